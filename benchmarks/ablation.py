@@ -18,17 +18,17 @@ from benchmarks.command import names, run
 from benchmarks.shares import lead, worth_keeping
 from benchmarks.stages import Stages
 from benchmarks.table import Table
-from shrp.base import name_of
-from shrp.checkpoint_info import usage_in
+from shrp.checkpoints.base import name_of
+from shrp.checkpoints.info import usage_in
 from shrp.cli.output import stderr
-from shrp.config import ShrpConfig
+from shrp.data.tasks import TASKS
 from shrp.errors import DataError
-from shrp.evaluation import Evaluation
-from shrp.plan import make_plan
-from shrp.prune import prune
-from shrp.studies import FILES
-from shrp.tasks import TASKS
-from shrp.training_config import TrainConfig
+from shrp.model.config import ShrpConfig
+from shrp.pruning.plan import make_plan
+from shrp.pruning.prune import prune
+from shrp.scores.evaluation import Evaluation
+from shrp.studies.studies import FILES
+from shrp.training.config import TrainConfig
 
 LAYERS = tuple(range(1, 12))
 RECOVERY_EPOCHS = 2
@@ -121,7 +121,7 @@ def _change(
     """By what share of the teacher's score a variant is ahead of `AGAINST`, both recovered, on the same inputs.
 
     Args:
-        row: of `AGAINST`; a later one of another training makes the change void (`shrp.ablations`).
+        row: of `AGAINST`; a later one of another training makes the change void (`shrp.studies.ablations`).
     """
     found = lead(variant, against, teacher)
     return {

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.table import Table
-from shrp import checkpoint
+from shrp.checkpoints import checkpoint
 from shrp.errors import PlanError
 
 SAME = 5e-4

@@ -11,7 +11,7 @@ import typer
 
 from shrp.cli.output import stderr
 from shrp.errors import ShrpError
-from shrp.training_config import check_seed
+from shrp.training.config import check_seed
 
 
 def run(main: Callable[..., Any]) -> None:

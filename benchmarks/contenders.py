@@ -25,17 +25,18 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from shrp.checkpoint import Checkpoint
-from shrp.checkpoint_info import usage_in
-from shrp.config import ShrpConfig
-from shrp.convert import convert, expert_layers, num_experts_of
-from shrp.families import encoder_layers
-from shrp.layers import ExpertLayer
-from shrp.measure import counted_flops
-from shrp.plan import first_experts, make_plan
-from shrp.prune import prune, with_layers
-from shrp.relative import RelativePositions
-from shrp.timing import dense_like
+from shrp.checkpoints.checkpoint import Checkpoint
+from shrp.checkpoints.info import usage_in
+from shrp.costs.measure import counted_flops
+from shrp.costs.timing import dense_like
+from shrp.model.config import ShrpConfig
+from shrp.model.convert import convert, expert_layers, num_experts_of
+from shrp.model.families import encoder_layers
+from shrp.model.layers import ExpertLayer
+from shrp.model.relative import RelativePositions
+from shrp.model.replaced import with_layers
+from shrp.pruning.plan import first_experts, make_plan
+from shrp.pruning.prune import prune
 
 BERT_BASE = "bert-base"
 DENSE = "dense"
@@ -157,8 +158,8 @@ def onnx_calls(
     Yields:
         By model, its call; and for those that could not be exported, the reason.
     """
-    from shrp.export import export_onnx
-    from shrp.export_check import open_graph
+    from shrp.export.check import open_graph
+    from shrp.export.onnx import export_onnx
 
     calls, reasons = {}, {}
     with tempfile.TemporaryDirectory() as scratch:

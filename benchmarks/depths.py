@@ -10,7 +10,9 @@ UPPER = (6, 7, 8, 9, 10, 11)
 LOWER = (1, 2, 3, 4, 5)
 EPOCH_SIZE = 20_000
 FEW = 100_000
-"""A training set of fewer tokens has changed copies of its texts (`shrp.augment`), where a depth asks for copies."""
+"""A training set of fewer tokens has changed copies of its texts (`shrp.data.augment`), where a depth asks for
+copies.
+"""
 FAST = {"learning_rate": 4e-4, "new_learning_rate": 3e-3}
 
 

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.markdown import table
-from shrp import experiments
-from shrp.balance_study import balance_findings, balance_frame
-from shrp.experiments import QUESTIONS, TITLES, Experiment
-from shrp.matching import EXCHANGES, matching_findings, matching_frame
 from shrp.phrases import in_points, kept_share
-from shrp.rates import rates_findings, rates_frame
+from shrp.studies import experiments
+from shrp.studies.balance import balance_findings, balance_frame
+from shrp.studies.experiments import QUESTIONS, TITLES, Experiment
+from shrp.studies.matching import EXCHANGES, matching_findings, matching_frame
+from shrp.studies.rates import rates_findings, rates_frame
 
 INTRODUCTION = (
     "All models of a task start from one dense teacher. Values are means over seeds, in brackets the lowest and "

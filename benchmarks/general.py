@@ -13,16 +13,22 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp import checkpoint
-from shrp.base import load_base
-from shrp.checkpoint import Checkpoint
-from shrp.checkpoint_info import CheckpointInfo
+from shrp.checkpoints import checkpoint
+from shrp.checkpoints.base import load_base
+from shrp.checkpoints.checkpoint import Checkpoint
+from shrp.checkpoints.history import history_text, joined
+from shrp.checkpoints.info import CheckpointInfo
 from shrp.cli.converting import say_conversion
 from shrp.cli.output import stderr
-from shrp.config import Control, ShrpConfig
-from shrp.data import TextData, load_data
+from shrp.data.sources import load_data
+from shrp.data.tasks import TEXTS
+from shrp.data.text_data import TextData
 from shrp.errors import TrainingError
-from shrp.general import (
+from shrp.model.config import Control, ShrpConfig
+from shrp.pruning.plan import PruningPlan
+from shrp.pruning.prune import prune
+from shrp.studies.studies import AS_TRAINED, UNROUTED
+from shrp.training.general import (
     FURTHER_SIZE,
     RECOVERY_RATES,
     GeneralConfig,
@@ -30,11 +36,8 @@ from shrp.general import (
     recover_on_text,
     texts_digest,
 )
-from shrp.history import history_text, joined
-from shrp.plan import PruningPlan
-from shrp.precision import resolve_precision
-from shrp.prune import prune
-from shrp.run_state import (
+from shrp.training.precision import resolve_precision
+from shrp.training.run_state import (
     RUN_FILE,
     RunState,
     alone_in,
@@ -44,9 +47,7 @@ from shrp.run_state import (
     run_folder,
     weights_digest,
 )
-from shrp.studies import AS_TRAINED, UNROUTED
-from shrp.tasks import TEXTS
-from shrp.train import FIT_EXAMPLES
+from shrp.training.train import FIT_EXAMPLES
 
 SOURCES = ("mrpc", "rte", "stsb", "qnli", "mnli", "qqp", "cola", "sst2")
 FROM = [f"glue/{task} train" for task in SOURCES]

@@ -30,19 +30,19 @@ from benchmarks.shares import lead, of_teacher, worth_keeping
 from benchmarks.shipping import Shipping
 from benchmarks.stages import Stages
 from benchmarks.table import Table
-from shrp.base import name_of
-from shrp.checkpoint import Checkpoint
-from shrp.checkpoint_info import usage_in
+from shrp.checkpoints.base import name_of
+from shrp.checkpoints.checkpoint import Checkpoint
+from shrp.checkpoints.info import usage_in
 from shrp.cli.output import stderr
-from shrp.data import probe_for
+from shrp.costs.measure import TOKENS, Cost, cost, dense_cost, plan_cost
+from shrp.data.sources import probe_for
+from shrp.data.tasks import TASKS as GLUE
 from shrp.errors import TrainingError
-from shrp.evaluation import Evaluation
-from shrp.live import LiveEvaluator
-from shrp.measure import TOKENS, Cost, cost, dense_cost, plan_cost
-from shrp.plan import make_plan
-from shrp.studies import AS_TRAINED, FILES, NARROW, UNROUTED
-from shrp.tasks import TASKS as GLUE
-from shrp.training_config import RECIPES
+from shrp.pruning.live import LiveEvaluator
+from shrp.pruning.plan import make_plan
+from shrp.scores.evaluation import Evaluation
+from shrp.studies.studies import AS_TRAINED, FILES, NARROW, UNROUTED
+from shrp.training.config import RECIPES
 
 TASKS = ("cola", "mrpc", "rte", "stsb", "qnli", "sst2")
 CONTROLS = ("dropped", "uniform", UNROUTED, NARROW)
@@ -240,7 +240,7 @@ class Study:
 
     def _lead(self, model: str, recipe: str, depth: str, evaluations: list[Evaluation]) -> dict[str, Any]:
         """By how much the recovered static model leads a trained control, and the stage that it is `against`, since a
-        later row of another training makes the lead void (`shrp.studies`); nothing for other models.
+        later row of another training makes the lead void (`shrp.studies.studies`); nothing for other models.
         """
         mine, stage = self.recovered.get((recipe, depth), (None, ""))
         if mine is None or model not in ("random", *CONTROLS) or len(evaluations) > 1:

@@ -21,17 +21,18 @@ import torch
 import typer
 
 from benchmarks.command import run
-from shrp.checkpoint import Checkpoint, load
-from shrp.checkpoint_info import usage_in
+from shrp.checkpoints.checkpoint import Checkpoint, load
+from shrp.checkpoints.folders import discover
+from shrp.checkpoints.info import usage_in
 from shrp.cli.output import print_json, print_table, stderr
-from shrp.data import TextData, load_data
+from shrp.data.sources import load_data
+from shrp.data.text_data import TextData
 from shrp.errors import CheckpointError, DataError
-from shrp.evaluate import evaluate
-from shrp.evaluation import Evaluation
-from shrp.folders import discover
-from shrp.live import LiveEvaluator
-from shrp.plan import LayerPlan, PruningPlan, make_plan
-from shrp.prune import prune
+from shrp.pruning.live import LiveEvaluator
+from shrp.pruning.plan import LayerPlan, PruningPlan, make_plan
+from shrp.pruning.prune import prune
+from shrp.scores.evaluate import evaluate
+from shrp.scores.evaluation import Evaluation
 
 CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
 SWEEP = 72

@@ -4,7 +4,7 @@
 starts from one conversion on unlabelled texts (`benchmarks.general`), and so do its controls. At 11 of 12 layers what
 `retain` recovers takes from the task's routed model only which experts to keep: the encoder that was converted on texts
 is pruned to them, learns on from texts, each pruned layer asked for what the dense one says, and then from the task; a
-task with few tokens lends it, and the controls, changed copies of its examples (`shrp.augment`).
+task with few tokens lends it, and the controls, changed copies of its examples (`shrp.data.augment`).
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from benchmarks import depths
 from benchmarks.depths import EPOCH_SIZE, Depth
 from benchmarks.general import General, Narrow
 from benchmarks.stages import Stages
-from shrp import checkpoint
-from shrp.checkpoint import Checkpoint
-from shrp.checkpoint_info import CheckpointInfo
-from shrp.config import ShrpConfig
-from shrp.convert import convert
-from shrp.data import TextData
-from shrp.general import graft
-from shrp.history import joined
-from shrp.plan import PruningPlan, make_plan
-from shrp.prune import prune
-from shrp.studies import NARROW, UNROUTED
-from shrp.training_config import TrainConfig
+from shrp.checkpoints import checkpoint
+from shrp.checkpoints.checkpoint import Checkpoint
+from shrp.checkpoints.history import joined
+from shrp.checkpoints.info import CheckpointInfo
+from shrp.data.text_data import TextData
+from shrp.model.config import ShrpConfig
+from shrp.model.convert import convert
+from shrp.pruning.plan import PruningPlan, make_plan
+from shrp.pruning.prune import prune
+from shrp.studies.studies import NARROW, UNROUTED
+from shrp.training.config import TrainConfig
+from shrp.training.general import graft
 
 
 @dataclass(frozen=True, eq=False)

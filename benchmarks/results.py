@@ -20,12 +20,12 @@ from benchmarks.experiment_section import experiments_section
 from benchmarks.route_section import routes_section
 from benchmarks.speed_section import live_section, throughput_section
 from benchmarks.study_section import ablation_section, glue_section, selection_section, size_section
-from shrp import card
-from shrp.card_scores import score_sections
-from shrp.checkpoint import Checkpoint, load
+from shrp.cards import card
+from shrp.cards.scores import score_sections
+from shrp.checkpoints.checkpoint import Checkpoint, load
+from shrp.checkpoints.folders import discover
 from shrp.errors import CheckpointError, DataError
-from shrp.folders import discover
-from shrp.studies import FILES, read_rows
+from shrp.studies.studies import FILES, read_rows
 
 ROOT = Path(__file__).parent.parent
 HEAD = """# Results

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.markdown import table
-from shrp import routes
 from shrp.phrases import metric_name, signed
+from shrp.studies import routes
 
 
 def routes_section(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -23,16 +23,17 @@ def routes_section(rows: Sequence[Mapping[str, Any]]) -> str:
         "on, one training each. A layer's number: every input takes the route of another one there, drawn at random "
         "once, those above routing as they then would; all (wrong routes): its whole route; alike (routes of the same "
         "answer): the same, only among inputs that the model answers alike, of a number in the same quartile; mixture "
-        "(no routes): all inputs get all experts, weighted by usage (`shrp.shuffled`). All and alike are means of "
-        "several draws, with their intervals over inputs, paired as all are here (`shrp.paired`). Nothing is trained: "
+        "(no routes): all inputs get all experts, weighted by usage (`shrp.interventions.shuffled`). All and alike are "
+        "means of several draws, with their intervals over inputs, paired as all are here (`shrp.scores.paired`). "
+        "Nothing is trained: "
         "what a model keeps that learnt without a router is the no-router control above.",
         "",
         "Shares matched: with outputs shifted so that each class is given as often as by the routed model, without "
         "labels, since what moves may be the threshold alone; in the first table classifiers are told so. Explained: "
         "the part of the experts' entropy that class, the model's own answer, or length explains beyond chance, "
-        "numbers in quartiles (`shrp.specialisation`). Of STS-B, class and answer are quartiles of a number; not "
-        "distilled is the paper's recipe. Names are of tasks and depths; elsewhere on this page the same names may be "
-        "other trainings.",
+        "numbers in quartiles (`shrp.routes.specialisation`). Of STS-B, class and answer are quartiles of a number; "
+        "not distilled is the paper's recipe. Names are of tasks and depths; elsewhere on this page the same names may "
+        "be other trainings.",
         "",
         *(f"- {sentence}" for sentence in routes.findings(worth)),
         "",

@@ -1,9 +1,9 @@
 """What routes go by and are worth: `python -m benchmarks.routes checkpoints/cola-6of12 checkpoints/mrpc-6of12 ...`.
 
 On GLUE's validation data, for each routed layer: how much class, the model's own answer and length tell of the expert
-that an input takes (`shrp.specialisation`), and what the score is once inputs exchange their routes there, then in all
-layers together, in all among inputs that are answered alike, and with the mixture of all experts in place of routes
-(`shrp.shuffled`). Exchanges of all layers are drawn several times. Nothing is trained.
+that an input takes (`shrp.routes.specialisation`), and what the score is once inputs exchange their routes there, then
+in all layers together, in all among inputs that are answered alike, and with the mixture of all experts in place of
+routes (`shrp.interventions.shuffled`). Exchanges of all layers are drawn several times. Nothing is trained.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ import typer
 from benchmarks.checkpoint_rows import base_of, check_alone
 from benchmarks.command import run
 from benchmarks.table import Table
-from shrp import checkpoint
-from shrp.batching import longest_input, token_counts
+from shrp.checkpoints import checkpoint
 from shrp.cli.output import stderr
-from shrp.convert import router_layers
-from shrp.data import load_data
+from shrp.data.batching import longest_input, token_counts
+from shrp.data.sources import load_data
 from shrp.errors import PlanError
-from shrp.exchanges import ALIKE, ALL
-from shrp.shuffled import MIXTURE, shuffle_routes
-from shrp.specialisation import specialisation, specialisation_frame
-from shrp.studies import FILES
-from shrp.usage import measure_usage
+from shrp.interventions.exchanges import ALIKE, ALL
+from shrp.interventions.shuffled import MIXTURE, shuffle_routes
+from shrp.model.convert import router_layers
+from shrp.routes.specialisation import specialisation, specialisation_frame
+from shrp.routes.usage import measure_usage
+from shrp.studies.studies import FILES
 
 KEY = ("checkpoint", "layer")
 OUT = FILES / "routes.json"

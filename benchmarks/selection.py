@@ -19,22 +19,23 @@ from benchmarks.checkpoint_rows import base_of, check_alone
 from benchmarks.command import numbers, run
 from benchmarks.shares import lead, worth_keeping
 from benchmarks.table import Table
-from shrp import checkpoint
-from shrp.answer_shares import matching_shift, shifted
 from shrp.attribution.importance import ablation
+from shrp.checkpoints import checkpoint
+from shrp.checkpoints.score_rows import measured
 from shrp.cli.output import stderr
-from shrp.convert import router_layers
-from shrp.data import TextData, load_data
+from shrp.costs.measure import TOKENS, dense_cost, plan_cost
+from shrp.data.sources import load_data
+from shrp.data.text_data import TextData
 from shrp.errors import PlanError
-from shrp.evaluation import Evaluation
-from shrp.fitting import TEXTS, GateFit
-from shrp.live import LiveEvaluator
-from shrp.measure import TOKENS, dense_cost, plan_cost
-from shrp.metrics import ranking
-from shrp.plan import PruningPlan
-from shrp.score_rows import measured
-from shrp.studies import FILES
-from shrp.usage import UsageStats, measure_usage, plan_from
+from shrp.model.convert import router_layers
+from shrp.pruning.fitting import TEXTS, GateFit
+from shrp.pruning.live import LiveEvaluator
+from shrp.pruning.plan import PruningPlan
+from shrp.routes.usage import UsageStats, measure_usage, plan_from
+from shrp.scores.answer_shares import matching_shift, shifted
+from shrp.scores.evaluation import Evaluation
+from shrp.scores.metrics import ranking
+from shrp.studies.studies import FILES
 
 DRAWS = 3
 KEY = ("checkpoint", "per_layer", "selection", "matched")

@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from shrp.checkpoints.score_rows import measured, share_of
 from shrp.errors import TrainingError
-from shrp.evaluation import Evaluation
-from shrp.paired import paired_difference
-from shrp.score_rows import measured, share_of
+from shrp.scores.evaluation import Evaluation
+from shrp.scores.paired import paired_difference
 
 
 def of_teacher(evaluations: Sequence[Evaluation], teacher: Evaluation) -> dict[str, Any]:

@@ -10,17 +10,18 @@ from typing import Any
 import torch
 
 from benchmarks.stages import Stages
-from shrp import checkpoint
-from shrp.card import CARD, card, licence_in
-from shrp.checkpoint import Checkpoint
-from shrp.data import TextData, is_probe
-from shrp.evaluation import Evaluation
-from shrp.history import history_text, joined
+from shrp.cards.card import CARD, card, licence_in
+from shrp.checkpoints import checkpoint
+from shrp.checkpoints.checkpoint import Checkpoint
+from shrp.checkpoints.history import history_text, joined
+from shrp.checkpoints.reference import from_evaluation
+from shrp.checkpoints.score_rows import score_row
+from shrp.data.sources import is_probe
+from shrp.data.text_data import TextData
 from shrp.phrases import counted
-from shrp.reference import from_evaluation
-from shrp.score_rows import score_row
-from shrp.studies import NARROW, UNROUTED, untaught
-from shrp.verdicts import HEADS_PRUNED
+from shrp.scores.evaluation import Evaluation
+from shrp.scores.verdicts import HEADS_PRUNED
+from shrp.studies.studies import NARROW, UNROUTED, untaught
 
 LABELS = {
     "teacher": "dense teacher",

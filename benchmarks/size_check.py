@@ -19,19 +19,19 @@ from benchmarks.command import run
 from benchmarks.shares import lead, of_teacher
 from benchmarks.stages import Stages
 from benchmarks.table import Table
-from shrp.base import name_of
-from shrp.checkpoint import Checkpoint
-from shrp.checkpoint_info import usage_in
+from shrp.checkpoints.base import name_of
+from shrp.checkpoints.checkpoint import Checkpoint
+from shrp.checkpoints.info import usage_in
 from shrp.cli.output import interval_text, stderr
-from shrp.config import Control, ShrpConfig
+from shrp.costs.measure import TOKENS, Cost, cost, dense_cost, plan_cost
 from shrp.errors import DataError
-from shrp.evaluation import Evaluation
-from shrp.live import LiveEvaluator
-from shrp.measure import TOKENS, Cost, cost, dense_cost, plan_cost
-from shrp.plan import PruningPlan, make_plan
-from shrp.prune import prune
-from shrp.studies import FILES
-from shrp.training_config import TrainConfig
+from shrp.model.config import Control, ShrpConfig
+from shrp.pruning.live import LiveEvaluator
+from shrp.pruning.plan import PruningPlan, make_plan
+from shrp.pruning.prune import prune
+from shrp.scores.evaluation import Evaluation
+from shrp.studies.studies import FILES
+from shrp.training.config import TrainConfig
 
 TASKS = ("rte", "mrpc")
 RECIPE = "retain"

@@ -11,22 +11,23 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from shrp import checkpoint
-from shrp.augment import augmented
-from shrp.base import load_base
-from shrp.batching import encode, longest_input
-from shrp.checkpoint import Checkpoint
-from shrp.checkpoint_info import CheckpointInfo
+from shrp.checkpoints import checkpoint
+from shrp.checkpoints.base import load_base
+from shrp.checkpoints.checkpoint import Checkpoint
+from shrp.checkpoints.info import CheckpointInfo
 from shrp.cli.output import TrainingBar, stderr
-from shrp.config import ShrpConfig
-from shrp.data import TextData, load_data
+from shrp.data.augment import augmented
+from shrp.data.batching import encode, longest_input
+from shrp.data.sources import load_data
+from shrp.data.text_data import TextData
 from shrp.errors import TrainingError
-from shrp.evaluate import evaluate
-from shrp.evaluation import Evaluation
-from shrp.run_stages import train_and_keep
-from shrp.run_state import check_identity, identity_of, kept_identity
-from shrp.train import Progress
-from shrp.training_config import TrainConfig, was_made_with
+from shrp.model.config import ShrpConfig
+from shrp.scores.evaluate import evaluate
+from shrp.scores.evaluation import Evaluation
+from shrp.training.config import TrainConfig, was_made_with
+from shrp.training.run_stages import train_and_keep
+from shrp.training.run_state import check_identity, identity_of, kept_identity
+from shrp.training.train import Progress
 
 TEACHER_EPOCHS = {"rte": 4, "qnli": 2, "sst2": 1}
 """Epochs of dense fine-tuning, fewer where there are more examples; 3 for the others."""

@@ -9,11 +9,7 @@ import pandas as pd
 
 from benchmarks.depths import DEPTHS
 from benchmarks.markdown import table
-from shrp import ablations, selections, studies
-from shrp.config import ShrpConfig
-from shrp.findings import ABOVE_CONSTANT, HOW_FOUND, above_constant, findings
-from shrp.general import RECOVERY_RATES
-from shrp.leads import HOW_APART, HOW_OPEN, MEAN, lead_frame, leads_measured
+from shrp.model.config import ShrpConfig
 from shrp.phrases import (
     by_chance,
     ends_in_points,
@@ -24,16 +20,21 @@ from shrp.phrases import (
     signed,
     with_ends,
 )
-from shrp.published import PUBLISHED
-from shrp.training_config import TrainConfig
+from shrp.studies import ablations, selections, studies
+from shrp.studies.findings import ABOVE_CONSTANT, HOW_FOUND, above_constant, findings
+from shrp.studies.leads import HOW_APART, HOW_OPEN, MEAN, lead_frame, leads_measured
+from shrp.studies.published import PUBLISHED
+from shrp.training.config import TrainConfig
+from shrp.training.general import RECOVERY_RATES
 
 INTRODUCTION = (
     "Cells: share of the dense teacher's score that is left, in percent, and in brackets its 95% interval: of one "
     "seed over validation inputs, which does not say what another training would give; of several, whose lowest and "
-    "highest follow, over inputs and trainings (`shrp.intervals`). Of random experts without recovery it is the range "
-    "of draws; where they are trained on, each seed has one draw, the same experts on every task, so a single seed "
-    "says nothing of other draws. The teacher's own score is taken as exact. Parameters and FLOPs are shares of the "
-    "dense encoder's layers, without embeddings, those of the model with embeddings and head; FLOPs at 128 tokens. "
+    "highest follow, over inputs and trainings (`shrp.statistics.intervals`). Of random experts without recovery it is "
+    "the range of draws; where they are trained on, each seed has one draw, the same experts on every task, so a "
+    "single seed says nothing of other draws. The teacher's own score is taken as exact. Parameters and FLOPs are "
+    "shares of the dense encoder's layers, without embeddings, those of the model with embeddings and head; FLOPs at "
+    "128 tokens. "
     "All seeds of a task, recipe and depth start from one teacher, and those of `retain` from one conversion on texts. "
     "The mean stands only where every task of the table is measured. “One class”: the model gives all inputs the same "
     "answer. Experts that no input was routed to are kept with weight 0, so beyond the number of those used, larger "
@@ -279,7 +280,7 @@ def selection_section(rows: Sequence[Mapping[str, Any]]) -> str:
         "fitted on at most 512 texts of the training split, whose labels only mix the classes. Cells: share of the "
         "routed model's score, and in brackets what its 95% interval allows (for random experts the range of three "
         "draws). “Shares matched”: with the output bias shifted so that each class is given as often as by the routed "
-        "model on 512 texts of the training split, drawn alike (`shrp.answer_shares`). ROC: area under the "
+        "model on 512 texts of the training split, drawn alike (`shrp.scores.answer_shares`). ROC: area under the "
         "curve of the models by usage, which no threshold touches, where it was measured. One training each.",
         "",
         *(f"- {sentence}" for sentence in selections.findings(frame)),

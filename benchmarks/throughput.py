@@ -36,12 +36,12 @@ from benchmarks.contenders import (
     torch_call,
 )
 from benchmarks.machine import machine, versions
-from shrp.checkpoint import Checkpoint, load
+from shrp.checkpoints.checkpoint import Checkpoint, load
+from shrp.checkpoints.folders import discover
 from shrp.cli.output import print_json, print_table, stderr
+from shrp.costs.timing import latency, model_inputs
 from shrp.errors import CheckpointError
-from shrp.families import positions
-from shrp.folders import discover
-from shrp.timing import latency, model_inputs
+from shrp.model.families import positions
 
 CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
 EAGER, COMPILE, ONNX = "pytorch", "torch.compile", "onnxruntime"

@@ -9,16 +9,15 @@ import streamlit as st
 from shrp.attribution.tokens import METHODS
 from shrp.errors import ShrpError
 from ui import arrival
-from ui import attribution_routes as routes
-from ui import attribution_words as words
-from ui.attribution_data import data_part
-from ui.attribution_experts import expert_part
-from ui.attribution_flips import flips_part
-from ui.attribution_results import Explained, explained
-from ui.attribution_unit import in_unit, unit_control
+from ui.attribution import routes, words
+from ui.attribution.data import data_part
+from ui.attribution.experts import expert_part
+from ui.attribution.flips import flips_part
+from ui.attribution.results import Explained, explained
+from ui.attribution.unit import in_unit, unit_control
 from ui.bound import fall_back
 from ui.known_labels import labels_of
-from ui.sentences import INPUT, explored, sentence_form
+from ui.routing.sentences import INPUT, explored, sentence_form
 from ui.text import escape, shorten_texts
 
 

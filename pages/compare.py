@@ -8,20 +8,17 @@ import numpy as np
 import streamlit as st
 
 from shrp.errors import ShrpError
-from ui import (
-    compare_kept,
-    compare_own,
-    compare_plan,
-    compare_sides,
-    compare_views,
-    lab_hurts,
-    measurements,
-    not_here,
-)
-from ui.compare_sides import Side
-from ui.compare_views import LETTERS
+from ui import measurements, not_here
+from ui.compare import kept as compare_kept
+from ui.compare import own as compare_own
+from ui.compare import plan as compare_plan
+from ui.compare import sides as compare_sides
+from ui.compare import views as compare_views
+from ui.compare.sides import Side
+from ui.compare.views import LETTERS
 from ui.floor import exact, floor_text, floor_warning
-from ui.lab_compare import paired_test
+from ui.lab import hurts as lab_hurts
+from ui.lab.compare import paired_test
 from ui.text import escape
 
 

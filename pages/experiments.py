@@ -9,9 +9,9 @@ from functools import partial
 
 import streamlit as st
 
-from ui.experiments_glue import benchmark, size_check
-from ui.experiments_parts import Drawn, ablation, routing, selection
-from ui.experiments_sections import section
+from ui.experiments.glue import benchmark, size_check
+from ui.experiments.parts import Drawn, ablation, routing, selection
+from ui.experiments.sections import section
 from ui.pickers import always_one
 from ui.text import escape
 

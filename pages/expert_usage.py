@@ -9,17 +9,19 @@ from ui import state  # first: two new sessions must not import transformers pie
 import pandas as pd
 import streamlit as st
 
-from shrp.data import TextData
+from shrp.data.text_data import TextData
 from shrp.errors import ShrpError
-from shrp.usage import UsageStats
-from ui import arrival, exchanged_routes, measurements, pair_routes, pairs_patched, specialisation_section
+from shrp.routes.usage import UsageStats
+from ui import arrival, measurements
 from ui.bound import fall_back, restate
 from ui.describe import kept_experts, summary_line
-from ui.expert_details import expert_details
+from ui.expert.details import expert_details
 from ui.tables import row_height
 from ui.text import escape
-from ui.usage_map import ALL, routes_of_all, usage_map
-from ui.usage_over_training import over_training
+from ui.usage import exchanged_routes, pair_routes, pairs_patched
+from ui.usage import specialisation as specialisation_section
+from ui.usage.map import ALL, routes_of_all, usage_map
+from ui.usage.over_training import over_training
 
 
 def explain_no_routers(selection: state.Selection) -> None:

@@ -12,20 +12,23 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from shrp.card_training import chosen_on_texts, usage_of
-from shrp.checkpoint_info import PLAN_FILE, CheckpointInfo
-from shrp.data import TextData
+from shrp.cards.training import chosen_on_texts, usage_of
+from shrp.checkpoints.info import PLAN_FILE, CheckpointInfo
+from shrp.checkpoints.score_costs import with_shares
+from shrp.costs.measure import TOKENS, cost, dense_cost
+from shrp.data.text_data import TextData
 from shrp.errors import ShrpError
-from shrp.measure import TOKENS, cost, dense_cost
-from shrp.score_costs import with_shares
-from shrp.usage import history_warnings
-from shrp.verdicts import score_frame
-from ui import arrival, latency, loaders, overview_figures, report, score_figures
-from ui.checks import measured_now
+from shrp.routes.usage import history_warnings
+from shrp.scores.verdicts import score_frame
+from ui import arrival, loaders
 from ui.describe import summary_line, training_facts
 from ui.downloads import chart
 from ui.floor import floor_words
-from ui.score_views import scores_section
+from ui.overview import figures as overview_figures
+from ui.overview import latency, score_figures
+from ui.overview.checks import measured_now
+from ui.overview.score_views import scores_section
+from ui.report import report
 from ui.text import (
     NOT_KNOWN,
     capital,

@@ -9,34 +9,30 @@ import time
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from shrp.convert import expert_layers, num_experts_of
+from shrp.costs.measure import TOKENS, cost, dense_cost, plan_cost
 from shrp.errors import ShrpError
-from shrp.evaluation import Evaluation
-from shrp.measure import TOKENS, cost, dense_cost, plan_cost
-from shrp.plan import PruningPlan
-from shrp.usage import UsageStats
-from ui import (
-    compare_sides,
-    floor,
-    lab,
-    lab_beside,
-    lab_breaking,
-    lab_compare,
-    lab_editor,
-    lab_edits,
-    lab_outputs,
-    lab_reference,
-    lab_split,
-    lab_sweep,
-    lab_threshold,
-    lab_views,
-    measurements,
-    pair_views,
-)
-from ui.lab import Setting
-from ui.lab_controls import controls
-from ui.lab_marks import Mark, marks, shipped, teacher_mark
-from ui.lab_sides import model_key
+from shrp.model.convert import expert_layers, num_experts_of
+from shrp.pruning.plan import PruningPlan
+from shrp.routes.usage import UsageStats
+from shrp.scores.evaluation import Evaluation
+from ui import floor, measurements, pair_views
+from ui.compare import sides as compare_sides
+from ui.lab import beside as lab_beside
+from ui.lab import breaking as lab_breaking
+from ui.lab import compare as lab_compare
+from ui.lab import editor as lab_editor
+from ui.lab import edits as lab_edits
+from ui.lab import outputs as lab_outputs
+from ui.lab import reference as lab_reference
+from ui.lab import split as lab_split
+from ui.lab import sweep as lab_sweep
+from ui.lab import threshold as lab_threshold
+from ui.lab import views as lab_views
+from ui.lab import work as lab
+from ui.lab.controls import controls
+from ui.lab.marks import Mark, marks, shipped, teacher_mark
+from ui.lab.sides import model_key
+from ui.lab.work import Setting
 
 REDRAW = 0.25  # seconds between two running estimates: drawing every one would cost more than computing it
 

@@ -8,13 +8,15 @@ import pandas as pd
 import streamlit as st
 
 from shrp.errors import ShrpError
-from shrp.explore import Exploration
-from ui import arrival, attribution_routes, expert_cells, pair_patching, routing_attention
-from ui import routing_views as views
+from shrp.explain.explore import Exploration
+from ui import arrival, expert_cells
+from ui.attribution import routes as attribution_routes
 from ui.bound import fall_back
 from ui.downloads import chart
-from ui.routing_what_if import what_if_section
-from ui.sentences import BESIDE, INPUT, URL, explored, sentence_form
+from ui.routing import attention as routing_attention
+from ui.routing import pair_patching, views
+from ui.routing.sentences import BESIDE, INPUT, URL, explored, sentence_form
+from ui.routing.what_if import what_if_section
 from ui.text import escape
 
 

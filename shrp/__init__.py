@@ -1,5 +1,17 @@
 """Specialised head routing and pruning (SHRP, arXiv 2512.20635) of Transformer encoders.
 
+What is where, roughly from what knows least to what knows most:
+
+- `errors`, `phrases`, `statistics`: errors that a person reads; names and figures in sentences; intervals.
+- `model`: the method itself: `layers`, `routing`, `convert`, and an adapter for each family of encoders.
+- `data`, `scores`: tasks, texts and batches; evaluation, metrics, paired comparisons, groups of inputs.
+- `pruning`, `routes`, `costs`: plans, how they are chosen and scored live; usage and what it goes by; FLOPs and time.
+- `explain`, `interventions`, `attribution`: attention and words; experts and routes exchanged or taken away, hidden
+  states put in; captum's methods and knock-outs.
+- `checkpoints`, `cards`, `results_store`: models on disk, what they say of themselves, and what was computed of them.
+- `training`, `export`: two-stage training, conversion on texts, recipes that resume; ONNX.
+- `studies`, `cli`: the files that `benchmarks` writes, read back; `python -m shrp`.
+
 Names are imported when first used, so that `import shrp` alone stays quick.
 """
 
@@ -7,56 +19,56 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # for editors and type checkers, which run nothing; `X as X` says that a name is given on
-    from shrp.checkpoint import Checkpoint as Checkpoint
-    from shrp.checkpoint import load as load
-    from shrp.checkpoint import save as save
-    from shrp.checkpoint_info import CheckpointInfo as CheckpointInfo
-    from shrp.config import ShrpConfig as ShrpConfig
-    from shrp.convert import convert_layer as convert_layer
-    from shrp.data import TextData as TextData
-    from shrp.data import load_data as load_data
-    from shrp.data import load_file as load_file
-    from shrp.data import load_glue as load_glue
-    from shrp.data import load_probe as load_probe
+    from shrp.checkpoints.checkpoint import Checkpoint as Checkpoint
+    from shrp.checkpoints.checkpoint import load as load
+    from shrp.checkpoints.checkpoint import save as save
+    from shrp.checkpoints.folders import discover as discover
+    from shrp.checkpoints.info import CheckpointInfo as CheckpointInfo
+    from shrp.data.sources import load_data as load_data
+    from shrp.data.sources import load_file as load_file
+    from shrp.data.sources import load_glue as load_glue
+    from shrp.data.sources import load_probe as load_probe
+    from shrp.data.tasks import Task as Task
+    from shrp.data.text_data import TextData as TextData
     from shrp.errors import ShrpError as ShrpError
-    from shrp.evaluation import Evaluation as Evaluation
-    from shrp.exported import load_export as load_export
-    from shrp.folders import discover as discover
-    from shrp.plan import PruningPlan as PruningPlan
-    from shrp.plan import make_plan as make_plan
-    from shrp.routing import force_experts as force_experts
-    from shrp.routing import record_routing as record_routing
-    from shrp.routing import use_gates as use_gates
-    from shrp.tasks import Task as Task
-    from shrp.usage import UsageStats as UsageStats
-    from shrp.usage import measure_usage as measure_usage
+    from shrp.export.exported import load_export as load_export
+    from shrp.model.config import ShrpConfig as ShrpConfig
+    from shrp.model.convert import convert_layer as convert_layer
+    from shrp.model.routing import force_experts as force_experts
+    from shrp.model.routing import record_routing as record_routing
+    from shrp.model.routing import use_gates as use_gates
+    from shrp.pruning.plan import PruningPlan as PruningPlan
+    from shrp.pruning.plan import make_plan as make_plan
+    from shrp.routes.usage import UsageStats as UsageStats
+    from shrp.routes.usage import measure_usage as measure_usage
+    from shrp.scores.evaluation import Evaluation as Evaluation
 
-# `evaluate`, `prune`, `convert` and `attention_roles` are left out on purpose: these are modules of the package, and
-# once one is imported `shrp.evaluate` is that module. A function of the same name would be had or not by chance.
+# No name here may be that of a module or package in this folder: once that is imported, `shrp.NAME` is the module, and
+# a function of the same name would be had or not by chance.
 _HOMES = {
-    "Checkpoint": "shrp.checkpoint",
-    "CheckpointInfo": "shrp.checkpoint_info",
-    "Evaluation": "shrp.evaluation",
-    "PruningPlan": "shrp.plan",
-    "ShrpConfig": "shrp.config",
+    "Checkpoint": "shrp.checkpoints.checkpoint",
+    "CheckpointInfo": "shrp.checkpoints.info",
+    "Evaluation": "shrp.scores.evaluation",
+    "PruningPlan": "shrp.pruning.plan",
+    "ShrpConfig": "shrp.model.config",
     "ShrpError": "shrp.errors",
-    "Task": "shrp.tasks",
-    "TextData": "shrp.data",
-    "UsageStats": "shrp.usage",
-    "convert_layer": "shrp.convert",
-    "discover": "shrp.folders",
-    "force_experts": "shrp.routing",
-    "load": "shrp.checkpoint",
-    "load_data": "shrp.data",
-    "load_export": "shrp.exported",
-    "load_file": "shrp.data",
-    "load_glue": "shrp.data",
-    "load_probe": "shrp.data",
-    "make_plan": "shrp.plan",
-    "measure_usage": "shrp.usage",
-    "record_routing": "shrp.routing",
-    "save": "shrp.checkpoint",
-    "use_gates": "shrp.routing",
+    "Task": "shrp.data.tasks",
+    "TextData": "shrp.data.text_data",
+    "UsageStats": "shrp.routes.usage",
+    "convert_layer": "shrp.model.convert",
+    "discover": "shrp.checkpoints.folders",
+    "force_experts": "shrp.model.routing",
+    "load": "shrp.checkpoints.checkpoint",
+    "load_data": "shrp.data.sources",
+    "load_export": "shrp.export.exported",
+    "load_file": "shrp.data.sources",
+    "load_glue": "shrp.data.sources",
+    "load_probe": "shrp.data.sources",
+    "make_plan": "shrp.pruning.plan",
+    "measure_usage": "shrp.routes.usage",
+    "record_routing": "shrp.model.routing",
+    "save": "shrp.checkpoints.checkpoint",
+    "use_gates": "shrp.model.routing",
 }
 __all__ = sorted(_HOMES)
 __version__: str

@@ -13,14 +13,15 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from shrp import cli, precision
-from shrp.checkpoint_info import CheckpointInfo
-from shrp.config import ShrpConfig
-from shrp.convert import convert, expert_layers
-from shrp.data import TextData
-from shrp.families import FAMILIES
-from shrp.routing import record_routing
-from shrp.tasks import TASKS
+from shrp import cli
+from shrp.checkpoints.info import CheckpointInfo
+from shrp.data.tasks import TASKS
+from shrp.data.text_data import TextData
+from shrp.model.config import ShrpConfig
+from shrp.model.convert import convert, expert_layers
+from shrp.model.families import FAMILIES
+from shrp.model.routing import record_routing
+from shrp.training import precision
 
 TIMED = "time: "
 """Begins the names of a test's properties that are times in seconds."""

@@ -9,34 +9,34 @@ import numpy as np
 import pytest
 import torch
 
-from shrp import checkpoint, fitting
-from shrp.answer_shares import with_output_shift
-from shrp.attention import model_attention
-from shrp.attention_roles import attention_roles
 from shrp.attribution import experts, flips, router, tokens, trust
 from shrp.attribution.importance import MEANINGS, knock_outs
 from shrp.attribution.instance import prepare
 from shrp.attribution.units import in_units
-from shrp.checkpoint import save
-from shrp.evaluate import evaluate
-from shrp.explore import explore
-from shrp.export import CONFIG, FORMAT
-from shrp.fitting import GateFit
-from shrp.forcing import Force, ForcedRoute
-from shrp.input_map import router_inputs
-from shrp.knockout import Prefix, knock_out_effect
-from shrp.live import LiveEvaluator
-from shrp.plan import PruningPlan
-from shrp.prune import prune
-from shrp.routing import force_experts, knock_out, use_gates
-from shrp.shuffled import shuffle_routes
-from shrp.similarity import sample_outputs
-from shrp.tasks import TASKS, Task
-from shrp.usage import measure_usage
-from shrp.whatif import what_if
-from shrp.words import count_tokens
-
-from .pretend_gpu import GPU, pretended_gpu
+from shrp.checkpoints import checkpoint
+from shrp.checkpoints.checkpoint import save
+from shrp.data.tasks import TASKS, Task
+from shrp.explain.attention import model_attention
+from shrp.explain.attention_roles import attention_roles
+from shrp.explain.explore import explore
+from shrp.explain.input_map import router_inputs
+from shrp.explain.similarity import sample_outputs
+from shrp.explain.words import count_tokens
+from shrp.export.onnx import CONFIG, FORMAT
+from shrp.interventions.knockout import Prefix, knock_out_effect
+from shrp.interventions.shuffled import shuffle_routes
+from shrp.interventions.whatif import what_if
+from shrp.model.forcing import Force, ForcedRoute
+from shrp.model.routing import force_experts, knock_out, use_gates
+from shrp.pruning import fitting
+from shrp.pruning.fitting import GateFit
+from shrp.pruning.live import LiveEvaluator
+from shrp.pruning.plan import PruningPlan
+from shrp.pruning.prune import prune
+from shrp.routes.usage import measure_usage
+from shrp.scores.answer_shares import with_output_shift
+from shrp.scores.evaluate import evaluate
+from tests.pretend_gpu import GPU, pretended_gpu
 
 SST2 = TASKS["sst2"]
 TEXT = ("w1 w20 w33, w4 w50. w17 w2 w41 w8",)

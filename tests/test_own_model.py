@@ -10,20 +10,21 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from shrp import card, checkpoint
-from shrp.base import load_base, name_of, of_another_task, refuse_unclear
-from shrp.checkpoint_info import CheckpointInfo
+from shrp.cards import card
+from shrp.checkpoints import checkpoint
+from shrp.checkpoints.base import load_base, name_of, of_another_task, refuse_unclear
+from shrp.checkpoints.info import CheckpointInfo
 from shrp.cli import app
 from shrp.cli.data_options import own_name
-from shrp.config import ShrpConfig
-from shrp.data import load_file
+from shrp.data.sources import load_file
+from shrp.data.tasks import custom_task
 from shrp.errors import DataError, TrainingError
-from shrp.evaluate import evaluate
-from shrp.recipe import Recipe, Run
-from shrp.run_results import stages_folder
-from shrp.run_stages import Datasets
-from shrp.tasks import custom_task
-from shrp.training_config import TrainConfig
+from shrp.model.config import ShrpConfig
+from shrp.scores.evaluate import evaluate
+from shrp.training.config import TrainConfig
+from shrp.training.recipe import Recipe, Run
+from shrp.training.run_results import stages_folder
+from shrp.training.run_stages import Datasets
 from tests.conftest import FAMILIES
 
 MOODS = custom_task("mood", ("text",), ("bad", "good"))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import shrp
-from shrp.data import load_probe
+from shrp.data.sources import load_probe
 
 ROOT = Path(__file__).parents[1]
 
@@ -91,7 +91,7 @@ def test_the_python_of_the_readme_runs(monkeypatch, capsys, tmp_path):
     (tmp_path / "checkpoints").symlink_to(root / "checkpoints")  # it names a shipped one, and saves one
     monkeypatch.chdir(tmp_path)
     some = load_probe("sst2").subset(range(0, 480, 10))  # all of them take a minute where others are at work
-    monkeypatch.setattr("shrp.data.load_probe", {"sst2": some}.__getitem__)
+    monkeypatch.setattr("shrp.data.sources.load_probe", {"sst2": some}.__getitem__)
     exec(code, {})
     said = capsys.readouterr().out
     assert "<Evaluation on 'probe/sst2 (48 of 480)': task 'sst2', accuracy 0." in said

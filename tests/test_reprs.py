@@ -7,16 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from shrp.checkpoint import Checkpoint, load, save
-from shrp.data import TextData
+from shrp.checkpoints.checkpoint import Checkpoint, load, save
+from shrp.data.tasks import TASKS
+from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
-from shrp.evaluate import evaluate, evaluate_stream
-from shrp.plan import make_plan
-from shrp.prune import prune
-from shrp.tasks import TASKS
-from shrp.usage import UsageStats, measure_usage
-
-from .conftest import WORDS
+from shrp.pruning.plan import make_plan
+from shrp.pruning.prune import prune
+from shrp.routes.usage import UsageStats, measure_usage
+from shrp.scores.evaluate import evaluate, evaluate_stream
+from tests.conftest import WORDS
 
 LONG = 192
 """Tokens that the checkpoint of `trained_longer` learned from, more than evaluation takes by itself."""

@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks import depths
-from shrp import fitting, general, training_config
 from shrp.attribution import importance
-from shrp.config import ShrpConfig
-from shrp.training_config import TrainConfig
+from shrp.model.config import ShrpConfig
+from shrp.pruning import fitting
+from shrp.training import config as training_config
+from shrp.training import general
+from shrp.training.config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 STATED = {

@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, urlencode
 import streamlit as st
 
 from ui.only import ONLY
-from ui.own_slices import SLICES
+from ui.own.slices import SLICES
 from ui.state import CHECKPOINT, SOURCE
 
 PARAM = "open"

@@ -7,10 +7,11 @@ from urllib.parse import quote
 
 import streamlit as st
 
-from shrp.data import TextData
-from shrp.explore import split_sentences
-from ui import arrival, attribution_routes
-from ui.sentences import BESIDE, INPUT, LONGEST_LINK, URL, as_lines
+from shrp.data.text_data import TextData
+from shrp.explain.explore import split_sentences
+from ui import arrival
+from ui.attribution import routes as attribution_routes
+from ui.routing.sentences import BESIDE, INPUT, LONGEST_LINK, URL, as_lines
 from ui.text import escape
 
 ROUTE, ROUTES = "its route", "both routes, side by side"

@@ -10,11 +10,11 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from shrp import calibration
-from shrp.calibration import Difference, Ece
-from shrp.evaluation import Evaluation
+from shrp.scores import calibration
+from shrp.scores.calibration import Difference, Ece
+from shrp.scores.evaluation import Evaluation
 from ui.downloads import chart
-from ui.lab_group_figures import FEW
+from ui.lab.group_figures import FEW
 from ui.store import once
 from ui.text import escape, escape_html, interval_text, percent, points, points_interval, score_text
 from ui.theme import DASHES, GREY, KIND_COLORS, KIND_SYMBOLS, layout, whiskers
@@ -111,7 +111,7 @@ def _change(interval: tuple[float, float], metric: str) -> str:
 
 
 def _difference(a: Evaluation, b: Evaluation) -> Difference:
-    """As `shrp.calibration.difference`, kept for all sessions."""
+    """As `shrp.scores.calibration.difference`, kept for all sessions."""
     return once(
         "calibration",
         256,
@@ -147,7 +147,7 @@ def reliability_figure(frame: pd.DataFrame, names: tuple[str, str], data: str, n
     """Accuracy against confidence, bin by bin, beside the diagonal of a calibrated model.
 
     Args:
-        frame: `shrp.calibration.reliability` of both, their names in `model`.
+        frame: `shrp.scores.calibration.reliability` of both, their names in `model`.
         names: of the reference, and of the model that is held against it.
         data, n: the data's name and the inputs.
     """
@@ -176,7 +176,7 @@ def reliability_figure(frame: pd.DataFrame, names: tuple[str, str], data: str, n
 
 def coverage_figure(frame: pd.DataFrame, names: tuple[str, str], data: str, n: int) -> go.Figure:
     """Accuracy where only the most confident part is answered, against that part. Args as for `reliability_figure`,
-    the frame of `shrp.calibration.risk_coverage`.
+    the frame of `shrp.scores.calibration.risk_coverage`.
     """
     fig = go.Figure()
     _add_models(fig, frame, names, "coverage", _coverage_hover)

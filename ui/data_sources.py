@@ -9,13 +9,14 @@ from pathlib import Path
 
 import streamlit as st
 
-from shrp.data import PROBES, TextData, load_glue, load_probe
+from shrp.data.hub import DATA_DIR
+from shrp.data.sources import PROBES, load_glue, load_probe
+from shrp.data.tabular import EXTENSIONS
+from shrp.data.tasks import TASKS, Task
+from shrp.data.text_data import TextData
 from shrp.errors import DataError
-from shrp.hub import DATA_DIR
-from shrp.tabular import EXTENSIONS
-from shrp.tasks import TASKS, Task
-from ui.own_fit import Columns, fit, guess
-from ui.own_table import Table, read_file
+from ui.own.fit import Columns, fit, guess
+from ui.own.table import Table, read_file
 from ui.stamps import Stamp, stamp_of
 from ui.text import escape
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from shrp.card_pruning import kept, picked
-from shrp.card_training import converted, recovery_of, texts_in
-from shrp.checkpoint_info import CheckpointInfo
+from shrp.cards.pruning import kept, picked
+from shrp.cards.training import converted, recovery_of, texts_in
+from shrp.checkpoints.info import CheckpointInfo
 from shrp.phrases import counted
-from shrp.plan import PruningPlan
+from shrp.pruning.plan import PruningPlan
 from ui.text import duration, escape
 
 

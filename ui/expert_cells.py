@@ -9,8 +9,8 @@ import plotly.graph_objects as go
 
 from shrp.attribution.instance import Word
 from shrp.attribution.router import RoutesWithout
-from shrp.explore import Exploration
-from ui.routing_figures import ONE_LINE, TWO_LINES, grid_height, layer_names, title_text
+from shrp.explain.explore import Exploration
+from ui.routing.figures import ONE_LINE, TWO_LINES, grid_height, layer_names, title_text
 from ui.text import escape_html, shorten, shorten_texts
 from ui.theme import circles, click_targets, edged_line, layout, outline, pick_by_click
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from shrp.data import TextData
-from shrp.evaluation import Evaluation
-from shrp.metrics import constant_score
+from shrp.data.text_data import TextData
 from shrp.phrases import listed
+from shrp.scores.evaluation import Evaluation
+from shrp.scores.metrics import constant_score
 from ui.text import capital, escape, metric_name, score_text
 
 _MOST_NAMED = 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shrp.data import TextData
+from shrp.data.text_data import TextData
 from ui.store import results
 
 SEVERAL = "several"

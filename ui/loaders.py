@@ -13,13 +13,13 @@ from typing import Any
 
 import streamlit as st
 
-from shrp import checkpoint as checkpoints
-from shrp import reference
-from shrp.checkpoint import Checkpoint
-from shrp.checkpoint_info import CheckpointInfo
+from shrp.checkpoints import checkpoint as checkpoints
+from shrp.checkpoints import reference
+from shrp.checkpoints.checkpoint import Checkpoint
+from shrp.checkpoints.folders import discover
+from shrp.checkpoints.info import CheckpointInfo
+from shrp.data.tabular import is_unicode
 from shrp.errors import CheckpointError
-from shrp.folders import discover
-from shrp.tabular import is_unicode
 from ui.stamps import Stamp, stamp_of
 
 OWN_CHECKPOINTS = "own-checkpoints"

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from shrp.checkpoint import Checkpoint
-from shrp.data import TextData
+from shrp.checkpoints.checkpoint import Checkpoint
+from shrp.data.text_data import TextData
 from shrp.errors import DataError
 from shrp.results_store import ROUTED
 from ui.store import Progress, disk, once, results
@@ -22,7 +22,7 @@ from ui.text import escape
 
 def cut_inputs(checkpoint: Checkpoint, data: TextData) -> tuple[int, int]:
     """How many inputs usage and scores cut, and at how many tokens."""
-    from shrp.batching import longest_input
+    from shrp.data.batching import longest_input
 
     length = longest_input(checkpoint.model, checkpoint.tokenizer, checkpoint.info.max_length)
     return int((token_lengths(checkpoint, data) > length).sum()), length
@@ -30,7 +30,7 @@ def cut_inputs(checkpoint: Checkpoint, data: TextData) -> tuple[int, int]:
 
 def score_rows(checkpoint: Checkpoint, data: TextData) -> list[Mapping[str, Any]]:
     """The rows of scores that a checkpoint carries of these data, measured with texts cut where they are cut here."""
-    from shrp.score_rows import rows_as_now
+    from shrp.checkpoints.score_rows import rows_as_now
 
     return rows_as_now(checkpoint.info, data, lambda: int(token_lengths(checkpoint, data).max()))
 
@@ -42,7 +42,7 @@ def token_lengths(checkpoint: Checkpoint, data: TextData) -> np.ndarray:
 
 def read_lengths(checkpoint: Checkpoint, data: TextData) -> np.ndarray:
     """Tokens of each input that usage and scores read `(N,)`: what a model can tell lengths by."""
-    from shrp.batching import longest_input
+    from shrp.data.batching import longest_input
 
     longest = longest_input(checkpoint.model, checkpoint.tokenizer, checkpoint.info.max_length)
     return np.minimum(token_lengths(checkpoint, data), longest)
@@ -50,7 +50,7 @@ def read_lengths(checkpoint: Checkpoint, data: TextData) -> np.ndarray:
 
 @st.cache_data(max_entries=48, show_spinner="Counting tokens …")
 def _lengths(_checkpoint: Checkpoint, _data: TextData, fingerprint: str, data_fingerprint: str):
-    from shrp.batching import token_counts
+    from shrp.data.batching import token_counts
 
     return np.array(token_counts(_checkpoint.tokenizer, _data.texts))
 
@@ -62,13 +62,13 @@ def usage_stats(checkpoint: Checkpoint, data: TextData, *, norms: bool = False):
         norms: also the norms of all experts' outputs, which takes longer.
 
     Returns:
-        `shrp.usage.UsageStats`, rows in the data set's order. Shared by all sessions: never change it.
+        `shrp.routes.usage.UsageStats`, rows in the data set's order. Shared by all sessions: never change it.
 
     Raises:
         PlanError: the model has no routed layer.
         DataError: the data are empty.
     """
-    from shrp.usage import measure_usage
+    from shrp.routes.usage import measure_usage
 
     def work(progress: Progress):
         if (stats := kept_usage(checkpoint, data, norms=norms)) is None:
@@ -92,7 +92,7 @@ def usage_stats(checkpoint: Checkpoint, data: TextData, *, norms: bool = False):
 
 def kept_usage(checkpoint: Checkpoint, data: TextData, *, norms: bool = False):
     """Usage that was measured before this process started; None where it must be measured."""
-    from shrp.convert import num_experts_of, router_layers
+    from shrp.model.convert import num_experts_of, router_layers
 
     layers, experts = len(router_layers(checkpoint.model)), num_experts_of(checkpoint.model)
     return disk().usage(checkpoint.fingerprint, data, layers, experts, norms=norms)
@@ -102,16 +102,16 @@ def evaluation(checkpoint: Checkpoint, data: TextData, stats=None):
     """The checkpoint's own model evaluated on all of the data, once, with a progress bar the first time.
 
     Args:
-        stats: a `shrp.usage.UsageStats` of the same data, where it is there: the passes that measured it may have kept
-            the outputs, and then the model need not run a second time.
+        stats: a `shrp.routes.usage.UsageStats` of the same data, where it is there: the passes that measured it may
+            have kept the outputs, and then the model need not run a second time.
 
     Returns:
-        `shrp.evaluation.Evaluation`; its `indices` say which input each row is. Shared: never change it.
+        `shrp.scores.evaluation.Evaluation`; its `indices` say which input each row is. Shared: never change it.
 
     Raises:
         DataError: the data are empty or do not fit the model.
     """
-    from shrp.evaluate import evaluate_stream
+    from shrp.scores.evaluate import evaluate_stream
 
     def work(progress: Progress):
         store, key = disk(), (checkpoint.fingerprint, data, ROUTED)
@@ -141,13 +141,13 @@ def routed_evaluation(checkpoint: Checkpoint, data: TextData, stats, *, with_int
     not run a second time.
 
     Args:
-        stats: a `shrp.usage.UsageStats`, of the same data.
+        stats: a `shrp.routes.usage.UsageStats`, of the same data.
 
     Raises:
         DataError: the model's outputs are no numbers.
     """
-    from shrp.evaluate import label_columns, summarise
-    from shrp.metrics import to_predictions
+    from shrp.scores.evaluate import label_columns, summarise
+    from shrp.scores.metrics import to_predictions
 
     if len(stats.logits) != len(data):
         return evaluation(checkpoint, data)
@@ -157,13 +157,13 @@ def routed_evaluation(checkpoint: Checkpoint, data: TextData, stats, *, with_int
 
 
 def groups(checkpoint: Checkpoint, data: TextData, stats) -> dict[str, dict[str, np.ndarray]]:
-    """Every grouping of the data that can be made, with the routed model's own answers (`shrp.groups.input_groups`).
-    Shared by all sessions: never change it.
+    """Every grouping of the data that can be made, with the routed model's own answers
+    (`shrp.data.groups.input_groups`). Shared by all sessions: never change it.
 
     Args:
-        stats: a `shrp.usage.UsageStats`, of the same data.
+        stats: a `shrp.routes.usage.UsageStats`, of the same data.
     """
-    from shrp.groups import input_groups
+    from shrp.data.groups import input_groups
 
     def work(_: Progress) -> dict[str, dict[str, np.ndarray]]:
         return input_groups(data, answers(checkpoint, data, stats), read_lengths(checkpoint, data))
@@ -184,13 +184,15 @@ def answers(checkpoint: Checkpoint, data: TextData, stats) -> np.ndarray | None:
 
 
 def live_evaluator(checkpoint: Checkpoint, data: TextData):
-    """The `shrp.live.LiveEvaluator` of a checkpoint on the data, shared by all sessions, whatever their slices."""
+    """The `shrp.pruning.live.LiveEvaluator` of a checkpoint on the data, shared by all sessions, whatever their
+    slices.
+    """
     return _live(checkpoint, data, checkpoint.fingerprint, data.source_fingerprint).on(data)
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)  # each may hold hundreds of megabytes
 def _live(_checkpoint: Checkpoint, _data: TextData, fingerprint: str, data_fingerprint: str):
-    from shrp.live import LiveEvaluator
+    from shrp.pruning.live import LiveEvaluator
 
     length = _checkpoint.info.max_length
     return LiveEvaluator(_checkpoint.model, _checkpoint.tokenizer, _data, max_length=length)

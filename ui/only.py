@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from shrp.data import TextData
+from shrp.data.slices import only
+from shrp.data.text_data import TextData
 from shrp.errors import DataError
-from shrp.slices import only
-from ui import own_slices
 from ui.bound import leave_known
+from ui.own import slices as own_slices
 from ui.store import once
 from ui.text import escape, shorten
 

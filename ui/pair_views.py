@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 import streamlit as st
 
-from shrp.data import TextData
-from shrp.evaluation import Evaluation
-from shrp.metrics import mcnemar
-from shrp.minimal_pairs import PairOutcomes, pair_changes, pair_outcomes, pairs_of
-from shrp.tasks import Task
+from shrp.data.tasks import Task
+from shrp.data.text_data import TextData
+from shrp.scores.evaluation import Evaluation
+from shrp.scores.metrics import mcnemar
+from shrp.scores.minimal_pairs import PairOutcomes, pair_changes, pair_outcomes, pairs_of
 from ui.downloads import chart
-from ui.lab_group_figures import losses_by_group, summary, with_names
+from ui.lab.group_figures import losses_by_group, summary, with_names
 from ui.text import PAIR_ORDER, escape, p_text, percent, points, points_interval
 
 

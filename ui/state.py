@@ -14,14 +14,17 @@ import numpy as np
 import streamlit as st
 from streamlit.runtime.pages_manager import PagesManager
 
-from shrp.checkpoint import Checkpoint
-from shrp.checkpoint_info import CheckpointInfo
-from shrp.data import TextData
+from shrp.checkpoints.checkpoint import Checkpoint
+from shrp.checkpoints.info import CheckpointInfo
+from shrp.data.tasks import Task
+from shrp.data.text_data import TextData
 from shrp.errors import CheckpointError, DataError, ShrpError
-from shrp.tasks import Task
-from ui import data_sources, loaders, measurements, not_here, only, own_checkpoints, own_data, own_slices
+from ui import data_sources, loaders, measurements, not_here, only
 from ui.downloads import clicked
-from ui.lab_reference import with_part
+from ui.lab.reference import with_part
+from ui.own import checkpoints as own_checkpoints
+from ui.own import data as own_data
+from ui.own import slices as own_slices
 from ui.text import escape
 from ui.theme import STYLE
 

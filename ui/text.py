@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from shrp import phrases
 
 if TYPE_CHECKING:
-    from shrp.tasks import Task
-    from shrp.usage import UsageWarning
+    from shrp.data.tasks import Task
+    from shrp.routes.usage import UsageWarning
 
 NOT_KNOWN = "–"
 PAIR_ORDER = "pair_order"
-"""The share of minimal pairs that a model has in order (`shrp.minimal_pairs`), beside the metrics of tasks."""
+"""The share of minimal pairs that a model has in order (`shrp.scores.minimal_pairs`), beside the metrics of tasks."""
 LONGEST_LABEL = 30
 """Characters of a name beside a chart, of which it leaves the plot most of the width."""
 _AS_PERCENT = ("accuracy", "f1", "f1_macro", PAIR_ORDER)
@@ -208,7 +208,7 @@ def _finite(value: float | None) -> bool:
 
 
 def worth_name(task: Task) -> str:
-    """What an answer's worth (`shrp.worth.worth`) is called."""
+    """What an answer's worth (`shrp.scores.worth.worth`) is called."""
     return "nearness to the label" if task.is_regression else "margin of the true class"
 
 

@@ -16,14 +16,14 @@ from benchmarks.experiments.study import (
     scored,
     studies,
 )
-from shrp import checkpoint
-from shrp.checkpoint_info import usage_in
+from shrp.checkpoints import checkpoint
+from shrp.checkpoints.info import usage_in
 from shrp.cli.output import stderr
 from shrp.cli.training import base_geometry
 from shrp.errors import TrainingError
-from shrp.evenness import distance_from_uniform, effective_experts
-from shrp.plan import allocate, make_plan
-from shrp.prune import prune
+from shrp.pruning.plan import allocate, make_plan
+from shrp.pruning.prune import prune
+from shrp.routes.evenness import distance_from_uniform, effective_experts
 
 
 def one_run(

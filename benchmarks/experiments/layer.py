@@ -13,15 +13,15 @@ from transformers import PreTrainedModel
 
 from benchmarks import rows_file
 from benchmarks.experiments.study import Options, Study, command, results_file, scored, studies
-from shrp import checkpoint
-from shrp.checkpoint import Checkpoint
+from shrp.checkpoints import checkpoint
+from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.cli.output import TrainingBar, stderr
-from shrp.data import TextData
-from shrp.evaluate import evaluate
-from shrp.evenness import distance_from_uniform, effective_experts, even_distance
-from shrp.routing import record_routing
-from shrp.training_config import Epoch, TrainConfig
-from shrp.usage import usage_of
+from shrp.data.text_data import TextData
+from shrp.model.routing import record_routing
+from shrp.routes.evenness import distance_from_uniform, effective_experts, even_distance
+from shrp.routes.usage import usage_of
+from shrp.scores.evaluate import evaluate
+from shrp.training.config import Epoch, TrainConfig
 
 
 class Watch(TrainingBar):

@@ -1,10 +1,10 @@
 """Whether experts that look for a token in the other text of a pair decide what a pruned encoder is worth.
 
-Some heads attend to the same token of the other text (`shrp.attention_roles`): they compare the two. Here a pruned
-encoder of the GLUE table, one expert a layer in 11 of 12 layers, is trained once more with the experts of some layers
-exchanged, and all else as it was: where none of these is its layer's most matching expert, that one is put in, and as a
-control another one; where some are, they are taken out. What matches is counted in the encoder that was converted on
-texts, before any pruning, on the task's validation inputs.
+Some heads attend to the same token of the other text (`shrp.explain.attention_roles`): they compare the two. Here a
+pruned encoder of the GLUE table, one expert a layer in 11 of 12 layers, is trained once more with the experts of some
+layers exchanged, and all else as it was: where none of these is its layer's most matching expert, that one is put in,
+and as a control another one; where some are, they are taken out. What matches is counted in the encoder that was
+converted on texts, before any pruning, on the task's validation inputs.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from benchmarks.glue import RANDOM_DRAWS
 from benchmarks.pipeline import Pipeline
 from benchmarks.shares import lead, worth_keeping
 from benchmarks.stages import Stages
-from shrp.attention_roles import MATCHING, AttentionRoles, attention_roles
-from shrp.base import name_of
-from shrp.checkpoint import Checkpoint
-from shrp.checkpoint_info import usage_in
+from shrp.checkpoints.base import name_of
+from shrp.checkpoints.checkpoint import Checkpoint
+from shrp.checkpoints.info import usage_in
 from shrp.cli.output import stderr
-from shrp.data import TextData
+from shrp.data.tasks import get_task
+from shrp.data.text_data import TextData
 from shrp.errors import TrainingError
-from shrp.evaluation import Evaluation
-from shrp.matching import AS_DRAWN
-from shrp.plan import LayerPlan, PruningPlan, make_plan
-from shrp.studies import FILES
-from shrp.tasks import get_task
+from shrp.explain.attention_roles import MATCHING, AttentionRoles, attention_roles
+from shrp.pruning.plan import LayerPlan, PruningPlan, make_plan
+from shrp.scores.evaluation import Evaluation
+from shrp.studies.matching import AS_DRAWN
+from shrp.studies.studies import FILES
 
 KINDS = PUT_IN, TAKEN_OUT, ANOTHER = "put in", "taken out", "another"
 INPUTS = 192

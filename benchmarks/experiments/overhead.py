@@ -19,18 +19,18 @@ from benchmarks.command import numbers
 from benchmarks.contenders import BERT_BASE, bert_base
 from benchmarks.experiments.results_file import ResultsFile
 from benchmarks.throughput import CHECKPOINTS
-from shrp.checkpoint import load
-from shrp.checkpoint_info import usage_in
+from shrp.checkpoints.checkpoint import load
+from shrp.checkpoints.info import usage_in
 from shrp.cli.output import stderr
-from shrp.convert import expert_layers
+from shrp.costs.measure import cost
+from shrp.costs.timing import latency, model_inputs
 from shrp.errors import ShrpError
-from shrp.families import encoder_layers
-from shrp.measure import cost
-from shrp.plan import first_experts, make_plan
-from shrp.prune import prune
-from shrp.routing import record_routing
-from shrp.studies import FILES
-from shrp.timing import latency, model_inputs
+from shrp.model.convert import expert_layers
+from shrp.model.families import encoder_layers
+from shrp.model.routing import record_routing
+from shrp.pruning.plan import first_experts, make_plan
+from shrp.pruning.prune import prune
+from shrp.studies.studies import FILES
 
 WARMUP = 2
 

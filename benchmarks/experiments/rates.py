@@ -28,14 +28,14 @@ from benchmarks.glue import RANDOM_DRAWS
 from benchmarks.pipeline import Pipeline
 from benchmarks.shares import worth_keeping
 from benchmarks.stages import Stages
-from shrp.base import name_of
-from shrp.checkpoint import Checkpoint
-from shrp.checkpoint_info import usage_in
+from shrp.checkpoints.base import name_of
+from shrp.checkpoints.checkpoint import Checkpoint
+from shrp.checkpoints.info import usage_in
 from shrp.cli.output import stderr
+from shrp.data.tasks import TASKS
 from shrp.errors import TrainingError
-from shrp.plan import make_plan
-from shrp.studies import AS_TRAINED, FILES, NARROW
-from shrp.tasks import TASKS
+from shrp.pruning.plan import make_plan
+from shrp.studies.studies import AS_TRAINED, FILES, NARROW
 
 MODELS = ("dropped", "taught", "uniform", NARROW, "random", "static", "dense")
 

@@ -16,17 +16,17 @@ from transformers import PreTrainedModel
 from benchmarks.command import names, seeds_of
 from benchmarks.experiments.results_file import ResultsFile
 from benchmarks.stages import Stages
-from shrp.base import name_of
-from shrp.checkpoint import Checkpoint
+from shrp.checkpoints.base import name_of
+from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.cli.options import layer_list
 from shrp.cli.training import base_geometry
-from shrp.config import ShrpConfig
-from shrp.evaluation import Evaluation
-from shrp.measure import TOKENS, Cost, dense_cost
-from shrp.studies import FILES
-from shrp.tasks import TASKS
-from shrp.train import Progress
-from shrp.training_config import RECIPES, TrainConfig
+from shrp.costs.measure import TOKENS, Cost, dense_cost
+from shrp.data.tasks import TASKS
+from shrp.model.config import ShrpConfig
+from shrp.scores.evaluation import Evaluation
+from shrp.studies.studies import FILES
+from shrp.training.config import RECIPES, TrainConfig
+from shrp.training.train import Progress
 
 Layers = Annotated[str, typer.Option(help='Converted layers: "6-11", "1,3,5" or "upper:6".')]
 
@@ -100,7 +100,7 @@ class Options:
 
         Raises:
             PlanError: the base has no such layer, or not so many experts.
-            TrainingError: as `shrp.base.base_config`.
+            TrainingError: as `shrp.checkpoints.base.base_config`.
         """
         layers, heads = base_geometry(self.base)
         found = layer_list(text, layers)

@@ -14,14 +14,14 @@ from benchmarks.experiments.study import (
     results_file,
     studies,
 )
-from shrp.checkpoint_info import usage_in
+from shrp.checkpoints.info import usage_in
+from shrp.checkpoints.score_rows import measured, share_of
 from shrp.cli.output import bar, stderr
-from shrp.evaluation import Evaluation
-from shrp.live import LiveEvaluator
-from shrp.measure import TOKENS, cost, plan_cost
-from shrp.plan import PruningPlan, make_plan
-from shrp.score_rows import measured, share_of
-from shrp.sweep import random_control, run
+from shrp.costs.measure import TOKENS, cost, plan_cost
+from shrp.pruning.live import LiveEvaluator
+from shrp.pruning.plan import PruningPlan, make_plan
+from shrp.pruning.sweep import random_control, run
+from shrp.scores.evaluation import Evaluation
 
 
 def one_seed(study: Study, layers: tuple[int, ...], seed: int, step: int, draws: int) -> list[dict[str, Any]]:

@@ -17,16 +17,16 @@ from benchmarks.experiments.study import (
     scored,
     studies,
 )
-from shrp.checkpoint_info import usage_in
+from shrp.checkpoints.info import usage_in
+from shrp.checkpoints.score_rows import share_of
 from shrp.cli.output import stderr
 from shrp.cli.training import base_geometry
-from shrp.evenness import effective_experts
-from shrp.live import LiveEvaluator
-from shrp.measure import TOKENS, cost, plan_cost
-from shrp.paired import paired_difference
-from shrp.plan import allocate, make_plan
-from shrp.score_rows import share_of
-from shrp.stability import used_experts
+from shrp.costs.measure import TOKENS, cost, plan_cost
+from shrp.pruning.live import LiveEvaluator
+from shrp.pruning.plan import allocate, make_plan
+from shrp.pruning.stability import used_experts
+from shrp.routes.evenness import effective_experts
+from shrp.scores.paired import paired_difference
 
 
 def one_seed(

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from shrp.attribution.instance import Instance
-from shrp.convert import expert_layers, num_experts_of
 from shrp.errors import PlanError
-from shrp.partial import run_from, run_layers
-from shrp.routing import knock_out, record_routing, use_gates
+from shrp.model.convert import expert_layers, num_experts_of
+from shrp.model.partial import run_from, run_layers
+from shrp.model.routing import knock_out, record_routing, use_gates
 
 METHODS = ("zeroed", "router picks the next", "Shapley value")
 BUDGETS = (64, 256, 1024, 4096)

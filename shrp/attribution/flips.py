@@ -18,9 +18,9 @@ from transformers import PreTrainedTokenizerBase
 
 from shrp.attribution.instance import POSITIONS_WITHOUT_PADDING, Instance, Word
 from shrp.attribution.tokens import REPLACEMENTS, ablated, layers_rerouted
-from shrp.batching import encode, longest_input
+from shrp.data.batching import encode, longest_input
 from shrp.errors import DataError
-from shrp.routing import record_routing
+from shrp.model.routing import record_routing
 
 AMONG = 12
 """Sets of two words and more are made of so many: those whose loss alone leaves the smallest margins."""

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.attribution.importance import KnockOuts, one_batch
-from shrp.convert import layer_kinds, num_experts_of
-from shrp.data import TextData
+from shrp.data.text_data import TextData
 from shrp.errors import PlanError
-from shrp.evaluate import label_columns
-from shrp.families import encoder_layers, family_of
-from shrp.partial import run_from
-from shrp.prune import shallow_copy
+from shrp.model.convert import layer_kinds, num_experts_of
+from shrp.model.families import encoder_layers, family_of
+from shrp.model.partial import run_from
+from shrp.model.replaced import shallow_copy
+from shrp.scores.evaluate import label_columns
 
 _OF_USE = ("usage", "uses", "effect_per_use", "effect_per_use_low", "effect_per_use_high")
 """Columns of experts' tables that say nothing of heads, each of which all inputs use."""

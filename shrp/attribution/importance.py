@@ -17,19 +17,19 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.attribution.experts import check_can_pick_next
-from shrp.batching import Batch, collate, encode, longest_input
-from shrp.convert import num_experts_of, router_layers
-from shrp.data import TextData
+from shrp.data.batching import Batch, collate, encode, longest_input
+from shrp.data.tasks import Task
+from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
-from shrp.evaluate import label_columns, summarise
-from shrp.intervals import NO_INTERVAL, of_mean
-from shrp.metrics import to_predictions
-from shrp.minimal_pairs import pairs_among, units_of
-from shrp.paired import paired_difference
-from shrp.partial import run_from
-from shrp.ranks import spearman
-from shrp.routing import RoutingRecord, knock_out, record_routing, use_gates
-from shrp.tasks import Task
+from shrp.model.convert import num_experts_of, router_layers
+from shrp.model.partial import run_from
+from shrp.model.routing import RoutingRecord, knock_out, record_routing, use_gates
+from shrp.scores.evaluate import label_columns, summarise
+from shrp.scores.metrics import to_predictions
+from shrp.scores.minimal_pairs import pairs_among, units_of
+from shrp.scores.paired import paired_difference
+from shrp.statistics.intervals import NO_INTERVAL, of_mean
+from shrp.statistics.ranks import spearman
 
 MEANINGS = ("router picks the next", "zeroed")
 """What happens to an input whose expert is knocked out: its router picks among the others, and the layers above route
@@ -273,8 +273,8 @@ def correlations(table: pd.DataFrame, measure: str) -> pd.DataFrame:
     Those that are never used tie at 0 in both by construction, and would make any layer with many of them correlate.
 
     Returns:
-        A row a layer: `layer`, `n` used experts, `spearman` and its two-sided `p` (`shrp.ranks`). nan for fewer than 3
-        experts, or where one side is constant.
+        A row a layer: `layer`, `n` used experts, `spearman` and its two-sided `p` (`shrp.statistics.ranks`). nan for
+        fewer than 3 experts, or where one side is constant.
     """
     records = []
     for layer, group in table.groupby("layer"):

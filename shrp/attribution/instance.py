@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.batching import collate, encode, longest_input, token_counts, token_spans
-from shrp.convert import router_layers
+from shrp.data.batching import collate, encode, longest_input, token_counts, token_spans
+from shrp.data.tasks import Task
 from shrp.errors import DataError
-from shrp.evaluate import label_columns
-from shrp.routing import play_back, record_routing
-from shrp.tasks import Task
-from shrp.words import MARKS, ONE_A_CHARACTER, run_of
+from shrp.explain.words import MARKS, ONE_A_CHARACTER, run_of
+from shrp.model.convert import router_layers
+from shrp.model.routing import play_back, record_routing
+from shrp.scores.evaluate import label_columns
 
 TOKENS_AT_ONCE = 1024
 """Tokens of the perturbed copies that pass the model together: enough for speed, few enough to show progress often."""

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from shrp.attribution.instance import Instance
 from shrp.attribution.tokens import Progress, ablated
-from shrp.convert import num_experts_of, router_layers
 from shrp.errors import DataError
-from shrp.families import encoder_layers, family_of
-from shrp.layers import DroppedLayer
-from shrp.prune import with_layers
-from shrp.routing import RoutingRecord, record_routing
+from shrp.model.convert import num_experts_of, router_layers
+from shrp.model.families import encoder_layers, family_of
+from shrp.model.layers import DroppedLayer
+from shrp.model.replaced import with_layers
+from shrp.model.routing import RoutingRecord, record_routing
 
 
 @dataclass(frozen=True, eq=False)

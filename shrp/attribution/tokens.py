@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from shrp.attribution.instance import Instance, Word
-from shrp.convert import router_layers
 from shrp.errors import DataError
-from shrp.routing import RoutingRecord, record_routing, use_gates
+from shrp.model.convert import router_layers
+from shrp.model.routing import RoutingRecord, record_routing, use_gates
 
 METHODS = ("input × gradient", "integrated gradients", "word ablation")
 REPLACEMENTS = ("mask", "pad", "remove")
@@ -243,7 +243,7 @@ def agreement(results: list[WordScores]) -> pd.DataFrame:
     """
     from scipy.stats import kendalltau
 
-    from shrp.ranks import spearman
+    from shrp.statistics.ranks import spearman
 
     rows = []
     for i, a in enumerate(results):

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from shrp.attribution.importance import KnockOuts
-from shrp.data import TextData
+from shrp.data.text_data import TextData
 from shrp.errors import DataError
-from shrp.group_test import apart_from_others
-from shrp.minimal_pairs import pairs_among, units_of
-from shrp.mixes import FALSE_DISCOVERIES
-from shrp.worth import worth
+from shrp.scores.group_test import apart_from_others
+from shrp.scores.minimal_pairs import pairs_among, units_of
+from shrp.scores.mixes import FALSE_DISCOVERIES
+from shrp.scores.worth import worth
 
 FEWEST = 5
 """Inputs that an expert fires for, a minimal pair being one, from which on it is tested: of fewer no test could tell a
@@ -30,7 +30,7 @@ def worth_by_group(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """What is lost in each group without each expert, `shrp.worth.worth` of an answer being what counts.
+    """What is lost in each group without each expert, `shrp.scores.worth.worth` of an answer being what counts.
 
     Args:
         data: the data that `found.rows` are of; with labels.
@@ -40,9 +40,9 @@ def worth_by_group(
     Returns:
         A row for each expert and group with inputs among `found.rows`: layer, expert, group, n, `uses` (inputs of the
         group that the expert fires for), `lost` (mean over the group's inputs, positive where the expert helps),
-        `elsewhere` (mean over all others; nan of a single group), `difference`, p (`shrp.group_test`) and q (p for all
-        experts and groups, after Benjamini and Hochberg 1995; of two groups, each of which is the other's rest, for all
-        experts). p and q are nan of experts that fire for fewer than `FEWEST` inputs.
+        `elsewhere` (mean over all others; nan of a single group), `difference`, p (`shrp.scores.group_test`) and q (p
+        for all experts and groups, after Benjamini and Hochberg 1995; of two groups, each of which is the other's
+        rest, for all experts). p and q are nan of experts that fire for fewer than `FEWEST` inputs.
 
     Raises:
         DataError: the data have no labels, so that no answer is better than another.

@@ -44,11 +44,11 @@ def augment(
     added. Its label is that of the example that it was made of, right or not: give `train` `--distill-logits 1`, with
     which it asks the teacher alone.
     """
-    from shrp.augment import augmented
-    from shrp.base import load_base
-    from shrp.data import load_data
+    from shrp.checkpoints.base import load_base
+    from shrp.data.augment import augmented
+    from shrp.data.sources import load_data
     from shrp.errors import DataError
-    from shrp.training_config import check_seed
+    from shrp.training.config import check_seed
 
     if (task is None) == (train_file is None):
         raise DataError("give a GLUE --task or your own --train-file, one of the two.")

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from shrp.cli.output import print_table, stderr, stdout
+from shrp.data.tasks import Task, may_be_one
 from shrp.errors import DataError
 from shrp.phrases import signed
-from shrp.tasks import Task, may_be_one
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from shrp.attribution.beside import Question
-    from shrp.checkpoint import Checkpoint
+    from shrp.checkpoints.checkpoint import Checkpoint
 
 SHOWN = 12
 """Words, or longer pieces, that are printed; JSON has all."""

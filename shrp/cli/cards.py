@@ -31,8 +31,8 @@ def card(
     show: Annotated[bool, typer.Option("--print", help="Print it, and write nothing.")] = False,
 ) -> None:
     """Write a checkpoint's model card, README.md in its folder: data, recipe, scores with controls, limits."""
-    from shrp import card as cards
-    from shrp.checkpoint import load
+    from shrp.cards import card as cards
+    from shrp.checkpoints.checkpoint import load
 
     loaded, file = load(checkpoint), checkpoint / cards.CARD
     before = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""

@@ -43,8 +43,8 @@ from shrp.errors import DataError
 
 if TYPE_CHECKING:  # torch is slow to load, and --help needs none
     from shrp.cli.subjects import Subject
-    from shrp.data import TextData
-    from shrp.evaluation import Evaluation
+    from shrp.data.text_data import TextData
+    from shrp.scores.evaluation import Evaluation
 
 _SHOWN = 30
 """Rows of a table on a terminal; the JSON has all."""
@@ -94,8 +94,8 @@ def compare(
     An export held against the pruned checkpoint that it was made from says what int8 costs.
     """
     from shrp.cli.subjects import OfCheckpoint, subject
-    from shrp.evaluate import in_order, last_of
-    from shrp.paired import by_group, far_apart, flip_table, paired_difference
+    from shrp.scores.evaluate import in_order, last_of
+    from shrp.scores.paired import by_group, far_apart, flip_table, paired_difference
 
     if flips is not None:
         check_free(flips, "--flips")
@@ -169,7 +169,7 @@ def _side(folder: Path, side: Subject, found: Evaluation) -> dict[str, Any]:
 
 def _agreement(before: Evaluation, after: Evaluation) -> dict[str, Any]:
     """Who is right where, with McNemar's test; nothing where there are no labelled classes."""
-    from shrp.paired import agreement
+    from shrp.scores.paired import agreement
 
     if before.labels is None or before.task.is_regression:
         return {}
@@ -188,10 +188,10 @@ def _agreement(before: Evaluation, after: Evaluation) -> dict[str, Any]:
 def _experts(sides: list[Subject], source: TextData) -> dict[str, Any]:
     """How differently the two use their experts, where both route, or which both keep, where both are pruned."""
     from shrp.cli.subjects import OfCheckpoint
-    from shrp.compare import kept_alike, usage_distances
-    from shrp.convert import router_layers
-    from shrp.minimal_pairs import pairs_of
-    from shrp.usage import measure_usage
+    from shrp.model.convert import router_layers
+    from shrp.routes.compare import kept_alike, usage_distances
+    from shrp.routes.usage import measure_usage
+    from shrp.scores.minimal_pairs import pairs_of
 
     counts = {side.num_experts for side in sides}
     if len(counts) > 1:

@@ -94,14 +94,18 @@ def convert(
     """
     from dataclasses import replace
 
-    from shrp import checkpoint
-    from shrp.base import load_base, name_of
-    from shrp.batching import longest_input, token_counts
-    from shrp.checkpoint_info import CheckpointInfo
-    from shrp.config import ShrpConfig
-    from shrp.conversions import load_conversion, task_usage
+    from shrp.checkpoints import checkpoint
+    from shrp.checkpoints.base import load_base, name_of
+    from shrp.checkpoints.history import history_text, joined
+    from shrp.checkpoints.info import CheckpointInfo
+    from shrp.checkpoints.saving import refuse_existing
+    from shrp.data.batching import longest_input, token_counts
     from shrp.errors import PlanError, TrainingError
-    from shrp.general import (
+    from shrp.model.config import ShrpConfig
+    from shrp.pruning.plan import make_plan
+    from shrp.pruning.prune import prune
+    from shrp.training.conversions import load_conversion, task_usage
+    from shrp.training.general import (
         FURTHER_SIZE,
         RECOVERY_RATES,
         TEXTS,
@@ -111,12 +115,8 @@ def convert(
         texts_digest,
         usage_on_text,
     )
-    from shrp.history import history_text, joined
-    from shrp.plan import make_plan
-    from shrp.precision import resolve_precision
-    from shrp.prune import prune
-    from shrp.run_state import RunState, alone_in, finish, run_folder, weights_digest
-    from shrp.saving import refuse_existing
+    from shrp.training.precision import resolve_precision
+    from shrp.training.run_state import RunState, alone_in, finish, run_folder, weights_digest
 
     refuse_existing(out)  # said now, not after the epochs
     say_resume(out, resume)
@@ -200,15 +200,17 @@ def convert(
         checkpoint.save(model, tokenizer, info, out, extra_files=extra, new=True)
         finish(out)
     if json:
-        print_json({"out": str(out), "layers": list(shrp.layers), "texts": len(found), "epochs": history})
+        print_json(
+            {"out": str(out), "layers": list(shrp.model.layers), "texts": len(found), "epochs": history}
+        )
     else:
         stderr.print(f"wrote {out}")
 
 
 def _texts(path: Path, columns: list[str]) -> tuple[tuple[str, ...], ...]:
     """The texts of a file; rows without one, such as blank lines between paragraphs, are left out and counted."""
-    from shrp.data import complete_rows
-    from shrp.tabular import read_table, text_rows
+    from shrp.data.sources import complete_rows
+    from shrp.data.tabular import read_table, text_rows
 
     frame = read_table(path)
     with complete_rows(frame, columns, None, path.name) as complete:

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 from shrp.cli.output import stderr, told
 
 if TYPE_CHECKING:  # slow to import, and not needed for --help
-    from shrp.checkpoint import Checkpoint
-    from shrp.data import TextData
-    from shrp.plan import PruningPlan
-    from shrp.usage import UsageStats
+    from shrp.checkpoints.checkpoint import Checkpoint
+    from shrp.data.text_data import TextData
+    from shrp.pruning.plan import PruningPlan
+    from shrp.routes.usage import UsageStats
 
 
 def usage_counted(
     source: Checkpoint, data: TextData, selection: str, max_length: int, seed: int
 ) -> UsageStats:
     """Usage on data, with what a selection asks for beside it."""
-    from shrp.fitting import GateFit
-    from shrp.usage import measure_usage
+    from shrp.pruning.fitting import GateFit
+    from shrp.routes.usage import measure_usage
 
     norms = selection == "gate_norm"
     stats = measure_usage(source.model, source.tokenizer, data, max_length=max_length, output_norms=norms)
@@ -51,9 +51,9 @@ def plan_chosen(
     options: Mapping[str, Any],
 ) -> PruningPlan:
     """The plan that the options ask for, of usage on data or else of the checkpoint's own."""
-    from shrp.checkpoint_info import usage_in
-    from shrp.plan import make_plan
-    from shrp.usage import plan_from
+    from shrp.checkpoints.info import usage_in
+    from shrp.pruning.plan import make_plan
+    from shrp.routes.usage import plan_from
 
     if measured_on is None:
         return make_plan(usage_in(source.info), selection=selection, **options)
@@ -71,7 +71,7 @@ def plan_within(
     match_shares: bool,
 ) -> PruningPlan:
     """The plan of the fewest experts that loses no more than that on the data, with a progress bar."""
-    from shrp.sweep import smallest_within
+    from shrp.pruning.sweep import smallest_within
 
     stats = usage_counted(source, data, selection, max_length, options["seed"])
     how = {"selection": selection, "combination": options["combination"], "match_shares": match_shares}

@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 
 from shrp.cli.output import stderr
-from shrp.data import TextData, from_table, load_data
+from shrp.data.slices import only, parse_slices, sliced_by_words
+from shrp.data.sources import from_table, load_data
+from shrp.data.tabular import read_table
+from shrp.data.tasks import LABEL, TASKS, TEXTS, Task
+from shrp.data.text_data import TextData
 from shrp.errors import ColumnError, DataError, IncompleteError
-from shrp.slices import only, parse_slices, sliced_by_words
-from shrp.tabular import read_table
-from shrp.tasks import LABEL, TASKS, TEXTS, Task
 
 TextColumns = Annotated[
     list[str] | None,
@@ -84,7 +85,7 @@ class OwnFile:
         """What the file holds; rows that are left out are counted on stderr.
 
         Raises:
-            DataError: as `shrp.data.load_file`, or what a label means is not said well.
+            DataError: as `shrp.data.sources.load_file`, or what a label means is not said well.
         """
         frame, name, meanings = read_table(path), Path(path).name, meanings_of(self.label_means)
         try:

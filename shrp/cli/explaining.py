@@ -12,16 +12,16 @@ import typer
 from shrp.cli.beside import SHOWN, Beside, as_json, check_same_task, show, words_beside
 from shrp.cli.options import AsJson, Device, check_has_task
 from shrp.cli.output import example, print_json, print_table, provenance, stderr, stdout
-from shrp.data import TextData
+from shrp.data.tasks import Task
+from shrp.data.text_data import TextData
 from shrp.errors import DataError
 from shrp.phrases import signed
-from shrp.tasks import Task
 
 if TYPE_CHECKING:
     from shrp.attribution.tokens import WordScores
-    from shrp.checkpoint import Checkpoint
-    from shrp.explore import Exploration
-    from shrp.patching import Patched
+    from shrp.checkpoints.checkpoint import Checkpoint
+    from shrp.explain.explore import Exploration
+    from shrp.interventions.patching import Patched
 
 
 def register(app: typer.Typer) -> None:
@@ -72,10 +72,10 @@ def explain(
     Texts are read as far as the model has positions. Words are taken out one by one, a mask in their place, and the
     model routes what is left anew; of long texts it is phrases or sentences.
     """
-    from shrp.checkpoint import load
-    from shrp.convert import router_layers
-    from shrp.explore import explore
-    from shrp.patching import patch
+    from shrp.checkpoints.checkpoint import load
+    from shrp.explain.explore import explore
+    from shrp.interventions.patching import patch
+    from shrp.model.convert import router_layers
 
     if beside is not None and not words:
         raise DataError("--beside is about words, and --no-words leaves these out: ask for one of them.")
@@ -166,7 +166,7 @@ def _parts(text: str, task: Task) -> tuple[str, ...]:
     Raises:
         DataError: it has not as many as the task's inputs have, or one of them is empty.
     """
-    from shrp.explore import PAIR_SEPARATOR, split_sentences
+    from shrp.explain.explore import PAIR_SEPARATOR, split_sentences
 
     inputs, _ = split_sentences(" ".join(text.split()), task)
     if inputs:

@@ -48,7 +48,7 @@ def export(
     json: AsJson = False,
 ) -> None:
     """Export a model to ONNX: a folder that onnxruntime and tokenizers serve without torch."""
-    from shrp.export import check_free, export_folder
+    from shrp.export.onnx import check_free, export_folder
 
     check_free(out)  # before the work, not after it
     numbers = None if shift is None else numbers_of(shift)
@@ -89,12 +89,12 @@ def _model(folder: Path, per_layer: int | None, budget: int | None, plan: Path |
     """Model, tokenizer, info and the source's fingerprint, pruned where a plan is given."""
     from dataclasses import replace
 
-    import shrp.checkpoint as store
-    from shrp.checkpoint_info import usage_in
-    from shrp.convert import router_layers
+    import shrp.checkpoints.checkpoint as store
+    from shrp.checkpoints.info import usage_in
     from shrp.errors import ExportError
-    from shrp.plan import make_plan
-    from shrp.prune import prune
+    from shrp.model.convert import router_layers
+    from shrp.pruning.plan import make_plan
+    from shrp.pruning.prune import prune
 
     given = sum(option is not None for option in (budget, per_layer, plan))
     if given > 1:

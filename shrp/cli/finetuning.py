@@ -43,8 +43,8 @@ from shrp.cli.training_options import (
 )
 
 if TYPE_CHECKING:
-    from shrp.checkpoint import Checkpoint
-    from shrp.data import TextData
+    from shrp.checkpoints.checkpoint import Checkpoint
+    from shrp.data.text_data import TextData
 
 
 RATE, BATCH = 5e-5, 32
@@ -101,18 +101,18 @@ def finetune(
     With `--epochs 0` a model that is of the task already becomes a dense checkpoint as it is, to be scored, explained,
     exported and compared like any other; it takes no training file, but may to know all classes.
     """
-    from shrp import checkpoint
-    from shrp.base import load_base, name_of, of_another_task
-    from shrp.batching import longest_input
-    from shrp.checkpoint import Checkpoint, info_if_ours
-    from shrp.checkpoint_info import CheckpointInfo, evaluated_length
-    from shrp.config import ShrpConfig
+    from shrp.checkpoints import checkpoint
+    from shrp.checkpoints.base import load_base, name_of, of_another_task
+    from shrp.checkpoints.checkpoint import Checkpoint, info_if_ours
+    from shrp.checkpoints.history import history_text
+    from shrp.checkpoints.info import CheckpointInfo, evaluated_length
+    from shrp.checkpoints.saving import refuse_existing
+    from shrp.data.batching import longest_input
     from shrp.errors import TrainingError
-    from shrp.history import history_text
-    from shrp.run_state import finish
-    from shrp.saving import refuse_existing
-    from shrp.train import train as run
-    from shrp.training_config import TrainConfig, check_seed
+    from shrp.model.config import ShrpConfig
+    from shrp.training.config import TrainConfig, check_seed
+    from shrp.training.run_state import finish
+    from shrp.training.train import train as run
 
     if epochs == 0:
         of_training = {
@@ -187,8 +187,8 @@ def finetune(
 
 def _adopt(made: Checkpoint, validation: TextData, *, as_json: bool) -> None:
     """Write a dense model as it is, and say what it scores."""
-    from shrp import checkpoint
-    from shrp.evaluate import evaluate
+    from shrp.checkpoints import checkpoint
+    from shrp.scores.evaluate import evaluate
 
     info = made.info
     say_cut(made.model.config, made.tokenizer, (validation,), info.max_length)

@@ -48,10 +48,10 @@ if TYPE_CHECKING:  # torch is slow to load, and --help needs none
     import numpy as np
     import pandas as pd
 
-    from shrp.checkpoint import Checkpoint
-    from shrp.data import TextData
-    from shrp.evaluation import Evaluation
-    from shrp.usage import UsageStats
+    from shrp.checkpoints.checkpoint import Checkpoint
+    from shrp.data.text_data import TextData
+    from shrp.routes.usage import UsageStats
+    from shrp.scores.evaluation import Evaluation
 
 Folder = Annotated[Path, typer.Argument(help="An SHRP checkpoint.", show_default=False)]
 
@@ -118,13 +118,13 @@ def usage(
     """Count which experts the routers choose on data: shares, entropy, margins, warnings."""
     import numpy as np
 
-    from shrp.batching import longest_input, token_counts
-    from shrp.checkpoint import load
-    from shrp.evaluate import label_columns
-    from shrp.groups import ANSWER, LENGTH, OUTCOME, groups_by, lacking
-    from shrp.metrics import to_predictions
-    from shrp.route_table import route_table
-    from shrp.usage import measure_usage
+    from shrp.checkpoints.checkpoint import load
+    from shrp.data.batching import longest_input, token_counts
+    from shrp.data.groups import ANSWER, LENGTH, OUTCOME, groups_by, lacking
+    from shrp.routes.table import route_table
+    from shrp.routes.usage import measure_usage
+    from shrp.scores.evaluate import label_columns
+    from shrp.scores.metrics import to_predictions
 
     if routes is not None:
         check_free(routes, "--routes")
@@ -231,8 +231,8 @@ def _without_nan(rows: list[dict[str, Any]], names: tuple[str, ...]) -> list[dic
 def _explained(
     source: TextData, stats: UsageStats, answers: np.ndarray, lengths: np.ndarray
 ) -> list[dict[str, Any]]:
-    """Rows of `shrp.specialisation.specialisation_frame`."""
-    from shrp.specialisation import specialisation, specialisation_frame
+    """Rows of `shrp.routes.specialisation.specialisation_frame`."""
+    from shrp.routes.specialisation import specialisation, specialisation_frame
 
     with told("groups dealt anew") as progress:
         found = specialisation(stats, source, lengths, answers, progress=progress)
@@ -240,8 +240,8 @@ def _explained(
 
 
 def _exchanged(loaded: Checkpoint, source: TextData, stats: UsageStats, max_length: int) -> pd.DataFrame:
-    """`shrp.shuffled.ShuffledRoutes.frame`."""
-    from shrp.shuffled import shuffle_routes
+    """`shrp.interventions.shuffled.ShuffledRoutes.frame`."""
+    from shrp.interventions.shuffled import shuffle_routes
 
     with told("routes exchanged", len(source)) as progress:
         found = shuffle_routes(
@@ -271,9 +271,9 @@ def evaluate(
 
     It stands beside its dense teacher's, where that is known.
     """
+    from shrp.checkpoints.score_rows import share_ends, share_of
     from shrp.cli.subjects import subject
-    from shrp.minimal_pairs import pair_outcomes, pairs_of
-    from shrp.score_rows import share_ends, share_of
+    from shrp.scores.minimal_pairs import pair_outcomes, pairs_of
 
     if predictions is not None:
         check_free(predictions, "--predictions")
@@ -350,8 +350,8 @@ def evaluate(
 
 
 def _calibration(result: Evaluation) -> dict[str, Any] | None:
-    """Errors of a classifier's probabilities (`shrp.calibration`); None of numbers, or without labels."""
-    from shrp.calibration import brier, ece
+    """Errors of a classifier's probabilities (`shrp.scores.calibration`); None of numbers, or without labels."""
+    from shrp.scores.calibration import brier, ece
 
     if result.labels is None or result.task.is_regression:
         return None

@@ -31,8 +31,8 @@ from shrp.cli.output import bar, example, print_json, print_table, provenance, r
 from shrp.errors import DataError, PlanError
 
 if TYPE_CHECKING:  # torch is slow to load, and --help needs none
-    from shrp.checkpoint import Checkpoint
-    from shrp.data import TextData
+    from shrp.checkpoints.checkpoint import Checkpoint
+    from shrp.data.text_data import TextData
 
 _WORTH = "margin of the true class (of a number minus the error)"
 _LONGEST = 12
@@ -110,10 +110,10 @@ def knock_out(
     your own fine-tuned model.
     """
     from shrp.attribution.heads import check_has_heads, dense_layers
-    from shrp.checkpoint import load
-    from shrp.convert import router_layers
-    from shrp.groups import CLASS, LENGTH, SLICE, lacking
-    from shrp.knockout import removed_by_layer
+    from shrp.checkpoints.checkpoint import load
+    from shrp.data.groups import CLASS, LENGTH, SLICE, lacking
+    from shrp.interventions.knockout import removed_by_layer
+    from shrp.model.convert import router_layers
 
     cells = [_cell(text) for text in expert or ()]
     if cells and heads:
@@ -168,9 +168,9 @@ def _together(
     loaded: Checkpoint, source: TextData, cells: list[tuple[int, int]], length: int
 ) -> dict[str, Any]:
     """What is lost without all of some experts, and, where they are several, beyond the sum of each alone."""
-    from shrp.evaluate import evaluate
-    from shrp.knockout import Prefix, joint, knock_out_effect
-    from shrp.minimal_pairs import pairs_of
+    from shrp.interventions.knockout import Prefix, joint, knock_out_effect
+    from shrp.scores.evaluate import evaluate
+    from shrp.scores.minimal_pairs import pairs_of
 
     cells = list(dict.fromkeys(cells))
     prefix = Prefix(loaded.model)
@@ -281,8 +281,8 @@ def _in_turn(
     from shrp.attribution.heads import head_knock_outs, of_heads
     from shrp.attribution.importance import blocks, knock_outs, merge
     from shrp.attribution.where import beyond_chance, count_tests, worth_by_group
-    from shrp.batching import longest_input, token_counts
-    from shrp.groups import groups_by
+    from shrp.data.batching import longest_input, token_counts
+    from shrp.data.groups import groups_by
 
     parts = []
     run, told = (head_knock_outs, of_heads) if heads else (knock_outs, lambda frame: frame)

@@ -17,7 +17,7 @@ from shrp.phrases import counted
 if TYPE_CHECKING:  # torch is slow to load, and --help needs none
     import torch
 
-    from shrp.checkpoint import Checkpoint
+    from shrp.checkpoints.checkpoint import Checkpoint
 
 
 def register(app: typer.Typer) -> None:
@@ -71,10 +71,10 @@ def measure(
     checkpoints by PyTorch in float32, of exports by onnxruntime: the median of the timed runs in milliseconds, with the
     quartiles, all taken in turns, and how many times as fast as the first checkpoint's dense architecture that is.
     """
-    from shrp.checkpoint import load
-    from shrp.exported import is_export
-    from shrp.families import positions
-    from shrp.measure import TOKENS, cost, dense_cost
+    from shrp.checkpoints.checkpoint import load
+    from shrp.costs.measure import TOKENS, cost, dense_cost
+    from shrp.export.exported import is_export
+    from shrp.model.families import positions
 
     of_latency = {"--beside": beside, "--batch": batch, "--repeats": repeats, "--device": device}
     if not latency and (given := [name for name, value in of_latency.items() if value]):
@@ -114,7 +114,7 @@ def _timed(
     """Times of the dense architecture, of the checkpoint, and of what else is asked for, in turns."""
     import torch
 
-    from shrp.timing import dense_like, latency, model_inputs
+    from shrp.costs.timing import dense_like, latency, model_inputs
 
     inputs = model_inputs(loaded.model, batch, tokens)
     dense = dense_like(loaded.model)
@@ -167,10 +167,10 @@ def _run_of(folder: Path, batch: int, tokens: int, device: torch.device) -> tupl
         CheckpointError, ExportError: it can't be loaded.
         DataError: it does not read so many tokens.
     """
-    from shrp.checkpoint import load
-    from shrp.exported import is_export, load_export
-    from shrp.families import positions
-    from shrp.timing import model_inputs
+    from shrp.checkpoints.checkpoint import load
+    from shrp.costs.timing import model_inputs
+    from shrp.export.exported import is_export, load_export
+    from shrp.model.families import positions
 
     if is_export(folder):
         export = load_export(folder, spin=False)

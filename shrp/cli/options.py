@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from shrp.cli.output import stderr
-from shrp.data import TextData
+from shrp.data.tasks import TEXTS, Task
+from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError, TrainingError
-from shrp.tasks import TEXTS, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -110,7 +110,7 @@ def check_free(file: Path, option: str) -> None:
 
 def say_resume(out: Path, resume: bool) -> None:
     """Say on stderr that there is nothing to go on with, where `--resume` asks for it: a mistyped `--out`, maybe."""
-    from shrp.run_state import holds_a_run, run_folder
+    from shrp.training.run_state import holds_a_run, run_folder
 
     if resume and not holds_a_run(run_folder(out)):
         stderr.print(f"no run to resume in {run_folder(out)}; starting from the beginning")
@@ -125,8 +125,8 @@ def say_cut(
         config: of the model that reads them.
         max_length: at most so many tokens are to be read.
     """
-    from shrp.batching import token_counts
-    from shrp.families import positions
+    from shrp.data.batching import token_counts
+    from shrp.model.families import positions
 
     most = min(positions(config), tokenizer.model_max_length)
     length = min(most, max_length)
@@ -176,7 +176,7 @@ def plan_file(path: Path):
     Raises:
         PlanError: it can't be read, or is not a plan.
     """
-    from shrp.plan import PruningPlan
+    from shrp.pruning.plan import PruningPlan
 
     folder = path if path.is_dir() else None
     path = path if folder is None else folder / "config.json"

@@ -15,16 +15,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from shrp.columns import csv_options
-from shrp.intervals import stored_interval
+from shrp.data.columns import csv_options
 from shrp.phrases import with_ends
-from shrp.training_config import Epoch
+from shrp.statistics.intervals import stored_interval
+from shrp.training.config import Epoch
 
 if TYPE_CHECKING:  # slow to import, and not needed for --help
     import pandas as pd
 
-    from shrp.checkpoint import Checkpoint
-    from shrp.data import TextData
+    from shrp.checkpoints.checkpoint import Checkpoint
+    from shrp.data.text_data import TextData
 
 # What is written is a person's as often as ours: a slice called `[/x]` or a folder `[v2]` is no markup, `:x:` no emoji.
 # Long lines are left to the terminal to wrap: a command that is named in one can be copied whole.
@@ -42,7 +42,7 @@ def example(command: str, says: str) -> str:
 
 def write_csv(frame: pd.DataFrame, file: Path, **options: Any) -> None:
     """Write a table without its index, all of it or nothing; compressed, where the name ends as of such a file. What is
-    no regular file, as a pipe, is written to as it is. Texts may hold anything (`shrp.columns.csv_options`).
+    no regular file, as a pipe, is written to as it is. Texts may hold anything (`shrp.data.columns.csv_options`).
 
     Raises:
         OSError: it can't be written.
@@ -128,7 +128,7 @@ def provenance(loaded: Checkpoint, data: TextData, max_length: int) -> dict[str,
     import torch
     import transformers
 
-    from shrp.batching import longest_input
+    from shrp.data.batching import longest_input
 
     versions = {"torch": str(torch.__version__), "transformers": transformers.__version__}
     length = longest_input(loaded.model, loaded.tokenizer, max_length)
@@ -189,7 +189,7 @@ def share_text(row: Mapping[str, Any]) -> str:
     """A row's share of its teacher's score, which counts as exact, with the interval of the score; `-` for none. The
     teacher's own has no interval, nor has a mean of draws, whose range is none.
     """
-    from shrp.score_rows import share_ends
+    from shrp.checkpoints.score_rows import share_ends
 
     if (share := row.get("retained")) is None:
         return "-"
@@ -221,7 +221,7 @@ def told(description: str, total: int | None = None) -> Iterator[Callable[[int, 
 
 
 class TrainingBar:
-    """`shrp.train.Progress` on stderr: a bar an epoch, and a line with the metric when it ends."""
+    """`shrp.training.train.Progress` on stderr: a bar an epoch, and a line with the metric when it ends."""
 
     def __init__(self) -> None:
         self._bar: Progress | None = None

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from shrp.cli.data_options import evaluation_data
 from shrp.cli.output import bar, stderr
-from shrp.data import TextData
+from shrp.data.tasks import TASKS, Task
+from shrp.data.text_data import TextData
 from shrp.errors import DataError, ShrpError, first_line
-from shrp.tasks import TASKS, Task
 
 if TYPE_CHECKING:  # slow to import, and not needed for --help
     from transformers import PreTrainedModel
 
-    from shrp.checkpoint import Checkpoint
-    from shrp.plan import PruningPlan
+    from shrp.checkpoints.checkpoint import Checkpoint
+    from shrp.pruning.plan import PruningPlan
 
 
 def scores_of(
@@ -73,9 +73,9 @@ def _scored(
     Raises:
         DataError: the metric is not defined on these data, or the outputs are not all numbers.
     """
-    from shrp.batching import token_counts
-    from shrp.evaluate import evaluate_stream
-    from shrp.score_rows import pruned_row, rows_as_now
+    from shrp.checkpoints.score_rows import pruned_row, rows_as_now
+    from shrp.data.batching import token_counts
+    from shrp.scores.evaluate import evaluate_stream
 
     with bar("score") as shown:
         task = shown.add_task(f"scoring on {data.name}", total=len(data))

@@ -35,12 +35,12 @@ from shrp.cli.options import (
 from shrp.cli.output import TrainingBar, example, print_json, print_table, score_line, stderr
 from shrp.cli.pruned_scores import scores_of, what_to_know
 from shrp.cli.recovery import recovery_of
+from shrp.data.tasks import TASKS
 from shrp.errors import PlanError
 from shrp.phrases import signed
-from shrp.tasks import TASKS
 
 if TYPE_CHECKING:  # torch is slow to load, and --help needs none
-    from shrp.checkpoint import Checkpoint
+    from shrp.checkpoints.checkpoint import Checkpoint
 
 _RECORDED = "recorded"
 
@@ -161,18 +161,18 @@ def prune(
     """Prune a routed checkpoint to a static one: no router, only the experts that a plan keeps."""
     import torch
 
-    import shrp.checkpoint as store
-    from shrp.answer_shares import matched
-    from shrp.card_pruning import pruned_training
-    from shrp.checkpoint_info import shares_of
-    from shrp.history import history_text, joined
-    from shrp.measure import largest_budget
-    from shrp.plan import SELECTIONS
-    from shrp.prune import prune as cut
-    from shrp.run_state import finish
-    from shrp.saving import refuse_existing, round_as_stored
-    from shrp.train import train
-    from shrp.training_config import check_seed
+    import shrp.checkpoints.checkpoint as store
+    from shrp.cards.pruning import pruned_training
+    from shrp.checkpoints.history import history_text, joined
+    from shrp.checkpoints.info import shares_of
+    from shrp.checkpoints.saving import refuse_existing, round_as_stored
+    from shrp.costs.measure import largest_budget
+    from shrp.pruning.plan import SELECTIONS
+    from shrp.pruning.prune import prune as cut
+    from shrp.scores.answer_shares import matched
+    from shrp.training.config import check_seed
+    from shrp.training.run_state import finish
+    from shrp.training.train import train
 
     sizes = {"encoder_params": encoder_params, "encoder_flops": encoder_flops}
     if sum(option is not None for option in (budget, per_layer, plan, max_loss, *sizes.values())) != 1:

@@ -27,9 +27,9 @@ from shrp.errors import DataError, ShrpError
 from shrp.phrases import by_chance, counted
 
 if TYPE_CHECKING:  # torch is slow to load, and --help needs none
-    from shrp.data import TextData
-    from shrp.evaluation import Evaluation
-    from shrp.tasks import Task
+    from shrp.data.tasks import Task
+    from shrp.data.text_data import TextData
+    from shrp.scores.evaluation import Evaluation
 
 _COSTS = ("encoder_params", "model_params", "encoder_flops", "model_flops")
 
@@ -93,7 +93,7 @@ def rank(
         raise DataError(
             "--slice and --slice-column say what slices there are: --only says which of them to score."
         )
-    from shrp.saving import CONFIG
+    from shrp.checkpoints.saving import CONFIG
 
     if against is not None and not (against / CONFIG).is_file():
         raise DataError(f"--against takes one model, and {against} is none: name a checkpoint or an export.")
@@ -141,9 +141,9 @@ def rank(
 
 def _models(folders: Sequence[Path]) -> list[Path]:
     """The models that are named, or that lie directly in the folders that are, each once."""
-    from shrp.exported import is_export
-    from shrp.folders import discover
-    from shrp.saving import CONFIG
+    from shrp.checkpoints.folders import discover
+    from shrp.checkpoints.saving import CONFIG
+    from shrp.export.exported import is_export
 
     found: dict[Path, Path] = {}
     for folder in folders:
@@ -175,8 +175,8 @@ def _first_task(named: Sequence[Path], against: Path | None) -> Task:
 
 def _task(folder: Path) -> Task:
     """The task of a checkpoint, of which no weights are read, or of an export."""
-    from shrp.checkpoint import read_config
-    from shrp.exported import is_export, load_export
+    from shrp.checkpoints.checkpoint import read_config
+    from shrp.export.exported import is_export, load_export
 
     return load_export(folder).task if is_export(folder) else read_config(folder)[1].task
 
@@ -187,10 +187,10 @@ def _scored(folder: Path, source: TextData, max_length: int | None, device: str)
     Raises:
         ShrpError: it can't be loaded, or is of another task.
     """
-    from shrp.checkpoint import read_config
+    from shrp.checkpoints.checkpoint import read_config
     from shrp.cli.subjects import subject
-    from shrp.evaluate import in_order, last_of
-    from shrp.exported import is_export
+    from shrp.export.exported import is_export
+    from shrp.scores.evaluate import in_order, last_of
 
     if is_export(folder):
         one = subject(folder, None)
@@ -204,7 +204,7 @@ def _scored(folder: Path, source: TextData, max_length: int | None, device: str)
 
 
 def _check_is_of(task: Task, source: TextData) -> None:
-    from shrp.tasks import may_be_one
+    from shrp.data.tasks import may_be_one
 
     check_has_task(task)
     if not (task.reads_as(source.task) and may_be_one(task, source.task)):
@@ -213,7 +213,7 @@ def _check_is_of(task: Task, source: TextData) -> None:
 
 def _rows(found: list[_Ranked]) -> list[dict[str, Any]]:
     """A row a model, best first; of equal scores the smaller first."""
-    from shrp.paired import paired_difference
+    from shrp.scores.paired import paired_difference
 
     first, rows = found[0].evaluation, []
     for one in found:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from shrp.data import TextData
+from shrp.data.tasks import Task, may_be_one
+from shrp.data.text_data import TextData
 from shrp.errors import TrainingError
-from shrp.tasks import Task, may_be_one
 
 if TYPE_CHECKING:  # slow to import, and not needed for --help
     from transformers import PreTrainedModel
 
-    from shrp.checkpoint import Checkpoint
-    from shrp.training_config import TrainConfig
+    from shrp.checkpoints.checkpoint import Checkpoint
+    from shrp.training.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ def recovery_of(
     source: Checkpoint, data: tuple[TextData, TextData], teacher: Checkpoint | None, **settings: Any
 ) -> Recovery:
     """Put a recovery together; raises `TrainingError` where data or teacher are not of the checkpoint's task."""
-    from shrp.config import ShrpConfig
-    from shrp.training_config import TrainConfig
+    from shrp.model.config import ShrpConfig
+    from shrp.training.config import TrainConfig
 
     training, validation = data
     _check_same_labels(source.info.task, training.task, training.name)

@@ -63,13 +63,13 @@ def reference(
     json: AsJson = False,
 ) -> None:
     """Put the dense teacher's outputs on data beside a checkpoint, as a small file without any text of the data."""
-    from shrp import reference as references
-    from shrp.batching import token_counts
-    from shrp.checkpoint import load
+    from shrp.checkpoints import reference as references
+    from shrp.checkpoints.checkpoint import load
+    from shrp.checkpoints.score_rows import rows_as_now
+    from shrp.data.batching import token_counts
+    from shrp.data.tasks import may_be_one
     from shrp.errors import CheckpointError
-    from shrp.evaluate import evaluate_stream
-    from shrp.score_rows import rows_as_now
-    from shrp.tasks import may_be_one
+    from shrp.scores.evaluate import evaluate_stream
 
     own = OwnFile(text_column, label_column, slice_column, None, label_means, skip_incomplete)
     names = list(dict.fromkeys(data or ["probe"]))

@@ -12,12 +12,12 @@ from shrp.cli.output import provenance, provenance_of
 from shrp.errors import DataError
 
 if TYPE_CHECKING:  # torch is slow to load, and --help needs none
-    from shrp.checkpoint import Checkpoint
-    from shrp.data import TextData
-    from shrp.evaluation import Evaluation
-    from shrp.exported import Exported
-    from shrp.plan import PruningPlan
-    from shrp.tasks import Task
+    from shrp.checkpoints.checkpoint import Checkpoint
+    from shrp.data.tasks import Task
+    from shrp.data.text_data import TextData
+    from shrp.export.exported import Exported
+    from shrp.pruning.plan import PruningPlan
+    from shrp.scores.evaluation import Evaluation
 
 
 @dataclass(frozen=True)
@@ -41,35 +41,35 @@ class OfCheckpoint:
     @property
     def num_experts(self) -> int:
         """Experts of a converted layer."""
-        from shrp.convert import num_experts_of
+        from shrp.model.convert import num_experts_of
 
         return num_experts_of(self.checkpoint.model)
 
     @property
     def reads(self) -> int:
         """Most tokens of an input that it reads."""
-        from shrp.batching import longest_input
+        from shrp.data.batching import longest_input
 
         return longest_input(self.checkpoint.model, self.checkpoint.tokenizer, self.length)
 
     @property
     def bytes(self) -> int:
         """Size of the file of weights."""
-        from shrp.saving import WEIGHTS
+        from shrp.checkpoints.saving import WEIGHTS
 
         return (self.checkpoint.path / WEIGHTS).stat().st_size
 
     def stream(self, source: TextData, batch_size: int = 32) -> Iterator[Evaluation]:
         """Estimates, batch by batch."""
-        from shrp.evaluate import evaluate_stream
+        from shrp.scores.evaluate import evaluate_stream
 
         options = {"batch_size": batch_size, "max_length": self.length}
         return evaluate_stream(self.checkpoint.model, self.checkpoint.tokenizer, source, **options)
 
     def teacher(self, source: TextData) -> float | None:
         """The dense teacher's score on these inputs, where that is known."""
-        from shrp.batching import token_counts
-        from shrp.score_rows import rows_as_now
+        from shrp.checkpoints.score_rows import rows_as_now
+        from shrp.data.batching import token_counts
 
         def longest() -> int:
             return max(token_counts(self.checkpoint.tokenizer, source.texts), default=0)
@@ -79,7 +79,7 @@ class OfCheckpoint:
 
     def costs(self) -> dict[str, float]:
         """Parameters and FLOPs, as shares of the dense model's."""
-        from shrp.measure import cost, dense_cost
+        from shrp.costs.measure import cost, dense_cost
 
         return cost(self.checkpoint.model).relative_to(dense_cost(self.checkpoint.model))
 
@@ -170,8 +170,8 @@ def subject(folder: Path, max_length: int | None, device: str = "cpu") -> Subjec
         DataError: `max_length`, or a device, is given for an export.
         ShrpError: there is no such device.
     """
-    from shrp.checkpoint import load
-    from shrp.exported import is_export, load_export
+    from shrp.checkpoints.checkpoint import load
+    from shrp.export.exported import is_export, load_export
 
     if not is_export(folder):
         loaded = load(folder, device=device)

@@ -32,15 +32,15 @@ from shrp.cli.options import (
     say_cut,
 )
 from shrp.cli.output import bar, example, print_json, print_table, provenance, records, stderr, write_csv
+from shrp.data.tasks import LABEL
 from shrp.errors import DataError, PlanError
 from shrp.phrases import counted, listed
-from shrp.tasks import LABEL
 
 if TYPE_CHECKING:  # torch is slow to load, and --help needs none
     import pandas as pd
 
-    from shrp.data import TextData
-    from shrp.evaluation import Evaluation
+    from shrp.data.text_data import TextData
+    from shrp.scores.evaluation import Evaluation
 
 _RECORDED = "recorded"
 
@@ -109,14 +109,14 @@ def sweep(
     json: AsJson = False,
 ) -> None:
     """Score a routed checkpoint's prunings of all sizes, beside random experts: what is left with how many?"""
-    from shrp.breaking import breaking
-    from shrp.checkpoint import load
-    from shrp.checkpoint_info import usage_in
-    from shrp.convert import router_layers
-    from shrp.halves import halves
-    from shrp.live import LiveEvaluator
-    from shrp.plan import SELECTIONS
-    from shrp.sweep import LOSSES, cheapest_within, match, points, run, to_frame
+    from shrp.checkpoints.checkpoint import load
+    from shrp.checkpoints.info import usage_in
+    from shrp.model.convert import router_layers
+    from shrp.pruning.breaking import breaking
+    from shrp.pruning.live import LiveEvaluator
+    from shrp.pruning.plan import SELECTIONS
+    from shrp.pruning.sweep import LOSSES, cheapest_within, match, points, run, to_frame
+    from shrp.scores.halves import halves
 
     if allocation not in ("per-layer", "budget"):
         raise PlanError(f"--allocation is per-layer or budget, not {allocation!r}.")
@@ -245,7 +245,7 @@ def _command(checkpoint: Path, given: dict[str, Any], size: str) -> str:
 
 
 def _halves(source: TextData) -> tuple[TextData, TextData]:
-    from shrp.halves import FEWEST, halves, in_halves
+    from shrp.scores.halves import FEWEST, halves, in_halves
 
     if len(source) < FEWEST:
         raise DataError(f"{source.name} has {len(source)} inputs; --held-out takes {FEWEST} or more.")

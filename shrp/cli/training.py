@@ -186,17 +186,17 @@ def train(
     """
     import torch
 
-    from shrp.base import base_config, refuse_unclear
-    from shrp.checkpoint import read_config
-    from shrp.checkpoint_info import evaluated_length
-    from shrp.config import ShrpConfig
-    from shrp.data import probe_for
+    from shrp.checkpoints.base import base_config, refuse_unclear
+    from shrp.checkpoints.checkpoint import read_config
+    from shrp.checkpoints.info import evaluated_length
+    from shrp.data.sources import probe_for
     from shrp.errors import PlanError, TrainingError
-    from shrp.recipe import Recipe, Run
-    from shrp.run_results import stages_folder
-    from shrp.run_stages import Datasets
-    from shrp.run_state import holds_a_run, run_folder
-    from shrp.training_config import TrainConfig
+    from shrp.model.config import ShrpConfig
+    from shrp.training.config import TrainConfig
+    from shrp.training.recipe import Recipe, Run
+    from shrp.training.run_results import stages_folder
+    from shrp.training.run_stages import Datasets
+    from shrp.training.run_state import holds_a_run, run_folder
 
     own = OwnFile(text_column, label_column, label_means=label_means, skip_incomplete=skip_incomplete)
     data, validation = training_data(task, train_file, validation_file, own, task_name)
@@ -347,7 +347,7 @@ def experts_a_layer(option: str, text: str, experts: int) -> tuple[int, ...]:
 
 def base_geometry(base: str) -> tuple[int, int]:
     """Layers and heads of a base, from its config alone."""
-    from shrp.base import base_config
+    from shrp.checkpoints.base import base_config
 
     config = base_config(base)
     return config.num_hidden_layers, config.num_attention_heads

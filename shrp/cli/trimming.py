@@ -24,16 +24,16 @@ from shrp.cli.options import (
     FullPrecision,
 )
 from shrp.cli.output import example, interval_text, print_json, stderr, stdout, told
+from shrp.data.tasks import TASKS, Task
 from shrp.errors import DataError, IncompleteError
-from shrp.tasks import TASKS, Task
 
 if TYPE_CHECKING:  # torch is slow to load, and --help needs none
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from shrp.checkpoint import Checkpoint
-    from shrp.checkpoint_info import CheckpointInfo
-    from shrp.data import TextData
-    from shrp.evaluation import Evaluation
+    from shrp.checkpoints.checkpoint import Checkpoint
+    from shrp.checkpoints.info import CheckpointInfo
+    from shrp.data.text_data import TextData
+    from shrp.scores.evaluation import Evaluation
 
 
 def register(app: typer.Typer) -> None:
@@ -94,13 +94,13 @@ def trim_vocabulary(
     """
     import torch
 
-    import shrp.checkpoint as store
+    import shrp.checkpoints.checkpoint as store
+    from shrp.checkpoints.history import history_text
+    from shrp.checkpoints.saving import refuse_existing, round_as_stored
     from shrp.cli.subjects import OfCheckpoint
-    from shrp.data import load_glue, probe_for
-    from shrp.history import history_text
-    from shrp.measure import cost, dense_cost
-    from shrp.saving import refuse_existing, round_as_stored
-    from shrp.vocabulary import vocabulary_facts, vocabulary_of, with_vocabulary
+    from shrp.costs.measure import cost, dense_cost
+    from shrp.data.sources import load_glue, probe_for
+    from shrp.pruning.vocabulary import vocabulary_facts, vocabulary_of, with_vocabulary
 
     is_table = texts is not None and texts.suffix.lower() != ".txt"
     if texts_column and not is_table:
@@ -170,8 +170,8 @@ def trim_vocabulary(
 
 def _of_table(file: Path, task: Task, columns: list[str] | None, skip_incomplete: bool) -> TextData:
     """The texts of a table, whose labels are no matter; rows that are left out are counted on stderr."""
-    from shrp.data import from_table
-    from shrp.tabular import read_table
+    from shrp.data.sources import from_table
+    from shrp.data.tabular import read_table
 
     frame = read_table(file)
     try:
@@ -185,8 +185,8 @@ def _of_table(file: Path, task: Task, columns: list[str] | None, skip_incomplete
 
 def _lines(file: Path) -> TextData:
     """The lines of a text file that are not blank, as data without a task."""
-    from shrp.data import TextData
-    from shrp.tasks import TEXTS
+    from shrp.data.tasks import TEXTS
+    from shrp.data.text_data import TextData
 
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
@@ -201,9 +201,9 @@ def _of_teacher(source: Checkpoint, length: int, scored: TextData | None) -> lis
     """The teacher's rows of scores, which stay. Of those that hold for inputs as they are cut now, as far as the data
     are at hand, that is said: by the smaller vocabulary a text may be longer than the cut, not as the teacher reads it.
     """
-    from shrp.batching import token_counts
-    from shrp.data import probe_for
-    from shrp.score_rows import rows_as_now
+    from shrp.checkpoints.score_rows import rows_as_now
+    from shrp.data.batching import token_counts
+    from shrp.data.sources import probe_for
 
     rows = [dict(row) for row in source.info.scores if row.get("kind") == "teacher"]
     for data in filter(None, (scored, *probe_for(source.info.task))):
@@ -222,7 +222,7 @@ def _scored(
     length: int,
 ) -> list[Evaluation]:
     """The evaluations with the whole vocabulary and with the smaller one."""
-    from shrp.evaluate import evaluate
+    from shrp.scores.evaluate import evaluate
 
     found = []
     with told(f"scoring on {data.name}", 2) as progress:
@@ -234,7 +234,7 @@ def _scored(
 
 def _change(before: Evaluation, after: Evaluation, data: TextData) -> dict[str, Any]:
     """Both scores, and what changed."""
-    from shrp.paired import far_apart, flip_table, paired_difference
+    from shrp.scores.paired import far_apart, flip_table, paired_difference
 
     change, ends = paired_difference(after, before)
     return {
@@ -255,7 +255,7 @@ def _row(
     info: CheckpointInfo, found: Evaluation, data: TextData, teacher: float | None, length: int
 ) -> list[dict[str, Any]]:
     """The row of scores that the checkpoint carries; none of a dense model, of a control, or without a score."""
-    from shrp.score_rows import score_row
+    from shrp.checkpoints.score_rows import score_row
 
     drawn = info.plan is not None and info.plan.selection.startswith("random")
     studied = info.config.layers and info.config.control == "none" and not drawn

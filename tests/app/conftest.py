@@ -7,15 +7,14 @@ import pytest
 from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
-from shrp import checkpoint as checkpoints
-from shrp.checkpoint_info import CheckpointInfo
-from shrp.config import ShrpConfig
-from shrp.plan import make_plan
-from shrp.prune import prune
-from shrp.tasks import TASKS
+from shrp.checkpoints import checkpoint as checkpoints
+from shrp.checkpoints.info import CheckpointInfo
+from shrp.data.tasks import TASKS
+from shrp.model.config import ShrpConfig
+from shrp.pruning.plan import make_plan
+from shrp.pruning.prune import prune
+from tests.app.helpers import forget
 from ui import loaders
-
-from .helpers import forget
 
 ROOT = Path(__file__).parent.parent.parent
 LAYERS = (1, 2)

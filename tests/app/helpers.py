@@ -90,7 +90,7 @@ ONNX_REPORT = {
     "compared_on": "probe/sst2 (120 of 480)",
     "speedup": 2.214,
 }
-"""What the export's check says, as `shrp.export.ExportReport`."""
+"""What the export's check says, as `shrp.export.onnx.ExportReport`."""
 
 
 def upload(at, what, *file):

@@ -8,29 +8,25 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shrp import checkpoint as checkpoints
 from shrp.attribution import experts, flips, instance, router, tokens
 from shrp.attribution.difference import against
 from shrp.attribution.trust import Trust
 from shrp.attribution.units import in_units
-from shrp.data import load_probe
-from shrp.explore import Exploration, explore
-from shrp.tasks import TASKS, custom_task
-from ui import (
-    attribution_experts,
-    attribution_flips,
-    attribution_results,
-    attribution_routes,
-    attribution_unit,
-    attribution_where,
-    attribution_words,
-    expert_cells,
-    loaders,
-)
-from ui import attribution_figures as figures
-from ui.attribution_trust import verdict
-
-from .helpers import specs, texts_of, upload
+from shrp.checkpoints import checkpoint as checkpoints
+from shrp.data.sources import load_probe
+from shrp.data.tasks import TASKS, custom_task
+from shrp.explain.explore import Exploration, explore
+from tests.app.helpers import specs, texts_of, upload
+from ui import expert_cells, loaders
+from ui.attribution import experts as attribution_experts
+from ui.attribution import figures
+from ui.attribution import flips as attribution_flips
+from ui.attribution import results as attribution_results
+from ui.attribution import routes as attribution_routes
+from ui.attribution import unit as attribution_unit
+from ui.attribution import where as attribution_where
+from ui.attribution import words as attribution_words
+from ui.attribution.trust import verdict
 
 TYPED = "w1 w20 w33 w4 w50"
 
@@ -799,7 +795,7 @@ def test_a_word_of_a_pair_is_named_with_its_text():
 
 def test_sets_that_do_as_well_stand_in_a_table(open_page, tiny_checkpoint, monkeypatch):
     found = some_flips(a_flip(1, 3), a_flip(0, 3, margin=-0.1), size=2, random=(2, 10))
-    monkeypatch.setattr("ui.attribution_flips.fewest_words", lambda *_: found)
+    monkeypatch.setattr("ui.attribution.flips.fewest_words", lambda *_: found)
     monkeypatch.setattr(flips, "left_text", lambda *_: None)
     at = open_page("attribution", tiny_checkpoint, text=TYPED)
     assert not at.exception

@@ -5,15 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from shrp import checkpoint as checkpoints
 from shrp.attribution import heads
 from shrp.attribution.heads import head_knock_outs
 from shrp.attribution.importance import blocks
-from shrp.data import load_probe
-from ui.attribution_data import KINDS
+from shrp.checkpoints import checkpoint as checkpoints
+from shrp.data.sources import load_probe
+from tests.app.helpers import specs, texts_of, upload, values
+from ui.attribution.data import KINDS
 from ui.store import results
-
-from .helpers import specs, texts_of, upload, values
 
 LINK = {"text": "w1 w20 w33 w4 w50", "on_data": "true"}
 

@@ -5,11 +5,13 @@ from urllib.parse import parse_qs
 import numpy as np
 import pytest
 
-from shrp.data import TextData, load_probe
-from shrp.tasks import TASKS
-from ui import closer, expert_profile_inputs, lab_hurts
-
-from .helpers import texts_of
+from shrp.data.sources import load_probe
+from shrp.data.tasks import TASKS
+from shrp.data.text_data import TextData
+from tests.app.helpers import texts_of
+from ui import closer
+from ui.expert import inputs as expert_profile_inputs
+from ui.lab import hurts as lab_hurts
 
 SST2, COLA = load_probe("sst2"), load_probe("cola")
 

@@ -9,33 +9,38 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shrp import checkpoint as checkpoints
-from shrp import reference
-from shrp.answer_shares import matching_shift, shifted
 from shrp.attribution.difference import against
 from shrp.attribution.instance import prepare
 from shrp.attribution.tokens import METHODS, ablate_words, converged_gradients
-from shrp.batching import token_counts
-from shrp.compare import usage_distances
-from shrp.data import TextData, load_probe
-from shrp.evaluate import evaluate, summarise
-from shrp.groups import input_groups
-from shrp.halves import halves
-from shrp.measure import Cost, cost, dense_cost, plan_cost
-from shrp.metrics import ranking
-from shrp.paired import agreement, by_group, flip_table, paired_difference
-from shrp.plan import make_plan
-from shrp.prune import prune
-from shrp.tasks import TASKS, TEXTS
-from shrp.usage import measure_usage, plan_from
-from ui import attribution_results, data_sources, lab_compare, lab_hurts, lab_threshold, words_of_both
-from ui.compare_own import OWN
-from ui.compare_sides import AS_IS, PRUNED, SIDEBAR, TEACHER, Choice, read_alike, refusal
-from ui.compare_views import costs_frame, numbering
-from ui.lab_export import plan_json
+from shrp.checkpoints import checkpoint as checkpoints
+from shrp.checkpoints import reference
+from shrp.costs.measure import Cost, cost, dense_cost, plan_cost
+from shrp.data.batching import token_counts
+from shrp.data.groups import input_groups
+from shrp.data.sources import load_probe
+from shrp.data.tasks import TASKS, TEXTS
+from shrp.data.text_data import TextData
+from shrp.pruning.plan import make_plan
+from shrp.pruning.prune import prune
+from shrp.routes.compare import usage_distances
+from shrp.routes.usage import measure_usage, plan_from
+from shrp.scores.answer_shares import matching_shift, shifted
+from shrp.scores.evaluate import evaluate, summarise
+from shrp.scores.halves import halves
+from shrp.scores.metrics import ranking
+from shrp.scores.paired import agreement, by_group, flip_table, paired_difference
+from tests.app.helpers import specs, texts_of, values
+from ui import data_sources
+from ui.attribution import results as attribution_results
+from ui.compare import words_of_both
+from ui.compare.own import OWN
+from ui.compare.sides import AS_IS, PRUNED, SIDEBAR, TEACHER, Choice, read_alike, refusal
+from ui.compare.views import costs_frame, numbering
+from ui.lab import compare as lab_compare
+from ui.lab import hurts as lab_hurts
+from ui.lab import threshold as lab_threshold
+from ui.lab.export import plan_json
 from ui.text import points
-
-from .helpers import specs, texts_of, values
 
 SST2 = TASKS["sst2"]
 
@@ -162,7 +167,7 @@ def test_both_sides_read_as_much_of_an_input(open_page, tiny_checkpoint, save_ti
     """Of two lengths the longer one where an input is longer than the shorter, as on the command line, or a difference
     might be the cut's; experts are chosen as without the comparison.
     """
-    monkeypatch.setattr("shrp.checkpoint_info.EVALUATED_TOKENS", 14)
+    monkeypatch.setattr("shrp.checkpoints.info.EVALUATED_TOKENS", 14)
     save_tiny("long", training={"config": {"max_length": 30}})
     at = open_page("compare", tiny_checkpoint, b="long", b_is=AS_IS)
     assert not at.exception

@@ -5,18 +5,18 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from shrp import calibration
-from shrp import checkpoint as checkpoints
-from shrp.data import TextData, load_probe
-from shrp.evaluate import evaluate, summarise
-from shrp.prune import prune
-from shrp.tasks import TASKS
-from shrp.usage import measure_usage, plan_from
+from shrp.checkpoints import checkpoint as checkpoints
+from shrp.data.sources import load_probe
+from shrp.data.tasks import TASKS
+from shrp.data.text_data import TextData
+from shrp.pruning.prune import prune
+from shrp.routes.usage import measure_usage, plan_from
+from shrp.scores import calibration
+from shrp.scores.evaluate import evaluate, summarise
+from tests.app.helpers import specs, texts_of, values
 from ui import confidence, data_sources
-from ui.lab_hurts import CONFIDENCE, TABS
+from ui.lab.hurts import CONFIDENCE, TABS
 from ui.text import percent, points, points_interval, score_text
-
-from .helpers import specs, texts_of, values
 
 SST2 = load_probe("sst2")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from .helpers import texts_of
+from tests.app.helpers import texts_of
 
 SAID = {
     "pruning_lab": {

@@ -5,12 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from shrp import checkpoint as checkpoints
-from shrp.plan import make_plan
-from shrp.tasks import TEXTS
-
-from .helpers import HISTORY, row, texts_of
-from .test_report import make
+from shrp.checkpoints import checkpoint as checkpoints
+from shrp.data.tasks import TEXTS
+from shrp.pruning.plan import make_plan
+from tests.app.helpers import HISTORY, row, texts_of
+from tests.app.test_report import make
 
 PAGES = ("overview", "expert_usage", "routing", "pruning_lab", "attribution", "compare")
 PLAN = make_plan({1: [0.7, 0.1, 0.1, 0.1], 2: [0.5, 0.3, 0.1, 0.1]}, per_layer=1)

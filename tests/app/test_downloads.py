@@ -9,14 +9,13 @@ import pandas as pd
 import pytest
 import streamlit
 
-from shrp import experiments, studies
-from shrp.plan import PruningPlan
-from tests.test_experiments import file_of
-from tests.test_studies import ROWS
-from ui.compare_sides import AS_IS
-from ui.expert_details import PARTS
-
-from .helpers import HISTORY, SCORES
+from shrp.pruning.plan import PruningPlan
+from shrp.studies import experiments, studies
+from tests.app.helpers import HISTORY, SCORES
+from tests.studies.test_experiments import file_of
+from tests.studies.test_studies import ROWS
+from ui.compare.sides import AS_IS
+from ui.expert.details import PARTS
 
 FILES = {
     "glue": json.dumps({"rows": ROWS}),

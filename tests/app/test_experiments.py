@@ -5,13 +5,13 @@ import re
 
 import pytest
 
-from shrp import experiments, studies
+from shrp.studies import experiments, studies
 from tests.app.helpers import specs, texts_of, values
-from tests.test_experiments import ROWS as EXPERIMENTS
-from tests.test_experiments import file_of
-from tests.test_routes_study import ROWS as ROUTES
-from tests.test_selections import ROWS as SELECTIONS
-from tests.test_studies import ROWS
+from tests.benchmarks.test_routes import ROWS as ROUTES
+from tests.studies.test_experiments import ROWS as EXPERIMENTS
+from tests.studies.test_experiments import file_of
+from tests.studies.test_selections import ROWS as SELECTIONS
+from tests.studies.test_studies import ROWS
 
 
 @pytest.fixture

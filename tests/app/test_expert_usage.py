@@ -7,24 +7,27 @@ import pandas as pd
 import pytest
 import torch
 
-from shrp import checkpoint as checkpoints
-from shrp.attention import layer_attention
-from shrp.attention_roles import attention_roles
-from shrp.batching import longest_input, token_counts
-from shrp.data import TextData, load_probe
-from shrp.evaluate import evaluate
-from shrp.knockout import Joint
-from shrp.routing import knock_out, use_gates
-from shrp.shuffled import shuffle_routes
-from shrp.specialisation import cells_frame, specialisation
-from shrp.tasks import TASKS
-from shrp.usage import measure_usage
-from shrp.words import count_words, log_odds
-from shrp.worth import worth
-from ui import exchanged_routes, expert_profile_inputs, expert_profile_map, state
-from ui.expert_profile_together import successors, verdict
-
-from .helpers import HISTORY, specs, texts_of, upload, values
+from shrp.checkpoints import checkpoint as checkpoints
+from shrp.data.batching import longest_input, token_counts
+from shrp.data.sources import load_probe
+from shrp.data.tasks import TASKS
+from shrp.data.text_data import TextData
+from shrp.explain.attention import layer_attention
+from shrp.explain.attention_roles import attention_roles
+from shrp.explain.words import count_words, log_odds
+from shrp.interventions.knockout import Joint
+from shrp.interventions.shuffled import shuffle_routes
+from shrp.model.routing import knock_out, use_gates
+from shrp.routes.specialisation import cells_frame, specialisation
+from shrp.routes.usage import measure_usage
+from shrp.scores.evaluate import evaluate
+from shrp.scores.worth import worth
+from tests.app.helpers import HISTORY, specs, texts_of, upload, values
+from ui import state
+from ui.expert import inputs as expert_profile_inputs
+from ui.expert import map as expert_profile_map
+from ui.expert.together import successors, verdict
+from ui.usage import exchanged_routes
 
 
 def inputs_of(at):

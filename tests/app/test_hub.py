@@ -3,9 +3,8 @@
 import pytest
 
 from shrp.errors import DataError
+from tests.app.helpers import texts_of, upload
 from ui import data_sources
-
-from .helpers import texts_of, upload
 
 
 @pytest.fixture

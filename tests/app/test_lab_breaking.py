@@ -3,15 +3,14 @@
 import numpy as np
 import pytest
 
-from shrp import checkpoint as checkpoints
-from shrp.breaking import breaking
-from shrp.data import load_probe
-from shrp.evaluate import evaluate
-from shrp.prune import prune
-from shrp.usage import measure_usage, plan_from
-from ui import lab_breaking
-
-from .helpers import report, specs, texts_of
+from shrp.checkpoints import checkpoint as checkpoints
+from shrp.data.sources import load_probe
+from shrp.pruning.breaking import breaking
+from shrp.pruning.prune import prune
+from shrp.routes.usage import measure_usage, plan_from
+from shrp.scores.evaluate import evaluate
+from tests.app.helpers import report, specs, texts_of
+from ui.lab import breaking as lab_breaking
 
 TITLE = "Answers that are not the routed model's"
 

@@ -7,21 +7,25 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shrp import checkpoint as checkpoints
-from shrp import reference
 from shrp.attribution.difference import against
 from shrp.attribution.instance import prepare
 from shrp.attribution.tokens import ablate_words
-from shrp.data import TextData, load_probe
-from shrp.evaluate import evaluate, summarise
-from shrp.paired import LOST, Agreement, agreement, by_group, flip_table
-from shrp.prune import prune
-from shrp.tasks import TASKS
-from shrp.usage import measure_usage, plan_from
-from ui import lab_compare, lab_group_figures, lab_hurts, lab_reference, lab_sides
-from ui.lab_reference import ROUTED, TEACHER
-
-from .helpers import specs, texts_of, upload, values
+from shrp.checkpoints import checkpoint as checkpoints
+from shrp.checkpoints import reference
+from shrp.data.sources import load_probe
+from shrp.data.tasks import TASKS
+from shrp.data.text_data import TextData
+from shrp.pruning.prune import prune
+from shrp.routes.usage import measure_usage, plan_from
+from shrp.scores.evaluate import evaluate, summarise
+from shrp.scores.paired import LOST, Agreement, agreement, by_group, flip_table
+from tests.app.helpers import specs, texts_of, upload, values
+from ui.lab import compare as lab_compare
+from ui.lab import group_figures as lab_group_figures
+from ui.lab import hurts as lab_hurts
+from ui.lab import reference as lab_reference
+from ui.lab import sides as lab_sides
+from ui.lab.reference import ROUTED, TEACHER
 
 SST2 = TASKS["sst2"]
 

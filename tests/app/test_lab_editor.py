@@ -4,17 +4,18 @@ import re
 
 import pytest
 
-from shrp import checkpoint as checkpoints
-from shrp.data import load_probe
-from shrp.evaluate import evaluate
-from shrp.plan import LayerPlan, PruningPlan, make_plan
-from shrp.plan_edits import LayerEdit, PlanEdits
-from shrp.prune import prune
-from shrp.usage import measure_usage, plan_from
-from ui import lab_editor, lab_edits, lab_export
-from ui.lab_edits import COUNT, PLAN_BYTES, Editor
-
-from .helpers import report, specs, targets, texts_of
+from shrp.checkpoints import checkpoint as checkpoints
+from shrp.data.sources import load_probe
+from shrp.pruning.plan import LayerPlan, PruningPlan, make_plan
+from shrp.pruning.plan_edits import LayerEdit, PlanEdits
+from shrp.pruning.prune import prune
+from shrp.routes.usage import measure_usage, plan_from
+from shrp.scores.evaluate import evaluate
+from tests.app.helpers import report, specs, targets, texts_of
+from ui.lab import editor as lab_editor
+from ui.lab import edits as lab_edits
+from ui.lab import export as lab_export
+from ui.lab.edits import COUNT, PLAN_BYTES, Editor
 
 
 def direct(folder, edits=(), **options):

@@ -12,22 +12,22 @@ import onnxruntime
 import pytest
 import torch
 
-from shrp import checkpoint as checkpoints
-from shrp.answer_shares import with_output_shift
-from shrp.data import TextData
+from shrp.checkpoints import checkpoint as checkpoints
+from shrp.data.tasks import TASKS
+from shrp.data.text_data import TextData
 from shrp.errors import ExportError
-from shrp.evaluate import evaluate, in_order, summarise
-from shrp.paired import paired_difference
-from shrp.plan import make_plan
-from shrp.prune import prune
-from shrp.tasks import TASKS
-from ui import lab_onnx, lab_onnx_score
-from ui.lab_onnx import OnnxExport
+from shrp.pruning.plan import make_plan
+from shrp.pruning.prune import prune
+from shrp.scores.answer_shares import with_output_shift
+from shrp.scores.evaluate import evaluate, in_order, summarise
+from shrp.scores.paired import paired_difference
+from tests.app.helpers import ONNX_REPORT as REPORT
+from tests.app.helpers import texts_of
+from ui.lab import onnx as lab_onnx
+from ui.lab import onnx_score as lab_onnx_score
+from ui.lab.onnx import OnnxExport
 from ui.store import results
 from ui.text import points_interval
-
-from .helpers import ONNX_REPORT as REPORT
-from .helpers import texts_of
 
 PLAN = make_plan({1: [0.7, 0.1, 0.1, 0.1], 2: [0.5, 0.3, 0.1, 0.1]}, counts={1: 1, 2: 2})
 

@@ -6,22 +6,24 @@ import pytest
 import torch
 from streamlit.delta_generator import DeltaGenerator
 
-from shrp import checkpoint as checkpoints
-from shrp.answer_shares import matching_shift, shifted
-from shrp.convert import expert_layers
-from shrp.data import load_probe
-from shrp.evaluate import evaluate
-from shrp.live import LiveEvaluator
-from shrp.prune import prune
+from shrp.checkpoints import checkpoint as checkpoints
+from shrp.data.sources import load_probe
+from shrp.model.convert import expert_layers
+from shrp.pruning.live import LiveEvaluator
+from shrp.pruning.prune import prune
+from shrp.pruning.sweep import budgets
 from shrp.results_store import ROUTED, ResultsStore
-from shrp.sweep import budgets
-from shrp.usage import measure_usage
-from ui import lab, lab_beside, lab_sweep, measurements
-from ui.lab import GLOBAL, PER_LAYER, Setting
-from ui.lab_sides import FIRST
+from shrp.routes.usage import measure_usage
+from shrp.scores.answer_shares import matching_shift, shifted
+from shrp.scores.evaluate import evaluate
+from tests.app.helpers import forget, specs, texts_of
+from ui import measurements
+from ui.lab import beside as lab_beside
+from ui.lab import sweep as lab_sweep
+from ui.lab import work as lab
+from ui.lab.sides import FIRST
+from ui.lab.work import GLOBAL, PER_LAYER, Setting
 from ui.text import score_text
-
-from .helpers import forget, specs, texts_of
 
 
 @pytest.fixture
@@ -219,9 +221,9 @@ def test_reopening_computes_nothing(page, open_page, tiny_checkpoint, monkeypatc
     def refuse(*args, **options):
         raise AssertionError("computed again")
 
-    monkeypatch.setattr("shrp.live.LiveEvaluator", refuse)
-    monkeypatch.setattr("shrp.usage.measure_usage", refuse)
-    monkeypatch.setattr("shrp.evaluate.evaluate_stream", refuse)
+    monkeypatch.setattr("shrp.pruning.live.LiveEvaluator", refuse)
+    monkeypatch.setattr("shrp.routes.usage.measure_usage", refuse)
+    monkeypatch.setattr("shrp.scores.evaluate.evaluate_stream", refuse)
     again = open_page("pruning_lab", tiny_checkpoint)
     assert not again.exception
     assert scores(again) == before

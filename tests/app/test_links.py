@@ -4,16 +4,19 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from shrp import checkpoint as checkpoints
-from shrp.data import load_probe
-from shrp.evaluate import evaluate
-from shrp.paired import LOST, agreement
-from shrp.prune import prune
-from shrp.usage import measure_usage, plan_from
-from ui import arrival, lab_compare, lab_hurts, lab_sides, latency
-from ui.lab_reference import ROUTED
-
-from .helpers import texts_of
+from shrp.checkpoints import checkpoint as checkpoints
+from shrp.data.sources import load_probe
+from shrp.pruning.prune import prune
+from shrp.routes.usage import measure_usage, plan_from
+from shrp.scores.evaluate import evaluate
+from shrp.scores.paired import LOST, agreement
+from tests.app.helpers import texts_of
+from ui import arrival
+from ui.lab import compare as lab_compare
+from ui.lab import hurts as lab_hurts
+from ui.lab import sides as lab_sides
+from ui.lab.reference import ROUTED
+from ui.overview import latency
 
 DEFAULTS_OUT = (
     *(

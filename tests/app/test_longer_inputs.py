@@ -3,16 +3,16 @@
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from shrp import checkpoint_info, fitting
-from shrp.batching import token_counts
-from shrp.checkpoint import load
-from shrp.config import ShrpConfig
-from shrp.data import load_probe
-from shrp.tasks import TASKS
-from ui.expert_details import INPUTS, PARTS, WORDS
-from ui.lab import FITTED
-
-from .helpers import texts_of
+from shrp.checkpoints import info as checkpoint_info
+from shrp.checkpoints.checkpoint import load
+from shrp.data.batching import token_counts
+from shrp.data.sources import load_probe
+from shrp.data.tasks import TASKS
+from shrp.model.config import ShrpConfig
+from shrp.pruning import fitting
+from tests.app.helpers import texts_of
+from ui.expert.details import INPUTS, PARTS, WORDS
+from ui.lab.work import FITTED
 
 TRAINED, READS = 12, 32
 """Tokens that the checkpoint learned from, and that its model can read."""

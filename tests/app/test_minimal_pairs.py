@@ -7,14 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from shrp import checkpoint as checkpoints
-from shrp import reference
-from shrp.data import TextData, load_probe
-from shrp.evaluate import evaluate
-from shrp.evenness import even_experts
-from shrp.halves import halves
-from shrp.metrics import mcnemar
-from shrp.minimal_pairs import (
+from shrp.checkpoints import checkpoint as checkpoints
+from shrp.checkpoints import reference
+from shrp.data.sources import load_probe
+from shrp.data.tasks import TASKS, custom_task
+from shrp.data.text_data import TextData
+from shrp.pruning.prune import prune
+from shrp.routes.evenness import even_experts
+from shrp.routes.usage import measure_usage, plan_from
+from shrp.scores.evaluate import evaluate
+from shrp.scores.halves import halves
+from shrp.scores.metrics import mcnemar
+from shrp.scores.minimal_pairs import (
     ALL,
     independent_choices,
     pair_changes,
@@ -23,15 +27,12 @@ from shrp.minimal_pairs import (
     route_changes,
     taken,
 )
-from shrp.prune import prune
-from shrp.tasks import TASKS, custom_task
-from shrp.usage import measure_usage, plan_from
-from ui import data_sources, pair_routes
-from ui.lab_hurts import PAIRS, TABS
+from tests.app.helpers import specs, texts_of, values
+from ui import data_sources
+from ui.lab.hurts import PAIRS, TABS
 from ui.pair_views import in_order, line
 from ui.text import p_text
-
-from .helpers import specs, texts_of, values
+from ui.usage import pair_routes
 
 COLA = load_probe("cola")
 

@@ -6,19 +6,18 @@ from urllib.parse import parse_qs
 import numpy as np
 import pytest
 
-from shrp import checkpoint as checkpoints
-from shrp import reference
-from shrp.data import load_probe
-from shrp.evaluate import evaluate
-from shrp.prune import prune
-from shrp.slices import only
-from shrp.usage import measure_usage, plan_from
+from shrp.checkpoints import checkpoint as checkpoints
+from shrp.checkpoints import reference
+from shrp.data.slices import only
+from shrp.data.sources import load_probe
+from shrp.pruning.prune import prune
+from shrp.routes.usage import measure_usage, plan_from
+from shrp.scores.evaluate import evaluate
+from tests.app.helpers import texts_of
+from tests.app.test_own_slices import map_of, select
+from tests.app.test_report import make
 from ui import data_sources
 from ui.only import ONLY
-
-from .helpers import texts_of
-from .test_own_slices import map_of, select
-from .test_report import make
 
 SST2 = load_probe("sst2")
 PART, ROWS = only(SST2, ["negation", "idiom"])

@@ -9,20 +9,20 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from shrp import checkpoint as checkpoints
-from shrp.data import load_probe
-from shrp.evaluate import evaluate
-from shrp.history import history_text
-from shrp.measure import cost, dense_cost, static_cost
-from shrp.plan import make_plan
-from shrp.usage import UsageWarning
-from ui import checks, latency, state
-from ui.cliff import cliff_warning
+from shrp.checkpoints import checkpoint as checkpoints
+from shrp.checkpoints.history import history_text
+from shrp.costs.measure import cost, dense_cost, static_cost
+from shrp.data.sources import load_probe
+from shrp.pruning.plan import make_plan
+from shrp.routes.usage import UsageWarning
+from shrp.scores.evaluate import evaluate
+from tests.app.conftest import ROOT
+from tests.app.helpers import HISTORY, SCORES, row, specs, texts_of
+from tests.app.test_report import make
+from ui import state
+from ui.overview import checks, latency
+from ui.overview.cliff import cliff_warning
 from ui.text import count, plain
-
-from .conftest import ROOT
-from .helpers import HISTORY, SCORES, row, specs, texts_of
-from .test_report import make
 
 
 @pytest.fixture
@@ -481,8 +481,9 @@ def test_checkpoints_are_in_the_order_in_which_people_count(open_page, tiny_chec
 
 def test_the_app_imports_nothing_heavy_that_it_does_not_need():
     code = (
-        "import sys, ui.state, ui.checks, ui.score_views, ui.expert_details, ui.usage_history_figures;"
-        "print([m for m in ('shrp.train', 'datasets', 'sklearn', 'captum') if m in sys.modules])"
+        "import sys, ui.state, ui.overview.checks, ui.overview.score_views, ui.expert.details;"
+        "import ui.usage.history_figures;"
+        "print([m for m in ('shrp.training.train', 'datasets', 'sklearn', 'captum') if m in sys.modules])"
     )
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True

@@ -15,14 +15,18 @@ import pyarrow.parquet as pq
 import pytest
 import streamlit as st
 
-from shrp.data import load_probe
+from shrp.data.sources import load_probe
+from shrp.data.tasks import TASKS, custom_task
 from shrp.errors import CheckpointError, DataError
-from shrp.tasks import TASKS, custom_task
-from ui import data_sources, loaders, own_checkpoints, own_fit, own_labels, own_table, report_reproduce
-from ui.own_fit import Columns, fit, guess
-from ui.own_table import clean_name, read_path, read_upload
-
-from .helpers import texts_of, upload
+from tests.app.helpers import texts_of, upload
+from ui import data_sources, loaders
+from ui.own import checkpoints as own_checkpoints
+from ui.own import fit as own_fit
+from ui.own import labels as own_labels
+from ui.own import table as own_table
+from ui.own.fit import Columns, fit, guess
+from ui.own.table import clean_name, read_path, read_upload
+from ui.report import reproduce as report_reproduce
 
 SST2, MRPC = TASKS["sst2"], TASKS["mrpc"]
 PLAIN = "sentence\n" + "".join(f"w{i} w{i % 7} w{i % 5}\n" for i in range(12))

@@ -6,19 +6,19 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from shrp import checkpoint as checkpoints
-from shrp import evaluate as evaluate_module
-from shrp import reference, usage
-from shrp.data import load_probe
-from shrp.evaluate import evaluate
-from shrp.live import LiveEvaluator
-from shrp.slices import REST, parse_slices, sliced_by_words
-from ui import own_slices
-from ui.expert_profile_selection import NAME
-from ui.lab_reference import teacher_on
-from ui.own_slices import SLICES
-
-from .helpers import report, texts_of
+from shrp.checkpoints import checkpoint as checkpoints
+from shrp.checkpoints import reference
+from shrp.data.slices import REST, parse_slices, sliced_by_words
+from shrp.data.sources import load_probe
+from shrp.pruning.live import LiveEvaluator
+from shrp.routes import usage
+from shrp.scores import evaluate as evaluate_module
+from shrp.scores.evaluate import evaluate
+from tests.app.helpers import report, texts_of
+from ui.expert.selection import NAME
+from ui.lab.reference import teacher_on
+from ui.own import slices as own_slices
+from ui.own.slices import SLICES
 
 RULES = "negation: not, *n't, never\ncontrast: but"
 NAMES = ("negation", "contrast", REST)

@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 
-from shrp import checkpoint as checkpoints
-from shrp.patching import Patched, patch
-from shrp.tasks import TASKS
-from ui import pair_patching
-
-from .helpers import specs, texts_of, values
+from shrp.checkpoints import checkpoint as checkpoints
+from shrp.data.tasks import TASKS
+from shrp.interventions.patching import Patched, patch
+from tests.app.helpers import specs, texts_of, values
+from ui.routing import pair_patching
 
 TYPED = "w1 w20 w33 w4\nw1 w20 w7 w4"
 

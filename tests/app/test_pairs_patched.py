@@ -4,13 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shrp import checkpoint as checkpoints
-from shrp.data import TextData
-from shrp.pairs_patched import KINDS, patch_pairs
-from shrp.tasks import TASKS
-from ui import pairs_patched
-
-from .helpers import specs, texts_of, upload, values
+from shrp.checkpoints import checkpoint as checkpoints
+from shrp.data.tasks import TASKS
+from shrp.data.text_data import TextData
+from shrp.interventions.pairs_patched import KINDS, patch_pairs
+from tests.app.helpers import specs, texts_of, upload, values
+from ui.usage import pairs_patched
 
 ROWS = [(f"w{i} w{2 * i % 9} w{label}", label, i) for i in range(1, 9) for label in (0, 1)] + [
     ("w1 w2", 0, 20),

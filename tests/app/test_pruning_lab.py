@@ -11,34 +11,41 @@ import pytest
 from streamlit.delta_generator import DeltaGenerator
 from streamlit.testing.v1 import AppTest
 
-from shrp import checkpoint as checkpoints
-from shrp import fitting, reference
-from shrp.answer_shares import answer_shares, matching_shift, shifted
 from shrp.attribution import importance
-from shrp.card import card
-from shrp.checkpoint_info import usage_in
-from shrp.data import TextData, load_probe
-from shrp.evaluate import evaluate
-from shrp.fitting import GateFit
-from shrp.halves import halves
-from shrp.history import history_text
-from shrp.live import FIRST_ESTIMATE
-from shrp.measure import cost
-from shrp.metrics import ranking
-from shrp.paired import paired_difference
-from shrp.plan import make_plan
-from shrp.plan_edits import NO_EDITS, LayerEdit, PlanEdits
-from shrp.prune import prune
-from shrp.tasks import TASKS
-from shrp.usage import measure_usage, plan_from
-from ui import lab, lab_beside, lab_edits, lab_export, lab_onnx, lab_split, lab_views
-from ui.lab import GLOBAL, PER_LAYER, Setting
-from ui.lab_reference import with_part
+from shrp.cards.card import card
+from shrp.checkpoints import checkpoint as checkpoints
+from shrp.checkpoints import reference
+from shrp.checkpoints.history import history_text
+from shrp.checkpoints.info import usage_in
+from shrp.costs.measure import cost
+from shrp.data.sources import load_probe
+from shrp.data.tasks import TASKS
+from shrp.data.text_data import TextData
+from shrp.pruning import fitting
+from shrp.pruning.fitting import GateFit
+from shrp.pruning.live import FIRST_ESTIMATE
+from shrp.pruning.plan import make_plan
+from shrp.pruning.plan_edits import NO_EDITS, LayerEdit, PlanEdits
+from shrp.pruning.prune import prune
+from shrp.routes.usage import measure_usage, plan_from
+from shrp.scores.answer_shares import answer_shares, matching_shift, shifted
+from shrp.scores.evaluate import evaluate
+from shrp.scores.halves import halves
+from shrp.scores.metrics import ranking
+from shrp.scores.paired import paired_difference
+from tests.app.helpers import HISTORY, SCORES, specs, texts_of, upload
+from tests.app.helpers import ONNX_REPORT as REPORT
+from ui.lab import beside as lab_beside
+from ui.lab import edits as lab_edits
+from ui.lab import export as lab_export
+from ui.lab import onnx as lab_onnx
+from ui.lab import split as lab_split
+from ui.lab import views as lab_views
+from ui.lab import work as lab
+from ui.lab.reference import with_part
+from ui.lab.work import GLOBAL, PER_LAYER, Setting
 from ui.store import results
 from ui.text import percent
-
-from .helpers import HISTORY, SCORES, specs, texts_of, upload
-from .helpers import ONNX_REPORT as REPORT
 
 
 def metric(at, label):
@@ -187,7 +194,7 @@ def test_the_routed_model_is_scored_by_the_passes_that_measured_its_usage(
     cache, open_page, tiny_checkpoint, loaded, monkeypatch
 ):
     wanted = evaluate(loaded.model, loaded.tokenizer, load_probe("sst2")).score
-    monkeypatch.setattr("shrp.evaluate.evaluate_stream", lambda *_, **__: pytest.fail("it ran again"))
+    monkeypatch.setattr("shrp.scores.evaluate.evaluate_stream", lambda *_, **__: pytest.fail("it ran again"))
     at = open_page("pruning_lab", tiny_checkpoint)
     assert not at.exception
     assert f"routed {wanted:.1%}, n = 480" in texts_of(at)
@@ -269,7 +276,7 @@ def test_a_value_that_another_checkpoint_allowed_is_brought_into_range():
     def script():
         import streamlit as st
 
-        from ui.lab_controls import controls
+        from ui.lab.controls import controls
 
         st.session_state.setdefault("budget", 500)
         st.session_state.setdefault("select", "gone")

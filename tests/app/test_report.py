@@ -5,15 +5,14 @@ import json
 
 import pytest
 
-from shrp import checkpoint as checkpoints
-from shrp.data import load_probe
-from shrp.evaluate import evaluate
-from shrp.usage import measure_usage
-from tests.test_report import EVIL, Elements
-from ui.report_page import file_size
-
-from .helpers import HISTORY, SCORES, row, upload
-from .test_own_data import zip_of
+from shrp.checkpoints import checkpoint as checkpoints
+from shrp.data.sources import load_probe
+from shrp.routes.usage import measure_usage
+from shrp.scores.evaluate import evaluate
+from tests.app.helpers import HISTORY, SCORES, row, upload
+from tests.app.test_own_data import zip_of
+from tests.ui.report.test_report import EVIL, Elements
+from ui.report.page import file_size
 
 SECTIONS = {"facts", "overview", "usage", "curve", "examples", "reproduce", "limits"}
 
@@ -154,9 +153,9 @@ def test_every_kind_of_checkpoint_has_a_report(open_page, save_tiny, kind, reque
 @pytest.fixture
 def dense_checkpoint(tmp_path, tiny_model, tiny_tokenizer):
     """A fine-tuned model without a converted layer."""
-    from shrp.checkpoint_info import CheckpointInfo
-    from shrp.config import ShrpConfig
-    from shrp.tasks import TASKS
+    from shrp.checkpoints.info import CheckpointInfo
+    from shrp.data.tasks import TASKS
+    from shrp.model.config import ShrpConfig
 
     info = CheckpointInfo(ShrpConfig(()), TASKS["sst2"], base_model="a tiny one")
     return checkpoints.save(tiny_model("bert"), tiny_tokenizer, info, tmp_path / "checkpoints" / "dense")

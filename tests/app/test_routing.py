@@ -6,20 +6,22 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from shrp import checkpoint as checkpoints
-from shrp import checkpoint_info
-from shrp.attention import layer_attention, model_attention
-from shrp.data import load_probe
-from shrp.explore import MAX_SENTENCES, Exploration, explore
-from shrp.forcing import ForcedRoute
-from shrp.plan import make_plan
-from shrp.tasks import TASKS
-from shrp.whatif import what_if
-from ui import arrival, routing_attention, routing_force, routing_views
-from ui.routing_views import lengths
-from ui.sentences import LONGEST_LINK
-
-from .helpers import report, specs, targets, texts_of, values
+from shrp.checkpoints import checkpoint as checkpoints
+from shrp.checkpoints import info as checkpoint_info
+from shrp.data.sources import load_probe
+from shrp.data.tasks import TASKS
+from shrp.explain.attention import layer_attention, model_attention
+from shrp.explain.explore import MAX_SENTENCES, Exploration, explore
+from shrp.interventions.whatif import what_if
+from shrp.model.forcing import ForcedRoute
+from shrp.pruning.plan import make_plan
+from tests.app.helpers import report, specs, targets, texts_of, values
+from ui import arrival
+from ui.routing import attention as routing_attention
+from ui.routing import force as routing_force
+from ui.routing import views as routing_views
+from ui.routing.sentences import LONGEST_LINK
+from ui.routing.views import lengths
 
 
 def route(at, text):
@@ -403,8 +405,8 @@ def test_typed_text_goes_along_or_waits_for_its_task():
     def script():
         import streamlit as st
 
-        from shrp.tasks import TASKS
-        from ui.sentences import sentence_form
+        from shrp.data.tasks import TASKS
+        from ui.routing.sentences import sentence_form
 
         sentence_form(TASKS[st.session_state.get("task", "sst2")], None)
 
@@ -431,9 +433,9 @@ def test_the_datas_first_inputs_are_those_of_the_data_until_something_is_typed()
     def script():
         import streamlit as st
 
-        from shrp.data import TextData
-        from shrp.tasks import custom_task
-        from ui.sentences import sentence_form
+        from shrp.data.tasks import custom_task
+        from shrp.data.text_data import TextData
+        from ui.routing.sentences import sentence_form
 
         task, name = custom_task("mine", ["text"], ["a", "b"]), st.session_state.get("name", "first")
         sentence_form(task, TextData(task, name, ((f"One of {name}.",), (f"Two of {name}.",))))

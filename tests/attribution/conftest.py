@@ -1,8 +1,7 @@
 import pytest
 
 from shrp.attribution import instance
-
-from .helpers import SST2, TEXT
+from tests.attribution.helpers import SST2, TEXT
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
 """What the attribution tests share."""
 
-from shrp.batching import collate, encode
-from shrp.evaluate import batch_logits
-from shrp.tasks import TASKS
+from shrp.data.batching import collate, encode
+from shrp.data.tasks import TASKS
+from shrp.scores.evaluate import batch_logits
 
 SST2, MRPC, STSB = TASKS["sst2"], TASKS["mrpc"], TASKS["stsb"]
 TEXT = ("w1 w20 w33, w4 w50 w17",)

@@ -9,8 +9,7 @@ from shrp.attribution.beside import beside, parting, question
 from shrp.attribution.instance import Word
 from shrp.attribution.tokens import WordScores
 from shrp.errors import DataError
-
-from .helpers import SST2, STSB
+from tests.attribution.helpers import SST2, STSB
 
 
 def scores(words, values, **more):

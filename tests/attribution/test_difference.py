@@ -5,10 +5,9 @@ import torch
 from shrp.attribution import experts, tokens
 from shrp.attribution.difference import against
 from shrp.attribution.units import in_units
+from shrp.data.tasks import TASKS
 from shrp.errors import DataError
-from shrp.tasks import TASKS
-
-from .helpers import SST2, STSB, direct
+from tests.attribution.helpers import SST2, STSB, direct
 
 MNLI = TASKS["mnli"]
 PAIR = ("w1 w20 w33, w4", "w50 w17")

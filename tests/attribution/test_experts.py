@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from shrp.attribution import experts, instance
-from shrp.convert import expert_layers
 from shrp.errors import PlanError
-from shrp.routing import knock_out, play_back, record_routing, use_gates
-
-from .helpers import TEXT
+from shrp.model.convert import expert_layers
+from shrp.model.routing import knock_out, play_back, record_routing, use_gates
+from tests.attribution.helpers import TEXT
 
 
 def by_hand(model, one, output, gone):

@@ -10,11 +10,10 @@ from transformers import PreTrainedTokenizerFast
 
 from shrp.attribution import flips, instance
 from shrp.attribution.flips import fewest_words
+from shrp.data.tasks import TASKS
 from shrp.errors import DataError
-from shrp.routing import record_routing
-from shrp.tasks import TASKS
-
-from .helpers import MRPC, SST2, STSB, direct
+from shrp.model.routing import record_routing
+from tests.attribution.helpers import MRPC, SST2, STSB, direct
 
 MNLI = TASKS["mnli"]
 

@@ -10,16 +10,16 @@ import torch
 from shrp.attribution import importance
 from shrp.attribution.heads import dense_layers, head_knock_outs
 from shrp.attribution.where import worth_by_group
-from shrp.batching import collate, encode
-from shrp.config import ShrpConfig
-from shrp.convert import convert
+from shrp.data.batching import collate, encode
+from shrp.data.groups import groups_by
 from shrp.errors import DataError, PlanError
-from shrp.evaluate import label_columns
-from shrp.families import encoder_layers, family_of
-from shrp.groups import groups_by
-from shrp.plan import make_plan
-from shrp.prune import prune
-from shrp.routing import play_back, record_routing, use_gates
+from shrp.model.config import ShrpConfig
+from shrp.model.convert import convert
+from shrp.model.families import encoder_layers, family_of
+from shrp.model.routing import play_back, record_routing, use_gates
+from shrp.pruning.plan import make_plan
+from shrp.pruning.prune import prune
+from shrp.scores.evaluate import label_columns
 
 HEADS, SIZE = 4, 6
 

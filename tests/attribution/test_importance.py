@@ -6,14 +6,13 @@ import pytest
 from sklearn.metrics import matthews_corrcoef
 
 from shrp.attribution import experts, importance, instance
-from shrp.data import TextData
+from shrp.data.tasks import TASKS
+from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
-from shrp.intervals import of_mean
-from shrp.tasks import TASKS
-from shrp.usage import measure_usage
-from ui import attribution_results
-
-from .helpers import SST2
+from shrp.routes.usage import measure_usage
+from shrp.statistics.intervals import of_mean
+from tests.attribution.helpers import SST2
+from ui.attribution import results as attribution_results
 
 
 @pytest.mark.parametrize("name", ["routed", "token_routed"])

@@ -5,12 +5,11 @@ import pytest
 import torch
 
 from shrp.attribution import router, tokens, trust
-from shrp.batching import collate, encode
-from shrp.convert import router_layers
+from shrp.data.batching import collate, encode
 from shrp.errors import DataError
-from shrp.routing import record_routing, use_gates
-
-from .helpers import TEXT
+from shrp.model.convert import router_layers
+from shrp.model.routing import record_routing, use_gates
+from tests.attribution.helpers import TEXT
 
 
 def own_odds(model, tokenizer, layer, first, second, text=TEXT):

@@ -7,8 +7,7 @@ import torch
 from shrp.attribution import flips, router, tokens, trust
 from shrp.attribution.units import MOST, UNITS, fitting_unit, in_units
 from shrp.errors import DataError
-
-from .helpers import MRPC
+from tests.attribution.helpers import MRPC
 
 TEXT = "w1 w2, w3 w4 (w5, w6). w7: w8 w9! w10"
 

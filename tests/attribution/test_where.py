@@ -8,14 +8,13 @@ import pytest
 from shrp.attribution import importance
 from shrp.attribution.importance import KnockOuts
 from shrp.attribution.where import FEWEST, beyond_chance, count_tests, worth_by_group
-from shrp.data import TextData
+from shrp.data.groups import SLICE, groups_by
+from shrp.data.tasks import TASKS
+from shrp.data.text_data import TextData
 from shrp.errors import DataError
-from shrp.groups import SLICE, groups_by
-from shrp.tasks import TASKS
-from shrp.worth import worth
-from ui import attribution_figures as figures
-
-from .helpers import SST2
+from shrp.scores.worth import worth
+from tests.attribution.helpers import SST2
+from ui.attribution import figures
 
 N = 120
 

@@ -7,14 +7,13 @@ import torch
 from tokenizers import normalizers
 
 from shrp.attribution import experts, instance, tokens
-from shrp.batching import collate, encode, longest_input
+from shrp.data.batching import collate, encode, longest_input
 from shrp.errors import DataError
-from shrp.evaluate import batch_logits
-from shrp.plan import make_plan
-from shrp.prune import prune
-from shrp.routing import record_routing, use_gates
-
-from .helpers import MRPC, SST2, STSB, TEXT, direct
+from shrp.model.routing import record_routing, use_gates
+from shrp.pruning.plan import make_plan
+from shrp.pruning.prune import prune
+from shrp.scores.evaluate import batch_logits
+from tests.attribution.helpers import MRPC, SST2, STSB, TEXT, direct
 
 
 def test_every_token_of_a_text_belongs_to_one_word(made, routed):

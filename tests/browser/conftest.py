@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from shrp.checkpoint import load
-
-from ..conftest import TIMED
-from .steps import FAST
+from shrp.checkpoints.checkpoint import load
+from tests.browser.steps import FAST
+from tests.conftest import TIMED
 
 ROOT = Path(__file__).parent.parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

@@ -3,7 +3,7 @@
 import re
 from urllib.parse import quote_plus, urlencode
 
-from ui.compare_sides import AS_IS
+from ui.compare.sides import AS_IS
 
 NAME, FAST = "sst2-6of12", "sst2-11of12"
 """The checkpoint that is opened first, and one that computes several times as fast."""

@@ -11,8 +11,7 @@ import zipfile
 import pytest
 
 from shrp.attribution import experts, instance
-
-from .steps import (
+from tests.browser.steps import (
     FAST,
     NAME,
     PAGES,

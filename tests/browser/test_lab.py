@@ -4,13 +4,12 @@ import time
 
 import pytest
 
-from shrp.data import load_probe
-from shrp.evaluate import evaluate
-from shrp.plan import make_plan
-from shrp.prune import prune
-from shrp.usage import measure_usage
-
-from .steps import address, metric, settled, slider_of, time_of_next_score, value_of
+from shrp.data.sources import load_probe
+from shrp.pruning.plan import make_plan
+from shrp.pruning.prune import prune
+from shrp.routes.usage import measure_usage
+from shrp.scores.evaluate import evaluate
+from tests.browser.steps import address, metric, settled, slider_of, time_of_next_score, value_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 EXPERTS = 132

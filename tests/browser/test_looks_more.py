@@ -2,7 +2,7 @@
 
 import pytest
 
-from .steps import PAGES, looks_well
+from tests.browser.steps import PAGES, looks_well
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 

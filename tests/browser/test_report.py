@@ -4,10 +4,9 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from ui.report_page import body, page
-from ui.report_parts import Section
-
-from .steps import low_contrast
+from tests.browser.steps import low_contrast
+from ui.report.page import body, page
+from ui.report.parts import Section
 
 pytestmark = pytest.mark.browser
 PAPER = 688

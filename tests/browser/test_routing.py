@@ -4,10 +4,9 @@ import re
 
 import pytest
 
-from shrp.explore import explore
-from shrp.forcing import Force, ForcedRoute
-
-from .steps import (
+from shrp.explain.explore import explore
+from shrp.model.forcing import Force, ForcedRoute
+from tests.browser.steps import (
     SENTENCE,
     TYPED,
     address,

@@ -1,0 +1,1 @@
+"""Model cards, in sentences made from what a checkpoint says of itself."""

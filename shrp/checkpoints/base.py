@@ -1,0 +1,285 @@
+"""The model that a run starts from: a hub id, a Hugging Face folder, or a checkpoint of ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as hf_logging
+
+from shrp.checkpoints import checkpoint
+from shrp.checkpoints.saving import EXPORT
+from shrp.checkpoints.tokenizer_files import check_class
+from shrp.checkpoints.try_out import read_as, unembedded
+from shrp.data.tasks import TASKS, Task, may_be_one
+from shrp.errors import TrainingError, first_line
+from shrp.model.families import family_of, output_layer
+
+NUMBER = "number"
+"""What the one output of a regression is called, where a head's outputs are named."""
+
+
+def name_of(base: str, given: str | None = None) -> str:
+    """What checkpoints call a base, where no name is given: what it calls its own base, if it is a checkpoint of ours;
+    of a folder its own name, never where it lies; else the hub's id.
+
+    A path is known by its looks too: a run may go on after the folder is gone.
+    """
+    if given:
+        return given
+    if known := checkpoint.info_if_ours(base):
+        return known.base_model
+    path = Path(base)
+    local = path.is_dir() or path.is_absolute() or base.startswith((".", "~"))
+    return path.resolve().name if local else base
+
+
+def base_config(base: str) -> PreTrainedConfig:
+    """The config of a base of a supported family, without its weights.
+
+    Raises:
+        TrainingError: nothing by that name.
+        UnsupportedModelError: no adapter for its family.
+    """
+    try:
+        config = AutoConfig.from_pretrained(base, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise TrainingError(
+            f"{base!r} is neither a folder with a model nor one that the hub gives just now."
+        ) from error
+    _refuse_export(base, config)
+    family_of(config)
+    return config
+
+
+def _refuse_export(base: str, config: PreTrainedConfig) -> None:
+    """Raise what `checkpoint.read_config` says of an export, which has a family's config but no weights."""
+    if getattr(config, "format", None) == EXPORT:
+        checkpoint.read_config(base)
+
+
+def is_classifier(base: str) -> bool:
+    """Whether a base comes with a classification head, of whatever task. Errors as `base_config`."""
+    names = base_config(base).architectures or ()
+    return any(name.endswith("ForSequenceClassification") for name in names)
+
+
+def load_base(
+    base: str, task: Task, seed: int = 0, head_labels: Sequence[str] = ()
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, bool]:
+    """Load a dense encoder with a head for `task`.
+
+    A head that has the task's labels in another order gets its outputs in the task's.
+
+    Args:
+        base: a hub id (`bert-base-uncased`), a folder, or a dense checkpoint that `finetune` wrote.
+        seed: for a head that has to be new.
+        head_labels: what the outputs of the base's head stand for, in their order, of a regression's one output
+            `number`; by default what its config says.
+
+    Returns:
+        Model in float32 and evaluation mode, tokenizer, and whether its head is trained (so that it can be
+        converted as it is), or new or another task's (so that it must be fine-tuned first). What tells a task are
+        the names of its labels, where the model has any, and between GLUE's tasks their own names.
+
+    Raises:
+        TrainingError: nothing loadable by that name, weights that lack a part of the encoder, converted already, a
+            tokenizer that does not fit, or `head_labels` that are not the task's.
+        UnsupportedModelError: no adapter for its family.
+    """
+    ours = checkpoint.info_if_ours(base)
+    if ours is not None and ours.config.layers:
+        raise TrainingError(f"{base} is converted already; start from a dense model.")
+    if head_labels and sorted(_folded(head_labels)) != sorted(_folded(_outputs(task))):
+        raise TrainingError(
+            f"the head's labels, {', '.join(head_labels)}, are not those of {task.name}: "
+            f"{', '.join(_outputs(task))}."
+        )
+    same_size = ours is not None and ours.task.num_labels == task.num_labels
+    if same_size and (head_labels or may_be_one(ours.task, task)):
+        theirs = _folded(head_labels or ours.task.label_names)
+        if sorted(theirs) == sorted(_folded(task.label_names)):
+            loaded = checkpoint.load(base)
+            model = _in_order(loaded.model, theirs, task)
+            if head_labels:  # whatever its config says
+                _name_outputs(model, task)
+            return model, loaded.tokenizer, True
+    verbosity = hf_logging.get_verbosity()
+    hf_logging.set_verbosity_error()  # a new head is expected here, not worth a warning
+    hf_logging.disable_progress_bar()
+    try:
+        config = AutoConfig.from_pretrained(base, trust_remote_code=False)
+        family_of(config)
+        _refuse_export(base, config)
+        if hasattr(config, "shrp"):
+            checkpoint.read_config(base)  # one of ours, but not readable: its error says why
+        if Path(base).is_dir() and not checkpoint.has_vocabulary(base):
+            raise TrainingError(f"{base} has no tokenizer: {checkpoint.VOCABULARIES[0]} is missing.")
+        names = getattr(config, "id2label", None) or {}
+        names = list(head_labels) or [names[i] for i in sorted(names)]
+        config.num_labels, config.return_dict = task.num_labels, True
+        config.output_attentions = config.output_hidden_states = False
+        config.problem_type = "regression" if task.is_regression else "single_label_classification"
+        if task.label_names:
+            config.id2label = dict(enumerate(task.label_names))
+            config.label2id = {name: i for i, name in enumerate(task.label_names)}
+        torch.manual_seed(seed)
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            base,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+    except SafetensorError as error:
+        raise TrainingError(
+            f"{base}: {checkpoint.WEIGHTS} is truncated or not a safetensors file: {error}."
+        ) from error
+    except (OSError, ValueError, KeyError) as error:
+        if "safetensors" in str(error) and not any(Path(base).glob("*.safetensors*")):
+            raise TrainingError(
+                f"{base} has no weights in safetensors, and other formats, which may run code, are not read: load it "
+                "once by transformers and save it with `save_pretrained`, which writes model.safetensors."
+            ) from error
+        raise TrainingError(
+            f"{base!r} is neither a folder with a model nor one that the hub gives just now: {first_line(error)}"
+        ) from error
+    finally:
+        hf_logging.set_verbosity(verbosity)
+    check_class(tokenizer)
+    if wrong := unembedded(model, tokenizer):
+        raise TrainingError(f"{base} {wrong}")
+    read_as(model, tokenizer)
+    new = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    if untrained := sorted(key for key in new if _is_of_encoder(model, key)):
+        raise TrainingError(
+            f"{base}: its weights have no {untrained[0]} of the shape that its config says ({len(untrained)} such "
+            "tensors are missing), so a part of the encoder would be untrained; name a base whose weights are whole."
+        )
+    fresh = bool(new)
+    if fresh and head_labels:
+        raise TrainingError(
+            f"{base} has no trained head of {task.num_labels} outputs for labels to be named."
+        )
+    trained = bool(head_labels or ours is None) and not fresh and _are_of(names, task)
+    return _in_order(model.eval(), _folded(names), task) if trained else model.eval(), tokenizer, trained
+
+
+def _is_of_encoder(model: PreTrainedModel, key: str) -> bool:
+    """Whether a tensor's name is of the encoder. A pooler is not: it reads the first token for the head, and many
+    pretrained encoders come without one.
+    """
+    below = key.removeprefix(f"{model.base_model_prefix}.")
+    return below != key and not below.startswith("pooler.")
+
+
+def of_another_task(base: str, task: Task) -> str:
+    """That a base's own head is not taken for the task's, for whoever took it for that; empty of a bare encoder."""
+    if not is_classifier(base):
+        return ""
+    names = _config_labels(base)
+    said = f"{_untold(base, task, names)} So a teacher is fine-tuned from it first."
+    if task.num_labels == len(names):
+        said += f" If it is, name its outputs in their order, for example {_naming(task)}."
+    return said
+
+
+def refuse_unclear(base: str, task: Task) -> None:
+    """Raise `TrainingError` where a base is a classifier of as many outputs as the task, which its config calls
+    something else (`LABEL_0`, another word), so that it may be the task's already, and not to be trained over.
+    """
+    if not is_classifier(base) or checkpoint.info_if_ours(base) is not None:
+        return
+    names = _config_labels(base)
+    if len(names) == task.num_labels and not _are_of(names, task):
+        raise TrainingError(
+            f"{_untold(base, task, names)} If it is, name its outputs in their order, for example {_naming(task)}; if "
+            "not, say for how long to fine-tune a teacher from it, --teacher-epochs 3."
+        )
+
+
+def _config_labels(base: str) -> list[str]:
+    """What a classifier's config calls its outputs, in their order."""
+    names = getattr(base_config(base), "id2label", None) or {}
+    return [str(names[i]) for i in sorted(names)]
+
+
+def _untold(base: str, task: Task, names: Sequence[str]) -> str:
+    return (
+        f"{base} is a classifier, but nothing says that its head is of {task.name}: its labels are "
+        f"{', '.join(names):.200}, the task's {', '.join(task.label_names) or 'numbers':.200}."
+    )
+
+
+def _naming(task: Task) -> str:
+    return f"--head-labels {','.join(_outputs(task))}"
+
+
+def _in_order(model: PreTrainedModel, theirs: Sequence[str], task: Task) -> PreTrainedModel:
+    """The model with its outputs in the order of the task's labels.
+
+    Args:
+        theirs: labels of its outputs, folded; of others than the task's it stays as it is.
+    """
+    wanted = _folded(task.label_names)
+    if list(theirs) == wanted or sorted(theirs) != sorted(wanted):
+        return model
+    if len(set(wanted)) < len(wanted):
+        raise TrainingError(
+            f"labels of {task.name} differ by their case alone: {', '.join(task.label_names)}."
+        )
+    rows = [list(theirs).index(name) for name in wanted]
+    _, last = output_layer(model, len(rows))
+    with torch.no_grad():
+        for parameter in (last.weight, last.bias):
+            if parameter is not None:
+                parameter.copy_(parameter[rows])
+    _name_outputs(model, task)
+    return model
+
+
+def _name_outputs(model: PreTrainedModel, task: Task) -> None:
+    """Say in a model's config that its outputs are the task's classes, in their order."""
+    model.config.id2label = dict(enumerate(task.label_names))
+    model.config.label2id = {name: i for i, name in enumerate(task.label_names)}
+
+
+def _are_of(names: Sequence[str], task: Task) -> bool:
+    """Whether a head with these labels may be the task's: they are its own, in whatever order, or stand for any.
+
+    Labels that stand for any (`LABEL_0`) are those of a task that is known, whose ids everybody shares, or whose
+    classes are ids themselves; of somebody's own classes, or numbers, they say nothing.
+    """
+    theirs = _folded(names)
+    if sorted(theirs) == sorted(_folded(_outputs(task))):
+        return True
+    ids = bool(task.label_names) and task.label_names == tuple(map(str, range(len(task.label_names))))
+    generic = task.is_regression or _are_generic(theirs)
+    return generic and (ids or TASKS.get(task.name) == task)
+
+
+def _are_generic(names: Sequence[str]) -> bool:
+    return all(re.fullmatch(r"label_\d+", name) for name in names)
+
+
+def _outputs(task: Task) -> tuple[str, ...]:
+    """What the outputs of a head for the task are called."""
+    return task.label_names or (NUMBER,)
+
+
+def _folded(names: Sequence[str]) -> list[str]:
+    return [str(name).casefold() for name in names]

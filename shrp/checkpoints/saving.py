@@ -1,0 +1,193 @@
+"""Checkpoints are written all of it or nothing, and over nothing but checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from shrp.checkpoints import reference
+from shrp.checkpoints.info import CheckpointInfo
+from shrp.checkpoints.reference import Reference
+from shrp.data.batching import save_tokenizer
+from shrp.errors import CheckpointError
+from shrp.model.convert import layer_kinds
+from shrp.model.families import encoder_layers
+from shrp.model.layers import StaticLayer
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+GRAPH = "model.onnx"
+"""What an export has in place of weights (`shrp.export.onnx`)."""
+EXPORT = "shrp-onnx"
+"""The `format` of an export's config."""
+
+
+def save(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    info: CheckpointInfo,
+    folder: str | os.PathLike,
+    *,
+    dtype: torch.dtype | None = None,
+    extra_files: Mapping[str, str] | None = None,
+    teacher: Mapping[str, Reference] | None = None,
+    new: bool = False,
+) -> Path:
+    """Write a checkpoint folder, all of it or nothing; an existing checkpoint there is replaced, if it is not `new`.
+
+    Args:
+        dtype: store floating-point weights in this type, for example `torch.float16`; None keeps theirs.
+        extra_files: further text files, name -> content (`history.jsonl`, a model card).
+        teacher: the dense teacher's outputs by data fingerprint, as a small file beside the weights.
+        new: refuse to replace anything, also what another process has written there since this one looked.
+
+    Raises:
+        CheckpointError: `folder` exists and is something else than a checkpoint, or cannot be written; or `info` does
+            not describe the model, as of one that was pruned without a plan in its info.
+    """
+    folder = Path(folder)
+    refuse_foreign(folder)
+    _check_described(model, info)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be written: {error.strerror}.") from error
+    try:
+        state = {
+            name: (value.to(dtype) if dtype and value.is_floating_point() else value).contiguous()
+            for name, value in model.state_dict().items()
+        }
+        save_file(state, partial / WEIGHTS, metadata={"format": "pt"})
+        config = model.config.to_diff_dict() | {
+            "architectures": [type(model).__name__],
+            "dtype": str(dtype or next(model.parameters()).dtype).removeprefix("torch."),
+            "shrp": info.to_dict(),
+        }
+        (partial / CONFIG).write_text(json.dumps(config, indent=2, default=str) + "\n", encoding="utf-8")
+        (partial / WEIGHTS).chmod(0o644)  # safetensors makes it private
+        save_tokenizer(tokenizer, partial)
+        for name, content in (extra_files or {}).items():
+            (partial / name).write_text(content, encoding="utf-8")
+        if teacher:
+            reference.write(partial, teacher)
+        put_in_place(partial, folder, new=new)
+    except (OSError, SafetensorError) as error:  # a full disk, for one
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{folder} cannot be written: {reason}.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def round_as_stored(model: PreTrainedModel, dtype: torch.dtype | None) -> None:
+    """Round a model's weights in place as storing them will, so that its score is that of what is written."""
+    if dtype is not None:
+        for value in model.state_dict().values():
+            if value.is_floating_point():
+                value.copy_(value.to(dtype))
+
+
+def _check_described(model: PreTrainedModel, info: CheckpointInfo) -> None:
+    """Raise `CheckpointError` where the layers are not of the kinds that `info` says: it could not be loaded."""
+    static = {i for i, layer in enumerate(encoder_layers(model)) if isinstance(layer, StaticLayer)}
+    planned = set() if info.plan is None else set(info.plan.keep_counts())
+    if static != planned:
+        raise CheckpointError(
+            f"the model's pruned layers are {sorted(static)}, and its info has a plan for {sorted(planned)}; "
+            "`Checkpoint.prune` makes both."
+        )
+    kinds = layer_kinds(model)
+    converted = {i for i, kind in enumerate(kinds) if kind != "dense"}
+    expected = {"dropped": "dropped", "narrow": "narrow"}.get(info.config.control, "routed")
+    if others := sorted({kinds[i] for i in converted - static} - {expected}):
+        raise CheckpointError(
+            f"the model has {others[0]} layers, and by its info its control is {info.config.control!r}."
+        )
+    if converted != set(info.config.layers):
+        raise CheckpointError(
+            f"the model's converted layers are {sorted(converted)}, and by its info they are "
+            f"{list(info.config.layers)}."
+        )
+
+
+def entries(folder: Path) -> tuple[Path, ...]:
+    """What is in a folder; nothing where there is none, as when another process takes it away meanwhile."""
+    try:
+        return tuple(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+
+
+def check_name(folder: Path) -> None:
+    """Raise `CheckpointError` where a folder has no name that a result and its state beside it can have (`.`, `..`)."""
+    if folder.name in ("", ".."):
+        raise CheckpointError(f"'{folder}' is no name for a result; name a folder of its own.")
+
+
+def refuse_foreign(folder: str | os.PathLike) -> None:
+    """Raise `CheckpointError` where saving to `folder` would destroy something else than a checkpoint of SHRP's."""
+    folder = Path(folder)
+    check_name(folder)
+    if not folder.exists() or (folder.is_dir() and not entries(folder)):
+        return
+    try:
+        ours = "shrp" in json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, RecursionError):
+        ours = False
+    if not ours:
+        raise CheckpointError(
+            f"{folder} exists and is not a checkpoint of SHRP's; choose a new or an empty folder."
+        )
+
+
+def refuse_existing(folder: str | os.PathLike) -> None:
+    """Raise `CheckpointError` where there is anything at `folder`, which a result of some work would replace."""
+    folder = Path(folder)
+    check_name(folder)
+    if folder.exists() and not (folder.is_dir() and not entries(folder)):
+        raise CheckpointError(_exists_already(folder))
+
+
+def _exists_already(folder: Path) -> str:
+    return f"{folder} exists already; choose another folder for the result."
+
+
+def put_in_place(partial: Path, folder: Path, *, new: bool = False) -> None:
+    """Rename a finished folder to `folder`, beside it; what was there goes, unless the renaming fails.
+
+    Raises:
+        CheckpointError: there is something, and `new` says that nothing is to go.
+    """
+    partial.chmod(0o755)
+    if new:
+        try:
+            if folder.is_dir() and not entries(folder):
+                folder.unlink() if folder.is_symlink() else folder.rmdir()
+            os.replace(partial, folder)
+        except OSError as error:
+            if folder.exists():
+                raise CheckpointError(_exists_already(folder)) from error
+            raise
+        return
+    if not folder.exists():
+        os.replace(partial, folder)
+        return
+    retired = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+    try:
+        os.replace(folder, retired / "old")
+        os.replace(partial, folder)
+    except BaseException:  # an interruption too: what was there would be lost with what is removed below
+        if not folder.exists():
+            os.replace(retired / "old", folder)
+        raise
+    finally:
+        shutil.rmtree(retired, ignore_errors=True)

@@ -1,0 +1,130 @@
+"""A row of scores, as checkpoints carry them and studies collect them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from shrp.checkpoints.info import CheckpointInfo
+from shrp.data.text_data import TextData
+from shrp.pruning.plan import PruningPlan
+from shrp.scores.evaluation import Evaluation
+from shrp.scores.verdicts import KINDS_OF_CONTROL
+from shrp.statistics.intervals import NO_INTERVAL
+
+
+def measured(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+    """Metric, score, n and interval, None where there is none.
+
+    Args:
+        evaluations: one, or several draws of the same thing, whose scores are averaged; the interval of an average is
+            its lowest and highest draw, and `interval_is` says so.
+    """
+    scores, first = [e.score for e in evaluations], evaluations[0]
+    return {
+        "metric": first.metric,
+        "score": sum(scores) / len(scores),
+        "n": first.n,
+        "interval": first.ends() if len(scores) == 1 else [min(scores), max(scores)],
+        "interval_is": "95%" if len(scores) == 1 else f"range of {len(scores)} draws",
+    }
+
+
+def share_of(score: float, teacher_score: float | None) -> float | None:
+    """What share of the teacher's score a score is; None where that is not known, or not above 0, as a correlation may
+    be: of two negative ones the quotient would call the worse one the better.
+    """
+    return score / teacher_score if teacher_score is not None and teacher_score > 0 else None
+
+
+def share_ends(interval: tuple[float, float], teacher_score: float | None) -> tuple[float, float]:
+    """The interval of `share_of` that a score's interval gives, with a teacher's score that counts as exact; (nan, nan)
+    where either is missing.
+    """
+    low, high = (share_of(end, teacher_score) for end in interval)
+    return NO_INTERVAL if low is None or high is None else (low, high)
+
+
+def score_row(
+    label: str, kind: str, evaluations: Sequence[Evaluation], teacher_score: float | None
+) -> dict[str, Any]:
+    """One row of a checkpoint's scores, with what the best constant answer has there, where that is defined.
+
+    Args:
+        kind: `teacher`, `routed`, `static` or `control`.
+        evaluations: as for `measured`.
+        teacher_score: for the retained share (`share_of`), which is left out where there is none.
+    """
+    row = {"model": label, "kind": kind, "data": evaluations[0].data} | measured(evaluations)
+    if (retained := share_of(row["score"], teacher_score)) is not None:
+        row["retained"] = retained
+    if not math.isnan(constant := evaluations[0].constant):
+        row["constant"] = constant
+    return row
+
+
+def pruned_row(
+    plan: PruningPlan,
+    evaluation: Evaluation,
+    teacher_score: float | None,
+    data: TextData,
+    max_length: int,
+    *,
+    matched: bool = False,
+    recovered: bool = False,
+) -> dict[str, Any]:
+    """A pruned model's row, as its checkpoint carries it. Random experts stay the control that they are.
+
+    Args:
+        evaluation: on `data`, cut at `max_length` tokens.
+        matched: whether its answer shares were (`shrp.scores.answer_shares`).
+        recovered: whether it was trained on.
+    """
+    drawn = plan.selection.startswith("random")  # also with edits
+    label = f"{KINDS_OF_CONTROL[1] if drawn else 'static'}, {plan.budget} in all"
+    label += ", shares matched" * matched + ", recovered" * recovered
+    row = score_row(label, "control" if drawn else "static", [evaluation], teacher_score)
+    about = {"data_fingerprint": data.source_fingerprint, "max_length": max_length, "budget": plan.budget}
+    return row | about | ({"recovered": True} if recovered else {})
+
+
+def rows_as_now(
+    info: CheckpointInfo, data: TextData, longest: Callable[[], int], length: int | None = None
+) -> list[Mapping[str, Any]]:
+    """A checkpoint's rows of these data whose texts were cut as they are now: others measure something else.
+
+    Args:
+        longest: gives the tokens of the data's longest text, uncut; asked only where that decides.
+        length: tokens at which texts are cut now; None for where the checkpoint's usage and scores cut them.
+    """
+    now = length or info.max_length
+    return [
+        row for row in info.scores_on(data.source_fingerprint) if cut_alike(_cut(info, row), now, longest)
+    ]
+
+
+def cut_alike(before: int, now: int, longest: Callable[[], int]) -> bool:
+    """Whether texts that were cut at so many tokens before are the same as cut now.
+
+    Args:
+        longest: as for `rows_as_now`.
+    """
+    return before == now or longest() <= min(before, now)
+
+
+def teacher_rows(info: CheckpointInfo) -> list[dict[str, Any]]:
+    """What a checkpoint tells of its teacher's scores, but where one is not known: of which data, by their fingerprint,
+    and at how many tokens texts were cut.
+    """
+    names = ("data_fingerprint", "metric", "score", "n")
+    return [
+        {name: row.get(name) for name in names} | {"max_length": _cut(info, row)}
+        for row in info.scores
+        if row["kind"] == "teacher" and row.get("score") is not None and math.isfinite(row["score"])
+    ]
+
+
+def _cut(info: CheckpointInfo, row: Mapping[str, Any]) -> int:
+    # Rows of earlier versions don't say.
+    return row.get("max_length") or info.training.get("config", {}).get("max_length") or info.max_length

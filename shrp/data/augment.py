@@ -1,0 +1,145 @@
+"""Changed copies of a task's texts, on which a student hears more of its teacher than the task has examples for.
+
+After the data augmentation of TinyBERT (Jiao et al. 2020), which asks a masked language model or GloVe for words that
+may stand in a word's place. Here they are those that come nearest in the encoder's own token embeddings, so that any
+encoder will do. A part of the texts is disturbed instead: what takes a text out of its class is as much a part of what
+the teacher knows. A copy's label is not known: learn from the teacher's logits alone (`distill_logits` = 1).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from shrp.data.text_data import TextData
+from shrp.errors import DataError
+
+NEAR = 10
+"""How many words may stand in a word's place."""
+EXCHANGED = 0.3
+"""Chance of each word that has near ones to be exchanged in a copied text."""
+DISTURBED = 0.4
+"""Share of copied texts that are disturbed instead."""
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+_CHUNK = 1024
+
+
+class NearWords:
+    """Which words come nearest to a word (cosine) among those that an encoder has one token for."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, embeddings: Tensor) -> None:
+        """Args: embeddings, of all tokens, `(V, d)`."""
+        self.tokenizer = tokenizer
+        decoded = [word.strip() for word in tokenizer.batch_decode([[i] for i in range(len(tokenizer))])]
+        spelled = {i: word for i, word in enumerate(decoded) if len(word) > 1 and word.isalpha()}
+        # A part of a word may look like one; as a word of its own it would be another token.
+        alone = self._tokens(list(spelled.values()))
+        self.ids = [i for i, word in spelled.items() if alone[word] == i]
+        self.words = [spelled[i] for i in self.ids]
+        self.place = {i: place for place, i in enumerate(self.ids)}
+        self.unit = F.normalize(embeddings.detach().float()[self.ids], dim=-1)
+
+    def of(self, words: Iterable[str]) -> dict[str, list[str]]:
+        """For each of the words that has a token, the `NEAR` others that come nearest, the nearest first."""
+        tokens = {
+            word: token for word, token in self._tokens(sorted(set(words))).items() if token in self.place
+        }
+        asked = sorted(set(tokens.values()))
+        near: dict[int, list[str]] = {}
+        for start in range(0, len(asked), _CHUNK):
+            part = asked[start : start + _CHUNK]
+            likeness = self.unit[[self.place[token] for token in part]] @ self.unit.T
+            # Some spare ones: spellings of the word itself don't count.
+            best = likeness.topk(min(2 * NEAR, len(self.words))).indices.tolist()
+            near |= {
+                token: [w for w in map(self.words.__getitem__, row) if w.lower() != own.lower()][:NEAR]
+                for token, own, row in zip(part, map(self._word, part), best, strict=True)
+            }
+        return {word: near[token] for word, token in tokens.items() if near[token]}
+
+    def _word(self, token: int) -> str:
+        return self.words[self.place[token]]
+
+    def _tokens(self, words: Sequence[str]) -> dict[str, int | None]:
+        """The token of each word inside a text; None where it takes more than one."""
+        if not words:
+            return {}
+        found = self.tokenizer([f" {word}" for word in words], add_special_tokens=False)["input_ids"]
+        return {word: ids[0] if len(ids) == 1 else None for word, ids in zip(words, found, strict=True)}
+
+
+def augmented(
+    data: TextData, copies: int, tokenizer: PreTrainedTokenizerBase, embeddings: Tensor, seed: int = 0
+) -> TextData:
+    """The inputs of `data`, and after them so many changed copies of each.
+
+    Args:
+        tokenizer, embeddings: of the encoder whose near words stand in for others, `(V, d)`.
+        seed: what is changed is a function of it and of the other arguments alone.
+
+    Returns:
+        `(copies + 1) * len(data)` inputs; a copy carries the label and slice of the input that it was made of, whether
+        or not they still hold.
+
+    Raises:
+        DataError: fewer than one copy.
+    """
+    if copies < 1:
+        raise DataError(f"ask for one changed copy or more, not {copies}.")
+    change = _Change(data, NearWords(tokenizer, embeddings), np.random.default_rng(seed))
+    texts = [*data.texts, *(tuple(map(change, text)) for _ in range(copies) for text in data.texts)]
+    return TextData(
+        data.task,
+        f"{data.name} and {copies} changed {'copy' if copies == 1 else 'copies'} of each",
+        tuple(texts),
+        None if data.labels is None else np.tile(data.labels, copies + 1),
+        None if data.slices is None else data.slices * (copies + 1),
+    )
+
+
+class _Change:
+    """Changes a text, each time otherwise."""
+
+    def __init__(self, data: TextData, near: NearWords, generator: np.random.Generator) -> None:
+        parts = [part for text in data.texts for part in text]
+        self.near = near.of(word for part in parts for word in _WORD.findall(part))
+        self.words = [word for part in parts for word in part.split()]
+        self.generator = generator
+
+    def __call__(self, text: str) -> str:
+        if self.generator.random() < DISTURBED:
+            return self._disturbed(text)
+        return _WORD.sub(lambda found: self._exchanged(found[0]), text)
+
+    def _exchanged(self, word: str) -> str:
+        if word not in self.near or self.generator.random() >= EXCHANGED:
+            return word
+        new = self._one_of(self.near[word])
+        return new[0].upper() + new[1:] if word[0].isupper() else new
+
+    def _disturbed(self, text: str) -> str:
+        """One word, and each further one with a chance of a tenth: left out, moved on by one, exchanged for any word of
+        the data, or followed by one (so too where a text is too short for the first two).
+        """
+        words = text.split()
+        for _ in range(1 + self.generator.binomial(max(len(words) - 1, 0), 0.1)):
+            if not words:
+                break
+            i, how = int(self.generator.integers(len(words))), int(self.generator.integers(4))
+            if how == 0 and len(words) > 2:
+                del words[i]
+            elif how == 1 and i + 1 < len(words):
+                words[i], words[i + 1] = words[i + 1], words[i]
+            elif how == 2:
+                words[i] = self._one_of(self.words)
+            else:
+                words.insert(i + 1, self._one_of(self.words))
+        return " ".join(words)
+
+    def _one_of(self, words: Sequence[str]) -> str:
+        return words[int(self.generator.integers(len(words)))]

@@ -1,0 +1,1 @@
+"""What experts and heads look at, and which inputs and words are theirs."""

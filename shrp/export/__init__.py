@@ -1,0 +1,1 @@
+"""Models as ONNX: written, checked, and run as they are served."""

@@ -1,0 +1,166 @@
+"""The ONNX graph of a classifier without routers, in standard operators and in a form that onnxruntime fuses.
+
+Attention is two plain products around a softmax, in most families with one additive mask for all layers; int8 is
+onnxruntime's dynamic quantisation of that graph.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from transformers import PreTrainedModel
+
+from shrp.errors import ExportError
+from shrp.model.families import family_of
+
+OPSET = 20
+"""The first with a Gelu of its own, which onnxruntime runs as one kernel."""
+
+
+class _PlainAttention(TorchFunctionMode):
+    """Attention as products and a softmax, scaled beforehand: what `scaled_dot_product_attention` decomposes into
+    also looks for rows without any key, with operators between the products that no runtime fuses.
+
+    A mode, so that stock layers and static ones are traced alike, and in this thread only.
+    """
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is F.scaled_dot_product_attention:
+            return self._attend(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+    @staticmethod
+    def _attend(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Tensor:
+        if attn_mask is None or dropout_p or is_causal or enable_gqa:
+            raise ExportError("this model's attention is not an encoder's; it can't be exported.")
+        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        return ((query * scale) @ key.transpose(-1, -2) + attn_mask).softmax(-1) @ value
+
+
+class _Logits(nn.Module):
+    """The model as a function of positional tensors."""
+
+    def __init__(self, model: PreTrainedModel, names: list[str]) -> None:
+        super().__init__()
+        self.model, self.names, self.calling = model, names, family_of(model).calling
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        """Token tensors `(B, T)` int64, in the order of `names` -> logits `(B, classes)`."""
+        inputs = dict(zip(self.names, tensors, strict=True))
+        inputs["attention_mask"] = self.calling.graph_mask(inputs["attention_mask"])
+        with _PlainAttention():
+            return self.model(**inputs).logits
+
+
+def write_graph(model: PreTrainedModel, names: list[str], path: Path) -> None:
+    """Trace the model and save its float32 graph."""
+    import onnx
+
+    example = torch.zeros(3, 7, dtype=torch.long)
+    example[:, :5] = 1  # as a mask: padded; as ids and types: within any vocabulary
+    ids = torch.full_like(example, model.config.vocab_size - 1)
+    tensors = [
+        ids if name == "input_ids" else example if name == "attention_mask" else 0 * ids for name in names
+    ]
+    batch, tokens = torch.export.Dim("batch"), torch.export.Dim("tokens")
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            _Logits(model, names).eval(),
+            tuple(tensors),
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=names,
+            output_names=["logits"],
+            dynamic_shapes=(tuple({0: batch, 1: tokens} for _ in names),),
+        )
+    graph = program.model_proto
+    _keep_residuals_apart(graph.graph)
+    # The exporter notes where in which source file of this machine each operator is from.
+    del graph.metadata_props[:]
+    for item in (*graph.graph.node, *graph.graph.initializer, *graph.graph.value_info, *graph.graph.input):
+        item.doc_string = ""
+        del item.metadata_props[:]
+    del graph.graph.metadata_props[:]
+    onnx.checker.check_model(graph)
+    onnx.save(graph, path)
+
+
+def _keep_residuals_apart(graph: Any) -> None:
+    """Write the sums that LayerNorms read as `Sum`, in place: the same, but onnxruntime does not fuse it.
+
+    Its fused SkipLayerNormalization takes several times as long on a CPU as the two operators (onnxruntime 1.32:
+    a third of the time of an int8 graph with 11 of 12 layers static).
+    """
+    normed = {node.input[0] for node in graph.node if node.op_type == "LayerNormalization"}
+    for node in graph.node:
+        if node.op_type == "Add" and node.output[0] in normed:
+            node.op_type = "Sum"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's remarks on packages and on its own code, which nobody can act on."""
+    loggers = [
+        logging.getLogger(name) for name in ("torch.onnx", "torch.onnx._internal.exporter", "onnxscript")
+    ]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def quantise(source: Path, target: Path) -> None:
+    """Onnxruntime's dynamic quantisation of weights and of their products."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    prepared = target.with_suffix(".prepared.onnx")
+    quant_pre_process(source, prepared, skip_optimization=True, skip_symbolic_shape=True)
+    quantize_dynamic(
+        prepared,
+        target,
+        weight_type=QuantType.QInt8,
+        per_channel=True,
+        reduce_range=True,  # products of u8 and full s8 saturate on x86 without VNNI
+        op_types_to_quantize=["MatMul", "Gemm", "Gather"],
+    )
+
+
+def count_products(path: Path) -> tuple[int, int]:
+    """Products with weights in a saved graph: in floating point, and in int8."""
+    import onnx
+
+    graph = onnx.load(path).graph
+    weights = {tensor.name for tensor in graph.initializer}
+    plain = sum(
+        node.op_type in ("MatMul", "Gemm") and any(name in weights for name in node.input)
+        for node in graph.node
+    )
+    return plain, sum(node.op_type == "MatMulInteger" for node in graph.node)

@@ -1,0 +1,325 @@
+"""Dense and static models as ONNX: a graph that onnxruntime serves, with any batch and length, without torch.
+
+The graph (`shrp.export.graph`) is checked against PyTorch (`shrp.export.check`) before it is handed over.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from shrp.checkpoints.info import CheckpointInfo
+from shrp.checkpoints.saving import CONFIG, EXPORT, GRAPH, entries, put_in_place
+from shrp.checkpoints.score_rows import teacher_rows
+from shrp.costs.measure import cost, dense_cost
+from shrp.data.batching import MODEL_INPUTS, longest_input
+from shrp.data.sources import load_probe
+from shrp.data.text_data import TextData
+from shrp.errors import ExportError, first_line
+from shrp.export.check import compare, probe_of, speedup
+from shrp.export.graph import count_products, quantise, write_graph
+from shrp.export.hub import TOKENIZER_CONFIG, hub_config, hub_tokenizer, padding_token
+from shrp.model.convert import expert_layers, layer_kinds, num_experts_of, router_layers
+from shrp.pruning.plan import first_experts
+from shrp.pruning.prune import prune
+from shrp.scores.answer_shares import with_output_shift
+from shrp.scores.evaluate import label_columns
+
+TOLERANCE = 1e-4
+"""Largest difference in logits, float32 against PyTorch, with which a graph is handed over, as a part of the largest
+logit where that is above 1.
+"""
+MODEL, TOKENIZER = GRAPH, "tokenizer.json"
+FILES = {MODEL, TOKENIZER, TOKENIZER_CONFIG, CONFIG}
+FORMAT, FORMAT_VERSION = EXPORT, 2
+_ENCODING_FIELDS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written and how it compares with the PyTorch model in float32."""
+
+    path: Path
+    bytes: int
+    int8: bool
+    inputs: tuple[str, ...]
+    """Names of the graph's inputs, int64 `(batch, tokens)` each; its output is `logits`."""
+    products: int
+    """Products with weights in the graph (MatMul, Gemm), those in int8 not counted."""
+    int8_products: int
+    """Products with weights that run in int8 (MatMulInteger)."""
+    checked: int = 0
+    """Inputs compared, in batches of several sizes and lengths, padded and not; 0 where nothing was."""
+    max_difference: float | None = None
+    """Largest absolute difference in logits over them."""
+    label_agreement: float | None = None
+    """Share of `sentences` with the same highest logit; None for regression."""
+    sentences: int = 0
+    """Texts of a probe set among the inputs compared, or pairs of them."""
+    compared_on: str = ""
+    """The name of that probe set: the task's own, if it has one."""
+    speedup: float | None = None
+    """For int8: how many times as fast as the float32 graph, 8 inputs of 64 tokens (or the most it reads), here."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON-able data."""
+        return asdict(self) | {"path": str(self.path), "inputs": list(self.inputs)}
+
+
+def export_onnx(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    path: Path,
+    *,
+    int8: bool = False,
+    check: bool = True,
+    data: TextData | None = None,
+) -> ExportReport:
+    """Write a dense or static classifier to the ONNX file `path`; `model` is left as it was.
+
+    With `int8`, weights are stored as int8 (7 bits of it, as older processors overflow on 8; a scale a column), and
+    activations are quantised as they come, with one scale a batch: logits then depend a little on what else is in it.
+
+    Args:
+        check: compare with PyTorch on `ExportReport.checked` inputs, and time int8 against float32.
+        data: whose texts they are compared on; None for sentences of the probe set of sst2.
+
+    Raises:
+        ExportError: the model still routes, the graph can't be made or written, it differs from PyTorch (in float32:
+            int8 always does, and the report says by how much), or logits are no finite numbers.
+    """
+    path = Path(path)
+    if router_layers(model):
+        raise ExportError(
+            "the model still routes, and live routing has no ONNX form; give a pruning plan (--per-layer, --budget or "
+            "--plan), or export a pruned checkpoint."
+        )
+    runtime = _onnx_packages()
+    model = _own_copy(model)
+    names = _input_names(model, tokenizer)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
+            float32 = Path(scratch) / "float32.onnx"
+            written = float32
+            write_graph(model, names, float32)
+            if int8:
+                written = Path(scratch) / "int8.onnx"
+                quantise(float32, written)
+            products, int8_products = count_products(written)
+            if int8 and not int8_products:
+                raise ExportError("no product of this model could be quantised; export it without --int8.")
+            found: dict[str, Any] = {}
+            if check:
+                found = compare(model, tokenizer, names, written, data or load_probe("sst2"))
+                if not np.isfinite(found["max_difference"]):
+                    raise ExportError(
+                        "the model's logits, or its graph's, are not finite numbers: nothing was written."
+                    )
+                # A regression's outputs may be large, and float32 has seven digits of them.
+                allowed = TOLERANCE * max(1.0, found.pop("largest_logit"))
+                if not int8 and found["max_difference"] > allowed:
+                    raise ExportError(
+                        f"the graph's logits differ from PyTorch's by {found['max_difference']:.1e}, more than "
+                        f"{allowed:.1e}: nothing was written."
+                    )
+                if int8:
+                    found["speedup"] = speedup(model, tokenizer, names, float32, written)
+            os.replace(written, path)
+    except OSError as error:
+        raise ExportError(f"{path} cannot be written: {error.strerror or error}.") from error
+    except (*runtime, RuntimeError) as error:
+        raise ExportError(f"this model can't be turned into ONNX: {first_line(error)}") from error
+    return ExportReport(
+        path=path,
+        bytes=path.stat().st_size,
+        int8=int8,
+        inputs=tuple(names),
+        products=products,
+        int8_products=int8_products,
+        **found,
+    )
+
+
+def export_folder(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    info: CheckpointInfo,
+    folder: Path,
+    *,
+    made_from: str = "",
+    shift: Sequence[float] | None = None,
+    int8: bool = False,
+    check: bool = True,
+) -> ExportReport:
+    """Write all that serving needs: the graph, the tokenizer, and a small `config.json` that says what they are.
+
+    The tokenizer cuts inputs where they were cut when the model was scored (`info.max_length`) and pads batches, so
+    `Tokenizer.from_file` is all it takes. Hugging Face's tools open the folder too (`shrp.export.hub`).
+
+    Args:
+        info: of the exported model, with its plan.
+        made_from: fingerprint of the checkpoint.
+        shift: to add to the output bias, one number a class in the order of the task's labels
+            (`shrp.scores.answer_shares`).
+
+    Raises:
+        PlanError: the model has no output bias for so many numbers.
+        ExportError: as `export_onnx`; or `folder` holds something else than an earlier export.
+    """
+    folder = Path(folder)
+    check_free(folder)
+    longest = longest_input(model, tokenizer, info.max_length)  # as it was scored
+    backend = serving_tokenizer(tokenizer, longest)
+    if shift is not None:
+        model = with_output_shift(model, info.task, np.asarray(shift, dtype=float))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
+            partial = Path(scratch) / "export"
+            partial.mkdir()
+            data = probe_of(info.task)
+            report = export_onnx(model, tokenizer, partial / MODEL, int8=int8, check=check, data=data)
+            backend.save(str(partial / TOKENIZER))
+            labels = _labels(model, info)
+            config = hub_config(model, info.task, labels) | {
+                "format": FORMAT,
+                "format_version": FORMAT_VERSION,
+                "model": _describe(model, info, int8),
+                "task": info.task.name,
+                "task_definition": info.task.to_dict(),
+                "texts": list(info.task.text_columns),
+                "labels": labels,
+                "max_length": longest,
+                "inputs": {name: _ENCODING_FIELDS[name] for name in report.inputs},
+                "output": "logits",
+                "precision": "int8" if int8 else "float32",
+                "plan": info.plan.to_dict() if info.plan else None,
+                "output_shift": None if shift is None else [float(part) for part in shift],
+                "num_experts": num_experts_of(model),
+                "cost": cost(model).relative_to(dense_cost(model)),
+                "made_from": made_from,
+                "teacher": teacher_rows(info),
+                "check": {k: v for k, v in report.to_dict().items() if k not in ("path", "inputs", "int8")},
+            }
+            settings = hub_tokenizer(tokenizer, longest, report.inputs)
+            for name, content in ((CONFIG, config), (TOKENIZER_CONFIG, settings)):
+                text = json.dumps(content, indent=2, allow_nan=False)
+                (partial / name).write_text(f"{text}\n", encoding="utf-8")
+            put_in_place(partial, folder)
+    except OSError as error:
+        raise ExportError(f"{folder} cannot be written: {error.strerror or error}.") from error
+    return ExportReport(**{**vars(report), "path": folder / MODEL})
+
+
+def _labels(model: PreTrainedModel, info: CheckpointInfo) -> list[str]:
+    """What each of the graph's outputs stands for: the model's order, which need not be the task's."""
+    names = info.task.label_names
+    columns = label_columns(model, info.task)[: len(names)]
+    return [name for _, name in sorted(zip(columns, names, strict=True))]
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """An export's `config.json`; empty where the folder holds no export."""
+    try:
+        found = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) and found.get("format") == FORMAT else {}
+
+
+def check_free(folder: Path) -> None:
+    """Raise `ExportError` unless `folder` has a name and is new, empty, or an earlier export and nothing else."""
+    if folder.name in ("", ".."):
+        raise ExportError(f"'{folder}' is no name for an export; name a folder of its own.")
+    if not folder.exists() or (folder.is_dir() and not entries(folder)):
+        return
+    if not read_config(folder) or not {file.name for file in entries(folder)} <= FILES:
+        raise ExportError(
+            f"{folder} exists and is not an earlier export alone; choose a new or an empty folder."
+        )
+
+
+def serving_tokenizer(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Tokenizer:
+    """A copy of the tokenizer's fast core that cuts at `max_length` tokens and pads by itself.
+
+    Raises:
+        ExportError: it has no fast core, which is what runs without Python code of its own.
+    """
+    core = getattr(tokenizer, "backend_tokenizer", None)
+    if core is None:
+        raise ExportError(
+            "the checkpoint's tokenizer has no fast form (tokenizer.json), which serving without transformers needs."
+        )
+    core = Tokenizer.from_str(core.to_str())
+    core.enable_truncation(max_length, direction=tokenizer.truncation_side)
+    core.enable_padding(
+        direction="right",  # as `collate`
+        pad_id=tokenizer.pad_token_id or 0,
+        pad_type_id=tokenizer.pad_token_type_id,
+        pad_token=padding_token(tokenizer),
+    )
+    return core
+
+
+def _onnx_packages() -> tuple[type[Exception], ...]:
+    """The exceptions of the packages that make and run graphs, after making sure that these are installed."""
+    try:
+        import onnxscript  # noqa: F401  (torch's exporter imports it, and says less when it is missing)
+        from onnx.checker import ValidationError
+        from onnxruntime.capi import onnxruntime_pybind11_state as ort
+        from torch.onnx import OnnxExporterError
+    except ImportError as error:
+        raise ExportError(
+            f"exporting needs the packages onnx, onnxruntime and onnxscript ({error.name} is missing); install "
+            "requirements.txt."
+        ) from error
+    # They have no common ancestor of their own.
+    names = ("EPFail", "Fail", "InvalidArgument", "InvalidGraph", "NotImplemented", "RuntimeException")
+    return ValidationError, OnnxExporterError, *(getattr(ort, name) for name in names)
+
+
+def _own_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """A copy to trace, in float32 on the CPU: tracing swaps a module's weights for a while, in every thread.
+
+    Expert layers without a router (the uniform control) always take the mean of all experts, which is a plan.
+    """
+    uniform = expert_layers(model)
+    if uniform:
+        model = prune(model, first_experts(dict.fromkeys(uniform, num_experts_of(model))))
+    else:
+        model = copy.deepcopy(model)
+    return model.eval().cpu().float()
+
+
+def _input_names(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """What the tokenizer gives and the model takes, in a fixed order; the mask always."""
+    taken = inspect.signature(model.forward).parameters
+    given = {*tokenizer.model_input_names, "input_ids", "attention_mask"}
+    return [name for name in MODEL_INPUTS if name in taken and name in given]
+
+
+def _describe(model: PreTrainedModel, info: CheckpointInfo, int8: bool) -> str:
+    """What the exported model is, in one line."""
+    kinds = layer_kinds(model)
+    parts = [
+        f"{kinds.count(kind)} {kind}"
+        for kind in ("dense", "static", "routed", "narrow", "dropped")
+        if kind in kinds
+    ]
+    plan = f", {info.plan.budget} experts kept" if info.plan else ""
+    return (
+        f"{type(model).__name__} of {info.base_model or 'an unnamed base'}, layers: {', '.join(parts)}{plan}; "
+        f"{'int8' if int8 else 'float32'}"
+    )

@@ -1,0 +1,267 @@
+"""Constant gates that are fitted to what the routed model says, at every size of a pruned model.
+
+Usage says where a router sends inputs, not which experts do well for all of them together, which is what a static
+model asks. So all converted layers run under constant gates, whose logits learn, with every weight of the model
+fixed, to have the model give the routed one's outputs; meanwhile the expert with the smallest gate is taken out again
+and again. One such walk gives a plan for each number of experts. It needs texts; labels, if there
+are any, only mix the classes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from shrp.data.batching import bucketed_batches, collate, encode, longest_input
+from shrp.data.text_data import TextData
+from shrp.errors import DataError, PlanError
+from shrp.model.convert import expert_layers, router_layers
+from shrp.model.partial import run_from, run_layers
+from shrp.model.routing import use_gates
+
+TEXTS = 512
+"""Texts to fit on, at most; there are a few dozen numbers to learn."""
+BATCH = 16
+LEARNING_RATE = 0.1
+WARM_UP = 32
+"""Steps before the first expert is taken out."""
+STEPS = 132
+"""About how many steps there are while experts are taken out, for each of the two walks."""
+START = 1e-2
+"""Added to the usage shares that gates start from: an expert that no input was sent to may still serve all."""
+
+
+@dataclass(frozen=True, eq=False)
+class FittedGates:
+    """Gates for each number of experts; 0 for those taken out. `L` layers of `H` experts."""
+
+    data: str
+    """Name of the texts they were fitted on."""
+    n: int
+    """How many of them."""
+    per_layer: Mapping[int, Mapping[int, np.ndarray]]
+    """1 to H -> layer -> `(H,)`, summing to 1, with so many experts in each layer."""
+    budget: Mapping[int, Mapping[int, np.ndarray]]
+    """L to L H -> layer -> `(H,)`, with so many experts in all and at least one a layer."""
+
+    def counts(self, *, per_layer: int | None = None, budget: int | None = None) -> dict[int, int]:
+        """Layer -> experts kept, with so many in each layer or in all; exactly one of the two is given."""
+        gates = self.budget[budget] if budget is not None else self.per_layer[per_layer]
+        return {layer: int(np.count_nonzero(values)) for layer, values in gates.items()}
+
+    def ranking(self, layer: int, count: int, budget: int | None = None) -> np.ndarray:
+        """A layer's experts, the best first: those kept by their gates, then the others by what they had at first.
+
+        Args:
+            count: experts kept in this layer, where there is no `budget` for all.
+        """
+        gates, first = self._of(layer, count, budget)
+        return np.lexsort((-first, -gates))
+
+    def weights(self, layer: int, kept: Sequence[int], count: int, budget: int | None = None) -> np.ndarray:
+        """Weights `(H,)` of a layer's experts, not yet summing to 1 over `kept`.
+
+        Where `kept` (edited by hand) has an expert that was taken out by then, all weigh as before any was.
+        """
+        gates, first = self._of(layer, count, budget)
+        return gates if (gates[list(kept)] > 0).all() else first
+
+    def _of(self, layer: int, count: int, budget: int | None) -> tuple[np.ndarray, np.ndarray]:
+        now = self.per_layer[count] if budget is None else self.budget[budget]
+        return now[layer], self.per_layer[len(self.per_layer)][layer]
+
+
+class GateFit:
+    """A fit of constant gates to the routed model's outputs on texts.
+
+    The model's weights don't change. What is minimised is the mean KL divergence from the routed model's predictions
+    to those under the gates, or the squared error of a regression.
+
+    Iterate over it for the steps done, or let it `finish`; it may be left and gone on with later. Threads may iterate
+    at once and then share the steps, each of which waits for the one before. Nothing is computed before the first.
+
+    Args:
+        usage: layer -> `(H,)` Top-1 shares, where the gates start.
+        size: texts to use, drawn evenly from the classes where these are known.
+        seed: of the draw and the order of batches.
+
+    Attributes:
+        steps: How many there are in all.
+        result: The gates once all steps are done, None before.
+
+    Raises:
+        PlanError: the model has no router, or `usage` is not of its layers.
+        DataError: the data are empty.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        data: TextData,
+        usage: Mapping[int, np.ndarray],
+        *,
+        size: int = TEXTS,
+        max_length: int = 128,
+        seed: int = 0,
+    ) -> None:
+        routed = router_layers(model)
+        if not routed or sorted(usage) != sorted(routed):
+            raise PlanError(
+                "gates can be fitted where every converted layer has a router and measured usage."
+            )
+        if not len(data):
+            raise DataError(f"{data.name} is empty; fitting gates needs at least one text.")
+        layers, experts = len(usage), len(next(iter(usage.values())))
+        self.steps = sum(_steps(layers, experts, each_layer) for each_layer in (True, False))
+        self.result: FittedGates | None = None
+        self._done, self._lock = 0, threading.Lock()
+        make = partial(_Walk, model, tokenizer, data, usage, size, max_length, seed)
+        self._work = self._walks(make, data.name)
+
+    def __iter__(self) -> Iterator[int]:
+        end = object()
+        while True:
+            with self._lock:
+                if next(self._work, end) is end:
+                    return
+                self._done = done = self._done + 1
+            yield done
+
+    def finish(self, progress: Callable[[int, int], None] | None = None) -> FittedGates:
+        """Do all steps that are left; `progress` is called with steps done and in all.
+
+        Raises:
+            PlanError: an error ended this fit before.
+        """
+        for done in self:
+            if progress:
+                progress(done, self.steps)
+        if self.result is None:
+            raise PlanError("an error ended this fit of gates before; begin another one.")
+        return self.result
+
+    def _walks(self, make: Callable[[], _Walk], name: str) -> Iterator[None]:
+        walk = make()
+        per_layer = yield from walk.run(True)
+        budget = yield from walk.run(False)
+        self.result = FittedGates(name, walk.n, per_layer, budget)
+
+
+def _removals(layers: int, experts: int, each_layer: bool) -> int:
+    """How many times a walk takes experts out."""
+    return (experts - 1) * (1 if each_layer else layers)
+
+
+def _between(removals: int) -> int:
+    """Steps between two of so many."""
+    return max(1, round(STEPS / removals)) if removals else 0
+
+
+def _steps(layers: int, experts: int, each_layer: bool) -> int:
+    """Steps of a walk."""
+    removals = _removals(layers, experts, each_layer)
+    return WARM_UP + removals * _between(removals)
+
+
+class _Walk:
+    """The fits on one set of texts; what enters the lowest routed layer is computed once."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        data: TextData,
+        usage: Mapping[int, np.ndarray],
+        size: int,
+        max_length: int,
+        seed: int,
+    ) -> None:
+        self.model, self.seed = model, seed
+        self.layers = sorted(usage)
+        self.num_experts = len(usage[self.layers[0]])
+        self.start = torch.tensor(np.stack([usage[layer] for layer in self.layers])) + START
+        self.first = min(expert_layers(model))
+        self.regression = data.task.is_regression
+        rows = data.stratified_order(seed)[:size]
+        self.n = len(rows)
+        longest = longest_input(model, tokenizer, max_length)
+        encoded = encode(tokenizer, [data.texts[i] for i in rows], longest)
+        self.batches: list[tuple[dict[str, Tensor], Tensor, Tensor]] = []
+        for places in bucketed_batches([len(row["input_ids"]) for row in encoded], BATCH):
+            inputs = collate(tokenizer, encoded, places, model.device)
+            with torch.no_grad():
+                entering = run_layers(model, inputs, 0, self.first)
+                said, _ = run_from(model, inputs, self.first, entering)
+            self.batches.append((inputs, entering, said))
+
+    def run(self, each_layer: bool) -> Generator[None, None, dict[int, dict[int, np.ndarray]]]:
+        """From all experts to one a layer: take out one in each layer, or one in all, and fit on; yields after a step.
+
+        Returns:
+            Experts in each layer, or in all -> layer -> `(H,)` gates.
+        """
+        logits = self.start.log().float().requires_grad_(True)  # (L, H)
+        kept = torch.ones_like(logits, dtype=torch.bool)
+        optimizer = torch.optim.Adam([logits], lr=LEARNING_RATE)
+        order = np.random.default_rng(self.seed)
+        removals = _removals(len(self.layers), self.num_experts, each_layer)
+        found = {}
+        for removal in range(removals + 1):
+            for _ in range(_between(removals) if removal else WARM_UP):
+                self._step(logits, kept, optimizer, self.batches[order.integers(len(self.batches))])
+                yield
+            gates = _gates(logits.detach(), kept)
+            size = int(kept[0].sum() if each_layer else kept.sum())
+            found[size] = {layer: gates[i].double().numpy() for i, layer in enumerate(self.layers)}
+            if removal < removals:
+                _take_out(gates, kept, each_layer)
+        return found
+
+    def _step(
+        self,
+        logits: Tensor,
+        kept: Tensor,
+        optimizer: torch.optim.Optimizer,
+        batch: tuple[dict[str, Tensor], Tensor, Tensor],
+    ) -> None:
+        inputs, entering, said = batch
+        with torch.enable_grad():
+            gates = _gates(logits, kept)
+            source = {layer: gates[i].expand(len(said), -1) for i, layer in enumerate(self.layers)}
+            with use_gates(source):
+                outputs, _ = run_from(self.model, inputs, self.first, entering)
+            loss = _distance(outputs, said, self.regression)
+            (logits.grad,) = torch.autograd.grad(
+                loss, logits
+            )  # of the gates alone: others use this model too
+        optimizer.step()
+
+
+def _gates(logits: Tensor, kept: Tensor) -> Tensor:
+    return logits.masked_fill(~kept, -torch.inf).softmax(-1)
+
+
+def _take_out(gates: Tensor, kept: Tensor, each_layer: bool) -> None:
+    """Mark the expert with the smallest gate as taken out: in each layer, or in all that have another one."""
+    left = gates.masked_fill(~kept, torch.inf)
+    if each_layer:
+        kept[torch.arange(len(kept)), left.argmin(-1)] = False
+        return
+    left[kept.sum(-1) == 1] = torch.inf
+    kept.view(-1)[left.argmin()] = False
+
+
+def _distance(outputs: Tensor, said: Tensor, regression: bool) -> Tensor:
+    outputs, said = outputs.float(), said.float()
+    if regression:
+        return F.mse_loss(outputs, said)
+    return F.kl_div(outputs.log_softmax(-1), said.log_softmax(-1), reduction="batchmean", log_target=True)

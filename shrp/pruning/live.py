@@ -1,0 +1,329 @@
+"""Re-evaluate a routed model under one pruning plan after another, as a person moves a slider.
+
+What enters the first converted layer is the same for every plan, and what enters the others depends only on the
+plans of the layers below them. So both are kept, with the outputs of the experts that were computed from them, and a
+new plan runs only what no plan before it had in common with it. Inputs come in a class-stratified order, in few
+sizes, so that an estimate is there after the first batch.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from shrp.data.batching import collate, encode, longest_input
+from shrp.data.text_data import TextData
+from shrp.errors import DataError, PlanError
+from shrp.model.convert import expert_layers, num_experts_of
+from shrp.model.families import encoder_layers, relative_positions
+from shrp.model.packed import Packing, expert_outputs, first_token_outputs, static_output
+from shrp.model.partial import first_token_logits, run_from, run_layers
+from shrp.pruning.plan import LayerPlan, PruningPlan
+from shrp.scores.evaluate import label_columns, last_of, summarise
+from shrp.scores.evaluation import Evaluation
+
+FIRST_ESTIMATE = 64
+"""Inputs of the first batch: enough for a meaningful interval, few enough to be there at once."""
+MEMORY_BYTES = 768 * 2**20
+"""Everything that one evaluator keeps of its computations; beyond it what was used longest ago is forgotten."""
+
+
+@dataclass(eq=False)
+class _Batch:
+    """A fixed batch of the data; `number` tells it from the others."""
+
+    number: int
+    rows: np.ndarray
+    inputs: dict[str, Tensor]
+    packing: Packing
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One converted layer under a plan."""
+
+    layer: int
+    kept: LayerPlan
+    below: bytes
+    """Names the plans of all layers below, which decide what enters this one."""
+
+
+class LiveEvaluator:
+    """Evaluates prunings of one routed model on one data set; one object serves several threads.
+
+    The model must be in evaluation mode.
+
+    Args:
+        batch_size: inputs a batch, after the first.
+        memory: bound on the bytes of all results that are kept; what it has no room for is computed again.
+
+    Raises:
+        PlanError: the model has no routed layer.
+        DataError: the data are empty.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        data: TextData,
+        *,
+        batch_size: int = 96,
+        max_length: int = 128,
+        memory: int = MEMORY_BYTES,
+    ) -> None:
+        self.routed = expert_layers(model)
+        if not self.routed:
+            raise PlanError("this model has no routed layer, so there is nothing to prune.")
+        if not len(data):
+            raise DataError(f"'{data.name}' holds no inputs to evaluate on; at least one is needed.")
+        self.model, self.data = model, data
+        self.first, self.top = min(self.routed), len(encoder_layers(model)) - 1
+        self.columns = label_columns(model, data.task)
+        self.batches = self._split(tokenizer, batch_size, max_length)
+        self._relative = relative_positions(model, max(b.packing.mask.shape[1] for b in self.batches))
+        self._kept = _Kept(memory)
+
+    def on(self, data: TextData) -> LiveEvaluator:
+        """An evaluator of the same inputs in other slices, which shares all work with this one.
+
+        Raises:
+            DataError: they are other inputs.
+        """
+        if data.source_fingerprint != self.data.source_fingerprint:
+            raise DataError(
+                f"'{data.name}' are other inputs than '{self.data.name}', in more than their slices."
+            )
+        same = copy.copy(self)
+        same.data = data
+        return same
+
+    def _split(self, tokenizer: PreTrainedTokenizerBase, batch_size: int, max_length: int) -> list[_Batch]:
+        """A first stratified batch; then all others, sorted by length, in a random order of batches."""
+        encoded = encode(tokenizer, self.data.texts, longest_input(self.model, tokenizer, max_length))
+        lengths = np.array([len(row["input_ids"]) for row in encoded])
+        order = self.data.stratified_order()
+        head, rest = order[:FIRST_ESTIMATE], order[FIRST_ESTIMATE:]
+        rest = rest[np.argsort(lengths[rest], kind="stable")]
+        parts = [rest[i : i + batch_size] for i in range(0, len(rest), batch_size)]
+        shuffled = np.random.default_rng(0).permutation(len(parts))
+        groups = [head[np.argsort(lengths[head], kind="stable")], *(parts[i] for i in shuffled)]
+        batches = []
+        for rows in groups:
+            inputs = collate(tokenizer, encoded, rows, self.model.device)
+            batches.append(_Batch(len(batches), rows, inputs, Packing.of(inputs["attention_mask"])))
+        return batches
+
+    def stream(self, plan: PruningPlan | None) -> Iterator[Evaluation]:
+        """Yield running estimates for the static model of `plan` (None: the routed model); the last is exact.
+
+        The model computes only inside each step; dropping the iterator abandons the work.
+
+        Raises:
+            PlanError: the plan does not fit the model.
+        """
+        return self._stream(None if plan is None else self._steps(plan), None)
+
+    def evaluate(self, plan: PruningPlan | None) -> Evaluation:
+        """The exact evaluation, without the estimates on the way."""
+        return last_of(self.stream(plan))
+
+    def sweep(
+        self, plans: Sequence[PruningPlan], pause: Callable[[], None] = lambda: None
+    ) -> Iterator[tuple[PruningPlan, Evaluation]]:
+        """Yield `(plan, exact evaluation)` for every plan, in the order that shares the most work between them.
+
+        Plans that give the same model (they differ in experts of weight 0) are computed once. Dropping the
+        iterator abandons the work.
+
+        Args:
+            pause: called after each batch; an exception that it raises abandons the work at once.
+
+        Raises:
+            PlanError: a plan does not fit the model.
+        """
+        # Plans with equal lower layers become neighbours, so a walk over them is one over the tree of prefixes.
+        work = sorted(((self._steps(plan), plan) for plan in plans), key=lambda pair: _sort_key(pair[0]))
+        uses = Counter(step.below for steps, _ in work for step in steps)
+        done: tuple[list[_Step], Evaluation] | None = None
+        for steps, plan in work:
+            uses.subtract(step.below for step in steps)
+            if done is None or done[0] != steps:
+                shared = {below for below, later in uses.items() if later}
+                for last in self._stream(steps, shared):  # noqa: B007  # the last one is exact
+                    pause()
+                done = steps, last
+            yield plan, done[1]
+
+    def prepare(self) -> None:
+        """Compute what every plan starts from, which `stream` otherwise does."""
+        with torch.inference_mode():
+            for batch in self.batches:
+                self._entering(batch)
+
+    def forget(self) -> None:
+        """Drop what earlier plans left, but not what every plan starts from."""
+        self._kept.clear()
+
+    def _steps(self, plan: PruningPlan) -> list[_Step]:
+        plan.check_fits(list(self.routed), num_experts_of(self.model))
+        steps, below = [], b""
+        for layer, kept in plan.layers:
+            step = _Step(layer, _effective(kept), below)
+            steps.append(step)
+            below = hashlib.sha256(below + repr((layer, step.kept)).encode()).digest()
+        return steps
+
+    def _stream(
+        self, steps: list[_Step] | None, worth_keeping: Container[bytes] | None
+    ) -> Iterator[Evaluation]:
+        n = len(self.data)
+        logits = np.empty((n, self.data.task.num_labels), dtype=np.float32)
+        indices = np.empty(n, dtype=np.int64)
+        done = 0
+        for batch in self.batches:
+            with torch.inference_mode():
+                outputs = self._run(batch, steps, worth_keeping).float().cpu().numpy()
+            end = done + len(batch.rows)
+            logits[done:end], indices[done:end] = outputs[:, self.columns], batch.rows
+            done = end
+            with_interval = done == n or self.data.task.metric == "accuracy"
+            yield summarise(self.data, indices[:done], logits[:done], with_interval)
+
+    def _run(
+        self, batch: _Batch, steps: list[_Step] | None, worth_keeping: Container[bytes] | None
+    ) -> Tensor:
+        """Logits `(B, C)` of one batch, from the highest layer whose input is known.
+
+        `worth_keeping` names what later plans have in common with this one; None keeps everything.
+        """
+        if steps is None:
+            hidden = batch.packing.unpack(self._entering(batch))
+            return run_from(self.model, batch.inputs, self.first, hidden)[0]
+        start, hidden = self._highest_known(batch, steps)
+        for i in range(start, len(steps)):
+            step, layer = steps[i], self.routed[steps[i].layer]
+            keep = worth_keeping is None or step.below in worth_keeping
+            outputs = self._outputs(batch, step, hidden, keep)
+            residual = hidden[batch.packing.firsts] if step.layer == self.top else hidden
+            hidden = static_output(layer, outputs, step.kept.weights, residual)
+            if i + 1 < len(steps):
+                above = steps[i + 1]
+                hidden = self._between(batch, step.layer + 1, above.layer, hidden)
+                if worth_keeping is None or above.below in worth_keeping:
+                    self._kept.put((batch.number, above.below), hidden)
+        if steps[-1].layer == self.top:
+            return first_token_logits(self.model, batch.inputs, hidden)
+        hidden = batch.packing.unpack(hidden)
+        return run_from(self.model, batch.inputs, steps[-1].layer + 1, hidden)[0]
+
+    def _highest_known(self, batch: _Batch, steps: list[_Step]) -> tuple[int, Tensor]:
+        """The highest step whose input is known, and that input, `(N, d)`."""
+        # Looked up from the top to the bottom, all of them: what the most plans share is then used the latest.
+        known = [self._kept.get((batch.number, step.below)) for step in reversed(steps[1:])]
+        for i, hidden in enumerate(known):
+            if hidden is not None:
+                return len(steps) - 1 - i, hidden
+        return 0, self._entering(batch)
+
+    def _between(self, batch: _Batch, start: int, stop: int, hidden: Tensor) -> Tensor:
+        """Run the layers between two converted ones, `(N, d)` -> `(N, d)`."""
+        if start == stop:
+            return hidden
+        padded = batch.packing.unpack(hidden)
+        return batch.packing.pack(run_layers(self.model, batch.inputs, start, stop, padded))
+
+    def _outputs(self, batch: _Batch, step: _Step, hidden: Tensor, keep: bool) -> list[Tensor]:
+        """Outputs of a step's experts, `(N, dh)` each, or `(B, dh)` in the top layer; those known are not computed."""
+        outputs = {e: self._kept.get((batch.number, step.below, e)) for e in step.kept.experts}
+        missing = [expert for expert, output in outputs.items() if output is None]
+        if missing:
+            computed = self._compute(batch, step.layer, missing, hidden)
+            outputs |= computed
+            if keep:
+                for expert, output in computed.items():
+                    self._kept.put((batch.number, step.below, expert), output)
+        return list(outputs.values())
+
+    def _compute(
+        self, batch: _Batch, layer: int, experts: Sequence[int], hidden: Tensor
+    ) -> dict[int, Tensor]:
+        compute = first_token_outputs if layer == self.top else expert_outputs
+        outputs = compute(self.routed[layer], experts, hidden, batch.packing, self._relative)
+        return dict(zip(experts, outputs, strict=True))
+
+    def _entering(self, batch: _Batch) -> Tensor:
+        """What enters the first converted layer, `(N, d)`; computed once, with the outputs of all experts there."""
+        key = (batch.number, b"")
+        with batch.lock:
+            known = self._kept.get(key)
+            if known is None:
+                known = batch.packing.pack(run_layers(self.model, batch.inputs, 0, self.first))
+                if self._kept.put(key, known, for_good=True):
+                    experts = range(num_experts_of(self.model))
+                    outputs = self._compute(batch, self.first, experts, known)
+                    for expert, output in outputs.items():
+                        self._kept.put((*key, expert), output, for_good=True)
+            return known
+
+
+def _effective(kept: LayerPlan) -> LayerPlan:
+    """Without the experts of weight 0, which add nothing: plans that differ in them alone give one model."""
+    pairs = [(e, w) for e, w in zip(kept.experts, kept.weights, strict=True) if w]
+    if not pairs:
+        return LayerPlan(kept.experts[:1], kept.weights[:1])
+    return LayerPlan(tuple(e for e, _ in pairs), tuple(w for _, w in pairs))
+
+
+def _sort_key(steps: list[_Step]) -> tuple:
+    return tuple((len(step.kept.experts), step.kept.experts, step.kept.weights) for step in steps)
+
+
+class _Kept:
+    """Tensors by key, the least recently used forgotten first, bounded in bytes; safe between threads.
+
+    Those kept for good are not forgotten; where there is no room for another of them, it is not kept at all.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.size = limit, 0
+        self.entries: OrderedDict[tuple, Tensor] = OrderedDict()
+        self.fixed: dict[tuple, Tensor] = {}
+        self.fixed_size = 0
+        self.lock = threading.Lock()
+
+    def get(self, key: tuple) -> Tensor | None:
+        with self.lock:
+            if key in self.entries:
+                self.entries.move_to_end(key)
+                return self.entries[key]
+            return self.fixed.get(key)
+
+    def put(self, key: tuple, value: Tensor, *, for_good: bool = False) -> bool:
+        """Keep `value` if there is room; whether `key` is now kept."""
+        with self.lock:
+            if key in self.entries or key in self.fixed:
+                return True
+            if (self.fixed_size if for_good else 0) + value.nbytes > self.limit:
+                return False
+            (self.fixed if for_good else self.entries)[key] = value
+            self.size += value.nbytes
+            self.fixed_size += value.nbytes if for_good else 0
+            while self.size > self.limit and self.entries:
+                self.size -= self.entries.popitem(last=False)[1].nbytes
+            return key in self.entries or key in self.fixed
+
+    def clear(self) -> None:
+        with self.lock:
+            self.entries.clear()
+            self.size = self.fixed_size

@@ -1,0 +1,243 @@
+"""All sizes of a pruning, scored one after another: what is left with so many experts, beside as many at random."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from shrp.checkpoints.checkpoint import Checkpoint
+from shrp.checkpoints.info import usage_in
+from shrp.checkpoints.score_rows import share_of
+from shrp.costs.measure import TOKENS, dense_cost, plan_cost
+from shrp.data.text_data import TextData
+from shrp.errors import DataError, PlanError
+from shrp.pruning.live import LiveEvaluator
+from shrp.pruning.plan import PruningPlan, make_plan
+from shrp.routes.usage import UsageStats, plan_from
+from shrp.scores.answer_shares import matching_shift, shifted
+from shrp.scores.evaluation import Evaluation
+
+Allocation = Literal["per-layer", "budget"]
+"""As many experts in every layer, or a number in all, spread as the selection says (method.md, "allocation")."""
+LOSSES = (0.01, 0.02, 0.05)
+"""Losses against the routed model that the cheapest pruning is named for."""
+_MOST_BUDGETS = 67
+
+
+def budgets(layers: int, experts: int) -> list[int]:
+    """The global budgets of a sweep, ascending: from one expert a layer to all, evenly spaced.
+
+    Every one where there are at most 67 (those of 6 layers of 12 experts), else every second, third, ... and the last.
+    """
+    low, high = layers, layers * experts
+    step = -(-(high - low) // (_MOST_BUDGETS - 1)) or 1
+    return sorted({*range(low, high + 1, step), high})
+
+
+def pareto_best(costs: Sequence[float], scores: Sequence[float]) -> list[int]:
+    """Indices of what no other one beats, cheapest first: none scores at least as high at no more cost, with one of
+    the two better. Equals are all in.
+    """
+    costs, scores = np.asarray(costs, dtype=float), np.asarray(scores, dtype=float)
+    kept: list[int] = []
+    best, price = -np.inf, -np.inf
+    for i in np.lexsort((-scores, costs)):  # stable
+        if scores[i] > best or (scores[i] == best and costs[i] == price):
+            kept.append(int(i))
+            best, price = scores[i], costs[i]
+    return kept
+
+
+@dataclass(frozen=True)
+class Point:
+    """One pruning of a sweep."""
+
+    plan: PruningPlan
+    per_layer: int | None
+    """Experts in every layer; None where a budget was spread."""
+    seed: int | None = None
+    """Of a random control's draw; None for the selection itself."""
+
+
+def points(
+    stats: UsageStats,
+    allocation: Allocation = "per-layer",
+    *,
+    selection: str = "usage",
+    combination: str = "usage",
+    draws: Sequence[int] = (0, 1, 2),
+    sizes: Sequence[int] | None = None,
+) -> list[Point]:
+    """The prunings of a sweep, the smallest first, each with random experts of its size; of all experts there is one.
+
+    Args:
+        stats: what the selection asks for (`shrp.routes.usage.plan_from`).
+        draws: seeds of the random experts; empty for none.
+        sizes: experts in each layer, or budgets; None for all, or of budgets those of `budgets`.
+
+    Raises:
+        PlanError: as `plan_from`.
+    """
+    layers, experts = len(stats.layers), stats.num_experts
+    each = allocation == "per-layer"
+    usage = stats.recorded if selection == "recorded" else stats.shares()
+    found = []
+    for size in sizes or (range(1, experts + 1) if each else budgets(layers, experts)):
+        amount = {"per_layer" if each else "budget": size}
+        plan = plan_from(stats, selection=selection, combination=combination, **amount)
+        found.append(Point(plan, size if each else None))
+        if plan.budget < layers * experts:
+            found += [
+                Point(random_control(plan, usage, seed=seed), size if each else None, seed) for seed in draws
+            ]
+    return found
+
+
+def random_control(plan: PruningPlan, usage: Mapping[int, np.ndarray], *, seed: int = 0) -> PruningPlan:
+    """What a plan must beat: as many random experts in each layer, so that nothing but which ones they are differs.
+
+    They are weighted by their mean where the plan's are, else by usage.
+
+    Args:
+        usage: layer -> `(H,)` Top-1 shares, those that the plan was made of.
+    """
+    weights = "mean" if plan.combination == "mean" else "usage"
+    return make_plan(usage, counts=plan.keep_counts(), selection="random", combination=weights, seed=seed)
+
+
+def run(
+    evaluator: LiveEvaluator, wanted: Sequence[PruningPlan], done: Callable[[], None] = lambda: None
+) -> list[Evaluation]:
+    """The exact evaluation of every plan, in their order; work that they have in common is done once.
+
+    Args:
+        done: called after each.
+    """
+    by_plan: dict[str, Evaluation] = {}
+    for plan, evaluation in evaluator.sweep(wanted):
+        by_plan[plan.key()] = evaluation
+        done()
+    return [by_plan[plan.key()] for plan in wanted]
+
+
+def match(evaluation: Evaluation, routed: Evaluation, data: TextData) -> Evaluation:
+    """A pruning's evaluation with its logits shifted, without labels, to give each class as often as the routed model
+    does on the same inputs (`shrp.scores.answer_shares`).
+    """
+    return shifted(evaluation, data, matching_shift(evaluation.logits, routed.logits))
+
+
+def to_frame(
+    loaded: Checkpoint, wanted: Sequence[Point], found: Sequence[Evaluation], routed: Evaluation
+) -> pd.DataFrame:
+    """One row a pruning.
+
+    Returns:
+        Columns kept (experts in all), per_layer, selection, seed, metric, score, low, high (95% interval), n, of_routed
+        (share of the routed model's score, nan where that is not above 0), encoder_params, model_params,
+        encoder_flops, model_flops (shares of the dense model's, FLOPs of one input of 128 tokens) and pareto (whether
+        no other pruning but random ones scores at least as high at no more encoder FLOPs, with one of the two better).
+    """
+    dense = dense_cost(loaded.model, TOKENS)
+    rows = []
+    for point, evaluation in zip(wanted, found, strict=True):
+        low, high = evaluation.interval
+        of_routed = share_of(evaluation.score, routed.score)
+        rows.append(
+            {
+                "kept": point.plan.budget,
+                "per_layer": point.per_layer,
+                "selection": point.plan.selection,
+                "seed": point.seed,
+                "metric": evaluation.metric,
+                "score": evaluation.score,
+                "low": low,
+                "high": high,
+                "n": evaluation.n,
+                "of_routed": np.nan if of_routed is None else of_routed,
+            }
+            | plan_cost(loaded.model, point.plan, TOKENS).relative_to(dense)
+        )
+    frame = pd.DataFrame(rows).astype({"per_layer": "Int64", "seed": "Int64"})
+    own = frame.index[frame["seed"].isna()]
+    best = own[pareto_best(frame.loc[own, "encoder_flops"], frame.loc[own, "score"])]
+    return frame.assign(pareto=frame.index.isin(best))
+
+
+def cheapest_within(frame: pd.DataFrame, routed: Evaluation, loss: float) -> pd.Series | None:
+    """The row of `to_frame` with the fewest encoder FLOPs that scores at most `loss` below the routed model, and above
+    the best constant answer; None where none does. Random controls do not take part.
+    """
+    near = frame[frame["seed"].isna() & (frame["score"] >= routed.score - loss - 1e-12)]
+    near = near[~(near["score"] <= routed.constant)]
+    return None if near.empty else near.sort_values("encoder_flops", kind="stable").iloc[0]
+
+
+def smallest_within(
+    loaded: Checkpoint,
+    data: TextData,
+    stats: UsageStats,
+    loss: float,
+    *,
+    selection: str,
+    combination: str,
+    max_length: int,
+    match_shares: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> PruningPlan:
+    """The plan of the fewest experts in all whose score on `data` is at most `loss` below the routed model's
+    (`cheapest_within`), of all budgets, each of which is tried.
+
+    Args:
+        stats: of the same data, with what the selection asks for.
+        match_shares: whether scores are with answer shares matched (`match`).
+        progress: called with prunings done and in all.
+
+    Raises:
+        PlanError: none is that near, or no layer has a router.
+        DataError: the data have no labels.
+    """
+    if data.labels is None:
+        raise DataError(f"{data.name} has no labels, so no pruning of it has a score.")
+    sizes, done = range(len(stats.layers), len(stats.layers) * stats.num_experts + 1), count(1)
+    wanted = points(stats, "budget", selection=selection, combination=combination, draws=(), sizes=sizes)
+    live = LiveEvaluator(loaded.model, loaded.tokenizer, data, max_length=max_length)
+    routed = live.evaluate(None)
+    plans = [point.plan for point in wanted]
+    found = run(live, plans, lambda: progress(next(done), len(wanted)))
+    if match_shares:
+        found = [match(one, routed, data) for one in found]
+    row = cheapest_within(to_frame(loaded, wanted, found, routed), routed, loss)
+    if row is None:
+        floor = f" and above a constant answer's {routed.constant:.4f}" * (routed.constant == routed.constant)
+        raise PlanError(
+            f"no pruning scores at most {loss:g} below the routed model's {routed.score:.4f} on {data.name}{floor}."
+        )
+    return plans[row.name]
+
+
+def swept(
+    loaded: Checkpoint, data: TextData, *, allocation: Allocation, draws: int, selection: str
+) -> pd.DataFrame:
+    """`to_frame` of a checkpoint's prunings, chosen and scored on `data`; see `Checkpoint.sweep`."""
+    if data.labels is None:
+        raise DataError(f"{data.name} has no labels, so no pruning of it has a score.")
+    if allocation not in get_args(Allocation):
+        raise PlanError(f"allocation is one of {', '.join(get_args(Allocation))}, not {allocation!r}.")
+    if selection not in ("usage", "recorded"):
+        raise PlanError(
+            f"selection is usage or recorded here, not {selection!r}: what others go by is to be measured first "
+            "(shrp.pruning.sweep.points)."
+        )
+    stats = loaded.usage(data)
+    if selection == "recorded":
+        stats = replace(stats, recorded=usage_in(loaded.info))
+    wanted = points(stats, allocation, selection=selection, draws=range(draws))
+    live = LiveEvaluator(loaded.model, loaded.tokenizer, data, max_length=loaded.info.max_length)
+    routed = live.evaluate(None)
+    return to_frame(loaded, wanted, run(live, [point.plan for point in wanted]), routed)

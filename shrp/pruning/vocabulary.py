@@ -1,0 +1,223 @@
+"""A vocabulary without the tokens that a use does not need.
+
+Embeddings are most of what is left of a pruned encoder: with eleven of twelve layers converted and one expert kept in
+each, 81% of bge-small's parameters. WordPiece takes the longest piece that its vocabulary has. So a text of which every
+piece is kept is read exactly as before, and the model answers as before; other words fall apart into smaller pieces.
+
+TextPruner (Yang et al. 2022, arXiv 2203.15996) prunes vocabularies likewise, by the tokens that texts have.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import string
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from shrp.costs.measure import WHOLE_VOCABULARY
+from shrp.data.batching import piece_counts, save_tokenizer
+from shrp.data.text_data import TextData
+from shrp.errors import DataError, UnsupportedModelError
+
+_FILE = "tokenizer.json"
+_UNUSED = re.compile(r"\[unused\d+\]")
+"""Places that BERT's vocabulary keeps for others' tokens."""
+_IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id", "mask_token_id")
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """What to keep of a tokenizer's vocabulary.
+
+    Attributes:
+        kept: Ids of the tokens that stay, ascending; a token's new id is its place; int64 `(kept,)`.
+        size: Tokens of the whole vocabulary.
+    """
+
+    kept: np.ndarray
+    size: int
+
+    def missing(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[tuple[str, ...]]) -> float:
+        """Share of the pieces of some texts, as the whole vocabulary cuts them, that are not kept; nan of no pieces."""
+        counts = piece_counts(tokenizer, texts, self.size)
+        total = counts.sum()
+        return float(1 - counts[self.kept].sum() / total) if total else float("nan")
+
+
+def vocabulary_of(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[tuple[str, ...]],
+    *,
+    min_count: int = 1,
+    common: int = 0,
+) -> Vocabulary:
+    """The tokens that some texts need.
+
+    Kept are pieces that the texts have at least `min_count` times, the vocabulary's first `common` of more than one
+    character, special tokens, and single characters, of ASCII and of the texts, of which other words can be put
+    together.
+
+    Args:
+        texts: what will be read is to be like them: a task's training data, say.
+        common: BERT's vocabulary lists words by how often they are used, so that its first ones are in most texts.
+
+    Raises:
+        UnsupportedModelError: the tokenizer is none of WordPiece's.
+        DataError: there are no texts.
+        ValueError: `min_count` is below 1, or `common` below 0.
+    """
+    if min_count < 1 or common < 0:
+        raise ValueError("A token that is kept is there once at least, and no fewer than 0 are common.")
+    model = _wordpiece(_core(tokenizer))
+    prefix = model["continuing_subword_prefix"]
+    if not texts:
+        raise DataError("there are no texts to tell from which tokens are needed.")
+    pieces = tokenizer.get_vocab()
+    size = 1 + max(pieces.values())
+    counts = piece_counts(tokenizer, texts, size)
+    keep = counts >= min_count
+    special = {
+        *tokenizer.all_special_ids,
+        *tokenizer.get_added_vocab().values(),
+        pieces.get(model["unk_token"]),
+    }
+    special -= {None}
+    longer = [
+        index
+        for piece, index in pieces.items()
+        if index not in special and len(piece.removeprefix(prefix)) > 1 and not _UNUSED.fullmatch(piece)
+    ]
+    keep[sorted(longer)[:common]] = True
+    normalizer = tokenizer.backend_tokenizer.normalizer
+    seen = {character for text in texts for part in text for character in part}
+    if normalizer is not None:  # which may take a character apart
+        seen |= {part for character in seen for part in normalizer.normalize_str(character)}
+    seen |= {lower for character in seen for lower in character.lower()}
+    characters = seen | set(string.printable)
+    for piece, index in pieces.items():
+        keep[index] |= piece.removeprefix(prefix) in characters
+    keep[sorted(special)] = True
+    return Vocabulary(np.flatnonzero(keep), size)
+
+
+def vocabulary_facts(
+    vocabulary: Vocabulary, counted_on: TextData, *, min_count: int, common: int
+) -> dict[str, Any]:
+    """What `training["vocabulary"]` says of a checkpoint; `shrp.cards.pruning.trimmed` reads it.
+
+    Args:
+        counted_on: the data whose texts told which tokens are needed.
+        min_count, common: as for `vocabulary_of`.
+    """
+    return {
+        "kept": len(vocabulary.kept),
+        "size": vocabulary.size,
+        "min_count": min_count,
+        "common": common,
+        "counted_on": counted_on.name,
+        "counted_n": len(counted_on),
+    }
+
+
+def with_vocabulary(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A copy of a model and its tokenizer with these tokens alone; the model's layers are of any kind.
+
+    Raises:
+        UnsupportedModelError: the tokenizer is none of WordPiece's, or puts texts together in a way not known here.
+    """
+    place = {int(old): new for new, old in enumerate(vocabulary.kept)}
+    smaller = _smaller_tokenizer(tokenizer, place)
+    model = copy.deepcopy(model)
+    before = model.get_input_embeddings()
+    pad = before.padding_idx
+    if pad is not None and place.get(pad) != pad:  # some families count positions from it
+        raise UnsupportedModelError(
+            "the padding token's number would change, by which this model counts positions."
+        )
+    weight = before.weight.detach()[vocabulary.kept.tolist()].clone()
+    after = nn.Embedding(*weight.shape, padding_idx=pad, _weight=weight)
+    after.weight.requires_grad_(before.weight.requires_grad)
+    model.set_input_embeddings(after)
+    config = model.config
+    setattr(config, WHOLE_VOCABULARY, getattr(config, WHOLE_VOCABULARY, None) or config.vocab_size)
+    config.vocab_size = len(place)
+    for name in _IDS:
+        if (old := getattr(config, name, None)) is not None:
+            setattr(config, name, place.get(old))
+    return model, smaller
+
+
+def can_be_trimmed(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a tokenizer is of the kind that can be trimmed here."""
+    core = getattr(tokenizer, "backend_tokenizer", None)
+    return type(getattr(core, "model", None)).__name__ == "WordPiece"
+
+
+def _core(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """A fast tokenizer's JSON."""
+    core = getattr(tokenizer, "backend_tokenizer", None)
+    if core is None:
+        raise UnsupportedModelError(
+            "a tokenizer without a fast form (tokenizer.json) can't be trimmed here; WordPiece's can, of BERT, "
+            "DistilBERT, ELECTRA, ERNIE and MPNet."
+        )
+    return json.loads(core.to_str())
+
+
+def _wordpiece(backend: dict[str, Any]) -> dict[str, Any]:
+    """The model of a tokenizer's JSON."""
+    model = backend["model"]
+    if model.get("type") != "WordPiece":
+        raise UnsupportedModelError(
+            f"a vocabulary of {model.get('type', 'an unknown kind')} can't be trimmed here; WordPiece's can, of BERT, "
+            "DistilBERT, ELECTRA, ERNIE and MPNet."
+        )
+    return model
+
+
+def _smaller_tokenizer(tokenizer: PreTrainedTokenizerBase, place: dict[int, int]) -> PreTrainedTokenizerBase:
+    """The tokenizer with the tokens whose old ids are in `place`, at their new ids."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_tokenizer(tokenizer, folder)
+        path = Path(folder) / _FILE
+        backend = json.loads(path.read_text(encoding="utf-8"))
+        model = _wordpiece(backend)
+        model["vocab"] = {
+            piece: place[old]
+            for piece, old in sorted(model["vocab"].items(), key=lambda item: item[1])
+            if old in place
+        }
+        for token in backend["added_tokens"]:
+            token["id"] = place[token["id"]]
+        _renumber(backend.get("post_processor"), place)
+        path.write_text(json.dumps(backend, ensure_ascii=False), encoding="utf-8")
+        for file in Path(folder).glob("vocab.*"):  # the whole one, by which some classes would go
+            file.unlink()
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def _renumber(processor: dict[str, Any] | None, place: dict[int, int]) -> None:
+    """Give the tokens that a post-processor adds their new ids."""
+    kind = None if processor is None else processor["type"]
+    if kind == "TemplateProcessing":
+        for token in processor["special_tokens"].values():
+            token["ids"] = [place[old] for old in token["ids"]]
+    elif kind in ("BertProcessing", "RobertaProcessing"):
+        for name in ("sep", "cls"):
+            token, old = processor[name]
+            processor[name] = [token, place[old]]
+    elif kind is not None:
+        raise UnsupportedModelError(
+            f"a tokenizer with a post-processor of kind {kind} can't be trimmed here."
+        )

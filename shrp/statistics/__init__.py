@@ -1,0 +1,1 @@
+"""Statistics that know nothing of models: intervals, rank correlation, groups dealt anew."""

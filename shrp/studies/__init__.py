@@ -1,0 +1,1 @@
+"""The files that `benchmarks` writes, read as tables, and what they show in sentences."""

@@ -1,0 +1,172 @@
+"""Zip files of checkpoints: what is taken, and a sentence for each kind that is not."""
+
+import io
+import shutil
+import stat
+import struct
+import zipfile
+from types import SimpleNamespace
+
+import pytest
+
+from shrp.checkpoints.archive import MB, Limits, unpack
+from shrp.errors import CheckpointError
+
+FILES = {"config.json": b"{}", "model.safetensors": bytes(range(256)) * 8, "history.jsonl": b"{}\n"}
+
+
+def zipped(files, method=zipfile.ZIP_DEFLATED):
+    """A zip of (name or ZipInfo, content) pairs."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        for name, content in files.items() if isinstance(files, dict) else files:
+            archive.writestr(name, content)
+    return buffer
+
+
+def refusal(archive, folder, **limits):
+    with pytest.raises(CheckpointError) as caught:
+        unpack(archive, folder, Limits(**limits))
+    return str(caught.value)
+
+
+def patched(data, old, new):
+    assert old in data
+    return io.BytesIO(data.replace(old, new))
+
+
+@pytest.mark.parametrize("top", ["", "my model", "modèle"])
+def test_a_checkpoint_is_unpacked_flat_or_from_one_folder(tmp_path, top):
+    prefix = f"{top}/" if top else ""
+    entries = {prefix: b""} if top else {}
+    entries |= {prefix + name: content for name, content in FILES.items()}
+    entries |= {f"__MACOSX/{prefix}._config.json": b"x", f"{prefix}.DS_Store": b"x"}
+    assert unpack(zipped(entries), tmp_path) == top
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == FILES
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("../config.txt", "outside the archive"),
+        ("a/../../b.txt", "outside the archive"),
+        ("/etc/notes.txt", "outside the archive"),
+        ("C:/notes.txt", "outside the archive"),
+        ("./notes.txt", "outside the archive"),
+        ("a//b.txt", "outside the archive"),
+        ("a\\b.txt", "backslash"),
+        ("notes\n.txt", "control character"),
+        ("one/two/notes.txt", "one folder deep"),
+        ("other/notes.txt", "several folders"),
+        ("inner.zip", "archive inside the archive"),
+        ("inner.tar.gz", "archive inside the archive"),
+        ("pytorch_model.bin", "carry code"),
+        ("modeling.py", "carry code"),
+        ("weights.PKL", "carry code"),
+        ("tokenizer.model", "the kinds of file taken"),
+        ("no-suffix", "the kinds of file taken"),
+        ("naïve.txt", "letters A to Z"),
+        ("-x.json", "letters A to Z"),
+        ("CONFIG.json", "twice"),
+    ],
+)
+def test_a_name_that_is_not_taken(tmp_path, name, said):
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    assert said in refusal(zipped(FILES | {name: b"x"}), inside)
+    assert [path.name for path in tmp_path.iterdir()] == ["inside"]
+    assert not list(inside.iterdir())  # refused before anything is written
+
+
+def test_the_same_name_twice(tmp_path):
+    with pytest.warns(UserWarning, match="Duplicate"):
+        archive = zipped([*FILES.items(), ("config.json", b"[]")])
+    assert "twice" in refusal(archive, tmp_path)
+
+
+@pytest.mark.parametrize(("kind", "said"), [(stat.S_IFLNK, "a link"), (stat.S_IFIFO, "not a plain file")])
+def test_links_and_devices(tmp_path, kind, said):
+    entry = zipfile.ZipInfo("vocab.txt")
+    entry.create_system, entry.external_attr = 3, (kind | 0o777) << 16
+    assert said in refusal(zipped([*FILES.items(), (entry, b"/etc/passwd")]), tmp_path)
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
+def test_an_archive_of_something_else(tmp_path, missing):
+    files = {name: content for name, content in FILES.items() if name != missing}
+    assert f"no {missing}" in refusal(zipped(files), tmp_path)
+
+
+def test_an_empty_archive_has_no_config(tmp_path):
+    assert "no config.json" in refusal(zipped({}), tmp_path)
+
+
+def test_a_bomb_is_seen_from_its_directory(tmp_path):
+    bomb = zipped(FILES | {"model.safetensors": bytes(8 * MB)})
+    assert "to 1, as no checkpoint's" in refusal(bomb, tmp_path)
+    assert "at most 4 MB" in refusal(bomb, tmp_path, ratio=1e9, file=4 * MB)
+    assert "more than 7 MB" in refusal(bomb, tmp_path, ratio=1e9, total=7 * MB)
+    assert not list(tmp_path.iterdir())
+    text = zipped(FILES | {"vocab.txt": bytes(2 * MB)}, zipfile.ZIP_STORED)
+    assert "at most 1 MB" in refusal(text, tmp_path, text=MB)
+
+
+def test_a_size_that_lies_is_found_while_unpacking(tmp_path):
+    data = zipped({**FILES, "model.safetensors": bytes(3 * MB)}).getvalue()
+    lying = patched(data, struct.pack("<I", 3 * MB), struct.pack("<I", 1000))
+    assert "damaged" in refusal(lying, tmp_path)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < MB
+
+
+def test_too_many_entries_are_refused_before_the_directory_is_read(tmp_path, monkeypatch):
+    archive = zipped(FILES | {f"{i}.txt": b"" for i in range(60)})
+    monkeypatch.setattr(zipfile, "ZipFile", None)
+    assert "63 entries" in refusal(archive, tmp_path)
+
+
+def test_a_forged_count_of_entries_lets_no_more_in(tmp_path):
+    data = bytearray(zipped(FILES | {f"{i}.txt": b"" for i in range(60)}).getvalue())
+    struct.pack_into("<HH", data, len(data) - 22 + 8, 3, 3)
+    assert "63 entries" in refusal(io.BytesIO(data), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_zip64_directory_is_refused(tmp_path):
+    data = zipped(FILES).getvalue()
+    assert "Zip64" in refusal(io.BytesIO(data[:-22] + b"PK\x06\x07" + bytes(16) + data[-22:]), tmp_path)
+
+
+def test_an_encrypted_archive(tmp_path):
+    data = bytearray(zipped(FILES).getvalue())
+    for place in (i for i in range(len(data)) if data[i : i + 4] == b"PK\x01\x02"):
+        data[place + 8] |= 1
+    assert "without a password" in refusal(io.BytesIO(data), tmp_path)
+
+
+def test_another_packing_method(tmp_path):
+    assert "stored or deflated" in refusal(zipped(FILES, zipfile.ZIP_LZMA), tmp_path)
+
+
+def test_a_comment_at_the_end_is_no_harm(tmp_path):
+    archive = zipped(FILES)
+    with zipfile.ZipFile(archive, "a") as opened:
+        opened.comment = b"made by hand"
+    assert unpack(archive, tmp_path) == ""
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"not a zip at all" * 100, b"PK\x05\x06"])
+def test_what_is_not_a_zip(tmp_path, content):
+    assert "not a zip archive" in refusal(io.BytesIO(content), tmp_path)
+
+
+def test_a_zip_that_was_cut_off_or_damaged(tmp_path):
+    data = zipped(FILES, zipfile.ZIP_STORED).getvalue()
+    assert "not a zip archive" in refusal(io.BytesIO(data[:-30]), tmp_path)
+    broken = patched(data, bytes(range(256)), bytes(256))
+    assert "damaged" in refusal(broken, tmp_path)
+
+
+def test_what_would_fill_the_disk_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=64 * MB))
+    assert "more than is free; nothing was unpacked" in refusal(zipped(FILES), tmp_path)
+    assert not list(tmp_path.iterdir())

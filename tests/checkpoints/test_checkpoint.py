@@ -1,0 +1,732 @@
+"""Checkpoints: round trips, atomic writing, and what is refused, each in one sentence."""
+
+import copy
+import json
+import os
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from shrp.cards.pruning import picked
+from shrp.checkpoints import checkpoint, saving
+from shrp.checkpoints.base import load_base
+from shrp.checkpoints.folders import discover
+from shrp.checkpoints.info import CheckpointInfo
+from shrp.data.batching import encode
+from shrp.data.tasks import TASKS, TEXTS
+from shrp.data.text_data import TextData
+from shrp.errors import CheckpointError, DataError, PlanError, TrainingError
+from shrp.model.config import ShrpConfig
+from shrp.model.convert import layer_kinds
+from shrp.pruning.plan import make_plan
+from shrp.pruning.prune import prune
+from shrp.scores.evaluate import evaluate
+
+USAGE = {1: np.array([0.1, 0.6, 0.0, 0.3]), 2: np.array([0.2, 0.15, 0.4, 0.25])}
+
+
+@pytest.fixture
+def saved(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
+    """A routed checkpoint's folder."""
+    info = tiny_info(usage={"1": [0.1, 0.6, 0.0, 0.3], "2": [0.2, 0.15, 0.4, 0.25]})
+    return checkpoint.save(tiny_routed(), tiny_tokenizer, info, tmp_path / "saved")
+
+
+def edit(folder, change):
+    """Change a checkpoint's `config.json` through `change(data)`."""
+    file = folder / "config.json"
+    data = json.loads(file.read_text())
+    data = change(data) or data
+    file.write_text(json.dumps(data))
+
+
+def refusal(folder):
+    """The message with which a folder is refused; it is one plain sentence that names the place."""
+    with pytest.raises(CheckpointError) as raised:
+        checkpoint.load(folder)
+    text = str(raised.value)
+    assert folder.name in text
+    assert "Traceback" not in text
+    return text
+
+
+@pytest.mark.parametrize(
+    "kind", ["dense", "routed", "token", "top2", "static", "dropped", "uniform", "narrow"]
+)
+def test_round_trip(
+    tiny_family, kind, tmp_path, tiny_model, tiny_routed, tiny_info, tiny_tokenizer, tiny_inputs, tiny_logits
+):
+    options = {
+        "token": {"routing": "token"},
+        "top2": {"top_k": 2},
+        "dropped": {"control": "dropped"},
+        "uniform": {"control": "uniform"},
+        "narrow": {"control": "narrow"},
+    }.get(kind, {})
+    info = tiny_info(**options)
+    model = tiny_routed(tiny_family, **options)
+    if kind == "dense":
+        model, info = tiny_model(tiny_family), tiny_info(layers=())
+    if kind == "static":
+        plan = make_plan(USAGE, budget=5)
+        model, info = prune(model, plan), tiny_info(plan=plan)
+    inputs, expected = tiny_inputs(), tiny_logits(model, tiny_inputs())
+    folder = checkpoint.save(model, tiny_tokenizer, info, tmp_path / "model")
+    loaded = checkpoint.load(folder)
+    assert torch.equal(tiny_logits(loaded.model, inputs), expected)
+    assert loaded.info == info
+    assert layer_kinds(loaded.model) == layer_kinds(model)
+    assert loaded.is_static == (kind == "static")
+    assert not loaded.model.training
+    assert {p.dtype for p in loaded.model.parameters()} == {torch.float32}
+    assert all(p.requires_grad for p in loaded.model.parameters())
+    assert type(loaded.model) is type(model)
+    assert not hasattr(loaded.model.config, "shrp")  # or save_pretrained would carry it on, stale
+    text = "w3 w9 unknown w40"
+    assert loaded.tokenizer(text)["input_ids"] == tiny_tokenizer(text)["input_ids"]
+
+    half = checkpoint.save(model, tiny_tokenizer, info, tmp_path / "half", dtype=torch.float16)
+    stored = load_file(half / "model.safetensors").values()
+    assert {value.dtype for value in stored if value.is_floating_point()} == {torch.float16}
+    assert (half / "model.safetensors").stat().st_size < 0.6 * (folder / "model.safetensors").stat().st_size
+    loaded = checkpoint.load(half)
+    assert {p.dtype for p in loaded.model.parameters()} == {torch.float32}
+    stored = loaded.model.state_dict()
+    for name, value in model.state_dict().items():
+        assert torch.equal(stored[name], value.half().float() if value.is_floating_point() else value)
+    torch.testing.assert_close(tiny_logits(loaded.model, inputs), expected, atol=0.1, rtol=0)
+
+
+def test_what_a_tokenizer_read_last_makes_no_other_checkpoint(
+    tmp_path, tiny_routed, tiny_tokenizer, tiny_info
+):
+    """It keeps inside how texts were cut, which is nobody's choice but that of who encoded last."""
+    model, kept = tiny_routed(), []
+    for limit in (8, 16):
+        encode(tiny_tokenizer, [("w1 w2",)], limit)
+        folder = checkpoint.save(model, tiny_tokenizer, tiny_info(), tmp_path / str(limit))
+        kept.append(checkpoint.load(folder).fingerprint)
+    assert kept[0] == kept[1]
+    assert json.loads((tmp_path / "8" / "tokenizer.json").read_text())["truncation"] is None
+
+
+def test_saving_leaves_the_model_as_it_was(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
+    model = tiny_routed()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    config = model.config.to_dict()
+    checkpoint.save(model, tiny_tokenizer, tiny_info(), tmp_path / "a", dtype=torch.float16)
+    assert all(
+        torch.equal(v, before[k]) and v.dtype == before[k].dtype for k, v in model.state_dict().items()
+    )
+    assert model.config.to_dict() == config
+
+
+def test_info_keeps_everything(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
+    rows = ({"model": "routed", "kind": "routed", "score": 0.5, "n": 7, "interval": [0.1, 0.9]},)
+    info = tiny_info(training={"epochs": 3}, scores=rows, usage={"1": [0.5, 0.5, 0, 0]})
+    lines = {"history.jsonl": '{"epoch": 0, "stage": 2}\n\n'}
+    folder = checkpoint.save(tiny_routed(), tiny_tokenizer, info, tmp_path / "a", extra_files=lines)
+    assert checkpoint.read_config(folder)[1] == info
+    assert checkpoint.info_if_ours(folder) == info
+    assert checkpoint.read_history(folder) == [{"epoch": 0, "stage": 2}]
+    data = json.loads((folder / "config.json").read_text())
+    assert data["architectures"] == ["BertForSequenceClassification"]  # an ordinary model folder otherwise
+    assert data["shrp"]["format_version"] == 1
+    (folder / "history.jsonl").write_text("{broken")
+    with pytest.raises(CheckpointError, match=r"history\.jsonl"):
+        checkpoint.read_history(folder)
+
+
+def test_only_safetensors_and_json_are_written(saved):
+    names = {path.name for path in saved.iterdir()}
+    assert names == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+
+
+@pytest.mark.parametrize("moment", ["weights", "tokenizer", "extra", "swap", "first swap"])
+def test_a_failure_midway_leaves_the_old_one_whole(
+    saved, moment, monkeypatch, tiny_routed, tiny_tokenizer, tiny_info, tiny_inputs, tiny_logits
+):
+    bytes_before = {path.name: path.read_bytes() for path in saved.iterdir()}
+
+    def fail(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    def fail_in_rust(*_args, **_kwargs):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    extra, tokenizer = {}, tiny_tokenizer
+    if moment == "weights":
+        monkeypatch.setattr(saving, "save_file", fail_in_rust)
+    elif moment == "tokenizer":
+        monkeypatch.setattr(type(tiny_tokenizer), "save_pretrained", fail)
+    elif moment == "extra":
+        extra = {"no/such/place": "text"}
+    else:
+        real, calls = os.replace, []
+
+        def replace(source, target):
+            calls.append(target)
+            if len(calls) == (1 if moment == "first swap" else 2):
+                fail()
+            real(source, target)
+
+        monkeypatch.setattr(saving.os, "replace", replace)
+    with pytest.raises(
+        CheckpointError, match=r"saved cannot be written: .*No (space left on device|such file)"
+    ):
+        checkpoint.save(tiny_routed(seed=5), tokenizer, tiny_info(), saved, extra_files=extra)
+    monkeypatch.undo()
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == bytes_before
+    assert [path.name for path in saved.parent.iterdir()] == ["saved"]
+    assert torch.equal(
+        tiny_logits(checkpoint.load(saved).model, tiny_inputs()), tiny_logits(tiny_routed(), tiny_inputs())
+    )
+
+
+def test_an_existing_checkpoint_is_replaced_whole(
+    saved, tiny_routed, tiny_tokenizer, tiny_info, tiny_inputs, tiny_logits
+):
+    (saved / "history.jsonl").write_text("{}\n")
+    model = tiny_routed(seed=5)
+    checkpoint.save(model, tiny_tokenizer, tiny_info(), saved)
+    assert not (saved / "history.jsonl").exists()  # nothing of the old one is left
+    assert [path.name for path in saved.parent.iterdir()] == ["saved"]
+    assert torch.equal(
+        tiny_logits(checkpoint.load(saved).model, tiny_inputs()), tiny_logits(model, tiny_inputs())
+    )
+
+
+def test_what_is_to_be_new_replaces_nothing_that_came_meanwhile(
+    saved, tmp_path, tiny_routed, tiny_tokenizer, tiny_info
+):
+    before = checkpoint.fingerprint(saved)
+    with pytest.raises(CheckpointError, match="exists already; choose another folder"):
+        checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(), saved, new=True)
+    assert checkpoint.fingerprint(saved) == before
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]  # and nothing beside it
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    for name in ("empty", "not-there", "link"):
+        checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(), tmp_path / name, new=True)
+        assert layer_kinds(checkpoint.load(tmp_path / name).model) == ["dense", "routed", "routed"]
+
+
+def test_what_is_not_a_checkpoint_is_not_overwritten(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "thesis.txt").write_text("years of work")
+    (tmp_path / "file").write_text("text")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"name": "mine"}')
+    for name in ("notes", "file", "other"):
+        with pytest.raises(CheckpointError, match="not a checkpoint"):
+            checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(), tmp_path / name)
+    assert (tmp_path / "notes" / "thesis.txt").read_text() == "years of work"
+    (tmp_path / "empty").mkdir()
+    checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(), tmp_path / "empty")
+    checkpoint.load(tmp_path / "empty")
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(), tmp_path / "file" / "below")
+
+
+@pytest.mark.parametrize("kept", [0, 4, 100, -1])
+def test_truncated_weights(saved, kept):
+    file = saved / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:kept])
+    assert "truncated" in refusal(saved)
+    found = discover(saved.parent)["saved"]
+    assert isinstance(found, CheckpointError)
+    assert "truncated" in str(found)
+
+
+def test_missing_weights_and_pickles(saved):
+    state = load_file(saved / "model.safetensors")
+    torch.save(state, saved / "pytorch_model.bin")
+    (saved / "model.safetensors").unlink()
+    assert "no model.safetensors" in refusal(saved)
+    assert isinstance(discover(saved.parent)["saved"], CheckpointError)
+
+
+def test_a_pickle_in_the_folder_is_never_opened(saved):
+    class Bomb:
+        def __reduce__(self):
+            return (os.mkdir, (str(saved / "exploded"),))
+
+    for name in ("pytorch_model.bin", "training_args.bin"):
+        torch.save(Bomb(), saved / name)
+    checkpoint.load(saved)
+    assert not (saved / "exploded").exists()
+    (saved / "pytorch_model.bin").replace(saved / "model.safetensors")  # a pickle under a harmless name
+    assert "not a safetensors file" in refusal(saved)
+    assert not (saved / "exploded").exists()
+
+
+def test_code_beside_the_config_is_not_run(saved, monkeypatch):
+    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    code = f"open({str(saved / 'ran')!r}, 'w').close()\n" + (
+        "from transformers import BertConfig as Evil, BertForSequenceClassification as EvilModel\n"
+        "from transformers import PreTrainedTokenizerFast as EvilTokenizer\n"
+    )
+    (saved / "evil.py").write_text(code)
+    places = {
+        "AutoConfig": "evil.Evil",
+        "AutoModel": "evil.EvilModel",
+        "AutoModelForSequenceClassification": "evil.EvilModel",
+        "AutoTokenizer": ["evil.EvilTokenizer", "evil.EvilTokenizer"],
+    }
+    edit(saved, lambda data: data.update(auto_map=places))
+    modules = set(sys.modules)
+    checkpoint.load(saved)
+    assert not (saved / "ran").exists()
+    file = saved / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"auto_map": places}))
+    checkpoint.load(saved)  # it is ignored there as well
+    assert not (saved / "ran").exists()
+    assert not any("evil" in name for name in set(sys.modules) - modules)
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None])
+def test_other_versions(saved, version):
+    edit(saved, lambda data: data["shrp"].update(format_version=version))
+    text = refusal_of_config(saved)
+    assert f"version {version!r} is not 1" in text
+
+
+def refusal_of_config(folder):
+    """As `refusal`, for errors that the section itself raises, which does not know its folder."""
+    with pytest.raises(CheckpointError) as raised:
+        checkpoint.load(folder)
+    assert isinstance(discover(folder.parent)[folder.name], CheckpointError)
+    assert checkpoint.info_if_ours(folder) is None
+    return str(raised.value)
+
+
+def test_not_shrp(tmp_path, saved, tiny_model):
+    tiny_model().save_pretrained(tmp_path / "plain")
+    text = refusal(tmp_path / "plain")
+    assert 'no "shrp" section' in text
+    assert "python -m shrp train" in text
+    assert "there is no" in refusal(tmp_path / "nowhere")
+    (tmp_path / "bare").mkdir()
+    assert "no config.json" in refusal(tmp_path / "bare")
+    (saved / "config.json").write_text("{not json")
+    assert "not readable JSON" in refusal(saved)
+    (saved / "config.json").write_bytes(b"\xff\xfe")
+    assert "not readable JSON" in refusal(saved)
+    (saved / "config.json").write_text("[" * 100_000)
+    assert "not readable JSON" in refusal(saved)
+    (saved / "config.json").write_text("9" * 5_000)  # more digits than Python reads
+    assert "not readable JSON" in refusal(saved)
+    (saved / "config.json").write_text("[]")
+    assert 'no "shrp" section' in refusal(saved)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["NoSuchModel"],
+        ["GPT2LMHeadModel"],
+        ["BertConfig"],
+        ["PreTrainedModel"],
+        ["BertModel"],
+        ["__version__"],
+        ["os.system"],
+        [7],
+        [],
+        ["BertForSequenceClassification", "BertModel"],
+        "BertForSequenceClassification",
+        5,
+        {"a": 1},
+        None,
+    ],
+)
+def test_wrong_architectures(saved, names):
+    edit(saved, lambda data: data.update(architectures=names))
+    assert "must name one transformers class for sequence classification" in refusal(saved)
+
+
+@pytest.mark.parametrize(("key", "value"), [("num_hidden_layers", 10**8), ("num_labels", 2 * 10**9)])
+def test_a_config_of_too_many_objects_is_refused_before_they_are_made(saved, key, value):
+    edit(saved, lambda data: data.update({key: value}))
+    assert f"{key} that is not a number from 0 to" in refusal(saved)
+
+
+@pytest.mark.parametrize("size", ["abc", True, -5, 1, 1e9, 10**9])
+def test_the_size_of_a_trimmed_vocabulary_is_a_number_that_it_can_have_been(saved, size):
+    edit(saved, lambda data: data.update(whole_vocab_size=size))
+    assert "whole_vocab_size that is not a number from its vocab_size to 10,000,000" in refusal(saved)
+
+
+def test_what_a_config_says_of_chunks_is_no_matter(saved):
+    edit(saved, lambda data: data.update(chunk_size_feed_forward=7))
+    loaded = checkpoint.load(saved)
+    assert len(loaded.predict(["a b c", "a"])) == 2  # of lengths that seven does not divide
+
+
+@pytest.mark.parametrize("name", ["gpt2", "t5", None, ["bert"], {}])
+def test_wrong_model_types(saved, name):
+    edit(saved, lambda data: data.update(model_type=name))
+    assert "distilbert" in refusal(saved)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"layers": None},
+        {"layers": [1, 1]},
+        {"layers": ["x"]},
+        {"layers": [float("inf")]},
+        {"routing": "psychic"},
+        {"top_k": "two"},
+        {"control": "other"},
+        {"task": None},
+        {"task": {"name": "x"}},
+        {"plan": {"layers": {"1": {}}}},
+        {"plan": [1]},
+        {"usage": 5},
+        {"training": 5},
+        {"scores": 5},
+    ],
+)
+def test_malformed_sections(saved, change):
+    edit(saved, lambda data: data["shrp"].update(change))
+    refusal_of_config(saved)
+
+
+@pytest.mark.parametrize("field", ["layers", "task", "format_version"])
+def test_incomplete_sections(saved, field):
+    edit(saved, lambda data: data["shrp"].pop(field) and None)
+    refusal_of_config(saved)
+
+
+def test_sections_that_do_not_fit_the_model(saved):
+    edit(saved, lambda data: data["shrp"].update(layers=[1, 7]))
+    assert "layers are 0 to 2" in refusal(saved)
+    edit(saved, lambda data: data["shrp"].update(layers=[1, 2], top_k=5))
+    assert "only 4 experts" in refusal(saved)
+    edit(saved, lambda data: data["shrp"].update(layers=[2], top_k=1))
+    assert "does not fit" in refusal(saved)
+    edit(saved, lambda data: data.update(hidden_size="wide"))
+    assert "does not describe" in refusal(saved)
+
+
+@pytest.mark.parametrize("change", ["missing", "extra", "shape"])
+def test_tensors_that_do_not_fit(saved, change):
+    file = saved / "model.safetensors"
+    state = load_file(file)
+    name = "bert.encoder.layer.1.qkv_bias"
+    if change == "missing":
+        del state[name]
+    elif change == "extra":
+        state["surplus"] = torch.zeros(3)
+    else:
+        state[name] = state[name][:2].clone()
+    save_file(state, file)
+    text = refusal(saved)
+    assert (name if change != "extra" else "surplus") in text
+
+
+@pytest.mark.parametrize("left", [(), ("tokenizer_config.json",)])
+def test_a_missing_tokenizer(saved, left):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        if name not in left:
+            (saved / name).unlink()
+    assert "no usable tokenizer" in refusal(saved)
+
+
+def test_a_broken_tokenizer(saved):
+    (saved / "tokenizer.json").write_text("{}")
+    assert "no usable tokenizer" in refusal(saved)
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_embeds(saved, tiny_tokenizer):
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.add_tokens([f"new{i}" for i in range(3)])
+    tokenizer.save_pretrained(saved)
+    rows = load_file(saved / "model.safetensors")["bert.embeddings.word_embeddings.weight"].shape[0]
+    assert f"{len(tokenizer):,} tokens and a model that embeds {rows:,}" in refusal(saved)
+
+
+def test_a_task_of_other_classes_than_the_head(saved):
+    edit(saved, lambda data: data["shrp"]["task"].update(label_names=["a", "b", "c"]))
+    assert "has a model of 2 outputs and a task, 'sst2', that needs 3" in refusal(saved)
+
+
+def test_a_conversion_on_texts_has_a_head_of_any_kind(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
+    info = replace(tiny_info(), task=TEXTS)
+    folder = checkpoint.save(tiny_routed(), tiny_tokenizer, info, tmp_path / "texts")
+    assert checkpoint.load(folder).model.config.num_labels == 2
+
+
+def test_a_base_whose_tokenizer_has_more_tokens_is_refused_before_anything_is_trained(
+    tmp_path, tiny_model, tiny_tokenizer
+):
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.add_tokens(["new"])
+    tiny_model().save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    with pytest.raises(TrainingError, match="tokens were added without a row for them"):
+        load_base(str(tmp_path / "base"), TASKS["sst2"])
+
+
+def test_half_a_surrogate_pair_in_a_name(saved):
+    edit(saved, lambda data: data["shrp"].update(base_model="\ud83d"))
+    assert "not readable JSON" in refusal(saved)
+
+
+def test_quantised_weights(saved):
+    file = saved / "model.safetensors"
+    state = load_file(file)
+    name = "bert.encoder.layer.1.qkv_bias"
+    save_file(state | {name: state[name].to(torch.int8)}, file)
+    assert f"{name} is of torch.int8, expected torch.float32" in refusal(saved)
+
+
+@pytest.mark.parametrize("token", ["w3", None])
+def test_a_tokenizer_with_an_id_beyond_the_embeddings(saved, token):
+    """It has as few tokens as the model embeds, but a larger number for one, here no common one."""
+    file = saved / "tokenizer.json"
+    data = json.loads(file.read_text())
+    unknown = token or data["model"]["unk_token"]
+    data["model"]["vocab"][unknown] = 9999
+    data["added_tokens"] = [token for token in data["added_tokens"] if token["content"] != unknown]
+    file.write_text(json.dumps(data))
+    (saved / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    assert "has a tokenizer of 10,000 tokens" in refusal(saved)
+
+
+def test_a_model_that_answers_otherwise_than_a_classifier(saved):
+    edit(saved, lambda data: data.update(return_dict=False, output_attentions=True))
+    assert checkpoint.load(saved).model.config.return_dict  # which has no say
+    edit(saved, lambda data: data.update(architectures=["BertForTokenClassification"]))
+    assert "not ['BertForTokenClassification']" in refusal(saved)
+
+
+def test_a_tokenizer_gives_no_types_that_the_model_does_not_know(
+    tmp_path, tiny_model, tiny_tokenizer, tiny_info
+):
+    """A BERT tokenizer beside a RoBERTa: the second text's type has no embedding there."""
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    assert 1 in tokenizer("w1", "w2")["token_type_ids"]
+    dense = tiny_model("roberta", type_vocab_size=1)
+    info = replace(tiny_info(layers=()), task=TASKS["mrpc"])
+    folder = checkpoint.save(dense, tokenizer, info, tmp_path / "pairs")
+    loaded = checkpoint.load(folder)
+    assert "token_type_ids" not in loaded.tokenizer.model_input_names
+    data = TextData(TASKS["mrpc"], "made", (("w1 w2", "w3"), ("w4", "w5 w6")), np.array([0, 1]))
+    assert np.isfinite(evaluate(loaded.model, loaded.tokenizer, data).logits).all()
+    dense.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    model, its, _ = load_base(str(tmp_path / "base"), TASKS["mrpc"])
+    assert np.isfinite(evaluate(model, its, data).logits).all()
+
+
+def test_what_is_loaded_stays_though_its_file_is_written_over(saved, tiny_inputs, tiny_logits):
+    loaded = checkpoint.load(saved)
+    before = tiny_logits(loaded.model, tiny_inputs())
+    file = saved / "model.safetensors"
+    size = file.stat().st_size
+    with open(file, "r+b") as weights:  # in place, as `cp` does
+        weights.seek(size // 2)
+        weights.write(b"\0" * (size - size // 2))
+    assert torch.equal(tiny_logits(loaded.model, tiny_inputs()), before)
+
+
+@pytest.mark.parametrize("what", ["replaced", "gone"])
+def test_a_checkpoint_that_changes_while_it_is_read(saved, tmp_path, monkeypatch, what):
+    real = checkpoint.reference.read
+
+    def read(*args):
+        if what == "gone":
+            shutil.rmtree(saved)
+            return {}
+        shutil.copytree(saved, tmp_path / "next")
+        edit(tmp_path / "next", lambda data: data["shrp"].update(base_model="another"))
+        saving.put_in_place(tmp_path / "next", saved)
+        return real(*args)
+
+    monkeypatch.setattr(checkpoint.reference, "read", read)
+    said = "was replaced while it was read" if what == "replaced" else "can't be read any more"
+    assert said in refusal(saved)
+    monkeypatch.undo()
+    if what == "replaced":
+        assert checkpoint.load(saved).info.base_model == "another"
+
+
+def test_a_checkpoint_is_there_still_when_its_replacement_is_interrupted(saved, tmp_path, monkeypatch):
+    shutil.copytree(saved, tmp_path / "next")
+    real, calls = os.replace, []
+
+    def replace(source, target):
+        calls.append(target)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(source, target)
+
+    monkeypatch.setattr(saving.os, "replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        saving.put_in_place(tmp_path / "next", saved)
+    monkeypatch.undo()
+    assert checkpoint.load(saved).fingerprint
+    assert (tmp_path / "next").is_dir()
+    assert len(list(saved.parent.glob(".saved.old*"))) == 0
+
+
+def test_a_folder_whose_name_cant_be_shown_is_passed_over(saved):
+    try:
+        shutil.copytree(saved, saved.parent / os.fsdecode(b"caf\xe9"))
+    except OSError:
+        pytest.skip("this file system takes Unicode names alone")
+    assert list(discover(saved.parent)) == ["saved"]
+
+
+def test_discover_lists_good_and_broken_ones(saved, tiny_model):
+    root = saved.parent
+    shutil.copytree(saved, root / "another")
+    shutil.copytree(saved, root / ".hidden")
+    shutil.copytree(saved, root / "broken")
+    (root / "broken" / "model.safetensors").write_bytes(b"short")
+    (root / "empty").mkdir()
+    (root / "README.md").write_text("text")
+    tiny_model().save_pretrained(root / "plain")
+    found = discover(root)
+    assert list(found) == ["another", "broken", "plain", "saved"]
+    good = {name for name, info in found.items() if isinstance(info, CheckpointInfo)}
+    assert good == {"another", "saved"}
+    assert found["saved"].config == ShrpConfig((1, 2), expander_gain=1.0)
+    assert found["saved"].task == TASKS["sst2"]
+    assert discover(root / "nowhere") == {}
+
+
+def test_a_folder_that_may_not_be_looked_into_is_passed_over(saved, monkeypatch):
+    closed = saved.parent / "closed"
+    closed.mkdir()
+    real = os.stat
+
+    def stat(path, *args, **kwargs):
+        if isinstance(path, str | os.PathLike) and closed in Path(path).parents:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert list(discover(saved.parent)) == ["saved"]
+    with pytest.raises(CheckpointError, match=r"no config\.json that can be read"):
+        checkpoint.read_config(closed)
+    assert checkpoint.read_history(closed) == []
+
+
+def test_fingerprint_follows_the_bytes(saved, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(saved, copy)
+    first = checkpoint.fingerprint(saved)
+    assert checkpoint.fingerprint(copy) == first == checkpoint.load(saved).fingerprint
+    weights = bytearray((copy / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (copy / "model.safetensors").write_bytes(weights)
+    changed = checkpoint.fingerprint(copy)
+    assert changed != first
+    edit(copy, lambda data: data["shrp"].update(base_model="other"))
+    assert (another := checkpoint.fingerprint(copy)) not in (first, changed)
+    with open(copy / "tokenizer.json", "a") as file:  # another tokenizer gives other inputs for a text
+        file.write("\n")
+    assert checkpoint.fingerprint(copy) not in (first, changed, another)
+    (copy / "history.jsonl").write_text("")
+    again = checkpoint.fingerprint(copy)
+    (copy / "history.jsonl").unlink()
+    assert checkpoint.fingerprint(copy) == again
+
+
+def test_a_checkpoint_is_pruned_saved_and_read_again(
+    tiny_routed, tiny_tokenizer, tiny_info, tiny_data, tmp_path
+):
+    rows = (
+        {"model": "dense teacher", "kind": "teacher", "score": 0.9},
+        {"model": "routed", "kind": "routed", "score": 0.8},
+    )
+    usage = {str(layer): share.tolist() for layer, share in USAGE.items()}
+    info = tiny_info(usage=usage, scores=rows)
+    loaded = checkpoint.load(checkpoint.save(tiny_routed(), tiny_tokenizer, info, tmp_path / "routed"))
+    small = loaded.prune(make_plan(loaded.info.usage, per_layer=2))
+    assert small.is_static
+    assert not loaded.is_static
+    assert [row["kind"] for row in small.info.scores] == ["teacher"]
+    assert small.info.training["pruned_from"] == loaded.fingerprint
+    counted = loaded.prune(make_plan(loaded.usage(tiny_data()).shares(), per_layer=2), tiny_data())
+    assert picked(counted.info.training, counted.info.plan).endswith("measured on made 0 (n = 40)")
+    assert "made 0" not in picked(small.info.training, small.info.plan)
+    assert small.fingerprint != loaded.fingerprint
+    again = checkpoint.load(checkpoint.save(small.model, small.tokenizer, small.info, tmp_path / "small"))
+    assert again.evaluate(tiny_data()).score == small.evaluate(tiny_data()).score
+    assert loaded.prune(per_layer=2).info.plan == small.info.plan
+    assert loaded.prune(budget=3).info.plan.budget == 3
+    assert make_plan(loaded.usage(tiny_data()), budget=3) == make_plan(
+        loaded.usage(tiny_data()).shares(), budget=3
+    )
+    for none in ({}, {"plan": small.info.plan, "budget": 3}, {"per_layer": 1, "budget": 3}):
+        with pytest.raises(PlanError, match="one of them"):
+            loaded.prune(**none)
+    with pytest.raises(PlanError, match="no layer of this model has a router"):
+        small.prune(per_layer=1)
+    saved = checkpoint.load(loaded.prune(budget=3).save(tmp_path / "mine", dtype=torch.float16))
+    assert saved.info.plan.budget == 3
+    before = loaded.evaluate(tiny_data()).logits
+    with torch.no_grad():
+        for parameter in small.model.parameters():
+            parameter.zero_()
+    assert np.array_equal(loaded.evaluate(tiny_data()).logits, before)  # its weights are its own
+
+
+def test_an_info_that_does_not_describe_the_model_is_not_saved(
+    tiny_routed, tiny_model, tiny_tokenizer, tiny_info, tmp_path
+):
+    plan = make_plan(USAGE, per_layer=2)
+    pruned = prune(tiny_routed(), plan)
+    for model, info, said in (
+        (pruned, tiny_info(), r"pruned layers are \[1, 2\].*plan for \[\]"),
+        (tiny_routed(), tiny_info(plan=plan), r"pruned layers are \[\].*plan for \[1, 2\]"),
+        (tiny_routed(), tiny_info(layers=(2,)), r"converted layers are \[1, 2\].*\[2\]"),
+        (tiny_model(), tiny_info(), r"converted layers are \[\].*\[1, 2\]"),
+    ):
+        with pytest.raises(CheckpointError, match=said):
+            checkpoint.save(model, tiny_tokenizer, info, tmp_path / "wrong")
+        assert not (tmp_path / "wrong").exists()
+
+
+def test_answers_to_texts_are_those_of_an_evaluation(
+    tiny_routed, tiny_tokenizer, tiny_info, tiny_data, tmp_path
+):
+    loaded = checkpoint.load(checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(), tmp_path / "one"))
+    data = tiny_data()
+    frame = loaded.predict([text for (text,) in data.texts])
+    assert list(frame) == ["sentence", "prediction", "p(negative)", "p(positive)"]
+    found = loaded.evaluate(data)
+    assert list(frame["prediction"]) == [TASKS["sst2"].label_names[i] for i in found.predictions]
+    assert np.allclose(frame[["p(negative)", "p(positive)"]], found.probabilities)
+    for texts, said in (
+        ("one text", "a list of texts"),
+        (["fine", None], "input 2 is no text"),
+        ([float("nan")], "input 1 is no text"),
+        (pd.DataFrame({"sentence": ["a"]}), "a column of them"),
+        ([("two", "texts")], "has 1 text"),
+        ([], "no inputs|at least one"),
+    ):
+        with pytest.raises(DataError, match=said):
+            loaded.predict(texts)
+
+
+def test_data_of_another_task_are_refused(tiny_routed, tiny_tokenizer, tiny_info, tmp_path):
+    loaded = checkpoint.load(checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(), tmp_path / "one"))
+    for name in ("cola", "mrpc", "stsb"):
+        task = TASKS[name]
+        data = TextData(task, "other", (("a",) * len(task.text_columns),), np.array([0]))
+        with pytest.raises(DataError, match=f"data of {name}, and the model is for sst2"):
+            loaded.evaluate(data)

@@ -1,0 +1,260 @@
+"""The dense teacher's outputs beside a checkpoint: round trips, what is refused, and the command that makes them."""
+
+import io
+import json
+import os
+import zipfile
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from shrp.checkpoints import checkpoint, reference
+from shrp.checkpoints.info import CheckpointInfo
+from shrp.checkpoints.reference import FILE, Reference
+from shrp.data.sources import load_file, load_probe
+from shrp.data.tasks import TASKS
+from shrp.data.text_data import TextData
+from shrp.errors import CheckpointError, DataError
+from shrp.pruning.plan import make_plan
+from shrp.scores import evaluate as evaluation
+from shrp.scores.evaluate import evaluate, evaluate_stream, summarise
+from ui.lab.export import checkpoint_zip
+from ui.lab.reference import teacher_on
+
+SST2 = TASKS["sst2"]
+
+
+@pytest.fixture(scope="module")
+def data(tiny_data):
+    return tiny_data(30)
+
+
+@pytest.fixture
+def made(tmp_path, tiny_model, tiny_routed, tiny_tokenizer, tiny_info, data):
+    """A teacher's and a routed checkpoint's folder; the routed one records the teacher's score on the probe set."""
+    dense, probe = tiny_model(seed=3), load_probe("sst2")
+    teacher = checkpoint.save(dense, tiny_tokenizer, tiny_info(layers=()), tmp_path / "teacher")
+    row = {
+        "model": "dense teacher",
+        "kind": "teacher",
+        "data": probe.name,
+        "data_fingerprint": probe.fingerprint,
+        "score": evaluate(dense, tiny_tokenizer, probe).score,
+        "n": len(probe),
+    }
+    info = tiny_info(usage={"1": [0.7, 0.1, 0.1, 0.1], "2": [0.7, 0.1, 0.1, 0.1]}, scores=(row,))
+    return teacher, checkpoint.save(tiny_routed(), tiny_tokenizer, info, tmp_path / "routed")
+
+
+def outputs(n=30, seed=0, teacher="t"):
+    return Reference("made", np.random.default_rng(seed).normal(size=(n, 2)).astype(np.float32), teacher)
+
+
+def test_an_evaluation_comes_back_as_it_was(tmp_path, tiny_model, tiny_tokenizer, data):
+    model = tiny_model(seed=3)
+    *_, streamed = evaluate_stream(model, tiny_tokenizer, data)  # in an order of its own
+    assert list(streamed.indices) != sorted(streamed.indices)
+    reference.write(tmp_path, {data.fingerprint: reference.from_evaluation(streamed, "abc", 64)})
+    (found,) = reference.read(tmp_path, SST2).values()
+    assert (found.data, found.teacher, found.cut) == (data.name, "abc", 64)
+    again, direct = found.evaluation(data), evaluate(model, tiny_tokenizer, data)
+    np.testing.assert_allclose(again.logits, direct.logits, atol=1e-5)
+    assert (again.score, again.interval) == (direct.score, direct.interval)
+    assert again.slices == direct.slices
+    assert os.stat(tmp_path / FILE).st_mode & 0o777 == 0o644
+
+
+def test_equal_outputs_give_equal_bytes_and_no_text_of_the_data(tmp_path, data, tiny_model, tiny_tokenizer):
+    said = reference.from_evaluation(evaluate(tiny_model(seed=3), tiny_tokenizer, data), "t")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        reference.write(tmp_path / name, {data.fingerprint: said, "other": outputs(5, 1)})
+    first, second = ((tmp_path / name / FILE).read_bytes() for name in ("a", "b"))
+    assert first == second
+    assert len(first) < 2000
+    phrases = {" ".join(pair) for (text,) in data.texts for pair in pairwise(text.split())}
+    assert len(phrases) > 50
+    assert not any(phrase.encode() in first for phrase in phrases)
+    assert [path.name for path in (tmp_path / "a").iterdir()] == [FILE]  # nothing half written is left
+
+
+def test_half_an_evaluation_is_no_reference(tiny_model, tiny_tokenizer, data):
+    part = next(evaluate_stream(tiny_model(), tiny_tokenizer, data, batch_size=8))
+    with pytest.raises(DataError, match="Only 8 of 30 inputs"):
+        reference.from_evaluation(part)
+
+
+def test_other_data_are_refused(tiny_data):
+    with pytest.raises(DataError, match=r"shape \[30, 2\].*needs \[12, 2\]"):
+        outputs().evaluation(tiny_data(12))
+
+
+def test_too_much_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(reference, "_MAX_LOGITS", 100)
+    with pytest.raises(CheckpointError, match="more than"):
+        reference.write(tmp_path, {"x": outputs()})
+    assert not list(tmp_path.iterdir())
+
+
+ABOUT = json.dumps({"format_version": 1, "references": {"x": {"data": "d", "teacher": "t"}}})
+GOOD = np.zeros((4, 2), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "metadata", "words"),
+    [
+        ({"x": np.zeros((4, 3), np.float32)}, {"shrp": ABOUT}, r"expected F32 of shape \[n, 2\]"),
+        ({"x": np.zeros(4, np.float32)}, {"shrp": ABOUT}, "does not fit the task 'sst2'"),
+        ({"x": np.zeros((0, 2), np.float32)}, {"shrp": ABOUT}, "does not fit the task"),
+        ({"x": GOOD.astype(np.float64)}, {"shrp": ABOUT}, "is F64"),
+        ({"x": np.full((4, 2), np.nan, np.float32)}, {"shrp": ABOUT}, "not finite"),
+        ({"x": GOOD}, {"shrp": ABOUT.replace("1", "9", 1)}, "of version 9, not 1"),
+        ({"x": GOOD}, {"shrp": "[1"}, "truncated or not"),
+        ({"x": GOOD}, {"shrp": "[1]"}, "does not say what data"),
+        ({"x": GOOD}, {"shrp": ABOUT[: ABOUT.index('{"data"')] + '"d"}}'}, "does not say what data"),
+        ({"x": GOOD}, {}, "does not say what data"),
+        ({"y": GOOD}, {"shrp": ABOUT}, "does not say what data"),
+    ],
+)
+def test_a_broken_file_is_a_problem_of_the_checkpoint_not_its_end(made, tensors, metadata, words):
+    _, routed = made
+    save_file(tensors, routed / FILE, metadata=metadata)
+    with pytest.raises(CheckpointError, match=words):
+        reference.read(routed, SST2)
+    loaded = checkpoint.load(routed)
+    assert loaded.teacher == {}
+    assert FILE in loaded.problem
+    assert "\n" not in loaded.problem
+
+
+def test_truncated_and_huge_files(made, monkeypatch):
+    _, routed = made
+    reference.write(routed, {"x": outputs()})
+    (routed / FILE).write_bytes((routed / FILE).read_bytes()[:-7])
+    assert "truncated" in checkpoint.load(routed).problem
+    monkeypatch.setattr(reference, "MAX_BYTES", 50)
+    assert "larger than" in checkpoint.load(routed).problem
+
+
+def test_it_travels_with_a_checkpoint_and_leaves_its_fingerprint(made, tmp_path):
+    _, routed = made
+    before = checkpoint.load(routed)
+    assert (before.teacher, before.problem) == ({}, "")
+    reference.write(routed, {"x": outputs()})
+    loaded = checkpoint.load(routed)
+    assert loaded.fingerprint == before.fingerprint
+    again = checkpoint.load(
+        checkpoint.save(
+            loaded.model, loaded.tokenizer, loaded.info, tmp_path / "again", teacher=loaded.teacher
+        )
+    )
+    np.testing.assert_array_equal(again.teacher["x"].logits, outputs().logits)
+    bare = checkpoint.save(loaded.model, loaded.tokenizer, loaded.info, tmp_path / "bare")
+    assert not (bare / FILE).exists()
+
+
+def test_the_command_adds_one_data_set_after_another(shrp, made, data, tmp_path, tiny_model, tiny_tokenizer):
+    teacher, routed = made
+    data.to_frame().to_csv(tmp_path / "own.csv", index=False)
+    code, out, err = shrp("reference", routed, "--teacher", teacher, "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    assert [(row["data"], row["n"]) for row in result["references"]] == [
+        ("probe/sst2", len(load_probe("sst2")))
+    ]
+    assert result["bytes"] == (routed / FILE).stat().st_size
+    code, out, err = shrp("reference", routed, "--teacher", teacher, "--data", tmp_path / "own.csv")
+    assert code == 0, err
+    assert "own.csv" in out
+    loaded = checkpoint.load(routed)
+    assert sorted(one.data for one in loaded.teacher.values()) == ["own.csv", "probe/sst2"]
+    assert {one.teacher for one in loaded.teacher.values()} == {checkpoint.fingerprint(teacher)}
+    probe = load_probe("sst2")
+    direct = evaluate(tiny_model(seed=3), tiny_tokenizer, probe)
+    again = loaded.teacher[probe.fingerprint].evaluation(probe)
+    assert (again.predictions == direct.predictions).all()
+    assert shrp("prune", routed, "--out", tmp_path / "static", "--per-layer", 1)[0] == 0
+    assert set(checkpoint.load(tmp_path / "static").teacher) == set(loaded.teacher)
+
+
+def test_outputs_on_a_table_are_found_whether_its_slices_are_read_or_not(shrp, made, data, tmp_path):
+    teacher, routed = made
+    data.to_frame().to_csv(tmp_path / "mine.csv", index=False)
+    asked = ("--teacher", teacher, "--data", tmp_path / "mine.csv", "--slice-column", "slice")
+    assert shrp("reference", routed, *asked)[0] == 0
+    loaded = checkpoint.load(routed)
+    sliced = load_file(tmp_path / "mine.csv", SST2, slice_column="slice")
+    assert sliced.slices is not None
+    for one in (sliced, load_file(tmp_path / "mine.csv", SST2)):
+        assert teacher_on(loaded, one).n == len(data)
+
+
+def test_the_command_adds_to_what_another_put_there_meanwhile_and_mends_a_spoilt_file(
+    shrp, made, data, tmp_path, monkeypatch
+):
+    teacher, routed = made
+    (routed / FILE).unlink(missing_ok=True)
+    stream = evaluation.evaluate_stream
+
+    def evaluated(*args, **options):
+        reference.write(routed, {"x": outputs()})  # which another command does meanwhile
+        return stream(*args, **options)
+
+    monkeypatch.setattr(evaluation, "evaluate_stream", evaluated)
+    assert shrp("reference", routed, "--teacher", teacher)[0] == 0
+    monkeypatch.undo()
+    assert {"x", load_probe("sst2").fingerprint} <= set(checkpoint.load(routed).teacher)
+    (routed / FILE).write_bytes(b"spoilt")
+    assert not checkpoint.load(routed).teacher
+    assert shrp("reference", routed, "--teacher", teacher)[0] == 0
+    assert set(checkpoint.load(routed).teacher) == {load_probe("sst2").fingerprint}
+
+
+def test_what_is_no_teacher_of_this_checkpoint_is_refused(
+    shrp, made, tmp_path, tiny_model, tiny_tokenizer, tiny_info
+):
+    teacher, routed = made
+    # Tiny models are no better than chance on the probe set, so the record is changed rather than the teacher.
+    loaded = checkpoint.load(routed)
+    rows = tuple(dict(row) | {"score": row["score"] + 0.1} for row in loaded.info.scores)
+    info = replace(loaded.info, scores=rows)
+    checkpoint.save(loaded.model, loaded.tokenizer, info, routed)
+    three = tiny_info(layers=())
+    three = CheckpointInfo(three.config, TASKS["mnli"])
+    mnli = checkpoint.save(tiny_model(num_labels=3), tiny_tokenizer, three, tmp_path / "mnli")
+    same = replace(TASKS["cola"], label_names=TASKS["sst2"].label_names)  # as QNLI's and RTE's are
+    alike = CheckpointInfo(tiny_info(layers=()).config, same)
+    other = checkpoint.save(tiny_model(), tiny_tokenizer, alike, tmp_path / "other")
+    for wrong, words in (
+        (routed, "is not dense"),
+        (teacher, "this is another one"),
+        (mnli, "different labels"),
+        (other, "are for two tasks, cola and sst2, though labels have the same names"),
+        (tmp_path / "none", "there is no"),
+    ):
+        code, _, err = shrp("reference", routed, "--teacher", wrong)
+        assert code == 1
+        assert words in " ".join(err.split())
+    assert not (routed / FILE).exists()
+
+
+def test_a_downloaded_pruning_keeps_what_the_teacher_said(made):
+    _, routed = made
+    plan = make_plan({1: np.ones(4) / 4, 2: np.ones(4) / 4}, per_layer=1)
+    assert plan.budget == 2
+    reference.write(routed, {"x": outputs()})
+    texts = TextData(TASKS["sst2"], "mine", (("w1",), ("w2",)), None)
+    unscored = summarise(texts, np.arange(2), np.zeros((2, 2), dtype=np.float32), False)
+    packed = checkpoint_zip(checkpoint.load(routed), plan, "mine", unscored, texts, texts)
+    archive = zipfile.ZipFile(io.BytesIO(packed))
+    assert f"mine/{FILE}" in archive.namelist()
+
+
+def test_outputs_that_are_no_numbers_are_not_written(tmp_path):
+    spoilt = Reference("mine", np.full((3, 2), np.nan, dtype=np.float32), "abc")
+    with pytest.raises(CheckpointError, match="not all finite"):
+        reference.write(tmp_path, {"x": spoilt})
+    assert not (tmp_path / FILE).exists()

@@ -1,0 +1,72 @@
+"""What the models of score rows cost, against models that are really built."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from shrp.checkpoints.checkpoint import Checkpoint
+from shrp.checkpoints.score_costs import row_cost, with_shares
+from shrp.costs.measure import cost, dense_cost
+from shrp.pruning.plan import allocate, first_experts
+from shrp.pruning.prune import prune
+from shrp.scores.verdicts import HEADS_PRUNED, score_frame
+
+
+def row(model, kind, **facts):
+    known = {"data": "validation.csv", "metric": "accuracy", "score": 0.8, "n": 24}
+    return {"model": model, "kind": kind} | known | facts
+
+
+def plan_of(budget):
+    return first_experts(allocate({layer: [1.0] * 4 for layer in (1, 2)}, budget=budget))
+
+
+@pytest.fixture
+def routed(tiny_routed, tiny_tokenizer, tiny_info):
+    return Checkpoint(Path("routed"), tiny_info(), tiny_routed(), tiny_tokenizer, "")
+
+
+@pytest.fixture
+def static(routed, tiny_tokenizer, tiny_info):
+    plan = plan_of(5)
+    return Checkpoint(Path("static"), tiny_info(plan=plan), prune(routed.model, plan), tiny_tokenizer, "")
+
+
+def test_a_row_costs_what_its_model_does(routed, static, tiny_model, tiny_routed):
+    def pruned(budget):
+        return prune(routed.model, plan_of(budget))
+
+    for found, model in (
+        (row("dense teacher", "teacher"), tiny_model()),
+        (row("static, 2 a layer", "static", per_layer=2), pruned(4)),
+        (row("static, 5 in all", "static", budget=5), pruned(5)),
+        (row("random experts, 1 a layer, recovered", "control", per_layer=1, budget=2), pruned(2)),
+        (row("no router, all experts, 3 epochs", "control"), tiny_routed(control="uniform")),
+        (row("no router, random experts, 1 a layer", "control", per_layer=1), pruned(2)),
+        (row("layers dropped, 3 epochs", "control"), tiny_routed(control="dropped")),
+        (
+            row(f"{HEADS_PRUNED} to the size of 2 experts", "control", per_layer=2),
+            tiny_routed(control="narrow"),
+        ),
+    ):
+        for loaded in (routed, static):
+            assert row_cost(found, loaded) == cost(model), (found["model"], loaded.path)
+    assert row_cost(row("routed", "routed"), routed) == cost(routed.model)
+
+
+def test_a_row_that_does_not_tell_what_its_model_is_has_no_cost(routed, static):
+    assert row_cost(row("routed", "routed"), static) is None
+    for kept in ({}, {"budget": 1}, {"budget": 9}, {"per_layer": 5}):
+        assert row_cost(row("static", "static", **kept), routed) is None
+
+
+def test_shares_are_of_the_dense_model_and_unknown_ones_nan(routed):
+    rows = [row("dense teacher", "teacher"), row("routed", "routed"), row("other", "static")]
+    found = with_shares(score_frame(rows), routed)
+    share = cost(routed.model).relative_to(dense_cost(routed.model))
+    assert found["encoder_params"].tolist()[:2] == [1.0, share["encoder_params"]]
+    assert found["model_params"][1] == share["model_params"]
+    assert found["encoder_flops"][1] == share["encoder_flops"]
+    assert math.isnan(found["encoder_params"][2])
+    assert with_shares(score_frame([]), routed).empty

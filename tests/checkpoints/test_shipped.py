@@ -1,0 +1,161 @@
+"""The checkpoints that are shipped: small enough, loadable, and as good as they say on real GLUE data.
+
+The rows come from `SHRP_DATA_DIR`; without it what needs them is skipped.
+"""
+
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shrp.checkpoints import checkpoint
+from shrp.checkpoints.folders import discover
+from shrp.checkpoints.info import CheckpointInfo, usage_in
+from shrp.data.sources import PROBES, load_glue, load_probe
+from shrp.data.tasks import TASKS
+from shrp.model.routing import use_gates
+from shrp.pruning.plan import make_plan
+from shrp.pruning.prune import prune
+from shrp.scores.evaluate import evaluate
+
+ROOT = Path(__file__).parents[2] / "checkpoints"
+FOLDERS = (
+    sorted(p for p in ROOT.iterdir() if p.is_dir() and not p.name.startswith(".")) if ROOT.is_dir() else []
+)
+LARGEST = 60_000_000
+ROWS = 200
+
+shipped = pytest.mark.skipif(not FOLDERS, reason="no checkpoints are shipped in checkpoints/")
+with_glue = pytest.mark.skipif(
+    not os.environ.get("SHRP_DATA_DIR"), reason="SHRP_DATA_DIR names no folder with GLUE's Parquet files"
+)
+
+
+@pytest.fixture(scope="module", params=FOLDERS, ids=lambda folder: folder.name)
+def folder(request):
+    """Of each checkpoint in turn; the tests of one come one after another."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def load():
+    """Loads each checkpoint once."""
+    kept = {}
+
+    def get(folder):
+        if folder not in kept:
+            kept.clear()
+            kept[folder] = checkpoint.load(folder)
+        return kept[folder]
+
+    return get
+
+
+def on_probe(loaded):
+    """The probe set of a checkpoint's task, and the rows of scores on it; skips where there is none."""
+    if loaded.info.task.name not in TASKS or not (PROBES / f"{loaded.info.task.name}.jsonl").is_file():
+        pytest.skip("there is no probe set for its task")
+    probe = load_probe(loaded.info.task.name)
+    return probe, loaded.info.scores_on(probe.fingerprint)
+
+
+@shipped
+def test_files_are_small_and_safe(folder):
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert all(path.stat().st_size < LARGEST for path in files)
+    suffixes = {path.suffix for path in files}
+    assert suffixes <= {".json", ".jsonl", ".safetensors", ".txt", ".md"}, "only weights and text are shipped"
+    assert not any(path.is_symlink() for path in folder.rglob("*"))
+
+
+@shipped
+def test_rows_of_scores_name_all_kinds_with_their_uncertainty(folder):
+    _, info = checkpoint.read_config(folder)
+    if info.plan is None and info.config.control == "none" and info.config.layers:
+        assert {row["kind"] for row in info.scores} == {"teacher", "routed", "static", "control"}
+    assert any(row["kind"] == "teacher" for row in info.scores)
+    for row in info.scores:
+        assert row["n"] > 0
+        low, high = row["interval"]
+        assert low <= row["score"] <= high
+        assert all(math.isfinite(value) for value in (low, row["score"], high))
+        assert row["metric"] == info.task.metric
+
+
+@shipped
+def test_it_loads_and_carries_what_pruning_needs(folder, load):
+    loaded = load(folder)
+    assert loaded.info.base_model
+    assert loaded.info.training
+    assert not str(loaded.info.base_model).startswith(("/", "~"))  # no path of somebody's machine
+    if not loaded.is_static and loaded.info.config.control == "none" and loaded.info.config.layers:
+        usage = usage_in(loaded.info)
+        assert sorted(usage) == list(loaded.info.config.layers)
+        assert all(sum(share) == pytest.approx(1, abs=1e-3) for share in usage.values())
+        assert checkpoint.read_history(folder)
+
+
+@shipped
+def test_the_teachers_outputs_on_the_probe_set_score_as_recorded(folder, load):
+    loaded = load(folder)
+    probe, rows = on_probe(loaded)
+    assert not loaded.problem
+    outputs = loaded.teacher[probe.fingerprint].evaluation(probe)
+    recorded = next(row["score"] for row in rows if row["kind"] == "teacher")
+    assert outputs.score == pytest.approx(recorded, abs=0.005)  # scored at another batch size
+    assert (folder / "teacher.safetensors").stat().st_size < 100_000
+
+
+@shipped
+def test_it_scores_on_the_probe_set_as_recorded(folder, load):
+    loaded = load(folder)
+    probe, rows = on_probe(loaded)
+    recorded = next(row for row in rows if row["kind"] == "routed")
+    found = evaluate(loaded.model, loaded.tokenizer, probe, max_length=loaded.info.max_length)
+    assert recorded["n"] == found.n
+    # Scored at another batch size, in another process: an answer or two may change.
+    assert found.score == pytest.approx(recorded["score"], abs=4 / found.n)
+
+
+@shipped
+@with_glue
+def test_it_is_well_above_chance_on_glue(folder, load):
+    loaded = load(folder)
+    task = loaded.info.task
+    if task.name not in TASKS:
+        pytest.skip(f"{task.name} is no GLUE task")
+    whole = load_glue(task.name, "validation")
+    data = whole.subset(range(min(ROWS, len(whole))))
+    found = evaluate(loaded.model, loaded.tokenizer, data, max_length=128)
+    assert found.n == len(data)
+    if task.is_regression or task.metric == "matthews":
+        assert found.score > 0.2  # chance is 0
+        assert found.interval[0] > 0
+    else:
+        accuracy = found.metrics["accuracy"]
+        majority = np.bincount(data.labels).max() / len(data)
+        error = math.sqrt(majority * (1 - majority) / len(data))
+        assert accuracy > majority + error, "hardly better than always naming the commonest class"
+
+
+@shipped
+@with_glue
+def test_its_pruned_model_equals_its_constant_gates(folder, load):
+    loaded = load(folder)
+    if loaded.is_static or loaded.info.config.control != "none" or loaded.info.task.name not in TASKS:
+        pytest.skip("not a routed checkpoint of a GLUE task")
+    data = load_glue(loaded.info.task.name, "validation").subset(range(16))
+    plan = make_plan(usage_in(loaded.info), per_layer=2)
+    with use_gates(plan.gates(loaded.model.config.num_attention_heads)):
+        expected = evaluate(loaded.model, loaded.tokenizer, data).logits
+    static = prune(loaded.model, plan, share_weights=True)
+    found = evaluate(static, loaded.tokenizer, data).logits
+    np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_those_that_the_readme_promises_are_there():
+    found = discover(ROOT)
+    assert sorted(found) == ["cola-6of12", "mrpc-6of12", "sst2-11of12", "sst2-6of12"]
+    assert all(isinstance(info, CheckpointInfo) for info in found.values())

@@ -1,0 +1,135 @@
+"""A checkpoint's tokenizer reads the files of its own folder alone, whatever its settings ask for."""
+
+import json
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
+
+from shrp.checkpoints import checkpoint
+from shrp.checkpoints.tokenizer_files import check_class, refuse_paths
+from shrp.errors import CheckpointError, ShrpError
+from shrp.model.families import FAMILIES
+
+SECRET = "correct-horse"
+
+
+@pytest.fixture
+def saved(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
+    """A routed checkpoint's folder."""
+    return checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(), tmp_path / "saved")
+
+
+@pytest.fixture
+def secret(tmp_path):
+    """A file of the machine's that is none of the checkpoint's."""
+    path = tmp_path / "secret.env"
+    path.write_text(f"{SECRET}\n\n[UNK]\n")
+    return path
+
+
+def put(folder, name, entries):
+    """Write further settings into a file of a tokenizer's."""
+    file = folder / name
+    known = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps(known | entries))
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "special_tokens_map.json"])
+@pytest.mark.parametrize(
+    "entries",
+    [
+        lambda path: {"tokenizer_class": "BertTokenizer", "vocab": path, "unk_token": ""},
+        lambda path: {"tokenizer_class": "MPNetTokenizer", "vocab_file": path},
+        lambda path: {"init_inputs": [path]},
+        lambda path: {"tokenizer_file": path},
+        lambda path: {"merges": path},
+        lambda path: {"gguf_file": path},
+        lambda path: {"fast_tokenizer_files": [path]},
+        lambda path: {"tokenizer_object": path},
+        lambda path: {"sudachi_kwargs": {"sudachi_config_path": path}},
+        lambda path: {"extra": [{"sp_model_kwargs": {"model_file": path}}]},
+    ],
+)
+def test_no_other_file_is_read_as_a_vocabulary(saved, secret, name, entries):
+    put(saved, name, entries(str(secret)))
+    with pytest.raises(CheckpointError) as raised:
+        checkpoint.load(saved)
+    assert f"{name} has an entry" in str(raised.value)
+    assert SECRET not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "config.json"])
+@pytest.mark.parametrize(
+    "asked", ["ProcessorMixin", "BertModel", "ByT5Tokenizer", "MarianTokenizer", ["x"], {"x": 1}, 7]
+)
+def test_no_other_class_is_asked_to_read_the_folder(saved, name, asked):
+    if name == "config.json":
+        put(saved, "tokenizer_config.json", {"tokenizer_class": None})
+    put(saved, name, {"tokenizer_class": asked})
+    with pytest.raises(
+        CheckpointError, match=r"asks for the class .*, which is not among those that are read"
+    ):
+        checkpoint.load(saved)
+
+
+def test_an_installed_dictionary_is_no_path(saved):
+    put(saved, "tokenizer_config.json", {"mecab_kwargs": {"mecab_dic": "unidic_lite"}})
+    assert len(checkpoint.load(saved).predict(["a b"])) == 1
+    put(saved, "tokenizer_config.json", {"mecab_kwargs": {"mecab_dic": "ipadic", "mecab_option": "-d /etc"}})
+    with pytest.raises(CheckpointError, match="mecab_kwargs"):
+        checkpoint.load(saved)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "BertTokenizer",
+            "BertTokenizerFast",
+            "RobertaTokenizer",
+            "RobertaTokenizerFast",
+            "ElectraTokenizer",
+        ),
+        *("ElectraTokenizerFast", "DistilBertTokenizer", "DistilBertTokenizerFast", "MPNetTokenizer"),
+        *("MPNetTokenizerFast", "CamembertTokenizer", "CamembertTokenizerFast", "XLMRobertaTokenizer"),
+        *("XLMRobertaTokenizerFast", "PreTrainedTokenizerFast", "GPT2TokenizerFast"),
+        *(TOKENIZER_MAPPING_NAMES[family] for family in sorted(FAMILIES)),
+    ],
+)
+def test_tokenizers_of_the_families_are_taken(saved, name):
+    """As transformers wrote their names before version 5, and as it has them by the model's type now."""
+    put(saved, "tokenizer_config.json", {"tokenizer_class": name})
+    put(saved, "config.json", {"tokenizer_class": "SomebodysTokenizer"})  # which then doesn't count
+    refuse_paths(saved)
+
+
+def test_a_tokenizer_that_no_checkpoint_could_have_is_refused_before_training(saved):
+    class Other(PreTrainedTokenizerFast):
+        pass
+
+    with pytest.raises(ShrpError, match="tokenizers of the class Other are not read"):
+        check_class(Other(tokenizer_object=checkpoint.load(saved).tokenizer.backend_tokenizer))
+
+
+def test_without_the_check_the_file_would_be_read(saved, secret, monkeypatch):
+    """So that the test above can fail: the settings do what they are refused for."""
+    monkeypatch.setattr(checkpoint, "refuse_paths", lambda folder: None)
+    tokens = json.loads((saved / "tokenizer.json").read_text())["model"]["vocab"]
+    secret.write_text("\n".join([*list(tokens)[:-1], SECRET]))
+    (saved / "tokenizer.json").unlink()
+    (saved / "vocab.txt").write_text("[UNK]\n")
+    put(saved, "tokenizer_config.json", {"tokenizer_class": "BertTokenizer", "vocab": str(secret)})
+    assert SECRET in checkpoint.load(saved).tokenizer.get_vocab()
+
+
+def test_settings_that_name_no_file_are_no_matter(saved):
+    harmless = {"name_or_path": "/somewhere/else", "special_tokens_map_file": None, "tokenizer_file": None}
+    put(saved, "tokenizer_config.json", harmless | {"never_split": None, "sp_model_kwargs": {}})
+    assert len(checkpoint.load(saved).predict(["a b"])) == 1
+
+
+def test_settings_that_are_no_json_are_left_to_their_reader(saved):
+    (saved / "tokenizer_config.json").write_text("{")
+    with pytest.raises(CheckpointError, match="no usable tokenizer"):
+        checkpoint.load(saved)

@@ -1,0 +1,142 @@
+"""Groups of inputs: every input is in one of each grouping, none is empty, and what is not known is not made up."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from shrp.data.groups import GROUPINGS, groups_by, input_groups
+from shrp.data.tasks import TASKS
+from shrp.data.text_data import TextData
+from shrp.errors import DataError
+from shrp.routes.table import route_table
+from shrp.routes.usage import UsageStats
+
+SST2, STSB = TASKS["sst2"], TASKS["stsb"]
+LABELS = np.array([1, 0, 0, 1])
+DATA = TextData(SST2, "made", tuple((text,) for text in "abcd"), LABELS, ("x", "y", "y", "x"))
+ANSWERS, LENGTHS = np.array([1, 1, 0, 1]), np.array([3, 9, 5, 7])
+
+
+def members(groups):
+    return {name: np.flatnonzero(mask).tolist() for name, mask in groups.items()}
+
+
+def test_groups_of_classes():
+    found = {by: members(groups) for by, groups in input_groups(DATA, ANSWERS, LENGTHS).items()}
+    assert found == {
+        "class": {"negative": [1, 2], "positive": [0, 3]},
+        "answer": {"negative": [2], "positive": [0, 1, 3]},
+        "outcome": {"right": [0, 2, 3], "wrong": [1]},
+        "slice": {"x": [0, 3], "y": [1, 2]},
+        "length": {"3 tokens": [0], "5 tokens": [2], "7 tokens": [3], "9 tokens": [1]},
+    }
+    assert tuple(found) == GROUPINGS
+
+
+def test_groups_of_numbers_are_fourths_and_the_outcome_is_how_far_off():
+    numbers = np.arange(8) / 2
+    data = TextData(STSB, "made", tuple(("a", f"b {i}") for i in range(8)), numbers)
+    found = {by: members(groups) for by, groups in input_groups(data, numbers[::-1]).items()}
+    assert found["class"] == {"0 to 0.5": [0, 1], "1 to 1.5": [2, 3], "2 to 2.5": [4, 5], "3 to 3.5": [6, 7]}
+    assert found["answer"]["0 to 0.5"] == [6, 7]
+    assert found["outcome"] == {
+        "off by 0.5": [3, 4],
+        "off by 1.5": [2, 5],
+        "off by 2.5": [1, 6],
+        "off by 3.5": [0, 7],
+    }
+
+
+def test_an_empty_group_is_none_and_neighbours_that_look_alike_are_one():
+    bare = TextData(SST2, "bare", DATA.texts)
+    assert members(groups_by("answer", bare, np.ones(4, dtype=int))) == {"positive": [0, 1, 2, 3]}
+    near = 100000 + np.array([0.01, 0.02, 0.03, 0.04])
+    data = TextData(STSB, "near", (("a", "b"),) * 4, near)
+    assert members(groups_by("class", data)) == {"1e+05": [0, 1, 2, 3]}
+    data = TextData(STSB, "near", (("a", "b"),) * 8, 3.12 + np.arange(8) * 1e-6)
+    assert members(groups_by("class", data)) == {"3.12": [*range(8)]}
+
+
+def test_what_is_not_known_is_left_out():
+    bare = TextData(SST2, "bare", DATA.texts)
+    assert [*input_groups(bare)] == []
+    assert [*input_groups(bare, ANSWERS, LENGTHS)] == ["answer", "length"]
+    for by, said in (
+        ("class", "bare has no labels; groups by class"),
+        ("outcome", "bare has no labels; groups by outcome"),
+        ("slice", "bare has no slices"),
+        ("answer", "no answers to bare are known"),
+        ("length", "the lengths of bare are not known"),
+        ("author", "by class, answer, outcome, slice or length, not by 'author'"),
+    ):
+        with pytest.raises(DataError, match=said):
+            groups_by(by, bare)
+    with pytest.raises(DataError, match="3 answers are not of the 4 inputs of bare"):
+        input_groups(bare, [1, 0, 1])
+    with pytest.raises(DataError, match="5 lengths are not of the 4 inputs of bare"):
+        input_groups(bare, lengths=[1] * 5)
+
+
+def stats_of(unit, *top1):
+    rows = np.array(top1)
+    margins = np.array([0.9, 0.8, 0.7, 0.6])
+    return UsageStats("made", unit, {6: rows}, {6: rows / rows.sum(1, keepdims=True)}, {6: margins}, {})
+
+
+def test_a_table_of_routes():
+    stats = stats_of("inputs", [1, 0], [0, 1], [0, 1], [1, 0])
+    found = route_table(stats, DATA, ANSWERS, LENGTHS)
+    expected = pd.DataFrame(
+        {
+            "index": [0, 1, 2, 3],
+            "sentence": [*"abcd"],
+            "label": ["positive", "negative", "negative", "positive"],
+            "answer": ["positive", "positive", "negative", "positive"],
+            "correct": [True, False, True, True],
+            "slice": [*"xyyx"],
+            "tokens": LENGTHS,
+            "layer 6": [0, 1, 1, 0],
+            "layer 6 probability": [1.0, 1.0, 1.0, 1.0],
+            "layer 6 margin": [0.9, 0.8, 0.7, 0.6],
+        }
+    )
+    pd.testing.assert_frame_equal(found, expected)
+
+
+def test_a_table_of_token_routes_has_the_expert_of_most_tokens_and_only_what_is_known():
+    stats = stats_of("tokens", [1, 3], [4, 0], [2, 1], [0, 2])
+    bare = TextData(SST2, "bare", DATA.texts)
+    found = route_table(stats, bare, ANSWERS, LENGTHS)
+    assert [*found][:4] == ["index", "sentence", "answer", "tokens"]
+    assert found["layer 6"].tolist() == [1, 0, 0, 1]
+    assert found["layer 6 probability"].tolist() == pytest.approx([0.75, 1, 2 / 3, 1])
+    with pytest.raises(DataError, match="4 inputs with usage, 4 texts, 3 lengths and 4 answers don't fit"):
+        route_table(stats, bare, ANSWERS, [1, 2, 3])
+
+
+def test_a_persons_columns_stay_beside_ours():
+    task = replace(SST2, text_columns=("answer",))
+    data = replace(DATA, task=task)
+    found = route_table(stats_of("inputs", *[[1, 0]] * 4), data, ANSWERS, LENGTHS)
+    assert found["answer (text)"].tolist() == [*"abcd"]
+    assert found["answer"].tolist() == ["positive", "positive", "negative", "positive"]
+
+
+def test_routes_whose_answers_are_no_numbers_have_a_table_all_the_same():
+    found = route_table(stats_of("inputs", *[[1, 0]] * 4), DATA, None, LENGTHS)
+    assert [*found] == [
+        "index",
+        "sentence",
+        "label",
+        "slice",
+        "tokens",
+        "layer 6",
+        "layer 6 probability",
+        "layer 6 margin",
+    ]
+
+
+def test_only_what_is_asked_for_is_grouped():
+    assert [*input_groups(DATA, ANSWERS, LENGTHS, ("slice", "answer"))] == ["answer", "slice"]

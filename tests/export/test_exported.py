@@ -1,0 +1,335 @@
+"""Exports are scored by what they answer: as PyTorch's float32, in the task's order of labels, with the same cut."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from shrp.checkpoints import checkpoint
+from shrp.checkpoints.folders import discover
+from shrp.costs.measure import cost, dense_cost
+from shrp.data.sources import load_file
+from shrp.data.tasks import TASKS, custom_task
+from shrp.data.text_data import TextData
+from shrp.errors import DataError, ExportError, ShrpError
+from shrp.export.exported import is_export, load_export
+from shrp.export.onnx import export_folder
+from shrp.pruning.plan import make_plan
+from shrp.pruning.prune import prune
+from shrp.scores.evaluate import evaluate
+
+PLAN = make_plan({1: [0.6, 0.2, 0.1, 0.1], 2: [0.1, 0.4, 0.3, 0.2]}, counts={1: 1, 2: 2})
+
+
+@pytest.fixture(scope="module")
+def static(tiny_routed):
+    """A static model that names its outputs the other way round than the task does."""
+    model = prune(tiny_routed(), PLAN)
+    model.config.id2label = {0: "positive", 1: "negative"}
+    model.config.label2id = {"positive": 0, "negative": 1}
+    return model
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, static, tiny_tokenizer, tiny_info, tiny_data):
+    """A folder with the static checkpoint, its export, and a CSV file."""
+    root, info = tmp_path_factory.mktemp("served"), tiny_info(plan=PLAN)
+    checkpoint.save(static, tiny_tokenizer, info, root / "static")
+    export_folder(static, tiny_tokenizer, info, root / "exported", made_from="abc", check=False)
+    tiny_data(60, 1).to_frame().to_csv(root / "data.csv", index=False)
+    return root
+
+
+@pytest.fixture
+def copy(place, tmp_path):
+    """A copy of the export, to break."""
+    return shutil.copytree(place / "exported", tmp_path / "copy")
+
+
+def reconfigure(folder, **changes):
+    file = folder / "config.json"
+    config = {**json.loads(file.read_text()), **changes}
+    file.write_text(json.dumps({key: value for key, value in config.items() if value is not ...}))
+
+
+def test_it_knows_what_it_is(place, static):
+    export = load_export(place / "exported")
+    assert is_export(place / "exported")
+    assert not is_export(place / "static")
+    assert not is_export(place)
+    assert export.task == TASKS["sst2"]
+    assert export.labels == ("positive", "negative")
+    assert (export.precision, export.made_from, export.plan) == ("float32", "abc", PLAN)
+    assert export.costs == pytest.approx(cost(static).relative_to(dense_cost(static)))
+    assert export.bytes == (place / "exported" / "model.onnx").stat().st_size
+    assert len(export.fingerprint) == 64
+
+
+def test_it_carries_its_teachers_scores(tmp_path, static, tiny_tokenizer, tiny_info, tiny_data):
+    """Of the inputs that they were measured on, as long as the export cuts them alike."""
+    data = tiny_data(60, 1)
+    row = {
+        "model": "dense teacher",
+        "kind": "teacher",
+        "data": data.name,
+        "metric": "accuracy",
+        "score": 0.75,
+    }
+    row |= {"n": 60, "interval": [0.6, 0.9], "data_fingerprint": data.source_fingerprint, "max_length": 16}
+    info = tiny_info(plan=PLAN)
+    odd = [row | {"data_fingerprint": "other", "score": score} for score in (float("nan"), None)]
+    info = replace(info, scores=(row, row | {"kind": "static", "score": 0.5}, *odd))
+    export_folder(static, tiny_tokenizer, info, tmp_path / "with", made_from="abc", check=False)
+    export = load_export(tmp_path / "with")
+    assert len(export.teacher) == 1
+    longest = max(export.lengths(data.texts))
+    assert replace(export, max_length=16).teacher_score(data) == 0.75
+    assert replace(export, max_length=longest - 1).teacher_score(data) is None
+    assert export.teacher_score(tiny_data(60, 2)) is None
+    reconfigure(tmp_path / "with", teacher=...)  # as exports of before are
+    assert load_export(tmp_path / "with").teacher_score(data) is None
+
+
+def test_it_is_not_taken_for_a_checkpoint(place):
+    assert list(discover(place)) == ["static"]
+
+
+def test_it_scores_as_pytorch_does(place, static, tiny_tokenizer, tiny_data):
+    data = tiny_data(300, 2)  # more than the inputs that are encoded at once
+    expected = evaluate(static, tiny_tokenizer, data)
+    assert np.ptp(expected.logits) > 0.05  # so that equal outputs say something
+    found = load_export(place / "exported").evaluate(data)
+    assert np.array_equal(found.indices, expected.indices)
+    assert np.abs(found.logits - expected.logits).max() < 1e-4
+    assert found.score == pytest.approx(expected.score)
+    assert found.interval == pytest.approx(expected.interval)
+    assert found.slices == expected.slices
+
+
+def test_estimates_come_as_it_goes(place, tiny_data):
+    seen = [
+        found.n for found in load_export(place / "exported").evaluate_stream(tiny_data(40), batch_size=16)
+    ]
+    assert seen == [16, 32, 40]
+
+
+def test_long_texts_are_cut_where_the_export_was_made_to(place, static, tiny_tokenizer, tiny_data):
+    export, (text,) = load_export(place / "exported"), tiny_data(1).texts[0]
+    words = " ".join([text] * 400)
+    assert export.lengths([(words,)])[0] > export.max_length
+    data = TextData(TASKS["sst2"], "long", ((words,),), np.array([0]))
+    expected = evaluate(static, tiny_tokenizer, data, max_length=export.max_length)
+    assert np.abs(export.logits([(words,)]) - expected.logits).max() < 1e-4
+
+
+def test_texts_must_be_as_many_as_the_task_reads(place):
+    with pytest.raises(DataError, match="reads 1 text an input, not 2"):
+        load_export(place / "exported").logits([("one", "another")])
+
+
+@pytest.mark.parametrize(
+    "task",
+    [TASKS["mrpc"], TASKS["stsb"], custom_task("turned", ("sentence",), ("positive", "negative"))],
+    ids=lambda task: task.name,
+)
+def test_data_of_another_task_are_refused(place, tiny_data, task):
+    texts = tuple(text * len(task.text_columns) for text in tiny_data(4).texts)
+    data = TextData(task, "others", texts, np.array([0, 1, 0, 1]))
+    with pytest.raises(DataError, match=f"is data of {task.name}, and .* answers sst2"):
+        load_export(place / "exported").evaluate(data)
+
+
+@pytest.fixture(scope="module")
+def numbers(tmp_path_factory, tiny_routed, tiny_tokenizer, tiny_info):
+    """A static model of a regression of pairs, and its export in int8."""
+    folder = tmp_path_factory.mktemp("pairs") / "exported"
+    model = prune(tiny_routed(num_labels=1, seed=2), PLAN)
+    info = replace(tiny_info(plan=PLAN), task=TASKS["stsb"])
+    export_folder(model, tiny_tokenizer, info, folder, int8=True, check=False)
+    return model, folder
+
+
+def test_pairs_and_numbers_are_scored_too_in_int8(numbers, tiny_tokenizer, tiny_data):
+    model, folder = numbers
+    texts = tuple((a, b) for (a,), (b,) in zip(tiny_data(40).texts, tiny_data(40, 5).texts, strict=True))
+    data = TextData(TASKS["stsb"], "pairs", texts, np.linspace(0, 5, 40))
+    export = load_export(folder)
+    assert (export.precision, export.labels) == ("int8", ())
+    found, expected = export.evaluate(data), evaluate(model, tiny_tokenizer, data)
+    assert found.logits.shape == (40, 1)
+    gap = np.abs(found.logits - expected.logits).max()
+    assert 0 < gap < 0.2 * np.ptp(expected.logits)
+    assert found.metric == "pearson"
+
+
+def test_nothing_to_score_is_an_error(place, tiny_data):
+    with pytest.raises(DataError, match="no inputs"):
+        load_export(place / "exported").evaluate(tiny_data(0))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"format": "another"}, "is no export"),
+        (
+            {"task_definition": ...},
+            r"not as this version writes it \('task_definition'\); export the checkpoint anew",
+        ),
+        ({"task_definition": {"name": "x"}}, "not as this version writes it"),
+        ({"cost": 3}, "not as this version writes it"),
+        ({"plan": {"layers": 1}}, "not as this version writes it"),
+        ({"inputs": ["input_ids"]}, "not as this version writes it"),
+        ({"labels": ["good", "bad"]}, "names other labels"),
+    ],
+)
+def test_a_config_that_does_not_fit_says_why(copy, change, said):
+    reconfigure(copy, **change)
+    with pytest.raises(ExportError, match=said):
+        load_export(copy)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json"])
+def test_broken_and_missing_files_say_so(copy, name):
+    (copy / name).write_text("no such thing")
+    with pytest.raises(ExportError, match="can't be loaded"):
+        load_export(copy)
+    (copy / name).unlink()
+    with pytest.raises(ExportError, match="can't be loaded"):
+        load_export(copy)
+
+
+def test_a_graph_of_other_outputs_says_so(copy):
+    three = custom_task("moods", ("sentence",), ("bad", "fair", "good")).to_dict()
+    reconfigure(copy, task_definition=three, labels=["bad", "fair", "good"])
+    with pytest.raises(ExportError, match=r"outputs of shape \(1, 2\) for 1 inputs and 3 labels"):
+        load_export(copy).logits([("a text",)])
+
+
+def test_a_graph_of_other_inputs_says_so(copy):
+    reconfigure(copy, inputs={"input_ids": "ids", "something": "ids"})
+    with pytest.raises(ExportError, match="can't be run"):
+        load_export(copy).logits([("a text",)])
+
+
+def test_the_command_line_scores_it(shrp, place, tmp_path):
+    told = {}
+    for name in ("static", "exported"):
+        file = tmp_path / f"{name}.csv"
+        arguments = ("--data", place / "data.csv", "--slice-column", "slice", "--predictions", file, "--json")
+        code, out, err = shrp("evaluate", place / name, *arguments)
+        assert code == 0, err
+        told[name] = json.loads(out)
+    for key in ("score", "interval", "n", "metrics"):
+        assert told["exported"][key] == pytest.approx(told["static"][key], nan_ok=True)
+    assert told["exported"]["slices"] == told["static"]["slices"]
+    answers = [pd.read_csv(tmp_path / f"{name}.csv")["prediction"].tolist() for name in told]
+    assert answers[0] == answers[1]
+    came = told["exported"]["provenance"]
+    assert (came["checkpoint_fingerprint"], came["precision"]) == ("abc", "float32")
+    assert came["graph_fingerprint"] == load_export(place / "exported").fingerprint
+    assert came["max_length"] == told["static"]["provenance"]["max_length"]
+    assert list(came["versions"]) == ["onnxruntime", "tokenizers"]
+
+
+def test_the_command_line_sets_it_beside_its_teacher(
+    shrp, place, tmp_path, static, tiny_tokenizer, tiny_info
+):
+    data = load_file(place / "data.csv", "sst2")
+    row = {
+        "model": "dense teacher",
+        "kind": "teacher",
+        "data": "data.csv",
+        "metric": "accuracy",
+        "score": 0.8,
+    }
+    row |= {"n": 60, "interval": None, "data_fingerprint": data.source_fingerprint, "max_length": 128}
+    info = replace(tiny_info(plan=PLAN), scores=(row,))
+    export_folder(static, tiny_tokenizer, info, tmp_path / "with", made_from="abc", check=False)
+    code, out, err = shrp("evaluate", tmp_path / "with", "--data", place / "data.csv", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert (found["teacher"], found["retained"]) == (0.8, pytest.approx(found["score"] / 0.8))
+    assert found["retained_interval"] == pytest.approx([end / 0.8 for end in found["interval"]])
+    out = shrp("evaluate", tmp_path / "with", "--data", place / "data.csv")[1]
+    low, high = (100 * end for end in found["retained_interval"])
+    assert f"{100 * found['retained']:.1f}% ({low:.1f} to {high:.1f})" in out
+
+
+def test_a_score_that_a_constant_answer_has_is_told(shrp, place, tmp_path):
+    pd.read_csv(place / "data.csv").query("label == 'positive'").to_csv(tmp_path / "one.csv", index=False)
+    code, out, err = shrp("evaluate", place / "exported", "--data", tmp_path / "one.csv")
+    assert code == 0, err
+    assert "not above a constant answer, which has 1.0000" in " ".join(out.split())
+
+
+def test_the_command_line_holds_it_against_its_checkpoint(shrp, place):
+    options = ("--data", place / "data.csv")
+    code, out, err = shrp("compare", place / "static", place / "exported", *options, "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert told["change"] == 0
+    assert told["flipped"] == {}
+    assert told["second"]["encoder_params"] == pytest.approx(told["first"]["encoder_params"])
+    assert [row["jaccard"] for row in told["kept"]] == [1, 1, 1]
+    assert told["provenance"]["second"]["checkpoint_fingerprint"] == "abc"
+    code, out, err = shrp("compare", place / "exported", place / "exported", *options, "--json")
+    assert code == 0, err
+    assert json.loads(out)["kept"] == told["kept"]
+
+
+def test_plans_of_unlike_numbers_of_experts_are_not_set_side_by_side(shrp, place, copy):
+    reconfigure(copy, num_experts=12)
+    code, out, err = shrp("compare", place / "static", copy, "--data", place / "data.csv", "--json")
+    assert code == 0, err
+    assert "kept" not in json.loads(out)
+
+
+def test_an_export_says_first_that_its_cut_stays(shrp, place, tmp_path):
+    pd.DataFrame({"sentence": ["w1 " * 3000, "w2"], "label": ["positive", "negative"]}).to_csv(
+        tmp_path / "long.csv", index=False
+    )
+    for sides in (("static", "exported"), ("exported", "static")):
+        code, _, err = shrp("compare", *(place / side for side in sides), "--data", tmp_path / "long.csv")
+        assert code == 0, err
+        assert "so the export was made" in err
+        assert "--max-length" not in err
+
+
+def test_a_length_of_its_own_is_refused(shrp, place):
+    cut = load_export(place / "exported").max_length
+    for given, code in ((cut, 0), (cut - 1, 1)):
+        done, _, err = shrp(
+            "evaluate", place / "exported", "--data", place / "data.csv", "--max-length", given
+        )
+        assert done == code
+    assert f"cuts inputs at {cut} tokens; leave --max-length out" in err
+
+
+def test_its_threads_rest_where_it_is_timed_beside_others(place):
+    entry = "session.intra_op.allow_spinning"
+    usual, resting = (
+        load_export(place / "exported", spin=spin)._session.get_session_options() for spin in (True, False)
+    )
+    assert resting.get_session_config_entry(entry) == "0"
+    with pytest.raises(RuntimeError, match=r"does not exist|not found|not have"):
+        usual.get_session_config_entry(entry)
+
+
+def test_inputs_to_time_it_on(place, static, tiny_tokenizer):
+    export = load_export(place / "exported")
+    inputs = export.random_inputs(40, 9)
+    ids = inputs["input_ids"]
+    assert ids.shape == (40, 9)
+    # Every id but the padding one, and none beyond the table.
+    assert set(ids.ravel().tolist()) == set(range(len(tiny_tokenizer))) - {tiny_tokenizer.pad_token_id}
+    assert inputs["attention_mask"].all()
+    with torch.no_grad():
+        wanted = static(**{name: torch.from_numpy(one) for name, one in inputs.items()}).logits.numpy()
+    np.testing.assert_allclose(export.run(inputs), wanted, atol=1e-5)
+    for sizes in ((0, 9), (2, 0)):
+        with pytest.raises(ShrpError, match="must be 1 or more"):
+            export.random_inputs(*sizes)

@@ -1,0 +1,524 @@
+"""ONNX exports: the same logits as PyTorch, whatever the batch, and a folder that serves without torch."""
+
+import ast
+import copy
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import numpy_helper
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
+
+from shrp.checkpoints import checkpoint
+from shrp.checkpoints.base import base_config, load_base
+from shrp.checkpoints.info import CheckpointInfo
+from shrp.data.tasks import TASKS, custom_task
+from shrp.errors import CheckpointError, ExportError
+from shrp.export import check as export_check
+from shrp.export import onnx as exporting
+from shrp.export.hub import hub_config, hub_tokenizer
+from shrp.export.onnx import export_folder, export_onnx
+from shrp.model.config import ShrpConfig
+from shrp.model.families import FAMILIES
+from shrp.pruning.plan import make_plan
+from shrp.pruning.prune import prune
+
+ROOT = Path(__file__).parents[2]
+USAGE = {1: [0.6, 0.2, 0.1, 0.1], 2: [0.1, 0.4, 0.3, 0.2]}
+PLAN = make_plan(USAGE, counts={1: 1, 2: 2})
+BY_OTHER_NAMES = {"camembert", "xlm-roberta", "ernie"}
+"""RoBERTa, twice, and BERT, whose graphs theirs are."""
+FILES = ["config.json", "model.onnx", "tokenizer.json", "tokenizer_config.json"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def traced_once(tmp_path_factory):
+    """Each model is traced once, which takes some seconds whatever its size; another export of it gets that graph."""
+    folder, trace = tmp_path_factory.mktemp("traced"), exporting.write_graph
+
+    def write_graph(model, names, path):
+        known = hashlib.sha256(f"{model} {model.config._attn_implementation} {names}".encode())
+        for tensor in model.state_dict().values():
+            known.update(tensor.numpy().tobytes())
+        graph = folder / known.hexdigest()
+        if not graph.exists():
+            trace(model, names, graph)
+        shutil.copyfile(graph, path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporting, "write_graph", write_graph)
+        yield
+
+
+@pytest.fixture(scope="module")
+def static(tiny_routed):
+    """A factory of static models: layer 0 dense, 1 expert in layer 1, 2 in layer 2."""
+    return lambda family="bert", **options: prune(tiny_routed(family, **options), PLAN)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, static, tiny_tokenizer, tiny_info):
+    """Folder of an export of `static()`, made once; not to be changed."""
+    folder = tmp_path_factory.mktemp("onnx") / "exported"
+    export_folder(static(), tiny_tokenizer, tiny_info(plan=PLAN), folder, made_from="abc")
+    return folder
+
+
+def difference(model, path, inputs):
+    """Largest difference in logits between a model and its graph."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    feed = {one.name: inputs[one.name].numpy() for one in session.get_inputs()}
+    with torch.no_grad():
+        reference = model(**inputs).logits.numpy()
+    (logits,) = session.run(None, feed)
+    assert logits.shape == reference.shape
+    return np.abs(logits - reference).max()
+
+
+def change(path, name, to):
+    """Put other weights in the place of those of a graph whose name ends so: quicker than another trace."""
+    graph = onnx.load(path)
+    (one,) = (weights for weights in graph.graph.initializer if weights.name.endswith(name))
+    one.CopyFrom(numpy_helper.from_array(to(numpy_helper.to_array(one)), one.name))
+    onnx.save(graph, path)
+
+
+def batches(tiny_inputs):
+    """One input and many, short and long, padded on the right, on the left and not at all."""
+    for seed, lengths in enumerate([(2,), (31,), (6, 6), (9, 5, 7, 3, 9, 6), (30, 2, 11), (1, 1)]):
+        yield tiny_inputs(lengths, seed)
+    yield {name: tensor.flip(1) for name, tensor in tiny_inputs((8, 3, 5), 9).items()}
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES.keys() - BY_OTHER_NAMES))
+def test_every_family_gives_pytorchs_logits_on_any_batch(
+    family, static, tiny_tokenizer, tiny_inputs, tmp_path
+):
+    model = static(family).train()
+    before = {name: (tensor.data_ptr(), tensor.clone()) for name, tensor in model.state_dict().items()}
+    report = export_onnx(model, tiny_tokenizer, tmp_path / "m.onnx")
+    assert model.training  # it was left as it was
+    for name, tensor in model.state_dict().items():
+        assert tensor.data_ptr() == before[name][0]
+        assert torch.equal(tensor, before[name][1])
+    model.eval()
+    assert report.path == tmp_path / "m.onnx"
+    assert report.bytes == report.path.stat().st_size
+    assert report.inputs == ("input_ids", "attention_mask")
+    assert report.max_difference < 1e-4
+    assert report.checked == 498
+    assert (report.int8, report.int8_products, report.speedup) == (False, 0, None)
+    for inputs in batches(tiny_inputs):
+        assert difference(model, report.path, inputs) < 1e-4
+    # A mask that did nothing would pass only where logits do not depend on it.
+    inputs = tiny_inputs()
+    ignored = inputs | {"attention_mask": torch.ones_like(inputs["attention_mask"])}
+    with torch.no_grad():
+        assert (model(**inputs).logits - model(**ignored).logits).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    "kind", ["dense, eager", "dropped", "uniform", "narrow, mpnet", "static, of numbers"]
+)
+def test_other_models_without_routers_export_too(
+    kind, tiny_model, tiny_routed, static, tiny_tokenizer, tiny_inputs, tmp_path
+):
+    model = {
+        "dense, eager": lambda: tiny_model(attn="eager"),
+        "dropped": lambda: tiny_routed(control="dropped"),
+        "narrow, mpnet": lambda: tiny_routed("mpnet", control="narrow"),
+        "static, of numbers": lambda: static(num_labels=1),
+        "uniform": lambda: tiny_routed(control="uniform"),
+    }[kind]()
+    report = export_onnx(model, tiny_tokenizer, tmp_path / "m.onnx")
+    for inputs in batches(tiny_inputs):
+        assert difference(model, report.path, inputs) < 1e-4
+    assert (report.label_agreement is None) == ("numbers" in kind)
+
+
+def test_the_graph_is_one_that_runtimes_fuse_and_knows_no_machine(exported):
+    graph = onnx.load(exported / "model.onnx")
+    counts = Counter(node.op_type for node in graph.graph.node)
+    assert counts["Softmax"] == counts["Gelu"] == 3
+    assert counts["LayerNormalization"] == 1 + 2 * 1 + 2 * 2  # embeddings, dense layer, static layers
+    assert counts["Sum"] == 1 + 2 * 1 + 1 * 2  # what LayerNorms read of embeddings and residuals
+    assert not {"IsNaN", "Where", "Erf", "If"} & set(counts)
+    assert {node.domain for node in graph.graph.node} == {""}
+    content = (exported / "model.onnx").read_bytes()
+    assert str(ROOT).encode() not in content
+    assert b".py" not in content
+    shapes = {i.name: [d.dim_param for d in i.type.tensor_type.shape.dim] for i in graph.graph.input}
+    assert shapes == {name: ["batch", "tokens"] for name in ("input_ids", "attention_mask")}
+
+
+def test_int8_quantises_every_product_with_weights(
+    static, tiny_tokenizer, tiny_inputs, tiny_logits, tmp_path
+):
+    model = static()
+    report = export_onnx(model, tiny_tokenizer, tmp_path / "m.onnx", int8=True)
+    assert report.int8
+    assert report.products == 0
+    assert (
+        report.int8_products == 6 + 2 * 2 + 2
+    )  # dense layer; QKV and Expander of two; pooler and classifier
+    kinds = Counter(node.op_type for node in onnx.load(report.path).graph.node)
+    assert kinds["MatMulInteger"] == report.int8_products
+    assert report.speedup > 0
+    assert (report.sentences, report.compared_on) == (480, "probe/sst2")
+    assert report.label_agreement > 0.9
+    assert report.max_difference > 1e-4
+    inputs = tiny_inputs((9,) * 64, seed=7)
+    session = onnxruntime.InferenceSession(report.path, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {name: ids.numpy() for name, ids in inputs.items()})
+    expected = tiny_logits(model.eval(), inputs).numpy()
+    assert np.abs(found - expected).max() > 1e-4  # quantised, and still the model
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.98
+
+
+def test_large_outputs_have_a_tolerance_in_proportion(static, tiny_tokenizer, tmp_path, monkeypatch):
+    model, trace = static(), exporting.write_graph
+
+    def larger(_, names, path):
+        """The graph of the model as it was, which has been traced already, with the same change."""
+        trace(static(), names, path)
+        for part in ("classifier.weight", "classifier.bias"):
+            change(path, part, lambda weight: weight * np.float32(1e5))
+
+    with torch.no_grad():
+        for parameter in model.classifier.parameters():
+            parameter *= 1e5
+    monkeypatch.setattr(exporting, "write_graph", larger)
+    report = export_onnx(model, tiny_tokenizer, tmp_path / "m.onnx")
+    assert report.max_difference > 1e-4  # float32's rounding
+
+
+def test_what_differs_from_pytorch_is_not_written(static, tiny_tokenizer, tmp_path, monkeypatch):
+    right = exporting.write_graph
+
+    def wrong(model, names, path):
+        right(model, names, path)
+        change(path, "classifier.bias", lambda bias: bias + np.float32(1e-3))
+
+    monkeypatch.setattr(exporting, "write_graph", wrong)
+    with pytest.raises(ExportError, match="differ from PyTorch's by"):
+        export_onnx(static(), tiny_tokenizer, tmp_path / "out" / "m.onnx")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_routed_model_is_refused_with_the_remedy(tiny_routed, tiny_tokenizer, tmp_path):
+    with pytest.raises(ExportError, match="--per-layer, --budget or --plan"):
+        export_onnx(tiny_routed(), tiny_tokenizer, tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_folder_says_what_it_is(exported):
+    assert sorted(file.name for file in exported.iterdir()) == FILES
+    config = json.loads((exported / "config.json").read_text())
+    assert config["labels"] == ["negative", "positive"]
+    assert config["max_length"] == 32
+    assert config["inputs"] == {"input_ids": "ids", "attention_mask": "attention_mask"}
+    assert config["plan"] == PLAN.to_dict()
+    assert config["made_from"] == "abc"
+    assert "1 dense, 2 static, 3 experts kept; float32" in config["model"]
+    assert config["check"]["max_difference"] < 1e-4
+
+
+def test_hugging_faces_tools_know_the_family_the_labels_and_the_tokens(exported, static, tiny_tokenizer):
+    config, own = AutoConfig.from_pretrained(exported), static().config
+    for name in ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"):
+        assert getattr(config, name) == getattr(own, name)
+    assert config.id2label == {0: "negative", 1: "positive"}
+    assert config.label2id == {"negative": 0, "positive": 1}
+    assert config.architectures == ["BertForSequenceClassification"]
+    tokenizer = AutoTokenizer.from_pretrained(exported)
+    texts = ["w1 w2", " ".join(["w3"] * 50)]
+    options = {"padding": True, "truncation": True, "return_tensors": "np"}
+    read = tokenizer(texts, **options)
+    assert list(read) == ["input_ids", "attention_mask"]  # what the graph takes
+    core = Tokenizer.from_file(str(exported / "tokenizer.json")).encode_batch(texts)
+    np.testing.assert_array_equal(read["input_ids"], [one.ids for one in core])
+    np.testing.assert_array_equal(read["attention_mask"], [one.attention_mask for one in core])
+    assert (tokenizer.mask_token, tokenizer.pad_token) == (
+        tiny_tokenizer.mask_token,
+        tiny_tokenizer.pad_token,
+    )
+    ours = json.loads((exported / "config.json").read_text())
+    assert not {"format", "model", "labels", "inputs", "check", "task"} & set(own.to_diff_dict())
+    assert ours["task"] == "sst2"
+
+
+def test_a_pipeline_leaves_a_regressions_number_as_it_is_and_no_odd_number_of_a_config_stops_an_export(
+    static,
+):
+    model = static(num_labels=1)
+    model.config.odd, model.config.problem_type = float("inf"), None
+    config = hub_config(model, TASKS["stsb"], ())
+    assert (config["problem_type"], config["odd"]) == ("regression", None)
+    assert json.loads(json.dumps(config, allow_nan=False)) == config
+    assert hub_config(model, TASKS["sst2"], ("a", "b"))["problem_type"] == "single_label_classification"
+
+
+@pytest.mark.parametrize("kind", ["byte-level", "unigram", "without padding"])
+def test_tokenizers_of_other_kinds_are_read_alike(tmp_path, kind):
+    words = ["<s>", "</s>", "<pad>", "<unk>", "<mask>", "Ġa", "Ġjoy", "a", "joy", "▁a", "▁joy"]
+    if kind == "unigram":
+        core = Tokenizer(models.Unigram([(word, -float(i)) for i, word in enumerate(words)], unk_id=3))
+        core.pre_tokenizer = pre_tokenizers.Metaspace()
+    else:
+        core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+        core.pre_tokenizer = pre_tokenizers.ByteLevel()
+    core.post_processor = processors.RobertaProcessing(("</s>", 1), ("<s>", 0))
+    special = {"unk_token": "<unk>", "mask_token": AddedToken("<mask>", lstrip=True, special=True)}
+    special |= {} if kind == "without padding" else {"pad_token": "<pad>"}
+    own = PreTrainedTokenizerFast(tokenizer_object=core, **special)
+    serving = exporting.serving_tokenizer(own, 8)
+    serving.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps(hub_tokenizer(own, 8, ("input_ids", "attention_mask")))
+    )
+    read = AutoTokenizer.from_pretrained(tmp_path)
+    texts = ["a joy", "a joy a <mask> joy a a joy a joy", "joy"]
+    found = read(texts, padding=True, truncation=True, return_tensors="np")
+    expected = serving.encode_batch(texts)
+    np.testing.assert_array_equal(found["input_ids"], [one.ids for one in expected])
+    np.testing.assert_array_equal(found["attention_mask"], [one.attention_mask for one in expected])
+    assert len(read) == len(own)  # no token that the graph has no embedding for
+
+
+def test_an_export_is_no_base_to_train_from(exported):
+    for load in (load_base, lambda base, task: base_config(base)):
+        with pytest.raises(CheckpointError, match="is an export to ONNX"):
+            load(str(exported), TASKS["sst2"])
+
+
+def test_the_exported_tokenizer_pads_truncates_and_leaves_the_original_alone(exported, tiny_tokenizer):
+    core = Tokenizer.from_file(str(exported / "tokenizer.json"))
+    short, long = core.encode_batch(["w1 w2", " ".join(["w3"] * 50)])
+    assert len(short.ids) == len(long.ids) == 32
+    assert sum(short.attention_mask) == 4
+    assert short.ids[:4] == tiny_tokenizer("w1 w2")["input_ids"]
+    before = tiny_tokenizer.backend_tokenizer.to_str()
+    exporting.serving_tokenizer(tiny_tokenizer, 20)
+    assert tiny_tokenizer.backend_tokenizer.to_str() == before
+
+
+def readme_example():
+    blocks = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S
+    )
+    (block,) = [block for block in blocks if "onnxruntime" in block]
+    return block
+
+
+def test_the_readmes_example_serves_an_export_without_torch(exported, static, tiny_tokenizer):
+    example = readme_example()
+    assert len(example.splitlines()) == 10
+    texts = ast.literal_eval(re.search(r"encode_batch\((\[.*?\])\)", example).group(1))
+    forbid = "import sys\nsys.modules['torch'] = sys.modules['transformers'] = None\n"
+    done = subprocess.run(
+        [sys.executable, "-c", forbid + example],
+        cwd=exported.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    with torch.no_grad():
+        inputs = tiny_tokenizer(texts, padding=True, return_tensors="pt")
+        chosen = static()(**inputs).logits.argmax(-1)
+    assert ast.literal_eval(done.stdout) == [("negative", "positive")[i] for i in chosen]
+
+
+def test_only_an_earlier_export_is_replaced(
+    exported, static, tiny_tokenizer, tiny_info, tmp_path, monkeypatch
+):
+    calls = []
+    monkeypatch.setattr(exporting, "compare", lambda *_: calls.append(1))
+    thesis = tmp_path / "notes"
+    thesis.mkdir()
+    (thesis / "thesis.txt").write_text("years of work")
+    beside = tmp_path / "beside"
+    beside.mkdir()
+    for file in exported.iterdir():
+        (beside / file.name).write_bytes(file.read_bytes())
+    (beside / "mine.txt").write_text("mine")
+    (tmp_path / "file").write_text("text")
+    save = (static(), tiny_tokenizer, tiny_info(plan=PLAN))
+    for place in (thesis, beside, tmp_path / "file", ROOT / "checkpoints" / "sst2-6of12"):
+        with pytest.raises(ExportError, match="exists and is not an earlier export"):
+            export_folder(*save, place)
+    monkeypatch.chdir(tmp_path)
+    for nameless in (Path(), Path("..")):
+        with pytest.raises(ExportError, match="is no name for an export"):
+            export_folder(*save, nameless)
+    assert (thesis / "thesis.txt").read_text() == "years of work"
+    assert not calls
+    (beside / "mine.txt").unlink()
+    before = (beside / "config.json").read_text()
+    export_folder(*save, beside, made_from="another", check=False)
+    assert (beside / "config.json").read_text() != before
+    assert sorted(file.name for file in beside.iterdir()) == FILES
+    assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
+
+
+def test_the_command_exports_a_pruned_routed_checkpoint(
+    shrp, tiny_routed, tiny_tokenizer, tiny_info, tiny_inputs, tmp_path
+):
+    usage = {str(layer): share for layer, share in USAGE.items()}
+    routed = checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(usage=usage), tmp_path / "routed")
+    common = ("export", routed, "--out", tmp_path / "onnx")
+
+    def refused(words, *options):
+        code, out, err = shrp(*common, *options)
+        assert (code, out) == (1, "")
+        assert re.search(words, " ".join(err.split())), err
+        assert "Traceback" not in err
+        assert not (tmp_path / "onnx").exists()
+
+    refused("still routes.*--per-layer")
+    refused("not several", "--per-layer", 1, "--budget", 3)
+    refused("must be 2 .* to 8", "--budget", 9)
+    refused("can't be read", "--plan", tmp_path / "none.json")
+    refused("no list of numbers", "--budget", 3, "--shift", "0.3;1")
+    refused("no list of numbers", "--budget", 3, "--shift", "0.3,nan")
+    refused(r"takes 2 numbers \(negative, positive\), not 1", "--budget", 3, "--shift", "0.3")
+    code, out, err = shrp(*common, "--budget", 3, "--json")
+    assert code == 0, err
+    report = json.loads(out)
+    loaded = checkpoint.load(routed)
+    assert report["made_from"] == loaded.fingerprint
+    assert report["max_difference"] < 1e-4
+    model = prune(loaded.model, make_plan(USAGE, budget=3))
+    assert difference(model, tmp_path / "onnx" / "model.onnx", tiny_inputs()) < 1e-4
+
+    (tmp_path / "plan.json").write_text(json.dumps(PLAN.to_dict()))
+    code, _, err = shrp(*common, "--plan", tmp_path / "plan.json", "--int8")  # over the earlier export
+    assert code == 0, err
+    assert "12 of 12 products with weights run in int8" in err
+    assert re.search(r"same label on \d+ of 480 inputs of probe/sst2", err)
+    config = json.loads((tmp_path / "onnx" / "config.json").read_text())
+    assert (config["precision"], config["plan"]) == ("int8", PLAN.to_dict())
+
+
+def test_the_command_exports_a_static_checkpoint_as_it_is(
+    shrp, static, tiny_tokenizer, tiny_info, tiny_routed, tmp_path
+):
+    info = tiny_info(plan=PLAN)
+    folder = checkpoint.save(static(), tiny_tokenizer, info, tmp_path / "static")
+    common = ("export", folder, "--out", tmp_path / "onnx")
+    code, _, err = shrp(*common, "--per-layer", 1)
+    assert code == 1
+    assert "without a plan" in " ".join(err.split())
+    code, _, err = shrp(*common, "--no-check")
+    assert code == 0, err
+    assert json.loads((tmp_path / "onnx" / "config.json").read_text())["check"]["checked"] == 0
+    bare = checkpoint.save(tiny_routed(), tiny_tokenizer, replace(info, plan=None), tmp_path / "bare")
+    code, _, err = shrp("export", bare, "--out", tmp_path / "x", "--per-layer", 1)
+    assert code == 1
+    assert "carries no usage" in err
+
+
+@pytest.mark.parametrize("whose", ["the model's", "its graph's"])
+def test_logits_that_are_no_numbers_are_not_handed_over(static, tiny_tokenizer, tmp_path, monkeypatch, whose):
+    model, trace = static(), exporting.write_graph
+
+    def spoilt(_, names, path):
+        trace(static(), names, path)
+        if whose == "its graph's":
+            change(path, "classifier.bias", lambda bias: bias * np.float32("nan"))
+
+    monkeypatch.setattr(exporting, "write_graph", spoilt)
+    if whose == "the model's":
+        with torch.no_grad():
+            model.classifier.bias[0] = float("nan")
+    for int8 in (False, True):
+        with pytest.raises(ExportError, match="not finite numbers"):
+            export_onnx(model, tiny_tokenizer, tmp_path / "m.onnx", int8=int8)
+        assert not (tmp_path / "m.onnx").exists()
+
+
+def test_labels_are_those_of_the_graphs_own_outputs(static, tiny_tokenizer, tiny_info, tmp_path):
+    model, info = static(), tiny_info(plan=PLAN)
+    first, second = info.task.label_names
+    for names, order in (([first, second], [first, second]), ([second, first], [second, first])):
+        model.config.id2label = dict(enumerate(names))
+        export_folder(model, tiny_tokenizer, info, tmp_path / names[0])
+        assert json.loads((tmp_path / names[0] / "config.json").read_text())["labels"] == order
+
+
+def test_the_exported_tokenizer_cuts_at_the_same_end(static, tiny_tokenizer, tmp_path):
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.truncation_side = "left"
+    text = " ".join(f"w{i}" for i in range(40))
+    core = exporting.serving_tokenizer(tokenizer, 20)
+    assert core.encode(text).ids == tokenizer(text, truncation=True, max_length=20)["input_ids"]
+    assert "w39" in core.encode(text).tokens
+
+
+def test_inputs_are_cut_where_they_were_when_the_model_was_scored(
+    static, tiny_tokenizer, tiny_info, tmp_path, monkeypatch
+):
+    report = SimpleNamespace(
+        inputs=("input_ids", "attention_mask"), to_dict=dict
+    )  # the graph is not asked about
+    monkeypatch.setattr(exporting, "export_onnx", lambda *_, **__: report)
+    monkeypatch.setattr(exporting, "ExportReport", lambda **fields: fields)
+    model, tokenizer = static(max_position_embeddings=200), copy.deepcopy(tiny_tokenizer)
+    tokenizer.model_max_length = 1000
+    for trained, longest in ((64, 128), (500, 200)):  # scores cut at 128 or later
+        info = tiny_info(plan=PLAN, training={"config": {"max_length": trained}})
+        folder = tmp_path / str(trained)
+        export_folder(model, tokenizer, info, folder, check=False)
+        assert json.loads((folder / "config.json").read_text())["max_length"] == longest
+        core = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        assert len(core.encode("w1 " * 600).ids) == longest
+
+
+def test_token_types_are_compared_too(static, tiny_tokenizer, tmp_path, monkeypatch):
+    """A graph whose second kind of token is another's is told from the model's."""
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.model_input_names = ["input_ids", "attention_mask", "token_type_ids"]
+    trace = exporting.write_graph
+
+    def wrong(model, names, path):
+        trace(model, names, path)
+        change(path, "token_type_embeddings.weight", lambda weight: weight * np.float32([[1], [-3]]))
+
+    report = export_onnx(static(), tokenizer, tmp_path / "m.onnx")
+    assert "token_type_ids" in report.inputs
+    assert report.max_difference < 1e-4
+    monkeypatch.setattr(exporting, "write_graph", wrong)
+    with pytest.raises(ExportError, match="differ from PyTorch's"):
+        export_onnx(static(), tokenizer, tmp_path / "wrong.onnx")
+
+
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [
+        (TASKS["cola"], "probe/cola"),
+        (TASKS["qnli"], "probe/mrpc (63 of 312)"),
+        (custom_task("mine", ("review",), ("good", "bad")), "probe/sst2 (96 of 480)"),
+        (custom_task("cola", ("review",), ("good", "bad")), "probe/sst2 (96 of 480)"),
+    ],
+)
+def test_a_model_is_compared_on_its_own_tasks_probe_set_or_else_on_like_texts(
+    static, tiny_tokenizer, tmp_path, task, name
+):
+    data = export_check.probe_of(task)
+    assert data.name == name
+    assert len(data.texts[0]) == len(task.text_columns)
+    info = CheckpointInfo(ShrpConfig(()), task, base_model="tiny")
+    report = export_folder(static(), tiny_tokenizer, info, tmp_path / "out")
+    assert (report.compared_on, report.sentences) == (name, len(data))

@@ -1,0 +1,224 @@
+"""Dense layers become expert layers: what is copied, what is new, what is refused."""
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModel, GPT2Config, GPT2Model
+
+from shrp.errors import ShrpError, UnsupportedModelError
+from shrp.model.config import ShrpConfig
+from shrp.model.convert import (
+    convert,
+    convert_layer,
+    expert_layers,
+    layer_kinds,
+    new_parameters,
+    router_layers,
+)
+from shrp.model.families import FAMILIES, encoder_layers, family_of, relative_positions
+from shrp.model.layers import DroppedLayer, ExpertLayer
+
+D, H, DH = 24, 4, 6
+
+
+def capture_inputs(module):
+    """What `module` was last called with; a hook, as the model here is the test's own."""
+    seen = {}
+
+    def keep(_, args, kwargs):
+        seen["hidden"] = kwargs.get("hidden_states", args[0] if args else None)
+        seen["args"], seen["asked"] = args, kwargs
+
+    module.register_forward_pre_hook(keep, with_kwargs=True)
+    return seen
+
+
+def test_experts_are_the_dense_heads(tiny_family, tiny_attention, tiny_model, tiny_inputs, tiny_logits):
+    """An expert's output equals the dense layer's own attention output for that head, before `W_o`."""
+    model = tiny_model(tiny_family, attn=tiny_attention)
+    family, dense = family_of(model), encoder_layers(model)[1]
+    value = {}
+    projections = {"distilbert": "attention.out_lin", "mpnet": "attention.attn.o"}
+    output_projection = projections.get(tiny_family, "attention.output.dense")
+    dense.get_submodule(output_projection).register_forward_pre_hook(lambda _, a: value.update(heads=a[0]))
+    seen = capture_inputs(dense)
+    inputs = tiny_inputs((6, 4, 6))
+    tiny_logits(model, inputs)
+    expert = convert_layer(model, 1, ShrpConfig((1,)))
+    real = inputs["attention_mask"].bool()
+    with torch.no_grad():
+        relative = relative_positions(model, 6)
+        outputs = expert.expert_outputs(seen["hidden"], real, relative)  # (B, H, T, dh)
+    heads = value["heads"].view(3, 6, H, DH).transpose(1, 2)
+    for h in range(H):
+        torch.testing.assert_close(outputs[:, h][real], heads[:, h][real], atol=1e-5, rtol=1e-5)
+        rows = slice(h * DH, (h + 1) * DH)
+        parts = [dense.get_submodule(path) for path in (family.query, family.key, family.value)]
+        assert torch.equal(expert.qkv_weight[h], torch.cat([part.weight[rows] for part in parts]))
+        assert torch.equal(expert.qkv_bias[h], torch.cat([part.bias[rows] for part in parts]))
+    assert (outputs[:, 0] - outputs[:, 1]).abs().max() > 1e-2
+    if relative is not None:  # and what the encoder hands its layers does the same
+        handed = family.calling.relative(seen["args"][2:], seen["asked"])
+        with torch.no_grad():
+            assert torch.equal(expert.expert_outputs(seen["hidden"], real, handed), outputs)
+            without = expert.expert_outputs(seen["hidden"], real)
+        assert (outputs - without).abs().max() > 1e-2
+
+
+def test_outer_norm_starts_from_the_dense_layers_last_one(tiny_family, tiny_model):
+    model = tiny_model(tiny_family)
+    last = encoder_layers(model)[2].get_submodule(family_of(model).last_norm)
+    expert = convert_layer(model, 2, ShrpConfig((2,), expander_gain=0.3))
+    assert torch.equal(expert.norm.weight, last.weight)
+    assert torch.equal(expert.norm.bias, last.bias)
+    assert expert.norm.weight is not last.weight
+    assert expert.norm.eps == last.eps
+    assert torch.equal(expert.expander.norm.weight, torch.full((D,), 0.3))
+    by_default = convert_layer(model, 1, ShrpConfig((1,)))  # small, or the residual stream breaks
+    assert torch.equal(by_default.expander.norm.weight, torch.full((D,), 0.1))
+
+
+def test_the_last_norm_really_ends_the_layer(tiny_family, tiny_model, tiny_inputs, tiny_logits):
+    model = tiny_model(tiny_family)
+    layer, seen = encoder_layers(model)[1], {}
+    norm = layer.get_submodule(family_of(model).last_norm)
+    norm.register_forward_hook(lambda _m, _a, out: seen.update(norm=out))
+    layer.register_forward_hook(lambda _m, _a, out: seen.update(layer=out))
+    tiny_logits(model, tiny_inputs())
+    out = seen["layer"][0] if isinstance(seen["layer"], tuple) else seen["layer"]
+    assert torch.equal(seen["norm"], out)
+
+
+def test_conversion_is_in_place_and_leaves_the_rest(tiny_family, tiny_model, tiny_inputs, tiny_logits):
+    model = tiny_model(tiny_family)
+    layers = encoder_layers(model)
+    others = {id(p): p.clone() for layer in (layers[0], layers[1]) for p in layer.parameters()}
+    first, second = layers[0], layers[1]
+    before = tiny_logits(model, tiny_inputs())
+    assert convert(model, ShrpConfig((2,), expander_gain=1.0)) is model
+    assert encoder_layers(model)[0] is first
+    assert encoder_layers(model)[1] is second
+    assert layer_kinds(model) == ["dense", "dense", "routed"]
+    assert list(expert_layers(model)) == [2]
+    for layer in (first, second):
+        for parameter in layer.parameters():
+            assert torch.equal(parameter, others[id(parameter)])
+    after = tiny_logits(model, tiny_inputs())
+    assert after.shape == before.shape
+    assert not torch.allclose(after, before, atol=1e-3)
+
+
+def test_training_mode_type_and_dropout_are_taken_over(tiny_family, tiny_model):
+    model = tiny_model(tiny_family, dropout=0.25).double().train()
+    expert = convert_layer(model, 0, ShrpConfig((0,)))
+    assert expert.training
+    assert {p.dtype for p in expert.parameters()} == {torch.float64}
+    assert (expert.dropout, expert.attention_dropout) == (0.25, 0.25)
+    model.eval()
+    assert not convert_layer(model, 1, ShrpConfig((1,))).training
+
+
+def test_new_weights_come_from_the_seed(tiny_model):
+    def weights(seed):
+        model = tiny_model()
+        torch.manual_seed(seed)
+        layer = convert_layer(model, 1, ShrpConfig((1,)))
+        return torch.cat([layer.router.dense.weight.flatten(), layer.expander.dense.weight.flatten()])
+
+    assert torch.equal(weights(3), weights(3))
+    assert not torch.allclose(weights(3), weights(4))
+
+
+def test_new_parameters_are_router_and_expander(tiny_family, tiny_model):
+    model = tiny_model(tiny_family)
+    old = {name for name, _ in model.named_parameters()}
+    convert(model, ShrpConfig((1,)))
+    new = new_parameters(model)
+    ends = {name.split(".layer.1.")[1] for name in new}
+    assert ends == {
+        "router.dense.weight",
+        "router.dense.bias",
+        "expander.dense.weight",
+        "expander.dense.bias",
+        "expander.norm.weight",
+        "expander.norm.bias",
+    }
+    assert not new & old
+
+
+def test_controls(tiny_model, tiny_inputs, tiny_logits):
+    model, inputs = tiny_model(), tiny_inputs()
+    convert(model, ShrpConfig((1, 2), control="dropped"))
+    assert [type(layer) for layer in encoder_layers(model)[1:]] == [DroppedLayer, DroppedLayer]
+    shorter = tiny_model()
+    shorter.base_model.encoder.layer = shorter.base_model.encoder.layer[:1]
+    torch.testing.assert_close(tiny_logits(model, inputs), tiny_logits(shorter, inputs))
+    model = convert(tiny_model(), ShrpConfig((1, 2), control="uniform"))
+    assert [layer.routing for layer in expert_layers(model).values()] == ["uniform", "uniform"]
+    assert router_layers(model) == {}
+    assert not any(".router." in name for name, _ in model.named_parameters())
+
+
+def test_double_conversion_is_refused(tiny_model):
+    for control in ("none", "dropped"):
+        model = tiny_model()
+        convert(model, ShrpConfig((1,), control=control))
+        kept = encoder_layers(model)[1]
+        with pytest.raises(ShrpError, match="layer 1 is converted already"):
+            convert_layer(model, 1, ShrpConfig((1,)))
+        assert encoder_layers(model)[1] is kept
+
+
+def test_a_bare_encoder_and_other_heads_convert(tiny_family, tiny_model, tiny_inputs):
+    bare = AutoModel.from_config(tiny_model(tiny_family).config).eval()
+    convert(bare, ShrpConfig((0, 1, 2)))
+    assert layer_kinds(bare) == ["routed"] * 3
+    with torch.no_grad():
+        assert bare(**tiny_inputs()).last_hidden_state.shape == (6, 9, D)
+
+
+def test_unsupported_families_are_named():
+    model = GPT2Model(GPT2Config(n_embd=24, n_layer=1, n_head=4, vocab_size=10, n_positions=8))
+    with pytest.raises(UnsupportedModelError) as raised:
+        convert_layer(model, 0, ShrpConfig((0,)))
+    assert "'gpt2'" in str(raised.value)
+    for name in FAMILIES:
+        assert name in str(raised.value)
+
+
+@pytest.mark.parametrize("flag", ["is_decoder", "add_cross_attention"])
+def test_decoders_are_refused(flag):
+    config = AutoConfig.for_model("bert", **{flag: True})
+    with pytest.raises(UnsupportedModelError, match="decoder"):
+        family_of(config)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"layers": (1, 1)}, "names a layer twice"),
+        ({"layers": (-1, 1)}, "must be 0 or more"),
+        ({"layers": (1,), "routing": "random"}, '"sequence" or "token"'),
+        ({"layers": (1,), "control": "nothing"}, "none, dropped, uniform"),
+        ({"layers": (1,), "top_k": 0}, "top_k must be 1 or more"),
+    ],
+)
+def test_configs_that_are_refused(fields, words):
+    with pytest.raises(ShrpError, match=words):
+        ShrpConfig(**fields)
+
+
+def test_conversions_that_do_not_fit_leave_the_model_whole(tiny_model):
+    model = tiny_model()
+    with pytest.raises(ShrpError, match="layers are 0 to 2"):
+        convert(model, ShrpConfig((1, 3)))
+    with pytest.raises(ShrpError, match="only 4 experts"):
+        convert(model, ShrpConfig((1,), top_k=5))
+    assert layer_kinds(model) == ["dense"] * 3
+    assert not any(isinstance(layer, ExpertLayer) for layer in encoder_layers(model))
+
+
+def test_config_round_trip_and_order():
+    config = ShrpConfig((5, 2), "token", 2, 0.5, "uniform")
+    assert config.layers == (2, 5)
+    assert ShrpConfig(**config.to_dict()) == config
+    assert hash(ShrpConfig((2, 5))) == hash(ShrpConfig((5, 2)))

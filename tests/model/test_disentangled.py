@@ -1,0 +1,198 @@
+"""DeBERTa, whose heads project the distance of two tokens as they do the tokens: what reaches converted layers."""
+
+import io
+
+import pytest
+import torch
+from transformers import AutoConfig
+
+from shrp.attribution.instance import prepare
+from shrp.checkpoints import checkpoint
+from shrp.checkpoints.base import load_base
+from shrp.costs import measure
+from shrp.data.batching import collate, encode
+from shrp.data.tasks import TASKS
+from shrp.errors import ShrpError, UnsupportedModelError
+from shrp.explain.attention import layer_attention
+from shrp.export.onnx import export_onnx
+from shrp.model.config import ShrpConfig
+from shrp.model.convert import convert, convert_layer, expert_layers
+from shrp.model.families import encoder_layers, family_of
+from shrp.model.routing import force_experts, use_gates
+from shrp.pruning.plan import make_plan
+from shrp.pruning.prune import prune
+from tests.conftest import LIKE_DEBERTA_V3
+
+SST2 = TASKS["sst2"]
+H, SPAN = 4, LIKE_DEBERTA_V3["position_buckets"]
+
+
+@pytest.fixture
+def routed(tiny_routed):
+    return tiny_routed("deberta-v2")
+
+
+@pytest.mark.parametrize("kind", ["dense", "routed", "static", "narrow"])
+@pytest.mark.parametrize("words", [1, 25])  # distances nearer than the span, and far beyond it
+def test_attention_maps_are_the_dense_heads(kind, words, tiny_model, tiny_tokenizer, tiny_inputs):
+    model, text = tiny_model("deberta-v2"), (" ".join(f"w{i % 7}" for i in range(words)),)
+    batch = collate(tiny_tokenizer, encode(tiny_tokenizer, [text]), [0])
+    assert (batch["input_ids"].shape[1] > SPAN) == (words > 1)
+    with torch.no_grad():
+        heads = model(**batch, output_attentions=True).attentions[1][0]
+    if kind == "narrow":
+        convert_layer(model, 1, ShrpConfig((1,), control="narrow", narrow_to=4), [tiny_inputs()])
+    elif kind != "dense":
+        convert(model, ShrpConfig((1,)))
+    if kind == "static":
+        model = prune(model, make_plan({1: [0.1, 0.2, 0.3, 0.4]}, per_layer=2))
+    shown = layer_attention(model, tiny_tokenizer, text, 1)
+    assert shown.kind == kind
+    assert len(shown.heads) == {"static": 2, "narrow": 2}.get(kind, H)
+    kept = heads[list(shown.heads)]
+    torch.testing.assert_close(torch.from_numpy(shown.weights), kept, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["routed", "static"])
+def test_padding_on_either_side_changes_nothing(kind, routed, tiny_inputs, tiny_logits):
+    model = routed
+    if kind == "static":
+        model = prune(model, make_plan({1: [0.4, 0.3, 0.2, 0.1], 2: [0.1, 0.2, 0.3, 0.4]}, per_layer=2))
+    alone, padding = tiny_inputs((6,)), torch.zeros(1, 3, dtype=torch.long)
+    wanted = tiny_logits(model, alone)
+    right = {name: torch.cat([ids, padding], 1) for name, ids in alone.items()}
+    torch.testing.assert_close(tiny_logits(model, right), wanted, atol=1e-5, rtol=1e-5)
+    # The head reads the first place, which on the left is padding: the layers' outputs say it.
+    left = {name: torch.cat([padding, ids], 1) for name, ids in alone.items()}
+    with torch.no_grad():
+        states = model(**left, output_hidden_states=True).hidden_states[-1][:, 3:]
+        plain = model(**alone, output_hidden_states=True).hidden_states[-1]
+    torch.testing.assert_close(states, plain, atol=1e-5, rtol=1e-5)
+
+
+def test_a_distances_embedding_reaches_inputs_that_are_long_enough(routed, tiny_inputs, tiny_logits):
+    layers = encoder_layers(routed)
+    layers[0] = torch.nn.Identity()  # only converted layers may feel the change
+    layers[0].forward = lambda hidden_states, *_, **__: (hidden_states, None)
+    short, long = tiny_inputs((2,)), tiny_inputs((5,))
+    before = tiny_logits(routed, short), tiny_logits(routed, long)
+    table = routed.base_model.encoder.rel_embeddings.weight
+    with torch.no_grad():
+        table[[SPAN - 2, SPAN + 2]] += torch.randn(2, table.shape[1])
+    assert torch.equal(tiny_logits(routed, short), before[0])
+    assert not torch.allclose(tiny_logits(routed, long), before[1], atol=1e-4)
+
+
+def test_inputs_that_share_an_expert_project_for_it_once(routed, tiny_inputs, tiny_logits, monkeypatch):
+    asked = []
+    layer, project = type(expert_layers(routed)[1]), type(expert_layers(routed)[1]).project
+    monkeypatch.setattr(
+        layer,
+        "project",
+        lambda self, rows, experts=None: asked.append(experts) or project(self, rows, experts),
+    )
+    inputs = tiny_inputs((7, 7, 7))
+    with use_gates(force_experts({1: 2, 2: 0}, H)):
+        together = tiny_logits(routed, inputs)
+        assert [experts.tolist() for experts in asked] == [[2], [0]]
+        apart = [tiny_logits(routed, {name: ids[[i]] for name, ids in inputs.items()}) for i in range(3)]
+    torch.testing.assert_close(together, torch.cat(apart), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["routed", "static"])
+def test_distances_are_trained_through_converted_layers_in_bfloat16_too(kind, routed, tiny_inputs):
+    model = routed
+    if kind == "static":
+        model = prune(model, make_plan({1: [0.4, 0.3, 0.2, 0.1], 2: [0.1, 0.2, 0.3, 0.4]}, per_layer=2))
+    layers = encoder_layers(model)
+    layers[0].requires_grad_(False)
+    model.train()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(**tiny_inputs()).logits.float().square().mean()
+    loss.backward()
+    assert model.base_model.encoder.rel_embeddings.weight.grad.abs().sum() > 0
+    assert all(parameter.grad is not None for parameter in layers[1].parameters())
+
+
+def test_a_graph_takes_the_tokens_types_though_the_model_has_none(routed, tiny_tokenizer, tmp_path):
+    static = prune(routed, make_plan({1: [0.4, 0.3, 0.2, 0.1], 2: [0.1, 0.2, 0.3, 0.4]}, per_layer=1))
+    names = ["input_ids", "attention_mask", "token_type_ids"]
+    tiny_tokenizer.model_input_names, before = names, tiny_tokenizer.model_input_names
+    try:
+        report = export_onnx(static, tiny_tokenizer, tmp_path / "m.onnx")
+    finally:
+        tiny_tokenizer.model_input_names = before
+    assert set(report.inputs) == set(names)
+    assert report.max_difference < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"conv_kernel_size": 3}, "conv_kernel_size 0"),
+        ({"share_att_key": False}, "share_att_key"),
+        ({"pos_att_type": ["c2p"]}, "pos_att_type with p2c"),
+        ({"position_buckets": 300, "max_relative_positions": 400}, "max_relative_positions above"),
+        ({"relative_attention": False, "pos_att_type": None}, "relative_attention, pos_att_type with c2p"),
+    ],
+)
+def test_other_variants_are_refused_by_name(other, said):
+    config = AutoConfig.for_model("deberta-v2", **LIKE_DEBERTA_V3 | other)
+    with pytest.raises(UnsupportedModelError, match=f"lacks {said}"):
+        family_of(config)
+
+
+@pytest.mark.parametrize("other", [{"position_buckets": -1}, {"embedding_size": 16}])
+def test_variants_that_can_be_converted_cost_what_runs(other, tiny_model):
+    model = tiny_model("deberta-v2", **other)
+    del (config := model.config).max_relative_positions
+    if other.get("position_buckets"):
+        del config.position_buckets  # as in a config that never had them
+    for kind in ("dense", "routed"):
+        if kind == "routed":
+            convert(model, ShrpConfig((1, 2))).eval()
+        for tokens in (3, 9):
+            assert measure.cost(model, tokens).model_flops == measure.counted_flops(model, tokens)
+
+
+def test_what_converted_layers_cannot_do_is_said(routed, tiny_inputs):
+    with pytest.raises(UnsupportedModelError, match="layer_attention"):
+        routed(**tiny_inputs(), output_attentions=True)
+    with pytest.raises(ShrpError, match="rel_embeddings"):
+        expert_layers(routed)[1](torch.zeros(1, 3, 24))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, tiny_model):
+    """A folder as DeBERTa-v3 comes: a vocabulary of sentencepiece, and no tokenizer.json."""
+    from sentencepiece import SentencePieceTrainer
+
+    folder, written = tmp_path_factory.mktemp("deberta"), io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(
+            ["the plot never drags", "a good film is a triumph", "the ending is a mess"] * 50
+        ),
+        model_writer=written,
+        vocab_size=60,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        **{"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3},
+        **{"pad_piece": "[PAD]", "bos_piece": "[CLS]", "eos_piece": "[SEP]", "unk_piece": "[UNK]"},
+    )
+    (folder / "spm.model").write_bytes(written.getvalue())
+    (folder / "tokenizer_config.json").write_text('{"do_lower_case": false, "vocab_type": "spm"}')
+    tiny_model("deberta-v2", vocab_size=80).save_pretrained(folder)
+    return folder
+
+
+def test_a_vocabulary_of_sentencepiece_is_read_kept_and_explained(base, tmp_path, tiny_info):
+    model, tokenizer, _ = load_base(str(base), SST2)
+    text = ("the plot never drags",)
+    expected = tokenizer(*text)["input_ids"]
+    assert [tokenizer.convert_ids_to_tokens(expected)[i] for i in (0, -1)] == ["[CLS]", "[SEP]"]
+    convert(model, ShrpConfig((1, 2)))
+    checkpoint.save(model, tokenizer, tiny_info(), tmp_path / "made")
+    loaded = checkpoint.load(tmp_path / "made")
+    assert loaded.tokenizer(*text)["input_ids"] == expected
+    instance = prepare(loaded.model, loaded.tokenizer, SST2, text)
+    assert [word.text for word in instance.words] == text[0].split()

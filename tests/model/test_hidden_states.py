@@ -1,0 +1,94 @@
+"""`output_hidden_states`, as probing code asks for it: every layer is among them, whatever replaced some."""
+
+import copy
+import threading
+
+import pytest
+import torch
+
+from shrp.checkpoints import checkpoint
+from shrp.model.config import ShrpConfig
+from shrp.model.convert import convert
+from shrp.model.families import encoder_layers
+from shrp.model.routing import record_routing
+from shrp.pruning.plan import make_plan
+from shrp.pruning.prune import prune
+
+LAYERS = 3
+
+
+def asked(model, inputs):
+    with torch.no_grad():
+        return model(**inputs, output_hidden_states=True)
+
+
+def assert_whole(model, inputs, replaced):
+    """As many states as layers and one, those of replaced layers being what these return."""
+    with record_routing(hidden_states=True) as record:
+        found = asked(model, inputs)
+    states = found.hidden_states
+    assert len(states) == LAYERS + 1
+    assert set(record.hidden_states) == set(replaced)
+    for layer in replaced:
+        torch.testing.assert_close(states[layer + 1], record.hidden_states[layer], rtol=0, atol=0)
+    with torch.no_grad():
+        torch.testing.assert_close(states[-1], model.base_model(**inputs).last_hidden_state)
+    seen = []
+    handle = encoder_layers(model)[0].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    asked(model, inputs)
+    handle.remove()
+    torch.testing.assert_close(states[0], seen[0], rtol=0, atol=0)
+    copied = asked(copy.deepcopy(model), inputs).hidden_states
+    assert all(torch.equal(*pair) for pair in zip(copied, states, strict=True))
+
+
+@pytest.mark.parametrize("layers", [(1, 2), (0,), (0, 1, 2)])
+def test_every_layer_is_among_them(tiny_family, tiny_routed, tiny_inputs, layers):
+    routed, inputs = tiny_routed(tiny_family, layers=layers), tiny_inputs()
+    assert_whole(routed, inputs, layers)
+    usage = {layer: [0.4, 0.3, 0.2, 0.1] for layer in layers}
+    assert_whole(prune(routed, make_plan(usage, per_layer=2)), inputs, layers)
+
+
+def test_so_are_dropped_ones(tiny_family, tiny_model, tiny_inputs):
+    model = tiny_model(tiny_family)
+    convert(model, ShrpConfig((1,), control="dropped"))
+    assert_whole(model.eval(), tiny_inputs(), (1,))
+    states = asked(model, tiny_inputs()).hidden_states
+    assert torch.equal(states[1], states[2])
+
+
+def test_a_model_that_was_asked_before_its_conversion(tiny_model, tiny_inputs):
+    """Transformers hooks its layers at the first time and never again; a copy of a teacher has been asked then."""
+    model, inputs = tiny_model("bert").eval(), tiny_inputs()
+    before = asked(model, inputs).hidden_states
+    convert(model, ShrpConfig((2,)))
+    assert_whole(model.eval(), inputs, (2,))
+    assert all(
+        torch.equal(*pair) for pair in zip(asked(model, inputs).hidden_states[:3], before, strict=False)
+    )
+
+
+def test_so_has_a_loaded_checkpoint(tmp_path, tiny_routed, tiny_tokenizer, tiny_info, tiny_inputs):
+    loaded = checkpoint.load(checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(), tmp_path / "routed"))
+    assert_whole(loaded.model, tiny_inputs(), (1, 2))
+
+
+def test_who_does_not_ask_gets_none_and_threads_get_their_own(tiny_routed, tiny_inputs):
+    model, found = tiny_routed(), {}
+
+    def run(seed):
+        found[seed] = asked(model, tiny_inputs((4, 6, 3), seed=seed)).hidden_states
+
+    threads = [threading.Thread(target=run, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == list(range(6))
+    for seed, states in found.items():
+        again = asked(model, tiny_inputs((4, 6, 3), seed=seed)).hidden_states
+        assert len(states) == LAYERS + 1
+        assert all(torch.equal(*pair) for pair in zip(states, again, strict=True))
+    with torch.no_grad():
+        assert model(**tiny_inputs()).hidden_states is None

@@ -1,0 +1,73 @@
+"""The shipped probe sets are what docs/probes.md says of them, so that a careless edit to a line can't pass."""
+
+import json
+import os
+import re
+from collections import Counter, defaultdict
+
+import pytest
+
+from shrp.data.hub import DATA_DIR
+from shrp.data.sources import PROBES, load_glue, load_probe
+
+# Task -> number of slices, inputs in each
+SIZES = {"sst2": (12, 40), "cola": (12, 24)}
+
+
+def rows(task):
+    return [json.loads(line) for line in (PROBES / f"{task}.jsonl").read_text("utf-8").splitlines()]
+
+
+def words(sentence):
+    return re.findall(r"[a-z0-9']+", sentence.lower())
+
+
+@pytest.mark.parametrize("task", SIZES)
+def test_sizes_and_balance(task):
+    data = load_probe(task)
+    slices, size = SIZES[task]
+    assert len(data) == slices * size
+    assert len(set(data.slices)) == slices
+    assert set(Counter(zip(data.slices, data.labels.tolist())).values()) == {size // 2}
+
+
+@pytest.mark.parametrize("task", SIZES)
+def test_sentences_are_clean_and_distinct(task):
+    sentences = [text for (text,) in load_probe(task).texts]
+    for sentence in sentences:
+        assert sentence == " ".join(sentence.split())
+        assert re.fullmatch(r"""["A-Z0-9].*[.?!]["']?""", sentence), sentence
+    assert len({" ".join(words(sentence)) for sentence in sentences}) == len(sentences)
+
+
+def test_cola_is_minimal_pairs_in_a_row():
+    pairs = defaultdict(list)
+    for row in rows("cola"):
+        assert set(row) == {"sentence", "label", "slice", "pair"}
+        pairs[row["pair"]].append(row)
+    assert list(pairs) == list(range(1, 145))
+    assert [row["pair"] for row in rows("cola")] == [n for n in pairs for _ in range(2)]
+    for good, bad in pairs.values():
+        assert (good["label"], bad["label"]) == (1, 0)
+        assert good["slice"] == bad["slice"]
+
+
+def test_a_cola_pair_differs_in_a_few_words_only():
+    by_pair = defaultdict(list)
+    for row in rows("cola"):
+        assert 4 <= len(row["sentence"].split()) <= 20
+        by_pair[row["pair"]].append(Counter(words(row["sentence"])))
+    for good, bad in by_pair.values():
+        # Words that only one of the two has: an empty difference is another order of the same words.
+        assert max((good - bad).total(), (bad - good).total()) <= 4, (good, bad)
+        assert 2 * (good & bad).total() >= good.total(), (good, bad)
+
+
+@pytest.mark.skipif(not os.environ.get(DATA_DIR), reason=f"{DATA_DIR} names no folder with GLUE")
+@pytest.mark.parametrize("split", ["train", "validation"])
+@pytest.mark.parametrize("task", SIZES)
+def test_no_sentence_is_one_of_glue(task, split):
+    def normalised(data):
+        return {" ".join(words(text)) for (text,) in data.texts}
+
+    assert not normalised(load_probe(task)) & normalised(load_glue(task, split))

@@ -1,0 +1,290 @@
+"""Gates that are fitted to the routed model, and the plans made of them."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from shrp.data.tasks import TASKS
+from shrp.data.text_data import TextData
+from shrp.errors import DataError, PlanError
+from shrp.model.convert import expert_layers
+from shrp.pruning import fitting
+from shrp.pruning.fitting import FittedGates, GateFit
+from shrp.pruning.live import LiveEvaluator
+from shrp.pruning.plan import make_plan
+from shrp.pruning.plan_edits import LayerEdit, PlanEdits
+from shrp.results_store import ResultsStore
+from shrp.routes.usage import measure_usage, plan_from
+
+
+def sharpened(model):
+    """A routed model whose experts differ enough for a choice among them to matter."""
+    with torch.no_grad():
+        for layer in expert_layers(model).values():
+            layer.qkv_weight.mul_(20)
+            layer.expander.norm.weight.fill_(1.0)
+    return model.eval()
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Fits of few steps, where what is asked is not how good they are."""
+    monkeypatch.setattr(fitting, "WARM_UP", 4)
+    monkeypatch.setattr(fitting, "STEPS", 24)
+
+
+@pytest.fixture
+def routed(tiny_routed):
+    return sharpened(tiny_routed("bert"))
+
+
+def fit(model, tokenizer, data, progress=None, **options):
+    stats = measure_usage(model, tokenizer, data)
+    return stats, GateFit(model, tokenizer, data, stats.shares(), **options).finish(progress)
+
+
+def test_every_size_has_its_gates_and_each_is_inside_the_next(short, routed, tiny_tokenizer, tiny_data):
+    seen = []
+    stats, gates = fit(routed, tiny_tokenizer, tiny_data(24), progress=lambda *at: seen.append(at))
+    layers, experts = len(stats.layers), stats.num_experts
+    assert sorted(gates.per_layer) == list(range(1, experts + 1))
+    assert sorted(gates.budget) == list(range(layers, layers * experts + 1))
+    assert seen == [(i + 1, seen[0][1]) for i in range(seen[0][1])]
+    assert (gates.data, gates.n) == (stats.data, 24)
+    for walk in (gates.per_layer, gates.budget):
+        for size, found in walk.items():
+            assert sorted(found) == stats.layers
+            kept = [int((values > 0).sum()) for values in found.values()]
+            assert min(kept) >= 1
+            assert set(kept) == {size} if walk is gates.per_layer else sum(kept) == size
+            assert all(values.sum() == pytest.approx(1, abs=1e-6) for values in found.values())
+            if size + 1 in walk:
+                assert all(((found[i] > 0) <= (walk[size + 1][i] > 0)).all() for i in found)
+
+
+def test_gates_start_from_usage_and_a_little_for_all(routed, tiny_tokenizer, tiny_data, monkeypatch):
+    monkeypatch.setattr(fitting, "WARM_UP", 0)  # what all experts have is then what they started with
+    monkeypatch.setattr(fitting, "STEPS", 1)
+    stats, gates = fit(routed, tiny_tokenizer, tiny_data(8))
+    every, h = len(stats.layers) * stats.num_experts, stats.num_experts
+    for layer, share in stats.shares().items():
+        start = (share + 0.01) / (1 + 0.01 * h)
+        assert gates.per_layer[h][layer] == pytest.approx(start, abs=1e-6)
+        assert gates.budget[every][layer] == pytest.approx(start, abs=1e-6)
+
+
+def test_a_fit_that_was_left_goes_on_and_ends_with_the_same_gates(short, routed, tiny_tokenizer, tiny_data):
+    data = tiny_data(24)
+    stats, whole = fit(routed, tiny_tokenizer, data)
+    before = LiveEvaluator(routed, tiny_tokenizer, data).evaluate(None).logits
+    broken = GateFit(routed, tiny_tokenizer, data, stats.shares())
+    seen = []
+    for most in (3, 50, broken.steps):
+        for done in broken:
+            seen.append(done)
+            if done == most:
+                break
+        # Meanwhile the model is as it was, whoever uses it.
+        assert (LiveEvaluator(routed, tiny_tokenizer, data).evaluate(None).logits == before).all()
+    assert list(broken) == []  # done: the last step has been seen, and what is made of it is there
+    assert seen == list(range(1, broken.steps + 1))
+    for mine, theirs in ((broken.result.per_layer, whole.per_layer), (broken.result.budget, whole.budget)):
+        for size, found in theirs.items():
+            assert all((mine[size][layer] == gates).all() for layer, gates in found.items())
+
+
+def test_a_fit_that_an_error_ended_has_no_gates(short, routed, tiny_tokenizer, tiny_data, monkeypatch):
+    data = tiny_data(24)
+    stopped = GateFit(routed, tiny_tokenizer, data, measure_usage(routed, tiny_tokenizer, data).shares())
+
+    def fail(*_):
+        raise MemoryError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting._Walk, "_step", fail)
+        with pytest.raises(MemoryError):
+            stopped.finish()
+    with pytest.raises(PlanError, match="an error ended this fit of gates before"):
+        stopped.finish()
+
+
+def test_threads_share_the_steps_of_a_fit(short, routed, tiny_tokenizer, tiny_data):
+    """As when a slider is moved: the page's next run begins before the last one has noticed that it is to end."""
+    data = tiny_data(24)
+    stats, whole = fit(routed, tiny_tokenizer, data)
+    shared = GateFit(routed, tiny_tokenizer, data, stats.shares())
+    with ThreadPoolExecutor(3) as threads:
+        seen = [done for part in threads.map(list, [shared] * 3) for done in part]
+    assert sorted(seen) == list(range(1, shared.steps + 1))
+    assert all(
+        (shared.result.budget[size][layer] == gates).all()
+        for size, found in whole.budget.items()
+        for layer, gates in found.items()
+    )
+
+
+def test_fitted_gates_say_more_of_what_the_routed_model_says_than_even_ones(
+    tiny_routed, tiny_tokenizer, tiny_data
+):
+    data, found = tiny_data(40), []
+    for seed in range(4):  # of one model alone, how its numbers round may turn the choice of the last expert
+        routed = sharpened(tiny_routed("bert", seed=seed))
+        stats, gates = fit(routed, tiny_tokenizer, data)
+        live = LiveEvaluator(routed, tiny_tokenizer, data)
+        target = torch.tensor(live.evaluate(None).logits).log_softmax(-1)
+
+        def distance(plan, live=live, target=target):
+            said = torch.tensor(live.evaluate(plan).logits).log_softmax(-1)
+            return float((target.exp() * (target - said)).sum(-1).mean())
+
+        everything = stats.num_experts
+        usage = {layer: gates.per_layer[everything][layer] for layer in stats.layers}
+        even = make_plan(stats.shares(), per_layer=everything, combination="mean")
+        drawn = [make_plan(stats.shares(), per_layer=1, selection="random", seed=s) for s in range(12)]
+        one = make_plan(stats.shares(), per_layer=1, selection="fitted", combination="fitted", fitted=gates)
+        found.append(
+            [
+                *(distance(plan) for plan in (make_plan(usage, per_layer=everything), even, one)),
+                np.median([distance(plan) for plan in drawn]),
+            ]
+        )
+    fitted_all, even_all, fitted_one, random_one = np.mean(found, axis=0)
+    assert fitted_all < even_all
+    assert fitted_one < random_one
+
+
+def test_the_model_is_left_as_it_was_and_a_second_fit_is_the_same(short, routed, tiny_tokenizer, tiny_data):
+    before = {name: value.clone() for name, value in routed.state_dict().items()}
+    wants = [p.requires_grad for p in routed.parameters()]
+    _, first = fit(routed, tiny_tokenizer, tiny_data(16))
+    _, second = fit(routed, tiny_tokenizer, tiny_data(16))
+    assert all(torch.equal(before[name], value) for name, value in routed.state_dict().items())
+    assert all(p.grad is None for p in routed.parameters())
+    assert [p.requires_grad for p in routed.parameters()] == wants
+    for layer, values in first.per_layer[2].items():
+        assert np.array_equal(values, second.per_layer[2][layer])
+
+
+@pytest.mark.parametrize("options", [{"top_k": 2}, {"routing": "token"}])
+def test_other_routings_are_fitted_too(short, tiny_routed, tiny_tokenizer, tiny_data, options):
+    stats, gates = fit(tiny_routed("bert", **options), tiny_tokenizer, tiny_data(8))
+    assert sorted(gates.per_layer[1]) == stats.layers
+
+
+def test_a_regression_is_fitted_to_its_values(tiny_routed, tiny_tokenizer, tiny_data):
+    texts = [
+        (text, other) for (text,), (other,) in zip(tiny_data(12).texts, tiny_data(12, 1).texts, strict=True)
+    ]
+    data = TextData(TASKS["stsb"], "pairs", tuple(texts), np.linspace(0, 5, 12))
+    found = []
+    for seed in range(4):
+        routed = sharpened(tiny_routed("bert", num_labels=1, seed=seed))
+        stats, gates = fit(routed, tiny_tokenizer, data)
+        live = LiveEvaluator(routed, tiny_tokenizer, data)
+        everything, wanted = stats.num_experts, live.evaluate(None).logits
+        fitted = {layer: gates.per_layer[everything][layer] for layer in stats.layers}
+        even = make_plan(stats.shares(), per_layer=everything, combination="mean")
+        plans = make_plan(fitted, per_layer=everything), even
+        found.append([float(np.square(live.evaluate(plan).logits - wanted).mean()) for plan in plans])
+    fitted, even = np.mean(found, axis=0)
+    assert fitted < 0.9 * even
+
+
+def test_what_cannot_be_fitted_is_refused(tiny_model, tiny_routed, tiny_tokenizer, tiny_data):
+    with pytest.raises(PlanError, match="has a router"):
+        GateFit(tiny_model("bert"), tiny_tokenizer, tiny_data(4), {})
+    with pytest.raises(PlanError, match="measured usage"):
+        GateFit(tiny_routed("bert"), tiny_tokenizer, tiny_data(4), {1: np.ones(4) / 4})
+    empty = tiny_data(4)
+    object.__setattr__(empty, "texts", ())
+    with pytest.raises(DataError, match="at least one text"):
+        GateFit(tiny_routed("bert"), tiny_tokenizer, empty, {1: np.ones(4) / 4, 2: np.ones(4) / 4})
+
+
+def gates_by_hand():
+    """Two layers of three experts."""
+    whole = {1: np.array([0.5, 0.3, 0.2]), 2: np.array([0.1, 0.2, 0.7])}
+    two = {1: np.array([0.6, 0.4, 0.0]), 2: np.array([0.0, 0.3, 0.7])}
+    one = {1: np.array([0.0, 1.0, 0.0]), 2: np.array([0.0, 0.0, 1.0])}
+    budget = {2: one, 3: {1: two[1], 2: one[2]}, 4: two, 5: {1: whole[1], 2: two[2]}, 6: whole}
+    return FittedGates("texts", 9, {1: one, 2: two, 3: whole}, budget)
+
+
+USAGE = {1: np.array([0.9, 0.1, 0.0]), 2: np.array([0.8, 0.1, 0.1])}
+
+
+def fitted_plan(**options):
+    options = {"selection": "fitted", "combination": "fitted", "fitted": gates_by_hand()} | options
+    return make_plan(USAGE, **options)
+
+
+def test_plans_keep_what_the_fit_kept_with_its_weights():
+    plan = dict(fitted_plan(per_layer=2).layers)
+    assert (plan[1].experts, plan[2].experts) == ((0, 1), (1, 2))
+    assert plan[1].weights == pytest.approx((0.6, 0.4))
+    assert dict(fitted_plan(per_layer=1).layers)[1].experts == (1,)
+    spread = fitted_plan(budget=3)
+    assert spread.keep_counts() == {1: 2, 2: 1}  # usage would spread it otherwise
+    assert (spread.selection, spread.combination) == ("fitted", "fitted")
+    usage_weights = dict(fitted_plan(per_layer=2, combination="usage").layers)
+    assert usage_weights[1].weights == pytest.approx((0.9, 0.1))
+
+
+def test_edits_by_hand_bend_a_fitted_plan():
+    edits = PlanEdits(((1, LayerEdit(pinned=(2,))), (2, LayerEdit(dropped=(2,)))))
+    plan = dict(fitted_plan(per_layer=2, edits=edits).layers)
+    assert plan[1].experts == (0, 2)  # the pinned one, then the best by its gate
+    assert plan[1].weights == pytest.approx((0.5 / 0.7, 0.2 / 0.7))  # as before any was taken out
+    assert plan[2].experts == (0, 1)  # the best of those that may stay, by what they had at first
+    assert plan[2].weights == pytest.approx((1 / 3, 2 / 3))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"selection": "fitted"},
+        {"combination": "fitted"},
+        {"selection": "usage", "fitted": gates_by_hand()},
+    ],
+)
+def test_fitted_needs_gates_and_others_take_none(options):
+    with pytest.raises(PlanError, match="fitted"):
+        make_plan(USAGE, per_layer=1, **options)
+
+
+def test_statistics_without_a_fit_say_so(tiny_routed, tiny_tokenizer, tiny_data):
+    stats = measure_usage(tiny_routed("bert"), tiny_tokenizer, tiny_data(6))
+    with pytest.raises(PlanError, match="needs fitted gates"):
+        plan_from(stats, selection="fitted", combination="fitted", per_layer=1)
+
+
+def test_a_fit_is_kept_on_disk_and_a_broken_file_is_no_fit(tmp_path, routed, tiny_tokenizer, tiny_data):
+    data = tiny_data(10)
+    stats, gates = fit(routed, tiny_tokenizer, data)
+    sizes = len(stats.layers), stats.num_experts
+    store = ResultsStore(tmp_path)
+    assert store.fitted("a checkpoint", data, *sizes) is None
+    store.keep_fitted("a checkpoint", data, gates)
+    again = ResultsStore(tmp_path).fitted("a checkpoint", data, *sizes)
+    assert (again.data, again.n) == (data.name, 10)
+    for size, found in gates.budget.items():
+        for layer, values in found.items():
+            assert np.array_equal(again.budget[size][layer], values)
+    assert store.fitted("another", data, *sizes) is None
+    (file,) = (tmp_path / "results").iterdir()
+    file.write_bytes(file.read_bytes()[:-9])
+    assert store.fitted("a checkpoint", data, *sizes) is None
+
+
+def test_fits_are_by_the_divergence_from_what_the_routed_model_says():
+    """KL of the routed model's answer against the fitted one's, and not the other way round."""
+    said, outputs = (
+        torch.tensor([[2.0, 0.0, -1.0], [0.0, 0.5, 1.0]]),
+        torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]]),
+    )
+    p, q = said.softmax(-1), outputs.softmax(-1)
+    expected = (p * (p / q).log()).sum(-1).mean()
+    assert fitting._distance(outputs, said, False) == pytest.approx(float(expected), abs=1e-6)
+    assert float((q * (q / p).log()).sum(-1).mean()) != pytest.approx(float(expected), abs=1e-2)

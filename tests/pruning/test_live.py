@@ -1,0 +1,266 @@
+"""Incremental re-evaluation gives what a rebuilt, whole model gives."""
+
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, pairwise, product
+
+import numpy as np
+import pytest
+import torch
+
+import shrp.pruning.live
+from shrp.data.slices import parse_slices, sliced_by_words
+from shrp.errors import DataError, PlanError
+from shrp.model.families import FAMILIES, relative_positions
+from shrp.model.packed import Packing, expert_outputs, first_token_outputs
+from shrp.model.partial import first_token_logits, run_from, run_layers
+from shrp.pruning.live import LiveEvaluator
+from shrp.pruning.plan import LayerPlan, PruningPlan, make_plan
+from shrp.pruning.prune import prune
+from shrp.routes.usage import measure_usage
+from shrp.scores.evaluate import evaluate
+
+EXPERTS = 4
+
+
+@pytest.fixture(scope="module")
+def data(tiny_data):
+    return tiny_data(150)
+
+
+@pytest.fixture
+def routed(tiny_routed):
+    return tiny_routed()
+
+
+@pytest.fixture
+def usage(routed, tiny_tokenizer, data):
+    return measure_usage(routed, tiny_tokenizer, data).shares()
+
+
+def all_budgets(usage):
+    return [make_plan(usage, budget=m) for m in range(len(usage), EXPERTS * len(usage) + 1)]
+
+
+def assert_same(live, plain):
+    back = np.argsort(live.indices)
+    assert live.complete
+    np.testing.assert_allclose(live.logits[back], plain.logits, atol=1e-4)
+    np.testing.assert_array_equal(live.predictions[back], plain.predictions)
+    assert live.score == plain.score
+
+
+# A dense layer below the converted ones, between them, and above them; the position bias of MPNet is what differs
+# between families here.
+@pytest.mark.parametrize(
+    ("family", "routing", "layers"),
+    [
+        *product(("bert", "mpnet"), ("sequence", "token"), [(1, 2), (0, 2), (0, 1)]),
+        *((family, "sequence", (0, 2)) for family in sorted(FAMILIES.keys() - {"bert", "mpnet"})),
+    ],
+)
+def test_equals_the_rebuilt_model(family, routing, layers, tiny_routed, tiny_tokenizer, data):
+    model = tiny_routed(family, layers=layers, routing=routing)
+    usage = measure_usage(model, tiny_tokenizer, data).shares()
+    plans = all_budgets(usage)
+    plain = {plan: evaluate(prune(model, plan), tiny_tokenizer, data) for plan in plans}
+    assert len({tuple(found.logits[:, 0]) for found in plain.values()}) > 1
+    live = LiveEvaluator(model, tiny_tokenizer, data, batch_size=40)
+    # Neighbouring budgets share layers, so later plans start from what earlier ones left.
+    for plan in [*plans, plans[0]]:
+        assert_same(live.evaluate(plan), plain[plan])
+    swept = list(LiveEvaluator(model, tiny_tokenizer, data, batch_size=40).sweep(plans))
+    assert sorted(plan.budget for plan, _ in swept) == [plan.budget for plan in plans]
+    for plan, found in swept:
+        assert_same(found, plain[plan])
+
+
+@pytest.mark.parametrize("attn", ["sdpa", "eager"])
+def test_routed_model(attn, tiny_routed, tiny_tokenizer, data):
+    model = tiny_routed(attn=attn)
+    live = LiveEvaluator(model, tiny_tokenizer, data)
+    assert_same(live.evaluate(None), evaluate(model, tiny_tokenizer, data))
+
+
+def test_heads_read_the_first_token_alone(tiny_family, tiny_model, tiny_inputs):
+    """What lets the top layer be computed for that token alone; a new family must pass this too."""
+    model, inputs = tiny_model(tiny_family), tiny_inputs()
+    top = torch.randn(6, 9, model.config.hidden_size, requires_grad=True)
+    logits, _ = run_from(model, inputs, 3, top)
+    (gradient,) = torch.autograd.grad((logits * torch.randn_like(logits)).sum(), top)
+    assert (gradient[:, 0] != 0).any(-1).all()
+    assert not gradient[:, 1:].any()
+    torch.testing.assert_close(first_token_logits(model, inputs, top[:, 0]), logits)
+
+
+def test_layers_run_in_parts(tiny_family, tiny_model, tiny_inputs, tiny_logits):
+    model, inputs = tiny_model(tiny_family), tiny_inputs()
+    with torch.no_grad():
+        middle = run_layers(model, inputs, 1, 2, run_layers(model, inputs, 0, 1))
+        torch.testing.assert_close(run_from(model, inputs, 2, middle)[0], tiny_logits(model, inputs))
+
+
+@pytest.mark.parametrize("family", ["bert", "mpnet", "deberta-v2"])
+def test_packed_outputs_are_the_layers_own(family, tiny_routed, tiny_inputs):
+    mask = tiny_inputs((9, 9, 7, 5, 5, 3))["attention_mask"]
+    model = tiny_routed(family)
+    packing, layer, bias = (
+        Packing.of(mask),
+        shrp.pruning.live.expert_layers(model)[1],
+        relative_positions(model, 12),
+    )
+    padded = torch.randn(*mask.shape, layer.hidden_size)
+    packed = packing.pack(padded)
+    with torch.no_grad():
+        own = layer.expert_outputs(padded, mask, relative_positions(model, 9))  # (B, H, T, dh)
+        outputs = expert_outputs(layer, [0, 3], packed, packing, bias)
+        firsts = first_token_outputs(layer, [0, 3], packed, packing, bias)
+    for i, expert in enumerate([0, 3]):
+        torch.testing.assert_close(outputs[i], packing.pack(own[:, expert]))
+        torch.testing.assert_close(firsts[i], own[:, expert, 0])
+    torch.testing.assert_close(packing.unpack(packed), padded * mask.unsqueeze(-1))
+
+
+def test_estimates_narrow_to_the_exact_figure(routed, usage, tiny_tokenizer, data):
+    live = LiveEvaluator(routed, tiny_tokenizer, data, batch_size=20)
+    seen = list(live.stream(make_plan(usage, per_layer=2)))
+    assert all(a.n < b.n for a, b in pairwise(seen))
+    assert seen[0].n == 64
+    assert seen[-1].n == seen[-1].total == 150
+    widths = [high - low for low, high in (e.interval for e in seen)]
+    assert widths[-1] < widths[0]
+    share = np.mean(data.labels[seen[0].indices])
+    assert abs(share - data.labels.mean()) < 1 / 32  # the first batch has the whole's mix of classes
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """`(layer, experts)` of every computation of experts' outputs, as it is done."""
+    calls = []
+    original = LiveEvaluator._compute
+
+    def logged(self, batch, layer, experts, hidden):
+        calls.append((layer, tuple(experts)))
+        return original(self, batch, layer, experts, hidden)
+
+    monkeypatch.setattr(LiveEvaluator, "_compute", logged)
+    return calls
+
+
+def plan_of(*experts):
+    """A plan for layers 1, 2, ... that keeps these experts, equally weighted."""
+    kept = (LayerPlan(tuple(e), (1 / len(e),) * len(e)) for e in experts)
+    return PruningPlan(tuple(enumerate(kept, 1)))
+
+
+def test_only_what_is_new_is_computed(routed, tiny_tokenizer, data, computed):
+    live = LiveEvaluator(routed, tiny_tokenizer, data)
+    live.prepare()
+    assert set(computed) == {(1, (0, 1, 2, 3))}  # the first converted layer, once and for all
+    for plan, new in [
+        (plan_of([0], [1]), {(2, (1,))}),
+        (plan_of([0], [1, 3]), {(2, (3,))}),
+        (plan_of([0], [3]), set()),
+        (plan_of([0, 2], [3]), {(2, (3,))}),
+        (plan_of([0], [1, 2]), {(2, (2,))}),
+    ]:
+        computed.clear()
+        live.evaluate(plan)
+        assert set(computed) == new
+    live.forget()
+    computed.clear()
+    live.evaluate(plan_of([0], [1]))
+    assert set(computed) == {(2, (1,))}
+
+
+def test_other_slices_of_the_same_inputs_share_all_work(routed, tiny_tokenizer, data, tiny_data, computed):
+    live, plan = LiveEvaluator(routed, tiny_tokenizer, data), plan_of([0], [1])
+    before = live.evaluate(plan)
+    computed.clear()
+    sliced = sliced_by_words(data, parse_slices("some: *a*"))
+    found = live.on(sliced).evaluate(plan)
+    assert not computed
+    assert set(found.slices) == set(sliced.slices) != set(before.slices or ())
+    assert (found.score, found.data) == (before.score, sliced.name)
+    np.testing.assert_array_equal(found.logits, before.logits)
+    with pytest.raises(DataError, match="other inputs"):
+        live.on(tiny_data(20))
+
+
+def test_a_sweep_computes_what_plans_share_once(routed, tiny_tokenizer, data, computed):
+    live = LiveEvaluator(routed, tiny_tokenizer, data)
+    live.prepare()
+    computed.clear()
+    unused = PruningPlan(((1, LayerPlan((0, 3), (1.0, 0.0))), (2, LayerPlan((1,), (1.0,)))))
+    plans = [plan_of([0], [1]), plan_of([1], [1]), plan_of([0], [1, 2]), plan_of([1], [0, 1]), unused]
+    swept = list(live.sweep(plans))
+    assert sorted(map(id, plans)) == sorted(id(plan) for plan, _ in swept)
+    expected = [(2, (1,)), (2, (2,)), (2, (1,)), (2, (0,))] * len(live.batches)
+    assert sorted(computed) == sorted(expected)
+    found = {id(plan): evaluation for plan, evaluation in swept}
+    assert found[id(unused)] is found[id(plans[0])]  # an expert of weight 0 changes nothing
+
+
+def test_a_sweep_can_be_abandoned_within_a_plan(routed, usage, tiny_tokenizer, data):
+    live = LiveEvaluator(routed, tiny_tokenizer, data)
+    pauses = []
+
+    def pause():
+        pauses.append(1)
+        if len(pauses) == len(live.batches) + 1:
+            raise InterruptedError
+
+    assert len(live.batches) > 1
+    results = live.sweep(all_budgets(usage), pause)
+    assert next(results)[1].complete
+    with pytest.raises(InterruptedError):
+        next(results)
+    assert len(pauses) == len(live.batches) + 1
+
+
+def kept_bytes(live):
+    return sum(value.nbytes for part in (live._kept.entries, live._kept.fixed) for value in part.values())
+
+
+@pytest.mark.parametrize("memory", [0, 60_000, 400_000])
+def test_memory_is_bounded_and_too_little_of_it_harmless(memory, routed, usage, tiny_tokenizer, data):
+    live = LiveEvaluator(routed, tiny_tokenizer, data, memory=memory)
+    live.prepare()
+    for plan in all_budgets(usage):
+        assert_same(live.evaluate(plan), evaluate(prune(routed, plan), tiny_tokenizer, data))
+        assert live._kept.size <= memory
+        assert live._kept.size == kept_bytes(live)
+    for _ in live.sweep(all_budgets(usage)):
+        assert live._kept.size == kept_bytes(live) <= memory
+
+
+def test_many_threads_share_one_evaluator(routed, usage, tiny_tokenizer, data):
+    plans = all_budgets(usage)
+    alone = {plan: LiveEvaluator(routed, tiny_tokenizer, data).evaluate(plan).logits for plan in set(plans)}
+    live = LiveEvaluator(routed, tiny_tokenizer, data, memory=300_000)
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda plan: (plan, live.evaluate(plan).logits), plans * 3))
+        swept = list(pool.map(lambda _: list(live.sweep(plans)), range(3)))
+    for plan, logits in together:
+        np.testing.assert_allclose(logits, alone[plan], atol=1e-5)
+    for plan, found in chain(*swept):
+        np.testing.assert_allclose(found.logits, alone[plan], atol=1e-5)
+    assert live._kept.size == kept_bytes(live) <= 300_000
+
+
+def test_dense_model_is_refused(tiny_model, tiny_tokenizer, data):
+    with pytest.raises(PlanError, match="no routed layer"):
+        LiveEvaluator(tiny_model(), tiny_tokenizer, data)
+
+
+def test_plan_for_other_layers_is_refused(routed, tiny_tokenizer, data):
+    plan = make_plan({0: np.ones(4) / 4}, per_layer=1)
+    live = LiveEvaluator(routed, tiny_tokenizer, data)
+    with pytest.raises(PlanError, match=r"converted layers are \[1, 2\]"):
+        live.evaluate(plan)
+    with pytest.raises(PlanError, match=r"converted layers are \[1, 2\]"):
+        next(live.sweep([plan]))
+
+
+def test_empty_data_are_refused(tiny_routed, tiny_tokenizer, tiny_data):
+    with pytest.raises(DataError, match="no inputs to evaluate on"):
+        LiveEvaluator(tiny_routed(), tiny_tokenizer, tiny_data(4).subset([]))

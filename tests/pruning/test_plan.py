@@ -1,0 +1,208 @@
+"""Plans: how many experts each layer keeps, which, and with what weights."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from shrp.errors import PlanError
+from shrp.pruning.plan import LayerPlan, PruningPlan, allocate, make_plan
+
+USAGE = {
+    6: np.array([0.70, 0.20, 0.10, 0.00]),
+    7: np.array([0.05, 0.05, 0.50, 0.40]),
+    8: np.array([0.25, 0.25, 0.25, 0.25]),
+}
+
+
+@pytest.mark.parametrize("budget", range(3, 13))
+def test_a_budget_is_spent_whole_with_one_at_least_a_layer(budget):
+    rng = np.random.default_rng(budget)
+    for _ in range(20):
+        usage = {layer: rng.dirichlet(np.full(4, 0.3)) for layer in (1, 4, 5)}
+        counts = allocate(usage, budget=budget)
+        assert sum(counts.values()) == budget
+        assert all(1 <= count <= 4 for count in counts.values())
+        plan = make_plan(usage, budget=budget)
+        assert plan.budget == budget
+        assert plan.keep_counts() == counts
+        # Of what is kept beyond each layer's best, none is used less than anything that is left out.
+        beyond = [s for layer, m in counts.items() for s in sorted(usage[layer])[::-1][1:m]]
+        left = [s for layer, m in counts.items() for s in sorted(usage[layer])[::-1][m:]]
+        assert not beyond or not left or min(beyond) >= max(left)
+
+
+def test_budgets_by_hand():
+    # Beyond 0.70, 0.50 and 0.25 the order is 0.40 (7), 0.25 x 3 (8), 0.20 (6), ...
+    assert allocate(USAGE, budget=4) == {6: 1, 7: 2, 8: 1}
+    assert allocate(USAGE, budget=6) == {6: 1, 7: 2, 8: 3}
+    assert allocate(USAGE, budget=8) == {6: 2, 7: 2, 8: 4}
+    assert allocate(USAGE, per_layer=3) == {6: 3, 7: 3, 8: 3}
+
+
+def test_ties_go_to_the_lower_layer_and_expert():
+    even = {layer: np.full(4, 0.25) for layer in (9, 3)}
+    assert allocate(even, budget=3) == {3: 2, 9: 1}
+    plan = dict(make_plan(even, per_layer=2).layers)
+    assert plan[3].experts == plan[9].experts == (0, 1)
+
+
+def test_selection_and_usage_weights():
+    plan = dict(make_plan(USAGE, per_layer=2).layers)
+    assert plan[6].experts == (0, 1)
+    assert plan[6].weights == pytest.approx((0.7 / 0.9, 0.2 / 0.9))
+    assert plan[7].experts == (2, 3)
+    assert plan[7].weights == pytest.approx((5 / 9, 4 / 9))
+    mean = make_plan(USAGE, per_layer=2, combination="mean")
+    assert dict(mean.layers)[6] == LayerPlan((0, 1), (0.5, 0.5))
+    assert (mean.selection, mean.combination) == ("usage", "mean")
+
+
+def test_gate_norm_ranks_by_scores_and_weighs_by_usage():
+    scores = {layer: np.array([0.0, 1.0, 2.0, 3.0]) for layer in USAGE}
+    plan = dict(make_plan(USAGE, per_layer=2, scores=scores, selection="gate_norm").layers)
+    assert plan[7].experts == (2, 3)
+    assert plan[6].experts == (2, 3)
+    assert plan[6].weights == (1.0, 0.0)
+    assert dict(make_plan(USAGE, per_layer=2, scores=scores, selection="ablation").layers) == plan
+    with pytest.raises(PlanError, match="gate x norm"):
+        make_plan(USAGE, per_layer=2, selection="gate_norm")
+    with pytest.raises(PlanError, match="effects of knocking them out"):
+        make_plan(USAGE, per_layer=2, selection="ablation")
+
+
+def test_experts_without_any_usage_get_a_mean():
+    usage = {0: np.array([1.0, 0, 0, 0])}
+    scores = {0: np.array([0.0, 0.1, 0.2, 0.3])}
+    plan = make_plan(usage, per_layer=2, scores=scores, selection="gate_norm")
+    assert dict(plan.layers)[0] == LayerPlan((2, 3), (0.5, 0.5))
+
+
+def test_random_is_a_control_drawn_from_the_seed():
+    draw = [make_plan(USAGE, per_layer=2, selection="random", seed=s) for s in range(8)]
+    assert draw[3] == make_plan(USAGE, per_layer=2, selection="random", seed=3)
+    assert len({plan.layers for plan in draw}) > 4
+    assert all(plan.budget == 6 and plan.selection == "random" for plan in draw)
+    for layer, one in (pair for plan in draw for pair in plan.layers):  # they weigh by usage, as others do
+        share = USAGE[layer][list(one.experts)]
+        assert one.weights == pytest.approx(share / share.sum())
+    # The same counts as by usage, so that only the choice of experts differs.
+    assert make_plan(USAGE, budget=7, selection="random").keep_counts() == allocate(USAGE, budget=7)
+    # Every expert can be drawn, the most used no more than another.
+    first = [dict(make_plan(USAGE, per_layer=1, selection="random", seed=s).layers)[6] for s in range(400)]
+    counts = np.bincount([plan.experts[0] for plan in first], minlength=4)
+    assert counts.min() > 60
+
+
+def test_weights_sum_to_one_whatever_the_options():
+    for combination in ("usage", "mean"):
+        for selection in ("usage", "random"):
+            for m in (1, 2, 3, 4):
+                plan = make_plan(USAGE, per_layer=m, selection=selection, combination=combination)
+                for _, layer in plan.layers:
+                    assert sum(layer.weights) == pytest.approx(1)
+                    assert list(layer.experts) == sorted(layer.experts)
+
+
+def test_gates_are_the_weights_in_place():
+    gates = make_plan(USAGE, per_layer=2).gates(4)
+    assert sorted(gates) == [6, 7, 8]
+    torch.testing.assert_close(gates[7], torch.tensor([0, 0, 5 / 9, 4 / 9], dtype=torch.float64))
+
+
+def test_counts_can_be_given():
+    plan = make_plan(USAGE, counts={6: 1, 7: 4, 8: 2})
+    assert plan.keep_counts() == {6: 1, 7: 4, 8: 2}
+    with pytest.raises(PlanError, match=r"layers \[6, 7\]"):
+        make_plan(USAGE, counts={6: 1, 7: 4})
+    with pytest.raises(PlanError, match="layer 8 can keep 1 to 4 experts, not 5"):
+        make_plan(USAGE, counts={6: 1, 7: 4, 8: 5})
+
+
+def test_json_round_trip_is_exact():
+    plan = make_plan(USAGE, budget=7)
+    again = PruningPlan.from_dict(json.loads(json.dumps(plan.to_dict())))
+    assert again == plan
+    assert hash(again) == hash(plan)
+    assert again.key() == plan.key()
+
+
+def test_equality_and_keys():
+    a = PruningPlan(((1, LayerPlan((3, 0), (0.3, 0.7))), (0, LayerPlan((2,), (1.0,)))))
+    b = PruningPlan(((0, LayerPlan((2,), (1.0,))), (1, LayerPlan((0, 3), (0.7, 0.3)))))
+    assert a == b  # the order of writing is no part of a plan
+    assert {a: 1}[b] == 1
+    other = PruningPlan(b.layers, selection="random")
+    assert other != b
+    assert other.key() == b.key()  # the same model, however it was chosen
+    assert PruningPlan(((0, LayerPlan((2,), (0.9,))), b.layers[1])).key() != b.key()
+    with pytest.raises(AttributeError):
+        a.selection = "random"
+
+
+@pytest.mark.parametrize(
+    ("experts", "weights"),
+    [((), ()), ((1, 1), (0.5, 0.5)), ((-1,), (1.0,)), ((0, 1), (1.0,)), ((0,), (float("nan"),))],
+)
+def test_layer_plans_that_are_refused(experts, weights):
+    with pytest.raises(PlanError):
+        LayerPlan(experts, weights)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        [],
+        {"layers": []},
+        {"layers": {"a": {"experts": [0], "weights": [1]}}},
+        {"layers": {"1": {"experts": [0]}}},
+        {"layers": {"1": {"experts": ["x"], "weights": [1]}}},
+        {"layers": {"1": {"experts": [], "weights": []}}},
+    ],
+)
+def test_files_that_are_no_plans_are_refused(data):
+    with pytest.raises(PlanError):
+        PruningPlan.from_dict(data)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "either experts per layer or a global budget"),
+        ({"per_layer": 1, "budget": 3}, "either experts per layer or a global budget"),
+        ({"per_layer": 0}, "1 to 4"),
+        ({"per_layer": 5}, "1 to 4"),
+        ({"budget": 2}, r"3 \(one expert a layer\) to 12 \(all\), not 2"),
+        ({"budget": 13}, "to 12"),
+        ({"per_layer": 1, "selection": "best"}, "usage, gate_norm, ablation, fitted, random"),
+        ({"per_layer": 1, "combination": "sum"}, "usage, mean"),
+    ],
+)
+def test_impossible_plans_say_what_is_possible(options, words):
+    with pytest.raises(PlanError, match=words):
+        make_plan(USAGE, **options)
+
+
+def test_plans_must_fit_the_model():
+    plan = make_plan(USAGE, per_layer=4)
+    plan.check_fits([8, 6, 7], 4)
+    with pytest.raises(PlanError, match=r"layers \[6, 7, 8\].*are \[6, 7\]"):
+        plan.check_fits([6, 7], 4)
+    with pytest.raises(PlanError, match="experts are 0 to 2"):
+        plan.check_fits([6, 7, 8], 3)
+    with pytest.raises(PlanError, match="no routed layer"):
+        make_plan({}, per_layer=1)
+    with pytest.raises(PlanError, match="twice"):
+        PruningPlan((plan.layers[0], plan.layers[0]))
+
+
+def test_a_seed_below_0_is_refused_in_words():
+    with pytest.raises(PlanError, match="a seed is 0 or more, not -1"):
+        make_plan({1: [0.5, 0.5]}, per_layer=1, selection="random", seed=-1)
+
+
+def test_layers_may_be_texts_as_in_a_checkpoint_s_info():
+    usage = {str(layer): list(share) for layer, share in USAGE.items()}
+    assert make_plan(usage, budget=5) == make_plan(USAGE, budget=5)

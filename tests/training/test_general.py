@@ -1,0 +1,728 @@
+"""Conversion on unlabelled texts: what learns and what stays, and that a task's model can take the layers over."""
+
+import copy
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.nn.utils import clip_grad_norm_
+from transformers import AutoTokenizer
+
+from shrp.cards.card import card
+from shrp.checkpoints import checkpoint
+from shrp.checkpoints.info import CheckpointInfo
+from shrp.cli import converting
+from shrp.data.sources import load_file
+from shrp.data.tasks import TEXTS
+from shrp.errors import DataError, TrainingError
+from shrp.model.config import ShrpConfig
+from shrp.model.convert import convert, expert_layers, layer_kinds, narrow_layers
+from shrp.model.dropout import without_dropout
+from shrp.model.families import encoder_layers
+from shrp.model.partial import run_from
+from shrp.model.routing import record_routing
+from shrp.pruning.plan import make_plan
+from shrp.pruning.prune import prune
+from shrp.routes.evenness import distance_from_uniform
+from shrp.scores.evaluate import evaluate
+from shrp.training import general
+from shrp.training.general import (
+    RECOVERY_RATES,
+    GeneralConfig,
+    convert_on_text,
+    graft,
+    recover_on_text,
+    usage_on_text,
+)
+from shrp.training.losses import hidden_loss
+from shrp.training.run_state import RunState, run_folder
+from shrp.training.trainable import optimizer_and_schedule
+
+SIZES = {
+    "conversion_size": 40,
+    "final_size": 80,
+    "batch_size": 8,
+    "learning_rate": 1e-3,
+    "new_learning_rate": 3e-3,
+}
+
+
+@pytest.fixture(scope="module")
+def texts(tiny_data):
+    """Single texts and pairs."""
+    single = tiny_data(40).texts
+    return [text if i % 3 else (text[0], single[0][0]) for i, text in enumerate(single)]
+
+
+def of_control(control, layers=()):
+    return ShrpConfig(layers, control=control, narrow_to=int(control == "narrow"))
+
+
+@pytest.fixture
+def converted(tiny_model, tiny_tokenizer, texts, tmp_path):
+    """`converted(layers, control, start) -> (base, model, history)`."""
+    base = tiny_model(dropout=0.1)
+
+    def run(layers=(1, 2), control="none", start=None, measured=(), **sizes):
+        config = GeneralConfig(of_control(control, layers), **SIZES | sizes)
+        told = {"start": start, "measured": measured}
+        model, history = convert_on_text(config, base, tiny_tokenizer, texts, tmp_path / "said", **told)
+        return base, model, history
+
+    return run
+
+
+def error_of(base, model, inputs, layers):
+    """Squared error of converted layers' outputs to the dense ones'."""
+    with torch.no_grad(), record_routing(hidden_states=True) as record:
+        model(**inputs)
+        said = base(**inputs, output_hidden_states=True).hidden_states
+    outputs = {layer: record.hidden_states[layer] for layer in layers}
+    return float(hidden_loss(outputs, said, inputs["attention_mask"]))
+
+
+def test_layers_learn_to_say_what_the_dense_ones_say_and_the_others_stay(converted, tiny_inputs):
+    base, model, history = converted()
+    before = {name: value.clone() for name, value in base.state_dict().items()}
+    assert layer_kinds(model) == ["dense", "routed", "routed"]
+    assert layer_kinds(base) == ["dense"] * 3
+    assert [row["converted_layer"] for row in history] == [2, 1, None]
+    assert [row["texts"] for row in history] == [40, 40, 80]
+    assert [sorted(row["usage"]) for row in history] == [["2"], ["1", "2"], ["1", "2"]]
+    assert all(sum(share) == pytest.approx(1, abs=1e-4) for row in history for share in row["usage"].values())
+    _, brief, _ = converted(conversion_size=8, final_size=8, learning_rate=1e-9, new_learning_rate=1e-9)
+    inputs = tiny_inputs()
+    assert error_of(base, model, inputs, (1, 2)) < 0.8 * error_of(base, brief, inputs, (1, 2))
+    for name, value in model.state_dict().items():
+        if ".layer.1." not in name and ".layer.2." not in name:
+            assert torch.equal(value, before[name]), name
+    for name, value in base.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_pruned_heads_and_neurons_learn_what_the_dense_layer_says_and_nothing_else_does(
+    converted, tiny_model, tiny_inputs, monkeypatch
+):
+    base, model, history = converted(control="narrow", final_size=800)
+    assert layer_kinds(model) == ["dense", "narrow", "narrow"]
+    assert [(row["converted_layer"], row["usage"]) for row in history] == [(2, {}), (1, {}), (None, {})]
+    _, brief, _ = converted(control="narrow", learning_rate=1e-9, new_learning_rate=1e-9)
+    kept = [[layer.heads for layer in narrow_layers(one).values()] for one in (model, brief)]
+    assert kept[0] == kept[1]
+    measured, convert_one = [], general.convert_layer
+
+    def watch(model, layer, config, batches):
+        given = list(batches)
+        measured.append(sum(len(batch["input_ids"]) for batch in given))
+        return convert_one(model, layer, config, given)
+
+    monkeypatch.setattr(general, "convert_layer", watch)
+    converted(control="narrow", measured=[("the film",), ("a bad film", "the end")])
+    assert measured == [2, 2]  # texts, of which are kept heads and neurons
+    converted(control="narrow")
+    assert measured[2:] == [40, 40]  # by default those that it learns on
+    inputs = tiny_inputs()
+    for layer in (1, 2):
+        assert error_of(base, model, inputs, (layer,)) < 0.9 * error_of(base, brief, inputs, (layer,))
+    for name, value in base.state_dict().items():
+        if ".layer.1." not in name and ".layer.2." not in name:
+            assert torch.equal(model.state_dict()[name], value), name
+    task = tiny_model(seed=7)
+    first = encoder_layers(graft(task, model))[0].output.dense.weight  # of the layer that did not learn
+    assert torch.equal(first, encoder_layers(task)[0].output.dense.weight)
+
+
+def test_rates_fall_at_the_end_gradients_are_clipped_nothing_is_dropped_and_usage_is_of_the_last_quarter(
+    converted, monkeypatch
+):
+    ends, clipped, dropped, counted, learning = [], [], [], [], []
+
+    def made(groups, steps, warm, **factors):
+        ends.append((steps, warm, factors))
+        learning[:] = [parameter for group in groups for parameter in group["params"]]
+        return optimizer_and_schedule(groups, steps, warm, **factors)
+
+    def clip(parameters, most):
+        parameters = list(parameters)
+        assert {*map(id, parameters)} == {*map(id, learning)}
+        clipped.append(most)
+        return clip_grad_norm_(parameters, most)
+
+    def ran(model, *args):
+        assert model.training
+        rates = [getattr(m, name, 0) for m in model.modules() for name in ("dropout", "attention_dropout")]
+        rates += [module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)]
+        dropped.append(max(rate for rate in rates if isinstance(rate, float)))
+        return run_from(model, *args)
+
+    counting = general.usage_of
+
+    def count(record):
+        found = counting(record)
+        counted.append((len(clipped), found))
+        return found
+
+    monkeypatch.setattr(general, "optimizer_and_schedule", made)
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", clip)
+    monkeypatch.setattr(general, "run_from", ran)
+    monkeypatch.setattr(general, "usage_of", count)
+    _, model, history = converted((2,), batch_size=2, conversion_size=8, final_size=64)
+    assert ends == [(4, 1, {"end": 1.0}), (32, 2, {"end": 0.0})]
+    assert clipped == [1.0] * 36
+    assert dropped == [0.0] * 36
+    assert expert_layers(model)[2].dropout == 0.1  # it has what it had
+    assert [step for step, _ in counted] == [4, *range(29, 37)]
+    last = np.mean([found[2] for _, found in counted[1:]], axis=0)
+    assert history[-1]["usage"]["2"] == pytest.approx(last, abs=1e-6)
+
+
+def test_the_balance_loss_evens_usage_while_layers_are_converted(converted):
+    """The more it weighs, the lower it is itself, and the nearer usage is to even."""
+    found = {}
+    for weight in (0.0, 5.0):
+        _, _, history = converted(layers=(2,), balance=weight, conversion_size=400, final_size=8)
+        found[weight] = history[0]["balance_loss"], distance_from_uniform(history[0]["usage"]["2"])
+    assert found[5.0][0] < 0.5 * found[0.0][0]
+    assert found[5.0][1] < found[0.0][1]
+
+
+def test_both_the_base_and_the_model_are_on_the_device_that_trains(
+    tiny_model, tiny_tokenizer, texts, tmp_path, monkeypatch
+):
+    found = []
+
+    def take(model, *_):
+        found.append({p.device.type for part in (base, model) for p in part.parameters()})
+        raise KeyboardInterrupt  # nothing can be computed on a device that is not there
+
+    base, start = tiny_model(), tiny_model()
+    monkeypatch.setattr(general, "one_accelerator", lambda: SimpleNamespace(device=torch.device("meta")))
+    monkeypatch.setattr(general, "weights_digest", lambda model: "")
+    monkeypatch.setattr(general, "kept_or_live", lambda *_, **__: None)
+    monkeypatch.setattr(general, "convert_layer", take)
+    config = GeneralConfig(ShrpConfig((2,)), **SIZES)
+    with pytest.raises(KeyboardInterrupt):
+        convert_on_text(config, base, tiny_tokenizer, texts, tmp_path, start=start)
+    assert found == [{"meta"}]
+    assert {p.device.type for p in start.parameters()} == {"cpu"}  # which is not changed
+
+
+def test_a_date_is_a_seed(converted):
+    _, _, history = converted((2,), seed=20240101, conversion_size=8, final_size=8)
+    assert len(history) == 2
+
+
+def test_it_goes_on_from_converted_upper_layers_and_repeats_itself(converted, monkeypatch):
+    _, upper, _ = converted((2,))
+    _, whole, _ = converted((1,), start=upper)
+    assert layer_kinds(whole) == ["dense", "routed", "routed"]
+    assert not torch.equal(expert_layers(whole)[2].qkv_weight, expert_layers(upper)[2].qkv_weight)
+    _, again, _ = converted((1,), start=upper)
+    for one, other in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
+    with pytest.raises(TrainingError, match="layer 2 is converted already"):
+        converted((2,), start=upper)
+    _, lower, _ = converted((1,))
+    with monkeypatch.context() as patch:
+        patch.setattr(general, "_OnText", lambda *_: pytest.fail("it began before it refused"))
+        with pytest.raises(TrainingError, match="layer 1 is converted already"):
+            converted((1, 2), start=lower)
+
+
+def test_with_layers_dropped_those_left_learn_to_make_up_for_them(converted, tiny_inputs):
+    base, model, _ = converted(control="dropped")
+    assert layer_kinds(model) == ["dense", "dropped", "dropped"]
+    _, untrained, _ = converted(control="dropped", learning_rate=1e-9)
+    inputs = tiny_inputs()
+    assert error_of(base, model, inputs, (2,)) < 0.9 * error_of(base, untrained, inputs, (2,))
+    task = copy.deepcopy(base)
+    taken = graft(task, model)
+    assert torch.equal(
+        encoder_layers(taken)[0].output.dense.weight, encoder_layers(model)[0].output.dense.weight
+    )
+
+
+def test_a_tasks_model_keeps_its_own_dense_layers_and_head(converted, tiny_model):
+    _, model, _ = converted()
+    task = tiny_model(seed=7, num_labels=3)
+    taken = graft(task, model)
+    assert layer_kinds(taken) == ["dense", "routed", "routed"]
+    assert layer_kinds(task) == ["dense"] * 3
+    assert taken.config.num_labels == 3
+    own = task.state_dict()
+    given = model.state_dict()
+    for name, value in taken.state_dict().items():
+        source = given if ".layer.1." in name or ".layer.2." in name else own
+        assert torch.equal(value, source[name]), name
+    taken.requires_grad_(True)
+    with torch.no_grad():
+        expert_layers(taken)[1].qkv_weight.zero_()
+    assert np.abs(expert_layers(model)[1].qkv_weight.detach().numpy()).sum() > 0  # copies, not shares
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"seed": -1}, "seed must be between 0"),
+        ({"final_size": 0}, "final_size must be 1 or more"),
+        ({"learning_rate": 0.0}, "learning_rate must be a number above 0"),
+    ],
+)
+def test_configs_that_cannot_be(values, said):
+    with pytest.raises(TrainingError, match=said):
+        GeneralConfig(**{"shrp": ShrpConfig((1,))} | values)
+
+
+def test_a_diverging_conversion_stops_with_advice(converted):
+    with pytest.raises(
+        TrainingError, match=r"the loss is \w+ in epoch 0, step \d+: lower the learning rates"
+    ):
+        converted(learning_rate=1e30, new_learning_rate=1e30)
+
+
+def test_a_conversion_needs_a_layer_and_texts(converted, tiny_model, tiny_tokenizer, tmp_path):
+    with pytest.raises(TrainingError, match="at least one layer"):
+        converted(())
+    with pytest.raises(TrainingError, match=r"balance must be a number from 0 on, not -0\.1"):
+        converted(balance=-0.1)
+    with pytest.raises(TrainingError, match="no texts to train on"):
+        convert_on_text(GeneralConfig(ShrpConfig((2,))), tiny_model(), tiny_tokenizer, [], tmp_path)
+
+
+def hidden_states(model, inputs):
+    """What the converted layers of a model, and its last one, hand on to the next, of real tokens."""
+    with torch.no_grad(), record_routing(hidden_states=True) as record:
+        top = model.base_model(**inputs).last_hidden_state
+    last = model.config.num_hidden_layers - 1
+    return {
+        layer: states[inputs["attention_mask"].bool()]
+        for layer, states in {**record.hidden_states, last: top}.items()
+    }
+
+
+@pytest.mark.parametrize("layers", [(1, 2), (0, 1)])  # the top layer among them, or still dense
+@pytest.mark.parametrize("control", ["none", "dropped", "narrow"])
+def test_a_pruned_encoder_or_a_control_is_trained_on_and_the_one_given_stays(
+    converted, tiny_tokenizer, texts, tiny_inputs, tmp_path, control, layers
+):
+    base, model, history = converted(layers, control=control)
+    if control == "none":
+        usage = {int(layer): share for layer, share in history[-1]["usage"].items()}
+        model = prune(model, make_plan(usage, per_layer=1))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    config = GeneralConfig(of_control(control), **SIZES | {"final_size": 240})
+    trained, rows = recover_on_text(config, base, tiny_tokenizer, texts, tmp_path / "said", model)
+    assert layer_kinds(trained) == layer_kinds(model)
+    assert [(row["converted_layer"], row["texts"], row["usage"]) for row in rows] == [(None, 240, {})]
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    inputs = tiny_inputs()
+    with torch.no_grad():
+        said = base.base_model(**inputs, output_hidden_states=True).hidden_states[1:]
+    wanted = [states[inputs["attention_mask"].bool()] for states in said]
+    before, after = (hidden_states(one, inputs) for one in (model, trained))
+    asked = {2} if control == "dropped" else {*layers, 2}
+    errors = [
+        {layer: (found[layer] - wanted[layer]).square().mean() for layer in asked}
+        for found in (before, after)
+    ]
+    least = (
+        0.95 if control == "narrow" else 0.9
+    )  # it has learned from texts already, with nothing pruned since
+    assert errors[1][2] < least * errors[0][2]
+    high, low = (sum(error.values()) for error in errors)
+    assert 0.8 * low < rows[0]["distill_hidden_loss"] < 1.2 * high
+    with pytest.raises(TrainingError, match="no layers to convert"):
+        recover_on_text(
+            GeneralConfig(ShrpConfig((1,))), base, tiny_tokenizer, texts, tmp_path / "said", model
+        )
+    taken = graft(base, trained, recovered=True)
+    assert layer_kinds(taken) == layer_kinds(model)
+    same = dict(trained.state_dict())
+    for name, value in taken.state_dict().items():
+        if ".layer." in name:
+            assert torch.equal(value, same[name]), name
+
+
+def test_without_dropout_a_model_in_training_is_a_function_and_has_it_back_afterwards(
+    tiny_model, tiny_inputs
+):
+    model = convert(tiny_model(dropout=0.5), ShrpConfig((1,))).train()
+    inputs = tiny_inputs()
+    kept = {name: getattr(module, "p", None) for name, module in model.named_modules()}
+    layer = expert_layers(model)[1]
+    rates = layer.dropout, layer.attention_dropout
+    assert not torch.equal(model(**inputs).logits, model(**inputs).logits)
+    with without_dropout(model):
+        assert torch.equal(model(**inputs).logits, model(**inputs).logits)
+    assert {name: getattr(module, "p", None) for name, module in model.named_modules()} == kept
+    assert (layer.dropout, layer.attention_dropout) == rates == (0.5, 0.5)
+
+
+def test_layers_are_taken_over_only_within_one_geometry(converted, tiny_model):
+    _, model, _ = converted()
+    with pytest.raises(TrainingError, match="has 3 layers and the dense one 4"):
+        graft(tiny_model(num_hidden_layers=4), model)
+    with pytest.raises(TrainingError, match="has 4 heads and the dense one 2"):
+        graft(tiny_model(num_attention_heads=2), model)
+
+
+@pytest.fixture
+def command(tmp_path, tiny_model, tiny_tokenizer, tiny_data):
+    """Arguments of a base, of texts with small sizes, and of a task's files, all below `tmp_path`."""
+    tiny_model(dropout=0.1).base_model.save_pretrained(tmp_path / "encoder")
+    tiny_tokenizer.save_pretrained(tmp_path / "encoder")
+    for name, seed in (("train", 0), ("dev", 1)):
+        frame = tiny_data(24, seed).to_frame().rename(columns={"sentence": "text"})
+        frame.to_csv(tmp_path / f"{name}.csv", index=False)
+    texts = ("--texts", tmp_path / "train.csv", "--texts", tmp_path / "dev.csv")
+    sizes = ("--conversion-size", 16, "--final-size", 16, "--batch-size", 8)
+    files = ("--train-file", tmp_path / "train.csv", "--validation-file", tmp_path / "dev.csv")
+    options = ("--text-column", "text", "--batch-size", 8, "--teacher-epochs", 1, "--precision", "fp32")
+    return ("--base", tmp_path / "encoder", "--base-name", "tiny"), texts + sizes, files + options
+
+
+def test_a_conversion_and_then_a_run_that_goes_on_from_it(shrp, tmp_path, command):
+    base, texts, files = command
+    made = tmp_path / "made"
+    code, said, error = shrp(
+        "convert", *base, *texts, "--layers", "upper:2", "--max-length", 4, "--out", made, "--json"
+    )
+    assert code == 0, error
+    assert "24 of 24 inputs of train.csv are longer than 4 tokens" in " ".join(error.split())
+    assert "of 24 inputs of dev.csv are longer than 4 tokens" in " ".join(error.split())
+    assert json.loads(said)["texts"] == 48
+    assert len(json.loads(said)["epochs"]) == 3
+    code, _, error = shrp("convert", *base, *texts, "--out", made)
+    assert code == 1
+    assert "exists already" in error
+    pairs = pd.read_csv(tmp_path / "train.csv")
+    pairs.assign(other=pairs["text"].tolist()[::-1]).to_csv(tmp_path / "pairs.csv", index=False)
+    given = ("--texts", tmp_path / "pairs.csv", "--text-column", "text", "--text-column", "other")
+    sizes = ("--conversion-size", 16, "--final-size", 16, "--batch-size", 8)
+    code, said, error = shrp("convert", *base, *given, *sizes, "--out", tmp_path / "of-pairs", "--json")
+    assert code == 0, error
+    assert json.loads(said)["texts"] == 24
+    code, _, error = shrp(
+        "train", *base, *files, "--converted", made, "--per-layer", 2, "--out", tmp_path / "out"
+    )
+    assert code == 0, error
+    found = checkpoint.load(tmp_path / "out")
+    assert layer_kinds(found.model) == ["dense", "routed", "routed"]
+    history = checkpoint.read_history(tmp_path / "out")
+    assert [row["epoch"] for row in history] == [0, 1, 2, 3, 4]
+    assert [row["stage"] for row in history] == [1, 1, 1, 2, 2]
+    assert {row["kind"] for row in found.info.scores} == {"teacher", "routed", "static", "control"}
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_a_killed_conversion_goes_on_and_ends_as_if_it_had_not_been(
+    shrp, tmp_path, command, monkeypatch, after
+):
+    base, texts, _ = command
+    ask = ("convert", *base, *texts, "--layers", "upper:2", "--precision", "fp32")
+    assert shrp(*ask, "--out", tmp_path / "whole")[0] == 0
+
+    class Killed(BaseException):
+        pass
+
+    def killed(row):
+        if row["epoch"] + 1 == after:
+            raise Killed
+
+    say = converting.say_conversion
+    monkeypatch.setattr(converting, "say_conversion", killed)
+    with pytest.raises(Killed):
+        shrp(*ask, "--out", tmp_path / "made")
+    assert not (tmp_path / "made").exists()
+    told = []
+    monkeypatch.setattr(converting, "say_conversion", lambda row: (told.append(row["epoch"]), say(row)))
+    code, _, error = shrp(*ask, "--out", tmp_path / "made")
+    assert code == 1
+    assert "pass --resume" in error
+    code, _, error = shrp(*ask, "--seed", 1, "--out", tmp_path / "made", "--resume")
+    assert code == 1
+    assert "its seed, weights differ" in error  # the seed is of a head, too
+    code, _, error = shrp(*ask, "--out", tmp_path / "made", "--resume")
+    assert code == 0, error
+    assert told == list(range(after, 3))
+    one, other = (checkpoint.load(tmp_path / name) for name in ("whole", "made"))
+    for mine, theirs in zip(one.model.parameters(), other.model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    rows = [checkpoint.read_history(tmp_path / name) for name in ("whole", "made")]
+    assert [[row | {"seconds": 0} for row in each] for each in rows] == [
+        [row | {"seconds": 0} for row in rows[0]]
+    ] * 2
+    assert one.info == other.info
+    assert not run_folder(tmp_path / "made").exists()
+
+
+def test_what_a_run_that_never_began_settled_is_forgotten(tmp_path):
+    for name in ("run.json", "teacher.txt"):
+        (tmp_path / name).write_text("live")
+    with RunState(tmp_path).only_if_begun():
+        assert not list(tmp_path.iterdir())
+    (tmp_path / "epoch-001").mkdir()
+    (tmp_path / "teacher.txt").write_text("live")
+    with RunState(tmp_path).only_if_begun():
+        assert (tmp_path / "teacher.txt").read_text() == "live"
+
+
+def test_a_conversion_that_fails_before_its_first_epoch_leaves_nothing_in_the_way(
+    shrp, tmp_path, command, monkeypatch
+):
+    base, texts, _ = command
+    ask = ("convert", *base, *texts, "--layers", "upper:2", "--precision", "fp32", "--out", tmp_path / "made")
+
+    def diverges(*_):
+        raise TrainingError("the loss is no number")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shrp.training.general.finite", diverges)
+        assert shrp(*ask)[0] == 1
+    assert not run_folder(tmp_path / "made").exists()
+    run_folder(tmp_path / "made").mkdir()
+    (run_folder(tmp_path / "made") / "run.json").write_text('{"precision": "fp32"}')  # killed before it
+    code, _, error = shrp(*ask)
+    assert code == 0, error
+    assert not run_folder(tmp_path / "made").exists()
+
+
+def test_an_encoder_pruned_on_texts_becomes_a_tasks_static_checkpoint(shrp, tmp_path, command):
+    base, texts, files = command
+    made, out = tmp_path / "made", tmp_path / "out"
+    code, _, error = shrp("convert", *base, *texts, "--layers", "1,2", "--per-layer", 9, "--out", made)
+    assert code == 1
+    assert "1 to 4 experts a layer, not 9" in error
+    kept = ("--layers", "upper:2", "--per-layer", 1, "--further-size", 32)
+    code, said, error = shrp("convert", *base, *texts, *kept, "--out", made, "--json")
+    assert code == 0, error
+    assert [row["texts"] for row in json.loads(said)["epochs"]] == [16, 16, 16, 32]
+    encoder = checkpoint.load(made)
+    assert layer_kinds(encoder.model) == ["dense", "static", "static"]
+    assert set(encoder.info.plan.keep_counts().values()) == {1}
+    usage = {int(layer): share for layer, share in json.loads(said)["epochs"][-2]["usage"].items()}
+    assert encoder.info.plan == make_plan(usage, per_layer=1)
+
+    assert encoder.info.training["recovery"]["learning_rate"] == RECOVERY_RATES["learning_rate"]
+    # The same command without pruning repeats the conversion, so what was pruned can be had to compare with.
+    code, _, error = shrp("convert", *base, *texts, "--layers", "upper:2", "--out", tmp_path / "routed")
+    assert code == 0, error
+    pruned = prune(checkpoint.load(tmp_path / "routed").model, encoder.info.plan)
+    assert not same_layers(pruned, encoder.model)
+
+    run = ("train", *base, *files, "--converted", made, "--out", out)
+    run += ("--learning-rate", 1e-9, "--new-learning-rate", 1e-9)  # to see where it starts from
+    for wrong in (
+        ("--recover", 1),
+        ("--per-layer", 1),
+        ("--controls", "random"),
+        ("--controls", "narrow"),
+        ("--freeze-dense",),
+    ):
+        code, _, error = shrp(*run, *wrong)
+        assert code == 1
+        assert "is pruned already" in error
+    assert not out.exists()
+    code, _, error = shrp(*run, "--controls", "dropped")
+    assert code == 0, error
+    found = checkpoint.load(out)
+    assert layer_kinds(found.model) == ["dense", "static", "static"]
+    assert found.info.plan == encoder.info.plan
+    assert same_layers(found.model, encoder.model)
+    rows = {row["model"]: row for row in found.info.scores}
+    static, control = "static, 1 a layer, pruned on texts", "layers dropped, 4 epochs, not trained on texts"
+    assert list(rows) == ["dense teacher", static, control]
+    assert (rows[static]["kind"], rows[static]["budget"], rows[static]["recovered"]) == ("static", 2, True)
+    dev = load_file(tmp_path / "dev.csv", found.info.task, text_columns=["text"], label_column="label")
+    again = evaluate(found.model, found.tokenizer, dev)
+    assert abs(again.score - rows[static]["score"]) <= 1.5 / 24  # stored as float16
+    history = checkpoint.read_history(out)
+    assert [row["epoch"] for row in history] == list(range(6))
+    assert [row["stage"] for row in history] == [1, 1, 1, 1, 2, 2]
+
+    text = card(out.name, found)
+    assert (
+        "Converted on 48 unlabelled texts (of train.csv, dev.csv), 16 for each of 2 layers and 16 for" in text
+    )
+    assert "pruned there by usage on them, and trained on with 32 (seed 0)" in text
+    assert "no validation data had a part in that" in text
+    line = next(line for line in text.splitlines() if line.startswith(f"| {static} |"))
+    assert line.count("%") == 4  # of the teacher, and three costs
+    assert "trained on with 32" in card(made.name, encoder)
+
+
+def test_a_tasks_usage_says_which_experts_learn_on_from_texts(shrp, tmp_path, command):
+    base, texts, files = command
+    corpora = (*texts[:4], *texts[-2:])  # without the sizes of a conversion, which is not made anew
+    routed, task, small, out = (tmp_path / name for name in ("routed", "task", "small", "out"))
+    assert shrp("convert", *base, *texts, "--layers", "upper:2", "--out", routed)[0] == 0
+    run = ("train", *base, *files, "--controls", "")
+    assert shrp(*run, "--converted", routed, "--per-layer", 1, "--out", task)[0] == 0
+    found = checkpoint.load(task)
+    # The task is made to use most what the texts use least, so the two can't be taken for one another.
+    on_texts = usage_on_text(checkpoint.read_history(routed))
+    usage = {str(layer): np.eye(4)[int(np.argmin(share))].tolist() for layer, share in on_texts.items()}
+    checkpoint.save(found.model, found.tokenizer, replace(found.info, usage=usage), task)
+    pruning = ("convert", *base, *corpora, "--further-size", 32, "--per-layer", 1)
+    code, _, error = shrp(*pruning, "--converted", routed, "--usage-of", task, "--out", small)
+    assert code == 0, error
+    encoder = checkpoint.load(small)
+    plan = make_plan({int(layer): share for layer, share in usage.items()}, per_layer=1)
+    assert encoder.info.plan == plan
+    assert [row["texts"] for row in checkpoint.read_history(small)] == [16, 16, 16, 32]
+    # The converted encoder was pruned, and not the task's model; in one step it comes to the same.
+    one_step = ("convert", *base, *texts, "--layers", "upper:2", "--per-layer", 1, "--further-size", 32)
+    assert shrp(*one_step, "--usage-of", task, "--out", tmp_path / "one-step")[0] == 0
+    assert same_layers(checkpoint.load(tmp_path / "one-step").model, encoder.model)
+    code, _, error = shrp(*pruning, "--converted", routed, "--out", tmp_path / "by-texts")
+    assert code == 0, error
+    assert checkpoint.load(tmp_path / "by-texts").info.plan == make_plan(on_texts, per_layer=1) != plan
+
+    assert shrp(*run, "--converted", small, "--out", out)[0] == 0
+    made = checkpoint.load(out)
+    assert made.info.plan == plan
+    assert "static, 1 a layer, recovered on texts and the task" in {row["model"] for row in made.info.scores}
+    name = found.info.task.name
+    text = card(out.name, made)
+    assert (
+        f"pruned to the experts that a routed model of {name} uses most, and trained on with 32 (seed 0)"
+        in text
+    )
+    assert "comes from the same validation data" in text
+    assert f"chosen by their usage on validation data of {name}." in card(small.name, encoder)
+
+
+@pytest.fixture
+def pruning(shrp, tmp_path, command):
+    """The command that prunes by a task's usage, and folders: `routed`, a conversion, and `task`, which came of it."""
+    base, texts, files = command
+    assert shrp("convert", *base, *texts, "--layers", "upper:2", "--out", tmp_path / "routed")[0] == 0
+    run = ("train", *base, *files, "--controls", "", "--per-layer", 1, "--converted", tmp_path / "routed")
+    assert shrp(*run, "--out", tmp_path / "task")[0] == 0
+    command = ("convert", *base, *texts[:4], *texts[-2:], "--further-size", 32, "--out", tmp_path / "wrong")
+    return command, tmp_path / "routed", tmp_path / "task"
+
+
+def test_usage_that_does_not_fit_is_refused_before_anything_is_trained(shrp, tmp_path, pruning):
+    command, routed, task = pruning
+    found = checkpoint.load(task)
+
+    def like(name, **changes):
+        info = replace(found.info, **changes)
+        return checkpoint.save(found.model, found.tokenizer, info, tmp_path / name)
+
+    config = found.info.config
+    static = replace(found.info, plan=make_plan({1: [1, 0, 0, 0], 2: [1, 0, 0, 0]}, per_layer=1))
+    static = checkpoint.save(prune(found.model, static.plan), found.tokenizer, static, tmp_path / "static")
+    cases = (
+        (routed, "has seen no task"),
+        (static, "is pruned already"),
+        (like("foreign", base_model="another"), "was made of another, and the encoder to prune of tiny"),
+        (like("top-2", config=replace(config, top_k=2)), "has Top-k 2, and the encoder to prune 1"),
+        (like("part", usage={"1": [0.25] * 4}), "usage of 4 experts in each converted layer"),
+        (like("wide", usage=dict.fromkeys("12", [0.125] * 8)), "usage of 4 experts in each converted layer"),
+        (like("none", usage={}), "carries no usage"),
+    )
+    for usage_of, said in cases:
+        code, _, error = shrp(*command, "--per-layer", 1, "--converted", routed, "--usage-of", usage_of)
+        assert code == 1
+        assert said in error
+    code, _, error = shrp(*command, "--per-layer", 1, "--layers", "2", "--usage-of", task)
+    assert code == 1
+    assert "has converted layers [1, 2], and the encoder to prune [2]" in error
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_what_a_conversion_made_before_decides_is_not_asked_for_again(shrp, tmp_path, pruning):
+    command, routed, task = pruning
+    for options, said in (
+        (("--layers", "upper:2"), "are those of --converted"),
+        (("--top-k", 2), "are those of --converted"),
+        (("--final-size", 9), "are those of --converted"),
+    ):
+        code, _, error = shrp(*command, "--per-layer", 1, "--converted", routed, *options)
+        assert code == 1
+        assert said in error
+    for converted, said in ((task, "is of the task"), (tmp_path / "no", "name a checkpoint's folder")):
+        code, _, error = shrp(*command, "--per-layer", 1, "--converted", converted)
+        assert code == 1
+        assert said in error
+    code, _, error = shrp(*command, "--usage-of", task)
+    assert code == 1
+    assert "--further-size is for a pruned encoder: give --per-layer too" in error
+    (routed / checkpoint.HISTORY).unlink()
+    code, _, error = shrp(*command, "--per-layer", 1, "--converted", routed)
+    assert code == 1
+    assert "history does not say how its experts were used" in error
+    assert not (tmp_path / "wrong").exists()
+
+
+def same_layers(one, other):
+    """Whether the encoder layers of two models are equal, to within float16."""
+    pairs = zip(encoder_layers(one), encoder_layers(other), strict=True)
+    values = [(a, b) for x, y in pairs for a, b in zip(x.parameters(), y.parameters(), strict=True)]
+    return all(torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in values)
+
+
+@pytest.mark.parametrize("control", ["dropped", "uniform", "narrow"])
+def test_a_studys_control_is_no_conversion_to_go_on_from(shrp, tmp_path, command, tiny_model, control):
+    base, _, files = command
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "encoder")
+    config = of_control(control, (1, 2))
+    model = tiny_model()
+    batches = [{"input_ids": torch.ones(1, 4, dtype=torch.long), "attention_mask": torch.ones(1, 4)}]
+    convert(model, config, batches)
+    info = CheckpointInfo(config, TEXTS, base_model="tiny")
+    checkpoint.save(model, tokenizer, info, tmp_path / "made")
+    run = ("train", *base, *files, "--converted", tmp_path / "made", "--out", tmp_path / "out")
+    code, _, error = shrp(*run)
+    assert code == 1
+    assert f"is a study's control ({control})" in " ".join(error.split())
+
+
+def test_only_what_convert_made_of_this_base_is_gone_on_from(shrp, tmp_path, command, tiny_model):
+    base, texts, files = command
+    made, run = tmp_path / "made", ("train", *files, "--out", tmp_path / "out")
+    code, _, error = shrp("convert", *base, *texts, "--layers", "upper:2", "--further-size", 9, "--out", made)
+    assert code == 1
+    assert "give --per-layer too" in error
+    code, _, error = shrp("convert", *base, *texts, "--layers", "upper:2", "--out", made)
+    assert code == 0, error
+    tiny_model(hidden_size=40).base_model.save_pretrained(tmp_path / "narrow")
+    checkpoint.load(made).tokenizer.save_pretrained(tmp_path / "narrow")
+    for options, said in (
+        ((*base[:2], "--base-name", "another"), "made of tiny, and the base here is called another"),
+        (
+            ("--base", tmp_path / "narrow", "--base-name", "tiny"),
+            "has 24 hidden dimensions and the dense one 40",
+        ),
+        ((*base, "--stage2-epochs", 0), "give it an epoch or more"),
+    ):
+        code, _, error = shrp(*run, *options, "--converted", made)
+        assert code == 1
+        assert said in error
+    assert not list(tmp_path.glob("out*"))  # nothing was trained
+    code, _, error = shrp(*run, *base, "--converted", made, "--per-layer", 1)
+    assert code == 0, error
+    code, _, error = shrp("train", *base, *files, "--converted", tmp_path / "out", "--out", tmp_path / "next")
+    assert code == 1
+    assert "is of the task" in error
+
+
+def test_rows_without_a_text_are_left_out_and_counted_and_errors_count_them(tmp_path, capsys):
+    corpus = tmp_path / "corpus.csv"
+    corpus.write_text("text\none\n\ntwo\n   \nthree\n")
+    assert converting._texts(corpus, ["text"]) == (("one",), ("two",), ("three",))
+    assert "left out 2 of 5 rows of corpus.csv, without a text" in " ".join(capsys.readouterr().err.split())
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "one"}\n{"text": ""}\n{"text": 3}\n')
+    with pytest.raises(DataError, match="row 3"):
+        converting._texts(rows, ["text"])
+    rows.write_text('{"text": ""}\n{"text": " "}\n')
+    with pytest.raises(DataError, match="no row is left"):
+        converting._texts(rows, ["text"])

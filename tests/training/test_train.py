@@ -1,0 +1,737 @@
+"""Two-stage training on a tiny model: its schedule, its history, and that a killed run ends as if it had not been."""
+
+import copy
+import json
+import shutil
+from collections import Counter
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.utils import clip_grad_norm_
+
+from shrp.checkpoints import saving
+from shrp.checkpoints.info import CheckpointInfo
+from shrp.data.batching import epoch_rows
+from shrp.data.tasks import custom_task
+from shrp.data.text_data import TextData
+from shrp.errors import ShrpError, TrainingError
+from shrp.model.config import ShrpConfig
+from shrp.model.convert import convert, layer_kinds
+from shrp.model.families import encoder_layers
+from shrp.model.routing import use_gates
+from shrp.pruning.plan import make_plan
+from shrp.pruning.prune import prune
+from shrp.routes.usage import measure_usage
+from shrp.scores.evaluate import evaluate
+from shrp.training import accelerator, losses, run_state
+from shrp.training import train as training
+from shrp.training.config import TrainConfig, epoch_seed, was_made_with
+from shrp.training.run_state import finish, run_folder
+from shrp.training.train import train
+from shrp.training.trainable import optimizer_and_schedule, parameter_groups
+
+CONFIG = TrainConfig(
+    ShrpConfig((1, 2)),
+    stage2_epochs=2,
+    batch_size=8,
+    learning_rate=1e-3,
+    new_learning_rate=3e-3,
+    distill_logits=0.5,
+    distill_hidden=1.0,
+    precision="fp32",
+    seed=3,
+)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing of ours may catch it."""
+
+
+class Watch:
+    """A `Progress` that counts, and kills the run at a step or after an epoch."""
+
+    def __init__(self, at_step=None, after_epoch=None):
+        self.at_step, self.after_epoch = at_step, after_epoch
+        self.steps, self.rows = [], []
+
+    def step(self, epoch, epochs, step, steps, loss):
+        self.steps.append((epoch.index, step, steps, loss))
+        if (epoch.index, step) == self.at_step:
+            raise Killed
+
+    def epoch(self, row):
+        self.rows.append(row)
+        if row["epoch"] == self.after_epoch:
+            raise Killed
+
+
+@pytest.fixture
+def run(tiny_model, tiny_tokenizer, tiny_data, tiny_info, tmp_path):
+    """`(config, ...) -> model, info, history` of a run from the same dense model, with dropout."""
+    data, validation = tiny_data(40), tiny_data(20, seed=1)
+
+    def go(config=CONFIG, out="out", model=None, info=None, **options):
+        model = model if model is not None else tiny_model(dropout=0.1)
+        info = info or tiny_info(layers=())
+        options = {"train_data": data, "validation": validation} | options
+        return train(config, model, info, tiny_tokenizer, out=tmp_path / out, **options)
+
+    return go
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tiny_model, tiny_tokenizer, tiny_data, tiny_info, tmp_path_factory):
+    """Model, info and history of `run()`, which no test changes."""
+    data, validation = tiny_data(40), tiny_data(20, seed=1)
+    options = {"train_data": data, "validation": validation, "out": tmp_path_factory.mktemp("whole") / "out"}
+    return train(CONFIG, tiny_model(dropout=0.1), tiny_info(layers=()), tiny_tokenizer, **options)
+
+
+def assert_equal_weights(a, b):
+    a, b = a.state_dict(), b.state_dict()
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        assert torch.equal(value, b[name]), name
+
+
+def without_times(history):
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in history]
+
+
+def test_stage_1_converts_a_layer_an_epoch_and_the_history_tells(run, tiny_data, tiny_tokenizer, tmp_path):
+    watch = Watch()
+    model, info, history = run(progress=watch)
+    assert [(row["epoch"], row["stage"], row["converted_layer"]) for row in history] == [
+        (0, 1, 2),
+        (1, 1, 1),
+        (2, 2, None),
+        (3, 2, None),
+    ]
+    assert layer_kinds(model) == ["dense", "routed", "routed"]
+    assert not model.training
+    assert [sorted(row["usage"]) for row in history] == [["2"], ["1", "2"], ["1", "2"], ["1", "2"]]
+    for row in history:
+        assert all(sum(share) == pytest.approx(1, abs=1e-5) for share in row["usage"].values())
+        assert (row["balance_loss"] > 0) == (row["stage"] == 1)
+        assert row["distill_logits_loss"] > 0
+        assert row["distill_hidden_loss"] > 0
+        expected = 0.5 * (row["task_loss"] + row["distill_logits_loss"]) + row["distill_hidden_loss"]
+        assert row["loss"] == pytest.approx(expected + 0.1 * row["balance_loss"], abs=1e-4)
+        assert row["metric"] == "accuracy"
+        assert row["validation_n"] == 20
+        assert row["validation_interval"][0] <= row["validation_score"] <= row["validation_interval"][1]
+    assert history[-1]["distill_hidden_loss"] < history[1]["distill_hidden_loss"]  # it learns
+    assert watch.rows == history
+    assert [step[:3] for step in watch.steps] == [(e, s, 5) for e in range(4) for s in range(1, 6)]
+    assert info.config == CONFIG.shrp
+    assert info.usage == history[-1]["usage"]
+    assert info.training["epochs"] == 4
+    assert info.training["config"] == CONFIG.to_dict()
+    assert info.training["train_examples"] == 40
+    # The last row is about the very model that is returned.
+    again = evaluate(model, tiny_tokenizer, tiny_data(20, seed=1))
+    assert history[-1]["validation_score"] == again.score
+    assert run_folder(tmp_path / "out").is_dir()
+    finish(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("routing", ["sequence", "token"])
+def test_recorded_usage_is_how_often_experts_are_first_among_validation_inputs_or_their_tokens(
+    run, tiny_data, tiny_tokenizer, routing
+):
+    config = replace(CONFIG, shrp=ShrpConfig((2,), routing), stage2_epochs=0, epoch_size=16)
+    model, info, _ = run(config)
+    counted = measure_usage(model, tiny_tokenizer, tiny_data(20, seed=1)).share(2)
+    assert info.usage == {"2": pytest.approx(counted, abs=1e-6)}
+
+
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+def test_conversion_order_is_the_one_given(run, order):
+    _, _, history = run(replace(CONFIG, order=order, stage2_epochs=0))
+    assert [row["converted_layer"] for row in history] == list(order)
+    assert [sorted(row["usage"]) for row in history] == [[str(order[0])], ["1", "2"]]
+
+
+def test_the_plain_recipe_learns_the_task(run, tiny_model, tiny_data, tiny_tokenizer):
+    """Dense fine-tuning reaches what the words tell, and a frozen embedding stays what it was."""
+    config = TrainConfig(stage2_epochs=4, batch_size=4, learning_rate=3e-3, freeze_embeddings=True, seed=1)
+    dense = tiny_model(seed=8)
+    embeddings = {name: p.clone() for name, p in dense.base_model.embeddings.named_parameters()}
+    rest = dense.classifier.weight.clone()
+    model, info, history = run(replace(config, precision="fp32"), model=dense)
+    assert history[-1]["validation_score"] >= 0.7
+    assert history[-1]["usage"] == {}
+    assert info.config.layers == ()
+    for name, parameter in model.base_model.embeddings.named_parameters():
+        assert torch.equal(parameter, embeddings[name])
+    assert not torch.equal(model.classifier.weight, rest)
+    _, _, unfrozen = run(replace(config, precision="fp32", freeze_embeddings=False), out="b", model=dense)
+    assert any(not torch.equal(p, embeddings[n]) for n, p in dense.base_model.embeddings.named_parameters())
+    assert len(unfrozen) == 4
+
+
+def test_distillation_asks_the_given_teacher(run, tiny_model):
+    """With all of the loss from a teacher, labels do not matter but the teacher does."""
+    config = replace(CONFIG, distill_logits=1.0, distill_hidden=0.0, balance=0.0, stage2_epochs=0)
+    teacher = tiny_model(seed=21, dropout=0.1).train()
+    before = copy.deepcopy(teacher.state_dict())
+    first, _, history = run(config, out="a", teacher=teacher)
+    assert all(row["distill_hidden_loss"] == 0 for row in history)
+    assert all(row["loss"] == pytest.approx(row["distill_logits_loss"], abs=1e-5) for row in history)
+    assert not teacher.training  # it speaks without dropout
+    assert all(torch.equal(v, before[k]) for k, v in teacher.state_dict().items())
+    assert all(p.grad is None for p in teacher.parameters())
+    assert all(p.requires_grad for p in teacher.parameters())  # a control that starts from it must train
+    second, _, _ = run(config, out="b")  # the model as it was at the start is the teacher
+    assert not torch.equal(first.classifier.weight, second.classifier.weight)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"num_labels": 3}, "3 outputs and the model 2"),
+        ({"hidden_size": 32}, "32 dimensions and the model 24"),
+    ],
+)
+def test_a_teacher_of_another_shape_is_refused(run, tiny_model, options, said):
+    with pytest.raises(TrainingError, match=f"the teacher has {said}"):
+        run(teacher=tiny_model(**options))
+
+
+def test_numbers_are_learned_from_in_single_precision(run, tiny_model, tiny_data, monkeypatch):
+    """Not every accelerator has float64."""
+    seen, real = [], losses.task_loss
+
+    def watched(logits, labels, *rest):
+        seen.append(labels.dtype)
+        return real(logits, labels, *rest)
+
+    monkeypatch.setattr(losses, "task_loss", watched)
+    task = custom_task("grade", ("sentence",), regression=True)
+    numbers = [TextData(task, "made", tiny_data(n).texts, np.linspace(0, 1, n)) for n in (12, 6)]
+    assert numbers[0].labels.dtype == np.float64
+    config = TrainConfig(stage2_epochs=1, batch_size=4)
+    run(config, model=tiny_model(num_labels=1), train_data=numbers[0], validation=numbers[1])
+    assert set(seen) == {torch.float32}
+
+
+def test_seed_decides_and_nothing_else_does(run):
+    a, _, first = run(out="a")
+    torch.manual_seed(12345)
+    np.random.seed(999)
+    b, _, second = run(out="b")
+    assert_equal_weights(a, b)
+    assert without_times(first) == without_times(second)
+    c, _, _ = run(replace(CONFIG, seed=4), out="c")
+    assert not torch.equal(a.classifier.weight, c.classifier.weight)
+
+
+def test_a_date_is_a_seed_and_small_seeds_mean_what_they_meant(run):
+    _, _, history = run(replace(CONFIG, seed=20240101, stage2_epochs=0))
+    assert len(history) == 2
+    assert [epoch_seed(seed, 3) for seed in (0, 7, 429_000)] == [3, 70_052, 429_000 * 10_007 + 3]
+    assert epoch_seed(2**32 - 1, 3) < 2**32
+
+
+def test_everything_trains_whatever_the_model_went_through(run, tiny_model):
+    model = tiny_model(dropout=0.1).requires_grad_(False)
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    a, _, _ = run(replace(CONFIG, shrp=ShrpConfig((2,), control="dropped")), model=model)
+    stuck = {name for name, p in a.named_parameters() if torch.equal(p, before[name])}
+    assert not stuck
+    assert all(p.requires_grad for p in a.parameters())
+
+
+@pytest.mark.parametrize(
+    "kill",
+    [
+        {"after_epoch": 0},
+        {"after_epoch": 2},
+        {"at_step": (1, 3)},
+        {"at_step": (3, 5)},
+    ],
+    ids=str,
+)
+def test_a_killed_run_that_resumes_ends_bit_for_bit_as_if_it_had_not_been(run, uninterrupted, kill):
+    whole, info, history = uninterrupted
+    with pytest.raises(Killed):
+        run(progress=Watch(**kill))
+    torch.manual_seed(777)  # another process, another state of the generators
+    watch = Watch()
+    resumed, resumed_info, resumed_history = run(resume=True, progress=watch)
+    assert_equal_weights(resumed, whole)
+    assert without_times(resumed_history) == without_times(history)
+    assert resumed_info.usage == info.usage
+    assert resumed_info.config == info.config
+    done = kill["after_epoch"] + 1 if "after_epoch" in kill else kill["at_step"][0]
+    assert [row["epoch"] for row in watch.rows] == list(range(done, 4))  # no finished epoch is done again
+
+
+def test_what_ends_before_its_first_epoch_stands_in_the_way_of_nothing(run, monkeypatch, tmp_path):
+    """What it says, to lower the learning rates, can be done: there is no run to go on with."""
+    for stop in ("diverges", "killed"):
+        if stop == "diverges":
+            with pytest.raises(TrainingError, match="lower the learning rates"):
+                run(replace(CONFIG, learning_rate=1e30, new_learning_rate=1e30))
+            assert not run_folder(tmp_path / "out").exists()
+        else:
+            with pytest.raises(Killed):
+                run(replace(CONFIG, learning_rate=1e-4), progress=Watch(at_step=(0, 2)))
+        assert len(run()[2]) == 4
+        finish(tmp_path / "out")
+
+
+def test_killed_while_an_epoch_is_being_saved(run, uninterrupted, monkeypatch, tmp_path):
+    whole, _, _ = uninterrupted
+    real = saving.save_file
+
+    def die(state, path, **options):
+        if "epoch-002" in str(path):
+            path.write_bytes(b"half of it")
+            raise Killed
+        real(state, path, **options)
+
+    monkeypatch.setattr(saving, "save_file", die)
+    with pytest.raises(Killed):
+        run()
+    monkeypatch.undo()
+    assert [p.name for p in run_folder(tmp_path / "out").glob("epoch-*")] == ["epoch-001"]
+    resumed, _, _ = run(resume=True)
+    assert_equal_weights(resumed, whole)
+
+
+def test_killed_before_the_older_epoch_was_deleted(run, uninterrupted, monkeypatch, tmp_path):
+    whole, _, _ = uninterrupted
+
+    class Stuck:
+        def __getattr__(self, name):
+            return getattr(shutil, name)
+
+        def rmtree(self, *_args, **_options):
+            raise Killed
+
+    monkeypatch.setattr(run_state, "shutil", Stuck())
+    with pytest.raises(Killed):
+        run()
+    monkeypatch.undo()
+    folder = run_folder(tmp_path / "out")
+    assert sorted(p.name for p in folder.glob("epoch-*")) == ["epoch-001", "epoch-002"]
+    resumed, _, _ = run(resume=True)
+    assert_equal_weights(resumed, whole)
+    assert sorted(p.name for p in folder.glob("epoch-*")) == ["epoch-004"]
+
+
+def test_recovery_of_a_static_model_resumes_as_well(run, tiny_model, tiny_routed, tiny_info):
+    plan = make_plan({1: np.array([0.4, 0.3, 0.2, 0.1]), 2: np.ones(4) / 4}, per_layer=2)
+    config = replace(CONFIG, shrp=ShrpConfig(()), stage2_epochs=2, distill_hidden=0.5)
+
+    def go(out, **options):
+        model = prune(tiny_routed(dropout=0.1), plan)
+        options = {"teacher": tiny_model()} | options
+        return run(config, out=out, model=model, info=tiny_info(plan=plan), **options)
+
+    for wrong in (None, tiny_routed(), tiny_model(num_hidden_layers=2)):  # None: the static model itself
+        with pytest.raises(TrainingError, match="dense teacher with as many layers"):
+            go("wrong", teacher=wrong)
+
+    whole, info, history = go("whole")
+    assert layer_kinds(whole) == ["dense", "static", "static"]
+    assert info.plan == plan
+    assert info.config.layers == (1, 2)
+    assert info.usage == {}
+    assert all(row["balance_loss"] == 0 and row["usage"] == {} for row in history)
+    with pytest.raises(Killed):
+        go("killed", progress=Watch(at_step=(1, 2)))
+    resumed, _, _ = go("killed", resume=True)
+    assert_equal_weights(resumed, whole)
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_on_an_accelerator_all_of_the_model_is_there_before_a_layer_is_taken_from_it(
+    run, monkeypatch, resumed
+):
+    config = replace(CONFIG, distill_logits=0.0, distill_hidden=0.0, expander_init="least_squares")
+    if resumed:
+        with pytest.raises(Killed):
+            run(config, progress=Watch(after_epoch=0))
+    found = []
+
+    def take(model, index, *_):
+        found.append((index, {parameter.device.type for parameter in model.parameters()}))
+        raise Killed  # nothing can be computed on a device that is not there
+
+    monkeypatch.setattr(training, "convert_layer", take)
+    monkeypatch.setattr(training, "one_accelerator", lambda: SimpleNamespace(device=torch.device("meta")))
+    with pytest.raises(Killed):
+        run(config, resume=resumed)
+    assert found == [(1 if resumed else 2, {"meta"})]
+
+
+def test_controls_train_under_the_same_schedule(run, monkeypatch):
+    asked = []
+
+    def watched(*args, **options):
+        asked.append(set(options["outputs"]))
+        return losses.total_loss(*args, **options)
+
+    monkeypatch.setattr(training, "total_loss", watched)
+    for control, kinds in (("dropped", "dropped"), ("uniform", "routed"), ("narrow", "narrow")):
+        size = 2 if control == "narrow" else 0
+        config = replace(CONFIG, shrp=replace(CONFIG.shrp, control=control, narrow_to=size))
+        asked.clear()
+        model, info, history = run(config, out=control)
+        # Dropped layers hand on one and the same state, which is asked for the topmost one's target alone.
+        assert asked == [{2}] * 5 + [{2} if control == "dropped" else {1, 2}] * 15
+        assert layer_kinds(model) == ["dense", kinds, kinds]
+        assert info.config.control == control
+        assert len(history) == 4
+        assert all(row["balance_loss"] == 0 for row in history)
+        assert all(row["usage"] == {} for row in history)  # without a router there is none to speak of
+        assert all(row["distill_hidden_loss"] > 0 for row in history)
+
+
+def test_what_a_killed_save_left_is_in_nobodys_way(run, tmp_path):
+    with pytest.raises(Killed):
+        run(progress=Watch(after_epoch=0))
+    left = run_folder(tmp_path / "out") / ".epoch-002.ab12cd"
+    left.mkdir()
+    (left / "config.json").write_text("{}")
+    _, _, history = run(resume=True)
+    assert len(history) == 4
+
+
+def test_another_run_in_the_way_is_refused_in_words(run, tiny_data, tmp_path):
+    with pytest.raises(Killed):
+        run(progress=Watch(after_epoch=0))
+    kept = (run_folder(tmp_path / "out") / "run.json").read_text()
+    with pytest.raises(TrainingError, match="unfinished run: pass --resume to go on, or delete it"):
+        run()
+    with pytest.raises(TrainingError, match=r"another run \(its learning rate differ\)"):
+        run(replace(CONFIG, learning_rate=2e-3), resume=True)
+    with pytest.raises(TrainingError, match=r"another run \(its train differ\)"):
+        run(train_data=tiny_data(41), resume=True)
+    with pytest.raises(TrainingError, match=r"another run \(its validation differ\)"):
+        run(validation=tiny_data(20, seed=2), resume=True)
+    assert (run_folder(tmp_path / "out") / "run.json").read_text() == kept
+    assert json.loads(kept)["precision"] == "fp32"
+    run(resume=True)
+
+
+def test_one_process_at_a_time_is_at_work_on_a_run(run, tmp_path):
+    told = []
+
+    class Second(Watch):
+        """Stands for another process, which comes while the first has not ended."""
+
+        def epoch(self, row):
+            for resume in (True, False):
+                with pytest.raises(TrainingError, match="another process is at work in") as error:
+                    run(resume=resume)
+                told.append(str(error.value))
+
+    whole, _, _ = run(out="whole")
+    made, _, history = run(progress=Second())
+    assert len(told) == 2 * len(history)
+    assert_equal_weights(made, whole)
+    with pytest.raises(TrainingError, match="unfinished run: pass --resume"):  # the first has ended
+        run()
+
+
+def test_a_run_that_cannot_start_leaves_nothing_in_the_way(run, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("text")
+    with pytest.raises(TrainingError, match="cannot be written"):
+        run(out="file/out")
+    several = SimpleNamespace(num_processes=2)
+    monkeypatch.setattr(accelerator, "Accelerator", lambda **_: several)
+    with pytest.raises(TrainingError, match="2 processes were launched, and training runs in one"):
+        run()
+    assert not run_folder(tmp_path / "out").exists()
+
+
+def test_an_epoch_that_is_kept_again_is_not_deleted(run, tmp_path, tiny_model, tiny_tokenizer, tiny_info):
+    state = run_state.RunState(tmp_path)
+    for _ in range(2):
+        state.keep(tiny_model(), tiny_tokenizer, tiny_info(layers=()), [{"epoch": 0}])
+        assert [path.name for path in tmp_path.iterdir()] == ["epoch-001"]
+
+
+def test_resume_without_anything_to_resume_starts(run):
+    _, _, history = run(replace(CONFIG, stage2_epochs=0), resume=True)
+    assert len(history) == 2
+
+
+def test_bf16_leaves_a_plain_model_and_precisions_can_follow_each_other(run, tiny_inputs, tiny_logits):
+    """A trained model can be copied and pruned: nothing of the training's precision hangs on it."""
+    for out, precision in (("a", "bf16"), ("b", "fp32"), ("c", "bf16")):
+        model, _, history = run(replace(CONFIG, precision=precision), out=out)
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+        assert "forward" not in vars(model)
+        assert tiny_logits(model, tiny_inputs()).dtype == torch.float32
+        assert all(np.isfinite(row["loss"]) for row in history)
+    plan = make_plan({1: np.ones(4) / 4, 2: np.ones(4) / 4}, per_layer=2)
+    with use_gates(plan.gates(4)):
+        expected = tiny_logits(model, tiny_inputs())
+    torch.testing.assert_close(tiny_logits(prune(model, plan), tiny_inputs()), expected, atol=1e-5, rtol=1e-5)
+    full, _, _ = run(out="d")
+    assert not torch.equal(full.classifier.weight, model.classifier.weight)  # bf16 was really in effect
+
+
+def test_precision_is_chosen_once_a_run(run, monkeypatch):
+    monkeypatch.setattr(training, "resolve_precision", lambda wanted: "bf16")
+    config = replace(CONFIG, precision="auto")
+    whole, _, _ = run(config, out="whole")
+    with pytest.raises(Killed):
+        run(config, progress=Watch(after_epoch=1))
+    monkeypatch.setattr(training, "resolve_precision", lambda wanted: "fp32")
+    resumed, _, _ = run(config, resume=True)
+    assert_equal_weights(resumed, whole)
+
+
+@pytest.mark.parametrize(("total", "size"), [(10, 3), (10, 10), (7, 5), (12, 4)])
+def test_epochs_walk_through_everything_without_repeats_within_a_pass(total, size):
+    epochs = [epoch_rows(total, size, epoch * size, seed=5) for epoch in range(24)]
+    assert all(len(rows) == size for rows in epochs)
+    walk = np.concatenate(epochs)
+    passes = [walk[i : i + total] for i in range(0, len(walk) - total + 1, total)]
+    assert len(passes) >= 2
+    for one in passes:
+        assert sorted(one) == list(range(total))
+    assert not np.array_equal(passes[0], passes[1])  # each pass in an order of its own
+    assert max(Counter(walk.tolist()).values()) - min(Counter(walk.tolist()).values()) <= 1
+    assert np.array_equal(epochs[3], epoch_rows(total, size, 3 * size, seed=5))
+    assert not np.array_equal(
+        walk, np.concatenate([epoch_rows(total, size, e * size, seed=6) for e in range(24)])
+    )
+
+
+def test_epoch_size_limits_the_steps(run):
+    watch = Watch()
+    run(replace(CONFIG, epoch_size=17), progress=watch)
+    assert [step[:3] for step in watch.steps[:4]] == [(0, 1, 3), (0, 2, 3), (0, 3, 3), (1, 1, 3)]
+
+
+def test_runs_that_cannot_start(run, tiny_routed, tiny_data):
+    with pytest.raises(ShrpError, match="layers are 0 to 2"):
+        run(replace(CONFIG, shrp=ShrpConfig((2, 5))))
+    with pytest.raises(ShrpError, match="converted already"):
+        run(replace(CONFIG, distill_hidden=0.0), model=tiny_routed(layers=(2,)), out="b")
+    data = tiny_data(8)
+    bare = TextData(data.task, "bare", data.texts)
+    for which in ("train_data", "validation"):
+        with pytest.raises(TrainingError, match="needs labels"):
+            run(**{which: bare}, out="c")
+    for which, said in (("train_data", "training"), ("validation", "validation")):
+        with pytest.raises(TrainingError, match=f"the {said} data have no examples"):
+            run(**{which: data.subset([])}, out="d")
+
+
+def test_a_diverging_run_stops_with_advice(run):
+    with pytest.raises(TrainingError, match="lower the learning rates"):
+        run(replace(CONFIG, learning_rate=1e30, new_learning_rate=1e30))
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"order": (1,)}, r"each of the layers \[1, 2\] once"),
+        ({"order": (1, 1)}, "once"),
+        ({"precision": "fp8"}, "auto, fp32, bf16"),
+        ({"batch_size": 0}, "batch_size must be a number above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a number above 0"),
+        ({"learning_rate": float("inf")}, "learning_rate must be a number above 0"),
+        ({"balance": -1}, "balance must be a number from 0 on"),
+        ({"distill_logits": 1.5}, "between 0 and 1"),
+        ({"seed": -1}, "seed must be between 0 and 4294967295, not -1"),
+        ({"seed": 2**32}, "seed must be between 0"),
+        ({"epoch_size": 0}, "epoch_size must be 1 or more"),
+        ({"shrp": ShrpConfig(()), "stage2_epochs": 0}, "nothing to do"),
+    ],
+)
+def test_configs_that_are_refused(fields, words):
+    with pytest.raises(TrainingError, match=words):
+        replace(CONFIG, **fields)
+
+
+def test_config_round_trip_and_schedule():
+    config = replace(CONFIG, order=(1, 2), epoch_size=10)
+    assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    epochs = list(config.schedule())
+    assert [(e.index, e.stage, e.convert) for e in epochs] == [
+        (0, 1, 1),
+        (1, 1, 2),
+        (2, 2, None),
+        (3, 2, None),
+    ]
+    assert [(e.start_factor, e.end_factor) for e in epochs] == [(1, 1), (1, 1), (1, 0.5), (0.5, 0)]
+
+
+def test_a_stored_config_of_another_version_is_said_and_made_nothing_of_ours():
+    made = CONFIG.to_dict()
+    assert was_made_with(CONFIG, {"config": made})
+    without = {name: value for name, value in made.items() if name != "swap"}
+    assert was_made_with(CONFIG, {"config": without})  # from before there was such a field
+    for other in (made | {"novelty": 1}, made | {"shrp": made["shrp"] | {"novelty": 1}}, {"shrp": {}}):
+        with pytest.raises(TrainingError, match="not one of this version"):
+            TrainConfig.from_dict(other)
+        assert not was_made_with(CONFIG, {"config": other})
+
+
+def test_rates_rise_over_the_warm_up_and_go_linearly_from_the_start_factor_to_the_end_factor():
+    rates = {"pretrained": 1e-3, "new": 4e-3}
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": rate} for rate in rates.values()]
+    optimizer, schedule = optimizer_and_schedule(groups, 8, 4, start=1.0, end=0.5)
+    seen = []
+    for _ in range(8):
+        seen.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+    rising = [0.25, 0.5, 0.75, 1, 1, 1, 1, 1]
+    factors = [rise * (1 - 0.5 * step / 8) for step, rise in enumerate(rising)]
+    assert seen == [pytest.approx([rate * factor for rate in rates.values()]) for factor in factors]
+
+
+def test_the_last_epoch_s_rates_fall_to_nothing_and_every_step_s_gradient_is_clipped(run, monkeypatch):
+    ends, clipped = [], []
+
+    def made(groups, steps, warm, **factors):
+        ends.append((steps, warm, factors["start"], factors["end"]))
+        return optimizer_and_schedule(groups, steps, warm, **factors)
+
+    def clip(parameters, most, *args, **options):
+        parameters = list(parameters)
+        clipped.append(most)
+        return clip_grad_norm_(parameters, most, *args, **options)
+
+    monkeypatch.setattr(training, "optimizer_and_schedule", made)
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", clip)
+    _, _, history = run(replace(CONFIG, warmup=0.4))
+    assert [(steps, warm) for steps, warm, *_ in ends] == [(5, 2)] * 4
+    starts_and_ends = [(start, end) for _, _, start, end in ends]
+    assert starts_and_ends == [(1.0, 1.0), (1.0, 1.0), (1.0, 0.5), (0.5, 0.0)]
+    assert clipped == [1.0] * sum(steps for steps, *_ in ends)
+    assert len(history) == 4
+
+
+def test_learning_rates_of_old_and_new_weights(tiny_routed):
+    model = tiny_routed()
+    model.base_model.embeddings.requires_grad_(False)
+    groups = parameter_groups(model, CONFIG.learning_rate, CONFIG.new_learning_rate, 0.05)
+    names = {id(p): name for name, p in model.named_parameters()}
+    rates = {names[id(p)]: (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
+    prefix = "bert.encoder.layer.1."
+    assert rates[prefix + "router.dense.weight"] == (3e-3, 0.05)
+    assert rates[prefix + "expander.dense.bias"] == (3e-3, 0.0)
+    assert rates[prefix + "qkv_weight"] == (1e-3, 0.05)
+    assert rates[prefix + "qkv_bias"] == (1e-3, 0.0)
+    assert rates["bert.encoder.layer.0.attention.self.query.weight"] == (1e-3, 0.05)
+    frozen = {name for name in names.values() if name.startswith("bert.embeddings.")}
+    assert frozen
+    assert set(rates) == set(names.values()) - frozen
+
+
+def test_frozen_embeddings_are_all_that_comes_before_the_layers(tiny_model, tiny_family):
+    model = tiny_model(tiny_family)
+    training.set_trainable(model, TrainConfig(freeze_embeddings=True))
+    learns = {name for name, parameter in model.base_model.named_parameters() if parameter.requires_grad}
+    assert learns
+    assert not [
+        name for name in learns if name.startswith("embeddings")
+    ]  # ELECTRA's have a projection beside them
+
+
+def test_with_dense_layers_frozen_only_the_converted_ones_and_the_head_learn(run, tiny_model):
+    dense = tiny_model(dropout=0.1)
+    before = {name: value.clone() for name, value in dense.state_dict().items()}
+    model, _, _ = run(replace(CONFIG, freeze_dense=True), model=copy.deepcopy(dense))
+    learnt = {
+        name
+        for name, value in model.state_dict().items()
+        if name in before and not torch.equal(value, before[name])
+    }
+    assert learnt
+    assert all(".layer.1." in name or ".layer.2." in name or "layer." not in name for name in learnt)
+    assert not any("embeddings" in name or ".layer.0." in name for name in learnt)
+    assert {"classifier.weight", "bert.pooler.dense.weight"} <= learnt  # the pooler is a part of the head
+
+
+def test_a_frozen_start_is_taken_from_the_teacher_and_changes_nothing(run, monkeypatch):
+    # Without dropout what the teacher says is what the frozen layers would say again, to float16.
+    config = replace(CONFIG, freeze_dense=True, dropout=False, learning_rate=1e-4, new_learning_rate=1e-4)
+    starts = []
+    real = training.run_from
+
+    def watched(model, inputs, start, hidden_states):
+        starts.append(start)
+        return real(model, inputs, start, hidden_states)
+
+    monkeypatch.setattr(training, "run_from", watched)
+    short, _, quick = run(config, out="short")
+    assert set(starts) == {1, 2}  # the lowest converted layer of each epoch
+    monkeypatch.setattr(training, "same_start", lambda model, teacher: 0)
+    whole, _, slow = run(config, out="whole")
+    assert [row["loss"] for row in quick] == pytest.approx([row["loss"] for row in slow], rel=1e-3)
+    mine, theirs = short.state_dict(), whole.state_dict()
+    for name, value in mine.items():
+        assert torch.allclose(value, theirs[name], atol=2e-4), name
+
+
+def test_without_dropout_two_orders_of_the_generator_end_alike(run, monkeypatch):
+    config = replace(CONFIG, dropout=False)
+    one, _, _ = run(config, out="one")
+    real = training.set_trainable
+    monkeypatch.setattr(
+        training, "set_trainable", lambda model, config: (torch.rand(7), real(model, config))[1]
+    )
+    other, _, _ = run(config, out="other")
+    assert_equal_weights(one, other)
+    dropping, _, _ = run(CONFIG, out="dropping")
+    assert not torch.equal(one.classifier.weight, dropping.classifier.weight)
+
+
+def test_where_the_lower_layers_are_not_the_teachers_a_step_starts_at_the_bottom(tiny_model):
+    teacher = tiny_model()
+    model = convert(copy.deepcopy(teacher), ShrpConfig((2,)))
+    assert training.same_start(model, teacher) == 0  # all of it learns
+    training.set_trainable(model, replace(CONFIG, freeze_dense=True))
+    assert training.same_start(model, teacher) == 2
+    assert training.same_start(model, tiny_model(num_hidden_layers=2)) == 0  # another teacher altogether
+    dropped = replace(CONFIG, freeze_dense=True, shrp=ShrpConfig((), control="dropped"))
+    training.set_trainable(model, dropped)
+    assert training.same_start(model, teacher) == 0
+    training.set_trainable(model, replace(CONFIG, freeze_dense=True))
+    with torch.no_grad():
+        encoder_layers(model)[1].output.dense.bias += 1
+    assert training.same_start(model, teacher) == 1
+    with torch.no_grad():
+        model.base_model.embeddings.LayerNorm.bias += 1
+    assert training.same_start(model, teacher) == 0
+
+
+def test_usage_beside_a_score_counts_every_input_once(tiny_routed, tiny_tokenizer, tiny_data):
+    """The usage that a checkpoint carries, by which it is pruned, is that which is measured of it later."""
+    for routing in ("sequence", "token"):
+        model, data = tiny_routed("bert", layers=(0, 2), routing=routing).eval(), tiny_data(300)
+        evaluation, usage = training.evaluate_with_usage(model, tiny_tokenizer, data, 32)
+        assert evaluation.n == 300
+        stats = measure_usage(model, tiny_tokenizer, data, max_length=32)
+        assert sorted(usage) == [str(layer) for layer in stats.layers]
+        for layer in stats.layers:
+            np.testing.assert_allclose(usage[str(layer)], stats.share(layer), atol=1e-6)
+
+
+def test_a_run_is_another_with_another_teacher(tiny_model, tiny_routed, tiny_data):
+    model, data = tiny_routed("bert", layers=(1,)), tiny_data()
+    info = CheckpointInfo(ShrpConfig((1,)), data.task)
+
+    def identity(teacher, **options):
+        config = TrainConfig(shrp=ShrpConfig((1,)), **options)
+        return run_state.identity_of(config, model, info, data, data, teacher)
+
+    one, other = tiny_model(num_labels=2, seed=1), tiny_model(num_labels=2, seed=2)
+    assert identity(one, distill_logits=0.5) == identity(copy.deepcopy(one), distill_logits=0.5)
+    assert identity(one, distill_logits=0.5) != identity(other, distill_logits=0.5)
+    assert identity(one, distill_logits=0.0) == identity(other, distill_logits=0.0)  # it has no part in it

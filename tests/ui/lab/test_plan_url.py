@@ -1,0 +1,84 @@
+"""Edits of a plan in the page's address."""
+
+from urllib.parse import urlencode
+
+import numpy as np
+import pytest
+
+from shrp.errors import PlanError
+from shrp.pruning.plan import make_plan
+from shrp.pruning.plan_edits import NO_EDITS, LayerEdit, PlanEdits, edits_of
+from ui.lab.plan_url import LONGEST, decode, encode
+
+
+def test_edits_are_short_in_the_address_and_come_back():
+    edits = PlanEdits(((11, LayerEdit(dropped=(7,))), (6, LayerEdit(4, (0, 3)))))
+    assert encode(edits) == "6n4p0.3_11d7"
+    assert decode("6n4p0.3_11d7") == edits
+    assert encode(NO_EDITS) == ""
+
+
+def test_any_edits_come_back_and_stand_in_an_address_as_they_are():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        layers = []
+        for layer in rng.choice(12, size=rng.integers(1, 6), replace=False).tolist():
+            chosen = rng.permutation(12).tolist()
+            pins, drops = (int(n) for n in rng.integers(0, 4, size=2))
+            count = None if rng.random() < 0.5 else int(rng.integers(1, 13))
+            pinned, dropped = sorted(chosen[:pins]), sorted(chosen[pins : pins + drops])
+            layers.append((layer, LayerEdit(count, tuple(pinned), tuple(dropped))))
+        edits = PlanEdits(tuple(layers))
+        if edits:
+            assert decode(encode(edits)) == edits
+            assert urlencode({"plan": encode(edits)}) == f"plan={encode(edits)}"
+
+
+def test_a_whole_plan_of_12_by_12_fits_with_its_weights_to_the_last_bit():
+    rng = np.random.default_rng(1)
+    usage = {layer: rng.dirichlet(np.full(12, 0.05)) for layer in range(12)}  # some weights are minute
+    edits = edits_of(make_plan(usage, per_layer=12))
+    text = encode(edits)
+    assert any("e-" in part for part in text.split("~"))
+    assert len(text) < LONGEST
+    assert decode(text) == edits
+
+
+def test_how_a_plan_from_a_file_was_selected_is_in_the_address_too():
+    edits = PlanEdits(((6, LayerEdit(1, (0,), weights=(1.0,))),), "gate_norm")
+    assert encode(edits) == "6n1p0w1.0_by-gate-norm"
+    assert decode("6n1p0w1.0_by-gate-norm") == edits
+    assert urlencode({"plan": encode(edits)}) == f"plan={encode(edits)}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x",
+        "by-random",
+        "6n4_by-",
+        "6n4_by-<script>",
+        "6n4_by-oracle",
+        "by-random_6n4",
+        "_",
+        "6n",
+        "n4",
+        "6n4_",
+        "6p",
+        "6p0.",
+        "6d0p1",  # in one order only, so that there is one text for one plan
+        "6n-1",
+        "6n4 ",
+        "6n4\n",
+        "٦n4",
+        "6n99999",
+        "6wnan",
+        "6w1e5",
+        "<script>",
+        "6n4_6n3",
+        "6n1_" * LONGEST,
+    ],
+)
+def test_anything_else_is_refused_in_words(text):
+    with pytest.raises(PlanError):
+        decode(text)

@@ -1,0 +1,100 @@
+"""What a chart's downloads hold: a page that needs no network, and the data as they are."""
+
+import io
+
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+from plotly.offline import get_plotlyjs
+
+from tests.ui.report.test_report import EVIL, Elements
+from ui.downloads import _csv, standalone
+from ui.theme import click_targets
+
+DRAWS = "Plotly.newPlot("
+
+
+@pytest.fixture
+def fig():
+    return go.Figure(go.Bar(x=["left", "right"], y=[12.5, 37.25])).update_layout(paper_bgcolor="black")
+
+
+def test_a_downloaded_chart_holds_its_data_and_all_of_plotly(fig):
+    file = standalone(fig, "Two bars.").decode()
+    own = file.replace(get_plotlyjs(), "")
+    assert len(own) < len(file) / 100
+    assert own.count(DRAWS) == 1
+    for said in ('"left","right"', "12.5,37.25", '<meta charset="utf-8">', "<p>Two bars.</p>"):
+        assert said in own
+    assert not Elements(file).open
+
+
+def test_a_downloaded_chart_says_what_it_is_and_nothing_of_clicks(fig):
+    targets = click_targets([0], [1], [[8, 3]], ["<b>Layer 8</b><br><i>click to open this expert</i>"])
+    file = standalone(fig.add_trace(targets), "Two bars.", "sst2-6of12-usage").decode()
+    own = file.replace(get_plotlyjs(), "")
+    assert "<title>sst2-6of12-usage · SHRP</title>" in own
+    assert "<h1>sst2-6of12-usage</h1>" in own
+    assert 'role="img" aria-label="Two bars."' in own
+    assert '"toImageButtonOptions": {"format": "svg", "filename": "sst2-6of12-usage"}' in own
+    assert "Layer 8" in own
+    assert "click to" not in own
+    assert "click to" in fig.to_json()  # the page's own stays as it is
+
+
+def test_a_downloaded_chart_fetches_nothing(fig):
+    file = standalone(fig, "Two bars.").decode()
+    found = Elements(file)
+    assert not [tag for tag, _ in found.tags if tag in ("link", "img", "iframe", "object", "embed")]
+    assert not [attrs for _, attrs in found.tags if {"src", "href", "srcset", "data"} & set(attrs)]
+    own = file.replace(get_plotlyjs(), "")
+    for fetching in ("http:", "https:", "src=", "@import", "url(", "import("):
+        assert fetching not in own
+
+
+def test_the_words_of_a_downloaded_chart_are_escaped(fig):
+    file = standalone(fig, EVIL).decode()
+    found = Elements(file)
+    assert not found.open
+    assert EVIL not in file
+    assert "".join(found.text).count(EVIL) == 1
+    assert not [attrs for _, attrs in found.tags if any(name.startswith("on") for name in attrs)]
+
+
+def test_labels_of_a_downloaded_chart_do_not_end_the_script_that_draws_it():
+    file = standalone(go.Figure(go.Bar(x=[EVIL], y=[1]))).decode()
+    found = Elements(file)
+    assert not found.open
+    assert [tag for tag, _ in found.tags].count("script") == 3  # Plotly's settings, Plotly, the chart
+    assert "alert" not in "".join(found.text)
+    assert "p" not in [tag for tag, _ in found.tags]  # no words, no paragraph
+
+
+def test_a_downloaded_chart_is_light_and_the_one_on_the_page_stays_as_it_is(fig):
+    before = fig.to_json()
+    own = standalone(fig).decode().replace(get_plotlyjs(), "")
+    assert '"paper_bgcolor":"white"' in own
+    assert "black" not in own
+    assert fig.to_json() == before
+
+
+def test_a_csv_gives_back_what_went_in_with_names_and_without_row_numbers():
+    texts = ["plain", 'a "quote", a comma', "two\nlines", "ü 😀 <b>", " space "]
+    frame = pd.DataFrame(
+        {"text, of mine": texts, "score": [0.5, -1.0, 0.0, 0.25, 3.0]}, index=[7, 3, 9, 1, 2]
+    )
+    file = _csv(frame)
+    read = pd.read_csv(io.BytesIO(file), keep_default_na=False)
+    assert read.to_dict("list") == frame.to_dict("list")
+    assert file.decode("utf-8").startswith('"text, of mine",score\n')
+
+
+def test_a_csv_is_made_when_it_is_asked_for():
+    calls = []
+
+    def make():
+        calls.append(None)
+        return pd.DataFrame({"a": [1]})
+
+    assert _csv(make) == b"a\n1\n"
+    assert len(calls) == 1

@@ -1,0 +1,41 @@
+"""A score is held against what a constant answer has."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from shrp.data.tasks import TASKS
+from shrp.data.text_data import TextData
+from shrp.scores.evaluate import evaluate
+from ui.floor import exact, floor_of, floor_text, floor_warning
+
+MRPC = TASKS["mrpc"]
+DATA = TextData(MRPC, "d", (("a", "b"),) * 4, np.array([1, 1, 0, 0]))
+
+
+def test_the_floor_is_the_best_constant_answers_score():
+    assert floor_of(DATA) == pytest.approx(2 / 3)  # F1 of always "equivalent"
+    assert floor_text(DATA) == "a constant answer has 66.7%"
+    assert math.isnan(floor_of(replace(DATA, labels=None)))
+    assert floor_text(TextData(TASKS["stsb"], "d", DATA.texts, np.array([1.0, 2.0, 3.0, 4.0]))) == ""
+
+
+def test_models_that_are_not_above_it_are_named(tiny_model, tiny_tokenizer, tiny_data):
+    data = tiny_data(12)
+    found = evaluate(tiny_model(), tiny_tokenizer, data)
+    low = floor_of(data)
+    high = low + 0.01
+    assert floor_warning(data, [("the pruned model", high), ("the teacher", exact(None))]) == ""
+    estimate = replace(found, score=low, n=3)
+    assert floor_warning(data, [("the pruned model", exact(estimate))]) == ""
+    assert floor_warning(data, [("the pruned model", exact(replace(found, score=low)))])
+    said = floor_warning(data, [("the pruned model", low), ("the routed one", high), ("the teacher", low)])
+    assert said.startswith("The pruned model (")
+    assert ") and the teacher (" in said
+    assert "are not above a constant answer" in said
+    assert f"(n = {len(data)})" in said
+    many = [(name, low - i / 100) for i, name in enumerate("abcde")] + [("f", high)]
+    assert floor_warning(data, many).startswith("5 of 6 models (the best of these has ")
+    assert "The pruned model" not in floor_warning(replace(data, labels=None), [("the pruned model", low)])

@@ -1,0 +1,54 @@
+"""Paired comparisons that are kept, whoever asks."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from shrp.data.tasks import TASKS, custom_task
+from shrp.data.text_data import TextData
+from shrp.scores.evaluate import summarise
+from shrp.scores.paired import by_group, paired_difference
+from ui import paired_results
+
+
+@pytest.fixture
+def two():
+    """Evaluations of two models of numbers on the same 40 inputs, in two slices."""
+    rng = np.random.default_rng(0)
+    labels = rng.random(40) * 5
+    data = TextData(TASKS["stsb"], "made", (("a", "b"),) * 40, labels, ("x", "y") * 20)
+    noisy = [(labels + rng.normal(size=40) * spread).astype(np.float32)[:, None] for spread in (0.5, 2)]
+    return [summarise(data, np.arange(40), outputs, False) for outputs in noisy]
+
+
+def test_they_are_those_of_the_library_and_are_kept(two, monkeypatch):
+    expected, groups = paired_difference(*two), by_group(*two, "slice")
+    assert paired_results.difference(*two) == expected
+    found = paired_results.groups(*two, "slice")
+    assert found.equals(groups)
+    found["n"] = 0  # a page's own
+    for name in ("paired_difference", "by_group"):
+        monkeypatch.setattr(paired_results, name, lambda *_, **__: pytest.fail("it is made anew"))
+    again = [replace(one) for one in two]  # another object with the same outputs
+    assert paired_results.difference(*again) == expected
+    assert paired_results.groups(*again, "slice").equals(groups)
+
+
+def test_other_outputs_labels_slices_or_draws_are_others(two):
+    one, other = two
+    known = paired_results.difference(one, other)
+    assert paired_results.difference(other, one)[0] == -known[0]
+    assert paired_results.difference(one, other, resamples=100) != known
+    shifted = replace(other, labels=other.labels[::-1].copy())
+    assert paired_results.difference(replace(one, labels=shifted.labels), shifted)[0] != known[0]
+    classes = []
+    for names in (("bad", "good"), ("sad", "glad")):  # of one task, whose names were corrected meanwhile
+        task = custom_task("moods", ("review",), names)
+        data = TextData(task, "made", (("a",),) * 4, np.array([0, 1, 0, 1]))
+        same = summarise(data, np.arange(4), np.eye(2, dtype=np.float32)[[0, 1, 1, 1]], False)
+        classes.append(paired_results.groups(same, same, "class")["group"].tolist())
+    assert [set(names) for names in classes] == [{"bad", "good"}, {"sad", "glad"}]
+    by_own = [replace(each, slices=("z",) * 40) for each in two]
+    assert paired_results.groups(*two, "slice")["group"].tolist() != ["z"]
+    assert paired_results.groups(*by_own, "slice")["group"].tolist() == ["z"]

@@ -1,0 +1,236 @@
+"""What the parts of an expert's profile are made of, computed when a part is opened and kept for all sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from shrp.checkpoints.checkpoint import Checkpoint
+from shrp.data.batching import longest_input
+from shrp.data.text_data import TextData
+from shrp.explain.attention import LayerAttention, layer_attention, model_attention
+from shrp.explain.attention_roles import AttentionRoles
+from shrp.explain.attention_roles import attention_roles as roles_of
+from shrp.explain.input_map import Plane, plane, router_inputs
+from shrp.explain.similarity import OutputSample, nearest_anywhere, nearest_in_layer, sample_outputs
+from shrp.explain.words import TokenCounts, WordCounts, count_tokens, count_words
+from shrp.interventions.knockout import Joint, KnockOut, Prefix, joint, knock_out_effect
+from shrp.interventions.shuffled import ShuffledRoutes, shuffle_routes
+from shrp.model.convert import router_layers
+from shrp.routes.usage import UsageStats
+from shrp.scores.minimal_pairs import pairs_of
+from shrp.scores.mixes import mix_frame
+from ui import measurements
+from ui.store import Progress, kept, once
+
+
+def words(data: TextData) -> WordCounts:
+    """Words of every input."""
+    return _words(data, data.source_fingerprint)
+
+
+@st.cache_resource(max_entries=6, show_spinner="Counting words …")
+def _words(_data: TextData, fingerprint: str) -> WordCounts:
+    return count_words(_data.texts)
+
+
+def tokens(checkpoint: Checkpoint, data: TextData) -> TokenCounts:
+    """Tokens of every expert, for a checkpoint that routes tokens."""
+
+    def work(progress: Progress) -> TokenCounts:
+        cut = checkpoint.info.max_length
+        return count_tokens(checkpoint.model, checkpoint.tokenizer, data, max_length=cut, progress=progress)
+
+    key = (checkpoint.fingerprint, data.source_fingerprint)
+    return once("expert-tokens", 3, key, "Counting tokens", work)
+
+
+def attention(
+    checkpoint: Checkpoint, text: tuple[str, ...], layer: int, *, whole: bool = False
+) -> LayerAttention:
+    """Attention of one layer in one input. Raises as `shrp.explain.attention.layer_attention`.
+
+    Args:
+        whole: reads as much as the model can, as for typed texts; else as usage and scores do.
+    """
+    cut = longest_input(checkpoint.model, checkpoint.tokenizer) if whole else checkpoint.info.max_length
+    parts = checkpoint.model, checkpoint.tokenizer
+    key = (checkpoint.fingerprint, text, layer, cut)
+    return kept("attention", 16, key, lambda: layer_attention(*parts, text, layer, max_length=cut))
+
+
+def attention_everywhere(checkpoint: Checkpoint, text: tuple[str, ...]) -> list[LayerAttention]:
+    """Attention of all layers in one input, read as a typed text. Raises as
+    `shrp.explain.attention.model_attention`.
+    """
+    parts = checkpoint.model, checkpoint.tokenizer
+    key = (checkpoint.fingerprint, text)
+    return kept(
+        "attention-everywhere",
+        4,
+        key,
+        lambda: model_attention(*parts, text, max_length=longest_input(*parts)),
+    )
+
+
+def outputs(checkpoint: Checkpoint, data: TextData) -> OutputSample:
+    """Outputs of all experts on a sample of the data; some tens of megabytes, so few are kept."""
+
+    def work(progress: Progress) -> OutputSample:
+        cut = checkpoint.info.max_length
+        return sample_outputs(checkpoint.model, checkpoint.tokenizer, data, max_length=cut, progress=progress)
+
+    key = (checkpoint.fingerprint, data.source_fingerprint, data.pairs)
+    return once("expert-outputs", 2, key, "Computing every expert's outputs", work)
+
+
+def nearest(
+    checkpoint: Checkpoint, data: TextData, layer: int, expert: int
+) -> tuple[OutputSample, pd.DataFrame, pd.DataFrame]:
+    """The sample of outputs, and the experts nearest to one in its own layer and in the others. Raises as
+    `sample_outputs`.
+    """
+    sample = outputs(checkpoint, data)
+    key = (checkpoint.fingerprint, data.source_fingerprint, data.pairs, layer, expert)
+
+    def work(_: Progress) -> tuple[pd.DataFrame, pd.DataFrame]:
+        return nearest_in_layer(sample, layer, expert), nearest_anywhere(sample, layer, expert)
+
+    return sample, *once("nearest-experts", 64, key, "Comparing experts", work)
+
+
+def router_planes(checkpoint: Checkpoint, data: TextData, layer: int) -> tuple[Plane, Plane]:
+    """The inputs by a layer's router scores, and by what the router is given. Raises as `router_inputs`.
+
+    The states themselves are not kept: of many inputs they take tens of megabytes.
+    """
+
+    def work(progress: Progress) -> tuple[Plane, Plane]:
+        found = router_inputs(
+            checkpoint.model,
+            checkpoint.tokenizer,
+            data,
+            layer,
+            max_length=checkpoint.info.max_length,
+            progress=progress,
+        )
+        return plane(found.scores), plane(found.states)
+
+    key = (checkpoint.fingerprint, data.source_fingerprint, layer)
+    return once("router-planes", 16, key, f"Running the inputs up to layer {layer}", work)
+
+
+def attention_roles(checkpoint: Checkpoint, data: TextData) -> AttentionRoles:
+    """Where all experts attend to, on a sample. Raises as `shrp.explain.attention_roles.attention_roles`."""
+
+    def work(progress: Progress) -> AttentionRoles:
+        cut = checkpoint.info.max_length
+        return roles_of(checkpoint.model, checkpoint.tokenizer, data, max_length=cut, progress=progress)
+
+    key = (checkpoint.fingerprint, data.source_fingerprint, data.name, data.pairs)
+    return once("attention-roles", 6, key, "Seeing where every expert attends to", work)
+
+
+def knocked_out(
+    checkpoint: Checkpoint, data: TextData, stats: UsageStats, experts: Collection[tuple[int, int]]
+) -> KnockOut:
+    """The model without some experts, on all of the data. Raises as `shrp.interventions.knockout.knock_out_effect`."""
+    experts = tuple(sorted(experts))
+
+    def work(progress: Progress) -> KnockOut:
+        routed = router_layers(checkpoint.model)
+        single = all(routed[layer].top_k == 1 for layer, _ in experts)
+        uses = [stats.top1[layer][:, expert] > 0 for layer, expert in experts]
+        return knock_out_effect(
+            checkpoint.model,
+            checkpoint.tokenizer,
+            data,
+            measurements.routed_evaluation(checkpoint, data, stats, with_interval=False),
+            experts,
+            chosen=np.any(uses, axis=0) if single else None,
+            prefix=_prefix(checkpoint, checkpoint.fingerprint, data.source_fingerprint),
+            max_length=checkpoint.info.max_length,
+            progress=progress,
+        )
+
+    key = (checkpoint.fingerprint, data.fingerprint, experts)
+    return once("knock-out", 128, key, f"Running inputs without {_named(experts)}", work)
+
+
+def _named(experts: Sequence[tuple[int, int]]) -> str:
+    """One expert, or how many, in words."""
+    if len(experts) > 1:
+        return f"{len(experts)} experts"
+    return f"expert {experts[0][1]} of layer {experts[0][0]}"
+
+
+def joint_worth(
+    checkpoint: Checkpoint, data: TextData, together: KnockOut, alone: Sequence[KnockOut]
+) -> Joint:
+    """`shrp.interventions.knockout.joint` of labelled data, kept."""
+    key = (checkpoint.fingerprint, data.fingerprint, data.pairs, together.experts)
+    label = "Weighing what is lost together"
+    return once("joint worth", 64, key, label, lambda progress: joint(together, alone, pairs_of(data)))
+
+
+class Losses(NamedTuple):
+    """What a knock-out costs, with intervals and tests, which take seconds of many inputs."""
+
+    score: tuple[float, tuple[float, float]]
+    logits: pd.DataFrame
+    slices: pd.DataFrame
+
+
+def losses(checkpoint: Checkpoint, data: TextData, found: KnockOut) -> Losses:
+    """The tables of a knock-out on the data."""
+
+    def work(progress: Progress) -> Losses:
+        pairs = pairs_of(data)
+        score, logits = found.score_change(), found.logit_changes(pairs=pairs)
+        return Losses(score, logits, found.by_slice(pairs, progress))
+
+    key = (checkpoint.fingerprint, data.fingerprint, data.pairs, found.experts)
+    return once("knock-out losses", 128, key, "Weighing what is lost against chance", work)
+
+
+def mix(
+    checkpoint: Checkpoint, data: TextData, stats: UsageStats, layer: int, expert: int, by: str
+) -> pd.DataFrame:
+    """The expert's inputs by a grouping of `measurements.groups`."""
+
+    def work(_: Progress) -> pd.DataFrame:
+        top1 = stats.top1[layer]
+        groups = measurements.groups(checkpoint, data, stats)[by]
+        return mix_frame(top1[:, expert], top1.sum(1), groups, pairs=pairs_of(data))
+
+    key = (checkpoint.fingerprint, data.fingerprint, data.pairs, layer, expert, by)
+    return once("mixes", 256, key, "Comparing its inputs with all others", work)
+
+
+def shuffled(checkpoint: Checkpoint, data: TextData, stats: UsageStats) -> ShuffledRoutes:
+    """The model with its routes exchanged among inputs. Raises as `shrp.interventions.shuffled.shuffle_routes`."""
+
+    def work(progress: Progress) -> ShuffledRoutes:
+        found = shuffle_routes(
+            checkpoint.model,
+            checkpoint.tokenizer,
+            data,
+            stats,
+            prefix=_prefix(checkpoint, checkpoint.fingerprint, data.source_fingerprint),
+            max_length=checkpoint.info.max_length,
+            progress=progress,
+        )
+        _ = found.frame  # whose intervals take seconds too: now, while others wait for it
+        return found
+
+    key = (checkpoint.fingerprint, data.fingerprint, data.name)
+    return once("exchanged routes", 16, key, "Exchanging routes", work)
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)  # each may hold hundreds of megabytes
+def _prefix(_checkpoint: Checkpoint, fingerprint: str, data_fingerprint: str) -> Prefix:
+    return Prefix(_checkpoint.model)

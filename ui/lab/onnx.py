@@ -1,0 +1,226 @@
+"""A pruned model as ONNX, built on request and kept for all sessions.
+
+The command line builds it, in a process of its own: tracing patches torch for as long as it lasts, in every thread,
+and other sessions go on computing meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from shrp.checkpoints.checkpoint import Checkpoint
+from shrp.data.text_data import TextData
+from shrp.errors import ExportError, ShrpError
+from shrp.pruning.plan import PruningPlan
+from shrp.scores.evaluation import Evaluation
+from ui import state
+from ui.lab import onnx_score as lab_onnx_score
+from ui.lab.export import plan_json, zipped
+from ui.store import results
+from ui.text import duration
+
+KEPT = 3
+"""Exports in memory, of up to some hundred megabytes each."""
+_ROOT = Path(__file__).parents[2]
+_POLL_S = 0.2
+_building = threading.Lock()
+
+
+@dataclass(frozen=True)
+class OnnxExport:
+    """A zipped export folder, and `shrp.export.onnx.ExportReport` as a dictionary."""
+
+    archive: bytes
+    report: Mapping[str, Any]
+
+
+def build(
+    checkpoint: Checkpoint,
+    plan: PruningPlan | None,
+    name: str,
+    shift: np.ndarray | None = None,
+    *,
+    int8: bool,
+    tick: Callable[[], None] = lambda: None,
+) -> OnnxExport:
+    """Run `python -m shrp export` and zip what it makes, under the folder name `name`.
+
+    Args:
+        plan: which experts to keep; None for a checkpoint that has no routers.
+        shift: to add to the output bias, one number a class.
+        tick: called several times a second; what it raises ends the build.
+
+    Raises:
+        ExportError: it failed; in the command's own words.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        folder, plan_file = Path(scratch) / name, Path(scratch) / "plan.json"
+        command = [sys.executable, "-m", "shrp", "export", "--json"]
+        command += [str(checkpoint.path.resolve()), "--out", str(folder)]
+        if shift is not None:
+            command += ["--shift", ",".join(f"{part!r}" for part in shift.tolist())]
+        if plan is not None:
+            plan_file.write_text(plan_json(plan), encoding="utf-8")
+            command += ["--plan", str(plan_file)]
+        with open(Path(scratch) / "out", "w+b") as out, open(Path(scratch) / "err", "w+b") as err:
+            process = subprocess.Popen(
+                [*command, *(["--int8"] if int8 else [])],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                cwd=_ROOT,
+                env=os.environ | {"COLUMNS": "2000"},  # the error stays on one line
+            )
+            try:
+                while process.poll() is None:
+                    tick()
+                    time.sleep(_POLL_S)
+            finally:
+                if process.poll() is None:
+                    process.kill()
+                    process.wait()
+            said, complained = (_text(stream) for stream in (out, err))
+        if process.returncode != 0:
+            raise ExportError(_reason(complained))
+        report = json.loads(said)
+        if report["made_from"] != checkpoint.fingerprint:
+            raise ExportError(
+                "the checkpoint was replaced on disk meanwhile; reload the page and build again."
+            )
+        return OnnxExport(zipped(folder, name), report)
+
+
+def section(
+    checkpoint: Checkpoint,
+    plan: PruningPlan | None,
+    name: str,
+    data: TextData,
+    scored: Evaluation,
+    shift: np.ndarray | None = None,
+) -> None:
+    """The two offers: a button that builds, and once it is built a download, what was checked, and its score.
+
+    Args:
+        plan, shift: as for `build`.
+        data: what an export can be scored on.
+        scored: the model that is exported, in PyTorch, on all of `data`.
+    """
+    st.markdown(
+        "**ONNX**, to serve with onnxruntime and tokenizers alone; the README has the ten lines (of a pair give a "
+        "tuple of two texts; a regression has no labels, and its output is the number). Building traces the model and "
+        "compares it with PyTorch, which takes a minute or so the first time."
+    )
+    for int8 in (False, True):
+        precision = "int8" if int8 else "float32"
+        of = checkpoint, plan, f"{name}-onnx-{precision}", shift, precision
+        if (made := _offer(*of)) is not None:
+            key = _key(*of)
+            lab_onnx_score.section(made.archive, key, f"onnx-{precision}", data, scored)
+
+
+def _offer(
+    checkpoint: Checkpoint, plan: PruningPlan | None, name: str, shift: np.ndarray | None, precision: str
+) -> OnnxExport | None:
+    """One offer; returns what was built, None where nothing is yet."""
+    store, key = results("onnx", KEPT), _key(checkpoint, plan, name, shift, precision)
+    label, place = f"ONNX ({precision})", st.empty()
+    made = store.get(key)
+    if made is None:
+        if not place.button(f"Build {label}", key=f"build-onnx-{precision}", icon=":material/deployed_code:"):
+            return None
+        try:
+            made = _build_once(checkpoint, plan, name, shift, precision, place)
+        except ShrpError as error:
+            place.empty()
+            state.show_error(error)
+            return None
+    place.download_button(
+        f"{label} (.zip)",
+        data=made.archive,
+        file_name=f"{name}.zip",
+        mime="application/zip",
+        key=f"download-onnx-{precision}",
+        on_click="ignore",
+        icon=":material/deployed_code:",
+    )
+    st.caption(summary(made.report))
+    return made
+
+
+def _key(
+    checkpoint: Checkpoint, plan: PruningPlan | None, name: str, shift: np.ndarray | None, precision: str
+) -> tuple[Any, ...]:
+    """What the archive is of; its name and how the plan was made are in it too."""
+    moved = None if shift is None else tuple(shift.tolist())
+    of = None if plan is None else (plan.key(), plan.selection, plan.combination)
+    return checkpoint.fingerprint, of, name, moved, precision
+
+
+def _build_once(
+    checkpoint: Checkpoint,
+    plan: PruningPlan | None,
+    name: str,
+    shift: np.ndarray | None,
+    precision: str,
+    place: Any,
+) -> OnnxExport:
+    """One build at a time on this machine; who waited for the same one takes it as it is."""
+    store, key = results("onnx", KEPT), _key(checkpoint, plan, name, shift, precision)
+    start = time.monotonic()
+
+    def tick() -> None:
+        place.markdown(
+            f":material/hourglass_top: Building ONNX ({precision}) … {duration(time.monotonic() - start)}"
+        )
+
+    while not _building.acquire(timeout=_POLL_S):
+        place.markdown(":material/hourglass_top: Waiting for another export to finish …")
+    try:
+        if (made := store.get(key)) is None:
+            made = build(checkpoint, plan, name, shift, int8=precision == "int8", tick=tick)
+            store.put(key, made)
+    finally:
+        _building.release()
+    return made
+
+
+def summary(report: Mapping[str, Any]) -> str:
+    """What was checked, in a sentence or two."""
+    parts = [
+        f"{report['bytes'] / 1e6:.1f} MB; logits differ from PyTorch's float32 by at most "
+        f"{report['max_difference']:.1g} on {report['checked']} inputs of several sizes"
+    ]
+    if report["int8"]:
+        if report["label_agreement"] is not None:
+            same = round(report["label_agreement"] * report["sentences"])
+            parts.append(f"same label on {same} of {report['sentences']} inputs of {report['compared_on']}")
+        parts.append(
+            f"{report['speedup']:.2f} times as fast as the float32 graph here (8 short inputs, medians of 7)"
+        )
+    return "; ".join(parts) + "."
+
+
+def _text(stream: Any) -> str:
+    stream.seek(0)
+    return stream.read().decode("utf-8", errors="replace")
+
+
+def _reason(complained: str) -> str:
+    """The sentence that the command line ended with."""
+    lines = [line.strip() for line in complained.splitlines() if line.strip()]
+    if lines and lines[-1].startswith("error: "):
+        return lines[-1].removeprefix("error: ")
+    return "the export ended unexpectedly, perhaps for want of memory; try it on the command line."

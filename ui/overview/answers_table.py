@@ -1,0 +1,169 @@
+"""Every input of the picked data with what the model answers: to be searched, and looked at closer on other pages."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from shrp.data.columns import distinct
+from shrp.data.text_data import TextData
+from shrp.scores.evaluation import Evaluation
+from ui import closer
+from ui.downloads import downloads
+from ui.pickers import always_one
+from ui.state import Selection
+from ui.tables import class_width, row_height
+from ui.text import escape, percent, shorten
+
+WHICH, SEARCH = "answers", "answers_with"
+"""Keys of the widgets, in the session's state and in the URL alike."""
+ALL, WRONG, RIGHT, UNSURE, FARTHEST = "all", "wrong", "right", "least sure first", "farthest off first"
+MOST = 1000
+"""Rows that the table shows: a browser is slow with many more, and nobody reads them."""
+SURE, OFF = "p of the answer", "off by"
+_OURS = ("label", "prediction", "correct", SURE, OFF, "slice")
+"""Columns beside the texts that the page shows, where they are known."""
+_TEXT = "the text"
+
+
+def answers_frame(found: Evaluation, data: TextData) -> tuple[pd.DataFrame, list[str]]:
+    """`Evaluation.to_frame` with the texts and, beside the prediction, `p of the answer`, the model's probability of
+    it, or of numbers with labels `off by`, the prediction less the label.
+
+    Args:
+        found: of all of `data`.
+
+    Returns:
+        The table, and the names of its columns with texts.
+    """
+    frame = found.to_frame()
+    texts = distinct(data.task.text_columns, (*frame.columns, *_OURS))
+    for place, name in enumerate(texts):
+        frame.insert(1 + place, name, [text[place] for text in data.texts])
+    place = frame.columns.get_loc("prediction") + 1
+    if not data.task.is_regression:
+        frame.insert(place, SURE, frame[[f"p({name})" for name in data.task.label_names]].max(axis=1))
+    elif "label" in frame:
+        frame.insert(place, OFF, frame["prediction"] - frame["label"])
+    return frame, texts
+
+
+def choices(frame: pd.DataFrame) -> list[str]:
+    """What the table can be narrowed to, or ordered by."""
+    known = {WRONG: "correct", RIGHT: "correct", FARTHEST: OFF, UNSURE: SURE}
+    return [ALL, *(name for name, column in known.items() if column in frame)]
+
+
+def narrowed(frame: pd.DataFrame, which: str, search: str, texts: list[str]) -> pd.DataFrame:
+    """The rows that are asked for, in the order that is.
+
+    Args:
+        which: one of `choices`.
+        search: what words in a row's texts begin with; every one must be found, whatever its case.
+        texts: the columns with texts.
+    """
+    if which in (WRONG, RIGHT):
+        frame = frame[frame["correct"] == (which == RIGHT)]
+    elif which == UNSURE:
+        frame = frame.sort_values(SURE, kind="stable")
+    elif which == FARTHEST:
+        frame = frame.sort_values(OFF, key=abs, ascending=False, kind="stable")
+    # Where words are written without spaces between them none has a beginning to look for.
+    start = {word: r"(?<!\w)" if word[0].isascii() else "" for word in search.split()}
+    wanted = [re.compile(before + re.escape(word), re.IGNORECASE) for word, before in start.items()]
+    rows = frame[texts].itertuples(index=False)
+    return frame.loc[np.array([all(word.search(" ".join(row)) for word in wanted) for row in rows], bool)]
+
+
+@st.fragment
+def section(selection: Selection, found: Evaluation) -> None:
+    """The table with its search, and links to the pages that look closer at the picked input.
+
+    Args:
+        found: of all of the picked data.
+    """
+    data = selection.data
+    frame, texts = answers_frame(found, data)
+    st.subheader("Every input, with the model's answer", anchor="answers")
+    left, right = st.columns([2, 1], gap="medium", vertical_alignment="bottom")
+    with left:
+        which = always_one("Show", choices(frame), WHICH)
+    search = right.text_input(
+        "With these words",
+        key=SEARCH,
+        bind="query-params",
+        help="Inputs in which each of these begins a word, in capitals or not.",
+    )
+    shown = narrowed(frame, which, search, texts)
+    st.caption(said(shown, frame, data.name))
+    if len(shown):
+        part = shown.head(MOST)
+        # What is wrong, or least sure, is another row of another model.
+        key = f"{which}-{search}-{selection.checkpoint.fingerprint}-{data.fingerprint}"
+        if rows := _table(part, texts, key, data):
+            closer.links(data, part["index"].iloc[rows[:1]].tolist(), routed=selection.is_routed)
+    rows = [part for part in (which * (which != ALL), f"with {search}" * bool(search.strip())) if part]
+    downloads(shown, "answers-table", shorten("-".join([selection.name, "answers", *rows])))
+
+
+def shown_rows(part: pd.DataFrame, texts: list[str]) -> pd.DataFrame:
+    """The columns that the page shows, of which the first after the number is the text, or both of a pair."""
+    names = [name for name in _OURS if name in part]
+    rows = part[["index", *names]].copy()
+    rows.insert(1, _TEXT, part[texts].agg(" / ".join, axis=1))
+    for name in {"label", "prediction", "slice"} & set(rows.select_dtypes(["object", "string"])):
+        rows[name] = rows[name].str.replace("_", " ")  # a name breaks into lines at spaces alone
+    if "correct" in rows:
+        rows["correct"] = np.where(rows["correct"], "✓", "✗")
+    if SURE in rows:
+        rows[SURE] *= 100
+    return rows
+
+
+def _table(part: pd.DataFrame, texts: list[str], key: str, data: TextData) -> list[int]:
+    """Draw the rows; returns which of them is picked, if one is."""
+    wide = class_width(data.task.label_names)
+    # What is left of a window of 1200 pixels, so that what the answers are stays in sight.
+    width = 555 - 2 * wide - (95 if "slice" in part else 0)
+    rows = shown_rows(part, texts)
+    # Few long texts shall not blow up all rows: they are whole in their cells, once these are opened.
+    high = row_height(int(np.quantile(rows[_TEXT].str.len(), 0.9)), width, most=130)
+    event = st.dataframe(
+        rows,
+        key=f"answers-{key}",
+        on_select="rerun",
+        selection_mode="single-row",
+        hide_index=True,
+        width="stretch",
+        height=38 + min(high * len(part), 520),
+        row_height=high,
+        column_config={
+            "index": st.column_config.NumberColumn(
+                "no.", width=44, help=f"Row of {escape(data.name)}, from 0"
+            ),
+            _TEXT: st.column_config.TextColumn(" / ".join(data.task.text_columns), width=width),
+            "label": st.column_config.Column(width=wide),
+            "prediction": st.column_config.Column("answer", width=wide),
+            "correct": st.column_config.TextColumn("right", width=48),
+            SURE: st.column_config.NumberColumn(
+                "p", width=58, format="%.1f%%", help="The model's, of its answer"
+            ),
+            OFF: st.column_config.NumberColumn(width=70, format="%+.2f", help="The answer less the label"),
+            "slice": st.column_config.TextColumn(width=95),
+        },
+        alt="Inputs with their labels and the model's answers",
+    )
+    return [row for row in event.selection.rows if row < len(part)]
+
+
+def said(shown: pd.DataFrame, frame: pd.DataFrame, data: str) -> str:
+    """How many rows are shown, and how often the model is right in them, as Markdown."""
+    text = f"{len(shown):,} of n = {len(frame):,} inputs of {escape(data)}"
+    if len(shown) and "correct" in shown and 0 < shown["correct"].mean() < 1:
+        text += f", {percent(shown['correct'].mean())} of them answered right"
+    if len(shown) > MOST:
+        text += f"; the first {MOST:,} are listed, the CSV has them all"
+    return f"{text}. Pick a row to look closer at it." if len(shown) else f"{text}."

@@ -1,0 +1,170 @@
+"""Figures of the Overview page: what the layers are, and what they cost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from shrp.checkpoints.info import CheckpointInfo
+from ui.text import count, escape_html, percent
+from ui.theme import BLUE, GREEN, GREY, MUTED, ORANGE, SKY, layout
+
+if TYPE_CHECKING:
+    from shrp.costs.measure import Cost
+
+_STATES = {  # state -> (legend, fill, outline)
+    "dense": ("dense layer, not converted", GREY, GREY),
+    "expert": ("expert behind a router", BLUE, BLUE),
+    "mixed": ("expert without a router", SKY, SKY),
+    "kept": ("expert kept", GREEN, GREEN),
+    "removed": ("expert removed", "rgba(0,0,0,0)", GREY),
+    "dropped": ("layer dropped", "rgba(0,0,0,0)", ORANGE),
+    "narrow": ("dense layer, heads and neurons pruned", "rgba(0,0,0,0)", GREY),
+}
+
+
+def layer_frame(info: CheckpointInfo, num_layers: int, num_experts: int) -> pd.DataFrame:
+    """What each layer is made of: a row an expert (a row a layer for dense, dropped and narrow ones).
+
+    Columns layer, state, expert, share (Top-1 share on validation data, where known), weight (in a static
+    layer).
+    """
+    plans = dict(info.plan.layers) if info.plan else {}
+    rows = []
+    for layer in range(num_layers):
+        shares = info.usage.get(str(layer)) or [None] * num_experts
+        if layer not in info.config.layers:
+            rows.append((layer, "dense", None, None, None))
+        elif info.config.control in ("dropped", "narrow"):
+            rows.append((layer, info.config.control, None, None, None))
+        else:
+            plan = plans.get(layer)
+            weights = dict(zip(plan.experts, plan.weights)) if plan else {}
+            for expert in range(num_experts):
+                state = "mixed" if info.config.control == "uniform" else "expert"
+                if plan:
+                    state = "kept" if expert in weights else "removed"
+                rows.append((layer, state, expert, shares[expert], weights.get(expert)))
+    return pd.DataFrame(rows, columns=["layer", "state", "expert", "share", "weight"])
+
+
+def layer_strip(frame: pd.DataFrame, num_experts: int, *, validation: str = "validation data") -> go.Figure:
+    """The encoder from its input (left) to its output: one column a layer, one block an expert."""
+    fig = go.Figure()
+    for state, (legend, fill, outline) in _STATES.items():
+        part = frame[frame["state"] == state]
+        if part.empty:
+            continue
+        whole = state in ("dense", "dropped", "narrow")
+        fig.add_bar(
+            x=part["layer"].tolist(),
+            base=[0] * len(part) if whole else part["expert"].astype(int).tolist(),
+            y=[num_experts if whole else 0.86] * len(part),
+            width=0.82,
+            name=legend,
+            marker={"color": fill, "line": {"color": outline, "width": 1}, "cornerradius": 2},
+            hovertext=[_block_text(row, num_experts, validation) for row in part.itertuples()],
+            hovertemplate="%{hovertext}<extra></extra>",
+        )
+    fig.update_layout(barmode="overlay")
+    last = int(frame["layer"].max())
+    fig.update_xaxes(tickvals=list(range(last + 1)), range=[-0.6, last + 0.6], showgrid=False, zeroline=False)
+    ticks = sorted({0, num_experts // 2, num_experts - 1})
+    fig.update_yaxes(
+        tickvals=[t + 0.43 for t in ticks], ticktext=[str(t) for t in ticks], showgrid=False, zeroline=False
+    )
+    return layout(
+        fig,
+        "The encoder, layer by layer",
+        subtitle=f"{last + 1} layers of {num_experts} heads; each an expert where converted",
+        x="layer, from the input (0) to the output",
+        y="expert (head)",
+        height=330,
+        legend=True,
+    )
+
+
+def layer_alt(frame: pd.DataFrame) -> str:
+    """What `layer_strip` shows, in words."""
+    layers = (f"{layer} {rows['state'].iloc[0]}" for layer, rows in frame.groupby("layer"))
+    return f"The layers from input to output: {', '.join(layers)}"
+
+
+def _block_text(row: Any, num_experts: int, validation: str) -> str:
+    if row.state == "dense":
+        return f"<b>Layer {row.layer}</b>: dense<br>{num_experts} heads and a feed-forward network"
+    if row.state == "dropped":
+        return f"<b>Layer {row.layer}</b>: dropped, its input passes through (a control)"
+    if row.state == "narrow":
+        return f"<b>Layer {row.layer}</b>: dense, but for the heads and neurons that were pruned (a control)"
+    text = f"<b>Layer {row.layer}, expert {int(row.expert)}</b>: {_STATES[row.state][0]}"
+    if not pd.isna(row.share):
+        text += f"<br>Top-1 share {percent(row.share)} on {escape_html(validation)}"
+    if not pd.isna(row.weight):
+        text += f"<br>weight {row.weight:.3f} in the static layer"
+    return text
+
+
+def cost_frame(cost: Cost, dense: Cost) -> pd.DataFrame:
+    """Four figures against the dense model: columns what, denominator, value, dense, kept (a share of 1)."""
+    rows = [
+        ("parameters", "encoder", cost.encoder_params, dense.encoder_params),
+        ("parameters", "whole model", cost.model_params, dense.model_params),
+        ("FLOPs", "encoder", cost.encoder_flops, dense.encoder_flops),
+        ("FLOPs", "whole model", cost.model_flops, dense.model_flops),
+    ]
+    frame = pd.DataFrame(rows, columns=["what", "denominator", "value", "dense"])
+    return frame.assign(kept=frame["value"] / frame["dense"], tokens=cost.tokens)
+
+
+def cost_alt(frame: pd.DataFrame) -> str:
+    """The shares that `cost_bars` shows, in words."""
+    return "; ".join(f"{row.what}, {row.denominator}: {percent(row.kept)}" for row in frame.itertuples())
+
+
+def cost_bars(frame: pd.DataFrame) -> go.Figure:
+    """How much of the dense model is left, by denominator."""
+    names = [f"{row.what}, {row.denominator}" for row in frame.itertuples()]
+    texts = [
+        f"{percent(row.kept)}  ·  {count(row.value)} of {count(row.dense)}" for row in frame.itertuples()
+    ]
+    fig = go.Figure()
+    fig.add_bar(
+        y=names,
+        x=[100] * len(frame),
+        orientation="h",
+        marker={"color": MUTED},
+        name="dense model (100%)",
+        hovertemplate="%{y}: %{customdata:,} in the dense model<extra></extra>",
+        customdata=frame["dense"],
+        width=0.46,
+    )
+    fig.add_bar(
+        y=names,
+        x=100 * frame["kept"],
+        orientation="h",
+        marker={"color": BLUE},
+        name="this checkpoint",
+        customdata=frame["value"],
+        hovertemplate="%{y}: %{customdata:,}, %{x:.1f}% of the dense model<extra></extra>",
+        width=0.46,
+    )
+    for name, text in zip(names, texts):
+        fig.add_annotation(
+            x=0, y=name, text=text, showarrow=False, xanchor="left", yshift=20, font={"size": 13}
+        )
+    fig.update_layout(barmode="overlay")
+    top = max(105.0, 104 * float(frame["kept"].max()))
+    fig.update_xaxes(range=[0, top], ticksuffix="%", zeroline=False)
+    fig.update_yaxes(autorange="reversed", showgrid=False)
+    tokens = int(frame["tokens"].iloc[0])
+    return layout(
+        fig,
+        "Cost against the dense model",
+        subtitle=f"grey: the dense model; FLOPs of matrix products,<br>one input of {tokens} tokens",
+        x="share of the dense model",
+        height=330,
+        legend=False,
+    )

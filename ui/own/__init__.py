@@ -1,0 +1,1 @@
+"""What a person brings along: data, slices and checkpoints of their own."""

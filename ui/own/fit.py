@@ -1,0 +1,127 @@
+"""A person's own table fitted to a task: which columns are probably what, and the rows as data, within limits."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import pandas as pd
+
+from shrp.data import tabular
+from shrp.data.sources import complete_rows, from_frame
+from shrp.data.tasks import Task
+from shrp.data.text_data import TextData
+from shrp.errors import DataError, RowError
+from ui.own import labels as own_labels
+from ui.own.table import Table
+
+MAX_CHARACTERS = 20_000
+"""Of one text."""
+MAX_SLICES, MAX_SLICE_NAME = 100, 200
+"""Different values of a slice column, for which pages have a bar, a row or an option each; and characters of one."""
+_TEXT_NAMES = ("text", "sentence", "review", "content")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the columns of a table are for; None: there is none."""
+
+    texts: tuple[str, ...]
+    label: str | None
+    slice: str | None
+    meanings: own_labels.Meanings = ()
+    """Of labels that are not the task's own."""
+    pair: str | None = None
+    skip_incomplete: bool = False
+    """Whether rows that lack a text or a label are left out."""
+
+
+def complete(table: Table, columns: Columns) -> pd.DataFrame:
+    """The rows that lack neither a text nor a label."""
+    return table.frame[~tabular.incomplete(table.frame, columns.texts, columns.label, table.name)]
+
+
+def guess(table: Table, task: Task) -> Columns:
+    """What the columns are probably for: by the task's names, else the usual ones, else the longest texts. The label is
+    the column called `label`, the one that the task's own file had it in (both as on the command line), or the only one
+    that holds nothing but names of the task's classes.
+    """
+    names = list(table.frame.columns)
+    texts = list(task.text_columns)
+    if not set(texts) <= set(names):
+        usual = [name for name in names if name.lower() in _TEXT_NAMES]
+        strings = [n for n in names if all(isinstance(cell, str) for cell in table.frame[n].iloc[:50])]
+        strings.sort(key=lambda n: -sum(map(len, table.frame[n].iloc[:50])))  # stable: ties keep their order
+        best = list(dict.fromkeys([*usual, *strings, *names]))[: len(texts)]
+        texts = sorted(best, key=names.index)
+    own, label, piece, pair = (
+        name if name in names and name not in texts else None
+        for name in (task.label_column, "label", "slice", "pair")
+    )
+    label = label or own
+    piece, pair = (None if name == label else name for name in (piece, pair))
+    if label is None and not task.is_regression:
+        left = [name for name in names if name not in (*texts, piece, pair)]
+        named = [name for name in left if _names_classes(table.frame[name], task)]
+        label = named[0] if len(named) == 1 else None
+    return Columns(tuple(texts), label, piece, pair=pair)
+
+
+def _names_classes(column: pd.Series, task: Task) -> bool:
+    """Whether every cell is the name of one of the task's classes."""
+    return len(column) > 0 and bool(column.isin(task.label_names).all())
+
+
+def fit(table: Table, task: Task, columns: Columns) -> TextData:
+    """The table's rows as data of a task.
+
+    Raises:
+        DataError: the columns do not hold what is needed, or a text is too long; one sentence says where.
+    """
+    if len(set(columns.texts)) != len(task.text_columns):
+        raise DataError(
+            f"'{task.name}' reads {len(task.text_columns)} texts an input, so it needs as many different columns."
+        )
+    used = [*columns.texts, *filter(None, (columns.label, columns.slice, columns.pair))]
+    if len(set(used)) != len(used):
+        raise DataError(
+            "One column can't be a text, the label, the slice and the pair at once; choose different ones."
+        )
+    if columns.slice is not None:
+        values = table.frame[columns.slice].nunique()
+        if values > MAX_SLICES:
+            raise DataError(
+                f"Column '{columns.slice}' of '{table.name}' has {values:,} different values; slices group inputs, so "
+                f"choose a column with {MAX_SLICES} at most, or none."
+            )
+        longest = max(len(str(cell)) for cell in table.frame[columns.slice].unique())
+        if longest > MAX_SLICE_NAME:
+            raise DataError(
+                f"Column '{columns.slice}' of '{table.name}' has a value of {longest:,} characters; names of slices "
+                f"have {MAX_SLICE_NAME} at most, so choose another column, or none."
+            )
+    whole = (
+        complete_rows(table.frame, columns.texts, columns.label, table.name)
+        if columns.skip_incomplete
+        else nullcontext(table.frame)
+    )
+    with whole as frame:
+        data = from_frame(
+            frame,
+            task,
+            table.name,
+            columns.label,
+            columns.slice,
+            columns.texts,
+            meanings=dict(columns.meanings),
+            pair_column=columns.pair,
+        )
+        for row, texts in enumerate(frame[list(columns.texts)].itertuples(index=False), 1):
+            if (longest := max(map(len, texts))) > MAX_CHARACTERS:
+                raise RowError(
+                    table.name,
+                    row,
+                    f": a text has {longest:,} characters; at most {MAX_CHARACTERS:,} are taken, so cut it or leave "
+                    "the row out.",
+                )
+    return data

@@ -1,0 +1,86 @@
+"""Labels of a person's own table that are not the task's: a box for each to say what it means."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import streamlit as st
+
+from shrp.data.labels import class_ids, foreign_labels
+from shrp.data.tasks import Task
+from shrp.errors import DataError
+from ui.text import escape
+
+MAX_LABELS = 12
+"""Different labels in a column: a column with more is hardly one of classes, and would make as many boxes."""
+LEFT_OUT = "rows left out"
+_SHORT = 3
+"""Letters of the shortest beginning of a class's name that is taken for it."""
+
+Meanings = tuple[tuple[str, str | None], ...]
+"""Pairs of a label and the name of the class that it means; None: rows with it are left out."""
+
+
+def guess(label: str, task: Task) -> str | None:
+    """The class that a label is probably another spelling of: Positive, or pos, is positive. None: can't tell."""
+    if label in task.label_names:
+        return label
+    theirs = _folded(label)
+    same = [name for name in task.label_names if theirs and _folded(name) == theirs]
+    begun = [name for name in task.label_names if len(theirs) >= _SHORT and _folded(name).startswith(theirs)]
+    found = same or begun
+    return found[0] if len(found) == 1 else None
+
+
+def _folded(name: str) -> str:
+    """Without case and spaces; signs stay, as they may be all that tells two classes apart."""
+    return re.sub(r"[\s_]+|(?<=\w)-(?=\w)", "", name.casefold())
+
+
+def unknown(cells: Sequence[object], task: Task, source: str) -> list[str]:
+    """The labels of a column that a person can be asked about; none where it is the task's, or no column of labels."""
+    try:
+        found = foreign_labels(cells, task, source)
+    except DataError:  # fitting the table says what is wrong
+        return []
+    if all(re.fullmatch(r"-?\d{1,9}", label) for label in found):
+        found.sort(key=int)  # stars, say
+    return found if len(found) <= MAX_LABELS else []
+
+
+def read_as(cells: Sequence[object], task: Task, source: str) -> str:
+    """What labels that are the task's ids are taken for, since they don't say it; empty where they are not."""
+    ids = class_ids(cells, task, source)
+    if not ids:
+        return ""
+    named = ", ".join(f"{index} is {task.label_names[index]}" for index in ids[:MAX_LABELS])
+    return f"{named}{', …' * (len(ids) > MAX_LABELS)}"
+
+
+def choose(labels: Sequence[str], task: Task, key: str) -> Meanings | None:
+    """Draw a box for each label, at its guess; returns what they mean, or None while one has no meaning yet.
+
+    Args:
+        key: what the boxes' keys begin with.
+    """
+    st.markdown(
+        f"Some **labels** are no classes of {escape(task.name)}: say what each means, or “{LEFT_OUT}”."
+    )
+    left_out = next(
+        name for name in (LEFT_OUT, f"({LEFT_OUT})", f"(({LEFT_OUT}))") if name not in task.label_names
+    )
+    options, found = [*task.label_names, left_out], {}
+    for label in labels:
+        start = guess(label, task)
+        found[label] = st.selectbox(
+            f"'{escape(label[:40])}' means",
+            options,
+            index=None if start is None else options.index(start),
+            key=f"{key}-means-{label}",
+            persist_state="session",
+            placeholder="choose",
+        )
+    if None in found.values():
+        return None
+    return tuple((label, None if meaning == left_out else meaning) for label, meaning in found.items())

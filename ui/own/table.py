@@ -1,0 +1,192 @@
+"""A person's own table as a file: an upload, or a path below the allowed folders, read under limits.
+
+What can't be read is refused in words; what is small as a file but huge once read is refused before it is read so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from shrp.data import tabular
+from shrp.data.hub import DATA_DIR
+from shrp.errors import DataError
+from ui.own.paths import below
+
+DATA_ROOTS = "SHRP_DATA_ROOTS"
+MB = 2**20
+MAX_BYTES, MAX_ROWS, MAX_COLUMNS = 20 * MB, 20_000, 200
+"""Of a table: its file, its rows and columns."""
+_MAX_PARQUET = 8 * MAX_BYTES
+"""Of a Parquet file's texts once they are unpacked."""
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A table as it was read; what its columns are for is not said yet."""
+
+    name: str
+    frame: pd.DataFrame
+    fingerprint: str
+    """SHA-256 (hex) of the file."""
+
+
+def clean_name(name: str) -> str:
+    """A file's name for display and for a temporary file: without folders, printable, and not too long."""
+    name = PurePosixPath(name.replace("\\", "/")).name
+    name = "".join(c for c in name if c.isprintable() and not "\ud800" <= c <= "\udfff").strip()
+    path = PurePosixPath(name.lstrip(".") or "table")
+    suffix = path.suffix[:12]
+    return path.stem.encode()[:100].decode(errors="ignore") + suffix
+
+
+def read_upload(name: str, content: bytes | memoryview) -> Table:
+    """Read an uploaded file.
+
+    Args:
+        name: as the browser gave it; its extension says what kind of table it is.
+
+    Raises:
+        DataError: the file is too large, or can't be read as a table; one sentence says why.
+    """
+    name = clean_name(name)
+    _check_size(name, memoryview(content).nbytes)
+    with tempfile.TemporaryDirectory(prefix="shrp-table-") as folder:
+        path = Path(folder) / name
+        try:
+            path.write_bytes(content)
+        except OSError as error:
+            raise DataError(f"'{name}' could not be put aside for reading: {error.strerror}.") from error
+        return read_file(path)
+
+
+def data_roots() -> list[Path]:
+    """The folders below which a file may be named by its path: SHRP_DATA_DIR, then those of SHRP_DATA_ROOTS."""
+    named = [os.environ.get(DATA_DIR, ""), *os.environ.get(DATA_ROOTS, "").split(os.pathsep)]
+    return list(dict.fromkeys(Path(name).resolve() for name in named if name.strip()))
+
+
+def read_path(text: str) -> Table:
+    """Read a file below one of the `data_roots`; a relative path is looked for in each.
+
+    Raises:
+        DataError: the path leads elsewhere (links are followed first), or the file can't be read.
+    """
+    text = text.strip()
+    roots = data_roots()
+    inside, found = below(roots, text, Path.is_file)
+    if not inside:
+        raise DataError(f"'{text:.200}' is not under {named_paths(roots)}: put it there, or upload it.")
+    if found is None:
+        raise DataError(f"There is no file '{text:.200}' under {named_paths(roots)}.")
+    try:
+        return read_file(found)
+    except OSError as error:
+        raise DataError(f"'{found.name}' can't be read: {error.strerror or error}.") from error
+
+
+def named_paths(paths: list[Path]) -> str:
+    """Paths in words."""
+    return " or ".join(f"'{path}'" for path in paths) or "any folder (none was named)"
+
+
+def _check_size(name: str, size: int) -> None:
+    if size > MAX_BYTES:
+        raise DataError(
+            f"'{name}' is {size / MB:.1f} MB; at most {MAX_BYTES // MB} MB are read here, so take a sample."
+        )
+
+
+def read_file(path: Path) -> Table:
+    """Read a file of the machine.
+
+    Raises:
+        DataError: it is too large, or can't be read as a table.
+        OSError: it can't be opened.
+    """
+    _check_size(path.name, path.stat().st_size)
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        _check_parquet(path)
+    elif suffix == ".jsonl":  # each line becomes objects many times its size
+        with path.open("rb") as file:
+            _check_rows(path.name, sum(1 for line in file if line.strip()))
+    elif suffix in (".csv", ".tsv"):  # a column costs far more than its few characters
+        _check_count(path.name, tabular.header_size(path))
+    frame = tabular.read_table(path)
+    frame.columns = [str(name) for name in frame.columns]
+    _check_rows(path.name, len(frame))
+    _check_columns(path.name, list(frame.columns))
+    if suffix == ".jsonl":
+        nested = [
+            name for name in frame if frame[name].map(lambda cell: isinstance(cell, (dict, list))).any()
+        ]
+        _refuse_nested(path.name, nested)
+    return Table(path.name, frame, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def _check_rows(name: str, rows: int) -> None:
+    if rows > MAX_ROWS:
+        raise DataError(f"'{name}' has {rows:,} rows; at most {MAX_ROWS:,} are taken here, so take a sample.")
+
+
+def _check_count(name: str, columns: int) -> None:
+    if columns > MAX_COLUMNS:
+        raise DataError(
+            f"'{name}' has {columns:,} columns; at most {MAX_COLUMNS} are taken, so leave out those that "
+            "are not needed."
+        )
+
+
+def _check_columns(name: str, columns: list[str]) -> None:
+    _check_count(name, len(columns))
+    tabular.check_names(columns, name)
+
+
+def _refuse_nested(name: str, columns: list[str]) -> None:
+    if columns:
+        raise DataError(f"The column '{columns[0]:.80}' of '{name}' is nested; keep only plain columns.")
+
+
+def _check_parquet(path: Path) -> None:
+    """Refuse a Parquet file that is small packed but huge once read, without reading it so."""
+    try:
+        schema = pq.ParquetFile(path).schema_arrow
+        nested = [f.name for f in schema if pa.types.is_nested(f.type)]
+        strings = [f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
+        # As dictionaries, repeated texts stay packed, so that their full size can be counted first.
+        file = pq.ParquetFile(path, read_dictionary=strings)
+        _check_rows(path.name, file.metadata.num_rows)
+        _check_columns(path.name, list(schema.names))
+        packed = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
+        size = (
+            packed if packed > _MAX_PARQUET or nested else sum(map(_text_bytes, file.read(strings).columns))
+        )
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"'{path.name}' is not a well-formed PARQUET file: {reason}") from error
+    _refuse_nested(path.name, nested)
+    if size > _MAX_PARQUET:
+        raise DataError(
+            f"'{path.name}' unpacks to {size / MB:.0f} MB; at most {_MAX_PARQUET // MB} MB are read here, so take "
+            "a sample."
+        )
+
+
+def _text_bytes(column: pa.ChunkedArray) -> int:
+    total = 0
+    for chunk in column.chunks:
+        if isinstance(chunk, pa.DictionaryArray):
+            lengths = pc.binary_length(chunk.dictionary).cast(pa.int64())
+            total += pc.sum(lengths.take(chunk.indices)).as_py() or 0
+        else:
+            total += chunk.nbytes
+    return total

@@ -1,0 +1,1 @@
+"""The report of a checkpoint, one HTML file."""

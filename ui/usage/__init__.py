@@ -1,0 +1,1 @@
+"""The Expert usage page."""
