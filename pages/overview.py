@@ -16,6 +16,7 @@ from shrp.cards.training import chosen_on_texts, usage_of
 from shrp.checkpoints.info import PLAN_FILE, CheckpointInfo
 from shrp.checkpoints.score_costs import with_shares
 from shrp.costs.measure import TOKENS, cost, dense_cost
+from shrp.data.tasks import TEXTS
 from shrp.data.text_data import TextData
 from shrp.errors import ShrpError
 from shrp.routes.usage import history_warnings
@@ -73,9 +74,9 @@ def headline(selection: state.Selection, costs: pd.DataFrame, own: pd.DataFrame)
     with first:
         if own.empty:
             st.metric(capital(metric_name(info.task.metric)), NOT_KNOWN)
-            st.caption(
-                "None was stored with this checkpoint; with labelled data [the check below](#measured) measures one."
-            )
+            measured = "; with labelled data [the check below](#measured) measures one"
+            of_task = info.task.name != TEXTS.name  # what was converted on texts answers nothing yet
+            st.caption(f"None was stored with this checkpoint{measured * of_task}.")
         else:
             row = own.iloc[0]
             bounds = interval_text((row.low, row.high), row.metric)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import streamlit as st
 
@@ -17,6 +19,8 @@ ONLY = "only"
 """Key of the picker, in the session's state and in the URL alike."""
 _MISSED = "only-missed"
 """Key of the slices that an address asks for in vain, and the fingerprint of the data that don't have them."""
+_LEFT = "only-left"
+"""Key of what was picked of each data set that was left, by its fingerprint; and of the one that is looked at."""
 
 
 def draw(data: TextData | None) -> None:
@@ -35,6 +39,7 @@ def draw(data: TextData | None) -> None:
     if ONLY not in st.session_state:  # as in `ui.not_here`: what a session starts with
         missed = [name for name in st.query_params.get_all(ONLY) if name not in options]
         st.session_state[_MISSED] = missed, data.fingerprint
+    _come_back(data.source_fingerprint, options)
     leave_known(ONLY, options)
     if len(options) < 2:
         st.session_state.pop(ONLY, None)
@@ -49,6 +54,19 @@ def draw(data: TextData | None) -> None:
         help="Everything on every page is then of their inputs alone: usage, and so the experts that a pruning keeps, "
         "scores, what is compared and what is saved.",
     )
+
+
+def _come_back(now: str, options: Sequence[str]) -> None:
+    """Where other data are looked at than in the run before, keep what was picked of those, and pick anew what was
+    picked of these when they were left.
+    """
+    before, left = st.session_state.setdefault(_LEFT, (now, {}))
+    if before == now:
+        return
+    left = left | {before: tuple(st.session_state.get(ONLY) or ())}
+    st.session_state[_LEFT] = now, left
+    if (picked := [name for name in left.get(now, ()) if name in options]) and len(options) > 1:
+        st.session_state[ONLY] = picked
 
 
 def keep() -> None:

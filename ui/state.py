@@ -16,7 +16,7 @@ from streamlit.runtime.pages_manager import PagesManager
 
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.checkpoints.info import CheckpointInfo
-from shrp.data.tasks import Task
+from shrp.data.tasks import TEXTS, Task
 from shrp.data.text_data import TextData
 from shrp.errors import CheckpointError, DataError, ShrpError
 from ui import data_sources, loaders, measurements, not_here, only
@@ -198,6 +198,13 @@ def current(*, needs_data: bool = True) -> Selection:
         )
         st.stop()
     not_here.show(CHECKPOINT, SOURCE)
+    if loaded.info.task.name == TEXTS.name:
+        st.info(
+            f"**{escape(name)}** was converted on texts and has no task yet: nothing has trained its head. Usage, "
+            "routes and attention are the encoder's; answers, scores and what moves them mean nothing. "
+            "`python -m shrp train --converted` gives it a task.",
+            icon=":material/school:",
+        )
     source, whole, why = st.session_state.get(_READ) or _data(loaded.info)
     if whole is None:
         if needs_data:

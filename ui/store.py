@@ -97,9 +97,11 @@ class ResultStore:
 
 
 def bytes_of(value: Any) -> int:
-    """What the arrays and tables in a result take, as far as they lie in containers and dataclasses."""
+    """What the arrays, tables and texts in a result take, as far as they lie in containers and dataclasses."""
     if isinstance(value, np.ndarray):
         return value.nbytes
+    if isinstance(value, (str, bytes)):
+        return len(value)
     if isinstance(value, pd.DataFrame):
         return int(value.memory_usage().sum())
     if isinstance(value, Mapping):

@@ -70,6 +70,13 @@ def interval_text(interval: Sequence[float] | None, metric: str) -> str:
     return f"{low}–{high}" if "−" not in low + high else f"{low} to {high}"
 
 
+def share_text(hits: int, n: int) -> str:
+    """A share of independent inputs with its interval: `73.1% (95% interval 69.0–76.9%)`; n is to stand beside it."""
+    from shrp.scores.metrics import wilson  # here: this module is imported before anything that takes long
+
+    return f"{percent(hits / n)} (95% interval {interval_text(wilson(hits, n), 'accuracy')})"
+
+
 def interval_name(interval_is: str) -> str:
     """What the two ends of an interval are: a `95%` interval, or as a checkpoint's scores say."""
     return f"{interval_is} interval" if interval_is.endswith("%") else interval_is

@@ -9,6 +9,7 @@ from shrp.pruning.breaking import breaking
 from shrp.pruning.prune import prune
 from shrp.routes.usage import measure_usage, plan_from
 from shrp.scores.evaluate import evaluate
+from shrp.scores.metrics import wilson
 from tests.app.helpers import report, specs, texts_of
 from ui.lab import breaking as lab_breaking
 
@@ -60,11 +61,12 @@ def test_a_sweep_says_of_each_input_from_where_it_holds(page, expected):
     assert heat["y"][0] == "all (n = 480)"
     assert len(heat["y"]) == 13  # and the probe's slices
     assert np.array(heat["z"])[0] == pytest.approx(expected.changed.mean(0))
-    held = (expected.changes == 0).mean()
+    held = int((expected.changes == 0).sum())
+    low, high = wilson(held, 480)
     assert (
-        f"**{100 * held:.1f}%** of n = 480 inputs of probe/sst2 are answered as by the routed model at each of 7"
-        in texts_of(page)
-    )
+        f"**{100 * held / 480:.1f}% (95% interval {100 * low:.1f}–{100 * high:.1f}%)** of n = 480 inputs of probe/sst2 "
+        "are answered as by the routed model at each of 7"
+    ) in texts_of(page)
     shown = listed(page).value
     whole = expected.to_frame(load_probe("sst2"))
     whole = whole[whole["changes"] > 0]

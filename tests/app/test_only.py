@@ -13,11 +13,12 @@ from shrp.data.sources import load_probe
 from shrp.pruning.prune import prune
 from shrp.routes.usage import measure_usage, plan_from
 from shrp.scores.evaluate import evaluate
-from tests.app.helpers import texts_of
+from tests.app.helpers import texts_of, upload
 from tests.app.test_own_slices import map_of, select
 from tests.app.test_report import make
 from ui import data_sources
 from ui.only import ONLY
+from ui.state import SOURCE
 
 SST2 = load_probe("sst2")
 PART, ROWS = only(SST2, ["negation", "idiom"])
@@ -129,3 +130,15 @@ def test_no_numbered_slice_is_made_of_them(open_page, tiny_checkpoint):
     assert "3 of 40 inputs are selected" in texts_of(at)
     assert "take back what is picked under *Only these slices*" in texts_of(at)
     assert not any(button.label == "Make it a slice of your own" for button in at.button)
+
+
+def test_what_was_picked_of_data_comes_back_with_them(open_page, tiny_checkpoint):
+    """Other data have other slices; whoever returns to these finds the same inputs picked as before."""
+    at = pick(open_page("overview", tiny_checkpoint), "negation", "idiom")
+    source = at.selectbox(key=SOURCE).value
+    upload(at, "table", "mine.csv", b"sentence,label\nw1 w2,positive\nw3,negative\n")
+    assert not at.exception
+    assert "are looked at" not in texts_of(at)
+    at.selectbox(key=SOURCE).set_value(source).run()
+    assert at.sidebar.multiselect(key=ONLY).value == ["negation", "idiom"]
+    assert "80 of 480 inputs of probe/sst2 are looked at" in texts_of(at)

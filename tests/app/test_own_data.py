@@ -7,6 +7,7 @@ import re
 import weakref
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
@@ -128,8 +129,9 @@ def test_sizes_are_checked_here_and_not_only_in_the_browser(monkeypatch, tmp_pat
     assert "at most" in said_on_reading("t.csv", b"sentence\n" + b"a b c\n" * 40)
     monkeypatch.undo()
     monkeypatch.setattr(own_table, "MAX_ROWS", 5)
-    assert "6 rows; at most 5" in said_on_reading("t.csv", b"sentence\n" + b"a\n" * 6)
-    assert "6 rows; at most 5" in said_on_reading("t.jsonl", b'{"sentence": "a"}\n' * 6)
+    assert "more than 5 rows" in said_on_reading("t.csv", b"sentence\n" + b"a\n" * 6)
+    for end in (b"\n", b"\r", b"\r\n"):  # each ends a line
+        assert "more than 5 rows" in said_on_reading("t.jsonl", (b'{"sentence": "a"}' + end) * 6)
     assert "columns; at most" in said_on_reading(
         "t.csv", b",".join(b"c%d" % i for i in range(300)) + b"\n" + b"," * 299
     )
@@ -138,8 +140,54 @@ def test_sizes_are_checked_here_and_not_only_in_the_browser(monkeypatch, tmp_pat
         tmp_path / "t.parquet"
     )  # small on disk, 2,000 in memory
     assert "unpacks to" in said_on_reading("t.parquet", (tmp_path / "t.parquet").read_bytes())
+    texts = pa.array(["x" * 400] * 5)
+    for column in (texts.cast(pa.large_string()), texts.dictionary_encode(), texts.cast(pa.string_view())):
+        pq.write_table(pa.table({"sentence": column}), tmp_path / "t.parquet")
+        assert "unpacks to" in said_on_reading("t.parquet", (tmp_path / "t.parquet").read_bytes())
     pd.DataFrame({"sentence": [["x"]]}).to_parquet(tmp_path / "t.parquet")
     assert "nested" in said_on_reading("t.parquet", (tmp_path / "t.parquet").read_bytes())
+
+
+def test_what_could_be_huge_once_it_is_read_is_refused_by_its_type(tmp_path):
+    """Bytes are packed as texts are, and a few hundred bytes of a file may unpack to terabytes of them."""
+    large = pa.array([b"\0" * 1000] * 50, pa.binary())
+    for kind in (pa.binary(), pa.large_binary(), pa.binary(1000)):
+        table = pa.table({"sentence": ["a"] * 50, "picture": large.cast(kind)})
+        pq.write_table(table, tmp_path / "t.parquet", compression="zstd")
+        said = said_on_reading("t.parquet", (tmp_path / "t.parquet").read_bytes())
+        assert "The column 'picture' of 't.parquet' holds values of type" in said
+    plain = {"sentence": ["a"], "n": [1], "x": [0.5], "yes": [True], "on": [pd.Timestamp("2020-01-01")]}
+    pq.write_table(pa.table(plain), tmp_path / "t.parquet")
+    assert list(read_upload("t.parquet", (tmp_path / "t.parquet").read_bytes()).frame) == list(plain)
+
+
+def test_a_columns_name_that_cannot_be_shown_is_refused(open_page, tiny_checkpoint):
+    """Half of a surrogate pair, as of a cut emoji: nothing could be drawn of it, on any page."""
+    broken = b'{"sentence": "a", "\\ud83d": 1}\n'
+    assert r"has a column whose name is not valid Unicode, '\ud83d'" in said_on_reading("t.jsonl", broken)
+    at = open_page("overview", tiny_checkpoint)
+    upload(at, "table", "t.jsonl", broken)
+    assert not at.exception
+    assert "not valid Unicode" in texts_of(at)
+
+
+def test_a_table_with_slices_has_the_scores_of_the_same_one_without():
+    table = read_upload("t.csv", b"sentence,slice,label\na,x,1\nb,y,0\n")
+    sliced = fit(table, SST2, Columns(("sentence",), "label", "slice"))
+    plain = fit(table, SST2, Columns(("sentence",), "label", None))
+    assert sliced.slices == ("x", "y")
+    assert sliced.source_fingerprint == plain.fingerprint != sliced.fingerprint
+
+
+def test_a_folder_that_cannot_be_looked_into_is_said_to_be_so(tmp_path, monkeypatch):
+    monkeypatch.setenv(own_table.DATA_ROOTS, str(tmp_path))
+
+    def closed(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", closed)
+    with pytest.raises(DataError, match=r"'shut/t\.csv' can't be read: Permission denied"):
+        own_table.read_path("shut/t.csv")
 
 
 def test_two_columns_of_one_name(tmp_path):
@@ -805,6 +853,7 @@ def test_several_uploads_stay_beside_each_other_up_to_a_number(
     assert at.selectbox(key="checkpoint").value == "four (yours)"
     assert [path.is_dir() for path in made] == [False, True, True, True]
     assert "one (yours)" not in at.selectbox(key="checkpoint").options
+    assert "one (yours) was let go: the last 3 stay loaded." in texts_of(at)
 
 
 def _noting(init, made):

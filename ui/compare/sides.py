@@ -295,7 +295,9 @@ def _checkpoint(letter: str, found: dict[str, object], selection: Selection, sta
     """The name of a side's checkpoint, from all that there are."""
     key, options = key_of(letter), [SIDEBAR, *found]
     asked = not_here.asked_for(key, options)
-    fall_back(key, options, SIDEBAR)  # it is gone from the disk
+    before, gone = st.session_state.get(key), f"{key}-gone"
+    if fall_back(key, options, SIDEBAR):  # it was removed, or let go for newer ones
+        st.session_state[gone] = before
     restate(key, start)
     picked = st.selectbox(
         f"{letter}: checkpoint",
@@ -303,9 +305,15 @@ def _checkpoint(letter: str, found: dict[str, object], selection: Selection, sta
         options.index(start),
         key=key,
         bind="query-params",
+        on_change=lambda: st.session_state.pop(gone, None),
         help="Both sides must read as many texts and give the same classes as the sidebar's checkpoint, whose data "
         "they are compared on. Their tokenizers and bases may differ.",
     )
+    if gone in st.session_state:
+        st.caption(
+            f":material/info: **{escape(st.session_state[gone])}** is not here any more; the sidebar's checkpoint "
+            "stands in its place."
+        )
     not_here.note(f"checkpoint of side {letter}", key, asked, picked)
     return selection.name if picked == SIDEBAR or picked not in found else picked
 

@@ -195,7 +195,7 @@ def distances(
             16,
             key,
             "Comparing usage",
-            lambda _: usage_distances(a, b, pairs=pairs, draws=DRAWS),
+            lambda progress: usage_distances(a, b, pairs=pairs, draws=DRAWS, progress=progress),
         )
     except DataError as error:
         st.caption(f":material/info: {escape(str(error))}")

@@ -18,6 +18,7 @@ from shrp.routes.usage import UsageStats
 from shrp.scores.metrics import share_interval
 from shrp.scores.minimal_pairs import pairs_of, units_of
 from shrp.scores.mixes import DEALS, FALSE_DISCOVERIES, differing
+from shrp.statistics.intervals import of_mean
 from ui import measurements
 from ui.downloads import chart
 from ui.expert.attention import attention
@@ -142,7 +143,11 @@ def _numbers(
             )
     with two:
         st.metric("Mean router probability", percent(stats.mean_probs(layer)[expert]))
-        st.caption(f"over all n = {stats.n:,} inputs, chosen or not; even: {percent(1 / stats.num_experts)}")
+        ends = of_mean(stats.probs[layer][:, expert].astype(np.float64), units_of(stats.n, pairs))
+        bounds = f"95% interval {interval_text(ends, 'accuracy')}; " if np.isfinite(ends[0]) else ""
+        st.caption(
+            f"over all n = {stats.n:,} inputs, chosen or not; {bounds}even: {percent(1 / stats.num_experts)}"
+        )
     with three:
         unused = "never used" if top_k == 1 else "never first"
         st.metric("Place in its layer", f"{rank} of {stats.num_experts}" if mine else unused)

@@ -25,7 +25,7 @@ from ui.lab import work as lab
 from ui.lab.sweep import Section
 from ui.lab.work import SELECTIONS, Setting
 from ui.tables import class_width, row_height
-from ui.text import axis_names, escape, escape_html, percent, plain
+from ui.text import axis_names, escape, escape_html, percent, plain, share_text
 from ui.theme import SEQUENTIAL, layout
 
 FEWEST = 3
@@ -118,7 +118,7 @@ def in_words(found: Breaking, data: str, how: str) -> str:
     number = found.reference.task.is_regression
     same = f"within {apart:g} of the routed model's answer" if number else "as by the routed model"
     text = (
-        f"**{percent(held / n)}** of n = {n:,} inputs of {escape(data)} are answered {same} at "
+        f"**{share_text(held, n)}** of n = {n:,} inputs of {escape(data)} are answered {same} at "
         f"each of {len(sizes)} sizes, from {counted(int(sizes[0]), 'expert')} to {sizes[-1]} ({escape(how)})"
     )
     enough = np.sort(np.nan_to_num(found.holds_from, nan=np.inf))[math.ceil(_MOST_ANSWERS * n) - 1]

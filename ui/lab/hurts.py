@@ -28,7 +28,7 @@ from ui.lab.group_figures import FEW, losses_by_group, summary, with_names
 from ui.lab.reference import ROUTED, TEACHER, Against
 from ui.state import Selection
 from ui.tables import class_width, row_height
-from ui.text import escape, metric_name, percent
+from ui.text import escape, metric_name, share_text
 
 DIRECTION, SLICES, CLASSES, TABS = "flip_direction", "flip_slice", "flip_label", "hurts"
 AGAINST = "hurts_against"
@@ -204,7 +204,7 @@ def flips(
         f"{number:,} {escape(kind)}" for kind, number in counts.items() if kind != paired.UNLABELLED
     )
     st.markdown(
-        f"{len(frame):,} of {other.n:,} predictions {what} ({percent(len(frame) / other.n)}) {against}"
+        f"{len(frame):,} of {other.n:,} predictions {what}, {share_text(len(frame), other.n)}, {against}"
         + (f": {said}" if said else "")
         + f"; {escape(data.name)}."
     )

@@ -16,7 +16,7 @@ from ui.downloads import downloads
 from ui.pickers import always_one
 from ui.state import Selection
 from ui.tables import class_width, row_height
-from ui.text import escape, percent, shorten
+from ui.text import escape, share_text, shorten
 
 WHICH, SEARCH = "answers", "answers_with"
 """Keys of the widgets, in the session's state and in the URL alike."""
@@ -163,7 +163,7 @@ def said(shown: pd.DataFrame, frame: pd.DataFrame, data: str) -> str:
     """How many rows are shown, and how often the model is right in them, as Markdown."""
     text = f"{len(shown):,} of n = {len(frame):,} inputs of {escape(data)}"
     if len(shown) and "correct" in shown and 0 < shown["correct"].mean() < 1:
-        text += f", {percent(shown['correct'].mean())} of them answered right"
+        text += f", {share_text(int(shown['correct'].sum()), len(shown))} of them answered right"
     if len(shown) > MOST:
         text += f"; the first {MOST:,} are listed, the CSV has them all"
     return f"{text}. Pick a row to look closer at it." if len(shown) else f"{text}."

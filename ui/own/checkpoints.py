@@ -29,8 +29,9 @@ MB = 2**20
 MAX_UPLOAD_MB = 2048
 MOST_HELD = 3
 """Uploads, and checkpoints made here, that a session keeps, so that they can be compared."""
-_HELD, _PROBLEM, _UPLOADS, _PATH, _TAKEN = (
+_HELD, _LET_GO, _PROBLEM, _UPLOADS, _PATH, _TAKEN = (
     "own-checkpoint-held",
+    "own-checkpoint-let-go",
     "own-checkpoint-problem",
     "own-checkpoint-uploads",
     "own-checkpoint-path",
@@ -97,7 +98,10 @@ def open_path(text: str) -> Path:
     """
     text = text.strip()
     roots = list(dict.fromkeys(root.resolve() for root in loaders.checkpoint_roots()))
-    inside, found = below(roots, text, Path.is_dir)
+    try:
+        inside, found = below(roots, text, Path.is_dir)
+    except PermissionError as error:
+        raise CheckpointError(f"'{text:.200}' can't be read: {error.strerror}.") from error
     named = " or ".join(f"'{root}'" for root in roots)
     if not inside:
         raise CheckpointError(f"'{text:.200}' is not under {named}: move it there, or upload a zip of it.")
@@ -137,6 +141,8 @@ def draw() -> None:
             st.rerun()
         if session.get(_PROBLEM):
             st.error(escape(session[_PROBLEM]), icon=":material/error:")
+        if gone := session.get(_LET_GO):
+            st.caption(f"{escape(', '.join(gone))} was let go: the last {MOST_HELD} stay loaded.")
         for name in session.get(loaders.OWN_CHECKPOINTS, {}):
             st.button(
                 f"Remove {escape(name)}",  # there may be several, and a screen reader reads this alone
@@ -168,8 +174,11 @@ def _hold(known_as: str, name: str, folder: TemporaryFolder, spared: str = "") -
     held: dict[str, Held] = st.session_state.setdefault(_HELD, {})
     for before in [listed for listed, one in held.items() if one.known_as == known_as]:
         remove(before)
+    st.session_state[_LET_GO] = []
     while len(held) >= MOST_HELD:
-        remove(next(listed for listed in held if listed != spared))
+        oldest = next(listed for listed in held if listed != spared)
+        st.session_state[_LET_GO] += [oldest]
+        remove(oldest)
     free = _free_name(name)
     held[free] = Held(known_as, folder)
     return free
@@ -242,6 +251,7 @@ def pick(name: str) -> None:
 
 def _removed(name: str) -> None:
     remove(name)
+    st.session_state[_LET_GO] = []
     st.session_state[_PATH] = ""  # so that the same path can be given again
 
 

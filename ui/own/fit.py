@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -124,4 +124,6 @@ def fit(table: Table, task: Task, columns: Columns) -> TextData:
                     f": a text has {longest:,} characters; at most {MAX_CHARACTERS:,} are taken, so cut it or leave "
                     "the row out.",
                 )
+    if data.slices is not None:  # scores and teachers of these inputs are found whatever they are grouped by
+        data = replace(data, origin=replace(data, slices=None))
     return data

@@ -16,9 +16,14 @@ def below(roots: Sequence[Path], text: str, wanted: Callable[[Path], bool]) -> t
 
     Returns:
         Whether it leads below a root, and what was asked for there, or None.
+
+    Raises:
+        PermissionError: a folder on the way can't be looked into.
     """
     try:
         inside = [path for root in roots if (path := (root / text).resolve()).is_relative_to(root)]
         return bool(inside), next((path for path in inside if wanted(path)), None)
+    except PermissionError:
+        raise
     except (OSError, ValueError, RuntimeError):  # too long, a NUL, a loop of links
         return False, None

@@ -82,7 +82,10 @@ def read_path(text: str) -> Table:
     """
     text = text.strip()
     roots = data_roots()
-    inside, found = below(roots, text, Path.is_file)
+    try:
+        inside, found = below(roots, text, Path.is_file)
+    except PermissionError as error:
+        raise DataError(f"'{text:.200}' can't be read: {error.strerror}.") from error
     if not inside:
         raise DataError(f"'{text:.200}' is not under {named_paths(roots)}: put it there, or upload it.")
     if found is None:
@@ -117,11 +120,13 @@ def read_file(path: Path) -> Table:
     if suffix == ".parquet":
         _check_parquet(path)
     elif suffix == ".jsonl":  # each line becomes objects many times its size
-        with path.open("rb") as file:
+        with path.open(
+            encoding="utf-8", errors="replace"
+        ) as file:  # as it is read: a carriage return ends a line
             _check_rows(path.name, sum(1 for line in file if line.strip()))
     elif suffix in (".csv", ".tsv"):  # a column costs far more than its few characters
         _check_count(path.name, tabular.header_size(path))
-    frame = tabular.read_table(path)
+    frame = tabular.read_table(path, most_rows=MAX_ROWS + 1, most_fields=MAX_COLUMNS)
     frame.columns = [str(name) for name in frame.columns]
     _check_rows(path.name, len(frame))
     _check_columns(path.name, list(frame.columns))
@@ -135,7 +140,9 @@ def read_file(path: Path) -> Table:
 
 def _check_rows(name: str, rows: int) -> None:
     if rows > MAX_ROWS:
-        raise DataError(f"'{name}' has {rows:,} rows; at most {MAX_ROWS:,} are taken here, so take a sample.")
+        raise DataError(
+            f"'{name}' has more than {MAX_ROWS:,} rows, the most that are taken here; take a sample."
+        )
 
 
 def _check_count(name: str, columns: int) -> None:
@@ -160,25 +167,43 @@ def _check_parquet(path: Path) -> None:
     """Refuse a Parquet file that is small packed but huge once read, without reading it so."""
     try:
         schema = pq.ParquetFile(path).schema_arrow
-        nested = [f.name for f in schema if pa.types.is_nested(f.type)]
-        strings = [f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
+        strings = [field.name for field in schema if _is_text(field.type)]
+        others = [field for field in schema if not (_is_text(field.type) or _is_small(field.type))]
         # As dictionaries, repeated texts stay packed, so that their full size can be counted first.
         file = pq.ParquetFile(path, read_dictionary=strings)
         _check_rows(path.name, file.metadata.num_rows)
         _check_columns(path.name, list(schema.names))
         packed = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
         size = (
-            packed if packed > _MAX_PARQUET or nested else sum(map(_text_bytes, file.read(strings).columns))
+            packed if packed > _MAX_PARQUET or others else sum(map(_text_bytes, file.read(strings).columns))
         )
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"'{path.name}' is not a well-formed PARQUET file: {reason}") from error
-    _refuse_nested(path.name, nested)
+    _refuse_nested(path.name, [field.name for field in others if pa.types.is_nested(field.type)])
+    if others:
+        raise DataError(
+            f"The column '{others[0].name:.80}' of '{path.name}' holds values of type {others[0].type}; keep only "
+            "columns of texts, numbers, true and false, and dates."
+        )
     if size > _MAX_PARQUET:
         raise DataError(
             f"'{path.name}' unpacks to {size / MB:.0f} MB; at most {_MAX_PARQUET // MB} MB are read here, so take "
             "a sample."
         )
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _is_small(kind: pa.DataType) -> bool:
+    """Whether each value takes a few bytes, however it is packed."""
+    of = pa.types
+    kinds = (of.is_null, of.is_boolean, of.is_integer, of.is_floating, of.is_decimal, of.is_temporal)
+    return any(is_one(kind) for is_one in kinds)
 
 
 def _text_bytes(column: pa.ChunkedArray) -> int:

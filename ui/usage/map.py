@@ -56,7 +56,9 @@ def difference_of(
         32,
         (checkpoint.fingerprint, data.fingerprint, data.pairs, measure, group, against),
         "Comparing the two groups",
-        lambda _: usage_difference(stats, groups[group], groups[against], of, pairs=pairs_of(data)),
+        lambda progress: usage_difference(
+            stats, groups[group], groups[against], of, pairs=pairs_of(data), progress=progress
+        ),
     )
 
 

@@ -91,7 +91,7 @@ def test_words_that_nothing_parts_are_found_too(data):
 def test_it_says_how_many_there_are_and_how_many_are_right(data, monkeypatch):
     frame = frame_of(data)
     assert answers_table.said(frame, frame, "mine").startswith(
-        "4 of n = 4 inputs of mine, 50.0% of them answered right"
+        "4 of n = 4 inputs of mine, 50.0% (95% interval 15.0–85.0%) of them answered right"
     )
     wrong = answers_table.narrowed(frame, WRONG, "", ["sentence"])
     assert answers_table.said(wrong, frame, "a_b*").startswith("2 of n = 4 inputs of a\\_b\\*. Pick a row")
