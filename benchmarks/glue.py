@@ -15,6 +15,7 @@ on with the epoch that it was in, or, on texts, with the pass over these.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,11 +34,12 @@ from benchmarks.table import Table
 from shrp.checkpoints.base import name_of
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.checkpoints.info import usage_in
+from shrp.checkpoints.saving import refuse_foreign
 from shrp.cli.output import stderr
 from shrp.costs.measure import TOKENS, Cost, cost, dense_cost, plan_cost
 from shrp.data.sources import probe_for
 from shrp.data.tasks import TASKS as GLUE
-from shrp.errors import TrainingError
+from shrp.errors import DataError, TrainingError
 from shrp.pruning.live import LiveEvaluator
 from shrp.pruning.plan import make_plan
 from shrp.scores.evaluation import Evaluation
@@ -90,24 +92,6 @@ class Study:
         self.table.add(
             *(self._row("teacher", recipe, depth.name, *teacher) for depth in self.pipeline.chosen)
         )
-
-    def check_alone(self, recipe: str, controls: Sequence[str]) -> None:
-        """Raise `TrainingError` where controls alone would stand beside nothing, or take a lead's place."""
-        for depth in self.pipeline.chosen:
-            here = {"task": self.task, "seed": self.stages.seed, "recipe": recipe, "depth": depth.name}
-            rows = [row for row in self.table.rows if here.items() <= row.items()]
-            place = f"{self.task}, seed {self.stages.seed}, {recipe}, {depth.name}"
-            static = [row.get("stage") for row in rows if row["model"] == "static" and row["recovered"]]
-            if not static:
-                raise TrainingError(
-                    f"{self.table.path.name} has no recovered rows of SHRP's for {place}: leave --controls-alone out."
-                )
-            leads = [row for row in rows if "lead" in row and row.get("against") in (None, *static)]
-            if led := [row["model"] for row in leads if row["model"] in controls]:
-                raise TrainingError(
-                    f"{self.table.path.name} has SHRP's lead over {led[0]} for {place}, which would be lost: leave it "
-                    "out of --controls."
-                )
 
     def shrp(self, recipe: str) -> None:
         """For each depth SHRP's own rows, and random experts."""
@@ -291,13 +275,18 @@ def main(
     name, wanted = name_of(base, base_name), names(tasks, tuple(GLUE), "--tasks")
     table = Table(out, "python -m benchmarks.glue", KEY, base=name)
     general = General(base, name, work)
+    # What can be refused is refused now, not after hours of training.
+    for task, depth in product(wanted, chosen) if ship is not None else ():
+        refuse_foreign(_shipped(ship, task, depth.name))
+    for seed, task, recipe in product(seeds_of(seeds), wanted, picked) if controls_alone else ():
+        _check_alone(table, task, seed, recipe, chosen, beside)
+    if "retain" in picked and not general.texts:  # which every task's learns from
+        raise DataError("the training splits at hand hold no texts to convert on.")
     for seed in seeds_of(seeds):
         for task in wanted:
             stages = Stages(base, name, work, task, seed)
             study = Study(stages, general, table, task, control_texts=control_texts, chosen=chosen)
             for recipe in picked:
-                if controls_alone:
-                    study.check_alone(recipe, beside)
                 study.teacher(recipe)
                 if not controls_alone:
                     study.shrp(recipe)
@@ -305,8 +294,33 @@ def main(
                     study.control(recipe, control)
             if ship is not None:
                 for depth in chosen:
-                    study.ship(picked[0], depth.name, ship / f"{task}-{depth.name}", licence)
+                    study.ship(picked[0], depth.name, _shipped(ship, task, depth.name), licence)
             stderr.print(f"{task}, seed {seed}: done")
+
+
+def _check_alone(
+    table: Table, task: str, seed: int, recipe: str, chosen: Sequence[Depth], controls: Sequence[str]
+) -> None:
+    """Raise `TrainingError` where controls alone would stand beside nothing, or take a lead's place."""
+    for depth in chosen:
+        here = {"task": task, "seed": seed, "recipe": recipe, "depth": depth.name}
+        rows = [row for row in table.rows if here.items() <= row.items()]
+        place = f"{task}, seed {seed}, {recipe}, {depth.name}"
+        static = [row.get("stage") for row in rows if row["model"] == "static" and row["recovered"]]
+        if not static:
+            raise TrainingError(
+                f"{table.path.name} has no recovered rows of SHRP's for {place}: leave --controls-alone out."
+            )
+        leads = [row for row in rows if "lead" in row and row.get("against") in (None, *static)]
+        if led := [row["model"] for row in leads if row["model"] in controls]:
+            raise TrainingError(
+                f"{table.path.name} has SHRP's lead over {led[0]} for {place}, which would be lost: leave it out of "
+                "--controls."
+            )
+
+
+def _shipped(folder: Path, task: str, depth: str) -> Path:
+    return folder / f"{task}-{depth}"
 
 
 if __name__ == "__main__":

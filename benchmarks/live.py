@@ -23,7 +23,7 @@ import typer
 from benchmarks.command import run
 from shrp.checkpoints.checkpoint import Checkpoint, load
 from shrp.checkpoints.folders import discover
-from shrp.checkpoints.info import usage_in
+from shrp.checkpoints.info import CheckpointInfo, usage_in
 from shrp.cli.output import print_json, print_table, stderr
 from shrp.data.sources import load_data
 from shrp.data.text_data import TextData
@@ -49,17 +49,21 @@ def main(
     """Time a new plan's first estimate, its exact figure, and a sweep, against plain evaluations.
 
     Raises:
-        DataError: no checkpoint there has a router.
+        DataError: no checkpoint there has a router, and data to run on.
         CheckpointError: one can't be read.
     """
-    found = []
+    found, left_out = [], []
     for name, info in discover(checkpoints).items():
         if isinstance(info, CheckpointError):
             raise info
         if info.config.layers and info.plan is None and info.config.control == "none":
-            found.append(name)
+            (found if _has_data(info) else left_out).append(name)
+    if left_out:
+        stderr.print(f"left out, as no data of its task are at hand: {', '.join(left_out)}")
     if not found:
-        raise DataError(f"{checkpoints} holds no checkpoint with routers; name another with --checkpoints.")
+        raise DataError(
+            f"{checkpoints} holds no checkpoint with routers and data to run on; name another with --checkpoints."
+        )
     rows = []
     for name in found:
         stderr.print(f"measuring {name}")
@@ -71,13 +75,20 @@ def main(
         print_table(f"live what-if, {result['threads']} threads, torch {torch.__version__}", rows)
 
 
-def _data(checkpoint: Checkpoint) -> TextData:
+def _data(info: CheckpointInfo) -> TextData:
     source = "glue" if os.environ.get("SHRP_DATA_DIR") else "probe"
-    return load_data(source, checkpoint.info.task)
+    return load_data(source, info.task)
+
+
+def _has_data(info: CheckpointInfo) -> bool:
+    try:
+        return bool(len(_data(info)))
+    except DataError:
+        return False
 
 
 def _measure(checkpoint: Checkpoint, per_layer: int, repeats: int) -> dict[str, Any]:
-    data, usage = _data(checkpoint), usage_in(checkpoint.info)
+    data, usage = _data(checkpoint.info), usage_in(checkpoint.info)
     model, tokenizer = checkpoint.model, checkpoint.tokenizer
     live = LiveEvaluator(model, tokenizer, data)
     prepare_ms = _timed(live.prepare)

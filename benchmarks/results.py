@@ -25,6 +25,7 @@ from shrp.cards.scores import score_sections
 from shrp.checkpoints.checkpoint import Checkpoint, load
 from shrp.checkpoints.folders import discover
 from shrp.errors import CheckpointError, DataError
+from shrp.files import write_text
 from shrp.studies.studies import FILES, read_rows
 
 ROOT = Path(__file__).parent.parent
@@ -76,9 +77,7 @@ def main(
     parts += [write(found) for name, field, write in SPEED if (found := _read(data, name, field))]
     if not any(parts[1:]):
         raise DataError(f"neither {data} nor {checkpoints} holds any results; name others.")
-    partial = out.with_name(f".{out.name}.partial")
-    partial.write_text("\n".join(parts), encoding="utf-8")
-    partial.replace(out)
+    write_text(out, "\n".join(parts))
 
 
 def _read(folder: Path, name: str, field: str) -> dict[str, Any]:

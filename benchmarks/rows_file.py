@@ -10,6 +10,7 @@ from typing import Any
 from filelock import FileLock
 
 from shrp.errors import DataError
+from shrp.files import write_text
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -51,6 +52,4 @@ def alone(path: Path) -> FileLock:
 def write(path: Path, data: Any) -> None:
     """Put `data`, of what JSON has, in place of what is there, all of it or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")  # its own: another command may be writing too
-    partial.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_text(path, json.dumps(data, indent=1) + "\n")

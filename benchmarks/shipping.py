@@ -18,6 +18,7 @@ from shrp.checkpoints.reference import from_evaluation
 from shrp.checkpoints.score_rows import score_row
 from shrp.data.sources import is_probe
 from shrp.data.text_data import TextData
+from shrp.files import write_text
 from shrp.phrases import counted
 from shrp.scores.evaluation import Evaluation
 from shrp.scores.verdicts import HEADS_PRUNED
@@ -134,4 +135,4 @@ class Shipping:
             teacher=told,
         )
         text = card(folder.name, checkpoint.load(folder), licence)
-        (folder / CARD).write_text(text, encoding="utf-8")
+        write_text(folder / CARD, text)

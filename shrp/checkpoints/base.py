@@ -56,7 +56,7 @@ def base_config(base: str) -> PreTrainedConfig:
         config = AutoConfig.from_pretrained(base, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise TrainingError(
-            f"{base!r} is neither a folder with a model nor one that the hub gives just now."
+            f"{base!r} is neither a folder with a model nor one that the hub gives just now: {first_line(error)}"
         ) from error
     _refuse_export(base, config)
     family_of(config)
@@ -144,7 +144,7 @@ def load_base(
             trust_remote_code=False,
             ignore_mismatched_sizes=True,
         )
-        tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+        tokenizer = _tokenizer(base)
     except SafetensorError as error:
         raise TrainingError(
             f"{base}: {checkpoint.WEIGHTS} is truncated or not a safetensors file: {error}."
@@ -177,6 +177,15 @@ def load_base(
         )
     trained = bool(head_labels or ours is None) and not fresh and _are_of(names, task)
     return _in_order(model.eval(), _folded(names), task) if trained else model.eval(), tokenizer, trained
+
+
+def _tokenizer(base: str) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+    except (
+        Exception
+    ) as error:  # a broken file raises a bare Exception, a package that it lacks an ImportError
+        raise TrainingError(f"{base} has no usable tokenizer: {first_line(error)}") from error
 
 
 def _is_of_encoder(model: PreTrainedModel, key: str) -> bool:

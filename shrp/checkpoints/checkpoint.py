@@ -146,8 +146,12 @@ class Checkpoint:
         """
         if (plan is not None) + (per_layer is not None) + (budget is not None) != 1:
             raise PlanError("give a plan, or experts per layer, or a budget: one of them.")
-        if not router_layers(self.model):
-            raise PlanError("no layer of this model has a router, so there is nothing to prune.")
+        if plan is None and not router_layers(
+            self.model
+        ):  # but by a plan experts that are mixed alike can go
+            raise PlanError(
+                "no layer of this model has a router, so there is no usage to prune by; give a plan."
+            )
         if plan is None:
             plan = make_plan(usage_in(self.info), per_layer=per_layer, budget=budget)
         kept = tuple(row for row in self.info.scores if row.get("kind") == "teacher")

@@ -19,6 +19,7 @@ from shrp.checkpoints.info import CheckpointInfo
 from shrp.checkpoints.reference import Reference
 from shrp.data.batching import save_tokenizer
 from shrp.errors import CheckpointError
+from shrp.files import FILE_MODE, UMASK
 from shrp.model.convert import layer_kinds
 from shrp.model.families import encoder_layers
 from shrp.model.layers import StaticLayer
@@ -40,6 +41,7 @@ def save(
     extra_files: Mapping[str, str] | None = None,
     teacher: Mapping[str, Reference] | None = None,
     new: bool = False,
+    keep_others: bool = False,
 ) -> Path:
     """Write a checkpoint folder, all of it or nothing; an existing checkpoint there is replaced, if it is not `new`.
 
@@ -48,6 +50,7 @@ def save(
         extra_files: further text files, name -> content (`history.jsonl`, a model card).
         teacher: the dense teacher's outputs by data fingerprint, as a small file beside the weights.
         new: refuse to replace anything, also what another process has written there since this one looked.
+        keep_others: leave in the folder what is not written anew, such as a card that was added to it.
 
     Raises:
         CheckpointError: `folder` exists and is something else than a checkpoint, or cannot be written; or `info` does
@@ -73,13 +76,13 @@ def save(
             "shrp": info.to_dict(),
         }
         (partial / CONFIG).write_text(json.dumps(config, indent=2, default=str) + "\n", encoding="utf-8")
-        (partial / WEIGHTS).chmod(0o644)  # safetensors makes it private
+        (partial / WEIGHTS).chmod(FILE_MODE)  # safetensors makes it private
         save_tokenizer(tokenizer, partial)
         for name, content in (extra_files or {}).items():
             (partial / name).write_text(content, encoding="utf-8")
         if teacher:
             reference.write(partial, teacher)
-        put_in_place(partial, folder, new=new)
+        put_in_place(partial, folder, new=new, keep_others=keep_others)
     except (OSError, SafetensorError) as error:  # a full disk, for one
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(f"{folder} cannot be written: {reason}.") from error
@@ -161,13 +164,16 @@ def _exists_already(folder: Path) -> str:
     return f"{folder} exists already; choose another folder for the result."
 
 
-def put_in_place(partial: Path, folder: Path, *, new: bool = False) -> None:
+def put_in_place(partial: Path, folder: Path, *, new: bool = False, keep_others: bool = False) -> None:
     """Rename a finished folder to `folder`, beside it; what was there goes, unless the renaming fails.
+
+    Args:
+        keep_others: of what was there, move to the new folder what that does not have itself.
 
     Raises:
         CheckpointError: there is something, and `new` says that nothing is to go.
     """
-    partial.chmod(0o755)
+    partial.chmod(0o777 & ~UMASK)
     if new:
         try:
             if folder.is_dir() and not entries(folder):
@@ -185,6 +191,9 @@ def put_in_place(partial: Path, folder: Path, *, new: bool = False) -> None:
     try:
         os.replace(folder, retired / "old")
         os.replace(partial, folder)
+        for path in entries(retired / "old") if keep_others else ():
+            if not (folder / path.name).exists():
+                os.replace(path, folder / path.name)
     except BaseException:  # an interruption too: what was there would be lost with what is removed below
         if not folder.exists():
             os.replace(retired / "old", folder)

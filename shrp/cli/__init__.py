@@ -31,7 +31,7 @@ from shrp.cli import (
     training,
     trimming,
 )
-from shrp.cli.output import stderr
+from shrp.cli.output import say_in_unicode, stderr
 from shrp.errors import OptionError, ShrpError, first_line
 
 app = typer.Typer(
@@ -66,6 +66,7 @@ for module in (
 
 def main() -> None:
     """Run the command line; errors meant for people become one sentence and exit code 1."""
+    say_in_unicode()
     try:
         _refuse_repeated(sys.argv[1:])
         app(prog_name="python -m shrp")

@@ -47,6 +47,7 @@ def augment(
     from shrp.checkpoints.base import load_base
     from shrp.data.augment import augmented
     from shrp.data.sources import load_data
+    from shrp.data.tabular import MAX_BYTES
     from shrp.errors import DataError
     from shrp.training.config import check_seed
 
@@ -70,6 +71,12 @@ def augment(
     frame, texts = more.subset(kept).to_frame(), data.task.text_columns
     # Columns keep their names, so the validation file can be read with the same options.
     labels = [label_column] * (len(frame.columns) > len(texts)) if train_file else frame.columns[len(texts) :]
+    size = sum(len(part.encode()) + 3 for row in kept for part in more.texts[row])
+    if size > MAX_BYTES:
+        raise DataError(
+            f"{out} would have about {size / 2**20:,.0f} MB, and `train` reads at most {MAX_BYTES // 2**20} MB: give "
+            "fewer --copies, or a sample of the data."
+        )
     # All is quoted: a carriage return in a text would end its row otherwise.
     write_csv(frame.set_axis([*texts, *labels], axis=1), out, quoting=csv.QUOTE_ALL)
     left_out = len(more) - len(kept)

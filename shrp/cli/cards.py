@@ -33,6 +33,7 @@ def card(
     """Write a checkpoint's model card, README.md in its folder: data, recipe, scores with controls, limits."""
     from shrp.cards import card as cards
     from shrp.checkpoints.checkpoint import load
+    from shrp.files import write_text
 
     loaded, file = load(checkpoint), checkpoint / cards.CARD
     before = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
@@ -48,5 +49,5 @@ def card(
     if before == text:
         stderr.print(f"{file} says just that already")
         return
-    file.write_text(text, encoding="utf-8")
+    write_text(file, text)
     stderr.print(f"wrote {file}")

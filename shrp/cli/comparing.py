@@ -32,6 +32,7 @@ from shrp.cli.output import (
     bar,
     example,
     interval_text,
+    numbered,
     print_json,
     print_table,
     records,
@@ -128,7 +129,7 @@ def compare(
     before, after = found
     flipped = flip_table(before, after, source)
     if flips is not None:
-        write_csv(flipped, flips)
+        write_csv(numbered(flipped, source), flips)
     change, ends = paired_difference(after, before)
     groups = () if source.labels is None or source.task.is_regression else ("class",)
     groups += ("slice",) if source.labels is not None and source.slices is not None else ()

@@ -201,7 +201,7 @@ def convert(
         finish(out)
     if json:
         print_json(
-            {"out": str(out), "layers": list(shrp.model.layers), "texts": len(found), "epochs": history}
+            {"out": str(out), "layers": list(shrp.layers), "texts": len(found), "epochs": history}
         )
     else:
         stderr.print(f"wrote {out}")

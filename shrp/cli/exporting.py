@@ -92,7 +92,7 @@ def _model(folder: Path, per_layer: int | None, budget: int | None, plan: Path |
     import shrp.checkpoints.checkpoint as store
     from shrp.checkpoints.info import usage_in
     from shrp.errors import ExportError
-    from shrp.model.convert import router_layers
+    from shrp.model.convert import expert_layers, router_layers
     from shrp.pruning.plan import make_plan
     from shrp.pruning.prune import prune
 
@@ -100,7 +100,7 @@ def _model(folder: Path, per_layer: int | None, budget: int | None, plan: Path |
     if given > 1:
         raise PlanError("give one of --per-layer, --budget and --plan, not several.")
     source = store.load(folder)
-    routed = bool(router_layers(source.model))
+    routed = bool(router_layers(source.model)) or (plan is not None and bool(expert_layers(source.model)))
     if routed and not given:
         raise ExportError(
             f"{folder} still routes, and live routing has no ONNX form; say which experts to keep with --per-layer, "

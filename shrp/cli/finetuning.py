@@ -202,6 +202,7 @@ def _adopt(made: Checkpoint, validation: TextData, *, as_json: bool) -> None:
                 "validation": validation.name,
                 "metric": found.metric,
                 "validation_score": found.score,
+                "validation_interval": found.ends(),
                 "validation_n": found.n,
             }
         )

@@ -32,6 +32,7 @@ from shrp.cli.output import (
     bar,
     example,
     interval_text,
+    numbered,
     print_json,
     print_table,
     provenance,
@@ -43,6 +44,7 @@ from shrp.cli.output import (
     write_csv,
 )
 from shrp.errors import DataError
+from shrp.phrases import counted
 
 if TYPE_CHECKING:  # torch is slow to load, and --help needs none
     import numpy as np
@@ -153,7 +155,7 @@ def usage(
     groups = {} if by is None else groups_by(by, source, answers, read)
     say_cut(loaded.model.config, loaded.tokenizer, (source,), length)
     if routes is not None:
-        write_csv(route_table(stats, source, answers, lengths), routes)
+        write_csv(numbered(route_table(stats, source, answers, lengths), source), routes)
         if not json:
             stderr.print(f"wrote {routes}")
     said = _explained(source, stats, answers, read) if explained else []
@@ -273,7 +275,7 @@ def evaluate(
     """
     from shrp.checkpoints.score_rows import share_ends, share_of
     from shrp.cli.subjects import subject
-    from shrp.scores.minimal_pairs import pair_outcomes, pairs_of
+    from shrp.scores.minimal_pairs import names_without_a_pair, pair_outcomes, pairs_of
 
     if predictions is not None:
         check_free(predictions, "--predictions")
@@ -293,6 +295,11 @@ def evaluate(
             f"no name in column '{pair_column}' of {source.name} is of two inputs with different labels, "
             "so there are no minimal pairs."
         )
+    if pair_column is not None and source.labels is not None and (others := names_without_a_pair(source)):
+        stderr.print(
+            f"{counted(others, 'name')} in column '{pair_column}' of {source.name} left out: not of two inputs with "
+            "different labels"
+        )
     with bar("evaluate") as progress:
         task = progress.add_task("evaluating", total=len(source))
         for result in scored.stream(source, batch_size):
@@ -301,7 +308,7 @@ def evaluate(
     scored.say_cut(source)
     teacher = scored.teacher(source)
     if predictions is not None:
-        write_csv(result.to_frame(source.texts), predictions)
+        write_csv(numbered(result.to_frame(source.texts), source), predictions)
         if not json:
             stderr.print(f"wrote {predictions}")
     slices = result.by_slice()

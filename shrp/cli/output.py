@@ -35,6 +35,15 @@ _PIPED = 200
 """Width of a table, in characters, where there is no terminal whose width it could be."""
 
 
+def say_in_unicode() -> None:
+    """Write UTF-8 where stdout or stderr go to a file or a pipe: Windows has a code page for these that lacks many
+    characters, and an arrow, or a person's own text, would end the command after all of its work.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if not stream.isatty() and hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
 def example(command: str, says: str) -> str:
     """The end of a command's help: how it may be used, on a line of its own (click's `\\b`), and what it then gives."""
     return f"Example:\n\n\b\n  python -m shrp {command}\n\n{says}"
@@ -58,6 +67,13 @@ def write_csv(frame: pd.DataFrame, file: Path, **options: Any) -> None:
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def numbered(frame: pd.DataFrame, data: TextData) -> pd.DataFrame:
+    """A table of inputs whose `index` is their number in the whole, as `--slice "odd: #12"` counts them, where only
+    some slices or one half were looked at.
+    """
+    return frame.assign(index=data.number_of(frame["index"].to_numpy()))
 
 
 def print_json(data: Mapping[str, Any]) -> None:

@@ -296,7 +296,9 @@ def prune(
         source.info.training, source.fingerprint, chosen, counted_on=measured_on, file=plan, **asked
     )
     model, like, shift = cut(source.model, chosen), None, None
+    dtype = None if full_precision else torch.float16
     if match_shares:
+        round_as_stored(model, dtype)  # a threshold may lie nearer to an input than rounding moves that
         like = measured_on or evaluation_data(data or "probe", source.info.task, of_data)
         model, shift = matched(model, source.model, source.tokenizer, like, max_length)
         training |= shares_of(like, shift)
@@ -327,7 +329,6 @@ def prune(
             **{**vars(recovered), "training": dict(info.training) | {"recovery": dict(recovered.training)}}
         )
         history = joined(history, more)
-    dtype = None if full_precision else torch.float16
     round_as_stored(model, dtype)
     known = (measured_on, like, None if recovery is None else recovery.validation)
     how = {"matched": match_shares, "recovered": recovery is not None}

@@ -31,7 +31,17 @@ from shrp.cli.options import (
     check_has_task,
     say_cut,
 )
-from shrp.cli.output import bar, example, print_json, print_table, provenance, records, stderr, write_csv
+from shrp.cli.output import (
+    bar,
+    example,
+    numbered,
+    print_json,
+    print_table,
+    provenance,
+    records,
+    stderr,
+    write_csv,
+)
 from shrp.data.tasks import LABEL
 from shrp.errors import DataError, PlanError
 from shrp.phrases import counted, listed
@@ -116,7 +126,6 @@ def sweep(
     from shrp.pruning.live import LiveEvaluator
     from shrp.pruning.plan import SELECTIONS
     from shrp.pruning.sweep import LOSSES, cheapest_within, match, points, run, to_frame
-    from shrp.scores.halves import halves
 
     if allocation not in ("per-layer", "budget"):
         raise PlanError(f"--allocation is per-layer or budget, not {allocation!r}.")
@@ -178,12 +187,10 @@ def sweep(
         sizes = [
             (point.plan.budget, one) for point, one in zip(wanted, found, strict=True) if point.seed is None
         ]
-        table = breaking(routed, sizes).to_frame(scored)
-        if held_out:  # numbered as in the whole
-            table["index"] = halves(source)[1][table["index"]]
-        write_csv(table, inputs)
+        write_csv(numbered(breaking(routed, sizes).to_frame(scored), scored), inputs)
     cheapest = {loss: cheapest_within(frame, routed, loss) for loss in LOSSES}
     if json:
+        nothing = dict.fromkeys(_records(frame.iloc[:1])[0])
         result = {
             "selection": selection,
             "combination": combination,
@@ -199,7 +206,7 @@ def sweep(
             },
             "prunings": _records(frame),
             "cheapest": [
-                {"loss": loss} | ({} if row is None else _records(row.to_frame().T)[0])
+                {"loss": loss, **(nothing if row is None else _records(row.to_frame().T)[0])}
                 for loss, row in cheapest.items()
             ],
         }

@@ -143,7 +143,9 @@ def train(
             show_default=False,
         ),
     ] = None,
-    teacher_learning_rate: Annotated[float, typer.Option(help="For that fine-tuning.")] = 5e-5,
+    teacher_learning_rate: Annotated[
+        float | None, typer.Option(help="For that fine-tuning; 5e-5 by default.")
+    ] = None,
     per_layer: Annotated[
         str | None,
         typer.Option(help="Experts a layer at which static models are scored; 1,2,4,8,12 by default."),
@@ -263,13 +265,16 @@ def train(
         raise TrainingError(
             "--teacher-epochs does nothing beside --head-labels, by which the base is the teacher as it is; give one."
         )
+    of_tuning = {"--teacher-epochs": teacher_epochs, "--teacher-learning-rate": teacher_learning_rate}
+    asked = tuple(name for name, value in of_tuning.items() if value is not None)
     teacher_epochs = 3 if teacher_epochs is None else teacher_epochs
     if teacher_epochs < 1:
         raise TrainingError(
             "--teacher-epochs is 1 or more; a base with a trained head is the teacher as it is, without any "
             "(--head-labels, where its config does not name the classes)."
         )
-    teacher = TrainConfig(stage2_epochs=teacher_epochs, learning_rate=teacher_learning_rate, **shared)
+    rate = 5e-5 if teacher_learning_rate is None else teacher_learning_rate
+    teacher = TrainConfig(stage2_epochs=teacher_epochs, learning_rate=rate, **shared)
     recovered = experts_a_layer("--recover", recover, geometry[1])
     if recovery_epochs is not None and not recovered:
         raise PlanError("--recovery-epochs is for models that --recover names: give it too.")
@@ -292,6 +297,7 @@ def train(
         base_name=base_name,
         dtype=None if full_precision else torch.float16,
         head_labels=labels_of(head_labels),
+        tune_by=asked,
         keep_stages=keep_stages,
         resume=resume,
         progress=TrainingBar(),

@@ -8,7 +8,7 @@ import urllib.request
 
 import pandas as pd
 
-from shrp.errors import DataError
+from shrp.errors import DataError, first_line
 
 DATA_DIR = "SHRP_DATA_DIR"  # Variable naming a folder of Parquet files to read instead of the hub.
 DATASET = "nyu-mll/glue"
@@ -41,7 +41,7 @@ def load_glue_frame(task: str, split: str) -> pd.DataFrame:
         ) as error:  # a connection that breaks midway raises what the HTTP client of the day has
             raise DataError(
                 f"GLUE's '{task}' can't be read from the hub and no copy is kept here; connect to the "
-                f"network, or set {DATA_DIR} to a folder that holds {task}/{split}.parquet."
+                f"network, or set {DATA_DIR} to a folder that holds {task}/{split}.parquet. ({first_line(error)})"
             ) from error
         finally:
             datasets.config.HF_HUB_OFFLINE = was_offline

@@ -229,7 +229,7 @@ def _keys(cells: Sequence[Any], source: str) -> list[str]:
         if isinstance(cell, str) and not is_unicode(cell):
             raise RowError(source, row, ": the label is not valid Unicode; repair it.")
         whole = _whole(cell)
-        keys.append(str(cell if whole is None else whole))
+        keys.append(str(cell if whole is None else whole).strip())  # blanks around a word make no other class
     return keys
 
 

@@ -164,6 +164,8 @@ def from_table(
         DataError: A column is missing, a text is empty, or a label is unknown.
     """
     task = get_task(task) if task is not None else None
+    if task == TEXTS:  # unlabelled texts, whatever else the table holds
+        label_column = None
     texts = tuple(text_columns or (task.text_columns if task else ("text",)))
     if label_column == LABEL and label_column not in frame.columns:
         own = task.label_column if task else LABEL

@@ -21,13 +21,17 @@ MAX_FIELDS = 2_000
 """Of a JSONL file: a table of lines that share no field grows with the square of their number."""
 
 
-def read_table(path: str | Path) -> pd.DataFrame:
+def read_table(path: str | Path, most_rows: int | None = None, most_fields: int = MAX_FIELDS) -> pd.DataFrame:
     """Read a table by its file's extension.
 
     Nothing is guessed: the cells of a CSV or TSV file are strings as they stand ("NA", "null" and "007" too). A blank
     line between rows is passed over where there are several columns; where there is one, it is a row with a blank cell.
     A CSV file's cells are parted by commas or, where its header is so, by semicolons; numbers have a point even then.
     A TSV file is read as GLUE's are, a quotation mark being a character like any other.
+
+    Args:
+        most_rows: of a CSV or TSV file, read no more than so many.
+        most_fields: of a JSONL file, refuse more different ones than that.
 
     Returns:
         A frame with at least one row; missing JSON and Parquet values are None or NaN.
@@ -46,9 +50,13 @@ def read_table(path: str | Path) -> pd.DataFrame:
             f"'{path.name}' is {size / 2**20:.0f} MB; at most {MAX_BYTES // 2**20} MB are read here, "
             "so take a sample."
         )
-    readers = {".jsonl": _read_jsonl, ".parquet": _read_parquet}
     try:
-        frame = readers.get(suffix, _read_delimited)(path)
+        if suffix == ".parquet":
+            frame = _read_parquet(path)
+        elif suffix == ".jsonl":
+            frame = _read_jsonl(path, most_fields)
+        else:
+            frame = _read_delimited(path, most_rows)
     except UnicodeDecodeError as error:
         raise DataError(f"'{path.name}' is not in UTF-8; save it in that encoding.") from error
     except pd.errors.EmptyDataError:
@@ -85,7 +93,7 @@ def _in_plain_words(reason: str, delimiter: str) -> str:
     return reason
 
 
-def _read_delimited(path: Path) -> pd.DataFrame:
+def _read_delimited(path: Path, most_rows: int | None) -> pd.DataFrame:
     tabs = path.suffix.lower() == ".tsv"
     delimiter = _delimiter(path)
     options: dict[str, Any] = {
@@ -102,10 +110,10 @@ def _read_delimited(path: Path) -> pd.DataFrame:
     if len(names) == 1:  # a blank line is a row then; passed over, it would move the numbers of all after it
         header, blank = _blank_ends(path, delimiter)
         options |= {"header": header, "skip_blank_lines": False}
-    frame = pd.read_csv(path, **options)
+    frame = pd.read_csv(path, nrows=most_rows, **options)
     if not isinstance(frame.index, pd.RangeIndex):  # pandas then takes the first column for an index.
         raise ValueError(f"its rows have more fields than its header ({_HINTS[delimiter]})")
-    return frame.iloc[: len(frame) - blank]
+    return frame if len(frame) == most_rows else frame.iloc[: len(frame) - blank]
 
 
 def _blank_ends(path: Path, delimiter: str) -> tuple[int, int]:
@@ -151,8 +159,14 @@ def check_names(names: Iterable[str], source: str) -> None:
     """Refuse columns that are called alike, but those without a name: which one is meant nobody can tell.
 
     Raises:
-        DataError: so are two.
+        DataError: so are two; or a name is not valid Unicode.
     """
+    names = list(names)
+    if broken := [name for name in names if not is_unicode(name)]:
+        shown = broken[0].encode("utf-8", "backslashreplace").decode()
+        raise DataError(
+            f"'{source}' has a column whose name is not valid Unicode, '{shown:.80}'; give it another."
+        )
     if twice := [name for name, times in Counter(names).items() if times > 1 and name]:
         raise DataError(f"'{source}' has two columns named '{twice[0]:.80}'; give each its own name.")
 
@@ -169,7 +183,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     return frame.drop(columns=[name for name in frame if str(name).startswith("__index_level_")])
 
 
-def _read_jsonl(path: Path) -> pd.DataFrame:
+def _read_jsonl(path: Path, most_fields: int) -> pd.DataFrame:
     # pandas' own reader turns numbers with gaps into floats and says nothing about which line is wrong.
     rows, names = [], set()
     with path.open(encoding="utf-8-sig") as lines:
@@ -186,8 +200,9 @@ def _read_jsonl(path: Path) -> pd.DataFrame:
                 raise ValueError(f"line {number} is not an object with named fields")
             rows.append(row)
             names.update(row)
-            if len(names) > MAX_FIELDS:
-                raise ValueError(f"its lines have more than {MAX_FIELDS:,} different fields")
+            if len(names) > most_fields:
+                raise ValueError(f"its lines have more than {most_fields:,} different fields")
+    check_names(names, path.name)
     return pd.DataFrame(rows, dtype=object)
 
 

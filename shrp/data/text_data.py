@@ -33,6 +33,7 @@ class TextData:
         origin: Of data that were given slices, by words or by a column of a person's own table: the same without them,
             or as they were shipped.
         slice_words: What these slices are, a line each (`shrp.data.slices`).
+        numbers: Of a part of other data, the number of each input in the whole, int64 `(inputs,)`; None of a whole.
 
     Raises:
         DataError: The parts differ in length, or a label is not one of the task's, such as a class id with a fraction
@@ -47,6 +48,7 @@ class TextData:
     pairs: tuple[str, ...] | None = None
     origin: "TextData | None" = None
     slice_words: str = ""
+    numbers: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         for part, values in (
@@ -80,7 +82,7 @@ class TextData:
         if self.slices is not None:
             parts.append(counted(len(set(self.slices)), "slice"))
         if self.pairs is not None:
-            paired = sum(inputs > 1 for name, inputs in Counter(self.pairs).items() if name)
+            paired = sum(inputs == 2 for name, inputs in Counter(self.pairs).items() if name)
             parts.append(counted(paired, "minimal pair"))
         return f"<TextData {self.name!r}: task {self.task.name!r}, {', '.join(parts)}>"
 
@@ -116,7 +118,12 @@ class TextData:
             None if self.pairs is None else tuple(self.pairs[i] for i in rows),
             None if self.origin is None else self.origin.subset(rows),
             self.slice_words,
+            self.number_of(rows),
         )
+
+    def number_of(self, rows: np.ndarray) -> np.ndarray:
+        """The numbers, in the whole that these data are a part of, of the inputs at these places."""
+        return rows if self.numbers is None else self.numbers[rows]
 
     def stratified_order(self, seed: int = 0) -> np.ndarray:
         """A random order in which every prefix has about the whole's share of each class.

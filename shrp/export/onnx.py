@@ -43,6 +43,8 @@ logit where that is above 1.
 MODEL, TOKENIZER = GRAPH, "tokenizer.json"
 FILES = {MODEL, TOKENIZER, TOKENIZER_CONFIG, CONFIG}
 FORMAT, FORMAT_VERSION = EXPORT, 2
+_MOST_BYTES = 2**31 - 2**20
+"""Of weights in one file: protobuf, which ONNX is written in, holds less than 2 GiB; the rest of a graph is small."""
 _ENCODING_FIELDS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
 
 
@@ -104,6 +106,12 @@ def export_onnx(
         raise ExportError(
             "the model still routes, and live routing has no ONNX form; give a pruning plan (--per-layer, --budget or "
             "--plan), or export a pruned checkpoint."
+        )
+    size = sum(value.numel() * 4 for value in model.state_dict().values())
+    if size > _MOST_BYTES:
+        raise ExportError(
+            f"the model's weights take {size / 2**30:.1f} GiB, and an ONNX file holds less than 2; prune more of it, "
+            "or trim its vocabulary."
         )
     runtime = _onnx_packages()
     model = _own_copy(model)

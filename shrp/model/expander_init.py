@@ -18,7 +18,9 @@ _LINEAR = 3.0
 """Where GELU is the identity to within 0.4%, for pre-activations spread about it with unit variance."""
 _RIDGE = 1e-3
 _MOST = 2**28
-"""Numbers in what all experts would add to all tokens, 1 GiB: beyond it not all tokens are looked at."""
+"""Numbers in what all experts would add to all tokens: beyond it not all tokens are looked at. Four bytes each, and
+while the last norm is fitted there are two of them at a time, 2 GiB.
+"""
 
 
 @torch.no_grad()
@@ -67,10 +69,12 @@ def fit_expander(
     expander.norm.weight.fill_(1.0)
     expander.norm.bias.zero_()
     normal = expander(outputs)  # (H, N, d)
-    centred = normal - normal.mean((0, 1))
-    gain = (centred * (update - mean_r)).mean((0, 1)) / centred.square().mean((0, 1)).clamp_min(1e-6)
+    mean = normal.mean((0, 1))
+    centred = normal.sub_(mean)  # in place, as below: each of these takes as much as `_MOST` says
+    spread = centred.square().mean((0, 1))
+    gain = centred.mul_(update - mean_r).mean((0, 1)) / spread.clamp_min(1e-6)
     expander.norm.weight.copy_(gain)
-    expander.norm.bias.copy_(mean_r - gain * normal.mean((0, 1)))
+    expander.norm.bias.copy_(mean_r - gain * mean)
 
 
 def _sample(

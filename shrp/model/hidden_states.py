@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.utils import output_capturing
 
 from shrp.model.routing import active_recorders
+
+
+def hooked(model: PreTrainedModel) -> None:
+    """Have transformers put its hooks, which do nothing until they are asked, on a model that others share layers of.
+
+    It puts them there when hidden states are first asked for, and notes that at the model that was asked: two models
+    that share a layer would each hook it, and every state of that layer would come twice.
+    """
+    # No part of transformers' documented interface, as below.
+    if install := getattr(output_capturing, "maybe_install_capturing_hooks", None):
+        install(model.base_model)
 
 
 class _Speaker(nn.Module):

@@ -133,5 +133,7 @@ def run_from(
     changed |= taps
     if start == 0 and hidden_states is not None:
         changed[0] = _Given(changed.get(0, modules[0]), hidden_states)
-    logits = with_layers(model, changed)(**inputs).logits
+    # Were they asked for in the model's config, this short-lived copy would have its layers hooked anew each time.
+    silent = {"output_hidden_states": False, "output_attentions": False}
+    logits = with_layers(model, changed)(**inputs, **silent).logits
     return logits, {index: tap.input for index, tap in taps.items()}

@@ -226,6 +226,9 @@ class _KnockedOut:
                     "can't be taken away."
                 )
             left = probs.clone()
+            if gates is probs:  # no router: all experts are mixed as they are, and so are those that are left
+                left[..., taken] = 0
+                return left / left.sum(-1, keepdim=True)
             left[..., taken] = gone
             return top_k_gates(left, min(self.top_k, num_experts - len(taken)))
         expert = expert.to(probs.device)
@@ -236,6 +239,11 @@ class _KnockedOut:
             )
         rows = torch.nonzero(expert >= 0).flatten()
         left = probs[rows]
+        if gates is probs:
+            left[torch.arange(len(rows)), ..., expert[rows]] = 0
+            picked = gates.clone()
+            picked[rows] = left / left.sum(-1, keepdim=True)
+            return picked
         left[torch.arange(len(rows)), ..., expert[rows]] = gone
         picked = gates.clone()  # those that nothing is taken from keep theirs, also where k is all experts
         picked[rows] = top_k_gates(left, min(self.top_k, num_experts - 1)).to(picked.dtype)

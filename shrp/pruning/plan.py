@@ -239,6 +239,13 @@ def make_plan(
     if not usage:
         raise PlanError("the model has no routed layer to prune; pick a routed checkpoint.")
     usage = {int(layer): share for layer, share in usage.items()}
+    for layer, share in usage.items():
+        if not (np.isfinite(share).all() and (np.asarray(share) >= 0).all()):
+            raise PlanError(
+                f"the usage of layer {layer} is not of finite shares, 0 or more: was it counted on no input at all?"
+            )
+    if scores is not None and not all(np.isfinite(scores[layer]).all() for layer in scores):
+        raise PlanError(f"the scores that selection {selection} ranks experts by are not all finite numbers.")
     if selection in _SCORED and scores is None:
         raise PlanError(f"selection {selection} needs the experts' {_SCORED[selection]}.")
     if combination == "fitted" and selection != "fitted":

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from shrp.errors import PlanError
 from shrp.model.convert import expert_layers, num_experts_of
+from shrp.model.hidden_states import hooked
 from shrp.model.layers import ExpertLayer, StaticLayer
 from shrp.model.replaced import with_layers
 from shrp.pruning.plan import PruningPlan
@@ -42,5 +43,7 @@ def prune(model: PreTrainedModel, plan: PruningPlan, *, share_weights: bool = Fa
         index: StaticLayer.from_expert_layer(routed[index], list(kept.experts), list(kept.weights))
         for index, kept in plan.layers
     }
+    if share_weights:
+        hooked(model)
     pruned = with_layers(model, static)
     return pruned if share_weights else copy.deepcopy(pruned)

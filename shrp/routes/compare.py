@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,13 @@ def total_variation(p: np.ndarray, q: np.ndarray) -> np.ndarray:
 
 
 def usage_distances(
-    a: UsageStats, b: UsageStats, *, pairs: np.ndarray | None = None, draws: int = 1000, seed: int = 0
+    a: UsageStats,
+    b: UsageStats,
+    *,
+    pairs: np.ndarray | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Distances of the Top-1 shares of two models in every layer that both route.
 
@@ -36,6 +42,7 @@ def usage_distances(
         pairs: rows of minimal pairs `(P, 2)`, of which both inputs change sides together.
         draws: how often sides are exchanged; 0 leaves chance out.
         seed: makes the draws reproducible.
+        progress: called with the draws done and all of them.
 
     Returns:
         Columns layer, distance, chance (its mean over the draws), p (how often a draw's is as large) and q (p for all
@@ -61,7 +68,7 @@ def usage_distances(
     found = np.array([total_variation(p, q) for p, q in shares])
     chance = p_values = q_values = np.full(len(layers), np.nan)
     if layers and draws and a.unit == b.unit:
-        drawn = _exchanged(a, b, layers, units_of(a.n, pairs), draws, np.random.default_rng(seed))
+        drawn = _exchanged(a, b, layers, units_of(a.n, pairs), draws, np.random.default_rng(seed), progress)
         chance = drawn.mean(0)
         p_values = (1 + (drawn >= found - 1e-12).sum(0)) / (1 + draws)
         q_values = false_discovery_control(p_values)
@@ -135,12 +142,13 @@ def _exchanged(
     units: np.ndarray,
     draws: int,
     generator: np.random.Generator,
+    progress: Callable[[int, int], None] | None,
 ) -> np.ndarray:
     """Distances where the choices of each unit change sides at random, `(draws, L)`."""
     ours, theirs = (
         np.concatenate([one.top1[layer] for layer in layers], axis=1).astype(np.float64) for one in (a, b)
     )
-    found = []
+    found, done = [], 0
     for size in at_once(draws, a.n):
         change = (generator.random((size, int(units.max()) + 1)) < 0.5)[:, units].astype(np.float64)
         moved = (change @ (theirs - ours)).reshape(size, len(layers), -1)
@@ -149,4 +157,7 @@ def _exchanged(
         ]
         p, q = (side / side.sum(-1, keepdims=True) for side in sides)
         found.append(total_variation(p, q))
+        done += size
+        if progress is not None:
+            progress(done, draws)
     return np.concatenate(found)

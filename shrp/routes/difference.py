@@ -5,6 +5,7 @@ Shapes: `L` routed layers, `H` experts, `N` inputs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -31,6 +32,7 @@ def usage_difference(
     pairs: np.ndarray | None = None,
     resamples: int = 1000,
     seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The group's usage less the other's, expert by expert.
 
@@ -45,6 +47,7 @@ def usage_difference(
         resamples: draws of the bootstrap over all inputs, the same ones for all experts. Tokens of one input are not
             independent, so under token routing too it is inputs that are drawn.
         seed: makes the intervals reproducible.
+        progress: called with the draws done and all of them.
 
     Returns:
         Differences `(L, H)`, nan where a group is empty, and their 95% percentile intervals `(L, H, 2)`, nan where
@@ -63,7 +66,7 @@ def usage_difference(
     weight = stats.top1[stats.layers[0]].sum(1) if measure == "share" else np.ones(stats.n)  # (N,)
     weight = weight.astype(np.float64)
     units = units_of(stats.n, pairs)
-    drawn = _draws(table, weight, group, other, units, resamples, np.random.default_rng(seed))
+    drawn = _draws(table, weight, group, other, units, resamples, np.random.default_rng(seed), progress)
     smaller = min(len(np.unique(units[mask])) for mask in (group, other))
     known = np.full(shape, smaller >= SMALLEST)
     if measure == "share":
@@ -86,9 +89,10 @@ def _draws(
     units: np.ndarray,
     resamples: int,
     generator: np.random.Generator,
+    progress: Callable[[int, int], None] | None,
 ) -> np.ndarray:
     """Differences in bootstrap samples of the units, but for those that miss a group; `(resamples, L * H)`."""
-    n, found = int(units.max()) + 1, []
+    n, found, done = int(units.max()) + 1, [], 0
     for size in at_once(resamples, len(table)):
         times = generator.multinomial(n, np.full(n, 1 / n), size=size)[:, units]
         totals = [times[:, mask] @ weight[mask] for mask in (group, other)]
@@ -98,4 +102,7 @@ def _draws(
             for mask, total in zip((group, other), totals, strict=True)
         ]
         found.append(means[0] - means[1])
+        done += size
+        if progress is not None:
+            progress(done, resamples)
     return np.concatenate(found) if found else np.empty((0, table.shape[1]))

@@ -93,10 +93,11 @@ class Evaluation:
         rows = []
         if self.slices is not None and self.labels is not None:
             slices, predictions = np.array(self.slices, dtype=object), self.predictions
+            order = np.argsort(self.indices, kind="stable")  # a bootstrap draws rows by their places
             for name in sorted(set(self.slices)):
-                here = slices == name
+                here = order[slices[order] == name]
                 args = (self.task, self.labels[here], predictions[here])
-                rows.append((name, int(here.sum()), self.metric, score(*args)[self.metric], *interval(*args)))
+                rows.append((name, len(here), self.metric, score(*args)[self.metric], *interval(*args)))
         return pd.DataFrame(rows, columns=["slice", "n", "metric", "score", "low", "high"])
 
     def by_class(self) -> pd.DataFrame:

@@ -43,6 +43,12 @@ def pairs_of(data: TextData) -> np.ndarray:
     return np.array(found, dtype=np.int64).reshape(-1, 2)
 
 
+def names_without_a_pair(data: TextData) -> int:
+    """How many names of pairs are not of just two inputs with different labels, so that they make none."""
+    names = {name for name in data.pairs or () if name}
+    return len(names) - len(pairs_of(data))
+
+
 def pairs_among(data: TextData, rows: np.ndarray) -> np.ndarray:
     """Those of `pairs_of` whose inputs are both among some rows, as places in these `(P, 2)`."""
     places = np.full(len(data), -1)

@@ -107,19 +107,21 @@ class Run:
         *,
         base_name: str | None = None,
         head_labels: Sequence[str] = (),
+        tune_by: Sequence[str] = (),
         dtype: torch.dtype | None = torch.float16,
         keep_stages: bool = False,
         resume: bool = False,
         progress: Progress | None = None,
         announce: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """Args: base_name, what checkpoints call the base; head_labels, as for `load_base`; dtype, how weights
-        are stored at `out`; keep_stages, whether all else that was trained stays in `stages_folder(out)`, not
-        what was recovered alone.
+        """Args: base_name, what checkpoints call the base; head_labels, as for `load_base`; tune_by, options by
+        which a fine-tuning of the base was asked for, an error where its own head is the teacher's; dtype, how
+        weights are stored at `out`; keep_stages, whether all else that was trained stays in `stages_folder(out)`,
+        not what was recovered alone.
         """
         self.recipe, self.base, self.data, self.out = recipe, base, data, Path(out)
         self.keep_stages, self.announce, self.head_labels = keep_stages, announce, tuple(head_labels)
-        self.base_name = name_of(base, base_name)
+        self.base_name, self.tune_by = name_of(base, base_name), tuple(tune_by)
         self.dtype, self.resume = dtype, resume
         self.stages = RunStages(
             run_folder(self.out),
@@ -141,6 +143,8 @@ class Run:
         """History of a conversion that was made before."""
         self.provenance: dict[str, Any] = {}
         """How it was made, to go with what comes of it."""
+        self.saved = False
+        """Whether `out` holds what this run, or the killed one that it goes on with, has made so far."""
 
     def __call__(self) -> CheckpointInfo:
         """Do all stages; returns the info of the finished checkpoint.
@@ -171,6 +175,7 @@ class Run:
                 raise TrainingError(
                     f"{folder} holds an unfinished run: pass --resume to go on, or delete it to start afresh."
                 )
+            self.saved = self.out.exists()
         elif self.out.exists() and (self.out.is_file() or entries(self.out)):
             raise TrainingError(f"{self.out} exists already; choose another folder for the result.")
         sizes = self.recipe.sizes(base_config(self.base).num_attention_heads)
@@ -263,6 +268,11 @@ class Run:
         if trained and self.head_labels:
             info = replace(info, training={**info.training, "head_labels": list(self.head_labels)})
         self.own_head = trained
+        if trained and self.tune_by:
+            raise TrainingError(
+                f"{self.base} has a head of {task.name} already, so it is the teacher as it is: leave "
+                f"{' and '.join(self.tune_by)} out, or fine-tune it first by `finetune`."
+            )
         if trained:
             self.announce(f"teacher, which is {self.base} with its own head")
             self.adopted = Checkpoint(folder, info, model, tokenizer, "")
@@ -349,6 +359,8 @@ class Run:
                 config,
                 shrp=replace(config.shrp, control=control, narrow_to=size),
                 stage2_epochs=config.stage2_epochs + extra,
+                # What is left has to make up for what is gone: dense layers are all that there is to learn.
+                freeze_dense=config.freeze_dense and control != "dropped",
             )
             model = self._stage(
                 f"control-{control}" + (f"-{size}" if size else ""),
@@ -386,6 +398,10 @@ class Run:
         return replace(made.info, scores=tuple(self.scores.rows), training=training)
 
     def _save(self, made: Checkpoint) -> None:
+        """Write the result, with the scores that there are so far. What others added to it since it was first there
+        stays: a card, say, or the teacher's outputs on data of their own.
+        """
+        added = reference.read(self.out, made.info.task) if self.saved else {}
         history = history_text(joined(self.stage1, checkpoint.read_history(made.path)))
         checkpoint.save(
             made.model,
@@ -394,8 +410,11 @@ class Run:
             self.out,
             dtype=self.dtype,
             extra_files={checkpoint.HISTORY: history},
-            teacher=self.references,
+            teacher=added | self.references,
+            new=not self.saved,
+            keep_others=True,
         )
+        self.saved = True
 
 
 def _warn_of_a_bad_teacher(found: Evaluation, head_of: str) -> None:

@@ -18,6 +18,7 @@ from shrp.data.text_data import TextData
 from shrp.errors import CheckpointError, TrainingError
 from shrp.training.config import TrainConfig, was_made_with, whole_config
 from shrp.training.run_state import RUN_FILE, difference, finish, identity_of, kept_identity
+from shrp.training.teacher import is_filled
 from shrp.training.train import Progress, train
 
 
@@ -110,8 +111,9 @@ class RunStages:
         self.announce(name)
         folder = self.folder / name
         # One stage asks the teacher for all; but about examples that none comes by, nobody need ask.
-        shared = teacher is not None and config.visits_all(len(train_data))
-        outputs = self.folder / "teacher-outputs" if shared else None
+        outputs: Path | None = self.folder / "teacher-outputs"
+        if teacher is None or not (config.visits_all(len(train_data)) or is_filled(outputs)):
+            outputs = None
         made = train_and_keep(
             folder,
             identity,

@@ -25,7 +25,7 @@ from shrp.training.config import TrainConfig
 RUN_FILE = "run.json"
 TEACHER_FILE = "teacher.txt"
 """Whether the teacher's answers are kept (`shrp.training.teacher.kept_or_live`)."""
-_LOCK = ".lock"
+_LOCK, _PARTIAL = ".lock", "run.partial"
 
 
 def run_folder(out: str | Path) -> Path:
@@ -49,13 +49,34 @@ def holds_a_run(folder: Path) -> bool:
     return any(file.name != _LOCK for file in entries(folder))
 
 
+def _is_of_a_run(path: Path) -> bool:
+    """Whether a run, of one training or of several stages, may have left this in its folder."""
+    if path.name.startswith("."):  # the lock, or what a save left that was killed
+        return True
+    if not path.is_dir():
+        return path.name in (RUN_FILE, _PARTIAL, TEACHER_FILE)
+    stage = path.suffix == ".run" or (path / checkpoint.CONFIG).is_file()
+    return stage or path.name.startswith(("epoch-", "teacher"))
+
+
+def _refuse_others(folder: Path) -> None:
+    """Raise `TrainingError` where a run's folder holds anything else, which would go when the run is done."""
+    if others := sorted(path.name for path in entries(folder) if not _is_of_a_run(path)):
+        named = ", ".join(others[:3]) + ", …" * (len(others) > 3)
+        raise TrainingError(
+            f"the state of an unfinished run is kept in {folder} and deleted with it, and that holds other things "
+            f"({named}): choose another folder for the result."
+        )
+
+
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """Hold a run's folder, which is made, against other processes; where nothing is kept in it, it goes again.
 
     Raises:
-        TrainingError: another process holds it, or it cannot be made.
+        TrainingError: another process holds it, it cannot be made, or it holds other things than a run's state.
     """
+    _refuse_others(folder)
     lock = FileLock(folder / _LOCK)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -148,7 +169,7 @@ class RunState:
                 )
             return began_with
         settled = precision()
-        partial = file.with_suffix(".partial")
+        partial = self.folder / _PARTIAL
         partial.write_text(json.dumps({**identity, "precision": settled}), encoding="utf-8")
         partial.replace(file)
         return settled

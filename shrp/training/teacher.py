@@ -49,6 +49,11 @@ def _allocate(file: Path, size: int) -> None:
                 raise
 
 
+def is_filled(folder: Path) -> bool:
+    """Whether a folder holds what a teacher said."""
+    return (folder / _IDENTITY).is_file()
+
+
 class LiveTeacher:
     """Asks the teacher in every step."""
 

@@ -83,7 +83,7 @@ def conversion(place, folder, seed, balance=0.1):
         made = checkpoint.load(path.parent)
         config = made.info.training["config"]
         shrp = made.info.config
-        if (shrp.model.layers, shrp.top_k, config["seed"], config["balance"]) == ((1, 2), 1, seed, balance):
+        if (shrp.layers, shrp.top_k, config["seed"], config["balance"]) == ((1, 2), 1, seed, balance):
             return made
     raise AssertionError("no such conversion")
 

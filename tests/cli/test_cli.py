@@ -762,6 +762,13 @@ def test_only_some_slices(shrp, place, tmp_path):
     assert json.loads(shrp("evaluate", place / "routed", *some, "--json")[1])["score"] == expected.score
     code, out, _ = shrp("compare", place / "routed", place / "routed", *some, "--json")
     assert json.loads(out)["provenance"]["first"]["n"] == n
+    written = tmp_path / "p.csv"
+    assert shrp("evaluate", place / "routed", *some, "--predictions", written)[0] == 0
+    assert (
+        pd.read_csv(written)["index"].tolist() == only(load_probe("sst2"), ["negation", "idiom"])[1].tolist()
+    )
+    first = load_probe("sst2").texts[pd.read_csv(written)["index"][0]][0]
+    assert pd.read_csv(written)["sentence"][0] == first  # in the whole, as `--slice "odd: #40"` counts
     words = ("--slice", "some: the", "--only", "some")
     code, out, _ = shrp("evaluate", place / "routed", *words, "--json")
     mine = only(sliced_by_words(load_probe("sst2"), parse_slices("some: the")), ["some"])[0]
@@ -1128,6 +1135,10 @@ def test_a_conversion_without_a_task_is_not_scored(shrp, place, tiny_routed, tin
     usage = {str(layer): [0.4, 0.3, 0.2, 0.1] for layer in (1, 2)}
     info = CheckpointInfo(ShrpConfig((1, 2), expander_gain=1.0), TEXTS, base_model="tiny", usage=usage)
     folder = checkpoint.save(tiny_routed(), tiny_tokenizer, info, tmp_path / "texts")
+    own = tmp_path / "own.csv"
+    own.write_text("text,label\nw1 w2,pos\nw3,neg\n")  # whose labels are of some task, not of texts
+    code, _, err = shrp("usage", folder, "--data", own)
+    assert code == 0, err
     for command in (("evaluate",), ("export", "--out", tmp_path / "onnx", "--per-layer", 1), ("sweep",)):
         name, *options = command
         code, out, err = shrp(name, folder, *options)
@@ -1389,3 +1400,22 @@ def test_usage_counts_minimal_pairs_as_one(shrp, place, tmp_path):
     assert [row["p"] for row in told] == pytest.approx(wanted["p"].tolist(), abs=0.01)
     single = json.loads(shrp("usage", place / "routed", *own)[1])["explained"]
     assert told != single
+
+
+def test_what_train_could_not_read_is_not_written(shrp, place, tmp_path, monkeypatch):
+    monkeypatch.setattr("shrp.data.tabular.MAX_BYTES", 2000)
+    given = ("--train-file", place / "train.csv", "--text-column", "sentence", "--copies", 9)
+    failed(
+        shrp("augment", "--base", place / "encoder", *given, "--out", tmp_path / "more.csv"),
+        "give fewer --copies",
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_goes_to_a_file_or_a_pipe_may_hold_any_character(place, tmp_path):
+    """As on Windows, whose code page lacks the arrow between answers."""
+    environment = os.environ | {"PYTHONIOENCODING": "cp1252"}
+    command = [sys.executable, "-m", "shrp", "explain", place / "routed", "--text", "ʻōlelo → \U0001f600"]
+    made = subprocess.run(command, env=environment, capture_output=True)
+    assert made.returncode == 0, made.stderr
+    assert "ʻōlelo → \U0001f600" in made.stdout.decode("utf-8")

@@ -171,8 +171,9 @@ def test_the_cheapest_within_a_loss_is_of_the_selection_itself(shrp, place, monk
         if near:
             assert one["kept"] == min(row["kept"] for row in near)
         else:
-            assert set(one) == {"loss"}
-    assert any("kept" in one for one in told["cheapest"])  # else nothing was seen
+            assert one == dict.fromkeys(one) | {"loss": one["loss"]}
+        assert set(one) == {"loss", *own[0]}
+    assert any(one["kept"] is not None for one in told["cheapest"])  # else nothing was seen
 
 
 def test_budgets_by_recorded_usage_without_controls(shrp, place, known):

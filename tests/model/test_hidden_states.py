@@ -10,6 +10,7 @@ from shrp.checkpoints import checkpoint
 from shrp.model.config import ShrpConfig
 from shrp.model.convert import convert
 from shrp.model.families import encoder_layers
+from shrp.model.partial import layer_inputs, run_from
 from shrp.model.routing import record_routing
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
@@ -92,3 +93,22 @@ def test_who_does_not_ask_gets_none_and_threads_get_their_own(tiny_routed, tiny_
         assert all(torch.equal(*pair) for pair in zip(states, again, strict=True))
     with torch.no_grad():
         assert model(**tiny_inputs()).hidden_states is None
+
+
+def test_models_that_share_layers_have_each_state_once(tiny_family, tiny_routed, tiny_inputs):
+    routed, inputs = tiny_routed(tiny_family, layers=(1, 2)), tiny_inputs()
+    pruned = prune(routed, make_plan({1: [1.0, 0, 0, 0], 2: [1.0, 0, 0, 0]}, per_layer=1), share_weights=True)
+    assert_whole(pruned, inputs, (1, 2))
+    assert_whole(routed, inputs, (1, 2))
+    assert_whole(pruned, inputs, (1, 2))
+
+
+def test_passes_in_part_leave_no_hooks(tiny_family, tiny_model, tiny_inputs):
+    """Of a model, too, whose config asks for all states."""
+    model, inputs = tiny_model(tiny_family), tiny_inputs()
+    model.config.output_hidden_states = True
+    for _ in range(3):
+        entering = layer_inputs(model, inputs, [1])[1]
+        run_from(model, inputs, 1, entering)
+    assert not any(layer._forward_hooks for layer in encoder_layers(model))
+    assert len(asked(model, inputs).hidden_states) == LAYERS + 1

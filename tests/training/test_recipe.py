@@ -288,6 +288,67 @@ def test_a_killed_run_is_no_other_commands(place, tiny_model, tiny_tokenizer, ti
     assert (run_folder(place / "lone") / "epoch-001").is_dir()
 
 
+def test_a_folder_of_other_things_is_no_runs(place, tiny_model, tiny_tokenizer, tiny_info):
+    """What is called as a run's folder would be, such as a study's `glue.run`, is left alone, also with --resume."""
+    folder, sets = run_folder(place / "study"), datasets(place)
+    (folder / "mrpc" / "teacher").mkdir(parents=True)
+    (folder / "mrpc" / "teacher" / "config.json").write_text("{}")
+    with pytest.raises(TrainingError, match=r"study\.run .* holds other things \(mrpc\)"):
+        runner(place, "study", resume=True)()
+    config = TrainConfig(stage2_epochs=1, batch_size=8, precision="fp32")
+    start = tiny_model(), tiny_info(layers=()), tiny_tokenizer
+    with pytest.raises(TrainingError, match="choose another folder"):
+        training.train(config, *start, sets.train, sets.validation, place / "study")
+    assert [path.name for path in folder.rglob("*")] == ["mrpc", "teacher", "config.json"]
+    folder = run_folder(place / "notes")
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(TrainingError, match=r"\(notes\.txt\)"):
+        training.train(config, *start, sets.train, sets.validation, place / "notes")
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+def test_what_others_add_to_a_result_while_it_is_made_stays(place, monkeypatch):
+    """It can be looked at as soon as the routed model is there; later rows of scores replace no card, or a pruning."""
+    recipe, out = replace(RECIPE, per_layer=(1,), controls=()), place / "shared"
+    saved, save = [], checkpoint.save
+
+    def watched(model, tokenizer, info, folder, **options):
+        made = save(model, tokenizer, info, folder, **options)
+        if Path(folder) == out:
+            saved.append(len(info.scores))
+            if len(saved) == 1:
+                (out / "README.md").write_text("a card")
+                (out / "pruned").mkdir()
+                (out / "pruned" / "config.json").write_text("{}")
+                added = next(iter(checkpoint.load(out).teacher.values()))
+                reference.write(out, {**checkpoint.load(out).teacher, "0" * 64: added})
+        return made
+
+    monkeypatch.setattr(checkpoint, "save", watched)
+    runner(place, "shared", recipe)()
+    assert len(saved) > 1
+    assert saved[-1] > saved[0]
+    assert (out / "README.md").read_text() == "a card"
+    assert (out / "pruned" / "config.json").read_text() == "{}"
+    assert "0" * 64 in checkpoint.load(out).teacher
+    assert len(checkpoint.load(out).info.scores) == saved[-1]
+    assert not [path.name for path in place.iterdir() if path.name.startswith(".shared")]
+
+
+def test_what_another_process_has_written_meanwhile_is_not_replaced(place, monkeypatch):
+    recipe, out = replace(RECIPE, per_layer=(1,), controls=(), recover=()), place / "taken"
+    other = checkpoint.load(runner(place, "first", recipe)() and place / "first")
+
+    def announce(stage):
+        if stage == "routed":
+            shutil.copytree(other.path, out)
+
+    with pytest.raises(CheckpointError, match="taken exists already"):
+        runner(place, "taken", recipe, announce=announce)()
+    assert checkpoint.load(out).fingerprint == other.fingerprint
+
+
 def test_what_else_was_trained_stays_where_that_is_asked_for(place, finished):
     info, _ = finished
     recipe = replace(RECIPE, per_layer=(1,), controls=("random", "dropped"))
@@ -534,6 +595,11 @@ def test_a_base_with_a_trained_head_is_its_own_teacher(
     run = Run(recipe, str(classifier), datasets(place), place / "own", announce=stages.append)
     info = run()
     assert stages == [f"teacher, which is {classifier} with its own head", "routed"]
+    asked = ("--teacher-epochs", "--teacher-learning-rate")
+    run = Run(recipe, str(classifier), datasets(place), place / "tuned", tune_by=asked)
+    with pytest.raises(TrainingError, match="leave --teacher-epochs and --teacher-learning-rate out"):
+        run()
+    assert not run_folder(place / "tuned").exists()
     score = evaluate(tiny_model(seed=4), tiny_tokenizer, datasets(place).validation).score
     assert rows_of(info)["dense teacher"]["score"] == score
     assert {row["kind"] for row in info.scores} == {"teacher", "routed"}
@@ -685,6 +751,8 @@ def test_bases_that_do_not_serve(place, finished, tiny_tokenizer):
     for name in ("config.json", "model.safetensors"):
         (bare / name).write_bytes((place / "encoder" / name).read_bytes())
     refuse(bare, TrainingError, "no tokenizer")
+    (bare / "tokenizer.json").write_text("{}")  # of which the tokenizers library raises no error of a kind
+    refuse(bare, TrainingError, "bare has no usable tokenizer: ")
     tiny_tokenizer.save_pretrained(bare)
     config = json.loads((place / "whole" / "config.json").read_text())
     config["shrp"]["format_version"] = 99
