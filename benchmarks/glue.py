@@ -39,7 +39,7 @@ from shrp.cli.output import stderr
 from shrp.costs.measure import TOKENS, Cost, cost, dense_cost, plan_cost
 from shrp.data.sources import probe_for
 from shrp.data.tasks import TASKS as GLUE
-from shrp.errors import DataError, TrainingError
+from shrp.errors import TrainingError
 from shrp.pruning.live import LiveEvaluator
 from shrp.pruning.plan import make_plan
 from shrp.scores.evaluation import Evaluation
@@ -280,8 +280,6 @@ def main(
         refuse_foreign(_shipped(ship, task, depth.name))
     for seed, task, recipe in product(seeds_of(seeds), wanted, picked) if controls_alone else ():
         _check_alone(table, task, seed, recipe, chosen, beside)
-    if "retain" in picked and not general.texts:  # which every task's learns from
-        raise DataError("the training splits at hand hold no texts to convert on.")
     for seed in seeds_of(seeds):
         for task in wanted:
             stages = Stages(base, name, work, task, seed)

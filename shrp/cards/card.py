@@ -50,13 +50,19 @@ def card(name: str, loaded: Checkpoint, licence: str = "") -> str:
         "## Use",
         "",
         "    import shrp",
-        f'    checkpoint = shrp.load("{name}")    # the folder; unpickles nothing and runs no code of it',
-        "    checkpoint.predict([...])    # a table of answers; texts are cut where these scores cut them",
+        f'    checkpoint = shrp.load("{name}")    # the path of this folder; unpickles nothing, runs no code of it',
+        f"    checkpoint.predict([{_example(info)}])    # a table of answers; texts are cut where these scores cut "
+        "them",
         "",
     ]
     if licence:
         lines += [_LICENCE, "", f"{_DERIVED} {info.base_model}: {licence}", ""]
     return "\n".join(lines)
+
+
+def _example(info: CheckpointInfo) -> str:
+    """What `predict` takes of such a task."""
+    return '"A text."' if len(info.task.text_columns) == 1 else '("One text.", "Another.")'
 
 
 def description(info: CheckpointInfo) -> str:
@@ -99,8 +105,8 @@ def limits(info: CheckpointInfo) -> list[str]:
     """What a reader must not conclude."""
     found = [
         *([_how_chosen(info)] if info.config.layers and info.config.control == "none" else []),
-        "Shares of parameters and FLOPs can be compared with other encoders of its geometry; scores can't be compared "
-        "with those of another base.",
+        "Shares of parameters and FLOPs can be compared with other encoders of as many layers and heads; scores can't "
+        "be compared with those of another base.",
     ]
     sets: dict[str, dict[str, float]] = {}
     for row in scored(info):

@@ -52,7 +52,8 @@ def _table(rows: list[dict[str, Any]], loaded: Checkpoint) -> list[str]:
             f"{shares[k]:.1%}" if shares else "" for k in ("encoder_params", "model_params", "encoder_flops")
         ]
         label = f"control: {row['model']}" if row["kind"] == "control" else row["model"]
-        retained = "–" if nothing else f"{row['retained']:.1%}" if "retained" in row else ""
+        share = 1.0 if row["kind"] == "teacher" else row.get("retained")  # older rows of teachers have none
+        retained = "–" if nothing else "" if share is None else f"{share:.1%}"
         interval = f"{low:.4f} to {high:.4f}{note}" if low == low else "–"
         cells = [label, f"{row['score']:.4f}", interval, retained, *kept]
         lines.append("| " + " | ".join(cells) + " |")

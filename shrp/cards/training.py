@@ -21,8 +21,8 @@ def trained(training: Mapping[str, Any]) -> str:
         return before or "Nothing was stored about its training."
     then = f"{before} Then: " if before else ""
     return (
-        f"{then}{_recipe(training)}Trained on {learned(training)}; one seed, so differences within the intervals mean "
-        f"nothing.{distilled(training)}"
+        f"{then}{_recipe(training)}Trained on {learned(training)}; one seed: intervals are over inputs, and another "
+        f"training may differ by more.{distilled(training)}"
     )
 
 

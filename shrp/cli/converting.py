@@ -200,9 +200,7 @@ def convert(
         checkpoint.save(model, tokenizer, info, out, extra_files=extra, new=True)
         finish(out)
     if json:
-        print_json(
-            {"out": str(out), "layers": list(shrp.layers), "texts": len(found), "epochs": history}
-        )
+        print_json({"out": str(out), "layers": list(shrp.layers), "texts": len(found), "epochs": history})
     else:
         stderr.print(f"wrote {out}")
 

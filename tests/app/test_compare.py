@@ -1,6 +1,7 @@
 """The Compare page on tiny checkpoints, against figures made without it."""
 
 import copy
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 from urllib.parse import parse_qs
@@ -363,6 +364,22 @@ def test_other_tasks_broken_and_missing_checkpoints_are_refused_in_words(
     assert not at.exception
     assert (at.selectbox(key="b").value, at.segmented_control(key="a_is").value) == (SIDEBAR, AS_IS)
     assert metric(at, "B − A")
+
+
+def test_a_side_that_is_gone_is_said_to_be(open_page, tiny_checkpoint, save_tiny):
+    """A checkpoint that was removed, or let go for newer ones, is not replaced by the sidebar's in silence."""
+    other = save_tiny("other", routing="token")
+    at = open_page("compare", tiny_checkpoint, b="other")
+    assert at.selectbox(key="b").value == "other"
+    shutil.rmtree(other)
+    at.run()
+    assert not at.exception
+    said = "other is not here any more; the sidebar's checkpoint stands in its place"
+    assert said in texts_of(at).replace("*", "")
+    at.run()
+    assert said in texts_of(at).replace("*", "")  # until something else is picked
+    at.selectbox(key="b").set_value("tiny").run()
+    assert said not in texts_of(at).replace("*", "")
 
 
 def test_regression_has_the_bootstrap_only(open_page, save_tiny, tmp_path):

@@ -183,7 +183,8 @@ def _build_once(
 
     def tick() -> None:
         place.markdown(
-            f":material/hourglass_top: Building ONNX ({precision}) … {duration(time.monotonic() - start)}"
+            f":material/hourglass_top: Building ONNX ({precision}) … {duration(time.monotonic() - start)}. Other parts "
+            "of the page answer when it is done; another setting or page ends it."
         )
 
     while not _building.acquire(timeout=_POLL_S):

@@ -129,7 +129,7 @@ def section(checkpoint: Checkpoint, plans: Mapping[str, PruningPlan], name: str)
     st.markdown(
         f"Times these models side by side on this machine, in float32: {escape(names)}. Batches of "
         f"{listed(map(str, BATCHES))} inputs of up to {TOKENS} tokens, {REPEATS} timed calls each, in an order drawn "
-        "anew every round. Other load makes it noisy."
+        "anew every round. Other load makes it noisy. Another setting or page ends it."
     )
     if st.button("Measure on this machine", key="measure-latency", icon=":material/timer:"):
         bar, left = st.progress(0.0, "Timing …"), Remaining()
