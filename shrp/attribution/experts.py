@@ -112,6 +112,10 @@ class Coalitions:
         return found[place.reshape(-1)]
 
     def _block(self, present: np.ndarray, before: int, total: int, progress: Progress | None) -> np.ndarray:
+        """The output of each of these coalitions, `(B, K)`, layer by layer: what leaves a layer is computed once for
+        all that agree up to there. Of players in two layers, coalitions 00, 01, 10 and 11 are two prefixes in the first
+        layer, 0 and 1, and four in the second, whose rows go on from rows 0, 0, 1 and 1 of the first.
+        """
         hidden = self.entering[self.layers[0]]  # (1, T, d)
         of_row = np.zeros(len(present), dtype=np.int64)  # each coalition's row of `hidden`
         for i, layer in enumerate(self.layers):

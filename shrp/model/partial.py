@@ -119,20 +119,23 @@ def run_from(
         Logits `(B, C)`, and layer -> input `(B, T, d)` for those watched.
 
     Raises:
-        ValueError: `start` is above 0 and `hidden_states` is missing.
+        ValueError: `start` is above 0 and `hidden_states` is missing, or a layer below it is watched, which does not
+            run.
     """
-    modules = dict(enumerate(encoder_layers(model))) | dict(replacements or {})
-    changed: dict[int, nn.Module] = dict(replacements or {})
+    if start > 0 and hidden_states is None:
+        raise ValueError("hidden_states must say what enters the start layer.")
+    if below := [index for index in watch if index < start]:
+        raise ValueError(f"layer {below[0]} does not run from layer {start} on, so nothing enters it.")
+    calling = family_of(model).calling
+    changed: dict[int, nn.Module] = {index: DroppedLayer(index, calling) for index in range(start - 1)}
     if start > 0:
-        if hidden_states is None:
-            raise ValueError("hidden_states must say what enters the start layer.")
-        calling = family_of(model).calling
-        changed |= {index: DroppedLayer(index, calling) for index in range(start - 1)}
         changed[start - 1] = _Resume(hidden_states, calling)
-    taps = {index: _Tap(modules[index]) for index in watch}
-    changed |= taps
+    changed |= {index: layer for index, layer in (replacements or {}).items() if index >= start}
+    layers, taps = encoder_layers(model), {}
+    for index in watch:
+        changed[index] = taps[index] = _Tap(changed.get(index, layers[index]))
     if start == 0 and hidden_states is not None:
-        changed[0] = _Given(changed.get(0, modules[0]), hidden_states)
+        changed[0] = _Given(changed.get(0, layers[0]), hidden_states)
     # Were they asked for in the model's config, this short-lived copy would have its layers hooked anew each time.
     silent = {"output_hidden_states": False, "output_attentions": False}
     logits = with_layers(model, changed)(**inputs, **silent).logits

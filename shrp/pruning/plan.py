@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -253,9 +253,9 @@ def make_plan(
     if (selection == "fitted") != (fitted is not None):
         raise PlanError("the selection fitted needs fitted gates, and other selections take none.")
     if counts is None:
-        counts = allocate(usage, per_layer=per_layer, budget=budget)
-        if fitted is not None:
-            counts = fitted.counts(per_layer=per_layer, budget=budget)
+        wanted = {"per_layer": per_layer, "budget": budget}
+        counts = allocate(usage, **wanted)  # it refuses what is impossible, of fitted gates too
+        counts = counts if fitted is None else fitted.counts(**wanted)
     if sorted(counts) != sorted(usage):
         raise PlanError(
             f"counts are for layers {sorted(counts)}, but the converted layers are {sorted(usage)}."
@@ -264,7 +264,7 @@ def make_plan(
     rng = np.random.default_rng(seed)
     layers = []
     for layer in sorted(usage):
-        share = np.asarray(usage[layer], dtype=np.float64)
+        share, edit = np.asarray(usage[layer], dtype=np.float64), edits.of(layer)
         if not 1 <= counts[layer] <= len(share):
             raise PlanError(f"layer {layer} can keep 1 to {len(share)} experts, not {counts[layer]}.")
         if selection == "random":
@@ -273,28 +273,35 @@ def make_plan(
             ranking = fitted.ranking(layer, counts[layer], budget)
         else:
             ranking = np.argsort(-np.asarray(scores[layer] if selection in _SCORED else share), kind="stable")
-        edit = edits.of(layer)
-        kept = edit.kept(ranking.tolist(), counts[layer])
         if edit.weights:
             layers.append((layer, LayerPlan(edit.pinned, edit.weights)))
             continue
-        if fitted is not None and combination == "fitted":
+        kept = edit.kept(ranking.tolist(), counts[layer])
+        if combination == "fitted":
             share = fitted.weights(layer, kept, counts[layer], budget)
-        total = share[kept].sum()
-        # Experts that nothing was routed to have no usage to weigh by; then a mean is all that is left.
-        weights = (
-            share[kept] / total if combination != "mean" and total > 0 else np.full(len(kept), 1 / len(kept))
-        )
-        layers.append((layer, LayerPlan(tuple(kept), tuple(weights.tolist()))))
-    if edits:
-        # Whatever is picked beside a plan that a file gave whole has no part in it.
-        whole = all(edits.of(layer).weights for layer in usage)
-        mixed = edits.origin and not whole and edits.origin != selection
-        if mixed:  # a control where either is one, and else neither's own choice
-            selection = "random" if "random" in (edits.origin, selection) else "given"
-        else:
-            selection = edits.origin or ("given" if whole else selection)
-        selection += "" if whole else " with edits"
+        layers.append((layer, LayerPlan(tuple(kept), _weights(share[kept], combination))))
+    return PruningPlan(tuple(layers), *_names(selection, combination, edits, usage))
+
+
+def _weights(share: np.ndarray, combination: str) -> tuple[float, ...]:
+    """Weights that add up to 1 of the kept experts with these shares."""
+    total = share.sum()
+    # Experts that nothing was routed to have no usage to weigh by; then a mean is all that is left.
+    mean = combination == "mean" or total <= 0
+    return tuple((np.full(len(share), 1 / len(share)) if mean else share / total).tolist())
+
+
+def _names(selection: str, combination: str, edits: PlanEdits, layers: Iterable[int]) -> tuple[str, str]:
+    """What a plan's selection and combination are called once edits were made to it."""
     if any(edit.weights for _, edit in edits.layers):
         combination = "given weights"
-    return PruningPlan(tuple(layers), selection, combination)
+    if not edits:
+        return selection, combination
+    if all(edits.of(layer).weights for layer in layers):
+        # Whatever is picked beside a plan that a file gave whole has no part in it.
+        return edits.origin or "given", combination
+    if (
+        edits.origin and edits.origin != selection
+    ):  # a control where either is one, and else neither's own choice
+        selection = "random" if "random" in (edits.origin, selection) else "given"
+    return f"{selection} with edits", combination
