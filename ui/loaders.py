@@ -20,6 +20,7 @@ from shrp.checkpoints.folders import discover
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.data.tabular import is_unicode
 from shrp.errors import CheckpointError
+from ui import store
 from ui.stamps import Stamp, stamp_of
 
 OWN_CHECKPOINTS = "own-checkpoints"
@@ -121,7 +122,11 @@ def load_folder(path: Path) -> Checkpoint:
 
 
 def forget(path: Path) -> None:
-    """Let go of a model that only one session could reach, before its folder is deleted."""
+    """Let go of a model that only one session could reach, and of what was made of it, before its folder is deleted."""
+    try:
+        store.forget(load_folder(path).fingerprint)
+    except CheckpointError:  # its files are gone already
+        return
     _load.clear(path, _stamp(path))
 
 

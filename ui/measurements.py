@@ -16,7 +16,7 @@ from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
 from shrp.results_store import ROUTED
-from ui.store import Progress, disk, once, results
+from ui.store import Progress, disk, kept, once, results
 from ui.text import escape
 
 
@@ -187,12 +187,12 @@ def live_evaluator(checkpoint: Checkpoint, data: TextData):
     """The `shrp.pruning.live.LiveEvaluator` of a checkpoint on the data, shared by all sessions, whatever their
     slices.
     """
-    return _live(checkpoint, data, checkpoint.fingerprint, data.source_fingerprint).on(data)
 
+    def work():
+        from shrp.pruning.live import LiveEvaluator
 
-@st.cache_resource(max_entries=2, show_spinner=False)  # each may hold hundreds of megabytes
-def _live(_checkpoint: Checkpoint, _data: TextData, fingerprint: str, data_fingerprint: str):
-    from shrp.pruning.live import LiveEvaluator
+        length = checkpoint.info.max_length
+        return LiveEvaluator(checkpoint.model, checkpoint.tokenizer, data, max_length=length)
 
-    length = _checkpoint.info.max_length
-    return LiveEvaluator(_checkpoint.model, _checkpoint.tokenizer, _data, max_length=length)
+    # Two, as each may hold hundreds of megabytes.
+    return kept("live evaluators", 2, (checkpoint.fingerprint, data.source_fingerprint), work).on(data)

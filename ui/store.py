@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,7 @@ Progress = Callable[[int, int], None]
 
 MOST_BYTES = 512 * 2**20
 """Of the arrays and tables that one kind of results may keep, beside the one used last."""
+_stores: WeakSet[ResultStore] = WeakSet()
 
 
 class ResultStore:
@@ -95,6 +96,16 @@ class ResultStore:
             self._kept.pop(key, None)
             self._bytes.pop(key, None)
 
+    def drop_all_of(self, fingerprint: str) -> None:
+        """Keep no result any more whose key has a checkpoint's or data's fingerprint in it."""
+        with self._lock:
+            for key in [key for key in self._kept if _has(key, fingerprint)]:
+                del self._kept[key], self._bytes[key]
+
+
+def _has(key: Hashable, part: str) -> bool:
+    return key == part or (isinstance(key, tuple) and any(_has(one, part) for one in key))
+
 
 def bytes_of(value: Any) -> int:
     """What the arrays, tables and texts in a result take, as far as they lie in containers and dataclasses."""
@@ -116,7 +127,15 @@ def bytes_of(value: Any) -> int:
 @st.cache_resource(show_spinner=False)
 def results(kind: str, size: int = 256) -> ResultStore:
     """The store of one kind of results, the same in every session."""
-    return ResultStore(size)
+    made = ResultStore(size)
+    _stores.add(made)
+    return made
+
+
+def forget(fingerprint: str) -> None:
+    """Let go of all results of a checkpoint, or of data, that nobody can reach any more: some hold its model."""
+    for store in list(_stores):
+        store.drop_all_of(fingerprint)
 
 
 def kept(

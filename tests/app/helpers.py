@@ -4,7 +4,6 @@ import json
 import numpy as np
 from streamlit.proto.WidgetStates_pb2 import WidgetState
 
-from ui import measurements
 from ui import store as stores
 
 
@@ -35,7 +34,6 @@ def values(array):
 def forget():
     """What a restart of the app forgets."""
     stores.results.clear()
-    measurements._live.clear()
 
 
 def row(model, kind, score, **facts):

@@ -4,6 +4,7 @@ import gc
 import io
 import json
 import re
+import shutil
 import weakref
 import zipfile
 from dataclasses import replace
@@ -21,6 +22,7 @@ from shrp.data.tasks import TASKS, custom_task
 from shrp.errors import CheckpointError, DataError
 from tests.app.helpers import texts_of, upload
 from ui import data_sources, loaders
+from ui import store as stores
 from ui.own import checkpoints as own_checkpoints
 from ui.own import fit as own_fit
 from ui.own import labels as own_labels
@@ -933,6 +935,30 @@ def test_a_removed_uploads_model_is_let_go_of(open_page, tiny_checkpoint, save_t
     gc.collect()
     (model,) = [model for path, model in loaded if "shrp-checkpoint-" in str(path)]
     assert model() is None
+
+
+def test_so_is_all_that_was_made_of_it(open_page, tiny_checkpoint, save_tiny):
+    """Some of it holds the model: what enters its layers, say, which the lab's scores go on from."""
+    folder = save_tiny("other", routing="token")
+    content = zip_of(folder)
+    shutil.rmtree(folder)  # it would be picked instead, and is the same
+    at = open_page("overview", tiny_checkpoint)
+    upload(at, "zip", "mine.zip", content)
+    at.switch_page("pages/pruning_lab.py").run()
+    name, fingerprint = "other (yours)", current_fingerprint(at)
+
+    def made_of_it():
+        return [key for one in stores._stores for key in one._kept if stores._has(key, fingerprint)]
+
+    assert made_of_it()
+    at.button(key=f"own-checkpoint-remove-{name}").click().run()
+    assert not at.exception
+    assert not made_of_it()
+
+
+def current_fingerprint(at):
+    (folder,) = at.session_state[loaders.OWN_CHECKPOINTS].values()
+    return loaders.checkpoints.load(folder).fingerprint
 
 
 def _kept(loaded, path, checkpoint):

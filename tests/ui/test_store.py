@@ -90,3 +90,14 @@ def test_an_error_leaves_nothing_and_the_next_one_makes_it():
     assert store.once("test", 3, "key", "Doing", work) == "made"
     assert store.once("test", 3, "key", "Doing", work) == "made"
     assert len(calls) == 2
+
+
+def test_all_results_of_a_fingerprint_are_let_go_of():
+    store = ResultStore(8)
+    for key in (("a", "data"), ("b", ("a", 1)), ("b", "data"), "a", ("ab",)):
+        store.put(key, np.zeros(2))
+    store.drop_all_of("a")
+    left = {("b", "data"), ("ab",)}
+    assert {key for key in (("a", "data"), ("b", ("a", 1)), *left, "a") if store.get(key) is not None} == left
+    store.put("c", np.zeros(2))
+    assert store.get("c") is not None

@@ -152,7 +152,7 @@ def knocked_out(
             measurements.routed_evaluation(checkpoint, data, stats, with_interval=False),
             experts,
             chosen=np.any(uses, axis=0) if single else None,
-            prefix=_prefix(checkpoint, checkpoint.fingerprint, data.source_fingerprint),
+            prefix=_prefix(checkpoint, data),
             max_length=checkpoint.info.max_length,
             progress=progress,
         )
@@ -220,7 +220,7 @@ def shuffled(checkpoint: Checkpoint, data: TextData, stats: UsageStats) -> Shuff
             checkpoint.tokenizer,
             data,
             stats,
-            prefix=_prefix(checkpoint, checkpoint.fingerprint, data.source_fingerprint),
+            prefix=_prefix(checkpoint, data),
             max_length=checkpoint.info.max_length,
             progress=progress,
         )
@@ -231,6 +231,7 @@ def shuffled(checkpoint: Checkpoint, data: TextData, stats: UsageStats) -> Shuff
     return once("exchanged routes", 16, key, "Exchanging routes", work)
 
 
-@st.cache_resource(max_entries=2, show_spinner=False)  # each may hold hundreds of megabytes
-def _prefix(_checkpoint: Checkpoint, fingerprint: str, data_fingerprint: str) -> Prefix:
-    return Prefix(_checkpoint.model)
+def _prefix(checkpoint: Checkpoint, data: TextData) -> Prefix:
+    """Two are kept, as each may hold hundreds of megabytes."""
+    key = (checkpoint.fingerprint, data.source_fingerprint)
+    return kept("prefixes", 2, key, lambda: Prefix(checkpoint.model))
