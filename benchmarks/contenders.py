@@ -32,6 +32,7 @@ from shrp.costs.timing import dense_like
 from shrp.model.config import ShrpConfig
 from shrp.model.convert import convert, expert_layers, num_experts_of
 from shrp.model.families import encoder_layers
+from shrp.model.hidden_states import hooked
 from shrp.model.layers import ExpertLayer
 from shrp.model.relative import RelativePositions
 from shrp.model.replaced import with_layers
@@ -88,6 +89,7 @@ def bert_base() -> dict[str, PreTrainedModel]:
     torch.manual_seed(0)
     config = BertConfig(num_labels=2)
     dense = AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa").eval()
+    hooked(dense)  # whose layers all of these share
     depth, models = len(encoder_layers(dense)), {DENSE: dense}
     for count, m in PER_LAYER.items():
         converted, name = tuple(range(depth - count, depth)), f"{count}of{depth}"

@@ -52,17 +52,21 @@ def main(
         DataError: no checkpoint there has a router, and data to run on.
         CheckpointError: one can't be read.
     """
-    found, left_out = [], []
+    found, left_out = [], {}
     for name, info in discover(checkpoints).items():
         if isinstance(info, CheckpointError):
             raise info
         if info.config.layers and info.plan is None and info.config.control == "none":
-            (found if _has_data(info) else left_out).append(name)
-    if left_out:
-        stderr.print(f"left out, as no data of its task are at hand: {', '.join(left_out)}")
+            try:
+                _data(info)
+                found.append(name)
+            except DataError as error:
+                left_out[name] = error
+    for name, error in left_out.items():
+        stderr.print(f"left out {name}: {error}")
     if not found:
         raise DataError(
-            f"{checkpoints} holds no checkpoint with routers and data to run on; name another with --checkpoints."
+            f"{checkpoints} holds no checkpoint with routers that there are data for; name another with --checkpoints."
         )
     rows = []
     for name in found:
@@ -78,13 +82,6 @@ def main(
 def _data(info: CheckpointInfo) -> TextData:
     source = "glue" if os.environ.get("SHRP_DATA_DIR") else "probe"
     return load_data(source, info.task)
-
-
-def _has_data(info: CheckpointInfo) -> bool:
-    try:
-        return bool(len(_data(info)))
-    except DataError:
-        return False
 
 
 def _measure(checkpoint: Checkpoint, per_layer: int, repeats: int) -> dict[str, Any]:

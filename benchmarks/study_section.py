@@ -136,7 +136,7 @@ def _how(recipe: str, depth: str, frame: pd.DataFrame) -> list[str]:
         text += (
             f" In {', '.join(with_copies)} these examples, and those of the controls, are the task's and "
             f"{int(frame['copies'].max())} changed copies of each, and what is learned of them is what the teacher "
-            "says, without labels (`shrp augment`)."
+            "says, without labels (`python -m shrp augment`)."
         )
     return [text, ""]
 

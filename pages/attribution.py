@@ -22,9 +22,8 @@ from ui.text import escape, shorten_texts
 
 
 def main() -> None:
-    selection = state.current(needs_data=False)
+    selection = state.current("Attribution", needs_data=False)
     task = selection.checkpoint.info.task
-    state.title("Attribution", selection)
     arrival.arrive({INPUT: int, routes.ASPECT: str})
     st.markdown(
         "Type a sentence and see how much each word (by several methods) and each expert on its route contributes to "

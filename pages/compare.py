@@ -23,9 +23,8 @@ from ui.text import escape
 
 
 def main() -> None:
-    selection = state.current()
+    selection = state.current("Compare", named=False)
     data = selection.data
-    st.title("Compare", anchor=False)
     st.markdown(
         f"Two models on the same inputs, **{escape(data.name)}** (n = {len(data):,}). Each side is a checkpoint "
         "as it is, a pruning of it, or the dense teacher that it comes from."

@@ -139,8 +139,7 @@ def measured(selection: state.Selection) -> None:
     pairs_patched.section(selection)
 
 
-selection = state.current()
-st.title("Expert usage", anchor=False)
+selection = state.current("Expert usage")
 if not selection.is_routed:
     explain_no_routers(selection)
     pairs_patched.section(selection)

@@ -46,8 +46,7 @@ def introduce(place: DeltaGenerator, selection: state.Selection, setting: Settin
 
 
 def main() -> None:
-    selection = state.current()
-    state.title("Pruning lab", selection)
+    selection = state.current("Pruning lab")
     if not selection.is_routed:
         lab_outputs.not_routed(selection)
         return

@@ -21,9 +21,8 @@ from ui.text import escape
 
 
 def main() -> None:
-    selection = state.current(needs_data=False)
+    selection = state.current("Routing", needs_data=False)
     info = selection.checkpoint.info
-    state.title("Routing", selection)
     arrival.arrive({INPUT: int, BESIDE: int})
     st.markdown(
         "Type a sentence and follow it through the model: what is predicted, which expert each converted layer "

@@ -2,7 +2,8 @@
 
 What is where, roughly from what knows least to what knows most:
 
-- `errors`, `phrases`, `statistics`: errors that a person reads; names and figures in sentences; intervals.
+- `errors`, `phrases`, `files`, `statistics`: errors that a person reads; names and figures in sentences; files written
+  whole; intervals.
 - `model`: the method itself: `layers`, `routing`, `convert`, and an adapter for each family of encoders.
 - `data`, `scores`: tasks, texts and batches; evaluation, metrics, paired comparisons, groups of inputs.
 - `pruning`, `routes`, `costs`: plans, how they are chosen and scored live; usage and what it goes by; FLOPs and time.

@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
+import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-UMASK = os.umask(0)  # which can be read only by setting it: once, before there are threads
-os.umask(UMASK)
-FILE_MODE = 0o666 & ~UMASK
+
+def _new(beside: Path, make: Callable[[Path], Any]) -> tuple[Path, Any]:
+    """A hidden place of its own beside another, and what making it returned."""
+    while True:
+        path = beside.with_name(f".{beside.name}.{secrets.token_hex(4)}")
+        try:
+            return path, make(path)
+        except FileExistsError:
+            continue
+
+
+def _open_new(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)  # less what the umask says
+
+
+def new_folder(beside: Path) -> Path:
+    """An empty folder with a hidden name of its own beside a place, in which to make what is to be there.
+
+    Raises:
+        OSError: it can't be made.
+    """
+    return _new(beside, os.mkdir)[0]
 
 
 def write_text(file: Path, text: str) -> None:
@@ -17,11 +39,20 @@ def write_text(file: Path, text: str) -> None:
     Raises:
         OSError: it can't be written.
     """
-    handle, partial = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+    partial, handle = _new(file, _open_new)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as written:
             written.write(text)
-        os.chmod(partial, FILE_MODE)
         os.replace(partial, file)
     finally:
-        Path(partial).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
+
+
+def as_others(file: Path) -> None:
+    """Give a file, which some library made for its owner alone, the permissions of any new file."""
+    other, handle = _new(file, _open_new)
+    try:
+        file.chmod(stat.S_IMODE(os.fstat(handle).st_mode))
+    finally:
+        os.close(handle)
+        other.unlink()

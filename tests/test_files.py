@@ -2,12 +2,10 @@
 
 import os
 import stat
-import subprocess
-import sys
 
 import pytest
 
-from shrp.files import write_text
+from shrp.files import as_others, new_folder, write_text
 
 
 def test_a_text_takes_the_place_of_what_was_there_or_changes_nothing(tmp_path, monkeypatch):
@@ -27,11 +25,17 @@ def test_a_text_takes_the_place_of_what_was_there_or_changes_nothing(tmp_path, m
 
 
 @pytest.mark.skipif(os.name != "posix", reason="other systems have no umask")
-@pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (0o002, 0o664)])
-def test_its_permissions_are_those_that_new_files_have(tmp_path, umask, mode):
-    code = (
-        f"import os; os.umask({umask}); from pathlib import Path; from shrp.files import UMASK, write_text; "
-    )
-    code += f"assert UMASK == {umask}; write_text(Path({str(tmp_path / 'x')!r}), 'x'); assert os.umask(0) == {umask}"
-    subprocess.run([sys.executable, "-c", code], check=True)
-    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == mode
+@pytest.mark.parametrize(("umask", "file", "folder"), [(0o077, 0o600, 0o700), (0o002, 0o664, 0o775)])
+def test_permissions_are_those_that_new_files_have(tmp_path, umask, file, folder):
+    private = tmp_path / "private"
+    private.touch(mode=0o600)
+    before = os.umask(umask)
+    try:
+        write_text(tmp_path / "x", "x")
+        as_others(private)
+        made = new_folder(tmp_path / "made")
+    finally:
+        os.umask(before)
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "x", private, made)]
+    assert modes == [file, file, folder]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([made.name, "private", "x"])

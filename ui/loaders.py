@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -123,10 +124,8 @@ def load_folder(path: Path) -> Checkpoint:
 
 def forget(path: Path) -> None:
     """Let go of a model that only one session could reach, and of what was made of it, before its folder is deleted."""
-    try:
-        store.forget(load_folder(path).fingerprint)
-    except CheckpointError:  # its files are gone already
-        return
+    with suppress(OSError):  # its files may be gone already
+        store.forget(checkpoints.fingerprint(path))
     _load.clear(path, _stamp(path))
 
 

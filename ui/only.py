@@ -65,8 +65,8 @@ def _come_back(now: str, options: Sequence[str]) -> None:
         return
     left = left | {before: tuple(st.session_state.get(ONLY) or ())}
     st.session_state[_LEFT] = now, left
-    if (picked := [name for name in left.get(now, ()) if name in options]) and len(options) > 1:
-        st.session_state[ONLY] = picked
+    if now in left and len(options) > 1:
+        st.session_state[ONLY] = [name for name in left[now] if name in options]
 
 
 def keep() -> None:

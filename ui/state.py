@@ -168,9 +168,17 @@ def through_app() -> None:
         st.stop()
 
 
-def current(*, needs_data: bool = True) -> Selection:
-    """The selection of the sidebar, loaded. Where there is nothing to load, says so and stops the page."""
+def current(title: str = "", *, needs_data: bool = True, named: bool = True) -> Selection:
+    """The selection of the sidebar, loaded. Where there is nothing to load, says so and stops the page.
+
+    Args:
+        title: the page's, which is drawn first, so that what is said below it is known to be of it; empty for none.
+        named: whether the checkpoint is named there, without which a picture of the page says little.
+    """
     through_app()
+    heading = st.container()
+    if title:
+        heading.title(title, anchor=False)
     found = loaders.discover_all()
     if not found:
         st.info(
@@ -197,6 +205,8 @@ def current(*, needs_data: bool = True) -> Selection:
             icon=":material/error:",
         )
         st.stop()
+    if title and named:
+        heading.caption(f"Checkpoint **{escape(name)}**, task {escape(loaded.info.task.name)}")
     not_here.show(CHECKPOINT, SOURCE)
     if loaded.info.task.name == TEXTS.name:
         st.info(
@@ -252,12 +262,6 @@ def _data(info: CheckpointInfo) -> tuple[str, TextData | None, str]:
         return source, own_slices.applied(data_sources.load_dataset(source, info.task)), ""
     except DataError as error:
         return source or "", None, str(error)
-
-
-def title(text: str, selection: Selection) -> None:
-    """A page's title with the checkpoint that it is of, without which a picture of the page says little."""
-    st.title(text, anchor=False)
-    st.caption(f"Checkpoint **{escape(selection.name)}**, task {escape(selection.checkpoint.info.task.name)}")
 
 
 def show_error(error: ShrpError) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from weakref import WeakSet, WeakValueDictionary
+from weakref import WeakValueDictionary
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,9 @@ Progress = Callable[[int, int], None]
 
 MOST_BYTES = 512 * 2**20
 """Of the arrays and tables that one kind of results may keep, beside the one used last."""
-_stores: WeakSet[ResultStore] = WeakSet()
+HOLD_MODELS = ("live evaluators", "prefixes", "attribution inputs", "running fits")
+"""The kinds of results that hold a checkpoint's model, or what enters its layers."""
+_stores: dict[str, ResultStore] = {}
 
 
 class ResultStore:
@@ -97,14 +99,18 @@ class ResultStore:
             self._bytes.pop(key, None)
 
     def drop_all_of(self, fingerprint: str) -> None:
-        """Keep no result any more whose key has a checkpoint's or data's fingerprint in it."""
+        """Keep no result any more whose key has a checkpoint's fingerprint in it, or one that begins with it, as that
+        of a checkpoint that is to read fewer tokens.
+        """
         with self._lock:
             for key in [key for key in self._kept if _has(key, fingerprint)]:
                 del self._kept[key], self._bytes[key]
 
 
 def _has(key: Hashable, part: str) -> bool:
-    return key == part or (isinstance(key, tuple) and any(_has(one, part) for one in key))
+    if isinstance(key, tuple):
+        return any(_has(one, part) for one in key)
+    return isinstance(key, str) and key.startswith(part)
 
 
 def bytes_of(value: Any) -> int:
@@ -127,15 +133,17 @@ def bytes_of(value: Any) -> int:
 @st.cache_resource(show_spinner=False)
 def results(kind: str, size: int = 256) -> ResultStore:
     """The store of one kind of results, the same in every session."""
-    made = ResultStore(size)
-    _stores.add(made)
+    _stores[kind] = made = ResultStore(size)
     return made
 
 
 def forget(fingerprint: str) -> None:
-    """Let go of all results of a checkpoint, or of data, that nobody can reach any more: some hold its model."""
-    for store in list(_stores):
-        store.drop_all_of(fingerprint)
+    """Let go of what holds the model of a checkpoint that its session has removed; whoever else looks at the same one
+    has it again in a moment, and keeps all that took long.
+    """
+    for kind in HOLD_MODELS:
+        if (store := _stores.get(kind)) is not None:
+            store.drop_all_of(fingerprint)
 
 
 def kept(

@@ -182,9 +182,8 @@ def load_base(
 def _tokenizer(base: str) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(base, trust_remote_code=False)
-    except (
-        Exception
-    ) as error:  # a broken file raises a bare Exception, a package that it lacks an ImportError
+    # A broken file raises a bare Exception, a package that it lacks an ImportError.
+    except Exception as error:
         raise TrainingError(f"{base} has no usable tokenizer: {first_line(error)}") from error
 
 

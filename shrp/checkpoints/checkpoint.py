@@ -146,9 +146,8 @@ class Checkpoint:
         """
         if (plan is not None) + (per_layer is not None) + (budget is not None) != 1:
             raise PlanError("give a plan, or experts per layer, or a budget: one of them.")
-        if plan is None and not router_layers(
-            self.model
-        ):  # but by a plan experts that are mixed alike can go
+        # By a plan experts that are mixed alike can go, too.
+        if plan is None and not router_layers(self.model):
             raise PlanError(
                 "no layer of this model has a router, so there is no usage to prune by; give a plan."
             )

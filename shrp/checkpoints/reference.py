@@ -20,7 +20,7 @@ from safetensors.numpy import save_file
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData
 from shrp.errors import CheckpointError, DataError
-from shrp.files import FILE_MODE
+from shrp.files import as_others
 from shrp.scores.evaluate import summarise
 from shrp.scores.evaluation import Evaluation
 
@@ -108,7 +108,7 @@ def write(folder: str | os.PathLike, references: Mapping[str, Reference]) -> Pat
         os.close(handle)
         try:
             save_file(tensors, partial, metadata=metadata)
-            os.chmod(partial, FILE_MODE)
+            as_others(Path(partial))
             os.replace(partial, file)
         finally:
             Path(partial).unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -19,11 +20,12 @@ from shrp.checkpoints.info import CheckpointInfo
 from shrp.checkpoints.reference import Reference
 from shrp.data.batching import save_tokenizer
 from shrp.errors import CheckpointError
-from shrp.files import FILE_MODE, UMASK
+from shrp.files import as_others, new_folder
 from shrp.model.convert import layer_kinds
 from shrp.model.families import encoder_layers
 from shrp.model.layers import StaticLayer
 
+_LOG = logging.getLogger(__name__)
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 GRAPH = "model.onnx"
 """What an export has in place of weights (`shrp.export.onnx`)."""
@@ -50,7 +52,8 @@ def save(
         extra_files: further text files, name -> content (`history.jsonl`, a model card).
         teacher: the dense teacher's outputs by data fingerprint, as a small file beside the weights.
         new: refuse to replace anything, also what another process has written there since this one looked.
-        keep_others: leave in the folder what is not written anew, such as a card that was added to it.
+        keep_others: leave in the folder what is not written anew, such as a card that was added to it, or the
+            teacher's outputs on other data.
 
     Raises:
         CheckpointError: `folder` exists and is something else than a checkpoint, or cannot be written; or `info` does
@@ -61,7 +64,7 @@ def save(
     _check_described(model, info)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        partial = new_folder(folder)
     except OSError as error:
         raise CheckpointError(f"{folder} cannot be written: {error.strerror}.") from error
     try:
@@ -76,13 +79,17 @@ def save(
             "shrp": info.to_dict(),
         }
         (partial / CONFIG).write_text(json.dumps(config, indent=2, default=str) + "\n", encoding="utf-8")
-        (partial / WEIGHTS).chmod(FILE_MODE)  # safetensors makes it private
+        as_others(partial / WEIGHTS)  # safetensors makes it private
         save_tokenizer(tokenizer, partial)
         for name, content in (extra_files or {}).items():
             (partial / name).write_text(content, encoding="utf-8")
+        if keep_others and folder.is_dir():
+            teacher = _with_added(teacher, folder, info)
         if teacher:
             reference.write(partial, teacher)
-        put_in_place(partial, folder, new=new, keep_others=keep_others)
+        if keep_others:
+            _take_along(folder, partial)
+        put_in_place(partial, folder, new=new)
     except (OSError, SafetensorError) as error:  # a full disk, for one
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(f"{folder} cannot be written: {reason}.") from error
@@ -164,16 +171,42 @@ def _exists_already(folder: Path) -> str:
     return f"{folder} exists already; choose another folder for the result."
 
 
-def put_in_place(partial: Path, folder: Path, *, new: bool = False, keep_others: bool = False) -> None:
-    """Rename a finished folder to `folder`, beside it; what was there goes, unless the renaming fails.
+def _with_added(
+    teacher: Mapping[str, Reference] | None, folder: Path, info: CheckpointInfo
+) -> Mapping[str, Reference]:
+    """A teacher's outputs with those that were added to a folder since; without them where they can't be read."""
+    try:
+        return {**reference.read(folder, info.task), **(teacher or {})}
+    except CheckpointError as error:
+        _LOG.warning(f"{error} It is written anew.")
+        return teacher or {}
 
-    Args:
-        keep_others: of what was there, move to the new folder what that does not have itself.
+
+def _take_along(folder: Path, partial: Path) -> None:
+    """Copy to a folder that is to take another's place what that one has and this one lacks, before anything goes."""
+    for path in entries(folder):
+        if (partial / path.name).exists():
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.copytree(path, partial / path.name, symlinks=True, copy_function=_link)
+        else:
+            _link(path, partial / path.name)
+
+
+def _link(source: str | os.PathLike, target: str | os.PathLike) -> None:
+    """The same file by another name, which takes no room, or a copy where the system can't."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, target, follow_symlinks=False)
+
+
+def put_in_place(partial: Path, folder: Path, *, new: bool = False) -> None:
+    """Rename a finished folder to `folder`, beside it; what was there goes, unless the renaming fails.
 
     Raises:
         CheckpointError: there is something, and `new` says that nothing is to go.
     """
-    partial.chmod(0o777 & ~UMASK)
     if new:
         try:
             if folder.is_dir() and not entries(folder):
@@ -191,9 +224,6 @@ def put_in_place(partial: Path, folder: Path, *, new: bool = False, keep_others:
     try:
         os.replace(folder, retired / "old")
         os.replace(partial, folder)
-        for path in entries(retired / "old") if keep_others else ():
-            if not (folder / path.name).exists():
-                os.replace(path, folder / path.name)
     except BaseException:  # an interruption too: what was there would be lost with what is removed below
         if not folder.exists():
             os.replace(retired / "old", folder)

@@ -36,9 +36,8 @@ def load_glue_frame(task: str, split: str) -> pd.DataFrame:
         datasets.config.HF_HUB_OFFLINE = was_offline or not _reachable(datasets.config.HF_ENDPOINT)
         try:
             return datasets.load_dataset(DATASET, task, split=hub_split).to_pandas()
-        except (
-            Exception
-        ) as error:  # a connection that breaks midway raises what the HTTP client of the day has
+        # A connection that breaks midway raises what the HTTP client of the day has.
+        except Exception as error:
             raise DataError(
                 f"GLUE's '{task}' can't be read from the hub and no copy is kept here; connect to the "
                 f"network, or set {DATA_DIR} to a folder that holds {task}/{split}.parquet. ({first_line(error)})"

@@ -33,7 +33,7 @@ def parse_labels(cells: Sequence[Any], task: Task, source: str) -> np.ndarray:
             if number is None:
                 raise RowError(source, row, f": the label of '{task.name}' is a number, not '{key}'.")
         return np.array(numbers, dtype=np.float64)
-    names = {name: index for index, name in enumerate(task.label_names)}
+    names = {name.strip(): index for index, name in enumerate(task.label_names)}
     ids = {str(index): index for index in range(task.num_labels)}
     known = ids if names.keys().isdisjoint(keys) else names
     unknown = next((row for row, key in enumerate(keys) if key not in known), None)
@@ -64,9 +64,14 @@ def class_ids(cells: Sequence[Any], task: Task, source: str) -> list[int]:
     Raises:
         DataError: as `parse_labels`.
     """
-    if task.is_regression or not set(task.label_names).isdisjoint(_keys(cells, source)):
+    if task.is_regression or not _names(task).isdisjoint(_keys(cells, source)):
         return []
     return np.unique(parse_labels(cells, task, source)).tolist()
+
+
+def _names(task: Task) -> set[str]:
+    """What the task's classes are called, without blanks around them, as `_keys` has labels."""
+    return {name.strip() for name in task.label_names}
 
 
 def foreign_labels(cells: Sequence[Any], task: Task, source: str) -> list[str]:
@@ -80,9 +85,7 @@ def foreign_labels(cells: Sequence[Any], task: Task, source: str) -> list[str]:
     """
     found = list(dict.fromkeys(_keys(cells, source)))
     ids = map(str, range(task.num_labels))
-    return (
-        [] if task.is_regression or set(found) <= set(task.label_names) or set(found) <= set(ids) else found
-    )
+    return [] if task.is_regression or set(found) <= _names(task) or set(found) <= set(ids) else found
 
 
 def translated(
@@ -112,7 +115,7 @@ def translated(
             raise DataError(
                 f"'{label:.40}' can't mean '{meaning:.40}': the classes of '{task.name}' are {classes}."
             )
-    known = {name: name for name in task.label_names} | _by_key(meanings, source)
+    known = {name.strip(): name for name in task.label_names} | _by_key(meanings, source)
     found = _keys(cells, source)
     if (unknown := next((row for row, key in enumerate(found) if key not in known), None)) is not None:
         raise RowError(
@@ -189,7 +192,7 @@ def infer_task(cells: Sequence[Any], name: str, text_columns: Sequence[str], sou
     if None in numbers:
         odd = {key for key, number in zip(keys, numbers, strict=True) if number is None}
         fractions = any(number is not None and not number.is_integer() for number in numbers)
-        said_missing = all(key.strip().lower() in _SAID_MISSING for key in odd)
+        said_missing = all(key.lower() in _SAID_MISSING for key in odd)
         if len(odd) < len(keys) and (said_missing or (fractions and len(keys) - len(odd) > _MOST_FRACTIONS)):
             row = next(row for row, key in enumerate(rows, 1) if key in odd)
             raise RowError(

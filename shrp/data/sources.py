@@ -165,6 +165,8 @@ def from_table(
     """
     task = get_task(task) if task is not None else None
     if task == TEXTS:  # unlabelled texts, whatever else the table holds
+        if meanings or label_column not in (None, LABEL):
+            raise DataError(f"'{source}' is read for its texts alone: leave label columns and meanings out.")
         label_column = None
     texts = tuple(text_columns or (task.text_columns if task else ("text",)))
     if label_column == LABEL and label_column not in frame.columns:

@@ -110,10 +110,10 @@ def _read_delimited(path: Path, most_rows: int | None) -> pd.DataFrame:
     if len(names) == 1:  # a blank line is a row then; passed over, it would move the numbers of all after it
         header, blank = _blank_ends(path, delimiter)
         options |= {"header": header, "skip_blank_lines": False}
-    frame = pd.read_csv(path, nrows=most_rows, **options)
+    frame = pd.read_csv(path, nrows=None if most_rows is None else most_rows + blank, **options)
     if not isinstance(frame.index, pd.RangeIndex):  # pandas then takes the first column for an index.
         raise ValueError(f"its rows have more fields than its header ({_HINTS[delimiter]})")
-    return frame if len(frame) == most_rows else frame.iloc[: len(frame) - blank]
+    return frame.iloc[: len(frame) - blank]
 
 
 def _blank_ends(path: Path, delimiter: str) -> tuple[int, int]:
@@ -201,7 +201,10 @@ def _read_jsonl(path: Path, most_fields: int) -> pd.DataFrame:
             rows.append(row)
             names.update(row)
             if len(names) > most_fields:
-                raise ValueError(f"its lines have more than {most_fields:,} different fields")
+                raise DataError(
+                    f"'{path.name}' has more than {most_fields:,} different fields, of which each is a column; leave "
+                    "out those that are not needed."
+                )
     check_names(names, path.name)
     return pd.DataFrame(rows, dtype=object)
 

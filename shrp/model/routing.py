@@ -251,7 +251,8 @@ class _KnockedOut:
 
 
 def knock_out(removed: Mapping[int, int | Collection[int] | Tensor], top_k: int = 1) -> GateSource:
-    """A source for `use_gates` that takes experts away: the router picks among those that remain.
+    """A source for `use_gates` that takes experts away: the router picks among those that remain; without a router
+    they are mixed as before, with weights that again add up to 1.
 
     In the forward pass it raises `PlanError` where a layer has no such expert, or none would be left.
 

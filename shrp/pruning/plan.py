@@ -242,7 +242,7 @@ def make_plan(
     for layer, share in usage.items():
         if not (np.isfinite(share).all() and (np.asarray(share) >= 0).all()):
             raise PlanError(
-                f"the usage of layer {layer} is not of finite shares, 0 or more: was it counted on no input at all?"
+                f"the usage of layer {layer} is not of finite shares, 0 or more; counted on no input it is of none."
             )
     if scores is not None and not all(np.isfinite(scores[layer]).all() for layer in scores):
         raise PlanError(f"the scores that selection {selection} ranks experts by are not all finite numbers.")
@@ -300,8 +300,7 @@ def _names(selection: str, combination: str, edits: PlanEdits, layers: Iterable[
     if all(edits.of(layer).weights for layer in layers):
         # Whatever is picked beside a plan that a file gave whole has no part in it.
         return edits.origin or "given", combination
-    if (
-        edits.origin and edits.origin != selection
-    ):  # a control where either is one, and else neither's own choice
+    # A control where either is one, and else neither's own choice.
+    if edits.origin and edits.origin != selection:
         selection = "random" if "random" in (edits.origin, selection) else "given"
     return f"{selection} with edits", combination

@@ -32,8 +32,9 @@ def prune(model: PreTrainedModel, plan: PruningPlan, *, share_weights: bool = Fa
     """Return the static model of `plan`; the routed `model` is left as it was.
 
     Args:
-        share_weights: the result's unconverted parts are the very tensors of `model` (quick, for evaluation);
-            otherwise it is a copy of its own (for training or saving).
+        share_weights: the result's unconverted parts are the very modules of `model` (quick, for evaluation), which
+            gets transformers' hooks for hidden states, that both can be asked for them; otherwise it is a copy of its
+            own (for training or saving).
 
     Raises:
         PlanError: the plan does not fit, or the model has no routed layer.

@@ -156,6 +156,11 @@ class TrainConfig:
         """Whether the run needs a teacher."""
         return self.distill_logits > 0 or self.distill_hidden > 0
 
+    @property
+    def needs_hidden(self) -> bool:
+        """Whether it is asked for hidden states too: to be learned, or as what enters the lowest converted layer."""
+        return self.distill_hidden > 0 or self.freeze_dense
+
     def schedule(self) -> Iterator[Epoch]:
         """The epochs in order: stage 1 at the full rate, then stage 2 falling linearly to 0."""
         order = self.order or tuple(reversed(self.shrp.layers))
@@ -201,3 +206,8 @@ def whole_config(training: Mapping[str, Any]) -> dict[str, Any] | None:
 def was_made_with(config: TrainConfig, training: Mapping[str, Any]) -> bool:
     """Whether a checkpoint's `training` says that it was made with a config; fields that it lacks had their default."""
     return whole_config(training) == config.to_dict()
+
+
+def freezes_dense(config: TrainConfig) -> bool:
+    """Whether dense layers stay as the teacher has them; never beside dropped ones, as there are no others to learn."""
+    return config.freeze_dense and config.shrp.control != "dropped"

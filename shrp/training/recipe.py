@@ -359,8 +359,6 @@ class Run:
                 config,
                 shrp=replace(config.shrp, control=control, narrow_to=size),
                 stage2_epochs=config.stage2_epochs + extra,
-                # What is left has to make up for what is gone: dense layers are all that there is to learn.
-                freeze_dense=config.freeze_dense and control != "dropped",
             )
             model = self._stage(
                 f"control-{control}" + (f"-{size}" if size else ""),
@@ -401,7 +399,6 @@ class Run:
         """Write the result, with the scores that there are so far. What others added to it since it was first there
         stays: a card, say, or the teacher's outputs on data of their own.
         """
-        added = reference.read(self.out, made.info.task) if self.saved else {}
         history = history_text(joined(self.stage1, checkpoint.read_history(made.path)))
         checkpoint.save(
             made.model,
@@ -410,9 +407,9 @@ class Run:
             self.out,
             dtype=self.dtype,
             extra_files={checkpoint.HISTORY: history},
-            teacher=added | self.references,
+            teacher=self.references,
             new=not self.saved,
-            keep_others=True,
+            keep_others=self.saved,
         )
         self.saved = True
 

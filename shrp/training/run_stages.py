@@ -112,8 +112,8 @@ class RunStages:
         folder = self.folder / name
         # One stage asks the teacher for all; but about examples that none comes by, nobody need ask.
         outputs: Path | None = self.folder / "teacher-outputs"
-        if teacher is None or not (config.visits_all(len(train_data)) or is_filled(outputs)):
-            outputs = None
+        shared = config.visits_all(len(train_data)) or is_filled(outputs, config.needs_hidden)
+        outputs = outputs if teacher is not None and shared else None
         made = train_and_keep(
             folder,
             identity,

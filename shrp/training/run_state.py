@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -25,6 +26,11 @@ from shrp.training.config import TrainConfig
 RUN_FILE = "run.json"
 TEACHER_FILE = "teacher.txt"
 """Whether the teacher's answers are kept (`shrp.training.teacher.kept_or_live`)."""
+_OF_A_RUN = re.compile(
+    r"epoch-\d+|teacher(-outputs)?(-logits)?"
+    r"|(teacher|routed|static|recovered|control)(-[a-z0-9-]+)?(\.run)?"
+)
+"""Folders of a training's epochs and of what a teacher said, and of the stages of a `train`."""
 _LOCK, _PARTIAL = ".lock", "run.partial"
 
 
@@ -55,8 +61,7 @@ def _is_of_a_run(path: Path) -> bool:
         return True
     if not path.is_dir():
         return path.name in (RUN_FILE, _PARTIAL, TEACHER_FILE)
-    stage = path.suffix == ".run" or (path / checkpoint.CONFIG).is_file()
-    return stage or path.name.startswith(("epoch-", "teacher"))
+    return bool(_OF_A_RUN.fullmatch(path.name))
 
 
 def _refuse_others(folder: Path) -> None:

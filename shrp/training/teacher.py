@@ -49,9 +49,16 @@ def _allocate(file: Path, size: int) -> None:
                 raise
 
 
-def is_filled(folder: Path) -> bool:
-    """Whether a folder holds what a teacher said."""
-    return (folder / _IDENTITY).is_file()
+def is_filled(folder: Path, hidden: bool) -> bool:
+    """Whether a folder, or that beside it without hidden states, holds what a teacher said."""
+    return (outputs_folder(folder, hidden) / _IDENTITY).is_file()
+
+
+def outputs_folder(folder: Path, hidden: bool) -> Path:
+    """Where what a teacher says is kept, with hidden states or without: a run that needs less would else empty the
+    folder of those that need more.
+    """
+    return folder if hidden else folder.with_name(f"{folder.name}-logits")
 
 
 class LiveTeacher:

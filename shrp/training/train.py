@@ -41,7 +41,7 @@ from shrp.training.losses import TeacherOutput, total_loss
 from shrp.training.precision import resolve_precision
 from shrp.training.run_state import TEACHER_FILE, RunState, alone_in, identity_of, run_folder, weights_digest
 from shrp.training.schedules import Swap, explore
-from shrp.training.teacher import CachedTeacher, LiveTeacher, kept_or_live
+from shrp.training.teacher import CachedTeacher, LiveTeacher, kept_or_live, outputs_folder
 from shrp.training.trainable import (
     finite,
     optimizer_and_schedule,
@@ -187,10 +187,8 @@ class _Run:
             rows = np.arange(len(self.encoded))
         else:
             rows = np.unique(np.concatenate([self._rows(epoch) for epoch in self.config.schedule()]))
-        hidden = self.config.distill_hidden > 0 or self.config.freeze_dense
-        folder = folder or self.state.folder / "teacher"
-        if not hidden:  # or a run that needs less would empty the folder of those that need more
-            folder = folder.with_name(folder.name + "-logits")
+        hidden = self.config.needs_hidden
+        folder = outputs_folder(folder or self.state.folder / "teacher", hidden)
         identity = {
             "teacher": weights_digest(model),
             "data": self.train_data.fingerprint,

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from shrp.errors import TrainingError
 from shrp.model.convert import layer_kinds, new_parameters
 from shrp.model.families import encoder_layers, family_of
-from shrp.training.config import TrainConfig
+from shrp.training.config import TrainConfig, freezes_dense
 from shrp.training.schedules import Swap
 
 
@@ -22,7 +22,7 @@ def set_trainable(model: PreTrainedModel, config: TrainConfig) -> None:
     if config.freeze_embeddings:
         for part in _below_the_layers(model):  # ELECTRA's have a projection beside them
             part.requires_grad_(False)
-    if config.freeze_dense and config.shrp.control != "dropped":  # which has no other layers
+    if freezes_dense(config):
         for name, part in model.base_model.named_children():
             part.requires_grad_(name == "pooler")  # which is a part of the head
         for layer, kind in zip(encoder_layers(model), layer_kinds(model), strict=True):

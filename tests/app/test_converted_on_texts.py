@@ -76,6 +76,7 @@ def static(save_tiny):
 def test_every_page_opens_on_an_encoder_that_has_seen_no_task(open_page, encoder, page):
     at = open_page(page, encoder)
     assert not at.exception
+    assert not at.error
     assert ("nothing has trained its head" in texts_of(at)) == (page != "experiments")
     if page == "overview":
         said = texts_of(at)
@@ -182,7 +183,9 @@ def test_what_it_stores_in_a_wrong_form_is_refused_in_words(open_page, save_tiny
 
 @pytest.mark.parametrize("page", PAGES[1:])
 def test_every_page_opens_on_it(open_page, static, page):
-    assert not open_page(page, static).exception
+    at = open_page(page, static)
+    assert not at.exception
+    assert not at.error
 
 
 def test_where_only_the_history_tells_of_texts_every_page_does_too(open_page, save_tiny):

@@ -141,4 +141,11 @@ def test_what_was_picked_of_data_comes_back_with_them(open_page, tiny_checkpoint
     assert "are looked at" not in texts_of(at)
     at.selectbox(key=SOURCE).set_value(source).run()
     assert at.sidebar.multiselect(key=ONLY).value == ["negation", "idiom"]
+    pick(at)
+    upload(at, "table", "mine.csv", b"sentence,label,slice\nw1 w2,positive,negation\nw3,negative,idiom\n")
+    pick(at, "negation")
+    assert "1 of 2 inputs of mine.csv" in texts_of(at)
+    at.selectbox(key=SOURCE).set_value(source).run()
+    assert at.sidebar.multiselect(key=ONLY).value == []  # none was picked here
+    pick(at, "negation", "idiom")
     assert "80 of 480 inputs of probe/sst2 are looked at" in texts_of(at)

@@ -638,6 +638,7 @@ def test_data_make_a_task_of_ones_own_usable(open_page, save_tiny, monkeypatch):
     monkeypatch.delitem(TASKS, "moods")
     at = open_page("expert_usage", folder)
     assert "give your own in the sidebar" in texts_of(at)
+    assert at.title[0].value == "Expert usage"  # of which it is said
     upload(at, "table", "mine.csv", b"remark,label\n" + b"w1 w2 w3,good\nw4 w5,bad\n" * 4)
     assert not at.exception
     assert "on mine.csv" in texts_of(at)
@@ -937,8 +938,8 @@ def test_a_removed_uploads_model_is_let_go_of(open_page, tiny_checkpoint, save_t
     assert model() is None
 
 
-def test_so_is_all_that_was_made_of_it(open_page, tiny_checkpoint, save_tiny):
-    """Some of it holds the model: what enters its layers, say, which the lab's scores go on from."""
+def test_so_is_what_holds_it(open_page, tiny_checkpoint, save_tiny):
+    """What enters its layers, say, which the lab's scores go on from."""
     folder = save_tiny("other", routing="token")
     content = zip_of(folder)
     shutil.rmtree(folder)  # it would be picked instead, and is the same
@@ -948,7 +949,8 @@ def test_so_is_all_that_was_made_of_it(open_page, tiny_checkpoint, save_tiny):
     name, fingerprint = "other (yours)", current_fingerprint(at)
 
     def made_of_it():
-        return [key for one in stores._stores for key in one._kept if stores._has(key, fingerprint)]
+        held = [stores._stores[kind] for kind in stores.HOLD_MODELS if kind in stores._stores]
+        return [key for one in held for key in one._kept if stores._has(key, fingerprint)]
 
     assert made_of_it()
     at.button(key=f"own-checkpoint-remove-{name}").click().run()

@@ -1,6 +1,7 @@
 """The benchmark of live what-ifs on a tiny checkpoint."""
 
 import json
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 from benchmarks import live
 from benchmarks.speed_section import live_section
 from shrp.checkpoints import checkpoint
+from shrp.data.tasks import TASKS
 from shrp.errors import CheckpointError, DataError
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
@@ -48,6 +50,18 @@ def test_one_json_object_with_the_times_of_every_routed_checkpoint(folder):
     assert (row["experts_a_layer"], row["repeats"]) == (2, 1)
     assert row["sweep_experts"] == row["wide_sweep_experts"] == "2 to 8"
     assert f"| tiny | glue/sst2 validation | {ROWS} |" in live_section(found)
+
+
+def test_a_checkpoint_without_data_costs_the_others_nothing(
+    folder, tiny_routed, tiny_tokenizer, tiny_info, monkeypatch, capsys
+):
+    other = replace(tiny_info(usage=USAGE), task=TASKS["cola"])
+    checkpoint.save(tiny_routed(), tiny_tokenizer, other, folder / "other")
+    monkeypatch.setattr(live, "_measure", lambda loaded, *_: {"task": loaded.info.task.name})
+    live.main(folder, json=True)
+    said = capsys.readouterr()
+    assert json.loads(said.out)["checkpoints"] == [{"checkpoint": "tiny", "task": "sst2"}]
+    assert "left out other: SHRP_DATA_DIR is set, but there is no" in " ".join(said.err.split())
 
 
 def test_a_folder_without_anything_to_measure_is_no_success(folder, tmp_path):

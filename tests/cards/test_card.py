@@ -132,8 +132,9 @@ def test_the_card_tells_settings_and_where_they_are_not_the_recipe_s(folder, tmp
         ("narrow", "has the Expanders' place, 0.001; "),
     ):
         shrp = ShrpConfig((1, 2), control=control, narrow_to=2 * (control == "narrow"))
-        text = of(TrainConfig.named("retain", shrp=shrp))
+        text = of(TrainConfig.named("retain", shrp=shrp, freeze_dense=True))
         assert faster in text
+        assert ("dense layers learned too" in text) == (control == "dropped")  # there are no others
         assert "Expanders started" not in text
 
 

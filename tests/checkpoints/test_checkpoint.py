@@ -730,3 +730,32 @@ def test_data_of_another_task_are_refused(tiny_routed, tiny_tokenizer, tiny_info
         data = TextData(task, "other", (("a",) * len(task.text_columns),), np.array([0]))
         with pytest.raises(DataError, match=f"data of {name}, and the model is for sst2"):
             loaded.evaluate(data)
+
+
+def test_what_stays_beside_a_replaced_checkpoint_is_never_at_risk(
+    tmp_path, tiny_routed, tiny_tokenizer, tiny_info, monkeypatch
+):
+    """Where the swap fails all is as it was, and what is kept is not gone in between."""
+    model, info, folder = tiny_routed(), tiny_info(), tmp_path / "m"
+    checkpoint.save(model, tiny_tokenizer, info, folder)
+    (folder / "card.md").write_text("mine")
+    (folder / "pruned").mkdir()
+    (folder / "pruned" / "x").write_text("mine too")
+    replace_file = os.replace
+
+    def fails(source, target):
+        if str(target) == str(folder) and ".old." not in str(source):
+            raise OSError(5, "Input/output error")
+        replace_file(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", fails)
+        with pytest.raises(CheckpointError, match="Input/output error"):
+            checkpoint.save(model, tiny_tokenizer, info, folder, keep_others=True)
+    for _ in range(2):
+        assert (folder / "card.md").read_text() == "mine"
+        assert (folder / "pruned" / "x").read_text() == "mine too"
+        assert [path.name for path in tmp_path.iterdir()] == ["m"]
+        checkpoint.save(model, tiny_tokenizer, info, folder, keep_others=True)
+    checkpoint.save(model, tiny_tokenizer, info, folder)
+    assert not (folder / "card.md").exists()

@@ -267,6 +267,11 @@ def test_evaluate_counts_minimal_pairs_in_order(shrp, place, tmp_path):
         }
     code, out, err = shrp("evaluate", place / "routed", *options)
     assert "minimal pairs: in order" in out
+    assert "left out" not in err
+    frame.loc[frame["twin"] == 1, "twin"] = 0  # now of four inputs
+    frame.to_csv(tmp_path / "four.csv", index=False)
+    code, out, err = shrp("evaluate", place / "routed", "--data", tmp_path / "four.csv", *options[2:])
+    assert "1 name in column 'twin' of four.csv left out: not of two inputs with different labels" in err
     code, out, err = shrp("evaluate", place / "routed", *options[:4])
     assert code == 0, err
     assert "minimal pairs" not in out

@@ -3,6 +3,7 @@ import re
 import sys
 import threading
 import types
+from dataclasses import replace
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -17,7 +18,7 @@ from shrp.data.batching import bucketed_batches
 from shrp.data.labels import foreign_labels, infer_task, parse_labels
 from shrp.data.slices import parse_slices, sliced_by_words
 from shrp.data.sources import complete_rows, from_frame, load_data, load_file, load_glue, load_probe
-from shrp.data.tasks import TASKS, Task, custom_task
+from shrp.data.tasks import TASKS, TEXTS, Task, custom_task
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, IncompleteError
 
@@ -680,3 +681,21 @@ def test_the_first_of_each_ten_numbers_are_one_of_each_tenth():
     tenth = np.argsort(np.argsort(labels)) // 100
     first = np.bincount(tenth[order[:100]], minlength=10)
     assert (np.abs(first - 10) <= 1).all()  # a plain shuffle is off by about 3
+
+
+def test_blanks_around_a_label_make_no_other_class(tmp_path):
+    (tmp_path / "t.csv").write_text("text,label\na, pos\nb,pos \nc,neg\n")
+    made = load_file(tmp_path / "t.csv")
+    assert made.task.label_names == ("neg", "pos")
+    assert made.labels.tolist() == [1, 1, 0]
+    padded = replace(made.task, label_names=(" neg", " pos"))  # as an earlier version called them
+    assert load_file(tmp_path / "t.csv", padded).labels.tolist() == [1, 1, 0]
+    assert foreign_labels([" pos", "neg"], padded, "t") == []
+
+
+def test_unlabelled_texts_have_no_label_column(tmp_path):
+    (tmp_path / "t.csv").write_text("text,label,mood\na,pos,1\nb,neg,2\n")
+    assert load_file(tmp_path / "t.csv", TEXTS).labels is None
+    for given in ({"label_column": "mood"}, {"meanings": {"pos": "1"}}):
+        with pytest.raises(DataError, match="read for its texts alone"):
+            load_file(tmp_path / "t.csv", TEXTS, **given)

@@ -218,6 +218,14 @@ def test_what_differs_from_pytorch_is_not_written(static, tiny_tokenizer, tmp_pa
     assert not list((tmp_path / "out").iterdir())
 
 
+def test_what_one_file_can_not_hold_is_refused_at_once(static, tiny_tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(exporting, "write_graph", None)
+    with pytest.raises(ExportError, match="an ONNX file holds less than 2"):
+        export_onnx(static(), tiny_tokenizer, tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_routed_model_is_refused_with_the_remedy(tiny_routed, tiny_tokenizer, tmp_path):
     with pytest.raises(ExportError, match="--per-layer, --budget or --plan"):
         export_onnx(tiny_routed(), tiny_tokenizer, tmp_path / "m.onnx")

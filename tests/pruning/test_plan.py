@@ -206,3 +206,16 @@ def test_a_seed_below_0_is_refused_in_words():
 def test_layers_may_be_texts_as_in_a_checkpoint_s_info():
     usage = {str(layer): list(share) for layer, share in USAGE.items()}
     assert make_plan(usage, budget=5) == make_plan(USAGE, budget=5)
+
+
+def test_usage_and_scores_that_are_no_numbers_make_no_plan():
+    nothing = {1: np.full(4, np.nan), 2: np.full(4, 0.25)}
+    for usage in (nothing, {1: np.array([0.5, -0.1, 0.3, 0.3])}):
+        for options in ({"per_layer": 2}, {"budget": 3}):
+            with pytest.raises(PlanError, match="the usage of layer 1 is not of finite shares"):
+                make_plan(usage, **options)
+    even = {1: np.full(4, 0.25)}
+    with pytest.raises(
+        PlanError, match="the scores that selection ablation ranks experts by are not all finite"
+    ):
+        make_plan(even, per_layer=1, selection="ablation", scores={1: np.array([1, np.nan, 0, 0])})

@@ -15,6 +15,7 @@ from shrp.checkpoints import checkpoint
 from shrp.checkpoints.score_rows import score_row, share_of
 from shrp.data.sources import load_file, load_probe
 from shrp.data.tasks import TASKS, custom_task
+from shrp.errors import PlanError
 from shrp.model.config import ShrpConfig
 from shrp.pruning.plan import make_plan
 from shrp.routes.usage import measure_usage
@@ -296,4 +297,12 @@ def test_a_control_without_routers_is_pruned_by_a_plan_alone(
     plan = make_plan({1: np.ones(4), 2: np.ones(4)}, per_layer=2)
     (tmp_path / "plan.json").write_text(json.dumps(plan.to_dict()))
     assert shrp(*command, "--plan", tmp_path / "plan.json")[0] == 0
-    assert checkpoint.load(tmp_path / "out").info.plan.budget == 4
+    made = checkpoint.load(tmp_path / "out")
+    assert made.info.plan.budget == 4
+    loaded = checkpoint.load(tmp_path / "control")
+    with pytest.raises(PlanError, match="no usage to prune by; give a plan"):
+        loaded.prune(per_layer=1)
+    assert loaded.prune(plan).info.plan == plan
+    exported = ("export", tmp_path / "control", "--plan", tmp_path / "plan.json", "--out", tmp_path / "onnx")
+    code, _, err = shrp(*exported)
+    assert code == 0, err

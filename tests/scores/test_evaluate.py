@@ -2,6 +2,7 @@ import json
 import threading
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.special import softmax
@@ -348,3 +349,27 @@ def test_flips_align_evaluations_of_different_order(tokenizer):
     expected = np.flatnonzero(evaluate(one, tokenizer, data).predictions != b.predictions)
     assert len(expected)
     assert flip_table(a, b, data)["index"].tolist() == expected.tolist()
+
+
+def test_slices_do_not_depend_on_the_order_in_which_inputs_came():
+    """The bootstrap draws rows by their places."""
+    rng = np.random.default_rng(0)
+    labels, logits = rng.normal(size=60), rng.normal(size=(60, 1))
+    slices = tuple("ab"[i % 3 == 0] for i in range(60))
+    found = []
+    for order in (np.arange(60), rng.permutation(60)):
+        parts = (
+            TASKS["stsb"],
+            "made",
+            "pearson",
+            0.0,
+            (0.0, 0.0),
+            60,
+            60,
+            {},
+            order,
+            logits[order],
+            labels[order],
+        )
+        found.append(Evaluation(*parts, tuple(slices[i] for i in order)).by_slice())
+    pd.testing.assert_frame_equal(*found, check_exact=True)

@@ -300,6 +300,10 @@ def test_a_folder_of_other_things_is_no_runs(place, tiny_model, tiny_tokenizer, 
     with pytest.raises(TrainingError, match="choose another folder"):
         training.train(config, *start, sets.train, sets.validation, place / "study")
     assert [path.name for path in folder.rglob("*")] == ["mrpc", "teacher", "config.json"]
+    folder = run_folder(place / "models")
+    tiny_model().save_pretrained(folder / "bert-small")
+    with pytest.raises(TrainingError, match=r"\(bert-small\)"):
+        runner(place, "models", resume=True)()
     folder = run_folder(place / "notes")
     folder.mkdir()
     (folder / "notes.txt").write_text("mine")
@@ -332,6 +336,12 @@ def test_what_others_add_to_a_result_while_it_is_made_stays(place, monkeypatch):
     assert (out / "README.md").read_text() == "a card"
     assert (out / "pruned" / "config.json").read_text() == "{}"
     assert "0" * 64 in checkpoint.load(out).teacher
+    (out / reference.FILE).write_bytes(
+        b"broken"
+    )  # by whoever adds to it; the trainings are not lost for that
+    made = checkpoint.load(out)
+    checkpoint.save(made.model, made.tokenizer, made.info, out, teacher=made.teacher, keep_others=True)
+    assert (out / "README.md").read_text() == "a card"
     assert len(checkpoint.load(out).info.scores) == saved[-1]
     assert not [path.name for path in place.iterdir() if path.name.startswith(".shared")]
 
@@ -551,9 +561,16 @@ def test_all_stages_compute_in_the_format_of_the_first_whatever_process_makes_th
     assert set(found) == {"bf16"}
 
 
-@pytest.mark.parametrize("epoch_size", [None, 8])
+@pytest.mark.parametrize(
+    ("epoch_size", "expected"),
+    [
+        (None, [48]),
+        (8, [24, 8, 32]),  # else each asks about those that it comes by: in 3, in 1, and in 4 epochs
+        (16, [48]),  # of which the stage of one epoch reads a third
+    ],
+)
 def test_the_teacher_is_asked_once_in_a_recipe_whose_stages_come_by_all_examples(
-    place, monkeypatch, epoch_size
+    place, monkeypatch, epoch_size, expected
 ):
     asked, ask = [], CachedTeacher._ask
 
@@ -565,8 +582,7 @@ def test_the_teacher_is_asked_once_in_a_recipe_whose_stages_come_by_all_examples
     config = replace(RECIPE.config, epoch_size=epoch_size)
     recipe = replace(RECIPE, config=config, per_layer=(), controls=("dropped",))
     runner(place, f"asked-{epoch_size}", recipe)()
-    # Otherwise each asks about those that it comes by: in 3, in 1, and in 4 epochs.
-    assert asked == ([48] if epoch_size is None else [24, 8, 32])
+    assert asked == expected
     assert not run_folder(place / f"asked-{epoch_size}").exists()
 
 

@@ -305,10 +305,11 @@ def _checkpoint(letter: str, found: dict[str, object], selection: Selection, sta
         options.index(start),
         key=key,
         bind="query-params",
-        on_change=lambda: st.session_state.pop(gone, None),
         help="Both sides must read as many texts and give the same classes as the sidebar's checkpoint, whose data "
         "they are compared on. Their tokenizers and bases may differ.",
     )
+    if picked != SIDEBAR or st.session_state.get(gone) in options:
+        st.session_state.pop(gone, None)
     if gone in st.session_state:
         st.caption(
             f":material/info: **{escape(st.session_state[gone])}** is not here any more; the sidebar's checkpoint "

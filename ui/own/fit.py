@@ -69,7 +69,9 @@ def guess(table: Table, task: Task) -> Columns:
 
 def _names_classes(column: pd.Series, task: Task) -> bool:
     """Whether every cell is the name of one of the task's classes."""
-    return len(column) > 0 and bool(column.isin(task.label_names).all())
+    names = [name.strip() for name in task.label_names]
+    plain = column.map(lambda cell: cell.strip() if isinstance(cell, str) else cell)
+    return len(column) > 0 and bool(plain.isin(names).all())
 
 
 def fit(table: Table, task: Task, columns: Columns) -> TextData:

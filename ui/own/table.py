@@ -120,9 +120,8 @@ def read_file(path: Path) -> Table:
     if suffix == ".parquet":
         _check_parquet(path)
     elif suffix == ".jsonl":  # each line becomes objects many times its size
-        with path.open(
-            encoding="utf-8", errors="replace"
-        ) as file:  # as it is read: a carriage return ends a line
+        # As text, which is how it is read: a carriage return ends a line there.
+        with path.open(encoding="utf-8", errors="replace") as file:
             _check_rows(path.name, sum(1 for line in file if line.strip()))
     elif suffix in (".csv", ".tsv"):  # a column costs far more than its few characters
         _check_count(path.name, tabular.header_size(path))
