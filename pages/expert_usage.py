@@ -139,7 +139,7 @@ def measured(selection: state.Selection) -> None:
     pairs_patched.section(selection)
 
 
-selection = state.current("Expert usage")
+selection = state.current("Expert usage", named=False)  # the first sentence names the checkpoint
 if not selection.is_routed:
     explain_no_routers(selection)
     pairs_patched.section(selection)
