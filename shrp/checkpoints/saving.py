@@ -197,7 +197,7 @@ def _link(source: str | os.PathLike, target: str | os.PathLike) -> None:
     """The same file by another name, which takes no room, or a copy where the system can't."""
     try:
         os.link(source, target, follow_symlinks=False)
-    except OSError:
+    except (OSError, NotImplementedError):
         shutil.copy2(source, target, follow_symlinks=False)
 
 
