@@ -138,8 +138,8 @@ def results(kind: str, size: int = 256) -> ResultStore:
 
 
 def forget(fingerprint: str) -> None:
-    """Let go of what holds the model of a checkpoint that its session has removed; whoever else looks at the same one
-    has it again in a moment, and keeps all that took long.
+    """Let go of what holds the model of a checkpoint that its session has removed. Whoever else looks at the very same
+    one has that made anew when it is next asked for, and keeps all scores.
     """
     for kind in HOLD_MODELS:
         if (store := _stores.get(kind)) is not None:

@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -84,12 +85,12 @@ def save(
         for name, content in (extra_files or {}).items():
             (partial / name).write_text(content, encoding="utf-8")
         if keep_others and folder.is_dir():
-            teacher = _with_added(teacher, folder, info)
+            teacher = _with_added(teacher, folder, partial, info)
         if teacher:
             reference.write(partial, teacher)
         if keep_others:
             _take_along(folder, partial)
-        put_in_place(partial, folder, new=new)
+        put_in_place(partial, folder, new=new, keep_others=keep_others)
     except (OSError, SafetensorError) as error:  # a full disk, for one
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(f"{folder} cannot be written: {reason}.") from error
@@ -172,20 +173,25 @@ def _exists_already(folder: Path) -> str:
 
 
 def _with_added(
-    teacher: Mapping[str, Reference] | None, folder: Path, info: CheckpointInfo
+    teacher: Mapping[str, Reference] | None, folder: Path, partial: Path, info: CheckpointInfo
 ) -> Mapping[str, Reference]:
-    """A teacher's outputs with those that were added to a folder since; without them where they can't be read."""
+    """A teacher's outputs with those that were added to a folder since; where these can't be read, their file is put
+    aside in the new folder.
+    """
     try:
         return {**reference.read(folder, info.task), **(teacher or {})}
     except CheckpointError as error:
-        _LOG.warning(f"{error} It is written anew.")
+        aside = f"{reference.FILE}.unreadable"
+        _link(folder / reference.FILE, partial / aside)
+        _LOG.warning(f"{error} It is kept as {aside}.")
         return teacher or {}
 
 
 def _take_along(folder: Path, partial: Path) -> None:
     """Copy to a folder that is to take another's place what that one has and this one lacks, before anything goes."""
     for path in entries(folder):
-        if (partial / path.name).exists():
+        # Hidden is what is being written just now; the teacher's outputs were seen to (`_with_added`).
+        if path.name.startswith(".") or path.name == reference.FILE or (partial / path.name).exists():
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.copytree(path, partial / path.name, symlinks=True, copy_function=_link)
@@ -194,15 +200,21 @@ def _take_along(folder: Path, partial: Path) -> None:
 
 
 def _link(source: str | os.PathLike, target: str | os.PathLike) -> None:
-    """The same file by another name, which takes no room, or a copy where the system can't."""
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except (OSError, NotImplementedError):
-        shutil.copy2(source, target, follow_symlinks=False)
+    """The same file by another name, which takes no room, or a copy where the system can't; nothing of one that is gone
+    meanwhile.
+    """
+    with suppress(FileNotFoundError):
+        try:
+            os.link(source, target, follow_symlinks=False)
+        except (OSError, NotImplementedError):
+            shutil.copy2(source, target, follow_symlinks=False)
 
 
-def put_in_place(partial: Path, folder: Path, *, new: bool = False) -> None:
+def put_in_place(partial: Path, folder: Path, *, new: bool = False, keep_others: bool = False) -> None:
     """Rename a finished folder to `folder`, beside it; what was there goes, unless the renaming fails.
+
+    Args:
+        keep_others: what has come there since the finished folder was filled comes along too.
 
     Raises:
         CheckpointError: there is something, and `new` says that nothing is to go.
@@ -224,6 +236,12 @@ def put_in_place(partial: Path, folder: Path, *, new: bool = False) -> None:
     try:
         os.replace(folder, retired / "old")
         os.replace(partial, folder)
+        for path in entries(retired / "old") if keep_others else ():
+            if not (
+                path.name.startswith(".") or path.name == reference.FILE or (folder / path.name).exists()
+            ):
+                with suppress(OSError):
+                    os.replace(path, folder / path.name)
     except BaseException:  # an interruption too: what was there would be lost with what is removed below
         if not folder.exists():
             os.replace(retired / "old", folder)

@@ -159,7 +159,7 @@ class TrainConfig:
     @property
     def needs_hidden(self) -> bool:
         """Whether it is asked for hidden states too: to be learned, or as what enters the lowest converted layer."""
-        return self.distill_hidden > 0 or self.freeze_dense
+        return self.distill_hidden > 0 or freezes_dense(self)
 
     def schedule(self) -> Iterator[Epoch]:
         """The epochs in order: stage 1 at the full rate, then stage 2 falling linearly to 0."""

@@ -27,8 +27,9 @@ RUN_FILE = "run.json"
 TEACHER_FILE = "teacher.txt"
 """Whether the teacher's answers are kept (`shrp.training.teacher.kept_or_live`)."""
 _OF_A_RUN = re.compile(
-    r"epoch-\d+|teacher(-outputs)?(-logits)?"
-    r"|(teacher|routed|static|recovered|control)(-[a-z0-9-]+)?(\.run)?"
+    r"epoch-\d+|teacher(-outputs)?(-logits)?|"
+    r"(teacher|routed|(routed|static)-[0-9a-f]{8}|recovered-(random-)?\d+(-[0-9a-f]{8})?"
+    r"|control-(dropped|uniform|narrow-\d+))(\.run)?"
 )
 """Folders of a training's epochs and of what a teacher said, and of the stages of a `train`."""
 _LOCK, _PARTIAL = ".lock", "run.partial"

@@ -301,8 +301,9 @@ def test_a_folder_of_other_things_is_no_runs(place, tiny_model, tiny_tokenizer, 
         training.train(config, *start, sets.train, sets.validation, place / "study")
     assert [path.name for path in folder.rglob("*")] == ["mrpc", "teacher", "config.json"]
     folder = run_folder(place / "models")
+    (folder / "control-group").mkdir(parents=True)
     tiny_model().save_pretrained(folder / "bert-small")
-    with pytest.raises(TrainingError, match=r"\(bert-small\)"):
+    with pytest.raises(TrainingError, match=r"\(bert-small, control-group\)"):
         runner(place, "models", resume=True)()
     folder = run_folder(place / "notes")
     folder.mkdir()
@@ -340,8 +341,11 @@ def test_what_others_add_to_a_result_while_it_is_made_stays(place, monkeypatch):
         b"broken"
     )  # by whoever adds to it; the trainings are not lost for that
     made = checkpoint.load(out)
-    checkpoint.save(made.model, made.tokenizer, made.info, out, teacher=made.teacher, keep_others=True)
-    assert (out / "README.md").read_text() == "a card"
+    for teacher in (made.teacher, None):
+        checkpoint.save(made.model, made.tokenizer, made.info, out, teacher=teacher, keep_others=True)
+        assert (out / "README.md").read_text() == "a card"
+        assert (out / f"{reference.FILE}.unreadable").read_bytes() == b"broken"
+        assert not (out / reference.FILE).exists()
     assert len(checkpoint.load(out).info.scores) == saved[-1]
     assert not [path.name for path in place.iterdir() if path.name.startswith(".shared")]
 
