@@ -75,7 +75,8 @@ class Study:
         worth_keeping(self.best[stages.validation.fingerprint])
         self._teachers = [[self.best[data.fingerprint]] for data in self.sets]
         self.shipping = Shipping(stages, self.sets, self.best)
-        self.made: dict[tuple[str, str], Checkpoint] = {}
+        self.made: dict[tuple[str, str], list[Checkpoint]] = {}
+        """Recipe and depth -> what is shipped: the routed model, then what was pruned and learned on from texts."""
         self.recovered: dict[tuple[str, str], tuple[Evaluation, str]] = {}
         """Recipe and depth -> SHRP's recovered static model on the validation data, and its stage."""
         self.shipping.note("teacher", None, None, self._teachers, 0, None, False, 0)
@@ -96,7 +97,7 @@ class Study:
     def shrp(self, recipe: str) -> None:
         """For each depth SHRP's own rows, and random experts."""
         for depth, routed in self.pipeline.conversions(recipe, "none"):
-            self.made[recipe, depth.name] = routed
+            self.made[recipe, depth.name] = [routed]
             found = self._all(routed.model)
             self._add("routed", recipe, depth.name, found, cost(routed.model, TOKENS), routed)
             length = self.stages.max_length
@@ -121,6 +122,8 @@ class Study:
                         trained = self.pipeline.pruned(kind, recipe, depth, routed, kept, m)
                         found, price = self._all(trained.model), cost(trained.model, TOKENS)
                         self._add(kind, recipe, depth.name, found, price, trained, m, recovered=True)
+                        if kind == "static" and depth.texts_first(recipe):
+                            self.made[recipe, depth.name].append(trained)
 
     def control(self, recipe: str, control: str) -> None:
         """A control's rows."""
@@ -136,10 +139,11 @@ class Study:
             )
 
     def ship(self, recipe: str, depth: str, folder: Path, licence: str) -> None:
-        """Save the routed model of a recipe and depth as a checkpoint."""
-        before = self.pipeline.before[recipe, depth, "none"]
-        made = self.made[recipe, depth]
-        self.shipping.ship(recipe, depth, made, before.history, before.converted, folder, licence)
+        """Save the routed model of a recipe and depth as a checkpoint, and beside it what learned on from texts."""
+        for made in self.made[recipe, depth]:
+            before = self.pipeline.before[recipe, depth, "static" if made.is_static else "none"]
+            target = _recovered(folder) if made.is_static else folder
+            self.shipping.ship(recipe, depth, made, before.history, before.converted, target, licence)
 
     def _add(
         self,
@@ -161,10 +165,11 @@ class Study:
         evaluations = found[0]
         first = next(one for one in depths.DEPTHS if one.name == depth).texts_first(recipe)
         on_texts = recovered and first and (model != UNROUTED or self.pipeline.control_texts)
-        if not on_texts:  # else it does not come of the routed checkpoint
-            layers = len(made.info.config.layers)
-            epochs = made.info.training.get("epochs") if model in CONTROLS else None
-            self.shipping.note(model, recipe, depth, found, layers, per_layer, recovered, texts, epochs)
+        layers = len(made.info.config.layers)
+        epochs = made.info.training.get("epochs") if model in CONTROLS else None
+        # What learned on from texts does not come of the routed checkpoint; trained controls stand beside both.
+        beside = [True] if on_texts else [False, True] if first and model in AS_TRAINED else [False]
+        self.shipping.note(model, recipe, depth, found, layers, per_layer, recovered, texts, epochs, beside)
         if model == "static" and recovered:
             self.recovered[recipe, depth] = evaluations[0], made.path.name
         self.table.add(
@@ -254,7 +259,11 @@ def main(
     depths: Annotated[str, typer.Option(help="6of12, 11of12, or both.")] = ",".join(d.name for d in DEPTHS),
     out: Annotated[Path, typer.Option(help="The table.")] = OUT,
     ship: Annotated[
-        Path | None, typer.Option(help="Folder for checkpoints of the first recipe at each depth.")
+        Path | None,
+        typer.Option(
+            help="Folder for checkpoints of the first recipe at each depth: the routed model, and what learned on "
+            "from texts after pruning, if any did."
+        ),
     ] = None,
     licence: Annotated[str, typer.Option(help="Of the base's weights, for the checkpoints' cards.")] = "",
 ) -> None:
@@ -278,6 +287,7 @@ def main(
     # What can be refused is refused now, not after hours of training.
     for task, depth in product(wanted, chosen) if ship is not None else ():
         refuse_foreign(_shipped(ship, task, depth.name))
+        refuse_foreign(_recovered(_shipped(ship, task, depth.name)))
     for seed, task, recipe in product(seeds_of(seeds), wanted, picked) if controls_alone else ():
         _check_alone(table, task, seed, recipe, chosen, beside)
     for seed in seeds_of(seeds):
@@ -319,6 +329,10 @@ def _check_alone(
 
 def _shipped(folder: Path, task: str, depth: str) -> Path:
     return folder / f"{task}-{depth}"
+
+
+def _recovered(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}-recovered")
 
 
 if __name__ == "__main__":

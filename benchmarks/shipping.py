@@ -48,7 +48,8 @@ class Shipping:
         self.stages, self.sets, self.best = stages, sets, best
         self.common: list[dict[str, Any]] = []
         """The teacher's rows, which all checkpoints carry."""
-        self.own: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        self.own: dict[tuple[str, str, bool], list[dict[str, Any]]] = {}
+        """Those of the routed model of a recipe and depth, or (true) of what learned on from texts after pruning."""
 
     def note(
         self,
@@ -61,6 +62,7 @@ class Shipping:
         recovered: bool,
         texts: int,
         epochs: int | None = None,
+        beside: Sequence[bool] = (False,),
     ) -> None:
         """Add a model's rows, one a data set.
 
@@ -69,6 +71,7 @@ class Shipping:
             layers: how many are converted.
             texts: how many it was trained on.
             epochs: of a control's own training, which thus is no pruning of the checkpoint.
+            beside: which checkpoints of the recipe and depth carry them, as in `own`.
         """
         label = LABELS[model]
         if untaught(model, recipe, texts):
@@ -85,25 +88,31 @@ class Shipping:
         if epochs is not None:
             facts["epochs"] = epochs
         kind = model if model in ("teacher", "routed", "static") else "control"
-        rows = self.common if recipe is None else self.own.setdefault((recipe, str(depth)), [])
+        added = []
         for data, evaluations in zip(self.sets, found, strict=True):
             best = self.best[data.fingerprint].score
             about = {"data_fingerprint": data.fingerprint, "max_length": self.stages.max_length}
-            rows.append(score_row(label, kind, evaluations, best) | about | facts)
+            added.append(score_row(label, kind, evaluations, best) | about | facts)
+        if recipe is None:
+            self.common += added
+            return
+        for apart in beside:
+            self.own.setdefault((recipe, str(depth), apart), []).extend(added)
 
     def ship(
         self,
         recipe: str,
         depth: str,
-        routed: Checkpoint,
+        made: Checkpoint,
         before: list[dict[str, Any]],
         converted: Mapping[str, Any] | None,
         folder: Path,
         licence: str,
     ) -> None:
-        """Save a routed model as a checkpoint that carries its rows, in float16, with its card.
+        """Save a model as a checkpoint that carries its rows, in float16, with its card.
 
         Args:
+            made: the routed model, or a static one that learned on from texts after pruning.
             before: the history until the task's own training.
             converted: how that made its layers on texts, if it did.
         """
@@ -115,20 +124,20 @@ class Shipping:
             for data in self.sets
             if is_probe(data)
         }
-        training = dict(routed.info.training) | {"recipe": recipe, "teacher": dict(teacher.info.training)}
+        training = dict(made.info.training) | {"recipe": recipe, "teacher": dict(teacher.info.training)}
         if converted is not None:
             training["converted"] = dict(converted)
         else:  # stage 1 was on the task too, in trainings of its own
             training["epochs"] = training["epochs"] + len(before)
             training["seconds"] = round(training["seconds"] + sum(row["seconds"] for row in before), 1)
-        scores = (*self.common, *self.own[recipe, depth])
-        history = joined(before, checkpoint.read_history(routed.path))
+        scores = (*self.common, *self.own[recipe, depth, made.is_static])
+        history = joined(before, checkpoint.read_history(made.path))
         before = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else ""
-        licence = licence or licence_in(before, routed.info.base_model)
+        licence = licence or licence_in(before, made.info.base_model)
         checkpoint.save(
-            routed.model,
-            routed.tokenizer,
-            replace(routed.info, scores=scores, training=training),
+            made.model,
+            made.tokenizer,
+            replace(made.info, scores=scores, training=training),
             folder,
             dtype=torch.float16,
             extra_files={checkpoint.HISTORY: history_text(history)},

@@ -176,6 +176,25 @@ def test_the_table_is_filled_and_a_second_run_trains_nothing(begun):
         card = (shipped.path / "README.md").read_text(encoding="utf-8")
         assert card.count("8 for each of") == (1 if depth == "6of12" else 2)
         assert card.count("texts (of glue/mrpc train, glue/rte train, ") == 1  # the same at both depths
+        assert not any(row.get("recovered") for row in shipped.info.scores if depth == "11of12")
+    assert sorted(path.name for path in (begun / "ship").iterdir()) == [
+        "rte-11of12",
+        "rte-11of12-recovered",
+        "rte-6of12",
+    ]
+    small = checkpoint.load(begun / "ship" / "rte-11of12-recovered")
+    assert layer_kinds(small.model) == ["dense"] + ["static"] * 11
+    by_name = {row["model"]: row for row in small.info.scores if row["data"].startswith("glue/")}
+    assert sorted(by_name) == [
+        "dense teacher",
+        "layers dropped",
+        "random experts, 1 a layer, recovered",
+        "static, 1 a layer, recovered",
+    ]
+    assert by_name["static, 1 a layer, recovered"]["score"] == ours["retain", "11of12"]["score"]
+    card = (small.path / "README.md").read_text(encoding="utf-8")
+    assert "to the experts that a routed model of rte uses most" in card
+    assert [row["stage"] for row in checkpoint.read_history(small.path)][-2:] == [2, 2]
 
 
 def test_in_the_extreme_the_task_says_which_experts_learn_from_texts_and_controls_see_as_many(done):
