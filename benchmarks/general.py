@@ -28,6 +28,7 @@ from shrp.model.config import Control, ShrpConfig
 from shrp.pruning.plan import PruningPlan
 from shrp.pruning.prune import prune
 from shrp.studies.studies import AS_TRAINED, UNROUTED
+from shrp.training.examples import FIT_EXAMPLES
 from shrp.training.general import (
     FURTHER_SIZE,
     RECOVERY_RATES,
@@ -47,7 +48,6 @@ from shrp.training.run_state import (
     run_folder,
     weights_digest,
 )
-from shrp.training.train import FIT_EXAMPLES
 
 SOURCES = ("mrpc", "rte", "stsb", "qnli", "mnli", "qqp", "cola", "sst2")
 FROM = [f"glue/{task} train" for task in SOURCES]

@@ -47,11 +47,11 @@ from shrp.model.routing import record_routing
 from shrp.routes.usage import usage_of
 from shrp.training.accelerator import one_accelerator
 from shrp.training.config import Precision, check_seed, epoch_seed
+from shrp.training.examples import FIT_EXAMPLES
 from shrp.training.losses import hidden_loss
 from shrp.training.precision import resolve_precision
 from shrp.training.run_state import TEACHER_FILE, RunState, weights_digest
 from shrp.training.teacher import kept_or_live
-from shrp.training.train import FIT_EXAMPLES
 from shrp.training.trainable import finite, optimizer_and_schedule, parameter_groups
 
 RECOVERY_RATES = {"learning_rate": 5e-4, "new_learning_rate": 2e-3}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.checkpoints.info import CheckpointInfo, evaluated_length
-from shrp.data.batching import bucketed_batches, collate, encode, epoch_rows, longest_input
+from shrp.data.batching import longest_input
 from shrp.data.text_data import TextData
 from shrp.errors import TrainingError
 from shrp.model.convert import convert_layer, layer_kinds, router_layers
@@ -37,6 +36,7 @@ from shrp.scores.evaluate import evaluate_stream, in_order
 from shrp.scores.evaluation import Evaluation
 from shrp.training.accelerator import one_accelerator
 from shrp.training.config import Epoch, TrainConfig, epoch_seed
+from shrp.training.examples import Examples
 from shrp.training.losses import TeacherOutput, total_loss
 from shrp.training.precision import resolve_precision
 from shrp.training.run_state import TEACHER_FILE, RunState, alone_in, identity_of, run_folder, weights_digest
@@ -49,9 +49,6 @@ from shrp.training.trainable import (
     same_start,
     set_trainable,
 )
-
-FIT_EXAMPLES = 256
-"""Examples that an Expander is fitted on, or heads measured: far more tokens than the 32 or 64 dimensions of a head."""
 
 
 class Progress(Protocol):
@@ -112,7 +109,8 @@ def train(
     else:
         teacher = None
     longest = longest_input(model, tokenizer, config.max_length)
-    run = _Run(config, longest, info, tokenizer, train_data, validation, run_folder(out), progress)
+    examples = Examples(config, train_data, tokenizer, longest)
+    run = _Run(config, info, tokenizer, examples, validation, run_folder(out), progress)
     with alone_in(run.state.folder), run.state.only_if_begun():
         model, history = run.start(model, teacher, resume, precision)
         remaining = list(config.schedule())[len(history) :]
@@ -144,25 +142,20 @@ class _Run:
     def __init__(
         self,
         config: TrainConfig,
-        longest: int,
         info: CheckpointInfo,
         tokenizer: PreTrainedTokenizerBase,
-        train_data: TextData,
+        examples: Examples,
         validation: TextData,
         folder: Path,
         progress: Progress | None,
     ) -> None:
-        self.start_info, self.tokenizer, self.state = info, tokenizer, RunState(folder)
-        self.train_data, self.validation, self.progress = train_data, validation, progress
-        self.task = train_data.task
-        if train_data.labels is None or validation.labels is None:
+        self.config, self.start_info, self.tokenizer, self.state = config, info, tokenizer, RunState(folder)
+        self.examples, self.train_data = examples, examples.data
+        self.validation, self.progress = validation, progress
+        if validation.labels is None:
             raise TrainingError("training needs labels for both the training and the validation data.")
-        if not len(train_data) or not len(validation):
-            which = "validation" if len(train_data) else "training"
-            raise TrainingError(f"the {which} data have no examples: give at least one.")
-        self.config = config
-        self.encoded = encode(tokenizer, train_data.texts, longest)
-        self.lengths = np.array([len(row["input_ids"]) for row in self.encoded])
+        if not len(validation):
+            raise TrainingError("the validation data have no examples: give at least one.")
 
     def start(
         self, model: PreTrainedModel, teacher: PreTrainedModel | None, resume: bool, auto: str | None
@@ -183,10 +176,8 @@ class _Run:
     def teacher(self, model: PreTrainedModel, folder: Path | None) -> LiveTeacher | CachedTeacher:
         """The teacher, asked once about each example where its answers fit on the disk."""
         model.to(self.accelerator.device)
-        if folder is not None:  # other runs may visit other examples
-            rows = np.arange(len(self.encoded))
-        else:
-            rows = np.unique(np.concatenate([self._rows(epoch) for epoch in self.config.schedule()]))
+        # In a folder of several runs: others may visit other examples.
+        rows = self.examples.visited() if folder is None else np.arange(len(self.examples))
         hidden = self.config.needs_hidden
         folder = outputs_folder(folder or self.state.folder / "teacher", hidden)
         identity = {
@@ -198,7 +189,7 @@ class _Run:
             folder,
             model,
             self.tokenizer,
-            self.encoded,
+            self.examples.encoded,
             rows,
             hidden=hidden,
             identity=identity,
@@ -235,9 +226,9 @@ class _Run:
         swap = None
         if epoch.convert is not None:
             dense = encoder_layers(model)[epoch.convert]
-            new = convert_layer(model, epoch.convert, self.config.shrp, self._first_inputs(epoch))
+            new = convert_layer(model, epoch.convert, self.config.shrp, self.examples.first_inputs(epoch))
             if self.config.expander_init == "least_squares" and isinstance(new, ExpertLayer):
-                fit_expander(model, epoch.convert, dense, self._first_inputs(epoch))
+                fit_expander(model, epoch.convert, dense, self.examples.first_inputs(epoch))
             if self.config.swap:
                 swap = Swap(dense, new, self.config.swap)
                 encoder_layers(model)[epoch.convert] = swap
@@ -268,8 +259,8 @@ class _Run:
         swap: Swap | None,
     ) -> dict[str, float]:
         config, accelerator = self.config, self.accelerator
-        batches = self._batches(epoch)
-        loader = DataLoader(_Rows(self), batch_sampler=batches, collate_fn=self._collate)
+        batches = self.examples.batches(epoch)
+        loader = DataLoader(self.examples, batch_sampler=batches, collate_fn=self.examples.collate)
         set_trainable(model, config)
         start = same_start(model, teacher.model) if teacher is not None and config.freeze_dense else 0
         rates = config.learning_rate, config.new_learning_rate, config.weight_decay
@@ -332,7 +323,7 @@ class _Run:
             stage=stage,
             logits=logits,
             labels=labels,
-            regression=self.task.is_regression,
+            regression=self.train_data.task.is_regression,
             token_mask=batch["attention_mask"],
             record=record,
             outputs=outputs,
@@ -345,45 +336,6 @@ class _Run:
             return 0.0
         conversions = sum(1 for each in self.config.schedule() if each.stage == 1)
         return self.config.exploration * (1 - (epoch.index + done) / conversions)
-
-    def _rows(self, epoch: Epoch) -> np.ndarray:
-        """The examples of an epoch: it goes on where the one before ended."""
-        total = len(self.encoded)
-        sizes = [min(each.size or total, total) for each in self.config.schedule()]
-        return epoch_rows(total, sizes[epoch.index], sum(sizes[: epoch.index]), self.config.seed)
-
-    def _first_inputs(self, epoch: Epoch) -> Iterator[dict[str, torch.Tensor]]:
-        """Model inputs of the first examples of an epoch, to start a new layer from."""
-        rows = self._rows(epoch)[:FIT_EXAMPLES]
-        for batch in bucketed_batches(self.lengths[rows], self.config.batch_size):
-            yield collate(self.tokenizer, self.encoded, rows[batch])
-
-    def _batches(self, epoch: Epoch) -> list[list[int]]:
-        """This epoch's batches of rows of the training data, fixed by the seed and the epoch's number."""
-        rows = self._rows(epoch)
-        seed = epoch_seed(self.config.seed, epoch.index)
-        batches = bucketed_batches(self.lengths[rows], self.config.batch_size, seed)
-        return [[int(rows[i]) for i in batch] for batch in batches]
-
-    def _collate(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
-        labels = self.train_data.labels[list(rows)]
-        if self.task.is_regression:
-            labels = labels.astype(np.float32)  # not every accelerator has float64
-        inputs = collate(self.tokenizer, self.encoded, rows)
-        return inputs | {"labels": torch.from_numpy(labels), "rows": torch.as_tensor(rows)}
-
-
-class _Rows(torch.utils.data.Dataset):
-    """Row numbers; `_Run._collate` turns a batch of them into tensors."""
-
-    def __init__(self, run: _Run) -> None:
-        self.length = len(run.encoded)
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> int:
-        return index
 
 
 def evaluate_with_usage(
