@@ -102,6 +102,8 @@ def main(
     for seed in seeds_of(seeds):
         for one in names(task, tuple(TASKS), "--task"):
             search = Search(Stages(base, name, work, one, seed), general, chosen)
+            # Another kind of processor trains another teacher: depths may have been measured on different ones.
+            file.refuse_another_teacher(search.teacher.score, task=one, depth=chosen.name)
             _describe(file, search, name)
             for model in picked:
                 for each in multiples:
@@ -114,8 +116,10 @@ def main(
 
 def _describe(file: ResultsFile, search: Search, base: str) -> None:
     stages = search.stages
+    data = data_of(stages, search.teacher)
+    del data["teacher"]  # each row has its own
     file.describe(
         stages.validation.task.name,
-        data_of(stages, search.teacher),
+        data,
         {"base": base, "recipe": "retain", "of_table": True},
     )

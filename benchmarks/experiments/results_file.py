@@ -37,6 +37,15 @@ class ResultsFile:
         if others := sorted(theirs - {base}):
             raise DataError(f"{self.path} has rows of the base {others[0]}, not {base}; name another --out.")
 
+    def refuse_another_teacher(self, score: float, **which: Any) -> None:
+        """Raise `DataError` where rows of the same `which` (task, depth and so on) stand beside another teacher's."""
+        theirs = [row.get("teacher") for row in self.rows if which.items() <= row.items()]
+        if others := [one for one in theirs if not _same(one, score)]:
+            raise DataError(
+                f"{self.path} has rows of {', '.join(map(str, which.values()))} beside a teacher that scores "
+                f"{others[0]}, this one scores {score}: name another --out."
+            )
+
     def refuse_another_machine(self) -> None:
         """Raise `DataError` where times are another machine's, or of another number of threads."""
         here = machine()

@@ -21,7 +21,7 @@ from shrp.checkpoints import checkpoint
 from shrp.checkpoints.info import usage_in
 from shrp.data.sources import load_data
 from shrp.data.tasks import TASKS
-from shrp.errors import TrainingError
+from shrp.errors import DataError, TrainingError
 from shrp.model.convert import expert_layers, layer_kinds
 from shrp.model.families import encoder_layers
 from shrp.pruning.plan import make_plan
@@ -667,6 +667,16 @@ def test_controls_at_other_learning_rates(done):
     assert "layers dropped" in said
     assert "layers dropped from the task's teacher, without texts" in said
     assert "the dense teacher trained on for as long" in said
+    # Rows of another depth may stand beside another teacher, those of one depth not.
+    file = json.loads(out.read_text())
+    elsewhere = [row | {"depth": "6of12", "teacher": row["teacher"] / 2} for row in file["rows"]]
+    out.write_text(json.dumps(file | {"rows": file["rows"] + elsewhere}))
+    again = ["rates", *map(str, options), "--models", "dropped", "--times", "1"]
+    assert CliRunner().invoke(experiments_app, again, catch_exceptions=False).exit_code == 0
+    assert len(json.loads(out.read_text())["rows"]) == 2 * len(file["rows"])
+    out.write_text(json.dumps(file | {"rows": [row | {"teacher": row["teacher"] / 2} for row in file["rows"]]}))
+    with pytest.raises(DataError, match="rows of rte, 11of12 beside a teacher that scores"):
+        CliRunner().invoke(experiments_app, again, catch_exceptions=False, standalone_mode=False)
     for option, said in (
         (("--times", "0,1"), "numbers above 0"),
         (("--depth", "6of12,11of12"), "one depth at a time"),
