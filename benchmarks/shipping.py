@@ -16,7 +16,6 @@ from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.checkpoints.history import history_text, joined
 from shrp.checkpoints.reference import from_evaluation
 from shrp.checkpoints.score_rows import score_row
-from shrp.data.sources import is_probe
 from shrp.data.text_data import TextData
 from shrp.files import write_text
 from shrp.phrases import counted
@@ -122,7 +121,6 @@ class Shipping:
                 self.best[data.fingerprint], teacher.fingerprint, self.stages.max_length
             )
             for data in self.sets
-            if is_probe(data)
         }
         training = dict(made.info.training) | {"recipe": recipe, "teacher": dict(teacher.info.training)}
         if converted is not None:

@@ -72,11 +72,6 @@ def probe_for(task: Task) -> tuple[TextData, ...]:
     return (probe,) if probe.task.label_names == task.label_names else ()
 
 
-def is_probe(data: TextData) -> bool:
-    """Whether `data` are a shipped probe set, by their name: a file's name has no slash."""
-    return data.name.startswith(PROBE_PREFIX)
-
-
 def load_glue(task: str, split: str = "validation") -> TextData:
     """A split of a GLUE task; "validation" is the matched one for MNLI.
 

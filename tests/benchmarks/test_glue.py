@@ -177,6 +177,8 @@ def test_the_table_is_filled_and_a_second_run_trains_nothing(begun):
         assert card.count("8 for each of") == (1 if depth == "6of12" else 2)
         assert card.count("texts (of glue/mrpc train, glue/rte train, ") == 1  # the same at both depths
         assert not any(row.get("recovered") for row in shipped.info.scores if depth == "11of12")
+        scored_on = {row["data_fingerprint"] for row in shipped.info.scores}
+        assert set(shipped.teacher) == scored_on
     assert sorted(path.name for path in (begun / "ship").iterdir()) == [
         "rte-11of12",
         "rte-11of12-recovered",
