@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.markdown import table
-from shrp.phrases import in_points, kept_share
+from shrp.phrases import in_points, in_words, kept_share
 from shrp.studies import experiments
 from shrp.studies.balance import balance_findings, balance_frame
 from shrp.studies.experiments import QUESTIONS, TITLES, Experiment
@@ -212,9 +212,19 @@ def _rates(found: Experiment) -> list[str]:
 
     def cells(row: Any) -> list[str]:
         rates = [f"{row[name]:g}" for name in ("times", "learning_rate", "new_learning_rate")]
-        return [row["name"], *rates, str(row["seeds"]), kept_share(row)]
+        depth, teacher = in_words(row["depth"]), f"{row['teacher']:.3f}"
+        return [depth, row["name"], *rates, str(row["seeds"]), teacher, kept_share(row)]
 
-    head = ["model", "times the table's", "learning rate", "of new weights", "seeds", "of teacher"]
+    head = [
+        "depth",
+        "model",
+        "times the table's",
+        "learning rate",
+        "of new weights",
+        "seeds",
+        "teacher",
+        "of teacher",
+    ]
     note = "but for the last training's rates and, if named, the start; brackets: 95% over inputs, of seeds their range"
     return _said(rates_findings(frame)) + _tables(found, frame, note, head, cells)
 

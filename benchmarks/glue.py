@@ -167,8 +167,9 @@ class Study:
         on_texts = recovered and first and (model != UNROUTED or self.pipeline.control_texts)
         layers = len(made.info.config.layers)
         epochs = made.info.training.get("epochs") if model in CONTROLS else None
-        # What learned on from texts does not come of the routed checkpoint; trained controls stand beside both.
-        beside = [True] if on_texts else [False, True] if first and model in AS_TRAINED else [False]
+        # What is recovered there does not come of the routed checkpoint; controls without a size stand beside both.
+        apart = first and (recovered or model == NARROW)
+        beside = [True] if apart else [False, True] if first and model in AS_TRAINED else [False]
         self.shipping.note(model, recipe, depth, found, layers, per_layer, recovered, texts, epochs, beside)
         if model == "static" and recovered:
             self.recovered[recipe, depth] = evaluations[0], made.path.name
@@ -287,7 +288,8 @@ def main(
     # What can be refused is refused now, not after hours of training.
     for task, depth in product(wanted, chosen) if ship is not None else ():
         refuse_foreign(_shipped(ship, task, depth.name))
-        refuse_foreign(_recovered(_shipped(ship, task, depth.name)))
+        if depth.texts_first(picked[0]):
+            refuse_foreign(_recovered(_shipped(ship, task, depth.name)))
     for seed, task, recipe in product(seeds_of(seeds), wanted, picked) if controls_alone else ():
         _check_alone(table, task, seed, recipe, chosen, beside)
     for seed in seeds_of(seeds):

@@ -40,8 +40,8 @@ REDRAW = 0.25  # seconds between two running estimates: drawing every one would 
 def introduce(place: DeltaGenerator, selection: state.Selection, setting: Setting) -> None:
     """Say in a place what the page does, and what is chosen and scored on what."""
     place.markdown(
-        "Keep only some experts in each converted layer and drop the routers. Nothing is trained on afterwards, which "
-        "may win back much of what is lost (`prune --recover`). The pruned model is rebuilt and "
+        "Keep only some experts in each converted layer and drop the routers. The pruned model is not trained further "
+        "here (`prune --recover` does that, and may win back much of what is lost); it is rebuilt and "
         + lab_split.introduction(selection, setting)
     )
 

@@ -27,6 +27,8 @@ class ResultsFile:
         self.rows: list[dict[str, Any]] = []
         self.machine: Mapping[str, Any] = {}
         """What the rows that were there were measured on."""
+        self._beside: list[tuple[float, dict[str, Any]]] = []
+        """Teachers' scores, and what rows stand beside each."""
         self._described: dict[str, dict[str, Mapping[str, Any]]] = {}
         """Task -> `data`, what this command's rows are of, and `settings`, with which it makes them."""
         self._read()
@@ -38,13 +40,20 @@ class ResultsFile:
             raise DataError(f"{self.path} has rows of the base {others[0]}, not {base}; name another --out.")
 
     def refuse_another_teacher(self, score: float, **which: Any) -> None:
-        """Raise `DataError` where rows of the same `which` (task, depth and so on) stand beside another teacher's."""
-        theirs = [row.get("teacher") for row in self.rows if which.items() <= row.items()]
-        if others := [one for one in theirs if not _same(one, score)]:
-            raise DataError(
-                f"{self.path} has rows of {', '.join(map(str, which.values()))} beside a teacher that scores "
-                f"{others[0]}, this one scores {score}: name another --out."
-            )
+        """Raise `DataError` where rows of the same `which` (task, depth and so on) stand beside another teacher's, now
+        or when rows are added.
+        """
+        self._beside.append((score, which))
+        self._check_teachers(self.rows)
+
+    def _check_teachers(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        for score, which in self._beside:
+            theirs = [row["teacher"] for row in rows if which.items() <= row.items() and "teacher" in row]
+            if others := [one for one in theirs if not _same(one, score)]:
+                raise DataError(
+                    f"{self.path} has rows of {', '.join(map(str, which.values()))} beside a teacher that scores "
+                    f"{others[0]}, this one scores {score}: name another --out."
+                )
 
     def refuse_another_machine(self) -> None:
         """Raise `DataError` where times are another machine's, or of another number of threads."""
@@ -114,6 +123,7 @@ class ResultsFile:
             raise DataError(f"{self.path} was written by {theirs}; name another --out.")
         for task, ours in self._described.items():  # another command may have begun the file meanwhile
             self._check(task, ours, found)
+        self._check_teachers(found["rows"])
         # What was described here and has no rows yet is not in the file.
         self.data = {**found.get("data", {}), **self.data}
         self.settings = {**found.get("settings", {}), **self.settings}

@@ -19,7 +19,6 @@ from shrp.errors import DataError, RowError
 NO_SLICE = "(no name)"
 """The slice of inputs of which a table says none."""
 PROBES = Path(__file__).parent.parent / "probes"
-PROBE_PREFIX = "probe/"
 SPLITS = ("train", "validation")
 
 
@@ -59,7 +58,7 @@ def load_probe(task: str) -> TextData:
         )
     frame = tabular.read_table(path)
     pair = "pair" if "pair" in frame.columns else None
-    return from_frame(frame, TASKS[task], f"{PROBE_PREFIX}{task}", "label", "slice", pair_column=pair)
+    return from_frame(frame, TASKS[task], f"probe/{task}", "label", "slice", pair_column=pair)
 
 
 def probe_for(task: Task) -> tuple[TextData, ...]:

@@ -30,10 +30,8 @@ class Examples(torch.utils.data.Dataset):
     def __init__(
         self, config: TrainConfig, data: TextData, tokenizer: PreTrainedTokenizerBase, longest: int
     ) -> None:
-        if data.labels is None:
-            raise TrainingError("training needs labels for both the training and the validation data.")
-        if not len(data):
-            raise TrainingError("the training data have no examples: give at least one.")
+        if data.labels is None or not len(data):
+            raise TrainingError("the training data need labels and at least one example.")
         self.config, self.data, self.tokenizer = config, data, tokenizer
         self.encoded = encode(tokenizer, data.texts, longest)
         self.lengths = np.array([len(row["input_ids"]) for row in self.encoded])

@@ -109,6 +109,8 @@ def train(
     else:
         teacher = None
     longest = longest_input(model, tokenizer, config.max_length)
+    if validation.labels is None or not len(validation):  # before all training texts are read
+        raise TrainingError("the validation data need labels and at least one example.")
     examples = Examples(config, train_data, tokenizer, longest)
     run = _Run(config, info, tokenizer, examples, validation, run_folder(out), progress)
     with alone_in(run.state.folder), run.state.only_if_begun():
@@ -152,10 +154,6 @@ class _Run:
         self.config, self.start_info, self.tokenizer, self.state = config, info, tokenizer, RunState(folder)
         self.examples, self.train_data = examples, examples.data
         self.validation, self.progress = validation, progress
-        if validation.labels is None:
-            raise TrainingError("training needs labels for both the training and the validation data.")
-        if not len(validation):
-            raise TrainingError("the validation data have no examples: give at least one.")
 
     def start(
         self, model: PreTrainedModel, teacher: PreTrainedModel | None, resume: bool, auto: str | None

@@ -32,7 +32,7 @@ def test_every_experiment_that_was_run_has_its_question_sentences_and_figures(fo
         "| 1 | SHRP | as in the GLUE table |  | 19% | 95.0% (82.5 to 107.5) |  |",
         "| 2 | random experts | another expert put in | layer 2's expert 4 (matching: 1%) in place of 8 (0%) | 6% | "
         "55.0% (42.5 to 67.5) | +5.0 (+10.0 to +30.0) |",
-        "| layers dropped | 2 | 0.0008 | 0.006 | 1 | 40.0% (27.5 to 52.5) |",
+        "| 11 of 12 layers | layers dropped | 2 | 0.0008 | 0.006 | 1 | 0.400 | 40.0% (27.5 to 52.5) |",
         "| bert-base, 6 of 12 layers | 16 | 32 | 1.10 (1.00 to 1.20) | 2.0 ms | 2.0 ms | 3.5 |",
     ):
         assert line in lines, line

@@ -119,6 +119,26 @@ def test_a_wide_bases_teacher_learns_at_a_lower_rate():
     assert rates == {24: 1e-4, 384: 1e-4, 512: 1e-4, 768: 5e-5, 1024: 5e-5}
 
 
+def test_checkpoints_carry_the_controls_that_they_are_held_against(done):
+    """At eleven layers what `retain` recovers is no pruning of the routed model; controls of its size are beside it."""
+    for more, name in (((), "ship"), (("--no-control-texts",), "bare")):
+        controls = "dropped,uniform,unrouted" + ("" if more else ",narrow")
+        options = ("--tasks", "rte", "--recipes", "retain", "--controls", controls, "--depths", "11of12")
+        run(done, *options, *more, "--ship", done / name)
+        told = ", not trained on texts" if more else ""
+        shared = {"dense teacher", f"layers dropped{told}", f"no router, all experts{told}"}
+        routed, small = (
+            {row["model"] for row in checkpoint.load(done / name / folder).info.scores}
+            for folder in ("rte-11of12", "rte-11of12-recovered")
+        )
+        sizes = {f"{kind}, {m} a layer" for kind in ("static", "random experts") for m in (1, 2)}
+        assert routed == shared | sizes | {"routed"}
+        of_its_size = {"static, 1 a layer, recovered", "random experts, 1 a layer, recovered"}
+        of_its_size |= {f"no router, then random experts{told}, 1 a layer, recovered"}
+        of_its_size |= set() if more else {"heads and neurons pruned to the size of 1 expert"}
+        assert small == shared | of_its_size
+
+
 def test_the_table_is_filled_and_a_second_run_trains_nothing(begun):
     options = (
         "--tasks",
@@ -676,7 +696,9 @@ def test_controls_at_other_learning_rates(done):
     again = ["rates", *map(str, options), "--models", "dropped", "--times", "1"]
     assert CliRunner().invoke(experiments_app, again, catch_exceptions=False).exit_code == 0
     assert len(json.loads(out.read_text())["rows"]) == 2 * len(file["rows"])
-    out.write_text(json.dumps(file | {"rows": [row | {"teacher": row["teacher"] / 2} for row in file["rows"]]}))
+    out.write_text(
+        json.dumps(file | {"rows": [row | {"teacher": row["teacher"] / 2} for row in file["rows"]]})
+    )
     with pytest.raises(DataError, match="rows of rte, 11of12 beside a teacher that scores"):
         CliRunner().invoke(experiments_app, again, catch_exceptions=False, standalone_mode=False)
     for option, said in (
