@@ -57,7 +57,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """With `-n 2` a file's tests stay together, and files keep their order, the browser's last though long."""
+    """With `-n` a file's tests stay together, and files keep their order, the browser's last though long."""
     from xdist.scheduler import LoadFileScheduling
 
     config.option.loadscopereorder = False
