@@ -6,6 +6,7 @@ person can mend (said in one sentence), 2 wrong usage, 130 interrupted.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections import Counter
 
@@ -69,7 +70,7 @@ def main() -> None:
     say_in_unicode()
     try:
         _refuse_repeated(sys.argv[1:])
-        app(prog_name="python -m shrp")
+        _command()(prog_name="python -m shrp")
     except ShrpError as error:
         _say_error(str(error))
         sys.exit(1)
@@ -90,6 +91,12 @@ def main() -> None:
         sys.exit(130)
 
 
+@functools.cache
+def _command() -> typer.core.TyperGroup:
+    """All commands; typer reads every option of every one of them anew each time that it is asked."""
+    return typer.main.get_command(app)
+
+
 def _memory_is_full(error: BaseException) -> bool:
     """Whether an error says that there is no memory left; PyTorch has a class for it on CUDA alone."""
     # By name: PyTorch is slow to import for one.
@@ -100,7 +107,7 @@ def _memory_is_full(error: BaseException) -> bool:
 
 def _refuse_repeated(arguments: list[str]) -> None:
     """Raise `OptionError` where an option that takes one value is given twice: the last one would win in silence."""
-    commands = typer.main.get_command(app).commands
+    commands = _command().commands
     if not arguments or arguments[0] not in commands:
         return
     single = {

@@ -38,6 +38,10 @@ EXPECTED = 2
 rarer ones are now and then many deviations off by chance, and would hide all others."""
 DEALS, MANY = 1000, 5000
 """How often groups are dealt anew; of more inputs than `MANY` the less often, down to a fifth of it."""
+_TOLD = 50
+"""Deals after which progress is told."""
+_MOST_PLACES = 1_000_000
+"""Counted at once, over all deals of a block."""
 _SAME = 1e-9  # informations that differ by less are equal but for rounding,
 _NEAR = 1e-4  # and so are counts, which the deals hold in float32
 
@@ -133,10 +137,10 @@ def specialisation(
     deals = max(deals // 5, round(deals * min(1, MANY / max(stats.n, 1))))
     step, steps = 0, deals * sum(1 if by == LENGTH else 2 for by in found)
 
-    def tick() -> None:
+    def tick(done: int) -> None:
         nonlocal step
-        step += 1
-        if progress and step % 50 == 0:
+        step += done
+        if progress and step // _TOLD > (step - done) // _TOLD:
             progress(step, steps)
 
     counting = _Counting(stats)
@@ -169,11 +173,18 @@ class _Counting:
         self.input, self.column = table.nonzero()  # few: of each input one expert a layer
         self.times = table[self.input, self.column].astype(np.float64)
 
+    @property
+    def at_once(self) -> int:
+        """Of how many deals the counts are made at once."""
+        return max(1, min(_TOLD, _MOST_PLACES // max(len(self.input), 1)))
+
     def __call__(self, codes: np.ndarray, groups: int) -> np.ndarray:
-        """`(L, G, H)` with each input in the group of `codes` `(N,)`."""
-        places = codes[self.input] * self.columns + self.column
-        counts = np.bincount(places, self.times, minlength=groups * self.columns)
-        return counts.reshape(groups, len(self.layers), self.experts).transpose(1, 0, 2)
+        """`(B, L, G, H)` of B deals, with each input in the group of `codes` `(B, N)`."""
+        deal = np.arange(len(codes))[:, None] * groups
+        places = (deal + codes[:, self.input]) * self.columns + self.column
+        times = np.broadcast_to(self.times, places.shape)
+        counts = np.bincount(places.ravel(), times.ravel(), minlength=len(codes) * groups * self.columns)
+        return counts.reshape(-1, groups, len(self.layers), self.experts).swapaxes(1, 2)
 
 
 def _explain(
@@ -183,10 +194,10 @@ def _explain(
     counting: _Counting,
     deals: int,
     generator: np.random.Generator,
-    tick: Callable[[], None],
+    tick: Callable[[int], None],
 ) -> Grouping:
     """Count, and deal anew."""
-    counts = counting(dealer.codes, len(names))
+    (counts,) = counting(dealer.codes[None], len(names))
     information, nothing = _information(counts), np.full(len(counts), np.nan)
     sizes = np.bincount(dealer.codes, minlength=len(names))
     experts = counts.sum(1, keepdims=True)
@@ -195,15 +206,15 @@ def _explain(
     def deal(neighbours: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Mean information of the deals, its p-value, and what is left of each deal's counts `(deals, L, G, H)`."""
         total, as_much, left = np.zeros(len(counts)), np.ones(len(counts)), []
-        for _ in range(deals):
-            dealt = counting(dealer.deal(generator, neighbours=neighbours), len(names))
+        for codes in dealer.deals(deals, generator, neighbours=neighbours, at_once=counting.at_once):
+            dealt = counting(codes, len(names))
             shared = _information(dealt)
-            total += shared
-            as_much += shared >= information - _SAME
+            total += shared.sum(0)
+            as_much += (shared >= information - _SAME).sum(0)
             if not neighbours:
                 left.append(_beyond(dealt, share).astype(np.float32))
-            tick()
-        return total / deals, as_much / (deals + 1), np.array(left)
+            tick(len(codes))
+        return total / deals, as_much / (deals + 1), np.concatenate(left) if left else nothing
 
     chance, p, left = deal(neighbours=False)
     within, within_p = nothing, nothing
@@ -227,8 +238,8 @@ def _explain(
 
 
 def _beyond(counts: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """By how much counts `(L, G, H)` are above the group's part of all, by the experts' shares `(L, 1, H)`."""
-    return counts - counts.sum(2, keepdims=True) * share
+    """By how much counts `(..., L, G, H)` are above the group's part of all, by the experts' shares `(L, 1, H)`."""
+    return counts - counts.sum(-1, keepdims=True) * share
 
 
 def _cells(found: np.ndarray, dealt: np.ndarray, tested: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -247,14 +258,15 @@ def _cells(found: np.ndarray, dealt: np.ndarray, tested: np.ndarray) -> tuple[np
 
 
 def _entropy(counts: np.ndarray) -> np.ndarray:
-    """Of the last two axes of counts `(L, ., .)` together, in nats `(L,)`."""
-    share = counts / counts.sum((1, 2), keepdims=True, dtype=np.float64)
-    return -(share * np.log(share, out=np.zeros_like(share), where=share > 0)).sum((1, 2))
+    """Of the last two axes of counts `(..., L, ., .)` together, in nats `(..., L)`."""
+    share = counts / counts.sum((-2, -1), keepdims=True, dtype=np.float64)
+    return -(share * np.log(share, out=np.zeros_like(share), where=share > 0)).sum((-2, -1))
 
 
 def _information(counts: np.ndarray) -> np.ndarray:
-    """Mutual information of group and expert `(L,)` from counts `(L, G, H)`, in nats."""
-    return _entropy(counts.sum(1, keepdims=True)) + _entropy(counts.sum(2, keepdims=True)) - _entropy(counts)
+    """Mutual information of group and expert `(..., L)` from counts `(..., L, G, H)`, in nats."""
+    experts, groups = (counts.sum(axis, keepdims=True) for axis in (-2, -1))
+    return _entropy(experts) + _entropy(groups) - _entropy(counts)
 
 
 def _part(information: np.ndarray, chance: np.ndarray, entropy: np.ndarray) -> np.ndarray:

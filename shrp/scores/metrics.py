@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from statistics import NormalDist
 
 import numpy as np
+from scipy.special import stdtrit
 from scipy.stats import binomtest, rankdata
 
 from shrp.data.tasks import REGRESSION_METRICS, Task
@@ -163,12 +164,10 @@ def share_interval(hits: np.ndarray, units: np.ndarray, of: np.ndarray | None = 
         return wilson(int(hits.sum()), n)
     share, effective = hits.sum() / n, float(len(size))
     if 0 < share < 1 and len(size) > 1:
-        from scipy.stats import t
-
         residual = np.bincount(unit, hits) - share * size
         variance = len(size) / (len(size) - 1) * (residual**2).sum() / n
         effective = min(n, n * share * (1 - share) / max(variance, 1e-12))
-        effective = max(1.0, effective * (_Z / t.ppf(0.975, len(size) - 1)) ** 2)
+        effective = max(1.0, effective * (_Z / stdtrit(len(size) - 1, 0.975)) ** 2)
     return wilson(share * effective, effective)
 
 

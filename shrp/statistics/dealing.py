@@ -31,16 +31,30 @@ class Dealer:
         self.parts = [part[np.argsort(length[part[:, 0]], kind="stable")] for part in (pairs[~apart], alone)]
         self.movable = len(self.changing) + sum(map(len, self.parts))
 
-    def deal(self, generator: np.random.Generator, *, neighbours: bool) -> np.ndarray:
-        """Codes `(N,)`; dealt among inputs of neighbouring lengths alone, if asked for."""
-        dealt = self.codes.copy()
-        for part in self.parts:
-            own, where = self.codes[part[:, :1]], np.arange(len(part))
-            stratum = where // NEIGHBOURS if neighbours else np.zeros(len(part))
-            dealt[part] = own[np.lexsort((generator.random(len(part)), stratum))]
-        places = self.changing[generator.random(len(self.changing)) < 0.5]
-        dealt[places] = dealt[places[:, ::-1]]
-        return dealt
+    def deals(
+        self, times: int, generator: np.random.Generator, *, neighbours: bool, at_once: int = _BLOCK
+    ) -> Iterator[np.ndarray]:
+        """Codes, dealt anew; among inputs of neighbouring lengths alone, if asked for.
+
+        Args:
+            at_once: deals of a block; they are the same whatever it is.
+
+        Yields:
+            Blocks `(B, N)`, in all `times` rows.
+        """
+        ends = np.cumsum([0, *map(len, self.parts), len(self.changing)])
+        for start in range(0, times, at_once):
+            size = min(at_once, times - start)
+            dealt, drawn = np.tile(self.codes, (size, 1)), generator.random((size, ends[-1]))
+            for part, first, last in zip(self.parts, ends, ends[1:], strict=False):
+                stratum = np.arange(len(part)) // NEIGHBOURS if neighbours else 0
+                order = np.argsort(drawn[:, first:last] + stratum, axis=1)
+                dealt[:, part] = self.codes[part[:, 0]][order][:, :, None]
+            swap = drawn[:, ends[-2] :] < 0.5
+            one, other = self.codes[self.changing].T
+            dealt[:, self.changing[:, 0]] = np.where(swap, other, one)
+            dealt[:, self.changing[:, 1]] = np.where(swap, one, other)
+            yield dealt
 
     def dealt_values(
         self, values: np.ndarray, times: int, generator: np.random.Generator

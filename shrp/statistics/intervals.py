@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import stdtrit
 
 NO_INTERVAL = (float("nan"), float("nan"))
 NO_WIDTH = 1e-9
@@ -43,9 +44,7 @@ def of_mean(values: np.ndarray, units: np.ndarray | None = None) -> tuple[float,
     n = len(apart)
     if n < 2:
         return NO_INTERVAL
-    from scipy.stats import t  # slow to import
-
-    half = t.ppf(0.975, n - 1) * np.sqrt(n / (n - 1) * (apart**2).sum()) / len(values)
+    half = stdtrit(n - 1, 0.975) * np.sqrt(n / (n - 1) * (apart**2).sum()) / len(values)
     return (float(mean - half), float(mean + half)) if half > NO_WIDTH else NO_INTERVAL
 
 
@@ -88,9 +87,7 @@ class Mean:
         """Of the 95% interval over inputs and trainings: what both leave open adds in squares, trainings by Student's
         t. Few trainings tell little of a further one, and the interval says so.
         """
-        from scipy.stats import t
-
-        trainings = float(t.ppf(0.975, self.freedom)) * np.sqrt(self.variance) if self.freedom else 0.0
+        trainings = float(stdtrit(self.freedom, 0.975)) * np.sqrt(self.variance) if self.freedom else 0.0
         below, above = np.hypot([self.below, self.above], trainings).tolist()
         return self.value - below, self.value + above
 

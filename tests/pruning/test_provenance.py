@@ -15,8 +15,9 @@ from shrp.checkpoints import checkpoint
 from shrp.checkpoints.score_rows import score_row, share_of
 from shrp.data.sources import load_file, load_probe
 from shrp.data.tasks import TASKS, custom_task
-from shrp.errors import PlanError
+from shrp.errors import ExportError, PlanError
 from shrp.model.config import ShrpConfig
+from shrp.model.convert import layer_kinds
 from shrp.pruning.plan import make_plan
 from shrp.routes.usage import measure_usage
 from shrp.scores import evaluate as evaluation
@@ -286,7 +287,7 @@ def test_a_control_has_no_routers_to_balance():
 
 
 def test_a_control_without_routers_is_pruned_by_a_plan_alone(
-    shrp, tmp_path, tiny_routed, tiny_tokenizer, tiny_info
+    shrp, tmp_path, monkeypatch, tiny_routed, tiny_tokenizer, tiny_info
 ):
     model, info = tiny_routed(control="uniform"), tiny_info(control="uniform")
     checkpoint.save(model, tiny_tokenizer, info, tmp_path / "control")
@@ -303,6 +304,13 @@ def test_a_control_without_routers_is_pruned_by_a_plan_alone(
     with pytest.raises(PlanError, match="no usage to prune by; give a plan"):
         loaded.prune(per_layer=1)
     assert loaded.prune(plan).info.plan == plan
+    given = []
+
+    def taken(model, tokenizer, info, folder, **options):
+        given.append((layer_kinds(model), info.plan))
+        raise ExportError("enough")  # tracing is not what is asked about
+
+    monkeypatch.setattr("shrp.export.onnx.export_folder", taken)
     exported = ("export", tmp_path / "control", "--plan", tmp_path / "plan.json", "--out", tmp_path / "onnx")
     code, _, err = shrp(*exported)
-    assert code == 0, err
+    assert (code, "enough" in err, given) == (1, True, [(["dense", "static", "static"], plan)])
