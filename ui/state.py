@@ -5,7 +5,6 @@ All of it lives in widgets bound to the URL, so that a view can be shared by its
 
 from __future__ import annotations
 
-import runpy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -160,11 +159,12 @@ def through_app() -> None:
     """Go through `app.py` where a page was started without it, in the same run, so that no click is lost.
 
     Streamlit takes a folder named `pages` for its older multipage layout until `st.navigation` has run once, so the
-    first visit after a start, if it is to a page's address, runs that page alone.
+    first visit after a start, if it is to a page's address, runs that page alone, and so does who comes meanwhile.
     """
-    if PagesManager.uses_pages_directory:
+    if PagesManager.uses_pages_directory or _READ not in st.session_state:  # where `draw_picker` leaves it
         PagesManager.uses_pages_directory = False
-        runpy.run_path(str(_APP))
+        # Not by `runpy`, which is not made for two threads at once.
+        exec(compile(_APP.read_text(encoding="utf-8"), str(_APP), "exec"), {"__file__": str(_APP)})
         st.stop()
 
 

@@ -3,6 +3,8 @@
 from urllib.parse import parse_qs
 
 import pytest
+from streamlit.runtime.pages_manager import PagesManager
+from streamlit.runtime.scriptrunner import script_runner
 
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.data.sources import load_probe
@@ -265,3 +267,25 @@ def test_links_to_attribution_say_what_is_to_be_explained(open_page, tiny_checkp
     answer = {"text": "w5 w6\nw7 w8"} | arrival.link({"explain": "the answer", "input": 1})
     assert follow(answer) == ("the answer", 1)
     assert follow(why | {"open": "explain=nonsense&input=many"})[0] == "the answer"
+
+
+@pytest.mark.parametrize("page", ["routing", "experiments"])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_page_that_is_started_without_the_app_goes_through_it(
+    monkeypatch, open_page, tiny_checkpoint, page, first
+):
+    """The first visit after a start, to a page's address, and one that begins before that has run `st.navigation`."""
+    alone, started = script_runner._mpa_v1, []
+
+    def start(path):
+        started.append(path)
+        PagesManager.uses_pages_directory = first
+        alone(path)
+
+    monkeypatch.setattr(script_runner, "_mpa_v1", start)
+    monkeypatch.setattr(PagesManager, "uses_pages_directory", True)
+    at = open_page(page, tiny_checkpoint)
+    assert started
+    assert not at.exception
+    assert at.sidebar.selectbox(key="checkpoint").value == tiny_checkpoint.name
+    assert len(at.title) == 1
