@@ -92,7 +92,7 @@ def say(data: TextData, whole: TextData) -> None:
     if len(data) < len(whole):
         st.sidebar.caption(
             f":material/filter_alt: {len(data):,} of {len(whole):,} inputs of {escape(whole.name)} are looked at. "
-            "Tables number these alone; `#12` in *Slices of your own* counts all."
+            "Tables number these alone; “#12” in *Slices of your own* counts all."
         )
     missed, of = st.session_state.get(_MISSED) or ((), "")
     if missed and of == whole.fingerprint:

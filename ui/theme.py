@@ -201,15 +201,15 @@ SUBTITLE_WIDTH = 80
 """Characters of a subtitle that fit beside the sidebar in a window of 800 pixels."""
 
 
-def _lines(subtitle: str) -> list[str]:
+def _lines(subtitle: str, columns: int = 1) -> list[str]:
     # A chart cuts what does not fit, so long lines go on below; within a word a cut may fall into an HTML entity.
-    wrap = textwrap.TextWrapper(SUBTITLE_WIDTH, break_long_words=False, break_on_hyphens=False)
+    wrap = textwrap.TextWrapper(SUBTITLE_WIDTH // columns, break_long_words=False, break_on_hyphens=False)
     return [part for line in subtitle.split("<br>") for part in wrap.wrap(line)]
 
 
-def title_height(subtitle: str) -> int:
+def title_height(subtitle: str, columns: int = 1) -> int:
     """Pixels that `layout` gives a title and this subtitle, above the plot."""
-    return 56 + 18 * len(_lines(subtitle))
+    return 56 + 18 * len(_lines(subtitle, columns))
 
 
 def layout(
@@ -222,6 +222,7 @@ def layout(
     height: int = 380,
     legend: bool | None = None,
     margin: dict[str, int] | None = None,
+    columns: int = 1,
 ) -> go.Figure:
     """Give a figure its title, axis titles with units, size and margins, and its cells legible numbers; returns it.
 
@@ -236,9 +237,10 @@ def layout(
         height: in pixels.
         legend: show it below the plot; None leaves that to Plotly.
         margin: overrides of the margins, in pixels.
+        columns: how many charts stand side by side, each of them the narrower.
     """
     write_numbers(fig)
-    lines, top = _lines(subtitle), title_height(subtitle)
+    lines, top = _lines(subtitle, columns), title_height(subtitle, columns)
     fig.update_layout(
         overwrite=True,  # which plotly does several times faster than to merge
         title={
@@ -263,10 +265,6 @@ def layout(
     )
     if legend is not None:
         fig.update_layout(showlegend=legend)
-    if x:
-        fig.update_xaxes(title_text=x)
-    if y:
-        fig.update_yaxes(title_text=y)
-    fig.update_xaxes(automargin=True)
-    fig.update_yaxes(automargin=True)
+    for update, axis_title in ((fig.update_xaxes, x), (fig.update_yaxes, y)):
+        update({"automargin": True} | ({"title": {"text": axis_title}} if axis_title else {}))
     return fig

@@ -150,6 +150,17 @@ def usage(sides: Sequence[Side], stats: Sequence[UsageStats], data: TextData, na
     distances(sides, stats, data, bases, name)
 
 
+def usage_subtitle(side: Side, stats: UsageStats, layers: Sequence[int]) -> str:
+    """What a side's usage map is of, as HTML."""
+    chosen = stats.counts(stats.layers[0]).sum()
+    n = f"n = {stats.n:,} inputs" + (f", {int(chosen):,} real tokens" if stats.unit == "tokens" else "")
+    gaps = "<br>empty rows are not routed" if len(stats.layers) < len(layers) else ""
+    even = percent(1 / stats.num_experts)
+    return (
+        f"{escape_html(side.choice.name)}<br>{escape_html(stats.data)}, {n}<br>even use would be {even}{gaps}"
+    )
+
+
 def usage_map(
     letter: str, side: Side, stats: UsageStats, layers: Sequence[int], top: float, name: str
 ) -> None:
@@ -157,21 +168,18 @@ def usage_map(
     nothing = np.full(stats.num_experts, np.nan)
     shares = np.stack([stats.share(layer) if layer in stats.top1 else nothing for layer in layers])
     counts = np.stack([stats.counts(layer) if layer in stats.top1 else 0 * nothing for layer in layers])
-    chosen = stats.counts(stats.layers[0]).sum()
-    n = f"n = {stats.n:,} inputs" + (f", {int(chosen):,} real tokens" if stats.unit == "tokens" else "")
-    gaps = "<br>empty rows are not routed" if len(stats.layers) < len(layers) else ""
     chart(
         usage_heatmap(
             shares,
             layers,
             title=f"{letter}: Top-1 share",
-            subtitle=f"{escape_html(side.choice.name)}<br>{escape_html(stats.data)}, {n}; even use would be "
-            f"{percent(1 / stats.num_experts)}{gaps}",
+            subtitle=usage_subtitle(side, stats, layers),
             measure="Top-1 share",
             counts=counts,
             unit=stats.unit,
             top=top,
             clickable=False,
+            columns=2,
         ),
         stats.to_frame(),
         f"usage-{letter}",

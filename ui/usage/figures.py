@@ -61,6 +61,7 @@ def usage_heatmap(
     selected: tuple[int, int] | None = None,
     top: float | None = None,
     clickable: bool = True,
+    columns: int = 1,
 ) -> go.Figure:
     """Layers x experts as a heatmap whose cells can be clicked.
 
@@ -77,6 +78,7 @@ def usage_heatmap(
         selected: layer and expert to outline.
         top: upper end of the scale, to give several maps the same one; None takes the largest value.
         clickable: whether the hover text says so.
+        columns: how many such maps stand side by side.
     """
     experts = range(values.shape[1])
     finite = np.abs(values[np.isfinite(values)])
@@ -147,6 +149,7 @@ def usage_heatmap(
         y="layer",
         height=cells_height(len(layers)),
         legend=False,
+        columns=columns,
     )
 
 
