@@ -1,15 +1,22 @@
 """Tiny models of every supported family, a word tokenizer and learnable data: nothing is downloaded."""
 
 import gc
+import hashlib
 import os
+import shutil
 import sys
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers is imported: the tests need no network
 os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # what is trained is asked for outputs there
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault(
+        "OMP_NUM_THREADS", "1"
+    )  # of what tests start too: the processes share the cores already
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
@@ -25,8 +32,6 @@ from shrp.training import precision
 
 TIMED = "time: "
 """Begins the names of a test's properties that are times in seconds."""
-if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)  # the processes share the cores already
 HIDDEN, HEADS, LAYERS, VOCABULARY, POSITIONS = 24, 4, 3, 60, 40
 LIKE_DEBERTA_V3 = {
     "relative_attention": True,
@@ -93,6 +98,32 @@ def _own_results(tmp_path_factory):
     """Results that the app keeps on disk go to a folder of this run, not to the one of whoever runs the tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SHRP_CACHE", str(tmp_path_factory.mktemp("results")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def traced_once(tmp_path_factory):
+    """Each model is traced once in a run, which takes seconds whatever its size: another export of it, in any of the
+    run's processes, gets that graph.
+    """
+    from shrp.export import onnx as exporting
+
+    folder, trace = tmp_path_factory.getbasetemp(), exporting.write_graph
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "traced"
+    folder.mkdir(exist_ok=True)
+
+    def write_graph(model, names, path):
+        known = hashlib.sha256(f"{model} {model.config._attn_implementation} {names}".encode())
+        for tensor in model.state_dict().values():
+            known.update(tensor.numpy().tobytes())
+        graph = folder / known.hexdigest()
+        with FileLock(f"{graph}.lock"):
+            if not graph.exists():
+                trace(model, names, graph)
+        shutil.copyfile(graph, path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporting, "write_graph", write_graph)
         yield
 
 

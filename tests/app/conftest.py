@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from streamlit.components.v2 import manifest_scanner
-from streamlit.testing.v1 import AppTest
+from streamlit.testing.v1 import AppTest, local_script_runner
 
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.checkpoints.info import CheckpointInfo
@@ -29,6 +29,21 @@ def _packages_are_read_once():
             "scan_component_manifests",
             functools.cache(manifest_scanner.scan_component_manifests),
         )
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _runs_are_waited_for():
+    """AppTest asks every millisecond whether a run has ended, of which a page on the same core takes the longer."""
+    give_up = local_script_runner.require_widgets_deltas
+
+    def wait(runner, timeout=3):
+        runner._script_thread.join(timeout)
+        if not runner.script_stopped():
+            give_up(runner, 0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local_script_runner, "require_widgets_deltas", wait)
         yield
 
 

@@ -377,11 +377,8 @@ def test_ten_thousand_words_are_cut_and_it_says_so(page):
     assert len(words_table(page)) == 30
 
 
-@pytest.mark.parametrize(
-    "params",
-    [{"target": "no"}, {"ig_steps": "7"}, {"coalitions": "x"}, {"methods": "zebra"}, {"input": "99"}],
-)
-def test_nonsense_in_the_url_falls_back(open_page, tiny_checkpoint, params):
+def test_nonsense_in_the_url_falls_back(open_page, tiny_checkpoint):
+    params = {"target": "no", "ig_steps": "7", "coalitions": "x", "methods": "zebra", "input": "99"}
     at = open_page("attribution", tiny_checkpoint, text=f"{TYPED}\nw2 w3", **params)
     assert not at.exception
     assert not at.error

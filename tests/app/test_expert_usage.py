@@ -167,11 +167,8 @@ def test_a_picked_group_is_told_of_beside_all_inputs(open_page, tiny_checkpoint,
 @pytest.mark.parametrize(
     "params",
     [
-        {"layer": "0"},
+        {"layer": "0", "expert": "-1", "group": "class: <b>", "against": "?", "measure": "no"},
         {"layer": "x", "expert": "99"},
-        {"expert": "-1"},
-        {"group": "class: <b>", "against": "?"},
-        {"measure": "no"},
     ],
 )
 def test_nonsense_in_the_link_falls_back(open_page, tiny_checkpoint, params):
@@ -489,14 +486,10 @@ def test_nearest_experts(open_page, tiny_checkpoint):
 @pytest.mark.parametrize(
     "params",
     [
-        {"parts": "no"},
-        {"example": "-3"},
-        {"example": "99999999"},
+        {"parts": "no", "example": "-3", "min_count": "0", "ranked": "?", "hide_special": "perhaps"},
+        {"example": "99999999", "min_count": "inf"},
         {"example": "x"},
         {"example": "1e999"},
-        {"min_count": "0"},
-        {"min_count": "inf"},
-        {"ranked": "?", "hide_special": "perhaps"},
         {"example_text": "\u202e {} ||| " * 400},
         {"example_text": "\u200b"},
     ],

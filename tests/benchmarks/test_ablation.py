@@ -1,6 +1,7 @@
 """The ablation's command, whole, on a tiny encoder and a few made-up examples."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -19,8 +20,12 @@ ROWS, TASK = 24, TASKS["rte"]
 
 @pytest.fixture
 def place(tmp_path, tiny_model, tiny_tokenizer, tiny_data, monkeypatch):
-    """An encoder of 12 layers, and a folder of data in GLUE's columns."""
-    tiny_model(num_hidden_layers=12).base_model.save_pretrained(tmp_path / "encoder")
+    """An encoder of 4 layers, all but the first converted, and a folder of data in GLUE's columns."""
+    layers = (1, 2, 3)
+    monkeypatch.setattr(ablation, "LAYERS", layers)
+    bottom_up = replace(ablation.VARIANTS["retain, bottom-up"], changes={"order": layers})
+    monkeypatch.setitem(ablation.VARIANTS, "retain, bottom-up", bottom_up)
+    tiny_model(num_hidden_layers=4).base_model.save_pretrained(tmp_path / "encoder")
     tiny_tokenizer.save_pretrained(tmp_path / "encoder")
     (tmp_path / "data" / TASK.name).mkdir(parents=True)
     for split, seed in (("train", 0), ("validation", 1)):
@@ -47,7 +52,7 @@ def test_a_variant_is_measured_and_a_second_run_trains_nothing(place):
     kept = json.loads((place / "ablation.json").read_text())
     assert (kept["base"], kept["layers"], kept["per_layer"]) == ("tiny", list(ablation.LAYERS), 1)
     (row,) = kept["rows"]
-    assert (row["task"], row["variant"], row["depth"], row["n"]) == ("rte", "paper", "11of12", ROWS)
+    assert (row["task"], row["variant"], row["depth"], row["n"]) == ("rte", "paper", "3of4", ROWS)
     assert (row["conversion_size"], row["stage2_epochs"]) == (8, 1)
     made = checkpoint.load(place / "work" / "rte-s0" / row["stage"])
     assert made.info.training["epochs"] == len(ablation.LAYERS) + 1

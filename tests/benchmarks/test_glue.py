@@ -16,7 +16,8 @@ from benchmarks import depths, general, glue
 from benchmarks.experiment_section import experiments_section
 from benchmarks.experiments import matching
 from benchmarks.experiments.__main__ import app as experiments_app
-from benchmarks.stages import teacher_config
+from benchmarks.pipeline import Pipeline
+from benchmarks.stages import Stages, teacher_config
 from shrp.checkpoints import checkpoint
 from shrp.checkpoints.info import usage_in
 from shrp.data.sources import load_data
@@ -29,14 +30,21 @@ from shrp.studies import studies
 from shrp.training import train as training
 
 ROWS = 24
+LAYERS = 5
+"""Of the encoder here; the table's has 12."""
+PARTS = {"6of12": ((3, 4),), "11of12": ((3, 4), (1, 2))}
+"""What is converted of them at the depths of the table, as there the topmost first and all but one in the end."""
+CONVERTED = {depth: len(sum(parts, ())) for depth, parts in PARTS.items()}
 
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory, tiny_model, tiny_tokenizer, tiny_data):
-    """An encoder of 12 layers x 12 heads, a folder of data in GLUE's columns, and what SHRP's rows of RTE by
+    """An encoder of 5 layers x 12 heads, a folder of data in GLUE's columns, and what SHRP's rows of RTE by
     `retain` are made of, as one run of the command left it: `place` has the first two alone."""
     folder = tmp_path_factory.mktemp("origin")
-    tiny_model(num_hidden_layers=12, num_attention_heads=12).base_model.save_pretrained(folder / "encoder")
+    tiny_model(num_hidden_layers=LAYERS, num_attention_heads=12).base_model.save_pretrained(
+        folder / "encoder"
+    )
     tiny_tokenizer.save_pretrained(folder / "encoder")
     for name in general.SOURCES:
         task = TASKS[name]
@@ -58,7 +66,8 @@ def shorten(patch, folder):
     """Data of this folder, and trainings of a few steps on them."""
     patch.setenv("SHRP_DATA_DIR", str(folder / "data"))
     patch.setattr(general, "SIZES", {"conversion_size": 8, "final_size": 8, "further_size": 8})
-    short = (replace(depth, recovery_examples=2 * ROWS, recovery_tokens=0) for depth in depths.DEPTHS)
+    few = {"recovery_examples": 2 * ROWS, "recovery_tokens": 0}
+    short = (replace(depth, parts=PARTS[depth.name], **few) for depth in depths.DEPTHS)
     patch.setattr(depths, "DEPTHS", tuple(short))
     patch.setattr(depths, "FEW", 0)  # so no copies
 
@@ -158,9 +167,8 @@ def test_the_table_is_filled_and_a_second_run_trains_nothing(begun):
             assert set(found["model"]) == {"routed", "static", "random", "dropped"}
             assert set(found.loc[found["model"] == "static", "per_layer"]) == set(depth.keep)
             assert found.loc[found["model"] == "static", "recovered"].sum() == 1
-            layers = len(depths.UPPER) + (len(depths.LOWER) if depth.name == "11of12" else 0)
             kept = found[found["model"] == "static"]
-            assert (kept["kept"] == kept["per_layer"] * layers).all()
+            assert (kept["kept"] == kept["per_layer"] * CONVERTED[depth.name]).all()
     assert all(row["n"] == ROWS for row in rows)
     trained = frame["model"].eq("dropped") | (frame["model"].eq("random") & frame["recovered"])
     assert frame["lead"].notna().equals(trained)  # the controls that SHRP's recovered model is held against
@@ -172,7 +180,7 @@ def test_the_table_is_filled_and_a_second_run_trains_nothing(begun):
     assert any(row["lead"] for row in leads)
     assert {row["constant"] for row in rows} == {0.5}
     dropped = next((begun / "work" / "rte-s0").glob("retain-dropped-11of12-*"))
-    assert layer_kinds(checkpoint.load(dropped).model) == ["dense"] + ["dropped"] * 11
+    assert layer_kinds(checkpoint.load(dropped).model) == ["dense"] + ["dropped"] * 4
     trained = {
         path.parent.name.rsplit("-", 1)[0]: checkpoint.read_config(path.parent)[1].training
         for path in (begun / "work").glob("rte*/*/config.json")
@@ -189,9 +197,9 @@ def test_the_table_is_filled_and_a_second_run_trains_nothing(begun):
     made = {path: path.stat().st_mtime_ns for path in (begun / "work").rglob("model.safetensors")}
     assert run(begun, *options) == rows
     assert {p: p.stat().st_mtime_ns for p in (begun / "work").rglob("model.safetensors")} == made
-    for depth, dense in (("6of12", 6), ("11of12", 1)):
+    for depth, dense in (("6of12", 3), ("11of12", 1)):
         shipped = checkpoint.load(begun / "ship" / f"rte-{depth}")
-        assert layer_kinds(shipped.model) == ["dense"] * dense + ["routed"] * (12 - dense)
+        assert layer_kinds(shipped.model) == ["dense"] * dense + ["routed"] * (LAYERS - dense)
         assert {row["kind"] for row in shipped.info.scores} == {"teacher", "routed", "static", "control"}
         card = (shipped.path / "README.md").read_text(encoding="utf-8")
         assert card.count("8 for each of") == (1 if depth == "6of12" else 2)
@@ -205,7 +213,7 @@ def test_the_table_is_filled_and_a_second_run_trains_nothing(begun):
         "rte-6of12",
     ]
     small = checkpoint.load(begun / "ship" / "rte-11of12-recovered")
-    assert layer_kinds(small.model) == ["dense"] + ["static"] * 11
+    assert layer_kinds(small.model) == ["dense"] + ["static"] * 4
     by_name = {row["model"]: row for row in small.info.scores if row["data"].startswith("glue/")}
     assert sorted(by_name) == [
         "dense teacher",
@@ -222,7 +230,7 @@ def test_the_table_is_filled_and_a_second_run_trains_nothing(begun):
 def test_in_the_extreme_the_task_says_which_experts_learn_from_texts_and_controls_see_as_many(done):
     rows = run(done, "--tasks", "rte", "--recipes", "retain", "--controls", "dropped,uniform")
     deep = [row for row in rows if row["depth"] == "11of12" and row["model"] != "teacher"]
-    conversion = 8 * (len(depths.UPPER) + len(depths.LOWER) + len(depths.DEPTHS))
+    conversion = 8 * (CONVERTED["11of12"] + len(depths.DEPTHS))
     texts = {(row["model"], row["recovered"]): row["texts"] for row in deep}
     assert texts == {
         ("routed", False): conversion,
@@ -237,7 +245,7 @@ def test_in_the_extreme_the_task_says_which_experts_learn_from_texts_and_control
     pruned, random = (
         checkpoint.load(next(work.glob(f"general-further-{kind}-*"))) for kind in ("static", "random")
     )
-    assert layer_kinds(pruned.model) == ["dense"] + ["static"] * 11
+    assert layer_kinds(pruned.model) == ["dense"] + ["static"] * 4
     routed, recovered = (
         checkpoint.load(next((work / "rte-s0").glob(f"retain-{stage}-*")))
         for stage in ("none-11of12", "static-11of12-1")
@@ -275,8 +283,8 @@ def test_without_a_router_random_experts_learn_for_as_long_as_shrp(begun):
                 kind: checkpoint.load(next((work / "rte-s1").glob(f"{recipe}-{kind}-{depth.name}-*")))
                 for kind in ("unrouted", "random", "static", "none")
             }
-            layers = sum(map(len, depth.parts))
-            assert layer_kinds(of["unrouted"].model) == ["dense"] * (12 - layers) + ["static"] * layers
+            layers = CONVERTED[depth.name]
+            assert layer_kinds(of["unrouted"].model) == ["dense"] * (LAYERS - layers) + ["static"] * layers
             plans = [dict(of[kind].info.plan.layers) for kind in ("unrouted", "random")]
             for layer, kept in plans[0].items():  # the same draw, of gates that are alike
                 assert kept.experts == plans[1][layer].experts
@@ -297,7 +305,7 @@ def test_pruned_heads_and_neurons_learn_for_as_long_as_shrp_in_layers_of_its_siz
         here = [row for row in rows if (row["recipe"], row["depth"]) == ("paper", depth.name)]
         (row,) = (row for row in here if row["model"] == "narrow")
         mine = found_recovered(rows)["paper", depth.name]
-        layers = sum(map(len, depth.parts))
+        layers = CONVERTED[depth.name]
         assert (row["per_layer"], row["kept"]) == (depth.recover, None)
         assert row["texts"] == 0
         assert row["lead"] * row["teacher"] == pytest.approx(mine["score"] - row["score"])
@@ -312,32 +320,24 @@ def test_pruned_heads_and_neurons_learn_for_as_long_as_shrp_in_layers_of_its_siz
                 f"none-{depth.name}-????????",
             )
         )
-        assert layer_kinds(made.model) == ["dense"] * (12 - layers) + ["narrow"] * layers
+        assert layer_kinds(made.model) == ["dense"] * (LAYERS - layers) + ["narrow"] * layers
         assert made.info.config.narrow_to == depth.recover
         assert first.info.training["epochs"] == layers  # of its own size, each depth begins with the teacher
         assert made.info.training["epochs"] == sum(one.info.training["epochs"] for one in (routed, static))
     frame = studies.glue_frame(rows)
     assert "control: heads and neurons pruned to the size of 2 experts" in set(frame["name"])
     assert "no layer is converted" in studies.about_controls(frame)
-    only = (
-        "--tasks",
-        "rte",
-        "--seeds",
-        "0",
-        "--recipes",
-        "paper",
-        "--controls",
-        "narrow",
-        "--depths",
-        "11of12",
-    )
-    run(begun, *only)  # nothing goes on from the shallower one, so it is not trained
+    stages = Stages(str(begun / "encoder"), "tiny", begun / "work", "rte", 0)
+    texts = general.General(str(begun / "encoder"), "tiny", begun / "work")
+    deeper = Pipeline(stages, texts, control_texts=True, chosen=depths.DEPTHS[1:])
+    assert len(list(deeper.conversions("paper", "narrow"))) == 1
+    # Nothing goes on from the shallower one, so it is not trained.
     assert len(list((begun / "work" / "rte-s0").glob("paper-narrow-*"))) == 2
 
 
 def test_pruned_heads_and_neurons_learn_from_texts_as_what_retain_converts_does(done):
     rows = run(done, "--tasks", "rte", "--recipes", "retain", "--controls", "narrow")
-    work, layers = done / "work", {depth.name: sum(map(len, depth.parts)) for depth in depths.DEPTHS}
+    work = done / "work"
     for depth in depths.DEPTHS:
         (row,) = (row for row in rows if (row["depth"], row["model"]) == (depth.name, "narrow"))
         mine = found_recovered(rows)["retain", depth.name]
@@ -346,12 +346,11 @@ def test_pruned_heads_and_neurons_learn_from_texts_as_what_retain_converts_does(
         }
         assert row["lead"] * row["teacher"] == pytest.approx(mine["score"] - row["score"])
         made = checkpoint.load(next((work / "rte-s0").glob(f"retain-narrow-{depth.name}-*")))
-        assert (
-            layer_kinds(made.model) == ["dense"] * (12 - layers[depth.name]) + ["narrow"] * layers[depth.name]
-        )
+        layers = CONVERTED[depth.name]
+        assert layer_kinds(made.model) == ["dense"] * (LAYERS - layers) + ["narrow"] * layers
     found = [checkpoint.load(path) for path in work.glob("general-narrow-*")]
     sizes = sorted((len(one.info.config.layers), one.info.config.narrow_to) for one in found)
-    assert sizes == [(6, 1), (6, 2), (11, 1)]  # each depth's layers have a size of their own
+    assert sizes == [(2, 1), (2, 2), (4, 1)]  # each depth's layers have a size of their own
     assert {one.info.training["measured_on"] for one in found} == {"glue/rte train"}
     assert len(list(work.glob("general-further-narrow-*"))) == 1
     first = [
@@ -395,6 +394,12 @@ def test_a_task_with_few_tokens_has_changed_copies_for_shrp_and_controls_alike(b
         assert made["config"]["distill_logits"] == (1.0 if more else 0.5)
 
 
+def test_the_table_converts_the_upper_half_of_twelve_layers_and_then_all_but_the_first():
+    half, most = depths.DEPTHS
+    assert (half.parts, sorted(sum(most.parts, ()))) == ((depths.UPPER,), list(range(1, 12)))
+    assert most.parts[0] == depths.UPPER == tuple(range(6, 12))
+
+
 def test_a_depth_asks_for_whole_epochs_of_about_as_many_examples_or_tokens():
     deep = depths.DEPTHS[1]
     assert deep.recovery_epochs("retain", 5_000, 200_000) == 12  # 60,000 examples
@@ -425,7 +430,7 @@ def test_seeds_share_the_teacher_and_the_conversion_on_texts(done):
 @pytest.mark.parametrize("control", ["none", "uniform", "dropped"])
 def test_a_killed_conversion_on_texts_goes_on(place, monkeypatch, control):
     def encoder(work):
-        return general.General(str(place / "encoder"), "tiny", place / work)(control, ((10, 11),))
+        return general.General(str(place / "encoder"), "tiny", place / work)(control, ((3, 4),))
 
     class Killed(BaseException):
         pass
@@ -465,6 +470,7 @@ def test_what_was_made_of_other_data_is_not_read_back(done):
         run(done, *options)
     frame.to_parquet(file)
     shutil.rmtree(done / "work" / "rte" / "teacher")
+    (done / "t.json").unlink()  # whose rows stand beside another teacher
     model = checkpoint.load(next((done / "work" / "rte-s0").glob("retain-none-6of12-*"))).model
     other = AutoModelForSequenceClassification.from_config(model.config)
     other.base_model.save_pretrained(done / "encoder")
@@ -582,7 +588,9 @@ def test_an_option_is_refused_before_anything_is_trained(place, option, text, sa
 def test_prunings_of_the_table_with_other_experts(done, monkeypatch):
     """The experiment `matching` reads the table's own trainings back, and exchanges what it says."""
     run(done, "--tasks", "rte", "--recipes", "retain", "--controls", "", "--depths", "11of12")
-    shares = {layer: np.linspace(0.5, 0.0, 12) for layer in range(1, 12)}  # expert 0 matches most, 11 least
+    shares = {
+        layer: np.linspace(0.5, 0.0, 12) for layer in range(1, LAYERS)
+    }  # expert 0 matches most, 11 least
     monkeypatch.setattr(matching, "matching_shares", lambda found: shares)
     (of_table,) = (done / "work" / "rte-s0").glob("retain-random-11of12-1-*")
     plan = checkpoint.load(of_table).info.plan
@@ -679,7 +687,7 @@ def test_controls_at_other_learning_rates(done):
     assert CliRunner().invoke(experiments_app, other, catch_exceptions=False).exit_code == 0
     new = {path.parent for path in set((done / "work").rglob("model.safetensors")) - made}
     taught, dense = sorted(new, key=lambda path: "dense" in path.name)
-    for folder, control, layers in ((taught, "dropped", tuple(range(1, 12))), (dense, "none", ())):
+    for folder, control, layers in ((taught, "dropped", tuple(range(1, LAYERS))), (dense, "none", ())):
         config = checkpoint.read_config(folder)[1].config
         assert (config.control, config.layers) == (control, layers)
         assert not any("texts" in row for row in checkpoint.read_history(folder))

@@ -10,6 +10,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from shrp.checkpoints.checkpoint import load
 from tests.browser.steps import FAST
@@ -29,26 +30,57 @@ def _free_port() -> int:
 
 @pytest.fixture(scope="session")
 def app_url(tmp_path_factory):
-    """The app on the shipped checkpoints, the probe sets and GLUE, where SHRP_DATA_DIR names it, without results."""
+    """The app on the shipped checkpoints, the probe sets and GLUE, where SHRP_DATA_DIR names it, without results.
+
+    All processes of a run share one: which comes first starts it, and stops it when the others are done.
+    """
     if not any((ROOT / "checkpoints").glob("*/config.json")):
         pytest.skip("no checkpoint is shipped under checkpoints/")
-    environment = {k: v for k, v in os.environ.items() if k not in ("SHRP_CHECKPOINTS", "SHRP_DATA_ROOTS")}
-    results = tmp_path_factory.mktemp("results")
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        results = tmp_path_factory.getbasetemp().parent / "results"  # one of all apps: what is known is known
-        environment["OMP_NUM_THREADS"] = "1"  # another app runs beside it, and waiting threads take its cores
-    environment["SHRP_CACHE"] = str(results)
-    log = tmp_path_factory.mktemp("app") / "streamlit.log"
-    process, url = _started(environment, log)
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "app"
+    (folder / "guests").mkdir(parents=True, exist_ok=True)
+    lock, said, guest = FileLock(folder / "lock"), folder / "url", folder / "guests" / str(os.getpid())
+    process = None
+    with lock:
+        if not said.exists():
+            environment = {
+                k: v for k, v in os.environ.items() if k not in ("SHRP_CHECKPOINTS", "SHRP_DATA_ROOTS")
+            }
+            process, url = _started(
+                environment | {"SHRP_CACHE": str(folder / "results")}, folder / "streamlit.log"
+            )
+            said.write_text(url)
+        guest.touch()
     try:
-        yield url
+        yield said.read_text()
     finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        guest.unlink()
+        if process is not None:
+            _stop(process, lock, said)
+
+
+def _stop(process: subprocess.Popen, lock: FileLock, said: Path) -> None:
+    """Stop the app once nobody uses it any more; who comes later starts another."""
+    while True:
+        with lock:
+            if not any(_alive(int(guest.name)) for guest in (said.parent / "guests").iterdir()):
+                said.unlink()
+                break
+        time.sleep(0.5)
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _started(environment: dict[str, str], log: Path) -> tuple[subprocess.Popen, str]:
@@ -124,9 +156,17 @@ def new_page(browser):
         context.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
+def _wide(browser):
+    """One profile for tests of a single person, so that each need not fetch the same scripts anew."""
+    context = browser.new_context(viewport={"width": 1400, "height": 1100})
+    yield context
+    context.close()
+
+
+@pytest.fixture(scope="session")
 def _narrow(browser):
-    """One profile of a narrow window, so that each tab need not fetch the same scripts anew."""
+    """The same of a narrow window."""
     context = browser.new_context(viewport={"width": 1200, "height": 900})
     yield context
     context.close()
@@ -147,9 +187,11 @@ def new_tab(_narrow):
 
 
 @pytest.fixture
-def page(new_page):
+def page(_wide):
     """A fresh session."""
-    return new_page()
+    tab = _patient(_wide.new_page())
+    yield tab
+    tab.close()
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ NAME, FAST = "sst2-6of12", "sst2-11of12"
 SENTENCE = "I would gladly sit through it all again tomorrow."
 TYPED = "[data-testid=stMain] textarea"
 """The box for sentences; the sidebar has another one, of slices."""
+POLL = 100
+"""Milliseconds between two looks at a page; else it would be asked at every frame, and drawn for that."""
 PAGES = ("overview", "expert_usage", "routing", "pruning_lab", "attribution", "compare", "experiments")
 
 _CELL = """
@@ -34,22 +36,24 @@ _IN_SCHEME = """
 _LOW_CONTRAST = """
 (least) => {
   const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
-  const rgba = (color) => {
+  // What is asked of many texts is looked up once: of a colour its parts, of an element what is behind it.
+  const once = (find, found = new Map()) =>
+    (of) => found.get(of) ?? (found.set(of, find(of)), found.get(of));
+  const rgba = once((color) => {
     canvas.clearRect(0, 0, 1, 1);
     canvas.fillStyle = color;
     canvas.fillRect(0, 0, 1, 1);
     const [r, g, b, a] = canvas.getImageData(0, 0, 1, 1).data;
     return [r, g, b, a / 255];
-  };
+  });
   const over = (top, under) => under.map((u, i) => top[i] * top[3] + u * (1 - top[3]));
   const luminance = (color) => {
     const [r, g, b] = color.map((v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
-  const chain = (e) => { const found = []; for (; e; e = e.parentElement) found.push(e); return found; };
-  const behind = (ancestors) =>
-    ancestors.map((a) => rgba(getComputedStyle(a).backgroundColor)).reverse()
-      .reduce((u, t) => over(t, u), [255, 255, 255]);
+  const behind = once((e) =>
+    e ? over(rgba(getComputedStyle(e).backgroundColor), behind(e.parentElement)) : [255, 255, 255]);
+  const opacity = once((e) => e ? +getComputedStyle(e).opacity * opacity(e.parentElement) : 1);
   const coloured = ([r, g, b]) => Math.max(r, g, b) - Math.min(r, g, b) > 40;
   const seen = new Map();
   let texts = 0;
@@ -65,11 +69,11 @@ _LOW_CONTRAST = """
     const style = getComputedStyle(element);
     // A slider's value stands above its thumb, though it is inside of it.
     const value = element.closest("[data-testid=stSliderThumbValue]");
-    const ancestors = chain(value?.closest("[data-testid=stSlider]") ?? element);
+    const on = value?.closest("[data-testid=stSlider]") ?? element;
     const svg = element instanceof SVGElement;
-    const color = rgba(svg ? style.fill : style.color);
-    color[3] *= ancestors.reduce((o, a) => o * +getComputedStyle(a).opacity, 1) * (svg ? +style.fillOpacity : 1);
-    const back = behind(ancestors), front = over(color, back);
+    const color = [...rgba(svg ? style.fill : style.color)];
+    color[3] *= opacity(on) * (svg ? +style.fillOpacity : 1);
+    const back = behind(on), front = over(color, back);
     const [high, low] = [luminance(front), luminance(back)].sort((a, b) => b - a);
     const ratio = (high + 0.05) / (low + 0.05);
     texts += 1;
@@ -138,7 +142,12 @@ def address_with_charts(app_url, name, **query):
     asked = {
         "routing": {"text": SENTENCE},
         "attribution": {"text": SENTENCE},
-        "compare": {"b": NAME, "b_is": AS_IS},  # a pruned side would have no usage to draw
+        "pruning_lab": {"only": "negation"},  # few inputs, since it is not numbers that are looked at
+        "compare": {
+            "b": NAME,
+            "b_is": AS_IS,
+            "only": "negation",
+        },  # a pruned side would have no usage to draw
     }
     return address(app_url, name, **asked.get(name, {}), **query)
 
@@ -148,7 +157,8 @@ def settled(page):
     page.locator("h1").first.wait_for()
     page.wait_for_function(
         """() => document.querySelector("[data-testid=stApp]")?.dataset.testScriptState === "notRunning"
-            && !document.querySelector("[data-stale=true]")"""
+            && !document.querySelector("[data-stale=true]")""",
+        polling=POLL,
     )
     no_traceback(page)
 
@@ -158,7 +168,8 @@ def drawn(page):
     page.wait_for_function(
         """() => { const charts = [...document.querySelectorAll(".js-plotly-plot")];
         return charts.length > 0 && !document.querySelector("[data-testid=stSkeleton]")
-            && charts.every((chart) => chart._fullLayout); }"""
+            && charts.every((chart) => chart._fullLayout); }""",
+        polling=POLL,
     )
 
 
@@ -170,7 +181,7 @@ def click_cell(page, key, x, y):
     """Click a cell of a chart, again where the chart was being drawn anew and took no notice."""
     settled(page)
     for _ in range(30):
-        page.wait_for_function(_CELL, arg=[key, x, y])
+        page.wait_for_function(_CELL, arg=[key, x, y], polling=POLL)
         page.evaluate(
             """(key) => { const chart = document.querySelector(`.st-key-${key} .js-plotly-plot`);
             window.taken = false;
@@ -283,14 +294,17 @@ def looks_well(app_url, new_tab, name, **query):
     drawn(page)
     page.wait_for_function(
         """() => [...document.querySelectorAll(".js-plotly-plot")].every(
-            (chart) => chart.closest("[role=figure][aria-label]:not([aria-label=''])"))"""
+            (chart) => chart.closest("[role=figure][aria-label]:not([aria-label=''])"))""",
+        polling=POLL,
     )
     cut, seen = cut_texts(page)
     assert seen
     assert not cut
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
-        page.wait_for_function(_IN_SCHEME, arg=scheme)  # what was legible before would pass for what comes
+        page.wait_for_function(
+            _IN_SCHEME, arg=scheme, polling=POLL
+        )  # what was legible before would pass for what comes
         low, texts = low_contrast(page)
         assert texts > 20
         assert not low, f"{len(low)} of {texts} texts in {scheme}: {low[:8]}"

@@ -9,7 +9,7 @@ from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
 from shrp.routes.usage import measure_usage
 from shrp.scores.evaluate import evaluate
-from tests.browser.steps import address, metric, settled, slider_of, time_of_next_score, value_of
+from tests.browser.steps import POLL, address, metric, settled, slider_of, time_of_next_score, value_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 EXPERTS = 132
@@ -35,14 +35,22 @@ def score_of(shipped, probe):
 
 def wait_for_exact(page, budget):
     page.get_by_text(f"{budget} of {EXPERTS}", exact=True).first.wait_for()
-    page.wait_for_function("() => !document.body.innerText.includes('A running estimate')")
+    page.wait_for_function("() => !document.body.innerText.includes('A running estimate')", polling=POLL)
 
 
 def test_a_link_restores_the_lab(app_url, page):
     from playwright.sync_api import expect
 
     page.goto(
-        address(app_url, "pruning_lab", keep="Per layer", per_layer=3, select="Random (control)", seed=7)
+        address(
+            app_url,
+            "pruning_lab",
+            keep="Per layer",
+            per_layer=3,
+            select="Random (control)",
+            seed=7,
+            only="negation",
+        )
     )
     assert value_of(slider_of(page)) == 3
     page.get_by_text(f"33 of {EXPERTS}", exact=True).first.wait_for()

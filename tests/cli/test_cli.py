@@ -37,6 +37,7 @@ from shrp.errors import TrainingError
 from shrp.interventions.shuffled import shuffle_routes
 from shrp.model.config import ShrpConfig
 from shrp.model.convert import layer_kinds
+from shrp.pruning import fitting
 from shrp.pruning.fitting import GateFit
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
@@ -118,22 +119,27 @@ def test_help_of_everything(shrp):
 
 
 def test_the_module_runs_by_itself(place):
-    """Real processes: a result on stdout, an error without a traceback, and the exit codes."""
-    env = os.environ | {"COLUMNS": "200"}
+    """Real processes: a result on stdout, an error without a traceback, and the exit codes; and any character, as on
+    Windows, whose code page lacks the arrow between answers.
+    """
+    env = os.environ | {"COLUMNS": "200", "PYTHONIOENCODING": "cp1252"}
     root = Path(cli.__file__).parents[2]
 
     def start(*args):
         command = [sys.executable, "-m", "shrp", *map(str, args)]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
         return subprocess.Popen(command, cwd=root, env=env, **pipes)
 
-    done, wrong = start("measure", place / "routed", "--tokens", 9, "--json"), start("evaluate", place / "no")
+    text = "ʻōlelo → \U0001f600"
+    done, wrong = (
+        start(*args) for args in (("explain", place / "routed", "--text", text), ("compare", text))
+    )
     out, err = done.communicate()
     assert done.returncode == 0, err
-    assert json.loads(out)["tokens"] == 9
+    assert text in out
     out, err = wrong.communicate()
-    assert wrong.returncode == 1
-    assert err.startswith("error: ")
+    assert wrong.returncode == 2
+    assert "Missing argument" in err
     assert "Traceback" not in err
     assert out == ""
 
@@ -302,7 +308,9 @@ def test_prune_to_a_budget_then_evaluate(shrp, place, tmp_path, tiny_inputs, tin
     assert json.loads(out)["teacher"] == 0.75
 
 
-def test_prune_by_a_plan_by_fresh_usage_and_at_random(shrp, place, tmp_path):
+def test_prune_by_a_plan_by_fresh_usage_and_at_random(shrp, place, tmp_path, monkeypatch):
+    monkeypatch.setattr(fitting, "WARM_UP", 4)
+    monkeypatch.setattr(fitting, "STEPS", 24)
     routed = checkpoint.load(place / "routed")
     usage = {int(k): v for k, v in routed.info.usage.items()}
     plan = make_plan(usage, per_layer=2, selection="random", seed=3)
@@ -1415,12 +1423,3 @@ def test_what_train_could_not_read_is_not_written(shrp, place, tmp_path, monkeyp
         "give fewer --copies",
     )
     assert not list(tmp_path.iterdir())
-
-
-def test_what_goes_to_a_file_or_a_pipe_may_hold_any_character(place, tmp_path):
-    """As on Windows, whose code page lacks the arrow between answers."""
-    environment = os.environ | {"PYTHONIOENCODING": "cp1252"}
-    command = [sys.executable, "-m", "shrp", "explain", place / "routed", "--text", "ʻōlelo → \U0001f600"]
-    made = subprocess.run(command, env=environment, capture_output=True)
-    assert made.returncode == 0, made.stderr
-    assert "ʻōlelo → \U0001f600" in made.stdout.decode("utf-8")
