@@ -14,8 +14,7 @@ from ui.compare import own as compare_own
 from ui.compare import plan as compare_plan
 from ui.compare import sides as compare_sides
 from ui.compare import views as compare_views
-from ui.compare.sides import Side
-from ui.compare.views import LETTERS
+from ui.compare.sides import LETTERS, Side
 from ui.floor import exact, floor_text, floor_warning
 from ui.lab import hurts as lab_hurts
 from ui.lab.compare import paired_test

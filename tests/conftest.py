@@ -9,9 +9,8 @@ import sys
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers is imported: the tests need no network
 os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # what is trained is asked for outputs there
 if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault(
-        "OMP_NUM_THREADS", "1"
-    )  # of what tests start too: the processes share the cores already
+    # In what tests start too: the processes share the cores already.
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pytest
@@ -101,7 +100,7 @@ def _own_results(tmp_path_factory):
         yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def traced_once(tmp_path_factory):
     """Each model is traced once in a run, which takes seconds whatever its size: another export of it, in any of the
     run's processes, gets that graph.
@@ -113,13 +112,17 @@ def traced_once(tmp_path_factory):
     folder.mkdir(exist_ok=True)
 
     def write_graph(model, names, path):
-        known = hashlib.sha256(f"{model} {model.config._attn_implementation} {names}".encode())
+        config = model.config
+        known = f"{model} {config.num_attention_heads} {config._attn_implementation} {names}"
+        digest = hashlib.sha256(known.encode())
         for tensor in model.state_dict().values():
-            known.update(tensor.numpy().tobytes())
-        graph = folder / known.hexdigest()
+            digest.update(tensor.numpy().tobytes())
+        graph = folder / digest.hexdigest()
         with FileLock(f"{graph}.lock"):
             if not graph.exists():
-                trace(model, names, graph)
+                trace(model, names, path)
+                shutil.copyfile(path, f"{graph}.part")
+                os.replace(f"{graph}.part", graph)
         shutil.copyfile(graph, path)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -33,7 +33,9 @@ START = "sst2-6of12"
 """The checkpoint that the app opens with, where it is there: the README's tour starts with it."""
 
 _READ = "source-read"
-"""What this run has of `_data`: where the hub doesn't answer, asking it takes a while, so it is done once."""
+"""What this run has of `_data`: where the hub doesn't answer, asking it takes a while, so it is done once. A session
+without it has never been through `app.py`.
+"""
 _LEFT = "source-left"
 """The source that was picked until a checkpoint came that does not have it."""
 _APP = Path(__file__).parent.parent / "app.py"
@@ -161,10 +163,11 @@ def through_app() -> None:
     Streamlit takes a folder named `pages` for its older multipage layout until `st.navigation` has run once, so the
     first visit after a start, if it is to a page's address, runs that page alone, and so does who comes meanwhile.
     """
-    if PagesManager.uses_pages_directory or _READ not in st.session_state:  # where `draw_picker` leaves it
+    if PagesManager.uses_pages_directory or _READ not in st.session_state:
         PagesManager.uses_pages_directory = False
         # Not by `runpy`, which is not made for two threads at once.
-        exec(compile(_APP.read_text(encoding="utf-8"), str(_APP), "exec"), {"__file__": str(_APP)})
+        code = compile(_APP.read_text(encoding="utf-8"), str(_APP), "exec", dont_inherit=True)
+        exec(code, {"__name__": "__main__", "__file__": str(_APP)})
         st.stop()
 
 

@@ -265,6 +265,6 @@ def layout(
     )
     if legend is not None:
         fig.update_layout(showlegend=legend)
-    for update, axis_title in ((fig.update_xaxes, x), (fig.update_yaxes, y)):
-        update({"automargin": True} | ({"title": {"text": axis_title}} if axis_title else {}))
+    fig.update_xaxes({"automargin": True} | ({"title": {"text": x}} if x else {}))
+    fig.update_yaxes({"automargin": True} | ({"title": {"text": y}} if y else {}))
     return fig

@@ -39,9 +39,9 @@ rarer ones are now and then many deviations off by chance, and would hide all ot
 DEALS, MANY = 1000, 5000
 """How often groups are dealt anew; of more inputs than `MANY` the less often, down to a fifth of it."""
 _TOLD = 50
-"""Deals after which progress is told."""
+"""Deals of a block at most; progress is told after as many."""
 _MOST_PLACES = 1_000_000
-"""Counted at once, over all deals of a block."""
+"""Pairs of an input and an expert that it takes, which are counted at once, over the deals of a block."""
 _SAME = 1e-9  # informations that differ by less are equal but for rounding,
 _NEAR = 1e-4  # and so are counts, which the deals hold in float32
 
@@ -180,8 +180,8 @@ class _Counting:
 
     def __call__(self, codes: np.ndarray, groups: int) -> np.ndarray:
         """`(B, L, G, H)` of B deals, with each input in the group of `codes` `(B, N)`."""
-        deal = np.arange(len(codes))[:, None] * groups
-        places = (deal + codes[:, self.input]) * self.columns + self.column
+        first = np.arange(len(codes))[:, None] * groups
+        places = (first + codes[:, self.input]) * self.columns + self.column
         times = np.broadcast_to(self.times, places.shape)
         counts = np.bincount(places.ravel(), times.ravel(), minlength=len(codes) * groups * self.columns)
         return counts.reshape(-1, groups, len(self.layers), self.experts).swapaxes(1, 2)
@@ -203,8 +203,10 @@ def _explain(
     experts = counts.sum(1, keepdims=True)
     share = experts / experts.sum(2, keepdims=True)
 
-    def deal(neighbours: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Mean information of the deals, its p-value, and what is left of each deal's counts `(deals, L, G, H)`."""
+    def deal(neighbours: bool) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+        """Mean information of the deals, its p-value, and, but for neighbours, what is left of each deal's counts, in
+        blocks `(B, L, G, H)`.
+        """
         total, as_much, left = np.zeros(len(counts)), np.ones(len(counts)), []
         for codes in dealer.deals(deals, generator, neighbours=neighbours, at_once=counting.at_once):
             dealt = counting(codes, len(names))
@@ -214,7 +216,7 @@ def _explain(
             if not neighbours:
                 left.append(_beyond(dealt, share).astype(np.float32))
             tick(len(codes))
-        return total / deals, as_much / (deals + 1), np.concatenate(left) if left else nothing
+        return total / deals, as_much / (deals + 1), left
 
     chance, p, left = deal(neighbours=False)
     within, within_p = nothing, nothing
@@ -231,7 +233,7 @@ def _explain(
         information,
         chance,
         p,
-        *_cells(_beyond(counts, share), left, expected >= EXPECTED),
+        *_cells(_beyond(counts, share), np.concatenate(left), expected >= EXPECTED),
         within,
         within_p,
     )

@@ -32,7 +32,7 @@ class Dealer:
         self.movable = len(self.changing) + sum(map(len, self.parts))
 
     def deals(
-        self, times: int, generator: np.random.Generator, *, neighbours: bool, at_once: int = _BLOCK
+        self, times: int, generator: np.random.Generator, *, neighbours: bool, at_once: int
     ) -> Iterator[np.ndarray]:
         """Codes, dealt anew; among inputs of neighbouring lengths alone, if asked for.
 
@@ -48,7 +48,7 @@ class Dealer:
             dealt, drawn = np.tile(self.codes, (size, 1)), generator.random((size, ends[-1]))
             for part, first, last in zip(self.parts, ends, ends[1:], strict=False):
                 stratum = np.arange(len(part)) // NEIGHBOURS if neighbours else 0
-                order = np.argsort(drawn[:, first:last] + stratum, axis=1)
+                order = np.argsort(drawn[:, first:last] + stratum, axis=1)  # what is drawn is below 1
                 dealt[:, part] = self.codes[part[:, 0]][order][:, :, None]
             swap = drawn[:, ends[-2] :] < 0.5
             one, other = self.codes[self.changing].T

@@ -34,13 +34,14 @@ def _packages_are_read_once():
 
 @pytest.fixture(scope="session", autouse=True)
 def _runs_are_waited_for():
-    """AppTest asks every millisecond whether a run has ended, of which a page on the same core takes the longer."""
-    give_up = local_script_runner.require_widgets_deltas
+    """AppTest asks every millisecond whether a run has ended, which slows down the page that runs meanwhile."""
 
     def wait(runner, timeout=3):
         runner._script_thread.join(timeout)
         if not runner.script_stopped():
-            give_up(runner, 0)
+            runner.request_stop()
+            runner.join()
+            raise RuntimeError(f"the page was not done after {timeout} s")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(local_script_runner, "require_widgets_deltas", wait)

@@ -105,6 +105,15 @@ def test_it_opens_on_the_checkpoint_and_a_pruning_of_it(open_page, tiny_checkpoi
     )
 
 
+def assert_lined_up(maps):
+    """Rows of both maps are as high and begin at one height, and no line above is too long for half the width."""
+    assert len({(spec["layout"]["height"], spec["layout"]["margin"]["t"]) for spec in maps}) == 1
+    for spec in maps:
+        lines = spec["layout"]["title"]["subtitle"]["text"].split("<br>")
+        assert spec["layout"]["margin"]["t"] >= 56 + 18 * len(lines)
+        assert all(len(line) <= 40 or " " not in line for line in lines)
+
+
 def test_a_link_restores_both_sides_and_usage_is_side_by_side(open_page, tiny_checkpoint, both):
     at = open_page("compare", tiny_checkpoint, b="tiny-token", b_is=AS_IS)
     assert not at.exception
@@ -121,6 +130,7 @@ def test_a_link_restores_both_sides_and_usage_is_side_by_side(open_page, tiny_ch
     assert heats[0]["zmax"] == heats[1]["zmax"]
     for heat, stats in zip(heats, (a, b), strict=True):
         np.testing.assert_allclose(values(heat["z"]), [stats.share(1), stats.share(2)])
+    assert_lined_up(maps)
     text = texts_of(at)
     assert "Both were converted from a tiny one" in text
     assert "One side counts inputs and the other tokens" in text

@@ -167,8 +167,9 @@ def test_a_picked_group_is_told_of_beside_all_inputs(open_page, tiny_checkpoint,
 @pytest.mark.parametrize(
     "params",
     [
-        {"layer": "0", "expert": "-1", "group": "class: <b>", "against": "?", "measure": "no"},
+        {"expert": "-1", "group": "class: <b>", "against": "?", "measure": "no"},
         {"layer": "x", "expert": "99"},
+        {"layer": "0"},
     ],
 )
 def test_nonsense_in_the_link_falls_back(open_page, tiny_checkpoint, params):

@@ -588,9 +588,8 @@ def test_an_option_is_refused_before_anything_is_trained(place, option, text, sa
 def test_prunings_of_the_table_with_other_experts(done, monkeypatch):
     """The experiment `matching` reads the table's own trainings back, and exchanges what it says."""
     run(done, "--tasks", "rte", "--recipes", "retain", "--controls", "", "--depths", "11of12")
-    shares = {
-        layer: np.linspace(0.5, 0.0, 12) for layer in range(1, LAYERS)
-    }  # expert 0 matches most, 11 least
+    # Expert 0 matches most, 11 least.
+    shares = {layer: np.linspace(0.5, 0.0, 12) for layer in range(1, LAYERS)}
     monkeypatch.setattr(matching, "matching_shares", lambda found: shares)
     (of_table,) = (done / "work" / "rte-s0").glob("retain-random-11of12-1-*")
     plan = checkpoint.load(of_table).info.plan

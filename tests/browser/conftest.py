@@ -1,7 +1,9 @@
 """A running app and a real browser; skips where no Chromium is to be had."""
 
+import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -32,50 +34,36 @@ def _free_port() -> int:
 def app_url(tmp_path_factory):
     """The app on the shipped checkpoints, the probe sets and GLUE, where SHRP_DATA_DIR names it, without results.
 
-    All processes of a run share one: which comes first starts it, and stops it when the others are done.
+    All processes of a run share one: who comes first starts it, who leaves last stops it.
     """
     if not any((ROOT / "checkpoints").glob("*/config.json")):
         pytest.skip("no checkpoint is shipped under checkpoints/")
     folder = tmp_path_factory.getbasetemp()
     folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "app"
-    (folder / "guests").mkdir(parents=True, exist_ok=True)
-    lock, said, guest = FileLock(folder / "lock"), folder / "url", folder / "guests" / str(os.getpid())
-    process = None
+    guests = folder / "guests"
+    guests.mkdir(parents=True, exist_ok=True)
+    lock, running, guest = FileLock(folder / "lock"), folder / "running.json", guests / str(os.getpid())
     with lock:
-        if not said.exists():
-            environment = {
-                k: v for k, v in os.environ.items() if k not in ("SHRP_CHECKPOINTS", "SHRP_DATA_ROOTS")
-            }
-            process, url = _started(
-                environment | {"SHRP_CACHE": str(folder / "results")}, folder / "streamlit.log"
-            )
-            said.write_text(url)
+        if not running.exists():
+            left_out = ("SHRP_CHECKPOINTS", "SHRP_DATA_ROOTS")
+            environment = {name: value for name, value in os.environ.items() if name not in left_out}
+            environment["SHRP_CACHE"] = str(folder / "results")
+            process, url = _started(environment, folder / "streamlit.log")
+            running.write_text(json.dumps({"pid": process.pid, "url": url}))
         guest.touch()
+        app = json.loads(running.read_text())
     try:
-        yield said.read_text()
+        yield app["url"]
     finally:
-        guest.unlink()
-        if process is not None:
-            _stop(process, lock, said)
-
-
-def _stop(process: subprocess.Popen, lock: FileLock, said: Path) -> None:
-    """Stop the app once nobody uses it any more; who comes later starts another."""
-    while True:
         with lock:
-            if not any(_alive(int(guest.name)) for guest in (said.parent / "guests").iterdir()):
-                said.unlink()
-                break
-        time.sleep(0.5)
-    process.terminate()
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+            guest.unlink()
+            if not any(_alive(int(other.name)) for other in guests.iterdir()):
+                running.unlink()
+                os.kill(app["pid"], signal.SIGTERM)
 
 
 def _alive(pid: int) -> bool:
+    """Whether there is such a process; one that was killed leaves its name among the guests."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -188,7 +176,7 @@ def new_tab(_narrow):
 
 @pytest.fixture
 def page(_wide):
-    """A fresh session."""
+    """A fresh session; what a browser keeps is that of the sessions before."""
     tab = _patient(_wide.new_page())
     yield tab
     tab.close()

@@ -12,6 +12,8 @@ TYPED = "[data-testid=stMain] textarea"
 """The box for sentences; the sidebar has another one, of slices."""
 POLL = 100
 """Milliseconds between two looks at a page; else it would be asked at every frame, and drawn for that."""
+SLICES = ("irony_understatement", "mixed_clear_winner")
+"""Those of the longest names: few inputs, where it is not numbers that are looked at."""
 PAGES = ("overview", "expert_usage", "routing", "pruning_lab", "attribution", "compare", "experiments")
 
 _CELL = """
@@ -134,7 +136,7 @@ _WATCH_HEADLINE = """
 
 def address(app_url, name, **query):
     """The address of a page on the faster checkpoint and the probe set, unless the query says otherwise."""
-    return f"{app_url}/{name}?{urlencode({'checkpoint': FAST, 'source': 'probe'} | query)}"
+    return f"{app_url}/{name}?{urlencode({'checkpoint': FAST, 'source': 'probe'} | query, doseq=True)}"
 
 
 def address_with_charts(app_url, name, **query):
@@ -142,12 +144,9 @@ def address_with_charts(app_url, name, **query):
     asked = {
         "routing": {"text": SENTENCE},
         "attribution": {"text": SENTENCE},
-        "pruning_lab": {"only": "negation"},  # few inputs, since it is not numbers that are looked at
-        "compare": {
-            "b": NAME,
-            "b_is": AS_IS,
-            "only": "negation",
-        },  # a pruned side would have no usage to draw
+        "pruning_lab": {"only": SLICES},
+        # A pruned side would have no usage to draw.
+        "compare": {"b": NAME, "b_is": AS_IS, "only": SLICES},
     }
     return address(app_url, name, **asked.get(name, {}), **query)
 

@@ -15,6 +15,7 @@ from tests.browser.steps import (
     FAST,
     NAME,
     PAGES,
+    POLL,
     SENTENCE,
     TYPED,
     address,
@@ -33,7 +34,7 @@ def test_first_screen_is_useful(app_url, page, timing):
     started = time.perf_counter()
     page.goto(app_url)
     page.get_by_text("dense teacher", exact=False).first.wait_for()
-    timing("first useful screen after a start", time.perf_counter() - started)
+    timing("first useful screen of a session", time.perf_counter() - started)
     no_traceback(page)
 
 
@@ -84,7 +85,7 @@ def test_back_returns_to_the_page_and_to_what_was_typed(app_url, page):
     page.get_by_role("heading", name="Routing").first.wait_for()
     page.locator(".st-key-what-if-0 .js-plotly-plot").wait_for()
     page.wait_for_function(
-        "([box, text]) => document.querySelector(box)?.value === text", arg=[TYPED, SENTENCE]
+        "([box, text]) => document.querySelector(box)?.value === text", arg=[TYPED, SENTENCE], polling=POLL
     )
     no_traceback(page)
 

@@ -131,15 +131,14 @@ def test_the_module_runs_by_itself(place):
         return subprocess.Popen(command, cwd=root, env=env, **pipes)
 
     text = "ʻōlelo → \U0001f600"
-    done, wrong = (
-        start(*args) for args in (("explain", place / "routed", "--text", text), ("compare", text))
-    )
+    done, wrong = start("explain", place / "routed", "--text", text), start("evaluate", place / text)
     out, err = done.communicate()
     assert done.returncode == 0, err
     assert text in out
     out, err = wrong.communicate()
-    assert wrong.returncode == 2
-    assert "Missing argument" in err
+    assert wrong.returncode == 1
+    assert err.startswith("error: ")
+    assert text in err
     assert "Traceback" not in err
     assert out == ""
 

@@ -67,6 +67,7 @@ def difference(model, path, batches):
         (logits,) = session.run(None, feed)
         assert logits.shape == reference.shape
         assert np.isfinite(logits).all()
+        assert np.isfinite(reference).all()
         worst = max(worst, np.abs(logits - reference).max())
     return worst
 

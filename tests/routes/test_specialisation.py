@@ -6,6 +6,7 @@ import pytest
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
+from shrp.routes import specialisation as routes_specialisation
 from shrp.routes.specialisation import MOST_GROUPS, cells_frame, specialisation, specialisation_frame
 from shrp.routes.usage import UsageStats
 
@@ -208,6 +209,18 @@ def test_inputs_must_be_the_same():
     stats, data = of(np.arange(N) % H)
     with pytest.raises(DataError, match="usage of 240 inputs, 240 inputs and 3 lengths"):
         specialisation(stats, data, [1, 2, 3])
+
+
+def test_large_data_are_counted_in_smaller_blocks_and_alike(monkeypatch):
+    rng = np.random.default_rng(9)
+    slices = rng.integers(4, size=N)
+    stats, data = of(routes_of_pairs(rng), slices=named(slices), pairs=pair_names(N))
+    lengths = rng.integers(3, 40, size=N)
+    whole = told(stats, data, lengths, deals=70)
+    monkeypatch.setattr(routes_specialisation, "_MOST_PLACES", 3 * N)
+    for by, one in told(stats, data, lengths, deals=70).items():
+        for name in ("chance", "p", "cells", "cells_everywhere", "within", "within_p"):
+            assert getattr(one, name) == pytest.approx(getattr(whole[by], name), nan_ok=True), (by, name)
 
 
 def test_progress_reaches_its_end():

@@ -10,14 +10,13 @@ import streamlit as st
 from shrp.model.convert import num_experts_of
 from shrp.routes.compare import covered, kept_alike
 from shrp.routes.usage import UsageStats
-from ui.compare.sides import Side
-from ui.compare.views import LETTERS, bases_of, numbering, same_base, usage_map, usage_subtitle
-from ui.downloads import chart, downloads
+from ui.compare.maps import Map, side_by_side, usage_map
+from ui.compare.sides import LETTERS, Side
+from ui.compare.views import bases_of, numbering, same_base
+from ui.downloads import downloads
 from ui.lab.figures import kept_map
 from ui.lab.outputs import plan_frame
 from ui.text import escape, percent
-from ui.theme import title_height
-from ui.usage.figures import cells_height
 
 
 def section(sides: Sequence[Side], stats: Sequence[UsageStats | None], name: str) -> None:
@@ -31,18 +30,14 @@ def section(sides: Sequence[Side], stats: Sequence[UsageStats | None], name: str
     if two and same_base(bases):
         st.info(numbering(bases), icon=":material/tag:")
     layers = sorted({layer for side, one in zip(sides, stats, strict=True) for layer in _layers(side, one)})
-    beside = [
-        title_height(usage_subtitle(side, one, layers), 2)
-        for side, one in zip(sides, stats, strict=True)
-        if one is not None
-    ]
-    for letter, side, one, column in zip(LETTERS, sides, stats, st.columns(2, gap="medium"), strict=True):
-        with column:
-            if one is not None:
-                top = max(float(one.share(layer).max()) for layer in one.layers)
-                usage_map(letter, side, one, layers, top, name)
-            else:
-                _map(letter, side, layers, name, max(beside, default=92))
+    maps = []
+    for letter, side, one in zip(LETTERS, sides, stats, strict=True):
+        if one is not None:
+            largest = max(float(one.share(layer).max()) for layer in one.layers)
+            maps.append(usage_map(letter, side, one, layers, largest))
+        else:
+            maps.append(_map(letter, side, layers))
+    side_by_side(maps, len(layers), name)
     if two and not same_base(bases):
         st.caption(
             ":material/info: The bases differ or are not known, so expert numbers do not mean the same thing on both "
@@ -68,33 +63,17 @@ def _layers(side: Side, stats: UsageStats | None) -> list[int]:
     return stats.layers if stats is not None else [layer for layer, _ in side.plan.layers]
 
 
-def _map(letter: str, side: Side, layers: Sequence[int], name: str, top: int) -> None:
-    """One side's kept experts; rows are the layers of either side, so that both maps line up.
-
-    Args:
-        top: pixels above the map, as above the one beside it.
-    """
+def _map(letter: str, side: Side, layers: Sequence[int]) -> Map:
+    """One side's kept experts; rows are the layers of either side, so that both maps line up."""
     plan, experts = side.plan, num_experts_of(side.choice.checkpoint.model)
-    fig = kept_map(plan, experts, measured=side.choice.text, further=layers)
+    fig = kept_map(plan, experts, measured=side.choice.text, further=layers, columns=2)
     fig.update_traces(textfont_size=9, selector={"type": "heatmap"})  # two maps beside each other are narrow
     names = [f"layer {layer}" for layer in layers]
     fig.update_yaxes(tickvals=names, ticktext=[str(layer) for layer in layers], title_text="layer")
     fig.data[1].colorbar.title.side = "right"
-    fig.update_layout(
-        title_text=fig.layout.title.text.replace("Kept experts", f"{letter}: kept experts", 1),
-        height=cells_height(len(names)),  # as a map of usage that may stand beside it
-        margin_t=top,
-    )
-    chart(
-        fig,
-        plan_frame(plan),
-        f"kept-{letter}",
-        f"{name}-kept-{letter}",
-        f"{letter}: "
-        + "; ".join(
-            f"layer {layer} keeps {', '.join(map(str, kept.experts))}" for layer, kept in plan.layers
-        ),
-    )
+    fig.update_layout(title_text=fig.layout.title.text.replace("Kept experts", f"{letter}: kept experts", 1))
+    kept = (f"layer {layer} keeps {', '.join(map(str, one.experts))}" for layer, one in plan.layers)
+    return Map(fig, plan_frame(plan), "kept", f"{letter}: {'; '.join(kept)}")
 
 
 def _both_pruned(sides: Sequence[Side], experts: int, name: str) -> None:

@@ -33,6 +33,7 @@ from ui.state import Selection
 from ui.text import escape
 
 SIDEBAR = "(the one in the sidebar)"
+LETTERS = ("A", "B")
 AS_IS, PRUNED, TEACHER = "As it is", "Pruned", "Dense teacher"
 KINDS = (AS_IS, PRUNED, TEACHER)
 LETTER_OF_PRUNING = "B"

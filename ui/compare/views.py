@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 import streamlit as st
 
@@ -15,14 +14,13 @@ from shrp.routes.compare import usage_distances
 from shrp.routes.usage import UsageStats
 from shrp.scores.minimal_pairs import pairs_of
 from shrp.scores.mixes import FALSE_DISCOVERIES
-from ui.compare.sides import PRUNED, TEACHER, Side
+from ui.compare.maps import side_by_side, usage_map
+from ui.compare.sides import LETTERS, PRUNED, TEACHER, Side
 from ui.compare.words_of_both import Model, pruned_to
-from ui.downloads import chart, downloads
+from ui.downloads import downloads
 from ui.store import once
-from ui.text import count, escape, escape_html, interval_text, metric_name, other_metrics, percent, score_text
-from ui.usage.figures import usage_heatmap
+from ui.text import count, escape, interval_text, metric_name, other_metrics, percent, score_text
 
-LETTERS = ("A", "B")
 COSTS = {
     "encoder parameters": "encoder_params",
     "encoder FLOPs": "encoder_flops",
@@ -144,50 +142,12 @@ def usage(sides: Sequence[Side], stats: Sequence[UsageStats], data: TextData, na
     (st.info if same_base(bases) else st.warning)(numbering(bases), icon=":material/tag:")
     layers = sorted({*a.layers, *b.layers})
     top = max(*(float(one.share(layer).max()) for one in stats for layer in one.layers), 2 / a.num_experts)
-    for letter, side, one, column in zip(LETTERS, sides, stats, st.columns(2, gap="medium"), strict=True):
-        with column:
-            usage_map(letter, side, one, layers, top, name)
+    maps = [
+        usage_map(letter, side, one, layers, top)
+        for letter, side, one in zip(LETTERS, sides, stats, strict=True)
+    ]
+    side_by_side(maps, len(layers), name)
     distances(sides, stats, data, bases, name)
-
-
-def usage_subtitle(side: Side, stats: UsageStats, layers: Sequence[int]) -> str:
-    """What a side's usage map is of, as HTML."""
-    chosen = stats.counts(stats.layers[0]).sum()
-    n = f"n = {stats.n:,} inputs" + (f", {int(chosen):,} real tokens" if stats.unit == "tokens" else "")
-    gaps = "<br>empty rows are not routed" if len(stats.layers) < len(layers) else ""
-    even = percent(1 / stats.num_experts)
-    return (
-        f"{escape_html(side.choice.name)}<br>{escape_html(stats.data)}, {n}<br>even use would be {even}{gaps}"
-    )
-
-
-def usage_map(
-    letter: str, side: Side, stats: UsageStats, layers: Sequence[int], top: float, name: str
-) -> None:
-    """One side's Top-1 shares; rows are the layers that either side routes, so that both maps line up."""
-    nothing = np.full(stats.num_experts, np.nan)
-    shares = np.stack([stats.share(layer) if layer in stats.top1 else nothing for layer in layers])
-    counts = np.stack([stats.counts(layer) if layer in stats.top1 else 0 * nothing for layer in layers])
-    chart(
-        usage_heatmap(
-            shares,
-            layers,
-            title=f"{letter}: Top-1 share",
-            subtitle=usage_subtitle(side, stats, layers),
-            measure="Top-1 share",
-            counts=counts,
-            unit=stats.unit,
-            top=top,
-            clickable=False,
-            columns=2,
-        ),
-        stats.to_frame(),
-        f"usage-{letter}",
-        f"{name}-usage-{letter}",
-        f"Top-1 share of each of {stats.num_experts} experts in the layers {', '.join(map(str, stats.layers))} of "
-        f"{side.choice.name}.",
-        hint="The same as a table: the CSV below.",
-    )
 
 
 def distances(

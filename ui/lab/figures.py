@@ -29,6 +29,7 @@ def kept_map(
     edits: PlanEdits | None = None,
     drawing: int = 0,
     further: Collection[int] = (),
+    columns: int = 1,
 ) -> go.Figure:
     """Layers x experts: the weight of each kept expert; dropped ones stay grey.
 
@@ -39,6 +40,7 @@ def kept_map(
             points clicked is layer, expert and `drawing`. None for a map to look at.
         drawing: number of the drawing. A new one makes the figure differ, which takes back its selection.
         further: layers that the plan lacks and that have empty rows, so that two maps line up.
+        columns: how many such maps stand side by side.
     """
     kept_in = dict(plan.layers)
     layers = sorted({*kept_in, *further})
@@ -46,8 +48,8 @@ def kept_map(
     for layer, kept in plan.layers:
         weights[layers.index(layer), list(kept.experts)] = kept.weights
     pruned = np.array([layer in kept_in for layer in layers])[:, None]
-    columns = list(range(experts))
-    cells = {"x": columns, "y": [f"layer {layer}" for layer in layers], "xgap": 1, "ygap": 1}
+    numbers = list(range(experts))
+    cells = {"x": numbers, "y": [f"layer {layer}" for layer in layers], "xgap": 1, "ygap": 1}
     fig = go.Figure()
     fig.add_heatmap(
         z=np.where(np.isnan(weights) & pruned, 0.0, np.nan),
@@ -78,12 +80,13 @@ def kept_map(
         + (f"<br>{escape_html(measured)}" if measured else ""),
         x="expert",
         height=170 + 30 * max(4, len(layers)) + (36 if clickable else 0),
-        margin={"t": 96 if measured else 72} | ({"b": 84} if clickable else {}),
+        margin=({} if columns > 1 else {"t": 96 if measured else 72}) | ({"b": 84} if clickable else {}),
         legend=clickable,
+        columns=columns,
     )
     pick_by_click(fig)
     fig.update_xaxes(
-        tickmode="array", tickvals=columns, showgrid=False, zeroline=False, range=[-0.5, experts - 0.5]
+        tickmode="array", tickvals=numbers, showgrid=False, zeroline=False, range=[-0.5, experts - 0.5]
     )
     fig.update_yaxes(type="category", range=[len(layers) - 0.5, -0.5], showgrid=False, zeroline=False)
     return fig
