@@ -59,7 +59,8 @@ def app_url(tmp_path_factory):
             guest.unlink()
             if not any(_alive(int(other.name)) for other in guests.iterdir()):
                 running.unlink()
-                os.kill(app["pid"], signal.SIGTERM)
+                if _alive(app["pid"]):
+                    os.kill(app["pid"], signal.SIGTERM)
 
 
 def _alive(pid: int) -> bool:

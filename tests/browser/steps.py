@@ -301,9 +301,8 @@ def looks_well(app_url, new_tab, name, **query):
     assert not cut
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
-        page.wait_for_function(
-            _IN_SCHEME, arg=scheme, polling=POLL
-        )  # what was legible before would pass for what comes
+        # What was legible before would pass for what comes.
+        page.wait_for_function(_IN_SCHEME, arg=scheme, polling=POLL)
         low, texts = low_contrast(page)
         assert texts > 20
         assert not low, f"{len(low)} of {texts} texts in {scheme}: {low[:8]}"
