@@ -6,7 +6,7 @@ from ui import state  # first: two new sessions must not import transformers pie
 
 import streamlit as st
 
-from shrp.attribution.tokens import METHODS
+from shrp.analysis.attribution.tokens import METHODS
 from shrp.errors import ShrpError
 from ui import arrival
 from ui.attribution import routes, words

@@ -50,7 +50,7 @@ WORDS = (
     "“6of12”: six of twelve layers converted. “recovered”: trained further after pruning. “paper”: the paper's recipe "
     "as implemented here. “retain”: the same with distillation, a fitted start, higher learning rates and no "
     "dropout; in the GLUE table also with unlabelled texts and, on CoLA with eleven layers converted, changed copies "
-    "of the examples. Controls use the same recipe. Data: files that the commands under benchmarks/ wrote."
+    "of the examples. Controls use the same recipe. Data: files that the commands under studies/ wrote."
 )
 
 

@@ -9,9 +9,9 @@ from ui import state  # first: two new sessions must not import transformers pie
 import pandas as pd
 import streamlit as st
 
+from shrp.analysis.usage import UsageStats
 from shrp.data.text_data import TextData
 from shrp.errors import ShrpError
-from shrp.routes.usage import UsageStats
 from ui import arrival, measurements
 from ui.bound import fall_back, restate
 from ui.describe import kept_experts, summary_line

@@ -12,15 +12,15 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from shrp.cards.training import chosen_on_texts, usage_of
+from shrp.analysis.usage import history_warnings
+from shrp.checkpoints.card_training import chosen_on_texts, usage_of
 from shrp.checkpoints.info import PLAN_FILE, CheckpointInfo
 from shrp.checkpoints.score_costs import with_shares
-from shrp.costs.measure import TOKENS, cost, dense_cost
 from shrp.data.tasks import TEXTS
 from shrp.data.text_data import TextData
 from shrp.errors import ShrpError
-from shrp.routes.usage import history_warnings
-from shrp.scores.verdicts import score_frame
+from shrp.evaluation.costs import TOKENS, cost, dense_cost
+from shrp.evaluation.verdicts import score_frame
 from ui import arrival, loaders
 from ui.describe import summary_line, training_facts
 from ui.downloads import chart

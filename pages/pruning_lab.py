@@ -9,12 +9,12 @@ import time
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from shrp.costs.measure import TOKENS, cost, dense_cost, plan_cost
+from shrp.analysis.usage import UsageStats
 from shrp.errors import ShrpError
+from shrp.evaluation.costs import TOKENS, cost, dense_cost, plan_cost
+from shrp.evaluation.evaluation import Evaluation
 from shrp.model.convert import expert_layers, num_experts_of
 from shrp.pruning.plan import PruningPlan
-from shrp.routes.usage import UsageStats
-from shrp.scores.evaluation import Evaluation
 from ui import floor, measurements, pair_views
 from ui.compare import sides as compare_sides
 from ui.lab import beside as lab_beside

@@ -7,8 +7,8 @@ from ui import state  # first: two new sessions must not import transformers pie
 import pandas as pd
 import streamlit as st
 
+from shrp.analysis.explore import Exploration
 from shrp.errors import ShrpError
-from shrp.explain.explore import Exploration
 from ui import arrival, expert_cells
 from ui.attribution import routes as attribution_routes
 from ui.bound import fall_back

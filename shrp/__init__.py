@@ -11,7 +11,7 @@ What is where, roughly from what knows least to what knows most:
   states put in; captum's methods and knock-outs.
 - `checkpoints`, `cards`, `results_store`: models on disk, what they say of themselves, and what was computed of them.
 - `training`, `export`: two-stage training, conversion on texts, recipes that resume; ONNX.
-- `studies`, `cli`: the files that `benchmarks` writes, read back; `python -m shrp`.
+- `studies`, `cli`: the files that `studies` writes, read back; `python -m shrp`.
 
 Names are imported when first used, so that `import shrp` alone stays quick.
 """
@@ -20,6 +20,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # for editors and type checkers, which run nothing; `X as X` says that a name is given on
+    from shrp.analysis.usage import UsageStats as UsageStats
+    from shrp.analysis.usage import measure_usage as measure_usage
     from shrp.checkpoints.checkpoint import Checkpoint as Checkpoint
     from shrp.checkpoints.checkpoint import load as load
     from shrp.checkpoints.checkpoint import save as save
@@ -32,33 +34,31 @@ if TYPE_CHECKING:  # for editors and type checkers, which run nothing; `X as X` 
     from shrp.data.tasks import Task as Task
     from shrp.data.text_data import TextData as TextData
     from shrp.errors import ShrpError as ShrpError
+    from shrp.evaluation.evaluation import Evaluation as Evaluation
     from shrp.export.exported import load_export as load_export
     from shrp.model.config import ShrpConfig as ShrpConfig
     from shrp.model.convert import convert_layer as convert_layer
-    from shrp.model.routing import force_experts as force_experts
-    from shrp.model.routing import record_routing as record_routing
-    from shrp.model.routing import use_gates as use_gates
+    from shrp.model.gates import force_experts as force_experts
+    from shrp.model.gates import record_routing as record_routing
+    from shrp.model.gates import use_gates as use_gates
     from shrp.pruning.plan import PruningPlan as PruningPlan
     from shrp.pruning.plan import make_plan as make_plan
-    from shrp.routes.usage import UsageStats as UsageStats
-    from shrp.routes.usage import measure_usage as measure_usage
-    from shrp.scores.evaluation import Evaluation as Evaluation
 
 # No name here may be that of a module or package in this folder: once that is imported, `shrp.NAME` is the module, and
 # a function of the same name would be had or not by chance.
 _HOMES = {
     "Checkpoint": "shrp.checkpoints.checkpoint",
     "CheckpointInfo": "shrp.checkpoints.info",
-    "Evaluation": "shrp.scores.evaluation",
+    "Evaluation": "shrp.evaluation.evaluation",
     "PruningPlan": "shrp.pruning.plan",
     "ShrpConfig": "shrp.model.config",
     "ShrpError": "shrp.errors",
     "Task": "shrp.data.tasks",
     "TextData": "shrp.data.text_data",
-    "UsageStats": "shrp.routes.usage",
+    "UsageStats": "shrp.analysis.usage",
     "convert_layer": "shrp.model.convert",
     "discover": "shrp.checkpoints.folders",
-    "force_experts": "shrp.model.routing",
+    "force_experts": "shrp.model.gates",
     "load": "shrp.checkpoints.checkpoint",
     "load_data": "shrp.data.sources",
     "load_export": "shrp.export.exported",
@@ -66,10 +66,10 @@ _HOMES = {
     "load_glue": "shrp.data.sources",
     "load_probe": "shrp.data.sources",
     "make_plan": "shrp.pruning.plan",
-    "measure_usage": "shrp.routes.usage",
-    "record_routing": "shrp.model.routing",
+    "measure_usage": "shrp.analysis.usage",
+    "record_routing": "shrp.model.gates",
     "save": "shrp.checkpoints.checkpoint",
-    "use_gates": "shrp.model.routing",
+    "use_gates": "shrp.model.gates",
 }
 __all__ = sorted(_HOMES)
 __version__: str

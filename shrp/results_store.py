@@ -26,12 +26,12 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from shrp.analysis.usage import UsageStats
 from shrp.data.text_data import TextData
+from shrp.evaluation.evaluate import summarise
+from shrp.evaluation.evaluation import Evaluation
+from shrp.evaluation.intervals import stored_interval
 from shrp.pruning.fitting import FittedGates
-from shrp.routes.usage import UsageStats
-from shrp.scores.evaluate import summarise
-from shrp.scores.evaluation import Evaluation
-from shrp.statistics.intervals import stored_interval
 
 FORMAT_VERSION = 4
 """Raise it when files change, or when a model's arithmetic does so that kept outputs would be other ones now."""

@@ -23,10 +23,10 @@ from shrp import cli
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
+from shrp.families.families import FAMILIES
 from shrp.model.config import ShrpConfig
 from shrp.model.convert import convert, expert_layers
-from shrp.model.families import FAMILIES
-from shrp.model.routing import record_routing
+from shrp.model.gates import record_routing
 from shrp.training import precision
 
 TIMED = "time: "

@@ -9,33 +9,33 @@ import numpy as np
 import pytest
 import torch
 
-from shrp.attribution import experts, flips, router, tokens, trust
-from shrp.attribution.importance import MEANINGS, knock_outs
-from shrp.attribution.instance import prepare
-from shrp.attribution.units import in_units
+from shrp.analysis.attention import model_attention
+from shrp.analysis.attention_roles import attention_roles
+from shrp.analysis.attribution import experts, flips, router, tokens, trust
+from shrp.analysis.attribution.importance import MEANINGS, knock_outs
+from shrp.analysis.attribution.instance import prepare
+from shrp.analysis.attribution.units import in_units
+from shrp.analysis.explore import explore
+from shrp.analysis.input_map import router_inputs
+from shrp.analysis.knock_out import Prefix, knock_out_effect
+from shrp.analysis.shuffled import shuffle_routes
+from shrp.analysis.similarity import sample_outputs
+from shrp.analysis.usage import measure_usage
+from shrp.analysis.what_if import what_if
+from shrp.analysis.words import count_tokens
 from shrp.checkpoints import checkpoint
 from shrp.checkpoints.checkpoint import save
 from shrp.data.tasks import TASKS, Task
-from shrp.explain.attention import model_attention
-from shrp.explain.attention_roles import attention_roles
-from shrp.explain.explore import explore
-from shrp.explain.input_map import router_inputs
-from shrp.explain.similarity import sample_outputs
-from shrp.explain.words import count_tokens
+from shrp.evaluation.answer_shares import with_output_shift
+from shrp.evaluation.evaluate import evaluate
 from shrp.export.onnx import CONFIG, FORMAT
-from shrp.interventions.knockout import Prefix, knock_out_effect
-from shrp.interventions.shuffled import shuffle_routes
-from shrp.interventions.whatif import what_if
 from shrp.model.forcing import Force, ForcedRoute
-from shrp.model.routing import force_experts, knock_out, use_gates
+from shrp.model.gates import force_experts, knock_out, use_gates
 from shrp.pruning import fitting
 from shrp.pruning.fitting import GateFit
 from shrp.pruning.live import LiveEvaluator
 from shrp.pruning.plan import PruningPlan
 from shrp.pruning.prune import prune
-from shrp.routes.usage import measure_usage
-from shrp.scores.answer_shares import with_output_shift
-from shrp.scores.evaluate import evaluate
 from tests.pretend_gpu import GPU, pretended_gpu
 
 SST2 = TASKS["sst2"]

@@ -10,8 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from shrp.cards import card
-from shrp.checkpoints import checkpoint
+from shrp.checkpoints import card, checkpoint
 from shrp.checkpoints.base import load_base, name_of, of_another_task, refuse_unclear
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.cli import app
@@ -19,8 +18,8 @@ from shrp.cli.data_options import own_name
 from shrp.data.sources import load_file
 from shrp.data.tasks import custom_task
 from shrp.errors import DataError, TrainingError
+from shrp.evaluation.evaluate import evaluate
 from shrp.model.config import ShrpConfig
-from shrp.scores.evaluate import evaluate
 from shrp.training.config import TrainConfig
 from shrp.training.recipe import Recipe, Run
 from shrp.training.run_results import stages_folder

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+from shrp.analysis.usage import UsageStats, measure_usage
 from shrp.checkpoints.checkpoint import Checkpoint, load, save
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
+from shrp.evaluation.evaluate import evaluate, evaluate_stream
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
-from shrp.routes.usage import UsageStats, measure_usage
-from shrp.scores.evaluate import evaluate, evaluate_stream
 from tests.conftest import WORDS
 
 LONG = 192

@@ -18,11 +18,11 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from shrp import results_store
+from shrp.analysis.usage import UsageStats
 from shrp.data.tasks import get_task
 from shrp.data.text_data import TextData
+from shrp.evaluation.evaluate import summarise
 from shrp.results_store import FOLDER, ROUTED, ResultsStore, cache_folder
-from shrp.routes.usage import UsageStats
-from shrp.scores.evaluate import summarise
 
 CHECKPOINT, PLAN = "c" * 64, "p" * 16
 

@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from shrp.attribution import experts, tokens
-from shrp.attribution.instance import prepare
+from shrp.analysis.attention import layer_attention
+from shrp.analysis.attribution import experts, tokens
+from shrp.analysis.attribution.instance import prepare
+from shrp.analysis.explore import explore
+from shrp.analysis.knock_out import Prefix, knock_out_effect
+from shrp.analysis.usage import measure_usage
+from shrp.analysis.what_if import what_if
 from shrp.checkpoints import checkpoint as checkpoints
-from shrp.explain.attention import layer_attention
-from shrp.explain.explore import explore
-from shrp.interventions.knockout import Prefix, knock_out_effect
-from shrp.interventions.whatif import what_if
+from shrp.evaluation.evaluate import evaluate
 from shrp.model.forcing import Force, ForcedRoute
-from shrp.model.routing import force_experts, knock_out, record_routing, use_gates
+from shrp.model.gates import force_experts, knock_out, record_routing, use_gates
 from shrp.pruning.live import LiveEvaluator
 from shrp.pruning.plan import make_plan
-from shrp.routes.usage import measure_usage
-from shrp.scores.evaluate import evaluate
 from ui import loaders
 
 LAYERS, EXPERTS, SESSIONS, ROUNDS = (1, 2), 4, 6, 2

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import depths
-from shrp.attribution import importance
+from shrp.analysis.attribution import importance
 from shrp.model.config import ShrpConfig
 from shrp.pruning import fitting
 from shrp.training import config as training_config
 from shrp.training import general
 from shrp.training.config import TrainConfig
+from studies import depths
 
 ROOT = Path(__file__).parents[1]
 STATED = {

@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from shrp.explain.attention import LayerAttention, Pattern
+from shrp.analysis.attention import LayerAttention, Pattern
 from ui.text import escape_html, percent, shorten
 from ui.theme import SEQUENTIAL, layout, outline
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from shrp.explain.attention import LayerAttention, Pattern
+from shrp.analysis.attention import LayerAttention, Pattern
 from ui.attention_figures import all_frame, member, strongest
 from ui.text import escape_html, percent, shorten
 from ui.theme import SEQUENTIAL, circles, click_targets, layout, outline, pick_by_click

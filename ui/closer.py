@@ -7,8 +7,8 @@ from urllib.parse import quote
 
 import streamlit as st
 
+from shrp.analysis.explore import split_sentences
 from shrp.data.text_data import TextData
-from shrp.explain.explore import split_sentences
 from ui import arrival
 from ui.attribution import routes as attribution_routes
 from ui.routing.sentences import BESIDE, INPUT, LONGEST_LINK, URL, as_lines

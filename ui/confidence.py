@@ -10,9 +10,9 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from shrp.scores import calibration
-from shrp.scores.calibration import Difference, Ece
-from shrp.scores.evaluation import Evaluation
+from shrp.evaluation import calibration
+from shrp.evaluation.calibration import Difference, Ece
+from shrp.evaluation.evaluation import Evaluation
 from ui.downloads import chart
 from ui.lab.group_figures import FEW
 from ui.store import once
@@ -111,7 +111,7 @@ def _change(interval: tuple[float, float], metric: str) -> str:
 
 
 def _difference(a: Evaluation, b: Evaluation) -> Difference:
-    """As `shrp.scores.calibration.difference`, kept for all sessions."""
+    """As `shrp.evaluation.calibration.difference`, kept for all sessions."""
     return once(
         "calibration",
         256,
@@ -147,7 +147,7 @@ def reliability_figure(frame: pd.DataFrame, names: tuple[str, str], data: str, n
     """Accuracy against confidence, bin by bin, beside the diagonal of a calibrated model.
 
     Args:
-        frame: `shrp.scores.calibration.reliability` of both, their names in `model`.
+        frame: `shrp.evaluation.calibration.reliability` of both, their names in `model`.
         names: of the reference, and of the model that is held against it.
         data, n: the data's name and the inputs.
     """
@@ -176,7 +176,7 @@ def reliability_figure(frame: pd.DataFrame, names: tuple[str, str], data: str, n
 
 def coverage_figure(frame: pd.DataFrame, names: tuple[str, str], data: str, n: int) -> go.Figure:
     """Accuracy where only the most confident part is answered, against that part. Args as for `reliability_figure`,
-    the frame of `shrp.scores.calibration.risk_coverage`.
+    the frame of `shrp.evaluation.calibration.risk_coverage`.
     """
     fig = go.Figure()
     _add_models(fig, frame, names, "coverage", _coverage_hover)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from shrp.cards.pruning import kept, picked
-from shrp.cards.training import converted, recovery_of, texts_in
+from shrp.checkpoints.card_pruning import kept, picked
+from shrp.checkpoints.card_training import converted, recovery_of, texts_in
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.phrases import counted
 from shrp.pruning.plan import PruningPlan

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from shrp.attribution.instance import Word
-from shrp.attribution.router import RoutesWithout
-from shrp.explain.explore import Exploration
+from shrp.analysis.attribution.instance import Word
+from shrp.analysis.attribution.router import RoutesWithout
+from shrp.analysis.explore import Exploration
 from ui.routing.figures import ONE_LINE, TWO_LINES, grid_height, layer_names, title_text
 from ui.text import escape_html, shorten, shorten_texts
 from ui.theme import circles, click_targets, edged_line, layout, outline, pick_by_click
@@ -179,7 +179,7 @@ def routes_without_words(
         found: the routes.
         words: the `W` words, in reading order.
         by: what stands for a word, for the subtitle.
-        unit: what `words` are, of `shrp.attribution.units.UNITS`.
+        unit: what `words` are, of `shrp.analysis.attribution.units.UNITS`.
     """
     changed = found.without != found.own[:, None]
     names = [escape_html(shorten(word.text, _WORD)) for word in words]  # a word may be as long as a text

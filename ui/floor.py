@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 from shrp.data.text_data import TextData
+from shrp.evaluation.evaluation import Evaluation
+from shrp.evaluation.metrics import constant_score
 from shrp.phrases import listed
-from shrp.scores.evaluation import Evaluation
-from shrp.scores.metrics import constant_score
 from ui.text import capital, escape, metric_name, score_text
 
 _MOST_NAMED = 4

@@ -62,13 +62,13 @@ def usage_stats(checkpoint: Checkpoint, data: TextData, *, norms: bool = False):
         norms: also the norms of all experts' outputs, which takes longer.
 
     Returns:
-        `shrp.routes.usage.UsageStats`, rows in the data set's order. Shared by all sessions: never change it.
+        `shrp.analysis.usage.UsageStats`, rows in the data set's order. Shared by all sessions: never change it.
 
     Raises:
         PlanError: the model has no routed layer.
         DataError: the data are empty.
     """
-    from shrp.routes.usage import measure_usage
+    from shrp.analysis.usage import measure_usage
 
     def work(progress: Progress):
         if (stats := kept_usage(checkpoint, data, norms=norms)) is None:
@@ -102,16 +102,16 @@ def evaluation(checkpoint: Checkpoint, data: TextData, stats=None):
     """The checkpoint's own model evaluated on all of the data, once, with a progress bar the first time.
 
     Args:
-        stats: a `shrp.routes.usage.UsageStats` of the same data, where it is there: the passes that measured it may
+        stats: a `shrp.analysis.usage.UsageStats` of the same data, where it is there: the passes that measured it may
             have kept the outputs, and then the model need not run a second time.
 
     Returns:
-        `shrp.scores.evaluation.Evaluation`; its `indices` say which input each row is. Shared: never change it.
+        `shrp.evaluation.evaluation.Evaluation`; its `indices` say which input each row is. Shared: never change it.
 
     Raises:
         DataError: the data are empty or do not fit the model.
     """
-    from shrp.scores.evaluate import evaluate_stream
+    from shrp.evaluation.evaluate import evaluate_stream
 
     def work(progress: Progress):
         store, key = disk(), (checkpoint.fingerprint, data, ROUTED)
@@ -141,13 +141,13 @@ def routed_evaluation(checkpoint: Checkpoint, data: TextData, stats, *, with_int
     not run a second time.
 
     Args:
-        stats: a `shrp.routes.usage.UsageStats`, of the same data.
+        stats: a `shrp.analysis.usage.UsageStats`, of the same data.
 
     Raises:
         DataError: the model's outputs are no numbers.
     """
-    from shrp.scores.evaluate import label_columns, summarise
-    from shrp.scores.metrics import to_predictions
+    from shrp.evaluation.evaluate import label_columns, summarise
+    from shrp.evaluation.metrics import to_predictions
 
     if len(stats.logits) != len(data):
         return evaluation(checkpoint, data)
@@ -161,7 +161,7 @@ def groups(checkpoint: Checkpoint, data: TextData, stats) -> dict[str, dict[str,
     (`shrp.data.groups.input_groups`). Shared by all sessions: never change it.
 
     Args:
-        stats: a `shrp.routes.usage.UsageStats`, of the same data.
+        stats: a `shrp.analysis.usage.UsageStats`, of the same data.
     """
     from shrp.data.groups import input_groups
 

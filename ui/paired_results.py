@@ -7,13 +7,13 @@ from collections.abc import Hashable
 
 import pandas as pd
 
-from shrp.scores.evaluation import Evaluation
-from shrp.scores.paired import by_group, paired_difference
+from shrp.evaluation.evaluation import Evaluation
+from shrp.evaluation.paired import by_group, paired_difference
 from ui.store import results
 
 
 def difference(a: Evaluation, b: Evaluation, *, resamples: int = 2000) -> tuple[float, tuple[float, float]]:
-    """As `shrp.scores.paired.paired_difference`."""
+    """As `shrp.evaluation.paired.paired_difference`."""
     if not resamples:  # a running estimate, quickly made and never asked for again
         return paired_difference(a, b, resamples=0)
     store, key = results("paired differences", 1024), (_content(a), _content(b), resamples)
@@ -24,7 +24,7 @@ def difference(a: Evaluation, b: Evaluation, *, resamples: int = 2000) -> tuple[
 
 
 def groups(reference: Evaluation, other: Evaluation, by: str) -> pd.DataFrame:
-    """As `shrp.scores.paired.by_group`; a copy of its own."""
+    """As `shrp.evaluation.paired.by_group`; a copy of its own."""
     store, key = results("paired groups", 64), (_content(reference), _content(other), by)
     if (found := store.get(key)) is None:
         found = by_group(reference, other, by)

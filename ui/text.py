@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from shrp import phrases
 
 if TYPE_CHECKING:
+    from shrp.analysis.usage import UsageWarning
     from shrp.data.tasks import Task
-    from shrp.routes.usage import UsageWarning
 
 NOT_KNOWN = "–"
 PAIR_ORDER = "pair_order"
-"""The share of minimal pairs that a model has in order (`shrp.scores.minimal_pairs`), beside the metrics of tasks."""
+"""The share of minimal pairs that a model has in order (`shrp.evaluation.minimal_pairs`), beside the metrics of tasks."""
 LONGEST_LABEL = 30
 """Characters of a name beside a chart, of which it leaves the plot most of the width."""
 _AS_PERCENT = ("accuracy", "f1", "f1_macro", PAIR_ORDER)
@@ -72,7 +72,9 @@ def interval_text(interval: Sequence[float] | None, metric: str) -> str:
 
 def share_text(hits: int, n: int) -> str:
     """A share of independent inputs with its interval: `73.1% (95% interval 69.0–76.9%)`; n is to stand beside it."""
-    from shrp.scores.metrics import wilson  # here: this module is imported before anything that takes long
+    from shrp.evaluation.metrics import (
+        wilson,  # here: this module is imported before anything that takes long
+    )
 
     return f"{percent(hits / n)} (95% interval {interval_text(wilson(hits, n), 'accuracy')})"
 
@@ -215,7 +217,7 @@ def _finite(value: float | None) -> bool:
 
 
 def worth_name(task: Task) -> str:
-    """What an answer's worth (`shrp.scores.worth.worth`) is called."""
+    """What an answer's worth (`shrp.evaluation.worth.worth`) is called."""
     return "nearness to the label" if task.is_regression else "margin of the true class"
 
 

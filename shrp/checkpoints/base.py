@@ -24,7 +24,7 @@ from shrp.checkpoints.tokenizer_files import check_class
 from shrp.checkpoints.try_out import read_as, unembedded
 from shrp.data.tasks import TASKS, Task, may_be_one
 from shrp.errors import TrainingError, first_line
-from shrp.model.families import family_of, output_layer
+from shrp.families.families import family_of, output_layer
 
 NUMBER = "number"
 """What the one output of a regression is called, where a head's outputs are named."""

@@ -19,8 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.cards.pruning import pruned_training
+from shrp.analysis.usage import UsageStats, measure_usage
 from shrp.checkpoints import reference, stored
+from shrp.checkpoints.card_pruning import pruned_training
 from shrp.checkpoints.info import CheckpointInfo, usage_in
 from shrp.checkpoints.rebuild import fill, without_weights
 from shrp.checkpoints.reference import Reference
@@ -32,15 +33,14 @@ from shrp.checkpoints.tokenizer_files import refuse_paths
 from shrp.checkpoints.try_out import read_as, try_out
 from shrp.data.text_data import TextData
 from shrp.errors import CheckpointError, DataError, PlanError, first_line
+from shrp.evaluation.evaluate import evaluate
+from shrp.evaluation.evaluation import Evaluation
+from shrp.families.families import FAMILIES
 from shrp.model.convert import router_layers
 from shrp.model.device import device_named
-from shrp.model.families import FAMILIES
 from shrp.phrases import counted
 from shrp.pruning.plan import PruningPlan, make_plan
 from shrp.pruning.prune import prune
-from shrp.routes.usage import UsageStats, measure_usage
-from shrp.scores.evaluate import evaluate
-from shrp.scores.evaluation import Evaluation
 
 HISTORY = "history.jsonl"
 VOCABULARIES = (
@@ -81,11 +81,11 @@ class Checkpoint:
     def evaluate(self, data: TextData, **options: Any) -> Evaluation:
         """Evaluate on all inputs, cut at the length of the checkpoint's training, as the command line and the app do.
 
-        `shrp.scores.evaluate.evaluate` by itself cuts at 128 tokens, whatever the checkpoint.
+        `shrp.evaluation.evaluate.evaluate` by itself cuts at 128 tokens, whatever the checkpoint.
 
         Args:
             data: inputs of the checkpoint's task.
-            options: of `shrp.scores.evaluate.evaluate_stream` (`batch_size`, `order`); a `max_length` of one's own as
+            options: of `shrp.evaluation.evaluate.evaluate_stream` (`batch_size`, `order`); a `max_length` of one's own as
                 well.
 
         Returns:
@@ -188,7 +188,7 @@ class Checkpoint:
 
         Args:
             data: texts for the model; labels and slices, where there are any, go along for groups.
-            options: of `shrp.routes.usage.measure_usage` (`batch_size`, `output_norms`, `progress`, `max_length`).
+            options: of `shrp.analysis.usage.measure_usage` (`batch_size`, `output_norms`, `progress`, `max_length`).
 
         Returns:
             Usage with one array `(N, H)` a routed layer, of `N` inputs and `H` experts.

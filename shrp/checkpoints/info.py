@@ -33,7 +33,7 @@ def chosen_on(data: TextData, selection: str) -> dict[str, Any]:
     Args:
         selection: as a plan calls it; some look at a part of the data only.
     """
-    from shrp.attribution.importance import ABLATED
+    from shrp.analysis.attribution.importance import ABLATED
     from shrp.pruning.fitting import TEXTS
 
     parts = {"ablation": ABLATED, "fitted": TEXTS}
@@ -42,7 +42,7 @@ def chosen_on(data: TextData, selection: str) -> dict[str, Any]:
 
 
 def shares_of(data: TextData | None, shift: Sequence[float] | None) -> dict[str, Any]:
-    """What `training` says of an output bias that was shifted (`shrp.scores.answer_shares`); nothing of one that was
+    """What `training` says of an output bias that was shifted (`shrp.evaluation.answer_shares`); nothing of one that was
     not.
 
     Args:

@@ -11,10 +11,10 @@ import transformers
 from transformers import AutoConfig, PreTrainedModel
 
 from shrp.checkpoints.info import CheckpointInfo
-from shrp.costs.measure import WHOLE_VOCABULARY
 from shrp.errors import CheckpointError, ShrpError
+from shrp.evaluation.costs import WHOLE_VOCABULARY
+from shrp.families.families import encoder_layers, family_of
 from shrp.model.convert import empty_expert_layer, num_experts_of
-from shrp.model.families import encoder_layers, family_of
 from shrp.model.layers import DroppedLayer, StaticLayer
 from shrp.model.narrow import NarrowLayer, empty_narrow_layer
 

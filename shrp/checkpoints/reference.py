@@ -20,9 +20,9 @@ from safetensors.numpy import save_file
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData
 from shrp.errors import CheckpointError, DataError
+from shrp.evaluation.evaluate import summarise
+from shrp.evaluation.evaluation import Evaluation
 from shrp.files import as_others
-from shrp.scores.evaluate import summarise
-from shrp.scores.evaluation import Evaluation
 
 FILE = "teacher.safetensors"
 FORMAT_VERSION = 1

@@ -21,9 +21,9 @@ from shrp.checkpoints.info import CheckpointInfo
 from shrp.checkpoints.reference import Reference
 from shrp.data.batching import save_tokenizer
 from shrp.errors import CheckpointError
+from shrp.families.families import encoder_layers
 from shrp.files import as_others, new_folder
 from shrp.model.convert import layer_kinds
-from shrp.model.families import encoder_layers
 from shrp.model.layers import StaticLayer
 
 _LOG = logging.getLogger(__name__)

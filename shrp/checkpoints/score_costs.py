@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from shrp.checkpoints.checkpoint import Checkpoint
-from shrp.costs.measure import TOKENS, Cost, cost, dense_cost, narrow_cost, static_cost
-from shrp.scores.verdicts import HEADS_PRUNED, KINDS_OF_CONTROL
+from shrp.evaluation.costs import TOKENS, Cost, cost, dense_cost, narrow_cost, static_cost
+from shrp.evaluation.verdicts import HEADS_PRUNED, KINDS_OF_CONTROL
 
 SHARES = ("encoder_params", "model_params", "encoder_flops")
 _DROPPED, _, _NO_ROUTER = KINDS_OF_CONTROL

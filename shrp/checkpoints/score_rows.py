@@ -8,10 +8,10 @@ from typing import Any
 
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.data.text_data import TextData
+from shrp.evaluation.evaluation import Evaluation
+from shrp.evaluation.intervals import NO_INTERVAL
+from shrp.evaluation.verdicts import KINDS_OF_CONTROL
 from shrp.pruning.plan import PruningPlan
-from shrp.scores.evaluation import Evaluation
-from shrp.scores.verdicts import KINDS_OF_CONTROL
-from shrp.statistics.intervals import NO_INTERVAL
 
 
 def measured(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def pruned_row(
 
     Args:
         evaluation: on `data`, cut at `max_length` tokens.
-        matched: whether its answer shares were (`shrp.scores.answer_shares`).
+        matched: whether its answer shares were (`shrp.evaluation.answer_shares`).
         recovered: whether it was trained on.
     """
     drawn = plan.selection.startswith("random")  # also with edits

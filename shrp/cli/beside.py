@@ -13,7 +13,7 @@ from shrp.phrases import signed
 if TYPE_CHECKING:
     import pandas as pd
 
-    from shrp.attribution.beside import Question
+    from shrp.analysis.attribution.beside import Question
     from shrp.checkpoints.checkpoint import Checkpoint
 
 SHOWN = 12
@@ -30,7 +30,7 @@ class Beside:
     """What is explained, as each has it."""
     method: str
     frame: pd.DataFrame
-    """Of `shrp.attribution.beside.beside`."""
+    """Of `shrp.analysis.attribution.beside.beside`."""
 
 
 def check_same_task(one: Checkpoint, other: Checkpoint) -> None:
@@ -53,13 +53,13 @@ def words_beside(
     """What both lose without each word of an input; None where there is no word, which is said.
 
     Args:
-        output, rather_than: as for `shrp.attribution.beside.question`.
+        output, rather_than: as for `shrp.analysis.attribution.beside.question`.
     """
     import torch
 
-    from shrp.attribution.beside import beside, question
-    from shrp.attribution.instance import prepare
-    from shrp.attribution.tokens import ablate_words
+    from shrp.analysis.attribution.beside import beside, question
+    from shrp.analysis.attribution.instance import prepare
+    from shrp.analysis.attribution.tokens import ablate_words
 
     task = one.info.task
     try:

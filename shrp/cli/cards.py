@@ -31,7 +31,7 @@ def card(
     show: Annotated[bool, typer.Option("--print", help="Print it, and write nothing.")] = False,
 ) -> None:
     """Write a checkpoint's model card, README.md in its folder: data, recipe, scores with controls, limits."""
-    from shrp.cards import card as cards
+    from shrp.checkpoints import card as cards
     from shrp.checkpoints.checkpoint import load
     from shrp.files import write_text
 

@@ -45,7 +45,7 @@ from shrp.errors import DataError
 if TYPE_CHECKING:  # torch is slow to load, and --help needs none
     from shrp.cli.subjects import Subject
     from shrp.data.text_data import TextData
-    from shrp.scores.evaluation import Evaluation
+    from shrp.evaluation.evaluation import Evaluation
 
 _SHOWN = 30
 """Rows of a table on a terminal; the JSON has all."""
@@ -95,8 +95,8 @@ def compare(
     An export held against the pruned checkpoint that it was made from says what int8 costs.
     """
     from shrp.cli.subjects import OfCheckpoint, subject
-    from shrp.scores.evaluate import in_order, last_of
-    from shrp.scores.paired import by_group, far_apart, flip_table, paired_difference
+    from shrp.evaluation.evaluate import in_order, last_of
+    from shrp.evaluation.paired import by_group, far_apart, flip_table, paired_difference
 
     if flips is not None:
         check_free(flips, "--flips")
@@ -170,7 +170,7 @@ def _side(folder: Path, side: Subject, found: Evaluation) -> dict[str, Any]:
 
 def _agreement(before: Evaluation, after: Evaluation) -> dict[str, Any]:
     """Who is right where, with McNemar's test; nothing where there are no labelled classes."""
-    from shrp.scores.paired import agreement
+    from shrp.evaluation.paired import agreement
 
     if before.labels is None or before.task.is_regression:
         return {}
@@ -188,11 +188,11 @@ def _agreement(before: Evaluation, after: Evaluation) -> dict[str, Any]:
 
 def _experts(sides: list[Subject], source: TextData) -> dict[str, Any]:
     """How differently the two use their experts, where both route, or which both keep, where both are pruned."""
+    from shrp.analysis.compare_routes import kept_alike, usage_distances
+    from shrp.analysis.usage import measure_usage
     from shrp.cli.subjects import OfCheckpoint
+    from shrp.evaluation.minimal_pairs import pairs_of
     from shrp.model.convert import router_layers
-    from shrp.routes.compare import kept_alike, usage_distances
-    from shrp.routes.usage import measure_usage
-    from shrp.scores.minimal_pairs import pairs_of
 
     counts = {side.num_experts for side in sides}
     if len(counts) > 1:

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 from shrp.cli.output import stderr, told
 
 if TYPE_CHECKING:  # slow to import, and not needed for --help
+    from shrp.analysis.usage import UsageStats
     from shrp.checkpoints.checkpoint import Checkpoint
     from shrp.data.text_data import TextData
     from shrp.pruning.plan import PruningPlan
-    from shrp.routes.usage import UsageStats
 
 
 def usage_counted(
     source: Checkpoint, data: TextData, selection: str, max_length: int, seed: int
 ) -> UsageStats:
     """Usage on data, with what a selection asks for beside it."""
+    from shrp.analysis.usage import measure_usage
     from shrp.pruning.fitting import GateFit
-    from shrp.routes.usage import measure_usage
 
     norms = selection == "gate_norm"
     stats = measure_usage(source.model, source.tokenizer, data, max_length=max_length, output_norms=norms)
@@ -37,7 +37,7 @@ def usage_counted(
 
 def _ablated(source: Checkpoint, data: TextData, max_length: int) -> dict[int, Any]:
     """What knocking out each expert changes, with a progress bar."""
-    from shrp.attribution.importance import ablation
+    from shrp.analysis.attribution.importance import ablation
 
     with told("experts knocked out") as progress:
         return ablation(source.model, source.tokenizer, data, max_length=max_length, progress=progress)
@@ -51,9 +51,9 @@ def plan_chosen(
     options: Mapping[str, Any],
 ) -> PruningPlan:
     """The plan that the options ask for, of usage on data or else of the checkpoint's own."""
+    from shrp.analysis.usage import plan_from
     from shrp.checkpoints.info import usage_in
     from shrp.pruning.plan import make_plan
-    from shrp.routes.usage import plan_from
 
     if measured_on is None:
         return make_plan(usage_in(source.info), selection=selection, **options)

@@ -18,10 +18,10 @@ from shrp.errors import DataError
 from shrp.phrases import signed
 
 if TYPE_CHECKING:
-    from shrp.attribution.tokens import WordScores
+    from shrp.analysis.attribution.tokens import WordScores
+    from shrp.analysis.explore import Exploration
+    from shrp.analysis.patching import Patched
     from shrp.checkpoints.checkpoint import Checkpoint
-    from shrp.explain.explore import Exploration
-    from shrp.interventions.patching import Patched
 
 
 def register(app: typer.Typer) -> None:
@@ -72,9 +72,9 @@ def explain(
     Texts are read as far as the model has positions. Words are taken out one by one, a mask in their place, and the
     model routes what is left anew; of long texts it is phrases or sentences.
     """
+    from shrp.analysis.explore import explore
+    from shrp.analysis.patching import patch
     from shrp.checkpoints.checkpoint import load
-    from shrp.explain.explore import explore
-    from shrp.interventions.patching import patch
     from shrp.model.convert import router_layers
 
     if beside is not None and not words:
@@ -152,7 +152,7 @@ def explain(
 
 def _apart(one: Path, other: Path) -> tuple[str, str]:
     """Names of two checkpoints: their folders', or the paths as given where these are alike or a column's."""
-    from shrp.attribution.units import UNITS
+    from shrp.analysis.attribution.units import UNITS
 
     taken = {"place", "text", *UNITS}
     alike = one.name == other.name or taken & {one.name, other.name}
@@ -166,7 +166,7 @@ def _parts(text: str, task: Task) -> tuple[str, ...]:
     Raises:
         DataError: it has not as many as the task's inputs have, or one of them is empty.
     """
-    from shrp.explain.explore import PAIR_SEPARATOR, split_sentences
+    from shrp.analysis.explore import PAIR_SEPARATOR, split_sentences
 
     inputs, _ = split_sentences(" ".join(text.split()), task)
     if inputs:
@@ -182,10 +182,10 @@ def _word_scores(
     """What a class's logit, less that of another where there is one, loses without each word, or longer piece; None
     where there is no word.
     """
-    from shrp.attribution.difference import against
-    from shrp.attribution.instance import prepare
-    from shrp.attribution.tokens import ablate_words
-    from shrp.attribution.units import fitting_unit, in_units
+    from shrp.analysis.attribution.difference import against
+    from shrp.analysis.attribution.instance import prepare
+    from shrp.analysis.attribution.tokens import ablate_words
+    from shrp.analysis.attribution.units import fitting_unit, in_units
 
     try:
         instance = prepare(loaded.model, loaded.tokenizer, one.task, one.text)

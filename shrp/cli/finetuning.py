@@ -188,7 +188,7 @@ def finetune(
 def _adopt(made: Checkpoint, validation: TextData, *, as_json: bool) -> None:
     """Write a dense model as it is, and say what it scores."""
     from shrp.checkpoints import checkpoint
-    from shrp.scores.evaluate import evaluate
+    from shrp.evaluation.evaluate import evaluate
 
     info = made.info
     say_cut(made.model.config, made.tokenizer, (validation,), info.max_length)

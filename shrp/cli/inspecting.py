@@ -50,10 +50,10 @@ if TYPE_CHECKING:  # torch is slow to load, and --help needs none
     import numpy as np
     import pandas as pd
 
+    from shrp.analysis.usage import UsageStats
     from shrp.checkpoints.checkpoint import Checkpoint
     from shrp.data.text_data import TextData
-    from shrp.routes.usage import UsageStats
-    from shrp.scores.evaluation import Evaluation
+    from shrp.evaluation.evaluation import Evaluation
 
 Folder = Annotated[Path, typer.Argument(help="An SHRP checkpoint.", show_default=False)]
 
@@ -120,13 +120,13 @@ def usage(
     """Count which experts the routers choose on data: shares, entropy, margins, warnings."""
     import numpy as np
 
+    from shrp.analysis.usage import measure_usage
+    from shrp.analysis.usage_table import route_table
     from shrp.checkpoints.checkpoint import load
     from shrp.data.batching import longest_input, token_counts
     from shrp.data.groups import ANSWER, LENGTH, OUTCOME, groups_by, lacking
-    from shrp.routes.table import route_table
-    from shrp.routes.usage import measure_usage
-    from shrp.scores.evaluate import label_columns
-    from shrp.scores.metrics import to_predictions
+    from shrp.evaluation.evaluate import label_columns
+    from shrp.evaluation.metrics import to_predictions
 
     if routes is not None:
         check_free(routes, "--routes")
@@ -233,8 +233,8 @@ def _without_nan(rows: list[dict[str, Any]], names: tuple[str, ...]) -> list[dic
 def _explained(
     source: TextData, stats: UsageStats, answers: np.ndarray, lengths: np.ndarray
 ) -> list[dict[str, Any]]:
-    """Rows of `shrp.routes.specialisation.specialisation_frame`."""
-    from shrp.routes.specialisation import specialisation, specialisation_frame
+    """Rows of `shrp.analysis.specialisation.specialisation_frame`."""
+    from shrp.analysis.specialisation import specialisation, specialisation_frame
 
     with told("groups dealt anew") as progress:
         found = specialisation(stats, source, lengths, answers, progress=progress)
@@ -242,8 +242,8 @@ def _explained(
 
 
 def _exchanged(loaded: Checkpoint, source: TextData, stats: UsageStats, max_length: int) -> pd.DataFrame:
-    """`shrp.interventions.shuffled.ShuffledRoutes.frame`."""
-    from shrp.interventions.shuffled import shuffle_routes
+    """`shrp.analysis.shuffled.ShuffledRoutes.frame`."""
+    from shrp.analysis.shuffled import shuffle_routes
 
     with told("routes exchanged", len(source)) as progress:
         found = shuffle_routes(
@@ -275,7 +275,7 @@ def evaluate(
     """
     from shrp.checkpoints.score_rows import share_ends, share_of
     from shrp.cli.subjects import subject
-    from shrp.scores.minimal_pairs import names_without_a_pair, pair_outcomes, pairs_of
+    from shrp.evaluation.minimal_pairs import names_without_a_pair, pair_outcomes, pairs_of
 
     if predictions is not None:
         check_free(predictions, "--predictions")
@@ -357,8 +357,8 @@ def evaluate(
 
 
 def _calibration(result: Evaluation) -> dict[str, Any] | None:
-    """Errors of a classifier's probabilities (`shrp.scores.calibration`); None of numbers, or without labels."""
-    from shrp.scores.calibration import brier, ece
+    """Errors of a classifier's probabilities (`shrp.evaluation.calibration`); None of numbers, or without labels."""
+    from shrp.evaluation.calibration import brier, ece
 
     if result.labels is None or result.task.is_regression:
         return None

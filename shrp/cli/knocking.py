@@ -109,10 +109,10 @@ def knock_out(
     every expert in turn, is the other way round. With --heads, the same of the heads of dense layers, such as those of
     your own fine-tuned model.
     """
-    from shrp.attribution.heads import check_has_heads, dense_layers
+    from shrp.analysis.attribution.heads import check_has_heads, dense_layers
+    from shrp.analysis.knock_out import removed_by_layer
     from shrp.checkpoints.checkpoint import load
     from shrp.data.groups import CLASS, LENGTH, SLICE, lacking
-    from shrp.interventions.knockout import removed_by_layer
     from shrp.model.convert import router_layers
 
     cells = [_cell(text) for text in expert or ()]
@@ -168,9 +168,9 @@ def _together(
     loaded: Checkpoint, source: TextData, cells: list[tuple[int, int]], length: int
 ) -> dict[str, Any]:
     """What is lost without all of some experts, and, where they are several, beyond the sum of each alone."""
-    from shrp.interventions.knockout import Prefix, joint, knock_out_effect
-    from shrp.scores.evaluate import evaluate
-    from shrp.scores.minimal_pairs import pairs_of
+    from shrp.analysis.knock_out import Prefix, joint, knock_out_effect
+    from shrp.evaluation.evaluate import evaluate
+    from shrp.evaluation.minimal_pairs import pairs_of
 
     cells = list(dict.fromkeys(cells))
     prefix = Prefix(loaded.model)
@@ -278,9 +278,9 @@ def _in_turn(
     """Every expert's effect, or every head's, and for whom it matters."""
     import numpy as np
 
-    from shrp.attribution.heads import head_knock_outs, of_heads
-    from shrp.attribution.importance import blocks, knock_outs, merge
-    from shrp.attribution.where import beyond_chance, count_tests, worth_by_group
+    from shrp.analysis.attribution.heads import head_knock_outs, of_heads
+    from shrp.analysis.attribution.importance import blocks, knock_outs, merge
+    from shrp.analysis.attribution.where import beyond_chance, count_tests, worth_by_group
     from shrp.data.batching import longest_input, token_counts
     from shrp.data.groups import groups_by
 

@@ -72,9 +72,9 @@ def measure(
     quartiles, all taken in turns, and how many times as fast as the first checkpoint's dense architecture that is.
     """
     from shrp.checkpoints.checkpoint import load
-    from shrp.costs.measure import TOKENS, cost, dense_cost
+    from shrp.evaluation.costs import TOKENS, cost, dense_cost
     from shrp.export.exported import is_export
-    from shrp.model.families import positions
+    from shrp.families.families import positions
 
     of_latency = {"--beside": beside, "--batch": batch, "--repeats": repeats, "--device": device}
     if not latency and (given := [name for name, value in of_latency.items() if value]):
@@ -114,7 +114,7 @@ def _timed(
     """Times of the dense architecture, of the checkpoint, and of what else is asked for, in turns."""
     import torch
 
-    from shrp.costs.timing import dense_like, latency, model_inputs
+    from shrp.evaluation.timing import dense_like, latency, model_inputs
 
     inputs = model_inputs(loaded.model, batch, tokens)
     dense = dense_like(loaded.model)
@@ -168,9 +168,9 @@ def _run_of(folder: Path, batch: int, tokens: int, device: torch.device) -> tupl
         DataError: it does not read so many tokens.
     """
     from shrp.checkpoints.checkpoint import load
-    from shrp.costs.timing import model_inputs
+    from shrp.evaluation.timing import model_inputs
     from shrp.export.exported import is_export, load_export
-    from shrp.model.families import positions
+    from shrp.families.families import positions
 
     if is_export(folder):
         export = load_export(folder, spin=False)

@@ -126,7 +126,7 @@ def say_cut(
         max_length: at most so many tokens are to be read.
     """
     from shrp.data.batching import token_counts
-    from shrp.model.families import positions
+    from shrp.families.families import positions
 
     most = min(positions(config), tokenizer.model_max_length)
     length = min(most, max_length)

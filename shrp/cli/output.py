@@ -16,8 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from shrp.data.columns import csv_options
+from shrp.evaluation.intervals import stored_interval
 from shrp.phrases import with_ends
-from shrp.statistics.intervals import stored_interval
 from shrp.training.config import Epoch
 
 if TYPE_CHECKING:  # slow to import, and not needed for --help

@@ -60,8 +60,8 @@ def pairs(
 
     In both directions, and of pairs whose inputs have as many tokens, so that each has its counterpart.
     """
+    from shrp.analysis.pairs_patched import KINDS, patch_pairs
     from shrp.checkpoints.checkpoint import load
-    from shrp.interventions.pairs_patched import KINDS, patch_pairs
 
     loaded = load(checkpoint, device=device)
     check_has_task(loaded.info.task)

@@ -75,7 +75,7 @@ def _scored(
     """
     from shrp.checkpoints.score_rows import pruned_row, rows_as_now
     from shrp.data.batching import token_counts
-    from shrp.scores.evaluate import evaluate_stream
+    from shrp.evaluation.evaluate import evaluate_stream
 
     with bar("score") as shown:
         task = shown.add_task(f"scoring on {data.name}", total=len(data))

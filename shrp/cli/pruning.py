@@ -162,14 +162,14 @@ def prune(
     import torch
 
     import shrp.checkpoints.checkpoint as store
-    from shrp.cards.pruning import pruned_training
+    from shrp.checkpoints.card_pruning import pruned_training
     from shrp.checkpoints.history import history_text, joined
     from shrp.checkpoints.info import shares_of
     from shrp.checkpoints.saving import refuse_existing, round_as_stored
-    from shrp.costs.measure import largest_budget
+    from shrp.evaluation.answer_shares import matched
+    from shrp.evaluation.costs import largest_budget
     from shrp.pruning.plan import SELECTIONS
     from shrp.pruning.prune import prune as cut
-    from shrp.scores.answer_shares import matched
     from shrp.training.config import check_seed
     from shrp.training.run_state import finish
     from shrp.training.train import train

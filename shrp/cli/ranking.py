@@ -29,7 +29,7 @@ from shrp.phrases import by_chance, counted
 if TYPE_CHECKING:  # torch is slow to load, and --help needs none
     from shrp.data.tasks import Task
     from shrp.data.text_data import TextData
-    from shrp.scores.evaluation import Evaluation
+    from shrp.evaluation.evaluation import Evaluation
 
 _COSTS = ("encoder_params", "model_params", "encoder_flops", "model_flops")
 
@@ -189,8 +189,8 @@ def _scored(folder: Path, source: TextData, max_length: int | None, device: str)
     """
     from shrp.checkpoints.checkpoint import read_config
     from shrp.cli.subjects import subject
+    from shrp.evaluation.evaluate import in_order, last_of
     from shrp.export.exported import is_export
-    from shrp.scores.evaluate import in_order, last_of
 
     if is_export(folder):
         one = subject(folder, None)
@@ -213,7 +213,7 @@ def _check_is_of(task: Task, source: TextData) -> None:
 
 def _rows(found: list[_Ranked]) -> list[dict[str, Any]]:
     """A row a model, best first; of equal scores the smaller first."""
-    from shrp.scores.paired import paired_difference
+    from shrp.evaluation.paired import paired_difference
 
     first, rows = found[0].evaluation, []
     for one in found:

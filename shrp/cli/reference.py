@@ -69,7 +69,7 @@ def reference(
     from shrp.data.batching import token_counts
     from shrp.data.tasks import may_be_one
     from shrp.errors import CheckpointError
-    from shrp.scores.evaluate import evaluate_stream
+    from shrp.evaluation.evaluate import evaluate_stream
 
     own = OwnFile(text_column, label_column, slice_column, None, label_means, skip_incomplete)
     names = list(dict.fromkeys(data or ["probe"]))

@@ -15,9 +15,9 @@ if TYPE_CHECKING:  # torch is slow to load, and --help needs none
     from shrp.checkpoints.checkpoint import Checkpoint
     from shrp.data.tasks import Task
     from shrp.data.text_data import TextData
+    from shrp.evaluation.evaluation import Evaluation
     from shrp.export.exported import Exported
     from shrp.pruning.plan import PruningPlan
-    from shrp.scores.evaluation import Evaluation
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class OfCheckpoint:
 
     def stream(self, source: TextData, batch_size: int = 32) -> Iterator[Evaluation]:
         """Estimates, batch by batch."""
-        from shrp.scores.evaluate import evaluate_stream
+        from shrp.evaluation.evaluate import evaluate_stream
 
         options = {"batch_size": batch_size, "max_length": self.length}
         return evaluate_stream(self.checkpoint.model, self.checkpoint.tokenizer, source, **options)
@@ -79,7 +79,7 @@ class OfCheckpoint:
 
     def costs(self) -> dict[str, float]:
         """Parameters and FLOPs, as shares of the dense model's."""
-        from shrp.costs.measure import cost, dense_cost
+        from shrp.evaluation.costs import cost, dense_cost
 
         return cost(self.checkpoint.model).relative_to(dense_cost(self.checkpoint.model))
 

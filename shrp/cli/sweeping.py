@@ -50,7 +50,7 @@ if TYPE_CHECKING:  # torch is slow to load, and --help needs none
     import pandas as pd
 
     from shrp.data.text_data import TextData
-    from shrp.scores.evaluation import Evaluation
+    from shrp.evaluation.evaluation import Evaluation
 
 _RECORDED = "recorded"
 
@@ -252,7 +252,7 @@ def _command(checkpoint: Path, given: dict[str, Any], size: str) -> str:
 
 
 def _halves(source: TextData) -> tuple[TextData, TextData]:
-    from shrp.scores.halves import FEWEST, halves, in_halves
+    from shrp.evaluation.halves import FEWEST, halves, in_halves
 
     if len(source) < FEWEST:
         raise DataError(f"{source.name} has {len(source)} inputs; --held-out takes {FEWEST} or more.")

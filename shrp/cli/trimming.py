@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # torch is slow to load, and --help needs none
     from shrp.checkpoints.checkpoint import Checkpoint
     from shrp.checkpoints.info import CheckpointInfo
     from shrp.data.text_data import TextData
-    from shrp.scores.evaluation import Evaluation
+    from shrp.evaluation.evaluation import Evaluation
 
 
 def register(app: typer.Typer) -> None:
@@ -98,8 +98,8 @@ def trim_vocabulary(
     from shrp.checkpoints.history import history_text
     from shrp.checkpoints.saving import refuse_existing, round_as_stored
     from shrp.cli.subjects import OfCheckpoint
-    from shrp.costs.measure import cost, dense_cost
     from shrp.data.sources import load_glue, probe_for
+    from shrp.evaluation.costs import cost, dense_cost
     from shrp.pruning.vocabulary import vocabulary_facts, vocabulary_of, with_vocabulary
 
     is_table = texts is not None and texts.suffix.lower() != ".txt"
@@ -222,7 +222,7 @@ def _scored(
     length: int,
 ) -> list[Evaluation]:
     """The evaluations with the whole vocabulary and with the smaller one."""
-    from shrp.scores.evaluate import evaluate
+    from shrp.evaluation.evaluate import evaluate
 
     found = []
     with told(f"scoring on {data.name}", 2) as progress:
@@ -234,7 +234,7 @@ def _scored(
 
 def _change(before: Evaluation, after: Evaluation, data: TextData) -> dict[str, Any]:
     """Both scores, and what changed."""
-    from shrp.scores.paired import far_apart, flip_table, paired_difference
+    from shrp.evaluation.paired import far_apart, flip_table, paired_difference
 
     change, ends = paired_difference(after, before)
     return {

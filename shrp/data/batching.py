@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.data.tabular import is_unicode
 from shrp.errors import DataError
-from shrp.model.families import positions
+from shrp.families.families import positions
 
 Batch = dict[str, Tensor]
 Encoded = dict[str, list[int]]

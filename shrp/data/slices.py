@@ -20,7 +20,7 @@ from shrp.errors import DataError
 REST = "none of these"
 """The slice of inputs that have none of the words."""
 TAKEN = (REST, "all pairs", "in two slices")
-"""Names that no slice may have: this one, and those that tables of minimal pairs have (`shrp.scores.minimal_pairs`)."""
+"""Names that no slice may have: this one, and those that tables of minimal pairs have (`shrp.evaluation.minimal_pairs`)."""
 MOST, LONGEST = 24, 60
 """Slices at most, and characters of a name."""
 _NAME = 150

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.costs.timing import latency
 from shrp.data.batching import bucketed_batches, collate, encode, longest_input
 from shrp.data.sources import load_probe, probe_for
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData
+from shrp.evaluation.timing import latency
 
 _STEP = 5  # of what no score can be had on, a fifth will do; odd, as classes alternate there
 _TIMED = (8, 64)

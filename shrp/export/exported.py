@@ -21,12 +21,12 @@ from shrp.data.batching import check_writable
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, ExportError, ShrpError, first_line
+from shrp.evaluation.evaluate import Texts, in_order, last_of, stream
+from shrp.evaluation.evaluation import Evaluation
 from shrp.export.check import open_graph
 from shrp.export.onnx import CONFIG, FORMAT_VERSION, MODEL, TOKENIZER, read_config
 from shrp.phrases import counted
 from shrp.pruning.plan import PruningPlan
-from shrp.scores.evaluate import Texts, in_order, last_of, stream
-from shrp.scores.evaluation import Evaluation
 
 
 def is_export(folder: Path) -> bool:
@@ -47,7 +47,7 @@ class Exported:
         made_from: Fingerprint of that checkpoint.
         plan: The experts that were kept; None where none were pruned.
         num_experts: Experts of a converted layer, of which the plan keeps some.
-        costs: Its parameters and FLOPs as shares of the dense model's (`shrp.costs.measure`), which int8 leaves as
+        costs: Its parameters and FLOPs as shares of the dense model's (`shrp.evaluation.costs`), which int8 leaves as
             they are.
         teacher: What is known of the dense teacher's scores (`shrp.checkpoints.score_rows.teacher_rows`); none in
             older exports.
@@ -117,7 +117,7 @@ class Exported:
         return found
 
     def random_inputs(self, batch: int, tokens: int, seed: int = 0) -> dict[str, np.ndarray]:
-        """Inputs to time it on, without padding, for `run`: as `shrp.costs.timing.model_inputs`.
+        """Inputs to time it on, without padding, for `run`: as `shrp.evaluation.timing.model_inputs`.
 
         Raises:
             ShrpError: a size is below 1.
@@ -154,7 +154,7 @@ class Exported:
         )
 
     def evaluate_stream(self, data: TextData, *, batch_size: int = 32) -> Iterator[Evaluation]:
-        """As `shrp.scores.evaluate.evaluate_stream`, and in the same batches, on which int8's logits depend a little.
+        """As `shrp.evaluation.evaluate.evaluate_stream`, and in the same batches, on which int8's logits depend a little.
 
         Raises:
             DataError: there are no inputs, or they are data of another task: other texts or classes.

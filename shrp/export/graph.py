@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
 from shrp.errors import ExportError
-from shrp.model.families import family_of
+from shrp.families.families import family_of
 
 OPSET = 20
 """The first with a Gelu of its own, which onnxruntime runs as one kernel."""

@@ -22,19 +22,19 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.checkpoints.saving import CONFIG, EXPORT, GRAPH, entries, put_in_place
 from shrp.checkpoints.score_rows import teacher_rows
-from shrp.costs.measure import cost, dense_cost
 from shrp.data.batching import MODEL_INPUTS, longest_input
 from shrp.data.sources import load_probe
 from shrp.data.text_data import TextData
 from shrp.errors import ExportError, first_line
+from shrp.evaluation.answer_shares import with_output_shift
+from shrp.evaluation.costs import cost, dense_cost
+from shrp.evaluation.evaluate import label_columns
 from shrp.export.check import compare, probe_of, speedup
 from shrp.export.graph import count_products, quantise, write_graph
 from shrp.export.hub import TOKENIZER_CONFIG, hub_config, hub_tokenizer, padding_token
 from shrp.model.convert import expert_layers, layer_kinds, num_experts_of, router_layers
 from shrp.pruning.plan import first_experts
 from shrp.pruning.prune import prune
-from shrp.scores.answer_shares import with_output_shift
-from shrp.scores.evaluate import label_columns
 
 TOLERANCE = 1e-4
 """Largest difference in logits, float32 against PyTorch, with which a graph is handed over, as a part of the largest
@@ -180,7 +180,7 @@ def export_folder(
         info: of the exported model, with its plan.
         made_from: fingerprint of the checkpoint.
         shift: to add to the output bias, one number a class in the order of the task's labels
-            (`shrp.scores.answer_shares`).
+            (`shrp.evaluation.answer_shares`).
 
     Raises:
         PlanError: the model has no output bias for so many numbers.
@@ -304,10 +304,8 @@ def _own_copy(model: PreTrainedModel) -> PreTrainedModel:
     Expert layers without a router (the uniform control) always take the mean of all experts, which is a plan.
     """
     uniform = expert_layers(model)
-    if uniform:
-        model = prune(model, first_experts(dict.fromkeys(uniform, num_experts_of(model))))
-    else:
-        model = copy.deepcopy(model)
+    everything = dict.fromkeys(uniform, num_experts_of(model))
+    model = prune(model, first_experts(everything)) if uniform else copy.deepcopy(model)
     return model.eval().cpu().float()
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shrp.model.relative import HeadPositions, RelativePositions
+from shrp.families.relative import HeadPositions, RelativePositions
 
 
 def token_mask_of(attention_mask: Tensor | None) -> Tensor | None:

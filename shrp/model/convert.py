@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from shrp.errors import ShrpError
+from shrp.families.families import encoder_layers, family_of
 from shrp.model.config import ShrpConfig
-from shrp.model.families import encoder_layers, family_of
 from shrp.model.layers import DroppedLayer, ExpertLayer, StaticLayer
 from shrp.model.narrow import NarrowLayer, narrow_layer
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from shrp.model.calling import Output
-from shrp.model.families import encoder_layers, family_of
+from shrp.families.calling import Output
+from shrp.families.families import encoder_layers, family_of
 from shrp.model.layers import ExpertLayer
 from shrp.model.partial import run_from
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import output_capturing
 
-from shrp.model.routing import active_recorders
+from shrp.model.gates import active_recorders
 
 
 def hooked(model: PreTrainedModel) -> None:

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from shrp.families.calling import PLAIN, Calling, Output
+from shrp.families.relative import HeadPositions, RelativePositions
 from shrp.model.attending import KeptHeads, attend, attention_probs, token_mask_of
-from shrp.model.calling import PLAIN, Calling, Output
 from shrp.model.config import Routing
+from shrp.model.gates import LayerTrace, active_recorders, overridden, straight_through, top_k_gates
 from shrp.model.hidden_states import tell
-from shrp.model.relative import HeadPositions, RelativePositions
-from shrp.model.routing import LayerTrace, active_recorders, overridden, straight_through, top_k_gates
 from shrp.model.tracing import traced
 
 
@@ -82,7 +82,7 @@ class Expander(nn.Module):
 class ExpertLayer(nn.Module):
     """A converted encoder layer: every head an expert, a Top-k router, one shared Expander.
 
-    Called like the layer that it replaces (`shrp.model.calling`), `layer(hidden_states, attention_mask, ...)`;
+    Called like the layer that it replaces (`shrp.families.calling`), `layer(hidden_states, attention_mask, ...)`;
     arguments that only decoders use are ignored. `qkv_weight[h]` is expert `h`'s stacked `Wq, Wk, Wv`, `(3 dh, d)`, so
     picking experts is indexing, and all of them together are one product.
     """
@@ -134,7 +134,7 @@ class ExpertLayer(nn.Module):
         """Attention output of every expert, `o_h` of method.md step 1, `(B, H, T, dh)`.
 
         Args:
-            relative: in families that have them (`shrp.model.families.relative_positions`).
+            relative: in families that have them (`shrp.families.families.relative_positions`).
         """
         dropout = self.attention_dropout if self.training else 0.0
         return attend(*self.qkv(hidden_states), attention_mask, self._positions(relative), dropout)

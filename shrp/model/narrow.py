@@ -20,9 +20,9 @@ from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
 
 from shrp.errors import ShrpError
+from shrp.families.calling import PLAIN, Calling, Output
+from shrp.families.families import family_of
 from shrp.model.attending import KeptHeads
-from shrp.model.calling import PLAIN, Calling, Output
-from shrp.model.families import family_of
 from shrp.model.hidden_states import tell
 from shrp.model.sizes import narrow_layer_params, static_layer_params
 

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from shrp.families.relative import HeadPositions, RelativePositions
 from shrp.model.attending import attend
 from shrp.model.layers import ExpertLayer
-from shrp.model.relative import HeadPositions, RelativePositions
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from shrp.model.calling import Calling, Output
-from shrp.model.families import encoder_layers, family_of
+from shrp.families.calling import Calling, Output
+from shrp.families.families import encoder_layers, family_of
 from shrp.model.layers import DroppedLayer
 from shrp.model.replaced import with_layers
 

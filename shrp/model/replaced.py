@@ -7,7 +7,7 @@ import copy
 from torch import nn
 from transformers import PreTrainedModel
 
-from shrp.model.families import family_of
+from shrp.families.families import family_of
 
 
 def with_layers(model: PreTrainedModel, replacements: dict[int, nn.Module]) -> PreTrainedModel:

@@ -1,4 +1,4 @@
-"""Parameters of one encoder layer by formula, whatever it was made into; `shrp.costs.measure` has the FLOPs and whole
+"""Parameters of one encoder layer by formula, whatever it was made into; `shrp.evaluation.costs` has the FLOPs and whole
 models.
 
 Notation: `d` hidden size, `ff` inner size of the feed-forward network, `dh` size of a head or expert, `m` kept experts.

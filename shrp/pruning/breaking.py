@@ -14,9 +14,9 @@ import pandas as pd
 from shrp.data.columns import distinct
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
-from shrp.scores.evaluation import Evaluation, named, text_columns
-from shrp.scores.metrics import wilson
-from shrp.scores.paired import far_apart
+from shrp.evaluation.evaluation import Evaluation, named, text_columns
+from shrp.evaluation.metrics import wilson
+from shrp.evaluation.paired import far_apart
 
 ALL = "all"
 """The group of all inputs."""
@@ -37,7 +37,7 @@ class Breaking:
     """How many experts each pruning keeps in all, ascending, `(S,)`."""
     changed: np.ndarray
     """Whether a pruning answers an input otherwise, `(N, S)`; of numbers, by more than
-    `shrp.scores.paired.far_apart`.
+    `shrp.evaluation.paired.far_apart`.
     """
     predictions: np.ndarray
     """What the prunings answer, `(N, S)`."""

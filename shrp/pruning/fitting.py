@@ -24,8 +24,8 @@ from shrp.data.batching import bucketed_batches, collate, encode, longest_input
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.model.convert import expert_layers, router_layers
+from shrp.model.gates import use_gates
 from shrp.model.partial import run_from, run_layers
-from shrp.model.routing import use_gates
 
 TEXTS = 512
 """Texts to fit on, at most; there are a few dozen numbers to learn."""

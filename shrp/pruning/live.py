@@ -23,13 +23,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from shrp.data.batching import collate, encode, longest_input
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
+from shrp.evaluation.evaluate import label_columns, last_of, summarise
+from shrp.evaluation.evaluation import Evaluation
+from shrp.families.families import encoder_layers, relative_positions
 from shrp.model.convert import expert_layers, num_experts_of
-from shrp.model.families import encoder_layers, relative_positions
 from shrp.model.packed import Packing, expert_outputs, first_token_outputs, static_output
 from shrp.model.partial import first_token_logits, run_from, run_layers
 from shrp.pruning.plan import LayerPlan, PruningPlan
-from shrp.scores.evaluate import label_columns, last_of, summarise
-from shrp.scores.evaluation import Evaluation
 
 FIRST_ESTIMATE = 64
 """Inputs of the first batch: enough for a meaningful interval, few enough to be there at once."""

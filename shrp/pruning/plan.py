@@ -20,8 +20,8 @@ from shrp.errors import PlanError
 from shrp.pruning.plan_edits import NO_EDITS, PlanEdits, check_weights
 
 if TYPE_CHECKING:
+    from shrp.analysis.usage import UsageStats
     from shrp.pruning.fitting import FittedGates
-    from shrp.routes.usage import UsageStats
 
 SELECTIONS = ("usage", "gate_norm", "ablation", "fitted", "random")
 _SCORED = {"gate_norm": "gate x norm scores", "ablation": "effects of knocking them out"}

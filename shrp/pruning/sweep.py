@@ -10,17 +10,17 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 
+from shrp.analysis.usage import UsageStats, plan_from
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.checkpoints.info import usage_in
 from shrp.checkpoints.score_rows import share_of
-from shrp.costs.measure import TOKENS, dense_cost, plan_cost
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
+from shrp.evaluation.answer_shares import matching_shift, shifted
+from shrp.evaluation.costs import TOKENS, dense_cost, plan_cost
+from shrp.evaluation.evaluation import Evaluation
 from shrp.pruning.live import LiveEvaluator
 from shrp.pruning.plan import PruningPlan, make_plan
-from shrp.routes.usage import UsageStats, plan_from
-from shrp.scores.answer_shares import matching_shift, shifted
-from shrp.scores.evaluation import Evaluation
 
 Allocation = Literal["per-layer", "budget"]
 """As many experts in every layer, or a number in all, spread as the selection says (method.md, "allocation")."""
@@ -76,7 +76,7 @@ def points(
     """The prunings of a sweep, the smallest first, each with random experts of its size; of all experts there is one.
 
     Args:
-        stats: what the selection asks for (`shrp.routes.usage.plan_from`).
+        stats: what the selection asks for (`shrp.analysis.usage.plan_from`).
         draws: seeds of the random experts; empty for none.
         sizes: experts in each layer, or budgets; None for all, or of budgets those of `budgets`.
 
@@ -127,7 +127,7 @@ def run(
 
 def match(evaluation: Evaluation, routed: Evaluation, data: TextData) -> Evaluation:
     """A pruning's evaluation with its logits shifted, without labels, to give each class as often as the routed model
-    does on the same inputs (`shrp.scores.answer_shares`).
+    does on the same inputs (`shrp.evaluation.answer_shares`).
     """
     return shifted(evaluation, data, matching_shift(evaluation.logits, routed.logits))
 

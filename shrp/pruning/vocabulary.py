@@ -23,10 +23,10 @@ import numpy as np
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.costs.measure import WHOLE_VOCABULARY
 from shrp.data.batching import piece_counts, save_tokenizer
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, UnsupportedModelError
+from shrp.evaluation.costs import WHOLE_VOCABULARY
 
 _FILE = "tokenizer.json"
 _UNUSED = re.compile(r"\[unused\d+\]")
@@ -112,7 +112,7 @@ def vocabulary_of(
 def vocabulary_facts(
     vocabulary: Vocabulary, counted_on: TextData, *, min_count: int, common: int
 ) -> dict[str, Any]:
-    """What `training["vocabulary"]` says of a checkpoint; `shrp.cards.pruning.trimmed` reads it.
+    """What `training["vocabulary"]` says of a checkpoint; `shrp.checkpoints.card_pruning.trimmed` reads it.
 
     Args:
         counted_on: the data whose texts told which tokens are needed.

@@ -1,1 +1,1 @@
-"""The files that `benchmarks` writes, read as tables, and what they show in sentences."""
+"""The files that `studies` writes, read as tables, and what they show in sentences."""

@@ -1,4 +1,4 @@
-"""The file that `benchmarks.ablation` writes, read as a table: what each part of a recipe is worth."""
+"""The file that `studies.ablation` writes, read as a table: what each part of a recipe is worth."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from shrp.errors import DataError
+from shrp.evaluation.intervals import NO_INTERVAL, UNKNOWN, Mean, over_trainings, stored_interval
 from shrp.phrases import by_chance, ends_in_points, in_words, signed, with_ends
-from shrp.statistics.intervals import NO_INTERVAL, UNKNOWN, Mean, over_trainings, stored_interval
 from shrp.studies.studies import bounds, command_of
 
 

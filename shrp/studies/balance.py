@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from shrp.analysis.usage import COLLAPSE_SHARE
 from shrp.errors import DataError
+from shrp.evaluation.intervals import stored_interval
 from shrp.phrases import counted, listed
-from shrp.routes.usage import COLLAPSE_SHARE
-from shrp.statistics.intervals import stored_interval
 from shrp.studies.experiments import Experiment
 from shrp.studies.studies import bounds, command_of
 

@@ -1,4 +1,4 @@
-"""The files that `benchmarks.experiments` writes, read back as tables, and what they show in sentences.
+"""The files that `studies.experiments` writes, read back as tables, and what they show in sentences.
 
 Where there are several seeds a value is their mean and `low` and `high` are the lowest and the highest; where there is
 one, they are the 95% interval of its own score, nan where it has none.

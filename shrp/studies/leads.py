@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from shrp.evaluation.intervals import Mean, difference, over_tasks
 from shrp.phrases import ends_in_points, listed, signed
-from shrp.statistics.intervals import Mean, difference, over_tasks
 from shrp.studies.studies import UNROUTED, means_in, trained_controls
 
 MEAN = "mean"

@@ -1,4 +1,4 @@
-"""What a matching expert decides: the rows of `benchmarks.experiments matching` as a table, and in sentences."""
+"""What a matching expert decides: the rows of `studies.experiments matching` as a table, and in sentences."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from shrp.errors import DataError
+from shrp.evaluation.intervals import NO_INTERVAL, stored_interval
 from shrp.phrases import counted, in_points, kept_share, listed, signed
-from shrp.statistics.intervals import NO_INTERVAL, stored_interval
 from shrp.studies.experiments import Experiment
 from shrp.studies.studies import command_of
 

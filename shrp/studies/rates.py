@@ -1,11 +1,11 @@
-"""What controls keep at learning rates of their own: the rows of `benchmarks.experiments rates`, and in sentences."""
+"""What controls keep at learning rates of their own: the rows of `studies.experiments rates`, and in sentences."""
 
 from __future__ import annotations
 
 import pandas as pd
 
+from shrp.evaluation.intervals import Mean, difference
 from shrp.phrases import counted, ends_in_points, in_words, kept_share, signed
-from shrp.statistics.intervals import Mean, difference
 from shrp.studies.experiments import Experiment
 from shrp.studies.studies import bounds, stored_intervals
 

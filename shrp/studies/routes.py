@@ -1,4 +1,4 @@
-"""The file that `benchmarks.routes` writes, read as tables: what routes go by, and what they are worth."""
+"""The file that `studies.routes` writes, read as tables: what routes go by, and what they are worth."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
+from shrp.analysis.exchanges import ALIKE, ALL
+from shrp.analysis.shuffled import MIXTURE
 from shrp.errors import DataError
-from shrp.interventions.exchanges import ALIKE, ALL
-from shrp.interventions.shuffled import MIXTURE
+from shrp.evaluation.intervals import NO_INTERVAL, stored_interval
 from shrp.phrases import counted, listed, metric_name, signed
-from shrp.statistics.intervals import NO_INTERVAL, stored_interval
 from shrp.studies.studies import command_of
 
 _NEEDED = {

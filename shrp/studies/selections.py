@@ -1,4 +1,4 @@
-"""The file that `benchmarks.selection` writes, read as a table: which experts to keep."""
+"""The file that `studies.selection` writes, read as a table: which experts to keep."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from shrp.errors import DataError
+from shrp.evaluation.intervals import stored_interval
 from shrp.phrases import ends_in_points, metric_name, signed
-from shrp.statistics.intervals import stored_interval
 from shrp.studies.studies import command_of
 
 NAMES = {

@@ -1,4 +1,4 @@
-"""The files that `benchmarks.glue` and `size_check` write, read back as tables (`read_file` reads any of a study's).
+"""The files that `studies.glue` and `size_check` write, read back as tables (`read_file` reads any of a study's).
 
 Retained shares are means over seeds, with a 95% interval: of one seed over inputs, of several over inputs and
 trainings. Beside those of several stand the lowest and the highest.
@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from shrp.errors import DataError
+from shrp.evaluation.intervals import NO_INTERVAL, UNKNOWN, Mean, over_tasks, over_trainings, stored_interval
 from shrp.phrases import counted
-from shrp.statistics.intervals import NO_INTERVAL, UNKNOWN, Mean, over_tasks, over_trainings, stored_interval
 
 FILES = Path(__file__).parents[2] / "docs" / "data"
 UNROUTED = "unrouted"
@@ -94,7 +94,7 @@ def read_file(name: str, folder: Path | None = None) -> dict[str, Any]:
 def command_of(name: str) -> str:
     """The command that writes a study's file."""
     own = {name: name for name in ("glue", "ablation", "selection", "routes")} | {"size": "size_check"}
-    return f"python -m benchmarks.{own.get(name, f'experiments {name}')}"
+    return f"python -m studies.{own.get(name, f'experiments {name}')}"
 
 
 NEEDS = {
@@ -120,7 +120,7 @@ def glue_frame(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
     `lead_high`: by what share of the teacher's score SHRP's recovered static model of the same seed is ahead on the
     same inputs, with its interval, over the `lead_seeds` whose was kept. `floor`: the share that the best constant
     answer has. `copies`: changed copies of each training example that the model learned from too. The others, and
-    those of `lead `, say what leaves a mean open, as `shrp.statistics.intervals.Mean`. nan where a file does not tell.
+    those of `lead `, say what leaves a mean open, as `shrp.evaluation.intervals.Mean`. nan where a file does not tell.
 
     Raises:
         DataError: a row lacks something.
@@ -131,7 +131,7 @@ def glue_frame(rows: list[Mapping[str, Any]]) -> pd.DataFrame:
     frame = frame.assign(texts=frame["texts"].fillna(0))
     if missing := sorted(_NEEDED - set(frame.columns)):
         raise DataError(
-            f"the results lack {', '.join(missing)}; write them anew with python -m benchmarks.glue."
+            f"the results lack {', '.join(missing)}; write them anew with python -m studies.glue."
         )
     found = []
     for key, group in frame[frame["model"] != "teacher"].groupby(_KEYS, dropna=False, sort=False):
@@ -265,7 +265,7 @@ def average(frame: pd.DataFrame) -> pd.DataFrame:
 
     Models that lack a task that another of the same recipe and depth has are averaged over their own; `tasks` says
     which, so that unlike averages are not taken for like. `low` and `high` are the mean's 95% interval
-    (`shrp.statistics.intervals.over_tasks`); draws of random experts without recovery have none.
+    (`shrp.evaluation.intervals.over_tasks`); draws of random experts without recovery have none.
     """
     keys = [key for key in _KEYS if key not in ("task", "kept")]
     found = []

@@ -24,10 +24,12 @@ from accelerate.utils import set_seed
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from shrp.analysis.usage import usage_of
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.data.batching import Encoded, bucketed_batches, collate, encode, epoch_rows, longest_input
 from shrp.data.tasks import TEXTS
 from shrp.errors import PlanError, TrainingError
+from shrp.families.families import encoder_layers
 from shrp.model.config import ShrpConfig
 from shrp.model.convert import (
     convert_layer,
@@ -39,12 +41,10 @@ from shrp.model.convert import (
 )
 from shrp.model.dropout import without_dropout
 from shrp.model.expander_init import fit_expander
-from shrp.model.families import encoder_layers
+from shrp.model.gates import record_routing
 from shrp.model.layers import ExpertLayer
 from shrp.model.narrow import NarrowLayer
 from shrp.model.partial import run_from
-from shrp.model.routing import record_routing
-from shrp.routes.usage import usage_of
 from shrp.training.accelerator import one_accelerator
 from shrp.training.config import Precision, check_seed, epoch_seed
 from shrp.training.examples import FIT_EXAMPLES

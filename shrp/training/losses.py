@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from shrp.model.routing import RoutingRecord
+from shrp.model.gates import RoutingRecord
 from shrp.training.config import TrainConfig
 
 

@@ -23,12 +23,12 @@ from shrp.checkpoints.history import history_text, joined
 from shrp.checkpoints.info import CheckpointInfo, evaluated_length, usage_in
 from shrp.checkpoints.saving import entries, round_as_stored
 from shrp.errors import PlanError, TrainingError
+from shrp.evaluation.evaluation import Evaluation
+from shrp.evaluation.verdicts import HEADS_PRUNED, KINDS_OF_CONTROL
 from shrp.model.config import ShrpConfig
 from shrp.phrases import counted
 from shrp.pruning.plan import PruningPlan, make_plan
 from shrp.pruning.prune import prune
-from shrp.scores.evaluation import Evaluation
-from shrp.scores.verdicts import HEADS_PRUNED, KINDS_OF_CONTROL
 from shrp.training.config import TrainConfig, seed_after
 from shrp.training.conversions import load_conversion
 from shrp.training.general import graft

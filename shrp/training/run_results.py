@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from shrp.cards.pruning import pruned_training
 from shrp.checkpoints import checkpoint
+from shrp.checkpoints.card_pruning import pruned_training
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.checkpoints.history import history_text, joined
 from shrp.checkpoints.reference import Reference

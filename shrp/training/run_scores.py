@@ -10,11 +10,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.checkpoints.score_rows import score_row
 from shrp.data.text_data import TextData
+from shrp.evaluation.evaluate import evaluate
+from shrp.evaluation.evaluation import Evaluation
+from shrp.evaluation.verdicts import HEADS_PRUNED
 from shrp.pruning.live import LiveEvaluator
 from shrp.pruning.plan import PruningPlan
-from shrp.scores.evaluate import evaluate
-from shrp.scores.evaluation import Evaluation
-from shrp.scores.verdicts import HEADS_PRUNED
 
 Plan = Callable[..., PruningPlan]
 """`(routed, per_layer, **options of make_plan)` -> the plan by its usage."""

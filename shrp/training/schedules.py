@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from shrp.model.calling import Output
-from shrp.model.routing import GateSource, straight_through, top_k_gates
+from shrp.families.calling import Output
+from shrp.model.gates import GateSource, straight_through, top_k_gates
 
 
 class Swap(nn.Module):

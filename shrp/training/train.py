@@ -20,20 +20,20 @@ from accelerate.utils import set_seed
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from shrp.analysis.usage import top1_counts
 from shrp.checkpoints.info import CheckpointInfo, evaluated_length
 from shrp.data.batching import longest_input
 from shrp.data.text_data import TextData
 from shrp.errors import TrainingError
+from shrp.evaluation.evaluate import evaluate_stream, in_order
+from shrp.evaluation.evaluation import Evaluation
+from shrp.families.families import encoder_layers
 from shrp.model.convert import convert_layer, layer_kinds, router_layers
 from shrp.model.dropout import without_dropout
 from shrp.model.expander_init import fit_expander
-from shrp.model.families import encoder_layers
+from shrp.model.gates import record_routing, use_gates
 from shrp.model.layers import ExpertLayer
 from shrp.model.partial import run_from
-from shrp.model.routing import record_routing, use_gates
-from shrp.routes.usage import top1_counts
-from shrp.scores.evaluate import evaluate_stream, in_order
-from shrp.scores.evaluation import Evaluation
 from shrp.training.accelerator import one_accelerator
 from shrp.training.config import Epoch, TrainConfig, epoch_seed
 from shrp.training.examples import Examples

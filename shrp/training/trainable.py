@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from shrp.errors import TrainingError
+from shrp.families.families import encoder_layers, family_of
 from shrp.model.convert import layer_kinds, new_parameters
-from shrp.model.families import encoder_layers, family_of
 from shrp.training.config import TrainConfig, freezes_dense
 from shrp.training.schedules import Swap
 

@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shrp.attribution import experts, flips, instance, router, tokens
-from shrp.attribution.difference import against
-from shrp.attribution.trust import Trust
-from shrp.attribution.units import in_units
+from shrp.analysis.attribution import experts, flips, instance, router, tokens
+from shrp.analysis.attribution.difference import against
+from shrp.analysis.attribution.trust import Trust
+from shrp.analysis.attribution.units import in_units
+from shrp.analysis.explore import Exploration, explore
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.data.sources import load_probe
 from shrp.data.tasks import TASKS, custom_task
-from shrp.explain.explore import Exploration, explore
 from tests.app.helpers import specs, texts_of, upload
 from ui import expert_cells, loaders
 from ui.attribution import experts as attribution_experts

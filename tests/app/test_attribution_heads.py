@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from shrp.attribution import heads
-from shrp.attribution.heads import head_knock_outs
-from shrp.attribution.importance import blocks
+from shrp.analysis.attribution import heads
+from shrp.analysis.attribution.heads import head_knock_outs
+from shrp.analysis.attribution.importance import blocks
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.data.sources import load_probe
 from tests.app.helpers import specs, texts_of, upload, values

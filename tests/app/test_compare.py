@@ -10,26 +10,26 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shrp.attribution.difference import against
-from shrp.attribution.instance import prepare
-from shrp.attribution.tokens import METHODS, ablate_words, converged_gradients
+from shrp.analysis.attribution.difference import against
+from shrp.analysis.attribution.instance import prepare
+from shrp.analysis.attribution.tokens import METHODS, ablate_words, converged_gradients
+from shrp.analysis.compare_routes import usage_distances
+from shrp.analysis.usage import measure_usage, plan_from
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.checkpoints import reference
-from shrp.costs.measure import Cost, cost, dense_cost, plan_cost
 from shrp.data.batching import token_counts
 from shrp.data.groups import input_groups
 from shrp.data.sources import load_probe
 from shrp.data.tasks import TASKS, TEXTS
 from shrp.data.text_data import TextData
+from shrp.evaluation.answer_shares import matching_shift, shifted
+from shrp.evaluation.costs import Cost, cost, dense_cost, plan_cost
+from shrp.evaluation.evaluate import evaluate, summarise
+from shrp.evaluation.halves import halves
+from shrp.evaluation.metrics import ranking
+from shrp.evaluation.paired import agreement, by_group, flip_table, paired_difference
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
-from shrp.routes.compare import usage_distances
-from shrp.routes.usage import measure_usage, plan_from
-from shrp.scores.answer_shares import matching_shift, shifted
-from shrp.scores.evaluate import evaluate, summarise
-from shrp.scores.halves import halves
-from shrp.scores.metrics import ranking
-from shrp.scores.paired import agreement, by_group, flip_table, paired_difference
 from tests.app.helpers import specs, texts_of, values
 from ui import data_sources
 from ui.attribution import results as attribution_results

@@ -7,9 +7,9 @@ import pytest
 
 from shrp.studies import experiments, studies
 from tests.app.helpers import specs, texts_of, values
-from tests.benchmarks.test_routes import ROWS as ROUTES
 from tests.studies.test_experiments import ROWS as EXPERIMENTS
 from tests.studies.test_experiments import file_of
+from tests.studies.test_routes import ROWS as ROUTES
 from tests.studies.test_selections import ROWS as SELECTIONS
 from tests.studies.test_studies import ROWS
 
@@ -95,7 +95,7 @@ def test_every_share_in_the_table_has_its_ends_and_the_seeds_are_told(page):
 def test_without_files_it_says_what_fills_it(page):
     at = page({})
     assert not at.exception
-    assert "benchmarks.glue" in texts_of(at) + "".join(code.value for code in at.code)
+    assert "studies.glue" in texts_of(at) + "".join(code.value for code in at.code)
 
 
 @pytest.mark.parametrize("text", ["{", '{"rows": [{"task": "cola"}]}'])
@@ -103,7 +103,7 @@ def test_a_broken_file_is_named_in_words(page, text):
     at = page({"glue": text})
     assert not at.exception
     assert len(at.error) == 1
-    assert "benchmarks.glue" in texts_of(at)
+    assert "studies.glue" in texts_of(at)
 
 
 def test_each_experiment_is_drawn_from_its_file(page):
@@ -151,7 +151,7 @@ def test_what_routing_contributes_is_drawn_from_its_file(page):
     assert specs(at)[1]["layout"]["title"]["text"] == "Explained by length"
     broken = page({"routes": '{"rows": [{}]}'}, part="Routes")
     assert not broken.exception
-    assert "benchmarks.routes" in " ".join(error.value for error in broken.error).replace("\\", "")
+    assert "studies.routes" in " ".join(error.value for error in broken.error).replace("\\", "")
 
 
 def test_the_contents_lead_to_what_is_there(page):
@@ -176,10 +176,10 @@ def test_what_has_not_been_run_is_said_with_its_command(page):
         code.value for at in all_parts(page, {"sweep": file_of("sweep")}) for code in at.code
     )
     for name in set(EXPERIMENTS) - {"sweep"}:
-        assert f"python -m benchmarks.experiments {name}" in commands
+        assert f"python -m studies.experiments {name}" in commands
     for name in ("glue", "size_check", "ablation", "selection", "routes"):
         assert f"python -m benchmarks.{name} " in commands
-    assert "benchmarks.experiments sweep" not in commands
+    assert "studies.experiments sweep" not in commands
 
 
 @pytest.mark.parametrize("text", ["{", '{"rows": [{"task": "cola"}]}'])
@@ -188,7 +188,7 @@ def test_a_broken_experiment_leaves_the_others(page, text):
     at = page(files, part="Training and pruning")
     assert not at.exception
     assert len(at.error) == 1
-    assert "benchmarks.experiments topk" in texts_of(at)
+    assert "studies.experiments topk" in texts_of(at)
     assert len(specs(at)) == 3
 
 
@@ -257,4 +257,4 @@ def test_another_encoder_has_its_own_table(page):
         trace.get("name") for trace in spec["data"]
     }
     at = page({"size": json.dumps({"rows": [{"base": "an encoder"}]})}, part="Other encoders")
-    assert "benchmarks.size_check" in texts_of(at)
+    assert "studies.size_check" in texts_of(at)

@@ -7,21 +7,21 @@ import pandas as pd
 import pytest
 import torch
 
+from shrp.analysis.attention import layer_attention
+from shrp.analysis.attention_roles import attention_roles
+from shrp.analysis.knock_out import Joint
+from shrp.analysis.shuffled import shuffle_routes
+from shrp.analysis.specialisation import cells_frame, specialisation
+from shrp.analysis.usage import measure_usage
+from shrp.analysis.words import count_words, log_odds
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.data.batching import longest_input, token_counts
 from shrp.data.sources import load_probe
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
-from shrp.explain.attention import layer_attention
-from shrp.explain.attention_roles import attention_roles
-from shrp.explain.words import count_words, log_odds
-from shrp.interventions.knockout import Joint
-from shrp.interventions.shuffled import shuffle_routes
-from shrp.model.routing import knock_out, use_gates
-from shrp.routes.specialisation import cells_frame, specialisation
-from shrp.routes.usage import measure_usage
-from shrp.scores.evaluate import evaluate
-from shrp.scores.worth import worth
+from shrp.evaluation.evaluate import evaluate
+from shrp.evaluation.worth import worth
+from shrp.model.gates import knock_out, use_gates
 from tests.app.helpers import HISTORY, specs, texts_of, upload, values
 from ui import state
 from ui.expert import inputs as expert_profile_inputs

@@ -7,18 +7,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shrp.attribution.difference import against
-from shrp.attribution.instance import prepare
-from shrp.attribution.tokens import ablate_words
+from shrp.analysis.attribution.difference import against
+from shrp.analysis.attribution.instance import prepare
+from shrp.analysis.attribution.tokens import ablate_words
+from shrp.analysis.usage import measure_usage, plan_from
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.checkpoints import reference
 from shrp.data.sources import load_probe
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
+from shrp.evaluation.evaluate import evaluate, summarise
+from shrp.evaluation.paired import LOST, Agreement, agreement, by_group, flip_table
 from shrp.pruning.prune import prune
-from shrp.routes.usage import measure_usage, plan_from
-from shrp.scores.evaluate import evaluate, summarise
-from shrp.scores.paired import LOST, Agreement, agreement, by_group, flip_table
 from tests.app.helpers import specs, texts_of, upload, values
 from ui.lab import compare as lab_compare
 from ui.lab import group_figures as lab_group_figures

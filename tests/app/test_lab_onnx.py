@@ -16,11 +16,11 @@ from shrp.checkpoints import checkpoint as checkpoints
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from shrp.errors import ExportError
+from shrp.evaluation.answer_shares import with_output_shift
+from shrp.evaluation.evaluate import evaluate, in_order, summarise
+from shrp.evaluation.paired import paired_difference
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
-from shrp.scores.answer_shares import with_output_shift
-from shrp.scores.evaluate import evaluate, in_order, summarise
-from shrp.scores.paired import paired_difference
 from tests.app.helpers import ONNX_REPORT as REPORT
 from tests.app.helpers import texts_of
 from ui.lab import onnx as lab_onnx

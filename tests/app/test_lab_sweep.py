@@ -6,16 +6,16 @@ import pytest
 import torch
 from streamlit.delta_generator import DeltaGenerator
 
+from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.data.sources import load_probe
+from shrp.evaluation.answer_shares import matching_shift, shifted
+from shrp.evaluation.evaluate import evaluate
 from shrp.model.convert import expert_layers
 from shrp.pruning.live import LiveEvaluator
 from shrp.pruning.prune import prune
 from shrp.pruning.sweep import budgets
 from shrp.results_store import ROUTED, ResultsStore
-from shrp.routes.usage import measure_usage
-from shrp.scores.answer_shares import matching_shift, shifted
-from shrp.scores.evaluate import evaluate
 from tests.app.helpers import forget, specs, texts_of
 from ui import measurements
 from ui.lab import beside as lab_beside
@@ -222,8 +222,8 @@ def test_reopening_computes_nothing(page, open_page, tiny_checkpoint, monkeypatc
         raise AssertionError("computed again")
 
     monkeypatch.setattr("shrp.pruning.live.LiveEvaluator", refuse)
-    monkeypatch.setattr("shrp.routes.usage.measure_usage", refuse)
-    monkeypatch.setattr("shrp.scores.evaluate.evaluate_stream", refuse)
+    monkeypatch.setattr("shrp.analysis.usage.measure_usage", refuse)
+    monkeypatch.setattr("shrp.evaluation.evaluate.evaluate_stream", refuse)
     again = open_page("pruning_lab", tiny_checkpoint)
     assert not again.exception
     assert scores(again) == before

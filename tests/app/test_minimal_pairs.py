@@ -7,18 +7,17 @@ import numpy as np
 import pytest
 import torch
 
+from shrp.analysis.evenness import even_experts
+from shrp.analysis.usage import measure_usage, plan_from
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.checkpoints import reference
 from shrp.data.sources import load_probe
 from shrp.data.tasks import TASKS, custom_task
 from shrp.data.text_data import TextData
-from shrp.pruning.prune import prune
-from shrp.routes.evenness import even_experts
-from shrp.routes.usage import measure_usage, plan_from
-from shrp.scores.evaluate import evaluate
-from shrp.scores.halves import halves
-from shrp.scores.metrics import mcnemar
-from shrp.scores.minimal_pairs import (
+from shrp.evaluation.evaluate import evaluate
+from shrp.evaluation.halves import halves
+from shrp.evaluation.metrics import mcnemar
+from shrp.evaluation.minimal_pairs import (
     ALL,
     independent_choices,
     pair_changes,
@@ -27,6 +26,7 @@ from shrp.scores.minimal_pairs import (
     route_changes,
     taken,
 )
+from shrp.pruning.prune import prune
 from tests.app.helpers import specs, texts_of, values
 from ui import data_sources
 from ui.lab.hurts import PAIRS, TABS

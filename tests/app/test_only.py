@@ -6,13 +6,13 @@ from urllib.parse import parse_qs
 import numpy as np
 import pytest
 
+from shrp.analysis.usage import measure_usage, plan_from
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.checkpoints import reference
 from shrp.data.slices import only
 from shrp.data.sources import load_probe
+from shrp.evaluation.evaluate import evaluate
 from shrp.pruning.prune import prune
-from shrp.routes.usage import measure_usage, plan_from
-from shrp.scores.evaluate import evaluate
 from tests.app.helpers import texts_of, upload
 from tests.app.test_own_slices import map_of, select
 from tests.app.test_report import make

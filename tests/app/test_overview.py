@@ -9,13 +9,13 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
+from shrp.analysis.usage import UsageWarning
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.checkpoints.history import history_text
-from shrp.costs.measure import cost, dense_cost, static_cost
 from shrp.data.sources import load_probe
+from shrp.evaluation.costs import cost, dense_cost, static_cost
+from shrp.evaluation.evaluate import evaluate
 from shrp.pruning.plan import make_plan
-from shrp.routes.usage import UsageWarning
-from shrp.scores.evaluate import evaluate
 from tests.app.conftest import ROOT
 from tests.app.helpers import HISTORY, SCORES, row, specs, texts_of
 from tests.app.test_report import make

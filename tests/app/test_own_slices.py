@@ -6,14 +6,14 @@ from urllib.parse import parse_qs
 
 import pytest
 
+from shrp.analysis import usage
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.checkpoints import reference
 from shrp.data.slices import REST, parse_slices, sliced_by_words
 from shrp.data.sources import load_probe
+from shrp.evaluation import evaluate as evaluate_module
+from shrp.evaluation.evaluate import evaluate
 from shrp.pruning.live import LiveEvaluator
-from shrp.routes import usage
-from shrp.scores import evaluate as evaluate_module
-from shrp.scores.evaluate import evaluate
 from tests.app.helpers import report, texts_of
 from ui.expert.selection import NAME
 from ui.lab.reference import teacher_on

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from shrp.analysis.patching import Patched, patch
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.data.tasks import TASKS
-from shrp.interventions.patching import Patched, patch
 from tests.app.helpers import specs, texts_of, values
 from ui.routing import pair_patching
 

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from shrp.analysis.pairs_patched import KINDS, patch_pairs
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
-from shrp.interventions.pairs_patched import KINDS, patch_pairs
 from tests.app.helpers import specs, texts_of, upload, values
 from ui.usage import pairs_patched
 

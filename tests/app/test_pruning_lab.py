@@ -11,28 +11,28 @@ import pytest
 from streamlit.delta_generator import DeltaGenerator
 from streamlit.testing.v1 import AppTest
 
-from shrp.attribution import importance
-from shrp.cards.card import card
+from shrp.analysis.attribution import importance
+from shrp.analysis.usage import measure_usage, plan_from
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.checkpoints import reference
+from shrp.checkpoints.card import card
 from shrp.checkpoints.history import history_text
 from shrp.checkpoints.info import usage_in
-from shrp.costs.measure import cost
 from shrp.data.sources import load_probe
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
+from shrp.evaluation.answer_shares import answer_shares, matching_shift, shifted
+from shrp.evaluation.costs import cost
+from shrp.evaluation.evaluate import evaluate
+from shrp.evaluation.halves import halves
+from shrp.evaluation.metrics import ranking
+from shrp.evaluation.paired import paired_difference
 from shrp.pruning import fitting
 from shrp.pruning.fitting import GateFit
 from shrp.pruning.live import FIRST_ESTIMATE
 from shrp.pruning.plan import make_plan
 from shrp.pruning.plan_edits import NO_EDITS, LayerEdit, PlanEdits
 from shrp.pruning.prune import prune
-from shrp.routes.usage import measure_usage, plan_from
-from shrp.scores.answer_shares import answer_shares, matching_shift, shifted
-from shrp.scores.evaluate import evaluate
-from shrp.scores.halves import halves
-from shrp.scores.metrics import ranking
-from shrp.scores.paired import paired_difference
 from tests.app.helpers import HISTORY, SCORES, specs, texts_of, upload
 from tests.app.helpers import ONNX_REPORT as REPORT
 from ui.lab import beside as lab_beside
@@ -194,7 +194,9 @@ def test_the_routed_model_is_scored_by_the_passes_that_measured_its_usage(
     cache, open_page, tiny_checkpoint, loaded, monkeypatch
 ):
     wanted = evaluate(loaded.model, loaded.tokenizer, load_probe("sst2")).score
-    monkeypatch.setattr("shrp.scores.evaluate.evaluate_stream", lambda *_, **__: pytest.fail("it ran again"))
+    monkeypatch.setattr(
+        "shrp.evaluation.evaluate.evaluate_stream", lambda *_, **__: pytest.fail("it ran again")
+    )
     at = open_page("pruning_lab", tiny_checkpoint)
     assert not at.exception
     assert f"routed {wanted:.1%}, n = 480" in texts_of(at)

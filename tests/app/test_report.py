@@ -5,10 +5,10 @@ import json
 
 import pytest
 
+from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.data.sources import load_probe
-from shrp.routes.usage import measure_usage
-from shrp.scores.evaluate import evaluate
+from shrp.evaluation.evaluate import evaluate
 from tests.app.helpers import HISTORY, SCORES, row, upload
 from tests.app.test_own_data import zip_of
 from tests.ui.report.test_report import EVIL, Elements

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from shrp.analysis.attention import layer_attention, model_attention
+from shrp.analysis.explore import MAX_SENTENCES, Exploration, explore
+from shrp.analysis.what_if import what_if
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.checkpoints import info as checkpoint_info
 from shrp.data.sources import load_probe
 from shrp.data.tasks import TASKS
-from shrp.explain.attention import layer_attention, model_attention
-from shrp.explain.explore import MAX_SENTENCES, Exploration, explore
-from shrp.interventions.whatif import what_if
 from shrp.model.forcing import ForcedRoute
 from shrp.pruning.plan import make_plan
 from tests.app.helpers import report, specs, targets, texts_of, values

@@ -10,7 +10,7 @@ import zipfile
 
 import pytest
 
-from shrp.attribution import experts, instance
+from shrp.analysis.attribution import experts, instance
 from tests.browser.steps import (
     FAST,
     NAME,

@@ -4,11 +4,11 @@ import time
 
 import pytest
 
+from shrp.analysis.usage import measure_usage
 from shrp.data.sources import load_probe
+from shrp.evaluation.evaluate import evaluate
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
-from shrp.routes.usage import measure_usage
-from shrp.scores.evaluate import evaluate
 from tests.browser.steps import POLL, address, metric, settled, slider_of, time_of_next_score, value_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]

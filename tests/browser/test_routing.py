@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from shrp.explain.explore import explore
+from shrp.analysis.explore import explore
 from shrp.model.forcing import Force, ForcedRoute
 from tests.browser.steps import (
     SENTENCE,

@@ -15,20 +15,20 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from shrp.cards.pruning import picked
 from shrp.checkpoints import checkpoint, saving
 from shrp.checkpoints.base import load_base
+from shrp.checkpoints.card_pruning import picked
 from shrp.checkpoints.folders import discover
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.data.batching import encode
 from shrp.data.tasks import TASKS, TEXTS
 from shrp.data.text_data import TextData
 from shrp.errors import CheckpointError, DataError, PlanError, TrainingError
+from shrp.evaluation.evaluate import evaluate
 from shrp.model.config import ShrpConfig
 from shrp.model.convert import layer_kinds
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
-from shrp.scores.evaluate import evaluate
 
 USAGE = {1: np.array([0.1, 0.6, 0.0, 0.3]), 2: np.array([0.2, 0.15, 0.4, 0.25])}
 

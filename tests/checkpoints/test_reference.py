@@ -18,9 +18,9 @@ from shrp.data.sources import load_file, load_probe
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from shrp.errors import CheckpointError, DataError
+from shrp.evaluation import evaluate as evaluation
+from shrp.evaluation.evaluate import evaluate, evaluate_stream, summarise
 from shrp.pruning.plan import make_plan
-from shrp.scores import evaluate as evaluation
-from shrp.scores.evaluate import evaluate, evaluate_stream, summarise
 from ui.lab.export import checkpoint_zip
 from ui.lab.reference import teacher_on
 

@@ -7,10 +7,10 @@ import pytest
 
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.checkpoints.score_costs import row_cost, with_shares
-from shrp.costs.measure import cost, dense_cost
+from shrp.evaluation.costs import cost, dense_cost
+from shrp.evaluation.verdicts import HEADS_PRUNED, score_frame
 from shrp.pruning.plan import allocate, first_experts
 from shrp.pruning.prune import prune
-from shrp.scores.verdicts import HEADS_PRUNED, score_frame
 
 
 def row(model, kind, **facts):

@@ -15,10 +15,10 @@ from shrp.checkpoints.folders import discover
 from shrp.checkpoints.info import CheckpointInfo, usage_in
 from shrp.data.sources import PROBES, load_glue, load_probe
 from shrp.data.tasks import TASKS
-from shrp.model.routing import use_gates
+from shrp.evaluation.evaluate import evaluate
+from shrp.model.gates import use_gates
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
-from shrp.scores.evaluate import evaluate
 
 ROOT = Path(__file__).parents[2] / "checkpoints"
 FOLDERS = (

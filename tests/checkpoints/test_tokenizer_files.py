@@ -9,7 +9,7 @@ from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 from shrp.checkpoints import checkpoint
 from shrp.checkpoints.tokenizer_files import check_class, refuse_paths
 from shrp.errors import CheckpointError, ShrpError
-from shrp.model.families import FAMILIES
+from shrp.families.families import FAMILIES
 
 SECRET = "correct-horse"
 

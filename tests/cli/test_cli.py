@@ -21,33 +21,33 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from shrp import cli
-from shrp.attribution import importance
+from shrp.analysis.attribution import importance
+from shrp.analysis.shuffled import shuffle_routes
+from shrp.analysis.specialisation import specialisation, specialisation_frame
+from shrp.analysis.usage import measure_usage, plan_from
+from shrp.analysis.usage_table import route_table
 from shrp.checkpoints import checkpoint
 from shrp.checkpoints import info as checkpoint_info
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.checkpoints.score_rows import score_row
 from shrp.cli.options import layer_list
 from shrp.cli.output import TrainingBar, score_line, write_csv
-from shrp.costs.measure import cost, dense_cost, largest_budget
 from shrp.data.batching import token_counts
 from shrp.data.slices import only, parse_slices, sliced_by_words
 from shrp.data.sources import load_file, load_probe
 from shrp.data.tasks import TASKS, TEXTS, custom_task
 from shrp.errors import TrainingError
-from shrp.interventions.shuffled import shuffle_routes
+from shrp.evaluation import calibration
+from shrp.evaluation.answer_shares import answer_shares
+from shrp.evaluation.costs import cost, dense_cost, largest_budget
+from shrp.evaluation.evaluate import evaluate, label_columns
+from shrp.evaluation.minimal_pairs import pair_outcomes
 from shrp.model.config import ShrpConfig
 from shrp.model.convert import layer_kinds
 from shrp.pruning import fitting
 from shrp.pruning.fitting import GateFit
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
-from shrp.routes.specialisation import specialisation, specialisation_frame
-from shrp.routes.table import route_table
-from shrp.routes.usage import measure_usage, plan_from
-from shrp.scores import calibration
-from shrp.scores.answer_shares import answer_shares
-from shrp.scores.evaluate import evaluate, label_columns
-from shrp.scores.minimal_pairs import pair_outcomes
 from shrp.training import recipe
 from shrp.training.run_state import run_folder
 

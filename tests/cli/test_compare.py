@@ -7,17 +7,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from shrp.analysis.compare_routes import kept_alike, usage_distances
+from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint
-from shrp.costs.measure import cost, dense_cost
 from shrp.data.slices import parse_slices, sliced_by_words
 from shrp.data.sources import load_file
 from shrp.data.tasks import custom_task
+from shrp.evaluation.costs import cost, dense_cost
+from shrp.evaluation.evaluate import evaluate
+from shrp.evaluation.paired import agreement, by_group, flip_table, paired_difference
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
-from shrp.routes.compare import kept_alike, usage_distances
-from shrp.routes.usage import measure_usage
-from shrp.scores.evaluate import evaluate
-from shrp.scores.paired import agreement, by_group, flip_table, paired_difference
 
 USAGE = {1: [0.1, 0.2, 0.3, 0.4], 2: [0.4, 0.3, 0.2, 0.1]}
 

@@ -5,15 +5,15 @@ import json
 import numpy as np
 import pytest
 
-from shrp.attribution.beside import parting
-from shrp.attribution.difference import against
-from shrp.attribution.instance import prepare
-from shrp.attribution.tokens import ablate_words
+from shrp.analysis.attribution.beside import parting
+from shrp.analysis.attribution.difference import against
+from shrp.analysis.attribution.instance import prepare
+from shrp.analysis.attribution.tokens import ablate_words
+from shrp.analysis.explore import explore
+from shrp.analysis.patching import patch
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.data.tasks import TASKS
-from shrp.explain.explore import explore
-from shrp.interventions.patching import patch
 from shrp.model.config import ShrpConfig
 
 TEXTS = ("w1 w2 w3 w4", "w5 [b] w1")

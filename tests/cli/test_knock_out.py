@@ -6,15 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shrp.attribution.heads import head_knock_outs
-from shrp.attribution.importance import blocks, knock_outs, merge
-from shrp.attribution.where import worth_by_group
+from shrp.analysis.attribution.heads import head_knock_outs
+from shrp.analysis.attribution.importance import blocks, knock_outs, merge
+from shrp.analysis.attribution.where import worth_by_group
+from shrp.analysis.knock_out import joint, knock_out_effect
 from shrp.checkpoints import checkpoint
 from shrp.data.groups import groups_by
 from shrp.data.sources import load_file
-from shrp.interventions.knockout import joint, knock_out_effect
-from shrp.scores.evaluate import evaluate
-from shrp.scores.minimal_pairs import pairs_of
+from shrp.evaluation.evaluate import evaluate
+from shrp.evaluation.minimal_pairs import pairs_of
 
 
 @pytest.fixture(scope="module")

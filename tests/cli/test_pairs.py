@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from shrp.analysis.pairs_patched import KINDS, patch_pairs
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.data.sources import load_file
 from shrp.data.tasks import TASKS
-from shrp.interventions.pairs_patched import KINDS, patch_pairs
 from shrp.model.config import ShrpConfig
 
 ROWS = "w1 w2 w3,0,a\nw1 w9 w3,1,a\nw4 w5,0,b\nw6 w5,1,b\nw7,0,c\nw7 w8,1,c\n"

@@ -10,14 +10,14 @@ import pytest
 
 from shrp.checkpoints import checkpoint
 from shrp.cli import ranking
-from shrp.costs.measure import cost, dense_cost
 from shrp.data.sources import load_file
 from shrp.data.tasks import TASKS, custom_task
+from shrp.evaluation.costs import cost, dense_cost
+from shrp.evaluation.evaluate import evaluate
+from shrp.evaluation.paired import paired_difference
 from shrp.export.onnx import export_folder
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
-from shrp.scores.evaluate import evaluate
-from shrp.scores.paired import paired_difference
 
 USAGE = {1: [0.1, 0.2, 0.3, 0.4], 2: [0.4, 0.3, 0.2, 0.1]}
 
@@ -145,7 +145,7 @@ def test_a_score_that_is_not_defined_comes_last():
         for score in (0.5, float("nan"), 0.9)
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("shrp.scores.paired.paired_difference", lambda a, b: (0.0, (0.0, 0.0)))
+        patch.setattr("shrp.evaluation.paired.paired_difference", lambda a, b: (0.0, (0.0, 0.0)))
         assert [row["checkpoint"] for row in ranking._rows(rows)] == ["0.9", "0.5", "nan"]
 
 

@@ -9,18 +9,18 @@ import pandas as pd
 import pytest
 import torch
 
+from shrp.analysis.usage import measure_usage, plan_from
 from shrp.checkpoints import checkpoint
-from shrp.costs.measure import cost, dense_cost
 from shrp.data.sources import load_file
 from shrp.errors import DataError, PlanError
+from shrp.evaluation.answer_shares import matching_shift, shifted
+from shrp.evaluation.costs import cost, dense_cost
+from shrp.evaluation.evaluate import evaluate
+from shrp.evaluation.halves import halves
 from shrp.pruning import sweep
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
 from shrp.pruning.sweep import budgets, cheapest_within, pareto_best, points
-from shrp.routes.usage import measure_usage, plan_from
-from shrp.scores.answer_shares import matching_shift, shifted
-from shrp.scores.evaluate import evaluate
-from shrp.scores.halves import halves
 
 USAGE = {"1": [0.1, 0.2, 0.3, 0.4], "2": [0.4, 0.3, 0.2, 0.1]}
 

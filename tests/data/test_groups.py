@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from shrp.analysis.usage import UsageStats
+from shrp.analysis.usage_table import route_table
 from shrp.data.groups import GROUPINGS, groups_by, input_groups
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
-from shrp.routes.table import route_table
-from shrp.routes.usage import UsageStats
 
 SST2, STSB = TASKS["sst2"], TASKS["stsb"]
 LABELS = np.array([1, 0, 0, 1])

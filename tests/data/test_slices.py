@@ -7,9 +7,9 @@ from shrp.data.slices import MOST, REST, TAKEN, WordSlice, by_numbers, only, par
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
+from shrp.evaluation import minimal_pairs
+from shrp.evaluation.evaluate import summarise
 from shrp.results_store import ResultsStore
-from shrp.scores import minimal_pairs
-from shrp.scores.evaluate import summarise
 
 
 def data_of(*texts, **parts):

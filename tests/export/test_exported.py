@@ -11,16 +11,16 @@ import torch
 
 from shrp.checkpoints import checkpoint
 from shrp.checkpoints.folders import discover
-from shrp.costs.measure import cost, dense_cost
 from shrp.data.sources import load_file
 from shrp.data.tasks import TASKS, custom_task
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, ExportError, ShrpError
+from shrp.evaluation.costs import cost, dense_cost
+from shrp.evaluation.evaluate import evaluate
 from shrp.export.exported import is_export, load_export
 from shrp.export.onnx import export_folder
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
-from shrp.scores.evaluate import evaluate
 
 pytestmark = pytest.mark.usefixtures("traced_once")
 PLAN = make_plan({1: [0.6, 0.2, 0.1, 0.1], 2: [0.1, 0.4, 0.3, 0.2]}, counts={1: 1, 2: 2})

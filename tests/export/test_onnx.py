@@ -29,8 +29,8 @@ from shrp.export import check as export_check
 from shrp.export import onnx as exporting
 from shrp.export.hub import hub_config, hub_tokenizer
 from shrp.export.onnx import export_folder, export_onnx
+from shrp.families.families import FAMILIES
 from shrp.model.config import ShrpConfig
-from shrp.model.families import FAMILIES
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
 

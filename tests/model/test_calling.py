@@ -4,18 +4,18 @@ go back."""
 import pytest
 import torch
 
+from shrp.analysis.attention import layer_attention
+from shrp.analysis.similarity import sample_outputs
+from shrp.analysis.usage import measure_usage
 from shrp.data.batching import collate, encode
 from shrp.errors import ShrpError, UnsupportedModelError
-from shrp.explain.attention import layer_attention
-from shrp.explain.similarity import sample_outputs
+from shrp.families.families import encoder_layers, relative_positions
 from shrp.model.config import ShrpConfig
 from shrp.model.convert import convert, expert_layers
-from shrp.model.families import encoder_layers, relative_positions
+from shrp.model.gates import force_experts, record_routing, use_gates
 from shrp.model.partial import run_layers
-from shrp.model.routing import force_experts, record_routing, use_gates
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
-from shrp.routes.usage import measure_usage
 from shrp.training.schedules import Swap
 
 H = 4

@@ -5,6 +5,7 @@ import torch
 from transformers import AutoConfig, AutoModel, GPT2Config, GPT2Model
 
 from shrp.errors import ShrpError, UnsupportedModelError
+from shrp.families.families import FAMILIES, encoder_layers, family_of, relative_positions
 from shrp.model.config import ShrpConfig
 from shrp.model.convert import (
     convert,
@@ -14,7 +15,6 @@ from shrp.model.convert import (
     new_parameters,
     router_layers,
 )
-from shrp.model.families import FAMILIES, encoder_layers, family_of, relative_positions
 from shrp.model.layers import DroppedLayer, ExpertLayer
 
 D, H, DH = 24, 4, 6

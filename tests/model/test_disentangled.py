@@ -6,19 +6,19 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from shrp.attribution.instance import prepare
+from shrp.analysis.attention import layer_attention
+from shrp.analysis.attribution.instance import prepare
 from shrp.checkpoints import checkpoint
 from shrp.checkpoints.base import load_base
-from shrp.costs import measure
 from shrp.data.batching import collate, encode
 from shrp.data.tasks import TASKS
 from shrp.errors import ShrpError, UnsupportedModelError
-from shrp.explain.attention import layer_attention
+from shrp.evaluation import costs as measure
 from shrp.export.onnx import export_onnx
+from shrp.families.families import encoder_layers, family_of
 from shrp.model.config import ShrpConfig
 from shrp.model.convert import convert, convert_layer, expert_layers
-from shrp.model.families import encoder_layers, family_of
-from shrp.model.routing import force_experts, use_gates
+from shrp.model.gates import force_experts, use_gates
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
 from tests.conftest import LIKE_DEBERTA_V3

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from shrp.checkpoints import checkpoint
+from shrp.families.families import encoder_layers
 from shrp.model.config import ShrpConfig
 from shrp.model.convert import convert
-from shrp.model.families import encoder_layers
+from shrp.model.gates import record_routing
 from shrp.model.partial import layer_inputs, run_from
-from shrp.model.routing import record_routing
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
 

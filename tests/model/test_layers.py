@@ -4,10 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from shrp.families.families import encoder_layers
 from shrp.model.attending import token_mask_of
-from shrp.model.families import encoder_layers
+from shrp.model.gates import force_experts, record_routing, top_k_gates, use_gates
 from shrp.model.layers import DroppedLayer, ExpertLayer, StaticLayer
-from shrp.model.routing import force_experts, record_routing, top_k_gates, use_gates
 
 B, T, D, H = 5, 7, 24, 4
 DH = D // H

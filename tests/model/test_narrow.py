@@ -9,10 +9,10 @@ from safetensors.torch import load_file, save_file
 from shrp.checkpoints import checkpoint
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.errors import CheckpointError, ShrpError
+from shrp.families.families import encoder_layers, family_of
 from shrp.model import narrow
 from shrp.model.config import ShrpConfig
 from shrp.model.convert import convert, convert_layer, layer_kinds, new_parameters
-from shrp.model.families import encoder_layers, family_of
 from shrp.model.sizes import dense_layer_params, narrow_layer_params, static_layer_params
 
 

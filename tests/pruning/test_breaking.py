@@ -8,9 +8,9 @@ import pytest
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
+from shrp.evaluation.evaluate import summarise
+from shrp.evaluation.metrics import wilson
 from shrp.pruning.breaking import ALL, breaking
-from shrp.scores.evaluate import summarise
-from shrp.scores.metrics import wilson
 
 N = 5
 DATA = TextData(

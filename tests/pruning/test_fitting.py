@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from shrp.analysis.usage import measure_usage, plan_from
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
@@ -16,7 +17,6 @@ from shrp.pruning.live import LiveEvaluator
 from shrp.pruning.plan import make_plan
 from shrp.pruning.plan_edits import LayerEdit, PlanEdits
 from shrp.results_store import ResultsStore
-from shrp.routes.usage import measure_usage, plan_from
 
 
 def sharpened(model):

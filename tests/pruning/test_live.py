@@ -8,16 +8,16 @@ import pytest
 import torch
 
 import shrp.pruning.live
+from shrp.analysis.usage import measure_usage
 from shrp.data.slices import parse_slices, sliced_by_words
 from shrp.errors import DataError, PlanError
-from shrp.model.families import FAMILIES, relative_positions
+from shrp.evaluation.evaluate import evaluate
+from shrp.families.families import FAMILIES, relative_positions
 from shrp.model.packed import Packing, expert_outputs, first_token_outputs
 from shrp.model.partial import first_token_logits, run_from, run_layers
 from shrp.pruning.live import LiveEvaluator
 from shrp.pruning.plan import LayerPlan, PruningPlan, make_plan
 from shrp.pruning.prune import prune
-from shrp.routes.usage import measure_usage
-from shrp.scores.evaluate import evaluate
 
 EXPERTS = 4
 

@@ -9,19 +9,19 @@ import pytest
 import torch
 import transformers
 
-from shrp.cards.card import card
-from shrp.cards.pruning import pruned
+from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint
+from shrp.checkpoints.card import card
+from shrp.checkpoints.card_pruning import pruned
 from shrp.checkpoints.score_rows import score_row, share_of
 from shrp.data.sources import load_file, load_probe
 from shrp.data.tasks import TASKS, custom_task
 from shrp.errors import ExportError, PlanError
+from shrp.evaluation import evaluate as evaluation
+from shrp.evaluation.evaluate import evaluate
 from shrp.model.config import ShrpConfig
 from shrp.model.convert import layer_kinds
 from shrp.pruning.plan import make_plan
-from shrp.routes.usage import measure_usage
-from shrp.scores import evaluate as evaluation
-from shrp.scores.evaluate import evaluate
 from shrp.training.config import TrainConfig
 from ui.describe import training_facts
 

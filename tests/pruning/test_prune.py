@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from shrp.errors import PlanError
+from shrp.families.families import encoder_layers
 from shrp.model.convert import layer_kinds, static_layers
-from shrp.model.families import encoder_layers
-from shrp.model.routing import record_routing, use_gates
+from shrp.model.gates import record_routing, use_gates
 from shrp.pruning.plan import LayerPlan, PruningPlan, make_plan
 from shrp.pruning.prune import prune
 

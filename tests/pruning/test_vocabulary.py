@@ -12,21 +12,21 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from shrp.cards.card import made
-from shrp.cards.pruning import trimmed
 from shrp.checkpoints import checkpoint
+from shrp.checkpoints.card import made
+from shrp.checkpoints.card_pruning import trimmed
 from shrp.checkpoints.score_costs import row_cost
 from shrp.checkpoints.stored import check_training
-from shrp.costs.measure import cost, dense_cost, plan_cost
 from shrp.data.batching import token_counts
 from shrp.data.sources import load_file
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from shrp.errors import CheckpointError, DataError, UnsupportedModelError
+from shrp.evaluation.costs import cost, dense_cost, plan_cost
+from shrp.evaluation.evaluate import evaluate
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
 from shrp.pruning.vocabulary import can_be_trimmed, vocabulary_of, with_vocabulary
-from shrp.scores.evaluate import evaluate
 from ui.describe import summary_line, training_facts
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused0]")

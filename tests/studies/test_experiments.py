@@ -6,12 +6,12 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from benchmarks.experiment_section import experiments_section
 from shrp.errors import DataError
 from shrp.studies import ablations, experiments
 from shrp.studies.balance import balance_findings, balance_frame
 from shrp.studies.matching import matching_findings, matching_frame
 from shrp.studies.rates import rates_findings, rates_frame
+from studies.experiment_section import experiments_section
 
 
 def scored(score, n=100):
@@ -152,7 +152,7 @@ def file_of(name):
         settings = {"base": "a base", "recipe": "retain", "of_table": True}
     return json.dumps(
         {
-            "command": f"python -m benchmarks.experiments {name}",
+            "command": f"python -m studies.experiments {name}",
             "data": {"cola": {"validation": "glue/cola validation", "n": 100, "constant": 0.1}},
             "settings": {"cola": settings | {"stage2_epochs": 2, "freeze_dense": True}},
             "machine": {"cpu": "a <processor>", "threads": 2},
@@ -299,7 +299,7 @@ def test_files_that_are_missing_or_not_ours(name, tmp_path):
     assert experiments.read(name, tmp_path) is None
     for text in ("{", "[]", '{"rows": [{"task": "cola"}]}'):
         (tmp_path / f"{name}.json").write_text(text)
-        with pytest.raises(DataError, match=f"benchmarks.experiments {name}"):
+        with pytest.raises(DataError, match=f"studies.experiments {name}"):
             experiments.read(name, tmp_path)
 
 
@@ -352,7 +352,7 @@ def test_exchanges_are_told_beside_the_pruning_that_they_change(read):
         matching_frame(found)
     found.rows[0]["exchange"] = "another"
     found.rows.pop(2)  # what the exchanges change
-    with pytest.raises(DataError, match=r"benchmarks.experiments matching"):
+    with pytest.raises(DataError, match=r"studies.experiments matching"):
         matching_frame(found)
 
 

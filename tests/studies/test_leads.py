@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from shrp.statistics.intervals import Mean
+from shrp.evaluation.intervals import Mean
 from shrp.studies import studies
 from shrp.studies.findings import findings, not_below
 from shrp.studies.leads import MEAN, Lead, lead_frame, lead_over, leads_measured

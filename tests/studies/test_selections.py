@@ -8,19 +8,19 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from benchmarks import selection
-from benchmarks.study_section import selection_section
-from shrp.attribution.importance import ablation
+from shrp.analysis.attribution.importance import ablation
+from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint
 from shrp.data.sources import load_data
 from shrp.errors import DataError, PlanError
+from shrp.evaluation.evaluate import evaluate
+from shrp.evaluation.metrics import ranking
 from shrp.pruning import fitting
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
-from shrp.routes.usage import measure_usage
-from shrp.scores.evaluate import evaluate
-from shrp.scores.metrics import ranking
 from shrp.studies import selections
+from studies import selection
+from studies.study_section import selection_section
 from ui.experiments.figures import selection_panels
 
 

@@ -12,23 +12,23 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 from transformers import AutoTokenizer
 
-from shrp.cards.card import card
+from shrp.analysis.evenness import distance_from_uniform
 from shrp.checkpoints import checkpoint
+from shrp.checkpoints.card import card
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.cli import converting
 from shrp.data.sources import load_file
 from shrp.data.tasks import TEXTS
 from shrp.errors import DataError, TrainingError
+from shrp.evaluation.evaluate import evaluate
+from shrp.families.families import encoder_layers
 from shrp.model.config import ShrpConfig
 from shrp.model.convert import convert, expert_layers, layer_kinds, narrow_layers
 from shrp.model.dropout import without_dropout
-from shrp.model.families import encoder_layers
+from shrp.model.gates import record_routing
 from shrp.model.partial import run_from
-from shrp.model.routing import record_routing
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
-from shrp.routes.evenness import distance_from_uniform
-from shrp.scores.evaluate import evaluate
 from shrp.training import general
 from shrp.training.general import (
     RECOVERY_RATES,

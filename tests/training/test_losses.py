@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from shrp.model.config import ShrpConfig
-from shrp.model.routing import LayerTrace, RoutingRecord, balance_loss
+from shrp.model.gates import LayerTrace, RoutingRecord, balance_loss
 from shrp.training.config import TrainConfig
 from shrp.training.losses import TeacherOutput, hidden_loss, logits_loss, task_loss, total_loss
 

@@ -11,19 +11,19 @@ import pytest
 import torch
 from safetensors import torch as safetensors
 
-from shrp.cards.pruning import pruned
 from shrp.checkpoints import checkpoint, reference
 from shrp.checkpoints.base import load_base
+from shrp.checkpoints.card_pruning import pruned
 from shrp.checkpoints.info import CheckpointInfo, usage_in
 from shrp.checkpoints.score_rows import score_row
 from shrp.data.sources import load_file
 from shrp.data.tasks import TASKS, custom_task
 from shrp.errors import CheckpointError, PlanError, ShrpError, TrainingError
+from shrp.evaluation.evaluate import evaluate, summarise
 from shrp.model.config import ShrpConfig
 from shrp.model.convert import layer_kinds, router_layers
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
-from shrp.scores.evaluate import evaluate, summarise
 from shrp.training import train as training
 from shrp.training.config import TrainConfig
 from shrp.training.recipe import Recipe, Run, _warn_of_a_bad_teacher

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from shrp.data.batching import collate, encode
+from shrp.families.families import FAMILIES, encoder_layers
 from shrp.model import expander_init
 from shrp.model.config import ShrpConfig
 from shrp.model.convert import convert, convert_layer
 from shrp.model.expander_init import _sample, fit_expander
-from shrp.model.families import FAMILIES, encoder_layers
-from shrp.model.routing import record_routing, straight_through, top_k_gates, use_gates
+from shrp.model.gates import record_routing, straight_through, top_k_gates, use_gates
 from shrp.training import train as training
 from shrp.training.config import TrainConfig
 from shrp.training.schedules import Swap, explore

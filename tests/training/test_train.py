@@ -12,20 +12,20 @@ import pytest
 import torch
 from torch.nn.utils import clip_grad_norm_
 
+from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import saving
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.data.batching import epoch_rows
 from shrp.data.tasks import custom_task
 from shrp.data.text_data import TextData
 from shrp.errors import ShrpError, TrainingError
+from shrp.evaluation.evaluate import evaluate
+from shrp.families.families import encoder_layers
 from shrp.model.config import ShrpConfig
 from shrp.model.convert import convert, layer_kinds
-from shrp.model.families import encoder_layers
-from shrp.model.routing import use_gates
+from shrp.model.gates import use_gates
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
-from shrp.routes.usage import measure_usage
-from shrp.scores.evaluate import evaluate
 from shrp.training import accelerator, losses, run_state
 from shrp.training import train as training
 from shrp.training.config import TrainConfig, epoch_seed, was_made_with

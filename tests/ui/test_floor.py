@@ -8,7 +8,7 @@ import pytest
 
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
-from shrp.scores.evaluate import evaluate
+from shrp.evaluation.evaluate import evaluate
 from ui.floor import exact, floor_of, floor_text, floor_warning
 
 MRPC = TASKS["mrpc"]

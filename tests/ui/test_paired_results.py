@@ -7,8 +7,8 @@ import pytest
 
 from shrp.data.tasks import TASKS, custom_task
 from shrp.data.text_data import TextData
-from shrp.scores.evaluate import summarise
-from shrp.scores.paired import by_group, paired_difference
+from shrp.evaluation.evaluate import summarise
+from shrp.evaluation.paired import by_group, paired_difference
 from ui import paired_results
 
 

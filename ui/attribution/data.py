@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from shrp.attribution import importance
-from shrp.attribution.heads import dense_layers
-from shrp.attribution.importance import MEANINGS, MEASURES, KnockOuts
+from shrp.analysis.attribution import importance
+from shrp.analysis.attribution.heads import dense_layers
+from shrp.analysis.attribution.importance import MEANINGS, MEASURES, KnockOuts
 from shrp.errors import ShrpError
 from shrp.model.config import ShrpConfig
 from ui import state

@@ -7,11 +7,11 @@ import math
 import pandas as pd
 import streamlit as st
 
-from shrp.attribution.heads import of_heads
-from shrp.attribution.importance import KnockOuts
+from shrp.analysis.attribution.heads import of_heads
+from shrp.analysis.attribution.importance import KnockOuts
 from shrp.data.text_data import TextData
+from shrp.evaluation.minimal_pairs import pairs_among
 from shrp.phrases import counted
-from shrp.scores.minimal_pairs import pairs_among
 from ui.attribution import figures
 from ui.attribution.figures import EXPERT
 from ui.bound import fall_back

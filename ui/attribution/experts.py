@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from shrp.attribution import experts
+from shrp.analysis.attribution import experts
 from shrp.errors import ShrpError
 from shrp.model.convert import expert_layers
 from ui import state

@@ -10,9 +10,9 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from shrp.attribution.experts import ExpertScores
-from shrp.attribution.tokens import WordScores
-from shrp.scores.mixes import FALSE_DISCOVERIES
+from shrp.analysis.attribution.experts import ExpertScores
+from shrp.analysis.attribution.tokens import WordScores
+from shrp.evaluation.mixes import FALSE_DISCOVERIES
 from ui.routing.figures import grid_height
 from ui.text import axis_names, escape_html, shorten, signed
 from ui.theme import BLUE, DIVERGING, GREY, ORANGE, layout
@@ -292,8 +292,8 @@ def where_columns(frame: pd.DataFrame, sure: pd.DataFrame) -> tuple[list[tuple[i
     for; and how many fire at all.
 
     Args:
-        frame: of `shrp.attribution.where.worth_by_group`.
-        sure: of `shrp.attribution.where.beyond_chance`.
+        frame: of `shrp.analysis.attribution.where.worth_by_group`.
+        sure: of `shrp.analysis.attribution.where.beyond_chance`.
     """
     used = frame.groupby(["layer", "expert"])["uses"].sum()
     used = used[used > 0].index
@@ -309,7 +309,7 @@ def where_map(
     """Groups x experts: what is lost in a group without the expert, in bold where that is unlike elsewhere.
 
     Args:
-        frame: of `shrp.attribution.where.worth_by_group`.
+        frame: of `shrp.analysis.attribution.where.worth_by_group`.
         experts: layer and number of those to show.
         title, subtitle: safe in HTML.
         of: as for `effect_map`.

@@ -7,8 +7,8 @@ from urllib.parse import quote
 
 import streamlit as st
 
-from shrp.attribution import flips
-from shrp.attribution.flips import Flip, Flips
+from shrp.analysis.attribution import flips
+from shrp.analysis.attribution.flips import Flip, Flips
 from shrp.data.tasks import Task
 from shrp.errors import ShrpError
 from shrp.model.convert import router_layers
@@ -34,7 +34,7 @@ def flips_part(one: Explained, replacement: str, name: str) -> None:
     """The section; none for a regression, whose output has nothing to flip to.
 
     Args:
-        replacement: what stands for a word, of `shrp.attribution.tokens.REPLACEMENTS`.
+        replacement: what stands for a word, of `shrp.analysis.attribution.tokens.REPLACEMENTS`.
         name: what downloads are called.
     """
     if one.instance.task.is_regression:

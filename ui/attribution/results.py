@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from shrp.attribution import difference, experts, flips, importance, router, tokens, trust, units
-from shrp.attribution.instance import Instance, prepare
+from shrp.analysis.attribution import difference, experts, flips, importance, router, tokens, trust, units
+from shrp.analysis.attribution.instance import Instance, prepare
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.data.text_data import TextData
 from shrp.errors import PlanError
-from shrp.scores.metrics import to_predictions
+from shrp.evaluation.metrics import to_predictions
 from ui import loaders
 from ui.store import Progress, once
 from ui.text import percent
@@ -44,11 +44,11 @@ class Explained:
         )
 
     def by(self, unit: str) -> Explained:
-        """The same input in longer pieces than words. Raises as `shrp.attribution.units.in_units`."""
+        """The same input in longer pieces than words. Raises as `shrp.analysis.attribution.units.in_units`."""
         return replace(self, instance=units.in_units(self.instance, unit))
 
     def preferring(self, layer: int, expert: int, rather_than: int) -> Explained:
-        """The same input with a router's preference to explain. Raises as `shrp.attribution.router.prefer`."""
+        """The same input with a router's preference to explain. Raises as `shrp.analysis.attribution.router.prefer`."""
         instance = router.prefer(self.instance, layer, expert, rather_than)
         return replace(self, instance=instance, preference=(layer, expert, rather_than))
 
@@ -83,7 +83,7 @@ def explained(checkpoint: Checkpoint, text: tuple[str, ...]) -> Explained:
     """One input, encoded and run once.
 
     Raises:
-        DataError: as `shrp.attribution.instance.prepare`, or the model's outputs are not finite.
+        DataError: as `shrp.analysis.attribution.instance.prepare`, or the model's outputs are not finite.
     """
 
     def work(progress: Progress) -> Explained:
@@ -114,7 +114,7 @@ def answer_as_scored(one: Explained) -> str:
 
 
 def word_scores(one: Explained, output: int, method: str, options: Options) -> tokens.WordScores:
-    """The attribution of an output to the words by one method. Raises as the method in `shrp.attribution.tokens`."""
+    """The attribution of an output to the words by one method. Raises as the method in `shrp.analysis.attribution.tokens`."""
     instance = one.instance
 
     def work(progress: Progress) -> tokens.WordScores:
@@ -132,7 +132,7 @@ def word_scores(one: Explained, output: int, method: str, options: Options) -> t
 
 
 def routes_without(one: Explained, replacement: str) -> router.RoutesWithout:
-    """Where the input is routed without each word. Raises as `shrp.attribution.router.routes_without`."""
+    """Where the input is routed without each word. Raises as `shrp.analysis.attribution.router.routes_without`."""
     unit = one.instance.unit
     key = (one.checkpoint.fingerprint, one.instance.text, unit, replacement)
 
@@ -143,7 +143,7 @@ def routes_without(one: Explained, replacement: str) -> router.RoutesWithout:
 
 
 def fewest_words(one: Explained, replacement: str) -> flips.Flips:
-    """The fewest words without which the answer is another one. Raises as `shrp.attribution.flips.fewest_words`."""
+    """The fewest words without which the answer is another one. Raises as `shrp.analysis.attribution.flips.fewest_words`."""
 
     def work(progress: Progress) -> flips.Flips:
         return flips.fewest_words(one.instance, replacement=replacement, progress=progress)

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from shrp.attribution.instance import Word
-from shrp.attribution.router import RoutesWithout
+from shrp.analysis.attribution.instance import Word
+from shrp.analysis.attribution.router import RoutesWithout
+from shrp.analysis.explore import Exploration
 from shrp.data.tasks import Task
 from shrp.errors import DataError
-from shrp.explain.explore import Exploration
 from ui import expert_cells
 from ui.attribution.results import Explained, routes_without
 from ui.attribution.words import named, replaced_by
@@ -113,11 +113,11 @@ def decisive_words(one: Explained, layer: int, replacement: str, name: str) -> N
     Args:
         one: the input, with its answer to explain.
         layer: what the sentence is about.
-        replacement: what stands for a word, of `shrp.attribution.tokens.REPLACEMENTS`.
+        replacement: what stands for a word, of `shrp.analysis.attribution.tokens.REPLACEMENTS`.
         name: what downloads are called.
 
     Raises:
-        DataError: as `shrp.attribution.router.routes_without`.
+        DataError: as `shrp.analysis.attribution.router.routes_without`.
     """
     st.header(f"Which {one.instance.unit}s decide a route", anchor="routes")
     found = routes_without(one, replacement)

@@ -6,8 +6,8 @@ import math
 
 import streamlit as st
 
-from shrp.attribution import trust
-from shrp.attribution.tokens import WordScores
+from shrp.analysis.attribution import trust
+from shrp.analysis.attribution.tokens import WordScores
 from shrp.phrases import listed
 from ui.attribution.results import Explained, Options, trust_checks
 from ui.downloads import downloads
@@ -22,7 +22,7 @@ def verdict(check: trust.Trust, alike: float, unit: str = "word") -> str:
 
     Args:
         alike: the part that one score for all words predicts.
-        unit: what has a score, of `shrp.attribution.units.UNITS`.
+        unit: what has a score, of `shrp.analysis.attribution.units.UNITS`.
     """
     if math.isnan(check.explained):
         return ""

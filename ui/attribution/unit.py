@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from shrp.attribution.units import LONGEST_PHRASE, MOST, UNITS, fitting_unit
+from shrp.analysis.attribution.units import LONGEST_PHRASE, MOST, UNITS, fitting_unit
 from ui.attribution.results import Explained
 from ui.pickers import always_one
 

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from shrp.attribution.heads import of_heads
-from shrp.attribution.importance import KnockOuts
-from shrp.attribution.where import FEWEST, beyond_chance, count_tests, worth_by_group
+from shrp.analysis.attribution.heads import of_heads
+from shrp.analysis.attribution.importance import KnockOuts
+from shrp.analysis.attribution.where import FEWEST, beyond_chance, count_tests, worth_by_group
+from shrp.analysis.specialisation import MOST_GROUPS
 from shrp.data.groups import CLASS, LENGTH, SLICE, input_groups
-from shrp.routes.specialisation import MOST_GROUPS
-from shrp.scores.minimal_pairs import pairs_among
-from shrp.scores.mixes import FALSE_DISCOVERIES
+from shrp.evaluation.minimal_pairs import pairs_among
+from shrp.evaluation.mixes import FALSE_DISCOVERIES
 from ui import measurements, state
 from ui.attribution import figures
 from ui.attribution.figures import EXPERT

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from shrp.attribution import tokens
-from shrp.attribution.instance import Word
-from shrp.attribution.tokens import WordScores
+from shrp.analysis.attribution import tokens
+from shrp.analysis.attribution.instance import Word
+from shrp.analysis.attribution.tokens import WordScores
 from shrp.data.tasks import Task
 from shrp.errors import ShrpError
 from shrp.phrases import counted
@@ -281,7 +281,7 @@ def _about(result: WordScores, chosen: Options, preference: tuple[int, int, int]
 
 
 def replaced_by(replacement: str) -> str:
-    """What words are replaced by, in a sentence; one of `shrp.attribution.tokens.REPLACEMENTS`."""
+    """What words are replaced by, in a sentence; one of `shrp.analysis.attribution.tokens.REPLACEMENTS`."""
     label = next(label for label, value in REPLACEMENTS.items() if value == replacement)
     return f"the {label}" if replacement == "mask" else label
 

@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from shrp.routes.usage import UsageStats
+from shrp.analysis.usage import UsageStats
 from ui.compare.sides import LETTERS, Side
 from ui.downloads import chart
 from ui.text import escape_html, percent

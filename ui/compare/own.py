@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
+from shrp.analysis.explore import PAIR_SEPARATOR, split_sentences
 from shrp.data.tasks import Task
-from shrp.explain.explore import PAIR_SEPARATOR, split_sentences
 from ui.compare import words_of_both
 from ui.compare.words_of_both import Model
 from ui.text import escape

@@ -9,15 +9,15 @@ import streamlit as st
 
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.checkpoints.info import CheckpointInfo
-from shrp.costs.measure import TOKENS, Cost, cost, dense_cost, plan_cost
 from shrp.data.batching import longest_input
 from shrp.data.tasks import TASKS, TEXTS, Task
 from shrp.data.text_data import TextData
 from shrp.errors import CheckpointError, ShrpError
+from shrp.evaluation.costs import TOKENS, Cost, cost, dense_cost, plan_cost
+from shrp.evaluation.evaluation import Evaluation
 from shrp.model.convert import expert_layers, num_experts_of
 from shrp.pruning.plan import PruningPlan
 from shrp.pruning.plan_edits import edits_of
-from shrp.scores.evaluation import Evaluation
 from ui import arrival, loaders, measurements, not_here, state
 from ui.bound import fall_back, restate
 from ui.compare import plan as compare_plan

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
+from shrp.analysis.compare_routes import usage_distances
+from shrp.analysis.usage import UsageStats
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
+from shrp.evaluation.minimal_pairs import pairs_of
+from shrp.evaluation.mixes import FALSE_DISCOVERIES
 from shrp.phrases import listed
-from shrp.routes.compare import usage_distances
-from shrp.routes.usage import UsageStats
-from shrp.scores.minimal_pairs import pairs_of
-from shrp.scores.mixes import FALSE_DISCOVERIES
 from ui.compare.maps import side_by_side, usage_map
 from ui.compare.sides import LETTERS, PRUNED, TEACHER, Side
 from ui.compare.words_of_both import Model, pruned_to

@@ -10,15 +10,15 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from shrp.attribution.beside import Question, beside, question
-from shrp.attribution.tokens import LARGE_ERROR, METHODS, WordScores
+from shrp.analysis.attribution.beside import Question, beside, question
+from shrp.analysis.attribution.tokens import LARGE_ERROR, METHODS, WordScores
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData
 from shrp.errors import ShrpError
+from shrp.evaluation.ranks import spearman
 from shrp.pruning.plan import PruningPlan
 from shrp.pruning.prune import prune
-from shrp.statistics.ranks import spearman
 from ui import state
 from ui.attribution.figures import CHANGE, name_rows
 from ui.attribution.results import Explained, Options, explained, word_scores
@@ -207,7 +207,7 @@ def bars(frame: pd.DataFrame, unit: str, names: tuple[str, str], what: str, subt
     """Two bars a word, the first model's above the second's.
 
     Args:
-        frame: of `shrp.attribution.beside.beside`.
+        frame: of `shrp.analysis.attribution.beside.beside`.
         what: what is explained; plain text, as `names` and `subtitle` are.
     """
     labels = [

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
+from shrp.analysis.attention import LayerAttention
+from shrp.analysis.explore import PAIR_SEPARATOR, split_sentences
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.data.text_data import TextData
-from shrp.explain.attention import LayerAttention
-from shrp.explain.explore import PAIR_SEPARATOR, split_sentences
 from shrp.phrases import listed
 from ui.attention_figures import frame, heatmap, said, strongest
 from ui.bound import clamp

@@ -9,16 +9,16 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from shrp.analysis.usage import UsageStats
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.data.groups import ANSWER, CLASS, LENGTH, SLICE
 from shrp.data.text_data import TextData
 from shrp.errors import ShrpError
+from shrp.evaluation.intervals import of_mean
+from shrp.evaluation.metrics import share_interval
+from shrp.evaluation.minimal_pairs import pairs_of, units_of
+from shrp.evaluation.mixes import DEALS, FALSE_DISCOVERIES, differing
 from shrp.model.convert import router_layers
-from shrp.routes.usage import UsageStats
-from shrp.scores.metrics import share_interval
-from shrp.scores.minimal_pairs import pairs_of, units_of
-from shrp.scores.mixes import DEALS, FALSE_DISCOVERIES, differing
-from shrp.statistics.intervals import of_mean
 from ui import measurements
 from ui.downloads import chart
 from ui.expert.attention import attention

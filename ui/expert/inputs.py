@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from shrp.analysis.usage import UsageStats
 from shrp.data.columns import distinct
 from shrp.data.text_data import TextData
-from shrp.routes.usage import UsageStats
 from ui import closer
 from ui.downloads import downloads
 from ui.tables import row_height

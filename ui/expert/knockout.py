@@ -5,13 +5,13 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
+from shrp.analysis.knock_out import FEWEST, KnockOut
+from shrp.analysis.usage import UsageStats
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.data.text_data import TextData
-from shrp.interventions.knockout import FEWEST, KnockOut
+from shrp.evaluation.minimal_pairs import pairs_of
+from shrp.evaluation.mixes import FALSE_DISCOVERIES
 from shrp.model.convert import router_layers
-from shrp.routes.usage import UsageStats
-from shrp.scores.minimal_pairs import pairs_of
-from shrp.scores.mixes import FALSE_DISCOVERIES
 from ui.downloads import downloads
 from ui.expert import results as made
 from ui.expert import together

@@ -9,10 +9,10 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from shrp.analysis.input_map import Plane
+from shrp.analysis.usage import UsageStats
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.data.text_data import TextData
-from shrp.explain.input_map import Plane
-from shrp.routes.usage import UsageStats
 from ui import measurements
 from ui.bound import fall_back
 from ui.downloads import chart, selected
@@ -41,7 +41,7 @@ def input_map(
     name: str,
     followed: bool,
 ) -> None:
-    """The map with its two controls. Raises as `shrp.explain.input_map.router_inputs`.
+    """The map with its two controls. Raises as `shrp.analysis.input_map.router_inputs`.
 
     Args:
         followed: whether the attention in an example is shown too, below.

@@ -9,21 +9,21 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from shrp.analysis.attention import LayerAttention, layer_attention, model_attention
+from shrp.analysis.attention_roles import AttentionRoles
+from shrp.analysis.attention_roles import attention_roles as roles_of
+from shrp.analysis.input_map import Plane, plane, router_inputs
+from shrp.analysis.knock_out import Joint, KnockOut, Prefix, joint, knock_out_effect
+from shrp.analysis.shuffled import ShuffledRoutes, shuffle_routes
+from shrp.analysis.similarity import OutputSample, nearest_anywhere, nearest_in_layer, sample_outputs
+from shrp.analysis.usage import UsageStats
+from shrp.analysis.words import TokenCounts, WordCounts, count_tokens, count_words
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.data.batching import longest_input
 from shrp.data.text_data import TextData
-from shrp.explain.attention import LayerAttention, layer_attention, model_attention
-from shrp.explain.attention_roles import AttentionRoles
-from shrp.explain.attention_roles import attention_roles as roles_of
-from shrp.explain.input_map import Plane, plane, router_inputs
-from shrp.explain.similarity import OutputSample, nearest_anywhere, nearest_in_layer, sample_outputs
-from shrp.explain.words import TokenCounts, WordCounts, count_tokens, count_words
-from shrp.interventions.knockout import Joint, KnockOut, Prefix, joint, knock_out_effect
-from shrp.interventions.shuffled import ShuffledRoutes, shuffle_routes
+from shrp.evaluation.minimal_pairs import pairs_of
+from shrp.evaluation.mixes import mix_frame
 from shrp.model.convert import router_layers
-from shrp.routes.usage import UsageStats
-from shrp.scores.minimal_pairs import pairs_of
-from shrp.scores.mixes import mix_frame
 from ui import measurements
 from ui.store import Progress, kept, once
 
@@ -52,7 +52,7 @@ def tokens(checkpoint: Checkpoint, data: TextData) -> TokenCounts:
 def attention(
     checkpoint: Checkpoint, text: tuple[str, ...], layer: int, *, whole: bool = False
 ) -> LayerAttention:
-    """Attention of one layer in one input. Raises as `shrp.explain.attention.layer_attention`.
+    """Attention of one layer in one input. Raises as `shrp.analysis.attention.layer_attention`.
 
     Args:
         whole: reads as much as the model can, as for typed texts; else as usage and scores do.
@@ -65,7 +65,7 @@ def attention(
 
 def attention_everywhere(checkpoint: Checkpoint, text: tuple[str, ...]) -> list[LayerAttention]:
     """Attention of all layers in one input, read as a typed text. Raises as
-    `shrp.explain.attention.model_attention`.
+    `shrp.analysis.attention.model_attention`.
     """
     parts = checkpoint.model, checkpoint.tokenizer
     key = (checkpoint.fingerprint, text)
@@ -125,7 +125,7 @@ def router_planes(checkpoint: Checkpoint, data: TextData, layer: int) -> tuple[P
 
 
 def attention_roles(checkpoint: Checkpoint, data: TextData) -> AttentionRoles:
-    """Where all experts attend to, on a sample. Raises as `shrp.explain.attention_roles.attention_roles`."""
+    """Where all experts attend to, on a sample. Raises as `shrp.analysis.attention_roles.attention_roles`."""
 
     def work(progress: Progress) -> AttentionRoles:
         cut = checkpoint.info.max_length
@@ -138,7 +138,7 @@ def attention_roles(checkpoint: Checkpoint, data: TextData) -> AttentionRoles:
 def knocked_out(
     checkpoint: Checkpoint, data: TextData, stats: UsageStats, experts: Collection[tuple[int, int]]
 ) -> KnockOut:
-    """The model without some experts, on all of the data. Raises as `shrp.interventions.knockout.knock_out_effect`."""
+    """The model without some experts, on all of the data. Raises as `shrp.analysis.knock_out.knock_out_effect`."""
     experts = tuple(sorted(experts))
 
     def work(progress: Progress) -> KnockOut:
@@ -171,7 +171,7 @@ def _named(experts: Sequence[tuple[int, int]]) -> str:
 def joint_worth(
     checkpoint: Checkpoint, data: TextData, together: KnockOut, alone: Sequence[KnockOut]
 ) -> Joint:
-    """`shrp.interventions.knockout.joint` of labelled data, kept."""
+    """`shrp.analysis.knock_out.joint` of labelled data, kept."""
     key = (checkpoint.fingerprint, data.fingerprint, data.pairs, together.experts)
     label = "Weighing what is lost together"
     return once("joint worth", 64, key, label, lambda progress: joint(together, alone, pairs_of(data)))
@@ -212,7 +212,7 @@ def mix(
 
 
 def shuffled(checkpoint: Checkpoint, data: TextData, stats: UsageStats) -> ShuffledRoutes:
-    """The model with its routes exchanged among inputs. Raises as `shrp.interventions.shuffled.shuffle_routes`."""
+    """The model with its routes exchanged among inputs. Raises as `shrp.analysis.shuffled.shuffle_routes`."""
 
     def work(progress: Progress) -> ShuffledRoutes:
         found = shuffle_routes(

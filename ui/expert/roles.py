@@ -7,9 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from shrp.checkpoints.checkpoint import Checkpoint
-from shrp.data.text_data import TextData
-from shrp.explain.attention_roles import (
+from shrp.analysis.attention_roles import (
     FIRST,
     ITSELF,
     MATCHING,
@@ -20,7 +18,9 @@ from shrp.explain.attention_roles import (
     SEPARATORS,
     AttentionRoles,
 )
-from shrp.routes.usage import UsageStats
+from shrp.analysis.usage import UsageStats
+from shrp.checkpoints.checkpoint import Checkpoint
+from shrp.data.text_data import TextData
 from ui.downloads import chart
 from ui.expert import results as made
 from ui.pickers import always_one
@@ -49,7 +49,7 @@ _PATTERNS = {SEPARATORS: ".", ITSELF: "/", NEXT: "\\", SAME: "x", OTHER: "."}
 def roles(
     checkpoint: Checkpoint, stats: UsageStats, data: TextData, layer: int, expert: int, name: str
 ) -> None:
-    """Both charts. Raises as `shrp.explain.attention_roles.attention_roles`."""
+    """Both charts. Raises as `shrp.analysis.attention_roles.attention_roles`."""
     st.markdown(
         "**Where attention goes**, from the tokens of a text; those that the tokenizer adds, as [CLS] and [SEP], are "
         "the first token and the separators"

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from shrp.analysis.usage import UsageStats
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
-from shrp.routes.usage import UsageStats
 from ui.downloads import downloads
 from ui.only import ONLY
 from ui.own.slices import SLICES, with_numbers

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from shrp.analysis.knock_out import FEWEST_BEYOND, Joint, KnockOut
+from shrp.analysis.usage import UsageStats
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.data.text_data import TextData
-from shrp.interventions.knockout import FEWEST_BEYOND, Joint, KnockOut
 from shrp.phrases import counted
-from shrp.routes.usage import UsageStats
 from ui.bound import leave_known
 from ui.expert import results as made
 from ui.text import signed

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
+from shrp.analysis.usage import UsageStats
+from shrp.analysis.words import PRIOR_TERMS, Characteristic, log_odds
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.data.text_data import TextData
-from shrp.explain.words import PRIOR_TERMS, Characteristic, log_odds
-from shrp.routes.usage import UsageStats
 from ui import measurements
 from ui.bound import clamp
 from ui.downloads import downloads

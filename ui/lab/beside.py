@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from shrp.analysis.usage import UsageStats
 from shrp.checkpoints.info import usage_in
+from shrp.evaluation.answer_shares import matching_shift, shifted
+from shrp.evaluation.evaluation import Evaluation
 from shrp.model.convert import num_experts_of
 from shrp.pruning.plan import PruningPlan
 from shrp.pruning.plan_edits import NO_EDITS
 from shrp.pruning.sweep import random_control
-from shrp.routes.usage import UsageStats
-from shrp.scores.answer_shares import matching_shift, shifted
-from shrp.scores.evaluation import Evaluation
 from ui import measurements, paired_results
 from ui.downloads import downloads
 from ui.lab import work as lab

@@ -14,11 +14,11 @@ import streamlit as st
 from shrp.data.columns import distinct
 from shrp.data.groups import SLICE, input_groups
 from shrp.data.text_data import TextData
+from shrp.evaluation.evaluation import Evaluation
+from shrp.evaluation.paired import far_apart
 from shrp.phrases import counted
 from shrp.pruning import breaking
 from shrp.pruning.breaking import Breaking
-from shrp.scores.evaluation import Evaluation
-from shrp.scores.paired import far_apart
 from ui import closer
 from ui.downloads import chart, downloads
 from ui.lab import work as lab

@@ -9,9 +9,9 @@ import streamlit as st
 
 from shrp.data.text_data import TextData
 from shrp.errors import ShrpError
+from shrp.evaluation.evaluation import Evaluation
+from shrp.evaluation.paired import Agreement, agreement
 from shrp.pruning.plan import PruningPlan
-from shrp.scores.evaluation import Evaluation
-from shrp.scores.paired import Agreement, agreement
 from ui import paired_results, state
 from ui.lab import threshold as lab_threshold
 from ui.lab.reference import ROUTED, TEACHER

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from shrp.costs.measure import TOKENS
-from shrp.scores.verdicts import HEADS_PRUNED
+from shrp.evaluation.costs import TOKENS
+from shrp.evaluation.verdicts import HEADS_PRUNED
 from ui.lab.marks import DROPPED, NO_ROUTER, RANDOM
 from ui.lab.work import AS_GIVEN, COMBINATIONS, FITTED, GLOBAL, RECORDED
 from ui.text import capital, escape_html, is_percentage, metric_name

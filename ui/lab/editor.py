@@ -7,9 +7,9 @@ from functools import partial
 import pandas as pd
 import streamlit as st
 
+from shrp.analysis.usage import UsageStats
 from shrp.pruning.plan import PruningPlan
 from shrp.pruning.plan_edits import LayerEdit
-from shrp.routes.usage import UsageStats
 from ui.bound import fall_back
 from ui.downloads import clicked
 from ui.lab.edits import COUNT, PLAN_BYTES, Editor

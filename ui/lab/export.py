@@ -14,18 +14,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from shrp.cards.pruning import pruned_training
 from shrp.checkpoints import checkpoint as checkpoints
+from shrp.checkpoints.card_pruning import pruned_training
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.checkpoints.history import history_text
 from shrp.checkpoints.info import shares_of
 from shrp.checkpoints.score_rows import pruned_row
 from shrp.data.text_data import TextData
 from shrp.errors import CheckpointError
+from shrp.evaluation.answer_shares import with_output_shift
+from shrp.evaluation.evaluation import Evaluation
 from shrp.pruning.plan import PruningPlan
 from shrp.pruning.prune import prune
-from shrp.scores.answer_shares import with_output_shift
-from shrp.scores.evaluation import Evaluation
 from ui import measurements
 from ui.lab.reference import teacher_on
 

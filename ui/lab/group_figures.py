@@ -31,7 +31,7 @@ def unit_of(value: str) -> str:
 
 
 def with_names(frame: pd.DataFrame, by: str, models: tuple[str, str]) -> pd.DataFrame:
-    """`shrp.scores.paired.by_group`'s or `pair_changes`' table for a file: columns by the names of groups and
+    """`shrp.evaluation.paired.by_group`'s or `pair_changes`' table for a file: columns by the names of groups and
     models.
     """
     known = {"group": by, "reference": models[0], "other": models[1]}
@@ -55,7 +55,7 @@ def losses_by_group(
     """On the left both models' scores, on the right the change with its paired interval; largest loss on top.
 
     Args:
-        frame: `shrp.scores.paired.by_group`'s result.
+        frame: `shrp.evaluation.paired.by_group`'s result.
         by: `slice`, `class` or `length`.
         value: what is measured: a metric, `recall`, or `ui.text.PAIR_ORDER` (whose groups are of pairs).
         models: names of the reference, and of the model that is held against it.
@@ -147,7 +147,7 @@ def summary(frame: pd.DataFrame, by: str, value: str) -> str:
     """What the figure shows, as Markdown.
 
     Args:
-        frame: `shrp.scores.paired.by_group`'s result, not empty.
+        frame: `shrp.evaluation.paired.by_group`'s result, not empty.
     """
     metric = "accuracy" if value == "recall" else value
     worst = frame.iloc[0]

@@ -15,10 +15,10 @@ from shrp.data.columns import distinct
 from shrp.data.groups import CLASS, LENGTH, SLICE, input_groups
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData
+from shrp.evaluation import paired
+from shrp.evaluation.evaluation import Evaluation
 from shrp.phrases import listed
 from shrp.pruning.plan import PruningPlan
-from shrp.scores import paired
-from shrp.scores.evaluation import Evaluation
 from ui import closer, confidence, pair_views, paired_results
 from ui.bound import leave_known
 from ui.compare import words_of_both

@@ -8,11 +8,11 @@ import pandas as pd
 
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.checkpoints.score_costs import row_cost
-from shrp.costs.measure import TOKENS, Cost, cost
 from shrp.data.text_data import TextData
-from shrp.scores.evaluation import Evaluation
-from shrp.scores.verdicts import KINDS_OF_CONTROL
-from shrp.statistics.intervals import NO_INTERVAL, stored_interval
+from shrp.evaluation.costs import TOKENS, Cost, cost
+from shrp.evaluation.evaluation import Evaluation
+from shrp.evaluation.intervals import NO_INTERVAL, stored_interval
+from shrp.evaluation.verdicts import KINDS_OF_CONTROL
 from ui import measurements
 
 DROPPED, RANDOM, NO_ROUTER = KINDS_OF_CONTROL

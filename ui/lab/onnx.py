@@ -24,8 +24,8 @@ import streamlit as st
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.data.text_data import TextData
 from shrp.errors import ExportError, ShrpError
+from shrp.evaluation.evaluation import Evaluation
 from shrp.pruning.plan import PruningPlan
-from shrp.scores.evaluation import Evaluation
 from ui import state
 from ui.lab import onnx_score as lab_onnx_score
 from ui.lab.export import plan_json, zipped

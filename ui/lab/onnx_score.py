@@ -11,9 +11,9 @@ import streamlit as st
 
 from shrp.data.text_data import TextData
 from shrp.errors import ExportError, ShrpError, first_line
+from shrp.evaluation.evaluation import Evaluation
+from shrp.evaluation.paired import far_apart, flip_table
 from shrp.phrases import counted
-from shrp.scores.evaluation import Evaluation
-from shrp.scores.paired import far_apart, flip_table
 from ui import paired_results, state
 from ui.store import Progress, once, results
 from ui.text import escape, points, points_interval, with_interval

@@ -9,13 +9,13 @@ import pandas as pd
 import streamlit as st
 
 from shrp.checkpoints.checkpoint import Checkpoint
-from shrp.costs.measure import TOKENS, cost, dense_cost, plan_cost
 from shrp.errors import ShrpError
+from shrp.evaluation.costs import TOKENS, cost, dense_cost, plan_cost
+from shrp.evaluation.evaluation import Evaluation
 from shrp.model.convert import num_experts_of
 from shrp.pruning.plan import PruningPlan
 from shrp.pruning.plan_edits import LayerEdit, PlanEdits
 from shrp.pruning.vocabulary import can_be_trimmed
-from shrp.scores.evaluation import Evaluation
 from ui import loaders, measurements, state
 from ui.describe import plan_words
 from ui.downloads import chart

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from shrp.evaluation.evaluation import Evaluation
+from shrp.evaluation.paired import agreement
 from shrp.phrases import listed
 from shrp.pruning.sweep import LOSSES, pareto_best
-from shrp.scores.evaluation import Evaluation
-from shrp.scores.paired import agreement
 from ui import paired_results
 from ui.text import interval_text, is_percentage, metric_name, p_text, percent, score_text, signed
 

@@ -9,7 +9,7 @@ import numpy as np
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
-from shrp.scores.evaluation import Evaluation
+from shrp.evaluation.evaluation import Evaluation
 from ui import measurements
 from ui.store import results
 

@@ -10,9 +10,9 @@ import streamlit as st
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.data.text_data import TextData
 from shrp.errors import ShrpError
+from shrp.evaluation.evaluation import Evaluation
 from shrp.model.convert import expert_layers, num_experts_of
 from shrp.pruning.plan import PruningPlan
-from shrp.scores.evaluation import Evaluation
 from ui.bound import fall_back, set_param
 from ui.lab import edits as lab_edits
 from ui.lab import plan_url as lab_plan_url

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import streamlit as st
 
+from shrp.evaluation.halves import FEWEST, halves, in_halves
 from shrp.phrases import listed
-from shrp.scores.halves import FEWEST, halves, in_halves
 from ui.lab.reference import with_part
 from ui.lab.work import COMBINATIONS, GLOBAL, RECORDED, Setting
 from ui.state import Selection

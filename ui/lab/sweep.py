@@ -11,15 +11,15 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from shrp.analysis.usage import UsageStats
 from shrp.checkpoints.checkpoint import Checkpoint
-from shrp.costs.measure import TOKENS, Cost, dense_cost
 from shrp.data.text_data import TextData
 from shrp.errors import ShrpError
+from shrp.evaluation.costs import TOKENS, Cost, dense_cost
+from shrp.evaluation.evaluation import Evaluation
 from shrp.phrases import counted
 from shrp.pruning.plan import PruningPlan
 from shrp.pruning.sweep import budgets
-from shrp.routes.usage import UsageStats
-from shrp.scores.evaluation import Evaluation
 from ui import measurements
 from ui.downloads import chart, downloads
 from ui.floor import floor_of

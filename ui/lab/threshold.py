@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from shrp.data.text_data import TextData
-from shrp.scores.answer_shares import answer_shares, matching_shift, shifted
-from shrp.scores.evaluation import Evaluation
-from shrp.scores.metrics import ranking
+from shrp.evaluation.answer_shares import answer_shares, matching_shift, shifted
+from shrp.evaluation.evaluation import Evaluation
+from shrp.evaluation.metrics import ranking
 from ui import paired_results
 from ui.store import results
 from ui.text import escape, interval_text, metric_name, percent, points, points_interval, score_text

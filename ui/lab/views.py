@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
-from shrp.costs.measure import Cost
-from shrp.scores.evaluation import Evaluation
-from shrp.scores.metrics import wilson
+from shrp.evaluation.costs import Cost
+from shrp.evaluation.evaluation import Evaluation
+from shrp.evaluation.metrics import wilson
 from ui import paired_results
 from ui.lab.marks import Mark
 from ui.text import (

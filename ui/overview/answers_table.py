@@ -10,7 +10,7 @@ import streamlit as st
 
 from shrp.data.columns import distinct
 from shrp.data.text_data import TextData
-from shrp.scores.evaluation import Evaluation
+from shrp.evaluation.evaluation import Evaluation
 from ui import closer
 from ui.downloads import downloads
 from ui.pickers import always_one

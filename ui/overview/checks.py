@@ -5,16 +5,16 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from shrp.errors import ShrpError
-from shrp.routes.usage import (
+from shrp.analysis.usage import (
     COLLAPSE_EXPERTS,
     COLLAPSE_SHARE,
     NOISY_ENTROPY,
     NOISY_MARGIN,
     UsageStats,
 )
-from shrp.scores.evaluation import Evaluation
-from shrp.scores.metrics import confusion
+from shrp.errors import ShrpError
+from shrp.evaluation.evaluation import Evaluation
+from shrp.evaluation.metrics import confusion
 from ui import measurements, pair_views, state
 from ui.floor import floor_text
 from ui.lab.reference import teacher_on

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
+from shrp.analysis.usage import CLIFF_SHARE
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.data.text_data import TextData
-from shrp.routes.usage import CLIFF_SHARE
-from shrp.scores.evaluation import Evaluation
+from shrp.evaluation.evaluation import Evaluation
 from ui import measurements
 from ui.floor import floor_of
 from ui.lab.reference import teacher_on

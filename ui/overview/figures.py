@@ -12,7 +12,7 @@ from ui.text import count, escape_html, percent
 from ui.theme import BLUE, GREEN, GREY, MUTED, ORANGE, SKY, layout
 
 if TYPE_CHECKING:
-    from shrp.costs.measure import Cost
+    from shrp.evaluation.costs import Cost
 
 _STATES = {  # state -> (legend, fill, outline)
     "dense": ("dense layer, not converted", GREY, GREY),

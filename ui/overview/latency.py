@@ -12,10 +12,10 @@ import torch
 from transformers import PreTrainedModel
 
 from shrp.checkpoints.checkpoint import Checkpoint
-from shrp.costs.measure import TOKENS, cost, dense_cost
-from shrp.costs.timing import dense_like, latency, model_inputs
 from shrp.data.batching import longest_input
 from shrp.errors import ShrpError
+from shrp.evaluation.costs import TOKENS, cost, dense_cost
+from shrp.evaluation.timing import dense_like, latency, model_inputs
 from shrp.model.convert import layer_kinds, num_experts_of, router_layers
 from shrp.phrases import counted, listed
 from shrp.pruning.plan import PruningPlan, first_experts
@@ -51,7 +51,7 @@ def measure(
         waiting: called now and then while another session's models are timed; it may raise, which ends the waiting.
 
     Returns:
-        One row a model and batch size: `shrp.costs.timing.latency`'s columns, `batch`, `tokens`, and `flop_share`, the
+        One row a model and batch size: `shrp.evaluation.timing.latency`'s columns, `batch`, `tokens`, and `flop_share`, the
         model's FLOPs over the dense model's, whole models.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from shrp.scores.verdicts import HOW_COMPARED, summary, uncompared, verdicts
+from shrp.evaluation.verdicts import HOW_COMPARED, summary, uncompared, verdicts
 from ui.downloads import chart
 from ui.floor import not_above
 from ui.overview import score_figures

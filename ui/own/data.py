@@ -15,8 +15,8 @@ import streamlit as st
 from shrp.data import tabular
 from shrp.data.tasks import LABEL, Task
 from shrp.errors import DataError
+from shrp.evaluation.minimal_pairs import pairs_of
 from shrp.phrases import counted
-from shrp.scores.minimal_pairs import pairs_of
 from ui import data_sources
 from ui.own import labels as own_labels
 from ui.own.fit import Columns, complete, fit, guess

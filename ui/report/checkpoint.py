@@ -8,9 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 import pandas as pd
 
 from shrp.checkpoints.score_costs import with_shares
-from shrp.costs.measure import TOKENS, cost, dense_cost
 from shrp.errors import CheckpointError
-from shrp.scores.verdicts import HOW_COMPARED, score_frame, summary, verdicts
+from shrp.evaluation.costs import TOKENS, cost, dense_cost
+from shrp.evaluation.verdicts import HOW_COMPARED, score_frame, summary, verdicts
 from ui import loaders
 from ui.describe import kept_experts, summary_line, training_facts
 from ui.overview import figures as overview_figures

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from shrp.analysis.explore import explore
+from shrp.analysis.usage import UsageStats
 from shrp.data.columns import distinct
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData
-from shrp.explain.explore import explore
-from shrp.routes.usage import UsageStats
-from shrp.scores.evaluation import Evaluation
+from shrp.evaluation.evaluation import Evaluation
 from ui.expert_cells import routes_side_by_side
 from ui.measurements import cut_inputs
 from ui.overview.cliff import cliff_warning

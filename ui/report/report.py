@@ -11,10 +11,10 @@ from typing import Any
 import streamlit as st
 from plotly.offline import get_plotlyjs
 
+from shrp.analysis.usage import UsageStats
 from shrp.data.text_data import TextData
 from shrp.errors import ShrpError
-from shrp.routes.usage import UsageStats
-from shrp.scores.evaluation import Evaluation
+from shrp.evaluation.evaluation import Evaluation
 from ui import measurements
 from ui.report.checkpoint import facts_part, scores_part
 from ui.report.examples import examples_part

@@ -7,10 +7,10 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from shrp.cards.training import converted, recovered_on_texts
+from shrp.checkpoints.card_training import converted, recovered_on_texts
 from shrp.checkpoints.info import CheckpointInfo
-from shrp.costs.measure import TOKENS
 from shrp.data.tasks import TEXTS
+from shrp.evaluation.costs import TOKENS
 from ui.data_sources import FOLDER, OWN, columns_left
 from ui.own import data as own_data
 from ui.own.fit import Columns

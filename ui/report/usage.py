@@ -7,13 +7,13 @@ from contextlib import suppress
 import numpy as np
 import pandas as pd
 
-from shrp.costs.measure import TOKENS, dense_cost
+from shrp.analysis.specialisation import specialisation_frame
+from shrp.analysis.usage import UsageStats, history_warnings
 from shrp.errors import ShrpError
+from shrp.evaluation.costs import TOKENS, dense_cost
+from shrp.evaluation.evaluation import Evaluation
+from shrp.evaluation.minimal_pairs import independent_choices, pairs_of
 from shrp.phrases import listed
-from shrp.routes.specialisation import specialisation_frame
-from shrp.routes.usage import UsageStats, history_warnings
-from shrp.scores.evaluation import Evaluation
-from shrp.scores.minimal_pairs import independent_choices, pairs_of
 from ui import loaders, measurements
 from ui.expert.results import shuffled
 from ui.floor import floor_of

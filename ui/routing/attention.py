@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from shrp.analysis.attention import LayerAttention, Pattern
 from shrp.errors import ShrpError
-from shrp.explain.attention import LayerAttention, Pattern
 from shrp.model.convert import layer_kinds
 from ui import attention_mosaic
 from ui.attention_figures import MOST, all_frame, all_heads, everyone, frame, heatmap, member, said, strongest

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from shrp.explain.explore import Exploration
-from shrp.interventions.whatif import WhatIf
+from shrp.analysis.explore import Exploration
+from shrp.analysis.what_if import WhatIf
 from ui.text import escape_html, shorten_texts
 from ui.theme import DIVERGING, SELECTED, SEQUENTIAL, click_targets, crosses, layout, outline, pick_by_click
 

@@ -8,8 +8,8 @@ from itertools import groupby
 
 import streamlit as st
 
+from shrp.analysis.explore import Exploration
 from shrp.errors import PlanError
-from shrp.explain.explore import Exploration
 from shrp.model.forcing import AS_ROUTED, Force, ForcedRoute
 from ui import not_here
 from ui.bound import fall_back, set_param

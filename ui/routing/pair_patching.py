@@ -9,9 +9,9 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
+from shrp.analysis.explore import Exploration
+from shrp.analysis.patching import MOST, Patched, patch, work
 from shrp.errors import ShrpError
-from shrp.explain.explore import Exploration
-from shrp.interventions.patching import MOST, Patched, patch, work
 from shrp.phrases import listed
 from ui.downloads import chart
 from ui.routing.figures import TWO_LINES, grid_height, layer_names
@@ -97,7 +97,7 @@ def section(selection: Selection, shown: Sequence[Exploration], numbers: Sequenc
 
 
 def patched(selection: Selection, text: tuple[str, ...], donor: tuple[str, ...]) -> Patched:
-    """The donor's hidden states in the input, kept for all sessions. Raises as `shrp.interventions.patching.patch`."""
+    """The donor's hidden states in the input, kept for all sessions. Raises as `shrp.analysis.patching.patch`."""
     one = selection.checkpoint
     return once(
         "patching",

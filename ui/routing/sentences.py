@@ -9,11 +9,11 @@ import streamlit as st
 from streamlit.errors import StreamlitAPIException
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
+from shrp.analysis.explore import MAX_SENTENCES, PAIR_SEPARATOR, Exploration, explore, split_sentences
+from shrp.analysis.what_if import WhatIf, what_if
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData
-from shrp.explain.explore import MAX_SENTENCES, PAIR_SEPARATOR, Exploration, explore, split_sentences
-from shrp.interventions.whatif import WhatIf, what_if
 from shrp.model.forcing import AS_ROUTED, ForcedRoute
 from ui.bound import set_param
 from ui.store import kept, once
@@ -234,7 +234,7 @@ def _use_preset(sets: dict[str, str], box: str) -> None:
 def explored(
     checkpoint: Checkpoint, inputs: list[tuple[str, ...]], route: ForcedRoute = AS_ROUTED
 ) -> list[Exploration]:
-    """Predictions and routes of the inputs, kept for all sessions. Raises as `shrp.explain.explore.explore`."""
+    """Predictions and routes of the inputs, kept for all sessions. Raises as `shrp.analysis.explore.explore`."""
 
     def work() -> list[Exploration]:
         with st.spinner("Routing …"):
@@ -247,7 +247,7 @@ def explored(
 def what_if_matrix(
     checkpoint: Checkpoint, text: tuple[str, ...], route: ForcedRoute = AS_ROUTED, token: int | None = None
 ) -> WhatIf:
-    """The what-if matrix of one input, kept for all sessions. Raises as `shrp.interventions.whatif.what_if`."""
+    """The what-if matrix of one input, kept for all sessions. Raises as `shrp.analysis.what_if.what_if`."""
     parts = checkpoint.model, checkpoint.tokenizer, checkpoint.info.task
     return once(
         "what-if",

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from shrp.analysis.explore import Exploration
+from shrp.analysis.usage import NOISY_MARGIN
 from shrp.data.columns import distinct
 from shrp.data.text_data import TextData
-from shrp.explain.explore import Exploration
-from shrp.routes.usage import NOISY_MARGIN
 from ui import arrival, expert_cells
 from ui.describe import kept_experts
 from ui.downloads import chart, downloads

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from shrp.analysis.explore import Exploration
+from shrp.analysis.what_if import WhatIf, compare_outputs, compare_routes
 from shrp.errors import ShrpError
-from shrp.explain.explore import Exploration
-from shrp.interventions.whatif import WhatIf, compare_outputs, compare_routes
 from shrp.model.forcing import ForcedRoute
 from ui import expert_cells
 from ui.bound import fall_back

@@ -7,12 +7,12 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from shrp.analysis.exchanges import ALIKE, ALL
+from shrp.analysis.shuffled import DRAWS, MIXTURE, ShuffledRoutes
+from shrp.analysis.usage import UsageStats
 from shrp.data.tasks import Task
 from shrp.errors import ShrpError
-from shrp.interventions.exchanges import ALIKE, ALL
-from shrp.interventions.shuffled import DRAWS, MIXTURE, ShuffledRoutes
-from shrp.routes.usage import UsageStats
-from shrp.scores.metrics import EQUAL
+from shrp.evaluation.metrics import EQUAL
 from ui import state
 from ui.downloads import chart
 from ui.expert import results as made

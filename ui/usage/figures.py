@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from shrp.routes.evenness import even_experts
+from shrp.analysis.evenness import even_experts
 from ui.text import axis_names, escape_html, percent
 from ui.theme import (
     BLUE,
@@ -224,7 +224,7 @@ def mix_bars(frame: pd.DataFrame, *, what: str, unit: str, total: int) -> go.Fig
     """An expert's inputs by group, each bar with a mark at the rate among all inputs.
 
     Args:
-        frame: of `shrp.scores.mixes.mix_frame`.
+        frame: of `shrp.evaluation.mixes.mix_frame`.
     """
     names = [escape_html(group) for group in frame["group"]]
     hover = [

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from shrp.routes.specialisation import Grouping, cells_frame
+from shrp.analysis.specialisation import Grouping, cells_frame
 from ui import state
 from ui.downloads import downloads
 from ui.text import escape, p_text, percent

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from shrp.analysis.evenness import even_experts
+from shrp.analysis.group_difference import FEWEST, SMALLEST, usage_difference
+from shrp.analysis.usage import UsageStats
+from shrp.analysis.usage_table import route_table
 from shrp.data.groups import LENGTH, OUTCOME, SLICE
-from shrp.routes.difference import FEWEST, SMALLEST, usage_difference
-from shrp.routes.evenness import even_experts
-from shrp.routes.table import route_table
-from shrp.routes.usage import UsageStats
-from shrp.scores.minimal_pairs import independent_choices, pairs_of
+from shrp.evaluation.minimal_pairs import independent_choices, pairs_of
 from ui import measurements, state
 from ui.bound import fall_back
 from ui.downloads import chart, downloads

@@ -9,10 +9,10 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from shrp.analysis.usage import UsageStats
 from shrp.data.columns import distinct
 from shrp.data.text_data import TextData
-from shrp.routes.usage import UsageStats
-from shrp.scores.minimal_pairs import ALL, PairOutcomes, pair_outcomes, route_changes, taken
+from shrp.evaluation.minimal_pairs import ALL, PairOutcomes, pair_outcomes, route_changes, taken
 from ui import closer, measurements, pair_views
 from ui.downloads import chart, downloads
 from ui.state import Selection
@@ -61,7 +61,7 @@ def parted_map(frame: pd.DataFrame, data: str) -> go.Figure:
     """Slices x layers: how often the routes of a pair part, below all pairs what strangers would do.
 
     Args:
-        frame: of `shrp.scores.minimal_pairs.route_changes`.
+        frame: of `shrp.evaluation.minimal_pairs.route_changes`.
         data: its name.
     """
     layers, slices = list(dict.fromkeys(frame["layer"])), list(dict.fromkeys(frame["slice"]))

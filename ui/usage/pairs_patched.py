@@ -9,10 +9,10 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from shrp.analysis.pairs_patched import KINDS, PairsPatched, patch_pairs, work
 from shrp.data.batching import token_counts
 from shrp.errors import ShrpError
-from shrp.interventions.pairs_patched import KINDS, PairsPatched, patch_pairs, work
-from shrp.scores.minimal_pairs import pairs_of
+from shrp.evaluation.minimal_pairs import pairs_of
 from ui import pair_views
 from ui.downloads import chart
 from ui.state import Selection, show_error
@@ -84,7 +84,7 @@ def _not_there(found: PairsPatched) -> str:
 
 def _patched(selection: Selection) -> tuple[PairsPatched, pd.DataFrame]:
     """The exchange, and its table, whose bootstrap takes a moment too. Raises as
-    `shrp.interventions.pairs_patched.patch_pairs`.
+    `shrp.analysis.pairs_patched.patch_pairs`.
     """
     one, data = selection.checkpoint, selection.data
     length = one.info.max_length

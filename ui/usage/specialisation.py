@@ -7,16 +7,16 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from shrp.data.groups import ANSWER, CLASS, LENGTH, SLICE
-from shrp.data.text_data import TextData
-from shrp.routes.specialisation import (
+from shrp.analysis.specialisation import (
     EXPECTED,
     MOST_GROUPS,
     Grouping,
     specialisation,
     specialisation_frame,
 )
-from shrp.routes.usage import UsageStats
+from shrp.analysis.usage import UsageStats
+from shrp.data.groups import ANSWER, CLASS, LENGTH, SLICE
+from shrp.data.text_data import TextData
 from ui import bound, measurements, state
 from ui.downloads import chart
 from ui.pair_views import has_pairs

@@ -9,25 +9,25 @@ from scipy.stats import t
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from shrp.analysis import knock_out as knockout
+from shrp.analysis.attention import Pattern, layer_attention, model_attention
+from shrp.analysis.attention_roles import attention_roles
+from shrp.analysis.knock_out import FEWEST, KnockOut, Prefix, joint, knock_out_effect
+from shrp.analysis.similarity import OutputSample, nearest_anywhere, nearest_in_layer, sample_outputs
+from shrp.analysis.usage import measure_usage
+from shrp.analysis.words import count_tokens, count_words, log_odds
 from shrp.checkpoints.info import EVALUATED_TOKENS
 from shrp.data.batching import collate, encode
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
-from shrp.explain.attention import Pattern, layer_attention, model_attention
-from shrp.explain.attention_roles import attention_roles
-from shrp.explain.similarity import OutputSample, nearest_anywhere, nearest_in_layer, sample_outputs
-from shrp.explain.words import count_tokens, count_words, log_odds
-from shrp.interventions import knockout
-from shrp.interventions.knockout import FEWEST, KnockOut, Prefix, joint, knock_out_effect
+from shrp.evaluation.evaluate import evaluate, evaluate_stream
+from shrp.evaluation.intervals import of_mean
+from shrp.families.families import encoder_layers
 from shrp.model.convert import expert_layers, layer_kinds
-from shrp.model.families import encoder_layers
-from shrp.model.routing import knock_out, record_routing, use_gates
+from shrp.model.gates import knock_out, record_routing, use_gates
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
-from shrp.routes.usage import measure_usage
-from shrp.scores.evaluate import evaluate, evaluate_stream
-from shrp.statistics.intervals import of_mean
 
 # ---- words
 

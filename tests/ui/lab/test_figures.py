@@ -6,16 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shrp.costs.measure import Cost
+from shrp.analysis.attention import LayerAttention, model_attention
+from shrp.analysis.explore import Exploration
+from shrp.analysis.what_if import WhatIf
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
-from shrp.explain.attention import LayerAttention, model_attention
-from shrp.explain.explore import Exploration
-from shrp.interventions.whatif import WhatIf
+from shrp.evaluation.costs import Cost
+from shrp.evaluation.evaluate import summarise
+from shrp.evaluation.metrics import mcnemar
 from shrp.pruning.plan import PruningPlan, make_plan
 from shrp.pruning.plan_edits import LayerEdit, PlanEdits
-from shrp.scores.evaluate import summarise
-from shrp.scores.metrics import mcnemar
 from ui import attention_figures, attention_mosaic, expert_cells
 from ui.expert import attention as expert_profile_attention
 from ui.lab import chance as lab_chance

@@ -6,8 +6,8 @@ import pytest
 
 from shrp.data.tasks import custom_task
 from shrp.data.text_data import TextData
-from shrp.scores.evaluation import Evaluation
-from shrp.scores.paired import flip_table
+from shrp.evaluation.evaluation import Evaluation
+from shrp.evaluation.paired import flip_table
 from ui.lab.hurts import _taken_along
 
 NAMES = ("dense teacher", "pruned")

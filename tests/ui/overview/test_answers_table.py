@@ -7,7 +7,7 @@ import pytest
 
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
-from shrp.scores.evaluate import summarise
+from shrp.evaluation.evaluate import summarise
 from ui.overview import answers_table
 from ui.overview.answers_table import ALL, FARTHEST, OFF, RIGHT, SURE, UNSURE, WRONG
 

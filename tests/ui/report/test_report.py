@@ -10,7 +10,7 @@ import pytest
 
 from shrp.data.tasks import TASKS, custom_task
 from shrp.data.text_data import TextData
-from shrp.scores.evaluation import Evaluation
+from shrp.evaluation.evaluation import Evaluation
 from ui.report import report
 from ui.report.examples import example_frame, groups
 from ui.report.page import body, file_size, page

@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shrp.routes.evenness import even_experts
-from shrp.scores.mixes import mix_frame
+from shrp.analysis.evenness import even_experts
+from shrp.evaluation.mixes import mix_frame
 from ui import text
 from ui.overview.figures import cost_frame
 from ui.usage.figures import evenness_bars, mix_bars, usage_heatmap
@@ -136,7 +136,7 @@ def test_bars_carry_entropy():
 
 
 def test_costs_give_shares_of_the_dense_model():
-    from shrp.costs.measure import Cost
+    from shrp.evaluation.costs import Cost
 
     frame = cost_frame(Cost(10, 60, 5, 7, 128), Cost(40, 80, 20, 14, 128))
     assert frame["kept"].tolist() == [0.25, 0.75, 0.25, 0.5]

@@ -1,1 +1,0 @@
-"""Side-by-side measurements, each one command: `python -m benchmarks.NAME --help`."""

@@ -1,0 +1,1 @@
+"""What a model's experts do: usage, knock-outs, forced routes, patching, attention and attribution."""

@@ -1,0 +1,194 @@
+"""What the experts of one layer, or a dense layer's heads, attend to in one input; or those of all layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from shrp.analysis.explore import token_labels
+from shrp.data.batching import collate, encode, longest_input, token_counts
+from shrp.errors import PlanError
+from shrp.families.families import encoder_layers, family_of, relative_positions
+from shrp.families.relative import RelativePositions
+from shrp.model.attending import attention_probs
+from shrp.model.convert import layer_kinds
+from shrp.model.partial import layer_inputs
+from shrp.model.special import special_mask
+
+
+@dataclass(frozen=True, eq=False)
+class Pattern:
+    """Attention of one expert: a row a query token, a column a key token; every row sums to 1."""
+
+    weights: np.ndarray
+    """`(T, T)`."""
+    tokens: tuple[str, ...]
+    hidden: float
+    """Share of the rows' attention that went to tokens left out, mean over rows; 0 where none was."""
+
+    @property
+    def spread(self) -> float:
+        """Effective number of tokens that a token attends to, 1 to `T`: exp of a row's entropy, mean over the rows that
+        attend to anything; nan where none does.
+        """
+        rows = self.weights[self.weights.sum(1) > 0].astype(np.float64)
+        logs = np.log(rows, out=np.zeros_like(rows), where=rows > 0)
+        return float(np.exp(-(rows * logs).sum(1)).mean()) if len(rows) else float("nan")
+
+
+@dataclass(frozen=True, eq=False)
+class LayerAttention:
+    """Attention of every expert of one layer in one input, whether the input is routed to it or not; of a dense layer
+    that of every head, of a static or narrow one that of the kept ones.
+    """
+
+    layer: int
+    kind: str
+    """`routed` (the control without routers too), `static`, `narrow` or `dense`."""
+    heads: tuple[int, ...]
+    """The expert, which is a head of the dense layer, of each of the `m` maps."""
+    text: tuple[str, ...]
+    tokens: tuple[str, ...]
+    full_length: int
+    """Tokens of the whole text, before it was cut."""
+    special: np.ndarray
+    """`(T,)` bool: `[CLS]`, `[SEP]` and their like."""
+    weights: np.ndarray
+    """`(m, T, T)`: the layer's attention probabilities, rows are queries."""
+    probs: np.ndarray | None
+    """Router probabilities in this layer, `(H,)`, or `(T, H)` under token routing; None where nothing is routed."""
+    top_k: int = 1
+    """How many experts fire together."""
+
+    @property
+    def routed_to(self) -> int | None:
+        """The expert that the input as a whole goes to, of several that with the largest gate; None where nothing is
+        routed, or each token by itself.
+        """
+        return self.firing[0] if self.firing else None
+
+    @property
+    def firing(self) -> tuple[int, ...]:
+        """The experts that fire for the input as a whole, the likeliest first; none as for `routed_to`."""
+        if self.probs is None or self.probs.ndim == 2:
+            return ()
+        return tuple(np.argsort(-self.probs, kind="stable")[: self.top_k].tolist())
+
+    def pattern(self, expert: int, *, without_special: bool = False) -> Pattern:
+        """One expert's attention.
+
+        Args:
+            expert: one of `heads`.
+            without_special: leave special tokens out as queries and as keys, and divide each row by what remains
+                of it. A row whose attention goes to special tokens alone is all 0.
+        """
+        weights = self.weights[self.heads.index(expert)]
+        if not without_special or self.special.all():
+            return Pattern(weights, self.tokens, 0.0)
+        kept = np.flatnonzero(~self.special)
+        weights = weights[np.ix_(kept, kept)]
+        left = weights.sum(1, keepdims=True)
+        shares = np.divide(weights, left, out=np.zeros_like(weights), where=left > 0)
+        return Pattern(shares, tuple(self.tokens[i] for i in kept), float(1 - left.mean()))
+
+
+def layer_attention(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    text: tuple[str, ...],
+    layer: int,
+    *,
+    max_length: int = 128,
+) -> LayerAttention:
+    """Attention in one layer, computed by it from what enters it when the model reads `text` and routes as usual.
+
+    Raises:
+        PlanError: there is no such layer, or it was dropped.
+        DataError: the text is not one that the tokenizer can read.
+    """
+    kinds = layer_kinds(model)
+    if not 0 <= layer < len(kinds):
+        raise PlanError(f"there is no layer {layer}: they are 0 to {len(kinds) - 1}.")
+    if kinds[layer] == "dropped":
+        raise PlanError(f"layer {layer} was dropped, so nothing attends to anything there.")
+    return _attention(model, tokenizer, text, [layer], max_length)[0]
+
+
+def model_attention(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    text: tuple[str, ...],
+    *,
+    max_length: int = 128,
+) -> list[LayerAttention]:
+    """Attention in every layer that was not dropped, in one pass; else as `layer_attention`.
+
+    Raises:
+        DataError: the text is not one that the tokenizer can read.
+    """
+    layers = [layer for layer, kind in enumerate(layer_kinds(model)) if kind != "dropped"]
+    return _attention(model, tokenizer, text, layers, max_length) if layers else []
+
+
+def _attention(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    text: tuple[str, ...],
+    layers: Sequence[int],
+    max_length: int,
+) -> list[LayerAttention]:
+    """Attention in some layers, in rising order, from what enters them in a pass that ends below the last one."""
+    encoded = encode(tokenizer, [text], longest_input(model, tokenizer, max_length))
+    ids = encoded[0]["input_ids"]
+    labels, special = token_labels(tokenizer, ids), special_mask(tokenizer, ids)
+    full_length = token_counts(tokenizer, [text])[0]
+    found = []
+    with torch.inference_mode():
+        entering = layer_inputs(model, collate(tokenizer, encoded, [0], model.device), layers)
+        for layer in layers:
+            kind, heads, weights, probs = _maps(model, layer, entering[layer])
+            top_k = 1 if probs is None else encoder_layers(model)[layer].top_k
+            found.append(
+                LayerAttention(layer, kind, heads, text, labels, full_length, special, weights, probs, top_k)
+            )
+    return found
+
+
+def _maps(
+    model: PreTrainedModel, layer: int, hidden_states: Tensor
+) -> tuple[str, tuple[int, ...], np.ndarray, np.ndarray | None]:
+    """Of one layer, from what enters it, `(1, T, d)`: kind, heads, weights and router probabilities."""
+    kind, module = layer_kinds(model)[layer], encoder_layers(model)[layer]
+    relative = relative_positions(model, hidden_states.shape[1])
+    probs = None
+    if kind == "dense":
+        weights = _dense_maps(model, layer, hidden_states, relative)
+        heads = range(model.config.num_attention_heads)
+    else:
+        weights = module.attention_maps(hidden_states, relative=relative)
+        heads = module.heads if kind in ("static", "narrow") else range(module.num_experts)
+        if kind == "routed" and module.routing != "uniform":
+            probs = module.router(hidden_states, None)[0].float().cpu().numpy()
+    return kind, tuple(heads), weights[0].float().cpu().numpy(), probs
+
+
+def _dense_maps(
+    model: PreTrainedModel, layer: int, hidden_states: Tensor, relative: RelativePositions | None
+) -> Tensor:
+    """Attention probabilities of a dense layer's heads, `(B, H, T, T)`."""
+    family, heads = family_of(model), model.config.num_attention_heads
+    dense = encoder_layers(model)[layer]
+
+    def project(rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys, `(..., S, d)` -> `(..., H, S, dh)` each."""
+        both = (dense.get_submodule(path)(rows) for path in (family.query, family.key))
+        query, key = (one.unflatten(-1, (heads, -1)).transpose(-2, -3) for one in both)
+        return query, key
+
+    positions = None if relative is None else relative.of_heads(None, project)
+    return attention_probs(*project(hidden_states), None, positions)

@@ -1,0 +1,219 @@
+"""The fewest words without which the answer is another one.
+
+Sets of words are replaced, small ones first, until the prediction flips; the model computes each copy anew, routes
+included. Words that say the same thing twice may each go alone, and together not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import comb
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from shrp.analysis.attribution.instance import POSITIONS_WITHOUT_PADDING, Instance, Word
+from shrp.analysis.attribution.tokens import REPLACEMENTS, ablated, layers_rerouted
+from shrp.data.batching import encode, longest_input
+from shrp.errors import DataError
+from shrp.model.gates import record_routing
+
+AMONG = 12
+"""Sets of two words and more are made of so many: those whose loss alone leaves the smallest margins."""
+ALL_OF = 3
+"""Up to so many of them are tried in every combination; larger sets grow by the word that lowers the margin most."""
+RANDOM = 100
+"""Random sets of as many words, the control; where the search tried all there are, those."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Flip:
+    """What is left without a set of words; in what `fewest_words` finds, one whose answer is another."""
+
+    places: tuple[int, ...]
+    """Of the words, among the input's."""
+    answer: int
+    """The class that is predicted then."""
+    probability: float
+    """Of that class, by the softmax over the logits."""
+    margin: float
+    """Logit of the input's own answer less the largest other one; below 0 the answer is another."""
+    rerouted: int
+    """Routed layers in which what is left takes other experts."""
+
+
+@dataclass(frozen=True, eq=False)
+class Flips:
+    """What replacing few words does to the answer of one input of `W` words."""
+
+    words: tuple[Word, ...]
+    answer: int
+    """The class that the input has."""
+    size: int
+    """Words in each of `found`; where nothing flips, in the largest set that was tried."""
+    found: tuple[Flip, ...]
+    """The sets of that size that flip it among those tried, the clearest first; empty where the search finds none."""
+    smallest: bool
+    """Whether every smaller set was tried, so that none can flip it."""
+    tried: int
+    """Sets that were tried, the random ones left out."""
+    random: tuple[int, int]
+    """How many random sets of as many words flip it, and of how many; of all there are, where the search tried them."""
+    unit: str = "word"
+    """What `words` are, as of the instance."""
+
+    def to_frame(self, labels: Sequence[str]) -> pd.DataFrame:
+        """One row a set.
+
+        Args:
+            labels: names of the classes.
+        """
+        return pd.DataFrame(
+            {
+                f"{self.unit}s": [
+                    " + ".join(self.words[place].text for place in one.places) for one in self.found
+                ],
+                "places": [", ".join(str(place + 1) for place in one.places) for one in self.found],
+                "answer": [labels[one.answer] for one in self.found],
+                "probability": [one.probability for one in self.found],
+                "margin": [one.margin for one in self.found],
+                "layers routed anew": [one.rerouted for one in self.found],
+            }
+        )
+
+
+def fewest_words(
+    instance: Instance, *, replacement: str = "mask", seed: int = 0, progress: Progress | None = None
+) -> Flips:
+    """Look for the fewest words without which the predicted class is another one.
+
+    Single words are all tried, and larger sets, of up to `AMONG` words, where there are at most `RANDOM` of a size.
+    Else it is pairs and triples of the `AMONG` words that leave the smallest margins alone, and sets that grow from the
+    best one before, word by word, among the same. The first size at which anything flips ends the search; random sets
+    of that size follow.
+
+    Args:
+        replacement: of `shrp.analysis.attribution.tokens.REPLACEMENTS`.
+        seed: of the random sets.
+        progress: called with sets tried and the most that may be, and at the end with as many as were.
+
+    Raises:
+        DataError: the task is a regression, which has no classes; or as `ablate_words`.
+    """
+    if instance.task.is_regression:
+        raise DataError(f"'{instance.task.name}' is a regression: it has no class that could flip.")
+    if replacement not in REPLACEMENTS:
+        raise DataError(f"A word can be replaced by {', '.join(REPLACEMENTS)}, not by '{replacement}'.")
+    count = len(instance.words)
+    search = _Search(instance, replacement, progress, _most(count))
+    tries = search.all([(place,) for place in range(count)])
+    first = sorted(range(count), key=lambda place: tries[place].margin)[:AMONG]
+    size, whole, smallest = 1, True, True  # whether all sets of the size were tried, and of all smaller ones
+    while not (flips := search.flips(tries)) and size < len(first):
+        size, smallest = size + 1, smallest and whole
+        sets = _sets(count, size, first, min(tries, key=lambda one: one.margin).places)
+        tries, whole = search.all(sets), len(sets) == comb(count, size)
+    tried, random = search.tried, (len(flips), len(tries))
+    if not whole:
+        random = len(search.flips(search.all(_random_sets(count, size, seed)))), RANDOM
+    if progress:
+        progress(search.tried, search.tried)
+    flips.sort(key=lambda one: one.margin)
+    return Flips(instance.words, search.answer, size, tuple(flips), smallest, tried, random, instance.unit)
+
+
+def _sets(count: int, size: int, first: Sequence[int], best: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """The sets of two words and more that are tried.
+
+    Args:
+        first: the words that they are made of where there are too many sets.
+        best: the set of one word less that leaves the smallest margin.
+    """
+    if comb(count, size) <= RANDOM:
+        return list(combinations(range(count), size))
+    if size <= ALL_OF:
+        return list(combinations(sorted(first), size))
+    return [tuple(sorted((*best, place))) for place in first if place not in best]
+
+
+def _most(count: int) -> int:
+    """Sets that are tried at most, of so many words."""
+    first = tuple(range(min(AMONG, count)))
+    larger = sum(len(_sets(count, size, first, first[: size - 1])) for size in range(2, len(first) + 1))
+    return count + larger + RANDOM
+
+
+def _random_sets(count: int, size: int, seed: int) -> list[tuple[int, ...]]:
+    rng = np.random.default_rng(seed)
+    return [tuple(sorted(rng.choice(count, size, replace=False).tolist())) for _ in range(RANDOM)]
+
+
+class _Search:
+    """The model as a function of which words are replaced."""
+
+    def __init__(self, instance: Instance, replacement: str, progress: Progress | None, most: int) -> None:
+        self.instance, self.replacement, self.progress, self.most = instance, replacement, progress, most
+        with torch.no_grad(), record_routing() as self.own:
+            self.answer = int(instance.outputs(instance.embeddings)[0].argmax())
+        self.tried = 0
+
+    def all(self, sets: Sequence[tuple[int, ...]]) -> list[Flip]:
+        """What each set of places does, whether it flips anything or not."""
+        found = []
+        for batch in self.instance.batches(len(sets)):
+            found += self._some(sets[batch])
+            if self.progress:
+                self.progress(self.tried + len(found), self.most)
+        self.tried += len(sets)
+        return found
+
+    def flips(self, tries: Sequence[Flip]) -> list[Flip]:
+        """Those that flip the answer."""
+        return [one for one in tries if one.answer != self.answer]
+
+    def _some(self, sets: Sequence[tuple[int, ...]]) -> list[Flip]:
+        words = tuple(self._together(places) for places in sets)
+        with torch.no_grad(), record_routing() as record:
+            logits = ablated(self.instance, words, self.replacement)
+        layers = layers_rerouted(self.own, record, words, len(self.instance.tokens), self.replacement)
+        others = logits.clone()
+        others[:, self.answer] = -torch.inf
+        margins = (logits[:, self.answer] - others.max(1).values).tolist()
+        best = logits.softmax(1).max(1)
+        return [
+            Flip(places, int(answer), float(share), margin, int(changed))
+            for places, answer, share, margin, changed in zip(
+                sets, best.indices, best.values, margins, layers, strict=True
+            )
+        ]
+
+    def _together(self, places: tuple[int, ...]) -> Word:
+        """Several words as one, whose tokens go together."""
+        words = [self.instance.words[place] for place in places]
+        return Word("", 0, tuple(position for word in words for position in word.positions))
+
+
+def left_text(
+    instance: Instance, tokenizer: PreTrainedTokenizerBase, places: Sequence[int], replacement: str
+) -> tuple[str, ...] | None:
+    """The text that the model reads as it does the input with some words replaced, without needless spaces.
+
+    None where there is none: nothing is left of a text, words that move together make other tokens, or padding stands
+    for them and the model's positions skip it.
+    """
+    if replacement == "pad" and instance.model.config.model_type in POSITIONS_WITHOUT_PADDING:
+        return None
+    token = {"mask": tokenizer.mask_token, "pad": tokenizer.pad_token, "remove": ""}[replacement]
+    new = None if replacement == "remove" else tokenizer.convert_tokens_to_ids(token)
+    gone = {position for place in places for position in instance.words[place].positions}
+    ids = enumerate(instance.inputs["input_ids"][0].tolist())
+    wanted = [new if i in gone else one for i, one in ids if i not in gone or new is not None]
+    text = tuple(" ".join(part.split()) for part in instance.text_without(places, token))
+    found = encode(tokenizer, [text], longest_input(instance.model, tokenizer))[0]["input_ids"]
+    return text if list(found) == wanted and all(text) else None

@@ -1,0 +1,305 @@
+"""What each expert adds on a whole data set, and whether its usage tells: the signal that usage-based pruning trusts.
+
+An expert matters only for inputs that it fires for, and a layer's change leaves the layers below as they are. So one
+expert knocked out after another takes one partial pass a layer and firing expert, not a whole one for every expert:
+with Top-1 sequence routing, all experts of a layer together cost one partial pass over the data.
+Shapes: `n` inputs, `L` routed layers, `H` experts a layer, `C` classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from shrp.analysis.attribution.experts import check_can_pick_next
+from shrp.data.batching import Batch, collate, encode, longest_input
+from shrp.data.tasks import Task
+from shrp.data.text_data import TextData
+from shrp.errors import DataError, PlanError
+from shrp.evaluation.evaluate import label_columns, summarise
+from shrp.evaluation.intervals import NO_INTERVAL, of_mean
+from shrp.evaluation.metrics import to_predictions
+from shrp.evaluation.minimal_pairs import pairs_among, units_of
+from shrp.evaluation.paired import paired_difference
+from shrp.evaluation.ranks import spearman
+from shrp.model.convert import num_experts_of, router_layers
+from shrp.model.gates import RoutingRecord, knock_out, record_routing, use_gates
+from shrp.model.partial import run_from
+
+MEANINGS = ("router picks the next", "zeroed")
+"""What happens to an input whose expert is knocked out: its router picks among the others, and the layers above route
+as they then would; or the expert's gate is 0 and the route of all else frozen."""
+BLOCK = 32
+"""Inputs computed together; results of blocks are kept, so that more inputs later cost only what is new."""
+ABLATED = 512
+"""Most inputs on which experts are knocked out to choose among them."""
+_RESAMPLES = 500
+
+MEASURES = {
+    "effect": "mean |change of the output|, all inputs",
+    "effect_per_use": "mean |change of the output|, inputs that use it",
+    "score_lost": "score lost",
+}
+"""What usage may be ranked against: column of `KnockOuts.table` -> what it is."""
+
+
+@dataclass(frozen=True, eq=False)
+class KnockOuts:
+    """Outputs on some inputs with each expert knocked out in turn, or each head (`shrp.analysis.attribution.heads`)."""
+
+    task: Task
+    layers: tuple[int, ...]
+    rows: np.ndarray
+    """int64 `(n,)`, which inputs of the data."""
+    base: np.ndarray
+    """Outputs of the model itself, `(n, C)`."""
+    knocked_out: np.ndarray
+    """`(n, L, H, C)`; where an expert does not fire, exactly `base`."""
+    top1: np.ndarray
+    """`(n, L, H)`: how often each expert is an input's Top-1, one-hot or counts of its tokens."""
+    fires: np.ndarray
+    """bool `(n, L, H)`."""
+
+    @property
+    def n(self) -> int:
+        """Inputs."""
+        return len(self.rows)
+
+    def effects(self, output: int | None) -> np.ndarray:
+        """`(n, L, H)`: the output without less with the expert there, turned round: positive experts raise it.
+
+        Args:
+            output: the class; None takes each input's predicted one. 0 for regression.
+        """
+        classes = self.base.argmax(1) if output is None else np.full(self.n, output)
+        index = classes[:, None, None, None]
+        with_it = np.take_along_axis(self.base, classes[:, None], 1)[:, :, None]  # (n, 1, 1)
+        return with_it - np.take_along_axis(self.knocked_out, index, 3)[..., 0]
+
+    def sizes(self) -> dict[int, np.ndarray]:
+        """Layer -> mean size of an expert's effect on the predicted output `(H,)`, over all inputs."""
+        effects = np.abs(self.effects(None).astype(np.float64)).mean(0)
+        return dict(zip(self.layers, effects, strict=True))
+
+    def table(self, data: TextData, output: int | None) -> pd.DataFrame:
+        """One row an expert, with 95% intervals over the inputs, of which both of a minimal pair count as one but for
+        `score_lost`.
+
+        `signed` is the mean effect on the output and `effect` the mean of its size, over all inputs; `effect_per_use`
+        is over the `uses` inputs that the expert fires for (nan without one). `score_lost` is the headline metric's
+        drop when the expert is knocked out for every input, nan without labels. `flips` counts changed predictions.
+
+        Args:
+            data: the data that `rows` are of.
+            output: as for `effects`.
+        """
+        effects = self.effects(output).astype(np.float64)
+        counts = self.top1.sum(0)
+        uses, usage = self.fires.sum(0), counts / counts.sum(-1, keepdims=True)
+        predictions = to_predictions(self.task, self.base)
+        units = units_of(len(self.base), pairs_among(data, self.rows))
+        records = []
+        for i, layer in enumerate(self.layers):
+            for expert in range(self.fires.shape[2]):
+                mine = self.fires[:, i, expert]
+                found = effects[:, i, expert]
+                low, high = of_mean(found, units)
+                size_low, size_high = of_mean(np.abs(found), units)
+                use_low, use_high = of_mean(np.abs(found[mine]), units[mine])
+                lost, lost_low, lost_high = self._score_lost(data, i, expert)
+                changed = to_predictions(self.task, self.knocked_out[:, i, expert]) != predictions
+                records.append(
+                    {
+                        "layer": layer,
+                        "expert": expert,
+                        "usage": usage[i, expert],
+                        "uses": int(uses[i, expert]),
+                        "signed": found.mean(),
+                        "signed_low": low,
+                        "signed_high": high,
+                        "effect": np.abs(found).mean(),
+                        "effect_low": max(size_low, 0.0),  # a size is not below it; (nan stays)
+                        "effect_high": size_high,
+                        "effect_per_use": np.abs(found[mine]).mean() if mine.any() else np.nan,
+                        "effect_per_use_low": max(use_low, 0.0),
+                        "effect_per_use_high": use_high,
+                        "score_lost": lost,
+                        "score_lost_low": lost_low,
+                        "score_lost_high": lost_high,
+                    }
+                    | ({} if self.task.is_regression else {"flips": int(changed.sum())})
+                )
+        return pd.DataFrame(records)
+
+    def _score_lost(self, data: TextData, layer: int, expert: int) -> tuple[float, float, float]:
+        if data.labels is None:
+            return np.nan, *NO_INTERVAL
+        changed = self.knocked_out[:, layer, expert]
+        whole, without_it = (summarise(data, self.rows, x, False) for x in (self.base, changed))
+        lost, bounds = paired_difference(whole, without_it, resamples=_RESAMPLES)
+        return lost, *bounds
+
+
+def knock_outs(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: TextData,
+    rows: Sequence[int] | np.ndarray,
+    *,
+    meaning: str = MEANINGS[0],
+    max_length: int = 128,
+    progress: Callable[[int, int], None] | None = None,
+) -> KnockOuts:
+    """Knock out every expert of every routed layer in turn, on some inputs of a data set, as one batch.
+
+    Args:
+        rows: which inputs, at least one; `blocks` gives them in sizes that go together.
+        meaning: of `MEANINGS`.
+        max_length: tokens at which a text is cut, as everywhere in evaluation.
+        progress: called with layers done and in all.
+
+    Raises:
+        PlanError: the model has no router, an unknown meaning, or nothing to pick next.
+        DataError: there are no inputs.
+    """
+    routed = router_layers(model)
+    if not routed:
+        raise PlanError("this model has no routed layer, so there is no expert to knock out.")
+    if meaning not in MEANINGS:
+        raise PlanError(f"an expert can be knocked out as {' or '.join(MEANINGS)}, not as '{meaning}'.")
+    if meaning == MEANINGS[0]:
+        check_can_pick_next(routed)
+    rows = np.asarray(rows, dtype=np.int64)
+    batch = one_batch(model, tokenizer, data, rows, max_length)
+    columns, layers = label_columns(model, data.task), list(routed)
+    with torch.inference_mode():
+        with record_routing() as record:
+            logits, entering = run_from(model, batch, watch=layers)
+        base = logits.float().cpu().numpy()[:, columns]
+        fires, top1 = (np.stack(x, 1) for x in zip(*(_use(record, layer) for layer in layers), strict=True))
+        shape = (len(rows), len(layers), num_experts_of(model), len(columns))
+        knocked_out = np.broadcast_to(base[:, None, None], shape).copy()
+        for i, layer in enumerate(layers):
+            inputs, experts = np.nonzero(fires[:, i])
+            for start in range(0, len(inputs), len(rows)):
+                part = slice(start, start + len(rows))
+                who, what = torch.from_numpy(inputs[part]), torch.from_numpy(experts[part])
+                if meaning == MEANINGS[0]:
+                    source = knock_out({layer: what}, routed[layer].top_k)
+                else:
+                    source = _zeroed(record, layers[i:], who, what)
+                copies: Batch = {name: values[who] for name, values in batch.items()}
+                with use_gates(source):
+                    changed, _ = run_from(model, copies, layer, entering[layer][who])
+                knocked_out[inputs[part], i, experts[part]] = changed.float().cpu().numpy()[:, columns]
+            if progress:
+                progress(i + 1, len(layers))
+    return KnockOuts(data.task, tuple(layers), rows, base, knocked_out, top1, fires)
+
+
+def one_batch(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: TextData,
+    rows: np.ndarray,
+    max_length: int,
+) -> Batch:
+    """Some inputs of the data as one batch on the model's device.
+
+    Raises:
+        DataError: there are none.
+    """
+    if not len(rows):
+        raise DataError(f"{data.name} is empty; attribution needs at least one input.")
+    encoded = encode(tokenizer, [data.texts[i] for i in rows], longest_input(model, tokenizer, max_length))
+    return collate(tokenizer, encoded, range(len(rows)), model.device)
+
+
+def blocks(data: TextData, n: int) -> Iterator[np.ndarray]:
+    """The first `n` inputs of the data's class-balanced random order, in blocks; those of a larger `n` go on from them.
+
+    (A last, smaller block of a smaller `n` does not: take multiples of `BLOCK`, or all.)
+    """
+    order = data.stratified_order()[:n]
+    return (order[start : start + BLOCK] for start in range(0, len(order), BLOCK))
+
+
+def merge(parts: Sequence[KnockOuts]) -> KnockOuts:
+    """The results of several blocks as one."""
+    fields = ("rows", "base", "knocked_out", "top1", "fires")
+    first = parts[0]
+    return KnockOuts(
+        first.task,
+        first.layers,
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in fields),
+    )
+
+
+def ablation(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: TextData,
+    *,
+    max_length: int = 128,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[int, np.ndarray]:
+    """Layer -> `KnockOuts.sizes` of the first `ABLATED` inputs, by which experts can be chosen; labels have no part in
+    it but to mix the classes.
+
+    Args:
+        progress: called with inputs done and in all.
+
+    Raises:
+        PlanError, DataError: as `knock_outs`.
+    """
+    parts, n = [], min(ABLATED, len(data))
+    for rows in blocks(data, n):
+        parts.append(knock_outs(model, tokenizer, data, rows, max_length=max_length))
+        if progress:
+            progress(sum(part.n for part in parts), n)
+    if not parts:
+        raise DataError(f"{data.name} is empty; attribution needs at least one input.")
+    return merge(parts).sizes()
+
+
+def correlations(table: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Spearman correlation between usage and a measure over the experts of each layer that are used at all.
+
+    Those that are never used tie at 0 in both by construction, and would make any layer with many of them correlate.
+
+    Returns:
+        A row a layer: `layer`, `n` used experts, `spearman` and its two-sided `p` (`shrp.evaluation.ranks`). nan for
+        fewer than 3 experts, or where one side is constant.
+    """
+    records = []
+    for layer, group in table.groupby("layer"):
+        group = group.loc[group["uses"] > 0, ["usage", measure]].dropna()
+        rho, p = spearman(group["usage"], group[measure])
+        records.append({"layer": layer, "n": len(group), "spearman": rho, "p": p})
+    return pd.DataFrame(records)
+
+
+def _use(record: RoutingRecord, layer: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which experts fire for each input, bool `(B, H)`, and how often each one is its Top-1 `(B, H)`."""
+    trace = record.last(layer)
+    gates, probs, mask = trace.gates, trace.probs, trace.token_mask
+    if probs.dim() == 2:
+        gates, probs, mask = gates.unsqueeze(1), probs.unsqueeze(1), None
+    real = probs.new_ones(probs.shape[:2]) if mask is None else mask.float()  # (B, T)
+    first = torch.nn.functional.one_hot(probs.argmax(-1), probs.shape[-1]) * real.unsqueeze(-1)
+    fires = ((gates != 0) & (real > 0).unsqueeze(-1)).any(1)
+    return fires.cpu().numpy(), first.sum(1).cpu().numpy()
+
+
+def _zeroed(
+    record: RoutingRecord, layers: list[int], who: torch.Tensor, what: torch.Tensor
+) -> dict[int, torch.Tensor]:
+    """The recorded gates of inputs `who`, without expert `what` in the first of `layers`."""
+    gates = {layer: record.last(layer).gates[who] for layer in layers}
+    gates[layers[0]][torch.arange(len(who)), ..., what] = 0.0
+    return gates

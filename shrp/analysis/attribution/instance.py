@@ -1,0 +1,222 @@
+"""One input to be explained: its words, the tokens that each is made of, and the model as a function of embeddings.
+
+Shapes: `B` perturbed copies, `T` tokens, `W` words, `C` classes, `e` size of the word embeddings.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from shrp.analysis.words import MARKS, ONE_A_CHARACTER, run_of
+from shrp.data.batching import collate, encode, longest_input, token_counts, token_spans
+from shrp.data.tasks import Task
+from shrp.errors import DataError
+from shrp.evaluation.evaluate import label_columns
+from shrp.model.convert import router_layers
+from shrp.model.gates import play_back, record_routing
+
+TOKENS_AT_ONCE = 1024
+"""Tokens of the perturbed copies that pass the model together: enough for speed, few enough to show progress often."""
+
+# Letters and digits with inner apostrophes and hyphens (don't, well-made), or a run of punctuation, or an emoji.
+_LETTERS = run_of(rf"[^\W{ONE_A_CHARACTER}]")
+_WORD = re.compile(rf"[{ONE_A_CHARACTER}][{MARKS}]*|{_LETTERS}(?:['’\-]{_LETTERS})*|[^\w\s]+")
+
+POSITIONS_WITHOUT_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
+"""Model types whose positions count past padding tokens, by their ids."""
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word, or a run of punctuation, of the input."""
+
+    text: str
+    part: int
+    """Which text of a pair it is in, 0 or 1."""
+    positions: tuple[int, ...]
+    """Its tokens' places in the sequence, at least one."""
+    span: tuple[int, int] = (0, 0)
+    """Where it stands in its text: its first character and the one after its last."""
+
+
+@dataclass(frozen=True, eq=False)
+class Instance:
+    """One input, ready to be explained; `prepare` makes it. Never changed, so threads may share it."""
+
+    model: PreTrainedModel
+    task: Task
+    text: tuple[str, ...]
+    tokens: tuple[str, ...]
+    words: tuple[Word, ...]
+    unknown: tuple[str, ...]
+    """Words that the vocabulary lacks, in part or whole: the model reads its unknown token for them."""
+    full_length: int
+    """Tokens of the whole text, before it was cut."""
+    inputs: dict[str, Tensor]
+    """The encoded input, each `(1, T)`."""
+    embeddings: Tensor
+    """Word embeddings `(1, T, e)`, detached: what gradients are taken by."""
+    replacements: dict[str, Tensor]
+    """Embedding `(e,)` of the tokens that may stand for a word: `pad`, and `mask` if there is such a token."""
+    columns: tuple[int, ...]
+    unit: str = field(default="word", kw_only=True)
+    """What `words` are: words, or longer pieces that `shrp.analysis.attribution.units` put together."""
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the model reads only the text's beginning."""
+        return self.full_length > len(self.tokens)
+
+    @property
+    def reroutes(self) -> bool:
+        """Whether a change of the words may take what is explained along another route."""
+        return bool(router_layers(self.model))
+
+    @property
+    def word_positions(self) -> list[int]:
+        """Places of all tokens that are of words: what a baseline replaces."""
+        return [position for word in self.words for position in word.positions]
+
+    def baseline(self, replacement: str = "pad") -> Tensor:
+        """Embeddings `(1, T, e)` with every word's tokens replaced; those that the tokenizer added are kept."""
+        embeddings = self.embeddings.clone()
+        embeddings[:, self.word_positions] = self.replacement(replacement)
+        return embeddings
+
+    def replacement(self, name: str) -> Tensor:
+        """The embedding `(e,)` of the token that stands for a word.
+
+        Raises:
+            DataError: the tokenizer has no such token.
+        """
+        if name not in self.replacements:
+            known = " or ".join(sorted(self.replacements))
+            raise DataError(f"This model's tokenizer has no token to use as '{name}'; use {known}.")
+        return self.replacements[name]
+
+    def text_without(self, places: Collection[int], instead: str = "") -> tuple[str, ...]:
+        """The text with the words at these places taken out, or something else in place of each of their tokens."""
+        texts = list(self.text)
+        for word in sorted((self.words[place] for place in places), key=lambda word: word.span, reverse=True):
+            start, end = word.span
+            gap = " ".join([instead] * len(word.positions)) if instead else ""
+            texts[word.part] = texts[word.part][:start] + gap + texts[word.part][end:]
+        return tuple(texts)
+
+    def per_word(self, by_token: Tensor) -> Tensor:
+        """Sum values of tokens `(..., T)` over each word, `(..., W)`."""
+        return torch.stack([by_token[..., list(word.positions)].sum(-1) for word in self.words], -1)
+
+    def outputs(self, embeddings: Tensor, **inputs: Tensor) -> Tensor:
+        """What is explained, for embeddings `(B, T, e)` in place of the input's own: logits `(B, C)`, in the order of
+        the task's labels, or what a subclass reads of them.
+
+        Args:
+            inputs: replace the input's own `attention_mask` or `token_type_ids`; each `(B, T)`.
+        """
+        rows = len(embeddings)
+        others = {k: v.expand(rows, -1) for k, v in self.inputs.items() if k != "input_ids"} | inputs
+        return self.explained(self.model(inputs_embeds=embeddings, **others).logits)
+
+    def explained(self, logits: Tensor) -> Tensor:
+        """What is explained `(B, C)`, of the logits `(B, C)` as the model orders them."""
+        return logits.float()[:, list(self.columns)]
+
+    def route(self) -> dict[int, Tensor]:
+        """The gates of the input itself, for `use_gates`; empty for a model without routed layers."""
+        # Not inference mode: its tensors could not take part in a pass that is differentiated.
+        with torch.no_grad(), record_routing() as record:
+            self.outputs(self.embeddings)
+        return play_back(record)
+
+    def batches(self, rows: int) -> Iterator[slice]:
+        """Split `rows` copies of the input into batches of at most `TOKENS_AT_ONCE` tokens."""
+        size = self.batch_size
+        return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
+
+    @property
+    def batch_size(self) -> int:
+        """Copies of the input that pass the model together."""
+        return max(1, TOKENS_AT_ONCE // len(self.tokens))
+
+
+def prepare(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, text: Sequence[str]
+) -> Instance:
+    """Encode one input, cut at the model's limit, and group its tokens into words.
+
+    Raises:
+        DataError: the input has no word, or not the task's number of texts; or it holds the padding token and the model
+            counts positions without it, which it can't do from embeddings; or the tokenizer is a slow one.
+    """
+    text = tuple(text)
+    if len(text) != len(task.text_columns):
+        raise DataError(f"An input of '{task.name}' has {len(task.text_columns)} text(s), not {len(text)}.")
+    limit = longest_input(model, tokenizer)
+    encoded = encode(tokenizer, [text], limit)
+    ids = encoded[0]["input_ids"]
+    tokens = tokenizer.convert_ids_to_tokens(ids)
+    words, unknown = _words(text, ids, token_spans(tokenizer, text, limit), tokenizer.unk_token_id)
+    if not words:
+        raise DataError("There is no word in this input to attribute anything to; type at least one.")
+    if tokenizer.pad_token_id in ids and model.config.model_type in POSITIONS_WITHOUT_PADDING:
+        raise DataError(
+            f"The text holds the padding token {tokenizer.pad_token}; take it out to have words explained."
+        )
+    table = model.get_input_embeddings().weight.detach()
+    special = {"pad": tokenizer.pad_token_id, "mask": tokenizer.mask_token_id}
+    inputs = collate(tokenizer, encoded, [0], model.device)
+    return Instance(
+        model=model,
+        task=task,
+        text=text,
+        tokens=tuple(tokens),
+        words=words,
+        unknown=unknown,
+        full_length=token_counts(tokenizer, [text])[0],
+        inputs=inputs,
+        embeddings=table[inputs["input_ids"]],
+        replacements={name: table[token] for name, token in special.items() if token is not None},
+        columns=tuple(label_columns(model, task)),
+    )
+
+
+def _words(
+    text: tuple[str, ...],
+    ids: list[int],
+    spans: Sequence[tuple[int, int, int] | None],
+    unknown_id: int | None,
+) -> tuple[tuple[Word, ...], tuple[str, ...]]:
+    """Every token goes to the word that its first letter is in; letters that no token has are not the model's."""
+    found = [[(match.start(), match.end()) for match in _WORD.finditer(part)] for part in text]
+    ends: dict[tuple[int, int], int] = {}
+    groups: dict[tuple[int, int], list[int]] = {}
+    for position, span in enumerate(spans):
+        if span is None:
+            continue
+        part, start, end = span
+        start += len(text[part][start:end]) - len(
+            text[part][start:end].lstrip()
+        )  # some tokens begin with a space
+        word = next((s for s in found[part] if s[0] <= start < s[1]), (start, end))
+        key = part, word[0]
+        # A token may be longer than the word that it begins in, such as a special token typed by hand.
+        ends[key] = max(ends.get(key, 0), word[1], end)
+        groups.setdefault(key, []).append(position)
+    words = tuple(
+        Word(
+            text[part][start : ends[part, start]] or "□",
+            part,
+            tuple(positions),
+            (start, ends[part, start]),
+        )
+        for (part, start), positions in groups.items()
+    )
+    unknown = [word.text for word in words if any(ids[p] == unknown_id for p in word.positions)]
+    return words, tuple(dict.fromkeys(unknown))

@@ -1,0 +1,279 @@
+"""What each word adds to one output: input x gradient, integrated gradients, and ablation.
+
+An output is a logit, the difference of two (`shrp.analysis.attribution.difference`), or a router's preference
+(`shrp.analysis.attribution.router`).
+
+Gradients can't see a hard routing decision: the output jumps where the route changes. Between jumps it does not depend
+on the routers where one expert a layer fires; where several do, it depends on the weights between them. So gradients
+are taken with the route, gates included, held at the input's own, where integrated ones add up exactly, and ablation,
+which routes anew, shows what the frozen explanation leaves out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from shrp.analysis.attribution.instance import Instance, Word
+from shrp.errors import DataError
+from shrp.model.convert import router_layers
+from shrp.model.gates import RoutingRecord, record_routing, use_gates
+
+METHODS = ("input × gradient", "integrated gradients", "word ablation")
+REPLACEMENTS = ("mask", "pad", "remove")
+"""What an ablated word's tokens become: the mask token, the padding token (attended to), or nothing."""
+MAX_STEPS = 512
+ENOUGH_STEPS = 200
+"""Up to so many are taken unasked: checks of an attribution make it anew dozens of times."""
+LARGE_ERROR = 0.05
+"""A completeness error above this part of the difference that it belongs to is no rounding: signs may be wrong."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class WordScores:
+    """An attribution of one output to the words; positive words raise it. `W` words."""
+
+    method: str
+    words: tuple[Word, ...]
+    scores: np.ndarray
+    """`(W,)`, in units of the output: logits, the prediction for regression, or a router's log-odds."""
+    full: float
+    """The output for the input itself."""
+    reference: float | None = None
+    """The output for the baseline that the scores explain the difference to; None if there is no such claim."""
+    rerouted: np.ndarray | None = None
+    """Ablation: in how many routed layers the word's replacement changed the route of what is left, `(W,)`."""
+    steps: int | None = None
+    """Integrated gradients: points that were summed over."""
+    unit: str = "word"
+    """What `words` are, as of the instance."""
+
+    @property
+    def total(self) -> float:
+        """Sum of the scores over words; the tokens that the tokenizer added have none."""
+        return float(self.scores.sum())
+
+    @property
+    def error(self) -> float | None:
+        """Completeness error: the sum less what it should be; None where no sum is claimed."""
+        return None if self.reference is None else self.total - (self.full - self.reference)
+
+    @property
+    def error_part(self) -> float | None:
+        """The completeness error as a part of the difference that the scores should sum to; None as for `error`."""
+        if self.reference is None:
+            return None
+        return abs(self.error) / max(abs(self.full - self.reference), 1e-9)
+
+
+def input_x_gradient(instance: Instance, output: int) -> WordScores:
+    """Embedding times gradient, summed over a word: a first-order estimate from one pass, no more.
+
+    Args:
+        output: the class, in the order of the task's labels; 0 for regression, and where the instance has one output.
+    """
+    embeddings = instance.embeddings.clone().requires_grad_()
+    with torch.enable_grad():
+        # The route is held: with Top-k above 1, gates have gradients of their own, which are the routers'.
+        with use_gates(instance.route()):
+            value = instance.outputs(embeddings)[0, output]
+        # Of the embeddings alone: `.backward()` would leave gradients on parameters that others use.
+        (gradient,) = torch.autograd.grad(value, embeddings)
+    by_token = (embeddings.detach() * gradient).sum(-1)[0]
+    scores = _numpy(instance.per_word(by_token))
+    return WordScores(METHODS[0], instance.words, scores, float(value.detach()), unit=instance.unit)
+
+
+def integrated_gradients(
+    instance: Instance,
+    output: int,
+    *,
+    steps: int = 32,
+    frozen: bool = True,
+    progress: Progress | None = None,
+) -> WordScores:
+    """Integrated gradients on the word embeddings, from a baseline of padding tokens (arXiv 1703.01365).
+
+    Tokens that the tokenizer added stay in the baseline. Captum's, without hooks.
+
+    Args:
+        steps: points of the Gauss-Legendre rule on the straight path.
+        frozen: keep the input's own route along the path. If not, the model routes anew at every point, and the sum of
+            the scores is off by the jumps that this makes.
+        progress: called with the points done and in all.
+
+    Raises:
+        ValueError: `steps` is not 1 to `MAX_STEPS`.
+    """
+    if not 1 <= steps <= MAX_STEPS:
+        raise ValueError(f"steps must be 1 to {MAX_STEPS}, not {steps}.")
+    from captum.attr import IntegratedGradients  # takes seconds to import
+
+    done = 0
+
+    def forward(embeddings: Tensor) -> Tensor:
+        nonlocal done
+        values = instance.outputs(embeddings)[:, output]
+        done += len(embeddings)
+        if progress:
+            progress(min(done, steps), steps)
+        return values
+
+    baseline = instance.baseline()
+    with use_gates(instance.route() if frozen else {}):
+        by_embedding = IntegratedGradients(forward).attribute(
+            instance.embeddings, baselines=baseline, n_steps=steps, internal_batch_size=instance.batch_size
+        )
+        with torch.no_grad():
+            full, reference = instance.outputs(torch.cat([instance.embeddings, baseline]))[:, output].tolist()
+    by_token = by_embedding.detach().sum(-1)[0]
+    scores = _numpy(instance.per_word(by_token))
+    return WordScores(METHODS[1], instance.words, scores, full, reference, steps=steps, unit=instance.unit)
+
+
+def converged_gradients(
+    instance: Instance,
+    output: int,
+    *,
+    steps: int = 32,
+    most: int = ENOUGH_STEPS,
+    frozen: bool = True,
+    progress: Progress | None = None,
+) -> WordScores:
+    """`integrated_gradients` with as many steps as the sum needs: doubled from `steps` while it misses by more than
+    `LARGE_ERROR`, at most to `most`.
+
+    Where the route may change on the way, more steps need not bring the sum nearer, so there are as many as asked for.
+    """
+    jumps = instance.reroutes and not frozen
+    while True:
+        found = integrated_gradients(instance, output, steps=steps, frozen=frozen, progress=progress)
+        if jumps or found.error_part <= LARGE_ERROR or steps >= most:
+            return found
+        steps = min(2 * steps, most)
+
+
+def ablate_words(
+    instance: Instance, output: int, *, replacement: str = "mask", progress: Progress | None = None
+) -> WordScores:
+    """The drop of the output when a word is replaced, one word at a time; the model routes each copy anew.
+
+    Args:
+        replacement: of `REPLACEMENTS`.
+        progress: called with words done and in all.
+
+    Raises:
+        DataError: an unknown replacement, or one that the tokenizer has no token for.
+    """
+    if replacement not in REPLACEMENTS:
+        raise DataError(f"A word can be replaced by {', '.join(REPLACEMENTS)}, not by '{replacement}'.")
+    changed, rerouted = [], []
+    with torch.no_grad():
+        with record_routing() as own:
+            full = float(instance.outputs(instance.embeddings)[0, output])
+        for batch in instance.batches(len(instance.words)):
+            words = instance.words[batch]
+            with record_routing() as record:
+                changed.append(ablated(instance, words, replacement)[:, output])
+            rerouted.append(layers_rerouted(own, record, words, len(instance.tokens), replacement))
+            if progress:
+                progress(batch.stop, len(instance.words))
+    scores = full - torch.cat(changed)
+    return WordScores(
+        METHODS[2],
+        instance.words,
+        _numpy(scores),
+        full,
+        rerouted=np.concatenate(rerouted) if router_layers(instance.model) else None,
+        unit=instance.unit,
+    )
+
+
+def ablated(instance: Instance, words: tuple[Word, ...], replacement: str) -> Tensor:
+    """Outputs `(B, C)` of one copy a word, with that word replaced."""
+    rows = instance.embeddings.repeat(len(words), 1, 1)
+    if replacement != "remove":
+        for row, word in zip(rows, words, strict=True):
+            row[list(word.positions)] = instance.replacement(replacement)
+        return instance.outputs(rows)
+    others = {k: v.repeat(len(words), 1) for k, v in instance.inputs.items() if k != "input_ids"}
+    for i, word in enumerate(words):
+        left = _left(word, len(instance.tokens))
+        for values in (rows, *others.values()):
+            values[i, : len(left)] = values[i, left]
+        others["attention_mask"][i, len(left) :] = 0
+    return instance.outputs(rows, **others)
+
+
+def _left(word: Word, tokens: int) -> list[int]:
+    """Places of the tokens that are not the word's."""
+    return [position for position in range(tokens) if position not in word.positions]
+
+
+def layers_rerouted(
+    own: RoutingRecord, record: RoutingRecord, words: tuple[Word, ...], tokens: int, replacement: str
+) -> np.ndarray:
+    """Layers in which an input, or under token routing any token that is left, took other experts; `(B,)`."""
+    counts = np.zeros(len(words), dtype=np.int64)
+    for layer in own.layers:
+        before, after = own.last(layer).gates[0] != 0, record.last(layer).gates != 0
+        for i, word in enumerate(words):
+            if before.dim() == 1:
+                counts[i] += bool((after[i] != before).any())
+                continue
+            left = _left(word, tokens)
+            now = range(len(left)) if replacement == "remove" else left
+            counts[i] += bool((after[i, list(now)] != before[left]).any())
+    return counts
+
+
+def agreement(results: list[WordScores]) -> pd.DataFrame:
+    """Rank correlations over words between every two attributions of one input.
+
+    Returns:
+        A row a pair: `a`, `b`, `n` words, `spearman`, `kendall` (tau-b) and each one's two-sided p-value. All nan for
+        fewer than 3 words, or where one side is constant.
+    """
+    from scipy.stats import kendalltau
+
+    from shrp.evaluation.ranks import spearman
+
+    rows = []
+    for i, a in enumerate(results):
+        for b in results[i + 1 :]:
+            row = {"a": a.method, "b": b.method, "n": len(a.words)}
+            for name, test in (("spearman", spearman), ("kendall", kendalltau)):
+                defined = len(a.words) >= 3 and np.ptp(a.scores) > 0 and np.ptp(b.scores) > 0
+                found = test(a.scores, b.scores) if defined else (np.nan, np.nan)
+                row |= {name: float(found[0]), f"{name} p": float(found[1])}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def to_frame(results: list[WordScores]) -> pd.DataFrame:
+    """One row a word, or a phrase or sentence: its place, text, which text of a pair, and its score by every method."""
+    words, unit = (results[0].words, results[0].unit) if results else ((), "word")
+    frame = pd.DataFrame(
+        {
+            "place": range(1, len(words) + 1),
+            "text": [word.part + 1 for word in words],
+            unit: [word.text for word in words],
+            "tokens": [len(word.positions) for word in words],
+        }
+    )
+    for result in results:
+        frame[result.method] = result.scores
+        if result.rerouted is not None:
+            frame["layers routed anew"] = result.rerouted
+    return frame
+
+
+def _numpy(values: Tensor) -> np.ndarray:
+    return values.detach().cpu().double().numpy()

@@ -1,0 +1,284 @@
+"""What a model does with sentences that a person types: its predictions and its routes.
+
+Pure computations for the app's routing page. Nothing is kept on the model, so several people can explore one
+loaded model at the same time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from unicodedata import category
+
+import numpy as np
+import pandas as pd
+from scipy.special import softmax
+from tokenizers.decoders import ByteLevel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from shrp.data.batching import encode, longest_input, token_counts
+from shrp.data.tasks import Task
+from shrp.data.text_data import TextData
+from shrp.errors import DataError
+from shrp.evaluation.evaluate import evaluate
+from shrp.model.forcing import AS_ROUTED, ForcedRoute
+from shrp.model.gates import LayerTrace, record_routing, use_gates
+
+MAX_SENTENCES = 32
+PAIR_SEPARATOR = "|||"
+_WORD_STARTS = ("Ġ", "▁")  # byte-level BPE and SentencePiece mark a word's start; WordPiece marks the rest
+
+
+@dataclass(frozen=True, eq=False)
+class Exploration:
+    """One typed input: its prediction and how each routed layer routed it. `H` experts, `T` tokens."""
+
+    task: Task
+    text: tuple[str, ...]
+    tokens: tuple[str, ...]
+    """The tokens that the model read, special ones included."""
+    full_length: int
+    """Tokens of the whole text, before it was cut."""
+    logits: np.ndarray
+    """`(C,)`, in the order of the task's labels."""
+    probs: Mapping[int, np.ndarray]
+    """Layer of experts -> router probabilities, `(H,)`, or `(T, H)` under token routing; even ones where a layer has
+    no router, and nothing where none has experts."""
+    unknown: int = 0
+    """How many of the tokens stand for what the vocabulary lacks."""
+    gates: Mapping[int, np.ndarray] = field(default_factory=dict)
+    """The gates in effect, in the same shapes; where a layer is missing, its largest probability decided."""
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the model read only the text's beginning."""
+        return self.full_length > len(self.tokens)
+
+    @property
+    def layers(self) -> list[int]:
+        """Routed layers, ascending."""
+        return sorted(self.probs)
+
+    @property
+    def by_token(self) -> bool:
+        """Whether every token has a route of its own."""
+        return any(p.ndim == 2 for p in self.probs.values())
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Class probabilities `(C,)`, or the raw output for regression."""
+        return self.logits if self.task.is_regression else softmax(self.logits)
+
+    @property
+    def prediction(self) -> int:
+        """The predicted class; 0, the only output, for regression."""
+        return int(self.logits.argmax())
+
+    @property
+    def answer(self) -> str:
+        """The prediction in words, or the number for regression."""
+        if self.task.is_regression:
+            return f"{self.logits[0]:.3g}"
+        return self.task.label_names[self.prediction]
+
+    def mean_probs(self, layer: int) -> np.ndarray:
+        """Router probabilities `(H,)`, averaged over tokens under token routing."""
+        probs = self.probs[layer]
+        return probs if probs.ndim == 1 else probs.mean(0)
+
+    def taken(self, layer: int) -> np.ndarray:
+        """The expert of every token `(T,)`, or of the whole input `(1,)`: the router's Top-1 or a forced one."""
+        return np.atleast_2d(self.gates.get(layer, self.probs[layer])).argmax(-1)
+
+    def fires(self, layer: int) -> np.ndarray:
+        """Which experts compute, for every token `(T, H)` or for the whole input `(1, H)`: one under Top-1."""
+        gates = np.atleast_2d(self.gates.get(layer, self.probs[layer]))
+        if layer in self.gates:
+            return gates > 0
+        return np.arange(gates.shape[1]) == gates.argmax(-1)[:, None]
+
+    def shares(self, layer: int) -> np.ndarray:
+        """Share of each expert in what this input's tokens take `(H,)`: one-hot under sequence routing."""
+        taken = self.taken(layer)
+        return np.bincount(taken, minlength=self.probs[layer].shape[-1]) / len(taken)
+
+    def choice(self, layer: int) -> int:
+        """The chosen expert; under token routing the one that most tokens chose."""
+        return int(self.shares(layer).argmax())
+
+    def several(self, layer: int) -> int:
+        """How many experts compute for the input, or for each token: the router's k."""
+        return int(self.fires(layer).sum(-1).max())
+
+    def margin(self, layer: int) -> float:
+        """The last router probability that is taken less the first that is not (under Top-1 largest less second),
+        averaged over tokens under token routing; near 0 another expert might as well have been taken.
+        """
+        probs = np.sort(np.atleast_2d(self.probs[layer]), axis=-1)[:, ::-1]
+        k = self.several(layer)
+        return float((probs[:, k - 1] - (probs[:, k] if probs.shape[1] > k else 0.0)).mean())
+
+    def runner_up(self, layer: int, expert: int | None = None) -> int:
+        """The likeliest expert beside one (by default the chosen one): where several fire for the input, not one that
+        fires together with it.
+        """
+        expert = self.choice(layer) if expert is None else expert
+        others, fires = self.mean_probs(layer).copy(), self.fires(layer)
+        others[expert] = -1.0
+        if len(fires) == 1 and fires[0, expert] and not fires.all():
+            others[fires[0]] = -1.0
+        return int(others.argmax()) if len(others) > 1 else expert
+
+    def with_it(self, layer: int) -> list[int]:
+        """The other experts that fire beside the chosen one, ascending; under token routing, for any token."""
+        first, fires = self.choice(layer), self.fires(layer)
+        beside = fires[fires[:, first]].any(0)
+        return [int(expert) for expert in np.flatnonzero(beside) if expert != first]
+
+    def choices(self) -> pd.DataFrame:
+        """One row a layer: the chosen expert, where the router takes several those with it, its (share and)
+        probability, the runner-up and the margin.
+        """
+        rows, several = [], max(map(self.several, self.layers), default=1) > 1
+        for layer in self.layers:
+            mean, shares, first = self.mean_probs(layer), self.shares(layer), self.choice(layer)
+            second = self.runner_up(layer)
+            row = {"layer": layer, "expert": first}
+            if several:
+                row["with it"] = ", ".join(map(str, self.with_it(layer)))
+            row["probability"] = float(mean[first])
+            if self.by_token:
+                row["share of tokens"] = float(shares[first])
+            row |= {"runner-up": second, "its probability": float(mean[second]), "margin": self.margin(layer)}
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a layer and expert (and token, under token routing): its probability, chosen or not."""
+        parts = []
+        for layer in self.layers:
+            probs = np.atleast_2d(self.probs[layer])
+            t, h = probs.shape
+            part = {"layer": np.full(t * h, layer)}
+            if self.by_token:
+                part |= {
+                    "position": np.repeat(np.arange(t), h),
+                    "token": np.repeat(np.array(self.tokens, dtype=object), h),
+                }
+            chosen = self.taken(layer)[:, None] == np.arange(h)
+            part |= {
+                "expert": np.tile(np.arange(h), t),
+                "probability": probs.ravel(),
+                "chosen": chosen.ravel(),
+            }
+            parts.append(pd.DataFrame(part))
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def _visible(line: str) -> bool:
+    """Whether anything of a line can be seen: a tokenizer makes nothing of zero-width characters alone."""
+    return any(not character.isspace() and category(character) != "Cf" for character in line)
+
+
+def split_sentences(typed: str, task: Task) -> tuple[list[tuple[str, ...]], list[str]]:
+    """Inputs from a text area: one a line, the two texts of a pair with `|||` between them.
+
+    Returns:
+        The inputs, at most `MAX_SENTENCES` (of lines in which something can be seen), and sentences on what was left
+        out and why.
+    """
+    size, inputs, notes, incomplete = len(task.text_columns), [], [], []
+    lines = [(number, line.strip()) for number, line in enumerate(typed.splitlines(), 1) if _visible(line)]
+    for number, line in lines:
+        parts = tuple(part.strip() for part in line.split(PAIR_SEPARATOR)) if size == 2 else (line,)
+        if len(parts) == size and all(map(_visible, parts)):
+            inputs.append(parts)
+        else:
+            incomplete.append(str(number))
+    if incomplete:
+        which = f"line {incomplete[0]}" if len(incomplete) == 1 else f"lines {', '.join(incomplete[:8])}"
+        first, second = task.text_columns
+        notes.append(
+            f"Left out {which}{' and more' if len(incomplete) > 8 else ''}: an input of this task is "
+            f"a {first} and a {second} on one line, with {PAIR_SEPARATOR} between them."
+        )
+    if len(inputs) > MAX_SENTENCES:
+        notes.append(f"Only the first {MAX_SENTENCES} of {len(inputs)} inputs are shown.")
+    return inputs[:MAX_SENTENCES], notes
+
+
+def explore(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    texts: Sequence[tuple[str, ...]],
+    *,
+    route: ForcedRoute = AS_ROUTED,
+    batch_size: int = 8,
+) -> list[Exploration]:
+    """Predict `texts` and record their routes, in order.
+
+    Args:
+        route: what is forced; single tokens only where there is one text.
+
+    Raises:
+        DataError: more than `MAX_SENTENCES` inputs, one without the task's number of texts, or a token forced
+            in several texts.
+        PlanError: an expert or a token is forced that is not there.
+    """
+    if len(texts) > MAX_SENTENCES:
+        raise DataError(f"At most {MAX_SENTENCES} inputs can be explored at once, not {len(texts)}.")
+    if any(len(text) != len(task.text_columns) for text in texts):
+        raise DataError(f"An input of '{task.name}' has {len(task.text_columns)} text(s).")
+    if len(texts) > 1 and route != route.whole():
+        raise DataError("An expert can be forced for one token in one input at a time.")
+    if not texts:
+        return []
+    limit = longest_input(model, tokenizer)
+    encoded = encode(tokenizer, texts, limit)
+    lengths = token_counts(tokenizer, texts)
+    # Long inputs beside short ones would pad the short ones to their length, so batches are made by length.
+    order = sorted(range(len(texts)), key=lambda i: len(encoded[i]["input_ids"]))
+    data = TextData(task, "typed", tuple(texts))
+    with use_gates(route.gates), record_routing() as record:
+        result = evaluate(
+            model, tokenizer, data, batch_size=batch_size, max_length=limit, order=np.array(order)
+        )
+    found = []
+    for row, text in enumerate(texts):
+        batch, place = divmod(order.index(row), batch_size)
+        found.append(
+            Exploration(
+                task=task,
+                text=text,
+                tokens=token_labels(tokenizer, encoded[row]["input_ids"]),
+                full_length=lengths[row],
+                unknown=encoded[row]["input_ids"].count(tokenizer.unk_token_id),
+                logits=result.logits[row],
+                probs={layer: _one(record.traces[layer][batch], place, "probs") for layer in record.layers},
+                gates={layer: _one(record.traces[layer][batch], place, "gates") for layer in record.layers},
+            )
+        )
+    return found
+
+
+def _one(trace: LayerTrace, place: int, which: str) -> np.ndarray:
+    """One input's `probs` or `gates`, without the padding."""
+    values = getattr(trace, which)[place].float()
+    if values.dim() == 2 and trace.token_mask is not None:
+        values = values[trace.token_mask[place]]
+    return values.cpu().numpy()
+
+
+def token_labels(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> tuple[str, ...]:
+    """Tokens as they are shown: without the sign that marks a word's start, and as text where they are of bytes."""
+    tokens = tokenizer.convert_ids_to_tokens(ids)
+    if isinstance(getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", None), ByteLevel):
+        return tuple(_of_bytes(tokenizer, token) for token in tokens)
+    return tuple(token.lstrip("".join(_WORD_STARTS)) or token for token in tokens)
+
+
+def _of_bytes(tokenizer: PreTrainedTokenizerBase, token: str) -> str:
+    """The text of a token that stands for bytes; the token itself where that is space, or a part of a character."""
+    text = tokenizer.convert_tokens_to_string([token]).strip()
+    return token if not text or "\N{REPLACEMENT CHARACTER}" in text else text

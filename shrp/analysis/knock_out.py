@@ -1,0 +1,334 @@
+"""What experts are worth to the routed model: take some away, let the routers pick the next ones, and score again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from shrp.data.batching import bucketed_batches, collate, encode, longest_input
+from shrp.data.text_data import TextData
+from shrp.errors import DataError, PlanError
+from shrp.evaluation.evaluate import label_columns, summarise
+from shrp.evaluation.evaluation import Evaluation
+from shrp.evaluation.group_test import apart_from_others
+from shrp.evaluation.intervals import NO_INTERVAL, of_mean
+from shrp.evaluation.metrics import EQUAL
+from shrp.evaluation.minimal_pairs import units_of
+from shrp.evaluation.paired import Agreement, agreement, paired_difference
+from shrp.evaluation.worth import worth
+from shrp.model.convert import router_layers
+from shrp.model.gates import knock_out, record_routing, top_k_gates, use_gates
+from shrp.model.layers import ExpertLayer
+from shrp.model.partial import run_from, run_layers
+
+RESAMPLES = 2000
+FEWEST = 5
+"""Affected inputs of a slice, a minimal pair being one, from which on its mean change has an interval."""
+FEWEST_BEYOND = 10
+"""Inputs, a minimal pair being one, that lose more or less together than one by one, from which on the mean has an
+interval."""
+PREFIX_BYTES = 256 * 2**20
+"""Everything that one `Prefix` keeps; inputs beyond it are run anew each time."""
+
+
+class Prefix:
+    """What enters a model's first routed layer, kept for the inputs that have been run; serves several threads.
+
+    No expert is below it, so it is the same whichever one is taken away. An object belongs to one model, one data set
+    and one length at which texts are cut.
+    """
+
+    def __init__(self, model: PreTrainedModel, *, limit: int = PREFIX_BYTES) -> None:
+        self.model, self.first, self.limit = model, min(router_layers(model)), limit
+        self.size, self._kept, self._lock = 0, {}, threading.Lock()
+
+    def entering(self, rows: Sequence[int], inputs: Mapping[str, Tensor]) -> Tensor:
+        """What enters layer `first`, `(B, T, d)`, 0 where padded.
+
+        Args:
+            rows: the inputs' places in the data.
+            inputs: the same, padded to `(B, T)`.
+        """
+        mask = inputs["attention_mask"].bool()
+        known = [self._kept.get(row) for row in rows]
+        if missing := [i for i, states in enumerate(known) if states is None]:
+            part = {name: values[missing] for name, values in inputs.items()}
+            for i, states in zip(missing, run_layers(self.model, part, 0, self.first), strict=True):
+                known[i] = states[mask[i]]  # a copy, so the whole batch is not kept alive
+                self._keep(rows[i], known[i])
+        hidden = known[0].new_zeros(*mask.shape, known[0].shape[-1])
+        hidden[mask] = torch.cat(known)
+        return hidden
+
+    def _keep(self, row: int, states: Tensor) -> None:
+        with self._lock:
+            if row not in self._kept and self.size + states.nbytes <= self.limit:
+                self._kept[row] = states
+                self.size += states.nbytes
+
+
+@dataclass(frozen=True, eq=False)
+class KnockOut:
+    """A routed model with and without some experts, on all of the data."""
+
+    experts: tuple[tuple[int, int], ...]
+    """Layer and number of those that were taken away."""
+    before: Evaluation
+    """The model as it is; rows in the data set's order."""
+    after: Evaluation
+    """The model without the experts, the same rows."""
+    affected: np.ndarray
+    """Rows of the inputs that an expert was taken from, ascending; all others come out as before."""
+
+    @property
+    def flipped(self) -> int:
+        """Inputs whose predicted class changes; 0 for regression."""
+        if self.before.task.is_regression:
+            return 0
+        return int((self.before.predictions != self.after.predictions).sum())
+
+    def score_change(self) -> tuple[float, tuple[float, float]]:
+        """Score without the experts minus score with them, and its paired 95% interval; nan without labels."""
+        return paired_difference(self.after, self.before, resamples=RESAMPLES)
+
+    def agreement(self) -> Agreement:
+        """Who is right where, `after` first; needs labelled classes."""
+        return agreement(self.after, self.before)
+
+    def logit_changes(self, *, pairs: np.ndarray | None = None) -> pd.DataFrame:
+        """One row a class: how its mean logit changes.
+
+        Args:
+            pairs: rows of minimal pairs `(P, 2)`, of which both inputs count as one.
+
+        Returns:
+            Columns class, `before` and `after` (mean logits over all n inputs), `change`, `low, high` (95% over
+            inputs, `shrp.evaluation.intervals.of_mean`; nan where fewer than `FEWEST` are affected), and `among its
+            inputs`, the mean change over those affected (nan for none).
+        """
+        task = self.before.task
+        change = (self.after.logits - self.before.logits).astype(np.float64)
+        units = units_of(len(change), pairs)
+        bounds = np.full((2, change.shape[1]), np.nan)
+        if len(np.unique(units[self.affected])) >= FEWEST:
+            bounds = np.transpose([of_mean(column, units) for column in change.T])
+        among = change[self.affected].mean(0) if len(self.affected) else np.full(change.shape[1], np.nan)
+        return pd.DataFrame(
+            {
+                "class": task.label_names or ("the prediction",),
+                "before": self.before.logits.mean(0, dtype=np.float64),
+                "after": self.after.logits.mean(0, dtype=np.float64),
+                "change": change.mean(0),
+                "low": bounds[0],
+                "high": bounds[1],
+                "among its inputs": among,
+            }
+        )
+
+    def changes(self) -> np.ndarray:
+        """By how much each answer's worth (`shrp.evaluation.worth.worth`) changes, `(N,)`; needs labels."""
+        after, before = (worth(one.task, one.logits, one.labels) for one in (self.after, self.before))
+        return after - before
+
+    def by_slice(
+        self, pairs: np.ndarray | None = None, progress: Callable[[int, int], None] | None = None
+    ) -> pd.DataFrame:
+        """One row a slice: what the experts are worth there, and whether that differs from elsewhere.
+
+        An input's worth is that of `shrp.evaluation.worth.worth`; negative changes mean that the experts had helped.
+
+        Args:
+            pairs: rows of minimal pairs `(P, 2)`, of which both inputs count, and are dealt, as one.
+            progress: called with deals of the test done and in all.
+
+        Returns:
+            Columns slice, n, affected, `become wrong` and `become right` (0 for regression), `change` (mean over the
+            slice's inputs) with `low, high` (95%, over these; nan where fewer than `FEWEST` are affected),
+            `elsewhere` (mean over all others), `difference` of the two, p (`shrp.evaluation.group_test`) and q (p for all
+            slices looked at, after Benjamini and Hochberg 1995; nan of a single slice). Empty without slices or labels.
+        """
+        columns = ["slice", "n", "affected", "become wrong", "become right"]
+        columns += ["change", "low", "high", "elsewhere", "difference", "p"]
+        if self.before.slices is None or self.before.labels is None:
+            return pd.DataFrame(columns=[*columns, "q"])
+        from scipy.stats import false_discovery_control
+
+        names, codes = np.unique(np.array(self.before.slices, dtype=str), return_inverse=True)
+        total, units = len(codes), units_of(len(codes), pairs)
+        change = self.changes()
+        taken = np.zeros(total, dtype=bool)
+        taken[self.affected] = True
+        right = [np.zeros(total, dtype=bool)] * 2
+        if not self.before.task.is_regression:
+            right = [one.predictions == one.labels for one in (self.before, self.after)]
+        together = np.empty((0, 2), dtype=np.int64) if pairs is None else pairs
+        p = apart_from_others(change[:, None], codes, together, progress=progress)[:, 0]
+        rows = []
+        for name, mask in zip(names, codes == np.arange(len(names))[:, None], strict=True):
+            affected = int((taken & mask).sum())
+            ends = (np.nan, np.nan)
+            if len(np.unique(units[taken & mask])) >= FEWEST:
+                ends = of_mean(change[mask], units[mask])
+            turned = [int((right[a] & ~right[b] & mask).sum()) for a, b in ((0, 1), (1, 0))]
+            mine, others = change[mask].mean(), change[~mask].mean() if (~mask).any() else np.nan
+            rows.append([name, int(mask.sum()), affected, *turned, mine, *ends, others, mine - others])
+        frame = pd.DataFrame(rows, columns=columns[:-1]).assign(p=p)
+        return frame.assign(q=false_discovery_control(p) if len(names) > 1 else np.nan)
+
+
+class Joint(NamedTuple):
+    """What several experts are worth together, beside the sum of what each is worth alone: means over the inputs."""
+
+    together: float
+    """The mean of `KnockOut.changes`; negative where they help."""
+    sum: float
+    """Of these means of each expert alone."""
+    beyond: float
+    """The one less the other; 0 where only rounding differs."""
+    interval: tuple[float, float]
+    """95%, of `beyond`, over inputs; (nan, nan) where it differs in fewer than `FEWEST_BEYOND`."""
+
+
+def joint(together: KnockOut, alone: Sequence[KnockOut], pairs: np.ndarray | None = None) -> Joint:
+    """Set a knock-out of several experts beside those of each alone, on the same labelled data.
+
+    Args:
+        pairs: rows of minimal pairs `(P, 2)`, of which both inputs count as one.
+    """
+    whole, parts = together.changes(), np.sum([one.changes() for one in alone], axis=0)
+    beyond = whole - parts
+    beyond[np.abs(beyond) < EQUAL] = 0.0
+    units, ends = units_of(len(beyond), pairs), NO_INTERVAL
+    if len(np.unique(units[beyond != 0])) >= FEWEST_BEYOND:
+        ends = of_mean(beyond, units)
+    return Joint(float(whole.mean()), float(parts.mean()), float(beyond.mean()), ends)
+
+
+def knock_out_effect(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: TextData,
+    before: Evaluation,
+    experts: Collection[tuple[int, int]],
+    *,
+    chosen: np.ndarray | None = None,
+    prefix: Prefix | None = None,
+    batch_size: int = 64,
+    max_length: int = 128,
+    progress: Callable[[int, int], None] | None = None,
+) -> KnockOut:
+    """Take experts away on all of the data.
+
+    Inputs that use none of them can't change, so only the others run: once through the layers below, then from the
+    lowest of the experts' layers on, where the routers pick among the experts that remain and the layers above route as
+    they then would.
+
+    Args:
+        before: the model's evaluation on all of the data.
+        experts: layer and number of each, at least one.
+        chosen: mask `(N,)` of inputs that may use one of them, from usage that was measured before; it saves running
+            the layers below on the others. None runs them on all. With Top-k for k > 1 it must not be the Top-1 alone.
+        prefix: shared by calls on the same model and data, so that what lies below all experts runs once.
+        progress: called with inputs done and to do.
+
+    Raises:
+        PlanError: a layer has no router, there is no such expert, none is named, or none is left to take their place.
+        DataError: `before` is not of all these data.
+    """
+    routed = router_layers(model)
+    removed = removed_by_layer(experts, routed)
+    if before.n != len(data) or before.data != data.name:
+        raise DataError(
+            f"The evaluation is of {before.n} inputs of {before.data}, not of all of {data.name}."
+        )
+    before = _in_order(before, data)
+    rows = np.arange(len(data)) if chosen is None else np.flatnonzero(chosen)
+    encoded = encode(tokenizer, [data.texts[i] for i in rows], longest_input(model, tokenizer, max_length))
+    columns = label_columns(model, data.task)
+    prefix = prefix or Prefix(model, limit=0)
+    logits, affected, done = before.logits.copy(), [], 0
+    lowest = min(removed)
+    for places in bucketed_batches([len(row["input_ids"]) for row in encoded], batch_size):
+        inputs = collate(tokenizer, encoded, places, model.device)
+        with torch.inference_mode():
+            entering = prefix.entering(rows[places].tolist(), inputs)
+            if lowest > prefix.first:
+                entering = run_layers(model, inputs, prefix.first, lowest, entering)
+            uses = _uses(model, inputs, entering, removed)
+            if uses.any():
+                part = {name: values[uses] for name, values in inputs.items()}
+                with use_gates(knock_out(removed, routed[lowest].top_k)):
+                    outputs, _ = run_from(model, part, lowest, entering[uses])
+                here = rows[np.asarray(places)[uses.cpu().numpy()]]
+                logits[here] = outputs.float().cpu().numpy()[:, columns]
+                affected.append(here)
+        done += len(places)
+        if progress:
+            progress(done, len(rows))
+    # What changes has an interval of its own; nobody asks for that of what is left.
+    after = summarise(data, np.arange(len(data)), logits, False)
+    found = np.sort(np.concatenate(affected)) if affected else np.empty(0, dtype=np.int64)
+    named = tuple((layer, expert) for layer, taken in removed.items() for expert in taken)
+    return KnockOut(named, before, after, found)
+
+
+def removed_by_layer(
+    experts: Collection[tuple[int, int]], routed: Mapping[int, ExpertLayer]
+) -> dict[int, tuple[int, ...]]:
+    """Layer -> the experts to take away, both ascending. Raises as `knock_out_effect`."""
+    if not experts:
+        raise PlanError("name at least one expert to take away.")
+    removed: dict[int, set[int]] = {}
+    for layer, expert in sorted(experts):
+        if layer not in routed or not 0 <= expert < routed[layer].num_experts:
+            known = ", ".join(map(str, routed))
+            most = next(iter(routed.values())).num_experts - 1 if routed else 0
+            raise PlanError(
+                f"layer {layer} has no router with an expert {expert}: layers {known} have one, of experts 0 to {most}."
+            )
+        removed.setdefault(layer, set()).add(expert)
+    for layer, taken in removed.items():
+        if len(taken) == routed[layer].num_experts:
+            raise PlanError(
+                f"all experts of layer {layer} can't be taken away: leave its router at least one."
+            )
+    return {layer: tuple(sorted(taken)) for layer, taken in removed.items()}
+
+
+def _uses(
+    model: PreTrainedModel,
+    inputs: Mapping[str, Tensor],
+    entering: Tensor,
+    removed: Mapping[int, Sequence[int]],
+) -> Tensor:
+    """Which inputs use one of the experts while all are there, bool `(B,)`.
+
+    Args:
+        entering: what enters the lowest layer of `removed`, `(B, T, d)`.
+    """
+    routed, lowest, mask = router_layers(model), min(removed), inputs["attention_mask"].bool()
+    if len(removed) == 1:  # the router alone says it
+        gates = {lowest: top_k_gates(routed[lowest].router(entering, mask), routed[lowest].top_k)}
+    else:
+        with record_routing() as record:
+            run_from(model, inputs, lowest, entering)
+        gates = {layer: record.last(layer).gates for layer in removed}
+    found = torch.zeros(len(mask), dtype=torch.bool, device=mask.device)
+    for layer, taken in removed.items():
+        uses = (gates[layer][..., list(taken)] > 0).any(-1)  # (B,) or (B, T)
+        found |= (uses & mask).any(1) if uses.dim() == 2 else uses
+    return found
+
+
+def _in_order(evaluation: Evaluation, data: TextData) -> Evaluation:
+    """The same evaluation, its rows in the data set's order."""
+    order = np.argsort(evaluation.indices, kind="stable")
+    return summarise(data, np.arange(len(data)), evaluation.logits[order], False)

@@ -1,0 +1,297 @@
+"""Where the difference between two inputs passes through a model: hidden states of the one put into the other.
+
+Activation patching, a token and a layer at a time (causal mediation analysis, Vig et al. 2020, arXiv 2004.12265; causal
+tracing, Meng et al. 2022, arXiv 2202.05262): if the output goes over to the other input's, what tells the two apart
+was there. Everything above, routes too, is computed anew.
+
+Shapes: `L` layers, `T` tokens of the input that is changed, `C` classes, `d` size of the hidden states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from shrp.analysis.explore import token_labels
+from shrp.data.batching import collate, encode, longest_input, token_spans
+from shrp.data.tasks import Task
+from shrp.errors import DataError
+from shrp.evaluation.evaluate import label_columns
+from shrp.evaluation.metrics import to_predictions
+from shrp.families.families import encoder_layers
+from shrp.model.convert import router_layers
+from shrp.model.gates import RoutingRecord, record_routing
+from shrp.model.partial import run_from
+
+MOST = 128
+"""Tokens of an input, each of which takes passes through all layers of the model."""
+LITTLE, LITTLE_PART = 0.1, 0.05
+"""Between two inputs a smaller gap, in logits, or as a part of the most that a state moves, is not divided: parts of it
+would say little."""
+TOKENS_AT_ONCE = 1024
+"""Tokens of the changed copies that pass the model together."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Patched:
+    """What hidden states of one input, the donor, do in another one; `patch` makes it."""
+
+    task: Task
+    tokens: tuple[str, ...]
+    """`T`, special ones included."""
+    donors: tuple[str | None, ...]
+    """The donor's token at each of these places; None where it has none there."""
+    left_out: tuple[str, ...]
+    """The donor's tokens that no place of the input goes with: they are put in nowhere."""
+    own: np.ndarray
+    """Logits `(C,)` of the input as it is, in the order of the task's labels."""
+    other: np.ndarray
+    """The donor's."""
+    logits: np.ndarray
+    """`(L, T, C)`: with the donor's hidden state at that place entering that layer; nan where it has none."""
+    rerouted: np.ndarray | None
+    """`(L, T)`: in how many layers, from that one on, the input takes other experts, or under token routing any token
+    does but the one that was changed; None for a model without routers."""
+
+    @property
+    def contrast(self) -> tuple[int, int] | None:
+        """The donor's answer, and this input's; where they answer alike, the next likely one of this input in place of
+        the donor's. None of a regression.
+        """
+        if self.task.is_regression:
+            return None
+        mine, donors = int(self.own.argmax()), int(self.other.argmax())
+        if mine == donors:
+            donors = int(np.argsort(-self.own, kind="stable")[1])
+        return donors, mine
+
+    @property
+    def measured(self) -> str:
+        """What `start`, `gap` and `moved` are of, in words."""
+        if self.contrast is None:
+            return "the output"
+        first, second = (self.task.label_names[label] for label in self.contrast)
+        return f"the logit of {first} less that of {second}"
+
+    def _lead(self, logits: np.ndarray) -> np.ndarray:
+        """By how much the first class of `contrast` leads the other, of logits `(..., C)`; a regression's output."""
+        if self.contrast is None:
+            return logits[..., 0]
+        first, second = self.contrast
+        return logits[..., first] - logits[..., second]
+
+    @property
+    def start(self) -> float:
+        """The lead as the input is."""
+        return float(self._lead(self.own))
+
+    @property
+    def gap(self) -> float:
+        """By how much the donor's lead is above it, or below."""
+        return float(self._lead(self.other)) - self.start
+
+    @property
+    def moved(self) -> np.ndarray:
+        """`(L, T)`: by how much each state moves the lead; all of `gap` means that the donor's output is reached."""
+        return self._lead(self.logits) - self.start
+
+    @property
+    def parts(self) -> np.ndarray:
+        """`(L, T)`: `moved` as a part of `gap`; all nan where the gap is too small to be divided."""
+        moved = self.moved
+        least = LITTLE_PART * float(np.nanmax(np.abs(moved), initial=0.0))
+        if self.contrast is not None:
+            least = max(least, LITTLE)
+        return moved / self.gap if abs(self.gap) > least else np.full(moved.shape, np.nan)
+
+    @property
+    def flips(self) -> np.ndarray:
+        """Bool `(L, T)`: where the answer is another one than as the input is; nowhere of a regression."""
+        if self.task.is_regression:
+            return np.zeros(self.logits.shape[:2], dtype=bool)
+        known = ~np.isnan(self.logits).any(-1)
+        return known & (np.nan_to_num(self.logits).argmax(-1) != self.own.argmax())
+
+    def strongest(self) -> list[int]:
+        """Of each layer the place whose state moves the lead the furthest towards the donor's; where the gap is too
+        small for that (`parts`), the furthest either way.
+        """
+        parts = self.parts
+        towards = np.abs(self.moved) if np.isnan(parts).all() else parts
+        return [int(place) for place in np.nan_to_num(towards, nan=-np.inf).argmax(1)]
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row a layer and token that has a donor's: layer, position, token, `from` (the donor's token), the logits,
+        the lead's change, its part of the gap, and `rerouted`.
+        """
+        moved, parts = self.moved, self.parts
+        layers, places = np.nonzero(~np.isnan(moved))
+        names = self.task.label_names or ("output",)
+        frame = pd.DataFrame(
+            {
+                "layer": layers,
+                "position": places,
+                "token": [self.tokens[place] for place in places],
+                "from": [self.donors[place] for place in places],
+            }
+            | {f"logit {name}": self.logits[layers, places, i] for i, name in enumerate(names)}
+        )
+        frame["change"], frame["part of the gap"] = moved[layers, places], parts[layers, places]
+        if self.rerouted is not None:
+            frame["layers routed anew"] = self.rerouted[layers, places]
+        return frame
+
+
+def patch(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    text: tuple[str, ...],
+    donor: tuple[str, ...],
+    *,
+    progress: Progress | None = None,
+) -> Patched:
+    """Put each hidden state of `donor` into `text`, one at a time; both as far as the model reads them.
+
+    Tokens are aligned text by text: place by place where both texts have as many; else those that both have in the same
+    order, and between these, where both have some, the first with the first and so on.
+
+    Args:
+        text: the input that is changed.
+        donor: the other one.
+        progress: called with the states that were put in and how many there are.
+
+    Raises:
+        DataError: an input has not the task's number of texts, more than `MOST` tokens, or what no tokenizer reads; the
+            tokenizer is a slow one; or the model's outputs are no numbers.
+    """
+    for one in (text, donor):
+        if len(one) != len(task.text_columns):
+            raise DataError(
+                f"An input of '{task.name}' has {len(task.text_columns)} text(s), not {len(one)}."
+            )
+    limit = min(MOST + 1, longest_input(model, tokenizer))
+    encoded = encode(tokenizer, [text, donor], limit)
+    ids = [one["input_ids"] for one in encoded]
+    if max(map(len, ids)) > MOST:
+        raise DataError(
+            f"Hidden states are put into inputs of at most {MOST} tokens, one state at a time; take shorter ones."
+        )
+    spans = [token_spans(tokenizer, one, limit) for one in (text, donor)]
+    parts = [[span and span[0] for span in each] for each in spans]  # None of special tokens
+    partner, donor_tokens = aligned(*ids, *parts), token_labels(tokenizer, ids[1])
+    inputs, others = (collate(tokenizer, encoded, [row], model.device) for row in (0, 1))
+    layers, columns = range(len(encoder_layers(model))), label_columns(model, task)
+    with torch.inference_mode():
+        with record_routing() as routes:
+            own, entering = run_from(model, inputs, watch=layers)
+        other, donors = run_from(model, others, watch=layers)
+        answers = torch.cat([own, other])[:, columns].float().cpu().numpy()
+        to_predictions(task, answers)  # which says so where they are no numbers
+        tokens, places = len(ids[0]), np.flatnonzero(partner >= 0).tolist()
+        logits = np.full((len(layers), tokens, len(columns)), np.nan)
+        rerouted = np.zeros((len(layers), tokens), dtype=np.int64)
+        for layer in layers:
+            mine, new = entering[layer][0], donors[layer][0]
+            # Where both states are the same, as below all layers of the same word, nothing can change.
+            same = [place for place in places if torch.equal(mine[place], new[partner[place]])]
+            logits[layer, same] = answers[0]
+            changed = [place for place in places if place not in same]
+            size = max(1, TOKENS_AT_ONCE // tokens)
+            for begin in range(0, len(changed), size):
+                some = changed[begin : begin + size]
+                found, record = _with_states(model, inputs, layer, mine, new[partner[some]], some)
+                logits[layer, some] = found[:, columns].float().cpu().numpy()
+                rerouted[layer, some] = _rerouted(routes, record, some)
+                if progress:
+                    done = layer * len(places) + len(same) + begin + len(some)
+                    progress(done, len(layers) * len(places))
+    return Patched(
+        task,
+        token_labels(tokenizer, ids[0]),
+        tuple(None if place < 0 else donor_tokens[place] for place in partner),
+        tuple(name for place, name in enumerate(donor_tokens) if place not in partner),
+        *answers,
+        logits,
+        rerouted if router_layers(model) else None,
+    )
+
+
+def work(model: PreTrainedModel, tokens: int) -> float:
+    """About how many multiplications `patch` takes, for inputs of so many tokens."""
+    layers = encoder_layers(model)
+    weights = sum(parameter.numel() for layer in layers for parameter in layer.parameters())
+    return tokens**2 * len(layers) * weights / 2  # of each layer's copies half of the layers lie above
+
+
+def aligned(
+    ids: Sequence[int],
+    donor: Sequence[int],
+    parts: Sequence[int | None],
+    donor_parts: Sequence[int | None],
+) -> np.ndarray:
+    """Of each token the place of the donor's that goes with it, -1 where there is none; `(T,)`.
+
+    Args:
+        parts, donor_parts: which text of a pair each token is of; None of those that the tokenizer added.
+    """
+    partner = np.full(len(ids), -1)
+    for part in (None, 0, 1):
+        mine, others = (
+            [place for place, one in enumerate(each) if one == part] for each in (parts, donor_parts)
+        )
+        words, donors = [ids[place] for place in mine], [donor[place] for place in others]
+        if len(mine) == len(others):
+            partner[mine] = others
+            continue
+        for _, start, end, other, other_end in SequenceMatcher(None, words, donors, False).get_opcodes():
+            for step in range(min(end - start, other_end - other)):
+                partner[mine[start + step]] = others[other + step]
+    return partner
+
+
+def _with_states(
+    model: PreTrainedModel,
+    inputs: dict[str, Tensor],
+    layer: int,
+    hidden_states: Tensor,
+    states: Tensor,
+    places: list[int],
+) -> tuple[Tensor, RoutingRecord]:
+    """Logits and routes of copies of an input, in each of which one place has another state.
+
+    Args:
+        hidden_states: what enters the layer, `(T, d)`.
+        states: of the copies, `(B, d)`.
+        places: of these, `B`.
+    """
+    rows = hidden_states.repeat(len(places), 1, 1)
+    rows[torch.arange(len(places)), places] = states
+    many = {name: values.expand(len(places), -1) for name, values in inputs.items()}
+    with record_routing() as record:
+        logits, _ = run_from(model, many, layer, rows)
+    return logits, record
+
+
+def _rerouted(own: RoutingRecord, record: RoutingRecord, places: list[int]) -> np.ndarray:
+    """In how many of the layers that were run a copy takes other experts than the input, or under token routing any
+    token but the one at its changed place; `(B,)`.
+    """
+    counts = np.zeros(len(places), dtype=np.int64)
+    for layer in record.layers:
+        before, after = own.last(layer).gates[0] != 0, record.last(layer).gates != 0
+        differ = (after != before).any(-1)  # (B,), or (B, T)
+        if differ.dim() == 2:
+            differ[torch.arange(len(places)), places] = False
+            differ = differ.any(-1)
+        counts += differ.cpu().numpy()
+    return counts

@@ -1,0 +1,337 @@
+"""What a layer's routing goes by: how much class, answer, slice and length of an input tell of the expert it takes.
+
+The measure is the mutual information of group and Top-1 expert, less what it comes to when groups are dealt anew at
+random, as a part of the most that it could be: the entropy of the experts, less the same. That is the adjustment of
+Vinh, Epps and Bailey 2010 on the uncertainty coefficient of Theil 1970. 0 is what chance makes; 1 means that whoever
+knows the group knows the expert, which few groups can't say of many experts (`Grouping.ceiling`).
+
+The two inputs of a minimal pair are much alike, so they are dealt together: where both are in one group the pair is
+dealt for another such pair, where they are in two, as by class, they change places or don't. Under token routing what
+is counted is tokens, and inputs are dealt as a whole.
+
+Shapes: `L` routed layers, `H` experts, `G` groups, `N` inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.stats import false_discovery_control
+
+from shrp.analysis.usage import UsageStats
+from shrp.data.groups import ANSWER, CLASS, LENGTH, SLICE, input_groups
+from shrp.data.text_data import TextData
+from shrp.errors import DataError
+from shrp.evaluation.minimal_pairs import pairs_of
+from shrp.evaluation.permutation import Dealer
+
+GROUPINGS = (CLASS, ANSWER, SLICE, LENGTH)
+MOST_GROUPS = 60
+"""A grouping into more, as by a column of names, tells nothing that a person can read, and chance fills it."""
+FEWEST = 40
+"""Beyond length: groups are dealt among inputs of neighbouring lengths if there are this many to deal."""
+EXPECTED = 2
+"""A count is tested if so many inputs of its group are to be expected to take the expert, and as many not to: those of
+rarer ones are now and then many deviations off by chance, and would hide all others."""
+DEALS, MANY = 1000, 5000
+"""How often groups are dealt anew; of more inputs than `MANY` the less often, down to a fifth of it."""
+_TOLD = 50
+"""Deals of a block at most; progress is told after as many."""
+_MOST_PLACES = 1_000_000
+"""Pairs of an input and an expert that it takes, which are counted at once, over the deals of a block."""
+_SAME = 1e-9  # informations that differ by less are equal but for rounding,
+_NEAR = 1e-4  # and so are counts, which the deals hold in float32
+
+
+@dataclass(frozen=True, eq=False)
+class Grouping:
+    """What one grouping of the inputs tells of the experts that they take."""
+
+    by: str
+    names: tuple[str, ...]
+    sizes: np.ndarray
+    """Inputs of each group `(G,)`."""
+    layers: tuple[int, ...]
+    counts: np.ndarray
+    """`(L, G, H)`: inputs (or tokens) of each group that have the expert as their Top-1."""
+    entropy: np.ndarray
+    """Of the experts `(L,)`, in nats."""
+    information: np.ndarray
+    """That group and expert share `(L,)`, in nats."""
+    chance: np.ndarray
+    """The mean of it over deals `(L,)`."""
+    p: np.ndarray
+    """Part of the deals `(L,)` that share as much."""
+    cells: np.ndarray
+    """p-value of each count `(L, G, H)`: the part of the deals in which any count of its layer is as many standard
+    deviations from the group's part of the expert's total (after Westfall and Young 1993, so it holds for all of a
+    layer's counts at once); nan where too few are to be expected (`EXPECTED`).
+    """
+    cells_everywhere: np.ndarray
+    """The same of any count of all layers, so it holds for all of them at once `(L, G, H)`."""
+    within: np.ndarray
+    """As `chance`, of deals among inputs of about the same length `(L,)`; nan for the grouping by length itself, and
+    of too few inputs."""
+    within_p: np.ndarray
+
+    @property
+    def explained(self) -> np.ndarray:
+        """The part of the experts' entropy that the groups explain beyond chance `(L,)`; nan where there is none."""
+        return _part(self.information, self.chance, self.entropy)
+
+    @property
+    def explained_beyond_length(self) -> np.ndarray:
+        """The same beyond what groups of such lengths would explain `(L,)`; nan where `within` is."""
+        return _part(self.information, self.within, self.entropy)
+
+    @property
+    def ceiling(self) -> np.ndarray:
+        """The most that `explained` could be with groups of these sizes `(L,)`."""
+        share = self.counts.sum(2) / self.counts.sum((1, 2))[:, None]
+        groups = -(share * np.log(share, out=np.zeros_like(share), where=share > 0)).sum(1)
+        return _part(np.minimum(groups, self.entropy), self.chance, self.entropy)
+
+    def shares(self, layer: int) -> np.ndarray:
+        """Which part of each group takes each expert `(G, H)`; nan where a group has no tokens."""
+        counts = self.counts[self.layers.index(layer)].astype(np.float64)
+        total = counts.sum(1, keepdims=True)
+        return np.divide(counts, total, out=np.full(counts.shape, np.nan), where=total > 0)
+
+
+def specialisation(
+    stats: UsageStats,
+    data: TextData,
+    lengths: Sequence[int],
+    answers: Sequence[float] | None = None,
+    *,
+    deals: int = DEALS,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Grouping]:
+    """What `GROUPINGS` tell of the routes, each of them that parts the data in 2 to `MOST_GROUPS`; numbers by fourths.
+
+    The length of an input in a minimal pair is the mean of both.
+
+    Args:
+        stats: of `data`, row by row.
+        lengths: of the inputs, in tokens.
+        answers: what the routed model predicts of each input, a class or a number; None leaves that grouping out.
+        deals: how often groups are dealt anew.
+        seed: makes the deals reproducible.
+        progress: called with deals done and in all.
+
+    Raises:
+        DataError: these are of other inputs than each other.
+    """
+    if not stats.n == len(data) == len(lengths):
+        raise DataError(
+            f"usage of {stats.n} inputs, {len(data)} inputs and {len(lengths)} lengths don't fit each other."
+        )
+    pairs = pairs_of(data)
+    length = np.asarray(lengths, dtype=np.float64)
+    length[pairs] = length[pairs].mean(1, keepdims=True)
+    found = _groupings(data, length, answers)
+    deals = max(deals // 5, round(deals * min(1, MANY / max(stats.n, 1))))
+    step, steps = 0, deals * sum(1 if by == LENGTH else 2 for by in found)
+
+    def tick(done: int) -> None:
+        nonlocal step
+        step += done
+        if progress and step // _TOLD > (step - done) // _TOLD:
+            progress(step, steps)
+
+    counting = _Counting(stats)
+    generator = np.random.default_rng(seed)
+    return [
+        _explain(by, names, Dealer(codes, pairs, length), counting, deals, generator, tick)
+        for by, (names, codes) in found.items()
+    ]
+
+
+def _groupings(
+    data: TextData, length: np.ndarray, answers: Sequence[float] | None
+) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+    """Groupings by name: the groups' names, and each input's group `(N,)`."""
+    known, found = input_groups(data, answers, length, GROUPINGS), {}
+    for by in GROUPINGS:
+        groups = known.get(by, {})
+        if 2 <= len(groups) <= MOST_GROUPS:
+            found[by] = tuple(groups), np.argmax(np.stack([*groups.values()]), axis=0)
+    return found
+
+
+class _Counting:
+    """Counts of groups and experts, for many deals of the groups."""
+
+    def __init__(self, stats: UsageStats) -> None:
+        self.layers, self.experts = tuple(stats.layers), stats.num_experts
+        table = np.concatenate([stats.top1[layer] for layer in stats.layers], axis=1)
+        self.columns = table.shape[1]
+        self.input, self.column = table.nonzero()  # few: of each input one expert a layer
+        self.times = table[self.input, self.column].astype(np.float64)
+
+    @property
+    def at_once(self) -> int:
+        """Of how many deals the counts are made at once."""
+        return max(1, min(_TOLD, _MOST_PLACES // max(len(self.input), 1)))
+
+    def __call__(self, codes: np.ndarray, groups: int) -> np.ndarray:
+        """`(B, L, G, H)` of B deals, with each input in the group of `codes` `(B, N)`."""
+        first = np.arange(len(codes))[:, None] * groups
+        places = (first + codes[:, self.input]) * self.columns + self.column
+        times = np.broadcast_to(self.times, places.shape)
+        counts = np.bincount(places.ravel(), times.ravel(), minlength=len(codes) * groups * self.columns)
+        return counts.reshape(-1, groups, len(self.layers), self.experts).swapaxes(1, 2)
+
+
+def _explain(
+    by: str,
+    names: tuple[str, ...],
+    dealer: Dealer,
+    counting: _Counting,
+    deals: int,
+    generator: np.random.Generator,
+    tick: Callable[[int], None],
+) -> Grouping:
+    """Count, and deal anew."""
+    (counts,) = counting(dealer.codes[None], len(names))
+    information, nothing = _information(counts), np.full(len(counts), np.nan)
+    sizes = np.bincount(dealer.codes, minlength=len(names))
+    experts = counts.sum(1, keepdims=True)
+    share = experts / experts.sum(2, keepdims=True)
+
+    def deal(neighbours: bool) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+        """Mean information of the deals, its p-value, and, but for neighbours, what is left of each deal's counts, in
+        blocks `(B, L, G, H)`.
+        """
+        total, as_much, left = np.zeros(len(counts)), np.ones(len(counts)), []
+        for codes in dealer.deals(deals, generator, neighbours=neighbours, at_once=counting.at_once):
+            dealt = counting(codes, len(names))
+            shared = _information(dealt)
+            total += shared.sum(0)
+            as_much += (shared >= information - _SAME).sum(0)
+            if not neighbours:
+                left.append(_beyond(dealt, share).astype(np.float32))
+            tick(len(codes))
+        return total / deals, as_much / (deals + 1), left
+
+    chance, p, left = deal(neighbours=False)
+    within, within_p = nothing, nothing
+    if by != LENGTH and dealer.movable >= FEWEST:
+        within, within_p, _ = deal(neighbours=True)
+    expected = sizes[:, None] * np.minimum(share, 1 - share)
+    return Grouping(
+        by,
+        names,
+        sizes,
+        counting.layers,
+        counts.round().astype(np.int64),
+        _entropy(experts),
+        information,
+        chance,
+        p,
+        *_cells(_beyond(counts, share), np.concatenate(left), expected >= EXPECTED),
+        within,
+        within_p,
+    )
+
+
+def _beyond(counts: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """By how much counts `(..., L, G, H)` are above the group's part of all, by the experts' shares `(L, 1, H)`."""
+    return counts - counts.sum(-1, keepdims=True) * share
+
+
+def _cells(found: np.ndarray, dealt: np.ndarray, tested: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """p-values `(L, G, H)` of what was found, by the largest that is tested in a layer of each deal `(D, L, G, H)`, and
+    by the largest in all layers.
+    """
+    dealt = np.concatenate([found[None].astype(np.float32), dealt])  # what was found is one of the deals
+    mean, spread = dealt.mean(0), dealt.std(0)
+    tested = tested & (spread > _NEAR)
+    far = np.abs((dealt - mean) / np.where(tested, spread, np.inf))
+    most = far.max((2, 3), keepdims=True)  # of each deal and layer
+    in_layer, everywhere = (
+        (largest >= far[0] - _NEAR).mean(0) for largest in (most, most.max(1, keepdims=True))
+    )
+    return np.where(tested, in_layer, np.nan), np.where(tested, everywhere, np.nan)
+
+
+def _entropy(counts: np.ndarray) -> np.ndarray:
+    """Of the last two axes of counts `(..., L, ., .)` together, in nats `(..., L)`."""
+    share = counts / counts.sum((-2, -1), keepdims=True, dtype=np.float64)
+    return -(share * np.log(share, out=np.zeros_like(share), where=share > 0)).sum((-2, -1))
+
+
+def _information(counts: np.ndarray) -> np.ndarray:
+    """Mutual information of group and expert `(..., L)` from counts `(..., L, G, H)`, in nats."""
+    experts, groups = (counts.sum(axis, keepdims=True) for axis in (-2, -1))
+    return _entropy(experts) + _entropy(groups) - _entropy(counts)
+
+
+def _part(information: np.ndarray, chance: np.ndarray, entropy: np.ndarray) -> np.ndarray:
+    room = entropy - chance
+    return np.divide(information - chance, room, out=np.full(len(room), np.nan), where=room > _SAME)
+
+
+def cells_frame(one: Grouping) -> pd.DataFrame:
+    """Every count of a group and an expert that was tested, over all layers, the least likely first.
+
+    Returns:
+        Columns layer, expert, group, n (inputs of the group, or tokens where these route), count, share, of_all (the
+        share of all that takes the expert), difference, and p (`Grouping.cells_everywhere`).
+    """
+    rows = []
+    for at, layer in enumerate(one.layers):
+        shares, counts = one.shares(layer), one.counts[at]
+        whole = counts.sum(0) / counts.sum()
+        for g, e in np.argwhere(np.isfinite(one.cells[at])):
+            facts = (
+                layer,
+                int(e),
+                one.names[g],
+                int(counts[g].sum()),
+                int(counts[g, e]),
+                shares[g, e],
+                whole[e],
+            )
+            rows.append((*facts, shares[g, e] - whole[e], one.cells_everywhere[at, g, e]))
+    columns = ["layer", "expert", "group", "n", "count", "share", "of_all", "difference", "p"]
+    frame = pd.DataFrame(rows, columns=columns)
+    order = np.lexsort((-frame["difference"].abs(), frame["p"]))
+    return frame.iloc[order].reset_index(drop=True)
+
+
+def specialisation_frame(groupings: Sequence[Grouping]) -> pd.DataFrame:
+    """A row for each grouping and layer: by, groups, layer, explained, its ceiling, p and q, beyond_length, p_beyond,
+    q_beyond, effective_experts.
+
+    q is p for all rows looked at (Benjamini and Hochberg 1995), separately beyond length.
+    """
+    frame = pd.DataFrame(
+        [
+            {
+                "by": one.by,
+                "groups": len(one.names),
+                "layer": layer,
+                "explained": one.explained[at],
+                "p": one.p[at],
+                "beyond_length": one.explained_beyond_length[at],
+                "p_beyond": one.within_p[at],
+                "ceiling": one.ceiling[at],
+                "effective_experts": float(np.exp(one.entropy[at])),
+            }
+            for one in groupings
+            for at, layer in enumerate(one.layers)
+        ]
+    )
+    if frame.empty:
+        return frame
+    for p, q, of in (("p", "q", "explained"), ("p_beyond", "q_beyond", "beyond_length")):
+        known = frame[of].notna()  # of a layer with one expert for all there is nothing to test
+        frame[q] = np.nan
+        if known.any():
+            frame.loc[known, q] = false_discovery_control(frame.loc[known, p])
+    return frame

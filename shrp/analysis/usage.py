@@ -1,0 +1,346 @@
+"""How a routed model uses its experts on a data set (method.md, "Usage and pruning" and "Failure signatures").
+
+Everything is kept an input, so that usage of any group of inputs (`shrp.data.groups`) is a sum over rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from shrp.analysis import evenness
+from shrp.data.batching import bucketed_batches, collate, encode, longest_input
+from shrp.data.text_data import TextData
+from shrp.errors import DataError, PlanError
+from shrp.model.convert import num_experts_of, router_layers
+from shrp.model.gates import RoutingRecord, record_routing
+from shrp.phrases import counted
+from shrp.pruning.fitting import FittedGates
+from shrp.pruning.plan import PruningPlan, make_plan
+
+COLLAPSE_SHARE = 0.9
+"""Stage 1 is there to keep usage even: one expert with more than this share in it is a collapse."""
+COLLAPSE_EXPERTS = 1.5
+"""Fewer effective experts than this, after training, leave routing nothing to decide in the layer."""
+JUDGED = 50
+"""Inputs, or four times the experts, by which a layer's usage is judged at the least."""
+NOISY_ENTROPY = 0.9
+"""Usage entropy above this part of its maximum ranks the experts hardly at all."""
+CLIFF_SHARE = 0.8
+"""A score whose interval ends below this part of the dense teacher's on the same data is an accuracy cliff."""
+NOISY_MARGIN = 0.1
+"""A mean gap below this between the two largest router probabilities makes choices near to ties."""
+
+
+@dataclass(frozen=True)
+class UsageWarning:
+    """A failure signature seen in one layer, with the number that triggered it."""
+
+    kind: str
+    """`collapse`, `noisy` (usage is nearly even) or `near ties` (single choices are close)."""
+    layer: int
+    text: str
+
+
+@dataclass(frozen=True, eq=False)
+class UsageStats:
+    """Routing of every input of a data set, layer by layer. `N` inputs, `H` experts."""
+
+    data: str
+    unit: str
+    """What is counted: `inputs` under sequence routing, `tokens` (real ones) under token routing."""
+    top1: Mapping[int, np.ndarray]
+    """Layer -> `(N, H)`: how often each expert is an input's Top-1 (one-hot, or counts of its tokens)."""
+    probs: Mapping[int, np.ndarray]
+    """Layer -> `(N, H)`: router probabilities, averaged over real tokens under token routing."""
+    margins: Mapping[int, np.ndarray]
+    """Layer -> `(N,)`: the last probability that is taken less the first that is not (under Top-1 largest less second),
+    averaged as above."""
+    norms: Mapping[int, np.ndarray]
+    """Layer -> `(N, H)`: mean output norm of each expert; empty unless asked for."""
+    logits: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    """`(N, C)`: the model's outputs from the same passes."""
+    gates: Mapping[int, np.ndarray] = field(default_factory=dict)
+    """Layer -> `(N, H)`: gates in effect, averaged as `probs`; empty unless output norms were asked for."""
+    ablation: Mapping[int, np.ndarray] = field(default_factory=dict)
+    """Layer -> `(H,)`: by how much the answer changes where an expert is knocked out
+    (`shrp.analysis.attribution.importance.ablation`); empty unless asked for."""
+    recorded: Mapping[int, np.ndarray] = field(default_factory=dict)
+    """Layer -> `(H,)`: Top-1 shares on other data, such as those that a checkpoint has from its training; empty unless
+    asked for."""
+    fitted: FittedGates | None = None
+    """Gates that were fitted on the same inputs (`shrp.pruning.fitting`), if that was asked for."""
+
+    def __repr__(self) -> str:  # one line: the arrays are long
+        what = f"<UsageStats of {self.data!r}: {counted(self.n, 'input')}"
+        if not self.top1:
+            return f"{what}, no layer>"
+        layers = ", ".join(map(str, self.layers))
+        unit = self.unit.removesuffix("s")
+        return f"{what}, routed by {unit} in layers {layers} of {self.num_experts} experts each>"
+
+    @property
+    def n(self) -> int:
+        """Inputs measured."""
+        return len(next(iter(self.top1.values()))) if self.top1 else 0
+
+    @property
+    def layers(self) -> list[int]:
+        """Routed layers, ascending."""
+        return sorted(self.top1)
+
+    @property
+    def num_experts(self) -> int:
+        """Experts a layer."""
+        return next(iter(self.top1.values())).shape[1]
+
+    def counts(self, layer: int, rows: np.ndarray | None = None) -> np.ndarray:
+        """Top-1 counts `(H,)` over all inputs or those that the mask `rows` `(N,)` marks."""
+        top1 = self.top1[layer] if rows is None else self.top1[layer][rows]
+        return top1.sum(0)
+
+    def share(self, layer: int, rows: np.ndarray | None = None) -> np.ndarray:
+        """Top-1 shares `(H,)`, summing to 1; all nan where `rows` marks nothing."""
+        counts = self.counts(layer, rows).astype(np.float64)
+        total = counts.sum()
+        return counts / total if total else np.full(len(counts), np.nan)
+
+    def mean_probs(self, layer: int, rows: np.ndarray | None = None) -> np.ndarray:
+        """Mean router probability `(H,)`; all nan where `rows` marks nothing."""
+        probs = self.probs[layer] if rows is None else self.probs[layer][rows]
+        return probs.mean(0, dtype=np.float64) if len(probs) else np.full(probs.shape[1], np.nan)
+
+    def shares(self, rows: np.ndarray | None = None) -> dict[int, np.ndarray]:
+        """Layer -> Top-1 shares: what plans are made from."""
+        return {layer: self.share(layer, rows) for layer in self.layers}
+
+    def gate_norm(self) -> dict[int, np.ndarray]:
+        """Layer -> mean over inputs of gate x output norm `(H,)`, an alternative to usage for ranking experts.
+
+        Under token routing an input's gate and norm are means over its tokens, each for itself.
+
+        Raises:
+            PlanError: norms, and the gates with them, were not measured.
+        """
+        if not (self.norms and self.gates):
+            raise PlanError("output norms were not measured; measure usage with output_norms=True.")
+        return {layer: (self.gates[layer] * self.norms[layer]).mean(0) for layer in self.layers}
+
+    def entropy(self, layer: int, rows: np.ndarray | None = None) -> float:
+        """Entropy of the Top-1 shares in nats, 0 to `log H`, over all inputs or those that `rows` marks."""
+        return evenness.entropy(self.share(layer, rows))
+
+    def effective_experts(self, layer: int, rows: np.ndarray | None = None) -> float:
+        """`exp(entropy)`: the number of evenly used experts with the same entropy, 1 to H."""
+        return evenness.effective_experts(self.share(layer, rows))
+
+    def summary(self, rows: np.ndarray | None = None) -> pd.DataFrame:
+        """One row a layer, over all inputs or those that the mask `rows` `(N,)` marks: entropy, effective experts, the
+        most used expert and its share, mean margin; nan where `rows` marks nothing.
+        """
+        found = []
+        for layer in self.layers:
+            share = self.share(layer, rows)
+            margins = self.margins[layer] if rows is None else self.margins[layer][rows]
+            found.append(
+                {
+                    "layer": layer,
+                    "entropy": self.entropy(layer, rows),
+                    "effective_experts": self.effective_experts(layer, rows),
+                    "top_expert": np.nan if np.isnan(share).any() else int(share.argmax()),
+                    "top_share": float(share.max()),
+                    "mean_margin": float(margins.mean()) if len(margins) else np.nan,
+                }
+            )
+        return pd.DataFrame(found)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a layer and expert: count, share, mean probability."""
+        rows = [
+            {"layer": layer, "expert": e, "count": int(c), "share": float(s), "mean_prob": float(p)}
+            for layer in self.layers
+            for e, (c, s, p) in enumerate(
+                zip(self.counts(layer), self.share(layer), self.mean_probs(layer), strict=True)
+            )
+        ]
+        return pd.DataFrame(rows)
+
+    @property
+    def too_few(self) -> int:
+        """Inputs that it takes to judge the usage by, if these are fewer, else 0: a few agree by chance, and can't
+        spread over many experts.
+        """
+        needed = _to_judge(self.num_experts)
+        return needed if self.n < needed else 0
+
+    def warnings(self) -> list[UsageWarning]:
+        """Failure signatures in the trained model, by the thresholds documented at this module's top; none of too few
+        inputs.
+        """
+        if self.too_few:
+            return []
+        found = []
+        ceiling = np.log(self.num_experts)
+        for layer in self.layers:
+            effective, margin = self.effective_experts(layer), float(self.margins[layer].mean())
+            if effective < COLLAPSE_EXPERTS:
+                text = f"layer {layer} uses {effective:.1f} effective experts (below {COLLAPSE_EXPERTS})"
+                found.append(UsageWarning("collapse", layer, f"{text}: its router decides next to nothing."))
+            if self.entropy(layer) > NOISY_ENTROPY * ceiling:
+                part = self.entropy(layer) / ceiling
+                text = (
+                    f"layer {layer}'s usage entropy is {part:.0%} of its maximum (above {NOISY_ENTROPY:.0%})"
+                )
+                found.append(UsageWarning("noisy", layer, f"{text}: usage hardly ranks its experts."))
+            if margin < NOISY_MARGIN:
+                text = f"layer {layer}'s mean router margin is {margin:.2f} (below {NOISY_MARGIN})"
+                found.append(UsageWarning("near ties", layer, f"{text}: many choices are close calls."))
+        return found
+
+
+def _to_judge(num_experts: int) -> int:
+    return max(JUDGED, 4 * num_experts)
+
+
+def history_warnings(history: Sequence[Mapping[str, Any]]) -> list[UsageWarning]:
+    """Collapses during stage 1, which the balance loss is there to prevent, the first one of each layer; none of usage
+    that was counted on too few inputs (`UsageStats.too_few`).
+    """
+    found: dict[int, UsageWarning] = {}
+    for row in history:
+        if row.get("stage") != 1:
+            continue
+        # On texts usage is of the last quarter of the epoch's.
+        counted = row["texts"] / 4 if "texts" in row else row.get("validation_n", math.inf)
+        for name, share in row.get("usage", {}).items():
+            layer, top = int(name), max(share)
+            if top > COLLAPSE_SHARE and layer not in found and counted >= _to_judge(len(share)):
+                on = ", on unlabelled texts" if "texts" in row else ""
+                text = (
+                    f"layer {layer}: expert {int(np.argmax(share))} took {top:.0%} already in stage 1 "
+                    f"(epoch {row['epoch']}{on}; above {COLLAPSE_SHARE:.0%})."
+                )
+                found[layer] = UsageWarning("collapse", layer, text)
+    return [found[layer] for layer in sorted(found)]
+
+
+def usage_of(record: RoutingRecord) -> dict[int, np.ndarray]:
+    """Layer -> Top-1 shares `(H,)` over all passes of a record."""
+    counts = {layer: top1_counts(record.probs(layer)) for layer in record.layers}
+    return {layer: count / count.sum() for layer, count in counts.items()}
+
+
+def top1_counts(probs: torch.Tensor) -> np.ndarray:
+    """How many rows of `probs` `(N, H)` each expert is the Top-1 of, `(H,)`."""
+    return np.bincount(probs.argmax(-1).cpu().numpy(), minlength=probs.shape[-1])
+
+
+def measure_usage(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: TextData,
+    *,
+    batch_size: int = 32,
+    max_length: int = 128,
+    output_norms: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> UsageStats:
+    """Run a routed model over `data` and keep what its routers did.
+
+    Args:
+        output_norms: also measure every expert's output norm (several times slower), and keep the gates.
+        progress: called with inputs done and in all after each batch.
+
+    Raises:
+        PlanError: the model has no layer with a router.
+        DataError: the data are empty.
+    """
+    routed = router_layers(model)
+    if not routed:
+        raise PlanError("this model has no routed layer, so there is no usage to measure.")
+    if not len(data):
+        raise DataError(f"{data.name} is empty; usage needs at least one input.")
+    encoded = encode(tokenizer, data.texts, longest_input(model, tokenizer, max_length))
+    n, h = len(data), num_experts_of(model)
+    top1 = {layer: np.zeros((n, h), dtype=np.int64) for layer in routed}
+    probs = {layer: np.zeros((n, h), dtype=np.float32) for layer in routed}
+    margins = {layer: np.zeros(n, dtype=np.float32) for layer in routed}
+    norms = {layer: np.zeros((n, h), dtype=np.float32) for layer in routed} if output_norms else {}
+    gates = {layer: np.zeros((n, h)) for layer in norms}
+    logits: np.ndarray | None = None
+    done = 0
+    for rows in bucketed_batches([len(e["input_ids"]) for e in encoded], batch_size):
+        with torch.inference_mode(), record_routing(output_norms=output_norms) as record:
+            output = model(**collate(tokenizer, encoded, rows, model.device)).logits.float().cpu().numpy()
+        logits = np.zeros((n, output.shape[1]), dtype=np.float32) if logits is None else logits
+        logits[rows] = output
+        for layer in record.layers:
+            trace = record.last(layer)
+            mask = None if trace.token_mask is None else trace.token_mask.cpu()
+            top1[layer][rows], probs[layer][rows], margins[layer][rows] = _by_input(
+                trace.probs.float().cpu(), mask, routed[layer].top_k
+            )
+            if trace.output_norms is not None:
+                norms[layer][rows] = trace.output_norms.cpu().numpy()
+                gates[layer][rows] = _mean_gates(trace.gates.cpu(), mask)
+        done += len(rows)
+        if progress:
+            progress(done, n)
+    return UsageStats(
+        data=data.name,
+        unit="tokens" if next(iter(routed.values())).routing == "token" else "inputs",
+        top1=top1,
+        probs=probs,
+        margins=margins,
+        norms=norms,
+        logits=logits,
+        gates=gates,
+    )
+
+
+def _by_input(
+    probs: torch.Tensor, token_mask: torch.Tensor | None, top_k: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Top-1 counts `(B, H)`, mean probabilities `(B, H)` and mean margins `(B,)` of one batch."""
+    if probs.dim() == 2:
+        probs, token_mask = probs.unsqueeze(1), None  # sequence routing is routing of one token
+    b, t, h = probs.shape
+    real = torch.ones(b, t, 1) if token_mask is None else token_mask.unsqueeze(-1).float()
+    top1 = torch.nn.functional.one_hot(probs.argmax(-1), h) * real
+    best = torch.cat([probs, torch.zeros_like(probs[..., :1])], -1).topk(top_k + 1, dim=-1).values
+    margin = ((best[..., -2:-1] - best[..., -1:]) * real).sum((1, 2)) / real.sum((1, 2))
+    return top1.sum(1).long().numpy(), ((probs * real).sum(1) / real.sum(1)).numpy(), margin.numpy()
+
+
+def _mean_gates(gates: torch.Tensor, token_mask: torch.Tensor | None) -> np.ndarray:
+    """Gates `(B, H)` of one batch, averaged over real tokens; float64, in which those of Top-1 are exact shares."""
+    if gates.dim() == 2:
+        return gates.double().numpy()
+    real = torch.ones(gates.shape[:2]) if token_mask is None else token_mask
+    real = real.double().unsqueeze(-1)
+    return ((gates.double() * real).sum(1) / real.sum(1)).numpy()
+
+
+def plan_from(stats: UsageStats, *, selection: str = "usage", **options: Any) -> PruningPlan:
+    """`make_plan` with the usage of `stats`, and the scores or fitted gates that a selection asks for.
+
+    Args:
+        selection: of `make_plan`, or `recorded`: by usage, that of `stats.recorded`.
+
+    Raises:
+        PlanError: as `make_plan`, or what the selection asks for was not measured.
+    """
+    if selection == "recorded":
+        return make_plan(stats.recorded, **options)
+    scores = {"gate_norm": stats.gate_norm, "ablation": lambda: stats.ablation or None}.get(selection)
+    fitted = stats.fitted if selection == "fitted" else None
+    return make_plan(
+        stats.shares(), scores=scores and scores(), fitted=fitted, selection=selection, **options
+    )

@@ -1,0 +1,162 @@
+"""What a model would say if an input took other experts than it does, and what else would change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from shrp.analysis.explore import Exploration
+from shrp.data.batching import Batch, collate, encode, longest_input
+from shrp.data.tasks import Task
+from shrp.errors import PlanError
+from shrp.evaluation.evaluate import label_columns
+from shrp.model.convert import expert_layers
+from shrp.model.forcing import AS_ROUTED, ForcedRoute
+from shrp.model.gates import GateSource, use_gates
+from shrp.model.partial import run_from
+
+
+@dataclass(frozen=True, eq=False)
+class WhatIf:
+    """Logits of one input with one expert forced in one layer; the layers above route as they then would."""
+
+    task: Task
+    layers: tuple[int, ...]
+    base: np.ndarray
+    """Logits `(C,)` under `route`, which is the model's own unless something is forced already."""
+    logits: np.ndarray
+    """`(L, H, C)`: the forced logits, by routed layer and expert."""
+    route: ForcedRoute = AS_ROUTED
+    """What is forced throughout."""
+    token: int | None = None
+    """Position of the token that each expert was forced for; None for the whole input."""
+
+    def change(self, output: int) -> np.ndarray:
+        """Change of the logit of class `output` against `base`, `(L, H)`."""
+        return self.logits[:, :, output] - self.base[output]
+
+    def flips(self) -> np.ndarray:
+        """Where forcing changes the predicted class, bool `(L, H)`; nowhere for regression."""
+        return self.logits.argmax(-1) != self.base.argmax()
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a layer and expert: each class's logit, its change, and whether the prediction flips."""
+        rows = []
+        names = self.task.label_names or ("output",)
+        for i, layer in enumerate(self.layers):
+            for expert, forced in enumerate(self.logits[i]):
+                row: dict[str, object] = {"layer": layer, "expert": expert}
+                for name, value, base in zip(names, forced, self.base, strict=True):
+                    row |= {f"logit({name})": float(value), f"change({name})": float(value - base)}
+                rows.append(row | {"flips": bool(forced.argmax() != self.base.argmax())})
+        return pd.DataFrame(rows)
+
+
+def what_if(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    text: tuple[str, ...],
+    *,
+    route: ForcedRoute = AS_ROUTED,
+    token: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> WhatIf:
+    """Force every expert of every routed layer in turn, each as `route.forced(layer, expert, token)` would.
+
+    One batch a layer: row `e` sends the input to expert `e` there. The layers below cannot change, so
+    each batch starts from their recorded output, which makes this many times cheaper than whole passes.
+
+    Args:
+        route: what is forced throughout; changes are against it.
+        token: force for the token at this position only, under token routing; None forces the whole input.
+        progress: called with layers done and in all.
+
+    Raises:
+        PlanError: the model has no routed layer, or does not route tokens though one is named.
+    """
+    routed = expert_layers(model)
+    if not routed:
+        raise PlanError("this model has no routed layer, so no expert can be forced.")
+    columns = label_columns(model, task)
+    encoded = encode(tokenizer, [text], longest_input(model, tokenizer))
+    if token is not None:
+        if any(module.routing != "token" for module in routed.values()):
+            raise PlanError("this model routes whole inputs, so nothing can be forced for one token.")
+        if not 0 <= token < (length := len(encoded[0]["input_ids"])):
+            raise PlanError(f"the input has tokens 0 to {length - 1}, not {token}.")
+
+    def inputs(rows: list[int]) -> Batch:
+        return collate(tokenizer, encoded, rows, model.device)
+
+    forced = []
+    with torch.inference_mode(), use_gates(route.gates):
+        base, entering = run_from(model, inputs([0]), watch=list(routed))
+        for done, (layer, module) in enumerate(routed.items(), 1):
+            batch = inputs([0] * module.num_experts)
+            with use_gates(_each_expert(layer, token)):
+                logits, _ = run_from(model, batch, layer, entering[layer])
+            forced.append(logits.float().cpu().numpy()[:, columns])
+            if progress:
+                progress(done, len(routed))
+    return WhatIf(task, tuple(routed), base.float().cpu().numpy()[0, columns], np.stack(forced), route, token)
+
+
+def _each_expert(layer: int, token: int | None) -> GateSource:
+    """Gates that send row `e` of a batch to expert `e` of `layer`."""
+
+    def source(here: int, probs: Tensor, gates: Tensor) -> Tensor | None:
+        if here != layer:
+            return None
+        each = torch.eye(probs.shape[-1], dtype=gates.dtype, device=gates.device)
+        if token is None:
+            return each
+        changed = gates.clone()
+        changed[:, token] = each
+        return changed
+
+    return source
+
+
+def compare_outputs(before: Exploration, after: Exploration) -> pd.DataFrame:
+    """One row a class: its logit and probability as routed and under a forced route, and their changes.
+
+    Columns class, logit, forced logit, change, and but for regression probability, forced probability.
+    """
+    names = before.task.label_names or ("the prediction",)
+    frame = pd.DataFrame({"class": names, "logit": before.logits, "forced logit": after.logits})
+    frame["change"] = frame["forced logit"] - frame["logit"]
+    if not before.task.is_regression:
+        frame["probability"], frame["forced probability"] = before.probabilities, after.probabilities
+    return frame
+
+
+def compare_routes(before: Exploration, after: Exploration, route: ForcedRoute) -> pd.DataFrame:
+    """One row a routed layer: the expert as routed, the one under `route`, and why they differ.
+
+    Columns layer, as routed, its probability, forced route, its probability there, (tokens changed, tokens), what
+    (`forced`, `changed as a result`, or `the same`). Under token routing experts are those that most tokens take, and
+    what is the same must be so for every token; with Top-k above 1 they are the first of k, and all k must be the same.
+    """
+    rows = []
+    for layer in before.layers:
+        old, new = before.choice(layer), after.choice(layer)
+        moved = int((before.fires(layer) != after.fires(layer)).any(-1).sum())
+        row = {
+            "layer": layer,
+            "as routed": old,
+            "its probability": float(before.mean_probs(layer)[old]),
+            "forced route": new,
+            "its probability there": float(after.mean_probs(layer)[new]),
+        }
+        if before.by_token:
+            row |= {"tokens changed": moved, "tokens": len(before.tokens)}
+        row["what"] = "forced" if layer in route.layers else "changed as a result" if moved else "the same"
+        rows.append(row)
+    return pd.DataFrame(rows)

@@ -1,0 +1,220 @@
+"""Words that mark the inputs of one expert: log-odds ratios with an informative Dirichlet prior.
+
+Source: Monroe, Colaresi and Quinn, "Fightin' Words: Lexical Feature Selection and Evaluation for Identifying the
+Content of Political Conflict", Political Analysis 16 (2008). Counts are of words, or of the tokens themselves where
+every token is routed by itself. Shapes: `N` inputs, `V` different terms, `H` experts.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.sparse import csr_array
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from shrp.analysis.explore import token_labels
+from shrp.data.batching import bucketed_batches, collate, encode, longest_input
+from shrp.data.text_data import TextData
+from shrp.model.convert import num_experts_of, router_layers
+from shrp.model.gates import record_routing
+from shrp.model.special import special_mask
+
+PRIOR_TERMS = 500
+"""Strength of the prior: it weighs as much as this many terms drawn at the rates of all inputs together."""
+ONE_A_CHARACTER = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+)
+"""Thai, Lao, Burmese, Khmer, kana and Han, as part of a class of a regular expression: they are written without spaces,
+so there each character counts as a word."""
+
+
+def _marks() -> str:
+    """What belongs to the letter before it but is none to a regular expression, as part of a class of one: vowel signs,
+    as of Hindi, points, as of Hebrew and Arabic, accents that are characters of their own, joiners and soft hyphens.
+    """
+    planes = (*range(0x300, 0x20000), *range(0xE0100, 0xE01F0))  # beyond the last of these there are none
+    codes = [0xAD, *(code for code in planes if unicodedata.category(chr(code))[0] == "M"), 0x200C, 0x200D]
+    ranges: list[list[int]] = []
+    for code in sorted(codes):
+        if ranges and code == ranges[-1][1] + 1:
+            ranges[-1][1] = code
+        else:
+            ranges.append([code, code])
+    return "".join(f"{chr(first)}-{chr(last)}" for first, last in ranges)
+
+
+MARKS = _marks()
+
+
+def run_of(letter: str) -> str:
+    """The regular expression of a run of letters and of the marks that belong to them.
+
+    Args:
+        letter: that of one letter.
+    """
+    # After most words there is plain ASCII, which is told sooner than that it is in none of hundreds of ranges.
+    return rf"{letter}+(?:(?![\0-\x7f])[{MARKS}]{letter}*)*"
+
+
+_LETTERS = run_of(rf"[^\W_{ONE_A_CHARACTER}]")
+_WORD = re.compile(rf"{_LETTERS}(?:['’]{_LETTERS})*|(?![\W_])[{ONE_A_CHARACTER}][{MARKS}]*")
+
+
+@dataclass(frozen=True, eq=False)
+class WordCounts:
+    """How often each word occurs in each input."""
+
+    words: tuple[str, ...]
+    """Lower case, in order of first occurrence."""
+    counts: csr_array
+    """`(N, V)`."""
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """Occurrences in the inputs that the mask `(N,)` marks, `(V,)`."""
+        return np.asarray(self.counts[np.flatnonzero(rows)].sum(axis=0)).ravel()
+
+    def inputs(self, rows: np.ndarray) -> np.ndarray:
+        """In how many of these inputs each word occurs, `(V,)`."""
+        return np.asarray((self.counts[np.flatnonzero(rows)] > 0).sum(axis=0)).ravel()
+
+
+def count_words(texts: Sequence[tuple[str, ...]]) -> WordCounts:
+    """Count the words of every input, both texts of a pair together; case and punctuation don't count."""
+    index: dict[str, int] = {}
+    rows, columns, values = [], [], []
+    for row, text in enumerate(texts):
+        found = Counter(word for part in text for word in _WORD.findall(part.lower()))
+        for word, count in found.items():
+            rows.append(row)
+            columns.append(index.setdefault(word, len(index)))
+            values.append(count)
+    shape = (len(texts), len(index))
+    return WordCounts(tuple(index), csr_array((values, (rows, columns)), shape=shape, dtype=np.int64))
+
+
+@dataclass(frozen=True, eq=False)
+class TokenCounts:
+    """How often each token, special ones left out, took each expert; those that read alike, such as one that begins a
+    word and one within it, count as one.
+    """
+
+    tokens: tuple[str, ...]
+    counts: dict[int, np.ndarray]
+    """Routed layer -> `(V, H)`."""
+
+
+def count_tokens(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: TextData,
+    *,
+    batch_size: int = 64,
+    max_length: int = 128,
+    progress: Callable[[int, int], None] | None = None,
+) -> TokenCounts:
+    """Run a token-routed model over the data and count which tokens take which expert, in every layer at once.
+
+    Args:
+        progress: called with inputs done and in all.
+    """
+    encoded = encode(tokenizer, data.texts, longest_input(model, tokenizer, max_length))
+    ids, place = np.unique(np.concatenate([row["input_ids"] for row in encoded]), return_inverse=True)
+    starts = np.cumsum([0, *(len(row["input_ids"]) for row in encoded)])
+    counts = {
+        layer: np.zeros((len(ids), num_experts_of(model)), dtype=np.int64) for layer in router_layers(model)
+    }
+    done = 0
+    for rows in bucketed_batches(np.diff(starts), batch_size):
+        inputs = collate(tokenizer, encoded, rows, model.device)
+        with torch.inference_mode(), record_routing() as record:
+            model(**inputs)
+        terms = np.concatenate([place[starts[row] : starts[row + 1]] for row in rows])
+        mask = inputs["attention_mask"].bool()
+        for layer in counts:
+            taken = record.last(layer).gates.argmax(-1)[mask].cpu().numpy()
+            np.add.at(counts[layer], (terms, taken), 1)
+        done += len(rows)
+        if progress:
+            progress(done, len(data))
+    kept = ~special_mask(tokenizer, ids.tolist())
+    index: dict[str, int] = {}
+    terms = [index.setdefault(label, len(index)) for label in token_labels(tokenizer, ids[kept].tolist())]
+    for layer, table in counts.items():
+        counts[layer] = np.zeros((len(index), table.shape[1]), dtype=np.int64)
+        np.add.at(counts[layer], terms, table[kept])
+    return TokenCounts(tuple(index), counts)
+
+
+@dataclass(frozen=True, eq=False)
+class Characteristic:
+    """Terms by how strongly they mark one group of inputs against the others."""
+
+    frame: pd.DataFrame
+    """A row a tested term: `term, here, elsewhere` (counts), `per 1,000 here, per 1,000 elsewhere`, `log-odds` (the
+    ratio's natural logarithm, shrunk towards 0 by the prior), `low, high` (its 95% interval), `z`; largest z first."""
+    here: int
+    """Terms in the group, rare ones too."""
+    elsewhere: int
+    """Terms in all the others."""
+
+    @property
+    def tested(self) -> int:
+        """Different terms that are frequent enough."""
+        return len(self.frame)
+
+
+def log_odds(
+    terms: Sequence[str],
+    here: np.ndarray,
+    elsewhere: np.ndarray,
+    *,
+    min_count: int = 5,
+    prior_terms: float = PRIOR_TERMS,
+) -> Characteristic:
+    """Weighted log-odds ratios of terms in one group against another.
+
+    The prior of a term is its rate in both groups together, times `prior_terms`, which draws every ratio towards no
+    difference; dividing by the standard error then keeps rare terms from the top. The variance takes every occurrence
+    for independent, which the occurrences within one input are not: z ranks terms, and is no test.
+
+    Args:
+        terms: the `V` terms.
+        here: their counts in the group, `(V,)`.
+        elsewhere: their counts in the other group, `(V,)`.
+        min_count: fewest occurrences in both groups together for a term to be tested.
+    """
+    n_here, n_elsewhere = int(here.sum()), int(elsewhere.sum())
+    total = here + elsewhere
+    tested = np.flatnonzero(total >= max(min_count, 1))
+    y, x = here[tested].astype(float), elsewhere[tested].astype(float)
+    prior = prior_terms * total[tested] / max(n_here + n_elsewhere, 1)
+
+    def odds(count: np.ndarray, n: int) -> np.ndarray:
+        # The floor matters only where one term is all there is.
+        return np.log(count + prior) - np.log(np.maximum(n + prior_terms - count - prior, 1e-9))
+
+    ratio = odds(y, n_here) - odds(x, n_elsewhere)
+    spread = np.sqrt(1 / (y + prior) + 1 / (x + prior))
+    frame = pd.DataFrame(
+        {
+            "term": [terms[i] for i in tested],
+            "here": here[tested].astype(int),
+            "elsewhere": elsewhere[tested].astype(int),
+            "per 1,000 here": 1000 * y / max(n_here, 1),
+            "per 1,000 elsewhere": 1000 * x / max(n_elsewhere, 1),
+            "log-odds": ratio,
+            "low": ratio - 1.96 * spread,
+            "high": ratio + 1.96 * spread,
+            "z": ratio / spread,
+        }
+    )
+    return Characteristic(
+        frame.sort_values("z", ascending=False, kind="stable", ignore_index=True), n_here, n_elsewhere
+    )

@@ -1,1 +1,0 @@
-"""Model cards, in sentences made from what a checkpoint says of itself."""

@@ -1,1 +1,0 @@
-"""What models cost: parameters, FLOPs and time."""

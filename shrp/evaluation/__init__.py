@@ -1,0 +1,1 @@
+"""Scores with intervals, paired comparisons, and costs in parameters, FLOPs and time."""

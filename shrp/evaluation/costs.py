@@ -1,0 +1,378 @@
+"""What a model costs: parameters and FLOPs, by formula and by count.
+
+Shares depend on their denominator, so a `Cost` always gives the encoder (the stack of encoder layers, without
+embeddings and head) and the whole model side by side (method.md, "Denominators").
+
+**FLOPs** are 2 x the multiply-accumulates of matrix products, at inference, for one input of `T` real tokens.
+Not counted, as they lack the long inner dimension of a matrix product: softmax, LayerNorm, GELU and other
+activations, biases, masks, residuals, embedding look-ups, the router's pooling, the gated sum of outputs.
+
+Notation as in method.md: `d` hidden size, `ff` inner size of the feed-forward network, `H` experts,
+`dh = d / H`, `m` kept experts.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+
+from shrp.errors import PlanError, ShrpError, UnsupportedModelError
+from shrp.evaluation.timing import model_inputs
+from shrp.families.families import encoder_layers, family_of
+from shrp.model.config import Routing
+from shrp.model.convert import num_experts_of, router_layers
+from shrp.model.layers import DroppedLayer, ExpertLayer, StaticLayer
+from shrp.model.narrow import NarrowLayer, size_like
+from shrp.model.sizes import dense_layer_params, linear, narrow_layer_params, static_layer_params
+from shrp.pruning.plan import PruningPlan
+from shrp.pruning.prune import prunable_layers
+
+TOKENS = 128
+"""Length of the one input that FLOPs are counted for where nothing else is said (method.md, "Denominators")."""
+
+WHOLE_VOCABULARY = "whole_vocab_size"
+"""Field of a model's config: how many tokens there were before `shrp.pruning.vocabulary` took some out."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Size of a model, and work for one input of `tokens` tokens (see the module's text for what counts)."""
+
+    encoder_params: int
+    """Parameters of the encoder layers."""
+    model_params: int
+    """Parameters of everything, embeddings and head included; a shared tensor counts once."""
+    encoder_flops: int
+    """FLOPs of the encoder layers."""
+    model_flops: int
+    """FLOPs of everything."""
+    tokens: int
+    """Length of the one input that the FLOPs are for."""
+
+    def relative_to(self, other: Cost) -> dict[str, float]:
+        """Shares kept: each figure of this cost over `other`'s, 1.0 meaning equal (nan where `other` has 0).
+
+        Raises:
+            ShrpError: the costs are for inputs of different lengths.
+        """
+        if self.tokens != other.tokens:
+            raise ShrpError(
+                f"costs for {self.tokens} and {other.tokens} tokens do not compare; take both at one length."
+            )
+        mine, base = asdict(self), asdict(other)
+        return {key: mine[key] / base[key] if base[key] else math.nan for key in mine if key != "tokens"}
+
+
+def _product(rows: int, inputs: int, outputs: int) -> int:
+    """FLOPs of `(rows, inputs) @ (inputs, outputs)`."""
+    return 2 * rows * inputs * outputs
+
+
+def _attention(tokens: int, size: int) -> int:
+    """FLOPs of scores and weighted values, for heads of `size` features in all."""
+    return _product(tokens, size, tokens) + _product(tokens, tokens, size)
+
+
+def dense_layer_flops(d: int, ff: int, tokens: int) -> int:
+    """FLOPs of a BERT-style layer for one input of `tokens` tokens."""
+    return 4 * _product(tokens, d, d) + _attention(tokens, d) + 2 * _product(tokens, d, ff)
+
+
+def static_layer_flops(d: int, dh: int, m: int, tokens: int) -> int:
+    """FLOPs of a `StaticLayer`. The `m` outputs are summed first, so the Expander is one product."""
+    return _product(tokens, d, 3 * m * dh) + _attention(tokens, m * dh) + _product(tokens, dh, d)
+
+
+def expert_layer_params(d: int, H: int, routing: Routing) -> int:
+    """Parameters of an `ExpertLayer`: all `H` experts and, unless `routing` is uniform, the router."""
+    router = 0 if routing == "uniform" else linear(d, H)
+    return static_layer_params(d, d // H, H) + router
+
+
+def expert_layer_flops(d: int, H: int, routing: Routing, top_k: int, tokens: int) -> int:
+    """FLOPs of an `ExpertLayer` at inference, under its own gates.
+
+    Sequence routing with `top_k` 1 computes the one chosen expert. Any other computes all `H`: token routing
+    because each expert's keys and values are needed for all tokens, Top-k because the layer is written so.
+    """
+    router = {"sequence": _product(1, d, H), "token": _product(tokens, d, H), "uniform": 0}[routing]
+    return router + static_layer_flops(d, d // H, _computed(H, routing, top_k), tokens)
+
+
+def _computed(H: int, routing: Routing, top_k: int) -> int:
+    """How many of its experts an `ExpertLayer` computes for an input."""
+    return 1 if routing == "sequence" and top_k == 1 else H
+
+
+def _dense_layer(config: PreTrainedConfig, tokens: int) -> tuple[int, int]:
+    """Parameters and FLOPs of an unconverted layer."""
+    d, ff = config.hidden_size, getattr(config, family_of(config).feed_forward_size)
+    flops = dense_layer_flops(d, ff, tokens) + _position_flops(config, tokens, d, dense=True)
+    return dense_layer_params(d, ff), flops
+
+
+def _position_flops(config: PreTrainedConfig, tokens: int, width: int, *, dense: bool = False) -> int:
+    """What relative positions take in a layer with heads of `width` features in all."""
+    return family_of(config).calling.position_flops(config, tokens, width, dense=dense)
+
+
+def _static_layer(config: PreTrainedConfig, m: int, tokens: int) -> tuple[int, int]:
+    """Parameters and FLOPs of a `StaticLayer`, both linear in `m`."""
+    d = config.hidden_size
+    dh = d // config.num_attention_heads
+    flops = static_layer_flops(d, dh, m, tokens) + _position_flops(config, tokens, m * dh)
+    return static_layer_params(d, dh, m), flops
+
+
+def _narrow_layer(config: PreTrainedConfig, heads: int, neurons: int, tokens: int) -> tuple[int, int]:
+    """Parameters and FLOPs of a `NarrowLayer`."""
+    d = config.hidden_size
+    dh = d // config.num_attention_heads
+    width = heads * dh
+    flops = (
+        _position_flops(config, tokens, width)
+        + 4 * _product(tokens, d, width)
+        + _attention(tokens, width)
+        + 2 * _product(tokens, d, neurons)
+    )
+    return narrow_layer_params(d, dh, heads, neurons), flops
+
+
+def _layer(layer: nn.Module, config: PreTrainedConfig, tokens: int) -> tuple[int, int]:
+    """Parameters and FLOPs of one encoder layer, whatever its kind."""
+    if isinstance(layer, DroppedLayer):
+        return 0, 0
+    if isinstance(layer, StaticLayer):
+        return _static_layer(config, layer.kept, tokens)
+    if isinstance(layer, NarrowLayer):
+        return _narrow_layer(config, len(layer.kept_heads), layer.neurons, tokens)
+    if isinstance(layer, ExpertLayer):
+        d, experts, routing = layer.hidden_size, layer.num_experts, layer.routing
+        flops = expert_layer_flops(d, experts, routing, layer.top_k, tokens)
+        computed = layer.head_size * _computed(experts, routing, layer.top_k)
+        return expert_layer_params(d, experts, routing), flops + _position_flops(config, tokens, computed)
+    return _dense_layer(config, tokens)
+
+
+_ONE_POSITION = ("ForSequenceClassification", "ForMultipleChoice")
+_EVERY_POSITION = ("ForTokenClassification", "ForQuestionAnswering", "ForMaskedLM")
+
+
+def _rest(model: PreTrainedModel, tokens: int) -> tuple[int, int]:
+    """Parameters and FLOPs of everything outside the encoder layers: embeddings, pooler, head."""
+    layers = encoder_layers(model)
+    inside = {id(module) for module in layers.modules()}
+    params = counted_params(model) - counted_params(layers)
+    flops = 0
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and id(module) not in inside:
+            rows = _positions(model, name, tokens)
+            flops += _product(rows, module.in_features, module.out_features)
+    return params, flops
+
+
+def _positions(model: PreTrainedModel, name: str, tokens: int) -> int:
+    """How many token positions the linear map `name`, which is outside the encoder layers, is applied to."""
+    parts = name.split(".")
+    if {"embeddings_project", "embed_proj"} & set(
+        parts
+    ):  # ELECTRA, DeBERTa: embeddings narrower than the encoder
+        return tokens
+    if "pooler" in parts:
+        return 1
+    kinds = {cls.__name__ for cls in type(model).__mro__}
+    if any(kind.endswith(_ONE_POSITION) for kind in kinds):
+        return 1
+    if any(kind.endswith(_EVERY_POSITION) for kind in kinds):
+        return tokens
+    raise UnsupportedModelError(
+        f"the FLOPs of the head of {type(model).__name__} are not known; known are bare encoders and models "
+        f"{', '.join(_ONE_POSITION + _EVERY_POSITION)}."
+    )
+
+
+def _total(layers: list[tuple[int, int]], rest: tuple[int, int], tokens: int) -> Cost:
+    params, flops = sum(layer[0] for layer in layers), sum(layer[1] for layer in layers)
+    return Cost(params, params + rest[0], flops, flops + rest[1], tokens)
+
+
+def _check_tokens(tokens: int) -> None:
+    if tokens < 1:
+        raise ShrpError(f"tokens must be 1 or more, not {tokens}.")
+
+
+def cost(model: PreTrainedModel, tokens: int = TOKENS) -> Cost:
+    """Cost of a model by formula, its layers dense, routed, static, narrow or dropped in any mixture.
+
+    Args:
+        model: of a supported family, on any device (meta too); nothing is run.
+        tokens: length of the one input, all tokens real.
+
+    Raises:
+        UnsupportedModelError: no adapter for its family, or a head of unknown cost.
+        ShrpError: `tokens` is below 1.
+    """
+    _check_tokens(tokens)
+    layers = [_layer(layer, model.config, tokens) for layer in encoder_layers(model)]
+    return _total(layers, _rest(model, tokens), tokens)
+
+
+def dense_cost(
+    model_or_config: PreTrainedModel | PreTrainedConfig, tokens: int = TOKENS, *, dropped: int = 0
+) -> Cost:
+    """Cost of the same architecture with every layer dense and its whole vocabulary: the denominator of a share.
+
+    Args:
+        model_or_config: a model, converted or not, whose own head counts; or a config, which stands for a
+            sequence classifier of `config.num_labels` outputs.
+        tokens: length of the one input, all tokens real.
+        dropped: how many of the layers are left out.
+
+    Raises:
+        UnsupportedModelError: no adapter for its family, or a head of unknown cost.
+        ShrpError: `tokens` is below 1.
+    """
+    _check_tokens(tokens)
+    family_of(model_or_config)
+    model = model_or_config
+    if not isinstance(model, PreTrainedModel):
+        with torch.device("meta"):  # sizes without storage
+            model = AutoModelForSequenceClassification.from_config(model)
+    found = _with_dense_layers(model, tokens, dropped)
+    embeddings = model.get_input_embeddings()
+    whole = getattr(model.config, WHOLE_VOCABULARY, None) or embeddings.num_embeddings
+    taken = (whole - embeddings.num_embeddings) * embeddings.embedding_dim
+    return replace(found, model_params=found.model_params + taken)
+
+
+def _with_dense_layers(model: PreTrainedModel, tokens: int, dropped: int) -> Cost:
+    """Cost of a model with its layers dense, but for some that are left out, and its vocabulary as it is."""
+    layers = [_dense_layer(model.config, tokens)] * (len(encoder_layers(model)) - dropped)
+    return _total(layers, _rest(model, tokens), tokens)
+
+
+def plan_cost(model: PreTrainedModel, plan: PruningPlan, tokens: int = TOKENS) -> Cost:
+    """Cost of `prune(model, plan)`, without building it.
+
+    Raises:
+        PlanError: the plan does not fit, or the model has no routed layer.
+        UnsupportedModelError: a head of unknown cost.
+        ShrpError: `tokens` is below 1.
+    """
+    _check_tokens(tokens)
+    routed = prunable_layers(model, plan)
+    return static_cost(model, len(routed), plan.budget, tokens)
+
+
+_COSTS = {
+    "encoder_params": "the dense encoder's parameters",
+    "model_params": "the whole dense model's parameters",
+    "encoder_flops": "the dense encoder's FLOPs",
+    "model_flops": "the whole dense model's FLOPs",
+}
+
+
+def largest_budget(model: PreTrainedModel, share: float, of: str = "encoder_params") -> int:
+    """The most experts in all, at least one a routed layer, of a pruning that costs no more than a share of the dense
+    model, which holds for a share as it is printed: a tenth of a percent is reached by what rounds to it.
+
+    Args:
+        share: above 0, at most 1.
+        of: a cost of `Cost.relative_to`: encoder_params, model_params, encoder_flops or model_flops, FLOPs at 128
+            tokens.
+
+    Raises:
+        PlanError: the model has no routed layer, the share or the cost is none, or the smallest pruning costs more.
+    """
+    if of not in _COSTS:
+        raise PlanError(f"a cost is one of {', '.join(_COSTS)}, not {of!r}.")
+    layers, dense = len(router_layers(model)), dense_cost(model, TOKENS)
+    if not layers:
+        raise PlanError("this model has no routed layer, so there is nothing to prune.")
+    if not 0 < share <= 1:
+        raise PlanError(f"a share of the dense model is above 0 and at most 1, not {share:g}.")
+
+    def costs(kept: int) -> float:
+        return static_cost(model, layers, kept, TOKENS).relative_to(dense)[of]
+
+    most = share + 0.0005
+    if costs(layers) > most:
+        found = f"{costs(layers):.1%} of {_COSTS[of]}"
+        raise PlanError(f"the smallest pruning, one expert a layer, has {found}, more than {share:.1%}.")
+    return max(kept for kept in range(layers, layers * num_experts_of(model) + 1) if costs(kept) <= most)
+
+
+def narrow_cost(model: PreTrainedModel, layers: int, experts: int, tokens: int = TOKENS) -> Cost:
+    """Cost of the same architecture with `layers` layers pruned of heads and neurons to the size of so many experts
+    (`shrp.model.narrow`).
+
+    Raises:
+        UnsupportedModelError: no adapter for its family, or a head of unknown cost.
+        ShrpError: `tokens` is below 1.
+    """
+    _check_tokens(tokens)
+    d = model.config.hidden_size
+    one = _narrow_layer(model.config, *size_like(d, d // num_experts_of(model), experts), tokens)
+    return _beside_dense(model, layers, (layers * one[0], layers * one[1]), tokens)
+
+
+def static_cost(model: PreTrainedModel, layers: int, kept: int, tokens: int = TOKENS) -> Cost:
+    """Cost of the same architecture with `layers` layers static, of `kept` experts in all, however these are spread: a
+    static layer's cost is linear in its number of experts.
+
+    Raises:
+        UnsupportedModelError: no adapter for its family, or a head of unknown cost.
+        ShrpError: `tokens` is below 1.
+    """
+    _check_tokens(tokens)
+    none, all_in_one = (_static_layer(model.config, m, tokens) for m in (0, kept))
+    params, flops = ((layers - 1) * none[i] + all_in_one[i] for i in (0, 1))
+    return _beside_dense(model, layers, (params, flops), tokens)
+
+
+def _beside_dense(model: PreTrainedModel, layers: int, others: tuple[int, int], tokens: int) -> Cost:
+    """Cost with `layers` layers of other kinds, whose parameters and FLOPs in all are given, and the rest dense."""
+    rest, (params, flops) = _with_dense_layers(model, tokens, layers), others
+    return Cost(
+        rest.encoder_params + params,
+        rest.model_params + params,
+        rest.encoder_flops + flops,
+        rest.model_flops + flops,
+        tokens,
+    )
+
+
+def counted_params(model: nn.Module) -> int:
+    """Parameters that a module really holds; a tensor that it uses twice counts once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def counted_flops(model: PreTrainedModel, tokens: int = TOKENS) -> int:
+    """FLOPs of the matrix products of a real forward pass on one random input of `tokens` tokens.
+
+    The check of `cost`, for tests and benchmarks; torch's counter hooks every module in the process while it
+    runs, so the app, which serves several threads, uses the formulas.
+
+    Raises:
+        ShrpError: the model is in training mode, where a routed layer computes all experts.
+    """
+    if model.training:
+        raise ShrpError("FLOPs are counted at inference; call model.eval() first.")
+    inputs = model_inputs(model, 1, tokens)
+    cpu_attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    counter = FlopCounterMode(display=False, custom_mapping={cpu_attention: _cpu_attention_flops})
+    with torch.no_grad(), counter:
+        model(**inputs)
+    return counter.get_total_flops()
+
+
+def _cpu_attention_flops(
+    query: torch.Size, key: torch.Size, value: torch.Size, *_: object, **__: object
+) -> int:
+    """FLOPs inside the fused attention kernel for CPUs, which torch's counter passes over."""
+    return sdpa_flop_count(query, key, value)

@@ -1,0 +1,207 @@
+"""Evaluate a model on a data set, with an estimate after every batch."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from shrp.data.batching import Batch, collate, encode, longest_input
+from shrp.data.tasks import Task
+from shrp.data.text_data import TextData
+from shrp.errors import DataError
+from shrp.evaluation.evaluation import Evaluation
+from shrp.evaluation.metrics import NO_INTERVAL, interval, score, to_predictions
+
+BATCHES_PER_CHUNK = 4
+Texts = Sequence[tuple[str, ...]]
+
+
+def evaluate(model, tokenizer, data: TextData, **options) -> Evaluation:
+    """Evaluate on all inputs (or those of `order`); the rows come back in the data set's order.
+
+    Args and errors as for `evaluate_stream`; the interval is always computed.
+    """
+    return in_order(last_of(evaluate_stream(model, tokenizer, data, **options)))
+
+
+def last_of(estimates: Iterator[Evaluation]) -> Evaluation:
+    """The last of some estimates; those before are let go as they come."""
+    return deque(estimates, maxlen=1)[0]
+
+
+def in_order(evaluation: Evaluation) -> Evaluation:
+    """The same evaluation with its rows in the data set's order."""
+    order = np.argsort(evaluation.indices, kind="stable")
+    labels, slices = evaluation.labels, evaluation.slices
+    return replace(
+        evaluation,
+        indices=evaluation.indices[order],
+        logits=evaluation.logits[order],
+        labels=None if labels is None else labels[order],
+        slices=None if slices is None else tuple(slices[i] for i in order),
+    )
+
+
+def evaluate_stream(
+    model,
+    tokenizer,
+    data: TextData,
+    *,
+    batch_size: int = 32,
+    max_length: int = 128,
+    order: Sequence[int] | np.ndarray | None = None,
+) -> Iterator[Evaluation]:
+    """Evaluate batch by batch, yielding all that is known after each.
+
+    The model is in inference and evaluation mode only while it computes, never while the caller has the
+    turn, and contexts that the caller has entered (gates, recordings) apply as at each `next()`.
+
+    Args:
+        model: A Hugging Face sequence classifier. If its config names the task's labels in another order,
+            its outputs are put in the task's.
+        tokenizer: The model's tokenizer.
+        data: What to evaluate on.
+        batch_size: Inputs a batch.
+        max_length: Tokens at which a text is cut; sooner where the model has no positions for so many.
+        order: Which inputs, in which order, in consecutive batches. None takes all in a class-balanced
+            random order, so that early estimates are fair, sorted by length within every four batches to
+            save padding.
+
+    Yields:
+        Estimates that share their arrays' memory: do not write to them. Their interval is there each time for
+        accuracy, where it is cheap, and only at the end for metrics that need a bootstrap.
+
+    Raises:
+        DataError: There are no inputs, or the model does not fit the task. Raised at the first `next()`.
+        ValueError: `order` has repeated or impossible indices, or the batch size is below 1.
+    """
+    columns, limit = label_columns(model, data.task), longest_input(model, tokenizer, max_length)
+
+    def prepare(texts: Texts) -> tuple[list[int], Callable[[np.ndarray], np.ndarray]]:
+        encoded = encode(tokenizer, texts, limit)
+
+        def run(places: np.ndarray) -> np.ndarray:
+            outputs = batch_logits(model, collate(tokenizer, encoded, places))
+            to_predictions(data.task, outputs)  # Raises where the model's width is not the task's.
+            return outputs[:, columns]
+
+        return [len(row["input_ids"]) for row in encoded], run
+
+    yield from stream(data, prepare, batch_size=batch_size, order=order)
+
+
+def stream(
+    data: TextData,
+    prepare: Callable[[Texts], tuple[Sequence[int], Callable[[np.ndarray], np.ndarray]]],
+    *,
+    batch_size: int,
+    order: Sequence[int] | np.ndarray | None = None,
+) -> Iterator[Evaluation]:
+    """`evaluate_stream` of whatever answers: its batches, estimates and errors.
+
+    Args:
+        prepare: takes the texts of a few batches; returns each one's tokens and a function that takes the places of a
+            batch among them, int64 `(b,)`, and returns outputs in the order of the task's labels,
+            float32 `(b, num_labels)`.
+        batch_size, order: as for `evaluate_stream`.
+    """
+    rows = data.stratified_order() if order is None else np.asarray(order, dtype=np.int64)
+    _check(rows, data, batch_size)
+    logits = np.empty((len(rows), data.task.num_labels), dtype=np.float32)
+    indices = np.empty(len(rows), dtype=np.int64)
+    done, size = 0, batch_size * BATCHES_PER_CHUNK
+    for chunk in (rows[start : start + size] for start in range(0, len(rows), size)):
+        # Encoded here rather than all at once, so that the first estimate does not wait for the last text.
+        lengths, run = prepare([data.texts[i] for i in chunk])
+        places = np.arange(len(chunk)) if order is not None else np.argsort(lengths, kind="stable")
+        for start in range(0, len(chunk), batch_size):
+            batch = places[start : start + batch_size]
+            end = done + len(batch)
+            logits[done:end], indices[done:end] = run(batch), chunk[batch]
+            done = end
+            wanted = done == len(rows) or data.task.metric == "accuracy"
+            yield summarise(data, indices[:done], logits[:done], wanted)
+
+
+def batch_logits(model, batch: Batch) -> np.ndarray:
+    """The model's outputs for one batch, as float32 of shape (batch, outputs).
+
+    The model computes in inference and evaluation mode, on its own device, and is left as it was.
+    """
+    device = next(model.parameters()).device
+    with _evaluation_mode(model), torch.inference_mode():
+        logits = model(**{key: values.to(device) for key, values in batch.items()}).logits
+    return logits.float().cpu().numpy()
+
+
+@contextmanager
+def _evaluation_mode(model) -> Iterator[None]:
+    # Each module's own flag is restored, as parts of a model in training may be frozen in evaluation mode.
+    # A model already in evaluation mode, perhaps at work in other threads, is not touched.
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _check(rows: np.ndarray, data: TextData, batch_size: int) -> None:
+    if not len(rows):
+        raise DataError(f"'{data.name}' holds no inputs to evaluate on; at least one is needed.")
+    if batch_size < 1:
+        raise ValueError("A batch holds at least one input.")
+    if rows.min() < 0 or rows.max() >= len(data) or len(np.unique(rows)) != len(rows):
+        raise ValueError(f"An order names inputs 0 to {len(data) - 1}, each at most once.")
+
+
+def label_columns(model, task: Task) -> list[int]:
+    """For each of the task's labels, the model's output that stands for it.
+
+    Models fine-tuned elsewhere order their labels as they like (MNLI's are notorious); where their config
+    names just the task's labels, the names decide. Otherwise the order is taken to be the task's.
+    """
+    names = getattr(model.config, "id2label", None) or {}
+    ours = [name.casefold() for name in task.label_names]
+    theirs = [str(names[index]).casefold() for index in sorted(names, key=int)]
+    if sorted(ours) == sorted(theirs) and len(set(ours)) == len(ours):
+        return [theirs.index(name) for name in ours] or [0]
+    return list(range(task.num_labels))
+
+
+def summarise(data: TextData, indices: np.ndarray, logits: np.ndarray, with_interval: bool) -> Evaluation:
+    """The evaluation of outputs that are there already.
+
+    Args:
+        indices: int64 `(n,)`, which inputs of the data the rows are.
+        logits: float32 `(n, num_labels)`, in the order of the task's labels.
+        with_interval: compute the interval, which takes a bootstrap unless the metric is accuracy.
+    """
+    task, labels, slices = data.task, data.labels, data.slices
+    metrics = dict.fromkeys(task.metrics, float("nan"))
+    bounds = NO_INTERVAL
+    if labels is not None:
+        labels = labels[indices]
+        metrics = score(task, labels, logits)
+        if with_interval:
+            order = np.argsort(indices, kind="stable")  # the bootstrap draws rows by their places
+            bounds = interval(task, labels[order], logits[order])
+    return Evaluation(
+        task=task,
+        data=data.name,
+        metric=task.metric,
+        score=metrics[task.metric],
+        interval=bounds,
+        n=len(indices),
+        total=len(data),
+        metrics=metrics,
+        indices=indices,
+        logits=logits,
+        labels=labels,
+        slices=None if slices is None else tuple(slices[i] for i in indices),
+    )

@@ -1,0 +1,253 @@
+"""Minimal pairs: two inputs that are alike but for what gives them different labels (as BLiMP's, Warstadt et al. 2020).
+
+Accuracy asks on which side of a threshold each input falls. A pair asks less, and just what it was written to ask: does
+the model think better of the better one? A model whose threshold is far off has half of the sentences wrong and may
+still have every pair in order. Guessing has half of them in order; a model that gives all inputs the same has none.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from shrp.analysis.usage import UsageStats
+from shrp.data.text_data import TextData
+from shrp.errors import DataError
+from shrp.evaluation.evaluation import Evaluation
+from shrp.evaluation.metrics import EQUAL, paired_interval, wilson
+
+ALL, MIXED = "all pairs", "in two slices"
+MOST_MIXED = 24
+"""Couples of slices at most by which pairs in two are named; where there are more, all such pairs are one group."""
+
+
+def pairs_of(data: TextData) -> np.ndarray:
+    """Indices of the inputs of each minimal pair: those of `TextData.pairs` that are two inputs with different labels.
+
+    Returns:
+        int64 `(P, 2)`, the input with the smaller label (class id or number) first; `(0, 2)` without pairs or labels.
+    """
+    groups = defaultdict(list)
+    if data.pairs is not None and data.labels is not None:
+        for i, name in enumerate(data.pairs):
+            if name:
+                groups[name].append(i)
+    two = [
+        pair for pair in groups.values() if len(pair) == 2 and data.labels[pair[0]] != data.labels[pair[1]]
+    ]
+    found = [sorted(pair, key=lambda i: data.labels[i]) for pair in two]
+    return np.array(found, dtype=np.int64).reshape(-1, 2)
+
+
+def names_without_a_pair(data: TextData) -> int:
+    """How many names of pairs are not of just two inputs with different labels, so that they make none."""
+    names = {name for name in data.pairs or () if name}
+    return len(names) - len(pairs_of(data))
+
+
+def pairs_among(data: TextData, rows: np.ndarray) -> np.ndarray:
+    """Those of `pairs_of` whose inputs are both among some rows, as places in these `(P, 2)`."""
+    places = np.full(len(data), -1)
+    places[rows] = np.arange(len(rows))
+    found = places[pairs_of(data)]
+    return found[(found >= 0).all(1)]
+
+
+def units_of(n: int, pairs: np.ndarray | None) -> np.ndarray:
+    """What is drawn as one where chance is asked: both inputs of a minimal pair, every other input by itself.
+
+    Args:
+        n: inputs.
+        pairs: as `pairs_of`; None for none.
+
+    Returns:
+        int64 `(n,)`: each input's unit, from 0 without gaps.
+    """
+    units = np.arange(n)
+    if pairs is not None and len(pairs):
+        units[pairs[:, 1]] = units[pairs[:, 0]]
+    return np.unique(units, return_inverse=True)[1]
+
+
+def independent_choices(stats: UsageStats, rows: np.ndarray, pairs: np.ndarray) -> int:
+    """How many inputs that choose independently say as much of how even usage is as some inputs, of which both of a
+    minimal pair route much alike: by Kish's design effect, with the agreement of pairs beyond that of even choices,
+    the mean over the layers.
+
+    Args:
+        stats: of routing by inputs.
+        rows: mask `(N,)`.
+        pairs: as `pairs_of`.
+    """
+    among = pairs[rows[pairs].all(1)]
+    n = int(rows.sum())
+    if not len(among) or stats.num_experts == 1:
+        return n
+    even = 1 / stats.num_experts
+    same = [(top1[among[:, 0]] * top1[among[:, 1]]).sum(1).mean() for top1 in stats.top1.values()]
+    alike = max(0.0, (float(np.mean(same)) - even) / (1 - even))
+    return round(n - 2 * len(among) * alike / (1 + alike))
+
+
+@dataclass(frozen=True, eq=False)
+class PairOutcomes:
+    """What a model makes of minimal pairs; `P` of them.
+
+    Attributes:
+        pairs: `(P, 2)`, as `pairs_of`.
+        ahead: bool `(P,)`, whether the input with the greater label gets more of it: whether its logit for that label,
+            less that for the other's, is the larger one (of a regression, its output). Equal ones are not in order.
+        both_right: bool `(P,)`, whether both inputs are classified rightly; all False for a regression.
+        slices: of the pairs, or None.
+    """
+
+    pairs: np.ndarray
+    ahead: np.ndarray
+    both_right: np.ndarray
+    slices: tuple[str, ...] | None
+
+    @property
+    def n(self) -> int:
+        """How many pairs there are."""
+        return len(self.pairs)
+
+    @property
+    def in_order(self) -> int:
+        """How many pairs the model has in order."""
+        return int(self.ahead.sum())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95% (Wilson) of the share in order; pairs are taken as independent of one another."""
+        return wilson(self.in_order, self.n)
+
+    def by_slice(self) -> pd.DataFrame:
+        """Columns slice (`ALL` first), n, in_order, share, low, high (95%, Wilson), both_right."""
+        rows = []
+        for name, here in pair_groups(self.slices, self.n).items():
+            n, hits = int(here.sum()), int(self.ahead[here].sum())
+            rows.append((name, n, hits, hits / n, *wilson(hits, n), int(self.both_right[here].sum())))
+        return pd.DataFrame(rows, columns=["slice", "n", "in_order", "share", "low", "high", "both_right"])
+
+
+def pair_outcomes(data: TextData, outputs: Evaluation | np.ndarray) -> PairOutcomes:
+    """What a model makes of the data's minimal pairs.
+
+    Args:
+        outputs: a complete evaluation on the data, or logits in the data's order, `(N, num_labels)`.
+
+    Raises:
+        DataError: the data have no minimal pairs, or the outputs are not of all their inputs.
+    """
+    if isinstance(outputs, Evaluation):
+        outputs = outputs.logits[np.argsort(outputs.indices, kind="stable")]
+    if len(outputs) != len(data):
+        raise DataError(f"{data.name} has {len(data):,} inputs, but the outputs are of {len(outputs):,}.")
+    pairs = pairs_of(data)
+    if not len(pairs):
+        raise DataError(f"{data.name} has no minimal pairs: two labelled inputs that are named as one pair.")
+    if data.task.is_regression:
+        margins = outputs[pairs, 0]
+        both_right = np.zeros(len(pairs), dtype=bool)
+    else:
+        low, high = data.labels[pairs].T[:, :, None]
+        margins = outputs[pairs, high] - outputs[pairs, low]
+        both_right = (outputs[pairs].argmax(-1) == data.labels[pairs]).all(1)
+    return PairOutcomes(pairs, margins[:, 1] - margins[:, 0] > EQUAL, both_right, slices_of(data, pairs))
+
+
+def pair_changes(reference: PairOutcomes, other: PairOutcomes) -> pd.DataFrame:
+    """How many pairs two models have in order: `ALL` first, then each slice, the largest loss first.
+
+    Args:
+        reference, other: of the same data.
+
+    Returns:
+        Columns as `shrp.evaluation.paired.by_group` (shares in order of the pairs, the interval of the change paired), and
+        only_reference, only_other: pairs that one of them alone has in order.
+
+    Raises:
+        DataError: the outcomes are not of the same pairs.
+    """
+    if not np.array_equal(reference.pairs, other.pairs):
+        raise DataError("Minimal pairs can be compared of two models on the same data only.")
+    first, second = reference.by_slice(), other.by_slice()
+    frame = pd.DataFrame({"group": first["slice"], "n": first["n"]})
+    for who, part in (("reference", first), ("other", second)):
+        for name, column in ((who, "share"), (f"{who} low", "low"), (f"{who} high", "high")):
+            frame[name] = part[column]
+    frame["change"] = frame["other"] - frame["reference"]
+    lost, won = reference.ahead & ~other.ahead, other.ahead & ~reference.ahead
+    groups = pair_groups(reference.slices, reference.n).values()
+    for name, which in (("only_reference", lost), ("only_other", won)):
+        frame[name] = [int(which[here].sum()) for here in groups]
+    bounds = [paired_interval(r.only_other, r.only_reference, r.n) for r in frame.itertuples()]
+    frame["change low"], frame["change high"] = zip(*bounds, strict=True)
+    slices = frame.iloc[1:].sort_values("change", kind="stable")
+    return pd.concat([frame.iloc[:1], slices], ignore_index=True)
+
+
+def slices_of(data: TextData, pairs: np.ndarray) -> tuple[str, ...] | None:
+    """The slice of each pair, or of its inputs, the first one's first, where they are in two; None without slices.
+
+    Were these more than `MOST_MIXED`, as where slices have nothing to do with pairs, all of them are in `MIXED`.
+    """
+    if data.slices is None:
+        return None
+    known = {name: _told_apart(name, set(data.slices)) for name in (ALL, MIXED)}
+    slices = [known.get(name, name) for name in data.slices]
+    found = [tuple(dict.fromkeys(slices[one] for one in pair)) for pair in pairs]
+    many = len({names for names in found if len(names) > 1}) > MOST_MIXED
+    return tuple(MIXED if many and len(names) > 1 else " / ".join(names) for names in found)
+
+
+def _told_apart(name: str, slices: Collection[str]) -> str:
+    """A name for a slice that is called as all pairs or as mixed ones are, and as no other slice is."""
+    while name in (ALL, MIXED) or name in slices:
+        name = f"{name} (slice)"
+    return name
+
+
+def pair_groups(slices: tuple[str, ...] | None, n: int) -> dict[str, np.ndarray]:
+    """Masks `(n,)` over pairs: `ALL`, then each slice in the order in which they come."""
+    found = {ALL: np.ones(n, dtype=bool)}
+    names = np.array(slices or (), dtype=object)
+    return found | {name: names == name for name in dict.fromkeys(slices or ())}
+
+
+def taken(stats: UsageStats, layer: int) -> np.ndarray:
+    """The expert that each input takes in a layer, `(N,)`; under token routing the one of most of its tokens."""
+    return stats.top1[layer].argmax(1)
+
+
+def route_changes(stats: UsageStats, data: TextData) -> pd.DataFrame:
+    """How often the two inputs of a pair take different experts, by slice and layer.
+
+    Args:
+        stats: of the data.
+
+    Returns:
+        Columns slice (`ALL` first), layer, n (pairs), parted, share, low, high (95%, Wilson), `unpaired`: the share
+        that would part if two inputs of the slice were put together at random.
+
+    Raises:
+        DataError: the data have no minimal pairs, or the usage is of other data.
+    """
+    pairs = pairs_of(data)
+    if stats.n != len(data):
+        raise DataError(f"{data.name} has {len(data):,} inputs, but the usage is of {stats.n:,}.")
+    if not len(pairs):
+        raise DataError(f"{data.name} has no minimal pairs: two labelled inputs that are named as one pair.")
+    rows = []
+    for name, here in pair_groups(slices_of(data, pairs), len(pairs)).items():
+        for layer in stats.layers:
+            chosen = taken(stats, layer)[pairs[here]]
+            n, parted = len(chosen), int((chosen[:, 0] != chosen[:, 1]).sum())
+            counts = np.bincount(chosen.ravel())
+            unpaired = 1 - float((counts * (counts - 1)).sum()) / (2 * n * (2 * n - 1))
+            rows.append((name, layer, n, parted, parted / n, *wilson(parted, n), unpaired))
+    return pd.DataFrame(rows, columns=["slice", "layer", "n", "parted", "share", "low", "high", "unpaired"])

@@ -1,0 +1,95 @@
+"""How long models take: inputs to time them on, and several timed side by side, in turns."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Hashable, Mapping
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from shrp.errors import ShrpError
+from shrp.families.families import positions
+
+
+def model_inputs(model: PreTrainedModel, batch: int, tokens: int, seed: int = 0) -> dict[str, Tensor]:
+    """Random inputs to time a model on: no padding, and no padding token among the ids.
+
+    Returns:
+        `input_ids` and `attention_mask` (all ones), int64 `(batch, tokens)`, on the model's device. The same
+        seed gives the same ids; the global random state is left alone.
+
+    Raises:
+        ShrpError: a size is below 1, or the model has no positions for so many tokens.
+    """
+    for name, size in (("tokens", tokens), ("batch", batch)):
+        if size < 1:
+            raise ShrpError(f"{name} must be 1 or more, not {size}.")
+    config = model.config
+    pad = config.pad_token_id
+    longest = positions(config)
+    if tokens > longest:
+        raise ShrpError(f"this model reads at most {longest} tokens, not {tokens}.")
+    ids = np.random.default_rng(seed).integers(config.vocab_size - 1, size=(batch, tokens))
+    ids += ids >= (config.vocab_size if pad is None else pad)  # skip the padding id
+    input_ids = torch.from_numpy(ids).to(model.device)
+    return {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+
+
+def dense_like(model: PreTrainedModel) -> PreTrainedModel:
+    """A model's architecture with every layer dense, on its device: what its speed is compared with. Its weights are
+    random, on which speed does not depend.
+    """
+    return type(model)(model.config).to(model.device).eval()
+
+
+def latency(
+    model_fns: Mapping[Hashable, Callable[[], object]],
+    repeats: int = 20,
+    warmup: int = 3,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Time several functions side by side, under `torch.inference_mode`.
+
+    Every round calls each function once, in an order drawn anew, so that drift of the machine (heat, other
+    load) and a neighbour's traces in the caches hit all alike.
+
+    Args:
+        model_fns: name -> a function without arguments, such as `lambda: model(**inputs)`. On a GPU it must wait
+            for its work, of which nothing else is sure to know: `lambda: model(**inputs).logits.cpu()`.
+        repeats: timed rounds.
+        warmup: rounds before them that are not timed.
+        seed: of the order within rounds.
+        progress: called, outside the timed part, with calls done and in all, warm-up included.
+
+    Returns:
+        One row a function, in the given order: `name`, `median_ms`, `low_ms` and `high_ms` (the quartiles) in
+        milliseconds a call, `repeats`.
+
+    Raises:
+        ShrpError: nothing to time, or a number of rounds out of range.
+    """
+    if not model_fns:
+        raise ShrpError("there is nothing to time; give at least one function.")
+    if repeats < 1 or warmup < 0:
+        raise ShrpError(f"repeats must be 1 or more and warmup 0 or more, not {repeats} and {warmup}.")
+    order, shuffle = list(model_fns), random.Random(seed).shuffle
+    times: dict[Hashable, list[float]] = {name: [] for name in model_fns}
+    calls = len(order) * (warmup + repeats)
+    with torch.inference_mode():
+        for round_ in range(warmup + repeats):
+            shuffle(order)
+            for number, name in enumerate(order, 1):
+                start = time.perf_counter()
+                model_fns[name]()
+                if round_ >= warmup:
+                    times[name].append((time.perf_counter() - start) * 1e3)
+                if progress is not None:
+                    progress(round_ * len(order) + number, calls)
+    rows = [(name, *np.percentile(ms, [50, 25, 75]), repeats) for name, ms in times.items()]
+    return pd.DataFrame(rows, columns=["name", "median_ms", "low_ms", "high_ms", "repeats"])

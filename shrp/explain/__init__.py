@@ -1,1 +1,0 @@
-"""What experts and heads look at, and which inputs and words are theirs."""

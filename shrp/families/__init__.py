@@ -1,0 +1,1 @@
+"""Families of encoders: how each is called, converted and restated."""

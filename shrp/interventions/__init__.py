@@ -1,1 +1,0 @@
-"""What would be if: experts taken away or forced, routes exchanged, hidden states of another input put in."""

@@ -1,1 +1,0 @@
-"""Which experts a model uses, on what, and what that goes by."""

@@ -1,1 +1,0 @@
-"""Statistics that know nothing of models: intervals, rank correlation, groups dealt anew."""

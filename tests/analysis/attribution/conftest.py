@@ -1,0 +1,19 @@
+import pytest
+
+from shrp.analysis.attribution import instance
+from tests.analysis.attribution.helpers import SST2, TEXT
+
+
+@pytest.fixture(scope="module")
+def routed(tiny_routed):
+    return tiny_routed("bert", layers=(0, 1, 2))
+
+
+@pytest.fixture(scope="module")
+def token_routed(tiny_routed):
+    return tiny_routed("bert", layers=(0, 2), routing="token", top_k=2)
+
+
+@pytest.fixture(scope="module")
+def made(tiny_tokenizer):
+    return lambda model, text=TEXT, task=SST2: instance.prepare(model, tiny_tokenizer, task, text)

@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+import torch
+
+from shrp.analysis.attribution import experts, tokens
+from shrp.analysis.attribution.difference import against
+from shrp.analysis.attribution.units import in_units
+from shrp.data.tasks import TASKS
+from shrp.errors import DataError
+from tests.analysis.attribution.helpers import SST2, STSB, direct
+
+MNLI = TASKS["mnli"]
+PAIR = ("w1 w20 w33, w4", "w50 w17")
+
+
+@pytest.fixture
+def one(made, tiny_routed):
+    return made(tiny_routed("bert", layers=(0, 2), num_labels=3, top_k=2), PAIR, MNLI)
+
+
+def test_it_is_the_one_logit_less_the_other(one, tiny_tokenizer):
+    with torch.no_grad():
+        both = one.outputs(one.embeddings)[0]
+        lead = against(one, 2, 0).outputs(one.embeddings.repeat(3, 1, 1))
+    assert lead.shape == (3, 1)
+    np.testing.assert_allclose(lead, float(both[2] - both[0]), atol=1e-4)
+    logits = direct(one.model, tiny_tokenizer, PAIR)[list(one.columns)]
+    np.testing.assert_allclose(lead[0], float(logits[2] - logits[0]), atol=1e-5)
+
+
+def test_labels_in_another_order_are_followed(made, tiny_routed):
+    model = tiny_routed("bert", layers=(0, 2), num_labels=3)
+    model.config.id2label = dict(enumerate(reversed(MNLI.label_names)))
+    model.config.label2id = {name: place for place, name in model.config.id2label.items()}
+    one = made(model, PAIR, MNLI)
+    assert one.columns == (2, 1, 0)
+    with torch.no_grad():
+        raw = model(**one.inputs).logits[0]
+        lead = against(one, 0, 1).outputs(one.embeddings)
+    assert float(lead) == pytest.approx(float(raw[2] - raw[1]), abs=1e-5)
+    assert experts.Coalitions(against(one, 0, 1), 0).full == pytest.approx(float(raw[2] - raw[1]), abs=1e-5)
+
+
+@pytest.mark.parametrize("method", ["gradient", "integrated", "ablation"])
+def test_scores_of_words_are_those_of_the_one_less_those_of_the_other(one, method):
+    scores = {
+        "gradient": tokens.input_x_gradient,
+        "integrated": tokens.integrated_gradients,
+        "ablation": tokens.ablate_words,
+    }[method]
+    of_one, of_other, lead = scores(one, 1), scores(one, 2), scores(against(one, 1, 2), 0)
+    np.testing.assert_allclose(lead.scores, of_one.scores - of_other.scores, atol=1e-5)
+    assert np.abs(of_other.scores).max() > 1e-3
+    assert lead.full == pytest.approx(of_one.full - of_other.full, abs=1e-5)
+
+
+def test_scores_of_experts_are_too(one):
+    coalitions = [experts.Coalitions(one, 1), experts.Coalitions(one, 0)]
+    lead = experts.Coalitions(against(one, 1, 0), 0)
+    for scores in (experts.zero_experts, experts.next_experts, experts.shapley_values):
+        of_one, of_other = (scores(each) for each in coalitions)
+        found = scores(lead)
+        np.testing.assert_allclose(found.values, of_one.values - of_other.values, atol=1e-5)
+        assert np.abs(of_other.values).max() > 1e-4
+    assert found.values.sum() == pytest.approx(lead.full - found.empty, abs=1e-5)
+
+
+def test_longer_pieces_keep_it(one):
+    whole = against(in_units(one, "phrase"), 0, 1)
+    assert [word.text for word in whole.words] == ["w1 w20 w33,", "w4", "w50 w17"]
+    later = in_units(against(one, 0, 1), "phrase")
+    np.testing.assert_allclose(tokens.ablate_words(whole, 0).scores, tokens.ablate_words(later, 0).scores)
+
+
+def test_of_two_classes_either_is_the_others_opposite(made, routed):
+    one = made(routed, task=SST2)
+    there, back = (tokens.ablate_words(against(one, *both), 0) for both in ((0, 1), (1, 0)))
+    np.testing.assert_allclose(there.scores, -back.scores, atol=1e-6)
+
+
+@pytest.mark.parametrize("both", [(1, 1), (0, 3), (-1, 0)])
+def test_what_are_no_two_classes_is_refused(one, both):
+    with pytest.raises(DataError, match=r"two different classes of 'mnli' \(0 \(entailment\), 1 \(neutral\)"):
+        against(one, *both)
+
+
+def test_a_number_has_no_classes(made, tiny_routed):
+    one = made(tiny_routed("bert", layers=(1,), num_labels=1), PAIR, STSB)
+    with pytest.raises(DataError, match="it has none"):
+        against(one, 0, 0)

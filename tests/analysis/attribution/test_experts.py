@@ -1,0 +1,151 @@
+from itertools import combinations, pairwise
+from math import comb
+
+import numpy as np
+import pytest
+import torch
+
+from shrp.analysis.attribution import experts, instance
+from shrp.errors import PlanError
+from shrp.model.convert import expert_layers
+from shrp.model.gates import knock_out, play_back, record_routing, use_gates
+from tests.analysis.attribution.helpers import TEXT
+
+
+def by_hand(model, one, output, gone):
+    """The output with these `(layer, expert)` gates set to 0, all else as the input's own route."""
+    with torch.no_grad(), record_routing() as record:
+        model(**one.inputs)
+    gates = {layer: g.clone() for layer, g in play_back(record).items()}
+    for layer, expert in gone:
+        gates[layer][..., expert] = 0
+    with torch.no_grad(), use_gates(gates):
+        return float(model(**one.inputs).logits[0, output])
+
+
+@pytest.mark.parametrize("name", ["routed", "token_routed"])
+def test_zeroed_experts_equal_zeroed_gates(made, request, name):
+    model = request.getfixturevalue(name)
+    one = made(model)
+    coalitions = experts.Coalitions(one, 1)
+    found = experts.zero_experts(coalitions)
+    assert found.fires.sum() == len(coalitions.players) > len(coalitions.layers) - 1
+    for row, layer in enumerate(found.layers):
+        for expert in range(4):
+            drop = found.full - by_hand(model, one, 1, [(layer, expert)])
+            assert found.values[row, expert] == pytest.approx(drop, abs=1e-5)
+            if not found.fires[row, expert]:
+                assert found.values[row, expert] == 0.0
+
+
+def test_the_default_budget_gives_exact_values_or_enough_orders():
+    assert [experts.enough(k) for k in (1, 6, 8, 26, 72, 132, 500)] == [64, 64, 256, 256, 1024, 4096, 4096]
+    for k in (9, 26, 72, 132):
+        assert experts._orders(k, experts.enough(k)) >= experts.ENOUGH_ORDERS
+
+
+def test_zeroed_experts_equal_captums_feature_ablation(made, routed):
+    from captum.attr import FeatureAblation
+
+    one = made(routed)
+    found = experts.zero_experts(experts.Coalitions(one, 1))
+    with torch.no_grad(), record_routing() as record:
+        routed(**one.inputs)
+    own = torch.stack([record.last(layer).gates for layer in found.layers], 1)  # (1, L, H)
+
+    def forward(gates):
+        batch = {name: values.expand(len(gates), -1) for name, values in one.inputs.items()}
+        with use_gates({layer: gates[:, i] for i, layer in enumerate(found.layers)}):
+            return routed(**batch).logits[:, 1]
+
+    expected = FeatureAblation(forward).attribute(own, baselines=0.0, perturbations_per_eval=16)
+    np.testing.assert_allclose(found.values, expected[0].detach(), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["routed", "token_routed"])
+def test_the_next_expert_equals_a_knock_out(made, request, name):
+    model = request.getfixturevalue(name)
+    top_k = next(iter(expert_layers(model).values())).top_k
+    one = made(model)
+    found = experts.next_experts(experts.Coalitions(one, 0))
+    for row, layer in enumerate(found.layers):
+        for expert in range(4):
+            with torch.no_grad(), use_gates(knock_out({layer: expert}, top_k)):
+                drop = found.full - float(model(**one.inputs).logits[0, 0])
+            assert found.values[row, expert] == pytest.approx(drop, abs=1e-5)
+            if not found.fires[row, expert]:
+                assert found.values[row, expert] == 0.0
+
+
+def brute_force_shapley(value, players):
+    """By the definition, over all subsets."""
+    k, shares = len(players), []
+    for player in players:
+        others = [p for p in players if p != player]
+        share = 0.0
+        for size in range(k):
+            for there in combinations(others, size):
+                share += (value({*there, player}) - value(set(there))) / (k * comb(k - 1, size))
+        shares.append(share)
+    return shares
+
+
+@pytest.mark.parametrize("name", ["routed", "token_routed"])
+def test_exact_shapley_values_follow_the_definition_and_are_efficient(made, request, name):
+    model = request.getfixturevalue(name)
+    one = made(model, ("w1 w7",) if name == "token_routed" else TEXT)
+    coalitions = experts.Coalitions(one, 1)
+    found = experts.shapley_values(coalitions, budget=4096)
+    players, known = coalitions.players, {}
+
+    def value(there):
+        key = frozenset(there)
+        if key not in known:
+            known[key] = by_hand(model, one, 1, [p for p in players if p not in there])
+        return known[key]
+
+    np.testing.assert_allclose(found.values[found.fires], brute_force_shapley(value, players), atol=1e-5)
+    assert found.errors is None
+    assert found.permutations == 0
+    assert found.values.sum() == pytest.approx(found.full - found.empty, abs=1e-5)
+    assert found.empty == pytest.approx(value(set()), abs=1e-5)
+    assert not found.values[~found.fires].any()
+
+
+def test_sampled_shapley_values_are_efficient_and_near_the_exact_ones(made, token_routed):
+    coalitions = experts.Coalitions(made(token_routed), 1)
+    assert len(coalitions.players) > 5
+    exact = experts.shapley_values(coalitions, budget=2 ** len(coalitions.players))
+    sampled = experts.shapley_values(coalitions, budget=2 ** len(coalitions.players) - 1)
+    assert sampled.permutations > 10
+    assert sampled.values.sum() == pytest.approx(sampled.full - sampled.empty, abs=1e-5)
+    away = np.abs(sampled.values - exact.values)[exact.fires]
+    assert away.max() < 4 * sampled.errors.max() + 1e-5
+    assert away.max() > 0
+    again = experts.shapley_values(coalitions, budget=2 ** len(coalitions.players) - 1)
+    np.testing.assert_array_equal(sampled.values, again.values)
+    fewer = experts.shapley_values(coalitions, budget=30)
+    assert fewer.errors.mean() > sampled.errors.mean()
+    assert not fewer.errors[~fewer.fires].any()
+
+
+def test_blocks_of_coalitions_change_nothing(made, routed, monkeypatch):
+    coalitions = experts.Coalitions(made(routed), 1)
+    wanted = experts.shapley_values(coalitions)
+    monkeypatch.setattr(experts, "_KEPT_BYTES", 4096)
+    monkeypatch.setattr(instance, "TOKENS_AT_ONCE", 20)
+    calls = []
+    again = experts.shapley_values(coalitions, progress=lambda *call: calls.append(call))
+    np.testing.assert_allclose(again.values, wanted.values, atol=1e-5)
+    assert all(a[0] <= b[0] for a, b in pairwise(calls))
+    assert calls[-1] == (2 ** len(coalitions.players),) * 2
+
+
+def test_models_without_experts_or_routers_are_refused(made, tiny_model, tiny_routed):
+    with pytest.raises(PlanError, match="no routed layer"):
+        experts.Coalitions(made(tiny_model()), 0)
+    uniform = experts.Coalitions(made(tiny_routed("bert", control="uniform")), 0)
+    assert uniform.fires.all()
+    assert np.abs(experts.zero_experts(uniform).values).min() > 0
+    with pytest.raises(PlanError, match="no router"):
+        experts.next_experts(uniform)

@@ -1,0 +1,153 @@
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import matthews_corrcoef
+
+from shrp.analysis.attribution import experts, importance, instance
+from shrp.analysis.usage import measure_usage
+from shrp.data.tasks import TASKS
+from shrp.data.text_data import TextData
+from shrp.errors import DataError, PlanError
+from shrp.evaluation.intervals import of_mean
+from tests.analysis.attribution.helpers import SST2
+from ui.attribution import results as attribution_results
+
+
+@pytest.mark.parametrize("name", ["routed", "token_routed"])
+@pytest.mark.parametrize("meaning", importance.MEANINGS)
+def test_knock_outs_on_data_equal_one_input_at_a_time(request, tiny_data, tiny_tokenizer, name, meaning):
+    model, data = request.getfixturevalue(name), tiny_data(7)
+    rows = np.array([3, 0, 6, 5])
+    found = importance.knock_outs(model, tiny_tokenizer, data, rows, meaning=meaning)
+    method = experts.zero_experts if meaning == "zeroed" else experts.next_experts
+    for i, row in enumerate(rows):
+        one = instance.prepare(model, tiny_tokenizer, SST2, data.texts[row])
+        for output in (0, 1):
+            alone = method(experts.Coalitions(one, output))
+            np.testing.assert_allclose(found.effects(output)[i], alone.values, atol=2e-5)
+        np.testing.assert_array_equal(found.fires[i], alone.fires)
+    part = replace(data, texts=tuple(data.texts[row] for row in rows), labels=data.labels[rows], slices=None)
+    usage = measure_usage(model, tiny_tokenizer, part)
+    table = found.table(data, None).set_index(["layer", "expert"])["usage"]
+    for layer in usage.layers:  # the same as plans go by
+        np.testing.assert_allclose(table[layer], usage.share(layer))
+    assert not found.effects(1)[~found.fires].any()
+
+
+def test_the_table_of_a_data_set(routed, tiny_data, tiny_tokenizer):
+    data = tiny_data(40)
+    order = list(importance.blocks(data, 40))
+    assert [len(block) for block in order] == [32, 8]
+    found = importance.merge([importance.knock_outs(routed, tiny_tokenizer, data, block) for block in order])
+    assert found.n == 40
+    assert sorted(found.rows) == list(range(40))
+    table = found.table(data, None)
+    assert len(table) == 12
+    own = found.base.argmax(1)
+    labels = data.labels[found.rows]
+    for row in table.itertuples():
+        place = found.layers.index(row.layer)
+        changed = found.knocked_out[:, place, row.expert]
+        drop = found.base[np.arange(40), own] - changed[np.arange(40), own]
+        assert row.signed == pytest.approx(drop.mean(), abs=1e-6)
+        assert row.effect == pytest.approx(np.abs(drop).mean(), abs=1e-6)
+        if row.uses:
+            assert row.signed_low <= row.signed <= row.signed_high
+        else:  # these inputs say nothing of others
+            assert np.isnan([row.signed_low, row.signed_high]).all()
+        lost = (own == labels).mean() - (changed.argmax(1) == labels).mean()
+        assert row.score_lost == pytest.approx(lost)
+        assert row.score_lost_low <= row.score_lost <= row.score_lost_high
+        assert row.flips == (changed.argmax(1) != own).sum()
+        if row.uses:
+            assert row.effect_per_use == pytest.approx(row.effect * 40 / row.uses, rel=1e-5)
+            low, high = of_mean(np.abs(drop[found.fires[:, place, row.expert]]))
+            expected = pytest.approx((max(low, 0.0), high), rel=1e-5, nan_ok=True)
+            assert (row.effect_per_use_low, row.effect_per_use_high) == expected
+        else:
+            assert (row.effect, row.score_lost) == (0, 0)
+            assert np.isnan([row.effect_per_use, row.effect_per_use_low, row.effect_per_use_high]).all()
+    assert table.groupby("layer")["usage"].sum().tolist() == pytest.approx([1, 1, 1])
+    done = []
+    sizes = importance.ablation(routed, tiny_tokenizer, data, progress=lambda *step: done.append(step))
+    assert done == [(32, 40), (40, 40)]
+    for layer, rows in table.groupby("layer"):
+        assert sizes[layer].tolist() == pytest.approx(rows["effect"].tolist())
+    ranks = importance.correlations(table, "effect")
+    for layer, rho in ranks.set_index("layer")["spearman"].items():
+        group = table[(table["layer"] == layer) & (table["uses"] > 0)]  # the others tie at 0 by construction
+        varied = len(group) > 2 and group["usage"].nunique() > 1
+        expected = np.corrcoef(group["usage"].rank(), group["effect"].rank())[0, 1] if varied else np.nan
+        assert rho == pytest.approx(expected, nan_ok=True)
+    assert ranks["spearman"].notna().any()
+    assert (importance.correlations(table, "effect_per_use")["n"] <= 4).all()
+
+
+def test_data_without_labels_and_models_without_routers(routed, tiny_model, tiny_data, tiny_tokenizer):
+    data = tiny_data(4)
+    bare = TextData(SST2, "bare", data.texts)
+    table = importance.knock_outs(routed, tiny_tokenizer, bare, range(4)).table(bare, 1)
+    assert table["score_lost"].isna().all()
+    assert table["effect"].max() > 0
+    with pytest.raises(PlanError, match="no routed layer"):
+        importance.knock_outs(tiny_model(), tiny_tokenizer, data, range(4))
+    with pytest.raises(PlanError, match="not as"):
+        importance.knock_outs(routed, tiny_tokenizer, data, range(4), meaning="zebra")
+    with pytest.raises(DataError, match="empty"):
+        importance.knock_outs(routed, tiny_tokenizer, data, [])
+
+
+def test_another_metric_than_accuracy_falls_as_far_as_the_scores_are_apart(
+    tiny_routed, tiny_tokenizer, tiny_data
+):
+    data = tiny_data(32, task=TASKS["cola"])
+    found = importance.knock_outs(tiny_routed("bert"), tiny_tokenizer, data, range(32))
+    table = found.table(data, 0)
+    before = matthews_corrcoef(data.labels, found.base.argmax(1))
+    lost = [
+        before - matthews_corrcoef(data.labels, found.knocked_out[:, place, expert].argmax(1))
+        for place in range(len(found.layers))
+        for expert in range(4)
+    ]
+    assert table["score_lost"].tolist() == pytest.approx(lost, abs=1e-9)
+    assert max(map(abs, lost)) > 0.1  # or a turned sign could go unseen
+    low, high = table["score_lost_low"], table["score_lost_high"]
+    unknown = table["flips"] == 0  # a bootstrap would be certain of no difference
+    assert (
+        unknown & (table["uses"] == 0)
+    ).any()  # nor is an expert that these inputs don't use without effect
+    assert (unknown & (table["uses"] > 0)).any()
+    assert low[unknown].isna().all()
+    assert high[unknown].isna().all()
+    assert (low <= table["score_lost"] + 1e-9)[~unknown].all()
+    assert (table["score_lost"] <= high + 1e-9)[~unknown].all()
+    assert (low < high)[table["flips"] > 0].all()
+
+
+def test_both_of_a_minimal_pair_count_as_one_in_the_intervals(routed, tiny_data, tiny_tokenizer):
+    """Here they are the same text twice, so the second one of each says nothing more."""
+    single = tiny_data(30)
+    twice = replace(
+        single,
+        texts=tuple(text for text in single.texts for _ in (0, 1)),
+        labels=np.tile([0, 1], 30),
+        slices=None,
+        pairs=tuple(f"pair {i // 2}" for i in range(60)),
+    )
+    rows = np.random.default_rng(0).permutation(60)
+    found = importance.knock_outs(routed, tiny_tokenizer, twice, rows).table(twice, 1)
+    once = importance.knock_outs(routed, tiny_tokenizer, single, np.arange(30)).table(single, 1)
+    for end in ("signed_low", "signed_high", "effect_low", "effect_high"):
+        np.testing.assert_allclose(found[end], once[end], atol=1e-5)
+    bare = replace(twice, pairs=None)
+    outputs = importance.knock_outs(routed, tiny_tokenizer, bare, rows)
+    alone = outputs.table(bare, 1)
+    known = alone["signed_low"].notna()
+    widths = [(one["signed_high"] - one["signed_low"])[known] for one in (found, alone)]
+    assert (widths[0] > 1.3 * widths[1]).all()
+    # The app keeps the tables by what the outputs depend on, which pairs are no part of.
+    kept = [attribution_results.effect_table(outputs, "outputs", data, 1) for data in (twice, bare)]
+    for shown, made in zip(kept, (found, alone), strict=True):
+        pd.testing.assert_frame_equal(shown, made)

@@ -1,0 +1,121 @@
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from shrp.analysis.attribution import instance, tokens, trust
+
+
+def test_every_attribution_is_checked_and_the_controls_last(made, routed):
+    one = made(routed)
+    results = [
+        tokens.input_x_gradient(one, 1),
+        tokens.integrated_gradients(one, 1),
+        tokens.ablate_words(one, 1),
+    ]
+    calls = []
+    found = trust.check(one, results, 1, progress=lambda *call: calls.append(call))
+    assert [check.method for check in found] == [*tokens.METHODS, trust.ALIKE, trust.SHUFFLED]
+    assert calls[-1][0] == calls[-1][1]
+    assert all(a[0] <= b[0] for a, b in pairwise(calls))
+    *real, alike, shuffled = found
+    assert shuffled.sensitivity > 0.5  # dealt anew for every copy
+    assert len({check.sensitivity for check in [*real, shuffled]}) == 4
+    assert shuffled.explained == pytest.approx(np.mean([check.shuffled for check in real]))
+    assert np.isnan([alike.shuffled, shuffled.shuffled, alike.sensitivity]).all()
+    for check in found:
+        assert 0 <= check.scaled_infidelity <= check.infidelity + 1e-5
+        assert check.explained <= 1 + 1e-6
+    best = max(real, key=lambda check: check.explained)
+    assert np.isnan([best.behind, alike.behind, shuffled.behind]).all()
+    assert np.isnan([alike.above_alike, shuffled.above_alike]).all()
+    for check in real:
+        assert check.above_alike == pytest.approx(check.explained - alike.explained, abs=1e-6)
+        assert check.above_alike_low <= check.above_alike <= check.above_alike_high
+        if check is not best:
+            assert check.behind == pytest.approx(best.explained - check.explained, abs=1e-6)
+            assert check.behind_low <= check.behind <= check.behind_high
+
+
+def test_a_true_attribution_is_told_from_its_scores_on_other_words(made, tiny_model, monkeypatch):
+    """Of an output that is a sum over words: its terms foresee everything, on other words they don't."""
+    one = made(tiny_model())
+    terms = torch.linspace(-1, 2, len(one.words))
+    direction = torch.ones(one.embeddings.shape[-1])
+    gaps = ((one.embeddings - one.baseline("mask"))[0] @ direction)[one.word_positions]
+
+    def additive(self, embeddings, **inputs):
+        there = ((embeddings - one.baseline("mask")) @ direction)[:, one.word_positions] / gaps
+        return (there @ terms)[:, None].expand(-1, 2)
+
+    monkeypatch.setattr(instance.Instance, "outputs", additive)
+    result = tokens.ablate_words(one, 0)
+    np.testing.assert_allclose(result.scores, terms, atol=1e-4)
+    shuffles = []
+    for seed in range(5):
+        true, alike, shuffled = trust.check(one, [result], 0, seed=seed)
+        assert true.infidelity == pytest.approx(0, abs=1e-6)
+        assert true.explained == pytest.approx(1, abs=1e-5)
+        assert alike.explained < 0.9
+        assert true.above_alike_low > 0
+        assert true.shuffled == pytest.approx(shuffled.explained)
+        shuffles.append(shuffled)
+    assert np.mean([shuffled.explained for shuffled in shuffles]) < 0.7
+    noise = np.random.default_rng(0).normal(size=len(terms))
+    other, same = replace(result, scores=result.scores * 3), replace(result, scores=result.scores + noise)
+    true, equal, noisy, *_ = trust.check(one, [result, other, same], 0)
+    second = true if np.isnan(equal.behind) else equal  # the two are alike but for their scale
+    assert (second.behind_low, second.behind_high) == pytest.approx((0, 0), abs=1e-6)
+    assert 0 < noisy.behind_low < noisy.behind < noisy.behind_high
+    assert min(shuffled.infidelity for shuffled in shuffles) > 0.1
+
+
+def test_a_turned_sign_is_not_forgiven_and_one_word_beats_nobody(made, routed):
+    one = made(routed)
+    result = tokens.ablate_words(one, 0)
+    turned = replace(result, scores=-result.scores)
+    right, wrong, *_ = trust.check(one, [result, turned], 0)
+    assert right.explained > 0
+    assert wrong.explained <= 0 < wrong.infidelity
+    assert wrong.beaten < right.beaten
+    alone = made(routed, ("w3",))
+    for seed in range(3):
+        result = tokens.ablate_words(alone, 0)
+        single, alike, _ = trust.check(alone, [result], 0, seed=seed)
+        assert single.explained == single.shuffled == alike.explained == pytest.approx(1, abs=1e-5)
+        assert single.few
+        assert single.beaten == 0  # its shuffles are itself
+
+
+def test_infidelity_equals_its_definition(made, routed):
+    one = made(routed)
+    result = tokens.ablate_words(one, 1)
+    found, *_ = trust.check(one, [result], 1, replacement="mask")
+    generator = torch.Generator().manual_seed(0)
+    dropped = torch.rand(trust.SAMPLES, len(one.words), generator=generator) < trust.SHARE_REPLACED
+    errors = []
+    for row in dropped.numpy():
+        embeddings = one.embeddings.clone()
+        for gone, word in zip(row, one.words, strict=True):
+            if gone:
+                embeddings[:, list(word.positions)] = one.replacement("mask")
+        with torch.no_grad():
+            change = result.full - float(one.outputs(embeddings)[0, 1])
+        errors.append(((row * result.scores).sum() - change) ** 2)
+    assert found.infidelity == pytest.approx(np.mean(errors), rel=1e-4)
+
+
+def test_scores_that_do_not_know_which_word_matters_are_not_above_their_shuffles(made, routed):
+    """They may foresee much: replaced words move an output mostly one way, and scores of one sign say which."""
+    rng, passed = np.random.default_rng(0), []
+    for seed in range(12):
+        one = made(routed, (" ".join(f"w{i}" for i in rng.integers(1, 50, size=9)),))
+        ablated = tokens.ablate_words(one, 0)
+        for scores in (np.ones(9), np.abs(rng.normal(size=9)), rng.permutation(ablated.scores)):
+            blind, *_ = trust.check(one, [replace(ablated, scores=scores)], 0, seed=seed)
+            passed.append(blind.beaten == trust.DRAWS)
+            if (scores == 1).all():
+                assert blind.above_alike_low <= 1e-9
+    assert np.mean(passed) < 0.2

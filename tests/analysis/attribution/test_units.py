@@ -1,0 +1,132 @@
+import inspect
+
+import numpy as np
+import pytest
+import torch
+
+from shrp.analysis.attribution import flips, router, tokens, trust
+from shrp.analysis.attribution.units import MOST, UNITS, fitting_unit, in_units
+from shrp.errors import DataError
+from tests.analysis.attribution.helpers import MRPC
+
+TEXT = "w1 w2, w3 w4 (w5, w6). w7: w8 w9! w10"
+
+
+@pytest.mark.parametrize(
+    ("text", "phrases", "sentences"),
+    [
+        ("It drags, and then it ends.", ["It drags,", "and then it ends."], ["It drags, and then it ends."]),
+        ("It drags , and then it ends . ok", ["It drags ,", "and then it ends .", "ok"],
+         ["It drags , and then it ends .", "ok"]),
+        ("Dr. J. Smith won 3.5 or 1,000. So did I. Why?", ["Dr. J. Smith won 3.5 or 1,000.", "So did I.", "Why?"],
+         ["Dr. J. Smith won 3.5 or 1,000.", "So did I.", "Why?"]),
+        ("A plot (if any) is lost -- fast; bye", ["A plot", "(if any)", "is lost --", "fast;", "bye"],
+         ["A plot (if any) is lost -- fast; bye"]),
+        ('He left. "No idea." “Why?” she said', ["He left.", '"No idea."', "“Why?”", "she said"],
+         ["He left.", '"No idea."', "“Why?”", "she said"]),
+        ("a well-made film\nanother line", ["a well-made film", "another line"], ["a well-made film", "another line"]),
+        ("你好，世界。好吗", ["你好，", "世界。", "好吗"], ["你好，世界。", "好吗"]),
+        ("Great! 👍", ["Great!", "👍"], ["Great!", "👍"]),
+        ("Great!👍 It was 30°. C++. Bye", ["Great!👍", "It was 30°.", "C++.", "Bye"],
+         ["Great!👍", "It was 30°.", "C++.", "Bye"]),
+        ("A film--fast and loud--that works, 1990–2000.", ["A film--", "fast and loud--", "that works,", "1990–2000."],
+         ["A film--fast and loud--that works, 1990–2000."]),
+        ("Again? No. It is no. 5, etc. of St. John. I", ["Again?", "No.", "It is no. 5,", "etc. of St.", "John.", "I"],
+         ["Again?", "No.", "It is no. 5, etc. of St.", "John.", "I"]),
+        ("It ends ( well ) . '' So", ["It ends", "( well ) . ''", "So"], ["It ends ( well ) . ''", "So"]),
+        ("film(s) e.g. U.S. dogs. . . ok", ["film(s) e.g. U.S. dogs. . .", "ok"],
+         ["film(s) e.g. U.S. dogs. . .", "ok"]),
+        ("कैसा है। ठीक", ["कैसा है।", "ठीक"], ["कैसा है।", "ठीक"]),
+        ("...", ["..."], ["..."]),
+        ("no marks at all", ["no marks at all"], ["no marks at all"]),
+        ("a b c d e f g h i j k l m, n", ["a b c d e f g h i j k l", "m,", "n"], ["a b c d e f g h i j k l m, n"]),
+    ],
+)  # fmt: skip
+def test_where_phrases_and_sentences_end(made, routed, text, phrases, sentences):
+    one = made(routed, (text,))
+    for unit, expected in zip(UNITS[1:], (phrases, sentences), strict=True):
+        grouped = in_units(one, unit)
+        assert [piece.text for piece in grouped.words] == expected
+        assert grouped.unit == unit
+        assert grouped.word_positions == one.word_positions  # no token is lost, and none is moved
+        for piece in grouped.words:
+            assert text[slice(*piece.span)] == piece.text
+
+
+def test_no_piece_is_of_two_texts(made, tiny_model):
+    pair = made(tiny_model(num_labels=2), ("w1 w2", "w3. w4"), MRPC)
+    assert [(piece.text, piece.part) for piece in in_units(pair, "sentence").words] == [
+        ("w1 w2", 0), ("w3.", 1), ("w4", 1),
+    ]  # fmt: skip
+
+
+def test_gradients_of_a_piece_are_the_sum_of_its_words(made, routed):
+    one = made(routed, (TEXT,))
+    grouped = in_units(one, "phrase")
+    for method in (tokens.input_x_gradient, tokens.integrated_gradients):
+        by_word, by_piece = method(one, 0), method(grouped, 0)
+        assert by_piece.unit == "phrase"
+        of = [
+            next(i for i, p in enumerate(grouped.words) if p.span[0] <= w.span[0] < p.span[1])
+            for w in one.words
+        ]
+        sums = np.bincount(of, by_word.scores, len(grouped.words))
+        np.testing.assert_allclose(by_piece.scores, sums, atol=1e-6)
+        assert by_piece.full == pytest.approx(by_word.full)
+
+
+@pytest.mark.parametrize("replacement", tokens.REPLACEMENTS)
+def test_a_piece_is_replaced_as_its_words_together(made, routed, replacement):
+    one = made(routed, (TEXT,))
+    grouped = in_units(one, "sentence")
+    found = tokens.ablate_words(grouped, 1, replacement=replacement)
+    whole = one.outputs(one.embeddings)[0, 1]
+    for piece, score in zip(grouped.words, found.scores, strict=True):
+        alone = tokens.ablated(one, (piece,), replacement)[0, 1]
+        assert score == pytest.approx(float((whole - alone).detach()), abs=1e-6)
+    frame = tokens.to_frame([found])
+    assert frame["sentence"].tolist() == [piece.text for piece in grouped.words]
+    assert "word" not in frame
+
+
+def test_flips_routes_and_checks_take_pieces(made, routed):
+    one = in_units(made(routed, (TEXT,)), "phrase")
+    found = flips.fewest_words(one)
+    assert found.unit == "phrase"
+    assert "phrases" in found.to_frame(("a", "b"))
+    routes = router.routes_without(one)
+    assert routes.without.shape == (3, len(one.words))
+    preferring = router.prefer(one, 1, 0, 1)
+    assert preferring.unit == "phrase"
+    assert preferring.words == one.words
+    scores = tokens.ablate_words(one, 0)
+    (check, *_) = trust.check(one, [scores], 0)
+    assert check.few == (len(one.words) < trust.FEWEST_WORDS)
+
+
+def test_a_routers_preference_can_be_put_together_too(made, routed):
+    preferring = router.prefer(made(routed, (TEXT,)), 1, 0, 1)
+    grouped = in_units(preferring, "sentence")
+    assert torch.equal(grouped.outputs(grouped.embeddings), preferring.outputs(preferring.embeddings))
+    assert len(grouped.words) == 3
+
+
+def test_the_shortest_unit_that_is_quick_to_explain(made, tiny_model):
+    model = tiny_model(num_labels=2)
+    assert fitting_unit(made(model, ("w1 w2",))) == "word"
+    assert fitting_unit(made(model, ("w1",))) == "word"
+    assert fitting_unit(made(model, (TEXT,))) == "word"
+    assert fitting_unit(made(model, ("w1 " * 9,)), 8) == "word"  # nothing ends a phrase
+    assert fitting_unit(made(model, ("w1 w2 w3, " * 5,)), 8) == "phrase"
+    assert fitting_unit(made(model, ("w1, " * 5 + ". " + "w2, " * 5,)), 8) == "sentence"
+    assert fitting_unit(made(model, ("w1 w2. " * 9,)), 3) == "phrase"  # too many of all: as few as can be
+    assert inspect.signature(fitting_unit).parameters["most"].default == MOST == 128
+
+
+def test_units_that_can_not_be_made_are_told(made, routed):
+    one = made(routed, (TEXT,))
+    with pytest.raises(DataError, match="by word, phrase, sentence, not by 'line'"):
+        in_units(one, "line")
+    with pytest.raises(DataError, match="start from its words"):
+        in_units(in_units(one, "sentence"), "phrase")
+    assert in_units(one, "word") is one

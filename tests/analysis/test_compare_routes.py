@@ -1,0 +1,141 @@
+"""Distances between two models' usage, by hand and on measured models."""
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+
+from shrp.analysis.compare_routes import covered, kept_alike, total_variation, usage_distances
+from shrp.analysis.usage import UsageStats, measure_usage
+from shrp.errors import DataError
+from shrp.pruning.plan import LayerPlan, PruningPlan
+
+
+def stats_of(data="made", unit="inputs", **top1):
+    """Stats of layers given as `layer5=[[counts of each expert] for each input]`."""
+    counts = {int(name.removeprefix("layer")): np.asarray(rows) for name, rows in top1.items()}
+    probs = {layer: rows / rows.sum(1, keepdims=True) for layer, rows in counts.items()}
+    margins = {layer: np.zeros(len(rows)) for layer, rows in counts.items()}
+    return UsageStats(data, unit, counts, probs, margins, {})
+
+
+def chosen(*experts, size=3):
+    """One-hot rows: the expert of each input."""
+    return np.eye(size, dtype=np.int64)[list(experts)]
+
+
+def test_what_two_plans_both_keep_by_hand():
+    a = PruningPlan(((1, LayerPlan((0, 1), (0.5, 0.5))), (2, LayerPlan((0, 3), (1.0, 0.0)))))
+    b = PruningPlan(
+        ((1, LayerPlan((1, 2), (0.5, 0.5))), (2, LayerPlan((0,), (1.0,))), (3, LayerPlan((1,), (1.0,))))
+    )
+    frame = kept_alike(a, b, 4)
+    assert frame["layer"].tolist() == ["1", "2", "all"]  # of layer 3 there is one side only
+    assert frame[["a", "b", "both"]].to_numpy().tolist() == [
+        [2, 2, 1],
+        [1, 1, 1],
+        [3, 3, 2],
+    ]  # weight 0 is none
+    assert frame["jaccard"].tolist() == pytest.approx([1 / 3, 1, 0.5])
+    # Two of four each: both, one or none in common in 1, 4 and 1 of 6 cases.
+    assert frame.loc[0, "chance"] == pytest.approx(1 / 6 * 1 + 4 / 6 / 3)
+    assert frame.loc[1, "chance"] == pytest.approx(1 / 4)
+    assert frame["distance"].tolist() == pytest.approx([0.5, 0, float("nan")], nan_ok=True)
+
+
+def test_how_much_usage_a_plan_covers_by_hand():
+    plan = PruningPlan(((1, LayerPlan((0, 2), (0.75, 0.25))), (4, LayerPlan((1,), (1.0,)))))
+    frame = covered({1: [0.5, 0.2, 0.2, 0.1], 2: [1, 0, 0, 0]}, plan)
+    assert frame.to_numpy().tolist() == [pytest.approx([1, 2, 0.7, 0.5, 0.3])]
+
+
+def test_total_variation_by_hand():
+    assert total_variation(np.array([0.5, 0.5, 0]), np.array([0, 0.5, 0.5])) == pytest.approx(0.5)
+    assert total_variation(np.array([1.0, 0]), np.array([0, 1.0])) == 1
+    assert total_variation(np.full((4, 3), 1 / 3), np.full((4, 3), 1 / 3)).tolist() == [0] * 4
+
+
+def test_only_layers_that_both_route_are_compared():
+    a = stats_of(layer2=chosen(0, 0, 1, 2), layer5=chosen(0, 1, 1, 1))
+    b = stats_of(layer5=chosen(2, 1, 1, 1), layer7=chosen(0, 0, 0, 0))
+    frame = usage_distances(a, b)
+    assert frame["layer"].tolist() == [5]
+    row = frame.iloc[0]
+    assert row["distance"] == pytest.approx(0.25)
+    assert row["renumbered"] == pytest.approx(0)  # the same shares on other numbers
+    assert usage_distances(a, stats_of(layer9=chosen(0, 1, 2, 0))).empty
+
+
+def test_the_sorted_distance_is_the_least_over_all_renumberings():
+    rng = np.random.default_rng(0)
+    a, b = (
+        stats_of(layer1=chosen(*rng.choice(4, 60, p=p), size=4))
+        for p in ([0.6, 0.2, 0.1, 0.1], [0.1, 0.2, 0.3, 0.4])
+    )
+    least = min(total_variation(a.share(1), b.share(1)[list(order)]) for order in permutations(range(4)))
+    found = usage_distances(a, b, draws=0).iloc[0]
+    assert found["renumbered"] == pytest.approx(least)
+    assert found["distance"] > least
+    assert found[["chance", "p", "q"]].isna().all()
+
+
+def test_chance_is_what_exchanging_the_sides_makes():
+    """Against a plain loop; the same choices on both sides are as far apart by chance as they are."""
+    rng = np.random.default_rng(1)
+    first, second = rng.choice(3, 80, p=[0.6, 0.3, 0.1]), rng.choice(3, 80)
+    a, b = stats_of(layer1=chosen(*first)), stats_of(layer1=chosen(*second))
+    found = usage_distances(a, b, draws=4000).iloc[0]
+    loop = []
+    for _ in range(4000):
+        change = rng.random(80) < 0.5
+        sides = np.where(change, second, first), np.where(change, first, second)
+        p, q = (np.bincount(side, minlength=3) / 80 for side in sides)
+        loop.append(total_variation(p, q))
+    assert found["chance"] == pytest.approx(np.mean(loop), abs=0.003)
+    assert found["p"] == found["q"] == pytest.approx(np.mean(loop >= found["distance"] - 1e-9), abs=0.01)
+    same = usage_distances(a, a).iloc[0]
+    assert same[["distance", "chance", "p", "q"]].tolist() == [0, 0, 1, 1]
+
+
+def test_models_of_the_same_usage_are_rarely_beyond_chance_and_others_are():
+    rng, named, shares = np.random.default_rng(2), {"same": 0, "pairs": 0, "taken apart": 0}, (0.5, 0.3, 0.2)
+    pairs = np.arange(120).reshape(-1, 2)
+    for _ in range(60):
+        alone = [stats_of(layer1=chosen(*rng.choice(3, 120, p=shares))) for _ in "ab"]
+        alike = [stats_of(layer1=chosen(*np.repeat(rng.choice(3, 60, p=shares), 2))) for _ in "ab"]
+        for name, (a, b), given in (
+            ("same", alone, None),
+            ("pairs", alike, pairs),
+            ("taken apart", alike, None),
+        ):
+            named[name] += usage_distances(a, b, pairs=given, draws=200)["q"][0] <= 0.05
+    assert named["same"] <= 7
+    assert named["pairs"] <= 7
+    assert named["taken apart"] > 7  # as if both of a pair said something of their own
+    other = stats_of(layer1=chosen(*rng.choice(3, 120, p=(0.2, 0.3, 0.5))))
+    assert usage_distances(alone[0], other)["q"][0] < 0.01
+
+
+def test_inputs_and_tokens_do_not_change_sides():
+    a, b = stats_of(layer1=chosen(0, 1, 2)), stats_of(unit="tokens", layer1=4 * chosen(0, 1, 1))
+    row = usage_distances(a, b).iloc[0]
+    assert row["distance"] == pytest.approx(1 / 3)
+    assert row[["chance", "p", "q"]].isna().all()
+
+
+def test_measured_models_are_compared(tiny_routed, tiny_tokenizer, tiny_data):
+    data = tiny_data(30)
+    a, b = (measure_usage(tiny_routed(seed=seed), tiny_tokenizer, data) for seed in (0, 1))
+    frame = usage_distances(a, b)
+    assert frame["layer"].tolist() == [1, 2]
+    for row in frame.itertuples():
+        assert row.distance == pytest.approx(np.abs(a.share(row.layer) - b.share(row.layer)).sum() / 2)
+    assert frame["distance"].max() > 0
+
+
+def test_what_does_not_compare_is_refused():
+    a = stats_of(layer1=chosen(0, 1))
+    with pytest.raises(DataError, match="3 and 4 experts"):
+        usage_distances(a, stats_of(layer1=chosen(0, 1, size=4)))
+    with pytest.raises(DataError, match="the same data"):
+        usage_distances(a, stats_of(data="other", layer1=chosen(0, 1)))

@@ -1,0 +1,273 @@
+"""Routes exchanged among inputs: usage stays, outputs are those of the gates that were taken, and are told rightly."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from shrp.analysis.exchanges import ALIKE, ALL, count_moved
+from shrp.analysis.knock_out import Prefix
+from shrp.analysis.shuffled import MIXTURE, shuffle_routes
+from shrp.analysis.usage import measure_usage, plan_from
+from shrp.data.batching import bucketed_batches, collate, encode
+from shrp.data.tasks import TASKS
+from shrp.data.text_data import TextData
+from shrp.errors import DataError, PlanError
+from shrp.evaluation.answer_shares import answer_shares, matching_shift
+from shrp.evaluation.evaluate import evaluate
+from shrp.model.gates import LayerTrace, RoutingRecord, record_routing, top_k_gates, use_gates
+from shrp.pruning.prune import prune
+
+
+@pytest.fixture
+def exchanged(tiny_routed, tiny_tokenizer, tiny_data):
+    def run(n=40, draws=2, **options):
+        model, data = tiny_routed("bert", **options).eval(), tiny_data(n)
+        stats = measure_usage(model, tiny_tokenizer, data)
+        found = shuffle_routes(model, tiny_tokenizer, data, stats, batch_size=7, draws=draws)
+        return model, data, stats, found
+
+    return run
+
+
+def drawn(seed, groups):
+    """Input -> whose route it takes, within these groups."""
+    generator, partner = np.random.default_rng(seed), {}
+    for group in groups:
+        ring = generator.permutation(group)
+        partner |= dict(zip(ring, np.roll(ring, -1), strict=True))
+    return partner
+
+
+@pytest.mark.parametrize("top_k", [1, 2])
+def test_each_input_takes_the_gates_of_its_partner(exchanged, tiny_tokenizer, top_k):
+    model, data, stats, found = exchanged(top_k=top_k)
+    everyone, encoded = np.arange(len(data)), encode(tiny_tokenizer, data.texts)
+    answers = stats.logits.argmax(1)
+    assert 1 < answers.sum() < len(data) - 1  # of both there are several, or nothing could be exchanged
+    same = [np.flatnonzero(answers == answer) for answer in (0, 1)]
+    cases = [(layer, 0, [layer], drawn(0, [everyone])) for layer in (1, 2)]
+    cases += [(ALL, draw, [1, 2], drawn(draw, [everyone])) for draw in (0, 1)]
+    cases += [(ALIKE, draw, [1, 2], drawn([draw, 1], same)) for draw in (0, 1)]
+    for case, draw, layers, partner in cases:
+        expected = []
+        for row in range(len(data)):
+            theirs = {
+                layer: top_k_gates(torch.from_numpy(stats.probs[layer][partner[row]])[None], top_k)
+                for layer in layers
+            }
+            with torch.inference_mode(), use_gates(theirs):
+                expected.append(model(**collate(tiny_tokenizer, encoded, [row])).logits[0].numpy())
+        assert found.after[case][draw].logits == pytest.approx(np.stack(expected), abs=1e-5)
+    assert {case: len(draws) for case, draws in found.after.items()} == {
+        1: 1,
+        2: 1,
+        ALL: 2,
+        ALIKE: 2,
+        MIXTURE: 1,
+    }
+    # It is another output than its own for some, or this test would say nothing.
+    for one in (*found.after[ALL], *found.after[ALIKE]):
+        assert np.abs(one.logits - found.before.logits).max() > 1e-3
+
+
+def test_as_routed_is_the_models_own_evaluation(exchanged, tiny_tokenizer):
+    model, data, _, found = exchanged()
+    own = evaluate(model, tiny_tokenizer, data)
+    assert found.before.logits[own.indices] == pytest.approx(own.logits, abs=1e-5)
+    assert found.before.score == pytest.approx(own.score)
+
+
+def test_what_is_told_of_it(exchanged):
+    *_, found = exchanged()
+    frame = found.frame.set_index("layer")
+    assert list(frame.index) == [1, 2, ALL, ALIKE, MIXTURE]
+    assert frame["draws"].tolist() == [1, 1, 2, 2, 1]
+    for case, draws in found.after.items():
+        row = frame.loc[case]
+        changes = [after.score - found.before.score for after in draws]
+        assert row["score"] == pytest.approx(np.mean([after.score for after in draws]))
+        assert row["change"] == pytest.approx(np.mean(changes))
+        assert [row["change_min"], row["change_max"]] == pytest.approx([min(changes), max(changes)])
+        flipped = [(after.predictions != found.before.predictions).sum() for after in draws]
+        assert row["flipped"] == np.mean(flipped)
+        assert [row["flipped_min"], row["flipped_max"]] == [min(flipped), max(flipped)]
+        assert 0 <= row["share_low"] <= row["share"] == row["flipped"] / 40 <= row["share_high"] <= 1
+        scores = []
+        for after in draws:
+            shift = matching_shift(after.logits, found.before.logits)
+            given = [answer_shares(logits) for logits in (after.logits + shift, found.before.logits)]
+            assert given[0] == pytest.approx(given[1], abs=1 / 40)
+            scores.append(((after.logits + shift).argmax(1) == after.labels).mean())
+        assert row["matched"] == pytest.approx(np.mean(scores))
+        assert row["matched_change"] == pytest.approx(row["matched"] - found.before.score)
+        assert row["low"] <= row["change"] <= row["high"]
+
+
+def test_tokens_exchange_their_routes_within_a_batch(exchanged, tiny_tokenizer):
+    model, data, stats, found = exchanged(routing="token")
+    assert stats.unit == "tokens"
+    again = shuffle_routes(model, tiny_tokenizer, data, stats, batch_size=7, draws=2)
+    for one, other in zip(found.after[ALL], again.after[ALL], strict=True):
+        assert one.logits == pytest.approx(other.logits)  # one seed, the same draws
+    first, second = found.after[ALL]
+    assert np.abs(first.logits - found.before.logits).max() > 1e-3
+    assert np.abs(first.logits - second.logits).max() > 1e-3
+
+
+@pytest.mark.parametrize("top_k", [1, 2])
+def test_the_mixture_is_the_pruned_model_that_keeps_all(exchanged, tiny_tokenizer, top_k):
+    model, data, stats, found = exchanged(top_k=top_k)
+    plan = plan_from(stats, per_layer=stats.num_experts)
+    pruned = evaluate(prune(model, plan), tiny_tokenizer, data)
+    (mixture,) = found.after[MIXTURE]
+    assert mixture.logits[pruned.indices] == pytest.approx(pruned.logits, abs=1e-5)
+
+
+@pytest.mark.parametrize("routing", ["sequence", "token"])
+def test_usage_of_every_layer_stays_what_it_is(tiny_routed, tiny_tokenizer, tiny_data, routing):
+    model, data = tiny_routed("bert", routing=routing).eval(), tiny_data(12)
+    stats = measure_usage(model, tiny_tokenizer, data)
+    with record_routing() as record:
+        found = shuffle_routes(model, tiny_tokenizer, data, stats, batch_size=12, draws=2)
+    traces = {layer: [t.rows("gates").sum(0).tolist() for t in record.traces[layer]] for layer in (1, 2)}
+    # As routed, in all and in all alike twice each, the mixture, layer 1 alone, below layer 2, and layer 2 alone.
+    assert [len(traces[layer]) for layer in (1, 2)] == [7, 8]
+    assert all(traces[1][place] == stats.counts(1).tolist() for place in (0, 1, 2, 3, 4, 6))
+    assert all(traces[2][place] == stats.counts(2).tolist() for place in (0, 1, 2, 3, 4, 7))
+    assert 0 < found.moved[ALL] < 1
+    assert 0 < found.moved[ALIKE] < 1
+
+
+def test_how_many_inputs_got_another_expert(exchanged):
+    _, data, stats, found = exchanged()
+    answers = stats.logits.argmax(1)
+    groups = {
+        ALL: [np.arange(len(data))],
+        ALIKE: [np.flatnonzero(answers == answer) for answer in (0, 1)],
+    }
+    seeds, own = (
+        {ALL: (0, 1), ALIKE: ([0, 1], [1, 1])},
+        {layer: stats.top1[layer].argmax(1) for layer in (1, 2)},
+    )
+
+    def moved(case, draw, layer):
+        partner = drawn(seeds[case][draw], groups[case])
+        return np.mean([own[layer][row] != own[layer][other] for row, other in partner.items()])
+
+    for layer in (1, 2):
+        assert found.moved[layer] == pytest.approx(moved(ALL, 0, layer))
+    for case in (ALL, ALIKE):
+        each = [moved(case, draw, layer) for draw in (0, 1) for layer in (1, 2)]
+        assert found.moved[case] == pytest.approx(np.mean(each))
+
+
+def test_equal_routes_change_nothing(tiny_routed, tiny_tokenizer, tiny_data):
+    model, data = tiny_routed("bert").eval(), tiny_data(16)
+    with torch.no_grad():
+        for layer in (1, 2):
+            router = [p for name, p in model.named_parameters() if f"layer.{layer}.router" in name]
+            for parameter in router:
+                parameter.zero_()
+            router[-1][0] = 5.0  # the bias: all inputs take expert 0
+    stats = measure_usage(model, tiny_tokenizer, data)
+    assert stats.share(1)[0] == 1
+    found = shuffle_routes(model, tiny_tokenizer, data, stats)
+    for one in (*found.after[ALL], *found.after[ALIKE]):
+        assert one.logits == pytest.approx(found.before.logits, abs=1e-6)
+    assert found.frame["flipped"].tolist() == [0, 0, 0, 0, 0]
+    assert found.frame["moved"].tolist()[:2] == [0, pytest.approx(0)]
+
+
+def test_a_kept_prefix_gives_the_same(exchanged, tiny_tokenizer):
+    model, data, stats, found = exchanged()
+    prefix = Prefix(model)
+    for _ in range(2):
+        again = shuffle_routes(model, tiny_tokenizer, data, stats, prefix=prefix, batch_size=7, draws=2)
+        for one, other in zip(again.after[ALL], found.after[ALL], strict=True):
+            assert one.logits == pytest.approx(other.logits, abs=1e-5)
+
+
+def test_it_needs_routes_and_usage_of_the_same_inputs(
+    exchanged, tiny_model, tiny_routed, tiny_tokenizer, tiny_data
+):
+    model, data, stats, _ = exchanged()
+    with pytest.raises(PlanError, match="no routed layer"):
+        shuffle_routes(tiny_model(), tiny_tokenizer, data, stats)
+    one = tiny_data(1)
+    alone = measure_usage(model, tiny_tokenizer, one)
+    with pytest.raises(DataError, match="a single input has no other"):
+        shuffle_routes(model, tiny_tokenizer, one, alone)
+    with pytest.raises(DataError, match="of layers \\[1, 2\\], and the model routes in \\[1\\]"):
+        shuffle_routes(tiny_routed("bert", layers=(1,)).eval(), tiny_tokenizer, data, stats)
+    with pytest.raises(DataError, match="not of these 8"):
+        shuffle_routes(model, tiny_tokenizer, tiny_data(8), stats)
+    with pytest.raises(DataError, match="has no outputs"):
+        shuffle_routes(model, tiny_tokenizer, data, replace(stats, logits=np.empty((0, 0))))
+
+
+def test_numbers_are_alike_in_the_same_fourth(tiny_routed, tiny_tokenizer, tiny_data):
+    model = tiny_routed("bert", num_labels=1).eval()
+    task = replace(TASKS["stsb"], text_columns=("sentence",))
+    data = TextData(task, "made", tiny_data(24, 2).texts, np.linspace(0, 5, 24))
+    stats = measure_usage(model, tiny_tokenizer, data)
+    found = shuffle_routes(model, tiny_tokenizer, data, stats, draws=1)
+    assert not found.matched
+    assert found.frame["flipped"].isna().all()
+    order, encoded = np.argsort(stats.logits[:, 0]), encode(tiny_tokenizer, data.texts)
+    partner = drawn([0, 1], [np.sort(order[start : start + 6]) for start in range(0, 24, 6)])
+    expected = []
+    for row in range(24):
+        theirs = {
+            layer: top_k_gates(torch.from_numpy(stats.probs[layer][partner[row]])[None], 1)
+            for layer in (1, 2)
+        }
+        with torch.inference_mode(), use_gates(theirs):
+            expected.append(model(**collate(tiny_tokenizer, encoded, [row])).logits[0].numpy())
+    assert found.after[ALIKE][0].logits == pytest.approx(np.stack(expected), abs=1e-5)
+
+
+def test_an_input_that_is_alone_in_its_answer_keeps_its_route(exchanged, tiny_tokenizer):
+    model, data, stats, _ = exchanged()
+    answers = stats.logits.argmax(1)
+    rows = [*np.flatnonzero(answers == 0)[:1], *np.flatnonzero(answers == 1)[:5]]
+    few = data.subset(np.array(rows))
+    found = shuffle_routes(model, tiny_tokenizer, few, measure_usage(model, tiny_tokenizer, few), draws=2)
+    for one in found.after[ALIKE]:
+        assert one.logits[0] == pytest.approx(found.before.logits[0], abs=1e-5)
+
+
+def test_tokens_exchange_their_routes_with_those_of_inputs_answered_alike(exchanged, tiny_tokenizer):
+    model, data, stats, _ = exchanged(routing="token")
+    answers = stats.logits.argmax(1)
+    with record_routing() as record:
+        shuffle_routes(model, tiny_tokenizer, data, stats, batch_size=15, draws=1)
+    lengths = [len(row["input_ids"]) for row in encode(tiny_tokenizer, data.texts)]
+    batches = list(bucketed_batches(lengths, 15))
+    assert len(batches) > 2
+    for layer, passes in ((1, 5), (2, 6)):  # layer 2 runs above layer 1 alone too
+        traces = record.traces[layer]
+        assert len(traces) == passes * len(batches)
+        for rows, start in zip(batches, range(0, len(traces), passes), strict=True):
+            routed, moved = traces[start], []
+            for trace in traces[start + 1 : start + passes]:
+                same = True
+                for answer in (0, 1):
+                    of = torch.from_numpy(answers[rows] == answer)
+                    counts = [one.gates[of][routed.token_mask[of]].sum(0).tolist() for one in (routed, trace)]
+                    same &= counts[0] == counts[1]
+                moved.append(same and not torch.equal(routed.gates, trace.gates))
+            assert any(moved)  # a pass that deals gates anew and leaves each answer's usage as it is
+
+
+def test_padding_makes_no_choice_that_could_move():
+    """Of two inputs of three and one real tokens; the gates of padding differ and are not counted."""
+    mask = torch.tensor([[True, True, True], [True, False, False]])
+    own, taken = torch.zeros(2, 3, 2), torch.zeros(2, 3, 2)
+    own[..., 0], taken[..., 1] = 1, 1  # all move,
+    taken[0, 0] = torch.tensor([1.0, 0.0])  # but one
+    record = RoutingRecord(traces={1: [LayerTrace(own, own, mask)]})
+    assert count_moved(record, {1: taken}, mask) == (3, 4)
+    by_input = RoutingRecord(traces={1: [LayerTrace(own[:, 0], own[:, 0], None)]})
+    assert count_moved(by_input, {1: taken[:, 0]}, mask) == (1, 2)

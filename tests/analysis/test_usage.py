@@ -1,0 +1,292 @@
+"""Usage against brute force and known distributions, and the thresholds of the warnings."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from shrp.analysis.explore import explore
+from shrp.analysis.usage import (
+    COLLAPSE_EXPERTS,
+    COLLAPSE_SHARE,
+    NOISY_ENTROPY,
+    NOISY_MARGIN,
+    UsageStats,
+    history_warnings,
+    measure_usage,
+    plan_from,
+    usage_of,
+)
+from shrp.data.batching import collate, encode, token_counts
+from shrp.data.groups import input_groups
+from shrp.data.tasks import TASKS
+from shrp.data.text_data import TextData
+from shrp.errors import DataError, PlanError
+from shrp.model.gates import record_routing
+from shrp.pruning.plan import make_plan
+from shrp.pruning.prune import prune
+
+H = 4
+
+
+def stats_of(top1, margin=0.5, **fields):
+    """Stats of one layer (5) with the given Top-1 counts an input."""
+    top1 = np.asarray(top1)
+    probs = top1 / top1.sum(1, keepdims=True)
+    margins = np.full(len(top1), margin, dtype=np.float32)
+    return UsageStats("made", "inputs", {5: top1}, {5: probs}, {5: margins}, {}, **fields)
+
+
+def spread(*counts):
+    """One-hot rows with the given number of inputs for each expert."""
+    return np.repeat(np.eye(len(counts), dtype=np.int64), counts, axis=0)
+
+
+@pytest.mark.parametrize("routing", ["sequence", "token"])
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_measured_equals_a_plain_loop(routing, batch_size, tiny_routed, tiny_tokenizer, tiny_data):
+    model, data = tiny_routed(routing=routing), tiny_data(30)
+    progress = []
+    stats = measure_usage(
+        model,
+        tiny_tokenizer,
+        data,
+        batch_size=batch_size,
+        output_norms=True,
+        progress=lambda done, total: progress.append((done, total)),
+    )
+    top1 = {layer: np.zeros((30, H)) for layer in (1, 2)}
+    encoded = encode(tiny_tokenizer, data.texts)
+    for i in range(30):
+        with torch.no_grad(), record_routing(output_norms=True) as record:
+            logits = model(**collate(tiny_tokenizer, encoded, [i])).logits[0]
+        np.testing.assert_allclose(stats.logits[i], logits, atol=1e-5, rtol=1e-5)
+        for layer in (1, 2):
+            rows = record.probs(layer)  # one row an input, or one a token
+            ordered = rows.sort(-1, descending=True).values
+            for row in rows:
+                top1[layer][i, row.argmax()] += 1
+            np.testing.assert_allclose(stats.probs[layer][i], rows.mean(0), atol=1e-5, rtol=1e-5)
+            margin = (ordered[:, 0] - ordered[:, 1]).mean()
+            assert stats.margins[layer][i] == pytest.approx(margin.item(), abs=1e-5)
+            np.testing.assert_allclose(
+                stats.norms[layer][i], record.last(layer).output_norms[0], atol=1e-5, rtol=1e-4
+            )
+    for layer in (1, 2):
+        assert np.array_equal(stats.top1[layer], top1[layer])
+        assert np.array_equal(stats.counts(layer), top1[layer].sum(0))
+        np.testing.assert_allclose(stats.share(layer), top1[layer].sum(0) / top1[layer].sum())
+        assert (top1[layer].sum(0) > 0).sum() > 1  # otherwise this would show little
+    lengths = [len(row["input_ids"]) for row in encoded]
+    assert stats.counts(1).sum() == (sum(lengths) if routing == "token" else 30)
+    assert stats.unit == ("tokens" if routing == "token" else "inputs")
+    assert (stats.n, stats.layers, stats.num_experts) == (30, [1, 2], H)
+    assert progress[-1] == (30, 30)
+    assert len(progress) == -(-30 // batch_size)
+
+
+def test_groups_add_up_to_the_whole(tiny_routed, tiny_tokenizer, tiny_data):
+    data = tiny_data(30)
+    stats = measure_usage(tiny_routed(routing="token"), tiny_tokenizer, data)
+    lengths = token_counts(tiny_tokenizer, data.texts)
+    for groups in input_groups(data, stats.logits.argmax(-1), lengths).values():
+        for layer in stats.layers:
+            parts = [stats.counts(layer, rows) for rows in groups.values()]
+            assert np.array_equal(sum(parts), stats.counts(layer))
+            for rows in groups.values():
+                by_hand = sum(stats.top1[layer][i] for i in range(30) if rows[i])
+                np.testing.assert_allclose(stats.share(layer, rows), by_hand / by_hand.sum())
+                np.testing.assert_allclose(
+                    stats.mean_probs(layer, rows), stats.probs[layer][rows].mean(0), rtol=1e-6
+                )
+
+
+def test_an_empty_selection_has_no_shares():
+    stats = stats_of(spread(1, 2))
+    nothing = np.zeros(3, dtype=bool)
+    assert np.array_equal(stats.counts(5, nothing), [0, 0])
+    assert np.isnan(stats.share(5, nothing)).all()
+    assert np.isnan(stats.mean_probs(5, nothing)).all()
+    row = stats.summary(nothing).iloc[0]
+    assert row[["entropy", "effective_experts", "top_expert", "top_share", "mean_margin"]].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("counts", "effective"),
+    [((5, 5, 5, 5), 4), ((10, 10, 0, 0), 2), ((20, 0, 0, 0), 1), ((0, 7, 7, 7), 3)],
+)
+def test_effective_experts_of_even_distributions(counts, effective):
+    stats = stats_of(spread(*counts))
+    assert stats.effective_experts(5) == pytest.approx(effective)
+    assert stats.entropy(5) == pytest.approx(np.log(effective), abs=1e-12)
+    row = stats.summary().iloc[0]
+    assert row["layer"] == 5
+    assert row["top_expert"] == int(np.argmax(counts))
+    assert row["top_share"] == pytest.approx(max(counts) / sum(counts))
+    assert row["mean_margin"] == pytest.approx(0.5)
+
+
+def test_entropy_of_an_uneven_distribution():
+    expected = -(0.5 * np.log(0.5) + 0.3 * np.log(0.3) + 0.2 * np.log(0.2))
+    assert stats_of(spread(5, 3, 2, 0)).entropy(5) == pytest.approx(expected)
+
+
+def test_frame_has_a_row_an_expert():
+    frame = stats_of(spread(5, 3, 2, 0)).to_frame()
+    assert frame[["expert", "count"]].to_numpy().tolist() == [[0, 5], [1, 3], [2, 2], [3, 0]]
+    assert frame["share"].tolist() == [0.5, 0.3, 0.2, 0.0]
+    assert set(frame["layer"]) == {5}
+
+
+def kinds(stats):
+    return [warning.kind for warning in stats.warnings()]
+
+
+def test_warnings_at_their_thresholds():
+    # 87 : 13 has 1.47 effective experts, 85 : 15 has 1.53: either side of the threshold.
+    assert stats_of(spread(87, 13, 0, 0)).effective_experts(5) < COLLAPSE_EXPERTS
+    assert kinds(stats_of(spread(87, 13, 0, 0))) == ["collapse"]
+    assert stats_of(spread(85, 15, 0, 0)).effective_experts(5) > COLLAPSE_EXPERTS
+    assert kinds(stats_of(spread(85, 15, 0, 0))) == []
+    # Flat usage is noisy: 40 : 30 : 20 : 10 has 92% of the possible entropy, 50 : 30 : 15 : 5 has 82%.
+    assert stats_of(spread(40, 30, 20, 10)).entropy(5) > NOISY_ENTROPY * np.log(4)
+    assert kinds(stats_of(spread(40, 30, 20, 10))) == ["noisy"]
+    assert kinds(stats_of(spread(50, 30, 15, 5))) == []
+    # And so are choices near to ties.
+    assert kinds(stats_of(spread(50, 30, 15, 5), margin=NOISY_MARGIN - 0.01)) == ["near ties"]
+    assert kinds(stats_of(spread(50, 30, 15, 5), margin=NOISY_MARGIN + 0.01)) == []
+    assert kinds(stats_of(spread(40, 30, 20, 10), margin=0.0)) == ["noisy", "near ties"]
+    # A few inputs may all agree, and can't spread.
+    assert (stats_of(spread(49, 0, 0, 0)).too_few, kinds(stats_of(spread(49, 0, 0, 0)))) == (50, [])
+    assert (stats_of(spread(50, 0, 0, 0)).too_few, kinds(stats_of(spread(50, 0, 0, 0)))) == (0, ["collapse"])
+    assert stats_of(spread(*[5] * 15)).too_few == 0
+    assert stats_of(spread(*[3] * 16)).too_few == 64
+    (warning,) = stats_of(spread(100, 0, 0, 0)).warnings()
+    assert (warning.kind, warning.layer) == ("collapse", 5)
+    assert "1.0 effective experts" in warning.text
+
+
+def test_history_warnings_look_at_stage_1_and_name_each_layer_once():
+    high, low = COLLAPSE_SHARE + 0.02, COLLAPSE_SHARE - 0.02
+
+    def share(top):
+        return [0.0, top, 1 - top, 0.0]
+
+    history = [
+        {"epoch": 0, "stage": 1, "usage": {"11": share(low)}},
+        {"epoch": 1, "stage": 1, "usage": {"11": share(high), "10": share(low)}},
+        {"epoch": 2, "stage": 1, "usage": {"11": share(1.0), "10": share(high), "2": share(low)}},
+        {"epoch": 3, "stage": 2, "usage": {"11": share(1.0), "10": share(1.0), "2": share(1.0)}},
+    ]
+    found = history_warnings(history)
+    assert [(w.kind, w.layer) for w in found] == [("collapse", 10), ("collapse", 11)]
+    assert "epoch 2" in found[0].text
+    assert "epoch 1" in found[1].text
+    assert "expert 1 took 92%" in found[1].text
+    assert history_warnings([{"epoch": 0, "stage": 2}, {"epoch": 1, "stage": 1}]) == []
+
+
+@pytest.mark.parametrize(("counted", "told"), [(49, 0), (50, 1)])
+def test_usage_in_stage_1_of_too_few_inputs_is_not_judged(counted, told):
+    row = {"epoch": 0, "stage": 1, "usage": {"2": [1.0, 0.0, 0.0, 0.0]}}
+    assert len(history_warnings([row | {"validation_n": counted}])) == told
+    assert len(history_warnings([row | {"texts": 4 * counted}])) == told  # whose last quarter is counted
+
+
+def test_usage_of_a_record_is_the_top1_share(tiny_routed, tiny_inputs, tiny_logits):
+    model = tiny_routed(routing="token")
+    with record_routing() as record:
+        tiny_logits(model, tiny_inputs())
+        tiny_logits(model, tiny_inputs(seed=3))
+    shares = usage_of(record)
+    chosen = [e for trace in record.traces[1] for e in trace.probs[trace.token_mask].argmax(-1).tolist()]
+    assert shares[1].tolist() == [chosen.count(e) / len(chosen) for e in range(H)]
+    assert shares[2].sum() == pytest.approx(1)
+
+
+def test_gate_norm_and_plans_made_from_stats(tiny_routed, tiny_tokenizer, tiny_data):
+    model, data = tiny_routed(), tiny_data(30)
+    bare = measure_usage(model, tiny_tokenizer, data)
+    assert plan_from(bare, budget=5) == make_plan(bare.shares(), budget=5)
+    other = {layer: np.array([0.1, 0.2, 0.3, 0.4]) for layer in (1, 2)}
+    recorded = plan_from(replace(bare, recorded=other), budget=5, selection="recorded")
+    assert recorded == make_plan(other, budget=5)
+    ablated = dict(plan_from(replace(bare, ablation=other), per_layer=1, selection="ablation").layers)
+    assert [kept.experts for kept in ablated.values()] == [(3,), (3,)]
+    with pytest.raises(PlanError, match="effects of knocking them out"):
+        plan_from(bare, budget=5, selection="ablation")
+    with pytest.raises(PlanError, match="output_norms=True"):
+        plan_from(bare, budget=5, selection="gate_norm")
+    stats = measure_usage(model, tiny_tokenizer, data, output_norms=True)
+    scores = stats.gate_norm()
+    for layer in (1, 2):
+        by_hand = np.mean([stats.top1[layer][i] * stats.norms[layer][i] for i in range(30)], axis=0)
+        np.testing.assert_allclose(scores[layer], by_hand, rtol=1e-5)
+    plan = dict(plan_from(stats, per_layer=1, selection="gate_norm").layers)
+    assert plan[1].experts == (int(scores[1].argmax()),)
+
+
+@pytest.mark.parametrize("routing", ["sequence", "token"])
+def test_gate_norm_counts_all_gates_of_top_k(routing, tiny_routed, tiny_tokenizer, tiny_data):
+    model, data = tiny_routed(routing=routing, top_k=2), tiny_data(30)
+    stats = measure_usage(model, tiny_tokenizer, data, batch_size=7, output_norms=True)
+    by_hand = {layer: np.zeros((30, H)) for layer in (1, 2)}
+    for i, encoded in enumerate(encode(tiny_tokenizer, data.texts)):
+        with torch.no_grad(), record_routing(output_norms=True) as record:
+            model(**collate(tiny_tokenizer, [encoded], [0]))
+        for layer in (1, 2):
+            gates, norms = record.gates(layer).mean(0), record.last(layer).output_norms[0]
+            assert (gates > 0).sum() >= 2
+            by_hand[layer][i] = gates * norms
+    for layer, scores in stats.gate_norm().items():
+        np.testing.assert_allclose(scores, by_hand[layer].mean(0), rtol=1e-4)
+
+
+@pytest.mark.parametrize("routing", ["sequence", "token"])
+@pytest.mark.parametrize("top_k", [2, 4])
+def test_the_margin_is_of_the_last_that_is_taken_over_the_first_that_is_not(
+    routing, top_k, tiny_routed, tiny_tokenizer, tiny_data
+):
+    model, data = tiny_routed(routing=routing, top_k=top_k), tiny_data(9)
+    stats = measure_usage(model, tiny_tokenizer, data, batch_size=4)
+    for i, text in enumerate(data.texts):
+        (found,) = explore(model, tiny_tokenizer, data.task, [text])
+        with torch.no_grad(), record_routing() as record:
+            model(**collate(tiny_tokenizer, encode(tiny_tokenizer, [text]), [0]))
+        for layer in (1, 2):
+            ordered = record.probs(layer).sort(-1, descending=True).values
+            after = ordered[:, top_k] if top_k < H else torch.zeros(len(ordered))
+            margin = float((ordered[:, top_k - 1] - after).mean())
+            assert stats.margins[layer][i] == pytest.approx(margin, abs=1e-5)
+            assert found.margin(layer) == pytest.approx(margin, abs=1e-5)
+            assert found.several(layer) == top_k
+
+
+def test_an_expert_that_is_always_second_has_a_gate_norm():
+    gates = {5: np.array([[0.6, 0.4, 0.0], [0.7, 0.3, 0.0]])}
+    norms = {5: np.array([[1.0, 2.0, 9.0], [1.0, 4.0, 9.0]])}
+    top1 = {5: np.array([[1, 0, 0], [1, 0, 0]])}
+    stats = UsageStats("made", "inputs", top1, gates, {5: np.ones(2)}, norms, gates=gates)
+    assert stats.gate_norm()[5].tolist() == pytest.approx([0.65, 1.0, 0.0])
+    plan = dict(plan_from(stats, per_layer=2, selection="gate_norm").layers)
+    assert plan[5].experts == (0, 1)
+    with pytest.raises(PlanError, match="output_norms=True"):
+        replace(stats, gates={}).gate_norm()
+
+
+@pytest.mark.parametrize("routing", ["sequence", "token"])
+def test_gates_of_top_1_are_exactly_the_shares_of_an_input(routing, tiny_routed, tiny_tokenizer, tiny_data):
+    stats = measure_usage(tiny_routed(routing=routing), tiny_tokenizer, tiny_data(30), output_norms=True)
+    for layer in (1, 2):
+        top1 = stats.top1[layer]
+        np.testing.assert_array_equal(stats.gates[layer], top1 / top1.sum(1, keepdims=True))
+
+
+def test_models_without_a_router_have_no_usage(tiny_model, tiny_routed, tiny_tokenizer, tiny_data):
+    static = prune(tiny_routed(), make_plan({1: np.ones(4) / 4, 2: np.ones(4) / 4}, per_layer=1))
+    for model in (tiny_model(), static, tiny_routed(control="uniform"), tiny_routed(control="dropped")):
+        with pytest.raises(PlanError, match="no routed layer"):
+            measure_usage(model, tiny_tokenizer, tiny_data(4))
+    with pytest.raises(DataError, match="empty"):
+        measure_usage(tiny_routed(), tiny_tokenizer, TextData(TASKS["sst2"], "nothing", ()))

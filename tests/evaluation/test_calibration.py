@@ -1,0 +1,220 @@
+"""Calibration of made-up models whose errors are known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from shrp.data.tasks import TASKS, custom_task
+from shrp.data.text_data import TextData
+from shrp.errors import DataError
+from shrp.evaluation.calibration import LEAST, brier, difference, ece, reliability, risk_coverage, shared
+from shrp.evaluation.evaluate import summarise
+from shrp.evaluation.intervals import NO_INTERVAL
+from shrp.evaluation.metrics import wilson
+
+COLOURS = custom_task("colours", ("text",), ("red", "green", "blue"))
+
+
+def evaluation(logits, labels, task=TASKS["sst2"], order=None):
+    logits = np.asarray(logits, dtype=np.float32)
+    labels = None if labels is None else np.asarray(labels)
+    data = TextData(task, "made", (("a",) * len(task.text_columns),) * len(logits), labels)
+    order = np.arange(len(logits)) if order is None else order
+    return summarise(data, order, logits[order], False)
+
+
+def of_shares(shares, right):
+    """A model of two classes that always says the second one with these probabilities."""
+    margins = np.log(np.asarray(shares) / (1 - np.asarray(shares)))
+    return evaluation(np.stack([0 * margins, margins], 1), np.asarray(right, dtype=int))
+
+
+def made(n, sharper=1.0, seed=0):
+    """`n` inputs whose labels follow the logits' probabilities, and a model that is so many times as sure of them."""
+    rng = np.random.default_rng(seed)
+    margins = rng.normal(0, 2, n)
+    labels = (rng.random(n) < 1 / (1 + np.exp(-margins))).astype(int)
+    return evaluation(sharper * np.stack([0 * margins, margins], 1), labels)
+
+
+def test_numbers_by_hand():
+    one = of_shares([0.6] * 20 + [0.9] * 20, [1] * 10 + [0] * 10 + [1] * 20)
+    frame = reliability(one)
+    assert frame["n"].tolist() == [20, 20]
+    np.testing.assert_allclose(frame["confidence"], [0.6, 0.9], rtol=1e-6)
+    np.testing.assert_allclose(frame[["low", "high"]], [[0.6, 0.6], [0.9, 0.9]], rtol=1e-6)
+    assert frame["accuracy"].tolist() == [0.5, 1.0]
+    assert frame.loc[0, ["accuracy low", "accuracy high"]].tolist() == list(wilson(10, 20))
+    assert ece(one).value == pytest.approx(0.1, rel=1e-5)
+    assert brier(one) == pytest.approx((10 * 2 * 0.4**2 + 10 * 2 * 0.6**2 + 20 * 2 * 0.1**2) / 40, rel=1e-5)
+    covered = risk_coverage(one)  # the ten of one confidence are answered together
+    assert covered["n"].tolist() == [20, 40]
+    assert covered["coverage"].tolist() == [0.5, 1.0]
+    assert covered["accuracy"].tolist() == [1.0, 0.75]
+    np.testing.assert_allclose(covered["threshold"], [0.9, 0.6], rtol=1e-6)
+    assert covered.loc[1, ["accuracy low", "accuracy high"]].tolist() == list(wilson(30, 40))
+
+
+def test_three_classes():
+    one = evaluation(np.log([[0.7, 0.2, 0.1], [0.1, 0.2, 0.7]]), [0, 0], COLOURS)
+    assert brier(one) == pytest.approx((0.3**2 + 0.2**2 + 0.1**2 + 0.9**2 + 0.2**2 + 0.7**2) / 2, rel=1e-5)
+    assert reliability(one)["confidence"].tolist() == pytest.approx([0.7])
+    assert ece(one).value == pytest.approx(0.2, rel=1e-5)
+
+
+def test_a_calibrated_model_is_not_beyond_chance_and_an_overconfident_one_is():
+    calibrated = [ece(made(500, seed=seed)) for seed in range(20)]
+    assert sum(one.beyond_chance for one in calibrated) <= 3  # one of twenty, on average
+    assert np.mean([one.value for one in calibrated]) == pytest.approx(calibrated[0].by_chance, rel=0.25)
+    assert all(one.interval[0] == 0 for one in calibrated if not one.beyond_chance)
+    sure = [ece(made(500, sharper=3, seed=seed)) for seed in range(20)]
+    exact = ece_value(made(200_000, sharper=3, seed=99))
+    assert exact > 0.05
+    for one in sure:
+        assert one.beyond_chance
+        assert one.interval[0] > 0
+        assert one.interval[0] <= one.value <= one.interval[1]
+        assert one.by_chance < one.chance_most < one.value
+    assert sum(one.interval[0] <= exact <= one.interval[1] for one in sure) >= 16
+
+
+def test_chance_is_that_of_labels_drawn_by_the_probabilities():
+    one = made(300, sharper=2)
+    p = one.probabilities[:, 1].astype(float)
+    rng = np.random.default_rng(5)
+    drawn = [ece_value(replace(one, labels=(rng.random(300) < p).astype(int))) for _ in range(300)]
+    found = ece(one)
+    assert found.by_chance == pytest.approx(np.mean(drawn), rel=0.05)
+    assert found.chance_most == pytest.approx(np.percentile(drawn, 95), rel=0.1)
+
+
+def ece_value(one):
+    """The error, made of the bins of the reliability diagram."""
+    frame = reliability(one)
+    return (frame["n"] * (frame["accuracy"] - frame["confidence"]).abs()).sum() / one.n
+
+
+@pytest.mark.parametrize("sharper", [0.5, 1, 3])
+def test_the_error_is_that_of_the_bins_and_is_reproducible(sharper):
+    one = made(437, sharper)
+    assert ece(one).value == pytest.approx(ece_value(one), abs=1e-9)
+    assert ece(one) == ece(made(437, sharper))
+
+
+def test_bins_have_equal_numbers_and_never_split_ties():
+    frame = reliability(made(437))
+    assert len(frame) == 10
+    assert set(frame["n"]) <= {43, 44}
+    assert (frame["low"].to_numpy()[1:] > frame["high"].to_numpy()[:-1]).all()
+    assert len(reliability(made(437), bins=4)) == 4
+    tied = of_shares([0.55] * 60 + [0.7] * 170 + list(np.linspace(0.8, 0.95, 70)), [1] * 300)
+    frame = reliability(tied)
+    assert frame["n"].sum() == 300
+    assert frame.loc[:1, "n"].tolist() == [60, 170]
+    assert (frame["low"].to_numpy()[1:] > frame["high"].to_numpy()[:-1]).all()
+    noisy = replace(tied, logits=tied.logits + np.random.default_rng(0).normal(0, 3e-7, (300, 2)))
+    assert reliability(noisy)["n"].tolist() == frame["n"].tolist()  # equal but for the last digits
+    assert risk_coverage(noisy)["n"].tolist() == risk_coverage(tied)["n"].tolist()
+    with pytest.raises(ValueError, match="at least one bin"):
+        reliability(tied, bins=0)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 15, 25, 99])
+def test_few_inputs_have_few_bins(n):
+    one = made(max(n, 1))
+    one = replace(one, n=n, indices=one.indices[:n], logits=one.logits[:n], labels=one.labels[:n])
+    frame, covered = reliability(one), risk_coverage(one)
+    assert len(frame) == (max(1, n // LEAST) if n else 0)
+    assert frame["n"].sum() == n
+    assert len(covered) == min(n, 10)
+    if n:
+        assert covered["n"].iloc[-1] == n
+        assert covered["accuracy"].iloc[-1] == one.correct.mean()
+    else:
+        assert np.isnan([ece(one).value, brier(one)]).all()
+    if n < 2:
+        assert np.isnan(ece(one).interval).all()
+        assert np.isnan(difference(one, one).ece_interval).all()
+
+
+def test_confidence_that_is_worth_something_has_less_risk_at_less_coverage():
+    covered = risk_coverage(made(2000))
+    np.testing.assert_allclose(covered["coverage"], np.arange(1, 11) / 10)
+    assert covered["accuracy"].iloc[0] > covered["accuracy"].iloc[-1] + 0.1
+    assert (covered["threshold"].diff().dropna() < 0).all()
+
+
+def test_one_class_and_one_answer():
+    same = of_shares([0.75] * 50, [1] * 50)  # all right, all alike: the bootstrap has nothing to say
+    found = ece(same)
+    assert found.value == pytest.approx(0.25, rel=1e-5)
+    assert found.beyond_chance
+    assert np.isnan(found.interval).all()
+    assert len(reliability(same)) == len(risk_coverage(same)) == 1
+
+
+@pytest.mark.parametrize(("n", "right"), [(4, 1), (8, 1), (12, 2), (30, 3)])
+def test_no_interval_goes_beyond_what_can_be(n, right):
+    """Of few inputs, sure and mostly wrong."""
+    rng = np.random.default_rng(n)
+    sure = of_shares(rng.uniform(0.97, 0.99, n), np.arange(n) < right)
+    found = ece(sure)
+    assert 0 <= found.interval[0] <= found.value <= found.interval[1] <= 1
+    beside = difference(sure, of_shares(rng.uniform(0.5, 0.9, n), np.arange(n) < right))
+    for ends, most in ((beside.ece_interval, 1), (beside.brier_interval, 2)):
+        assert -most <= ends[0] <= ends[1] <= most
+
+
+def test_differences_are_paired():
+    calibrated, sure = made(500), made(500, sharper=3)
+    found = difference(sure, calibrated)
+    assert (found.first, found.second) == (ece(sure), ece(calibrated))
+    assert found.ece == pytest.approx(found.first.value - found.second.value)
+    assert found.ece_interval[0] > 0
+    assert found.brier == pytest.approx(brier(sure) - brier(calibrated), rel=1e-4)
+    assert 0 < found.brier_interval[0] < found.brier < found.brier_interval[1]
+    back = difference(calibrated, sure)
+    assert back.ece == -found.ece
+    np.testing.assert_allclose(back.ece_interval, [-end for end in found.ece_interval[::-1]])
+    same = difference(sure, made(500, sharper=3))
+    assert (same.ece, same.brier) == (0, 0)
+    assert np.isnan([*same.ece_interval, *same.brier_interval]).all()
+
+
+def test_the_interval_of_a_difference_holds_the_truth():
+    truth = ece_value(made(200_000, sharper=3, seed=1)) - ece_value(made(200_000, sharper=1, seed=1))
+    inside = 0
+    for seed in range(30):
+        low, high = difference(made(300, 3, seed + 10), made(300, 1, seed + 10)).ece_interval
+        inside += low <= truth <= high
+    assert inside >= 25  # percentiles of the bootstrap have less than half
+
+
+def test_rows_in_another_order_and_running_estimates_are_aligned():
+    one, other = made(400), made(400, sharper=2)
+    order = np.random.default_rng(3).permutation(400)
+    turned = evaluation(other.logits, other.labels, order=order)
+    assert difference(one, turned) == difference(one, other)
+    assert ece(turned) == ece(other)
+    assert brier(turned) == pytest.approx(brier(other))
+    running = evaluation(other.logits, other.labels, order=order[:150])
+    a, b = shared(one, running)
+    assert a.n == b.n == 150
+    assert a.indices.tolist() == b.indices.tolist() == sorted(order[:150])
+    assert a.labels.tolist() == b.labels.tolist()
+    np.testing.assert_array_equal(b.logits, other.logits[b.indices])
+    none = difference(evaluation(one.logits, one.labels, order=order[150:]), running)
+    assert np.isnan([none.ece, none.brier]).all()
+    assert none.ece_interval == none.first.interval == NO_INTERVAL
+    with pytest.raises(DataError, match="different inputs"):
+        shared(one, replace(other, data="others"))
+
+
+def test_numbers_and_data_without_labels_have_no_calibration():
+    without = evaluation(np.zeros((4, 2)), None)
+    numbers = evaluation(np.zeros((4, 1)), np.arange(4.0), TASKS["stsb"])
+    for one in (without, numbers):
+        for of in (reliability, ece, brier, risk_coverage, lambda same: difference(same, same)):
+            with pytest.raises(DataError, match="labelled classes"):
+                of(one)

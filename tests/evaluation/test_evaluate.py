@@ -1,0 +1,375 @@
+import json
+import threading
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.special import softmax
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+from shrp.analysis.attention import layer_attention
+from shrp.analysis.attribution.importance import knock_outs
+from shrp.analysis.knock_out import knock_out_effect
+from shrp.analysis.similarity import sample_outputs
+from shrp.analysis.usage import measure_usage
+from shrp.analysis.words import count_tokens
+from shrp.checkpoints.info import CheckpointInfo
+from shrp.data.batching import collate, encode, longest_input
+from shrp.data.tasks import TASKS, custom_task
+from shrp.data.text_data import TextData
+from shrp.errors import DataError
+from shrp.evaluation.evaluate import batch_logits, evaluate, evaluate_stream, summarise
+from shrp.evaluation.evaluation import Evaluation
+from shrp.evaluation.metrics import interval, score, wilson
+from shrp.evaluation.paired import LOST, flip_table
+from shrp.model.config import ShrpConfig
+from shrp.pruning.live import LiveEvaluator
+from shrp.training.config import TrainConfig
+from shrp.training.train import train
+
+WORDS = [f"w{i}" for i in range(40)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
+
+
+def build(num_labels=2, seed=0, **config):
+    torch.manual_seed(seed)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    model = BertForSequenceClassification(
+        BertConfig(vocab_size=44, num_labels=num_labels, initializer_range=1.0, **sizes, **config)
+    )
+    return model.eval()
+
+
+def sentences(n=150, seed=0, task=TASKS["sst2"], labelled=True, sliced=False):
+    rng = np.random.default_rng(seed)
+    columns = len(task.text_columns)
+    texts = tuple(
+        tuple(" ".join(rng.choice(WORDS, size=rng.integers(1, 20))) for _ in range(columns)) for _ in range(n)
+    )
+    labels = rng.random(n) if task.is_regression else rng.integers(task.num_labels, size=n)
+    slices = tuple(rng.choice(["plain", "negation"], size=n)) if sliced else None
+    return TextData(task, "made", texts, labels if labelled else None, slices)
+
+
+def test_encode_and_collate(tokenizer):
+    encoded = encode(tokenizer, [("w1 w2",), ("w3",), ("w1 " * 300,)], max_length=10)
+    assert encoded[0]["input_ids"] == [2, 5, 6, 3]
+    assert len(encoded[2]["input_ids"]) == 10
+    batch = collate(tokenizer, encoded, [1, 0])
+    assert batch["input_ids"].tolist() == [[2, 7, 3, 0], [2, 5, 6, 3]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
+    pair = encode(tokenizer, [("w1", "w2 w3")])
+    assert pair[0]["token_type_ids"] == [0, 0, 0, 1, 1, 1]
+    assert collate(tokenizer, pair, [0])["token_type_ids"].dtype == torch.int64
+    assert encode(tokenizer, []) == []
+    assert encode(tokenizer, [("w1",), ("w1", "w2 w3"), ("w3",)]) == [
+        encode(tokenizer, [text])[0] for text in (("w1",), ("w1", "w2 w3"), ("w3",))
+    ]
+    with pytest.raises(DataError, match=r"sizes are \[1, 3\]"):
+        encode(tokenizer, [("w1",), ("w1", "w2", "w3")])
+
+
+def test_own_padding_equals_the_tokenizers(tokenizer):
+    encoded = encode(tokenizer, sentences(9, task=TASKS["mrpc"]).texts)
+    expected = tokenizer.pad(encoded, return_tensors="pt")
+    for key, values in collate(tokenizer, encoded, range(9)).items():
+        assert torch.equal(values, expected[key])
+
+
+def test_padding_is_on_the_right_whatever_the_tokenizer_says(tokenizer, monkeypatch):
+    data, model = sentences(40), build()
+    expected = evaluate(model, tokenizer, data, batch_size=1).logits
+    monkeypatch.setattr(tokenizer, "padding_side", "left")
+    batch = collate(tokenizer, encode(tokenizer, [("w1 w2",), ("w3",)]), [1, 0])
+    assert batch["input_ids"].tolist() == [[2, 7, 3, 0], [2, 5, 6, 3]]
+    np.testing.assert_allclose(evaluate(model, tokenizer, data, batch_size=8).logits, expected, atol=1e-5)
+
+
+def test_a_text_is_cut_where_the_model_has_no_more_positions(tokenizer):
+    assert tokenizer.model_max_length > 10**9  # it names no limit
+    model = build(max_position_embeddings=10)
+    long, short = (" ".join(f"w{i}" for i in range(n)) for n in (30, 8))
+    data = TextData(TASKS["sst2"], "made", ((long,), (short,)))
+    found = evaluate(model, tokenizer, data, max_length=128)
+    assert found.n == 2
+    assert np.array_equal(found.logits[0], found.logits[1])
+
+
+def test_every_pass_over_data_cuts_at_the_models_positions(
+    tiny_routed, tiny_tokenizer, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(tiny_tokenizer, "model_max_length", 10**30)
+    texts = tuple((" ".join(f"w{i % 50}" for i in range(n)),) for n in (120, 3, 60, 4))
+    data = TextData(TASKS["sst2"], "made", texts, np.arange(4) % 2)
+    model, by_token = tiny_routed(), tiny_routed(routing="token")
+    assert longest_input(model, tiny_tokenizer, 128) == 40
+    assert longest_input(model, tiny_tokenizer, 16) == 16
+    assert measure_usage(model, tiny_tokenizer, data).n == 4
+    *_, last = LiveEvaluator(model, tiny_tokenizer, data).stream(None)
+    np.testing.assert_allclose(
+        evaluate(model, tiny_tokenizer, data).logits, last.logits[last.indices.argsort()], atol=1e-4
+    )
+    assert count_tokens(by_token, tiny_tokenizer, data).tokens
+    assert set(sample_outputs(model, tiny_tokenizer, data).outputs) == {1, 2}
+    assert len(layer_attention(model, tiny_tokenizer, texts[0], 1).tokens) == 40
+    assert knock_outs(model, tiny_tokenizer, data, range(4)).n == 4
+    before = evaluate(model, tiny_tokenizer, data)
+    assert knock_out_effect(model, tiny_tokenizer, data, before, [(1, 0)]).after.n == 4
+    config = TrainConfig(stage2_epochs=1, batch_size=4)
+    info = CheckpointInfo(ShrpConfig((1, 2)), data.task, base_model="tiny")
+    train(config, model, info, tiny_tokenizer, data, data, tmp_path / "out")
+
+
+def test_scores_are_those_of_a_plain_loop(tokenizer):
+    model, data = build(), sentences(40, sliced=True)
+    result = evaluate(model, tokenizer, data, batch_size=8)
+    with torch.no_grad():
+        expected = np.concatenate(
+            [model(**tokenizer(text, return_tensors="pt")).logits.numpy() for (text,) in data.texts]
+        )
+    np.testing.assert_allclose(result.logits, expected, atol=1e-5, rtol=1e-5)
+    assert result.indices.tolist() == list(range(40))
+    assert np.array_equal(result.predictions, expected.argmax(1))
+    np.testing.assert_allclose(result.probabilities, softmax(expected, axis=1), atol=1e-5, rtol=1e-5)
+    correct = expected.argmax(1) == data.labels
+    assert result.score == result.metrics["accuracy"] == correct.mean()
+    assert result.interval == wilson(correct.sum(), 40)
+    assert result.complete
+    assert result.slices == data.slices
+    assert result.logits.dtype == np.float32
+
+
+def test_streaming_ends_at_the_one_shot_result_and_covers_each_input_once(tokenizer):
+    model, data = build(), sentences(sliced=True)
+    steps = list(evaluate_stream(model, tokenizer, data, batch_size=16))
+    assert [step.n for step in steps][:3] == [16, 32, 48]
+    assert [step.complete for step in steps] == [False] * (len(steps) - 1) + [True]
+    last, whole = steps[-1], evaluate(model, tokenizer, data, batch_size=150)
+    assert sorted(last.indices) == list(range(150))
+    assert (last.score, last.interval, last.metrics) == (whole.score, whole.interval, whole.metrics)
+    np.testing.assert_allclose(last.logits[np.argsort(last.indices)], whole.logits, atol=1e-5, rtol=1e-5)
+    for step in steps:
+        assert step.score == (step.predictions == data.labels[step.indices]).mean()
+        assert step.slices == tuple(data.slices[i] for i in step.indices)
+
+
+def test_result_does_not_depend_on_the_order(tokenizer):
+    model, data = build(), sentences()
+    order = np.random.default_rng(5).permutation(150)
+    steps = list(evaluate_stream(model, tokenizer, data, batch_size=32, order=order))
+    assert steps[-1].indices.tolist() == order.tolist()
+    a, b = evaluate(model, tokenizer, data, order=order), evaluate(model, tokenizer, data)
+    np.testing.assert_allclose(a.logits, b.logits, atol=1e-5, rtol=1e-5)
+    assert a.score == b.score
+    partial = evaluate(model, tokenizer, data, order=order[:50])
+    assert (partial.n, partial.total, partial.complete) == (50, 150, False)
+    assert partial.indices.tolist() == sorted(order[:50])
+
+
+def test_bootstrap_waits_for_the_end(tokenizer):
+    model, data = build(), sentences(task=TASKS["cola"])
+    steps = list(evaluate_stream(model, tokenizer, data))
+    assert np.isnan([step.interval for step in steps[:-1]]).all()
+    assert steps[-1].interval == interval(data.task, data.labels[steps[-1].indices], steps[-1].logits)
+    assert steps[-1].metrics == score(data.task, data.labels[steps[-1].indices], steps[-1].logits)
+
+
+def test_pairs_and_regression(tokenizer):
+    data = sentences(40, task=TASKS["stsb"])
+    result = evaluate(build(num_labels=1), tokenizer, data)
+    assert result.score == pytest.approx(np.corrcoef(data.labels, result.predictions)[0, 1])
+    assert np.array_equal(result.probabilities, result.logits)
+    assert result.by_class().empty
+    frame = result.to_frame(data.texts)
+    assert list(frame) == ["index", "sentence1", "sentence2", "label", "prediction"]
+    with pytest.raises(DataError, match="Right and wrong need labelled classes"):
+        _ = result.correct
+
+
+def test_without_labels_there_are_predictions_but_no_score(tokenizer):
+    result = evaluate(build(), tokenizer, sentences(20, labelled=False))
+    assert np.isnan([result.score, *result.interval, *result.metrics.values()]).all()
+    assert len(result.predictions) == 20
+    assert list(result.to_frame()) == ["index", "prediction", "p(negative)", "p(positive)"]
+    assert json.loads(json.dumps(result.to_dict(), allow_nan=False))["score"] is None
+    assert result.by_slice().empty
+    assert result.by_class().empty
+
+
+def test_a_models_own_label_order_is_respected(tokenizer):
+    task = custom_task("nli", ["text"], ["entailment", "neutral", "contradiction"])
+    data = sentences(30, task=task)
+    plain = build(3)
+    named = build(3, id2label={0: "CONTRADICTION", 1: "ENTAILMENT", 2: "NEUTRAL"})
+    named.load_state_dict(plain.state_dict())
+    usual, turned = evaluate(plain, tokenizer, data), evaluate(named, tokenizer, data)
+    np.testing.assert_allclose(turned.logits, usual.logits[:, [1, 2, 0]], atol=1e-6)
+
+
+def test_a_model_in_training_is_left_as_it_was(tokenizer):
+    model, data = build(), sentences(40)
+    reference = evaluate(model, tokenizer, data)
+    model.train()
+    model.bert.embeddings.eval()
+    before = [module.training for module in model.modules()]
+    stream = evaluate_stream(model, tokenizer, data, batch_size=8)
+    next(stream)
+    assert [module.training for module in model.modules()] == before
+    assert not torch.is_inference_mode_enabled()
+    assert (torch.ones(1, requires_grad=True) * 2).requires_grad
+    stream.close()
+    np.testing.assert_allclose(
+        evaluate(model, tokenizer, data).logits, reference.logits, atol=1e-5, rtol=1e-5
+    )
+    assert [module.training for module in model.modules()] == before
+
+
+def test_a_failing_model_is_left_as_it_was(tokenizer):
+    model = build().train()
+    with pytest.raises(IndexError):
+        batch_logits(model, {"input_ids": torch.full((1, 3), 10_000)})
+    assert all(module.training for module in model.modules())
+
+
+def test_one_model_and_its_tokenizer_serve_several_threads(tokenizer, eager_switching):
+    model, data = build(), sentences(60)
+    alone = {length: evaluate(model, tokenizer, data, max_length=length).logits for length in (128, 8)}
+    assert not np.allclose(alone[128], alone[8], atol=1e-2)  # or a mix-up would not be seen
+    lengths, results = (128, 8, 128, 8), []
+    together = threading.Barrier(len(lengths))
+
+    def work(length):
+        for _ in range(5):
+            together.wait(60)
+            results.append((length, evaluate(model, tokenizer, data, max_length=length)))
+
+    threads = [threading.Thread(target=work, args=(length,)) for length in lengths]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(length for length, _ in results) == [8] * 10 + [128] * 10
+    for length, result in results:
+        np.testing.assert_allclose(result.logits, alone[length], atol=1e-5, rtol=1e-5)
+
+
+def test_misfits_are_refused(tokenizer):
+    data = sentences(20)
+    with pytest.raises(DataError, match=r"needs 2 output\(s\) an input, but the model gives 3"):
+        evaluate(build(3), tokenizer, data)
+    with pytest.raises(DataError, match="holds no inputs"):
+        evaluate(build(), tokenizer, data.subset([]))
+    with pytest.raises(ValueError, match="each at most once"):
+        evaluate(build(), tokenizer, data, order=[1, 1])
+    with pytest.raises(ValueError, match="at least one input"):
+        evaluate(build(), tokenizer, data, batch_size=0)
+
+
+def fixed(predictions, labels, slices=None, total=None):
+    logits = np.eye(2, dtype=np.float32)[predictions] * 2
+    task, labels = TASKS["sst2"], np.array(labels)
+    metrics = score(task, labels, logits)
+    bounds = interval(task, labels, logits)
+    n = len(labels)
+    return Evaluation(
+        task, "made", "accuracy", metrics["accuracy"], bounds, n, total or n, metrics, np.arange(n), logits,
+        labels, slices,
+    )  # fmt: skip
+
+
+def test_tables():
+    result = fixed([0, 1, 1, 1], [0, 0, 1, 1], slices=("a", "b", "b", "b"))
+    assert result.by_slice()[["slice", "n", "score"]].values.tolist() == [["a", 1, 1.0], ["b", 3, 2 / 3]]
+    low, high = wilson(2, 3)
+    assert result.by_slice().loc[1, ["low", "high"]].tolist() == [low, high]
+    classes = result.by_class().set_index("class")
+    assert classes.loc["negative", ["n", "predicted", "recall", "precision"]].tolist() == [2, 1, 0.5, 1.0]
+    assert classes.loc["positive", ["n", "predicted", "recall", "precision"]].tolist() == [2, 3, 1.0, 2 / 3]
+    frame = result.to_frame([("t0",), ("t1",), ("t2",), ("t3",)])
+    assert frame.loc[1].to_dict() == {
+        "index": 1, "sentence": "t1", "label": "negative", "prediction": "positive", "correct": False,
+        "p(negative)": pytest.approx(0.1192, abs=1e-4), "p(positive)": pytest.approx(0.8808, abs=1e-4),
+        "slice": "b",
+    }  # fmt: skip
+    summary = json.loads(json.dumps(result.to_dict()))
+    assert summary["score"] == 0.75
+    assert summary["interval"] == list(wilson(3, 4))
+    assert (summary["n"], summary["total"], summary["task"], summary["data"]) == (4, 4, "sst2", "made")
+    with pytest.raises(DataError, match="of 4 inputs but 1 texts"):
+        result.to_frame([("t0",)])
+
+
+def test_an_interval_does_not_depend_on_the_order_that_inputs_are_taken_in():
+    rng = np.random.default_rng(0)
+    labels = rng.uniform(0, 5, 60)
+    outputs = (labels + rng.normal(0, 1, 60))[:, None].astype(np.float32)
+    data = TextData(TASKS["stsb"], "made", tuple((f"a{i}", f"b{i}") for i in range(60)), labels)
+    order = rng.permutation(60)
+    one, other = (summarise(data, rows, outputs[rows], True) for rows in (np.arange(60), order))
+    assert one.interval == pytest.approx(other.interval, abs=1e-6)
+
+
+def test_flips_are_the_inputs_judged_differently():
+    texts = [("t0",), ("t1",), ("t2",)]
+    a, b = fixed([0, 1, 1], [0, 0, 1]), fixed([1, 1], [0, 0], total=3)
+    data = TextData(a.task, "made", tuple(texts), a.labels)
+    table = flip_table(a, b, data)
+    assert table[["index", "sentence", "label", "reference", "other", "direction"]].values.tolist() == [
+        [0, "t0", "negative", "negative", "positive", LOST]
+    ]
+    assert table["p_reference"].tolist() == pytest.approx([0.8808], abs=1e-4)
+    assert flip_table(a, a, data).empty
+    with pytest.raises(DataError, match="are of different inputs"):
+        flip_table(a, fixed([0], [0]), data)
+    with pytest.raises(DataError, match="of 3 inputs but 1 texts"):
+        flip_table(a, b, TextData(a.task, "made", tuple(texts[:1])))
+
+
+def test_flips_align_evaluations_of_different_order(tokenizer):
+    data = sentences(60)
+    one, two = build(seed=0), build(seed=1)
+    order = np.random.default_rng(0).permutation(60)
+    *_, a = evaluate_stream(one, tokenizer, data, order=order)
+    b = evaluate(two, tokenizer, data)
+    expected = np.flatnonzero(evaluate(one, tokenizer, data).predictions != b.predictions)
+    assert len(expected)
+    assert flip_table(a, b, data)["index"].tolist() == expected.tolist()
+
+
+def test_slices_do_not_depend_on_the_order_in_which_inputs_came():
+    """The bootstrap draws rows by their places."""
+    rng = np.random.default_rng(0)
+    labels, logits = rng.normal(size=60), rng.normal(size=(60, 1))
+    slices = tuple("ab"[i % 3 == 0] for i in range(60))
+    found = []
+    for order in (np.arange(60), rng.permutation(60)):
+        parts = (
+            TASKS["stsb"],
+            "made",
+            "pearson",
+            0.0,
+            (0.0, 0.0),
+            60,
+            60,
+            {},
+            order,
+            logits[order],
+            labels[order],
+        )
+        found.append(Evaluation(*parts, tuple(slices[i] for i in order)).by_slice())
+    pd.testing.assert_frame_equal(*found, check_exact=True)

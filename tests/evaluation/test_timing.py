@@ -1,0 +1,109 @@
+"""Inputs to time models on, and the timing of several in turns."""
+
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from shrp.errors import ShrpError
+from shrp.evaluation import timing
+from shrp.families.families import positions
+
+
+def test_model_inputs_run_at_the_greatest_length(tiny_family, tiny_model):
+    model = tiny_model(tiny_family)
+    longest, vocabulary = positions(model.config), model.config.vocab_size
+    state = torch.get_rng_state()
+    inputs = timing.model_inputs(model, 80, longest, seed=3)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert inputs["input_ids"].shape == inputs["attention_mask"].shape == (80, longest)
+    assert inputs["attention_mask"].all()
+    # Every id but the padding one, and none beyond the table.
+    assert set(inputs["input_ids"].unique().tolist()) == set(range(vocabulary)) - {model.config.pad_token_id}
+    with torch.no_grad():
+        assert model(**inputs).logits.shape == (80, 2)
+    with pytest.raises(ShrpError, match=f"at most {longest} tokens"):
+        timing.model_inputs(model, 1, longest + 1)
+
+
+def test_model_inputs_depend_on_the_seed_alone(tiny_model):
+    model = tiny_model()
+    first, again, other = (timing.model_inputs(model, 2, 5, seed=s)["input_ids"] for s in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    for sizes in ((0, 5), (5, 0)):
+        with pytest.raises(ShrpError, match="1 or more, not 0"):
+            timing.model_inputs(model, *sizes)
+
+
+def test_latency_interleaves_and_gives_quartiles():
+    calls, modes = [], set()
+
+    def recorded(name):
+        def run():
+            calls.append(name)
+            modes.add(torch.is_inference_mode_enabled())
+
+        return run
+
+    frame = timing.latency({name: recorded(name) for name in "abc"}, repeats=5, warmup=2)
+    assert list(frame.columns) == ["name", "median_ms", "low_ms", "high_ms", "repeats"]
+    assert frame["name"].tolist() == ["a", "b", "c"]
+    assert (frame["repeats"] == 5).all()
+    assert (frame["low_ms"] >= 0).all()
+    assert (frame["low_ms"] <= frame["median_ms"]).all()
+    assert (frame["median_ms"] <= frame["high_ms"]).all()
+    rounds = [calls[i : i + 3] for i in range(0, len(calls), 3)]
+    assert len(rounds) == 7
+    assert all(sorted(one) == ["a", "b", "c"] for one in rounds)
+    assert modes == {True}
+
+
+def test_latency_gives_milliseconds_without_the_warm_up(monkeypatch):
+    """By a clock that stands still but for what is timed: rounds of 50 and 60 s (warm-up), then 1 to 5 s."""
+    clock, seconds = SimpleNamespace(now=0.0), {name: iter([50, 60, 4, 1, 5, 2, 3]) for name in "ab"}
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+
+    def call(name, factor):
+        clock.now += factor * next(seconds[name])
+
+    calls = {name: partial(call, name, factor) for name, factor in (("a", 1), ("b", 10))}
+    frame = timing.latency(calls, repeats=5, warmup=2).set_index("name")
+    assert frame.loc["a", ["low_ms", "median_ms", "high_ms"]].tolist() == [2000, 3000, 4000]
+    assert frame.loc["b", ["low_ms", "median_ms", "high_ms"]].tolist() == [20_000, 30_000, 40_000]
+
+
+def test_latency_draws_the_order_of_each_round_anew_and_by_the_seed_alone():
+    def order(seed):
+        calls = []
+        functions = {name: partial(calls.append, name) for name in "abc"}
+        timing.latency(functions, repeats=8, warmup=0, seed=seed)
+        return calls
+
+    first = order(0)
+    assert len({tuple(first[i : i + 3]) for i in range(0, 24, 3)}) > 2
+    assert order(0) == first
+    assert order(1) != first
+
+
+def test_latency_tells_its_progress():
+    told = []
+    timing.latency({"a": int, "b": int}, repeats=2, warmup=1, progress=lambda *step: told.append(step))
+    assert told == [(done, 6) for done in range(1, 7)]
+
+
+def test_latency_of_models(tiny_model, tiny_routed):
+    models = {"dense": tiny_model(), "routed": tiny_routed()}
+    inputs = timing.model_inputs(models["dense"], 2, 9)
+    functions = {name: lambda model=model: model(**inputs) for name, model in models.items()}
+    frame = timing.latency(functions, repeats=2, warmup=1)
+    assert frame["name"].tolist() == list(models)
+    assert (frame["median_ms"] > 0).all()
+
+
+def test_latency_refuses_what_it_cannot_time():
+    with pytest.raises(ShrpError, match="nothing to time"):
+        timing.latency({})
+    with pytest.raises(ShrpError, match="repeats"):
+        timing.latency({"a": int}, repeats=0)

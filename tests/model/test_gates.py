@@ -1,0 +1,371 @@
+"""Gates: how they are made, recorded, overridden, and kept apart between threads."""
+
+import math
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from shrp.errors import PlanError, UnusedGatesWarning
+from shrp.model import gates as routing
+from shrp.model.config import ShrpConfig
+from shrp.model.convert import convert
+from shrp.model.gates import (
+    balance_loss,
+    force_experts,
+    knock_out,
+    play_back,
+    record_routing,
+    straight_through,
+    top_k_gates,
+    use_gates,
+)
+
+H = 4
+
+
+@pytest.fixture(params=["sequence", "token"])
+def routed(request, tiny_routed):
+    return tiny_routed(routing=request.param)
+
+
+def probabilities(*shape, seed=0):
+    return torch.randn(*shape, H, generator=torch.Generator().manual_seed(seed)).mul(2).softmax(-1)
+
+
+def test_top1_is_one_hot_at_the_largest():
+    probs = probabilities(50)
+    gates = top_k_gates(probs, 1)
+    assert torch.equal(gates, torch.nn.functional.one_hot(probs.argmax(-1), H).float())
+
+
+@pytest.mark.parametrize("k", [2, 3, 4])
+def test_top_k_renormalises_the_k_largest(k):
+    probs = probabilities(5, 6)
+    gates = top_k_gates(probs, k)
+    for p, g in zip(probs.view(-1, H), gates.view(-1, H), strict=True):
+        largest = p.argsort(descending=True)[:k]
+        assert sorted(g.nonzero().flatten().tolist()) == sorted(largest.tolist())
+        torch.testing.assert_close(g[largest], p[largest] / p[largest].sum())
+        assert g.sum().item() == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_straight_through_is_exactly_hard_forward_and_soft_backward(k):
+    logits = torch.randn(2000, H, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    probs = logits.softmax(-1)
+    hard = top_k_gates(probs, k)
+    soft = straight_through(hard, probs)
+    assert torch.equal(soft, hard)  # bit for bit: (g + p) - p would round
+    downstream = torch.randn(2000, H, generator=torch.Generator().manual_seed(1))
+    (found,) = torch.autograd.grad((soft * downstream).sum(), logits, retain_graph=True)
+    (expected,) = torch.autograd.grad((probs * downstream).sum(), logits)
+    torch.testing.assert_close(found, expected)
+    assert found.abs().max() > 0
+
+
+def test_balance_loss_equals_a_hand_computation():
+    probs = torch.tensor([[0.7, 0.1, 0.1, 0.1], [0.1, 0.5, 0.3, 0.1]])
+    mean = [0.4, 0.3, 0.2, 0.1]
+    expected = sum(p * math.log(p / 0.25) for p in mean) + sum(0.25 * math.log(0.25 / p) for p in mean)
+    assert balance_loss(probs).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_balance_loss_is_zero_only_when_mean_usage_is_even():
+    assert balance_loss(torch.full((3, H), 0.25)).item() == pytest.approx(0, abs=1e-7)
+    assert balance_loss(torch.eye(H)).item() == pytest.approx(
+        0, abs=1e-7
+    )  # sure of itself, but even on average
+    for tilt in (0.01, 0.1, 0.2):
+        uneven = torch.tensor([[0.25 + tilt, 0.25 - tilt, 0.25, 0.25]])
+        assert balance_loss(uneven).item() > tilt**2
+    assert math.isfinite(balance_loss(torch.eye(H)[:1]).item())  # a collapse: log(0) must not be the loss
+
+
+@pytest.mark.parametrize("lead", [5.0, 19.0, 60.0])
+def test_the_balance_loss_pulls_a_collapsed_router_back(lead):
+    logits = torch.tensor([[lead, 0.0, 0.0, 0.0]] * 8, requires_grad=True)
+    balance_loss(logits.softmax(-1)).backward()
+    exact = torch.tensor([[lead, 0.0, 0.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    log_p = exact.log_softmax(-1)
+    ((log_p.exp() - 1 / H) * (log_p - math.log(1 / H))).sum().backward()
+    torch.testing.assert_close(logits.grad.sum(0), exact.grad[0].float(), rtol=1e-4, atol=1e-5)
+    assert logits.grad[:, 0].sum() > 0.7
+
+
+def test_balance_loss_ignores_padding_and_its_gradient_evens_usage():
+    probs = probabilities(3, 5)
+    mask = torch.tensor([[1, 1, 1, 0, 0], [1, 0, 0, 0, 0], [1, 1, 1, 1, 1]]).bool()
+    real = torch.stack([probs[b, t] for b in range(3) for t in range(5) if mask[b, t]])
+    torch.testing.assert_close(balance_loss(probs, mask), balance_loss(real))
+    assert balance_loss(probs, mask) != balance_loss(probs)
+    logits = torch.tensor([[1.0, 0.0, 0.0, 0.0]]).requires_grad_()
+    balance_loss(logits.softmax(-1)).backward()
+    assert (
+        logits.grad[0, 0] > 0 > logits.grad[0, 1:].max()
+    )  # descending lowers the favourite, raises the rest
+
+
+def test_recording_of_several_passes(routed, tiny_inputs, tiny_logits):
+    first, second = tiny_inputs(), tiny_inputs((4, 6), seed=1)
+    with record_routing() as record:
+        tiny_logits(routed, first)
+        tiny_logits(routed, second)
+    assert record.layers == [1, 2]
+    token = routed.base_model.encoder.layer[1].routing == "token"
+    tokens = int(first["attention_mask"].sum() + second["attention_mask"].sum())
+    assert record.probs(1).shape == record.gates(1).shape == ((tokens if token else 8), H)
+    torch.testing.assert_close(record.probs(1).sum(-1), torch.ones(len(record.probs(1))))
+    assert record.last(2).probs.shape == ((2, 6, H) if token else (2, H))
+    losses = [balance_loss(record.last(i).probs, record.last(i).token_mask) for i in (1, 2)]
+    torch.testing.assert_close(record.balance_loss(), losses[0] + losses[1])
+
+
+def test_recorders_nest_and_end(routed, tiny_inputs, tiny_logits):
+    inputs = tiny_inputs()
+    with record_routing(hidden_states=True) as outer:
+        tiny_logits(routed, inputs)
+        with record_routing() as inner:
+            tiny_logits(routed, inputs)
+    tiny_logits(routed, inputs)
+    assert len(outer.traces[1]) == 2
+    assert len(inner.traces[1]) == 1
+    assert set(outer.hidden_states) == {1, 2}
+    assert inner.hidden_states == {}
+    assert record_is_empty()
+    with pytest.raises(RuntimeError, match="on purpose"), record_routing(), use_gates({}):
+        raise RuntimeError("on purpose")
+    assert record_is_empty()  # also after an error
+
+
+def record_is_empty():
+    return routing._recorders.get() == () and routing._overrides.get() == ()
+
+
+def test_an_empty_record_has_no_loss():
+    with record_routing() as record:
+        pass
+    assert record.balance_loss().item() == 0
+    assert record.layers == []
+
+
+def test_play_back_repeats_routes_for_changed_inputs(routed, tiny_inputs, tiny_logits):
+    first, changed = tiny_inputs(), tiny_inputs(seed=9)
+    with record_routing() as record:
+        own = tiny_logits(routed, first)
+    with record_routing() as other:
+        free = tiny_logits(routed, changed)
+    assert not torch.equal(other.last(1).gates, record.last(1).gates)
+    with use_gates(play_back(record)), record_routing() as played:
+        again, fixed = tiny_logits(routed, first), tiny_logits(routed, changed)
+    torch.testing.assert_close(again, own, atol=1e-6, rtol=1e-5)
+    assert not torch.allclose(fixed, free, atol=1e-3)
+    for layer in (1, 2):
+        for trace in played.traces[layer]:
+            assert torch.equal(trace.gates, record.last(layer).gates)
+    # The probabilities stay the router's own, so that a display can tell a forced choice from a free one.
+    torch.testing.assert_close(played.last(1).probs, other.last(1).probs)
+
+
+def test_force_sends_everything_to_one_expert_in_the_named_layers(routed, tiny_inputs, tiny_logits):
+    inputs = tiny_inputs()
+    with record_routing() as free:
+        tiny_logits(routed, inputs)
+    outputs = []
+    for expert in range(H):
+        with use_gates(force_experts({2: expert}, H)), record_routing() as record:
+            outputs.append(tiny_logits(routed, inputs))
+        assert torch.equal(record.gates(2).argmax(-1), torch.full((len(record.gates(2)),), expert))
+        assert torch.equal(record.gates(2).amax(-1), torch.ones(len(record.gates(2))))
+        assert torch.equal(record.gates(1), free.gates(1))
+    assert not torch.allclose(outputs[0], outputs[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_knock_out_picks_the_next_best(routed, tiny_inputs, tiny_logits, k):
+    with use_gates(knock_out({1: 2}, top_k=k)), record_routing() as record:
+        tiny_logits(routed, tiny_inputs())
+    probs, gates = record.probs(1), record.gates(1)
+    assert (probs.argmax(-1) == 2).any()  # otherwise nothing was taken away
+    for p, g in zip(probs, gates, strict=True):
+        order = [e for e in p.argsort(descending=True).tolist() if e != 2][:k]
+        assert sorted(g.nonzero().flatten().tolist()) == sorted(order)
+        torch.testing.assert_close(g[order], p[order] / p[order].sum())
+
+
+@pytest.mark.parametrize("k", [2, 4])
+def test_inputs_that_lose_no_expert_keep_their_gates(tiny_routed, tiny_inputs, tiny_logits, k):
+    model, inputs = tiny_routed(top_k=k), tiny_inputs()
+    with record_routing() as free:
+        whole = tiny_logits(model, inputs)
+    removed = torch.tensor([-1, 0, -1, 1, -1, 2])
+    with use_gates(knock_out({1: removed}, top_k=k)), record_routing() as record:
+        found = tiny_logits(model, inputs)
+    stay = removed < 0
+    assert torch.equal(record.gates(1)[stay], free.gates(1)[stay])
+    torch.testing.assert_close(found[stay], whole[stay])
+    assert (record.gates(1)[~stay, removed[~stay]] == 0).all()
+
+
+def test_a_saturated_router_without_its_pick_shares_evenly():
+    probs = torch.tensor([[1.0, 0.0, 0.0, 0.0]])
+    gates = knock_out({0: 0}, 2)(0, probs, top_k_gates(probs, 2))
+    assert torch.equal(gates.sort(descending=True).values, torch.tensor([[0.5, 0.5, 0.0, 0.0]]))
+    assert gates[0, 0] == 0
+
+
+def test_gates_of_every_shape(tiny_routed, tiny_inputs, tiny_logits):
+    model, inputs = tiny_routed(routing="token"), tiny_inputs()
+    b, t = inputs["input_ids"].shape
+    one = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    with use_gates({1: one}), record_routing() as record:
+        expected = tiny_logits(model, inputs)
+    assert torch.equal(record.last(1).gates, one.expand(b, t, H))
+    for gates in (one.double(), one.expand(b, H), one.expand(b, t, H)):
+        with use_gates({1: gates}):
+            assert torch.equal(tiny_logits(model, inputs), expected)
+    rows = probabilities(b)
+    with use_gates({1: rows}), record_routing() as record:
+        tiny_logits(model, inputs)
+    assert torch.equal(record.last(1).gates, rows[:, None].expand(b, t, H))  # one gate for all of an input
+    sequence = tiny_routed()
+    with use_gates({1: rows}), record_routing() as record:
+        tiny_logits(sequence, inputs)
+    assert torch.equal(record.last(1).gates, rows)
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, H), (6, 9, H)])
+def test_gates_that_do_not_fit_are_refused(tiny_routed, tiny_inputs, tiny_logits, shape):
+    with use_gates({1: torch.ones(shape)}), pytest.raises(PlanError, match="layer 1 do not fit"):
+        tiny_logits(tiny_routed(), tiny_inputs())
+
+
+def test_overrides_nest_and_a_function_may_abstain(routed, tiny_inputs, tiny_logits):
+    inputs, seen = tiny_inputs(), []
+    outer, inner = force_experts({1: 0, 2: 3}, H), force_experts({1: 2}, H)
+
+    def look(layer, probs, gates):
+        seen.append((layer, gates.argmax(-1).unique().tolist()))
+
+    with use_gates(outer), use_gates(inner), use_gates(look), record_routing() as record:
+        tiny_logits(routed, inputs)
+    assert record.gates(1).argmax(-1).unique().tolist() == [2]  # the inner one wins
+    assert record.gates(2).argmax(-1).unique().tolist() == [3]  # and what it lacks is the outer one's
+    assert seen == [(1, [2]), (2, [3])]
+    with record_routing() as free:
+        tiny_logits(routed, inputs)
+    assert len(free.gates(1).argmax(-1).unique()) > 1
+
+
+def test_a_forced_gate_is_hard_in_training_and_gives_the_router_no_gradient(tiny_routed, tiny_inputs):
+    model = tiny_routed().train()
+    with use_gates(force_experts({1: 0, 2: 0}, H)):
+        model(**tiny_inputs()).logits.sum().backward()
+    assert model.base_model.encoder.layer[1].router.dense.weight.grad is None
+    assert model.base_model.encoder.layer[1].qkv_weight.grad[0].abs().max() > 0
+
+
+def test_threads_sharing_a_model_see_only_their_own(routed, tiny_inputs, tiny_logits):
+    """Every thread records, forces and knocks out at once with the others, and gets what it would get alone."""
+    jobs = []
+    for seed in range(12):
+        inputs = tiny_inputs(seed=seed)
+        kinds = (
+            {},
+            force_experts({1: seed % H}, H),
+            knock_out({2: seed % H}),
+            {1: torch.full((H,), 0.25)},
+        )
+        jobs.append((inputs, kinds[seed % 4]))
+
+    def work(job, barrier=None):
+        inputs, source = job
+        found = []
+        with use_gates(source), record_routing(hidden_states=True) as record:
+            for _ in range(8):
+                if barrier:
+                    barrier.wait(timeout=30)
+                found.append(tiny_logits(routed, inputs))
+        return found, record
+
+    alone = [work(job) for job in jobs]
+    barrier = threading.Barrier(len(jobs))
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        together = list(pool.map(lambda job: work(job, barrier), jobs))
+    for (logits, record), (expected_logits, expected) in zip(together, alone, strict=True):
+        assert len(record.traces[1]) == len(record.traces[2]) == 8
+        for a, b in zip(logits, expected_logits, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+        for layer in (1, 2):
+            assert torch.equal(record.gates(layer), expected.gates(layer))
+            torch.testing.assert_close(record.probs(layer), expected.probs(layer), atol=1e-6, rtol=1e-5)
+            torch.testing.assert_close(record.hidden_states[layer], expected.hidden_states[layer])
+    assert not torch.allclose(together[0][0][0], together[1][0][0], atol=1e-3)
+    assert record_is_empty()
+
+
+@pytest.mark.parametrize("routing_kind", ["sequence", "token"])
+def test_an_input_does_not_feel_the_lengths_of_other_rows(
+    tiny_family, tiny_attention, routing_kind, tiny_routed, tiny_inputs, tiny_logits
+):
+    model = tiny_routed(tiny_family, attn=tiny_attention, routing=routing_kind, top_k=1)
+    inputs = tiny_inputs((4, 11, 2, 7))
+    with record_routing() as record:
+        together = tiny_logits(model, inputs)
+    for row, length in enumerate((4, 11, 2, 7)):
+        single = {key: value[row : row + 1, :length] for key, value in inputs.items()}
+        with record_routing() as alone:
+            logits = tiny_logits(model, single)
+        torch.testing.assert_close(together[row], logits[0], atol=1e-5, rtol=1e-5)
+        for layer in (1, 2):
+            own = record.last(layer).probs[row]
+            own = own[:length] if routing_kind == "token" else own
+            torch.testing.assert_close(own, alone.last(layer).probs[0], atol=1e-5, rtol=1e-5)
+    assert (together[0] - together[1]).abs().max() > 1e-2
+
+
+def test_an_expert_that_is_not_there_can_not_be_forced():
+    with pytest.raises(PlanError, match="layer 3 has experts 0 to 3, not 7"):
+        force_experts({3: 7}, num_experts=4)
+
+
+def test_gates_of_a_layer_without_a_router_are_told(tiny_routed, tiny_inputs):
+    model, inputs = tiny_routed(), tiny_inputs()
+    forced = use_gates(force_experts({0: 1, 1: 1, 9: 0}, 4))
+    with pytest.warns(UnusedGatesWarning, match=r"layers \[0, 9\].*did: \[1, 2\]"), forced:
+        model(**inputs)
+    with pytest.warns(UnusedGatesWarning, match=r"layers \[0\]"), use_gates(knock_out({0: 1})):
+        model(**inputs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with use_gates(force_experts({1: 1}, 4)), use_gates(knock_out({2: 1})):
+            model(**inputs)
+
+
+def test_an_expert_that_is_not_there_can_t_be_taken_away(tiny_routed, tiny_inputs):
+    model, inputs = tiny_routed(), tiny_inputs()
+    for removed in (4, -1, (0, 7), (0, 1, 2, 3), np.int64(4), torch.tensor([-1, 4, 0, 0, 0, 0])):
+        with pytest.raises(PlanError, match="layer 1 has experts 0 to 3"), use_gates(knock_out({1: removed})):
+            model(**inputs)
+
+
+def test_a_layer_that_was_not_recorded_is_told(tiny_routed, tiny_inputs):
+    with record_routing() as record:
+        tiny_routed()(**tiny_inputs())
+    for read in (record.probs, record.gates, record.last):
+        with pytest.raises(PlanError, match=r"layer 0 did not route.*\[1, 2\]"):
+            read(0)
+
+
+def test_without_a_router_those_that_are_left_are_mixed_as_before(tiny_model, tiny_inputs):
+    model = tiny_model()
+    convert(model, ShrpConfig((1, 2), control="uniform"))
+    model.eval()
+    with torch.no_grad(), record_routing() as record, use_gates(knock_out({1: 3, 2: torch.tensor([0, -1])})):
+        model(**tiny_inputs((9, 5)))
+    third = 1 / 3
+    assert record.gates(1).tolist() == [pytest.approx([third, third, third, 0])] * 2
+    assert record.gates(2).tolist() == [pytest.approx([0, third, third, third]), pytest.approx([0.25] * 4)]
