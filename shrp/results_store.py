@@ -109,9 +109,8 @@ class ResultsStore:
         """Keep a complete evaluation; one of some inputs only is not kept."""
         if not evaluation.complete or evaluation.total != len(data):
             return
-        order = np.argsort(evaluation.indices, kind="stable")
         about = {name: evaluation.to_dict()[name] for name in ("metric", "score", "interval", "n")}
-        logits = np.ascontiguousarray(evaluation.logits[order], dtype=np.float32)
+        logits = np.ascontiguousarray(evaluation.logits, dtype=np.float32)
         self._write(_key("evaluation", checkpoint, data, plan), about, {"logits": logits})
 
     def usage(

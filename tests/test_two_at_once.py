@@ -108,8 +108,7 @@ def make_jobs(checkpoint, data, inputs):
         return {"weights": found.weights, "probs": found.probs}
 
     def of_evaluation(found):
-        order = np.argsort(found.indices)
-        return {"logits": found.logits[order], "score": found.score}
+        return {"logits": found.logits, "score": found.score}
 
     def estimates(budget):
         """The slider moves on after the first estimate, and comes back later."""

@@ -180,7 +180,7 @@ def answers(checkpoint: Checkpoint, data: TextData, stats) -> np.ndarray | None:
         found = routed_evaluation(checkpoint, data, stats, with_interval=False)
     except DataError:
         return None
-    return found.predictions[np.argsort(found.indices)]
+    return found.predictions
 
 
 def live_evaluator(checkpoint: Checkpoint, data: TextData):

@@ -249,7 +249,7 @@ def knock_out_effect(
         raise DataError(
             f"The evaluation is of {before.n} inputs of {before.data}, not of all of {data.name}."
         )
-    before = _in_order(before, data)
+    before = summarise(data, before.indices, before.logits, False)  # with the slices of these data
     rows = np.arange(len(data)) if chosen is None else np.flatnonzero(chosen)
     encoded = encode(tokenizer, [data.texts[i] for i in rows], longest_input(model, tokenizer, max_length))
     columns = label_columns(model, data.task)
@@ -326,9 +326,3 @@ def _uses(
         uses = (gates[layer][..., list(taken)] > 0).any(-1)  # (B,) or (B, T)
         found |= (uses & mask).any(1) if uses.dim() == 2 else uses
     return found
-
-
-def _in_order(evaluation: Evaluation, data: TextData) -> Evaluation:
-    """The same evaluation, its rows in the data set's order."""
-    order = np.argsort(evaluation.indices, kind="stable")
-    return summarise(data, np.arange(len(data)), evaluation.logits[order], False)

@@ -76,8 +76,7 @@ def from_evaluation(evaluation: Evaluation, teacher: str = "", cut: int = 0) -> 
             f"Only {evaluation.n} of {evaluation.total} inputs of '{evaluation.data}' are evaluated; "
             "a reference needs all of them."
         )
-    order = np.argsort(evaluation.indices, kind="stable")
-    return Reference(evaluation.data, evaluation.logits[order].astype(np.float32), teacher, cut)
+    return Reference(evaluation.data, evaluation.logits.astype(np.float32), teacher, cut)
 
 
 def write(folder: str | os.PathLike, references: Mapping[str, Reference]) -> Path:

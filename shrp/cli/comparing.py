@@ -95,7 +95,7 @@ def compare(
     An export held against the pruned checkpoint that it was made from says what int8 costs.
     """
     from shrp.cli.subjects import OfCheckpoint, subject
-    from shrp.evaluation.evaluate import in_order, last_of
+    from shrp.evaluation.evaluate import last_of
     from shrp.evaluation.paired import by_group, far_apart, flip_table, paired_difference
 
     if flips is not None:
@@ -120,7 +120,7 @@ def compare(
     with bar("evaluating") as progress:
         shown = progress.add_task("evaluating", total=2)
         for side in sides:
-            found.append(in_order(last_of(side.stream(source))))
+            found.append(last_of(side.stream(source)))
             progress.advance(shown)
     # Once, where both are cut alike; an export first, whose cut can't be changed.
     ordered = sorted(sides, key=lambda side: isinstance(side, OfCheckpoint))

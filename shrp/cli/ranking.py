@@ -189,7 +189,7 @@ def _scored(folder: Path, source: TextData, max_length: int | None, device: str)
     """
     from shrp.checkpoints.checkpoint import read_config
     from shrp.cli.subjects import subject
-    from shrp.evaluation.evaluate import in_order, last_of
+    from shrp.evaluation.evaluate import last_of
     from shrp.export.exported import is_export
 
     if is_export(folder):
@@ -198,7 +198,7 @@ def _scored(folder: Path, source: TextData, max_length: int | None, device: str)
     else:
         _check_is_of(read_config(folder)[1].task, source)  # before its weights are read
         one = subject(folder, max_length, device)
-    found = in_order(last_of(one.stream(source)))
+    found = last_of(one.stream(source))
     one.say_cut(source)
     return _Ranked(folder, found, one.costs(), one.bytes, one.reads, one.provenance(source))
 

@@ -194,11 +194,9 @@ def shared(a: Evaluation, b: Evaluation) -> tuple[Evaluation, Evaluation]:
 
 
 def _answers(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
-    """Each input's confidence, float64 `(n,)`, and whether its answer is right, bool `(n,)`, in the data's order, on
-    which the samples of inputs depend.
-    """
-    right, order = evaluation.correct, np.argsort(evaluation.indices, kind="stable")
-    return evaluation.probabilities.astype(np.float64).max(1, initial=0.0)[order], right[order]
+    """Each input's confidence, float64 `(n,)`, and whether its answer is right, bool `(n,)`."""
+    right = evaluation.correct
+    return evaluation.probabilities.astype(np.float64).max(1, initial=0.0), right
 
 
 def _squared_errors(evaluation: Evaluation) -> np.ndarray:

@@ -3,7 +3,6 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -20,29 +19,16 @@ Texts = Sequence[tuple[str, ...]]
 
 
 def evaluate(model, tokenizer, data: TextData, **options) -> Evaluation:
-    """Evaluate on all inputs (or those of `order`); the rows come back in the data set's order.
+    """Evaluate on all inputs, or those of `order`.
 
     Args and errors as for `evaluate_stream`; the interval is always computed.
     """
-    return in_order(last_of(evaluate_stream(model, tokenizer, data, **options)))
+    return last_of(evaluate_stream(model, tokenizer, data, **options))
 
 
 def last_of(estimates: Iterator[Evaluation]) -> Evaluation:
     """The last of some estimates; those before are let go as they come."""
     return deque(estimates, maxlen=1)[0]
-
-
-def in_order(evaluation: Evaluation) -> Evaluation:
-    """The same evaluation with its rows in the data set's order."""
-    order = np.argsort(evaluation.indices, kind="stable")
-    labels, slices = evaluation.labels, evaluation.slices
-    return replace(
-        evaluation,
-        indices=evaluation.indices[order],
-        logits=evaluation.logits[order],
-        labels=None if labels is None else labels[order],
-        slices=None if slices is None else tuple(slices[i] for i in order),
-    )
 
 
 def evaluate_stream(
@@ -71,7 +57,7 @@ def evaluate_stream(
             save padding.
 
     Yields:
-        Estimates that share their arrays' memory: do not write to them. Their interval is there each time for
+        Estimates with their rows in the order of the data, not of the batches. Their interval is there each time for
         accuracy, where it is cheap, and only at the end for metrics that need a bootstrap.
 
     Raises:
@@ -175,7 +161,7 @@ def label_columns(model, task: Task) -> list[int]:
 
 
 def summarise(data: TextData, indices: np.ndarray, logits: np.ndarray, with_interval: bool) -> Evaluation:
-    """The evaluation of outputs that are there already.
+    """The evaluation of outputs that are there already, with its rows in the data set's order.
 
     Args:
         indices: int64 `(n,)`, which inputs of the data the rows are.
@@ -183,14 +169,15 @@ def summarise(data: TextData, indices: np.ndarray, logits: np.ndarray, with_inte
         with_interval: compute the interval, which takes a bootstrap unless the metric is accuracy.
     """
     task, labels, slices = data.task, data.labels, data.slices
+    order = np.argsort(indices, kind="stable")
+    indices, logits = indices[order], logits[order]
     metrics = dict.fromkeys(task.metrics, float("nan"))
     bounds = NO_INTERVAL
     if labels is not None:
         labels = labels[indices]
         metrics = score(task, labels, logits)
         if with_interval:
-            order = np.argsort(indices, kind="stable")  # the bootstrap draws rows by their places
-            bounds = interval(task, labels[order], logits[order])
+            bounds = interval(task, labels, logits)
     return Evaluation(
         task=task,
         data=data.name,

@@ -29,7 +29,7 @@ class Evaluation:
         n: Inputs evaluated so far.
         total: Inputs of the data set.
         metrics: All of the task's metrics on the inputs so far.
-        indices: Which inputs of the data set the rows below are; int64 (n,).
+        indices: Which inputs of the data set the rows below are, ascending; int64 (n,).
         logits: The model's outputs in the order of the task's labels; float32 (n, num_labels).
         labels: int64 ids or float64 numbers, (n,), or None.
         slices: The phenomenon of each row, or None.
@@ -93,9 +93,8 @@ class Evaluation:
         rows = []
         if self.slices is not None and self.labels is not None:
             slices, predictions = np.array(self.slices, dtype=object), self.predictions
-            order = np.argsort(self.indices, kind="stable")  # a bootstrap draws rows by their places
             for name in sorted(set(self.slices)):
-                here = order[slices[order] == name]
+                here = np.flatnonzero(slices == name)
                 args = (self.task, self.labels[here], predictions[here])
                 rows.append((name, len(here), self.metric, score(*args)[self.metric], *interval(*args)))
         return pd.DataFrame(rows, columns=["slice", "n", "metric", "score", "low", "high"])
@@ -128,23 +127,21 @@ class Evaluation:
             Classes are given by name. Columns in brackets only where they are known; regression has no
             `correct` and no probabilities.
         """
-        order = np.argsort(self.indices, kind="stable")
         columns: dict[str, Any] = {}
         if self.labels is not None:
-            columns["label"] = named(self.task, self.labels[order])
-        columns["prediction"] = named(self.task, self.predictions[order])
+            columns["label"] = named(self.task, self.labels)
+        columns["prediction"] = named(self.task, self.predictions)
         if not self.task.is_regression:
             if self.labels is not None:
-                columns["correct"] = self.correct[order]
-            probabilities = self.probabilities[order]
+                columns["correct"] = self.correct
+            probabilities = self.probabilities
             columns |= {f"p({name})": probabilities[:, i] for i, name in enumerate(self.task.label_names)}
         if self.slices is not None:
-            columns["slice"] = [self.slices[i] for i in order]
-        rows = self.indices[order]
-        inputs: dict[str, Any] = {"index": rows}
+            columns["slice"] = list(self.slices)
+        inputs: dict[str, Any] = {"index": self.indices}
         if texts is not None:
             names = distinct(self.task.text_columns, (*inputs, *columns))
-            inputs |= text_columns(self, texts, rows, names)
+            inputs |= text_columns(self, texts, self.indices, names)
         return pd.DataFrame(inputs | columns)
 
     def ends(self) -> list[float] | None:

@@ -144,7 +144,7 @@ def pair_outcomes(data: TextData, outputs: Evaluation | np.ndarray) -> PairOutco
         DataError: the data have no minimal pairs, or the outputs are not of all their inputs.
     """
     if isinstance(outputs, Evaluation):
-        outputs = outputs.logits[np.argsort(outputs.indices, kind="stable")]
+        outputs = outputs.logits
     if len(outputs) != len(data):
         raise DataError(f"{data.name} has {len(data):,} inputs, but the outputs are of {len(outputs):,}.")
     pairs = pairs_of(data)

@@ -21,7 +21,7 @@ from shrp.data.batching import check_writable
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, ExportError, ShrpError, first_line
-from shrp.evaluation.evaluate import Texts, in_order, last_of, stream
+from shrp.evaluation.evaluate import Texts, last_of, stream
 from shrp.evaluation.evaluation import Evaluation
 from shrp.export.check import open_graph
 from shrp.export.onnx import CONFIG, FORMAT_VERSION, MODEL, TOKENIZER, read_config
@@ -173,8 +173,8 @@ class Exported:
         yield from stream(data, prepare, batch_size=batch_size)
 
     def evaluate(self, data: TextData, *, batch_size: int = 32) -> Evaluation:
-        """Score the export on all inputs; the rows come back in the data set's order."""
-        return in_order(last_of(self.evaluate_stream(data, batch_size=batch_size)))
+        """Score the export on all inputs."""
+        return last_of(self.evaluate_stream(data, batch_size=batch_size))
 
 
 def load_export(folder: Path, *, spin: bool = True) -> Exported:

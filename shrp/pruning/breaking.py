@@ -117,14 +117,12 @@ def breaking(reference: Evaluation, prunings: Sequence[tuple[int, Evaluation]]) 
     by_size = dict(sorted(dict(prunings).items()))
     if not by_size:
         raise DataError("No pruning was evaluated, so nothing can be told of where answers change.")
-    order = np.argsort(reference.indices)
-    rows, predictions = reference.indices[order], []
+    rows, predictions = reference.indices, []
     for one in by_size.values():
-        places = np.argsort(one.indices)  # running estimates score inputs in an order of their own
-        if one.data != reference.data or not np.array_equal(one.indices[places], rows):
+        if one.data != reference.data or not np.array_equal(one.indices, rows):
             raise DataError(f"Evaluations on '{reference.data}' are not of the same inputs.")
-        predictions.append(one.predictions[places])
-    answers, apart = reference.predictions[order], far_apart(reference)
+        predictions.append(one.predictions)
+    answers, apart = reference.predictions, far_apart(reference)
     found = np.stack(predictions, 1)
     return Breaking(
         reference, rows, answers, np.array(list(by_size)), np.abs(found - answers[:, None]) > apart, found

@@ -25,7 +25,7 @@ from shrp.checkpoints.info import CheckpointInfo, evaluated_length
 from shrp.data.batching import longest_input
 from shrp.data.text_data import TextData
 from shrp.errors import TrainingError
-from shrp.evaluation.evaluate import evaluate_stream, in_order
+from shrp.evaluation.evaluate import evaluate_stream
 from shrp.evaluation.evaluation import Evaluation
 from shrp.families.families import encoder_layers
 from shrp.model.convert import convert_layer, layer_kinds, router_layers
@@ -349,4 +349,4 @@ def evaluate_with_usage(
             record.traces.clear()  # all tokens of a large data set would be gigabytes
     usage = {layer: count / count.sum() for layer, count in counts.items()} if router_layers(model) else {}
     shares = {str(layer): [round(float(x), 6) for x in share] for layer, share in sorted(usage.items())}
-    return in_order(known), shares
+    return known, shares
