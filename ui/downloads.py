@@ -1,4 +1,4 @@
-"""A chart together with what a person may take away from it: its data as CSV, itself as standalone HTML."""
+"""A chart or a table together with a "..." menu of what can be exported: its data as CSV, the chart as HTML."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from shrp.data.columns import csv_options
 from ui.text import escape_html, file_name
 from ui.theme import unclickable
 
-_TOOLBAR = {"displaylogo": False}
-_UNNEEDED, _AREAS = ["autoScale2d", "zoomIn2d", "zoomOut2d"], ["select2d", "lasso2d"]
+_CONFIG = {
+    "displaylogo": False,
+    "modeBarButtonsToRemove": ["autoScale2d", "zoomIn2d", "zoomOut2d", "select2d", "lasso2d"],
+}
 
 
 def chart(
@@ -25,9 +27,8 @@ def chart(
     alt: str,
     on_select: Callable[[], None] | None = None,
     hint: str = "",
-    areas: bool = False,
 ) -> None:
-    """Show a chart and, under it, its downloads.
+    """Show a chart with its menu in the upper right corner.
 
     Args:
         fig: the figure.
@@ -35,38 +36,27 @@ def chart(
         key: unique on the page.
         name: of the files, without extension.
         alt: what the chart shows, in words, for those who can't see it.
-        on_select: called when points are clicked, and when that changes; `clicked(key)` says what was.
-        areas: whether a box or a lasso may select points too; `selected(key)` says which.
-        hint: where the page says or does the same without the chart, for those who can't use it.
+        on_select: called when a point is clicked, and when that changes; `clicked(key)` returns which.
+        hint: where the page has the same without the chart, for those who can't use it.
     """
-    modes = ["points", "box", "lasso"] if areas else ["points"]
-    options: dict[str, Any] = {"on_select": on_select, "selection_mode": modes} if on_select else {}
-    hidden = {"modeBarButtonsToRemove": _UNNEEDED if areas else [*_UNNEEDED, *_AREAS]}
-    config = _TOOLBAR | hidden | {"toImageButtonOptions": {"filename": file_name(name), "scale": 2}}
-    st.plotly_chart(fig, width="stretch", key=key, alt=f"{alt} {hint}".strip(), config=config, **options)
-    downloads(frame, key, name, fig=fig, alt=alt)
+    options: dict[str, Any] = {"on_select": on_select, "selection_mode": "points"} if on_select else {}
+    config = _CONFIG | {"toImageButtonOptions": {"filename": file_name(name), "scale": 2}}
+    with st.container(key=f"chart-{key}"):  # `ui.theme.STYLE` lays the menu over the chart's corner
+        st.plotly_chart(fig, width="stretch", key=key, alt=f"{alt} {hint}".strip(), config=config, **options)
+        downloads(frame, key, name, fig=fig, alt=alt)
 
 
 def clicked(key: str) -> list[Any]:
-    """The `customdata` of the point that was clicked in a chart; empty for a click beside all, or a redrawn chart.
+    """The `customdata` of the point that was clicked in a chart; empty for a click next to all, or a redrawn chart.
 
     Args:
         key: the chart's, whose points each carry a list.
     """
-    found = selected(key)
-    return found[0] if found else []
-
-
-def selected(key: str) -> list[list[Any]]:
-    """The `customdata` of all points that are selected in a chart. As for `clicked`."""
     state = st.session_state.get(key)
     points = state["selection"]["points"] if state else []
-    return [_as_list(point.get("customdata")) for point in points]
-
-
-def _as_list(found: Any) -> list[Any]:
-    """Streamlit hands a list over as an object whose keys are the places in it."""
-    return [found[name] for name in sorted(found, key=int)] if isinstance(found, dict) else list(found or ())
+    found = points[0].get("customdata") if points else None
+    # Streamlit turns a list into an object whose keys are its places.
+    return [found[at] for at in sorted(found, key=int)] if isinstance(found, dict) else list(found or ())
 
 
 def downloads(
@@ -77,11 +67,14 @@ def downloads(
     fig: go.Figure | None = None,
     alt: str = "",
 ) -> None:
-    """Download buttons for data and, if there is one, their chart; files are made on the click only."""
+    """The "..." menu of data and, if there is one, their chart; files are made on the click only."""
     stem = file_name(name)
-    with st.container(horizontal=True, gap="small", horizontal_alignment="right"):
+    with (
+        st.container(key=f"menu-{key}", horizontal=True, horizontal_alignment="right"),
+        st.popover("Export", icon=":material/more_horiz:", type="tertiary"),
+    ):
         st.download_button(
-            "CSV",
+            "CSV, the data",
             data=lambda: _csv(frame),
             file_name=f"{stem}.csv",
             mime="text/csv",
@@ -89,11 +82,10 @@ def downloads(
             on_click="ignore",
             type="tertiary",
             icon=":material/download:",
-            help="The data of this chart" if fig is not None else "These data",
         )
         if fig is not None:
             st.download_button(
-                "HTML",
+                "HTML, interactive",
                 data=lambda: standalone(fig, alt, name),
                 file_name=f"{stem}.html",
                 mime="text/html",
@@ -101,22 +93,21 @@ def downloads(
                 on_click="ignore",
                 type="tertiary",
                 icon=":material/download:",
-                help="This chart as one interactive file that works without a network (about 5 MB); its camera saves "
-                "SVG",
+                help="One file of about 5 MB that works without a network",
             )
+            st.caption("PNG: the camera of the chart. SVG: the camera in the HTML file.")
 
 
 def standalone(fig: go.Figure, alt: str = "", name: str = "") -> bytes:
     """A figure as one HTML file that needs no network and no app.
 
     Args:
-        alt: what the chart shows, in words, which stand below it.
+        alt: what the chart shows, in words; they are written below it.
         name: what the file is of, such as the checkpoint and the chart.
     """
     copy = unclickable(fig).update_layout(
         template="plotly_white", paper_bgcolor="white", plot_bgcolor="white"
     )
-    # Its camera saves what a paper can take; in the app that would be in the colours of the theme, on nothing.
     saved = {"format": "svg", "filename": file_name(name or "chart")}
     config = {"displaylogo": False, "toImageButtonOptions": saved}
     chart_html = copy.to_html(full_html=False, include_plotlyjs=True, config=config)

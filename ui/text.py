@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import streamlit as st
+
 from shrp import phrases
 
 if TYPE_CHECKING:
@@ -27,6 +29,21 @@ _WORD_JOINER = "\u2060"
 _SHORTCODE = re.compile(r":(?=[\w+-])")
 _SYMBOL = re.compile(r"(?<=[-<>=~])(?=[-<>=~])")
 _MARKS = re.compile(rf"\\(.)|\*\*|{_WORD_JOINER}")
+
+
+def verdict(text: str) -> None:
+    """Draw a page's headline: its answer in one sentence, in larger type.
+
+    Args:
+        text: Markdown.
+    """
+    with st.container(key="verdict"):
+        st.markdown(text)
+
+
+def slice_name(name: str) -> str:
+    """A slice's or a class's name as charts and tables write it: with spaces, at which it can break into lines."""
+    return name.replace("_", " ")
 
 
 def percent(share: float | None, digits: int = 1) -> str:

@@ -41,9 +41,15 @@ INK = "#767b85"
 STYLE = """<style>
 .js-plotly-plot text[style*="rgb(128, 132, 149)"] {fill: #555867 !important}
 [data-testid=stMultiSelectTagsContainer] [data-tag] {background-color: #1f6fb2}
+[class*=st-key-verdict] p {font-size: 1.3rem; line-height: 1.45}
+[class*=st-key-chart-] {position: relative; gap: 0}
+[class*=st-key-chart-] [class*=st-key-menu-] {position: absolute; top: 0; right: 0; width: auto; z-index: 10}
+[class*=st-key-menu-] button [aria-hidden=true]:not([data-testid=stIconMaterial]) {display: none}
+[class*=st-key-menu-] button [data-testid=stMarkdownContainer] {position: absolute; opacity: 0; width: 1px; overflow: hidden}
+[class*=st-key-chart-] .modebar {right: 2.75rem !important}
 </style>"""
 """On white, Streamlit's grey for the scales and small print of charts is too faint to read; its dark theme's is not. So
-is white on the dark theme's blue, of what is picked of a list.
+is white on the dark theme's blue, of what is picked of a list. A chart's menu lies over its upper right corner.
 """
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x")

@@ -165,7 +165,7 @@ def test_the_evenness_of_a_group_says_of_which(open_page, folder, offered):
 def test_every_file_of_the_experts_profiles_can_be_read(open_page, folder, offered):
     at = open_page("expert_usage", folder, layer=2, expert=3)
     at.pills(key=PARTS).set_value(at.pills(key=PARTS).options).run()
-    profile = ("mix-class", "mix-slice", "top-inputs", "words", "attention", "knock-out", "nearest")
+    profile = ("mix-class", "mix-slice", "top-inputs", "words", "attention", "knock-out")
     history = ("evenness-history", "usage-history")
     read_all(at, offered, ("usage-map", "evenness", *history, *profile))
 

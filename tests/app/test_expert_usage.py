@@ -25,7 +25,6 @@ from shrp.model.gates import knock_out, use_gates
 from tests.app.helpers import HISTORY, specs, texts_of, upload, values
 from ui import state
 from ui.expert import inputs as expert_profile_inputs
-from ui.expert import map as expert_profile_map
 from ui.expert.together import successors, verdict
 from ui.usage import exchanged_routes
 
@@ -473,15 +472,6 @@ def test_an_unused_expert_changes_nothing_and_says_so(open_page, tiny_checkpoint
     assert "without it every output is the same" in texts_of(at)
 
 
-def test_nearest_experts(open_page, tiny_checkpoint):
-    at = open_page("expert_usage", tiny_checkpoint, layer=1, expert=2, parts="nearest experts")
-    assert not at.exception
-    within, across = (table.value for table in at.dataframe if "example" not in table.value)
-    assert sorted(within["expert"]) == [0, 1, 3]
-    assert within["cosine"].astype(float).is_monotonic_decreasing
-    assert (across["layer"] == 2).all()
-    assert len(across) == 4
-    assert "same Expander" in texts_of(at)
 
 
 @pytest.mark.parametrize(
@@ -529,52 +519,10 @@ def test_slices_are_told_by_an_example_of_each_class(open_page, tiny_checkpoint)
         assert row.example == first
 
 
-def test_the_map_of_inputs_colours_what_is_asked_for(open_page, tiny_checkpoint, stats):
-    expert = busiest(stats)
-    at = open_page("expert_usage", tiny_checkpoint, layer=2, expert=expert, parts="map of inputs")
-    assert not at.exception
-
-    def drawn():
-        (spec,) = (one for one in specs(at) if one["layout"]["title"]["text"].startswith("Inputs at layer 2"))
-        return spec
-
-    def groups():
-        return {trace["name"]: len(trace["customdata"]) for trace in drawn()["data"]}
-
-    mine = int(stats.counts(2)[expert])
-    assert groups() == {f"other experts ({480 - mine})": 480 - mine, f"expert {expert} ({mine})": mine}
-    assert "of the variance" in drawn()["layout"]["xaxis"]["title"]["text"]
-    at.selectbox(key="map_by").set_value("class").run()
-    assert groups() == {"negative (240)": 240, "positive (240)": 240}
-    by_scores = values(drawn()["data"][0]["x"])
-    at.segmented_control(key="map_axes").set_value("hidden states").run()
-    assert not at.exception
-    assert values(drawn()["data"][0]["x"]) != pytest.approx(by_scores)
-    at.selectbox(key="map_by").set_value("all experts").run()
-    assert groups() == {f"expert {e} ({n})": n for e, n in enumerate(stats.counts(2)) if n}
-    at.selectbox(key="map_by").set_value("slice").run()
-    assert len(groups()) == len(set(load_probe("sst2").slices))
-    hover = drawn()["data"][0]["hovertext"][0]
-    assert "slice: " in hover
-    assert "probability 0." in hover or "probability 1." in hover
 
 
-def test_a_point_of_the_map_becomes_the_example(monkeypatch):
-    point = {"customdata": {"0": 17}}  # as Streamlit hands it over
-    session = {"input-map": {"selection": {"points": [point]}}, "example_text": "typed before"}
-    monkeypatch.setattr(expert_profile_map.st, "session_state", session)
-    expert_profile_map._pick()
-    assert (session["example"], session["example_text"]) == (17, "")
-    for nothing in ([], [{}]):  # beside the points, and a redrawn chart
-        session["input-map"] = {"selection": {"points": nothing}}
-        expert_profile_map._pick()
-    assert session["example"] == 17
 
 
-def test_the_map_of_inputs_under_token_routing(open_page, tiny_token_checkpoint):
-    at = open_page("expert_usage", tiny_token_checkpoint, layer=2, parts="map of inputs", map_by="no")
-    assert not at.exception
-    assert "each token is routed for itself" in texts_of(at)
 
 
 def test_the_roles_of_attention_are_those_that_were_measured(open_page, tiny_checkpoint):

@@ -13,7 +13,6 @@ from shrp.data.sources import load_probe
 from shrp.evaluation.evaluate import evaluate
 from shrp.pruning.prune import prune
 from tests.app.helpers import texts_of, upload
-from tests.app.test_own_slices import map_of, select
 from tests.app.test_report import make
 from ui import data_sources
 from ui.only import ONLY
@@ -120,15 +119,6 @@ def test_one_slice_is_told_of_as_one(open_page, tiny_checkpoint):
     assert "What the slice is, by examples" in labels
 
 
-def test_no_numbered_slice_is_made_of_them(open_page, tiny_checkpoint):
-    """Their numbers are others than in the whole, by which such a slice goes."""
-    at = open_page("expert_usage", tiny_checkpoint, layer=2, parts="map of inputs", only="negation")
-    assert map_of(at)
-    select(at, [3, 4, 5])
-    assert not at.exception
-    assert "3 of 40 inputs are selected" in texts_of(at)
-    assert "take back what is picked under *Only these slices*" in texts_of(at)
-    assert not any(button.label == "Make it a slice of your own" for button in at.button)
 
 
 def test_what_was_picked_of_data_comes_back_with_them(open_page, tiny_checkpoint):

@@ -215,11 +215,7 @@ def test_a_stored_score_stands_beside_a_constant_answers(open_page, save_tiny):
 def test_every_chart_and_table_has_a_text_alternative(open_page, full, tiny_static_checkpoint):
     pages = [open_page("overview", full)]
     usage = open_page("expert_usage", full)
-    pages.append(
-        usage.button_group(key="parts")
-        .set_value(["inputs", "map of inputs", "words", "nearest experts"])
-        .run()
-    )
+    pages.append(usage.button_group(key="parts").set_value(["inputs", "words"]).run())
     pages += [open_page(page, tiny_static_checkpoint) for page in ("overview", "expert_usage", "routing")]
     for at in pages:
         assert not at.exception

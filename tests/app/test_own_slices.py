@@ -14,8 +14,7 @@ from shrp.data.sources import load_probe
 from shrp.evaluation import evaluate as evaluate_module
 from shrp.evaluation.evaluate import evaluate
 from shrp.pruning.live import LiveEvaluator
-from tests.app.helpers import report, texts_of
-from ui.expert.selection import NAME
+from tests.app.helpers import texts_of
 from ui.lab.reference import teacher_on
 from ui.own import slices as own_slices
 from ui.own.slices import SLICES
@@ -70,34 +69,10 @@ def test_a_link_has_them_and_the_lab_scores_by_them_beside_the_teacher(open_page
     assert all(parse_qs(link.query_string)[SLICES] == [RULES] for link in links)
 
 
-def map_of(at):
-    (chart,) = (c for c in at.get("plotly_chart") if "Inputs at layer" in c.proto.spec)
-    return chart
 
 
-def select(at, numbers):
-    points = [{"customdata": {"0": number}, "curve_number": 0, "point_index": number} for number in numbers]
-    picked = {"points": points, "point_indices": list(numbers), "box": [], "lasso": []}
-    return report(at, map_of(at).proto.id, {"selection": picked})
 
 
-def test_inputs_that_are_selected_in_the_map_become_a_slice(open_page, tiny_checkpoint):
-    at = open_page("expert_usage", tiny_checkpoint, layer=2, parts="map of inputs", word_slices=RULES)
-    assert "inputs are selected" not in texts_of(at)
-    numbers = [3, 4, 5, 9]
-    select(at, numbers)
-    assert not at.exception
-    assert "4 of 480 inputs are selected" in texts_of(at)
-    assert any(frame.value["index"].tolist() == numbers for frame in at.dataframe if "index" in frame.value)
-    at.text_input(key=NAME).set_value("odd ones").run()
-    select(at, numbers)
-    next(button for button in at.button if button.label == "Make it a slice of your own").click()
-    select(at, numbers)
-    assert not at.exception
-    assert at.session_state[SLICES] == f"odd ones: #3-5, #9\n{RULES}"
-    assert "Slices of your own (n = 480): odd ones 4, negation" in texts_of(at)
-    assert "slice: odd ones" in groups(at)
-    assert with_rules(at, "negation", [7]) == "negation: #7\nodd ones: #3-5, #9\ncontrast: but"
 
 
 def with_rules(at, name, numbers):
@@ -107,20 +82,6 @@ def with_rules(at, name, numbers):
         return own_slices.with_numbers(name, numbers, load_probe("sst2"))
 
 
-def test_no_slice_is_made_of_too_many_inputs_or_by_a_name_that_is_none(open_page, tiny_checkpoint):
-    rules = f"long: {'a' * 300}"
-    at = open_page("expert_usage", tiny_checkpoint, layer=2, parts="map of inputs", word_slices=rules)
-    select(at, range(0, 480, 2))
-    assert not at.exception
-    said = texts_of(at)
-    assert "No slice can be made of them: these inputs are too many, and too far apart" in said
-    assert "of at most 1,500" in said
-    at.text_input(key=NAME).set_value(" ").run()
-    select(at, [1, 2])
-    assert "No slice can be made of them: ': #1-2' is no slice" in texts_of(at)
-    at.text_input(key=NAME).set_value("a: b").run()
-    select(at, [1, 2])
-    assert "No slice can be made of them: a name ends at its colon" in texts_of(at)
 
 
 def test_numbers_that_the_data_do_not_have_are_told_and_its_own_slices_stay(open_page, tiny_checkpoint):

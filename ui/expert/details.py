@@ -24,8 +24,6 @@ from ui.downloads import chart
 from ui.expert.attention import attention
 from ui.expert.inputs import forget_example, input_frame, inputs
 from ui.expert.knockout import knocked_out
-from ui.expert.map import input_map
-from ui.expert.nearest import nearest
 from ui.expert.results import mix
 from ui.expert.roles import roles
 from ui.expert.words import words
@@ -33,15 +31,7 @@ from ui.state import show_error
 from ui.text import escape, interval_text, percent
 from ui.usage import figures as usage_figures
 
-INPUTS, MAP, WORDS, ATTENTION, ROLES, KNOCKED_OUT, NEAREST = (
-    "inputs",
-    "map of inputs",
-    "words",
-    "attention",
-    "roles",
-    "knocked out",
-    "nearest experts",
-)
+INPUTS, WORDS, ATTENTION, ROLES, KNOCKED_OUT = "inputs", "words", "attention", "roles", "knocked out"
 _DRAWN = (CLASS, SLICE, ANSWER, LENGTH)
 """By what an expert's inputs are drawn: the first two of these that there are."""
 _MANY = {CLASS: "classes", SLICE: "slices", ANSWER: "answers", LENGTH: "lengths"}
@@ -83,25 +73,22 @@ def expert_details(
         _mixes(checkpoint, stats, data, layer, expert, mine, file_name)
     parts = st.pills(
         "Look closer at its",
-        [INPUTS, MAP, WORDS, ATTENTION, ROLES, KNOCKED_OUT, NEAREST],
+        [INPUTS, WORDS, ATTENTION, ROLES, KNOCKED_OUT],
         selection_mode="multi",
         default=[INPUTS, WORDS, ATTENTION],
         key=PARTS,
         bind="query-params",
-        help="What is not shown is not computed. The map takes one pass of all inputs up to the layer, knocking an "
-        "expert out runs the inputs that use it again; roles and the nearest experts take one pass over a sample of "
-        "the data.",
+        help="What is not shown is not computed. A knock-out runs the examples that use the expert again; roles take one "
+        "pass over a sample of the data.",
     )
     forget_example(data)
     frame = input_frame(stats, data, layer, expert)
     draw = {
         INPUTS: lambda: inputs(frame, stats, data, f"{layer}-{expert}", file_name, ATTENTION in parts),
-        MAP: lambda: input_map(checkpoint, stats, data, layer, expert, file_name, ATTENTION in parts),
         WORDS: lambda: words(checkpoint, stats, data, layer, expert, file_name),
         ATTENTION: lambda: attention(checkpoint, data, layer, expert, int(frame["index"].iloc[0]), file_name),
         ROLES: lambda: roles(checkpoint, stats, data, layer, expert, file_name),
         KNOCKED_OUT: lambda: knocked_out(checkpoint, stats, data, layer, expert, file_name),
-        NEAREST: lambda: nearest(checkpoint, data, layer, expert, file_name),
     }
     for part, show in draw.items():
         if part not in parts:

@@ -12,10 +12,8 @@ import streamlit as st
 from shrp.analysis.attention import LayerAttention, layer_attention, model_attention
 from shrp.analysis.attention_roles import AttentionRoles
 from shrp.analysis.attention_roles import attention_roles as roles_of
-from shrp.analysis.input_map import Plane, plane, router_inputs
 from shrp.analysis.knock_out import Joint, KnockOut, Prefix, joint, knock_out_effect
 from shrp.analysis.shuffled import ShuffledRoutes, shuffle_routes
-from shrp.analysis.similarity import OutputSample, nearest_anywhere, nearest_in_layer, sample_outputs
 from shrp.analysis.usage import UsageStats
 from shrp.analysis.words import TokenCounts, WordCounts, count_tokens, count_words
 from shrp.checkpoints.checkpoint import Checkpoint
@@ -75,53 +73,6 @@ def attention_everywhere(checkpoint: Checkpoint, text: tuple[str, ...]) -> list[
         key,
         lambda: model_attention(*parts, text, max_length=longest_input(*parts)),
     )
-
-
-def outputs(checkpoint: Checkpoint, data: TextData) -> OutputSample:
-    """Outputs of all experts on a sample of the data; some tens of megabytes, so few are kept."""
-
-    def work(progress: Progress) -> OutputSample:
-        cut = checkpoint.info.max_length
-        return sample_outputs(checkpoint.model, checkpoint.tokenizer, data, max_length=cut, progress=progress)
-
-    key = (checkpoint.fingerprint, data.source_fingerprint, data.pairs)
-    return once("expert-outputs", 2, key, "Computing every expert's outputs", work)
-
-
-def nearest(
-    checkpoint: Checkpoint, data: TextData, layer: int, expert: int
-) -> tuple[OutputSample, pd.DataFrame, pd.DataFrame]:
-    """The sample of outputs, and the experts nearest to one in its own layer and in the others. Raises as
-    `sample_outputs`.
-    """
-    sample = outputs(checkpoint, data)
-    key = (checkpoint.fingerprint, data.source_fingerprint, data.pairs, layer, expert)
-
-    def work(_: Progress) -> tuple[pd.DataFrame, pd.DataFrame]:
-        return nearest_in_layer(sample, layer, expert), nearest_anywhere(sample, layer, expert)
-
-    return sample, *once("nearest-experts", 64, key, "Comparing experts", work)
-
-
-def router_planes(checkpoint: Checkpoint, data: TextData, layer: int) -> tuple[Plane, Plane]:
-    """The inputs by a layer's router scores, and by what the router is given. Raises as `router_inputs`.
-
-    The states themselves are not kept: of many inputs they take tens of megabytes.
-    """
-
-    def work(progress: Progress) -> tuple[Plane, Plane]:
-        found = router_inputs(
-            checkpoint.model,
-            checkpoint.tokenizer,
-            data,
-            layer,
-            max_length=checkpoint.info.max_length,
-            progress=progress,
-        )
-        return plane(found.scores), plane(found.states)
-
-    key = (checkpoint.fingerprint, data.source_fingerprint, layer)
-    return once("router-planes", 16, key, f"Running the inputs up to layer {layer}", work)
 
 
 def attention_roles(checkpoint: Checkpoint, data: TextData) -> AttentionRoles:
