@@ -18,7 +18,7 @@ from ui.describe import kept_experts, summary_line
 from ui.expert.details import expert_details
 from ui.tables import row_height
 from ui.text import escape
-from ui.usage import exchanged_routes, pair_routes, pairs_patched
+from ui.usage import exchanged_routes
 from ui.usage import specialisation as specialisation_section
 from ui.usage.map import ALL, routes_of_all, usage_map
 from ui.usage.over_training import over_training
@@ -132,17 +132,11 @@ def measured(selection: state.Selection) -> None:
     expert_details(selection.checkpoint, stats, selection.data, layer, expert, file_name=file_name, of=picked)
     specialisation_section.section(selection, stats, layer, expert)
     exchanged_routes.section(selection, stats)
-    try:
-        pair_routes.section(selection, stats, layer)
-    except ShrpError as error:  # outputs that are no numbers say nothing of which input of a pair is which
-        state.show_error(error)
-    pairs_patched.section(selection)
 
 
 selection = state.current("Expert usage", named=False)  # the first sentence names the checkpoint
 if not selection.is_routed:
     explain_no_routers(selection)
-    pairs_patched.section(selection)
     st.stop()
 first = st.container()
 over_training(

@@ -31,7 +31,7 @@ from shrp.data.text_data import TextData
 from shrp.evaluation.evaluate import summarise
 from shrp.evaluation.evaluation import Evaluation
 from shrp.evaluation.intervals import stored_interval
-from shrp.pruning.fitting import FittedGates
+from shrp.pruning.plan import FittedGates
 
 FORMAT_VERSION = 4
 """Raise it when files change, or when a model's arithmetic does so that kept outputs would be other ones now."""

@@ -23,7 +23,7 @@ def routes_section(rows: Sequence[Mapping[str, Any]]) -> str:
         "on, one training each. A layer's number: every input takes the route of another one there, drawn at random "
         "once, those above routing as they then would; all (wrong routes): its whole route; alike (routes of the same "
         "answer): the same, only among inputs that the model answers alike, of a number in the same quartile; mixture "
-        "(no routes): all inputs get all experts, weighted by usage (`shrp.analysis.shuffled`). All and alike are "
+        "(no routes): all inputs get all experts, weighted by usage (`shrp.analysis.routes`). All and alike are "
         "means of several draws, with their intervals over inputs, paired as all are here (`shrp.evaluation.paired`). "
         "Nothing is trained: "
         "what a model keeps that learnt without a router is the no-router control above.",

@@ -3,7 +3,7 @@
 On GLUE's validation data, for each routed layer: how much class, the model's own answer and length tell of the expert
 that an input takes (`shrp.analysis.specialisation`), and what the score is once inputs exchange their routes there, then
 in all layers together, in all among inputs that are answered alike, and with the mixture of all experts in place of
-routes (`shrp.analysis.shuffled`). Exchanges of all layers are drawn several times. Nothing is trained.
+routes (`shrp.analysis.routes`). Exchanges of all layers are drawn several times. Nothing is trained.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from shrp.analysis.exchanges import ALIKE, ALL
-from shrp.analysis.shuffled import MIXTURE, shuffle_routes
+from shrp.analysis.routes import ALIKE, ALL, MIXTURE, shuffle_routes
 from shrp.analysis.specialisation import specialisation, specialisation_frame
 from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint

@@ -15,8 +15,8 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from shrp.analysis.attribution.importance import ablation
-from shrp.analysis.usage import UsageStats, measure_usage, plan_from
+from shrp.analysis.importance import ablation
+from shrp.analysis.usage import UsageStats, measure_usage
 from shrp.checkpoints import checkpoint
 from shrp.checkpoints.score_rows import measured
 from shrp.cli.output import stderr
@@ -28,9 +28,9 @@ from shrp.evaluation.costs import TOKENS, dense_cost, plan_cost
 from shrp.evaluation.evaluation import Evaluation
 from shrp.evaluation.metrics import ranking
 from shrp.model.convert import router_layers
-from shrp.pruning.fitting import TEXTS, GateFit
 from shrp.pruning.live import LiveEvaluator
 from shrp.pruning.plan import PruningPlan
+from shrp.pruning.select import TEXTS, GateFit, plan_from
 from shrp.studies.studies import FILES
 from studies.checkpoint_rows import base_of, check_alone
 from studies.command import numbers, run

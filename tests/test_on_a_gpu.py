@@ -9,17 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from shrp.analysis.attention import model_attention
-from shrp.analysis.attention_roles import attention_roles
-from shrp.analysis.attribution import experts, flips, router, tokens, trust
-from shrp.analysis.attribution.importance import MEANINGS, knock_outs
+from shrp.analysis.attention import attention_roles, model_attention
+from shrp.analysis.attribution import experts, flips, instance, tokens, trust
 from shrp.analysis.attribution.instance import prepare
 from shrp.analysis.attribution.units import in_units
 from shrp.analysis.explore import explore
-from shrp.analysis.input_map import router_inputs
+from shrp.analysis.importance import MEANINGS, knock_outs
 from shrp.analysis.knock_out import Prefix, knock_out_effect
-from shrp.analysis.shuffled import shuffle_routes
-from shrp.analysis.similarity import sample_outputs
+from shrp.analysis.routes import shuffle_routes
 from shrp.analysis.usage import measure_usage
 from shrp.analysis.what_if import what_if
 from shrp.analysis.words import count_tokens
@@ -31,11 +28,11 @@ from shrp.evaluation.evaluate import evaluate
 from shrp.export.onnx import CONFIG, FORMAT
 from shrp.model.forcing import Force, ForcedRoute
 from shrp.model.gates import force_experts, knock_out, use_gates
-from shrp.pruning import fitting
-from shrp.pruning.fitting import GateFit
+from shrp.pruning import select
 from shrp.pruning.live import LiveEvaluator
 from shrp.pruning.plan import PruningPlan
 from shrp.pruning.prune import prune
+from shrp.pruning.select import GateFit
 from tests.pretend_gpu import GPU, pretended_gpu
 
 SST2 = TASKS["sst2"]
@@ -45,8 +42,8 @@ TEXT = ("w1 w20 w33, w4 w50. w17 w2 w41 w8",)
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch):
     """Fits of gates take a few steps, as where they are taken is asked, not how well they fit."""
-    monkeypatch.setattr(fitting, "STEPS", 12)
-    monkeypatch.setattr(fitting, "WARM_UP", 4)
+    monkeypatch.setattr(select, "STEPS", 12)
+    monkeypatch.setattr(select, "WARM_UP", 4)
 
 
 PLANS = [
@@ -69,8 +66,8 @@ def of_words(model, tokenizer, data):
 
 def of_routes(model, tokenizer, data):
     one = prepare(model, tokenizer, SST2, TEXT)
-    preferred = router.prefer(one, 2, 0, 1)
-    return router.routes_without(one), tokens.integrated_gradients(preferred, 0, steps=4)
+    preferred = instance.prefer(one, 2, 0, 1)
+    return tokens.routes_without(one), tokens.integrated_gradients(preferred, 0, steps=4)
 
 
 def of_experts(model, tokenizer, data):
@@ -139,8 +136,6 @@ SEQUENCE = {
     "pruned": pruned,
     "shifted": shifted,
     "fitted": fitted,
-    "inputs of routers": lambda *of: router_inputs(*of, layer=2),
-    "similarity": sample_outputs,
     "attention roles": attention_roles,
     "attention": lambda model, tokenizer, _: model_attention(model, tokenizer, TEXT),
 }

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from shrp.analysis.attribution import importance
+from shrp.analysis import importance
 from shrp.model.config import ShrpConfig
-from shrp.pruning import fitting
+from shrp.pruning import select
 from shrp.training import config as training_config
 from shrp.training import general
 from shrp.training.config import TrainConfig
@@ -57,7 +57,7 @@ def test_the_page_itself_names_the_rates():
         f"learns on at {written(further[0])} and {written(further[1])} on texts",
         f"and at {written(task[0])} and {written(task[1])} on the task",
         f"on at most {importance.ABLATED} inputs",
-        f"on at most {fitting.TEXTS} texts in batches of {fitting.BATCH}",
+        f"on at most {select.TEXTS} texts in batches of {select.BATCH}",
     ):
         assert said in page, said
 
@@ -89,7 +89,7 @@ def test_rates_on_texts_and_at_eleven_of_twelve_layers_are_those_that_the_method
 def test_experts_are_fitted_and_knocked_out_on_a_part_of_the_inputs(
     tiny_routed, tiny_tokenizer, tiny_data, monkeypatch
 ):
-    assert (importance.ABLATED, fitting.TEXTS, fitting.BATCH, fitting.WARM_UP) == (512, 512, 16, 32)
+    assert (importance.ABLATED, select.TEXTS, select.BATCH, select.WARM_UP) == (512, 512, 16, 32)
     monkeypatch.setattr(importance, "ABLATED", 8)
     model, data, done = tiny_routed(), tiny_data(12), []
     sizes = importance.ablation(model, tiny_tokenizer, data, progress=lambda *step: done.append(step))

@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from shrp.analysis.attribution.instance import Word
-from shrp.analysis.attribution.router import RoutesWithout
+from shrp.analysis.attribution.tokens import RoutesWithout
 from shrp.analysis.explore import Exploration
 from ui.routing.figures import ONE_LINE, TWO_LINES, grid_height, layer_names, title_text
 from ui.text import escape_html, shorten, shorten_texts

@@ -13,17 +13,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import binom
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.analysis import evenness
 from shrp.data.batching import bucketed_batches, collate, encode, longest_input
+from shrp.data.columns import distinct
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
+from shrp.evaluation.evaluation import named
 from shrp.model.convert import num_experts_of, router_layers
 from shrp.model.gates import RoutingRecord, record_routing
-from shrp.phrases import counted
-from shrp.pruning.fitting import FittedGates
-from shrp.pruning.plan import PruningPlan, make_plan
+from shrp.phrases import counted, listed
+from shrp.pruning.plan import FittedGates
 
 COLLAPSE_SHARE = 0.9
 """Stage 1 is there to keep usage even: one expert with more than this share in it is a collapse."""
@@ -71,12 +72,12 @@ class UsageStats:
     """Layer -> `(N, H)`: gates in effect, averaged as `probs`; empty unless output norms were asked for."""
     ablation: Mapping[int, np.ndarray] = field(default_factory=dict)
     """Layer -> `(H,)`: by how much the answer changes where an expert is knocked out
-    (`shrp.analysis.attribution.importance.ablation`); empty unless asked for."""
+    (`shrp.analysis.importance.ablation`); empty unless asked for."""
     recorded: Mapping[int, np.ndarray] = field(default_factory=dict)
     """Layer -> `(H,)`: Top-1 shares on other data, such as those that a checkpoint has from its training; empty unless
     asked for."""
     fitted: FittedGates | None = None
-    """Gates that were fitted on the same inputs (`shrp.pruning.fitting`), if that was asked for."""
+    """Gates that were fitted on the same inputs (`shrp.pruning.select.GateFit`), if that was asked for."""
 
     def __repr__(self) -> str:  # one line: the arrays are long
         what = f"<UsageStats of {self.data!r}: {counted(self.n, 'input')}"
@@ -135,11 +136,11 @@ class UsageStats:
 
     def entropy(self, layer: int, rows: np.ndarray | None = None) -> float:
         """Entropy of the Top-1 shares in nats, 0 to `log H`, over all inputs or those that `rows` marks."""
-        return evenness.entropy(self.share(layer, rows))
+        return entropy(self.share(layer, rows))
 
     def effective_experts(self, layer: int, rows: np.ndarray | None = None) -> float:
         """`exp(entropy)`: the number of evenly used experts with the same entropy, 1 to H."""
-        return evenness.effective_experts(self.share(layer, rows))
+        return effective_experts(self.share(layer, rows))
 
     def summary(self, rows: np.ndarray | None = None) -> pd.DataFrame:
         """One row a layer, over all inputs or those that the mask `rows` `(N,)` marks: entropy, effective experts, the
@@ -328,19 +329,101 @@ def _mean_gates(gates: torch.Tensor, token_mask: torch.Tensor | None) -> np.ndar
     return ((gates.double() * real).sum(1) / real.sum(1)).numpy()
 
 
-def plan_from(stats: UsageStats, *, selection: str = "usage", **options: Any) -> PruningPlan:
-    """`make_plan` with the usage of `stats`, and the scores or fitted gates that a selection asks for.
+def route_table(
+    stats: UsageStats, data: TextData, answers: Sequence[float] | None, lengths: Sequence[int]
+) -> pd.DataFrame:
+    """One row an input, in the data's order.
 
     Args:
-        selection: of `make_plan`, or `recorded`: by usage, that of `stats.recorded`.
+        stats: usage on `data`, row by row.
+        answers: what the routed model predicts of each input, a class or a number; None where that is not known.
+        lengths: of the inputs, in tokens.
+
+    Returns:
+        Columns index, the texts, (label), (answer), (correct), (slice), tokens, and for each layer, as for 6, `layer 6`
+        (its Top-1 expert; under token routing the one that most of its tokens chose), `layer 6 probability` (the
+        router's, of that expert) and `layer 6 margin` (largest less second largest; under Top-k the last taken less
+        the next), means over tokens under token routing. Columns in brackets only where they are known.
 
     Raises:
-        PlanError: as `make_plan`, or what the selection asks for was not measured.
+        DataError: these are of other inputs than each other.
     """
-    if selection == "recorded":
-        return make_plan(stats.recorded, **options)
-    scores = {"gate_norm": stats.gate_norm, "ablation": lambda: stats.ablation or None}.get(selection)
-    fitted = stats.fitted if selection == "fitted" else None
-    return make_plan(
-        stats.shares(), scores=scores and scores(), fitted=fitted, selection=selection, **options
-    )
+    sizes = {"inputs with usage": stats.n, "texts": len(data), "lengths": len(lengths)}
+    sizes |= {} if answers is None else {"answers": len(answers)}
+    if len(set(sizes.values())) > 1:
+        raise DataError(f"{listed([f'{n} {what}' for what, n in sizes.items()])} don't fit each other.")
+    columns: dict[str, Any] = {}
+    if data.labels is not None:
+        columns["label"] = named(data.task, data.labels)
+    if answers is not None:
+        columns["answer"] = named(data.task, np.asarray(answers))
+        if data.labels is not None and not data.task.is_regression:
+            columns["correct"] = np.asarray(answers) == data.labels
+    if data.slices is not None:
+        columns["slice"] = list(data.slices)
+    columns["tokens"] = np.asarray(lengths)
+    for layer in stats.layers:
+        expert = stats.top1[layer].argmax(1)
+        columns[f"layer {layer}"] = expert
+        columns[f"layer {layer} probability"] = stats.probs[layer][np.arange(stats.n), expert]
+        columns[f"layer {layer} margin"] = stats.margins[layer]
+    texts = distinct(data.task.text_columns, ("index", *columns))
+    inputs = {name: [text[at] for text in data.texts] for at, name in enumerate(texts)}
+    return pd.DataFrame({"index": np.arange(stats.n)} | inputs | columns)
+
+
+def distance_from_uniform(share: Sequence[float] | np.ndarray) -> float:
+    """Total variation between shares `(H,)` and even ones: the part of all inputs that would have to move.
+
+    0 where all experts are used alike, `1 - 1/H` where one takes everything.
+
+    Raises:
+        DataError: there are no shares, or they do not sum to 1.
+    """
+    share = np.asarray(share, dtype=np.float64)
+    if not len(share) or not np.isclose(share.sum(), 1, atol=1e-3):
+        raise DataError(f"shares of experts sum to 1; these {len(share)} sum to {share.sum():.4f}.")
+    return float(0.5 * np.abs(share - 1 / len(share)).sum())
+
+
+def even_distance(n: int, num_experts: int) -> float:
+    """Mean of `distance_from_uniform` over `n` inputs that pick their experts evenly, independently, at random.
+
+    Usage counted on `n` inputs is not even to the last digit though the router may be: this is the floor.
+
+    Raises:
+        DataError: a number is below 1.
+    """
+    if n < 1 or num_experts < 1:
+        raise DataError(f"there must be at least one input and one expert, not {n} and {num_experts}.")
+    counts = np.arange(n + 1)
+    deviation = (binom.pmf(counts, n, 1 / num_experts) * np.abs(counts - n / num_experts)).sum()
+    return float(0.5 * num_experts * deviation / n)
+
+
+def even_experts(n: int, num_experts: int) -> float:
+    """`effective_experts` that is measured, by its mean entropy, on `n` inputs that pick their experts evenly,
+    independently, at random: counting few of them makes usage look more specialised than it is.
+
+    Raises:
+        DataError: a number is below 1.
+    """
+    if n < 1 or num_experts < 1:
+        raise DataError(f"there must be at least one input and one expert, not {n} and {num_experts}.")
+    counts = np.arange(1, n + 1)
+    each = binom.pmf(counts, n, 1 / num_experts) * counts / n * np.log(counts / n)
+    return float(np.exp(-num_experts * each.sum()))
+
+
+def entropy(share: Sequence[float] | np.ndarray) -> float:
+    """Entropy of shares `(H,)` in nats, 0 to `log H`; nan where they are, as of no inputs."""
+    share = np.asarray(share, dtype=np.float64)
+    if np.isnan(share).any():
+        return float("nan")
+    share = share[share > 0]
+    return float(max(0.0, -(share * np.log(share)).sum()))
+
+
+def effective_experts(share: Sequence[float] | np.ndarray) -> float:
+    """`exp(entropy)` of shares `(H,)`: evenly used experts of the same entropy, 1 to `H`; nan likewise."""
+    return float(np.exp(entropy(share)))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from shrp.analysis.evenness import effective_experts
-from shrp.analysis.usage import COLLAPSE_EXPERTS
+from shrp.analysis.usage import COLLAPSE_EXPERTS, effective_experts
 from shrp.checkpoints.card_pruning import kept_table, pruned, trimmed
 from shrp.checkpoints.card_scores import score_sections, scored
 from shrp.checkpoints.card_training import chosen_on_texts, converted, settings, texts_in, trained, usage_of

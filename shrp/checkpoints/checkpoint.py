@@ -200,14 +200,14 @@ class Checkpoint:
         return measure_usage(self.model, self.tokenizer, data, **self._at_own_length(options))
 
     def sweep(
-        self, data: TextData, *, allocation: str = "per-layer", draws: int = 3, selection: str = "usage"
+        self, data: TextData, *, allocation: str = "per_layer", draws: int = 3, selection: str = "usage"
     ) -> pd.DataFrame:
         """Scores of prunings of all sizes beside random experts, chosen on the data that score them, as
         `python -m shrp sweep` has them.
 
         Args:
             data: labelled inputs of the checkpoint's task.
-            allocation: `per-layer` or `budget`.
+            allocation: `per_layer` or `budget`.
             draws: of random experts at each size.
             selection: `usage`, or `recorded`, that of the training.
 
@@ -222,7 +222,13 @@ class Checkpoint:
         from shrp.pruning.sweep import swept
 
         self._check_task(data)
-        return swept(self, data, allocation=allocation, draws=draws, selection=selection)
+        if selection not in ("usage", "recorded"):
+            raise PlanError(f"selection is usage or recorded here, not {selection!r}.")
+        stats = self.usage(data)
+        if selection == "recorded":
+            stats = replace(stats, recorded=usage_in(self.info))
+        how = {"allocation": allocation, "draws": draws, "selection": selection}
+        return swept(self.model, self.tokenizer, data, stats, max_length=self.info.max_length, **how)
 
     def _at_own_length(self, options: dict[str, Any]) -> dict[str, Any]:
         return {"max_length": self.info.max_length} | options

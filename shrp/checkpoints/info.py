@@ -33,8 +33,8 @@ def chosen_on(data: TextData, selection: str) -> dict[str, Any]:
     Args:
         selection: as a plan calls it; some look at a part of the data only.
     """
-    from shrp.analysis.attribution.importance import ABLATED
-    from shrp.pruning.fitting import TEXTS
+    from shrp.analysis.importance import ABLATED
+    from shrp.pruning.select import TEXTS
 
     parts = {"ablation": ABLATED, "fitted": TEXTS}
     n = min([len(data), *(most for name, most in parts.items() if selection.startswith(name))])

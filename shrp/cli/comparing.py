@@ -188,11 +188,12 @@ def _agreement(before: Evaluation, after: Evaluation) -> dict[str, Any]:
 
 def _experts(sides: list[Subject], source: TextData) -> dict[str, Any]:
     """How differently the two use their experts, where both route, or which both keep, where both are pruned."""
-    from shrp.analysis.compare_routes import kept_alike, usage_distances
+    from shrp.analysis.routes import usage_distances
     from shrp.analysis.usage import measure_usage
     from shrp.cli.subjects import OfCheckpoint
     from shrp.evaluation.minimal_pairs import pairs_of
     from shrp.model.convert import router_layers
+    from shrp.pruning.overlap import kept_alike
 
     counts = {side.num_experts for side in sides}
     if len(counts) > 1:

@@ -20,7 +20,7 @@ def usage_counted(
 ) -> UsageStats:
     """Usage on data, with what a selection asks for beside it."""
     from shrp.analysis.usage import measure_usage
-    from shrp.pruning.fitting import GateFit
+    from shrp.pruning.select import GateFit
 
     norms = selection == "gate_norm"
     stats = measure_usage(source.model, source.tokenizer, data, max_length=max_length, output_norms=norms)
@@ -37,7 +37,7 @@ def usage_counted(
 
 def _ablated(source: Checkpoint, data: TextData, max_length: int) -> dict[int, Any]:
     """What knocking out each expert changes, with a progress bar."""
-    from shrp.analysis.attribution.importance import ablation
+    from shrp.analysis.importance import ablation
 
     with told("experts knocked out") as progress:
         return ablation(source.model, source.tokenizer, data, max_length=max_length, progress=progress)
@@ -51,9 +51,9 @@ def plan_chosen(
     options: Mapping[str, Any],
 ) -> PruningPlan:
     """The plan that the options ask for, of usage on data or else of the checkpoint's own."""
-    from shrp.analysis.usage import plan_from
     from shrp.checkpoints.info import usage_in
     from shrp.pruning.plan import make_plan
+    from shrp.pruning.select import plan_from
 
     if measured_on is None:
         return make_plan(usage_in(source.info), selection=selection, **options)
@@ -76,4 +76,6 @@ def plan_within(
     stats = usage_counted(source, data, selection, max_length, options["seed"])
     how = {"selection": selection, "combination": options["combination"], "match_shares": match_shares}
     with told("prunings") as progress:
-        return smallest_within(source, data, stats, loss, max_length=max_length, progress=progress, **how)
+        return smallest_within(
+            source.model, source.tokenizer, data, stats, loss, max_length=max_length, progress=progress, **how
+        )

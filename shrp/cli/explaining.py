@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shrp.cli.beside import SHOWN, Beside, as_json, check_same_task, show, words_beside
 from shrp.cli.options import AsJson, Device, check_has_task
 from shrp.cli.output import example, print_json, print_table, provenance, stderr, stdout
 from shrp.data.tasks import Task
@@ -22,6 +21,9 @@ if TYPE_CHECKING:
     from shrp.analysis.explore import Exploration
     from shrp.analysis.patching import Patched
     from shrp.checkpoints.checkpoint import Checkpoint
+
+SHOWN = 12
+"""Words, or longer pieces, that are printed; JSON has all."""
 
 
 def register(app: typer.Typer) -> None:
@@ -56,13 +58,6 @@ def explain(
             help="Of two texts: also how far each hidden state of the second, put into the first, moves its output.",
         ),
     ] = False,
-    beside: Annotated[
-        Path | None,
-        typer.Option(
-            help="Another checkpoint of the task: also which words move its answer, beside this one's.",
-            show_default=False,
-        ),
-    ] = None,
     words: Annotated[bool, typer.Option(help="Also what is lost without each word.")] = True,
     device: Device = "cpu",
     json: AsJson = False,
@@ -77,16 +72,9 @@ def explain(
     from shrp.checkpoints.checkpoint import load
     from shrp.model.convert import router_layers
 
-    if beside is not None and not words:
-        raise DataError("--beside is about words, and --no-words leaves these out: ask for one of them.")
     loaded = load(checkpoint, device=device)
-    other = None if beside is None else load(beside, device=device)
     task = loaded.info.task
     check_has_task(task)
-    if other is not None:
-        if other.fingerprint == loaded.fingerprint:
-            raise DataError(f"{beside} is the same model as {checkpoint}: name another one beside it.")
-        check_same_task(loaded, other)
     texts = [_parts(one, task) for one in text]
     for name in (output, rather_than):
         if name is not None and name not in task.label_names:
@@ -124,40 +112,16 @@ def explain(
             f"{longer:,} of {len(found):,} texts {'is' if longer == 1 else 'are'} read beyond {cut:,} tokens, where "
             "this checkpoint's scores and usage cut an input: there it may answer otherwise"
         )
-    both: list[Beside | None] = [None] * len(found)
-    if other is not None:
-        named = output is not None or rather_than is not None
-        both = [
-            words_beside(loaded, other, one.text, *((which, less) if named else ()))
-            for one, _, which, less in told
-        ]
     if json:
         made = provenance(loaded, TextData(task, "typed", tuple(texts)), loaded.tokenizer.model_max_length)
-        inputs = [
-            _as_json(*each, replaced_by, routed=routed) | ({} if two is None else {"beside": as_json(two)})
-            for each, two in zip(told, both, strict=True)
-        ]
+        inputs = [_as_json(*each, replaced_by, routed=routed) for each in told]
         put_in = {} if states is None else {"patched": _patched_as_json(states)}
-        if other is not None:
-            put_in["beside"] = {"checkpoint": str(beside), "checkpoint_fingerprint": other.fingerprint}
         print_json({"inputs": inputs} | put_in | {"provenance": made})
         return
-    for number, (each, two) in enumerate(zip(told, both, strict=True), 1):
+    for number, each in enumerate(told, 1):
         _print(number, *each, routed=routed)
-        if two is not None:
-            show(two, _apart(checkpoint, beside))
     if states is not None:
         _print_patched(states)
-
-
-def _apart(one: Path, other: Path) -> tuple[str, str]:
-    """Names of two checkpoints: their folders', or the paths as given where these are alike or a column's."""
-    from shrp.analysis.attribution.units import UNITS
-
-    taken = {"place", "text", *UNITS}
-    alike = one.name == other.name or taken & {one.name, other.name}
-    first, second = (str(path) if alike else path.name for path in (one, other))
-    return tuple(f"{name} (model)" if name in taken else name for name in (first, second))
 
 
 def _parts(text: str, task: Task) -> tuple[str, ...]:
@@ -182,8 +146,7 @@ def _word_scores(
     """What a class's logit, less that of another where there is one, loses without each word, or longer piece; None
     where there is no word.
     """
-    from shrp.analysis.attribution.difference import against
-    from shrp.analysis.attribution.instance import prepare
+    from shrp.analysis.attribution.instance import against, prepare
     from shrp.analysis.attribution.tokens import ablate_words
     from shrp.analysis.attribution.units import fitting_unit, in_units
 

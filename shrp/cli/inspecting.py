@@ -120,8 +120,7 @@ def usage(
     """Count which experts the routers choose on data: shares, entropy, margins, warnings."""
     import numpy as np
 
-    from shrp.analysis.usage import measure_usage
-    from shrp.analysis.usage_table import route_table
+    from shrp.analysis.usage import measure_usage, route_table
     from shrp.checkpoints.checkpoint import load
     from shrp.data.batching import longest_input, token_counts
     from shrp.data.groups import ANSWER, LENGTH, OUTCOME, groups_by, lacking
@@ -242,8 +241,8 @@ def _explained(
 
 
 def _exchanged(loaded: Checkpoint, source: TextData, stats: UsageStats, max_length: int) -> pd.DataFrame:
-    """`shrp.analysis.shuffled.ShuffledRoutes.frame`."""
-    from shrp.analysis.shuffled import shuffle_routes
+    """`shrp.analysis.routes.ShuffledRoutes.frame`."""
+    from shrp.analysis.routes import shuffle_routes
 
     with told("routes exchanged", len(source)) as progress:
         found = shuffle_routes(

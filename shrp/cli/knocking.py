@@ -109,7 +109,7 @@ def knock_out(
     every expert in turn, is the other way round. With --heads, the same of the heads of dense layers, such as those of
     your own fine-tuned model.
     """
-    from shrp.analysis.attribution.heads import check_has_heads, dense_layers
+    from shrp.analysis.importance import check_has_heads, dense_layers
     from shrp.analysis.knock_out import removed_by_layer
     from shrp.checkpoints.checkpoint import load
     from shrp.data.groups import CLASS, LENGTH, SLICE, lacking
@@ -278,9 +278,16 @@ def _in_turn(
     """Every expert's effect, or every head's, and for whom it matters."""
     import numpy as np
 
-    from shrp.analysis.attribution.heads import head_knock_outs, of_heads
-    from shrp.analysis.attribution.importance import blocks, knock_outs, merge
-    from shrp.analysis.attribution.where import beyond_chance, count_tests, worth_by_group
+    from shrp.analysis.importance import (
+        beyond_chance,
+        blocks,
+        count_tests,
+        head_knock_outs,
+        knock_outs,
+        merge,
+        of_heads,
+        worth_by_group,
+    )
     from shrp.data.batching import longest_input, token_counts
     from shrp.data.groups import groups_by
 

@@ -79,8 +79,8 @@ def sweep(
     only: OnlySlices = None,
     allocation: Annotated[
         str,
-        typer.Option(help="`per-layer`: as many experts in every layer; `budget`: so many in all, spread."),
-    ] = "per-layer",
+        typer.Option(help="`per_layer`: as many experts in every layer; `budget`: so many in all, spread."),
+    ] = "per_layer",
     selection: Annotated[
         str,
         typer.Option(
@@ -127,8 +127,8 @@ def sweep(
     from shrp.pruning.plan import SELECTIONS
     from shrp.pruning.sweep import LOSSES, cheapest_within, match, points, run, to_frame
 
-    if allocation not in ("per-layer", "budget"):
-        raise PlanError(f"--allocation is per-layer or budget, not {allocation!r}.")
+    if allocation not in ("per_layer", "budget"):
+        raise PlanError(f"--allocation is per_layer or budget, not {allocation!r}.")
     known = (*(name for name in SELECTIONS if name != "random"), _RECORDED)
     if selection not in known:
         raise PlanError(
@@ -180,7 +180,7 @@ def sweep(
         found = run(evaluator, [point.plan for point in wanted], lambda: progress.advance(task_id))
     if match_shares:
         found = [match(one, routed, scored) for one in found]
-    frame = to_frame(loaded, wanted, found, routed)
+    frame = to_frame(loaded.model, wanted, found, routed)
     if out is not None:
         write_csv(frame, out)
     if inputs is not None:
@@ -227,7 +227,7 @@ def sweep(
             given |= {"--label-column": label_column if label_column != LABEL else None}
             given |= {"--skip-incomplete": skip_incomplete, "--max-length": max_length, "--device": device}
             layers = len(router_layers(loaded.model))
-            each = allocation == "per-layer"
+            each = allocation == "per_layer"
             command = _command(checkpoint, given, "--per-layer" if each else "--budget")
             which = f"kept, divided by the {layers} layers," * each or "kept"
             stderr.print(f"`{command}` makes one of them, N being what is {which} above")

@@ -1,31 +1,34 @@
 """A pruning plan is data: which experts each layer keeps and with what weights (method.md, "Usage and pruning").
 
-The app's cache key, the command line's file and a static checkpoint's config all are this one object.
+The app's cache key, the command line's file and a static checkpoint's config are all this one object. `make_plan` makes
+one from measured usage, a size and changes by hand. Nothing here needs torch but `PruningPlan.gates`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from shrp.errors import PlanError
-from shrp.pruning.plan_edits import NO_EDITS, PlanEdits, check_weights
 
 if TYPE_CHECKING:
-    from shrp.analysis.usage import UsageStats
-    from shrp.pruning.fitting import FittedGates
+    from torch import Tensor
 
+Allocation = Literal["per_layer", "budget"]
+"""As many experts in every layer, or a number in all, spread as the selection says (method.md, "allocation")."""
 SELECTIONS = ("usage", "gate_norm", "ablation", "fitted", "random")
 _SCORED = {"gate_norm": "gate x norm scores", "ablation": "effects of knocking them out"}
 COMBINATIONS = ("usage", "mean", "fitted")
+
+SUM_TOLERANCE = 0.0101
+"""How far from 1 given weights may sum to: as much as rounding thirds to two decimals takes, `0.33 + 0.33 + 0.33`."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ class PruningPlan:
 
     def gates(self, num_experts: int) -> dict[int, Tensor]:
         """The plan as constant gates for `use_gates`: layer -> `(H,)` float64."""
+        import torch
+
         result = {}
         for layer, plan in self.layers:
             gate = torch.zeros(num_experts, dtype=torch.float64)
@@ -147,6 +152,194 @@ class PruningPlan:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+class HasShares(Protocol):
+    """Measured usage, such as `shrp.analysis.usage.UsageStats`."""
+
+    def shares(self) -> dict[int, np.ndarray]:
+        """Layer -> Top-1 shares `(H,)`."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class FittedGates:
+    """Gates for each number of experts; 0 for those taken out. `L` layers of `H` experts."""
+
+    data: str
+    """Name of the texts they were fitted on."""
+    n: int
+    """How many of them."""
+    per_layer: Mapping[int, Mapping[int, np.ndarray]]
+    """1 to H -> layer -> `(H,)`, summing to 1, with so many experts in each layer."""
+    budget: Mapping[int, Mapping[int, np.ndarray]]
+    """L to L H -> layer -> `(H,)`, with so many experts in all and at least one a layer."""
+
+    def counts(self, *, per_layer: int | None = None, budget: int | None = None) -> dict[int, int]:
+        """Layer -> experts kept, with so many in each layer or in all; exactly one of the two is given."""
+        gates = self.budget[budget] if budget is not None else self.per_layer[per_layer]
+        return {layer: int(np.count_nonzero(values)) for layer, values in gates.items()}
+
+    def ranking(self, layer: int, count: int, budget: int | None = None) -> np.ndarray:
+        """A layer's experts, the best first: those kept by their gates, then the others by what they had at first.
+
+        Args:
+            count: experts kept in this layer, where there is no `budget` for all.
+        """
+        gates, first = self._of(layer, count, budget)
+        return np.lexsort((-first, -gates))
+
+    def weights(self, layer: int, kept: Sequence[int], count: int, budget: int | None = None) -> np.ndarray:
+        """Weights `(H,)` of a layer's experts, not yet summing to 1 over `kept`.
+
+        Where `kept` (edited by hand) has an expert that was taken out by then, all weigh as before any was.
+        """
+        gates, first = self._of(layer, count, budget)
+        return gates if (gates[list(kept)] > 0).all() else first
+
+    def _of(self, layer: int, count: int, budget: int | None) -> tuple[np.ndarray, np.ndarray]:
+        now = self.per_layer[count] if budget is None else self.budget[budget]
+        return now[layer], self.per_layer[len(self.per_layer)][layer]
+
+
+@dataclass(frozen=True)
+class LayerEdit:
+    """What was changed in one layer of `H` experts."""
+
+    count: int | None = None
+    """Experts to keep; None leaves that to the allocation."""
+    pinned: tuple[int, ...] = ()
+    """Experts that are always kept."""
+    dropped: tuple[int, ...] = ()
+    """Experts that are never kept."""
+    weights: tuple[float, ...] = ()
+    """Weights of `pinned` as a file gave them, if these are all that is kept; empty leaves them to the combination."""
+
+    def kept(self, ranking: Sequence[int], count: int) -> list[int]:
+        """The experts to keep, ascending: the pinned ones and then the best ranked that are not dropped.
+
+        Args:
+            ranking: all experts of the layer, best first.
+            count: what the allocation gives. It bends where the edit leaves the number open: more pins than that are
+                all kept, and no dropped expert comes back to fill it up.
+        """
+        free = [int(e) for e in ranking if e not in self.pinned and e not in self.dropped]
+        wanted = max(self.count or count, len(self.pinned))
+        return sorted([*self.pinned, *free][:wanted])
+
+    def with_count(self, count: int | None) -> LayerEdit:
+        """The same with another count; weights from a file no longer apply."""
+        return self if count == self.count else replace(self, count=count, weights=())
+
+    def marked(self, pinned: Sequence[int], dropped: Sequence[int]) -> LayerEdit:
+        """The same with other pins and drops; weights from a file no longer apply."""
+        pinned, dropped = tuple(sorted(set(pinned))), tuple(sorted(set(dropped)))
+        if (pinned, dropped) == (self.pinned, self.dropped):
+            return self
+        return LayerEdit(self.count, pinned, dropped)
+
+    def cycled(self, expert: int) -> LayerEdit:
+        """The next state of one expert: left to the plan, pinned, dropped, and left to the plan again."""
+        pinned, dropped = set(self.pinned), set(self.dropped)
+        if expert in pinned:
+            return self.marked(pinned - {expert}, dropped | {expert})
+        if expert in dropped:
+            return self.marked(pinned, dropped - {expert})
+        return self.marked(pinned | {expert}, dropped)
+
+    def check(self, layer: int, num_experts: int) -> None:
+        """Raise `PlanError`, naming what to change, where the edit contradicts itself or a layer of `num_experts`."""
+        for expert in (*self.pinned, *self.dropped):
+            if not 0 <= expert < num_experts:
+                raise PlanError(f"layer {layer} has no expert {expert}; experts are 0 to {num_experts - 1}.")
+        if both := sorted(set(self.pinned) & set(self.dropped)):
+            raise PlanError(f"expert {both[0]} of layer {layer} is both pinned and dropped; choose one.")
+        allowed = num_experts - len(self.dropped)
+        if not allowed:
+            raise PlanError(
+                f"all {num_experts} experts of layer {layer} would be dropped; a layer keeps at least one."
+            )
+        if self.count is not None:
+            if not 1 <= self.count <= num_experts:
+                raise PlanError(f"layer {layer} can keep 1 to {num_experts} experts, not {self.count}.")
+            if len(self.pinned) > self.count:
+                raise PlanError(
+                    f"layer {layer} is set to keep {self.count} and has {len(self.pinned)} experts pinned; "
+                    "raise its count or unpin some."
+                )
+            if self.count > allowed:
+                raise PlanError(
+                    f"layer {layer} is set to keep {self.count}, but only {allowed} of its experts are not dropped; "
+                    "lower its count or drop fewer."
+                )
+        if self.weights:
+            if not len(self.weights) == len(self.pinned) == self.count:
+                raise PlanError(f"layer {layer} needs one weight for each of the experts that it keeps.")
+            check_weights(layer, self.weights)
+
+
+@dataclass(frozen=True)
+class PlanEdits:
+    """The `LayerEdit` of every layer that was changed, ascending."""
+
+    layers: tuple[tuple[int, LayerEdit], ...] = ()
+    origin: str = ""
+    """How the experts of a plan were selected that came from a file, one of `SELECTIONS`: a random
+    control stays one. Empty for none, and where the file doesn't say."""
+
+    def __post_init__(self) -> None:
+        if len({layer for layer, _ in self.layers}) != len(self.layers):
+            raise PlanError("the edits name a layer twice; name each layer once.")
+        changed = [(layer, edit) for layer, edit in self.layers if edit != LayerEdit()]
+        object.__setattr__(self, "layers", tuple(sorted(changed, key=lambda item: item[0])))
+        if not changed:
+            object.__setattr__(self, "origin", "")
+
+    def __bool__(self) -> bool:
+        return bool(self.layers)
+
+    def of(self, layer: int) -> LayerEdit:
+        """What was changed in a layer; nothing, where it isn't named."""
+        return dict(self.layers).get(layer, LayerEdit())
+
+    def with_layer(self, layer: int, edit: LayerEdit) -> PlanEdits:
+        """The same with one layer's edit replaced."""
+        return PlanEdits(tuple((dict(self.layers) | {layer: edit}).items()), self.origin)
+
+    def check(self, layers: Sequence[int], num_experts: int) -> None:
+        """Raise `PlanError` unless the edits fit a model that has `layers`, each of `num_experts` experts."""
+        for layer, edit in self.layers:
+            if layer not in layers:
+                raise PlanError(
+                    f"layer {layer} is not among the model's converted layers {', '.join(map(str, sorted(layers)))}."
+                )
+            edit.check(layer, num_experts)
+
+
+NO_EDITS = PlanEdits()
+"""Everything as the budget and the selection give it."""
+
+
+def edits_of(plan: PruningPlan) -> PlanEdits:
+    """The edits that make any budget and selection into exactly this plan, weights included."""
+    origin = plan.selection.removesuffix(" with edits")
+    return PlanEdits(
+        tuple(
+            (layer, LayerEdit(len(kept.experts), kept.experts, weights=kept.weights))
+            for layer, kept in plan.layers
+        ),
+        origin if origin in SELECTIONS else "",
+    )
+
+
+def check_weights(layer: int, weights: Sequence[float]) -> None:
+    """Raise `PlanError` unless weights are shares: 0 or more, and 1 together (within `SUM_TOLERANCE`)."""
+    # Added up in plain floats: enormous weights come to inf, where an exact sum would overflow.
+    total = float(sum(weights))
+    if not all(math.isfinite(w) and w >= 0 for w in weights) or not abs(total - 1) <= SUM_TOLERANCE:
+        raise PlanError(
+            f"the weights of layer {layer} sum to {total:.4g} or are not all 0 or more; they are shares of 1."
+        )
+
+
 def allocate(usage: Mapping[int, np.ndarray], *, per_layer: int | None = None, budget: int | None = None):
     """How many experts each layer keeps: the same `per_layer`, or a global `budget` spread by usage.
 
@@ -197,7 +390,7 @@ def first_experts(counts: Mapping[int, int]) -> PruningPlan:
 
 
 def make_plan(
-    usage: Mapping[int, np.ndarray] | UsageStats,
+    usage: Mapping[int, np.ndarray] | HasShares,
     *,
     per_layer: int | None = None,
     budget: int | None = None,
@@ -213,7 +406,7 @@ def make_plan(
 
     Args:
         usage: layer -> `(H,)` Top-1 shares on validation data; gives the weights and, by default, the ranking. Layers
-            may be texts, as in a checkpoint's `info.usage`. Of a `UsageStats` its shares are taken.
+            may be texts, as in a checkpoint's `info.usage`. Of measured usage its shares are taken.
         per_layer: the same number of experts in every layer.
         budget: experts in all, spread by usage.
         counts: layer -> number, instead of `per_layer` or `budget`.

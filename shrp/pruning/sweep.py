@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import pandas as pd
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.analysis.usage import UsageStats, plan_from
-from shrp.checkpoints.checkpoint import Checkpoint
-from shrp.checkpoints.info import usage_in
+from shrp.analysis.usage import UsageStats
 from shrp.checkpoints.score_rows import share_of
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
@@ -20,10 +19,9 @@ from shrp.evaluation.answer_shares import matching_shift, shifted
 from shrp.evaluation.costs import TOKENS, dense_cost, plan_cost
 from shrp.evaluation.evaluation import Evaluation
 from shrp.pruning.live import LiveEvaluator
-from shrp.pruning.plan import PruningPlan, make_plan
+from shrp.pruning.plan import Allocation, PruningPlan, make_plan
+from shrp.pruning.select import plan_from
 
-Allocation = Literal["per-layer", "budget"]
-"""As many experts in every layer, or a number in all, spread as the selection says (method.md, "allocation")."""
 LOSSES = (0.01, 0.02, 0.05)
 """Losses against the routed model that the cheapest pruning is named for."""
 _MOST_BUDGETS = 67
@@ -66,7 +64,7 @@ class Point:
 
 def points(
     stats: UsageStats,
-    allocation: Allocation = "per-layer",
+    allocation: Allocation = "per_layer",
     *,
     selection: str = "usage",
     combination: str = "usage",
@@ -76,7 +74,7 @@ def points(
     """The prunings of a sweep, the smallest first, each with random experts of its size; of all experts there is one.
 
     Args:
-        stats: what the selection asks for (`shrp.analysis.usage.plan_from`).
+        stats: what the selection asks for (`shrp.pruning.select.plan_from`).
         draws: seeds of the random experts; empty for none.
         sizes: experts in each layer, or budgets; None for all, or of budgets those of `budgets`.
 
@@ -84,7 +82,7 @@ def points(
         PlanError: as `plan_from`.
     """
     layers, experts = len(stats.layers), stats.num_experts
-    each = allocation == "per-layer"
+    each = allocation == "per_layer"
     usage = stats.recorded if selection == "recorded" else stats.shares()
     found = []
     for size in sizes or (range(1, experts + 1) if each else budgets(layers, experts)):
@@ -133,7 +131,7 @@ def match(evaluation: Evaluation, routed: Evaluation, data: TextData) -> Evaluat
 
 
 def to_frame(
-    loaded: Checkpoint, wanted: Sequence[Point], found: Sequence[Evaluation], routed: Evaluation
+    model: PreTrainedModel, wanted: Sequence[Point], found: Sequence[Evaluation], routed: Evaluation
 ) -> pd.DataFrame:
     """One row a pruning.
 
@@ -143,7 +141,7 @@ def to_frame(
         encoder_flops, model_flops (shares of the dense model's, FLOPs of one input of 128 tokens) and pareto (whether
         no other pruning but random ones scores at least as high at no more encoder FLOPs, with one of the two better).
     """
-    dense = dense_cost(loaded.model, TOKENS)
+    dense = dense_cost(model, TOKENS)
     rows = []
     for point, evaluation in zip(wanted, found, strict=True):
         low, high = evaluation.interval
@@ -161,7 +159,7 @@ def to_frame(
                 "n": evaluation.n,
                 "of_routed": np.nan if of_routed is None else of_routed,
             }
-            | plan_cost(loaded.model, point.plan, TOKENS).relative_to(dense)
+            | plan_cost(model, point.plan, TOKENS).relative_to(dense)
         )
     frame = pd.DataFrame(rows).astype({"per_layer": "Int64", "seed": "Int64"})
     own = frame.index[frame["seed"].isna()]
@@ -179,7 +177,8 @@ def cheapest_within(frame: pd.DataFrame, routed: Evaluation, loss: float) -> pd.
 
 
 def smallest_within(
-    loaded: Checkpoint,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     data: TextData,
     stats: UsageStats,
     loss: float,
@@ -206,13 +205,13 @@ def smallest_within(
         raise DataError(f"{data.name} has no labels, so no pruning of it has a score.")
     sizes, done = range(len(stats.layers), len(stats.layers) * stats.num_experts + 1), count(1)
     wanted = points(stats, "budget", selection=selection, combination=combination, draws=(), sizes=sizes)
-    live = LiveEvaluator(loaded.model, loaded.tokenizer, data, max_length=max_length)
+    live = LiveEvaluator(model, tokenizer, data, max_length=max_length)
     routed = live.evaluate(None)
     plans = [point.plan for point in wanted]
     found = run(live, plans, lambda: progress(next(done), len(wanted)))
     if match_shares:
         found = [match(one, routed, data) for one in found]
-    row = cheapest_within(to_frame(loaded, wanted, found, routed), routed, loss)
+    row = cheapest_within(to_frame(model, wanted, found, routed), routed, loss)
     if row is None:
         floor = f" and above a constant answer's {routed.constant:.4f}" * (routed.constant == routed.constant)
         raise PlanError(
@@ -222,22 +221,22 @@ def smallest_within(
 
 
 def swept(
-    loaded: Checkpoint, data: TextData, *, allocation: Allocation, draws: int, selection: str
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: TextData,
+    stats: UsageStats,
+    *,
+    allocation: Allocation,
+    draws: int,
+    selection: str,
+    max_length: int,
 ) -> pd.DataFrame:
-    """`to_frame` of a checkpoint's prunings, chosen and scored on `data`; see `Checkpoint.sweep`."""
+    """`to_frame` of a model's prunings, scored on `data`; see `shrp.checkpoints.checkpoint.Checkpoint.sweep`."""
     if data.labels is None:
         raise DataError(f"{data.name} has no labels, so no pruning of it has a score.")
     if allocation not in get_args(Allocation):
         raise PlanError(f"allocation is one of {', '.join(get_args(Allocation))}, not {allocation!r}.")
-    if selection not in ("usage", "recorded"):
-        raise PlanError(
-            f"selection is usage or recorded here, not {selection!r}: what others go by is to be measured first "
-            "(shrp.pruning.sweep.points)."
-        )
-    stats = loaded.usage(data)
-    if selection == "recorded":
-        stats = replace(stats, recorded=usage_in(loaded.info))
     wanted = points(stats, allocation, selection=selection, draws=range(draws))
-    live = LiveEvaluator(loaded.model, loaded.tokenizer, data, max_length=loaded.info.max_length)
+    live = LiveEvaluator(model, tokenizer, data, max_length=max_length)
     routed = live.evaluate(None)
-    return to_frame(loaded, wanted, run(live, [point.plan for point in wanted]), routed)
+    return to_frame(model, wanted, run(live, [point.plan for point in wanted]), routed)

@@ -16,7 +16,7 @@ import pandas as pd
 
 from shrp.errors import DataError, PlanError
 from shrp.phrases import counted, in_words, listed, signed
-from shrp.pruning.stability import overlaps
+from shrp.studies.stability import overlaps
 from shrp.studies.studies import bounds, command_of, read_file, stored_intervals
 
 _SCORED = {"task", "seed", "metric", "score", "interval", "n"}

@@ -7,8 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from shrp.analysis.exchanges import ALIKE, ALL
-from shrp.analysis.shuffled import MIXTURE
+from shrp.analysis.routes import ALIKE, ALL, MIXTURE
 from shrp.errors import DataError
 from shrp.evaluation.intervals import NO_INTERVAL, stored_interval
 from shrp.phrases import counted, listed, metric_name, signed

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from shrp.analysis.evenness import distance_from_uniform, effective_experts
+from shrp.analysis.usage import distance_from_uniform, effective_experts
 from shrp.checkpoints import checkpoint
 from shrp.checkpoints.info import usage_in
 from shrp.cli.output import stderr

@@ -11,8 +11,7 @@ from typing import Annotated, Any
 import typer
 from transformers import PreTrainedModel
 
-from shrp.analysis.evenness import distance_from_uniform, effective_experts, even_distance
-from shrp.analysis.usage import usage_of
+from shrp.analysis.usage import distance_from_uniform, effective_experts, even_distance, usage_of
 from shrp.checkpoints import checkpoint
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.cli.output import TrainingBar, stderr

@@ -1,6 +1,6 @@
 """Whether experts that look for a token in the other text of a pair decide what a pruned encoder is worth.
 
-Some heads attend to the same token of the other text (`shrp.analysis.attention_roles`): they compare the two. Here a
+Some heads attend to the same token of the other text (`shrp.analysis.attention`): they compare the two. Here a
 pruned encoder of the GLUE table, one expert a layer in 11 of 12 layers, is trained once more with the experts of some
 layers exchanged, and all else as it was: where none of these is its layer's most matching expert, that one is put in,
 and as a control another one; where some are, they are taken out. What matches is counted in the encoder that was
@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from shrp.analysis.attention_roles import MATCHING, AttentionRoles, attention_roles
+from shrp.analysis.attention import MATCHING, AttentionRoles, attention_roles
 from shrp.checkpoints.base import name_of
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.checkpoints.info import usage_in

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from shrp.analysis.evenness import effective_experts
+from shrp.analysis.usage import effective_experts
 from shrp.checkpoints.info import usage_in
 from shrp.checkpoints.score_rows import share_of
 from shrp.cli.output import stderr
@@ -15,8 +15,8 @@ from shrp.cli.training import base_geometry
 from shrp.evaluation.costs import TOKENS, cost, plan_cost
 from shrp.evaluation.paired import paired_difference
 from shrp.pruning.live import LiveEvaluator
+from shrp.pruning.overlap import used_experts
 from shrp.pruning.plan import allocate, make_plan
-from shrp.pruning.stability import used_experts
 from studies.command import numbers
 from studies.experiments.study import (
     Layers,

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from shrp.analysis.attention import layer_attention
-from shrp.analysis.attention_roles import (
+from shrp.analysis.attention import (
     FIRST,
     ITSELF,
     MATCHING,
@@ -17,6 +16,7 @@ from shrp.analysis.attention_roles import (
     SEPARATORS,
     AttentionRoles,
     attention_roles,
+    layer_attention,
 )
 from shrp.data.batching import encode
 from shrp.data.tasks import TASKS

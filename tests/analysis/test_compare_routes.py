@@ -5,9 +5,10 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from shrp.analysis.compare_routes import covered, kept_alike, total_variation, usage_distances
+from shrp.analysis.routes import usage_distances
 from shrp.analysis.usage import UsageStats, measure_usage
 from shrp.errors import DataError
+from shrp.pruning.overlap import covered, kept_alike, total_variation
 from shrp.pruning.plan import LayerPlan, PruningPlan
 
 

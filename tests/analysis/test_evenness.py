@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from shrp.analysis.evenness import (
+from shrp.analysis.usage import (
     distance_from_uniform,
     effective_experts,
     entropy,

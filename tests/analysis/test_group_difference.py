@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from shrp.analysis.group_difference import FEWEST, SMALLEST, usage_difference
+from shrp.analysis.routes import FEWEST, SMALLEST, usage_difference
 from shrp.analysis.usage import UsageStats
 
 N = 240

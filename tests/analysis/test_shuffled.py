@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from shrp.analysis.exchanges import ALIKE, ALL, count_moved
 from shrp.analysis.knock_out import Prefix
-from shrp.analysis.shuffled import MIXTURE, shuffle_routes
-from shrp.analysis.usage import measure_usage, plan_from
+from shrp.analysis.routes import ALIKE, ALL, MIXTURE, count_moved, shuffle_routes
+from shrp.analysis.usage import measure_usage
 from shrp.data.batching import bucketed_batches, collate, encode
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
@@ -18,6 +17,7 @@ from shrp.evaluation.answer_shares import answer_shares, matching_shift
 from shrp.evaluation.evaluate import evaluate
 from shrp.model.gates import LayerTrace, RoutingRecord, record_routing, top_k_gates, use_gates
 from shrp.pruning.prune import prune
+from shrp.pruning.select import plan_from
 
 
 @pytest.fixture

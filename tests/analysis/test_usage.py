@@ -15,7 +15,6 @@ from shrp.analysis.usage import (
     UsageStats,
     history_warnings,
     measure_usage,
-    plan_from,
     usage_of,
 )
 from shrp.data.batching import collate, encode, token_counts
@@ -26,6 +25,7 @@ from shrp.errors import DataError, PlanError
 from shrp.model.gates import record_routing
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
+from shrp.pruning.select import plan_from
 
 H = 4
 

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shrp.analysis.attribution import experts, flips, instance, router, tokens
-from shrp.analysis.attribution.difference import against
+from shrp.analysis.attribution import experts, flips, instance, tokens
+from shrp.analysis.attribution.instance import against
 from shrp.analysis.attribution.trust import Trust
 from shrp.analysis.attribution.units import in_units
 from shrp.analysis.explore import Exploration, explore
@@ -445,14 +445,14 @@ def test_a_route_is_explained_as_the_library_does(open_page, tiny_checkpoint):
     (routed,) = explore(loaded.model, loaded.tokenizer, loaded.info.task, [(TYPED,)])
     assert layer == routed.layers[-1]
     row = routed.choices().set_index("layer").loc[layer]
-    one = router.prefer(made(tiny_checkpoint), layer, int(row["expert"]), int(row["runner-up"]))
+    one = instance.prefer(made(tiny_checkpoint), layer, int(row["expert"]), int(row["runner-up"]))
     frame = words_table(at)
     for method, result in {
         tokens.METHODS[1]: tokens.converged_gradients(one, 0),
         tokens.METHODS[2]: tokens.ablate_words(one, 0),
     }.items():
         np.testing.assert_allclose(frame[method], result.scores, atol=1e-4)
-    found = router.routes_without(made(tiny_checkpoint))
+    found = tokens.routes_without(made(tiny_checkpoint))
     taken, without = found.own[-1], found.without[-1]
     said = texts_of(at)
     assert f"Layer {layer} takes expert {taken}" in said
@@ -469,7 +469,7 @@ def test_below_the_lowest_routed_layer_there_is_no_route_to_freeze(open_page, ti
         at = open_page("attribution", tiny_checkpoint, **link, route_layer=str(layer), freeze="false")
         assert not at.exception
         assert any(one.key == "freeze" for one in at.toggle) == may
-        assert router.prefer(made(tiny_checkpoint), layer, 1, 3).reroutes == may
+        assert instance.prefer(made(tiny_checkpoint), layer, 1, 3).reroutes == may
         assert any("not frozen" in str(box.value) for box in at.warning) == may
 
 
@@ -479,7 +479,7 @@ def test_a_link_restores_the_explained_route(open_page, tiny_checkpoint):
     link["route_layer"] = str(layers[0])
     at = open_page("attribution", tiny_checkpoint, text=TYPED, methods="word ablation", **link)
     assert not at.exception
-    one = router.prefer(made(tiny_checkpoint), layers[0], 1, 3)
+    one = instance.prefer(made(tiny_checkpoint), layers[0], 1, 3)
     np.testing.assert_allclose(
         words_table(at)["word ablation"], tokens.ablate_words(one, 0).scores, atol=1e-4
     )
@@ -581,7 +581,7 @@ WORDS = tuple(
     ],
 )
 def test_words_that_decide_a_route_are_told_apart(without, top_k, said):
-    found = router.RoutesWithout((6,), 12, top_k, np.array([3]), np.array([without]))
+    found = tokens.RoutesWithout((6,), 12, top_k, np.array([3]), np.array([without]))
     assert attribution_routes._sentence(found, WORDS, 6, TASKS["mrpc"]).replace("\\", "") == said
 
 
@@ -659,7 +659,7 @@ def test_the_best_rival(probs, gates, expert, rival):
 
 def test_a_very_long_word_does_not_fill_the_memory_or_the_chart():
     words = [instance.Word("a", 0, (i,)) for i in range(199)] + [instance.Word("b" * 50_000, 0, (199,))]
-    found = router.RoutesWithout(tuple(range(12)), 12, 1, np.zeros(12, int), np.ones((12, 200), int))
+    found = tokens.RoutesWithout(tuple(range(12)), 12, 1, np.zeros(12, int), np.ones((12, 200), int))
     expert_cells.routes_without_words(
         found, words[:2], "padding"
     )  # what plotly reads at its first figure is not ours

@@ -1,13 +1,12 @@
-"""Heads of dense layers on the attribution page: what is shown is what the library finds, and all of it is of heads."""
+"""Heads of dense layers on the attribution page: what is shown is what the library finds, and all of it is of importance."""
 
 import json
 
 import numpy as np
 import pytest
 
-from shrp.analysis.attribution import heads
-from shrp.analysis.attribution.heads import head_knock_outs
-from shrp.analysis.attribution.importance import blocks
+from shrp.analysis import importance
+from shrp.analysis.importance import blocks, head_knock_outs
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.data.sources import load_probe
 from tests.app.helpers import specs, texts_of, upload, values
@@ -78,7 +77,7 @@ def test_without_a_number_64_inputs_are_taken_and_more_go_on_from_them(open_page
         runs.append(len(rows))
         return head_knock_outs(model, tokenizer, data, rows, **options)
 
-    monkeypatch.setattr(heads, "head_knock_outs", noting)
+    monkeypatch.setattr(importance, "head_knock_outs", noting)
     at = open_page("attribution", dense, **LINK)
     assert "n = 64 of" in json.dumps(the_map(at), ensure_ascii=False)
     assert runs == [32, 32]

@@ -10,11 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shrp.analysis.attribution.difference import against
-from shrp.analysis.attribution.instance import prepare
+from shrp.analysis.attribution.instance import against, prepare
 from shrp.analysis.attribution.tokens import METHODS, ablate_words, converged_gradients
-from shrp.analysis.compare_routes import usage_distances
-from shrp.analysis.usage import measure_usage, plan_from
+from shrp.analysis.routes import usage_distances
+from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.checkpoints import reference
 from shrp.data.batching import token_counts
@@ -30,6 +29,7 @@ from shrp.evaluation.metrics import ranking
 from shrp.evaluation.paired import agreement, by_group, flip_table, paired_difference
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
+from shrp.pruning.select import plan_from
 from tests.app.helpers import specs, texts_of, values
 from ui import data_sources
 from ui.attribution import results as attribution_results

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from shrp.analysis.usage import measure_usage, plan_from
+from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.data.sources import load_probe
 from shrp.data.tasks import TASKS
@@ -13,6 +13,7 @@ from shrp.data.text_data import TextData
 from shrp.evaluation import calibration
 from shrp.evaluation.evaluate import evaluate, summarise
 from shrp.pruning.prune import prune
+from shrp.pruning.select import plan_from
 from tests.app.helpers import specs, texts_of, values
 from ui import confidence, data_sources
 from ui.lab.hurts import CONFIDENCE, TABS

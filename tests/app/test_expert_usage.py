@@ -7,10 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
-from shrp.analysis.attention import layer_attention
-from shrp.analysis.attention_roles import attention_roles
+from shrp.analysis.attention import attention_roles, layer_attention
 from shrp.analysis.knock_out import Joint
-from shrp.analysis.shuffled import shuffle_routes
+from shrp.analysis.routes import shuffle_routes
 from shrp.analysis.specialisation import cells_frame, specialisation
 from shrp.analysis.usage import measure_usage
 from shrp.analysis.words import count_words, log_odds
@@ -472,8 +471,6 @@ def test_an_unused_expert_changes_nothing_and_says_so(open_page, tiny_checkpoint
     assert "without it every output is the same" in texts_of(at)
 
 
-
-
 @pytest.mark.parametrize(
     "params",
     [
@@ -517,12 +514,6 @@ def test_slices_are_told_by_an_example_of_each_class(open_page, tiny_checkpoint)
             if name.replace("_", " ") == row.slice and given == label
         )
         assert row.example == first
-
-
-
-
-
-
 
 
 def test_the_roles_of_attention_are_those_that_were_measured(open_page, tiny_checkpoint):

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from shrp.analysis.usage import measure_usage, plan_from
+from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.data.sources import load_probe
 from shrp.evaluation.evaluate import evaluate
 from shrp.evaluation.metrics import wilson
 from shrp.pruning.breaking import breaking
 from shrp.pruning.prune import prune
+from shrp.pruning.select import plan_from
 from tests.app.helpers import report, specs, texts_of
 from ui.lab import breaking as lab_breaking
 

@@ -7,10 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shrp.analysis.attribution.difference import against
-from shrp.analysis.attribution.instance import prepare
+from shrp.analysis.attribution.instance import against, prepare
 from shrp.analysis.attribution.tokens import ablate_words
-from shrp.analysis.usage import measure_usage, plan_from
+from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.checkpoints import reference
 from shrp.data.sources import load_probe
@@ -19,6 +18,7 @@ from shrp.data.text_data import TextData
 from shrp.evaluation.evaluate import evaluate, summarise
 from shrp.evaluation.paired import LOST, Agreement, agreement, by_group, flip_table
 from shrp.pruning.prune import prune
+from shrp.pruning.select import plan_from
 from tests.app.helpers import specs, texts_of, upload, values
 from ui.lab import compare as lab_compare
 from ui.lab import group_figures as lab_group_figures

@@ -4,13 +4,13 @@ import re
 
 import pytest
 
-from shrp.analysis.usage import measure_usage, plan_from
+from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.data.sources import load_probe
 from shrp.evaluation.evaluate import evaluate
-from shrp.pruning.plan import LayerPlan, PruningPlan, make_plan
-from shrp.pruning.plan_edits import LayerEdit, PlanEdits
+from shrp.pruning.plan import LayerEdit, LayerPlan, PlanEdits, PruningPlan, make_plan
 from shrp.pruning.prune import prune
+from shrp.pruning.select import plan_from
 from tests.app.helpers import report, specs, targets, texts_of
 from ui.lab import editor as lab_editor
 from ui.lab import edits as lab_edits

@@ -6,12 +6,13 @@ import pytest
 from streamlit.runtime.pages_manager import PagesManager
 from streamlit.runtime.scriptrunner import script_runner
 
-from shrp.analysis.usage import measure_usage, plan_from
+from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.data.sources import load_probe
 from shrp.evaluation.evaluate import evaluate
 from shrp.evaluation.paired import LOST, agreement
 from shrp.pruning.prune import prune
+from shrp.pruning.select import plan_from
 from tests.app.helpers import texts_of
 from ui import arrival
 from ui.lab import compare as lab_compare

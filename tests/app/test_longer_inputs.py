@@ -9,7 +9,7 @@ from shrp.data.batching import token_counts
 from shrp.data.sources import load_probe
 from shrp.data.tasks import TASKS
 from shrp.model.config import ShrpConfig
-from shrp.pruning import fitting
+from shrp.pruning import select
 from tests.app.helpers import texts_of
 from ui.expert.details import INPUTS, PARTS, WORDS
 from ui.lab.work import FITTED
@@ -99,8 +99,8 @@ def test_so_is_every_part_of_an_experts_profile(open_page, trained_shorter, cach
 
 
 def test_so_is_every_selection_of_the_lab(open_page, trained_shorter, cache, cuts, monkeypatch):
-    monkeypatch.setattr(fitting, "WARM_UP", 4)
-    monkeypatch.setattr(fitting, "STEPS", 24)
+    monkeypatch.setattr(select, "WARM_UP", 4)
+    monkeypatch.setattr(select, "STEPS", 24)
     at = open_page("pruning_lab", trained_shorter())
     assert set(cuts) == {TRAINED}
     for selection in ("Gate × norm", FITTED):

@@ -5,13 +5,14 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from shrp.analysis.usage import measure_usage, plan_from
+from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.checkpoints import reference
 from shrp.data.slices import only
 from shrp.data.sources import load_probe
 from shrp.evaluation.evaluate import evaluate
 from shrp.pruning.prune import prune
+from shrp.pruning.select import plan_from
 from tests.app.helpers import texts_of, upload
 from tests.app.test_report import make
 from ui import data_sources

@@ -69,19 +69,11 @@ def test_a_link_has_them_and_the_lab_scores_by_them_beside_the_teacher(open_page
     assert all(parse_qs(link.query_string)[SLICES] == [RULES] for link in links)
 
 
-
-
-
-
-
-
 def with_rules(at, name, numbers):
     """What the box would have, of the session as it is."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(own_slices.st, "session_state", {SLICES: at.session_state[SLICES]})
         return own_slices.with_numbers(name, numbers, load_probe("sst2"))
-
-
 
 
 def test_numbers_that_the_data_do_not_have_are_told_and_its_own_slices_stay(open_page, tiny_checkpoint):

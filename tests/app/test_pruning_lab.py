@@ -11,8 +11,8 @@ import pytest
 from streamlit.delta_generator import DeltaGenerator
 from streamlit.testing.v1 import AppTest
 
-from shrp.analysis.attribution import importance
-from shrp.analysis.usage import measure_usage, plan_from
+from shrp.analysis import importance
+from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.checkpoints import reference
 from shrp.checkpoints.card import card
@@ -27,12 +27,11 @@ from shrp.evaluation.evaluate import evaluate
 from shrp.evaluation.halves import halves
 from shrp.evaluation.metrics import ranking
 from shrp.evaluation.paired import paired_difference
-from shrp.pruning import fitting
-from shrp.pruning.fitting import GateFit
+from shrp.pruning import select
 from shrp.pruning.live import FIRST_ESTIMATE
-from shrp.pruning.plan import make_plan
-from shrp.pruning.plan_edits import NO_EDITS, LayerEdit, PlanEdits
+from shrp.pruning.plan import NO_EDITS, LayerEdit, PlanEdits, make_plan
 from shrp.pruning.prune import prune
+from shrp.pruning.select import GateFit, plan_from
 from tests.app.helpers import HISTORY, SCORES, specs, texts_of, upload
 from tests.app.helpers import ONNX_REPORT as REPORT
 from ui.lab import beside as lab_beside
@@ -205,8 +204,8 @@ def test_the_routed_model_is_scored_by_the_passes_that_measured_its_usage(
 @pytest.fixture
 def short(monkeypatch):
     """Fits of few steps: how good they are is not asked here."""
-    monkeypatch.setattr(fitting, "WARM_UP", 4)
-    monkeypatch.setattr(fitting, "STEPS", 24)
+    monkeypatch.setattr(select, "WARM_UP", 4)
+    monkeypatch.setattr(select, "STEPS", 24)
 
 
 def test_fitted_gates_bring_their_weights_and_are_fitted_once(cache, page, loaded, monkeypatch, short):

@@ -21,11 +21,10 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from shrp import cli
-from shrp.analysis.attribution import importance
-from shrp.analysis.shuffled import shuffle_routes
+from shrp.analysis import importance
+from shrp.analysis.routes import shuffle_routes
 from shrp.analysis.specialisation import specialisation, specialisation_frame
-from shrp.analysis.usage import measure_usage, plan_from
-from shrp.analysis.usage_table import route_table
+from shrp.analysis.usage import measure_usage, route_table
 from shrp.checkpoints import checkpoint
 from shrp.checkpoints import info as checkpoint_info
 from shrp.checkpoints.info import CheckpointInfo
@@ -44,10 +43,10 @@ from shrp.evaluation.evaluate import evaluate, label_columns
 from shrp.evaluation.minimal_pairs import pair_outcomes
 from shrp.model.config import ShrpConfig
 from shrp.model.convert import layer_kinds
-from shrp.pruning import fitting
-from shrp.pruning.fitting import GateFit
+from shrp.pruning import select
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
+from shrp.pruning.select import GateFit, plan_from
 from shrp.training import recipe
 from shrp.training.run_state import run_folder
 
@@ -308,8 +307,8 @@ def test_prune_to_a_budget_then_evaluate(shrp, place, tmp_path, tiny_inputs, tin
 
 
 def test_prune_by_a_plan_by_fresh_usage_and_at_random(shrp, place, tmp_path, monkeypatch):
-    monkeypatch.setattr(fitting, "WARM_UP", 4)
-    monkeypatch.setattr(fitting, "STEPS", 24)
+    monkeypatch.setattr(select, "WARM_UP", 4)
+    monkeypatch.setattr(select, "STEPS", 24)
     routed = checkpoint.load(place / "routed")
     usage = {int(k): v for k, v in routed.info.usage.items()}
     plan = make_plan(usage, per_layer=2, selection="random", seed=3)

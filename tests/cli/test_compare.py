@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shrp.analysis.compare_routes import kept_alike, usage_distances
+from shrp.analysis.routes import usage_distances
 from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint
 from shrp.data.slices import parse_slices, sliced_by_words
@@ -16,6 +16,7 @@ from shrp.data.tasks import custom_task
 from shrp.evaluation.costs import cost, dense_cost
 from shrp.evaluation.evaluate import evaluate
 from shrp.evaluation.paired import agreement, by_group, flip_table, paired_difference
+from shrp.pruning.overlap import kept_alike
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
 

@@ -5,8 +5,6 @@ import json
 import numpy as np
 import pytest
 
-from shrp.analysis.attribution.beside import parting
-from shrp.analysis.attribution.difference import against
 from shrp.analysis.attribution.instance import prepare
 from shrp.analysis.attribution.tokens import ablate_words
 from shrp.analysis.explore import explore
@@ -202,55 +200,3 @@ def test_it_says_where_more_is_read_than_was_scored(shrp, folder, monkeypatch):
     code, _, err = shrp("explain", folder, *asked(TEXTS[0]))
     assert code == 0, err
     assert "beyond" not in err
-
-
-def test_another_models_words_stand_beside(shrp, save):
-    routed, dense, text = save("routed"), save("dense"), "w1 w2 w3 w4 w5"
-    code, out, err = shrp("explain", routed, *asked(text), "--beside", dense, "--json")
-    assert code == 0, err
-    told, both = json.loads(out), [checkpoints.load(folder) for folder in (routed, dense)]
-    assert told["beside"] == {"checkpoint": str(dense), "checkpoint_fingerprint": both[1].fingerprint}
-    instances = [prepare(one.model, one.tokenizer, one.info.task, (text,)) for one in both]
-    classes = parting(*(one.outputs(one.embeddings)[0].detach().numpy() for one in instances))
-    found = [ablate_words(against(one, *classes), 0) for one in instances]
-    beside = told["inputs"][0]["beside"]
-    assert [beside["of"], beside["rather_than"]] == [TASKS["sst2"].label_names[i] for i in classes]
-    assert [row["text"] for row in beside["scores"]] == text.split()
-    for name, scores in zip(("one", "other"), found, strict=True):
-        assert [row[name] for row in beside["scores"]] == pytest.approx(scores.scores, abs=1e-5)
-        assert beside["full"][name] == pytest.approx(scores.full, abs=1e-5)
-    assert [row["apart"] for row in beside["scores"]] == pytest.approx(
-        [row["other_part"] - row["one_part"] for row in beside["scores"]]
-    )
-    _, out, _ = shrp("explain", routed, *asked(text), "--beside", dense)
-    for head in ("routed-sst2", "dense-sst2", "routed-sst2, part", "dense-sst2, part"):
-        assert head in out
-
-
-def test_the_classes_that_are_asked_for_are_explained_in_both(shrp, save):
-    models, pair = [save("routed", "mnli"), "--beside", save("dense", "mnli")], "w1 w2 w3 ||| w4"
-    named = [*asked(pair), "--output", "neutral", "--json"]
-    for more, rival in ((["--rather-than", "entailment"], "entailment"), ([], None)):
-        code, out, err = shrp("explain", *models, *named, *more)
-        assert code == 0, err
-        for words in ("words", "beside"):
-            told = json.loads(out)["inputs"][0][words]
-            assert (told["of"], told["rather_than"]) == ("neutral", rival)
-
-
-@pytest.mark.parametrize(
-    ("tasks", "more", "said"),
-    [
-        (("sst2", "mnli"), [], "they answer different questions"),
-        (("qnli", "rte"), [], "they answer different questions"),  # whose classes have the same names
-        (("sst2", "sst2"), [], "is the same model as"),
-        (("sst2", "sst2"), ["--no-words"], "--beside is about words"),
-    ],
-)
-def test_what_can_not_stand_beside_is_refused(shrp, save, tasks, more, said):
-    folders = {task: save("routed", task) for task in dict.fromkeys(tasks)}
-    one, other = (folders[task] for task in tasks)
-    text = "w1 ||| w2" if tasks[0] == "qnli" else "w1"
-    code, _, err = shrp("explain", one, *asked(text), "--beside", other, *more)
-    assert code == 1
-    assert said in " ".join(err.split())

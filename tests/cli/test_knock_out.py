@@ -6,9 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shrp.analysis.attribution.heads import head_knock_outs
-from shrp.analysis.attribution.importance import blocks, knock_outs, merge
-from shrp.analysis.attribution.where import worth_by_group
+from shrp.analysis.importance import blocks, head_knock_outs, knock_outs, merge, worth_by_group
 from shrp.analysis.knock_out import joint, knock_out_effect
 from shrp.checkpoints import checkpoint
 from shrp.data.groups import groups_by

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from shrp.analysis.usage import measure_usage, plan_from
+from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint
 from shrp.data.sources import load_file
 from shrp.errors import DataError, PlanError
@@ -20,6 +20,7 @@ from shrp.evaluation.halves import halves
 from shrp.pruning import sweep
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
+from shrp.pruning.select import plan_from
 from shrp.pruning.sweep import budgets, cheapest_within, pareto_best, points
 
 USAGE = {"1": [0.1, 0.2, 0.3, 0.4], "2": [0.4, 0.3, 0.2, 0.1]}
@@ -94,7 +95,7 @@ def test_every_size_scores_as_the_model_that_is_built(shrp, place, known, tmp_pa
 def test_the_library_sweeps_as_the_command_does(shrp, place, tmp_path):
     loaded = checkpoint.load(place / "routed")
     data = load_file(place / "data.csv", "sst2")
-    for allocation in ("per-layer", "budget"):
+    for allocation in ("per_layer", "budget"):
         file = tmp_path / f"{allocation}.csv"
         command = ("--data", place / "data.csv", "--allocation", allocation, "--draws", 2, "--out", file)
         assert shrp("sweep", place / "routed", *command)[0] == 0
@@ -105,7 +106,7 @@ def test_the_library_sweeps_as_the_command_does(shrp, place, tmp_path):
     plan = make_plan(USAGE, per_layer=1)
     assert known.sweep(data, selection="recorded")["score"][0] == pytest.approx(score(loaded, data, plan))
     for wrong, said in (
-        ({"allocation": "all"}, "one of per-layer, budget"),
+        ({"allocation": "all"}, "one of per_layer, budget"),
         ({"selection": "fitted"}, "usage or"),
     ):
         with pytest.raises(PlanError, match=said):
@@ -280,7 +281,7 @@ def test_the_table_names_its_data_and_denominators(shrp, place):
         ("static", (), "no routed layer"),
         ("routed", ("--selection", "best"), "--selection is one of"),
         ("routed", ("--selection", "random"), "--draws"),
-        ("routed", ("--allocation", "even"), "per-layer or budget"),
+        ("routed", ("--allocation", "even"), "per_layer or budget"),
         ("routed", ("--data", "unlabelled.csv"), "has no labels"),
         ("routed", ("--data", "few.csv", "--held-out"), "takes 40 or more"),
         ("routed", ("--combination", "max"), "combination must be one of"),

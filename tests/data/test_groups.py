@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shrp.analysis.usage import UsageStats
-from shrp.analysis.usage_table import route_table
+from shrp.analysis.usage import UsageStats, route_table
 from shrp.data.groups import GROUPINGS, groups_by, input_groups
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData

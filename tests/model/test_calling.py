@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from shrp.analysis.attention import layer_attention
-from shrp.analysis.similarity import sample_outputs
 from shrp.analysis.usage import measure_usage
 from shrp.data.batching import collate, encode
 from shrp.errors import ShrpError, UnsupportedModelError
@@ -56,20 +55,6 @@ def test_attention_maps_are_the_dense_heads(tiny_model, tiny_tokenizer):
     convert(model, ShrpConfig((1,)))
     shown = layer_attention(model, tiny_tokenizer, text, 1)
     torch.testing.assert_close(torch.from_numpy(shown.weights), heads, atol=1e-6, rtol=1e-5)
-
-
-def test_sampled_outputs_are_those_of_a_pass(routed, tiny_tokenizer, tiny_data):
-    data = tiny_data(1)
-    sample = sample_outputs(routed, tiny_tokenizer, data, tokens=99)
-    inputs = collate(tiny_tokenizer, encode(tiny_tokenizer, data.texts), [0])
-    seen = {}
-    hook = expert_layers(routed)[1].expander.register_forward_pre_hook(lambda _, args: seen.update(u=args[0]))
-    for expert in range(H):
-        with torch.no_grad(), use_gates(force_experts({1: expert}, H)):
-            routed(**inputs)
-        # Of all tokens but those that the tokenizer adds, the first and the last.
-        torch.testing.assert_close(torch.from_numpy(sample.outputs[1][expert]), seen["u"][0, 1:-1])
-    hook.remove()
 
 
 def test_dropped_layers_pass_their_input_on(tiny_model, tiny_inputs, tiny_logits):

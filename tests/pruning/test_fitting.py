@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from shrp.analysis.usage import measure_usage, plan_from
+from shrp.analysis.usage import measure_usage
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.model.convert import expert_layers
-from shrp.pruning import fitting
-from shrp.pruning.fitting import FittedGates, GateFit
+from shrp.pruning import select
 from shrp.pruning.live import LiveEvaluator
-from shrp.pruning.plan import make_plan
-from shrp.pruning.plan_edits import LayerEdit, PlanEdits
+from shrp.pruning.plan import FittedGates, LayerEdit, PlanEdits, make_plan
+from shrp.pruning.select import GateFit, plan_from
 from shrp.results_store import ResultsStore
 
 
@@ -31,15 +30,15 @@ def sharpened(model):
 @pytest.fixture
 def short(monkeypatch):
     """Fits of few steps, where what is asked is not how good they are."""
-    monkeypatch.setattr(fitting, "WARM_UP", 4)
-    monkeypatch.setattr(fitting, "STEPS", 24)
+    monkeypatch.setattr(select, "WARM_UP", 4)
+    monkeypatch.setattr(select, "STEPS", 24)
 
 
 @pytest.fixture
 def each_layer_alone(monkeypatch):
     """Fits of so many experts in each layer, and none of so many in all, which take the most steps."""
-    removals = fitting._removals
-    monkeypatch.setattr(fitting, "_removals", lambda *walk: removals(*walk) if walk[-1] else 0)
+    removals = select._removals
+    monkeypatch.setattr(select, "_removals", lambda *walk: removals(*walk) if walk[-1] else 0)
 
 
 @pytest.fixture
@@ -72,8 +71,8 @@ def test_every_size_has_its_gates_and_each_is_inside_the_next(short, routed, tin
 
 
 def test_gates_start_from_usage_and_a_little_for_all(routed, tiny_tokenizer, tiny_data, monkeypatch):
-    monkeypatch.setattr(fitting, "WARM_UP", 0)  # what all experts have is then what they started with
-    monkeypatch.setattr(fitting, "STEPS", 1)
+    monkeypatch.setattr(select, "WARM_UP", 0)  # what all experts have is then what they started with
+    monkeypatch.setattr(select, "STEPS", 1)
     stats, gates = fit(routed, tiny_tokenizer, tiny_data(8))
     every, h = len(stats.layers) * stats.num_experts, stats.num_experts
     for layer, share in stats.shares().items():
@@ -110,7 +109,7 @@ def test_a_fit_that_an_error_ended_has_no_gates(short, routed, tiny_tokenizer, t
         raise MemoryError("no room")
 
     with monkeypatch.context() as patch:
-        patch.setattr(fitting._Walk, "_step", fail)
+        patch.setattr(select._Walk, "_step", fail)
         with pytest.raises(MemoryError):
             stopped.finish()
     with pytest.raises(PlanError, match="an error ended this fit of gates before"):
@@ -295,5 +294,5 @@ def test_fits_are_by_the_divergence_from_what_the_routed_model_says():
     )
     p, q = said.softmax(-1), outputs.softmax(-1)
     expected = (p * (p / q).log()).sum(-1).mean()
-    assert fitting._distance(outputs, said, False) == pytest.approx(float(expected), abs=1e-6)
+    assert select._distance(outputs, said, False) == pytest.approx(float(expected), abs=1e-6)
     assert float((q * (q / p).log()).sum(-1).mean()) != pytest.approx(float(expected), abs=1e-2)

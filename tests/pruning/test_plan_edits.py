@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from shrp.errors import PlanError
-from shrp.pruning.plan import LayerPlan, PruningPlan, make_plan
-from shrp.pruning.plan_edits import NO_EDITS, LayerEdit, PlanEdits, edits_of
+from shrp.pruning.plan import NO_EDITS, LayerEdit, LayerPlan, PlanEdits, PruningPlan, edits_of, make_plan
 
 USAGE = {
     6: np.array([0.70, 0.20, 0.10, 0.00]),

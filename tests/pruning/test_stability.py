@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from shrp.errors import PlanError
+from shrp.pruning.overlap import chance_jaccard, jaccard, used_experts
 from shrp.pruning.plan import make_plan
-from shrp.pruning.stability import chance_jaccard, jaccard, overlaps, used_experts
+from shrp.studies.stability import overlaps
 
 
 def test_jaccard_by_hand():

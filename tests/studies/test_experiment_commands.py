@@ -20,7 +20,7 @@ from shrp.model.convert import convert
 from shrp.model.gates import record_routing
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
-from shrp.pruning.stability import overlaps
+from shrp.studies.stability import overlaps
 from shrp.training.run_state import weights_digest
 from studies.experiments import overhead, results_file
 from studies.experiments.__main__ import app

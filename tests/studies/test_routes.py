@@ -9,8 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from shrp.analysis.exchanges import ALIKE, ALL
-from shrp.analysis.shuffled import MIXTURE
+from shrp.analysis.routes import ALIKE, ALL, MIXTURE
 from shrp.checkpoints import checkpoint
 from shrp.errors import DataError, PlanError
 from shrp.studies import routes

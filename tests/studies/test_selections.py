@@ -8,14 +8,14 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from shrp.analysis.attribution.importance import ablation
+from shrp.analysis.importance import ablation
 from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint
 from shrp.data.sources import load_data
 from shrp.errors import DataError, PlanError
 from shrp.evaluation.evaluate import evaluate
 from shrp.evaluation.metrics import ranking
-from shrp.pruning import fitting
+from shrp.pruning import select
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
 from shrp.studies import selections
@@ -128,7 +128,7 @@ def test_a_checkpoint_is_measured_with_every_selection(
         frame = pd.DataFrame({"sentence": [text for (text,) in data.texts], "label": np.asarray(data.labels)})
         frame.to_parquet(tmp_path / "data" / "sst2" / f"{split}.parquet")
     monkeypatch.setenv("SHRP_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setattr(fitting, "STEPS", 24)
+    monkeypatch.setattr(select, "STEPS", 24)
     found = run(tmp_path / "model", "--per-layer", "1,2", "--out", tmp_path / "selection.json")
     assert found.exit_code == 0, found.output
     rows = json.loads((tmp_path / "selection.json").read_text())["rows"]

@@ -12,7 +12,7 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 from transformers import AutoTokenizer
 
-from shrp.analysis.evenness import distance_from_uniform
+from shrp.analysis.usage import distance_from_uniform
 from shrp.checkpoints import checkpoint
 from shrp.checkpoints.card import card
 from shrp.checkpoints.info import CheckpointInfo

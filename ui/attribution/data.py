@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from shrp.analysis.attribution import importance
-from shrp.analysis.attribution.heads import dense_layers
-from shrp.analysis.attribution.importance import MEANINGS, MEASURES, KnockOuts
+from shrp.analysis import importance
+from shrp.analysis.importance import MEANINGS, MEASURES, KnockOuts, dense_layers
 from shrp.errors import ShrpError
 from shrp.model.config import ShrpConfig
 from ui import state

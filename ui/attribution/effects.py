@@ -7,8 +7,7 @@ import math
 import pandas as pd
 import streamlit as st
 
-from shrp.analysis.attribution.heads import of_heads
-from shrp.analysis.attribution.importance import KnockOuts
+from shrp.analysis.importance import KnockOuts, of_heads
 from shrp.data.text_data import TextData
 from shrp.evaluation.minimal_pairs import pairs_among
 from shrp.phrases import counted

@@ -292,8 +292,8 @@ def where_columns(frame: pd.DataFrame, sure: pd.DataFrame) -> tuple[list[tuple[i
     for; and how many fire at all.
 
     Args:
-        frame: of `shrp.analysis.attribution.where.worth_by_group`.
-        sure: of `shrp.analysis.attribution.where.beyond_chance`.
+        frame: of `shrp.analysis.importance.worth_by_group`.
+        sure: of `shrp.analysis.importance.beyond_chance`.
     """
     used = frame.groupby(["layer", "expert"])["uses"].sum()
     used = used[used > 0].index
@@ -309,7 +309,7 @@ def where_map(
     """Groups x experts: what is lost in a group without the expert, in bold where that is unlike elsewhere.
 
     Args:
-        frame: of `shrp.analysis.attribution.where.worth_by_group`.
+        frame: of `shrp.analysis.importance.worth_by_group`.
         experts: layer and number of those to show.
         title, subtitle: safe in HTML.
         of: as for `effect_map`.

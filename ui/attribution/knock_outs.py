@@ -8,8 +8,8 @@ from functools import partial
 import numpy as np
 import streamlit as st
 
-from shrp.analysis.attribution import heads, importance
-from shrp.analysis.attribution.importance import ABLATED, MEANINGS, KnockOuts
+from shrp.analysis import importance
+from shrp.analysis.importance import ABLATED, MEANINGS, KnockOuts
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.data.text_data import TextData
 from ui.remaining import Remaining
@@ -19,7 +19,7 @@ from ui.store import ResultStore, results
 def knocked_out(checkpoint: Checkpoint, data: TextData, n: int, meaning: str) -> KnockOuts:
     """Every expert knocked out on `n` inputs of the data; blocks done before cost nothing.
 
-    Raises as `shrp.analysis.attribution.importance.knock_outs`.
+    Raises as `shrp.analysis.importance.knock_outs`.
     """
     run = partial(importance.knock_outs, meaning=meaning)
     return _in_blocks(checkpoint, data, _blocks(checkpoint, data, n, meaning), _store(), "experts", run)
@@ -28,14 +28,14 @@ def knocked_out(checkpoint: Checkpoint, data: TextData, n: int, meaning: str) ->
 def heads_knocked_out(checkpoint: Checkpoint, data: TextData, n: int) -> KnockOuts:
     """Every head of every dense layer knocked out on `n` inputs of the data, as `knocked_out`.
 
-    Raises as `shrp.analysis.attribution.heads.head_knock_outs`.
+    Raises as `shrp.analysis.importance.head_knock_outs`.
     """
     parts, store = _blocks(checkpoint, data, n, "heads"), results("head knock-outs", 1300)
-    return _in_blocks(checkpoint, data, parts, store, "heads", heads.head_knock_outs)
+    return _in_blocks(checkpoint, data, parts, store, "heads", importance.head_knock_outs)
 
 
 def ablation(checkpoint: Checkpoint, data: TextData) -> dict[int, np.ndarray]:
-    """Layer -> by how much the answer changes without each expert `(H,)`, as `shrp.analysis.attribution.importance.ablation`.
+    """Layer -> by how much the answer changes without each expert `(H,)`, as `shrp.analysis.importance.ablation`.
 
     Raises as that.
     """

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from shrp.analysis.attribution import difference, experts, flips, importance, router, tokens, trust, units
-from shrp.analysis.attribution.instance import Instance, prepare
+from shrp.analysis import importance
+from shrp.analysis.attribution import experts, flips, tokens, trust, units
+from shrp.analysis.attribution.instance import Instance, against, prefer, prepare
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.data.text_data import TextData
 from shrp.errors import PlanError
@@ -48,13 +49,13 @@ class Explained:
         return replace(self, instance=units.in_units(self.instance, unit))
 
     def preferring(self, layer: int, expert: int, rather_than: int) -> Explained:
-        """The same input with a router's preference to explain. Raises as `shrp.analysis.attribution.router.prefer`."""
-        instance = router.prefer(self.instance, layer, expert, rather_than)
+        """The same input with a router's preference to explain. Raises as `shrp.analysis.attribution.instance.prefer`."""
+        instance = prefer(self.instance, layer, expert, rather_than)
         return replace(self, instance=instance, preference=(layer, expert, rather_than))
 
     def against(self, output: int, rather_than: int) -> Explained:
-        """The same input with the difference of two logits to explain. Raises as `difference.against`."""
-        instance = difference.against(self.instance, output, rather_than)
+        """The same input with the difference of two logits to explain. Raises as `instance.against`."""
+        instance = against(self.instance, output, rather_than)
         return replace(self, instance=instance, contrast=(output, rather_than))
 
     @property
@@ -131,13 +132,13 @@ def word_scores(one: Explained, output: int, method: str, options: Options) -> t
     return once("attribution words", 256, (*one.key, output, *options.of(method)), label, work)
 
 
-def routes_without(one: Explained, replacement: str) -> router.RoutesWithout:
-    """Where the input is routed without each word. Raises as `shrp.analysis.attribution.router.routes_without`."""
+def routes_without(one: Explained, replacement: str) -> tokens.RoutesWithout:
+    """Where the input is routed without each word. Raises as `shrp.analysis.attribution.tokens.routes_without`."""
     unit = one.instance.unit
     key = (one.checkpoint.fingerprint, one.instance.text, unit, replacement)
 
-    def work(progress: Progress) -> router.RoutesWithout:
-        return router.routes_without(one.instance, replacement, progress)
+    def work(progress: Progress) -> tokens.RoutesWithout:
+        return tokens.routes_without(one.instance, replacement, progress)
 
     return once("attribution routes", 64, key, f"Routes without a {unit}, {unit}s done", work)
 

@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from shrp.analysis.attribution.instance import Word
-from shrp.analysis.attribution.router import RoutesWithout
+from shrp.analysis.attribution.tokens import RoutesWithout
 from shrp.analysis.explore import Exploration
 from shrp.data.tasks import Task
 from shrp.errors import DataError
@@ -117,7 +117,7 @@ def decisive_words(one: Explained, layer: int, replacement: str, name: str) -> N
         name: what downloads are called.
 
     Raises:
-        DataError: as `shrp.analysis.attribution.router.routes_without`.
+        DataError: as `shrp.analysis.attribution.tokens.routes_without`.
     """
     st.header(f"Which {one.instance.unit}s decide a route", anchor="routes")
     found = routes_without(one, replacement)

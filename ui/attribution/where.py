@@ -8,9 +8,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from shrp.analysis.attribution.heads import of_heads
-from shrp.analysis.attribution.importance import KnockOuts
-from shrp.analysis.attribution.where import FEWEST, beyond_chance, count_tests, worth_by_group
+from shrp.analysis.importance import FEWEST, KnockOuts, beyond_chance, count_tests, of_heads, worth_by_group
 from shrp.analysis.specialisation import MOST_GROUPS
 from shrp.data.groups import CLASS, LENGTH, SLICE, input_groups
 from shrp.evaluation.minimal_pairs import pairs_among

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
-from shrp.analysis.compare_routes import covered, kept_alike
 from shrp.analysis.usage import UsageStats
 from shrp.model.convert import num_experts_of
+from shrp.pruning.overlap import covered, kept_alike
 from ui.compare.maps import Map, side_by_side, usage_map
 from ui.compare.sides import LETTERS, Side
 from ui.compare.views import bases_of, numbering, same_base

@@ -8,7 +8,7 @@ from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.errors import PlanError
 from shrp.model.convert import expert_layers, num_experts_of
 from shrp.phrases import listed
-from shrp.pruning.plan_edits import NO_EDITS, PlanEdits
+from shrp.pruning.plan import NO_EDITS, PlanEdits
 from ui import not_here
 from ui.lab import edits as lab_edits
 from ui.lab import plan_url as lab_plan_url

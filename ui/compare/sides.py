@@ -16,8 +16,7 @@ from shrp.errors import CheckpointError, ShrpError
 from shrp.evaluation.costs import TOKENS, Cost, cost, dense_cost, plan_cost
 from shrp.evaluation.evaluation import Evaluation
 from shrp.model.convert import expert_layers, num_experts_of
-from shrp.pruning.plan import PruningPlan
-from shrp.pruning.plan_edits import edits_of
+from shrp.pruning.plan import PruningPlan, edits_of
 from ui import arrival, loaders, measurements, not_here, state
 from ui.bound import fall_back, restate
 from ui.compare import plan as compare_plan

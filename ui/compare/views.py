@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
-from shrp.analysis.compare_routes import usage_distances
+from shrp.analysis.routes import usage_distances
 from shrp.analysis.usage import UsageStats
 from shrp.data.text_data import TextData
 from shrp.errors import DataError

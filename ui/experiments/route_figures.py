@@ -5,8 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from shrp.analysis.exchanges import ALIKE, ALL
-from shrp.analysis.shuffled import MIXTURE
+from shrp.analysis.routes import ALIKE, ALL, MIXTURE
 from ui.text import escape_html, metric_name
 from ui.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, layout, whiskers
 

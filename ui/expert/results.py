@@ -9,11 +9,10 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from shrp.analysis.attention import LayerAttention, layer_attention, model_attention
-from shrp.analysis.attention_roles import AttentionRoles
-from shrp.analysis.attention_roles import attention_roles as roles_of
+from shrp.analysis.attention import AttentionRoles, LayerAttention, layer_attention, model_attention
+from shrp.analysis.attention import attention_roles as roles_of
 from shrp.analysis.knock_out import Joint, KnockOut, Prefix, joint, knock_out_effect
-from shrp.analysis.shuffled import ShuffledRoutes, shuffle_routes
+from shrp.analysis.routes import ShuffledRoutes, shuffle_routes
 from shrp.analysis.usage import UsageStats
 from shrp.analysis.words import TokenCounts, WordCounts, count_tokens, count_words
 from shrp.checkpoints.checkpoint import Checkpoint
@@ -76,7 +75,7 @@ def attention_everywhere(checkpoint: Checkpoint, text: tuple[str, ...]) -> list[
 
 
 def attention_roles(checkpoint: Checkpoint, data: TextData) -> AttentionRoles:
-    """Where all experts attend to, on a sample. Raises as `shrp.analysis.attention_roles.attention_roles`."""
+    """Where all experts attend to, on a sample. Raises as `shrp.analysis.attention.attention_roles`."""
 
     def work(progress: Progress) -> AttentionRoles:
         cut = checkpoint.info.max_length
@@ -163,7 +162,7 @@ def mix(
 
 
 def shuffled(checkpoint: Checkpoint, data: TextData, stats: UsageStats) -> ShuffledRoutes:
-    """The model with its routes exchanged among inputs. Raises as `shrp.analysis.shuffled.shuffle_routes`."""
+    """The model with its routes exchanged among inputs. Raises as `shrp.analysis.routes.shuffle_routes`."""
 
     def work(progress: Progress) -> ShuffledRoutes:
         found = shuffle_routes(

@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from shrp.analysis.attention_roles import (
+from shrp.analysis.attention import (
     FIRST,
     ITSELF,
     MATCHING,
@@ -49,7 +49,7 @@ _PATTERNS = {SEPARATORS: ".", ITSELF: "/", NEXT: "\\", SAME: "x", OTHER: "."}
 def roles(
     checkpoint: Checkpoint, stats: UsageStats, data: TextData, layer: int, expert: int, name: str
 ) -> None:
-    """Both charts. Raises as `shrp.analysis.attention_roles.attention_roles`."""
+    """Both charts. Raises as `shrp.analysis.attention.attention_roles`."""
     st.markdown(
         "**Where attention goes**, from the tokens of a text; those that the tokenizer adds, as [CLS] and [SEP], are "
         "the first token and the separators"

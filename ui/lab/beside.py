@@ -15,8 +15,7 @@ from shrp.checkpoints.info import usage_in
 from shrp.evaluation.answer_shares import matching_shift, shifted
 from shrp.evaluation.evaluation import Evaluation
 from shrp.model.convert import num_experts_of
-from shrp.pruning.plan import PruningPlan
-from shrp.pruning.plan_edits import NO_EDITS
+from shrp.pruning.plan import NO_EDITS, PruningPlan
 from shrp.pruning.sweep import random_control
 from ui import measurements, paired_results
 from ui.downloads import downloads

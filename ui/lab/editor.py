@@ -8,8 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from shrp.analysis.usage import UsageStats
-from shrp.pruning.plan import PruningPlan
-from shrp.pruning.plan_edits import LayerEdit
+from shrp.pruning.plan import LayerEdit, PruningPlan
 from ui.bound import fall_back
 from ui.downloads import clicked
 from ui.lab.edits import COUNT, PLAN_BYTES, Editor

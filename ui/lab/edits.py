@@ -10,8 +10,7 @@ import streamlit as st
 
 from shrp.analysis.usage import UsageStats
 from shrp.errors import PlanError
-from shrp.pruning.plan import PruningPlan
-from shrp.pruning.plan_edits import NO_EDITS, PlanEdits, edits_of
+from shrp.pruning.plan import NO_EDITS, PlanEdits, PruningPlan, edits_of
 from ui import not_here
 from ui.bound import set_param
 from ui.lab import plan_url as lab_plan_url

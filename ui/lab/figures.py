@@ -7,8 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from shrp.pruning.plan import PruningPlan
-from shrp.pruning.plan_edits import LayerEdit, PlanEdits
+from shrp.pruning.plan import LayerEdit, PlanEdits, PruningPlan
 from ui.text import escape_html, percent
 from ui.theme import MUTED, SELECTED, SEQUENTIAL, click_targets, layout, pick_by_click
 

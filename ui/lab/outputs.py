@@ -13,8 +13,7 @@ from shrp.errors import ShrpError
 from shrp.evaluation.costs import TOKENS, cost, dense_cost, plan_cost
 from shrp.evaluation.evaluation import Evaluation
 from shrp.model.convert import num_experts_of
-from shrp.pruning.plan import PruningPlan
-from shrp.pruning.plan_edits import LayerEdit, PlanEdits
+from shrp.pruning.plan import LayerEdit, PlanEdits, PruningPlan
 from shrp.pruning.vocabulary import can_be_trimmed
 from ui import loaders, measurements, state
 from ui.describe import plan_words

@@ -11,8 +11,7 @@ from __future__ import annotations
 import re
 
 from shrp.errors import PlanError
-from shrp.pruning.plan import SELECTIONS
-from shrp.pruning.plan_edits import LayerEdit, PlanEdits
+from shrp.pruning.plan import SELECTIONS, LayerEdit, PlanEdits
 
 URL = "plan"
 """The parameter's name."""

@@ -10,16 +10,15 @@ from functools import partial
 import pandas as pd
 import streamlit as st
 
-from shrp.analysis.usage import UsageStats, plan_from
+from shrp.analysis.usage import UsageStats
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.checkpoints.info import usage_in
 from shrp.data.text_data import TextData
 from shrp.errors import PlanError
 from shrp.evaluation.costs import TOKENS, Cost, plan_cost
 from shrp.evaluation.evaluation import Evaluation
-from shrp.pruning.fitting import TEXTS, FittedGates, GateFit
-from shrp.pruning.plan import PruningPlan
-from shrp.pruning.plan_edits import NO_EDITS, PlanEdits
+from shrp.pruning.plan import NO_EDITS, FittedGates, PlanEdits, PruningPlan
+from shrp.pruning.select import TEXTS, GateFit, plan_from
 from ui import measurements
 from ui.attribution import knock_outs
 from ui.remaining import Remaining

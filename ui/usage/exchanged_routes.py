@@ -7,8 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from shrp.analysis.exchanges import ALIKE, ALL
-from shrp.analysis.shuffled import DRAWS, MIXTURE, ShuffledRoutes
+from shrp.analysis.routes import ALIKE, ALL, DRAWS, MIXTURE, ShuffledRoutes
 from shrp.analysis.usage import UsageStats
 from shrp.data.tasks import Task
 from shrp.errors import ShrpError

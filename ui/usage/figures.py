@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from shrp.analysis.evenness import even_experts
+from shrp.analysis.usage import even_experts
 from ui.text import axis_names, escape_html, percent
 from ui.theme import (
     BLUE,

@@ -8,10 +8,8 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from shrp.analysis.evenness import even_experts
-from shrp.analysis.group_difference import FEWEST, SMALLEST, usage_difference
-from shrp.analysis.usage import UsageStats
-from shrp.analysis.usage_table import route_table
+from shrp.analysis.routes import FEWEST, SMALLEST, usage_difference
+from shrp.analysis.usage import UsageStats, even_experts, route_table
 from shrp.data.groups import LENGTH, OUTCOME, SLICE
 from shrp.evaluation.minimal_pairs import independent_choices, pairs_of
 from ui import measurements, state

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from shrp.analysis.attribution.difference import against
-from shrp.analysis.attribution.instance import Instance
+from shrp.analysis.attribution.instance import Instance, against
 from shrp.analysis.attribution.tokens import REPLACEMENTS, WordScores
 from shrp.analysis.attribution.units import UNITS, fitting_unit, in_units
 from shrp.errors import DataError

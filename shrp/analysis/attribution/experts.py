@@ -61,7 +61,7 @@ class Coalitions:
     others stay what they are. Coalitions that agree in their lower layers share the computation of these.
 
     Args:
-        instance: the input, of `prepare` or `shrp.analysis.attribution.difference.against`.
+        instance: the input, of `prepare` or `shrp.analysis.attribution.instance.against`.
         output: the class, in the order of the task's labels; 0 for regression, and where the instance has one output.
 
     Raises:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import torch
 from torch import Tensor
@@ -18,8 +18,11 @@ from shrp.data.batching import collate, encode, longest_input, token_counts, tok
 from shrp.data.tasks import Task
 from shrp.errors import DataError
 from shrp.evaluation.evaluate import label_columns
-from shrp.model.convert import router_layers
+from shrp.families.families import encoder_layers, family_of
+from shrp.model.convert import num_experts_of, router_layers
 from shrp.model.gates import play_back, record_routing
+from shrp.model.layers import DroppedLayer
+from shrp.model.replaced import with_layers
 
 TOKENS_AT_ONCE = 1024
 """Tokens of the perturbed copies that pass the model together: enough for speed, few enough to show progress often."""
@@ -220,3 +223,87 @@ def _words(
     )
     unknown = [word.text for word in words if any(ids[p] == unknown_id for p in word.positions)]
     return words, tuple(dict.fromkeys(unknown))
+
+
+@dataclass(frozen=True, eq=False)
+class DifferenceInstance(Instance):
+    """One input whose one output is a class's logit less that of another; `against` makes it."""
+
+    output: int
+    rather_than: int
+
+    def explained(self, logits: Tensor) -> Tensor:
+        """The difference `(B, 1)`, of logits `(B, C)`; above 0 the class is likelier than the other one."""
+        of_classes = super().explained(logits)
+        return of_classes[:, [self.output]] - of_classes[:, [self.rather_than]]
+
+
+def against(instance: Instance, output: int, rather_than: int) -> DifferenceInstance:
+    """The input with the difference of two logits in place of the logits.
+
+    Args:
+        instance: one with all its classes, as `prepare` and `in_units` make it.
+        output: the class, in the order of the task's labels.
+        rather_than: the other one.
+
+    Raises:
+        DataError: these are no two classes of the task, as of a regression none are.
+    """
+    labels = instance.task.label_names
+    if output == rather_than or not {output, rather_than} <= set(range(len(labels))):
+        known = ", ".join(f"{place} ({name})" for place, name in enumerate(labels)) or "it has none"
+        raise DataError(
+            f"name two different classes of '{instance.task.name}' ({known}), not {output} and {rather_than}."
+        )
+    own = {field.name: getattr(instance, field.name) for field in fields(Instance)}
+    return DifferenceInstance(**own, output=output, rather_than=rather_than)
+
+
+@dataclass(frozen=True, eq=False)
+class RouterInstance(Instance):
+    """One input as its router in one layer sees it; `prefer` makes it."""
+
+    layer: int
+    expert: int
+    rather_than: int
+
+    @property
+    def reroutes(self) -> bool:
+        """As of `Instance`: the layer's own choice comes after what its router reads."""
+        return any(layer < self.layer for layer in router_layers(self.model))
+
+    def outputs(self, embeddings: Tensor, **inputs: Tensor) -> Tensor:
+        """The log-odds `(B, 1)` of `expert` against `rather_than`, in nats: above 0 the router prefers the first.
+
+        Under token routing, their mean over all tokens. Probabilities below float32's smallest, of a router that is
+        quite sure of another expert, count as that. Args as of `Instance.outputs`.
+        """
+        with record_routing() as record:
+            super().outputs(embeddings, **inputs)
+        trace = record.last(self.layer)
+        # A saturated router's probability may round to 0, which has no logarithm.
+        logs = trace.probs.float().clamp_min(torch.finfo(torch.float32).tiny).log()
+        odds = logs[..., self.expert] - logs[..., self.rather_than]
+        if odds.dim() == 2:
+            mask = torch.ones_like(odds) if trace.token_mask is None else trace.token_mask.to(odds.dtype)
+            odds = (odds * mask).sum(-1) / mask.sum(-1)
+        return odds.unsqueeze(-1)
+
+
+def prefer(instance: Instance, layer: int, expert: int, rather_than: int) -> RouterInstance:
+    """The input with the router's preference in place of the logits; the layers above are left out.
+
+    Raises:
+        DataError: the layer has no router, or these are no two of its experts.
+    """
+    routed = sorted(router_layers(instance.model))
+    if layer not in routed:
+        raise DataError(f"layer {layer} has no router to explain; routed layers are {routed}.")
+    experts = num_experts_of(instance.model)
+    if expert == rather_than or not {expert, rather_than} <= set(range(experts)):
+        raise DataError(f"name two different experts of 0 to {experts - 1}, not {expert} and {rather_than}.")
+    calling = family_of(instance.model).calling
+    above = range(layer + 1, len(encoder_layers(instance.model)))
+    model = with_layers(instance.model, {index: DroppedLayer(index, calling) for index in above})
+    own = {field.name: getattr(instance, field.name) for field in fields(Instance)} | {"model": model}
+    return RouterInstance(**own, layer=layer, expert=expert, rather_than=rather_than)

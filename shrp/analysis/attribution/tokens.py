@@ -1,7 +1,7 @@
 """What each word adds to one output: input x gradient, integrated gradients, and ablation.
 
-An output is a logit, the difference of two (`shrp.analysis.attribution.difference`), or a router's preference
-(`shrp.analysis.attribution.router`).
+An output is a logit, the difference of two (`shrp.analysis.attribution.instance.against`), or a router's preference
+(`shrp.analysis.attribution.instance.prefer`).
 
 Gradients can't see a hard routing decision: the output jumps where the route changes. Between jumps it does not depend
 on the routers where one expert a layer fires; where several do, it depends on the weights between them. So gradients
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from shrp.analysis.attribution.instance import Instance, Word
 from shrp.errors import DataError
-from shrp.model.convert import router_layers
+from shrp.model.convert import num_experts_of, router_layers
 from shrp.model.gates import RoutingRecord, record_routing, use_gates
 
 METHODS = ("input × gradient", "integrated gradients", "word ablation")
@@ -232,6 +232,62 @@ def layers_rerouted(
             now = range(len(left)) if replacement == "remove" else left
             counts[i] += bool((after[i, list(now)] != before[left]).any())
     return counts
+
+
+@dataclass(frozen=True, eq=False)
+class RoutesWithout:
+    """Which expert each routed layer takes, and which it takes without a word. `L` layers, `W` words."""
+
+    layers: tuple[int, ...]
+    experts: int
+    """In each layer."""
+    top_k: int
+    """How many of them fire; what is taken is the one with the largest gate."""
+    own: np.ndarray
+    """`(L,)`."""
+    without: np.ndarray
+    """`(L, W)`: the same where the word is replaced and the model routes anew."""
+
+
+def routes_without(
+    instance: Instance, replacement: str = "mask", progress: Progress | None = None
+) -> RoutesWithout:
+    """Replace one word at a time, and see where the input is routed.
+
+    Args:
+        replacement: what stands for the word, as in `ablate_words`.
+        progress: called with words done and in all.
+
+    Raises:
+        DataError: the model has no router, or one for each token, or the tokenizer has nothing that may stand for it.
+    """
+    routers = router_layers(instance.model)
+    if not routers:
+        raise DataError(
+            "this model has no router, so no word can change its route; pick a routed checkpoint."
+        )
+    layers, first = tuple(sorted(routers)), next(iter(routers.values()))
+    if first.routing == "token":
+        raise DataError(
+            "every token has a route of its own in this model, so there is no one route to change."
+        )
+
+    def taken(record: RoutingRecord) -> Tensor:
+        return torch.stack([record.last(layer).gates.argmax(-1) for layer in layers])  # (L, B)
+
+    parts = []
+    with torch.no_grad():
+        with record_routing() as record:
+            instance.outputs(instance.embeddings)
+        own = taken(record)[:, 0]
+        for batch in instance.batches(len(instance.words)):
+            with record_routing() as record:
+                ablated(instance, instance.words[batch], replacement)
+            parts.append(taken(record))
+            if progress:
+                progress(batch.stop, len(instance.words))
+    without = torch.cat(parts, 1).cpu().numpy()
+    return RoutesWithout(layers, num_experts_of(instance.model), first.top_k, own.cpu().numpy(), without)
 
 
 def agreement(results: list[WordScores]) -> pd.DataFrame:

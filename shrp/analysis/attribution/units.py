@@ -42,7 +42,7 @@ def in_units(instance: Instance, unit: str) -> Instance:
     """The instance with its words put together.
 
     Args:
-        instance: one in words, as `prepare` or `shrp.analysis.attribution.router.prefer` makes it.
+        instance: one in words, as `prepare` or `shrp.analysis.attribution.instance.prefer` makes it.
         unit: of `UNITS`.
 
     Raises:

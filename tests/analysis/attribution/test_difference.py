@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from shrp.analysis.attribution import experts, tokens
-from shrp.analysis.attribution.difference import against
+from shrp.analysis.attribution.instance import against
 from shrp.analysis.attribution.units import in_units
 from shrp.data.tasks import TASKS
 from shrp.errors import DataError

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from shrp.analysis.attribution import importance
-from shrp.analysis.attribution.heads import dense_layers, head_knock_outs
-from shrp.analysis.attribution.where import worth_by_group
+from shrp.analysis import importance
+from shrp.analysis.importance import dense_layers, head_knock_outs, worth_by_group
 from shrp.data.batching import collate, encode
 from shrp.data.groups import groups_by
 from shrp.errors import DataError, PlanError

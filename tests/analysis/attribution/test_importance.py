@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import matthews_corrcoef
 
-from shrp.analysis.attribution import experts, importance, instance
+from shrp.analysis import importance
+from shrp.analysis.attribution import experts, instance
 from shrp.analysis.usage import measure_usage
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from shrp.analysis.attribution import router, tokens, trust
+from shrp.analysis.attribution import instance, tokens, trust
 from shrp.data.batching import collate, encode
 from shrp.errors import DataError
 from shrp.model.convert import router_layers
@@ -23,7 +23,7 @@ def test_a_routers_preference_is_its_log_odds(made, tiny_routed, tiny_tokenizer,
     model = tiny_routed(tiny_family)
     layer = sorted(router_layers(model))[-1]
     text = (TEXT[0].replace(",", ""),)
-    one = router.prefer(made(model, text), layer, 2, 0)
+    one = instance.prefer(made(model, text), layer, 2, 0)
     with torch.no_grad():
         odds = one.outputs(one.embeddings.repeat(3, 1, 1))
     assert odds.shape == (3, 1)
@@ -31,7 +31,7 @@ def test_a_routers_preference_is_its_log_odds(made, tiny_routed, tiny_tokenizer,
 
 
 def test_under_token_routing_a_preference_is_the_mean_over_tokens(made, token_routed, tiny_tokenizer):
-    one = router.prefer(made(token_routed), 2, 1, 3)
+    one = instance.prefer(made(token_routed), 2, 1, 3)
     with torch.no_grad():
         alone = float(one.outputs(one.embeddings))
         padded = torch.cat([one.embeddings, torch.randn(1, 4, one.embeddings.shape[-1])], 1)
@@ -46,19 +46,19 @@ def test_under_token_routing_a_preference_is_the_mean_over_tokens(made, token_ro
 
 
 def test_the_words_add_up_to_a_preference(made, routed):
-    one = router.prefer(made(routed), 2, 3, 1)
+    one = instance.prefer(made(routed), 2, 3, 1)
     found = tokens.integrated_gradients(one, 0, steps=200)
     with torch.no_grad(), use_gates(one.route()):
         full, reference = (float(one.outputs(x)) for x in (one.embeddings, one.baseline()))
     assert found.full == pytest.approx(full, abs=1e-4)
     assert found.total == pytest.approx(full - reference, abs=2e-3)
     assert abs(found.total) > 0.1
-    back = tokens.integrated_gradients(router.prefer(made(routed), 2, 1, 3), 0, steps=200)
+    back = tokens.integrated_gradients(instance.prefer(made(routed), 2, 1, 3), 0, steps=200)
     np.testing.assert_allclose(found.scores, -back.scores, atol=1e-5)
 
 
 def test_what_a_word_adds_to_a_preference_is_what_its_loss_takes(made, routed, tiny_tokenizer):
-    one = router.prefer(made(routed), 2, 3, 1)
+    one = instance.prefer(made(routed), 2, 3, 1)
     found = tokens.ablate_words(one, 0, replacement="remove")
     without = ("w1 w20 w33, w4 w50",)  # the last word is gone
     expected = own_odds(routed, tiny_tokenizer, 2, 3, 1) - own_odds(routed, tiny_tokenizer, 2, 3, 1, without)
@@ -68,7 +68,7 @@ def test_what_a_word_adds_to_a_preference_is_what_its_loss_takes(made, routed, t
 
 
 def test_what_lies_above_a_router_is_not_run(made, routed):
-    one = router.prefer(made(routed), 0, 1, 2)
+    one = instance.prefer(made(routed), 0, 1, 2)
     with torch.no_grad(), record_routing() as record:
         one.outputs(one.embeddings)
     assert record.layers == [0]
@@ -84,7 +84,7 @@ def test_a_saturated_router_has_a_finite_preference(made, tiny_routed):
     probs = record.last(1).probs[0]
     sure, never = int(probs.argmax()), int(probs.argmin())
     assert probs[never] == 0
-    one = router.prefer(made(model), 1, sure, never)
+    one = instance.prefer(made(model), 1, sure, never)
     floor = -float(np.log(np.finfo(np.float32).tiny))
     found = tokens.ablate_words(one, 0)
     assert found.full == pytest.approx(floor, rel=1e-4)
@@ -103,11 +103,11 @@ def test_a_saturated_router_has_a_finite_preference(made, tiny_routed):
 )
 def test_a_preference_of_no_router_or_no_experts_is_refused(made, tiny_routed, layer, expert, other, what):
     with pytest.raises(DataError, match=what):
-        router.prefer(made(tiny_routed("bert", layers=(0, 2))), layer, expert, other)
+        instance.prefer(made(tiny_routed("bert", layers=(0, 2))), layer, expert, other)
 
 
 def test_a_preference_can_be_checked_for_trust(made, routed):
-    one = router.prefer(made(routed), 1, 0, 2)
+    one = instance.prefer(made(routed), 1, 0, 2)
     found = [tokens.ablate_words(one, 0)]
     real, _, shuffled = trust.check(one, found, 0)
     assert real.method == tokens.METHODS[2]
@@ -117,7 +117,7 @@ def test_a_preference_can_be_checked_for_trust(made, routed):
 @pytest.mark.parametrize("replacement", tokens.REPLACEMENTS)
 def test_the_route_without_a_word_is_that_of_the_text_without_it(made, routed, tiny_tokenizer, replacement):
     one = made(routed)
-    found = router.routes_without(one, replacement)
+    found = tokens.routes_without(one, replacement)
     assert found.layers == (0, 1, 2)
 
     def routes(inputs):
@@ -136,7 +136,7 @@ def test_the_route_without_a_word_is_that_of_the_text_without_it(made, routed, t
 def test_of_several_experts_the_one_with_the_largest_gate_is_taken(made, tiny_routed):
     model = tiny_routed("bert", layers=(1, 2), top_k=2)
     one = made(model)
-    found = router.routes_without(one, "pad")
+    found = tokens.routes_without(one, "pad")
     with torch.no_grad(), record_routing() as record:
         model(**one.inputs)
     assert (found.top_k, found.experts) == (2, 4)
@@ -145,9 +145,9 @@ def test_of_several_experts_the_one_with_the_largest_gate_is_taken(made, tiny_ro
 
 def test_without_a_router_no_word_changes_a_route(made, tiny_model):
     with pytest.raises(DataError, match="no router"):
-        router.routes_without(made(tiny_model()))
+        tokens.routes_without(made(tiny_model()))
 
 
 def test_where_tokens_are_routed_there_is_no_one_route(made, token_routed):
     with pytest.raises(DataError, match="every token has a route of its own"):
-        router.routes_without(made(token_routed))
+        tokens.routes_without(made(token_routed))

@@ -3,7 +3,8 @@ import threading
 import numpy as np
 import torch
 
-from shrp.analysis.attribution import experts, importance, tokens, trust
+from shrp.analysis import importance
+from shrp.analysis.attribution import experts, tokens, trust
 
 
 def everything(one, data, tokenizer):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from shrp.analysis.attribution import flips, router, tokens, trust
+from shrp.analysis.attribution import flips, instance, tokens, trust
 from shrp.analysis.attribution.units import MOST, UNITS, fitting_unit, in_units
 from shrp.errors import DataError
 from tests.analysis.attribution.helpers import MRPC
@@ -94,9 +94,9 @@ def test_flips_routes_and_checks_take_pieces(made, routed):
     found = flips.fewest_words(one)
     assert found.unit == "phrase"
     assert "phrases" in found.to_frame(("a", "b"))
-    routes = router.routes_without(one)
+    routes = tokens.routes_without(one)
     assert routes.without.shape == (3, len(one.words))
-    preferring = router.prefer(one, 1, 0, 1)
+    preferring = instance.prefer(one, 1, 0, 1)
     assert preferring.unit == "phrase"
     assert preferring.words == one.words
     scores = tokens.ablate_words(one, 0)
@@ -105,7 +105,7 @@ def test_flips_routes_and_checks_take_pieces(made, routed):
 
 
 def test_a_routers_preference_can_be_put_together_too(made, routed):
-    preferring = router.prefer(made(routed, (TEXT,)), 1, 0, 1)
+    preferring = instance.prefer(made(routed, (TEXT,)), 1, 0, 1)
     grouped = in_units(preferring, "sentence")
     assert torch.equal(grouped.outputs(grouped.embeddings), preferring.outputs(preferring.embeddings))
     assert len(grouped.words) == 3

@@ -5,9 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from shrp.analysis.attribution import importance
-from shrp.analysis.attribution.importance import KnockOuts
-from shrp.analysis.attribution.where import FEWEST, beyond_chance, count_tests, worth_by_group
+from shrp.analysis import importance
+from shrp.analysis.importance import FEWEST, KnockOuts, beyond_chance, count_tests, worth_by_group
 from shrp.data.groups import SLICE, groups_by
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData

@@ -11,9 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from shrp.analysis import knock_out as knockout
 from shrp.analysis.attention import Pattern, layer_attention, model_attention
-from shrp.analysis.attention_roles import attention_roles
 from shrp.analysis.knock_out import FEWEST, KnockOut, Prefix, joint, knock_out_effect
-from shrp.analysis.similarity import OutputSample, nearest_anywhere, nearest_in_layer, sample_outputs
 from shrp.analysis.usage import measure_usage
 from shrp.analysis.words import count_tokens, count_words, log_odds
 from shrp.checkpoints.info import EVALUATED_TOKENS
@@ -262,126 +260,6 @@ def test_attention_of_kept_heads_goes_by_their_numbers(tiny_family, tiny_model, 
 def test_nothing_attends_where_all_layers_are_dropped(tiny_routed, tiny_tokenizer):
     model = tiny_routed(control="dropped", layers=(0, 1, 2))
     assert model_attention(model, tiny_tokenizer, ("w1",)) == []
-
-
-# ---- similarity
-
-
-def made_sample(sizes=(5,) * 12, seed=0):
-    """Two layers of three experts; in layer 4, expert 1 is expert 0 of layer 3 turned and scaled."""
-    rng = np.random.default_rng(seed)
-    inputs = np.repeat(np.arange(len(sizes)), sizes)
-    low = rng.normal(size=(3, len(inputs), 6)).astype(np.float32)
-    low[1] = 2 * low[0]
-    high = rng.normal(size=(3, len(inputs), 6)).astype(np.float32)
-    turn, _ = np.linalg.qr(rng.normal(size=(6, 6)))
-    high[1] = 0.5 * low[0] @ turn.astype(np.float32) + 7
-    return OutputSample("made", {3: low, 4: high}, len(sizes), inputs)
-
-
-def test_cosine_finds_the_same_direction_within_a_layer():
-    frame = nearest_in_layer(made_sample(), 3, 0)
-    assert frame["expert"].tolist() == [1, 2]
-    assert frame["cosine"].iloc[0] == pytest.approx(1)
-    assert frame["low"].iloc[0] == pytest.approx(1)
-    assert frame["low"].iloc[1] < frame["cosine"].iloc[1] < frame["high"].iloc[1]
-    assert abs(frame["cosine"].iloc[1]) < 0.3
-
-
-def test_the_cosines_interval_counts_inputs_not_tokens():
-    once = nearest_in_layer(made_sample(sizes=(1,) * 40), 3, 0).set_index("expert")
-    same = made_sample(sizes=(1,) * 40)
-    fivefold = replace(
-        same,
-        outputs={k: np.repeat(v, 5, axis=1) for k, v in same.outputs.items()},
-        units=np.repeat(same.units, 5),
-    )
-    again = nearest_in_layer(fivefold, 3, 0).set_index("expert")
-    np.testing.assert_allclose(again, once, atol=1e-6)  # repeating each token tells nothing new
-    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in same.outputs[3]]
-    cosines = (unit[0] * unit[2]).sum(1)
-    half = t.ppf(0.975, 39) * cosines.std(ddof=1) / np.sqrt(40)
-    assert once.loc[2, "high"] - once.loc[2, "cosine"] == pytest.approx(half, rel=1e-3)
-
-
-def test_cka_sees_through_turned_coordinates_across_layers():
-    frame = nearest_anywhere(made_sample(sizes=(5,) * 40), 3, 0)
-    assert (frame["layer"] == 4).all()
-    assert frame["expert"].iloc[0] == 1
-    assert frame["cka"].iloc[0] == pytest.approx(1, abs=1e-4)
-    assert np.isnan(
-        frame[["low", "high"]].iloc[0]
-    ).all()  # 1 without any input, which is no certainty of other inputs
-    assert abs(frame["cka"].iloc[1]) < 0.1
-    assert (frame["low"] < frame["high"])[1:].all()
-    assert (frame["low"] < frame["cka"])[1:].all()
-    only = replace(made_sample(), outputs={3: made_sample().outputs[3]})
-    assert nearest_anywhere(only, 3, 0).empty
-
-
-def test_unrelated_outputs_are_unlike_however_few_the_tokens_and_the_interval_holds_what_is_so():
-    """Without debiasing 30 tokens of 6 dimensions would have a CKA of 0.2."""
-    found, held = [], []
-    for seed in range(60):
-        sample = made_sample(sizes=(3,) * 10, seed=seed)
-        frame = nearest_anywhere(sample, 3, 2, top=3).set_index("expert")  # of layer 4's, expert 2's
-        found.append(frame.loc[2, "cka"])
-        held.append(frame.loc[2, "low"] <= 0 <= frame.loc[2, "high"])
-    assert abs(np.mean(found)) < 0.03
-    assert np.mean(held) > 0.8
-    assert nearest_anywhere(made_sample(sizes=(1, 1, 1)), 3, 0).empty  # too few to tell
-
-
-def test_both_of_a_minimal_pair_are_one_draw_of_what_is_compared(tiny_routed, tiny_tokenizer, tiny_data):
-    data = tiny_data(12)
-    twice = TextData(
-        data.task,
-        "twice",
-        data.texts * 2,
-        np.concatenate([data.labels, 1 - data.labels]),
-        pairs=tuple("abcdefghijkl" * 2),
-    )
-    found = [sample_outputs(tiny_routed(), tiny_tokenizer, one) for one in (data, twice)]
-    assert [one.n_inputs for one in found] == [12, 24]
-    assert [len(np.unique(one.units)) for one in found] == [12, 12]
-    once, again = (nearest_in_layer(one, 2, 1, top=3).set_index("expert").sort_index() for one in found)
-    np.testing.assert_allclose(again, once, atol=1e-4)  # the same inputs twice tell nothing new
-    roles = [attention_roles(tiny_routed(), tiny_tokenizer, one).interval(2) for one in (data, twice)]
-    np.testing.assert_allclose(roles[1], roles[0], atol=1e-4)
-
-
-@pytest.mark.parametrize("routing", ["sequence", "token"])
-def test_sampled_outputs_are_the_layers_own(tiny_routed, tiny_tokenizer, tiny_data, routing):
-    model, data = tiny_routed(routing=routing), tiny_data(20)
-    sample = sample_outputs(model, tiny_tokenizer, data, inputs=20, tokens=100)  # every token of every input
-    assert (sample.n_inputs, sample.data) == (20, data.name)
-    assert sample.outputs[1].shape == (4, sample.n, 6)
-    direct = []
-    for text in data.texts:
-        module, seen = expert_layers(model)[2], []
-        hook = module.register_forward_pre_hook(lambda _, args, seen=seen: seen.append(args[0]))
-        with torch.no_grad():
-            model(**collate(tiny_tokenizer, encode(tiny_tokenizer, [text]), [0]))
-        hook.remove()
-        with torch.no_grad():
-            direct.append(module.expert_outputs(seen[0])[0].numpy()[:, 1:-1])  # not those of [CLS] and [SEP]
-    direct = np.concatenate(direct, axis=1)
-    assert direct.shape[1] == sample.n
-    np.testing.assert_allclose(sample.outputs[2].sum(1), direct.sum(1), atol=1e-3)
-    few = sample_outputs(model, tiny_tokenizer, data, inputs=6, tokens=2)
-    assert np.bincount(few.units).tolist() == [2] * 6
-
-
-def test_equal_experts_are_each_others_nearest(tiny_routed, tiny_tokenizer, tiny_data):
-    model = tiny_routed(seed=3)
-    layer = expert_layers(model)[2]
-    with torch.no_grad():
-        layer.qkv_weight[3] = layer.qkv_weight[1]
-        layer.qkv_bias[3] = layer.qkv_bias[1]
-    sample = sample_outputs(model, tiny_tokenizer, tiny_data(20))
-    best = nearest_in_layer(sample, 2, 1).iloc[0]
-    assert best["expert"] == 3
-    assert best["cosine"] == pytest.approx(1, abs=1e-5)
 
 
 # ---- knocking an expert out

@@ -14,8 +14,7 @@ from shrp.data.text_data import TextData
 from shrp.evaluation.costs import Cost
 from shrp.evaluation.evaluate import summarise
 from shrp.evaluation.metrics import mcnemar
-from shrp.pruning.plan import PruningPlan, make_plan
-from shrp.pruning.plan_edits import LayerEdit, PlanEdits
+from shrp.pruning.plan import LayerEdit, PlanEdits, PruningPlan, make_plan
 from ui import attention_figures, attention_mosaic, expert_cells
 from ui.expert import attention as expert_profile_attention
 from ui.lab import chance as lab_chance

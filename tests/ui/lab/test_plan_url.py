@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from shrp.errors import PlanError
-from shrp.pruning.plan import make_plan
-from shrp.pruning.plan_edits import NO_EDITS, LayerEdit, PlanEdits, edits_of
+from shrp.pruning.plan import NO_EDITS, LayerEdit, PlanEdits, edits_of, make_plan
 from ui.lab.plan_url import LONGEST, decode, encode
 
 

@@ -5,7 +5,7 @@ from urllib.parse import urlencode
 import pytest
 
 from shrp.errors import PlanError
-from shrp.pruning.plan_edits import LayerEdit, PlanEdits
+from shrp.pruning.plan import LayerEdit, PlanEdits
 from ui.lab.setting_url import decode, encode
 from ui.lab.work import COMBINATIONS, GLOBAL, PER_LAYER, SELECTIONS, Setting
 

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shrp.analysis.evenness import even_experts
+from shrp.analysis.usage import even_experts
 from shrp.evaluation.mixes import mix_frame
 from ui import text
 from ui.overview.figures import cost_frame

@@ -8,12 +8,13 @@ Shapes: `n` inputs, `L` routed layers, `H` experts a layer, `C` classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.analysis.attribution.experts import check_can_pick_next
@@ -22,14 +23,19 @@ from shrp.data.tasks import Task
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.evaluation.evaluate import label_columns, summarise
+from shrp.evaluation.group_test import apart_from_others
 from shrp.evaluation.intervals import NO_INTERVAL, of_mean
 from shrp.evaluation.metrics import to_predictions
 from shrp.evaluation.minimal_pairs import pairs_among, units_of
+from shrp.evaluation.mixes import FALSE_DISCOVERIES
 from shrp.evaluation.paired import paired_difference
 from shrp.evaluation.ranks import spearman
-from shrp.model.convert import num_experts_of, router_layers
+from shrp.evaluation.worth import worth
+from shrp.families.families import encoder_layers, family_of
+from shrp.model.convert import layer_kinds, num_experts_of, router_layers
 from shrp.model.gates import RoutingRecord, knock_out, record_routing, use_gates
 from shrp.model.partial import run_from
+from shrp.model.replaced import shallow_copy
 
 MEANINGS = ("router picks the next", "zeroed")
 """What happens to an input whose expert is knocked out: its router picks among the others, and the layers above route
@@ -50,7 +56,7 @@ MEASURES = {
 
 @dataclass(frozen=True, eq=False)
 class KnockOuts:
-    """Outputs on some inputs with each expert knocked out in turn, or each head (`shrp.analysis.attribution.heads`)."""
+    """Outputs on some inputs with each expert knocked out in turn, or each head (`head_knock_outs`)."""
 
     task: Task
     layers: tuple[int, ...]
@@ -303,3 +309,187 @@ def _zeroed(
     gates = {layer: record.last(layer).gates[who] for layer in layers}
     gates[layers[0]][torch.arange(len(who)), ..., what] = 0.0
     return gates
+
+
+_OF_USE = ("usage", "uses", "effect_per_use", "effect_per_use_low", "effect_per_use_high")
+"""Columns of experts' tables that say nothing of heads, each of which all inputs use."""
+
+
+class _WithoutHead(nn.Module):
+    """A layer's output projection that reads zeros where one head's output is."""
+
+    def __init__(self, projection: nn.Linear, head: int, heads: int) -> None:
+        super().__init__()
+        size = projection.in_features // heads
+        self.projection, self.zeroed = projection, slice(head * size, (head + 1) * size)
+
+    def forward(self, outputs: Tensor) -> Tensor:
+        """All heads' outputs side by side, `(B, T, d)`, to what they add, `(B, T, d)`."""
+        outputs = outputs.clone()
+        outputs[..., self.zeroed] = 0.0
+        return self.projection(outputs)
+
+
+def dense_layers(model: PreTrainedModel) -> list[int]:
+    """The layers whose heads can be knocked out, ascending: not converted, pruned or dropped ones."""
+    return [index for index, kind in enumerate(layer_kinds(model)) if kind == "dense"]
+
+
+def check_has_heads(model: PreTrainedModel) -> None:
+    """Raise `PlanError` of a model without a dense layer, now and not after its data were read."""
+    if not dense_layers(model):
+        raise PlanError("this model has no dense layer, so there is no head of one to knock out.")
+
+
+def without_head(model: PreTrainedModel, layer: int, head: int) -> nn.Module:
+    """Dense layer `layer` with the output of one head set to 0; it shares its weights with the model's, which is left
+    alone.
+    """
+    family = family_of(model)
+    *path, name = family.attention_out.split(".")
+    top = parent = shallow_copy(encoder_layers(model)[layer])
+    for part in path:
+        parent._modules[part] = shallow_copy(parent.get_submodule(part))
+        parent = parent._modules[part]
+    parent._modules[name] = _WithoutHead(parent.get_submodule(name), head, num_experts_of(model))
+    return top
+
+
+def head_knock_outs(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: TextData,
+    rows: Sequence[int] | np.ndarray,
+    *,
+    max_length: int = 128,
+    progress: Callable[[int, int], None] | None = None,
+) -> KnockOuts:
+    """Set the output of every head of every dense layer to 0 in turn, on some inputs of a data set, as one batch.
+
+    Routers above, where there are any, route as they then would. In what is returned the `L` layers are the dense ones,
+    and each head fires for every input.
+
+    Args:
+        rows: which inputs, at least one; `blocks` gives them in sizes that go together.
+        max_length: tokens at which a text is cut, as everywhere in evaluation.
+        progress: called with layers run and in all, each head taking its own layer and those above.
+
+    Raises:
+        PlanError: no layer is dense.
+        DataError: there are no inputs.
+    """
+    check_has_heads(model)
+    layers, heads, depth = dense_layers(model), num_experts_of(model), len(encoder_layers(model))
+    rows = np.asarray(rows, dtype=np.int64)
+    batch = one_batch(model, tokenizer, data, rows, max_length)
+    columns = label_columns(model, data.task)
+    done, total = 0, heads * sum(depth - layer for layer in layers)
+    with torch.inference_mode():
+        logits, entering = run_from(model, batch, watch=layers)
+        base = logits.float().cpu().numpy()[:, columns]
+        knocked_out = np.empty((len(rows), len(layers), heads, len(columns)), dtype=base.dtype)
+        for i, layer in enumerate(layers):
+            for head in range(heads):
+                without = {layer: without_head(model, layer, head)}
+                changed, _ = run_from(model, batch, layer, entering[layer], replacements=without)
+                knocked_out[:, i, head] = changed.float().cpu().numpy()[:, columns]
+                done += depth - layer
+                if progress:
+                    progress(done, total)
+    places = knocked_out.shape[:3]
+    fires, top1 = np.ones(places, dtype=bool), np.ones(places, dtype=np.int64)
+    return KnockOuts(data.task, tuple(layers), rows, base, knocked_out, top1, fires)
+
+
+def of_heads(frame: pd.DataFrame) -> pd.DataFrame:
+    """`KnockOuts.table` or `worth_by_group` of heads: a column `head`, and none of usage."""
+    return frame.rename(columns={"expert": "head"}).drop(columns=list(_OF_USE), errors="ignore")
+
+
+FEWEST = 5
+"""Inputs that an expert fires for, a minimal pair being one, from which on it is tested: of fewer no test could tell a
+group."""
+
+
+def worth_by_group(
+    found: KnockOuts,
+    data: TextData,
+    groups: Mapping[str, np.ndarray],
+    *,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """What is lost in each group without each expert, `shrp.evaluation.worth.worth` of an answer being what counts.
+
+    Args:
+        data: the data that `found.rows` are of; with labels.
+        groups: name -> mask over all of the data `(N,)`; each input is in one of them.
+        progress: called with deals done and in all.
+
+    Returns:
+        A row for each expert and group with inputs among `found.rows`: layer, expert, group, n, `uses` (inputs of the
+        group that the expert fires for), `lost` (mean over the group's inputs, positive where the expert helps),
+        `elsewhere` (mean over all others; nan of a single group), `difference`, p (`shrp.evaluation.group_test`) and q (p
+        for all experts and groups, after Benjamini and Hochberg 1995; of two groups, each of which is the other's
+        rest, for all experts). p and q are nan of experts that fire for fewer than `FEWEST` inputs.
+
+    Raises:
+        DataError: the data have no labels, so that no answer is better than another.
+    """
+    from scipy.stats import false_discovery_control
+
+    if data.labels is None:
+        raise DataError(f"{data.name} has no labels, so what an expert is worth can't be told.")
+    labels = data.labels[found.rows]
+    lost = worth(data.task, found.base, labels)[:, None, None] - worth(data.task, found.knocked_out, labels)
+    lost, fires = (values.reshape(found.n, -1) for values in (lost, found.fires))  # (n, E)
+    masks = {name: mask[found.rows] for name, mask in groups.items()}
+    masks = {name: mask for name, mask in masks.items() if mask.any()}
+    members = np.stack(list(masks.values())).astype(np.float64)  # (G, n)
+    sums, p = members @ lost, np.full((len(masks), lost.shape[1]), np.nan)
+    pairs = pairs_among(data, found.rows)
+    units = units_of(found.n, pairs)
+    tested = np.array([len(np.unique(units[column])) >= FEWEST for column in fires.T])
+    if tested.any():
+        codes = members.argmax(0)
+        p[:, tested] = apart_from_others(lost[:, tested], codes, pairs, seed=seed, progress=progress)
+    n, uses = members.sum(1)[:, None], members @ fires
+    others = np.divide(lost.sum(0) - sums, found.n - n, out=np.full(sums.shape, np.nan), where=found.n > n)
+    experts = found.fires.shape[2]
+    places = pd.MultiIndex.from_product(
+        [list(masks), found.layers, range(experts)], names=["group", "layer", "expert"]
+    )
+    frame = pd.DataFrame(
+        {
+            "n": np.repeat(n[:, 0].astype(int), lost.shape[1]),
+            "uses": uses.astype(int).ravel(),
+            "lost": (sums / n).ravel(),
+            "elsewhere": others.ravel(),
+            "difference": (sums / n - others).ravel(),
+            "p": p.ravel(),
+        },
+        index=places,
+    ).reset_index()
+    q = np.full_like(p, np.nan)
+    if np.isfinite(p).any():
+        known = np.isfinite(p)
+        q[known] = false_discovery_control(p[known])  # of two groups each has the same p, which changes none
+    frame["q"] = q.ravel()
+    return frame.sort_values(["layer", "expert"], kind="stable", ignore_index=True)[
+        ["layer", "expert", "group", "n", "uses", "lost", "elsewhere", "difference", "p", "q"]
+    ]
+
+
+def count_tests(frame: pd.DataFrame) -> int:
+    """How many differences `worth_by_group` tested; two groups make one of each expert."""
+    return int(frame["p"].notna().sum()) // (2 if frame["group"].nunique() == 2 else 1)
+
+
+def beyond_chance(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `worth_by_group` that differ from elsewhere beyond chance, the largest difference first; of two
+    groups the one that an expert is worth more to.
+    """
+    sure = frame[frame["q"] <= FALSE_DISCOVERIES]
+    if frame["group"].nunique() == 2:
+        sure = sure[sure["difference"] > 0]
+    return sure.sort_values("difference", key=np.abs, ascending=False, kind="stable")

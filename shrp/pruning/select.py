@@ -10,9 +10,9 @@ are any, only mix the classes.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,12 +20,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from shrp.analysis.usage import UsageStats
 from shrp.data.batching import bucketed_batches, collate, encode, longest_input
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.model.convert import expert_layers, router_layers
 from shrp.model.gates import use_gates
 from shrp.model.partial import run_from, run_layers
+from shrp.pruning.plan import FittedGates, PruningPlan, make_plan
 
 TEXTS = 512
 """Texts to fit on, at most; there are a few dozen numbers to learn."""
@@ -37,46 +39,6 @@ STEPS = 132
 """About how many steps there are while experts are taken out, for each of the two walks."""
 START = 1e-2
 """Added to the usage shares that gates start from: an expert that no input was sent to may still serve all."""
-
-
-@dataclass(frozen=True, eq=False)
-class FittedGates:
-    """Gates for each number of experts; 0 for those taken out. `L` layers of `H` experts."""
-
-    data: str
-    """Name of the texts they were fitted on."""
-    n: int
-    """How many of them."""
-    per_layer: Mapping[int, Mapping[int, np.ndarray]]
-    """1 to H -> layer -> `(H,)`, summing to 1, with so many experts in each layer."""
-    budget: Mapping[int, Mapping[int, np.ndarray]]
-    """L to L H -> layer -> `(H,)`, with so many experts in all and at least one a layer."""
-
-    def counts(self, *, per_layer: int | None = None, budget: int | None = None) -> dict[int, int]:
-        """Layer -> experts kept, with so many in each layer or in all; exactly one of the two is given."""
-        gates = self.budget[budget] if budget is not None else self.per_layer[per_layer]
-        return {layer: int(np.count_nonzero(values)) for layer, values in gates.items()}
-
-    def ranking(self, layer: int, count: int, budget: int | None = None) -> np.ndarray:
-        """A layer's experts, the best first: those kept by their gates, then the others by what they had at first.
-
-        Args:
-            count: experts kept in this layer, where there is no `budget` for all.
-        """
-        gates, first = self._of(layer, count, budget)
-        return np.lexsort((-first, -gates))
-
-    def weights(self, layer: int, kept: Sequence[int], count: int, budget: int | None = None) -> np.ndarray:
-        """Weights `(H,)` of a layer's experts, not yet summing to 1 over `kept`.
-
-        Where `kept` (edited by hand) has an expert that was taken out by then, all weigh as before any was.
-        """
-        gates, first = self._of(layer, count, budget)
-        return gates if (gates[list(kept)] > 0).all() else first
-
-    def _of(self, layer: int, count: int, budget: int | None) -> tuple[np.ndarray, np.ndarray]:
-        now = self.per_layer[count] if budget is None else self.budget[budget]
-        return now[layer], self.per_layer[len(self.per_layer)][layer]
 
 
 class GateFit:
@@ -265,3 +227,21 @@ def _distance(outputs: Tensor, said: Tensor, regression: bool) -> Tensor:
     if regression:
         return F.mse_loss(outputs, said)
     return F.kl_div(outputs.log_softmax(-1), said.log_softmax(-1), reduction="batchmean", log_target=True)
+
+
+def plan_from(stats: UsageStats, *, selection: str = "usage", **options: Any) -> PruningPlan:
+    """`make_plan` with the usage of `stats`, and the scores or fitted gates that a selection asks for.
+
+    Args:
+        selection: of `make_plan`, or `recorded`: by usage, that of `stats.recorded`.
+
+    Raises:
+        PlanError: as `make_plan`, or what the selection asks for was not measured.
+    """
+    if selection == "recorded":
+        return make_plan(stats.recorded, **options)
+    scores = {"gate_norm": stats.gate_norm, "ablation": lambda: stats.ablation or None}.get(selection)
+    fitted = stats.fitted if selection == "fitted" else None
+    return make_plan(
+        stats.shares(), scores=scores and scores(), fitted=fitted, selection=selection, **options
+    )
