@@ -183,7 +183,7 @@ def topk_scores(found: Experiment) -> pd.DataFrame:
 def topk_stability(found: Experiment) -> pd.DataFrame:
     """Overlap of the used kept experts over seeds: a row a task, k, budget and layer (`all` is over all layers).
 
-    Columns: task, top_k, budget, seeds, then those of `shrp.pruning.stability.overlaps`, and `used` (mean number of
+    Columns: task, top_k, budget, seeds, then those of `shrp.studies.stability.overlaps`, and `used` (mean number of
     kept experts that anything was routed to).
 
     Raises:
