@@ -32,7 +32,7 @@ from shrp.evaluation.evaluation import Evaluation
 from shrp.pruning.live import LiveEvaluator
 from shrp.pruning.plan import LayerPlan, PruningPlan, make_plan
 from shrp.pruning.prune import prune
-from studies.command import run
+from studies.rows import run
 
 CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
 SWEEP = 72

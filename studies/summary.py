@@ -1,0 +1,226 @@
+"""Means of the GLUE table with intervals: `python -m studies.glue --summary`.
+
+A share is a model's score divided by its dense teacher's, which is taken as exact. Intervals are 95%. What the examples
+leave open and what the trainings leave open add in squares, the latter by Student's t.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtrit
+
+TASKS = ("cola", "mrpc", "rte", "stsb", "sst2", "qnli")
+KEY = ("recipe", "depth", "model", "experts_per_layer", "routed", "fine_tuned_after_pruning")
+NAMES = {
+    "shrp": "SHRP",
+    "random": "random experts",
+    "no_router": "no router",
+    "width": "width pruning",
+    "dropped": "layer dropping",
+    "self_only": "self path only",
+}
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over trainings or tasks."""
+
+    value: float
+    below: float
+    """Half-width of the 95% interval over examples, to the lower side; nan if unknown."""
+    above: float
+    """The same to the upper side."""
+    variance: float = 0.0
+    """Variance of the mean over trainings; 0 for one training."""
+    freedom: float = 0.0
+    """Degrees of freedom of `variance`."""
+    single: float = 0.0
+    """Variance of one training."""
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95% interval over examples and trainings."""
+        trainings = float(stdtrit(self.freedom, 0.975)) * np.sqrt(self.variance) if self.freedom else 0.0
+        below, above = np.hypot([self.below, self.above], trainings).tolist()
+        return self.value - below, self.value + above
+
+
+def over_trainings(values: Sequence[float], intervals: Sequence[Sequence[float] | None]) -> Mean:
+    """The mean over trainings scored on the same examples.
+
+    What the examples leave open does not shrink with the number of trainings: it is the mean of the half-widths. A
+    training without an interval, as one that predicts a single class, counts as exact.
+    """
+    found = np.asarray(values, dtype=float)
+    ends = np.array(
+        [one or (value, value) for value, one in zip(found, intervals, strict=True)], dtype=float
+    )
+    below, above = np.abs(ends - found[:, None]).mean(0).tolist()
+    n = len(found)
+    single = float(found.var(ddof=1)) if n > 1 else 0.0
+    return Mean(float(found.mean()), below, above, single / n, n - 1.0, single)
+
+
+def over_tasks(means: Sequence[Mean]) -> Mean:
+    """The mean of several tasks' means, whose errors are independent.
+
+    A task with one training is taken to vary over trainings as the others do on average. The degrees of freedom are
+    Welch's and Satterthwaite's.
+    """
+    n = len(means)
+    below, above = (
+        float(np.sqrt(sum(getattr(m, side) ** 2 for m in means)) / n) for side in ("below", "above")
+    )
+    several = [m for m in means if m.freedom]
+    alone, known = n - len(several), sum(m.freedom for m in several)
+    parts = [(m.variance + alone * m.single * m.freedom / known, m.freedom) for m in several]
+    total = sum(variance for variance, _ in parts)
+    freedom = total**2 / sum(variance**2 / df for variance, df in parts) if total else 0.0
+    return Mean(sum(m.value for m in means) / n, below, above, total / n**2, freedom)
+
+
+def difference(mine: Mean, other: Mean) -> Mean:
+    """`mine` minus `other`, from trainings of their own; errors over examples are taken as independent.
+
+    A mean of a single training, compared with one of several, is taken to vary over trainings as that does. The degrees
+    of freedom are Welch's and Satterthwaite's.
+    """
+    below, above = np.hypot([mine.below, mine.above], [other.above, other.below]).tolist()
+    value = mine.value - other.value
+    several = [m for m in (mine, other) if m.freedom]
+    if not several:
+        return Mean(value, below, above)
+    if len(several) == 1:
+        (known,) = several
+        return Mean(value, below, above, known.variance + known.single, known.freedom, 2 * known.single)
+    variance = mine.variance + other.variance
+    parts = sum(m.variance**2 / m.freedom for m in several)
+    freedom = variance**2 / parts if parts else mine.freedom + other.freedom
+    return Mean(value, below, above, variance, freedom, mine.single + other.single)
+
+
+def by_task(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """One row per task and model, means over seeds.
+
+    Returns:
+        Columns task, those of `KEY`, seeds, n, metric, score (mean), share, low, high (of the teacher's score),
+        above_majority (share of what lies above the majority-class baseline), encoder_params_share, and `mean` (`Mean`).
+    """
+    frame = pd.DataFrame([dict(row) for row in rows])
+    found = []
+    for key, group in frame.groupby(["task", *KEY], dropna=False, sort=False):
+        records = group.to_dict("records")
+        shares = [row["score"] / row["teacher_score"] for row in records]
+        ends = [row["interval"] and [end / row["teacher_score"] for end in row["interval"]] for row in records]
+        mean = over_trainings(shares, ends)
+        if records[0]["model"] == "random" and not records[0]["fine_tuned_after_pruning"]:
+            mean = replace(mean, below=float("nan"), above=float("nan"))  # draws have a range, not an interval
+        floors = [row["majority_score"] if row["majority_score"] == row["majority_score"] else 0.0 for row in records]
+        above = [
+            (row["score"] - (floor or 0.0)) / (row["teacher_score"] - (floor or 0.0))
+            for row, floor in zip(records, floors, strict=True)
+        ]
+        found.append(
+            dict(zip(("task", *KEY), key, strict=True))
+            | {
+                "seeds": group["seed"].nunique(),
+                "n": int(group["n"].iloc[0]),
+                "metric": group["metric"].iloc[0],
+                "score": group["score"].mean(),
+                "share": mean.value,
+                "low": mean.interval[0],
+                "high": mean.interval[1],
+                "above_majority": float(np.mean(above)),
+                "encoder_params_share": float(group["encoder_params_share"].mean()),
+                "mean": mean,
+            }
+        )
+    return pd.DataFrame(found)
+
+
+def summary(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str] = TASKS) -> list[dict[str, Any]]:
+    """The mean share over tasks of every model that was trained on all of them.
+
+    Returns:
+        Rows with the fields of `KEY`, share, interval, above_majority, encoder_params_share, tasks, seeds (fewest and
+        most per task), and `by_task` (task -> share, interval, seeds, n).
+    """
+    if not rows:
+        return []
+    found = []
+    for key, group in by_task(rows).groupby(list(KEY), dropna=False, sort=False):
+        group = group.set_index("task").reindex([task for task in tasks if task in set(group["task"])])
+        if len(group) < len(tasks):
+            continue
+        mean = over_tasks(group["mean"].tolist())
+        fields = {name: (None if value != value else value) for name, value in zip(KEY, key, strict=True)}
+        if fields["experts_per_layer"] is not None:
+            fields["experts_per_layer"] = int(fields["experts_per_layer"])
+        found.append(
+            fields
+            | {
+                "share": mean.value,
+                "interval": list(mean.interval) if mean.below == mean.below else None,
+                "above_majority": float(group["above_majority"].mean()),
+                "encoder_params_share": float(group["encoder_params_share"].mean()),
+                "tasks": list(group.index),
+                "seeds": [int(group["seeds"].min()), int(group["seeds"].max())],
+                "by_task": {
+                    task: {
+                        "share": row.share,
+                        "interval": [row.low, row.high] if row.low == row.low else None,
+                        "score": row.score,
+                        "seeds": int(row.seeds),
+                        "n": int(row.n),
+                    }
+                    for task, row in zip(group.index, group.itertuples(), strict=True)
+                },
+            }
+        )
+    order = list(NAMES)
+    return sorted(
+        found, key=lambda r: (r["recipe"], r["depth"], order.index(r["model"]), -r["encoder_params_share"])
+    )
+
+
+def leads(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str] = TASKS) -> list[dict[str, Any]]:
+    """By how much SHRP's fine-tuned model leads each fine-tuned control, in shares of the teacher's score.
+
+    Returns:
+        Rows recipe, depth, model, experts_per_layer, difference, interval (95%, not paired), over the same tasks.
+    """
+    frame = by_task([row for row in rows if row["fine_tuned_after_pruning"] and row["task"] in tasks])
+    found = []
+    for (recipe, depth), group in frame.groupby(["recipe", "depth"], sort=True):
+        mine = group[group["model"] == "shrp"].set_index("task")["mean"]
+        controls = group[group["model"] != "shrp"]
+        for (model, m), control in controls.groupby(["model", "experts_per_layer"], dropna=False, sort=False):
+            theirs = control.set_index("task")["mean"]
+            if not set(tasks) <= set(mine.index) & set(theirs.index):
+                continue
+            lead = over_tasks([difference(mine[task], theirs[task]) for task in tasks])
+            found.append(
+                {
+                    "recipe": recipe,
+                    "depth": depth,
+                    "model": model,
+                    "experts_per_layer": None if m != m else int(m),
+                    "difference": lead.value,
+                    "interval": list(lead.interval),
+                }
+            )
+    return found
+
+
+def describe(row: Mapping[str, Any]) -> str:
+    """A model of the table in words."""
+    m = row["experts_per_layer"]
+    size = ", routed" if row["routed"] else f", {m} expert{'s' * (m > 1)} a layer" if m else ""
+    if row["model"] == "no_router" and m == 12:
+        size = ", all experts"
+    return NAMES[row["model"]] + size
