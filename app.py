@@ -12,7 +12,7 @@ PAGES = (
     ("pruning_lab", "Pruning lab", ":material/content_cut:"),
     ("attribution", "Attribution", ":material/troubleshoot:"),
     ("compare", "Compare", ":material/compare:"),
-    ("experiments", "Experiments", ":material/science:"),
+    ("results", "Results", ":material/science:"),
 )
 FOLDER = Path(__file__).parent / "pages"
 

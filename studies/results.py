@@ -1,7 +1,7 @@
 """Write the tables of README.md and docs from docs/data: `python -m studies.results`.
 
 A table stands between `<!-- table: NAME -->` and `<!-- end -->`; the text around it is written by hand. The Results page
-of the app reads docs/data/summary.json, which is written too.
+of the app reads docs/data/summary.json and leads.json, which are written too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,15 @@ from studies.summary import NAMES, TASKS, describe, leads, summary
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "glue.md")
-LABELS = {"cola": "CoLA", "mrpc": "MRPC", "rte": "RTE", "stsb": "STS-B", "sst2": "SST-2", "qnli": "QNLI", "qqp": "QQP"}
+LABELS = {
+    "cola": "CoLA",
+    "mrpc": "MRPC",
+    "rte": "RTE",
+    "stsb": "STS-B",
+    "sst2": "SST-2",
+    "qnli": "QNLI",
+    "qqp": "QQP",
+}
 SIZES = {"6of12": 2, "11of12": 1}
 """Depth -> experts per layer of the pruned model in the main table."""
 
@@ -110,7 +118,9 @@ def against_controls() -> str:
         full = ", all experts kept" * (row["model"] == "no_router" and row["experts_per_layer"] == 12)
         by_name.setdefault(NAMES[row["model"]] + full, {})[row["recipe"], row["depth"]] = points(row)
     head = ["SHRP minus", *(f"{recipe}, {depth.replace('of', ' of ')}" for recipe, depth in columns)]
-    return table(head, ([name, *(cells.get(column, "") for column in columns)] for name, cells in by_name.items()))
+    return table(
+        head, ([name, *(cells.get(column, "") for column in columns)] for name, cells in by_name.items())
+    )
 
 
 def like_for_like() -> str:
@@ -126,8 +136,17 @@ def like_for_like() -> str:
     lines = []
     for depth, words in (("6of12", "6 of 12 layers"), ("11of12", "11 of 12 layers")):
         theirs = f"{100 * paper[f'SHRP paper, {words}']['share']:.1f}"
-        lines.append([f"{words}, no fine-tuning", theirs, ours("paper", depth, False), ours("retain", depth, False)])
-        lines.append([f"{words}, fine-tuned after pruning", "", ours("paper", depth, True), ours("retain", depth, True)])
+        lines.append(
+            [f"{words}, no fine-tuning", theirs, ours("paper", depth, False), ours("retain", depth, False)]
+        )
+        lines.append(
+            [
+                f"{words}, fine-tuned after pruning",
+                "",
+                ours("paper", depth, True),
+                ours("retain", depth, True),
+            ]
+        )
     return table(["", "the paper (BERT-base)", "`paper` recipe", "`retain` recipe"], lines)
 
 
@@ -135,12 +154,18 @@ def ablation() -> str:
     """What each part of the recipe is worth."""
     by_variant: dict[tuple[str, str], dict[str, Any]] = {}
     for row in read_rows(DATA / "ablation.json"):
-        stage = "routed" if row["model"] == "routed" else "tuned" if row["fine_tuned_after_pruning"] else "pruned"
+        stage = (
+            "routed" if row["model"] == "routed" else "tuned" if row["fine_tuned_after_pruning"] else "pruned"
+        )
         by_variant.setdefault((row["task"], row["variant"]), {})[stage] = row["score"] / row["teacher_score"]
     return table(
         ["task", "recipe", "routed", "pruned", "fine-tuned"],
         (
-            [LABELS[task], variant, *(f"{100 * stages[stage]:.1f}" for stage in ("routed", "pruned", "tuned"))]
+            [
+                LABELS[task],
+                variant,
+                *(f"{100 * stages[stage]:.1f}" for stage in ("routed", "pruned", "tuned")),
+            ]
             for (task, variant), stages in by_variant.items()
         ),
     )
@@ -152,7 +177,9 @@ def selection() -> str:
     kinds = ("usage", "gate_norm", "ablation", "fitted", "random")
     cells: dict[tuple[str, int], dict[str, float]] = {}
     for row in rows:
-        cells.setdefault((row["checkpoint"], row["per_layer"]), {})[row["selection"]] = row["score"] / row["routed"]
+        cells.setdefault((row["checkpoint"], row["per_layer"]), {})[row["selection"]] = (
+            row["score"] / row["routed"]
+        )
     return table(
         ["checkpoint", "experts a layer", *(kind.replace("_", " x ") for kind in kinds)],
         (
@@ -171,7 +198,13 @@ def routes() -> str:
             change = {"difference": row["change"], "interval": row["change_interval"]}
             cells.setdefault(row["checkpoint"], {})[row["layer"]] = points(change)
     head = ["checkpoint", "all routes permuted", "permuted among equal predictions", "mixture of all experts"]
-    return table(head, ([name, *(found.get(kind, "") for kind in ("all", "alike", "mixture"))] for name, found in cells.items()))
+    return table(
+        head,
+        (
+            [name, *(found.get(kind, "") for kind in ("all", "alike", "mixture"))]
+            for name, found in cells.items()
+        ),
+    )
 
 
 def topk() -> str:
@@ -209,11 +242,22 @@ def balance() -> str:
                 LABELS[task],
                 f"{weight:g}",
                 f"{max(row['largest_share_stage1'] for row in mine):.0%}",
-                *(f"{mean(row[name] for row in mine):.2f}" for name in ("distance_stage1", "distance_stage2")),
+                *(
+                    f"{mean(row[name] for row in mine):.2f}"
+                    for name in ("distance_stage1", "distance_stage2")
+                ),
                 *(f"{mean(row[name] for row in mine):.3f}" for name in ("routed_score", "static_score")),
             ]
         )
-    head = ["task", "weight", "largest share in stage 1", "distance from uniform, stage 1", "stage 2", "routed", "pruned"]
+    head = [
+        "task",
+        "weight",
+        "largest share in stage 1",
+        "distance from uniform, stage 1",
+        "stage 2",
+        "routed",
+        "pruned",
+    ]
     return table(head, lines)
 
 
@@ -233,7 +277,10 @@ def throughput() -> str:
         "static-11of12-m1": "11 of 12, 1 expert a layer",
     }
     head = ["model", "PyTorch", "ONNX Runtime", "ONNX Runtime int8"]
-    return table(head, ([words, *(_range(cells.get(model, {}).get(c)) for c in columns)] for model, words in names.items()))
+    return table(
+        head,
+        ([words, *(_range(cells.get(model, {}).get(c)) for c in columns)] for model, words in names.items()),
+    )
 
 
 def _range(values: Sequence[float] | None) -> str:
@@ -275,12 +322,17 @@ def filled(text: str) -> str:
 
 
 def main(
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if a page is out of date.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; fail if a page is out of date.")
+    ] = False,
 ) -> None:
-    """Fill the tables of README.md, docs/results.md and docs/glue.md, and write docs/data/summary.json."""
+    """Fill the tables of README.md, docs/results.md and docs/glue.md, and write docs/data/summary.json and leads.json."""
     wanted = {page: filled(page.read_text(encoding="utf-8")) for page in PAGES}
-    wanted[DATA / "summary.json"] = as_json(summary(read_rows(DATA / "glue.json")))
-    old = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    rows = read_rows(DATA / "glue.json")
+    wanted |= {DATA / "summary.json": as_json(summary(rows)), DATA / "leads.json": as_json(leads(rows))}
+    old = [
+        path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
     if check and old:
         raise DataError(f"{', '.join(path.name for path in old)} out of date: run python -m studies.results.")
     for path in old:

@@ -20,7 +20,17 @@ from shrp.errors import PlanError
 from shrp.model.convert import router_layers
 from studies.rows import DATA, Rows, run
 
-FIELDS = ("layer", "draws", "score", "change", "change_interval", "matched_change", "matched_interval", "moved", "flipped")
+FIELDS = (
+    "layer",
+    "draws",
+    "score",
+    "change",
+    "change_interval",
+    "matched_change",
+    "matched_interval",
+    "moved",
+    "flipped",
+)
 
 
 def study(path: Path, rows: Rows) -> None:

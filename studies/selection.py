@@ -41,9 +41,7 @@ def study(path: Path, sizes: list[int], rows: Rows) -> None:
     routed, dense = live.evaluate(None), dense_cost(model)
     stats = measure_usage(model, tokenizer, validation, output_norms=True, max_length=length)
     gates = GateFit(model, tokenizer, training, stats.shares(), max_length=length).finish()
-    stats = replace(
-        stats, fitted=gates, ablation=ablation(model, tokenizer, validation, max_length=length)
-    )
+    stats = replace(stats, fitted=gates, ablation=ablation(model, tokenizer, validation, max_length=length))
     depth = f"{len(stats.layers)}of{model.config.num_hidden_layers}"
     about = {"checkpoint": f"{task}-{depth}", "task": task, "depth": depth, "metric": routed.metric}
     about |= {"n": len(validation), "routed": routed.score, "calibrated": False}
@@ -56,7 +54,9 @@ def study(path: Path, sizes: list[int], rows: Rows) -> None:
             plans = [plan_from(stats, per_layer=m, seed=seed, **how) for seed in draws]
             found = [live.evaluate(plan) for plan in plans]
             usage = usage or found[0]
-            lead, ends = paired_difference(found[0], usage) if kind not in ("usage", "random") else (None, None)
+            lead, ends = (
+                paired_difference(found[0], usage) if kind not in ("usage", "random") else (None, None)
+            )
             row = {"per_layer": m, "selection": kind, "score": mean(one.score for one in found)}
             row |= {"interval": found[0].ends() if len(found) == 1 else None}
             row |= {"lead": lead, "lead_interval": ends}

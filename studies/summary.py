@@ -57,9 +57,7 @@ def over_trainings(values: Sequence[float], intervals: Sequence[Sequence[float] 
     training without an interval, as one that predicts a single class, counts as exact.
     """
     found = np.asarray(values, dtype=float)
-    ends = np.array(
-        [one or (value, value) for value, one in zip(found, intervals, strict=True)], dtype=float
-    )
+    ends = np.array([one or (value, value) for value, one in zip(found, intervals, strict=True)], dtype=float)
     below, above = np.abs(ends - found[:, None]).mean(0).tolist()
     n = len(found)
     single = float(found.var(ddof=1)) if n > 1 else 0.0
@@ -116,11 +114,18 @@ def by_task(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     for key, group in frame.groupby(["task", *KEY], dropna=False, sort=False):
         records = group.to_dict("records")
         shares = [row["score"] / row["teacher_score"] for row in records]
-        ends = [row["interval"] and [end / row["teacher_score"] for end in row["interval"]] for row in records]
+        ends = [
+            row["interval"] and [end / row["teacher_score"] for end in row["interval"]] for row in records
+        ]
         mean = over_trainings(shares, ends)
         if records[0]["model"] == "random" and not records[0]["fine_tuned_after_pruning"]:
-            mean = replace(mean, below=float("nan"), above=float("nan"))  # draws have a range, not an interval
-        floors = [row["majority_score"] if row["majority_score"] == row["majority_score"] else 0.0 for row in records]
+            mean = replace(
+                mean, below=float("nan"), above=float("nan")
+            )  # draws have a range, not an interval
+        floors = [
+            row["majority_score"] if row["majority_score"] == row["majority_score"] else 0.0
+            for row in records
+        ]
         above = [
             (row["score"] - (floor or 0.0)) / (row["teacher_score"] - (floor or 0.0))
             for row, floor in zip(records, floors, strict=True)

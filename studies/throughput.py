@@ -22,7 +22,7 @@ from shrp.cli.output import print_json, print_table, stderr
 from shrp.evaluation.costs import counted_flops
 from shrp.evaluation.timing import latency, model_inputs
 from shrp.export.check import open_graph
-from shrp.export.onnx import write_graph
+from shrp.export.graph import quantise, write_graph
 from shrp.families.families import encoder_layers
 from shrp.model.config import ShrpConfig
 from shrp.model.convert import convert
@@ -84,9 +84,8 @@ def calls_of(
             path = scratch / f"{name}-{dtype}.onnx"
             write_graph(model, ["input_ids", "attention_mask"], path)
             if dtype == "int8":
-                from shrp.export.onnx import quantize
-
-                quantize(path)
+                quantise(path, path.with_suffix(".int8"))
+                path = path.with_suffix(".int8")
             yield name, dtype, "onnxruntime", _graph_call(path)
 
 
@@ -101,7 +100,11 @@ def _graph_call(path: Path) -> Call:
 
 
 def measure(
-    models: Mapping[str, PreTrainedModel], shapes: list[tuple[int, int]], runtimes: list[str], repeats: int, seconds: float
+    models: Mapping[str, PreTrainedModel],
+    shapes: list[tuple[int, int]],
+    runtimes: list[str],
+    repeats: int,
+    seconds: float,
 ) -> list[dict[str, Any]]:
     """Time all models at each `(batch, tokens)`.
 
@@ -111,7 +114,10 @@ def measure(
     """
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
-        runs = {(name, dtype, runtime): call for name, dtype, runtime, call in calls_of(models, runtimes, Path(scratch))}
+        runs = {
+            (name, dtype, runtime): call
+            for name, dtype, runtime, call in calls_of(models, runtimes, Path(scratch))
+        }
         for batch, tokens in shapes:
             stderr.print(f"batch {batch}, {tokens} tokens, {len(runs)} models")
             inputs = model_inputs(models["dense"], batch, tokens)
@@ -122,7 +128,10 @@ def measure(
             for row in latency(fns, repeats=rounds, warmup=0).to_dict("records"):
                 model, dtype, runtime = row.pop("name")
                 row |= {"flop_limit": round(flops["dense"] / flops[model], 3)}
-                rows.append({"model": model, "batch": batch, "tokens": tokens, "dtype": dtype, "runtime": runtime} | row)
+                rows.append(
+                    {"model": model, "batch": batch, "tokens": tokens, "dtype": dtype, "runtime": runtime}
+                    | row
+                )
             dense = next(
                 r["median_ms"]
                 for r in rows[-len(fns) :]

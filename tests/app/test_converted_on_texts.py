@@ -77,7 +77,7 @@ def test_every_page_opens_on_an_encoder_that_has_seen_no_task(open_page, encoder
     at = open_page(page, encoder)
     assert not at.exception
     assert not at.error
-    assert ("nothing has trained its head" in texts_of(at)) == (page != "experiments")
+    assert ("nothing has trained its head" in texts_of(at)) == (page != "results")
     if page == "overview":
         said = texts_of(at)
         assert "Converted on 80,000 unlabelled texts, 2,500 for each of 2 layers and 20,000 for all" in said

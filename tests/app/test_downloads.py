@@ -10,26 +10,9 @@ import pytest
 import streamlit
 
 from shrp.pruning.plan import PruningPlan
-from shrp.studies import experiments, studies
 from tests.app.helpers import HISTORY, SCORES
-from tests.studies.test_experiments import file_of
-from tests.studies.test_studies import ROWS
 from ui.compare.sides import AS_IS
 from ui.expert.details import PARTS
-
-FILES = {
-    "glue": json.dumps({"rows": ROWS}),
-    "size": json.dumps(
-        {
-            "rows": [
-                row | {"base": "an encoder", "dense_counts": {"model_params": 109_600_000}}
-                for row in ROWS
-                if row["task"] == "cola" and row["seed"] == 0
-            ]
-        }
-    ),
-    **{name: file_of(name) for name in experiments.TITLES},
-}
 
 
 @pytest.fixture
@@ -168,20 +151,3 @@ def test_every_file_of_the_experts_profiles_can_be_read(open_page, folder, offer
     profile = ("mix-class", "mix-slice", "top-inputs", "words", "attention", "knock-out")
     history = ("evenness-history", "usage-history")
     read_all(at, offered, ("usage-map", "evenness", *history, *profile))
-
-
-def test_every_file_of_the_experiments_can_be_read(open_page, offered, tmp_path, monkeypatch):
-    for name, text in FILES.items():
-        (tmp_path / f"{name}.json").write_text(text)
-    monkeypatch.setattr(studies, "FILES", tmp_path)
-    wanted = {
-        "GLUE scores": ("glue", "glue-table", "size"),
-        "Other encoders": ("size-check-0-0", "size-check-0-0-table"),
-        "Recipe": ("rates-cola-11of12",),
-        "Experts": ("matching-cola",),
-        "Routes": ("overhead",),
-        "Training and pruning": ("layer-cola-6", "topk-cola", "overlap-cola", "sweep-cola", "balance-cola"),
-    }
-    for part, files in wanted.items():
-        offered.clear()
-        read_all(open_page("experiments", part=part), offered, files)

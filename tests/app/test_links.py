@@ -270,7 +270,7 @@ def test_links_to_attribution_say_what_is_to_be_explained(open_page, tiny_checkp
     assert follow(why | {"open": "explain=nonsense&input=many"})[0] == "the answer"
 
 
-@pytest.mark.parametrize("page", ["routing", "experiments"])
+@pytest.mark.parametrize("page", ["routing", "results"])
 @pytest.mark.parametrize("first", [True, False])
 def test_a_page_that_is_started_without_the_app_goes_through_it(
     monkeypatch, open_page, tiny_checkpoint, page, first

@@ -99,7 +99,7 @@ def test_what_is_picked_stays_on_a_page_that_reads_no_data(open_page, save_tiny,
     assert "40 of 480 inputs" in texts_of(at)
     asked.clear()
     data_sources._dataset.clear()  # which all sessions share
-    at = open_page("experiments", folder, source="hub")
+    at = open_page("results", folder, source="hub")
     assert not at.exception
     assert not asked
     data_sources._dataset.clear()

@@ -12,11 +12,6 @@ def test_a_page_is_legible_its_charts_have_words_and_1200_pixels_cut_nothing(app
     looks_well(app_url, new_tab, name)
 
 
-@pytest.mark.parametrize("part", ["Other encoders", "Recipe", "Experts", "Routes", "Training and pruning"])
-def test_so_is_every_part_of_the_experiments(app_url, new_tab, part):
-    looks_well(app_url, new_tab, "experiments", part=part)
-
-
 def test_so_are_experts_taken_away(app_url, new_tab):
     together = {"parts": "knocked out", "layer": "9", "expert": "11", "along": "layer 10, expert 1"}
     looks_well(app_url, new_tab, "expert_usage", **together)

@@ -1,0 +1,100 @@
+"""Results: how much of a dense model's score SHRP and its controls keep, and what was asked of the method."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from shrp.errors import ShrpError
+from ui import state
+from ui.downloads import chart
+from ui.results import data
+from ui.results.figures import points, score_against_size
+from ui.text import verdict
+
+
+def headline(models: list[dict], recipe: str, depth: str) -> str:
+    """The verdict: what SHRP keeps, and whether the best control of its size differs."""
+    wanted = {"model": "shrp", "routed": False, "fine_tuned_after_pruning": True}
+    mine = next((row for row in models if wanted.items() <= row.items()), None)
+    if mine is None:
+        return "No SHRP model of this recipe and depth has been measured on all six tasks."
+    low, high = (100 * end for end in mine["interval"])
+    text = (
+        f"With {data.DEPTHS[depth]} converted, SHRP keeps **{100 * mine['share']:.1f}%** (95% CI {low:.1f}–{high:.1f}) of "
+        f"the dense model's score with {mine['encoder_params_share']:.0%} of the encoder"
+    )
+    leads = [row for row in data.rows("leads") if (row["recipe"], row["depth"]) == (recipe, depth)]
+    worse = [data.NAMES[row["model"]] for row in leads if row["interval"][0] > 0]
+    if not leads:
+        return text + "."
+    if not worse:
+        return text + "; no control differs significantly."
+    verb = "is" if len(worse) == 1 else "are"
+    return f"{text}; of {len(leads)} controls only {' and '.join(worse)} {verb} significantly worse."
+
+
+def main() -> None:
+    """Draw the page."""
+    state.through_app()
+    st.title("Results", anchor=False)
+    try:
+        summary, published = data.rows("summary"), data.rows("published")
+    except ShrpError as error:
+        st.error(str(error), icon=":material/error:")
+        return
+    if not summary:
+        st.info("Nothing has been measured yet: run `python -m studies.glue`, then `python -m studies.results`.")
+        return
+    top = st.container()
+    one, two = st.columns(2)
+    recipe = one.segmented_control(
+        "Recipe",
+        ["retain", "paper"],
+        default="retain",
+        required=True,
+        key="recipe",
+        bind="query-params",
+        help="retain: ours, distilled and first converted on unlabelled text. paper: our reading of the published recipe.",
+    )
+    depth = two.segmented_control(
+        "Depth",
+        list(data.DEPTHS),
+        default="11of12",
+        required=True,
+        format_func=data.DEPTHS.get,
+        key="depth",
+        bind="query-params",
+    )
+    models = data.compared(recipe, depth)
+    with top:
+        verdict(headline(models, recipe, depth))
+    frame = points(summary, published, recipe)
+    chart(
+        score_against_size(frame),
+        frame,
+        key="results-chart",
+        name=f"glue-{recipe}",
+        alt="Mean score on six GLUE tasks against encoder parameters, both in percent of the dense model",
+    )
+    st.dataframe(
+        data.table(models),
+        hide_index=True,
+        width="stretch",
+        column_config={
+            name: st.column_config.NumberColumn(format="%.1f")
+            for name in ("mean", *data.TASKS.values(), "encoder")
+        },
+        alt="Percent of the dense model's score by task, SHRP and its controls",
+    )
+    st.caption(
+        "Percent of the dense model's score, mean of six GLUE tasks; a majority-class baseline has 48 on average. Experts "
+        "were chosen on the data that score them, as in the paper."
+    )
+    for title, body in data.questions().items():
+        with st.expander(title, on_change="rerun", key=f"question-{title}") as part:
+            if part.open:
+                st.markdown(body)
+    st.caption("Rows and commands: docs/results.md, docs/glue.md and docs/data.")
+
+
+main()

@@ -1,0 +1,65 @@
+"""The Results page: its verdict follows the picked recipe and depth, its table and questions are those of docs."""
+
+import json
+import re
+
+import pytest
+
+from ui.results import data
+
+
+@pytest.mark.parametrize(("recipe", "depth"), [("retain", "11of12"), ("paper", "6of12")])
+def test_the_verdict_and_the_table_are_of_what_is_picked(open_page, recipe, depth):
+    at = open_page("results", recipe=recipe, depth=data.DEPTHS[depth])
+    assert not at.exception
+    wanted = {
+        "recipe": recipe,
+        "depth": depth,
+        "model": "shrp",
+        "routed": False,
+        "fine_tuned_after_pruning": True,
+    }
+    wanted |= {"experts_per_layer": data.PRUNED_TO[depth]}
+    mine = next(row for row in data.rows("summary") if wanted.items() <= row.items())
+    share = f"{100 * mine['share']:.1f}%"
+    assert any(re.search(rf"\*\*{re.escape(share)}\*\*", one.value) for one in at.markdown)
+    (frame,) = [one.value for one in at.dataframe if "model" in one.value]
+    assert frame["mean"].max() == pytest.approx(
+        max(100 * row["share"] for row in data.compared(recipe, depth))
+    )
+    assert frame["model"].tolist()[0] == "SHRP"
+
+
+def test_its_questions_are_the_sections_of_the_results(open_page):
+    at = open_page("results")
+    titles = [one.label for one in at.expander]
+    assert len(titles) >= 8
+    assert set(data.questions()) <= set(titles)
+    text = (data.DOCS / "results.md").read_text()
+    assert all(f"## {title}\n" in text for title in data.questions())
+
+
+def test_a_broken_file_is_one_sentence(open_page, tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "summary.json").write_text("[1")
+    monkeypatch.setattr(data, "DOCS", tmp_path)
+    at = open_page("results")
+    assert not at.exception
+    assert len(at.error) == 1
+
+
+def test_without_files_it_says_what_is_missing(open_page, tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "DOCS", tmp_path)
+    at = open_page("results")
+    assert not at.exception
+    assert data.questions() == {}
+
+
+def test_every_point_of_the_chart_is_a_row():
+    from ui.results.figures import points
+
+    summary, published = data.rows("summary"), data.rows("published")
+    frame = points(summary, published, "retain")
+    assert set(frame["group"]) == {"SHRP", "controls", "literature (BERT-base)"}
+    assert len(frame[frame["group"] == "literature (BERT-base)"]) == len(published)
+    assert json.loads((data.DOCS / "data" / "published.json").read_text())

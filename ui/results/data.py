@@ -1,0 +1,101 @@
+"""What the studies measured, read from docs/data and docs/results.md."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from shrp.errors import DataError
+
+DOCS = Path(__file__).parents[2] / "docs"
+TASKS = {"cola": "CoLA", "mrpc": "MRPC", "rte": "RTE", "stsb": "STS-B", "sst2": "SST-2", "qnli": "QNLI"}
+DEPTHS = {"6of12": "6 of 12 layers", "11of12": "11 of 12 layers"}
+PRUNED_TO = {"6of12": 2, "11of12": 1}
+"""Depth -> experts per layer of the models that are compared."""
+NAMES = {
+    "shrp": "SHRP",
+    "random": "random experts",
+    "no_router": "no router",
+    "width": "width pruning",
+    "dropped": "layer dropping",
+    "self_only": "self path only",
+}
+
+
+def rows(name: str) -> list[dict[str, Any]]:
+    """The rows of a file in docs/data; none if it is missing.
+
+    Raises:
+        DataError: The file is not a list of rows.
+    """
+    path = DOCS / "data" / f"{name}.json"
+    try:
+        return [dict(row) for row in json.loads(path.read_text(encoding="utf-8"))]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{path.name} cannot be read; `python -m studies.results` writes it.") from error
+
+
+def name_of(row: Mapping[str, Any]) -> str:
+    """A model of the table in words."""
+    if row["routed"]:
+        return "SHRP, routed"
+    whole = row["model"] == "no_router" and row["experts_per_layer"] == 12
+    return NAMES[row["model"]] + ", all experts kept" * whole
+
+
+def compared(recipe: str, depth: str) -> list[dict[str, Any]]:
+    """The models of one recipe and depth that stand next to each other, SHRP's first."""
+    m = PRUNED_TO[depth]
+    found = [row for row in rows("summary") if row["recipe"] == recipe and row["depth"] == depth]
+    sized = ("shrp", "random")
+    kept = [
+        row
+        for row in found
+        if row["routed"]
+        or row["model"] not in (*sized, "no_router")
+        or row["experts_per_layer"] in ((m,) if row["model"] in sized else (m, 12))
+    ]
+    return sorted(
+        kept, key=lambda row: (row["model"] != "shrp", -row["fine_tuned_after_pruning"], -row["share"])
+    )
+
+
+def table(models: list[dict[str, Any]]) -> pd.DataFrame:
+    """Percent of the dense model's score by task, one row per model."""
+    lines = []
+    for row in models:
+        line = {
+            "model": name_of(row),
+            "fine-tuned after pruning": row["fine_tuned_after_pruning"],
+            "mean": 100 * row["share"],
+        }
+        low, high = row["interval"] or (None, None)
+        line["95% CI"] = "" if low is None else f"{100 * low:.1f}–{100 * high:.1f}"
+        line |= {
+            words: 100 * row["by_task"][task]["share"]
+            for task, words in TASKS.items()
+            if task in row["by_task"]
+        }
+        lines.append(line | {"encoder": 100 * row["encoder_params_share"]})
+    return pd.DataFrame(lines)
+
+
+def questions() -> dict[str, str]:
+    """The sections of docs/results.md: question -> Markdown, without the markers of tables."""
+    try:
+        text = (DOCS / "results.md").read_text(encoding="utf-8")
+    except OSError:
+        return {}
+    text = re.sub(r"<!--.*?-->\n?", "", text)
+    text = re.sub(
+        r"\[([^\]]*)\]\((?!https?:)[^)]*\)", r"\1", text
+    )  # links into the repository lead nowhere here
+    parts = re.split(r"^## (.+)$", text, flags=re.MULTILINE)
+    return {title: body.strip() for title, body in zip(parts[1::2], parts[2::2], strict=True)}
