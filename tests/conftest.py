@@ -27,7 +27,7 @@ from shrp.families.families import FAMILIES
 from shrp.model.config import ShrpConfig
 from shrp.model.convert import convert, expert_layers
 from shrp.model.gates import record_routing
-from shrp.training import precision
+from shrp.training import device
 
 TIMED = "time: "
 """Begins the names of a test's properties that are times in seconds."""
@@ -50,7 +50,7 @@ WORDS = [f"w{i}" for i in range(VOCABULARY - len(SPECIAL))]
 def one_number_format():
     """What `auto` comes to is a short timing's, which another process on the same cores may turn."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(precision, "_measured", lambda: "fp32")
+        patch.setattr(device, "_measured", lambda: "fp32")
         yield
 
 

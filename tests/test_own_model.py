@@ -21,9 +21,7 @@ from shrp.errors import DataError, TrainingError
 from shrp.evaluation.evaluate import evaluate
 from shrp.model.config import ShrpConfig
 from shrp.training.config import TrainConfig
-from shrp.training.recipe import Recipe, Run
-from shrp.training.run_results import stages_folder
-from shrp.training.run_stages import Datasets
+from shrp.training.recipe import Datasets, Recipe, RecipeRun, stages_folder
 from tests.conftest import FAMILIES
 
 MOODS = custom_task("mood", ("text",), ("bad", "good"))
@@ -209,8 +207,8 @@ def test_a_head_that_may_be_the_tasks_is_not_trained_over_unasked(
             "0",
             "--per-layer",
             "",
-            "--controls",
-            "",
+            "--random-draws",
+            "0",
         ]
         out = ["--out", str(out or tmp_path / f"out-{len(list(tmp_path.iterdir()))}")]
         return CliRunner().invoke(app, ["train", "--base", base, *files, *shape, *out, *options])
@@ -256,10 +254,10 @@ def test_a_teacher_with_its_own_head_is_kept_with_the_stages(place, tmp_path, ti
         teacher=TrainConfig(**shared),
         per_layer=(),
         recover=(),
-        controls=(),
+        random_draws=0,
     )
     data = Datasets(train, load_file(place / "dev.csv", MOODS))
-    Run(recipe, base, data, tmp_path / "out", head_labels=("good", "bad"), keep_stages=True)()
+    RecipeRun(recipe, base, data, tmp_path / "out", head_labels=("good", "bad"), keep_stages=True)()
     kept = checkpoint.load(stages_folder(tmp_path / "out") / "teacher")
     expected, _, _ = load_base(base, MOODS, head_labels=("good", "bad"))
     assert kept.info.task == MOODS

@@ -9,7 +9,7 @@ from shrp.checkpoints import stored
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.errors import CheckpointError, ShrpError
 from shrp.phrases import counted
-from shrp.training.config import RECIPES, TrainConfig, freezes_dense
+from shrp.training.config import RECIPES, TrainConfig
 
 
 def trained(training: Mapping[str, Any]) -> str:
@@ -38,7 +38,7 @@ def settings(config: Mapping[str, Any]) -> str:
         f"Learning rates {used.learning_rate:g}{faster}",
         f"batches of {used.batch_size}, at most {used.max_length} tokens",
         f"{'with' if used.dropout else 'without'} dropout",
-        f"dense layers {'stayed as the teacher has them' if freezes_dense(used) else 'learned too'}",
+        f"dense layers {'stayed as the teacher has them' if used.freeze_dense else 'learned too'}",
     ]
     if used.freeze_embeddings:
         parts.append("embeddings frozen")

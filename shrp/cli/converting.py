@@ -9,7 +9,7 @@ import typer
 
 from shrp.cli.data_options import TextColumns
 from shrp.cli.options import AsJson, layer_list, say_cut_at, say_resume
-from shrp.cli.output import example, print_json, stderr
+from shrp.cli.output import example, print_json, stderr, training_progress
 from shrp.cli.training import base_geometry
 from shrp.cli.training_options import Base, BaseName, BatchSize, Out, Precision, Resume, Seed
 
@@ -88,35 +88,24 @@ def convert(
 ) -> None:
     """Convert layers of an encoder on unlabelled texts, once for all tasks: `train --converted` goes on from it.
 
-    Each layer learns to say what the dense layer in its place says (stage 1, with the balance loss). With --per-layer
-    it is pruned, and what is left learns the same once more, all layers at once, in one epoch. A killed run goes on
+    Each converted layer is trained to reproduce the hidden states of the dense layer it replaces. With --per-layer the
+    encoder is then pruned and fine-tuned the same way, all layers at once, in one epoch. A killed run goes on
     after its last epoch with `--resume` and the same options.
     """
-    from dataclasses import replace
-
     from shrp.checkpoints import checkpoint
     from shrp.checkpoints.base import load_base, name_of
     from shrp.checkpoints.history import history_text, joined
     from shrp.checkpoints.info import CheckpointInfo
     from shrp.checkpoints.saving import refuse_existing
     from shrp.data.batching import longest_input, token_counts
+    from shrp.data.tasks import TEXTS
     from shrp.errors import PlanError, TrainingError
     from shrp.model.config import ShrpConfig
     from shrp.pruning.plan import make_plan
     from shrp.pruning.prune import prune
-    from shrp.training.conversions import load_conversion, task_usage
-    from shrp.training.general import (
-        FURTHER_SIZE,
-        RECOVERY_RATES,
-        TEXTS,
-        GeneralConfig,
-        convert_on_text,
-        recover_on_text,
-        texts_digest,
-        usage_on_text,
-    )
-    from shrp.training.precision import resolve_precision
-    from shrp.training.run_state import RunState, alone_in, finish, run_folder, weights_digest
+    from shrp.training.config import FURTHER_SIZE, RECOVERY_RATES, TextConfig
+    from shrp.training.runs import Run, finish, run_folder
+    from shrp.training.text import load_conversion, task_usage, train_on_text, usage_on_text
 
     refuse_existing(out)  # said now, not after the epochs
     say_resume(out, resume)
@@ -146,7 +135,7 @@ def convert(
     elif before is not None:
         usage = usage_on_text(checkpoint.read_history(before.path))
     sizes = {"conversion_size": conversion_size, "final_size": final_size}
-    config = GeneralConfig(
+    config = TextConfig(
         shrp,
         **{name: size for name, size in sizes.items() if size is not None},
         batch_size=batch_size,
@@ -162,34 +151,39 @@ def convert(
     why = "--max-length changes that" if length < most else "the model reads no more"
     for path, rows in given.items():
         say_cut_at(length, token_counts(tokenizer, rows), path.name, why)
-    plan, sources, state = None, [path.name for path in texts], RunState(run_folder(out))
-    with alone_in(state.folder), state.only_if_begun():
+    plan, sources = None, [path.name for path in texts]
+    with Run(run_folder(out), resume) as run:
         refuse_existing(out)  # which another command may have made since
-        identity = {
-            "config": config.to_dict(),
-            "texts": texts_digest(found),
-            "weights": weights_digest(dense),
-            "converted": before.fingerprint if before else "",
-        }
-        # Settled once: two timings may disagree, and then the teacher's outputs would be computed twice.
-        config = replace(
-            config, precision=state.open(identity, resume, lambda: resolve_precision(config.precision))
-        )
-        further = replace(
-            config, shrp=ShrpConfig(()), final_size=further_size or FURTHER_SIZE, **RECOVERY_RATES
-        )
-        told = {"teacher_outputs": state.folder / "teacher-outputs", "progress": say_conversion}
+        given = {"teacher_outputs": run.folder / "teacher-outputs", "progress": training_progress()}
+        precision = config.precision
         if before is None:
-            model, history = convert_on_text(config, dense, tokenizer, found, state=state, **told)
-            training = {"config": config.to_dict(), "texts": len(found), "precision": config.precision}
+            model, history = train_on_text(config, dense, tokenizer, found, run=run, **given)
+            precision = run.precision
+            training = {"config": config.to_dict(), "texts": len(found), "precision": precision}
             training["sources"] = sources
         else:
             model, history = before.model, checkpoint.read_history(before.path)
             training = dict(before.info.training)
         if per_layer is not None:
             plan = make_plan(usage or usage_on_text(history), per_layer=per_layer)
-            pruned = prune(model, plan)
-            model, rows = recover_on_text(further, dense, tokenizer, found, model=pruned, **told)
+            further = TextConfig(
+                final_size=further_size or FURTHER_SIZE,
+                batch_size=batch_size,
+                max_length=max_length,
+                # Settled once: two timings may disagree, and then the teacher would run twice.
+                precision=precision,
+                seed=seed,
+                **RECOVERY_RATES,
+            )
+            model, rows = train_on_text(
+                further,
+                dense,
+                tokenizer,
+                found,
+                model=prune(model, plan),
+                run=None if before is None else run,
+                **given,
+            )
             history = joined(history, rows)
             training["recovery"] = further.to_dict()
             training["recovery_sources"] = sources
@@ -216,12 +210,3 @@ def _texts(path: Path, columns: list[str]) -> tuple[tuple[str, ...], ...]:
     if left := len(frame) - len(texts):
         stderr.print(f"left out {left:,} of {len(frame):,} rows of {path.name}, without a text")
     return texts
-
-
-def say_conversion(row: dict) -> None:
-    """A line for an epoch's row of the history."""
-    what = "all layers" if row["converted_layer"] is None else f"layer {row['converted_layer']} converted"
-    stderr.print(
-        f"{what}: {row['texts']:,} texts, hidden states off by {row['distill_hidden_loss']:.4f}, "
-        f"balance {row['balance_loss']:.4f}, {row['seconds']:.0f} s"
-    )

@@ -24,7 +24,7 @@ from shrp.cli.options import (
     say_cut,
     say_resume,
 )
-from shrp.cli.output import TrainingBar, example, print_json, stderr
+from shrp.cli.output import example, print_json, stderr, training_progress
 from shrp.cli.training_options import (
     Base,
     BaseName,
@@ -111,8 +111,8 @@ def finetune(
     from shrp.errors import TrainingError
     from shrp.model.config import ShrpConfig
     from shrp.training.config import TrainConfig, check_seed
-    from shrp.training.run_state import finish
-    from shrp.training.train import train as run
+    from shrp.training.loop import train as run
+    from shrp.training.runs import finish
 
     if epochs == 0:
         of_training = {
@@ -173,7 +173,16 @@ def finetune(
         seed=seed,
     )
     model, info, history = run(
-        config, model, info, tokenizer, data, validation, out, resume=resume, progress=TrainingBar()
+        config,
+        model,
+        info,
+        tokenizer,
+        data,
+        validation,
+        out,
+        resume=resume,
+        phase="fine-tuning the teacher",
+        progress=training_progress(),
     )
     extra = {checkpoint.HISTORY: history_text(history)}
     checkpoint.save(model, tokenizer, info, out, extra_files=extra, new=True)

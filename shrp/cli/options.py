@@ -110,7 +110,7 @@ def check_free(file: Path, option: str) -> None:
 
 def say_resume(out: Path, resume: bool) -> None:
     """Say on stderr that there is nothing to go on with, where `--resume` asks for it: a mistyped `--out`, maybe."""
-    from shrp.training.run_state import holds_a_run, run_folder
+    from shrp.training.runs import holds_a_run, run_folder
 
     if resume and not holds_a_run(run_folder(out)):
         stderr.print(f"no run to resume in {run_folder(out)}; starting from the beginning")

@@ -18,7 +18,8 @@ from rich.table import Table
 from shrp.data.columns import csv_options
 from shrp.evaluation.intervals import stored_interval
 from shrp.phrases import with_ends
-from shrp.training.config import Epoch
+from shrp.training.progress import LogProgress, Status, epoch_line
+from shrp.training.progress import Progress as TrainingProgress
 
 if TYPE_CHECKING:  # slow to import, and not needed for --help
     import pandas as pd
@@ -236,38 +237,33 @@ def told(description: str, total: int | None = None) -> Iterator[Callable[[int, 
         yield lambda done, of: progress.update(task, completed=done, total=of)
 
 
-class TrainingBar:
-    """`shrp.training.train.Progress` on stderr: a bar an epoch, and a line with the metric when it ends."""
+class TrainingBar(TrainingProgress):
+    """A bar an epoch on stderr, and a line with the metric when it ends."""
 
     def __init__(self) -> None:
-        self._bar: Progress | None = None
-        self._task = None
-        self._last = "-"
+        self._bar = bar("")
+        self._task = self._bar.add_task("")
+        self._shown = False
 
-    def step(self, epoch: Epoch, epochs: int, step: int, steps: int, loss: float) -> None:
-        """Advance the epoch's bar."""
-        if self._bar is None:
-            self._bar = bar("")
+    def step(self, status: Status) -> None:
+        """Advance the bar."""
+        if not self._shown:
             self._bar.start()
-            self._task = self._bar.add_task("", total=steps)
-        text = f"epoch {epoch.index + 1}/{epochs} (stage {epoch.stage})  loss {loss:.4f}  last score {self._last}"
-        self._bar.update(self._task, completed=step, total=steps, description=text)
+            self._shown = True
+        self._bar.update(
+            self._task, completed=status.step, total=status.steps or None, description=str(status)
+        )
 
     def epoch(self, row: dict[str, Any]) -> None:
-        """Close the bar and print the epoch's line."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-        self._last = f"{row['validation_score']:.4f}"
-        interval = interval_text({"interval": row["validation_interval"]})
-        converted = (
-            f", layer {row['converted_layer']} converted" if row["converted_layer"] is not None else ""
-        )
-        stderr.print(
-            f"epoch {row['epoch'] + 1} (stage {row['stage']}{converted}): loss {row['loss']:.4f}, "
-            f"balance {row['balance_loss']:.4f}, {row['metric']} {row['validation_score']:.4f} "
-            f"({f'{interval}, ' if interval else ''}n = {row['validation_n']:,}), {row['seconds']:.0f} s"
-        )
+        """Hide the bar and print the epoch's line."""
+        self._bar.stop()
+        self._shown = False
+        stderr.print(epoch_line(row))
+
+
+def training_progress() -> TrainingProgress:
+    """What shows a training: a bar on a terminal, lines in a log."""
+    return TrainingBar() if stderr.is_terminal else LogProgress(stderr.print)
 
 
 def score_line(row: dict) -> dict:

@@ -32,7 +32,7 @@ from shrp.cli.options import (
     say_resume,
     share_of_dense,
 )
-from shrp.cli.output import TrainingBar, example, print_json, print_table, score_line, stderr
+from shrp.cli.output import example, print_json, print_table, score_line, stderr, training_progress
 from shrp.cli.pruned_scores import scores_of, what_to_know
 from shrp.cli.recovery import recovery_of
 from shrp.data.tasks import TASKS
@@ -171,8 +171,8 @@ def prune(
     from shrp.pruning.plan import SELECTIONS
     from shrp.pruning.prune import prune as cut
     from shrp.training.config import check_seed
-    from shrp.training.run_state import finish
-    from shrp.training.train import train
+    from shrp.training.loop import train
+    from shrp.training.runs import finish
 
     sizes = {"encoder_params": encoder_params, "encoder_flops": encoder_flops}
     if sum(option is not None for option in (budget, per_layer, plan, max_loss, *sizes.values())) != 1:
@@ -323,7 +323,8 @@ def prune(
             out,
             teacher=recovery.teacher,
             resume=resume,
-            progress=TrainingBar(),
+            phase="fine-tuning after pruning",
+            progress=training_progress(),
         )
         info = store.CheckpointInfo(
             **{**vars(recovered), "training": dict(info.training) | {"recovery": dict(recovered.training)}}

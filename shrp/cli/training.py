@@ -25,7 +25,7 @@ from shrp.cli.options import (
     say_cut,
     say_resume,
 )
-from shrp.cli.output import TrainingBar, example, print_json, print_table, score_line, stderr
+from shrp.cli.output import example, print_json, print_table, score_line, stderr, training_progress
 from shrp.cli.training_options import (
     Base,
     BaseName,
@@ -52,7 +52,7 @@ def register(app: typer.Typer) -> None:
         short_help="A routed checkpoint of a dense encoder, by both stages",
         epilog=example(
             "train --base bert-base-uncased --task sst2 --layers upper:6 --recover 2 --out sst2-bert",
-            "Writes a routed checkpoint with its scores, the controls' and its history, weights in "
+            "Writes a routed checkpoint with its scores, those of random experts and its history, weights in "
             "float16; what a killed run left is in OUT.run.",
         ),
     )(train)
@@ -84,7 +84,7 @@ def train(
         typer.Option(
             help="A checkpoint of `convert`: its layers take the place of stage 1, and of --layers. "
             "Pruned there already, it gives a static checkpoint, of which nothing else can be pruned: no "
-            "--per-layer, --recover or controls random and narrow."
+            "--per-layer, --recover or --random-draws."
         ),
     ] = None,
     order: Annotated[
@@ -155,12 +155,11 @@ def train(
         typer.Option(help='Experts a layer at which a static model is trained on and scored, such as "1,2".'),
     ] = "",
     recovery_epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of that; 1 by default.")] = None,
-    controls: Annotated[
-        str | None,
+    random_draws: Annotated[
+        int | None,
         typer.Option(
-            help="Controls to score beside it: random (the default; trained on where --recover is), uniform, dropped, "
-            "narrow (these train from the teacher; narrow prunes heads and neurons of the dense layers to each size "
-            "of --recover); '' for none."
+            min=0,
+            help="Random selections of experts to compare each pruning with, one of them fine-tuned too; 3 by default.",
         ),
     ] = None,
     epoch_size: EpochSize = None,
@@ -175,7 +174,7 @@ def train(
         bool,
         typer.Option(
             "--keep-stages",
-            help="Keep the teacher and the trained controls too, as checkpoints in <out>-stages, where what --recover "
+            help="Keep the teacher and the fine-tuned random experts too, as checkpoints in <out>-stages, where what --recover "
             "made is kept in any case.",
         ),
     ] = False,
@@ -188,17 +187,15 @@ def train(
     """
     import torch
 
-    from shrp.checkpoints.base import base_config, refuse_unclear
+    from shrp.checkpoints.base import base_config, load_base, refuse_unclear
     from shrp.checkpoints.checkpoint import read_config
     from shrp.checkpoints.info import evaluated_length
     from shrp.data.sources import probe_for
     from shrp.errors import PlanError, TrainingError
     from shrp.model.config import ShrpConfig
     from shrp.training.config import TrainConfig
-    from shrp.training.recipe import Recipe, Run
-    from shrp.training.run_results import stages_folder
-    from shrp.training.run_stages import Datasets
-    from shrp.training.run_state import holds_a_run, run_folder
+    from shrp.training.recipe import Datasets, Recipe, RecipeRun, stages_folder
+    from shrp.training.runs import holds_a_run, run_folder
 
     own = OwnFile(text_column, label_column, label_means=label_means, skip_incomplete=skip_incomplete)
     data, validation = training_data(task, train_file, validation_file, own, task_name)
@@ -215,17 +212,14 @@ def train(
                 **{"--order": order, "--balance": balance, "--expander-init": expander_init, "--swap": swap},
                 **{"--exploration": exploration, "--conversion-size": conversion_size},
             },
-            controls or "",
         )
         _, made = read_config(converted)
         if made.plan is not None:
-            sized = {"random", "narrow"} & {name.strip() for name in (controls or "").split(",")}
-            if per_layer is not None or recover or sized:
+            if per_layer is not None or recover or random_draws:
                 raise PlanError(
-                    f"{converted} is pruned already: leave out --per-layer, --recover and the controls "
-                    "random and narrow."
+                    f"{converted} is pruned already: leave out --per-layer, --recover and --random-draws."
                 )
-            per_layer, controls = "", controls or ""
+            per_layer = ""
         layered = ShrpConfig(made.config.layers, made.config.routing, made.config.top_k)
     shared = {
         "epoch_size": epoch_size,
@@ -285,11 +279,9 @@ def train(
         recover=recovered,
         recovery_epochs=recovery_epochs or 1,
         converted=None if converted is None else str(converted),
-        controls=tuple(
-            name.strip() for name in ("random" if controls is None else controls).split(",") if name.strip()
-        ),
+        random_draws=3 if random_draws is None else random_draws,
     )
-    run = Run(
+    run = RecipeRun(
         steps,
         base,
         Datasets(data, validation, probe_for(data.task)),
@@ -300,17 +292,17 @@ def train(
         tune_by=asked,
         keep_stages=keep_stages,
         resume=resume,
-        progress=TrainingBar(),
+        progress=training_progress(),
         announce=lambda text: stderr.print(f"stage: {text}"),
     )
     if not out.exists():  # else it will say that
         say_data(data, validation)
     if not out.exists() and not run_folder(out).exists():  # a run that goes on has said it
-        reads = base_config(base), run.tokenizer_of()
+        reads = base_config(base), load_base(base, data.task)[1]
         say_cut(*reads, (data,), max_length)
         say_cut(*reads, (validation,), evaluated_length(max_length))
     info = run()
-    kept = [stages_folder(out) / name for name in run.served]
+    kept = [stages_folder(out) / name for name in run.recovered]
     if json:
         made = {"out": str(out), "recovered": list(map(str, kept)), "task": info.task.name}
         print_json(made | {"scores": list(info.scores)})
@@ -321,21 +313,19 @@ def train(
 
 
 def refuse_what_is_decided(
-    converted: Path, own: Mapping[str, object], of_stage1: Mapping[str, object], controls: str
+    converted: Path, own: Mapping[str, object], of_stage1: Mapping[str, object]
 ) -> None:
     """Raise `PlanError` for options that a checkpoint of `convert` leaves nothing to decide for.
 
     Args:
         own: options for what the checkpoint has its own of -> what was given, or None.
-        of_stage1: the same of stage 1, which only controls that train again still go through.
+        of_stage1: the same of stage 1, which the checkpoint has behind it.
     """
     from shrp.errors import PlanError
 
     for name, given in own.items():
         if given is not None:
             raise PlanError(f"{name}: {converted} has its own already, so leave the option out.")
-    if {"uniform", "dropped", "narrow"} & {name.strip() for name in controls.split(",")}:
-        return
     for name, given in of_stage1.items():
         if given is not None:
             raise PlanError(f"{name} is for stage 1, which {converted} has behind it; leave the option out.")

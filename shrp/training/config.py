@@ -1,18 +1,23 @@
-"""Everything that a training run is asked for, in one validated dataclass."""
+"""The options of a training, as validated dataclasses: a checkpoint records them, and a file can give them."""
 
 from __future__ import annotations
 
+import contextlib
+import difflib
+import json
 import math
+import types
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 from shrp.errors import ShrpError, TrainingError
 from shrp.model.config import ShrpConfig
+from shrp.training.schedule import Epoch, conversions
 
 Precision = Literal["auto", "fp32", "bf16"]
 ExpanderInit = Literal["random", "least_squares"]
-
 
 RECIPES: dict[str, dict[str, Any]] = {
     # method.md and nothing else.
@@ -29,6 +34,10 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
 }
 """The two named recipes: values of `TrainConfig` that differ between them."""
+RECOVERY_RATES = {"learning_rate": 5e-4, "new_learning_rate": 2e-3}
+"""Learning rates of `TextConfig` after pruning: a pruned layer is small, and its steps are many."""
+FURTHER_SIZE = 60_000
+"""Texts that a pruned encoder is fine-tuned on by default."""
 
 
 def check_seed(seed: int) -> None:
@@ -37,42 +46,40 @@ def check_seed(seed: int) -> None:
         raise TrainingError(f"seed must be between 0 and {2**32 - 1}, not {seed}.")
 
 
-def seed_after(seed: int) -> int:
-    """The seed of a training that goes on from one with this seed, so that it visits other examples."""
-    return (seed + 1000) % 2**32
-
-
-def epoch_seed(seed: int, epoch: int) -> int:
-    """The seed of one epoch of a run, within what numpy's global generator takes."""
-    return (seed * 10_007 + epoch) % 2**32
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One epoch of the schedule."""
-
-    index: int
-    stage: int
-    """1 while layers are being converted, 2 afterwards."""
-    convert: int | None
-    """The layer that is converted just before this epoch."""
-    start_factor: float
-    """Learning-rate factor at the epoch's start, before its warm-up, and at its end."""
-    end_factor: float
-    size: int | None
-    """At most so many examples; None is all of them."""
+def _check(config: TrainConfig | TextConfig, positive: str, from_zero: str, shares: str, counts: str) -> None:
+    """Check ranges of fields, whose names are separated by spaces; `counts` may be None."""
+    for name in positive.split():
+        if not 0 < getattr(config, name) < math.inf:
+            raise TrainingError(f"{name} must be a number above 0, not {getattr(config, name)}.")
+    for name in from_zero.split():
+        if not 0 <= getattr(config, name) < math.inf:
+            raise TrainingError(f"{name} must be a number from 0 on, not {getattr(config, name)}.")
+    for name in shares.split():
+        if not 0 <= getattr(config, name) <= 1:
+            raise TrainingError(f"{name} must be between 0 and 1, not {getattr(config, name)}.")
+    for name in counts.split():
+        if getattr(config, name) is not None and getattr(config, name) < 1:
+            raise TrainingError(f"{name} must be 1 or more, not {getattr(config, name)}.")
+    if config.precision not in get_args(Precision):
+        raise TrainingError(f"precision must be one of {', '.join(get_args(Precision))}.")
+    check_seed(config.seed)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A run of dense fine-tuning (no layers to convert) or of SHRP's two stages (method.md, "Training").
+    """Training on a task: dense fine-tuning (no layers to convert), SHRP's two stages, or fine-tuning after pruning.
 
     Raises:
         TrainingError: a value is out of its range, or two contradict each other.
     """
 
+    MAIN_FIELDS: ClassVar[tuple[str, ...]] = ("stage2_epochs", "learning_rate", "max_length", "seed")
+    """The fields that most trainings set: these have flags of their own, the others go in a file."""
+    repeats: ClassVar[bool] = False
+    """An epoch never sees an example twice."""
+
     shrp: ShrpConfig = field(default_factory=lambda: ShrpConfig(()))
-    """The conversion. With no layers this is plain fine-tuning."""
+    """The conversion. Without layers this is plain fine-tuning."""
     order: tuple[int, ...] = ()
     """Conversion order, one layer an epoch; empty means from the top down."""
     stage2_epochs: int = 2
@@ -80,22 +87,26 @@ class TrainConfig:
     balance: float = 0.1
     """Lambda, the weight of the balance loss in stage 1."""
     epoch_size: int | None = None
-    """At most so many examples an epoch; epochs walk through the data, so none is favoured."""
+    """Examples an epoch, at most; epochs walk through the data, so none is favoured. None for all."""
     conversion_size: int | None = None
     """The same for the epochs of stage 1, which may be short; None is `epoch_size`."""
     batch_size: int = 32
+    """Examples a step."""
     max_length: int = 128
+    """Longest input, in tokens."""
     learning_rate: float = 3e-5
-    """For pretrained weights."""
+    """Peak rate of pretrained weights."""
     new_learning_rate: float = 5e-4
-    """For Router and Expander; in the `narrow` control for what has the Expander's place."""
+    """Peak rate of new weights: Router and Expander."""
     weight_decay: float = 0.01
+    """AdamW's, on matrices."""
     warmup: float = 0.06
     """Share of each epoch's steps over which the rate rises; the optimizer starts afresh with each epoch."""
     freeze_embeddings: bool = False
+    """Leave the embeddings as they are."""
     freeze_dense: bool = False
     """Leave the layers that are still dense, and the embeddings, as they are. A distilled step then starts at the
-    lowest converted layer, from what the teacher says there."""
+    lowest converted layer, from the teacher's hidden states there."""
     dropout: bool = True
     """Whether the model's own dropout is on while it trains."""
     distill_logits: float = 0.0
@@ -103,8 +114,9 @@ class TrainConfig:
     distill_hidden: float = 0.0
     """Weight of the squared error between a converted layer's output and the teacher's, summed over layers."""
     temperature: float = 2.0
+    """Temperature of the soft targets."""
     expander_init: ExpanderInit = "random"
-    """How an Expander starts: near the identity with random directions, or fitted to what the dense layer adds."""
+    """Start of an Expander: near the identity with random directions, or fitted to the dense layer's residual update."""
     swap: float = 0.0
     """Probability that a step of stage 1 runs the dense layer in place of the one just converted, at the epoch's
     start; it falls to 0 at its end (after BERT-of-Theseus, Xu et al. 2020)."""
@@ -113,30 +125,22 @@ class TrainConfig:
     precision: Precision = "auto"
     """`auto` takes bf16 where a short timing shows that it helps."""
     seed: int = 0
+    """Seed of everything random."""
 
     def __post_init__(self) -> None:
         if self.order and sorted(self.order) != list(self.shrp.layers):
             raise TrainingError(
                 f"order {list(self.order)} must name each of the layers {list(self.shrp.layers)} once."
             )
-        if self.precision not in get_args(Precision):
-            raise TrainingError(f"precision must be one of {', '.join(get_args(Precision))}.")
         if self.expander_init not in get_args(ExpanderInit):
             raise TrainingError(f"expander_init must be one of {', '.join(get_args(ExpanderInit))}.")
-        positive = ("batch_size", "max_length", "learning_rate", "new_learning_rate", "temperature")
-        for name in positive:
-            if not 0 < getattr(self, name) < math.inf:
-                raise TrainingError(f"{name} must be a number above 0, not {getattr(self, name)}.")
-        for name in ("balance", "distill_hidden", "weight_decay", "stage2_epochs", "exploration"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise TrainingError(f"{name} must be a number from 0 on, not {getattr(self, name)}.")
-        for name in ("distill_logits", "warmup", "swap"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise TrainingError(f"{name} must be between 0 and 1, not {getattr(self, name)}.")
-        for name in ("epoch_size", "conversion_size"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise TrainingError(f"{name} must be 1 or more, not {getattr(self, name)}.")
-        check_seed(self.seed)
+        _check(
+            self,
+            "batch_size max_length learning_rate new_learning_rate temperature",
+            "balance distill_hidden weight_decay stage2_epochs exploration",
+            "distill_logits warmup swap",
+            "epoch_size conversion_size",
+        )
         if not self.shrp.layers and self.stage2_epochs == 0:
             raise TrainingError("nothing to do: name layers to convert, or at least one epoch.")
 
@@ -153,25 +157,25 @@ class TrainConfig:
 
     @property
     def distils(self) -> bool:
-        """Whether the run needs a teacher."""
+        """Whether the training needs a teacher."""
         return self.distill_logits > 0 or self.distill_hidden > 0
 
     @property
     def needs_hidden(self) -> bool:
-        """Whether it is asked for hidden states too: to be learned, or as what enters the lowest converted layer."""
-        return self.distill_hidden > 0 or freezes_dense(self)
+        """Whether it needs the teacher's hidden states: as targets, or as inputs of the lowest converted layer."""
+        return self.distill_hidden > 0 or self.freeze_dense
 
     def schedule(self) -> Iterator[Epoch]:
         """The epochs in order: stage 1 at the full rate, then stage 2 falling linearly to 0."""
         order = self.order or tuple(reversed(self.shrp.layers))
-        for index, layer in enumerate(order):
-            yield Epoch(index, 1, layer, 1.0, 1.0, self.conversion_size or self.epoch_size)
+        yield from conversions(order, self.conversion_size or self.epoch_size, "stage 1")
+        phase = "stage 2" if order else "fine-tuning"
         for k in range(self.stage2_epochs):
             factor = 1 - k / self.stage2_epochs, 1 - (k + 1) / self.stage2_epochs
-            yield Epoch(len(order) + k, 2, None, *factor, self.epoch_size)
+            yield Epoch(len(order) + k, 2, None, *factor, self.epoch_size, phase)
 
     def visits_all(self, total: int) -> bool:
-        """Whether the epochs together are long enough to come by each of `total` examples."""
+        """Whether the epochs together are long enough to see each of `total` examples."""
         return sum(min(epoch.size or total, total) for epoch in self.schedule()) >= total
 
     def to_dict(self) -> dict[str, Any]:
@@ -179,23 +183,176 @@ class TrainConfig:
         return asdict(self) | {"shrp": self.shrp.to_dict(), "order": list(self.order)}
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> TrainConfig:
-        """Rebuild a config from `to_dict`'s form.
+    def from_dict(cls, data: Mapping[str, Any]) -> TrainConfig:
+        """Rebuild a config from `to_dict`'s form; fields that it lacks have their default.
 
         Raises:
-            ShrpError: it lacks a field, has one that this version does not know, or a value is out of its range.
+            ShrpError: it has a field that this version does not know, or a value is out of its range.
         """
+        return _build(cls, data, "the stored config")
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Training on unlabelled text: a conversion from the top layer down, or fine-tuning after pruning (no layers).
+
+    Raises:
+        TrainingError: a number is out of its range.
+    """
+
+    MAIN_FIELDS: ClassVar[tuple[str, ...]] = ("conversion_size", "final_size", "max_length", "seed")
+    """The fields that most trainings set: these have flags of their own, the others go in a file."""
+    repeats: ClassVar[bool] = True
+    """Where there are fewer texts than an epoch wants, it sees them again."""
+    # What is to be learnt is one function of the text, which dropout would only blur.
+    dropout: ClassVar[bool] = False
+    expander_init: ClassVar[ExpanderInit] = "least_squares"
+    swap: ClassVar[float] = 0.0
+    exploration: ClassVar[float] = 0.0
+    warmup: ClassVar[float] = 1 / 16
+
+    shrp: ShrpConfig = field(default_factory=lambda: ShrpConfig(()))
+    """The conversion. Without layers, a pruned model is fine-tuned."""
+    conversion_size: int = 2500
+    """Texts of the epoch after each conversion."""
+    final_size: int = 20_000
+    """Texts of the last epoch, in which the learning rate falls to 0."""
+    batch_size: int = 32
+    """Texts a step."""
+    max_length: int = 64
+    """Longest text, in tokens."""
+    learning_rate: float = 2e-4
+    """Peak rate of pretrained weights."""
+    new_learning_rate: float = 1e-3
+    """Peak rate of new weights: Router and Expander."""
+    balance: float = 0.1
+    """Lambda of the balance loss, throughout: experts are to specialise on a task, not on this text."""
+    weight_decay: float = 0.01
+    """AdamW's, on matrices."""
+    precision: Precision = "auto"
+    """`auto` takes bf16 where a short timing shows that it helps."""
+    seed: int = 0
+    """Seed of everything random."""
+
+    def __post_init__(self) -> None:
+        _check(
+            self,
+            "learning_rate new_learning_rate",
+            "balance weight_decay",
+            "",
+            "conversion_size final_size batch_size max_length",
+        )
+
+    def schedule(self) -> Iterator[Epoch]:
+        """The epochs in order: one after each conversion at the full rate, then one that falls linearly to 0."""
+        order = tuple(reversed(self.shrp.layers))
+        yield from conversions(order, self.conversion_size, "conversion on text")
+        phase = "conversion on text: all layers" if order else "fine-tuning after pruning, on text"
+        yield Epoch(len(order), 1, None, 1.0, 0.0, self.final_size, phase)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return asdict(self) | {"shrp": self.shrp.to_dict()}
+
+
+def read_config(
+    path: Path | None,
+    cls: type,
+    *,
+    defaults: Mapping[str, Any] = types.MappingProxyType({}),
+    overrides: Mapping[str, Any] = types.MappingProxyType({}),
+) -> Any:
+    """Make a config dataclass from a YAML or JSON file (`--config`); all that is not given has its default.
+
+    Args:
+        path: the file, a mapping of field names to values; nested dataclasses are nested mappings. None for none.
+        cls: the dataclass, such as `TrainConfig`, `TextConfig` or `shrp.training.recipe.Recipe`.
+        defaults: values that the file may replace, in the same form, such as one of `RECIPES`.
+        overrides: values that replace the file's, such as those of flags.
+
+    Raises:
+        TrainingError: the file can't be read, has an unknown field (the message names the nearest one), or a value
+            of another type.
+        ShrpError: a value is out of its range.
+    """
+    given: Any = {}
+    if path is not None:
+        import yaml
+
         try:
-            shrp = ShrpConfig(**data["shrp"] | {"layers": tuple(data["shrp"]["layers"])})
-            return cls(**data | {"shrp": shrp, "order": tuple(data["order"])})
-        except (KeyError, TypeError) as error:
-            raise TrainingError(f"the stored config is not one of this version: {error}.") from error
+            text = path.read_text(encoding="utf-8")
+            given = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text) or {}
+        except OSError as error:
+            raise TrainingError(f"{path} can't be read: {error.strerror or error}.") from error
+        except (ValueError, RecursionError, yaml.YAMLError) as error:
+            why = " ".join(str(error).split())[:200]
+            raise TrainingError(f"{path} is not a YAML or JSON file: {why}.") from error
+    where = "the options" if path is None else path.name
+    if not isinstance(given, Mapping):
+        raise TrainingError(f"{where} must map options to values, such as `learning_rate: 0.0001`.")
+    return _build(cls, _merged(_merged(defaults, given), overrides), where)
+
+
+def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """`one` with the values of `other`, mapping by mapping."""
+    both = {k: _merged(one[k], v) for k, v in other.items() if isinstance(v, Mapping) and _is_map(one, k)}
+    return {**one, **other, **both}
+
+
+def _is_map(data: Mapping[str, Any], key: str) -> bool:
+    return isinstance(data.get(key), Mapping)
+
+
+_GONE = {"control", "narrow_to"}
+"""Fields of older checkpoints' `ShrpConfig`, which say nothing of a conversion."""
+
+
+def _build(cls: type, data: Any, where: str) -> Any:
+    """A dataclass from a mapping of its fields, values checked by their annotations."""
+    if isinstance(data, cls):
+        return data
+    if not isinstance(data, Mapping):
+        raise TrainingError(f"{where}: expected a mapping of options to values, not {data!r:.60}.")
+    hints, names = get_type_hints(cls), [one.name for one in fields(cls)]
+    values = {}
+    for name, value in data.items():
+        if name not in names:
+            if cls is ShrpConfig and name in _GONE:
+                continue
+            near = difflib.get_close_matches(str(name), names, 1, 0.0)[0]
+            raise TrainingError(f"{where} has no option {str(name)!r:.60}; did you mean {near!r}?")
+        values[name] = _value(hints[name], value, f"{where}: {name}")
+    try:
+        return cls(**values)
+    except TypeError as error:  # a field without a default
+        raise TrainingError(f"{where} lacks options: {error}.") from error
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    """A value as its annotation wants it."""
+    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    if value is None and type(None) in kinds:
+        return None
+    (kind,) = (one for one in kinds if one is not type(None))
+    if is_dataclass(kind):
+        return _build(kind, value, where)
+    if get_origin(kind) is tuple and isinstance(value, (list, tuple)):
+        return tuple(_value(get_args(kind)[0], one, where) for one in value)
+    if kind is float and isinstance(value, str):  # YAML reads 1e-4, without a point, as text
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return value
+    if get_origin(kind) is Literal and isinstance(value, str):
+        return value  # which one is checked by the dataclass
+    if get_origin(kind) is None and isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+        return value
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    raise TrainingError(f"{where} must be {words.get(kind, 'a list')}, not {value!r:.60}.")
 
 
 def whole_config(training: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The config in a checkpoint's `training`, fields that it lacks at their default; None where it has none, or no
-    valid one.
-    """
+    """The config in a checkpoint's `training`, missing fields at their default; None where there is no valid one."""
     made = training.get("config")
     try:
         return None if made is None else TrainConfig.from_dict(made).to_dict()
@@ -204,10 +361,5 @@ def whole_config(training: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def was_made_with(config: TrainConfig, training: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint's `training` says that it was made with a config; fields that it lacks had their default."""
+    """Whether a checkpoint's `training` records a config; fields that it lacks had their default."""
     return whole_config(training) == config.to_dict()
-
-
-def freezes_dense(config: TrainConfig) -> bool:
-    """Whether dense layers stay as the teacher has them; never beside dropped ones, as there are no others to learn."""
-    return config.freeze_dense and config.shrp.control != "dropped"

@@ -1,36 +1,40 @@
-"""The training loss: the task's, the teacher's, and the balance of the routers (method.md, "Training")."""
+"""The training losses: on a task (its own, the teacher's, the balance of the routers), and on unlabelled text.
+
+`TaskLoss` and `TextLoss` are what the one loop (`shrp.training.loop`) differs in: which parameters learn, and the loss
+of a batch.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from transformers import PreTrainedModel
 
-from shrp.model.gates import RoutingRecord
-from shrp.training.config import TrainConfig
+from shrp.analysis.usage import top1_counts
+from shrp.data.tasks import Task
+from shrp.families.families import encoder_layers
+from shrp.model.convert import expert_layers, layer_kinds, router_layers
+from shrp.model.gates import RoutingRecord, record_routing
+from shrp.model.partial import run_from
+from shrp.training.config import TextConfig, TrainConfig
+from shrp.training.schedule import Epoch
+from shrp.training.trainable import replaced_layers, same_start, set_trainable
 
 
 @dataclass(frozen=True, eq=False)
 class TeacherOutput:
-    """What the dense teacher says of a batch."""
+    """The dense teacher's outputs for a batch."""
 
     logits: Tensor
     """`(B, C)`."""
     hidden_states: tuple[Tensor, ...]
     """Embeddings' output, then each layer's, `(B, T, d)`; empty where they are not distilled."""
-
-
-@dataclass(frozen=True, eq=False)
-class LossParts:
-    """The scalar loss and what it is made of, each 0 where it plays no part."""
-
-    total: Tensor
-    task: Tensor
-    logits: Tensor
-    hidden: Tensor
-    balance: Tensor
 
 
 def task_loss(logits: Tensor, labels: Tensor, regression: bool) -> Tensor:
@@ -49,7 +53,7 @@ def logits_loss(student: Tensor, teacher: Tensor, regression: bool, temperature:
     return F.kl_div(soft, target, reduction="batchmean", log_target=True) * temperature**2
 
 
-def hidden_loss(outputs: dict[int, Tensor], teacher: tuple[Tensor, ...], token_mask: Tensor) -> Tensor:
+def hidden_loss(outputs: Mapping[int, Tensor], teacher: tuple[Tensor, ...], token_mask: Tensor) -> Tensor:
     """Sum over converted layers of the mean squared error to the teacher's same layer, real tokens only.
 
     A sum, so that the pull on a layer does not weaken as more layers are converted.
@@ -77,10 +81,14 @@ def total_loss(
     regression: bool,
     token_mask: Tensor,
     record: RoutingRecord,
-    outputs: dict[int, Tensor],
+    outputs: Mapping[int, Tensor],
     teacher: TeacherOutput | None,
-) -> LossParts:
-    """Put the parts together with the config's weights; `outputs` maps layers to what is distilled there."""
+) -> dict[str, Tensor]:
+    """The weighted sum, `loss`, and its parts, each a scalar, 0 where it plays no part.
+
+    Args:
+        outputs: layer of the teacher -> hidden states that are compared with it.
+    """
     zero = logits.new_zeros((), dtype=torch.float32)
     task = task_loss(logits, labels, regression)
     soft = hidden = zero
@@ -88,8 +96,142 @@ def total_loss(
         soft = logits_loss(logits, teacher.logits, regression, config.temperature)
     if teacher is not None and config.distill_hidden and outputs:
         hidden = hidden_loss(outputs, teacher.hidden_states, token_mask)
-    balanced = stage == 1 and config.balance > 0 and config.shrp.control == "none" and record.layers
+    balanced = stage == 1 and config.balance > 0 and record.layers
     balance = record.balance_loss() if balanced else zero
     share = config.distill_logits if teacher is not None else 0.0
     total = (1 - share) * task + share * soft + config.distill_hidden * hidden + config.balance * balance
-    return LossParts(total, task, soft, hidden, balance)
+    return {
+        "loss": total,
+        "task_loss": task,
+        "distill_logits_loss": soft,
+        "distill_hidden_loss": hidden,
+        "balance_loss": balance,
+    }
+
+
+class Objective(Protocol):
+    """What one kind of training asks of a model."""
+
+    reported: tuple[str, ...]
+    """The parts of the loss that the history records."""
+
+    def begin(self, model: PreTrainedModel, epoch: Epoch) -> None:
+        """Set which parameters learn, before an epoch."""
+
+    def __call__(
+        self, model: PreTrainedModel, batch: dict[str, Tensor], target: TeacherOutput | None, late: bool
+    ) -> dict[str, Tensor]:
+        """The loss of a batch (`loss`), and its parts, scalars.
+
+        Args:
+            batch: model inputs, `(B, T)` each, and `labels`, `(B,)`, where there are any.
+            target: the teacher's outputs.
+            late: whether the step is in the epoch's last quarter.
+        """
+
+    def end(self) -> dict[str, Any]:
+        """What else the history records of the epoch."""
+
+
+class TaskLoss:
+    """The objective of a training on a task.
+
+    Hidden states are distilled to every converted or pruned layer; a model that has none, such as one with fewer
+    layers than the teacher, gets the teacher's last hidden states as targets of its last layer.
+    """
+
+    reported = ("loss", "task_loss", "distill_logits_loss", "distill_hidden_loss", "balance_loss")
+
+    def __init__(self, config: TrainConfig, task: Task, teacher: PreTrainedModel | None) -> None:
+        self.config, self.task, self.teacher = config, task, teacher
+        self.stage = self.start = 0
+
+    def begin(self, model: PreTrainedModel, epoch: Epoch) -> None:
+        """See `Objective`; also find the layer to start at, below which the model is the teacher."""
+        set_trainable(model, self.config)
+        shared = self.teacher is not None and self.config.freeze_dense
+        self.stage, self.start = epoch.stage, same_start(model, self.teacher) if shared else 0
+        self.last_alone = self.config.distill_hidden > 0 and {*layer_kinds(model)} == {"dense"}
+
+    def __call__(
+        self, model: PreTrainedModel, batch: dict[str, Tensor], target: TeacherOutput | None, late: bool
+    ) -> dict[str, Tensor]:
+        """See `Objective`."""
+        labels = batch.pop("labels")
+        last: dict[int, Tensor] = {}
+        with record_routing(hidden_states=self.config.distill_hidden > 0) as record:
+            if self.start and target.hidden_states:
+                logits, _ = run_from(model, batch, self.start, target.hidden_states[self.start].float())
+            else:
+                output = model(**batch, output_hidden_states=self.last_alone)
+                logits = output.logits
+                if self.last_alone:
+                    last = {len(target.hidden_states) - 2: output.hidden_states[-1]}
+        # Layers that were skipped hand on what they get.
+        outputs = {layer: output for layer, output in record.hidden_states.items() if layer >= self.start}
+        outputs |= last
+        return total_loss(
+            self.config,
+            stage=self.stage,
+            logits=logits,
+            labels=labels,
+            regression=self.task.is_regression,
+            token_mask=batch["attention_mask"],
+            record=record,
+            outputs=outputs,
+            teacher=target,
+        )
+
+    def end(self) -> dict[str, Any]:
+        """See `Objective`."""
+        return {}
+
+
+class TextLoss:
+    """The objective of a training on unlabelled text: reproduce the dense layers' hidden states.
+
+    In a conversion the replaced layers alone learn, each from the dense layer in its place: all others stay as they
+    are, so the teacher's hidden states enter the lowest replaced layer. Without a conversion (after pruning), or where
+    the model has fewer layers than the base, all layers learn, from the last hidden states and those of each replaced
+    layer. A module that replaces a layer records its output as `shrp.model.hidden_states` does.
+    """
+
+    reported = ("distill_hidden_loss", "balance_loss")
+
+    def __init__(self, config: TextConfig, base: PreTrainedModel) -> None:
+        self.config, self.base = config, base
+        self.top = base.config.num_hidden_layers - 1
+
+    def begin(self, model: PreTrainedModel, epoch: Epoch) -> None:
+        """See `Objective`."""
+        self.replaced = replaced_layers(model, self.base)
+        self.alone = bool(self.config.shrp.layers and self.replaced) or bool(expert_layers(model))
+        model.requires_grad_(False)
+        for layer in self.replaced.values() if self.alone else encoder_layers(model):
+            layer.requires_grad_(True)
+        self.counts = {i: np.zeros(layer.num_experts) for i, layer in router_layers(model).items()}
+
+    def __call__(
+        self, model: PreTrainedModel, batch: dict[str, Tensor], target: TeacherOutput | None, late: bool
+    ) -> dict[str, Tensor]:
+        """See `Objective`."""
+        with record_routing(hidden_states=True) as record:
+            if self.alone:
+                lowest = min(self.replaced)
+                run_from(model, batch, lowest, target.hidden_states[lowest].float() if lowest else None)
+                outputs = {}
+            else:
+                outputs = {self.top: model.base_model(**batch).last_hidden_state}
+        outputs |= {i: record.hidden_states[i] for i in self.replaced}
+        error = hidden_loss(outputs, target.hidden_states, batch["attention_mask"])
+        balance = record.balance_loss() if self.counts else error.new_zeros(())
+        if late:  # usage is that of the epoch's last quarter
+            for layer in self.counts:
+                self.counts[layer] += top1_counts(record.probs(layer))
+        total = error + self.config.balance * balance
+        return {"loss": total, "distill_hidden_loss": error, "balance_loss": balance}
+
+    def end(self) -> dict[str, Any]:
+        """See `Objective`: the Top-1 shares `(H,)` of each layer's experts."""
+        shares = {str(layer): (count / count.sum()).round(6).tolist() for layer, count in self.counts.items()}
+        return {"usage": shares}

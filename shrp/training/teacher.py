@@ -1,7 +1,7 @@
-"""What the dense teacher says of the training data: computed once, kept on disk, read back in every epoch.
+"""The dense teacher's outputs for the training data: computed once, kept on disk, read back in every epoch.
 
-A frozen teacher in evaluation mode says the same of an input each time, and asking it costs about a third of a
-distilled training step of the dense model, and most of a step once the student is small.
+A frozen teacher in evaluation mode gives the same outputs each time. Running it costs about a third of a distilled
+training step of the dense model, and most of a step once the student is small.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -25,11 +25,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from shrp.data.batching import Encoded, collate
 from shrp.errors import TrainingError
 from shrp.training.losses import TeacherOutput
+from shrp.training.runs import write_atomically
 
 CACHE_BYTES = 16 * 2**30
-"""Above this many bytes of hidden states a teacher is asked anew in every step instead."""
+"""Above this many bytes of hidden states the teacher is run in every step instead."""
 SPARE_BYTES = 2**30
-"""Left free on the disk beside them, for checkpoints."""
+"""Left free on the disk for checkpoints."""
 _LOG = logging.getLogger(__name__)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _KEPT, _LIVE = "kept", "live"
@@ -50,19 +51,19 @@ def _allocate(file: Path, size: int) -> None:
 
 
 def is_filled(folder: Path, hidden: bool) -> bool:
-    """Whether a folder, or that beside it without hidden states, holds what a teacher said."""
+    """Whether a folder, or its twin without hidden states, holds a teacher's outputs."""
     return (outputs_folder(folder, hidden) / _IDENTITY).is_file()
 
 
 def outputs_folder(folder: Path, hidden: bool) -> Path:
-    """Where what a teacher says is kept, with hidden states or without: a run that needs less would else empty the
-    folder of those that need more.
+    """Where a teacher's outputs are kept, with hidden states or without: a run that needs less would otherwise empty
+    the folder of those that need more.
     """
     return folder if hidden else folder.with_name(f"{folder.name}-logits")
 
 
 class LiveTeacher:
-    """Asks the teacher in every step."""
+    """Runs the teacher in every step."""
 
     def __init__(self, model: PreTrainedModel, hidden: bool) -> None:
         self.model, self.hidden = model.eval(), hidden
@@ -75,7 +76,7 @@ class LiveTeacher:
 
 
 class CachedTeacher:
-    """Reads what the teacher said of each row from a folder; `fill` writes it there first.
+    """Reads the teacher's outputs for each row from a folder; `fill` writes them there first.
 
     Hidden states are kept unpadded in float16, `(tokens of all rows, layers + 1, d)`, so a row is one stretch of
     the file. They are the targets of a squared error between LayerNorm outputs of order 1, which float16 rounds
@@ -85,7 +86,7 @@ class CachedTeacher:
         folder: made if missing; belongs to one teacher and one encoding of the data.
         encoded: all of the training data, as `shrp.data.batching.encode` gives them.
         rows: those that training will visit; only they are kept.
-        identity: what the folder must be of; a folder of anything else is filled anew.
+        identity: what the folder must be of; a folder of anything else is filled again.
     """
 
     def __init__(
@@ -116,14 +117,15 @@ class CachedTeacher:
         """Bytes of hidden states that so many tokens take."""
         return tokens * (model.config.num_hidden_layers + 1) * model.config.hidden_size * 2
 
-    def fill(self, precision: torch.dtype | None) -> bool:
-        """Ask the teacher about every row, unless the folder holds that already.
+    def fill(self, precision: torch.dtype | None, progress: Callable[[int, int], None] | None = None) -> bool:
+        """Run the teacher on every row, unless the folder holds its outputs already.
 
         Batches depend on the rows alone, so filling a folder again gives the same. One process at a time looks into a
-        folder or fills it; one that has opened it goes on reading what it opened when another fills it anew.
+        folder or fills it; one that has opened it goes on reading what it opened when another fills it again.
 
         Args:
             precision: of autocast; None computes in float32.
+            progress: receives the rows done, and of how many.
 
         Returns:
             Whether there was room on the disk; if not, there is nothing to read.
@@ -136,10 +138,8 @@ class CachedTeacher:
                     (self.folder / name).unlink(missing_ok=True)
                 if self.hidden and not self._take_room():
                     return False
-                self._ask(precision)
-                partial = file.with_suffix(".partial")
-                partial.write_text(json.dumps(self.identity), encoding="utf-8")
-                partial.replace(file)
+                self._ask(precision, progress)
+                write_atomically(file, json.dumps(self.identity))
             self._open()
         return True
 
@@ -162,12 +162,14 @@ class CachedTeacher:
             return False
         return True
 
-    def _ask(self, precision: torch.dtype | None) -> None:
+    def _ask(self, precision: torch.dtype | None, progress: Callable[[int, int], None] | None = None) -> None:
         states = self._states("r+") if self.hidden else None
         logits = np.zeros((len(self.rows), self.model.config.num_labels), dtype=np.float32)
         order = sorted(self.rows.tolist(), key=lambda row: (self.lengths[row], row))
         device = next(self.model.parameters()).device
         for done in range(0, len(order), _BATCH):
+            if progress:
+                progress(done, len(order))
             part = order[done : done + _BATCH]
             inputs = collate(self.tokenizer, self.encoded, part)
             inputs = {name: value.to(device) for name, value in inputs.items()}
@@ -176,9 +178,9 @@ class CachedTeacher:
                 output = self.model(**inputs, output_hidden_states=self.hidden)
             logits[[self.places[row] for row in part]] = output.logits.float().cpu().numpy()
             if states is not None:
-                said = torch.stack(output.hidden_states, 2).half().cpu().numpy()  # (B, T, L + 1, d)
+                stacked = torch.stack(output.hidden_states, 2).half().cpu().numpy()  # (B, T, L + 1, d)
                 real = inputs["attention_mask"].bool().cpu().numpy()
-                for line, mask, row in zip(said, real, part, strict=True):
+                for line, mask, row in zip(stacked, real, part, strict=True):
                     start = self.starts[row]
                     states[start : start + self.lengths[row]] = line[mask]
         if states is not None:
@@ -198,13 +200,15 @@ class CachedTeacher:
         logits = torch.from_numpy(self.logits[[self.places[row] for row in rows]]).to(mask.device)
         if self.states is None:
             return TeacherOutput(logits, ())
-        said = np.concatenate([self.states[self.starts[r] : self.starts[r] + self.lengths[r]] for r in rows])
+        states = np.concatenate(
+            [self.states[self.starts[r] : self.starts[r] + self.lengths[r]] for r in rows]
+        )
         padded = torch.zeros(*mask.shape, *self.width, dtype=torch.float16)
-        padded[mask.cpu()] = torch.from_numpy(said)
+        padded[mask.cpu()] = torch.from_numpy(states)
         return TeacherOutput(logits, padded.to(mask.device).unbind(2))
 
 
-def kept_or_live(
+def open_teacher(
     folder: Path,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -215,48 +219,41 @@ def kept_or_live(
     identity: dict[str, str],
     bf16: bool,
     settled: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> LiveTeacher | CachedTeacher:
-    """The teacher, asked once about each row where its answers fit on the disk, or else in every step.
+    """The teacher, run once on each row where its outputs fit on the disk, or else in every step.
 
-    Args as for `CachedTeacher`; `bf16`, whether it computes in that; `settled`, a file that keeps which of the two it
-    came to, as what the two say differs in the last digits: a run that goes on asks as it began.
+    Args as for `CachedTeacher` and its `fill`.
+
+    Args:
+        bf16: whether it computes in that.
+        settled: a file that keeps which of the two it came to. Their outputs differ in the last digits, so a run that
+            goes on uses the one that it began with.
 
     Raises:
-        TrainingError: a run that began with room for the answers has none now.
+        TrainingError: a run that began with room for the outputs has none now.
     """
     known = settled.read_text(encoding="utf-8") if settled is not None and settled.is_file() else ""
     if known == _LIVE:
         return LiveTeacher(model, hidden)
-    cached = CachedTeacher(
-        folder,
-        model,
-        tokenizer,
-        encoded,
-        rows,
-        hidden=hidden,
-        identity=identity | {"precision": "bf16" if bf16 else "fp32"},
-    )
+    identity = identity | {"precision": "bf16" if bf16 else "fp32"}
+    cached = CachedTeacher(folder, model, tokenizer, encoded, rows, hidden=hidden, identity=identity)
     size = CachedTeacher.bytes_for(model, cached.tokens) if hidden else 0
-    kept = size <= CACHE_BYTES and cached.fill(torch.bfloat16 if bf16 else None)
+    kept = size <= CACHE_BYTES and cached.fill(torch.bfloat16 if bf16 else None, progress)
+    needs = f"the teacher's hidden states take {size / 2**30:.1f} GiB"
     if not kept and known:
         raise TrainingError(
-            f"{folder} has no room for the teacher's hidden states ({size / 2**30:.1f} GiB, and "
-            f"{SPARE_BYTES / 2**30:.0f} GiB to spare), with which this run began: make room, or delete "
+            f"{needs}, with which this run began, and {folder} has no room for them now: make room, or delete "
             f"{settled.parent} to start afresh."
         )
     if settled is not None:
         settled.write_text(_KEPT if kept else _LIVE, encoding="utf-8")
-    if size > CACHE_BYTES:
-        _LOG.warning(
-            f"the teacher's hidden states of all that is visited would take {size / 2**30:.1f} GiB, and no more than "
-            f"{CACHE_BYTES / 2**30:.0f} are kept: it is asked anew in every step, which takes longer. Fewer or shorter "
-            "texts would fit."
-        )
-        return LiveTeacher(model, hidden)
-    if not kept:
-        _LOG.warning(
-            f"{folder} has no room for the teacher's hidden states ({size / 2**30:.1f} GiB, and "
-            f"{SPARE_BYTES / 2**30:.0f} GiB to spare): it is asked anew in every step, which takes longer."
-        )
-        return LiveTeacher(model, hidden)
-    return cached
+    if kept:
+        return cached
+    why = (
+        f"at most {CACHE_BYTES / 2**30:.0f} GiB are kept; fewer or shorter texts would fit"
+        if size > CACHE_BYTES
+        else f"{folder} has no room for them and {SPARE_BYTES / 2**30:.0f} GiB to spare"
+    )
+    _LOG.warning(f"{needs}, and {why}: the teacher is run in every step, which takes longer.")
+    return LiveTeacher(model, hidden)

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from shrp.training.runs import run_folder
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -48,7 +49,6 @@ from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
 from shrp.pruning.select import GateFit, plan_from
 from shrp.training import recipe
-from shrp.training.run_state import run_folder
 
 
 @pytest.fixture(scope="module")
@@ -626,7 +626,7 @@ def test_train_on_files_of_ones_own(shrp, place, tmp_path):
         *("train", "--base", place / "encoder", "--out", tmp_path / "own", *files, *columns),
         *("--layers", "upper:2", "--order", "bottom-up", "--stage2-epochs", 1, "--teacher-epochs", 2),
         *("--teacher-learning-rate", 3e-3, "--learning-rate", 1e-3, "--batch-size", 8, "--recover", "1"),
-        *("--controls", "random,dropped", "--precision", "fp32", "--base-name", "a tiny one", "--json"),
+        *("--random-draws", 2, "--precision", "fp32", "--base-name", "a tiny one", "--json"),
         *("--freeze-dense", "--dropout"),
     )
     assert code == 0, err
@@ -680,7 +680,7 @@ def test_finetune_then_train_from_it(shrp, place, tmp_path):
     assert json.loads(out)["validation_n"] == 24
     teacher = checkpoint.load(tmp_path / "t")
     assert layer_kinds(teacher.model) == ["dense"] * 3
-    layers = ("--layers", "2", "--stage2-epochs", 0, "--per-layer", "1", "--controls", "")
+    layers = ("--layers", "2", "--stage2-epochs", 0, "--per-layer", "1", "--random-draws", 0)
     code, out, err = shrp(
         "train", "--base", tmp_path / "t", "--out", tmp_path / "r", *layers, *files, *common
     )
@@ -948,8 +948,6 @@ def test_errors_of_every_command_are_one_sentence(shrp, place, tmp_path, monkeyp
     failed(shrp(*base, *files, "--layers", "1,2", "--recover", "5"), "1 to 4 experts")
     failed(shrp(*base, *files, "--layers", "1,2", "--recovery-epochs", 2), "that --recover names")
     failed(shrp(*base, *files, "--layers", "1,2", "--per-layer", "one"), '"1,2,4"')
-    failed(shrp(*base, *files, "--layers", "1,2", "--controls", "magic"), "random, uniform, dropped, narrow")
-    failed(shrp(*base, *files, "--layers", "1,2", "--controls", "narrow"), "as large as what is recovered")
     failed(
         shrp(*base, *files, "--layers", "1,2", "--learning-rate", 0), "learning_rate must be a number above 0"
     )
@@ -1258,7 +1256,7 @@ def test_every_option_of_a_training_reaches_its_recipe(shrp, place, tmp_path, mo
         seen.update(steps=steps, **options)
         raise TrainingError("seen")
 
-    monkeypatch.setattr(recipe, "Run", run)
+    monkeypatch.setattr(recipe, "RecipeRun", run)
     of_config = {
         **{"balance": 0.2, "learning_rate": 1e-4, "new_learning_rate": 1e-3, "stage2_epochs": 3},
         **{"distill_logits": 0.7, "distill_hidden": 0.4, "expander_init": "least_squares", "swap": 0.3},
@@ -1267,7 +1265,7 @@ def test_every_option_of_a_training_reaches_its_recipe(shrp, place, tmp_path, mo
     }
     others = {"teacher_learning_rate": 2e-4, "recovery_epochs": 6}
     texts = {"order": "bottom-up", "layers": "1,2", "routing": "token", "top_k": 2, "recipe": "paper"}
-    texts |= {"per_layer": "1,3", "recover": "2,4", "controls": "uniform,dropped", "head_labels": "a,b"}
+    texts |= {"per_layer": "1,3", "recover": "2,4", "random_draws": 5, "head_labels": "a,b"}
     options = [(f"--{name.replace('_', '-')}", value) for name, value in (of_config | others | texts).items()]
     flags = ("--no-dropout", "--freeze-dense", "--freeze-embeddings", "--keep-stages", "--full-precision")
     files = [part for name in ("train", "validation") for part in (f"--{name}-file", place / f"{name}.csv")]
@@ -1280,7 +1278,7 @@ def test_every_option_of_a_training_reaches_its_recipe(shrp, place, tmp_path, mo
     assert config.freeze_embeddings
     assert config.shrp == ShrpConfig((1, 2), "token", 2, expander_gain=config.shrp.expander_gain)
     assert (steps.per_layer, steps.recover, steps.recovery_epochs) == ((1, 3), (2, 4), 6)
-    assert steps.controls == ("uniform", "dropped")
+    assert steps.random_draws == 5
     assert (steps.teacher.stage2_epochs, steps.teacher.learning_rate) == (3, 2e-4)
     shared = ("epoch_size", "batch_size", "max_length", "freeze_embeddings", "precision", "seed")
     assert [getattr(steps.teacher, name) for name in shared] == [getattr(config, name) for name in shared]

@@ -17,8 +17,8 @@ from shrp.errors import TrainingError
 from shrp.model.config import ShrpConfig
 from shrp.training import teacher as kept_teacher
 from shrp.training.config import TrainConfig
-from shrp.training.teacher import CachedTeacher, LiveTeacher, kept_or_live
-from shrp.training.train import train
+from shrp.training.loop import train
+from shrp.training.teacher import CachedTeacher, LiveTeacher, open_teacher
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_training_asks_a_teacher_that_is_too_much_to_keep_anew(
         tmp_path / "out",
     )
     assert (tmp_path / "out.run" / "teacher").is_dir() == (limit > 0)
-    assert ("asked anew in every step" in caplog.text) == (limit == 0)
+    assert ("in every step" in caplog.text) == (limit == 0)
     assert all(row["distill_hidden_loss"] > 0 for row in history)
 
 
@@ -110,7 +110,7 @@ def test_a_disk_that_another_process_fills_meanwhile_ends_nothing(
 
     model, encoded = tiny_model(), encode(tiny_tokenizer, tiny_data(30).texts)
     monkeypatch.setattr(kept_teacher.os, "posix_fallocate", full, raising=False)
-    made = kept_teacher.kept_or_live(
+    made = kept_teacher.open_teacher(
         tmp_path / "said",
         model,
         tiny_tokenizer,
@@ -133,14 +133,14 @@ def test_a_teacher_that_the_disk_has_no_room_for_is_asked_in_every_step_and_that
     asked = tmp_path / "said", model, tiny_tokenizer, encoded, np.arange(30)
     usage = SimpleNamespace(free=kept_teacher.SPARE_BYTES)
     monkeypatch.setattr(kept_teacher.shutil, "disk_usage", lambda _: usage)
-    assert isinstance(kept_or_live(*asked, **options), LiveTeacher)
-    assert "has no room for" in caplog.text
+    assert isinstance(open_teacher(*asked, **options), LiveTeacher)
+    assert "no room for" in caplog.text
     assert not (tmp_path / "said" / "hidden.bin").exists()
     caplog.clear()
     usage.free += sum(len(row["input_ids"]) for row in encoded) * 4 * model.config.hidden_size * 2
-    assert isinstance(kept_or_live(*asked, **options), CachedTeacher)
+    assert isinstance(open_teacher(*asked, **options), CachedTeacher)
     usage.free = 0  # what is there already takes no more
-    assert isinstance(kept_or_live(*asked, **options), CachedTeacher)
+    assert isinstance(open_teacher(*asked, **options), CachedTeacher)
     assert not caplog.text
 
 
@@ -154,7 +154,7 @@ def test_a_run_that_goes_on_asks_the_teacher_as_it_began(
     def ask(name):
         asked = tmp_path / name, model, tiny_tokenizer, encoded, np.arange(30)
         options = {"hidden": True, "identity": {"teacher": "a"}, "bf16": False}
-        return kept_or_live(*asked, **options, settled=tmp_path / f"{name}.txt")
+        return open_teacher(*asked, **options, settled=tmp_path / f"{name}.txt")
 
     assert isinstance(ask("full"), LiveTeacher)
     usage.free = 2**60
@@ -162,7 +162,7 @@ def test_a_run_that_goes_on_asks_the_teacher_as_it_began(
     assert isinstance(ask("roomy"), CachedTeacher)
     shutil.rmtree(tmp_path / "roomy")
     usage.free = 0
-    with pytest.raises(TrainingError, match=r"no room .* with which this run began: make room, or delete "):
+    with pytest.raises(TrainingError, match=r"with which this run began, and .* has no room"):
         ask("roomy")
     usage.free = 2**60
     assert isinstance(ask("roomy"), CachedTeacher)

@@ -1,46 +1,33 @@
 """Conversion on unlabelled texts: what learns and what stays, and that a task's model can take the layers over."""
 
-import copy
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch.nn.utils import clip_grad_norm_
-from transformers import AutoTokenizer
 
 from shrp.analysis.usage import distance_from_uniform
 from shrp.checkpoints import checkpoint
 from shrp.checkpoints.card import card
-from shrp.checkpoints.info import CheckpointInfo
 from shrp.cli import converting
 from shrp.data.sources import load_file
-from shrp.data.tasks import TEXTS
 from shrp.errors import DataError, TrainingError
 from shrp.evaluation.evaluate import evaluate
 from shrp.families.families import encoder_layers
 from shrp.model.config import ShrpConfig
-from shrp.model.convert import convert, expert_layers, layer_kinds, narrow_layers
+from shrp.model.convert import convert, expert_layers, layer_kinds
 from shrp.model.dropout import without_dropout
 from shrp.model.gates import record_routing
-from shrp.model.partial import run_from
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
-from shrp.training import general
-from shrp.training.general import (
-    RECOVERY_RATES,
-    GeneralConfig,
-    convert_on_text,
-    graft,
-    recover_on_text,
-    usage_on_text,
-)
+from shrp.training import loop, losses
+from shrp.training.config import RECOVERY_RATES, TextConfig
 from shrp.training.losses import hidden_loss
-from shrp.training.run_state import RunState, run_folder
-from shrp.training.trainable import optimizer_and_schedule
+from shrp.training.progress import Progress
+from shrp.training.runs import Run, run_folder
+from shrp.training.text import graft, train_on_text, usage_on_text
 
 SIZES = {
     "conversion_size": 40,
@@ -58,22 +45,17 @@ def texts(tiny_data):
     return [text if i % 3 else (text[0], single[0][0]) for i, text in enumerate(single)]
 
 
-def of_control(control, layers=()):
-    return ShrpConfig(layers, control=control, narrow_to=int(control == "narrow"))
-
-
 @pytest.fixture
 def converted(tiny_model, tiny_tokenizer, texts, tmp_path):
-    """`converted(layers, control, start) -> (base, model, history)`."""
+    """`converted(layers, start, **fields) -> (base, model, history)`."""
     base = tiny_model(dropout=0.1)
 
-    def run(layers=(1, 2), control="none", start=None, measured=(), **sizes):
-        config = GeneralConfig(of_control(control, layers), **SIZES | sizes)
-        told = {"start": start, "measured": measured}
-        model, history = convert_on_text(config, base, tiny_tokenizer, texts, tmp_path / "said", **told)
-        return base, model, history
+    def go(layers=(1, 2), start=None, run=None, convert=None, progress=None, **fields):
+        config, said = TextConfig(ShrpConfig(layers), **SIZES | fields), tmp_path / "said"
+        options = {"model": start, "run": run, "convert": convert, "progress": progress}
+        return base, *train_on_text(config, base, tiny_tokenizer, texts, said, **options)
 
-    return run
+    return go
 
 
 def error_of(base, model, inputs, layers):
@@ -104,82 +86,6 @@ def test_layers_learn_to_say_what_the_dense_ones_say_and_the_others_stay(convert
         assert torch.equal(value, before[name]), name
 
 
-def test_pruned_heads_and_neurons_learn_what_the_dense_layer_says_and_nothing_else_does(
-    converted, tiny_model, tiny_inputs, monkeypatch
-):
-    base, model, history = converted(control="narrow", final_size=800)
-    assert layer_kinds(model) == ["dense", "narrow", "narrow"]
-    assert [(row["converted_layer"], row["usage"]) for row in history] == [(2, {}), (1, {}), (None, {})]
-    _, brief, _ = converted(control="narrow", learning_rate=1e-9, new_learning_rate=1e-9)
-    kept = [[layer.heads for layer in narrow_layers(one).values()] for one in (model, brief)]
-    assert kept[0] == kept[1]
-    measured, convert_one = [], general.convert_layer
-
-    def watch(model, layer, config, batches):
-        given = list(batches)
-        measured.append(sum(len(batch["input_ids"]) for batch in given))
-        return convert_one(model, layer, config, given)
-
-    monkeypatch.setattr(general, "convert_layer", watch)
-    converted(control="narrow", measured=[("the film",), ("a bad film", "the end")])
-    assert measured == [2, 2]  # texts, of which are kept heads and neurons
-    converted(control="narrow")
-    assert measured[2:] == [40, 40]  # by default those that it learns on
-    inputs = tiny_inputs()
-    for layer in (1, 2):
-        assert error_of(base, model, inputs, (layer,)) < 0.9 * error_of(base, brief, inputs, (layer,))
-    for name, value in base.state_dict().items():
-        if ".layer.1." not in name and ".layer.2." not in name:
-            assert torch.equal(model.state_dict()[name], value), name
-    task = tiny_model(seed=7)
-    first = encoder_layers(graft(task, model))[0].output.dense.weight  # of the layer that did not learn
-    assert torch.equal(first, encoder_layers(task)[0].output.dense.weight)
-
-
-def test_rates_fall_at_the_end_gradients_are_clipped_nothing_is_dropped_and_usage_is_of_the_last_quarter(
-    converted, monkeypatch
-):
-    ends, clipped, dropped, counted, learning = [], [], [], [], []
-
-    def made(groups, steps, warm, **factors):
-        ends.append((steps, warm, factors))
-        learning[:] = [parameter for group in groups for parameter in group["params"]]
-        return optimizer_and_schedule(groups, steps, warm, **factors)
-
-    def clip(parameters, most):
-        parameters = list(parameters)
-        assert {*map(id, parameters)} == {*map(id, learning)}
-        clipped.append(most)
-        return clip_grad_norm_(parameters, most)
-
-    def ran(model, *args):
-        assert model.training
-        rates = [getattr(m, name, 0) for m in model.modules() for name in ("dropout", "attention_dropout")]
-        rates += [module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)]
-        dropped.append(max(rate for rate in rates if isinstance(rate, float)))
-        return run_from(model, *args)
-
-    counting = general.usage_of
-
-    def count(record):
-        found = counting(record)
-        counted.append((len(clipped), found))
-        return found
-
-    monkeypatch.setattr(general, "optimizer_and_schedule", made)
-    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", clip)
-    monkeypatch.setattr(general, "run_from", ran)
-    monkeypatch.setattr(general, "usage_of", count)
-    _, model, history = converted((2,), batch_size=2, conversion_size=8, final_size=64)
-    assert ends == [(4, 1, {"end": 1.0}), (32, 2, {"end": 0.0})]
-    assert clipped == [1.0] * 36
-    assert dropped == [0.0] * 36
-    assert expert_layers(model)[2].dropout == 0.1  # it has what it had
-    assert [step for step, _ in counted] == [4, *range(29, 37)]
-    last = np.mean([found[2] for _, found in counted[1:]], axis=0)
-    assert history[-1]["usage"]["2"] == pytest.approx(last, abs=1e-6)
-
-
 def test_the_balance_loss_evens_usage_while_layers_are_converted(converted):
     """The more it weighs, the lower it is itself, and the nearer usage is to even."""
     found = {}
@@ -190,33 +96,7 @@ def test_the_balance_loss_evens_usage_while_layers_are_converted(converted):
     assert found[5.0][1] < found[0.0][1]
 
 
-def test_both_the_base_and_the_model_are_on_the_device_that_trains(
-    tiny_model, tiny_tokenizer, texts, tmp_path, monkeypatch
-):
-    found = []
-
-    def take(model, *_):
-        found.append({p.device.type for part in (base, model) for p in part.parameters()})
-        raise KeyboardInterrupt  # nothing can be computed on a device that is not there
-
-    base, start = tiny_model(), tiny_model()
-    monkeypatch.setattr(general, "one_accelerator", lambda: SimpleNamespace(device=torch.device("meta")))
-    monkeypatch.setattr(general, "weights_digest", lambda model: "")
-    monkeypatch.setattr(general, "kept_or_live", lambda *_, **__: None)
-    monkeypatch.setattr(general, "convert_layer", take)
-    config = GeneralConfig(ShrpConfig((2,)), **SIZES)
-    with pytest.raises(KeyboardInterrupt):
-        convert_on_text(config, base, tiny_tokenizer, texts, tmp_path, start=start)
-    assert found == [{"meta"}]
-    assert {p.device.type for p in start.parameters()} == {"cpu"}  # which is not changed
-
-
-def test_a_date_is_a_seed(converted):
-    _, _, history = converted((2,), seed=20240101, conversion_size=8, final_size=8)
-    assert len(history) == 2
-
-
-def test_it_goes_on_from_converted_upper_layers_and_repeats_itself(converted, monkeypatch):
+def test_it_goes_on_from_converted_upper_layers_and_repeats_itself(converted):
     _, upper, _ = converted((2,))
     _, whole, _ = converted((1,), start=upper)
     assert layer_kinds(whole) == ["dense", "routed", "routed"]
@@ -227,23 +107,8 @@ def test_it_goes_on_from_converted_upper_layers_and_repeats_itself(converted, mo
     with pytest.raises(TrainingError, match="layer 2 is converted already"):
         converted((2,), start=upper)
     _, lower, _ = converted((1,))
-    with monkeypatch.context() as patch:
-        patch.setattr(general, "_OnText", lambda *_: pytest.fail("it began before it refused"))
-        with pytest.raises(TrainingError, match="layer 1 is converted already"):
-            converted((1, 2), start=lower)
-
-
-def test_with_layers_dropped_those_left_learn_to_make_up_for_them(converted, tiny_inputs):
-    base, model, _ = converted(control="dropped")
-    assert layer_kinds(model) == ["dense", "dropped", "dropped"]
-    _, untrained, _ = converted(control="dropped", learning_rate=1e-9)
-    inputs = tiny_inputs()
-    assert error_of(base, model, inputs, (2,)) < 0.9 * error_of(base, untrained, inputs, (2,))
-    task = copy.deepcopy(base)
-    taken = graft(task, model)
-    assert torch.equal(
-        encoder_layers(taken)[0].output.dense.weight, encoder_layers(model)[0].output.dense.weight
-    )
+    with pytest.raises(TrainingError, match="layer 1 is converted already"):
+        converted((1, 2), start=lower)
 
 
 def test_a_tasks_model_keeps_its_own_dense_layers_and_head(converted, tiny_model):
@@ -264,33 +129,11 @@ def test_a_tasks_model_keeps_its_own_dense_layers_and_head(converted, tiny_model
     assert np.abs(expert_layers(model)[1].qkv_weight.detach().numpy()).sum() > 0  # copies, not shares
 
 
-@pytest.mark.parametrize(
-    ("values", "said"),
-    [
-        ({"seed": -1}, "seed must be between 0"),
-        ({"final_size": 0}, "final_size must be 1 or more"),
-        ({"learning_rate": 0.0}, "learning_rate must be a number above 0"),
-    ],
-)
-def test_configs_that_cannot_be(values, said):
-    with pytest.raises(TrainingError, match=said):
-        GeneralConfig(**{"shrp": ShrpConfig((1,))} | values)
-
-
-def test_a_diverging_conversion_stops_with_advice(converted):
-    with pytest.raises(
-        TrainingError, match=r"the loss is \w+ in epoch 0, step \d+: lower the learning rates"
-    ):
-        converted(learning_rate=1e30, new_learning_rate=1e30)
-
-
 def test_a_conversion_needs_a_layer_and_texts(converted, tiny_model, tiny_tokenizer, tmp_path):
-    with pytest.raises(TrainingError, match="at least one layer"):
-        converted(())
     with pytest.raises(TrainingError, match=r"balance must be a number from 0 on, not -0\.1"):
         converted(balance=-0.1)
     with pytest.raises(TrainingError, match="no texts to train on"):
-        convert_on_text(GeneralConfig(ShrpConfig((2,))), tiny_model(), tiny_tokenizer, [], tmp_path)
+        train_on_text(TextConfig(ShrpConfig((2,))), tiny_model(), tiny_tokenizer, [], tmp_path)
 
 
 def hidden_states(model, inputs):
@@ -305,47 +148,116 @@ def hidden_states(model, inputs):
 
 
 @pytest.mark.parametrize("layers", [(1, 2), (0, 1)])  # the top layer among them, or still dense
-@pytest.mark.parametrize("control", ["none", "dropped", "narrow"])
-def test_a_pruned_encoder_or_a_control_is_trained_on_and_the_one_given_stays(
-    converted, tiny_tokenizer, texts, tiny_inputs, tmp_path, control, layers
-):
-    base, model, history = converted(layers, control=control)
-    if control == "none":
-        usage = {int(layer): share for layer, share in history[-1]["usage"].items()}
-        model = prune(model, make_plan(usage, per_layer=1))
+def test_a_pruned_encoder_is_fine_tuned_and_the_one_given_stays(converted, tiny_inputs, layers):
+    base, model, history = converted(layers)
+    model = prune(model, make_plan(usage_on_text(history), per_layer=1))
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    config = GeneralConfig(of_control(control), **SIZES | {"final_size": 240})
-    trained, rows = recover_on_text(config, base, tiny_tokenizer, texts, tmp_path / "said", model)
+    _, trained, rows = converted((), model, final_size=240)
     assert layer_kinds(trained) == layer_kinds(model)
     assert [(row["converted_layer"], row["texts"], row["usage"]) for row in rows] == [(None, 240, {})]
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
     inputs = tiny_inputs()
     with torch.no_grad():
-        said = base.base_model(**inputs, output_hidden_states=True).hidden_states[1:]
-    wanted = [states[inputs["attention_mask"].bool()] for states in said]
-    before, after = (hidden_states(one, inputs) for one in (model, trained))
-    asked = {2} if control == "dropped" else {*layers, 2}
-    errors = [
-        {layer: (found[layer] - wanted[layer]).square().mean() for layer in asked}
-        for found in (before, after)
-    ]
-    least = (
-        0.95 if control == "narrow" else 0.9
-    )  # it has learned from texts already, with nothing pruned since
-    assert errors[1][2] < least * errors[0][2]
-    high, low = (sum(error.values()) for error in errors)
-    assert 0.8 * low < rows[0]["distill_hidden_loss"] < 1.2 * high
-    with pytest.raises(TrainingError, match="no layers to convert"):
-        recover_on_text(
-            GeneralConfig(ShrpConfig((1,))), base, tiny_tokenizer, texts, tmp_path / "said", model
-        )
-    taken = graft(base, trained, recovered=True)
-    assert layer_kinds(taken) == layer_kinds(model)
-    same = dict(trained.state_dict())
-    for name, value in taken.state_dict().items():
-        if ".layer." in name:
-            assert torch.equal(value, same[name]), name
+        wanted = base.base_model(**inputs, output_hidden_states=True).hidden_states[1:]
+    real = inputs["attention_mask"].bool()
+    before, after = (
+        {
+            layer: (states - wanted[layer][real]).square().mean()
+            for layer, states in hidden_states(one, inputs).items()
+        }
+        for one in (model, trained)
+    )
+    assert after.keys() == {*layers, 2}
+    assert after[2] < 0.9 * before[2]
+    assert 0.8 * sum(after.values()) < rows[0]["distill_hidden_loss"] < 1.2 * sum(before.values())
+    taken = graft(base, trained).state_dict()
+    for name, value in trained.state_dict().items():
+        assert ".layer." not in name or torch.equal(value, taken[name]), name
+
+
+def test_another_conversion_can_be_given_and_a_model_of_fewer_layers_learns_as_a_whole(
+    converted, tiny_inputs
+):
+    """A study's control, which drops layers: what is left learns the teacher's last hidden states."""
+
+    def drop(model, layer):
+        del encoder_layers(model)[layer]
+        model.config.num_hidden_layers -= 1
+
+    def error(model):
+        with torch.no_grad():
+            found, wanted = (one.base_model(**inputs).last_hidden_state for one in (model, base))
+        return (found - wanted)[inputs["attention_mask"].bool()].square().mean()
+
+    inputs = tiny_inputs()
+    base, model, history = converted(convert=drop, final_size=240)
+    _, untrained, _ = converted(convert=drop, learning_rate=1e-9)
+    assert [row["converted_layer"] for row in history] == [2, 1, None]
+    assert len(encoder_layers(model)) == 1
+    assert error(model) < 0.9 * error(untrained)
+
+
+def test_a_conversion_is_reported_clips_gradients_drops_nothing_and_counts_usage_of_the_last_quarter(
+    converted, monkeypatch
+):
+    clipped, dropped, seen = [], [], []
+    clip, ran = torch.nn.utils.clip_grad_norm_, losses.run_from
+
+    class Watch(Progress):
+        def step(self, status):
+            if status.stage:
+                seen.append((status.phase, status.step, status.steps, status.epoch, status.epochs))
+                assert status.seconds_left >= 0
+
+    def clipping(parameters, most):
+        clipped.append(most)
+        return clip(parameters, most)
+
+    def running(model, *args):
+        rates = [getattr(m, name, 0) for m in model.modules() for name in ("dropout", "attention_dropout")]
+        rates += [module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)]
+        dropped.append(max(rate for rate in rates if isinstance(rate, float)))
+        return ran(model, *args)
+
+    counted, count = [], losses.top1_counts
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", clipping)
+    monkeypatch.setattr(losses, "run_from", running)
+    monkeypatch.setattr(losses, "top1_counts", lambda probs: counted.append(count(probs)) or counted[-1])
+    sizes = {"batch_size": 2, "conversion_size": 8, "final_size": 64}
+    _, model, history = converted((2,), progress=Watch(), **sizes)
+    first = "conversion on text: converting layer 2 (1 of 1)"
+    assert seen[:4] == [(first, step, 4, 1, 2) for step in range(1, 5)]
+    assert seen[4:] == [("conversion on text: all layers", step, 32, 2, 2) for step in range(1, 33)]
+    assert clipped == [1.0] * 36
+    assert dropped == [0.0] * 36
+    assert expert_layers(model)[2].dropout == 0.1  # it has what it had
+    assert len(counted) == 1 + 8
+    last = np.sum(counted[1:], axis=0)
+    assert history[-1]["usage"]["2"] == pytest.approx(last / last.sum(), abs=1e-6)
+
+
+def test_a_killed_conversion_goes_on_and_ends_as_if_it_had_not_been(converted, tmp_path):
+    class Killed(BaseException):
+        pass
+
+    class Kill(Progress):
+        def epoch(self, row):
+            if row["epoch"] == 1:
+                raise Killed
+
+    _, whole, history = converted(run=None)
+    with pytest.raises(Killed), Run(tmp_path / "made.run") as run:
+        converted(run=run, progress=Kill())
+    with Run(tmp_path / "made.run") as run, pytest.raises(TrainingError, match="pass --resume"):
+        converted(run=run)
+    with Run(tmp_path / "made.run", resume=True) as run:
+        with pytest.raises(TrainingError, match="its seed differ"):
+            converted(run=run, seed=1)
+        _, resumed, rows = converted(run=run)
+    for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert [row | {"seconds": 0} for row in rows] == [row | {"seconds": 0} for row in history]
 
 
 def test_without_dropout_a_model_in_training_is_a_function_and_has_it_back_afterwards(
@@ -419,59 +331,6 @@ def test_a_conversion_and_then_a_run_that_goes_on_from_it(shrp, tmp_path, comman
     assert {row["kind"] for row in found.info.scores} == {"teacher", "routed", "static", "control"}
 
 
-@pytest.mark.parametrize("after", [1, 2, 3])
-def test_a_killed_conversion_goes_on_and_ends_as_if_it_had_not_been(
-    shrp, tmp_path, command, monkeypatch, after
-):
-    base, texts, _ = command
-    ask = ("convert", *base, *texts, "--layers", "upper:2", "--precision", "fp32")
-    assert shrp(*ask, "--out", tmp_path / "whole")[0] == 0
-
-    class Killed(BaseException):
-        pass
-
-    def killed(row):
-        if row["epoch"] + 1 == after:
-            raise Killed
-
-    say = converting.say_conversion
-    monkeypatch.setattr(converting, "say_conversion", killed)
-    with pytest.raises(Killed):
-        shrp(*ask, "--out", tmp_path / "made")
-    assert not (tmp_path / "made").exists()
-    told = []
-    monkeypatch.setattr(converting, "say_conversion", lambda row: (told.append(row["epoch"]), say(row)))
-    code, _, error = shrp(*ask, "--out", tmp_path / "made")
-    assert code == 1
-    assert "pass --resume" in error
-    code, _, error = shrp(*ask, "--seed", 1, "--out", tmp_path / "made", "--resume")
-    assert code == 1
-    assert "its seed, weights differ" in error  # the seed is of a head, too
-    code, _, error = shrp(*ask, "--out", tmp_path / "made", "--resume")
-    assert code == 0, error
-    assert told == list(range(after, 3))
-    one, other = (checkpoint.load(tmp_path / name) for name in ("whole", "made"))
-    for mine, theirs in zip(one.model.parameters(), other.model.parameters(), strict=True):
-        assert torch.equal(mine, theirs)
-    rows = [checkpoint.read_history(tmp_path / name) for name in ("whole", "made")]
-    assert [[row | {"seconds": 0} for row in each] for each in rows] == [
-        [row | {"seconds": 0} for row in rows[0]]
-    ] * 2
-    assert one.info == other.info
-    assert not run_folder(tmp_path / "made").exists()
-
-
-def test_what_a_run_that_never_began_settled_is_forgotten(tmp_path):
-    for name in ("run.json", "teacher.txt"):
-        (tmp_path / name).write_text("live")
-    with RunState(tmp_path).only_if_begun():
-        assert not list(tmp_path.iterdir())
-    (tmp_path / "epoch-001").mkdir()
-    (tmp_path / "teacher.txt").write_text("live")
-    with RunState(tmp_path).only_if_begun():
-        assert (tmp_path / "teacher.txt").read_text() == "live"
-
-
 def test_a_conversion_that_fails_before_its_first_epoch_leaves_nothing_in_the_way(
     shrp, tmp_path, command, monkeypatch
 ):
@@ -482,7 +341,7 @@ def test_a_conversion_that_fails_before_its_first_epoch_leaves_nothing_in_the_wa
         raise TrainingError("the loss is no number")
 
     with monkeypatch.context() as patch:
-        patch.setattr("shrp.training.general.finite", diverges)
+        patch.setattr(loop, "finite", diverges)
         assert shrp(*ask)[0] == 1
     assert not run_folder(tmp_path / "made").exists()
     run_folder(tmp_path / "made").mkdir()
@@ -520,23 +379,22 @@ def test_an_encoder_pruned_on_texts_becomes_a_tasks_static_checkpoint(shrp, tmp_
     for wrong in (
         ("--recover", 1),
         ("--per-layer", 1),
-        ("--controls", "random"),
-        ("--controls", "narrow"),
+        ("--random-draws", 2),
         ("--freeze-dense",),
     ):
         code, _, error = shrp(*run, *wrong)
         assert code == 1
         assert "is pruned already" in error
     assert not out.exists()
-    code, _, error = shrp(*run, "--controls", "dropped")
+    code, _, error = shrp(*run)
     assert code == 0, error
     found = checkpoint.load(out)
     assert layer_kinds(found.model) == ["dense", "static", "static"]
     assert found.info.plan == encoder.info.plan
     assert same_layers(found.model, encoder.model)
     rows = {row["model"]: row for row in found.info.scores}
-    static, control = "static, 1 a layer, pruned on texts", "layers dropped, 4 epochs, not trained on texts"
-    assert list(rows) == ["dense teacher", static, control]
+    static = "static, 1 a layer, pruned on texts"
+    assert list(rows) == ["dense teacher", static]
     assert (rows[static]["kind"], rows[static]["budget"], rows[static]["recovered"]) == ("static", 2, True)
     dev = load_file(tmp_path / "dev.csv", found.info.task, text_columns=["text"], label_column="label")
     again = evaluate(found.model, found.tokenizer, dev)
@@ -561,7 +419,7 @@ def test_a_tasks_usage_says_which_experts_learn_on_from_texts(shrp, tmp_path, co
     corpora = (*texts[:4], *texts[-2:])  # without the sizes of a conversion, which is not made anew
     routed, task, small, out = (tmp_path / name for name in ("routed", "task", "small", "out"))
     assert shrp("convert", *base, *texts, "--layers", "upper:2", "--out", routed)[0] == 0
-    run = ("train", *base, *files, "--controls", "")
+    run = ("train", *base, *files, "--random-draws", 0)
     assert shrp(*run, "--converted", routed, "--per-layer", 1, "--out", task)[0] == 0
     found = checkpoint.load(task)
     # The task is made to use most what the texts use least, so the two can't be taken for one another.
@@ -602,7 +460,7 @@ def pruning(shrp, tmp_path, command):
     """The command that prunes by a task's usage, and folders: `routed`, a conversion, and `task`, which came of it."""
     base, texts, files = command
     assert shrp("convert", *base, *texts, "--layers", "upper:2", "--out", tmp_path / "routed")[0] == 0
-    run = ("train", *base, *files, "--controls", "", "--per-layer", 1, "--converted", tmp_path / "routed")
+    run = ("train", *base, *files, "--random-draws", 0, "--per-layer", 1, "--converted", tmp_path / "routed")
     assert shrp(*run, "--out", tmp_path / "task")[0] == 0
     command = ("convert", *base, *texts[:4], *texts[-2:], "--further-size", 32, "--out", tmp_path / "wrong")
     return command, tmp_path / "routed", tmp_path / "task"
@@ -622,7 +480,7 @@ def test_usage_that_does_not_fit_is_refused_before_anything_is_trained(shrp, tmp
     cases = (
         (routed, "has seen no task"),
         (static, "is pruned already"),
-        (like("foreign", base_model="another"), "was made of another, and the encoder to prune of tiny"),
+        (like("foreign", base_model="another"), "has base another, and the encoder to prune tiny"),
         (like("top-2", config=replace(config, top_k=2)), "has Top-k 2, and the encoder to prune 1"),
         (like("part", usage={"1": [0.25] * 4}), "usage of 4 experts in each converted layer"),
         (like("wide", usage=dict.fromkeys("12", [0.125] * 8)), "usage of 4 experts in each converted layer"),
@@ -658,7 +516,7 @@ def test_what_a_conversion_made_before_decides_is_not_asked_for_again(shrp, tmp_
     (routed / checkpoint.HISTORY).unlink()
     code, _, error = shrp(*command, "--per-layer", 1, "--converted", routed)
     assert code == 1
-    assert "history does not say how its experts were used" in error
+    assert "history does not record how its experts were used" in error
     assert not (tmp_path / "wrong").exists()
 
 
@@ -667,22 +525,6 @@ def same_layers(one, other):
     pairs = zip(encoder_layers(one), encoder_layers(other), strict=True)
     values = [(a, b) for x, y in pairs for a, b in zip(x.parameters(), y.parameters(), strict=True)]
     return all(torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in values)
-
-
-@pytest.mark.parametrize("control", ["dropped", "uniform", "narrow"])
-def test_a_studys_control_is_no_conversion_to_go_on_from(shrp, tmp_path, command, tiny_model, control):
-    base, _, files = command
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "encoder")
-    config = of_control(control, (1, 2))
-    model = tiny_model()
-    batches = [{"input_ids": torch.ones(1, 4, dtype=torch.long), "attention_mask": torch.ones(1, 4)}]
-    convert(model, config, batches)
-    info = CheckpointInfo(config, TEXTS, base_model="tiny")
-    checkpoint.save(model, tokenizer, info, tmp_path / "made")
-    run = ("train", *base, *files, "--converted", tmp_path / "made", "--out", tmp_path / "out")
-    code, _, error = shrp(*run)
-    assert code == 1
-    assert f"is a study's control ({control})" in " ".join(error.split())
 
 
 def test_only_what_convert_made_of_this_base_is_gone_on_from(shrp, tmp_path, command, tiny_model):

@@ -1,4 +1,4 @@
-"""What softens stage 1 while it lasts: a dense layer that still steps in, and routers that still try things."""
+"""What eases stage 1: a dense layer that still runs now and then, and routers that explore."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from shrp.model.gates import GateSource, straight_through, top_k_gates
 
 
 class Swap(nn.Module):
-    """A dense layer and the one that replaces it, drawn anew in every training pass (BERT-of-Theseus, Xu et al. 2020).
+    """A dense layer and its replacement, one of which each training pass draws (BERT-of-Theseus, Xu et al. 2020).
 
-    What is above learns to work with either, so that it never meets the new layer all at once.
+    The layers above learn to work with either, so they never meet the new layer all at once.
     """
 
     def __init__(self, dense: nn.Module, new: nn.Module, probability: float) -> None:

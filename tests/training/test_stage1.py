@@ -12,10 +12,10 @@ from shrp.model.config import ShrpConfig
 from shrp.model.convert import convert, convert_layer
 from shrp.model.expander_init import _sample, fit_expander
 from shrp.model.gates import record_routing, straight_through, top_k_gates, use_gates
-from shrp.training import train as training
+from shrp.training import loop
 from shrp.training.config import TrainConfig
-from shrp.training.schedules import Swap, explore
-from shrp.training.train import train
+from shrp.training.loop import train
+from shrp.training.stage1 import Swap, explore
 from shrp.training.trainable import set_trainable
 
 
@@ -78,8 +78,8 @@ def test_noise_falls_over_stage_1_and_swapping_over_each_of_its_epochs(
                 swapped.append(self.probability)
             return super().forward(*args, **kwargs)
 
-    monkeypatch.setattr(training, "Swap", Watched)
-    monkeypatch.setattr(training, "explore", lambda scale, k: noise.append(scale) or explore(scale, k))
+    monkeypatch.setattr(loop, "Swap", Watched)
+    monkeypatch.setattr(loop, "explore", lambda scale, k: noise.append(scale) or explore(scale, k))
     options = {"swap": 0.5, "exploration": 2.0, "batch_size": 8, "precision": "fp32"}
     config = TrainConfig(ShrpConfig((1, 2)), stage2_epochs=1, **options)
     data = tiny_data(16), tiny_data(8, seed=1)
@@ -88,17 +88,9 @@ def test_noise_falls_over_stage_1_and_swapping_over_each_of_its_epochs(
     assert swapped == [0.5, 0.25] * 2
 
 
-@pytest.mark.parametrize(
-    ("control", "expander_init", "fitted"),
-    [
-        ("none", "least_squares", [2, 1]),
-        ("uniform", "least_squares", [2, 1]),
-        ("dropped", "least_squares", []),
-        ("none", "random", []),
-    ],
-)
+@pytest.mark.parametrize(("expander_init", "fitted"), [("least_squares", [2, 1]), ("random", [])])
 def test_an_expander_is_fitted_once_as_its_layer_is_converted_where_that_is_asked_for(
-    tiny_model, tiny_tokenizer, tiny_data, tiny_info, tmp_path, monkeypatch, control, expander_init, fitted
+    tiny_model, tiny_tokenizer, tiny_data, tiny_info, tmp_path, monkeypatch, expander_init, fitted
 ):
     model, found, real = tiny_model(), [], fit_expander
     before = list(encoder_layers(model))
@@ -110,9 +102,9 @@ def test_an_expander_is_fitted_once_as_its_layer_is_converted_where_that_is_aske
         real(model, index, dense, batches)
         found.append(index)
 
-    monkeypatch.setattr(training, "fit_expander", watched)
+    monkeypatch.setattr(loop, "fit_expander", watched)
     options = {"epoch_size": 6, "batch_size": 4, "precision": "fp32", "expander_init": expander_init}
-    config = TrainConfig(ShrpConfig((1, 2), control=control), stage2_epochs=1, **options)
+    config = TrainConfig(ShrpConfig((1, 2)), stage2_epochs=1, **options)
     data = tiny_data(16), tiny_data(4, seed=1)
     train(config, model, tiny_info(layers=()), tiny_tokenizer, *data, tmp_path)
     assert found == fitted
@@ -128,7 +120,7 @@ def test_an_expander_is_fitted_on_the_first_256_examples_of_a_longer_epoch(
         assert sum(len(batch["input_ids"]) for batch in batches) == 256
         raise Enough
 
-    monkeypatch.setattr(training, "fit_expander", watched)
+    monkeypatch.setattr(loop, "fit_expander", watched)
     config = TrainConfig(ShrpConfig((2,)), expander_init="least_squares", precision="fp32")
     data = tiny_data(300), tiny_data(4, seed=1)
     with pytest.raises(Enough):

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from shrp.training import precision
-from shrp.training.precision import resolve_precision
+from shrp.training import device as precision
+from shrp.training.device import resolve_precision
 
 
 class Clock:
@@ -40,7 +40,7 @@ def machine(monkeypatch):
     def build(cuda=False, bf16=False, *seconds):
         clock = Clock(*seconds)
         device = torch.device(cuda if isinstance(cuda, str) else "cuda" if cuda else "cpu")
-        monkeypatch.setattr(precision, "one_accelerator", lambda: SimpleNamespace(device=device))
+        monkeypatch.setattr(precision, "training_device", lambda: device)
         monkeypatch.setattr(
             torch.cuda, "is_bf16_supported", lambda including_emulation=True: bf16 or including_emulation
         )

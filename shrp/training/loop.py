@@ -1,0 +1,492 @@
+"""The one training loop, and training on a task with it: dense fine-tuning, the two stages, fine-tuning after pruning.
+
+`Training` runs a schedule of epochs (`shrp.training.schedule`) with an objective (`shrp.training.losses`); `train` and
+`shrp.training.text.train_on_text` put it together. Its state is a `shrp.training.runs.Run`, from which it resumes.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import set_seed
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from shrp.analysis.usage import top1_counts
+from shrp.checkpoints import checkpoint
+from shrp.checkpoints.checkpoint import Checkpoint
+from shrp.checkpoints.history import history_text
+from shrp.checkpoints.info import CheckpointInfo, evaluated_length
+from shrp.data.batching import bucketed_batches, collate, encode, epoch_rows, longest_input
+from shrp.data.text_data import TextData
+from shrp.errors import CheckpointError, TrainingError
+from shrp.evaluation.evaluate import evaluate_stream
+from shrp.evaluation.evaluation import Evaluation
+from shrp.families.families import encoder_layers
+from shrp.model.convert import convert_layer, layer_kinds, router_layers
+from shrp.model.dropout import without_dropout
+from shrp.model.expander_init import fit_expander
+from shrp.model.gates import record_routing, use_gates
+from shrp.model.layers import ExpertLayer
+from shrp.training.config import TextConfig, TrainConfig
+from shrp.training.device import resolve_precision, training_device
+from shrp.training.losses import Objective, TaskLoss
+from shrp.training.progress import Progress, Status
+from shrp.training.runs import (
+    RUN_FILE,
+    TEACHER_FILE,
+    Convert,
+    Run,
+    check_same,
+    finish,
+    identity_of,
+    kept_identity,
+    run_folder,
+    weights_digest,
+)
+from shrp.training.schedule import Epoch, epoch_seed
+from shrp.training.stage1 import Swap, explore
+from shrp.training.teacher import CachedTeacher, LiveTeacher, open_teacher, outputs_folder
+from shrp.training.trainable import parameter_groups
+
+FIT_EXAMPLES = 256
+"""Examples that an Expander is fitted on: far more tokens than the 32 or 64 dimensions of a head."""
+
+
+class Examples:
+    """Encoded training texts; which of them an epoch sees, in which batches, depends on config and epoch alone.
+
+    Args:
+        labels: `(n,)`; None for unlabelled text.
+        longest: tokens at which a text is cut.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig | TextConfig,
+        texts: Sequence[tuple[str, ...]],
+        labels: np.ndarray | None,
+        tokenizer: PreTrainedTokenizerBase,
+        longest: int,
+    ) -> None:
+        self.config, self.tokenizer = config, tokenizer
+        # Not every accelerator has float64.
+        self.labels = (
+            labels.astype(np.float32) if labels is not None and labels.dtype == np.float64 else labels
+        )
+        self.encoded = encode(tokenizer, texts, longest)
+        self.lengths = np.array([len(row["input_ids"]) for row in self.encoded])
+
+    def size(self, epoch: Epoch) -> int:
+        """How many examples an epoch sees."""
+        total = len(self.encoded)
+        return epoch.size or total if self.config.repeats else min(epoch.size or total, total)
+
+    def rows(self, epoch: Epoch) -> np.ndarray:
+        """The examples of an epoch: it goes on where the one before ended."""
+        before = sum(self.size(one) for one in self.config.schedule() if one.index < epoch.index)
+        return epoch_rows(len(self.encoded), self.size(epoch), before, self.config.seed)
+
+    def visited(self) -> np.ndarray:
+        """The examples that any epoch of the schedule sees."""
+        return np.unique(np.concatenate([self.rows(epoch) for epoch in self.config.schedule()]))
+
+    def batches(self, epoch: Epoch) -> list[np.ndarray]:
+        """An epoch's examples in batches of about one length."""
+        rows, seed = self.rows(epoch), epoch_seed(self.config.seed, epoch.index)
+        return [rows[b] for b in bucketed_batches(self.lengths[rows], self.config.batch_size, seed)]
+
+    def inputs(self, rows: Sequence[int] | np.ndarray, device: torch.device | str) -> dict[str, Tensor]:
+        """Model inputs, `(B, T)` each, and `labels`, `(B,)`, where there are any."""
+        batch = collate(self.tokenizer, self.encoded, rows, device)
+        if self.labels is not None:
+            batch["labels"] = torch.from_numpy(self.labels[list(rows)]).to(device)
+        return batch
+
+    def first(self, epoch: Epoch) -> Iterator[dict[str, Tensor]]:
+        """Model inputs of an epoch's first examples, to start a new layer from."""
+        rows = self.rows(epoch)[:FIT_EXAMPLES]
+        for batch in bucketed_batches(self.lengths[rows], self.config.batch_size):
+            yield collate(self.tokenizer, self.encoded, rows[batch])
+
+
+@dataclass(kw_only=True, eq=False)
+class Training:
+    """A training: a config's schedule, run with an objective."""
+
+    config: TrainConfig | TextConfig
+    examples: Examples
+    objective: Objective
+    device: torch.device
+    """Where it trains; the model is moved there."""
+    precision: str
+    """`fp32` or `bf16`."""
+    teacher: LiveTeacher | CachedTeacher | None
+    convert: Convert
+    """Replaces a dense layer of the model."""
+    facts: Callable[[PreTrainedModel, Epoch], dict[str, Any]]
+    """What the history records of an epoch's end, such as the validation score."""
+    run: Run | None
+    """Keeps every epoch; None keeps nothing."""
+    progress: Progress
+    phase: str = ""
+    """What to call the epochs without a conversion, if not as the schedule does."""
+
+    def __call__(self, model: PreTrainedModel, history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Run the epochs that `history` lacks, on a model as it is after those; returns the whole history.
+
+        Raises:
+            TrainingError: the loss is not finite.
+        """
+        schedule = list(self.config.schedule())
+        steps = [math.ceil(self.examples.size(one) / self.config.batch_size) for one in schedule]
+        self._left, self._taken, self._done = sum(steps[len(history) :]), 0.0, 0
+        self._epochs, self._conversions = len(schedule), sum(one.convert is not None for one in schedule)
+        for epoch in schedule[len(history) :]:
+            started = time.perf_counter()
+            set_seed(epoch_seed(self.config.seed, epoch.index))
+            swap = None if epoch.convert is None else self._convert(model, epoch)
+            with nullcontext() if self.config.dropout else without_dropout(model):
+                row = self._epoch(model, epoch, swap)
+            if swap is not None:
+                encoder_layers(model)[epoch.convert] = swap.new
+            row |= self.objective.end() | self.facts(model, epoch)
+            row["seconds"] = round(time.perf_counter() - started, 2)
+            history.append(
+                {"epoch": epoch.index, "stage": epoch.stage, "converted_layer": epoch.convert} | row
+            )
+            if self.run is not None:
+                self.run.keep(model, history)
+            self.progress.epoch(history[-1])
+        return history
+
+    def _convert(self, model: PreTrainedModel, epoch: Epoch) -> Swap | None:
+        """Convert the epoch's layer; gives what swaps it with the dense one, where that is asked for."""
+        layers, index = encoder_layers(model), epoch.convert
+        dense, count = layers[index], len(layers)
+        self.convert(model, index)
+        layers = encoder_layers(model)
+        if len(layers) < count:  # the layer was removed
+            return None
+        if self.config.expander_init == "least_squares" and isinstance(layers[index], ExpertLayer):
+            fit_expander(model, index, dense, self.examples.first(epoch))
+        if not self.config.swap:
+            return None
+        layers[index] = Swap(dense, layers[index], self.config.swap)
+        return layers[index]
+
+    def _epoch(self, model: PreTrainedModel, epoch: Epoch, swap: Swap | None) -> dict[str, Any]:
+        """Train over an epoch's examples; returns its mean losses."""
+        config, batches = self.config, self.examples.batches(epoch)
+        self.objective.begin(model.train(), epoch)
+        rates = config.learning_rate, config.new_learning_rate, config.weight_decay
+        groups = parameter_groups(model, *rates)
+        learning = [parameter for group in groups for parameter in group["params"]]
+        optimizer = torch.optim.AdamW(groups, fused=True)
+        steps = len(batches)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: epoch.rate(step, steps, config.warmup)
+        )
+        sums = dict.fromkeys(self.objective.reported, 0.0)
+        for step, rows in enumerate(batches):
+            started = time.perf_counter()
+            batch = self.examples.inputs(rows, self.device)
+            if swap is not None:
+                swap.probability = config.swap * (1 - step / steps)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                target = None
+                if self.teacher is not None:
+                    inputs = {name: value for name, value in batch.items() if name != "labels"}
+                    target = self.teacher(rows.tolist(), inputs)
+                with use_gates(explore(self._noise(epoch, step / steps), config.shrp.top_k)):
+                    parts = self.objective(model, batch, target, step >= steps * 3 // 4)
+            parts["loss"].backward()
+            torch.nn.utils.clip_grad_norm_(learning, 1.0)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            loss = finite(parts["loss"], epoch.index, step)
+            for name in sums:
+                sums[name] += float(parts[name].detach())
+            self._taken += time.perf_counter() - started
+            self._report(epoch, step + 1, steps, loss)
+        return {name: round(value / steps, 6) for name, value in sums.items()}
+
+    def _noise(self, epoch: Epoch, done: float) -> float:
+        """Scale of the exploration noise at a share `done` of an epoch: falls linearly over stage 1."""
+        if epoch.convert is None:
+            return 0.0
+        return self.config.exploration * (1 - (epoch.index + done) / self._conversions)
+
+    def _report(self, epoch: Epoch, step: int, steps: int, loss: float) -> None:
+        self._done += 1
+        left = self._taken / self._done * (self._left - self._done)
+        phase = epoch.phase if epoch.convert is not None else self.phase or epoch.phase
+        counts = {"epoch": epoch.index + 1, "epochs": self._epochs, "stage": epoch.stage}
+        self.progress.step(Status(phase, step, steps, **counts, loss=loss, seconds_left=left))
+
+
+def train(
+    config: TrainConfig,
+    model: PreTrainedModel,
+    info: CheckpointInfo,
+    tokenizer: PreTrainedTokenizerBase,
+    train_data: TextData,
+    validation: TextData,
+    out: str | Path,
+    *,
+    teacher: PreTrainedModel | None = None,
+    teacher_outputs: Path | None = None,
+    precision: str | None = None,
+    convert: Convert | None = None,
+    converts_by: str = "",
+    resume: bool = False,
+    phase: str = "",
+    progress: Progress | None = None,
+) -> tuple[PreTrainedModel, CheckpointInfo, list[dict[str, Any]]]:
+    """Train a model on a task by the schedule of `config`.
+
+    State is kept in `run_folder(out)`; the caller saves the result to `out` and then deletes that folder (`finish`).
+
+    Args:
+        model: a dense model, fine-tuned on the task where layers are to be converted, or a static one to fine-tune.
+            It is changed in place.
+        info: what `model` is.
+        teacher: the dense model to distil; by default `model` as it is at the start.
+        teacher_outputs: folder for the teacher's outputs, which several trainings with this teacher and data share; by
+            default it is in `run_folder(out)`.
+        precision: what `auto` comes to, where another training that this one is compared with has settled that.
+        convert: `convert(model, layer)` replaces a dense layer in place, or removes it, the same way each time; by
+            default `shrp.model.convert.convert_layer`. A control of a study gives its own: the model then is what that
+            makes of it, and `info.config` records the schedule's layers.
+        converts_by: a name for `convert`, by which a resumed training knows whether it is the same.
+        resume: go on from the last epoch that `run_folder(out)` holds, if it holds any.
+        phase: what this training is called in progress lines, such as "fine-tuning the teacher".
+
+    Returns:
+        The model in evaluation mode, its info (with usage on `validation`), and the history: a row an epoch.
+
+    Raises:
+        TrainingError: another run's state is in the way, or another process at work on it; a resumed run is not the
+            same run; the teacher does not fit; or several processes were launched, as only one trains.
+    """
+    progress, device = progress or Progress(), training_device()
+    config.shrp.check_fits(model.config.num_hidden_layers, model.config.num_attention_heads)
+    for data, what in ((validation, "validation"), (train_data, "training")):
+        if data.labels is None or not len(data):
+            raise TrainingError(f"the {what} data need labels and at least one example.")
+    if config.distils:
+        teacher = (teacher if teacher is not None else copy.deepcopy(model)).eval()
+        _check_teacher(config, model, teacher)
+    else:
+        teacher = None
+    longest = longest_input(model, tokenizer, config.max_length)
+    examples = Examples(config, train_data.texts, train_data.labels, tokenizer, longest)
+    run = Run(run_folder(out), resume)
+    convert = convert or (lambda model, layer: convert_layer(model, layer, config.shrp))
+
+    def facts(model: PreTrainedModel, epoch: Epoch) -> dict[str, Any]:
+        progress.step(Status("scoring on the validation data", 0, 0))
+        cut = evaluated_length(config.max_length)
+        found, usage = evaluate_with_usage(model.eval(), tokenizer, validation, cut)
+        return {
+            "metric": found.metric,
+            "validation_score": found.score,
+            "validation_interval": found.ends(),
+            "validation_n": found.n,
+            "usage": usage,
+        }
+
+    with run:
+        identity = identity_of(
+            config, model, info, train_data, validation, teacher=teacher, converts_by=converts_by
+        )
+        wanted = precision if precision and config.precision == "auto" else config.precision
+        run.open(identity, lambda: resolve_precision(wanted))
+        history = run.restore(model, convert)
+        # Before anything is taken from it: a dense layer that is replaced still runs, to fit an Expander to it.
+        model.to(device)
+        kept = None
+        if teacher is not None and len(history) < sum(1 for _ in config.schedule()):
+            hidden = config.needs_hidden
+            folder = outputs_folder(teacher_outputs or run.folder / "teacher", hidden)
+            # In a folder of several trainings: others may visit other examples.
+            rows = examples.visited() if teacher_outputs is None else np.arange(len(train_data))
+            kept = teacher_of(
+                teacher.to(device),
+                examples,
+                rows,
+                folder,
+                run,
+                hidden,
+                train_data.fingerprint,
+                run.precision,
+                progress,
+            )
+        history = Training(
+            config=config,
+            examples=examples,
+            objective=TaskLoss(config, train_data.task, teacher),
+            device=device,
+            precision=run.precision,
+            teacher=kept,
+            convert=convert,
+            facts=facts,
+            run=run,
+            progress=progress,
+            phase=phase,
+        )(model, history)
+    about = {
+        "config": config.to_dict(),
+        "precision": run.precision,  # what `auto` came to
+        "train_data": train_data.name,
+        "train_examples": len(train_data),
+        "validation_data": validation.name,
+        "epochs": len(history),
+        "seconds": round(sum(row["seconds"] for row in history), 1),
+    }
+    shrp = replace(config.shrp, layers=(*info.config.layers, *config.shrp.layers))
+    made = shrp if config.shrp.layers else info.config
+    info = replace(info, config=made, training=about, usage=history[-1]["usage"])
+    return model.eval(), info, history
+
+
+def train_once(
+    folder: Path,
+    config: TrainConfig,
+    model: PreTrainedModel,
+    info: CheckpointInfo,
+    tokenizer: PreTrainedTokenizerBase,
+    train_data: TextData,
+    validation: TextData,
+    *,
+    teacher: PreTrainedModel | None = None,
+    converts_by: str = "",
+    **options: Any,
+) -> Checkpoint:
+    """Train a model and keep it in `folder`, with its history and identity; or read back what was trained there.
+
+    Args:
+        folder: of the checkpoint; a training that is under way is beside it (`run_folder`).
+        options: further ones of `train`.
+
+    Raises:
+        TrainingError: the folder is of another training, or as `train`.
+    """
+    identity = identity_of(
+        config, model, info, train_data, validation, teacher=teacher, converts_by=converts_by
+    )
+    try:
+        found = checkpoint.load(folder) if folder.is_dir() else None
+    except CheckpointError:  # not whole: it is trained again
+        found = None
+    if found is not None:
+        mend = f"repeat its options exactly, or delete {folder.parent} to start afresh"
+        check_same(folder, kept_identity(folder), identity, mend)
+        return found
+    model, info, history = train(
+        config,
+        model,
+        info,
+        tokenizer,
+        train_data,
+        validation,
+        folder,
+        teacher=teacher,
+        converts_by=converts_by,
+        **options,
+    )
+    extra = {checkpoint.HISTORY: history_text(history), RUN_FILE: json.dumps(identity)}
+    checkpoint.save(model, tokenizer, info, folder, extra_files=extra)
+    finish(folder)
+    return checkpoint.load(folder)
+
+
+def teacher_of(
+    model: PreTrainedModel,
+    examples: Examples,
+    rows: np.ndarray,
+    folder: Path,
+    run: Run | None,
+    hidden: bool,
+    data: str,
+    precision: str,
+    progress: Progress,
+) -> LiveTeacher | CachedTeacher:
+    """A training's teacher, its outputs stored in `folder` where there is room.
+
+    Args:
+        rows: the examples whose outputs are stored.
+        hidden: whether hidden states are wanted.
+        data: a digest of the texts.
+    """
+    identity = {"teacher": weights_digest(model), "data": data, "max_length": str(examples.config.max_length)}
+    return open_teacher(
+        folder,
+        model,
+        examples.tokenizer,
+        examples.encoded,
+        rows,
+        hidden=hidden,
+        identity=identity,
+        bf16=precision == "bf16",
+        settled=run and run.folder / TEACHER_FILE,
+        progress=lambda done, of: progress.step(Status("storing the teacher's outputs", done, of)),
+    )
+
+
+def _check_teacher(config: TrainConfig, model: PreTrainedModel, teacher: PreTrainedModel) -> None:
+    kinds = layer_kinds(teacher)
+    if config.distill_hidden and ({*kinds} != {"dense"} or len(kinds) < len(layer_kinds(model))):
+        raise TrainingError(
+            "hidden states are distilled from a dense teacher with as many layers: "
+            "name another teacher, or set distill_hidden to 0."
+        )
+    names = {"num_labels": "outputs"}
+    if config.needs_hidden:
+        names["hidden_size"] = "dimensions"
+    for name, what in names.items():
+        theirs, ours = getattr(teacher.config, name), getattr(model.config, name)
+        if theirs != ours:
+            raise TrainingError(
+                f"the teacher has {theirs} {what} and the model {ours}: name one that it came from."
+            )
+
+
+def finite(loss: Tensor, epoch: int, step: int) -> float:
+    """A step's loss, `()`, as a number.
+
+    Raises:
+        TrainingError: it is not finite.
+    """
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"the loss is {value} in epoch {epoch}, step {step}: lower the learning rates, or train in fp32."
+        )
+    return value
+
+
+def evaluate_with_usage(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data: TextData, max_length: int
+) -> tuple[Evaluation, Mapping[str, list[float]]]:
+    """Evaluate and count Top-1 shares in the same passes; usage is empty for a model without routers."""
+    counts: dict[int, np.ndarray] = {}
+    with record_routing() as record:
+        for evaluation in evaluate_stream(model, tokenizer, data, max_length=max_length):
+            known = evaluation
+            for layer in record.layers:
+                counts[layer] = counts.get(layer, 0) + top1_counts(record.probs(layer))
+            record.traces.clear()  # all tokens of a large data set would be gigabytes
+    usage = {layer: count / count.sum() for layer, count in counts.items()} if router_layers(model) else {}
+    return known, {str(layer): [round(float(x), 6) for x in share] for layer, share in sorted(usage.items())}

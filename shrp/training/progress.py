@@ -1,0 +1,101 @@
+"""What a long computation reports of itself, and how a log shows it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+EVERY = 30.0
+"""Seconds between two lines in a log, at most."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a training is."""
+
+    phase: str
+    """What it does, such as "stage 1: converting layer 7 (3 of 6)"."""
+    step: int
+    """Steps done in this phase's epoch."""
+    steps: int
+    """Steps of the epoch."""
+    epoch: int = 1
+    """Counted from 1."""
+    epochs: int = 1
+    """Of the whole training."""
+    stage: int = 0
+    """1 or 2 in a training's steps (`Epoch.stage`); 0 for all that is no training step."""
+    loss: float | None = None
+    """Of the last step."""
+    seconds_left: float | None = None
+    """Estimate for the whole training; None where nothing is known yet."""
+
+    def __str__(self) -> str:
+        parts = [f"epoch {self.epoch} of {self.epochs}"] if self.epochs > 1 else []
+        parts += [f"step {self.step:,} of {self.steps:,}"] if self.steps else []
+        parts += [f"loss {self.loss:.4f}"] if self.loss is not None else []
+        parts += [f"about {duration(self.seconds_left)} left"] if self.seconds_left is not None else []
+        return ": ".join(filter(None, [self.phase, ", ".join(parts)]))
+
+
+class Progress:
+    """A listener of a training, which by default does nothing."""
+
+    def step(self, status: Status) -> None:
+        """Called after every step, and before and while something else takes long."""
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """Called after every epoch, with its row of the history."""
+
+
+class LogProgress(Progress):
+    """Writes lines for a log: each new phase, then one at least every 30 seconds, and one an epoch.
+
+    Args:
+        write: takes a line; stderr by default.
+        clock: seconds.
+    """
+
+    def __init__(
+        self, write: Callable[[str], None] | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.write = write or (lambda line: print(line, file=sys.stderr, flush=True))
+        self.clock, self._phase, self._last = clock, "", 0.0
+
+    def step(self, status: Status) -> None:
+        """Write a line if the phase is new or 30 seconds have passed."""
+        now = self.clock()
+        if status.phase != self._phase or now - self._last >= EVERY:
+            self._phase, self._last = status.phase, now
+            self.write(str(status))
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """Write the epoch's line."""
+        self._last = self.clock()
+        self.write(epoch_line(row))
+
+
+def epoch_line(row: dict[str, Any]) -> str:
+    """A line for a row of the history, of a training on a task or on text."""
+    converted = row["converted_layer"]
+    parts = [f"layer {converted} converted"] if converted is not None else []
+    parts += [f"{row['texts']:,} texts"] if "texts" in row else []
+    names = {"loss": "loss", "distill_hidden_loss": "error of hidden states", "balance_loss": "balance"}
+    parts += [f"{words} {row[name]:.4f}" for name, words in names.items() if row.get(name)]
+    if "metric" in row:
+        ends = row["validation_interval"]
+        interval = f"95% CI {ends[0]:.3f} to {ends[1]:.3f}, " if ends else ""
+        score = f"{row['metric']} {row['validation_score']:.4f}"
+        parts.append(f"{score} ({interval}n = {row['validation_n']:,})")
+    return f"epoch {row['epoch'] + 1} (stage {row['stage']}): {', '.join(parts)}, {row['seconds']:.0f} s"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: `40 s`, `12 min`, `3 h 5 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

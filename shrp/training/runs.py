@@ -1,0 +1,281 @@
+"""A training's folder: one process at a time, the state after the last epoch, and what makes two trainings the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
+
+from shrp.checkpoints import checkpoint
+from shrp.checkpoints.info import CheckpointInfo
+from shrp.checkpoints.saving import check_name, entries
+from shrp.data.text_data import TextData
+from shrp.errors import ShrpError, TrainingError
+from shrp.training.config import TextConfig, TrainConfig
+
+RUN_FILE = "run.json"
+"""What a training is (`identity_of`): kept while it runs, and beside what it made."""
+TEACHER_FILE = "teacher.txt"
+"""Whether the teacher's outputs are kept (`shrp.training.teacher.open_teacher`)."""
+STATE_FILE = "state.safetensors"
+"""Weights and history after the last epoch."""
+_LOCK = ".lock"
+_FILES = re.compile(r"\..*|run\.json|teacher\.txt|state\.safetensors|.*\.partial")
+_FOLDERS = re.compile(
+    r"\..*|teacher(-outputs)?(-logits)?|"
+    r"(teacher|routed|(routed|static)-[0-9a-f]{8}|recovered-(random-)?\d+(-[0-9a-f]{8})?)(\.run)?"
+)
+"""Folders of the teacher's outputs, and of the stages of a `train`."""
+Convert = Callable[[PreTrainedModel, int], Any]
+"""`convert(model, layer)` replaces a dense layer of a model in place (or removes it), the same way each time."""
+
+
+def run_folder(out: str | Path) -> Path:
+    """Where a training that writes to `out` keeps its state until it is done.
+
+    Raises:
+        CheckpointError: `out` has no name of its own, as `.`.
+    """
+    out = Path(out)
+    check_name(out)
+    return out.with_name(out.name + ".run")
+
+
+def finish(out: str | Path) -> None:
+    """Delete the state of a training whose result is written."""
+    shutil.rmtree(run_folder(out), ignore_errors=True)
+
+
+def holds_a_run(folder: Path) -> bool:
+    """Whether anything is kept in a run's folder."""
+    return any(file.name != _LOCK for file in entries(folder))
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Make a run's folder and hold it against other processes; a folder that stays empty is removed again.
+
+    Raises:
+        TrainingError: another process holds it, it cannot be made, or it holds other things than a run's state, which
+            would be deleted with it.
+    """
+    foreign = sorted(
+        path.name
+        for path in entries(folder)
+        if not (_FOLDERS if path.is_dir() else _FILES).fullmatch(path.name)
+    )
+    if foreign:
+        named = ", ".join(foreign[:3]) + ", …" * (len(foreign) > 3)
+        raise TrainingError(
+            f"the state of an unfinished run is kept in {folder} and deleted with it, and that holds other things "
+            f"({named}): choose another folder for the result."
+        )
+    lock = FileLock(folder / _LOCK)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise TrainingError(
+            f"another process is at work in {folder}: let it end, or choose another folder for the result."
+        ) from error
+    except OSError as error:
+        raise TrainingError(f"{folder} cannot be written: {error.strerror}.") from error
+    try:
+        yield
+    finally:
+        if not holds_a_run(folder):
+            with suppress(OSError):
+                (folder / _LOCK).unlink(missing_ok=True)
+                folder.rmdir()
+        lock.release()
+
+
+class Run:
+    """One training that can be killed at any time and resumed: it ends bit for bit as if it had not been killed.
+
+    Each epoch is a function of the weights at its start, the config and the epoch's number alone (random generators
+    are seeded and the optimizer starts afresh), so weights and history after an epoch are the whole state.
+
+    Use it as a context manager: inside, this process holds the folder. What was killed before its first epoch is
+    forgotten, and what fails before it leaves nothing.
+
+    Args:
+        folder: of its own (`run_folder`).
+        resume: go on from the last epoch that the folder holds, if it holds any.
+
+    Raises:
+        TrainingError: on entering, as `alone_in`, or where the folder holds the stages of a `train`.
+    """
+
+    def __init__(self, folder: Path, resume: bool = False) -> None:
+        self.folder, self.resume = folder, resume
+        self.state = folder / STATE_FILE
+        self.precision = ""
+        """`fp32` or `bf16`, what `auto` came to when the run began; a timing may turn out otherwise later."""
+
+    def __enter__(self) -> Run:
+        self._held = alone_in(self.folder)
+        self._held.__enter__()
+        try:
+            self._check_own()
+        except BaseException:
+            self._held.__exit__(None, None, None)
+            raise
+        if not self.state.is_file():
+            for name in (RUN_FILE, TEACHER_FILE):
+                (self.folder / name).unlink(missing_ok=True)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, ShrpError) and not self.state.is_file():
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._held.__exit__(None, None, None)
+
+    def _check_own(self) -> None:
+        stages = [
+            path.name.removesuffix(".run")
+            for path in sorted(self.folder.iterdir())
+            if path.is_dir() and not path.name.startswith(".")  # left over where a save was killed
+            if path.suffix == ".run" or (path / checkpoint.CONFIG).is_file()
+        ]
+        if stages:
+            raise TrainingError(
+                f"{self.folder} holds an unfinished run of several stages ({', '.join(dict.fromkeys(stages))}): go on "
+                "with it by its own command, delete it, or choose another folder for the result."
+            )
+
+    def open(self, identity: Mapping[str, Any], precision: Callable[[], str]) -> None:
+        """Begin the training, or check that it is the one that was begun here.
+
+        Args:
+            identity: what makes two trainings the same, JSON-able.
+            precision: settles a new training's number format.
+
+        Raises:
+            TrainingError: there is a training already, which is not to be resumed or is another.
+        """
+        file = self.folder / RUN_FILE
+        if not file.is_file():
+            self.precision = precision()
+            write_atomically(file, json.dumps({**identity, "precision": self.precision}))
+            return
+        if not self.resume:
+            raise TrainingError(
+                f"{self.folder} holds an unfinished run: pass --resume to go on, or delete it to start afresh."
+            )
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        self.precision = kept.pop("precision")
+        check_same(self.folder, kept, identity, "repeat its options exactly, or delete it to start afresh")
+
+    def restore(self, model: PreTrainedModel, convert: Convert) -> list[dict[str, Any]]:
+        """Bring a model from the training's start to its last epoch, in place.
+
+        Args:
+            convert: converts a layer as the training did; the weights are then replaced.
+
+        Returns:
+            The history, a row an epoch; empty where no epoch was finished.
+        """
+        if not self.state.is_file():
+            return []
+        with safe_open(self.state, "pt") as file:
+            history = json.loads(file.metadata()["history"])
+        for row in history:
+            if row["converted_layer"] is not None:
+                convert(model, row["converted_layer"])
+        model.load_state_dict(load_file(self.state))
+        return history
+
+    def keep(self, model: PreTrainedModel, history: list[dict[str, Any]]) -> None:
+        """Replace the state by that after one more epoch, atomically."""
+        weights = {
+            name: value.detach().cpu().clone().contiguous() for name, value in model.state_dict().items()
+        }
+        partial = self.state.with_suffix(".partial")
+        save_file(weights, partial, metadata={"history": json.dumps(history)})
+        partial.replace(self.state)
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Write a file so that it is there as a whole or not at all."""
+    partial = file.with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(file)
+
+
+def identity_of(
+    config: TrainConfig | TextConfig,
+    model: PreTrainedModel,
+    info: CheckpointInfo | None,
+    *data: TextData | str,
+    teacher: PreTrainedModel | None = None,
+    converts_by: str = "",
+) -> dict[str, Any]:
+    """What makes two trainings the same, JSON-able.
+
+    Args:
+        model, info: what is trained, as it is at the start; info where a checkpoint describes it.
+        data: training data, then validation data; a digest stands for data that have none.
+        teacher: None for the model itself.
+        converts_by: the name of a conversion function other than SHRP's.
+    """
+    digests = [one if isinstance(one, str) else one.fingerprint for one in data]
+    asked = isinstance(config, TextConfig) or config.distils
+    start = info.to_dict() if info is not None else {}
+    found = {
+        "config": config.to_dict(),
+        **dict(zip(("train", "validation"), digests)),
+        "weights": weights_digest(model),
+        "teacher": weights_digest(model if teacher is None else teacher) if asked else "",
+        # Another plan or base with the same options would otherwise take this run's weights for its own.
+        "start": {k: v for k, v in start.items() if k in ("layers", "plan", "base_model")},
+    }
+    return found | ({"conversion": converts_by} if converts_by else {})
+
+
+def kept_identity(folder: Path) -> dict[str, Any]:
+    """The identity that a finished training has beside its weights; empty where it has none."""
+    file = folder / RUN_FILE
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def check_same(folder: Path, kept: Mapping[str, Any], identity: Mapping[str, Any], mend: str) -> None:
+    """Raise `TrainingError` where what a folder holds was made of other things than `identity` says.
+
+    Args:
+        kept: the folder's identity; a part that it lacks is taken for the same.
+        mend: what to do about it.
+    """
+    identity = json.loads(json.dumps(identity))
+    changed = [difference(key, kept.get(key, identity[key]), identity[key]) for key in identity]
+    if changed := list(filter(None, changed)):
+        raise TrainingError(f"{folder} is of another run (its {', '.join(changed)} differ); {mend}.")
+
+
+def difference(name: str, before: Any, now: Any) -> str:
+    """What an identity's part differs in: settings by their names; empty where it is the same."""
+    if before == now:
+        return ""
+    if not (isinstance(before, Mapping) and isinstance(now, Mapping)):
+        return name
+    return ", ".join(key.replace("_", " ") for key in now if before.get(key) != now[key]) or name
+
+
+def weights_digest(model: PreTrainedModel) -> str:
+    """SHA-256 (hex) over a model's weights."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

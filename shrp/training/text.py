@@ -1,0 +1,222 @@
+"""Training on unlabelled text: converting an encoder once for all tasks, and fine-tuning it after pruning.
+
+Each converted layer is trained to reproduce the hidden states of the dense layer it replaces. That needs text but no
+labels, so there is far more of it than a small task has; TinyBERT (Jiao et al. 2020) calls it "general distillation".
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from shrp.checkpoints import checkpoint
+from shrp.checkpoints.base import base_config
+from shrp.checkpoints.checkpoint import Checkpoint
+from shrp.checkpoints.info import usage_in
+from shrp.data.batching import longest_input
+from shrp.data.tasks import TEXTS
+from shrp.errors import PlanError, TrainingError
+from shrp.families.families import encoder_layers
+from shrp.model.config import ShrpConfig
+from shrp.model.convert import convert_layer, expert_layers, layer_kinds
+from shrp.training.config import TextConfig
+from shrp.training.device import resolve_precision, training_device
+from shrp.training.loop import Examples, Training, teacher_of
+from shrp.training.losses import TextLoss
+from shrp.training.progress import Progress
+from shrp.training.runs import Convert, Run, identity_of
+
+Texts = Sequence[tuple[str, ...]]
+
+
+def train_on_text(
+    config: TextConfig,
+    base: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Texts,
+    teacher_outputs: Path,
+    *,
+    model: PreTrainedModel | None = None,
+    convert: Convert | None = None,
+    converts_by: str = "",
+    run: Run | None = None,
+    progress: Progress | None = None,
+) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
+    """Convert layers of an encoder on unlabelled text, or (no layers to convert) fine-tune it after pruning.
+
+    In a conversion the replaced layers alone learn. After pruning all layers learn, the dense ones among them, unless
+    the model still has expert layers. See `TextLoss`.
+
+    Args:
+        base: the dense encoder, with a head of any kind; it is the teacher and is not changed, but moved to the device
+            that trains, where the returned model is too.
+        texts: single texts and pairs, mixed as one likes.
+        teacher_outputs: folder for the teacher's outputs, which several trainings may share.
+        model: where to start: a model of the same base, pruned, or with some upper layers converted; not changed. By
+            default `base`.
+        convert, converts_by: as for `shrp.training.loop.train`.
+        run: keeps every epoch, entered by the caller (`with Run(...) as run`); it checks that it is the same training.
+
+    Returns:
+        The model in evaluation mode, and the history, a row an epoch: the converted layer, mean losses, the Top-1
+        shares of each layer's experts over the epoch's last quarter, the number format, seconds.
+
+    Raises:
+        TrainingError: there is no text, a layer of `model` is converted already, the run is another, or the loss
+            diverges.
+    """
+    if not len(texts):
+        raise TrainingError("there are no texts to train on: give at least one.")
+    kinds = layer_kinds(model or base)
+    if there := [i for i in config.shrp.layers if i < len(kinds) and kinds[i] != "dense"]:
+        raise TrainingError(f"layer {there[-1]} is converted already; name layers that are still dense.")
+    progress, device = progress or Progress(), training_device()
+    model, digest = copy.deepcopy(model or base), texts_digest(texts)
+    convert = convert or (lambda model, layer: convert_layer(model, layer, config.shrp))
+    history: list[dict[str, Any]] = []
+    if run is None:
+        precision = resolve_precision(config.precision)
+    else:
+        identity = identity_of(config, model, None, digest, teacher=base, converts_by=converts_by)
+        run.open(identity, lambda: resolve_precision(config.precision))
+        precision, history = run.precision, run.restore(model, convert)
+    examples = Examples(config, texts, None, tokenizer, longest_input(base, tokenizer, config.max_length))
+    rows = np.arange(len(texts))
+    base = base.eval().to(device)
+    history = Training(
+        config=config,
+        examples=examples,
+        objective=TextLoss(config, base),
+        device=device,
+        precision=precision,
+        teacher=teacher_of(base, examples, rows, teacher_outputs, run, True, digest, precision, progress),
+        convert=convert,
+        facts=lambda model, epoch: {"texts": epoch.size, "precision": precision},
+        run=run,
+        progress=progress,
+    )(model.to(device), history)
+    return model.eval(), history
+
+
+def texts_digest(texts: Texts) -> str:
+    """SHA-256 (hex) over texts and their order."""
+    return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
+
+
+def usage_on_text(history: Sequence[dict[str, Any]]) -> dict[int, list[float]]:
+    """Layer -> Top-1 shares `(H,)` of its experts in the last epoch of a conversion, from its history.
+
+    Raises:
+        PlanError: the history does not end with one.
+    """
+    usage = history[-1].get("usage") if history else None
+    if not usage:
+        raise PlanError("the conversion's history does not record how its experts were used on the texts.")
+    return {int(layer): share for layer, share in usage.items()}
+
+
+def graft(
+    dense: PreTrainedModel, converted: PreTrainedModel, layers: Collection[int] | None = None
+) -> PreTrainedModel:
+    """A copy of `dense`, such as a task's teacher, with the layers of `converted` that are not dense.
+
+    The other layers are the task's own, and so is the head. Where `converted` was pruned, all of its layers were
+    fine-tuned together, so all are taken.
+
+    Args:
+        layers: the layers to take, where they are others than these.
+
+    Raises:
+        TrainingError: the two have not the same geometry.
+    """
+    check_same_geometry(converted.config, dense.config)
+    model = copy.deepcopy(dense)
+    ours, theirs = encoder_layers(model), encoder_layers(converted)
+    for index in layers or expert_layers(converted) or range(len(theirs)):
+        ours[index] = copy.deepcopy(theirs[index]).to(model.device)
+    return model
+
+
+def check_same_geometry(converted: PreTrainedConfig, dense: PreTrainedConfig) -> None:
+    """Raise `TrainingError` unless the two configs have as many layers and heads, of one width."""
+    for what, name in (
+        ("layers", "num_hidden_layers"),
+        ("hidden dimensions", "hidden_size"),
+        ("heads", "num_attention_heads"),
+    ):
+        theirs, ours = getattr(converted, name), getattr(dense, name)
+        if theirs != ours:
+            raise TrainingError(
+                f"the converted model has {theirs} {what} and the dense one {ours}; "
+                "layers can be taken over only between models of one base."
+            )
+
+
+def load_conversion(folder: str | os.PathLike, base: str, base_name: str) -> Checkpoint:
+    """A conversion on text that was made before.
+
+    Args:
+        base, base_name: the encoder that it must be of, and its name in checkpoints.
+
+    Raises:
+        CheckpointError: as `shrp.load`.
+        TrainingError: it was not made by `convert`, or of another base.
+    """
+    found = checkpoint.load(folder)
+    made = found.info
+    if made.task.name != TEXTS.name:
+        raise TrainingError(
+            f"{found.path} is of the task {made.task.name}; give what `convert` made of the base on texts."
+        )
+    check_same_geometry(found.model.config, base_config(base))
+    if made.base_model != base_name:
+        raise TrainingError(
+            f"{found.path} was made of {made.base_model}, and the base here is called {base_name}; "
+            f"if they are the same, or it was fine-tuned from that, give --base-name {made.base_model}."
+        )
+    return found
+
+
+def task_usage(
+    folder: str | os.PathLike, config: ShrpConfig, num_experts: int, base_name: str
+) -> tuple[str, dict[int, list[float]]]:
+    """A task's name, and layer -> Top-1 shares `(H,)` of its routed checkpoint.
+
+    Args:
+        folder: the checkpoint's.
+        config, num_experts, base_name: of the encoder that is pruned by them, which must be the checkpoint's too.
+
+    Raises:
+        CheckpointError: as `shrp.load`.
+        PlanError: it is not a task's, not routed, has no usage, or was converted otherwise or from another base.
+    """
+    path = Path(folder)
+    info = checkpoint.read_config(path)[1]
+    if info.task.name == TEXTS.name:
+        raise PlanError(
+            f"{path} has seen no task; give what `train --converted` made of it, or leave --usage-of out."
+        )
+    if info.plan is not None:
+        raise PlanError(f"{path} is pruned already; give the routed checkpoint that it was made of.")
+    for what, theirs, ours in (
+        ("base", info.base_model, base_name),
+        ("converted layers", list(info.config.layers), list(config.layers)),
+        ("routing", info.config.routing, config.routing),
+        ("Top-k", info.config.top_k, config.top_k),
+    ):
+        if theirs != ours:
+            raise PlanError(
+                f"{path} has {what} {theirs}, and the encoder to prune {ours}; give one of the same."
+            )
+    usage = usage_in(info)
+    if sorted(usage) != sorted(config.layers) or {len(share) for share in usage.values()} != {num_experts}:
+        raise PlanError(f"{path} does not have the usage of {num_experts} experts in each converted layer.")
+    return info.task.name, usage
