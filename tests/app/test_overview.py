@@ -479,7 +479,7 @@ def test_the_app_imports_nothing_heavy_that_it_does_not_need():
     code = (
         "import sys, ui.state, ui.overview.checks, ui.overview.score_views, ui.expert.details;"
         "import ui.usage.history_figures;"
-        "print([m for m in ('shrp.training.train', 'datasets', 'sklearn', 'captum') if m in sys.modules])"
+        "print([m for m in ('shrp.training.loop', 'datasets', 'sklearn', 'captum') if m in sys.modules])"
     )
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True

@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from shrp.training.runs import run_folder
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -49,6 +48,7 @@ from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
 from shrp.pruning.select import GateFit, plan_from
 from shrp.training import recipe
+from shrp.training.runs import run_folder
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 import torch
 from scipy.special import softmax
-from shrp.training.loop import train
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
@@ -27,6 +26,7 @@ from shrp.evaluation.paired import LOST, flip_table
 from shrp.model.config import ShrpConfig
 from shrp.pruning.live import LiveEvaluator
 from shrp.training.config import TrainConfig
+from shrp.training.loop import train
 
 WORDS = [f"w{i}" for i in range(40)]
 

@@ -3,7 +3,6 @@ go back."""
 
 import pytest
 import torch
-from shrp.training.stage1 import Swap
 
 from shrp.analysis.attention import layer_attention
 from shrp.analysis.usage import measure_usage
@@ -16,6 +15,7 @@ from shrp.model.gates import force_experts, record_routing, use_gates
 from shrp.model.partial import run_layers
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
+from shrp.training.stage1 import Swap
 
 H = 4
 
