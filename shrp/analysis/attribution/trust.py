@@ -1,9 +1,10 @@
-"""Whether an attribution can be trusted: does it foresee what the model does, and does it stay when nothing changes?
+"""Whether an attribution can be trusted: does it predict what the model does, and does it stay when nothing changes?
 
-Infidelity and sensitivity are captum's; the infidelity at the best scale is computed here. Each attribution is held
-against its own scores dealt to the words at random: what does no better than these does not know which word matters,
-though it may well know which way words move the output. How much that alone foresees, a control with one score for all
-words says: replacing words mostly moves an output one way, so scores of one sign, whatever they are, foresee a lot.
+Infidelity and maximal sensitivity are those of Yeh et al. 2019 (arXiv 1901.09392). Each attribution is compared with
+its own scores permuted over the words: one that does no better does not know which word matters. A second control, one
+score for all words, shows how much the direction alone predicts: replacing words mostly moves an output one way.
+
+Shapes: `W` words, `S` random sets of words.
 """
 
 from __future__ import annotations
@@ -27,57 +28,52 @@ from shrp.analysis.attribution.tokens import (
 
 ALIKE, SHUFFLED = "every word alike (control)", "shuffled (control)"
 DRAWS = 20
-"""Ways in which the scores of each attribution are shuffled over the words."""
+"""Permutations of the scores of each attribution."""
 SAMPLES, NOISES = 64, 5
 """Random sets of words replaced, and slightly moved copies of the input."""
 FEWEST_WORDS = 5
-"""Of fewer there are hardly other orders, so that no attribution can be told from its shuffles."""
+"""With fewer words there are too few orders to tell an attribution from its permutations."""
 RESAMPLES = 2000
-"""Draws of the random sets, for intervals."""
+"""Bootstrap samples of the random sets."""
 SHARE_REPLACED = 0.3
-"""Chance of each word to be in a set."""
+"""Probability of each word to be in a set."""
 NOISE = 0.05
 """Largest move of each embedding coordinate, in standard deviations of the input's own coordinates."""
 _ROUNDING = 1e-6
-"""Part of the mean squared change by which shuffled scores must be worse to count as beaten: where words have equal
-scores, or there are few words, shuffled ones may be the same.
-"""
+"""Part of the mean squared change by which permuted scores must be worse to count as beaten."""
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Trust:
-    """Checks of one attribution of one input."""
+    """Checks of one attribution of one input; nan where a check does not apply."""
 
     method: str
     infidelity: float
-    """Mean squared difference between the change of the output that the scores foresee when a random set of words is
-    replaced and the real one; in squared units of the output."""
+    """Mean squared difference between the predicted and the real change of the output when a random set of words is
+    replaced, in squared units of the output."""
     scaled_infidelity: float
-    """The same with the scores times the one factor, 0 or more, that suits them best: it forgives a wrong scale, and no
-    wrong sign."""
+    """The same with the scores times the factor, 0 or more, that suits them best: a wrong scale is forgiven, a wrong
+    sign is not."""
     explained: float
-    """Part of the mean squared real change that the so scaled scores foresee, 0 to 1; nan if nothing changes."""
-    shuffled: float
-    """The same of its scores shuffled over the words, at their best scales: the mean of `DRAWS`; nan of controls."""
-    beaten: int
-    """How many of these foresee less; of controls 0."""
-    sensitivity: float
+    """Part of the mean squared real change that the scaled scores predict, 0 to 1; nan if nothing changes."""
+    shuffled: float = float("nan")
+    """The mean of `explained` over `DRAWS` permutations of the scores."""
+    beaten: int = 0
+    """How many of these permutations predict less."""
+    sensitivity: float = float("nan")
     """Largest change of the attribution under small noise, relative to its own size (Euclidean norms)."""
     few: bool = False
-    """Whether there are fewer than `FEWEST_WORDS` words, so that the shuffles tell nothing."""
+    """Whether there are fewer than `FEWEST_WORDS` words, so that the permutations tell nothing."""
     behind: float = float("nan")
-    """By how much less it foresees than the one that foresees most; nan of this one and of controls."""
+    """How much less it predicts than the best attribution, with a 95% interval by a paired bootstrap over the sets."""
     behind_low: float = float("nan")
     behind_high: float = float("nan")
-    """Ends of its 95% interval, by a paired bootstrap over the random sets that takes as given which one is best and at
-    what scale. Where it holds 0, these sets do not tell the two apart."""
     above_alike: float = float("nan")
-    """By how much more it foresees than `ALIKE`; nan of controls."""
+    """How much more it predicts than `ALIKE`, with its 95% interval from the same samples."""
     above_alike_low: float = float("nan")
     above_alike_high: float = float("nan")
-    """Ends of its 95% interval, of the same draws."""
 
 
 def check(
@@ -91,83 +87,77 @@ def check(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> list[Trust]:
-    """Check attributions of one input, and two controls, which come last: one score for all words, and shuffled ones.
+    """Check attributions of one input, and two controls.
 
-    Words are replaced by `replacement` (by the mask token, where that is `remove`) and the model routes anew, in the
-    same random sets for all methods. For the sensitivity, each attribution is made anew on each noisy copy, with that
-    copy's own route where the route is frozen.
+    Words are replaced by `replacement` (by the mask token, where that is `remove`), in the same random sets for all
+    methods, and the model routes each copy again. For the sensitivity each attribution is computed again on each noisy
+    copy, under that copy's own route where the route is frozen.
 
     Args:
         results: attributions of `instance`, made with the options below.
-        steps: of integrated gradients.
-        frozen: of integrated gradients.
+        steps, frozen: of integrated gradients.
         replacement: of ablation.
-        progress: called with attributions checked and in all, and in between.
+        progress: called with attributions computed and in all.
 
     Returns:
-        One an attribution; of `ALIKE`, whose scores are the output's change by replacing all words, spread evenly, of
-        the better sign; and of `SHUFFLED`, the mean over all shuffles of all attributions, dealt anew for each copy.
+        One for each attribution; then `ALIKE`, whose scores are the output's change by replacing all words, spread
+        evenly, of the better sign; and `SHUFFLED`, the mean over all permutations of all attributions.
     """
     rng = np.random.default_rng(seed)
-    present = _Presence(instance, output, substitute(instance, replacement))
-    replaced = _Replaced(present, seed)
-    changes = float(np.mean(replaced.changes**2))
-    total, found = (len(results) + 1) * (1 + NOISES), []
-
-    def explained(misses: float) -> float:
-        return float(1 - misses / changes) if changes > 0 else float("nan")
+    sets = _Sets(instance, output, substitute(instance, replacement), seed)
+    total, done = (len(results) + 1) * (1 + NOISES), 0
 
     def sensitivity(explain: Callable[[Instance], np.ndarray]) -> float:
-        before = len(found) * (1 + NOISES) + 1
-        if progress:
-            progress(before, total)
-        tick = (lambda done: progress(before + done, total)) if progress else (lambda done: None)
+        nonlocal done
+
+        def tick() -> None:
+            nonlocal done
+            done += 1
+            if progress:
+                progress(done, total)
+
         return _sensitivity(instance, explain, seed, tick)
 
-    words = len(instance.words)
-    shuffles = [[_shuffled(result.scores, rng) for _ in range(DRAWS)] for result in results]
-    dealt = [np.array([replaced.scaled(scores) for scores in draws]) for draws in shuffles]
-    for result, others in zip(results, dealt, strict=True):
-        scaled = replaced.scaled(result.scores)
+    permuted = [[_permuted(result.scores, rng) for _ in range(DRAWS)] for result in results]
+    misses = [np.array([sets.scaled(scores) for scores in draws]) for draws in permuted]
+    found = []
+    for result, others in zip(results, misses, strict=True):
+        one = sets.trust(result.method, result.scores)
         found.append(
-            Trust(
-                result.method,
-                replaced.infidelity(result.scores),
-                scaled,
-                explained(scaled),
-                explained(float(others.mean())),
-                int((others > scaled + _ROUNDING * changes).sum()),
-                sensitivity(_again(result.method, output, steps, frozen, replacement)),
-                words < FEWEST_WORDS,
+            replace(
+                one,
+                shuffled=sets.explained(float(others.mean())),
+                beaten=int((others > one.scaled_infidelity + _ROUNDING * sets.change).sum()),
+                sensitivity=sensitivity(_again(result.method, output, steps, frozen, replacement)),
+                few=len(instance.words) < FEWEST_WORDS,
             )
         )
     shuffled = Trust(
         SHUFFLED,
-        float(np.mean([replaced.infidelity(scores) for draws in shuffles for scores in draws])),
-        float(np.mean(dealt)),
-        explained(float(np.mean(dealt))),
-        float("nan"),
-        0,
-        sensitivity(lambda moved: rng.permutation(results[0].scores)),
+        float(np.mean([sets.infidelity(scores) for draws in permuted for scores in draws])),
+        float(np.mean(misses)),
+        sets.explained(float(np.mean(misses))),
+        sensitivity=sensitivity(lambda _: rng.permutation(results[0].scores)),
     )
-    there = torch.stack([torch.ones(words), torch.zeros(words)])
-    whole, none = present(there).tolist()
-    even = np.full(words, (whole - none) / words)
-    even = min(even, -even, key=replaced.scaled)  # replacing all may move the output the other way
-    misses = replaced.scaled(even)
-    alike = Trust(ALIKE, replaced.infidelity(even), misses, explained(misses), float("nan"), 0, float("nan"))
-    real = _beside_others(found, results, even, replaced, rng) if changes > 0 else found
-    return [*real, alike, shuffled]
+    even = np.full(len(instance.words), sets.all_replaced / len(instance.words))
+    even = min(even, -even, key=sets.scaled)  # replacing all may move the output the other way
+    real = _compared(found, results, even, sets, rng) if sets.change > 0 else found
+    return [*real, sets.trust(ALIKE, even), shuffled]
 
 
 def substitute(instance: Instance, replacement: str) -> str:
-    """What stands for the words of a set in the checks, where they were replaced so: sets are not taken out."""
+    """What replaces the words of a set in the checks; sets are not removed."""
     usual = "mask" if "mask" in instance.replacements else "pad"
     return replacement if replacement in instance.replacements else usual
 
 
-def _shuffled(scores: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The scores on other words; as they are only where no other order is found."""
+def to_frame(checks: Sequence[Trust]) -> pd.DataFrame:
+    """One row an attribution, the controls last."""
+    return pd.DataFrame([vars(check) for check in checks])
+
+
+def _permuted(scores: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The scores in another order; in the same one only where no other is found."""
     for _ in range(10):
         if not np.array_equal(found := rng.permutation(scores), scores):
             break
@@ -178,154 +168,104 @@ def _again(
     method: str, output: int, steps: int, frozen: bool, replacement: str
 ) -> Callable[[Instance], np.ndarray]:
     """A method as a function of a moved copy of the input."""
-
-    def explain(moved: Instance) -> np.ndarray:
-        if method == METHODS[0]:
-            return input_x_gradient(moved, output).scores
-        if method == METHODS[1]:
-            return integrated_gradients(moved, output, steps=steps, frozen=frozen).scores
-        return ablate_words(moved, output, replacement=replacement).scores
-
-    return explain
+    if method == METHODS[0]:
+        return lambda moved: input_x_gradient(moved, output).scores
+    if method == METHODS[1]:
+        return lambda moved: integrated_gradients(moved, output, steps=steps, frozen=frozen).scores
+    return lambda moved: ablate_words(moved, output, replacement=replacement).scores
 
 
-def _beside_others(
+class _Sets:
+    """Random sets of words replaced, and what they really change."""
+
+    def __init__(self, instance: Instance, output: int, substitute: str, seed: int) -> None:
+        words, generator = len(instance.words), torch.Generator().manual_seed(seed)
+        sets = (torch.rand((SAMPLES, words), generator=generator) < SHARE_REPLACED).float()
+        present = torch.cat([torch.ones(1, words), torch.zeros(1, words), 1 - sets])
+        whole, none, *left = _outputs(instance, output, substitute, present)
+        self.sets = sets.double().numpy()
+        self.changes = np.array(whole - np.array(left))
+        """`(S,)`: the output less the output with the set replaced."""
+        self.all_replaced = whole - none
+        self.change = float(np.mean(self.changes**2))
+
+    def infidelity(self, scores: np.ndarray) -> float:
+        return float(np.mean((self.sets @ scores - self.changes) ** 2))
+
+    def misses(self, scores: np.ndarray) -> np.ndarray:
+        """The squared miss in each set `(S,)` of scores `(W,)` at their best scale from 0 on."""
+        predicted = self.sets @ scores.astype(np.float64)
+        size = float(predicted @ predicted)
+        scale = max(0.0, float(predicted @ self.changes) / size) if size else 0.0
+        return (scale * predicted - self.changes) ** 2
+
+    def scaled(self, scores: np.ndarray) -> float:
+        return float(self.misses(scores).mean())
+
+    def explained(self, miss: float) -> float:
+        return 1 - miss / self.change if self.change > 0 else float("nan")
+
+    def trust(self, method: str, scores: np.ndarray) -> Trust:
+        scaled = self.scaled(scores)
+        return Trust(method, self.infidelity(scores), scaled, self.explained(scaled))
+
+
+def _outputs(instance: Instance, output: int, substitute: str, present: Tensor) -> list[float]:
+    """The output where only some words are there, `present` `(B, W)` of 0 and 1."""
+    baseline, found = instance.baseline(substitute), []
+    for batch in instance.batches(len(present)):
+        keep = torch.ones(len(present[batch]), len(instance.tokens), 1, device=baseline.device)
+        for word, there in zip(instance.words, present[batch].T.to(baseline.device), strict=True):
+            keep[:, list(word.positions), 0] = there[:, None]
+        with torch.no_grad():
+            mixed = baseline + keep * (instance.embeddings - baseline)
+            found += instance.outputs(mixed)[:, output].tolist()
+    return found
+
+
+def _compared(
     real: list[Trust],
     results: Sequence[WordScores],
     even: np.ndarray,
-    replaced: _Replaced,
+    sets: _Sets,
     rng: np.random.Generator,
 ) -> list[Trust]:
-    """The checks with how far each is behind the best one, and above the scores of `ALIKE`, which are all `even`."""
-    misses = np.array([replaced.misses(result.scores) for result in results])  # (methods, SAMPLES)
-    best, alike = int(misses.mean(1).argmin()), replaced.misses(even)
+    """The checks with how far each is behind the best one, and above the scores `even` of `ALIKE`."""
+    misses = np.array([sets.misses(result.scores) for result in results])  # (methods, S)
+    best, alike = int(misses.mean(1).argmin()), sets.misses(even)
     rows = rng.integers(SAMPLES, size=(RESAMPLES, SAMPLES))
-    squared = replaced.changes**2
+    squared = sets.changes**2
     change = squared[rows].mean(1)
 
-    def foreseen(more: np.ndarray) -> tuple[float, float, float]:
-        """What larger misses, `(SAMPLES,)`, come to as a part of the change, and the ends of its interval."""
-        drawn = more[rows].mean(1)[change > 0] / change[change > 0]
-        low, high = np.quantile(drawn, (0.025, 0.975))
-        return float(more.mean() / squared.mean()), float(low), float(high)
+    def more(gap: np.ndarray, name: str) -> dict[str, float]:
+        """A gap of misses `(S,)` as a part of the change, with its interval's ends."""
+        low, high = np.quantile(gap[rows].mean(1)[change > 0] / change[change > 0], (0.025, 0.975))
+        value = float(gap.mean() / squared.mean())
+        return {name: value, f"{name}_low": float(low), f"{name}_high": float(high)}
 
-    beside = []
-    for i, (one, errors) in enumerate(zip(real, misses, strict=True)):
-        above, low, high = foreseen(alike - errors)
-        one = replace(one, above_alike=above, above_alike_low=low, above_alike_high=high)
-        if i != best:
-            behind, low, high = foreseen(errors - misses[best])
-            one = replace(one, behind=behind, behind_low=low, behind_high=high)
-        beside.append(one)
-    return beside
-
-
-class _Presence:
-    """One output as a function of which words are there, `(B, W)` of 0 and 1; what was computed is not done again."""
-
-    def __init__(self, instance: Instance, output: int, substitute: str) -> None:
-        self.instance, self.output = instance, output
-        self.baseline = instance.baseline(substitute)
-        self.known: dict[bytes, float] = {}
-
-    def __call__(self, present: Tensor) -> Tensor:
-        keys = [row.numpy().tobytes() for row in present]
-        new = [i for i, key in enumerate(keys) if key not in self.known]
-        for batch in self.instance.batches(len(new)):
-            rows = new[batch]
-            with torch.no_grad():
-                values = self.instance.outputs(self._embeddings(present[rows]))[:, self.output].tolist()
-            self.known |= {keys[i]: value for i, value in zip(rows, values, strict=True)}
-        return torch.tensor([self.known[key] for key in keys])
-
-    def _embeddings(self, present: Tensor) -> Tensor:
-        present = present.to(self.baseline.device)
-        keep = torch.ones(len(present), len(self.instance.tokens), 1, device=present.device)
-        for w, word in enumerate(self.instance.words):
-            keep[:, list(word.positions), 0] = present[:, w : w + 1]
-        return self.baseline + keep * (self.instance.embeddings - self.baseline)
-
-
-class _Replaced:
-    """Random sets of words replaced, the same for every attribution, and what they really change."""
-
-    def __init__(self, present: _Presence, seed: int) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        words = len(present.instance.words)
-        self.present = present
-        self.sets = (torch.rand((SAMPLES, words), generator=generator) < SHARE_REPLACED).float()
-        whole = torch.ones(1, words)
-        self.changes = (present(whole) - present(whole - self.sets)).double().numpy()
-
-    def infidelity(self, scores: np.ndarray) -> float:
-        """Captum's infidelity of word scores `(W,)`, on a vector that says which words are there."""
-        from captum.metrics import infidelity
-
-        def drop_words(there: Tensor) -> tuple[Tensor, Tensor]:
-            return self.sets, there - self.sets
-
-        value = infidelity(
-            self.present,
-            drop_words,
-            torch.ones(1, len(scores)),
-            torch.as_tensor(scores, dtype=torch.float32)[None],
-            n_perturb_samples=SAMPLES,
+    return [
+        replace(
+            one,
+            **more(alike - mine, "above_alike"),
+            **(more(mine - misses[best], "behind") if i != best else {}),
         )
-        return max(0.0, float(value))
-
-    def scaled(self, scores: np.ndarray) -> float:
-        """The same at the best scale from 0 on: scores of the wrong sign are not to be forgiven, as captum's own
-        normalisation does.
-        """
-        return float(self.misses(scores).mean())
-
-    def misses(self, scores: np.ndarray) -> np.ndarray:
-        """The squared miss in each set, `(SAMPLES,)`, at that scale."""
-        foreseen = self.sets.double().numpy() @ scores.astype(np.float64)
-        size = float(foreseen @ foreseen)
-        scale = max(0.0, float(foreseen @ self.changes) / size) if size else 0.0
-        return (scale * foreseen - self.changes) ** 2
+        for i, (one, mine) in enumerate(zip(real, misses, strict=True))
+    ]
 
 
 def _sensitivity(
-    instance: Instance, explain: Callable[[Instance], np.ndarray], seed: int, tick: Callable[[int], None]
+    instance: Instance, explain: Callable[[Instance], np.ndarray], seed: int, tick: Callable[[], None]
 ) -> float:
-    """Captum's maximal sensitivity, with noise on the words' embeddings."""
-    from captum.metrics import sensitivity_max
-
-    generator = torch.Generator().manual_seed(seed)
-    places = instance.word_positions
+    """The largest relative change of an attribution over `NOISES` copies with noise on the words' embeddings."""
+    generator, places = torch.Generator().manual_seed(seed), instance.word_positions
     radius = NOISE * float(instance.embeddings[:, places].std())
-    done = -1  # the first is the input itself
-
-    def explained(inputs: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
-        nonlocal done
-        rows = []
-        for row in inputs if isinstance(inputs, Tensor) else inputs[0]:
-            rows.append(torch.as_tensor(explain(replace(instance, embeddings=row[None].detach()))))
-            done += 1
-            tick(max(done, 0))
-        # Captum hands over now the one, now the other, and wants the same back.
-        return torch.stack(rows) if isinstance(inputs, Tensor) else (torch.stack(rows),)
-
-    def move(inputs: Tensor | tuple[Tensor, ...], radius: float) -> Tensor:
-        embeddings = inputs if isinstance(inputs, Tensor) else inputs[0]
-        noise = torch.zeros_like(embeddings)
-        drawn = 2 * torch.rand(noise[:, places].shape, generator=generator) - 1
-        noise[:, places] = (radius * drawn).to(noise.device)
-        return embeddings + noise
-
-    value = sensitivity_max(
-        explained,
-        instance.embeddings,
-        move,
-        perturb_radius=radius,
-        n_perturb_samples=NOISES,
-        max_examples_per_batch=1,
-    )
-    return float(value)
-
-
-def to_frame(checks: Sequence[Trust]) -> pd.DataFrame:
-    """One row an attribution, the controls last."""
-    return pd.DataFrame([vars(check) for check in checks])
+    own, worst = explain(instance), 0.0
+    tick()
+    for _ in range(NOISES):
+        embeddings = instance.embeddings.clone()
+        drawn = 2 * torch.rand(embeddings[:, places].shape, generator=generator) - 1
+        embeddings[:, places] += radius * drawn.to(embeddings)
+        apart = np.linalg.norm(explain(replace(instance, embeddings=embeddings)) - own)
+        worst = max(worst, float(apart) / (float(np.linalg.norm(own)) or 1.0))
+        tick()
+    return worst
