@@ -1,20 +1,18 @@
 """Words that mark the inputs of one expert: log-odds ratios with an informative Dirichlet prior.
 
-Source: Monroe, Colaresi and Quinn, "Fightin' Words: Lexical Feature Selection and Evaluation for Identifying the
-Content of Political Conflict", Political Analysis 16 (2008). Counts are of words, or of the tokens themselves where
-every token is routed by itself. Shapes: `N` inputs, `V` different terms, `H` experts.
+Source: Monroe, Colaresi and Quinn, "Fightin' Words", Political Analysis 16 (2008). Counts are of words, or of tokens
+under token routing. Shapes: `N` inputs, `V` different terms, `H` experts.
 """
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import regex
 import torch
 from scipy.sparse import csr_array
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -28,43 +26,21 @@ from shrp.model.special import special_mask
 
 PRIOR_TERMS = 500
 """Strength of the prior: it weighs as much as this many terms drawn at the rates of all inputs together."""
-ONE_A_CHARACTER = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-)
-"""Thai, Lao, Burmese, Khmer, kana and Han, as part of a class of a regular expression: they are written without spaces,
-so there each character counts as a word."""
-
-
-def _marks() -> str:
-    """What belongs to the letter before it but is none to a regular expression, as part of a class of one: vowel signs,
-    as of Hindi, points, as of Hebrew and Arabic, accents that are characters of their own, joiners and soft hyphens.
-    """
-    planes = (*range(0x300, 0x20000), *range(0xE0100, 0xE01F0))  # beyond the last of these there are none
-    codes = [0xAD, *(code for code in planes if unicodedata.category(chr(code))[0] == "M"), 0x200C, 0x200D]
-    ranges: list[list[int]] = []
-    for code in sorted(codes):
-        if ranges and code == ranges[-1][1] + 1:
-            ranges[-1][1] = code
-        else:
-            ranges.append([code, code])
-    return "".join(f"{chr(first)}-{chr(last)}" for first, last in ranges)
-
-
-MARKS = _marks()
+ONE_A_CHARACTER = r"\p{Thai}\p{Lao}\p{Myanmar}\p{Khmer}\p{Hiragana}\p{Katakana}\p{Han}"
+"""Scripts without spaces, in which each character, with its marks, counts as a word."""
 
 
 def run_of(letter: str) -> str:
-    """The regular expression of a run of letters and of the marks that belong to them.
+    """The regular expression of a run of letters, with marks, joiners and soft hyphens among them.
 
     Args:
-        letter: that of one letter.
+        letter: the expression of one letter.
     """
-    # After most words there is plain ASCII, which is told sooner than that it is in none of hundreds of ranges.
-    return rf"{letter}+(?:(?![\0-\x7f])[{MARKS}]{letter}*)*"
+    return rf"(?!\p{{M}}){letter}(?:{letter}|\xad)*"
 
 
 _LETTERS = run_of(rf"[^\W_{ONE_A_CHARACTER}]")
-_WORD = re.compile(rf"{_LETTERS}(?:['’]{_LETTERS})*|(?![\W_])[{ONE_A_CHARACTER}][{MARKS}]*")
+_WORD = regex.compile(rf"{_LETTERS}(?:['’]{_LETTERS})*|(?![\W_])[{ONE_A_CHARACTER}]\p{{M}}*")
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,9 +156,8 @@ def log_odds(
 ) -> Characteristic:
     """Weighted log-odds ratios of terms in one group against another.
 
-    The prior of a term is its rate in both groups together, times `prior_terms`, which draws every ratio towards no
-    difference; dividing by the standard error then keeps rare terms from the top. The variance takes every occurrence
-    for independent, which the occurrences within one input are not: z ranks terms, and is no test.
+    The prior of a term is its rate in both groups together, times `prior_terms`. The variance takes every occurrence
+    for independent, which those within one input are not: z ranks terms and is no test.
 
     Args:
         terms: the `V` terms.

@@ -5,15 +5,15 @@ Shapes: `B` perturbed copies, `T` tokens, `W` words, `C` classes, `e` size of th
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 
+import regex
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.analysis.words import MARKS, ONE_A_CHARACTER, run_of
+from shrp.analysis.words import ONE_A_CHARACTER, run_of
 from shrp.data.batching import collate, encode, longest_input, token_counts, token_spans
 from shrp.data.tasks import Task
 from shrp.errors import DataError
@@ -29,7 +29,7 @@ TOKENS_AT_ONCE = 1024
 
 # Letters and digits with inner apostrophes and hyphens (don't, well-made), or a run of punctuation, or an emoji.
 _LETTERS = run_of(rf"[^\W{ONE_A_CHARACTER}]")
-_WORD = re.compile(rf"[{ONE_A_CHARACTER}][{MARKS}]*|{_LETTERS}(?:['’\-]{_LETTERS})*|[^\w\s]+")
+_WORD = regex.compile(rf"[{ONE_A_CHARACTER}]\p{{M}}*|{_LETTERS}(?:['’\-]{_LETTERS})*|[^\w\s](?:[^\w\s]|[\p{{M}}\u200d])*")
 
 POSITIONS_WITHOUT_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 """Model types whose positions count past padding tokens, by their ids."""
