@@ -27,17 +27,17 @@ from shrp.phrases import counted, listed
 from shrp.pruning.plan import FittedGates
 
 COLLAPSE_SHARE = 0.9
-"""Stage 1 is there to keep usage even: one expert with more than this share in it is a collapse."""
+"""Above this share of one expert in stage 1, which should keep usage even, routing has collapsed."""
 COLLAPSE_EXPERTS = 1.5
-"""Fewer effective experts than this, after training, leave routing nothing to decide in the layer."""
+"""Below this number of effective experts, after training, a layer's router decides next to nothing."""
 JUDGED = 50
-"""Inputs, or four times the experts, by which a layer's usage is judged at the least."""
+"""A layer's usage is judged on at least this many examples, and four times the experts."""
 NOISY_ENTROPY = 0.9
-"""Usage entropy above this part of its maximum ranks the experts hardly at all."""
+"""Above this part of the maximal entropy, usage hardly ranks the experts."""
 CLIFF_SHARE = 0.8
 """A score whose interval ends below this part of the dense teacher's on the same data is an accuracy cliff."""
 NOISY_MARGIN = 0.1
-"""A mean gap below this between the two largest router probabilities makes choices near to ties."""
+"""Below this mean router margin, choices are near ties."""
 
 
 @dataclass(frozen=True)
@@ -52,18 +52,17 @@ class UsageWarning:
 
 @dataclass(frozen=True, eq=False)
 class UsageStats:
-    """Routing of every input of a data set, layer by layer. `N` inputs, `H` experts."""
+    """Routing of every example of a data set, layer by layer. `N` examples, `H` experts."""
 
     data: str
     unit: str
     """What is counted: `inputs` under sequence routing, `tokens` (real ones) under token routing."""
     top1: Mapping[int, np.ndarray]
-    """Layer -> `(N, H)`: how often each expert is an input's Top-1 (one-hot, or counts of its tokens)."""
+    """Layer -> `(N, H)`: how often each expert is an example's Top-1 (one-hot, or counts of its tokens)."""
     probs: Mapping[int, np.ndarray]
     """Layer -> `(N, H)`: router probabilities, averaged over real tokens under token routing."""
     margins: Mapping[int, np.ndarray]
-    """Layer -> `(N,)`: the last probability that is taken less the first that is not (under Top-1 largest less second),
-    averaged as above."""
+    """Layer -> `(N,)`: the last probability that is taken less the first that is not, averaged likewise."""
     norms: Mapping[int, np.ndarray]
     """Layer -> `(N, H)`: mean output norm of each expert; empty unless asked for."""
     logits: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
@@ -71,25 +70,23 @@ class UsageStats:
     gates: Mapping[int, np.ndarray] = field(default_factory=dict)
     """Layer -> `(N, H)`: gates in effect, averaged as `probs`; empty unless output norms were asked for."""
     ablation: Mapping[int, np.ndarray] = field(default_factory=dict)
-    """Layer -> `(H,)`: by how much the answer changes where an expert is knocked out
-    (`shrp.analysis.importance.ablation`); empty unless asked for."""
+    """Layer -> `(H,)`: effect of knocking each expert out (`shrp.analysis.importance.ablation`); empty unless asked
+    for."""
     recorded: Mapping[int, np.ndarray] = field(default_factory=dict)
-    """Layer -> `(H,)`: Top-1 shares on other data, such as those that a checkpoint has from its training; empty unless
-    asked for."""
+    """Layer -> `(H,)`: Top-1 shares on other data, such as those of a checkpoint's training; empty unless asked for."""
     fitted: FittedGates | None = None
-    """Gates that were fitted on the same inputs (`shrp.pruning.select.GateFit`), if that was asked for."""
+    """Gates fitted on the same examples (`shrp.pruning.select.GateFit`), if asked for."""
 
     def __repr__(self) -> str:  # one line: the arrays are long
         what = f"<UsageStats of {self.data!r}: {counted(self.n, 'input')}"
         if not self.top1:
             return f"{what}, no layer>"
-        layers = ", ".join(map(str, self.layers))
-        unit = self.unit.removesuffix("s")
+        layers, unit = ", ".join(map(str, self.layers)), self.unit.removesuffix("s")
         return f"{what}, routed by {unit} in layers {layers} of {self.num_experts} experts each>"
 
     @property
     def n(self) -> int:
-        """Inputs measured."""
+        """Number of examples."""
         return len(next(iter(self.top1.values()))) if self.top1 else 0
 
     @property
@@ -103,9 +100,8 @@ class UsageStats:
         return next(iter(self.top1.values())).shape[1]
 
     def counts(self, layer: int, rows: np.ndarray | None = None) -> np.ndarray:
-        """Top-1 counts `(H,)` over all inputs or those that the mask `rows` `(N,)` marks."""
-        top1 = self.top1[layer] if rows is None else self.top1[layer][rows]
-        return top1.sum(0)
+        """Top-1 counts `(H,)` over all examples or those that the mask `rows` `(N,)` marks."""
+        return (self.top1[layer] if rows is None else self.top1[layer][rows]).sum(0)
 
     def share(self, layer: int, rows: np.ndarray | None = None) -> np.ndarray:
         """Top-1 shares `(H,)`, summing to 1; all nan where `rows` marks nothing."""
@@ -123,19 +119,17 @@ class UsageStats:
         return {layer: self.share(layer, rows) for layer in self.layers}
 
     def gate_norm(self) -> dict[int, np.ndarray]:
-        """Layer -> mean over inputs of gate x output norm `(H,)`, an alternative to usage for ranking experts.
-
-        Under token routing an input's gate and norm are means over its tokens, each for itself.
+        """Layer -> mean over examples of gate x output norm `(H,)`; under token routing of their means over tokens.
 
         Raises:
-            PlanError: norms, and the gates with them, were not measured.
+            PlanError: output norms were not measured.
         """
         if not (self.norms and self.gates):
             raise PlanError("output norms were not measured; measure usage with output_norms=True.")
         return {layer: (self.gates[layer] * self.norms[layer]).mean(0) for layer in self.layers}
 
     def entropy(self, layer: int, rows: np.ndarray | None = None) -> float:
-        """Entropy of the Top-1 shares in nats, 0 to `log H`, over all inputs or those that `rows` marks."""
+        """Entropy of the Top-1 shares in nats, 0 to `log H`."""
         return entropy(self.share(layer, rows))
 
     def effective_experts(self, layer: int, rows: np.ndarray | None = None) -> float:
@@ -143,8 +137,8 @@ class UsageStats:
         return effective_experts(self.share(layer, rows))
 
     def summary(self, rows: np.ndarray | None = None) -> pd.DataFrame:
-        """One row a layer, over all inputs or those that the mask `rows` `(N,)` marks: entropy, effective experts, the
-        most used expert and its share, mean margin; nan where `rows` marks nothing.
+        """One row a layer, over all examples or those that `rows` marks: entropy, effective experts, the most used
+        expert and its share, mean margin; nan where `rows` marks nothing.
         """
         found = []
         for layer in self.layers:
@@ -153,8 +147,8 @@ class UsageStats:
             found.append(
                 {
                     "layer": layer,
-                    "entropy": self.entropy(layer, rows),
-                    "effective_experts": self.effective_experts(layer, rows),
+                    "entropy": entropy(share),
+                    "effective_experts": effective_experts(share),
                     "top_expert": np.nan if np.isnan(share).any() else int(share.argmax()),
                     "top_share": float(share.max()),
                     "mean_margin": float(margins.mean()) if len(margins) else np.nan,
@@ -175,27 +169,22 @@ class UsageStats:
 
     @property
     def too_few(self) -> int:
-        """Inputs that it takes to judge the usage by, if these are fewer, else 0: a few agree by chance, and can't
-        spread over many experts.
-        """
+        """The number of examples needed to judge usage where these are fewer, else 0."""
         needed = _to_judge(self.num_experts)
         return needed if self.n < needed else 0
 
     def warnings(self) -> list[UsageWarning]:
-        """Failure signatures in the trained model, by the thresholds documented at this module's top; none of too few
-        inputs.
-        """
+        """Failure signatures of the trained model, by this module's thresholds; none for too few examples."""
         if self.too_few:
             return []
         found = []
-        ceiling = np.log(self.num_experts)
         for layer in self.layers:
             effective, margin = self.effective_experts(layer), float(self.margins[layer].mean())
+            part = self.entropy(layer) / np.log(self.num_experts)
             if effective < COLLAPSE_EXPERTS:
                 text = f"layer {layer} uses {effective:.1f} effective experts (below {COLLAPSE_EXPERTS})"
                 found.append(UsageWarning("collapse", layer, f"{text}: its router decides next to nothing."))
-            if self.entropy(layer) > NOISY_ENTROPY * ceiling:
-                part = self.entropy(layer) / ceiling
+            if part > NOISY_ENTROPY:
                 text = (
                     f"layer {layer}'s usage entropy is {part:.0%} of its maximum (above {NOISY_ENTROPY:.0%})"
                 )
@@ -211,9 +200,7 @@ def _to_judge(num_experts: int) -> int:
 
 
 def history_warnings(history: Sequence[Mapping[str, Any]]) -> list[UsageWarning]:
-    """Collapses during stage 1, which the balance loss is there to prevent, the first one of each layer; none of usage
-    that was counted on too few inputs (`UsageStats.too_few`).
-    """
+    """The first collapse of each layer during stage 1; none where usage was counted on too few examples."""
     found: dict[int, UsageWarning] = {}
     for row in history:
         if row.get("stage") != 1:
@@ -257,7 +244,7 @@ def measure_usage(
 
     Args:
         output_norms: also measure every expert's output norm (several times slower), and keep the gates.
-        progress: called with inputs done and in all after each batch.
+        progress: called with examples done and in all.
 
     Raises:
         PlanError: the model has no layer with a router.
@@ -332,21 +319,19 @@ def _mean_gates(gates: torch.Tensor, token_mask: torch.Tensor | None) -> np.ndar
 def route_table(
     stats: UsageStats, data: TextData, answers: Sequence[float] | None, lengths: Sequence[int]
 ) -> pd.DataFrame:
-    """One row an input, in the data's order.
+    """One row an example, in the data's order, under token routing with means over its tokens.
 
     Args:
         stats: usage on `data`, row by row.
-        answers: what the routed model predicts of each input, a class or a number; None where that is not known.
-        lengths: of the inputs, in tokens.
+        answers: the routed model's predictions `(N,)`; None where they are not known.
+        lengths: of the examples, in tokens.
 
     Returns:
-        Columns index, the texts, (label), (answer), (correct), (slice), tokens, and for each layer, as for 6, `layer 6`
-        (its Top-1 expert; under token routing the one that most of its tokens chose), `layer 6 probability` (the
-        router's, of that expert) and `layer 6 margin` (largest less second largest; under Top-k the last taken less
-        the next), means over tokens under token routing. Columns in brackets only where they are known.
+        Columns index, the texts, (label), (answer), (correct), (slice), tokens, and for each layer, such as 6,
+        `layer 6` (its Top-1 expert, or that of most tokens), `layer 6 probability` and `layer 6 margin`.
 
     Raises:
-        DataError: these are of other inputs than each other.
+        DataError: these are of other examples than each other.
     """
     sizes = {"inputs with usage": stats.n, "texts": len(data), "lengths": len(lengths)}
     sizes |= {} if answers is None else {"answers": len(answers)}
@@ -372,38 +357,9 @@ def route_table(
     return pd.DataFrame({"index": np.arange(stats.n)} | inputs | columns)
 
 
-def distance_from_uniform(share: Sequence[float] | np.ndarray) -> float:
-    """Total variation between shares `(H,)` and even ones: the part of all inputs that would have to move.
-
-    0 where all experts are used alike, `1 - 1/H` where one takes everything.
-
-    Raises:
-        DataError: there are no shares, or they do not sum to 1.
-    """
-    share = np.asarray(share, dtype=np.float64)
-    if not len(share) or not np.isclose(share.sum(), 1, atol=1e-3):
-        raise DataError(f"shares of experts sum to 1; these {len(share)} sum to {share.sum():.4f}.")
-    return float(0.5 * np.abs(share - 1 / len(share)).sum())
-
-
-def even_distance(n: int, num_experts: int) -> float:
-    """Mean of `distance_from_uniform` over `n` inputs that pick their experts evenly, independently, at random.
-
-    Usage counted on `n` inputs is not even to the last digit though the router may be: this is the floor.
-
-    Raises:
-        DataError: a number is below 1.
-    """
-    if n < 1 or num_experts < 1:
-        raise DataError(f"there must be at least one input and one expert, not {n} and {num_experts}.")
-    counts = np.arange(n + 1)
-    deviation = (binom.pmf(counts, n, 1 / num_experts) * np.abs(counts - n / num_experts)).sum()
-    return float(0.5 * num_experts * deviation / n)
-
-
 def even_experts(n: int, num_experts: int) -> float:
-    """`effective_experts` that is measured, by its mean entropy, on `n` inputs that pick their experts evenly,
-    independently, at random: counting few of them makes usage look more specialised than it is.
+    """The effective experts measured, by their mean entropy, where `n` examples pick their experts evenly at random:
+    with few examples usage looks more specialised than it is.
 
     Raises:
         DataError: a number is below 1.

@@ -29,7 +29,9 @@ TOKENS_AT_ONCE = 1024
 
 # Letters and digits with inner apostrophes and hyphens (don't, well-made), or a run of punctuation, or an emoji.
 _LETTERS = run_of(rf"[^\W{ONE_A_CHARACTER}]")
-_WORD = regex.compile(rf"[{ONE_A_CHARACTER}]\p{{M}}*|{_LETTERS}(?:['’\-]{_LETTERS})*|[^\w\s](?:[^\w\s]|[\p{{M}}\u200d])*")
+_WORD = regex.compile(
+    rf"[{ONE_A_CHARACTER}]\p{{M}}*|{_LETTERS}(?:['’\-]{_LETTERS})*|[^\w\s](?:[^\w\s]|[\p{{M}}\u200d])*"
+)
 
 POSITIONS_WITHOUT_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 """Model types whose positions count past padding tokens, by their ids."""
