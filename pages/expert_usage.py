@@ -13,7 +13,6 @@ from shrp.analysis.usage import UsageStats
 from shrp.data.text_data import TextData
 from shrp.errors import ShrpError
 from ui import arrival, measurements
-from ui.bound import fall_back, restate
 from ui.describe import kept_experts, summary_line
 from ui.expert.details import expert_details
 from ui.tables import row_height
@@ -91,13 +90,11 @@ def cell_picker(stats: UsageStats, start: tuple[int, int]) -> tuple[int, int]:
     Args:
         start: the cell that is chosen at first, which the address leaves out.
     """
+    experts = range(stats.num_experts)
+    state.follow_cell(stats.layers, experts, start)
     one, two, words = st.columns([1, 1, 3], vertical_alignment="bottom")
-    place, experts = stats.layers.index(start[0]), range(stats.num_experts)
-    fall_back(state.EXPERT, experts, start[1])
-    restate(state.LAYER, start[0])
-    restate(state.EXPERT, start[1])
-    layer = one.selectbox("Layer", stats.layers, place, key=state.LAYER, bind="query-params")
-    expert = two.selectbox("Expert", experts, start[1], key=state.EXPERT, bind="query-params")
+    layer = one.selectbox("Layer", stats.layers, key=state.LAYER)
+    expert = two.selectbox("Expert", experts, key=state.EXPERT)
     # Not a caption, whose pale links are not legible.
     words.markdown("Click a cell of the map, or pick here: the expert's [profile](#expert) is below.")
     return layer, expert
@@ -120,7 +117,6 @@ def measured(selection: state.Selection) -> None:
     top = stats.layers[-1]
     start = top, int(stats.share(top).argmax())
     arrival.arrive({state.LAYER: int, state.EXPERT: int})
-    state.seed_cell(stats.layers, *start)
     above = st.container()  # the map shows what the boxes hold, so they are drawn first and stand below it
     layer, expert = cell_picker(stats, start)
     with above:

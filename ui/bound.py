@@ -1,4 +1,4 @@
-"""Values of keyed widgets, brought back among what the widgets offer now; and what else the address holds.
+"""Values of keyed widgets: kept among what the widgets offer now, and in the page's address.
 
 What a person picked is kept by its key while checkpoint, data and plan change around it. Streamlit brings some of it
 back among a widget's options by itself, but not numbers, and not to the start that a page gives. Call these before the
@@ -8,14 +8,73 @@ widget is drawn.
 from __future__ import annotations
 
 import math
-from collections.abc import Container
+from collections.abc import Container, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import streamlit as st
 
+from ui import not_here
+
+_FOLLOWED, _PAGE, _LEFT_WITH = "address-followed", "address-page", "address-left-with"
+"""Keys of the session's state: what `follow` last saw of each parameter; the open page; and each page's parameters when it
+was left.
+"""
+
+
+@contextmanager
+def remembered(page: str, shared: Container[str]):
+    """Run a page so that it comes back as it was left, also by the browser's Back; for `app.py`.
+
+    Streamlit takes a page's parameters out of the address as the page is left. Back then finds an address without them,
+    which it reads as all widgets' defaults. So the parameters are put back first, in one step.
+
+    Args:
+        page: a name of the page.
+        shared: parameters of all pages, which Streamlit leaves in the address.
+    """
+    session = st.session_state
+    before, session[_PAGE] = session.get(_PAGE), page
+    left_with = session.setdefault(_LEFT_WITH, {})
+    kept = left_with.get(page, {})
+    if before not in (None, page) and kept and not any(key in st.query_params for key in kept):
+        st.query_params.update(kept)
+        st.rerun()  # no longer a step of the browser's history, for which an address without a parameter is its default
+    try:
+        yield
+    finally:
+        left_with[page] = {key: st.query_params.get_all(key) for key in st.query_params if key not in shared}
+
+
+def follow(options: Mapping[str, Sequence[Any]], starts: Mapping[str, Any]) -> None:
+    """Keep several boxes and the address in step, all of them in one step of the browser's history.
+
+    For boxes that one click sets together: each is drawn with its key, without `bind`, after this call. The click's
+    callback writes the session's state alone.
+
+    Args:
+        options: key of a box -> what it offers.
+        starts: key -> what it shows at first. The address leaves all of them out until one is another.
+    """
+    session, seen = st.session_state, st.session_state.setdefault(_FOLLOWED, {})
+    for key, offered in options.items():
+        text = st.query_params.get(key)
+        known = {str(option): option for option in offered}
+        not_here.tell(key, key, text in known, f"{offered[0]} to {offered[-1]}")
+        if key not in session or text != seen.get(key):  # at first, by a link, by Back
+            session[key] = known.get(text, starts[key])
+        elif session[key] not in offered:  # of another model
+            session[key] = starts[key]
+    texts = {key: str(session[key]) for key in options}
+    if any(key in st.query_params or session[key] != starts[key] for key in options) and any(
+        st.query_params.get(key) != text for key, text in texts.items()
+    ):
+        st.query_params.update(texts)
+    seen |= {key: st.query_params.get(key) for key in options}
+
 
 def clamp(key: str, low: int, high: int) -> None:
-    """Bring a number into the range from `low` to `high`.
+    """Bring a number into the range from `low` to `high`; says so where the address asks for another one.
 
     An infinite one in the address, which a box of whole numbers fails at, is taken out, and the run starts anew.
     """
@@ -26,9 +85,19 @@ def clamp(key: str, low: int, high: int) -> None:
     if infinite and key not in st.session_state:
         st.query_params.pop(key)
         st.rerun()
+    not_here.tell(
+        key, key.replace("_", " "), _within(st.query_params.get(key), low, high), f"{low:,} to {high:,}"
+    )
     value = st.session_state.get(key)
     if isinstance(value, int | float) and not low <= value <= high:
         st.session_state[key] = int(min(max(value, low), high))
+
+
+def _within(text: str | None, low: int, high: int) -> bool:
+    try:
+        return text is None or low <= float(text) <= high
+    except ValueError:
+        return False
 
 
 def fall_back(key: str, options: Container, start: Any) -> bool:

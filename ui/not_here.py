@@ -8,8 +8,8 @@ import streamlit as st
 
 from ui.text import escape, shorten
 
-_NOTED = "not-here"
-"""Key of what was asked for in vain: picker -> what it picks, what was asked for, what was shown then."""
+_NOTED, _OUTSIDE = "not-here", "not-offered"
+"""Keys of what was asked for in vain: picker -> what it picks, what was asked for, what was shown then."""
 
 
 def asked_for(key: str, offered: Container[str]) -> str | None:
@@ -50,5 +50,34 @@ def show(*keys: str) -> None:
         st.warning(
             f"The address asks for the {what} **{escape(shorten(asked))}**, which is not here; what is "
             f"uploaded belongs to one session alone. {instead}.",
+            icon=":material/link_off:",
+        )
+
+
+def tell(key: str, what: str, fits: bool, offered: str) -> None:
+    """Say that the address asks a page's widget for a value that it does not offer, until another one is picked.
+
+    Call before the widget is drawn, in each run.
+
+    Args:
+        key: of the widget, and of the parameter.
+        what: it picks, in words.
+        fits: whether it offers what the address asks for.
+        offered: what it offers, in words.
+    """
+    session, noted = st.session_state, st.session_state.setdefault(_OUTSIDE, {})
+    asked = st.query_params.get(key)
+    if asked and not fits and key not in session:
+        noted[key] = asked, None
+    elif key in noted:
+        asked, shown = noted[key]
+        if shown not in (None, session.get(key)):
+            del noted[key]
+        else:
+            noted[key] = asked, session.get(key)
+    if key in noted:
+        st.warning(
+            f"The address asks for {what} **{escape(shorten(noted[key][0], 30))}**, which can't be had here: "
+            f"{offered} can.",
             icon=":material/link_off:",
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import streamlit as st
+from streamlit.navigation.page import StreamlitPage
 from streamlit.runtime.pages_manager import PagesManager
 
 from shrp.checkpoints.checkpoint import Checkpoint
@@ -19,6 +20,7 @@ from shrp.data.tasks import TEXTS, Task
 from shrp.data.text_data import TextData
 from shrp.errors import CheckpointError, DataError, ShrpError
 from ui import data_sources, loaders, measurements, not_here, only
+from ui.bound import follow
 from ui.downloads import clicked
 from ui.lab.reference import with_part
 from ui.own import checkpoints as own_checkpoints
@@ -29,6 +31,10 @@ from ui.theme import STYLE
 
 CHECKPOINT, SOURCE, LAYER, EXPERT = "checkpoint", "source", "layer", "expert"
 """Keys of the widgets, in the session's state and in the URL alike."""
+SHARED = (CHECKPOINT, SOURCE, own_slices.SLICES, only.ONLY)
+"""Those of them that all pages share."""
+NEED_ROUTERS = ("expert_usage", "pruning_lab")
+"""Pages that have nothing to show of a model without routers."""
 START = "sst2-6of12"
 """The checkpoint that the app opens with, where it is there: the README's tour starts with it."""
 
@@ -83,18 +89,43 @@ def is_routed(info: CheckpointInfo) -> bool:
     return info.plan is None and bool(info.config.layers) and info.config.control == "none"
 
 
-def draw_picker(*, of_data: bool) -> None:
+def draw_menu(pages: Sequence[StreamlitPage], info: CheckpointInfo | None) -> None:
+    """Draw links to the pages; those that do not apply to the picked checkpoint are greyed, with the reason.
+
+    Args:
+        info: of the picked checkpoint; None where none can be read.
+    """
+    for page in pages:
+        why = "" if info is None or page.url_path not in NEED_ROUTERS else no_routers(info)
+        st.page_link(page, disabled=bool(why), help=why or None)
+
+
+def no_routers(info: CheckpointInfo) -> str:
+    """Why there is no usage to look at and nothing to prune, in a sentence; empty for a routed checkpoint."""
+    if is_routed(info):
+        return ""
+    if info.plan is not None:
+        return "This model is pruned: it has no routers."
+    return (
+        "This model is dense: convert it first." if not info.config.layers else "This model has no routers."
+    )
+
+
+def draw_picker(*, of_data: bool) -> CheckpointInfo | None:
     """Draw the checkpoint and data pickers; for `app.py`, in the sidebar.
 
     Args:
         of_data: whether the page shows anything of the data. One that doesn't is not to wait for the hub.
+
+    Returns:
+        What the picked checkpoint's `config.json` says; None where there is none that can be read.
     """
     st.html(STYLE)
     st.session_state[_READ] = None
     found = loaders.discover_all()
     if not found:
         own_checkpoints.draw()
-        return
+        return None
     if (new := st.session_state.pop(own_checkpoints.PICK, None)) in found:
         st.session_state[CHECKPOINT] = new
     # Options are plain names, without `format_func`: what an option looks like is what stands in the URL.
@@ -115,7 +146,7 @@ def draw_picker(*, of_data: bool) -> None:
     info = found.get(name)
     if not isinstance(info, CheckpointInfo):
         own_checkpoints.draw()
-        return
+        return None
     place = st.container()  # what a person has just given is among the data to pick, above where it is given
     if own_data.draw(info.task):
         st.session_state[SOURCE] = data_sources.OWN
@@ -129,6 +160,7 @@ def draw_picker(*, of_data: bool) -> None:
         else:
             only.keep()
     own_checkpoints.draw()
+    return info
 
 
 def _pick_source(task: Task) -> None:
@@ -272,17 +304,14 @@ def show_error(error: ShrpError) -> None:
     st.error(escape(str(error)), icon=":material/error:")
 
 
-def seed_cell(layers: Sequence[int], layer: int, expert: int) -> None:
-    """Give the layer and expert pickers a first value, unless the URL or the person has given one that fits.
+def follow_cell(layers: Sequence[int], experts: Sequence[int], start: tuple[int, int]) -> None:
+    """Keep the layer and expert pickers and the address in step (`ui.bound.follow`); call before they are drawn.
 
-    Call before the pickers are drawn.
+    Another layer than the model has brings both back to the start.
     """
-    if LAYER not in st.session_state and LAYER not in st.query_params:
-        st.session_state[LAYER] = layer
-        if EXPERT not in st.session_state and EXPERT not in st.query_params:
-            st.session_state[EXPERT] = expert
-    elif LAYER in st.session_state and st.session_state[LAYER] not in layers:  # another checkpoint was picked
-        st.session_state[LAYER], st.session_state[EXPERT] = layer, expert
+    if st.session_state.get(LAYER, start[0]) not in layers:
+        st.session_state[EXPERT] = start[1]
+    follow({LAYER: layers, EXPERT: experts}, {LAYER: start[0], EXPERT: start[1]})
 
 
 def pick_cell(chart_key: str) -> None:

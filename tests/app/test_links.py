@@ -290,3 +290,62 @@ def test_a_page_that_is_started_without_the_app_goes_through_it(
     assert not at.exception
     assert at.sidebar.selectbox(key="checkpoint").value == tiny_checkpoint.name
     assert len(at.title) == 1
+
+
+def test_a_page_comes_back_as_it_was_left_where_its_address_lost_that(open_page, tiny_checkpoint):
+    """As the browser's Back does: Streamlit has taken a page's parameters out of the address it comes back to."""
+    at = open_page("expert_usage", tiny_checkpoint, layer=1, expert=3, parts="words")
+    at.switch_page("pages/routing.py").run()
+    at.query_params.clear()
+    at.switch_page("pages/expert_usage.py").run()
+    assert not at.exception
+    assert (at.selectbox(key="layer").value, at.selectbox(key="expert").value) == (1, 3)
+    assert at.button_group(key="parts").value == ["words"]
+    assert {name: at.query_params[name] for name in ("layer", "expert", "parts")} == {
+        "layer": "1",
+        "expert": "3",
+        "parts": "words",
+    }
+
+
+def test_an_address_without_a_cell_is_the_first_one_again(open_page, tiny_checkpoint):
+    """As Back is on the same page, once a cell was picked."""
+    at = open_page("expert_usage", tiny_checkpoint)
+    start = at.selectbox(key="layer").value, at.selectbox(key="expert").value
+    at.selectbox(key="layer").set_value(1).run()
+    assert at.query_params["layer"] == "1"
+    del at.query_params["layer"]
+    del at.query_params["expert"]
+    at.run()
+    assert (at.selectbox(key="layer").value, at.selectbox(key="expert").value) == start
+
+
+@pytest.mark.parametrize(
+    ("page", "key", "asked"),
+    [("pruning_lab", "budget", "9999"), ("expert_usage", "layer", "99"), ("expert_usage", "expert", "x")],
+)
+def test_a_value_that_can_not_be_had_is_told(open_page, tiny_checkpoint, page, key, asked):
+    def told(at):
+        return [one.value for one in at.main.warning if asked in one.value]
+
+    at = open_page(page, tiny_checkpoint, **{key: asked})
+    assert not at.exception
+    assert len(told(at)) == 1
+    assert len(told(at.run())) == 1
+    box = at.slider(key=key) if page == "pruning_lab" else at.selectbox(key=key)
+    other = 3 if page == "pruning_lab" else next(o for o in map(int, box.options) if o != box.value)
+    box.set_value(other).run()
+    assert not told(at)
+
+
+@pytest.mark.parametrize("page", ["expert_usage", "pruning_lab"])
+def test_the_menu_greys_what_does_not_apply(open_page, tiny_checkpoint, tiny_static_checkpoint, page):
+    def greyed(at):
+        return {
+            link.proto.page: link.proto.disabled for link in at.sidebar.get("page_link") if link.proto.page
+        }
+
+    assert not any(greyed(open_page("routing", tiny_checkpoint)).values())
+    static = greyed(open_page("routing", tiny_static_checkpoint))
+    assert static[page]
+    assert not static["routing"]

@@ -14,7 +14,7 @@ POLL = 100
 """Milliseconds between two looks at a page; else it would be asked at every frame, and drawn for that."""
 SLICES = ("irony_understatement", "mixed_clear_winner")
 """Those of the longest names: few inputs, where it is not numbers that are looked at."""
-PAGES = ("overview", "expert_usage", "routing", "pruning_lab", "attribution", "compare", "results")
+PAGES = ("overview", "expert_usage", "routing", "pruning_lab", "compare", "results")
 
 _CELL = """
 ([key, x, y]) => {
