@@ -30,7 +30,7 @@ from shrp.analysis.usage import UsageStats
 from shrp.data.text_data import TextData
 from shrp.evaluation.evaluate import summarise
 from shrp.evaluation.evaluation import Evaluation
-from shrp.evaluation.intervals import stored_interval
+from shrp.evaluation.statistics import stored_interval
 from shrp.pruning.plan import FittedGates
 
 FORMAT_VERSION = 4

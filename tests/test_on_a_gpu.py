@@ -23,7 +23,7 @@ from shrp.analysis.words import count_tokens
 from shrp.checkpoints import checkpoint
 from shrp.checkpoints.checkpoint import save
 from shrp.data.tasks import TASKS, Task
-from shrp.evaluation.answer_shares import with_output_shift
+from shrp.evaluation.calibration import with_output_shift
 from shrp.evaluation.evaluate import evaluate
 from shrp.export.onnx import CONFIG, FORMAT
 from shrp.model.forcing import Force, ForcedRoute

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from shrp.data.columns import csv_options
+from shrp.data.tabular import csv_options
 from ui.text import escape_html, file_name
 from ui.theme import unclickable
 

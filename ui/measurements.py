@@ -158,12 +158,12 @@ def routed_evaluation(checkpoint: Checkpoint, data: TextData, stats, *, with_int
 
 def groups(checkpoint: Checkpoint, data: TextData, stats) -> dict[str, dict[str, np.ndarray]]:
     """Every grouping of the data that can be made, with the routed model's own answers
-    (`shrp.data.groups.input_groups`). Shared by all sessions: never change it.
+    (`shrp.data.slices.input_groups`). Shared by all sessions: never change it.
 
     Args:
         stats: a `shrp.analysis.usage.UsageStats`, of the same data.
     """
-    from shrp.data.groups import input_groups
+    from shrp.data.slices import input_groups
 
     def work(_: Progress) -> dict[str, dict[str, np.ndarray]]:
         return input_groups(data, answers(checkpoint, data, stats), read_lengths(checkpoint, data))

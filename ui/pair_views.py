@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import streamlit as st
 
 from shrp.data.tasks import Task
-from shrp.data.text_data import TextData
+from shrp.data.text_data import TextData, pairs_of
 from shrp.evaluation.evaluation import Evaluation
-from shrp.evaluation.metrics import mcnemar
-from shrp.evaluation.minimal_pairs import PairOutcomes, pair_changes, pair_outcomes, pairs_of
+from shrp.evaluation.minimal_pairs import PairOutcomes, pair_changes, pair_outcomes
+from shrp.evaluation.statistics import mcnemar
 from ui.downloads import chart
 from ui.lab.group_figures import losses_by_group, summary, with_names
 from ui.text import PAIR_ORDER, escape, p_text, percent, points, points_interval

@@ -89,9 +89,7 @@ def interval_text(interval: Sequence[float] | None, metric: str) -> str:
 
 def share_text(hits: int, n: int) -> str:
     """A share of independent inputs with its interval: `73.1% (95% interval 69.0–76.9%)`; n is to stand beside it."""
-    from shrp.evaluation.metrics import (
-        wilson,  # here: this module is imported before anything that takes long
-    )
+    from shrp.evaluation.statistics import wilson
 
     return f"{percent(hits / n)} (95% interval {interval_text(wilson(hits, n), 'accuracy')})"
 
@@ -234,7 +232,7 @@ def _finite(value: float | None) -> bool:
 
 
 def worth_name(task: Task) -> str:
-    """What an answer's worth (`shrp.evaluation.worth.worth`) is called."""
+    """What an answer's worth (`shrp.evaluation.metrics.worth`) is called."""
     return "nearness to the label" if task.is_regression else "margin of the true class"
 
 

@@ -12,10 +12,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.analysis.explore import token_labels
 from shrp.data.batching import collate, encode, longest_input, token_counts, token_spans
-from shrp.data.text_data import TextData
+from shrp.data.text_data import TextData, pairs_among, units_of
 from shrp.errors import DataError, PlanError
-from shrp.evaluation.intervals import of_mean
-from shrp.evaluation.minimal_pairs import pairs_among, units_of
+from shrp.evaluation.statistics import of_mean
 from shrp.families.families import encoder_layers, family_of, relative_positions
 from shrp.families.relative import RelativePositions
 from shrp.model.attending import attention_probs
@@ -226,7 +225,7 @@ class AttentionRoles:
     """Layer -> `(N, H, R)` float32: means over an input's own tokens (not those that the tokenizer adds). `H` are the
     layer's experts, of a pruned layer those that it kept, of a narrow one its heads."""
     units: np.ndarray | None = None
-    """`(N,)`: what is drawn as one where chance is asked (`shrp.evaluation.minimal_pairs.units_of`); None takes each by
+    """`(N,)`: what is drawn as one where chance is asked (`shrp.data.text_data.units_of`); None takes each by
     itself.
     """
 
@@ -245,7 +244,7 @@ class AttentionRoles:
         return self.shares[layer].mean(0)
 
     def interval(self, layer: int) -> np.ndarray:
-        """95% intervals of `mean` over inputs (`shrp.evaluation.intervals.of_mean`; the two of a minimal pair are
+        """95% intervals of `mean` over inputs (`shrp.evaluation.statistics.of_mean`; the two of a minimal pair are
         drawn as one), `(H, R, 2)`, cut to 0 and 1; nan for a single input, and where all inputs are alike.
         """
         ends = np.apply_along_axis(of_mean, 0, self.shares[layer].astype(np.float64), self.units)  # (2, H, R)

@@ -20,17 +20,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from shrp.analysis.attribution.experts import check_can_pick_next
 from shrp.data.batching import Batch, collate, encode, longest_input
 from shrp.data.tasks import Task
-from shrp.data.text_data import TextData
+from shrp.data.text_data import TextData, pairs_among, units_of
 from shrp.errors import DataError, PlanError
 from shrp.evaluation.evaluate import label_columns, summarise
-from shrp.evaluation.group_test import apart_from_others
-from shrp.evaluation.intervals import NO_INTERVAL, of_mean
-from shrp.evaluation.metrics import to_predictions
-from shrp.evaluation.minimal_pairs import pairs_among, units_of
-from shrp.evaluation.mixes import FALSE_DISCOVERIES
+from shrp.evaluation.metrics import to_predictions, worth
 from shrp.evaluation.paired import paired_difference
-from shrp.evaluation.ranks import spearman
-from shrp.evaluation.worth import worth
+from shrp.evaluation.statistics import FALSE_DISCOVERIES, NO_INTERVAL, apart_from_others, of_mean, spearman
 from shrp.families.families import encoder_layers, family_of
 from shrp.model.convert import layer_kinds, num_experts_of, router_layers
 from shrp.model.gates import RoutingRecord, knock_out, record_routing, use_gates
@@ -279,7 +274,7 @@ def correlations(table: pd.DataFrame, measure: str) -> pd.DataFrame:
     Those that are never used tie at 0 in both by construction, and would make any layer with many of them correlate.
 
     Returns:
-        A row a layer: `layer`, `n` used experts, `spearman` and its two-sided `p` (`shrp.evaluation.ranks`). nan for
+        A row a layer: `layer`, `n` used experts, `spearman` and its two-sided `p` (`shrp.evaluation.statistics`). nan for
         fewer than 3 experts, or where one side is constant.
     """
     records = []
@@ -419,7 +414,7 @@ def worth_by_group(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """What is lost in each group without each expert, `shrp.evaluation.worth.worth` of an answer being what counts.
+    """What is lost in each group without each expert, `shrp.evaluation.metrics.worth` of an answer being what counts.
 
     Args:
         data: the data that `found.rows` are of; with labels.
@@ -429,7 +424,7 @@ def worth_by_group(
     Returns:
         A row for each expert and group with inputs among `found.rows`: layer, expert, group, n, `uses` (inputs of the
         group that the expert fires for), `lost` (mean over the group's inputs, positive where the expert helps),
-        `elsewhere` (mean over all others; nan of a single group), `difference`, p (`shrp.evaluation.group_test`) and q (p
+        `elsewhere` (mean over all others; nan of a single group), `difference`, p (`shrp.evaluation.statistics`) and q (p
         for all experts and groups, after Benjamini and Hochberg 1995; of two groups, each of which is the other's
         rest, for all experts). p and q are nan of experts that fire for fewer than `FEWEST` inputs.
 

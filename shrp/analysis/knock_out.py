@@ -14,16 +14,13 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.data.batching import bucketed_batches, collate, encode, longest_input
-from shrp.data.text_data import TextData
+from shrp.data.text_data import TextData, units_of
 from shrp.errors import DataError, PlanError
 from shrp.evaluation.evaluate import label_columns, summarise
 from shrp.evaluation.evaluation import Evaluation
-from shrp.evaluation.group_test import apart_from_others
-from shrp.evaluation.intervals import NO_INTERVAL, of_mean
-from shrp.evaluation.metrics import EQUAL
-from shrp.evaluation.minimal_pairs import units_of
+from shrp.evaluation.metrics import EQUAL, worth
 from shrp.evaluation.paired import Agreement, agreement, paired_difference
-from shrp.evaluation.worth import worth
+from shrp.evaluation.statistics import NO_INTERVAL, apart_from_others, of_mean
 from shrp.model.convert import router_layers
 from shrp.model.gates import knock_out, record_routing, top_k_gates, use_gates
 from shrp.model.layers import ExpertLayer
@@ -111,7 +108,7 @@ class KnockOut:
 
         Returns:
             Columns class, `before` and `after` (mean logits over all n inputs), `change`, `low, high` (95% over
-            inputs, `shrp.evaluation.intervals.of_mean`; nan where fewer than `FEWEST` are affected), and `among its
+            inputs, `shrp.evaluation.statistics.of_mean`; nan where fewer than `FEWEST` are affected), and `among its
             inputs`, the mean change over those affected (nan for none).
         """
         task = self.before.task
@@ -134,7 +131,7 @@ class KnockOut:
         )
 
     def changes(self) -> np.ndarray:
-        """By how much each answer's worth (`shrp.evaluation.worth.worth`) changes, `(N,)`; needs labels."""
+        """By how much each answer's worth (`shrp.evaluation.metrics.worth`) changes, `(N,)`; needs labels."""
         after, before = (worth(one.task, one.logits, one.labels) for one in (self.after, self.before))
         return after - before
 
@@ -143,7 +140,7 @@ class KnockOut:
     ) -> pd.DataFrame:
         """One row a slice: what the experts are worth there, and whether that differs from elsewhere.
 
-        An input's worth is that of `shrp.evaluation.worth.worth`; negative changes mean that the experts had helped.
+        An input's worth is that of `shrp.evaluation.metrics.worth`; negative changes mean that the experts had helped.
 
         Args:
             pairs: rows of minimal pairs `(P, 2)`, of which both inputs count, and are dealt, as one.
@@ -152,7 +149,7 @@ class KnockOut:
         Returns:
             Columns slice, n, affected, `become wrong` and `become right` (0 for regression), `change` (mean over the
             slice's inputs) with `low, high` (95%, over these; nan where fewer than `FEWEST` are affected),
-            `elsewhere` (mean over all others), `difference` of the two, p (`shrp.evaluation.group_test`) and q (p for all
+            `elsewhere` (mean over all others), `difference` of the two, p (`shrp.evaluation.statistics`) and q (p for all
             slices looked at, after Benjamini and Hochberg 1995; nan of a single slice). Empty without slices or labels.
         """
         columns = ["slice", "n", "affected", "become wrong", "become right"]

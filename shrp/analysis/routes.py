@@ -7,7 +7,7 @@ mixture of all experts, weighted by their usage: what a pruned model computes th
 pruning"). A model may lose much by wrong routes and nothing by the mixture.
 
 Nothing is trained: what a model keeps that learnt without a router is another question, which the no-router control
-answers. And what moves may be the threshold alone (`shrp.evaluation.answer_shares`), so scores stand beside those with
+answers. And what moves may be the threshold alone (`shrp.evaluation.calibration`), so scores stand beside those with
 each class given as often as by the model as routed, which takes no labels.
 """
 
@@ -27,16 +27,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from shrp.analysis.knock_out import Prefix
 from shrp.analysis.usage import UsageStats
 from shrp.data.batching import bucketed_batches, collate, encode, longest_input
-from shrp.data.groups import ANSWER, groups_by
-from shrp.data.text_data import TextData
+from shrp.data.slices import ANSWER, groups_by
+from shrp.data.text_data import TextData, units_of
 from shrp.errors import DataError, PlanError
-from shrp.evaluation.answer_shares import matching_shift, shifted
+from shrp.evaluation.calibration import matching_shift, shifted
 from shrp.evaluation.evaluate import label_columns, summarise
 from shrp.evaluation.evaluation import Evaluation
-from shrp.evaluation.intervals import NO_WIDTH
-from shrp.evaluation.metrics import at_once, to_predictions, wilson
-from shrp.evaluation.minimal_pairs import units_of
+from shrp.evaluation.metrics import to_predictions
 from shrp.evaluation.paired import mean_difference
+from shrp.evaluation.statistics import NO_WIDTH, at_once, wilson
 from shrp.model.convert import router_layers
 from shrp.model.gates import RoutingRecord, record_routing, top_k_gates, use_gates
 from shrp.model.layers import ExpertLayer

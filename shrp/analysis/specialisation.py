@@ -22,11 +22,10 @@ import pandas as pd
 from scipy.stats import false_discovery_control
 
 from shrp.analysis.usage import UsageStats
-from shrp.data.groups import ANSWER, CLASS, LENGTH, SLICE, input_groups
-from shrp.data.text_data import TextData
+from shrp.data.slices import ANSWER, CLASS, LENGTH, SLICE, input_groups
+from shrp.data.text_data import TextData, pairs_of, units_of
 from shrp.errors import DataError
-from shrp.evaluation.minimal_pairs import pairs_of
-from shrp.evaluation.permutation import Dealer
+from shrp.evaluation.statistics import permutations
 
 GROUPINGS = (CLASS, ANSWER, SLICE, LENGTH)
 MOST_GROUPS = 60
@@ -146,7 +145,7 @@ def specialisation(
     counting = _Counting(stats)
     generator = np.random.default_rng(seed)
     return [
-        _explain(by, names, Dealer(codes, pairs, length), counting, deals, generator, tick)
+        _explain(by, names, codes, pairs, length, counting, deals, generator, tick)
         for by, (names, codes) in found.items()
     ]
 
@@ -190,16 +189,18 @@ class _Counting:
 def _explain(
     by: str,
     names: tuple[str, ...],
-    dealer: Dealer,
+    codes: np.ndarray,
+    pairs: np.ndarray,
+    length: np.ndarray,
     counting: _Counting,
     deals: int,
     generator: np.random.Generator,
     tick: Callable[[int], None],
 ) -> Grouping:
     """Count, and deal anew."""
-    (counts,) = counting(dealer.codes[None], len(names))
+    (counts,) = counting(codes[None], len(names))
     information, nothing = _information(counts), np.full(len(counts), np.nan)
-    sizes = np.bincount(dealer.codes, minlength=len(names))
+    sizes = np.bincount(codes, minlength=len(names))
     experts = counts.sum(1, keepdims=True)
     share = experts / experts.sum(2, keepdims=True)
 
@@ -208,19 +209,22 @@ def _explain(
         blocks `(B, L, G, H)`.
         """
         total, as_much, left = np.zeros(len(counts)), np.ones(len(counts)), []
-        for codes in dealer.deals(deals, generator, neighbours=neighbours, at_once=counting.at_once):
-            dealt = counting(codes, len(names))
+        drawn = permutations(
+            codes, pairs, deals, generator, length=length, near=neighbours, block=counting.at_once
+        )
+        for orders in drawn:
+            dealt = counting(codes[orders], len(names))
             shared = _information(dealt)
             total += shared.sum(0)
             as_much += (shared >= information - _SAME).sum(0)
             if not neighbours:
                 left.append(_beyond(dealt, share).astype(np.float32))
-            tick(len(codes))
+            tick(len(orders))
         return total / deals, as_much / (deals + 1), left
 
     chance, p, left = deal(neighbours=False)
     within, within_p = nothing, nothing
-    if by != LENGTH and dealer.movable >= FEWEST:
+    if by != LENGTH and len(np.unique(units_of(len(codes), pairs))) >= FEWEST:
         within, within_p, _ = deal(neighbours=True)
     expected = sizes[:, None] * np.minimum(share, 1 - share)
     return Grouping(

@@ -1,6 +1,6 @@
 """How a routed model uses its experts on a data set (method.md, "Usage and pruning" and "Failure signatures").
 
-Everything is kept an input, so that usage of any group of inputs (`shrp.data.groups`) is a sum over rows.
+Everything is kept an input, so that usage of any group of inputs (`shrp.data.slices`) is a sum over rows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from scipy.stats import binom
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.data.batching import bucketed_batches, collate, encode, longest_input
-from shrp.data.columns import distinct
+from shrp.data.tabular import distinct
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.evaluation.evaluation import named

@@ -9,7 +9,7 @@ from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.checkpoints.score_costs import row_cost
 from shrp.evaluation.costs import TOKENS, dense_cost
-from shrp.evaluation.intervals import stored_interval
+from shrp.evaluation.statistics import stored_interval
 from shrp.evaluation.verdicts import score_frame, summary, verdicts
 
 

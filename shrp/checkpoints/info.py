@@ -42,7 +42,7 @@ def chosen_on(data: TextData, selection: str) -> dict[str, Any]:
 
 
 def shares_of(data: TextData | None, shift: Sequence[float] | None) -> dict[str, Any]:
-    """What `training` says of an output bias that was shifted (`shrp.evaluation.answer_shares`); nothing of one that was
+    """What `training` says of an output bias that was shifted (`shrp.evaluation.calibration`); nothing of one that was
     not.
 
     Args:

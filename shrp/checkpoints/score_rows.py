@@ -9,7 +9,7 @@ from typing import Any
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.data.text_data import TextData
 from shrp.evaluation.evaluation import Evaluation
-from shrp.evaluation.intervals import NO_INTERVAL
+from shrp.evaluation.statistics import NO_INTERVAL
 from shrp.evaluation.verdicts import KINDS_OF_CONTROL
 from shrp.pruning.plan import PruningPlan
 
@@ -78,7 +78,7 @@ def pruned_row(
 
     Args:
         evaluation: on `data`, cut at `max_length` tokens.
-        matched: whether its answer shares were (`shrp.evaluation.answer_shares`).
+        matched: whether its answer shares were (`shrp.evaluation.calibration`).
         recovered: whether it was trained on.
     """
     drawn = plan.selection.startswith("random")  # also with edits

@@ -191,7 +191,7 @@ def _experts(sides: list[Subject], source: TextData) -> dict[str, Any]:
     from shrp.analysis.routes import usage_distances
     from shrp.analysis.usage import measure_usage
     from shrp.cli.subjects import OfCheckpoint
-    from shrp.evaluation.minimal_pairs import pairs_of
+    from shrp.data.text_data import pairs_of
     from shrp.model.convert import router_layers
     from shrp.pruning.overlap import kept_alike
 

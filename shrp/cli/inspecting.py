@@ -123,7 +123,7 @@ def usage(
     from shrp.analysis.usage import measure_usage, route_table
     from shrp.checkpoints.checkpoint import load
     from shrp.data.batching import longest_input, token_counts
-    from shrp.data.groups import ANSWER, LENGTH, OUTCOME, groups_by, lacking
+    from shrp.data.slices import ANSWER, LENGTH, OUTCOME, groups_by, lacking
     from shrp.evaluation.evaluate import label_columns
     from shrp.evaluation.metrics import to_predictions
 
@@ -274,7 +274,8 @@ def evaluate(
     """
     from shrp.checkpoints.score_rows import share_ends, share_of
     from shrp.cli.subjects import subject
-    from shrp.evaluation.minimal_pairs import names_without_a_pair, pair_outcomes, pairs_of
+    from shrp.data.text_data import pairs_of
+    from shrp.evaluation.minimal_pairs import names_without_a_pair, pair_outcomes
 
     if predictions is not None:
         check_free(predictions, "--predictions")

@@ -112,7 +112,7 @@ def knock_out(
     from shrp.analysis.importance import check_has_heads, dense_layers
     from shrp.analysis.knock_out import removed_by_layer
     from shrp.checkpoints.checkpoint import load
-    from shrp.data.groups import CLASS, LENGTH, SLICE, lacking
+    from shrp.data.slices import CLASS, LENGTH, SLICE, lacking
     from shrp.model.convert import router_layers
 
     cells = [_cell(text) for text in expert or ()]
@@ -169,8 +169,8 @@ def _together(
 ) -> dict[str, Any]:
     """What is lost without all of some experts, and, where they are several, beyond the sum of each alone."""
     from shrp.analysis.knock_out import Prefix, joint, knock_out_effect
+    from shrp.data.text_data import pairs_of
     from shrp.evaluation.evaluate import evaluate
-    from shrp.evaluation.minimal_pairs import pairs_of
 
     cells = list(dict.fromkeys(cells))
     prefix = Prefix(loaded.model)
@@ -289,7 +289,7 @@ def _in_turn(
         worth_by_group,
     )
     from shrp.data.batching import longest_input, token_counts
-    from shrp.data.groups import groups_by
+    from shrp.data.slices import groups_by
 
     parts = []
     run, told = (head_knock_outs, of_heads) if heads else (knock_outs, lambda frame: frame)

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from shrp.data.columns import csv_options
-from shrp.evaluation.intervals import stored_interval
+from shrp.data.tabular import csv_options
+from shrp.evaluation.statistics import stored_interval
 from shrp.phrases import with_ends
 from shrp.training.progress import LogProgress, Status, epoch_line
 from shrp.training.progress import Progress as TrainingProgress
@@ -52,7 +52,7 @@ def example(command: str, says: str) -> str:
 
 def write_csv(frame: pd.DataFrame, file: Path, **options: Any) -> None:
     """Write a table without its index, all of it or nothing; compressed, where the name ends as of such a file. What is
-    no regular file, as a pipe, is written to as it is. Texts may hold anything (`shrp.data.columns.csv_options`).
+    no regular file, as a pipe, is written to as it is. Texts may hold anything (`shrp.data.tabular.csv_options`).
 
     Raises:
         OSError: it can't be written.

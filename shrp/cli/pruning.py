@@ -166,7 +166,7 @@ def prune(
     from shrp.checkpoints.history import history_text, joined
     from shrp.checkpoints.info import shares_of
     from shrp.checkpoints.saving import refuse_existing, round_as_stored
-    from shrp.evaluation.answer_shares import matched
+    from shrp.evaluation.calibration import matched
     from shrp.evaluation.costs import largest_budget
     from shrp.pruning.plan import SELECTIONS
     from shrp.pruning.prune import prune as cut

@@ -252,7 +252,7 @@ def _command(checkpoint: Path, given: dict[str, Any], size: str) -> str:
 
 
 def _halves(source: TextData) -> tuple[TextData, TextData]:
-    from shrp.evaluation.halves import FEWEST, halves, in_halves
+    from shrp.data.text_data import FEWEST, halves, in_halves
 
     if len(source) < FEWEST:
         raise DataError(f"{source.name} has {len(source)} inputs; --held-out takes {FEWEST} or more.")

@@ -2,20 +2,22 @@
 
 import hashlib
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
-from shrp.data.columns import distinct
+from shrp.data.tabular import distinct
 from shrp.data.tasks import Task
 from shrp.errors import DataError
 from shrp.phrases import counted
 
 REGRESSION_STRATA = 10
+FEWEST = 40
+"""Examples below which `halves` are too small to select on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,3 +164,65 @@ class TextData:
         if self.slices is not None:
             frame["slice"] = list(self.slices)
         return frame
+
+
+def pairs_of(data: TextData) -> np.ndarray:
+    """Minimal pairs: two examples with one name in `TextData.pairs` and different labels.
+
+    Returns:
+        int64 `(P, 2)`, the example with the smaller label first; `(0, 2)` without pairs or labels.
+    """
+    groups = defaultdict(list)
+    if data.pairs is not None and data.labels is not None:
+        for i, name in enumerate(data.pairs):
+            if name:
+                groups[name].append(i)
+    two = [pair for pair in groups.values() if len(pair) == 2 and len(set(data.labels[pair])) == 2]
+    found = [sorted(pair, key=lambda i: data.labels[i]) for pair in two]
+    return np.array(found, dtype=np.int64).reshape(-1, 2)
+
+
+def pairs_among(data: TextData, rows: np.ndarray) -> np.ndarray:
+    """Those of `pairs_of` with both examples among `rows`, as positions in `rows`, `(P, 2)`."""
+    places = np.full(len(data), -1)
+    places[rows] = np.arange(len(rows))
+    found = places[pairs_of(data)]
+    return found[(found >= 0).all(1)]
+
+
+def units_of(n: int, pairs: np.ndarray | None) -> np.ndarray:
+    """What is resampled as one: both examples of a minimal pair, every other example by itself.
+
+    Args:
+        n: examples.
+        pairs: as `pairs_of`, or None.
+
+    Returns:
+        int64 `(n,)`: the unit of each example, from 0 without gaps.
+    """
+    units = np.arange(n)
+    if pairs is not None and len(pairs):
+        units[pairs[:, 1]] = units[pairs[:, 0]]
+    return np.unique(units, return_inverse=True)[1]
+
+
+def halves(data: TextData) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of a half to select experts on and of a half to score on, ascending; pairs stay together."""
+    order, pairs = data.stratified_order(), pairs_of(data)
+    first = np.arange(len(data))
+    first[pairs[:, 1]] = pairs[:, 0]
+    together: dict[int, list[int]] = {}
+    for i in order:
+        together.setdefault(int(first[i]), []).append(int(i))
+    chosen: list[int] = []
+    for rows in together.values():
+        if len(chosen) >= len(order) // 2:
+            break
+        chosen += rows
+    return np.sort(chosen), np.setdiff1d(order, chosen)
+
+
+def in_halves(data: TextData, ranked: np.ndarray, scored: np.ndarray) -> tuple[TextData, TextData]:
+    """The half to select on and the half to score on, named as such."""
+    chosen = replace(data.subset(ranked), name=f"{data.name}, half")
+    return chosen, replace(data.subset(scored), name=f"{data.name}, other half")

@@ -1,31 +1,50 @@
-"""How far a classifier's probabilities can be trusted: calibration, and what confidence is worth.
+"""Calibration of a classifier's probabilities, and calibration of a pruned model's threshold.
 
-Confidence is the probability of the predicted class. A model is calibrated where, of the inputs that it is 80%
-confident of, 80% are right (Guo et al. 2017, "On Calibration of Modern Neural Networks").
+Confidence is the probability of the predicted class. A model is calibrated if 80% of the examples that it gives 80%
+confidence are right (Guo et al. 2017). The measured error is never negative, so it is biased upward for few examples:
+`Ece` therefore also gives the error that a calibrated model would have by chance.
 
-A measured calibration error is never below 0, so chance alone makes one, and the more so the fewer inputs there are:
-`Ece` says how large it would be of a calibrated model.
+Pruning tends to shift all logits of a classifier in one direction, and so its threshold. `matching_shift` finds the
+shift of the output bias that restores the predicted class frequencies of the routed model. It needs no labels.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from shrp.errors import DataError
-from shrp.evaluation.evaluation import Evaluation
-from shrp.evaluation.intervals import NO_INTERVAL, NO_WIDTH, of_draws, of_mean
-from shrp.evaluation.metrics import EQUAL, at_once, wilson
+from shrp.data.tasks import Task
+from shrp.data.text_data import TextData
+from shrp.errors import DataError, PlanError
+from shrp.evaluation.evaluation import Evaluation, summarise
+from shrp.evaluation.metrics import EQUAL, merge_equal
+from shrp.evaluation.paired import shared_rows
+from shrp.evaluation.statistics import (
+    NO_INTERVAL,
+    NO_WIDTH,
+    at_once,
+    bootstrap,
+    of_draws,
+    of_mean,
+    wilson,
+)
+
+if TYPE_CHECKING:  # slow to import
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 BINS = 10
 LEAST = 10
-"""Inputs a bin at least, as far as ties of confidence allow: where there are fewer than `BINS * LEAST`, so are bins."""
+"""Smallest bin, in examples."""
 RESAMPLES = 1000
 STEPS = 10
-"""Parts of the inputs by which coverage grows."""
+"""Points of the risk-coverage curve."""
 _SEED = 0
+_EDGE = 1e-3  # how far a threshold stands beyond the last margin
+_ROUNDS = 100  # over the classes, until their frequencies match; two classes take one
 _ACCURACY = ["accuracy", "accuracy low", "accuracy high"]
 
 
@@ -34,12 +53,10 @@ class Ece:
     """An expected calibration error, as a share: 0.05 is 5 points between confidence and accuracy on average.
 
     Attributes:
-        value: as measured, biased upward by chance; nan without inputs.
-        interval: 95%, by the bootstrap over inputs, the bias taken off; (nan, nan) where no draw differs. Its low end
-            is 0 where the value is not beyond chance.
-        by_chance: what a calibrated model with the same confidences has on average: the mean error of answers that are
-            right with just the probability that the model gives them.
-        chance_most: what 95% of such draws don't exceed; a value above it is beyond chance.
+        value: as measured; nan without examples.
+        interval: bias-corrected 95% bootstrap interval; its low end is 0 unless the value is beyond chance.
+        by_chance: the mean error of a calibrated model with the same confidences.
+        chance_most: its 95th percentile.
     """
 
     value: float
@@ -49,21 +66,13 @@ class Ece:
 
     @property
     def beyond_chance(self) -> bool:
-        """Whether a calibrated model would rarely, of 100 times 5 at most, have so large an error."""
+        """Whether a calibrated model has so large an error in fewer than 5% of cases."""
         return self.value > self.chance_most
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How the calibration of two models differs on the inputs that both have seen.
-
-    Attributes:
-        first, second: the errors of both on these inputs.
-        ece: the first's less the second's.
-        ece_interval: its 95% interval, paired; (nan, nan) where there is none, as of equal outputs.
-        brier: the same of Brier scores.
-        brier_interval: its 95% interval, paired; as above.
-    """
+    """Calibration of two models on the examples that both have seen: first minus second, with paired 95% intervals."""
 
     first: Ece
     second: Ece
@@ -74,49 +83,35 @@ class Difference:
 
 
 def reliability(evaluation: Evaluation, bins: int = BINS) -> pd.DataFrame:
-    """Confidence and accuracy in bins of about as many inputs each (a reliability diagram's; Guo et al. 2017).
-
-    Inputs of one confidence (up to `shrp.evaluation.metrics.EQUAL`) are in one bin.
+    """The reliability diagram (Guo et al. 2017), with bins of about equally many examples.
 
     Args:
-        bins: at most; fewer where there are few inputs (`LEAST`) or many ties.
+        bins: at most; fewer for few examples (`LEAST`) or many equal confidences, which share a bin.
 
     Returns:
-        A row a bin, by rising confidence: low, high (the least and the greatest confidence in it), n, confidence (the
-        mean), accuracy, accuracy low, accuracy high (95%, Wilson). Empty without inputs.
+        A row a bin, by rising confidence: low, high (confidences), n, confidence (mean), accuracy, accuracy low,
+        accuracy high (Wilson). Empty without examples.
 
     Raises:
         DataError: there are no labels, or they are numbers.
-        ValueError: fewer than one bin.
+        ValueError: `bins` is below 1.
     """
-    confidence, right = _answers(evaluation)
+    confidence, right = _confidence(evaluation)
     placed = _bins(confidence, bins)
     rows = []
     for one in range(placed.max(initial=-1) + 1):
-        here = placed == one
-        held = confidence[here]
-        ends = float(held.min()), float(held.max())
-        rows.append((*ends, int(here.sum()), float(held.mean()), *_accuracy(right[here])))
+        held, hits = confidence[placed == one], right[placed == one]
+        rows.append((held.min(), held.max(), len(held), held.mean(), *_accuracy(hits)))
     return pd.DataFrame(rows, columns=["low", "high", "n", "confidence", *_ACCURACY])
 
 
 def ece(evaluation: Evaluation, bins: int = BINS) -> Ece:
-    """The expected calibration error (Guo et al. 2017): the gap of accuracy and confidence, its mean over the bins of
-    `reliability`, weighted by their inputs.
-
-    The value is biased upward by chance, and so is each sample of the bootstrap, once more: its percentiles are
-    therefore mirrored at the value (the basic bootstrap), which takes the bias off; the high end takes off none, since
-    how large the bias is is not known well. All draws are seeded.
-
-    Raises: as `reliability`.
-    """
+    """The expected calibration error over the bins of `reliability` (Guo et al. 2017). Raises as `reliability`."""
     return _with_draws(evaluation, bins)[0]
 
 
 def brier(evaluation: Evaluation) -> float:
-    """The Brier score (Brier 1950): the squared distance of the probabilities from 1 for the label's class and 0 for
-    the others, summed over classes, its mean over inputs: 0 at best, 2 at worst. Of two classes it is twice what is
-    often given, that of one class alone. nan without inputs.
+    """The Brier score (Brier 1950), summed over classes: 0 at best, 2 at worst; nan without examples.
 
     Raises:
         DataError: there are no labels, or they are numbers.
@@ -126,34 +121,30 @@ def brier(evaluation: Evaluation) -> float:
 
 
 def risk_coverage(evaluation: Evaluation) -> pd.DataFrame:
-    """Accuracy where only the most confident part of the inputs is answered (the risk-coverage curve of El-Yaniv and
-    Wiener 2010, who plot 1 less the accuracy).
+    """Accuracy on the most confident part of the examples (El-Yaniv and Wiener 2010).
 
     Returns:
-        A row for each 10% of coverage: coverage (a share of the inputs), n (answered), threshold (their least
-        confidence), accuracy, accuracy low, accuracy high (95%, Wilson). Inputs of one confidence are answered
-        together, so that coverage may be above 10%, 20% and so on, and rows fewer. Empty without inputs.
+        A row for each 10% of coverage: coverage (share of the examples), n, threshold (least confidence), accuracy,
+        accuracy low, accuracy high (Wilson). Examples of equal confidence are covered together.
 
     Raises:
         DataError: there are no labels, or they are numbers.
     """
-    confidence, right = _answers(evaluation)
-    confidence = _tied(confidence)
+    confidence, right = _confidence(evaluation)
+    confidence = merge_equal(confidence)
     n, falling, rows = len(confidence), np.sort(confidence)[::-1], {}
     for step in range(1, STEPS + 1) if n else ():
         threshold = falling[-(-n * step // STEPS) - 1]
         here = confidence >= threshold
-        rows[threshold] = int(here.sum()) / n, int(here.sum()), float(threshold), *_accuracy(right[here])
+        rows[threshold] = here.sum() / n, int(here.sum()), float(threshold), *_accuracy(right[here])
     return pd.DataFrame(rows.values(), columns=["coverage", "n", "threshold", *_ACCURACY])
 
 
 def difference(a: Evaluation, b: Evaluation, bins: int = BINS) -> Difference:
-    """How far the calibration error and the Brier score of `a` are above those of `b`, on the inputs of both.
+    """Calibration error and Brier score of `a` minus those of `b`, on the examples that both have seen.
 
-    Both models are drawn on the same samples of inputs. The interval of the errors' difference is made of both errors'
-    intervals and the correlation of their draws (Zou and Donner 2008), since chance adds the more to an error the
-    smaller that is: percentiles of the difference would hold the truth far too rarely. That of the Brier scores, means
-    over inputs without such a bias, is Student's, of the difference of each input.
+    The interval of the errors' difference combines both intervals and the correlation of their bootstrap draws (Zou and
+    Donner 2008), as the bias differs between the two. That of the Brier scores is Student's.
 
     Raises:
         DataError: the evaluations are not on the same data, or have no labels, or these are numbers.
@@ -172,64 +163,39 @@ def difference(a: Evaluation, b: Evaluation, bins: int = BINS) -> Difference:
 
 
 def shared(a: Evaluation, b: Evaluation) -> tuple[Evaluation, Evaluation]:
-    """Both evaluations on the inputs that both have seen, in the data's order; their scores are not computed anew.
+    """Both evaluations on the examples that both have seen; their scores are not recomputed.
 
     Raises:
         DataError: the evaluations are not on the same data.
     """
-    if a.task != b.task or a.data != b.data or a.total != b.total:
-        raise DataError(f"Evaluations on '{a.data}' and '{b.data}' are of different inputs.")
-    _, *places = np.intersect1d(a.indices, b.indices, return_indices=True)
-    return tuple(
-        replace(
-            one,
-            n=len(rows),
-            indices=one.indices[rows],
-            logits=one.logits[rows],
-            labels=None if one.labels is None else one.labels[rows],
-            slices=None if one.slices is None else tuple(one.slices[i] for i in rows),
-        )
-        for one, rows in zip((a, b), places, strict=True)
-    )
+    return tuple(one.only(rows) for one, rows in zip((a, b), shared_rows(a, b), strict=True))
 
 
-def _answers(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
-    """Each input's confidence, float64 `(n,)`, and whether its answer is right, bool `(n,)`."""
+def _confidence(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
+    """Confidence, float64 `(n,)`, and whether the prediction is right, bool `(n,)`."""
     right = evaluation.correct
     return evaluation.probabilities.astype(np.float64).max(1, initial=0.0), right
 
 
 def _squared_errors(evaluation: Evaluation) -> np.ndarray:
-    """Of the probabilities of each input, summed over classes, `(n,)`."""
-    _answers(evaluation)  # raises where there are no labelled classes
+    """Squared errors of the probabilities of each example, summed over classes, `(n,)`."""
+    _confidence(evaluation)  # raises where there are no labelled classes
     truth = np.eye(evaluation.task.num_labels)[evaluation.labels]
     return ((evaluation.probabilities - truth) ** 2).sum(1)
 
 
 def _accuracy(right: np.ndarray) -> tuple[float, float, float]:
-    """With the ends of its interval; of one input at least."""
-    hits, n = int(right.sum()), len(right)
-    return hits / n, *wilson(hits, n)
-
-
-def _tied(confidence: np.ndarray) -> np.ndarray:
-    """Each one, or the least that it equals: by which inputs share a batch equal ones differ in their last digits."""
-    found, first = confidence.copy(), -np.inf
-    for place in np.argsort(confidence, kind="stable"):
-        if found[place] - first > EQUAL:
-            first = found[place]
-        found[place] = first
-    return found
+    return float(right.mean()), *wilson(int(right.sum()), len(right))
 
 
 def _bins(confidence: np.ndarray, bins: int) -> np.ndarray:
-    """The bin of each input, int64 `(n,)`, from 0 without gaps: ties go by the middle one of their ranks."""
+    """The bin of each example, int64 `(n,)`, from 0 without gaps."""
     if bins < 1:
         raise ValueError(f"Confidence needs at least one bin, not {bins}.")
     if not (n := len(confidence)):
         return np.zeros(0, dtype=np.int64)
-    _, value, counts = np.unique(_tied(confidence), return_inverse=True, return_counts=True)
-    middle = np.cumsum(counts) - (counts + 1) / 2  # from 0
+    _, value, counts = np.unique(merge_equal(confidence), return_inverse=True, return_counts=True)
+    middle = np.cumsum(counts) - (counts + 1) / 2  # rank of equal confidences, from 0
     place = np.floor(max(1, min(bins, n // LEAST)) * middle / n)
     return np.unique(place, return_inverse=True)[1][value]
 
@@ -238,8 +204,8 @@ def _errors(gaps: np.ndarray, bins: np.ndarray) -> np.ndarray:
     """Calibration errors of samples, `(samples,)`.
 
     Args:
-        gaps: of each answer, 1 or 0 for right or wrong, less its confidence, `(samples, n)`.
-        bins: of each, of the same shape or `(n,)`.
+        gaps: right (1 or 0) minus confidence, `(samples, n)`.
+        bins: of the same shape, or `(n,)`.
     """
     samples, n = gaps.shape
     size = bins.max() + 1
@@ -249,29 +215,26 @@ def _errors(gaps: np.ndarray, bins: np.ndarray) -> np.ndarray:
 
 
 def _with_draws(evaluation: Evaluation, bins: int) -> tuple[Ece, np.ndarray]:
-    """The error, and those of the bootstrap's samples `(RESAMPLES,)`, which are the same of all models on as many
-    inputs; each input stays in its bin.
-    """
-    confidence, right = _answers(evaluation)
+    """The error, and those of bootstrap samples `(RESAMPLES,)`; each example stays in its bin."""
+    confidence, right = _confidence(evaluation)
     placed, n = _bins(confidence, bins), len(confidence)
     if not n:
         return Ece(float("nan"), NO_INTERVAL, float("nan"), float("nan")), np.zeros(0)
     gaps = right - confidence
-    samples, chance = np.random.default_rng(_SEED), np.random.default_rng(_SEED + 1)
-    draws, calibrated = [], []
-    for size in at_once(RESAMPLES, n):
-        rows = samples.integers(n, size=(size, n))
-        draws.append(_errors(gaps[rows], placed[rows]))
-        # A label drawn by the model's own probabilities is the predicted one with just its confidence.
-        calibrated.append(_errors((chance.random((size, n)) < confidence) - confidence, placed))
-    draws, calibrated = np.concatenate(draws), np.concatenate(calibrated)
+    draws = bootstrap(lambda rows: _errors(gaps[rows], placed[rows]), n, resamples=RESAMPLES, seed=_SEED)
+    generator = np.random.default_rng(_SEED + 1)
+    calibrated = np.concatenate(
+        [
+            _errors((generator.random((size, n)) < confidence) - confidence, placed)
+            for size in at_once(RESAMPLES, n)
+        ]
+    )
     value, most = float(_errors(gaps[None], placed)[0]), float(np.percentile(calibrated, 95))
-    interval = _unbiased(value, draws, value > most)
-    return Ece(value, interval, float(calibrated.mean()), most), draws
+    return Ece(value, _unbiased(value, draws, value > most), float(calibrated.mean()), most), draws
 
 
 def _unbiased(value: float, draws: np.ndarray, beyond_chance: bool) -> tuple[float, float]:
-    """An interval that holds the value, of which the bias is taken off below, but not above (`ece` says why)."""
+    """The basic bootstrap's interval, which removes the bias at the low end; the high end stays conservative."""
     low, high = of_draws(draws)
     if low != low:
         return NO_INTERVAL
@@ -281,7 +244,7 @@ def _unbiased(value: float, draws: np.ndarray, beyond_chance: bool) -> tuple[flo
 
 
 def _paired_interval(a: Ece, b: Ece, ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
-    """Of the difference of two errors: Zou and Donner's, of their intervals and the correlation of their draws."""
+    """Zou and Donner's interval of the difference of two errors."""
     if not np.isfinite([*a.interval, *b.interval]).all() or np.ptp(ours - theirs) <= NO_WIDTH:
         return NO_INTERVAL
     together = float(np.corrcoef(ours, theirs)[0, 1])
@@ -290,16 +253,116 @@ def _paired_interval(a: Ece, b: Ece, ours: np.ndarray, theirs: np.ndarray) -> tu
 
 
 def _within(interval: tuple[float, float], most: float) -> tuple[float, float]:
-    """An interval without what a difference can't be; nan stays."""
     low, high = (float(np.clip(end, -most, most)) for end in interval)
     return low, high
 
 
 def _reach(up: Ece, down: Ece, together: float) -> float:
-    """How far the difference may go if one error is greater and the other less. An error that chance may have made
-    alone is less by its bias, not by luck with inputs that both models share: its part is then added as it is.
+    """How far the difference may go if one error is greater and the other smaller.
+
+    An error within chance is biased, not unlucky, so its part is added without the correlation.
     """
     rise, fall = up.interval[1] - up.value, down.value - down.interval[0]
     if not down.beyond_chance:
         return rise + fall
     return float(np.sqrt(max(0.0, rise**2 + fall**2 - 2 * together * rise * fall)))
+
+
+def answer_shares(logits: np.ndarray) -> np.ndarray:
+    """Predicted class frequencies `(C,)` of logits `(N, C)`."""
+    return np.bincount(logits.argmax(1), minlength=logits.shape[1]) / len(logits)
+
+
+def matching_shift(logits: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """What to add to logits so that each class is predicted as often as by a reference.
+
+    Args:
+        logits: `(N, C)`, in the order of the task's labels; one column for a regression.
+        reference: `(M, C)`, on the same texts or similar ones.
+
+    Returns:
+        float64 `(C,)` with mean 0, as near as equal logits allow; of a regression the difference of the means.
+
+    Raises:
+        DataError: there are no examples, or the classes differ.
+    """
+    if not len(logits) or not len(reference) or logits.shape[1] != reference.shape[1]:
+        raise DataError("Calibrating the threshold needs two sets of outputs with the same classes.")
+    logits, classes = logits.astype(np.float64), logits.shape[1]
+    if classes == 1:
+        return reference.astype(np.float64).mean(0) - logits.mean(0)
+    wanted, shift = answer_shares(reference), np.zeros(classes)
+    for _ in range(_ROUNDS):
+        for c in range(classes == 2, classes):  # of two, the first class gets what the second leaves
+            moved = logits + shift
+            rivals = np.delete(moved, c, axis=1).max(1)
+            shift[c] += _threshold(moved[:, c] - rivals, wanted[c])
+        if np.abs(answer_shares(logits + shift) - wanted).max() <= 1 / len(logits):
+            break
+    return shift - shift.mean()
+
+
+def _threshold(margins: np.ndarray, share: float) -> float:
+    """What to add so that about this share of the margins is above 0: half way between two different ones."""
+    ordered = np.sort(margins)[::-1]
+    ends = np.concatenate([[ordered[0] + 2 * _EDGE], ordered, [ordered[-1] - 2 * _EDGE]])
+    places = np.flatnonzero(ends[:-1] - ends[1:] > EQUAL)
+    above = places[np.abs(places - share * len(ordered)).argmin()]
+    return -(ends[above] + ends[above + 1]) / 2
+
+
+def matched(
+    pruned: PreTrainedModel,
+    routed: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: TextData,
+    max_length: int = 128,
+) -> tuple[PreTrainedModel, np.ndarray]:
+    """`pruned` with its threshold calibrated to `routed` on some texts, and the shift `(C,)`; weights are shared."""
+    from shrp.evaluation.evaluate import evaluate
+
+    outputs = [evaluate(m, tokenizer, data, max_length=max_length).logits for m in (pruned, routed)]
+    shift = matching_shift(*outputs)
+    return with_output_shift(pruned, data.task, shift), shift
+
+
+def shifted(
+    evaluation: Evaluation, data: TextData, shift: np.ndarray, *, with_interval: bool = True
+) -> Evaluation:
+    """The evaluation with its logits shifted; the interval takes the shift as given."""
+    logits = (evaluation.logits + shift).astype(np.float32)
+    return summarise(data, evaluation.indices, logits, with_interval)
+
+
+def with_output_shift(model: PreTrainedModel, task: Task, shift: np.ndarray) -> PreTrainedModel:
+    """A copy of `model` with its output bias shifted; all other weights are shared.
+
+    Args:
+        shift: `(C,)`, in the order of the task's labels.
+
+    Raises:
+        PlanError: the model's last linear layer has no bias of the task's size.
+    """
+    import torch
+
+    from shrp.evaluation.evaluate import label_columns
+    from shrp.families.families import output_layer
+    from shrp.model.replaced import shallow_copy
+
+    found = output_layer(model, task.num_labels)
+    if found is None or found[1].bias is None or len(shift) != task.num_labels:
+        raise PlanError(f"the model has no output bias for the {task.num_labels} outputs of {task.name}.")
+    path, last = found
+    moved = copy.copy(last)
+    moved._parameters = dict(last._parameters)
+    bias = last.bias.detach().clone()
+    bias[label_columns(model, task)] += torch.as_tensor(shift, dtype=bias.dtype, device=bias.device)
+    moved._parameters["bias"] = torch.nn.Parameter(bias, requires_grad=last.bias.requires_grad)
+    clone = parent = shallow_copy(model)
+    *containers, name = path.split(".")
+    for each in containers:
+        child = shallow_copy(getattr(parent, each))
+        parent._modules[each] = child
+        parent = child
+    parent._modules[name] = moved
+    return clone

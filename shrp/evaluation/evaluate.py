@@ -11,8 +11,8 @@ from shrp.data.batching import Batch, collate, encode, longest_input
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
-from shrp.evaluation.evaluation import Evaluation
-from shrp.evaluation.metrics import NO_INTERVAL, interval, score, to_predictions
+from shrp.evaluation.evaluation import Evaluation, summarise
+from shrp.evaluation.metrics import to_predictions
 
 BATCHES_PER_CHUNK = 4
 Texts = Sequence[tuple[str, ...]]
@@ -158,37 +158,3 @@ def label_columns(model, task: Task) -> list[int]:
     if sorted(ours) == sorted(theirs) and len(set(ours)) == len(ours):
         return [theirs.index(name) for name in ours] or [0]
     return list(range(task.num_labels))
-
-
-def summarise(data: TextData, indices: np.ndarray, logits: np.ndarray, with_interval: bool) -> Evaluation:
-    """The evaluation of outputs that are there already, with its rows in the data set's order.
-
-    Args:
-        indices: int64 `(n,)`, which inputs of the data the rows are.
-        logits: float32 `(n, num_labels)`, in the order of the task's labels.
-        with_interval: compute the interval, which takes a bootstrap unless the metric is accuracy.
-    """
-    task, labels, slices = data.task, data.labels, data.slices
-    order = np.argsort(indices, kind="stable")
-    indices, logits = indices[order], logits[order]
-    metrics = dict.fromkeys(task.metrics, float("nan"))
-    bounds = NO_INTERVAL
-    if labels is not None:
-        labels = labels[indices]
-        metrics = score(task, labels, logits)
-        if with_interval:
-            bounds = interval(task, labels, logits)
-    return Evaluation(
-        task=task,
-        data=data.name,
-        metric=task.metric,
-        score=metrics[task.metric],
-        interval=bounds,
-        n=len(indices),
-        total=len(data),
-        metrics=metrics,
-        indices=indices,
-        logits=logits,
-        labels=labels,
-        slices=None if slices is None else tuple(slices[i] for i in indices),
-    )

@@ -2,17 +2,19 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.special import softmax
 
-from shrp.data.columns import distinct
+from shrp.data.tabular import distinct
 from shrp.data.tasks import Task
+from shrp.data.text_data import TextData
 from shrp.errors import DataError
-from shrp.evaluation.metrics import constant_score, interval, score, to_predictions, wilson
+from shrp.evaluation.metrics import constant_score, interval, score, to_predictions
+from shrp.evaluation.statistics import NO_INTERVAL, wilson
 from shrp.phrases import counted
 
 
@@ -144,6 +146,18 @@ class Evaluation:
             inputs |= text_columns(self, texts, self.indices, names)
         return pd.DataFrame(inputs | columns)
 
+    def only(self, rows: np.ndarray) -> "Evaluation":
+        """Some rows, given ascending or as a mask; scores are not recomputed."""
+        rows = np.arange(self.n)[rows]
+        return replace(
+            self,
+            n=len(rows),
+            indices=self.indices[rows],
+            logits=self.logits[rows],
+            labels=None if self.labels is None else self.labels[rows],
+            slices=None if self.slices is None else tuple(self.slices[i] for i in rows),
+        )
+
     def ends(self) -> list[float] | None:
         """The interval as rows hold it, which are saved as JSON; None where there is none."""
         return list(self.interval) if all(map(math.isfinite, self.interval)) else None
@@ -160,6 +174,40 @@ class Evaluation:
             "total": self.total,
             "metrics": {name: _finite(value) for name, value in self.metrics.items()},
         }
+
+
+def summarise(data: TextData, indices: np.ndarray, logits: np.ndarray, with_interval: bool) -> Evaluation:
+    """The evaluation of outputs that are there already, with its rows in the data set's order.
+
+    Args:
+        indices: int64 `(n,)`, which inputs of the data the rows are.
+        logits: float32 `(n, num_labels)`, in the order of the task's labels.
+        with_interval: compute the interval, which takes a bootstrap unless the metric is accuracy.
+    """
+    task, labels, slices = data.task, data.labels, data.slices
+    order = np.argsort(indices, kind="stable")
+    indices, logits = indices[order], logits[order]
+    metrics = dict.fromkeys(task.metrics, float("nan"))
+    bounds = NO_INTERVAL
+    if labels is not None:
+        labels = labels[indices]
+        metrics = score(task, labels, logits)
+        if with_interval:
+            bounds = interval(task, labels, logits)
+    return Evaluation(
+        task=task,
+        data=data.name,
+        metric=task.metric,
+        score=metrics[task.metric],
+        interval=bounds,
+        n=len(indices),
+        total=len(data),
+        metrics=metrics,
+        indices=indices,
+        logits=logits,
+        labels=labels,
+        slices=None if slices is None else tuple(slices[i] for i in indices),
+    )
 
 
 def text_columns(

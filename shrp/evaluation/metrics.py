@@ -7,25 +7,14 @@ Degenerate cases never warn: F1 and Matthews are 0.0 where a denominator is 0 (o
 predictions), as in scikit-learn; a correlation of a constant is nan; without inputs every score is nan.
 """
 
-from collections.abc import Callable, Iterator
-from statistics import NormalDist
+from collections.abc import Callable
 
 import numpy as np
-from scipy.special import stdtrit
-from scipy.stats import binomtest, rankdata
+from scipy.stats import rankdata
 
 from shrp.data.tasks import REGRESSION_METRICS, Task
 from shrp.errors import DataError
-from shrp.evaluation.intervals import NO_INTERVAL, of_draws
-
-_Z = NormalDist().inv_cdf(0.975)  # of a 95% interval
-RESAMPLE_CELLS = 2_000_000  # numbers that a bootstrap over inputs holds at once: 16 MB
-
-
-def at_once(resamples: int, n: int) -> Iterator[int]:
-    """How many of `resamples` bootstrap samples of `n` inputs to draw at once, until all are drawn."""
-    most = max(1, RESAMPLE_CELLS // n)
-    yield from (min(most, resamples - start) for start in range(0, resamples, most))
+from shrp.evaluation.statistics import NO_INTERVAL, bootstrap, of_draws, wilson
 
 
 def score(task: Task, labels: np.ndarray, outputs: np.ndarray) -> dict[str, float]:
@@ -58,24 +47,43 @@ def ranking(labels: np.ndarray, logits: np.ndarray) -> float:
         labels: ids, `(N,)`.
         logits: `(N, 2)`.
     """
-    one = np.asarray(labels, dtype=bool)
-    ones, zeros = int(one.sum()), int((~one).sum())
-    if not ones or not zeros:
+    from sklearn.metrics import roc_auc_score
+
+    if len(np.unique(labels)) < 2:
         return float("nan")
     margins = logits[:, 1].astype(np.float64) - logits[:, 0]
-    ranks = rankdata(_one_of_equals(margins))  # equal ones share theirs, so count half
-    return float((ranks[one].sum() - ones * (ones + 1) / 2) / (ones * zeros))
+    return float(roc_auc_score(labels, merge_equal(margins)))
 
 
-def _one_of_equals(values: np.ndarray) -> np.ndarray:
-    """Each value, or the least one that it equals: groups are cut from below, each within `EQUAL` of its first."""
-    order = np.argsort(values, kind="stable")
+def merge_equal(values: np.ndarray) -> np.ndarray:
+    """Each value `(N,)`, or the smallest value that it equals up to `EQUAL`."""
     found, first = values.copy(), -np.inf
-    for at, value in zip(order, values[order].tolist()):
-        if value - first > EQUAL:
-            first = value
-        found[at] = first
+    for place in np.argsort(values, kind="stable"):
+        if found[place] - first > EQUAL:
+            first = found[place]
+        found[place] = first
     return found
+
+
+def worth(task: Task, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """How far each prediction is on the right side: the true class's logit minus the largest other one; of a
+    regression, minus the absolute error.
+
+    Args:
+        outputs: `(N, ..., C)`, in the task's order of classes.
+        labels: class ids or numbers, `(N,)`.
+
+    Returns:
+        float64 `(N, ...)`.
+    """
+    outputs = outputs.astype(np.float64)
+    places = (..., *(None,) * (outputs.ndim - 1))
+    labels = np.broadcast_to(np.asarray(labels)[places], (*outputs.shape[:-1], 1))
+    if task.is_regression:
+        return -np.abs(outputs - labels)[..., 0]
+    true = np.take_along_axis(outputs, labels, -1)[..., 0]
+    np.put_along_axis(outputs, labels, -np.inf, -1)
+    return true - outputs.max(-1)
 
 
 def constant_score(task: Task, labels: np.ndarray) -> float:
@@ -126,51 +134,6 @@ def correlation(metric: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return _CORRELATIONS[metric](x, y)
 
 
-def wilson(successes: float, n: float) -> tuple[float, float]:
-    """Wilson's 95% score interval of a proportion, or of a mean of several of the same n; (nan, nan) for n = 0."""
-    if n == 0:
-        return NO_INTERVAL
-    z = _Z
-    share = successes / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    low = 0.0 if successes == 0 else float(centre - half)  # Exactly so in theory; rounding would miss it.
-    high = 1.0 if successes == n else float(centre + half)
-    return low, high
-
-
-def share_interval(hits: np.ndarray, units: np.ndarray, of: np.ndarray | None = None) -> tuple[float, float]:
-    """Wilson's 95% interval of the share of inputs, or of their tokens, that are hits, where those of one unit may be
-    alike.
-
-    It is Wilson's for as many independent ones as say as much (the effective sample size of Kish 1965): the variance
-    of the share from the units' totals tells how many, and few units tell it badly, which Student's t makes up for.
-    Never more than there are, so that units which happen to differ within claim nothing; where all or none are hits, as
-    many as units; of a single unit one.
-
-    Args:
-        hits: bool `(N,)`; with `of`, how many of each input's tokens are hits.
-        units: which unit each input belongs to, `(N,)`, such as `shrp.evaluation.minimal_pairs.units_of`.
-        of: the tokens of each input `(N,)`; those of one input are one unit.
-    """
-    of = np.ones(len(hits), dtype=int) if of is None else of
-    n = int(of.sum())
-    if n == 0:
-        return NO_INTERVAL
-    _, unit = np.unique(units[of > 0], return_inverse=True)
-    hits, of = hits[of > 0], of[of > 0]
-    size = np.bincount(unit, of)
-    if len(size) == n:
-        return wilson(int(hits.sum()), n)
-    share, effective = hits.sum() / n, float(len(size))
-    if 0 < share < 1 and len(size) > 1:
-        residual = np.bincount(unit, hits) - share * size
-        variance = len(size) / (len(size) - 1) * (residual**2).sum() / n
-        effective = min(n, n * share * (1 - share) / max(variance, 1e-12))
-        effective = max(1.0, effective * (_Z / stdtrit(len(size) - 1, 0.975)) ** 2)
-    return wilson(share * effective, effective)
-
-
 def bootstrap_interval(
     task: Task,
     labels: np.ndarray,
@@ -205,18 +168,24 @@ def bootstrap_interval(
     labels, predictions = _checked(task, labels, predictions)
     if not (n := len(labels)):
         return NO_INTERVAL
-    generator = np.random.default_rng(seed)
     if task.is_regression:
-        scores = []
-        for size in at_once(resamples, n):
-            rows = generator.integers(n, size=(size, n))
-            scores.append(_CORRELATIONS[metric](labels[rows], predictions[rows]))
-        scores = np.concatenate(scores)
-    else:
-        matrix = confusion(task, labels, predictions)
-        drawn = generator.multinomial(n, matrix.ravel() / n, size=resamples)
-        scores = _FROM_CONFUSION[metric](drawn.reshape(resamples, *matrix.shape))
-    return of_draws(scores)
+        return of_draws(
+            bootstrap(
+                lambda rows: correlation(metric, labels[rows], predictions[rows]),
+                n,
+                resamples=resamples,
+                seed=seed,
+            )
+        )
+    matrix = confusion(task, labels, predictions)
+    return of_draws(
+        bootstrap(
+            lambda counts: score_confusions(metric, counts.reshape(-1, *matrix.shape)),
+            matrix.ravel(),
+            resamples=resamples,
+            seed=seed,
+        )
+    )
 
 
 def interval(task: Task, labels: np.ndarray, predictions: np.ndarray) -> tuple[float, float]:
@@ -225,66 +194,6 @@ def interval(task: Task, labels: np.ndarray, predictions: np.ndarray) -> tuple[f
         return bootstrap_interval(task, labels, predictions)
     labels, predictions = _checked(task, labels, predictions)
     return wilson(int((labels == predictions).sum()), len(labels))
-
-
-def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> float:
-    """Exact two-sided p-value that two models are right equally often, from the same inputs.
-
-    Args:
-        correct_a: Whether the first model is right on each input; shape (n,).
-        correct_b: The same of the second model, in the same order.
-
-    Raises:
-        DataError: The two are of different length.
-    """
-    a, b = np.asarray(correct_a, dtype=bool), np.asarray(correct_b, dtype=bool)
-    if a.shape != b.shape:
-        raise DataError(f"Both models must be judged on the same inputs, not {a.size} and {b.size}.")
-    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
-    return 1.0 if only_a + only_b == 0 else float(binomtest(only_a, only_a + only_b).pvalue)
-
-
-def paired_interval(only_a: int, only_b: int, n: int) -> tuple[float, float]:
-    """95% interval of the difference of two accuracies on the same n inputs: Wald's, each cell half an input larger.
-
-    Unlike the bootstrap it stays honest for a few dozen inputs, and where no input changes sides.
-    Source: Agresti and Min, "Simple improved confidence intervals for comparing matched proportions",
-    Statistics in Medicine 24 (2005).
-
-    Args:
-        only_a: inputs that only the first model gets right.
-        only_b: inputs that only the second gets right.
-
-    Returns:
-        Ends of the interval of (first - second); (nan, nan) for n = 0.
-    """
-    return _interval_of_mean(only_a - only_b, only_a + only_b, n)
-
-
-def paired_mean_interval(differences: np.ndarray) -> tuple[float, float]:
-    """95% interval of the mean of paired differences from -1 to 1: as `paired_interval`, whose differences are -1, 0 or
-    1, but for inputs that are judged several times, each with the mean of its differences.
-
-    Args:
-        differences: `(n,)`, one an input.
-
-    Returns:
-        Its ends; (nan, nan) for n = 0.
-    """
-    return _interval_of_mean(
-        float(np.sum(differences)), float(np.sum(np.square(differences))), len(differences)
-    )
-
-
-def _interval_of_mean(total: float, squares: float, n: int) -> tuple[float, float]:
-    """Agresti and Min's interval from the sum of the differences and that of their squares. Half an input more in each
-    cell is two inputs: half of one at 1, half of one at -1, and one at 0.
-    """
-    if n == 0:
-        return NO_INTERVAL
-    centre = total / (n + 2)
-    half = _Z * np.sqrt(squares + 1 - total**2 / (n + 2)) / (n + 2)
-    return max(-1.0, float(centre - half)), min(1.0, float(centre + half))
 
 
 def _checked(task: Task, labels: np.ndarray, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

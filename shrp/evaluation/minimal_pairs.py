@@ -7,7 +7,6 @@ still have every pair in order. Guessing has half of them in order; a model that
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -15,62 +14,21 @@ import numpy as np
 import pandas as pd
 
 from shrp.analysis.usage import UsageStats
-from shrp.data.text_data import TextData
+from shrp.data.text_data import TextData, pairs_of
 from shrp.errors import DataError
 from shrp.evaluation.evaluation import Evaluation
-from shrp.evaluation.metrics import EQUAL, paired_interval, wilson
+from shrp.evaluation.metrics import EQUAL
+from shrp.evaluation.statistics import paired_interval, wilson
 
 ALL, MIXED = "all pairs", "in two slices"
 MOST_MIXED = 24
 """Couples of slices at most by which pairs in two are named; where there are more, all such pairs are one group."""
 
 
-def pairs_of(data: TextData) -> np.ndarray:
-    """Indices of the inputs of each minimal pair: those of `TextData.pairs` that are two inputs with different labels.
-
-    Returns:
-        int64 `(P, 2)`, the input with the smaller label (class id or number) first; `(0, 2)` without pairs or labels.
-    """
-    groups = defaultdict(list)
-    if data.pairs is not None and data.labels is not None:
-        for i, name in enumerate(data.pairs):
-            if name:
-                groups[name].append(i)
-    two = [
-        pair for pair in groups.values() if len(pair) == 2 and data.labels[pair[0]] != data.labels[pair[1]]
-    ]
-    found = [sorted(pair, key=lambda i: data.labels[i]) for pair in two]
-    return np.array(found, dtype=np.int64).reshape(-1, 2)
-
-
 def names_without_a_pair(data: TextData) -> int:
     """How many names of pairs are not of just two inputs with different labels, so that they make none."""
     names = {name for name in data.pairs or () if name}
     return len(names) - len(pairs_of(data))
-
-
-def pairs_among(data: TextData, rows: np.ndarray) -> np.ndarray:
-    """Those of `pairs_of` whose inputs are both among some rows, as places in these `(P, 2)`."""
-    places = np.full(len(data), -1)
-    places[rows] = np.arange(len(rows))
-    found = places[pairs_of(data)]
-    return found[(found >= 0).all(1)]
-
-
-def units_of(n: int, pairs: np.ndarray | None) -> np.ndarray:
-    """What is drawn as one where chance is asked: both inputs of a minimal pair, every other input by itself.
-
-    Args:
-        n: inputs.
-        pairs: as `pairs_of`; None for none.
-
-    Returns:
-        int64 `(n,)`: each input's unit, from 0 without gaps.
-    """
-    units = np.arange(n)
-    if pairs is not None and len(pairs):
-        units[pairs[:, 1]] = units[pairs[:, 0]]
-    return np.unique(units, return_inverse=True)[1]
 
 
 def independent_choices(stats: UsageStats, rows: np.ndarray, pairs: np.ndarray) -> int:

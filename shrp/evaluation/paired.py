@@ -6,26 +6,24 @@ Paired comparisons are far less noisy than two scores side by side: what is hard
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from shrp.data.columns import distinct
+from shrp.data.tabular import distinct
 from shrp.data.tasks import TASKS, Task
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
 from shrp.evaluation.evaluation import Evaluation, named, text_columns
-from shrp.evaluation.intervals import of_draws
-from shrp.evaluation.metrics import (
+from shrp.evaluation.metrics import correlation, score, score_confusions
+from shrp.evaluation.statistics import (
     NO_INTERVAL,
-    at_once,
-    correlation,
+    bootstrap,
     mcnemar,
+    of_draws,
     paired_interval,
     paired_mean_interval,
-    score,
-    score_confusions,
 )
 
 LOST, WON, STILL_WRONG = "right → wrong", "wrong → right", "wrong → other wrong"
@@ -59,7 +57,7 @@ def paired_difference(
     Raises:
         DataError: the evaluations are not on the same data.
     """
-    rows_a, rows_b = _shared(a, b)
+    rows_a, rows_b = shared_rows(a, b)
     if a.labels is None or not len(rows_a):
         return float("nan"), NO_INTERVAL
     task, labels = a.task, a.labels[rows_a]
@@ -70,8 +68,7 @@ def paired_difference(
     if a.metric == "accuracy":
         ours, theirs = ours == labels, theirs == labels
         return value, paired_interval(int((ours & ~theirs).sum()), int((theirs & ~ours).sum()), len(labels))
-    draw = _draw_correlations if task.is_regression else _draw_confusions
-    return value, of_draws(draw(task, a.metric, labels, ours, theirs, resamples, np.random.default_rng(0)))
+    return value, of_draws(_differences(task, a.metric, labels, ours, theirs, resamples))
 
 
 def mean_difference(draws: Sequence[Evaluation], b: Evaluation) -> tuple[float, tuple[float, float]]:
@@ -96,12 +93,13 @@ def mean_difference(draws: Sequence[Evaluation], b: Evaluation) -> tuple[float, 
         return value, NO_INTERVAL
     if b.metric == "accuracy":
         return value, paired_mean_interval(np.mean([one.correct for one in draws], axis=0) - b.correct)
-    generator, n, found = np.random.default_rng(0), len(b.labels), []
-    for size in at_once(_MEANS_RESAMPLES, n):
-        rows = generator.integers(n, size=(size, n))
-        scores = [_resampled(one, rows) for one in (b, *draws)]
-        found.append(np.mean(scores[1:], axis=0) - scores[0])
-    return value, of_draws(np.concatenate(found))
+    return value, of_draws(
+        bootstrap(
+            lambda rows: np.mean([_resampled(one, rows) for one in draws], axis=0) - _resampled(b, rows),
+            len(b.labels),
+            resamples=_MEANS_RESAMPLES,
+        )
+    )
 
 
 def _resampled(one: Evaluation, rows: np.ndarray) -> np.ndarray:
@@ -144,7 +142,7 @@ def agreement(a: Evaluation, b: Evaluation) -> Agreement:
     Raises:
         DataError: the evaluations are not on the same data, or have no labelled classes.
     """
-    rows_a, rows_b = _shared(a, b)
+    rows_a, rows_b = shared_rows(a, b)
     ours, theirs = a.correct[rows_a], b.correct[rows_b]
     counts = (int((x & y).sum()) for x in (ours, ~ours) for y in (theirs, ~theirs))
     both, only_a, only_b, neither = counts
@@ -167,7 +165,7 @@ def by_group(reference: Evaluation, other: Evaluation, by: str) -> pd.DataFrame:
     """
     if by not in ("slice", "class"):
         raise ValueError(f"Groups are slices or classes, not '{by}'.")
-    rows_a, rows_b = _shared(reference, other)
+    rows_a, rows_b = shared_rows(reference, other)
     if len(rows_a) != reference.n or len(rows_b) != other.n:
         raise DataError("Groups are compared only once both models have seen the same inputs.")
     value = "score" if by == "slice" else "recall"
@@ -214,7 +212,7 @@ def flip_table(reference: Evaluation, other: Evaluation, data: TextData) -> pd.D
     Raises:
         DataError: the evaluations are not on the same data, or those are not `data`.
     """
-    task, (before, after) = reference.task, _shared(reference, other)
+    task, (before, after) = reference.task, shared_rows(reference, other)
     gaps = np.abs(reference.predictions[before] - other.predictions[after])
     differ = gaps > far_apart(reference)
     before, after = before[differ], after[differ]
@@ -247,7 +245,7 @@ def _directions(frame: pd.DataFrame, task: Task) -> np.ndarray | str:
     return np.select([before == label, after == label], [LOST, WON], STILL_WRONG)
 
 
-def _shared(a: Evaluation, b: Evaluation) -> tuple[np.ndarray, np.ndarray]:
+def shared_rows(a: Evaluation, b: Evaluation) -> tuple[np.ndarray, np.ndarray]:
     """Rows of each evaluation that hold the inputs which both have seen, in the same order."""
     if a.task != b.task or a.data != b.data or a.total != b.total:
         raise DataError(f"Evaluations on '{a.data}' and '{b.data}' are of different inputs.")
@@ -267,56 +265,30 @@ def _group_interval(
     if by == "class" or a.metric == "accuracy":
         before, after = a.correct[rows_a], b.correct[rows_b]
         return paired_interval(int((after & ~before).sum()), int((before & ~after).sum()), len(rows_a))
-    return paired_difference(_only(b, rows_b), _only(a, rows_a))[1]
+    return paired_difference(b.only(rows_b), a.only(rows_a))[1]
 
 
-def _only(evaluation: Evaluation, rows: np.ndarray) -> Evaluation:
-    """Some rows of an evaluation, for a difference within them; its score is not computed anew."""
-    return replace(
-        evaluation,
-        indices=evaluation.indices[rows],
-        logits=evaluation.logits[rows],
-        labels=None if evaluation.labels is None else evaluation.labels[rows],
-        slices=None,
-        n=len(rows),
-    )
-
-
-def _draw_confusions(
-    task: Task,
-    metric: str,
-    labels: np.ndarray,
-    ours: np.ndarray,
-    theirs: np.ndarray,
-    resamples: int,
-    generator: np.random.Generator,
+def _differences(
+    task: Task, metric: str, labels: np.ndarray, ours: np.ndarray, theirs: np.ndarray, resamples: int
 ) -> np.ndarray:
-    """Differences in bootstrap samples `(resamples,)`: counts of (label, ours, theirs) are drawn, not rows."""
+    """Differences of the metric in bootstrap samples, `(resamples,)`."""
+    if task.is_regression:
+        return bootstrap(
+            lambda rows: (
+                correlation(metric, labels[rows], ours[rows])
+                - correlation(metric, labels[rows], theirs[rows])
+            ),
+            len(labels),
+            resamples=resamples,
+        )
+    # A classification metric depends on the counts of (label, ours, theirs) alone.
     size = task.num_labels
     cells, counts = np.unique((labels * size + ours) * size + theirs, return_counts=True)
-    drawn = generator.multinomial(len(labels), counts / len(labels), size=resamples)  # (resamples, cells)
     label, ours, theirs = cells // size**2, cells // size % size, cells % size
-    found = []
-    for predicted in (ours, theirs):
+
+    def scores(drawn: np.ndarray, predicted: np.ndarray) -> np.ndarray:
         into = np.zeros((len(cells), size * size))
         into[np.arange(len(cells)), label * size + predicted] = 1
-        found.append(score_confusions(metric, (drawn @ into).reshape(resamples, size, size)))
-    return found[0] - found[1]
+        return score_confusions(metric, (drawn @ into).reshape(-1, size, size))
 
-
-def _draw_correlations(
-    task: Task,
-    metric: str,
-    labels: np.ndarray,
-    ours: np.ndarray,
-    theirs: np.ndarray,
-    resamples: int,
-    generator: np.random.Generator,
-) -> np.ndarray:
-    """Differences of correlations in bootstrap samples, as many at once as memory allows; `(resamples,)`."""
-    n, found = len(labels), []
-    for size in at_once(resamples, n):
-        rows = generator.integers(n, size=(size, n))
-        first, second = (correlation(metric, labels[rows], side[rows]) for side in (ours, theirs))
-        found.append(first - second)
-    return np.concatenate(found)
+    return bootstrap(lambda drawn: scores(drawn, ours) - scores(drawn, theirs), counts, resamples=resamples)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from shrp.evaluation.intervals import Mean, difference, stored_interval
+from shrp.evaluation.statistics import Mean, difference, stored_interval
 from shrp.phrases import listed
 
 SHRP_KINDS = ("routed", "static")

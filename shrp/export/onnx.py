@@ -26,7 +26,7 @@ from shrp.data.batching import MODEL_INPUTS, longest_input
 from shrp.data.sources import load_probe
 from shrp.data.text_data import TextData
 from shrp.errors import ExportError, first_line
-from shrp.evaluation.answer_shares import with_output_shift
+from shrp.evaluation.calibration import with_output_shift
 from shrp.evaluation.costs import cost, dense_cost
 from shrp.evaluation.evaluate import label_columns
 from shrp.export.check import compare, probe_of, speedup
@@ -180,7 +180,7 @@ def export_folder(
         info: of the exported model, with its plan.
         made_from: fingerprint of the checkpoint.
         shift: to add to the output bias, one number a class in the order of the task's labels
-            (`shrp.evaluation.answer_shares`).
+            (`shrp.evaluation.calibration`).
 
     Raises:
         PlanError: the model has no output bias for so many numbers.

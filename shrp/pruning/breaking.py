@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from shrp.data.columns import distinct
+from shrp.data.tabular import distinct
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
 from shrp.evaluation.evaluation import Evaluation, named, text_columns
-from shrp.evaluation.metrics import wilson
 from shrp.evaluation.paired import far_apart
+from shrp.evaluation.statistics import wilson
 
 ALL = "all"
 """The group of all inputs."""

@@ -15,7 +15,7 @@ from shrp.analysis.usage import UsageStats
 from shrp.checkpoints.score_rows import share_of
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
-from shrp.evaluation.answer_shares import matching_shift, shifted
+from shrp.evaluation.calibration import matching_shift, shifted
 from shrp.evaluation.costs import TOKENS, dense_cost, plan_cost
 from shrp.evaluation.evaluation import Evaluation
 from shrp.pruning.live import LiveEvaluator
@@ -125,7 +125,7 @@ def run(
 
 def match(evaluation: Evaluation, routed: Evaluation, data: TextData) -> Evaluation:
     """A pruning's evaluation with its logits shifted, without labels, to give each class as often as the routed model
-    does on the same inputs (`shrp.evaluation.answer_shares`).
+    does on the same inputs (`shrp.evaluation.calibration`).
     """
     return shifted(evaluation, data, matching_shift(evaluation.logits, routed.logits))
 

@@ -13,7 +13,7 @@ from shrp.data.batching import bucketed_batches, collate, encode
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
-from shrp.evaluation.answer_shares import answer_shares, matching_shift
+from shrp.evaluation.calibration import answer_shares, matching_shift
 from shrp.evaluation.evaluate import evaluate
 from shrp.model.gates import LayerTrace, RoutingRecord, record_routing, top_k_gates, use_gates
 from shrp.pruning.prune import prune

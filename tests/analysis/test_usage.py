@@ -18,7 +18,7 @@ from shrp.analysis.usage import (
     usage_of,
 )
 from shrp.data.batching import collate, encode, token_counts
-from shrp.data.groups import input_groups
+from shrp.data.slices import input_groups
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError

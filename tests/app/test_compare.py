@@ -17,14 +17,13 @@ from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.checkpoints import reference
 from shrp.data.batching import token_counts
-from shrp.data.groups import input_groups
+from shrp.data.slices import input_groups
 from shrp.data.sources import load_probe
 from shrp.data.tasks import TASKS, TEXTS
-from shrp.data.text_data import TextData
-from shrp.evaluation.answer_shares import matching_shift, shifted
+from shrp.data.text_data import TextData, halves
+from shrp.evaluation.calibration import matching_shift, shifted
 from shrp.evaluation.costs import Cost, cost, dense_cost, plan_cost
 from shrp.evaluation.evaluate import evaluate, summarise
-from shrp.evaluation.halves import halves
 from shrp.evaluation.metrics import ranking
 from shrp.evaluation.paired import agreement, by_group, flip_table, paired_difference
 from shrp.pruning.plan import make_plan

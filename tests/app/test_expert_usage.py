@@ -19,7 +19,7 @@ from shrp.data.sources import load_probe
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from shrp.evaluation.evaluate import evaluate
-from shrp.evaluation.worth import worth
+from shrp.evaluation.metrics import worth
 from shrp.model.gates import knock_out, use_gates
 from tests.app.helpers import HISTORY, specs, texts_of, upload, values
 from ui import state

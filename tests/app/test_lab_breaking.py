@@ -7,7 +7,7 @@ from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.data.sources import load_probe
 from shrp.evaluation.evaluate import evaluate
-from shrp.evaluation.metrics import wilson
+from shrp.evaluation.statistics import wilson
 from shrp.pruning.breaking import breaking
 from shrp.pruning.prune import prune
 from shrp.pruning.select import plan_from

@@ -16,7 +16,7 @@ from shrp.checkpoints import checkpoint as checkpoints
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from shrp.errors import ExportError
-from shrp.evaluation.answer_shares import with_output_shift
+from shrp.evaluation.calibration import with_output_shift
 from shrp.evaluation.evaluate import evaluate, summarise
 from shrp.evaluation.paired import paired_difference
 from shrp.pruning.plan import make_plan

@@ -9,7 +9,7 @@ from streamlit.delta_generator import DeltaGenerator
 from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.data.sources import load_probe
-from shrp.evaluation.answer_shares import matching_shift, shifted
+from shrp.evaluation.calibration import matching_shift, shifted
 from shrp.evaluation.evaluate import evaluate
 from shrp.model.convert import expert_layers
 from shrp.pruning.live import LiveEvaluator

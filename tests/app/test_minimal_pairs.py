@@ -9,16 +9,10 @@ from shrp.checkpoints import checkpoint as checkpoints
 from shrp.checkpoints import reference
 from shrp.data.sources import load_probe
 from shrp.data.tasks import TASKS
-from shrp.data.text_data import TextData
+from shrp.data.text_data import TextData, halves, pairs_of
 from shrp.evaluation.evaluate import evaluate
-from shrp.evaluation.halves import halves
-from shrp.evaluation.metrics import mcnemar
-from shrp.evaluation.minimal_pairs import (
-    ALL,
-    pair_changes,
-    pair_outcomes,
-    pairs_of,
-)
+from shrp.evaluation.minimal_pairs import ALL, pair_changes, pair_outcomes
+from shrp.evaluation.statistics import mcnemar
 from shrp.pruning.prune import prune
 from shrp.pruning.select import plan_from
 from tests.app.helpers import specs, texts_of, values

@@ -20,11 +20,10 @@ from shrp.checkpoints.history import history_text
 from shrp.checkpoints.info import usage_in
 from shrp.data.sources import load_probe
 from shrp.data.tasks import TASKS
-from shrp.data.text_data import TextData
-from shrp.evaluation.answer_shares import answer_shares, matching_shift, shifted
+from shrp.data.text_data import TextData, halves
+from shrp.evaluation.calibration import answer_shares, matching_shift, shifted
 from shrp.evaluation.costs import cost
 from shrp.evaluation.evaluate import evaluate
-from shrp.evaluation.halves import halves
 from shrp.evaluation.metrics import ranking
 from shrp.evaluation.paired import paired_difference
 from shrp.pruning import select

@@ -37,7 +37,7 @@ from shrp.data.sources import load_file, load_probe
 from shrp.data.tasks import TASKS, TEXTS, custom_task
 from shrp.errors import TrainingError
 from shrp.evaluation import calibration
-from shrp.evaluation.answer_shares import answer_shares
+from shrp.evaluation.calibration import answer_shares
 from shrp.evaluation.costs import cost, dense_cost, largest_budget
 from shrp.evaluation.evaluate import evaluate, label_columns
 from shrp.evaluation.minimal_pairs import pair_outcomes

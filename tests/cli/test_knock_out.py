@@ -9,10 +9,10 @@ import pytest
 from shrp.analysis.importance import blocks, head_knock_outs, knock_outs, merge, worth_by_group
 from shrp.analysis.knock_out import joint, knock_out_effect
 from shrp.checkpoints import checkpoint
-from shrp.data.groups import groups_by
+from shrp.data.slices import groups_by
 from shrp.data.sources import load_file
+from shrp.data.text_data import pairs_of
 from shrp.evaluation.evaluate import evaluate
-from shrp.evaluation.minimal_pairs import pairs_of
 
 
 @pytest.fixture(scope="module")

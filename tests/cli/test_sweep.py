@@ -12,11 +12,11 @@ import torch
 from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint
 from shrp.data.sources import load_file
+from shrp.data.text_data import halves
 from shrp.errors import DataError, PlanError
-from shrp.evaluation.answer_shares import matching_shift, shifted
+from shrp.evaluation.calibration import matching_shift, shifted
 from shrp.evaluation.costs import cost, dense_cost
 from shrp.evaluation.evaluate import evaluate
-from shrp.evaluation.halves import halves
 from shrp.pruning import sweep
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune

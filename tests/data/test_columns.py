@@ -3,7 +3,7 @@ import io
 import pandas as pd
 import pytest
 
-from shrp.data.columns import csv_options, distinct
+from shrp.data.tabular import csv_options, distinct
 
 
 @pytest.mark.parametrize(

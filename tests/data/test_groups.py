@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from shrp.analysis.usage import UsageStats, route_table
-from shrp.data.groups import GROUPINGS, groups_by, input_groups
+from shrp.data.slices import GROUPINGS, groups_by, input_groups
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from shrp.errors import DataError

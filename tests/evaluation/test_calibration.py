@@ -10,8 +10,7 @@ from shrp.data.text_data import TextData
 from shrp.errors import DataError
 from shrp.evaluation.calibration import LEAST, brier, difference, ece, reliability, risk_coverage, shared
 from shrp.evaluation.evaluate import summarise
-from shrp.evaluation.intervals import NO_INTERVAL
-from shrp.evaluation.metrics import wilson
+from shrp.evaluation.statistics import NO_INTERVAL, wilson
 
 COLOURS = custom_task("colours", ("text",), ("red", "green", "blue"))
 

@@ -21,8 +21,9 @@ from shrp.data.text_data import TextData
 from shrp.errors import DataError
 from shrp.evaluation.evaluate import batch_logits, evaluate, evaluate_stream, summarise
 from shrp.evaluation.evaluation import Evaluation
-from shrp.evaluation.metrics import interval, score, wilson
+from shrp.evaluation.metrics import interval, score
 from shrp.evaluation.paired import LOST, flip_table
+from shrp.evaluation.statistics import wilson
 from shrp.model.config import ShrpConfig
 from shrp.pruning.live import LiveEvaluator
 from shrp.training.config import TrainConfig

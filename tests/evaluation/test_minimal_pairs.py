@@ -6,21 +6,19 @@ import pytest
 from shrp.analysis.usage import UsageStats, measure_usage
 from shrp.data.sources import load_file, load_probe
 from shrp.data.tasks import TASKS, custom_task
-from shrp.data.text_data import TextData
+from shrp.data.text_data import TextData, pairs_of, units_of
 from shrp.errors import DataError
 from shrp.evaluation.evaluate import evaluate, summarise
-from shrp.evaluation.metrics import paired_interval, wilson
 from shrp.evaluation.minimal_pairs import (
     ALL,
     MIXED,
     MOST_MIXED,
     pair_changes,
     pair_outcomes,
-    pairs_of,
     route_changes,
     slices_of,
-    units_of,
 )
+from shrp.evaluation.statistics import paired_interval, wilson
 
 SST2 = TASKS["sst2"]
 

@@ -7,7 +7,7 @@ from shrp.data.tasks import TASKS, custom_task
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
 from shrp.evaluation.evaluate import evaluate, summarise
-from shrp.evaluation.metrics import paired_interval, score
+from shrp.evaluation.metrics import score
 from shrp.evaluation.paired import (
     FURTHER,
     LOST,
@@ -22,6 +22,7 @@ from shrp.evaluation.paired import (
     mean_difference,
     paired_difference,
 )
+from shrp.evaluation.statistics import paired_interval
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
 

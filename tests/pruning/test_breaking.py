@@ -9,7 +9,7 @@ from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
 from shrp.evaluation.evaluate import summarise
-from shrp.evaluation.metrics import wilson
+from shrp.evaluation.statistics import wilson
 from shrp.pruning.breaking import ALL, breaking
 
 N = 5

@@ -8,8 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from shrp.analysis.importance import KnockOuts, of_heads
-from shrp.data.text_data import TextData
-from shrp.evaluation.minimal_pairs import pairs_among
+from shrp.data.text_data import TextData, pairs_among
 from shrp.phrases import counted
 from ui.attribution import figures
 from ui.attribution.figures import EXPERT

@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 
 from shrp.analysis.attribution.experts import ExpertScores
 from shrp.analysis.attribution.tokens import WordScores
-from shrp.evaluation.mixes import FALSE_DISCOVERIES
+from shrp.evaluation.statistics import FALSE_DISCOVERIES
 from ui.routing.figures import grid_height
 from ui.text import axis_names, escape_html, shorten, signed
 from ui.theme import BLUE, DIVERGING, GREY, ORANGE, layout

@@ -10,9 +10,9 @@ import streamlit as st
 
 from shrp.analysis.importance import FEWEST, KnockOuts, beyond_chance, count_tests, of_heads, worth_by_group
 from shrp.analysis.specialisation import MOST_GROUPS
-from shrp.data.groups import CLASS, LENGTH, SLICE, input_groups
-from shrp.evaluation.minimal_pairs import pairs_among
-from shrp.evaluation.mixes import FALSE_DISCOVERIES
+from shrp.data.slices import CLASS, LENGTH, SLICE, input_groups
+from shrp.data.text_data import pairs_among
+from shrp.evaluation.statistics import FALSE_DISCOVERIES
 from ui import measurements, state
 from ui.attribution import figures
 from ui.attribution.figures import EXPERT

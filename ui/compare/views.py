@@ -9,10 +9,9 @@ import streamlit as st
 
 from shrp.analysis.routes import usage_distances
 from shrp.analysis.usage import UsageStats
-from shrp.data.text_data import TextData
+from shrp.data.text_data import TextData, pairs_of
 from shrp.errors import DataError
-from shrp.evaluation.minimal_pairs import pairs_of
-from shrp.evaluation.mixes import FALSE_DISCOVERIES
+from shrp.evaluation.statistics import FALSE_DISCOVERIES
 from shrp.phrases import listed
 from ui.compare.maps import side_by_side, usage_map
 from ui.compare.sides import LETTERS, PRUNED, TEACHER, Side

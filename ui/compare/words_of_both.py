@@ -16,7 +16,7 @@ from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData
 from shrp.errors import ShrpError
-from shrp.evaluation.ranks import spearman
+from shrp.evaluation.statistics import spearman
 from shrp.pruning.plan import PruningPlan
 from shrp.pruning.prune import prune
 from ui import state

@@ -11,13 +11,10 @@ import streamlit as st
 
 from shrp.analysis.usage import UsageStats
 from shrp.checkpoints.checkpoint import Checkpoint
-from shrp.data.groups import ANSWER, CLASS, LENGTH, SLICE
-from shrp.data.text_data import TextData
+from shrp.data.slices import ANSWER, CLASS, LENGTH, SLICE
+from shrp.data.text_data import TextData, pairs_of, units_of
 from shrp.errors import ShrpError
-from shrp.evaluation.intervals import of_mean
-from shrp.evaluation.metrics import share_interval
-from shrp.evaluation.minimal_pairs import pairs_of, units_of
-from shrp.evaluation.mixes import DEALS, FALSE_DISCOVERIES, differing
+from shrp.evaluation.statistics import FALSE_DISCOVERIES, MIX_PERMUTATIONS, differing, of_mean, share_interval
 from shrp.model.convert import router_layers
 from ui import measurements
 from ui.downloads import chart
@@ -190,7 +187,7 @@ def _differing(frame: pd.DataFrame, by: str, by_token: bool, paired: bool) -> st
     if by_token or paired:
         moved = ["the tokens of an input"] * by_token + ["both inputs of a minimal pair"] * paired
         how = (
-            f"Permutation test of {len(frame)} {many}, {DEALS:,} shuffles; {' and '.join(moved)} move together, as "
+            f"Permutation test of {len(frame)} {many}, {MIX_PERMUTATIONS:,} shuffles; {' and '.join(moved)} move together, as "
             "they route much alike"
         )
     return (

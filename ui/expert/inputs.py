@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from shrp.analysis.usage import UsageStats
-from shrp.data.columns import distinct
+from shrp.data.tabular import distinct
 from shrp.data.text_data import TextData
 from ui import closer
 from ui.downloads import downloads

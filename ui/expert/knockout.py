@@ -8,9 +8,8 @@ import streamlit as st
 from shrp.analysis.knock_out import FEWEST, KnockOut
 from shrp.analysis.usage import UsageStats
 from shrp.checkpoints.checkpoint import Checkpoint
-from shrp.data.text_data import TextData
-from shrp.evaluation.minimal_pairs import pairs_of
-from shrp.evaluation.mixes import FALSE_DISCOVERIES
+from shrp.data.text_data import TextData, pairs_of
+from shrp.evaluation.statistics import FALSE_DISCOVERIES
 from shrp.model.convert import router_layers
 from ui.downloads import downloads
 from ui.expert import results as made

@@ -17,9 +17,8 @@ from shrp.analysis.usage import UsageStats
 from shrp.analysis.words import TokenCounts, WordCounts, count_tokens, count_words
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.data.batching import longest_input
-from shrp.data.text_data import TextData
-from shrp.evaluation.minimal_pairs import pairs_of
-from shrp.evaluation.mixes import mix_frame
+from shrp.data.text_data import TextData, pairs_of
+from shrp.evaluation.statistics import mix_frame
 from shrp.model.convert import router_layers
 from ui import measurements
 from ui.store import Progress, kept, once

@@ -12,7 +12,7 @@ import streamlit as st
 
 from shrp.analysis.usage import UsageStats
 from shrp.checkpoints.info import usage_in
-from shrp.evaluation.answer_shares import matching_shift, shifted
+from shrp.evaluation.calibration import matching_shift, shifted
 from shrp.evaluation.evaluation import Evaluation
 from shrp.model.convert import num_experts_of
 from shrp.pruning.plan import NO_EDITS, PruningPlan

@@ -11,8 +11,8 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from shrp.data.columns import distinct
-from shrp.data.groups import SLICE, input_groups
+from shrp.data.slices import SLICE, input_groups
+from shrp.data.tabular import distinct
 from shrp.data.text_data import TextData
 from shrp.evaluation.evaluation import Evaluation
 from shrp.evaluation.paired import far_apart

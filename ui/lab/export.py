@@ -22,7 +22,7 @@ from shrp.checkpoints.info import shares_of
 from shrp.checkpoints.score_rows import pruned_row
 from shrp.data.text_data import TextData
 from shrp.errors import CheckpointError
-from shrp.evaluation.answer_shares import with_output_shift
+from shrp.evaluation.calibration import with_output_shift
 from shrp.evaluation.evaluation import Evaluation
 from shrp.pruning.plan import PruningPlan
 from shrp.pruning.prune import prune

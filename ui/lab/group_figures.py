@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from shrp.data.groups import CLASS, LENGTH, SLICE
+from shrp.data.slices import CLASS, LENGTH, SLICE
 from ui.text import (
     PAIR_ORDER,
     axis_names,

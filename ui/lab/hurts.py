@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from shrp.data.columns import distinct
-from shrp.data.groups import CLASS, LENGTH, SLICE, input_groups
+from shrp.data.slices import CLASS, LENGTH, SLICE, input_groups
+from shrp.data.tabular import distinct
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData
 from shrp.evaluation import paired

@@ -11,7 +11,7 @@ from shrp.checkpoints.score_costs import row_cost
 from shrp.data.text_data import TextData
 from shrp.evaluation.costs import TOKENS, Cost, cost
 from shrp.evaluation.evaluation import Evaluation
-from shrp.evaluation.intervals import NO_INTERVAL, stored_interval
+from shrp.evaluation.statistics import NO_INTERVAL, stored_interval
 from shrp.evaluation.verdicts import KINDS_OF_CONTROL
 from ui import measurements
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import streamlit as st
 
-from shrp.evaluation.halves import FEWEST, halves, in_halves
+from shrp.data.text_data import FEWEST, halves, in_halves
 from shrp.phrases import listed
 from ui.lab.reference import with_part
 from ui.lab.work import COMBINATIONS, GLOBAL, RECORDED, Setting

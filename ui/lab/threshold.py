@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from shrp.data.text_data import TextData
-from shrp.evaluation.answer_shares import answer_shares, matching_shift, shifted
+from shrp.evaluation.calibration import answer_shares, matching_shift, shifted
 from shrp.evaluation.evaluation import Evaluation
 from shrp.evaluation.metrics import ranking
 from ui import paired_results

@@ -6,7 +6,7 @@ import streamlit as st
 
 from shrp.evaluation.costs import Cost
 from shrp.evaluation.evaluation import Evaluation
-from shrp.evaluation.metrics import wilson
+from shrp.evaluation.statistics import wilson
 from ui import paired_results
 from ui.lab.marks import Mark
 from ui.text import (

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from shrp.data.columns import distinct
+from shrp.data.tabular import distinct
 from shrp.data.text_data import TextData
 from shrp.evaluation.evaluation import Evaluation
 from ui import closer

@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from shrp.evaluation.intervals import stored_interval
+from shrp.evaluation.statistics import stored_interval
 from ui.floor import floor_words
 from ui.text import (
     capital,

@@ -14,8 +14,8 @@ import streamlit as st
 
 from shrp.data import tabular
 from shrp.data.tasks import LABEL, Task
+from shrp.data.text_data import pairs_of
 from shrp.errors import DataError
-from shrp.evaluation.minimal_pairs import pairs_of
 from shrp.phrases import counted
 from ui import data_sources
 from ui.own import labels as own_labels

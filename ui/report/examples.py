@@ -7,7 +7,7 @@ import pandas as pd
 
 from shrp.analysis.explore import explore
 from shrp.analysis.usage import UsageStats
-from shrp.data.columns import distinct
+from shrp.data.tabular import distinct
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData
 from shrp.evaluation.evaluation import Evaluation

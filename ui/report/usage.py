@@ -9,10 +9,11 @@ import pandas as pd
 
 from shrp.analysis.specialisation import specialisation_frame
 from shrp.analysis.usage import UsageStats, history_warnings
+from shrp.data.text_data import pairs_of
 from shrp.errors import ShrpError
 from shrp.evaluation.costs import TOKENS, dense_cost
 from shrp.evaluation.evaluation import Evaluation
-from shrp.evaluation.minimal_pairs import independent_choices, pairs_of
+from shrp.evaluation.minimal_pairs import independent_choices
 from shrp.phrases import listed
 from ui import loaders, measurements
 from ui.expert.results import shuffled

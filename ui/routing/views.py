@@ -10,7 +10,7 @@ import streamlit as st
 
 from shrp.analysis.explore import Exploration
 from shrp.analysis.usage import NOISY_MARGIN
-from shrp.data.columns import distinct
+from shrp.data.tabular import distinct
 from shrp.data.text_data import TextData
 from ui import arrival, expert_cells
 from ui.describe import kept_experts

@@ -224,7 +224,7 @@ def mix_bars(frame: pd.DataFrame, *, what: str, unit: str, total: int) -> go.Fig
     """An expert's inputs by group, each bar with a mark at the rate among all inputs.
 
     Args:
-        frame: of `shrp.evaluation.mixes.mix_frame`.
+        frame: of `shrp.evaluation.statistics.mix_frame`.
     """
     names = [escape_html(group) for group in frame["group"]]
     hover = [

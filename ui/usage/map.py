@@ -10,8 +10,9 @@ import streamlit as st
 
 from shrp.analysis.routes import FEWEST, SMALLEST, usage_difference
 from shrp.analysis.usage import UsageStats, even_experts, route_table
-from shrp.data.groups import LENGTH, OUTCOME, SLICE
-from shrp.evaluation.minimal_pairs import independent_choices, pairs_of
+from shrp.data.slices import LENGTH, OUTCOME, SLICE
+from shrp.data.text_data import pairs_of
+from shrp.evaluation.minimal_pairs import independent_choices
 from ui import measurements, state
 from ui.bound import fall_back
 from ui.downloads import chart, downloads

@@ -15,7 +15,7 @@ from shrp.analysis.specialisation import (
     specialisation_frame,
 )
 from shrp.analysis.usage import UsageStats
-from shrp.data.groups import ANSWER, CLASS, LENGTH, SLICE
+from shrp.data.slices import ANSWER, CLASS, LENGTH, SLICE
 from shrp.data.text_data import TextData
 from ui import bound, measurements, state
 from ui.downloads import chart

@@ -299,7 +299,7 @@ def agreement(results: list[WordScores]) -> pd.DataFrame:
     """
     from scipy.stats import kendalltau
 
-    from shrp.evaluation.ranks import spearman
+    from shrp.evaluation.statistics import spearman
 
     rows = []
     for i, a in enumerate(results):

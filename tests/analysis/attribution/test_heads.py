@@ -10,7 +10,7 @@ import torch
 from shrp.analysis import importance
 from shrp.analysis.importance import dense_layers, head_knock_outs, worth_by_group
 from shrp.data.batching import collate, encode
-from shrp.data.groups import groups_by
+from shrp.data.slices import groups_by
 from shrp.errors import DataError, PlanError
 from shrp.evaluation.evaluate import label_columns
 from shrp.families.families import encoder_layers, family_of

@@ -11,7 +11,7 @@ from shrp.analysis.usage import measure_usage
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
-from shrp.evaluation.intervals import of_mean
+from shrp.evaluation.statistics import of_mean
 from tests.analysis.attribution.helpers import SST2
 from ui.attribution import results as attribution_results
 

@@ -7,11 +7,11 @@ import pytest
 
 from shrp.analysis import importance
 from shrp.analysis.importance import FEWEST, KnockOuts, beyond_chance, count_tests, worth_by_group
-from shrp.data.groups import SLICE, groups_by
+from shrp.data.slices import SLICE, groups_by
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
-from shrp.evaluation.worth import worth
+from shrp.evaluation.metrics import worth
 from tests.analysis.attribution.helpers import SST2
 from ui.attribution import figures
 

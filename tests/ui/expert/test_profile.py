@@ -20,7 +20,7 @@ from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.evaluation.evaluate import evaluate, evaluate_stream
-from shrp.evaluation.intervals import of_mean
+from shrp.evaluation.statistics import of_mean
 from shrp.families.families import encoder_layers
 from shrp.model.convert import expert_layers, layer_kinds
 from shrp.model.gates import knock_out, record_routing, use_gates

@@ -13,7 +13,7 @@ from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from shrp.evaluation.costs import Cost
 from shrp.evaluation.evaluate import summarise
-from shrp.evaluation.metrics import mcnemar
+from shrp.evaluation.statistics import mcnemar
 from shrp.pruning.plan import LayerEdit, PlanEdits, PruningPlan, make_plan
 from ui import attention_figures, attention_mosaic, expert_cells
 from ui.expert import attention as expert_profile_attention

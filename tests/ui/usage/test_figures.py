@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from shrp.analysis.usage import even_experts
-from shrp.evaluation.mixes import mix_frame
+from shrp.evaluation.statistics import mix_frame
 from ui import text
 from ui.overview.figures import cost_frame
 from ui.usage.figures import evenness_bars, mix_bars, usage_heatmap

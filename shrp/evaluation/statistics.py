@@ -1,0 +1,507 @@
+"""Intervals, the bootstrap, permutation tests, and means over training runs and tasks.
+
+All intervals are 95% intervals. `(nan, nan)` stands for "no interval". Shapes: `N` examples, `P` minimal pairs.
+Both examples of a minimal pair are one unit: they are resampled and permuted together
+(`shrp.data.text_data.units_of`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy.special import stdtrit
+
+from shrp.data.text_data import units_of
+from shrp.errors import DataError
+
+NO_INTERVAL = (float("nan"), float("nan"))
+NO_WIDTH = 1e-9
+"""Interval ends that are no further apart differ by rounding alone."""
+FALSE_DISCOVERIES = 0.05
+"""Expected share of false positives among the groups that are reported as different."""
+ORDERS = 9999
+"""Permutations for Spearman's p-value; all of them for up to seven values."""
+PERMUTATIONS, MANY = 5000, 5000
+"""Permutations of a group test; fewer above `MANY` examples (down to a fifth), more where many values are tested."""
+MOST_PERMUTATIONS = 20_000
+MIX_PERMUTATIONS = 2000
+"""Permutations of `mix_frame`."""
+NEIGHBOURS = 8
+"""Examples of similar length among which groups are permuted where length is held fixed."""
+_Z = NormalDist().inv_cdf(0.975)
+_CELLS = 2_000_000  # numbers that a block of resamples holds at once: 16 MB
+_ROUNDING = 1e-9
+_T_FROM = 30  # values from which Student's t and the permutation test agree
+
+
+# Intervals
+
+
+def wilson(successes: float, n: float) -> tuple[float, float]:
+    """Wilson's score interval of a proportion, or of a mean in [0, 1]; `n` and `successes` may be fractions.
+
+    As `scipy.stats.binomtest(...).proportion_ci(method="wilson")`, which takes whole numbers only.
+    """
+    if n == 0:
+        return NO_INTERVAL
+    z = _Z
+    share = successes / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    low = 0.0 if successes == 0 else float(centre - half)  # Exactly so in theory; rounding would miss it.
+    high = 1.0 if successes == n else float(centre + half)
+    return low, high
+
+
+def share_interval(hits: np.ndarray, units: np.ndarray, of: np.ndarray | None = None) -> tuple[float, float]:
+    """Wilson's interval of the share of examples, or of their tokens, that are hits, for dependent examples.
+
+    The sample size is the effective one (Kish 1965), estimated from the variance of the units' totals, at most `N`, and
+    corrected by Student's t for few units. If all or none are hits, it is the number of units.
+
+    Args:
+        hits: bool `(N,)`; with `of`, the hits among each example's tokens.
+        units: unit of each example, `(N,)`.
+        of: tokens of each example, `(N,)`; the tokens of one example are one unit.
+    """
+    of = np.ones(len(hits), dtype=int) if of is None else of
+    n = int(of.sum())
+    if n == 0:
+        return NO_INTERVAL
+    _, unit = np.unique(units[of > 0], return_inverse=True)
+    hits, of = hits[of > 0], of[of > 0]
+    size = np.bincount(unit, of)
+    if len(size) == n:
+        return wilson(int(hits.sum()), n)
+    share, effective = hits.sum() / n, float(len(size))
+    if 0 < share < 1 and len(size) > 1:
+        residual = np.bincount(unit, hits) - share * size
+        variance = len(size) / (len(size) - 1) * (residual**2).sum() / n
+        effective = min(n, n * share * (1 - share) / max(variance, 1e-12))
+        effective = max(1.0, effective * (_Z / stdtrit(len(size) - 1, 0.975)) ** 2)
+    return wilson(share * effective, effective)
+
+
+def of_mean(values: np.ndarray, units: np.ndarray | None = None) -> tuple[float, float]:
+    """Student's t interval of a mean; none for fewer than two units or where all values are equal.
+
+    Args:
+        values: `(N,)`.
+        units: unit of each value, `(N,)`; None makes each value its own unit.
+    """
+    if not len(values):
+        return NO_INTERVAL
+    mean = values.mean()
+    apart = values - mean
+    if units is not None:
+        apart = np.bincount(np.unique(units, return_inverse=True)[1], apart)
+    n = len(apart)
+    if n < 2:
+        return NO_INTERVAL
+    half = stdtrit(n - 1, 0.975) * np.sqrt(n / (n - 1) * (apart**2).sum()) / len(values)
+    return (float(mean - half), float(mean + half)) if half > NO_WIDTH else NO_INTERVAL
+
+
+def paired_interval(only_a: int, only_b: int, n: int) -> tuple[float, float]:
+    """Interval of the difference of two accuracies on the same `n` examples (Agresti and Min 2005).
+
+    Unlike the bootstrap it holds for few examples, and where no prediction changes.
+
+    Args:
+        only_a: examples that only the first model gets right.
+        only_b: examples that only the second gets right.
+    """
+    return _agresti_min(only_a - only_b, only_a + only_b, n)
+
+
+def paired_mean_interval(differences: np.ndarray) -> tuple[float, float]:
+    """`paired_interval` for differences in [-1, 1], such as means over several random draws; shape `(N,)`."""
+    return _agresti_min(float(np.sum(differences)), float(np.sum(np.square(differences))), len(differences))
+
+
+def _agresti_min(total: float, squares: float, n: int) -> tuple[float, float]:
+    """From the sum of the differences and of their squares. Half an example is added to each of the four cells."""
+    if n == 0:
+        return NO_INTERVAL
+    centre = total / (n + 2)
+    half = _Z * np.sqrt(squares + 1 - total**2 / (n + 2)) / (n + 2)
+    return max(-1.0, float(centre - half)), min(1.0, float(centre + half))
+
+
+def stored_interval(row: Mapping[str, Any]) -> tuple[float, float]:
+    """The `interval` of a stored row. Older rows have bootstrap intervals without a width, which count as none."""
+    low, high = row.get("interval") or NO_INTERVAL
+    if low is None or high is None:
+        return NO_INTERVAL
+    flat = abs(high - low) <= NO_WIDTH and (row.get("interval_is") or "95%").startswith("95%")
+    return NO_INTERVAL if flat else (float(low), float(high))
+
+
+# The bootstrap
+
+
+def at_once(resamples: int, n: int) -> Iterator[int]:
+    """Sizes of the blocks in which to draw `resamples` samples of `n` numbers, within a fixed amount of memory."""
+    most = max(1, _CELLS // max(n, 1))
+    yield from (min(most, resamples - start) for start in range(0, resamples, most))
+
+
+def bootstrap(
+    statistic: Callable[[np.ndarray], np.ndarray],
+    of: int | np.ndarray,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """A statistic of bootstrap samples.
+
+    Args:
+        statistic: takes samples `(b, ...)` and returns a value, or an array of values, for each: `(b, ...)`.
+        of: the number of examples `N`: a sample is then `N` row numbers, `(b, N)`. Or the counts of interchangeable
+            examples `(cells,)`, such as a flat confusion matrix: a sample is then new counts, `(b, cells)`.
+        progress: called with the samples done and all of them.
+
+    Returns:
+        The statistic of each sample, `(resamples, ...)`.
+    """
+    generator, found, done = np.random.default_rng(seed), [], 0
+    counts = None if isinstance(of, (int, np.integer)) else np.asarray(of)
+    n = int(of if counts is None else counts.sum())
+    for size in at_once(resamples, n if counts is None else len(counts)):
+        drawn = (
+            generator.integers(n, size=(size, n))
+            if counts is None
+            else generator.multinomial(n, counts / n, size=size)
+        )
+        found.append(statistic(drawn))
+        done += size
+        if progress is not None:
+            progress(done, resamples)
+    return np.concatenate(found)
+
+
+def of_draws(draws: np.ndarray) -> tuple[float, float]:
+    """The percentile interval of bootstrap draws `(b,)`, without those that are nan.
+
+    None if all draws are equal: a few equal predictions are no evidence of certainty.
+    """
+    draws = draws[np.isfinite(draws)]
+    if not len(draws):
+        return NO_INTERVAL
+    low, high = np.percentile(draws, [2.5, 97.5]).tolist()
+    return (low, high) if high - low > NO_WIDTH else NO_INTERVAL
+
+
+# Tests
+
+
+def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> float:
+    """McNemar's exact two-sided p-value that two models are right equally often on the same examples.
+
+    Args:
+        correct_a: bool `(N,)`.
+        correct_b: bool `(N,)`.
+
+    Raises:
+        DataError: the two differ in length.
+    """
+    from scipy.stats import binomtest
+
+    a, b = np.asarray(correct_a, dtype=bool), np.asarray(correct_b, dtype=bool)
+    if a.shape != b.shape:
+        raise DataError(f"McNemar's test needs the same examples for both models, not {a.size} and {b.size}.")
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+
+
+def spearman(x: ArrayLike, y: ArrayLike) -> tuple[float, float]:
+    """Spearman's correlation and its two-sided p-value, by permutation for few values.
+
+    Student's t, the usual approximation, gives p = 0 for three values in the same order, though one order in six is.
+
+    Args:
+        x: `(n,)`.
+        y: `(n,)`.
+
+    Returns:
+        nan and nan for fewer than three values, or where one side is constant.
+    """
+    from scipy.stats import permutation_test, rankdata, spearmanr
+
+    a, b = (rankdata(values) - (np.size(values) + 1) / 2 for values in (x, y))
+    size = np.sqrt((a @ a) * (b @ b))
+    if len(a) < 3 or size == 0:
+        return np.nan, np.nan
+    if len(a) > _T_FROM:
+        known = spearmanr(x, y)
+        return float(known.statistic), float(known.pvalue)
+    found = permutation_test(
+        (a,),
+        lambda ranks, axis: (ranks * b).sum(axis) / size,
+        permutation_type="pairings",
+        vectorized=True,
+        n_resamples=ORDERS,
+        rng=np.random.default_rng(0),
+    )
+    return float(found.statistic), float(found.pvalue)
+
+
+def permutations(
+    codes: np.ndarray,
+    pairs: np.ndarray,
+    times: int,
+    generator: np.random.Generator,
+    *,
+    length: np.ndarray | None = None,
+    near: bool = False,
+    block: int = 100,
+) -> Iterator[np.ndarray]:
+    """Random orders of examples for a permutation test: example `i` receives what example `order[i]` had.
+
+    A minimal pair moves as one, in exchange for another pair; where its two examples are in different groups, they swap
+    places or not.
+
+    Args:
+        codes: group of each example, `(N,)`.
+        pairs: minimal pairs `(P, 2)`.
+        length: of each example, equal within a pair, `(N,)`.
+        near: permute only among `NEIGHBOURS` examples of similar length.
+        block: orders at once; the orders do not depend on it.
+
+    Yields:
+        int64 `(B, N)`, `times` rows in all.
+    """
+    apart = codes[pairs[:, 0]] != codes[pairs[:, 1]]
+    swapping = pairs[apart]
+    parts = [pairs[~apart], np.setdiff1d(np.arange(len(codes)), pairs)[:, None]]
+    if length is not None:
+        parts = [part[np.argsort(length[part[:, 0]], kind="stable")] for part in parts]
+    ends = np.cumsum([0, *map(len, parts), len(swapping)])
+    for start in range(0, times, block):
+        size = min(block, times - start)
+        orders = np.tile(np.arange(len(codes)), (size, 1))
+        drawn = generator.random((size, ends[-1]))
+        for part, first, last in zip(parts, ends, ends[1:], strict=False):
+            stratum = np.arange(len(part)) // NEIGHBOURS if near else 0
+            orders[:, part] = part[np.argsort(drawn[:, first:last] + stratum, axis=1)]  # drawn is below 1
+        swap = drawn[:, ends[-2] :, None] < 0.5
+        orders[:, swapping] = np.where(swap, swapping[:, ::-1], swapping)
+        yield orders
+
+
+def apart_from_others(
+    values: np.ndarray,
+    codes: np.ndarray,
+    pairs: np.ndarray,
+    *,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """Permutation test of whether the mean within each group differs from the mean of all other examples.
+
+    The statistic is Welch's t, not the plain difference, as groups may differ in variance (Janssen 1997).
+
+    Args:
+        values: `(N, E)`.
+        codes: group of each example, int64 `(N,)`; every group from 0 to G - 1 has an example.
+        pairs: minimal pairs `(P, 2)`.
+        progress: called with the permutations done and all of them.
+
+    Returns:
+        Two-sided p-values `(G, E)`; nan for a single group.
+    """
+    from scipy.sparse import csr_array
+
+    n, count = len(values), int(codes.max()) + 1
+    if count < 2:
+        return np.full((count, values.shape[1]), np.nan)
+    sizes = np.bincount(codes)[:, None]
+    both = np.concatenate([values, values**2], axis=1)
+    whole = both.sum(0)
+
+    def welch(permuted: np.ndarray) -> np.ndarray:
+        """Absolute t of each group against all other examples, `(B, G, E)`, for codes `(B, N)`."""
+        rows = (permuted + count * np.arange(len(permuted))[:, None]).ravel()
+        members = csr_array(
+            (np.ones(rows.size), (rows, np.tile(np.arange(n), len(permuted)))),
+            shape=(len(permuted) * count, n),
+        )
+        sums = (members @ both).reshape(len(permuted), count, -1)
+        sides = [np.split(part, 2, axis=-1) for part in (sums, whole - sums)]
+        means = [total / m for (total, _), m in zip(sides, (sizes, n - sizes), strict=True)]
+        spread = sum(
+            np.maximum(squares - m * mean**2, 0.0) / (np.maximum(m - 1, 1) * m)
+            for (_, squares), mean, m in zip(sides, means, (sizes, n - sizes), strict=True)
+        )
+        difference = np.abs(means[0] - means[1])
+        difference[difference < _ROUNDING] = 0.0
+        certain = np.where(difference > 0, np.inf, 0.0)
+        return np.divide(difference, np.sqrt(spread), out=certain, where=spread > _ROUNDING**2)
+
+    found = welch(codes[None])[0]
+    reached = np.ones_like(found)  # the observed order is one of them
+    least = max(PERMUTATIONS // 5, math.ceil(2 * found.size / FALSE_DISCOVERIES))
+    times, done = min(MOST_PERMUTATIONS, max(least, round(PERMUTATIONS * min(1, MANY / n)))), 0
+    for orders in permutations(codes, pairs, times, np.random.default_rng(seed)):
+        reached += (welch(codes[orders]) >= found * (1 - 1e-9)).sum(0)
+        done += len(orders)
+        if progress:
+            progress(done, times)
+    return reached / (times + 1)
+
+
+def mix_frame(
+    mine: np.ndarray,
+    everything: np.ndarray,
+    groups: Mapping[str, np.ndarray],
+    *,
+    pairs: np.ndarray | None = None,
+) -> pd.DataFrame:
+    """How an expert's examples (or tokens) split over groups, compared with all of them.
+
+    Fisher's exact test where examples are independent; a permutation test of whole examples where tokens are counted or
+    there are minimal pairs.
+
+    Args:
+        mine: `(N,)`: how much of each example was routed to the expert.
+        everything: `(N,)`: how much of it was routed at all.
+        groups: name -> mask `(N,)`; each example is in one group.
+        pairs: minimal pairs `(P, 2)`.
+
+    Returns:
+        Columns group, count (of the expert's), here (its share of the expert's), low, high (interval of the share), n
+        (of all), base, lift, p (two-sided, against all other experts) and q (Benjamini and Hochberg 1995).
+    """
+    from scipy.stats import false_discovery_control, fisher_exact
+
+    total, whole = int(mine.sum()), int(everything.sum())
+    tested, by_token = 0 < total < whole, len(everything) > 0 and everything.max() > 1
+    pairs = np.empty((0, 2), dtype=int) if pairs is None else pairs
+    permuted, units = by_token or len(pairs) > 0, units_of(len(mine), pairs)
+    rows = []
+    for name, mask in groups.items():
+        count, n = int(mine[mask].sum()), int(everything[mask].sum())
+        low, high = share_interval(mine * mask, units, mine) if tested else NO_INTERVAL
+        table = [[count, total - count], [n - count, whole - total - (n - count)]]
+        p = float(fisher_exact(table).pvalue) if tested and not permuted else np.nan
+        rows.append((name, count, count / max(total, 1), low, high, n, n / max(whole, 1), p))
+    frame = pd.DataFrame(rows, columns=["group", "count", "here", "low", "high", "n", "base", "p"])
+    if tested and permuted:
+        codes = np.argmax(np.stack(list(groups.values())), axis=0)
+        members, beyond = np.eye(len(groups))[codes], mine - everything * (total / whole)
+        orders = permutations(codes, pairs, MIX_PERMUTATIONS, np.random.default_rng(0))
+        drawn = np.concatenate([beyond[order] @ members for order in orders])  # (permutations, G)
+        far = np.abs(drawn - drawn.mean(0)) >= np.abs(beyond @ members - drawn.mean(0)) - _ROUNDING
+        frame["p"] = (1 + far.sum(0)) / (1 + MIX_PERMUTATIONS)
+    lift = frame["here"] / frame["base"].where(frame["base"] > 0)
+    q = false_discovery_control(frame["p"]) if tested and len(frame) else np.nan
+    return frame.assign(lift=lift, q=q)[
+        ["group", "count", "here", "low", "high", "n", "base", "lift", "p", "q"]
+    ]
+
+
+def differing(frame: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """Groups of a `mix_frame` that an expert takes significantly more, and less, often; largest difference first."""
+    sure = frame[frame["q"] <= FALSE_DISCOVERIES]
+    difference = sure["here"] - sure["base"]
+    ordered = sure.iloc[np.argsort(-difference.abs().to_numpy(), kind="stable")]
+    more = ordered["here"] > ordered["base"]
+    return ordered.loc[more, "group"].tolist(), ordered.loc[~more, "group"].tolist()
+
+
+# Means over training runs and tasks
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over training runs or tasks, with its uncertainty over examples and over runs."""
+
+    value: float
+    below: float
+    """Lower half-width of its interval over examples; nan if unknown."""
+    above: float
+    """Upper half-width."""
+    variance: float = 0.0
+    """Variance of the mean over runs; 0 for one run a task."""
+    freedom: float = 0.0
+    """Degrees of freedom of that variance."""
+    single: float = 0.0
+    """Variance of one run's value; 0 if unknown."""
+
+    @classmethod
+    def of_ends(cls, value: float, low: float, high: float) -> Mean:
+        """A value with its interval over examples."""
+        return cls(value, value - low, high - value)
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The interval over examples and runs; the two parts add in squares, runs by Student's t."""
+        runs = float(stdtrit(self.freedom, 0.975)) * np.sqrt(self.variance) if self.freedom else 0.0
+        below, above = np.hypot([self.below, self.above], runs).tolist()
+        return self.value - below, self.value + above
+
+
+UNKNOWN = Mean(float("nan"), *NO_INTERVAL)
+
+
+def over_trainings(values: Sequence[float], intervals: Sequence[tuple[float, float]]) -> Mean:
+    """The mean of several training runs scored on the same examples.
+
+    The half-width over examples is the mean of the runs' own: it does not shrink with more runs.
+
+    Args:
+        values: one or more.
+        intervals: the interval over examples of each; a run without one, next to runs with, counts as exact.
+    """
+    found, ends = np.asarray(values, dtype=float), np.array(intervals, dtype=float)
+    known = np.isfinite(ends).all(1)
+    if known.any():
+        ends[~known] = found[~known, None]
+    below, above = np.abs(ends - found[:, None]).mean(0).tolist()
+    n = len(found)
+    single = float(found.var(ddof=1)) if n > 1 else 0.0
+    return Mean(float(found.mean()), below, above, single / n, n - 1.0, single)
+
+
+def difference(mine: Mean, other: Mean) -> Mean:
+    """One mean minus another, taken as independent (Welch and Satterthwaite).
+
+    A mean of a single run gets the other's variance over runs.
+    """
+    below, above = np.hypot([mine.below, mine.above], [other.above, other.below]).tolist()
+    value = mine.value - other.value
+    several = [m for m in (mine, other) if m.freedom]
+    if not several:
+        return Mean(value, below, above)
+    if len(several) == 1:
+        (known,) = several
+        return Mean(value, below, above, known.variance + known.single, known.freedom, 2 * known.single)
+    variance = mine.variance + other.variance
+    parts = sum(m.variance**2 / m.freedom for m in several)
+    freedom = variance**2 / parts if parts else mine.freedom + other.freedom
+    return Mean(value, below, above, variance, freedom, mine.single + other.single)
+
+
+def over_tasks(means: Sequence[Mean]) -> Mean:
+    """The mean of several tasks' means, each with its own examples and runs (Welch and Satterthwaite).
+
+    A task with one run gets the pooled variance of the tasks with several.
+    """
+    n = len(means)
+    below, above = (
+        float(np.sqrt(sum(getattr(m, side) ** 2 for m in means)) / n) for side in ("below", "above")
+    )
+    several = [m for m in means if m.freedom]
+    alone, known = n - len(several), sum(m.freedom for m in several)
+    parts = [(m.variance + alone * m.single * m.freedom / known, m.freedom) for m in several]
+    total = sum(variance for variance, _ in parts)
+    freedom = total**2 / sum(variance**2 / df for variance, df in parts) if total else 0.0
+    return Mean(sum(m.value for m in means) / n, below, above, total / n**2, freedom)

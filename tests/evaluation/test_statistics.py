@@ -1,0 +1,406 @@
+import math
+from itertools import permutations as all_orders
+
+import numpy as np
+import pytest
+from scipy import stats
+from scipy.stats import false_discovery_control, hypergeom, spearmanr, t
+
+from shrp.errors import DataError
+from shrp.evaluation import statistics
+from shrp.evaluation.statistics import (
+    NEIGHBOURS,
+    NO_INTERVAL,
+    ORDERS,
+    Mean,
+    apart_from_others,
+    bootstrap,
+    difference,
+    differing,
+    mcnemar,
+    mix_frame,
+    of_draws,
+    of_mean,
+    over_tasks,
+    over_trainings,
+    paired_interval,
+    paired_mean_interval,
+    permutations,
+    share_interval,
+    spearman,
+    stored_interval,
+    wilson,
+)
+
+N, TIMES = 60, 7
+NO_PAIRS = np.empty((0, 2), dtype=np.int64)
+CODES = np.random.default_rng(0).integers(3, size=N)
+LENGTH = np.random.default_rng(1).integers(3, 30, size=N)
+PAIRS = {
+    "none": NO_PAIRS,
+    "some": np.array([[2, 3], [10, 40], [7, 8], [20, 21], [30, 33], [50, 59]]),
+    "all": np.arange(N).reshape(-1, 2),
+}
+GROUPS = {name: np.arange(60) // 20 == place for place, name in enumerate(("negation", "plain", "question"))}
+
+
+def test_a_stored_interval_without_a_width_is_none():
+    assert stored_interval({"interval": [0.1, 0.3]}) == (0.1, 0.3)
+    draws = {"interval": [0.3, 0.3], "interval_is": "range of 3 draws"}
+    assert stored_interval(draws) == (0.3, 0.3)
+    none = [{"interval": [0.0, 0.0]}, {"interval": [1 - 2e-16, 1 + 2e-16], "interval_is": "95%"}]
+    for row in (*none, {}, {"interval": None}, {"interval": [None, None]}):
+        assert np.isnan(stored_interval(row)).all()
+
+
+def test_wilson_against_hand_checked_values():
+    # p = 0.9, n = 100, z = 1.959964: centre (0.9 + z2/200) / (1 + z2/100), worked out by hand.
+    assert wilson(90, 100) == (pytest.approx(0.825634, abs=1e-6), pytest.approx(0.944771, abs=1e-6))
+    exact = stats.binomtest(7, 13).proportion_ci(method="wilson")
+    assert wilson(7, 13) == (pytest.approx(exact.low), pytest.approx(exact.high))
+    assert wilson(0, 10)[0] == 0.0
+    assert wilson(10, 10)[1] == 1.0
+    assert np.isnan(wilson(0, 0)).all()
+
+
+def test_a_share_of_units_has_the_interval_of_as_many_draws_as_say_as_much():
+    rng = np.random.default_rng(0)
+    hits, alone = rng.random(60) < 0.4, np.arange(60)
+    assert share_interval(hits, alone) == wilson(hits.sum(), 60)
+    twice, units = np.repeat(hits, 2), np.repeat(alone, 2)
+    assert share_interval(twice, units) == pytest.approx(
+        wilson(hits.sum(), 60), abs=0.005
+    )  # no more than one each
+    apart = np.tile([True, False], 60)  # each unit half: never surer than of as many inputs
+    less = (1.96 / stats.t.ppf(0.975, 59)) ** 2  # what 60 units tell of how far they differ is not all
+    assert share_interval(apart, units) == pytest.approx(wilson(60 * less, 120 * less), abs=1e-4)
+    for all_alike, ends in (
+        (np.zeros(120, bool), (0.0, wilson(0, 60)[1])),
+        (np.ones(120, bool), (wilson(60, 60)[0], 1.0)),
+    ):
+        assert share_interval(all_alike, units) == pytest.approx(ends)
+    assert np.isnan(share_interval(np.zeros(0, bool), np.zeros(0, int))).all()
+    one = share_interval(np.array([40]), np.zeros(1, int), np.array([100]))  # tokens of one input
+    assert one == pytest.approx(wilson(0.4, 1))
+    held = {"units": 0, "inputs": 0}
+    for _ in range(400):  # pairs of which three in four are alike
+        drawn = rng.random((60, 2)) < 0.3
+        alike = rng.random(60) < 0.75
+        drawn[alike, 1] = drawn[alike, 0]
+        for name, of in (("units", units), ("inputs", np.arange(120))):
+            low, high = share_interval(drawn.ravel(), of)
+            held[name] += low <= 0.3 <= high
+    assert 0.92 < held["units"] / 400 < 0.985
+    assert held["inputs"] / 400 < 0.9
+
+
+def test_mcnemar_is_the_exact_binomial_test():
+    a = np.array([1] * 12 + [0] * 3 + [1] * 40, dtype=bool)
+    b = np.array([0] * 12 + [1] * 3 + [1] * 40, dtype=bool)
+    # 2 * P(X <= 3), X ~ Binomial(15, 1/2): 2 * (1 + 15 + 105 + 455) / 2**15.
+    assert mcnemar(a, b) == pytest.approx(2 * 576 / 2**15)
+    assert mcnemar(b, a) == pytest.approx(mcnemar(a, b))
+    assert mcnemar(a, a) == 1.0
+    with pytest.raises(DataError, match="not 3 and 2"):
+        mcnemar([1, 1, 0], [1, 0])
+
+
+def test_paired_interval_against_a_hand_checked_value_and_its_limits():
+    # (12.5 - 3.5) / 57 and sqrt(16 - 81 / 57) / 57, worked out by hand.
+    centre, half = 9 / 57, 1.959964 * np.sqrt(16 - 81 / 57) / 57
+    assert paired_interval(12, 3, 55) == pytest.approx((centre - half, centre + half), abs=1e-6)
+    assert np.isnan(paired_interval(0, 0, 0)).all()
+    for n in (1, 7, 40):
+        for a in range(n + 1):
+            for b in range(n + 1 - a):
+                low, high = paired_interval(a, b, n)
+                assert -1 <= low <= (a - b) / n <= high <= 1
+                assert paired_interval(b, a, n) == pytest.approx((-high, -low))
+    low, high = paired_interval(0, 0, 40)
+    assert low < 0 < high  # no input changed sides, which does not prove that none would
+
+
+def test_paired_interval_covers_about_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    n, truth = 40, (0.1, 0.04)  # shares of only-first and only-second
+    drawn = rng.multinomial(n, [*truth, 1 - sum(truth)], size=3000)
+    bounds = np.array([paired_interval(a, b, n) for a, b, _ in drawn])
+    held = (bounds[:, 0] <= truth[0] - truth[1]) & (truth[0] - truth[1] <= bounds[:, 1])
+    assert 0.93 <= held.mean() <= 0.99
+
+
+def test_the_interval_of_mean_differences_is_the_paired_one_of_single_differences():
+    assert paired_mean_interval(np.repeat([1, -1, 0], [12, 3, 40])) == pytest.approx(
+        paired_interval(12, 3, 55)
+    )
+    # (3 * 0.5 - 0.2) / 57 and sqrt(3 * 0.25 + 0.04 + 1 - 1.3^2 / 57) / 57, worked out by hand.
+    centre, half = 1.3 / 57, 1.959964 * np.sqrt(1.79 - 1.69 / 57) / 57
+    found = paired_mean_interval(np.repeat([0.5, -0.2, 0], [3, 1, 51]))
+    assert found == pytest.approx((centre - half, centre + half), abs=1e-6)
+    assert np.isnan(paired_mean_interval(np.empty(0))).all()
+
+
+def test_one_training_keeps_its_own_interval():
+    mean = over_trainings([0.9], [(0.85, 0.97)])
+    assert (mean.value, *mean.ends) == pytest.approx((0.9, 0.85, 0.97))
+
+
+def test_a_training_without_an_interval_beside_others_counts_as_exact():
+    assert np.isnan(over_trainings([0.0, 0.0], [NO_INTERVAL] * 2).ends).all()
+    mixed = over_trainings([0.0, 0.1, 0.12], [NO_INTERVAL, (0.02, 0.18), (0.04, 0.2)])
+    assert (mixed.below, mixed.above) == pytest.approx((0.16 / 3, 0.16 / 3))
+    spread = t.ppf(0.975, 2) * np.std([0.0, 0.1, 0.12], ddof=1) / np.sqrt(3)
+    half = np.hypot(0.16 / 3, spread)
+    assert mixed.ends == pytest.approx((mixed.value - half, mixed.value + half))
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 20])
+def test_the_interval_of_a_mean_of_few_is_as_wide_as_it_must_be(n):
+    values = np.random.default_rng(n).normal(size=(4000, n))
+    low, high = np.transpose([of_mean(one) for one in values])
+    assert 0.94 < ((low <= 0) & (high >= 0)).mean() < 0.96
+
+
+def covered(rng, tasks, trainings, of_inputs, of_trainings):
+    """Whether the interval of the mean over tasks holds the truth, which is 0, and how wide it is."""
+    means = []
+    for _ in range(tasks):
+        shared = rng.normal(scale=of_inputs)  # all trainings are scored on the same inputs
+        values = shared + rng.normal(scale=of_trainings, size=trainings)
+        half = 1.96 * of_inputs
+        means.append(over_trainings(values, [(v - half, v + half) for v in values]))
+    low, high = (means[0] if tasks == 1 else over_tasks(means)).ends
+    return low <= 0 <= high, high - low
+
+
+@pytest.mark.parametrize("trainings", [2, 3, 5])
+@pytest.mark.parametrize("tasks", [1, 4])
+def test_the_interval_covers_the_truth_as_often_as_it_says(tasks, trainings):
+    """Over inputs and trainings both, whichever of them weighs more."""
+    rng = np.random.default_rng(0)
+    for of_inputs, of_trainings in ((1.0, 0.3), (0.3, 1.0), (1.0, 1.0)):
+        found = [covered(rng, tasks, trainings, of_inputs, of_trainings)[0] for _ in range(1500)]
+        assert 0.935 <= np.mean(found) <= 0.995
+
+
+def test_a_task_with_one_training_adds_what_its_inputs_leave_open():
+    mean = over_tasks([Mean(1.0, 0.2, 0.4), Mean(3.0, 0.2, 0.4)])
+    assert mean.value == 2
+    assert mean.ends == pytest.approx((2 - 0.2 / 2**0.5, 2 + 0.4 / 2**0.5))
+    assert np.isnan(over_tasks([Mean(1.0, *NO_INTERVAL), Mean(3.0, 0.2, 0.4)]).ends).all()
+
+
+def test_a_single_training_is_taken_to_vary_as_those_beside_it():
+    """One of 3 trainings, whose mean has a third of a training's variance, and one of 1."""
+    three = over_trainings([0.0, 1.0, 2.0], [(-0.1, 0.1), (0.9, 1.1), (1.9, 2.1)])
+    one = over_trainings([1.0], [(0.9, 1.1)])
+    mean = over_tasks([three, one])
+    assert three.variance == pytest.approx(1 / 3)
+    assert mean.variance == pytest.approx((1 / 3 + 1) / 2**2)
+    assert mean.freedom == pytest.approx(2)  # all that is known is from the three
+
+
+def test_a_difference_of_single_trainings_is_open_as_their_inputs_are():
+    found = difference(Mean(0.9, 0.03, 0.01), Mean(0.7, 0.04, 0.02))
+    assert found.ends == pytest.approx((0.2 - np.hypot(0.03, 0.02), 0.2 + np.hypot(0.01, 0.04)))
+    assert np.isnan(difference(Mean(0.9, *NO_INTERVAL), Mean(0.7, 0.04, 0.02)).ends).all()
+
+
+def test_trainings_of_tasks_that_vary_unlike_have_degrees_between():
+    """Welch's and Satterthwaite's: near those of the task that varies most."""
+    means = [Mean(0.0, 0.1, 0.1, variance=0.09, freedom=2), Mean(0.0, 0.1, 0.1, variance=0.01, freedom=4)]
+    assert over_tasks(means).freedom == pytest.approx(0.1**2 / (0.09**2 / 2 + 0.01**2 / 4))
+
+
+def test_a_bootstrap_of_counts_and_one_of_rows_agree():
+    hits = np.arange(200) < 60
+    rows = bootstrap(lambda drawn: hits[drawn].mean(1), 200, resamples=4000)
+    done = []
+    counts = bootstrap(
+        lambda drawn: drawn[:, 0] / 200,
+        np.array([60, 140]),
+        resamples=4000,
+        progress=lambda *step: done.append(step),
+    )
+    assert of_draws(rows) == pytest.approx(of_draws(counts), abs=0.01)
+    assert of_draws(rows) == pytest.approx(wilson(60, 200), abs=0.01)
+    assert done[-1] == (4000, 4000)
+    assert np.isnan(of_draws(np.ones(5))).all()
+    assert np.isnan(of_draws(np.full(5, np.nan))).all()
+
+
+@pytest.mark.parametrize("n", [3, 4, 5, 7])
+def test_of_few_values_p_counts_all_orders(n):
+    rng = np.random.default_rng(n)
+    x, y = rng.normal(size=n), rng.normal(size=n)
+    rho, p = spearman(x, y)
+    assert rho == pytest.approx(spearmanr(x, y).statistic)
+    others = np.array([spearmanr(x[list(order)], y).statistic for order in all_orders(range(n))])
+    sides = (others >= rho - 1e-12).mean(), (others <= rho + 1e-12).mean()
+    assert p == pytest.approx(min(1, 2 * min(sides)))
+    same = spearman(np.arange(n), np.arange(n) ** 3)
+    assert same == pytest.approx((1, 2 / math.factorial(n)))
+
+
+def test_of_many_values_it_is_near_students():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=12)
+    y = x + rng.normal(size=12)
+    assert spearman(x, y)[1] == pytest.approx(spearmanr(x, y).pvalue, abs=0.01)
+    assert spearman(x, y) == spearman(x, y)
+    assert spearman(x, x) == pytest.approx((1, 2 / (ORDERS + 1)))
+    x = rng.normal(size=40)
+    y = x + 3 * rng.normal(size=40)
+    assert spearman(x, y) == pytest.approx(tuple(spearmanr(x, y)))
+
+
+def test_ties_share_their_ranks_and_what_cannot_be_ordered_has_none():
+    assert spearman([1, 1, 2, 3], [2, 2, 5, 9])[0] == pytest.approx(1)
+    for x, y in (([1, 2], [1, 2]), ([1, 1, 1], [1, 2, 3]), ([], [])):
+        assert np.isnan(spearman(x, y)).all()
+
+
+def one_by_one(codes, pairs, length, generator, neighbours):
+    """One permutation, by a plain loop."""
+    apart = codes[pairs[:, 0]] != codes[pairs[:, 1]]
+    alone = np.setdiff1d(np.arange(len(codes)), pairs)
+    dealt = codes.copy()
+    for part in (pairs[~apart], alone[:, None]):
+        part = part[np.argsort(length[part[:, 0]], kind="stable")]
+        drawn, step = generator.random(len(part)), NEIGHBOURS if neighbours else max(len(part), 1)
+        for start in range(0, len(part), step):
+            here = part[start : start + step]
+            dealt[here] = codes[here[:, :1]][np.argsort(drawn[start : start + step])]
+    for (one, other), swaps in zip(pairs[apart], generator.random(apart.sum()) < 0.5, strict=True):
+        if swaps:
+            dealt[[one, other]] = codes[[other, one]]
+    return dealt
+
+
+@pytest.mark.parametrize("neighbours", [False, True])
+@pytest.mark.parametrize("pairs", PAIRS)
+def test_permutations_are_those_of_a_plain_loop_in_blocks_of_any_size(pairs, neighbours):
+    pairs, length = PAIRS[pairs], LENGTH.astype(float)
+    length[pairs] = length[pairs].mean(1, keepdims=True)
+    generator = np.random.default_rng(2)
+    wanted = [one_by_one(CODES, pairs, length, generator, neighbours) for _ in range(TIMES)]
+    for block in (1, 3, 50):
+        found = [
+            *permutations(
+                CODES, pairs, TIMES, np.random.default_rng(2), length=length, near=neighbours, block=block
+            )
+        ]
+        assert max(map(len, found)) == min(block, TIMES)
+        assert np.array_equal(CODES[np.concatenate(found)], wanted)
+    assert not np.array_equal(wanted[0], wanted[1])
+    assert all((np.sort(permuted) == np.sort(CODES)).all() for permuted in wanted)
+
+
+def test_a_planted_difference_is_found_in_both_directions():
+    rng = np.random.default_rng(0)
+    codes = np.repeat([0, 1, 2], 30)
+    values = rng.normal(size=(90, 3))
+    values[codes == 1, 0] += 2
+    values[codes == 2, 1] -= 2
+    done = []
+    p = apart_from_others(values, codes, NO_PAIRS, progress=lambda *step: done.append(step))
+    assert p.shape == (3, 3)
+    assert p[1, 0] < 0.001
+    assert p[2, 1] < 0.001
+    assert p[:, 2].min() > 0.01
+    assert done[-1] == (5000, 5000)
+    assert (p == apart_from_others(values, codes, NO_PAIRS)).all()
+    assert np.isnan(apart_from_others(values, np.zeros(90, dtype=np.int64), NO_PAIRS)).all()
+
+
+@pytest.mark.parametrize("inside", [1.0, 0.5])
+def test_a_group_that_has_all_of_the_spread_is_not_taken_for_one_that_differs(inside):
+    """Means are 0 everywhere; the group of 64 has values, the others hardly any: 5% may be found, not a third."""
+    rng = np.random.default_rng(1)
+    codes = np.repeat(np.arange(8), 64)
+    fires = rng.random((512, 200)) < np.where(codes == 0, inside, 0.06 * (inside < 1))[:, None]
+    p = apart_from_others(rng.normal(size=(512, 200)) * fires, codes, NO_PAIRS)
+    assert (p[0] <= 0.05).mean() <= 0.1  # 200 draws: more than 20 come once in 500 times
+
+
+def test_values_that_are_alike_differ_nowhere_and_fixed_ones_where_they_do():
+    codes = np.repeat([0, 1], 20)
+    values = np.stack([np.zeros(40), np.full(40, 0.1), np.where(codes == 1, 1.0, 0.0)], axis=1)
+    p = apart_from_others(values, codes, NO_PAIRS)
+    assert (p[:, :2] == 1).all()
+    assert (p[:, 2] < 0.001).all()
+    assert p[0] == pytest.approx(p[1])  # each is the other's rest
+
+
+def test_a_group_of_one_can_be_told_and_none_crashes():
+    rng = np.random.default_rng(2)
+    codes = np.array([0, *[1] * 39])
+    p = apart_from_others(rng.normal(size=(40, 50)), codes, NO_PAIRS)
+    assert np.isfinite(p).all()
+    assert (p[0] <= 0.05).mean() <= 0.15
+
+
+def taken(negation, plain, question):
+    """Of 20 inputs each, so many that the expert takes."""
+    return np.concatenate([np.arange(20) < count for count in (negation, plain, question)]).astype(int)
+
+
+def test_shares_have_intervals_and_an_exact_test():
+    mine = taken(15, 5, 4)
+    frame = mix_frame(mine, np.ones(60, int), GROUPS).set_index("group")
+    row = frame.loc["negation"]
+    assert (row["count"], row["n"], row["base"]) == (15, 20, pytest.approx(1 / 3))
+    assert (row["low"], row["high"]) == pytest.approx(wilson(15, 24))
+    assert row["lift"] == pytest.approx(15 / 24 * 3)
+    # Of the 60 inputs 20 are of the group; how likely is a number of them among 24 as extreme as 15?
+    law = hypergeom(60, 20, 24)
+    likely = law.pmf(np.arange(21))
+    assert row["p"] == pytest.approx(likely[likely <= law.pmf(15) * (1 + 1e-7)].sum())
+    np.testing.assert_allclose(frame["q"], false_discovery_control(frame["p"]))
+
+
+def test_what_an_expert_takes_more_or_less_often_is_named_by_size():
+    frame = mix_frame(taken(18, 8, 1), np.ones(60, int), GROUPS)
+    assert differing(frame) == (["negation"], ["question"])
+    assert differing(mix_frame(taken(8, 7, 8), np.ones(60, int), GROUPS)) == ([], [])
+
+
+def test_pairs_that_route_alike_are_no_more_than_one_input_each(monkeypatch):
+    """Both of a pair in one group and with one expert: a test of inputs names far too many groups, one of pairs not."""
+    monkeypatch.setattr(statistics, "MIX_PERMUTATIONS", 500)
+    rng, pairs = np.random.default_rng(0), np.arange(60).reshape(30, 2)
+    named = {"inputs": 0, "pairs": 0}
+    for _ in range(100):
+        mine = np.repeat(rng.random(30) < 0.4, 2).astype(int)
+        for which, given in (("inputs", None), ("pairs", pairs)):
+            named[which] += any(differing(mix_frame(mine, np.ones(60, int), GROUPS, pairs=given)))
+    assert named["pairs"] <= 0.05 * 100
+    assert named["inputs"] > 0.08 * 100
+    # What differs is still found, and of pairs that the groups part as well.
+    frame = mix_frame(taken(18, 8, 1), np.ones(60, int), GROUPS, pairs=pairs)
+    alone = mix_frame(taken(18, 8, 1), np.ones(60, int), GROUPS)
+    assert (frame["high"] - frame["low"] > alone["high"] - alone["low"]).all()  # fewer draws say less
+    assert differing(frame) == (["negation"], ["question"])
+    halves = {"even": np.arange(60) % 2 == 0, "odd": np.arange(60) % 2 == 1}
+    frame = mix_frame((np.arange(60) % 2 == 0).astype(int), np.ones(60, int), halves, pairs=pairs)
+    assert differing(frame) == (["even"], ["odd"])
+
+
+def tokens_of(generator, rates):
+    """Of 60 inputs: an expert's tokens, and all; those of one input go together."""
+    everything = generator.integers(4, 30, 60)
+    return generator.binomial(everything, generator.beta(4 * rates, 4 * (1 - rates))), everything
+
+
+def test_a_group_of_longer_inputs_has_more_tokens_and_no_larger_part_of_them():
+    everything = np.repeat([20, 5, 5], 20)
+    frame = mix_frame(everything // 5, everything, GROUPS)  # a fifth of every input
+    assert frame["count"].tolist() == [80, 20, 20]
+    assert differing(frame) == ([], [])
+
+
+@pytest.mark.parametrize("mine", [np.zeros(60, int), np.ones(60, int)])
+def test_without_a_contrast_there_is_no_test(mine):
+    frame = mix_frame(mine, np.ones(60, int), GROUPS)
+    assert frame[["low", "high", "p", "q"]].isna().all(axis=None)
+    assert differing(frame) == ([], [])
