@@ -404,12 +404,6 @@ def test_token_routing_and_the_uniform_control(open_page, tiny_token_checkpoint,
         "is the share of inputs in which it computes for some token times its effect where used"
         in texts_of(at)
     )
-    at = open_page("attribution", save_tiny("uniform", control="uniform"), text=TYPED)
-    assert not at.exception
-    assert "no router" in texts_of(at)
-    assert len(at.get("plotly_chart")) == 2
-    assert "Freeze the route" not in [one.label for one in at.toggle]
-    assert "routes anew" not in texts_of(at)
     assert not any("layers routed anew" in one.value for one in at.dataframe)
 
 
@@ -519,7 +513,6 @@ def test_nonsense_in_a_routes_link_falls_back(open_page, tiny_checkpoint, nonsen
         {"routing": "token"},
         {"task": "stsb", "num_labels": 1},
         {"task": "mrpc"},
-        {"control": "uniform"},
     ],
 )
 def test_routes_of_other_models(open_page, save_tiny, made_with):

@@ -120,8 +120,6 @@ def test_one_slice_is_told_of_as_one(open_page, tiny_checkpoint):
     assert "What the slice is, by examples" in labels
 
 
-
-
 def test_what_was_picked_of_data_comes_back_with_them(open_page, tiny_checkpoint):
     """Other data have other slices; whoever returns to these finds the same inputs picked as before."""
     at = pick(open_page("overview", tiny_checkpoint), "negation", "idiom")

@@ -584,9 +584,6 @@ def test_attention_reads_typed_text_as_far_as_the_page_does(open_page, save_tiny
 @pytest.mark.parametrize(
     ("kind", "layer", "said"),
     [
-        ({"control": "uniform"}, 2, "This layer has no router"),
-        ({"control": "dropped"}, 0, "This layer is dense"),
-        ({"control": "narrow"}, 2, "A kept head of a dense layer"),
         (
             {"plan": make_plan({1: [1, 0, 0, 0], 2: [0, 0, 3, 1]}, counts={1: 1, 2: 2})},
             2,

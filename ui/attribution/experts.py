@@ -114,10 +114,6 @@ def no_experts(selection: state.Selection) -> str:
             "one product a layer, so that no expert can be taken out alone. Pick a routed checkpoint "
             "to attribute to experts; words can be explained here all the same."
         )
-    if info.config.control == "dropped":
-        return "This checkpoint is a control whose layers were dropped, so there are no experts in it."
-    if info.config.control == "narrow":
-        return "This checkpoint is a control whose layers are dense ones, pruned: there are no experts in it."
     return "This checkpoint's layers are all dense: there are no experts. Pick a routed checkpoint."
 
 

@@ -218,13 +218,7 @@ def not_routed(selection: Selection) -> None:
     """For a checkpoint without routers: why it can't be pruned here, and what it is."""
     checkpoint, info = selection.checkpoint, selection.checkpoint.info
     if info.plan is None:
-        kinds = {
-            "dropped": "a control whose layers were dropped",
-            "uniform": "a control without routers",
-            "narrow": "a control without experts: heads and neurons of its layers were pruned",
-        }
-        what = kinds.get(info.config.control, "all dense")
-        st.info(f"This checkpoint is {what}, so there is no usage to prune by. Pick a routed checkpoint.")
+        st.info("This checkpoint is all dense, so there is no usage to prune by. Pick a routed checkpoint.")
         return
     st.info(
         "This checkpoint is pruned already: its routers are gone, so there is no usage to prune by any more. Below "

@@ -117,7 +117,7 @@ def train_command(selection: Selection) -> str | None:
     """
     info = selection.checkpoint.info
     config, before = info.training.get("config"), info.training.get("converted")
-    if not isinstance(config, Mapping) or not info.config.layers or info.config.control != "none":
+    if not isinstance(config, Mapping) or not info.config.layers:
         return None
     if info.plan and not recovered_on_texts(info):
         return None

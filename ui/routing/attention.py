@@ -22,8 +22,6 @@ LAYER, HEAD, ALL, EVERYWHERE = "attention_layer", "attention_head", "attention_a
 _UNROUTED = {
     "dense": "This layer is dense: all of its heads read every input; converted, head *h* would become expert *h*. ",
     "static": "A kept expert of a pruned layer, which every input takes. ",
-    "narrow": "A kept head of a dense layer whose other heads were pruned; every input takes it. ",
-    "routed": "This layer has no router: all of its experts weigh the same for every input. ",
 }
 """What a map is of where nothing is routed, by the kind of layer."""
 
@@ -37,11 +35,7 @@ def section(selection: Selection, texts: Sequence[tuple[str, ...]], numbers: Seq
     """
     st.header("Where heads look", anchor="attention")
     st.caption("Attention in the inputs above, read and routed as there, with nothing forced.")
-    kinds = layer_kinds(selection.checkpoint.model)
-    layers = [layer for layer, kind in enumerate(kinds) if kind != "dropped"]
-    if not layers:
-        st.info("All layers were dropped, so nothing attends to anything.", icon=":material/visibility_off:")
-        return
+    layers = list(range(len(layer_kinds(selection.checkpoint.model))))
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
     fall_back(LAYER, layers, layers[-1])
     layer = row.selectbox("Layer", layers, len(layers) - 1, key=LAYER, bind="query-params", width=150)

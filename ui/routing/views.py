@@ -127,13 +127,9 @@ def no_router(selection: Selection) -> None:
             alt="Kept experts and weights of every static layer",
         )
         return
-    reasons = {
-        "dropped": "This checkpoint is a control whose layers were dropped, so there is nothing to route.",
-        "uniform": "This checkpoint is a control without routers: all experts weigh the same, always.",
-        "narrow": "This checkpoint is a control without experts: heads and neurons of its layers were pruned.",
-    }
-    dense = "This checkpoint's layers are all dense, so nothing is routed."
-    st.info(f"{reasons.get(info.config.control, dense)} Pick a routed checkpoint to see routes.")
+    st.info(
+        "This checkpoint's layers are all dense, so nothing is routed. Pick a routed checkpoint to see routes."
+    )
 
 
 def agreement(found: list[Exploration]) -> str:

@@ -110,9 +110,8 @@ def test_a_plan_from_a_file_is_called_by_what_the_file_says(picked, origin, said
         assert some.is_control == (picked == "Random (control)")
 
 
-@pytest.mark.parametrize(("control", "said"), [("none", "routed"), ("uniform", "no router")])
-def test_a_model_without_a_router_is_not_called_routed(tiny_routed, tiny_tokenizer, control, said):
-    model = tiny_routed(control=control)
+def test_a_routed_model_is_called_routed(tiny_routed, tiny_tokenizer):
+    model, said = tiny_routed(), "routed"
     assert latency.own_name(SimpleNamespace(model=model)) == said
     layers = model_attention(model, tiny_tokenizer, ("w1 w2 w3",))
     assert [attention_mosaic._kind(one) for one in layers] == ["dense", said, said]
