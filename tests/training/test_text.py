@@ -90,7 +90,10 @@ def test_the_balance_loss_evens_usage_while_layers_are_converted(converted):
     found = {}
     for weight in (0.0, 5.0):
         _, _, history = converted(layers=(2,), balance=weight, conversion_size=400, final_size=8)
-        found[weight] = history[0]["balance_loss"], float(np.abs(np.array(history[0]["usage"]["2"]) - 1 / 4).sum())
+        found[weight] = (
+            history[0]["balance_loss"],
+            float(np.abs(np.array(history[0]["usage"]["2"]) - 1 / 4).sum()),
+        )
     assert found[5.0][0] < 0.5 * found[0.0][0]
     assert found[5.0][1] < found[0.0][1]
 
