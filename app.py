@@ -29,8 +29,7 @@ def page_of(number: int, **options: str | bool) -> StreamlitPage:
 
 # Streamlit serves a default page at the plain address alone, so the first page is there twice.
 start, *pages = page_of(0, url_path="start", default=True), *(page_of(i) for i in range(len(PAGES)))
-attribution = st.Page(FOLDER / "attribution.py", title="Attribution", url_path="attribution")
-page = st.navigation([start, *pages, attribution], position="hidden")
+page = st.navigation([start, *pages], position="hidden")
 name = PAGES[0][0] if page == start else page.url_path
 st.set_page_config(page_title=f"{page.title} · SHRP")  # a title set above hides those of the pages
 with remembered(name, state.SHARED):

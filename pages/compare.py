@@ -72,7 +72,7 @@ def main() -> None:
     if data.labels is not None and not np.array_equal(*whole):
         st.caption("Lengths are counted in tokens of A's tokenizer; B's makes more or fewer of some texts.")
     models = (compare_views.model_of("A", a), compare_views.model_of("B", b))
-    lab_hurts.tabs(a.evaluation, b.evaluation, selection, lengths, LETTERS, "from A to B", name, models)
+    lab_hurts.tabs(a.evaluation, b.evaluation, selection, lengths, LETTERS, "from A to B", name)
     compare_own.section(models, data.task, name)
     compare_views.costs(sides, name)
     usage(sides, selection, name)

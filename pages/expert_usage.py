@@ -13,6 +13,7 @@ from shrp.analysis.usage import UsageStats
 from shrp.data.text_data import TextData
 from shrp.errors import ShrpError
 from ui import arrival, measurements
+from ui.attribution.data import data_part
 from ui.describe import kept_experts, summary_line
 from ui.expert.details import expert_details
 from ui.tables import row_height
@@ -133,6 +134,7 @@ def measured(selection: state.Selection) -> None:
 selection = state.current("Expert usage", named=False)  # the first sentence names the checkpoint
 if not selection.is_routed:
     explain_no_routers(selection)
+    data_part(selection, None)
     st.stop()
 first = st.container()
 over_training(
@@ -140,3 +142,4 @@ over_training(
 )  # needs no model, so it is there at once
 with first:
     measured(selection)
+data_part(selection, None)

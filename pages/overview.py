@@ -152,7 +152,6 @@ def where_to_go() -> None:
         "expert_usage": ("Who is used, and for what?", ":material/grid_on:"),
         "routing": ("Where does my sentence go?", ":material/alt_route:"),
         "pruning_lab": ("What is left with fewer experts?", ":material/content_cut:"),
-        "attribution": ("Which words and experts moved it?", ":material/troubleshoot:"),
     }
     with st.container(horizontal=True, gap="small"):
         for page, (question, icon) in questions.items():

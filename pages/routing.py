@@ -1,115 +1,142 @@
-"""Type sentences; see what the model predicts, which experts it takes, and what other experts would do."""
+"""Routing: what the model predicts for typed sentences, which experts they take, and what that depends on."""
 
 from ui import state  # first: two new sessions must not import transformers piecemeal at once
 
 # isort: split
 
-import pandas as pd
 import streamlit as st
 
 from shrp.analysis.explore import Exploration
-from shrp.errors import ShrpError
-from ui import arrival, expert_cells
-from ui.attribution import routes as attribution_routes
+from shrp.errors import DataError, ShrpError
+from shrp.model.convert import expert_layers
+from ui import arrival
 from ui.bound import fall_back
-from ui.downloads import chart
-from ui.routing import attention as routing_attention
-from ui.routing import pair_patching, views
-from ui.routing.sentences import BESIDE, INPUT, URL, explored, sentence_form
-from ui.routing.what_if import what_if_section
-from ui.text import escape
+from ui.known_labels import labels_of
+from ui.routing import attention, compare, experts, results, what_if, words
+from ui.routing.sentences import (
+    ATTENTION,
+    BESIDE,
+    COMPARE,
+    EXPERTS,
+    INPUT,
+    ROUTE,
+    TAB,
+    WORDS,
+    say_unknown,
+    sentence_box,
+)
+from ui.routing.table import sentence_table
+from ui.routing.verdict import headline
+from ui.text import escape, verdict
+
+ALL = "everything"
+"""Key of the switch for long texts, in the session's state and in the URL."""
 
 
 def main() -> None:
     selection = state.current("Routing", needs_data=False)
-    info = selection.checkpoint.info
-    arrival.arrive({INPUT: int, BESIDE: int})
-    st.markdown(
-        "Type a sentence and follow it through the model: what is predicted, which expert each converted layer "
-        "sends it to, and how the prediction and the layers above would change with other experts."
-    )
-    inputs, notes = sentence_form(info.task, selection.data)
+    checkpoint = selection.checkpoint
+    arrival.arrive({INPUT: int, BESIDE: int, TAB: str, words.ASPECT: str})
+    inputs, notes = sentence_box(checkpoint.info.task, selection.data)
     for note in notes:
         st.caption(f":material/info: {escape(note)}")
     if not inputs:
-        st.info("Type at least one sentence above, or pick some examples, then press **Route**.")
+        st.info("Type a sentence above, or pick examples.", icon=":material/edit:")
         return
+    place, picker = st.columns([6, 1], vertical_alignment="center")
     try:
-        found = explored(selection.checkpoint, inputs)
+        found = results.explored(checkpoint, inputs)
     except ShrpError as error:
         state.show_error(error)
         return
-    views.predictions(found, info.max_length, selection.name, selection.data)
-    routed = bool(found[0].layers) and selection.is_routed
-    if not routed:
-        views.no_router(selection)
-    elif len(found) > 1:
-        chart(
-            expert_cells.routes_side_by_side(found),
-            lambda: pd.concat(e.choices().assign(input=i + 1) for i, e in enumerate(found)),
-            "routes",
-            f"{selection.name}-routes",
-            "Heatmap: a row an input, a column a routed layer, each cell the number of the expert taken. "
-            + views.agreement(found),
-        )
-        st.caption(views.agreement(found))
-    if routed:
-        st.header("One input in detail", anchor=False)
-    numbers = pick(len(found)) if routed or len(found) > 1 else [1]
-    shown = [found[number - 1] for number in numbers]
-    if routed:
-        details(selection, shown, numbers, of=len(found))
-    pair_patching.section(selection, shown, numbers, of=len(found))
-    routing_attention.section(selection, [e.text for e in shown], numbers)
+    number = pick(len(found), picker)
+    e = found[number - 1]
+    labels = labels_of(selection.data, [one.text for one in found])
+    sentence_table(found, number - 1, labels, selection.name, checkpoint.info.max_length)
+    one, without, grid, wanted = None, None, None, True
+    with place:
+        try:
+            one = results.explained(checkpoint, e.text)
+        except DataError as error:  # nothing in it counts as a word
+            st.caption(f":material/info: {escape(str(error))}")
+        unit = one and one.quick_unit()
+        cheap = not selection.is_routed or results.what_if_cost(checkpoint, len(e.tokens)) <= results.QUICK
+        if (one and not unit) or not cheap:
+            wanted = st.toggle("Compute everything (takes longer on this text)", key=ALL, bind="query-params")
+        try:
+            if one and (unit or wanted):
+                by = one.by(unit or results.units.fitting_unit(one.instance))
+                without = results.without_each_word(by, results.usual_replacement(one))
+            if selection.is_routed and (cheap or wanted):
+                grid = results.what_if_grid(checkpoint, e.text)
+        except ShrpError as error:
+            state.show_error(error)
+        verdict(headline(e, without, grid, routed=selection.is_routed))
+    tabs(selection, found, number, one, wanted=wanted or cheap)
 
 
-def pick(inputs: int) -> list[int]:
-    """The controls for the numbers of the inputs in detail; returns one, or two."""
-    numbers = list(range(1, inputs + 1))
-    left, right, _ = st.columns([1, 1, 2], gap="medium")
-    # Of fewer inputs than before, the picked one may be gone.
+def pick(count: int, place) -> int:
+    """The number of the sentence that is looked at; the control is there only for several."""
+    if count == 1:
+        return 1
+    numbers = list(range(1, count + 1))
+    say_unknown(INPUT, "sentence", numbers)
     fall_back(INPUT, numbers, 1)
-    first = left.selectbox("Input number", numbers, key=INPUT, bind="query-params")
-    first = first if first in numbers else 1
-    shown = [first]
-    if inputs > 1:
-        others = [number for number in numbers if number != first]
-        fall_back(BESIDE, (None, *others), None)
-        second = right.selectbox(
-            "Beside it",
-            others,
-            index=None,
-            key=BESIDE,
-            bind="query-params",
-            placeholder="Pick a second one",
-        )
-        if second in others:
-            shown.append(second)
-    return shown
+    number = place.selectbox("Sentence", numbers, key=INPUT, bind="query-params")
+    return number if number in numbers else 1
 
 
-def details(selection: state.Selection, found: list[Exploration], numbers: list[int], *, of: int) -> None:
-    """Routes of one input, or two beside each other, and the what-if matrix.
+def tabs(
+    selection: state.Selection,
+    found: list[Exploration],
+    number: int,
+    one: results.Explained | None,
+    *,
+    wanted: bool,
+) -> None:
+    """The parts of the page, of which only the open one is computed.
 
     Args:
-        found: those inputs.
-        numbers: theirs on the page.
-        of: how many inputs there are.
+        found: All sentences.
+        number: The picked one, from 1.
+        one: The same in words; None where it has none.
+        wanted: Whether the what-if grid is to be computed.
     """
-    top = max(float(e.mean_probs(layer).max()) for e in found for layer in e.layers)
-    if len(found) == 2 < of:  # of two alone it is said above
-        st.caption(views.agreement(found))
-    for column, e, number in zip(st.columns(len(found), gap="medium"), found, numbers, strict=True):
-        with column:
-            views.one_input(selection, e, number, top, pick=number == numbers[0])
-    typed = {URL: st.query_params[URL]} if URL in st.query_params else {}
-    arrival.page_link(
-        "pages/attribution.py",
-        "Why these experts? Attribution explains a layer's route word by word",
-        ":material/troubleshoot:",
-        typed | arrival.link({attribution_routes.ASPECT: attribution_routes.ROUTE, INPUT: numbers[0]}),
+    e, routed = found[number - 1], selection.is_routed
+    has_experts = (
+        bool(expert_layers(selection.checkpoint.model)) or selection.checkpoint.info.plan is not None
     )
-    what_if_section(selection, found, numbers)
+    shown = [(ROUTE, routed), (WORDS, True), (EXPERTS, has_experts), (ATTENTION, True), (COMPARE, True)]
+    names = [name for name, there in shown if there]
+    if not routed:
+        st.caption(no_routers(selection))
+    say_unknown(TAB, "tab", names)
+    fall_back(TAB, names, names[0])
+    for name, tab in zip(names, st.tabs(names, key=TAB, bind="query-params", on_change="rerun"), strict=True):
+        if not tab.open:
+            continue
+        with tab:
+            if name == ROUTE:
+                what_if.section(selection, e, number, wanted=wanted)
+            elif name == ATTENTION:
+                attention.section(selection, e.text, number)
+            elif name == COMPARE:
+                compare.section(selection, found, number)
+            elif one is None:
+                st.info("This sentence has no word to explain.", icon=":material/edit:")
+            elif name == WORDS:
+                words.section(selection, one, e, number)
+            else:
+                experts.section(selection, one, number)
+
+
+def no_routers(selection: state.Selection) -> str:
+    """Why there is no route to show, in a sentence."""
+    if selection.checkpoint.info.plan is not None:
+        return "This model is pruned: it has no routers, and every sentence takes the same experts."
+    if expert_layers(selection.checkpoint.model):
+        return "This model has no routers: all experts of a layer have the same weight."
+    return "This model has no routers: none of its layers is converted to experts."
 
 
 main()

@@ -10,8 +10,8 @@ import streamlit as st
 from shrp.analysis.explore import split_sentences
 from shrp.data.text_data import TextData
 from ui import arrival
-from ui.attribution import routes as attribution_routes
-from ui.routing.sentences import BESIDE, INPUT, LONGEST_LINK, URL, as_lines
+from ui.routing.sentences import BESIDE, COMPARE, INPUT, LONGEST_LINK, TAB, URL, as_lines
+from ui.routing.sentences import WORDS as WORDS_TAB
 from ui.text import escape
 
 ROUTE, ROUTES = "its route", "both routes, side by side"
@@ -31,21 +31,18 @@ def links(data: TextData, rows: Sequence[int], *, routed: bool, whose: str = "")
     asked = {URL: as_lines(texts)}
     name = f"Row{'s' * (len(rows) > 1)} {' and '.join(map(str, rows))}"
     if len(quote(asked[URL])) > LONGEST_LINK:
-        st.caption(
-            f":material/info: {name}: too long for a link. Copy the text into *Routing* or *Attribution*."
-        )
+        st.caption(f":material/info: {name}: too long for a link. Copy the text into *Routing*.")
         return
     if len(split_sentences(asked[URL], data.task)[0]) < len(texts):
         st.caption(f":material/info: {name}: not to be typed as one line, so there is no link.")
         return
     pages = []
     if routed:
-        several = arrival.link({INPUT: 1, BESIDE: 2}) if len(rows) > 1 else {}
+        several = arrival.link({INPUT: 1, BESIDE: 2, TAB: COMPARE}) if len(rows) > 1 else {}
         label = ROUTES if len(rows) > 1 else ROUTE
-        pages.append(("pages/routing.py", label, ":material/alt_route:", several))
-    answer = arrival.link({attribution_routes.ASPECT: attribution_routes.ANSWER, INPUT: 1})
-    pages.append(("pages/attribution.py", WORDS, ":material/troubleshoot:", answer))
+        pages.append((label, ":material/alt_route:", several))
+    pages.append((WORDS, ":material/troubleshoot:", arrival.link({INPUT: 1, TAB: WORDS_TAB})))
     with st.container(horizontal=True, gap="medium", vertical_alignment="center"):
         st.markdown(f"{name}{f' ({escape(whose)})' * bool(whose)}:", width="content")
-        for page, label, icon, further in pages:
-            arrival.page_link(page, label, icon, asked | further)
+        for label, icon, further in pages:
+            arrival.page_link("pages/routing.py", label, icon, asked | further)

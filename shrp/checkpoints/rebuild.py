@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
-from shrp.checkpoints import hub
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.errors import CheckpointError, ShrpError
 from shrp.evaluation.costs import WHOLE_VOCABULARY
-from shrp.families.families import encoder_layers
+from shrp.families.families import encoder_layers, family_of
 from shrp.model.convert import empty_expert_layer, num_experts_of
-from shrp.model.layers import StaticLayer
+from shrp.model.layers import DroppedLayer, StaticLayer
+from shrp.model.narrow import NarrowLayer, empty_narrow_layer
 
 _NOT_A_STRANGERS = (
     "shrp",
@@ -60,7 +60,7 @@ def without_weights(folder: Path, data: Mapping[str, Any], info: CheckpointInfo)
     try:
         cls = getattr(transformers, name)
         plain = {key: value for key, value in data.items() if key not in _NOT_A_STRANGERS}
-        config = config_for(plain, info)
+        config = AutoConfig.for_model(**plain)
         with torch.device("meta"):
             model = cls(config)
             _shape(model, info)
@@ -69,14 +69,6 @@ def without_weights(folder: Path, data: Mapping[str, Any], info: CheckpointInfo)
     except Exception as error:  # whatever a stranger's config makes transformers raise
         raise CheckpointError(f"{folder}: its config.json does not describe a {name}: {error}.") from error
     return model
-
-
-def config_for(plain: Mapping[str, Any], info: CheckpointInfo) -> PreTrainedConfig:
-    """A model's config: the family's own, or of a converted model one that says so wherever it is saved."""
-    if not info.config.layers:
-        return AutoConfig.for_model(**plain)
-    known = {name: value for name, value in plain.items() if name != "model_type"}
-    return hub.config_class(plain["model_type"])(**known, shrp=info.to_dict())
 
 
 def _check_whole_vocabulary(folder: Path, data: Mapping[str, Any]) -> None:
@@ -120,8 +112,26 @@ def _shape(model: PreTrainedModel, info: CheckpointInfo) -> None:
         )
     kept = dict(info.plan.layers) if info.plan else {}
     for index in info.config.layers:
+        if info.config.control == "dropped":
+            layers[index] = DroppedLayer(index, family_of(model).calling)
+            continue
+        if info.config.control == "narrow":
+            layers[index] = empty_narrow_layer(model, index, info.config.narrow_to)
+            continue
         layer = empty_expert_layer(model, index, info.config)
-        layers[index] = StaticLayer.like(layer, kept[index].experts) if info.plan else layer
+        if info.plan:
+            layer = StaticLayer(
+                layer=index,
+                hidden_size=layer.hidden_size,
+                head_size=layer.head_size,
+                kept=len(kept[index].experts),
+                eps=layer.norm.eps,
+                dropout=layer.dropout,
+                attention_dropout=layer.attention_dropout,
+                heads=kept[index].experts,
+                calling=layer.calling,
+            )
+        layers[index] = layer
 
 
 def fill(model: PreTrainedModel, state: dict[str, torch.Tensor], weights: Path) -> None:
@@ -158,6 +168,12 @@ def fill(model: PreTrainedModel, state: dict[str, torch.Tensor], weights: Path) 
         for name, value in state.items()
     }
     model.load_state_dict(state, assign=True)
+    for layer in encoder_layers(model):
+        if isinstance(layer, NarrowLayer):
+            try:
+                layer.check_kept(num_experts_of(model))
+            except ShrpError as error:
+                raise CheckpointError(f"{weights} does not fit its config.json: {error}") from error
     # Buffers that are not stored (position ids) are still without storage: make them as the model would.
     for module in model.modules():
         for name, buffer in module.named_buffers(recurse=False):

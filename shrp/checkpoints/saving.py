@@ -10,14 +10,13 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.checkpoints import hub, reference
+from shrp.checkpoints import reference
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.checkpoints.reference import Reference
 from shrp.data.batching import save_tokenizer
@@ -76,7 +75,7 @@ def save(
         }
         save_file(state, partial / WEIGHTS, metadata={"format": "pt"})
         config = model.config.to_diff_dict() | {
-            **named(model, converted=bool(info.config.layers)),
+            "architectures": [type(model).__name__],
             "dtype": str(dtype or next(model.parameters()).dtype).removeprefix("torch."),
             "shrp": info.to_dict(),
         }
@@ -100,15 +99,6 @@ def save(
     return folder
 
 
-def named(model: PreTrainedModel, *, converted: bool) -> dict[str, Any]:
-    """How a config names a model, so that without SHRP no converted one is taken for the dense model it was."""
-    prefixes = (hub.PREFIX, hub.CLASS_PREFIX) if converted else ("", "")
-    return {
-        "model_type": prefixes[0] + model.config.model_type,
-        "architectures": [prefixes[1] + type(model).__name__],
-    }
-
-
 def round_as_stored(model: PreTrainedModel, dtype: torch.dtype | None) -> None:
     """Round a model's weights in place as storing them will, so that its score is that of what is written."""
     if dtype is not None:
@@ -126,7 +116,13 @@ def _check_described(model: PreTrainedModel, info: CheckpointInfo) -> None:
             f"the model's pruned layers are {sorted(static)}, and its info has a plan for {sorted(planned)}; "
             "`Checkpoint.prune` makes both."
         )
-    converted = {i for i, kind in enumerate(layer_kinds(model)) if kind != "dense"}
+    kinds = layer_kinds(model)
+    converted = {i for i, kind in enumerate(kinds) if kind != "dense"}
+    expected = {"dropped": "dropped", "narrow": "narrow"}.get(info.config.control, "routed")
+    if others := sorted({kinds[i] for i in converted - static} - {expected}):
+        raise CheckpointError(
+            f"the model has {others[0]} layers, and by its info its control is {info.config.control!r}."
+        )
     if converted != set(info.config.layers):
         raise CheckpointError(
             f"the model's converted layers are {sorted(converted)}, and by its info they are "

@@ -22,7 +22,9 @@ from shrp.data.batching import encode
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
-from shrp.model.convert import expert_layers
+from shrp.families.families import encoder_layers
+from shrp.model.config import ShrpConfig
+from shrp.model.convert import convert, expert_layers
 from shrp.pruning.plan import LayerPlan, PruningPlan
 from shrp.pruning.prune import prune
 
@@ -108,6 +110,17 @@ def test_an_expert_that_looks_at_itself(tiny_routed, tiny_tokenizer, tiny_data, 
         monkeypatch.setattr(module, "attention_maps", only_itself)
     mean = attention_roles(model, tiny_tokenizer, tiny_data(9)).mean(1)
     assert mean[:, ROLES.index(ITSELF)] == pytest.approx(np.ones(4))
+
+
+def test_kept_heads_of_the_narrow_control_are_those_of_the_dense_model(
+    tiny_routed, tiny_model, tiny_tokenizer, tiny_data
+):
+    data, model = tiny_data(6), tiny_routed(control="narrow", layers=(0,))
+    found = attention_roles(model, tiny_tokenizer, data)
+    assert found.layers == [0]
+    whole = attention_roles(convert(tiny_model(), ShrpConfig((0,))), tiny_tokenizer, data)
+    (head,) = encoder_layers(model)[0].heads
+    assert found.mean(0)[0] == pytest.approx(whole.mean(0)[head], abs=1e-5)
 
 
 def test_a_typed_separator_begins_no_other_text(tiny_routed, tiny_tokenizer):

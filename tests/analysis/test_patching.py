@@ -144,8 +144,9 @@ def test_several_experts_of_a_layer_and_labels_in_another_order(tiny_routed, tin
     assert found.rerouted[1, 3] == (fires[2] != own).any()
 
 
-def test_layers_without_routers_reroute_nothing(tiny_model, tiny_tokenizer):
-    found = patch(tiny_model("bert"), tiny_tokenizer, SST2, TEXT, DONOR)
+@pytest.mark.parametrize("control", ["uniform", "dropped"])
+def test_layers_without_routers_reroute_nothing(tiny_routed, tiny_tokenizer, control):
+    found = patch(tiny_routed("bert", layers=(0, 2), control=control), tiny_tokenizer, SST2, TEXT, DONOR)
     assert found.rerouted is None
     np.testing.assert_allclose(found.logits[0, 3], found.other, atol=1e-5)
 

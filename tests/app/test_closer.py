@@ -57,19 +57,6 @@ def test_of_a_model_without_routers_there_is_no_route_to_look_at(open_page, tiny
     assert closer.ROUTE not in links(at)
 
 
-def test_a_pair_leads_to_both_its_routes(open_page, save_tiny):
-    at = open_page("expert_usage", save_tiny("pairs", task="cola"))
-    table = next(frame.value for frame in at.dataframe if "experts" in frame.value)
-    at = pick_row(at, "pairs-", 1)
-    assert not at.exception
-    asked = links(at)[closer.ROUTES]
-    first, second = (table[name].iloc[1] for name in ("acceptable", "unacceptable"))
-    assert asked["text"] == [f"{first}\n{second}"]
-    assert (asked["input"], asked["beside"]) == (["1"], ["2"])
-    rows = [COLA.texts.index((text,)) for text in (first, second)]
-    assert f"Rows {rows[0]} and {rows[1]}:" in texts_of(at)
-
-
 @pytest.mark.parametrize("text", ["one ||| more", ""])
 def test_what_can_not_be_typed_as_a_line_has_no_link(monkeypatch, text):
     said = []

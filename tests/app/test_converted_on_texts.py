@@ -11,7 +11,7 @@ from shrp.pruning.plan import make_plan
 from tests.app.helpers import HISTORY, row, texts_of
 from tests.app.test_report import make
 
-PAGES = ("overview", "expert_usage", "routing", "pruning_lab", "attribution", "compare")
+PAGES = ("overview", "expert_usage", "routing", "pruning_lab", "compare")
 PLAN = make_plan({1: [0.7, 0.1, 0.1, 0.1], 2: [0.5, 0.3, 0.1, 0.1]}, per_layer=1)
 CONVERSION = {
     "config": {"shrp": {"layers": [1, 2]}, "conversion_size": 2500, "final_size": 20_000, "seed": 3},

@@ -77,15 +77,12 @@ def read_all(at, offered, wanted):
     ("page", "query", "wanted"),
     [
         ("overview", {}, ("layers", "costs", "scores", "history")),
-        ("routing", {"text": "w1 w2\nw3 w4 w5"}, ("predictions", "routes", "router-1", "what-if-0")),
+        ("routing", {"text": "w1 w2\nw3 w4 w5"}, ("predictions", "what-if")),
         ("pruning_lab", {"budget": 3}, ("kept-map", "curve", "pareto", "by-slice", "by-class", "flips")),
         (
-            "attribution",
-            {"text": "w1 w2 w3", "on_data": "true", "data_inputs": 32, "trust": "true"},
+            "expert_usage",
+            {"on_data": "true", "data_inputs": 32},
             (
-                "word-bars",
-                "expert-bars",
-                "trust-table",
                 "effect-map",
                 "usage-scatter",
                 "effect-table",
@@ -99,7 +96,7 @@ def read_all(at, offered, wanted):
             ("flips", "costs", "usage-A", "usage-B", "distances"),
         ),
     ],
-    ids=("overview", "routing", "pruning_lab", "attribution", "compare"),
+    ids=("overview", "routing", "pruning_lab", "importance", "compare"),
 )
 def test_every_file_of_a_page_can_be_read(open_page, folder, offered, page, query, wanted):
     at = open_page(page, folder, **query)
@@ -110,12 +107,11 @@ def test_every_file_of_a_page_can_be_read(open_page, folder, offered, page, quer
 
 def test_files_about_heads_are_of_heads(open_page, folder, offered):
     link = {
-        "text": "w1 w2 w3",
         "on_data": "true",
         "data_inputs_heads": 32,
         "knock_out": "heads of dense layers",
     }
-    at = open_page("attribution", folder, **link)
+    at = open_page("expert_usage", folder, **link)
     tables = ("effect-map", "effect-table", "where-map", "where-table")
     read_all(at, offered, tables)
     for key in tables:

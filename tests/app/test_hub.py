@@ -25,9 +25,7 @@ def folder(save_tiny):
     return save_tiny("pairs", task="qnli")
 
 
-@pytest.mark.parametrize(
-    "page", ["overview", "expert_usage", "routing", "pruning_lab", "attribution", "compare"]
-)
+@pytest.mark.parametrize("page", ["overview", "expert_usage", "routing", "pruning_lab", "compare"])
 def test_the_hub_is_never_the_default(open_page, folder, asked, page):
     at = open_page(page, folder)
     assert not at.exception
@@ -39,7 +37,7 @@ def test_the_hub_is_never_the_default(open_page, folder, asked, page):
         assert "SHRP_DATA_DIR" in texts_of(at)
 
 
-@pytest.mark.parametrize("page", ["overview", "expert_usage", "attribution"])
+@pytest.mark.parametrize("page", ["overview", "expert_usage"])
 def test_a_picked_hub_is_asked_and_why_it_fails_is_shown(open_page, folder, asked, page):
     at = open_page(page, folder)
     at.selectbox(key="source").set_value("hub").run()

@@ -30,7 +30,7 @@ DEFAULTS_OUT = (
         lab_sides.FIRST,
         lab_sides.SECOND,
     ),
-    *("take", "sweep_controls", "edit_layer", latency.KEPT, "force_layer", "force_expert"),
+    *("take", "sweep_controls", "edit_layer", latency.KEPT),
 )
 
 
@@ -44,13 +44,7 @@ def test_a_link_to_an_expert_leads_there_whatever_was_picked_before(open_page, t
     at.selectbox(key="layer").set_value(1).run()
     at.selectbox(key="expert").set_value((start[1] + 1) % 4).run()
     at.switch_page("pages/routing.py").run()
-    labels = [link.proto.label for link in at.get("page_link")]
-    assert any(label.startswith("layer 2, expert ") for label in labels)
-    query = next(
-        link.proto.query_string
-        for link in at.get("page_link")
-        if link.proto.label.startswith("layer 2, expert ")
-    )
+    query = next(link.proto.query_string for link in at.get("page_link") if link.proto.page == "expert_usage")
     asked = {key: values[0] for key, values in parse_qs(query).items()}
     other = (start[1] + 2) % 4
     for query, wanted in (
@@ -161,13 +155,6 @@ def test_the_static_model_beside_latency(open_page, tiny_checkpoint, save_tiny):
     assert at.number_input(key=latency.KEPT).value == 2
 
 
-def test_the_boxes_that_force(open_page, tiny_checkpoint):
-    at = open_page("routing", tiny_checkpoint, text="w1 w2", force_layer=2, force_expert=3)
-    assert (at.selectbox(key="force_layer").value, at.selectbox(key="force_expert").value) == (2, 3)
-    at.button(key="force-button").click().run()
-    assert at.query_params["force"] == "2.3"
-
-
 @pytest.fixture
 def plan_of(tiny_checkpoint):
     """`plan_of(**options)`: a plan, made without the page."""
@@ -241,33 +228,12 @@ def asked_by(at, label):
 def test_a_link_in_a_new_tab_has_the_checkpoint_and_the_data(open_page, tiny_checkpoint, save_tiny):
     save_tiny("another")
     at = open_page("routing", tiny_checkpoint, checkpoint="another", text="w1 w2\nw3 w4", input=2)
-    for label in ("layer 2, expert", "Why these experts?"):
-        assert {"checkpoint": "another", "source": "probe"}.items() <= asked_by(at, label).items()
-    fresh = open_page("expert_usage", tiny_checkpoint, **asked_by(at, "layer 2, expert"))
+    label = "What layer 2"
+    assert {"checkpoint": "another", "source": "probe"}.items() <= asked_by(at, label).items()
+    fresh = open_page("expert_usage", tiny_checkpoint, **asked_by(at, label))
     assert not fresh.exception
     assert fresh.selectbox(key="checkpoint").value == "another"
     assert fresh.selectbox(key="layer").value == 2
-
-
-def test_links_to_attribution_say_what_is_to_be_explained(open_page, tiny_checkpoint):
-    at = open_page("routing", tiny_checkpoint, text="w1 w2\nw3 w4", input=2)
-    why = asked_by(at, "Why these experts?")
-
-    def follow(query):
-        at.query_params.clear()
-        at.query_params.update(query)
-        at.switch_page("pages/attribution.py").run()
-        assert not at.exception
-        return at.session_state["explain"], at.session_state["input"]
-
-    assert follow(why) == ("a layer's route", 2)
-    fresh = open_page("attribution", tiny_checkpoint, **why)  # in a new tab
-    assert not fresh.exception
-    assert fresh.query_params["text"] in ("w1 w2\nw3 w4", ["w1 w2\nw3 w4"])
-    assert (fresh.session_state["explain"], fresh.session_state["input"]) == ("a layer's route", 2)
-    answer = {"text": "w5 w6\nw7 w8"} | arrival.link({"explain": "the answer", "input": 1})
-    assert follow(answer) == ("the answer", 1)
-    assert follow(why | {"open": "explain=nonsense&input=many"})[0] == "the answer"
 
 
 @pytest.mark.parametrize("page", ["routing", "results"])

@@ -10,7 +10,6 @@ from shrp.data.sources import load_probe
 from shrp.data.tasks import TASKS
 from shrp.model.config import ShrpConfig
 from shrp.pruning import select
-from tests.app.helpers import texts_of
 from ui.expert.details import INPUTS, PARTS, WORDS
 from ui.lab.work import FITTED
 
@@ -74,15 +73,14 @@ def test_the_last_training_on_a_task_says_how_long_inputs_are(training, length):
 
 @pytest.mark.parametrize(
     ("page", "params"),
-    [("compare", {}), ("attribution", {"text": "a b", "on_data": "true", "data_inputs": 32})],
+    [("compare", {}), ("expert_usage", {"on_data": "true", "data_inputs": 32})],
 )
 def test_a_checkpoint_is_measured_on_inputs_as_long_as_it_learned_from(
     open_page, trained_shorter, cache, cuts, page, params
 ):
     at = open_page(page, trained_shorter(), **params)
     assert not at.exception
-    typed = {READS} if "text" in params else set()  # of which one wants to see all
-    assert set(cuts) == {TRAINED} | typed
+    assert set(cuts) == {TRAINED}
 
 
 @pytest.mark.parametrize("routing", ["sequence", "token"])
@@ -108,15 +106,3 @@ def test_so_is_every_selection_of_the_lab(open_page, trained_shorter, cache, cut
         at.segmented_control(key="select").set_value(selection).run(timeout=120)
         assert not at.exception
         assert set(cuts) == {TRAINED}, selection
-
-
-def test_attribution_says_what_the_scores_read_of_a_longer_input(open_page, trained_shorter):
-    folder = trained_shorter()
-    text = " ".join(f"w{i}" for i in range(20))
-    at = open_page("attribution", folder, text=text)
-    assert not at.exception
-    (row,) = load(folder).predict([text]).to_dict("records")
-    answer = f"{row['prediction']} ({100 * row['p(' + row['prediction'] + ')']:.1f}%)"
-    said = f"This page reads all 22 tokens of the text; usage and scores, and the answers on Overview, read {TRAINED}"
-    assert f"{said} of them, which give **{answer}**." in texts_of(at)
-    assert "usage and scores, and" not in texts_of(open_page("attribution", folder, text="w1 w2"))

@@ -156,7 +156,7 @@ def test_data_of_ones_own_may_name_pairs(open_page, tiny_checkpoint):
     assert TASKS["sst2"].label_names == ("negative", "positive")
 
 
-@pytest.mark.parametrize("page", ["overview", "routing", "pruning_lab", "attribution", "compare"])
+@pytest.mark.parametrize("page", ["overview", "routing", "pruning_lab", "compare"])
 def test_outputs_that_are_no_numbers_are_told_in_words(open_page, folder, loaded, page):
     with torch.no_grad():
         loaded.model.classifier.bias.fill_(float("nan"))

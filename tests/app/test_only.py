@@ -21,7 +21,7 @@ from ui.state import SOURCE
 
 SST2 = load_probe("sst2")
 PART, ROWS = only(SST2, ["negation", "idiom"])
-PAGES = ("overview", "expert_usage", "routing", "pruning_lab", "attribution", "compare")
+PAGES = ("overview", "expert_usage", "routing", "pruning_lab", "compare")
 
 
 def pick(at, *names):
@@ -36,7 +36,7 @@ def test_every_page_is_of_their_inputs_alone(open_page, tiny_checkpoint, page):
     said = texts_of(at)
     assert "80 of 480 inputs of probe/sst2 are looked at" in said
     assert "n = 480" not in said
-    assert page in ("routing", "attribution") or "n = 80" in said
+    assert page == "routing" or "n = 80" in said
     links = [parse_qs(one.proto.query_string) for one in at.get("page_link")]
     assert links or page in ("expert_usage", "compare")
     assert all(one[ONLY] == ["negation", "idiom"] for one in links)

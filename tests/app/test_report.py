@@ -129,12 +129,16 @@ def test_the_curve_holds_what_was_evaluated_before(open_page, full):
     assert next(iter(tried.values())).setting.text.split(",")[0] in said
 
 
-@pytest.mark.parametrize("kind", ["static", "token", "dense"], ids=["static", "token routing", "dense"])
+@pytest.mark.parametrize(
+    "kind", ["static", "token", "dense", "uniform"], ids=["static", "token routing", "dense", "no router"]
+)
 def test_every_kind_of_checkpoint_has_a_report(open_page, save_tiny, kind, request):
     if kind == "static":
         folder = request.getfixturevalue("tiny_static_checkpoint")
     elif kind == "token":
         folder = request.getfixturevalue("tiny_token_checkpoint")
+    elif kind == "uniform":
+        folder = save_tiny("control", control="uniform")
     else:
         folder = request.getfixturevalue("dense_checkpoint")
     _, found, said = make(open_page("overview", folder))

@@ -1,39 +1,52 @@
+"""The Routing page on tiny checkpoints: what it shows is what the library finds, and it goes by what is typed."""
+
 import json
-from types import SimpleNamespace
 from urllib.parse import parse_qs
 
 import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from shrp.analysis.attention import layer_attention, model_attention
-from shrp.analysis.explore import MAX_SENTENCES, Exploration, explore
+from shrp.analysis.attention import layer_attention
+from shrp.analysis.attribution import experts, flips, instance, tokens, units
+from shrp.analysis.explore import MAX_SENTENCES, explore
+from shrp.analysis.patching import patch
 from shrp.analysis.what_if import what_if
 from shrp.checkpoints import checkpoint as checkpoints
-from shrp.checkpoints import info as checkpoint_info
 from shrp.data.sources import load_probe
 from shrp.data.tasks import TASKS
 from shrp.model.forcing import ForcedRoute
-from shrp.pruning.plan import make_plan
-from tests.app.helpers import report, specs, targets, texts_of, values
-from ui import arrival
-from ui.routing import attention as routing_attention
-from ui.routing import force as routing_force
-from ui.routing import views as routing_views
-from ui.routing.sentences import LONGEST_LINK
-from ui.routing.views import lengths
+from tests.app.helpers import specs, targets, texts_of, values
+from ui.routing import compare, results, sentences, words
+from ui.routing import what_if as what_if_tab
+from ui.routing.sentences import ATTENTION, COMPARE, EXPERTS, LONGEST_LINK, ROUTE, WORDS
+
+TYPED = "w1 w20 w33 w4 w50"
 
 
-def route(at, text):
-    at.text_area(key="sentences-route").set_value(text)
-    at.button[0].click()
-    at.run()
+def type_in(at, text):
+    at.text_area(key=sentences.BOX).set_value(text).run()
     assert not at.exception
     return at
 
 
-def predictions(at):
-    return at.dataframe[0].value
+def html_of(at):
+    """The tables and coloured words of the page."""
+    return [one.proto.body for one in at.get("html") if "<style" not in one.proto.body]
+
+
+def headline(at):
+    """The first text of the main part that has a probability or a number in bold."""
+    return next(one.value for one in at.main.markdown if "**" in one.value)
+
+
+def figure(at, start):
+    return next((s for s in specs(at) if s["layout"]["title"]["text"].startswith(start)), None)
+
+
+def loaded(folder):
+    one = checkpoints.load(folder)
+    return one.model, one.tokenizer, one.info.task
 
 
 @pytest.fixture
@@ -43,360 +56,398 @@ def page(open_page, tiny_checkpoint):
     return at
 
 
-def test_the_page_starts_with_examples_and_all_its_parts(page):
-    assert page.title[0].value == "Routing"
-    assert len(predictions(page)) >= 2
-    assert len(page.get("plotly_chart")) == 4  # side by side, router probabilities, what-if, attention
+def test_the_first_screen_has_the_verdict_the_table_and_one_grid(page):
     assert not page.error
+    assert page.title[0].value == "Routing"
+    assert len(page.get("plotly_chart")) == 1
+    assert len(html_of(page)) == 1
+    assert html_of(page)[0].count("<tr>") == 3 + 2  # three examples below two rows of heads
+    assert [tab.label for tab in page.tabs] == [ROUTE, WORDS, EXPERTS, ATTENTION, COMPARE]
     assert "text" not in page.query_params
 
 
-def test_a_typed_sentence_gets_the_models_own_prediction(page, tiny_checkpoint):
-    route(page, "w1 w2 w3\nw50 w51 w52 w53")
-    loaded = checkpoints.load(tiny_checkpoint)
-    found = explore(loaded.model, loaded.tokenizer, loaded.info.task, [("w1 w2 w3",), ("w50 w51 w52 w53",)])
-    frame = predictions(page)
-    assert frame["prediction"].tolist() == [e.answer for e in found]
-    np.testing.assert_allclose(frame["p(positive)"], [100 * e.probabilities[1] for e in found], atol=1e-3)
-    choices = page.dataframe[1].value
-    assert choices["expert"].tolist() == [found[0].choice(layer) for layer in found[0].layers]
-    assert page.query_params["text"] == "w1 w2 w3\nw50 w51 w52 w53"
+def test_the_verdict_and_the_table_are_what_the_library_finds(page, tiny_checkpoint):
+    type_in(page, f"{TYPED}\nw50 w51")
+    parts = loaded(tiny_checkpoint)
+    one, two = explore(*parts, [(TYPED,), ("w50 w51",)])
+    said = headline(page)
+    assert said.startswith(f"**{one.answer}** ({100 * one.probabilities[one.prediction]:.1f}%)")
+    ablated = tokens.ablate_words(instance.prepare(*parts, (TYPED,)), one.prediction)
+    word = ablated.words[int(ablated.scores.argmax())].text
+    assert f"**{word}**" in said
+    change = np.abs(what_if(*parts, (TYPED,)).change(one.prediction))
+    assert f"layer {one.layers[int(change.max(1).argmax())]}" in said
+    for e in (one, two):
+        assert f">{100 * e.probabilities[e.prediction]:.1f}%<" in html_of(page)[0]
+        for layer in e.layers:
+            assert f'title="layer {layer}: expert {e.choice(layer)},' in html_of(page)[0]
+    page.selectbox(key="input").set_value(2).run()
+    assert headline(page).startswith(f"**{two.answer}** ({100 * two.probabilities[two.prediction]:.1f}%)")
+    assert page.query_params["text"] == f"{TYPED}\nw50 w51"
 
 
-def test_inputs_of_the_data_have_their_labels_beside_the_predictions(page):
+def test_sentences_of_the_data_have_their_label(page):
     data = load_probe("sst2")
-    picked = [int(np.flatnonzero(data.labels == label)[0]) for label in (0, 1)]
-    route(page, "w1 w2 w3")
-    assert "label" not in predictions(page)
-    route(page, "w1 w2 w3\n" + "\n".join(f"  {data.texts[i][0]} " for i in picked))
-    labels = predictions(page)["label"]
-    assert labels.isna().tolist() == [True, False, False]
-    assert labels[1:].tolist() == ["negative", "positive"]
-
-
-def test_each_chosen_expert_leads_to_what_it_is_for(page, tiny_checkpoint):
-    route(page, "w1 w2 w3")
-    loaded = checkpoints.load(tiny_checkpoint)
-    (found,) = explore(loaded.model, loaded.tokenizer, loaded.info.task, [("w1 w2 w3",)])
-    links = {link.proto.label: link.proto for link in page.get("page_link")}
-    for layer in found.layers:
-        link = links[f"layer {layer}, expert {found.choice(layer)}"]
-        assert link.page == "expert_usage"
-        values = {"layer": str(layer), "expert": str(found.choice(layer))}
-        asked = arrival.link(values) | {"checkpoint": "tiny", "source": "probe"}
-        assert parse_qs(link.query_string) == {key: [value] for key, value in asked.items()}
-
-
-def test_the_url_restores_text_input_and_comparison(open_page, tiny_checkpoint):
-    at = open_page("routing", tiny_checkpoint, text="w1\nw2\nw3", input="2", beside="3")
-    assert not at.exception
-    assert at.text_area(key="sentences-route").value == "w1\nw2\nw3"
-    assert (at.selectbox(key="input").value, at.selectbox(key="beside").value) == (2, 3)
-    assert (
-        len(at.get("plotly_chart")) == 8
-    )  # side by side; probabilities, what-if and attention of both; states put in
-    assert at.selectbox(key="beside").options == ["1", "3"]  # no input stands beside itself
-    assert "Showing the predicted class of input 2" in texts_of(at)
-    maps = [
-        trace
-        for spec in specs(at)
-        if "Attention of" in spec["layout"]["title"]["text"]
-        for trace in spec["data"]
-    ]
-    assert len({(trace["zmin"], trace["zmax"]) for trace in maps}) == 1  # both on one scale
-
-
-def test_a_picked_class_is_the_one_shown(page):
-    page.segmented_control(key="what_if_class").set_value("positive").run()
-    assert not page.exception
-    assert "Showing the predicted class" not in texts_of(page)
-    spec = next(s for s in specs(page) if s["layout"]["title"]["text"].startswith("What if"))
-    assert "positive" in json.dumps(spec)
-
-
-def test_examples_replace_what_is_being_typed_also_where_they_were_handed_in_last(page):
-    """What is typed stays in the browser until it is handed in, so the box has to be told its text anew."""
-    box = page.text_area(key="sentences-route")
-    page.selectbox(key="sentences-preset").select("Near opposites").run()
-    assert page.text_area(key="sentences-route").value == box.value
-    assert page.text_area(key="sentences-route").proto.set_value
+    type_in(page, "w1 w2 w3")
+    assert ">label<" not in html_of(page)[0]
+    type_in(page, f"w1 w2 w3\n{data.texts[0][0]}")
+    assert f">{data.task.label_names[data.labels[0]]}<" in html_of(page)[0]
 
 
 @pytest.mark.parametrize("text", ["", "   \n \n\t", "\u200b \u200b\n\u200d"])
-def test_nothing_typed_says_what_to_do(page, text):
-    route(page, text)
-    assert "Type at least one sentence" in texts_of(page)
+def test_with_nothing_typed_nothing_old_stays(page, text):
+    type_in(page, text)
+    assert page.info
     assert not page.get("plotly_chart")
+    assert not html_of(page)
 
 
 @pytest.mark.parametrize(
     "text",
+    ["<script>alert(1)</script>", "$x^2$ *so* [b](javascript:x) :smile:", "é ü 你好 🙂 \u202eabc", "." * 300],
+)
+@pytest.mark.parametrize("tab", [ROUTE, WORDS])
+def test_odd_text_is_shown_as_text(open_page, tiny_checkpoint, text, tab):
+    at = open_page("routing", tiny_checkpoint, text=text, tab=tab)
+    assert not at.exception
+    assert not any("<script" in html for html in html_of(at))
+
+
+def test_a_long_text_is_cut_answered_at_once_and_computed_on_request(open_page, tiny_checkpoint, monkeypatch):
+    monkeypatch.setattr(results, "QUICK", 8)
+    at = type_in(open_page("routing", tiny_checkpoint), " ".join(f"w{i % 50}" for i in range(3000)))
+    assert not at.get("plotly_chart")
+    assert headline(at).startswith("**")
+    assert "text" not in at.query_params  # which is too long for an address
+    at.toggle(key="everything").set_value(True).run(timeout=120)
+    assert not at.exception
+    assert figure(at, "If a layer")
+
+
+def test_more_sentences_than_allowed_are_left_out(page):
+    type_in(page, "\n".join(f"w{i}" for i in range(MAX_SENTENCES + 5)))
+    assert html_of(page)[0].count("<tr>") == MAX_SENTENCES + 2
+
+
+@pytest.mark.parametrize(
+    "params",
     [
-        "🎬 ❤️‍🔥 !!!",
-        "<script>alert(1)</script> **bold** [link](http://x) $x^2$ :material/home:",
-        "\x00 \u202e weird",
-        "a|||b",
-        "word",
+        {"input": "99"},
+        {"beside": "-1", "tab": COMPARE},
+        {"tab": "zebra"},
+        {"force": "9.1"},
+        {"force": "x"},
+        {"force": "1.2t3"},
+        {"force": "1.1_" * 900},
+        {"what_if_class": "no"},
+        {"explain": "layer 77's expert", "tab": WORDS},
+        {"attention_layer": "77", "tab": ATTENTION},
+        {"expert_method": "magic", "tab": EXPERTS},
     ],
 )
-def test_odd_text_is_shown_as_text(page, text):
-    route(page, text)
-    assert not page.error
-    assert predictions(page)["sentence"].tolist() == [text.strip()]
-    for chart in page.get("plotly_chart"):
-        assert "<script>" not in chart.proto.spec
-
-
-def test_ten_thousand_words_are_cut_and_it_says_so(page):
-    route(page, "w1 " * 10_000)
-    assert "of 10,002" in predictions(page)["tokens read"][0]
-    assert "tokens can be read" in texts_of(page)
-    assert "too long to be part" in texts_of(page)
-    assert "text" not in page.query_params
-    assert LONGEST_LINK < 30_000
-
-
-def test_more_inputs_than_allowed_are_left_out(page):
-    route(page, "\n".join(f"w{i}" for i in range(40)))
-    assert len(predictions(page)) == MAX_SENTENCES
-    assert f"Only the first {MAX_SENTENCES} of 40 inputs" in texts_of(page)
-
-
-def test_fewer_inputs_than_the_picked_number(open_page, tiny_checkpoint):
-    at = open_page("routing", tiny_checkpoint, text="w1\nw2\nw3", input="3", beside="2")
-    route(at, "w5")
-    assert len(predictions(at)) == 1
-    assert not at.error
-
-
-@pytest.mark.parametrize("params", [{"input": "99", "what_if_class": "no"}, {"input": "x", "beside": "-1"}])
-def test_nonsense_in_the_url_falls_back(open_page, tiny_checkpoint, params):
-    at = open_page("routing", tiny_checkpoint, **params)
+def test_nonsense_in_the_address_is_said_and_left_out(open_page, tiny_checkpoint, params):
+    at = open_page("routing", tiny_checkpoint, text=f"{TYPED}\nw2", **params)
     assert not at.exception
     assert not at.error
-    assert len(at.get("plotly_chart")) >= 3
+    said = at.warning or [one for one in at.caption if ":material/info:" in one.value]
+    assert said
+    assert at.run().query_params.get("force") is None
 
 
-def test_examples_replace_what_was_typed(page):
-    route(page, "w1")
-    box = page.selectbox(key="sentences-preset")
-    box.set_value(box.options[-1]).run()
-    assert not page.exception
-    assert len(predictions(page)) > 1
-    assert page.selectbox(key="sentences-preset").value is None
+@pytest.mark.parametrize(
+    ("made", "tabs"),
+    [
+        ({"layers": ()}, [WORDS, ATTENTION, COMPARE]),
+        ({"top_k": 2}, [ROUTE, WORDS, EXPERTS, ATTENTION, COMPARE]),
+        ({"task": "stsb", "num_labels": 1}, [ROUTE, WORDS, EXPERTS, ATTENTION, COMPARE]),
+        ({"task": "mnli", "num_labels": 3}, [ROUTE, WORDS, EXPERTS, ATTENTION, COMPARE]),
+        ({"routing": "token"}, [ROUTE, WORDS, EXPERTS, ATTENTION, COMPARE]),
+    ],
+    ids=("dense", "top-2", "regression", "three classes", "token"),
+)
+def test_every_tab_of_every_kind_of_model(open_page, save_tiny, made, tabs):
+    folder = save_tiny("other", **made)
+    pair = made.get("task") is not None
+    text = "w1 w2 ||| w3 w4 w5\nw1 w2 ||| w3" if pair else "w1 w2 w3\nw4 w5"
+    at = open_page("routing", folder, text=text)
+    assert [tab.label for tab in at.tabs] == tabs
+    for tab in tabs:
+        at = open_page("routing", folder, text=text, tab=tab)
+        assert not at.exception
+        assert not at.error
+        assert not at.warning
+        assert at.get("plotly_chart") or html_of(at)[1:]
 
 
-def test_token_routing_has_a_map_of_tokens(open_page, tiny_token_checkpoint):
-    at = open_page("routing", tiny_token_checkpoint, text="w1 w2 w3")
+def test_a_pruned_model_shows_what_it_keeps_and_all_else(open_page, tiny_static_checkpoint):
+    at = open_page("routing", tiny_static_checkpoint, text=f"{TYPED}\nw3 w4", tab=EXPERTS)
     assert not at.exception
-    assert len(at.get("plotly_chart")) == 4  # router probabilities, tokens, what-if, attention
-    assert "share of tokens" in at.dataframe[1].value
-    assert "for all tokens" in texts_of(at)
+    assert [tab.label for tab in at.tabs] == [WORDS, EXPERTS, ATTENTION, COMPARE]
+    assert at.dataframe[0].value["experts kept"].tolist() == [1, 2]
+    assert "**" in headline(at)
 
 
-def test_a_static_checkpoint_still_predicts(open_page, tiny_static_checkpoint):
-    at = open_page("routing", tiny_static_checkpoint, text="w1 w2")
-    assert not at.exception
-    assert len(predictions(at)) == 1
-    assert "routers are gone" in texts_of(at)
-    assert at.dataframe[1].value["experts kept"].tolist() == [
-        len(plan.experts) for _, plan in checkpoints.load(tiny_static_checkpoint).info.plan.layers
-    ]
-
-
-def click(monkeypatch, forcing, key, layer, expert, token=None):
-    """A click on a matrix's cell, as Streamlit hands it to the callback."""
-    session = {key: {"selection": {"points": [{"customdata": {"0": layer, "1": expert}}]}}}
-    with monkeypatch.context() as patch:
-        patch.setattr(routing_force.st, "session_state", session)
-        patch.setattr(routing_force.st, "query_params", {})
-        routing_force.click_cell(forcing, key, token)
-
-
-def chips(at):
-    return [b.label for b in at.button if (b.key or "").startswith("force-chip")]
+# The route and what-if
 
 
 def force(at, layer, expert):
     at.selectbox(key="force_layer").set_value(layer)
     at.selectbox(key="force_expert").set_value(expert)
-    at.button(key="force-button").click()
     at.run()
+    at.button(key="force-button").click().run()
     assert not at.exception
     return at
 
 
-def test_experts_are_forced_released_and_restored_without_a_mouse(page, tiny_checkpoint):
-    route(page, "w1 w2 w3")
+def test_experts_are_forced_and_released_without_a_mouse(page, tiny_checkpoint):
+    type_in(page, "w1 w2 w3")
     force(force(page, 1, 2), 2, 3)
-    assert chips(page) == ["layer 1 → expert 2", "layer 2 → expert 3"]
     assert page.query_params["force"] == "1.2_2.3"
-    loaded = checkpoints.load(tiny_checkpoint)
-    parts = loaded.model, loaded.tokenizer, loaded.info.task, [("w1 w2 w3",)]
-    (before,) = explore(*parts)
-    (after,) = explore(*parts, route=ForcedRoute.parse("1.2_2.3"))
-    table = next(d.value for d in page.dataframe if "forced" in d.value)
-    assert table["logit"].tolist() == [f"{x:.3f}".replace("-", "−") for x in before.logits]
-    assert table["forced"].tolist() == [f"{x:.3f}".replace("-", "−") for x in after.logits]
-    both = next(d.value for d in page.dataframe if "forced route" in d.value)
-    assert both["forced route"].tolist() == [2, 3]
-    assert both["as routed"].tolist() == [before.choice(1), before.choice(2)]
-    assert "As routed and forced" in texts_of(page)
-    force(page, 1, 0)  # another expert in the same layer takes its place
+    parts = loaded(tiny_checkpoint)
+    (after,) = explore(*parts, [("w1 w2 w3",)], route=ForcedRoute.parse("1.2_2.3"))
+    forced = html_of(page)[1]
+    assert f"{100 * after.probabilities[after.prediction]:.1f}%" in forced
+    assert 'title="layer 1: expert 2,' in forced
+    assert 'title="layer 2: expert 3,' in forced
+    force(page, 1, 0)  # another expert of the same layer takes its place
     assert page.query_params["force"] == "1.0_2.3"
-    page.button(key="force-undo").click().run()
-    assert page.query_params["force"] == "1.2_2.3"
-    page.button(key="force-chip-0").click().run()
-    assert chips(page) == ["layer 2 → expert 3"]
+    force(page, 1, 0)  # once more releases it
+    assert page.query_params["force"] == "2.3"
     page.button(key="force-clear").click().run()
-    assert chips(page) == []
     assert "force" not in page.query_params
-    assert "As routed and forced" not in texts_of(page)
-    page.button(key="force-undo").click().run()
-    assert chips(page) == ["layer 2 → expert 3"]
-    assert not page.exception
+    assert len(html_of(page)) == 1
 
 
-def test_a_link_restores_the_forced_route_and_the_matrix_is_relative_to_it(open_page, tiny_checkpoint):
+def test_a_link_restores_the_route_and_the_grid_is_relative_to_it(open_page, tiny_checkpoint):
     at = open_page("routing", tiny_checkpoint, text="w1 w2", force="1.3_2.0", what_if_class="positive")
     assert not at.exception
-    assert chips(at) == ["layer 1 → expert 3", "layer 2 → expert 0"]
-    spec = next(s for s in specs(at) if s["layout"]["title"]["text"].startswith("What if"))
-    loaded = checkpoints.load(tiny_checkpoint)
-    parts = loaded.model, loaded.tokenizer, loaded.info.task, [("w1 w2",)]
-    (base,) = explore(*parts, route=ForcedRoute.parse("1.3_2.0"))
-    assert f"under the forced route {base.logits[1]:+.3f}" in spec["layout"]["title"]["subtitle"]["text"]
-    cells = targets(spec)
+    assert (at.selectbox(key="force_layer").value, at.selectbox(key="force_expert").value) == (2, 0)
+    parts = *loaded(tiny_checkpoint), [("w1 w2",)]
+    (base,), (other,) = (explore(*parts, route=ForcedRoute.parse(route)) for route in ("1.3_2.0", "1.3_2.1"))
+    cells = targets(figure(at, "If a layer"))
     assert cells["customdata"] == [[layer, expert] for layer in (1, 2) for expert in range(4)]
-    assert "click to release it" in cells["hovertext"][3]
-    (other,) = explore(*parts, route=ForcedRoute.parse("1.3_2.1"))
-    assert f"change {other.logits[1] - base.logits[1]:+.3f}" in cells["hovertext"][5]
+    assert f"{other.logits[1] - base.logits[1]:+.3f}" in cells["hovertext"][5]
+    at.segmented_control(key="grid").set_value(what_if_tab.PROBABILITY).run()
+    drawn = figure(at, "Router probabilities")
+    np.testing.assert_allclose(values(drawn["data"][0]["z"]), [base.mean_probs(n) for n in (1, 2)], atol=1e-5)
 
 
-def test_a_click_forces_and_a_second_one_releases(monkeypatch):
-    forcing = routing_force.Forcing((1, 2), 4)
-    click(monkeypatch, forcing, "what-if-0", 2, 3)
-    assert forcing.route.text == "2.3"
-    click(monkeypatch, forcing, "what-if-0", 1, 0)
-    assert forcing.route.text == "1.0_2.3"
-    click(monkeypatch, forcing, "what-if-0", 2, 3)
-    assert forcing.route.text == "1.0"
-    click(monkeypatch, forcing, "what-if-0", 9, 3)  # a chart of another checkpoint, still on the screen
-    assert forcing.route.text == "1.0"
-    session = {"what-if-0": {"selection": {"points": []}}}
-    monkeypatch.setattr(routing_force.st, "session_state", session)
-    routing_force.click_cell(forcing, "what-if-0", None)
-    assert forcing.route.text == "1.0"
-
-
-def test_undo_brings_no_tokens_force_to_another_input(monkeypatch):
-    monkeypatch.setattr(routing_force.Forcing, "to_url", lambda self: None)
-    forcing = routing_force.Forcing((1, 2), 4)
-    forcing.meet(("w1 w2 w3",), 5)
-    forcing.toggle(2, 3, token=3)
-    forcing.toggle(2, 3, token=3)  # released
-    assert forcing.past[-1].text == "2.3t3"
-    forcing.meet(("w4 w5 w6",), 5)
-    assert not forcing.past  # there is nothing to take back
-    forcing.undo()
-    assert forcing.route.text == ""
-
-
-def test_a_tokens_force_is_released_where_another_input_is_shown_and_it_says_so(monkeypatch):
-    monkeypatch.setattr(routing_force.Forcing, "to_url", lambda self: None)
-    forcing = routing_force.Forcing((1, 2), 4)
-    forcing.meet(("w1 w2 w3",), 5)
-    forcing.toggle(1, 0)
-    forcing.toggle(2, 3, token=3)
-    assert not forcing.notice
-    forcing.meet(("w1 w2 w3",), 5)
-    assert (forcing.route.text, forcing.notice) == ("1.0_2.3t3", "")
-    forcing.meet(("w4 w5 w6",), 5)
-    assert forcing.route.text == "1.0"
-    assert "released, since another input is shown" in forcing.notice
-
-
-def test_two_inputs_have_a_matrix_and_a_comparison_each(open_page, tiny_checkpoint):
-    at = open_page("routing", tiny_checkpoint, text="w1 w2\nw30 w31", input="2", beside="1", force="2.1")
+def test_back_takes_a_forced_route_back(open_page, tiny_checkpoint, monkeypatch):
+    """Streamlit says of a run that the browser's Back asked for it; the address leads then, and only then."""
+    at = force(open_page("routing", tiny_checkpoint, text="w1 w2"), 1, 2)
+    at.query_params["force"] = ""  # what a request that was under way still carries
+    at.run()
+    assert at.query_params["force"] in ("1.2", ["1.2"])
+    monkeypatch.setattr(what_if_tab, "went_back", lambda: True)
+    del at.query_params["force"]
+    at.run()
     assert not at.exception
-    titles = [spec["layout"]["title"]["text"] for spec in specs(at)]
-    assert sum(title.startswith("What if") for title in titles) == 2
-    assert [title for title in titles if "both routes" in title] == [
-        "Input 2, both routes",
-        "Input 1, both routes",
-    ]
+    assert len(html_of(at)) == 1
+    at.query_params["force"] = "2.1"
+    at.run()
+    assert (at.selectbox(key="force_layer").value, at.selectbox(key="force_expert").value) == (2, 1)
 
 
-@pytest.mark.parametrize("forced", ["x", "9.1", "1.99", "1.2t3", "1.1_" * 900])
-def test_a_broken_forced_route_in_the_link_is_left_out_and_it_says_so(open_page, tiny_checkpoint, forced):
-    at = open_page("routing", tiny_checkpoint, text="w1", force=forced)
-    assert not at.exception
-    assert not at.error
-    assert chips(at) == []
-    assert "left out" in texts_of(at)
-    assert "force" not in at.query_params
-
-
-def test_one_token_is_forced_in_the_first_input_only(open_page, tiny_token_checkpoint):
-    at = open_page(
-        "routing", tiny_token_checkpoint, text="w1 w2 w3\nw4 w5", input="1", beside="2", force="1.0"
-    )
+def test_one_token_is_forced_where_tokens_route(open_page, tiny_token_checkpoint):
+    at = open_page("routing", tiny_token_checkpoint, text="w1 w2 w3\nw4 w5", force="1.0")
+    assert figure(at, "Expert of every token")
     at.selectbox(key="force_token").set_value("2: w2").run()
-    assert not at.exception
-    titles = [spec["layout"]["title"]["text"] for spec in specs(at)]
-    assert sum(title.startswith("What if") for title in titles) == 1
-    assert "the matrix is of that input alone" in texts_of(at)
     force(at, 2, 3)
     assert at.query_params["force"] == "1.0_2.3t2"
-    assert chips(at) == ["layer 1 → expert 0", "layer 2, token 2 (w2) → expert 3"]
-    assert "applies to input 1 alone" in texts_of(at)
-    loaded = checkpoints.load(tiny_token_checkpoint)
-    parts = loaded.model, loaded.tokenizer, loaded.info.task
-    tables = [d.value for d in at.dataframe if "forced" in d.value]
-    for table, text, own in zip(tables, ("w1 w2 w3", "w4 w5"), ("1.0_2.3t2", "1.0"), strict=True):
-        (after,) = explore(*parts, [(text,)], route=ForcedRoute.parse(own))
-        assert table["forced"].tolist() == [f"{x:.3f}".replace("-", "−") for x in after.logits]
-    route(at, "w7 w8 w9")  # its tokens are not those that were meant
-    assert chips(at) == ["layer 1 → expert 0"]
-    assert "another input is shown" in texts_of(at)
+    parts = loaded(tiny_token_checkpoint)
+    (after,) = explore(*parts, [("w1 w2 w3",)], route=ForcedRoute.parse("1.0_2.3t2"))
+    assert f"{100 * after.probabilities[after.prediction]:.1f}%" in html_of(at)[1]
+    at.selectbox(key="input").set_value(2).run()  # its tokens are not those that were meant
+    assert at.query_params["force"] == "1.0"
 
 
-def test_a_click_in_the_map_of_tokens_picks_one(monkeypatch, open_page, tiny_token_checkpoint):
-    at = open_page("routing", tiny_token_checkpoint, text="w1 w2 w3")
-    spec = next(s for s in specs(at) if s["layout"]["title"]["text"] == "Expert of every token")
-    assert targets(spec)["customdata"] == [[layer, token] for layer in (1, 2) for token in range(5)]
-    loaded = checkpoints.load(tiny_token_checkpoint)
-    (shown,) = explore(loaded.model, loaded.tokenizer, loaded.info.task, [("w1 w2 w3",)])
-    session = {"tokens-1": {"selection": {"points": [{"customdata": [2, 3]}]}}}
-    monkeypatch.setattr(routing_force.st, "session_state", session)
-    routing_force.click_token("tokens-1", shown)
-    assert session["force_token"] == "3: w3"
-    assert routing_force.picked_token(shown) == 3
+def test_the_picked_expert_leads_to_what_it_is_used_for(page):
+    type_in(page, "w1 w2 w3")
+    page.selectbox(key="force_layer").set_value(1)
+    page.selectbox(key="force_expert").set_value(3).run()
+    (link,) = [one.proto for one in page.get("page_link") if "expert=3" in one.proto.query_string]
+    asked = parse_qs(link.query_string)
+    assert (asked["layer"], asked["expert"], asked["checkpoint"]) == (["1"], ["3"], ["tiny"])
 
 
-def test_a_link_frames_its_token_in_the_map_at_once(open_page, tiny_token_checkpoint):
-    def marks(at):
-        spec = next(s for s in specs(at) if s["layout"]["title"]["text"] == "Expert of every token")
-        return spec["layout"].get("shapes")
-
-    at = open_page("routing", tiny_token_checkpoint, text="w1 w2 w3", force_token="3: w3")
-    assert marks(at)
-    assert marks(at) == marks(at.run())
-    assert not marks(open_page("routing", tiny_token_checkpoint, text="w1 w2 w3"))
+# Words and experts
 
 
-def test_lengths_that_other_pages_would_cut_are_told():
-    def made(tokens, full):
-        return Exploration(TASKS["sst2"], ("t",), ("a",) * tokens, full, np.zeros(2), {})
+@pytest.mark.parametrize("method", tokens.METHODS)
+def test_words_are_scored_as_the_library_does(open_page, tiny_checkpoint, method):
+    at = open_page("routing", tiny_checkpoint, text=TYPED, tab=WORDS, method=method)
+    assert not at.exception
+    one = instance.prepare(*loaded(tiny_checkpoint), (TYPED,))
+    output = int(one.outputs(one.embeddings)[0].argmax())
+    made = dict(
+        zip(tokens.METHODS, (tokens.input_x_gradient, tokens.integrated_gradients, tokens.ablate_words))
+    )
+    bars = figure(at, "What each word adds")["data"][0]
+    np.testing.assert_allclose(values(bars["x"]), made[method](one, output).scores, atol=1e-5)
+    found = flips.fewest_words(one)
+    assert words.fewest_in_words(found, TASKS["sst2"]).replace("\\", "") in texts_of(at)
 
-    assert lengths([made(128, 128)], 128) == []
-    (long,) = lengths([made(10, 10), made(129, 129)], 128)
-    assert "128 tokens" in long
-    assert "input 2" in long
-    cut, long = lengths([made(512, 900), made(512, 513)], 200)
-    assert "At most 512 tokens" in cut
-    assert "inputs 1, 2" in cut
-    assert "200 tokens" in long
+
+@pytest.mark.parametrize("replaced", words.REPLACEMENTS)
+def test_what_stands_for_a_word_is_picked(open_page, tiny_checkpoint, replaced):
+    at = open_page("routing", tiny_checkpoint, text=TYPED, tab=WORDS, replaced_by=replaced)
+    one = instance.prepare(*loaded(tiny_checkpoint), (TYPED,))
+    output = int(one.outputs(one.embeddings)[0].argmax())
+    expected = tokens.ablate_words(one, output, replacement=words.REPLACEMENTS[replaced])
+    np.testing.assert_allclose(
+        values(figure(at, "What each word")["data"][0]["x"]), expected.scores, atol=1e-5
+    )
+
+
+def test_a_class_is_explained_rather_than_another(open_page, save_tiny):
+    folder = save_tiny("three", task="mnli", num_labels=3)
+    pair = {"text": "w1 w2 ||| w3 w4 w5", "target": "neutral", "rather_than": "contradiction"}
+    at = open_page("routing", folder, tab=WORDS, **pair)
+    assert not at.exception
+    one = instance.prepare(*loaded(folder), ("w1 w2", "w3 w4 w5"))
+    scores = [tokens.ablate_words(one, output).scores for output in (1, 2)]
+    np.testing.assert_allclose(
+        values(figure(at, "What each word")["data"][0]["x"]), scores[0] - scores[1], atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(("unit", "pieces"), [("word", 7), ("phrase", 3), ("automatic", 7)])
+def test_longer_pieces_are_scored_on_request(open_page, tiny_checkpoint, unit, pieces):
+    at = open_page("routing", tiny_checkpoint, text="w1 w2, w3 w4. w5", tab=WORDS, unit=unit)
+    assert not at.exception
+    assert len(values(figure(at, "What each")["data"][0]["x"])) == pieces
+
+
+def test_the_words_behind_a_layers_expert(open_page, tiny_checkpoint):
+    parts = loaded(tiny_checkpoint)
+    (e,) = explore(*parts, [(TYPED,)])
+    layer = e.layers[-1]
+    at = open_page("routing", tiny_checkpoint, text=TYPED, tab=WORDS, explain=f"layer {layer}'s expert")
+    assert not at.exception
+    one = instance.prepare(*parts, (TYPED,))
+    asked = instance.prefer(one, layer, e.choice(layer), e.runner_up(layer))
+    np.testing.assert_allclose(
+        values(figure(at, "What each word")["data"][0]["x"]), tokens.ablate_words(asked, 0).scores, atol=1e-4
+    )
+    found = tokens.routes_without(one)
+    drawn = figure(at, "Where a layer takes another")
+    np.testing.assert_array_equal(values(drawn["data"][0]["z"]), found.without != found.own[:, None])
+    assert words.decisive_in_words(found, one.words, layer, one.task).replace("\\", "") in texts_of(at)
+
+
+def test_agreement_and_faithfulness_are_computed_once_opened(open_page, tiny_checkpoint):
+    at = open_page("routing", tiny_checkpoint, text=TYPED, tab=WORDS)
+    before = len(at.dataframe)
+    at.session_state[words.AGREE] = at.session_state[words.TRUST] = True
+    at.run()
+    assert not at.exception
+    scores, agree, faithful = (one.value for one in at.dataframe[before:])
+    assert {*tokens.METHODS} <= {*scores}
+    assert len(agree) == 3
+    assert len(faithful) == 3 + 2  # with the two controls
+
+
+def test_a_long_text_is_searched_for_the_fewest_words_on_request(open_page, tiny_checkpoint, monkeypatch):
+    monkeypatch.setattr(words, "_SHORT", 4)
+    at = open_page("routing", tiny_checkpoint, text=f"{TYPED} w6 w7 w8", tab=WORDS)
+    before = len(at.main.markdown)
+    at.toggle(key=words.FLIPS).set_value(True).run()
+    assert not at.exception
+    assert len(at.main.markdown) > before
+
+
+@pytest.mark.parametrize("method", experts.METHODS)
+def test_experts_are_scored_as_the_library_does(open_page, tiny_checkpoint, method):
+    at = open_page("routing", tiny_checkpoint, text=TYPED, tab=EXPERTS, expert_method=method)
+    assert not at.exception
+    one = instance.prepare(*loaded(tiny_checkpoint), (TYPED,))
+    all_of = experts.Coalitions(one, int(one.outputs(one.embeddings)[0].argmax()))
+    made = dict(zip(experts.METHODS, (experts.zero_experts, experts.next_experts, experts.shapley_values)))
+    expected = made[method](all_of)
+    bars = figure(at, "What each expert adds")["data"][0]
+    np.testing.assert_allclose(values(bars["x"]), expected.values[expected.fires], atol=1e-5)
+    assert bool(at.get("select_slider")) == (method == experts.METHODS[2])
+
+
+def test_a_long_text_is_read_in_pieces_that_are_quickly_left_out(tiny_checkpoint, monkeypatch):
+    one = results.Explained(None, instance.prepare(*loaded(tiny_checkpoint), ("w1 w2, w3 w4. w5 w6.",)), None)
+    pieces = {unit: len(units.in_units(one.instance, unit).words) for unit in units.UNITS}
+    for unit in units.UNITS:
+        monkeypatch.setattr(results, "QUICK", pieces[unit] * len(one.instance.tokens))
+        assert one.quick_unit() == unit
+    monkeypatch.setattr(results, "QUICK", 1)
+    assert one.quick_unit() is None
+
+
+def test_no_more_models_are_held_than_are_kept(tiny_checkpoint):
+    from ui import loaders
+    from ui.store import results as store
+
+    one = checkpoints.load(tiny_checkpoint)
+    for i in range(5):
+        results.explained(one, (f"w{i}",))
+    assert len(store("attribution inputs")._kept) <= loaders.MODELS
+
+
+# Attention, and two sentences
+
+
+def test_where_any_layers_heads_look(open_page, tiny_checkpoint):
+    at = open_page(
+        "routing", tiny_checkpoint, text="w1 w2 w3", tab=ATTENTION, attention_layer=2, attention_head=3
+    )
+    assert not at.exception
+    model, tokenizer, _ = loaded(tiny_checkpoint)
+    expected = layer_attention(model, tokenizer, ("w1 w2 w3",), 2)
+    drawn = figure(at, "Attention of layer 2, expert 3")
+    np.testing.assert_allclose(values(drawn["data"][0]["z"]), expected.pattern(3).weights, atol=1e-5)
+    at.selectbox(key="attention_head").set_value(None).run()
+    assert figure(at, f"Attention of layer 2, expert {expected.routed_to}")
+    at.toggle(key="hide_special").set_value(True).run()
+    assert len(figure(at, "Attention of")["data"][0]["z"]["shape"].split(",")) == 2
+    at.session_state["attention_layers"] = True
+    at.run()
+    assert not at.exception
+    assert len(targets(figure(at, "All layers"))["customdata"]) == 3 * 4
+
+
+def test_two_sentences_are_compared_as_the_library_does(open_page, tiny_checkpoint):
+    text = "w1 w20 w33 w4\nw1 w20 w7 w4\nw2"
+    at = open_page("routing", tiny_checkpoint, text=text, tab=COMPARE)
+    assert not at.exception
+    assert at.selectbox(key="beside").options == ["2", "3"]
+    one, other = [(line,) for line in text.splitlines()[:2]]
+    expected = patch(*loaded(tiny_checkpoint), one, other)
+    drawn = figure(at, "How far each hidden state of sentence 2")
+    np.testing.assert_allclose(values(drawn["data"][0]["z"]), expected.moved, atol=1e-5)
+    assert compare.in_words(expected, 1, 2).replace("\\", "") in texts_of(at)
+    assert html_of(at)[1].count("<tr>") == 2 + 2
+    at.selectbox(key="input").set_value(2).run()
+    assert not at.exception
+    assert figure(at, "How far each hidden state of sentence 1 moves sentence 2")
+
+
+@pytest.mark.parametrize(("limit", "value", "offered"), [("_SOON", 1, True), ("MOST", 4, False)])
+def test_long_sentences_are_compared_on_request_or_refused(
+    open_page, tiny_checkpoint, monkeypatch, limit, value, offered
+):
+    monkeypatch.setattr(compare, limit, value)
+    at = open_page("routing", tiny_checkpoint, text="w5 w6 w7\nw5 w6 w8", tab=COMPARE)
+    assert not figure(at, "How far")
+    assert (compare.PATCH in [one.key for one in at.toggle]) == offered
+    if offered:
+        at.toggle(key=compare.PATCH).set_value(True).run()
+        assert figure(at, "How far")
+
+
+def test_one_sentence_says_how_to_compare_two(open_page, tiny_checkpoint):
+    at = open_page("routing", tiny_checkpoint, text="w1 w2", tab=COMPARE)
+    assert not at.exception
+    assert at.info
+    assert not figure(at, "How far")
+
+
+# The box
 
 
 def test_typed_text_goes_along_or_waits_for_its_task():
@@ -404,9 +455,9 @@ def test_typed_text_goes_along_or_waits_for_its_task():
         import streamlit as st
 
         from shrp.data.tasks import TASKS
-        from ui.routing.sentences import sentence_form
+        from ui.routing.sentences import sentence_box
 
-        sentence_form(TASKS[st.session_state.get("task", "sst2")], None)
+        sentence_box(TASKS[st.session_state.get("task", "sst2")], None)
 
     def switch(task):
         at.session_state["task"] = task
@@ -417,240 +468,52 @@ def test_typed_text_goes_along_or_waits_for_its_task():
     at = AppTest.from_function(script, default_timeout=120).run()
     examples = at.text_area[0].value
     assert switch("cola") not in ("", examples)  # nothing was typed yet
-    at.text_area[0].set_value("Mine is this one.")
-    at.button[0].click().run()
+    at.text_area[0].set_value("Mine is this one.").run()
     assert switch("sst2") == "Mine is this one."  # single sentences both
     assert "|" in switch("mrpc")
-    at.text_area[0].set_value("One of two. ||| Two of two.")
-    at.button[0].click().run()
+    at.text_area[0].set_value("One of two. ||| Two of two.").run()
     assert switch("cola") == "Mine is this one."
     assert switch("mrpc") == "One of two. ||| Two of two."
 
 
-def test_the_datas_first_inputs_are_those_of_the_data_until_something_is_typed():
+def test_the_datas_first_examples_are_those_of_the_data_until_something_is_typed():
     def script():
         import streamlit as st
 
         from shrp.data.tasks import custom_task
         from shrp.data.text_data import TextData
-        from ui.routing.sentences import sentence_form
+        from ui.routing.sentences import sentence_box
 
         task, name = custom_task("mine", ["text"], ["a", "b"]), st.session_state.get("name", "first")
-        sentence_form(task, TextData(task, name, ((f"One of {name}.",), (f"Two of {name}.",))))
+        sentence_box(task, TextData(task, name, ((f"One of {name}.",), (f"Two of {name}.",))))
 
     at = AppTest.from_function(script, default_timeout=120).run()
     assert at.text_area[0].value == "One of first.\nTwo of first."
     at.session_state["name"] = "second"
     assert at.run().text_area[0].value == "One of second.\nTwo of second."
     assert "text" not in at.query_params
-    at.text_area[0].set_value("Mine is this one.")
-    at.button[0].click().run()
+    at.text_area[0].set_value("Mine is this one.").run()
     at.session_state["name"] = "third"
     assert at.run().text_area[0].value == "Mine is this one."
 
 
-def test_words_that_the_model_does_not_know_are_told(open_page, tiny_checkpoint):
-    at = open_page("routing", tiny_checkpoint, text="w1 w2\nw1 unheard w2")
-    assert not at.exception
-    assert "Input 2 has words that the model's vocabulary lacks" in texts_of(at)
-    known = open_page("routing", tiny_checkpoint, text="w1 w2\nw3 w4")
-    assert "vocabulary" not in texts_of(known)
+def test_examples_replace_what_is_typed(page):
+    start = page.text_area(key=sentences.BOX).value
+    type_in(page, "w1 w2")
+    next(button for button in page.button if button.label == "Near opposites").click().run()
+    assert page.text_area(key=sentences.BOX).value == start
+    assert "text" not in page.query_params
 
 
-# ---- attention
+def test_back_brings_the_text_before_back(open_page, tiny_checkpoint, monkeypatch):
+    at = type_in(open_page("routing", tiny_checkpoint, text="w1 w2"), "w3 w4")
+    at.query_params["text"] = "w1 w2"
+    assert at.run().text_area(key=sentences.BOX).value == "w1 w2"
+    monkeypatch.setattr(sentences, "went_back", lambda: True)
+    del at.query_params["text"]
+    assert "\n" in at.run().text_area(key=sentences.BOX).value  # the examples
 
 
-def attention_specs(page):
-    """Heatmaps of attention, by title."""
-    drawn = {spec["layout"]["title"]["text"]: spec for spec in specs(page)}
-    return {
-        title: spec["data"]
-        for title, spec in drawn.items()
-        if "Attention" in title or title.startswith("All ")
-    }
-
-
-def test_where_any_layers_heads_look(page, tiny_checkpoint, monkeypatch):
-    route(page, "w1 w2 w3")
-    loaded = checkpoints.load(tiny_checkpoint)
-    top = layer_attention(loaded.model, loaded.tokenizer, ("w1 w2 w3",), 2)
-    best = int(top.probs.argmax())
-    assert (page.selectbox(key="attention_layer").value, page.selectbox(key="attention_head").value) == (
-        2,
-        None,
-    )
-    ((title, (drawn,)),) = attention_specs(page).items()
-    assert title == f"Attention of layer 2, expert {best}"  # which follows the route
-    np.testing.assert_allclose(values(drawn["z"]), top.weights[best], atol=1e-6)
-    assert "The router sends this input here" in texts_of(page)
-    other = (best + 1) % 4
-    page.selectbox(key="attention_head").set_value(other).run()
-    assert list(attention_specs(page)) == [f"Attention of layer 2, expert {other}"]
-    assert "what this expert would attend to" in texts_of(page)
-    page.selectbox(key="attention_layer").set_value(0).run()
-    page.toggle(key="attention_all").set_value(True).run()
-    assert not page.exception
-    dense = layer_attention(loaded.model, loaded.tokenizer, ("w1 w2 w3",), 0)
-    drawn = attention_specs(page)
-    assert list(drawn) == [f"Attention of layer 0, head {other}", "All 4 heads of layer 0"]
-    for map_, weights in zip(drawn["All 4 heads of layer 0"], dense.weights, strict=True):
-        np.testing.assert_allclose(values(map_["z"]), weights, atol=1e-6)
-    assert "This layer is dense" in texts_of(page)
-    monkeypatch.setattr(routing_attention, "MOST", 4)
-    route(page, "w1 w2 w3")
-    assert list(attention_specs(page)) == [f"Attention of layer 0, head {other}"]
-    assert "side by side for inputs of 4 tokens at most; this one has 5" in texts_of(page)
-
-
-def test_all_layers_are_drawn_small_and_a_click_shows_one_large(page, tiny_checkpoint):
-    route(page, "w1 w2 w3")
-    page.toggle(key="attention_layers").set_value(True).run()
-    assert not page.exception
-    loaded = checkpoints.load(tiny_checkpoint)
-    layers = model_attention(loaded.model, loaded.tokenizer, ("w1 w2 w3",))
-    spec = next(spec for spec in specs(page) if spec["layout"]["title"]["text"] == "All layers")
-    drawn = np.array(values(spec["data"][0]["z"]), dtype=float)
-    for row, one in enumerate(layers):  # five tokens and a gap each
-        for head in range(4):
-            tile = drawn[6 * row : 6 * row + 5, 6 * head : 6 * head + 5]
-            np.testing.assert_allclose(tile**2, one.weights[head], atol=1e-5)
-    assert np.isnan(drawn[5]).all()
-    assert np.isnan(drawn[:, 5]).all()
-    assert targets(spec)["customdata"] == [[layer, head] for layer in range(3) for head in range(4)]
-    circles = spec["data"][1]
-    assert [x // 6 for x in circles["x"]] == [one.routed_to for one in layers[1:]]
-    assert [y // 6 for y in circles["y"]] == [1, 2]  # the dense layer sends nothing anywhere
-    assert spec["layout"]["yaxis"]["ticktext"] == ["layer 0, dense", "layer 1, routed", "layer 2, routed"]
-    chart = next(one for one in page.get("plotly_chart") if "All layers" in one.proto.spec)
-    assert "Layer 0, dense, head" in chart.proto.alt
-    spread = np.mean([layers[2].pattern(head).spread for head in range(4)])
-    assert f"layer 2 {spread:.1f}. n = 1 input" in texts_of(page)
-    assert "in effect.<br><i>click" in targets(spec)["hovertext"][0]
-    point = {"customdata": {"0": 1, "1": 3}, "curve_number": 2, "point_index": 7}
-    selection = {"points": [point], "point_indices": [7], "box": [], "lasso": []}
-    report(page, chart.proto.id, {"selection": selection})
-    assert not page.exception
-    assert page.selectbox(key="attention_layer").value == 1
-    assert page.selectbox(key="attention_head").value == 3
-    assert "Attention of layer 1, expert 3" in attention_specs(page)
-
-
-@pytest.mark.parametrize(
-    ("kind", "circles", "missing"),
-    [
-        ({"top_k": 2}, 4, 0),
-        ({"routing": "token"}, 0, 0),
-        ({"plan": make_plan({1: [1, 0, 0, 0], 2: [0, 0, 3, 1]}, counts={1: 1, 2: 2})}, 0, 5),
-    ],
-)
-def test_all_layers_of_other_models(open_page, save_tiny, kind, circles, missing):
-    page = open_page(
-        "routing", save_tiny("other", **kind), text="w1 w2 w3", attention_layers="true", hide_special="true"
-    )
-    assert not page.exception
-    spec = next(spec for spec in specs(page) if spec["layout"]["title"]["text"] == "All layers")
-    drawn = np.array(values(spec["data"][0]["z"]), dtype=float)
-    tiles = [drawn[4 * row : 4 * row + 3, 4 * head : 4 * head + 3] for row in range(3) for head in range(4)]
-    assert sum(bool(np.isnan(tile).all()) for tile in tiles) == missing  # experts that were not kept
-    kept = [tile for tile in tiles if not np.isnan(tile).all()]
-    np.testing.assert_allclose([(tile**2).sum(1) for tile in kept], 1, atol=1e-5)  # special tokens are hidden
-    assert len(targets(spec)["x"]) == 12 - missing
-    marked = [trace for trace in spec["data"] if trace["type"] == "scatter"][:-1]
-    assert sum(len(trace["x"]) for trace in marked) == circles
-
-
-def test_the_attention_pickers_have_the_same_default_in_every_run(page):
-    """Else a link would leave out what is picked, or bring back something else."""
-
-    def defaults():
-        boxes = [page.selectbox(key=key).proto for key in ("attention_layer", "attention_head")]
-        return [box.default if box.HasField("default") else None for box in boxes]
-
-    first = defaults()
-    assert first[1] is None
-    page.selectbox(key="attention_head").set_value(3).run()
-    page.selectbox(key="attention_layer").set_value(1).run()
-    assert defaults() == first
-
-
-def test_attention_reads_typed_text_as_far_as_the_page_does(open_page, save_tiny, monkeypatch):
-    monkeypatch.setattr(checkpoint_info, "EVALUATED_TOKENS", 6)
-    page = open_page("routing", save_tiny("tiny"), text="w1 w2 w3 w4 w5 w6 w7 w8")
-    assert not page.exception
-    ((_, (drawn,)),) = attention_specs(page).items()
-    assert np.shape(values(drawn["z"])) == (10, 10)
-
-
-@pytest.mark.parametrize(
-    ("kind", "layer", "said"),
-    [
-        (
-            {"plan": make_plan({1: [1, 0, 0, 0], 2: [0, 0, 3, 1]}, counts={1: 1, 2: 2})},
-            2,
-            "A kept expert of a pruned",
-        ),
-    ],
-)
-def test_attention_of_models_that_route_nothing(open_page, save_tiny, kind, layer, said):
-    page = open_page("routing", save_tiny("other", **kind), text="w1 w2")
-    assert not page.exception
-    assert page.selectbox(key="attention_layer").value == layer
-    assert said in texts_of(page)
-    if "plan" in kind:
-        assert page.selectbox(key="attention_head").options == ["2", "3"]
-        page.selectbox(key="attention_layer").set_value(1).run()
-        assert page.toggle(key="attention_all").label == "The kept expert side by side"
-        assert page.toggle(key="attention_all").disabled
-    assert len(attention_specs(page)) == 1
-
-
-def test_the_largest_move_is_named(open_page, tiny_checkpoint):
-    loaded = checkpoints.load(tiny_checkpoint)
-    at = open_page("routing", tiny_checkpoint, text="w1 w2")
-    found = what_if(loaded.model, loaded.tokenizer, loaded.info.task, ("w1 w2",))
-    output = int(found.base.argmax())
-    change = found.change(output)
-    row, expert = divmod(int(abs(change).argmax()), change.shape[1])
-    said = f"moves most with layer {found.layers[row]}'s expert {expert}: {change[row, expert]:+.2f}"
-    assert said.replace("-", "\u2212") in texts_of(at).replace("-", "\u2212")
-
-
-@pytest.mark.parametrize("name", ["routing", "attribution", "pruning_lab"])
-def test_a_page_names_its_checkpoint(open_page, tiny_checkpoint, name):
-    at = open_page(name, tiny_checkpoint)
-    assert "Checkpoint **tiny**, task sst2" in [caption.value for caption in at.main.caption]
-
-
-def walk(choices, margins):
-    return SimpleNamespace(
-        layers=sorted(choices),
-        by_token=False,
-        choice=choices.__getitem__,
-        margin=margins.__getitem__,
-        several=lambda layer: 1,
-        fires=lambda layer: np.arange(8)[None] == choices[layer],
-    )
-
-
-def test_where_routes_differ_says_which_of_them_are_close_calls():
-    one = walk({6: 1, 8: 2, 10: 3}, {6: 0.01, 8: 0.0, 10: 0.4})
-    other = walk({6: 5, 8: 2, 10: 4}, {6: 0.5, 8: 0.0, 10: 0.3})
-    said = routing_views.agreement([one, other])
-    assert said.startswith(
-        "Both inputs take the same expert in 1 of 3 routed layers; they differ in layers 6, 10. In "
-    )
-    assert "In layer 6 that is a close call" in said
-    assert "less than 10% apart" in said
-    sure = walk({6: 5, 8: 2, 10: 4}, {6: 0.5, 8: 0.0, 10: 0.3})
-    clear = walk({6: 1, 8: 2, 10: 3}, dict.fromkeys((6, 8, 10), 0.2))
-    assert "close call" not in routing_views.agreement([clear, sure])
-    all_near = walk({6: 0, 8: 1, 10: 2}, dict.fromkeys((6, 8, 10), 0.05))
-    assert routing_views.agreement([all_near, sure]).startswith("In none of the 3 routed layers")
-    probs = {6: np.array([0.5, 0.3, 0.15, 0.05])}
-    two = [
-        Exploration(TASKS["sst2"], ("t",), ("a",), 1, np.zeros(2), probs, gates={6: np.array(gates)})
-        for gates in ([0.6, 0.4, 0, 0], [0.7, 0, 0.3, 0])
-    ]
-    assert "do they all take the same 2 experts." in routing_views.agreement(two)  # though both have 0 first
-    assert "take the same 2 experts in every one" in routing_views.agreement(two[:1] * 2)
-    assert "In layers 6, 8, 10 that is a close call" in routing_views.agreement([all_near, sure])
+def test_the_address_holds_a_text_as_long_as_it_may(page):
+    assert json.dumps(type_in(page, "w1 " * (LONGEST_LINK // 5)).query_params["text"])
+    assert "text" not in type_in(page, "w1 " * LONGEST_LINK).query_params

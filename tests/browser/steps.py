@@ -143,7 +143,6 @@ def address_with_charts(app_url, name, **query):
     """The address at which the page of that name has something to draw: not every page has at its plain one."""
     asked = {
         "routing": {"text": SENTENCE},
-        "attribution": {"text": SENTENCE},
         "pruning_lab": {"only": SLICES},
         # A pruned side would have no usage to draw.
         "compare": {"b": NAME, "b_is": AS_IS, "only": SLICES},

@@ -10,7 +10,6 @@ import zipfile
 
 import pytest
 
-from shrp.analysis.attribution import experts, instance
 from tests.browser.steps import (
     FAST,
     NAME,
@@ -151,55 +150,25 @@ def test_a_broken_checkpoint_is_refused_in_words_and_the_picked_one_stays(app_ur
     page.get_by_role("heading", name=FAST).wait_for()
 
 
-def test_attribution_runs_and_finishes(app_url, page, shipped, timing):
-    one = instance.prepare(shipped.model, shipped.tokenizer, shipped.info.task, (SENTENCE,))
-    output = int(one.outputs(one.embeddings)[0].argmax())
-    total = experts.shapley_values(experts.Coalitions(one, output)).values.sum()
-    page.goto(address(app_url, "attribution"))
-    settled(page)
-    page.locator(TYPED).first.fill(SENTENCE)
-    started = time.perf_counter()
-    page.get_by_role("button", name="Explain", exact=True).click()
-    page.get_by_text("Completeness: words sum to").wait_for()
-    timing("words attributed to after the button", time.perf_counter() - started)
-    page.get_by_text(f"Sum {total:+.3f}"[:-1]).first.wait_for()
-    settled(page)
-    timing("words and experts attributed to", time.perf_counter() - started)
-    assert page.locator("[data-testid=stProgress]").count() == 0
-
-
-def test_typed_text_goes_along_to_other_pages(app_url, page):
-    """Also where one clicks on before a page is done, and with the number of the input."""
+def test_typed_text_is_there_again_after_another_page(app_url, page):
+    """With the number of the sentence."""
     from playwright.sync_api import expect
 
-    second = "A dull mess from start to finish."
-    box, number = page.locator(TYPED).first, page.get_by_label("Input number").first
+    box, number = page.locator(TYPED).first, page.get_by_label("Sentence", exact=True).first
+    text = f"{SENTENCE}\nA dull mess from start to finish."
 
     def to(name):
         page.locator("[data-testid=stSidebarNavLink]").filter(has_text=name).click()
-
-    page.goto(address(app_url, "routing", text=f"{SENTENCE}\n{second}", input=2))
-    box.wait_for()
-    to("Attribution")
-    to("Expert usage")
-    page.get_by_role("heading", name="Expert usage").first.wait_for()
-    for name in ("Attribution", "Routing"):
-        to(name)
         page.get_by_role("heading", name=name).first.wait_for()
-        expect(box).to_have_value(f"{SENTENCE}\n{second}")
-        settled(page)
-        expect(number).to_have_value("2")
-        wait_for_query(page, input=2)
-    page.get_by_text("Why these experts?").click()
-    page.get_by_role("heading", name="Attribution").first.wait_for()
-    expect(page.get_by_role("radio", name="a layer's route")).to_be_checked()
-    expect(number).to_have_value("2")
-    box.fill(SENTENCE)
-    page.get_by_role("button", name="Explain", exact=True).click()
-    wait_for_query(page, text=SENTENCE)
+
+    page.goto(address(app_url, "routing", text=text, input=2))
+    box.wait_for()
+    to("Expert usage")
     to("Routing")
-    page.get_by_role("heading", name="Routing").first.wait_for()
-    expect(box).to_have_value(SENTENCE)
+    expect(box).to_have_value(text)
+    settled(page)
+    expect(number).to_have_value("2")
+    wait_for_query(page, input=2)
 
 
 def test_the_first_page_has_an_address_of_its_own(app_url, page):

@@ -58,13 +58,18 @@ def refusal(folder):
     return text
 
 
-@pytest.mark.parametrize("kind", ["dense", "routed", "token", "top2", "static"])
+@pytest.mark.parametrize(
+    "kind", ["dense", "routed", "token", "top2", "static", "dropped", "uniform", "narrow"]
+)
 def test_round_trip(
     tiny_family, kind, tmp_path, tiny_model, tiny_routed, tiny_info, tiny_tokenizer, tiny_inputs, tiny_logits
 ):
     options = {
         "token": {"routing": "token"},
         "top2": {"top_k": 2},
+        "dropped": {"control": "dropped"},
+        "uniform": {"control": "uniform"},
+        "narrow": {"control": "narrow"},
     }.get(kind, {})
     info = tiny_info(**options)
     model = tiny_routed(tiny_family, **options)
@@ -84,6 +89,7 @@ def test_round_trip(
     assert {p.dtype for p in loaded.model.parameters()} == {torch.float32}
     assert all(p.requires_grad for p in loaded.model.parameters())
     assert type(loaded.model) is type(model)
+    assert not hasattr(loaded.model.config, "shrp")  # or save_pretrained would carry it on, stale
     text = "w3 w9 unknown w40"
     assert loaded.tokenizer(text)["input_ids"] == tiny_tokenizer(text)["input_ids"]
 
@@ -132,7 +138,7 @@ def test_info_keeps_everything(tmp_path, tiny_routed, tiny_tokenizer, tiny_info)
     assert checkpoint.info_if_ours(folder) == info
     assert checkpoint.read_history(folder) == [{"epoch": 0, "stage": 2}]
     data = json.loads((folder / "config.json").read_text())
-    assert data["architectures"] == ["ShrpBertForSequenceClassification"]
+    assert data["architectures"] == ["BertForSequenceClassification"]  # an ordinary model folder otherwise
     assert data["shrp"]["format_version"] == 1
     (folder / "history.jsonl").write_text("{broken")
     with pytest.raises(CheckpointError, match=r"history\.jsonl"):
@@ -304,8 +310,10 @@ def refusal_of_config(folder):
 
 
 def test_not_shrp(tmp_path, saved, tiny_model):
-    tiny_model().base_model.save_pretrained(tmp_path / "plain")
-    assert "classification head" in refusal_of_config(tmp_path / "plain")
+    tiny_model().save_pretrained(tmp_path / "plain")
+    text = refusal(tmp_path / "plain")
+    assert 'no "shrp" section' in text
+    assert "python -m shrp train" in text
     assert "there is no" in refusal(tmp_path / "nowhere")
     (tmp_path / "bare").mkdir()
     assert "no config.json" in refusal(tmp_path / "bare")
@@ -318,7 +326,7 @@ def test_not_shrp(tmp_path, saved, tiny_model):
     (saved / "config.json").write_text("9" * 5_000)  # more digits than Python reads
     assert "not readable JSON" in refusal(saved)
     (saved / "config.json").write_text("[]")
-    assert "no object" in refusal(saved)
+    assert 'no "shrp" section' in refusal(saved)
 
 
 @pytest.mark.parametrize(

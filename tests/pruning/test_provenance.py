@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -15,8 +16,13 @@ from shrp.checkpoints.card_pruning import pruned
 from shrp.checkpoints.score_rows import score_row, share_of
 from shrp.data.sources import load_file, load_probe
 from shrp.data.tasks import TASKS, custom_task
+from shrp.errors import ExportError, PlanError
 from shrp.evaluation import evaluate as evaluation
 from shrp.evaluation.evaluate import evaluate
+from shrp.model.config import ShrpConfig
+from shrp.model.convert import layer_kinds
+from shrp.pruning.plan import make_plan
+from shrp.training.config import TrainConfig
 from ui.describe import training_facts
 
 
@@ -271,3 +277,40 @@ def test_numbers_can_be_traced(shrp, place):
                 "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
                 "device": "cpu",
             }
+
+
+def test_a_control_has_no_routers_to_balance():
+    for control, told in (("none", True), ("uniform", False), ("dropped", False), ("narrow", False)):
+        shrp = ShrpConfig((1, 2), control=control, narrow_to=int(control == "narrow"))
+        facts = dict(training_facts({"config": TrainConfig.named("paper", shrp=shrp).to_dict()}))
+        assert ("balance loss, weight" in facts) == told
+
+
+def test_a_control_without_routers_is_pruned_by_a_plan_alone(
+    shrp, tmp_path, monkeypatch, tiny_routed, tiny_tokenizer, tiny_info
+):
+    model, info = tiny_routed(control="uniform"), tiny_info(control="uniform")
+    checkpoint.save(model, tiny_tokenizer, info, tmp_path / "control")
+    command = ("prune", tmp_path / "control", "--out", tmp_path / "out")
+    for options in (("--per-layer", 1), ("--per-layer", 1, "--data", "probe"), ("--encoder-params", "30%")):
+        code, _, err = shrp(*command, *options)
+        assert (code, "no usage to choose experts by" in " ".join(err.split())) == (1, True), err
+    plan = make_plan({1: np.ones(4), 2: np.ones(4)}, per_layer=2)
+    (tmp_path / "plan.json").write_text(json.dumps(plan.to_dict()))
+    assert shrp(*command, "--plan", tmp_path / "plan.json")[0] == 0
+    made = checkpoint.load(tmp_path / "out")
+    assert made.info.plan.budget == 4
+    loaded = checkpoint.load(tmp_path / "control")
+    with pytest.raises(PlanError, match="no usage to prune by; give a plan"):
+        loaded.prune(per_layer=1)
+    assert loaded.prune(plan).info.plan == plan
+    given = []
+
+    def taken(model, tokenizer, info, folder, **options):
+        given.append((layer_kinds(model), info.plan))
+        raise ExportError("enough")  # tracing is not what is asked about
+
+    monkeypatch.setattr("shrp.export.onnx.export_folder", taken)
+    exported = ("export", tmp_path / "control", "--plan", tmp_path / "plan.json", "--out", tmp_path / "onnx")
+    code, _, err = shrp(*exported)
+    assert (code, "enough" in err, given) == (1, True, [(["dense", "static", "static"], plan)])

@@ -105,6 +105,13 @@ def test_training_a_pruned_copy_does_not_touch_the_original(tiny_routed, tiny_in
     assert not any(layer.training for layer in encoder_layers(model))
 
 
+def test_the_uniform_control_is_its_own_mean_plan(tiny_routed, tiny_inputs, tiny_logits):
+    model, inputs = tiny_routed(control="uniform"), tiny_inputs()
+    even = LayerPlan((0, 1, 2, 3), (0.25,) * 4)
+    static = prune(model, PruningPlan(((1, even), (2, even))))
+    torch.testing.assert_close(tiny_logits(static, inputs), tiny_logits(model, inputs), atol=1e-5, rtol=1e-5)
+
+
 def test_what_cannot_be_pruned_is_refused(tiny_model, tiny_routed):
     plan = make_plan(USAGE, per_layer=2)
     with pytest.raises(PlanError, match="no routed layer"):

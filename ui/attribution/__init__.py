@@ -1,1 +1,1 @@
-"""The Attribution page."""
+"""What knocking out every expert, or every head of the dense layers, does on a data set."""

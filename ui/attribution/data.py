@@ -15,10 +15,9 @@ from shrp.errors import ShrpError
 from shrp.model.config import ShrpConfig
 from ui import state
 from ui.attribution import figures
-from ui.attribution.effects import draw_map, draw_table, pick_inputs, said_output
+from ui.attribution.effects import draw_map, draw_table, effect_table, pick_inputs, said_output
 from ui.attribution.heads import heads_part
 from ui.attribution.knock_outs import knocked_out
-from ui.attribution.results import effect_table
 from ui.attribution.where import where_part
 from ui.downloads import chart
 from ui.pickers import always_one

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 
 import pandas as pd
 import streamlit as st
@@ -14,9 +15,16 @@ from ui.attribution import figures
 from ui.attribution.figures import EXPERT
 from ui.bound import fall_back
 from ui.downloads import chart, downloads
+from ui.store import once
 from ui.text import escape_html, is_percentage, metric_name, percent
 
 _SIZES = (32, 64, 128, 256, 512)
+
+
+def effect_table(found: KnockOuts, key: Hashable, data: TextData, output: int | None) -> pd.DataFrame:
+    """`KnockOuts.table`, kept: its intervals take a moment."""
+    key = key, data.pairs, output  # of a minimal pair both inputs are drawn together
+    return once("expert effects", 64, key, "Intervals", lambda progress: found.table(data, output))
 
 
 def pick_inputs(total: int, key: str, start: int) -> int:

@@ -1,4 +1,4 @@
-"""Figures of attributions: coloured words, bars of words and of experts, and usage against effect."""
+"""Figures of what knocking out does on a data set: maps of effects, usage against effect, effects by group."""
 
 from __future__ import annotations
 
@@ -10,163 +10,19 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from shrp.analysis.attribution.experts import ExpertScores
-from shrp.analysis.attribution.tokens import WordScores
 from shrp.evaluation.statistics import FALSE_DISCOVERIES
-from ui.routing.figures import grid_height
-from ui.text import axis_names, escape_html, shorten, signed
-from ui.theme import BLUE, DIVERGING, GREY, ORANGE, layout
+from ui.text import axis_names, escape_html, signed
+from ui.theme import BLUE, DIVERGING, GREY, layout
 
-# Less and more, as in the diverging scale of all charts; see-through, so that either theme's text stays legible.
-_LESS, _MORE, _STRONGEST = (43, 123, 186), (224, 130, 20), 0.55
 EXPERT, HEAD = "expert", "head"
 """What is knocked out, in words of one and, with an s, of many."""
-CHANGE = "change of the output"
-"""What a score is of, where an output of the model is explained."""
-_LINE = 23
-"""Pixels of one bar's row."""
-_MOST_WORDS, _MOST_EXPERTS = 40, 36
-"""Bars in a panel; the CSV has all."""
 _MOST_COLUMNS = 14
 """Experts of a map whose numbers are to be legible in a window of 1200 pixels; the CSV has all."""
 
 
-def colored_words(result: WordScores, parts: Sequence[str], title: str) -> str:
-    """The input as HTML with each word's background by its score: orange raises the output, blue lowers it.
-
-    A solid line under a word says the same as orange, a dotted one the same as blue. Everything typed is escaped.
-
-    Args:
-        parts: names of the texts of a pair; of one text its name is not shown.
-        title: what is shown, as HTML-safe text.
-    """
-    largest = float(np.abs(result.scores).max()) or 1.0
-    lines: dict[int, list[str]] = {part: [] for part in range(len(parts))}
-    for word, score in zip(result.words, result.scores, strict=True):
-        part = abs(float(score)) / largest
-        red, green, blue = _MORE if score > 0 else _LESS
-        line = "solid" if score > 0 else "dotted"
-        # Words near 0 have no line, or every function word would be underlined.
-        under = f"border-bottom:2px {line} rgb({red},{green},{blue});" if part >= 0.1 else ""
-        lines[word.part].append(
-            f'<span title="{escape_html(word.text)}: {score:+.3f}" style="background:rgba({red},{green},{blue},'
-            f'{_STRONGEST * part:.3f});{under}border-radius:3px;padding:1px 3px">{escape_html(word.text)}</span>'
-        )
-    body = ""
-    for part, name in enumerate(parts):
-        # The words decide which way a line runs: a name with a direction of its own has no say in it.
-        head = f'<span dir="auto" style="opacity:.7">{escape_html(name)}: </span>' if len(parts) > 1 else ""
-        style = "line-height:2;overflow-wrap:anywhere"
-        body += f'<div dir="auto" style="{style}">{head}{" ".join(lines[part])}</div>'
-    return f'<div role="group" aria-label="{title}"><div style="font-weight:600">{title}</div>{body}</div>'
-
-
-def word_bars(
-    results: Sequence[WordScores], what: str, subtitle: str, x: str = CHANGE
-) -> tuple[go.Figure, int]:
-    """Bars of each word's score, a panel a method, in the order of the text.
-
-    Args:
-        what: the output that is explained, as HTML-safe text.
-        x: what a score is, with its unit.
-
-    Returns:
-        The figure and the number of words in it.
-    """
-    words = results[0].words
-    places = _largest([result.scores for result in results], _MOST_WORDS)
-    length = 24 if results[0].unit == "word" else 40
-    names = [f"{place + 1}. {escape_html(shorten(words[place].text, length))}" for place in places]
-    fig = _panels([result.method for result in results])
-    for column, result in enumerate(results, 1):
-        scores = result.scores[places]
-        again = np.zeros(len(places)) if result.rerouted is None else result.rerouted[places]
-        note = "<br>its replacement re-routes %{customdata:.0f} layers" if result.rerouted is not None else ""
-        hover = "%{hovertext}<br>" + result.method + " %{x:+.4f}" + note
-        fig.add_trace(_bars(scores, hover, names, again), row=1, col=column)
-    _rows(fig, names, f"What each {results[0].unit} adds to {what}", subtitle, x)
-    return fig, len(places)
-
-
-def expert_bars(results: Sequence[ExpertScores], what: str, subtitle: str) -> tuple[go.Figure, int]:
-    """Bars of each expert that fires, a panel a method; whiskers are standard errors. As `word_bars`."""
-    fires = results[0].fires
-    rows, experts = np.nonzero(fires)
-    values = [result.values[fires] for result in results]
-    places = _largest(values, _MOST_EXPERTS)
-    names = [f"layer {results[0].layers[rows[p]]} · expert {experts[p]}" for p in places]
-    fig = _panels([result.method for result in results])
-    for column, (result, found) in enumerate(zip(results, values, strict=True), 1):
-        errors = None if result.errors is None else result.errors[fires][places]
-        note = " ± %{customdata:.4f} standard error" if errors is not None else ""
-        hover = "%{hovertext}<br>" + result.method + " %{x:+.4f}" + note
-        custom = np.zeros(len(places)) if errors is None else errors
-        fig.add_trace(_bars(found[places], hover, names, custom, errors), row=1, col=column)
-    _rows(fig, names, f"What each expert adds to {what}", subtitle, CHANGE)
-    return fig, len(places)
-
-
-def _largest(values: Sequence[np.ndarray], most: int) -> np.ndarray:
-    """Places of the largest values, each as a part of its method's largest; in their own order."""
-    parts = [np.abs(one) / (np.abs(one).max() or 1.0) for one in values]
-    return np.sort(np.argsort(-np.max(parts, axis=0), kind="stable")[:most])
-
-
-def _panels(names: Sequence[str]) -> go.Figure:
-    fig = make_subplots(
-        cols=len(names),
-        shared_yaxes=True,
-        horizontal_spacing=0.03,
-        subplot_titles=[f"<b>{n}</b>" for n in names],
-    )
-    fig.update_annotations(font={"size": 13})
-    return fig
-
-
-def _bars(
-    values: np.ndarray,
-    hover: str,
-    names: Sequence[str],
-    custom: np.ndarray,
-    errors: np.ndarray | None = None,
-) -> go.Bar:
-    return go.Bar(
-        x=values,
-        y=np.arange(len(values)),
-        orientation="h",
-        marker={"color": [ORANGE if value > 0 else BLUE for value in values]},
-        error_x=None
-        if errors is None
-        else {"type": "data", "array": errors, "color": GREY, "thickness": 1.5},
-        customdata=custom,
-        hovertext=names,
-        hovertemplate=f"{hover}<extra></extra>",
-    )
-
-
-def name_rows(fig: go.Figure, names: Sequence[str], x: str) -> None:
-    """Name the rows of horizontal bars, the first on top, and draw the line at 0; `x` is what they measure."""
-    fig.update_yaxes(
-        tickmode="array",
-        tickvals=list(range(len(names))),
-        ticktext=list(names),
-        range=[len(names) - 0.4, -0.6],
-        showgrid=False,
-        zeroline=False,
-    )
-    fig.update_xaxes(zeroline=True, zerolinecolor=GREY, zerolinewidth=1, nticks=6, title_text=x)
-
-
-def _rows(fig: go.Figure, names: Sequence[str], title: str, subtitle: str, x: str) -> None:
-    name_rows(fig, names, x)
-    layout(
-        fig,
-        title,
-        subtitle=subtitle,
-        height=150 + _LINE * max(len(names), 3),
-        margin={"t": 112},
-        legend=False,
-    )
+def grid_height(rows: int, extra: int) -> int:
+    """Pixels for a map of `rows` rows, with `extra` for all around it."""
+    return extra + max(4, rows) * 26
 
 
 def effect_map(table: pd.DataFrame, what: str, subtitle: str, of: str = EXPERT) -> go.Figure:

@@ -6,10 +6,9 @@ import streamlit as st
 
 from shrp.errors import ShrpError
 from ui import state
-from ui.attribution.effects import draw_map, draw_table, pick_inputs, said_output
+from ui.attribution.effects import draw_map, draw_table, effect_table, pick_inputs, said_output
 from ui.attribution.figures import HEAD
 from ui.attribution.knock_outs import heads_knocked_out
-from ui.attribution.results import effect_table
 from ui.attribution.where import where_part
 
 INPUTS = "data_inputs_heads"

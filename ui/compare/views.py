@@ -14,8 +14,8 @@ from shrp.errors import DataError
 from shrp.evaluation.statistics import FALSE_DISCOVERIES
 from shrp.phrases import listed
 from ui.compare.maps import side_by_side, usage_map
+from ui.compare.own import Model, pruned_to
 from ui.compare.sides import LETTERS, PRUNED, TEACHER, Side
-from ui.compare.words_of_both import Model, pruned_to
 from ui.downloads import downloads
 from ui.store import once
 from ui.text import count, escape, interval_text, metric_name, other_metrics, percent, score_text

@@ -21,8 +21,6 @@ from shrp.phrases import listed
 from shrp.pruning.plan import PruningPlan
 from ui import closer, confidence, pair_views, paired_results
 from ui.bound import leave_known
-from ui.compare import words_of_both
-from ui.compare.words_of_both import Model, pruned_to
 from ui.downloads import chart, downloads
 from ui.lab.group_figures import FEW, losses_by_group, summary, with_names
 from ui.lab.reference import ROUTED, TEACHER, Against
@@ -64,14 +62,7 @@ def section(
     against = _picked(references)
     st.caption(escape(against.why))
     names, held = (against.name, "pruned"), f"against the {against.name}"
-    checkpoint = selection.checkpoint
-    if against.name == TEACHER:
-        st.caption(
-            "The teacher's weights are not here: the words below a picked flip are of the routed model and of the "
-            "pruned one."
-        )
-    models = (Model("routed", lambda: checkpoint), Model("pruned", lambda: pruned_to(checkpoint, plan)))
-    tabs(against.evaluation, pruned, selection, lengths, names, held, name, models)
+    tabs(against.evaluation, pruned, selection, lengths, names, held, name)
 
 
 def tabs(
@@ -82,7 +73,6 @@ def tabs(
     names: tuple[str, str],
     against: str,
     file: str,
-    models: tuple[Model, Model],
 ) -> None:
     """A tab each for slices, classes, lengths, flips and, where there are any, minimal pairs and probabilities; without
     labels the flips alone. What the data lack comes after what they have.
@@ -92,7 +82,7 @@ def tabs(
     data = selection.data
     if data.labels is None:
         st.info("These data have no labels, so there is no right or wrong, only inputs that flip.")
-        flips(reference, other, selection, names, against, file, models)
+        flips(reference, other, selection, names, against, file)
         return
     lacking = {SLICE: data.slices is None, CLASS: data.task.is_regression, LENGTH: False}
     both = dict.fromkeys(lacking, (reference, other))
@@ -100,7 +90,7 @@ def tabs(
     drawn = {
         f"By {by}": partial(groups, *both[by], by, names, file) for by in sorted(lacking, key=lacking.get)
     }
-    drawn["Flipped predictions"] = partial(flips, reference, other, selection, names, against, file, models)
+    drawn["Flipped predictions"] = partial(flips, reference, other, selection, names, against, file)
     if pair_views.has_pairs(data):
         drawn[PAIRS] = partial(pair_views.tab, reference, other, data, names, file)
     if not data.task.is_regression:
@@ -184,7 +174,6 @@ def flips(
     names: tuple[str, str],
     against: str,
     file: str,
-    models: tuple[Model, Model],
 ) -> None:
     """The inputs that two models judge differently, to be filtered, looked closer at, and taken along.
 
@@ -193,7 +182,6 @@ def flips(
         names: of both, short enough for the heads of columns.
         against: the reference as the end of a sentence.
         file: name of the file to download.
-        models: whose words are shown of the picked input.
     """
     data = selection.data
     frame = paired.flip_table(reference, other, data)
@@ -221,8 +209,6 @@ def flips(
         picked = shown["index"].iloc[rows].tolist()
         closer.links(data, picked, routed=selection.is_routed, whose=whose)
     downloads(_taken_along(shown, data.task, names), "flips", f"{file}-flips")
-    if rows:
-        words_of_both.of_flip(models, data, picked[0], file)
 
 
 def _taken_along(frame: pd.DataFrame, task: Task, names: tuple[str, str]) -> pd.DataFrame:

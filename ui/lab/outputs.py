@@ -182,7 +182,7 @@ def open_here(known_as: str, name: str, write: Callable[[Path], Path], of: str) 
             "Open it in this session",
             key="open-pruned",
             icon=":material/folder_open:",
-            help="Puts the pruned checkpoint, weights in float16, among the sidebar's: its words on Attribution, where "
+            help="Puts the pruned checkpoint, weights in float16, among the sidebar's: its words on Routing, where "
             "its heads look on Routing, its answers on Overview and Compare. It is for this session alone; the "
             f"last {own_checkpoints.MOST_HELD} stay.",
         )
@@ -218,7 +218,13 @@ def not_routed(selection: Selection) -> None:
     """For a checkpoint without routers: why it can't be pruned here, and what it is."""
     checkpoint, info = selection.checkpoint, selection.checkpoint.info
     if info.plan is None:
-        st.info("This checkpoint is all dense, so there is no usage to prune by. Pick a routed checkpoint.")
+        kinds = {
+            "dropped": "a control whose layers were dropped",
+            "uniform": "a control without routers",
+            "narrow": "a control without experts: heads and neurons of its layers were pruned",
+        }
+        what = kinds.get(info.config.control, "all dense")
+        st.info(f"This checkpoint is {what}, so there is no usage to prune by. Pick a routed checkpoint.")
         return
     st.info(
         "This checkpoint is pruned already: its routers are gone, so there is no usage to prune by any more. Below "

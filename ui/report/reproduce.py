@@ -117,7 +117,7 @@ def train_command(selection: Selection) -> str | None:
     """
     info = selection.checkpoint.info
     config, before = info.training.get("config"), info.training.get("converted")
-    if not isinstance(config, Mapping) or not info.config.layers:
+    if not isinstance(config, Mapping) or not info.config.layers or info.config.control != "none":
         return None
     if info.plan and not recovered_on_texts(info):
         return None
@@ -239,7 +239,7 @@ def limits_part(part: Section, selection: Selection) -> None:
     ]
     if selection.is_routed:
         lines += [
-            "Usage says where inputs go, not that an expert matters; the Attribution page measures that.",
+            "Usage says where inputs go, not that an expert matters; Expert usage measures that.",
             "The best point of a curve was picked on the inputs that it is scored on, which flatters it a little.",
         ]
     if selection.source == "probe":

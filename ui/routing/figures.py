@@ -1,21 +1,27 @@
-"""Figures of one input's routing, layers by experts: the router's probabilities and the what-if matrix."""
+"""What the figures of the Routing page share: maps of layers by tokens, bars of scores, coloured words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
+from shrp.analysis.attribution.tokens import WordScores
 from shrp.analysis.explore import Exploration
-from shrp.analysis.what_if import WhatIf
-from ui.text import escape_html, shorten_texts
-from ui.theme import DIVERGING, SELECTED, SEQUENTIAL, click_targets, crosses, layout, outline, pick_by_click
+from ui.text import escape_html, shorten, shorten_texts
+from ui.theme import BLUE, DIVERGING, GREY, ORANGE, layout
 
-ONE_LINE, TWO_LINES, THREE_LINES = {"t": 78}, {"t": 96}, {"t": 114}
+ONE_LINE, TWO_LINES = {"t": 78}, {"t": 96}
 """Margins above a plot, by how many lines its subtitle has."""
-BESIDE = 0.42
-"""From a cell's middle to a mark beside its number, in cells: clear of the number in a window of 1200 pixels."""
+NAME = 20
+"""Characters of a token or word on an axis."""
+_WINDOW = 40
+"""Tokens shown at first, so that cells and names have room. A longer text is moved by dragging."""
+_LESS, _MORE, _STRONGEST = (43, 123, 186), (224, 130, 20), 0.55
+"""Of words: see-through, so that either theme's text stays legible."""
+_LINE, _MOST_BARS = 23, 40
 
 
 def layer_names(layers: Sequence[int]) -> list[str]:
@@ -28,204 +34,126 @@ def grid_height(rows: int, extra: int) -> int:
     return extra + max(4, rows) * 26
 
 
-def _expert_axis(fig: go.Figure, experts: int, step: int = 1) -> None:
-    named = list(range(0, experts, step))
-    fig.update_xaxes(
-        tickmode="array",
-        tickvals=named,
-        ticktext=[str(e) for e in named],
-        tickangle=0,  # beside another chart they are narrow, and would be turned and lie upon one another
-        tickfont={"size": 10},
-    )
-    fig.update_xaxes(showgrid=False, zeroline=False)
-    fig.update_yaxes(showgrid=False, zeroline=False, autorange="reversed", title="")
-
-
 def title_text(exploration: Exploration, number: int | None = None) -> str:
-    """An input's number and text, shortened and safe in HTML."""
+    """A sentence's number and text, shortened and safe in HTML."""
     head = f"{number}. " if number is not None else ""
     return head + escape_html(shorten_texts(exploration.text, 70))
 
 
-def router_heatmap(
-    exploration: Exploration, number: int | None = None, top: float | None = None
-) -> go.Figure:
-    """Layers x experts: the router's probabilities for one input, the chosen expert outlined.
+def cells(z: np.ndarray, layers: Sequence[int], limit: float, **options: Any) -> go.Heatmap:
+    """Layers x columns of signed numbers, blue below 0 and orange above.
 
     Args:
-        number: the input's number, for the subtitle.
-        top: upper end of the colour scale, so that two charts compare; None takes the input's own.
+        limit: End of the symmetric colour scale.
+        options: Further arguments of `go.Heatmap`.
     """
-    layers = exploration.layers
-    probs = np.stack([exploration.mean_probs(layer) for layer in layers])
-    shares = np.stack([exploration.shares(layer) for layer in layers])
-    top = float(probs.max()) if top is None else top
-    unit = "mean router probability over tokens" if exploration.by_token else "router probability"
-    share_line = f"<br>%{{customdata:.1%}} of the tokens choose it{' first' * _several(exploration)}"
-    share_line *= exploration.by_token
-    fig = go.Figure(
-        go.Heatmap(
-            z=probs,
-            x=list(range(probs.shape[1])),
-            y=layer_names(layers),
-            customdata=shares,
-            zmin=0,
-            zmax=top,
-            colorscale=SEQUENTIAL,
-            xgap=1,
-            ygap=1,
-            colorbar={"title": {"text": "probability"}, "tickformat": ".0%", "thickness": 12},
-            hovertemplate=f"%{{y}}, expert %{{x}}<br>{unit} %{{z:.1%}}{share_line}<extra></extra>",
-        )
+    return go.Heatmap(
+        z=z,
+        x=list(range(z.shape[1])),
+        y=layer_names(layers),
+        zmin=-limit,
+        zmax=limit,
+        colorscale=DIVERGING,
+        xgap=1,
+        ygap=1,
+        **({"showscale": False, "hoverongaps": False} | options),
     )
-    for row, layer in enumerate(layers):
-        fires = exploration.fires(layer)
-        for expert in [exploration.choice(layer)] if exploration.by_token else np.flatnonzero(fires[0]):
-            _outline(fig, int(expert), row)
-    several = _several(exploration)
-    marked = "the chosen experts" if several else "the chosen expert"
-    if exploration.by_token:
-        marked = f"the expert that most tokens choose{' first' * several}"
-    layout(
-        fig,
-        "Router probabilities",
-        subtitle=f"{title_text(exploration, number)}<br>outlined: {marked}; even would be "
-        f"{1 / probs.shape[1]:.1%}",
-        x="expert",
-        height=grid_height(len(layers), 165),
-        margin=TWO_LINES,
-    )
-    _expert_axis(fig, probs.shape[1])
-    return fig
 
 
-def _outline(fig: go.Figure, x: int, y: int) -> None:
-    outline(fig, (x - 0.5, x + 0.5), (y - 0.5, y + 0.5))
-
-
-def what_if_heatmap(
-    result: WhatIf,
-    exploration: Exploration,
-    output: int,
-    limit: float | None = None,
-    *,
-    labelled: bool = True,
-) -> go.Figure:
-    """Layers x experts: change of one class's logit when that expert is forced in that layer. Cells can be clicked.
-
-    A marker's `customdata` starts with layer and expert.
+def token_axes(fig: go.Figure, names: Sequence[str], title: str = "") -> bool:
+    """Name the columns of a map of layers by tokens. Returns whether there are too many to show at once.
 
     Args:
-        exploration: the input under the route that changes are against; its experts are outlined.
-        output: the class (0 for regression).
-        limit: end of the symmetric colour scale; None takes the largest change.
-        labelled: write the changes into the cells, where there are few enough experts.
+        names: HTML-safe.
     """
-    change, flips = result.change(output), result.flips()
-    limit = limit or max(float(np.abs(change).max()), 1e-6)
-    name = escape_html(result.task.label_names[output]) if result.task.label_names else "prediction"
-    what = f"logit of <i>{name}</i>" if result.task.label_names else name
-    experts = change.shape[1]
-    written = np.round(change, 2) + 0.0  # + 0.0 turns -0.0 into 0.0
-    text = np.vectorize(lambda value: f"{value:+.2f}" if value else "0")(written)
+    fig.update_xaxes(
+        tickmode="array",
+        tickvals=list(range(len(names))),
+        ticktext=list(names),
+        tickangle=-60,
+        showgrid=False,
+        zeroline=False,
+        title=title,
+    )
+    fig.update_yaxes(autorange="reversed", showgrid=False, fixedrange=True)
+    if len(names) <= _WINDOW:
+        return False
+    fig.update_xaxes(range=[-0.5, _WINDOW - 0.5], title=f"{title} drag to move".strip())
+    fig.update_layout(dragmode="pan")
+    return True
+
+
+def colored_words(result: WordScores, parts: Sequence[str]) -> str:
+    """The input as HTML: words that raise the output are orange with a solid line, others blue with a dotted one.
+
+    Everything typed is escaped.
+
+    Args:
+        parts: Names of the texts of a pair; of one text the name is not shown.
+    """
+    largest = float(np.abs(result.scores).max()) or 1.0
+    lines: dict[int, list[str]] = {part: [] for part in range(len(parts))}
+    for word, score in zip(result.words, result.scores, strict=True):
+        part = abs(float(score)) / largest
+        red, green, blue = _MORE if score > 0 else _LESS
+        line = "solid" if score > 0 else "dotted"
+        under = f"border-bottom:2px {line} rgb({red},{green},{blue});" if part >= 0.1 else ""
+        lines[word.part].append(
+            f'<span title="{escape_html(word.text)}: {score:+.3f}" style="background:rgba({red},{green},{blue},'
+            f'{_STRONGEST * part:.3f});{under}border-radius:3px;padding:1px 3px">{escape_html(word.text)}</span>'
+        )
+    body = ""
+    for part, name in enumerate(parts):
+        head = f'<span dir="auto" style="opacity:.7">{escape_html(name)}: </span>' if len(parts) > 1 else ""
+        style = "line-height:2;overflow-wrap:anywhere;font-size:1.05rem"
+        body += f'<div dir="auto" style="{style}">{head}{" ".join(lines[part])}</div>'
+    return f'<div role="group" aria-label="Words by their score">{body}</div>'
+
+
+def bars(
+    values: np.ndarray,
+    names: Sequence[str],
+    title: str,
+    subtitle: str,
+    x: str,
+    errors: np.ndarray | None = None,
+) -> tuple[go.Figure, int]:
+    """Horizontal bars, the first on top: orange raises the output, blue lowers it.
+
+    Args:
+        values: `(N,)`.
+        names: Of the bars, plain text.
+        title, subtitle: HTML-safe.
+        x: What is measured, with its unit.
+        errors: Standard errors, drawn as whiskers.
+
+    Returns:
+        The figure, and how many bars it has: the largest ones in their own order.
+    """
+    places = np.sort(np.argsort(-np.abs(values), kind="stable")[:_MOST_BARS])
+    shown, labels = values[places], [escape_html(shorten(names[place], 40)) for place in places]
+    whiskers = None
+    if errors is not None:
+        whiskers = {"type": "data", "array": errors[places], "color": GREY, "thickness": 1.5}
     fig = go.Figure(
-        go.Heatmap(
-            z=change,
-            x=list(range(experts)),
-            y=layer_names(result.layers),
-            hoverinfo="skip",
-            zmin=-limit,
-            zmax=limit,
-            colorscale=DIVERGING,
-            xgap=1,
-            ygap=1,
-            colorbar={"title": {"text": "change"}, "thickness": 12},
-            text=text,
-            texttemplate="%{text}" if labelled and experts <= 16 else None,
+        go.Bar(
+            x=shown,
+            y=np.arange(len(shown)),
+            orientation="h",
+            marker={"color": [ORANGE if value > 0 else BLUE for value in shown]},
+            error_x=whiskers,
+            hovertext=labels,
+            hovertemplate="%{hovertext}<br>%{x:+.4f}<extra></extra>",
         )
     )
-    for row, layer in enumerate(result.layers):
-        taken = exploration.choice(layer)
-        if result.token is not None:
-            taken = int(exploration.taken(layer)[result.token])
-        _outline(fig, taken, row)
-    rows, columns = np.nonzero(flips)
-    if len(rows):
-        fig.add_trace(crosses(columns + BESIDE, [f"layer {result.layers[row]}" for row in rows]))
-    forced = [(f.expert, f"layer {f.layer}") for f in result.route.forces if f.token == result.token]
-    if forced:
-        fig.add_trace(
-            go.Scatter(
-                # Beside the cell's number, or in its middle where there is none.
-                x=[expert - (BESIDE if labelled else 0) for expert, _ in forced],
-                y=[layer for _, layer in forced],
-                mode="markers",
-                marker={
-                    "symbol": "diamond",
-                    "size": 8,
-                    "color": SELECTED,
-                    "line": {"width": 1.5, "color": "white"},
-                },
-                hoverinfo="skip",
-                showlegend=False,
-            )
-        )
-    cells = [(layer, expert) for layer in result.layers for expert in range(experts)]
-    texts = [
-        _what_if_text(result, i, expert, output)
-        for i in range(len(result.layers))
-        for expert in range(experts)
-    ]
-    names = [f"layer {layer}" for layer, _ in cells]
-    fig.add_trace(click_targets([expert for _, expert in cells], names, cells, texts))
-    pick_by_click(fig)
-    whose = _whose(exploration, result)
-    signs = "; ".join(["✕ prediction flips"] * bool(len(rows)) + ["◆ forced"] * bool(forced))
-    base = result.base[output]
-    against = "under the forced route" if result.route else "as routed"
-    layout(
-        fig,
-        f"What if: change of the {what}",
-        subtitle=f"{title_text(exploration)}<br>{against} {base:+.3f}; outlined: {whose}<br>{signs}",
-        x="expert forced in the layer" + ("" if result.token is None else f" for token {result.token}"),
-        height=grid_height(len(result.layers), 183),
-        margin=THREE_LINES,
+    fig.update_yaxes(
+        tickmode="array",
+        tickvals=list(range(len(labels))),
+        ticktext=labels,
+        range=[len(labels) - 0.4, -0.6],
+        showgrid=False,
+        zeroline=False,
     )
-    _expert_axis(fig, experts, 1 if labelled or experts <= 8 else 2)
-    return fig
-
-
-def _what_if_text(result: WhatIf, row: int, expert: int, output: int) -> str:
-    layer, logit = result.layers[row], float(result.logits[row, expert, output])
-    flips = "<br><b>prediction flips</b>" if result.flips()[row, expert] else ""
-    is_forced = any(
-        (f.layer, f.expert, f.token) == (layer, expert, result.token) for f in result.route.forces
-    )
-    action = "release it" if is_forced else "force it"
-    change = logit - float(result.base[output])
-    return (
-        f"<b>Layer {layer}, expert {expert}</b>{' (forced)' if is_forced else ' forced'}"
-        f"<br>change {change:+.3f}, {output_name(result)} {logit:.3f}{flips}<br><i>click to {action}</i>"
-    )
-
-
-def output_name(result: WhatIf) -> str:
-    """What the model's outputs are called."""
-    return "logit" if result.task.label_names else "output"
-
-
-def _several(exploration: Exploration) -> bool:
-    """Whether the router takes several experts at once, for an input or for each token."""
-    return max(map(exploration.several, exploration.layers), default=1) > 1
-
-
-def _whose(exploration: Exploration, result: WhatIf) -> str:
-    """Whose choice is outlined; of several experts it is the one with the largest gate."""
-    first = _several(exploration)
-    if result.token is not None:
-        return f"that token's {'first choice' if first else 'expert'}"
-    if exploration.by_token:
-        return f"most tokens' {'first choice' if first else 'expert'}"
-    if result.route:
-        return f"the expert taken{', of several the first choice' * first}"
-    return f"the router's {'first ' * first}choice"
+    fig.update_xaxes(zeroline=True, zerolinecolor=GREY, zerolinewidth=1, nticks=6, title_text=x)
+    layout(fig, title, subtitle=subtitle, height=130 + _LINE * max(len(labels), 3), legend=False)
+    return fig, len(shown)

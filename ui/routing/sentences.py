@@ -1,38 +1,36 @@
-"""What a person types on the routing page: the form, its examples, its place in the URL, and its results."""
+"""The box of sentences on the Routing page: its examples, what was typed, and its place in the URL."""
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterable
+from typing import Any
 from urllib.parse import quote
 
 import streamlit as st
-from streamlit.errors import StreamlitAPIException
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from shrp.analysis.explore import MAX_SENTENCES, PAIR_SEPARATOR, Exploration, explore, split_sentences
-from shrp.analysis.what_if import WhatIf, what_if
-from shrp.checkpoints.checkpoint import Checkpoint
+from shrp.analysis.explore import MAX_SENTENCES, PAIR_SEPARATOR, split_sentences
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData
-from shrp.model.forcing import AS_ROUTED, ForcedRoute
+from shrp.phrases import listed
+from ui import not_here
 from ui.bound import set_param
-from ui.store import kept, once
 from ui.text import escape
 
 URL = "text"
 INPUT, BESIDE = "input", "beside"
-"""Keys of the boxes for one of several inputs, which the pages that have one share, and for one beside it."""
+"""Keys of the pickers of a sentence and of the one that it is compared with, in the session's state and in the URL."""
+TAB = "tab"
+"""Key of the page's tabs, likewise; these are their names."""
+ROUTE, WORDS, EXPERTS = "Route and what-if", "Words", "Experts"
+ATTENTION, COMPARE = "Attention", "Compare two sentences"
 MAX_CHARACTERS = 200_000
 LONGEST_LINK = 4_000
-"""Characters of the URL that the text may take; servers and chat programs cut or refuse longer addresses."""
-_GROUP = 4  # inputs of each set of examples
-_FOR, _KEPT, _DRAFTS, _SEEN, _PRESET = (
-    "sentences-for",
-    "sentences-kept",
-    "sentences-drafts",
-    "sentences-link",
-    "sentences-preset",
-)
+"""Characters of the URL that the text may take. Servers and chat programs cut or refuse longer addresses."""
+BOX = "sentences"
+_DRAFTS, _SEEN = "sentences-typed", "sentences-link"
+_GROUP = 4
+"""Sentences in each set of examples."""
 
 EXAMPLES = {
     "sst2": (
@@ -75,18 +73,13 @@ EXAMPLES = {
 }
 
 
-def box_of(action: str) -> str:
-    """Key of the box in the form with this action."""
-    return f"sentences-{action.lower()}"
-
-
 def as_lines(inputs) -> str:
-    """Inputs as they are typed: one a line, pairs with the separator between them."""
+    """Inputs as they are typed: one a line, the two texts of a pair with the separator between them."""
     return "\n".join(f" {PAIR_SEPARATOR} ".join(" ".join(t.split()) for t in texts) for texts in inputs)
 
 
 def example_text(task: Task, data: TextData | None) -> str:
-    """What the text area starts with: examples for the task, or else the first inputs of the data."""
+    """What the box starts with: examples for the task, else the first inputs of the data."""
     known = EXAMPLES.get(task.name, ())
     if known and len(known[0]) == len(task.text_columns):
         return as_lines(known)
@@ -94,165 +87,111 @@ def example_text(task: Task, data: TextData | None) -> str:
 
 
 def presets(task: Task, data: TextData | None) -> dict[str, str]:
-    """Sets of examples to pick from: label -> text. Slices of the data, or some of each class."""
+    """Sets of examples to pick from: name -> text. Of data a few inputs of each slice, or of each class."""
     found = {}
     if start := example_text(task, data):
-        found["Near opposites" if task.name in EXAMPLES else "First inputs"] = start
+        found["Near opposites" if task.name in EXAMPLES else "First examples"] = start
     if data is None:
         return found
-    for name, rows in _groups(data).items():
-        found[f"{name} ({data.name})"] = as_lines(data.texts[i] for i in rows)
-    return found
-
-
-def _groups(data: TextData) -> dict[str, list[int]]:
-    """A few inputs of each slice, classes mixed; without slices, of each class."""
     order = data.stratified_order().tolist()
     if data.slices is not None:
         names = {i: data.slices[i].replace("_", " ") for i in order}
     elif data.labels is not None and data.task.label_names:
         names = {i: f"label {data.task.label_names[data.labels[i]]}" for i in order}
     else:
-        names = dict.fromkeys(order, "some inputs")
-    groups: dict[str, list[int]] = {name: [] for name in sorted(set(names.values()))}
-    for i in order:
-        if len(groups[names[i]]) < _GROUP:
-            groups[names[i]].append(i)
-    return groups
+        names = dict.fromkeys(order, "some examples")
+    for name in sorted(set(names.values())):
+        rows = [i for i in order if names[i] == name][:_GROUP]
+        found[f"{name} ({data.name})"] = as_lines(data.texts[i] for i in rows)
+    return found
 
 
-def sentence_form(
-    task: Task, data: TextData | None, action: str = "Route", icon: str = ":material/alt_route:"
-) -> tuple[list[tuple[str, ...]], list[str]]:
-    """Draw the form, its button named for the `action`; returns the submitted inputs and what was left out or cut.
+def went_back() -> bool:
+    """Whether this run was asked for by the browser's Back or Forward button, so that the address leads."""
+    context = get_script_run_ctx()
+    return context is not None and context.is_history_navigation
 
-    The pages share the text but not the box: drawn on another page, a widget starts from its default, whatever its key
-    held before. So what is handed in stays beside the boxes, and each is given it when it is drawn anew.
+
+def say_unknown(key: str, what: str, options: Iterable[Any]) -> None:
+    """Say that the address asks a widget for what it does not offer. Call it before the widget is drawn, in each run.
+
+    Args:
+        key: Of the widget, in the session's state and in the URL.
+        what: It picks, in words.
+        options: That it offers.
     """
-    start = example_text(task, data)
-    box = box_of(action)
-    comes_from_the_other_page = box not in st.session_state and URL not in st.query_params
-    _restore(box, task, start)
-    pair = len(task.text_columns) == 2
+    names = [str(option) for option in options]
+    not_here.tell(key, what, st.query_params.get(key) in (None, *names), listed(names))
+
+
+def sentence_box(task: Task, data: TextData | None) -> tuple[list[tuple[str, ...]], list[str]]:
+    """Draw the box.
+
+    Single sentences stay when the task changes. Pairs are kept until their own task is back.
+
+    Returns:
+        The inputs, and sentences on what was left out.
+    """
+    state, pair = st.session_state, len(task.text_columns) == 2
+    start, place = example_text(task, data), task.name if pair else "one"
+    typed = _restore(place, start)
+    if state.get(BOX) != typed:  # where it is the same, it would overwrite what is being typed
+        state[BOX] = typed
     first, second = task.text_columns if pair else ("sentence", "")
     label = (
         f"One pair a line: {escape(first)} {PAIR_SEPARATOR} {escape(second)}"
         if pair
         else "One sentence a line"
     )
-    left, right = st.columns([3, 1], gap="medium")
-    with left, st.form("sentence-form", border=False):
-        st.text_area(
-            label,
-            key=box,
-            height=132,
-            max_chars=MAX_CHARACTERS,
-            placeholder=f"{first} {PAIR_SEPARATOR} {second}" if pair else "Type a sentence",
-        )
-        st.form_submit_button(action, type="primary", icon=icon, on_click=_hand_in, args=[box])
-    sets = presets(task, data)
-    with right:
-        st.selectbox(
-            "Examples",
-            list(sets),
-            index=None,
-            key=_PRESET,
-            placeholder="Put examples in",
-            on_change=lambda: _use_preset(sets, box),
-            help="Replaces what is typed.",
-        )
-        st.caption(f"At most {MAX_SENTENCES} inputs. The address of this page holds them.")
-    typed = st.session_state[_KEPT]
+    left, right = st.columns([4, 1], gap="medium", vertical_alignment="bottom")
+    left.text_area(
+        label,
+        key=BOX,
+        height=108,
+        max_chars=MAX_CHARACTERS,
+        placeholder=f"{first} {PAIR_SEPARATOR} {second}" if pair else "Type a sentence",
+        on_change=lambda: _keep(place, state[BOX] or "", start),
+    )
+    with right.popover("Examples", icon=":material/list:", width="stretch"):
+        st.caption(f"Replaces what is typed. At most {MAX_SENTENCES} sentences.")
+        for name, text in presets(task, data).items():
+            st.button(name, type="tertiary", on_click=_use_preset, args=(text, place, start))
+    right.button("Run", type="primary", icon=":material/play_arrow:", width="stretch")
     notes = []
     if len(typed) > MAX_CHARACTERS:
         notes.append(f"Only the first {MAX_CHARACTERS:,} of {len(typed):,} characters are read.")
-        typed = typed[:MAX_CHARACTERS]
-    inputs, left_out = split_sentences(typed, task)
-    if comes_from_the_other_page:
-        _keep_number(len(inputs))
+    inputs, left_out = split_sentences(typed[:MAX_CHARACTERS], task)
     return inputs, notes + left_out + _link(typed, start)
 
 
-def _restore(box: str, task: Task, start: str) -> None:
-    """Before the form is drawn: take the text from the URL, or examples where there is none yet.
-
-    For another task of single sentences what was typed stays; for others it is kept until its own task is back.
-    """
-    state = st.session_state
+def _restore(place: str, start: str) -> str:
+    """What is in the box: what the address says where it is new, else what was typed, else the examples."""
+    drafts = st.session_state.setdefault(_DRAFTS, {})
     link = st.query_params.get(URL)
-    now = task.name, len(task.text_columns), start
-    before, columns, examples = state.get(_FOR, now)
-    kept = state.get(_KEPT, start)
-    if link is not None and link != state.get(_SEEN):  # opened by its address, or the browser's back button
-        kept = link
-    elif before != task.name:
-        drafts = state.setdefault(_DRAFTS, {})
-        drafts[before] = kept
-        if kept == examples or not columns == now[1] == 1:
-            kept = drafts.get(task.name, start)
-    elif kept == examples:  # which other data have others of
-        kept = start
-    state[_FOR], state[_KEPT] = now, kept
-    if state.get(box) != kept:  # where it is the same, what is being typed would be written over
-        state[box] = kept
+    if link is not None and link != st.session_state.get(_SEEN):
+        _keep(place, link, start)
+    elif link is None and went_back():
+        drafts.pop(place, None)
+    return drafts.get(place, start)
 
 
-def _hand_in(box: str) -> None:
-    st.session_state[_KEPT] = st.session_state[box] or ""
+def _keep(place: str, typed: str, start: str) -> None:
+    drafts = st.session_state.setdefault(_DRAFTS, {})
+    if typed == start:
+        drafts.pop(place, None)
+    else:
+        drafts[place] = typed
+
+
+def _use_preset(text: str, place: str, start: str) -> None:
+    _keep(place, text, start)
+    st.session_state[BOX] = text
 
 
 def _link(typed: str, start: str) -> list[str]:
-    """Put the text into the URL; returns a note where it is too long for that."""
+    """Put the text into the URL. Returns a note where it is too long for that."""
     fits = len(quote(typed)) <= LONGEST_LINK
     wanted = typed if fits and typed != start else None
     set_param(URL, wanted)
     st.session_state[_SEEN] = wanted
-    return [] if fits else ["This text is too long to be part of the page's address; the link leaves it out."]
-
-
-def _keep_number(inputs: int) -> None:
-    """On the way from the other page: keep the input's number, for the picker and for the address alike."""
-    number, context = st.session_state.get(INPUT), get_script_run_ctx()
-    # The browser's back button asks for what its address says, where the first input is left out.
-    if context is None or context.is_history_navigation or INPUT in st.query_params:
-        return
-    if isinstance(number, int) and 1 < number <= inputs:
-        # A picker that has a value by its key does not write its address, and one that has an address not its value.
-        st.session_state[INPUT] = number
-        with suppress(StreamlitAPIException):  # where the other page's picker still holds the address
-            st.query_params[INPUT] = number
-
-
-def _use_preset(sets: dict[str, str], box: str) -> None:
-    chosen = st.session_state[_PRESET]
-    if chosen in sets:
-        # Into the box too, where it is what was handed in last: what is being typed gives way.
-        st.session_state[_KEPT] = st.session_state[box] = sets[chosen]
-    st.session_state[_PRESET] = None
-
-
-def explored(
-    checkpoint: Checkpoint, inputs: list[tuple[str, ...]], route: ForcedRoute = AS_ROUTED
-) -> list[Exploration]:
-    """Predictions and routes of the inputs, kept for all sessions. Raises as `shrp.analysis.explore.explore`."""
-
-    def work() -> list[Exploration]:
-        with st.spinner("Routing …"):
-            parts = checkpoint.model, checkpoint.tokenizer, checkpoint.info.task
-            return explore(*parts, inputs, route=route)
-
-    return kept("explored", 64, (checkpoint.fingerprint, tuple(inputs), route.text), work)
-
-
-def what_if_matrix(
-    checkpoint: Checkpoint, text: tuple[str, ...], route: ForcedRoute = AS_ROUTED, token: int | None = None
-) -> WhatIf:
-    """The what-if matrix of one input, kept for all sessions. Raises as `shrp.analysis.what_if.what_if`."""
-    parts = checkpoint.model, checkpoint.tokenizer, checkpoint.info.task
-    return once(
-        "what-if",
-        128,
-        (checkpoint.fingerprint, text, route, token),
-        "Forcing experts",
-        lambda progress: what_if(*parts, text, route=route, token=token, progress=progress),
-    )
+    return [] if fits else ["This text is too long for the page's address: a link to the page leaves it out."]

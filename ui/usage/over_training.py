@@ -40,7 +40,7 @@ def over_training(name: str, training: dict) -> None:
     )
     st.caption(
         f"{stages if evened else ''}That an expert is chosen for some inputs does not show that it does anything "
-        "special for them: see what knocking it out changes, in its profile and, for all experts, on Attribution."
+        "special for them: see what knocking it out changes, in its profile, and for all experts below."
     )
     chart(
         usage_history_figures.evenness_over_training(

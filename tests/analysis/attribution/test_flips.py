@@ -178,7 +178,9 @@ def left(one, tokenizer, *places):
     return flips.left_text(one, tokenizer, places, "mask")
 
 
-@pytest.mark.parametrize("options", [{"routing": "token"}, {"top_k": 2}, {"layers": ()}])
+@pytest.mark.parametrize(
+    "options", [{"routing": "token"}, {"top_k": 2}, {"control": "uniform"}, {"layers": ()}]
+)
 @pytest.mark.parametrize(("text", "task"), [(("w1 w2 w3",), SST2), (("w1 w2", "w3"), MRPC)])
 def test_models_of_every_kind(made, tiny_routed, tiny_tokenizer, options, text, task):
     model = tiny_routed("bert", **{"layers": (0, 2)} | options)

@@ -100,8 +100,10 @@ def test_blocks_merged_are_as_one_run_and_deal_to_groups(tiny_model, tiny_data, 
 def test_only_dense_layers_have_heads(tiny_model, tiny_routed, tiny_data, tiny_tokenizer):
     data = tiny_data(4)
     pruned = prune(tiny_routed("bert"), make_plan({1: [0.7, 0.1, 0.1, 0.1], 2: [0.25] * 4}, per_layer=1))
-    routed = convert(tiny_model("bert"), ShrpConfig((0, 2)))
-    for model, layers in ((pruned, [0]), (routed, [1])):
+    uniform = convert(tiny_model("bert"), ShrpConfig((1, 2), control="uniform"))
+    dropped = convert(tiny_model("bert"), ShrpConfig((0, 2), control="dropped"))
+    narrow = tiny_routed("bert", control="narrow")
+    for model, layers in ((pruned, [0]), (uniform, [0]), (dropped, [1]), (narrow, [0])):
         assert dense_layers(model) == layers
         found = head_knock_outs(model, tiny_tokenizer, data, range(4))
         assert found.layers == tuple(layers)
@@ -110,7 +112,7 @@ def test_only_dense_layers_have_heads(tiny_model, tiny_routed, tiny_data, tiny_t
     with pytest.raises(PlanError, match="no dense layer"):
         head_knock_outs(tiny_routed("bert", layers=(0, 1, 2)), tiny_tokenizer, data, range(4))
     with pytest.raises(DataError, match="empty"):
-        head_knock_outs(pruned, tiny_tokenizer, data, [])
+        head_knock_outs(narrow, tiny_tokenizer, data, [])
 
 
 def test_threads_share_a_model(tiny_routed, tiny_data, tiny_tokenizer, eager_switching):

@@ -13,7 +13,7 @@ from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.evaluation.statistics import of_mean
 from tests.analysis.attribution.helpers import SST2
-from ui.attribution import results as attribution_results
+from ui.attribution import effects
 
 
 @pytest.mark.parametrize("name", ["routed", "token_routed"])
@@ -149,6 +149,6 @@ def test_both_of_a_minimal_pair_count_as_one_in_the_intervals(routed, tiny_data,
     widths = [(one["signed_high"] - one["signed_low"])[known] for one in (found, alone)]
     assert (widths[0] > 1.3 * widths[1]).all()
     # The app keeps the tables by what the outputs depend on, which pairs are no part of.
-    kept = [attribution_results.effect_table(outputs, "outputs", data, 1) for data in (twice, bare)]
+    kept = [effects.effect_table(outputs, "outputs", data, 1) for data in (twice, bare)]
     for shown, made in zip(kept, (found, alone), strict=True):
         pd.testing.assert_frame_equal(shown, made)

@@ -184,6 +184,8 @@ def test_attention_of_odd_inputs(tiny_routed, tiny_tokenizer):
     for layer in (-1, 3):
         with pytest.raises(PlanError, match=f"no layer {layer}: they are 0 to 2"):
             layer_attention(model, tiny_tokenizer, ("w1",), layer)
+    with pytest.raises(PlanError, match="layer 1 was dropped"):
+        layer_attention(tiny_routed(control="dropped"), tiny_tokenizer, ("w1",), 1)
 
 
 def test_attention_of_dense_heads_is_what_transformers_returns(tiny_family, tiny_model, tiny_tokenizer):
@@ -213,6 +215,9 @@ def test_attention_of_kept_experts_goes_by_their_numbers(tiny_family, tiny_route
     [
         {},
         {"routing": "token"},
+        {"control": "uniform"},
+        {"control": "dropped"},
+        {"control": "narrow"},
         {"layers": (0, 1, 2)},
     ],
 )
@@ -220,8 +225,8 @@ def test_all_layers_at_once_are_each_as_alone(tiny_family, tiny_routed, tiny_tok
     model, text = tiny_routed(tiny_family, **kind), ("w1 w2 nothing w4",)
     found = model_attention(model, tiny_tokenizer, text)
     kinds = layer_kinds(model)
-    assert [one.layer for one in found] == list(range(len(kinds)))
-    assert [one.kind for one in found] == kinds
+    assert [one.layer for one in found] == [layer for layer, each in enumerate(kinds) if each != "dropped"]
+    assert [one.kind for one in found] == [each for each in kinds if each != "dropped"]
     for one in found:
         alone = layer_attention(model, tiny_tokenizer, text, one.layer)
         assert (one.heads, one.tokens, one.routed_to) == (alone.heads, alone.tokens, alone.routed_to)
@@ -240,6 +245,24 @@ def test_all_experts_that_fire_are_told(tiny_routed, tiny_tokenizer):
             assert one.routed_to == one.firing[0] == int(one.probs.argmax())
         else:
             assert (one.firing, one.routed_to) == ((), None)
+
+
+def test_attention_of_kept_heads_goes_by_their_numbers(tiny_family, tiny_model, tiny_routed, tiny_tokenizer):
+    text = ("w1 w2 nothing w4",)
+    dense, kept = (
+        layer_attention(model, tiny_tokenizer, text, 1)
+        for model in (tiny_model(tiny_family), tiny_routed(tiny_family, control="narrow"))
+    )
+    assert (kept.kind, kept.probs, len(kept.heads)) == ("narrow", None, 1)
+    np.testing.assert_allclose(kept.weights[0], dense.weights[kept.heads[0]], atol=1e-6)
+
+
+def test_nothing_attends_where_all_layers_are_dropped(tiny_routed, tiny_tokenizer):
+    model = tiny_routed(control="dropped", layers=(0, 1, 2))
+    assert model_attention(model, tiny_tokenizer, ("w1",)) == []
+
+
+# ---- knocking an expert out
 
 
 @pytest.mark.parametrize(("routing", "top_k"), [("sequence", 1), ("sequence", 2), ("token", 1)])
@@ -481,6 +504,9 @@ def test_what_cannot_be_knocked_out_is_refused(tiny_routed, tiny_tokenizer, tiny
         knock_out_effect(model, tiny_tokenizer, data, before, [(2, expert) for expert in range(4)])
     with pytest.raises(DataError, match="not of all"):
         knock_out_effect(model, tiny_tokenizer, tiny_data(9), before, [(1, 0)])
+    uniform = tiny_routed(control="uniform")
+    with pytest.raises(PlanError):
+        knock_out_effect(uniform, tiny_tokenizer, data, before, [(1, 0)])
 
 
 def test_what_lies_below_the_experts_runs_once(tiny_routed, tiny_tokenizer, tiny_data):

@@ -8,14 +8,13 @@ import pytest
 
 from shrp.analysis.attention import LayerAttention, model_attention
 from shrp.analysis.explore import Exploration
-from shrp.analysis.what_if import WhatIf
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from shrp.evaluation.costs import Cost
 from shrp.evaluation.evaluate import summarise
 from shrp.evaluation.statistics import mcnemar
 from shrp.pruning.plan import LayerEdit, PlanEdits, PruningPlan, make_plan
-from ui import attention_figures, attention_mosaic, expert_cells
+from ui import attention_figures
 from ui.expert import attention as expert_profile_attention
 from ui.lab import chance as lab_chance
 from ui.lab import curve as lab_curve
@@ -38,9 +37,7 @@ from ui.lab.work import (
     plan_of,
 )
 from ui.overview import latency
-from ui.routing import figures as routing_figures
-from ui.routing import sentences
-from ui.routing import views as routing_views
+from ui.routing import mosaic
 from ui.store import ResultStore
 from ui.theme import KIND_SYMBOLS
 
@@ -110,11 +107,12 @@ def test_a_plan_from_a_file_is_called_by_what_the_file_says(picked, origin, said
         assert some.is_control == (picked == "Random (control)")
 
 
-def test_a_routed_model_is_called_routed(tiny_routed, tiny_tokenizer):
-    model, said = tiny_routed(), "routed"
+@pytest.mark.parametrize(("control", "said"), [("none", "routed"), ("uniform", "no router")])
+def test_a_model_without_a_router_is_not_called_routed(tiny_routed, tiny_tokenizer, control, said):
+    model = tiny_routed(control=control)
     assert latency.own_name(SimpleNamespace(model=model)) == said
     layers = model_attention(model, tiny_tokenizer, ("w1 w2 w3",))
-    assert [attention_mosaic._kind(one) for one in layers] == ["dense", said, said]
+    assert [mosaic._kind(one) for one in layers] == ["dense", said, said]
 
 
 @pytest.mark.parametrize("over", lab_curve.COSTS)
@@ -445,25 +443,6 @@ def test_points_are_signed_and_named():
     assert lab_views.points(float("nan"), "accuracy") == "–"
 
 
-@pytest.mark.parametrize("token", [False, True])
-def test_router_heatmap_outlines_the_choice_and_escapes(token):
-    e = exploration(token=token)
-    fig = routing_figures.router_heatmap(e, 2)
-    assert len(fig.layout.shapes) == 4  # each with a white edge
-    assert {(s.x0 + 0.5, s.y0 + 0.5) for s in fig.layout.shapes} == {(e.choice(6), 0), (e.choice(9), 1)}
-    assert "&lt;b&gt;bold" in heading(fig)
-    np.testing.assert_allclose(fig.data[0].z[0], e.mean_probs(6))
-
-
-def test_token_map_shows_every_token_and_moves_through_long_texts():
-    short = expert_cells.token_map(exploration(token=True))
-    assert short.data[0].z.shape == (2, 5)
-    assert short.layout.xaxis.ticktext[2] == "&lt;b&gt;bold&lt;/b&gt;"
-    long = expert_cells.token_map(exploration("word " * 100, token=True))
-    assert tuple(long.layout.xaxis.range) == (-0.5, 39.5)
-    assert long.layout.dragmode == "pan"
-
-
 @pytest.mark.parametrize(("count", "named", "height"), [(3, True, 350), (60, True, 850), (512, False, 750)])
 def test_an_attention_map_names_as_many_tokens_as_can_be_read_and_stays_on_a_screen(count, named, height):
     weights = np.full((1, count, count), 1 / count)
@@ -478,73 +457,12 @@ def test_an_attention_map_names_as_many_tokens_as_can_be_read_and_stays_on_a_scr
     assert attention_figures.heatmap(found, found.pattern(0), 0, "input 1", 0.9).data[0].zmax == 0.9
 
 
-def test_side_by_side_has_a_row_an_input():
-    found = [exploration(seed=0), exploration("another <i>one</i>", seed=1)]
-    fig = expert_cells.routes_side_by_side(found)
-    assert fig.data[0].z.tolist() == [[e.choice(6), e.choice(9)] for e in found]
-    assert "<i>" not in "".join(fig.data[0].y)
-    pairs = [
-        replace(one, text=("The firm said that sales rose.", end)) for one, end in zip(found, ("Yes.", "No."))
-    ]
-    assert all(
-        end in name for name, end in zip(expert_cells.routes_side_by_side(pairs).data[0].y, ("Yes", "No"))
-    )
-    same = [exploration(), exploration()]
-    assert "same expert in every one of the 2" in routing_views.agreement(same)
-
-
-def test_what_if_map_is_symmetric_about_no_change():
-    e = exploration()
-    logits = np.tile(np.array([1.0, 0.0]), (2, 4, 1))
-    logits[0, 1] = [0.0, 2.0]
-    result = WhatIf(SST2, (6, 9), np.array([1.0, 0.0]), logits)
-    fig = routing_figures.what_if_heatmap(result, e, 1)
-    heat = fig.data[0]
-    assert (heat.zmin, heat.zmax) == (-2, 2)
-    assert heat.text[0][1] == "+2.00"
-    assert heat.text[1][0] == "0"
-    assert len(fig.data[1].x) == 1  # the one flip is crossed
-    assert "positive" in heading(fig)
-    number = WhatIf(TASKS["stsb"], (6, 9), np.array([1.0]), logits[:, :, :1])
-    fig = routing_figures.what_if_heatmap(number, e, 0)
-    assert "change of the prediction" in heading(fig)
-    assert fig.data[0].colorbar.title.text == "change"
-    assert "logit" not in fig.to_json()
-
-
-@pytest.mark.parametrize(
-    ("token", "k", "whose", "marked"),
-    [
-        (False, 1, "the router's choice", "the chosen expert"),
-        (False, 2, "the router's first choice", "the chosen experts"),
-        (True, 1, "most tokens' expert", "the expert that most tokens choose"),
-        (True, 2, "most tokens' first choice", "the expert that most tokens choose first"),
-    ],
-)
-def test_of_several_experts_the_first_choice_is_said_to_be_it(token, k, whose, marked):
-    e = exploration(token=token)
-    smallest = {layer: np.sort(p, axis=-1)[..., -k, None] for layer, p in e.probs.items()}
-    e = replace(e, gates={layer: np.where(p >= smallest[layer], p, 0) for layer, p in e.probs.items()})
-    result = WhatIf(SST2, (6, 9), np.array([1.0, 0.0]), np.tile(np.array([1.0, 0.0]), (2, 4, 1)))
-    said = heading(routing_figures.what_if_heatmap(result, e, 1)).removesuffix("<br>")
-    assert said.endswith(f"outlined: {whose}")
-    assert f"outlined: {marked};" in heading(routing_figures.router_heatmap(e))
-
-
 @pytest.mark.parametrize(("k", "count"), [(1, 1), (2, 3)])
 def test_tokens_are_counted_for_every_expert_that_they_take(k, count):
     probs = np.array([[0.6, 0.3, 0.1], [0.3, 0.6, 0.1], [0.3, 0.4, 0.3]])
     weights, special = np.full((3, 3, 3), 1 / 3), np.zeros(3, dtype=bool)
     found = LayerAttention(4, "routed", (0, 1, 2), ("a b c",), ("a", "b", "c"), 3, special, weights, probs, k)
     assert expert_profile_attention.routed(found, 0).startswith(f"{count} of the input's 3 tokens are routed")
-
-
-def test_example_texts_are_inputs_of_their_tasks():
-    for name, task in TASKS.items():
-        text = sentences.example_text(task, None)
-        inputs, notes = sentences.split_sentences(text, task)
-        assert len(inputs) >= 2, name
-        assert not notes
 
 
 def test_store_drops_what_was_unused_for_longest():

@@ -1,4 +1,4 @@
-"""Heads of dense layers on the attribution page: what is shown is what the library finds, and all of it is of importance."""
+"""Heads of dense layers on Expert usage: what is shown is what the library finds, and all of it is of heads."""
 
 import json
 
@@ -13,7 +13,7 @@ from tests.app.helpers import specs, texts_of, upload, values
 from ui.attribution.data import KINDS
 from ui.store import results
 
-LINK = {"text": "w1 w20 w33 w4 w50", "on_data": "true"}
+LINK = {"on_data": "true"}
 
 
 def the_table(at):
@@ -38,7 +38,7 @@ def dense(save_tiny):
 
 
 def test_a_dense_checkpoint_is_about_heads_at_once(open_page, dense):
-    at = open_page("attribution", dense, **LINK, data_inputs_heads="32")
+    at = open_page("expert_usage", dense, **LINK, data_inputs_heads="32")
     assert not at.exception
     assert not at.error
     assert "Heads over many inputs" in [header.value for header in at.header]
@@ -78,7 +78,7 @@ def test_without_a_number_64_inputs_are_taken_and_more_go_on_from_them(open_page
         return head_knock_outs(model, tokenizer, data, rows, **options)
 
     monkeypatch.setattr(importance, "head_knock_outs", noting)
-    at = open_page("attribution", dense, **LINK)
+    at = open_page("expert_usage", dense, **LINK)
     assert "n = 64 of" in json.dumps(the_map(at), ensure_ascii=False)
     assert runs == [32, 32]
     at.select_slider(key="data_inputs_heads").set_value(128).run()
@@ -87,7 +87,7 @@ def test_without_a_number_64_inputs_are_taken_and_more_go_on_from_them(open_page
 
 
 def test_of_a_partly_converted_one_experts_or_heads_are_picked(open_page, tiny_checkpoint):
-    at = open_page("attribution", tiny_checkpoint, **LINK, data_inputs="32", data_inputs_heads="32")
+    at = open_page("expert_usage", tiny_checkpoint, **LINK, data_inputs="32", data_inputs_heads="32")
     picker = at.segmented_control(key="knock_out")
     assert (picker.label, picker.options, picker.value) == ("Knock out", list(KINDS), KINDS[0])
     assert "Experts over many inputs" in texts_of(at)
@@ -101,27 +101,32 @@ def test_of_a_partly_converted_one_experts_or_heads_are_picked(open_page, tiny_c
     assert "Every head of the dense layers" in texts_of(at)
     at.segmented_control(key="knock_out").set_value(KINDS[0]).run()
     assert the_table(at).equals(experts)
-    linked = open_page("attribution", tiny_checkpoint, **LINK, knock_out=KINDS[1], data_inputs_heads="32")
+    linked = open_page("expert_usage", tiny_checkpoint, **LINK, knock_out=KINDS[1], data_inputs_heads="32")
     assert "head" in the_table(linked)
-    odd = open_page("attribution", tiny_checkpoint, **LINK, knock_out="zebra", data_inputs="32")
+    odd = open_page("expert_usage", tiny_checkpoint, **LINK, knock_out="zebra", data_inputs="32")
     assert not odd.exception
     assert "Experts over many inputs" in texts_of(odd)
 
 
 def test_without_routers_the_dense_layers_still_have_heads(open_page, tiny_static_checkpoint, save_tiny):
-    for folder in (tiny_static_checkpoint,):
-        at = open_page("attribution", folder, **LINK, data_inputs_heads="32")
+    for folder in (tiny_static_checkpoint, save_tiny("narrow", control="narrow")):
+        at = open_page("expert_usage", folder, **LINK, data_inputs_heads="32")
         assert not at.exception
         assert "no routers, so no expert can be knocked out, but heads of dense layers can" in texts_of(at)
         assert set(the_table(at)["layer"]) == {0}
-    at = open_page("attribution", save_tiny("routed", layers=(0, 1, 2)), **LINK, knock_out=KINDS[1])
+    at = open_page("expert_usage", save_tiny("whole", control="uniform", layers=(0, 1, 2)), **LINK)
+    assert not at.exception
+    assert "This checkpoint has no routers, so no expert can be knocked out: pick a routed one." in texts_of(
+        at
+    )
+    at = open_page("expert_usage", save_tiny("routed", layers=(0, 1, 2)), **LINK, knock_out=KINDS[1])
     assert not at.exception
     assert "Experts over many inputs" in texts_of(at)
     assert "usage" in the_table(at)
 
 
 def test_few_inputs_and_no_labels(open_page, dense):
-    at = open_page("attribution", dense, text=LINK["text"])
+    at = open_page("expert_usage", dense)
     assert "n = " not in "".join(chart.proto.spec for chart in at.get("plotly_chart")[1:])
     rows = "".join(f"w{i} w{i % 5}\n" for i in range(4))
     upload(at, "table", "few.csv", f"sentence\n{rows}".encode())
@@ -135,7 +140,7 @@ def test_few_inputs_and_no_labels(open_page, dense):
 
 def test_regression(open_page, save_tiny):
     folder = save_tiny("numbers", layers=(), task="stsb", num_labels=1)
-    at = open_page("attribution", folder, text="w1 w2 ||| w3")
+    at = open_page("expert_usage", folder)
     rows = "".join(f"w{i} w2,w{i + 1},{i / 3}\n" for i in range(12))
     upload(at, "table", "pairs.csv", f"sentence1,sentence2,label\n{rows}".encode())
     at.toggle(key="on_data").set_value(True).run()

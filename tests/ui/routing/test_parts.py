@@ -1,0 +1,354 @@
+"""What the Routing page says and draws, of results that are made by hand."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from shrp.analysis.attribution import flips, instance, tokens, trust
+from shrp.analysis.explore import Exploration, split_sentences
+from shrp.analysis.patching import Patched
+from shrp.analysis.what_if import WhatIf
+from shrp.data.tasks import TASKS, TEXTS
+from shrp.model.forcing import AS_ROUTED, ForcedRoute
+from ui.routing import compare, figures, sentences, table, verdict, what_if, words
+from ui.routing.results import Without
+
+SST2, STSB, MRPC = TASKS["sst2"], TASKS["stsb"], TASKS["mrpc"]
+
+
+def exploration(text="a <b>bold</b> film", token=False, seed=0, task=SST2, layers=(6, 9)):
+    rng = np.random.default_rng(seed)
+    read = ("[CLS]", *text.split(), "[SEP]")
+    shape = (len(read), 4) if token else (4,)
+    probs = {layer: rng.dirichlet(np.ones(4), size=shape[:-1] or None).astype(np.float32) for layer in layers}
+    logits = rng.normal(size=task.num_labels)
+    return Exploration(task, (text,), read, len(read), logits, probs)
+
+
+def top_two(e):
+    """The same with two experts a layer."""
+    least = {layer: np.sort(p, axis=-1)[..., -2, None] for layer, p in e.probs.items()}
+    return replace(e, gates={layer: np.where(p >= least[layer], p, 0) for layer, p in e.probs.items()})
+
+
+def grid(change, base=(0.0, 1.0), task=SST2, route=AS_ROUTED):
+    """A grid of two layers of four experts, of which one changes the last logit."""
+    logits = np.tile(np.array(base), (2, 4, 1))
+    for (layer, expert), value in change.items():
+        logits[layer, expert, -1] += value
+    return WhatIf(task, (6, 9), np.array(base), logits, route)
+
+
+def without(outputs, texts=("good", "film"), full=(0.0, 2.0), task=SST2):
+    made = tuple(instance.Word(text, 0, (i,), (5 * i, 5 * i + 4)) for i, text in enumerate(texts))
+    return Without(
+        SimpleNamespace(words=made, unit="word", task=task), np.array(full), np.array(outputs), None
+    )
+
+
+# The verdict
+
+
+def test_the_verdict_names_the_word_and_the_layer_that_decide():
+    e = replace(exploration(), logits=np.array([0.0, 2.0]))
+    flipped = without([[1.0, 0.0], [0.0, 1.9]])
+    assert flipped.decisive == 0
+    said = verdict.headline(e, flipped, grid({(1, 2): -0.5}), routed=True)
+    assert said.startswith("**positive** (88.1%)")
+    assert "**good**" in said
+    assert "**negative**" in said
+    assert "layer 9" in said
+    changed = verdict.headline(e, None, grid({(0, 3): -4.0}), routed=True)
+    assert "expert 3" in changed  # in layer 6 it gives another prediction
+    assert "**negative**" in changed
+
+
+def test_a_word_that_changes_nothing_by_itself_is_not_said_to_do_so():
+    e = replace(exploration(), logits=np.array([0.0, 2.0]))
+    said = verdict.headline(e, without([[0.0, 1.0], [0.0, 1.9]]), None, routed=False)
+    assert "**negative**" not in said
+    assert "73.1%" in said  # what is left without it
+    assert "layer" not in said
+
+
+@pytest.mark.parametrize(("task", "named"), [(STSB, True), (TEXTS, False)])
+def test_of_a_number_the_word_that_moves_it_most_is_named(task, named):
+    e = replace(exploration(task=STSB), task=task, logits=np.array([3.2]))
+    said = verdict.headline(e, without([[3.1], [0.4]], full=[3.2], task=task), None, routed=False)
+    assert ("**film**" in said) == named
+    assert ("3.2" in said.replace("\\", "")) == named
+
+
+def test_what_is_not_computed_is_said(monkeypatch):
+    e = exploration()
+    dense = verdict.headline(e, None, None, routed=False)
+    routed = verdict.headline(e, None, None, routed=True)
+    assert "layer" not in dense
+    assert "layer" in routed
+
+
+def test_words_are_told_apart():
+    texts = [("firm", 0), ("is", 0), ("firm", 0), ("firm", 1)]
+    found = [instance.Word(text, part, (i,)) for i, (text, part) in enumerate(texts)]
+    names = [verdict.named(found, place, MRPC) for place in range(4)]
+    assert len({*names}) == 4
+    assert "sentence2" in names[3]
+    assert verdict.named(found, 1, SST2) == "**is**"
+
+
+# The table
+
+
+def test_strips_are_coloured_within_each_layer_and_texts_are_escaped():
+    one, other = exploration(seed=0), exploration("another <i>one</i>", seed=1)
+    html = table.routes_html(
+        [("1", one.text[0], one, None), ("2", other.text[0], other, "positive")], one, first="", alt="x"
+    )
+    assert "<i>" not in html
+    assert "&lt;i&gt;" in html
+    rows = html.split("<tbody>")[1].split("</tr>")
+    orange = [cell.count("font-weight:700") for cell in rows[:2]]
+    differ = sum(one.choice(layer) != other.choice(layer) for layer in one.layers)
+    assert orange == [0, differ]
+    assert differ  # else these two are no test of it
+    assert f"{differ} of 2" in table.agreement([one, other])
+    assert "all 2" in table.agreement([one, one])
+
+
+def test_one_number_in_two_layers_has_no_colour_of_its_own():
+    """A colour that stood for an expert's number would say that experts of two layers are alike."""
+    probs = {6: np.array([0.7, 0.1, 0.1, 0.1]), 9: np.array([0.3, 0.25, 0.25, 0.2])}
+    e = replace(exploration(), probs=probs)
+    six, nine = (table._box(e, e, layer) for layer in (6, 9))
+    assert six.split("rgb(")[1].split(")")[0] != nine.split("rgb(")[1].split(")")[0]
+
+
+@pytest.mark.parametrize(("token", "k"), [(False, 1), (False, 2), (True, 1)])
+def test_a_strip_names_all_experts_that_an_input_takes(token, k):
+    e = exploration(token=token)
+    e = top_two(e) if k == 2 else e
+    html = table._box(e, e, 6)
+    shown = html.split(">")[1].split("<")[0].split(", ")
+    assert int(shown[0]) == e.choice(6)
+    assert len(shown) == k
+    assert len(table.taken(e, 6)) == k
+
+
+def test_what_is_not_read_is_said():
+    def made(read, full):
+        return Exploration(SST2, ("t",), ("a",) * read, full, np.zeros(2), {})
+
+    assert table.reading_notes([made(128, 128)], 128) == []
+    (longer,) = table.reading_notes([made(10, 10), made(129, 129)], 128)
+    assert "128" in longer
+    assert "sentence 2" in longer
+    cut, _ = table.reading_notes([made(512, 900), made(512, 513)], 200)
+    assert "512" in cut
+    assert "sentences 1, 2" in cut
+
+
+# What if
+
+
+def test_the_what_if_map_is_symmetric_and_blank_where_nothing_changes():
+    e = exploration()
+    fig = what_if.what_if_heatmap(grid({(0, 1): -2.0, (1, 3): 0.5}), e, 1)
+    heat = fig.data[0]
+    assert (heat.zmin, heat.zmax) == (-2, 2)
+    assert heat.text[0][1] == "−2.0"
+    assert heat.text[1][0] == ""
+    crosses = [trace for trace in fig.data if trace.type == "scatter" and trace.marker.symbol == "x"]
+    assert len(crosses[0].x) == 1  # of the one that flips
+    cells = (
+        fig.data[-1]
+        if fig.data[-1].customdata is not None
+        else [t for t in fig.data if t.customdata is not None][-1]
+    )
+    assert [tuple(cell) for cell in cells.customdata] == [
+        (layer, expert) for layer in (6, 9) for expert in range(4)
+    ]
+    forced = what_if.what_if_heatmap(grid({(0, 1): -2.0}, route=ForcedRoute.parse("6.2")), e, 1)
+    assert any(trace.type == "scatter" and trace.marker.symbol == "diamond" for trace in forced.data)
+    number = WhatIf(STSB, (6, 9), np.array([1.0]), np.ones((2, 4, 1)))
+    assert "logit" not in what_if.what_if_heatmap(number, exploration(task=STSB), 0).to_json()
+
+
+@pytest.mark.parametrize("token", [False, True])
+def test_the_router_map_outlines_what_is_taken(token):
+    e = exploration(token=token)
+    fig = what_if.router_heatmap(e)
+    outlined = {(shape.x0 + 0.5, shape.y0 + 0.5) for shape in fig.layout.shapes}
+    assert outlined == {(e.choice(6), 0), (e.choice(9), 1)}
+    np.testing.assert_allclose(fig.data[0].z[0], e.mean_probs(6))
+
+
+def test_the_token_map_colours_within_a_layer_and_moves_through_long_texts():
+    e = exploration(token=True)
+    fig = what_if.token_map(e)
+    signs = np.sign(np.asarray(fig.data[0].z))
+    for row, layer in enumerate(e.layers):
+        assert ((e.taken(layer) == e.choice(layer)) == (signs[row] < 0)).all()
+    assert fig.layout.xaxis.ticktext[2] == "&lt;b&gt;bold&lt;/b&gt;"
+    long = what_if.token_map(exploration("word " * 100, token=True))
+    assert tuple(long.layout.xaxis.range) == (-0.5, 39.5)
+    assert long.layout.dragmode == "pan"
+
+
+@pytest.fixture
+def session(monkeypatch):
+    """A session of its own for callbacks that are called by hand."""
+    state, params = {}, {}
+    monkeypatch.setattr(what_if.st, "session_state", state)
+    monkeypatch.setattr(what_if, "set_param", lambda name, value: params.update({name: value}))
+    return state, params
+
+
+def test_a_click_forces_the_pickers_follow_and_a_second_click_releases(session):
+    state, params = session
+    found = what_if.Forcing()
+
+    def click(layer, expert):
+        point = {"customdata": {"0": layer, "1": expert}}
+        state[what_if.GRID] = {"selection": {"points": [point]}}
+        what_if.click_cell(found, None)
+        return params[what_if.URL], state[what_if.LAYER], state[what_if.EXPERT]
+
+    assert click(2, 3) == ("2.3", 2, 3)
+    assert click(1, 0) == ("1.0_2.3", 1, 0)
+    assert click(2, 3) == ("1.0", 2, 3)
+    state[what_if.GRID] = {"selection": {"points": []}}
+    what_if.click_cell(found, None)
+    assert found.route.text == "1.0"
+
+
+def test_what_does_not_fit_another_sentence_is_released_and_it_says_so(session):
+    found, one = what_if.Forcing(), exploration("w1 w2 w3", token=True)
+    found.meet(one, 4)
+    found.toggle(6, 0)
+    found.toggle(9, 3, token=3)
+    found.meet(one, 4)
+    assert (found.route.text, found.notice) == ("6.0_9.3t3", "")
+    found.meet(exploration("w4 w5 w6", token=True), 4)
+    assert found.route.text == "6.0"
+    assert found.notice
+    found.meet(exploration("w4 w5 w6", layers=(9,)), 4)
+    assert found.route.text == ""
+
+
+# Words
+
+
+def test_colored_words_are_escaped_and_signed():
+    made = (instance.Word("<b>&", 0, (1,)), instance.Word("good", 1, (2,)), instance.Word("meh", 1, (3,)))
+    scores = tokens.WordScores("word ablation", made, np.array([-2.0, 1.0, 0.01]), 0.0)
+    html = figures.colored_words(scores, ("premise", "hypothesis"))
+    assert "<b>" not in html
+    assert "&lt;b&gt;&amp;: -2.000" in html
+    assert html.count("dotted") == html.count("solid") == 1
+    assert html.index("premise") < html.index("&lt;b&gt;") < html.index("hypothesis") < html.index("good")
+    assert html.count('dir="auto"') == 4  # each text, and each name, runs as its own words do
+
+
+@pytest.mark.parametrize(("without_it", "changed"), [([3, 3, 3, 3], 0), ([3, 1, 4, 5], 3)])
+def test_words_that_decide_a_route_are_named(without_it, changed):
+    made = [instance.Word(text, 0, (i,)) for i, text in enumerate(("the", "old", "firm", "fell"))]
+    found = tokens.RoutesWithout((6,), 12, 1, np.array([3]), np.array([without_it]))
+    said = words.decisive_in_words(found, made, 6, SST2)
+    assert said.count("**") == 2 * changed
+    fig = words.routes_without_words(found, made)
+    np.testing.assert_array_equal(fig.data[0].z[0], np.array(without_it) != 3)
+    assert [text for text in fig.data[0].text[0] if text] == [str(one) for one in without_it if one != 3]
+
+
+def test_a_very_long_word_does_not_fill_the_chart():
+    made = [instance.Word("b" * 50_000, 0, (0,)), instance.Word("a", 1, (1,))]
+    found = tokens.RoutesWithout((6, 7), 12, 1, np.zeros(2, int), np.ones((2, 2), int))
+    fig = words.routes_without_words(found, made)
+    assert max(map(len, fig.layout.xaxis.ticktext)) < 40
+    assert fig.layout.shapes  # the line between the two texts
+    assert len(verdict.named(made, 0, SST2)) < 100
+
+
+def flip(*places, margin=-0.5):
+    return flips.Flip(places, 0, 0.8, margin, 0)
+
+
+@pytest.mark.parametrize("found", [(), (flip(1),), (flip(0, 1), flip(0, 2)), (flip(0, 1, 2),)])
+def test_the_fewest_words_are_named(found):
+    made = tuple(instance.Word(text, 0, (i,)) for i, text in enumerate("abcde"))
+    size = len(found[0].places) if found else 3
+    result = flips.Flips(made, 1, size, found, False, 30, (2, 100))
+    said = words.fewest_in_words(result, SST2)
+    named = {text for text in "abcde" if f"**{text}**" in said}
+    assert named == ({"abcde"[place] for place in found[0].places} if found else set())
+    assert ("**negative**" in said) == bool(found)
+    assert "100" in words.searched(result) if size < 4 else True
+
+
+def check(method, explained, beaten=trust.DRAWS, low=0.1, behind=0.2):
+    made = trust.Trust(method, 0.1, 0.1, explained, 0.2, beaten, 0.1, behind_low=behind)
+    return replace(made, above_alike_low=low)
+
+
+def test_scores_that_beat_no_control_are_said_to():
+    controls = [check("alike", 0.3), check("shuffled", 0.2)]
+    good = words.faithful_in_words([check("a", 0.9), check("b", 0.6), *controls])
+    assert "badge" not in good
+    weak = words.faithful_in_words([check("a", 0.9), check("b", 0.6, beaten=3), *controls])
+    assert "badge[" in weak
+    assert weak.endswith(" b]")
+    level = words.faithful_in_words([check("a", 0.9), check("b", 0.8, behind=-0.1), *controls])
+    assert len(level) > len(good)
+
+
+# Two sentences
+
+
+def patched(own, other, logits, task=SST2, donors=None, rerouted=None, left=()):
+    logits = np.array(logits, dtype=float)
+    names = tuple(f"t{i}" for i in range(logits.shape[1]))
+    return Patched(task, names, donors or names, left, np.array(own), np.array(other), logits, rerouted)
+
+
+def lead(*moved):
+    """Logits of two classes, starting from a lead of -2, of one layer."""
+    return [[-2.0 + each, 0.0] for each in moved]
+
+
+def test_runs_of_layers_are_named_by_the_token_that_moves_most():
+    layers = [lead(0, 4, 0), lead(0, 3, 1), lead(0.1, 0.2, 0.1), lead(2, 0.5, 0)]
+    said = compare.in_words(patched([-2.0, 0.0], [2.0, 0.0], layers, donors=("t0", "x", "t2")), 1, 2)
+    assert "layers 0 to 1: at **t1**" in said
+    assert "**x**" in said
+    assert "layer 2: none" in said
+    assert "layer 3: at **t0** (token 0, 50%" in said
+    none = compare.in_words(patched([-2.0, 0.0], [2.0, 0.0], [lead(0.1, -3)]), 1, 2)
+    assert "**t" not in none
+    alike = patched([1.0], [1.01], [[[1.5], [0.2]]], STSB)
+    assert "−0.800" in compare.in_words(alike, 1, 2)
+    assert "%" not in compare.heatmap(alike, 1, 2).data[0].customdata[0][0]
+
+
+def test_cells_say_what_happens_there():
+    layers = [[[0.5, 0.0], [-2.0, 0.0], [np.nan, np.nan]]]
+    found = patched(
+        [-2.0, 0.0], [2.0, 0.0], layers, donors=("t0", "<b>", None), rerouted=np.array([[3, 0, 0]])
+    )
+    fig = compare.heatmap(found, 1, 2)
+    first, second, third = fig.data[0].customdata[0]
+    assert "+2.500, to +0.500 (62%" in first
+    assert "negative" in first
+    assert first.endswith("3")
+    assert "<b>&lt;b&gt;</b>" in second
+    assert third == ""
+    assert list(fig.layout.xaxis.ticktext) == ["t0", "t1 (&lt;b&gt;)", "t2"]
+    assert len(fig.data) == 2  # the map, and a cross where the prediction changes
+
+
+def test_example_texts_are_inputs_of_their_tasks():
+    for name, task in TASKS.items():
+        inputs, notes = split_sentences(sentences.example_text(task, None), task)
+        assert len(inputs) == len(sentences.EXAMPLES[name])
+        assert not notes

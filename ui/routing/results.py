@@ -1,0 +1,355 @@
+"""What the Routing page computes of a typed sentence, kept in memory for all sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from scipy.special import softmax
+
+from shrp.analysis.attention import LayerAttention, layer_attention, model_attention
+from shrp.analysis.attribution import experts, flips, tokens, trust, units
+from shrp.analysis.attribution.instance import Instance, against, prefer, prepare
+from shrp.analysis.attribution.tokens import METHODS, WordScores
+from shrp.analysis.explore import Exploration, explore
+from shrp.analysis.patching import Patched, patch
+from shrp.analysis.what_if import WhatIf, what_if
+from shrp.checkpoints.checkpoint import Checkpoint
+from shrp.data.batching import longest_input
+from shrp.errors import PlanError
+from shrp.evaluation.metrics import to_predictions
+from shrp.model.convert import expert_layers
+from shrp.model.forcing import AS_ROUTED, ForcedRoute
+from shrp.model.gates import record_routing
+from ui import loaders
+from ui.store import Progress, kept, once
+
+ABLATION = METHODS[2]
+"""Leave one word out: the method that comes first, since it needs no baseline and routes live."""
+QUICK = 8_192
+"""Tokens that may pass the whole model unasked: a few seconds on two cores."""
+
+
+def explored(
+    checkpoint: Checkpoint, inputs: Sequence[tuple[str, ...]], route: ForcedRoute = AS_ROUTED
+) -> list[Exploration]:
+    """Predictions and routes. Raises as `shrp.analysis.explore.explore`."""
+    import streamlit as st
+
+    def work() -> list[Exploration]:
+        with st.spinner("Running the model …"):
+            return explore(checkpoint.model, checkpoint.tokenizer, checkpoint.info.task, inputs, route=route)
+
+    return kept("explored", 64, (checkpoint.fingerprint, tuple(inputs), route.text), work)
+
+
+def what_if_cost(checkpoint: Checkpoint, tokens: int) -> float:
+    """Tokens that pass the whole model for a what-if grid of an input of so many tokens."""
+    depth = checkpoint.model.config.num_hidden_layers
+    return sum(
+        tokens * one.num_experts * (depth - i) / depth for i, one in expert_layers(checkpoint.model).items()
+    )
+
+
+def what_if_grid(
+    checkpoint: Checkpoint, text: tuple[str, ...], route: ForcedRoute = AS_ROUTED, token: int | None = None
+) -> WhatIf:
+    """Every expert of every routed layer forced in turn. Raises as `shrp.analysis.what_if.what_if`."""
+    parts = checkpoint.model, checkpoint.tokenizer, checkpoint.info.task
+    return once(
+        "what-if",
+        128,
+        (checkpoint.fingerprint, text, route, token),
+        "Forcing experts, layers done",
+        lambda progress: what_if(*parts, text, route=route, token=token, progress=progress),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Explained:
+    """One input, split into words, with its outputs."""
+
+    checkpoint: Checkpoint
+    instance: Instance
+    logits: np.ndarray
+    """`(C,)`, in the order of the task's labels."""
+    preference: tuple[int, int, int] | None = None
+    """Layer, expert and the other expert, where a router's preference is explained instead of the logits."""
+    contrast: tuple[int, int] | None = None
+    """The class and the other class, where the difference of two logits is explained."""
+
+    @property
+    def key(self) -> tuple[Hashable, ...]:
+        """What results are kept under."""
+        instance = self.instance
+        return self.checkpoint.fingerprint, instance.text, instance.unit, self.preference, self.contrast
+
+    @property
+    def prediction(self) -> int:
+        """The predicted class; 0 for regression."""
+        return int(self.logits.argmax())
+
+    def by(self, unit: str) -> Explained:
+        """The same input in longer pieces than words. Raises as `shrp.analysis.attribution.units.in_units`."""
+        return replace(self, instance=units.in_units(self.instance, unit))
+
+    def preferring(self, layer: int, expert: int, rather_than: int) -> Explained:
+        """The same input with a router's preference to explain. Raises as `prefer`."""
+        instance = prefer(self.instance, layer, expert, rather_than)
+        return replace(self, instance=instance, preference=(layer, expert, rather_than))
+
+    def against(self, output: int, rather_than: int) -> Explained:
+        """The same input with the difference of two logits to explain. Raises as `against`."""
+        instance = against(self.instance, output, rather_than)
+        return replace(self, instance=instance, contrast=(output, rather_than))
+
+    def quick_unit(self) -> str | None:
+        """The shortest unit whose pieces can be left out one by one in a few seconds; None where none can."""
+        tokens_read = len(self.instance.tokens)
+        for unit in units.UNITS:
+            pieces = len(units.in_units(self.instance, unit).words)
+            if (
+                pieces * tokens_read <= QUICK
+                and pieces <= units.MOST
+                and (pieces > 1 or unit == units.UNITS[0])
+            ):
+                return unit
+        return None
+
+
+def explained(checkpoint: Checkpoint, text: tuple[str, ...]) -> Explained:
+    """One input, encoded and run once.
+
+    Raises:
+        DataError: As `shrp.analysis.attribution.instance.prepare`, or the outputs are not finite.
+    """
+
+    def work(progress: Progress) -> Explained:
+        instance = prepare(checkpoint.model, checkpoint.tokenizer, checkpoint.info.task, text)
+        with torch.inference_mode():
+            logits = instance.outputs(instance.embeddings)[0].cpu().numpy()
+        to_predictions(instance.task, logits[None])
+        return Explained(checkpoint, instance, logits)
+
+    # No more than there are models in memory, since each of these holds one.
+    return once(
+        "attribution inputs", loaders.MODELS, (checkpoint.fingerprint, text), "Reading the input", work
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Without:
+    """The outputs of one input with each of its `W` words left out in turn."""
+
+    instance: Instance
+    full: np.ndarray
+    """Outputs `(C,)` of the input itself."""
+    outputs: np.ndarray
+    """`(W, C)`."""
+    rerouted: np.ndarray | None
+    """In how many routed layers the rest of the input then takes other experts, `(W,)`; None without routers."""
+
+    def scores(self, output: int) -> WordScores:
+        """The drop of one output without each word."""
+        drop = self.full[output] - self.outputs[:, output]
+        words, unit = self.instance.words, self.instance.unit
+        return WordScores(ABLATION, words, drop, float(self.full[output]), rerouted=self.rerouted, unit=unit)
+
+    @property
+    def margins(self) -> np.ndarray:
+        """Logit of the predicted class less the largest other logit, without each word `(W,)`: below 0 it flips.
+
+        For regression the output without each word, so that its distance from `full` counts.
+        """
+        if len(self.full) == 1:
+            return -np.abs(self.outputs[:, 0] - self.full[0])
+        own = int(self.full.argmax())
+        return self.outputs[:, own] - np.delete(self.outputs, own, 1).max(1)
+
+    @property
+    def decisive(self) -> int:
+        """The word that matters most: its loss leaves the smallest margin."""
+        return int(self.margins.argmin())
+
+    def probabilities(self, place: int) -> np.ndarray:
+        """Class probabilities `(C,)` without the word at a place."""
+        return softmax(self.outputs[place])
+
+
+def without_each_word(one: Explained, replacement: str) -> Without:
+    """Leave each word out in turn: one batched pass a word, routed live.
+
+    Args:
+        replacement: What stands for a word, of `shrp.analysis.attribution.tokens.REPLACEMENTS`.
+
+    Raises:
+        DataError: The tokenizer has no such token.
+    """
+    instance = one.instance
+
+    def work(progress: Progress) -> Without:
+        outputs, rerouted = [], []
+        with torch.no_grad():
+            with record_routing() as own:
+                full = instance.outputs(instance.embeddings)[0]
+            for batch in instance.batches(len(instance.words)):
+                words = instance.words[batch]
+                with record_routing() as record:
+                    outputs.append(tokens.ablated(instance, words, replacement))
+                rerouted.append(tokens.layers_rerouted(own, record, words, len(instance.tokens), replacement))
+                progress(batch.stop, len(instance.words))
+        found = torch.cat(outputs).cpu().double().numpy()
+        changed = np.concatenate(rerouted) if own.layers else None
+        return Without(instance, full.cpu().double().numpy(), found, changed)
+
+    label = f"Leaving out {instance.unit}s"
+    return once("without each word", 64, (*one.key, replacement), label, work)
+
+
+def usual_replacement(one: Explained) -> str:
+    """What stands for a word that is left out: the mask token, or padding where there is none."""
+    return "mask" if "mask" in one.instance.replacements else "pad"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How words are scored."""
+
+    steps: int = 32
+    frozen: bool = True
+    replacement: str = "mask"
+
+    def of(self, method: str) -> tuple[Hashable, ...]:
+        """The options that a method depends on."""
+        if method == METHODS[1]:
+            return method, self.steps, self.frozen
+        return (method, self.replacement) if method == ABLATION else (method,)
+
+
+def word_scores(one: Explained, output: int, method: str, options: Options) -> WordScores:
+    """One output's attribution to the words. Raises as the method in `shrp.analysis.attribution.tokens`."""
+    if method == ABLATION:
+        return without_each_word(one, options.replacement).scores(output)
+
+    def work(progress: Progress) -> WordScores:
+        if method == METHODS[0]:
+            return tokens.input_x_gradient(one.instance, output)
+        return tokens.converged_gradients(
+            one.instance, output, steps=options.steps, frozen=options.frozen, progress=progress
+        )
+
+    key = (*one.key, output, *options.of(method))
+    return once("attribution words", 256, key, f"{method.capitalize()}, steps", work)
+
+
+def trust_checks(one: Explained, output: int, found: list[WordScores], options: Options) -> list[trust.Trust]:
+    """Infidelity and sensitivity of attributions and of two controls, as `shrp.analysis.attribution.trust.check`."""
+
+    def work(progress: Progress) -> list[trust.Trust]:
+        return trust.check(
+            one.instance,
+            found,
+            output,
+            steps=max([result.steps or 1 for result in found], default=1),
+            frozen=options.frozen,
+            replacement=options.replacement,
+            progress=progress,
+        )
+
+    key = (*one.key, output, *(options.of(result.method) for result in found), options.replacement)
+    return once("attribution checks", 64, key, "Testing, parts done", work)
+
+
+def routes_without(one: Explained, replacement: str) -> tokens.RoutesWithout:
+    """The route without each word. Raises as `shrp.analysis.attribution`'s `routes_without`."""
+    key = one.checkpoint.fingerprint, one.instance.text, one.instance.unit, replacement
+    label = f"Routes without each {one.instance.unit}"
+    return once(
+        "attribution routes", 64, key, label, lambda p: tokens.routes_without(one.instance, replacement, p)
+    )
+
+
+def fewest_words(one: Explained, replacement: str) -> flips.Flips:
+    """The fewest words whose loss changes the prediction. Raises as `shrp.analysis.attribution.flips`."""
+    label = f"Sets of {one.instance.unit}s tried"
+    return once(
+        "attribution flips",
+        64,
+        (*one.key, replacement),
+        label,
+        lambda progress: flips.fewest_words(one.instance, replacement=replacement, progress=progress),
+    )
+
+
+def firing(one: Explained) -> int:
+    """How many experts compute for the input. Raises PlanError where the model has none."""
+    key = one.checkpoint.fingerprint, one.instance.text
+    return once(
+        "attribution experts that fire",
+        256,
+        key,
+        "Reading the input",
+        lambda progress: len(experts.Coalitions(one.instance, 0).players),
+    )
+
+
+def expert_scores(one: Explained, output: int, method: str, budget: int) -> experts.ExpertScores:
+    """One output's attribution to the experts that fire.
+
+    Args:
+        method: Of `shrp.analysis.attribution.experts.METHODS`.
+        budget: Coalitions for Shapley values.
+
+    Raises:
+        PlanError: The model has no expert layer, or no router that could pick the next expert.
+    """
+
+    def work(progress: Progress) -> experts.ExpertScores:
+        coalitions = experts.Coalitions(one.instance, output)
+        if method == experts.METHODS[0]:
+            return experts.zero_experts(coalitions)
+        if method == experts.METHODS[1]:
+            return experts.next_experts(coalitions)
+        return experts.shapley_values(coalitions, budget=budget, progress=progress)
+
+    shapley = budget if method == experts.METHODS[2] else 0
+    key = one.checkpoint.fingerprint, one.instance.text, one.contrast, output, method, shapley
+    return once("attribution experts", 128, key, "Groups of experts", work)
+
+
+def can_pick_next(checkpoint: Checkpoint) -> bool:
+    """Whether every expert layer has a router with another expert to pick."""
+    try:
+        experts.check_can_pick_next(expert_layers(checkpoint.model))
+    except PlanError:
+        return False
+    return True
+
+
+def patched(checkpoint: Checkpoint, text: tuple[str, ...], donor: tuple[str, ...]) -> Patched:
+    """The donor's hidden states in the input. Raises as `shrp.analysis.patching.patch`."""
+    parts = checkpoint.model, checkpoint.tokenizer, checkpoint.info.task
+    return once(
+        "patching",
+        64,
+        (checkpoint.fingerprint, text, donor),
+        "Hidden states put in",
+        lambda progress: patch(*parts, text, donor, progress=progress),
+    )
+
+
+def attention(checkpoint: Checkpoint, text: tuple[str, ...], layer: int) -> LayerAttention:
+    """Attention of one layer, as far as the model can read. Raises as `shrp.analysis.attention.layer_attention`."""
+    parts = checkpoint.model, checkpoint.tokenizer
+    key = checkpoint.fingerprint, text, layer
+    work = lambda: layer_attention(*parts, text, layer, max_length=longest_input(*parts))  # noqa: E731
+    return kept("attention", 16, key, work)
+
+
+def attention_everywhere(checkpoint: Checkpoint, text: tuple[str, ...]) -> list[LayerAttention]:
+    """Attention of all layers. Raises as `shrp.analysis.attention.model_attention`."""
+    parts = checkpoint.model, checkpoint.tokenizer
+    work = lambda: model_attention(*parts, text, max_length=longest_input(*parts))  # noqa: E731
+    return kept("attention-everywhere", 4, (checkpoint.fingerprint, text), work)

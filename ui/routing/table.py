@@ -1,0 +1,199 @@
+"""The table of the Routing page: sentences with their prediction, and the route of each as a strip of boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from shrp.analysis.explore import Exploration
+from shrp.analysis.usage import NOISY_MARGIN
+from shrp.data.tabular import distinct
+from shrp.data.tasks import TEXTS
+from ui.downloads import downloads
+from ui.text import escape_html, percent, shorten
+
+SAME, OTHER = (31, 95, 168), (196, 90, 0)
+"""Blue: the expert that the picked sentence takes in that layer. Orange: another one. Mixed with white by share."""
+_LONGEST = 160
+_CELL = "padding:3px 8px;text-align:left;vertical-align:middle"
+
+
+def sentence_table(
+    found: Sequence[Exploration], picked: int, labels: Sequence[str | None], name: str, scored: int
+) -> None:
+    """Draw the table of all sentences.
+
+    Args:
+        picked: Place of the sentence that the strips' colours compare with.
+        labels: Each sentence's label in the data, where it has one.
+        name: Of the checkpoint, for downloads.
+        scored: Tokens of a sentence that scores and usage read.
+    """
+    rows = [
+        (str(i + 1), " / ".join(shorten(text, _LONGEST) for text in e.text), e, label)
+        for i, (e, label) in enumerate(zip(found, labels, strict=True))
+    ]
+    st.html(routes_html(rows, found[picked], first="", alt="Sentences with predictions and routes"))
+    notes = reading_notes(found, scored)
+    if found[0].layers:
+        notes.insert(0, legend(found[0], of=f"sentence {picked + 1}" * (len(found) > 1)))
+    row = st.container(horizontal=True, vertical_alignment="top")
+    with row:
+        st.caption(" ".join(notes) or " ", width="stretch")
+        downloads(frame(found, labels), "predictions", f"{name}-predictions")
+
+
+def legend(e: Exploration, of: str) -> str:
+    """How a strip is read, in one line.
+
+    Args:
+        of: What the colours compare with; empty where there is nothing else.
+    """
+    several = max(map(e.several, e.layers)) > 1
+    if e.by_token:
+        what, dark = "the expert that most tokens take in a layer", "more tokens take it"
+    elif several:
+        what, dark = "the experts that a layer takes, largest gate first", "the router is surer of the first"
+    else:
+        what, dark = "the expert that a layer takes", "the router is surer"
+    orange = f" Orange: not the same as {of}." if of else ""
+    return f"Boxes: {what}; darker: {dark}.{orange}"
+
+
+def routes_html(
+    rows: Sequence[tuple[str, str, Exploration, str | None]],
+    compared: Exploration,
+    *,
+    first: str,
+    alt: str,
+    forced: Sequence[int] = (),
+) -> str:
+    """A table as HTML; everything typed is escaped.
+
+    Args:
+        rows: Short name, text, exploration and label of each row.
+        compared: The exploration that the strips' colours compare with.
+        first: Head of the first column.
+        alt: What the table is, for those who cannot see it.
+        forced: Layers that are forced, which are marked.
+    """
+    task, layers = compared.task, compared.layers
+    texts = any(text for _, text, _, _ in rows)
+    with_label = any(label is not None for *_, label in rows)
+    answers = task.name != TEXTS.name
+    heads = [first, *["sentence"] * texts]
+    heads += (["prediction"] + ["probability"] * (not task.is_regression)) * answers + ["label"] * with_label
+    span = ' rowspan="2"' if layers else ""
+    head = "".join(f'<th{span} scope="col" style="{_CELL}">{name}</th>' for name in heads)
+    if layers:
+        head += f'<th colspan="{len(layers)}" style="{_CELL};text-align:center">expert in layer</th></tr><tr>'
+        mark = lambda layer: f"<b title='forced'>{layer} ◆</b>" if layer in forced else f"{layer}"  # noqa: E731
+        head += "".join(
+            f'<th scope="col" style="text-align:center;font-weight:400">{mark(n)}</th>' for n in layers
+        )
+    body = ""
+    for short, text, e, label in rows:
+        cells = [f'<td style="{_CELL};opacity:.7">{escape_html(short)}</td>']
+        if texts:
+            width = "min-width:150px;overflow-wrap:anywhere"
+            cells.append(f'<td dir="auto" style="{_CELL};{width}">{escape_html(text)}</td>')
+        if answers:
+            cells.append(f'<td style="{_CELL}"><b>{escape_html(e.answer)}</b></td>')
+            if not task.is_regression:
+                cells.append(f'<td style="{_CELL}">{percent(float(e.probabilities[e.prediction]))}</td>')
+        if with_label:
+            cells.append(f'<td style="{_CELL}">{escape_html(label or "–")}</td>')
+        cells += [_box(e, compared, layer) for layer in layers]
+        body += f"<tr>{''.join(cells)}</tr>"
+    return (
+        f'<div style="overflow:auto;max-height:340px" tabindex="0" role="region" aria-label="{escape_html(alt)}">'
+        '<table class="routes" style="border-collapse:separate;border-spacing:1px;font-size:.9rem;width:100%">'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def taken(e: Exploration, layer: int) -> frozenset[int]:
+    """The experts that an input takes in a layer; under token routing the one that most tokens take."""
+    if e.by_token:
+        return frozenset([e.choice(layer)])
+    return frozenset(np.flatnonzero(e.fires(layer)[0]).tolist())
+
+
+def _box(e: Exploration, compared: Exploration, layer: int) -> str:
+    choice = e.choice(layer)
+    share = float(e.shares(layer)[choice] if e.by_token else e.mean_probs(layer)[choice])
+    same = taken(e, layer) == taken(compared, layer)
+    color = [round(255 - (255 - part) * (0.15 + 0.85 * share)) for part in (SAME if same else OTHER)]
+    experts = ", ".join(map(str, [choice, *([] if e.by_token else e.with_it(layer))]))
+    unit = "of tokens" if e.by_token else "router probability"
+    ink = "#000" if _luminance(color) > 0.179 else "#fff"  # where black and white stand out alike
+    return (
+        f'<td title="layer {layer}: expert {experts}, {percent(share)} {unit}" style="background:rgb'
+        f"({color[0]},{color[1]},{color[2]});color:{ink};font-weight:{400 if same else 700};text-align:center;"
+        f'min-width:26px;padding:3px 4px;border-radius:3px">{experts}</td>'
+    )
+
+
+def _luminance(color: Sequence[int]) -> float:
+    """Relative luminance of a colour, 0 to 1 (WCAG 2.2)."""
+    parts = np.asarray(color) / 255
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def frame(found: Sequence[Exploration], labels: Sequence[str | None]) -> pd.DataFrame:
+    """One row a sentence: its texts, prediction, class probabilities, expert of each layer, tokens read."""
+    task = found[0].task
+    classes = [f"p({name})" for name in task.label_names]
+    experts = [f"expert in layer {layer}" for layer in found[0].layers]
+    texts = distinct(task.text_columns, ["sentence no.", "prediction", "label", "tokens", *classes, *experts])
+    rows = []
+    for i, (e, label) in enumerate(zip(found, labels, strict=True)):
+        row = {"sentence no.": i + 1} | dict(zip(texts, e.text, strict=True)) | {"prediction": e.answer}
+        row |= {"label": label} if any(one is not None for one in labels) else {}
+        row |= dict(zip(classes, e.probabilities.tolist(), strict=False)) if classes else {}
+        row |= {name: e.choice(layer) for name, layer in zip(experts, e.layers, strict=True)}
+        rows.append(row | {"tokens": len(e.tokens)})
+    return pd.DataFrame(rows)
+
+
+def reading_notes(found: Sequence[Exploration], scored: int) -> list[str]:
+    """Sentences on what the model does not read as it was typed, here or in scores.
+
+    Args:
+        scored: Tokens of a sentence that scores and usage read.
+    """
+    notes = []
+    if cut := [i for i, e in enumerate(found, 1) if e.truncated]:
+        most = max(len(e.tokens) for e in found)
+        notes.append(f":material/content_cut: Only the first {most:,} tokens of {_numbers(cut)} are read.")
+    if longer := [i for i, e in enumerate(found, 1) if len(e.tokens) > scored]:
+        notes.append(f"Scores and usage read only the first {scored:,} tokens of {_numbers(longer)}.")
+    if unknown := [i for i, e in enumerate(found, 1) if e.unknown]:
+        notes.append(f":material/question_mark: The vocabulary lacks words of {_numbers(unknown)}.")
+    return notes
+
+
+def _numbers(places: Sequence[int]) -> str:
+    return f"sentence{'s' * (len(places) > 1)} {', '.join(map(str, places))}"
+
+
+def agreement(found: Sequence[Exploration]) -> str:
+    """In which layers the routes of two sentences differ, and where that was close, in words."""
+    layers = found[0].layers
+    differ = [layer for layer in layers if len({taken(e, layer) for e in found}) > 1]
+    most = " (by the expert that most tokens take)" * found[0].by_token
+    if not differ:
+        return f"Both take the same experts in all {len(layers)} routed layers{most}."
+    near = [layer for layer in differ if min(e.margin(layer) for e in found) < NOISY_MARGIN]
+    close = ""
+    if near:
+        close = f" Close calls, with router probabilities less than {percent(NOISY_MARGIN, 0)} apart: {_layers(near)}."
+    return f"The routes differ in {len(differ)} of {len(layers)} layers{most}: {_layers(differ)}.{close}"
+
+
+def _layers(numbers: Sequence[int]) -> str:
+    return f"layer{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"

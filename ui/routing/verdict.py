@@ -1,0 +1,115 @@
+"""The headline of the Routing page: the prediction, the word that decides it, and the layer that matters most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from shrp.analysis.attribution.instance import Word
+from shrp.analysis.explore import Exploration
+from shrp.analysis.what_if import WhatIf
+from shrp.data.tasks import TEXTS, Task
+from ui.routing.results import Without
+from ui.text import escape, percent, shorten, signed
+
+_LONGEST = 60
+"""Characters of a word, or a longer piece, that are shown."""
+_LITTLE = 0.005
+"""Below this a change of a logit is written as none."""
+
+
+def named(words: Sequence[Word], place: int, task: Task, *more: str, longest: int = _LONGEST) -> str:
+    """A word as Markdown, with what tells it from others: the text of a pair that it is in, its place among equals.
+
+    Args:
+        more: What else is said of it, as Markdown.
+        longest: Characters that are shown.
+    """
+    word, said = words[place], list(more)
+    text = shorten(word.text, longest)
+    if sum(one.part == word.part and shorten(one.text, longest) == text for one in words) > 1:
+        said.insert(0, f"{escape(word_place(words, place))}")
+    if len(task.text_columns) == 2:
+        said.insert(0, escape(task.text_columns[word.part]))
+    return f"**{escape(text)}**" + (f" ({', '.join(said)})" if said else "")
+
+
+def word_place(words: Sequence[Word], place: int) -> str:
+    """Which of the words it is, counted from 1."""
+    return f"place {place + 1} of {len(words)}"
+
+
+def headline(e: Exploration, without: Without | None, grid: WhatIf | None, *, routed: bool) -> str:
+    """The verdict on one sentence, as Markdown.
+
+    Args:
+        e: The sentence as routed.
+        without: Each word left out; None where that takes too long, or was not done.
+        grid: Every expert forced in turn; None likewise.
+        routed: Whether the model routes.
+    """
+    if e.task.name == TEXTS.name:
+        parts = ["This model has no task yet, so it predicts nothing"]
+        return ". ".join(parts + ([f"The route: {_most(grid, 0)}"] if grid else [])) + "."
+    answer = escape(e.answer)
+    if e.task.is_regression:
+        start = f"Prediction **{answer}**"
+    else:
+        start = f"**{answer}** ({percent(float(e.probabilities[e.prediction]))})"
+    parts = [start]
+    if without is not None:
+        parts.append(_word(e, without))
+    if grid is not None:
+        parts.append(_most(grid, e.prediction))
+    missing = [
+        name for name, part in (("word", without), ("layer", grid if routed else True)) if part is None
+    ]
+    if missing:
+        parts.append(
+            f"which {' and '.join(missing)} matters most takes longer on a text of this length: see below"
+        )
+    return "; ".join(parts) + "."
+
+
+def _word(e: Exploration, without: Without) -> str:
+    """What the decisive word does."""
+    instance, place = without.instance, without.decisive
+    word = named(instance.words, place, e.task)
+    if e.task.is_regression:
+        value = float(without.outputs[place, 0])
+        return f"without {word} it would be {value:.3g}"
+    if without.margins[place] < 0:
+        other = int(without.outputs[place].argmax())
+        return f"without {word} it would be **{escape(e.task.label_names[other])}**"
+    left = percent(float(without.probabilities(place)[e.prediction]))
+    if len(instance.words) == 1:
+        return f"without its one {instance.unit} it stays {escape(e.answer)} ({left})"
+    return f"no {instance.unit} alone changes that, {word} matters most ({left} without it)"
+
+
+def _most(grid: WhatIf, output: int) -> str:
+    """Which layer's choice moves the output most."""
+    change = grid.change(output)
+    row, expert = np.unravel_index(int(np.abs(change).argmax()), change.shape)
+    if abs(change[row, expert]) < _LITTLE:
+        return "no layer's choice of expert matters"
+    most = f"layer {grid.layers[row]}'s choice of expert matters most"
+    if grid.flips()[row, expert]:
+        other = grid.task.label_names[int(grid.logits[row, expert].argmax())]
+        return f"{most}, where expert {expert} would give **{escape(other)}**"
+    return most
+
+
+def largest_move(grid: WhatIf, output: int) -> str:
+    """What forcing one expert does at most, and how many change the prediction, in words."""
+    change = grid.change(output)
+    row, expert = np.unravel_index(int(np.abs(change).argmax()), change.shape)
+    what = "logit" if grid.task.label_names else "output"
+    said = (
+        f"Largest change of the {what}: {signed(float(change[row, expert]), 2)}, by expert {expert} in layer "
+    )
+    said += f"{grid.layers[row]}."
+    if grid.task.label_names:
+        said += f" {int(grid.flips().sum())} of {grid.flips().size} experts would change the prediction (✕)."
+    return said
