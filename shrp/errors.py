@@ -11,8 +11,24 @@ def first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+MOST = 800
+"""Characters of an error's text at most."""
+
+
+def bounded(text: str) -> str:
+    """A text on one line, without control characters, of at most `MOST` characters; its middle is left out."""
+    line = " ".join("".join(c if c.isprintable() or c.isspace() else "\ufffd" for c in text).split())
+    if len(line) <= MOST:
+        return line
+    end = MOST // 4
+    return f"{line[: MOST - end - 3]} … {line[-end:]}"
+
+
 class ShrpError(Exception):
-    """Base of every error that this library raises on purpose."""
+    """Base of every error that this library raises on purpose: one line of bounded length."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(bounded(str(text)))
 
 
 class UnsupportedModelError(ShrpError):

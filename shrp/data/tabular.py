@@ -1,11 +1,14 @@
 """Read a person's table (CSV, TSV, JSONL, Parquet) without changing what is in it."""
 
+from __future__ import annotations
+
 import csv
 import json
 import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -18,26 +21,41 @@ from shrp.errors import ColumnError, DataError, IncompleteError, RowError
 EXTENSIONS = (".csv", ".tsv", ".jsonl", ".parquet")
 MAX_BYTES = 200 * 2**20
 MAX_FIELDS = 2_000
-"""Of a JSONL file: a table of lines that share no field grows with the square of their number."""
+"""Most columns of a table."""
+DELIMITERS = {",": "comma", ";": "semicolon", "|": "vertical bar", "\t": "tab"}
+_BOMS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+_NAMES = {"utf-8": "UTF-8", "utf-8-sig": "UTF-8", "utf-16": "UTF-16", "cp1252": "Windows-1252 (Latin-1)"}
+_FIRST_ROWS = 50  # compared to find the delimiter
+_SAMPLE = 2**16  # bytes by which an encoding is detected
+_ACCENTS = 0.4  # most accents among the letters of words that have any
+_SIGNS = set("‘’“”‚„–—…€£¥¢°«»‹›¿¡§©®™·•²³¹½¼¾µ±´¨¸ˆ˜\xa0\xad")
+_BARE_CR = re.compile(rb"\r(?!\n)")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def read_table(path: str | Path, most_rows: int | None = None, most_fields: int = MAX_FIELDS) -> pd.DataFrame:
-    """Read a table by its file's extension.
+@dataclass(frozen=True)
+class Format:
+    """How a file is written: its kind, and where it is text, its encoding and delimiter as Python names them."""
 
-    Nothing is guessed: the cells of a CSV or TSV file are strings as they stand ("NA", "null" and "007" too). A blank
-    line between rows is passed over where there are several columns; where there is one, it is a row with a blank cell.
-    A CSV file's cells are parted by commas or, where its header is so, by semicolons; numbers have a point even then.
-    A TSV file is read as GLUE's are, a quotation mark being a character like any other.
+    kind: str
+    encoding: str | None = None
+    delimiter: str | None = None
 
-    Args:
-        most_rows: of a CSV or TSV file, read no more than so many.
-        most_fields: of a JSONL file, refuse more different ones than that.
+    def __str__(self) -> str:
+        parts = [self.kind, _NAMES.get(self.encoding, self.encoding)]
+        if self.delimiter:
+            parts.append(f"{DELIMITERS[self.delimiter]}-separated")
+        return ", ".join(filter(None, parts))
 
-    Returns:
-        A frame with at least one row; missing JSON and Parquet values are None or NaN.
+
+def detect(path: str | Path) -> Format:
+    """Detect how a table is written.
+
+    The extension gives the kind. Text is UTF-8, UTF-16 with a byte order mark, or Windows-1252, of which Latin-1 is a
+    part. The cells of a CSV file are separated by commas, semicolons, vertical bars or tabs.
 
     Raises:
-        DataError: The file is missing, of another kind, too large, not UTF-8, malformed, or empty.
+        DataError: the file is missing, too large or of another kind, or its encoding or delimiter is ambiguous.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -47,80 +65,206 @@ def read_table(path: str | Path, most_rows: int | None = None, most_fields: int 
         raise DataError(f"'{path.name}' is not a kind of table that is read here: {', '.join(EXTENSIONS)}.")
     if (size := path.stat().st_size) > MAX_BYTES:
         raise DataError(
-            f"'{path.name}' is {size / 2**20:.0f} MB; at most {MAX_BYTES // 2**20} MB are read here, "
-            "so take a sample."
+            f"'{path.name}' is {size / 2**20:.0f} MB; at most {MAX_BYTES // 2**20} MB are read here, so take a sample."
+        )
+    kind = suffix[1:].upper()
+    if suffix == ".parquet":
+        return Format("Parquet")
+    encoding = _encoding(path)
+    if suffix == ".jsonl":
+        return Format(kind, encoding)
+    return Format(kind, encoding, "\t" if suffix == ".tsv" else _delimiter(path, encoding))
+
+
+def _encoding(path: Path) -> str:
+    data = path.read_bytes()
+    for mark, encoding in _BOMS.items():
+        if data.startswith(mark):
+            return encoding
+    if b"\0" in data:
+        raise DataError(
+            f"'{path.name}' is not text, or UTF-16 without a byte order mark; save it as UTF-8 text."
         )
     try:
-        if suffix == ".parquet":
-            frame = _read_parquet(path)
-        elif suffix == ".jsonl":
-            frame = _read_jsonl(path, most_fields)
-        else:
-            frame = _read_delimited(path, most_rows)
+        data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"'{path.name}' is not in UTF-8; save it in that encoding.") from error
+        line = data.count(b"\n", 0, error.start) + 1
+    else:
+        return "utf-8"
+    decoded = data.decode("utf-8", "replace")
+    bad = decoded.count("\ufffd")
+    if sum(map(len, re.findall(r"[^\x00-\x7f\ufffd]+", decoded))) >= bad:
+        raise DataError(f"'{path.name}' is UTF-8 but for line {line:,}; repair the characters there.")
+    if _is_western(data):
+        return "cp1252"
+    from charset_normalizer import from_bytes
+
+    best = from_bytes(b"\n".join(one for one in data.splitlines() if not one.isascii())[:_SAMPLE]).best()
+    maybe = f" (perhaps {best.encoding})" if best is not None else ""
+    raise DataError(f"'{path.name}' is not in UTF-8 and its encoding is not clear{maybe}; save it as UTF-8.")
+
+
+def _is_western(data: bytes) -> bool:
+    """Whether bytes read well as Windows-1252: accents within words of mostly ASCII letters, and Western signs.
+
+    Detectors guess wrongly on the few accents of a short English or French table.
+    """
+    try:
+        text = data.decode("cp1252")
+    except UnicodeDecodeError:
+        return False
+    words = [word for word in re.findall(r"[^\W\d_]{2,}", text) if not word.isascii()]
+    letters = "".join(words)
+    accents = sum(not letter.isascii() for letter in letters)
+    signs = set(re.sub(r"[\x00-\x7f]|[^\W\d_]", "", text))
+    long_run = re.search(r"[^\x00-\x7f]{4,}", text)
+    return not long_run and accents <= _ACCENTS * len(letters) and signs <= _SIGNS
+
+
+def _first_rows(path: Path, encoding: str, delimiter: str, most: int = 1) -> list[list[str]]:
+    """The first rows that are not blank. A cell that is too long for the `csv` module ends them."""
+    options: dict[str, Any] = {"quoting": csv.QUOTE_NONE} if path.suffix.lower() == ".tsv" else {}
+    rows: list[list[str]] = []
+    with open(path, encoding=encoding, errors="replace", newline="") as file:
+        lines: list[str] = []
+        reader = csv.reader((lines.append(line) or line for line in file), delimiter=delimiter, **options)
+        try:
+            for row in reader:
+                if row:
+                    rows.append(row)
+                if len(rows) == most:
+                    break
+        except csv.Error:
+            rows.append([""] * (lines[-1].count(delimiter) + 1))
+    return rows
+
+
+def _delimiter(path: Path, encoding: str) -> str:
+    """The delimiter that gives a header of several different names and rows of its length; a comma if none does."""
+    found = {}
+    for delimiter in DELIMITERS:
+        rows = _first_rows(path, encoding, delimiter, _FIRST_ROWS)
+        header = [name.strip() for name in rows[0]] if rows else []
+        if len(header) > 1 and all(header) and len(set(header)) == len(header):
+            found[delimiter] = all(len(row) == len(header) for row in rows[1:])
+    fitting = [delimiter for delimiter, fits in found.items() if fits]
+    if len(fitting) > 1:
+        said = " or ".join(f"{DELIMITERS[one]}s" for one in fitting)
+        raise DataError(
+            f"'{path.name}' may be separated by {said}; quote the texts, or save it with tabs as .tsv."
+        )
+    return next(iter([*fitting, *found]), ",")
+
+
+def read_table(path: str | Path, most_rows: int | None = None, most_fields: int = MAX_FIELDS) -> pd.DataFrame:
+    """Read a table; how it is written is detected (`detect`).
+
+    The cells of a CSV or TSV file are strings as they stand ("NA", "null" and "007" too). A blank line between rows is
+    skipped if there are several columns; with one column it is a row with a blank cell. In TSV files, as in GLUE's, a
+    quotation mark is a character like any other.
+
+    Args:
+        most_rows: of a CSV or TSV file, read no more rows.
+        most_fields: refuse more columns.
+
+    Returns:
+        A frame with at least one row, its `attrs["format"]` a `Format`; missing JSON and Parquet values are None or
+        NaN.
+
+    Raises:
+        DataError: as `detect`; or the file is malformed, has too many columns, or is empty.
+    """
+    path = Path(path)
+    how = detect(path)
+    try:
+        if how.kind == "Parquet":
+            frame = _read_parquet(path, most_fields)
+        elif how.kind == "JSONL":
+            frame = _read_jsonl(path, how.encoding, most_fields)
+        else:
+            frame = _read_delimited(path, how, most_rows, most_fields)
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"'{path.name}' has text that is not valid {error.encoding.upper()}; repair it."
+        ) from error
     except pd.errors.EmptyDataError:
         frame = pd.DataFrame()
     except (ValueError, OSError) as error:  # pandas' ParserError and pyarrow's errors are among these.
-        delimiter = _delimiter(path) if suffix in (".csv", ".tsv") else ","
-        reason = _in_plain_words(" ".join(str(error).split())[:200], delimiter)
-        raise DataError(f"'{path.name}' is not a well-formed {suffix[1:].upper()} file: {reason}") from error
+        reason = _plain_reason(" ".join(str(error).split())[:200], how.delimiter)
+        raise DataError(f"'{path.name}' is not a well-formed {how.kind} file: {reason}") from error
     if frame.empty:
         raise DataError(f"'{path.name}' holds no rows; at least one is needed.")
+    frame.attrs["format"] = how
     return frame
 
 
-_HINTS = {
-    "\t": "is there a tab in a text?",
-    ",": "are texts with commas quoted?",
-    ";": "are texts with semicolons quoted?",
-}
-"""Why a row may have more cells than its header, by what parts them."""
+def _hint(delimiter: str | None) -> str:
+    if delimiter == "\t":
+        return "is there a tab in a text?"
+    return f"are texts with {DELIMITERS.get(delimiter, 'comma')}s quoted?"
 
 
-def _in_plain_words(reason: str, delimiter: str) -> str:
-    """What pandas' parser says, for one who has the file in front of them; other reasons as they are.
-
-    It counts rows and not lines: a quoted text with line breaks is one row.
-    """
+def _plain_reason(reason: str, delimiter: str | None) -> str:
+    """What pandas' parser reports, in plain words; other reasons as they are. It counts rows, not lines."""
     counted = "the header being row 1 and a text with line breaks one row"
     if found := re.search(r"EOF inside string starting at row (\d+)", reason):
         return f"a quotation mark in row {int(found[1]) + 1:,} ({counted}) is never closed"
     if found := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", reason):
         expected, row, saw = (int(number) for number in found.groups())
-        hint = _HINTS[delimiter]
-        return f"row {row:,} ({counted}) has {saw:,} cells, those before it {expected:,}; {hint}"
+        return f"row {row:,} ({counted}) has {saw:,} cells, those before it {expected:,}; {_hint(delimiter)}"
     return reason
 
 
-def _read_delimited(path: Path, most_rows: int | None) -> pd.DataFrame:
-    tabs = path.suffix.lower() == ".tsv"
-    delimiter = _delimiter(path)
+def _read_delimited(path: Path, how: Format, most_rows: int | None, most_fields: int) -> pd.DataFrame:
+    names = _first_rows(path, how.encoding, how.delimiter)
+    check_count(len(names[0]) if names else 0, path.name, most_fields)
+    _check_line_ends(path, how)
     options: dict[str, Any] = {
-        "sep": delimiter,
-        "quoting": 3 if tabs else 0,  # csv.QUOTE_NONE, csv.QUOTE_MINIMAL
+        "sep": how.delimiter,
+        "quoting": csv.QUOTE_NONE if how.kind == "TSV" else csv.QUOTE_MINIMAL,
         "dtype": str,
         "keep_default_na": False,
         "na_filter": False,
-        "encoding": "utf-8-sig",
+        "encoding": how.encoding,
     }
     names = pd.read_csv(path, header=None, nrows=1, **options).iloc[0]
     check_names(names, path.name)
     blank = 0
-    if len(names) == 1:  # a blank line is a row then; passed over, it would move the numbers of all after it
-        header, blank = _blank_ends(path, delimiter)
+    if len(names) == 1:  # a blank line is a row then; skipped, it would move the numbers of all after it
+        header, blank = _blank_ends(path, how)
         options |= {"header": header, "skip_blank_lines": False}
     frame = pd.read_csv(path, nrows=None if most_rows is None else most_rows + blank, **options)
     if not isinstance(frame.index, pd.RangeIndex):  # pandas then takes the first column for an index.
-        raise ValueError(f"its rows have more fields than its header ({_HINTS[delimiter]})")
+        raise ValueError(f"its rows have more fields than its header ({_hint(how.delimiter)})")
     return frame.iloc[: len(frame) - blank]
 
 
-def _blank_ends(path: Path, delimiter: str) -> tuple[int, int]:
+def _check_line_ends(path: Path, how: Format) -> None:
+    """Refuse a carriage return outside quotation marks next to other line ends, as it would split a row."""
+    data = path.read_bytes()
+    if how.encoding == "utf-16":
+        data = data.decode("utf-16").encode("utf-8", "replace")
+    if b"\n" not in data or not _BARE_CR.search(data):  # a file with carriage returns alone ends its lines so
+        return
+    wrong = "has a carriage return inside a text; quote the text or replace the character"
+    if how.kind == "TSV":
+        row = data.count(b"\n", 0, _BARE_CR.search(data).start()) + 1
+        raise DataError(f"'{path.name}', line {row:,}, {wrong}.")
+    with open(path, encoding=how.encoding, newline="\n") as file:
+        reader = csv.reader(file, delimiter=how.delimiter)
+        try:
+            for _ in reader:
+                pass
+        except csv.Error as error:
+            if "new-line" in str(error):
+                raise DataError(f"'{path.name}', line {reader.line_num:,}, {wrong}.") from error
+
+
+def _blank_ends(path: Path, how: Format) -> tuple[int, int]:
     """How many lines are blank before a table's header, and after its last row; `""` is a row with a blank cell."""
-    space = " \t\n".replace(delimiter, "")  # what pandas takes for blank
+    space = " \t\n".replace(how.delimiter, "")  # what pandas takes for blank
     before, after = None, 0
-    with open(path, encoding="utf-8-sig") as file:
+    with open(path, encoding=how.encoding) as file:
         for number, line in enumerate(file):
             after += 1
             if line.strip(space):
@@ -128,38 +272,30 @@ def _blank_ends(path: Path, delimiter: str) -> tuple[int, int]:
     return before or 0, after
 
 
-def _delimiter(path: Path) -> str:
-    """What parts a file's cells: tabs in TSV, in CSV commas, or semicolons where its header has these alone."""
-    if path.suffix.lower() == ".tsv":
-        return "\t"
-    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-        header = next((line for line in file if line.strip()), "").strip()
-    parts = [part.strip() for part in header.split(";")]
-    return (
-        ";" if "," not in header and len(parts) > 1 and all(parts) and len(set(parts)) == len(parts) else ","
-    )
-
-
 def header_size(path: str | Path) -> int:
-    """How many columns the first row of a CSV or TSV file has, without reading on; what is not to be read has 0."""
-    tabs = Path(path).suffix.lower() == ".tsv"
-    options: dict[str, Any] = {"delimiter": _delimiter(Path(path))} | (
-        {"quoting": csv.QUOTE_NONE} if tabs else {}
-    )
-    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-        lines: list[str] = []
-        reader = csv.reader((lines.append(line) or line for line in file), **options)
-        try:
-            return len(next((row for row in reader if row), ()))  # empty lines are passed over
-        except csv.Error:  # a cell of more than 131,072 characters, so what is in quotation marks counts too
-            return lines[-1].count(options["delimiter"]) + 1
+    """How many columns the first row of a CSV or TSV file has; the rest is not read."""
+    how = detect(path)
+    rows = _first_rows(Path(path), how.encoding, how.delimiter)
+    return len(rows[0]) if rows else 0
+
+
+def check_count(columns: int, source: str, most: int = MAX_FIELDS) -> None:
+    """Refuse too many columns.
+
+    Raises:
+        DataError: there are more than `most`.
+    """
+    if columns > most:
+        raise DataError(
+            f"'{source}' has {columns:,} columns; at most {most:,} are read, so leave out the others."
+        )
 
 
 def check_names(names: Iterable[str], source: str) -> None:
-    """Refuse columns that are called alike, but those without a name: which one is meant nobody can tell.
+    """Refuse two columns of the same name, except columns without a name.
 
     Raises:
-        DataError: so are two; or a name is not valid Unicode.
+        DataError: two have the same name, or a name is not valid Unicode.
     """
     names = list(names)
     if broken := [name for name in names if not is_unicode(name)]:
@@ -171,22 +307,26 @@ def check_names(names: Iterable[str], source: str) -> None:
         raise DataError(f"'{source}' has two columns named '{twice[0]:.80}'; give each its own name.")
 
 
-def _read_parquet(path: Path) -> pd.DataFrame:
-    """A Parquet file's columns as they stand: what pandas noted of an index, and of types, is not followed."""
+def _read_parquet(path: Path, most_fields: int) -> pd.DataFrame:
+    """A Parquet file's columns as they stand, without what pandas noted about them."""
     import pyarrow.parquet as pq
 
     try:
-        check_names(pq.read_schema(path).names, path.name)
-        frame = pq.read_table(path).to_pandas(ignore_metadata=True, integer_object_nulls=True)
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            check_count(len(names), path.name, most_fields)
+            check_names(names, path.name)
+            table = file.read().replace_schema_metadata(None)
+        frame = table.to_pandas(ignore_metadata=True, integer_object_nulls=True)
     except (KeyError, TypeError, NotImplementedError) as error:
         raise ValueError(str(error)) from error
     return frame.drop(columns=[name for name in frame if str(name).startswith("__index_level_")])
 
 
-def _read_jsonl(path: Path, most_fields: int) -> pd.DataFrame:
-    # pandas' own reader turns numbers with gaps into floats and says nothing about which line is wrong.
+def _read_jsonl(path: Path, encoding: str, most_fields: int) -> pd.DataFrame:
+    # pandas' own reader turns numbers with gaps into floats and does not report which line is wrong.
     rows, names = [], set()
-    with path.open(encoding="utf-8-sig") as lines:
+    with path.open(encoding="utf-8-sig" if encoding == "utf-8" else encoding) as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -205,8 +345,33 @@ def _read_jsonl(path: Path, most_fields: int) -> pd.DataFrame:
                     f"'{path.name}' has more than {most_fields:,} different fields, of which each is a column; leave "
                     "out those that are not needed."
                 )
+            if _SURROGATE.search(line):
+                _check_unicode(row, path.name, number)
     check_names(names, path.name)
     return pd.DataFrame(rows, dtype=object)
+
+
+def _check_unicode(row: dict[str, Any], source: str, line: int) -> None:
+    """Refuse half of a surrogate pair in any field: it can't be written, shown or sent."""
+    for name, value in row.items():
+        if is_unicode(name) and not is_unicode(json.dumps(value, ensure_ascii=False)):
+            raise DataError(
+                f"'{source}', line {line:,}: the field '{name:.80}' is not valid Unicode (half of a character, as from "
+                "a cut emoji); repair it or leave the field out."
+            )
+
+
+def left_out(frame: pd.DataFrame, texts: Sequence[str], label: str | None, source: str) -> dict[str, int]:
+    """Why `skip_incomplete` leaves rows out, with their number: reasons that occur, for a preview.
+
+    Raises:
+        DataError: a column is missing.
+    """
+    no_text, no_label = (
+        incomplete(frame, names, None, source) for names in (texts, [label] if label else [])
+    )
+    counts = {"no text": int(no_text.sum()), "no label": int((no_label & ~no_text).sum())}
+    return {reason: n for reason, n in counts.items() if n}
 
 
 def column(frame: pd.DataFrame, name: str, source: str) -> list[Any]:

@@ -1,0 +1,155 @@
+"""Files that people bring: encodings, delimiters, and what must be refused early and in one bounded sentence."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from shrp.data.sources import load_file
+from shrp.data.tabular import MAX_FIELDS, Format, detect, left_out, read_table
+from shrp.data.tasks import TASKS
+from shrp.errors import MOST, DataError, RowError, ShrpError
+
+ROWS = "sentence{0}label\nUn café à la plage{0}1\nDie Straße ist “schön”{0}0\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252", "utf-16"])
+@pytest.mark.parametrize("delimiter", [",", ";", "|", "\t"])
+def test_encoding_and_delimiter_are_detected(tmp_path, encoding, delimiter):
+    file = tmp_path / "mine.csv"
+    file.write_bytes(ROWS.format(delimiter).encode(encoding))
+    assert detect(file) == Format("CSV", encoding, delimiter)
+    data = load_file(file, "sst2")
+    assert data.texts == (("Un café à la plage",), ("Die Straße ist “schön”",))
+    assert data.labels.tolist() == [1, 0]
+    assert read_table(file).attrs["format"] == detect(file)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "utf-16"])
+@pytest.mark.parametrize("text", ["naïve", "5 °C", "à la carte"])
+def test_json_and_tab_separated_files_are_read_in_any_of_them(tmp_path, encoding, text):
+    lines = {
+        "a.jsonl": json.dumps({"text": text, "label": 1}, ensure_ascii=False),
+        "a.tsv": f"text\tlabel\n{text}\t1",
+    }
+    for name, content in lines.items():
+        (tmp_path / name).write_bytes(f"{content}\n".encode(encoding))
+        assert read_table(tmp_path / name)["text"].tolist() == [text]
+
+
+@pytest.mark.parametrize("text", ["a, b; c", "one | two", "a;b"])
+def test_delimiters_inside_of_texts_do_not_count(tmp_path, text):
+    file = tmp_path / "a.csv"
+    pd.DataFrame({"sentence": [text, "x"], "label": [1, 0]}).to_csv(file, index=False)
+    assert detect(file).delimiter == ","
+    assert read_table(file)["sentence"].tolist() == [text, "x"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("cyrillic.csv", "sentence,label\nПлохой фильм,1\n".encode("cp1251")),
+        ("japanese.jsonl", '{"sentence": "とても良い"}'.encode("shift_jis")),
+        ("spoilt.csv", "sentence,label\nun été, naïf,1\n".encode() + b"\xff\n"),
+        ("no_mark.csv", "sentence,label\nx,1\n".encode("utf-16-le")),
+        ("two.csv", b"a,b;c\nx,y;z\n"),
+        ("zip.csv", b"PK\x03\x04\x00\x00"),
+    ],
+)
+def test_what_is_ambiguous_is_refused(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError) as error:
+        read_table(tmp_path / name)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", ["\ud83d", ["\ud83d"], {"a": {"b": "x\udc00"}}])
+def test_half_a_surrogate_in_any_column_is_refused(tmp_path, value):
+    file = tmp_path / "mine.jsonl"
+    rows = [{"sentence": "a", "label": 1}, {"sentence": "\U0001f600", "label": 0, "mood": value}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match=r"line 2.*mood"):
+        load_file(file, "sst2")
+    file.write_text(json.dumps(rows[0]) + "\n" + json.dumps(rows[1] | {"mood": "\U0001f600"}) + "\n")
+    assert load_file(file, "sst2").texts == (("a",), ("\U0001f600",))
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_a_carriage_return_inside_of_a_text_splits_no_row(tmp_path, name):
+    file, delimiter = tmp_path / name, "\t" if name.endswith("tsv") else ","
+    file.write_bytes(f"sentence{delimiter}label\nso{delimiter}1\ngood\rbad{delimiter}0\n".encode())
+    with pytest.raises(DataError, match="line 3"):
+        read_table(file)
+    file.write_bytes(b'sentence,label\n"good\rbad",0\n')
+    if name == "a.csv":
+        assert read_table(file)["sentence"].tolist() == ["good\rbad"]
+    file.write_bytes(f"sentence{delimiter}label\r\nso{delimiter}1\r\n".encode())
+    assert len(read_table(file)) == 1
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "parquet"])
+def test_many_columns_are_refused_before_they_are_read(tmp_path, kind):
+    names, file = [f"c{i}" for i in range(20_000)], tmp_path / f"wide.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.table({name: ["x"] for name in names[: MAX_FIELDS + 1]}), file)
+    else:
+        file.write_text("\n".join([("\t" if kind == "tsv" else ",").join(names)] * 20))
+    start = time.perf_counter()
+    with pytest.raises(DataError, match=f"{MAX_FIELDS:,}"):
+        read_table(file)
+    assert time.perf_counter() - start < 2
+
+
+@pytest.mark.parametrize(
+    "noted", [b"not json", b"{}", b'{"index_columns": [{"kind": 5}]}', b'{"columns": 1}']
+)
+def test_what_pandas_noted_in_a_parquet_file_is_not_read(tmp_path, noted):
+    table = pa.table({"sentence": ["a", "b"], "label": [1, 0]}).replace_schema_metadata({b"pandas": noted})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert load_file(tmp_path / "a.parquet", "sst2").labels.tolist() == [1, 0]
+
+
+def test_rows_left_out_are_counted_by_reason():
+    frame = pd.DataFrame({"text": ["a", " ", None, "b"], "label": ["1", "0", None, ""]}, dtype=object)
+    assert left_out(frame, ["text"], "label", "mine") == {"no text": 2, "no label": 1}
+    assert left_out(frame.iloc[:1], ["text"], "label", "mine") == {}
+    assert left_out(frame, ["text"], None, "mine") == {"no text": 2}
+
+
+def test_errors_are_one_bounded_line(tmp_path):
+    for error in (ShrpError("a\nb\r\n\x1b[31m" + "x" * 50_000), RowError("mine", 1, "\n" * 5000)):
+        assert len(str(error)) <= MOST
+        assert str(error).isprintable()
+    file = tmp_path / "a.csv"
+    file.write_text(
+        ",".join(f"{'name' * 20}{i}" for i in range(MAX_FIELDS)) + "\n" + "," * (MAX_FIELDS - 1) + "\n"
+    )
+    with pytest.raises(DataError) as error:
+        load_file(file, "sst2")
+    assert len(str(error.value)) <= MOST
+    wide = [f"class {i} of many" for i in range(3000)]
+    with pytest.raises(DataError) as error:
+        type(TASKS["sst2"])("own", ("text",), (*wide, wide[0]), "accuracy", ("accuracy",))
+    assert len(str(error.value)) <= MOST
+
+
+def test_what_draws_from_json_imports_no_torch():
+    modules = [
+        "data.tasks",
+        "data.text_data",
+        "data.tabular",
+        "data.slices",
+        "data.sources",
+        "evaluation.metrics",
+    ]
+    modules += [
+        f"evaluation.{name}" for name in ("evaluation", "statistics", "paired", "calibration", "verdicts")
+    ]
+    code = f"import sys, {', '.join(f'shrp.{name}' for name in modules)}; print(sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not {"torch", "transformers", "sklearn", "datasets"} & set(eval(loaded))
