@@ -1,4 +1,4 @@
-"""What experts are worth to the routed model: take some away, let the routers pick the next ones, and score again."""
+"""What experts are worth to a routed model: knock some out, let the routers pick the next ones, and score again."""
 
 from __future__ import annotations
 
@@ -28,19 +28,17 @@ from shrp.model.partial import run_from, run_layers
 
 RESAMPLES = 2000
 FEWEST = 5
-"""Affected inputs of a slice, a minimal pair being one, from which on its mean change has an interval."""
+"""A slice's mean change has an interval from this many affected examples on; a minimal pair counts as one."""
 FEWEST_BEYOND = 10
-"""Inputs, a minimal pair being one, that lose more or less together than one by one, from which on the mean has an
-interval."""
+"""`Joint.beyond` has an interval from this many examples on whose joint loss is not the sum; likewise."""
 PREFIX_BYTES = 256 * 2**20
-"""Everything that one `Prefix` keeps; inputs beyond it are run anew each time."""
+"""Everything that one `Prefix` keeps; examples beyond it are run again each time."""
 
 
 class Prefix:
-    """What enters a model's first routed layer, kept for the inputs that have been run; serves several threads.
+    """What enters a model's first routed layer, whichever expert is knocked out; thread-safe.
 
-    No expert is below it, so it is the same whichever one is taken away. An object belongs to one model, one data set
-    and one length at which texts are cut.
+    An object belongs to one model, one data set and one maximal length.
     """
 
     def __init__(self, model: PreTrainedModel, *, limit: int = PREFIX_BYTES) -> None:
@@ -48,12 +46,7 @@ class Prefix:
         self.size, self._kept, self._lock = 0, {}, threading.Lock()
 
     def entering(self, rows: Sequence[int], inputs: Mapping[str, Tensor]) -> Tensor:
-        """What enters layer `first`, `(B, T, d)`, 0 where padded.
-
-        Args:
-            rows: the inputs' places in the data.
-            inputs: the same, padded to `(B, T)`.
-        """
+        """What enters layer `first`, `(B, T, d)`, 0 where padded, for rows of the data, encoded in `inputs`."""
         mask = inputs["attention_mask"].bool()
         known = [self._kept.get(row) for row in rows]
         if missing := [i for i, states in enumerate(known) if states is None]:
@@ -77,17 +70,15 @@ class KnockOut:
     """A routed model with and without some experts, on all of the data."""
 
     experts: tuple[tuple[int, int], ...]
-    """Layer and number of those that were taken away."""
+    """Layer and number of those knocked out."""
     before: Evaluation
-    """The model as it is; rows in the data set's order."""
     after: Evaluation
-    """The model without the experts, the same rows."""
     affected: np.ndarray
-    """Rows of the inputs that an expert was taken from, ascending; all others come out as before."""
+    """Rows of the examples that used one of the experts, ascending; all others come out as before."""
 
     @property
     def flipped(self) -> int:
-        """Inputs whose predicted class changes; 0 for regression."""
+        """Examples whose predicted class changes; 0 for regression."""
         if self.before.task.is_regression:
             return 0
         return int((self.before.predictions != self.after.predictions).sum())
@@ -97,19 +88,18 @@ class KnockOut:
         return paired_difference(self.after, self.before, resamples=RESAMPLES)
 
     def agreement(self) -> Agreement:
-        """Who is right where, `after` first; needs labelled classes."""
+        """Which of `after` and `before` is right where; needs labelled classes."""
         return agreement(self.after, self.before)
 
     def logit_changes(self, *, pairs: np.ndarray | None = None) -> pd.DataFrame:
         """One row a class: how its mean logit changes.
 
         Args:
-            pairs: rows of minimal pairs `(P, 2)`, of which both inputs count as one.
+            pairs: rows of minimal pairs `(P, 2)`, each of which counts as one unit.
 
         Returns:
-            Columns class, `before` and `after` (mean logits over all n inputs), `change`, `low, high` (95% over
-            inputs, `shrp.evaluation.statistics.of_mean`; nan where fewer than `FEWEST` are affected), and `among its
-            inputs`, the mean change over those affected (nan for none).
+            Columns class, `before` and `after` (mean logits over all examples), `change` with `low, high` (95%; nan
+            where fewer than `FEWEST` are affected), and `among its inputs`, the mean change over those affected.
         """
         task = self.before.task
         change = (self.after.logits - self.before.logits).astype(np.float64)
@@ -131,7 +121,7 @@ class KnockOut:
         )
 
     def changes(self) -> np.ndarray:
-        """By how much each answer's worth (`shrp.evaluation.metrics.worth`) changes, `(N,)`; needs labels."""
+        """Change of each prediction's worth, `(N,)`, negative where the experts helped; needs labels."""
         after, before = (worth(one.task, one.logits, one.labels) for one in (self.after, self.before))
         return after - before
 
@@ -140,17 +130,15 @@ class KnockOut:
     ) -> pd.DataFrame:
         """One row a slice: what the experts are worth there, and whether that differs from elsewhere.
 
-        An input's worth is that of `shrp.evaluation.metrics.worth`; negative changes mean that the experts had helped.
-
         Args:
-            pairs: rows of minimal pairs `(P, 2)`, of which both inputs count, and are dealt, as one.
-            progress: called with deals of the test done and in all.
+            pairs: rows of minimal pairs `(P, 2)`, each of which counts, and is permuted, as one unit.
+            progress: called with permutations done and in all.
 
         Returns:
-            Columns slice, n, affected, `become wrong` and `become right` (0 for regression), `change` (mean over the
-            slice's inputs) with `low, high` (95%, over these; nan where fewer than `FEWEST` are affected),
-            `elsewhere` (mean over all others), `difference` of the two, p (`shrp.evaluation.statistics`) and q (p for all
-            slices looked at, after Benjamini and Hochberg 1995; nan of a single slice). Empty without slices or labels.
+            Columns slice, n, affected, `become wrong` and `become right` (0 for regression), `change` (mean of
+            `changes`) with `low, high` (95%; nan where fewer than `FEWEST` are affected), `elsewhere` (mean over all
+            others), `difference`, p (permutation test) and q (Benjamini and Hochberg 1995; nan for a single slice).
+            Empty without slices or labels.
         """
         columns = ["slice", "n", "affected", "become wrong", "become right"]
         columns += ["change", "low", "high", "elsewhere", "difference", "p"]
@@ -182,23 +170,22 @@ class KnockOut:
 
 
 class Joint(NamedTuple):
-    """What several experts are worth together, beside the sum of what each is worth alone: means over the inputs."""
+    """What several experts are worth together and alone: means of `KnockOut.changes`."""
 
     together: float
-    """The mean of `KnockOut.changes`; negative where they help."""
     sum: float
-    """Of these means of each expert alone."""
+    """Of the means of each expert alone."""
     beyond: float
-    """The one less the other; 0 where only rounding differs."""
+    """`together` less `sum`."""
     interval: tuple[float, float]
-    """95%, of `beyond`, over inputs; (nan, nan) where it differs in fewer than `FEWEST_BEYOND`."""
+    """95%, of `beyond`; (nan, nan) where fewer than `FEWEST_BEYOND` examples differ."""
 
 
 def joint(together: KnockOut, alone: Sequence[KnockOut], pairs: np.ndarray | None = None) -> Joint:
-    """Set a knock-out of several experts beside those of each alone, on the same labelled data.
+    """Compare a knock-out of several experts with those of each alone, on the same labelled data.
 
     Args:
-        pairs: rows of minimal pairs `(P, 2)`, of which both inputs count as one.
+        pairs: rows of minimal pairs `(P, 2)`, each of which counts as one unit.
     """
     whole, parts = together.changes(), np.sum([one.changes() for one in alone], axis=0)
     beyond = whole - parts
@@ -222,22 +209,21 @@ def knock_out_effect(
     max_length: int = 128,
     progress: Callable[[int, int], None] | None = None,
 ) -> KnockOut:
-    """Take experts away on all of the data.
+    """Knock experts out on all of the data.
 
-    Inputs that use none of them can't change, so only the others run: once through the layers below, then from the
-    lowest of the experts' layers on, where the routers pick among the experts that remain and the layers above route as
-    they then would.
+    Only examples that use one of them can change, so only these run again, from the lowest of the experts' layers on:
+    the routers pick among the experts that remain, and the layers above route as they then would.
 
     Args:
         before: the model's evaluation on all of the data.
         experts: layer and number of each, at least one.
-        chosen: mask `(N,)` of inputs that may use one of them, from usage that was measured before; it saves running
-            the layers below on the others. None runs them on all. With Top-k for k > 1 it must not be the Top-1 alone.
-        prefix: shared by calls on the same model and data, so that what lies below all experts runs once.
-        progress: called with inputs done and to do.
+        chosen: mask `(N,)` of examples that may use one of them, which saves running the layers below on the others;
+            with Top-k for k > 1 not the Top-1 alone. None runs all.
+        prefix: shared by calls on the same model and data, so that the layers below all experts run once.
+        progress: called with examples done and in all.
 
     Raises:
-        PlanError: a layer has no router, there is no such expert, none is named, or none is left to take their place.
+        PlanError: a layer has no router, there is no such expert, none is named, or none would be left in a layer.
         DataError: `before` is not of all these data.
     """
     routed = router_layers(model)
@@ -280,7 +266,7 @@ def knock_out_effect(
 def removed_by_layer(
     experts: Collection[tuple[int, int]], routed: Mapping[int, ExpertLayer]
 ) -> dict[int, tuple[int, ...]]:
-    """Layer -> the experts to take away, both ascending. Raises as `knock_out_effect`."""
+    """Layer -> the experts to knock out, both ascending. Raises as `knock_out_effect`."""
     if not experts:
         raise PlanError("name at least one expert to take away.")
     removed: dict[int, set[int]] = {}
@@ -306,11 +292,7 @@ def _uses(
     entering: Tensor,
     removed: Mapping[int, Sequence[int]],
 ) -> Tensor:
-    """Which inputs use one of the experts while all are there, bool `(B,)`.
-
-    Args:
-        entering: what enters the lowest layer of `removed`, `(B, T, d)`.
-    """
+    """Which examples use one of the experts, bool `(B,)`; `entering` `(B, T, d)` enters the lowest of their layers."""
     routed, lowest, mask = router_layers(model), min(removed), inputs["attention_mask"].bool()
     if len(removed) == 1:  # the router alone says it
         gates = {lowest: top_k_gates(routed[lowest].router(entering, mask), routed[lowest].top_k)}
