@@ -18,15 +18,10 @@ from shrp.analysis.attention import (
     attention_roles,
     layer_attention,
 )
-from shrp.data.batching import encode
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
-from shrp.families.families import encoder_layers
-from shrp.model.config import ShrpConfig
-from shrp.model.convert import convert, expert_layers
-from shrp.pruning.plan import LayerPlan, PruningPlan
-from shrp.pruning.prune import prune
+from shrp.model.convert import expert_layers
 
 
 def pairs(n=7):
@@ -73,18 +68,6 @@ def test_shares_are_those_of_a_plain_loop(family, tiny_routed, tiny_tokenizer):
     assert (matching > 0.02).all()  # untrained heads look everywhere, and all pairs share a token
 
 
-def test_a_pruned_models_experts_have_the_roles_of_their_own(tiny_routed, tiny_tokenizer):
-    for family in ("bert", "mpnet"):
-        model = tiny_routed(family)
-        plan = PruningPlan(((1, LayerPlan((1, 3), (0.5, 0.5))), (2, LayerPlan((0,), (1.0,)))))
-        pruned = attention_roles(prune(model, plan), tiny_tokenizer, pairs())
-        assert pruned.layers == [1, 2]
-        whole = attention_roles(model, tiny_tokenizer, pairs())
-        assert pruned.shares[1] == pytest.approx(whole.shares[1][:, [1, 3]], abs=1e-5)
-        assert pruned.shares[2].shape == (7, 1, len(ROLES))
-        assert pruned.mean(2).sum(-1) == pytest.approx([1.0], abs=1e-5)
-
-
 def test_shares_sum_to_one_and_single_texts_have_no_other(tiny_routed, tiny_tokenizer, tiny_data):
     seen = []
     found = attention_roles(
@@ -98,45 +81,6 @@ def test_shares_sum_to_one_and_single_texts_have_no_other(tiny_routed, tiny_toke
         ends = found.interval(layer)
         assert (ends[..., 0] <= found.mean(layer) + 1e-6).all()
         assert (ends[..., 1] >= found.mean(layer) - 1e-6).all()
-
-
-def test_an_expert_that_looks_at_itself(tiny_routed, tiny_tokenizer, tiny_data, monkeypatch):
-    model = tiny_routed()
-
-    def only_itself(hidden_states, *_):
-        return torch.eye(hidden_states.shape[1]).expand(len(hidden_states), 4, -1, -1)
-
-    for module in expert_layers(model).values():
-        monkeypatch.setattr(module, "attention_maps", only_itself)
-    mean = attention_roles(model, tiny_tokenizer, tiny_data(9)).mean(1)
-    assert mean[:, ROLES.index(ITSELF)] == pytest.approx(np.ones(4))
-
-
-def test_kept_heads_of_the_narrow_control_are_those_of_the_dense_model(
-    tiny_routed, tiny_model, tiny_tokenizer, tiny_data
-):
-    data, model = tiny_data(6), tiny_routed(control="narrow", layers=(0,))
-    found = attention_roles(model, tiny_tokenizer, data)
-    assert found.layers == [0]
-    whole = attention_roles(convert(tiny_model(), ShrpConfig((0,))), tiny_tokenizer, data)
-    (head,) = encoder_layers(model)[0].heads
-    assert found.mean(0)[0] == pytest.approx(whole.mean(0)[head], abs=1e-5)
-
-
-def test_a_typed_separator_begins_no_other_text(tiny_routed, tiny_tokenizer):
-    model, sep = tiny_routed(), tiny_tokenizer.sep_token
-    data = TextData(TASKS["sst2"], "typed", ((f"w1 {sep} w2 w3",), ("w4 w5",)), None)
-    assert attention_roles(model, tiny_tokenizer, data).shares[1].sum(-1) == pytest.approx(
-        np.ones((2, 4)), abs=1e-5
-    )
-    text = (f"w1 {sep} w2 w3 w4", "w5")
-    found = attention_roles(model, tiny_tokenizer, TextData(TASKS["mrpc"], "typed", (text,), None))
-    maps = layer_attention(model, tiny_tokenizer, text, 1).weights
-    (row,) = encode(tiny_tokenizer, [text], 128)
-    expected = [
-        by_hand(weights, 5, 1, row["input_ids"]) for weights in maps
-    ]  # what was typed is a token as any other
-    assert found.shares[1][0] == pytest.approx(np.array(expected), abs=1e-5)
 
 
 def test_what_can_not_be_seen(tiny_model, tiny_routed, tiny_tokenizer, tiny_data):
@@ -156,12 +100,3 @@ def test_what_can_not_be_seen(tiny_model, tiny_routed, tiny_tokenizer, tiny_data
     assert np.isnan(one.interval(1)).all()
     alike = AttentionRoles("d", ROLES, {1: np.full((5, 2, 8), 1 / 8, dtype=np.float32)})
     assert np.isnan(alike.interval(1)).all()
-
-
-def test_intervals_of_few_inputs_hold_the_mean_as_often_as_they_say():
-    rng, held = np.random.default_rng(0), []
-    for _ in range(400):
-        shares = rng.normal(0.5, 0.1, size=(3, 1, 1)).astype(np.float32)
-        low, high = AttentionRoles("d", ROLES[:1], {1: shares}).interval(1)[0, 0]
-        held.append(low <= 0.5 <= high)
-    assert 0.92 < np.mean(held) < 0.98

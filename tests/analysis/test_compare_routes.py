@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from shrp.analysis.routes import usage_distances
-from shrp.analysis.usage import UsageStats, measure_usage
+from shrp.analysis.usage import UsageStats
 from shrp.errors import DataError
 from shrp.pruning.overlap import covered, kept_alike, total_variation
 from shrp.pruning.plan import LayerPlan, PruningPlan
@@ -56,17 +56,6 @@ def test_total_variation_by_hand():
     assert total_variation(np.full((4, 3), 1 / 3), np.full((4, 3), 1 / 3)).tolist() == [0] * 4
 
 
-def test_only_layers_that_both_route_are_compared():
-    a = stats_of(layer2=chosen(0, 0, 1, 2), layer5=chosen(0, 1, 1, 1))
-    b = stats_of(layer5=chosen(2, 1, 1, 1), layer7=chosen(0, 0, 0, 0))
-    frame = usage_distances(a, b)
-    assert frame["layer"].tolist() == [5]
-    row = frame.iloc[0]
-    assert row["distance"] == pytest.approx(0.25)
-    assert row["renumbered"] == pytest.approx(0)  # the same shares on other numbers
-    assert usage_distances(a, stats_of(layer9=chosen(0, 1, 2, 0))).empty
-
-
 def test_the_sorted_distance_is_the_least_over_all_renumberings():
     rng = np.random.default_rng(0)
     a, b = (
@@ -96,42 +85,6 @@ def test_chance_is_what_exchanging_the_sides_makes():
     assert found["p"] == found["q"] == pytest.approx(np.mean(loop >= found["distance"] - 1e-9), abs=0.01)
     same = usage_distances(a, a).iloc[0]
     assert same[["distance", "chance", "p", "q"]].tolist() == [0, 0, 1, 1]
-
-
-def test_models_of_the_same_usage_are_rarely_beyond_chance_and_others_are():
-    rng, named, shares = np.random.default_rng(2), {"same": 0, "pairs": 0, "taken apart": 0}, (0.5, 0.3, 0.2)
-    pairs = np.arange(120).reshape(-1, 2)
-    for _ in range(60):
-        alone = [stats_of(layer1=chosen(*rng.choice(3, 120, p=shares))) for _ in "ab"]
-        alike = [stats_of(layer1=chosen(*np.repeat(rng.choice(3, 60, p=shares), 2))) for _ in "ab"]
-        for name, (a, b), given in (
-            ("same", alone, None),
-            ("pairs", alike, pairs),
-            ("taken apart", alike, None),
-        ):
-            named[name] += usage_distances(a, b, pairs=given, draws=200)["q"][0] <= 0.05
-    assert named["same"] <= 7
-    assert named["pairs"] <= 7
-    assert named["taken apart"] > 7  # as if both of a pair said something of their own
-    other = stats_of(layer1=chosen(*rng.choice(3, 120, p=(0.2, 0.3, 0.5))))
-    assert usage_distances(alone[0], other)["q"][0] < 0.01
-
-
-def test_inputs_and_tokens_do_not_change_sides():
-    a, b = stats_of(layer1=chosen(0, 1, 2)), stats_of(unit="tokens", layer1=4 * chosen(0, 1, 1))
-    row = usage_distances(a, b).iloc[0]
-    assert row["distance"] == pytest.approx(1 / 3)
-    assert row[["chance", "p", "q"]].isna().all()
-
-
-def test_measured_models_are_compared(tiny_routed, tiny_tokenizer, tiny_data):
-    data = tiny_data(30)
-    a, b = (measure_usage(tiny_routed(seed=seed), tiny_tokenizer, data) for seed in (0, 1))
-    frame = usage_distances(a, b)
-    assert frame["layer"].tolist() == [1, 2]
-    for row in frame.itertuples():
-        assert row.distance == pytest.approx(np.abs(a.share(row.layer) - b.share(row.layer)).sum() / 2)
-    assert frame["distance"].max() > 0
 
 
 def test_what_does_not_compare_is_refused():

@@ -1,15 +1,11 @@
-from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+from transformers import BertConfig, BertForSequenceClassification
 
-from shrp.analysis.explore import MAX_SENTENCES, Exploration, explore, split_sentences, token_labels
+from shrp.analysis.explore import MAX_SENTENCES, explore, split_sentences
 from shrp.analysis.what_if import compare_outputs, compare_routes, what_if
-from shrp.data.batching import collate, encode, longest_input, token_counts, token_spans
+from shrp.data.batching import collate, encode
 from shrp.data.tasks import TASKS
 from shrp.errors import DataError, PlanError
 from shrp.evaluation.evaluate import batch_logits
@@ -17,26 +13,9 @@ from shrp.model.config import ShrpConfig
 from shrp.model.convert import convert, expert_layers
 from shrp.model.forcing import AS_ROUTED, Force, ForcedRoute
 from shrp.model.gates import force_experts, use_gates
-from shrp.pruning.plan import make_plan
-from shrp.pruning.prune import prune
 
 WORDS = [f"w{i}" for i in range(30)]
 SST2, MRPC, STSB = TASKS["sst2"], TASKS["mrpc"], TASKS["stsb"]
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
-    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        model_max_length=32,
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-    )
 
 
 def build(routing="sequence", layers=(1, 2, 3), num_labels=2, names=None):
@@ -102,89 +81,6 @@ def test_words_about_one_input(tokenizer):
     assert frame["chosen"].sum() == 3
 
 
-def test_token_routing_frame_counts_tokens(tokenizer):
-    (found,) = explore(build("token"), tokenizer, SST2, [("w1 w2 w3",)])
-    frame = found.to_frame()
-    assert len(frame) == 3 * 5 * 4
-    assert frame["chosen"].sum() == 3 * 5
-    assert "share of tokens" in found.choices()
-
-
-@pytest.mark.parametrize(
-    ("gates", "beside"),
-    [
-        ([0.1, 0.6, 0.3, 0.0], "0, 2"),
-        ([[0.6, 0.4, 0, 0], [0.7, 0, 0.3, 0], [0, 0.4, 0, 0.6]], "1, 2"),  # 3 fires without it
-        ([0.0, 1.0, 0.0, 0.0], None),
-        ([[1.0, 0, 0, 0], [0, 1.0, 0, 0]], None),  # each token its own
-    ],
-)
-def test_the_experts_beside_the_chosen_one_are_told(gates, beside):
-    gates = np.array(gates)
-    found = Exploration(SST2, ("t",), ("a",) * len(gates), 1, np.zeros(2), {3: gates}, gates={3: gates})
-    table = found.choices()
-    assert ("with it" in table) == (beside is not None)
-    if beside is not None:
-        assert table["with it"].tolist() == [beside]
-        assert found.with_it(3) == [int(one) for one in beside.split(", ")]
-
-
-@pytest.mark.parametrize(
-    ("decoder", "labels"),
-    [
-        (decoders.ByteLevel(), ("\u2019", "caf\u00e9", "caf\u00e9", "\u0120", "\u00f0\u0141", "<s>")),
-        (
-            decoders.WordPiece(),
-            ("\u00e2\u0122\u013b", "caf\u00c3\u00a9", "caf\u00c3\u00a9", "\u0120", "\u00f0\u0141", "<s>"),
-        ),
-    ],
-)
-def test_tokens_of_bytes_are_read_as_text(decoder, labels):
-    accented = "caf\u00c3\u00a9"
-    tokens = ("\u00e2\u0122\u013b", f"\u0120{accented}", accented, "\u0120", "\u00f0\u0141", "<s>")
-    backend = Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token="<s>"))
-    backend.decoder = decoder
-    assert token_labels(PreTrainedTokenizerFast(tokenizer_object=backend), list(range(6))) == labels
-
-
-def test_long_odd_and_too_many_inputs(tokenizer):
-    model = build()
-    long, emoji = explore(model, tokenizer, SST2, [("w1 " * 10_000,), ("🎬❤️",)])
-    assert long.truncated
-    assert (len(long.tokens), long.full_length) == (32, 10_002)
-    assert not emoji.truncated
-    assert explore(model, tokenizer, SST2, []) == []
-    with pytest.raises(DataError, match=f"At most {MAX_SENTENCES}"):
-        explore(model, tokenizer, SST2, texts(MAX_SENTENCES + 1))
-    with pytest.raises(DataError, match="2 text"):
-        explore(model, tokenizer, MRPC, [("only one",)])
-    with pytest.raises(DataError, match=r"not valid Unicode: 'caf.udce9' holds half"):
-        explore(
-            model, tokenizer, SST2, [("w1",), ("caf\udce9",)]
-        )  # as the command line hands on a broken byte
-    with pytest.raises(DataError, match="A text is not valid Unicode"):
-        token_counts(tokenizer, [("w1", "\ud83d")])
-
-
-def test_longest_input_knows_roberta_positions(tokenizer):
-    model = build()
-    assert longest_input(model, tokenizer) == 32
-    model.config.model_type, model.config.pad_token_id = "roberta", 1
-    assert longest_input(model, tokenizer) == 30
-
-
-def test_regression_and_static_models(tokenizer):
-    routed = build(num_labels=1)
-    (found,) = explore(routed, tokenizer, STSB, [("w1", "w2")])
-    assert found.answer == f"{found.logits[0]:.3g}"
-    static = prune(routed, make_plan({i: np.ones(4) for i in (1, 2, 3)}, per_layer=1))
-    (found,) = explore(static, tokenizer, STSB, [("w1", "w2")])
-    assert found.layers == []
-    assert found.to_frame().empty
-    with pytest.raises(PlanError):
-        what_if(static, tokenizer, STSB, ("w1", "w2"))
-
-
 def test_outputs_come_in_the_order_of_the_tasks_labels(tokenizer):
     plain, swapped = build(names=SST2.label_names), build(names=SST2.label_names[::-1])
     (one,) = explore(plain, tokenizer, SST2, [("w1 w2",)])
@@ -210,43 +106,6 @@ def test_what_if_equals_forcing_by_hand(tokenizer, routing, layers):
             np.testing.assert_allclose(result.logits[row, expert], direct, atol=1e-5)
 
 
-def test_what_if_leaves_the_chosen_expert_and_the_model_as_they_were(tokenizer):
-    model, text = build(), texts(1)[0]
-    (found,) = explore(model, tokenizer, SST2, [text])
-    result = what_if(model, tokenizer, SST2, text)
-    for output in (0, 1):
-        change = result.change(output)
-        chosen = [change[row, found.choice(layer)] for row, layer in enumerate(result.layers)]
-        np.testing.assert_allclose(chosen, 0, atol=1e-5)
-        assert np.abs(change).max() > 0.01
-    (again,) = explore(model, tokenizer, SST2, [text])
-    np.testing.assert_array_equal(found.logits, again.logits)
-    frame = result.to_frame()
-    assert len(frame) == 12
-    assert frame["flips"].sum() == result.flips().sum()
-    np.testing.assert_allclose(frame["change(positive)"], result.change(1).ravel(), atol=1e-6)
-
-
-def test_threads_explore_one_model_without_mixing_routes(tokenizer):
-    model, inputs = build(), texts(8)
-    alone = {
-        text: (explore(model, tokenizer, SST2, [text])[0], what_if(model, tokenizer, SST2, text))
-        for text in inputs
-    }
-    wrong = []
-
-    def work(text):
-        for _ in range(5):
-            found, result = explore(model, tokenizer, SST2, [text])[0], what_if(model, tokenizer, SST2, text)
-            same = all(np.allclose(found.probs[i], alone[text][0].probs[i], atol=1e-5) for i in found.layers)
-            if not same or not np.allclose(result.logits, alone[text][1].logits, atol=1e-5):
-                wrong.append(text)
-
-    with ThreadPoolExecutor(len(inputs)) as threads:
-        list(threads.map(work, inputs))  # raises what one of them raised
-    assert not wrong
-
-
 def test_sentences_are_split_and_limited():
     inputs, notes = split_sentences("  One.\n\n Two. \r\n", SST2)
     assert inputs == [("One.",), ("Two.",)]
@@ -255,24 +114,6 @@ def test_sentences_are_split_and_limited():
     inputs, notes = split_sentences("\n".join(f"s{i}" for i in range(40)), SST2)
     assert len(inputs) == MAX_SENTENCES
     assert notes == [f"Only the first {MAX_SENTENCES} of 40 inputs are shown."]
-
-
-def test_pairs_need_their_separator():
-    inputs, notes = split_sentences("a ||| b\nlonely\n ||| c\nx|||y", MRPC)
-    assert inputs == [("a", "b"), ("x", "y")]
-    assert "lines 2, 3" in notes[0]
-    assert "|||" in notes[0]
-    inputs, notes = split_sentences("a ||| \u200b", MRPC)  # a second text of nothing that can be seen
-    assert inputs == []
-    assert "line 1" in notes[0]
-    # A single-text task takes the separator as text.
-    assert split_sentences("a ||| b", SST2)[0] == [("a ||| b",)]
-
-
-def test_token_counts_do_not_cut(tokenizer):
-    assert token_counts(tokenizer, [("w1 " * 50,), ("w1",)]) == [52, 3]
-    assert token_counts(tokenizer, [("w1", "w2 w3")]) == [6]
-    assert token_counts(tokenizer, []) == []
 
 
 def test_a_route_is_built_piece_by_piece():
@@ -293,25 +134,10 @@ def test_a_route_is_built_piece_by_piece():
     assert not AS_ROUTED
 
 
-@pytest.mark.parametrize("text", ["", "6.3", "6.3_8.1", "6.3_6.1t5_8.1", "0.0t0"])
-def test_a_routes_text_reads_back(text):
-    assert ForcedRoute.parse(text).text == text
-
-
 @pytest.mark.parametrize("text", ["6", "6.3_", "a.b", "6.3t", "-1.3", "6.3 ", "6.99999", "٣.١", "1.1_" * 900])
 def test_text_that_is_no_route_is_refused(text):
     with pytest.raises(PlanError, match="forced route"):
         ForcedRoute.parse(text)
-
-
-@pytest.mark.parametrize("text", ["1.4", "1.0t2"])
-def test_a_force_that_has_no_place_is_refused_in_words(tokenizer, text):
-    with pytest.raises(
-        PlanError, match=r"layer 1 has no expert .* to force: it has experts 0 to 3, of whole inputs"
-    ):
-        explore(build(), tokenizer, SST2, [("w1 w2",)], route=ForcedRoute.parse(text))
-    with pytest.raises(PlanError, match=r"no expert 0 for token 9 to force: .* and 4 tokens here"):
-        explore(build("token"), tokenizer, SST2, [("w1 w2",)], route=ForcedRoute.parse("1.0t9"))
 
 
 def by_hand(model, tokenizer, text, gates):
@@ -355,20 +181,6 @@ def test_one_token_is_forced_and_the_others_are_not(tokenizer):
         explore(model, tokenizer, SST2, [text, text], route=route)
 
 
-@pytest.mark.parametrize("routing", ["sequence", "token"])
-def test_what_if_on_top_of_a_forced_route(tokenizer, routing):
-    model, text = build(routing), texts(1)[0]
-    route = AS_ROUTED.forced(1, 3).forced(2, 0)
-    result = what_if(model, tokenizer, SST2, text, route=route)
-    (base,) = explore(model, tokenizer, SST2, [text], route=route)
-    np.testing.assert_allclose(result.base, base.logits, atol=1e-5)
-    for row, layer in enumerate(result.layers):
-        for expert in range(4):
-            (cell,) = explore(model, tokenizer, SST2, [text], route=route.forced(layer, expert))
-            np.testing.assert_allclose(result.logits[row, expert], cell.logits, atol=1e-5)
-    np.testing.assert_allclose(result.change(0)[[0, 1], [3, 0]], 0, atol=1e-5)  # what is forced already
-
-
 def test_what_if_for_one_token(tokenizer):
     model, text = build("token"), ("w1 w2 w3",)
     route = AS_ROUTED.forced(1, 3).forced(2, 0, token=2)
@@ -402,8 +214,3 @@ def test_routes_are_compared_and_consequences_told_from_causes(tokenizer, routin
         np.testing.assert_allclose(outputs["change"], after.logits - before.logits, atol=1e-6)
         assert outputs["forced probability"].sum() == pytest.approx(1)
     assert False in seen  # some route above did change because of it
-
-
-def test_a_tokenizer_that_does_not_know_where_its_tokens_come_from_is_refused():
-    with pytest.raises(DataError, match="SimpleNamespace has no fast form"):
-        token_spans(SimpleNamespace(is_fast=False), ("w1",))

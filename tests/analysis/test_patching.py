@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from shrp.analysis.patching import Patched, aligned, patch, work
+from shrp.analysis.patching import Patched, aligned, patch
 from shrp.data.batching import collate, encode
 from shrp.data.tasks import TASKS
 from shrp.errors import DataError
@@ -68,19 +68,6 @@ def test_a_state_is_put_in_as_by_hand(tiny_routed, tiny_tokenizer, tiny_family, 
     np.testing.assert_allclose(found.other, whole(model, tiny_tokenizer, DONOR), atol=1e-5)
 
 
-def test_the_one_word_that_differs_is_all_the_difference_below(tiny_routed, tiny_tokenizer):
-    model = tiny_routed("bert", layers=(0, 2))
-    found = patch(model, tiny_tokenizer, SST2, TEXT, DONOR)
-    place = 3
-    assert (found.tokens[place], found.donors[place]) == ("w33", "w7")
-    np.testing.assert_allclose(found.logits[0, place], found.other, atol=1e-5)
-    assert found.moved[0, place] == pytest.approx(found.gap, abs=1e-5)
-    others = [i for i in range(len(found.tokens)) if i != place]
-    np.testing.assert_array_equal(found.logits[0, others], np.broadcast_to(found.own, (len(others), 2)))
-    assert found.strongest()[0] == place
-    assert found.rerouted[0, others].max() == 0
-
-
 @pytest.mark.parametrize(
     ("donor", "partners", "missing"),
     [
@@ -109,55 +96,6 @@ def test_texts_of_a_pair_are_aligned_each_with_its_own(tiny_routed, tiny_tokeniz
     assert found.donors == ("[CLS]", "w1", "w2", "[SEP]", "w4", "w3", "[SEP]")
 
 
-def test_batches_change_nothing(tiny_routed, tiny_tokenizer, monkeypatch):
-    model, seen = tiny_routed("bert", layers=(0, 2)), []
-    once = patch(model, tiny_tokenizer, SST2, TEXT, ("w9 w8 w7 w6 w5",))
-    monkeypatch.setattr("shrp.analysis.patching.TOKENS_AT_ONCE", 1)
-    again = patch(
-        model, tiny_tokenizer, SST2, TEXT, ("w9 w8 w7 w6 w5",), progress=lambda *at: seen.append(at)
-    )
-    np.testing.assert_allclose(once.logits, again.logits, atol=1e-5)
-    np.testing.assert_array_equal(once.rerouted, again.rerouted)
-    assert seen == sorted(seen)
-    assert seen[-1] == (21, 21)
-
-
-def test_what_only_the_donor_has_is_left_out_and_said(tiny_routed, tiny_tokenizer):
-    model = tiny_routed("bert", layers=(1,))
-    found = patch(model, tiny_tokenizer, SST2, ("w1 w2 w3",), ("w1 w8 w9 w2 w3",))
-    assert found.donors == ("[CLS]", "w1", "w2", "w3", "[SEP]")
-    assert found.left_out == ("w8", "w9")
-    assert patch(model, tiny_tokenizer, SST2, TEXT, DONOR).left_out == ()
-
-
-def test_several_experts_of_a_layer_and_labels_in_another_order(tiny_routed, tiny_tokenizer):
-    model = tiny_routed("bert", layers=(0, 2), top_k=2)
-    model.config.id2label = {0: "positive", 1: "negative"}
-    model.config.label2id = {"positive": 0, "negative": 1}
-    found = patch(model, tiny_tokenizer, SST2, TEXT, DONOR)
-    logits, fires = by_hand(model, tiny_tokenizer, 1, 3, 3)
-    np.testing.assert_allclose(found.logits[1, 3], logits[::-1], atol=1e-5)
-    with torch.no_grad(), record_routing() as record:
-        model(**collate(tiny_tokenizer, encode(tiny_tokenizer, [TEXT]), [0]))
-    own = record.last(2).gates[0] != 0
-    assert own.sum() == 2
-    assert found.rerouted[1, 3] == (fires[2] != own).any()
-
-
-@pytest.mark.parametrize("control", ["uniform", "dropped"])
-def test_layers_without_routers_reroute_nothing(tiny_routed, tiny_tokenizer, control):
-    found = patch(tiny_routed("bert", layers=(0, 2), control=control), tiny_tokenizer, SST2, TEXT, DONOR)
-    assert found.rerouted is None
-    np.testing.assert_allclose(found.logits[0, 3], found.other, atol=1e-5)
-
-
-def test_work_goes_with_layers_and_the_square_of_tokens(tiny_model):
-    model = tiny_model()
-    assert work(model, 20) == pytest.approx(4 * work(model, 10))
-    weights = sum(p.numel() for layer in encoder_layers(model) for p in layer.parameters())
-    assert work(model, 10) == pytest.approx(100 * 3 * weights / 2)
-
-
 def made(own, other, logits, task="sst2"):
     logits = np.array(logits, dtype=float)
     tokens = tuple(f"t{i}" for i in range(logits.shape[1]))
@@ -174,14 +112,6 @@ def test_the_lead_is_of_the_donors_answer():
     frame = found.to_frame()
     assert frame["part of the gap"].tolist() == [0.375, 0.0]
     assert list(frame)[4:] == ["logit negative", "logit positive", "change", "part of the gap"]
-
-
-def test_where_both_answer_alike_it_is_of_the_next_class():
-    found = made([3.0, 1.0, 2.0], [4.0, 2.0, 1.0], [[[3.0, 1.0, 4.0]]], "mnli")
-    assert found.contrast == (2, 0)
-    assert (found.start, found.gap) == (-1.0, -2.0)
-    assert found.moved.tolist() == [[2.0]]
-    assert found.flips.tolist() == [[True]]
 
 
 def test_of_a_number_it_is_the_output():
@@ -201,12 +131,6 @@ def test_a_small_gap_is_not_divided():
     assert not np.isnan(made([0.2], [0.29], [[[0.25]]], "stsb").parts).any()  # of another scale
     assert np.isnan(made([1.0, 0.0], [1.05, 0.0], [[[2.0, 0.0]]]).parts).all()
     assert not np.isnan(made([1.0, 0.0], [1.2, 0.0], [[[2.0, 0.0]]]).parts).any()
-
-
-def test_models_without_routers_reroute_nothing(tiny_model, tiny_tokenizer):
-    found = patch(tiny_model(), tiny_tokenizer, SST2, TEXT, DONOR)
-    assert found.rerouted is None
-    assert "layers routed anew" not in found.to_frame()
 
 
 def test_what_is_too_long_or_no_input_is_refused(tiny_routed, tiny_tokenizer, monkeypatch):

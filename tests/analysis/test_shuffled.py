@@ -6,16 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from shrp.analysis.knock_out import Prefix
-from shrp.analysis.routes import ALIKE, ALL, MIXTURE, count_moved, shuffle_routes
+from shrp.analysis.routes import ALIKE, ALL, MIXTURE, shuffle_routes
 from shrp.analysis.usage import measure_usage
 from shrp.data.batching import bucketed_batches, collate, encode
-from shrp.data.tasks import TASKS
-from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.evaluation.calibration import answer_shares, matching_shift
 from shrp.evaluation.evaluate import evaluate
-from shrp.model.gates import LayerTrace, RoutingRecord, record_routing, top_k_gates, use_gates
+from shrp.model.gates import record_routing, top_k_gates, use_gates
 from shrp.pruning.prune import prune
 from shrp.pruning.select import plan_from
 
@@ -105,17 +102,6 @@ def test_what_is_told_of_it(exchanged):
         assert row["low"] <= row["change"] <= row["high"]
 
 
-def test_tokens_exchange_their_routes_within_a_batch(exchanged, tiny_tokenizer):
-    model, data, stats, found = exchanged(routing="token")
-    assert stats.unit == "tokens"
-    again = shuffle_routes(model, tiny_tokenizer, data, stats, batch_size=7, draws=2)
-    for one, other in zip(found.after[ALL], again.after[ALL], strict=True):
-        assert one.logits == pytest.approx(other.logits)  # one seed, the same draws
-    first, second = found.after[ALL]
-    assert np.abs(first.logits - found.before.logits).max() > 1e-3
-    assert np.abs(first.logits - second.logits).max() > 1e-3
-
-
 @pytest.mark.parametrize("top_k", [1, 2])
 def test_the_mixture_is_the_pruned_model_that_keeps_all(exchanged, tiny_tokenizer, top_k):
     model, data, stats, found = exchanged(top_k=top_k)
@@ -123,70 +109,6 @@ def test_the_mixture_is_the_pruned_model_that_keeps_all(exchanged, tiny_tokenize
     pruned = evaluate(prune(model, plan), tiny_tokenizer, data)
     (mixture,) = found.after[MIXTURE]
     assert mixture.logits[pruned.indices] == pytest.approx(pruned.logits, abs=1e-5)
-
-
-@pytest.mark.parametrize("routing", ["sequence", "token"])
-def test_usage_of_every_layer_stays_what_it_is(tiny_routed, tiny_tokenizer, tiny_data, routing):
-    model, data = tiny_routed("bert", routing=routing).eval(), tiny_data(12)
-    stats = measure_usage(model, tiny_tokenizer, data)
-    with record_routing() as record:
-        found = shuffle_routes(model, tiny_tokenizer, data, stats, batch_size=12, draws=2)
-    traces = {layer: [t.rows("gates").sum(0).tolist() for t in record.traces[layer]] for layer in (1, 2)}
-    # As routed, in all and in all alike twice each, the mixture, layer 1 alone, below layer 2, and layer 2 alone.
-    assert [len(traces[layer]) for layer in (1, 2)] == [7, 8]
-    assert all(traces[1][place] == stats.counts(1).tolist() for place in (0, 1, 2, 3, 4, 6))
-    assert all(traces[2][place] == stats.counts(2).tolist() for place in (0, 1, 2, 3, 4, 7))
-    assert 0 < found.moved[ALL] < 1
-    assert 0 < found.moved[ALIKE] < 1
-
-
-def test_how_many_inputs_got_another_expert(exchanged):
-    _, data, stats, found = exchanged()
-    answers = stats.logits.argmax(1)
-    groups = {
-        ALL: [np.arange(len(data))],
-        ALIKE: [np.flatnonzero(answers == answer) for answer in (0, 1)],
-    }
-    seeds, own = (
-        {ALL: (0, 1), ALIKE: ([0, 1], [1, 1])},
-        {layer: stats.top1[layer].argmax(1) for layer in (1, 2)},
-    )
-
-    def moved(case, draw, layer):
-        partner = drawn(seeds[case][draw], groups[case])
-        return np.mean([own[layer][row] != own[layer][other] for row, other in partner.items()])
-
-    for layer in (1, 2):
-        assert found.moved[layer] == pytest.approx(moved(ALL, 0, layer))
-    for case in (ALL, ALIKE):
-        each = [moved(case, draw, layer) for draw in (0, 1) for layer in (1, 2)]
-        assert found.moved[case] == pytest.approx(np.mean(each))
-
-
-def test_equal_routes_change_nothing(tiny_routed, tiny_tokenizer, tiny_data):
-    model, data = tiny_routed("bert").eval(), tiny_data(16)
-    with torch.no_grad():
-        for layer in (1, 2):
-            router = [p for name, p in model.named_parameters() if f"layer.{layer}.router" in name]
-            for parameter in router:
-                parameter.zero_()
-            router[-1][0] = 5.0  # the bias: all inputs take expert 0
-    stats = measure_usage(model, tiny_tokenizer, data)
-    assert stats.share(1)[0] == 1
-    found = shuffle_routes(model, tiny_tokenizer, data, stats)
-    for one in (*found.after[ALL], *found.after[ALIKE]):
-        assert one.logits == pytest.approx(found.before.logits, abs=1e-6)
-    assert found.frame["flipped"].tolist() == [0, 0, 0, 0, 0]
-    assert found.frame["moved"].tolist()[:2] == [0, pytest.approx(0)]
-
-
-def test_a_kept_prefix_gives_the_same(exchanged, tiny_tokenizer):
-    model, data, stats, found = exchanged()
-    prefix = Prefix(model)
-    for _ in range(2):
-        again = shuffle_routes(model, tiny_tokenizer, data, stats, prefix=prefix, batch_size=7, draws=2)
-        for one, other in zip(again.after[ALL], found.after[ALL], strict=True):
-            assert one.logits == pytest.approx(other.logits, abs=1e-5)
 
 
 def test_it_needs_routes_and_usage_of_the_same_inputs(
@@ -205,37 +127,6 @@ def test_it_needs_routes_and_usage_of_the_same_inputs(
         shuffle_routes(model, tiny_tokenizer, tiny_data(8), stats)
     with pytest.raises(DataError, match="has no outputs"):
         shuffle_routes(model, tiny_tokenizer, data, replace(stats, logits=np.empty((0, 0))))
-
-
-def test_numbers_are_alike_in_the_same_fourth(tiny_routed, tiny_tokenizer, tiny_data):
-    model = tiny_routed("bert", num_labels=1).eval()
-    task = replace(TASKS["stsb"], text_columns=("sentence",))
-    data = TextData(task, "made", tiny_data(24, 2).texts, np.linspace(0, 5, 24))
-    stats = measure_usage(model, tiny_tokenizer, data)
-    found = shuffle_routes(model, tiny_tokenizer, data, stats, draws=1)
-    assert not found.matched
-    assert found.frame["flipped"].isna().all()
-    order, encoded = np.argsort(stats.logits[:, 0]), encode(tiny_tokenizer, data.texts)
-    partner = drawn([0, 1], [np.sort(order[start : start + 6]) for start in range(0, 24, 6)])
-    expected = []
-    for row in range(24):
-        theirs = {
-            layer: top_k_gates(torch.from_numpy(stats.probs[layer][partner[row]])[None], 1)
-            for layer in (1, 2)
-        }
-        with torch.inference_mode(), use_gates(theirs):
-            expected.append(model(**collate(tiny_tokenizer, encoded, [row])).logits[0].numpy())
-    assert found.after[ALIKE][0].logits == pytest.approx(np.stack(expected), abs=1e-5)
-
-
-def test_an_input_that_is_alone_in_its_answer_keeps_its_route(exchanged, tiny_tokenizer):
-    model, data, stats, _ = exchanged()
-    answers = stats.logits.argmax(1)
-    rows = [*np.flatnonzero(answers == 0)[:1], *np.flatnonzero(answers == 1)[:5]]
-    few = data.subset(np.array(rows))
-    found = shuffle_routes(model, tiny_tokenizer, few, measure_usage(model, tiny_tokenizer, few), draws=2)
-    for one in found.after[ALIKE]:
-        assert one.logits[0] == pytest.approx(found.before.logits[0], abs=1e-5)
 
 
 def test_tokens_exchange_their_routes_with_those_of_inputs_answered_alike(exchanged, tiny_tokenizer):
@@ -259,15 +150,3 @@ def test_tokens_exchange_their_routes_with_those_of_inputs_answered_alike(exchan
                     same &= counts[0] == counts[1]
                 moved.append(same and not torch.equal(routed.gates, trace.gates))
             assert any(moved)  # a pass that deals gates anew and leaves each answer's usage as it is
-
-
-def test_padding_makes_no_choice_that_could_move():
-    """Of two inputs of three and one real tokens; the gates of padding differ and are not counted."""
-    mask = torch.tensor([[True, True, True], [True, False, False]])
-    own, taken = torch.zeros(2, 3, 2), torch.zeros(2, 3, 2)
-    own[..., 0], taken[..., 1] = 1, 1  # all move,
-    taken[0, 0] = torch.tensor([1.0, 0.0])  # but one
-    record = RoutingRecord(traces={1: [LayerTrace(own, own, mask)]})
-    assert count_moved(record, {1: taken}, mask) == (3, 4)
-    by_input = RoutingRecord(traces={1: [LayerTrace(own[:, 0], own[:, 0], None)]})
-    assert count_moved(by_input, {1: taken[:, 0]}, mask) == (1, 2)

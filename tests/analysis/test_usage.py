@@ -15,7 +15,6 @@ from shrp.analysis.usage import (
     UsageStats,
     history_warnings,
     measure_usage,
-    usage_of,
 )
 from shrp.data.batching import collate, encode, token_counts
 from shrp.data.slices import input_groups
@@ -102,43 +101,6 @@ def test_groups_add_up_to_the_whole(tiny_routed, tiny_tokenizer, tiny_data):
                 )
 
 
-def test_an_empty_selection_has_no_shares():
-    stats = stats_of(spread(1, 2))
-    nothing = np.zeros(3, dtype=bool)
-    assert np.array_equal(stats.counts(5, nothing), [0, 0])
-    assert np.isnan(stats.share(5, nothing)).all()
-    assert np.isnan(stats.mean_probs(5, nothing)).all()
-    row = stats.summary(nothing).iloc[0]
-    assert row[["entropy", "effective_experts", "top_expert", "top_share", "mean_margin"]].isna().all()
-
-
-@pytest.mark.parametrize(
-    ("counts", "effective"),
-    [((5, 5, 5, 5), 4), ((10, 10, 0, 0), 2), ((20, 0, 0, 0), 1), ((0, 7, 7, 7), 3)],
-)
-def test_effective_experts_of_even_distributions(counts, effective):
-    stats = stats_of(spread(*counts))
-    assert stats.effective_experts(5) == pytest.approx(effective)
-    assert stats.entropy(5) == pytest.approx(np.log(effective), abs=1e-12)
-    row = stats.summary().iloc[0]
-    assert row["layer"] == 5
-    assert row["top_expert"] == int(np.argmax(counts))
-    assert row["top_share"] == pytest.approx(max(counts) / sum(counts))
-    assert row["mean_margin"] == pytest.approx(0.5)
-
-
-def test_entropy_of_an_uneven_distribution():
-    expected = -(0.5 * np.log(0.5) + 0.3 * np.log(0.3) + 0.2 * np.log(0.2))
-    assert stats_of(spread(5, 3, 2, 0)).entropy(5) == pytest.approx(expected)
-
-
-def test_frame_has_a_row_an_expert():
-    frame = stats_of(spread(5, 3, 2, 0)).to_frame()
-    assert frame[["expert", "count"]].to_numpy().tolist() == [[0, 5], [1, 3], [2, 2], [3, 0]]
-    assert frame["share"].tolist() == [0.5, 0.3, 0.2, 0.0]
-    assert set(frame["layer"]) == {5}
-
-
 def kinds(stats):
     return [warning.kind for warning in stats.warnings()]
 
@@ -187,24 +149,6 @@ def test_history_warnings_look_at_stage_1_and_name_each_layer_once():
     assert history_warnings([{"epoch": 0, "stage": 2}, {"epoch": 1, "stage": 1}]) == []
 
 
-@pytest.mark.parametrize(("counted", "told"), [(49, 0), (50, 1)])
-def test_usage_in_stage_1_of_too_few_inputs_is_not_judged(counted, told):
-    row = {"epoch": 0, "stage": 1, "usage": {"2": [1.0, 0.0, 0.0, 0.0]}}
-    assert len(history_warnings([row | {"validation_n": counted}])) == told
-    assert len(history_warnings([row | {"texts": 4 * counted}])) == told  # whose last quarter is counted
-
-
-def test_usage_of_a_record_is_the_top1_share(tiny_routed, tiny_inputs, tiny_logits):
-    model = tiny_routed(routing="token")
-    with record_routing() as record:
-        tiny_logits(model, tiny_inputs())
-        tiny_logits(model, tiny_inputs(seed=3))
-    shares = usage_of(record)
-    chosen = [e for trace in record.traces[1] for e in trace.probs[trace.token_mask].argmax(-1).tolist()]
-    assert shares[1].tolist() == [chosen.count(e) / len(chosen) for e in range(H)]
-    assert shares[2].sum() == pytest.approx(1)
-
-
 def test_gate_norm_and_plans_made_from_stats(tiny_routed, tiny_tokenizer, tiny_data):
     model, data = tiny_routed(), tiny_data(30)
     bare = measure_usage(model, tiny_tokenizer, data)
@@ -228,22 +172,6 @@ def test_gate_norm_and_plans_made_from_stats(tiny_routed, tiny_tokenizer, tiny_d
 
 
 @pytest.mark.parametrize("routing", ["sequence", "token"])
-def test_gate_norm_counts_all_gates_of_top_k(routing, tiny_routed, tiny_tokenizer, tiny_data):
-    model, data = tiny_routed(routing=routing, top_k=2), tiny_data(30)
-    stats = measure_usage(model, tiny_tokenizer, data, batch_size=7, output_norms=True)
-    by_hand = {layer: np.zeros((30, H)) for layer in (1, 2)}
-    for i, encoded in enumerate(encode(tiny_tokenizer, data.texts)):
-        with torch.no_grad(), record_routing(output_norms=True) as record:
-            model(**collate(tiny_tokenizer, [encoded], [0]))
-        for layer in (1, 2):
-            gates, norms = record.gates(layer).mean(0), record.last(layer).output_norms[0]
-            assert (gates > 0).sum() >= 2
-            by_hand[layer][i] = gates * norms
-    for layer, scores in stats.gate_norm().items():
-        np.testing.assert_allclose(scores, by_hand[layer].mean(0), rtol=1e-4)
-
-
-@pytest.mark.parametrize("routing", ["sequence", "token"])
 @pytest.mark.parametrize("top_k", [2, 4])
 def test_the_margin_is_of_the_last_that_is_taken_over_the_first_that_is_not(
     routing, top_k, tiny_routed, tiny_tokenizer, tiny_data
@@ -261,26 +189,6 @@ def test_the_margin_is_of_the_last_that_is_taken_over_the_first_that_is_not(
             assert stats.margins[layer][i] == pytest.approx(margin, abs=1e-5)
             assert found.margin(layer) == pytest.approx(margin, abs=1e-5)
             assert found.several(layer) == top_k
-
-
-def test_an_expert_that_is_always_second_has_a_gate_norm():
-    gates = {5: np.array([[0.6, 0.4, 0.0], [0.7, 0.3, 0.0]])}
-    norms = {5: np.array([[1.0, 2.0, 9.0], [1.0, 4.0, 9.0]])}
-    top1 = {5: np.array([[1, 0, 0], [1, 0, 0]])}
-    stats = UsageStats("made", "inputs", top1, gates, {5: np.ones(2)}, norms, gates=gates)
-    assert stats.gate_norm()[5].tolist() == pytest.approx([0.65, 1.0, 0.0])
-    plan = dict(plan_from(stats, per_layer=2, selection="gate_norm").layers)
-    assert plan[5].experts == (0, 1)
-    with pytest.raises(PlanError, match="output_norms=True"):
-        replace(stats, gates={}).gate_norm()
-
-
-@pytest.mark.parametrize("routing", ["sequence", "token"])
-def test_gates_of_top_1_are_exactly_the_shares_of_an_input(routing, tiny_routed, tiny_tokenizer, tiny_data):
-    stats = measure_usage(tiny_routed(routing=routing), tiny_tokenizer, tiny_data(30), output_norms=True)
-    for layer in (1, 2):
-        top1 = stats.top1[layer]
-        np.testing.assert_array_equal(stats.gates[layer], top1 / top1.sum(1, keepdims=True))
 
 
 def test_models_without_a_router_have_no_usage(tiny_model, tiny_routed, tiny_tokenizer, tiny_data):

@@ -1,20 +1,16 @@
 """Gates that are fitted to the routed model, and the plans made of them."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import pytest
 import torch
 
 from shrp.analysis.usage import measure_usage
-from shrp.data.tasks import TASKS
-from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.model.convert import expert_layers
 from shrp.pruning import select
 from shrp.pruning.live import LiveEvaluator
-from shrp.pruning.plan import FittedGates, LayerEdit, PlanEdits, make_plan
-from shrp.pruning.select import GateFit, plan_from
+from shrp.pruning.plan import FittedGates, make_plan
+from shrp.pruning.select import GateFit
 from shrp.results_store import ResultsStore
 
 
@@ -70,17 +66,6 @@ def test_every_size_has_its_gates_and_each_is_inside_the_next(short, routed, tin
                 assert all(((found[i] > 0) <= (walk[size + 1][i] > 0)).all() for i in found)
 
 
-def test_gates_start_from_usage_and_a_little_for_all(routed, tiny_tokenizer, tiny_data, monkeypatch):
-    monkeypatch.setattr(select, "WARM_UP", 0)  # what all experts have is then what they started with
-    monkeypatch.setattr(select, "STEPS", 1)
-    stats, gates = fit(routed, tiny_tokenizer, tiny_data(8))
-    every, h = len(stats.layers) * stats.num_experts, stats.num_experts
-    for layer, share in stats.shares().items():
-        start = (share + 0.01) / (1 + 0.01 * h)
-        assert gates.per_layer[h][layer] == pytest.approx(start, abs=1e-6)
-        assert gates.budget[every][layer] == pytest.approx(start, abs=1e-6)
-
-
 def test_a_fit_that_was_left_goes_on_and_ends_with_the_same_gates(short, routed, tiny_tokenizer, tiny_data):
     data = tiny_data(24)
     stats, whole = fit(routed, tiny_tokenizer, data)
@@ -99,36 +84,6 @@ def test_a_fit_that_was_left_goes_on_and_ends_with_the_same_gates(short, routed,
     for mine, theirs in ((broken.result.per_layer, whole.per_layer), (broken.result.budget, whole.budget)):
         for size, found in theirs.items():
             assert all((mine[size][layer] == gates).all() for layer, gates in found.items())
-
-
-def test_a_fit_that_an_error_ended_has_no_gates(short, routed, tiny_tokenizer, tiny_data, monkeypatch):
-    data = tiny_data(24)
-    stopped = GateFit(routed, tiny_tokenizer, data, measure_usage(routed, tiny_tokenizer, data).shares())
-
-    def fail(*_):
-        raise MemoryError("no room")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(select._Walk, "_step", fail)
-        with pytest.raises(MemoryError):
-            stopped.finish()
-    with pytest.raises(PlanError, match="an error ended this fit of gates before"):
-        stopped.finish()
-
-
-def test_threads_share_the_steps_of_a_fit(short, routed, tiny_tokenizer, tiny_data):
-    """As when a slider is moved: the page's next run begins before the last one has noticed that it is to end."""
-    data = tiny_data(24)
-    stats, whole = fit(routed, tiny_tokenizer, data)
-    shared = GateFit(routed, tiny_tokenizer, data, stats.shares())
-    with ThreadPoolExecutor(3) as threads:
-        seen = [done for part in threads.map(list, [shared] * 3) for done in part]
-    assert sorted(seen) == list(range(1, shared.steps + 1))
-    assert all(
-        (shared.result.budget[size][layer] == gates).all()
-        for size, found in whole.budget.items()
-        for layer, gates in found.items()
-    )
 
 
 def test_fitted_gates_say_more_of_what_the_routed_model_says_than_even_ones(
@@ -159,43 +114,6 @@ def test_fitted_gates_say_more_of_what_the_routed_model_says_than_even_ones(
     fitted_all, even_all, fitted_one, random_one = np.mean(found, axis=0)
     assert fitted_all < even_all
     assert fitted_one < random_one
-
-
-def test_the_model_is_left_as_it_was_and_a_second_fit_is_the_same(short, routed, tiny_tokenizer, tiny_data):
-    before = {name: value.clone() for name, value in routed.state_dict().items()}
-    wants = [p.requires_grad for p in routed.parameters()]
-    _, first = fit(routed, tiny_tokenizer, tiny_data(16))
-    _, second = fit(routed, tiny_tokenizer, tiny_data(16))
-    assert all(torch.equal(before[name], value) for name, value in routed.state_dict().items())
-    assert all(p.grad is None for p in routed.parameters())
-    assert [p.requires_grad for p in routed.parameters()] == wants
-    for layer, values in first.per_layer[2].items():
-        assert np.array_equal(values, second.per_layer[2][layer])
-
-
-@pytest.mark.parametrize("options", [{"top_k": 2}, {"routing": "token"}])
-def test_other_routings_are_fitted_too(short, tiny_routed, tiny_tokenizer, tiny_data, options):
-    stats, gates = fit(tiny_routed("bert", **options), tiny_tokenizer, tiny_data(8))
-    assert sorted(gates.per_layer[1]) == stats.layers
-
-
-def test_a_regression_is_fitted_to_its_values(each_layer_alone, tiny_routed, tiny_tokenizer, tiny_data):
-    texts = [
-        (text, other) for (text,), (other,) in zip(tiny_data(12).texts, tiny_data(12, 1).texts, strict=True)
-    ]
-    data = TextData(TASKS["stsb"], "pairs", tuple(texts), np.linspace(0, 5, 12))
-    found = []
-    for seed in range(4):
-        routed = sharpened(tiny_routed("bert", num_labels=1, seed=seed))
-        stats, gates = fit(routed, tiny_tokenizer, data)
-        live = LiveEvaluator(routed, tiny_tokenizer, data)
-        everything, wanted = stats.num_experts, live.evaluate(None).logits
-        fitted = {layer: gates.per_layer[everything][layer] for layer in stats.layers}
-        even = make_plan(stats.shares(), per_layer=everything, combination="mean")
-        plans = make_plan(fitted, per_layer=everything), even
-        found.append([float(np.square(live.evaluate(plan).logits - wanted).mean()) for plan in plans])
-    fitted, even = np.mean(found, axis=0)
-    assert fitted < 0.9 * even
 
 
 def test_what_cannot_be_fitted_is_refused(tiny_model, tiny_routed, tiny_tokenizer, tiny_data):
@@ -236,34 +154,6 @@ def test_plans_keep_what_the_fit_kept_with_its_weights():
     assert (spread.selection, spread.combination) == ("fitted", "fitted")
     usage_weights = dict(fitted_plan(per_layer=2, combination="usage").layers)
     assert usage_weights[1].weights == pytest.approx((0.9, 0.1))
-
-
-def test_edits_by_hand_bend_a_fitted_plan():
-    edits = PlanEdits(((1, LayerEdit(pinned=(2,))), (2, LayerEdit(dropped=(2,)))))
-    plan = dict(fitted_plan(per_layer=2, edits=edits).layers)
-    assert plan[1].experts == (0, 2)  # the pinned one, then the best by its gate
-    assert plan[1].weights == pytest.approx((0.5 / 0.7, 0.2 / 0.7))  # as before any was taken out
-    assert plan[2].experts == (0, 1)  # the best of those that may stay, by what they had at first
-    assert plan[2].weights == pytest.approx((1 / 3, 2 / 3))
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"selection": "fitted"},
-        {"combination": "fitted"},
-        {"selection": "usage", "fitted": gates_by_hand()},
-    ],
-)
-def test_fitted_needs_gates_and_others_take_none(options):
-    with pytest.raises(PlanError, match="fitted"):
-        make_plan(USAGE, per_layer=1, **options)
-
-
-def test_statistics_without_a_fit_say_so(tiny_routed, tiny_tokenizer, tiny_data):
-    stats = measure_usage(tiny_routed("bert"), tiny_tokenizer, tiny_data(6))
-    with pytest.raises(PlanError, match="needs fitted gates"):
-        plan_from(stats, selection="fitted", combination="fitted", per_layer=1)
 
 
 def test_a_fit_is_kept_on_disk_and_a_broken_file_is_no_fit(

@@ -1,7 +1,6 @@
 """Incremental re-evaluation gives what a rebuilt, whole model gives."""
 
-from concurrent.futures import ThreadPoolExecutor
-from itertools import chain, pairwise, product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from shrp.errors import DataError, PlanError
 from shrp.evaluation.evaluate import evaluate
 from shrp.families.families import FAMILIES, relative_positions
 from shrp.model.packed import Packing, expert_outputs, first_token_outputs
-from shrp.model.partial import first_token_logits, run_from, run_layers
 from shrp.pruning.live import LiveEvaluator
 from shrp.pruning.plan import LayerPlan, PruningPlan, make_plan
 from shrp.pruning.prune import prune
@@ -78,24 +76,6 @@ def test_routed_model(attn, tiny_routed, tiny_tokenizer, data):
     model = tiny_routed(attn=attn)
     live = LiveEvaluator(model, tiny_tokenizer, data)
     assert_same(live.evaluate(None), evaluate(model, tiny_tokenizer, data))
-
-
-def test_heads_read_the_first_token_alone(tiny_family, tiny_model, tiny_inputs):
-    """What lets the top layer be computed for that token alone; a new family must pass this too."""
-    model, inputs = tiny_model(tiny_family), tiny_inputs()
-    top = torch.randn(6, 9, model.config.hidden_size, requires_grad=True)
-    logits, _ = run_from(model, inputs, 3, top)
-    (gradient,) = torch.autograd.grad((logits * torch.randn_like(logits)).sum(), top)
-    assert (gradient[:, 0] != 0).any(-1).all()
-    assert not gradient[:, 1:].any()
-    torch.testing.assert_close(first_token_logits(model, inputs, top[:, 0]), logits)
-
-
-def test_layers_run_in_parts(tiny_family, tiny_model, tiny_inputs, tiny_logits):
-    model, inputs = tiny_model(tiny_family), tiny_inputs()
-    with torch.no_grad():
-        middle = run_layers(model, inputs, 1, 2, run_layers(model, inputs, 0, 1))
-        torch.testing.assert_close(run_from(model, inputs, 2, middle)[0], tiny_logits(model, inputs))
 
 
 @pytest.mark.parametrize("family", ["bert", "mpnet", "deberta-v2"])
@@ -232,25 +212,6 @@ def test_memory_is_bounded_and_too_little_of_it_harmless(memory, routed, usage, 
         assert live._kept.size == kept_bytes(live) <= memory
 
 
-def test_many_threads_share_one_evaluator(routed, usage, tiny_tokenizer, data):
-    plans = all_budgets(usage)
-    alone = {plan: LiveEvaluator(routed, tiny_tokenizer, data).evaluate(plan).logits for plan in set(plans)}
-    live = LiveEvaluator(routed, tiny_tokenizer, data, memory=300_000)
-    with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(lambda plan: (plan, live.evaluate(plan).logits), plans * 3))
-        swept = list(pool.map(lambda _: list(live.sweep(plans)), range(3)))
-    for plan, logits in together:
-        np.testing.assert_allclose(logits, alone[plan], atol=1e-5)
-    for plan, found in chain(*swept):
-        np.testing.assert_allclose(found.logits, alone[plan], atol=1e-5)
-    assert live._kept.size == kept_bytes(live) <= 300_000
-
-
-def test_dense_model_is_refused(tiny_model, tiny_tokenizer, data):
-    with pytest.raises(PlanError, match="no routed layer"):
-        LiveEvaluator(tiny_model(), tiny_tokenizer, data)
-
-
 def test_plan_for_other_layers_is_refused(routed, tiny_tokenizer, data):
     plan = make_plan({0: np.ones(4) / 4}, per_layer=1)
     live = LiveEvaluator(routed, tiny_tokenizer, data)
@@ -258,8 +219,3 @@ def test_plan_for_other_layers_is_refused(routed, tiny_tokenizer, data):
         live.evaluate(plan)
     with pytest.raises(PlanError, match=r"converted layers are \[1, 2\]"):
         next(live.sweep([plan]))
-
-
-def test_empty_data_are_refused(tiny_routed, tiny_tokenizer, tiny_data):
-    with pytest.raises(DataError, match="no inputs to evaluate on"):
-        LiveEvaluator(tiny_routed(), tiny_tokenizer, tiny_data(4).subset([]))

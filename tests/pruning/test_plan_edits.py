@@ -1,6 +1,5 @@
 """Edits of a plan by hand: what they do to a plan, and which contradict themselves."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -20,13 +19,6 @@ def edited(edits, **options):
     return dict(make_plan(USAGE, edits=PlanEdits(tuple(edits.items())), **options).layers)
 
 
-def test_a_count_overrides_the_allocation_in_its_layer_alone():
-    plan, base = edited({6: LayerEdit(3)}, budget=5), dict(make_plan(USAGE, budget=5).layers)
-    assert plan[6].experts == (0, 1, 2)
-    assert plan[6].weights == pytest.approx((0.7, 0.2, 0.1))
-    assert {layer: plan[layer] for layer in (7, 8)} == {layer: base[layer] for layer in (7, 8)}
-
-
 def test_a_pin_takes_the_place_of_the_least_used_and_a_drop_gives_its_own_to_the_next():
     plan = edited({6: LayerEdit(pinned=(2,)), 7: LayerEdit(dropped=(2,))}, per_layer=2)
     assert plan[6].experts == (0, 2)
@@ -34,35 +26,6 @@ def test_a_pin_takes_the_place_of_the_least_used_and_a_drop_gives_its_own_to_the
     assert plan[7].experts == (1, 3)
     mean = edited({6: LayerEdit(pinned=(2,))}, per_layer=2, combination="mean")
     assert mean[6] == LayerPlan((0, 2), (0.5, 0.5))
-
-
-@pytest.mark.parametrize("per_layer", [1, 2, 3, 4])
-@pytest.mark.parametrize("selection", ["usage", "random"])
-def test_pins_and_drops_hold_at_every_setting(per_layer, selection):
-    edits = {6: LayerEdit(pinned=(2, 3)), 7: LayerEdit(dropped=(0, 2, 3)), 8: LayerEdit(None, (1,), (0,))}
-    for seed in range(20):
-        plan = edited(edits, per_layer=per_layer, selection=selection, seed=seed)
-        for layer, edit in edits.items():
-            assert set(edit.pinned) <= set(plan[layer].experts)
-            assert not set(edit.dropped) & set(plan[layer].experts)
-        # The number bends only as far as it must.
-        assert [len(plan[layer].experts) for layer in (6, 7, 8)] == [
-            max(per_layer, 2),
-            1,
-            min(per_layer, 3),
-        ]
-
-
-def test_untouched_layers_of_a_random_control_stay_as_drawn():
-    base = dict(make_plan(USAGE, per_layer=2, selection="random", seed=3).layers)
-    plan = edited({6: LayerEdit(4)}, per_layer=2, selection="random", seed=3)
-    assert (plan[7], plan[8]) == (base[7], base[8])
-
-
-def test_a_plan_says_that_it_was_edited():
-    plan = make_plan(USAGE, per_layer=2, edits=PlanEdits(((6, LayerEdit(1)),)))
-    assert (plan.selection, plan.combination) == ("usage with edits", "usage")
-    assert make_plan(USAGE, per_layer=2, edits=NO_EDITS) == make_plan(USAGE, per_layer=2)
 
 
 def test_a_plan_as_edits_gives_the_same_plan_whatever_the_setting():
@@ -112,24 +75,6 @@ def test_a_random_control_stays_one_where_it_comes_from_a_file():
     assert PlanEdits((), "random") == NO_EDITS
 
 
-def test_an_experts_states_come_round():
-    edit = LayerEdit(3)
-    states = [edit := edit.cycled(2) for _ in range(3)]
-    assert states == [LayerEdit(3, pinned=(2,)), LayerEdit(3, dropped=(2,)), LayerEdit(3)]
-    assert LayerEdit(pinned=(1,)).cycled(0).pinned == (0, 1)
-
-
-def test_layers_without_a_change_are_no_edits():
-    edits = PlanEdits(((8, LayerEdit()), (7, LayerEdit(2)), (6, LayerEdit(1))))
-    assert edits == PlanEdits(((6, LayerEdit(1)), (7, LayerEdit(2))))
-    assert hash(edits) == hash(PlanEdits(((6, LayerEdit(1)), (7, LayerEdit(2)))))
-    assert edits
-    assert not PlanEdits(((8, LayerEdit()),))
-    assert edits.with_layer(6, LayerEdit()).layers == ((7, LayerEdit(2)),)
-    with pytest.raises(PlanError, match="twice"):
-        PlanEdits(((6, LayerEdit(1)), (6, LayerEdit(2))))
-
-
 @pytest.mark.parametrize(
     ("layer", "edit", "words"),
     [
@@ -152,13 +97,6 @@ def test_layers_without_a_change_are_no_edits():
 def test_edits_that_cannot_be_are_refused_in_words(layer, edit, words):
     with pytest.raises(PlanError, match=words):
         make_plan(USAGE, per_layer=2, edits=PlanEdits(((layer, edit),)))
-
-
-def test_a_plan_file_is_read_as_it_was_written():
-    plan = make_plan(USAGE, budget=7)
-    assert PruningPlan.from_json(json.dumps(plan.to_dict())) == plan
-    thirds = '{"layers": {"6": {"experts": [0, 1, 2], "weights": [0.33, 0.33, 0.33]}}}'
-    assert PruningPlan.from_json(thirds).budget == 3
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,8 @@ import pytest
 import torch
 
 from shrp.errors import PlanError
-from shrp.families.families import encoder_layers
 from shrp.model.convert import layer_kinds, static_layers
-from shrp.model.gates import record_routing, use_gates
+from shrp.model.gates import use_gates
 from shrp.pruning.plan import LayerPlan, PruningPlan, make_plan
 from shrp.pruning.prune import prune
 
@@ -65,51 +64,6 @@ def test_sharing_shares_what_is_not_converted_and_copying_shares_nothing(tiny_ro
     assert shared.base_model.embeddings is model.base_model.embeddings
     copied = {p.data_ptr() for p in prune(model, plan).parameters()}
     assert copied.isdisjoint({p.data_ptr() for p in model.parameters()})
-
-
-def test_several_pruned_models_of_one_live_side_by_side(tiny_routed, tiny_inputs, tiny_logits):
-    model, inputs = tiny_routed(), tiny_inputs()
-    plans = [make_plan(USAGE, per_layer=m) for m in (1, 2, 4)]
-    models = [prune(model, plan, share_weights=True) for plan in plans]
-    for pruned, plan in zip(models, plans):
-        with use_gates(plan.gates(H)):
-            expected = tiny_logits(model, inputs)
-        torch.testing.assert_close(tiny_logits(pruned, inputs), expected, atol=1e-5, rtol=1e-5)
-        kept = [layer.kept for layer in static_layers(pruned).values()]
-        assert kept == list(plan.keep_counts().values())
-
-
-def test_a_pruned_model_has_no_router_and_records_no_routes(tiny_routed, tiny_inputs, tiny_logits):
-    pruned = prune(tiny_routed(), make_plan(USAGE, per_layer=2))
-    assert not any("router" in name for name, _ in pruned.named_parameters())
-    with record_routing(hidden_states=True) as record:
-        tiny_logits(pruned, tiny_inputs())
-    assert record.layers == []
-    assert set(record.hidden_states) == {1, 2}
-
-
-def test_training_a_pruned_copy_does_not_touch_the_original(tiny_routed, tiny_inputs):
-    model = tiny_routed()
-    before = state_of(model)
-    pruned = prune(model, make_plan(USAGE, per_layer=1)).train()
-    pruned(**tiny_inputs()).logits.square().sum().backward()
-    with torch.no_grad():
-        for parameter in pruned.parameters():
-            if parameter.grad is not None:
-                parameter -= parameter.grad
-    grads = [p.grad.abs().max() for layer in static_layers(pruned).values() for p in layer.parameters()]
-    assert min(grads[:2]) > 0
-    assert all(p.grad is None for p in model.parameters())
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert not model.training
-    assert not any(layer.training for layer in encoder_layers(model))
-
-
-def test_the_uniform_control_is_its_own_mean_plan(tiny_routed, tiny_inputs, tiny_logits):
-    model, inputs = tiny_routed(control="uniform"), tiny_inputs()
-    even = LayerPlan((0, 1, 2, 3), (0.25,) * 4)
-    static = prune(model, PruningPlan(((1, even), (2, even))))
-    torch.testing.assert_close(tiny_logits(static, inputs), tiny_logits(model, inputs), atol=1e-5, rtol=1e-5)
 
 
 def test_what_cannot_be_pruned_is_refused(tiny_model, tiny_routed):

@@ -4,10 +4,9 @@ import torch
 
 from shrp.analysis.attribution import experts, tokens
 from shrp.analysis.attribution.instance import against
-from shrp.analysis.attribution.units import in_units
 from shrp.data.tasks import TASKS
 from shrp.errors import DataError
-from tests.analysis.attribution.helpers import SST2, STSB, direct
+from tests.analysis.attribution.helpers import direct
 
 MNLI = TASKS["mnli"]
 PAIR = ("w1 w20 w33, w4", "w50 w17")
@@ -54,37 +53,7 @@ def test_scores_of_words_are_those_of_the_one_less_those_of_the_other(one, metho
     assert lead.full == pytest.approx(of_one.full - of_other.full, abs=1e-5)
 
 
-def test_scores_of_experts_are_too(one):
-    coalitions = [experts.Coalitions(one, 1), experts.Coalitions(one, 0)]
-    lead = experts.Coalitions(against(one, 1, 0), 0)
-    for scores in (experts.zero_experts, experts.next_experts, experts.shapley_values):
-        of_one, of_other = (scores(each) for each in coalitions)
-        found = scores(lead)
-        np.testing.assert_allclose(found.values, of_one.values - of_other.values, atol=1e-5)
-        assert np.abs(of_other.values).max() > 1e-4
-    assert found.values.sum() == pytest.approx(lead.full - found.empty, abs=1e-5)
-
-
-def test_longer_pieces_keep_it(one):
-    whole = against(in_units(one, "phrase"), 0, 1)
-    assert [word.text for word in whole.words] == ["w1 w20 w33,", "w4", "w50 w17"]
-    later = in_units(against(one, 0, 1), "phrase")
-    np.testing.assert_allclose(tokens.ablate_words(whole, 0).scores, tokens.ablate_words(later, 0).scores)
-
-
-def test_of_two_classes_either_is_the_others_opposite(made, routed):
-    one = made(routed, task=SST2)
-    there, back = (tokens.ablate_words(against(one, *both), 0) for both in ((0, 1), (1, 0)))
-    np.testing.assert_allclose(there.scores, -back.scores, atol=1e-6)
-
-
 @pytest.mark.parametrize("both", [(1, 1), (0, 3), (-1, 0)])
 def test_what_are_no_two_classes_is_refused(one, both):
     with pytest.raises(DataError, match=r"two different classes of 'mnli' \(0 \(entailment\), 1 \(neutral\)"):
         against(one, *both)
-
-
-def test_a_number_has_no_classes(made, tiny_routed):
-    one = made(tiny_routed("bert", layers=(1,), num_labels=1), PAIR, STSB)
-    with pytest.raises(DataError, match="it has none"):
-        against(one, 0, 0)

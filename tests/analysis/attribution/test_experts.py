@@ -1,11 +1,11 @@
-from itertools import combinations, pairwise
+from itertools import combinations
 from math import comb
 
 import numpy as np
 import pytest
 import torch
 
-from shrp.analysis.attribution import experts, instance
+from shrp.analysis.attribution import experts
 from shrp.errors import PlanError
 from shrp.model.convert import expert_layers
 from shrp.model.gates import knock_out, play_back, record_routing, use_gates
@@ -36,30 +36,6 @@ def test_zeroed_experts_equal_zeroed_gates(made, request, name):
             assert found.values[row, expert] == pytest.approx(drop, abs=1e-5)
             if not found.fires[row, expert]:
                 assert found.values[row, expert] == 0.0
-
-
-def test_the_default_budget_gives_exact_values_or_enough_orders():
-    assert [experts.enough(k) for k in (1, 6, 8, 26, 72, 132, 500)] == [64, 64, 256, 256, 1024, 4096, 4096]
-    for k in (9, 26, 72, 132):
-        assert experts._orders(k, experts.enough(k)) >= experts.ENOUGH_ORDERS
-
-
-def test_zeroed_experts_equal_captums_feature_ablation(made, routed):
-    from captum.attr import FeatureAblation
-
-    one = made(routed)
-    found = experts.zero_experts(experts.Coalitions(one, 1))
-    with torch.no_grad(), record_routing() as record:
-        routed(**one.inputs)
-    own = torch.stack([record.last(layer).gates for layer in found.layers], 1)  # (1, L, H)
-
-    def forward(gates):
-        batch = {name: values.expand(len(gates), -1) for name, values in one.inputs.items()}
-        with use_gates({layer: gates[:, i] for i, layer in enumerate(found.layers)}):
-            return routed(**batch).logits[:, 1]
-
-    expected = FeatureAblation(forward).attribute(own, baselines=0.0, perturbations_per_eval=16)
-    np.testing.assert_allclose(found.values, expected[0].detach(), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["routed", "token_routed"])
@@ -127,18 +103,6 @@ def test_sampled_shapley_values_are_efficient_and_near_the_exact_ones(made, toke
     fewer = experts.shapley_values(coalitions, budget=30)
     assert fewer.errors.mean() > sampled.errors.mean()
     assert not fewer.errors[~fewer.fires].any()
-
-
-def test_blocks_of_coalitions_change_nothing(made, routed, monkeypatch):
-    coalitions = experts.Coalitions(made(routed), 1)
-    wanted = experts.shapley_values(coalitions)
-    monkeypatch.setattr(experts, "_KEPT_BYTES", 4096)
-    monkeypatch.setattr(instance, "TOKENS_AT_ONCE", 20)
-    calls = []
-    again = experts.shapley_values(coalitions, progress=lambda *call: calls.append(call))
-    np.testing.assert_allclose(again.values, wanted.values, atol=1e-5)
-    assert all(a[0] <= b[0] for a, b in pairwise(calls))
-    assert calls[-1] == (2 ** len(coalitions.players),) * 2
 
 
 def test_models_without_experts_or_routers_are_refused(made, tiny_model, tiny_routed):

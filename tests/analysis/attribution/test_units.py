@@ -2,12 +2,9 @@ import inspect
 
 import numpy as np
 import pytest
-import torch
 
-from shrp.analysis.attribution import flips, instance, tokens, trust
+from shrp.analysis.attribution import tokens
 from shrp.analysis.attribution.units import MOST, UNITS, fitting_unit, in_units
-from shrp.errors import DataError
-from tests.analysis.attribution.helpers import MRPC
 
 TEXT = "w1 w2, w3 w4 (w5, w6). w7: w8 w9! w10"
 
@@ -53,13 +50,6 @@ def test_where_phrases_and_sentences_end(made, routed, text, phrases, sentences)
             assert text[slice(*piece.span)] == piece.text
 
 
-def test_no_piece_is_of_two_texts(made, tiny_model):
-    pair = made(tiny_model(num_labels=2), ("w1 w2", "w3. w4"), MRPC)
-    assert [(piece.text, piece.part) for piece in in_units(pair, "sentence").words] == [
-        ("w1 w2", 0), ("w3.", 1), ("w4", 1),
-    ]  # fmt: skip
-
-
 def test_gradients_of_a_piece_are_the_sum_of_its_words(made, routed):
     one = made(routed, (TEXT,))
     grouped = in_units(one, "phrase")
@@ -89,28 +79,6 @@ def test_a_piece_is_replaced_as_its_words_together(made, routed, replacement):
     assert "word" not in frame
 
 
-def test_flips_routes_and_checks_take_pieces(made, routed):
-    one = in_units(made(routed, (TEXT,)), "phrase")
-    found = flips.fewest_words(one)
-    assert found.unit == "phrase"
-    assert "phrases" in found.to_frame(("a", "b"))
-    routes = tokens.routes_without(one)
-    assert routes.without.shape == (3, len(one.words))
-    preferring = instance.prefer(one, 1, 0, 1)
-    assert preferring.unit == "phrase"
-    assert preferring.words == one.words
-    scores = tokens.ablate_words(one, 0)
-    (check, *_) = trust.check(one, [scores], 0)
-    assert check.few == (len(one.words) < trust.FEWEST_WORDS)
-
-
-def test_a_routers_preference_can_be_put_together_too(made, routed):
-    preferring = instance.prefer(made(routed, (TEXT,)), 1, 0, 1)
-    grouped = in_units(preferring, "sentence")
-    assert torch.equal(grouped.outputs(grouped.embeddings), preferring.outputs(preferring.embeddings))
-    assert len(grouped.words) == 3
-
-
 def test_the_shortest_unit_that_is_quick_to_explain(made, tiny_model):
     model = tiny_model(num_labels=2)
     assert fitting_unit(made(model, ("w1 w2",))) == "word"
@@ -121,12 +89,3 @@ def test_the_shortest_unit_that_is_quick_to_explain(made, tiny_model):
     assert fitting_unit(made(model, ("w1, " * 5 + ". " + "w2, " * 5,)), 8) == "sentence"
     assert fitting_unit(made(model, ("w1 w2. " * 9,)), 3) == "phrase"  # too many of all: as few as can be
     assert inspect.signature(fitting_unit).parameters["most"].default == MOST == 128
-
-
-def test_units_that_can_not_be_made_are_told(made, routed):
-    one = made(routed, (TEXT,))
-    with pytest.raises(DataError, match="by word, phrase, sentence, not by 'line'"):
-        in_units(one, "line")
-    with pytest.raises(DataError, match="start from its words"):
-        in_units(in_units(one, "sentence"), "phrase")
-    assert in_units(one, "word") is one

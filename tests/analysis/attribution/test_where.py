@@ -5,15 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from shrp.analysis import importance
-from shrp.analysis.importance import FEWEST, KnockOuts, beyond_chance, count_tests, worth_by_group
+from shrp.analysis.importance import FEWEST, KnockOuts, beyond_chance, worth_by_group
 from shrp.data.slices import SLICE, groups_by
-from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
-from shrp.errors import DataError
 from shrp.evaluation.metrics import worth
 from tests.analysis.attribution.helpers import SST2
-from ui.attribution import figures
 
 N = 120
 
@@ -85,81 +81,3 @@ def test_chance_finds_little_and_pairs_are_dealt_as_one():
     )
     assert together <= 12  # 5 are expected; by the binomial distribution more than 12 come once in 700 times
     assert alone > 12
-
-
-def test_of_two_groups_each_expert_is_tested_once():
-    """One that all of a class use helps that class: one finding, though both rows say it."""
-    labels = np.repeat([0, 1], N // 2)
-    change = np.zeros((N, 8), dtype=np.float32)
-    change[:, 0] = labels
-    fires = np.zeros((N, 8), dtype=bool)
-    fires[labels == 1, 0] = True
-    fires[::2, 1:5] = True
-    data = data_of(labels, ["all"] * N)
-    frame = worth_by_group(effects(labels, change, fires), data, groups_by("class", data))
-    assert count_tests(frame) == 5
-    sure = beyond_chance(frame)
-    assert sure[["expert", "group"]].to_numpy().tolist() == [[0, "positive"]]
-    mine = frame[frame["expert"] == 0]
-    assert mine["q"].nunique() == 1
-    assert mine["q"].iloc[0] == pytest.approx(5 * mine["p"].iloc[0])  # of five, not of ten
-
-
-def test_the_map_shows_what_is_beyond_chance_even_where_it_is_never_used():
-    """The class that an expert never serves is as unlike the others as the one that it serves alone."""
-    labels, slices = np.tile([0, 1], N // 2), np.repeat(["a", "b", "b_", "b "], N // 4)
-    rng = np.random.default_rng(0)
-    change, fires = rng.normal(0, 0.01, (N, 20)).astype(np.float32), np.ones((N, 20), dtype=bool)
-    change[slices == "a", 0], fires[:, 0] = 0.05, slices == "a"
-    change[:, 1:] *= 100 * rng.permutation(np.arange(1, 20))  # much larger, and for nobody in particular
-    change[~fires] = 0
-    data = data_of(labels, slices)
-    frame = worth_by_group(effects(labels, change, fires), data, groups_by(SLICE, data))
-    sure = beyond_chance(frame)
-    assert (0, "a") in set(zip(sure["expert"], sure["group"], strict=True))
-    drawn, used = figures.where_columns(frame, sure)
-    assert used == 20
-    assert (3, 0) in drawn
-    trace = figures.where_map(frame, drawn, "t", "s").data[0]
-    column = list(trace.x).index("3·0")
-    bold = {group: "<b>" in str(row[column]) for group, row in zip(trace.y, trace.text, strict=True)}
-    assert len(bold) == 4  # names that look alike have a row each
-    assert any(bold.values())
-    for group, row in zip(frame["group"].unique(), trace.text, strict=True):
-        cell = frame[(frame["expert"] == 0) & (frame["group"] == group)].iloc[0]
-        assert ("<b>" in str(row[column])) == (cell["q"] <= 0.05)
-        assert bool(row[column]) == (cell["uses"] > 0 or cell["q"] <= 0.05)
-
-
-def test_a_part_of_the_data_and_one_group_alone(planted):
-    data, found = planted
-    part = KnockOuts(
-        found.task,
-        found.layers,
-        found.rows[:30],
-        *(getattr(found, name)[:30] for name in ("base", "knocked_out", "top1", "fires")),
-    )
-    frame = worth_by_group(part, data, groups_by(SLICE, data))
-    assert frame["group"].unique().tolist() == ["a"]
-    assert frame[["elsewhere", "difference", "p", "q"]].isna().all(axis=None)
-    assert beyond_chance(frame).empty
-    with pytest.raises(DataError, match="no labels"):
-        worth_by_group(found, replace(data, labels=None), groups_by(SLICE, data))
-
-
-def test_a_model_s_knock_outs(routed, tiny_data, tiny_tokenizer):
-    data = tiny_data(24)
-    found = importance.knock_outs(routed, tiny_tokenizer, data, np.arange(24))
-    frame = worth_by_group(found, data, groups_by("class", data))
-    assert frame["uses"].sum() == found.fires.sum()
-    assert not frame.loc[frame["uses"] == 0, "lost"].any()
-
-
-def test_worth_is_the_margin_of_the_true_class_or_minus_the_error():
-    outputs = np.array([[1.0, 3.0, 0.0], [2.0, 0.0, 5.0]], dtype=np.float32)
-    three = replace(SST2, label_names=("a", "b", "c"), metrics=("accuracy",))
-    assert worth(three, outputs, np.array([1, 0])).tolist() == [2.0, -3.0]
-    stacked = worth(three, np.stack([outputs, -outputs], 1), np.array([1, 0]))
-    assert stacked.tolist() == [[2.0, -3.0], [-3.0, -2.0]]
-    assert outputs[0, 1] == 3.0  # left as it was
-    assert worth(TASKS["stsb"], np.array([[2.0], [5.0]]), np.array([3.0, 5.0])).tolist() == [-1.0, 0.0]

@@ -1,0 +1,273 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from shrp.analysis.attention import layer_attention, model_attention
+from shrp.analysis.knock_out import KnockOut, Prefix, joint, knock_out_effect
+from shrp.analysis.usage import measure_usage
+from shrp.analysis.words import count_tokens, log_odds
+from shrp.data.batching import collate, encode
+from shrp.errors import DataError, PlanError
+from shrp.evaluation.evaluate import evaluate
+from shrp.model.convert import expert_layers, layer_kinds
+from shrp.model.gates import knock_out, record_routing, use_gates
+
+# ---- words
+
+
+def test_log_odds_are_those_of_the_paper():
+    here, elsewhere = np.array([30, 10, 60]), np.array([5, 45, 150])
+    found = log_odds(["a", "b", "c"], here, elsewhere, min_count=1, prior_terms=100)
+    # Monroe et al.: delta = log((y+a)/(n+a0-y-a)) of one group minus that of the other; variance 1/(y+a) + 1/(x+a)
+    prior = 100 * 35 / 300
+    delta = np.log((30 + prior) / (100 + 100 - 30 - prior)) - np.log((5 + prior) / (200 + 100 - 5 - prior))
+    z = delta / np.sqrt(1 / (30 + prior) + 1 / (5 + prior))
+    row = found.frame.set_index("term").loc["a"]
+    assert row["log-odds"] == pytest.approx(delta)
+    assert row["z"] == pytest.approx(z)
+    assert row["low"] < delta < row["high"]
+    assert (row["here"], row["elsewhere"]) == (30, 5)
+    assert row["per 1,000 here"] == pytest.approx(300)
+    assert found.frame["term"].iloc[0] == "a"
+    assert found.frame["z"].is_monotonic_decreasing
+    assert (found.here, found.elsewhere, found.tested) == (100, 200, 3)
+
+
+def test_token_counts_agree_with_usage(tiny_routed, tiny_tokenizer, tiny_data):
+    model, data = tiny_routed(routing="token"), tiny_data(30)
+    calls = []
+    counted = count_tokens(
+        model, tiny_tokenizer, data, batch_size=8, progress=lambda *call: calls.append(call)
+    )
+    assert calls[-1] == (30, 30)
+    stats = measure_usage(model, tiny_tokenizer, data)
+    assert "[CLS]" not in counted.tokens
+    special = 0
+    for layer in (1, 2):
+        with torch.no_grad(), record_routing() as record:
+            for text in data.texts:
+                model(**collate(tiny_tokenizer, encode(tiny_tokenizer, [text]), [0]))
+        gates = [trace.gates[0].argmax(-1) for trace in record.traces[layer]]
+        special = np.bincount([int(g[i]) for g in gates for i in (0, -1)], minlength=4)
+        np.testing.assert_array_equal(counted.counts[layer].sum(0), stats.counts(layer) - special)
+    word = data.texts[0][0].split()[0]
+    total = sum(text.split().count(word) for (text,) in data.texts)
+    assert counted.counts[1][counted.tokens.index(word)].sum() == total
+
+
+# ---- attention
+
+
+@pytest.mark.parametrize("layers", [(1, 2), (0, 1, 2)])
+@pytest.mark.parametrize("routing", ["sequence", "token"])
+def test_attention_is_the_layers_own_on_its_real_input(tiny_routed, tiny_tokenizer, routing, layers):
+    model, text = tiny_routed(routing=routing, layers=layers), ("w1 w2 nothing w4",)
+    batch = collate(tiny_tokenizer, encode(tiny_tokenizer, [text]), [0])
+    for layer in layers:
+        module, seen = expert_layers(model)[layer], []
+        hook = module.register_forward_pre_hook(lambda _, args, seen=seen: seen.append(args[0]))
+        with torch.no_grad(), record_routing() as record:
+            model(**batch)
+        hook.remove()
+        found = layer_attention(model, tiny_tokenizer, text, layer)
+        with torch.no_grad():
+            direct = module.attention_maps(seen[0])[0].numpy()
+            outputs = module.expert_outputs(seen[0])[0].numpy()
+            values = module.qkv(seen[0])[2][0].numpy()
+        np.testing.assert_allclose(found.weights, direct, atol=1e-6)
+        np.testing.assert_allclose(found.weights @ values, outputs, atol=1e-5)  # what attention really mixes
+        np.testing.assert_allclose(found.probs, record.last(layer).probs[0], atol=1e-6)
+        assert found.tokens == ("[CLS]", "w1", "w2", "[UNK]", "w4", "[SEP]")
+        assert found.special.tolist() == [True, False, False, False, False, True]  # unknown words are words
+
+
+def test_hiding_special_tokens_renormalises_and_says_how_much_went(tiny_routed, tiny_tokenizer):
+    found = layer_attention(tiny_routed(), tiny_tokenizer, ("w1 w2 w3",), 2)
+    for expert in range(4):
+        whole = found.pattern(expert)
+        assert whole.hidden == 0
+        np.testing.assert_allclose(whole.weights.sum(1), 1, atol=1e-5)
+        part = found.pattern(expert, without_special=True)
+        assert part.tokens == ("w1", "w2", "w3")
+        np.testing.assert_allclose(part.weights.sum(1), 1, atol=1e-5)
+        inner = found.weights[expert][1:4, 1:4]
+        assert part.hidden == pytest.approx(1 - inner.sum(1).mean(), abs=1e-6)
+        np.testing.assert_allclose(part.weights[0] / part.weights[0, 0], inner[0] / inner[0, 0], rtol=1e-5)
+
+
+def test_attention_of_dense_heads_is_what_transformers_returns(tiny_family, tiny_model, tiny_tokenizer):
+    model, text = tiny_model(tiny_family), ("w1 w2 nothing w4",)
+    model.set_attn_implementation("eager")
+    batch = collate(tiny_tokenizer, encode(tiny_tokenizer, [text]), [0])
+    with torch.no_grad():
+        wanted = model(**batch, output_attentions=True).attentions
+    for layer, maps in enumerate(wanted):
+        found = layer_attention(model, tiny_tokenizer, text, layer)
+        assert (found.kind, found.heads, found.probs) == ("dense", (0, 1, 2, 3), None)
+        np.testing.assert_allclose(found.weights, maps[0].numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {},
+        {"routing": "token"},
+        {"control": "uniform"},
+        {"control": "dropped"},
+        {"control": "narrow"},
+        {"layers": (0, 1, 2)},
+    ],
+)
+def test_all_layers_at_once_are_each_as_alone(tiny_family, tiny_routed, tiny_tokenizer, kind):
+    model, text = tiny_routed(tiny_family, **kind), ("w1 w2 nothing w4",)
+    found = model_attention(model, tiny_tokenizer, text)
+    kinds = layer_kinds(model)
+    assert [one.layer for one in found] == [layer for layer, each in enumerate(kinds) if each != "dropped"]
+    assert [one.kind for one in found] == [each for each in kinds if each != "dropped"]
+    for one in found:
+        alone = layer_attention(model, tiny_tokenizer, text, one.layer)
+        assert (one.heads, one.tokens, one.routed_to) == (alone.heads, alone.tokens, alone.routed_to)
+        np.testing.assert_allclose(one.weights, alone.weights, atol=1e-6)
+        if one.probs is not None:
+            np.testing.assert_allclose(one.probs, alone.probs, atol=1e-6)
+
+
+# ---- knocking an expert out
+
+
+@pytest.mark.parametrize(("routing", "top_k"), [("sequence", 1), ("sequence", 2), ("token", 1)])
+@pytest.mark.parametrize("layers", [(1, 2), (0, 1, 2)])
+def test_knocking_out_equals_running_everything(
+    tiny_routed, tiny_tokenizer, tiny_data, routing, top_k, layers
+):
+    model, data = tiny_routed(routing=routing, top_k=top_k, layers=layers), tiny_data(40)
+    before = evaluate(model, tiny_tokenizer, data)
+    stats = measure_usage(model, tiny_tokenizer, data)
+    changed, prefix = 0, Prefix(model, limit=20_000)  # room for some of the inputs
+    for layer in layers:
+        for expert in range(4):
+            with use_gates(knock_out({layer: expert}, top_k)):
+                direct = evaluate(model, tiny_tokenizer, data)
+            chosen = stats.top1[layer][:, expert] > 0 if top_k == 1 else None
+            calls = []
+            found = knock_out_effect(
+                model,
+                tiny_tokenizer,
+                data,
+                before,
+                [(layer, expert)],
+                chosen=chosen,
+                prefix=prefix,
+                batch_size=7,
+                progress=lambda *call, calls=calls: calls.append(call),
+            )
+            np.testing.assert_allclose(found.after.logits, direct.logits, atol=1e-5)
+            assert found.after.score == pytest.approx(direct.score)
+            others = np.setdiff1d(np.arange(40), found.affected)
+            np.testing.assert_array_equal(found.after.logits[others], before.logits[others])
+            if chosen is not None:
+                assert found.affected.tolist() == np.flatnonzero(chosen).tolist()
+                assert calls == [] or calls[-1] == (chosen.sum(), chosen.sum())
+            changed += len(found.affected)
+    assert changed >= 40 * len(layers)  # every input uses some expert of every layer
+    assert 10_000 < prefix.size <= 20_000
+
+
+def test_experts_that_stand_in_for_each_other_lose_more_together(tiny_routed, tiny_tokenizer, tiny_data):
+    """Planted: without either of two nothing is lost, without both all answers get worse by one."""
+    data = tiny_data(40)
+    before = evaluate(tiny_routed(), tiny_tokenizer, data)
+    logits = before.logits.copy()
+    logits[np.arange(40), data.labels] -= np.random.default_rng(0).normal(1, 0.2, 40).astype(np.float32)
+    alone = [KnockOut((cell,), before, before, np.arange(40)) for cell in ((1, 0), (1, 1))]
+    both = KnockOut(((1, 0), (1, 1)), before, replace(before, logits=logits), np.arange(40))
+    found = joint(both, alone)
+    assert found.together == found.beyond == pytest.approx(-1, abs=0.1)
+    assert found.sum == 0
+    assert -1.15 < found.interval[0] < found.together < found.interval[1] < -0.85
+    pairs = np.arange(40).reshape(20, 2)
+    assert joint(both, alone, pairs).interval != found.interval
+    few = replace(
+        both, after=replace(before, logits=np.where(np.arange(40)[:, None] < 9, logits, before.logits))
+    )
+    assert joint(few, alone).beyond < -0.1
+    assert np.isnan(joint(few, alone).interval).all()
+    noise = replace(both, after=replace(before, logits=before.logits + np.float32(1e-7) * np.arange(2)))
+    assert joint(noise, alone).beyond == 0
+    same = joint(both, [both])
+    assert same.beyond == 0
+    assert np.isnan(same.interval).all()
+
+
+def test_the_loss_in_a_slice_is_held_against_all_other_inputs(tiny_routed, tiny_tokenizer, tiny_data):
+    model, data = tiny_routed(), tiny_data(60)
+    before = evaluate(model, tiny_tokenizer, data)
+    top = int(measure_usage(model, tiny_tokenizer, data).share(2).argmax())
+    found = knock_out_effect(model, tiny_tokenizer, data, before, [(2, top)])
+    frame = found.by_slice().set_index("slice")
+    assert sorted(frame.index) == ["long", "short"]
+    assert frame["n"].sum() == 60
+    assert frame["affected"].sum() == len(found.affected)
+    counts = found.agreement()
+    assert frame["become wrong"].sum() == counts.only_b
+    assert frame["become right"].sum() == counts.only_a
+    sign = np.where(data.labels == 1, 1, -1)
+    margins = [(one.logits[:, 1] - one.logits[:, 0]) * sign for one in (found.before, found.after)]
+    change, short = margins[1] - margins[0], np.array(data.slices) == "short"
+    row = frame.loc["short"]
+    assert row["change"] == pytest.approx(change[short].mean(), abs=1e-6)
+    assert row["elsewhere"] == pytest.approx(change[~short].mean(), abs=1e-6)
+    assert row["difference"] == pytest.approx(row["change"] - row["elsewhere"])
+    assert row["low"] < row["change"] < row["high"]
+    assert frame["p"].nunique() == frame["q"].nunique() == 1  # of two slices, each is the other's rest
+    planted = replace(found, after=replace(found.after, logits=before.logits.copy()))
+    planted.after.logits[short, data.labels[short]] -= np.linspace(1, 2, short.sum(), dtype=np.float32)
+    rows = planted.by_slice().set_index("slice")
+    assert rows.loc["short", "change"] == pytest.approx(-1.5, abs=1e-5)
+    assert rows.loc["short", "q"] < 0.001
+    assert replace(found, before=replace(before, slices=None)).by_slice().empty
+    one = replace(before, slices=("all",) * 60)
+    assert replace(found, before=one, after=one).by_slice()["q"].isna().all()  # nothing to hold it against
+
+
+def test_changes_of_minimal_pairs_are_dealt_and_drawn_as_one(tiny_routed, tiny_tokenizer, tiny_data):
+    """Both of a pair change alike: a test of inputs names far too many slices, one of pairs not."""
+    model, data = tiny_routed(), tiny_data(120)
+    before = replace(
+        evaluate(model, tiny_tokenizer, data), slices=tuple(f"slice {i // 30}" for i in range(120))
+    )
+    pairs, named, width = np.arange(120).reshape(60, 2), {"inputs": 0, "pairs": 0}, {}
+    for seed in range(30):
+        rng, logits = np.random.default_rng(seed), before.logits.copy()
+        logits[np.arange(120), data.labels] += np.repeat(rng.normal(0, 1, 60), 2).astype(np.float32)
+        found = KnockOut(((2, 0),), before, replace(before, logits=logits), np.arange(120))
+        for which, given in (("inputs", None), ("pairs", pairs)):
+            frame = found.by_slice(given)
+            named[which] += (frame["q"] <= 0.05).any()
+            width[which] = (frame["high"] - frame["low"]).mean()
+    assert named["pairs"] <= 4
+    assert named["inputs"] > 5
+    assert width["pairs"] > 1.25 * width["inputs"]
+    logits = before.logits + np.repeat(rng.normal(0, 1, 60), 2).astype(np.float32)[:, None]
+    found = replace(found, after=replace(before, logits=logits))
+    alone, together = (found.logit_changes(pairs=given)[["low", "high"]] for given in (None, pairs))
+    assert (together["high"] - together["low"]).mean() > 1.25 * (alone["high"] - alone["low"]).mean()
+
+
+def test_what_cannot_be_knocked_out_is_refused(tiny_routed, tiny_tokenizer, tiny_data):
+    model, data = tiny_routed(), tiny_data(8)
+    before = evaluate(model, tiny_tokenizer, data)
+    for layer, expert in ((0, 0), (1, 4), (1, -1)):
+        with pytest.raises(PlanError, match="no router"):
+            knock_out_effect(model, tiny_tokenizer, data, before, [(layer, expert)])
+    with pytest.raises(PlanError, match="at least one expert"):
+        knock_out_effect(model, tiny_tokenizer, data, before, [])
+    with pytest.raises(PlanError, match="all experts of layer 2"):
+        knock_out_effect(model, tiny_tokenizer, data, before, [(2, expert) for expert in range(4)])
+    with pytest.raises(DataError, match="not of all"):
+        knock_out_effect(model, tiny_tokenizer, tiny_data(9), before, [(1, 0)])
+    uniform = tiny_routed(control="uniform")
+    with pytest.raises(PlanError):
+        knock_out_effect(uniform, tiny_tokenizer, data, before, [(1, 0)])
