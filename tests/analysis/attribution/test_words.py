@@ -63,6 +63,20 @@ def test_integrated_gradients_add_up_with_the_route_frozen_only(made, routed, ou
     assert frozen.full == pytest.approx(live.full, abs=1e-5)
 
 
+def test_input_x_gradient_is_the_first_order_term(made, routed):
+    """Its sum over all tokens is the derivative of the output by a common factor of all embeddings."""
+    one = made(routed)
+    found = tokens.input_x_gradient(one, 1)
+    step, route = 1e-3, one.route()
+    scaled = one.embeddings.repeat(2, 1, 1)
+    scaled[:, one.word_positions] *= torch.tensor([1 - step, 1 + step])[:, None, None]
+    with torch.no_grad(), use_gates(route):
+        below, above = one.outputs(scaled)[:, 1].double().tolist()
+    assert found.total == pytest.approx((above - below) / (2 * step), rel=2e-2)
+    assert found.reference is None
+    assert found.error is None
+
+
 def test_gradients_hold_the_gates_of_several_experts(made, tiny_routed):
     one = made(tiny_routed(top_k=2))
     embeddings = one.embeddings.clone().requires_grad_()
