@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -112,17 +112,24 @@ def token_spans(tokenizer, text: tuple[str, ...], max_length: int = 128) -> list
 
 
 def token_counts(tokenizer, texts: Sequence[tuple[str, ...]]) -> list[int]:
-    """Tokens of each text or pair, special tokens included, if nothing were cut. Raises as `check_writable`."""
+    """Tokens of each text or pair without truncation, special tokens included. Raises as `check_writable`."""
     check_writable(texts)
-    if not len(texts):
-        return []
-    found = []
+    return [len(ids) for ids in _token_ids(tokenizer, texts)]
+
+
+def _token_ids(tokenizer, texts: Sequence[tuple[str, ...]], special: bool = True) -> Iterator[list[int]]:
+    """The token ids of each text or pair, without truncation."""
     for start in range(0, len(texts), _AT_ONCE):
         columns = [list(column) for column in zip(*texts[start : start + _AT_ONCE])]
         with _ENCODING:
-            encoded = tokenizer(*columns, truncation=False, return_attention_mask=False, verbose=False)
-        found += [len(ids) for ids in encoded["input_ids"]]
-    return found
+            encoded = tokenizer(
+                *columns,
+                truncation=False,
+                add_special_tokens=special,
+                return_attention_mask=False,
+                verbose=False,
+            )
+        yield from encoded["input_ids"]
 
 
 def save_tokenizer(tokenizer, folder: str | os.PathLike) -> None:
@@ -137,19 +144,10 @@ def save_tokenizer(tokenizer, folder: str | os.PathLike) -> None:
 
 
 def piece_counts(tokenizer, texts: Sequence[tuple[str, ...]], size: int) -> np.ndarray:
-    """How often each token is in some texts, nothing cut and no special tokens added; int64 `(size,)`, by id."""
+    """How often each token occurs in some texts, without special tokens; int64 `(size,)`, by id."""
     counts = np.zeros(size, dtype=np.int64)
-    for start in range(0, len(texts), _AT_ONCE):
-        columns = [list(column) for column in zip(*texts[start : start + _AT_ONCE])]
-        with _ENCODING:
-            encoded = tokenizer(
-                *columns,
-                truncation=False,
-                add_special_tokens=False,
-                return_attention_mask=False,
-                verbose=False,
-            )
-        counts += np.bincount([i for ids in encoded["input_ids"] for i in ids], minlength=size)
+    for ids in _token_ids(tokenizer, texts, special=False):
+        np.add.at(counts, ids, 1)
     return counts
 
 

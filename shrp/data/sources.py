@@ -29,8 +29,7 @@ def load_data(source: str | Path, task: str | Task | None, split: str = "validat
         source: "probe", "glue", or the path of a table.
         task: A GLUE task's name, or a `Task`; None only with a path.
         split: "train" or "validation"; only GLUE has splits.
-        columns: `text_columns`, `label_column`, `slice_column`, `meanings`, `pair_column`, `skip_incomplete` of
-            `load_file`; only with a path.
+        columns: as for `from_table`; only with a path.
 
     Raises:
         DataError: As the loaders below.
@@ -102,31 +101,14 @@ def load_file(
     task: str | Task | None = None,
     text_columns: Sequence[str] | None = None,
     label_column: str | None = "label",
-    slice_column: str | None = None,
-    meanings: Mapping[str, str | None] | None = None,
-    pair_column: str | None = None,
-    skip_incomplete: bool = False,
+    **columns,
 ) -> TextData:
-    """A person's own CSV, TSV, JSONL or Parquet file.
+    """A person's own CSV, TSV, JSONL or Parquet file; the arguments and errors are those of `from_table`.
 
-    Args:
-        path: The file; its extension says what it is. Row numbers in errors count from 1, without a header.
-        others: As for `from_table`.
-
-    Raises:
-        DataError: The file can't be read; or as `from_table`.
+    How the file is written is detected (`tabular.detect`). Row numbers in errors count from 1, without a header.
     """
-    return from_table(
-        tabular.read_table(path),
-        Path(path).name,
-        task,
-        text_columns=text_columns,
-        label_column=label_column,
-        slice_column=slice_column,
-        meanings=meanings,
-        pair_column=pair_column,
-        skip_incomplete=skip_incomplete,
-    )
+    frame, name = tabular.read_table(path), Path(path).name
+    return from_table(frame, name, task, text_columns, label_column, **columns)
 
 
 def from_table(

@@ -175,37 +175,3 @@ def pair_groups(slices: tuple[str, ...] | None, n: int) -> dict[str, np.ndarray]
     found = {ALL: np.ones(n, dtype=bool)}
     names = np.array(slices or (), dtype=object)
     return found | {name: names == name for name in dict.fromkeys(slices or ())}
-
-
-def taken(stats: UsageStats, layer: int) -> np.ndarray:
-    """The expert that each input takes in a layer, `(N,)`; under token routing the one of most of its tokens."""
-    return stats.top1[layer].argmax(1)
-
-
-def route_changes(stats: UsageStats, data: TextData) -> pd.DataFrame:
-    """How often the two inputs of a pair take different experts, by slice and layer.
-
-    Args:
-        stats: of the data.
-
-    Returns:
-        Columns slice (`ALL` first), layer, n (pairs), parted, share, low, high (95%, Wilson), `unpaired`: the share
-        that would part if two inputs of the slice were put together at random.
-
-    Raises:
-        DataError: the data have no minimal pairs, or the usage is of other data.
-    """
-    pairs = pairs_of(data)
-    if stats.n != len(data):
-        raise DataError(f"{data.name} has {len(data):,} inputs, but the usage is of {stats.n:,}.")
-    if not len(pairs):
-        raise DataError(f"{data.name} has no minimal pairs: two labelled inputs that are named as one pair.")
-    rows = []
-    for name, here in pair_groups(slices_of(data, pairs), len(pairs)).items():
-        for layer in stats.layers:
-            chosen = taken(stats, layer)[pairs[here]]
-            n, parted = len(chosen), int((chosen[:, 0] != chosen[:, 1]).sum())
-            counts = np.bincount(chosen.ravel())
-            unpaired = 1 - float((counts * (counts - 1)).sum()) / (2 * n * (2 * n - 1))
-            rows.append((name, layer, n, parted, parted / n, *wilson(parted, n), unpaired))
-    return pd.DataFrame(rows, columns=["slice", "layer", "n", "parted", "share", "low", "high", "unpaired"])

@@ -61,7 +61,7 @@ def test_the_card_has_scores_controls_costs_and_limits(folder):
     assert "base: tiny; routed; converted layers: 1, 2" in text
     assert "Recipe `retain`. Trained on train.csv (1,200 examples" in text
     assert "dense teacher's hidden states." in text
-    assert "random experts, 2 a layer” (0.7400) ties with" in text
+    assert "random experts, 2 a layer” (0.7400)" in text
     share = plan_cost(
         loaded.model, make_plan({1: [0.7, 0.1, 0.1, 0.1], 2: [0.1, 0.1, 0.7, 0.1]}, per_layer=2), 128
     )

@@ -3,19 +3,18 @@
 import numpy as np
 import pytest
 
-from shrp.analysis.usage import UsageStats, measure_usage
-from shrp.data.sources import load_file, load_probe
+from shrp.analysis.usage import UsageStats
+from shrp.data.sources import load_file
 from shrp.data.tasks import TASKS, custom_task
 from shrp.data.text_data import TextData, pairs_of, units_of
 from shrp.errors import DataError
-from shrp.evaluation.evaluate import evaluate, summarise
+from shrp.evaluation.evaluate import summarise
 from shrp.evaluation.minimal_pairs import (
     ALL,
     MIXED,
     MOST_MIXED,
     pair_changes,
     pair_outcomes,
-    route_changes,
     slices_of,
 )
 from shrp.evaluation.statistics import paired_interval, wilson
@@ -125,42 +124,6 @@ def routes(*chosen, experts=3):
     """Usage of one layer, 5, in which the inputs take these experts."""
     top1 = np.eye(experts)[list(chosen)]
     return UsageStats("made", "inputs", {5: top1}, {5: top1}, {5: np.ones(len(top1))}, {})
-
-
-def test_route_changes_are_counted_within_pairs_and_between_strangers():
-    frame = route_changes(routes(0, 1, 0, 0, 1, 2, 2), FOUR).set_index("slice")
-    assert frame[["layer", "n", "parted"]].to_numpy().tolist() == [[5, 3, 2], [5, 2, 2], [5, 1, 0]]
-    row = frame.loc[ALL]
-    assert (row["low"], row["high"]) == wilson(2, 3)
-    # Of the 15 couples that six inputs make, three of expert 0 share it and one of expert 1 does.
-    assert row["unpaired"] == pytest.approx(11 / 15)
-    assert frame.loc["y", "unpaired"] == 0
-    with pytest.raises(DataError, match="the usage is of 2"):
-        route_changes(routes(0, 1), FOUR)
-    with pytest.raises(DataError, match="no minimal pairs"):
-        route_changes(routes(0, 1), made([1, 0], None))
-
-
-def test_by_token_an_input_takes_the_expert_of_most_of_its_tokens():
-    top1 = np.array([[3, 1, 0], [1, 3, 0]])
-    stats = UsageStats("made", "tokens", {5: top1}, {5: top1 / 4}, {5: np.ones(2)}, {})
-    assert route_changes(stats, made([1, 0], ("a", "a")))["parted"].tolist() == [1]
-
-
-def test_the_shipped_pairs(tiny_routed, tiny_tokenizer):
-    data = load_probe("cola")
-    pairs = pairs_of(data)
-    assert len(pairs) == 144
-    assert data.labels[pairs].tolist() == [[0, 1]] * 144
-    some = data.subset(np.concatenate([pairs[:5].ravel(), [100]]))
-    assert len(pairs_of(some)) == 5
-    model = tiny_routed()
-    stats = measure_usage(model, tiny_tokenizer, some)
-    routes = route_changes(stats, some)
-    assert routes.loc[routes["slice"] == ALL, "n"].tolist() == [5] * len(stats.layers)
-    whole = evaluate(model, tiny_tokenizer, some)
-    assert pair_outcomes(some, whole).ahead.tolist() == pair_outcomes(some, stats.logits).ahead.tolist()
-    assert pairs_of(load_probe("sst2")).shape == (0, 2)
 
 
 def test_pairs_are_read_from_a_file_and_change_no_fingerprint(tmp_path):
