@@ -14,7 +14,6 @@ import typer
 from rich.text import Text
 
 from shrp.cli import (
-    augmenting,
     cards,
     comparing,
     converting,
@@ -45,7 +44,6 @@ app = typer.Typer(
 for module in (
     finetuning,
     training,
-    augmenting,
     converting,
     pruning,
     inspecting,

@@ -112,7 +112,7 @@ def test_help_of_everything(shrp):
         code, text, _ = shrp(command, "--help")
         assert code == 0
         assert "Usage: python -m shrp " + command in text
-        assert ("--json" in text) == (command not in ("augment", "card"))  # which the README says
+        assert ("--json" in text) == (command != "card")  # which the README says
     assert shrp()[0] == 2
     assert shrp("nonsense")[0] == 2
 
@@ -528,20 +528,6 @@ def test_rows_that_lack_a_text_or_a_label_are_left_out_where_asked(shrp, place, 
     failed(shrp("evaluate", place / "routed", skip), "--skip-incomplete is for a file of your own")
     teacher = ("reference", place / "routed", "--teacher", place / "teacher", "--data", "probe")
     failed(shrp(*teacher, skip), "--skip-incomplete is for a file of your own")
-    more = (
-        "augment",
-        "--base",
-        place / "encoder",
-        "--text-column",
-        "sentence",
-        "--out",
-        tmp_path / "more.csv",
-    )
-    failed(shrp(*more, "--task", "sst2", skip), "--text-column is for a file of your own")
-    failed(shrp(*more, "--train-file", tmp_path / "mine.csv"), "--skip-incomplete leaves out all rows")
-    code, _, err = shrp(*more, "--train-file", tmp_path / "mine.csv", skip)
-    assert code == 0, err
-    assert left in " ".join(err.split())
 
 
 def test_own_training_files_without_their_incomplete_rows(shrp, place, tmp_path):
@@ -1013,14 +999,6 @@ def test_options_that_would_do_nothing_are_refused(shrp, place, tmp_path):
     idle = (("--learning-rate", 1e-3), ("--batch-size", 8), ("--epoch-size", 9), ("--precision", "fp32"))
     for option in (*idle, ("--freeze-embeddings",), ("--resume",), ("--seed", 1)):
         failed(shrp(*adopt, *option), f"{option[0]} does nothing with --epochs 0")
-    augment = ("augment", "--base", place / "encoder", "--train-file", place / "train.csv")
-    failed(
-        shrp(*augment, *text, "--out", tmp_path / "a.csv", "--seed", -1),
-        "seed must be between",
-    )
-    tiny = tmp_path / "semicolons.csv"
-    tiny.write_text("a sentence, that is;label\nfine;positive\n")
-    failed(shrp("evaluate", place / "routed", "--data", tiny), "Are its cells parted by semicolons")
     converted = ("--converted", place / "routed")
     for option in (("--layers", 2), ("--routing", "token"), ("--top-k", 2)):
         failed(shrp(*train, *converted, *option), f"{option[0]}: .* has its own already")
@@ -1409,13 +1387,3 @@ def test_usage_counts_minimal_pairs_as_one(shrp, place, tmp_path):
     assert [row["p"] for row in told] == pytest.approx(wanted["p"].tolist(), abs=0.01)
     single = json.loads(shrp("usage", place / "routed", *own)[1])["explained"]
     assert told != single
-
-
-def test_what_train_could_not_read_is_not_written(shrp, place, tmp_path, monkeypatch):
-    monkeypatch.setattr("shrp.data.tabular.MAX_BYTES", 2000)
-    given = ("--train-file", place / "train.csv", "--text-column", "sentence", "--copies", 9)
-    failed(
-        shrp("augment", "--base", place / "encoder", *given, "--out", tmp_path / "more.csv"),
-        "give fewer --copies",
-    )
-    assert not list(tmp_path.iterdir())

@@ -1,19 +1,16 @@
 """Changed copies of texts: which words may stand in for which, what stays, and what they depend on."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from shrp.checkpoints import checkpoint
-from shrp.data import augment
-from shrp.data.augment import NearWords, augmented
-from shrp.data.sources import load_file
 from shrp.data.tasks import get_task
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
+from studies import augment
+from studies.augment import NearWords, augmented
 
 PLACES = {
     "cat": 0.0,
@@ -112,76 +109,3 @@ def test_both_texts_of_a_pair_change_and_slices_are_kept(tokenizer, embeddings):
 def test_no_copy_is_refused(tokenizer, embeddings):
     with pytest.raises(DataError, match="one changed copy or more, not 0"):
         augmented(texts(("cat",)), 0, tokenizer, embeddings)
-
-
-def test_the_command_writes_a_table_that_is_read_back(shrp, tmp_path, tiny_model, tiny_tokenizer, tiny_data):
-    tiny_model().base_model.save_pretrained(tmp_path / "encoder")
-    tiny_tokenizer.save_pretrained(tmp_path / "encoder")
-    frame = tiny_data(24, 0).to_frame().rename(columns={"sentence": "review", "label": "mood"})
-    frame.to_csv(tmp_path / "train.csv", index=False)
-    base, columns = ("--base", tmp_path / "encoder"), ("--text-column", "review", "--label-column", "mood")
-    command = ("augment", *base, *columns, "--train-file", tmp_path / "train.csv", "--copies", 2)
-    more = tmp_path / "more.csv"
-    code, out, error = shrp(*command, "--out", more)
-    assert (code, out) == (0, "")
-    assert "24 examples and 48 changed copies" in error
-    read = load_file(more, None, text_columns=["review"], label_column="mood")
-    assert len(read) == 72
-    assert read.texts[:24] == tiny_data(24, 0).texts
-    assert read.texts[24:48] != read.texts[:24]
-    files = ("--train-file", tmp_path / "train.csv", "--validation-file", tmp_path / "train.csv", *columns)
-    assert shrp("finetune", *base, *files, "--epochs", 1, "--out", tmp_path / "teacher")[0] == 0
-    student = (
-        "train",
-        "--base",
-        tmp_path / "teacher",
-        "--train-file",
-        more,
-        *files[2:],
-        "--layers",
-        "upper:1",
-    )
-    options = ("--distill-logits", 1, "--stage2-epochs", 1, "--per-layer", 1, "--controls", "")
-    code, _, error = shrp(*student, *options, "--out", tmp_path / "student")
-    assert code == 0, error
-    made = checkpoint.load(tmp_path / "student").info.training
-    assert (made["train_examples"], made["config"]["distill_logits"]) == (72, 1.0)
-    assert made["teacher"]["train_examples"] == 24  # it was not fine-tuned anew on the copies
-    for wrong, said in (
-        (("--out", more), "exists already"),
-        (("--out", tmp_path / "more.parquet"), "must end in .csv; more.parquet does not"),
-        (("--out", tmp_path / "new.csv", "--task", "cola"), "one of the two"),
-    ):
-        code, _, error = shrp(*command, *wrong)
-        assert code == 1
-        assert said in " ".join(error.split())
-
-
-def test_what_the_command_writes_can_be_trained_on(shrp, tmp_path, tiny_model, tiny_tokenizer, monkeypatch):
-    """Empty texts, of which GLUE has some, are left out; a line's end within a text does not end its row; a text column
-    may be called as ours are.
-    """
-    tiny_model().base_model.save_pretrained(tmp_path / "encoder")
-    tiny_tokenizer.save_pretrained(tmp_path / "encoder")
-    odd = ("w1\rw2", 'w3 "w4", w5', "w6\r\nw7\nw8")
-    (tmp_path / "cola").mkdir()
-    frame = pd.DataFrame({"sentence": [*odd, "", " "], "label": [0, 1, 0, 1, 0]})
-    frame.to_parquet(tmp_path / "cola" / "train.parquet")
-    monkeypatch.setenv("SHRP_DATA_DIR", str(tmp_path))
-    command = ("augment", "--base", tmp_path / "encoder", "--copies", 2)
-    code, _, error = shrp(*command, "--task", "cola", "--out", tmp_path / "glue.csv")
-    assert code == 0, error
-    assert "3 examples and 6 changed copies; left out 6 with an empty text" in error
-    read = load_file(tmp_path / "glue.csv", "cola")
-    assert len(read) == 9
-    assert [text for (text,) in read.texts[:3]] == list(odd)
-    assert read.labels.tolist() == [0, 1, 0] * 3
-    pd.DataFrame({"label": list(odd), "mood": ["a", "b", "a"]}).to_json(
-        tmp_path / "own.jsonl", orient="records", lines=True
-    )
-    columns = {"text_columns": ["label"], "label_column": "mood"}
-    options = ("--train-file", tmp_path / "own.jsonl", "--text-column", "label", "--label-column", "mood")
-    assert shrp(*command, *options, "--out", tmp_path / "own.csv")[0] == 0
-    read = load_file(tmp_path / "own.csv", None, **columns)
-    assert [text for (text,) in read.texts[:3]] == list(odd)
-    assert read.labels.tolist() == [0, 1, 0] * 3
