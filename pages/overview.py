@@ -29,7 +29,6 @@ from ui.overview import figures as overview_figures
 from ui.overview import latency, score_figures
 from ui.overview.checks import measured_now
 from ui.overview.score_views import scores_section
-from ui.report import report
 from ui.text import (
     NOT_KNOWN,
     capital,
@@ -170,7 +169,6 @@ st.caption(
     "checkpoint is; the next ones answer:"
 )
 where_to_go()
-report.section(selection)
 
 costs = overview_figures.cost_frame(cost(model, TOKENS), dense_cost(model, TOKENS))
 scores = with_shares(score_frame(info.scores), selection.checkpoint)

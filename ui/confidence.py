@@ -13,8 +13,8 @@ import streamlit as st
 from shrp.evaluation import calibration
 from shrp.evaluation.calibration import Difference, Ece
 from shrp.evaluation.evaluation import Evaluation
+from ui.differences import FEW
 from ui.downloads import chart
-from ui.lab.group_figures import FEW
 from ui.store import once
 from ui.text import escape, escape_html, interval_text, percent, points, points_interval, score_text
 from ui.theme import DASHES, GREY, KIND_COLORS, KIND_SYMBOLS, layout, whiskers

@@ -11,8 +11,8 @@ from shrp.data.text_data import TextData, pairs_of
 from shrp.evaluation.evaluation import Evaluation
 from shrp.evaluation.minimal_pairs import PairOutcomes, pair_changes, pair_outcomes
 from shrp.evaluation.statistics import mcnemar
+from ui.differences import losses_by_group, summary, with_names
 from ui.downloads import chart
-from ui.lab.group_figures import losses_by_group, summary, with_names
 from ui.text import PAIR_ORDER, escape, p_text, percent, points, points_interval
 
 

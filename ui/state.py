@@ -22,10 +22,10 @@ from shrp.errors import CheckpointError, DataError, ShrpError
 from ui import data_sources, loaders, measurements, not_here, only
 from ui.bound import follow
 from ui.downloads import clicked
-from ui.lab.reference import with_part
 from ui.own import checkpoints as own_checkpoints
 from ui.own import data as own_data
 from ui.own import slices as own_slices
+from ui.teacher import with_part
 from ui.text import escape
 from ui.theme import STYLE
 

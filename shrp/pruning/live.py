@@ -23,6 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from shrp.data.batching import collate, encode, longest_input
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
+from shrp.evaluation.costs import dense_layer_flops, static_layer_flops
 from shrp.evaluation.evaluate import label_columns, last_of, summarise
 from shrp.evaluation.evaluation import Evaluation
 from shrp.families.families import encoder_layers, relative_positions
@@ -33,6 +34,8 @@ from shrp.pruning.plan import LayerPlan, PruningPlan
 
 FIRST_ESTIMATE = 64
 """Inputs of the first batch: enough for a meaningful interval, few enough to be there at once."""
+_LAYER = 3
+"""What a layer costs besides its experts and the Expander, in experts: residuals, normalisation, lookups (measured)."""
 MEMORY_BYTES = 768 * 2**20
 """Everything that one evaluator keeps of its computations; beyond it what was used longest ago is forgotten."""
 
@@ -93,6 +96,7 @@ class LiveEvaluator:
         self.batches = self._split(tokenizer, batch_size, max_length)
         self._relative = relative_positions(model, max(b.packing.mask.shape[1] for b in self.batches))
         self._kept = _Kept(memory)
+        self._begun = _Begun()
 
     def on(self, data: TextData) -> LiveEvaluator:
         """An evaluator of the same inputs in other slices, which shares all work with this one.
@@ -165,6 +169,39 @@ class LiveEvaluator:
                 done = steps, last
             yield plan, done[1]
 
+    def work_of(self, plans: Sequence[PruningPlan]) -> dict[str, float]:
+        """The work that `sweep` has left to do for each plan once those before it are done, in FLOPs a token.
+
+        Budgets differ: one that shares its lower layers with the plan before it costs little, and one that keeps
+        many experts costs most. Time left is to be told by this, not by the number of plans.
+
+        Returns:
+            `PruningPlan.key()` -> work, in the order of the sweep.
+        """
+        config, tokens = self.model.config, 1
+        d, dh = config.hidden_size, config.hidden_size // config.num_attention_heads
+        whole = dense_layer_flops(d, config.intermediate_size, tokens)
+        combining = static_layer_flops(d, dh, 0, tokens)
+        expert = static_layer_flops(d, dh, 1, tokens) - combining
+        work = sorted(((self._steps(plan), plan) for plan in plans), key=lambda pair: _sort_key(pair[0]))
+        uses = Counter(step.below for steps, _ in work for step in steps)
+        computed, entered, found, before = set(), {b""}, {}, None
+        for steps, plan in work:
+            uses.subtract(step.below for step in steps)
+            start = max(i for i, step in enumerate(steps) if step.below in entered)
+            amount = 0.0 if steps == before else whole * (self.top - steps[-1].layer)
+            for i, step in enumerate(steps[start:] if steps != before else (), start):
+                missing = {(step.below, e) for e in step.kept.experts} - computed if step.below else set()
+                amount += combining + expert * (_LAYER + len(missing))
+                if i + 1 < len(steps):
+                    amount += whole * (steps[i + 1].layer - step.layer - 1)
+                    if uses[steps[i + 1].below]:
+                        entered.add(steps[i + 1].below)
+                if uses[step.below]:
+                    computed |= missing
+            found[plan.key()], before = amount, steps
+        return found
+
     def prepare(self) -> None:
         """Compute what every plan starts from, which `stream` otherwise does."""
         with torch.inference_mode():
@@ -174,6 +211,7 @@ class LiveEvaluator:
     def forget(self) -> None:
         """Drop what earlier plans left, but not what every plan starts from."""
         self._kept.clear()
+        self._begun = _Begun()
 
     def _steps(self, plan: PruningPlan) -> list[_Step]:
         plan.check_fits(list(self.routed), num_experts_of(self.model))
@@ -190,10 +228,13 @@ class LiveEvaluator:
         n = len(self.data)
         logits = np.empty((n, self.data.task.num_labels), dtype=np.float32)
         indices = np.empty(n, dtype=np.int64)
+        known = self._begun.of(tuple(steps or ()))  # an evaluation that was abandoned goes on where it ended
         done = 0
         for batch in self.batches:
-            with torch.inference_mode():
-                outputs = self._run(batch, steps, worth_keeping).float().cpu().numpy()
+            if (outputs := known.get(batch.number)) is None:
+                with torch.inference_mode():
+                    outputs = self._run(batch, steps, worth_keeping).float().cpu().numpy()
+                known[batch.number] = outputs
             end = done + len(batch.rows)
             logits[done:end], indices[done:end] = outputs[:, self.columns], batch.rows
             done = end
@@ -287,6 +328,21 @@ def _effective(kept: LayerPlan) -> LayerPlan:
 
 def _sort_key(steps: list[_Step]) -> tuple:
     return tuple((len(step.kept.experts), step.kept.experts, step.kept.weights) for step in steps)
+
+
+class _Begun:
+    """Outputs `(B, C)` of the batches of the plans evaluated last: plan's steps -> batch's number -> outputs."""
+
+    def __init__(self, most: int = 4) -> None:
+        self.most, self.plans, self.lock = most, OrderedDict(), threading.Lock()
+
+    def of(self, steps: tuple[_Step, ...]) -> dict[int, np.ndarray]:
+        with self.lock:
+            found = self.plans.setdefault(steps, {})
+            self.plans.move_to_end(steps)
+            while len(self.plans) > self.most:
+                self.plans.popitem(last=False)
+            return found
 
 
 class _Kept:

@@ -11,7 +11,7 @@ from shrp.data.text_data import TextData
 from tests.app.helpers import texts_of
 from ui import closer
 from ui.expert import inputs as expert_profile_inputs
-from ui.lab import hurts as lab_hurts
+from ui.lab import view
 
 SST2, COLA = load_probe("sst2"), load_probe("cola")
 
@@ -41,7 +41,7 @@ def test_a_row_of_all_answers_leads_to_its_route_and_its_words(open_page, tiny_c
 
 
 def test_a_flipped_prediction_leads_on_by_the_checkpoint_as_it_is(open_page, tiny_checkpoint):
-    at = open_page("pruning_lab", tiny_checkpoint, budget=2, **{lab_hurts.TABS: "Flipped predictions"})
+    at = open_page("pruning_lab", tiny_checkpoint, budget=2, **{view.TABS: view.CHANGED})
     table = next(frame.value for frame in at.dataframe if "p pruned" in frame.value)
     at = pick_row(at, "flips-", len(table) - 1)
     assert not at.exception

@@ -1,25 +1,22 @@
 """The tab on probabilities, on the lab and on Compare, against figures made without the app."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.data.sources import load_probe
-from shrp.data.tasks import TASKS
-from shrp.data.text_data import TextData
 from shrp.evaluation import calibration
 from shrp.evaluation.evaluate import evaluate, summarise
 from shrp.pruning.prune import prune
 from shrp.pruning.select import plan_from
 from tests.app.helpers import specs, texts_of, values
-from ui import confidence, data_sources
-from ui.lab.hurts import CONFIDENCE, TABS
+from ui import confidence
 from ui.text import percent, points, points_interval, score_text
 
 SST2 = load_probe("sst2")
+TAB, PRUNED = "Threshold and confidence", "(the one in the sidebar): pruned"
 
 
 def plainly(at):
@@ -45,16 +42,17 @@ def two(tiny_checkpoint):
 
 
 @pytest.mark.parametrize(
-    ("page", "names", "budget"),
-    [("pruning_lab", ("routed model", "pruned"), "budget"), ("compare", ("A", "B"), "b_budget")],
+    ("page", "names", "asked"),
+    [
+        ("pruning_lab", ("routed", "pruned"), {"budget": 2, "lab_tab": TAB}),
+        ("compare", ("A", "B"), {"b": PRUNED, "b_budget": 2, "compare_tab": TAB}),
+    ],
 )
 def test_the_lab_and_compare_say_how_far_probabilities_can_be_trusted(
-    open_page, tiny_checkpoint, two, page, names, budget, cache
+    open_page, tiny_checkpoint, two, page, names, asked, cache
 ):
-    at = open_page(page, tiny_checkpoint, **{budget: 2, TABS: CONFIDENCE})
+    at = open_page(page, tiny_checkpoint, **asked)
     assert not at.exception
-    assert next(tab for tab in at.tabs if tab.label == CONFIDENCE)
-    assert at.session_state[TABS] == CONFIDENCE
     found, said = calibration.difference(two[1], two[0]), plainly(at)
     for name, error, one in zip(names, (found.second, found.first), two, strict=True):
         assert f"{name} {percent(error.value)} (95% interval " in said
@@ -87,37 +85,10 @@ def test_the_lab_and_compare_say_how_far_probabilities_can_be_trusted(
 
 
 def test_what_was_weighed_is_kept(open_page, tiny_checkpoint, cache, monkeypatch):
-    at = open_page("compare", tiny_checkpoint, b_budget=2)
+    at = open_page("compare", tiny_checkpoint, b=PRUNED, b_budget=2, compare_tab=TAB)
     monkeypatch.setattr(confidence.calibration, "difference", lambda *_: pytest.fail("it is made anew"))
     assert not at.run().exception
     assert len(figures(at)) == 2
-
-
-def test_numbers_have_no_such_tab(open_page, save_tiny, tmp_path):
-    rng = np.random.default_rng(0)
-    texts = [[f"w{i} w{j}" for i, j in rng.integers(20, size=(40, 2))] for _ in range(2)]
-    frame = pd.DataFrame({"sentence1": texts[0], "sentence2": texts[1], "label": rng.uniform(0, 5, 40)})
-    (tmp_path / "glue" / "stsb").mkdir(parents=True)
-    frame.to_parquet(tmp_path / "glue" / "stsb" / "validation.parquet")
-    folder = save_tiny("numbers", task="stsb", num_labels=1)
-    for page, budget in (("pruning_lab", "budget"), ("compare", "b_budget")):
-        at = open_page(page, folder, data_dir=tmp_path / "glue", **{budget: 2})
-        assert not at.exception
-        labels = {tab.label for tab in at.tabs}
-        assert {"By length", "Flipped predictions"} <= labels
-        assert CONFIDENCE not in labels
-        assert "alibrat" not in texts_of(at)
-
-
-def test_data_without_labels_have_no_such_tab(open_page, tiny_checkpoint, monkeypatch):
-    bare = TextData(TASKS["sst2"], "my sentences", SST2.texts[:80])
-    monkeypatch.setattr(data_sources, "load_dataset", lambda source, task: bare)
-    for page, budget in (("pruning_lab", "budget"), ("compare", "b_budget")):
-        at = open_page(page, tiny_checkpoint, **{budget: 2})
-        assert not at.exception
-        assert "no labels" in texts_of(at)
-        assert CONFIDENCE not in {tab.label for tab in at.tabs}
-        assert "alibrat" not in texts_of(at)
 
 
 def test_few_inputs_in_two_orders_are_drawn_with_a_warning(two, cache):

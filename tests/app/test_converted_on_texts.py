@@ -9,7 +9,6 @@ from shrp.checkpoints import checkpoint as checkpoints
 from shrp.data.tasks import TEXTS
 from shrp.pruning.plan import make_plan
 from tests.app.helpers import HISTORY, row, texts_of
-from tests.app.test_report import make
 
 PAGES = ("overview", "expert_usage", "routing", "pruning_lab", "compare")
 PLAN = make_plan({1: [0.7, 0.1, 0.1, 0.1], 2: [0.5, 0.3, 0.1, 0.1]}, per_layer=1)
@@ -84,14 +83,6 @@ def test_every_page_opens_on_an_encoder_that_has_seen_no_task(open_page, encoder
         assert "expert 0 took 97% already in stage 1 (epoch 0, on unlabelled texts; above 90%)" in said
 
 
-def test_its_report_has_the_command_that_made_it(open_page, encoder):
-    _, _, said = make(open_page("overview", encoder))
-    assert "# YOUR_BASE is a tiny one." in said  # no name that a command could find
-    assert "shrp convert --base YOUR_BASE --texts YOUR_TEXTS --layers 1,2" in said
-    assert "--conversion-size 2500 --final-size 20000 --seed 3" in said
-    assert ("--per-layer 1 --further-size 60000" in said) == checkpoints.load(encoder).is_static
-
-
 def test_a_static_checkpoint_says_that_it_was_converted_and_pruned_on_texts(open_page, static):
     at = open_page("overview", static)
     assert not at.exception
@@ -99,10 +90,6 @@ def test_a_static_checkpoint_says_that_it_was_converted_and_pruned_on_texts(open
     assert "pruned there by usage on them, and trained on with 60,000" in said
     assert "| epochs on the task | 2 |" in said
     assert "balance loss" not in said
-    _, _, said = make(at)
-    assert "--per-layer 1 --further-size 60000 --out converted" in said
-    assert "--recipe paper --converted converted --stage2-epochs 2 --balance 0.1 --no-dropout" in said
-    assert "--layers 1,2 --routing sequence --top-k 1 --stage2" not in said
 
 
 def test_it_says_so_where_a_tasks_usage_chose_its_experts(open_page, save_tiny, static):
@@ -112,11 +99,6 @@ def test_it_says_so_where_a_tasks_usage_chose_its_experts(open_page, save_tiny, 
     folder = save_tiny("chosen", plan=PLAN, training=training)
     at = open_page("overview", folder)
     assert "pruned to the experts that a routed model of sst2 uses most, and trained on with" in texts_of(at)
-    _, _, said = make(at)
-    assert "--seed 3 --out converted-routed" in said
-    assert "is what `shrp train --converted converted-routed` makes for sst2" in said
-    assert "--converted converted-routed --usage-of YOUR_ROUTED_SST2_CHECKPOINT" in said
-    assert "--per-layer 1 --further-size 60000 --out converted" in said
 
 
 def test_no_command_is_said_to_draw_its_experts_at_random(open_page, save_tiny, static):
@@ -124,9 +106,6 @@ def test_no_command_is_said_to_draw_its_experts_at_random(open_page, save_tiny, 
     training = dict(found.info.training) | {"converted": CONVERSION | FURTHER | {"selection": "random"}}
     at = open_page("overview", save_tiny("drawn", plan=PLAN, training=training))
     assert "pruned to experts drawn at random, and trained on with 60,000" in texts_of(at)
-    _, _, said = make(at)
-    assert "its experts were drawn at random" in said
-    assert "shrp convert" not in said
 
 
 def test_what_was_pruned_after_the_task_says_nothing_else(open_page, save_tiny):
@@ -135,9 +114,6 @@ def test_what_was_pruned_after_the_task_says_nothing_else(open_page, save_tiny):
     at = open_page("overview", folder)
     assert "Converted on 80,000 unlabelled texts" in texts_of(at)
     assert "pruned there" not in texts_of(at)
-    _, _, said = make(at)
-    assert "It was pruned from a routed checkpoint" in said
-    assert "shrp convert" not in said
 
 
 @pytest.mark.parametrize(
@@ -148,15 +124,6 @@ def test_what_a_strangers_checkpoint_stores_breaks_no_page(open_page, save_tiny,
     for name, odd in (("odd", {"converted": stored}), ("odder", stored)):
         at = open_page("overview", save_tiny(name, plan=PLAN, training=training | odd))
         assert not at.exception
-        make(at)
-
-
-def test_texts_that_were_converted_before_they_were_converted_break_no_page(open_page, save_tiny):
-    folder = save_tiny("odd", plan=PLAN, training={"config": {}, "converted": CONVERSION | FURTHER})
-    found = checkpoints.load(folder)
-    info, odd = replace(found.info, task=TEXTS), folder.with_name("odd-texts")
-    _, _, said = make(open_page("overview", checkpoints.save(found.model, found.tokenizer, info, odd)))
-    assert "--conversion-size 2500 --final-size 20000 --seed 3 --per-layer 1 --further-size 60000" in said
 
 
 @pytest.mark.parametrize(
@@ -211,9 +178,6 @@ def test_where_only_the_history_tells_of_texts_every_page_does_too(open_page, sa
     assert "| epochs on the task | 2 |" in said
     assert "| time on the task |" in said
     assert "balance loss" not in said
-    _, _, said = make(at)
-    assert "No one command repeats its training" in said
-    assert "shrp train" not in said
     at = open_page("expert_usage", folder)
     assert not at.exception
     spec = " ".join(

@@ -11,7 +11,6 @@ import streamlit
 
 from shrp.pruning.plan import PruningPlan
 from tests.app.helpers import HISTORY, SCORES
-from ui.compare.sides import AS_IS
 from ui.expert.details import PARTS
 
 
@@ -78,7 +77,10 @@ def read_all(at, offered, wanted):
     [
         ("overview", {}, ("layers", "costs", "scores", "history")),
         ("routing", {"text": "w1 w2\nw3 w4 w5"}, ("predictions", "what-if")),
-        ("pruning_lab", {"budget": 3}, ("kept-map", "curve", "pareto", "by-slice", "by-class", "flips")),
+        ("pruning_lab", {"budget": 3}, ("kept-map", "curve-1")),
+        ("pruning_lab", {"budget": 3, "lab_tab": "Where accuracy is lost"}, ("by-slice",)),
+        ("pruning_lab", {"budget": 3, "lab_tab": "Changed predictions"}, ("flips",)),
+        ("pruning_lab", {"budget": 3, "lab_tab": "Selections compared"}, ("beside",)),
         (
             "expert_usage",
             {"on_data": "true", "data_inputs": 32},
@@ -92,11 +94,10 @@ def read_all(at, offered, wanted):
         ),
         (
             "compare",
-            {"b": "tiny-token", "b_is": AS_IS},
-            ("flips", "costs", "usage-A", "usage-B", "distances"),
+            {"b": "tiny-token", "compare_tab": "Experts"},
+            ("ranked", "experts-A", "experts-B", "distances"),
         ),
     ],
-    ids=("overview", "routing", "pruning_lab", "importance", "compare"),
 )
 def test_every_file_of_a_page_can_be_read(open_page, folder, offered, page, query, wanted):
     at = open_page(page, folder, **query)

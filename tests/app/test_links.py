@@ -6,36 +6,17 @@ import pytest
 from streamlit.runtime.pages_manager import PagesManager
 from streamlit.runtime.scriptrunner import script_runner
 
-from shrp.analysis.usage import measure_usage
-from shrp.checkpoints import checkpoint as checkpoints
-from shrp.data.sources import load_probe
-from shrp.evaluation.evaluate import evaluate
-from shrp.evaluation.paired import LOST, agreement
-from shrp.pruning.prune import prune
-from shrp.pruning.select import plan_from
+from shrp.evaluation.paired import LOST
 from tests.app.helpers import texts_of
-from ui import arrival
-from ui.lab import compare as lab_compare
-from ui.lab import hurts as lab_hurts
-from ui.lab import sides as lab_sides
-from ui.lab.reference import ROUTED
+from ui import arrival, differences
+from ui.lab import view
 from ui.overview import latency
 
 DEFAULTS_OUT = (
-    *(
-        lab_hurts.DIRECTION,
-        lab_hurts.SLICES,
-        lab_hurts.CLASSES,
-        lab_hurts.TABS,
-        lab_sides.FIRST,
-        lab_sides.SECOND,
-    ),
-    *("take", "sweep_controls", "edit_layer", latency.KEPT),
+    *(differences.DIRECTION, differences.SLICES, differences.CLASSES, differences.GROUPS),
+    *(view.TABS, view.SWEEP, view.AXIS, view.AGAINST, view.HOLD_OUT, "budget", "select", "keep", "combine"),
+    *("edit_layer", latency.KEPT, "force_layer", "force_expert"),
 )
-
-
-def metric(at, start):
-    return next(m.value for m in at.metric if m.label.startswith(start))
 
 
 def test_a_link_to_an_expert_leads_there_whatever_was_picked_before(open_page, tiny_checkpoint):
@@ -66,25 +47,16 @@ def test_a_link_to_an_expert_leads_there_whatever_was_picked_before(open_page, t
 
 
 def test_the_labs_filters_tabs_and_controls(open_page, tiny_checkpoint):
-    at = open_page(
-        "pruning_lab",
-        tiny_checkpoint,
-        budget=2,
-        flip_direction=LOST,
-        flip_label="negative",
-        hurts="Flipped predictions",
-        take="Save",
-        sweep_controls="true",
-        edit_layer=2,
-    )
+    asked = {"budget": 2, "flip_direction": LOST, "flip_label": "negative", view.TABS: view.CHANGED}
+    at = open_page("pruning_lab", tiny_checkpoint, **asked, axis=view.curve.COSTS["model_params"])
     assert not at.exception
-    assert at.multiselect(key=lab_hurts.DIRECTION).value == [LOST]
-    assert at.multiselect(key=lab_hurts.CLASSES).value == ["negative"]
+    assert at.multiselect(key=differences.DIRECTION).value == [LOST]
+    assert at.multiselect(key=differences.CLASSES).value == ["negative"]
     left = next(d.value for d in at.dataframe if "p pruned" in d.value)
     assert set(left["label"]) == {"negative"}
-    assert at.session_state[lab_hurts.TABS] == "Flipped predictions"
-    assert at.session_state["take"] == "Save"
-    assert at.checkbox(key="sweep_controls").value
+    assert at.session_state[view.TABS] == view.CHANGED
+    assert at.session_state[view.AXIS] == "model_params"
+    at = open_page("pruning_lab", tiny_checkpoint, budget=2, edit_layer=2)
     assert at.selectbox(key="edit_layer").value == 2
 
 
@@ -112,7 +84,7 @@ def test_what_an_address_asks_for_in_vain_is_told_until_something_is_picked(
     sides = open_page("compare", tiny_checkpoint, a="mine (yours)", b="other")
     assert not sides.exception
     (told,) = said(sides)
-    assert told.startswith("The address asks for the checkpoint of side A mine (yours), which is not here")
+    assert told.startswith("The address asks for the model of side A mine (yours), which is not here")
     assert not said(open_page("compare", tiny_checkpoint, a="other"))
 
 
@@ -121,11 +93,9 @@ def test_what_an_address_asks_for_in_vain_is_told_until_something_is_picked(
     [
         ("pruning_lab", {"plan": "1n1p3"}, "The plan in the address was left out"),
         ("routing", {"text": "w1", "force": "1.2"}, "The forced route in the address was left out"),
-        ("compare", {"a_is": "Pruned", "a_plan": "1n1p3"}, "The plan in the address was left out"),
-        ("compare", {"b_is": "Pruned", "b_plan": "lab-1n1p3"}, "The plan in the address was left out"),
         (
             "compare",
-            {"a": "mine (yours)", "a_is": "Pruned", "a_plan": "1n1p3"},
+            {"a": "(the one in the sidebar): pruned", "a_plan": "1n1p3"},
             "The plan in the address was left out",
         ),
     ],
@@ -136,7 +106,7 @@ def test_what_the_address_says_of_a_checkpoint_that_is_not_here_is_not_done_to_a
     at = open_page(page, tiny_checkpoint, **{"checkpoint": "mine (yours)"} | params)
     assert not at.exception
     assert f"{said}: it is of a checkpoint that is not here" in texts_of(at).replace("\\", "")
-    assert not {"plan", "force", "a_plan", "b_plan"} & {*at.query_params}
+    assert not {"plan", "force"} & {*at.query_params}
 
 
 @pytest.mark.parametrize("page", ["pruning_lab", "overview", "routing"])
@@ -155,68 +125,18 @@ def test_the_static_model_beside_latency(open_page, tiny_checkpoint, save_tiny):
     assert at.number_input(key=latency.KEPT).value == 2
 
 
-@pytest.fixture
-def plan_of(tiny_checkpoint):
-    """`plan_of(**options)`: a plan, made without the page."""
-    loaded = checkpoints.load(tiny_checkpoint)
-    stats = measure_usage(loaded.model, loaded.tokenizer, load_probe("sst2"))
-    return lambda **options: plan_from(stats, **options)
-
-
-def test_compared_settings_that_this_session_never_tried(open_page, tiny_checkpoint, plan_of):
-    at = open_page("pruning_lab", tiny_checkpoint, budget=2, compare_a="3each.mean", compare_b="routed")
-    assert not at.exception
-    assert at.selectbox(key=lab_sides.FIRST).value.startswith("plan ")
-    assert at.selectbox(key=lab_sides.SECOND).value == ROUTED
-    loaded, data = checkpoints.load(tiny_checkpoint), load_probe("sst2")
-    routed = evaluate(loaded.model, loaded.tokenizer, data)
-    pruned = prune(loaded.model, plan_of(per_layer=3, combination="mean"))
-    counts = agreement(evaluate(pruned, loaded.tokenizer, data), routed)
-    assert metric(at, "McNemar") == lab_compare.p_text(counts.p_value)
-    assert "3 a layer, usage, plain mean" in texts_of(at)
-    # What was picked is followed from then on, not the address.
-    at.selectbox(key=lab_sides.SECOND).set_value(lab_sides.CURRENT).run()
-    assert lab_sides.SECOND not in at.query_params
-    assert at.query_params[lab_sides.FIRST] == "3each.mean"
-    at.selectbox(key=lab_sides.FIRST).set_value(ROUTED).run()
-    assert lab_sides.FIRST not in at.query_params  # without a teacher it is what A starts with
-
-
-def test_a_compared_setting_with_edits_has_a_name(open_page, tiny_checkpoint, plan_of):
-    kept = dict(plan_of(budget=4).layers)[2].experts
-    dropped = next(expert for expert in range(4) if expert in kept)
-    at = open_page("pruning_lab", tiny_checkpoint, budget=3, compare_a=f"4-2d{dropped}")
-    assert not at.exception
-    assert "edit 1: " in texts_of(at)
-    tried = next(iter(at.session_state["lab-tried"].values()))
-    (edited,) = [attempt for attempt in tried.values() if attempt.setting.edited]
-    assert dropped not in dict(edited.plan.layers)[2].experts
-    assert at.query_params[lab_sides.FIRST] == f"4-2d{dropped}"
-
-
-@pytest.mark.parametrize("link", ["x", "99", "2each.best", "4-9n1", "<b>", "4-"])
-def test_a_compared_setting_that_does_not_fit_is_left_out_and_it_says_so(open_page, tiny_checkpoint, link):
-    at = open_page("pruning_lab", tiny_checkpoint, budget=2, compare_b=link)
-    assert not at.exception
-    assert not at.error
-    assert "The setting in the address was left out" in texts_of(at)
-    assert at.selectbox(key=lab_sides.SECOND).value == lab_sides.CURRENT
-    assert lab_sides.SECOND not in at.query_params
-
-
 @pytest.mark.parametrize(
     "params",
     [
         {"flip_direction": "up", "flip_label": "3", "flip_slice": "<b>"},
-        {"hurts": "none", "take": ""},
-        {"sweep_controls": "perhaps", "edit_layer": "77"},
+        {"lab_tab": "none", "axis": ""},
+        {"sweep": "perhaps", "edit_layer": "77"},
     ],
 )
 def test_nonsense_falls_back(open_page, tiny_checkpoint, params):
     at = open_page("pruning_lab", tiny_checkpoint, budget=2, **params)
     assert not at.exception
     assert not at.error
-    assert at.multiselect(key=lab_hurts.DIRECTION).value == []
     assert at.selectbox(key="edit_layer").value == 1
 
 

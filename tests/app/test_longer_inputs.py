@@ -11,7 +11,6 @@ from shrp.data.tasks import TASKS
 from shrp.model.config import ShrpConfig
 from shrp.pruning import select
 from ui.expert.details import INPUTS, PARTS, WORDS
-from ui.lab.work import FITTED
 
 TRAINED, READS = 12, 32
 """Tokens that the checkpoint learned from, and that its model can read."""
@@ -73,7 +72,10 @@ def test_the_last_training_on_a_task_says_how_long_inputs_are(training, length):
 
 @pytest.mark.parametrize(
     ("page", "params"),
-    [("compare", {}), ("expert_usage", {"on_data": "true", "data_inputs": 32})],
+    [
+        ("compare", {"b": "(the one in the sidebar): pruned"}),
+        ("expert_usage", {"on_data": "true", "data_inputs": 32}),
+    ],
 )
 def test_a_checkpoint_is_measured_on_inputs_as_long_as_it_learned_from(
     open_page, trained_shorter, cache, cuts, page, params
@@ -101,8 +103,8 @@ def test_so_is_every_selection_of_the_lab(open_page, trained_shorter, cache, cut
     monkeypatch.setattr(select, "STEPS", 24)
     at = open_page("pruning_lab", trained_shorter())
     assert set(cuts) == {TRAINED}
-    for selection in ("Gate × norm", FITTED):
+    for selection in ("gate_norm", "fitted"):
         cuts.clear()
-        at.segmented_control(key="select").set_value(selection).run(timeout=120)
+        at.selectbox(key="select").set_value(selection).run(timeout=120)
         assert not at.exception
         assert set(cuts) == {TRAINED}, selection

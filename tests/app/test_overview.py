@@ -18,7 +18,6 @@ from shrp.evaluation.evaluate import evaluate
 from shrp.pruning.plan import make_plan
 from tests.app.conftest import ROOT
 from tests.app.helpers import HISTORY, SCORES, row, specs, texts_of
-from tests.app.test_report import make
 from ui import state
 from ui.overview import checks, latency
 from ui.overview.cliff import cliff_warning
@@ -387,8 +386,6 @@ def test_a_history_of_the_least_that_is_needed_is_shown(open_page, save_tiny, hi
     assert not at.exception
     titles = [spec["layout"]["title"]["text"] for spec in specs(at)]
     assert "Training, epoch by epoch" in titles
-    _, _, said = make(at)
-    assert "This part could not be made" not in said
     at = open_page("expert_usage", folder)
     assert not at.exception
     assert not at.error
@@ -406,9 +403,6 @@ def test_a_history_that_lacks_something_is_refused_in_words(open_page, save_tiny
     at = open_page("overview", folder)
     assert not at.exception
     assert said in at.error[0].value.replace("\\", "").replace("\u2060", "")
-    _, _, report = make(at)
-    assert "This part could not be made" in report
-    assert said in report
     at = open_page("expert_usage", folder)
     assert not at.exception
     assert said in at.error[0].value.replace("\\", "").replace("\u2060", "")

@@ -9,7 +9,6 @@ import weakref
 import zipfile
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pandas as pd
 import pyarrow as pa
@@ -29,7 +28,6 @@ from ui.own import labels as own_labels
 from ui.own import table as own_table
 from ui.own.fit import Columns, fit, guess
 from ui.own.table import clean_name, read_path, read_upload
-from ui.report import reproduce as report_reproduce
 
 SST2, MRPC = TASKS["sst2"], TASKS["mrpc"]
 PLAIN = "sentence\n" + "".join(f"w{i} w{i % 7} w{i % 5}\n" for i in range(12))
@@ -617,9 +615,7 @@ def test_every_page_works_without_labels(open_page, tiny_checkpoint, page):
     if page in ("pruning_lab", "compare"):
         assert "no labels" in said
     if page == "pruning_lab":
-        against = next(m for m in at.metric if m.label == "vs routed model")
-        assert re.fullmatch(r"\d+\.\d% alike", against.value)
-        assert "says the same as the routed model on" in said
+        assert re.search(r"for \d+ of \d+ examples", said)
 
 
 def test_a_pruned_checkpoint_without_labels(open_page, tiny_static_checkpoint):
@@ -674,13 +670,6 @@ def test_the_label_column_of_data_in_the_folder_may_have_another_name(open_page,
     (data / "moods" / "validation.csv").write_text("remark,mood,pair\nw1 w2,good,a\nw3,bad,a\nw4 w5,bad,\n")
     at = open_page("expert_usage", folder, data_dir=data)
     assert not at.exception
-    task = custom_task("moods", ("remark",), ("bad", "good"))
-    shown = SimpleNamespace(
-        source=data_sources.FOLDER, checkpoint=SimpleNamespace(info=SimpleNamespace(task=task))
-    )  # so a report's commands read it as the page does
-    columns = data_sources.columns_left(task)
-    assert report_reproduce._read_as(shown, columns) == ["--label-column", "mood", "--pair-column", "pair"]
-    assert report_reproduce._read_as(shown, columns, pairs=False) == ["--label-column", "mood"]
     assert {"class: good", "outcome: right"} <= set(at.selectbox(key="group").options)
     assert "class: bad" in at.selectbox(key="group").options
 
@@ -745,22 +734,22 @@ def test_a_text_column_named_as_one_of_the_apps_own_keeps_its_place(
     assert at.session_state["sentences"] == "w1 w20\nw3"
 
 
-@pytest.mark.parametrize("column", ["label", "routed model → pruned"])
+@pytest.mark.parametrize("column", ["label", "routed → pruned"])
 def test_flips_keep_a_text_column_named_as_one_of_theirs(open_page, save_tiny, monkeypatch, column):
     monkeypatch.setitem(TASKS, "moods", custom_task("moods", (column,), ("bad", "good")))
     folder = save_tiny("custom", task="moods")
     monkeypatch.delitem(TASKS, "moods")
-    at = open_page("pruning_lab", folder, per_layer="1")
+    at = open_page("pruning_lab", folder, lab_tab="Changed predictions", keep="In each layer", per_layer="1")
     lines = [f"w{i} w{i * 7 % 50} w{i * 3 % 50},{('good', 'bad')[i % 2]}" for i in range(50)]
     upload(at, "table", "mine.csv", "\n".join([f"{column},mood", *lines]).encode())
     next(box for box in at.sidebar.selectbox if box.label == "Label column").set_value("mood").run()
     assert not at.exception
     shown = next(frame.value for frame in at.dataframe if "p pruned" in frame.value)
     assert len(shown) > 0
-    text = f"{column} (text)" if column in ("label", "slice", "routed model → pruned") else column
+    text = f"{column} (text)" if column in ("label", "slice", "routed → pruned") else column
     assert set(shown[text]) <= {line.split(",")[0] for line in lines}
     assert shown["label"].isin(["good", "bad"]).all()
-    assert shown["routed model → pruned"].isin(["good → bad", "bad → good"]).all()
+    assert shown["routed → pruned"].isin(["good → bad", "bad → good"]).all()
 
 
 def test_a_checkpoint_is_uploaded_replaced_and_removed(

@@ -3,8 +3,6 @@
 import re
 from urllib.parse import quote_plus, urlencode
 
-from ui.compare.sides import AS_IS
-
 NAME, FAST = "sst2-6of12", "sst2-11of12"
 """The checkpoint that is opened first, and one that computes several times as fast."""
 SENTENCE = "I would gladly sit through it all again tomorrow."
@@ -145,7 +143,7 @@ def address_with_charts(app_url, name, **query):
         "routing": {"text": SENTENCE},
         "pruning_lab": {"only": SLICES},
         # A pruned side would have no usage to draw.
-        "compare": {"b": NAME, "b_is": AS_IS, "only": SLICES},
+        "compare": {"b": NAME, "only": SLICES},
     }
     return address(app_url, name, **asked.get(name, {}), **query)
 

@@ -21,8 +21,8 @@ from shrp.errors import CheckpointError, DataError
 from shrp.evaluation import evaluate as evaluation
 from shrp.evaluation.evaluate import evaluate, evaluate_stream, summarise
 from shrp.pruning.plan import make_plan
-from ui.lab.export import checkpoint_zip
-from ui.lab.reference import teacher_on
+from ui.lab.save import checkpoint_zip
+from ui.teacher import teacher_on
 
 SST2 = TASKS["sst2"]
 

@@ -1,312 +1,248 @@
-"""The pruning lab's curve: score against cost, as settings are tried, beside reference marks."""
+"""The lab's curve: score against cost for all sizes of a selection, with the current point and what it is held against."""
 
 from __future__ import annotations
 
 import math
-import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from shrp.evaluation.costs import TOKENS
-from shrp.evaluation.verdicts import HEADS_PRUNED
-from ui.lab.marks import DROPPED, NO_ROUTER, RANDOM
-from ui.lab.work import AS_GIVEN, COMBINATIONS, FITTED, GLOBAL, RECORDED
-from ui.text import capital, escape_html, is_percentage, metric_name
+from shrp.analysis.usage import UsageStats
+from shrp.checkpoints.checkpoint import Checkpoint
+from shrp.checkpoints.score_costs import row_cost
+from shrp.data.text_data import TextData
+from shrp.evaluation.costs import TOKENS, cost, dense_cost
+from shrp.evaluation.evaluation import Evaluation
+from shrp.evaluation.statistics import stored_interval
+from shrp.pruning.plan import PruningPlan
+from shrp.pruning.sweep import budgets, pareto_best
+from ui import measurements, prunings
+from ui.prunings import Setting
+from ui.store import results
+from ui.text import capital, escape_html, interval_text, is_percentage, metric_name, percent, score_text
 from ui.theme import (
     BLUE,
-    GREEN,
     GREY,
     INK,
     KIND_COLORS,
     KIND_INKS,
-    KIND_SYMBOLS,
     ORANGE,
     PURPLE,
     SELECTED,
     add_floor,
     floor_label,
     layout,
+    pick_by_click,
     whiskers,
 )
 
 COSTS = {
-    "encoder_flops": f"encoder FLOPs, % of the dense encoder's ({TOKENS} tokens)",
-    "model_flops": f"whole-model FLOPs, % of the dense model's ({TOKENS} tokens)",
-    "encoder_params": "encoder parameters, % of the dense encoder's",
-    "model_params": "whole-model parameters, % of the dense model's",
+    "encoder_flops": f"encoder FLOPs, % of dense ({TOKENS} tokens)",
+    "encoder_params": "encoder parameters, % of dense",
+    "model_flops": f"whole-model FLOPs, % of dense ({TOKENS} tokens)",
+    "model_params": "whole-model parameters, % of dense",
 }
-"""Columns that the curve can be drawn over, with the axis title that names the denominator."""
+"""What the curve can be drawn over, with the axis title."""
+STORED = {
+    "static": ("stored: pruned", "circle-open", GREY),
+    "fine-tuned": ("stored: fine-tuned", "star", PURPLE),
+    "control": ("stored: control", "x", ORANGE),
+}
+"""Series of scores that the checkpoint carries: name, symbol and colour, none of them the curve's."""
 
-PARETO = "Pareto-best"
-_STYLES = {
-    "Usage": (GREEN, "cross"),
-    RECORDED: ("#a6761d", "triangle-up"),
-    "Gate × norm": (PURPLE, "triangle-left"),
-    "Ablation": ("#7d8600", "pentagon"),
-    FITTED: ("#1b8fc0", "triangle-right"),
-}
-"""Colour and mark of a selection, the same whatever else was tried."""
-_GIVEN = (GREY, "star-square")
-"""Of what a file chose by other means."""
-_BEST = "#a87e00"
-_MANY = re.compile(r"(\d+) (?:a layer|experts?\b)")
-_SYMBOLS = {
-    "static, stored score, recovered": "star",
-    f"control: {DROPPED}": "triangle-down",
-    f"control: {NO_ROUTER}": "hexagon-open",
-    f"control: {HEADS_PRUNED}": "diamond-tall-open",
-    f"control: {RANDOM}, recovered": "x-open",
-}
+
+@dataclass(frozen=True)
+class Size:
+    """One size of a selection."""
+
+    number: int
+    """As the slider counts."""
+    plan: PruningPlan
+
+
+def sizes(checkpoint: Checkpoint, setting: Setting, stats: UsageStats, data: str) -> list[Size]:
+    """All sizes that a sweep evaluates with the selection and combination of a setting, without its edits.
+
+    Args:
+        data: fingerprint of what the usage is of.
+    """
+    layers, experts = len(stats.layers), stats.num_experts
+    how = setting.allocation, setting.selection, setting.combination, setting.seed
+
+    def make() -> list[Size]:
+        numbers = range(1, experts + 1) if setting.allocation == "per_layer" else budgets(layers, experts)
+        allocation, *rest = how
+        return [Size(n, prunings.plan_of(Setting(allocation, n, *rest), stats)) for n in numbers]
+
+    return results("sweep sizes", 32).get_or_make((checkpoint.fingerprint, data, stats.data, how), make)
+
+
+def known(checkpoint: Checkpoint, data: TextData, all_sizes: Sequence[Size]) -> list[tuple[Size, Evaluation]]:
+    """The sizes that were evaluated before, by anyone; the disk is asked once."""
+    looked, key = results("sweeps looked up", 64), (checkpoint.fingerprint, data.fingerprint, data.name)
+    key = (*key, tuple(size.plan.key() for size in all_sizes))
+    ask = prunings.in_memory if looked.get(key) else prunings.recall
+    looked.put(key, True)
+    found = [(size, ask(checkpoint, data, size.plan)) for size in all_sizes]
+    return [(size, evaluation) for size, evaluation in found if evaluation is not None]
+
+
+def frame_of(checkpoint: Checkpoint, found: Sequence[tuple[Size, Evaluation]]) -> pd.DataFrame:
+    """One row a size: number, kept, plan, score, low, high, n, pareto, and costs as shares of dense."""
+    dense, rows = dense_cost(checkpoint.model, TOKENS), []
+    for size, one in found:
+        rows.append(
+            {
+                "number": size.number,
+                "kept": size.plan.budget,
+                "plan": size.plan.key(),
+                "score": one.score,
+                "low": one.interval[0],
+                "high": one.interval[1],
+                "n": one.n,
+            }
+            | prunings.cost_of(checkpoint, size.plan).relative_to(dense)
+        )
+    columns = ["number", "kept", "plan", "score", "low", "high", "n", *COSTS]
+    frame = pd.DataFrame(rows, columns=columns).sort_values("number").reset_index(drop=True)
+    best = pareto_best(frame["encoder_flops"], frame["score"]) if len(frame) else []
+    return frame.assign(pareto=frame.index.isin(best))
+
+
+def stored_frame(checkpoint: Checkpoint, data: TextData) -> pd.DataFrame:
+    """The scores that a checkpoint carries of these data, but the routed model's: model, kind, score, low, high, n,
+    and costs as shares of dense. `kind` is `teacher` or one of `STORED`.
+    """
+    dense, rows = dense_cost(checkpoint.model, TOKENS), []
+    for row in measurements.score_rows(checkpoint, data):
+        if row.get("metric", data.task.metric) != data.task.metric or row.get("score") is None:
+            continue
+        kind, price = str(row.get("kind", "")), row_cost(row, checkpoint)
+        if kind == "routed" or price is None:
+            continue
+        low, high = stored_interval(row)
+        rows.append(
+            {
+                "model": str(row.get("model", kind)),
+                "kind": "fine-tuned" if kind == "static" and row.get("recovered") else kind,
+                "score": float(row["score"]),
+                "low": low,
+                "high": high,
+                "n": int(row.get("n", len(data))),
+            }
+            | price.relative_to(dense)
+        )
+    columns = ["model", "kind", "score", "low", "high", "n", *COSTS]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def curve(
-    tried: pd.DataFrame,
-    references: pd.DataFrame,
+    frame: pd.DataFrame,
+    stored: pd.DataFrame,
+    routed: Evaluation | None,
     over: str,
-    metric: str,
-    data: str,
-    current: str | None = None,
-    best: pd.DataFrame | None = None,
-    floor: float = float("nan"),
-    matched: bool = False,
+    data: TextData,
+    title: str,
+    current: tuple[int, float, Evaluation | None],
+    floor: float = math.nan,
 ) -> go.Figure:
-    """Score against cost: what was tried here, beside reference marks.
+    """Score against cost.
 
     Args:
-        tried: `ui.lab.work.attempts_frame`.
-        references: `ui.lab.marks.marks_frame`.
+        frame: `frame_of`.
+        stored: `stored_frame`.
+        routed: the routed model's evaluation, where it is known.
         over: the cost, a key of `COSTS`.
-        current: the `setting` to ring.
-        best: `ui.lab.pareto.pareto`'s rows, to be marked with their numbers.
-        floor: the score of the best constant answer; nan where there is none.
-        matched: whether what was tried is scored with the routed model's answer shares; the references never are.
+        title: of the selection.
+        current: the experts kept now, their cost as a share of dense, and their evaluation: None before there is one,
+            and perhaps of some examples only.
+        floor: the majority-class baseline's score.
     """
+    metric = data.task.metric
+    scale, unit = (100.0, "%") if is_percentage(metric) else (1.0, "")
     fig = go.Figure()
-    scale = 100.0 if is_percentage(metric) else 1.0
-    if not tried.empty:
-        _add_tried(fig, tried[~tried["control"]], over, scale)
-        _add_controls(fig, tried[tried["control"]], over, scale)
-        ringed = tried[tried["setting"] == current]
-        if len(ringed):
-            _add_rings(fig, ringed, over, scale, "this setting", "circle-open", 18, SELECTED)
-    _add_references(fig, references, over, scale)
-    if best is not None and len(best):
-        _add_rings(fig, best, over, scale, PARETO, "diamond-open", 14, _BEST)
-        numbered = fig.data[-1]
-        numbered.mode, numbered.text = "markers+text", [f"#{number}" for number in best["number"]]
-        numbered.textposition, numbered.textfont = "top center", {"size": 11, "color": _BEST}
-    n = f"n = {int(references['n'].max()):,}, " if len(references) else ""
-    notes = ["numbers beside squares and stars: experts a layer"] if _has_numbers(references) else []
-    notes += ["#: row of the table below"] if best is not None and len(best) else []
-    if matched:
-        notes += ["evaluated here: answer shares matched; scores stored with the checkpoint: not"]
+    x, (score, low, high) = 100 * frame[over], (scale * frame[c] for c in ("score", "low", "high"))
+    if len(frame) > 2:
+        fig.add_scatter(
+            x=np.concatenate([x, x[::-1]]),
+            y=np.concatenate([high, low[::-1]]),
+            fill="toself",
+            fillcolor="rgba(19,154,120,0.13)",
+            line={"width": 0},
+            mode="lines",
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    fig.add_scatter(
+        x=x,
+        y=score,
+        mode="lines+markers",
+        name=f"pruned, {title}",
+        line={"color": KIND_COLORS["static"], "width": 1.5},
+        marker={"size": 7, "color": KIND_COLORS["static"]},
+        unselected={"marker": {"opacity": 1}},
+        customdata=[[int(number)] for number in frame["number"]],
+        hovertext=[
+            f"{row.kept} experts: {score_text(row.score, metric)} ({interval_text((row.low, row.high), metric)})<br>"
+            f"encoder: {percent(row.encoder_flops)} of the FLOPs, {percent(row.encoder_params)} of the parameters"
+            "<br><i>click to set the slider</i>"
+            for row in frame.itertuples()
+        ],
+        hovertemplate="%{hovertext}<extra></extra>",
+    )
+    _add_stored(fig, stored[stored["kind"] != "teacher"], over, scale, metric)
+    lines = [("routed", routed.score, routed.n)] if routed is not None and math.isfinite(routed.score) else []
+    lines += [("dense", row.score, row.n) for row in stored[stored["kind"] == "teacher"].itertuples()][:1]
+    _add_lines(fig, lines, scale, unit)
+    _add_current(fig, current, scale, metric)
     layout(
         fig,
-        f"{capital(metric_name(metric))} against cost",
-        subtitle=f"{escape_html(data)}, {n}bars and bands: 95% intervals (averaged controls: range of draws)"
-        + (f"<br>{'; '.join(notes)}" if notes else ""),
+        f"{capital(metric_name(metric))} by cost",
+        subtitle=f"{escape_html(data.name)}, n = {len(data):,}; band and bars: 95% CI",
         x=COSTS[over],
-        y=metric_name(metric) + (" (%)" if scale == 100 else ""),
-        height=640,  # a narrow window stacks the legend
+        y=metric_name(metric) + (" (%)" if unit else ""),
+        height=500,
         legend=True,
-        margin={"r": 110},
+        margin={"r": 76},
     )
-    _zoom(fig, tried, references, over)
-    _zoom_scores(fig, [frame for frame in (tried, references) if len(frame)], scale, floor)
+    _zoom(fig, frame, stored, over, scale, current, [line[1] for line in lines], floor, unit)
+    pick_by_click(fig)
     return fig
 
 
-def _zoom_scores(fig: go.Figure, frames: list[pd.DataFrame], scale: float, floor: float) -> None:
-    """Start at what scores and their intervals span; a constant answer far below is told of at the bottom."""
-    found = [scale * frame[["score", "low", "high"]].to_numpy(dtype=float).ravel() for frame in frames]
-    ends = np.concatenate([*found, [scale * floor] * (not frames)])
-    ends = ends[np.isfinite(ends)]
-    if not len(ends):
-        return
-    low, high = ends.min(), ends.max()
-    span, unit = max(high - low, 0.02 * scale), "%" if scale == 100 else ""
-    if low - scale * floor > span / 2:
-        fig.add_annotation(
-            text=f"↓ {floor_label(scale * floor, unit)}",
-            font={"size": 11, "color": INK},
-            x=0,
-            y=0,
-            xref="paper",
-            yref="paper",
-            xanchor="left",
-            yanchor="bottom",
-            showarrow=False,
-        )
-    elif math.isfinite(floor):
-        add_floor(fig, scale * floor, unit)
-        low, high = min(low, scale * floor), max(high, scale * floor)
-    fig.update_yaxes(range=[low - 0.08 * span, high + 0.08 * span])
-
-
-def _zoom(fig: go.Figure, tried: pd.DataFrame, references: pd.DataFrame, over: str) -> None:
-    """Start at what the prunings span: the dense teacher is far to the right, and its line says where it is."""
-    parts = [frame[over] for frame in (tried, references[references["kind"] != "teacher"]) if len(frame)]
-    if not parts:
-        return
-    x = 100 * pd.concat(parts).astype(float)
-    margin = max(0.06 * (x.max() - x.min()), 0.5)
-    fig.update_xaxes(range=[x.min() - margin, x.max() + margin])
-
-
-def _add_tried(fig: go.Figure, tried: pd.DataFrame, over: str, scale: float) -> None:
-    """Global budgets as a line in a band, the same number in each layer as hollow marks, with a dot in plans edited by
-    hand; a plain mean of the experts has an edge, or a thick one.
-    """
-    combinations = list(dict.fromkeys(zip(tried["selection"], tried["combination"])))
-    for selection, combination in sorted(combinations):
-        name = f"{selection.lower()}, {combination.lower()}"
-        color, mark = _STYLES.get(selection, _GIVEN)
-        is_mean = COMBINATIONS.get(combination) == "mean"
-        rows = tried[(tried["selection"] == selection) & (tried["combination"] == combination)]
-        rows = rows.sort_values(over)
-        edited, budgets = rows["edited"], rows["allocation"] == GLOBAL
-        for kind, part, symbol, mode in (
-            ("global budget", rows[~edited & budgets], mark, "lines+markers"),
-            ("per layer", rows[~edited & ~budgets], f"{mark}-open", "markers"),
-            ("edited by hand", rows[edited], f"{mark}-open-dot", "markers"),
-        ):
-            if part.empty:
-                continue
-            title = name if combination == AS_GIVEN else f"{name}: {kind}"
-            trace = _points(part, over, scale, title, color, symbol, mode)
-            if is_mean:
-                hollow = "open" in symbol  # and so all edge
-                trace.marker.line = {"width": 2.5, "color": color} if hollow else {"width": 1, "color": INK}
-                trace.line.dash = "dash"
-            if kind == "global budget" and len(part) > 12:  # that many bars would hide one another
-                fig.add_trace(_band(part, over, scale, color, f"{trace.name}, 95% interval"))
-                trace.error_y, trace.marker.size = None, 5
-                trace.line.dash = "longdash" if is_mean else "solid"
-            fig.add_trace(trace)
-
-
-def _add_controls(fig: go.Figure, controls: pd.DataFrame, over: str, scale: float) -> None:
-    """Random draws: the mean and range of several of one size, one draw or an edited one with its interval."""
-    for combination, rows in controls.groupby("combination", sort=True):
-        found = [rows.loc[i] for i in rows.index[rows["edited"]]]
-        for _, draws in rows[~rows["edited"]].groupby(["allocation", "experts kept"], sort=False):
-            one = draws.iloc[0].copy()
-            if len(draws) > 1:
-                one["setting"] = (
-                    f"{one['setting']} and {len(draws) - 1} more, mean and range of {len(draws)} draws"
-                )
-                one["low"], one["high"] = draws["score"].min(), draws["score"].max()
-                one["score"] = draws["score"].mean()
-            found.append(one)
-        name = f"random control drawn here, {combination.lower()}"
-        drawn = pd.DataFrame(found).sort_values(over)
-        trace = _points(drawn, over, scale, name, ORANGE, "asterisk-open", "markers")
-        trace.marker.line = {"width": 1.5, "color": ORANGE}
-        fig.add_trace(trace)
-
-
-def _band(rows: pd.DataFrame, over: str, scale: float, color: str, name: str) -> go.Scatter:
-    known = rows.dropna(subset=["low", "high"])
-    x, low, high = (known[name].to_numpy(dtype=float) for name in (over, "low", "high"))
-    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
-    return go.Scatter(
-        x=100 * np.concatenate([x, x[::-1]]),
-        y=scale * np.concatenate([high, low[::-1]]),
-        fill="toself",
-        fillcolor=f"rgba({red},{green},{blue},0.15)",
-        line={"width": 0},
-        mode="lines",
-        name=name,
-        showlegend=False,
-        hoverinfo="skip",
-    )
-
-
-def _add_rings(
-    fig: go.Figure, rows: pd.DataFrame, over: str, scale: float, name: str, symbol: str, size: int, color: str
-) -> None:
-    fig.add_trace(
-        go.Scatter(
-            x=100 * rows[over],
-            y=scale * rows["score"],
+def _add_stored(fig: go.Figure, stored: pd.DataFrame, over: str, scale: float, metric: str) -> None:
+    for kind, (name, symbol, color) in STORED.items():
+        part = stored[stored["kind"] == kind]
+        if part.empty:
+            continue
+        values, low, high = (scale * part[c].to_numpy(float) for c in ("score", "low", "high"))
+        fig.add_scatter(
+            x=100 * part[over],
+            y=values,
             mode="markers",
             name=name,
-            marker={"symbol": symbol, "size": size, "color": color, "line": {"width": 2.5, "color": color}},
-            hoverinfo="skip",
-        )
-    )
-
-
-def _has_numbers(references: pd.DataFrame) -> bool:
-    return any(_MANY.search(label) for label in references["setting"]) if len(references) else False
-
-
-def _points(
-    rows: pd.DataFrame, over: str, scale: float, name: str, color: str, symbol: str, mode: str
-) -> go.Scatter:
-    low, high = (rows[end].astype(float).to_numpy() for end in ("low", "high"))
-    score = rows["score"].to_numpy()
-    unit = "%" if scale == 100 else ""
-    figures = ".1f" if scale == 100 else ".3f"
-    hover = np.stack(
-        [
-            [escape_html(text) for text in rows["setting"]],
-            [
-                f"{scale * a:{figures}}–{scale * b:{figures}}{unit}" if a == a else "not known"
-                for a, b in zip(low, high)
+            marker={"symbol": symbol, "size": 9, "color": color},
+            unselected={"marker": {"opacity": 1}},
+            error_y=whiskers(values, low, high, thickness=0.8),
+            hovertext=[
+                f"{escape_html(row.model)}: {score_text(row.score, metric)}" for row in part.itertuples()
             ],
-            [f"{n:,}" for n in rows["n"]],
-            [f"{share:.1%}" for share in rows["encoder_params"]],
-            [f"{share:.1%}" for share in rows["encoder_flops"]],
-        ],
-        axis=1,
-    )
-    return go.Scatter(
-        x=100 * rows[over],
-        y=scale * score,
-        error_y=whiskers(scale * score, scale * low, scale * high),
-        customdata=hover,
-        mode=mode,
-        name=name,
-        marker={"size": 9, "symbol": symbol, "color": color},
-        line={"width": 1, "dash": "dot", "color": color},
-        hovertemplate=f"%{{customdata[0]}}<br>score %{{y:{figures}}}{unit} (interval %{{customdata[1]}}, "
-        "n = %{customdata[2]})<br>encoder: %{customdata[3]} of the dense parameters, %{customdata[4]} of the "
-        "FLOPs<extra></extra>",
-    )
+            hovertemplate="%{hovertext}<extra></extra>",
+        )
 
 
-def _add_references(fig: go.Figure, references: pd.DataFrame, over: str, scale: float) -> None:
-    series = [_series_of(row) for row in references.itertuples()]
-    lines: list[tuple[float, str, str, float]] = []
-    for name, rows in references.assign(series=series).groupby("series", sort=False):
-        kind, recovered = rows["kind"].iloc[0], bool(rows["recovered"].iloc[0])
-        symbol = KIND_SYMBOLS.get(kind, "circle")
-        for start, other in _SYMBOLS.items():
-            symbol = other if name.startswith(start) else symbol
-        trace = _points(rows, over, scale, name, KIND_COLORS.get(kind, BLUE), symbol, "markers+text")
-        trace.text = [
-            _MANY.search(label).group(1) if _MANY.search(label) else "" for label in rows["setting"]
-        ]
-        trace.textposition = "bottom right" if kind == "control" else "top right"
-        trace.textfont = {"size": 11, "color": KIND_INKS.get(kind, BLUE)}
-        trace.marker.size = 12 if recovered or kind != "static" else 10
-        fig.add_trace(trace)
-        if kind in ("teacher", "routed"):
-            score = float(rows["score"].iloc[0])
-            if not math.isfinite(score):  # a correlation where all labels are one number
-                continue
-            lines.append((score, kind, name, rows[over].iloc[0]))
-            line = {"color": KIND_COLORS[kind], "width": 1, "dash": "dash"}
-            fig.add_hline(scale * score, line=line, opacity=0.6)
-    lines.sort()
-    for place, (score, kind, name, cost) in enumerate(lines):  # beside the plot, the higher above the lower
-        text = f"{scale * score:.1f}%" if scale == 100 else f"{score:.3f}"
+def _add_lines(fig: go.Figure, lines: list[tuple[str, float, int]], scale: float, unit: str) -> None:
+    """The routed and the dense model's score as lines, named on the right."""
+    colors = {"routed": KIND_COLORS["routed"], "dense": KIND_COLORS["teacher"]}
+    inks = {"routed": KIND_INKS.get("routed", BLUE), "dense": KIND_INKS.get("teacher", INK)}
+    for place, (name, score, _) in enumerate(sorted(lines, key=lambda line: line[1])):
+        fig.add_hline(scale * score, line={"color": colors[name], "width": 1, "dash": "dash"}, opacity=0.7)
         fig.add_annotation(
-            text=f"{name}<br>{text}" + (f" at {cost:.0%}" if kind == "teacher" else ""),
-            font={"size": 11, "color": KIND_INKS[kind]},
+            text=f"{name}<br>{scale * score:.{1 if unit else 3}f}{unit}",
+            font={"size": 11, "color": inks[name]},
             x=1.005,
             y=scale * score,
             xref="paper",
@@ -317,10 +253,73 @@ def _add_references(fig: go.Figure, references: pd.DataFrame, over: str, scale: 
         )
 
 
-def _series_of(row) -> str:
-    """The legend's name for a reference."""
-    names = {"teacher": "dense teacher", "routed": "routed model", "static": "static, stored score"}
-    if row.setting.startswith(HEADS_PRUNED):  # one of each size
-        return f"control: {HEADS_PRUNED}"
-    name = names.get(row.kind, f"control: {escape_html(row.setting.split(',')[0])}")
-    return f"{name}, recovered" if row.recovered else name
+def _add_current(
+    fig: go.Figure, current: tuple[int, float, Evaluation | None], scale: float, metric: str
+) -> None:
+    """The current point with its interval; before there is a score a line at its cost alone."""
+    kept, share, found = current
+    line = {"color": SELECTED, "width": 1, "dash": "dot"}
+    fig.add_vline(100 * share, line=line, opacity=0.8)
+    if found is None or not math.isfinite(found.score):
+        return
+    value, (low, high) = scale * found.score, (scale * end for end in found.interval)
+    said = "" if found.complete else f", estimate from {found.n:,}"
+    fig.add_scatter(
+        x=[100 * share],
+        y=[value],
+        mode="markers+text",
+        name=f"now: {kept}{said}",
+        text=[f"{kept}"],
+        textposition="top left",
+        textfont={"size": 14, "color": SELECTED},
+        marker={
+            "size": 15,
+            "symbol": "circle-open" if not found.complete else "circle",
+            "color": SELECTED,
+            "line": {"width": 2, "color": "white" if found.complete else SELECTED},
+        },
+        unselected={"marker": {"opacity": 1}},
+        error_y=whiskers([value], [low], [high], color=SELECTED),
+        hovertext=[f"{kept} experts: {score_text(found.score, metric)}{said}"],
+        hovertemplate="%{hovertext}<extra></extra>",
+    )
+
+
+def _zoom(fig, frame, stored, over, scale, current, lines, floor, unit) -> None:
+    """Show what the prunings and the lines span; the dense model's cost is far to the right and not a point."""
+    others = stored[stored["kind"] != "teacher"]
+    x = 100 * np.array([*frame[over], *others[over], current[1]], dtype=float)
+    x = x[np.isfinite(x)]
+    margin = max(0.06 * np.ptp(x), 0.5)
+    fig.update_xaxes(range=[x.min() - margin, x.max() + margin])
+    ends = [scale * part[c].to_numpy(float) for part in (frame, others) for c in ("score", "low", "high")]
+    found = current[2]
+    ends.append(scale * np.array([*lines, *((found.score, *found.interval) if found else ())], dtype=float))
+    y = np.concatenate(ends)
+    y = y[np.isfinite(y)]
+    if not len(y):
+        return
+    low, high = y.min(), y.max()
+    span, floor = max(high - low, 0.02 * scale), scale * floor
+    if math.isfinite(floor) and low - floor <= span / 2:
+        add_floor(fig, floor, unit)
+        low, high = min(low, floor), max(high, floor)
+    elif math.isfinite(floor):
+        fig.add_annotation(
+            text=f"↓ {floor_label(floor, unit)}",
+            font={"size": 11, "color": INK},
+            x=0,
+            y=0,
+            xref="paper",
+            yref="paper",
+            xanchor="left",
+            yanchor="bottom",
+            showarrow=False,
+        )
+    fig.update_yaxes(range=[low - 0.08 * span, high + 0.08 * span])
+
+
+def routed_share(checkpoint: Checkpoint) -> float:
+    """Encoder FLOPs of the model as it routes, as a share of the dense encoder's."""
+    price = cost(checkpoint.model, TOKENS)
+    return price.relative_to(dense_cost(checkpoint.model, TOKENS))["encoder_flops"]

@@ -1,57 +1,48 @@
-"""The edits that this session has made to the slider's plans, one history a checkpoint, kept in step with the URL."""
+"""Edits that a session has made to the slider's plans, one history a checkpoint, kept in step with the URL."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import streamlit as st
 
 from shrp.analysis.usage import UsageStats
 from shrp.errors import PlanError
 from shrp.pruning.plan import NO_EDITS, PlanEdits, PruningPlan, edits_of
-from ui import not_here
+from ui import not_here, plan_url, prunings
 from ui.bound import set_param
-from ui.lab import plan_url as lab_plan_url
-from ui.lab import work as lab
-from ui.lab.work import Setting
+from ui.prunings import Setting
+from ui.state import CHECKPOINT
 
 PLAN_BYTES = 200_000
 """A larger file is no plan: 24 layers of 64 experts with all their weights take about 50 kB."""
-COUNT = "your count"
-"""The table's column that can be edited."""
-_STATE = "lab-edits"
-_UNDO = 200  # steps kept
+_STATE, _UNDO, _IN_FLIGHT = "lab-edits", 200, 1.0
 
 
 @dataclass
 class Editor:
     """Edits of the plans of one checkpoint, with undo. Every change is checked; a refused one changes nothing."""
 
-    of: str
-    """The checkpoint's fingerprint."""
     layers: tuple[int, ...]
     experts: int
     edits: PlanEdits = NO_EDITS
     past: list[PlanEdits] = field(default_factory=list)
     future: list[PlanEdits] = field(default_factory=list)
     notice: str = ""
-    """Why the latest change was refused, or what came of it; empty when there is nothing to say."""
+    """Why the latest change was refused, or what came of it."""
     refused: bool = False
-    """Whether `notice` is about a refusal."""
     serial: int = 0
-    """Counts the changes that the map and the table on the screen don't know of, so that they are drawn afresh."""
+    """Counts changes, so that the map and the boxes are drawn again for each."""
     clicked: tuple[int, int, int] | None = None
     """Layer, expert and `serial` of the latest click: a slow browser may report it once more."""
-    table: str = ""
-    """Key of the table on the screen, and below the edits that it started from."""
-    table_edits: PlanEdits = NO_EDITS
-    names: dict[PlanEdits, int] = field(default_factory=dict)
-    url: str = lab_plan_url.URL
-    """The address's parameter that holds the edits."""
+    url: str = ""
+    """The URL's parameter as last written or read here."""
+    written: float = -1e9
+    """When it was written."""
 
-    def apply(self, edits: PlanEdits, *, by_table: bool = False) -> bool:
+    def apply(self, edits: PlanEdits) -> bool:
         """Make these the edits, if they fit; returns whether they do, and leaves the reason in `notice` if not."""
         self.notice, self.refused = "", False
         try:
@@ -63,12 +54,12 @@ class Editor:
             self.past = [*self.past, self.edits][-_UNDO:]
             self.future.clear()
             self.edits = edits
-        self.serial += not by_table
+        self.serial += 1
         self.to_url()
         return True
 
     def refuse(self, reason: str) -> None:
-        """Say why a change was refused, and let what is on the screen fall back to what holds."""
+        """Say why a change was refused; what is on the screen falls back to what holds."""
         self.notice, self.refused = reason, True
         self.serial += 1
 
@@ -100,20 +91,10 @@ class Editor:
         if layer in self.layers:
             self.apply(self.edits.with_layer(layer, self.edits.of(layer).marked(pinned, dropped)))
 
-    def set_counts(self, rows: Mapping[Any, Mapping[str, Any]]) -> None:
-        """Counts as the table reports them: row number -> changed cells; an emptied cell is the slider's again."""
-        edits = self.edits
-        for row, cells in rows.items():
-            if COUNT not in cells or not 0 <= int(row) < len(self.layers):
-                continue
-            layer, value = self.layers[int(row)], cells[COUNT]
-            if isinstance(value, float) and value.is_integer():
-                value = int(value)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-                self.refuse(f"Not changed: a count is a whole number from 1 to {self.experts}.")
-                return
-            edits = edits.with_layer(layer, edits.of(layer).with_count(value))
-        self.apply(edits, by_table=True)
+    def set_count(self, layer: int, count: int | None) -> None:
+        """Set how many experts a layer keeps; None leaves it to the slider."""
+        if layer in self.layers:
+            self.apply(self.edits.with_layer(layer, self.edits.of(layer).with_count(count)))
 
     def load(self, name: str, content: bytes) -> None:
         """Take a plan from an uploaded file, whole: each layer's count, experts and weights."""
@@ -130,29 +111,36 @@ class Editor:
             self.refuse(f"{name} was not loaded: {error}")
         else:
             if self.apply(edits_of(plan)):
-                self.notice = f"{name} was loaded whole, so the slider changes nothing; Reset gives it back."
-
-    def name(self, edits: PlanEdits | None = None) -> str:
-        """The edits' name in this session: `edit 1`, `edit 2`, in the order in which they were first evaluated.
-
-        Args:
-            edits: others than those that hold now.
-        """
-        return f"edit {self.names.setdefault(edits or self.edits, len(self.names) + 1)}"
-
-    def bent(self, counts: Mapping[int, int], plan: PruningPlan) -> dict[int, tuple[int, int]]:
-        """Layers where pins or drops change how many are kept: layer -> (as the slider or the table says, kept)."""
-        found = {}
-        for layer, kept in plan.keep_counts().items():
-            wanted = self.edits.of(layer).count or counts[layer]
-            if kept != wanted:
-                found[layer] = (wanted, kept)
-        return found
+                self.notice = f"{name} was loaded as a whole, so the slider changes nothing until Reset."
 
     def to_url(self) -> None:
         """Put the edits into the page's address, if they are short enough for one."""
-        text = lab_plan_url.encode(self.edits)
-        set_param(self.url, text if text and len(text) <= lab_plan_url.LONGEST else None)
+        text = plan_url.encode(self.edits)
+        self.url = text if len(text) <= plan_url.LONGEST else ""
+        self.written = time.monotonic()
+        set_param(plan_url.URL, self.url or None)
+
+    def follow(self, asked: str) -> None:
+        """Take over what the address has, where a person has changed it: by Back, by a link, or by typing.
+
+        A request that was on its way while an edit changed the address still carries the old one, and must not undo
+        the edit.
+        """
+        if asked == self.url or time.monotonic() - self.written < _IN_FLIGHT:
+            self.to_url()
+            return
+        self.url = asked
+        try:
+            if asked and not_here.was_asked_for(CHECKPOINT):
+                raise PlanError("it is of a checkpoint that is not here.")
+            edits = plan_url.decode(asked) if asked else NO_EDITS
+            edits.check(self.layers, self.experts)
+        except PlanError as error:
+            self.refuse(f"The plan in the address was left out: {error}")
+        else:
+            if edits != self.edits:
+                self.apply(edits)
+        self.to_url()
 
     def _step(self, come: list[PlanEdits], go: list[PlanEdits]) -> None:
         self.notice, self.refused = "", False
@@ -163,62 +151,31 @@ class Editor:
         self.to_url()
 
 
-def editor(
-    fingerprint: str, layers: Sequence[int], experts: int, picker: str, url: str = lab_plan_url.URL
-) -> Editor:
-    """This session's editor for a checkpoint. The first one of a session starts from the plan in the URL.
+def editor(fingerprint: str, layers: Sequence[int], experts: int) -> Editor:
+    """This session's editor of a checkpoint's plans, in step with the address.
 
-    After that the session's state leads and the URL follows: a request that was on its way while the address changed
-    still carries the old one, and must not undo an edit.
-
-    Args:
-        picker: of the checkpoint, as for `not_here`: edits of one that is not here are not another one's.
-        url: the parameter of the address that holds the edits; each has editors of its own.
+    The address is of the checkpoint that was looked at last: when another one is picked, its own edits come back.
     """
-    state = f"{_STATE}-{url}"
-    first = state not in st.session_state
-    known: dict[str, Editor] = st.session_state.setdefault(state, {})
-    if fingerprint not in known:
-        known[fingerprint] = Editor(fingerprint, tuple(layers), experts, url=url)
-    found = known[fingerprint]
-    if first and (link := st.query_params.get(url)):
-        try:
-            if not_here.was_asked_for(picker):
-                raise PlanError("it is of a checkpoint that is not here.")
-            edits = lab_plan_url.decode(link)
-            edits.check(found.layers, experts)
-            found.edits = edits
-        except PlanError as error:
-            found.refuse(f"The plan in the address was left out: {error}")
-    found.to_url()
+    known: dict[str, Editor] = st.session_state.setdefault(_STATE, {})
+    first, before = not known, st.session_state.get(f"{_STATE}-of")
+    found = known.setdefault(fingerprint, Editor(tuple(layers), experts))
+    st.session_state[f"{_STATE}-of"] = fingerprint
+    if first or before == fingerprint:
+        found.follow(st.query_params.get(plan_url.URL, ""))
+    else:
+        found.to_url()
     return found
 
 
-def edits_known(fingerprint: str) -> PlanEdits:
-    """The pruning lab's edits of a checkpoint's plans in this session; none where it has no editor for it yet."""
-    found = st.session_state.get(f"{_STATE}-{lab_plan_url.URL}", {}).get(fingerprint)
-    return found.edits if found else NO_EDITS
-
-
 def edited(
-    setting: Setting, edits: PlanEdits, stats: UsageStats, found: Editor
-) -> tuple[Setting, PruningPlan, PruningPlan]:
-    """The setting with these edits and no others, its plan, and the plan that the setting without edits gives.
-
-    Edits that change nothing of the plan leave the setting as it is.
-
-    Args:
-        found: names the edits.
+    setting: Setting, stats: UsageStats, found: Editor
+) -> tuple[Setting, PruningPlan, PruningPlan | None]:
+    """The setting with the edits, its plan, and the plan without them, where they change anything of it.
 
     Raises:
-        PlanError: the number is outside what the model allows, or the edits don't fit it.
+        PlanError: the number is outside what the model allows, or the edits do not fit it.
     """
-    edits.check(found.layers, found.experts)
-    setting = replace(setting, edits=NO_EDITS)
-    base = lab.plan_of(setting, stats)
-    changed = replace(setting, edits=edits)
-    plan = lab.plan_of(changed, stats)
-    if plan.key() == base.key():
-        return setting, base, base
-    whole = all(edits.of(layer).weights for layer in found.layers)
-    return replace(changed, edited=f"{found.name(edits)}: {plan.budget} in all", whole=whole), plan, base
+    base = prunings.plan_of(setting, stats)
+    changed = replace(setting, edits=found.edits)
+    plan = prunings.plan_of(changed, stats)
+    return (setting, base, None) if plan.key() == base.key() else (changed, plan, base)

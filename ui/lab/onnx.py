@@ -1,11 +1,11 @@
-"""A pruned model as ONNX, built on request and kept for all sessions.
+"""A pruned model as ONNX: built on request by the command line in a process of its own, kept, and scored.
 
-The command line builds it, in a process of its own: tracing patches torch for as long as it lasts, in every thread,
-and other sessions go on computing meanwhile.
+Tracing patches torch for as long as it lasts, in every thread, while other sessions go on computing.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,19 +24,20 @@ import streamlit as st
 
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.data.text_data import TextData
-from shrp.errors import ExportError, ShrpError
+from shrp.errors import ExportError, ShrpError, first_line
 from shrp.evaluation.evaluation import Evaluation
+from shrp.evaluation.paired import flip_table
+from shrp.phrases import counted
 from shrp.pruning.plan import PruningPlan
-from ui import state
-from ui.lab import onnx_score as lab_onnx_score
-from ui.lab.export import plan_json, zipped
-from ui.store import results
-from ui.text import duration
+from ui import differences, state
+from ui.lab.save import plan_json, zipped
+from ui.store import Progress, once, results
+from ui.text import duration, escape, points, points_interval, with_interval
 
 KEPT = 3
 """Exports in memory, of up to some hundred megabytes each."""
-_ROOT = Path(__file__).parents[2]
-_POLL_S = 0.2
+SCORES = "onnx-score"
+_ROOT, _POLL_S = Path(__file__).parents[2], 0.2
 _building = threading.Lock()
 
 
@@ -103,7 +105,7 @@ def build(
         return OnnxExport(zipped(folder, name), report)
 
 
-def section(
+def menu(
     checkpoint: Checkpoint,
     plan: PruningPlan | None,
     name: str,
@@ -111,24 +113,18 @@ def section(
     scored: Evaluation,
     shift: np.ndarray | None = None,
 ) -> None:
-    """The two offers: a button that builds, and once it is built a download, what was checked, and its score.
+    """Draw the two offers: a button that builds, then a download, what was checked, and the score as served.
 
     Args:
         plan, shift: as for `build`.
-        data: what an export can be scored on.
+        data: what an export is scored on.
         scored: the model that is exported, in PyTorch, on all of `data`.
     """
-    st.markdown(
-        "**ONNX**, to serve with onnxruntime and tokenizers alone; the README has the ten lines (of a pair give a "
-        "tuple of two texts; a regression has no labels, and its output is the number). Building traces the model and "
-        "compares it with PyTorch, which takes a minute or so the first time."
-    )
-    for int8 in (False, True):
-        precision = "int8" if int8 else "float32"
+    st.caption("To serve with onnxruntime and tokenizers alone. A build takes about a minute.")
+    for precision in ("float32", "int8"):
         of = checkpoint, plan, f"{name}-onnx-{precision}", shift, precision
         if (made := _offer(*of)) is not None:
-            key = _key(*of)
-            lab_onnx_score.section(made.archive, key, f"onnx-{precision}", data, scored)
+            _score(made.archive, (*_key(*of), data.fingerprint, data.name), precision, data, scored)
 
 
 def _offer(
@@ -137,8 +133,7 @@ def _offer(
     """One offer; returns what was built, None where nothing is yet."""
     store, key = results("onnx", KEPT), _key(checkpoint, plan, name, shift, precision)
     label, place = f"ONNX ({precision})", st.empty()
-    made = store.get(key)
-    if made is None:
+    if (made := store.get(key)) is None:
         if not place.button(f"Build {label}", key=f"build-onnx-{precision}", icon=":material/deployed_code:"):
             return None
         try:
@@ -177,14 +172,14 @@ def _build_once(
     precision: str,
     place: Any,
 ) -> OnnxExport:
-    """One build at a time on this machine; who waited for the same one takes it as it is."""
+    """One build at a time on this machine; a session that waited for the same one takes it as it is."""
     store, key = results("onnx", KEPT), _key(checkpoint, plan, name, shift, precision)
     start = time.monotonic()
 
     def tick() -> None:
         place.markdown(
-            f":material/hourglass_top: Building ONNX ({precision}) … {duration(time.monotonic() - start)}. Other parts "
-            "of the page answer when it is done; another setting or page ends it."
+            f":material/hourglass_top: Building ONNX ({precision}) … {duration(time.monotonic() - start)}. Another "
+            "setting or page ends it."
         )
 
     while not _building.acquire(timeout=_POLL_S):
@@ -202,16 +197,68 @@ def summary(report: Mapping[str, Any]) -> str:
     """What was checked, in a sentence or two."""
     parts = [
         f"{report['bytes'] / 1e6:.1f} MB; logits differ from PyTorch's float32 by at most "
-        f"{report['max_difference']:.1g} on {report['checked']} inputs of several sizes"
+        f"{report['max_difference']:.1g} on {report['checked']} examples of several sizes"
     ]
     if report["int8"]:
         if report["label_agreement"] is not None:
             same = round(report["label_agreement"] * report["sentences"])
-            parts.append(f"same label on {same} of {report['sentences']} inputs of {report['compared_on']}")
-        parts.append(
-            f"{report['speedup']:.2f} times as fast as the float32 graph here (8 short inputs, medians of 7)"
-        )
+            parts.append(
+                f"same prediction for {same} of {report['sentences']} examples of {report['compared_on']}"
+            )
+        parts.append(f"{report['speedup']:.2f} times as fast as the float32 graph here (8 short examples)")
     return "; ".join(parts) + "."
+
+
+def _score(archive: bytes, key: tuple, precision: str, data: TextData, same: Evaluation) -> None:
+    """A button that scores the export on the data, and then what it found."""
+    place = st.empty()
+    if results(SCORES, 24).get(key) is None and not place.button(
+        f"Score it on {escape(data.name)}", key=f"score-onnx-{precision}", icon=":material/rule:"
+    ):
+        return
+    place.empty()
+    label = f"Scoring the export on {escape(data.name)}"
+    try:
+        st.markdown(sentence(once(SCORES, 24, key, label, lambda p: run(archive, data, p)), same, data))
+    except ShrpError as error:
+        state.show_error(error)
+
+
+def run(archive: bytes, data: TextData, progress: Progress) -> Evaluation:
+    """Score a zipped export with onnxruntime.
+
+    Args:
+        archive: with one folder in it.
+        progress: called after every batch.
+
+    Raises:
+        ExportError: it can't be loaded or run.
+    """
+    from shrp.export.exported import load_export
+
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            zipfile.ZipFile(io.BytesIO(archive)).extractall(scratch)  # of our own making
+        except (OSError, zipfile.BadZipFile) as error:
+            raise ExportError(f"the export can't be loaded: {first_line(error)}; build it again.") from error
+        (folder,) = Path(scratch).iterdir()
+        for estimate in load_export(folder).evaluate_stream(data):
+            progress(estimate.n, estimate.total)
+    return estimate
+
+
+def sentence(found: Evaluation, same: Evaluation, data: TextData) -> str:
+    """The export's score, its difference from PyTorch's, and how many predictions changed, as Markdown."""
+    flips = len(flip_table(same, found, data))
+    changed = f"{flips:,} of {counted(found.n, 'prediction')} changed"
+    if data.labels is None:
+        return f"As served: {changed}."
+    change, ends = differences.difference(found, same)
+    interval = f" (95% CI {points_interval(ends, found.metric)})" if ends[0] == ends[0] else ""
+    return (
+        f"As served: **{escape(with_interval(found.score, found.interval, found.metric, found.n))}**, "
+        f"{points(change, found.metric)}{interval} compared with PyTorch; {changed}."
+    )
 
 
 def _text(stream: Any) -> str:
@@ -224,4 +271,4 @@ def _reason(complained: str) -> str:
     lines = [line.strip() for line in complained.splitlines() if line.strip()]
     if lines and lines[-1].startswith("error: "):
         return lines[-1].removeprefix("error: ")
-    return "the export ended unexpectedly, perhaps for want of memory; try it on the command line."
+    return "the export ended unexpectedly, perhaps for lack of memory; try it on the command line."

@@ -17,9 +17,9 @@ from shrp.evaluation.evaluation import Evaluation
 from shrp.evaluation.metrics import confusion
 from ui import measurements, pair_views, state
 from ui.floor import floor_text
-from ui.lab.reference import teacher_on
 from ui.overview import answers_table
 from ui.overview.cliff import cliff_warning
+from ui.teacher import teacher_on
 from ui.text import (
     escape,
     interval_text,

@@ -10,7 +10,7 @@ from shrp.data.text_data import TextData
 from shrp.evaluation.evaluation import Evaluation
 from ui import measurements
 from ui.floor import floor_of
-from ui.lab.reference import teacher_on
+from ui.teacher import teacher_on
 from ui.text import escape, metric_name, percent, score_text
 
 

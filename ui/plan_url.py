@@ -1,4 +1,4 @@
-"""Edits of a plan as a short text for the page's address, and back.
+"""Edits of a plan as a short text for the address of a page, and back.
 
 One part a layer, parts joined by `_`: the layer, then what was changed of `n` (its count), `p` (pinned), `d` (dropped)
 and `w` (weights from a file); last, where a file gave the plan, `by-` and how its experts were selected. So

@@ -7,7 +7,7 @@ import pytest
 
 from shrp.errors import PlanError
 from shrp.pruning.plan import NO_EDITS, LayerEdit, PlanEdits, edits_of, make_plan
-from ui.lab.plan_url import LONGEST, decode, encode
+from ui.plan_url import LONGEST, decode, encode
 
 
 def test_edits_are_short_in_the_address_and_come_back():

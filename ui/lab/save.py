@@ -1,0 +1,237 @@
+"""What a person takes away from the lab: the pruned checkpoint, its plan, and the command that fine-tunes it."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import shlex
+import tempfile
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import streamlit as st
+import torch
+
+from shrp.checkpoints import checkpoint as checkpoints
+from shrp.checkpoints.card_pruning import pruned_training
+from shrp.checkpoints.checkpoint import Checkpoint
+from shrp.checkpoints.history import history_text
+from shrp.checkpoints.info import shares_of
+from shrp.checkpoints.score_rows import pruned_row
+from shrp.data.tasks import TASKS
+from shrp.data.text_data import TextData
+from shrp.errors import CheckpointError, ShrpError
+from shrp.evaluation.calibration import with_output_shift
+from shrp.evaluation.evaluation import Evaluation
+from shrp.pruning.plan import PruningPlan
+from shrp.pruning.prune import prune
+from ui import loaders, measurements, prunings, state
+from ui.differences import matched
+from ui.own import checkpoints as own_checkpoints
+from ui.prunings import Setting
+from ui.state import Selection
+from ui.teacher import teacher_on
+from ui.text import escape, file_name
+
+CALIBRATE = "match_shares"
+"""Key of the choice to calibrate the threshold, in the session's state and in the URL alike."""
+OPENED = "opened-pruned"
+"""Key of the session's state: the pruning that was opened last, and the name that it is listed by."""
+
+
+def name_of(selection: Selection, plan: PruningPlan) -> str:
+    """What a pruned checkpoint is called."""
+    return f"{selection.name}-static-{plan.budget}"
+
+
+def menu(
+    selection: Selection, setting: Setting, plan: PruningPlan, pruned: Evaluation, routed: Evaluation
+) -> None:
+    """Draw the ways to save the pruned model."""
+    checkpoint, data, name = selection.checkpoint, selection.data, name_of(selection, plan)
+    shift, scored = calibrated(pruned, routed, data)
+    saved_as = name if shift is None else f"{name}-matched"
+    how = {
+        "ranked_on": None if setting.selection == "recorded" else selection.ranking,
+        "shift": shift,
+        "seed": setting.seed if setting.selection == "random" and not setting.edits.origin else None,
+    }
+    st.download_button(
+        "Pruned checkpoint (.zip)",
+        data=lambda: checkpoint_zip(checkpoint, plan, saved_as, scored, data, **how),
+        file_name=f"{file_name(saved_as)}.zip",
+        mime="application/zip",
+        key="download-checkpoint",
+        on_click="ignore",
+        icon=":material/archive:",
+    )
+    st.download_button(
+        "Plan (.json)",
+        data=plan_json(plan),
+        file_name=f"{file_name(name)}-plan.json",
+        mime="application/json",
+        key="download-plan",
+        on_click="ignore",
+        icon=":material/description:",
+    )
+    if not data.task.is_regression:
+        st.checkbox(
+            "Calibrate the threshold",
+            key=CALIBRATE,
+            bind="query-params",
+            help="Shifts the output bias until each class is predicted as often as by the routed model on these data. "
+            "Labels are not used.",
+        )
+    known_as = f"{prunings.model_key(checkpoint, plan)}-{'' if shift is None else shift.tobytes().hex()}"
+
+    def write(folder: Path) -> Path:
+        return write_checkpoint(folder, checkpoint, plan, scored, data, **how)
+
+    _open_here(known_as, saved_as, write, selection.name)
+    st.caption(
+        "Weights in float16. `shrp.load(folder)` reads the unpacked folder, and so does the command line."
+    )
+
+
+def calibrated(
+    pruned: Evaluation, routed: Evaluation, data: TextData
+) -> tuple[np.ndarray | None, Evaluation]:
+    """The shift of the output bias, where that is asked for, and the evaluation of what is saved."""
+    if st.session_state.get(CALIBRATE) and (found := matched(pruned, routed, data)) is not None:
+        return found.shift, found.evaluation
+    return None, pruned
+
+
+def _open_here(known_as: str, name: str, write, of: str) -> None:
+    """Put the pruned model among the sidebar's checkpoints, so that the other pages can look at it."""
+    if st.button("Open on the other pages", key="open-pruned", icon=":material/folder_open:"):
+        try:
+            with st.spinner("Making the checkpoint …"):
+                listed = own_checkpoints.make(known_as, name, write, of)
+        except ShrpError as error:
+            state.show_error(error)
+            return
+        st.session_state[OPENED] = {known_as: listed}
+        st.rerun()  # the sidebar lists it
+    listed = st.session_state.get(OPENED, {}).get(known_as)
+    if listed in loaders.discover_all() and st.button(
+        f"Go on with {escape(listed)}", key="pick-pruned", icon=":material/arrow_forward:"
+    ):
+        own_checkpoints.pick(listed)
+        st.rerun()
+
+
+def finetune_menu(selection: Selection, setting: Setting, plan: PruningPlan) -> None:
+    """Draw the command that fine-tunes this pruning, filled in."""
+    st.caption("Fine-tuning after pruning recovers much of a loss. Copy the command:")
+    st.code(finetune_command(selection, setting, plan), language="bash", wrap_lines=True)
+    if needs_plan_file(setting):
+        st.caption("It reads the plan's file: download it under *Save*.")
+
+
+def needs_plan_file(setting: Setting) -> bool:
+    """Whether the command line cannot make the plan of a setting by itself."""
+    return bool(setting.edits)
+
+
+def finetune_command(selection: Selection, setting: Setting, plan: PruningPlan) -> str:
+    """`python -m shrp prune ... --recover ...` for a setting."""
+    name, task, path = name_of(selection, plan), selection.checkpoint.info.task, selection.checkpoint.path
+    try:
+        path = path.resolve().relative_to(Path.cwd().resolve())
+    except ValueError:
+        path = path.resolve()
+    parts = ["python", "-m", "shrp", "prune", str(path), "--out", f"{file_name(name)}-finetuned"]
+    if needs_plan_file(setting):
+        parts += ["--plan", f"{file_name(name)}-plan.json"]
+    else:
+        parts += ["--budget" if setting.allocation == "budget" else "--per-layer", str(setting.number)]
+        parts += ["--selection", setting.selection]
+        if setting.selection != "fitted" and setting.combination != "usage":
+            parts += ["--combination", setting.combination]
+        if setting.selection == "random":
+            parts += ["--seed", str(setting.seed)]
+        if setting.selection != "recorded" and selection.source in ("probe", "glue"):
+            parts += ["--data", selection.source]
+    parts += ["--recover", "3"]
+    if task.name not in TASKS or selection.source == "own":
+        parts += ["--train-file", "train.csv"]
+    return " ".join(map(shlex.quote, parts))
+
+
+def plan_json(plan: PruningPlan) -> str:
+    """A plan as the file that `python -m shrp prune --plan` reads."""
+    return json.dumps(plan.to_dict(), indent=2) + "\n"
+
+
+def _teacher_score(checkpoint: Checkpoint, data: TextData) -> float | None:
+    """The dense teacher's score on these data: from its outputs, else as stored."""
+    if (teacher := teacher_on(checkpoint, data)) is not None:
+        return teacher.score
+    rows = measurements.score_rows(checkpoint, data)
+    return next((row.get("score") for row in rows if row.get("kind") == "teacher"), None)
+
+
+def write_checkpoint(
+    folder: Path,
+    checkpoint: Checkpoint,
+    plan: PruningPlan,
+    evaluation: Evaluation,
+    data: TextData,
+    ranked_on: TextData | None,
+    shift: np.ndarray | None = None,
+    seed: int | None = None,
+) -> Path:
+    """Write the pruned model as a checkpoint, weights in float16, with the score measured here.
+
+    Args:
+        folder: where it goes; nothing may be there yet.
+        data: what `evaluation` is of.
+        ranked_on: what the plan's experts were chosen on; None where that was the checkpoint's own usage.
+        shift: of the output bias, found on `data`; `evaluation` is then of the shifted model.
+        seed: of the draw, where the experts were drawn here.
+    """
+    kept = [dict(row) for row in checkpoint.info.scores if row.get("kind") == "teacher"]
+    if math.isfinite(evaluation.score):
+        length, teacher = checkpoint.info.max_length, _teacher_score(checkpoint, data)
+        kept.append(pruned_row(plan, evaluation, teacher, data, length, matched=shift is not None))
+    of = checkpoint.info.training, checkpoint.fingerprint
+    training = pruned_training(*of, plan, counted_on=ranked_on, seed=seed) | shares_of(data, shift)
+    try:
+        same = checkpoints.fingerprint(checkpoint.path) == checkpoint.fingerprint  # not trained again since
+        history = checkpoints.read_history(checkpoint.path) if same else []
+    except (CheckpointError, OSError):
+        history = []
+    info = replace(checkpoint.info, plan=plan, scores=tuple(kept), training=training, usage={})
+    model = prune(checkpoint.model, plan, share_weights=True)  # the shared model is not written to
+    if shift is not None:
+        model = with_output_shift(model, checkpoint.info.task, shift)
+    return checkpoints.save(
+        model,
+        checkpoint.tokenizer,
+        info,
+        folder,
+        dtype=torch.float16,
+        extra_files={checkpoints.HISTORY: history_text(history)} if history else {},
+        teacher=checkpoint.teacher,
+    )
+
+
+def checkpoint_zip(checkpoint: Checkpoint, plan: PruningPlan, name: str, *scored: Any, **how: Any) -> bytes:
+    """The folder of `write_checkpoint`, named `name`, as a zip archive; further arguments are that one's."""
+    with tempfile.TemporaryDirectory() as scratch:
+        return zipped(write_checkpoint(Path(scratch) / name, checkpoint, plan, *scored, **how), name)
+
+
+def zipped(folder: str | os.PathLike, name: str) -> bytes:
+    """The files of a folder as a zip archive, in one folder of this name."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:  # weights hardly compress
+        for file in sorted(Path(folder).iterdir()):
+            archive.write(file, f"{name}/{file.name}")
+    return buffer.getvalue()

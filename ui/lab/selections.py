@@ -1,0 +1,152 @@
+"""As many experts, chosen otherwise: every selection and random draws, compared with the current plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from shrp.checkpoints.info import usage_in
+from shrp.evaluation.evaluation import Evaluation
+from shrp.pruning.plan import NO_EDITS, PruningPlan
+from shrp.pruning.sweep import random_control
+from ui import differences, prunings
+from ui.downloads import downloads
+from ui.prunings import SELECTIONS, Setting
+from ui.remaining import Remaining
+from ui.state import Selection
+from ui.text import escape, interval_text, metric_name, points, points_interval, score_text
+
+DRAWS = (0, 1, 2)
+"""Seeds of the random control."""
+MEASURE = "measure-selections"
+
+
+def section(
+    selection: Selection, setting: Setting, plan: PruningPlan, pruned: Evaluation, routed: Evaluation
+) -> None:
+    """A row a selection with its score, and how far the current plan is ahead of it."""
+    data, checkpoint = selection.data, selection.checkpoint
+    if data.labels is None:
+        st.info("These data have no labels, so no selection scores higher than another.")
+        return
+    known = {kind: prunings.usage_known(kind, checkpoint, selection.ranking) for kind in SELECTIONS}
+    missing = [
+        kind for kind, stats in known.items() if stats is None and _can_be_measured(kind, checkpoint.info)
+    ]
+    asked = st.session_state.get(MEASURE) == (checkpoint.fingerprint, selection.ranking.fingerprint)
+    if missing and not asked:
+        names = ", ".join(SELECTIONS[kind].lower() for kind in missing)
+        st.button(
+            f"Measure {names} too",
+            icon=":material/timer:",
+            key="measure-all",
+            on_click=st.session_state.__setitem__,
+            args=(MEASURE, (checkpoint.fingerprint, selection.ranking.fingerprint)),
+        )
+    place, rows, draws = st.empty(), [_row(f"{SELECTIONS[setting.selection]} (now)", [pruned], None)], []
+    for kind, plans in others(selection, setting, plan, missing if asked else (), known):
+        bar, left = st.empty(), Remaining()
+
+        def show(share: float, bar=bar, left=left, kind=kind) -> None:
+            bar.progress(share, f"Evaluating {SELECTIONS[kind].lower()}{left.said(share)}")
+
+        prunings.evaluate_all(checkpoint, data, plans, show)
+        bar.empty()
+        found = [prunings.recall(checkpoint, data, one) for one in plans]
+        rows.append(_row(SELECTIONS[kind], found, pruned) | _calibrated(found, routed, data))
+        if kind == "random":
+            draws = [one.score for one in found]
+        if [one.key() for one in plans] == [plan.key()]:
+            rows[-1]["current plan ahead by"] = "the same experts"
+        place.dataframe(
+            pd.DataFrame(rows).fillna(""),
+            hide_index=True,
+            width="content",
+            alt="Scores of as many experts chosen in other ways and at random",
+        )
+    if said := against_draws(pruned, draws):
+        st.caption(f"{said} Each random draw keeps as many experts in each layer as the current plan.")
+    downloads(
+        pd.DataFrame(rows).assign(data=pruned.data, n=pruned.n), "beside", f"{selection.name}-selections"
+    )
+
+
+def others(
+    selection: Selection, setting: Setting, plan: PruningPlan, measure, known
+) -> Iterator[tuple[str, list[PruningPlan]]]:
+    """Selection -> its plans with as many experts in all, several for random draws.
+
+    Args:
+        measure: selections that may be measured now; others are left out unless known.
+        known: selection -> its usage, or None.
+    """
+    base = replace(setting, edits=NO_EDITS)
+    if setting.edits:  # which may have changed how many there are
+        base = replace(base, allocation="budget", number=plan.budget)
+    for kind in SELECTIONS:
+        if kind == setting.selection and kind != "random" and not setting.edits:
+            continue
+        if kind == "recorded" and selection.ranked_on is not None:
+            continue  # counted on what may hold the other half
+        stats = known[kind]
+        if stats is None:
+            if kind not in measure:
+                continue
+            stats = prunings.usage_for(kind, selection.checkpoint, selection.ranking)
+        if kind != "random":
+            yield kind, [prunings.plan_of(replace(base, selection=kind, seed=0), stats)]
+            continue
+        usage = (
+            usage_in(selection.checkpoint.info)
+            if setting.selection == "recorded"
+            else known["usage"].shares()
+        )
+        drawn = [random_control(plan, usage, seed=seed) for seed in DRAWS]
+        drawn = [one for one in drawn if one.key() != plan.key()] if setting.is_control else drawn
+        if drawn:
+            yield kind, drawn
+
+
+def _can_be_measured(kind: str, info) -> bool:
+    return kind != "recorded" or bool(info.usage)
+
+
+def against_draws(pruned: Evaluation, draws: list[float]) -> str:
+    """How the plan compares with random draws, in a sentence; empty where there are none, or no score."""
+    if not draws or not np.isfinite([pruned.score, *draws]).all():
+        return ""
+    above = sum(pruned.score > score for score in draws)
+    better = "" if above == len(draws) else ": not better than chance"
+    return f"Beats {above} of {len(draws)} random selections{better}."
+
+
+def _row(name: str, found: list[Evaluation], pruned: Evaluation | None) -> dict[str, str]:
+    metric, scores = found[0].metric, [one.score for one in found]
+    mean = float(np.mean(scores))
+    row = {
+        "selection": name,
+        metric_name(metric): score_text(mean, metric),
+        "95% CI": interval_text(found[0].interval, metric),
+    }
+    if len(found) > 1:
+        row["selection"] += f", mean of {len(found)}"
+        row["95% CI"] = f"range {interval_text((min(scores), max(scores)), metric)}"
+        return row | {"current plan ahead by": points(pruned.score - mean, metric)}
+    if pruned is None:
+        return row
+    value, ends = differences.difference(pruned, found[0])
+    ahead = points(value, metric) + (f" ({points_interval(ends, metric)})" if ends[0] == ends[0] else "")
+    return row | {"current plan ahead by": ahead}
+
+
+def _calibrated(found: list[Evaluation], routed: Evaluation, data) -> dict[str, str]:
+    """The mean score with the threshold calibrated; nothing of a regression."""
+    moved = [differences.matched(one, routed, data) for one in found]
+    if None in moved:
+        return {}
+    mean = float(np.mean([one.evaluation.score for one in moved]))
+    return {"threshold calibrated": escape(score_text(mean, data.task.metric)).replace("\\", "")}

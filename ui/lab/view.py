@@ -1,0 +1,446 @@
+"""The pruning lab's page: what is drawn where, and what is grey while it is not up to date."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from shrp.data.text_data import FEWEST, halves, in_halves
+from shrp.errors import ShrpError
+from shrp.evaluation.costs import TOKENS, dense_cost
+from shrp.evaluation.evaluation import Evaluation
+from shrp.model.convert import expert_layers, num_experts_of
+from shrp.pruning.plan import PruningPlan
+from ui import arrival, confidence, differences, loaders, measurements, plan_url, prunings, state
+from ui.downloads import chart, clicked
+from ui.expert_map import expert_map, plan_frame, plan_words, weights_of
+from ui.floor import exact, floor_of, floor_warning
+from ui.lab import curve, edits, kept, onnx, save, selections, verdict
+from ui.pickers import always_one
+from ui.prunings import ALLOCATION, BUDGET, EACH, SELECTIONS, Setting
+from ui.remaining import Remaining
+from ui.state import Selection
+from ui.store import disk, results
+from ui.teacher import ROUTED, TEACHER, teacher_on, with_part
+from ui.text import escape, with_interval
+
+HOLD_OUT, SWEEP, AXIS, TABS, AGAINST, CURVE = (
+    "hold_out",
+    "sweep",
+    "axis",
+    "lab_tab",
+    "against",
+    "curve",
+)
+"""Keys of widgets, in the session's state and in the URL alike."""
+KEPT, LOST, CHANGED, COMPARED, THRESHOLD = (
+    "Kept experts",
+    "Where accuracy is lost",
+    "Changed predictions",
+    "Selections compared",
+    "Threshold and confidence",
+)
+REDRAW = 1.0  # seconds between two drawings of the curve while it fills in; of the verdict a quarter of that
+_GREY = "<style>[class*=st-key-lab-needs-score]{} {{opacity: 0.3}}</style>"
+
+
+class Lab:
+    """One run of the page.
+
+    Costs, counts and kept experts are drawn at once. What needs the model is grey, or says "estimating ...", until the
+    exact evaluation is there.
+    """
+
+    def __init__(self, selection: Selection) -> None:
+        self.actions = st.container(key="lab-actions")
+        # What is drawn several times in a run goes through `show`: an element that is not replaced yet stays, grey.
+        self.places = {
+            "verdict": st.container(key="verdict"),
+            "smallest": st.container(key="lab-needs-score-smallest"),
+            "notes": st.container(key="lab-needs-score-notes"),
+        }
+        self.slots: dict[str, DeltaGenerator] = {}
+        left, right = st.columns([2, 3], gap="medium")
+        self.places["curve"] = right.container(key="lab-needs-score-curve")
+        self.model = selection.checkpoint.model
+        self.layers, self.experts = tuple(expert_layers(self.model)), num_experts_of(self.model)
+        with left:
+            self.setting = prunings.controls(len(self.layers), self.experts, more=lambda: _more(selection))
+            self.sweep = _sweep_choice(selection)
+            self.places["busy"], self.costs = st.container(), st.container()
+            self.places["score"] = st.container(key="lab-needs-score-score")
+        names = (KEPT, LOST, CHANGED, COMPARED, THRESHOLD)
+        tabs = st.tabs(names, key=TABS, on_change="rerun", bind="query-params")
+        self.below = {}
+        for name, tab in zip(names, tabs, strict=True):
+            key = "lab-kept" if name == KEPT else f"lab-needs-score-{name.split()[0].lower()}"
+            if tab.open:
+                self.below[name] = tab.container(key=key)
+        self.places["grey"] = st.container()
+        self.stale()
+        self.show("verdict").markdown(self._estimating(self.setting.number))
+        self.selection = _held_out(selection)
+        self.checkpoint, self.data = self.selection.checkpoint, self.selection.data
+        self.routed = measurements.evaluation_known(self.checkpoint, self.data)
+        self.teacher = teacher_on(self.checkpoint, self.data)
+        self.stored = curve.stored_frame(self.checkpoint, self.data)
+        self.drawings = 0
+
+    def show(self, name: str) -> DeltaGenerator:
+        """A place whose element is replaced at each call; before the first one what was there stays."""
+        if name not in self.slots:
+            self.slots[name] = self.places[name].empty()
+        return self.slots[name]
+
+    def draw(self) -> None:
+        """Draw all of the page, or why that cannot be done, where the verdict would be."""
+        try:
+            self._draw()
+        except ShrpError as error:
+            self.show("verdict").error(escape(str(error)), icon=":material/error:")
+            self.show("busy").empty()
+
+    def _draw(self) -> None:
+        with self.show("busy"):
+            self.stats = prunings.usage_for(self.setting.selection, self.checkpoint, self.selection.ranking)
+        editor = edits.editor(self.checkpoint.fingerprint, self.layers, self.experts)
+        self.setting, self.plan, base = edits.edited(self.setting, self.stats, editor)
+        self.show("verdict").markdown(self._estimating(self.plan.budget))
+        with self.costs:
+            verdict.costs(self.checkpoint, self.plan)
+            st.caption(_measured_on(self.selection, self.setting))
+        self.sizes = curve.sizes(
+            self.checkpoint, self.setting, self.stats, self.selection.ranking.fingerprint
+        )
+        if KEPT in self.below:
+            with self.below[KEPT]:
+                kept.section(editor, self.plan, base, self.stats, self.selection.name)
+        menus = self._actions()
+        pruned = self._evaluate()
+        self._draw_verdict(pruned)
+        self._draw_curve(pruned)
+        self.show("grey").empty()
+        self._fill_tabs(pruned)
+        with menus["Save"]:
+            save.menu(self.selection, self.setting, self.plan, pruned, self.routed)
+        with menus["Export"]:
+            name, (shift, scored) = (
+                save.name_of(self.selection, self.plan),
+                save.calibrated(pruned, self.routed, self.data),
+            )
+            onnx.menu(self.checkpoint, self.plan, name, self.data, scored, shift)
+        if self.sweep:
+            self._sweep(pruned)
+        if disk().problem:
+            st.caption(f"Results are not kept on disk: {escape(disk().problem)}.")
+
+    def stale(self, *, curve_too: bool = True) -> None:
+        """Grey what needs the model, but for the curve where that has an estimate, until `fresh`."""
+        but = "" if curve_too else ":not(.st-key-lab-needs-score-curve)"
+        self.show("grey").markdown(_GREY.format(but), unsafe_allow_html=True)
+
+    def _estimating(self, number: int) -> str:
+        """What is said until there is a score.
+
+        Args:
+            number: of experts; before the plan is made, as the slider counts.
+        """
+        total = len(self.layers) * self.experts
+        if not hasattr(self, "plan") and self.setting.allocation == "per_layer":
+            number *= len(self.layers)
+        return verdict.estimating(number, total)
+
+    # What is drawn once the plan is known
+
+    def _actions(self) -> dict:
+        """The row of actions; returns the places of those that need the exact evaluation."""
+        with self.actions, st.container(horizontal=True, gap="small"):
+            with st.popover("Fine-tune this", icon=":material/model_training:"):
+                save.finetune_menu(self.selection, self.setting, self.plan)
+            found = {
+                "Save": st.popover("Save", icon=":material/save:"),
+                "Export": st.popover("Export", icon=":material/deployed_code:"),
+            }
+            _compare_link(self.setting, self.plan, held_out=self.selection.ranked_on is not None)
+        return found
+
+    def _evaluate(self) -> Evaluation:
+        """Show running estimates for the plan until they are exact; evaluates the routed model too, where needed."""
+        drawn = sketched = time.monotonic()
+        for found in prunings.stream(self.checkpoint, self.data, self.plan):
+            now = time.monotonic()
+            if not found.complete and now - drawn > REDRAW / 4:
+                self._draw_verdict(found)
+                drawn = now
+            if not found.complete and now - sketched > REDRAW:
+                self._draw_curve(found)
+                self.stale(curve_too=False)
+                sketched = now
+        if self.routed is None:
+            with self.show("busy"):
+                same = self.stats if self.selection.ranked_on is None else None
+                self.routed = measurements.evaluation(self.checkpoint, self.data, same)
+        return found
+
+    def _draw_verdict(self, found: Evaluation) -> None:
+        teacher = self.stored[self.stored["kind"] == "teacher"]["score"]
+        text = verdict.verdict(
+            found,
+            self.routed,
+            self.teacher,
+            float(teacher.iloc[0]) if len(teacher) else math.nan,
+            self.plan.budget,
+            len(self.layers) * self.experts,
+        )
+        self.show("verdict").markdown(text)
+        if found.labels is not None:
+            scored = with_interval(found.score, found.interval, found.metric, found.n)
+            self.show("score").markdown(escape(scored[:1].upper() + scored[1:]))
+        if not found.complete or self.routed is None:
+            return
+        with self.show("notes").container():
+            models = [("the pruned model", exact(found)), ("the routed model", exact(self.routed))]
+            if warned := floor_warning(self.data, models):
+                st.warning(warned, icon=":material/warning:")
+            moved = differences.matched(found, self.routed, self.data)
+            if differences.most_is_the_threshold(moved, found, self.routed):
+                st.caption(f":material/tune: Most of the loss is the threshold's: see *{THRESHOLD}*.")
+        self._draw_smallest()
+
+    def _draw_smallest(self) -> None:
+        if self.data.labels is not None:
+            known = curve.known(self.checkpoint, self.data, self.sizes)
+            self.show("smallest").markdown(
+                verdict.smallest_text(known, len(self.sizes), self.routed, self.data)
+            )
+
+    def _draw_curve(self, found: Evaluation | None) -> None:
+        """Draw the curve as far as it is known, with the current point."""
+        if self.data.labels is None:
+            self.show("curve").info(
+                "These data have no labels, so there is no score to draw. See *Changed predictions*."
+            )
+            return
+        self.drawings += 1  # two charts of one run need different keys, even in the same place
+        over = st.session_state.get(AXIS, next(iter(curve.COSTS)))
+        known = curve.known(self.checkpoint, self.data, self.sizes)
+        frame = curve.frame_of(self.checkpoint, known)
+        share = prunings.cost_of(self.checkpoint, self.plan).relative_to(dense_cost(self.model, TOKENS))
+        title = SELECTIONS[self.setting.selection].lower()
+        fig = curve.curve(
+            frame,
+            self.stored,
+            self.routed,
+            over,
+            self.data,
+            title,
+            (self.plan.budget, share[over], found),
+            floor_of(self.data),
+        )
+        key = f"{CURVE}-{self.drawings}"
+        with self.show("curve").container():
+            chart(
+                fig,
+                frame.assign(selection=self.setting.selection, data=self.data.name),
+                key,
+                f"{self.selection.name}-curve",
+                f"Score against cost of {len(frame)} sizes; the current one keeps {self.plan.budget} experts.",
+                lambda: _take(key, self.setting.allocation),
+                "The slider does the same.",
+            )
+
+    def _fill_tabs(self, pruned: Evaluation) -> None:
+        """Draw the open tab; no other one is worked for."""
+        file = f"{self.selection.name}-{self.plan.budget}"
+        if COMPARED in self.below:
+            with self.below[COMPARED]:
+                selections.section(self.selection, self.setting, self.plan, pruned, self.routed)
+        for name in (LOST, CHANGED, THRESHOLD):
+            if name not in self.below:
+                continue
+            with self.below[name]:
+                against, names = self._against()
+                if name == LOST:
+                    lengths = measurements.read_lengths(self.checkpoint, self.data)
+                    differences.lost(against, pruned, self.data, lengths, names, file)
+                elif name == CHANGED:
+                    differences.changed(against, pruned, self.selection, names, file)
+                else:
+                    differences.threshold(against, pruned, self.data, names)
+                    if self.data.labels is not None and not self.data.task.is_regression:
+                        confidence.tab(against, pruned, names, file)
+
+    def _against(self) -> tuple[Evaluation, tuple[str, str]]:
+        """What the pruned model is compared with, picked where the dense teacher's outputs are there too."""
+        known = {ROUTED: self.routed} | ({TEACHER: self.teacher} if self.teacher is not None else {})
+        if len(known) == 1:
+            if self.checkpoint.problem:
+                st.warning(escape(self.checkpoint.problem), icon=":material/warning:")
+            return self.routed, ("routed", "pruned")
+        picked = always_one("Compared with", tuple(known), AGAINST)
+        return known[picked], (picked.removesuffix(" model").removeprefix("dense "), "pruned")
+
+    def _sweep(self, pruned: Evaluation) -> None:
+        """Evaluate all sizes, drawing the curve as it fills in. A moved slider interrupts it and the next run goes on."""
+        left, drawn = Remaining(), time.monotonic()
+
+        def show(share: float) -> None:
+            nonlocal drawn
+            self.show("busy").progress(share, f"Evaluating all sizes: {share:.0%}{left.said(share)}")
+            if time.monotonic() - drawn > 2 * REDRAW:
+                self._draw_curve(pruned)
+                drawn = time.monotonic()
+
+        plans = [size.plan for size in self.sizes]
+        if len(curve.known(self.checkpoint, self.data, self.sizes)) == len(plans):
+            return
+        try:
+            prunings.evaluate_all(self.checkpoint, self.data, plans, show)
+        except ShrpError as error:  # what was scored before stays
+            with self.show("busy"):
+                state.show_error(error)
+            return
+        self.show("busy").empty()
+        self._draw_curve(pruned)
+        self._draw_smallest()
+
+
+def _sweep_choice(selection: Selection) -> bool:
+    if selection.data.labels is None:
+        return False
+    return st.toggle("All sizes", key=SWEEP, bind="query-params")
+
+
+def _more(selection: Selection) -> None:
+    """The choices of the popover that only the lab has."""
+    enough = len(selection.data) >= FEWEST
+    st.toggle(
+        "Score on a held-out half",
+        key=HOLD_OUT,
+        bind="query-params",
+        disabled=not enough,
+        help="On: experts are chosen on one half of the examples and scored on the other. Off: both on all of them, as "
+        f"in the paper, which scores slightly too high. Needs {FEWEST} examples.",
+    )
+    st.selectbox(
+        "Cost on the curve", list(curve.COSTS), key=AXIS, format_func=curve.COSTS.get, bind="query-params"
+    )
+
+
+def _held_out(selection: Selection) -> Selection:
+    """The selection, with one half of its data to rank on and the other to score on where that is asked for."""
+    if not st.session_state.get(HOLD_OUT) or len(selection.data) < FEWEST:
+        return selection
+    checkpoint, data = selection.checkpoint, selection.data
+    store, key = results("halves", 8), (data.fingerprint, data.name, data.pairs)
+    if (found := store.get(key)) is None:
+        ranked, scored = halves(data)
+        store.put(key, found := (*in_halves(data, ranked, scored), scored))
+    chosen, held, scored = found
+    rows = None if selection.rows is None else selection.rows[scored]
+    checkpoint = with_part(checkpoint, data, held, scored)
+    return replace(selection, checkpoint=checkpoint, data=held, rows=rows, ranked_on=chosen)
+
+
+def _measured_on(selection: Selection, setting: Setting) -> str:
+    """What is scored, and what the experts are chosen on, as Markdown."""
+    scored = f"Scored on {escape(selection.data.name)} (n = {len(selection.data):,})"
+    if setting.is_control:
+        return f"{scored}; experts drawn at random, a control."
+    if setting.edits.origin:
+        return f"{scored}; experts from a plan's file."
+    if setting.selection == "recorded":
+        return f"{scored}; experts chosen on validation data of the training."
+    if selection.ranked_on is not None:
+        return f"{scored}; experts chosen on the other half (n = {len(selection.ranked_on):,})."
+    return f"{scored}, where experts are chosen too."
+
+
+def _take(key: str, allocation: str) -> None:
+    """Set the slider to a clicked size."""
+    if cell := clicked(key):
+        st.session_state[ALLOCATION] = allocation
+        st.session_state[BUDGET if allocation == "budget" else EACH] = int(cell[0])
+
+
+def _compare_link(setting: Setting, plan: PruningPlan, *, held_out: bool) -> None:
+    """A link to Compare with this pruning as B.
+
+    Args:
+        held_out: whether experts were chosen on half of the data, which Compare does not do: the link then has the
+            whole plan.
+    """
+    asked = prunings.link_of(setting, plan if held_out else None)
+    if len(asked.get(f"b_{plan_url.URL}", "")) <= plan_url.LONGEST:
+        arrival.page_link("pages/compare.py", "Compare", ":material/compare:", asked)
+
+
+def not_routed(selection: Selection) -> None:
+    """For a checkpoint without routers: what it is, its plan and export where it is pruned, and the next step."""
+    checkpoint, info = selection.checkpoint, selection.checkpoint.info
+    what = "is pruned already" if info.plan is not None else "has no routers"
+    st.info(f"**{escape(selection.name)}** {what}, so there is no usage to prune by.", icon=":material/info:")
+    _routed_ones(selection)
+    if info.plan is None:
+        return
+    with st.container(horizontal=True, gap="small"):
+        st.download_button(
+            "Plan (.json)",
+            data=save.plan_json(info.plan),
+            file_name=f"{selection.name}-plan.json",
+            mime="application/json",
+            on_click="ignore",
+            icon=":material/description:",
+        )
+        export = st.popover("Export", icon=":material/deployed_code:")
+    experts = num_experts_of(checkpoint.model)
+    total = len(info.plan.layers) * experts
+    place = st.empty()
+    chart(
+        expert_map(
+            weights_of(info.plan, experts),
+            experts,
+            "Kept experts and their weights",
+            f"{info.plan.budget} of {total} experts; grey: not kept",
+            "weight",
+        ),
+        plan_frame(info.plan),
+        "kept-map",
+        f"{selection.name}-plan",
+        f"Weights of the kept experts: {plan_words(info.plan)}",
+    )
+    try:
+        found = measurements.evaluation(checkpoint, selection.data)
+    except ShrpError as error:
+        state.show_error(error)
+        return
+    scored = with_interval(found.score, found.interval, found.metric, found.n)
+    place.markdown(f"**{info.plan.budget} of {total} experts**: {escape(scored)}, {escape(found.data)}.")
+    with export:
+        onnx.menu(checkpoint, None, selection.name, selection.data, found)
+
+
+def _routed_ones(selection: Selection) -> None:
+    """Buttons that pick a routed checkpoint, or the command that makes one."""
+    from shrp.checkpoints.info import CheckpointInfo
+
+    found = [
+        name
+        for name, info in loaders.discover_all().items()
+        if isinstance(info, CheckpointInfo) and state.is_routed(info) and name != selection.name
+    ]
+    with st.container(horizontal=True, gap="small"):
+        for name in found[:3]:
+            st.button(
+                f"Prune {escape(name)}",
+                key=f"prune-{name}",
+                on_click=st.session_state.__setitem__,
+                args=(state.CHECKPOINT, name),
+            )
+    if not found:
+        st.caption("Make a routed checkpoint:")
+        st.code("python -m shrp train --help", language="bash")

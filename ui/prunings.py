@@ -1,0 +1,359 @@
+"""Prunings of a routed checkpoint: their settings and controls, plans and evaluations. Shared by the lab and Compare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from shrp.analysis.usage import UsageStats
+from shrp.checkpoints.checkpoint import Checkpoint
+from shrp.checkpoints.info import usage_in
+from shrp.data.text_data import TextData
+from shrp.errors import PlanError
+from shrp.evaluation.costs import TOKENS, Cost, plan_cost
+from shrp.evaluation.evaluation import Evaluation
+from shrp.pruning.plan import NO_EDITS, FittedGates, PlanEdits, PruningPlan, edits_of
+from shrp.pruning.select import TEXTS, GateFit, plan_from
+from ui import arrival, measurements, not_here, plan_url
+from ui.bound import clamp, fall_back
+from ui.remaining import Remaining
+from ui.store import Progress, disk, once, results
+from ui.text import escape
+
+ALLOCATIONS = {"budget": "In all layers together", "per_layer": "In each layer"}
+SELECTIONS = {
+    "usage": "Usage",
+    "recorded": "Recorded usage",
+    "gate_norm": "Gate × norm",
+    "ablation": "Ablation",
+    "fitted": "Fitted gates",
+    "random": "Random (control)",
+}
+COMBINATIONS = {"usage": "Usage weights", "mean": "Plain mean"}
+MAX_SEED = 9999
+SIDEBAR, PRUNED = "(the one in the sidebar)", "Pruned"
+"""On Compare: a side's checkpoint, and its version."""
+ALLOCATION, BUDGET, EACH, SELECTION, COMBINATION, SEED = (
+    "keep",
+    "budget",
+    "per_layer",
+    "select",
+    "combine",
+    "seed",
+)
+"""Keys of the controls, in the session's state and in the URL alike."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a person has set; `plan_of` makes a plan of it."""
+
+    allocation: str = "budget"
+    """`budget` or `per_layer`: what `number` counts."""
+    number: int = 0
+    selection: str = "usage"
+    """One of `SELECTIONS`."""
+    combination: str = "usage"
+    """One of `COMBINATIONS`; fitted gates bring their own weights."""
+    seed: int = 0
+    """Of the random control."""
+    edits: PlanEdits = NO_EDITS
+    """Changes by hand."""
+
+    @property
+    def text(self) -> str:
+        """The setting in words."""
+        how = "in all" if self.allocation == "budget" else "per layer"
+        parts = [f"{self.number} {how}", self.selection.replace("_", " × ")]
+        if self.selection == "random":
+            parts[-1] += f" (seed {self.seed})"
+        if self.combination == "mean" and self.selection != "fitted":
+            parts.append("plain mean")
+        if self.edits:
+            parts.append("edited")
+        return ", ".join(parts)
+
+    @property
+    def is_control(self) -> bool:
+        """Whether experts are drawn at random, here or by the file that the plan is from."""
+        return "random" in (self.selection, self.edits.origin)
+
+
+def plan_of(setting: Setting, stats: UsageStats) -> PruningPlan:
+    """The plan of a setting.
+
+    Raises:
+        PlanError: the number is outside what the model allows, or the edits do not fit it.
+    """
+    return plan_from(
+        stats,
+        selection=setting.selection,
+        combination="fitted" if setting.selection == "fitted" else setting.combination,
+        seed=setting.seed,
+        edits=setting.edits,
+        **{setting.allocation: setting.number},
+    )
+
+
+# Controls
+
+
+def controls(layers: int, experts: int, side: str = "", more: Callable[[], None] = lambda: None) -> Setting:
+    """Draw the slider and, in a popover, the choices of what it keeps; returns the setting.
+
+    Args:
+        layers: converted layers of the model.
+        experts: experts in each.
+        side: prefix of the widgets' keys, for a page with several models.
+        more: draws further choices in the popover.
+    """
+    place = st.container()
+    chosen = st.session_state.get(side + SELECTION, "usage")
+    with st.popover(f"Chosen by: {SELECTIONS.get(chosen, chosen).lower()}", icon=":material/tune:"):
+        allocation = _choice(place, "The slider counts experts", ALLOCATIONS, side + ALLOCATION)
+        selection = _choice(place, "Experts are chosen by", SELECTIONS, side + SELECTION)
+        st.caption(_ABOUT[selection])
+        combination, seed = "usage", 0
+        if selection != "fitted":
+            combination = _choice(place, "Weights of the kept experts", COMBINATIONS, side + COMBINATION)
+        if selection == "random":
+            with place:  # always visible, for what it says
+                clamp(side + SEED, 0, MAX_SEED)
+            value = st.number_input(
+                "Seed of the draw", 0, MAX_SEED, 0, key=side + SEED, bind="query-params", width=160
+            )
+            seed = min(max(int(value or 0), 0), MAX_SEED)
+        more()
+    with place:
+        if allocation == "budget":
+            ends, what, key = (layers, layers * experts), f"Experts kept, of {layers * experts}", BUDGET
+        else:
+            ends, what, key = (1, experts), f"Experts kept in each layer, of {experts}", EACH
+        number = _slider(what, *ends, min(2 * ends[0], ends[1]), side + key)
+    return Setting(allocation, number, selection, combination, seed)
+
+
+def link_of(setting: Setting, plan: PruningPlan | None = None) -> dict[str, str]:
+    """What a link asks of Compare whose side B is to be the sidebar's checkpoint pruned like this.
+
+    Args:
+        plan: to be taken as a whole, in place of the setting's edits.
+    """
+    values = {
+        "b": f"{SIDEBAR}: {PRUNED.lower()}",
+        f"b_{ALLOCATION}": setting.allocation,
+        f"b_{BUDGET if setting.allocation == 'budget' else EACH}": setting.number,
+        f"b_{SELECTION}": setting.selection,
+        f"b_{COMBINATION}": setting.combination,
+    }
+    if setting.selection == "random":
+        values[f"b_{SEED}"] = setting.seed
+    # In the address itself widgets stand as they look.
+    looks = {
+        f"b_{ALLOCATION}": ALLOCATIONS[setting.allocation],
+        f"b_{SELECTION}": SELECTIONS[setting.selection],
+        f"b_{COMBINATION}": COMBINATIONS.get(setting.combination, ""),
+    }
+    edits = plan_url.encode(setting.edits if plan is None else edits_of(plan))
+    return arrival.link(values) | looks | ({f"b_{plan_url.URL}": edits} if edits else {})
+
+
+_ABOUT = {
+    "usage": "The experts that the router picks most often on the picked data, as in the paper.",
+    "recorded": "The same, counted on validation data during training and stored in the checkpoint.",
+    "gate_norm": "Largest mean of gate times norm of the expert's output.",
+    "ablation": "Experts whose removal changes the output most, each removed in turn on up to 512 examples.",
+    "fitted": "Constant gates, trained on the texts alone so that the pruned model reproduces the routed one.",
+    "random": "A control: a good selection must beat it. Usage still spreads a budget over the layers.",
+}
+
+
+def _choice(place: DeltaGenerator, label: str, options: dict[str, str], key: str) -> str:
+    """Draw a picker; where the address asks for something else, say it in a place that is always visible."""
+    looks = list(options.values())
+    with place:
+        fits = st.query_params.get(key) in looks
+        not_here.tell(key, label.lower(), fits, f"{', '.join(looks[:-1])} or {looks[-1]}")
+    fall_back(key, options, next(iter(options)))
+    return st.selectbox(label, list(options), key=key, format_func=options.get, bind="query-params")
+
+
+def _slider(label: str, low: int, high: int, start: int, key: str) -> int:
+    if low == high:  # a slider needs two ends
+        st.markdown(f"{label}: {low}")
+        return low
+    clamp(key, low, high)
+    # The start is given in every run: the address leaves it out.
+    return int(st.slider(label, low, high, start, key=key, bind="query-params"))
+
+
+# What a selection needs
+
+
+def usage_for(selection: str, checkpoint: Checkpoint, data: TextData) -> UsageStats:
+    """The usage that a selection needs, measured once with a progress bar.
+
+    Raises:
+        PlanError: the model has no routed layer, or no recorded usage where the selection is by that.
+        DataError: the data are empty.
+    """
+    stats = measurements.usage_stats(checkpoint, data, norms=selection == "gate_norm")
+    if selection == "recorded":
+        if not checkpoint.info.usage:
+            raise PlanError("this checkpoint stores no usage from its training; choose by usage instead.")
+        return replace(stats, recorded=usage_in(checkpoint.info))
+    if selection == "ablation":
+        return replace(stats, ablation=_ablation(checkpoint, data))
+    return replace(stats, fitted=_fitted(checkpoint, data, stats)) if selection == "fitted" else stats
+
+
+def usage_known(selection: str, checkpoint: Checkpoint, data: TextData) -> UsageStats | None:
+    """What `usage_for` returns, or None where something must be measured first."""
+    key = (checkpoint.fingerprint, data.source_fingerprint, data.name)
+    if selection == "gate_norm":
+        return results("usage with norms", 8).get(key)
+    if selection == "recorded" and not checkpoint.info.usage:
+        return None
+    if selection == "ablation" and results("ablation", 8).get(key) is None:
+        return None
+    if selection == "fitted" and results("fitted gates", 8).get(key) is None:
+        return None
+    return usage_for(selection, checkpoint, data)
+
+
+def _ablation(checkpoint: Checkpoint, data: TextData) -> dict:
+    """Layer -> effect of each expert's removal `(H,)`, measured once with a progress bar."""
+    from shrp.analysis import importance
+
+    def work(progress: Progress) -> dict:
+        return importance.ablation(
+            checkpoint.model,
+            checkpoint.tokenizer,
+            data,
+            max_length=checkpoint.info.max_length,
+            progress=progress,
+        )
+
+    key = (checkpoint.fingerprint, data.source_fingerprint, data.name)
+    return once("ablation", 8, key, f"Removing every expert in turn on {escape(data.name)}", work)
+
+
+def _fitted(checkpoint: Checkpoint, data: TextData, stats: UsageStats) -> FittedGates:
+    """Gates fitted on the data, once, with a progress bar. A fit that was interrupted is continued."""
+    store, key = results("fitted gates", 8), (checkpoint.fingerprint, data.source_fingerprint, data.name)
+    if (found := store.get(key)) is not None:
+        return found
+    found = disk().fitted(checkpoint.fingerprint, data, len(stats.layers), stats.num_experts)
+    if found is None:
+        label = (
+            f"Fitting gates on {min(TEXTS, len(data)):,} texts of {escape(data.name)}, for all sizes at once"
+        )
+        # The slider interrupts this run, and the next run continues the same fit, as do other sessions.
+        running = results("running fits", 2)
+        make = partial(
+            GateFit,
+            checkpoint.model,
+            checkpoint.tokenizer,
+            data,
+            stats.shares(),
+            max_length=checkpoint.info.max_length,
+        )
+        fit = running.get_or_make(key, make)
+        bar, left = st.progress(0.0, text=label), Remaining()
+        try:
+            for done in fit:
+                share = done / fit.steps
+                bar.progress(share, f"{label}: step {done:,} of {fit.steps:,}{left.said(share)}")
+        finally:
+            bar.empty()
+        if (found := fit.result) is None:  # an error ended it, and was shown
+            running.drop(key)
+            return _fitted(checkpoint, data, stats)
+        disk().keep_fitted(checkpoint.fingerprint, data, found)
+        store.put(key, found)  # before the fit is dropped, or another session would begin a new one
+        running.drop(key)
+    store.put(key, found)
+    return found
+
+
+# Evaluations
+
+
+def model_key(checkpoint: Checkpoint, plan: PruningPlan | None = None) -> str:
+    """A key of a checkpoint as it is, or of its pruning by `plan`."""
+    return checkpoint.fingerprint if plan is None else f"{checkpoint.fingerprint} {plan.key()}"
+
+
+def cost_of(checkpoint: Checkpoint, plan: PruningPlan) -> Cost:
+    """`plan_cost`, kept: it depends on how many experts each layer keeps."""
+    key = (checkpoint.fingerprint, tuple(plan.keep_counts().items()))
+    return results("plan costs", 4096).get_or_make(key, lambda: plan_cost(checkpoint.model, plan, TOKENS))
+
+
+def in_memory(checkpoint: Checkpoint, data: TextData, plan: PruningPlan) -> Evaluation | None:
+    """A plan's exact evaluation, where this process has it."""
+    return results("prunings").get((checkpoint.fingerprint, data.fingerprint, data.name, plan.key()))
+
+
+def recall(checkpoint: Checkpoint, data: TextData, plan: PruningPlan) -> Evaluation | None:
+    """A plan's exact evaluation, from memory or disk."""
+    if (found := in_memory(checkpoint, data, plan)) is None:
+        found = disk().evaluation(checkpoint.fingerprint, data, plan.key())
+        if found is not None:
+            results("prunings").put((checkpoint.fingerprint, data.fingerprint, data.name, plan.key()), found)
+    return found
+
+
+def remember(checkpoint: Checkpoint, data: TextData, plan: PruningPlan, evaluation: Evaluation) -> None:
+    """Keep an exact evaluation for every session, and on disk for other processes."""
+    results("prunings").put((checkpoint.fingerprint, data.fingerprint, data.name, plan.key()), evaluation)
+    disk().keep_evaluation(checkpoint.fingerprint, data, plan.key(), evaluation)
+
+
+def stream(checkpoint: Checkpoint, data: TextData, plan: PruningPlan) -> Iterator[Evaluation]:
+    """Yield running estimates for a plan, the last one exact. Closing the iterator abandons the work."""
+    if (found := recall(checkpoint, data, plan)) is not None:
+        yield found
+        return
+    with closing(measurements.live_evaluator(checkpoint, data).stream(plan)) as estimates:
+        for estimate in estimates:
+            if estimate.complete:
+                remember(checkpoint, data, plan, estimate)
+            yield estimate
+
+
+def evaluated(checkpoint: Checkpoint, data: TextData, plan: PruningPlan, label: str) -> Evaluation:
+    """A plan's exact evaluation, with a progress bar where it must be made."""
+    bar = st.empty()
+    for evaluation in stream(checkpoint, data, plan):
+        if not evaluation.complete:
+            text = f"{label} {evaluation.n:,} of {evaluation.total:,} examples"
+            bar.progress(evaluation.n / evaluation.total, text)
+    bar.empty()
+    return evaluation
+
+
+def evaluate_all(
+    checkpoint: Checkpoint, data: TextData, plans: Sequence[PruningPlan], pause: Callable[[float], None]
+) -> None:
+    """Evaluate plans that nobody has evaluated, in the order that shares most work, and keep each as it is done.
+
+    Args:
+        pause: called often with the share of the work that is done; it may raise, which abandons the work.
+    """
+    missing = {plan.key(): plan for plan in plans if recall(checkpoint, data, plan) is None}
+    if not missing:
+        return
+    evaluator = measurements.live_evaluator(checkpoint, data)
+    work = evaluator.work_of(list(missing.values()))
+    total, done = sum(work.values()) or 1.0, 0.0
+    with closing(evaluator.sweep(list(missing.values()), lambda: pause(done / total))) as found:
+        for plan, evaluation in found:
+            remember(checkpoint, data, plan, evaluation)
+            done += work[plan.key()]
+            pause(min(done / total, 1.0))
