@@ -56,7 +56,7 @@ def main(
     for name, info in discover(checkpoints).items():
         if isinstance(info, CheckpointError):
             raise info
-        if info.config.layers and info.plan is None and info.config.control == "none":
+        if info.config.layers and info.plan is None:
             try:
                 _data(info)
                 found.append(name)

@@ -24,10 +24,10 @@ from shrp.evaluation.timing import latency, model_inputs
 from shrp.export.check import open_graph
 from shrp.export.graph import quantise, write_graph
 from shrp.families.families import encoder_layers
+from shrp.families.family import install_hooks
 from shrp.model.config import ShrpConfig
 from shrp.model.convert import convert
-from shrp.model.hidden_states import hooked
-from shrp.model.replaced import with_layers
+from shrp.model.modules import with_layers
 from shrp.pruning.plan import first_experts
 from shrp.pruning.prune import prune
 from studies.machine import machine, versions
@@ -45,7 +45,7 @@ def models_of(config: BertConfig, plain_layers: int = 6) -> dict[str, PreTrained
     """Dense, routed and static models of a geometry, which share all weights they have in common, and a DistilBERT."""
     torch.manual_seed(0)
     dense = AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa").eval()
-    hooked(dense)  # its layers are shared by the others
+    install_hooks(dense)  # its layers are shared by the others
     depth, models = len(encoder_layers(dense)), {"dense": dense}
     for count, m in KEPT.items():
         if count >= depth:

@@ -194,15 +194,12 @@ def tiny_model():
 def tiny_routed(tiny_model, tiny_inputs):
     """A factory of converted classifiers whose routers are sure of themselves and differ between inputs."""
 
-    def build(family="bert", *, layers=(1, 2), routing="sequence", top_k=1, control="none", **options):
+    def build(family="bert", *, layers=(1, 2), routing="sequence", top_k=1, **options):
         model = tiny_model(family, **options)
-        narrow_to = 2 if control == "narrow" else 0
-        config = ShrpConfig(layers, routing, top_k, expander_gain=1.0, control=control, narrow_to=narrow_to)
-        convert(model, config, [tiny_inputs()])
+        config = ShrpConfig(layers, routing, top_k, expander_gain=1.0)
+        convert(model, config)
         with torch.no_grad():
             for index, layer in expert_layers(model).items():
-                if layer.routing == "uniform":
-                    continue
                 layer.router.dense.weight.normal_(std=2.0)
                 # What all inputs have in common must not decide, or all would go the same way.
                 with record_routing() as record:
@@ -266,9 +263,8 @@ def tiny_data():
 def tiny_info():
     """A factory of the infos that go with `tiny_routed` models."""
 
-    def build(layers=(1, 2), routing="sequence", top_k=1, control="none", **fields):
-        narrow_to = 2 if control == "narrow" else 0
-        config = ShrpConfig(layers, routing, top_k, expander_gain=1.0, control=control, narrow_to=narrow_to)
+    def build(layers=(1, 2), routing="sequence", top_k=1, **fields):
+        config = ShrpConfig(layers, routing, top_k, expander_gain=1.0)
         return CheckpointInfo(config, TASKS["sst2"], base_model="tiny", **fields)
 
     return build

@@ -76,10 +76,6 @@ def test_a_checkpoint_is_shown_in_a_line(tmp_path, tiny_routed, tiny_model, tiny
     assert shown(tiny_info(layers=()), tiny_model()) == f"{start}dense>"
     plan = make_plan({1: [0.1, 0.2, 0.3, 0.4], 2: [0.4, 0.3, 0.2, 0.1]}, budget=3)
     assert shown(tiny_info(plan=plan)) == f"{start}static, 3 experts kept in layers 1, 2>"
-    assert shown(tiny_info(control="dropped")) == f"{start}control with layers 1, 2 dropped>"
-    narrow = f"{start}control with heads and neurons pruned in layers 1, 2>"
-    assert shown(tiny_info(control="narrow")) == narrow
-    assert shown(tiny_info(control="uniform")) == f"{start}control without a router in layers 1, 2>"
 
 
 def test_data_are_shown_in_a_line(tiny_data):

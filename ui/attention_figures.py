@@ -28,13 +28,13 @@ _HOVER = (
 
 
 def member(found: LayerAttention) -> str:
-    """What one of the maps is of: a `head` of a dense or narrow layer, or an `expert`."""
-    return "head" if found.kind in ("dense", "narrow") else "expert"
+    """What one of the maps is of: a `head` of a dense layer, or an `expert`."""
+    return "head" if found.kind == "dense" else "expert"
 
 
 def everyone(found: LayerAttention) -> str:
     """All that a layer has a map of: `All 12 heads`, `All 2 kept experts`, `The kept expert`."""
-    kept = "kept " * (found.kind in ("static", "narrow"))
+    kept = "kept " * (found.kind == "static")
     what, count = f"{kept}{member(found)}", len(found.heads)
     return f"The {what}" if count == 1 else f"All {count} {what}s"
 

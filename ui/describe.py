@@ -10,7 +10,6 @@ import pandas as pd
 from shrp.checkpoints.card_pruning import kept, picked
 from shrp.checkpoints.card_training import converted, recovery_of, texts_in
 from shrp.checkpoints.info import CheckpointInfo
-from shrp.phrases import counted
 from shrp.pruning.plan import PruningPlan
 from ui.text import duration, escape
 
@@ -35,11 +34,6 @@ def summary_line(info: CheckpointInfo, num_layers: int, num_experts: int) -> str
     each = "input" if config.routing == "sequence" else "token"
     if not config.layers:
         parts.append("**Dense**: no layer is converted")
-    elif config.control == "dropped":
-        parts.append(f"**Control**: {converted} dropped")
-    elif config.control == "narrow":
-        size = counted(config.narrow_to, "expert")
-        parts.append(f"**Control**: heads and neurons pruned in {converted}, each to the size of {size}")
     elif info.plan is not None:
         kept = sorted(set(info.plan.keep_counts().values()))
         number = f"{kept[0]}" if len(kept) == 1 else f"{kept[0]} to {kept[-1]}"
@@ -47,8 +41,6 @@ def summary_line(info: CheckpointInfo, num_layers: int, num_experts: int) -> str
             f"**Static**: pruned, no routers; {converted} keep {number} of {num_experts} experts, "
             f"{info.plan.budget} in all ({plan_words(info.plan)})"
         )
-    elif config.control == "uniform":
-        parts.append(f"**Control**: {converted} are expert layers without a router")
     else:
         parts.append(
             f"**Routed**: in {converted}, every {each} goes to {config.top_k} of {num_experts} experts"
@@ -112,8 +104,8 @@ def training_facts(
     if how := converted(training) or on_texts:
         facts.insert(0, ("layers", how.rstrip(".")))
     before_task = bool(on_texts) or "converted" in training
-    if before_task or shrp.get("control", "none") != "none":
-        names.pop("balance")  # it was over when the task began, or there is nothing to balance
+    if before_task:
+        names.pop("balance")  # it was over when the task began
     if before_task:
         facts = [(f"{what} on the task" if what == "epochs" else what, value) for what, value in facts]
     facts += [(label, _said(config[key])) for key, label in names.items() if _number(config.get(key))]

@@ -85,8 +85,8 @@ class Selection:
 
 
 def is_routed(info: CheckpointInfo) -> bool:
-    """Whether a checkpoint has routers: not pruned, not dense, and not one of the controls without them."""
-    return info.plan is None and bool(info.config.layers) and info.config.control == "none"
+    """Whether a checkpoint has routers: not pruned and not dense."""
+    return info.plan is None and bool(info.config.layers)
 
 
 def draw_menu(pages: Sequence[StreamlitPage], info: CheckpointInfo | None) -> None:

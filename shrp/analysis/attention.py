@@ -11,16 +11,14 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.analysis.explore import token_labels
-from shrp.data.batching import collate, encode, longest_input, token_counts, token_spans
+from shrp.data.batching import collate, encode, longest_input, special_mask, token_counts, token_spans
 from shrp.data.text_data import TextData, pairs_among, units_of
 from shrp.errors import DataError, PlanError
 from shrp.evaluation.statistics import of_mean
+from shrp.families.attention import RelativePositions, attention_probs
 from shrp.families.families import encoder_layers, family_of, relative_positions
-from shrp.families.relative import RelativePositions
-from shrp.model.attending import attention_probs
 from shrp.model.convert import layer_kinds
 from shrp.model.partial import layer_inputs, run_from
-from shrp.model.special import special_mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,12 +44,12 @@ class Pattern:
 @dataclass(frozen=True, eq=False)
 class LayerAttention:
     """Attention of every expert of one layer in one input, whether the input is routed to it or not; of a dense layer
-    that of every head, of a static or narrow one that of the kept ones.
+    that of every head, of a static one that of the kept ones.
     """
 
     layer: int
     kind: str
-    """`routed` (the control without routers too), `static`, `narrow` or `dense`."""
+    """`routed`, `static` or `dense`."""
     heads: tuple[int, ...]
     """The expert, which is a head of the dense layer, of each of the `m` maps."""
     text: tuple[str, ...]
@@ -110,14 +108,12 @@ def layer_attention(
     """Attention in one layer, computed by it from what enters it when the model reads `text` and routes as usual.
 
     Raises:
-        PlanError: there is no such layer, or it was dropped.
+        PlanError: there is no such layer.
         DataError: the text is not one that the tokenizer can read.
     """
     kinds = layer_kinds(model)
     if not 0 <= layer < len(kinds):
         raise PlanError(f"there is no layer {layer}: they are 0 to {len(kinds) - 1}.")
-    if kinds[layer] == "dropped":
-        raise PlanError(f"layer {layer} was dropped, so nothing attends to anything there.")
     return _attention(model, tokenizer, text, [layer], max_length)[0]
 
 
@@ -128,13 +124,12 @@ def model_attention(
     *,
     max_length: int = 128,
 ) -> list[LayerAttention]:
-    """Attention in every layer that was not dropped, in one pass; else as `layer_attention`.
+    """Attention in every layer, in one pass; else as `layer_attention`.
 
     Raises:
         DataError: the text is not one that the tokenizer can read.
     """
-    layers = [layer for layer, kind in enumerate(layer_kinds(model)) if kind != "dropped"]
-    return _attention(model, tokenizer, text, layers, max_length) if layers else []
+    return _attention(model, tokenizer, text, range(len(encoder_layers(model))), max_length)
 
 
 def _attention(
@@ -173,8 +168,8 @@ def _maps(
         heads = range(model.config.num_attention_heads)
     else:
         weights = module.attention_maps(hidden_states, relative=relative)
-        heads = module.heads if kind in ("static", "narrow") else range(module.num_experts)
-        if kind == "routed" and module.routing != "uniform":
+        heads = module.heads
+        if kind == "routed":
             probs = module.router(hidden_states, None)[0].float().cpu().numpy()
     return kind, tuple(heads), weights[0].float().cpu().numpy(), probs
 
@@ -223,7 +218,7 @@ class AttentionRoles:
     """The `R` of `ROLES` that there are in these data."""
     shares: Mapping[int, np.ndarray]
     """Layer -> `(N, H, R)` float32: means over an input's own tokens (not those that the tokenizer adds). `H` are the
-    layer's experts, of a pruned layer those that it kept, of a narrow one its heads."""
+    layer's experts, of a pruned layer those that it kept."""
     units: np.ndarray | None = None
     """`(N,)`: what is drawn as one where chance is asked (`shrp.data.text_data.units_of`); None takes each by
     itself.
@@ -260,19 +255,18 @@ def attention_roles(
     max_length: int = 128,
     progress: Callable[[int, int], None] | None = None,
 ) -> AttentionRoles:
-    """Run a model on some inputs of each class and see where every expert attends to, routed or kept by pruning, and
-    every kept head of the `narrow` control.
+    """Run a model on some inputs of each class and see where every expert attends to, routed or kept by pruning.
 
     Args:
         inputs: at most so many.
         progress: called with inputs done and in all.
 
     Raises:
-        PlanError: the model has no layer with experts, or with kept heads.
+        PlanError: the model has no layer with experts.
         DataError: the data are empty, or no input has a token; or the tokenizer is a slow one.
     """
     kinds = enumerate(zip(encoder_layers(model), layer_kinds(model), strict=True))
-    layers = {index: layer for index, (layer, kind) in kinds if kind in ("routed", "static", "narrow")}
+    layers = {index: layer for index, (layer, kind) in kinds if kind in ("routed", "static")}
     if not layers:
         raise PlanError(
             "this model has no layers of experts or kept heads, so there is no attention of these."

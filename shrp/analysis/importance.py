@@ -29,8 +29,8 @@ from shrp.evaluation.statistics import FALSE_DISCOVERIES, NO_INTERVAL, apart_fro
 from shrp.families.families import encoder_layers, family_of
 from shrp.model.convert import layer_kinds, num_experts_of, router_layers
 from shrp.model.gates import RoutingRecord, knock_out, record_routing, use_gates
+from shrp.model.modules import shallow_copy
 from shrp.model.partial import run_from
-from shrp.model.replaced import shallow_copy
 
 MEANINGS = ("router picks the next", "zeroed")
 """What happens to an input whose expert is knocked out: its router picks among the others, and the layers above route

@@ -18,11 +18,10 @@ from scipy.sparse import csr_array
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.analysis.explore import token_labels
-from shrp.data.batching import bucketed_batches, collate, encode, longest_input
+from shrp.data.batching import bucketed_batches, collate, encode, longest_input, special_mask
 from shrp.data.text_data import TextData
 from shrp.model.convert import num_experts_of, router_layers
 from shrp.model.gates import record_routing
-from shrp.model.special import special_mask
 
 PRIOR_TERMS = 500
 """Strength of the prior: it weighs as much as this many terms drawn at the rates of all inputs together."""

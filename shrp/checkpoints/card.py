@@ -10,7 +10,6 @@ from shrp.checkpoints.checkpoint import Checkpoint, read_history
 from shrp.checkpoints.info import PLAN_FILE, CheckpointInfo, usage_in
 from shrp.evaluation.costs import TOKENS
 from shrp.evaluation.verdicts import HOW_COMPARED
-from shrp.phrases import counted
 
 CARD = "README.md"
 
@@ -69,15 +68,6 @@ def description(info: CheckpointInfo) -> str:
     start = f"Task {info.task.name}; base: {info.base_model}"
     if not info.config.layers:
         return f"{start}; dense: no layer is converted."
-    if info.config.control != "none":
-        layers = f"layers {', '.join(map(str, info.config.layers))}"
-        size = counted(info.config.narrow_to, "expert")
-        what = {
-            "dropped": f"{layers} dropped",
-            "uniform": f"{layers} are expert layers without routers",
-            "narrow": f"heads and neurons of {layers} pruned, each layer to the size of {size}",
-        }[info.config.control]
-        return f"{start}; a control of SHRP: {what}."
     state = "pruned to a static model" if info.plan else "routed"
     return (
         f"{start}; {state}; converted layers: "
@@ -103,7 +93,7 @@ def made(loaded: Checkpoint) -> str:
 def limits(info: CheckpointInfo) -> list[str]:
     """What a reader must not conclude."""
     found = [
-        *([_how_chosen(info)] if info.config.layers and info.config.control == "none" else []),
+        *([_how_chosen(info)] if info.config.layers else []),
         "Shares of parameters and FLOPs can be compared with other encoders of as many layers and heads; scores can't "
         "be compared with those of another base.",
     ]

@@ -31,18 +31,15 @@ def settings(config: Mapping[str, Any]) -> str:
     used = _config(config)
     if used is None:
         return ""
-    control = used.shrp.control
-    new = "what has the Expanders' place" if control == "narrow" else "Routers and Expanders"
-    faster = "" if control == "dropped" else f" and, for {new}, {used.new_learning_rate:g}"
     parts = [
-        f"Learning rates {used.learning_rate:g}{faster}",
+        f"Learning rates {used.learning_rate:g} and, for Routers and Expanders, {used.new_learning_rate:g}",
         f"batches of {used.batch_size}, at most {used.max_length} tokens",
         f"{'with' if used.dropout else 'without'} dropout",
         f"dense layers {'stayed as the teacher has them' if used.freeze_dense else 'learned too'}",
     ]
     if used.freeze_embeddings:
         parts.append("embeddings frozen")
-    if used.shrp.layers and control not in ("dropped", "narrow"):
+    if used.shrp.layers:
         fitted = used.expander_init == "least_squares"
         parts.append(
             f"Expanders started {'from a least-squares fit' if fitted else 'at random, near the identity'}"
@@ -63,10 +60,7 @@ def converted(training: Mapping[str, Any]) -> str:
             elif task := made.get("usage_of"):
                 how = f"to the experts that a routed model of {task} uses most"
             others = _of(made.get("recovery_sources"), made.get("sources"))
-            # A control that was pruned before, or of layers, was not pruned there.
-            there = {"selection", "usage_of"} & set(made) or config["shrp"].get("control", "none") == "none"
-            kept = f"pruned {how}, and " if there else ""
-            pruned = f"; {kept}trained on with {further['final_size']:,}{others}"
+            pruned = f"; pruned {how}, and trained on with {further['final_size']:,}{others}"
         of = _of(made.get("sources"), (made.get("earlier") or {}).get("sources"))
         return (
             f"{earlier}Converted on {texts:,} unlabelled texts{of}, {config['conversion_size']:,} for each of "

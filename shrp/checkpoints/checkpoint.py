@@ -37,7 +37,7 @@ from shrp.evaluation.evaluate import evaluate
 from shrp.evaluation.evaluation import Evaluation
 from shrp.families.families import FAMILIES
 from shrp.model.convert import router_layers
-from shrp.model.device import device_named
+from shrp.model.modules import device_named
 from shrp.phrases import counted
 from shrp.pruning.plan import PruningPlan, make_plan
 from shrp.pruning.prune import prune
@@ -238,14 +238,10 @@ class Checkpoint:
         layers = f"layers {', '.join(map(str, config.layers))}"
         if not config.layers:
             kind = "dense"
-        elif config.control == "dropped":
-            kind = f"control with {layers} dropped"
-        elif config.control == "narrow":
-            kind = f"control with heads and neurons pruned in {layers}"
         elif plan is not None:
             kind = f"static, {counted(plan.budget, 'expert')} kept in {layers}"
         else:
-            kind = f"{'routed' if config.control == 'none' else 'control without a router'} in {layers}"
+            kind = f"routed in {layers}"
         return f"<Checkpoint {str(self.path)!r}: task {self.info.task.name!r}, {kind}>"
 
 

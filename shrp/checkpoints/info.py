@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from shrp.checkpoints import stored
@@ -112,13 +112,8 @@ class CheckpointInfo:
                 "write the checkpoint again with this version."
             )
         try:
-            names = [one.name for one in fields(ShrpConfig)]
-            config = {name: data[name] for name in names if name in data}
-            shrp = ShrpConfig(**config | {"layers": tuple(config["layers"])})
-            if data.get("plan") and shrp.control in ("dropped", "narrow"):
-                raise ShrpError(f"a plan keeps experts, and layers of the control {shrp.control} have none.")
             return cls(
-                config=shrp,
+                config=ShrpConfig.from_dict(data),
                 task=Task.from_dict(data["task"]),
                 plan=PruningPlan.from_dict(data["plan"]) if data.get("plan") else None,
                 base_model=str(data.get("base_model", "")),

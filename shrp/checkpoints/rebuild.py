@@ -13,10 +13,9 @@ from transformers import AutoConfig, PreTrainedModel
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.errors import CheckpointError, ShrpError
 from shrp.evaluation.costs import WHOLE_VOCABULARY
-from shrp.families.families import encoder_layers, family_of
+from shrp.families.families import encoder_layers
 from shrp.model.convert import empty_expert_layer, num_experts_of
-from shrp.model.layers import DroppedLayer, StaticLayer
-from shrp.model.narrow import NarrowLayer, empty_narrow_layer
+from shrp.model.layers import StaticLayer
 
 _NOT_A_STRANGERS = (
     "shrp",
@@ -112,26 +111,8 @@ def _shape(model: PreTrainedModel, info: CheckpointInfo) -> None:
         )
     kept = dict(info.plan.layers) if info.plan else {}
     for index in info.config.layers:
-        if info.config.control == "dropped":
-            layers[index] = DroppedLayer(index, family_of(model).calling)
-            continue
-        if info.config.control == "narrow":
-            layers[index] = empty_narrow_layer(model, index, info.config.narrow_to)
-            continue
         layer = empty_expert_layer(model, index, info.config)
-        if info.plan:
-            layer = StaticLayer(
-                layer=index,
-                hidden_size=layer.hidden_size,
-                head_size=layer.head_size,
-                kept=len(kept[index].experts),
-                eps=layer.norm.eps,
-                dropout=layer.dropout,
-                attention_dropout=layer.attention_dropout,
-                heads=kept[index].experts,
-                calling=layer.calling,
-            )
-        layers[index] = layer
+        layers[index] = StaticLayer.like(layer, kept[index].experts) if info.plan else layer
 
 
 def fill(model: PreTrainedModel, state: dict[str, torch.Tensor], weights: Path) -> None:
@@ -168,12 +149,6 @@ def fill(model: PreTrainedModel, state: dict[str, torch.Tensor], weights: Path) 
         for name, value in state.items()
     }
     model.load_state_dict(state, assign=True)
-    for layer in encoder_layers(model):
-        if isinstance(layer, NarrowLayer):
-            try:
-                layer.check_kept(num_experts_of(model))
-            except ShrpError as error:
-                raise CheckpointError(f"{weights} does not fit its config.json: {error}") from error
     # Buffers that are not stored (position ids) are still without storage: make them as the model would.
     for module in model.modules():
         for name, buffer in module.named_buffers(recurse=False):

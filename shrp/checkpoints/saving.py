@@ -116,13 +116,7 @@ def _check_described(model: PreTrainedModel, info: CheckpointInfo) -> None:
             f"the model's pruned layers are {sorted(static)}, and its info has a plan for {sorted(planned)}; "
             "`Checkpoint.prune` makes both."
         )
-    kinds = layer_kinds(model)
-    converted = {i for i, kind in enumerate(kinds) if kind != "dense"}
-    expected = {"dropped": "dropped", "narrow": "narrow"}.get(info.config.control, "routed")
-    if others := sorted({kinds[i] for i in converted - static} - {expected}):
-        raise CheckpointError(
-            f"the model has {others[0]} layers, and by its info its control is {info.config.control!r}."
-        )
+    converted = {i for i, kind in enumerate(layer_kinds(model)) if kind != "dense"}
     if converted != set(info.config.layers):
         raise CheckpointError(
             f"the model's converted layers are {sorted(converted)}, and by its info they are "

@@ -250,11 +250,6 @@ def prune(
     max_length = max_length or source.info.max_length
     combination = combination or ("fitted" if selection == "fitted" else "usage")
     _refuse_dense_and_static(source, checkpoint)
-    if source.info.config.control == "uniform" and plan is None:
-        raise PlanError(
-            f"{checkpoint} is a control without routers, so that there is no usage to choose experts by; say which to "
-            "keep (--plan)."
-        )
     for of, most in share.items():
         budget = largest_budget(source.model, most, of)
     options = {"budget": budget, "per_layer": per_layer, "combination": combination, "seed": seed}
@@ -369,7 +364,5 @@ def prune(
 def _refuse_dense_and_static(source: Checkpoint, checkpoint: Path) -> None:
     if not source.info.config.layers:
         raise PlanError(f"{checkpoint} is dense: it has no converted layer to prune. `train` converts it.")
-    if source.info.config.control in ("dropped", "narrow"):
-        raise PlanError(f"{checkpoint} is a control without experts; prune a routed checkpoint.")
     if source.is_static:
         raise PlanError(f"{checkpoint} is pruned already; prune the routed checkpoint it came from.")

@@ -258,7 +258,7 @@ def _row(
     from shrp.checkpoints.score_rows import score_row
 
     drawn = info.plan is not None and info.plan.selection.startswith("random")
-    studied = info.config.layers and info.config.control == "none" and not drawn
+    studied = info.config.layers and not drawn
     if not studied or not math.isfinite(found.score):
         return []
     kind, size = ("routed", {}) if info.plan is None else ("static", {"budget": info.plan.budget})

@@ -221,3 +221,12 @@ def epoch_rows(total: int, size: int, start: int, seed: int) -> np.ndarray:
     sequence = np.concatenate([np.random.default_rng((seed, p)).permutation(total) for p in passes])
     offset = start - passes[0] * total
     return sequence[offset : offset + size]
+
+
+_SPECIAL = ("cls_token_id", "sep_token_id", "bos_token_id", "eos_token_id", "pad_token_id")
+
+
+def special_mask(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> np.ndarray:
+    """Where `ids` are `[CLS]`, `[SEP]` or their like, bool `(T,)`; an unknown word is not one of them."""
+    special = {getattr(tokenizer, name, None) for name in _SPECIAL} - {None}
+    return np.isin(np.asarray(ids, dtype=np.int64), list(special))

@@ -26,9 +26,7 @@ from shrp.evaluation.timing import model_inputs
 from shrp.families.families import encoder_layers, family_of
 from shrp.model.config import Routing
 from shrp.model.convert import num_experts_of, router_layers
-from shrp.model.layers import DroppedLayer, ExpertLayer, StaticLayer
-from shrp.model.narrow import NarrowLayer, size_like
-from shrp.model.sizes import dense_layer_params, linear, narrow_layer_params, static_layer_params
+from shrp.model.layers import ExpertLayer, StaticLayer
 from shrp.pruning.plan import PruningPlan
 from shrp.pruning.prune import prunable_layers
 
@@ -68,6 +66,38 @@ class Cost:
         return {key: mine[key] / base[key] if base[key] else math.nan for key in mine if key != "tokens"}
 
 
+def _linear(inputs: int, outputs: int) -> int:
+    """Parameters of a linear map with bias."""
+    return inputs * outputs + outputs
+
+
+def _bert_layer_params(d: int, dh: int, heads: int, neurons: int) -> int:
+    """Parameters of a BERT-style layer with so many heads and feed-forward neurons, and two LayerNorms."""
+    width = heads * dh
+    return 3 * _linear(d, width) + _linear(width, d) + _linear(d, neurons) + _linear(neurons, d) + 2 * 2 * d
+
+
+def dense_layer_params(d: int, ff: int) -> int:
+    """Parameters of a BERT-style layer: Q, K, V, `W_o`, the two-layer FFN and two LayerNorms."""
+    return _bert_layer_params(d, d, 1, ff)
+
+
+def static_layer_params(d: int, dh: int, m: int) -> int:
+    """Parameters of a `StaticLayer`: Q, K, V of `m` experts, the Expander, two LayerNorms."""
+    return _linear(d, 3 * m * dh) + _linear(dh, d) + 2 * 2 * d
+
+
+def size_like(d: int, dh: int, experts: int) -> tuple[int, int]:
+    """Heads and neurons of a layer under width pruning, with no more parameters than a static layer of so many experts.
+
+    Half as many heads as experts, since a head brings its own output projection, and as many neurons as then fit; at
+    least one of each, which for a single expert is `3 d + 1` parameters more.
+    """
+    heads = max(1, experts // 2)
+    left = static_layer_params(d, dh, experts) - _bert_layer_params(d, dh, heads, 0)
+    return heads, max(1, left // (2 * d + 1))
+
+
 def _product(rows: int, inputs: int, outputs: int) -> int:
     """FLOPs of `(rows, inputs) @ (inputs, outputs)`."""
     return 2 * rows * inputs * outputs
@@ -88,10 +118,9 @@ def static_layer_flops(d: int, dh: int, m: int, tokens: int) -> int:
     return _product(tokens, d, 3 * m * dh) + _attention(tokens, m * dh) + _product(tokens, dh, d)
 
 
-def expert_layer_params(d: int, H: int, routing: Routing) -> int:
-    """Parameters of an `ExpertLayer`: all `H` experts and, unless `routing` is uniform, the router."""
-    router = 0 if routing == "uniform" else linear(d, H)
-    return static_layer_params(d, d // H, H) + router
+def expert_layer_params(d: int, H: int) -> int:
+    """Parameters of an `ExpertLayer`: all `H` experts and the router."""
+    return static_layer_params(d, d // H, H) + _linear(d, H)
 
 
 def expert_layer_flops(d: int, H: int, routing: Routing, top_k: int, tokens: int) -> int:
@@ -100,7 +129,7 @@ def expert_layer_flops(d: int, H: int, routing: Routing, top_k: int, tokens: int
     Sequence routing with `top_k` 1 computes the one chosen expert. Any other computes all `H`: token routing
     because each expert's keys and values are needed for all tokens, Top-k because the layer is written so.
     """
-    router = {"sequence": _product(1, d, H), "token": _product(tokens, d, H), "uniform": 0}[routing]
+    router = _product(tokens if routing == "token" else 1, d, H)
     return router + static_layer_flops(d, d // H, _computed(H, routing, top_k), tokens)
 
 
@@ -118,7 +147,7 @@ def _dense_layer(config: PreTrainedConfig, tokens: int) -> tuple[int, int]:
 
 def _position_flops(config: PreTrainedConfig, tokens: int, width: int, *, dense: bool = False) -> int:
     """What relative positions take in a layer with heads of `width` features in all."""
-    return family_of(config).calling.position_flops(config, tokens, width, dense=dense)
+    return family_of(config).position_flops(config, tokens, width, dense=dense)
 
 
 def _static_layer(config: PreTrainedConfig, m: int, tokens: int) -> tuple[int, int]:
@@ -130,7 +159,7 @@ def _static_layer(config: PreTrainedConfig, m: int, tokens: int) -> tuple[int, i
 
 
 def _narrow_layer(config: PreTrainedConfig, heads: int, neurons: int, tokens: int) -> tuple[int, int]:
-    """Parameters and FLOPs of a `NarrowLayer`."""
+    """Parameters and FLOPs of a dense layer pruned to some heads and neurons."""
     d = config.hidden_size
     dh = d // config.num_attention_heads
     width = heads * dh
@@ -140,22 +169,18 @@ def _narrow_layer(config: PreTrainedConfig, heads: int, neurons: int, tokens: in
         + _attention(tokens, width)
         + 2 * _product(tokens, d, neurons)
     )
-    return narrow_layer_params(d, dh, heads, neurons), flops
+    return _bert_layer_params(d, dh, heads, neurons), flops
 
 
 def _layer(layer: nn.Module, config: PreTrainedConfig, tokens: int) -> tuple[int, int]:
     """Parameters and FLOPs of one encoder layer, whatever its kind."""
-    if isinstance(layer, DroppedLayer):
-        return 0, 0
     if isinstance(layer, StaticLayer):
         return _static_layer(config, layer.kept, tokens)
-    if isinstance(layer, NarrowLayer):
-        return _narrow_layer(config, len(layer.kept_heads), layer.neurons, tokens)
     if isinstance(layer, ExpertLayer):
         d, experts, routing = layer.hidden_size, layer.num_experts, layer.routing
         flops = expert_layer_flops(d, experts, routing, layer.top_k, tokens)
         computed = layer.head_size * _computed(experts, routing, layer.top_k)
-        return expert_layer_params(d, experts, routing), flops + _position_flops(config, tokens, computed)
+        return expert_layer_params(d, experts), flops + _position_flops(config, tokens, computed)
     return _dense_layer(config, tokens)
 
 
@@ -207,7 +232,7 @@ def _check_tokens(tokens: int) -> None:
 
 
 def cost(model: PreTrainedModel, tokens: int = TOKENS) -> Cost:
-    """Cost of a model by formula, its layers dense, routed, static, narrow or dropped in any mixture.
+    """Cost of a model by formula, its layers dense, routed or static in any mixture.
 
     Args:
         model: of a supported family, on any device (meta too); nothing is run.
@@ -308,8 +333,7 @@ def largest_budget(model: PreTrainedModel, share: float, of: str = "encoder_para
 
 
 def narrow_cost(model: PreTrainedModel, layers: int, experts: int, tokens: int = TOKENS) -> Cost:
-    """Cost of the same architecture with `layers` layers pruned of heads and neurons to the size of so many experts
-    (`shrp.model.narrow`).
+    """Cost of the same architecture with `layers` layers under width pruning to the size of so many experts, a control.
 
     Raises:
         UnsupportedModelError: no adapter for its family, or a head of unknown cost.

@@ -62,12 +62,12 @@ class _Logits(nn.Module):
 
     def __init__(self, model: PreTrainedModel, names: list[str]) -> None:
         super().__init__()
-        self.model, self.names, self.calling = model, names, family_of(model).calling
+        self.model, self.names, self.family = model, names, family_of(model)
 
     def forward(self, *tensors: Tensor) -> Tensor:
         """Token tensors `(B, T)` int64, in the order of `names` -> logits `(B, classes)`."""
         inputs = dict(zip(self.names, tensors, strict=True))
-        inputs["attention_mask"] = self.calling.graph_mask(inputs["attention_mask"])
+        inputs["attention_mask"] = self.family.graph_mask(inputs["attention_mask"])
         with _PlainAttention():
             return self.model(**inputs).logits
 

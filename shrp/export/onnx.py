@@ -32,9 +32,7 @@ from shrp.evaluation.evaluate import label_columns
 from shrp.export.check import compare, probe_of, speedup
 from shrp.export.graph import count_products, quantise, write_graph
 from shrp.export.hub import TOKENIZER_CONFIG, hub_config, hub_tokenizer, padding_token
-from shrp.model.convert import expert_layers, layer_kinds, num_experts_of, router_layers
-from shrp.pruning.plan import first_experts
-from shrp.pruning.prune import prune
+from shrp.model.convert import layer_kinds, num_experts_of, router_layers
 
 TOLERANCE = 1e-4
 """Largest difference in logits, float32 against PyTorch, with which a graph is handed over, as a part of the largest
@@ -299,14 +297,8 @@ def _onnx_packages() -> tuple[type[Exception], ...]:
 
 
 def _own_copy(model: PreTrainedModel) -> PreTrainedModel:
-    """A copy to trace, in float32 on the CPU: tracing swaps a module's weights for a while, in every thread.
-
-    Expert layers without a router (the uniform control) always take the mean of all experts, which is a plan.
-    """
-    uniform = expert_layers(model)
-    everything = dict.fromkeys(uniform, num_experts_of(model))
-    model = prune(model, first_experts(everything)) if uniform else copy.deepcopy(model)
-    return model.eval().cpu().float()
+    """A copy to trace, in float32 on the CPU: tracing swaps a module's weights for a while, in every thread."""
+    return copy.deepcopy(model).eval().cpu().float()
 
 
 def _input_names(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[str]:

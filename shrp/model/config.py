@@ -3,44 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from shrp.errors import ShrpError
 
-Routing = Literal["sequence", "token", "uniform"]
-"""`sequence`: an input picks one expert a layer. `token`: every token picks its own. `uniform`: no router,
-all experts weigh the same, always (a control)."""
-
-Control = Literal["none", "dropped", "uniform", "narrow"]
+Routing = Literal["sequence", "token"]
+"""`sequence`: an input chooses one expert a layer. `token`: every token chooses its own."""
 
 
 @dataclass(frozen=True)
 class ShrpConfig:
-    """Geometry-free description of a conversion (method.md, "One converted layer").
+    """Geometry-free description of a conversion.
 
     Raises:
-        ShrpError: a value is out of its range; the message says which values are right.
+        ShrpError: a value is out of its range; the message names the valid ones.
     """
 
     layers: tuple[int, ...]
     """Indices of the converted layers, counted from 0 at the input, in ascending order."""
 
     routing: Routing = "sequence"
-    """What picks an expert: the input as a whole, or each of its tokens."""
+    """What chooses an expert: the input as a whole, or each of its tokens."""
 
     top_k: int = 1
-    """Experts that a gate lets through for each input (or token)."""
+    """Experts with a non-zero gate for each input (or token)."""
 
     expander_gain: float = 0.1
-    """Initial gain of the Expander's LayerNorm. Small, so that a new layer starts near the identity;
-    with 1.0 the residual stream breaks once many layers are converted."""
-
-    control: Control = "none"
-    """Not SHRP but what it must be compared with, under the same schedule: the layers `dropped` instead of
-    converted, expert layers without a router (`uniform`), or dense layers pruned of heads and neurons (`narrow`)."""
-
-    narrow_to: int = 0
-    """Experts of the SHRP layer to whose size a layer of the `narrow` control is pruned; 0 for all others."""
+    """Initial gain of the Expander's LayerNorm. Small, so that a new layer starts near the identity; with 1.0 training
+    breaks once many layers are converted."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(sorted(int(i) for i in self.layers)))
@@ -50,15 +40,8 @@ class ShrpConfig:
             raise ShrpError(f"layers {list(self.layers)} must be 0 or more, counted from the input.")
         if self.routing not in ("sequence", "token"):
             raise ShrpError(f'routing must be "sequence" or "token", not {self.routing!r}.')
-        if self.control not in get_args(Control):
-            raise ShrpError(f"control must be one of {', '.join(get_args(Control))}, not {self.control!r}.")
         if self.top_k < 1:
             raise ShrpError(f"top_k must be 1 or more, not {self.top_k}.")
-        if (self.control == "narrow") != (self.narrow_to > 0):
-            raise ShrpError(
-                f"narrow_to must be 1 or more where control is narrow, else 0; it is {self.narrow_to} beside "
-                f"{self.control}."
-            )
 
     def check_fits(self, num_layers: int, num_experts: int) -> None:
         """Raise `ShrpError` unless an encoder of this geometry has these layers and experts."""
@@ -68,14 +51,20 @@ class ShrpConfig:
             )
         if self.top_k > num_experts:
             raise ShrpError(f"top_k is {self.top_k}, but a layer has only {num_experts} experts.")
-        if self.narrow_to > num_experts:
-            raise ShrpError(
-                f"narrow_to must be 1 to {num_experts}, the heads of a layer, not {self.narrow_to}."
-            )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-able dictionary; `ShrpConfig(**d)` rebuilds the config."""
-        found = asdict(self) | {"layers": list(self.layers)}
-        if not self.narrow_to:  # as before there was this control
-            del found["narrow_to"]
-        return found
+        """Return a JSON-able dictionary; `ShrpConfig.from_dict(d)` rebuilds the config."""
+        return asdict(self) | {"layers": list(self.layers)}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> ShrpConfig:
+        """Read what `to_dict` wrote; other keys are ignored.
+
+        Raises:
+            ShrpError: a value is out of range, or the file is of a study's control, as older versions wrote them.
+            KeyError: there are no layers.
+        """
+        if (control := data.get("control", "none")) != "none":
+            raise ShrpError(f"it is a control of a study ({control}), which only that study can load.")
+        known = {name: data[name] for name in ("routing", "top_k", "expander_gain") if name in data}
+        return cls(tuple(data["layers"]), **known)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +11,10 @@ from transformers import PreTrainedModel
 
 from shrp.errors import ShrpError
 from shrp.families.families import encoder_layers, family_of
+from shrp.families.family import Output
 from shrp.model.config import ShrpConfig
-from shrp.model.layers import DroppedLayer, ExpertLayer, StaticLayer
-from shrp.model.narrow import NarrowLayer, narrow_layer
-
-_CONVERTED = (ExpertLayer, StaticLayer, DroppedLayer, NarrowLayer)
+from shrp.model.layers import ExpertLayer, StaticLayer
+from shrp.model.partial import run_from
 
 
 def num_experts_of(model: PreTrainedModel) -> int:
@@ -30,45 +30,33 @@ def empty_expert_layer(model: PreTrainedModel, index: int, config: ShrpConfig) -
         layer=index,
         hidden_size=hf.hidden_size,
         num_experts=num_experts_of(model),
-        routing="uniform" if config.control == "uniform" else config.routing,
+        routing=config.routing,
         top_k=config.top_k,
         eps=dense.get_submodule(family.last_norm).eps,
         gain=config.expander_gain,
         dropout=getattr(hf, family.dropout),
         attention_dropout=getattr(hf, family.attention_dropout),
-        calling=family.calling,
+        family=family,
     )
 
 
 @torch.no_grad()
-def convert_layer(
-    model: PreTrainedModel, index: int, config: ShrpConfig, batches: Iterable[dict[str, Tensor]] = ()
-) -> ExpertLayer | DroppedLayer | NarrowLayer:
+def convert_layer(model: PreTrainedModel, index: int, config: ShrpConfig) -> ExpertLayer:
     """Replace dense layer `index` of `model` by an `ExpertLayer`, in place, and return it.
 
-    (Or by a `DroppedLayer` or a `NarrowLayer`, if `config` asks for such a control.)
-
-    Expert `h` gets the dense head `h`'s slice of Q, K and V; the outer LayerNorm starts from the dense layer's
-    last one; Router and Expander are new, drawn from torch's global generator (method.md, "One converted layer").
-
-    Args:
-        batches: model inputs, `(B, T)` each, which say what a `NarrowLayer` keeps; others need none.
+    Expert `h` gets the dense head `h`'s slice of Q, K and V; the outer LayerNorm starts from the dense layer's last one;
+    Router and Expander are new, drawn from torch's global generator. `config.layers` is not read.
 
     Raises:
         UnsupportedModelError: the model's family has no adapter.
-        ShrpError: the layer does not exist or is converted already, or a `NarrowLayer` can't be (`narrow_layer`).
+        ShrpError: the layer does not exist or is converted already.
     """
     family = family_of(model)
     layers = family.layers(model)
     ShrpConfig((index,), config.routing, config.top_k).check_fits(len(layers), num_experts_of(model))
     dense = layers[index]
-    if isinstance(dense, _CONVERTED):
+    if isinstance(dense, (ExpertLayer, StaticLayer)):
         raise ShrpError(f"layer {index} is converted already; convert a layer that is still dense.")
-    if config.control == "dropped":
-        layers[index] = DroppedLayer(index, family.calling)
-        return layers[index]
-    if config.control == "narrow":
-        return narrow_layer(model, index, config.narrow_to, batches)
     expert = empty_expert_layer(model, index, config)
     shape = (expert.num_experts, expert.head_size)
     parts = [dense.get_submodule(path) for path in (family.query, family.key, family.value)]
@@ -82,13 +70,11 @@ def convert_layer(
     return layers[index]
 
 
-def convert(
-    model: PreTrainedModel, config: ShrpConfig, batches: Sequence[dict[str, Tensor]] = ()
-) -> PreTrainedModel:
-    """Convert every layer that `config` names, in place, and return the model; args and errors as `convert_layer`."""
+def convert(model: PreTrainedModel, config: ShrpConfig) -> PreTrainedModel:
+    """Convert every layer that `config` names, in place, and return the model; errors as `convert_layer`."""
     config.check_fits(len(encoder_layers(model)), num_experts_of(model))
     for index in config.layers:
-        convert_layer(model, index, config, batches)
+        convert_layer(model, index, config)
     return model
 
 
@@ -97,9 +83,7 @@ def expert_layers(model: PreTrainedModel) -> dict[int, ExpertLayer]:
     return {i: layer for i, layer in enumerate(encoder_layers(model)) if isinstance(layer, ExpertLayer)}
 
 
-def router_layers(model: PreTrainedModel) -> dict[int, ExpertLayer]:
-    """The expert layers that have a router, so that there is usage to speak of (not the uniform control's)."""
-    return {i: layer for i, layer in expert_layers(model).items() if layer.routing != "uniform"}
+router_layers = expert_layers  # every expert layer has a router
 
 
 def static_layers(model: PreTrainedModel) -> dict[int, StaticLayer]:
@@ -107,25 +91,113 @@ def static_layers(model: PreTrainedModel) -> dict[int, StaticLayer]:
     return {i: layer for i, layer in enumerate(encoder_layers(model)) if isinstance(layer, StaticLayer)}
 
 
-def narrow_layers(model: PreTrainedModel) -> dict[int, NarrowLayer]:
-    """The layers of a model whose heads and neurons were pruned (the `narrow` control), by index, ascending."""
-    return {i: layer for i, layer in enumerate(encoder_layers(model)) if isinstance(layer, NarrowLayer)}
-
-
 def layer_kinds(model: PreTrainedModel) -> list[str]:
-    """`dense`, `routed`, `static`, `narrow` or `dropped` for each encoder layer, in order."""
-    kinds: dict[type[nn.Module], str] = {
-        ExpertLayer: "routed",
-        StaticLayer: "static",
-        DroppedLayer: "dropped",
-        NarrowLayer: "narrow",
-    }
-    return [kinds.get(type(layer), "dense") for layer in encoder_layers(model)]
+    """`dense`, `routed` or `static` for each encoder layer, in order."""
+    routed, static = expert_layers(model), static_layers(model)
+    return [
+        "routed" if i in routed else "static" if i in static else "dense"
+        for i in range(len(encoder_layers(model)))
+    ]
 
 
 def new_parameters(model: PreTrainedModel) -> set[str]:
-    """Names of the parameters that SHRP added (Router, Expander), which train at their own rate; in a narrow layer,
-    those of what has the Expander's place.
+    """Names of the parameters that SHRP adds (Router, Expander), which train at their own rate."""
+    return {name for name, _ in model.named_parameters() if ".router." in name or ".expander." in name}
+
+
+# --- Initialising an Expander from the dense layer, before any gradient step ---
+
+_LINEAR = 3.0
+"""Where GELU is the identity to within 0.4%, for pre-activations spread about it with unit variance."""
+_RIDGE = 1e-3
+_MOST = 2**28
+"""Most numbers in all experts' updates of all tokens; beyond it tokens are skipped. Four bytes each, and two such arrays
+while the norm is fitted: 2 GiB."""
+
+
+@torch.no_grad()
+def fit_expander(
+    model: PreTrainedModel, index: int, dense: nn.Module, batches: Iterable[dict[str, Tensor]]
+) -> None:
+    """Fit the Expander of layer `index` to the residual update of `dense`, the layer that it replaced.
+
+    A least-squares fit. The outer LayerNorm starts from the dense layer's last one, so the target is that one's input
+    less the layer's input: the dense layer's whole residual update `r`. It is regressed on the outputs `u` of single
+    experts, as a router that is still near uniform may choose any of them: `r ~ A (u - E u) + E r`. The Expander can
+    represent that map: `W` is a multiple of `A` with its bias in GELU's linear range, and the LayerNorm's gain and bias
+    are then fitted in each dimension.
+
+    Args:
+        model: holds the new `ExpertLayer` at `index`; changed in place.
+        batches: model inputs, `(B, T)` each; if they hold very many tokens, only every second or third is used.
     """
-    added = (".router.", ".expander.", ".rest.")
-    return {name for name, _ in model.named_parameters() if any(part in name for part in added)}
+    layer = encoder_layers(model)[index]
+    assert isinstance(layer, ExpertLayer)
+    device = layer.qkv_weight.device
+    was_training = model.training
+    model.eval()
+    try:
+        samples = [
+            _sample(model, index, layer, dense, {k: v.to(device) for k, v in b.items()}) for b in batches
+        ]
+    finally:
+        model.train(was_training)
+    heads, size = layer.num_experts, layer.hidden_size
+    every = math.ceil(sum(len(s[1]) for s in samples) * heads * size / _MOST)  # token, in order
+    outputs, update = (
+        torch.cat([s[0] for s in samples], 1)[:, ::every],
+        torch.cat([s[1] for s in samples])[::every],
+    )  # (H, N, dh), (N, d)
+    mean_u, mean_r = outputs.mean((0, 1)), update.mean(0)
+    u = outputs - mean_u
+    spread = torch.einsum("hni,hnj->ij", u, u) / u.shape[0] / u.shape[1]
+    shared = torch.einsum("hni,nd->id", u, update - mean_r) / u.shape[0] / u.shape[1]
+    ridge = _RIDGE * spread.diagonal().mean() * torch.eye(len(spread), device=device)
+    weight = torch.linalg.solve(spread + ridge, shared).T  # (d, dh)
+    scale = (weight @ spread @ weight.T).diagonal().mean().clamp_min(1e-12).rsqrt()
+    expander = layer.expander
+    expander.dense.weight.copy_(scale * weight)
+    expander.dense.bias.copy_(_LINEAR - scale * weight @ mean_u)
+    expander.norm.weight.fill_(1.0)
+    expander.norm.bias.zero_()
+    normal = expander(outputs)  # (H, N, d)
+    mean = normal.mean((0, 1))
+    centred = normal.sub_(mean)  # in place, as below: each of these takes as much as `_MOST` says
+    spread = centred.square().mean((0, 1))
+    gain = centred.mul_(update - mean_r).mean((0, 1)) / spread.clamp_min(1e-6)
+    expander.norm.weight.copy_(gain)
+    expander.norm.bias.copy_(mean_r - gain * mean)
+
+
+def _sample(
+    model: PreTrainedModel, index: int, layer: ExpertLayer, dense: nn.Module, inputs: dict[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Real tokens' expert outputs `(H, N, dh)` and residual updates `(N, d)` of one batch, in float32."""
+    caught: dict[str, Tensor] = {}
+    sums: list[Tensor] = []  # a feed-forward network may take a text's tokens in several chunks
+    before_norm = dense.get_submodule(family_of(model).last_norm).register_forward_pre_hook(
+        lambda module, args: sums.append(args[0])
+    )
+    try:
+        probe = _Probe(dense.eval(), layer, caught)
+        run_from(model, inputs, replacements={index: probe})
+    finally:
+        before_norm.remove()
+    real = inputs["attention_mask"].bool()
+    update = (torch.cat(sums, 1) - caught["input"]).float()[real]
+    return caught["outputs"].float().permute(1, 0, 2, 3)[:, real], update
+
+
+class _Probe(nn.Module):
+    """Run the dense layer and keep its input and the experts' outputs, for one call."""
+
+    def __init__(self, dense: nn.Module, layer: ExpertLayer, caught: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.dense, self.layer, self.caught = dense, layer, caught
+
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, *args, **kwargs) -> Output:
+        family = self.layer.family
+        mask, relative = family.attention_mask(attention_mask), family.relative(args, kwargs)
+        self.caught["input"] = hidden_states
+        self.caught["outputs"] = self.layer.expert_outputs(hidden_states, mask, relative)  # (B, H, T, dh)
+        return self.dense(hidden_states, attention_mask, *args, **kwargs)

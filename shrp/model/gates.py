@@ -1,11 +1,18 @@
-"""Gates: how they are made, recorded and overridden.
+"""Gates: how they are made from router probabilities, trained, recorded and overridden.
 
-Everything that SHRP does or that the app shows is a choice of **gates** `g` for each converted layer,
-`(B, H)` for sequence routing or `(B, T, H)` for token routing: live Top-k, a played-back route, a forced
-or a knocked-out expert, or the constant gates of a pruned model (method.md, "One converted layer").
+A gate says how much each expert of a layer contributes. Everything that SHRP does is a choice of gates `g` for each
+converted layer, `(B, H)` with one row an input (sequence routing) or `(B, T, H)` with one row a token (token routing):
+the router's own Top-k, a recorded route played back, a forced or a knocked-out expert, or the constant gates of a
+pruned model.
 
-Recording and overriding travel in `contextvars`, never on modules, so several threads can share one model
-and each sees only its own routes.
+    probs = router(x)                          # softmax over the layer's experts
+    own   = top_k_gates(probs, k)              # hard: only k experts are non-zero
+    gates = overridden(layer, probs, own)      # what `use_gates` puts in their place, if anything
+
+Recording (`record_routing`) and overriding (`use_gates`) are context managers built on `contextvars`; nothing is
+stored on the modules, so several threads can share one model and each sees only its own routes.
+
+Shapes: `B` inputs, `T` tokens, `d` hidden size, `H` experts of a layer.
 """
 
 from __future__ import annotations
@@ -22,15 +29,14 @@ from torch import Tensor
 
 from shrp.errors import PlanError, UnusedGatesWarning
 
-GateSource = Callable[[int, Tensor, Tensor], Tensor | None]
-"""`(layer, probs, gates) -> gates or None`: replaces a layer's own gates; None keeps them."""
+# --- From probabilities to gates ---
 
 
 def top_k_gates(probs: Tensor, k: int) -> Tensor:
-    """Hard Top-k gates from router probabilities `(..., H)` (method.md, step 3).
+    """Hard Top-k gates from router probabilities `(..., H)`.
 
-    For `k = 1` a one-hot vector; for `k > 1` the `k` largest probabilities, renormalised to sum to 1. Where all of
-    these are 0, which is left when a saturated router's pick is knocked out, they share evenly.
+    For `k = 1` a one-hot vector; for `k > 1` the `k` largest probabilities, renormalised to sum to 1. If all of these
+    are 0 (a saturated router whose choice was knocked out), they get equal weights.
     """
     top = probs.topk(k, dim=-1)
     if k == 1:
@@ -42,29 +48,35 @@ def top_k_gates(probs: Tensor, k: int) -> Tensor:
 
 
 def straight_through(gates: Tensor, probs: Tensor) -> Tensor:
-    """Gates whose value is exactly the hard one and whose gradient is that of `probs` (method.md, step 3)."""
+    """Gates with exactly the hard values and the gradient of `probs`.
+
+    The forward pass of training is then the one of inference, so removing the router later changes no scale.
+    """
     # The brackets matter: (g + p) - p rounds, g + (p - p) does not.
     return gates.detach() + (probs - probs.detach())
 
 
 def balance_loss(probs: Tensor, token_mask: Tensor | None = None) -> Tensor:
-    """Bidirectional KL between the mean routing distribution and the uniform one (method.md, "Load balance").
+    """Load-balance loss: bidirectional KL between the mean router probabilities and the uniform distribution.
 
     Args:
         probs: `(B, H)`, or `(B, T, H)` with `token_mask` `(B, T)` marking the real tokens.
         token_mask: bool; None counts every token.
 
     Returns:
-        A scalar in nats: `KL(pbar || u) + KL(u || pbar)`, 0 when usage is perfectly even.
+        A scalar in nats: `KL(mean || uniform) + KL(uniform || mean)`, 0 when usage is perfectly even.
     """
     if probs.dim() == 3:
         flat = probs.flatten(0, 1)
         probs = flat if token_mask is None else flat[token_mask.flatten()]
-    # float32 and a floor: under autocast a probability can round to 0, and log(0) would be the loss. A floor as low as
-    # can be: what lies on it has no gradient, and a collapse is when there must be one.
+    # In float32 and with a floor: under autocast a probability can round to 0, and the loss would be infinite. The
+    # floor is as low as possible: a probability on it has no gradient, and a collapsed router needs one.
     mean = probs.float().mean(0).clamp_min(torch.finfo(torch.float32).tiny)
     log_ratio = mean.log() - torch.tensor(1.0 / mean.numel()).log()
     return ((mean - 1.0 / mean.numel()) * log_ratio).sum()
+
+
+# --- Recording ---
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,11 +86,11 @@ class LayerTrace:
     probs: Tensor
     """Router probabilities, `(B, H)` or `(B, T, H)`."""
     gates: Tensor
-    """The gates in effect, broadcast to the shape of `probs`."""
+    """The gates in effect, of the same shape."""
     token_mask: Tensor | None
     """`(B, T)` bool, the real tokens; None when nothing was padded."""
     output_norms: Tensor | None = None
-    """Euclidean norm of each expert's output, mean over real tokens, `(B, H)`, if asked for."""
+    """Euclidean norm of each expert's output, mean over real tokens, `(B, H)`, if requested."""
 
     def rows(self, which: str) -> Tensor:
         """`probs` or `gates` as `(N, H)`: one row an input, or one a real token under token routing."""
@@ -97,18 +109,18 @@ class RoutingRecord:
     keep_output_norms: bool = False
     traces: dict[int, list[LayerTrace]] = field(default_factory=dict)
     hidden_states: dict[int, Tensor] = field(default_factory=dict)
-    """Converted layers' outputs `(B, T, d)` in the latest pass, if asked for."""
+    """Outputs `(B, T, d)` of converted layers, routed or static, in the latest pass, if requested."""
 
     @property
     def layers(self) -> list[int]:
-        """Converted layers seen, ascending."""
+        """The layers that routed, ascending."""
         return sorted(self.traces)
 
     def probs(self, layer: int) -> Tensor:
         """Router probabilities of all passes, `(N, H)`: N inputs, or real tokens under token routing.
 
         Raises:
-            PlanError: the layer did not route in any pass that was recorded.
+            PlanError: the layer did not route in any recorded pass.
         """
         return torch.cat([trace.rows("probs") for trace in self._of(layer)])
 
@@ -122,30 +134,26 @@ class RoutingRecord:
 
     def _of(self, layer: int) -> list[LayerTrace]:
         if layer not in self.traces:
-            raise PlanError(
-                f"layer {layer} did not route in what was recorded; layers that did: {self.layers}."
-            )
+            raise PlanError(f"layer {layer} did not route in the recorded passes; {self.layers} did.")
         return self.traces[layer]
 
     def balance_loss(self) -> Tensor:
-        """Sum over converted layers of `balance_loss` of the latest pass; 0 where none was recorded."""
-        losses = [
-            balance_loss(traces[-1].probs, traces[-1].token_mask) for _, traces in sorted(self.traces.items())
-        ]
+        """Sum of `balance_loss` over the layers of the latest pass; 0 if none routed."""
+        last = [traces[-1] for _, traces in sorted(self.traces.items())]
+        losses = [balance_loss(trace.probs, trace.token_mask) for trace in last]
         return torch.stack(losses).sum() if losses else torch.zeros(())
 
 
 _recorders: ContextVar[tuple[RoutingRecord, ...]] = ContextVar("shrp_recorders", default=())
-_overrides: ContextVar[tuple[GateSource, ...]] = ContextVar("shrp_overrides", default=())
 
 
 @contextmanager
 def record_routing(*, hidden_states: bool = False, output_norms: bool = False) -> Iterator[RoutingRecord]:
-    """Collect what every converted layer does in the forward passes made inside, in this context only.
+    """Record every converted layer in the forward passes made inside, in this context only.
 
     Args:
         hidden_states: also keep each converted layer's output (for distillation).
-        output_norms: also compute every expert's output norm (costs a full, all-experts pass).
+        output_norms: also compute every expert's output norm (all experts run, which costs more).
     """
     record = RoutingRecord(keep_hidden_states=hidden_states, keep_output_norms=output_norms)
     token = _recorders.set((*_recorders.get(), record))
@@ -153,6 +161,27 @@ def record_routing(*, hidden_states: bool = False, output_norms: bool = False) -
         yield record
     finally:
         _recorders.reset(token)
+
+
+def wants_output_norms() -> bool:
+    """Whether a record of this context needs the output norm of every expert; asked by `ExpertLayer`."""
+    return any(record.keep_output_norms for record in _recorders.get())
+
+
+def add_to_records(layer: int, output: Tensor, trace: LayerTrace | None = None) -> None:
+    """Give a layer's output `(B, T, d)`, and its trace if it routed, to the records of this context."""
+    for record in _recorders.get():
+        if trace is not None:
+            record.traces.setdefault(layer, []).append(trace)
+        if record.keep_hidden_states:
+            record.hidden_states[layer] = output
+
+
+# --- Overriding ---
+
+GateSource = Callable[[int, Tensor, Tensor], Tensor | None]
+"""`(layer, probs, gates) -> gates or None`: replaces a layer's gates; None keeps them."""
+_overrides: ContextVar[tuple[GateSource, ...]] = ContextVar("shrp_overrides", default=())
 
 
 @contextmanager
@@ -165,11 +194,11 @@ def use_gates(source: GateSource | Mapping[int, Tensor]) -> Iterator[None]:
             None, route as usual. Contexts nest: an inner one sees the outer one's gates.
 
     Warns:
-        UnusedGatesWarning: a layer of the mapping, or of `knock_out`'s, had no router in any of these passes, as in a
-            dense layer or a pruned model, so that its gates changed nothing.
+        UnusedGatesWarning: a layer of the mapping, or of `knock_out`'s, had no router in any of these passes (it is
+            dense or pruned), so its gates changed nothing.
     """
     named = frozenset(source) if isinstance(source, Mapping) else frozenset()
-    if isinstance(source, _KnockedOut):
+    if isinstance(source, _KnockOut):
         named = frozenset(source.removed)
     seen: set[int] = set()
 
@@ -183,90 +212,19 @@ def use_gates(source: GateSource | Mapping[int, Tensor]) -> Iterator[None]:
     finally:
         _overrides.reset(token)
     if unused := sorted(named - seen, key=str):
-        routed = f"those that did: {sorted(seen)}" if seen else "none did"
+        routed = f"layers that did: {sorted(seen)}" if seen else "no layer did"
         warnings.warn(
-            f"no router of layers {unused} ran, so their gates changed nothing ({routed}).",
+            f"layers {unused} did not route, so their gates changed nothing ({routed}).",
             UnusedGatesWarning,
             stacklevel=3,
         )
 
 
-def play_back(record: RoutingRecord) -> dict[int, Tensor]:
-    """Gates for `use_gates` that repeat the latest recorded pass, whatever the input becomes."""
-    return {layer: record.last(layer).gates.detach() for layer in record.layers}
-
-
-def force_experts(choice: Mapping[int, int], num_experts: int) -> dict[int, Tensor]:
-    """Gates for `use_gates` that send everything in layer `l` to expert `choice[l]`.
-
-    Raises:
-        PlanError: there is no such expert.
-    """
-    for layer, expert in choice.items():
-        if not 0 <= expert < num_experts:
-            raise PlanError(f"layer {layer} has experts 0 to {num_experts - 1}, not {expert}.")
-    return {layer: torch.eye(num_experts)[expert] for layer, expert in choice.items()}
-
-
-@dataclass(frozen=True)
-class _KnockedOut:
-    removed: Mapping[int, int | Collection[int] | Tensor]
-    top_k: int
-
-    def __call__(self, layer: int, probs: Tensor, gates: Tensor) -> Tensor | None:
-        if layer not in self.removed:
-            return None
-        expert, num_experts = self.removed[layer], probs.shape[-1]
-        gone = -1.0  # below every probability, so never among the top
-        if not isinstance(expert, Tensor):
-            taken = [int(expert)] if isinstance(expert, Integral) else sorted(set(map(int, expert)))
-            if not all(0 <= one < num_experts for one in taken) or len(taken) >= num_experts:
-                raise PlanError(
-                    f"layer {layer} has experts 0 to {num_experts - 1}, of which at least one must be left; {taken} "
-                    "can't be taken away."
-                )
-            left = probs.clone()
-            if gates is probs:  # no router: all experts are mixed as they are, and so are those that are left
-                left[..., taken] = 0
-                return left / left.sum(-1, keepdim=True)
-            left[..., taken] = gone
-            return top_k_gates(left, min(self.top_k, num_experts - len(taken)))
-        expert = expert.to(probs.device)
-        if num_experts < 2 or expert.max() >= num_experts:
-            raise PlanError(
-                f"layer {layer} has experts 0 to {num_experts - 1}, of which at least one must be left; "
-                f"{int(expert.max())} can't be taken away."
-            )
-        rows = torch.nonzero(expert >= 0).flatten()
-        left = probs[rows]
-        if gates is probs:
-            left[torch.arange(len(rows)), ..., expert[rows]] = 0
-            picked = gates.clone()
-            picked[rows] = left / left.sum(-1, keepdim=True)
-            return picked
-        left[torch.arange(len(rows)), ..., expert[rows]] = gone
-        picked = gates.clone()  # those that nothing is taken from keep theirs, also where k is all experts
-        picked[rows] = top_k_gates(left, min(self.top_k, num_experts - 1)).to(picked.dtype)
-        return picked
-
-
-def knock_out(removed: Mapping[int, int | Collection[int] | Tensor], top_k: int = 1) -> GateSource:
-    """A source for `use_gates` that takes experts away: the router picks among those that remain; without a router
-    they are mixed as before, with weights that again add up to 1.
-
-    In the forward pass it raises `PlanError` where a layer has no such expert, or none would be left.
-
-    Args:
-        removed: layer -> the expert; or several, fewer than there are; or int64 `(B,)`: each input's own, -1 for none.
-    """
-    return _KnockedOut(removed, top_k)
-
-
 def overridden(layer: int, probs: Tensor, gates: Tensor) -> Tensor:
-    """Apply the context's overrides to a layer's own `gates`; used by `ExpertLayer`.
+    """Apply the context's overrides to a layer's own `gates`; called by `ExpertLayer`.
 
     Returns:
-        Gates of the shape of `probs` (constant or per-input gates are broadcast).
+        Gates of the shape of `probs` (constant or per-input gates are broadcast); `gates` itself if nothing overrides.
 
     Raises:
         PlanError: an override's shape does not broadcast to the layer's.
@@ -287,6 +245,60 @@ def overridden(layer: int, probs: Tensor, gates: Tensor) -> Tensor:
     return gates
 
 
-def active_recorders() -> tuple[RoutingRecord, ...]:
-    """The records that forward passes in this context must fill; used by `ExpertLayer`."""
-    return _recorders.get()
+# --- What to override with ---
+
+
+def play_back(record: RoutingRecord) -> dict[int, Tensor]:
+    """Gates for `use_gates` that repeat the latest recorded pass, whatever the input becomes."""
+    return {layer: record.last(layer).gates.detach() for layer in record.layers}
+
+
+def force_experts(choice: Mapping[int, int], num_experts: int) -> dict[int, Tensor]:
+    """Gates for `use_gates` that send every input in layer `l` to expert `choice[l]`.
+
+    Raises:
+        PlanError: there is no such expert.
+    """
+    for layer, expert in choice.items():
+        if not 0 <= expert < num_experts:
+            raise PlanError(f"layer {layer} has experts 0 to {num_experts - 1}, not {expert}.")
+    return {layer: torch.eye(num_experts)[expert] for layer, expert in choice.items()}
+
+
+def knock_out(removed: Mapping[int, int | Collection[int] | Tensor], top_k: int = 1) -> GateSource:
+    """A source for `use_gates` that removes experts: the router chooses among those that remain.
+
+    The forward pass raises `PlanError` where a layer has no such expert, or none would remain.
+
+    Args:
+        removed: layer -> the expert; or several, fewer than there are; or int64 `(B,)`: one for each input, -1 for none.
+    """
+    return _KnockOut(removed, top_k)
+
+
+@dataclass(frozen=True)
+class _KnockOut:
+    removed: Mapping[int, int | Collection[int] | Tensor]
+    top_k: int
+
+    def __call__(self, layer: int, probs: Tensor, gates: Tensor) -> Tensor | None:
+        if layer not in self.removed:
+            return None
+        given, num_experts = self.removed[layer], probs.shape[-1]
+        if isinstance(given, Tensor):  # one for each input
+            gone = given.to(probs.device)[:, None] == torch.arange(num_experts, device=probs.device)  # (B, H)
+            valid, most = num_experts > 1 and int(given.max()) < num_experts, 1
+        else:  # the same for all inputs
+            experts = [int(given)] if isinstance(given, Integral) else sorted(set(map(int, given)))
+            gone = torch.tensor([h in experts for h in range(num_experts)], device=probs.device)  # (H,)
+            valid, most = int(gone.sum()) == len(experts) < num_experts, len(experts)
+        if not valid:
+            raise PlanError(
+                f"layer {layer} has experts 0 to {num_experts - 1}, of which at least one must remain; "
+                f"can't remove {given.max().item() if isinstance(given, Tensor) else experts}."
+            )
+        if gone.dim() == 2 and probs.dim() == 3:
+            gone = gone.unsqueeze(1)  # (B, 1, H): the same for all tokens of an input
+        # -1 is below every probability, so a removed expert is never among the top ones.
+        picked = top_k_gates(probs.masked_fill(gone, -1.0), min(self.top_k, num_experts - most))
+        return torch.where(gone.any(-1, keepdim=True), picked.to(gates.dtype), gates)

@@ -1,7 +1,20 @@
-"""The three modules of SHRP and the static layer that pruning leaves (method.md, "One converted layer").
+"""One converted encoder layer: Router, Expander, ExpertLayer, and the StaticLayer that pruning leaves.
 
-Modules hold weights, never results: what a forward pass did is found in the context's `RoutingRecord`.
-Shapes: `B` inputs, `T` tokens, `d` hidden size, `H` experts (the dense layer's heads), `dh = d / H`.
+SHRP replaces a whole Transformer encoder layer (attention, its output projection and the feed-forward network). Every
+attention head of the dense layer becomes an expert `o_h`; a router chooses which experts an input gets; one small
+Expander, shared by the layer's experts, takes the place of the output projection and the feed-forward network:
+
+    o_h(x) = softmax(q_h k_h^T / sqrt(dh) + mask) v_h       experts: the pretrained heads, before W_o
+    p      = softmax(W_r pool(x) + b)                       Router
+    g      = Top-k of p (Top-1: one-hot)                    gates, see shrp.model.gates
+    y      = LayerNorm(x + E(sum_h g_h o_h))                with E(u) = LayerNorm(GELU(W u + b)), the Expander
+
+Pruning fixes the gates to constants, keeps the experts whose gate is not 0 and removes the router: a StaticLayer.
+
+Modules hold weights, never results: what a pass did goes to the records of `shrp.model.gates.record_routing`. How an
+encoder calls its layers, and relative positions, differ between families: both are the business of `shrp.families`.
+
+Shapes: `B` inputs, `T` tokens, `d` hidden size, `H` experts (the dense layer's heads), `dh = d / H`, `m` kept experts.
 """
 
 from __future__ import annotations
@@ -12,47 +25,38 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shrp.families.calling import PLAIN, Calling, Output
-from shrp.families.relative import HeadPositions, RelativePositions
-from shrp.model.attending import KeptHeads, attend, attention_probs, token_mask_of
+from shrp.families.attention import RelativePositions as Relative
+from shrp.families.attention import attend, attention_probs, positions_of, token_mask_of, traced
+from shrp.families.bert import BERT
+from shrp.families.family import Family, Output
 from shrp.model.config import Routing
-from shrp.model.gates import LayerTrace, active_recorders, overridden, straight_through, top_k_gates
-from shrp.model.hidden_states import tell
-from shrp.model.tracing import traced
-
-
-def _may_overwrite() -> bool:
-    """Whether a pass may work in place: nobody differentiates it, and nobody traces it (tracers fuse better).
-
-    New memory for each intermediate result costs a static layer up to a third of its time.
-    """
-    return not (torch.is_grad_enabled() or traced())
-
-
-def _add_and_norm(norm: nn.LayerNorm, hidden_states: Tensor, update: Tensor) -> Tensor:
-    """`LayerNorm(x + u)`; `update` is the caller's to lose."""
-    if _may_overwrite() and update.dtype == hidden_states.dtype:
-        return norm(update.add_(hidden_states))
-    return norm(hidden_states + update)
+from shrp.model.gates import (
+    LayerTrace,
+    add_to_records,
+    overridden,
+    straight_through,
+    top_k_gates,
+    wants_output_norms,
+)
 
 
 class Router(nn.Module):
-    """Linear scores over a layer's experts: `p = softmax(W_r pool(x) + b)` (method.md, step 2)."""
+    """Router probabilities over a layer's experts, `p = softmax(W_r pool(x) + b)`.
+
+    With sequence routing `pool` is the mean over real tokens, so an input chooses one expert a layer; with token routing
+    every token chooses its own and nothing is pooled.
+    """
 
     def __init__(self, hidden_size: int, num_experts: int, routing: Routing) -> None:
         super().__init__()
-        self.routing, self.num_experts = routing, num_experts
-        if routing == "uniform":
-            return
+        self.routing = routing
         self.dense = nn.Linear(hidden_size, num_experts)
-        # Small weights start every layer near uniform usage; zeros would tie, and argmax would pick expert 0.
+        # Small weights start every layer near uniform usage; zeros would tie, and argmax would choose expert 0.
         nn.init.normal_(self.dense.weight, std=0.02)
         nn.init.zeros_(self.dense.bias)
 
     def forward(self, hidden_states: Tensor, token_mask: Tensor | None) -> Tensor:
-        """Return probabilities `(B, H)`, or `(B, T, H)` for token routing."""
-        if self.routing == "uniform":
-            return hidden_states.new_full((len(hidden_states), self.num_experts), 1 / self.num_experts)
+        """Map `(B, T, d)` to probabilities `(B, H)`, or `(B, T, H)` with token routing."""
         if self.routing == "sequence":
             if token_mask is None:
                 hidden_states = hidden_states.mean(1)
@@ -63,7 +67,7 @@ class Router(nn.Module):
 
 
 class Expander(nn.Module):
-    """`E(u) = LayerNorm(GELU(W u + b))`, `dh -> d`: stands in for `W_o` and the FFN (method.md, step 4)."""
+    """`E(u) = LayerNorm(GELU(W u + b))`, `dh -> d`: takes the place of `W_o` and the feed-forward network."""
 
     def __init__(self, head_size: int, hidden_size: int, eps: float, gain: float) -> None:
         super().__init__()
@@ -71,20 +75,19 @@ class Expander(nn.Module):
         self.norm = nn.LayerNorm(hidden_size, eps=eps)
         nn.init.normal_(self.dense.weight, std=head_size**-0.5)
         nn.init.zeros_(self.dense.bias)
+        # A small gain starts the layer near the identity; at 1 the layers above no longer recognise their input.
         nn.init.constant_(self.norm.weight, gain)
 
     def forward(self, mixed: Tensor) -> Tensor:
         """Map the gated sum of expert outputs `(B, T, dh)` to `(B, T, d)`."""
         inner = self.dense(mixed)
-        return self.norm(torch.ops.aten.gelu_(inner) if _may_overwrite() else F.gelu(inner))
+        return self.norm(torch.ops.aten.gelu_(inner) if _in_place() else F.gelu(inner))
 
 
 class ExpertLayer(nn.Module):
     """A converted encoder layer: every head an expert, a Top-k router, one shared Expander.
 
-    Called like the layer that it replaces (`shrp.families.calling`), `layer(hidden_states, attention_mask, ...)`;
-    arguments that only decoders use are ignored. `qkv_weight[h]` is expert `h`'s stacked `Wq, Wk, Wv`, `(3 dh, d)`, so
-    picking experts is indexing, and all of them together are one product.
+    `qkv_weight[h]` is expert `h`'s stacked `Wq, Wk, Wv`, `(3 dh, d)`, so picking experts is indexing.
     """
 
     def __init__(
@@ -99,12 +102,13 @@ class ExpertLayer(nn.Module):
         gain: float = 0.1,
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
-        calling: Calling = PLAIN,
+        family: Family = BERT,
     ) -> None:
+        """Args: layer, the index in the encoder; eps, of the LayerNorms; gain, of the Expander's one at the start."""
         super().__init__()
-        self.layer, self.num_experts, self.top_k = layer, num_experts, top_k
-        self.calling = calling
+        self.layer, self.num_experts, self.top_k, self.family = layer, num_experts, top_k, family
         self.hidden_size, self.head_size = hidden_size, hidden_size // num_experts
+        self.heads = tuple(range(num_experts))
         self.dropout, self.attention_dropout = dropout, attention_dropout
         self.qkv_weight = nn.Parameter(torch.empty(num_experts, 3 * self.head_size, hidden_size))
         self.qkv_bias = nn.Parameter(torch.zeros(num_experts, 3 * self.head_size))
@@ -115,8 +119,53 @@ class ExpertLayer(nn.Module):
 
     @property
     def routing(self) -> Routing:
-        """`sequence`, `token`, or `uniform` where there is no router."""
+        """What chooses an expert: `sequence` or `token`."""
         return self.router.routing
+
+    def forward(
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, *args: object, **kwargs: object
+    ) -> Output:
+        """Map `(B, T, d)` to `(B, T, d)`; called by the encoder like the dense layer that it replaces."""
+        attention_mask, relative = _arguments(self.family, attention_mask, args, kwargs)
+        token_mask = token_mask_of(attention_mask)  # (B, T)
+
+        probs = self.router(hidden_states, token_mask)  # (B, H) or (B, T, H)
+        own = top_k_gates(probs, self.top_k)
+        gates = overridden(self.layer, probs, own)
+        mixing = straight_through(gates, probs) if self.training and gates is own else gates
+
+        norms = None
+        # The layer's own Top-1 gates need no look at their values, for which an accelerator would have to wait.
+        picks_one = (gates is own and self.routing == "sequence" and self.top_k == 1) or _is_one_hot(mixing)
+        if self.training or wants_output_norms() or not picks_one:
+            outputs = self.expert_outputs(hidden_states, attention_mask, relative)  # (B, H, T, dh)
+            norms = _mean_norms(outputs, token_mask) if wants_output_norms() else None
+            mixed = _weighted_sum(mixing.to(outputs.dtype), outputs)  # (B, T, dh)
+        else:
+            mixed = self._chosen_outputs(hidden_states, attention_mask, relative, mixing.argmax(-1))
+
+        update = F.dropout(self.expander(mixed), self.dropout, self.training)
+        output = _add_and_norm(self.norm, hidden_states, update)
+        add_to_records(self.layer, output, LayerTrace(probs, gates, token_mask, norms))
+        return self.family.answer(hidden_states, output, kwargs)
+
+    def expert_outputs(
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, relative: Relative | None = None
+    ) -> Tensor:
+        """Attention output `o_h` of every expert, `(B, H, T, dh)`.
+
+        Args:
+            relative: in families with relative positions (`shrp.families.families.relative_positions`).
+        """
+        dropout = self.attention_dropout if self.training else 0.0
+        return attend(*self.qkv(hidden_states), attention_mask, positions_of(self, relative), dropout)
+
+    def attention_maps(
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, relative: Relative | None = None
+    ) -> Tensor:
+        """Attention probabilities of every expert, `(B, H, T, T)`, rows are queries; args as for `expert_outputs`."""
+        query, key, _ = self.qkv(hidden_states)
+        return attention_probs(query, key, attention_mask, positions_of(self, relative))
 
     def qkv(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of all experts, each `(B, H, T, dh)`."""
@@ -125,63 +174,19 @@ class ExpertLayer(nn.Module):
         fused = fused.view(b, t, self.num_experts, 3, self.head_size)
         return fused.permute(3, 0, 2, 1, 4).unbind(0)  # (3, B, H, T, dh)
 
-    def expert_outputs(
-        self,
-        hidden_states: Tensor,
-        attention_mask: Tensor | None = None,
-        relative: RelativePositions | None = None,
-    ) -> Tensor:
-        """Attention output of every expert, `o_h` of method.md step 1, `(B, H, T, dh)`.
+    def head_weights(self) -> tuple[Tensor, Tensor]:
+        """Stacked `Wq, Wk, Wv` of every expert, `(H, 3 dh, d)`, and their biases `(H, 3 dh)`."""
+        return self.qkv_weight, self.qkv_bias
 
-        Args:
-            relative: in families that have them (`shrp.families.families.relative_positions`).
-        """
-        dropout = self.attention_dropout if self.training else 0.0
-        return attend(*self.qkv(hidden_states), attention_mask, self._positions(relative), dropout)
-
-    def attention_maps(
-        self,
-        hidden_states: Tensor,
-        attention_mask: Tensor | None = None,
-        relative: RelativePositions | None = None,
-    ) -> Tensor:
-        """Attention probabilities of every expert, `(B, H, T, T)`, rows are queries; args as for `expert_outputs`."""
-        query, key, _ = self.qkv(hidden_states)
-        return attention_probs(query, key, attention_mask, self._positions(relative))
-
-    def _positions(self, relative: RelativePositions | None) -> HeadPositions | None:
-        """What relative positions say to all experts."""
-        return None if relative is None else relative.of_heads(None, lambda rows: self.project(rows))
-
-    def project(
-        self, distances: Tensor, experts: Sequence[int] | Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Queries and keys of the embeddings of distances, `(S, d)` -> `(m, S, dh)` each, by some experts or all."""
-        weight, bias = self.qkv_weight, self.qkv_bias  # (H, 3 dh, d), (H, 3 dh)
-        if experts is not None:
-            weight, bias = weight[experts], bias[experts]
-        rows = F.dropout(distances, self.dropout, self.training)
-        both = 2 * self.head_size
-        found = rows @ weight[:, :both].transpose(1, 2) + bias[:, None, :both]  # (m, S, 2 dh)
-        return found.split(self.head_size, -1)
-
-    def _project_chosen(self, distances: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """As `project` of `chosen` `(B,)`, each expert once, however many inputs chose it."""
-        if traced():
-            return self.project(distances, chosen)
-        experts, places = chosen.unique(return_inverse=True)
-        query, key = self.project(distances, experts)
-        return query[places], key[places]
-
-    def _chosen_output(
+    def _chosen_outputs(
         self,
         hidden_states: Tensor,
         attention_mask: Tensor | None,
-        relative: RelativePositions | None,
+        relative: Relative | None,
         chosen: Tensor,
     ) -> Tensor:
-        """Output of one expert an input, computing no other: `chosen` `(B,)` -> `(B, T, dh)`."""
-        if hidden_states.is_cpu and _may_overwrite():
+        """Output of one expert for each input, computing no other: `chosen` `(B,)` -> `(B, T, dh)`."""
+        if hidden_states.is_cpu and _in_place():
             # One product an input, straight from the expert's weights: gathering them costs up to as much again.
             rows = zip(hidden_states, chosen.tolist(), strict=True)
             fused = torch.stack([F.linear(x, self.qkv_weight[e], self.qkv_bias[e]) for x, e in rows])
@@ -189,79 +194,15 @@ class ExpertLayer(nn.Module):
             weight, bias = self.qkv_weight[chosen], self.qkv_bias[chosen]  # (B, 3 dh, d), (B, 3 dh)
             fused = torch.baddbmm(bias.unsqueeze(1), hidden_states, weight.transpose(1, 2))  # (B, T, 3 dh)
         query, key, value = fused.unsqueeze(1).split(self.head_size, dim=-1)  # (B, 1, T, dh) each
-        positions = None
-        if relative is not None:
-            positions = relative.of_heads(chosen, lambda rows: self._project_chosen(rows, chosen)).one_each()
-        return attend(query, key, value, attention_mask, positions).squeeze(1)
-
-    def forward(
-        self, hidden_states: Tensor, attention_mask: Tensor | None = None, *args: object, **asked: object
-    ) -> Output:
-        """Map `(B, T, d)` to `(B, T, d)` under the context's gates (method.md, steps 1 to 5)."""
-        attention_mask, relative = (
-            self.calling.attention_mask(attention_mask),
-            self.calling.relative(args, asked),
-        )
-        token_mask = token_mask_of(attention_mask)
-        recorders = active_recorders()
-        probs = self.router(hidden_states, token_mask)  # (B, H) or (B, T, H)
-        own = probs if self.routing == "uniform" else top_k_gates(probs, self.top_k)
-        gates = overridden(self.layer, probs, own)
-        mixing = straight_through(gates, probs) if self.training and gates is own else gates
-
-        norms = None
-        # The layer's own Top-1 gates need no look, which on an accelerator would wait for them.
-        picks_one = (gates is own and self.routing == "sequence" and self.top_k == 1) or _picks_one(mixing)
-        if any(r.keep_output_norms for r in recorders) or self.training or not picks_one:
-            outputs = self.expert_outputs(hidden_states, attention_mask, relative)  # (B, H, T, dh)
-            if any(r.keep_output_norms for r in recorders):
-                norms = _mean_norms(outputs, token_mask)
-            mixed = _mix(mixing.to(outputs.dtype), outputs)
-        else:
-            mixed = self._chosen_output(hidden_states, attention_mask, relative, mixing.argmax(-1))
-
-        update = F.dropout(self.expander(mixed), self.dropout, self.training)
-        output = _add_and_norm(self.norm, hidden_states, update)
-        for record in recorders:
-            trace = LayerTrace(
-                probs=probs,
-                gates=gates,
-                token_mask=token_mask,
-                output_norms=norms if record.keep_output_norms else None,
-            )
-            record.traces.setdefault(self.layer, []).append(trace)
-        tell(self.layer, hidden_states, output)
-        return self.calling.answer(output, asked)
+        positions = positions_of(self, relative, chosen)
+        return attend(query, key, value, attention_mask, positions and positions.one_each()).squeeze(1)
 
 
-def _picks_one(gates: Tensor) -> bool:
-    """Whether gates `(B, H)` are one-hot for every input and constant, so that one expert's output is all."""
-    if gates.dim() != 2 or gates.requires_grad:
-        return False
-    return bool(((gates != 0).sum(-1) == 1).all() and (gates.amax(-1) == 1).all())
+class StaticLayer(nn.Module):
+    """What pruning leaves of an `ExpertLayer`: `m` experts and the Expander, no router.
 
-
-def _mix(gates: Tensor, outputs: Tensor) -> Tensor:
-    """`sum_h g_h o_h`: gates `(B, H)` or `(B, T, H)` and outputs `(B, H, T, dh)` -> `(B, T, dh)`."""
-    if gates.dim() == 2:
-        gates = gates.unsqueeze(1)  # (B, 1, H)
-    return (gates.transpose(1, 2).unsqueeze(-1) * outputs).sum(1)
-
-
-def _mean_norms(outputs: Tensor, token_mask: Tensor | None) -> Tensor:
-    """Mean over real tokens of each expert's output norm: `(B, H, T, dh)` -> `(B, H)`."""
-    norms = outputs.float().norm(dim=-1)  # (B, H, T)
-    if token_mask is None:
-        return norms.mean(-1)
-    real = token_mask.unsqueeze(1).float()
-    return (norms * real).sum(-1) / real.sum(-1).clamp_min(1.0)
-
-
-class StaticLayer(KeptHeads):
-    """What pruning leaves of an `ExpertLayer`: `m` experts in one fused product, no router (method.md, "Pruning").
-
-    The plan's weights are folded into the values, so the experts' outputs are simply added. Equal to the
-    `ExpertLayer` under the plan's constant gates.
+    Equal to the `ExpertLayer` under constant gates, the plan's weights. These are folded into the values, so the
+    experts' outputs are simply added, and all queries, keys and values are one product.
     """
 
     def __init__(
@@ -270,42 +211,50 @@ class StaticLayer(KeptHeads):
         layer: int,
         hidden_size: int,
         head_size: int,
-        kept: int,
+        heads: Sequence[int],
         eps: float = 1e-12,
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
-        heads: Sequence[int] = (),
-        calling: Calling = PLAIN,
+        family: Family = BERT,
     ) -> None:
+        """Args: heads, the kept experts; others as for `ExpertLayer`."""
         super().__init__()
-        self.layer, self.calling = layer, calling
-        self.heads = tuple(heads)
-        """The kept experts: relative positions, where the family has them, may say another thing to each."""
-        self.kept, self.head_size, self.hidden_size = kept, head_size, hidden_size
+        self.layer, self.heads, self.kept, self.family = layer, tuple(heads), len(heads), family
+        self.hidden_size, self.head_size = hidden_size, head_size
         self.dropout, self.attention_dropout = dropout, attention_dropout
-        self.qkv = nn.Linear(hidden_size, 3 * kept * head_size)
+        self.qkv = nn.Linear(
+            hidden_size, 3 * self.kept * head_size
+        )  # rows: all queries, all keys, all values
         self.expander = Expander(head_size, hidden_size, eps, gain=1.0)
         self.norm = nn.LayerNorm(hidden_size, eps=eps)
 
     @classmethod
-    @torch.no_grad()
-    def from_expert_layer(cls, source: ExpertLayer, experts: list[int], weights: list[float]) -> StaticLayer:
-        """Keep `experts` of `source`, combined with `weights` (the plan's constant gates)."""
-        kept, dh = len(experts), source.head_size
-        layer = cls(
+    def like(cls, source: ExpertLayer, heads: Sequence[int]) -> StaticLayer:
+        """A layer of the geometry of `source` for some of its experts, with fresh weights."""
+        return cls(
             layer=source.layer,
             hidden_size=source.hidden_size,
-            head_size=dh,
-            kept=kept,
+            head_size=source.head_size,
+            heads=heads,
             eps=source.norm.eps,
             dropout=source.dropout,
             attention_dropout=source.attention_dropout,
-            heads=experts,
-            calling=source.calling,
-        ).to(source.qkv_weight.device, source.qkv_weight.dtype)
-        # On the CPU: not every accelerator has float64.
+            family=source.family,
+        )
+
+    @classmethod
+    @torch.no_grad()
+    def from_expert_layer(
+        cls, source: ExpertLayer, experts: Sequence[int], weights: Sequence[float]
+    ) -> StaticLayer:
+        """Keep `experts` of `source`, combined with `weights` (the plan's constant gates)."""
+        kept, dh, experts = len(experts), source.head_size, list(experts)
+        layer = cls.like(source, experts).to(source.qkv_weight.device, source.qkv_weight.dtype)
+        # Scaled in float64, on the CPU: not every accelerator has it.
         scale = torch.ones(kept, 3, 1, dtype=torch.float64)
-        scale[:, 2, 0] = torch.tensor(weights, dtype=torch.float64)
+        scale[:, 2, 0] = torch.tensor(
+            weights, dtype=torch.float64
+        )  # queries and keys stay, values are weighted
         weight, bias = (one[experts].cpu().double() for one in (source.qkv_weight, source.qkv_bias))
         weight, bias = weight.view(kept, 3, dh, -1) * scale.unsqueeze(-1), bias.view(kept, 3, dh) * scale
         layer.qkv.weight.copy_(weight.transpose(0, 1).reshape(3 * kept * dh, -1))
@@ -315,34 +264,83 @@ class StaticLayer(KeptHeads):
         return layer.train(source.training)
 
     def forward(
-        self, hidden_states: Tensor, attention_mask: Tensor | None = None, *args: object, **asked: object
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, *args: object, **kwargs: object
     ) -> Output:
-        """Map `(B, T, d)` to `(B, T, d)`."""
-        attention_mask, relative = (
-            self.calling.attention_mask(attention_mask),
-            self.calling.relative(args, asked),
-        )
-        outputs = self.attended(hidden_states, attention_mask, relative)
+        """Map `(B, T, d)` to `(B, T, d)`; called by the encoder like the dense layer that it replaces."""
+        attention_mask, relative = _arguments(self.family, attention_mask, args, kwargs)
+        outputs = self.expert_outputs(hidden_states, attention_mask, relative)  # (B, m, T, dh)
         mixed = outputs.squeeze(1) if self.kept == 1 else outputs.sum(1)
         update = F.dropout(self.expander(mixed), self.dropout, self.training)
         output = _add_and_norm(self.norm, hidden_states, update)
-        tell(self.layer, hidden_states, output)
-        return self.calling.answer(output, asked)
+        add_to_records(self.layer, output)
+        return self.family.answer(hidden_states, output, kwargs)
 
-    @property
-    def of_dense(self) -> Sequence[int]:
-        """As in `KeptHeads`."""
-        return self.heads
+    def expert_outputs(
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, relative: Relative | None = None
+    ) -> Tensor:
+        """Weighted attention output of every kept expert, `(B, m, T, dh)`; args as for `ExpertLayer`."""
+        dropout = self.attention_dropout if self.training else 0.0
+        return attend(*self._split(hidden_states), attention_mask, positions_of(self, relative), dropout)
+
+    def attention_maps(
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, relative: Relative | None = None
+    ) -> Tensor:
+        """Attention probabilities of every kept expert, `(B, m, T, T)`; args as for `ExpertLayer`."""
+        query, key, _ = self._split(hidden_states)
+        return attention_probs(query, key, attention_mask, positions_of(self, relative))
+
+    def head_weights(self) -> tuple[Tensor, Tensor]:
+        """As `ExpertLayer.head_weights`, of the kept experts: `(m, 3 dh, d)` and `(m, 3 dh)`."""
+        weight = self.qkv.weight.view(3, self.kept, self.head_size, -1).transpose(0, 1)
+        return weight.flatten(1, 2), self.qkv.bias.view(3, self.kept, -1).transpose(0, 1).flatten(1)
+
+    def _split(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, `(B, m, T, dh)` each."""
+        b, t, _ = hidden_states.shape
+        fused = self.qkv(hidden_states).view(b, t, 3, self.kept, self.head_size)
+        return fused.permute(2, 0, 3, 1, 4).unbind(0)
 
 
-class DroppedLayer(nn.Module):
-    """The dropped-layers control: passes its input on and holds no weights."""
+def _arguments(
+    family: Family, attention_mask: Tensor | None, args: tuple[object, ...], kwargs: dict[str, object]
+) -> tuple[Tensor | None, Relative | None]:
+    """The mask and relative positions, if any, from the arguments of an encoder's call; others are ignored."""
+    return family.attention_mask(attention_mask), family.relative(args, kwargs)
 
-    def __init__(self, layer: int, calling: Calling = PLAIN) -> None:
-        super().__init__()
-        self.layer, self.calling = layer, calling
 
-    def forward(self, hidden_states: Tensor, *_: object, **asked: object) -> Output:
-        """Return `hidden_states` unchanged."""
-        tell(self.layer, hidden_states, hidden_states)
-        return self.calling.answer(hidden_states, asked)
+def _is_one_hot(gates: Tensor) -> bool:
+    """Whether every input has one expert with gate 1 and no gradient, so that no other expert need be computed."""
+    if gates.dim() != 2 or gates.requires_grad:
+        return False
+    return bool(((gates != 0).sum(-1) == 1).all() and (gates.amax(-1) == 1).all())
+
+
+def _weighted_sum(gates: Tensor, outputs: Tensor) -> Tensor:
+    """`sum_h g_h o_h`: gates `(B, H)` or `(B, T, H)` and outputs `(B, H, T, dh)` -> `(B, T, dh)`."""
+    if gates.dim() == 2:
+        gates = gates.unsqueeze(1)  # (B, 1, H)
+    return (gates.transpose(1, 2).unsqueeze(-1) * outputs).sum(1)
+
+
+def _add_and_norm(norm: nn.LayerNorm, hidden_states: Tensor, update: Tensor) -> Tensor:
+    """`LayerNorm(x + u)`; `update` may be modified in place."""
+    if _in_place() and update.dtype == hidden_states.dtype:
+        return norm(update.add_(hidden_states))
+    return norm(hidden_states + update)
+
+
+def _in_place() -> bool:
+    """Whether a pass may work in place: nothing differentiates or traces it.
+
+    New memory for each intermediate result costs a static layer up to a third of its time.
+    """
+    return not (torch.is_grad_enabled() or traced())
+
+
+def _mean_norms(outputs: Tensor, token_mask: Tensor | None) -> Tensor:
+    """Mean over real tokens of each expert's output norm: `(B, H, T, dh)` -> `(B, H)`."""
+    norms = outputs.float().norm(dim=-1)  # (B, H, T)
+    if token_mask is None:
+        return norms.mean(-1)
+    real = token_mask.unsqueeze(1).float()
+    return (norms * real).sum(-1) / real.sum(-1).clamp_min(1.0)

@@ -15,8 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from shrp.families.relative import HeadPositions, RelativePositions
-from shrp.model.attending import attend
+from shrp.families.attention import RelativePositions, attend, positions_of
 from shrp.model.layers import ExpertLayer
 
 
@@ -67,7 +66,7 @@ def expert_outputs(
         relative: of at least as many tokens as the longest input has, in families that have them. Only the distance
             of two tokens counts there, so padding on the left shifts nothing.
     """
-    positions = _positions(layer, experts, relative)
+    positions = positions_of(layer, relative, experts)
     weight, bias = _weights(layer, experts)  # (m, 3 dh, d), (m, 3 dh)
     fused = F.linear(hidden_states, weight.flatten(0, 1), bias.flatten())
     fused = fused.view(len(fused), len(experts), 3, layer.head_size)
@@ -95,7 +94,7 @@ def first_token_outputs(
     the value projection to the attended mean of `x`: no token is projected. The keys' bias adds the same to all
     scores of a query, which the softmax does not see. Not so where relative positions meet keys.
     """
-    positions = _positions(layer, experts, relative)
+    positions = positions_of(layer, relative, experts)
     if positions is not None and positions.of_first() is None:
         outputs = expert_outputs(layer, experts, hidden_states, packing, relative)
         return [output[packing.firsts] for output in outputs]
@@ -128,12 +127,3 @@ def static_output(
 def _weights(layer: ExpertLayer, experts: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Projections of some experts, `(m, 3 dh, d)`, and their biases `(m, 3 dh)`."""
     return layer.qkv_weight[list(experts)], layer.qkv_bias[list(experts)]
-
-
-def _positions(
-    layer: ExpertLayer, experts: Sequence[int], relative: RelativePositions | None
-) -> HeadPositions | None:
-    """What relative positions say to some experts."""
-    if relative is None:
-        return None
-    return relative.of_heads(experts, lambda rows: layer.project(rows, list(experts)))

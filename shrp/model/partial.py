@@ -1,7 +1,7 @@
-"""Passes through only the upper part of a model, from hidden states that are known already.
+"""Passes through only a part of a model, from known hidden states.
 
-Built from stand-ins in a shallow clone (`with_layers`), so the original model is left alone and any task head,
-mask and family works as in a whole pass.
+They run stand-ins in a shallow clone, so the original model is not changed, and any task head, mask and family works as
+in a whole pass.
 """
 
 from __future__ import annotations
@@ -12,10 +12,21 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from shrp.families.calling import Calling, Output
 from shrp.families.families import encoder_layers, family_of
-from shrp.model.layers import DroppedLayer
-from shrp.model.replaced import with_layers
+from shrp.families.family import Family, Output
+from shrp.model.modules import with_layers
+
+
+class Skip(nn.Module):
+    """Stand-in for a layer that is not run: returns its input."""
+
+    def __init__(self, family: Family) -> None:
+        super().__init__()
+        self.family = family
+
+    def forward(self, hidden_states: Tensor, *_: object, **kwargs: object) -> Output:
+        """Return `hidden_states` unchanged."""
+        return self.family.answer(hidden_states, hidden_states, kwargs)
 
 
 class _Tap(nn.Module):
@@ -31,14 +42,15 @@ class _Tap(nn.Module):
 
 
 class _Resume(nn.Module):
-    """Stands for all layers up to one: returns the output that they are known to have."""
+    """Stand-in for all layers up to one: returns their known output."""
 
-    def __init__(self, output: Tensor, calling: Calling) -> None:
+    def __init__(self, output: Tensor, family: Family) -> None:
         super().__init__()
-        self.output, self.calling = output, calling
+        self.output, self.family = output, family
 
-    def forward(self, hidden_states: Tensor, *_: object, **asked: object) -> Output:
-        return self.calling.answer(self.output.expand(len(hidden_states), -1, -1), asked)
+    def forward(self, hidden_states: Tensor, *_: object, **kwargs: object) -> Output:
+        output = self.output.expand(len(hidden_states), -1, -1)
+        return self.family.answer(hidden_states, output, kwargs)
 
 
 class _Given(nn.Module):
@@ -81,8 +93,8 @@ def layer_inputs(
 
     Args and errors as for `run_from`.
     """
-    calling, stop = family_of(model).calling, max(layers)
-    above = {index: DroppedLayer(index, calling) for index in range(stop, len(encoder_layers(model)))}
+    stop = max(layers)
+    above = {index: Skip(family_of(model)) for index in range(stop, len(encoder_layers(model)))}
     return run_from(model, inputs, start, hidden_states, replacements=above, watch=layers)[1]
 
 
@@ -126,17 +138,17 @@ def run_from(
         raise ValueError("hidden_states must say what enters the start layer.")
     if below := [index for index in watch if index < start]:
         raise ValueError(f"layer {below[0]} does not run from layer {start} on, so nothing enters it.")
-    calling = family_of(model).calling
-    changed: dict[int, nn.Module] = {index: DroppedLayer(index, calling) for index in range(start - 1)}
+    family = family_of(model)
+    changed: dict[int, nn.Module] = {index: Skip(family) for index in range(start - 1)}
     if start > 0:
-        changed[start - 1] = _Resume(hidden_states, calling)
+        changed[start - 1] = _Resume(hidden_states, family)
     changed |= {index: layer for index, layer in (replacements or {}).items() if index >= start}
     layers, taps = encoder_layers(model), {}
     for index in watch:
         changed[index] = taps[index] = _Tap(changed.get(index, layers[index]))
     if start == 0 and hidden_states is not None:
         changed[0] = _Given(changed.get(0, layers[0]), hidden_states)
-    # Were they asked for in the model's config, this short-lived copy would have its layers hooked anew each time.
+    # If the model's config asked for them, transformers would hook the layers of this short-lived clone every time.
     silent = {"output_hidden_states": False, "output_attentions": False}
     logits = with_layers(model, changed)(**inputs, **silent).logits
     return logits, {index: tap.input for index, tap in taps.items()}

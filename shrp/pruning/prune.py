@@ -8,10 +8,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from shrp.errors import PlanError
+from shrp.families.family import install_hooks
 from shrp.model.convert import expert_layers, num_experts_of
-from shrp.model.hidden_states import hooked
 from shrp.model.layers import ExpertLayer, StaticLayer
-from shrp.model.replaced import with_layers
+from shrp.model.modules import with_layers
 from shrp.pruning.plan import PruningPlan
 
 
@@ -45,6 +45,6 @@ def prune(model: PreTrainedModel, plan: PruningPlan, *, share_weights: bool = Fa
         for index, kept in plan.layers
     }
     if share_weights:
-        hooked(model)
+        install_hooks(model)
     pruned = with_layers(model, static)
     return pruned if share_weights else copy.deepcopy(pruned)

@@ -33,11 +33,10 @@ from shrp.errors import CheckpointError, TrainingError
 from shrp.evaluation.evaluate import evaluate_stream
 from shrp.evaluation.evaluation import Evaluation
 from shrp.families.families import encoder_layers
-from shrp.model.convert import convert_layer, layer_kinds, router_layers
-from shrp.model.dropout import without_dropout
-from shrp.model.expander_init import fit_expander
+from shrp.model.convert import convert_layer, fit_expander, layer_kinds, router_layers
 from shrp.model.gates import record_routing, use_gates
 from shrp.model.layers import ExpertLayer
+from shrp.model.modules import without_dropout
 from shrp.training.config import TextConfig, TrainConfig
 from shrp.training.device import resolve_precision, training_device
 from shrp.training.losses import Objective, TaskLoss

@@ -193,7 +193,7 @@ class TextLoss:
     In a conversion the replaced layers alone learn, each from the dense layer in its place: all others stay as they
     are, so the teacher's hidden states enter the lowest replaced layer. Without a conversion (after pruning), or where
     the model has fewer layers than the base, all layers learn, from the last hidden states and those of each replaced
-    layer. A module that replaces a layer records its output as `shrp.model.hidden_states` does.
+    layer. A module that replaces a layer records its output by `shrp.model.gates.add_to_records`.
     """
 
     reported = ("distill_hidden_loss", "balance_loss")

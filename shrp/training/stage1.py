@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from shrp.families.calling import Output
+from shrp.families.family import Output
 from shrp.model.gates import GateSource, straight_through, top_k_gates
 
 
@@ -31,7 +31,7 @@ def explore(scale: float, top_k: int) -> GateSource:
     """Straight-through Top-k gates of router probabilities under Gumbel noise of `scale`; at 0 the layer's own."""
 
     def source(layer: int, probs: Tensor, gates: Tensor) -> Tensor | None:
-        if not scale or gates is probs:  # (a layer without a router has nothing to try)
+        if not scale:
             return None
         noise = -torch.log(torch.empty_like(probs).exponential_().clamp_min(1e-20))
         tried = (probs.clamp_min(1e-20).log() + scale * noise).softmax(-1)

@@ -56,7 +56,6 @@ def save_tiny(tmp_path, tiny_routed, tiny_tokenizer):
         name,
         *,
         routing="sequence",
-        control="none",
         top_k=1,
         plan=None,
         history=None,
@@ -65,13 +64,8 @@ def save_tiny(tmp_path, tiny_routed, tiny_tokenizer):
         layers=LAYERS,
         **info,
     ):
-        model = tiny_routed(
-            "bert", layers=layers, routing=routing, control=control, top_k=top_k, num_labels=num_labels
-        )
-        narrow_to = 2 if control == "narrow" else 0
-        config = ShrpConfig(
-            layers, routing, top_k=top_k, expander_gain=1.0, control=control, narrow_to=narrow_to
-        )
+        model = tiny_routed("bert", layers=layers, routing=routing, top_k=top_k, num_labels=num_labels)
+        config = ShrpConfig(layers, routing, top_k=top_k, expander_gain=1.0)
         if plan is not None:
             model = prune(model, plan)
         return checkpoints.save(

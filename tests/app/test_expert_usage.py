@@ -190,15 +190,12 @@ def test_token_routing_counts_tokens(open_page, tiny_token_checkpoint):
     assert "tokens" in inputs_of(at)
 
 
-@pytest.mark.parametrize("kind", ["static", "uniform", "dropped", "narrow"])
-def test_checkpoints_without_routers_say_what_to_do(open_page, save_tiny, tiny_static_checkpoint, kind):
-    folder = tiny_static_checkpoint if kind == "static" else save_tiny(kind, control=kind)
-    at = open_page("expert_usage", folder)
+def test_checkpoints_without_routers_say_what_to_do(open_page, tiny_static_checkpoint):
+    at = open_page("expert_usage", tiny_static_checkpoint)
     assert not at.exception
     assert "no routers" in at.info[0].value
     assert not at.get("plotly_chart")
-    if kind == "static":
-        assert at.dataframe[0].value["experts (weight)"].tolist() == ["0 (1.00)", "0 (0.62), 1 (0.37)"]
+    assert at.dataframe[0].value["experts (weight)"].tolist() == ["0 (1.00)", "0 (0.62), 1 (0.37)"]
 
 
 def test_usage_over_training_is_drawn_from_the_history(open_page, save_tiny):

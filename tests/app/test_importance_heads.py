@@ -109,16 +109,11 @@ def test_of_a_partly_converted_one_experts_or_heads_are_picked(open_page, tiny_c
 
 
 def test_without_routers_the_dense_layers_still_have_heads(open_page, tiny_static_checkpoint, save_tiny):
-    for folder in (tiny_static_checkpoint, save_tiny("narrow", control="narrow")):
+    for folder in (tiny_static_checkpoint,):
         at = open_page("expert_usage", folder, **LINK, data_inputs_heads="32")
         assert not at.exception
         assert "no routers, so no expert can be knocked out, but heads of dense layers can" in texts_of(at)
         assert set(the_table(at)["layer"]) == {0}
-    at = open_page("expert_usage", save_tiny("whole", control="uniform", layers=(0, 1, 2)), **LINK)
-    assert not at.exception
-    assert "This checkpoint has no routers, so no expert can be knocked out: pick a routed one." in texts_of(
-        at
-    )
     at = open_page("expert_usage", save_tiny("routed", layers=(0, 1, 2)), **LINK, knock_out=KINDS[1])
     assert not at.exception
     assert "Experts over many inputs" in texts_of(at)

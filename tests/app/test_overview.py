@@ -330,22 +330,6 @@ def test_a_static_checkpoint_shows_what_it_keeps(open_page, tiny_static_checkpoi
     assert kept == {"dense layer, not converted": 1, "expert kept": 3, "expert removed": 5}
 
 
-@pytest.mark.parametrize("control", ["uniform", "dropped", "narrow"])
-def test_controls_say_what_they_are(open_page, save_tiny, control):
-    at = open_page("overview", save_tiny("control", control=control))
-    assert not at.exception
-    said = texts_of(at)
-    assert {
-        "uniform": "**Control**: 2 of 3 layers are expert layers without a router",
-        "dropped": "**Control**: 2 of 3 layers dropped",
-        "narrow": "**Control**: heads and neurons pruned in 2 of 3 layers, each to the size of 2 experts",
-    }[control] in said
-    assert "Measured here" in said
-    legend = {"uniform": "expert without a router", "dropped": "layer dropped"}
-    shown = {trace["name"] for trace in specs(at)[0]["data"]}
-    assert legend.get(control, "dense layer, heads and neurons pruned") in shown
-
-
 @pytest.mark.parametrize("damage", ["weights", "config", "json", "history"])
 def test_a_damaged_checkpoint_is_told_in_words(open_page, tiny_checkpoint, damage):
     if damage == "weights":

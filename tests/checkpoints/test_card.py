@@ -42,15 +42,6 @@ def folder(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
 def test_what_is_dense_or_a_control_is_not_called_routed(tiny_info):
     dense = description(tiny_info(layers=()))
     assert dense.endswith("dense: no layer is converted.")
-    for control, said in (
-        ("dropped", "layers 1, 2 dropped."),
-        ("uniform", "layers 1, 2 are expert layers without routers."),
-        ("narrow", "heads and neurons of layers 1, 2 pruned, each layer to the size of 2 experts."),
-    ):
-        info = tiny_info(control=control)
-        assert said in description(info)
-        assert "a control of SHRP" in description(info)
-        assert not any("experts" in text for text in limits(info))
     assert any("choice of experts" in text for text in limits(tiny_info()))
 
 
@@ -127,15 +118,6 @@ def test_the_card_tells_settings_and_where_they_are_not_the_recipe_s(folder, tmp
     assert "Recipe `retain`, but for learning rate, dropout. Trained" in text
     assert "with dropout" in text
     assert "Expanders started" not in text
-    for control, faster in (
-        ("dropped", "Learning rates 0.0001; "),
-        ("narrow", "has the Expanders' place, 0.001; "),
-    ):
-        shrp = ShrpConfig((1, 2), control=control, narrow_to=2 * (control == "narrow"))
-        text = of(TrainConfig.named("retain", shrp=shrp, freeze_dense=True))
-        assert faster in text
-        assert ("dense layers learned too" in text) == (control == "dropped")  # there are no others
-        assert "Expanders started" not in text
 
 
 def test_a_collapsed_layer_is_among_the_limits(folder):

@@ -58,18 +58,13 @@ def refusal(folder):
     return text
 
 
-@pytest.mark.parametrize(
-    "kind", ["dense", "routed", "token", "top2", "static", "dropped", "uniform", "narrow"]
-)
+@pytest.mark.parametrize("kind", ["dense", "routed", "token", "top2", "static"])
 def test_round_trip(
     tiny_family, kind, tmp_path, tiny_model, tiny_routed, tiny_info, tiny_tokenizer, tiny_inputs, tiny_logits
 ):
     options = {
         "token": {"routing": "token"},
         "top2": {"top_k": 2},
-        "dropped": {"control": "dropped"},
-        "uniform": {"control": "uniform"},
-        "narrow": {"control": "narrow"},
     }.get(kind, {})
     info = tiny_info(**options)
     model = tiny_routed(tiny_family, **options)

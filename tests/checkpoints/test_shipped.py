@@ -73,7 +73,7 @@ def test_files_are_small_and_safe(folder):
 @shipped
 def test_rows_of_scores_name_all_kinds_with_their_uncertainty(folder):
     _, info = checkpoint.read_config(folder)
-    if info.config.control == "none" and info.config.layers:
+    if info.config.layers:
         routed = {"routed"} if info.plan is None else set()
         assert {row["kind"] for row in info.scores} == {"teacher", "static", "control"} | routed
     assert any(row["kind"] == "teacher" for row in info.scores)
@@ -91,7 +91,7 @@ def test_it_loads_and_carries_what_pruning_needs(folder, load):
     assert loaded.info.base_model
     assert loaded.info.training
     assert not str(loaded.info.base_model).startswith(("/", "~"))  # no path of somebody's machine
-    if not loaded.is_static and loaded.info.config.control == "none" and loaded.info.config.layers:
+    if not loaded.is_static and loaded.info.config.layers:
         usage = usage_in(loaded.info)
         assert sorted(usage) == list(loaded.info.config.layers)
         assert all(sum(share) == pytest.approx(1, abs=1e-3) for share in usage.values())
@@ -148,7 +148,7 @@ def test_it_is_well_above_chance_on_glue(folder, load):
 @with_glue
 def test_its_pruned_model_equals_its_constant_gates(folder, load):
     loaded = load(folder)
-    if loaded.is_static or loaded.info.config.control != "none" or loaded.info.task.name not in TASKS:
+    if loaded.is_static or loaded.info.task.name not in TASKS:
         pytest.skip("not a routed checkpoint of a GLUE task")
     data = load_glue(loaded.info.task.name, "validation").subset(range(16))
     plan = make_plan(usage_in(loaded.info), per_layer=2)

@@ -27,7 +27,6 @@ def place(tmp_path_factory, tiny_routed, tiny_tokenizer, tiny_data, tiny_info):
     frame.to_csv(root / "data.csv", index=False)
     for name, how in (
         ("routed", {"layers": (0, 1, 2)}),
-        ("uniform", {"control": "uniform"}),
         ("partly", {}),
         ("dense", {"layers": ()}),
     ):
@@ -172,7 +171,7 @@ def test_what_cannot_be_asked_is_said_in_words(shrp, options, asked, said):
 
 @pytest.mark.parametrize("asked", [(), ("--expert", "1.0")])
 def test_without_routers_or_slices_it_says_so(shrp, place, options, asked):
-    code, _, err = shrp("knock-out", place / "uniform", *options[1:], *asked)
+    code, _, err = shrp("knock-out", place / "dense", *options[1:], *asked)
     assert code == 1
     assert "no routed layer" in " ".join(err.split())
     code, _, err = shrp("knock-out", place / "routed", "--data", place / "data.csv", "--by", "slice")

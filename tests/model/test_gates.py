@@ -11,8 +11,6 @@ import torch
 
 from shrp.errors import PlanError, UnusedGatesWarning
 from shrp.model import gates as routing
-from shrp.model.config import ShrpConfig
-from shrp.model.convert import convert
 from shrp.model.gates import (
     balance_loss,
     force_experts,
@@ -358,14 +356,3 @@ def test_a_layer_that_was_not_recorded_is_told(tiny_routed, tiny_inputs):
     for read in (record.probs, record.gates, record.last):
         with pytest.raises(PlanError, match=r"layer 0 did not route.*\[1, 2\]"):
             read(0)
-
-
-def test_without_a_router_those_that_are_left_are_mixed_as_before(tiny_model, tiny_inputs):
-    model = tiny_model()
-    convert(model, ShrpConfig((1, 2), control="uniform"))
-    model.eval()
-    with torch.no_grad(), record_routing() as record, use_gates(knock_out({1: 3, 2: torch.tensor([0, -1])})):
-        model(**tiny_inputs((9, 5)))
-    third = 1 / 3
-    assert record.gates(1).tolist() == [pytest.approx([third, third, third, 0])] * 2
-    assert record.gates(2).tolist() == [pytest.approx([0, third, third, third]), pytest.approx([0.25] * 4)]

@@ -51,14 +51,6 @@ def test_every_layer_is_among_them(tiny_family, tiny_routed, tiny_inputs, layers
     assert_whole(prune(routed, make_plan(usage, per_layer=2)), inputs, layers)
 
 
-def test_so_are_dropped_ones(tiny_family, tiny_model, tiny_inputs):
-    model = tiny_model(tiny_family)
-    convert(model, ShrpConfig((1,), control="dropped"))
-    assert_whole(model.eval(), tiny_inputs(), (1,))
-    states = asked(model, tiny_inputs()).hidden_states
-    assert torch.equal(states[1], states[2])
-
-
 def test_a_model_that_was_asked_before_its_conversion(tiny_model, tiny_inputs):
     """Transformers hooks its layers at the first time and never again; a copy of a teacher has been asked then."""
     model, inputs = tiny_model("bert").eval(), tiny_inputs()

@@ -4,16 +4,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from shrp.families.attention import token_mask_of
 from shrp.families.families import encoder_layers
-from shrp.model.attending import token_mask_of
 from shrp.model.gates import force_experts, record_routing, top_k_gates, use_gates
-from shrp.model.layers import DroppedLayer, ExpertLayer, StaticLayer
+from shrp.model.layers import ExpertLayer, StaticLayer
 
 B, T, D, H = 5, 7, 24, 4
 DH = D // H
 
 
-@pytest.fixture(params=["sequence", "token", "uniform"])
+@pytest.fixture(params=["sequence", "token"])
 def routing(request):
     return request.param
 
@@ -63,11 +63,9 @@ def test_forward_is_the_method_written_out(routing, top_k, padded):
     if routing == "sequence":
         pooled = torch.stack([x[b, real[b]].mean(0) for b in range(B)])
         probs = (pooled @ layer.router.dense.weight.T + layer.router.dense.bias).softmax(-1)
-    elif routing == "token":
-        probs = (x @ layer.router.dense.weight.T + layer.router.dense.bias).softmax(-1)
     else:
-        probs = torch.full((B, H), 0.25)
-    gates = probs if routing == "uniform" else top_k_gates(probs, top_k)
+        probs = (x @ layer.router.dense.weight.T + layer.router.dense.bias).softmax(-1)
+    gates = top_k_gates(probs, top_k)
     with record_routing() as record:
         found = layer(x, real[:, None, None, :] if padded else None)
     expected = by_hand(layer, x, real, gates)
@@ -116,7 +114,7 @@ def test_own_top1_gates_are_not_looked_at(monkeypatch):
         raise AssertionError("the gates were looked at")
 
     layer, x = build(), hidden()
-    monkeypatch.setattr("shrp.model.layers._picks_one", never)
+    monkeypatch.setattr("shrp.model.layers._is_one_hot", never)
     with torch.no_grad():
         layer(x)
         with pytest.raises(AssertionError, match="looked at"), use_gates(force_experts({1: 2}, H)):
@@ -132,7 +130,7 @@ def test_a_mask_of_every_query_costs_no_more_than_one_row(monkeypatch):
         shapes.append(attn_mask.shape)
         return original(*args, attn_mask=attn_mask, **options)
 
-    monkeypatch.setattr("shrp.model.layers.F.scaled_dot_product_attention", watched)
+    monkeypatch.setattr("shrp.families.attention.F.scaled_dot_product_attention", watched)
     layer, x, real = build(), hidden(), lengths_mask()
     static = StaticLayer.from_expert_layer(layer, [1], [1.0])
     for module in (layer, static):
@@ -184,13 +182,12 @@ def test_attention_maps_reproduce_the_experts_outputs():
 @torch.no_grad()
 def test_output_norms_are_means_over_real_tokens():
     layer, x, real = build("token"), hidden(), lengths_mask()
-    with record_routing(output_norms=True) as record, record_routing() as without:
+    with record_routing(output_norms=True) as record:
         layer(x, real[:, None, None, :])
     outputs = layer.expert_outputs(x, real[:, None, None, :])
     for b in range(B):
         expected = outputs[b, :, real[b]].norm(dim=-1).mean(-1)
         torch.testing.assert_close(record.last(1).output_norms[b], expected)
-    assert without.last(1).output_norms is None
 
 
 @pytest.mark.parametrize("top_k", [1, 2])
@@ -270,15 +267,6 @@ def test_static_layer_keeps_its_sources_type():
     with use_gates({1: torch.tensor([0, 0.4, 0.6, 0], dtype=torch.float64)}):
         expected = layer(hidden().double())
     torch.testing.assert_close(static(hidden().double()), expected, atol=1e-7, rtol=1e-6)
-
-
-def test_dropped_layer_passes_on_and_records():
-    layer, x = DroppedLayer(2), hidden()
-    with record_routing(hidden_states=True) as record:
-        assert layer(x, None, anything=1) is x
-    assert record.hidden_states[2] is x
-    assert record.layers == []
-    assert not list(layer.parameters())
 
 
 def test_nothing_stays_on_the_modules(tiny_routed, tiny_inputs, tiny_logits):

@@ -231,7 +231,7 @@ def test_seed_decides_and_nothing_else_does(run):
 def test_everything_trains_whatever_the_model_went_through(run, tiny_model):
     model = tiny_model(dropout=0.1).requires_grad_(False)
     before = {name: p.clone() for name, p in model.named_parameters()}
-    a, _, _ = run(replace(CONFIG, shrp=ShrpConfig((2,), control="dropped")), model=model)
+    a, _, _ = run(replace(CONFIG, shrp=ShrpConfig((2,))), model=model)
     stuck = {name for name, p in a.named_parameters() if torch.equal(p, before[name])}
     assert not stuck
     assert all(p.requires_grad for p in a.parameters())

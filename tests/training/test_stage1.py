@@ -7,10 +7,9 @@ import torch
 
 from shrp.data.batching import collate, encode
 from shrp.families.families import FAMILIES, encoder_layers
-from shrp.model import expander_init
+from shrp.model import convert as conversion
 from shrp.model.config import ShrpConfig
-from shrp.model.convert import convert, convert_layer
-from shrp.model.expander_init import _sample, fit_expander
+from shrp.model.convert import _sample, convert, convert_layer, fit_expander
 from shrp.model.gates import record_routing, straight_through, top_k_gates, use_gates
 from shrp.training import loop
 from shrp.training.config import TrainConfig
@@ -183,7 +182,7 @@ def test_of_very_many_tokens_a_fit_takes_some(tiny_model, tiny_tokenizer, tiny_d
     seen = []
 
     def fitted(most):
-        monkeypatch.setattr(expander_init, "_MOST", most)
+        monkeypatch.setattr(conversion, "_MOST", most)
         model = tiny_model()
         dense = encoder_layers(model)[2]
         convert_layer(model, 2, ShrpConfig((2,)))

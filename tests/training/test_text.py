@@ -17,8 +17,8 @@ from shrp.evaluation.evaluate import evaluate
 from shrp.families.families import encoder_layers
 from shrp.model.config import ShrpConfig
 from shrp.model.convert import convert, expert_layers, layer_kinds
-from shrp.model.dropout import without_dropout
 from shrp.model.gates import record_routing
+from shrp.model.modules import without_dropout
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
 from shrp.training import loop, losses

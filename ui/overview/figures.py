@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from shrp.checkpoints.info import CheckpointInfo
 from ui.text import count, escape_html, percent
-from ui.theme import BLUE, GREEN, GREY, MUTED, ORANGE, SKY, layout
+from ui.theme import BLUE, GREEN, GREY, MUTED, layout
 
 if TYPE_CHECKING:
     from shrp.evaluation.costs import Cost
@@ -17,16 +17,13 @@ if TYPE_CHECKING:
 _STATES = {  # state -> (legend, fill, outline)
     "dense": ("dense layer, not converted", GREY, GREY),
     "expert": ("expert behind a router", BLUE, BLUE),
-    "mixed": ("expert without a router", SKY, SKY),
     "kept": ("expert kept", GREEN, GREEN),
     "removed": ("expert removed", "rgba(0,0,0,0)", GREY),
-    "dropped": ("layer dropped", "rgba(0,0,0,0)", ORANGE),
-    "narrow": ("dense layer, heads and neurons pruned", "rgba(0,0,0,0)", GREY),
 }
 
 
 def layer_frame(info: CheckpointInfo, num_layers: int, num_experts: int) -> pd.DataFrame:
-    """What each layer is made of: a row an expert (a row a layer for dense, dropped and narrow ones).
+    """What each layer is made of: a row an expert (a row a layer for dense ones).
 
     Columns layer, state, expert, share (Top-1 share on validation data, where known), weight (in a static
     layer).
@@ -37,15 +34,11 @@ def layer_frame(info: CheckpointInfo, num_layers: int, num_experts: int) -> pd.D
         shares = info.usage.get(str(layer)) or [None] * num_experts
         if layer not in info.config.layers:
             rows.append((layer, "dense", None, None, None))
-        elif info.config.control in ("dropped", "narrow"):
-            rows.append((layer, info.config.control, None, None, None))
         else:
             plan = plans.get(layer)
             weights = dict(zip(plan.experts, plan.weights)) if plan else {}
             for expert in range(num_experts):
-                state = "mixed" if info.config.control == "uniform" else "expert"
-                if plan:
-                    state = "kept" if expert in weights else "removed"
+                state = "expert" if not plan else "kept" if expert in weights else "removed"
                 rows.append((layer, state, expert, shares[expert], weights.get(expert)))
     return pd.DataFrame(rows, columns=["layer", "state", "expert", "share", "weight"])
 
@@ -57,7 +50,7 @@ def layer_strip(frame: pd.DataFrame, num_experts: int, *, validation: str = "val
         part = frame[frame["state"] == state]
         if part.empty:
             continue
-        whole = state in ("dense", "dropped", "narrow")
+        whole = state == "dense"
         fig.add_bar(
             x=part["layer"].tolist(),
             base=[0] * len(part) if whole else part["expert"].astype(int).tolist(),
@@ -95,10 +88,6 @@ def layer_alt(frame: pd.DataFrame) -> str:
 def _block_text(row: Any, num_experts: int, validation: str) -> str:
     if row.state == "dense":
         return f"<b>Layer {row.layer}</b>: dense<br>{num_experts} heads and a feed-forward network"
-    if row.state == "dropped":
-        return f"<b>Layer {row.layer}</b>: dropped, its input passes through (a control)"
-    if row.state == "narrow":
-        return f"<b>Layer {row.layer}</b>: dense, but for the heads and neurons that were pruned (a control)"
     text = f"<b>Layer {row.layer}, expert {int(row.expert)}</b>: {_STATES[row.state][0]}"
     if not pd.isna(row.share):
         text += f"<br>Top-1 share {percent(row.share)} on {escape_html(validation)}"

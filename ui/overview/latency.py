@@ -16,7 +16,7 @@ from shrp.data.batching import longest_input
 from shrp.errors import ShrpError
 from shrp.evaluation.costs import TOKENS, cost, dense_cost
 from shrp.evaluation.timing import dense_like, latency, model_inputs
-from shrp.model.convert import layer_kinds, num_experts_of, router_layers
+from shrp.model.convert import layer_kinds, num_experts_of
 from shrp.phrases import counted, listed
 from shrp.pruning.plan import PruningPlan, first_experts
 from shrp.pruning.prune import prune
@@ -94,8 +94,6 @@ def measure(
 def own_name(checkpoint: Checkpoint) -> str:
     """What a checkpoint's model is called beside the dense one: by its converted layers, or as it is."""
     kinds = {*layer_kinds(checkpoint.model)} - {"dense"}
-    if "routed" in kinds and not router_layers(checkpoint.model):
-        kinds = kinds - {"routed"} | {"no router"}
     return " and ".join(sorted(kinds)) if kinds else "this checkpoint"
 
 

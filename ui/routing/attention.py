@@ -21,9 +21,7 @@ LAYER, HEAD, HIDE, EVERYWHERE = "attention_layer", "attention_head", "hide_speci
 
 def section(selection: Selection, text: tuple[str, ...], number: int) -> None:
     """Draw the tab: the pickers, one map, and all layers and heads on demand."""
-    layers = [
-        layer for layer, kind in enumerate(layer_kinds(selection.checkpoint.model)) if kind != "dropped"
-    ]
+    layers = list(range(len(layer_kinds(selection.checkpoint.model))))
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
     say_unknown(LAYER, "layer", layers)
     fall_back(LAYER, layers, layers[-1])

@@ -204,7 +204,7 @@ def next_experts(coalitions: Coalitions) -> ExpertScores:
 
 def check_can_pick_next(routed: dict) -> None:
     """Raise `PlanError` unless every expert layer has a router with another expert to pick."""
-    if not routed or any(module.routing == "uniform" or module.num_experts < 2 for module in routed.values()):
+    if not routed or any(module.num_experts < 2 for module in routed.values()):
         raise PlanError(
             "there is no router that could pick another expert; set contributions to zero instead."
         )

@@ -21,8 +21,8 @@ from shrp.evaluation.evaluate import label_columns
 from shrp.families.families import encoder_layers, family_of
 from shrp.model.convert import num_experts_of, router_layers
 from shrp.model.gates import play_back, record_routing
-from shrp.model.layers import DroppedLayer
-from shrp.model.replaced import with_layers
+from shrp.model.modules import with_layers
+from shrp.model.partial import Skip
 
 TOKENS_AT_ONCE = 1024
 """Tokens of the perturbed copies that pass the model together: enough for speed, few enough to show progress often."""
@@ -304,8 +304,8 @@ def prefer(instance: Instance, layer: int, expert: int, rather_than: int) -> Rou
     experts = num_experts_of(instance.model)
     if expert == rather_than or not {expert, rather_than} <= set(range(experts)):
         raise DataError(f"name two different experts of 0 to {experts - 1}, not {expert} and {rather_than}.")
-    calling = family_of(instance.model).calling
+    family = family_of(instance.model)
     above = range(layer + 1, len(encoder_layers(instance.model)))
-    model = with_layers(instance.model, {index: DroppedLayer(index, calling) for index in above})
+    model = with_layers(instance.model, {index: Skip(family) for index in above})
     own = {field.name: getattr(instance, field.name) for field in fields(Instance)} | {"model": model}
     return RouterInstance(**own, layer=layer, expert=expert, rather_than=rather_than)

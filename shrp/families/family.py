@@ -1,0 +1,143 @@
+"""What a family of encoders must say about itself: where its parts are, and how it calls its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils import output_capturing
+
+from shrp.errors import UnsupportedModelError
+from shrp.families.attention import RelativePositions
+
+Output = Tensor | tuple[Tensor | None, ...]
+"""What an encoder takes back from a layer."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Adapter of one family. Paths lead from a layer to its parts; the methods' defaults are BERT's.
+
+    Every module that takes a dense layer's place calls `relative` on the way in and `answer` on the way out, so the
+    layers themselves know one way of being called only.
+    """
+
+    query: str
+    key: str
+    value: str
+    """Linear projections, heads stacked along the output."""
+    attention_out: str
+    """Projection of all heads' outputs, `W_o`."""
+    attention_norm: str
+    """LayerNorm after attention."""
+    up: str
+    down: str
+    """The two linear maps of the feed-forward network."""
+    last_norm: str
+    """The layer's last LayerNorm, where the expert layer's outer one starts."""
+    encoder: str = "encoder"
+    """Path from the base model to the module that holds the `ModuleList` named `layer`."""
+    dropout: str = "hidden_dropout_prob"
+    """Config attribute with the hidden dropout probability."""
+    attention_dropout: str = "attention_probs_dropout_prob"
+    """Config attribute with the attention dropout probability."""
+    drops_attended: bool = True
+    """Whether layers have dropout after `W_o`."""
+    activation: str = "hidden_act"
+    """Config attribute with the name of the feed-forward network's activation."""
+    feed_forward_size: str = "intermediate_size"
+    """Config attribute with its inner size."""
+    attention: str = "sdpa"
+    """Transformers' attention implementation for dense layers: the fused one where there is one."""
+
+    def layers(self, model: PreTrainedModel) -> nn.ModuleList:
+        """The encoder's layers, dense, routed or static, in order."""
+        return model.base_model.get_submodule(self.encoder).layer
+
+    def check(self, config: PreTrainedConfig) -> None:
+        """Raise `UnsupportedModelError` for a variant of the family whose layers cannot be replaced."""
+
+    def first_position(self, config: PreTrainedConfig) -> int:
+        """The position of an input's first token."""
+        return 0
+
+    def attention_mask(self, attention_mask: Tensor | None) -> Tensor | None:
+        """The mask in a form that `shrp.families.attention.token_mask_of` accepts."""
+        return attention_mask
+
+    def graph_mask(self, attention_mask: Tensor) -> Tensor:
+        """The mask for tracing, from `(B, T)`: made additive once for all layers, `(B, 1, 1, T)`."""
+        padding = 1.0 - attention_mask.to(torch.float32)
+        return padding[:, None, None, :] * torch.finfo(torch.float32).min
+
+    def relative(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> RelativePositions | None:
+        """Relative positions of this pass, from the arguments that a layer gets after the mask; None without any."""
+        return None
+
+    def compute_relative(self, encoder: nn.Module, tokens: int) -> RelativePositions | None:
+        """The same from the encoder itself, for work on single layers outside of a whole pass."""
+        return None
+
+    def answer(self, hidden_states: Tensor, output: Tensor, kwargs: Mapping[str, object]) -> Output:
+        """Return a layer's output in the form that the encoder expects, and pass both on to `output_hidden_states`.
+
+        Args:
+            kwargs: keyword arguments of the layer's call.
+        """
+        _capture(hidden_states, output)
+        return output
+
+    def position_flops(self, config: PreTrainedConfig, tokens: int, width: int, *, dense: bool) -> int:
+        """FLOPs of the matrix products that relative positions take in one layer, for one input.
+
+        Args:
+            tokens: of the input.
+            width: features of all the heads that are computed.
+            dense: whether the layer is the family's own, which may compute more than it needs.
+        """
+        return 0
+
+
+def refuse_attention_maps(kwargs: Mapping[str, object]) -> None:
+    """Raise where an encoder would look up attention maps in what a layer returns."""
+    if kwargs.get("output_attentions"):
+        raise UnsupportedModelError(
+            "converted layers do not return attention maps (output_attentions); "
+            "shrp.analysis.attention.layer_attention computes them."
+        )
+
+
+class _Capture(nn.Module):
+    """A module that transformers hooks as it hooks its own layers, for `output_hidden_states`.
+
+    Transformers hooks its own layer classes only, and would leave converted layers out without an error. Its hook looks
+    for a collector in the calling thread's context, so this one module can serve all models.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Not part of transformers' documented interface: a later version may lack it (or spell it right).
+        for name in ("install_output_capuring_hook", "install_output_capturing_hook"):
+            if install := getattr(output_capturing, name, None):
+                install(self, "hidden_states", 0)
+                return
+
+    def forward(self, hidden_states: Tensor, output: Tensor) -> Tensor:
+        """The first layer's input is the first of the hidden states."""
+        return output
+
+
+_capture = _Capture()
+
+
+def install_hooks(model: PreTrainedModel) -> None:
+    """Install transformers' hooks for hidden states before other models share layers of this one.
+
+    Transformers does so when hidden states are first asked for. Two models that share a layer would each hook it, and
+    every state of that layer would come twice.
+    """
+    if install := getattr(output_capturing, "maybe_install_capturing_hooks", None):
+        install(model.base_model)

@@ -1,0 +1,258 @@
+"""The controls: what SHRP is compared with, trained by the same loop as SHRP.
+
+- Layer dropping: the layers are removed. `drop_layer`; the result is a dense model with fewer layers.
+- No router: all experts of a layer contribute equally. `no_router` sets such gates while a model trains, and
+  `without_router` then makes a static model of it.
+- Width pruning: the layers stay dense and lose heads and neurons (Michel et al. 2019; McCarley et al. 2019), until they
+  are as small as SHRP's. `width_pruning`; `shrp` cannot load such models.
+
+`drop_layer` and what `width_pruning` returns are conversion steps, `convert(model, layer)`, for
+`shrp.training.loop.train`. Random experts, the fourth control, are plans (`make_plan(selection="random")`).
+
+Shapes: `B` inputs, `T` tokens, `d` hidden size, `ff` inner size of the feed-forward network, `H` heads of `dh`
+dimensions, of which `m` are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.activations import ACT2FN
+
+from shrp.checkpoints.checkpoint import Checkpoint
+from shrp.errors import ShrpError
+from shrp.evaluation.costs import size_like
+from shrp.families.families import encoder_layers, family_of
+from shrp.families.family import Output
+from shrp.model.convert import expert_layers, num_experts_of
+from shrp.model.gates import add_to_records, use_gates
+from shrp.model.layers import StaticLayer
+from shrp.pruning.plan import first_experts
+from shrp.pruning.prune import prune
+from shrp.training.runs import Convert
+
+Batches = Sequence[dict[str, Tensor]]
+
+# --- Layer dropping ---
+
+
+def drop_layer(model: PreTrainedModel, layer: int) -> None:
+    """Remove an encoder layer, in place. Layers above it move down, so remove from the top.
+
+    Raises:
+        ShrpError: there is no such layer.
+    """
+    layers = encoder_layers(model)
+    if not 0 <= layer < len(layers):
+        raise ShrpError(f"layer {layer} does not exist: the encoder's layers are 0 to {len(layers) - 1}.")
+    del layers[layer]
+    model.config.num_hidden_layers = len(layers)
+
+
+# --- No router ---
+
+
+@contextmanager
+def no_router() -> Iterator[None]:
+    """Give all experts of every layer equal weight in the passes made inside; train without the balance loss."""
+    with use_gates(lambda layer, probs, gates: torch.full_like(probs, 1 / probs.shape[-1])):
+        yield
+
+
+def without_router(found: Checkpoint) -> Checkpoint:
+    """The static model of what was trained under `no_router`: all experts kept, at equal weight."""
+    plan = first_experts(dict.fromkeys(expert_layers(found.model), num_experts_of(found.model)))
+    info = replace(found.info, plan=plan, usage={})
+    return replace(found, model=prune(found.model, plan), info=info)
+
+
+# --- Width pruning ---
+
+
+class _Rest(nn.Module):
+    """In a width-pruned layer, what SHRP has its Expander for: `W_o`, LayerNorm and the feed-forward network."""
+
+    def __init__(self, d: int, width: int, neurons: int, eps: float, activation: str) -> None:
+        super().__init__()
+        self.out, self.norm = nn.Linear(width, d), nn.LayerNorm(d, eps=eps)
+        self.up, self.down = nn.Linear(d, neurons), nn.Linear(neurons, d)
+        self.act = ACT2FN[activation]
+
+
+class WidthPruned(StaticLayer):
+    """A dense layer with some of its heads and neurons; `heads` are the kept ones."""
+
+    def __init__(self, *, neurons: int, activation: str, drops_attended: bool, **geometry: object) -> None:
+        super().__init__(**geometry)
+        self.neurons, self.drops_attended = neurons, drops_attended
+        # Stored with the weights: a resumed training may choose other heads before it loads these.
+        self.register_buffer("kept_heads", torch.tensor(self.heads))
+        self.register_load_state_dict_post_hook(_restore_heads)
+        width = self.kept * self.head_size
+        self.expander = _Rest(self.hidden_size, width, neurons, self.norm.eps, activation)
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, layer: int, heads: Sequence[int], neurons: int) -> WidthPruned:
+        """A layer of the model's geometry, with fresh weights, for a dense one."""
+        family, hf = family_of(model), model.config
+        norm = encoder_layers(model)[layer].get_submodule(family.last_norm)
+        return cls(
+            neurons=neurons,
+            activation=getattr(hf, family.activation),
+            drops_attended=family.drops_attended,
+            layer=layer,
+            hidden_size=hf.hidden_size,
+            head_size=hf.hidden_size // num_experts_of(model),
+            heads=heads,
+            eps=norm.eps,
+            dropout=getattr(hf, family.dropout),
+            attention_dropout=getattr(hf, family.attention_dropout),
+            family=family,
+        )
+
+    def forward(
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, *args: object, **kwargs: object
+    ) -> Output:
+        """Map `(B, T, d)` to `(B, T, d)`."""
+        family, rest = self.family, self.expander
+        mask, relative = family.attention_mask(attention_mask), family.relative(args, kwargs)
+        mixed = self.expert_outputs(hidden_states, mask, relative)  # (B, m, T, dh)
+        update = rest.out(mixed.transpose(1, 2).flatten(2))
+        attended = rest.norm(hidden_states + (self._drop(update) if self.drops_attended else update))
+        output = self.norm(attended + self._drop(rest.down(rest.act(rest.up(attended)))))
+        add_to_records(self.layer, output)
+        return family.answer(hidden_states, output, kwargs)
+
+    def _drop(self, update: Tensor) -> Tensor:
+        return F.dropout(update, self.dropout, self.training)
+
+
+def _restore_heads(layer: WidthPruned, incompatible: object) -> None:
+    layer.heads = tuple(layer.kept_heads.tolist())
+
+
+def width_pruning(experts: int, batches: Batches) -> Convert:
+    """A conversion step that prunes a dense layer's heads and neurons to the size of an SHRP layer.
+
+    It keeps the heads and neurons whose contribution to the residual stream varies most over real tokens: the root mean
+    square, about its mean, of what a head adds through the output projection and a neuron through its output weights.
+    The means of the removed ones are kept in the biases.
+
+    Args:
+        experts: of the SHRP layer whose size it gets.
+        batches: model inputs, `(B, T)` each, to measure on.
+
+    Raises (when it converts):
+        ShrpError: a dense layer has not so many heads, or is no larger; or there is no input to measure on.
+    """
+
+    @torch.no_grad()
+    def convert(model: PreTrainedModel, layer: int) -> WidthPruned:
+        family, layers = family_of(model), encoder_layers(model)
+        dense, total = layers[layer], num_experts_of(model)
+        if not 1 <= experts <= total:
+            raise ShrpError(f"the size must be that of 1 to {total} experts, not {experts}.")
+        m, n = size_like(model.config.hidden_size, model.config.hidden_size // total, experts)
+        if n > (most := getattr(model.config, family.feed_forward_size)):
+            raise ShrpError(
+                f"a layer with {most} feed-forward neurons is smaller than one of {experts} experts."
+            )
+        parts = {name: dense.get_submodule(getattr(family, name)) for name in _PARTS}
+        found = _measured(model, parts, batches)
+        heads, neurons = _largest(found.heads, m), _largest(found.neurons, n)
+        pruned = WidthPruned.of(model, layer, heads.tolist(), n)
+        dh, rest = pruned.head_size, pruned.expander
+        rows = (heads[:, None] * dh + torch.arange(dh, device=heads.device)).flatten()
+        qkv = [parts[name] for name in ("query", "key", "value")]
+        pruned.qkv.weight.copy_(torch.cat([part.weight[rows] for part in qkv]))
+        pruned.qkv.bias.copy_(torch.cat([part.bias[rows] for part in qkv]))
+        rest.up.weight.copy_(parts["up"].weight[neurons])
+        rest.up.bias.copy_(parts["up"].bias[neurons])
+        for whole, part, kept, mean in (
+            (parts["attention_out"], rest.out, rows, found.mixed),
+            (parts["down"], rest.down, neurons, found.active),
+        ):
+            part.weight.copy_(whole.weight[:, kept])
+            gone = torch.ones(whole.in_features, dtype=torch.bool, device=kept.device)
+            gone[kept] = False
+            part.bias.copy_(whole.bias + whole.weight[:, gone] @ mean[gone].to(whole.weight.dtype))
+        rest.norm.load_state_dict(parts["attention_norm"].state_dict())
+        pruned.norm.load_state_dict(parts["last_norm"].state_dict())
+        reference = next(dense.parameters())
+        layers[layer] = pruned.to(reference.device, reference.dtype).train(dense.training)
+        return layers[layer]
+
+    return convert
+
+
+_PARTS = ("query", "key", "value", "attention_out", "attention_norm", "up", "down", "last_norm")
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """Statistics of a dense layer's heads and neurons over real tokens."""
+
+    heads: Tensor
+    """`(H,)`: mean square of each head's contribution, about its mean."""
+    neurons: Tensor
+    """`(ff,)`: likewise."""
+    mixed: Tensor
+    """`(d,)`: mean input of the output projection."""
+    active: Tensor
+    """`(ff,)`: mean activation."""
+
+
+def _measured(model: PreTrainedModel, parts: Mapping[str, nn.Module], batches: Batches) -> _Measured:
+    out, down, heads = parts["attention_out"], parts["down"], num_experts_of(model)
+    caught: dict[str, list[Tensor]] = {}
+    hooks = [
+        # A feed-forward network may process an input's tokens in several chunks.
+        part.register_forward_pre_hook(lambda module, args, name=name: caught[name].append(args[0]))
+        for name, part in (("mixed", out), ("active", down))
+    ]
+    sums: dict[str, Tensor] = {}
+    was_training, tokens = model.training, 0
+    model.eval()
+    try:
+        for batch in batches:
+            inputs = {name: value.to(out.weight.device) for name, value in batch.items()}
+            caught |= {"mixed": [], "active": []}
+            model(**inputs)
+            real = inputs["attention_mask"].bool()
+            mixed, active = (torch.cat(caught[name], 1).float()[real] for name in ("mixed", "active"))
+            by_head = mixed.view(len(mixed), heads, -1)
+            one = {
+                "mixed": mixed.sum(0),
+                "products": torch.einsum("nhi,nhj->hij", by_head, by_head),  # (H, dh, dh)
+                "active": active.sum(0),
+                "squares": active.square().sum(0),
+            }
+            sums = {name: sums.get(name, 0) + value for name, value in one.items()}
+            tokens += len(mixed)
+    finally:
+        model.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    if not tokens:
+        raise ShrpError("give at least one input to measure heads and neurons on.")
+    means = {name: value / tokens for name, value in sums.items()}
+    mean = means["mixed"].view(heads, -1)
+    spread = means["products"] - mean[:, :, None] * mean[:, None, :]  # (H, dh, dh)
+    weight = out.weight.float().view(len(out.weight), heads, -1)  # (d, H, dh)
+    return _Measured(
+        heads=torch.einsum("dhi,hij,dhj->h", weight, spread, weight),
+        neurons=(means["squares"] - means["active"].square()) * down.weight.float().square().sum(0),
+        mixed=means["mixed"],
+        active=means["active"],
+    )
+
+
+def _largest(values: Tensor, count: int) -> Tensor:
+    """The places of the largest values, in rising order; of equals the first."""
+    return values.argsort(descending=True, stable=True)[:count].sort().values

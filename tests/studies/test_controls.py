@@ -1,0 +1,164 @@
+"""The controls that the studies train: layer dropping, no router, width pruning."""
+
+import pytest
+import torch
+
+from shrp.checkpoints import checkpoint
+from shrp.checkpoints.checkpoint import Checkpoint
+from shrp.errors import CheckpointError, ShrpError
+from shrp.evaluation.costs import cost, counted_params, narrow_cost, size_like
+from shrp.families.families import encoder_layers, family_of
+from shrp.model.config import ShrpConfig
+from shrp.model.convert import layer_kinds, new_parameters
+from shrp.training.config import TrainConfig
+from shrp.training.loop import train
+from studies.controls import drop_layer, no_router, width_pruning, without_router
+
+
+def part(model, name, layer=1):
+    return encoder_layers(model)[layer].get_submodule(getattr(family_of(model), name))
+
+
+def pruned(model, inputs, experts=2, layer=1):
+    return width_pruning(experts, [inputs])(model, layer)
+
+
+def test_a_dropped_layer_leaves_a_shorter_dense_model(
+    tiny_family, tiny_model, tiny_inputs, tiny_logits, tiny_info, tiny_tokenizer, tmp_path
+):
+    model, inputs = tiny_model(tiny_family), tiny_inputs()
+    drop_layer(model, 2)
+    drop_layer(model, 1)
+    shorter = tiny_model(tiny_family)
+    shorter.base_model.get_submodule(family_of(model).encoder).layer = encoder_layers(shorter)[:1]
+    assert torch.equal(tiny_logits(model, inputs), tiny_logits(shorter, inputs))
+    assert cost(model).encoder_params == counted_params(encoder_layers(model))
+    folder = checkpoint.save(model, tiny_tokenizer, tiny_info(layers=()), tmp_path / "dropped")
+    assert torch.equal(tiny_logits(checkpoint.load(folder).model, inputs), tiny_logits(model, inputs))
+    with pytest.raises(ShrpError, match="layers are 0 to 0"):
+        drop_layer(model, 1)
+
+
+def test_without_a_router_all_experts_have_equal_weight(
+    tiny_routed, tiny_inputs, tiny_logits, tiny_info, tiny_tokenizer, tmp_path
+):
+    model, inputs = tiny_routed(), tiny_inputs()
+    with no_router():
+        expected = tiny_logits(model, inputs)
+    assert not torch.allclose(tiny_logits(model, inputs), expected, atol=1e-3)
+    static = without_router(Checkpoint(tmp_path, tiny_info(), model, tiny_tokenizer, ""))
+    torch.testing.assert_close(tiny_logits(static.model, inputs), expected, atol=1e-5, rtol=1e-5)
+    assert {kept.weights for _, kept in static.info.plan.layers} == {(0.25,) * 4}
+    folder = checkpoint.save(static.model, tiny_tokenizer, static.info, tmp_path / "static")
+    assert checkpoint.load(folder).is_static
+    with no_router():
+        model.train()(**inputs).logits.sum().backward()
+    assert encoder_layers(model)[1].router.dense.weight.grad is None
+
+
+def test_what_adds_nothing_is_pruned_first(tiny_family, tiny_model, tiny_inputs, tiny_logits):
+    model, inputs = tiny_model(tiny_family), tiny_inputs()
+    heads, neurons = size_like(24, 6, 2)
+    assert heads == 1
+    total = part(model, "up").out_features
+    stay = torch.randperm(total)[:neurons].sort().values
+    with torch.no_grad():
+        for head in (0, 1, 3):
+            part(model, "attention_out").weight[:, head * 6 : (head + 1) * 6] = 0
+        part(model, "down").weight[:, [i for i in range(total) if i not in stay]] = 0
+    before, up = tiny_logits(model, inputs), part(model, "up").weight[stay].clone()
+    layer = pruned(model, inputs)
+    assert layer.heads == (2,)
+    assert torch.equal(layer.expander.up.weight, up)
+    torch.testing.assert_close(tiny_logits(model, inputs), before, atol=1e-5, rtol=1e-5)
+    assert len(model(**inputs, output_hidden_states=True).hidden_states) == 4
+    ends = {name.rpartition(".expander.")[2] for name in new_parameters(model)}
+    assert ends == set(layer.expander.state_dict())
+
+
+def test_kept_is_what_varies_and_not_what_is_large(tiny_model, tiny_inputs):
+    """By weights alone head 3 and neuron 9 would be first, by the size of what they add head 1 and neuron 8."""
+    model, inputs = tiny_model(), tiny_inputs()
+    out, value, up, down = (part(model, name) for name in ("attention_out", "value", "up", "down"))
+    with torch.no_grad():
+        value.weight[18:] = value.bias[18:] = up.weight[9] = up.bias[9] = 0  # head 3 and neuron 9 add nothing
+        out.weight[:, 18:] *= 1000
+        down.weight[:, 9] *= 1000
+        value.weight[6:12], value.bias[6:12] = 0, 100  # head 1 and neuron 8 add the same for every token
+        up.weight[8], up.bias[8] = 0, 100
+        out.weight[:, 12:18] *= 20  # head 2 and neuron 7 are left
+        down.weight[:, 7] *= 50
+    weight = down.weight[:, 7].clone()
+    layer = pruned(model, inputs, experts=1)
+    assert (layer.heads, layer.neurons) == ((2,), 1)
+    assert torch.equal(layer.expander.down.weight[:, 0], weight)
+
+
+def test_means_of_the_removed_stay_in_the_biases(tiny_model, tiny_inputs, tiny_logits):
+    model, inputs = tiny_model(), tiny_inputs()
+    value, up = part(model, "value"), part(model, "up")
+    _, neurons = size_like(24, 6, 4)
+    with torch.no_grad():
+        value.weight[6:12] = value.weight[18:] = 0  # heads 1 and 3 are constant
+        up.weight[neurons:] = 0
+    before = tiny_logits(model, inputs)
+    assert pruned(model, inputs, experts=4).heads == (0, 2)
+    torch.testing.assert_close(tiny_logits(model, inputs), before, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("padding", [{"chunk_size_feed_forward": 3}, {}])
+def test_neither_padding_nor_chunks_change_what_is_kept(tiny_model, tiny_inputs, padding):
+    one, other = tiny_inputs((3, 3)), tiny_inputs((3, 3))
+    if not padding:
+        other = {name: torch.nn.functional.pad(value, (0, 12)) for name, value in other.items()}
+    expected = pruned(tiny_model(), one).state_dict()
+    for name, value in pruned(tiny_model(**padding), other).state_dict().items():
+        torch.testing.assert_close(value, expected[name], msg=name)
+
+
+@pytest.mark.parametrize("experts", [1, 2, 3])
+def test_it_costs_what_is_counted(tiny_model, tiny_inputs, experts):
+    model, price = tiny_model(), narrow_cost(tiny_model(), 1, experts)
+    pruned(model, tiny_inputs(), experts)
+    assert counted_params(model) == price.model_params
+
+
+def test_what_cannot_be_pruned_is_refused(tiny_model, tiny_inputs, tiny_info, tiny_tokenizer, tmp_path):
+    model = tiny_model()
+    for experts in (0, 5):
+        with pytest.raises(ShrpError, match="1 to 4 experts"):
+            pruned(model, tiny_inputs(), experts)
+    with pytest.raises(ShrpError, match="at least one input"):
+        width_pruning(2, [])(model, 1)
+    assert layer_kinds(model) == ["dense"] * 3
+    model.config.intermediate_size = 2
+    with pytest.raises(ShrpError, match="2 feed-forward neurons"):
+        pruned(model, tiny_inputs(), 4)
+    model = tiny_model()
+    pruned(model, tiny_inputs())
+    with pytest.raises(CheckpointError):
+        checkpoint.save(model, tiny_tokenizer, tiny_info(layers=(1,)), tmp_path / "made")
+
+
+@pytest.mark.parametrize("kind", ["dropped", "no router", "width"])
+def test_the_training_loop_trains_them(
+    kind, tiny_model, tiny_inputs, tiny_tokenizer, tiny_data, tiny_info, tmp_path
+):
+    config = TrainConfig(
+        ShrpConfig((1, 2)),
+        stage2_epochs=1,
+        distill_hidden=1.0,
+        balance=0.0,
+        precision="fp32",
+        batch_size=8,
+    )
+    convert = {"dropped": drop_layer, "width": width_pruning(2, [tiny_inputs()])}.get(kind)
+    arguments = (tiny_info(layers=()), tiny_tokenizer, tiny_data(16), tiny_data(8, seed=1), tmp_path / "out")
+    with no_router() if kind == "no router" else torch.enable_grad():
+        model, _, history = train(
+            config, tiny_model(), *arguments, teacher=tiny_model(), convert=convert, converts_by=kind
+        )
+    kinds = {"dropped": [], "no router": ["routed"] * 2, "width": ["static"] * 2}[kind]
+    assert layer_kinds(model) == ["dense", *kinds]
+    assert len(history) == 3
+    assert all(row["distill_hidden_loss"] > 0 for row in history)
