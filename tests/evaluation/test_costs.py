@@ -29,6 +29,7 @@ from shrp.families.families import FAMILIES, encoder_layers
 from shrp.model.config import ShrpConfig
 from shrp.model.convert import convert
 from shrp.model.layers import StaticLayer
+from shrp.model.partial import Skip
 from shrp.pruning.plan import LayerPlan, PruningPlan
 from shrp.pruning.prune import prune
 from tests.conftest import LIKE_DEBERTA_V3
@@ -128,7 +129,7 @@ def test_the_largest_budget_that_a_share_of_the_dense_model_allows(of):
 
 
 def static(m):
-    return lambda index: StaticLayer(layer=index, hidden_size=768, head_size=64, kept=m)
+    return lambda index: StaticLayer(layer=index, hidden_size=768, head_size=64, heads=range(m))
 
 
 def test_reference_layers_of_bert_base():
@@ -180,11 +181,10 @@ def test_formula_equals_what_runs(family, variant):
 def test_the_encoder_is_what_dropping_every_layer_removes(family):
     model = classifier(family)
     cost = measure.cost(model, TOKENS)
-    del encoder_layers(model)[:]
+    for index in range(3):
+        encoder_layers(model)[index] = Skip(FAMILIES[family])
     assert cost.encoder_flops == cost.model_flops - measure.counted_flops(model, TOKENS)
     assert cost.encoder_params == cost.model_params - measure.counted_params(model)
-    empty = measure.cost(model, TOKENS)
-    assert (empty.encoder_params, empty.encoder_flops) == (0, 0)
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 16])
