@@ -347,7 +347,7 @@ def with_output_shift(model: PreTrainedModel, task: Task, shift: np.ndarray) -> 
 
     from shrp.evaluation.evaluate import label_columns
     from shrp.families.families import output_layer
-    from shrp.model.replaced import shallow_copy
+    from shrp.model.modules import shallow_copy
 
     found = output_layer(model, task.num_labels)
     if found is None or found[1].bias is None or len(shift) != task.num_labels:
