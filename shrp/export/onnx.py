@@ -313,7 +313,7 @@ def _describe(model: PreTrainedModel, info: CheckpointInfo, int8: bool) -> str:
     kinds = layer_kinds(model)
     parts = [
         f"{kinds.count(kind)} {kind}"
-        for kind in ("dense", "static", "routed", "narrow", "dropped")
+        for kind in ("dense", "static", "routed")
         if kind in kinds
     ]
     plan = f", {info.plan.budget} experts kept" if info.plan else ""
