@@ -114,9 +114,6 @@ def test_attention_of_dense_heads_is_what_transformers_returns(tiny_family, tiny
     [
         {},
         {"routing": "token"},
-        {"control": "uniform"},
-        {"control": "dropped"},
-        {"control": "narrow"},
         {"layers": (0, 1, 2)},
     ],
 )
@@ -268,6 +265,3 @@ def test_what_cannot_be_knocked_out_is_refused(tiny_routed, tiny_tokenizer, tiny
         knock_out_effect(model, tiny_tokenizer, data, before, [(2, expert) for expert in range(4)])
     with pytest.raises(DataError, match="not of all"):
         knock_out_effect(model, tiny_tokenizer, tiny_data(9), before, [(1, 0)])
-    uniform = tiny_routed(control="uniform")
-    with pytest.raises(PlanError):
-        knock_out_effect(uniform, tiny_tokenizer, data, before, [(1, 0)])
