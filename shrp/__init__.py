@@ -13,11 +13,14 @@ What is where, roughly from what knows least to what knows most:
 - `training`, `export`: two-stage training, conversion on texts, recipes that resume; ONNX.
 - `studies`, `cli`: the files that `studies` writes, read back; `python -m shrp`.
 
-Names are imported when first used, so that `import shrp` alone stays quick.
+Names are imported when first used, so that `import shrp` alone stays quick. It also has transformers' auto classes
+know SHRP's checkpoints (`checkpoints.hub`).
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+from shrp.checkpoints.hub import register as _register
 
 if TYPE_CHECKING:  # for editors and type checkers, which run nothing; `X as X` says that a name is given on
     from shrp.analysis.usage import UsageStats as UsageStats
@@ -73,6 +76,7 @@ _HOMES = {
 }
 __all__ = sorted(_HOMES)
 __version__: str
+_register()
 
 
 def __getattr__(name: str):

@@ -4,6 +4,20 @@ The command line prints them without a traceback and the app shows them in place
 exception is a defect of ours. What is probably not meant, but can be done, warns instead.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def panics_caught() -> Iterator[None]:
+    """Raise a RuntimeError where a library in Rust panics: its exception is no `Exception`, so nobody else catches it."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ == "PanicException":
+            raise RuntimeError(first_line(error)) from error
+        raise
+
 
 def first_line(error: BaseException) -> str:
     """What an error says first; its type where it says nothing."""

@@ -20,10 +20,10 @@ from transformers.utils import logging as hf_logging
 
 from shrp.checkpoints import checkpoint
 from shrp.checkpoints.saving import EXPORT
-from shrp.checkpoints.tokenizer_files import check_class
+from shrp.checkpoints.tokenizer_files import check_content, check_made
 from shrp.checkpoints.try_out import read_as, unembedded
 from shrp.data.tasks import TASKS, Task, may_be_one
-from shrp.errors import TrainingError, first_line
+from shrp.errors import TrainingError, first_line, panics_caught
 from shrp.families.families import family_of, output_layer
 
 NUMBER = "number"
@@ -122,6 +122,8 @@ def load_base(
         config = AutoConfig.from_pretrained(base, trust_remote_code=False)
         family_of(config)
         _refuse_export(base, config)
+        if Path(base).is_dir():
+            check_content(base)
         if hasattr(config, "shrp"):
             checkpoint.read_config(base)  # one of ours, but not readable: its error says why
         if Path(base).is_dir() and not checkpoint.has_vocabulary(base):
@@ -160,7 +162,7 @@ def load_base(
         ) from error
     finally:
         hf_logging.set_verbosity(verbosity)
-    check_class(tokenizer)
+    check_made(tokenizer)
     if wrong := unembedded(model, tokenizer):
         raise TrainingError(f"{base} {wrong}")
     read_as(model, tokenizer)
@@ -181,7 +183,8 @@ def load_base(
 
 def _tokenizer(base: str) -> PreTrainedTokenizerBase:
     try:
-        return AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+        with panics_caught():
+            return AutoTokenizer.from_pretrained(base, trust_remote_code=False)
     # A broken file raises a bare Exception, a package that it lacks an ImportError.
     except Exception as error:
         raise TrainingError(f"{base} has no usable tokenizer: {first_line(error)}") from error

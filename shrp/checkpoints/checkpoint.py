@@ -1,4 +1,4 @@
-"""SHRP checkpoints: an ordinary Hugging Face folder whose `config.json` has a `shrp` section.
+"""SHRP checkpoints: a Hugging Face folder whose `config.json` has a `shrp` section, or a plain classifier's.
 
 Only safetensors and JSON are read: nothing is ever unpickled and no code of the folder is run.
 """
@@ -20,22 +20,22 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.analysis.usage import UsageStats, measure_usage
-from shrp.checkpoints import reference, stored
+from shrp.checkpoints import hub, reference, stored
 from shrp.checkpoints.card_pruning import pruned_training
-from shrp.checkpoints.info import CheckpointInfo, usage_in
+from shrp.checkpoints.info import CheckpointInfo, info_of_classifier, usage_in
 from shrp.checkpoints.rebuild import fill, without_weights
 from shrp.checkpoints.reference import Reference
 from shrp.checkpoints.saving import CONFIG as CONFIG
 from shrp.checkpoints.saving import EXPORT
 from shrp.checkpoints.saving import WEIGHTS as WEIGHTS
 from shrp.checkpoints.saving import save as save
-from shrp.checkpoints.tokenizer_files import refuse_paths
+from shrp.checkpoints.tokenizer_files import check_files, check_made
 from shrp.checkpoints.try_out import read_as, try_out
+from shrp.data.batching import longest_input
 from shrp.data.text_data import TextData
-from shrp.errors import CheckpointError, DataError, PlanError, first_line
+from shrp.errors import CheckpointError, DataError, PlanError, first_line, panics_caught
 from shrp.evaluation.evaluate import evaluate
 from shrp.evaluation.evaluation import Evaluation
-from shrp.families.families import FAMILIES
 from shrp.model.convert import router_layers
 from shrp.model.modules import device_named
 from shrp.phrases import counted
@@ -246,7 +246,8 @@ class Checkpoint:
 
 
 def read_config(folder: str | os.PathLike) -> tuple[dict[str, Any], CheckpointInfo]:
-    """Read `config.json` of a checkpoint: the whole of it, and its `shrp` section. Reads no weights.
+    """Read `config.json` of a checkpoint or of a plain classifier: the whole of it, with the names of the family's own
+    classes, and what its `shrp` section says, or of a plain classifier its labels. Reads no weights.
 
     Raises:
         CheckpointError: not a checkpoint; one sentence says why.
@@ -271,24 +272,30 @@ def read_config(folder: str | os.PathLike) -> tuple[dict[str, Any], CheckpointIn
         raise CheckpointError(
             f"{folder} is an export to ONNX, which onnxruntime serves; give the checkpoint that it was made from."
         )
-    if not isinstance(data, dict) or not isinstance(data.get("shrp"), dict):
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{file} holds no object, so it is not a model's config.")
+    kind, names = data.get("model_type"), data.get("architectures")
+    data["model_type"] = kind.removeprefix(hub.PREFIX) if isinstance(kind, str) else kind
+    if isinstance(names, list):
+        data["architectures"] = [str(name).removeprefix(hub.CLASS_PREFIX) for name in names]
+    if data["model_type"] not in list(hub.MODEL_TYPES):  # a list: a stranger's value may not be hashable
         raise CheckpointError(
-            f'{folder} is not an SHRP checkpoint: its {CONFIG} has no "shrp" section. '
-            "`python -m shrp train` makes one of a dense model; `finetune --epochs 0` takes a fine-tuned one as it is."
+            f"{folder}: model_type {kind!r:.60} is not one of {', '.join(sorted(hub.MODEL_TYPES))}."
         )
-    if data.get("model_type") not in list(FAMILIES):  # a list: a stranger's value may not be hashable
-        raise CheckpointError(
-            f"{folder}: model_type {data.get('model_type')!r} is not one of {', '.join(sorted(FAMILIES))}."
-        )
-    return data, CheckpointInfo.from_dict(data["shrp"])
+    if "shrp" in data or kind != data["model_type"]:
+        if not isinstance(data.get("shrp"), dict):
+            raise CheckpointError(f'{folder} is not an SHRP checkpoint: its {CONFIG} has no "shrp" section.')
+        return data, CheckpointInfo.from_dict(data["shrp"])
+    return data, info_of_classifier(folder.resolve().name, data)
 
 
 def info_if_ours(folder: str | os.PathLike) -> CheckpointInfo | None:
     """The `shrp` section of `folder`, or None where that is no checkpoint of ours (a hub id, say)."""
     try:
-        return read_config(folder)[1]
+        data, info = read_config(folder)
     except CheckpointError:
         return None
+    return info if "shrp" in data else None
 
 
 def load(folder: str | os.PathLike, *, device: str | torch.device = "cpu") -> Checkpoint:
@@ -316,12 +323,17 @@ def load(folder: str | os.PathLike, *, device: str | torch.device = "cpu") -> Ch
     fill(model, state, weights)
     if not has_vocabulary(folder):
         raise CheckpointError(f"{folder} has no usable tokenizer: {VOCABULARIES[0]} is missing.")
-    refuse_paths(folder)
+    check_files(folder)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with panics_caught():
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            check_made(tokenizer)
     except Exception as error:  # the tokenizers library raises bare Exception for a broken file
         raise CheckpointError(f"{folder} has no usable tokenizer: {first_line(error)}") from error
     read_as(model, tokenizer)
+    if "shrp" not in data:
+        about = {**info.training, "config": {"max_length": longest_input(model, tokenizer)}}
+        info = replace(info, training=about)
     teacher, problem = {}, ""
     try:
         teacher = reference.read(folder, info.task)

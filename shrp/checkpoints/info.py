@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shrp.checkpoints import stored
-from shrp.data.tasks import Task
+from shrp.data.tasks import TASKS, Task, custom_task
 from shrp.data.text_data import TextData
 from shrp.errors import CheckpointError, ShrpError
 from shrp.model.config import ShrpConfig
@@ -125,6 +125,45 @@ class CheckpointInfo:
             raise CheckpointError(f"the checkpoint's shrp section is not valid: {error}") from error
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise CheckpointError(f"the checkpoint's shrp section is incomplete: {error!r}.") from error
+
+
+def info_of_classifier(name: str, config: Mapping[str, Any]) -> CheckpointInfo:
+    """What is known of a plain Hugging Face classifier: the task is made of the labels that its config names.
+
+    Args:
+        name: of its folder.
+        config: its `config.json`.
+
+    Raises:
+        CheckpointError: it has no classification head, or its labels are no list of different names.
+    """
+    heads = config.get("architectures")
+    if not isinstance(heads, list) or not str(heads[:1]).endswith("ForSequenceClassification']"):
+        raise CheckpointError(
+            f"{name} is a model without a trained classification head; `python -m shrp finetune` trains one."
+        )
+    named = config.get("id2label")
+    if named is None:
+        named = {str(i): f"LABEL_{i}" for i in range(2)}
+    try:
+        labels = [str(named[key]) for key in sorted(named, key=int)]
+        if sorted(map(int, named)) != list(range(len(labels))):
+            raise ValueError
+    except (TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{name}: its config's id2label must number its labels from 0.") from error
+    folded = tuple(label.casefold() for label in labels)
+    same = [task for task in TASKS.values() if task.label_names == folded]
+    try:
+        if len(labels) == 1:
+            task = custom_task(name, ("text",), regression=True)
+        elif len(same) == 1:
+            task = same[0]
+        else:
+            texts = same[0].text_columns if same else ("text",)
+            task = custom_task(name, texts, labels)
+    except ShrpError as error:
+        raise CheckpointError(f"{name}: its labels make no task: {error}") from error
+    return CheckpointInfo(ShrpConfig(()), task, base_model=name, training={"adopted": True})
 
 
 def usage_in(info: CheckpointInfo) -> dict[int, Any]:

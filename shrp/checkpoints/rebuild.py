@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
+from shrp.checkpoints import hub
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.errors import CheckpointError, ShrpError
 from shrp.evaluation.costs import WHOLE_VOCABULARY
@@ -59,7 +60,7 @@ def without_weights(folder: Path, data: Mapping[str, Any], info: CheckpointInfo)
     try:
         cls = getattr(transformers, name)
         plain = {key: value for key, value in data.items() if key not in _NOT_A_STRANGERS}
-        config = AutoConfig.for_model(**plain)
+        config = config_for(plain, info)
         with torch.device("meta"):
             model = cls(config)
             _shape(model, info)
@@ -68,6 +69,14 @@ def without_weights(folder: Path, data: Mapping[str, Any], info: CheckpointInfo)
     except Exception as error:  # whatever a stranger's config makes transformers raise
         raise CheckpointError(f"{folder}: its config.json does not describe a {name}: {error}.") from error
     return model
+
+
+def config_for(plain: Mapping[str, Any], info: CheckpointInfo) -> PreTrainedConfig:
+    """A model's config: the family's own, or of a converted model one that says so wherever it is saved."""
+    if not info.config.layers:
+        return AutoConfig.for_model(**plain)
+    known = {name: value for name, value in plain.items() if name != "model_type"}
+    return hub.config_class(plain["model_type"])(**known, shrp=info.to_dict())
 
 
 def _check_whole_vocabulary(folder: Path, data: Mapping[str, Any]) -> None:

@@ -10,13 +10,14 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.checkpoints import reference
+from shrp.checkpoints import hub, reference
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.checkpoints.reference import Reference
 from shrp.data.batching import save_tokenizer
@@ -75,7 +76,7 @@ def save(
         }
         save_file(state, partial / WEIGHTS, metadata={"format": "pt"})
         config = model.config.to_diff_dict() | {
-            "architectures": [type(model).__name__],
+            **named(model, converted=bool(info.config.layers)),
             "dtype": str(dtype or next(model.parameters()).dtype).removeprefix("torch."),
             "shrp": info.to_dict(),
         }
@@ -97,6 +98,15 @@ def save(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+def named(model: PreTrainedModel, *, converted: bool) -> dict[str, Any]:
+    """How a config names a model, so that without SHRP no converted one is taken for the dense model it was."""
+    prefixes = (hub.PREFIX, hub.CLASS_PREFIX) if converted else ("", "")
+    return {
+        "model_type": prefixes[0] + model.config.model_type,
+        "architectures": [prefixes[1] + type(model).__name__],
+    }
 
 
 def round_as_stored(model: PreTrainedModel, dtype: torch.dtype | None) -> None:

@@ -12,7 +12,7 @@ from shrp.checkpoints.info import CheckpointInfo
 from shrp.checkpoints.saving import CONFIG
 from shrp.data.batching import collate, encode, longest_input
 from shrp.data.tasks import TEXTS
-from shrp.errors import CheckpointError, first_line
+from shrp.errors import CheckpointError, first_line, panics_caught
 
 
 def try_out(
@@ -28,7 +28,7 @@ def try_out(
             f"{info.task.num_labels}; give the labels in {CONFIG} that it was trained with."
         )
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), panics_caught():
             words = ("a few words",) * len(info.task.text_columns)
             limit = longest_input(model, tokenizer, info.max_length)
             model(**collate(tokenizer, encode(tokenizer, [words], limit), [0], model.device))

@@ -17,10 +17,11 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from shrp.checkpoints.score_rows import cut_alike
+from shrp.checkpoints.tokenizer_files import check_content
 from shrp.data.batching import check_writable
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData
-from shrp.errors import DataError, ExportError, ShrpError, first_line
+from shrp.errors import DataError, ExportError, ShrpError, first_line, panics_caught
 from shrp.evaluation.evaluate import Texts, last_of, stream
 from shrp.evaluation.evaluation import Evaluation
 from shrp.export.check import open_graph
@@ -213,7 +214,9 @@ def load_export(folder: Path, *, spin: bool = True) -> Exported:
     if sorted(labels) != sorted(task.label_names):
         raise ExportError(f"{folder / CONFIG} names other labels for its outputs than for its task.")
     try:
-        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        check_content(folder)
+        with panics_caught():
+            tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
         graph = open_graph(folder / MODEL, spin=spin)
     except ImportError as error:
         raise ExportError(

@@ -12,6 +12,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from shrp.checkpoints.saving import named
 from shrp.data.tasks import Task
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -25,7 +26,8 @@ def hub_config(model: PreTrainedModel, task: Task, labels: Sequence[str]) -> dic
         labels: what each of the graph's outputs stands for; none of a regression.
     """
     own = json.dumps(model.config.to_diff_dict(), default=str)
-    found = json.loads(own, parse_constant=lambda _: None) | {"architectures": [type(model).__name__]}
+    found = json.loads(own, parse_constant=lambda _: None) | named(model, converted=False)
+    found.pop("shrp", None)
     found["problem_type"] = "regression" if task.is_regression else "single_label_classification"
     if labels:
         found["id2label"] = {str(place): name for place, name in enumerate(labels)}

@@ -84,7 +84,6 @@ def test_round_trip(
     assert {p.dtype for p in loaded.model.parameters()} == {torch.float32}
     assert all(p.requires_grad for p in loaded.model.parameters())
     assert type(loaded.model) is type(model)
-    assert not hasattr(loaded.model.config, "shrp")  # or save_pretrained would carry it on, stale
     text = "w3 w9 unknown w40"
     assert loaded.tokenizer(text)["input_ids"] == tiny_tokenizer(text)["input_ids"]
 
@@ -133,7 +132,7 @@ def test_info_keeps_everything(tmp_path, tiny_routed, tiny_tokenizer, tiny_info)
     assert checkpoint.info_if_ours(folder) == info
     assert checkpoint.read_history(folder) == [{"epoch": 0, "stage": 2}]
     data = json.loads((folder / "config.json").read_text())
-    assert data["architectures"] == ["BertForSequenceClassification"]  # an ordinary model folder otherwise
+    assert data["architectures"] == ["ShrpBertForSequenceClassification"]
     assert data["shrp"]["format_version"] == 1
     (folder / "history.jsonl").write_text("{broken")
     with pytest.raises(CheckpointError, match=r"history\.jsonl"):
@@ -305,10 +304,8 @@ def refusal_of_config(folder):
 
 
 def test_not_shrp(tmp_path, saved, tiny_model):
-    tiny_model().save_pretrained(tmp_path / "plain")
-    text = refusal(tmp_path / "plain")
-    assert 'no "shrp" section' in text
-    assert "python -m shrp train" in text
+    tiny_model().base_model.save_pretrained(tmp_path / "plain")
+    assert "classification head" in refusal_of_config(tmp_path / "plain")
     assert "there is no" in refusal(tmp_path / "nowhere")
     (tmp_path / "bare").mkdir()
     assert "no config.json" in refusal(tmp_path / "bare")
@@ -321,7 +318,7 @@ def test_not_shrp(tmp_path, saved, tiny_model):
     (saved / "config.json").write_text("9" * 5_000)  # more digits than Python reads
     assert "not readable JSON" in refusal(saved)
     (saved / "config.json").write_text("[]")
-    assert 'no "shrp" section' in refusal(saved)
+    assert "no object" in refusal(saved)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,17 @@
 """A checkpoint's tokenizer reads the files of its own folder alone, whatever its settings ask for."""
 
+import base64
 import json
+import struct
 
 import pytest
 from transformers import PreTrainedTokenizerFast
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 
 from shrp.checkpoints import checkpoint
-from shrp.checkpoints.tokenizer_files import check_class, refuse_paths
+from shrp.checkpoints.base import load_base
+from shrp.checkpoints.tokenizer_files import check_files, check_made, check_parts
+from shrp.data.tasks import TASKS
 from shrp.errors import CheckpointError, ShrpError
 from shrp.families.families import FAMILIES
 
@@ -101,7 +105,7 @@ def test_tokenizers_of_the_families_are_taken(saved, name):
     """As transformers wrote their names before version 5, and as it has them by the model's type now."""
     put(saved, "tokenizer_config.json", {"tokenizer_class": name})
     put(saved, "config.json", {"tokenizer_class": "SomebodysTokenizer"})  # which then doesn't count
-    refuse_paths(saved)
+    check_files(saved)
 
 
 def test_a_tokenizer_that_no_checkpoint_could_have_is_refused_before_training(saved):
@@ -109,12 +113,12 @@ def test_a_tokenizer_that_no_checkpoint_could_have_is_refused_before_training(sa
         pass
 
     with pytest.raises(ShrpError, match="tokenizers of the class Other are not read"):
-        check_class(Other(tokenizer_object=checkpoint.load(saved).tokenizer.backend_tokenizer))
+        check_made(Other(tokenizer_object=checkpoint.load(saved).tokenizer.backend_tokenizer))
 
 
 def test_without_the_check_the_file_would_be_read(saved, secret, monkeypatch):
     """So that the test above can fail: the settings do what they are refused for."""
-    monkeypatch.setattr(checkpoint, "refuse_paths", lambda folder: None)
+    monkeypatch.setattr(checkpoint, "check_files", lambda folder: None)
     tokens = json.loads((saved / "tokenizer.json").read_text())["model"]["vocab"]
     secret.write_text("\n".join([*list(tokens)[:-1], SECRET]))
     (saved / "tokenizer.json").unlink()
@@ -133,3 +137,88 @@ def test_settings_that_are_no_json_are_left_to_their_reader(saved):
     (saved / "tokenizer_config.json").write_text("{")
     with pytest.raises(CheckpointError, match="no usable tokenizer"):
         checkpoint.load(saved)
+
+
+def table(units, texts=b"a\0"):
+    """A table of characters, as a file has it, of a trie of so many units."""
+    return base64.b64encode(
+        (4 * len(units)).to_bytes(4, "little") + struct.pack(f"<{len(units)}I", *units) + texts
+    )
+
+
+BOMB = {"type": "Replace", "pattern": {"String": "."}, "content": "a" * 200}
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("normalizer", {"type": "Precompiled", "precompiled_charsmap": "AAAA"}),
+        ("normalizer", {"type": "Precompiled", "precompiled_charsmap": table([300 << 10] * 256).decode()}),
+        (
+            "normalizer",
+            {"type": "Precompiled", "precompiled_charsmap": table([0] * 256, b"a" * 500 + b"\0").decode()},
+        ),
+        ("normalizer", {"type": "Sequence", "normalizers": [BOMB] * 3}),
+        ("normalizer", {"type": "Sequence", "normalizers": [{"type": "NFKD"}] * 2}),
+        ("normalizer", {"type": "Prepend", "prepend": "a" * 2000}),
+        ("normalizer", {"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": "a"}),
+        ("normalizer", {"type": "Unknown"}),
+        (
+            "pre_tokenizer",
+            {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False},
+        ),
+        ("pre_tokenizer", {"type": "Sequence", "pretokenizers": [{"type": "ByteLevel"}] * 9}),
+        (
+            "post_processor",
+            {
+                "type": "TemplateProcessing",
+                "single": [{"Sequence": {"id": "A", "type_id": 0}}] * 99,
+                "pair": [],
+                "special_tokens": {},
+            },
+        ),
+        ("decoder", {"type": "CTC"}),
+        (
+            "padding",
+            {
+                "strategy": {"Fixed": 10**9},
+                "direction": "Right",
+                "pad_id": 0,
+                "pad_type_id": 0,
+                "pad_token": "[PAD]",
+            },
+        ),
+        ("truncation", {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 9}),
+        ("model", []),
+    ],
+)
+def test_parts_that_could_blow_up_or_panic_are_refused_before_a_tokenizer_is_made(
+    saved, part, value, monkeypatch
+):
+    file = saved / "tokenizer.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {part: value}))
+    monkeypatch.setattr("shrp.checkpoints.checkpoint.AutoTokenizer", None)
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
+        checkpoint.load(saved)
+    with pytest.raises(ShrpError):
+        load_base(str(saved), TASKS["sst2"])
+
+
+def test_a_panic_is_an_error_like_others(saved, monkeypatch):
+    """Of a part that no check knows, as where the library changes."""
+    monkeypatch.setattr("shrp.checkpoints.tokenizer_files.check_parts", lambda found: "")
+    file = saved / "tokenizer.json"
+    broken = {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}
+    file.write_text(json.dumps(json.loads(file.read_text()) | broken))
+    with pytest.raises(CheckpointError):
+        checkpoint.load(saved)
+
+
+def test_tables_that_sentencepiece_compiles_are_taken():
+    from sentencepiece import SentencePieceNormalizer, sentencepiece_model_pb2
+
+    model = sentencepiece_model_pb2.ModelProto()
+    model.ParseFromString(SentencePieceNormalizer(rule_name="nmt_nfkc").serialized_model_proto())
+    compiled = base64.b64encode(model.normalizer_spec.precompiled_charsmap).decode()
+    normalizer = {"type": "Precompiled", "precompiled_charsmap": compiled}
+    assert check_parts({"normalizer": normalizer}) == ""

@@ -893,7 +893,7 @@ def test_errors_of_every_command_are_one_sentence(shrp, place, tmp_path, monkeyp
     routed, csv = place / "routed", place / "validation.csv"
     for command in ("evaluate", "usage", "measure"):
         failed(shrp(command, tmp_path / "nowhere", "--json"), r"there is no .*nowhere")
-        failed(shrp(command, place / "encoder"), r'no "shrp" section')
+        failed(shrp(command, place / "encoder"), "without a trained classification head")
     failed(shrp("evaluate", routed, "--data", tmp_path / "no.csv"), r"There is no file .*no\.csv")
     failed(shrp("evaluate", routed, "--data", csv, "--text-column", "words"), "no column 'words'.*sentence")
     failed(shrp("usage", routed, "--by", "author"), "class, answer, outcome, slice or length")

@@ -1,0 +1,154 @@
+"""Converted checkpoints for transformers' auto classes: `AutoModelForSequenceClassification` and `pipeline` load them.
+
+A converted checkpoint has a model type of its own, `shrp-bert` for a BERT. Without SHRP transformers refuses that type
+by its name; as a plain `bert` it would load, with random weights in place of the converted layers.
+
+`import shrp` registers the types. That must not import transformers, which takes seconds: where it is not imported yet,
+a finder on `sys.meta_path` registers them once it is.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from typing import Any
+
+PREFIX = "shrp-"
+"""Of the model types of converted checkpoints."""
+CLASS_PREFIX = "Shrp"
+"""Of the names in their `architectures`: transformers has no class by such a name to fall back on."""
+MODEL_TYPES = (
+    *("bert", "camembert", "deberta-v2", "distilbert", "electra", "ernie", "mpnet", "roberta"),
+    "xlm-roberta",
+)
+"""The model types that can be converted: the keys of `shrp.families.families.FAMILIES`, which imports torch."""
+_AUTO = "transformers.models.auto.configuration_auto"
+_IGNORED = frozenset(
+    {
+        *("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token"),
+        *("trust_remote_code", "use_safetensors", "low_cpu_mem_usage", "adapter_kwargs", "code_revision"),
+        *("_commit_hash", "_from_auto", "_from_pipeline"),
+    }
+)
+"""Options of transformers that change nothing for a folder of safetensors."""
+
+
+@cache
+def config_class(model_type: str) -> type:
+    """The config class of converted models of a family, a subclass of the family's own, known to the auto class.
+
+    An instance's `model_type` is the family's, by which code tells families apart; files hold the class's, `shrp-...`.
+    """
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+
+    family = CONFIG_MAPPING[model_type]
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        family.__post_init__(self, **kwargs)
+        self.model_type = model_type
+
+    members = {"model_type": PREFIX + model_type, "__post_init__": __post_init__, "__module__": __name__}
+    made = type(CLASS_PREFIX + family.__name__, (family,), members)
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.register(made, ShrpForSequenceClassification)
+    return made
+
+
+class _Config:
+    """Stands for a family's `config_class` in transformers' mapping, without importing the family."""
+
+    def __init__(self, model_type: str) -> None:
+        self.model_type = model_type
+
+    def __call__(self, **values: Any) -> Any:
+        return config_class(self.model_type)(**values)
+
+    def from_dict(self, values: Any, **options: Any) -> Any:
+        return config_class(self.model_type).from_dict(values, **options)
+
+
+class ShrpForSequenceClassification:
+    """What the auto class finds for a converted checkpoint: it makes the model as `shrp.load` does, of the family's own
+    class.
+    """
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        *,
+        config: Any = None,
+        dtype: Any = None,
+        device_map: Any = None,
+        output_loading_info: bool = False,
+        **options: Any,
+    ) -> Any:
+        """The model of a checkpoint folder, in evaluation mode, with the logits of `shrp.load(folder).model`.
+
+        Args:
+            dtype: as a `torch.dtype`; float32 by default and for "auto", whatever the weights are stored as.
+            device_map: one device.
+
+        Raises:
+            CheckpointError: as `shrp.load`.
+            ValueError: an option that is not supported here.
+        """
+        from shrp.checkpoints.checkpoint import load
+
+        dtype = dtype or options.pop("torch_dtype", None)
+        if unknown := sorted(options.keys() - _IGNORED):
+            raise ValueError(f"{', '.join(unknown)}: not supported for a checkpoint of SHRP's; leave it out.")
+        if isinstance(device_map, dict):
+            device_map = device_map.get("", "auto")
+        if device_map in ("auto", "balanced", "balanced_low_0", "sequential"):
+            raise ValueError("device_map must name one device for a checkpoint of SHRP's, such as 'cuda'.")
+        model = load(folder).model
+        if config is not None and config.num_labels != model.config.num_labels:
+            raise ValueError(f"{folder} has a head of {model.config.num_labels} outputs, which stays.")
+        if dtype not in (None, "auto"):
+            model = model.to(dtype)
+        if device_map is not None:
+            model = model.to(device_map)
+        nothing = {
+            name: set() for name in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
+        }
+        return (model, nothing) if output_loading_info else model
+
+    @classmethod
+    def _from_config(cls, config: Any, **_: Any) -> Any:
+        raise ValueError(
+            f"{type(config).__name__} describes a converted model: load its folder by `from_pretrained`."
+        )
+
+
+class _AfterImport:
+    """A finder that has transformers' auto module of configs imported as ever, and registers right after."""
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if name != _AUTO or (spec := PathFinder.find_spec(name, path, target)) is None:
+            return None
+        loader: Any = spec.loader
+        run = loader.exec_module
+
+        def exec_module(module: Any) -> None:
+            run(module)
+            _register_in(module)
+
+        loader.exec_module = exec_module
+        return spec
+
+
+def _register_in(module: Any) -> None:
+    for model_type in MODEL_TYPES:
+        module.CONFIG_MAPPING.register(PREFIX + model_type, _Config(model_type), exist_ok=True)
+
+
+def register() -> None:
+    """Register the model types: now if transformers' auto module is imported, and else once it is."""
+    if (module := sys.modules.get(_AUTO)) is not None:
+        _register_in(module)
+    elif _AfterImport not in sys.meta_path:
+        sys.meta_path.insert(0, _AfterImport)

@@ -1,0 +1,158 @@
+"""Checkpoints load the Hugging Face way, and without SHRP not at all; plain classifiers open as they are."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForSequenceClassification, pipeline
+
+from shrp.checkpoints import checkpoint, hub
+from shrp.checkpoints.folders import discover
+from shrp.data.tasks import TASKS
+from shrp.errors import CheckpointError
+from shrp.families.families import FAMILIES
+from shrp.pruning.plan import make_plan
+from shrp.pruning.prune import prune
+
+ROOT = Path(__file__).parents[2]
+USAGE = {1: [0.1, 0.6, 0.0, 0.3], 2: [0.2, 0.15, 0.4, 0.25]}
+
+
+@pytest.fixture(params=["routed", "static"])
+def folder(request, tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
+    """A converted checkpoint's folder."""
+    plan = make_plan(USAGE, budget=5) if request.param == "static" else None
+    model = prune(tiny_routed(), plan) if plan else tiny_routed()
+    return checkpoint.save(model, tiny_tokenizer, tiny_info(plan=plan), tmp_path / "made")
+
+
+def test_the_model_types_are_those_of_the_families():
+    assert set(hub.MODEL_TYPES) == set(FAMILIES)
+
+
+def test_the_auto_class_gives_the_logits_of_load(folder, tiny_inputs, tiny_logits):
+    expected = tiny_logits(checkpoint.load(folder).model, tiny_inputs())
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    assert torch.equal(tiny_logits(model, tiny_inputs()), expected)
+    assert (model.training, model.dtype) == (False, torch.float32)
+    half, report = AutoModelForSequenceClassification.from_pretrained(
+        folder, dtype=torch.bfloat16, output_loading_info=True
+    )
+    assert half.dtype == torch.bfloat16
+    assert not any(report.values())
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_what_transformers_saves_of_it_loads_again(
+    family, tmp_path, tiny_routed, tiny_tokenizer, tiny_info, tiny_inputs, tiny_logits
+):
+    first = checkpoint.save(tiny_routed(family), tiny_tokenizer, tiny_info(), tmp_path / "first")
+    model = checkpoint.load(first).model
+    model.save_pretrained(tmp_path / "again")
+    tiny_tokenizer.save_pretrained(tmp_path / "again")
+    again = AutoModelForSequenceClassification.from_pretrained(tmp_path / "again")
+    assert torch.equal(tiny_logits(again, tiny_inputs()), tiny_logits(model, tiny_inputs()))
+    assert checkpoint.load(tmp_path / "again").info == checkpoint.load(first).info
+
+
+def test_a_pipeline_classifies(folder):
+    loaded = checkpoint.load(folder)
+    (found,) = pipeline("text-classification", model=str(folder))("w1 w2 w3")
+    row = loaded.predict(["w1 w2 w3"]).iloc[0]
+    assert found["score"] == pytest.approx(max(row[f"p({name})"] for name in loaded.info.task.label_names))
+
+
+def test_no_other_auto_class_and_no_unknown_option_is_taken(folder):
+    with pytest.raises(ValueError, match="ShrpBertConfig"):
+        AutoModel.from_pretrained(folder)
+    for options in ({"key_mapping": {"a": "b"}}, {"num_labels": 7}, {"device_map": "auto"}):
+        with pytest.raises(ValueError, match=r"key_mapping|outputs|device_map"):
+            AutoModelForSequenceClassification.from_pretrained(folder, **options)
+
+
+@pytest.mark.parametrize("before", [True, False, None])
+def test_without_shrp_it_is_refused_by_its_name_whatever_is_imported_first(folder, before):
+    lines = ["from transformers import AutoModelForSequenceClassification as Auto"]
+    if before is not None:
+        lines.insert(0 if before else 1, "import shrp")
+    lines.append(f"print(type(Auto.from_pretrained({str(folder)!r})).__name__)")
+    ran = subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=ROOT, capture_output=True, text=True)
+    assert (ran.returncode == 0) == (before is not None), ran.stderr
+    assert before is not None or "shrp-bert" in ran.stderr
+
+
+def test_a_dense_checkpoint_is_a_plain_model(tmp_path, tiny_model, tiny_tokenizer, tiny_info):
+    folder = checkpoint.save(tiny_model(), tiny_tokenizer, tiny_info(layers=()), tmp_path / "dense")
+    assert json.loads((folder / "config.json").read_text())["model_type"] == "bert"
+
+
+def test_earlier_folders_without_a_type_of_their_own_are_read_and_converted(folder, tiny_inputs, tiny_logits):
+    from studies.convert_checkpoints import convert
+
+    file = folder / "config.json"
+    new, loaded = file.read_text(), checkpoint.load(folder)
+    file.write_text(new.replace("shrp-bert", "bert").replace("ShrpBert", "Bert"))
+    old = checkpoint.load(folder)
+    assert old.info == loaded.info
+    assert torch.equal(tiny_logits(old.model, tiny_inputs()), tiny_logits(loaded.model, tiny_inputs()))
+    convert(folder)
+    assert json.loads(file.read_text()) == json.loads(new)
+
+
+@pytest.fixture
+def plain(tmp_path, tiny_model, tiny_tokenizer):
+    """A factory of folders as `save_pretrained` writes them."""
+
+    def build(labels=(), **options):
+        model = tiny_model(num_labels=len(labels) or 2, **options)
+        if labels:
+            model.config.id2label = dict(enumerate(labels))
+            model.config.label2id = {name: i for i, name in enumerate(labels)}
+        model.save_pretrained(tmp_path / "plain")
+        tiny_tokenizer.save_pretrained(tmp_path / "plain")
+        return tmp_path / "plain", model
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("labels", "task", "names"),
+    [
+        (("NEGATIVE", "POSITIVE"), "sst2", TASKS["sst2"].label_names),
+        (("a", "b", "c"), "plain", ("a", "b", "c")),
+        ((), "plain", ("LABEL_0", "LABEL_1")),
+        (("score",), "plain", ()),
+    ],
+)
+def test_a_plain_classifier_opens_with_the_task_of_its_labels(
+    plain, labels, task, names, tiny_inputs, tiny_logits
+):
+    folder, model = plain(labels)
+    loaded = checkpoint.load(folder)
+    assert (loaded.info.task.name, loaded.info.task.label_names) == (task, names)
+    assert (loaded.info.config.layers, loaded.info.training["adopted"]) == ((), True)
+    assert torch.equal(tiny_logits(loaded.model, tiny_inputs()), tiny_logits(model, tiny_inputs()))
+    assert discover(folder.parent)["plain"].task == loaded.info.task
+    assert checkpoint.info_if_ours(folder) is None
+    assert len(loaded.predict(["w1 w2"])) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"architectures": ["BertModel"]},
+        {"architectures": None},
+        {"id2label": {"0": "a", "2": "b"}},
+        {"id2label": ["a"]},
+        {"id2label": {"0": "a", "1": "a"}},
+    ],
+)
+def test_a_plain_model_that_is_no_classifier_is_refused(plain, change):
+    folder, _ = plain()
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(CheckpointError):
+        checkpoint.load(folder)
