@@ -2,8 +2,8 @@
 
 One small safetensors file a result, named by a digest of all that decides it: fingerprints of the checkpoint and of
 the data, what was computed, and the version of this format. Numbers only: no text of the data is written, and nothing
-that is read is ever executed. A file that is truncated, altered, or of something else counts as not there and is
-written anew. What can't be written is not kept; nothing fails for it.
+that is read is executed. A file that is damaged or of something else counts as not there. What can't be written is not
+kept; nothing fails for it.
 """
 
 from __future__ import annotations
@@ -12,11 +12,9 @@ import contextlib
 import hashlib
 import json
 import os
-import re
+import stat
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +31,7 @@ from shrp.evaluation.evaluation import Evaluation
 from shrp.evaluation.statistics import stored_interval
 from shrp.pruning.plan import FittedGates
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """Raise it when files change, or when a model's arithmetic does so that kept outputs would be other ones now."""
 FOLDER = "SHRP_CACHE"
 """Variable of the environment that names the folder; without it, the platform's usual place for caches."""
@@ -41,13 +39,7 @@ LIMIT_BYTES = 128 * 2**20
 """Bound on all files together; beyond it those used longest ago are dropped."""
 ROUTED = "routed"
 """Stands for the routed model itself where a pruned one is named by its plan's key."""
-
-_SUFFIX, _PARTIAL = ".safetensors", ".partial-"
-_NAME = re.compile(r"[0-9a-f]{40}\.safetensors")
-_HEADER_BYTES = 2**20
-_BLOCK = 4096
-_LEFT_OVER_SECONDS = 3600
-_PUTS_A_COUNT = 256
+_SUFFIX, _HEADER_BYTES = ".safetensors", 2**20
 
 
 def cache_folder() -> Path | None:
@@ -66,12 +58,31 @@ def cache_folder() -> Path | None:
     return (Path(named) if os.path.isabs(named) else home / ".cache") / "shrp"
 
 
+def unsafe(folder: Path) -> str:
+    """Why results in a folder can't be trusted, in words; empty where they can, or there is no such folder yet.
+
+    Everybody may write to `/tmp` too, but nobody can remove another's folder from it (its sticky bit): a folder of one's
+    own in such a place is fine.
+    """
+    for place in (folder, folder.parent):
+        try:
+            found = place.lstat()
+        except OSError:
+            continue
+        open_to_all = found.st_mode & stat.S_IWOTH and not stat.S_ISLNK(found.st_mode)
+        if open_to_all and (place == folder or not found.st_mode & stat.S_ISVTX):
+            return f"everybody may write to {place}; make it your own (chmod o-w), or set {FOLDER}"
+        if place == folder and hasattr(os, "getuid") and found.st_uid != os.getuid():
+            return f"{place} is somebody else's; set {FOLDER}"
+    return ""
+
+
 class ResultsStore:
     """Results in one folder, shared by threads and processes; no method raises for what the disk does.
 
     Args:
-        folder: made when something is first kept; None keeps nothing.
-        limit: bytes of all files together, in whole blocks as a disk counts them.
+        folder: made when something is first kept; None keeps nothing, and one that others may write to is not used.
+        limit: bytes of all files together.
     """
 
     def __init__(self, folder: str | os.PathLike | None, limit: int = LIMIT_BYTES) -> None:
@@ -79,8 +90,8 @@ class ResultsStore:
         self.limit = limit
         self.problem = "" if folder is not None else f"there is no home folder; set {FOLDER}"
         """Why the latest result could not be kept, in words; empty where it could."""
-        self._lock = threading.Lock()
-        self._size = self._puts = 0
+        if self.folder is not None and (wrong := unsafe(self.folder)):
+            self.folder, self.problem = None, wrong
 
     def evaluation(self, checkpoint: str, data: TextData, plan: str) -> Evaluation | None:
         """A kept evaluation with all of its outputs, its rows in the data's order; None where there is none.
@@ -96,7 +107,7 @@ class ResultsStore:
         about, tensors = found
         evaluation = summarise(data, np.arange(len(data)), tensors["logits"], False)
         try:
-            known = about["metric"], float(_number(about["score"]))
+            known = about["metric"], float(np.nan if about["score"] is None else about["score"])
             interval = stored_interval(about)
         except (KeyError, TypeError, ValueError):
             return None
@@ -150,11 +161,14 @@ class ResultsStore:
 
     def keep_usage(self, checkpoint: str, data: TextData, stats: UsageStats) -> None:
         """Keep routing statistics of all of the data."""
-        tensors = {"layers": np.array(stats.layers, dtype=np.int64), "logits": _float32(stats.logits)}
+        tensors = {
+            "layers": np.array(stats.layers, dtype=np.int64),
+            "logits": stats.logits.astype(np.float32),
+        }
         tensors["top1"] = np.stack([stats.top1[layer] for layer in stats.layers]).astype(np.int32)
         for name in ("probs", "margins", "norms"):
             if by_layer := getattr(stats, name):
-                tensors[name] = _float32(np.stack([by_layer[layer] for layer in stats.layers]))
+                tensors[name] = np.stack([by_layer[layer] for layer in stats.layers]).astype(np.float32)
         if stats.gates:
             tensors["gates"] = np.stack([stats.gates[layer] for layer in stats.layers])
         kind = "usage with norms" if stats.norms else "usage"
@@ -187,8 +201,9 @@ class ResultsStore:
             tensors[walk] = np.stack([np.stack(list(sizes[size].values())) for size in sorted(sizes)])
         self._write(_key("fitted gates", checkpoint, data), {}, tensors)
 
-    def _path(self, key: Mapping[str, str]) -> Path:
-        return self.folder / (_digest(key)[:40] + _SUFFIX)
+    def _path(self, folder: Path, key: Mapping[str, str]) -> Path:
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode())
+        return folder / (digest.hexdigest()[:40] + _SUFFIX)
 
     def _read(
         self, key: Mapping[str, str], expected: Mapping[str, tuple[type, tuple[int, ...]]]
@@ -196,25 +211,20 @@ class ResultsStore:
         """What is kept under `key`, if it is whole and made of tensors of just these types and shapes."""
         if self.folder is None:
             return None
-        file = self._path(key)
-        bound = _HEADER_BYTES + sum(
-            np.dtype(kind).itemsize * int(np.prod(s)) for kind, s in expected.values()
-        )
+        file = self._path(self.folder, key)
+        bytes_ = sum(np.dtype(kind).itemsize * int(np.prod(shape)) for kind, shape in expected.values())
         try:
-            if file.stat().st_size > bound:
-                return None
+            found = file.lstat()
+            if not stat.S_ISREG(found.st_mode) or found.st_size > _HEADER_BYTES + bytes_:
+                return None  # to open a pipe would wait for somebody to write
             with safe_open(file, framework="numpy") as stored:
-                text = (stored.metadata() or {})["shrp"]
-                about = json.loads(text)
+                about = json.loads((stored.metadata() or {})["shrp"])
                 if about["key"] != dict(key) or set(stored.keys()) != set(expected):
                     return None
                 tensors = {name: stored.get_tensor(name) for name in expected}
-            for name, (kind, shape) in expected.items():
-                if tensors[name].dtype != kind or tensors[name].shape != shape:
-                    return None
-            if about.pop("digest") != _digest(about, tensors):
-                return None
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError):
+            return None
+        if any((tensors[name].dtype, tensors[name].shape) != of for name, of in expected.items()):
             return None
         with contextlib.suppress(OSError):  # a folder that is only read from
             os.utime(file)  # used now, so dropped later than others
@@ -226,51 +236,36 @@ class ResultsStore:
         """Keep tensors under `key`, all or nothing."""
         if self.folder is None:
             return
-        about = {"key": dict(key), **about}
-        about["digest"] = _digest(about, tensors)
+        metadata = {"shrp": json.dumps({"key": dict(key), **about}, sort_keys=True)}
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle, partial = tempfile.mkstemp(prefix=_PARTIAL, dir=self.folder)
+            handle, partial = tempfile.mkstemp(prefix=".partial-", suffix=_SUFFIX, dir=self.folder)
             os.close(handle)
             try:
-                save_file(dict(tensors), partial, metadata={"shrp": json.dumps(about, sort_keys=True)})
-                size = _on_disk(os.stat(partial).st_size)
-                if size > self.limit:
-                    return
-                os.replace(partial, self._path(key))
+                save_file(dict(tensors), partial, metadata=metadata)
+                if os.stat(partial).st_size <= self.limit:
+                    os.replace(partial, self._path(self.folder, key))
             finally:
                 Path(partial).unlink(missing_ok=True)
-            self._make_room(size)
+            self._make_room(self.folder)
             self.problem = ""
         except (OSError, SafetensorError) as error:
             self.problem = f"{self.folder} can't be written: {getattr(error, 'strerror', None) or error}"
 
-    def _make_room(self, added: int) -> None:
-        """Drop what was used longest ago where there is too much; count from time to time what others added."""
-        with self._lock:
-            self._size += added
-            self._puts += 1
-            if self._puts % _PUTS_A_COUNT != 1 and self._size <= self.limit:
+    def _make_room(self, folder: Path) -> None:
+        """Drop what was used longest ago where there is too much: a tenth more than that, not one at each result."""
+        files = []
+        for path in folder.glob(f"*{_SUFFIX}"):
+            with contextlib.suppress(OSError):  # another process has just dropped it
+                found = path.lstat()
+                files.append((found.st_mtime_ns, found.st_size, path))
+        size = sum(of for _, of, _ in files)
+        least = self.limit if size <= self.limit else 0.9 * self.limit
+        for _, of, path in sorted(files):
+            if size <= least:
                 return
-            files = []
-            with os.scandir(self.folder) as entries:
-                for entry in entries:
-                    try:
-                        stat = entry.stat(follow_symlinks=False)
-                    except OSError:
-                        continue  # another process has just dropped it
-                    if _NAME.fullmatch(entry.name):
-                        files.append((stat.st_mtime_ns, _on_disk(stat.st_size), entry.path))
-                    elif entry.name.startswith(_PARTIAL) and time.time() - stat.st_mtime > _LEFT_OVER_SECONDS:
-                        Path(entry.path).unlink(missing_ok=True)  # left by a process that was killed
-            self._size = sum(size for _, size, _ in files)
-            if self._size <= self.limit:
-                return
-            for _, size, path in sorted(files):
-                Path(path).unlink(missing_ok=True)
-                self._size -= size
-                if self._size <= 0.9 * self.limit:  # some at a time, not one at each result
-                    return
+            path.unlink(missing_ok=True)
+            size -= of
 
 
 def _key(kind: str, checkpoint: str, data: TextData, plan: str = "") -> dict[str, str]:
@@ -281,23 +276,3 @@ def _key(kind: str, checkpoint: str, data: TextData, plan: str = "") -> dict[str
         "data": data.source_fingerprint,
         "plan": plan,
     }
-
-
-def _digest(about: Mapping[str, Any], tensors: Mapping[str, np.ndarray] | None = None) -> str:
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-    for name in sorted(tensors or {}):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(tensors[name]).tobytes())
-    return digest.hexdigest()
-
-
-def _on_disk(size: int) -> int:
-    return -(-size // _BLOCK) * _BLOCK
-
-
-def _float32(values: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(values, dtype=np.float32)
-
-
-def _number(value: Any) -> Any:
-    return np.nan if value is None else value
