@@ -13,9 +13,9 @@ import pandas as pd
 import streamlit as st
 
 from shrp.analysis.usage import history_warnings
-from shrp.checkpoints.card_training import chosen_on_texts, usage_of
+from shrp.checkpoints.card import chosen_on_texts, usage_of
 from shrp.checkpoints.info import PLAN_FILE, CheckpointInfo
-from shrp.checkpoints.score_costs import with_shares
+from shrp.checkpoints.score_rows import with_shares
 from shrp.data.tasks import TEXTS
 from shrp.data.text_data import TextData
 from shrp.errors import ShrpError

@@ -28,8 +28,8 @@ if TYPE_CHECKING:  # for editors and type checkers, which run nothing; `X as X` 
     from shrp.checkpoints.checkpoint import Checkpoint as Checkpoint
     from shrp.checkpoints.checkpoint import load as load
     from shrp.checkpoints.checkpoint import save as save
-    from shrp.checkpoints.folders import discover as discover
     from shrp.checkpoints.info import CheckpointInfo as CheckpointInfo
+    from shrp.checkpoints.info import discover as discover
     from shrp.data.sources import load_data as load_data
     from shrp.data.sources import load_file as load_file
     from shrp.data.sources import load_glue as load_glue
@@ -60,7 +60,7 @@ _HOMES = {
     "TextData": "shrp.data.text_data",
     "UsageStats": "shrp.analysis.usage",
     "convert_layer": "shrp.model.convert",
-    "discover": "shrp.checkpoints.folders",
+    "discover": "shrp.checkpoints.info",
     "force_experts": "shrp.model.gates",
     "load": "shrp.checkpoints.checkpoint",
     "load_data": "shrp.data.sources",

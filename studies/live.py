@@ -21,8 +21,7 @@ import torch
 import typer
 
 from shrp.checkpoints.checkpoint import Checkpoint, load
-from shrp.checkpoints.folders import discover
-from shrp.checkpoints.info import CheckpointInfo, usage_in
+from shrp.checkpoints.info import CheckpointInfo, discover, usage_in
 from shrp.cli.output import print_json, print_table, stderr
 from shrp.data.sources import load_data
 from shrp.data.text_data import TextData

@@ -7,8 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from shrp.checkpoints.card_pruning import kept, picked
-from shrp.checkpoints.card_training import converted, recovery_of, texts_in
+from shrp.checkpoints.card import converted, kept, picked, recovery_of, texts_in
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.pruning.plan import PruningPlan
 from ui.text import duration, escape

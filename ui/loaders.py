@@ -17,8 +17,7 @@ import streamlit as st
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.checkpoints import reference
 from shrp.checkpoints.checkpoint import Checkpoint
-from shrp.checkpoints.folders import discover
-from shrp.checkpoints.info import CheckpointInfo
+from shrp.checkpoints.info import CheckpointInfo, discover
 from shrp.data.tabular import is_unicode
 from shrp.errors import CheckpointError
 from ui import store

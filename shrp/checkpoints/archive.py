@@ -17,26 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from shrp.checkpoints.checkpoint import CONFIG, WEIGHTS
+from shrp.checkpoints.info import CONFIG, WEIGHTS
 from shrp.errors import CheckpointError
 
 MB = 2**20
 SUFFIXES = (".safetensors", ".json", ".jsonl", ".txt", ".md")
-_NESTED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
-_RUNS_CODE = (
-    ".bin",
-    ".pt",
-    ".pth",
-    ".pkl",
-    ".pickle",
-    ".ckpt",
-    ".h5",
-    ".npy",
-    ".npz",
-    ".py",
-    ".so",
-    ".msgpack",
-)
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 0x1
@@ -51,8 +36,7 @@ class Limits:
 
     files: int = 40
     """Entries, folders and those that are passed over included."""
-    file: int = 1536 * MB
-    total: int = 2048 * MB
+    total: int = 1024 * MB
     text: int = 64 * MB
     """Of one file other than weights."""
     ratio: float = 100.0
@@ -62,7 +46,8 @@ class Limits:
 def unpack(archive: BinaryIO, folder: Path, limits: Limits = Limits()) -> str:
     """Unpack the one checkpoint in a zip file.
 
-    Its files may stand at the top or in one folder. What macOS adds (`__MACOSX`, `.DS_Store`) is passed over.
+    Its files may stand at the top or in one folder. Files of other kinds than `SUFFIXES` stay in the archive: what
+    macOS adds, states of a trainer, weights in formats that can carry code.
 
     Args:
         archive: the zip file, opened for reading and seekable.
@@ -136,7 +121,8 @@ def _check_count(count: int, limits: Limits) -> None:
 
 def _passed_over(name: str) -> bool:
     parts = name.split("/")
-    return parts[0] == "__MACOSX" or parts[-1] == ".DS_Store"
+    other = not name.endswith("/") and Path(parts[-1]).suffix.lower() not in SUFFIXES
+    return parts[0] == "__MACOSX" or other
 
 
 def _checked(entries: Iterable[zipfile.ZipInfo], limits: Limits) -> tuple[dict[str, zipfile.ZipInfo], str]:
@@ -170,7 +156,9 @@ def _checked(entries: Iterable[zipfile.ZipInfo], limits: Limits) -> tuple[dict[s
         )
     for needed in (CONFIG, WEIGHTS):
         if needed not in files:
-            raise CheckpointError(f"the archive has no {needed}, so it is not a checkpoint's.")
+            raise CheckpointError(
+                f"the archive has no {needed}, so it is not a checkpoint's; weights are taken as {WEIGHTS} alone."
+            )
     return files, tops.pop()
 
 
@@ -199,23 +187,11 @@ def _check_path(entry: zipfile.ZipInfo) -> None:
 
 
 def _check_file(name: str, entry: zipfile.ZipInfo, limits: Limits) -> None:
-    suffix = Path(name).suffix.lower()
-    if suffix in _NESTED:
-        raise CheckpointError(f"{_shown(entry)} is an archive inside the archive; zip the files themselves.")
-    if suffix in _RUNS_CODE:
-        raise CheckpointError(
-            f"{_shown(entry)} is of a kind that can carry code and is never read here; leave it out "
-            f"(weights are taken as {WEIGHTS} only)."
-        )
-    if suffix not in SUFFIXES:
-        raise CheckpointError(
-            f"{_shown(entry)} is not one of {', '.join(SUFFIXES)}, the kinds of file taken; leave it out."
-        )
     if not _FILE_NAME.fullmatch(name):
         raise CheckpointError(
             f"the file name {_shown(entry)} is not a checkpoint's; names have letters A to Z, digits, '.', '-' and '_'."
         )
-    limit = limits.file if suffix == ".safetensors" else min(limits.text, limits.file)
+    limit = limits.total if name.endswith(".safetensors") else min(limits.text, limits.total)
     if entry.file_size > limit:
         raise CheckpointError(
             f"{_shown(entry)} unpacks to {_mb(entry.file_size)}; at most {_mb(limit)} are taken for such a file."

@@ -19,9 +19,9 @@ from transformers import (
 from transformers.utils import logging as hf_logging
 
 from shrp.checkpoints import checkpoint
-from shrp.checkpoints.saving import EXPORT
+from shrp.checkpoints.checkpoint import read_as, unembedded
+from shrp.checkpoints.info import EXPORT
 from shrp.checkpoints.tokenizer_files import check_content, check_made
-from shrp.checkpoints.try_out import read_as, unembedded
 from shrp.data.tasks import TASKS, Task, may_be_one
 from shrp.errors import TrainingError, first_line, panics_caught
 from shrp.families.families import family_of, output_layer

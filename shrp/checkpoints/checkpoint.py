@@ -5,8 +5,7 @@ Only safetensors and JSON are read: nothing is ever unpickled and no code of the
 
 from __future__ import annotations
 
-import hashlib
-import json
+import inspect
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,48 +14,69 @@ from typing import Any
 
 import pandas as pd
 import torch
+import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.analysis.usage import UsageStats, measure_usage
-from shrp.checkpoints import hub, reference, stored
-from shrp.checkpoints.card_pruning import pruned_training
-from shrp.checkpoints.info import CheckpointInfo, info_of_classifier, usage_in
-from shrp.checkpoints.rebuild import fill, without_weights
+from shrp.checkpoints import hub, reference
+from shrp.checkpoints.info import CONFIG as CONFIG
+from shrp.checkpoints.info import HISTORY as HISTORY
+from shrp.checkpoints.info import (
+    MADE_OF,
+    VOCABULARIES,
+    CheckpointInfo,
+    has_vocabulary,
+    pruned_training,
+    usage_in,
+)
+from shrp.checkpoints.info import WEIGHTS as WEIGHTS
+from shrp.checkpoints.info import fingerprint as fingerprint
+from shrp.checkpoints.info import info_if_ours as info_if_ours
+from shrp.checkpoints.info import read_config as read_config
+from shrp.checkpoints.info import read_history as read_history
 from shrp.checkpoints.reference import Reference
-from shrp.checkpoints.saving import CONFIG as CONFIG
-from shrp.checkpoints.saving import EXPORT
-from shrp.checkpoints.saving import WEIGHTS as WEIGHTS
 from shrp.checkpoints.saving import save as save
 from shrp.checkpoints.tokenizer_files import check_files, check_made
-from shrp.checkpoints.try_out import read_as, try_out
-from shrp.data.batching import longest_input
+from shrp.data.batching import collate, encode, longest_input
+from shrp.data.tasks import TEXTS
 from shrp.data.text_data import TextData
-from shrp.errors import CheckpointError, DataError, PlanError, first_line, panics_caught
+from shrp.errors import CheckpointError, DataError, PlanError, ShrpError, first_line, panics_caught
+from shrp.evaluation.costs import WHOLE_VOCABULARY
 from shrp.evaluation.evaluate import evaluate
 from shrp.evaluation.evaluation import Evaluation
-from shrp.model.convert import router_layers
+from shrp.families.families import encoder_layers
+from shrp.model.convert import empty_expert_layer, num_experts_of, router_layers
+from shrp.model.layers import StaticLayer
 from shrp.model.modules import device_named
 from shrp.phrases import counted
 from shrp.pruning.plan import PruningPlan, make_plan
 from shrp.pruning.prune import prune
 
-HISTORY = "history.jsonl"
-VOCABULARIES = (
-    "tokenizer.json",
-    "vocab.txt",
-    "vocab.json",
-    "sentencepiece.bpe.model",
-    "spiece.model",
-    "spm.model",
+_NOT_A_STRANGERS = (
+    "shrp",
+    "auto_map",
+    "dtype",
+    "attn_implementation",
+    "_attn_implementation",
+    "quantization_config",
+    *("return_dict", "output_attentions", "output_hidden_states", "chunk_size_feed_forward"),
 )
-MADE_OF = (
-    *(CONFIG, WEIGHTS, *VOCABULARIES),
-    *("merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-)
-"""The files that decide a checkpoint's outputs for a text, of which it has some."""
-_MAX_JSON_BYTES = 20 * 2**20
+"""Entries of a config that are not handed on: some would make transformers fetch or run code, others return what nobody
+asked for, or fail at some lengths of text alone.
+"""
+_COUNTED = {
+    "num_hidden_layers": 256,
+    "n_layers": 256,
+    "num_attention_heads": 1024,
+    "n_heads": 1024,
+    "num_labels": 10_000,
+}
+"""Numbers in a config that make as many objects before the weights are looked at, and how large they may be."""
+
+
+_MOST_TOKENS = 10_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,59 +265,6 @@ class Checkpoint:
         return f"<Checkpoint {str(self.path)!r}: task {self.info.task.name!r}, {kind}>"
 
 
-def read_config(folder: str | os.PathLike) -> tuple[dict[str, Any], CheckpointInfo]:
-    """Read `config.json` of a checkpoint or of a plain classifier: the whole of it, with the names of the family's own
-    classes, and what its `shrp` section says, or of a plain classifier its labels. Reads no weights.
-
-    Raises:
-        CheckpointError: not a checkpoint; one sentence says why.
-    """
-    folder = Path(folder)
-    file = folder / CONFIG
-    if not os.path.isfile(file):  # False, too, where the folder may not be looked into
-        if not os.path.lexists(folder):
-            raise CheckpointError(
-                f"there is no {folder}; name a checkpoint's folder (`finetune --epochs 0` makes one of a dense model)."
-            )
-        raise CheckpointError(f"{folder} is not a checkpoint: it has no {CONFIG} that can be read.")
-    try:
-        if file.stat().st_size > _MAX_JSON_BYTES:
-            raise CheckpointError(f"{file} is larger than any model's config; it is not a checkpoint's.")
-        data = json.loads(file.read_text(encoding="utf-8"))
-        # Half of a surrogate pair can't be shown, or written again.
-        json.dumps(data, ensure_ascii=False).encode()
-    except (OSError, ValueError, RecursionError) as error:  # also of a number of too many digits
-        raise CheckpointError(f"{file} is not readable JSON: {error}.") from error
-    if isinstance(data, dict) and data.get("format") == EXPORT:
-        raise CheckpointError(
-            f"{folder} is an export to ONNX, which onnxruntime serves; give the checkpoint that it was made from."
-        )
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{file} holds no object, so it is not a model's config.")
-    kind, names = data.get("model_type"), data.get("architectures")
-    data["model_type"] = kind.removeprefix(hub.PREFIX) if isinstance(kind, str) else kind
-    if isinstance(names, list):
-        data["architectures"] = [str(name).removeprefix(hub.CLASS_PREFIX) for name in names]
-    if data["model_type"] not in list(hub.MODEL_TYPES):  # a list: a stranger's value may not be hashable
-        raise CheckpointError(
-            f"{folder}: model_type {kind!r:.60} is not one of {', '.join(sorted(hub.MODEL_TYPES))}."
-        )
-    if "shrp" in data or kind != data["model_type"]:
-        if not isinstance(data.get("shrp"), dict):
-            raise CheckpointError(f'{folder} is not an SHRP checkpoint: its {CONFIG} has no "shrp" section.')
-        return data, CheckpointInfo.from_dict(data["shrp"])
-    return data, info_of_classifier(folder.resolve().name, data)
-
-
-def info_if_ours(folder: str | os.PathLike) -> CheckpointInfo | None:
-    """The `shrp` section of `folder`, or None where that is no checkpoint of ours (a hub id, say)."""
-    try:
-        data, info = read_config(folder)
-    except CheckpointError:
-        return None
-    return info if "shrp" in data else None
-
-
 def load(folder: str | os.PathLike, *, device: str | torch.device = "cpu") -> Checkpoint:
     """Load a checkpoint, routed or static, in evaluation mode and float32, and try it on a text.
 
@@ -361,33 +328,172 @@ def _state(folder: Path) -> list[tuple[int, int, int]]:
     return state
 
 
-def has_vocabulary(folder: str | os.PathLike) -> bool:
-    """Whether a model folder has a tokenizer's vocabulary; without one, transformers makes up an empty one."""
-    return any(os.path.isfile(Path(folder) / name) for name in VOCABULARIES)
+def without_weights(folder: Path, data: Mapping[str, Any], info: CheckpointInfo) -> PreTrainedModel:
+    """The model that a checkpoint's `config.json` describes, its parameters still without storage.
 
-
-def fingerprint(folder: str | os.PathLike) -> str:
-    """SHA-256 over a checkpoint's config, weights and tokenizer: equal bytes, equal fingerprint.
-
-    What does not decide the outputs for a text (history, the teacher's outputs) does not count.
+    Raises:
+        CheckpointError: it describes none, or other layers than its `shrp` section.
     """
-    digest = hashlib.sha256()
-    for name in MADE_OF:
-        path = Path(folder) / name
-        if path.is_file() or name in (CONFIG, WEIGHTS):
-            with open(path, "rb") as file:
-                digest.update(name.encode() + hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
-
-
-def read_history(folder: str | os.PathLike) -> list[dict[str, Any]]:
-    """The epochs of a checkpoint's training, oldest first; empty where none were kept."""
-    file = Path(folder) / HISTORY
-    if not os.path.isfile(file):
-        return []
+    name = _architecture(folder, data)
+    for key, most in _COUNTED.items():
+        value = data.get(key)
+        if value is not None and not (type(value) is int and 0 <= value <= most):
+            raise CheckpointError(
+                f"{folder}/config.json has a {key} that is not a number from 0 to {most:,}."
+            )
+    _check_whole_vocabulary(folder, data)
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-        rows = [json.loads(line) for line in lines if line.strip()]
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file} is not readable JSON lines: {error}.") from error
-    return stored.check_history(rows)
+        cls = getattr(transformers, name)
+        plain = {key: value for key, value in data.items() if key not in _NOT_A_STRANGERS}
+        config = config_for(plain, info)
+        with torch.device("meta"):
+            model = cls(config)
+            _shape(model, info)
+    except ShrpError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
+    except Exception as error:  # whatever a stranger's config makes transformers raise
+        raise CheckpointError(f"{folder}: its config.json does not describe a {name}: {error}.") from error
+    return model
+
+
+def config_for(plain: Mapping[str, Any], info: CheckpointInfo) -> PreTrainedConfig:
+    """A model's config: the family's own, or of a converted model one that says so wherever it is saved."""
+    if not info.config.layers:
+        return AutoConfig.for_model(**plain)
+    known = {name: value for name, value in plain.items() if name != "model_type"}
+    return hub.config_class(plain["model_type"])(**known, shrp=info.to_dict())
+
+
+def _check_whole_vocabulary(folder: Path, data: Mapping[str, Any]) -> None:
+    """Raise where the size that a trimmed vocabulary once had, of which shares are, is none."""
+    whole, kept = data.get(WHOLE_VOCABULARY), data.get("vocab_size")
+    if whole is None:
+        return
+    least = kept if type(kept) is int else 0
+    if not (type(whole) is int and least <= whole <= _MOST_TOKENS):
+        raise CheckpointError(
+            f"{folder}/config.json has a {WHOLE_VOCABULARY} that is not a number from its vocab_size to "
+            f"{_MOST_TOKENS:,}."
+        )
+
+
+def _architecture(folder: Path, data: Mapping[str, Any]) -> str:
+    """The transformers class that a config names.
+
+    Raises:
+        CheckpointError: it names none, several, or something else.
+    """
+    names = data.get("architectures")
+    name = names[0] if isinstance(names, list) and len(names) == 1 and isinstance(names[0], str) else ""
+    cls = getattr(transformers, name, None) if name.endswith("ForSequenceClassification") else None
+    if not (isinstance(cls, type) and issubclass(cls, PreTrainedModel)):
+        raise CheckpointError(
+            f"{folder}: architectures must name one transformers class for sequence classification, not {names!r:.60}."
+        )
+    return name
+
+
+def _shape(model: PreTrainedModel, info: CheckpointInfo) -> None:
+    """Give every converted layer its module, without weights."""
+    layers = encoder_layers(model)
+    info.config.check_fits(len(layers), num_experts_of(model))
+    if info.plan:
+        info.plan.check_fits(info.config.layers, num_experts_of(model))
+    if any(len(shares) != num_experts_of(model) for shares in info.usage.values()):
+        raise CheckpointError(
+            f"its usage is not of the {num_experts_of(model)} experts that its layers have."
+        )
+    kept = dict(info.plan.layers) if info.plan else {}
+    for index in info.config.layers:
+        layer = empty_expert_layer(model, index, info.config)
+        layers[index] = StaticLayer.like(layer, kept[index].experts) if info.plan else layer
+
+
+def fill(model: PreTrainedModel, state: dict[str, torch.Tensor], weights: Path) -> None:
+    """Put `state` into a model without storage, as float32, after checking names and shapes.
+
+    Args:
+        weights: the file that the state is of, for errors.
+
+    Raises:
+        CheckpointError: a tensor is missing, or is not the model's.
+    """
+    expected = model.state_dict()
+    missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    if missing or extra:
+        which = f"lacks {missing[0]}" if missing else f"has an unexpected {extra[0]}"
+        raise CheckpointError(
+            f"{weights} does not fit its config.json: it {which} "
+            f"({len(missing)} missing, {len(extra)} unexpected tensors)."
+        )
+    for name, value in state.items():
+        if value.shape != expected[name].shape:
+            raise CheckpointError(
+                f"{weights} does not fit its config.json: {name} is {list(value.shape)}, "
+                f"expected {list(expected[name].shape)}."
+            )
+        if value.is_floating_point() != expected[name].is_floating_point():
+            raise CheckpointError(
+                f"{weights} does not fit its config.json: {name} is of {value.dtype}, "
+                f"expected {expected[name].dtype}; quantised weights are not read."
+            )
+    # Copied: what the file maps into memory changes, or is gone, when somebody writes over it.
+    state = {
+        name: value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
+        for name, value in state.items()
+    }
+    model.load_state_dict(state, assign=True)
+    # Buffers that are not stored (position ids) are still without storage: make them as the model would.
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_meta:
+                fresh = torch.zeros(buffer.shape, dtype=buffer.dtype)
+                if name == "position_ids":
+                    fresh = torch.arange(buffer.shape[-1]).expand(buffer.shape).clone()
+                module.register_buffer(name, fresh, persistent=False)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+
+
+def try_out(
+    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, info: CheckpointInfo
+) -> None:
+    """Raise `CheckpointError` where model, tokenizer and task don't fit each other."""
+    outputs = model.config.num_labels
+    if wrong := unembedded(model, tokenizer):
+        raise CheckpointError(f"{folder} {wrong}")
+    if outputs != info.task.num_labels and info.task.name != TEXTS.name:  # whose head nobody uses
+        raise CheckpointError(
+            f"{folder} has a model of {outputs} outputs and a task, '{info.task.name}', that needs "
+            f"{info.task.num_labels}; give the labels in {CONFIG} that it was trained with."
+        )
+    try:
+        with torch.inference_mode(), panics_caught():
+            words = ("a few words",) * len(info.task.text_columns)
+            limit = longest_input(model, tokenizer, info.max_length)
+            model(**collate(tokenizer, encode(tokenizer, [words], limit), [0], model.device))
+    except Exception as error:  # whatever a stranger's files make a model raise
+        raise CheckpointError(
+            f"{folder} has a model that can't compute a text: {first_line(error)}"
+        ) from error
+
+
+def unembedded(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
+    """What is wrong where a tokenizer has tokens that the model has no embedding of; empty where it fits."""
+    rows = model.get_input_embeddings().num_embeddings
+    count = 1 + max(tokenizer.get_vocab().values(), default=-1)  # ids may have gaps
+    if count <= rows:
+        return ""
+    return (
+        f"has a tokenizer of {count:,} tokens and a model that embeds {rows:,}; the tokenizer is another "
+        "model's, or tokens were added without a row for them."
+    )
+
+
+def read_as(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Have a tokenizer leave out what the model has no embeddings of: a BERT tokenizer gives the second of two texts a
+    type that a RoBERTa, of one type, doesn't know.
+    """
+    taken = inspect.signature(model.forward).parameters
+    if "token_type_ids" not in taken or getattr(model.config, "type_vocab_size", 2) < 2:
+        tokenizer.model_input_names = [n for n in tokenizer.model_input_names if n != "token_type_ids"]

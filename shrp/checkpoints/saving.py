@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.checkpoints import hub, reference
-from shrp.checkpoints.info import CheckpointInfo
+from shrp.checkpoints.info import CONFIG, WEIGHTS, CheckpointInfo
 from shrp.checkpoints.reference import Reference
 from shrp.data.batching import save_tokenizer
 from shrp.errors import CheckpointError
@@ -28,11 +28,6 @@ from shrp.model.convert import layer_kinds
 from shrp.model.layers import StaticLayer
 
 _LOG = logging.getLogger(__name__)
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
-GRAPH = "model.onnx"
-"""What an export has in place of weights (`shrp.export.onnx`)."""
-EXPORT = "shrp-onnx"
-"""The `format` of an export's config."""
 
 
 def save(

@@ -104,8 +104,7 @@ def finetune(
     from shrp.checkpoints import checkpoint
     from shrp.checkpoints.base import load_base, name_of, of_another_task
     from shrp.checkpoints.checkpoint import Checkpoint, info_if_ours
-    from shrp.checkpoints.history import history_text
-    from shrp.checkpoints.info import CheckpointInfo, evaluated_length
+    from shrp.checkpoints.info import CheckpointInfo, evaluated_length, history_text
     from shrp.checkpoints.saving import refuse_existing
     from shrp.data.batching import longest_input
     from shrp.errors import TrainingError

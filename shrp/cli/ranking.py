@@ -93,7 +93,7 @@ def rank(
         raise DataError(
             "--slice and --slice-column say what slices there are: --only says which of them to score."
         )
-    from shrp.checkpoints.saving import CONFIG
+    from shrp.checkpoints.info import CONFIG
 
     if against is not None and not (against / CONFIG).is_file():
         raise DataError(f"--against takes one model, and {against} is none: name a checkpoint or an export.")
@@ -141,8 +141,7 @@ def rank(
 
 def _models(folders: Sequence[Path]) -> list[Path]:
     """The models that are named, or that lie directly in the folders that are, each once."""
-    from shrp.checkpoints.folders import discover
-    from shrp.checkpoints.saving import CONFIG
+    from shrp.checkpoints.info import CONFIG, discover
     from shrp.export.exported import is_export
 
     found: dict[Path, Path] = {}

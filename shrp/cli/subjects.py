@@ -55,7 +55,7 @@ class OfCheckpoint:
     @property
     def bytes(self) -> int:
         """Size of the file of weights."""
-        from shrp.checkpoints.saving import WEIGHTS
+        from shrp.checkpoints.info import WEIGHTS
 
         return (self.checkpoint.path / WEIGHTS).stat().st_size
 

@@ -19,8 +19,8 @@ import numpy as np
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.checkpoints.info import CheckpointInfo
-from shrp.checkpoints.saving import CONFIG, EXPORT, GRAPH, entries, put_in_place
+from shrp.checkpoints.info import CONFIG, EXPORT, GRAPH, CheckpointInfo
+from shrp.checkpoints.saving import entries, put_in_place
 from shrp.checkpoints.score_rows import teacher_rows
 from shrp.data.batching import MODEL_INPUTS, longest_input
 from shrp.data.sources import load_probe

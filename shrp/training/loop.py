@@ -25,8 +25,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from shrp.analysis.usage import top1_counts
 from shrp.checkpoints import checkpoint
 from shrp.checkpoints.checkpoint import Checkpoint
-from shrp.checkpoints.history import history_text
-from shrp.checkpoints.info import CheckpointInfo, evaluated_length
+from shrp.checkpoints.info import CheckpointInfo, evaluated_length, history_text
 from shrp.data.batching import bucketed_batches, collate, encode, epoch_rows, longest_input
 from shrp.data.text_data import TextData
 from shrp.errors import CheckpointError, TrainingError

@@ -19,10 +19,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.checkpoints import checkpoint, reference
 from shrp.checkpoints.base import base_config, load_base, name_of, of_another_task
-from shrp.checkpoints.card_pruning import pruned_training
 from shrp.checkpoints.checkpoint import Checkpoint
-from shrp.checkpoints.history import history_text, joined
-from shrp.checkpoints.info import CheckpointInfo, evaluated_length, usage_in
+from shrp.checkpoints.info import (
+    CheckpointInfo,
+    evaluated_length,
+    history_text,
+    joined,
+    pruned_training,
+    usage_in,
+)
 from shrp.checkpoints.saving import entries, round_as_stored
 from shrp.checkpoints.score_rows import score_row
 from shrp.data.text_data import TextData

@@ -11,7 +11,7 @@ import pytest
 
 from shrp.analysis.usage import UsageWarning
 from shrp.checkpoints import checkpoint as checkpoints
-from shrp.checkpoints.history import history_text
+from shrp.checkpoints.info import history_text
 from shrp.data.sources import load_probe
 from shrp.evaluation.costs import cost, dense_cost, static_cost
 from shrp.evaluation.evaluate import evaluate

@@ -523,7 +523,7 @@ def test_random_experts_are_saved_as_the_control_that_they_are(loaded, stats, tm
 
 
 def test_a_history_and_a_shifted_threshold_are_saved_too(save_tiny, tmp_path):
-    from shrp.checkpoints.history import history_text
+    from shrp.checkpoints.info import history_text
 
     loaded = checkpoints.load(save_tiny("trained", history=history_text(HISTORY)))
     plan = plan_from(measure_usage(loaded.model, loaded.tokenizer, SST2), budget=2)

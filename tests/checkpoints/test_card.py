@@ -6,8 +6,7 @@ from dataclasses import replace
 import pytest
 
 from shrp.checkpoints import checkpoint
-from shrp.checkpoints.card import CARD, card, description, limits
-from shrp.checkpoints.card_training import converted
+from shrp.checkpoints.card import CARD, card, converted, description, limits
 from shrp.evaluation.costs import dense_cost, plan_cost, static_cost
 from shrp.model.config import ShrpConfig
 from shrp.pruning.plan import make_plan

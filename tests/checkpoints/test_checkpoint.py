@@ -17,9 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from shrp.checkpoints import checkpoint, saving
 from shrp.checkpoints.base import load_base
-from shrp.checkpoints.card_pruning import picked
-from shrp.checkpoints.folders import discover
-from shrp.checkpoints.info import CheckpointInfo
+from shrp.checkpoints.card import picked
+from shrp.checkpoints.info import CheckpointInfo, discover
 from shrp.data.batching import encode
 from shrp.data.tasks import TASKS, TEXTS
 from shrp.data.text_data import TextData

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModel, AutoModelForSequenceClassification, pipeline
 
 from shrp.checkpoints import checkpoint, hub
-from shrp.checkpoints.folders import discover
+from shrp.checkpoints.info import discover
 from shrp.data.tasks import TASKS
 from shrp.errors import CheckpointError
 from shrp.families.families import FAMILIES

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from shrp.checkpoints.checkpoint import Checkpoint
-from shrp.checkpoints.score_costs import row_cost, with_shares
+from shrp.checkpoints.score_rows import row_cost, with_shares
 from shrp.evaluation.costs import cost, dense_cost
 from shrp.evaluation.verdicts import score_frame
 from shrp.pruning.plan import allocate, first_experts

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from shrp.checkpoints import checkpoint
-from shrp.checkpoints.folders import discover
-from shrp.checkpoints.info import CheckpointInfo, usage_in
+from shrp.checkpoints.info import CheckpointInfo, discover, usage_in
 from shrp.data.sources import PROBES, load_glue, load_probe
 from shrp.data.tasks import TASKS
 from shrp.evaluation.evaluate import evaluate

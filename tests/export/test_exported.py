@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from shrp.checkpoints import checkpoint
-from shrp.checkpoints.folders import discover
+from shrp.checkpoints.info import discover
 from shrp.data.sources import load_file
 from shrp.data.tasks import TASKS, custom_task
 from shrp.data.text_data import TextData

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from shrp.checkpoints import checkpoint, reference
-from shrp.checkpoints.card_pruning import pruned
+from shrp.checkpoints.card import pruned
 from shrp.checkpoints.info import usage_in
 from shrp.data.sources import load_file
 from shrp.errors import CheckpointError, PlanError, TrainingError

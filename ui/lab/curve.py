@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from shrp.analysis.usage import UsageStats
 from shrp.checkpoints.checkpoint import Checkpoint
-from shrp.checkpoints.score_costs import row_cost
+from shrp.checkpoints.score_rows import row_cost
 from shrp.data.text_data import TextData
 from shrp.evaluation.costs import TOKENS, cost, dense_cost
 from shrp.evaluation.evaluation import Evaluation

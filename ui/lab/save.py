@@ -18,9 +18,9 @@ import streamlit as st
 import torch
 
 from shrp.checkpoints import checkpoint as checkpoints
-from shrp.checkpoints.card_pruning import pruned_training
+from shrp.checkpoints.info import pruned_training
 from shrp.checkpoints.checkpoint import Checkpoint
-from shrp.checkpoints.history import history_text
+from shrp.checkpoints.info import history_text
 from shrp.checkpoints.info import shares_of
 from shrp.checkpoints.score_rows import pruned_row
 from shrp.data.tasks import TASKS

@@ -58,7 +58,7 @@ def score_dots(frame: pd.DataFrame) -> go.Figure:
     Lines stand at the teacher's score and at a constant answer's, where that is near; a model's size beside its name.
 
     Args:
-        frame: one data set's part of `shrp.checkpoints.score_costs.with_shares`.
+        frame: one data set's part of `shrp.checkpoints.score_rows.with_shares`.
     """
     metric, factor = frame["metric"].iloc[0], 100 if is_percentage(frame["metric"].iloc[0]) else 1
     labels = [_sized(row) for row in frame.itertuples()]
