@@ -7,6 +7,7 @@ from typing import Any
 
 from shrp.analysis.usage import COLLAPSE_EXPERTS, effective_experts
 from shrp.checkpoints.checkpoint import Checkpoint
+from shrp.checkpoints.info import CARD as CARD
 from shrp.checkpoints.info import PLAN_FILE, CheckpointInfo, check_training, read_history, usage_in
 from shrp.checkpoints.score_rows import row_cost
 from shrp.errors import CheckpointError, ShrpError
@@ -16,9 +17,6 @@ from shrp.evaluation.verdicts import HOW_COMPARED, score_frame, summary, verdict
 from shrp.phrases import counted
 from shrp.pruning.plan import PruningPlan
 from shrp.training.config import RECIPES, TrainConfig
-
-CARD = "README.md"
-
 
 _LICENCE, _DERIVED = "## Licence", "Weights derive from"
 
@@ -58,10 +56,26 @@ def card(name: str, loaded: Checkpoint, licence: str = "") -> str:
         f"    checkpoint.predict([{_example(info)}])    # a table of answers; texts are cut where these scores cut "
         "them",
         "",
+        "Or, once `shrp` is imported, as any model of Hugging Face's:",
+        "",
+        f'    AutoModelForSequenceClassification.from_pretrained("{name}")',
+        "",
     ]
     if licence:
         lines += [_LICENCE, "", f"{_DERIVED} {info.base_model}: {licence}", ""]
     return "\n".join(lines)
+
+
+def as_html(markdown: str) -> str:
+    """A card as a page of its own. Names in it may be a stranger's: no markup of theirs counts."""
+    from markdown_it import MarkdownIt
+
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
+    style = "body{font-family:sans-serif;max-width:60em;margin:2em auto}td,th{padding:.2em .6em}"
+    return (
+        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>Model card</title><style>{style}</style>\n'
+        f"{body}</html>\n"
+    )
 
 
 def _example(info: CheckpointInfo) -> str:
@@ -295,6 +309,8 @@ def _recipe(training: Mapping[str, Any]) -> str:
 
 def _config(config: Mapping[str, Any]) -> TrainConfig | None:
     """The stored config; None where it is not whole or not valid, as a checkpoint may come from anywhere."""
+    if not {"learning_rate", "new_learning_rate", "batch_size", "dropout", "shrp"} <= set(config):
+        return None  # defaults would be told as if they had been used
     try:
         return TrainConfig.from_dict(dict(config))
     except (ShrpError, KeyError, TypeError, ValueError, AttributeError):

@@ -28,6 +28,8 @@ from shrp.pruning.plan import PruningPlan
 
 CONFIG, WEIGHTS, HISTORY, GRAPH = "config.json", "model.safetensors", "history.jsonl", "model.onnx"
 """Files of a checkpoint; an export has a graph in place of weights (`shrp.export.onnx`)."""
+CARD = "README.md"
+"""The model card (`shrp.checkpoints.card`), which saving writes."""
 EXPORT = "shrp-onnx"
 """The `format` of an export's config."""
 VOCABULARIES = (

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.checkpoints import hub, reference
-from shrp.checkpoints.info import CONFIG, WEIGHTS, CheckpointInfo
+from shrp.checkpoints.info import CARD, CONFIG, WEIGHTS, CheckpointInfo
 from shrp.checkpoints.reference import Reference
 from shrp.data.batching import save_tokenizer
 from shrp.errors import CheckpointError
@@ -46,7 +46,7 @@ def save(
 
     Args:
         dtype: store floating-point weights in this type, for example `torch.float16`; None keeps theirs.
-        extra_files: further text files, name -> content (`history.jsonl`, a model card).
+        extra_files: further text files, name -> content (`history.jsonl`, a model card in place of the usual one).
         teacher: the dense teacher's outputs by data fingerprint, as a small file beside the weights.
         new: refuse to replace anything, also what another process has written there since this one looked.
         keep_others: leave in the folder what is not written anew, such as a card that was added to it, or the
@@ -86,6 +86,8 @@ def save(
             reference.write(partial, teacher)
         if keep_others:
             _take_along(folder, partial)
+        if not (partial / CARD).exists():
+            _write_card(model, tokenizer, info, partial, folder)
         put_in_place(partial, folder, new=new, keep_others=keep_others)
     except (OSError, SafetensorError) as error:  # a full disk, for one
         reason = getattr(error, "strerror", None) or error
@@ -93,6 +95,25 @@ def save(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+def _write_card(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    info: CheckpointInfo,
+    partial: Path,
+    folder: Path,
+) -> None:
+    """Write the model card, with the licence that an earlier card tells."""
+    from shrp.checkpoints.card import card, licence_in
+    from shrp.checkpoints.checkpoint import Checkpoint
+
+    before = ""
+    with suppress(OSError, UnicodeDecodeError):
+        before = (folder / CARD).read_text(encoding="utf-8")
+    made = Checkpoint(partial, info, model, tokenizer, fingerprint="")
+    text = card(folder.resolve().name, made, licence_in(before, info.base_model))
+    (partial / CARD).write_text(text, encoding="utf-8")
 
 
 def named(model: PreTrainedModel, *, converted: bool) -> dict[str, Any]:

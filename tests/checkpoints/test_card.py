@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from shrp.checkpoints import checkpoint
-from shrp.checkpoints.card import CARD, card, converted, description, limits
+from shrp.checkpoints.card import CARD, as_html, card, converted, description, limits
 from shrp.evaluation.costs import dense_cost, plan_cost, static_cost
 from shrp.model.config import ShrpConfig
 from shrp.pruning.plan import make_plan
@@ -148,16 +148,6 @@ def test_a_row_of_scores_that_lacks_something_is_left_out(tmp_path, tiny_routed,
     assert "No scores were stored with it." in card("bare", checkpoint.load(folder))
 
 
-def test_the_command_writes_it_and_the_checkpoint_still_loads(shrp, folder):
-    code, _, error = shrp("card", folder, "--licence", "MIT")
-    assert code == 0, error
-    assert (folder / CARD).read_text().startswith("# mine\n")
-    assert checkpoint.load(folder).info.scores
-    code, _, error = shrp("card", folder.parent)
-    assert code == 1
-    assert "not a checkpoint" in error
-
-
 def test_a_conversion_names_its_texts_and_those_it_learned_on_from_where_they_are_others():
     config = {"conversion_size": 8, "final_size": 16, "shrp": {"layers": [1, 2]}, "seed": 0}
     made = {"config": config, "texts": 40, "sources": ["a.csv", "b.csv"]}
@@ -172,21 +162,21 @@ def test_a_conversion_names_its_texts_and_those_it_learned_on_from_where_they_ar
     assert converted(made).startswith("Converted on 40 unlabelled texts, 8 for each of 2 layers")
 
 
-def test_what_is_in_the_cards_place_is_not_lost_and_its_licence_stays(shrp, folder):
-    file = folder / "README.md"
-    printed = shrp("card", folder, "--licence", "MIT (see NOTICE)", "--print")[1]
-    assert not file.exists()
-    assert shrp("card", folder, "--licence", "MIT (see NOTICE)")[0] == 0
-    first = file.read_text()
-    assert first == printed
-    assert shrp("card", folder)[0] == 0  # the same words
-    assert file.read_text() == first
-    file.write_text(first + "MY NOTES\n")
-    code, _, err = shrp("card", folder)
-    assert code == 1
-    assert "--replace writes over it, and keeps the licence that it tells" in err
-    assert "MY NOTES" in file.read_text()
-    assert shrp("card", folder, "--replace")[0] == 0
-    assert file.read_text() == first
-    assert shrp("card", folder, "--replace", "--licence", "Apache")[0] == 0
-    assert "Weights derive from tiny: Apache" in file.read_text()
+def test_saving_writes_it_and_keeps_a_licence_and_notes(folder, tmp_path):
+    loaded, file = checkpoint.load(folder), folder / CARD
+    assert file.read_text() == card("mine", loaded)
+    file.write_text(card("mine", loaded, "MIT"))
+    loaded.save(folder)
+    assert file.read_text() == card("mine", loaded, "MIT")
+    file.write_text("my notes")
+    loaded.save(folder, keep_others=True)
+    assert file.read_text() == "my notes"
+    loaded.save(folder, extra_files={CARD: "given"})
+    assert file.read_text() == "given"
+
+
+def test_as_a_page_it_has_tables_and_no_markup_of_a_strangers():
+    page = as_html("# <script>x</script>\n\n| a | b |\n|---|---|\n| 1 | [x](javascript:y) |\n")
+    assert "<table>" in page
+    assert "<script" not in page
+    assert "href" not in page

@@ -140,7 +140,8 @@ def test_info_keeps_everything(tmp_path, tiny_routed, tiny_tokenizer, tiny_info)
 
 def test_only_safetensors_and_json_are_written(saved):
     names = {path.name for path in saved.iterdir()}
-    assert names == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    files = {"README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    assert names == files
 
 
 @pytest.mark.parametrize("moment", ["weights", "tokenizer", "extra", "swap", "first swap"])
