@@ -593,7 +593,7 @@ def test_discover_lists_good_and_broken_ones(saved, tiny_model):
     found = discover(root)
     assert list(found) == ["another", "broken", "plain", "saved"]
     good = {name for name, info in found.items() if isinstance(info, CheckpointInfo)}
-    assert good == {"another", "saved"}
+    assert good == {"another", "plain", "saved"}
     assert found["saved"].config == ShrpConfig((1, 2), expander_gain=1.0)
     assert found["saved"].task == TASKS["sst2"]
     assert discover(root / "nowhere") == {}
