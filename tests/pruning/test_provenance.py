@@ -7,8 +7,7 @@ import torch
 
 from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint
-from shrp.checkpoints.card import card
-from shrp.checkpoints.card import pruned
+from shrp.checkpoints.card import card, pruned
 from shrp.checkpoints.score_rows import score_row
 from shrp.data.sources import load_file, load_probe
 from shrp.evaluation import evaluate as evaluation

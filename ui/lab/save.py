@@ -18,10 +18,8 @@ import streamlit as st
 import torch
 
 from shrp.checkpoints import checkpoint as checkpoints
-from shrp.checkpoints.info import pruned_training
 from shrp.checkpoints.checkpoint import Checkpoint
-from shrp.checkpoints.info import history_text
-from shrp.checkpoints.info import shares_of
+from shrp.checkpoints.info import history_text, pruned_training, shares_of
 from shrp.checkpoints.score_rows import pruned_row
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
