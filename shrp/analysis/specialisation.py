@@ -1,15 +1,12 @@
-"""What a layer's routing goes by: how much class, answer, slice and length of an input tell of the expert it takes.
+"""What drives routing: how much class, answer, slice and length of an example tell of the expert that it takes.
 
-The measure is the mutual information of group and Top-1 expert, less what it comes to when groups are dealt anew at
-random, as a part of the most that it could be: the entropy of the experts, less the same. That is the adjustment of
-Vinh, Epps and Bailey 2010 on the uncertainty coefficient of Theil 1970. 0 is what chance makes; 1 means that whoever
-knows the group knows the expert, which few groups can't say of many experts (`Grouping.ceiling`).
+The measure is the mutual information of group and Top-1 expert, less its mean when groups are permuted, as a part of
+the most that it could be: the entropy of the experts, less the same mean (the adjustment of Vinh, Epps and Bailey 2010
+on the uncertainty coefficient of Theil 1970). 0 is chance; 1 means that the group determines the expert.
 
-The two inputs of a minimal pair are much alike, so they are dealt together: where both are in one group the pair is
-dealt for another such pair, where they are in two, as by class, they change places or don't. Under token routing what
-is counted is tokens, and inputs are dealt as a whole.
+Both examples of a minimal pair are permuted as one unit. Under token routing tokens are counted, and examples permuted.
 
-Shapes: `L` routed layers, `H` experts, `G` groups, `N` inputs.
+Shapes: `L` routed layers, `H` experts, `G` groups, `N` examples.
 """
 
 from __future__ import annotations
@@ -36,7 +33,7 @@ EXPECTED = 2
 """A count is tested if so many inputs of its group are to be expected to take the expert, and as many not to: those of
 rarer ones are now and then many deviations off by chance, and would hide all others."""
 DEALS, MANY = 1000, 5000
-"""How often groups are dealt anew; of more inputs than `MANY` the less often, down to a fifth of it."""
+"""Permutations of the groups; of more inputs than `MANY` the less often, down to a fifth of it."""
 _TOLD = 50
 """Deals of a block at most; progress is told after as many."""
 _MOST_PLACES = 1_000_000
@@ -61,9 +58,9 @@ class Grouping:
     information: np.ndarray
     """That group and expert share `(L,)`, in nats."""
     chance: np.ndarray
-    """The mean of it over deals `(L,)`."""
+    """Its mean over permutations `(L,)`."""
     p: np.ndarray
-    """Part of the deals `(L,)` that share as much."""
+    """p-value `(L,)` of the permutation test."""
     cells: np.ndarray
     """p-value of each count `(L, G, H)`: the part of the deals in which any count of its layer is as many standard
     deviations from the group's part of the expert's total (after Westfall and Young 1993, so it holds for all of a
@@ -72,7 +69,7 @@ class Grouping:
     cells_everywhere: np.ndarray
     """The same of any count of all layers, so it holds for all of them at once `(L, G, H)`."""
     within: np.ndarray
-    """As `chance`, of deals among inputs of about the same length `(L,)`; nan for the grouping by length itself, and
+    """As `chance`, of permutations among examples of similar length `(L,)`; nan for the grouping by length itself, and
     of too few inputs."""
     within_p: np.ndarray
 
@@ -118,9 +115,9 @@ def specialisation(
         stats: of `data`, row by row.
         lengths: of the inputs, in tokens.
         answers: what the routed model predicts of each input, a class or a number; None leaves that grouping out.
-        deals: how often groups are dealt anew.
-        seed: makes the deals reproducible.
-        progress: called with deals done and in all.
+        deals: how many permutations.
+        seed: of the permutations.
+        progress: called with permutations done and in all.
 
     Raises:
         DataError: these are of other inputs than each other.

@@ -14,11 +14,9 @@ from math import comb
 import numpy as np
 import pandas as pd
 import torch
-from transformers import PreTrainedTokenizerBase
 
-from shrp.analysis.attribution.instance import POSITIONS_WITHOUT_PADDING, Instance, Word
+from shrp.analysis.attribution.instance import Instance, Word
 from shrp.analysis.attribution.tokens import REPLACEMENTS, ablated, layers_rerouted
-from shrp.data.batching import encode, longest_input
 from shrp.errors import DataError
 from shrp.model.gates import record_routing
 
@@ -197,23 +195,3 @@ class _Search:
         """Several words as one, whose tokens go together."""
         words = [self.instance.words[place] for place in places]
         return Word("", 0, tuple(position for word in words for position in word.positions))
-
-
-def left_text(
-    instance: Instance, tokenizer: PreTrainedTokenizerBase, places: Sequence[int], replacement: str
-) -> tuple[str, ...] | None:
-    """The text that the model reads as it does the input with some words replaced, without needless spaces.
-
-    None where there is none: nothing is left of a text, words that move together make other tokens, or padding stands
-    for them and the model's positions skip it.
-    """
-    if replacement == "pad" and instance.model.config.model_type in POSITIONS_WITHOUT_PADDING:
-        return None
-    token = {"mask": tokenizer.mask_token, "pad": tokenizer.pad_token, "remove": ""}[replacement]
-    new = None if replacement == "remove" else tokenizer.convert_tokens_to_ids(token)
-    gone = {position for place in places for position in instance.words[place].positions}
-    ids = enumerate(instance.inputs["input_ids"][0].tolist())
-    wanted = [new if i in gone else one for i, one in ids if i not in gone or new is not None]
-    text = tuple(" ".join(part.split()) for part in instance.text_without(places, token))
-    found = encode(tokenizer, [text], longest_input(instance.model, tokenizer))[0]["input_ids"]
-    return text if list(found) == wanted and all(text) else None
