@@ -1,14 +1,11 @@
-"""Whether it matters which expert an input takes: routes are exchanged among inputs, or done away with.
+"""Does it matter which expert an example takes? Routes exchanged, groups' usage compared, and two models' usage.
 
-Three questions, which have different answers. What does a *wrong* route cost? Every input takes the route of another
-one, so each layer is used as before. What does it cost if that one is answered *alike*? Then it is a route of the same
-answer. And what is an input's *own* route worth, against none at all? Every input gets one and the same
-mixture of all experts, weighted by their usage: what a pruned model computes that keeps them all (method.md, "Usage and
-pruning"). A model may lose much by wrong routes and nothing by the mixture.
+`shuffle_routes` answers three questions without training. What does a wrong route cost: every example takes the route of
+another one, so each layer is used as before. What if that one has the same prediction? And what is an example's own
+route worth against none: all examples get one mixture of all experts, weighted by usage, as a pruned model that keeps
+them all computes. Scores also come with the threshold calibrated (`shrp.evaluation.calibration`), without labels.
 
-Nothing is trained: what a model keeps that learnt without a router is another question, which the no-router control
-answers. And what moves may be the threshold alone (`shrp.evaluation.calibration`), so scores stand beside those with
-each class given as often as by the model as routed, which takes no labels.
+Shapes: `L` routed layers, `H` experts, `N` examples.
 """
 
 from __future__ import annotations
@@ -53,27 +50,23 @@ class ShuffledRoutes:
     """A routed model with its routes as they are and otherwise, on all of the data."""
 
     before: Evaluation
-    """As routed; rows in the data set's order."""
+    """As routed."""
     after: Mapping[int | str, tuple[Evaluation, ...]]
-    """The same rows with the routes of one layer exchanged, ascending; those of `ALL`, and of all among inputs that the
-    model answers `ALIKE`, each in several draws; and with the `MIXTURE`."""
+    """With the routes of one layer exchanged; of `ALL` layers, and of all among examples predicted `ALIKE`, each in
+    several draws; and with the `MIXTURE`."""
     matched: Mapping[int | str, tuple[Evaluation, ...]]
-    """The same with outputs shifted so that each class is given as often as before; empty for regression."""
+    """The same with the threshold calibrated; empty for regression."""
     moved: Mapping[int | str, float]
-    """Part of the choices in a layer, in all, or in all among inputs answered alike, that fall on another expert once
-    exchanged."""
+    """Part of the choices that fall on another expert once exchanged."""
 
     @cached_property
     def frame(self) -> pd.DataFrame:
         """One row for each of `after`; takes a few seconds.
 
-        Columns layer (its number, `all`, `alike` or `mixture`), draws, moved (nan for the mixture), score, change (of
-        the score, nan without labels) with low and high (95%, paired), matched, matched_change, matched_low and
-        matched_high (the same with answer shares matched; nan for regression), flipped (inputs whose predicted class
-        changes; nan for regression), share (of all) with share_low and share_high (95%). Of several draws all of these
-        are means with their intervals (`shrp.evaluation.paired.mean_difference`), and change_min, change_max,
-        matched_min, matched_max (of the matched change), flipped_min and flipped_max are the draws' own. A layer
-        exchanged alone leaves those above to route as they then would.
+        Columns layer (its number, `all`, `alike` or `mixture`), draws, moved, score, change with low and high (95%,
+        paired; nan without labels), matched, matched_change, matched_low and matched_high (the same, calibrated; nan
+        for regression), flipped (examples whose predicted class changes), share (of all) with share_low and
+        share_high. With several draws these are means, and the columns in _min and _max the draws' range.
         """
         return pd.DataFrame([self._row(layer) for layer in self.after])
 
@@ -114,23 +107,19 @@ def shuffle_routes(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> ShuffledRoutes:
-    """Exchange routes among inputs, in one layer at a time, in all together, and in all among inputs that the model
-    answers alike; and put the mixture in their place.
-
-    Who takes whose is in `Exchanges`; batches are of inputs of about the same length. Alike are
-    inputs of the same predicted class, of a regression those whose output is in the same fourth.
+    """Exchange routes among examples, in one layer at a time, in all, and in all among examples predicted alike (the
+    same class, or the same quartile of a regression's outputs); and replace them by the mixture.
 
     Args:
         stats: of `data`, row by row, at the same `max_length`.
         prefix: as for `shrp.analysis.knock_out.knock_out_effect`.
-        draws: how often all layers are exchanged, at least once; one layer alone is once, by the first of them.
+        draws: exchanges of all layers, at least one; one layer alone is exchanged once.
         seed: of the first draw.
-        progress: called with inputs done and in all.
+        progress: called with examples done and in all.
 
     Raises:
         PlanError: the model has no routed layer.
-        DataError: the usage is not of these data and this model, or has no outputs, or there is no second input to
-            exchange with.
+        DataError: the usage is not of these data and this model, or has no outputs, or there is but one example.
     """
     routed = _routed(model, data, stats)
     columns, first = label_columns(model, data.task), min(routed)
@@ -353,9 +342,7 @@ def usage_difference(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The group's usage less the other's, expert by expert.
 
-    An interval leaves 0 out by chance about once in 20 times, for groups of any size that has one (a test draws them).
-    But they are not independent: a share that one expert has more another has less, and layers route alike. So by
-    chance there may be none that does, or many at once.
+    The intervals of several experts are not independent: a share that one has more another has less.
 
     Args:
         group, other: masks `(N,)`; they may overlap, as a class does with all inputs.
