@@ -1,9 +1,10 @@
-"""What each expert adds on a whole data set, and whether its usage tells: the signal that usage-based pruning trusts.
+"""What each expert, or each head of a dense layer, adds on a whole data set, knocked out one after another.
 
-An expert matters only for inputs that it fires for, and a layer's change leaves the layers below as they are. So one
-expert knocked out after another takes one partial pass a layer and firing expert, not a whole one for every expert:
-with Top-1 sequence routing, all experts of a layer together cost one partial pass over the data.
-Shapes: `n` inputs, `L` routed layers, `H` experts a layer, `C` classes.
+An expert matters only for examples that it fires for, and the layers below stay as they are. So with Top-1 sequence
+routing, all experts of a layer together cost one partial pass over the data. Heads are zeroed (Michel et al. 2019): a
+dense model of `L` layers of `H` heads takes `H (L + 1) / 2` passes.
+
+Shapes: `n` examples, `L` layers, `H` experts or heads a layer, `C` classes, `E = L H`, `G` groups.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ from shrp.model.modules import shallow_copy
 from shrp.model.partial import run_from
 
 MEANINGS = ("router picks the next", "zeroed")
-"""What happens to an input whose expert is knocked out: its router picks among the others, and the layers above route
-as they then would; or the expert's gate is 0 and the route of all else frozen."""
+"""An expert knocked out: its router picks among the others, and the layers above route as they then would; or its gate
+is 0 and all other gates are frozen."""
 BLOCK = 32
-"""Inputs computed together; results of blocks are kept, so that more inputs later cost only what is new."""
+"""Examples computed together; results of blocks can be kept, so that more examples later cost only what is new."""
 ABLATED = 512
-"""Most inputs on which experts are knocked out to choose among them."""
+"""Most examples on which experts are knocked out to select among them."""
 _RESAMPLES = 500
 
 MEASURES = {
@@ -72,10 +73,10 @@ class KnockOuts:
         return len(self.rows)
 
     def effects(self, output: int | None) -> np.ndarray:
-        """`(n, L, H)`: the output without less with the expert there, turned round: positive experts raise it.
+        """`(n, L, H)`: the output with the expert less the output without it.
 
         Args:
-            output: the class; None takes each input's predicted one. 0 for regression.
+            output: the class; None takes each example's predicted one. 0 for regression.
         """
         classes = self.base.argmax(1) if output is None else np.full(self.n, output)
         index = classes[:, None, None, None]
@@ -88,12 +89,11 @@ class KnockOuts:
         return dict(zip(self.layers, effects, strict=True))
 
     def table(self, data: TextData, output: int | None) -> pd.DataFrame:
-        """One row an expert, with 95% intervals over the inputs, of which both of a minimal pair count as one but for
-        `score_lost`.
+        """One row an expert, with 95% intervals; minimal pairs count as one unit but for `score_lost`.
 
-        `signed` is the mean effect on the output and `effect` the mean of its size, over all inputs; `effect_per_use`
-        is over the `uses` inputs that the expert fires for (nan without one). `score_lost` is the headline metric's
-        drop when the expert is knocked out for every input, nan without labels. `flips` counts changed predictions.
+        `signed` is the mean effect on the output and `effect` the mean of its size; `effect_per_use` is over the `uses`
+        examples that the expert fires for (nan without one). `score_lost` is the drop of the task's metric, nan without
+        labels. `flips` counts changed predictions.
 
         Args:
             data: the data that `rows` are of.
@@ -156,12 +156,11 @@ def knock_outs(
     max_length: int = 128,
     progress: Callable[[int, int], None] | None = None,
 ) -> KnockOuts:
-    """Knock out every expert of every routed layer in turn, on some inputs of a data set, as one batch.
+    """Knock out every expert of every routed layer in turn, on some examples of a data set, as one batch.
 
     Args:
-        rows: which inputs, at least one; `blocks` gives them in sizes that go together.
+        rows: which examples, at least one, such as one of `blocks`.
         meaning: of `MEANINGS`.
-        max_length: tokens at which a text is cut, as everywhere in evaluation.
         progress: called with layers done and in all.
 
     Raises:
@@ -249,11 +248,10 @@ def ablation(
     max_length: int = 128,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[int, np.ndarray]:
-    """Layer -> `KnockOuts.sizes` of the first `ABLATED` inputs, by which experts can be chosen; labels have no part in
-    it but to mix the classes.
+    """Layer -> `KnockOuts.sizes` on the first `ABLATED` examples, by which experts can be selected without labels.
 
     Args:
-        progress: called with inputs done and in all.
+        progress: called with examples done and in all.
 
     Raises:
         PlanError, DataError: as `knock_outs`.
@@ -270,8 +268,6 @@ def ablation(
 
 def correlations(table: pd.DataFrame, measure: str) -> pd.DataFrame:
     """Spearman correlation between usage and a measure over the experts of each layer that are used at all.
-
-    Those that are never used tie at 0 in both by construction, and would make any layer with many of them correlate.
 
     Returns:
         A row a layer: `layer`, `n` used experts, `spearman` and its two-sided `p` (`shrp.evaluation.statistics`). nan for
@@ -361,13 +357,12 @@ def head_knock_outs(
 ) -> KnockOuts:
     """Set the output of every head of every dense layer to 0 in turn, on some inputs of a data set, as one batch.
 
-    Routers above, where there are any, route as they then would. In what is returned the `L` layers are the dense ones,
-    and each head fires for every input.
+    Routers above route as they then would. In the result the `L` layers are the dense ones, and each head fires for
+    every example.
 
     Args:
-        rows: which inputs, at least one; `blocks` gives them in sizes that go together.
-        max_length: tokens at which a text is cut, as everywhere in evaluation.
-        progress: called with layers run and in all, each head taking its own layer and those above.
+        rows: which examples, at least one, such as one of `blocks`.
+        progress: called with layers run and in all.
 
     Raises:
         PlanError: no layer is dense.
