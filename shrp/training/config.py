@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
-from shrp.errors import ShrpError, TrainingError
+from shrp.errors import TrainingError
 from shrp.model.config import ShrpConfig
 from shrp.training.schedule import Epoch, conversions
 
@@ -117,11 +117,6 @@ class TrainConfig:
     """Temperature of the soft targets."""
     expander_init: ExpanderInit = "random"
     """Start of an Expander: near the identity with random directions, or fitted to the dense layer's residual update."""
-    swap: float = 0.0
-    """Probability that a step of stage 1 runs the dense layer in place of the one just converted, at the epoch's
-    start; it falls to 0 at its end (after BERT-of-Theseus, Xu et al. 2020)."""
-    exploration: float = 0.0
-    """Scale of the Gumbel noise on the routers' log-probabilities at the start of stage 1; it falls to 0 at its end."""
     precision: Precision = "auto"
     """`auto` takes bf16 where a short timing shows that it helps."""
     seed: int = 0
@@ -137,8 +132,8 @@ class TrainConfig:
         _check(
             self,
             "batch_size max_length learning_rate new_learning_rate temperature",
-            "balance distill_hidden weight_decay stage2_epochs exploration",
-            "distill_logits warmup swap",
+            "balance distill_hidden weight_decay stage2_epochs",
+            "distill_logits warmup",
             "epoch_size conversion_size",
         )
         if not self.shrp.layers and self.stage2_epochs == 0:
@@ -207,8 +202,6 @@ class TextConfig:
     # What is to be learnt is one function of the text, which dropout would only blur.
     dropout: ClassVar[bool] = False
     expander_init: ClassVar[ExpanderInit] = "least_squares"
-    swap: ClassVar[float] = 0.0
-    exploration: ClassVar[float] = 0.0
     warmup: ClassVar[float] = 1 / 16
 
     shrp: ShrpConfig = field(default_factory=lambda: ShrpConfig(()))
@@ -303,8 +296,8 @@ def _is_map(data: Mapping[str, Any], key: str) -> bool:
     return isinstance(data.get(key), Mapping)
 
 
-_GONE = {"control", "narrow_to"}
-"""Fields of older checkpoints' `ShrpConfig`, which say nothing of a conversion."""
+_GONE = (("control", "none"), ("narrow_to", 0), ("swap", 0.0), ("exploration", 0.0))
+"""Fields of older checkpoints' configs, with the values that mean today's training."""
 
 
 def _build(cls: type, data: Any, where: str) -> Any:
@@ -317,7 +310,7 @@ def _build(cls: type, data: Any, where: str) -> Any:
     values = {}
     for name, value in data.items():
         if name not in names:
-            if cls is ShrpConfig and name in _GONE:
+            if (name, value) in _GONE:
                 continue
             near = difflib.get_close_matches(str(name), names, 1, 0.0)[0]
             raise TrainingError(f"{where} has no option {str(name)!r:.60}; did you mean {near!r}?")
@@ -349,17 +342,3 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return value
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
     raise TrainingError(f"{where} must be {words.get(kind, 'a list')}, not {value!r:.60}.")
-
-
-def whole_config(training: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The config in a checkpoint's `training`, missing fields at their default; None where there is no valid one."""
-    made = training.get("config")
-    try:
-        return None if made is None else TrainConfig.from_dict(made).to_dict()
-    except ShrpError:
-        return None
-
-
-def was_made_with(config: TrainConfig, training: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint's `training` records a config; fields that it lacks had their default."""
-    return whole_config(training) == config.to_dict()

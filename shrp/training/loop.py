@@ -10,7 +10,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,20 +26,21 @@ from shrp.analysis.usage import top1_counts
 from shrp.checkpoints import checkpoint
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.checkpoints.info import CheckpointInfo, evaluated_length, history_text
-from shrp.data.batching import bucketed_batches, collate, encode, epoch_rows, longest_input
+from shrp.data.batching import longest_input
 from shrp.data.text_data import TextData
 from shrp.errors import CheckpointError, TrainingError
 from shrp.evaluation.evaluate import evaluate_stream
 from shrp.evaluation.evaluation import Evaluation
 from shrp.families.families import encoder_layers
 from shrp.model.convert import convert_layer, fit_expander, layer_kinds, router_layers
-from shrp.model.gates import record_routing, use_gates
+from shrp.model.gates import record_routing
 from shrp.model.layers import ExpertLayer
 from shrp.model.modules import without_dropout
 from shrp.training.config import TextConfig, TrainConfig
 from shrp.training.device import resolve_precision, training_device
+from shrp.training.examples import Examples
 from shrp.training.losses import Objective, TaskLoss
-from shrp.training.progress import Progress, Status
+from shrp.training.progress import STORING, Progress, Status
 from shrp.training.runs import (
     RUN_FILE,
     TEACHER_FILE,
@@ -50,72 +51,10 @@ from shrp.training.runs import (
     identity_of,
     kept_identity,
     run_folder,
-    weights_digest,
 )
 from shrp.training.schedule import Epoch, epoch_seed
-from shrp.training.stage1 import Swap, explore
-from shrp.training.teacher import CachedTeacher, LiveTeacher, open_teacher, outputs_folder
+from shrp.training.teacher import CachedTeacher, LiveTeacher, open_teacher
 from shrp.training.trainable import parameter_groups
-
-FIT_EXAMPLES = 256
-"""Examples that an Expander is fitted on: far more tokens than the 32 or 64 dimensions of a head."""
-
-
-class Examples:
-    """Encoded training texts; which of them an epoch sees, in which batches, depends on config and epoch alone.
-
-    Args:
-        labels: `(n,)`; None for unlabelled text.
-        longest: tokens at which a text is cut.
-    """
-
-    def __init__(
-        self,
-        config: TrainConfig | TextConfig,
-        texts: Sequence[tuple[str, ...]],
-        labels: np.ndarray | None,
-        tokenizer: PreTrainedTokenizerBase,
-        longest: int,
-    ) -> None:
-        self.config, self.tokenizer = config, tokenizer
-        # Not every accelerator has float64.
-        self.labels = (
-            labels.astype(np.float32) if labels is not None and labels.dtype == np.float64 else labels
-        )
-        self.encoded = encode(tokenizer, texts, longest)
-        self.lengths = np.array([len(row["input_ids"]) for row in self.encoded])
-
-    def size(self, epoch: Epoch) -> int:
-        """How many examples an epoch sees."""
-        total = len(self.encoded)
-        return epoch.size or total if self.config.repeats else min(epoch.size or total, total)
-
-    def rows(self, epoch: Epoch) -> np.ndarray:
-        """The examples of an epoch: it goes on where the one before ended."""
-        before = sum(self.size(one) for one in self.config.schedule() if one.index < epoch.index)
-        return epoch_rows(len(self.encoded), self.size(epoch), before, self.config.seed)
-
-    def visited(self) -> np.ndarray:
-        """The examples that any epoch of the schedule sees."""
-        return np.unique(np.concatenate([self.rows(epoch) for epoch in self.config.schedule()]))
-
-    def batches(self, epoch: Epoch) -> list[np.ndarray]:
-        """An epoch's examples in batches of about one length."""
-        rows, seed = self.rows(epoch), epoch_seed(self.config.seed, epoch.index)
-        return [rows[b] for b in bucketed_batches(self.lengths[rows], self.config.batch_size, seed)]
-
-    def inputs(self, rows: Sequence[int] | np.ndarray, device: torch.device | str) -> dict[str, Tensor]:
-        """Model inputs, `(B, T)` each, and `labels`, `(B,)`, where there are any."""
-        batch = collate(self.tokenizer, self.encoded, rows, device)
-        if self.labels is not None:
-            batch["labels"] = torch.from_numpy(self.labels[list(rows)]).to(device)
-        return batch
-
-    def first(self, epoch: Epoch) -> Iterator[dict[str, Tensor]]:
-        """Model inputs of an epoch's first examples, to start a new layer from."""
-        rows = self.rows(epoch)[:FIT_EXAMPLES]
-        for batch in bucketed_batches(self.lengths[rows], self.config.batch_size):
-            yield collate(self.tokenizer, self.encoded, rows[batch])
 
 
 @dataclass(kw_only=True, eq=False)
@@ -149,15 +88,14 @@ class Training:
         schedule = list(self.config.schedule())
         steps = [math.ceil(self.examples.size(one) / self.config.batch_size) for one in schedule]
         self._left, self._taken, self._done = sum(steps[len(history) :]), 0.0, 0
-        self._epochs, self._conversions = len(schedule), sum(one.convert is not None for one in schedule)
+        self._epochs = len(schedule)
         for epoch in schedule[len(history) :]:
             started = time.perf_counter()
             set_seed(epoch_seed(self.config.seed, epoch.index))
-            swap = None if epoch.convert is None else self._convert(model, epoch)
+            if epoch.convert is not None:
+                self._convert(model, epoch)
             with nullcontext() if self.config.dropout else without_dropout(model):
-                row = self._epoch(model, epoch, swap)
-            if swap is not None:
-                encoder_layers(model)[epoch.convert] = swap.new
+                row = self._epoch(model, epoch)
             row |= self.objective.end() | self.facts(model, epoch)
             row["seconds"] = round(time.perf_counter() - started, 2)
             history.append(
@@ -168,22 +106,17 @@ class Training:
             self.progress.epoch(history[-1])
         return history
 
-    def _convert(self, model: PreTrainedModel, epoch: Epoch) -> Swap | None:
-        """Convert the epoch's layer; gives what swaps it with the dense one, where that is asked for."""
-        layers, index = encoder_layers(model), epoch.convert
-        dense, count = layers[index], len(layers)
+    def _convert(self, model: PreTrainedModel, epoch: Epoch) -> None:
+        """Convert the epoch's layer, and fit its Expander where that is asked for."""
+        before, index = list(encoder_layers(model)), epoch.convert
         self.convert(model, index)
         layers = encoder_layers(model)
-        if len(layers) < count:  # the layer was removed
-            return None
+        if len(layers) < len(before):  # the layer was removed
+            return
         if self.config.expander_init == "least_squares" and isinstance(layers[index], ExpertLayer):
-            fit_expander(model, index, dense, self.examples.first(epoch))
-        if not self.config.swap:
-            return None
-        layers[index] = Swap(dense, layers[index], self.config.swap)
-        return layers[index]
+            fit_expander(model, index, before[index], self.examples.first(epoch))
 
-    def _epoch(self, model: PreTrainedModel, epoch: Epoch, swap: Swap | None) -> dict[str, Any]:
+    def _epoch(self, model: PreTrainedModel, epoch: Epoch) -> dict[str, Any]:
         """Train over an epoch's examples; returns its mean losses."""
         config, batches = self.config, self.examples.batches(epoch)
         self.objective.begin(model.train(), epoch)
@@ -199,15 +132,12 @@ class Training:
         for step, rows in enumerate(batches):
             started = time.perf_counter()
             batch = self.examples.inputs(rows, self.device)
-            if swap is not None:
-                swap.probability = config.swap * (1 - step / steps)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
                 target = None
                 if self.teacher is not None:
                     inputs = {name: value for name, value in batch.items() if name != "labels"}
                     target = self.teacher(rows.tolist(), inputs)
-                with use_gates(explore(self._noise(epoch, step / steps), config.shrp.top_k)):
-                    parts = self.objective(model, batch, target, step >= steps * 3 // 4)
+                parts = self.objective(model, batch, target, step >= steps * 3 // 4)
             parts["loss"].backward()
             torch.nn.utils.clip_grad_norm_(learning, 1.0)
             optimizer.step()
@@ -219,12 +149,6 @@ class Training:
             self._taken += time.perf_counter() - started
             self._report(epoch, step + 1, steps, loss)
         return {name: round(value / steps, 6) for name, value in sums.items()}
-
-    def _noise(self, epoch: Epoch, done: float) -> float:
-        """Scale of the exploration noise at a share `done` of an epoch: falls linearly over stage 1."""
-        if epoch.convert is None:
-            return 0.0
-        return self.config.exploration * (1 - (epoch.index + done) / self._conversions)
 
     def _report(self, epoch: Epoch, step: int, steps: int, loss: float) -> None:
         self._done += 1
@@ -289,7 +213,8 @@ def train(
     else:
         teacher = None
     longest = longest_input(model, tokenizer, config.max_length)
-    examples = Examples(config, train_data.texts, train_data.labels, tokenizer, longest)
+    digest = train_data.fingerprint
+    examples = Examples(config, train_data.texts, train_data.labels, digest, tokenizer, longest)
     run = Run(run_folder(out), resume)
     convert = convert or (lambda model, layer: convert_layer(model, layer, config.shrp))
 
@@ -316,20 +241,17 @@ def train(
         model.to(device)
         kept = None
         if teacher is not None and len(history) < sum(1 for _ in config.schedule()):
-            hidden = config.needs_hidden
-            folder = outputs_folder(teacher_outputs or run.folder / "teacher", hidden)
             # In a folder of several trainings: others may visit other examples.
             rows = examples.visited() if teacher_outputs is None else np.arange(len(train_data))
-            kept = teacher_of(
+            kept = open_teacher(
+                teacher_outputs or run.folder / "teacher",
                 teacher.to(device),
                 examples,
                 rows,
-                folder,
-                run,
-                hidden,
-                train_data.fingerprint,
+                config.needs_hidden,
                 run.precision,
-                progress,
+                settled=run.folder / TEACHER_FILE,
+                progress=lambda done, of: progress.step(Status(STORING, done, of)),
             )
         history = Training(
             config=config,
@@ -408,39 +330,6 @@ def train_once(
     checkpoint.save(model, tokenizer, info, folder, extra_files=extra)
     finish(folder)
     return checkpoint.load(folder)
-
-
-def teacher_of(
-    model: PreTrainedModel,
-    examples: Examples,
-    rows: np.ndarray,
-    folder: Path,
-    run: Run | None,
-    hidden: bool,
-    data: str,
-    precision: str,
-    progress: Progress,
-) -> LiveTeacher | CachedTeacher:
-    """A training's teacher, its outputs stored in `folder` where there is room.
-
-    Args:
-        rows: the examples whose outputs are stored.
-        hidden: whether hidden states are wanted.
-        data: a digest of the texts.
-    """
-    identity = {"teacher": weights_digest(model), "data": data, "max_length": str(examples.config.max_length)}
-    return open_teacher(
-        folder,
-        model,
-        examples.tokenizer,
-        examples.encoded,
-        rows,
-        hidden=hidden,
-        identity=identity,
-        bf16=precision == "bf16",
-        settled=run and run.folder / TEACHER_FILE,
-        progress=lambda done, of: progress.step(Status("storing the teacher's outputs", done, of)),
-    )
 
 
 def _check_teacher(config: TrainConfig, model: PreTrainedModel, teacher: PreTrainedModel) -> None:

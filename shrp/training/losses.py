@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from shrp.analysis.usage import top1_counts
 from shrp.data.tasks import Task
 from shrp.families.families import encoder_layers
-from shrp.model.convert import expert_layers, layer_kinds, router_layers
+from shrp.model.convert import expert_layers, router_layers
 from shrp.model.gates import RoutingRecord, record_routing
 from shrp.model.partial import run_from
 from shrp.training.config import TextConfig, TrainConfig
@@ -136,8 +136,8 @@ class Objective(Protocol):
 class TaskLoss:
     """The objective of a training on a task.
 
-    Hidden states are distilled to every converted or pruned layer; a model that has none, such as one with fewer
-    layers than the teacher, gets the teacher's last hidden states as targets of its last layer.
+    Hidden states are distilled to every converted or pruned layer. A model with fewer layers than the teacher gets the
+    teacher's last hidden states as targets of its last layer instead.
     """
 
     reported = ("loss", "task_loss", "distill_logits_loss", "distill_hidden_loss", "balance_loss")
@@ -151,7 +151,12 @@ class TaskLoss:
         set_trainable(model, self.config)
         shared = self.teacher is not None and self.config.freeze_dense
         self.stage, self.start = epoch.stage, same_start(model, self.teacher) if shared else 0
-        self.last_alone = self.config.distill_hidden > 0 and {*layer_kinds(model)} == {"dense"}
+        fewer = (
+            len(encoder_layers(model)) < len(encoder_layers(self.teacher))
+            if self.teacher is not None
+            else False
+        )
+        self.last_alone = fewer and self.config.distill_hidden > 0
 
     def __call__(
         self, model: PreTrainedModel, batch: dict[str, Tensor], target: TeacherOutput | None, late: bool
@@ -169,7 +174,7 @@ class TaskLoss:
                     last = {len(target.hidden_states) - 2: output.hidden_states[-1]}
         # Layers that were skipped hand on what they get.
         outputs = {layer: output for layer, output in record.hidden_states.items() if layer >= self.start}
-        outputs |= last
+        outputs = last or outputs
         return total_loss(
             self.config,
             stage=self.stage,

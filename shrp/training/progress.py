@@ -10,6 +10,7 @@ from typing import Any
 
 EVERY = 30.0
 """Seconds between two lines in a log, at most."""
+STORING = "storing the teacher's outputs"
 
 
 @dataclass(frozen=True)

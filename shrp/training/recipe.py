@@ -41,9 +41,8 @@ from shrp.pruning.prune import prune
 from shrp.training.config import TrainConfig
 from shrp.training.loop import train_once
 from shrp.training.progress import Progress, Status
-from shrp.training.runs import RUN_FILE, alone_in, finish, holds_a_run, run_folder
+from shrp.training.runs import alone_in, finish, holds_a_run, run_folder
 from shrp.training.schedule import seed_after
-from shrp.training.teacher import is_filled
 from shrp.training.text import graft, load_conversion
 
 PER_LAYER = (1, 2, 4, 8, 12)
@@ -167,20 +166,15 @@ class RecipeRun:
             raise TrainingError(
                 f"{stages_folder(self.out)} exists already; choose another folder for the result."
             )
-        with alone_in(self.folder):
+        with alone_in(self.folder, "train"):
             return self._run()
 
     def _run(self) -> CheckpointInfo:
-        if (self.folder / RUN_FILE).is_file():
-            raise TrainingError(
-                f"{self.folder} holds an unfinished run of another command: go on with that, delete it, or choose "
-                "another folder for the result."
-            )
         self.saved = False
         if holds_a_run(self.folder):
             if not self.resume:
                 raise TrainingError(
-                    f"{self.folder} holds an unfinished run: pass --resume to go on, or delete it to start afresh."
+                    f"{self.folder} holds an unfinished run: resume it, or delete it to start afresh."
                 )
             self.saved = self.out.exists()
         elif self.out.exists() and (self.out.is_file() or entries(self.out)):
@@ -324,7 +318,7 @@ class RecipeRun:
         if not (folder / checkpoint.CONFIG).is_file():
             self.announce(name)
         # One stage runs the teacher on all examples for the others; but not where none visits them all.
-        shared = config.visits_all(len(self.data.train)) or is_filled(outputs, config.needs_hidden)
+        shared = self.recipe.config.visits_all(len(self.data.train))
         made = train_once(
             folder,
             config,

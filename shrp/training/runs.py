@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,7 +16,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from shrp.checkpoints import checkpoint
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.checkpoints.saving import check_name, entries
 from shrp.data.text_data import TextData
@@ -30,13 +28,7 @@ TEACHER_FILE = "teacher.txt"
 """Whether the teacher's outputs are kept (`shrp.training.teacher.open_teacher`)."""
 STATE_FILE = "state.safetensors"
 """Weights and history after the last epoch."""
-_LOCK = ".lock"
-_FILES = re.compile(r"\..*|run\.json|teacher\.txt|state\.safetensors|.*\.partial")
-_FOLDERS = re.compile(
-    r"\..*|teacher(-outputs)?(-logits)?|"
-    r"(teacher|routed|(routed|static)-[0-9a-f]{8}|recovered-(random-)?\d+(-[0-9a-f]{8})?)(\.run)?"
-)
-"""Folders of the teacher's outputs, and of the stages of a `train`."""
+_LOCK, _MARK = ".lock", ".run"
 Convert = Callable[[PreTrainedModel, int], Any]
 """`convert(model, layer)` replaces a dense layer of a model in place (or removes it), the same way each time."""
 
@@ -59,29 +51,26 @@ def finish(out: str | Path) -> None:
 
 def holds_a_run(folder: Path) -> bool:
     """Whether anything is kept in a run's folder."""
-    return any(file.name != _LOCK for file in entries(folder))
+    return any(file.name not in (_LOCK, _MARK) for file in entries(folder))
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path, kind: str) -> Iterator[None]:
     """Make a run's folder and hold it against other processes; a folder that stays empty is removed again.
 
+    Args:
+        kind: of run, which alone goes on with what it has left there.
+
     Raises:
-        TrainingError: another process holds it, it cannot be made, or it holds other things than a run's state, which
-            would be deleted with it.
+        TrainingError: another process holds it, it cannot be made, it holds another kind of run, or other things than
+            a run's, which would be deleted with it.
     """
-    foreign = sorted(
-        path.name
-        for path in entries(folder)
-        if not (_FOLDERS if path.is_dir() else _FILES).fullmatch(path.name)
-    )
-    if foreign:
-        named = ", ".join(foreign[:3]) + ", …" * (len(foreign) > 3)
+    lock, mark = FileLock(folder / _LOCK), folder / _MARK
+    if entries(folder) and not mark.is_file():
         raise TrainingError(
-            f"the state of an unfinished run is kept in {folder} and deleted with it, and that holds other things "
-            f"({named}): choose another folder for the result."
+            f"the state of an unfinished run is kept in {folder} and deleted with it, and that holds other things: "
+            "choose another folder for the result."
         )
-    lock = FileLock(folder / _LOCK)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
@@ -92,11 +81,18 @@ def alone_in(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise TrainingError(f"{folder} cannot be written: {error.strerror}.") from error
     try:
+        if holds_a_run(folder) and (found := mark.read_text(encoding="utf-8")) != kind:
+            raise TrainingError(
+                f"{folder} holds an unfinished run of another command ({found}): go on with that, delete it, or "
+                "choose another folder for the result."
+            )
+        mark.write_text(kind, encoding="utf-8")
         yield
     finally:
         if not holds_a_run(folder):
             with suppress(OSError):
-                (folder / _LOCK).unlink(missing_ok=True)
+                for name in (_LOCK, _MARK):
+                    (folder / name).unlink(missing_ok=True)
                 folder.rmdir()
         lock.release()
 
@@ -115,7 +111,7 @@ class Run:
         resume: go on from the last epoch that the folder holds, if it holds any.
 
     Raises:
-        TrainingError: on entering, as `alone_in`, or where the folder holds the stages of a `train`.
+        TrainingError: on entering, as `alone_in`.
     """
 
     def __init__(self, folder: Path, resume: bool = False) -> None:
@@ -125,13 +121,8 @@ class Run:
         """`fp32` or `bf16`, what `auto` came to when the run began; a timing may turn out otherwise later."""
 
     def __enter__(self) -> Run:
-        self._held = alone_in(self.folder)
+        self._held = alone_in(self.folder, "one training")
         self._held.__enter__()
-        try:
-            self._check_own()
-        except BaseException:
-            self._held.__exit__(None, None, None)
-            raise
         if not self.state.is_file():
             for name in (RUN_FILE, TEACHER_FILE):
                 (self.folder / name).unlink(missing_ok=True)
@@ -141,19 +132,6 @@ class Run:
         if kind is not None and issubclass(kind, ShrpError) and not self.state.is_file():
             shutil.rmtree(self.folder, ignore_errors=True)
         self._held.__exit__(None, None, None)
-
-    def _check_own(self) -> None:
-        stages = [
-            path.name.removesuffix(".run")
-            for path in sorted(self.folder.iterdir())
-            if path.is_dir() and not path.name.startswith(".")  # left over where a save was killed
-            if path.suffix == ".run" or (path / checkpoint.CONFIG).is_file()
-        ]
-        if stages:
-            raise TrainingError(
-                f"{self.folder} holds an unfinished run of several stages ({', '.join(dict.fromkeys(stages))}): go on "
-                "with it by its own command, delete it, or choose another folder for the result."
-            )
 
     def open(self, identity: Mapping[str, Any], precision: Callable[[], str]) -> None:
         """Begin the training, or check that it is the one that was begun here.
@@ -172,7 +150,7 @@ class Run:
             return
         if not self.resume:
             raise TrainingError(
-                f"{self.folder} holds an unfinished run: pass --resume to go on, or delete it to start afresh."
+                f"{self.folder} holds an unfinished run: resume it, or delete it to start afresh."
             )
         kept = json.loads(file.read_text(encoding="utf-8"))
         self.precision = kept.pop("precision")

@@ -10,22 +10,20 @@ import errno
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from filelock import FileLock
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
-from shrp.data.batching import Encoded, collate
 from shrp.errors import TrainingError
+from shrp.training.examples import Examples
 from shrp.training.losses import TeacherOutput
-from shrp.training.runs import write_atomically
+from shrp.training.runs import weights_digest, write_atomically
 
 CACHE_BYTES = 16 * 2**30
 """Above this many bytes of hidden states the teacher is run in every step instead."""
@@ -36,30 +34,6 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _KEPT, _LIVE = "kept", "live"
 _BATCH = 64
 _IDENTITY, _LOGITS, _HIDDEN, _LOCK = "teacher.json", "logits.npy", "hidden.bin", ".lock"
-
-
-def _allocate(file: Path, size: int) -> None:
-    """Take a file's room on the disk where the system and its file system can; raises `OSError` where there is none."""
-    if not hasattr(os, "posix_fallocate"):
-        return
-    with file.open("r+b") as made:
-        try:
-            os.posix_fallocate(made.fileno(), 0, size)
-        except OSError as error:
-            if error.errno in _NO_ROOM:
-                raise
-
-
-def is_filled(folder: Path, hidden: bool) -> bool:
-    """Whether a folder, or its twin without hidden states, holds a teacher's outputs."""
-    return (outputs_folder(folder, hidden) / _IDENTITY).is_file()
-
-
-def outputs_folder(folder: Path, hidden: bool) -> Path:
-    """Where a teacher's outputs are kept, with hidden states or without: a run that needs less would otherwise empty
-    the folder of those that need more.
-    """
-    return folder if hidden else folder.with_name(f"{folder.name}-logits")
 
 
 class LiveTeacher:
@@ -83,126 +57,96 @@ class CachedTeacher:
     by less than bf16 autocast does.
 
     Args:
-        folder: made if missing; belongs to one teacher and one encoding of the data.
-        encoded: all of the training data, as `shrp.data.batching.encode` gives them.
-        rows: those that training will visit; only they are kept.
-        identity: what the folder must be of; a folder of anything else is filled again.
+        folder: made if missing; one that holds the outputs of another teacher, or for other data, is filled again.
+        rows: the examples that training will visit; only their outputs are kept.
+        hidden: whether hidden states are kept.
+        precision: `fp32` or `bf16`, which the teacher computes in.
     """
 
     def __init__(
         self,
         folder: Path,
         model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        encoded: Sequence[Encoded],
+        examples: Examples,
         rows: np.ndarray,
-        *,
         hidden: bool,
-        identity: dict[str, str],
+        precision: str = "fp32",
     ) -> None:
-        self.folder, self.model, self.tokenizer, self.encoded = folder, model.eval(), tokenizer, encoded
-        self.rows, self.hidden = np.unique(rows), hidden
-        lengths = np.array([len(encoded[row]["input_ids"]) for row in self.rows])
-        self.lengths = dict(zip(self.rows.tolist(), lengths.tolist(), strict=True))
-        starts = np.concatenate([[0], np.cumsum(lengths)])
-        self.starts = dict(zip(self.rows.tolist(), starts[:-1].tolist(), strict=True))
-        self.tokens = int(starts[-1])
+        self.folder, self.model, self.examples = folder, model.eval(), examples
+        self.hidden, self.bf16 = hidden, precision == "bf16"
+        rows = np.unique(rows)
+        # By length, as they are computed, so that the file is written from start to end.
+        self.rows = rows[np.argsort(examples.lengths[rows], kind="stable")]
+        self.places = {row: place for place, row in enumerate(self.rows.tolist())}
+        self.starts = np.concatenate([[0], np.cumsum(examples.lengths[self.rows])])
         self.width = (model.config.num_hidden_layers + 1, model.config.hidden_size)
-        digest = hashlib.sha256(self.rows.astype("<i8").tobytes()).hexdigest()
-        self.identity = identity | {"hidden": hidden, "rows": digest, "tokens": self.tokens}
-        self.places = dict(zip(self.rows.tolist(), range(len(self.rows)), strict=True))
+        self.bytes = int(self.starts[-1]) * self.width[0] * self.width[1] * 2 if hidden else 0
+        """Bytes of the hidden states."""
+        self.identity = {
+            "teacher": weights_digest(model),
+            "examples": examples.digest,
+            "rows": hashlib.sha256(self.rows.astype("<i8").tobytes()).hexdigest(),
+            "hidden": hidden,
+            "precision": precision,
+        }
 
-    @staticmethod
-    def bytes_for(model: PreTrainedModel, tokens: int) -> int:
-        """Bytes of hidden states that so many tokens take."""
-        return tokens * (model.config.num_hidden_layers + 1) * model.config.hidden_size * 2
-
-    def fill(self, precision: torch.dtype | None, progress: Callable[[int, int], None] | None = None) -> bool:
+    def fill(self, progress: Callable[[int, int], None] | None = None) -> bool:
         """Run the teacher on every row, unless the folder holds its outputs already.
 
         Batches depend on the rows alone, so filling a folder again gives the same. One process at a time looks into a
         folder or fills it; one that has opened it goes on reading what it opened when another fills it again.
 
         Args:
-            precision: of autocast; None computes in float32.
             progress: receives the rows done, and of how many.
 
         Returns:
             Whether there was room on the disk; if not, there is nothing to read.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        file, hidden = self.folder / _IDENTITY, self.folder / _HIDDEN
         with FileLock(self.folder / _LOCK):
-            file = self.folder / _IDENTITY
             if not (file.is_file() and json.loads(file.read_text(encoding="utf-8")) == self.identity):
                 for name in (_IDENTITY, _HIDDEN, _LOGITS):
                     (self.folder / name).unlink(missing_ok=True)
-                if self.hidden and not self._take_room():
+                if self.bytes and self.bytes + SPARE_BYTES > shutil.disk_usage(self.folder).free:
                     return False
-                self._ask(precision, progress)
+                try:
+                    self._run(hidden, progress)
+                except OSError as error:  # another process may have taken the room since
+                    hidden.unlink(missing_ok=True)
+                    if error.errno not in _NO_ROOM:
+                        raise
+                    return False
                 write_atomically(file, json.dumps(self.identity))
-            self._open()
+            self.logits = np.load(self.folder / _LOGITS, allow_pickle=False)
+            shape = (int(self.starts[-1]), *self.width)
+            self.states = np.memmap(hidden, np.float16, "r", shape=shape) if self.hidden else None
         return True
 
-    def _take_room(self) -> bool:
-        """Make the file of the hidden states, with its whole room on the disk where the system can do that at once: a
-        file that is mapped into memory takes it as it is written, and a full disk ends the process.
-        """
-        size = self.bytes_for(self.model, self.tokens)
-        if size + SPARE_BYTES > shutil.disk_usage(self.folder).free:
-            return False
-        file = self.folder / _HIDDEN
-        try:
-            with file.open("wb") as made:
-                made.truncate(size)
-            _allocate(file, size)
-        except OSError as error:  # another process may have taken it since
-            if error.errno not in _NO_ROOM:
-                raise
-            file.unlink()
-            return False
-        return True
-
-    def _ask(self, precision: torch.dtype | None, progress: Callable[[int, int], None] | None = None) -> None:
-        states = self._states("r+") if self.hidden else None
-        logits = np.zeros((len(self.rows), self.model.config.num_labels), dtype=np.float32)
-        order = sorted(self.rows.tolist(), key=lambda row: (self.lengths[row], row))
-        device = next(self.model.parameters()).device
-        for done in range(0, len(order), _BATCH):
-            if progress:
-                progress(done, len(order))
-            part = order[done : done + _BATCH]
-            inputs = collate(self.tokenizer, self.encoded, part)
-            inputs = {name: value.to(device) for name, value in inputs.items()}
-            cast = torch.autocast(device.type, precision or torch.bfloat16, enabled=precision is not None)
-            with torch.inference_mode(), cast:
-                output = self.model(**inputs, output_hidden_states=self.hidden)
-            logits[[self.places[row] for row in part]] = output.logits.float().cpu().numpy()
-            if states is not None:
-                stacked = torch.stack(output.hidden_states, 2).half().cpu().numpy()  # (B, T, L + 1, d)
-                real = inputs["attention_mask"].bool().cpu().numpy()
-                for line, mask, row in zip(stacked, real, part, strict=True):
-                    start = self.starts[row]
-                    states[start : start + self.lengths[row]] = line[mask]
-        if states is not None:
-            states.flush()
-        np.save(self.folder / _LOGITS, logits)
-
-    def _states(self, mode: Literal["r", "r+"] = "r") -> np.memmap:
-        return np.memmap(self.folder / _HIDDEN, np.float16, mode, shape=(self.tokens, *self.width))
-
-    def _open(self) -> None:
-        self.logits = np.load(self.folder / _LOGITS, allow_pickle=False)
-        self.states = self._states() if self.hidden else None
+    def _run(self, hidden: Path, progress: Callable[[int, int], None] | None) -> None:
+        logits, device = [], next(self.model.parameters()).device
+        with hidden.open("wb") as file:
+            for done in range(0, len(self.rows), _BATCH):
+                if progress:
+                    progress(done, len(self.rows))
+                inputs = self.examples.inputs(self.rows[done : done + _BATCH], device)
+                inputs.pop("labels", None)
+                cast = torch.autocast(device.type, torch.bfloat16, enabled=self.bf16)
+                with torch.inference_mode(), cast:
+                    output = self.model(**inputs, output_hidden_states=self.hidden)
+                logits.append(output.logits.float().cpu().numpy())
+                if self.hidden:
+                    states = torch.stack(output.hidden_states, 2).half()  # (B, T, L + 1, d)
+                    file.write(states[inputs["attention_mask"].bool()].cpu().numpy().tobytes())
+        np.save(self.folder / _LOGITS, np.concatenate(logits))
 
     def __call__(self, rows: Sequence[int], inputs: dict[str, Tensor]) -> TeacherOutput:
         """Logits `(B, C)` and, if wanted, each layer's hidden states `(B, T, d)`, 0 where there is padding."""
-        mask = inputs["attention_mask"].bool()
-        logits = torch.from_numpy(self.logits[[self.places[row] for row in rows]]).to(mask.device)
+        mask, places = inputs["attention_mask"].bool(), [self.places[row] for row in rows]
+        logits = torch.from_numpy(self.logits[places]).to(mask.device)
         if self.states is None:
             return TeacherOutput(logits, ())
-        states = np.concatenate(
-            [self.states[self.starts[r] : self.starts[r] + self.lengths[r]] for r in rows]
-        )
+        states = np.concatenate([self.states[self.starts[p] : self.starts[p + 1]] for p in places])
         padded = torch.zeros(*mask.shape, *self.width, dtype=torch.float16)
         padded[mask.cpu()] = torch.from_numpy(states)
         return TeacherOutput(logits, padded.to(mask.device).unbind(2))
@@ -211,13 +155,11 @@ class CachedTeacher:
 def open_teacher(
     folder: Path,
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    encoded: Sequence[Encoded],
+    examples: Examples,
     rows: np.ndarray,
-    *,
     hidden: bool,
-    identity: dict[str, str],
-    bf16: bool,
+    precision: str,
+    *,
     settled: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> LiveTeacher | CachedTeacher:
@@ -226,7 +168,7 @@ def open_teacher(
     Args as for `CachedTeacher` and its `fill`.
 
     Args:
-        bf16: whether it computes in that.
+        folder: its twin, `<folder>-logits`, has the outputs without hidden states.
         settled: a file that keeps which of the two it came to. Their outputs differ in the last digits, so a run that
             goes on uses the one that it began with.
 
@@ -236,11 +178,10 @@ def open_teacher(
     known = settled.read_text(encoding="utf-8") if settled is not None and settled.is_file() else ""
     if known == _LIVE:
         return LiveTeacher(model, hidden)
-    identity = identity | {"precision": "bf16" if bf16 else "fp32"}
-    cached = CachedTeacher(folder, model, tokenizer, encoded, rows, hidden=hidden, identity=identity)
-    size = CachedTeacher.bytes_for(model, cached.tokens) if hidden else 0
-    kept = size <= CACHE_BYTES and cached.fill(torch.bfloat16 if bf16 else None, progress)
-    needs = f"the teacher's hidden states take {size / 2**30:.1f} GiB"
+    folder = folder if hidden else folder.with_name(f"{folder.name}-logits")
+    cached = CachedTeacher(folder, model, examples, rows, hidden, precision)
+    kept = cached.bytes <= CACHE_BYTES and cached.fill(progress)
+    needs = f"the teacher's hidden states take {cached.bytes / 2**30:.1f} GiB"
     if not kept and known:
         raise TrainingError(
             f"{needs}, with which this run began, and {folder} has no room for them now: make room, or delete "
@@ -252,7 +193,7 @@ def open_teacher(
         return cached
     why = (
         f"at most {CACHE_BYTES / 2**30:.0f} GiB are kept; fewer or shorter texts would fit"
-        if size > CACHE_BYTES
+        if cached.bytes > CACHE_BYTES
         else f"{folder} has no room for them and {SPARE_BYTES / 2**30:.0f} GiB to spare"
     )
     _LOG.warning(f"{needs}, and {why}: the teacher is run in every step, which takes longer.")

@@ -29,10 +29,12 @@ from shrp.model.config import ShrpConfig
 from shrp.model.convert import convert_layer, expert_layers, layer_kinds
 from shrp.training.config import TextConfig
 from shrp.training.device import resolve_precision, training_device
-from shrp.training.loop import Examples, Training, teacher_of
+from shrp.training.examples import Examples
+from shrp.training.loop import Training
 from shrp.training.losses import TextLoss
-from shrp.training.progress import Progress
-from shrp.training.runs import Convert, Run, identity_of
+from shrp.training.progress import STORING, Progress, Status
+from shrp.training.runs import TEACHER_FILE, Convert, Run, identity_of
+from shrp.training.teacher import open_teacher
 
 Texts = Sequence[tuple[str, ...]]
 
@@ -88,16 +90,26 @@ def train_on_text(
         identity = identity_of(config, model, None, digest, teacher=base, converts_by=converts_by)
         run.open(identity, lambda: resolve_precision(config.precision))
         precision, history = run.precision, run.restore(model, convert)
-    examples = Examples(config, texts, None, tokenizer, longest_input(base, tokenizer, config.max_length))
-    rows = np.arange(len(texts))
+    longest = longest_input(base, tokenizer, config.max_length)
+    examples = Examples(config, texts, None, digest, tokenizer, longest)
     base = base.eval().to(device)
+    teacher = open_teacher(
+        teacher_outputs,
+        base,
+        examples,
+        np.arange(len(texts)),
+        True,
+        precision,
+        settled=run and run.folder / TEACHER_FILE,
+        progress=lambda done, of: progress.step(Status(STORING, done, of)),
+    )
     history = Training(
         config=config,
         examples=examples,
         objective=TextLoss(config, base),
         device=device,
         precision=precision,
-        teacher=teacher_of(base, examples, rows, teacher_outputs, run, True, digest, precision, progress),
+        teacher=teacher,
         convert=convert,
         facts=lambda model, epoch: {"texts": epoch.size, "precision": precision},
         run=run,

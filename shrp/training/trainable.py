@@ -11,7 +11,6 @@ from transformers import PreTrainedModel
 from shrp.families.families import encoder_layers, family_of
 from shrp.model.convert import layer_kinds, new_parameters
 from shrp.training.config import TrainConfig
-from shrp.training.stage1 import Swap
 
 
 def set_trainable(model: PreTrainedModel, config: TrainConfig) -> None:
@@ -24,9 +23,7 @@ def set_trainable(model: PreTrainedModel, config: TrainConfig) -> None:
         for name, part in model.base_model.named_children():
             part.requires_grad_(name == "pooler")  # which is a part of the head
         for layer, kind in zip(encoder_layers(model), layer_kinds(model), strict=True):
-            layer.requires_grad_(kind != "dense" or isinstance(layer, Swap))
-            if isinstance(layer, Swap):
-                layer.dense.requires_grad_(False)
+            layer.requires_grad_(kind != "dense")
 
 
 def replaced_layers(model: PreTrainedModel, base: PreTrainedModel) -> dict[int, nn.Module]:

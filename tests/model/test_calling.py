@@ -15,7 +15,6 @@ from shrp.model.gates import force_experts, record_routing, use_gates
 from shrp.model.partial import run_layers
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
-from shrp.training.stage1 import Swap
 
 H = 4
 
@@ -62,7 +61,6 @@ def test_the_bias_is_trained_through_converted_layers_in_bfloat16_too(kind, rout
     model = routed
     if kind == "static":
         model = prune(model, make_plan({1: [0.4, 0.3, 0.2, 0.1], 2: [0.1, 0.2, 0.3, 0.4]}, per_layer=2))
-    encoder_layers(model)[0] = Swap(encoder_layers(model)[0], encoder_layers(model)[0], 0.5)
     model.train()
     with torch.autocast("cpu", torch.bfloat16):
         loss = model(**tiny_inputs()).logits.float().square().mean()

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,8 +23,10 @@ from shrp.model.gates import use_gates
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
 from shrp.training import device, loop, losses, runs
-from shrp.training.config import TrainConfig, was_made_with
+from shrp.training.config import RECIPES, TextConfig, TrainConfig, read_config
 from shrp.training.loop import train
+from shrp.training.progress import LogProgress, Status, duration
+from shrp.training.recipe import Recipe
 from shrp.training.runs import finish, run_folder
 from shrp.training.schedule import Epoch
 from shrp.training.trainable import parameter_groups, same_start, set_trainable
@@ -51,11 +53,13 @@ class Watch:
 
     def __init__(self, at_step=None, after_epoch=None):
         self.at_step, self.after_epoch = at_step, after_epoch
-        self.steps, self.rows = [], []
+        self.steps, self.rows, self.phases = [], [], []
 
     def step(self, status):
         if not status.stage:
             return
+        if status.step == 1:
+            self.phases.append(status.phase)
         self.steps.append((status.epoch - 1, status.step, status.steps, status.loss))
         if self.steps[-1][:2] == self.at_step:
             raise Killed
@@ -228,13 +232,31 @@ def test_seed_decides_and_nothing_else_does(run):
     assert not torch.equal(a.classifier.weight, c.classifier.weight)
 
 
-def test_everything_trains_whatever_the_model_went_through(run, tiny_model):
-    model = tiny_model(dropout=0.1).requires_grad_(False)
-    before = {name: p.clone() for name, p in model.named_parameters()}
-    a, _, _ = run(replace(CONFIG, shrp=ShrpConfig((2,))), model=model)
-    stuck = {name for name, p in a.named_parameters() if torch.equal(p, before[name])}
-    assert not stuck
-    assert all(p.requires_grad for p in a.parameters())
+def test_another_conversion_can_be_given_and_everything_trains_whatever_the_model_went_through(
+    run, tiny_model
+):
+    """A study's control drops layers under the same schedule, the last one left learning the teacher's last states."""
+    config = replace(CONFIG, shrp=ShrpConfig((1, 2)))
+
+    def drop(model, layer):
+        del encoder_layers(model)[layer]
+        model.config.num_hidden_layers -= 1
+
+    def go(**options):
+        model = tiny_model(dropout=0.1).requires_grad_(False)
+        return run(config, model=model, convert=drop, converts_by="dropped", **options)
+
+    before = dict(tiny_model(dropout=0.1).named_parameters())
+    with pytest.raises(Killed):
+        go(progress=Watch(after_epoch=1))
+    with pytest.raises(TrainingError, match="its conversion differ"):
+        run(config, convert=drop, converts_by="another", resume=True)
+    made, _, history = go(resume=True)
+    assert len(encoder_layers(made)) == 1
+    assert all(row["distill_hidden_loss"] > 0 and row["usage"] == {} for row in history)
+    assert history[-1]["distill_hidden_loss"] < history[1]["distill_hidden_loss"]
+    assert not {name for name, p in made.named_parameters() if torch.equal(p, before[name])}
+    assert all(p.requires_grad for p in made.parameters())
 
 
 @pytest.mark.parametrize(
@@ -358,7 +380,7 @@ def test_another_run_in_the_way_is_refused_in_words(run, tiny_data, tmp_path):
     with pytest.raises(Killed):
         run(progress=Watch(after_epoch=0))
     kept = (run_folder(tmp_path / "out") / "run.json").read_text()
-    with pytest.raises(TrainingError, match="unfinished run: pass --resume to go on, or delete it"):
+    with pytest.raises(TrainingError, match="unfinished run: resume it, or delete it"):
         run()
     with pytest.raises(TrainingError, match=r"another run \(its learning rate differ\)"):
         run(replace(CONFIG, learning_rate=2e-3), resume=True)
@@ -387,7 +409,7 @@ def test_one_process_at_a_time_is_at_work_on_a_run(run, tmp_path):
     made, _, history = run(progress=Second())
     assert len(told) == 2 * len(history)
     assert_equal_weights(made, whole)
-    with pytest.raises(TrainingError, match="unfinished run: pass --resume"):  # the first has ended
+    with pytest.raises(TrainingError, match="unfinished run: resume it"):  # the first has ended
         run()
 
 
@@ -488,15 +510,87 @@ def test_config_round_trip_and_schedule():
     assert [(e.start_factor, e.end_factor) for e in epochs] == [(1, 1), (1, 1), (1, 0.5), (0.5, 0)]
 
 
-def test_a_stored_config_of_another_version_is_said_and_made_nothing_of_ours():
+def test_a_stored_config_may_lack_a_field_and_have_none_that_is_not_known():
     made = CONFIG.to_dict()
-    assert was_made_with(CONFIG, {"config": made})
-    without = {name: value for name, value in made.items() if name != "swap"}
-    assert was_made_with(CONFIG, {"config": without})  # from before there was such a field
-    for other in (made | {"novelty": 1}, made | {"shrp": made["shrp"] | {"novelty": 1}}):
+    older = made | {"swap": 0.0, "shrp": made["shrp"] | {"control": "none"}}  # of which there was more
+    assert TrainConfig.from_dict({k: v for k, v in older.items() if k != "warmup"}) == CONFIG
+    for other in (
+        made | {"novelty": 1},
+        made | {"shrp": made["shrp"] | {"novelty": 1}},
+        made | {"swap": 0.5},
+    ):
         with pytest.raises(TrainingError, match="has no option"):
             TrainConfig.from_dict(other)
-        assert not was_made_with(CONFIG, {"config": other})
+
+
+@pytest.mark.parametrize("kind", ["yaml", "json"])
+def test_options_come_from_a_file_between_defaults_and_flags(tmp_path, kind):
+    file = tmp_path / f"options.{kind}"
+    values = {
+        "config": {"learning_rate": "2e-4", "shrp": {"layers": [2, 1]}, "dropout": True},
+        "recover": [1],
+    }
+    text = json.dumps(values)
+    file.write_text(text if kind == "json" else text.replace('"2e-4"', "2e-4"))
+    made = read_config(
+        file,
+        Recipe,
+        defaults={"config": RECIPES["retain"], "random_draws": 2},
+        overrides={"config": {"seed": 4}, "recover": (1, 2)},
+    )
+    wanted = RECIPES["retain"] | {"learning_rate": 2e-4, "dropout": True, "seed": 4}
+    assert made == Recipe(TrainConfig(ShrpConfig((1, 2)), **wanted), recover=(1, 2), random_draws=2)
+    assert read_config(None, TextConfig, overrides={"final_size": 9}) == TextConfig(final_size=9)
+    for cls in (TrainConfig, TextConfig, Recipe):
+        assert {*cls.MAIN_FIELDS} <= {one.name for one in fields(cls)}
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("batchsize: 8", "batch_size"),
+        ("shrp: {layer: [1]}", "layers"),
+        ("batch_size: many", "a whole number"),
+        ("dropout: 1", "true or false"),
+        ("order: 3", "a list"),
+        ("shrp: 3", "a mapping"),
+        ("learning_rate: fast", "a number"),
+        ("learning_rate: -1", "above 0"),
+        ("- 1", "must map options"),
+        ("a: [", "not a YAML or JSON file"),
+    ],
+)
+def test_options_in_a_file_are_checked_in_one_sentence(tmp_path, text, named):
+    file = tmp_path / "options.yaml"
+    file.write_text(text)
+    with pytest.raises(TrainingError, match=named) as error:
+        read_config(file, TrainConfig)
+    assert "\n" not in str(error.value)
+    with pytest.raises(TrainingError, match="can't be read"):
+        read_config(tmp_path / "none.yaml", TrainConfig)
+
+
+def test_a_log_has_a_line_a_phase_and_one_every_30_seconds():
+    lines, now = [], [0.0]
+    log = LogProgress(lines.append, lambda: now[0])
+    for step in range(1, 8):
+        now[0] += 10
+        log.step(Status("stage 2", step, 7, 3, 4, 2, 0.5, 10.0 * (7 - step)))
+    assert [line.split(", ")[1] for line in lines] == ["step 1 of 7", "step 4 of 7", "step 7 of 7"]
+    log.step(Status("scoring", 0, 0))
+    log.step(Status("scoring", 0, 0))
+    assert lines[3:] == ["scoring"]
+    assert [duration(s) for s in (40.4, 700, 11_100)] == ["40 s", "12 min", "3 h 5 min"]
+
+
+def test_phases_are_named(run):
+    config = replace(CONFIG, distill_hidden=0.0, distill_logits=0.0, epoch_size=8)
+    watch = Watch()
+    run(config, progress=watch)
+    stage1 = [f"stage 1: converting layer {layer} ({i} of 2)" for i, layer in ((1, 2), (2, 1))]
+    assert watch.phases == [*stage1, "stage 2", "stage 2"]
+    run(replace(config, shrp=ShrpConfig(())), out="b", progress=watch, phase="fine-tuning the teacher")
+    assert watch.phases[4:] == ["fine-tuning the teacher"] * 2
 
 
 def test_rates_rise_over_the_warm_up_and_move_linearly_between_the_factors():

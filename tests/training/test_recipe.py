@@ -28,7 +28,7 @@ from shrp.training.recipe import (
     _warn_of_a_bad_teacher,
     stages_folder,
 )
-from shrp.training.runs import Run, run_folder
+from shrp.training.runs import run_folder
 from shrp.training.teacher import CachedTeacher
 
 SHARED = {"batch_size": 8, "precision": "fp32", "seed": 2}
@@ -48,6 +48,9 @@ RECIPE = Recipe(
     recovery_epochs=1,
     random_draws=2,
 )
+
+
+SHORT = replace(RECIPE, per_layer=(1,), recover=(), random_draws=0)
 
 
 class Killed(BaseException):
@@ -194,59 +197,32 @@ def test_scores_are_those_of_the_models(place, finished):
 
 
 def test_a_killed_run_is_no_other_commands(place, tiny_model, tiny_tokenizer, tiny_info):
-    """Neither one model's training nor a conversion takes the folder of a killed run of several stages, or the other
-    way round: what it has done would be deleted with their own."""
-    short = replace(RECIPE, per_layer=(1,), recover=())
-    with pytest.raises(Killed):
-        runner(place, "busy", short, progress=KillAfter(4, mid=True))()
+    """What another command has done in a folder would be deleted with a run's own."""
     folder, sets = run_folder(place / "busy"), datasets(place)
+    with pytest.raises(Killed):
+        runner(place, "busy", SHORT, progress=KillAfter(4, mid=True))()
     kept = sorted(path.relative_to(folder) for path in folder.rglob("*"))
 
     def fine_tune(out, **options):
-        config, data = (
-            TrainConfig(stage2_epochs=1, batch_size=8, precision="fp32"),
-            (sets.train, sets.validation),
-        )
+        config = TrainConfig(stage2_epochs=1, batch_size=8, precision="fp32")
         start = tiny_model(), tiny_info(layers=()), tiny_tokenizer
-        loop.train(config, *start, *data, place / out, **options)
+        loop.train(config, *start, sets.train, sets.validation, place / out, **options)
 
-    with pytest.raises(TrainingError, match=r"unfinished run of several stages \(routed, teacher\)"):
+    with pytest.raises(TrainingError, match=r"unfinished run of another command \(train\)"):
         fine_tune("busy", resume=True)
-    with pytest.raises(TrainingError, match="of several stages"), Run(folder):
-        raise AssertionError("begun in another's folder")
     assert sorted(path.relative_to(folder) for path in folder.rglob("*")) == kept
-    assert runner(place, "busy", short, resume=True)().scores
-
+    assert runner(place, "busy", SHORT, resume=True)().scores
     with pytest.raises(Killed):
         fine_tune("lone", progress=KillAfter(1))
     with pytest.raises(TrainingError, match="unfinished run of another command"):
         runner(place, "lone", resume=True)()
     assert (run_folder(place / "lone") / "state.safetensors").is_file()
-
-
-def test_a_folder_of_other_things_is_no_runs(place, tiny_model, tiny_tokenizer, tiny_info):
-    """What is called as a run's folder would be, such as a study's `glue.run`, is left alone, also with --resume."""
-    folder, sets = run_folder(place / "study"), datasets(place)
-    (folder / "mrpc" / "teacher").mkdir(parents=True)
-    (folder / "mrpc" / "teacher" / "config.json").write_text("{}")
-    with pytest.raises(TrainingError, match=r"study\.run .* holds other things \(mrpc\)"):
-        runner(place, "study", resume=True)()
-    config = TrainConfig(stage2_epochs=1, batch_size=8, precision="fp32")
-    start = tiny_model(), tiny_info(layers=()), tiny_tokenizer
-    with pytest.raises(TrainingError, match="choose another folder"):
-        loop.train(config, *start, sets.train, sets.validation, place / "study")
-    assert [path.name for path in folder.rglob("*")] == ["mrpc", "teacher", "config.json"]
-    folder = run_folder(place / "models")
-    (folder / "control-group").mkdir(parents=True)
-    tiny_model().save_pretrained(folder / "bert-small")
-    with pytest.raises(TrainingError, match=r"\(bert-small, control-group\)"):
-        runner(place, "models", resume=True)()
-    folder = run_folder(place / "notes")
-    folder.mkdir()
-    (folder / "notes.txt").write_text("mine")
-    with pytest.raises(TrainingError, match=r"\(notes\.txt\)"):
-        loop.train(config, *start, sets.train, sets.validation, place / "notes")
-    assert (folder / "notes.txt").read_text() == "mine"
+    (run_folder(place / "notes")).mkdir()
+    (run_folder(place / "notes") / "notes.txt").write_text("mine")
+    for attempt in (lambda: fine_tune("notes"), runner(place, "notes", resume=True)):
+        with pytest.raises(TrainingError, match="holds other things"):
+            attempt()
+    assert (run_folder(place / "notes") / "notes.txt").read_text() == "mine"
 
 
 def test_what_others_add_to_a_result_while_it_is_made_stays(place, monkeypatch):
@@ -364,7 +340,7 @@ def test_a_killed_run_resumes_to_the_same_end(place, finished, epochs, mid):
 def test_a_resumed_run_with_other_options_is_refused(place, finished):
     with pytest.raises(Killed):
         runner(place, "other", progress=KillAfter(6))()  # teacher and routed are done
-    with pytest.raises(TrainingError, match="unfinished run: pass --resume"):
+    with pytest.raises(TrainingError, match="unfinished run: resume it"):
         runner(place, "other")()
     longer = replace(RECIPE, config=replace(RECIPE.config, learning_rate=5e-3))
     with pytest.raises(TrainingError, match=r"routed is of another run \(its learning rate differ\)"):
@@ -452,13 +428,13 @@ def test_all_stages_compute_in_the_format_of_the_first_whatever_process_makes_th
 def test_the_teacher_is_asked_once_in_a_recipe_whose_stages_come_by_all_examples(
     place, monkeypatch, epoch_size, expected
 ):
-    asked, ask = [], CachedTeacher._ask
+    asked, ask = [], CachedTeacher._run
 
     def watched(self, *args):
         asked.append(len(self.rows))
         ask(self, *args)
 
-    monkeypatch.setattr(CachedTeacher, "_ask", watched)
+    monkeypatch.setattr(CachedTeacher, "_run", watched)
     config = replace(RECIPE.config, epoch_size=epoch_size)
     recipe = replace(RECIPE, config=config, per_layer=())
     runner(place, f"asked-{epoch_size}", recipe)()

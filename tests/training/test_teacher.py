@@ -12,29 +12,33 @@ import numpy as np
 import pytest
 import torch
 
-from shrp.data.batching import collate, encode
+from shrp.data.batching import collate
 from shrp.errors import TrainingError
 from shrp.model.config import ShrpConfig
 from shrp.training import teacher as kept_teacher
 from shrp.training.config import TrainConfig
+from shrp.training.examples import Examples
 from shrp.training.loop import train
 from shrp.training.teacher import CachedTeacher, LiveTeacher, open_teacher
 
 
+def examples_of(data, tokenizer, digest="a"):
+    return Examples(TrainConfig(), data.texts, None, digest, tokenizer, 32)
+
+
 @pytest.fixture
 def asked(tiny_model, tiny_tokenizer, tiny_data, tmp_path):
-    """A teacher, its encoded data, and `(rows, hidden, identity) -> CachedTeacher` on one folder."""
+    """A teacher, its examples, and `(rows, hidden, model, digest) -> CachedTeacher` on one folder."""
     model, data = tiny_model(), tiny_data(30)
-    encoded = encode(tiny_tokenizer, data.texts)
 
-    def make(rows=range(30), hidden=True, model=model, **identity):
+    def make(rows=range(30), hidden=True, model=model, digest="a"):
         cached = CachedTeacher(
-            tmp_path, model, tiny_tokenizer, encoded, np.array(rows), hidden=hidden, identity=identity
+            tmp_path, model, examples_of(data, tiny_tokenizer, digest), np.array(rows), hidden
         )
-        cached.fill(None)
+        assert cached.fill()
         return cached
 
-    return model, encoded, make
+    return model, examples_of(data, tiny_tokenizer).encoded, make
 
 
 def test_kept_outputs_are_the_teachers(asked, tiny_tokenizer):
@@ -50,14 +54,19 @@ def test_kept_outputs_are_the_teachers(asked, tiny_tokenizer):
         assert not mine[~real].any()
 
 
-def test_a_filled_folder_is_read_and_not_asked_for_again(asked, tiny_tokenizer, tiny_model):
+def test_a_filled_folder_is_read_and_the_teacher_not_run_again(
+    asked, tiny_tokenizer, tiny_model, monkeypatch
+):
     _, encoded, make = asked
-    rows = [1, 2]
-    inputs = collate(tiny_tokenizer, encoded, rows)
-    first = make(teacher="a")(rows, inputs).logits
-    other = tiny_model(seed=5)
-    assert torch.equal(make(model=other, teacher="a")(rows, inputs).logits, first)
-    assert not torch.allclose(make(model=other, teacher="b")(rows, inputs).logits, first)
+    runs, real = [], CachedTeacher._run
+    monkeypatch.setattr(CachedTeacher, "_run", lambda self, *a: runs.append(1) or real(self, *a))
+    inputs = collate(tiny_tokenizer, encoded, [1, 2])
+    first = make()([1, 2], inputs).logits
+    assert torch.equal(make()([1, 2], inputs).logits, first)
+    assert len(runs) == 1
+    assert not torch.allclose(make(model=tiny_model(seed=5))([1, 2], inputs).logits, first)
+    make(model=tiny_model(seed=5), digest="b")
+    assert len(runs) == 3
 
 
 def test_only_the_rows_of_a_run_are_kept_and_without_hidden_states_none_are(asked, tiny_tokenizer):
@@ -102,66 +111,43 @@ def test_training_asks_a_teacher_that_is_too_much_to_keep_anew(
     assert all(row["distill_hidden_loss"] > 0 for row in history)
 
 
-def test_a_disk_that_another_process_fills_meanwhile_ends_nothing(
-    tiny_model, tiny_tokenizer, tiny_data, tmp_path, monkeypatch, caplog
-):
+@pytest.fixture
+def opened(tiny_model, tiny_tokenizer, tiny_data, tmp_path):
+    """`opened(name, **options)`: a teacher with a folder of that name."""
+    examples = examples_of(tiny_data(30), tiny_tokenizer)
+
+    def go(name, **options):
+        folder = tmp_path / name
+        return open_teacher(folder, tiny_model(), examples, np.arange(30), True, "fp32", **options)
+
+    return go
+
+
+def test_a_disk_that_another_process_fills_meanwhile_ends_nothing(opened, tmp_path, monkeypatch, caplog):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    model, encoded = tiny_model(), encode(tiny_tokenizer, tiny_data(30).texts)
-    monkeypatch.setattr(kept_teacher.os, "posix_fallocate", full, raising=False)
-    made = kept_teacher.open_teacher(
-        tmp_path / "said",
-        model,
-        tiny_tokenizer,
-        encoded,
-        np.arange(30),
-        hidden=True,
-        identity={"teacher": "a"},
-        bf16=False,
-    )
-    assert isinstance(made, LiveTeacher)
+    monkeypatch.setattr(kept_teacher.np, "save", full)
+    assert isinstance(opened("said"), LiveTeacher)
     assert "no room" in caplog.text
     assert not list((tmp_path / "said").glob("*.bin"))
 
 
-def test_a_teacher_that_the_disk_has_no_room_for_is_asked_in_every_step_and_that_is_said(
-    tiny_model, tiny_tokenizer, tiny_data, tmp_path, monkeypatch, caplog
-):
-    model, encoded = tiny_model(), encode(tiny_tokenizer, tiny_data(30).texts)
-    options = {"hidden": True, "identity": {"teacher": "a"}, "bf16": False}
-    asked = tmp_path / "said", model, tiny_tokenizer, encoded, np.arange(30)
+def test_a_run_that_goes_on_uses_the_teacher_as_it_began(opened, tmp_path, monkeypatch, caplog):
     usage = SimpleNamespace(free=kept_teacher.SPARE_BYTES)
-    monkeypatch.setattr(kept_teacher.shutil, "disk_usage", lambda _: usage)
-    assert isinstance(open_teacher(*asked, **options), LiveTeacher)
-    assert "no room for" in caplog.text
-    assert not (tmp_path / "said" / "hidden.bin").exists()
-    caplog.clear()
-    usage.free += sum(len(row["input_ids"]) for row in encoded) * 4 * model.config.hidden_size * 2
-    assert isinstance(open_teacher(*asked, **options), CachedTeacher)
-    usage.free = 0  # what is there already takes no more
-    assert isinstance(open_teacher(*asked, **options), CachedTeacher)
-    assert not caplog.text
-
-
-def test_a_run_that_goes_on_asks_the_teacher_as_it_began(
-    tiny_model, tiny_tokenizer, tiny_data, tmp_path, monkeypatch
-):
-    model, encoded = tiny_model(), encode(tiny_tokenizer, tiny_data(30).texts)
-    usage = SimpleNamespace(free=0)
     monkeypatch.setattr(kept_teacher.shutil, "disk_usage", lambda _: usage)
 
     def ask(name):
-        asked = tmp_path / name, model, tiny_tokenizer, encoded, np.arange(30)
-        options = {"hidden": True, "identity": {"teacher": "a"}, "bf16": False}
-        return open_teacher(*asked, **options, settled=tmp_path / f"{name}.txt")
+        return opened(name, settled=tmp_path / f"{name}.txt")
 
     assert isinstance(ask("full"), LiveTeacher)
+    assert "no room for them" in caplog.text
     usage.free = 2**60
     assert isinstance(ask("full"), LiveTeacher)
     assert isinstance(ask("roomy"), CachedTeacher)
+    usage.free = 0  # what is there already takes no more
+    assert isinstance(ask("roomy"), CachedTeacher)
     shutil.rmtree(tmp_path / "roomy")
-    usage.free = 0
     with pytest.raises(TrainingError, match=r"with which this run began, and .* has no room"):
         ask("roomy")
     usage.free = 2**60
@@ -211,24 +197,24 @@ def test_one_who_reads_keeps_what_it_opened_when_another_fills_the_folder_anew(
     _, encoded, make = asked
     rows = [7, 3]
     inputs = collate(tiny_tokenizer, encoded, rows)
-    first = make(teacher="a")
+    first = make()
     before = [states.clone() for states in first(rows, inputs).hidden_states]
-    other = make(rows=range(10), model=tiny_model(seed=5), teacher="b")
+    other = make(rows=range(10), model=tiny_model(seed=5))
     assert all(torch.equal(a, b) for a, b in zip(first(rows, inputs).hidden_states, before, strict=True))
     assert not torch.equal(other(rows, inputs).hidden_states[1], before[1])
 
 
 def test_two_threads_that_fill_one_folder_ask_the_teacher_once(asked, monkeypatch):
     _, _, make = asked
-    asks, real = [], CachedTeacher._ask
+    asks, real = [], CachedTeacher._run
 
     def slow(self, *args):
         asks.append(None)
         time.sleep(0.2)
         real(self, *args)
 
-    monkeypatch.setattr(CachedTeacher, "_ask", slow)
+    monkeypatch.setattr(CachedTeacher, "_run", slow)
     with ThreadPoolExecutor(2) as pool:
-        made = list(pool.map(lambda _: make(teacher="a"), range(2)))
+        made = list(pool.map(lambda _: make(), range(2)))
     assert len(asks) == 1
     assert np.array_equal(made[0].logits, made[1].logits)

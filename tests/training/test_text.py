@@ -1,19 +1,15 @@
 """Conversion on unlabelled texts: what learns and what stays, and that a task's model can take the layers over."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 from shrp.checkpoints import checkpoint
-from shrp.checkpoints.card import card
-from shrp.cli import converting
-from shrp.data.sources import load_file
-from shrp.errors import DataError, TrainingError
-from shrp.evaluation.evaluate import evaluate
+from shrp.checkpoints.info import CheckpointInfo, history_text
+from shrp.data.tasks import TASKS, TEXTS
+from shrp.errors import PlanError, ShrpError, TrainingError
 from shrp.families.families import encoder_layers
 from shrp.model.config import ShrpConfig
 from shrp.model.convert import convert, expert_layers, layer_kinds
@@ -22,11 +18,12 @@ from shrp.model.modules import without_dropout
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
 from shrp.training import loop, losses
-from shrp.training.config import RECOVERY_RATES, TextConfig
+from shrp.training.config import TextConfig, TrainConfig
 from shrp.training.losses import hidden_loss
 from shrp.training.progress import Progress
-from shrp.training.runs import Run, run_folder
-from shrp.training.text import graft, train_on_text, usage_on_text
+from shrp.training.recipe import Datasets, Recipe, RecipeRun
+from shrp.training.runs import Run
+from shrp.training.text import graft, task_usage, train_on_text, usage_on_text
 
 SIZES = {
     "conversion_size": 40,
@@ -251,7 +248,7 @@ def test_a_killed_conversion_goes_on_and_ends_as_if_it_had_not_been(converted, t
     _, whole, history = converted(run=None)
     with pytest.raises(Killed), Run(tmp_path / "made.run") as run:
         converted(run=run, progress=Kill())
-    with Run(tmp_path / "made.run") as run, pytest.raises(TrainingError, match="pass --resume"):
+    with Run(tmp_path / "made.run") as run, pytest.raises(TrainingError, match="resume it"):
         converted(run=run)
     with Run(tmp_path / "made.run", resume=True) as run:
         with pytest.raises(TrainingError, match="its seed differ"):
@@ -285,288 +282,118 @@ def test_layers_are_taken_over_only_within_one_geometry(converted, tiny_model):
         graft(tiny_model(num_attention_heads=2), model)
 
 
-@pytest.fixture
-def command(tmp_path, tiny_model, tiny_tokenizer, tiny_data):
-    """Arguments of a base, of texts with small sizes, and of a task's files, all below `tmp_path`."""
-    tiny_model(dropout=0.1).base_model.save_pretrained(tmp_path / "encoder")
-    tiny_tokenizer.save_pretrained(tmp_path / "encoder")
-    for name, seed in (("train", 0), ("dev", 1)):
-        frame = tiny_data(24, seed).to_frame().rename(columns={"sentence": "text"})
-        frame.to_csv(tmp_path / f"{name}.csv", index=False)
-    texts = ("--texts", tmp_path / "train.csv", "--texts", tmp_path / "dev.csv")
-    sizes = ("--conversion-size", 16, "--final-size", 16, "--batch-size", 8)
-    files = ("--train-file", tmp_path / "train.csv", "--validation-file", tmp_path / "dev.csv")
-    options = ("--text-column", "text", "--batch-size", 8, "--teacher-epochs", 1, "--precision", "fp32")
-    return ("--base", tmp_path / "encoder", "--base-name", "tiny"), texts + sizes, files + options
-
-
-def test_a_conversion_and_then_a_run_that_goes_on_from_it(shrp, tmp_path, command):
-    base, texts, files = command
-    made = tmp_path / "made"
-    code, said, error = shrp(
-        "convert", *base, *texts, "--layers", "upper:2", "--max-length", 4, "--out", made, "--json"
-    )
-    assert code == 0, error
-    assert "24 of 24 inputs of train.csv are longer than 4 tokens" in " ".join(error.split())
-    assert "of 24 inputs of dev.csv are longer than 4 tokens" in " ".join(error.split())
-    assert json.loads(said)["texts"] == 48
-    assert len(json.loads(said)["epochs"]) == 3
-    code, _, error = shrp("convert", *base, *texts, "--out", made)
-    assert code == 1
-    assert "exists already" in error
-    pairs = pd.read_csv(tmp_path / "train.csv")
-    pairs.assign(other=pairs["text"].tolist()[::-1]).to_csv(tmp_path / "pairs.csv", index=False)
-    given = ("--texts", tmp_path / "pairs.csv", "--text-column", "text", "--text-column", "other")
-    sizes = ("--conversion-size", 16, "--final-size", 16, "--batch-size", 8)
-    code, said, error = shrp("convert", *base, *given, *sizes, "--out", tmp_path / "of-pairs", "--json")
-    assert code == 0, error
-    assert json.loads(said)["texts"] == 24
-    code, _, error = shrp(
-        "train", *base, *files, "--converted", made, "--per-layer", 2, "--out", tmp_path / "out"
-    )
-    assert code == 0, error
-    found = checkpoint.load(tmp_path / "out")
-    assert layer_kinds(found.model) == ["dense", "routed", "routed"]
-    history = checkpoint.read_history(tmp_path / "out")
-    assert [row["epoch"] for row in history] == [0, 1, 2, 3, 4]
-    assert [row["stage"] for row in history] == [1, 1, 1, 2, 2]
-    assert {row["kind"] for row in found.info.scores} == {"teacher", "routed", "static", "control"}
-
-
 def test_a_conversion_that_fails_before_its_first_epoch_leaves_nothing_in_the_way(
-    shrp, tmp_path, command, monkeypatch
+    converted, tmp_path, monkeypatch
 ):
-    base, texts, _ = command
-    ask = ("convert", *base, *texts, "--layers", "upper:2", "--precision", "fp32", "--out", tmp_path / "made")
-
     def diverges(*_):
         raise TrainingError("the loss is no number")
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "finite", diverges)
-        assert shrp(*ask)[0] == 1
-    assert not run_folder(tmp_path / "made").exists()
-    run_folder(tmp_path / "made").mkdir()
-    (run_folder(tmp_path / "made") / "run.json").write_text('{"precision": "fp32"}')  # killed before it
-    code, _, error = shrp(*ask)
-    assert code == 0, error
-    assert not run_folder(tmp_path / "made").exists()
-
-
-def test_an_encoder_pruned_on_texts_becomes_a_tasks_static_checkpoint(shrp, tmp_path, command):
-    base, texts, files = command
-    made, out = tmp_path / "made", tmp_path / "out"
-    code, _, error = shrp("convert", *base, *texts, "--layers", "1,2", "--per-layer", 9, "--out", made)
-    assert code == 1
-    assert "1 to 4 experts a layer, not 9" in error
-    kept = ("--layers", "upper:2", "--per-layer", 1, "--further-size", 32)
-    code, said, error = shrp("convert", *base, *texts, *kept, "--out", made, "--json")
-    assert code == 0, error
-    assert [row["texts"] for row in json.loads(said)["epochs"]] == [16, 16, 16, 32]
-    encoder = checkpoint.load(made)
-    assert layer_kinds(encoder.model) == ["dense", "static", "static"]
-    assert set(encoder.info.plan.keep_counts().values()) == {1}
-    usage = {int(layer): share for layer, share in json.loads(said)["epochs"][-2]["usage"].items()}
-    assert encoder.info.plan == make_plan(usage, per_layer=1)
-
-    assert encoder.info.training["recovery"]["learning_rate"] == RECOVERY_RATES["learning_rate"]
-    # The same command without pruning repeats the conversion, so what was pruned can be had to compare with.
-    code, _, error = shrp("convert", *base, *texts, "--layers", "upper:2", "--out", tmp_path / "routed")
-    assert code == 0, error
-    pruned = prune(checkpoint.load(tmp_path / "routed").model, encoder.info.plan)
-    assert not same_layers(pruned, encoder.model)
-
-    run = ("train", *base, *files, "--converted", made, "--out", out)
-    run += ("--learning-rate", 1e-9, "--new-learning-rate", 1e-9)  # to see where it starts from
-    for wrong in (
-        ("--recover", 1),
-        ("--per-layer", 1),
-        ("--random-draws", 2),
-        ("--freeze-dense",),
-    ):
-        code, _, error = shrp(*run, *wrong)
-        assert code == 1
-        assert "is pruned already" in error
-    assert not out.exists()
-    code, _, error = shrp(*run)
-    assert code == 0, error
-    found = checkpoint.load(out)
-    assert layer_kinds(found.model) == ["dense", "static", "static"]
-    assert found.info.plan == encoder.info.plan
-    assert same_layers(found.model, encoder.model)
-    rows = {row["model"]: row for row in found.info.scores}
-    static = "static, 1 a layer, pruned on texts"
-    assert list(rows) == ["dense teacher", static]
-    assert (rows[static]["kind"], rows[static]["budget"], rows[static]["recovered"]) == ("static", 2, True)
-    dev = load_file(tmp_path / "dev.csv", found.info.task, text_columns=["text"], label_column="label")
-    again = evaluate(found.model, found.tokenizer, dev)
-    assert abs(again.score - rows[static]["score"]) <= 1.5 / 24  # stored as float16
-    history = checkpoint.read_history(out)
-    assert [row["epoch"] for row in history] == list(range(6))
-    assert [row["stage"] for row in history] == [1, 1, 1, 1, 2, 2]
-
-    text = card(out.name, found)
-    assert (
-        "Converted on 48 unlabelled texts (of train.csv, dev.csv), 16 for each of 2 layers and 16 for" in text
-    )
-    assert "pruned there by usage on them, and trained on with 32 (seed 0)" in text
-    assert "no validation data had a part in that" in text
-    line = next(line for line in text.splitlines() if line.startswith(f"| {static} |"))
-    assert line.count("%") == 4  # of the teacher, and three costs
-    assert "trained on with 32" in card(made.name, encoder)
-
-
-def test_a_tasks_usage_says_which_experts_learn_on_from_texts(shrp, tmp_path, command):
-    base, texts, files = command
-    corpora = (*texts[:4], *texts[-2:])  # without the sizes of a conversion, which is not made anew
-    routed, task, small, out = (tmp_path / name for name in ("routed", "task", "small", "out"))
-    assert shrp("convert", *base, *texts, "--layers", "upper:2", "--out", routed)[0] == 0
-    run = ("train", *base, *files, "--random-draws", 0)
-    assert shrp(*run, "--converted", routed, "--per-layer", 1, "--out", task)[0] == 0
-    found = checkpoint.load(task)
-    # The task is made to use most what the texts use least, so the two can't be taken for one another.
-    on_texts = usage_on_text(checkpoint.read_history(routed))
-    usage = {str(layer): np.eye(4)[int(np.argmin(share))].tolist() for layer, share in on_texts.items()}
-    checkpoint.save(found.model, found.tokenizer, replace(found.info, usage=usage), task)
-    pruning = ("convert", *base, *corpora, "--further-size", 32, "--per-layer", 1)
-    code, _, error = shrp(*pruning, "--converted", routed, "--usage-of", task, "--out", small)
-    assert code == 0, error
-    encoder = checkpoint.load(small)
-    plan = make_plan({int(layer): share for layer, share in usage.items()}, per_layer=1)
-    assert encoder.info.plan == plan
-    assert [row["texts"] for row in checkpoint.read_history(small)] == [16, 16, 16, 32]
-    # The converted encoder was pruned, and not the task's model; in one step it comes to the same.
-    one_step = ("convert", *base, *texts, "--layers", "upper:2", "--per-layer", 1, "--further-size", 32)
-    assert shrp(*one_step, "--usage-of", task, "--out", tmp_path / "one-step")[0] == 0
-    assert same_layers(checkpoint.load(tmp_path / "one-step").model, encoder.model)
-    code, _, error = shrp(*pruning, "--converted", routed, "--out", tmp_path / "by-texts")
-    assert code == 0, error
-    assert checkpoint.load(tmp_path / "by-texts").info.plan == make_plan(on_texts, per_layer=1) != plan
-
-    assert shrp(*run, "--converted", small, "--out", out)[0] == 0
-    made = checkpoint.load(out)
-    assert made.info.plan == plan
-    assert "static, 1 a layer, recovered on texts and the task" in {row["model"] for row in made.info.scores}
-    name = found.info.task.name
-    text = card(out.name, made)
-    assert (
-        f"pruned to the experts that a routed model of {name} uses most, and trained on with 32 (seed 0)"
-        in text
-    )
-    assert "comes from the same validation data" in text
-    assert f"chosen by their usage on validation data of {name}." in card(small.name, encoder)
+        with pytest.raises(TrainingError, match="no number"), Run(tmp_path / "made.run") as run:
+            converted(run=run)
+    assert not (tmp_path / "made.run").exists()
+    with Run(tmp_path / "made.run") as run:  # killed before it
+        (run.folder / "run.json").write_text('{"precision": "fp32"}')
+    with Run(tmp_path / "made.run") as run:
+        assert len(converted((2,), run=run)[2]) == 2
 
 
 @pytest.fixture
-def pruning(shrp, tmp_path, command):
-    """The command that prunes by a task's usage, and folders: `routed`, a conversion, and `task`, which came of it."""
-    base, texts, files = command
-    assert shrp("convert", *base, *texts, "--layers", "upper:2", "--out", tmp_path / "routed")[0] == 0
-    run = ("train", *base, *files, "--random-draws", 0, "--per-layer", 1, "--converted", tmp_path / "routed")
-    assert shrp(*run, "--out", tmp_path / "task")[0] == 0
-    command = ("convert", *base, *texts[:4], *texts[-2:], "--further-size", 32, "--out", tmp_path / "wrong")
-    return command, tmp_path / "routed", tmp_path / "task"
+def place(converted, tmp_path, tiny_tokenizer):
+    """A folder with the base, `encoder`, its conversion, `routed`, and that pruned, `static`."""
+    base, model, history = converted()
+    base.base_model.save_pretrained(tmp_path / "encoder")
+    tiny_tokenizer.save_pretrained(tmp_path / "encoder")
+    about = {"texts": 40, "config": TextConfig(ShrpConfig((1, 2)), **SIZES).to_dict()}
+    info = CheckpointInfo(ShrpConfig((1, 2)), TEXTS, base_model="tiny", training=about)
+    extra = {checkpoint.HISTORY: history_text(history)}
+    checkpoint.save(model, tiny_tokenizer, info, tmp_path / "routed", extra_files=extra)
+    plan = make_plan(usage_on_text(history), per_layer=1)
+    made = replace(info, plan=plan)
+    checkpoint.save(prune(model, plan), tiny_tokenizer, made, tmp_path / "static", extra_files=extra)
+    return tmp_path
 
 
-def test_usage_that_does_not_fit_is_refused_before_anything_is_trained(shrp, tmp_path, pruning):
-    command, routed, task = pruning
-    found = checkpoint.load(task)
-
-    def like(name, **changes):
-        info = replace(found.info, **changes)
-        return checkpoint.save(found.model, found.tokenizer, info, tmp_path / name)
-
-    config = found.info.config
-    static = replace(found.info, plan=make_plan({1: [1, 0, 0, 0], 2: [1, 0, 0, 0]}, per_layer=1))
-    static = checkpoint.save(prune(found.model, static.plan), found.tokenizer, static, tmp_path / "static")
-    cases = (
-        (routed, "has seen no task"),
-        (static, "is pruned already"),
-        (like("foreign", base_model="another"), "has base another, and the encoder to prune tiny"),
-        (like("top-2", config=replace(config, top_k=2)), "has Top-k 2, and the encoder to prune 1"),
-        (like("part", usage={"1": [0.25] * 4}), "usage of 4 experts in each converted layer"),
-        (like("wide", usage=dict.fromkeys("12", [0.125] * 8)), "usage of 4 experts in each converted layer"),
-        (like("none", usage={}), "carries no usage"),
-    )
-    for usage_of, said in cases:
-        code, _, error = shrp(*command, "--per-layer", 1, "--converted", routed, "--usage-of", usage_of)
-        assert code == 1
-        assert said in error
-    code, _, error = shrp(*command, "--per-layer", 1, "--layers", "2", "--usage-of", task)
-    assert code == 1
-    assert "has converted layers [1, 2], and the encoder to prune [2]" in error
-    assert not (tmp_path / "wrong").exists()
+def go_on(place, data, name, base="encoder", base_name="tiny", **fields):
+    """A run of a recipe that goes on from a conversion."""
+    shared = {"batch_size": 8, "precision": "fp32", "learning_rate": 1e-9, "new_learning_rate": 1e-9}
+    config = TrainConfig(ShrpConfig((1, 2)), stage2_epochs=fields.pop("epochs", 1), **shared)
+    teacher = TrainConfig(stage2_epochs=1, **shared)
+    options = {"per_layer": (), "converted": str(place / name)} | fields
+    recipe = Recipe(config, teacher=teacher, **options)
+    data = Datasets(data(24), data(12, seed=1))
+    return RecipeRun(recipe, str(place / base), data, place / f"{name}-out", base_name=base_name, dtype=None)
 
 
-def test_what_a_conversion_made_before_decides_is_not_asked_for_again(shrp, tmp_path, pruning):
-    command, routed, task = pruning
-    for options, said in (
-        (("--layers", "upper:2"), "are those of --converted"),
-        (("--top-k", 2), "are those of --converted"),
-        (("--final-size", 9), "are those of --converted"),
+@pytest.mark.parametrize("name", ["routed", "static"])
+def test_a_run_goes_on_from_a_conversion_in_stage_2(place, tiny_data, name):
+    info = go_on(place, tiny_data, name, per_layer=(1,) if name == "routed" else ())()
+    made, source = checkpoint.load(place / f"{name}-out"), checkpoint.load(place / name)
+    assert layer_kinds(made.model) == ["dense", name, name]
+    assert made.info.plan == source.info.plan
+    pairs = zip(encoder_layers(made.model)[1:], encoder_layers(source.model)[1:], strict=True)
+    for mine, theirs in pairs:  # (its rates are next to nothing)
+        for a, b in zip(mine.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+    assert made.info.training["converted"] == source.info.training
+    history = checkpoint.read_history(made.path)
+    assert [(row["epoch"], row["stage"]) for row in history] == [(0, 1), (1, 1), (2, 1), (3, 2)]
+    kinds = [row["kind"] for row in info.scores]
+    wanted = ["teacher", "routed", "static", "control"] if name == "routed" else ["teacher", "static"]
+    assert kinds == wanted
+
+
+def test_only_what_fits_is_gone_on_from(place, tiny_data, tiny_model, tiny_tokenizer):
+    def refused(match, name="routed", **options):
+        with pytest.raises(TrainingError, match=match):
+            go_on(place, tiny_data, name, **options)()
+        assert not list(place.glob("*-out*"))  # nothing was trained
+
+    refused("made of tiny, and the base here is called another", base_name="another")
+    refused("give it an epoch or more", epochs=0)
+    refused("is pruned already", "static", recover=(1,))
+    tiny_model(hidden_size=40).base_model.save_pretrained(place / "wide")
+    tiny_tokenizer.save_pretrained(place / "wide")
+    refused("has 24 hidden dimensions and the dense one 40", base="wide")
+    found = checkpoint.load(place / "routed")
+    checkpoint.save(found.model, found.tokenizer, replace(found.info, task=TASKS["sst2"]), place / "of-task")
+    refused("is of the task sst2", "of-task")
+
+
+def test_a_tasks_usage_is_taken_only_where_it_fits(place, tiny_model):
+    routed = checkpoint.load(place / "routed")
+    usage = {"1": [0.4, 0.3, 0.2, 0.1], "2": [0.25] * 4}
+    info = replace(routed.info, task=TASKS["sst2"], usage=usage)
+
+    def asked(name, **changes):
+        folder = checkpoint.save(
+            routed.model, routed.tokenizer, replace(info, **changes), place / name.replace(" ", "-")
+        )
+        return task_usage(folder, ShrpConfig((1, 2)), 4, "tiny")
+
+    assert asked("task") == ("sst2", {int(layer): share for layer, share in usage.items()})
+    config = info.config
+    for name, changes, match in (
+        ("texts", {"task": TEXTS}, "has seen no task"),
+        ("foreign", {"base_model": "another"}, "has base another, and the encoder to prune tiny"),
+        ("top 2", {"config": replace(config, top_k=2)}, "has Top-k 2, and the encoder to prune 1"),
+        ("part", {"usage": {"1": [0.25] * 4}}, "usage of 4 experts in each converted layer"),
+        ("none", {"usage": {}}, "carries no usage"),
     ):
-        code, _, error = shrp(*command, "--per-layer", 1, "--converted", routed, *options)
-        assert code == 1
-        assert said in error
-    for converted, said in ((task, "is of the task"), (tmp_path / "no", "name a checkpoint's folder")):
-        code, _, error = shrp(*command, "--per-layer", 1, "--converted", converted)
-        assert code == 1
-        assert said in error
-    code, _, error = shrp(*command, "--usage-of", task)
-    assert code == 1
-    assert "--further-size is for a pruned encoder: give --per-layer too" in error
-    (routed / checkpoint.HISTORY).unlink()
-    code, _, error = shrp(*command, "--per-layer", 1, "--converted", routed)
-    assert code == 1
-    assert "history does not record how its experts were used" in error
-    assert not (tmp_path / "wrong").exists()
-
-
-def same_layers(one, other):
-    """Whether the encoder layers of two models are equal, to within float16."""
-    pairs = zip(encoder_layers(one), encoder_layers(other), strict=True)
-    values = [(a, b) for x, y in pairs for a, b in zip(x.parameters(), y.parameters(), strict=True)]
-    return all(torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in values)
-
-
-def test_only_what_convert_made_of_this_base_is_gone_on_from(shrp, tmp_path, command, tiny_model):
-    base, texts, files = command
-    made, run = tmp_path / "made", ("train", *files, "--out", tmp_path / "out")
-    code, _, error = shrp("convert", *base, *texts, "--layers", "upper:2", "--further-size", 9, "--out", made)
-    assert code == 1
-    assert "give --per-layer too" in error
-    code, _, error = shrp("convert", *base, *texts, "--layers", "upper:2", "--out", made)
-    assert code == 0, error
-    tiny_model(hidden_size=40).base_model.save_pretrained(tmp_path / "narrow")
-    checkpoint.load(made).tokenizer.save_pretrained(tmp_path / "narrow")
-    for options, said in (
-        ((*base[:2], "--base-name", "another"), "made of tiny, and the base here is called another"),
-        (
-            ("--base", tmp_path / "narrow", "--base-name", "tiny"),
-            "has 24 hidden dimensions and the dense one 40",
-        ),
-        ((*base, "--stage2-epochs", 0), "give it an epoch or more"),
-    ):
-        code, _, error = shrp(*run, *options, "--converted", made)
-        assert code == 1
-        assert said in error
-    assert not list(tmp_path.glob("out*"))  # nothing was trained
-    code, _, error = shrp(*run, *base, "--converted", made, "--per-layer", 1)
-    assert code == 0, error
-    code, _, error = shrp("train", *base, *files, "--converted", tmp_path / "out", "--out", tmp_path / "next")
-    assert code == 1
-    assert "is of the task" in error
-
-
-def test_rows_without_a_text_are_left_out_and_counted_and_errors_count_them(tmp_path, capsys):
-    corpus = tmp_path / "corpus.csv"
-    corpus.write_text("text\none\n\ntwo\n   \nthree\n")
-    assert converting._texts(corpus, ["text"]) == (("one",), ("two",), ("three",))
-    assert "left out 2 of 5 rows of corpus.csv, without a text" in " ".join(capsys.readouterr().err.split())
-    rows = tmp_path / "rows.jsonl"
-    rows.write_text('{"text": "one"}\n{"text": ""}\n{"text": 3}\n')
-    with pytest.raises(DataError, match="row 3"):
-        converting._texts(rows, ["text"])
-    rows.write_text('{"text": ""}\n{"text": " "}\n')
-    with pytest.raises(DataError, match="no row is left"):
-        converting._texts(rows, ["text"])
+        with pytest.raises(ShrpError, match=match):
+            asked(name, **changes)
+    with pytest.raises(PlanError, match="is pruned already"):
+        task_usage(
+            checkpoint.save(
+                checkpoint.load(place / "static").model,
+                routed.tokenizer,
+                replace(info, plan=checkpoint.load(place / "static").info.plan),
+                place / "pruned",
+            ),
+            config,
+            4,
+            "tiny",
+        )
+    with pytest.raises(PlanError, match="does not record how its experts were used"):
+        usage_on_text([])

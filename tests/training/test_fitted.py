@@ -1,4 +1,4 @@
-"""What softens stage 1: swapping layers, routers that explore, Expanders fitted to the dense layer."""
+"""Expanders that start fitted to the dense layer."""
 
 import math
 
@@ -9,82 +9,11 @@ from shrp.data.batching import collate, encode
 from shrp.families.families import FAMILIES, encoder_layers
 from shrp.model import convert as conversion
 from shrp.model.config import ShrpConfig
-from shrp.model.convert import _sample, convert, convert_layer, fit_expander
-from shrp.model.gates import record_routing, straight_through, top_k_gates, use_gates
+from shrp.model.convert import _sample, convert_layer, fit_expander
+from shrp.model.gates import record_routing, use_gates
 from shrp.training import loop
 from shrp.training.config import TrainConfig
 from shrp.training.loop import train
-from shrp.training.stage1 import Swap, explore
-from shrp.training.trainable import set_trainable
-
-
-def test_swap_runs_the_dense_layer_as_often_as_told_and_never_in_evaluation():
-    dense, new = torch.nn.Identity(), torch.nn.Linear(4, 4)
-    x = torch.randn(2, 3, 4)
-    swap = Swap(dense, new, 1.0)
-    assert torch.equal(swap.train()(x), x)
-    assert torch.equal(swap.eval()(x), new(x))
-    swap.train().probability = 0.0
-    assert torch.equal(swap(x), new(x))
-    swap.probability = 0.3
-    torch.manual_seed(0)
-    share = sum(torch.equal(swap(x), x) for _ in range(500)) / 500
-    assert 0.2 < share < 0.4
-
-
-def test_without_noise_a_router_goes_its_own_way_and_with_it_elsewhere_but_still_learns():
-    probs = torch.tensor([[0.5, 0.3, 0.2]]).repeat(400, 1).requires_grad_()
-    own = top_k_gates(probs, 1)
-    assert explore(0.0, 1)(0, probs, own) is None
-    torch.manual_seed(0)
-    tried = explore(1.0, 1)(0, probs, own)
-    # At scale 1 the Gumbel trick draws each expert as often as its probability says.
-    assert torch.allclose(tried.mean(0), probs[0], atol=0.08)
-    (tried * torch.arange(3.0)).sum().backward()
-    assert probs.grad.abs().sum() > 0
-    assert torch.equal(straight_through(own, probs), own)
-
-
-def test_less_noise_tries_less_likely_experts_less_often():
-    """Under Gumbel noise of scale s an expert is drawn in proportion to its probability to the power of 1 / s."""
-    probs = torch.tensor([[0.5, 0.3, 0.2]]).repeat(4000, 1)
-    torch.manual_seed(0)
-    for scale in (0.5, 2.0):
-        tried = explore(scale, 1)(0, probs, top_k_gates(probs, 1))
-        wanted = probs[0] ** (1 / scale)
-        assert torch.allclose(tried.mean(0), wanted / wanted.sum(), atol=0.03)
-
-
-def test_a_frozen_dense_layer_stays_so_while_it_is_swapped(tiny_model):
-    model = tiny_model()
-    layers = encoder_layers(model)
-    layers[1] = Swap(layers[1], convert(tiny_model(), ShrpConfig((1,))).bert.encoder.layer[1], 0.5)
-    for frozen in (True, False):
-        set_trainable(model, TrainConfig(ShrpConfig((1,)), swap=0.5, freeze_dense=frozen))
-        learns = {name: parameter.requires_grad for name, parameter in layers[1].named_parameters()}
-        assert all(one for name, one in learns.items() if name.startswith("new."))
-        assert {one for name, one in learns.items() if name.startswith("dense.")} == {not frozen}
-
-
-def test_noise_falls_over_stage_1_and_swapping_over_each_of_its_epochs(
-    tiny_model, tiny_tokenizer, tiny_data, tiny_info, tmp_path, monkeypatch
-):
-    noise, swapped = [], []
-
-    class Watched(Swap):
-        def forward(self, *args, **kwargs):
-            if self.training:
-                swapped.append(self.probability)
-            return super().forward(*args, **kwargs)
-
-    monkeypatch.setattr(loop, "Swap", Watched)
-    monkeypatch.setattr(loop, "explore", lambda scale, k: noise.append(scale) or explore(scale, k))
-    options = {"swap": 0.5, "exploration": 2.0, "batch_size": 8, "precision": "fp32"}
-    config = TrainConfig(ShrpConfig((1, 2)), stage2_epochs=1, **options)
-    data = tiny_data(16), tiny_data(8, seed=1)
-    train(config, tiny_model(), tiny_info(layers=()), tiny_tokenizer, *data, tmp_path)
-    assert noise == [2.0, 1.5, 1.0, 0.5, 0.0, 0.0]  # two steps an epoch, the last one of stage 2
-    assert swapped == [0.5, 0.25] * 2
 
 
 @pytest.mark.parametrize(("expander_init", "fitted"), [("least_squares", [2, 1]), ("random", [])])

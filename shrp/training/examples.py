@@ -1,0 +1,76 @@
+"""The examples of a training: which an epoch sees, in which batches, and what the model receives of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from shrp.data.batching import bucketed_batches, collate, encode, epoch_rows
+from shrp.training.config import TextConfig, TrainConfig
+from shrp.training.schedule import Epoch, epoch_seed
+
+FIT_EXAMPLES = 256
+"""Examples that an Expander is fitted on: far more tokens than the 32 or 64 dimensions of a head."""
+
+
+class Examples:
+    """Encoded training texts; which of them an epoch sees, in which batches, depends on config and epoch alone.
+
+    Args:
+        labels: `(n,)`; None for unlabelled text.
+        digest: of the texts.
+        longest: tokens at which a text is cut.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig | TextConfig,
+        texts: Sequence[tuple[str, ...]],
+        labels: np.ndarray | None,
+        digest: str,
+        tokenizer: PreTrainedTokenizerBase,
+        longest: int,
+    ) -> None:
+        self.config, self.tokenizer, self.digest = config, tokenizer, f"{digest} at {longest} tokens"
+        # Not every accelerator has float64.
+        self.labels = (
+            labels.astype(np.float32) if labels is not None and labels.dtype == np.float64 else labels
+        )
+        self.encoded = encode(tokenizer, texts, longest)
+        self.lengths = np.array([len(row["input_ids"]) for row in self.encoded])
+
+    def size(self, epoch: Epoch) -> int:
+        """How many examples an epoch sees."""
+        total = len(self.encoded)
+        return epoch.size or total if self.config.repeats else min(epoch.size or total, total)
+
+    def rows(self, epoch: Epoch) -> np.ndarray:
+        """The examples of an epoch: it goes on where the one before ended."""
+        before = sum(self.size(one) for one in self.config.schedule() if one.index < epoch.index)
+        return epoch_rows(len(self.encoded), self.size(epoch), before, self.config.seed)
+
+    def visited(self) -> np.ndarray:
+        """The examples that any epoch of the schedule sees."""
+        return np.unique(np.concatenate([self.rows(epoch) for epoch in self.config.schedule()]))
+
+    def batches(self, epoch: Epoch) -> list[np.ndarray]:
+        """An epoch's examples in batches of about one length."""
+        rows, seed = self.rows(epoch), epoch_seed(self.config.seed, epoch.index)
+        return [rows[b] for b in bucketed_batches(self.lengths[rows], self.config.batch_size, seed)]
+
+    def inputs(self, rows: Sequence[int] | np.ndarray, device: torch.device | str) -> dict[str, Tensor]:
+        """Model inputs, `(B, T)` each, and `labels`, `(B,)`, where there are any."""
+        batch = collate(self.tokenizer, self.encoded, rows, device)
+        if self.labels is not None:
+            batch["labels"] = torch.from_numpy(self.labels[list(rows)]).to(device)
+        return batch
+
+    def first(self, epoch: Epoch) -> Iterator[dict[str, Tensor]]:
+        """Model inputs of an epoch's first examples, to start a new layer from."""
+        rows = self.rows(epoch)[:FIT_EXAMPLES]
+        for batch in bucketed_batches(self.lengths[rows], self.config.batch_size):
+            yield collate(self.tokenizer, self.encoded, rows[batch])
