@@ -12,7 +12,6 @@ import pandas as pd
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.analysis.usage import UsageStats
-from shrp.checkpoints.score_rows import share_of
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.evaluation.calibration import matching_shift, shifted
@@ -145,7 +144,6 @@ def to_frame(
     rows = []
     for point, evaluation in zip(wanted, found, strict=True):
         low, high = evaluation.interval
-        of_routed = share_of(evaluation.score, routed.score)
         rows.append(
             {
                 "kept": point.plan.budget,
@@ -157,7 +155,7 @@ def to_frame(
                 "low": low,
                 "high": high,
                 "n": evaluation.n,
-                "of_routed": np.nan if of_routed is None else of_routed,
+                "of_routed": evaluation.score / routed.score if routed.score > 0 else np.nan,
             }
             | plan_cost(model, point.plan, TOKENS).relative_to(dense)
         )
