@@ -5,7 +5,7 @@ from pathlib import Path
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from ui import state
+from ui import loaders, state
 from ui.bound import remembered
 
 PAGES = (
@@ -16,6 +16,8 @@ PAGES = (
     ("compare", "Compare", ":material/compare:"),
     ("results", "Results", ":material/science:"),
 )
+LIGHT = ("overview", "results")
+"""Pages that draw something without torch."""
 FOLDER = Path(__file__).parent / "pages"
 
 st.set_page_config(page_title="SHRP", page_icon="🧭", layout="wide")
@@ -38,4 +40,6 @@ with remembered(name, state.SHARED):
         info = state.draw_picker(of_data=name != PAGES[-1][0])
         with menu:
             state.draw_menu([page if page == start else pages[0], *pages[1:]], info)
+    if name not in LIGHT:
+        loaders.libraries()
     page.run()

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from shrp.data.text_data import TextData
-from shrp.evaluation.evaluation import Evaluation
-from shrp.evaluation.metrics import constant_score
 from shrp.phrases import listed
 from ui.text import capital, escape, metric_name, score_text
+
+if TYPE_CHECKING:
+    from shrp.evaluation.evaluation import Evaluation
 
 _MOST_NAMED = 4
 
 
 def floor_of(data: TextData) -> float:
     """The headline score of the best constant answer on all of the data; nan without labels, and of numbers."""
+    from shrp.evaluation.metrics import constant_score
+
     return float("nan") if data.labels is None else constant_score(data.task, data.labels)
 
 

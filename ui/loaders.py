@@ -6,22 +6,25 @@ loaded anew, and two sessions that look at the same one share a model.
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
+import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from shrp.checkpoints import checkpoint as checkpoints
-from shrp.checkpoints import reference
-from shrp.checkpoints.checkpoint import Checkpoint
+from shrp.checkpoints import info as reading
 from shrp.checkpoints.info import CheckpointInfo, discover
 from shrp.data.tabular import is_unicode
 from shrp.errors import CheckpointError
 from ui import store
 from ui.stamps import Stamp, stamp_of
+
+if TYPE_CHECKING:  # else torch and transformers, which take seconds to import
+    from shrp.checkpoints.checkpoint import Checkpoint
 
 OWN_CHECKPOINTS = "own-checkpoints"
 """Key of the session's state: its own checkpoints' folders by name."""
@@ -29,7 +32,31 @@ MODELS = 3
 """How many models are kept in memory."""
 CHECKPOINT_DIRS = "SHRP_CHECKPOINTS"
 SHIPPED = Path(__file__).parent.parent / "checkpoints"
-_FILES = (*checkpoints.MADE_OF, checkpoints.HISTORY, reference.FILE)
+_FILES = (*reading.MADE_OF, reading.HISTORY, "teacher.safetensors")
+_LIBRARIES = ("shrp.checkpoints.checkpoint", "shrp.results_store", "transformers.models.bert.modeling_bert")
+"""What takes seconds to import, and all pages need that run a model."""
+
+
+@st.cache_resource(show_spinner=False)
+def _importing() -> threading.Thread:
+    def work() -> None:
+        for name in _LIBRARIES:
+            with suppress(ImportError):  # whoever needs it says so
+                importlib.import_module(name)
+
+    thread = threading.Thread(target=work, daemon=True, name="imports")
+    thread.start()
+    return thread
+
+
+def libraries() -> None:
+    """Wait until torch and transformers are imported, once a server and in one thread.
+
+    Two sessions must not import transformers at the same time: each would see parts of it half made.
+    """
+    if (thread := _importing()).is_alive():
+        with st.spinner("Loading PyTorch and Transformers …"):
+            thread.join()
 
 
 def checkpoint_roots() -> list[Path]:
@@ -82,7 +109,7 @@ def _entries() -> dict[str, tuple[Path, CheckpointInfo | CheckpointError]]:
 @st.cache_resource(max_entries=32, show_spinner=False)
 def _info(path: Path, stamp: Stamp) -> CheckpointInfo | CheckpointError:
     try:
-        return checkpoints.read_config(path)[1]
+        return reading.read_config(path)[1]
     except CheckpointError as error:
         return error
 
@@ -124,13 +151,31 @@ def load_folder(path: Path) -> Checkpoint:
 def forget(path: Path) -> None:
     """Let go of a model that only one session could reach, and of what was made of it, before its folder is deleted."""
     with suppress(OSError):  # its files may be gone already
-        store.forget(checkpoints.fingerprint(path))
+        store.forget(reading.fingerprint(path))
     _load.clear(path, _stamp(path))
 
 
 @st.cache_resource(max_entries=MODELS, show_spinner="Loading the checkpoint …")
 def _load(path: Path, stamp: Stamp) -> Checkpoint:
-    return checkpoints.load(path)
+    libraries()
+    from shrp.checkpoints.checkpoint import load
+
+    return load(path)
+
+
+def config_of(name: str) -> dict[str, Any]:
+    """All that a checkpoint's `config.json` says of its encoder.
+
+    Raises:
+        CheckpointError: it can't be read.
+    """
+    path = path_of(name)
+    return _config(path, _stamp(path))
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _config(path: Path, stamp: Stamp) -> dict[str, Any]:
+    return reading.read_config(path)[0]
 
 
 def read_history(name: str) -> list[dict[str, Any]]:
@@ -145,4 +190,4 @@ def read_history(name: str) -> list[dict[str, Any]]:
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _history(path: Path, stamp: Stamp) -> list[dict[str, Any]]:
-    return checkpoints.read_history(path)
+    return reading.read_history(path)

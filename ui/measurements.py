@@ -7,17 +7,18 @@ which therefore nobody changes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import streamlit as st
 
-from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
-from shrp.results_store import ROUTED
 from ui.store import Progress, disk, kept, once, results
 from ui.text import escape
+
+if TYPE_CHECKING:
+    from shrp.checkpoints.checkpoint import Checkpoint
 
 
 def cut_inputs(checkpoint: Checkpoint, data: TextData) -> tuple[int, int]:
@@ -112,6 +113,7 @@ def evaluation(checkpoint: Checkpoint, data: TextData, stats=None):
         DataError: the data are empty or do not fit the model.
     """
     from shrp.evaluation.evaluate import evaluate_stream
+    from shrp.results_store import ROUTED
 
     def work(progress: Progress):
         store, key = disk(), (checkpoint.fingerprint, data, ROUTED)

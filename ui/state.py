@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 from streamlit.runtime.pages_manager import PagesManager
 
-from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.data.tasks import TEXTS, Task
 from shrp.data.text_data import TextData
@@ -28,6 +28,9 @@ from ui.own import slices as own_slices
 from ui.teacher import with_part
 from ui.text import escape
 from ui.theme import STYLE
+
+if TYPE_CHECKING:
+    from shrp.checkpoints.checkpoint import Checkpoint
 
 CHECKPOINT, SOURCE, LAYER, EXPERT = "checkpoint", "source", "layer", "expert"
 """Keys of the widgets, in the session's state and in the URL alike."""
@@ -81,6 +84,8 @@ class Selection:
         """A checkpoint with its teacher's outputs on `data`, where it has them on the whole."""
         if self.rows is None:
             return checkpoint
+        from ui.lab.reference import with_part
+
         return with_part(checkpoint, self.whole, self.data, self.rows)
 
 
@@ -203,8 +208,10 @@ def through_app() -> None:
         st.stop()
 
 
-def current(title: str = "", *, needs_data: bool = True, named: bool = True) -> Selection:
-    """The selection of the sidebar, loaded. Where there is nothing to load, says so and stops the page.
+def described(title: str = "", *, named: bool = True) -> tuple[str, CheckpointInfo]:
+    """The picked checkpoint's name and what its `config.json` says; needs no torch.
+
+    Where there is none that can be read, says so and stops the page.
 
     Args:
         title: the page's, which is drawn first, so that what is said below it is known to be of it; empty for none.
@@ -217,8 +224,7 @@ def current(title: str = "", *, needs_data: bool = True, named: bool = True) -> 
     found = loaders.discover_all()
     if not found:
         st.info(
-            "There is no checkpoint yet. Train one into the folder `checkpoints/`, start the app with the "
-            "variable `SHRP_CHECKPOINTS` naming a folder of checkpoints, or load one in the sidebar.",
+            "There is no checkpoint yet. Load one in the sidebar, or train one into `checkpoints/`:",
             icon=":material/inventory_2:",
         )
         st.code(HOW_TO_TRAIN, language="bash")
@@ -227,29 +233,49 @@ def current(title: str = "", *, needs_data: bool = True, named: bool = True) -> 
     if name not in found:
         name = next(iter(found))
     info = found[name]
-    try:
-        if isinstance(info, CheckpointError):
-            raise CheckpointError(
-                str(info)
-            )  # (the found one is kept for all, with whatever it is raised through)
-        loaded = loaders.load_checkpoint(name)
-    except CheckpointError as error:
-        st.error(
-            f"**{escape(name)}** can't be loaded: {escape(str(error))}\n\n"
-            "Pick another checkpoint in the sidebar, or repair this one; the page follows by itself.",
-            icon=":material/error:",
-        )
-        st.stop()
+    if isinstance(info, CheckpointError):
+        _say_broken(name, info)
     if title and named:
-        heading.caption(f"Checkpoint **{escape(name)}**, task {escape(loaded.info.task.name)}")
+        heading.caption(f"Checkpoint **{escape(name)}**, task {escape(info.task.name)}")
     not_here.show(CHECKPOINT, SOURCE)
-    if loaded.info.task.name == TEXTS.name:
+    if info.task.name == TEXTS.name:
         st.info(
-            f"**{escape(name)}** was converted on texts and has no task yet: nothing has trained its head. Usage, "
-            "routes and attention are the encoder's; answers, scores and what moves them mean nothing. "
-            "`python -m shrp train --converted` gives it a task.",
+            f"**{escape(name)}** was converted on unlabelled text: its head is not trained yet. Usage, routes and "
+            "attention can be looked at; predictions and scores mean nothing.",
             icon=":material/school:",
         )
+        st.code("python -m shrp train --help", language="bash")
+    return name, info
+
+
+def _say_broken(name: str, error: CheckpointError) -> None:
+    st.error(
+        f"**{escape(name)}** can't be loaded: {escape(str(error))}\n\n"
+        "Pick another checkpoint in the sidebar, or repair this one; the page follows by itself.",
+        icon=":material/error:",
+    )
+    st.stop()
+
+
+def current(
+    title: str = "",
+    *,
+    needs_data: bool = True,
+    named: bool = True,
+    picked: tuple[str, CheckpointInfo] | None = None,
+) -> Selection:
+    """The selection of the sidebar, loaded. Where there is nothing to load, says so and stops the page.
+
+    Args:
+        title, named: as for `described`.
+        picked: what `described` returned, where the page has called it.
+    """
+    name, _ = picked or described(title, named=named)
+    loaders.libraries()
+    try:
+        loaded = loaders.load_checkpoint(name)
+    except CheckpointError as error:
+        _say_broken(name, error)
     source, whole, why = st.session_state.get(_READ) or _data(loaded.info)
     if whole is None:
         if needs_data:

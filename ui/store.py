@@ -8,15 +8,17 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 
-from shrp.results_store import ResultsStore, cache_folder
 from ui.remaining import Remaining
+
+if TYPE_CHECKING:
+    from shrp.results_store import ResultsStore
 
 Made = TypeVar("Made")
 Progress = Callable[[int, int], None]
@@ -194,9 +196,13 @@ def once(kind: str, size: int, key: Hashable, label: str, work: Callable[[Progre
 
 def disk() -> ResultsStore:
     """Results that outlive this process, in the folder that SHRP_CACHE names or the usual one."""
+    from shrp.results_store import cache_folder
+
     return _disk(cache_folder())
 
 
 @st.cache_resource(show_spinner=False)
 def _disk(folder: Path | None) -> ResultsStore:
+    from shrp.results_store import ResultsStore
+
     return ResultsStore(folder)

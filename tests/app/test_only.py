@@ -105,6 +105,8 @@ def test_what_is_picked_stays_on_a_page_that_reads_no_data(open_page, save_tiny,
     data_sources._dataset.clear()
 
 
+
+
 def test_one_slice_is_told_of_as_one(open_page, tiny_checkpoint):
     labels = [one.label for one in open_page("expert_usage", tiny_checkpoint, only="negation").expander]
     assert "What the slice is, by examples" in labels

@@ -16,7 +16,7 @@ from ui.downloads import downloads
 from ui.pickers import always_one
 from ui.state import Selection
 from ui.tables import class_width, row_height
-from ui.text import escape, share_text, shorten
+from ui.text import escape, share_text, shorten, slice_name
 
 WHICH, SEARCH = "answers", "answers_with"
 """Keys of the widgets, in the session's state and in the URL alike."""
@@ -87,15 +87,14 @@ def section(selection: Selection, found: Evaluation) -> None:
     """
     data = selection.data
     frame, texts = answers_frame(found, data)
-    st.subheader("Every input, with the model's answer", anchor="answers")
     left, right = st.columns([2, 1], gap="medium", vertical_alignment="bottom")
     with left:
-        which = always_one("Show", choices(frame), WHICH)
+        which = always_one("Examples", choices(frame), WHICH)
     search = right.text_input(
         "With these words",
         key=SEARCH,
         bind="query-params",
-        help="Inputs in which each of these begins a word, in capitals or not.",
+        help="Examples in which each of these begins a word.",
     )
     shown = narrowed(frame, which, search, texts)
     st.caption(said(shown, frame, data.name))
@@ -115,7 +114,7 @@ def shown_rows(part: pd.DataFrame, texts: list[str]) -> pd.DataFrame:
     rows = part[["index", *names]].copy()
     rows.insert(1, _TEXT, part[texts].agg(" / ".join, axis=1))
     for name in {"label", "prediction", "slice"} & set(rows.select_dtypes(["object", "string"])):
-        rows[name] = rows[name].str.replace("_", " ")  # a name breaks into lines at spaces alone
+        rows[name] = rows[name].map(slice_name)
     if "correct" in rows:
         rows["correct"] = np.where(rows["correct"], "✓", "✗")
     if SURE in rows:
@@ -138,7 +137,7 @@ def _table(part: pd.DataFrame, texts: list[str], key: str, data: TextData) -> li
         selection_mode="single-row",
         hide_index=True,
         width="stretch",
-        height=38 + min(high * len(part), 520),
+        height=38 + min(high * len(part), 420),
         row_height=high,
         column_config={
             "index": st.column_config.NumberColumn(

@@ -15,8 +15,7 @@ from typing import NamedTuple
 
 import streamlit as st
 
-from shrp.checkpoints import archive
-from shrp.checkpoints import checkpoint as checkpoints
+from shrp.checkpoints import archive, reading
 from shrp.errors import CheckpointError, ShrpError
 from ui import loaders
 from ui.own.data import upload_limit
@@ -123,7 +122,7 @@ def draw() -> None:
             key=key,  # a new key empties the box; what was loaded is listed below it
             max_upload_size=upload_limit(MAX_UPLOAD_MB),
             help=f"An SHRP checkpoint's own files: {', '.join(archive.SUFFIXES)}; weights as "
-            f"{checkpoints.WEIGHTS} only. Nothing in it is executed. It is for this session alone and is "
+            f"{reading.WEIGHTS} only. Nothing in it is executed. It is for this session alone and is "
             f"deleted with it. The last {MOST_HELD} stay loaded; of one name the last one.",
         )
         if file is not None:

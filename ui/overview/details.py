@@ -1,0 +1,268 @@
+"""Overview below its first screen, with the model loaded: cost, the score on the picked data, examples, how it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from shrp.analysis.usage import CLIFF_SHARE, UsageStats, history_warnings
+from shrp.checkpoints.card import card
+from shrp.checkpoints.score_costs import with_shares
+from shrp.errors import ShrpError
+from shrp.evaluation.costs import TOKENS, cost, dense_cost
+from shrp.evaluation.evaluation import Evaluation
+from shrp.evaluation.metrics import confusion
+from shrp.evaluation.verdicts import score_frame
+from ui import data_sources, latency, loaders, measurements, state
+from ui.describe import training_facts
+from ui.downloads import chart
+from ui.floor import floor_of
+from ui.overview import answers_table, figures, score_figures
+from ui.overview.first import own_rows
+from ui.overview.score_views import scores_section
+from ui.text import (
+    escape,
+    escape_html,
+    file_name,
+    interval_text,
+    metric_name,
+    other_metrics,
+    percent,
+    score_text,
+    slice_name,
+    verdict,
+    warning_lines,
+)
+
+_MEANING = {
+    "collapse": "a few experts take nearly everything, so the router hardly decides anything",
+    "noisy": "usage hardly ranks the experts, so pruning by usage is close to a guess",
+    "near ties": "the router's two best experts have nearly equal scores, so small changes of a text change its route",
+}
+
+
+def costs(selection: state.Selection) -> None:
+    """What is left of the dense model's parameters and FLOPs, as one figure."""
+    model = selection.checkpoint.model
+    frame = figures.cost_frame(cost(model, TOKENS), dense_cost(model, TOKENS))
+    chart(
+        figures.cost_bars(frame),
+        frame,
+        key="costs",
+        name=f"{selection.name}-costs",
+        alt=f"Share of the dense model: {figures.cost_alt(frame)}",
+    )
+
+
+def measured(selection: state.Selection, headline: Any) -> Evaluation | None:
+    """Score the model on the picked data; returns its evaluation, or None where there is none.
+
+    Args:
+        headline: the place of the page's verdict, which is about a person's own data once these are scored.
+    """
+    data = selection.data
+    if data is None:
+        st.caption(f"Not scored here: {escape(selection.no_data)}")
+        return None
+    try:
+        stats = measurements.usage_stats(selection.checkpoint, data) if selection.is_routed else None
+        found = measurements.evaluation(selection.checkpoint, data, stats)
+    except ShrpError as error:
+        state.show_error(error)
+        return None
+    if selection.source == data_sources.OWN:
+        with headline:
+            verdict(own_verdict(selection.name, found, floor_of(data)))
+    if data.labels is None:
+        st.caption(f"{escape(data.name)} (n = {len(data):,}) has no labels, so there is no score.")
+    else:
+        _score(found, floor_of(data))
+        if warning := cliff_warning(selection, found):
+            st.warning(warning, icon=":material/warning:")
+    if stats is not None:
+        _warnings(selection, stats)
+    return found
+
+
+def own_verdict(name: str, found: Evaluation, floor: float) -> str:
+    """The headline about a person's own data, as Markdown."""
+    data = escape(found.data)
+    if found.labels is None:
+        return f"**{escape(name)}** has answered the {found.n:,} examples of **{data}**; without labels nothing is scored."
+    bounds = interval_text(found.interval, found.metric)
+    baseline = (
+        f"; the majority-class baseline has {score_text(floor, found.metric)}" if floor == floor else ""
+    )
+    return (
+        f"**{escape(name)}** has {metric_name(found.metric)} **{score_text(found.score, found.metric)}** "
+        f"(95% CI {bounds}, n = {found.n:,}) on **{data}**{baseline}."
+    )
+
+
+def _score(found: Evaluation, floor: float) -> None:
+    baseline = f"majority-class baseline {score_text(floor, found.metric)}" if floor == floor else ""
+    bounds = interval_text(found.interval, found.metric)
+    also = [part for part in (baseline, other_metrics(found.metrics, found.metric)) if part]
+    st.metric(
+        f"{metric_name(found.metric)} on {found.data}",
+        score_text(found.score, found.metric),
+        help="Measured now, on the data that are picked in the sidebar.",
+    )
+    inside = f"95% CI {bounds}, " * bool(bounds)
+    st.caption("; ".join([f"{inside}n = {found.n:,}", *also]))
+
+
+def cliff_warning(selection: state.Selection, found: Evaluation) -> str:
+    """What is wrong where far less of the dense teacher's score is left than pruning should cost; empty elsewhere.
+
+    That is a score whose interval ends below `CLIFF_SHARE` of the teacher's, or one that the majority-class baseline
+    reaches, with an interval that ends below the teacher's.
+    """
+    rows = measurements.score_rows(selection.checkpoint, selection.data)
+    best = next((row["score"] for row in rows if row["kind"] == "teacher" and row.get("score")), 0.0)
+    high = found.interval[1] if found.interval[1] == found.interval[1] else found.score
+    floor = floor_of(selection.data)
+    if not best > 0 or not (
+        high < CLIFF_SHARE * best - 1e-9 or (found.score <= floor < best and high < best)
+    ):
+        return ""
+    return (
+        f"**Accuracy cliff** on {escape(found.data)}: {percent(found.score / best)} of the dense model's "
+        f"{metric_name(found.metric)} is left."
+    )
+
+
+def _warnings(selection: state.Selection, stats: UsageStats) -> None:
+    """Failure signatures of the routing on the picked data, a line a kind."""
+    if stats.too_few:
+        st.caption(
+            f":material/info: {len(selection.data):,} examples are too few to check the routing: it takes {stats.too_few:,}."
+        )
+        return
+    warnings = stats.warnings()
+    for kind in dict.fromkeys(one.kind for one in warnings):
+        layers = sorted({one.layer for one in warnings if one.kind == kind})
+        st.caption(
+            f":material/warning: **{kind.capitalize()}** in layer{'s' * (len(layers) > 1)} "
+            f"{', '.join(map(str, layers))}: {_MEANING.get(kind, '')}."
+        )
+    if not warnings:
+        st.caption(":material/check_circle: Routing is sound here: no collapse, noisy usage or near ties.")
+
+
+def scores(selection: state.Selection) -> None:
+    """The stored scores, SHRP's models among the controls."""
+    frame = with_shares(score_frame(selection.checkpoint.info.scores), selection.checkpoint)
+    rows = own_rows(selection.checkpoint.info)
+    scores_section(selection.name, frame, first=rows[0]["data"] if rows else "")
+
+
+def classes(found: Evaluation) -> None:
+    """Which class is predicted for which, in numbers."""
+    names = [slice_name(name) for name in found.task.label_names]
+    matrix, by_class = confusion(found.task, found.labels, found.predictions), found.by_class()
+    frame = pd.DataFrame(
+        {"class": names} | {f"predicted {name}": matrix[:, i] for i, name in enumerate(names)}
+    )
+    frame["recall"] = [
+        f"{percent(row.recall)} ({interval_text((row.low, row.high), 'accuracy')})" if row.n else ""
+        for row in by_class.itertuples()
+    ]
+    frame["precision"] = [percent(row.precision) if row.predicted else "" for row in by_class.itertuples()]
+    st.dataframe(frame, hide_index=True, width="content", alt="Confusion matrix with recall and precision")
+
+
+def expanders(selection: state.Selection, found: Evaluation | None) -> None:
+    """The parts that are computed once they are opened."""
+    labelled = found is not None and found.labels is not None and not found.task.is_regression
+    parts = [
+        ("Confusion matrix", ":material/grid_on:", lambda: classes(found), labelled),
+        ("How it was trained", ":material/school:", lambda: training(selection), True),
+        ("Latency on this machine", ":material/timer:", lambda: _latency(selection), True),
+        ("Model card", ":material/description:", lambda: model_card(selection), True),
+    ]
+    for title, icon, draw, wanted in parts:
+        if not wanted:
+            continue
+        part = st.expander(title, icon=icon, on_change="rerun", key=f"overview-{file_name(title).lower()}")
+        if part.open:
+            with part:
+                try:
+                    draw()
+                except ShrpError as error:
+                    state.show_error(error)
+
+
+def _latency(selection: state.Selection) -> None:
+    latency.overview_section(selection.checkpoint, selection.name, routed=selection.is_routed)
+
+
+def training(selection: state.Selection) -> None:
+    """Settings, and the history epoch by epoch."""
+    info = selection.checkpoint.info
+    history: list[Mapping[str, Any]] = loaders.read_history(selection.name)
+    for line in warning_lines(history_warnings(history)):
+        st.warning(line, icon=":material/warning:")
+    if facts := training_facts(info.training, history, info.plan):
+        rows = [f"| {escape(what)} | {escape(value)} |" for what, value in facts]
+        st.markdown("\n".join(["| setting | value |", "|---|---|", *rows]))  # (a data frame cuts long values)
+    else:
+        st.info("Nothing was stored about how this checkpoint was trained.", icon=":material/school:")
+    if not history:
+        st.caption("No training history (history.jsonl) was stored with this checkpoint.")
+        return
+    data, frame = (
+        str(info.training.get("validation_data", "validation data")),
+        score_figures.history_frame(history),
+    )
+    teacher = score_figures.teacher_score(score_frame(info.scores), data)
+    chart(
+        score_figures.training_history(frame, data=data, teacher_score=teacher),
+        frame,
+        key="history",
+        name=f"{selection.name}-history",
+        alt=score_figures.history_alt(history),
+    )
+
+
+def model_card(selection: state.Selection) -> None:
+    """The model card, and its files."""
+    text, stem = card(selection.name, selection.checkpoint), f"{file_name(selection.name)}-card"
+    with st.container(horizontal=True):
+        for kind, mime, made in (
+            ("Markdown", "text/markdown", lambda: text),
+            ("HTML", "text/html", lambda: card_html(text, selection.name)),
+        ):
+            st.download_button(
+                kind,
+                made,
+                f"{stem}.{'md' if kind == 'Markdown' else 'html'}",
+                mime,
+                key=f"card-{kind.lower()}",
+                on_click="ignore",
+                icon=":material/download:",
+            )
+    with st.container(height=480):
+        st.markdown(text.replace("\n# ", "\n### "))
+
+
+def card_html(text: str, name: str) -> str:
+    """A model card as one HTML page; markup in a stranger's names stays text."""
+    from markdown_it import MarkdownIt
+
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape_html(name)} · SHRP</title><style>body{{font-family:sans-serif;max-width:900px;margin:2rem auto;"
+        "padding:0 1rem}table{border-collapse:collapse}td,th{border:1px solid #ccc;padding:.3rem .6rem}</style></head>"
+        f"<body>{body}</body></html>"
+    )
+
+
+def examples(selection: state.Selection, found: Evaluation) -> None:
+    """Every example of the picked data with the model's answer, to be searched."""
+    answers_table.section(selection, found)

@@ -1,0 +1,118 @@
+"""Overview's first screen: what a checkpoint keeps of its dense model, from its JSON alone, before torch is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import streamlit as st
+
+from shrp.checkpoints.info import CheckpointInfo
+from shrp.data.tasks import TEXTS
+from shrp.model.sizes import dense_layer_params, linear, static_layer_params
+from ui.describe import summary_line
+from ui.downloads import chart
+from ui.overview import figures
+from ui.text import escape, interval_text, metric_name, percent, score_text
+
+_BERT_LIKE = ("bert", "camembert", "distilbert", "electra", "ernie", "roberta", "xlm-roberta")
+"""Model types whose layers have the sizes that `encoder_share` counts, and nothing else."""
+
+
+def shape(config: Mapping[str, Any]) -> tuple[int, int, int, int]:
+    """Layers, heads, hidden size and inner size of an encoder, from its config."""
+    names = (
+        ("num_hidden_layers", "n_layers"),
+        ("num_attention_heads", "n_heads"),
+        ("hidden_size", "dim"),
+        ("intermediate_size", "hidden_dim"),
+    )
+    return tuple(int(config.get(one, config.get(other, 0))) for one, other in names)
+
+
+def encoder_share(config: Mapping[str, Any], info: CheckpointInfo) -> float | None:
+    """The encoder's parameters as a share of the dense encoder's; None where they can't be told from the config."""
+    layers, heads, size, inner = shape(config)
+    control = getattr(info.config, "control", "none")  # files of studies
+    if config.get("model_type") not in _BERT_LIKE or not (layers and heads) or control != "none":
+        return None
+    dense, kept = dense_layer_params(size, inner), info.plan.keep_counts() if info.plan else {}
+    converted = (
+        static_layer_params(size, size // heads, kept[layer])
+        if info.plan
+        else static_layer_params(size, size // heads, heads) + linear(size, heads)
+        for layer in info.config.layers
+    )
+    return (sum(converted) + (layers - len(info.config.layers)) * dense) / (layers * dense)
+
+
+def own_rows(info: CheckpointInfo) -> list[Mapping[str, Any]]:
+    """The stored scores of the checkpoint as it is."""
+    plan, rows = info.plan, info.scores
+    if plan is None:
+        return [row for row in rows if row.get("kind") == ("routed" if info.config.layers else "teacher")]
+    kind = "control" if plan.selection.startswith("random") else "static"
+    return [row for row in rows if row.get("kind") == kind and row.get("budget") == plan.budget]
+
+
+def kept_of_dense(info: CheckpointInfo, row: Mapping[str, Any]) -> str:
+    """`99.4% (97.2–101.2)`: a stored score, with its interval, over the dense teacher's on the same data."""
+    teacher = next(
+        (one for one in info.scores if one.get("kind") == "teacher" and one.get("data") == row.get("data")),
+        None,
+    )
+    if teacher is None or not teacher.get("score") or not info.config.layers:
+        return ""
+    bounds = [end / teacher["score"] for end in row.get("interval") or () if end is not None]
+    told = f" ({interval_text(bounds, 'accuracy').rstrip('%')})" if len(bounds) == 2 else ""
+    return f"{percent(row['score'] / teacher['score'])}{told}"
+
+
+def verdict_text(name: str, info: CheckpointInfo, config: Mapping[str, Any]) -> str:
+    """The page's headline, from what was stored with the checkpoint, as Markdown."""
+    share, rows = encoder_share(config, info), own_rows(info)
+    size = f" with {percent(share, 0)} of the encoder" if share is not None else ""
+    if not info.config.layers:
+        layers, heads, *_ = shape(config)
+        return f"**{escape(name)}** is a dense model: {layers} layers of {heads} heads, none converted."
+    if not rows or rows[0].get("score") is None:
+        return f"**{escape(name)}** has{f' {percent(share, 0)} of the encoder, and' * bool(size)} no stored score."
+    kept = kept_of_dense(info, rows[0])
+    if not kept:
+        score = score_text(rows[0]["score"], rows[0]["metric"])
+        return f"**{escape(name)}** has {metric_name(rows[0]['metric'])} {score}{size}."
+    return f"**{escape(name)}** keeps **{kept}** of its dense model's {metric_name(rows[0]['metric'])}{size}."
+
+
+def score_line(info: CheckpointInfo) -> str:
+    """The stored scores of the checkpoint as it is, each with its interval and data, as Markdown."""
+    said = []
+    for row in own_rows(info)[:3]:
+        bounds = interval_text(row.get("interval"), row["metric"])
+        n = f"n = {row['n']:,}" if row.get("n") else ""
+        inside = ", ".join(part for part in (f"95% CI {bounds}" if bounds else "", n) if part)
+        score = score_text(row.get("score"), row["metric"])
+        said.append(f"{metric_name(row['metric'])} {score} ({inside}) on {escape(row['data'])}")
+    return " · ".join(said)
+
+
+def draw(name: str, info: CheckpointInfo, config: Mapping[str, Any]) -> None:
+    """Draw what needs no model under the headline: what the checkpoint is, its stored scores, its layers."""
+    layers, heads, *_ = shape(config)
+    st.caption(summary_line(info, layers, heads))
+    if info.task.name != TEXTS.name and (line := score_line(info)):
+        st.caption(line)
+
+
+def layer_map(name: str, info: CheckpointInfo, config: Mapping[str, Any]) -> None:
+    """The layers, from input to output."""
+    layers, heads, *_ = shape(config)
+    frame = figures.layer_frame(info, layers, heads)
+    validation = str(info.training.get("validation_data", "the data that it was counted on"))
+    chart(
+        figures.layer_strip(frame, heads, validation=validation),
+        frame,
+        key="layers",
+        name=f"{name}-layers",
+        alt=figures.layer_alt(frame),
+    )
