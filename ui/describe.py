@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 
-from shrp.checkpoints.card import converted, kept, picked, recovery_of, texts_in
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.pruning.plan import PruningPlan
 from ui.text import duration, escape
@@ -72,6 +71,8 @@ def training_facts(
         plan: what its pruning kept; without it only what `training` says of that, which is nothing in those that the
             lab or an earlier version wrote.
     """
+    from shrp.checkpoints import card  # here, as it imports torch
+
     config = training.get("config") if isinstance(training.get("config"), Mapping) else {}
     shrp = config.get("shrp") if isinstance(config.get("shrp"), Mapping) else {}
     facts = []
@@ -99,8 +100,8 @@ def training_facts(
         "temperature": "temperature",
         "seed": "seed",
     }
-    on_texts = "" if converted(training) else texts_in(history)
-    if how := converted(training) or on_texts:
+    on_texts = "" if card.converted(training) else card.texts_in(history)
+    if how := card.converted(training) or on_texts:
         facts.insert(0, ("layers", how.rstrip(".")))
     before_task = bool(on_texts) or "converted" in training
     if before_task:
@@ -115,10 +116,12 @@ def training_facts(
 
 def _pruning_facts(training: Mapping[str, Any], plan: PruningPlan | None) -> list[tuple[str, str]]:
     """What was kept of the experts, how they were picked, and what was trained on after."""
+    from shrp.checkpoints import card
+
     facts = []
-    if left := kept(training, plan):
+    if left := card.kept(training, plan):
         facts.append(("pruned to", left))
-    if how := picked(training, plan):
+    if how := card.picked(training, plan):
         facts.append(("experts", how))
     if chosen := training.get("chosen_on"):
         facts.append(("experts chosen on", f"{chosen['data']}, n = {chosen['n']:,}"))
@@ -131,7 +134,7 @@ def _pruning_facts(training: Mapping[str, Any], plan: PruningPlan | None) -> lis
                 f"{vocabulary['kept']:,} of {vocabulary['size']:,} tokens, needed by {vocabulary['counted_on']}",
             )
         )
-    recovery = recovery_of(training)
+    recovery = card.recovery_of(training)
     if not recovery:
         return facts
     config = recovery.get("config", {})

@@ -4,8 +4,6 @@ import gc
 import io
 import json
 import re
-import shutil
-import weakref
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -16,18 +14,19 @@ import pyarrow.parquet as pq
 import pytest
 import streamlit as st
 
-from shrp.data.sources import load_probe
 from shrp.data.tasks import TASKS, custom_task
 from shrp.errors import CheckpointError, DataError
 from tests.app.helpers import texts_of, upload
 from ui import data_sources, loaders
-from ui import store as stores
 from ui.own import checkpoints as own_checkpoints
+from ui.own import data as own_data
 from ui.own import fit as own_fit
+from ui.own import kept as own_kept
 from ui.own import labels as own_labels
 from ui.own import table as own_table
 from ui.own.fit import Columns, fit, guess
 from ui.own.table import clean_name, read_path, read_upload
+from ui.state import SOURCE
 
 SST2, MRPC = TASKS["sst2"], TASKS["mrpc"]
 PLAIN = "sentence\n" + "".join(f"w{i} w{i % 7} w{i % 5}\n" for i in range(12))
@@ -72,58 +71,6 @@ def test_every_kind_of_table_is_read(tmp_path, suffix):
     assert data.labels.tolist() == [1, 0]
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "said"),
-    [
-        ("t.xlsx", b"PK", "not a kind of table"),
-        ("t", b"a\nb\n", "not a kind of table"),
-        ("t.csv", b"", "no rows"),
-        ("t.csv", b"sentence\n", "no rows"),
-        ("t.csv", "sentence\ncaf\xe9\n".encode("latin-1"), "UTF-8"),
-        ("t.csv", b'sentence\n"never closed', "well-formed CSV"),
-        ("t.jsonl", b'{"sentence": "a"}\n[1]\n', "line 2 is not an object"),
-        ("t.parquet", b"PAR1 not really", "well-formed PARQUET"),
-    ],
-)
-def test_a_broken_table_is_refused(name, content, said):
-    assert said in said_on_reading(name, content)
-
-
-def test_columns_are_counted_before_a_table_of_text_is_read(monkeypatch):
-    monkeypatch.setattr(own_table.tabular, "read_table", None)  # it would take minutes of 20 MB in one line
-    rows = json.dumps([{"sentence": "a", "label": i} for i in range(300)])
-    wide = "," * 250
-    long = "x" * 140_000
-    cases = [("t.csv", rows), ("t.tsv", "\t" * 250), ("t.csv", f"{wide}\ra,b")]
-    cases += [("t.csv", f"\n\n{wide}\n"), ("t.csv", f"{long}{wide}\n")]
-    for name, content in cases:
-        assert "columns; at most 200" in said_on_reading(name, content.encode())
-    monkeypatch.undo()
-    quoted = ('"' + "a, " * 300 + '"\nb\n').encode()
-    assert len(read_upload("t.csv", quoted).frame.columns) == 1
-    assert len(read_upload("t.csv", b"a" * 200_000 + b"\nb\n").frame.columns) == 1
-
-
-def test_a_parquet_file_is_read_without_what_pandas_noted_in_it(tmp_path):
-    frame = pd.DataFrame({"label": ["positive", "negative"]}, index=pd.Index(["a", "b"], name="sentence"))
-    table = pa.Table.from_pandas(frame)
-    for note in (None, b"{}", b"[]", b'{"index_columns": ["gone"], "columns": []}'):
-        metadata = table.schema.metadata if note is None else {b"pandas": note}
-        pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "t.parquet")
-        found = read_upload("t.parquet", (tmp_path / "t.parquet").read_bytes())
-        assert set(found.frame.columns) == {"sentence", "label"}
-    gaps = pd.DataFrame(
-        {"sentence": ["a", "b", "c"], "pair": pd.array([2**53 + 1, None, 2**53], dtype="Int64")}
-    )
-    gaps.to_parquet(tmp_path / "t.parquet")
-    found = read_upload("t.parquet", (tmp_path / "t.parquet").read_bytes())
-    data = fit(found, SST2, Columns(("sentence",), None, None, pair="pair"))
-    assert data.pairs == (str(2**53 + 1), "", str(2**53))
-    frame.reset_index(drop=True).set_axis([5, 7]).to_parquet(tmp_path / "t.parquet")
-    found = read_upload("t.parquet", (tmp_path / "t.parquet").read_bytes())
-    assert list(found.frame.columns) == ["label"]
-
-
 def test_sizes_are_checked_here_and_not_only_in_the_browser(monkeypatch, tmp_path):
     monkeypatch.setattr(own_table, "MAX_BYTES", 100)
     assert "at most" in said_on_reading("t.csv", b"sentence\n" + b"a b c\n" * 40)
@@ -161,16 +108,6 @@ def test_what_could_be_huge_once_it_is_read_is_refused_by_its_type(tmp_path):
     assert list(read_upload("t.parquet", (tmp_path / "t.parquet").read_bytes()).frame) == list(plain)
 
 
-def test_a_columns_name_that_cannot_be_shown_is_refused(open_page, tiny_checkpoint):
-    """Half of a surrogate pair, as of a cut emoji: nothing could be drawn of it, on any page."""
-    broken = b'{"sentence": "a", "\\ud83d": 1}\n'
-    assert r"has a column whose name is not valid Unicode, '\ud83d'" in said_on_reading("t.jsonl", broken)
-    at = open_page("overview", tiny_checkpoint)
-    upload(at, "table", "t.jsonl", broken)
-    assert not at.exception
-    assert "not valid Unicode" in texts_of(at)
-
-
 def test_a_table_with_slices_has_the_scores_of_the_same_one_without():
     table = read_upload("t.csv", b"sentence,slice,label\na,x,1\nb,y,0\n")
     sliced = fit(table, SST2, Columns(("sentence",), "label", "slice"))
@@ -188,34 +125,6 @@ def test_a_folder_that_cannot_be_looked_into_is_said_to_be_so(tmp_path, monkeypa
     monkeypatch.setattr(Path, "is_file", closed)
     with pytest.raises(DataError, match=r"'shut/t\.csv' can't be read: Permission denied"):
         own_table.read_path("shut/t.csv")
-
-
-def test_two_columns_of_one_name(tmp_path):
-    said = "has two columns named 'label'; give each its own name"
-    for name, content in (
-        ("t.csv", b"text,label,label\na,0,1\n"),
-        ("t.tsv", b"text\tlabel\tlabel\na\t0\t1\n"),
-    ):
-        assert said in said_on_reading(name, content)
-    table = pa.Table.from_arrays(
-        [pa.array(["a"]), pa.array([0]), pa.array([1])], names=["text", "label", "label"]
-    )
-    pq.write_table(table, tmp_path / "t.parquet")
-    assert said in said_on_reading("t.parquet", (tmp_path / "t.parquet").read_bytes())
-    assert (
-        len(read_upload("t.csv", b"text,,\na,b,c\n").frame.columns) == 3
-    )  # columns without a name are no trouble
-
-
-def test_nested_cells_in_json_lines():
-    for cell in ("[1]", "{}"):
-        lines = f'{{"sentence": "a", "slice": "b"}}\n{{"sentence": "a", "slice": {cell}}}\n'
-        assert "The column 'slice' of 't.jsonl' is nested" in said_on_reading("t.jsonl", lines.encode())
-
-
-def test_many_fields_in_json_lines():
-    lines = "".join(json.dumps({f"f{i}": "a"}) + "\n" for i in range(2500))
-    assert "different fields" in said_on_reading("t.jsonl", lines.encode())
 
 
 @pytest.mark.parametrize(
@@ -264,33 +173,6 @@ def test_a_path_is_read_below_the_allowed_folders_only(tmp_path, monkeypatch):
 )
 def test_a_column_of_class_names_is_guessed_to_be_the_label(rows, label):
     assert guess(read_upload("t.csv", rows.encode()), SST2) == Columns(("review",), label, None)
-
-
-@pytest.mark.parametrize(
-    ("rows", "said"),
-    [
-        (
-            'sentence,label\nFine.,1\n"Bad.,0\nFine.,1\n',
-            "a quotation mark in row 3 (the header being row 1",
-        ),
-        (
-            "sentence,label\nFine.,1\nGood, but long.,1,2,3\n",
-            "one row) has 5 cells, those before it 2; are texts with commas quoted?",
-        ),
-    ],
-)
-def test_a_malformed_table_says_where_in_plain_words(rows, said):
-    with pytest.raises(DataError, match="well-formed CSV file") as problem:
-        read_upload("t.csv", rows.encode())
-    assert said in str(problem.value)
-    assert "tokenizing" not in str(problem.value)
-
-
-def test_a_malformed_tsv_is_not_told_of_commas():
-    with pytest.raises(
-        DataError, match=r"row 3 .* has 3 cells, those before it 2; is there a tab in a text\?"
-    ):
-        read_upload("t.tsv", b"sentence\tlabel\nfine\t1\ngood\tbut\t1\n")
 
 
 def test_columns_are_guessed():
@@ -412,17 +294,6 @@ def test_labels_that_are_numbers_are_said_to_be_the_ids_of_which_classes(open_pa
     assert "class ids" not in texts_of(at)
 
 
-def test_labels_are_said_to_be_ids_only_where_they_are_read_so():
-    stars = custom_task("stars", ("text",), tuple("12345"))
-    assert (
-        own_labels.read_as([1.0, 2.0, 5.0], stars, "t.csv") == ""
-    )  # names, written as pandas reads a gap's column
-    many = custom_task("many", ("text",), tuple(f"class {i}" for i in range(40)))
-    assert own_labels.read_as([3, 1.0, "1"], many, "t.csv") == ("1 is class 1, 3 is class 3")
-    assert own_labels.read_as(list(range(40)), many, "t.csv").endswith("11 is class 11, …")
-    assert own_labels.read_as([0.5], TASKS["stsb"], "t.csv") == ""
-
-
 GAPS = "sentence,label,slice\nw1 w2,positive,a\n,negative,b\nw3 w4,,c\n  ,positive,d\nw5 w6,negative,e\n"
 GAPS += "w7 w8,positive,f\n"
 
@@ -445,29 +316,6 @@ def test_rows_without_a_text_or_a_label_can_be_left_out(open_page, tiny_checkpoi
     box.set_value("none").run()  # a label is no longer needed
     assert [box.label for box in at.sidebar.checkbox] == ["Leave out 2 rows without a text"]
     assert len(at.session_state[data_sources.OWN_DATA]) == 4
-
-
-def test_rows_are_counted_as_in_the_file_beside_some_left_out():
-    content = f"sentence,n\nw1,1\n ,2\n{'w2 ' * 8000},3\n".encode()
-    table = read_upload("long.csv", content)
-    with pytest.raises(DataError, match="row 3: a text has 24,0"):
-        fit(table, SST2, Columns(("sentence",), None, None, skip_incomplete=True))
-
-
-def test_labels_are_asked_about_beside_rows_left_out(open_page, tiny_checkpoint):
-    at = open_page("overview", tiny_checkpoint)
-    upload(at, "table", "gaps.csv", GAPS.replace("positive", "up").replace("negative", "down").encode())
-    at.sidebar.checkbox[0].check().run()
-    for label, meaning in ("up", "positive"), ("down", "negative"):
-        next(b for b in at.sidebar.selectbox if b.label == f"'{label}' means").set_value(meaning).run()
-    assert not at.exception
-    assert at.session_state[data_sources.OWN_DATA].labels.tolist() == [1, 0, 1]
-
-
-def test_a_whole_table_has_no_box_for_gaps(open_page, tiny_checkpoint):
-    at = open_page("overview", tiny_checkpoint)
-    upload(at, "table", "mine.csv", LABELLED.encode())
-    assert not at.sidebar.checkbox
 
 
 STARS = "sentence,label\n" + "".join(f"w{i} w{i % 7},{i % 5 + 1}\n" for i in range(20))
@@ -528,71 +376,11 @@ def test_what_a_label_probably_means(label, meaning):
     assert own_labels.guess(label, SST2) == meaning
 
 
-def test_signs_tell_classes_apart():
-    numbers = custom_task("t", ("text",), ("-1", "1"))
-    assert [own_labels.guess(label, numbers) for label in ("-1", "1", "0", "+1")] == ["-1", "1", None, None]
-    languages = custom_task("t", ("text",), ("C", "C#", "C++", "Objective-C"))
-    assert [own_labels.guess(label, languages) for label in ("c", "c#", "C++", "objective c", "+")] == [
-        *("C", "C#", "C++", "Objective-C"),
-        None,
-    ]
-    twins = custom_task("t", ("text",), ("yes", "Yes"))
-    assert [own_labels.guess(label, twins) for label in ("yes", "Yes", "YES")] == ["yes", "Yes", None]
-
-
-def test_a_beginning_of_several_classes_is_no_guess():
-    task = custom_task("t", ("text",), ("not sure", "not now", "now"))
-    assert own_labels.guess("not", task) is None
-    assert own_labels.guess("not_now", task) == "not now"
-
-
-def test_numbers_are_asked_about_in_their_order():
-    assert own_labels.unknown([5, 10, -1, 5], SST2, "t.csv") == ["-1", "5", "10"]
-    assert own_labels.unknown(["so so", "good"], SST2, "t.csv") == ["so so", "good"]
-
-
 def test_a_column_of_many_labels_is_refused_and_not_asked_about():
     table = read_upload("t.csv", b"sentence,label\n" + b"".join(b"w,l%d\n" % i for i in range(13)))
     assert own_labels.unknown(table.frame["label"].tolist(), SST2, "t.csv") == []
     with pytest.raises(DataError, match="row 1: the label 'l0' is not among"):
         fit(table, SST2, Columns(("sentence",), "label", None))
-
-
-def test_a_label_that_is_no_text_is_refused(open_page, tiny_checkpoint):
-    at = open_page("overview", tiny_checkpoint)
-    upload(at, "table", "t.jsonl", b'{"sentence": "a", "label": "\\ud83d"}\n' * 2)
-    assert not at.exception
-    assert "row 1: the label is not valid Unicode" in texts_of(at)
-    for column in ("slice", "pair"):
-        upload(at, "table", f"{column}.jsonl", f'{{"sentence": "a", "{column}": "\\ud83d"}}\n'.encode())
-        assert not at.exception
-        assert f"row 1, column '{column}': the name is not valid Unicode" in texts_of(at)
-
-
-def test_a_pair_column_without_pairs_is_told(open_page, tiny_checkpoint):
-    at = open_page("overview", tiny_checkpoint)
-    upload(at, "table", "t.csv", b"sentence,label,pair\nw1,0,a\nw2,0,a\nw3,1,b\n")
-    assert not at.exception
-    assert "none of the 2 names in its pair column is of two inputs with different labels" in texts_of(at)
-
-
-def test_labels_can_be_asked_about_beside_a_pair_column(open_page, tiny_checkpoint):
-    at = open_page("overview", tiny_checkpoint)
-    upload(at, "table", "t.csv", b"sentence,label,pair\nw1,good,a\nw2,bad,a\n")
-    assert not at.exception
-    assert "say what each label means" in texts_of(at)
-    for label, meaning in (("good", "positive"), ("bad", "negative")):
-        next(box for box in at.sidebar.selectbox if box.label == f"'{label}' means").set_value(meaning).run()
-    assert not at.exception
-    assert "of 1 (" in texts_of(at)
-
-
-def test_a_row_is_counted_as_it_stands_in_the_file(monkeypatch):
-    monkeypatch.setattr(own_fit, "MAX_CHARACTERS", 3)
-    table = read_upload("t.csv", b"sentence,label\na,0\nb,left\nlong,1\n")
-    meanings = (("0", "negative"), ("1", "positive"), ("left", None))
-    with pytest.raises(DataError, match="row 3: a text has 4 characters"):
-        fit(table, SST2, Columns(("sentence",), "label", None, meanings))
 
 
 def test_another_session_sees_nothing_of_it(open_page, tiny_checkpoint):
@@ -616,28 +404,6 @@ def test_every_page_works_without_labels(open_page, tiny_checkpoint, page):
         assert "no labels" in said
     if page == "pruning_lab":
         assert re.search(r"for \d+ of \d+ examples", said)
-
-
-def test_a_pruned_checkpoint_without_labels(open_page, tiny_static_checkpoint):
-    at = open_page("overview", tiny_static_checkpoint)
-    upload(at, "table", "one.csv", b"sentence\nw1 w2 w3\n")  # one row is enough
-    assert not at.exception
-    assert "The inputs of one.csv (n = 1) have no labels, so there is no score" in texts_of(at)
-    for page in ("expert_usage", "routing", "pruning_lab", "compare"):
-        at.switch_page(f"pages/{page}.py").run()
-        assert not at.exception, page
-
-
-def test_data_make_a_task_of_ones_own_usable(open_page, save_tiny, monkeypatch):
-    monkeypatch.setitem(TASKS, "moods", custom_task("moods", ("remark",), ("bad", "good")))
-    folder = save_tiny("custom", task="moods")
-    monkeypatch.delitem(TASKS, "moods")
-    at = open_page("expert_usage", folder)
-    assert "give your own in the sidebar" in texts_of(at)
-    assert at.title[0].value == "Expert usage"  # of which it is said
-    upload(at, "table", "mine.csv", b"remark,label\n" + b"w1 w2 w3,good\nw4 w5,bad\n" * 4)
-    assert not at.exception
-    assert "on mine.csv" in texts_of(at)
 
 
 @pytest.fixture
@@ -674,24 +440,6 @@ def test_the_label_column_of_data_in_the_folder_may_have_another_name(open_page,
     assert "class: bad" in at.selectbox(key="group").options
 
 
-def test_data_in_the_data_folder_that_do_not_fit_are_told(open_page, moods):
-    folder, data = moods
-    (data / "moods" / "validation.csv").write_text("remark,label\nw1,awful\n")
-    at = open_page("expert_usage", folder, data_dir=data)
-    assert not at.exception
-    assert "awful" in texts_of(at)
-    rows = "".join(f"w{i} w1,good,{i}\n" for i in range(own_fit.MAX_SLICES + 1))
-    (data / "moods" / "validation.csv").write_text(f"remark,label,slice\n{rows}")
-    at = open_page("expert_usage", folder, data_dir=data)
-    assert "has 101 different values" in texts_of(at)
-    (data / "moods" / "validation.csv").write_text("words,label\nw1 w2,good\n")
-    at = open_page("expert_usage", folder, data_dir=data)
-    assert "no column 'remark'" in texts_of(at)
-    (data / "moods" / "validation.csv").unlink()
-    at = open_page("expert_usage", folder, data_dir=data)
-    assert "folder that holds moods/validation (.csv, .tsv, .jsonl or .parquet)" in texts_of(at)
-
-
 @pytest.mark.parametrize("name", ["..", "", ".", "../data", "a/b", "sst2", "moods\0", "\ud800"])
 def test_no_tasks_name_leads_out_of_the_data_folder(name, tmp_path, monkeypatch):
     for place in (tmp_path, tmp_path / "data", tmp_path / "data" / "a" / "b", tmp_path / "data" / "sst2"):
@@ -701,55 +449,6 @@ def test_no_tasks_name_leads_out_of_the_data_folder(name, tmp_path, monkeypatch)
     task = replace(custom_task("moods", ("sentence",), ("bad", "good")), name=name)
     assert data_sources.available_sources(task) == {}
     assert not data_sources.may_lie_in_folder(task)
-
-
-def test_a_slice_column_groups_inputs():
-    rows = "".join(f"word {i},{i}\n" for i in range(own_fit.MAX_SLICES + 1))
-    table, columns = read_upload("t.csv", f"words,id\n{rows}".encode()), Columns(("words",), None, "id")
-    with pytest.raises(DataError, match=r"'id' of 't\.csv' has 101 different values; slices group inputs"):
-        fit(table, TASKS["sst2"], columns)
-
-
-@pytest.mark.parametrize(
-    "column", ["index", "p(good)"]
-)  # of either table one; `test_columns.py` has the rule
-def test_a_text_column_named_as_one_of_the_apps_own_keeps_its_place(
-    open_page, save_tiny, monkeypatch, column
-):
-    monkeypatch.setitem(TASKS, "moods", custom_task("moods", (column,), ("bad", "good")))
-    folder = save_tiny("custom", task="moods")
-    monkeypatch.delitem(TASKS, "moods")
-    at = open_page("expert_usage", folder)
-    upload(at, "table", "mine.csv", f"{column},mood\n".encode() + b"w1 w2 w3,good\nw4 w5,bad\n" * 4)
-    next(box for box in at.sidebar.selectbox if box.label == "Label column").set_value("mood").run()
-    assert not at.exception
-    shown = next(frame.value for frame in at.dataframe if "router probability" in frame.value)
-    assert shown["label"].isin(["good", "bad"]).all()
-    assert shown["index"].isin(range(8)).all()
-    text = column if column in shown and column not in ("index", "label") else f"{column} (text)"
-    assert set(shown[text]) == {"w1 w2 w3", "w4 w5"}
-    at.switch_page("pages/routing.py").run()
-    at.text_area(key="sentences").set_value("w1 w20\nw3").run()
-    assert not at.exception
-    assert at.session_state["sentences"] == "w1 w20\nw3"
-
-
-@pytest.mark.parametrize("column", ["label", "routed → pruned"])
-def test_flips_keep_a_text_column_named_as_one_of_theirs(open_page, save_tiny, monkeypatch, column):
-    monkeypatch.setitem(TASKS, "moods", custom_task("moods", (column,), ("bad", "good")))
-    folder = save_tiny("custom", task="moods")
-    monkeypatch.delitem(TASKS, "moods")
-    at = open_page("pruning_lab", folder, lab_tab="Changed predictions", keep="In each layer", per_layer="1")
-    lines = [f"w{i} w{i * 7 % 50} w{i * 3 % 50},{('good', 'bad')[i % 2]}" for i in range(50)]
-    upload(at, "table", "mine.csv", "\n".join([f"{column},mood", *lines]).encode())
-    next(box for box in at.sidebar.selectbox if box.label == "Label column").set_value("mood").run()
-    assert not at.exception
-    shown = next(frame.value for frame in at.dataframe if "p pruned" in frame.value)
-    assert len(shown) > 0
-    text = f"{column} (text)" if column in ("label", "slice", "routed → pruned") else column
-    assert set(shown[text]) <= {line.split(",")[0] for line in lines}
-    assert shown["label"].isin(["good", "bad"]).all()
-    assert shown["routed → pruned"].isin(["good → bad", "bad → good"]).all()
 
 
 def test_a_checkpoint_is_uploaded_replaced_and_removed(
@@ -909,49 +608,6 @@ def test_a_checkpoint_below_an_allowed_root_is_opened_by_its_path(
     )
 
 
-def test_a_removed_uploads_model_is_let_go_of(open_page, tiny_checkpoint, save_tiny, monkeypatch):
-    loaded = []
-    load = loaders.checkpoints.load
-    monkeypatch.setattr(loaders.checkpoints, "load", lambda path: _kept(loaded, path, load(path)))
-    at = open_page("overview", tiny_checkpoint)
-    upload(at, "zip", "mine.zip", zip_of(save_tiny("other", routing="token")))
-    at.button(key="own-checkpoint-remove-other (yours)").click().run()
-    assert not at.exception
-    gc.collect()
-    (model,) = [model for path, model in loaded if "shrp-checkpoint-" in str(path)]
-    assert model() is None
-
-
-def test_so_is_what_holds_it(open_page, tiny_checkpoint, save_tiny):
-    """What enters its layers, say, which the lab's scores go on from."""
-    folder = save_tiny("other", routing="token")
-    content = zip_of(folder)
-    shutil.rmtree(folder)  # it would be picked instead, and is the same
-    at = open_page("overview", tiny_checkpoint)
-    upload(at, "zip", "mine.zip", content)
-    at.switch_page("pages/pruning_lab.py").run()
-    name, fingerprint = "other (yours)", current_fingerprint(at)
-
-    def made_of_it():
-        held = [stores._stores[kind] for kind in stores.HOLD_MODELS if kind in stores._stores]
-        return [key for one in held for key in one._kept if stores._has(key, fingerprint)]
-
-    assert made_of_it()
-    at.button(key=f"own-checkpoint-remove-{name}").click().run()
-    assert not at.exception
-    assert not made_of_it()
-
-
-def current_fingerprint(at):
-    (folder,) = at.session_state[loaders.OWN_CHECKPOINTS].values()
-    return loaders.checkpoints.load(folder).fingerprint
-
-
-def _kept(loaded, path, checkpoint):
-    loaded.append((path, weakref.ref(checkpoint.model)))
-    return checkpoint
-
-
 def test_own_data_come_back_with_a_checkpoint_of_their_task(
     open_page, tiny_checkpoint, save_tiny, monkeypatch
 ):
@@ -988,44 +644,72 @@ def test_own_data_come_back_with_a_checkpoint_of_their_task(
     assert switch("tiny") != "own"  # likewise
 
 
-def test_labels_that_are_numbers_are_not_taken_for_another_tasks_unasked(
-    open_page, tiny_checkpoint, save_tiny
-):
-    save_tiny("other", task="cola")
+NUMBERED = "review,mood\nw1 w2,good\nw3,bad\nw4 w5,good\n,bad\n"
+
+
+def test_an_upload_is_used_at_once_with_labels_and_gaps_as_guessed(open_page, tiny_checkpoint):
     at = open_page("overview", tiny_checkpoint)
-    rows = "".join(f"w{i} w1,{i % 2}\n" for i in range(12))
-    upload(at, "table", "mine.csv", f"sentence,label\n{rows}".encode())
-    assert at.selectbox(key="source").value == "own"
-
-    def switch(checkpoint):
-        at.selectbox(key="checkpoint").set_value(checkpoint).run()
-        assert not at.exception
-        return at.selectbox(key="source").value
-
-    assert switch("other") == "probe"
-    said = "Not in use yet: say whether its labels are this task's, or take no label column."
-    assert said in texts_of(at)
-    (box,) = [one for one in at.checkbox if one.key.endswith("-cola-labels")]
-    assert box.label.replace("\\", "") == "Its numbers are labels of cola: 0 is unacceptable, 1 is acceptable"
-    box.check().run()
+    upload(at, "table", "mine.csv", NUMBERED.replace("review,mood", "review,label").encode())
     assert not at.exception
-    assert at.selectbox(key="source").value == "own"
-    assert "0 is unacceptable, 1 is acceptable" in texts_of(at)
-    assert switch("tiny") == "own"  # whose they were from the start
-    assert switch("other") == "own"  # as was said
+    data = at.session_state[data_sources.OWN_DATA]
+    assert len(data) == 3
+    assert [data.task.label_names[label] for label in data.labels] == ["positive", "negative", "positive"]
+    assert at.selectbox(key=SOURCE).value == data_sources.OWN
 
 
-def test_data_that_were_left_for_another_task_come_back(open_page, tiny_checkpoint, save_tiny, monkeypatch):
-    save_tiny("other", task="cola")
-    sources_of = data_sources.available_sources
-    monkeypatch.setattr(
-        data_sources,
-        "available_sources",
-        lambda task: sources_of(task) | ({"glue": "GLUE"} if task.name == "sst2" else {}),
-    )
-    monkeypatch.setattr(data_sources, "load_dataset", lambda source, task: load_probe(task.name))
-    at = open_page("overview", tiny_checkpoint, source="glue")
-    for checkpoint, source in (("tiny", "glue"), ("other", "probe"), ("tiny", "glue")):
-        at.selectbox(key="checkpoint").set_value(checkpoint).run()
-        assert not at.exception
-        assert at.selectbox(key="source").value == source
+def test_a_reload_brings_the_table_and_its_columns_back(open_page, tiny_checkpoint, cache):
+    at = open_page("overview", tiny_checkpoint)
+    upload(at, "table", "mine.csv", NUMBERED.encode())
+    (label,) = (box for box in at.sidebar.selectbox if box.key.endswith("-label"))
+    label.set_value("mood").run()
+    assert not at.exception
+    asked = {name: at.query_params[name] for name in (own_kept.PARAM, SOURCE)}
+    again = open_page("expert_usage", tiny_checkpoint, **asked)
+    assert not again.exception
+    found, before = (one.session_state[data_sources.OWN_DATA] for one in (again, at))
+    assert found.fingerprint == before.fingerprint
+    assert again.selectbox(key=SOURCE).value == data_sources.OWN
+    own_remove = again.button(key="own-data-remove")
+    own_remove.click().run()
+    assert own_kept.PARAM not in again.query_params
+    assert data_sources.OWN_DATA not in open_page("overview", tiny_checkpoint, **asked).session_state
+
+
+@pytest.mark.parametrize("asked", ["../../etc", "0" * 16, "ABCDEF0123456789"])
+def test_an_address_names_no_other_file(open_page, tiny_checkpoint, cache, asked):
+    at = open_page("overview", tiny_checkpoint, own=asked)
+    assert not at.exception
+    assert data_sources.OWN_DATA not in at.session_state
+
+
+def test_nothing_is_kept_where_others_are_served(open_page, tiny_checkpoint, cache, monkeypatch):
+    monkeypatch.setattr(own_kept, "is_local", lambda: False)
+    at = open_page("overview", tiny_checkpoint)
+    upload(at, "table", "mine.csv", PLAIN.encode())
+    assert not at.exception
+    assert own_kept.PARAM not in at.query_params
+
+
+def test_no_table_locks_a_session(open_page, tiny_checkpoint, monkeypatch):
+    """Whatever goes wrong with its content, it can be removed, and the page goes on."""
+
+    def fail(*_):
+        raise UnicodeEncodeError("utf-8", "\ud83d", 0, 1, "surrogates not allowed")
+
+    at = open_page("overview", tiny_checkpoint)
+    monkeypatch.setattr(own_data, "complete", fail)
+    upload(at, "table", "mine.csv", PLAIN.encode())
+    assert not at.exception
+    assert len(at.sidebar.error) == 1
+    at.button(key="own-data-remove").click().run()
+    assert not at.exception
+    assert not at.sidebar.error
+
+
+def test_other_hosts_names_are_refused():
+    from streamlit import config
+    from streamlit.web.server.starlette.starlette_websocket import is_host_allowed
+
+    config.get_config_options(force_reparse=True)
+    assert all(is_host_allowed(f"{host}:8501") for host in ("localhost", "127.0.0.1", "[::1]"))
+    assert not any(is_host_allowed(host) for host in ("evil.example", "127.0.0.1.evil.example", None))

@@ -9,8 +9,8 @@ import pandas as pd
 import streamlit as st
 
 from shrp.analysis.usage import CLIFF_SHARE, UsageStats, history_warnings
-from shrp.checkpoints.card import card
-from shrp.checkpoints.score_costs import with_shares
+from shrp.checkpoints.card import as_html, card
+from shrp.checkpoints.score_rows import with_shares
 from shrp.errors import ShrpError
 from shrp.evaluation.costs import TOKENS, cost, dense_cost
 from shrp.evaluation.evaluation import Evaluation
@@ -25,7 +25,6 @@ from ui.overview.first import own_rows
 from ui.overview.score_views import scores_section
 from ui.text import (
     escape,
-    escape_html,
     file_name,
     interval_text,
     metric_name,
@@ -234,7 +233,7 @@ def model_card(selection: state.Selection) -> None:
     with st.container(horizontal=True):
         for kind, mime, made in (
             ("Markdown", "text/markdown", lambda: text),
-            ("HTML", "text/html", lambda: card_html(text, selection.name)),
+            ("HTML", "text/html", lambda: as_html(text)),
         ):
             st.download_button(
                 kind,
@@ -247,20 +246,6 @@ def model_card(selection: state.Selection) -> None:
             )
     with st.container(height=480):
         st.markdown(text.replace("\n# ", "\n### "))
-
-
-def card_html(text: str, name: str) -> str:
-    """A model card as one HTML page; markup in a stranger's names stays text."""
-    from markdown_it import MarkdownIt
-
-    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape_html(name)} · SHRP</title><style>body{{font-family:sans-serif;max-width:900px;margin:2rem auto;"
-        "padding:0 1rem}table{border-collapse:collapse}td,th{border:1px solid #ccc;padding:.3rem .6rem}</style></head>"
-        f"<body>{body}</body></html>"
-    )
 
 
 def examples(selection: state.Selection, found: Evaluation) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import streamlit as st
+from shrp.model.sizes import dense_layer_params, linear, static_layer_params
 
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.data.tasks import TEXTS
-from shrp.model.sizes import dense_layer_params, linear, static_layer_params
 from ui.describe import summary_line
 from ui.downloads import chart
 from ui.overview import figures

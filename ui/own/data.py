@@ -6,6 +6,7 @@ chosen. What can't be read or fitted is refused in words, and the data that were
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,9 +19,20 @@ from shrp.data.text_data import pairs_of
 from shrp.errors import DataError
 from shrp.phrases import counted
 from ui import data_sources
+from ui.own import kept as own_kept
 from ui.own import labels as own_labels
 from ui.own.fit import Columns, complete, fit, guess
-from ui.own.table import MAX_BYTES, MAX_ROWS, MB, Table, data_roots, named_paths, read_path, read_upload
+from ui.own.table import (
+    MAX_BYTES,
+    MAX_ROWS,
+    MB,
+    Table,
+    data_roots,
+    named_paths,
+    read_file,
+    read_path,
+    read_upload,
+)
 from ui.text import escape
 
 _TABLE, _FITTED, _PROBLEM = "own-table", "own-table-fitted", "own-data-problem"
@@ -28,6 +40,7 @@ _FIRST = "own-table-first"
 """The table and the task that it was first fitted to, whose its labels are taken to be where they are mere numbers."""
 _UPLOADS, _PATH, _TAKEN = "own-data-uploads", "own-data-path", "own-data-path-taken"
 _NO_COLUMN = "none"
+_LOG = logging.getLogger(__name__)
 
 
 # ---- the sidebar ----
@@ -59,7 +72,8 @@ def draw(task: Task) -> bool:
             "optional. It is read for this session alone and nobody else sees it.",
         )
         if file is not None:
-            _take(lambda: read_upload(file.name, file.getbuffer()))
+            if _take(lambda: read_upload(file.name, file.getbuffer())):
+                own_kept.keep(session[_TABLE].name, file.getbuffer())
             session[_UPLOADS] += 1
             st.rerun()
         if data_roots():
@@ -73,16 +87,33 @@ def draw(task: Task) -> bool:
                     _take(lambda: read_path(path))
                 session[_TAKEN] = path
                 st.rerun()
+        again = session.get(_TABLE) is None and (file := own_kept.kept_file()) is not None
+        if again:  # the page was loaded anew
+            _take(lambda: read_file(file))
         if session.get(_PROBLEM):
             st.error(escape(session[_PROBLEM]), icon=":material/error:")
         table = session.get(_TABLE)
         if table is None:
             if not session.get(_PROBLEM):
-                st.caption(
-                    "With labels every page works; without, pages show usage, routes and flips, no scores."
-                )
+                st.caption("With labels there are scores; without, usage, routes and changed predictions.")
             return False
-        return _draw_table(table, task)
+        # First, and whatever is wrong with the table: a session must be able to get rid of it.
+        st.button(
+            f"Remove {escape(table.name)}", key="own-data-remove", on_click=remove, icon=":material/delete:"
+        )
+        try:
+            new = _draw_table(table, task)
+        except Exception as error:  # of content that nobody thought of
+            _LOG.exception("a person's own table")
+            st.error(
+                escape(
+                    f"'{table.name}' can't be used ({type(error).__name__}); remove it, or repair the file."
+                ),
+                icon=":material/error:",
+            )
+            return False
+        own_kept.keep_choices(f"own-{table.fingerprint[:16]}-")
+        return new and not (again and st.query_params.get("source", data_sources.OWN) != data_sources.OWN)
 
 
 def options(*, pairs: bool = True) -> list[str]:
@@ -124,6 +155,7 @@ def _same(table: Table) -> tuple[str, str]:
 def _draw_table(table: Table, task: Task) -> bool:
     session = st.session_state
     st.markdown(f"**{escape(table.name)}**: {len(table.frame):,} rows")
+    st.dataframe(table.frame.head(3), hide_index=True, height=143, alt=f"The first rows of {table.name}")
     columns, new = _choose(table, task), False
     kept = session.get(data_sources.OWN_DATA)
     stays = "" if kept is None or kept.task != task else f" Until then '{kept.name}' stays in use as it was."
@@ -166,9 +198,6 @@ def _draw_table(table: Table, task: Task) -> bool:
             escape(f"{error} Choose other columns, or repair the file and upload it again.{stays}"),
             icon=":material/error:",
         )
-    st.button(
-        f"Remove {escape(table.name)}", key="own-data-remove", on_click=remove, icon=":material/delete:"
-    )
     return new
 
 
@@ -247,6 +276,7 @@ def _skipping(table: Table, task: Task, columns: Columns, lacking: int) -> Colum
         columns,
         skip_incomplete=st.checkbox(
             f"Leave out {counted(lacking, 'row')} without a text{' or label' * (columns.label is not None)}",
+            value=True,
             key=f"own-{table.fingerprint[:16]}-{task.name}-incomplete",
             persist_state="session",
         ),
@@ -274,11 +304,14 @@ def _label_help(task: Task) -> str:
     )
 
 
-def _take(read: Callable[[], Table]) -> None:
-    """Put what was read in the place of the table before it; after an error, that one stays."""
+def _take(read: Callable[[], Table]) -> bool:
+    """Put what was read in the place of the table before it; after an error, that one stays. Returns whether it was
+    read.
+    """
     try:
         st.session_state[_TABLE] = read()
         st.session_state[_PROBLEM] = ""
+        return True
     except DataError as error:
         kept = st.session_state.get(
             data_sources.OWN_DATA
@@ -286,10 +319,13 @@ def _take(read: Callable[[], Table]) -> None:
         stays = f" '{kept.name}' stays in use." if kept is not None else ""
         end = "" if str(error).endswith(".") else "."
         st.session_state[_PROBLEM] = f"{error}{end}{stays}"
+        return False
 
 
 def remove() -> None:
     """Forget the session's own table and its data."""
     for key in (_TABLE, _FITTED, _FIRST, _PROBLEM, data_sources.OWN_DATA):
         st.session_state.pop(key, None)
+    own_kept.forget()
+    own_kept.set_param(own_kept.PARAM, None)
     st.session_state[_PATH] = ""  # not taken out, which would leave the browser's box as it is

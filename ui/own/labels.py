@@ -18,6 +18,14 @@ LEFT_OUT = "rows left out"
 _SHORT = 3
 """Letters of the shortest beginning of a class's name that is taken for it."""
 
+_SYNONYMS = {
+    "positive": ("good", "great", "favourable", "favorable", "+"),
+    "negative": ("bad", "poor", "unfavourable", "unfavorable"),
+    "acceptable": ("grammatical", "ok", "yes"),
+    "unacceptable": ("ungrammatical", "no"),
+}
+"""Names of classes of known tasks -> what files call them too."""
+
 Meanings = tuple[tuple[str, str | None], ...]
 """Pairs of a label and the name of the class that it means; None: rows with it are left out."""
 
@@ -27,6 +35,7 @@ def guess(label: str, task: Task) -> str | None:
     if label in task.label_names:
         return label
     theirs = _folded(label)
+    theirs = next((name for name, others in _SYNONYMS.items() if theirs in others), theirs)
     same = [name for name in task.label_names if theirs and _folded(name) == theirs]
     begun = [name for name in task.label_names if len(theirs) >= _SHORT and _folded(name).startswith(theirs)]
     found = same or begun

@@ -1,0 +1,103 @@
+"""A person's own table, kept on their own machine across a reload of the page, together with what its columns are for.
+
+Only where the app is bound to this machine alone. A random name in the address says which table is the session's.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from ui import loaders
+from ui.bound import set_param
+
+PARAM = "own"
+"""Parameter of the address, and key of the session's state: the kept table's random name."""
+_MOST = 8
+"""Tables that are kept on disk; then the oldest goes."""
+_CHOICES = "choices.json"
+_NAME = re.compile(r"[0-9a-f]{16}")
+
+
+def is_local() -> bool:
+    """Whether the app serves nobody but this machine."""
+    return st.get_option("server.address") in ("127.0.0.1", "localhost", "::1")
+
+
+def _folder() -> Path | None:
+    if not is_local():
+        return None
+    loaders.libraries()
+    from shrp.results_store import cache_folder
+
+    return None if (found := cache_folder()) is None else found / "own-data"
+
+
+def keep(file_name: str, content: bytes | memoryview) -> None:
+    """Keep an uploaded file under a name of its own; a disk that does not take it changes nothing else."""
+    forget()
+    if (folder := _folder()) is None:
+        return
+    name = secrets.token_hex(8)
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (folder / name).mkdir(mode=0o700)
+        (folder / name / file_name).write_bytes(content)
+        st.session_state[PARAM] = name
+        kept = sorted((one for one in folder.iterdir() if one.is_dir()), key=lambda one: one.stat().st_mtime)
+        for old in kept[:-_MOST]:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def kept_file() -> Path | None:
+    """The file that the address of a new session names; None where it names none, or the session has one."""
+    name = st.query_params.get(PARAM, "")
+    if PARAM in st.session_state or not _NAME.fullmatch(name) or (folder := _folder()) is None:
+        return None
+    with suppress(OSError):
+        files = [one for one in (folder / name).iterdir() if one.is_file() and one.name != _CHOICES]
+        if len(files) == 1:
+            st.session_state[PARAM] = name
+            choices = folder / name / _CHOICES
+            if choices.is_file():
+                with suppress(ValueError):
+                    _restore(json.loads(choices.read_text(encoding="utf-8")))
+            return files[0]
+    return None
+
+
+def _restore(choices: Any) -> None:
+    for key, value in choices.items() if isinstance(choices, dict) else ():
+        if key.startswith("own-") and isinstance(value, str | bool):
+            st.session_state[key] = value
+
+
+def keep_choices(prefix: str) -> None:
+    """Keep what the widgets of a table hold, whose keys begin with a prefix, and have the address name the table."""
+    name = st.session_state.get(PARAM)
+    set_param(PARAM, name)
+    if name is None or (folder := _folder()) is None:
+        return
+    choices = {
+        str(key): value
+        for key, value in st.session_state.items()
+        if str(key).startswith(prefix) and isinstance(value, str | bool) and not str(key).endswith("remove")
+    }
+    text, file = json.dumps(choices, sort_keys=True), folder / name / _CHOICES
+    with suppress(OSError):
+        if not file.is_file() or file.read_text(encoding="utf-8") != text:
+            file.write_text(text, encoding="utf-8")
+
+
+def forget() -> None:
+    """Delete what is kept of this session."""
+    name = st.session_state.pop(PARAM, None)
+    if name is not None and (folder := _folder()) is not None:
+        shutil.rmtree(folder / name, ignore_errors=True)
