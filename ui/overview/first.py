@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import streamlit as st
-from shrp.model.sizes import dense_layer_params, linear, static_layer_params
 
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.data.tasks import TEXTS
@@ -31,19 +30,25 @@ def shape(config: Mapping[str, Any]) -> tuple[int, int, int, int]:
 
 
 def encoder_share(config: Mapping[str, Any], info: CheckpointInfo) -> float | None:
-    """The encoder's parameters as a share of the dense encoder's; None where they can't be told from the config."""
+    """The encoder's parameters as a share of the dense encoder's; None where they can't be told from the config.
+
+    By the formulas of `shrp.evaluation.costs`, which imports torch.
+    """
     layers, heads, size, inner = shape(config)
-    control = getattr(info.config, "control", "none")  # files of studies
-    if config.get("model_type") not in _BERT_LIKE or not (layers and heads) or control != "none":
+    if config.get("model_type") not in _BERT_LIKE or not (layers and heads):
         return None
-    dense, kept = dense_layer_params(size, inner), info.plan.keep_counts() if info.plan else {}
-    converted = (
-        static_layer_params(size, size // heads, kept[layer])
-        if info.plan
-        else static_layer_params(size, size // heads, heads) + linear(size, heads)
-        for layer in info.config.layers
-    )
-    return (sum(converted) + (layers - len(info.config.layers)) * dense) / (layers * dense)
+
+    def linear(inputs: int, outputs: int) -> int:
+        return inputs * outputs + outputs
+
+    def expert_layer(kept: int, router: bool) -> int:
+        own = linear(size, 3 * kept * (size // heads)) + linear(size // heads, size) + 4 * size
+        return own + linear(size, heads) * router
+
+    dense = 4 * linear(size, size) + linear(size, inner) + linear(inner, size) + 4 * size
+    kept = info.plan.keep_counts() if info.plan else {}
+    converted = [expert_layer(kept.get(layer, heads), router=not info.plan) for layer in info.config.layers]
+    return (sum(converted) + (layers - len(converted)) * dense) / (layers * dense)
 
 
 def own_rows(info: CheckpointInfo) -> list[Mapping[str, Any]]:

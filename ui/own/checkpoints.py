@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import streamlit as st
 
-from shrp.checkpoints import archive, reading
+from shrp.checkpoints import archive
+from shrp.checkpoints import info as reading
 from shrp.errors import CheckpointError, ShrpError
 from ui import loaders
 from ui.own.data import upload_limit
