@@ -90,7 +90,7 @@ def _file_of(source: str, task_name: str) -> Path | None:
 
 def _describe_own(data: TextData) -> str:
     labels = "with labels" if data.labels is not None else "without labels, so nothing is scored"
-    return f"Your own {escape(data.name)}: {len(data):,} inputs, {labels}; in this session only"
+    return f"Your own {escape(data.name)}: {len(data):,} examples, {labels}"
 
 
 def load_dataset(source: str, task: Task) -> TextData:

@@ -45,13 +45,13 @@ def draw(data: TextData | None) -> None:
         st.session_state.pop(ONLY, None)
         return
     st.multiselect(
-        "Only these slices",
+        "Filter by slice",
         options,
         key=ONLY,
         bind="query-params",
-        placeholder="all inputs",
+        placeholder="all examples",
         on_change=lambda: st.session_state.pop(_MISSED, None),
-        help="Everything on every page is then of their inputs alone: usage, and so the experts that a pruning keeps, "
+        help="All pages then show these examples alone: usage, and with it what a pruning keeps, "
         "scores, what is compared and what is saved.",
     )
 
@@ -91,8 +91,8 @@ def say(data: TextData, whole: TextData) -> None:
     """That not all inputs are looked at, in the sidebar; and on the page, that an address asks for slices in vain."""
     if len(data) < len(whole):
         st.sidebar.caption(
-            f":material/filter_alt: {len(data):,} of {len(whole):,} inputs of {escape(whole.name)} are looked at. "
-            "Tables number these alone; “#12” in *Slices of your own* counts all."
+            f":material/filter_alt: {len(data):,} of {len(whole):,} examples of {escape(whole.name)}. "
+            "Tables number these alone; “#12” in *Custom slices* counts all."
         )
     missed, of = st.session_state.get(_MISSED) or ((), "")
     if missed and of == whole.fingerprint:

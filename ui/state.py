@@ -295,8 +295,8 @@ def _say_cut(checkpoint: Checkpoint, data: TextData) -> None:
     cut, length = measurements.cut_inputs(checkpoint, data)
     if cut:
         st.sidebar.caption(
-            f":material/content_cut: {cut:,} of {len(data):,} inputs of {escape(data.name)} "
-            f"{'is' if cut == 1 else 'are'} longer than {length:,} tokens: usage and scores read no more."
+            f":material/content_cut: {cut:,} of {len(data):,} examples of {escape(data.name)} "
+            f"{'is' if cut == 1 else 'are'} longer than {length:,} tokens: the rest is not read."
         )
 
 

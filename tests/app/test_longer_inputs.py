@@ -46,7 +46,7 @@ def test_the_sidebar_says_how_many_inputs_are_read_in_part(open_page, save_tiny,
     longer = sum(count > TRAINED for count in token_counts(load(folder).tokenizer, data.texts))
     assert 0 < longer < 480
     said = [caption.value for caption in open_page("overview", folder).sidebar.caption]
-    wanted = f"{longer} of 480 inputs of probe/sst2 are longer than {TRAINED} tokens"
+    wanted = f"{longer} of 480 examples of probe/sst2 are longer than {TRAINED} tokens"
     assert any(wanted in one.replace("\\", "") for one in said)
     folder = save_tiny("all", training={"config": {"max_length": 200}})
     monkeypatch.setattr("ui.measurements.cut_inputs", lambda *_: (0, 32))

@@ -33,14 +33,14 @@ def pick(at, *names):
 def test_every_page_is_of_their_inputs_alone(open_page, tiny_checkpoint, page):
     at = pick(open_page(page, tiny_checkpoint), "negation", "idiom")
     said = texts_of(at)
-    assert "80 of 480 inputs of probe/sst2 are looked at" in said
+    assert "80 of 480 examples of probe/sst2" in said
     assert "n = 480" not in said
     assert page == "routing" or "n = 80" in said
     links = [parse_qs(one.proto.query_string) for one in at.get("page_link")]
     assert links or page in ("expert_usage", "compare")
     assert all(one[ONLY] == ["negation", "idiom"] for one in links)
     again = pick(at)
-    assert "are looked at" not in texts_of(again)
+    assert "of 480 examples of" not in texts_of(again)
 
 
 def test_the_lab_chooses_experts_for_them_and_scores_them_beside_the_teacher(open_page, tiny_checkpoint):
@@ -96,7 +96,7 @@ def test_what_is_picked_stays_on_a_page_that_reads_no_data(open_page, save_tiny,
     monkeypatch.setattr(data_sources, "load_glue", lambda task: asked.append(task) or SST2)
     folder = save_tiny("reviews")
     at = open_page("overview", folder, source="hub", only="idiom")
-    assert "40 of 480 inputs" in texts_of(at)
+    assert "40 of 480 examples" in texts_of(at)
     asked.clear()
     data_sources._dataset.clear()  # which all sessions share
     at = open_page("results", folder, source="hub")
@@ -118,14 +118,14 @@ def test_what_was_picked_of_data_comes_back_with_them(open_page, tiny_checkpoint
     source = at.selectbox(key=SOURCE).value
     upload(at, "table", "mine.csv", b"sentence,label\nw1 w2,positive\nw3,negative\n")
     assert not at.exception
-    assert "are looked at" not in texts_of(at)
+    assert "of 480 examples of" not in texts_of(at)
     at.selectbox(key=SOURCE).set_value(source).run()
     assert at.sidebar.multiselect(key=ONLY).value == ["negation", "idiom"]
     pick(at)
     upload(at, "table", "mine.csv", b"sentence,label,slice\nw1 w2,positive,negation\nw3,negative,idiom\n")
     pick(at, "negation")
-    assert "1 of 2 inputs of mine.csv" in texts_of(at)
+    assert "1 of 2 examples of mine.csv" in texts_of(at)
     at.selectbox(key=SOURCE).set_value(source).run()
     assert at.sidebar.multiselect(key=ONLY).value == []  # none was picked here
     pick(at, "negation", "idiom")
-    assert "80 of 480 inputs of probe/sst2 are looked at" in texts_of(at)
+    assert "80 of 480 examples of probe/sst2" in texts_of(at)

@@ -41,16 +41,16 @@ def test_they_take_the_place_of_the_datas_own_until_the_box_is_emptied(open_page
     counts = Counter(sliced().slices)
     assert min(counts[name] for name in NAMES) > 0  # else it is no test of them
     said = ", ".join(f"{name} {counts[name]}" for name in NAMES)
-    assert f"Slices of your own (n = 480): {said}." in texts_of(at)
+    assert f"Custom slices (n = 480): {said}." in texts_of(at)
     at.text_area(key=SLICES).set_value("negation:").run()
     assert not at.exception
     assert (
-        "Slices of your own are not in use: 'negation:' is no slice; write a name, a colon and words"
+        "Custom slices are not in use: 'negation:' is no slice; write a name, a colon and words"
         in texts_of(at)
     )
     assert groups(at) == own
     at.text_area(key=SLICES).set_value("").run()
-    assert "Slices of your own (" not in texts_of(at)
+    assert "Custom slices (" not in texts_of(at)
     assert groups(at) == own
 
 
@@ -82,7 +82,7 @@ def test_numbers_that_the_data_do_not_have_are_told_and_its_own_slices_stay(open
     at = open_page("expert_usage", tiny_checkpoint, word_slices="x: #480")
     assert not at.exception
     assert (
-        "Slices of your own are not in use: slice 'x': probe/sst2 has no input #480: it has 480"
+        "Custom slices are not in use: slice 'x': probe/sst2 has no input #480: it has 480"
         in texts_of(at)
     )
     assert len(groups(at)) == len(set(load_probe("sst2").slices))
@@ -116,7 +116,7 @@ def test_numbers_say_nothing_of_other_data(tiny_data, monkeypatch):
 def test_a_link_with_what_is_no_slice_says_so(open_page, tiny_checkpoint):
     at = open_page("overview", tiny_checkpoint, word_slices="negation:")
     assert not at.exception
-    assert "Slices of your own are not in use: 'negation:' is no slice" in texts_of(at)
+    assert "Custom slices are not in use: 'negation:' is no slice" in texts_of(at)
 
 
 def test_what_does_not_hang_on_slices_is_not_measured_again(open_page, tiny_checkpoint, monkeypatch, cache):

@@ -160,7 +160,7 @@ def _table(part: pd.DataFrame, texts: list[str], key: str, data: TextData) -> li
 
 def said(shown: pd.DataFrame, frame: pd.DataFrame, data: str) -> str:
     """How many rows are shown, and how often the model is right in them, as Markdown."""
-    text = f"{len(shown):,} of n = {len(frame):,} inputs of {escape(data)}"
+    text = f"{len(shown):,} of n = {len(frame):,} examples of {escape(data)}"
     if len(shown) and "correct" in shown and 0 < shown["correct"].mean() < 1:
         text += f", {share_text(int(shown['correct'].sum()), len(shown))} of them answered right"
     if len(shown) > MOST:

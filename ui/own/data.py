@@ -155,7 +155,9 @@ def _same(table: Table) -> tuple[str, str]:
 def _draw_table(table: Table, task: Task) -> bool:
     session = st.session_state
     st.markdown(f"**{escape(table.name)}**: {len(table.frame):,} rows")
-    st.dataframe(table.frame.head(3), hide_index=True, height=143, alt=f"The first rows of {table.name}")
+    preview = table.frame.head(3)
+    preview.attrs = {}  # how it was read, which is not to be shown
+    st.dataframe(preview, hide_index=True, height=143, alt=f"The first rows of {table.name}")
     columns, new = _choose(table, task), False
     kept = session.get(data_sources.OWN_DATA)
     stays = "" if kept is None or kept.task != task else f" Until then '{kept.name}' stays in use as it was."

@@ -31,7 +31,7 @@ _HELP = (
 
 def draw() -> None:
     """Draw the section in the sidebar."""
-    with st.expander("Slices of your own", icon=":material/label:"):
+    with st.expander("Custom slices", icon=":material/label:"):
         st.text_area(
             "Slices by words",
             key=SLICES,
@@ -42,7 +42,7 @@ def draw() -> None:
             help=_HELP,
         )
     if typed := problem():  # also what a link has: the box takes it from the address when it is drawn
-        st.error(escape(f"Slices of your own are not in use: {typed}"), icon=":material/error:")
+        st.error(escape(f"Custom slices are not in use: {typed}"), icon=":material/error:")
 
 
 def problem() -> str:
@@ -70,7 +70,7 @@ def say(data: TextData) -> None:
     if not data.slice_words:  # they are not these data's, so there is a reason
         if others := _elsewhere(data, slices):
             st.sidebar.error(
-                f"Slices of your own are not in use: {escape(listed(others))} by number, and these are other data. "
+                f"Custom slices are not in use: {escape(listed(others))} by number, and these are other data. "
                 "Change such a line to name inputs of these, or take it out.",
                 icon=":material/error:",
             )
@@ -78,13 +78,11 @@ def say(data: TextData) -> None:
         try:
             sliced_by_words(data, slices)
         except DataError as error:
-            st.sidebar.error(
-                f"Slices of your own are not in use: {escape(str(error))}", icon=":material/error:"
-            )
+            st.sidebar.error(f"Custom slices are not in use: {escape(str(error))}", icon=":material/error:")
             return
     counts = Counter(data.slices)
     said = ", ".join(f"{escape(name)} {counts[name]:,}" for name in (*(one.name for one in slices), REST))
-    st.sidebar.caption(f":material/label: Slices of your own (n = {len(data):,}): {said}.")
+    st.sidebar.caption(f":material/label: Custom slices (n = {len(data):,}): {said}.")
 
 
 def with_numbers(name: str, numbers: Iterable[int], data: TextData) -> str:
