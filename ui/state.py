@@ -25,7 +25,6 @@ from ui.downloads import clicked
 from ui.own import checkpoints as own_checkpoints
 from ui.own import data as own_data
 from ui.own import slices as own_slices
-from ui.teacher import with_part
 from ui.text import escape
 from ui.theme import STYLE
 
@@ -84,7 +83,7 @@ class Selection:
         """A checkpoint with its teacher's outputs on `data`, where it has them on the whole."""
         if self.rows is None:
             return checkpoint
-        from ui.lab.reference import with_part
+        from ui.teacher import with_part
 
         return with_part(checkpoint, self.whole, self.data, self.rows)
 

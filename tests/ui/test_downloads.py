@@ -39,35 +39,6 @@ class Elements(HTMLParser):
         if not {"script", "style"} & set(self.open):
             self.text.append(data)
 
-EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)> & "quoted"'
-
-
-VOID = {"meta", "img", "br", "link", "input", "hr"}
-
-
-class Elements(HTMLParser):
-    """The tags with their attributes, the text outside scripts, and whether every element was closed."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.tags, self.text, self.open, self.ids = [], [], [], []
-        self.feed(html)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        self.ids += [value for name, value in attrs if name == "id"]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open[-1:] == [tag], f"</{tag}> closes {self.open[-1:]}"
-        self.open.pop()
-
-    def handle_data(self, data):
-        if not {"script", "style"} & set(self.open):
-            self.text.append(data)
-
 
 @pytest.fixture
 def fig():

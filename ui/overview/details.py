@@ -16,11 +16,11 @@ from shrp.evaluation.costs import TOKENS, cost, dense_cost
 from shrp.evaluation.evaluation import Evaluation
 from shrp.evaluation.metrics import confusion
 from shrp.evaluation.verdicts import score_frame
-from ui import data_sources, latency, loaders, measurements, state
+from ui import data_sources, loaders, measurements, state
 from ui.describe import training_facts
 from ui.downloads import chart
 from ui.floor import floor_of
-from ui.overview import answers_table, figures, score_figures
+from ui.overview import answers_table, figures, latency, score_figures
 from ui.overview.first import own_rows
 from ui.overview.score_views import scores_section
 from ui.text import (
