@@ -33,7 +33,16 @@ ALL = "everything"
 """Key of the switch for long texts, in the session's state and in the URL."""
 
 
+NARROW = """<style>
+@media (max-width: 700px) {
+  :is(.st-key-what-if, .st-key-tokens, .st-key-routes-without) .heatmaplayer text {display: none}
+}
+</style>"""
+"""On a phone, cells have no room for their numbers. A tap shows them."""
+
+
 def main() -> None:
+    st.html(NARROW)
     selection = state.current("Routing", needs_data=False)
     checkpoint = selection.checkpoint
     arrival.arrive({INPUT: int, BESIDE: int, TAB: str, words.ASPECT: str})
@@ -77,10 +86,10 @@ def main() -> None:
 
 def pick(count: int, place) -> int:
     """The number of the sentence that is looked at; the control is there only for several."""
-    if count == 1:
-        return 1
     numbers = list(range(1, count + 1))
     say_unknown(INPUT, "sentence", numbers)
+    if count == 1:
+        return 1
     fall_back(INPUT, numbers, 1)
     number = place.selectbox("Sentence", numbers, key=INPUT, bind="query-params")
     return number if number in numbers else 1

@@ -121,7 +121,7 @@ def test_a_long_text_is_cut_answered_at_once_and_computed_on_request(open_page, 
     assert "text" not in at.query_params  # which is too long for an address
     at.toggle(key="everything").set_value(True).run(timeout=120)
     assert not at.exception
-    assert figure(at, "If a layer")
+    assert figure(at, "With another expert")
 
 
 def test_more_sentences_than_allowed_are_left_out(page):
@@ -224,7 +224,7 @@ def test_a_link_restores_the_route_and_the_grid_is_relative_to_it(open_page, tin
     assert (at.selectbox(key="force_layer").value, at.selectbox(key="force_expert").value) == (2, 0)
     parts = *loaded(tiny_checkpoint), [("w1 w2",)]
     (base,), (other,) = (explore(*parts, route=ForcedRoute.parse(route)) for route in ("1.3_2.0", "1.3_2.1"))
-    cells = targets(figure(at, "If a layer"))
+    cells = targets(figure(at, "With another expert"))
     assert cells["customdata"] == [[layer, expert] for layer in (1, 2) for expert in range(4)]
     assert f"{other.logits[1] - base.logits[1]:+.3f}" in cells["hovertext"][5]
     at.segmented_control(key="grid").set_value(what_if_tab.PROBABILITY).run()
@@ -401,7 +401,7 @@ def test_where_any_layers_heads_look(open_page, tiny_checkpoint):
     expected = layer_attention(model, tokenizer, ("w1 w2 w3",), 2)
     drawn = figure(at, "Attention of layer 2, expert 3")
     np.testing.assert_allclose(values(drawn["data"][0]["z"]), expected.pattern(3).weights, atol=1e-5)
-    at.selectbox(key="attention_head").set_value(None).run()
+    at.selectbox(key="attention_head").set_value("automatic").run()
     assert figure(at, f"Attention of layer 2, expert {expected.routed_to}")
     at.toggle(key="hide_special").set_value(True).run()
     assert len(figure(at, "Attention of")["data"][0]["z"]["shape"].split(",")) == 2

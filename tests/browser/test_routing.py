@@ -1,4 +1,4 @@
-"""The routing page in a real browser: a sentence is routed, and its experts forced by mouse and keyboard."""
+"""The Routing page in a real browser: the verdict, a forced expert by mouse and keyboard, Back, and a phone."""
 
 import re
 
@@ -6,11 +6,13 @@ import pytest
 
 from shrp.analysis.explore import explore
 from shrp.model.forcing import Force, ForcedRoute
+from tests.browser.measure import measure
 from tests.browser.steps import (
     SENTENCE,
     TYPED,
     address,
     click_cell,
+    drawn,
     no_traceback,
     settled,
     tab_to,
@@ -18,43 +20,67 @@ from tests.browser.steps import (
 )
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
+GRID = ".st-key-what-if .js-plotly-plot"
 
 
-def test_a_typed_sentence_is_routed(app_url, page):
+def cell_of(page, layer, expert):
+    """A cell's place in the grid's own terms."""
+    page.locator(GRID).wait_for()
+    settled(page)
+    axes = page.evaluate(
+        f"""() => {{ const {{xaxis, yaxis}} = document.querySelector("{GRID}")._fullLayout;
+        return [xaxis, yaxis].map((a) => a.type == "category" ? a._categories : null); }}"""
+    )
+    return [
+        str(number) if names is None else next(n for n in names if re.search(rf"\b{number}$", str(n)))
+        for names, number in zip(axes, (expert, layer), strict=True)
+    ]
+
+
+def test_the_first_screen_is_small_and_has_the_verdict_and_the_grid(app_url, page):
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.goto(address(app_url, "routing"))
+    settled(page)
+    drawn(page)
+    found = measure(page)
+    assert found.words <= 450
+    assert found.height <= 2400
+    assert found.controls <= 12
+    for part in (".st-key-verdict", "table.routes"):
+        box = page.locator(part).first.bounding_box()
+        assert box["y"] + box["height"] < 900
+    assert page.locator(GRID).bounding_box()["y"] < 800
+
+
+def test_what_is_typed_is_answered_and_shown_as_text(app_url, page):
     page.goto(address(app_url, "routing"))
     settled(page)  # or the examples, which the first run puts in, could come after what is typed
     page.locator(TYPED).first.fill(f"{SENTENCE}\n<b>dull</b> 🙂")
-    page.get_by_role("button", name="Route", exact=True).click()
-    page.get_by_text("One input in detail").wait_for()
-    page.locator(".js-plotly-plot").first.wait_for()
-    assert page.locator("b", has_text="dull").count() == 0  # typed text is shown as text
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.locator("table.routes td", has_text="dull").wait_for()
+    settled(page)
+    assert page.locator("b", has_text="dull").count() == 0
     no_traceback(page)
 
 
-def test_an_expert_is_forced_by_a_click_and_released(app_url, page, shipped):
+def test_a_click_forces_an_expert_the_pickers_follow_and_back_releases_it(app_url, page, shipped):
     (before,) = explore(shipped.model, shipped.tokenizer, shipped.info.task, [(SENTENCE,)])
     expert = next(e for e in range(12) if e != before.choice(8))
     route = ForcedRoute((Force(8, expert),))
-    (after,) = explore(shipped.model, shipped.tokenizer, shipped.info.task, [(SENTENCE,)], route=route)
-    verb = "stays" if after.answer == before.answer else "flips"
     page.goto(address(app_url, "routing", text=SENTENCE))
-    page.locator(".st-key-what-if-0 .js-plotly-plot").wait_for()
-    settled(page)
-    axes = page.evaluate(
-        """() => { const {xaxis, yaxis} = document.querySelector(".st-key-what-if-0 .js-plotly-plot")._fullLayout;
-        return [xaxis, yaxis].map((a) => a.type == "category" ? a._categories : null); }"""
-    )
-    x, y = (
-        str(number) if names is None else next(n for n in names if re.search(rf"\b{number}$", str(n)))
-        for names, number in zip(axes, (expert, 8), strict=True)
-    )
-    click_cell(page, "what-if-0", x, y)
+    click_cell(page, "what-if", *cell_of(page, 8, expert))
     wait_for_query(page, force=route.text)
-    page.get_by_role("heading", name="As routed and forced").wait_for()
-    page.get_by_text(f"the prediction {verb}").first.wait_for()
-    page.get_by_role("button", name=f"layer 8 → expert {expert}").click()
-    page.get_by_text("Nothing is forced").wait_for()
+    page.locator("table.routes").nth(1).wait_for()
+    settled(page)
+    assert page.get_by_label("Layer", exact=True).first.input_value() == "8"
+    assert page.get_by_label("Expert", exact=True).first.input_value() == str(expert)
+    page.go_back()
     page.wait_for_url(lambda url: "force=" not in url)
+    settled(page)
+    assert page.locator("table.routes").count() == 1
+    page.go_forward()
+    wait_for_query(page, force=route.text)
+    page.locator("table.routes").nth(1).wait_for()
     no_traceback(page)
 
 
@@ -62,22 +88,32 @@ def test_an_expert_is_forced_and_released_with_the_keyboard_alone(app_url, page,
     (before,) = explore(shipped.model, shipped.tokenizer, shipped.info.task, [(SENTENCE,)])
     expert = next(e for e in (3, 4) if e != before.choice(9))
     page.goto(address(app_url, "routing", text=SENTENCE))
-    page.locator(".st-key-what-if-0 .js-plotly-plot").wait_for()
+    page.locator(GRID).wait_for()
     settled(page)
-    for control in ("Expert usage", "Checkpoint", "Data", "One sentence a line", "Route"):
-        tab_to(page, control)
     for box, number in (("Layer", 9), ("Expert", expert)):
         tab_to(page, box)
         page.keyboard.type(str(number))
         page.keyboard.press("Enter")
-        wait_for_query(page, **{f"force_{box.lower()}": number})
         settled(page)
-    tab_to(page, "Force")
-    page.keyboard.press("Enter")
-    wait_for_query(page, force=f"9.{expert}")
-    page.get_by_role("heading", name="As routed and forced").wait_for()
-    settled(page)
-    tab_to(page, f"layer 9 → expert {expert}")
-    page.keyboard.press("Space")
-    page.get_by_text("Nothing is forced").wait_for()
+    for name, forced in (("Force", True), ("Release", False)):
+        tab_to(page, name)
+        page.keyboard.press("Enter")
+        page.wait_for_url(lambda url, forced=forced: (f"force=9.{expert}" in url) == forced)
+        settled(page)
     no_traceback(page)
+
+
+def test_on_a_phone_no_numbers_overlap_and_nothing_is_wider_than_the_screen(app_url, page):
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(address(app_url, "routing", text=SENTENCE))
+    page.locator(GRID).wait_for()
+    settled(page)
+    assert measure(page).wide == 0
+    overlap = page.evaluate(
+        f"""() => {{
+          const boxes = [...document.querySelectorAll("{GRID} .heatmaplayer text")]
+            .filter((e) => e.checkVisibility() && e.textContent.trim()).map((e) => e.getBoundingClientRect());
+          return boxes.some((a, i) => boxes.some((b, j) => i < j && a.left < b.right - 1 && b.left < a.right - 1
+            && a.top < b.bottom - 1 && b.top < a.bottom - 1)); }}"""
+    )
+    assert not overlap

@@ -8,40 +8,44 @@ from shrp.analysis.attention import LayerAttention
 from shrp.errors import ShrpError
 from shrp.model.convert import layer_kinds
 from ui.attention_figures import MOST, frame, heatmap, member, said, strongest
-from ui.bound import fall_back
+from ui.bound import fall_back, follow
 from ui.downloads import chart, clicked
 from ui.routing import mosaic, results
-from ui.routing.sentences import say_unknown
 from ui.state import Selection, show_error
 from ui.text import percent
 
 LAYER, HEAD, HIDE, EVERYWHERE = "attention_layer", "attention_head", "hide_special", "attention_layers"
 """Keys of the widgets, in the session's state and in the URL."""
+AUTOMATIC = "automatic"
+"""Of heads: the expert that the sentence is routed to, or the first one."""
 
 
 def section(selection: Selection, text: tuple[str, ...], number: int) -> None:
     """Draw the tab: the pickers, one map, and all layers and heads on demand."""
-    layers = list(range(len(layer_kinds(selection.checkpoint.model))))
+    model = selection.checkpoint.model
+    layers = list(range(len(layer_kinds(model))))
+    # A click on the small maps sets both boxes, which is one step of the browser's history.
+    follow(
+        {LAYER: layers, HEAD: [AUTOMATIC, *range(model.config.num_attention_heads)]},
+        {LAYER: layers[-1], HEAD: AUTOMATIC},
+    )
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
-    say_unknown(LAYER, "layer", layers)
-    fall_back(LAYER, layers, layers[-1])
-    layer = row.selectbox("Layer", layers, len(layers) - 1, key=LAYER, bind="query-params", width=110)
+    layer = row.selectbox("Layer", layers, key=LAYER, width=110)
     try:
         found = results.attention(selection.checkpoint, text, layer)
     except ShrpError as error:
         show_error(error)
         return
-    say_unknown(HEAD, member(found), found.heads)
-    fall_back(HEAD, (None, *found.heads), None)
     start = found.heads[0] if found.routed_to is None else found.routed_to
+    heads = [AUTOMATIC, *found.heads]
+    fall_back(HEAD, heads, AUTOMATIC)
+    routed = " (as routed)" * (found.routed_to is not None)
     picked = row.selectbox(
         member(found).capitalize(),
-        found.heads,
-        index=None,
+        heads,
         key=HEAD,
-        bind="query-params",
+        format_func=lambda head: f"{start}{routed}" if head == AUTOMATIC else str(head),
         width=170,
-        placeholder=f"{start}" + " (as routed)" * (found.routed_to is not None),
     )
     hide = row.toggle(
         "Hide special tokens",
@@ -49,7 +53,7 @@ def section(selection: Selection, text: tuple[str, ...], number: int) -> None:
         bind="query-params",
         help="Leaves out [CLS], [SEP] and the like, and divides each row by what remains.",
     )
-    head = start if picked is None else picked
+    head = start if picked == AUTOMATIC else picked
     pattern = found.pattern(head, without_special=hide)
     name = f"{selection.name}-{number}-attention"
     chart(

@@ -37,7 +37,7 @@ def grid_height(rows: int, extra: int) -> int:
 def title_text(exploration: Exploration, number: int | None = None) -> str:
     """A sentence's number and text, shortened and safe in HTML."""
     head = f"{number}. " if number is not None else ""
-    return head + escape_html(shorten_texts(exploration.text, 70))
+    return head + escape_html(shorten_texts(exploration.text, 60))
 
 
 def cells(z: np.ndarray, layers: Sequence[int], limit: float, **options: Any) -> go.Heatmap:

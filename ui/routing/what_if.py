@@ -273,7 +273,7 @@ def _compare(before: Exploration, after: Exploration, route: ForcedRoute) -> Non
     if moved:
         then = f"Because of that, layer{'s' * (len(moved) > 1)} {', '.join(map(str, moved))} "
         then += f"route{'s' * (len(moved) == 1)} differently."
-    st.markdown(f"Forced: {forced}. Now {result}. {then}")
+    st.markdown(f"Forced: {forced}. With that {result}. {then}")
     rows = [("as routed", "", before, None), ("forced", "", after, None)]
     st.html(routes_html(rows, before, first="route", alt="Route as routed and forced", forced=route.layers))
     if before.task.num_labels > 2:
@@ -358,8 +358,8 @@ def what_if_heatmap(grid: WhatIf, e: Exploration, output: int) -> go.Figure:
     whose = "" if grid.token is None else f", for token {grid.token}"
     return _finish(
         fig,
-        f"If a layer took another expert{whose}: change of the {what}",
-        f"{title_text(e)}; {'; '.join(signs)}; click a cell to force it",
+        f"With another expert{whose}: {what}",
+        f"{title_text(e)}<br>change from the present route; {'; '.join(signs)}; click to force",
         "expert",
         len(grid.layers),
         experts,
@@ -414,7 +414,7 @@ def router_heatmap(e: Exploration, route: ForcedRoute = AS_ROUTED) -> go.Figure:
     return _finish(
         fig,
         f"Router probabilities{mean}",
-        f"{title_text(e)}; outlined: taken; equal for all would be {percent(1 / experts)}",
+        f"{title_text(e)}<br>outlined: taken; equal for all would be {percent(1 / experts)}",
         "expert",
         len(e.layers),
         experts,
