@@ -38,7 +38,7 @@ def test_every_page_is_of_their_inputs_alone(open_page, tiny_checkpoint, page):
     links = [parse_qs(one.proto.query_string) for one in at.get("page_link") if one.proto.query_string]
     assert all(one[ONLY] == ["negation", "idiom"] for one in links)
     again = pick(at)
-    assert "of 480 examples of" not in texts_of(again)
+    assert "80 of 480" not in texts_of(again)
 
 
 def test_the_lab_chooses_experts_for_them_and_scores_them_beside_the_teacher(open_page, tiny_checkpoint):
@@ -109,7 +109,7 @@ def test_what_was_picked_of_data_comes_back_with_them(open_page, tiny_checkpoint
     source = at.selectbox(key=SOURCE).value
     upload(at, "table", "mine.csv", b"sentence,label\nw1 w2,positive\nw3,negative\n")
     assert not at.exception
-    assert "of 480 examples of" not in texts_of(at)
+    assert "80 of 480" not in texts_of(at)
     at.selectbox(key=SOURCE).set_value(source).run()
     assert at.sidebar.multiselect(key=ONLY).value == ["negation", "idiom"]
     pick(at)

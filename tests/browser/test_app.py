@@ -187,3 +187,22 @@ def test_the_first_page_has_an_address_of_its_own(app_url, page):
     page.get_by_role("heading", name=NAME).wait_for()  # the first of the shipped ones, as people count
     assert "Overview" in page.locator(opened).inner_text()
     assert page.locator("[data-testid=stSidebarNavLink]").count() == len(PAGES)
+
+
+def test_back_shows_the_clicked_cell_at_once(app_url, page):
+    """A click is one step of the history, and what a page was left with is there again."""
+    page.goto(address(app_url, "expert_usage", checkpoint=FAST))
+    settled(page)
+    drawn(page)
+    start = page.evaluate("history.length")
+    click_cell(page, "usage-map", "3", "8")
+    wait_for_query(page, layer=8, expert=3)
+    settled(page)
+    assert page.evaluate("history.length") == start + 1
+    page.locator("[data-testid=stSidebar]").get_by_role("link", name="Results", exact=True).click()
+    page.wait_for_url("**/results*")
+    settled(page)
+    page.go_back()
+    wait_for_query(page, layer=8, expert=3)
+    settled(page)
+    assert page.locator(".st-key-expert input").input_value() == "3"

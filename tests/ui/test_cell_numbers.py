@@ -6,7 +6,6 @@ import pytest
 from plotly.colors import sample_colorscale, unlabel_rgb
 
 from ui.cell_numbers import BLACK, write_numbers
-from ui.expert_cells import EXPERT_COLORS, _discrete_scale
 from ui.theme import DIVERGING, SEQUENTIAL
 
 
@@ -72,22 +71,6 @@ def test_each_cell_has_its_own_number_and_an_empty_one_none():
         assert (numbers.hoverinfo, numbers.hovertemplate, numbers.showscale) == ("skip", None, False)
         assert list(numbers.x) == ["a", "b"]
     np.testing.assert_array_equal(white.z, [[0, np.nan], [np.nan, np.nan]])
-
-
-def test_the_colours_of_experts_have_legible_numbers():
-    experts = len(EXPERT_COLORS)
-    z = np.arange(experts)[None]
-    fig = go.Figure(
-        go.Heatmap(
-            z=z, zmin=-0.5, zmax=experts - 0.5, colorscale=_discrete_scale(experts), texttemplate="%{z}"
-        )
-    )
-    write_numbers(fig)
-    _, black, white = fig.data
-    for at, color in enumerate(EXPERT_COLORS):
-        ink = (0, 0, 0) if np.isfinite(black.z[0, at]) else (255, 255, 255)
-        assert np.isfinite(black.z[0, at]) != np.isfinite(white.z[0, at])
-        assert contrast([int(color[i : i + 2], 16) for i in (1, 3, 5)], ink) >= 4.5
 
 
 def test_a_map_without_numbers_stays_as_it_is():

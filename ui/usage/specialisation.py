@@ -17,9 +17,9 @@ from shrp.analysis.specialisation import (
 from shrp.analysis.usage import UsageStats
 from shrp.data.slices import ANSWER, CLASS, LENGTH, SLICE
 from shrp.data.text_data import TextData
+from shrp.evaluation.minimal_pairs import pairs_of
 from ui import bound, measurements, state
 from ui.downloads import chart
-from ui.pair_views import has_pairs
 from ui.store import once
 from ui.text import LONGEST_LABEL, capital, escape_html, percent, plain, shorten
 from ui.theme import BLUE, DIVERGING, GREEN, GREY, PURPLE, click_targets, layout, outline, pick_by_click
@@ -100,7 +100,7 @@ def explanation(data: TextData) -> str:
         "information beyond chance, as part of the experts' entropy). Few groups can't separate many experts, so the "
         "possible maximum may be below 100%. More than chance: q ≤ 5% (p corrected for all layers and groupings, "
         "separately at similar length). Beyond length: compared with groups shuffled among inputs of similar length. "
-        f"{pairs if has_pairs(data) else ''}Numbers are split into quartiles; groupings with more than {MOST_GROUPS} "
+        f"{pairs if len(pairs_of(data)) else ''}Numbers are split into quartiles; groupings with more than {MOST_GROUPS} "
         "groups, or one, are left out. A link between expert and answer does not show which causes the other."
     )
 
