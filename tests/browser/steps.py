@@ -112,16 +112,13 @@ _CUT = """
 # the test's own round trips are not in them. An estimate that the exact score overtakes before it is painted is never
 # seen: `estimate` then stays empty, and the exact score ends the wait all the same.
 _WATCH_HEADLINE = """
-([budget, total]) => {
+([budget]) => {
   const found = window.found = {}, start = performance.now();
-  const line = (pattern) => new RegExp(`^${pattern}$`, "m");
-  const kept = line(`${budget} of [0-9,]+`), all = line(`n = ${total}`), some = line(`n = [0-9,]+ of ${total}`);
   window.look = () => {
-    const text = document.body.innerText, since = performance.now() - start;
-    if (found.exact || !kept.test(text)) return;
-    const running = some.test(text) || text.includes("A running estimate");
-    if (running) found.estimate ??= since;
-    else if (all.test(text)) {
+    const text = document.querySelector(".st-key-verdict")?.innerText ?? "", since = performance.now() - start;
+    if (found.exact || !text.startsWith(`${budget} of `) || text.includes("estimating")) return;
+    if (text.includes("Estimate from")) found.estimate ??= since;
+    else {
       found.exact = since;
       watch.disconnect();
     }
@@ -259,15 +256,15 @@ def value_of(slider):
     return int(slider.evaluate("e => e.getAttribute('aria-valuenow') ?? e.value"))
 
 
-def time_of_next_score(page, total):
-    """One more expert by the keyboard: seconds until the estimate and the exact score on `total` inputs are painted.
+def time_of_next_score(page):
+    """One more expert by the keyboard: seconds until the estimate and the exact score are painted.
 
     The first is None where the exact score came before an estimate could be painted.
     """
     slider = slider_of(page)
     budget = value_of(slider) + 1
     slider.focus()
-    page.evaluate(_WATCH_HEADLINE, [budget, f"{total:,}"])
+    page.evaluate(_WATCH_HEADLINE, [budget])
     slider.press("ArrowRight")
     # Looks too, in case nothing changes any more when the observer starts to see.
     page.wait_for_function("() => { look(); return window.found.exact; }", polling=250)

@@ -1,4 +1,4 @@
-"""The pruning lab in a real browser: what its slider says is what the library measures, for two people at once."""
+"""The pruning lab in a real browser: what its slider says is what the library measures, and nothing stale is shown."""
 
 import time
 
@@ -9,11 +9,24 @@ from shrp.data.sources import load_probe
 from shrp.evaluation.evaluate import evaluate
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
-from tests.browser.steps import POLL, address, metric, settled, slider_of, time_of_next_score, value_of
+from tests.browser.measure import measure
+from tests.browser.steps import POLL, address, settled, slider_of, time_of_next_score, value_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
-EXPERTS = 132
-"""Of 11 layers."""
+_STATE = """
+() => {
+  const text = (selector) => document.querySelector(selector)?.innerText ?? "";
+  const kept = document.querySelector("[data-testid=stSlider] [role=slider], [data-testid=stSlider] input");
+  return {
+    slider: +(kept.getAttribute("aria-valuenow") ?? kept.value),
+    verdict: text(".st-key-verdict"),
+    costs: text("[data-testid=stMain] table"),
+    grey: +getComputedStyle(document.querySelector(".st-key-lab-needs-score-curve")).opacity < 1,
+    drawn: [...document.querySelectorAll(".st-key-lab-needs-score-curve .legendtext")].map((e) => e.textContent)
+      .find((name) => name.startsWith("now: ")) ?? "",
+  };
+}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -34,28 +47,79 @@ def score_of(shipped, probe):
 
 
 def wait_for_exact(page, budget):
-    page.get_by_text(f"{budget} of {EXPERTS}", exact=True).first.wait_for()
-    page.wait_for_function("() => !document.body.innerText.includes('A running estimate')", polling=POLL)
-
-
-def test_a_link_restores_the_lab(app_url, page):
-    from playwright.sync_api import expect
-
-    page.goto(
-        address(
-            app_url,
-            "pruning_lab",
-            keep="Per layer",
-            per_layer=3,
-            select="Random (control)",
-            seed=7,
-            only="negation",
-        )
+    page.wait_for_function(
+        """(budget) => { const text = document.querySelector(".st-key-verdict")?.innerText ?? "";
+        return text.startsWith(`${budget} of `) && !/estimating|Estimate/.test(text); }""",
+        arg=budget,
+        polling=POLL,
     )
+
+
+def test_a_link_restores_the_lab_and_back_does_too(app_url, page):
+    query = {"keep": "In each layer", "per_layer": 3, "select": "Random (control)", "seed": 7}
+    page.goto(address(app_url, "pruning_lab", **query, only="negation"))
+    wait_for_exact(page, 33)
     assert value_of(slider_of(page)) == 3
-    page.get_by_text(f"33 of {EXPERTS}", exact=True).first.wait_for()
-    expect(page.get_by_role("spinbutton", name="Seed of the draw")).to_have_value("7")
+    slider_of(page).press("ArrowRight")
+    wait_for_exact(page, 44)
+    page.locator("[data-testid=stSidebar]").get_by_role("link", name="Compare").first.click()
+    page.get_by_role("heading", name="Compare").wait_for()
     settled(page)
+    page.go_back()
+    wait_for_exact(page, 44)
+    assert value_of(slider_of(page)) == 4
+
+
+def test_after_a_move_nothing_stale_is_shown(app_url, page):
+    """At every moment the verdict is of the slider's count, or the page has not been redrawn at all; costs likewise."""
+    page.goto(address(app_url, "pruning_lab"))
+    wait_for_exact(page, 22)
+    settled(page)
+    before = page.evaluate(_STATE)
+    slider_of(page).press("PageUp")
+    deadline, seen = time.monotonic() + 120, []
+    while time.monotonic() < deadline:
+        now = page.evaluate(_STATE)
+        if now not in seen:
+            seen.append(now)
+        if (
+            "below" in now["verdict"] + now["drawn"]
+            and now["verdict"] != before["verdict"]
+            and not now["grey"]
+        ):
+            break
+        if not now["grey"] and now["drawn"] == f"now: {now['slider']}" and now["slider"] != before["slider"]:
+            break
+        page.wait_for_timeout(20)
+    redrawn = [one for one in seen if one["verdict"] != before["verdict"]]
+    assert redrawn
+    for one in redrawn:
+        assert one["verdict"].startswith(f"{one['slider']} of ")
+        assert (
+            one["grey"]
+            or one["drawn"] in ("", f"now: {one['slider']}")
+            or "Estimate" in one["verdict"] + one["drawn"]
+        )
+    assert redrawn[-1]["costs"] != before["costs"]
+
+
+def test_the_first_screen_holds_the_answer(app_url, new_page):
+    page = new_page(viewport={"width": 1440, "height": 900})
+    page.goto(address(app_url, "pruning_lab"))
+    wait_for_exact(page, 22)
+    settled(page)
+    page.wait_for_timeout(1500)
+    found = measure(page)
+    assert found.words <= 450
+    assert found.height <= 2400
+    assert found.controls <= 12
+    for selector in (
+        ".st-key-verdict",
+        "[data-testid=stSlider]",
+        ".st-key-lab-needs-score-curve .js-plotly-plot",
+    ):
+        box = page.locator(selector).first.bounding_box()
+        assert box["y"] + box["height"] <= 900, selector
 
 
 def test_two_people_drag_the_slider_at_once(app_url, new_page, score_of, timing):
@@ -66,32 +130,20 @@ def test_two_people_drag_the_slider_at_once(app_url, new_page, score_of, timing)
     for person in people:
         person.goto(address(app_url, "pruning_lab"))
         slider_of(person)
-    places = []
-    for person in people:
-        box = slider_of(person).bounding_box()
-        places.append((box["x"] + box["width"] / 2, box["y"] + box["height"] / 2))
-        person.mouse.move(*places[-1])
-        person.mouse.down()
-    for step in range(1, 7):
-        for person, (x, y), way in zip(people, places, (12, -8), strict=True):
-            person.mouse.move(x + way * step, y)
-    for person in people:
-        person.mouse.up()
     started = time.perf_counter()
     while left := [(p, w) for p, w in zip(people, wanted, strict=True) if value_of(slider_of(p)) != w]:
         for person, budget in left:  # a step of each in turn, ten experts at first
             slider = slider_of(person)
             off = value_of(slider) - budget
-            way = ("Page" if abs(off) >= 10 else "Arrow") + ("Down" if off > 0 else "Up")
-            slider.press(way)
-    for person, budget, score in zip(people, wanted, expected, strict=True):
+            slider.press(("Page" if abs(off) >= 10 else "Arrow") + ("Down" if off > 0 else "Up"))
+    score = ".st-key-lab-needs-score-score"
+    for person, budget in zip(people, wanted, strict=True):
         wait_for_exact(person, budget)
-        metric(person, "Accuracy").get_by_text(score).first.wait_for()
         settled(person)
     timing("both people's exact scores after they let go", time.perf_counter() - started)
-    for person, score in zip(people, expected, strict=True):
-        assert score in metric(person, "Accuracy").inner_text()  # still, when the other is done too
-    estimate, exact = time_of_next_score(people[0], 480)
+    for person, figure in zip(people, expected, strict=True):
+        assert figure in person.locator(score).inner_text()
+    estimate, exact = time_of_next_score(people[0])
     if estimate is not None:  # else the exact score came before an estimate was painted
         timing("first estimate of 480 after the key", estimate)
     timing("exact score of 480 after the key", exact)

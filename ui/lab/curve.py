@@ -204,7 +204,7 @@ def curve(
         subtitle=f"{escape_html(data.name)}, n = {len(data):,}; band and bars: 95% CI",
         x=COSTS[over],
         y=metric_name(metric) + (" (%)" if unit else ""),
-        height=500,
+        height=520,
         legend=True,
         margin={"r": 76},
     )

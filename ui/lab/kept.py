@@ -74,7 +74,7 @@ def section(found: Editor, plan: PruningPlan, base: PruningPlan | None, stats: U
         with st.expander("Load a plan", icon=":material/upload_file:"):
             key = f"{FILE}-{found.serial}"  # a new one after each file, so that the same file can be taken again
             st.file_uploader(
-                "A plan (.json), as Save gives it",
+                "A plan (.json), as saved here",
                 type="json",
                 key=key,
                 max_upload_size=1,

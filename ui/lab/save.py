@@ -129,7 +129,7 @@ def finetune_menu(selection: Selection, setting: Setting, plan: PruningPlan) -> 
     st.caption("Fine-tuning after pruning recovers much of a loss. Copy the command:")
     st.code(finetune_command(selection, setting, plan), language="bash", wrap_lines=True)
     if needs_plan_file(setting):
-        st.caption("It reads the plan's file: download it under *Save*.")
+        st.caption("It reads the plan's file: download it under *Save or export*.")
 
 
 def needs_plan_file(setting: Setting) -> bool:

@@ -18,7 +18,7 @@ from ui.downloads import downloads
 from ui.prunings import SELECTIONS, Setting
 from ui.remaining import Remaining
 from ui.state import Selection
-from ui.text import escape, interval_text, metric_name, points, points_interval, score_text
+from ui.text import interval_text, metric_name, points, points_interval, score_text
 
 DRAWS = (0, 1, 2)
 """Seeds of the random control."""
@@ -48,6 +48,7 @@ def section(
             args=(MEASURE, (checkpoint.fingerprint, selection.ranking.fingerprint)),
         )
     place, rows, draws = st.empty(), [_row(f"{SELECTIONS[setting.selection]} (now)", [pruned], None)], []
+    rows[0] |= {"current plan ahead by": ""} | _calibrated([pruned], routed, data)
     for kind, plans in others(selection, setting, plan, missing if asked else (), known):
         bar, left = st.empty(), Remaining()
 
@@ -149,4 +150,4 @@ def _calibrated(found: list[Evaluation], routed: Evaluation, data) -> dict[str, 
     if None in moved:
         return {}
     mean = float(np.mean([one.evaluation.score for one in moved]))
-    return {"threshold calibrated": escape(score_text(mean, data.task.metric)).replace("\\", "")}
+    return {"threshold calibrated": score_text(mean, data.task.metric)}

@@ -119,19 +119,16 @@ class Lab:
         if KEPT in self.below:
             with self.below[KEPT]:
                 kept.section(editor, self.plan, base, self.stats, self.selection.name)
-        menus = self._actions()
+        menu = self._actions()
         pruned = self._evaluate()
         self._draw_verdict(pruned)
         self._draw_curve(pruned)
         self.show("grey").empty()
         self._fill_tabs(pruned)
-        with menus["Save"]:
+        with menu:
             save.menu(self.selection, self.setting, self.plan, pruned, self.routed)
-        with menus["Export"]:
-            name, (shift, scored) = (
-                save.name_of(self.selection, self.plan),
-                save.calibrated(pruned, self.routed, self.data),
-            )
+            shift, scored = save.calibrated(pruned, self.routed, self.data)
+            name = save.name_of(self.selection, self.plan)
             onnx.menu(self.checkpoint, self.plan, name, self.data, scored, shift)
         if self.sweep:
             self._sweep(pruned)
@@ -156,15 +153,15 @@ class Lab:
 
     # What is drawn once the plan is known
 
-    def _actions(self) -> dict:
-        """The row of actions; returns the places of those that need the exact evaluation."""
-        with self.actions, st.container(horizontal=True, gap="small"):
+    def _actions(self) -> DeltaGenerator:
+        """Draw the row of actions; returns the place of what needs the exact evaluation."""
+        with (
+            self.actions,
+            st.container(horizontal=True, gap="small", vertical_alignment="center"),
+        ):
             with st.popover("Fine-tune this", icon=":material/model_training:"):
                 save.finetune_menu(self.selection, self.setting, self.plan)
-            found = {
-                "Save": st.popover("Save", icon=":material/save:"),
-                "Export": st.popover("Export", icon=":material/deployed_code:"),
-            }
+            found = st.popover("Save or export", icon=":material/save:")
             _compare_link(self.setting, self.plan, held_out=self.selection.ranked_on is not None)
         return found
 
