@@ -14,7 +14,7 @@ import typer
 from shrp.analysis.routes import shuffle_routes
 from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint
-from shrp.cli.output import records, stderr, told
+from shrp.cli.output import progress_on, records, stderr
 from shrp.data.sources import load_data
 from shrp.errors import PlanError
 from shrp.model.convert import router_layers
@@ -41,7 +41,7 @@ def study(path: Path, rows: Rows) -> None:
     data = load_data("glue", made.info.task.name)
     options = {"max_length": made.info.max_length}
     stats = measure_usage(made.model, made.tokenizer, data, **options)
-    with told(f"permuting routes of {path.name}") as show:
+    with progress_on(f"permuting routes of {path.name}") as show:
         found = shuffle_routes(made.model, made.tokenizer, data, stats, progress=show, **options)
     about = {
         "checkpoint": f"{made.info.task.name}-{len(stats.layers)}of{made.model.config.num_hidden_layers}",

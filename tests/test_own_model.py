@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from shrp.cli.data_options import own_name
 from typer.testing import CliRunner
 
 from shrp.checkpoints import card, checkpoint
 from shrp.checkpoints.base import load_base, name_of, of_another_task, refuse_unclear
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.cli import app
-from shrp.cli.data_options import own_name
 from shrp.data.sources import load_file
 from shrp.data.tasks import custom_task
 from shrp.errors import DataError, TrainingError

@@ -1,7 +1,7 @@
-"""The command line: `python -m shrp COMMAND`, a module of this package for each command or for a few that go together.
+"""The command line: `python -m shrp COMMAND`, one module per command.
 
-Results go to stdout (one JSON object with `--json`), progress to stderr. Exit codes: 0 done, 1 an error that a
-person can mend (said in one sentence), 2 wrong usage, 130 interrupted.
+Results go to stdout (one JSON object with `--json`), progress to stderr. Exit codes: 0 done, 1 an error that a person can
+fix (one sentence), 2 wrong usage, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -13,75 +13,75 @@ from collections import Counter
 import typer
 from rich.text import Text
 
-from shrp.cli import (
-    cards,
-    comparing,
-    converting,
-    explaining,
-    exporting,
-    finetuning,
-    inspecting,
-    knocking,
-    measuring,
-    pruning,
-    ranking,
-    reference,
-    sweeping,
-    training,
-    trimming,
-)
-from shrp.cli.output import say_in_unicode, stderr
+from shrp.cli.compare import compare
+from shrp.cli.convert import convert
+from shrp.cli.evaluate import evaluate
+from shrp.cli.explain import explain
+from shrp.cli.export import export
+from shrp.cli.finetune import finetune
+from shrp.cli.knock_out import knock_out
+from shrp.cli.output import example, stderr, use_utf8
+from shrp.cli.prune import prune
+from shrp.cli.sweep import sweep
+from shrp.cli.train import train
+from shrp.cli.trim import trim_vocabulary
+from shrp.cli.usage import usage
 from shrp.errors import OptionError, ShrpError, first_line
 
 app = typer.Typer(
     name="shrp",
     help="Specialised head routing and pruning (SHRP) of Transformer encoders: train, inspect, prune, evaluate.",
     no_args_is_help=True,
-    rich_markup_mode=None,  # rich's table of options cuts their names where the terminal is narrow
+    add_completion=False,
+    rich_markup_mode=None,  # rich's table of options cuts their names in a narrow terminal
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for module in (
-    finetuning,
-    training,
-    converting,
-    pruning,
-    inspecting,
-    explaining,
-    measuring,
-    knocking,
-    sweeping,
-    comparing,
-    ranking,
-    reference,
-    cards,
-    trimming,
-    exporting,
+for function, summary, how in (
+    (
+        finetune,
+        "Fine-tune a dense encoder",
+        "finetune --base bert-base-uncased --task sst2 --out sst2-teacher",
+    ),
+    (train, "Make a routed checkpoint of it", "train --base sst2-teacher --task sst2 --out sst2-6of12"),
+    (
+        convert,
+        "Convert layers on unlabelled text",
+        "convert --base bert-base-uncased --texts a.csv --out converted",
+    ),
+    (prune, "Keep some experts, remove the routers", "prune checkpoints/sst2-6of12 --budget 12 --out pruned"),
+    (evaluate, "Score a model", "evaluate checkpoints/sst2-6of12 --data my.csv --predictions answers.csv"),
+    (usage, "Count which experts are used", "usage checkpoints/sst2-6of12 --by class --drivers"),
+    (knock_out, "Remove experts or heads", "knock-out checkpoints/sst2-6of12 --expert 9.11 --expert 10.1"),
+    (
+        explain,
+        "Explain a text",
+        'explain checkpoints/sst2-6of12 --text "A joy." --text "Anything but a joy."',
+    ),
+    (sweep, "Score prunings of all sizes", "sweep checkpoints/sst2-6of12 --held-out --out sweep.csv"),
+    (compare, "Compare models", "compare checkpoints/sst2-6of12 pruned --flips flips.csv"),
+    (trim_vocabulary, "Remove unused tokens", "trim-vocabulary pruned --common 12000 --out trimmed"),
+    (export, "Export to ONNX", "export checkpoints/sst2-6of12 --per-layer 2 --out exported"),
 ):
-    module.register(app)
+    app.command(function.__name__.replace("_", "-"), short_help=summary, epilog=example(how))(function)
 
 
 def main() -> None:
     """Run the command line; errors meant for people become one sentence and exit code 1."""
-    say_in_unicode()
+    use_utf8()
     try:
         _refuse_repeated(sys.argv[1:])
         _command()(prog_name="python -m shrp")
     except ShrpError as error:
-        _say_error(str(error))
-        sys.exit(1)
+        _fail(str(error))
     except (RuntimeError, MemoryError) as error:
         if not _memory_is_full(error):
             raise
         why = f" ({first_line(error).rstrip('.')})" if str(error) else ""
-        _say_error(
-            f"the device's memory is full{why}: give smaller batches or shorter inputs, or another device."
-        )
-        sys.exit(1)
+        _fail(f"the device's memory is full{why}: use smaller batches, shorter texts or another device.")
     except OSError as error:  # a folder that cannot be written, a full disk
         where = f"{error.filename}: " if error.filename else ""
-        _say_error(f"{where}{error.strerror or error}.")
-        sys.exit(1)
+        _fail(f"{where}{error.strerror or error}.")
     except KeyboardInterrupt:
         stderr.print("interrupted")
         sys.exit(130)
@@ -89,20 +89,19 @@ def main() -> None:
 
 @functools.cache
 def _command() -> typer.core.TyperGroup:
-    """All commands; typer reads every option of every one of them anew each time that it is asked."""
+    """All commands; typer would build them again at every call."""
     return typer.main.get_command(app)
 
 
 def _memory_is_full(error: BaseException) -> bool:
-    """Whether an error says that there is no memory left; PyTorch has a class for it on CUDA alone."""
-    # By name: PyTorch is slow to import for one.
+    """Whether an error means that memory is full. PyTorch's own class exists for CUDA alone, and is slow to import."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return any(words in str(error) for words in ("can't allocate memory", "out of memory"))
 
 
 def _refuse_repeated(arguments: list[str]) -> None:
-    """Raise `OptionError` where an option that takes one value is given twice: the last one would win in silence."""
+    """Raise `OptionError` if an option that takes one value is given twice: the last would win silently."""
     commands = _command().commands
     if not arguments or arguments[0] not in commands:
         return
@@ -115,8 +114,9 @@ def _refuse_repeated(arguments: list[str]) -> None:
     given = Counter(single.get(one.partition("=")[0]) for one in arguments[1:])
     for name, times in given.items():
         if name is not None and times > 1:
-            raise OptionError(f"{name} is given {times} times, and takes one value; leave the others out.")
+            raise OptionError(f"{name} is given {times} times but takes one value.")
 
 
-def _say_error(text: str) -> None:
+def _fail(text: str) -> None:
     stderr.print(Text.assemble(("error:", "bold red"), " ", text))
+    sys.exit(1)

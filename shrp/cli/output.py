@@ -1,4 +1,4 @@
-"""How commands speak: JSON or tables on stdout, progress and notes on stderr."""
+"""How commands print: JSON or tables on stdout, progress and notes on stderr."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,43 +22,40 @@ from shrp.phrases import with_ends
 from shrp.training.progress import LogProgress, Status, epoch_line
 from shrp.training.progress import Progress as TrainingProgress
 
-if TYPE_CHECKING:  # slow to import, and not needed for --help
+if TYPE_CHECKING:  # slow to import, and --help needs none
     import pandas as pd
 
     from shrp.checkpoints.checkpoint import Checkpoint
     from shrp.data.text_data import TextData
 
-# What is written is a person's as often as ours: a slice called `[/x]` or a folder `[v2]` is no markup, `:x:` no emoji.
-# Long lines are left to the terminal to wrap: a command that is named in one can be copied whole.
+# Texts are a person's as often as ours: a slice called `[/x]` is no markup, `:x:` no emoji. Long lines are left to the
+# terminal to wrap, so that a command inside one can be copied whole.
 _PLAIN = {"markup": False, "emoji": False, "highlight": False, "soft_wrap": True}
 stdout = Console(**_PLAIN)
 stderr = Console(stderr=True, **_PLAIN)
-_PIPED = 200
-"""Width of a table, in characters, where there is no terminal whose width it could be."""
+_PIPED = 200  # width of a table, in characters, where there is no terminal
+_EVERY = 30.0  # seconds between lines of progress, where there is no terminal
 
 
-def say_in_unicode() -> None:
-    """Write UTF-8 where stdout or stderr go to a file or a pipe: Windows has a code page for these that lacks many
-    characters, and an arrow, or a person's own text, would end the command after all of its work.
-    """
+def use_utf8() -> None:
+    """Write UTF-8 to files and pipes, where Windows would choose a code page that lacks many characters."""
     for stream in (sys.stdout, sys.stderr):
         if not stream.isatty() and hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
-def example(command: str, says: str) -> str:
-    """The end of a command's help: how it may be used, on a line of its own (click's `\\b`), and what it then gives."""
-    return f"Example:\n\n\b\n  python -m shrp {command}\n\n{says}"
+def example(command: str) -> str:
+    """An example for the end of a command's help, on a line of its own (click's `\\b`)."""
+    return f"Example:\n\n\b\n  python -m shrp {command}"
 
 
-def write_csv(frame: pd.DataFrame, file: Path, **options: Any) -> None:
-    """Write a table without its index, all of it or nothing; compressed, where the name ends as of such a file. What is
-    no regular file, as a pipe, is written to as it is. Texts may hold anything (`shrp.data.tabular.csv_options`).
+def write_csv(frame: pd.DataFrame, file: Path) -> None:
+    """Write a table whole or not at all, compressed if its name says so; a pipe is written to directly.
 
     Raises:
-        OSError: it can't be written.
+        OSError: It cannot be written.
     """
-    options = csv_options(frame) | options
+    options = csv_options(frame)
     if file.exists() and not file.is_file():
         frame.to_csv(file, index=False, **options)
         return
@@ -70,17 +68,8 @@ def write_csv(frame: pd.DataFrame, file: Path, **options: Any) -> None:
         partial.unlink(missing_ok=True)
 
 
-def numbered(frame: pd.DataFrame, data: TextData) -> pd.DataFrame:
-    """A table of inputs whose `index` is their number in the whole, as `--slice "odd: #12"` counts them, where only
-    some slices or one half were looked at.
-    """
-    return frame.assign(index=data.number_of(frame["index"].to_numpy()))
-
-
 def print_json(data: Mapping[str, Any]) -> None:
-    """Write one JSON object, and nothing else, to stdout; what is not a finite number becomes null, and so does an
-    interval without ends.
-    """
+    """Write one JSON object to stdout; numbers that are not finite become null."""
     sys.stdout.write(json.dumps(_clean(data), indent=2) + "\n")
 
 
@@ -95,27 +84,21 @@ def _clean(value: Any) -> Any:
         return [_clean(item) for item in value]
     if hasattr(value, "tolist"):
         return _clean(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def records(
-    frame: pd.DataFrame, of: str = "score", renamed: Mapping[str, str] | None = None
-) -> list[dict[str, Any]]:
-    """A frame's rows as every command's JSON has them: names in snake case, and an interval as one `[low, high]`, named
-    `interval` where it is the score's and `<what>_interval` where it is of anything else.
+def records(frame: pd.DataFrame, of: str = "score") -> list[dict[str, Any]]:
+    """A frame's rows for JSON: snake-case names, and the ends of an interval as one `[low, high]`.
 
     Args:
-        of: what columns that are just `low` and `high` are the ends for.
-        renamed: columns by other names, which hold for their ends too.
+        of: What columns named just `low` and `high` bound; the key is `interval` for the score, else `<of>_interval`.
     """
     rows = []
     for row in frame.to_dict("records"):
         found: dict[str, Any] = {}
         for name, value in row.items():
             what, end = _end_of(str(name), of)
-            what = (renamed or {}).get(what, what).replace(" ", "_")
+            what = what.replace(" ", "_")
             if end is None:
                 found[what] = value
             else:
@@ -126,7 +109,7 @@ def records(
 
 
 def _end_of(name: str, of: str) -> tuple[str, int | None]:
-    """What a column is of, and which end of its interval; None for a column that is no end."""
+    """What a column is about, and which end of its interval it is (None if it is no end)."""
     for end, word in enumerate(("low", "high")):
         if name == word:
             return of, end
@@ -136,12 +119,7 @@ def _end_of(name: str, of: str) -> tuple[str, int | None]:
 
 
 def provenance(loaded: Checkpoint, data: TextData, max_length: int) -> dict[str, Any]:
-    """What a result was found with, by which it can be traced: checkpoint, data, cut, versions and device.
-
-    Args:
-        max_length: tokens at which inputs were to be cut; what is told is where they were, which is sooner where the
-            model has no positions for so many.
-    """
+    """What a result was computed from: checkpoint, data, cut, versions and device."""
     import torch
     import transformers
 
@@ -155,17 +133,11 @@ def provenance(loaded: Checkpoint, data: TextData, max_length: int) -> dict[str,
 def provenance_of(
     fingerprint: str, data: TextData, max_length: int, versions: dict[str, str]
 ) -> dict[str, Any]:
-    """`provenance` of whatever was run.
-
-    Args:
-        max_length: tokens at which inputs were cut.
-        versions: of the packages that ran it.
-    """
+    """`provenance` for whatever was run; `max_length` is where examples were cut, in tokens."""
     return {
         "checkpoint_fingerprint": fingerprint,
         "data": data.name,
         "data_fingerprint": data.source_fingerprint,
-        **({"slice_words": data.slice_words} if data.slice_words else {}),
         "n": len(data),
         "max_length": max_length,
         "versions": versions,
@@ -173,9 +145,7 @@ def provenance_of(
 
 
 def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows with the same keys as a table to stdout. What a narrow terminal has no room for goes to a next line,
-    and is never cut.
-    """
+    """Write rows with the same keys as a table to stdout; nothing without rows. Cells wrap and are never cut."""
     if not rows:
         return
     table = Table(title=title or None, title_justify="left")
@@ -189,7 +159,7 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _cell(value: Any) -> str:
-    if value is None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
@@ -197,14 +167,21 @@ def _cell(value: Any) -> str:
 
 
 def interval_text(row: Mapping[str, Any]) -> str:
-    """The interval of a row of scores; empty where it has none."""
+    """The interval of a row of scores; empty if it has none."""
     low, high = stored_interval(row)
     return f"{low:.4f} to {high:.4f}" if low == low else ""
 
 
+def change_text(change: float, interval: Sequence[float]) -> str:
+    """A difference with its interval, where it has one."""
+    low, high = interval
+    return f"{change:+.4f} ({low:+.4f} to {high:+.4f})" if low == low else f"{change:+.4f}"
+
+
 def share_text(row: Mapping[str, Any]) -> str:
-    """A row's share of its teacher's score, which counts as exact, with the interval of the score; `-` for none. The
-    teacher's own has no interval, nor has a mean of draws, whose range is none.
+    """A row's share of its teacher's score with an interval; `-` without a teacher.
+
+    The teacher's own row has no interval, nor has a mean of draws.
     """
     from shrp.checkpoints.score_rows import share_ends
 
@@ -212,12 +189,49 @@ def share_text(row: Mapping[str, Any]) -> str:
         return "-"
     if row.get("kind") == "teacher" or not (row.get("interval_is") or "95%").startswith("95%"):
         return f"{share:.1%}"
-    teacher = row["score"] / share if share else None  # of a score of 0 the share doesn't tell it
+    teacher = row["score"] / share if share else None
     return with_ends(share, *share_ends(stored_interval(row), row.get("teacher", teacher)))
 
 
-def bar(description: str) -> Progress:
-    """A progress bar on stderr, to be used as a context manager."""
+def score_line(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored row of scores, shortened for a terminal."""
+    interval = interval_text(row)
+    return {
+        "model": row["model"],
+        "data": row["data"],
+        "metric": row["metric"],
+        "score": float(row["score"]),
+        "interval": f"{interval} ({row['interval_is']})" if interval else "-",
+        "n": row["n"],
+        "of teacher": share_text(row),
+    }
+
+
+@contextmanager
+def progress_on(description: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+    """Show progress on stderr: a bar in a terminal, else a line every 30 seconds.
+
+    Yields:
+        `show(done, total, description=...)`, to be called as work proceeds.
+    """
+    started = reported = time.monotonic()
+    with _bar() as bar:
+        task = bar.add_task(description, total=total)
+
+        def show(done: float, of: float | None = total, description: str = description) -> None:
+            nonlocal reported
+            bar.update(task, completed=done, total=of, description=description)
+            now = time.monotonic()
+            if stderr.is_terminal or now - reported < _EVERY:
+                return
+            reported = now
+            left = f", {(now - started) * (of - done) / done:.0f} s left" if of and done else ""
+            stderr.print(f"{description}: {done:,.0f}{f' of {of:,.0f}' if of else ''}{left}")
+
+        yield show
+
+
+def _bar() -> Progress:
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -229,30 +243,20 @@ def bar(description: str) -> Progress:
     )
 
 
-@contextmanager
-def told(description: str, total: int | None = None) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar for a function that tells what is done: gives the callback, of what is done and of how much."""
-    with bar(description) as progress:
-        task = progress.add_task(description, total=total)
-        yield lambda done, of: progress.update(task, completed=done, total=of)
-
-
 class TrainingBar(TrainingProgress):
-    """A bar an epoch on stderr, and a line with the metric when it ends."""
+    """A bar per epoch on stderr, and a line with the score when the epoch ends."""
 
     def __init__(self) -> None:
-        self._bar = bar("")
+        self._bar, self._shown = _bar(), False
         self._task = self._bar.add_task("")
-        self._shown = False
 
     def step(self, status: Status) -> None:
         """Advance the bar."""
         if not self._shown:
             self._bar.start()
             self._shown = True
-        self._bar.update(
-            self._task, completed=status.step, total=status.steps or None, description=str(status)
-        )
+        total = status.steps or None
+        self._bar.update(self._task, completed=status.step, total=total, description=str(status))
 
     def epoch(self, row: dict[str, Any]) -> None:
         """Hide the bar and print the epoch's line."""
@@ -262,19 +266,5 @@ class TrainingBar(TrainingProgress):
 
 
 def training_progress() -> TrainingProgress:
-    """What shows a training: a bar on a terminal, lines in a log."""
+    """What shows a training: a bar in a terminal, lines in a log."""
     return TrainingBar() if stderr.is_terminal else LogProgress(stderr.print)
-
-
-def score_line(row: dict) -> dict:
-    """A row of scores, shortened for a terminal."""
-    interval = interval_text(row)
-    return {
-        "model": row["model"],
-        "data": row["data"],
-        "metric": row["metric"],
-        "score": float(row["score"]),
-        "interval": f"{interval} ({row['interval_is']})" if interval else "-",
-        "n": row["n"],
-        "of teacher": share_text(row),
-    }

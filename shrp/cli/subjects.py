@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shrp.cli.options import say_cut, say_cut_at
+from shrp.cli.options import report_cut, report_cut_at
 from shrp.cli.output import provenance, provenance_of
 from shrp.errors import DataError
 
@@ -26,16 +26,16 @@ class OfCheckpoint:
 
     checkpoint: Checkpoint
     length: int
-    """Tokens at which inputs are cut, where the model reads so many."""
+    """Tokens at which examples are cut."""
 
     @property
     def task(self) -> Task:
-        """What it answers."""
+        """The task."""
         return self.checkpoint.info.task
 
     @property
     def plan(self) -> PruningPlan | None:
-        """The experts that it keeps; None where none were pruned."""
+        """The experts it keeps; None if it was not pruned."""
         return self.checkpoint.info.plan
 
     @property
@@ -47,7 +47,7 @@ class OfCheckpoint:
 
     @property
     def reads(self) -> int:
-        """Most tokens of an input that it reads."""
+        """Most tokens it reads of an example."""
         from shrp.data.batching import longest_input
 
         return longest_input(self.checkpoint.model, self.checkpoint.tokenizer, self.length)
@@ -67,7 +67,7 @@ class OfCheckpoint:
         return evaluate_stream(self.checkpoint.model, self.checkpoint.tokenizer, source, **options)
 
     def teacher(self, source: TextData) -> float | None:
-        """The dense teacher's score on these inputs, where that is known."""
+        """The dense teacher's score on these examples; None if unknown."""
         from shrp.checkpoints.score_rows import rows_as_now
         from shrp.data.batching import token_counts
 
@@ -83,29 +83,29 @@ class OfCheckpoint:
 
         return cost(self.checkpoint.model).relative_to(dense_cost(self.checkpoint.model))
 
-    def say_cut(self, source: TextData) -> None:
-        """Say how many inputs are read in part only."""
-        say_cut(self.checkpoint.model.config, self.checkpoint.tokenizer, (source,), self.length)
+    def report_cut(self, source: TextData) -> None:
+        """Print how many examples the model reads only in part."""
+        report_cut(self.checkpoint.model.config, self.checkpoint.tokenizer, (source,), self.length)
 
     def provenance(self, source: TextData) -> dict[str, Any]:
-        """What a result was found with."""
+        """What a result was computed from."""
         return provenance(self.checkpoint, source, self.length)
 
 
 @dataclass(frozen=True)
 class OfExport:
-    """An export, run by onnxruntime; it cuts inputs where it was made to."""
+    """An export, run by onnxruntime; where it cuts examples is fixed."""
 
     export: Exported
 
     @property
     def task(self) -> Task:
-        """What it answers."""
+        """The task."""
         return self.export.task
 
     @property
     def plan(self) -> PruningPlan | None:
-        """The experts that it keeps; None where none were pruned."""
+        """The experts it keeps; None if it was not pruned."""
         return self.export.plan
 
     @property
@@ -115,7 +115,7 @@ class OfExport:
 
     @property
     def reads(self) -> int:
-        """Most tokens of an input that it reads."""
+        """Most tokens it reads of an example."""
         return self.export.max_length
 
     @property
@@ -128,19 +128,19 @@ class OfExport:
         return self.export.evaluate_stream(source, batch_size=batch_size)
 
     def teacher(self, source: TextData) -> float | None:
-        """The dense teacher's score on these inputs, where the export carries it."""
+        """The dense teacher's score on these examples; None if the export does not carry it."""
         return self.export.teacher_score(source)
 
     def costs(self) -> dict[str, float]:
         """Parameters and FLOPs, as shares of the dense model's."""
         return dict(self.export.costs)
 
-    def say_cut(self, source: TextData) -> None:
-        """Say how many inputs are read in part only."""
-        say_cut_at(self.reads, self.export.lengths(source.texts), source.name, "so the export was made")
+    def report_cut(self, source: TextData) -> None:
+        """Print how many examples the model reads only in part."""
+        report_cut_at(self.reads, self.export.lengths(source.texts), source.name, "the export was made so")
 
     def provenance(self, source: TextData) -> dict[str, Any]:
-        """What a result was found with."""
+        """What a result was computed from."""
         import onnxruntime
         import tokenizers
 
@@ -159,16 +159,16 @@ Subject = OfCheckpoint | OfExport
 
 
 def subject(folder: Path, max_length: int | None, device: str = "cpu") -> Subject:
-    """What the folder holds, loaded.
+    """Load what the folder holds.
 
     Args:
-        max_length: what `--max-length` asks for; None takes what the checkpoint was trained with.
-        device: what `--device` asks for.
+        max_length: `--max-length`; None takes the length of the checkpoint.
+        device: `--device`.
 
     Raises:
-        CheckpointError, ExportError: it can't be loaded.
-        DataError: `max_length`, or a device, is given for an export.
-        ShrpError: there is no such device.
+        CheckpointError, ExportError: It cannot be loaded.
+        DataError: `max_length` or a device is given for an export.
+        ShrpError: There is no such device.
     """
     from shrp.checkpoints.checkpoint import load
     from shrp.export.exported import is_export, load_export
@@ -181,6 +181,6 @@ def subject(folder: Path, max_length: int | None, device: str = "cpu") -> Subjec
     export = load_export(folder)
     if max_length is not None and max_length != export.max_length:
         raise DataError(
-            f"{folder} is an export, which cuts inputs at {export.max_length} tokens; leave --max-length out."
+            f"{folder} is an export, which cuts texts at {export.max_length} tokens; leave --max-length out."
         )
     return OfExport(export)

@@ -1,0 +1,164 @@
+"""`convert`: layers converted on unlabelled text, once for several tasks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from shrp.cli.options import (
+    AsJson,
+    Base,
+    Config,
+    Out,
+    TextColumns,
+    base_geometry,
+    refuse_same,
+    report_cut_at,
+    upper_half,
+)
+from shrp.cli.output import print_json, stderr, training_progress
+from shrp.errors import PlanError
+from shrp.training.config import FURTHER_SIZE, RECOVERY_RATES, TextConfig, read_config
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """What the `--config` file of `convert` may set."""
+
+    training: TextConfig
+    """The conversion: layers and routing (`shrp`), texts of each epoch, length, rates, seed."""
+    further_size: int = FURTHER_SIZE
+    """Texts that a pruned encoder is fine-tuned on."""
+    base_name: str | None = None
+    """What checkpoints call the base; by default the folder's name."""
+
+
+def convert(
+    base: Base,
+    out: Out,
+    texts: Annotated[
+        list[Path], typer.Option(help="Files of texts; labels are ignored. Repeat for several.")
+    ],
+    text_column: TextColumns = None,
+    layers: Annotated[
+        str | None,
+        typer.Option(help='Layers to convert: "6-11", "1,3,5" or "upper:6" [default: the upper half]'),
+    ] = None,
+    converted: Annotated[
+        Path | None, typer.Option(help="An encoder that this command made: prune it instead of converting.")
+    ] = None,
+    per_layer: Annotated[
+        int | None, typer.Option(min=1, help="Prune to so many experts per layer and fine-tune on the texts.")
+    ] = None,
+    usage_of: Annotated[
+        Path | None, typer.Option(help="A task's routed checkpoint whose usage selects the experts.")
+    ] = None,
+    config: Config = None,
+    json: AsJson = False,
+) -> None:
+    """Convert layers of an encoder on unlabelled text; `train --converted` continues from it on a task.
+
+    Each converted layer is trained to reproduce the hidden states of the dense layer it replaces. The same command
+    continues a killed run.
+    """
+    from shrp.checkpoints import checkpoint
+    from shrp.checkpoints.base import load_base, name_of
+    from shrp.checkpoints.history import history_text, joined
+    from shrp.checkpoints.info import CheckpointInfo
+    from shrp.checkpoints.saving import refuse_existing
+    from shrp.data.batching import longest_input, token_counts
+    from shrp.data.tasks import TEXTS
+    from shrp.pruning.plan import make_plan
+    from shrp.pruning.prune import prune
+    from shrp.training.runs import Run, finish, run_folder
+    from shrp.training.text import load_conversion, task_usage, train_on_text, usage_on_text
+
+    refuse_same(base, out)
+    refuse_existing(out)  # refuse now, not after the epochs
+    num_layers, experts = base_geometry(base)
+    if per_layer is not None and per_layer > experts:
+        raise PlanError(f"--per-layer takes 1 to {experts}, not {per_layer}.")
+    for name, given in (("--usage-of", usage_of), ("--converted", converted)):
+        if per_layer is None and given is not None:
+            raise PlanError(f"{name} is for pruning: give --per-layer too.")
+    shrp: dict[str, Any] = {"layers": list(upper_half(layers, num_layers))}
+    options = read_config(config, ConvertOptions, overrides={"training": {"shrp": shrp}})
+    called = name_of(base, options.base_name)
+    how, before = options.training, None
+    if converted is not None:
+        before = load_conversion(converted, base, called)
+        if before.is_static:
+            raise PlanError(f"{converted} is pruned already; give the routed encoder it was made of.")
+        if layers is not None:
+            raise PlanError(f"leave --layers out: {converted} has its layers already.")
+        how = replace(how, shrp=before.info.config)
+    how.shrp.check_fits(num_layers, experts)
+    task = usage = None
+    if usage_of is not None:
+        task, usage = task_usage(usage_of, how.shrp, experts, called)
+    elif before is not None:
+        usage = usage_on_text(checkpoint.read_history(before.path))
+    rows = {path: _texts(path, text_column or ["text"]) for path in texts}
+    found = [row for path in texts for row in rows[path]]
+    dense, tokenizer, _ = load_base(base, TEXTS, how.seed)
+    length = min(longest_input(dense, tokenizer), how.max_length)
+    for path, own in rows.items():
+        report_cut_at(
+            length, token_counts(tokenizer, own), path.name, "`max_length` in --config changes that"
+        )
+    plan, sources = None, [path.name for path in texts]
+    with Run(run_folder(out), resume=True) as run:
+        refuse_existing(out)  # another command may have made it since
+        shared = {"teacher_outputs": run.folder / "teacher-outputs", "progress": training_progress()}
+        precision = how.precision
+        if before is None:
+            model, history = train_on_text(how, dense, tokenizer, found, run=run, **shared)
+            precision = run.precision
+            training = {
+                "config": how.to_dict(),
+                "texts": len(found),
+                "precision": precision,
+                "sources": sources,
+            }
+        else:
+            model, history = before.model, checkpoint.read_history(before.path)
+            training = dict(before.info.training)
+        if per_layer is not None:
+            plan = make_plan(usage or usage_on_text(history), per_layer=per_layer)
+            further = TextConfig(
+                final_size=options.further_size,
+                batch_size=how.batch_size,
+                max_length=how.max_length,
+                precision=precision,  # settled once: two timings may disagree, and the teacher would run twice
+                seed=how.seed,
+                **RECOVERY_RATES,
+            )
+            pruned, own_run = prune(model, plan), None if before is None else run
+            model, more = train_on_text(further, dense, tokenizer, found, model=pruned, run=own_run, **shared)
+            history = joined(history, more)
+            training |= {"recovery": further.to_dict(), "recovery_sources": sources}
+            training |= {} if task is None else {"usage_of": task}
+        info = CheckpointInfo(how.shrp, TEXTS, plan=plan, base_model=called, training=training)
+        extra = {checkpoint.HISTORY: history_text(history)}
+        checkpoint.save(model, tokenizer, info, out, extra_files=extra, new=True)
+        finish(out)
+    if json:
+        print_json({"out": str(out), "layers": list(how.shrp.layers), "texts": len(found), "epochs": history})
+    else:
+        stderr.print(f"wrote {out}")
+
+
+def _texts(path: Path, columns: list[str]) -> tuple[tuple[str, ...], ...]:
+    """The texts of a file; rows without one are left out and counted."""
+    from shrp.data.sources import complete_rows
+    from shrp.data.tabular import read_table, text_rows
+
+    frame = read_table(path)
+    with complete_rows(frame, columns, None, path.name) as complete:
+        texts = text_rows(complete, columns, path.name)
+    if left := len(frame) - len(texts):
+        stderr.print(f"left out {left:,} of {len(frame):,} rows of {path.name}: no text")
+    return texts

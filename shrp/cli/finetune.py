@@ -1,0 +1,132 @@
+"""`finetune`: the dense teacher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+import typer
+
+from shrp.cli.options import (
+    AsJson,
+    Base,
+    Config,
+    GlueTask,
+    LabelColumn,
+    LabelMeanings,
+    Out,
+    OwnFile,
+    TaskName,
+    TextColumns,
+    TrainFile,
+    ValidationFile,
+    refuse_same,
+    report_cut,
+    report_data,
+    training_data,
+)
+from shrp.cli.output import print_json, stderr, training_progress
+from shrp.errors import TrainingError
+from shrp.training.config import TrainConfig, read_config
+
+
+@dataclass(frozen=True)
+class FinetuneOptions:
+    """What the `--config` file of `finetune` may set."""
+
+    training: TrainConfig
+    """How it is trained."""
+    head_labels: tuple[str, ...] = ()
+    """What the outputs of the base's own head stand for, in their order, if its config does not name the classes."""
+    base_name: str | None = None
+    """What checkpoints call the base; by default the folder's name."""
+
+
+def finetune(
+    base: Base,
+    out: Out,
+    task: GlueTask = None,
+    train_file: TrainFile = None,
+    validation_file: ValidationFile = None,
+    text_column: TextColumns = None,
+    label_column: LabelColumn = "label",
+    label_means: LabelMeanings = None,
+    task_name: TaskName = None,
+    epochs: Annotated[
+        int, typer.Option(min=0, help="Epochs; 0 takes a model with a trained head as it is.")
+    ] = 3,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    config: Config = None,
+    json: AsJson = False,
+) -> None:
+    """Fine-tune a dense encoder on a task: the teacher that `train` starts from.
+
+    The same command continues a killed run.
+    """
+    from shrp.checkpoints import checkpoint
+    from shrp.checkpoints.base import load_base, name_of, of_another_task
+    from shrp.checkpoints.history import history_text
+    from shrp.checkpoints.info import CheckpointInfo, evaluated_length
+    from shrp.checkpoints.saving import refuse_existing
+    from shrp.model.config import ShrpConfig
+    from shrp.training.loop import train
+    from shrp.training.runs import finish
+
+    training = {"stage2_epochs": max(epochs, 1), "seed": seed}
+    options = read_config(
+        config,
+        FinetuneOptions,
+        defaults={"training": {"learning_rate": 5e-5}},
+        overrides={"training": training},
+    )
+    how = options.training
+    refuse_same(base, out)
+    refuse_existing(out)  # refuse now, not after the epochs
+    own = OwnFile(text_column, label_column, label_means)
+    data, validation = training_data(
+        task, train_file or (validation_file if epochs == 0 else None), validation_file, own, task_name
+    )
+    model, tokenizer, trained = load_base(base, data.task, how.seed, options.head_labels)
+    if epochs == 0 and not trained:
+        raise TrainingError(
+            f"{base} has no trained head of {data.task.name}: give --epochs 1 or more, or name its classes with "
+            "`head_labels` in a --config file."
+        )
+    info = CheckpointInfo(ShrpConfig(()), data.task, base_model=name_of(base, options.base_name))
+    report_data(data, validation)
+    report_cut(model.config, tokenizer, (data,), how.max_length)
+    report_cut(model.config, tokenizer, (validation,), evaluated_length(how.max_length))
+    if epochs == 0:
+        about = {"adopted": True, "config": {"max_length": how.max_length}}
+        made = replace(
+            info, training=about | ({"head_labels": list(options.head_labels)} if options.head_labels else {})
+        )
+        checkpoint.save(model, tokenizer, made, out, new=True)
+        found = checkpoint.load(out).evaluate(validation)
+        last = {"metric": found.metric, "validation_score": found.score, "validation_interval": found.ends()}
+        last |= {"validation_n": found.n}
+    else:
+        if not trained and (why := of_another_task(base, data.task)):
+            stderr.print(why)
+        model, info, history = train(
+            how,
+            model,
+            info,
+            tokenizer,
+            data,
+            validation,
+            out,
+            resume=True,
+            phase="fine-tuning the teacher",
+            progress=training_progress(),
+        )
+        extra = {checkpoint.HISTORY: history_text(history)}
+        checkpoint.save(model, tokenizer, info, out, extra_files=extra, new=True)
+        finish(out)
+        last = history[-1]
+    if json:
+        print_json({"out": str(out), "task": data.task.name, "validation": validation.name, **last})
+    else:
+        stderr.print(
+            f"wrote {out}: {last['metric']} {last['validation_score']:.4f} (n = {last['validation_n']:,})"
+        )

@@ -1,0 +1,273 @@
+"""`knock-out`: what is lost without an expert or a head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from shrp.cli.options import (
+    AsJson,
+    DataSource,
+    Device,
+    LabelColumn,
+    LabelMeanings,
+    MaxLength,
+    OnlySlices,
+    OwnFile,
+    Scored,
+    SliceColumn,
+    TextColumns,
+    check_has_task,
+    evaluation_data,
+    report_cut,
+)
+from shrp.cli.output import change_text, print_json, print_table, progress_on, provenance, records, stderr
+from shrp.errors import DataError, PlanError
+
+if TYPE_CHECKING:  # torch is slow to import, and --help needs none
+    from shrp.checkpoints.checkpoint import Checkpoint
+    from shrp.data.text_data import TextData
+
+_MARGIN = "margin of the true class (for regression, minus the error)"
+_LONGEST = 12  # characters of LAYER.EXPERT
+_SHOWN = 20  # rows of a table in a terminal; the JSON has all
+
+
+def knock_out(
+    checkpoint: Scored,
+    data: DataSource = "probe",
+    text_column: TextColumns = None,
+    label_column: LabelColumn = "label",
+    label_means: LabelMeanings = None,
+    slice_column: SliceColumn = None,
+    only: OnlySlices = None,
+    expert: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="LAYER.EXPERT to remove, such as 9.11; repeat to remove several together [default: each in turn]"
+        ),
+    ] = None,
+    heads: Annotated[
+        bool, typer.Option("--heads", help="Remove each head of the dense layers in turn instead of experts.")
+    ] = False,
+    by: Annotated[
+        str | None, typer.Option(help="Also for whom each matters: by `class`, `slice` or `length`.")
+    ] = None,
+    examples: Annotated[
+        int | None, typer.Option(min=1, help="Use at most so many examples [default: 512, with --heads 64]")
+    ] = None,
+    max_length: MaxLength = None,
+    device: Device = "cpu",
+    json: AsJson = False,
+) -> None:
+    """Remove experts or heads and compare predictions: the router picks the next expert; a head's output becomes 0.
+
+    A change is the value without them minus the value with them: negative where they help.
+    """
+    from shrp.analysis.importance import check_has_heads, dense_layers
+    from shrp.analysis.knock_out import removed_by_layer
+    from shrp.checkpoints.checkpoint import load
+    from shrp.data.slices import CLASS, LENGTH, SLICE, lacking
+    from shrp.model.convert import router_layers
+
+    cells = [_cell(text) for text in expert or ()]
+    for name, given in (("--heads", heads), ("--by", by), ("--examples", examples)):
+        if cells and given:
+            raise DataError(f"{name} is for removing each in turn; leave --expert out.")
+    if by not in (None, CLASS, SLICE, LENGTH):
+        raise DataError(f"--by is {CLASS}, {SLICE} or {LENGTH}, not {by!r}.")
+    loaded = load(checkpoint, device=device)
+    if heads:
+        check_has_heads(loaded.model)
+    elif not (routed := router_layers(loaded.model)):
+        hint = "; give --heads for its dense layers" * bool(dense_layers(loaded.model))
+        raise PlanError(f"this model has no routed layer, so there is no expert to knock out{hint}.")
+    if cells:
+        removed_by_layer(cells, routed)  # refuse now, not after all data were run
+    check_has_task(loaded.info.task)
+    own = OwnFile(text_column, label_column, label_means, slice_column, only)
+    source = evaluation_data(data, loaded.info.task, own)
+    if by is not None:
+        why = lacking(by, source) or f"{source.name} has no labels to compare by."
+        if lacking(by, source) or source.labels is None:
+            raise DataError(why)
+    length = max_length or loaded.info.max_length
+    if cells:
+        found = _together(loaded, source, list(dict.fromkeys(cells)), length)
+    else:
+        most = min(examples or (64 if heads else 512), len(source))
+        found = _in_turn(loaded, source, by, most, length, heads=heads)
+    report_cut(loaded.model.config, loaded.tokenizer, (source,), length)
+    if json:
+        print_json(found | {"provenance": provenance(loaded, source, length)})
+    elif cells:
+        _print_together(found)
+    else:
+        _print_in_turn(found, "head" if heads else "expert")
+
+
+def _cell(text: str) -> tuple[int, int]:
+    layer, _, expert = text.partition(".")
+    if not (layer.isdecimal() and expert.isdecimal() and len(text) <= _LONGEST):
+        raise PlanError(f"write an expert as LAYER.EXPERT, such as 9.11, not {text[:_LONGEST]!r}.")
+    return int(layer), int(expert)
+
+
+def _together(
+    loaded: Checkpoint, source: TextData, cells: list[tuple[int, int]], length: int
+) -> dict[str, Any]:
+    """What is lost without these experts, and for several the interaction beyond the sum of each alone."""
+    from shrp.analysis.knock_out import Prefix, joint, knock_out_effect
+    from shrp.data.text_data import pairs_of
+    from shrp.evaluation.evaluate import evaluate
+
+    model, tokenizer, pairs = loaded.model, loaded.tokenizer, pairs_of(source)
+    prefix = Prefix(model)
+    with progress_on("evaluating") as show:
+        before = evaluate(model, tokenizer, source, max_length=length)
+
+        def without(experts: list[tuple[int, int]]):
+            what = "without " + ", ".join(f"{a}.{b}" for a, b in experts)
+            return knock_out_effect(
+                model,
+                tokenizer,
+                source,
+                before,
+                experts,
+                prefix=prefix,
+                max_length=length,
+                progress=lambda done, total: show(done, total, what),
+            )
+
+        found = without(cells)
+        alone = [without([cell]) for cell in cells] if len(cells) > 1 and source.labels is not None else []
+    change, ends = found.score_change()
+    result: dict[str, Any] = {
+        "experts": [f"{layer}.{number}" for layer, number in found.experts],
+        "data": source.name,
+        "n": len(source),
+        "affected": len(found.affected),
+        "metric": before.metric,
+        "score": before.score,
+        "without": found.after.score,
+        "change": change,
+        "change_interval": ends,
+        "flipped": None if source.task.is_regression else found.flipped,
+        "logits": records(found.logit_changes(pairs=pairs), "change"),
+        "slices": records(found.by_slice(pairs), "change"),
+    }
+    if alone:
+        whole = joint(found, alone, pairs)
+        result["interaction"] = {
+            "together": whole.together,
+            "alone": {f"{a}.{b}": one.changes().mean() for (a, b), one in zip(cells, alone, strict=True)},
+            "sum": whole.sum,
+            "beyond_the_sum": whole.beyond,
+            "beyond_the_sum_interval": whole.interval,
+        }
+    return result
+
+
+def _print_together(found: dict[str, Any]) -> None:
+    stderr.print(
+        f"removed for {found['affected']:,} of {found['n']:,} examples of {found['data']}; the router picks the next"
+    )
+    title = f"without {', '.join(found['experts'])}"
+    change = change_text(found["change"], found["change_interval"])
+    if found["score"] == found["score"]:
+        row = {name: found[name] for name in ("metric", "score", "without", "flipped")}
+        print_table(title, [row | {"change (95% CI)": change}])
+    logits = [
+        {name: one[name] for name in ("class", "before", "after")}
+        | {"change (95% CI)": change_text(one["change"], one["change_interval"])}
+        for one in found["logits"]
+    ]
+    print_table(f"{title}: mean logits over all examples", logits)
+    if "interaction" in found:
+        both = found["interaction"]
+        beyond = change_text(both["beyond_the_sum"], both["beyond_the_sum_interval"])
+        rows = [{"without": name, "change": f"{value:+.4f}"} for name, value in both["alone"].items()]
+        rows.append({"without": "all of them", "change": f"{both['together']:+.4f}"})
+        rows.append({"without": "all, beyond the sum of each", "change": beyond})
+        print_table(f"change of the {_MARGIN}", rows)
+    shown = ("slice", "n", "affected", "change", "elsewhere", "difference", "q")
+    if len(found["slices"]) > 1:
+        rows = [{name: row[name] for name in shown} for row in found["slices"]]
+        print_table(f"by slice: change of the {_MARGIN}", rows)
+
+
+def _in_turn(
+    loaded: Checkpoint, source: TextData, by: str | None, examples: int, length: int, *, heads: bool
+) -> dict[str, Any]:
+    """The effect of every expert or head, and for whom it matters."""
+    import numpy as np
+
+    from shrp.analysis.importance import (
+        beyond_chance,
+        blocks,
+        count_tests,
+        head_knock_outs,
+        knock_outs,
+        merge,
+        of_heads,
+        worth_by_group,
+    )
+    from shrp.data.batching import longest_input, token_counts
+    from shrp.data.slices import groups_by
+
+    run, shaped = (head_knock_outs, of_heads) if heads else (knock_outs, lambda frame: frame)
+    parts, done = [], 0
+    with progress_on("knocking out", examples) as show:
+        for rows in blocks(source, examples):
+            part = run(
+                loaded.model,
+                loaded.tokenizer,
+                source,
+                rows,
+                max_length=length,
+                progress=partial(_part, show, done, len(rows)),
+            )
+            parts.append(part)
+            done += part.n
+    if not parts:
+        raise DataError(f"{source.name} is empty; knocking out needs at least one example.")
+    found = merge(parts)
+    key = "heads" if heads else "experts"
+    result: dict[str, Any] = {"data": source.name, "n": found.n, "of": len(source)}
+    result[key] = records(shaped(found.table(source, None)))
+    if by is not None:
+        lengths = token_counts(loaded.tokenizer, source.texts)
+        read = np.minimum(lengths, longest_input(loaded.model, loaded.tokenizer, length))
+        with progress_on("permutation test") as show:
+            frame = worth_by_group(found, source, groups_by(by, source, lengths=read), progress=show)
+        result |= {"by": by, "groups": records(shaped(frame)), "tested": count_tests(frame)}
+        result["significant"] = records(shaped(beyond_chance(frame)))
+    return result
+
+
+def _part(show: Callable[..., None], done: int, size: int, step: float, of: float) -> None:
+    """Show progress inside one block of examples."""
+    show(done + size * step / of)
+
+
+def _print_in_turn(found: dict[str, Any], what: str) -> None:
+    use = ("usage", "uses") if what == "expert" else ()
+    rows = sorted(found[f"{what}s"], key=lambda row: -row["effect"])[:_SHOWN]
+    shown = ("layer", what, *use, "effect", "signed", "score_lost")
+    print_table(
+        f"each {what} in turn on {found['n']:,} of {found['of']:,} examples of {found['data']}: mean size of its effect "
+        f"on the predicted class's logit, and its mean; the largest {len(rows)}",
+        [{name: row[name] for name in shown} for row in rows],
+    )
+    if "by" in found:
+        shown = ("layer", what, "group", "n", *use[1:], "lost", "elsewhere", "q")
+        print_table(
+            f"{_MARGIN} lost without the {what}, by {found['by']}: significantly unlike elsewhere",
+            [{name: row[name] for name in shown} for row in found["significant"][:_SHOWN]],
+        )
+        stderr.print(
+            f"{len(found['significant'])} of {found['tested']} differences are significant (false discovery rate 5%)"
+        )

@@ -1,0 +1,354 @@
+"""`prune`: from a routed to a static checkpoint, fine-tuned if asked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from shrp.cli.choosing import chosen_plan, smallest_plan
+from shrp.cli.options import (
+    AsJson,
+    Config,
+    Out,
+    OwnFile,
+    Routed,
+    TrainFile,
+    ValidationFile,
+    evaluation_data,
+    read_plan,
+    refuse_same,
+    report_data,
+    share_of_dense,
+    training_data,
+)
+from shrp.cli.output import print_json, print_table, score_line, stderr, training_progress
+from shrp.data.tasks import TASKS, Task, may_be_one
+from shrp.data.text_data import TextData
+from shrp.errors import DataError, PlanError, ShrpError, TrainingError, first_line
+from shrp.training.config import RECIPES, TrainConfig, read_config
+
+if TYPE_CHECKING:  # torch is slow to import, and --help needs none
+    from transformers import PreTrainedModel
+
+    from shrp.checkpoints.checkpoint import Checkpoint
+    from shrp.pruning.plan import PruningPlan
+
+MEASURED = ("gate_norm", "ablation", "fitted")
+"""Selections that need data: the probe sentences, unless --data names others."""
+
+
+@dataclass(frozen=True)
+class PruneOptions:
+    """What the `--config` file of `prune` may set."""
+
+    training: TrainConfig = field(
+        default_factory=lambda: TrainConfig(learning_rate=1e-4, new_learning_rate=1e-3)
+    )
+    """Fine-tuning after pruning: rates, sizes, seed."""
+    combination: str | None = None
+    """Weights of the kept experts: usage, mean or fitted; by default as selected."""
+    seed: int = 0
+    """Seed of a random selection and of fitted gates."""
+    max_length: int | None = None
+    """Cut texts at so many tokens; by default as the checkpoint says."""
+    device: str = "cpu"
+    """Where usage is measured and scores are computed."""
+    full_precision: bool = False
+    """Store float32 weights instead of float16."""
+    text_columns: tuple[str, ...] = ()
+    """Text columns of your files."""
+    label_column: str = "label"
+    """Label column of your files."""
+    label_means: tuple[str, ...] = ()
+    """Label mappings, such as good=positive."""
+    only: tuple[str, ...] = ()
+    """Slices that usage is measured on."""
+
+
+def prune(
+    checkpoint: Routed,
+    out: Out,
+    per_layer: Annotated[
+        int | None, typer.Option(help="Keep so many experts in every converted layer.")
+    ] = None,
+    budget: Annotated[int | None, typer.Option(help="Keep so many experts in all, spread by usage.")] = None,
+    encoder_params: Annotated[
+        str | None,
+        typer.Option(help="Keep as many as fit in this share of the encoder's parameters, such as 52.5%."),
+    ] = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="Keep what a plan says: JSON, or a static checkpoint's folder.")
+    ] = None,
+    max_loss: Annotated[
+        float | None, typer.Option(help="Keep the fewest with at most this loss on --data (0.01: a point).")
+    ] = None,
+    selection: Annotated[
+        str | None,
+        typer.Option(help="usage, gate_norm, ablation, fitted, random or recorded [default: usage]"),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Measure on probe, glue or a file [default: the checkpoint's own usage]"),
+    ] = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Match predicted class frequencies to the routed model's.")
+    ] = False,
+    fine_tune: Annotated[int, typer.Option(min=0, help="Epochs of fine-tuning after pruning.")] = 0,
+    teacher: Annotated[
+        Path | None, typer.Option(help="Dense checkpoint to distil while fine-tuning.")
+    ] = None,
+    train_file: TrainFile = None,
+    validation_file: ValidationFile = None,
+    config: Config = None,
+    json: AsJson = False,
+) -> None:
+    """Prune a routed checkpoint to a static one: no router, only the kept experts. Optionally fine-tune it.
+
+    The same command continues a killed fine-tuning.
+    """
+    import torch
+
+    import shrp.checkpoints.checkpoint as store
+    from shrp.checkpoints.card_pruning import pruned_training
+    from shrp.checkpoints.history import history_text, joined
+    from shrp.checkpoints.info import shares_of
+    from shrp.checkpoints.saving import refuse_existing, round_as_stored
+    from shrp.evaluation.calibration import matched
+    from shrp.evaluation.costs import largest_budget
+    from shrp.model.convert import router_layers
+    from shrp.pruning.plan import SELECTIONS
+    from shrp.pruning.prune import prune as cut
+    from shrp.training.loop import train
+    from shrp.training.runs import finish
+
+    sizes = {"--per-layer": per_layer, "--budget": budget, "--encoder-params": encoder_params}
+    sizes |= {"--plan": plan, "--max-loss": max_loss}
+    if sum(option is not None for option in sizes.values()) != 1:
+        raise PlanError(f"give exactly one of {', '.join(sizes)}.")
+    if selection not in (None, *SELECTIONS, "recorded"):
+        raise PlanError(f"--selection is one of {', '.join((*SELECTIONS, 'recorded'))}, not {selection!r}.")
+    if max_loss is not None and (selection in ("random", "recorded") or not 0 <= max_loss < math.inf):
+        raise PlanError(
+            "--max-loss is 0 or more, and measures usage, gate_norm, ablation or fitted on --data."
+        )
+    if plan is not None and (selection or (data and not calibrate)):
+        raise PlanError("--plan says what is kept: leave --selection and --data out.")
+    if selection == "recorded" and data is not None and not calibrate:
+        raise PlanError("--selection recorded uses the checkpoint's own usage: leave --data out.")
+    for name, given in (
+        ("--teacher", teacher),
+        ("--train-file", train_file),
+        ("--validation-file", validation_file),
+    ):
+        if given is not None and not fine_tune:
+            raise PlanError(f"{name} is for fine-tuning after pruning: give --fine-tune EPOCHS.")
+    if calibrate and fine_tune:
+        raise PlanError("give --calibrate or --fine-tune: fine-tuning finds the threshold itself.")
+    recipe = RECIPES["retain" if teacher is not None else "paper"]
+    rates = {"learning_rate": 1e-4, "new_learning_rate": 1e-3, "freeze_embeddings": True, "balance": 0.0}
+    options = read_config(
+        config,
+        PruneOptions,
+        defaults={"training": {**recipe, **rates}},
+        overrides={"training": {"stage2_epochs": max(fine_tune, 1), "shrp": {"layers": []}}},
+    )
+    refuse_same(checkpoint, out)
+    refuse_existing(out)  # refuse now, not after the epochs
+    source = store.load(checkpoint, device=options.device)
+    if not router_layers(source.model):
+        raise PlanError(f"{checkpoint} has no routed layer to prune: it is dense, or pruned already.")
+    task, length = source.info.task, options.max_length or source.info.max_length
+    if calibrate and task.is_regression:
+        raise PlanError("--calibrate is for classification; leave it out for a regression.")
+    own = OwnFile(
+        list(options.text_columns) or None,
+        options.label_column,
+        list(options.label_means),
+        None,
+        list(options.only),
+    )
+    from_file = data not in (None, "probe", "glue")
+    if not from_file and train_file is None:
+        replace(own, only=None).refuse(
+            "in --config describes files of your own: give --data or --train-file."
+        )
+    of_data = own if from_file else OwnFile(only=own.only)
+    tuning = None
+    if fine_tune:  # before anything is measured, since the data may not fit
+        files = own if train_file is not None else OwnFile()
+        tuning = training_data(task, train_file, validation_file, replace(files, only=None))
+        for found in tuning:
+            _check_same_labels(task, found.task, found.name)
+        dense = None if teacher is None else _teacher(store.load(teacher), source)
+    measured_on = None
+    how = selection if selection not in (None, "recorded") else "usage"
+    if plan is None and selection != "recorded" and (data or max_loss is not None or how in MEASURED):
+        measured_on = evaluation_data(data or "probe", task, of_data)
+    combination = options.combination or ("fitted" if how == "fitted" else "usage")
+    size = {"per_layer": per_layer, "budget": budget}
+    if encoder_params is not None:
+        size["budget"] = largest_budget(source.model, share_of_dense(encoder_params), "encoder_params")
+    if plan is not None:
+        chosen = read_plan(plan)
+    elif max_loss is not None:
+        chosen = smallest_plan(
+            source,
+            measured_on,
+            max_loss,
+            how,
+            length,
+            combination=combination,
+            seed=options.seed,
+            calibrate=calibrate,
+        )
+        size["budget"] = chosen.budget
+    else:
+        chosen = chosen_plan(
+            source, measured_on, how, length, combination=combination, seed=options.seed, **size
+        )
+    training = pruned_training(
+        source.info.training,
+        source.fingerprint,
+        chosen,
+        counted_on=measured_on,
+        file=plan,
+        **size,
+        seed=options.seed,
+    )
+    model, like, shift = cut(source.model, chosen), None, None
+    dtype = None if options.full_precision else torch.float16
+    if calibrate:
+        round_as_stored(model, dtype)  # a threshold may be nearer to an example than rounding moves that
+        like = measured_on or evaluation_data(data or "probe", task, of_data)
+        model, shift = matched(model, source.model, source.tokenizer, like, length)
+        training |= shares_of(like, shift)
+    teachers = tuple(row for row in source.info.scores if row["kind"] == "teacher")
+    info = replace(source.info, plan=chosen, usage={}, training=training, scores=teachers)
+    history = store.read_history(checkpoint)
+    if tuning is not None:
+        report_data(*tuning)
+        model, tuned, more = train(
+            replace(options.training, max_length=length),
+            model,
+            info,
+            source.tokenizer,
+            *tuning,
+            out,
+            teacher=dense,
+            resume=True,
+            phase="fine-tuning after pruning",
+            progress=training_progress(),
+        )
+        info = replace(tuned, training=dict(info.training) | {"recovery": dict(tuned.training)})
+        history = joined(history, more)
+    round_as_stored(model, dtype)
+    known = [one for one in (measured_on, like, tuning and tuning[1]) if one is not None]
+    scores = _scores(model, source, chosen, known, length, matched=calibrate, recovered=tuning is not None)
+    info = replace(info, scores=(*info.scores, *scores))
+    extra = {store.HISTORY: history_text(history)} if history else {}
+    store.save(
+        model, source.tokenizer, info, out, dtype=dtype, new=True, extra_files=extra, teacher=source.teacher
+    )
+    if fine_tune:
+        finish(out)
+    if json:
+        made = {"out": str(out), "pruned_from": source.fingerprint, "experts_kept": chosen.budget}
+        print_json(made | {"plan": chosen.to_dict(), "scores": scores} | shares_of(like, shift))
+        return
+    print_table(str(out), [score_line(row) for row in scores])
+    for line in _notes(scores, measured_on, chosen, tuned=tuning is not None):
+        stderr.print(line)
+    stderr.print(
+        f"wrote {out}: {chosen.budget} experts; `python -m shrp compare {checkpoint} {out}` compares the two"
+    )
+
+
+def _notes(
+    scores: Sequence[Mapping[str, Any]], measured_on: TextData | None, chosen: PruningPlan, *, tuned: bool
+) -> list[str]:
+    """What to know about a pruning's scores."""
+    notes = []
+    if measured_on is not None and scores and chosen.selection != "random":
+        notes.append(f"experts were chosen on {measured_on.name}, which flatters its score a little")
+    idle = sum(weight == 0 for _, kept in chosen.layers for weight in kept.weights)
+    if idle and not tuned:
+        notes.append(f"{idle} of the kept experts have weight 0 and add nothing")
+    for row in scores:
+        if (constant := row.get("constant")) is not None and row["score"] <= constant:
+            notes.append(f"not above the majority-class baseline ({constant:.4f}) on {row['data']}")
+    return notes
+
+
+def _scores(
+    model: PreTrainedModel,
+    source: Checkpoint,
+    plan: PruningPlan,
+    known: Sequence[TextData],
+    length: int,
+    **made: bool,
+) -> list[dict[str, Any]]:
+    """A row of scores for each of the data at hand, else for the probe sentences; none where they cannot be scored."""
+    from shrp.checkpoints.score_rows import pruned_row, rows_as_now
+    from shrp.data.batching import token_counts
+    from shrp.evaluation.evaluate import evaluate
+
+    rows = []
+    try:
+        sets = list({data.fingerprint: data for data in known}.values())
+        if not sets and source.info.task.name in TASKS:
+            sets = [evaluation_data("probe", source.info.task)]
+        for data in sets:
+            if data.labels is None:
+                raise DataError(f"{data.name} has no labels")
+            found = evaluate(model, source.tokenizer, data, max_length=length)
+            if not math.isfinite(found.score):
+                raise DataError(f"{found.metric} is undefined on {data.name}")
+            counts = token_counts(source.tokenizer, data.texts)
+            stored = rows_as_now(source.info, data, lambda c=counts: max(c, default=0), length)
+            best = next((row.get("score") for row in stored if row["kind"] == "teacher"), None)
+            rows.append(pruned_row(plan, found, best, data, length, **made))
+    except (ShrpError, ValueError, RuntimeError) as error:  # out of memory, for one
+        stderr.print(f"not scored: {first_line(error).rstrip('.')}; `evaluate` scores it on data of yours")
+    return rows
+
+
+def _teacher(teacher: Checkpoint, source: Checkpoint) -> PreTrainedModel:
+    """The dense model to distil; raise `TrainingError` if it does not fit the checkpoint."""
+    if teacher.info.config.layers:
+        raise TrainingError(
+            f"{teacher.path} is converted: give the dense model that {source.path} was made from."
+        )
+    _check_same_labels(source.info.task, teacher.info.task, str(teacher.path))
+    if teacher.tokenizer.get_vocab() != source.tokenizer.get_vocab():
+        raise TrainingError(
+            f"{teacher.path} has another vocabulary than {source.path}, so it cannot be distilled."
+        )
+    return teacher.model
+
+
+def _check_same_labels(ours: Task, theirs: Task, whose: str) -> None:
+    """Raise `TrainingError` if the labels of `whose` are not the checkpoint's.
+
+    Outputs are matched by position, so the same names in another order would be learnt the wrong way round. Ids stand
+    for any names of as many classes.
+    """
+    known, others = ([name.casefold() for name in task.label_names] for task in (ours, theirs))
+    ids = [str(number) for number in range(ours.num_labels)]
+    same = known == others and may_be_one(ours, theirs)
+    if ours.is_regression == theirs.is_regression and (
+        same or (known != others and len(known) == len(others) and ids in (known, others))
+    ):
+        return
+
+    def labels(task: Task) -> str:
+        return "numbers" if task.is_regression else ", ".join(task.label_names)
+
+    raise TrainingError(
+        f"the labels of {whose} ({theirs.name}: {labels(theirs)}) are not the checkpoint's ({ours.name}: {labels(ours)}, in "
+        "this order)."
+    )

@@ -1,0 +1,199 @@
+"""`trim-vocabulary`: remove unused tokens."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from shrp.cli.options import (
+    AsJson,
+    DataSource,
+    LabelColumn,
+    LabelMeanings,
+    MaxLength,
+    Out,
+    OwnFile,
+    Scored,
+    TextColumns,
+    evaluation_data,
+)
+from shrp.cli.output import change_text, print_json, stderr, stdout
+from shrp.data.tasks import TASKS, TEXTS, Task
+from shrp.data.text_data import TextData
+from shrp.errors import DataError
+
+if TYPE_CHECKING:  # torch is slow to import, and --help needs none
+    from shrp.checkpoints.checkpoint import Checkpoint
+    from shrp.checkpoints.info import CheckpointInfo
+    from shrp.evaluation.evaluation import Evaluation
+
+
+def trim_vocabulary(
+    checkpoint: Scored,
+    out: Out,
+    texts: Annotated[
+        Path | None,
+        typer.Option(
+            help="Texts like those to be read: a table, or a .txt file with one per line [default: GLUE's]"
+        ),
+    ] = None,
+    min_count: Annotated[
+        int, typer.Option(min=1, help="Keep tokens that occur at least so often in these texts.")
+    ] = 1,
+    common: Annotated[
+        int,
+        typer.Option(min=0, help="Also keep so many of the vocabulary's first (in BERT: most common) words."),
+    ] = 0,
+    data: DataSource = "probe",
+    text_column: TextColumns = None,
+    label_column: LabelColumn = "label",
+    label_means: LabelMeanings = None,
+    max_length: MaxLength = None,
+    json: AsJson = False,
+) -> None:
+    """Remove unused tokens from a WordPiece vocabulary: much of a pruned model is its embeddings.
+
+    Texts whose tokens all stay are read as before; other words split into smaller pieces.
+    """
+    import torch
+
+    import shrp.checkpoints.checkpoint as store
+    from shrp.checkpoints.history import history_text
+    from shrp.checkpoints.saving import refuse_existing, round_as_stored
+    from shrp.cli.subjects import OfCheckpoint
+    from shrp.data.sources import probe_for
+    from shrp.evaluation.costs import cost, dense_cost
+    from shrp.evaluation.evaluate import evaluate
+    from shrp.pruning.vocabulary import vocabulary_facts, vocabulary_of, with_vocabulary
+
+    refuse_existing(out)
+    source = store.load(checkpoint)
+    if "vocabulary" in source.info.training:
+        raise DataError(
+            f"the vocabulary of {checkpoint} is trimmed already; trim the checkpoint it came from."
+        )
+    task, length = source.info.task, max_length or source.info.max_length
+    like = _texts(texts, task, text_column)
+    scored = None
+    if data != "probe" or probe_for(task):
+        scored = evaluation_data(data, task, OwnFile(text_column, label_column, label_means))
+    else:
+        stderr.print(f"no probe sentences are shipped for {task.name}, so nothing is scored: give --data")
+    chosen = vocabulary_of(source.tokenizer, like.texts, min_count=min_count, common=common)
+    model, tokenizer = with_vocabulary(source.model, source.tokenizer, chosen)
+    round_as_stored(model, torch.float16)
+    facts = vocabulary_facts(chosen, like, min_count=min_count, common=common)
+    shares = [cost(one).relative_to(dense_cost(one))["model_params"] for one in (source.model, model)]
+    result: dict[str, Any] = {"out": str(out), "model_params_before": shares[0], "model_params": shares[1]}
+    result |= facts
+    rows = _teacher_rows(source, length, scored)
+    if scored is not None:
+        before = evaluate(source.model, source.tokenizer, scored, max_length=length)
+        after = evaluate(model, tokenizer, scored, max_length=length)
+        result |= _change(before, after, scored) | {"missing": chosen.missing(source.tokenizer, scored.texts)}
+        teacher = OfCheckpoint(source, length).teacher(scored)
+        rows += _score_row(source.info, after, scored, teacher, length)
+    training = dict(source.info.training) | {"vocabulary": facts, "trimmed_from": source.fingerprint}
+    history = store.read_history(checkpoint)
+    store.save(
+        model,
+        tokenizer,
+        replace(source.info, training=training, scores=tuple(rows)),
+        out,
+        dtype=torch.float16,
+        new=True,
+        extra_files={store.HISTORY: history_text(history)} if history else {},
+        teacher=source.teacher,
+    )
+    if json:
+        print_json(result)
+        return
+    stdout.print(
+        f"kept {facts['kept']:,} of {facts['size']:,} tokens: {shares[1]:.1%} of the dense model's parameters instead of "
+        f"{shares[0]:.1%}"
+    )
+    if scored is not None:
+        stdout.print(
+            f"{scored.name} (n = {len(scored):,}): {after.metric} {after.score:.4f}, change "
+            f"{change_text(result['change'], result['change_interval'])}; {result['missing']:.1%} of its tokens are "
+            f"removed, {result['changed_predictions']:,} predictions change"
+        )
+        if after.score <= after.constant < before.score:
+            stdout.print(
+                f"not above the majority-class baseline ({after.constant:.4f}): give more texts, or --common"
+            )
+    stderr.print(f"wrote {out}")
+
+
+def _texts(file: Path | None, task: Task, columns: list[str] | None) -> TextData:
+    """The texts whose tokens are kept."""
+    from shrp.data.sources import from_table, load_glue
+    from shrp.data.tabular import read_table
+
+    if file is None:
+        if task.name not in TASKS:
+            raise DataError(f"'{task.name}' is a task of your own: give its texts with --texts.")
+        return load_glue(task.name, "train")
+    if file.suffix.lower() != ".txt":
+        return from_table(read_table(file), file.name, task, columns, None, skip_incomplete=True)
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is not UTF-8; save it in that encoding.") from error
+    return TextData(TEXTS, file.name, tuple((line,) for line in lines if line.strip()))
+
+
+def _teacher_rows(source: Checkpoint, length: int, scored: TextData | None) -> list[dict[str, Any]]:
+    """The teacher's stored scores. With the smaller vocabulary a text may exceed the cut that the teacher did not
+    reach, so rows that hold at today's cut record it.
+    """
+    from shrp.checkpoints.score_rows import rows_as_now
+    from shrp.data.batching import token_counts
+    from shrp.data.sources import probe_for
+
+    rows = [dict(row) for row in source.info.scores if row.get("kind") == "teacher"]
+    for data in filter(None, (scored, *probe_for(source.info.task))):
+        counts = token_counts(source.tokenizer, data.texts)
+        same = [
+            dict(row) for row in rows_as_now(source.info, data, lambda c=counts: max(c, default=0), length)
+        ]
+        rows = [row | {"max_length": length} if row in same else row for row in rows]
+    return rows
+
+
+def _change(before: Evaluation, after: Evaluation, data: TextData) -> dict[str, Any]:
+    from shrp.evaluation.paired import flip_table, paired_difference
+
+    change, ends = paired_difference(after, before)
+    return {
+        "data": data.name,
+        "n": len(data),
+        "metric": after.metric,
+        "score_before": before.score,
+        "score": after.score,
+        "interval": after.ends(),
+        "change": change,
+        "change_interval": ends,
+        "changed_predictions": len(flip_table(before, after, data)),
+    }
+
+
+def _score_row(
+    info: CheckpointInfo, found: Evaluation, data: TextData, teacher: float | None, length: int
+) -> list[dict[str, Any]]:
+    """The score that the checkpoint carries; none for a dense model, a random selection, or an undefined score."""
+    from shrp.checkpoints.score_rows import score_row
+
+    drawn = info.plan is not None and info.plan.selection.startswith("random")
+    if not info.config.layers or drawn or not math.isfinite(found.score):
+        return []
+    kind, size = ("routed", {}) if info.plan is None else ("static", {"budget": info.plan.budget})
+    label = f"{kind}{f', {info.plan.budget} in all' if info.plan else ''}, vocabulary trimmed"
+    row = score_row(label, kind, [found], teacher)
+    return [row | {"data_fingerprint": data.source_fingerprint, "max_length": length} | size]

@@ -1,0 +1,282 @@
+"""Commands that look at a model print what the library computes."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from shrp.analysis.attribution.instance import against, prepare
+from shrp.analysis.attribution.tokens import ablate_words
+from shrp.analysis.explore import explore
+from shrp.analysis.importance import blocks, head_knock_outs, knock_outs, merge, worth_by_group
+from shrp.analysis.knock_out import joint, knock_out_effect
+from shrp.analysis.patching import patch
+from shrp.analysis.routes import shuffle_routes, usage_distances
+from shrp.analysis.specialisation import specialisation, specialisation_frame
+from shrp.analysis.usage import measure_usage
+from shrp.checkpoints import checkpoint
+from shrp.data.batching import token_counts
+from shrp.data.slices import groups_by
+from shrp.evaluation import calibration
+from shrp.evaluation.costs import cost, dense_cost
+from shrp.evaluation.evaluate import evaluate
+from shrp.evaluation.paired import agreement, by_group, flip_table, paired_difference
+from shrp.pruning.overlap import kept_alike
+from shrp.pruning.prune import prune
+from shrp.pruning.select import plan_from
+
+
+def told(shrp, *args):
+    """The JSON object that a command prints."""
+    code, out, err = shrp(*args, "--json")
+    assert code == 0, err
+    return json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def test_evaluate(shrp, place, known, on_data, tmp_path):
+    loaded, data = known
+    found = told(shrp, "evaluate", place / "routed", *on_data, "--predictions", tmp_path / "p.csv", "--costs")
+    expected = evaluate(loaded.model, loaded.tokenizer, data)
+    assert (found["task"], found["metric"], found["n"]) == ("sst2", "accuracy", 60)
+    assert found["score"] == expected.score
+    assert found["interval"] == pytest.approx(list(expected.interval))
+    assert (found["teacher"], found["retained"]) == (0.75, pytest.approx(expected.score / 0.75))
+    assert {row["slice"]: row["n"] for row in found["slices"]} == pd.Series(
+        data.slices
+    ).value_counts().to_dict()
+    assert found["calibration"]["ece"] == pytest.approx(calibration.ece(expected).value, abs=1e-6)
+    assert found["calibration"]["brier"] == pytest.approx(calibration.brier(expected), abs=1e-6)
+    ours, dense = cost(loaded.model), dense_cost(loaded.model)
+    assert found["costs"]["encoder_params"]["model"] == ours.encoder_params
+    assert found["costs"]["encoder_flops"]["share"] == pytest.approx(ours.encoder_flops / dense.encoder_flops)
+    frame = pd.read_csv(tmp_path / "p.csv")
+    assert frame["prediction"].tolist() == np.array(data.task.label_names)[expected.predictions].tolist()
+    assert frame["sentence"].tolist() == [text for (text,) in data.texts]
+
+
+def test_evaluate_prints_a_table_and_times_the_model(shrp, place, on_data):
+    code, out, _ = shrp("evaluate", place / "static1", *on_data)
+    assert code == 0
+    assert "accuracy" in out
+    rows = told(shrp, "evaluate", place / "static1", *on_data, "--latency")["latency"]["rows"]
+    assert [row["name"] for row in rows] == ["dense", "checkpoint"]
+    assert all(row["median_ms"] > 0 for row in rows)
+
+
+def test_own_columns_labels_and_slices(shrp, place, known):
+    loaded, data = known
+    columns = ("--text-column", "review", "--label-column", "mood", "--slice-column", "slice")
+    own = told(shrp, "evaluate", place / "routed", "--data", place / "own.csv", *columns)
+    assert own["score"] == evaluate(loaded.model, loaded.tokenizer, data).score
+    only = told(shrp, "evaluate", place / "routed", "--data", place / "own.csv", *columns, "--only", "short")
+    assert only["n"] == sum(name == "short" for name in data.slices)
+    means = ("--label-means", "negative=positive", "--label-means", "positive=")
+    swapped = told(shrp, "evaluate", place / "routed", "--data", place / "own.csv", *columns, *means)
+    assert swapped["n"] == int((data.labels == 0).sum())
+
+
+def test_rows_without_a_text_or_label_are_left_out_and_counted(shrp, place, tmp_path):
+    frame = pd.read_csv(place / "data.csv")
+    frame.loc[0, "sentence"] = None
+    frame.loc[1, "label"] = None
+    frame.to_csv(tmp_path / "gaps.csv", index=False)
+    code, out, err = shrp("evaluate", place / "routed", "--data", tmp_path / "gaps.csv", "--json")
+    assert code == 0, err
+    assert json.loads(out)["n"] == 58
+    assert "2 of 60" in err
+
+
+def test_usage(shrp, place, known, on_data, tmp_path):
+    loaded, data = known
+    options = ("--by", "class", "--drivers", "--permuted", "--output-norms", "--routes", tmp_path / "r.csv")
+    found = told(shrp, "usage", place / "routed", *on_data, *options)
+    stats = measure_usage(loaded.model, loaded.tokenizer, data, output_norms=True)
+    assert pd.DataFrame(found["experts"])["share"].tolist() == pytest.approx(
+        stats.to_frame()["share"].tolist()
+    )
+    group = found["by"]["positive"]
+    assert group["n"] == int((data.labels == 1).sum())
+    np.testing.assert_allclose(group["shares"]["1"], stats.shares(data.labels == 1)[1])
+    np.testing.assert_allclose(found["gate_norm"]["1"], stats.gate_norm()[1], rtol=1e-5)
+    lengths = token_counts(loaded.tokenizer, data.texts)
+    answers = evaluate(loaded.model, loaded.tokenizer, data).predictions
+    drivers = specialisation_frame(specialisation(stats, data, lengths, answers))
+    explained = [row["explained"] for row in found["drivers"]]
+    assert explained == pytest.approx(drivers["explained"].tolist(), abs=1e-6)
+    permuted = shuffle_routes(loaded.model, loaded.tokenizer, data, stats).frame
+    assert [row["score"] for row in found["permuted"]] == pytest.approx(permuted["score"].tolist())
+    assert len(pd.read_csv(tmp_path / "r.csv")) == 60
+    assert shrp("usage", place / "routed", *on_data, "--by", "slice")[0] == 0
+
+
+def test_knock_out_of_experts_together(shrp, place, known, on_data):
+    loaded, data = known
+    found = told(shrp, "knock-out", place / "routed", *on_data, "--expert", "2.1", "--expert", "1.0")
+    before = evaluate(loaded.model, loaded.tokenizer, data)
+
+    def without(*cells):
+        return knock_out_effect(loaded.model, loaded.tokenizer, data, before, cells)
+
+    both, alone = without((2, 1), (1, 0)), [without((1, 0)), without((2, 1))]
+    assert found["affected"] == len(both.affected)
+    assert (found["score"], found["without"]) == (before.score, both.after.score)
+    expected = joint(both, alone, None)
+    assert found["interaction"]["together"] == pytest.approx(expected.together, abs=1e-6)
+    assert found["interaction"]["beyond_the_sum"] == pytest.approx(expected.beyond, abs=1e-6)
+    assert "interaction" not in told(shrp, "knock-out", place / "routed", *on_data, "--expert", "2.1")
+    assert shrp("knock-out", place / "routed", *on_data, "--expert", "2.1", "--expert", "1.0")[0] == 0
+
+
+@pytest.mark.parametrize("heads", [False, True])
+def test_knock_out_of_each_in_turn(shrp, place, known, on_data, heads):
+    loaded, data = known
+    options = (*(("--heads",) if heads else ()), "--by", "slice", "--examples", 32)
+    found = told(shrp, "knock-out", place / "routed", *on_data, *options)
+    assert (found["n"], found["of"]) == (32, 60)
+    run = head_knock_outs if heads else knock_outs
+    merged = merge([run(loaded.model, loaded.tokenizer, data, rows) for rows in blocks(data, 32)])
+    effects = [row["effect"] for row in found["heads" if heads else "experts"]]
+    np.testing.assert_allclose(effects, merged.table(data, None)["effect"], atol=1e-6)
+    by_slice = worth_by_group(merged, data, groups_by("slice", data))
+    np.testing.assert_allclose([row["lost"] for row in found["groups"]], by_slice["lost"], atol=1e-6)
+    assert len(found["significant"]) == (by_slice["q"].fillna(1) <= 0.05).sum()
+    assert shrp("knock-out", place / "routed", *on_data, *options)[0] == 0
+
+
+def test_explain(shrp, place, known):
+    loaded, _ = known
+    task, texts = loaded.info.task, ("w1 w2 w3", "w9 w4")
+    asked = ("--text", texts[0], "--text", texts[1])
+    found = told(shrp, "explain", place / "routed", *asked, "--patched")
+    for one, expected in zip(
+        found["inputs"], explore(loaded.model, loaded.tokenizer, task, [(t,) for t in texts]), strict=True
+    ):
+        assert one["answer"] == expected.answer
+        assert list(one["probabilities"].values()) == pytest.approx(expected.probabilities.tolist())
+        assert [row["expert"] for row in one["route"]] == [
+            expected.choice(layer) for layer in expected.layers
+        ]
+        instance = prepare(loaded.model, loaded.tokenizer, task, expected.text)
+        scores = ablate_words(instance, expected.prediction).scores
+        np.testing.assert_allclose([row["score"] for row in one["words"]["scores"]], scores, atol=1e-5)
+    states = patch(loaded.model, loaded.tokenizer, task, (texts[0],), (texts[1],))
+    assert found["patched"]["own"] == pytest.approx(states.start, abs=1e-5)
+    change = states.to_frame()["change"].tolist()
+    assert [row["change"] for row in found["patched"]["states"]] == pytest.approx(change, abs=1e-5)
+    both = told(
+        shrp, "explain", place / "routed", *asked[:2], "--output", "negative", "--rather-than", "positive"
+    )
+    instance = against(prepare(loaded.model, loaded.tokenizer, task, (texts[0],)), 0, 1)
+    scores = [row["score"] for row in both["inputs"][0]["words"]["scores"]]
+    np.testing.assert_allclose(scores, ablate_words(instance, 0).scores, atol=1e-5)
+    assert "words" not in told(shrp, "explain", place / "dense", *asked[:2], "--no-words")["inputs"][0]
+    code, out, _ = shrp("explain", place / "routed", *asked, "--patched")
+    assert code == 0
+    assert texts[0] in out
+
+
+def test_sweep_scores_models_that_are_really_built(shrp, place, known, tmp_path):
+    loaded, data = known
+    options = ("--data", place / "data.csv", "--draws", 1, "--out", tmp_path / "sweep.csv")
+    found = told(shrp, "sweep", place / "routed", *options)
+    stats = measure_usage(loaded.model, loaded.tokenizer, data)
+    assert [row["kept"] for row in found["prunings"]] == [2, 2, 4, 4, 6, 6, 8]
+    for row in found["prunings"]:
+        kind = "usage" if row["seed"] is None else "random"
+        plan = plan_from(stats, selection=kind, per_layer=row["per_layer"], seed=row["seed"] or 0)
+        assert row["score"] == pytest.approx(
+            evaluate(prune(loaded.model, plan), loaded.tokenizer, data).score
+        )
+    assert len(pd.read_csv(tmp_path / "sweep.csv")) == 7
+    for one in found["cheapest"]:
+        near = [
+            row
+            for row in found["prunings"]
+            if row["seed"] is None
+            and row["score"] >= found["routed"]["score"] - one["loss"] - 1e-12
+            and row["score"] > found["routed"]["constant"]
+        ]
+        assert one["kept"] == (min(row["kept"] for row in near) if near else None)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--held-out",),
+        ("--calibrate",),
+        ("--allocation", "budget"),
+        ("--selection", "recorded"),
+        ("--selection", "ablation"),
+    ],
+)
+def test_sweep_has_other_ways(shrp, place, options):
+    found = told(shrp, "sweep", place / "routed", "--data", place / "data.csv", "--draws", 0, *options)
+    assert all(row["seed"] is None for row in found["prunings"])
+    assert found["calibrated"] == ("--calibrate" in options)
+    assert found["routed"]["n"] == (30 if "--held-out" in options else 60)
+
+
+def test_compare_two(shrp, place, known, on_data, tmp_path):
+    loaded, data = known
+    found = told(shrp, "compare", place / "routed", place / "other", *on_data, "--flips", tmp_path / "f.csv")
+    other = checkpoint.load(place / "other")
+    before, after = (evaluate(one.model, one.tokenizer, data) for one in (loaded, other))
+    change, ends = paired_difference(after, before)
+    rows = {row["checkpoint"]: row for row in found["models"]}
+    second = rows[str(place / "other")]
+    assert second["change"] == pytest.approx(change)
+    assert second["change_interval"] == pytest.approx(list(ends))
+    assert rows[str(place / "routed")]["change"] is None
+    assert found["mcnemar_p"] == pytest.approx(agreement(before, after).p_value)
+    for by in ("class", "slice"):
+        frame = by_group(before, after, by)
+        assert [row["change"] for row in found[f"by_{by}"]] == pytest.approx(frame["change"].tolist())
+    assert (
+        pd.read_csv(tmp_path / "f.csv")["index"].tolist() == flip_table(before, after, data)["index"].tolist()
+    )
+    stats = [measure_usage(one.model, one.tokenizer, data) for one in (loaded, other)]
+    distances = usage_distances(*stats)["distance"].tolist()
+    assert [row["distance"] for row in found["usage"]] == pytest.approx(distances)
+    assert shrp("compare", place / "routed", place / "other", *on_data)[0] == 0
+
+
+def test_compare_two_prunings_says_what_both_keep(shrp, place, on_data):
+    found = told(shrp, "compare", place / "static1", place / "static2", *on_data)
+    plans = [checkpoint.load(place / name).info.plan for name in ("static1", "static2")]
+    assert [row["both"] for row in found["kept"]] == kept_alike(*plans, 4)["both"].tolist()
+
+
+def test_compare_many_ranks_them(shrp, place, on_data):
+    names = ("routed", "other", "static1", "dense")
+    found = told(shrp, "compare", *(place / name for name in names), place / "encoder", *on_data)
+    scores = [row["score"] for row in found["models"]]
+    assert scores == sorted(scores, reverse=True)
+    assert list(found["left_out"]) == [str(place / "encoder")]
+    assert "by_class" not in found
+
+
+def test_trim_vocabulary(shrp, place, tmp_path):
+    (tmp_path / "texts.txt").write_text("w1 w2\n\nw3\n")
+    code, _, err = shrp(
+        *(
+            "trim-vocabulary",
+            place / "static1",
+            "--texts",
+            tmp_path / "texts.txt",
+            "--out",
+            tmp_path / "small",
+        ),
+        *("--data", place / "data.csv"),
+    )
+    # The tiny tokenizer splits at blanks: only WordPiece can be trimmed.
+    assert code == 1
+    assert "WordPiece" in err
+
+
+def test_export_and_what_it_scores(shrp, place, tmp_path, traced_once):
+    found = told(shrp, "export", place / "routed", "--per-layer", 1, "--out", tmp_path / "exported")
+    assert found["max_difference"] < 1e-3
+    static = told(shrp, "evaluate", place / "static1", "--data", place / "data.csv")
+    served = told(shrp, "evaluate", tmp_path / "exported", "--data", place / "data.csv")
+    assert served["score"] == static["score"]

@@ -1,0 +1,236 @@
+"""Commands that train: what they write, what their config files may say, and what they refuse."""
+
+import json
+
+import pandas as pd
+import pytest
+import torch
+
+from shrp.checkpoints import checkpoint
+from shrp.evaluation.calibration import answer_shares
+from shrp.evaluation.costs import cost, dense_cost, largest_budget
+from shrp.evaluation.evaluate import evaluate
+from shrp.pruning.plan import make_plan
+from shrp.pruning.prune import prune
+
+
+@pytest.fixture
+def files(place):
+    """Options for the training and validation files."""
+    return (
+        "--train-file",
+        place / "train.csv",
+        "--validation-file",
+        place / "validation.csv",
+        "--task",
+        "sst2",
+    )
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Writes a config file."""
+
+    def write(**fields):
+        (tmp_path / "config.json").write_text(json.dumps(fields))
+        return ("--config", tmp_path / "config.json")
+
+    return write
+
+
+def test_from_a_base_to_a_teacher_a_routed_and_a_fine_tuned_checkpoint(shrp, place, files, config, tmp_path):
+    quick = {"max_length": 16, "batch_size": 16, "learning_rate": 1e-3}
+    teach = ("finetune", "--base", place / "encoder", *files, "--epochs", 1, "--out", tmp_path / "teacher")
+    code, out, err = shrp(*teach, *config(training=quick), "--json")
+    assert code == 0, err
+    assert json.loads(out)["validation_n"] == 24
+    teacher = checkpoint.load(tmp_path / "teacher")
+    assert teacher.info.training["config"]["batch_size"] == 16
+    options = config(training=quick | {"stage2_epochs": 1}, per_layer=[1], random_draws=1)
+    train = ("train", "--base", tmp_path / "teacher", *files, "--layers", "1,2", "--fine-tune", "1", *options)
+    code, out, err = shrp(*train, "--out", tmp_path / "routed", "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    kinds = [(row["model"], row["kind"]) for row in told["scores"]]
+    assert {kind for _, kind in kinds} >= {"teacher", "routed", "static"}
+    routed = checkpoint.load(tmp_path / "routed")
+    assert routed.info.config.layers == (1, 2)
+    assert "stage 1: converting layer 2" in err
+    (tuned,) = (one for one in told["fine_tuned"] if "random" not in one)
+    assert checkpoint.load(tuned).is_static
+    pruned = ("prune", tmp_path / "routed", "--per-layer", 1, "--out", tmp_path / "pruned", "--fine-tune", 1)
+    code, out, err = shrp(
+        *pruned, "--teacher", tmp_path / "teacher", *files[:4], *config(training=quick), "--json"
+    )
+    assert code == 0, err
+    made = checkpoint.load(tmp_path / "pruned")
+    assert made.is_static
+    assert made.info.training["recovery"]["config"]["distill_logits"] == 0.5
+    assert "fine-tuning after pruning" in err
+
+
+def test_convert_then_prune_on_text(shrp, place, config, tmp_path):
+    sizes = {"conversion_size": 16, "final_size": 16, "max_length": 16}
+    texts = ("--base", place / "encoder", "--texts", place / "train.csv", "--text-column", "sentence")
+    code, out, err = shrp(
+        "convert", *texts, "--layers", "1,2", "--out", tmp_path / "a", *config(training=sizes), "--json"
+    )
+    assert code == 0, err
+    assert json.loads(out)["layers"] == [1, 2]
+    further = config(training=sizes, further_size=16)
+    code, out, err = shrp(
+        "convert", *texts, "--converted", tmp_path / "a", "--per-layer", 1, "--out", tmp_path / "b", *further
+    )
+    assert code == 0, err
+    assert checkpoint.load(tmp_path / "b").info.plan.budget == 2
+
+
+def test_finetune_without_epochs_takes_a_model_as_it_is(
+    shrp, place, files, tmp_path, tiny_model, tiny_tokenizer
+):
+    model = tiny_model()
+    model.config.id2label = {0: "negative", 1: "positive"}
+    model.config.label2id = {"negative": 0, "positive": 1}
+    model.save_pretrained(tmp_path / "own")
+    tiny_tokenizer.save_pretrained(tmp_path / "own")
+    take = ("finetune", "--base", tmp_path / "own", *files[2:], "--epochs", 0, "--out", tmp_path / "dense")
+    code, _out, err = shrp(*take, "--json")
+    assert code == 0, err
+    weights = checkpoint.load(tmp_path / "dense").model.state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("options", "budget"),
+    [(("--per-layer", 1), 2), (("--budget", 3), 3), (("--selection", "gate_norm", "--per-layer", 2), 4)],
+)
+def test_prune(shrp, place, known, tmp_path, options, budget):
+    code, out, err = shrp("prune", place / "routed", *options, "--out", tmp_path / "out", "--json")
+    assert code == 0, err
+    told, made = json.loads(out), checkpoint.load(tmp_path / "out")
+    assert (told["experts_kept"], made.info.plan.budget) == (budget, budget)
+    assert made.info.plan.to_dict() == told["plan"]
+    assert told["scores"][0]["data"] == "probe/sst2"
+    loaded, data = known
+    expected = evaluate(prune(loaded.model, made.info.plan), loaded.tokenizer, data).score
+    assert evaluate(made.model, made.tokenizer, data).score == pytest.approx(
+        expected, abs=0.02
+    )  # float16 weights
+
+
+def test_prune_by_plan_share_and_loss(shrp, place, known, tmp_path):
+    loaded, _data = known
+    plan = make_plan({1: [1, 0, 0, 0], 2: [0, 0, 0, 1]}, per_layer=1)
+    (tmp_path / "plan.json").write_text(json.dumps(plan.to_dict()))
+    assert shrp("prune", place / "routed", "--plan", tmp_path / "plan.json", "--out", tmp_path / "a")[0] == 0
+    assert checkpoint.read_config(tmp_path / "a")[1].plan == plan
+    small = cost(prune(loaded.model, plan)).encoder_params / dense_cost(loaded.model).encoder_params
+    share = f"{100 * (small + 0.01):.2f}%"
+    assert shrp("prune", place / "routed", "--encoder-params", share, "--out", tmp_path / "b")[0] == 0
+    budget = largest_budget(loaded.model, small + 0.01, "encoder_params")
+    assert checkpoint.read_config(tmp_path / "b")[1].plan.budget == budget
+    lossy = ("--max-loss", 1, "--data", place / "data.csv", "--out", tmp_path / "c")
+    code, out, err = shrp("prune", place / "routed", *lossy, "--json")
+    assert code == 0, err
+    found = json.loads(out)["scores"][0]
+    assert found["score"] > found["constant"]
+
+
+def test_prune_with_a_calibrated_threshold(shrp, place, known, tmp_path):
+    loaded, data = known
+    options = ("--per-layer", 1, "--data", place / "data.csv", "--calibrate", "--out", tmp_path / "out")
+    code, _out, err = shrp("prune", place / "routed", *options, "--json")
+    assert code == 0, err
+    made = checkpoint.load(tmp_path / "out")
+    shares = [
+        answer_shares(evaluate(one.model, one.tokenizer, data).logits).tolist() for one in (made, loaded)
+    ]
+    assert shares[0] == pytest.approx(shares[1], abs=2 / 60)
+
+
+def test_a_killed_run_goes_on(shrp, place, files, config, tmp_path, monkeypatch):
+    from shrp.training import loop
+
+    quick = config(training={"max_length": 16, "batch_size": 16})
+    teach = ("finetune", "--base", place / "encoder", *files, "--epochs", 2, *quick)
+    assert shrp(*teach, "--out", tmp_path / "whole")[0] == 0
+    real, seen = loop.evaluate_with_usage, []
+
+    def killed(*args, **kwargs):
+        seen.append(1)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(loop, "evaluate_with_usage", killed)
+    assert shrp(*teach, "--out", tmp_path / "killed")[0] == 130
+    monkeypatch.setattr(loop, "evaluate_with_usage", real)
+    assert shrp(*teach, "--out", tmp_path / "killed")[0] == 0
+    whole, again = (checkpoint.load(tmp_path / name).model.state_dict() for name in ("whole", "killed"))
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("prune", "routed"), "exactly one"),
+        (("prune", "routed", "--budget", 3, "--per-layer", 1), "exactly one"),
+        (("prune", "routed", "--budget", 9), "to 8"),
+        (("prune", "routed", "--per-layer", 1, "--selection", "best"), "usage, gate_norm"),
+        (("prune", "routed", "--max-loss", -1), "0 or more"),
+        (("prune", "routed", "--encoder-params", "half"), r"52\.5%"),
+        (("prune", "routed", "--plan", "data.csv"), "data.csv"),
+        (("prune", "routed", "--per-layer", 1, "--train-file", "train.csv"), "--fine-tune"),
+        (("prune", "routed", "--per-layer", 1, "--calibrate", "--fine-tune", 1), "threshold"),
+        (("prune", "static1", "--per-layer", 1), "routed"),
+        (("prune", "dense", "--per-layer", 1), "routed"),
+        (("train", "--base", "encoder"), "--task"),
+        (("train", "--base", "encoder", "--train-file", "train.csv"), "both"),
+        (("train", "--base", "encoder", "FILES", "--layers", "6-11"), "0 to 2"),
+        (("train", "--base", "encoder", "FILES", "--recipe", "magic"), "retain or paper|paper or retain"),
+        (("train", "--base", "encoder", "FILES", "--fine-tune", "9"), "1 to 4"),
+        (("train", "--base", "nowhere", "FILES"), "nowhere"),
+        (("finetune", "--base", "nowhere", "FILES"), "nowhere"),
+        (("finetune", "--base", "encoder", "FILES", "--epochs", 0), "trained head"),
+        (("convert", "--base", "encoder", "--texts", "data.csv", "--usage-of", "routed"), "--per-layer"),
+        (("convert", "--base", "encoder", "--texts", "none.csv"), "none.csv"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(shrp, place, monkeypatch, failed, files, tmp_path, args, words):
+    monkeypatch.chdir(place)
+    before = {path.name for path in place.iterdir()}
+    filled = [part for one in args for part in (files if one == "FILES" else (one,))]
+    failed(shrp(*filled, "--out", tmp_path / "x"), words)
+    assert {path.name for path in place.iterdir()} == before
+    assert not (tmp_path / "x").exists()
+
+
+def test_config_files_name_the_nearest_option(shrp, place, files, config, failed, tmp_path):
+    train = ("train", "--base", place / "encoder", *files, "--out", tmp_path / "x")
+    failed(shrp(*train, *config(training={"learning_rat": 1})), "learning_rate")
+    failed(shrp(*train, *config(training={"seed": "one"})), "whole number")
+    (tmp_path / "config.json").write_text("{")
+    failed(shrp(*train, "--config", tmp_path / "config.json"), "config.json")
+
+
+def test_nothing_is_destroyed(shrp, place, files, failed, tmp_path):
+    before = checkpoint.fingerprint(place / "routed")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "thesis.txt").write_text("years of work")
+    for out in (place / "routed", tmp_path / "notes", tmp_path / "notes" / "thesis.txt"):
+        failed(shrp("prune", place / "routed", "--budget", 3, "--out", out))
+        failed(shrp("finetune", "--base", place / "encoder", *files, "--out", out))
+        failed(shrp("train", "--base", place / "encoder", *files, "--out", out))
+    assert (tmp_path / "notes" / "thesis.txt").read_text() == "years of work"
+    assert checkpoint.fingerprint(place / "routed") == before
+
+
+def test_labels_of_another_task_are_refused(shrp, place, failed, tmp_path):
+    frame = pd.read_csv(place / "train.csv")
+    frame["label"] = frame["label"].map({"negative": "cat", "positive": "dog"})
+    frame.to_csv(tmp_path / "pets.csv", index=False)
+    files = ("--train-file", tmp_path / "pets.csv", "--validation-file", tmp_path / "pets.csv")
+    failed(
+        shrp("prune", place / "routed", "--per-layer", 1, "--fine-tune", 1, *files, "--out", tmp_path / "x")
+    )
+    assert not (tmp_path / "x").exists()
