@@ -116,8 +116,7 @@ def compare(
 
 def _folders(models: list[Path]) -> list[Path]:
     """The models named, or those directly inside the folders named, each once and in order."""
-    from shrp.checkpoints.folders import discover
-    from shrp.checkpoints.saving import CONFIG
+    from shrp.checkpoints.info import CONFIG, discover
     from shrp.export.exported import is_export
 
     found: dict[Path, Path] = {}

@@ -66,8 +66,7 @@ def convert(
     """
     from shrp.checkpoints import checkpoint
     from shrp.checkpoints.base import load_base, name_of
-    from shrp.checkpoints.history import history_text, joined
-    from shrp.checkpoints.info import CheckpointInfo
+    from shrp.checkpoints.info import CheckpointInfo, history_text, joined
     from shrp.checkpoints.saving import refuse_existing
     from shrp.data.batching import longest_input, token_counts
     from shrp.data.tasks import TEXTS

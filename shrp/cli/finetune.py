@@ -12,6 +12,7 @@ from shrp.cli.options import (
     Base,
     Config,
     GlueTask,
+    HeadLabels,
     LabelColumn,
     LabelMeanings,
     Out,
@@ -20,6 +21,7 @@ from shrp.cli.options import (
     TextColumns,
     TrainFile,
     ValidationFile,
+    labels_of,
     refuse_same,
     report_cut,
     report_data,
@@ -36,8 +38,6 @@ class FinetuneOptions:
 
     training: TrainConfig
     """How it is trained."""
-    head_labels: tuple[str, ...] = ()
-    """What the outputs of the base's own head stand for, in their order, if its config does not name the classes."""
     base_name: str | None = None
     """What checkpoints call the base; by default the folder's name."""
 
@@ -52,6 +52,7 @@ def finetune(
     label_column: LabelColumn = "label",
     label_means: LabelMeanings = None,
     task_name: TaskName = None,
+    head_labels: HeadLabels = None,
     epochs: Annotated[
         int, typer.Option(min=0, help="Epochs; 0 takes a model with a trained head as it is.")
     ] = 3,
@@ -65,8 +66,7 @@ def finetune(
     """
     from shrp.checkpoints import checkpoint
     from shrp.checkpoints.base import load_base, name_of, of_another_task
-    from shrp.checkpoints.history import history_text
-    from shrp.checkpoints.info import CheckpointInfo, evaluated_length
+    from shrp.checkpoints.info import CheckpointInfo, evaluated_length, history_text
     from shrp.checkpoints.saving import refuse_existing
     from shrp.model.config import ShrpConfig
     from shrp.training.loop import train
@@ -86,11 +86,11 @@ def finetune(
     data, validation = training_data(
         task, train_file or (validation_file if epochs == 0 else None), validation_file, own, task_name
     )
-    model, tokenizer, trained = load_base(base, data.task, how.seed, options.head_labels)
+    model, tokenizer, trained = load_base(base, data.task, how.seed, labels_of(head_labels))
     if epochs == 0 and not trained:
         raise TrainingError(
             f"{base} has no trained head of {data.task.name}: give --epochs 1 or more, or name its classes with "
-            "`head_labels` in a --config file."
+            "--head-labels."
         )
     info = CheckpointInfo(ShrpConfig(()), data.task, base_model=name_of(base, options.base_name))
     report_data(data, validation)
@@ -99,7 +99,7 @@ def finetune(
     if epochs == 0:
         about = {"adopted": True, "config": {"max_length": how.max_length}}
         made = replace(
-            info, training=about | ({"head_labels": list(options.head_labels)} if options.head_labels else {})
+            info, training=about | ({"head_labels": list(labels_of(head_labels))} if head_labels else {})
         )
         checkpoint.save(model, tokenizer, made, out, new=True)
         found = checkpoint.load(out).evaluate(validation)

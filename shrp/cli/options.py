@@ -346,6 +346,12 @@ GlueTask = Annotated[str | None, typer.Option("--task", help="A GLUE task; or gi
 TrainFile = Annotated[Path | None, typer.Option(help="Your training data: CSV, TSV, JSONL or Parquet.")]
 ValidationFile = Annotated[Path | None, typer.Option(help="Your validation data.")]
 TaskName = Annotated[str | None, typer.Option(help="Name of your task [default: the training file's]")]
+HeadLabels = Annotated[
+    str | None,
+    typer.Option(
+        help="Classes of the base's own head in order, such as neg,pos, if its config does not say."
+    ),
+]
 Config = Annotated[
     Path | None,
     typer.Option("--config", help="YAML or JSON file of further options; docs/training.md lists them."),
@@ -369,3 +375,8 @@ def base_geometry(base: str) -> tuple[int, int]:
 def upper_half(text: str | None, num_layers: int) -> tuple[int, ...]:
     """The layers that `--layers` names; the upper half by default."""
     return layer_list(text or f"upper:{max(num_layers // 2, 1)}", num_layers)
+
+
+def labels_of(text: str | None) -> tuple[str, ...]:
+    """Comma-separated labels; none for None."""
+    return tuple(part.strip() for part in text.split(",")) if text else ()

@@ -114,9 +114,7 @@ def prune(
     import torch
 
     import shrp.checkpoints.checkpoint as store
-    from shrp.checkpoints.card_pruning import pruned_training
-    from shrp.checkpoints.history import history_text, joined
-    from shrp.checkpoints.info import shares_of
+    from shrp.checkpoints.info import history_text, joined, pruned_training, shares_of
     from shrp.checkpoints.saving import refuse_existing, round_as_stored
     from shrp.evaluation.calibration import matched
     from shrp.evaluation.costs import largest_budget

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,15 +13,16 @@ from shrp.cli.options import (
     Base,
     Config,
     GlueTask,
+    HeadLabels,
     LabelColumn,
     LabelMeanings,
     Out,
     OwnFile,
-    TaskName,
     TextColumns,
     TrainFile,
     ValidationFile,
     base_geometry,
+    labels_of,
     number_list,
     report_cut,
     report_data,
@@ -40,16 +41,16 @@ class TrainOptions:
 
     training: TrainConfig
     """The two stages: layers and routing (`shrp`), order, epochs, rates, distillation, seed."""
-    teacher: TrainConfig = field(default_factory=lambda: TrainConfig(stage2_epochs=3, learning_rate=5e-5))
-    """Fine-tuning of the dense teacher, if the base has no trained head."""
+    teacher: TrainConfig | None = None
+    """Fine-tuning of the dense teacher; by default 3 epochs at 5e-5, if the base has no trained head."""
+    task_name: str | None = None
+    """Name of your task; by default the training file's."""
     per_layer: tuple[int, ...] | None = None
     """Experts per layer at which static models are scored; by default 1, 2, 4, 8 and 12."""
     fine_tuning_epochs: int = 1
     """Epochs of fine-tuning after pruning."""
     random_draws: int = 3
     """Random selections that each static model is compared with; one is fine-tuned too."""
-    head_labels: tuple[str, ...] = ()
-    """What the outputs of the base's own head stand for, in their order, if its config does not name the classes."""
     base_name: str | None = None
     """What checkpoints call the base; by default the folder's name."""
     keep_stages: bool = False
@@ -67,7 +68,7 @@ def train(
     text_column: TextColumns = None,
     label_column: LabelColumn = "label",
     label_means: LabelMeanings = None,
-    task_name: TaskName = None,
+    head_labels: HeadLabels = None,
     layers: Annotated[
         str | None,
         typer.Option(help='Layers to convert: "6-11", "1,3,5" or "upper:6" [default: the upper half]'),
@@ -98,9 +99,6 @@ def train(
 
     if recipe not in RECIPES:
         raise TrainingError(f"--recipe is {' or '.join(RECIPES)}, not {recipe!r}.")
-    data, validation = training_data(
-        task, train_file, validation_file, OwnFile(text_column, label_column, label_means), task_name
-    )
     num_layers, experts = base_geometry(base)
     shrp: dict[str, Any] = {"layers": list(upper_half(layers, num_layers))}
     static = False
@@ -119,15 +117,18 @@ def train(
     options = read_config(
         config, TrainOptions, defaults={"training": RECIPES[recipe]}, overrides={"training": {"shrp": shrp}}
     )
+    data, validation = training_data(
+        task, train_file, validation_file, OwnFile(text_column, label_column, label_means), options.task_name
+    )
     how = options.training
     how.shrp.check_fits(num_layers, experts)  # refuse now, not after the teacher's epochs
     tuned = run_folder(out) / "teacher"
-    if not options.head_labels and not (tuned.exists() or holds_a_run(run_folder(tuned))):
+    if options.teacher is None and not head_labels and not (tuned.exists() or holds_a_run(run_folder(tuned))):
         refuse_unclear(base, data.task)
     run = RecipeRun(
         Recipe(
             how,
-            teacher=options.teacher,
+            teacher=options.teacher or TrainConfig(stage2_epochs=3, learning_rate=5e-5),
             per_layer=() if static else options.per_layer,
             recover=number_list(fine_tune, experts, "--fine-tune"),
             recovery_epochs=options.fine_tuning_epochs,
@@ -139,7 +140,8 @@ def train(
         out,
         base_name=options.base_name,
         dtype=None if options.full_precision else torch.float16,
-        head_labels=options.head_labels,
+        head_labels=labels_of(head_labels),
+        tune_by=() if options.teacher is None else ("teacher",),
         keep_stages=options.keep_stages,
         resume=True,
         progress=training_progress(),

@@ -62,7 +62,7 @@ def trim_vocabulary(
     import torch
 
     import shrp.checkpoints.checkpoint as store
-    from shrp.checkpoints.history import history_text
+    from shrp.checkpoints.info import history_text
     from shrp.checkpoints.saving import refuse_existing, round_as_stored
     from shrp.cli.subjects import OfCheckpoint
     from shrp.data.sources import probe_for
