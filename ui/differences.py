@@ -32,7 +32,6 @@ from ui.store import results
 from ui.tables import class_width, row_height
 from ui.text import (
     ALPHA,
-    PAIR_ORDER,
     axis_names,
     capital,
     escape,
@@ -259,15 +258,9 @@ def _without_a_class(evaluation: Evaluation, value: str, by: str) -> list[str]:
     return found
 
 
-def unit_of(value: str) -> str:
-    """What a group's `n` counts."""
-    return "pairs" if value == PAIR_ORDER else "examples"
-
-
 def with_names(frame: pd.DataFrame, by: str, models: tuple[str, str]) -> pd.DataFrame:
     """A table of groups with the models' names in its columns, for a file."""
     known = {"group": by, "reference": models[0], "other": models[1]}
-    known |= {f"only_{key}": f"only {known[key]}" for key in ("reference", "other")}
     names = {}
     for column in frame.columns:
         first, *rest = column.split()
@@ -308,7 +301,7 @@ def losses_by_group(
     Args:
         frame: `shrp.evaluation.paired.by_group`'s result.
         by: `slice`, `class` or `length`.
-        value: a metric, `recall`, or `ui.text.PAIR_ORDER`.
+        value: a metric, or `recall`.
         models: names of the reference and of the model that is compared with it.
         data: name of the data.
     """
@@ -356,11 +349,11 @@ def losses_by_group(
         look = {"symbol": symbol, "color": KIND_COLORS["static"]}
         dots(frame[chosen], "change", places[chosen], who, look, f"+{digits}", 2)
     fig.add_vline(0, line={"color": GREY, "width": 1, "dash": "dash"}, row=1, col=2)
-    few = f"; ⚠: under {FEW} {unit_of(value)}" if (frame["n"] < FEW).any() else ""
+    few = f"; ⚠: under {FEW} examples" if (frame["n"] < FEW).any() else ""
     layout(
         fig,
         f"{capital(metric_name(value))} by {by}",
-        subtitle=f"{escape_html(data)}, n = {int(frame['n'].sum()):,} {unit_of(value)}; bars: 95% CI, paired on the "
+        subtitle=f"{escape_html(data)}, n = {int(frame['n'].sum()):,} examples; bars: 95% CI, paired on the "
         f"right{few}",
         height=190 + 32 * max(3, len(frame)),
         legend=True,

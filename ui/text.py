@@ -17,11 +17,9 @@ if TYPE_CHECKING:
     from shrp.data.tasks import Task
 
 NOT_KNOWN = "–"
-PAIR_ORDER = "pair_order"
-"""The share of minimal pairs that a model has in order (`shrp.evaluation.minimal_pairs`), beside the metrics of tasks."""
 LONGEST_LABEL = 30
 """Characters of a name beside a chart, of which it leaves the plot most of the width."""
-_AS_PERCENT = ("accuracy", "f1", "f1_macro", PAIR_ORDER)
+_AS_PERCENT = ("accuracy", "f1", "f1_macro")
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 _WORD_JOINER = "\u2060"
 # Streamlit turns `:name:` into an emoji or icon and `->`, `--`, `>=` into symbols after Markdown's own
@@ -55,7 +53,7 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 def metric_name(metric: str) -> str:
     """A metric's name in words."""
-    return "minimal pairs in order" if metric == PAIR_ORDER else phrases.metric_name(metric)
+    return phrases.metric_name(metric)
 
 
 def is_percentage(metric: str) -> bool:
