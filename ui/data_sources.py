@@ -9,8 +9,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from shrp.data.hub import DATA_DIR
-from shrp.data.sources import PROBES, load_glue, load_probe
+from shrp.data.sources import DATA_DIR, PROBES, load_glue, load_probe
 from shrp.data.tabular import EXTENSIONS
 from shrp.data.tasks import TASKS, Task
 from shrp.data.text_data import TextData

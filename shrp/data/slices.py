@@ -1,8 +1,8 @@
-"""Slices of one's own: groups of inputs by words that their texts contain, or by their numbers.
+"""Slices by words or numbers, and groups of examples.
 
-A line names a slice and the words that make it, `negation: not, *n't, never`; an input is in the first slice of which
-it has a word. Words are whole, in either case, and may be several in a row; a `*` stands for letters. `#12` is the
-input of that number, from 0, and `#12-20` are nine in a row.
+A line names a slice and its words, `negation: not, *n't, never`. An example is in the first slice of which it has a
+word. Words are whole, in upper or lower case, and may be several in a row; `*` stands for letters. `#12` is the example
+of that number, from 0, and `#12-20` are nine in a row.
 """
 
 from __future__ import annotations
@@ -18,24 +18,22 @@ from shrp.data.text_data import TextData
 from shrp.errors import DataError
 
 REST = "none of these"
-"""The slice of inputs that have none of the words."""
+"""The slice of examples that have none of the words."""
 TAKEN = (REST, "all pairs", "in two slices")
-"""Names that no slice may have: this one, and those that tables of minimal pairs have (`shrp.evaluation.minimal_pairs`)."""
+"""Names that no slice may have: tables use them for something else."""
 MOST, LONGEST = 24, 60
 """Slices at most, and characters of a name."""
 _NAME = 150
-"""Characters that names of slices take in that of their data; longer ones are cut, and told apart by a digest."""
+"""Characters that slices take in the name of their data; longer ones are cut and end in a digest."""
 _STARS = 2
-_LETTERS = r"\w{0,40}"
-"""What a star stands for; were there no limit, a text without spaces could take hours."""
+_LETTERS = r"\w{0,40}"  # without a limit, a text without spaces could take hours
 _NUMBERS = re.compile(r"#(\d{1,9})(?: ?[-\N{EN DASH}] ?#?(\d{1,9}))?")
-_DIRECTIONS = re.compile("[\u202a-\u202e\u2066-\u2069]")
-"""Signs that would turn around what stands after a name."""
+_DIRECTIONS = re.compile("[\u202a-\u202e\u2066-\u2069]")  # would turn around what follows a name
 
 
 @dataclass(frozen=True)
 class WordSlice:
-    """A slice by its words, each a word, several in a row, or with stars for letters; or inputs' numbers.
+    """A slice by its words, each a word, several in a row, or with stars for letters; or by examples' numbers.
 
     Raises:
         DataError: a word is nothing but stars, or has more than two; or numbers run backwards.
@@ -50,40 +48,35 @@ class WordSlice:
                 raise DataError(f"slice '{self.name}': '{word}' would be in every text; give it letters.")
             if word.count("*") > _STARS:
                 raise DataError(f"slice '{self.name}': '{word}' has more than {_STARS} stars; take some out.")
-        for numbers in self.numbers:
-            if not numbers:
-                said = f"#{numbers.stop - 1}-{numbers.start}"
-                raise DataError(f"slice '{self.name}': its numbers run backwards; write {said}.")
+        for run in self.numbers:
+            if not run:
+                raise DataError(
+                    f"slice '{self.name}': its numbers run backwards; write #{run.stop - 1}-{run.start}."
+                )
 
     @property
     def numbers(self) -> tuple[range, ...]:
-        """Of inputs that are in it whatever they say."""
+        """Runs of examples that are in it whatever they say."""
         found = filter(None, map(_NUMBERS.fullmatch, self.words))
         return tuple(range(int(one[1]), int(one[2] or one[1]) + 1) for one in found)
 
-    @property
-    def pattern(self) -> re.Pattern | None:
-        """Finds any of the words in a text (`plain`); None if there are only numbers."""
-        words = [word for word in self.words if not _NUMBERS.fullmatch(word)]
-        return re.compile("|".join(map(_pattern, words)), re.IGNORECASE) if words else None
-
     def of(self, data: TextData) -> np.ndarray:
-        """Which inputs are in it, `(N,)`, be they in an earlier one as well or not.
+        """Which examples are in it, bool `(N,)`, whether or not they are in an earlier one.
 
         Raises:
-            DataError: the data have no input of a number.
+            DataError: the data have no example of a number.
         """
         mask = np.zeros(len(data), dtype=bool)
-        if pattern := self.pattern:
-            texts = (
-                "\n".join(map(plain, parts)) for parts in data.texts
-            )  # no words go over from one to the other
-            mask[[i for i, text in enumerate(texts) if pattern.search(text)]] = True
-        for numbers in self.numbers:
-            if numbers.stop > len(data):
-                said = f"it has {len(data):,}, and they count from 0"
-                raise DataError(f"slice '{self.name}': {data.name} has no input #{numbers.stop - 1}: {said}.")
-            mask[numbers.start : numbers.stop] = True
+        if words := [word for word in self.words if not _NUMBERS.fullmatch(word)]:
+            pattern = re.compile("|".join(map(_pattern, words)), re.IGNORECASE)
+            mask[:] = [any(pattern.search(plain(text)) for text in texts) for texts in data.texts]
+        for run in self.numbers:
+            if run.stop > len(data):
+                raise DataError(
+                    f"slice '{self.name}': {data.name} has no input #{run.stop - 1}: "
+                    f"it has {len(data):,}, and they count from 0."
+                )
+            mask[run.start : run.stop] = True
         return mask
 
 
@@ -99,8 +92,9 @@ def parse_slices(text: str) -> tuple[WordSlice, ...]:
         words = tuple(dict.fromkeys(filter(None, map(plain, (after if colon else before).split(",")))))
         name = before.strip() if colon else ", ".join(words)
         if not words or not name:
-            said = "write a name, a colon and words: negation: not, never"
-            raise DataError(f"'{line[: 2 * LONGEST]}' is no slice; {said}.")
+            raise DataError(
+                f"'{line[: 2 * LONGEST]}' is no slice; write a name, a colon and words: negation: not, never."
+            )
         if len(name) > LONGEST:
             asked = "give it a shorter one" if colon else "write a name and a colon before the words"
             raise DataError(f"the name of '{name[:40]} …' is longer than {LONGEST} characters: {asked}.")
@@ -115,22 +109,22 @@ def parse_slices(text: str) -> tuple[WordSlice, ...]:
 
 
 def sliced_by_words(data: TextData, slices: Sequence[WordSlice]) -> TextData:
-    """The data with these slices in place of their own: each input in the first one that it is in, others in `REST`.
-    Scores that are stored of the data are still theirs.
+    """The data with these slices in place of their own: each example in the first that it is in, others in `REST`.
+
+    Stored scores of the data are still found (`TextData.source_fingerprint`).
 
     Raises:
-        DataError: the data have no input of a number.
+        DataError: the data have no example of a number.
     """
     names = np.full(len(data), REST, dtype=object)
     for one in reversed(slices):
         names[one.of(data)] = one.name
     words = "\n".join(f"{one.name}: {', '.join(one.words)}" for one in slices)
-    origin = data if data.origin is None else data.origin
-    return replace(data, slices=tuple(names.tolist()), origin=origin, slice_words=words)
+    return replace(data, slices=tuple(names.tolist()), origin=data.origin or data, slice_words=words)
 
 
 def only(data: TextData, names: Sequence[str]) -> tuple[TextData, np.ndarray]:
-    """The inputs of some slices, as data whose name says so, and their numbers in the whole, int64 `(n,)`.
+    """The examples of some slices, as data whose name says so, and their numbers in the whole, int64 `(n,)`.
 
     Raises:
         DataError: the data have no slices, or none of a name.
@@ -148,9 +142,9 @@ def only(data: TextData, names: Sequence[str]) -> tuple[TextData, np.ndarray]:
 
 
 def by_numbers(numbers: Iterable[int]) -> str:
-    """What makes a slice of these inputs: `#3, #17-25`."""
-    ordered, runs = sorted(set(numbers)), []
-    for number in ordered:
+    """What makes a slice of these examples: `#3, #17-25`."""
+    runs: list[list[int]] = []
+    for number in sorted(set(numbers)):
         if runs and number == runs[-1][1] + 1:
             runs[-1][1] = number
         else:
@@ -171,10 +165,11 @@ def _pattern(word: str) -> str:
     return start + inner + end
 
 
-CLASS, ANSWER, OUTCOME, SLICE, LENGTH = "class", "answer", "outcome", "slice", "length"
-GROUPINGS = (CLASS, ANSWER, OUTCOME, SLICE, LENGTH)
+# Groups of examples
+
+CLASS, ANSWER, OUTCOME, SLICE, LENGTH = GROUPINGS = ("class", "answer", "outcome", "slice", "length")
 PARTS = 4
-"""Numbers, lengths among them, are grouped by fourths."""
+"""Numbers, lengths among them, are grouped by quarters."""
 
 
 def input_groups(
@@ -185,31 +180,25 @@ def input_groups(
 ) -> dict[str, dict[str, np.ndarray]]:
     """Every grouping that can be made of the data, in the order of `GROUPINGS`: its groups' names and masks `(N,)`.
 
-    Each input is in one group of each grouping, and no group is empty. Numbers, such as the classes and answers of a
-    regression, are grouped by fourths; its outcome is how far an answer is off.
+    Each example is in one group of each grouping, and no group is empty. Numbers, such as the labels of a regression,
+    are grouped by quarters; the outcome of a regression is its absolute error.
 
     Args:
-        answers: what a model predicts of each input, a class or a number; None leaves answer and outcome out.
-        lengths: of the inputs, in tokens; None leaves them out.
+        answers: predictions, a class or a number each; None leaves answer and outcome out.
+        lengths: of the examples, in tokens; None leaves them out.
         by: those of `GROUPINGS` that are asked for.
 
     Raises:
-        DataError: answers or lengths are of other inputs.
+        DataError: answers or lengths are of other examples.
     """
     for what, values in (("answers", answers), ("lengths", lengths)):
         if values is not None and len(values) != len(data):
             raise DataError(f"{len(values)} {what} are not of the {len(data)} inputs of {data.name}.")
-    makers = {
-        CLASS: lambda: _values(data.labels, data),
-        ANSWER: lambda: _values(np.asarray(answers), data),
-        OUTCOME: lambda: _outcomes(np.asarray(answers), data),
-        SLICE: lambda: _names(data.slices),
-        LENGTH: lambda: _fourths(np.asarray(lengths), "{} tokens"),
-    }
     found = {}
     for one in GROUPINGS:
         if one in by and not lacking(one, data, answers is not None, lengths is not None):
-            found[one] = {name: mask for name, mask in makers[one]().items() if mask.any()}
+            masks = _masks(one, data, answers, lengths)
+            found[one] = {name: mask for name, mask in masks.items() if mask.any()}
     return found
 
 
@@ -233,7 +222,7 @@ def lacking(by: str, data: TextData, answered: bool = True, measured: bool = Tru
     """Why these data have no groups of this kind, in a sentence; empty where they have.
 
     Args:
-        answered: whether a model's answers are known.
+        answered: whether a model's predictions are known.
         measured: whether lengths are.
 
     Raises:
@@ -253,31 +242,26 @@ def lacking(by: str, data: TextData, answered: bool = True, measured: bool = Tru
     return f"the lengths of {data.name} are not known." if by == LENGTH and not measured else ""
 
 
-def _values(values: np.ndarray, data: TextData) -> dict[str, np.ndarray]:
-    """The inputs of each class, or of each fourth of the numbers of a regression."""
+def _masks(
+    by: str, data: TextData, answers: Sequence[float] | None, lengths: Sequence[float] | None
+) -> dict[str, np.ndarray]:
+    if by == SLICE:
+        slices = np.array(data.slices, dtype=object)
+        return {name: slices == name for name in dict.fromkeys(data.slices)}
+    if by == LENGTH:
+        return _quarters(np.asarray(lengths), "{} tokens")
+    if by == OUTCOME:
+        if data.task.is_regression:
+            return _quarters(np.abs(np.asarray(answers) - data.labels), "off by {}")
+        return {"right": np.asarray(answers) == data.labels, "wrong": np.asarray(answers) != data.labels}
+    values = data.labels if by == CLASS else np.asarray(answers)
     if data.task.is_regression:
-        return _fourths(values)
+        return _quarters(values)
     return {name: values == i for i, name in enumerate(data.task.label_names)}
 
 
-def _outcomes(answers: np.ndarray, data: TextData) -> dict[str, np.ndarray]:
-    if data.task.is_regression:
-        return _fourths(np.abs(answers - data.labels), "off by {}")
-    return {"right": answers == data.labels, "wrong": answers != data.labels}
-
-
-def _names(slices: Sequence[str]) -> dict[str, np.ndarray]:
-    places = {name: at for at, name in enumerate(dict.fromkeys(slices))}
-    codes = np.array([places[name] for name in slices])
-    return {name: codes == at for name, at in places.items()}
-
-
-def _fourths(values: np.ndarray, said: str = "{}") -> dict[str, np.ndarray]:
-    """The inputs in each fourth of some numbers, by what these are from and to; of few values in fewer groups.
-
-    Args:
-        said: the name of a group, with a place for its numbers.
-    """
+def _quarters(values: np.ndarray, said: str = "{}") -> dict[str, np.ndarray]:
+    """The examples in each quarter of some numbers, named by its range; fewer groups for few different values."""
     if not len(values):
         return {}
     part = np.quantile(values, np.arange(1, PARTS) / PARTS).searchsorted(values)

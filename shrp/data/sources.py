@@ -1,25 +1,50 @@
-"""Where data sets come from: the shipped probe sets, GLUE, or a person's own file."""
+"""Where data sets come from (the shipped probe sets, GLUE, or a person's own table) and what their labels mean."""
 
+import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import re
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from shrp.data import tabular
-from shrp.data.hub import DATA_DIR, load_glue_frame
-from shrp.data.labels import infer_task, parse_labels, renamed, translated
-from shrp.data.tasks import LABEL, TASKS, TEXTS, Task, get_task
+from shrp.data.tabular import is_missing, is_unicode
+from shrp.data.tasks import LABEL, TASKS, TEXTS, Task, custom_task, get_task
 from shrp.data.text_data import TextData
-from shrp.errors import DataError, RowError
+from shrp.errors import DataError, IncompleteError, RowError, first_line
 
+DATA_DIR = "SHRP_DATA_DIR"
+"""Environment variable that names a folder of GLUE's Parquet files, read instead of the hub."""
+TIMEOUT, RETRY = 3.0, 60.0
+"""Seconds that the hub has to answer, and after which one that did not is asked again."""
 NO_SLICE = "(no name)"
-"""The slice of inputs of which a table says none."""
 PROBES = Path(__file__).parent.parent / "probes"
 SPLITS = ("train", "validation")
+
+Meanings = Mapping[str, str | None]
+"""What the labels of a table mean: a class, or None for rows to leave out."""
+
+_LOADING = threading.Lock()
+_silent: dict[str, float] = {}  # address -> when it last gave no answer; a page asks on every run
+_WHOLE = re.compile(r"\s*([+-]?\d{1,4000})(?:\.0*)?\s*")  # Python reads no more than 4,300 digits
+_SAID_MISSING = frozenset(
+    ["nan", "na", "n/a", "none", "null", "-", "--", "?", "inf", "-inf", "+inf", "infinity", "-infinity"]
+)
+_MOST_FRACTIONS = 20
+"""Different numbers, some not whole, beyond which labels are numbers and not the names of classes."""
+
+
+# Shipped probe sets and GLUE
 
 
 def load_data(source: str | Path, task: str | Task | None, split: str = "validation", **columns) -> TextData:
@@ -27,12 +52,12 @@ def load_data(source: str | Path, task: str | Task | None, split: str = "validat
 
     Args:
         source: "probe", "glue", or the path of a table.
-        task: A GLUE task's name, or a `Task`; None only with a path.
+        task: a GLUE task's name, or a `Task`; None only with a path.
         split: "train" or "validation"; only GLUE has splits.
         columns: as for `from_table`; only with a path.
 
     Raises:
-        DataError: As the loaders below.
+        DataError: as the loaders below.
     """
     if source not in ("probe", "glue"):
         return load_file(source, task, **columns)
@@ -46,7 +71,7 @@ def load_probe(task: str) -> TextData:
     """The probe set shipped for a task: sentences written for this project, each with a slice.
 
     Raises:
-        DataError: No probe set for this task; the message names those that there are.
+        DataError: no probe set for this task; the message names those that there are.
     """
     path = PROBES / f"{task}.jsonl"
     if task not in TASKS or not path.is_file():
@@ -57,7 +82,7 @@ def load_probe(task: str) -> TextData:
         )
     frame = tabular.read_table(path)
     pair = "pair" if "pair" in frame.columns else None
-    return from_frame(frame, TASKS[task], f"probe/{task}", "label", "slice", pair_column=pair)
+    return from_frame(frame, TASKS[task], f"probe/{task}", LABEL, "slice", pair_column=pair)
 
 
 def probe_for(task: Task) -> tuple[TextData, ...]:
@@ -73,42 +98,70 @@ def probe_for(task: Task) -> tuple[TextData, ...]:
 def load_glue(task: str, split: str = "validation") -> TextData:
     """A split of a GLUE task; "validation" is the matched one for MNLI.
 
-    Read from `<dir>/<task>/<split>.parquet` if the variable SHRP_DATA_DIR names a folder, else from the
-    hub's nyu-mll/glue through `datasets`, which keeps a copy for later, offline too.
+    Read from `<dir>/<task>/<split>.parquet` if the variable SHRP_DATA_DIR names a folder, else from the hub's
+    nyu-mll/glue through `datasets`, which keeps a copy for later, offline too.
 
     Raises:
-        DataError: Unknown task or split, no such file in the folder, or the hub can't be reached.
+        DataError: unknown task or split, no such file in the folder, or the hub can't be reached.
     """
     known = get_task(task)
     if split not in SPLITS:
-        raise DataError(
-            f"GLUE is read in its labelled splits, {' and '.join(SPLITS)}; there is no '{split}'."
-        )
+        raise DataError(f"GLUE has the labelled splits {' and '.join(SPLITS)}; there is no '{split}'.")
     folder = os.environ.get(DATA_DIR)
     if not folder:
-        frame = load_glue_frame(known.name, split)
+        frame = _glue_from_hub(known.name, split)
     elif (path := Path(folder) / known.name / f"{split}.parquet").is_file():
         frame = tabular.read_table(path)
     else:
         raise DataError(
             f"{DATA_DIR} is set, but there is no '{path}'; put the split there or unset {DATA_DIR}."
         )
-    return from_frame(frame, known, f"glue/{known.name} {split}", "label", None, allow_empty=True)
+    return from_frame(frame, known, f"glue/{known.name} {split}", LABEL, None, allow_empty=True)
 
 
-def load_file(
-    path: str | Path,
-    task: str | Task | None = None,
-    text_columns: Sequence[str] | None = None,
-    label_column: str | None = "label",
-    **columns,
-) -> TextData:
+def _glue_from_hub(task: str, split: str) -> pd.DataFrame:
+    import datasets  # slow to import, and not needed for the other sources
+
+    hub_split = "validation_matched" if (task, split) == ("mnli", "validation") else split
+    with _LOADING:  # the setting below is one for the whole process
+        was_offline = datasets.config.HF_HUB_OFFLINE
+        # Without a network `datasets` retries for half a minute before it looks into its cache. Told that it is offline,
+        # it looks there at once.
+        datasets.config.HF_HUB_OFFLINE = was_offline or not _reachable(datasets.config.HF_ENDPOINT)
+        try:
+            return datasets.load_dataset("nyu-mll/glue", task, split=hub_split).to_pandas()
+        except Exception as error:  # a connection that breaks raises whatever the HTTP client has
+            raise DataError(
+                f"GLUE's '{task}' can't be read from the hub and no copy is kept here; connect to the "
+                f"network, or set {DATA_DIR} to a folder that holds {task}/{split}.parquet. ({first_line(error)})"
+            ) from error
+        finally:
+            datasets.config.HF_HUB_OFFLINE = was_offline
+
+
+def _reachable(url: str) -> bool:
+    """Whether the hub answers at all, through proxies too; one that did not is not asked again for a while."""
+    if time.monotonic() - _silent.get(url, -math.inf) < RETRY:
+        return False
+    try:
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=TIMEOUT).close()
+    except urllib.error.HTTPError:
+        pass
+    except (OSError, ValueError):
+        _silent[url] = time.monotonic()
+        return False
+    return True
+
+
+# A person's own table
+
+
+def load_file(path: str | Path, task: str | Task | None = None, *args, **columns) -> TextData:
     """A person's own CSV, TSV, JSONL or Parquet file; the arguments and errors are those of `from_table`.
 
     How the file is written is detected (`tabular.detect`). Row numbers in errors count from 1, without a header.
     """
-    frame, name = tabular.read_table(path), Path(path).name
-    return from_table(frame, name, task, text_columns, label_column, **columns)
+    return from_table(tabular.read_table(path), Path(path).name, task, *args, **columns)
 
 
 def from_table(
@@ -116,28 +169,28 @@ def from_table(
     source: str,
     task: str | Task | None = None,
     text_columns: Sequence[str] | None = None,
-    label_column: str | None = "label",
+    label_column: str | None = LABEL,
     slice_column: str | None = None,
-    meanings: Mapping[str, str | None] | None = None,
+    meanings: Meanings | None = None,
     pair_column: str | None = None,
     skip_incomplete: bool = False,
 ) -> TextData:
     """What a person's own file holds, once `tabular.read_table` has read it.
 
     Args:
-        source: The file's name, which the data get, and the task too where it is made of the labels (without its
-            ending, unless that is the name of a task that is known).
-        task: What the labels mean; None makes a task of the labels found.
-        text_columns: Columns of the one or two texts; None takes the task's, or "text" without a task.
-        label_column: Column of the labels: names, ids, or numbers. Where it is "label" and the file has no such
+        source: the file's name, which the data get, and the task too where it is made of the labels (without its
+            ending, unless that is the name of a known task).
+        task: what the labels mean; None makes a task of the labels found.
+        text_columns: columns of the one or two texts; None takes the task's, or "text" without a task.
+        label_column: column of the labels: names, ids, or numbers. Where it is "label" and the file has no such
             column, the task's own (`Task.label_column`); no labels if it has none of that name either, or it is None.
-        slice_column: Column of the slices, or None.
-        meanings: As for `from_frame`; without a task what labels mean is a class of the new one.
-        pair_column: Column that names minimal pairs, or None.
-        skip_incomplete: Leave out rows that lack a text or a label (`complete_rows`), instead of an error.
+        slice_column: column of the slices, or None.
+        meanings: as for `from_frame`; without a task what labels mean is a class of the new one.
+        pair_column: column that names minimal pairs, or None.
+        skip_incomplete: leave out rows that lack a text or a label (`complete_rows`), instead of an error.
 
     Raises:
-        DataError: A column is missing, a text is empty, or a label is unknown.
+        DataError: a column is missing, a text is empty, or a label is unknown.
     """
     task = get_task(task) if task is not None else None
     if task == TEXTS:  # unlabelled texts, whatever else the table holds
@@ -149,38 +202,29 @@ def from_table(
         own = task.label_column if task else LABEL
         label_column = own if own in frame.columns else None
     if meanings and label_column is None:
-        named = ", ".join(map(str, frame.columns))
         raise DataError(
             f"'{source}' has no labels that could mean anything, as long as no column is named for them "
-            f"(label_column, --label-column); its columns: {named}."
+            f"(label_column, --label-column); its columns: {', '.join(map(str, frame.columns))}."
         )
     if skip_incomplete:
         with complete_rows(frame, texts, label_column, source) as complete:
             return from_table(
-                complete,
-                source,
-                task,
-                text_columns=texts,
-                label_column=label_column,
-                slice_column=slice_column,
-                meanings=meanings,
-                pair_column=pair_column,
+                complete, source, task, texts, label_column, slice_column, meanings, pair_column
             )
     if task is None:
         if label_column is None:
             raise DataError(f"'{source}' has no labels to tell the task from; name a task or a label column.")
-        labels = renamed(tabular.column(frame, label_column, source), source, meanings or {})
+        labels = _renamed(tabular.column(frame, label_column, source), source, meanings or {})
         rows = [row for row, label in enumerate(labels) if label is not None]
         name = Path(source).stem
-        # Those of texts without labels and of GLUE's tasks have meanings of their own.
-        name = source if name == TEXTS.name or name in TASKS else name
+        name = source if name == TEXTS.name or name in TASKS else name  # those have meanings of their own
         with _counted_in_the_whole(rows):
             task = infer_task([labels[row] for row in rows], name, texts, source)
         task = replace(task, label_column=label_column)
     data = from_frame(
         frame, task, source, label_column, slice_column, texts, meanings=meanings, pair_column=pair_column
     )
-    # Where a model was trained nobody asked for slices: its scores are of the same data all the same.
+    # Scores of a model are of the same data whether slices are read or not.
     return data if data.slices is None else replace(data, origin=replace(data, slices=None))
 
 
@@ -191,7 +235,7 @@ def complete_rows(
     """The rows that lack neither a text nor a label; errors inside count rows as the whole table does.
 
     Raises:
-        DataError: A column is missing, or no row is complete.
+        DataError: a column is missing, or no row is complete.
     """
     rows = np.flatnonzero(~tabular.incomplete(frame, texts, label_column, name))
     if not len(rows):
@@ -202,12 +246,7 @@ def complete_rows(
 
 @contextmanager
 def _counted_in_the_whole(rows: Sequence[int] | np.ndarray) -> Iterator[None]:
-    """Errors inside, which count some rows of a table alone, count as the whole table does: that is what a person has
-    in front of them.
-
-    Args:
-        rows: The places of these rows in the whole, from 0.
-    """
+    """Errors inside, which are of these rows (places from 0) of a table, give the row's number in the whole table."""
     try:
         yield
     except RowError as error:
@@ -222,22 +261,23 @@ def from_frame(
     slice_column: str | None,
     text_columns: Sequence[str] | None = None,
     allow_empty: bool = False,
-    meanings: Mapping[str, str | None] | None = None,
+    meanings: Meanings | None = None,
     pair_column: str | None = None,
 ) -> TextData:
     """A task's data from a table that `tabular.read_table` has read.
 
     Args:
-        name: What the data are called, in errors too.
-        label_column: Column of the labels, or None for data without.
-        slice_column: Column of the slices, or None.
-        text_columns: Columns of the one or two texts; None takes the task's.
-        allow_empty: Whether a text may be empty, as some of GLUE's are.
-        meanings: What labels of another vocabulary mean: a class of the task, or None for rows to leave out.
-        pair_column: Column that names minimal pairs, or None.
+        name: what the data are called, in errors too.
+        label_column: column of the labels, or None for data without.
+        slice_column: column of the slices, or None.
+        text_columns: columns of the one or two texts; None takes the task's.
+        allow_empty: whether a text may be empty, as some of GLUE's are.
+        meanings: what labels of another vocabulary mean. A label that is the name of a class need not be in it; of a
+            regression those can be alone that are to be left out.
+        pair_column: column that names minimal pairs, or None.
 
     Raises:
-        DataError: A column is missing, a text is empty, a label is unknown, or no row is left.
+        DataError: a column is missing, a text is empty, a label is unknown, or no row is left.
     """
     columns = text_columns or task.text_columns
     if len(columns) != len(task.text_columns):
@@ -245,10 +285,8 @@ def from_frame(
     labels, rows = None, list(range(len(frame)))
     cells = None if label_column is None else tabular.column(frame, label_column, name)
     if cells is not None and meanings:
-        cells = translated(cells, task, name, meanings)
+        cells = _translated(cells, task, name, meanings)
         rows = [row for row in rows if cells[row] is not None]
-        if not rows:
-            raise DataError(f"of '{name}' no row is left: every label is to be left out.")
     kept = frame if len(rows) == len(frame) else frame.iloc[rows]
     with _counted_in_the_whole(rows):
         texts = tabular.text_rows(kept, columns, name, allow_empty)
@@ -260,3 +298,178 @@ def from_frame(
     if slices is not None:
         slices = tuple(one or NO_SLICE for one in slices)
     return TextData(task, name, texts, labels, slices, pairs)
+
+
+# Labels
+
+
+def parse_labels(cells: Sequence[Any], task: Task, source: str) -> np.ndarray:
+    """Labels as ids or numbers. If any label is one of the task's label names, all must be; otherwise all must be ids.
+
+    Returns:
+        int64 class ids, or float64 numbers for regression; shape (rows,).
+
+    Raises:
+        DataError: a label is missing, not a number (regression), or neither a name nor an id of the task.
+    """
+    keys = _keys(cells, source)
+    if task.is_regression:
+        numbers = [_number(key) for key in keys]
+        if None in numbers:
+            row = numbers.index(None)
+            raise RowError(source, row + 1, f": the label of '{task.name}' is a number, not '{keys[row]}'.")
+        return np.array(numbers, dtype=np.float64)
+    names, ids = _names(task), {str(index): index for index in range(task.num_labels)}
+    known = ids if names.keys().isdisjoint(keys) else names
+    for row, key in enumerate(keys, 1):
+        if key not in known:
+            raise RowError(
+                source,
+                row,
+                f": the label '{key:.40}' is not among those of '{task.name}': {_some(names)} (or their ids, 0 to "
+                f"{task.num_labels - 1}); on the command line --label-means says what it means.",
+            )
+    return np.array([known[key] for key in keys], dtype=np.int64)
+
+
+def class_ids(cells: Sequence[Any], task: Task, source: str) -> list[int]:
+    """The different ids in a column that `parse_labels` reads as ids, ascending; else, and for a regression, empty.
+
+    Raises:
+        DataError: as `parse_labels`.
+    """
+    if task.is_regression or not _names(task).keys().isdisjoint(_keys(cells, source)):
+        return []
+    return np.unique(parse_labels(cells, task, source)).tolist()
+
+
+def foreign_labels(cells: Sequence[Any], task: Task, source: str) -> list[str]:
+    """The different labels of a column that `parse_labels` would not take as it is, in the order of their first rows.
+
+    Empty where the column is the task's, and for a regression.
+
+    Raises:
+        DataError: a label is missing.
+    """
+    found = list(dict.fromkeys(_keys(cells, source)))
+    ids = map(str, range(task.num_labels))
+    return [] if task.is_regression or set(found) <= _names(task).keys() or set(found) <= set(ids) else found
+
+
+def infer_task(cells: Sequence[Any], name: str, text_columns: Sequence[str], source: str) -> Task:
+    """A task that fits the labels: regression if they are numbers, not all whole; else sorted classes.
+
+    Raises:
+        DataError: a label is missing, or says so (`nan`, `N/A`) among numbers, or is a word among many numbers that are
+            not all whole; or there is only one class.
+    """
+    rows = _keys(cells, source)
+    keys = sorted(set(rows))
+    numbers = [_number(key) for key in keys]
+    odd = {key for key, number in zip(keys, numbers, strict=True) if number is None}
+    fractions = any(number is not None and not number.is_integer() for number in numbers)
+    if len(keys) == 1 and not fractions:
+        raise DataError(
+            f"'{source}' has one label alone, {keys[0]!r:.40}; a task needs two classes at least."
+        )
+    if odd:
+        said_missing = all(key.lower() in _SAID_MISSING for key in odd)
+        if len(odd) < len(keys) and (said_missing or (fractions and len(keys) - len(odd) > _MOST_FRACTIONS)):
+            row = next(row for row, key in enumerate(rows, 1) if key in odd)
+            raise RowError(
+                source,
+                row,
+                f": the label '{rows[row - 1]:.40}' is no number, as others are; mend it or leave the row out."
+                + (" If it is a class, give it another name (--label-means)." if said_missing else ""),
+            )
+        return custom_task(name, text_columns, keys)
+    if fractions:
+        return custom_task(name, text_columns, regression=True)
+    return custom_task(name, text_columns, sorted(keys, key=float))
+
+
+def _names(task: Task) -> dict[str, int]:
+    return {name.strip(): index for index, name in enumerate(task.label_names)}
+
+
+def _some(names: Iterable[str], most: int = 20) -> str:
+    """The first names of a list that may be long."""
+    listed = list(names)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more
+
+
+def _translated(cells: Sequence[Any], task: Task, source: str, meanings: Meanings) -> list[str | None]:
+    """Labels of another vocabulary in the task's own names (or numbers); None for rows to leave out."""
+    classes = ", ".join(task.label_names)
+    for label, meaning in meanings.items():
+        if meaning is not None and task.is_regression:
+            raise DataError(
+                f"'{task.name}' has numbers for labels and no classes, so none can mean another; it can be left out."
+            )
+        if meaning is not None and meaning not in task.label_names:
+            raise DataError(
+                f"'{label:.40}' can't mean '{meaning:.40}': the classes of '{task.name}' are {classes}."
+            )
+    if not task.is_regression:
+        known = _names(task).keys() | _by_key(meanings, source).keys()
+        for row, key in enumerate(_keys(cells, source), 1):
+            if key not in known:
+                said = f": nothing says what the label '{key:.40}' means in '{task.name}': {classes}, "
+                raise RowError(source, row, said + "or that it is to be left out.")
+    return _renamed(cells, source, meanings)
+
+
+def _renamed(cells: Sequence[Any], source: str, meanings: Meanings) -> list[str | None]:
+    """Labels by what they mean; those without a meaning as they are, and None for rows to leave out."""
+    known = _by_key(meanings, source)
+    found = [known.get(key, key) for key in _keys(cells, source)]
+    if not any(label is not None for label in found):
+        raise DataError(f"of '{source}' no row is left: every label is to be left out.")
+    return found
+
+
+def _by_key(meanings: Meanings, source: str) -> dict[str, str | None]:
+    known: dict[str, str | None] = {}
+    for key, meaning in zip(_keys(list(meanings), source), meanings.values(), strict=True):
+        if known.get(key, meaning) != meaning:  # 1 and 1.0 are one label
+            raise DataError(f"the label '{key:.40}' has two meanings; give it one.")
+        known[key] = meaning
+    return known
+
+
+def _number(key: str) -> float | None:
+    try:
+        number = float(key) if "_" not in key else math.nan  # in Python's own syntax "1_0" is 10
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _keys(cells: Sequence[Any], source: str) -> list[str]:
+    """Labels as strings: whole numbers without a decimal point, so that 1, 1.0, "1" and true agree."""
+    keys = []
+    for row, cell in enumerate(cells, 1):
+        if is_missing(cell):
+            said = ": the label is missing; fill it in, or leave out the row, or the whole column (rows count from 1, "
+            raise IncompleteError(source, row, said + "without a header).")
+        infinite = isinstance(cell, (float, Decimal)) and math.isinf(cell)
+        if isinstance(cell, (dict, list, np.ndarray)) or infinite:
+            raise RowError(source, row, f": a label is a word or a number, not {cell!r:.40}.")
+        if isinstance(cell, str) and not is_unicode(cell):
+            raise RowError(source, row, ": the label is not valid Unicode; repair it.")
+        whole = _whole(cell)
+        keys.append(str(cell if whole is None else whole).strip())  # blanks around a word make no other class
+    return keys
+
+
+def _whole(cell: Any) -> int | None:
+    """A label that is written as a whole number or is one, exactly; floats can't tell large ones apart."""
+    if isinstance(cell, str):
+        match = _WHOLE.fullmatch(cell)
+        return int(match[1]) if match else None
+    if isinstance(cell, (float, np.floating)):
+        return int(cell) if float(cell).is_integer() else None
+    if isinstance(cell, Decimal):  # of a Parquet file
+        return int(cell) if cell == int(cell) else None
+    return int(cell) if isinstance(cell, (bool, int, np.integer)) else None

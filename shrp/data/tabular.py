@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 import re
@@ -31,6 +32,7 @@ _ACCENTS = 0.4  # most accents among the letters of words that have any
 _SIGNS = set("‘’“”‚„–—…€£¥¢°«»‹›¿¡§©®™·•²³¹½¼¾µ±´¨¸ˆ˜\xa0\xad")
 _BARE_CR = re.compile(rb"\r(?!\n)")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_UNQUOTED = "is a text that holds the delimiter not quoted?"
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,7 @@ def read_table(path: str | Path, most_rows: int | None = None, most_fields: int 
     except pd.errors.EmptyDataError:
         frame = pd.DataFrame()
     except (ValueError, OSError) as error:  # pandas' ParserError and pyarrow's errors are among these.
-        reason = _plain_reason(" ".join(str(error).split())[:200], how.delimiter)
+        reason = _plain_reason(" ".join(str(error).split())[:200])
         raise DataError(f"'{path.name}' is not a well-formed {how.kind} file: {reason}") from error
     if frame.empty:
         raise DataError(f"'{path.name}' holds no rows; at least one is needed.")
@@ -198,20 +200,14 @@ def read_table(path: str | Path, most_rows: int | None = None, most_fields: int 
     return frame
 
 
-def _hint(delimiter: str | None) -> str:
-    if delimiter == "\t":
-        return "is there a tab in a text?"
-    return f"are texts with {DELIMITERS.get(delimiter, 'comma')}s quoted?"
-
-
-def _plain_reason(reason: str, delimiter: str | None) -> str:
+def _plain_reason(reason: str) -> str:
     """What pandas' parser reports, in plain words; other reasons as they are. It counts rows, not lines."""
     counted = "the header being row 1 and a text with line breaks one row"
     if found := re.search(r"EOF inside string starting at row (\d+)", reason):
         return f"a quotation mark in row {int(found[1]) + 1:,} ({counted}) is never closed"
     if found := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", reason):
         expected, row, saw = (int(number) for number in found.groups())
-        return f"row {row:,} ({counted}) has {saw:,} cells, those before it {expected:,}; {_hint(delimiter)}"
+        return f"row {row:,} ({counted}) has {saw:,} cells, those before it {expected:,}; {_UNQUOTED}"
     return reason
 
 
@@ -235,7 +231,7 @@ def _read_delimited(path: Path, how: Format, most_rows: int | None, most_fields:
         options |= {"header": header, "skip_blank_lines": False}
     frame = pd.read_csv(path, nrows=None if most_rows is None else most_rows + blank, **options)
     if not isinstance(frame.index, pd.RangeIndex):  # pandas then takes the first column for an index.
-        raise ValueError(f"its rows have more fields than its header ({_hint(how.delimiter)})")
+        raise ValueError(f"its rows have more fields than its header; {_UNQUOTED}")
     return frame.iloc[: len(frame) - blank]
 
 
@@ -361,19 +357,6 @@ def _check_unicode(row: dict[str, Any], source: str, line: int) -> None:
             )
 
 
-def left_out(frame: pd.DataFrame, texts: Sequence[str], label: str | None, source: str) -> dict[str, int]:
-    """Why `skip_incomplete` leaves rows out, with their number: reasons that occur, for a preview.
-
-    Raises:
-        DataError: a column is missing.
-    """
-    no_text, no_label = (
-        incomplete(frame, names, None, source) for names in (texts, [label] if label else [])
-    )
-    counts = {"no text": int(no_text.sum()), "no label": int((no_label & ~no_text).sum())}
-    return {reason: n for reason, n in counts.items() if n}
-
-
 def column(frame: pd.DataFrame, name: str, source: str) -> list[Any]:
     """A column's cells.
 
@@ -382,12 +365,7 @@ def column(frame: pd.DataFrame, name: str, source: str) -> list[Any]:
     """
     if name not in frame.columns:
         names = ", ".join(map(str, frame.columns))
-        hint = (
-            " Are its cells parted by semicolons? A header that has commas too is parted by these."
-            if ";" in names
-            else ""
-        )
-        raise ColumnError(name, f"'{source}' has no column '{name}'; its columns are {names}.{hint}")
+        raise ColumnError(name, f"'{source}' has no column '{name}'; its columns are {names}.")
     return frame[name].tolist()
 
 
@@ -429,22 +407,20 @@ def text_rows(
     columns = [column(frame, name, source) for name in names]
     for name, cells in zip(names, columns):
         for row, cell in enumerate(cells, 1):
-            if wrong := _text_fault(cell, allow_empty):
-                kind = IncompleteError if is_missing(cell) else RowError
-                raise kind(source, row, f", column '{name}': {wrong}")
+            where = f", column '{name}': "
+            if is_missing(cell) and not (allow_empty and isinstance(cell, str)):
+                said = "empty" if isinstance(cell, str) else "missing"
+                raise IncompleteError(
+                    source, row, f"{where}the text is {said}; fill it in or leave the row out."
+                )
+            if not isinstance(cell, str):
+                said = f"a text is needed, not {cell!r:.40}; is it the right column?"
+                raise RowError(source, row, where + said)
+            if not is_unicode(cell):
+                raise RowError(
+                    source, row, f"{where}the text is not valid Unicode; repair it or leave it out."
+                )
     return tuple(zip(*columns))
-
-
-def _text_fault(cell: Any, allow_empty: bool) -> str | None:
-    if not isinstance(cell, str):
-        if is_missing(cell):
-            return "the text is missing; fill it in or leave the row out."
-        return f"a text is needed, not {cell!r:.40}; is it the right column?"
-    if not allow_empty and not cell.strip():
-        return "the text is empty; fill it in or leave the row out."
-    if not is_unicode(cell):
-        return "the text is not valid Unicode; repair it or leave the row out."
-    return None
 
 
 def is_unicode(text: str) -> bool:
@@ -472,11 +448,11 @@ def distinct(names: Iterable[str], reserved: Iterable[str]) -> list[str]:
     """
     taken, found = set(reserved), []
     for name in names:
-        free, number = name, 1
-        while free in taken:
-            free, number = f"{name} (text)" if number == 1 else f"{name} (text {number})", number + 1
-        taken.add(free)
-        found.append(free)
+        candidates = itertools.chain(
+            [name, f"{name} (text)"], (f"{name} (text {n})" for n in itertools.count(2))
+        )
+        found.append(next(one for one in candidates if one not in taken))
+        taken.add(found[-1])
     return found
 
 

@@ -30,8 +30,8 @@ class TextData:
         texts: One tuple an input, of one text or two, exactly as in the source.
         labels: int64 class ids, float64 numbers for regression, or None; shape (inputs,).
         slices: The phenomenon of each input, such as "negation", or None.
-        pairs: A name for each input, or None: two inputs of one name are a minimal pair (`shrp.evaluation.minimal_pairs`);
-            one without a name ("") belongs to no other.
+        pairs: A name for each input, or None: two inputs of one name are a minimal pair (`pairs_of`); one without a
+            name ("") belongs to no other.
         origin: Of data that were given slices, by words or by a column of a person's own table: the same without them,
             or as they were shipped.
         slice_words: What these slices are, a line each (`shrp.data.slices`).

@@ -7,7 +7,6 @@ from shrp.data.slices import MOST, REST, TAKEN, WordSlice, by_numbers, only, par
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
-from shrp.evaluation import minimal_pairs
 from shrp.evaluation.evaluate import summarise
 from shrp.results_store import ResultsStore
 
@@ -69,7 +68,6 @@ def test_numbers_make_a_slice_of_just_these():
 
 
 def test_the_names_that_are_taken_and_signs_that_turn_text_around():
-    assert {minimal_pairs.ALL, minimal_pairs.MIXED} < {*TAKEN}
     (found,) = parse_slices("\u202ename\u2066: word")
     assert found == WordSlice("name", ("word",))
 

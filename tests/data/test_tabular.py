@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from shrp.data.sources import load_file
-from shrp.data.tabular import MAX_FIELDS, Format, detect, left_out, read_table
+from shrp.data.tabular import MAX_FIELDS, Format, detect, read_table
 from shrp.data.tasks import TASKS
 from shrp.errors import MOST, DataError, RowError, ShrpError
 
@@ -112,13 +112,6 @@ def test_what_pandas_noted_in_a_parquet_file_is_not_read(tmp_path, noted):
     table = pa.table({"sentence": ["a", "b"], "label": [1, 0]}).replace_schema_metadata({b"pandas": noted})
     pq.write_table(table, tmp_path / "a.parquet")
     assert load_file(tmp_path / "a.parquet", "sst2").labels.tolist() == [1, 0]
-
-
-def test_rows_left_out_are_counted_by_reason():
-    frame = pd.DataFrame({"text": ["a", " ", None, "b"], "label": ["1", "0", None, ""]}, dtype=object)
-    assert left_out(frame, ["text"], "label", "mine") == {"no text": 2, "no label": 1}
-    assert left_out(frame.iloc[:1], ["text"], "label", "mine") == {}
-    assert left_out(frame, ["text"], None, "mine") == {"no text": 2}
 
 
 def test_errors_are_one_bounded_line(tmp_path):

@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shrp.data import hub
-from shrp.data.sources import PROBES, load_probe
+from shrp.data.sources import DATA_DIR, PROBES, load_probe
 
 SLICES = {
     "lexical_overlap",
@@ -99,10 +98,10 @@ def test_counting_shared_words_does_not_find_the_paraphrases(data):
     assert overlaps[in_slice].min() > 0.8
 
 
-@pytest.mark.skipif(not os.environ.get(hub.DATA_DIR), reason="needs GLUE on disk")
+@pytest.mark.skipif(not os.environ.get(DATA_DIR), reason="needs GLUE on disk")
 def test_no_sentence_is_from_mrpc(data):
     ours = {" ".join(words(text)) for pair in data.texts for text in pair}
-    files = sorted((Path(os.environ[hub.DATA_DIR]) / "mrpc").glob("*.parquet"))
+    files = sorted((Path(os.environ[DATA_DIR]) / "mrpc").glob("*.parquet"))
     assert files
     for file in files:
         frame = pd.read_parquet(file)

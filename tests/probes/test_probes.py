@@ -7,8 +7,7 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from shrp.data.hub import DATA_DIR
-from shrp.data.sources import PROBES, load_glue, load_probe
+from shrp.data.sources import DATA_DIR, PROBES, load_glue, load_probe
 
 # Task -> number of slices, inputs in each
 SIZES = {"sst2": (12, 40), "cola": (12, 24)}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from shrp.data.labels import class_ids, foreign_labels
+from shrp.data.sources import class_ids, foreign_labels
 from shrp.data.tasks import Task
 from shrp.errors import DataError
 from ui.text import escape

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shrp.data import tabular
-from shrp.data.hub import DATA_DIR
+from shrp.data.sources import DATA_DIR
 from shrp.errors import DataError
 from ui.own.paths import below
 
