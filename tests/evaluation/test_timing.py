@@ -23,18 +23,8 @@ def test_model_inputs_run_at_the_greatest_length(tiny_family, tiny_model):
     assert set(inputs["input_ids"].unique().tolist()) == set(range(vocabulary)) - {model.config.pad_token_id}
     with torch.no_grad():
         assert model(**inputs).logits.shape == (80, 2)
-    with pytest.raises(ShrpError, match=f"at most {longest} tokens"):
+    with pytest.raises(ShrpError):
         timing.model_inputs(model, 1, longest + 1)
-
-
-def test_model_inputs_depend_on_the_seed_alone(tiny_model):
-    model = tiny_model()
-    first, again, other = (timing.model_inputs(model, 2, 5, seed=s)["input_ids"] for s in (0, 0, 1))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-    for sizes in ((0, 5), (5, 0)):
-        with pytest.raises(ShrpError, match="1 or more, not 0"):
-            timing.model_inputs(model, *sizes)
 
 
 def test_latency_interleaves_and_gives_quartiles():
@@ -72,38 +62,3 @@ def test_latency_gives_milliseconds_without_the_warm_up(monkeypatch):
     frame = timing.latency(calls, repeats=5, warmup=2).set_index("name")
     assert frame.loc["a", ["low_ms", "median_ms", "high_ms"]].tolist() == [2000, 3000, 4000]
     assert frame.loc["b", ["low_ms", "median_ms", "high_ms"]].tolist() == [20_000, 30_000, 40_000]
-
-
-def test_latency_draws_the_order_of_each_round_anew_and_by_the_seed_alone():
-    def order(seed):
-        calls = []
-        functions = {name: partial(calls.append, name) for name in "abc"}
-        timing.latency(functions, repeats=8, warmup=0, seed=seed)
-        return calls
-
-    first = order(0)
-    assert len({tuple(first[i : i + 3]) for i in range(0, 24, 3)}) > 2
-    assert order(0) == first
-    assert order(1) != first
-
-
-def test_latency_tells_its_progress():
-    told = []
-    timing.latency({"a": int, "b": int}, repeats=2, warmup=1, progress=lambda *step: told.append(step))
-    assert told == [(done, 6) for done in range(1, 7)]
-
-
-def test_latency_of_models(tiny_model, tiny_routed):
-    models = {"dense": tiny_model(), "routed": tiny_routed()}
-    inputs = timing.model_inputs(models["dense"], 2, 9)
-    functions = {name: lambda model=model: model(**inputs) for name, model in models.items()}
-    frame = timing.latency(functions, repeats=2, warmup=1)
-    assert frame["name"].tolist() == list(models)
-    assert (frame["median_ms"] > 0).all()
-
-
-def test_latency_refuses_what_it_cannot_time():
-    with pytest.raises(ShrpError, match="nothing to time"):
-        timing.latency({})
-    with pytest.raises(ShrpError, match="repeats"):
-        timing.latency({"a": int}, repeats=0)

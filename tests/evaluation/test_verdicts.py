@@ -41,26 +41,6 @@ def test_a_control_stands_against_its_own_size_and_recovery():
     assert "(80.0%)" in found["r1"].text
 
 
-def test_what_a_control_leaves_open_counts_too():
-    """Of two scores with 5 points to either side the difference has 7.1; of draws the range stands for an interval, and
-    what has neither is taken as exact.
-    """
-    rows = [score("s", "static", 0.7), score("trained", "control", 0.76), score("far", "control", 0.78)]
-    rows += [score("drawn", "control", 0.78, interval=[0.6, 0.9], interval_is="range of 3 draws")]
-    rows += [score("alike", "control", 0.76, interval=None)]
-    found = {v.control: v.outcome for v in verdicts(score_frame(rows), score_text)}
-    assert found == {"trained": "ties", "far": "wins", "drawn": "ties", "alike": "wins"}
-
-
-def test_odd_scores_are_left_out():
-    rows = [score("a", "routed", 0.9), score("b", "static", float("nan")), {"model": "c"}, {"score": "x"}]
-    rows += [score("d", "routed", 0.9, n=None), score("e", "routed", 0.9, metric=None)]
-    frame = score_frame([*rows, score("f", "routed", 0.9, constant=10**400)])
-    assert frame["model"].tolist() == ["a", "f"]
-    assert frame["constant"].isna().all()
-    assert verdicts(score_frame([]), score_text) == []
-
-
 @pytest.mark.parametrize(
     ("controls", "outcomes"),
     [((), []), ((0.5, 0.4), ["trails"] * 2), ((0.5, 0.69, 0.8, 0.9), ["trails", "ties", "wins", "wins"])],

@@ -34,12 +34,6 @@ def probabilities(*shape, seed=0):
     return torch.randn(*shape, H, generator=torch.Generator().manual_seed(seed)).mul(2).softmax(-1)
 
 
-def test_top1_is_one_hot_at_the_largest():
-    probs = probabilities(50)
-    gates = top_k_gates(probs, 1)
-    assert torch.equal(gates, torch.nn.functional.one_hot(probs.argmax(-1), H).float())
-
-
 @pytest.mark.parametrize("k", [2, 3, 4])
 def test_top_k_renormalises_the_k_largest(k):
     probs = probabilities(5, 6)
@@ -70,17 +64,6 @@ def test_balance_loss_equals_a_hand_computation():
     mean = [0.4, 0.3, 0.2, 0.1]
     expected = sum(p * math.log(p / 0.25) for p in mean) + sum(0.25 * math.log(0.25 / p) for p in mean)
     assert balance_loss(probs).item() == pytest.approx(expected, rel=1e-5)
-
-
-def test_balance_loss_is_zero_only_when_mean_usage_is_even():
-    assert balance_loss(torch.full((3, H), 0.25)).item() == pytest.approx(0, abs=1e-7)
-    assert balance_loss(torch.eye(H)).item() == pytest.approx(
-        0, abs=1e-7
-    )  # sure of itself, but even on average
-    for tilt in (0.01, 0.1, 0.2):
-        uneven = torch.tensor([[0.25 + tilt, 0.25 - tilt, 0.25, 0.25]])
-        assert balance_loss(uneven).item() > tilt**2
-    assert math.isfinite(balance_loss(torch.eye(H)[:1]).item())  # a collapse: log(0) must not be the loss
 
 
 @pytest.mark.parametrize("lead", [5.0, 19.0, 60.0])
@@ -134,20 +117,13 @@ def test_recorders_nest_and_end(routed, tiny_inputs, tiny_logits):
     assert set(outer.hidden_states) == {1, 2}
     assert inner.hidden_states == {}
     assert record_is_empty()
-    with pytest.raises(RuntimeError, match="on purpose"), record_routing(), use_gates({}):
+    with pytest.raises(RuntimeError), record_routing(), use_gates({}):
         raise RuntimeError("on purpose")
     assert record_is_empty()  # also after an error
 
 
 def record_is_empty():
     return routing._recorders.get() == () and routing._overrides.get() == ()
-
-
-def test_an_empty_record_has_no_loss():
-    with record_routing() as record:
-        pass
-    assert record.balance_loss().item() == 0
-    assert record.layers == []
 
 
 def test_play_back_repeats_routes_for_changed_inputs(routed, tiny_inputs, tiny_logits):
@@ -166,20 +142,6 @@ def test_play_back_repeats_routes_for_changed_inputs(routed, tiny_inputs, tiny_l
             assert torch.equal(trace.gates, record.last(layer).gates)
     # The probabilities stay the router's own, so that a display can tell a forced choice from a free one.
     torch.testing.assert_close(played.last(1).probs, other.last(1).probs)
-
-
-def test_force_sends_everything_to_one_expert_in_the_named_layers(routed, tiny_inputs, tiny_logits):
-    inputs = tiny_inputs()
-    with record_routing() as free:
-        tiny_logits(routed, inputs)
-    outputs = []
-    for expert in range(H):
-        with use_gates(force_experts({2: expert}, H)), record_routing() as record:
-            outputs.append(tiny_logits(routed, inputs))
-        assert torch.equal(record.gates(2).argmax(-1), torch.full((len(record.gates(2)),), expert))
-        assert torch.equal(record.gates(2).amax(-1), torch.ones(len(record.gates(2))))
-        assert torch.equal(record.gates(1), free.gates(1))
-    assert not torch.allclose(outputs[0], outputs[1], atol=1e-3)
 
 
 @pytest.mark.parametrize("k", [1, 2])
@@ -208,13 +170,6 @@ def test_inputs_that_lose_no_expert_keep_their_gates(tiny_routed, tiny_inputs, t
     assert (record.gates(1)[~stay, removed[~stay]] == 0).all()
 
 
-def test_a_saturated_router_without_its_pick_shares_evenly():
-    probs = torch.tensor([[1.0, 0.0, 0.0, 0.0]])
-    gates = knock_out({0: 0}, 2)(0, probs, top_k_gates(probs, 2))
-    assert torch.equal(gates.sort(descending=True).values, torch.tensor([[0.5, 0.5, 0.0, 0.0]]))
-    assert gates[0, 0] == 0
-
-
 def test_gates_of_every_shape(tiny_routed, tiny_inputs, tiny_logits):
     model, inputs = tiny_routed(routing="token"), tiny_inputs()
     b, t = inputs["input_ids"].shape
@@ -235,12 +190,6 @@ def test_gates_of_every_shape(tiny_routed, tiny_inputs, tiny_logits):
     assert torch.equal(record.last(1).gates, rows)
 
 
-@pytest.mark.parametrize("shape", [(3,), (2, H), (6, 9, H)])
-def test_gates_that_do_not_fit_are_refused(tiny_routed, tiny_inputs, tiny_logits, shape):
-    with use_gates({1: torch.ones(shape)}), pytest.raises(PlanError, match="layer 1 do not fit"):
-        tiny_logits(tiny_routed(), tiny_inputs())
-
-
 def test_overrides_nest_and_a_function_may_abstain(routed, tiny_inputs, tiny_logits):
     inputs, seen = tiny_inputs(), []
     outer, inner = force_experts({1: 0, 2: 3}, H), force_experts({1: 2}, H)
@@ -256,14 +205,6 @@ def test_overrides_nest_and_a_function_may_abstain(routed, tiny_inputs, tiny_log
     with record_routing() as free:
         tiny_logits(routed, inputs)
     assert len(free.gates(1).argmax(-1).unique()) > 1
-
-
-def test_a_forced_gate_is_hard_in_training_and_gives_the_router_no_gradient(tiny_routed, tiny_inputs):
-    model = tiny_routed().train()
-    with use_gates(force_experts({1: 0, 2: 0}, H)):
-        model(**tiny_inputs()).logits.sum().backward()
-    assert model.base_model.encoder.layer[1].router.dense.weight.grad is None
-    assert model.base_model.encoder.layer[1].qkv_weight.grad[0].abs().max() > 0
 
 
 def test_threads_sharing_a_model_see_only_their_own(routed, tiny_inputs, tiny_logits):
@@ -325,11 +266,6 @@ def test_an_input_does_not_feel_the_lengths_of_other_rows(
     assert (together[0] - together[1]).abs().max() > 1e-2
 
 
-def test_an_expert_that_is_not_there_can_not_be_forced():
-    with pytest.raises(PlanError, match="layer 3 has experts 0 to 3, not 7"):
-        force_experts({3: 7}, num_experts=4)
-
-
 def test_gates_of_a_layer_without_a_router_are_told(tiny_routed, tiny_inputs):
     model, inputs = tiny_routed(), tiny_inputs()
     forced = use_gates(force_experts({0: 1, 1: 1, 9: 0}, 4))
@@ -343,16 +279,16 @@ def test_gates_of_a_layer_without_a_router_are_told(tiny_routed, tiny_inputs):
             model(**inputs)
 
 
-def test_an_expert_that_is_not_there_can_t_be_taken_away(tiny_routed, tiny_inputs):
-    model, inputs = tiny_routed(), tiny_inputs()
-    for removed in (4, -1, (0, 7), (0, 1, 2, 3), np.int64(4), torch.tensor([-1, 4, 0, 0, 0, 0])):
-        with pytest.raises(PlanError, match="layer 1 has experts 0 to 3"), use_gates(knock_out({1: removed})):
-            model(**inputs)
-
-
-def test_a_layer_that_was_not_recorded_is_told(tiny_routed, tiny_inputs):
-    with record_routing() as record:
+@pytest.mark.parametrize(
+    "source",
+    [
+        {1: torch.ones(3)},
+        {1: torch.ones(2, H)},
+        {1: torch.ones(6, 9, H)},
+        *(knock_out({1: gone}) for gone in (4, -1, (0, 7), (0, 1, 2, 3), np.int64(4))),
+        knock_out({1: torch.tensor([-1, 4, 0, 0, 0, 0])}),
+    ],
+)
+def test_gates_that_do_not_fit_are_refused(tiny_routed, tiny_inputs, source):
+    with pytest.raises(PlanError), use_gates(source):
         tiny_routed()(**tiny_inputs())
-    for read in (record.probs, record.gates, record.last):
-        with pytest.raises(PlanError, match=r"layer 0 did not route.*\[1, 2\]"):
-            read(0)

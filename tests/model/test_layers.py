@@ -4,7 +4,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from shrp.families.attention import token_mask_of
 from shrp.families.families import encoder_layers
 from shrp.model.gates import force_experts, record_routing, top_k_gates, use_gates
 from shrp.model.layers import ExpertLayer, StaticLayer
@@ -90,7 +89,7 @@ def test_sequence_top1_computes_one_expert_and_equals_all_with_one_hot_gates(pad
     torch.testing.assert_close(layer(x, mask), everything, atol=1e-6, rtol=1e-5)
     with use_gates(force_experts({1: 2}, H)):
         layer(x, mask)  # a forced expert is one-hot as well
-    with pytest.raises(AssertionError, match="all experts"), use_gates({1: torch.full((H,), 0.25)}):
+    with pytest.raises(AssertionError), use_gates({1: torch.full((H,), 0.25)}):
         layer(x, mask)
 
 
@@ -107,56 +106,6 @@ def test_passes_in_place_and_passes_for_gradients_give_the_same_and_spare_their_
         expected = module(x.clone().requires_grad_(), mask)
         assert expected.requires_grad
         torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
-
-
-def test_own_top1_gates_are_not_looked_at(monkeypatch):
-    def never(_):
-        raise AssertionError("the gates were looked at")
-
-    layer, x = build(), hidden()
-    monkeypatch.setattr("shrp.model.layers._is_one_hot", never)
-    with torch.no_grad():
-        layer(x)
-        with pytest.raises(AssertionError, match="looked at"), use_gates(force_experts({1: 2}, H)):
-            layer(x)
-
-
-@torch.no_grad()
-def test_a_mask_of_every_query_costs_no_more_than_one_row(monkeypatch):
-    shapes = []
-    original = F.scaled_dot_product_attention
-
-    def watched(*args, attn_mask=None, **options):
-        shapes.append(attn_mask.shape)
-        return original(*args, attn_mask=attn_mask, **options)
-
-    monkeypatch.setattr("shrp.families.attention.F.scaled_dot_product_attention", watched)
-    layer, x, real = build(), hidden(), lengths_mask()
-    static = StaticLayer.from_expert_layer(layer, [1], [1.0])
-    for module in (layer, static):
-        torch.testing.assert_close(
-            module(x, real[:, None, None, :].expand(B, 1, T, T)), module(x, real), atol=1e-6, rtol=1e-5
-        )
-    assert set(shapes) == {(B, 1, 1, T)}
-
-
-@torch.no_grad()
-def test_a_single_weight_that_is_not_one_is_not_taken_for_one_hot():
-    layer, x = build(), hidden()
-    half = torch.tensor([0.0, 0.5, 0.0, 0.0])
-    with use_gates({1: half}):
-        found = layer(x)
-    expected = by_hand(layer, x, torch.ones(B, T, dtype=torch.bool), half.expand(B, H))
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-
-
-def test_token_mask_of_every_form_that_encoders_hand_down():
-    real = lengths_mask()
-    additive = torch.zeros(B, 1, 1, T).masked_fill(~real[:, None, None, :], torch.finfo(torch.float32).min)
-    assert token_mask_of(None) is None
-    for form in (real, real.long(), real[:, None, None, :], additive, additive.expand(B, 1, T, T)):
-        assert torch.equal(token_mask_of(form), real)
-        assert token_mask_of(form).dtype == torch.bool
 
 
 @torch.no_grad()
@@ -257,16 +206,6 @@ def test_static_layer_equals_constant_gates(routing, kept):
             expected = layer(x, mask)
         torch.testing.assert_close(static(x, mask), expected, atol=1e-5, rtol=1e-5)
     assert not any("router" in name for name, _ in static.named_parameters())
-
-
-@torch.no_grad()
-def test_static_layer_keeps_its_sources_type():
-    layer = build().double()
-    static = StaticLayer.from_expert_layer(layer, [1, 2], [0.4, 0.6])
-    assert {p.dtype for p in static.parameters()} == {torch.float64}
-    with use_gates({1: torch.tensor([0, 0.4, 0.6, 0], dtype=torch.float64)}):
-        expected = layer(hidden().double())
-    torch.testing.assert_close(static(hidden().double()), expected, atol=1e-7, rtol=1e-6)
 
 
 def test_nothing_stays_on_the_modules(tiny_routed, tiny_inputs, tiny_logits):
