@@ -1,4 +1,4 @@
-"""Expert usage: which experts a routed model uses, on what, and how that came about in training."""
+"""Expert usage: which experts a routed model uses, for what, and what each is worth."""
 
 from __future__ import annotations
 
@@ -6,140 +6,135 @@ from ui import state  # first: two new sessions must not import transformers pie
 
 # isort: split
 
-import pandas as pd
 import streamlit as st
 
+from shrp.analysis.importance import dense_layers
 from shrp.analysis.usage import UsageStats
-from shrp.data.text_data import TextData
 from shrp.errors import ShrpError
+from shrp.model.convert import router_layers
 from ui import arrival, measurements
-from ui.attribution.data import data_part
 from ui.describe import kept_experts, summary_line
-from ui.expert.details import expert_details
-from ui.tables import row_height
-from ui.text import escape
-from ui.usage import exchanged_routes
-from ui.usage import specialisation as specialisation_section
-from ui.usage.map import ALL, routes_of_all, usage_map
-from ui.usage.over_training import over_training
+from ui.text import escape, verdict
+from ui.usage import attention, driving, exchanged, importance, profile, results, training
+from ui.usage import map as usage_map
+from ui.usage.headline import facts, headline, mixes, without_it
+
+USAGE, DRIVING, TRAINING, IMPORTANCE = "Usage", "What drives routing", "Over training", "Importance"
+TABS = "view"
+"""Key of the page's tabs, in the session's state and in the URL."""
+KEPT = (
+    *(usage_map.MEASURE, usage_map.GROUP, usage_map.AGAINST, profile.RANKED, profile.MIN_COUNT),
+    *(attention.EXAMPLE, attention.TYPED, attention.HIDE, attention.ROLE, driving.BY, exchanged.EXCHANGE),
+    *(importance.KIND, importance.ON, importance.MEANING, importance.MEASURE, importance.BY),
+    *importance.INPUTS.values(),
+)
+"""Keys of widgets in tabs, whose values Streamlit would drop while the tab is closed."""
+QUICK = 5_000
+"""Examples up to which the headline's knock-out runs by itself."""
 
 
-def explain_no_routers(selection: state.Selection) -> None:
-    """The empty state of checkpoints without routers."""
-    model = selection.checkpoint.model
-    st.info(
-        "This checkpoint has no routers, so there is no usage to look at: every input passes through the same "
-        "weights. Pick a routed checkpoint in the sidebar to see which experts it uses.",
-        icon=":material/alt_route:",
-    )
-    config = model.config
-    st.markdown(summary_line(selection.checkpoint.info, config.num_hidden_layers, config.num_attention_heads))
-    arrival.page_link("pages/overview.py", "What it keeps, costs and scores: Overview")
-    plan = selection.checkpoint.info.plan
-    if plan is not None:
-        st.subheader("What it keeps", anchor=False)
-        st.caption("With the weights that took the routers' place.")
-        st.dataframe(
-            kept_experts(plan),
-            hide_index=True,
-            width="stretch",
-            column_config={"layer": {"width": "small"}, "experts kept": {"width": "small"}},
-            alt="Kept experts and weights of every static layer",
-        )
-
-
-def slice_examples(data: TextData) -> None:
-    """What the slices are, shown by an input of each class in each of them."""
-    frame = slice_frame(data)
-    if frame.empty:
+def main() -> None:
+    selection = state.current("Expert usage", named=False)
+    for key in KEPT:
+        if key in st.session_state:
+            st.session_state[key] = st.session_state[key]
+    if not selection.is_routed:
+        no_routers(selection)
         return
-    count = frame["slice"].nunique()
-    what = "the slice is" if count == 1 else f"the {count} slices are"
-    with st.expander(f"What {what}, by examples", icon=":material/label:"):
-        st.dataframe(
-            frame,
-            hide_index=True,
-            width="stretch",
-            height="content" if len(frame) <= 30 else 600,
-            row_height=row_height(frame["example"].str.len().max(), 330, most=88),
-            column_config={
-                "slice": st.column_config.TextColumn(width=125),
-                "n": st.column_config.NumberColumn(width=45, help="Inputs of this slice and class"),
-                "label": st.column_config.Column(width=90),
-                "example": st.column_config.TextColumn(width=330, help="The first such input of the data"),
-            },
-            alt="An example of each slice and class",
-        )
-
-
-def slice_frame(data: TextData) -> pd.DataFrame:
-    """A row for each slice, and for each class in it where these are known: slice, (label), n, example."""
-    if data.slices is None:
-        return pd.DataFrame()
-    frame = pd.DataFrame({"slice": data.slices, "example": [" / ".join(texts) for texts in data.texts]})
-    by = ["slice"]
-    if data.labels is not None and not data.task.is_regression:
-        frame["label"] = [data.task.label_names[label] for label in data.labels]
-        by.append("label")
-    found = frame.groupby(by, sort=False)["example"].agg(n="size", example="first").reset_index()
-    return found.replace({name: {"_": " "} for name in by}, regex=True)
-
-
-def cell_picker(stats: UsageStats, start: tuple[int, int]) -> tuple[int, int]:
-    """The boxes that hold the chosen cell; a click on the heatmap sets them.
-
-    Args:
-        start: the cell that is chosen at first, which the address leaves out.
-    """
-    experts = range(stats.num_experts)
-    state.follow_cell(stats.layers, experts, start)
-    one, two, words = st.columns([1, 1, 3], vertical_alignment="bottom")
-    layer = one.selectbox("Layer", stats.layers, key=state.LAYER)
-    expert = two.selectbox("Expert", experts, key=state.EXPERT)
-    # Not a caption, whose pale links are not legible.
-    words.markdown("Click a cell of the map, or pick here: the expert's [profile](#expert) is below.")
-    return layer, expert
-
-
-def measured(selection: state.Selection) -> None:
-    """Everything that the picked data show, once the model has seen them."""
     try:
         stats = measurements.usage_stats(selection.checkpoint, selection.data)
     except ShrpError as error:
         state.show_error(error)
         return
-    counted = (
-        "Every real token picks its own experts, so shares count **tokens**, `[CLS]`, `[SEP]` and their like among "
-        "them; probabilities are means over an input's tokens."
-        if stats.unit == "tokens"
-        else "Every input picks its experts as a whole, so shares count **inputs**."
-    )
-    st.markdown(f"**{escape(selection.name)}** on {escape(stats.data)}. {counted}")
     top = stats.layers[-1]
     start = top, int(stats.share(top).argmax())
     arrival.arrive({state.LAYER: int, state.EXPERT: int})
-    above = st.container()  # the map shows what the boxes hold, so they are drawn first and stand below it
-    layer, expert = cell_picker(stats, start)
-    with above:
-        group, rows = usage_map(selection, stats)
-        routes_of_all(selection, stats)
-        slice_examples(selection.data)
-    file_name = f"{selection.name}-layer{layer}-expert{expert}"
-    picked = {} if group == ALL else {group: rows}
-    expert_details(selection.checkpoint, stats, selection.data, layer, expert, file_name=file_name, of=picked)
-    specialisation_section.section(selection, stats, layer, expert)
-    exchanged_routes.section(selection, stats)
+    experts = range(stats.num_experts)
+    state.follow_cell(stats.layers, experts, start)
+    left, one, two = st.columns([6, 1, 1], vertical_alignment="bottom")
+    layer = one.selectbox("Layer", stats.layers, key=state.LAYER)
+    expert = two.selectbox("Expert", experts, key=state.EXPERT)
+    with left:
+        place = st.empty()
+        st.caption(f"{escape(selection.name)} on {escape(stats.data)}, n = {stats.n:,}")
+    found = mixes(selection, stats, (layer, expert))
+    top_k = router_layers(selection.checkpoint.model)[layer].top_k
+
+    def say(without: str) -> None:
+        with place.container():
+            verdict(headline(stats, (layer, expert), top_k, found, without))
+
+    say("without it: *measuring …*")
+    draw = {
+        USAGE: lambda: usage(selection, stats, layer, expert, found, top_k),
+        DRIVING: lambda: driving.section(selection, stats),
+        TRAINING: lambda: training.section(selection.name, dict(selection.checkpoint.info.training)),
+        IMPORTANCE: lambda: importance.section(selection),
+    }
+    for tab, show in zip(
+        st.tabs([*draw], key=TABS, bind="query-params", on_change="rerun"), draw.values(), strict=True
+    ):
+        if tab.open:
+            with tab:
+                show()
+    say(without(selection, stats, (layer, expert)))
 
 
-selection = state.current("Expert usage", named=False)  # the first sentence names the checkpoint
-if not selection.is_routed:
-    explain_no_routers(selection)
-    data_part(selection, None)
-    st.stop()
-first = st.container()
-over_training(
-    selection.name, dict(selection.checkpoint.info.training)
-)  # needs no model, so it is there at once
-with first:
-    measured(selection)
-data_part(selection, None)
+def without(selection: state.Selection, stats: UsageStats, cell: tuple[int, int]) -> str:
+    """What the model loses without an expert, in words; last, as everything else is quicker."""
+    if (stats.top1[cell[0]][:, cell[1]] > 0).sum() > QUICK:
+        return f"without it: see {profile.KNOCK_OUT}"
+    try:
+        found = results.knocked_out(selection.checkpoint, selection.data, stats, cell)
+        return without_it(found, results.score_change(selection.checkpoint, selection.data, found))
+    except ShrpError:  # outputs that are no finite numbers, which the Knock-out tab says
+        return "without it: no result"
+
+
+def usage(
+    selection: state.Selection, stats: UsageStats, layer: int, expert: int, found: dict, top_k: int
+) -> None:
+    """The map, the picked expert's numbers next to it, and its profile below."""
+    left, right = st.columns([3, 2], gap="medium")
+    with left:
+        group, rows = usage_map.usage_map(selection, stats, (layer, expert))
+    with right:
+        picked = None if group == usage_map.ALL else (group, rows)
+        facts(stats, selection.data, (layer, expert), found, picked, top_k)
+    name = f"{selection.name}-layer{layer}-expert{expert}"
+    profile.profile(profile.Expert(selection.checkpoint, selection.data, stats, layer, expert, name), found)
+    with st.expander("Evenness of each layer, slices by example, all routes", icon=":material/dataset:"):
+        usage_map.more_about_the_data(selection, stats, group, rows)
+
+
+def no_routers(selection: state.Selection) -> None:
+    """What there is to see of a model without routers: the heads' importance, and what a pruned model keeps."""
+    info, model = selection.checkpoint.info, selection.checkpoint.model
+    dense = not info.config.layers
+    if dense:
+        verdict("This model is dense: it has heads, no experts. Their importance is below.")
+    else:
+        verdict("This model has no routers: every example uses the same experts.")
+    st.markdown(summary_line(info, model.config.num_hidden_layers, model.config.num_attention_heads))
+    if info.plan is not None:
+        st.dataframe(
+            kept_experts(info.plan),
+            hide_index=True,
+            width="stretch",
+            column_config={"layer": {"width": "small"}, "experts kept": {"width": "small"}},
+            alt="Kept experts and weights of every static layer",
+        )
+    with st.container(horizontal=True):
+        arrival.page_link(
+            "pages/routing.py", "Words and attention of a sentence: Routing", ":material/alt_route:"
+        )
+        arrival.page_link("pages/compare.py", "Compare with a routed model", ":material/compare:")
+    if dense:
+        st.markdown("To get experts, convert it:")
+        st.code(f"python -m shrp train --task {info.task.name} --help", language="bash")
+    if dense_layers(model):
+        st.subheader("Importance of heads", anchor="data")
+        importance.section(selection)
+
+
+main()

@@ -371,6 +371,26 @@ def even_experts(n: int, num_experts: int) -> float:
     return float(np.exp(-num_experts * each.sum()))
 
 
+def independent_choices(stats: UsageStats, rows: np.ndarray, pairs: np.ndarray) -> int:
+    """The effective number of independent choices: both examples of a minimal pair route much alike.
+
+    Uses Kish's design effect, with the agreement of pairs beyond that of even choices, averaged over layers.
+
+    Args:
+        stats: of routing by examples.
+        rows: mask `(N,)` of the examples that count.
+        pairs: rows of minimal pairs `(P, 2)`.
+    """
+    among = pairs[rows[pairs].all(1)]
+    n = int(rows.sum())
+    if not len(among) or stats.num_experts == 1:
+        return n
+    even = 1 / stats.num_experts
+    same = [(top1[among[:, 0]] * top1[among[:, 1]]).sum(1).mean() for top1 in stats.top1.values()]
+    alike = max(0.0, (float(np.mean(same)) - even) / (1 - even))
+    return round(n - 2 * len(among) * alike / (1 + alike))
+
+
 def entropy(share: Sequence[float] | np.ndarray) -> float:
     """Entropy of shares `(H,)` in nats, 0 to `log H`; nan where they are, as of no inputs."""
     share = np.asarray(share, dtype=np.float64)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from shrp.analysis.usage import UsageStats
 from shrp.data.text_data import TextData, pairs_of
 from shrp.errors import DataError
 from shrp.evaluation.evaluation import Evaluation
@@ -29,26 +28,6 @@ def names_without_a_pair(data: TextData) -> int:
     """How many names of pairs are not of just two inputs with different labels, so that they make none."""
     names = {name for name in data.pairs or () if name}
     return len(names) - len(pairs_of(data))
-
-
-def independent_choices(stats: UsageStats, rows: np.ndarray, pairs: np.ndarray) -> int:
-    """How many inputs that choose independently say as much of how even usage is as some inputs, of which both of a
-    minimal pair route much alike: by Kish's design effect, with the agreement of pairs beyond that of even choices,
-    the mean over the layers.
-
-    Args:
-        stats: of routing by inputs.
-        rows: mask `(N,)`.
-        pairs: as `pairs_of`.
-    """
-    among = pairs[rows[pairs].all(1)]
-    n = int(rows.sum())
-    if not len(among) or stats.num_experts == 1:
-        return n
-    even = 1 / stats.num_experts
-    same = [(top1[among[:, 0]] * top1[among[:, 1]]).sum(1).mean() for top1 in stats.top1.values()]
-    alike = max(0.0, (float(np.mean(same)) - even) / (1 - even))
-    return round(n - 2 * len(among) * alike / (1 + alike))
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,13 +4,13 @@ from urllib.parse import parse_qs
 
 import numpy as np
 import pytest
+from ui.expert import inputs as expert_profile_inputs
 
 from shrp.data.sources import load_probe
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from tests.app.helpers import texts_of
 from ui import closer
-from ui.expert import inputs as expert_profile_inputs
 from ui.lab import view
 
 SST2, COLA = load_probe("sst2"), load_probe("cola")

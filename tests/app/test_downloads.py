@@ -8,10 +8,10 @@ import zipfile
 import pandas as pd
 import pytest
 import streamlit
+from ui.expert.details import PARTS
 
 from shrp.pruning.plan import PruningPlan
 from tests.app.helpers import HISTORY, SCORES
-from ui.expert.details import PARTS
 
 
 @pytest.fixture

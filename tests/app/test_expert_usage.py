@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from ui.expert import inputs as expert_profile_inputs
+from ui.expert.together import successors, verdict
 
 from shrp.analysis.attention import attention_roles, layer_attention
 from shrp.analysis.knock_out import Joint
@@ -23,8 +25,6 @@ from shrp.evaluation.metrics import worth
 from shrp.model.gates import knock_out, use_gates
 from tests.app.helpers import HISTORY, specs, texts_of, upload, values
 from ui import state
-from ui.expert import inputs as expert_profile_inputs
-from ui.expert.together import successors, verdict
 from ui.usage import exchanged_routes
 
 

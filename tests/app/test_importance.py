@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from ui.attribution import where
 
 from tests.app.helpers import specs, texts_of, upload
-from ui.attribution import where
 
 
 def tables(at):

@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 import pytest
+from ui.attribution.data import KINDS
 
 from shrp.analysis import importance
 from shrp.analysis.importance import blocks, head_knock_outs
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.data.sources import load_probe
 from tests.app.helpers import specs, texts_of, upload, values
-from ui.attribution.data import KINDS
 from ui.store import results
 
 LINK = {"on_data": "true"}

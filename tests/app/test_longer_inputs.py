@@ -2,6 +2,7 @@
 
 import pytest
 from transformers import PreTrainedTokenizerFast
+from ui.expert.details import INPUTS, PARTS, WORDS
 
 from shrp.checkpoints import info as checkpoint_info
 from shrp.checkpoints.checkpoint import load
@@ -10,7 +11,6 @@ from shrp.data.sources import load_probe
 from shrp.data.tasks import TASKS
 from shrp.model.config import ShrpConfig
 from shrp.pruning import select
-from ui.expert.details import INPUTS, PARTS, WORDS
 
 TRAINED, READS = 12, 32
 """Tokens that the checkpoint learned from, and that its model can read."""

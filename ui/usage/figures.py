@@ -1,4 +1,4 @@
-"""Figures of expert usage on a data set: layers x experts, how even each layer is, what one expert is given."""
+"""Figures of expert usage: layers x experts, how even each layer is, and one expert's examples by group."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from shrp.analysis.usage import even_experts
-from ui.text import axis_names, escape_html, percent
+from ui.text import axis_names, escape_html, percent, slice_name
 from ui.theme import (
     BLUE,
     DIVERGING,
@@ -28,23 +28,22 @@ from ui.theme import (
 
 LABELLED = 16
 """Experts up to which a map's cells have room for their numbers."""
-ROW = 34  # height of one layer in the heatmap and in the bars beside it, in pixels
+ROW = 30
+"""Height of one layer in a figure, in pixels."""
 
 
 def cells_height(layers: int) -> int:
     """Height of a figure with one row a layer, titles included."""
-    return 165 + ROW * max(layers, 3)
+    return 150 + ROW * max(layers, 3)
 
 
-def counted_words(n: int, counts: np.ndarray, unit: str) -> str:
-    """How many inputs a map is of, and where tokens are counted how many.
+def counted_in(unit: str) -> str:
+    """What is counted, in words: `examples`, or `tokens` where every token is routed by itself.
 
     Args:
-        n: inputs.
-        counts: `(L, H)` of what was counted.
-        unit: of the counts.
+        unit: of `UsageStats`.
     """
-    return f"n = {n:,} inputs" + (f" ({int(counts[0].sum()):,} real tokens)" if unit == "tokens" else "")
+    return "tokens" if unit == "tokens" else "examples"
 
 
 def usage_heatmap(
@@ -55,35 +54,29 @@ def usage_heatmap(
     subtitle: str,
     measure: str,
     counts: np.ndarray | None = None,
-    unit: str = "inputs",
+    unit: str = "examples",
     difference: bool = False,
     ends: np.ndarray | None = None,
     selected: tuple[int, int] | None = None,
-    top: float | None = None,
-    clickable: bool = True,
-    columns: int = 1,
 ) -> go.Figure:
     """Layers x experts as a heatmap whose cells can be clicked.
 
     A click's `customdata` is layer and expert.
 
     Args:
-        values: `(L, H)`: shares or probabilities of 1, or their differences; nan where nothing is known.
+        values: `(L, H)`: shares or probabilities from 0 to 1, or their differences; nan where nothing is known.
         layers: the `L` layers, ascending.
         measure: what the values are, in words, for the hover text.
         counts: `(L, H)` of what was counted, for the hover text.
         unit: of the counts.
         difference: values go both ways from 0.
-        ends: `(L, H, 2)` of 95% intervals, nan for none; differences whose interval leaves 0 out are in bold.
+        ends: `(L, H, 2)` of 95% intervals, nan for none; differences whose interval excludes 0 are in bold.
         selected: layer and expert to outline.
-        top: upper end of the scale, to give several maps the same one; None takes the largest value.
-        clickable: whether the hover text says so.
-        columns: how many such maps stand side by side.
     """
     experts = range(values.shape[1])
     finite = np.abs(values[np.isfinite(values)])
     limit = float(finite.max()) if finite.size and finite.max() > 0 else 1.0
-    scale: dict[str, Any] = {"colorscale": SEQUENTIAL, "zmin": 0, "zmax": top or max(limit, 2 / len(experts))}
+    scale: dict[str, Any] = {"colorscale": SEQUENTIAL, "zmin": 0, "zmax": max(limit, 2 / len(experts))}
     if difference:
         scale = {"colorscale": DIVERGING, "zmin": -limit, "zmax": limit, "zmid": 0}
     ticks = [limit * part for part in (-1, -0.5, 0, 0.5, 1)]
@@ -121,7 +114,7 @@ def usage_heatmap(
         + ("not known" if math.isnan(v := float(values[i, expert])) else _cell(v, difference, digits=1))
         + ("" if ends is None or math.isnan(v) else f"<br>95% interval: {_ends(ends[i, expert], difference)}")
         + ("" if counts is None or math.isnan(v) else f"<br>{int(counts[i, expert]):,} {unit} (Top-1)")
-        + ("<br><i>click to open this expert</i>" if clickable else "")
+        + "<br><i>click to open this expert</i>"
         for i, layer in enumerate(layers)
         for expert in experts
     ]
@@ -149,12 +142,11 @@ def usage_heatmap(
         y="layer",
         height=cells_height(len(layers)),
         legend=False,
-        columns=columns,
     )
 
 
 def beyond_chance(ends: np.ndarray) -> np.ndarray:
-    """Which of some intervals `(..., 2)` leave 0 out; a missing one does not."""
+    """Which intervals `(..., 2)` exclude 0; a missing one does not."""
     return (ends[..., 0] > 0) | (ends[..., 1] < 0)
 
 
@@ -162,27 +154,26 @@ def _ends(pair: np.ndarray, difference: bool) -> str:
     """An interval of shares, or of percentage points."""
     low, high = (100 * float(end) for end in pair)
     if math.isnan(low):
-        return "none, too few or all alike"
+        return "none, too few examples"
     return f"{low:+.1f} to {high:+.1f}" if difference else f"{low:.1f}% to {high:.1f}%"
 
 
 def _cell(value: float, difference: bool, digits: int = 0) -> str:
-    """A cell's value: percent, or percentage points with their sign; empty where it is not known."""
+    """A cell's value: percent, or percentage points with their sign; empty where it is not known or rounds to 0%."""
     if not math.isfinite(value):
         return ""
     if not difference:
-        return percent(value, digits)
+        return percent(value, digits) if digits or round(100 * value) else ""  # so that zeros stay blank
     points = round(100 * value, digits)
     return (f"{points:+.{digits}f}" if points else "0") + (" points" if digits else "")
 
 
 def evenness_bars(summary: pd.DataFrame, num_experts: int, counted: int, *, subtitle: str) -> go.Figure:
-    """Effective number of experts a layer, rows as in the heatmap beside it; entropy in the hover text.
+    """Effective number of experts a layer; entropy in the hover text.
 
     Args:
         summary: of `UsageStats`.
-        counted: Top-1 choices in each layer. What even use would show of so many, by chance less than all experts, is
-            marked.
+        counted: Top-1 choices in each layer; the line marks what even use of so many choices would show.
     """
     ceiling = math.log(num_experts)
     fig = go.Figure(
@@ -214,35 +205,32 @@ def evenness_bars(summary: pd.DataFrame, num_experts: int, counted: int, *, subt
         fig,
         "Effective experts",
         subtitle=subtitle,
-        x=f"{num_experts}: even, 1: one has all",
+        x=f"effective experts, of {num_experts}",
         height=cells_height(len(summary)),
         legend=False,
     )
 
 
 def mix_bars(frame: pd.DataFrame, *, what: str, unit: str, total: int) -> go.Figure:
-    """An expert's inputs by group, each bar with a mark at the rate among all inputs.
+    """An expert's examples by group, each bar with a mark at the rate in all data.
 
     Args:
         frame: of `shrp.evaluation.statistics.mix_frame`.
     """
-    names = [escape_html(group) for group in frame["group"]]
+    groups = [slice_name(str(group)) for group in frame["group"]]
+    names = [escape_html(group) for group in groups]
     hover = [
         f"<b>{name}</b><br>{percent(row.here)} of this expert's {unit} ({row.count_:,} of {total:,})"
         f"<br>{percent(row.base)} of all {unit} ({row.n:,})"
         + ("" if pd.isna(row.lift) else f"<br>{row.lift:.2f} times as often")
         + ("" if pd.isna(row.low) else f"<br>95% interval {percent(row.low)} to {percent(row.high)}")
-        + (
-            ""
-            if pd.isna(row.q)
-            else f"<br>against the other experts: p = {row.p:.2g}, of all groups q = {row.q:.2g}"
-        )
+        + ("" if pd.isna(row.q) else f"<br>compared with the other experts: p = {row.p:.2g}, q = {row.q:.2g}")
         for name, row in zip(names, frame.rename(columns={"count": "count_"}).itertuples())
     ]
     common = {
         "hovertext": hover,
         "hovertemplate": "%{hovertext}<extra></extra>",
-        "y": axis_names(frame["group"]),
+        "y": axis_names(groups),
     }
     fig = go.Figure()
     fig.add_bar(
@@ -267,7 +255,7 @@ def mix_bars(frame: pd.DataFrame, *, what: str, unit: str, total: int) -> go.Fig
         fig,
         f"Its {unit} by {what}",
         subtitle=f"n = {total:,} {unit} of this expert"
-        + ("" if frame["low"].isna().all() else "; whiskers: 95% intervals (Wilson)"),
+        + ("" if frame["low"].isna().all() else "; whiskers: 95% CI"),
         x=f"share of its {unit}",
         height=165 + 26 * max(len(frame), 3),
         legend=True,

@@ -1,214 +1,186 @@
-"""The map of Expert usage: who is used, on what, and by which group of inputs unlike another."""
+"""The map of Expert usage: which experts are used, for all examples or a group of them."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 
-from shrp.analysis.routes import FEWEST, SMALLEST, usage_difference
-from shrp.analysis.usage import UsageStats, even_experts, route_table
-from shrp.data.slices import LENGTH, OUTCOME, SLICE
-from shrp.data.text_data import pairs_of
-from shrp.evaluation.minimal_pairs import independent_choices
+from shrp.analysis.routes import FEWEST
+from shrp.analysis.usage import UsageStats, even_experts, independent_choices, route_table
+from shrp.data.text_data import TextData, pairs_of
 from ui import measurements, state
 from ui.bound import fall_back
 from ui.downloads import chart, downloads
-from ui.store import once
-from ui.text import capital, escape_html, percent, shorten
-from ui.usage import figures as usage_figures
+from ui.tables import row_height
+from ui.text import capital, escape_html, percent, slice_name
+from ui.usage import figures, results
 
-ALL = "all inputs"
+ALL, NOTHING = "all examples", "nothing"
 SHARE, PROBABILITY = "Top-1 share", "mean probability"
-_PICKER = 205  # pixels of a picker of inputs: both stand beside the measures in a window of 1200
+MEASURE, GROUP, AGAINST = "measure", "group", "against"
+"""Keys of the widgets, in the session's state and in the URL."""
+_MAP = "usage-map"
 
 
 def groups_of(selection: state.Selection, stats: UsageStats) -> dict[str, np.ndarray]:
-    """Every selection of inputs that can be looked at: all, and the groups of every grouping."""
+    """Name -> mask `(N,)` of all examples, and of the groups of every grouping."""
     found = {ALL: np.ones(stats.n, dtype=bool)}
     for by, groups in measurements.groups(selection.checkpoint, selection.data, stats).items():
-        found |= {f"{by}: {name}": mask for name, mask in groups.items()}
+        for name, mask in groups.items():
+            label = f"{by}: {slice_name(str(name))}"
+            found[f"{by}: {name}" if label in found else label] = mask  # `a_b` and `a b` are two slices
     return found
 
 
-def matrix(stats: UsageStats, measure: str, rows: np.ndarray) -> np.ndarray:
-    """`(L, H)` of the chosen measure over the marked inputs."""
-    of = stats.share if measure == SHARE else stats.mean_probs
-    return np.stack([of(layer, rows) for layer in stats.layers])
+def usage_map(selection: state.Selection, stats: UsageStats, cell: tuple[int, int]) -> tuple[str, np.ndarray]:
+    """Draw the heatmap and its options.
 
-
-def difference_of(
-    selection: state.Selection,
-    stats: UsageStats,
-    measure: str,
-    groups: Mapping[str, np.ndarray],
-    group: str,
-    against: str,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`usage_difference` of two groups, kept: a table of many thousand inputs takes seconds."""
-    checkpoint, data = selection.checkpoint, selection.data
-    of = "share" if measure == SHARE else "mean_probs"
-    return once(
-        "usage differences",
-        32,
-        (checkpoint.fingerprint, data.fingerprint, data.pairs, measure, group, against),
-        "Comparing the two groups",
-        lambda progress: usage_difference(
-            stats, groups[group], groups[against], of, pairs=pairs_of(data), progress=progress
-        ),
-    )
-
-
-def usage_map(selection: state.Selection, stats: UsageStats) -> tuple[str, np.ndarray]:
-    """The controls and the heatmap, with the evenness of each layer beside it.
+    Args:
+        cell: layer and expert that are outlined.
 
     Returns:
-        The picked group's name, and which inputs are in it, `(N,)`.
+        The picked group's name, and which examples are in it `(N,)`.
     """
-    name = selection.name
     groups = groups_of(selection, stats)
-    row = st.container(horizontal=True, gap="medium")  # in a narrow window what does not fit goes below
-    measure = row.segmented_control(
-        "Measure",
-        [SHARE, PROBABILITY],
-        default=SHARE,
-        required=True,
-        key="measure",
-        bind="query-params",
-        help=f"**{SHARE}**: the part of the choices, of inputs or tokens, that fall on an expert as the most probable "
-        f"one. **{PROBABILITY}**: what the router gives it, over all of them, chosen or not.",
-    )
-    fall_back("group", groups, ALL)
-    group = row.selectbox("Inputs", list(groups), key="group", bind="query-params", width=_PICKER)
-    others = ["nothing", *groups]
-    fall_back("against", others, "nothing")
-    against = row.selectbox(
-        "Difference to",
-        others,
-        key="against",
-        bind="query-params",
-        width=_PICKER,
-        help="Shows how much more (orange) or less (blue) each expert is used for the inputs on the left "
-        "than for these.",
-    )
-    values, rows = matrix(stats, measure, groups[group]), groups[group]
+    fall_back(GROUP, groups, ALL)
+    fall_back(AGAINST, [NOTHING, *groups], NOTHING)
+    with st.popover("Measure and groups", icon=":material/tune:"):
+        measure = st.segmented_control(
+            "Measure",
+            [SHARE, PROBABILITY],
+            default=SHARE,
+            required=True,
+            key=MEASURE,
+            bind="query-params",
+            help=f"**{SHARE}**: how often an expert is the router's first choice. **{PROBABILITY}**: what the router "
+            "gives it on average, chosen or not.",
+        )
+        group = st.selectbox("Examples", list(groups), key=GROUP, bind="query-params")
+        against = st.selectbox(
+            "Difference from",
+            [NOTHING, *groups],
+            key=AGAINST,
+            bind="query-params",
+            help="Shows how much more (orange) or less (blue) each expert is used than for these examples.",
+        )
+    rows = groups[group]
+    of = stats.share if measure == SHARE else stats.mean_probs
+    values = np.stack([of(layer, rows) for layer in stats.layers])
     counts = np.stack([stats.counts(layer, rows) for layer in stats.layers])
-    n = usage_figures.counted_words(int(rows.sum()), counts, stats.unit)
-    subtitle = f"{escape_html(stats.data)}, {escape_html(group)}, {n}"
-    difference, ends = against != "nothing", None
+    n, data = int(rows.sum()), escape_html(stats.data)
+    difference, ends, unit = against != NOTHING, None, figures.counted_in(stats.unit)
     if difference:
-        values, ends, by_chance = difference_of(selection, stats, measure, groups, group, against)
+        values, ends, by_chance = results.difference(
+            selection.checkpoint,
+            selection.data,
+            stats,
+            "share" if measure == SHARE else "mean_probs",
+            (group, rows),
+            (against, groups[against]),
+        )
         subtitle = (
-            f"percentage points<br>{escape_html(stats.data)}: {escape_html(group)} (n = {int(rows.sum()):,}) minus "
+            f"percentage points, {data}<br>{escape_html(group)} (n = {n:,}) minus "
             f"{escape_html(against)} (n = {int(groups[against].sum()):,})"
         )
     else:
-        subtitle += f"<br>even use would be {percent(1 / stats.num_experts)}"
+        tokens = f" ({int(counts[0].sum()):,} tokens)" if stats.unit == "tokens" else ""
+        subtitle = (
+            f"%, {data}, {escape_html(group)}, n = {n:,}{tokens}; even use: {percent(1 / stats.num_experts)}"
+        )
     title = f"Difference in {measure}" if difference else capital(measure)
-    frame = pd.DataFrame(
-        [
-            (layer, e, values[i, e], int(counts[i, e]))
-            for i, layer in enumerate(stats.layers)
-            for e in range(stats.num_experts)
-        ],
-        columns=[
-            "layer",
-            "expert",
-            ("difference in " if difference else "") + measure,
-            f"{stats.unit} (Top-1)",
-        ],
+    chart(
+        figures.usage_heatmap(
+            values,
+            stats.layers,
+            title=title,
+            subtitle=subtitle,
+            measure=measure,
+            counts=counts,
+            unit=unit,
+            difference=difference,
+            ends=ends,
+            selected=cell,
+        ),
+        lambda: map_frame(stats, values, counts, ends, title).assign(
+            data=stats.data, group=group, n=n, **({"against": against} if difference else {})
+        ),
+        key=_MAP,
+        name=f"{selection.name}-usage",
+        alt=f"{title} of {stats.num_experts} experts in layers {stats.layers[0]} to {stats.layers[-1]}.",
+        hint="The CSV holds the same numbers. The boxes above pick a layer and an expert.",
+        on_select=lambda: state.pick_cell(_MAP),
     )
     if ends is not None:
-        frame["low"], frame["high"] = ends.reshape(-1, 2).T
-    frame = frame.assign(data=stats.data, group=group, n=int(rows.sum()))
-    if difference:
-        frame = frame.assign(against=against, against_n=int(groups[against].sum()))
-    heat, bars = st.columns([3, 1], gap="small")
-    with heat:
-        chart(
-            usage_figures.usage_heatmap(
-                values,
-                stats.layers,
-                title=title,
-                subtitle=subtitle,
-                measure=measure,
-                counts=counts,
-                unit=stats.unit,
-                difference=difference,
-                ends=ends,
-                selected=(st.session_state[state.LAYER], st.session_state[state.EXPERT]),
-            ),
-            frame,
-            key="usage-map",
-            name=f"{name}-usage",
-            alt=f"{title} of {stats.num_experts} experts in layers {stats.layers[0]} to {stats.layers[-1]}.",
-            hint="The same as a table: the CSV below. Pick a layer and an expert in the boxes below the chart.",
-            on_select=lambda: state.pick_cell("usage-map"),
-        )
-        if ends is not None:
-            st.caption(chance_words(ends, by_chance, len(pairs_of(selection.data)) > 0))
-    with bars:
-        summary = stats.summary(rows)
-        by, _, short = group.partition(": ")  # a class and an answer may have one name; there is little room
-        of = escape_html(short if by in (SLICE, OUTCOME, LENGTH) else group)
-        # The chart is narrow, and the map beside it has the whole name.
-        of = f"{of}, n = {int(rows.sum()):,}<br>{escape_html(shorten(stats.data, 26))}"
-        counted = int(stats.counts(stats.layers[0], rows).sum())
-        paired = pairs_of(selection.data)
-        if stats.unit == "inputs":
-            counted = independent_choices(stats, rows, paired)
-        chart(
-            usage_figures.evenness_bars(summary, stats.num_experts, counted, subtitle=of),
-            summary.assign(group=group, n=int(rows.sum()), data=stats.data),
-            key="evenness",
-            name=f"{name}-evenness",
-            alt="Effective experts: "
-            + "; ".join(f"layer {r.layer} {r.effective_experts:.1f}" for r in summary.itertuples())
-            + f"; even use would show {even_experts(counted, stats.num_experts):.1f}" * bool(counted)
-            + ", counting both inputs of a minimal pair as one as far as they route alike"
-            * bool(len(paired) and stats.unit == "inputs"),
-        )
+        st.caption(chance_words(ends, by_chance))
     return group, rows
 
 
-def chance_words(ends: np.ndarray, by_chance: np.ndarray, paired: bool) -> str:
-    """How many of some differences `(L, H, 2)` are beyond chance, and how many would be by chance.
+def map_frame(
+    stats: UsageStats, values: np.ndarray, counts: np.ndarray, ends: np.ndarray | None, name: str
+) -> pd.DataFrame:
+    """A row for each layer and expert: layer, expert, the value under `name`, count, and low and high of a difference.
 
     Args:
-        ends: their intervals.
-        by_chance: counts, as of `usage_difference`.
-        paired: whether the data have minimal pairs.
+        values, counts: `(L, H)`.
+        ends: `(L, H, 2)`.
+    """
+    layer, expert = (
+        part.ravel() for part in np.meshgrid(stats.layers, range(stats.num_experts), indexing="ij")
+    )
+    frame = pd.DataFrame({"layer": layer, "expert": expert, name: values.ravel(), "count": counts.ravel()})
+    if ends is not None:
+        frame["low"], frame["high"] = ends.reshape(-1, 2).T
+    return frame
+
+
+def chance_words(ends: np.ndarray, by_chance: np.ndarray) -> str:
+    """How many differences are significant, and how many would be by chance.
+
+    Args:
+        ends: intervals `(L, H, 2)`.
+        by_chance: counts without a real difference, as of `usage_difference`.
     """
     known = int(np.isfinite(ends[..., 0]).sum())
     if not known:
-        return "No difference has an interval: too few inputs, or the same ones."
-    found = int(usage_figures.beyond_chance(ends).sum())
-    shown = (
-        "In bold" if ends.shape[1] <= usage_figures.LABELLED else "Beyond chance, as hovers and the CSV tell"
-    )
-    over = "bootstrap over inputs" + (", both of a minimal pair drawn as one" if paired else "")
+        return "Too few examples for intervals."
+    found = int(figures.beyond_chance(ends).sum())
     return (
-        f"{shown}: the {found} of {known} differences whose 95% interval ({over}) excludes 0. With no "
-        f"real differences {by_chance.mean():.1f} would be so on average, and in 19 of 20 cases at most "
-        f"{np.quantile(by_chance, 0.95, method='higher'):.0f}, as experts and layers move together. "
-        f"An interval is given where at least {FEWEST} inputs of the smaller group are expected to choose the expert, "
-        f"and {FEWEST} not to (mean probability: where both groups have {SMALLEST} inputs"
-        f"{'; a pair counts as one' * paired})."
+        f"{found} of {known} differences have a 95% CI that excludes 0 (bold); {by_chance.mean():.1f} would by chance "
+        f"alone. Cells with fewer than {FEWEST} expected choices have no interval."
     )
 
 
-def routes_of_all(selection: state.Selection, stats: UsageStats) -> None:
-    """What the map counts, input by input, to take away."""
-    checkpoint, data = selection.checkpoint, selection.data
-    words, button = st.columns([4, 1], vertical_alignment="center")
-    words.caption(
-        f"The routes of all {stats.n:,} inputs as a table: text, the model's answer, and for every layer the expert, "
-        "its probability and the router's margin"
-        + (" (the expert of most tokens, and means over tokens)." if stats.unit == "tokens" else ".")
-    )
-    with button:
+def more_about_the_data(selection: state.Selection, stats: UsageStats, group: str, rows: np.ndarray) -> None:
+    """Draw how even usage is, what the slices are, and the export of all routes.
+
+    Args:
+        group, rows: as `usage_map` returns.
+    """
+    checkpoint, data, unit = selection.checkpoint, selection.data, figures.counted_in(stats.unit)
+    left, right = st.columns(2, gap="medium")
+    with left:
+        summary, counted = stats.summary(rows), int(stats.counts(stats.layers[0], rows).sum())
+        if unit == "examples":
+            counted = independent_choices(stats, rows, pairs_of(data))
+        n = int(rows.sum())
+        chart(
+            figures.evenness_bars(
+                summary,
+                stats.num_experts,
+                counted,
+                subtitle=f"{escape_html(stats.data)}, {escape_html(group)}, n = {n:,}",
+            ),
+            summary.assign(group=group, n=n, data=stats.data),
+            key="evenness",
+            name=f"{selection.name}-evenness",
+            alt="Effective experts: "
+            + "; ".join(f"layer {r.layer} {r.effective_experts:.1f}" for r in summary.itertuples())
+            + (f"; even use: {even_experts(counted, stats.num_experts):.1f}" if counted else ""),
+        )
+    with right:
+        slice_examples(data)
+        st.markdown("The route of every example: its expert, probability and margin in each layer.")
         downloads(
             lambda: route_table(
                 stats,
@@ -219,3 +191,32 @@ def routes_of_all(selection: state.Selection, stats: UsageStats) -> None:
             "routes",
             f"{selection.name}-routes",
         )
+
+
+def slice_examples(data: TextData) -> None:
+    """Draw an example of each slice and class."""
+    frame = slice_frame(data)
+    if frame.empty:
+        return
+    st.dataframe(
+        frame,
+        hide_index=True,
+        width="stretch",
+        height="content" if len(frame) <= 6 else 300,
+        row_height=row_height(frame["example"].str.len().max(), 330, most=88),
+        column_config={"slice": st.column_config.TextColumn(width=125)},
+        alt="An example of each slice and class of the data",
+    )
+
+
+def slice_frame(data: TextData) -> pd.DataFrame:
+    """A row for each slice, and for each class in it where these are known: slice, (label), n, example."""
+    if data.slices is None:
+        return pd.DataFrame()
+    frame = pd.DataFrame({"slice": data.slices, "example": [" / ".join(texts) for texts in data.texts]})
+    by = ["slice"]
+    if data.labels is not None and not data.task.is_regression:
+        frame["label"] = [data.task.label_names[label] for label in data.labels]
+        by.append("label")
+    found = frame.groupby(by, sort=False)["example"].agg(n="size", example="first").reset_index()
+    return found.assign(**{name: found[name].map(slice_name) for name in by})

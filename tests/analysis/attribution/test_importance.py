@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from ui.attribution import effects
 
 from shrp.analysis import importance
 from shrp.analysis.attribution import experts, instance
@@ -11,7 +12,6 @@ from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.evaluation.statistics import of_mean
 from tests.analysis.attribution.helpers import SST2
-from ui.attribution import effects
 
 
 @pytest.mark.parametrize("name", ["routed", "token_routed"])

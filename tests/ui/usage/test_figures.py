@@ -1,13 +1,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+from ui.usage.history_figures import counted_on, evenness_over_training, training_frame, usage_over_training
 
 from shrp.analysis.usage import even_experts
 from shrp.evaluation.statistics import mix_frame
 from ui import text
 from ui.overview.figures import cost_frame
 from ui.usage.figures import evenness_bars, mix_bars, usage_heatmap
-from ui.usage.history_figures import counted_on, evenness_over_training, training_frame, usage_over_training
 
 VALUES = np.array([[0.5, 0.3, 0.2], [0.0, 1.0, np.nan]])
 

@@ -1,4 +1,4 @@
-"""Figures of what knocking out does on a data set: maps of effects, usage against effect, effects by group."""
+"""Figures of importance: maps of effects, usage against effect, effects by group."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from shrp.evaluation.statistics import FALSE_DISCOVERIES
-from ui.text import axis_names, escape_html, signed
+from ui.text import axis_names, escape_html, signed, slice_name
 from ui.theme import BLUE, DIVERGING, GREY, layout
 
 EXPERT, HEAD = "expert", "head"
-"""What is knocked out, in words of one and, with an s, of many."""
+"""What is knocked out."""
 _MOST_COLUMNS = 14
-"""Experts of a map whose numbers are to be legible in a window of 1200 pixels; the CSV has all."""
+"""Experts in a map, so that its numbers are legible at 1200 pixels; the CSV has all."""
 
 
 def grid_height(rows: int, extra: int) -> int:
@@ -26,13 +26,12 @@ def grid_height(rows: int, extra: int) -> int:
 
 
 def effect_map(table: pd.DataFrame, what: str, subtitle: str, of: str = EXPERT) -> go.Figure:
-    """Layers x experts: the mean signed effect on the output; experts that are never used are left empty.
+    """Layers x experts: the mean signed effect on the output; experts that are never used stay blank.
 
     Args:
         table: of `KnockOuts.table`.
-        what: the output, safe in HTML.
-        subtitle: likewise.
-        of: what the columns are, `EXPERT` or `HEAD`; of heads nothing is said of use.
+        what: the output, HTML-safe, as the subtitle.
+        of: `EXPERT` or `HEAD`; heads have no usage.
     """
     layers = sorted(table["layer"].unique())
     grid = table.set_index(["layer", "expert"]).sort_index()
@@ -58,7 +57,7 @@ def effect_map(table: pd.DataFrame, what: str, subtitle: str, of: str = EXPERT) 
             ygap=1,
             hoverongaps=False,
             colorbar={"title": {"text": "mean effect"}, "thickness": 12},
-            hovertemplate=f"%{{y}}, {of} %{{x}}<br>mean effect %{{z:+.4f}} (95% interval %{{customdata[0]:+.4f}} to "
+            hovertemplate=f"%{{y}}, {of} %{{x}}<br>mean effect %{{z:+.4f}} (95% CI %{{customdata[0]:+.4f}} to "
             f"%{{customdata[1]:+.4f}})<br>mean size %{{customdata[4]:.4f}}{use}<extra></extra>",
         )
     )
@@ -144,8 +143,7 @@ def usage_scatter(
 
 
 def where_columns(frame: pd.DataFrame, sure: pd.DataFrame) -> tuple[list[tuple[int, int]], int]:
-    """The experts that are beyond chance and those that differ most between groups, by place, as many as a map has room
-    for; and how many fire at all.
+    """The experts of a map, significant ones and then those that differ most between groups; and how many are used.
 
     Args:
         frame: of `shrp.analysis.importance.worth_by_group`.
@@ -162,7 +160,7 @@ def where_columns(frame: pd.DataFrame, sure: pd.DataFrame) -> tuple[list[tuple[i
 def where_map(
     frame: pd.DataFrame, experts: Sequence[tuple[int, int]], title: str, subtitle: str, of: str = EXPERT
 ) -> go.Figure:
-    """Groups x experts: what is lost in a group without the expert, in bold where that is unlike elsewhere.
+    """Groups x experts: what a group loses without the expert, bold where it differs significantly.
 
     Args:
         frame: of `shrp.analysis.importance.worth_by_group`.
@@ -184,7 +182,7 @@ def where_map(
         for value, uses, sure in zip(shown["lost"], shown["uses"], bold, strict=True)
     ]
     hover = [
-        f"<b>{escape_html(group.replace('_', ' '))}</b>, n = {r.n:,}<br>layer {layer}, {of} {expert}<br>"
+        f"<b>{escape_html(slice_name(group))}</b>, n = {r.n:,}<br>layer {layer}, {of} {expert}<br>"
         f"lost without it: {r.lost:+.4f}"
         + ("" if r.elsewhere != r.elsewhere else f", elsewhere {r.elsewhere:+.4f}")
         + f"<br>used by {r.uses:,} of these inputs" * (of == EXPERT)
@@ -192,7 +190,7 @@ def where_map(
         for (group, layer, expert), r in zip(at, shown.itertuples(), strict=True)
     ]
     counts = frame.drop_duplicates("group").set_index("group")["n"]
-    labels = axis_names(name.replace("_", " ") for name in groups)
+    labels = axis_names(map(slice_name, groups))
     fig = go.Figure(
         go.Heatmap(
             z=z,

@@ -1,4 +1,4 @@
-"""Figures of expert usage over training: even while stage 1 balances the load, specialised after stage 2."""
+"""How usage changed during training, epoch by epoch; needs no model."""
 
 from __future__ import annotations
 
@@ -9,19 +9,64 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+import streamlit as st
 from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
 
+from shrp.errors import ShrpError
+from ui import loaders, state
+from ui.downloads import chart
+from ui.text import escape_html
 from ui.theme import DASHES, GREY, SEQUENTIAL, SYMBOLS, edged_line, layout
 
-_PANELS = 4  # small multiples a row
+_PANELS = 4
+"""Small multiples a row."""
+
+
+def section(name: str, training: Mapping[str, Any]) -> None:
+    """Draw the tab.
+
+    Args:
+        name: of the checkpoint.
+        training: of the checkpoint's info.
+    """
+    try:
+        frame = training_frame(loaders.read_history(name))
+    except ShrpError as error:
+        state.show_error(error)
+        return
+    if frame.empty:
+        st.info(
+            "This checkpoint has no training history. `python -m shrp train` writes one (history.jsonl).",
+            icon=":material/history:",
+        )
+        return
+    counted = counted_on(frame, escape_html(str(training.get("validation_data", "validation data"))))
+    if training.get("config", {}).get("balance", 1) != 0:
+        st.markdown(
+            "Stage 1 converts the layers with a balance loss, which evens usage. Stage 2 drops that loss."
+        )
+    chart(
+        evenness_over_training(frame, subtitle=f"{counted}; dotted: even use"),
+        frame,
+        key="evenness-history",
+        name=f"{name}-evenness-over-training",
+        alt="Effective experts of every layer after each epoch.",
+    )
+    chart(
+        usage_over_training(frame, subtitle=f"{counted}; line: stage 2 begins"),
+        frame,
+        key="usage-history",
+        name=f"{name}-usage-over-training",
+        alt="Top-1 share of every expert after each epoch, a panel for each layer.",
+    )
 
 
 def training_frame(history: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Usage over training: columns epoch, stage, layer, expert, share, texts, n; epochs without usage are left out.
 
-    `texts`: of an epoch on unlabelled texts how many it had, the last quarter of which shares are of; of others n, the
-    validation inputs. Of an epoch that is there twice the later row counts.
+    `texts`: of an epoch on unlabelled text how many it had; shares are of the last quarter of them. n: the validation
+    examples of other epochs. Of an epoch that is there twice the later row counts.
     """
     rows = [
         (row["epoch"], row["stage"], int(layer), expert, share, row.get("texts"), row.get("validation_n"))
@@ -54,7 +99,7 @@ def counted_on(frame: pd.DataFrame, validation: str) -> str:
 
 
 def evenness_over_training(frame: pd.DataFrame, *, subtitle: str) -> go.Figure:
-    """Effective experts of each layer, epoch by epoch: high while stage 1 balances, lower once they specialise."""
+    """Effective experts of each layer, epoch by epoch."""
     logs = np.log(frame["share"].where(frame["share"] > 0, 1.0))
     entropy = (-frame["share"] * logs).groupby([frame["layer"], frame["epoch"]]).sum()
     layers = sorted(frame["layer"].unique())
@@ -68,7 +113,7 @@ def evenness_over_training(frame: pd.DataFrame, *, subtitle: str) -> go.Figure:
             mode="lines+markers",
             name=f"layer {layer}",
             line={"color": color, "width": 2, "dash": DASHES[i % len(DASHES)]},
-            # A symbol goes on where the dashes begin anew, so that twenty-five layers look different.
+            # The symbols shift where the dashes repeat, so that 25 layers look different.
             marker={"symbol": SYMBOLS[(i // len(DASHES) + i) % len(SYMBOLS)], "size": 8},
             hovertemplate=f"layer {layer}, epoch %{{x}}: %{{y:.2f}} effective experts<extra></extra>",
         )
@@ -85,7 +130,7 @@ def evenness_over_training(frame: pd.DataFrame, *, subtitle: str) -> go.Figure:
         fig,
         "How even usage is, epoch by epoch",
         subtitle=subtitle,
-        x="epoch, counted from 0",
+        x="epoch, from 0",
         y="effective experts",
         height=400,
         legend=True,
@@ -93,7 +138,7 @@ def evenness_over_training(frame: pd.DataFrame, *, subtitle: str) -> go.Figure:
 
 
 def usage_over_training(frame: pd.DataFrame, *, subtitle: str) -> go.Figure:
-    """Small multiples: for each layer its experts' Top-1 shares, epoch by epoch."""
+    """Small multiples: the Top-1 shares of each layer's experts, epoch by epoch."""
     layers = sorted(frame["layer"].unique())
     columns = min(_PANELS, len(layers))
     rows = math.ceil(len(layers) / columns)
@@ -106,7 +151,6 @@ def usage_over_training(frame: pd.DataFrame, *, subtitle: str) -> go.Figure:
         horizontal_spacing=0.03,
         vertical_spacing=0.14 / max(rows - 1, 1) if rows > 1 else 0,
     )
-    boundaries = _stage_boundary(frame)
     for i, layer in enumerate(layers):
         table = frame[frame["layer"] == layer].pivot(index="expert", columns="epoch", values="share")
         place = {"row": i // columns + 1, "col": i % columns + 1}
@@ -118,35 +162,23 @@ def usage_over_training(frame: pd.DataFrame, *, subtitle: str) -> go.Figure:
             hovertemplate=f"<b>layer {layer}</b>, expert %{{y}}, epoch %{{x}}: %{{z:.1%}}<extra></extra>",
             **place,
         )
-        for boundary in boundaries:
+        for boundary in _stage_boundary(frame):
             edged_line(fig, boundary, **place)
-    epochs = sorted(frame["epoch"].unique())
-    fig.update_layout(
-        coloraxis={
-            "colorscale": SEQUENTIAL,
-            "cmin": 0,
-            "cmax": float(frame["share"].max()),
-            "colorbar": {
-                "tickformat": ".0%",
-                "thickness": 12,
-                "title": {"text": "Top-1 share", "side": "right"},
-            },
-        }
-    )
+    epochs, experts = sorted(frame["epoch"].unique()), int(frame["expert"].max()) + 1
+    bar = {"tickformat": ".0%", "thickness": 12, "title": {"text": "Top-1 share", "side": "right"}}
+    scale = {"colorscale": SEQUENTIAL, "cmin": 0, "cmax": float(frame["share"].max()), "colorbar": bar}
+    fig.update_layout(coloraxis=scale)
     layout(
         fig,
         "Top-1 share of every expert, epoch by epoch",
         subtitle=subtitle,
-        height=158 + 210 * rows,
+        height=158 + 190 * rows,
         margin={"t": 113},  # two lines of a subtitle, and the panels' titles
     )
     fig.update_xaxes(range=[min(epochs) - 0.5, max(epochs) + 0.5], dtick=1, showgrid=False, zeroline=False)
-    experts = int(frame["expert"].max()) + 1
     fig.update_yaxes(range=[-0.5, experts - 0.5], showgrid=False, zeroline=False)
-    for column in range(1, columns + 1):
-        lowest = (
-            rows if (rows - 1) * columns + column <= len(layers) else rows - 1
-        )  # the last row may be shorter
+    for column in range(1, columns + 1):  # the last row may be shorter
+        lowest = rows if (rows - 1) * columns + column <= len(layers) else rows - 1
         fig.update_xaxes(title_text="epoch", showticklabels=True, row=lowest, col=column)
     for row in range(1, rows + 1):
         fig.update_yaxes(title_text="expert", row=row, col=1)

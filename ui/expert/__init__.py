@@ -1,1 +1,0 @@
-"""The profile of one expert, on Expert usage."""

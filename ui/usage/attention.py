@@ -1,0 +1,242 @@
+"""What one expert attends to: in an example, and on average by role, compared with the other experts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from shrp.analysis.attention import (
+    FIRST,
+    ITSELF,
+    MATCHING,
+    NEXT,
+    OTHER,
+    PREVIOUS,
+    SAME,
+    SEPARATORS,
+    AttentionRoles,
+    LayerAttention,
+)
+from shrp.analysis.explore import PAIR_SEPARATOR, split_sentences
+from shrp.analysis.usage import UsageStats
+from shrp.data.text_data import TextData
+from shrp.phrases import listed
+from ui.attention_figures import frame, heatmap, said, strongest
+from ui.bound import clamp
+from ui.downloads import chart
+from ui.pickers import always_one
+from ui.state import pick_cell
+from ui.text import escape, escape_html, percent
+from ui.theme import BLUE, GREEN, GREY, MUTED, ORANGE, PURPLE, SKY, layout
+from ui.usage import results
+from ui.usage.figures import counted_in, usage_heatmap
+
+if TYPE_CHECKING:
+    from ui.usage.profile import Expert
+
+EXAMPLE, TYPED, HIDE, ROLE = "example", "example_text", "hide_special", "role"
+"""Keys in the session's state and in the URL; `example` is the number of the example that is shown."""
+LONGEST = 2_000
+_MAP = "role-map"
+_COLORS = {
+    FIRST: MUTED,
+    SEPARATORS: GREY,
+    ITSELF: PURPLE,
+    PREVIOUS: SKY,
+    NEXT: BLUE,
+    SAME: GREEN,
+    MATCHING: ORANGE,
+    OTHER: "rgba(204,116,16,0.45)",
+}
+_PATTERNS = {SEPARATORS: ".", ITSELF: "/", NEXT: "\\", SAME: "x", OTHER: "."}
+"""In addition to the colours, which may look alike."""
+
+
+def section(one: Expert, first: int) -> None:
+    """Draw the attention in one example and the roles.
+
+    Args:
+        first: number of the example that is shown unless another one is picked.
+
+    Raises:
+        ShrpError: the model's attention can't be computed.
+    """
+    _example(one, first)
+    _roles(one)
+
+
+def _example(one: Expert, first: int) -> None:
+    data = one.data
+    left, middle, right = st.columns([2, 5, 3], vertical_alignment="bottom")
+    clamp(EXAMPLE, 0, len(data) - 1)
+    number = left.number_input(
+        "Row",
+        min_value=0,
+        max_value=len(data) - 1,
+        value=None,
+        step=1,
+        key=EXAMPLE,
+        bind="query-params",
+        placeholder=f"{first}",
+        help="Number of an example, from 0. Empty: the one with the highest router probability.",
+    )
+    pair = len(data.task.text_columns) == 2
+    typed = middle.text_input(
+        f"Or type one{f', its texts with {PAIR_SEPARATOR} between them' if pair else ''}",
+        key=TYPED,
+        bind="query-params",
+        max_chars=LONGEST,
+    )
+    hide = right.toggle(
+        "Hide special tokens",
+        key=HIDE,
+        bind="query-params",
+        help="Leaves out [CLS], [SEP] and the like, and rescales each row to 100%.",
+    )
+    text, source = _text(data, number if number is not None else first, typed or "")
+    if text is None:
+        st.info(source, icon=":material/edit:")
+        return
+    found = results.attention(one.checkpoint, text, one.layer)
+    pattern = found.pattern(one.expert, without_special=hide)
+    chart(
+        heatmap(found, pattern, one.expert, source),
+        lambda: frame(pattern),
+        "attention",
+        f"{one.name}-attention",
+        f"Heatmap of the attention of layer {one.layer}'s expert {one.expert}, {len(pattern.tokens)} query tokens by "
+        f"as many key tokens. {strongest(pattern)}",
+    )
+    st.caption(routed(found, one.expert) + said(found, pattern, hide, "as for usage and scores"))
+
+
+def _text(data: TextData, number: int, typed: str) -> tuple[tuple[str, ...] | None, str]:
+    """The text and where it is from; or None and what to type."""
+    if not typed.strip():
+        number = min(max(int(number), 0), len(data) - 1)
+        return data.texts[number], f"row {number:,} of {data.name}"
+    inputs, notes = split_sentences(" ".join(typed[:LONGEST].split()), data.task)
+    if inputs:
+        return inputs[0], "typed"
+    return None, notes[0] if notes else "Type a text."
+
+
+def routed(found: LayerAttention, expert: int) -> str:
+    """Whether the example, or how many of its tokens, go to the expert; ends in a space."""
+    if found.probs.ndim == 2:
+        taken = np.argsort(-found.probs, axis=-1, kind="stable")[:, : found.top_k]
+        return f"{int((taken == expert).sum()):,} of {len(found.tokens):,} tokens are routed to this expert. "
+    probability = percent(float(found.probs[expert]))
+    if expert in found.firing:
+        return f"Routed to this expert, with probability {probability}. "
+    names = listed([str(one) for one in found.firing])
+    return f"Routed to expert{'s' * (found.top_k > 1)} {names}; this expert has probability {probability}. "
+
+
+def _roles(one: Expert) -> None:
+    st.subheader("Roles: where attention goes on average", anchor=False)
+    found = results.attention_roles(one.checkpoint, one.data)
+    of = f"n = {found.n:,} of {len(one.data):,} examples of {one.data.name}"
+    summary = most(found, one.layer, one.expert)
+    st.markdown(escape(summary))
+    chart(
+        role_bars(found, one.stats, one.layer, one.expert, of),
+        lambda: role_frame(found, one.stats),
+        key="roles",
+        name=f"{one.name}-roles",
+        alt=f"Stacked bars of where the attention of layer {one.layer}'s experts goes. {summary}",
+    )
+    st.caption(
+        "Mean over examples and text tokens. Every expert is run on its layer's input, whether it is routed there or "
+        "not. Much attention to separators can mean that a head does nothing there (Clark et al. 2019)."
+    )
+    start = MATCHING if MATCHING in found.roles else found.roles[-1]
+    role = always_one("All layers: attention to", found.roles, ROLE, start)
+    place = found.roles.index(role)
+    chart(
+        usage_heatmap(
+            np.stack([found.mean(layer)[:, place] for layer in found.layers]),
+            found.layers,
+            title=f"Attention to: {role}",
+            subtitle=f"% of an expert's attention; {escape_html(of)}",
+            measure=f"attention to {role}",
+            ends=np.stack([found.interval(layer)[:, place] for layer in found.layers]),
+            selected=one.cell,
+        ),
+        lambda: role_frame(found, one.stats),
+        key=_MAP,
+        name=f"{one.name}-attention-to-{role.replace(' ', '-')}",
+        alt=f"Heatmap of the share of attention that goes to: {role}, by layer and expert.",
+        on_select=lambda: pick_cell(_MAP),
+    )
+
+
+def most(found: AttentionRoles, layer: int, expert: int) -> str:
+    """Where the expert's attention goes most, compared with its layer's mean, in words."""
+    mine, all_mean = found.mean(layer)[expert], found.mean(layer).mean(0)
+    top = int(mine.argmax())
+    ends = found.interval(layer)[expert, top]
+    bounds = "" if np.isnan(ends[0]) else f" (95% CI {100 * ends[0]:.1f}–{percent(ends[1])})"
+    return (
+        f"Layer {layer}'s expert {expert} gives most of its attention, {percent(mine[top])}{bounds}, to: "
+        f"{found.roles[top]}; mean of the layer's experts: {percent(all_mean[top])}."
+    )
+
+
+def role_bars(found: AttentionRoles, stats: UsageStats, layer: int, expert: int, of: str) -> go.Figure:
+    """A stacked bar for each expert of the layer, with its Top-1 share."""
+    mean, share = found.mean(layer), stats.share(layer)
+    names = [
+        f"<b>{e} ({percent(share[e], 0)})</b>" if e == expert else f"{e} ({percent(share[e], 0)})"
+        for e in range(len(mean))
+    ]
+    fig = go.Figure()
+    for place, role in enumerate(found.roles):
+        ends = found.interval(layer)[:, place]
+        fig.add_bar(
+            y=names,
+            x=100 * mean[:, place],
+            orientation="h",
+            name=role,
+            marker={
+                "color": _COLORS[role],
+                "pattern": {"shape": _PATTERNS.get(role, ""), "fillmode": "overlay", "size": 5},
+            },
+            hovertext=[
+                f"<b>Layer {layer}, expert {e}</b><br>{role}: {percent(mean[e, place])}"
+                + ("" if np.isnan(low) else f"<br>95% CI: {percent(low)} to {percent(high)}")
+                for e, (low, high) in enumerate(ends)
+            ],
+            hovertemplate="%{hovertext}<extra></extra>",
+        )
+    fig.update_layout(barmode="stack", bargap=0.25)
+    fig.update_xaxes(range=[0, 100], ticksuffix="%", zeroline=False)
+    fig.update_yaxes(type="category", autorange="reversed", showgrid=False)
+    layout(
+        fig,
+        f"Where the attention of layer {layer}'s experts goes",
+        subtitle=f"{escape_html(of)}; in brackets: Top-1 share of all {counted_in(stats.unit)}",
+        x="share of attention",
+        y="expert",
+        height=210 + 24 * max(len(mean), 4),
+        legend=True,
+    )
+    return fig.update_layout(legend_traceorder="normal")  # by default reversed for stacked bars
+
+
+def role_frame(found: AttentionRoles, stats: UsageStats) -> pd.DataFrame:
+    """One row for each layer, expert and role: share, its interval, the expert's Top-1 share, n and data."""
+    rows = []
+    for layer in found.layers:
+        mean, ends, share = found.mean(layer), found.interval(layer), stats.share(layer)
+        rows += [
+            (layer, e, role, mean[e, r], *ends[e, r], share[e], found.n, found.data)
+            for e in range(len(mean))
+            for r, role in enumerate(found.roles)
+        ]
+    names = ["layer", "expert", "attention to", "share", "low", "high", "Top-1 share", "inputs", "data"]
+    return pd.DataFrame(rows, columns=names)

@@ -1,0 +1,164 @@
+"""What is said first about one expert: how often it is used, for what, and what the model loses without it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from shrp.analysis.knock_out import KnockOut
+from shrp.analysis.usage import UsageStats
+from shrp.data.slices import ANSWER, CLASS, LENGTH, SLICE
+from shrp.data.text_data import TextData, pairs_of, units_of
+from shrp.evaluation.statistics import differing, of_mean, share_interval
+from ui import measurements
+from ui.state import Selection
+from ui.text import escape, interval_text, metric_name, percent, points, points_interval, slice_name
+from ui.usage import results
+from ui.usage.figures import counted_in
+
+GROUPINGS = (SLICE, CLASS, ANSWER, LENGTH)
+"""By what an expert's examples are compared with all others: the first two of these that there are."""
+_NAMED = 4
+"""Groups that are named at most on each side."""
+
+
+def mixes(selection: Selection, stats: UsageStats, cell: tuple[int, int]) -> dict[str, pd.DataFrame]:
+    """Grouping -> how one expert's examples split over its groups (`shrp.evaluation.statistics.mix_frame`)."""
+    checkpoint, data = selection.checkpoint, selection.data
+    known = measurements.groups(checkpoint, data, stats)
+    drawn = [by for by in GROUPINGS if by in known][:2]
+    return {by: results.mix(checkpoint, data, stats, *cell, by) for by in drawn}
+
+
+def headline(
+    stats: UsageStats,
+    cell: tuple[int, int],
+    top_k: int,
+    found: dict[str, pd.DataFrame],
+    without: str,
+) -> str:
+    """The verdict on one expert, as Markdown.
+
+    Args:
+        top_k: how many experts the layer takes.
+        found: of `mixes`.
+        without: of `without_it`, or what stands there until that is known.
+    """
+    layer, expert = cell
+    name = f"**Layer {layer}, expert {expert}**"
+    took, total = stats.top1[layer][:, expert], int(stats.counts(layer).sum())
+    mine, unit = int(took.sum()), counted_in(stats.unit)
+    if not mine:
+        never = "takes none" if top_k == 1 else "is the first choice for none"
+        return f"{name} {never} of {total:,} {unit}; {without}."
+    takes = "takes" if top_k == 1 else "is the first choice for"
+    where = f" (in {int((took > 0).sum()):,} of {stats.n:,} examples)" if stats.unit == "tokens" else ""
+    parts = [f"{name} {takes} **{mine:,} of {total:,}** {unit}{where}"]
+    if most := most_typical(found):
+        group, lift = most
+        parts.append(f"{lift:.1f}× **{escape(slice_name(group))}**")
+    return "; ".join([*parts, without]) + "."
+
+
+def most_typical(found: dict[str, pd.DataFrame]) -> tuple[str, float] | None:
+    """The group that an expert takes significantly more often than the others do, and how many times its base rate."""
+    for frame in found.values():
+        more, _ = differing(frame)
+        if more:
+            lifts = frame.set_index("group")["lift"]
+            group = max(more, key=lambda one: lifts[one])
+            return str(group), float(lifts[group])
+    return None
+
+
+def without_it(found: KnockOut, change: tuple[float, tuple[float, float]]) -> str:
+    """What the model loses without the expert, as Markdown.
+
+    Args:
+        change: of `results.score_change`.
+    """
+    before = found.before
+    if not len(found.affected):
+        return "no example uses it, so without it nothing changes"
+    value, bounds = change
+    if before.labels is None or value != value:
+        if before.task.is_regression:
+            return f"without it {len(found.affected):,} of {before.n:,} outputs change"
+        return f"without it {found.flipped:,} of {before.n:,} predictions change"
+    said = f"without it {metric_name(before.metric)} changes by **{points(value, before.metric)}**"
+    if bounds[0] != bounds[0]:
+        return said
+    same = ", no significant difference" if bounds[0] <= 0 <= bounds[1] else ""
+    return f"{said} (95% CI {points_interval(bounds, before.metric)}{same})"
+
+
+def facts(
+    stats: UsageStats,
+    data: TextData,
+    cell: tuple[int, int],
+    found: dict[str, pd.DataFrame],
+    group: tuple[str, np.ndarray] | None,
+    top_k: int,
+) -> None:
+    """Draw one expert's numbers, and the groups it takes more and less often than the other experts of its layer.
+
+    Args:
+        found: of `mixes`.
+        group: name and mask `(N,)` of a group whose share is shown too.
+        top_k: how many experts the layer takes.
+    """
+    layer, expert = cell
+    counts, pairs = stats.counts(layer), pairs_of(data)
+    mine, total = int(counts[expert]), int(counts.sum())
+    unit, units = counted_in(stats.unit), units_of(stats.n, pairs)
+    took, of_all = stats.top1[layer][:, expert], stats.top1[layer].sum(1)
+    st.subheader(f"Layer {layer}, expert {expert}", anchor="expert")
+    bounds = interval_text(share_interval(took, units, of_all), "accuracy")
+    lines = [f"**Top-1 share** {percent(mine / total)} (95% CI {bounds}, n = {total:,} {unit})"]
+    if group is not None:
+        name, rows = group
+        here, among = int(took[rows].sum()), int(of_all[rows].sum())
+        bounds = interval_text(share_interval(took[rows], units[rows], of_all[rows]), "accuracy")
+        lines.append(
+            f"**{escape(name)}** "
+            + (f"{percent(here / among)} (95% CI {bounds}, n = {among:,} {unit})" if among else "no examples")
+        )
+    ends = of_mean(stats.probs[layer][:, expert].astype(np.float64), units)
+    bounds = f" (95% CI {interval_text(ends, 'accuracy')})" if np.isfinite(ends[0]) else ""
+    lines.append(
+        f"**Mean router probability** {percent(stats.mean_probs(layer)[expert])}{bounds}; even "
+        f"{percent(1 / stats.num_experts)}"
+    )
+    rank = 1 + int((counts > counts[expert]).sum())
+    lines.append(
+        (f"**Rank** {rank} of {stats.num_experts} by share; " if mine else "")
+        + f"the layer uses {stats.effective_experts(layer):.1f} effective experts, mean router margin "
+        f"{float(stats.margins[layer].mean()):.2f}"
+    )
+    if top_k > 1:
+        lines.append(f"**Top-{top_k}**: shares count first choices; the expert also computes for others")
+    for by, frame in found.items():
+        lines += _differing(by, frame) if mine else []
+    st.markdown("\n".join(f"- {line}" for line in lines))
+    if not mine:
+        st.info(
+            "No example is routed to this expert. Its examples are those that come closest.",
+            icon=":material/bedtime:",
+        )
+
+
+def _differing(by: str, frame: pd.DataFrame) -> list[str]:
+    """The groups of one grouping that differ significantly, as lines of Markdown."""
+    rows = frame.set_index("group")
+    lines = []
+    for word, groups in zip(("More", "Less"), differing(frame), strict=True):
+        if groups:
+            named = ", ".join(
+                f"{escape(slice_name(str(group)))} {rows.loc[group, 'lift']:.1f}× ({percent(rows.loc[group, 'here'], 0)} "
+                f"of its, {percent(rows.loc[group, 'base'], 0)} of all)"
+                for group in groups[:_NAMED]
+            )
+            rest = f" and {len(groups) - _NAMED} more" if len(groups) > _NAMED else ""
+            lines.append(f"**{word} often, by {by}**: {named}{rest}")
+    return lines
