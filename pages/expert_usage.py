@@ -60,11 +60,8 @@ def main() -> None:
     found = mixes(selection, stats, (layer, expert))
     top_k = router_layers(selection.checkpoint.model)[layer].top_k
 
-    def say(without: str) -> None:
-        with place.container():
-            verdict(headline(stats, (layer, expert), top_k, found, without))
-
-    say("without it: *measuring …*")
+    with place.container(key="verdict-in-part"):
+        st.markdown(headline(stats, (layer, expert), top_k, found, "without it: *measuring …*"))
     draw = {
         USAGE: lambda: usage(selection, stats, layer, expert, found, top_k),
         DRIVING: lambda: driving.section(selection, stats),
@@ -77,7 +74,9 @@ def main() -> None:
         if tab.open:
             with tab:
                 show()
-    say(without(selection, stats, (layer, expert)))
+    lost = without(selection, stats, (layer, expert))
+    with place.container():
+        verdict(headline(stats, (layer, expert), top_k, found, lost))
 
 
 def without(selection: state.Selection, stats: UsageStats, cell: tuple[int, int]) -> str:

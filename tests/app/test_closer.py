@@ -4,7 +4,6 @@ from urllib.parse import parse_qs
 
 import numpy as np
 import pytest
-from ui.expert import inputs as expert_profile_inputs
 
 from shrp.data.sources import load_probe
 from shrp.data.tasks import TASKS
@@ -12,6 +11,7 @@ from shrp.data.text_data import TextData
 from tests.app.helpers import texts_of
 from ui import closer
 from ui.lab import view
+from ui.usage import attention
 
 SST2, COLA = load_probe("sst2"), load_probe("cola")
 
@@ -71,12 +71,12 @@ def test_an_experts_input_leads_on_while_it_is_in_the_table(open_page, tiny_chec
     table = next(frame.value for frame in at.dataframe if "router probability" in frame.value)
     number = int(table["index"].iloc[2])
     at = pick_row(at, "inputs-", 2)  # its callback runs in a browser alone
-    at.session_state[expert_profile_inputs.EXAMPLE] = number
+    at.session_state[attention.EXAMPLE] = number
     at.run()
     assert not at.exception
     assert links(at)[closer.ROUTE]["text"] == list(SST2.texts[number])
     other = int(np.setdiff1d(np.arange(len(SST2)), table["index"])[0])
-    at.session_state[expert_profile_inputs.EXAMPLE] = other
+    at.session_state[attention.EXAMPLE] = other
     assert closer.ROUTE not in links(at.run())
 
 

@@ -8,10 +8,10 @@ import zipfile
 import pandas as pd
 import pytest
 import streamlit
-from ui.expert.details import PARTS
 
 from shrp.pruning.plan import PruningPlan
 from tests.app.helpers import HISTORY, SCORES
+from ui.usage import profile
 
 
 @pytest.fixture
@@ -83,13 +83,12 @@ def read_all(at, offered, wanted):
         ("pruning_lab", {"budget": 3, "lab_tab": "Selections compared"}, ("beside",)),
         (
             "expert_usage",
-            {"on_data": "true", "data_inputs": 32},
+            {"view": "Importance", "data_inputs": 32},
             (
                 "effect-map",
                 "usage-scatter",
                 "effect-table",
                 "where-map",
-                "where-table",
             ),
         ),
         (
@@ -108,12 +107,13 @@ def test_every_file_of_a_page_can_be_read(open_page, folder, offered, page, quer
 
 def test_files_about_heads_are_of_heads(open_page, folder, offered):
     link = {
+        "view": "Importance",
         "on_data": "true",
         "data_inputs_heads": 32,
         "knock_out": "heads of dense layers",
     }
     at = open_page("expert_usage", folder, **link)
-    tables = ("effect-map", "effect-table", "where-map", "where-table")
+    tables = ("effect-map", "effect-table", "where-map")
     read_all(at, offered, tables)
     for key in tables:
         _, data = offered[f"{key}-csv"]
@@ -142,9 +142,19 @@ def test_the_evenness_of_a_group_says_of_which(open_page, folder, offered):
     assert set(rows["n"]) == {240}
 
 
-def test_every_file_of_the_experts_profiles_can_be_read(open_page, folder, offered):
-    at = open_page("expert_usage", folder, layer=2, expert=3)
-    at.pills(key=PARTS).set_value(at.pills(key=PARTS).options).run()
-    profile = ("mix-class", "mix-slice", "top-inputs", "words", "attention", "knock-out")
-    history = ("evenness-history", "usage-history")
-    read_all(at, offered, ("usage-map", "evenness", *history, *profile))
+@pytest.mark.parametrize(
+    ("link", "wanted"),
+    [
+        (
+            {"profile": profile.EXAMPLES},
+            ("usage-map", "evenness", "routes", "mix-class", "mix-slice", "top-inputs"),
+        ),
+        ({"profile": profile.WORDS}, ("words",)),
+        ({"profile": profile.ATTENTION}, ("attention", "roles", "role-map")),
+        ({"profile": profile.KNOCK_OUT}, ("knock-out", "knock-out-slices")),
+        ({"view": "What drives routing", "exchange": "true"}, ("goes-by", "exchanged")),
+        ({"view": "Over training"}, ("evenness-history", "usage-history")),
+    ],
+)
+def test_every_file_of_expert_usage_can_be_read(open_page, folder, offered, link, wanted):
+    read_all(open_page("expert_usage", folder, layer=2, expert=3, **link), offered, wanted)

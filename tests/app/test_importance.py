@@ -1,119 +1,123 @@
-"""Importance of experts on a data set: every one knocked out, on Expert usage."""
-
-import json
+"""Importance on Expert usage: every expert, or every head of the dense layers, knocked out on a data set."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from ui.attribution import where
 
-from tests.app.helpers import specs, texts_of, upload
+from shrp.analysis.importance import blocks, head_knock_outs, knock_outs
+from shrp.checkpoints import checkpoint as checkpoints
+from shrp.data.sources import load_probe
+from tests.app.helpers import specs, texts_of, upload, values
+from ui.usage import importance
+
+LINK = {"view": "Importance", "data_inputs": "32", "data_inputs_heads": "32"}
+SST2 = load_probe("sst2")
 
 
-def tables(at):
-    return [frame.value for frame in at.dataframe]
+def the_table(at):
+    return next(frame.value for frame in at.dataframe if "mean size" in frame.value)
+
+
+def titled(at, start):
+    return next(s for s in specs(at) if s["layout"]["title"]["text"].startswith(start))
 
 
 @pytest.fixture
-def page(open_page, tiny_checkpoint):
-    at = open_page("expert_usage", tiny_checkpoint)
-    assert not at.exception
-    return at
+def dense(save_tiny):
+    return save_tiny("plain", layers=())
 
 
-def test_a_data_set_shows_usage_against_effect(page):
-    page.toggle(key="on_data").set_value(True).run()
-    assert not page.exception
-    assert not page.error
-    said = texts_of(page)
-    assert "by construction" in said
-    assert "which is few" in said
-    ranks = next(frame for frame in tables(page) if "Spearman ρ" in frame and "layer" in frame)
-    assert ranks["layer"].tolist() == [1, 2]
-    everything = next(frame for frame in tables(page) if "mean size where used" in frame)
-    assert len(everything) == 8
-    assert everything["its 95% interval where used"].str.contains(" to ").any()
-    assert everything.groupby("layer")["usage"].sum().tolist() == pytest.approx([100, 100])
-    assert sum("n = 128 of" in chart.proto.spec for chart in page.get("plotly_chart")) == 3
-
-
-def test_of_few_inputs_there_is_no_number_to_pick(page):
-    rows = "".join(f"w{i} w{i % 5},{'positive' if i % 2 else 'negative'}\n" for i in range(12))
-    upload(page, "table", "few.csv", f"sentence,label\n{rows}".encode())
-    page.toggle(key="on_data").set_value(True).run()
-    assert not page.exception
-    assert "On all of the 12 inputs" in texts_of(page)
-    assert "data_inputs" not in [slider.key for slider in page.get("select_slider")]
-
-
-def test_which_experts_matter_for_which_inputs(open_page, tiny_checkpoint):
-    at = open_page("expert_usage", tiny_checkpoint, on_data="true", data_inputs="32")
-    picker = at.segmented_control(key="matters_by")
-    assert picker.options == ["class", "slice", "length"]
-    assert picker.value == "slice"
-
-    def drawn(at):
-        assert not at.exception
-        return next(s for s in specs(at) if s["layout"]["title"]["text"].startswith("Mean margin"))
-
-    by_slice = drawn(at)
-    table = next(frame for frame in tables(at) if {"elsewhere", "uses"} <= {*frame})
-    assert table.groupby(["layer", "expert"])["uses"].sum().min() > 0
-    assert table["difference"].abs().is_monotonic_decreasing
-    assert "pairs of expert and group" in texts_of(at)
-    by_class = drawn(picker.set_value("class").run())
-    assert by_class["layout"]["title"]["text"].endswith("by class")
-    assert by_class["data"][0]["y"] != by_slice["data"][0]["y"]
-    assert {name.split(" (")[0] for name in by_class["data"][0]["y"]} == {"negative", "positive"}
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "said"),
-    [
-        ("knocked_out", "zeroed", "knocked out: zeroed"),
-        ("rank_by", "effect where used", "not how much"),
-        ("rank_by", "score lost", "many experts tie at 0"),
-    ],
-)
-def test_the_other_ways_to_measure(open_page, tiny_checkpoint, key, value, said):
-    at = open_page("expert_usage", tiny_checkpoint, on_data="true", data_inputs="32", **{key: value})
+def test_every_expert_is_knocked_out(open_page, tiny_checkpoint):
+    at = open_page("expert_usage", tiny_checkpoint, **LINK)
     assert not at.exception
     assert not at.error
-    drawn = "".join(chart.proto.spec for chart in at.get("plotly_chart"))
-    assert "n = 32 of" in drawn
-    assert said in drawn + texts_of(at)
+    loaded = checkpoints.load(tiny_checkpoint)
+    found = knock_outs(loaded.model, loaded.tokenizer, SST2, next(blocks(SST2, 32)))
+    table = found.table(SST2, None)
+    drawn = values(titled(at, "Mean effect of each expert")["data"][0]["z"])
+    used = table["uses"].to_numpy().reshape(2, 4) > 0
+    np.testing.assert_allclose(drawn[used], table["signed"].to_numpy().reshape(2, 4)[used], atol=1e-5)
+    assert np.isnan(drawn[~used]).all()
+    shown = the_table(at)
+    assert shown["expert"].tolist() == [0, 1, 2, 3] * 2
+    assert [float(text.split(" ")[0]) for text in shown["mean size"]] == pytest.approx(
+        table["effect"], abs=6e-4
+    )
+    assert len([s for s in specs(at) if s["layout"]["title"]["text"].startswith("Usage against")]) == 1
+
+
+def test_by_group_the_slice_comes_first_and_class_is_a_choice(open_page, tiny_checkpoint):
+    at = open_page("expert_usage", tiny_checkpoint, **LINK)
+    picker = at.segmented_control(key=importance.BY)
+    assert picker.options == ["class", "slice", "length"]
+    assert picker.value == "slice"
+    names = titled(at, "Mean margin")["data"][0]["y"]
+    assert {name.split(" (")[0] for name in names} <= {name.replace("_", " ") for name in SST2.slices}
+    picker.set_value("class").run()
+    assert not at.exception
+    assert {name.split(" (")[0] for name in titled(at, "Mean margin")["data"][0]["y"]} == {
+        "negative",
+        "positive",
+    }
 
 
 @pytest.mark.parametrize(
-    ("labels", "said"),
-    [(np.arange(9) / 2, "a correlation over all inputs"), (1.5, "not defined on these inputs")],
+    ("key", "value"), [(importance.MEANING, "zeroed"), (importance.MEASURE, "score lost")]
 )
-def test_a_correlation_lost_is_not_of_flipped_answers(open_page, save_tiny, tmp_path, labels, said):
-    frame = pd.DataFrame({"sentence1": [f"w{i} w2" for i in range(9)], "sentence2": "w3", "label": labels})
+def test_the_other_ways_to_measure(open_page, tiny_checkpoint, key, value):
+    at = open_page("expert_usage", tiny_checkpoint, **LINK, **{key: value})
+    assert not at.exception
+    assert not at.error
+    assert value in str([spec["layout"]["title"] for spec in specs(at)] + [at.session_state[key]])
+
+
+def test_a_dense_checkpoint_has_heads_and_no_dead_end(open_page, dense):
+    at = open_page("expert_usage", dense, **LINK)
+    assert not at.exception
+    assert not at.get("plotly_chart")  # until it is asked for
+    assert at.main.get("page_link")
+    at.toggle(key=importance.ON).set_value(True).run()
+    assert not at.exception
+    assert not at.error
+    loaded = checkpoints.load(dense)
+    found = head_knock_outs(loaded.model, loaded.tokenizer, SST2, next(blocks(SST2, 32))).table(SST2, None)
+    drawn = titled(at, "Mean effect of each head")
+    np.testing.assert_allclose(
+        values(drawn["data"][0]["z"]), found["signed"].to_numpy().reshape(3, 4), atol=1e-5
+    )
+    shown = the_table(at)
+    assert shown["head"].tolist() == [0, 1, 2, 3] * 3
+    assert not {"expert", "usage", "used by"} & set(shown)
+
+
+def test_a_routed_checkpoint_with_dense_layers_has_both(open_page, tiny_checkpoint):
+    at = open_page("expert_usage", tiny_checkpoint, **LINK, on_data="true")
+    experts = the_table(at)
+    at.segmented_control(key=importance.KIND).set_value(importance.KINDS[1]).run()
+    assert not at.exception
+    assert the_table(at)[["layer", "head"]].to_numpy().tolist() == [[0, head] for head in range(4)]
+    at.segmented_control(key=importance.KIND).set_value(importance.KINDS[0]).run()
+    assert the_table(at).equals(experts)
+
+
+def test_few_examples_without_labels(open_page, dense):
+    at = open_page("expert_usage", dense, **LINK)
+    upload(at, "table", "few.csv", "".join(["sentence\n", *(f"w{i} w{i % 5}\n" for i in range(4))]).encode())
+    at.toggle(key=importance.ON).set_value(True).run()
+    assert not at.exception
+    assert not at.get("select_slider")
+    assert not any("lost" in column for column in the_table(at))
+
+
+def test_regression(open_page, save_tiny, tmp_path):
+    frame = pd.DataFrame(
+        {"sentence1": [f"w{i} w2" for i in range(9)], "sentence2": "w3", "label": np.arange(9) / 2}
+    )
     (tmp_path / "data" / "stsb").mkdir(parents=True)
     frame.to_parquet(tmp_path / "data" / "stsb" / "validation.parquet")
-    link = {"on_data": "true", "rank_by": "score lost", "source": "glue"}
     folder = save_tiny("numbers", task="stsb", num_labels=1)
-    at = open_page("expert_usage", folder, data_dir=tmp_path / "data", **link)
+    at = open_page("expert_usage", folder, data_dir=tmp_path / "data", **LINK, rank_by="score lost")
     assert not at.exception
-    assert said in texts_of(at)
-    assert "flipped predictions" not in texts_of(at)
-    assert "no labels" not in texts_of(at)
-
-
-def test_a_lost_accuracy_is_in_points_with_its_interval(open_page, tiny_checkpoint):
-    at = open_page("expert_usage", tiny_checkpoint, on_data="true", data_inputs="32")
-    element = next(frame for frame in at.dataframe if "mean size where used" in frame.value)
-    formats = json.loads(element.proto.columns)
-    assert formats["accuracy lost (points)"]["type_config"]["format"] == "%+.2f"
-    frame = element.value
-    assert (frame["accuracy lost (points)"] * 0.32 % 1).round(6).isin([0, 1]).all()  # of 32 inputs
-    assert frame["its interval (points)"].str.fullmatch(r"[+-]\d+\.\d\d to [+-]\d+\.\d\d").all()
-
-
-@pytest.mark.parametrize("paired", [False, True])
-def test_of_minimal_pairs_it_is_said_that_each_counts_once(paired):
-    frame = pd.DataFrame({"group": ["a", "b"], "p": [np.nan, np.nan]})
-    said = where._said(frame[:0], frame, "margin", paired)
-    assert said.startswith("No expert is used by 5 of these inputs")
-    assert ("(a minimal pair counts once)" in said) == paired
+    assert not at.error
+    assert "changed predictions" not in the_table(at)
+    assert "nan" not in texts_of(at).split()

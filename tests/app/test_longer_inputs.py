@@ -2,7 +2,6 @@
 
 import pytest
 from transformers import PreTrainedTokenizerFast
-from ui.expert.details import INPUTS, PARTS, WORDS
 
 from shrp.checkpoints import info as checkpoint_info
 from shrp.checkpoints.checkpoint import load
@@ -11,6 +10,7 @@ from shrp.data.sources import load_probe
 from shrp.data.tasks import TASKS
 from shrp.model.config import ShrpConfig
 from shrp.pruning import select
+from ui.usage import profile
 
 TRAINED, READS = 12, 32
 """Tokens that the checkpoint learned from, and that its model can read."""
@@ -74,7 +74,7 @@ def test_the_last_training_on_a_task_says_how_long_inputs_are(training, length):
     ("page", "params"),
     [
         ("compare", {"b": "(the one in the sidebar): pruned"}),
-        ("expert_usage", {"on_data": "true", "data_inputs": 32}),
+        ("expert_usage", {"view": "Importance", "data_inputs": 32}),
     ],
 )
 def test_a_checkpoint_is_measured_on_inputs_as_long_as_it_learned_from(
@@ -87,15 +87,16 @@ def test_a_checkpoint_is_measured_on_inputs_as_long_as_it_learned_from(
 
 @pytest.mark.parametrize("routing", ["sequence", "token"])
 def test_so_is_every_part_of_an_experts_profile(open_page, trained_shorter, cache, cuts, routing):
-    at = open_page("expert_usage", trained_shorter(routing), parts=INPUTS)
+    at = open_page("expert_usage", trained_shorter(routing))
     assert set(cuts) == {TRAINED}
-    for part in sorted({*at.pills(key=PARTS).options} - {INPUTS}):
+    for part in (profile.WORDS, profile.ATTENTION):
         cuts.clear()
-        at.pills(key=PARTS).set_value([part]).run()
+        at.session_state[profile.TABS] = part
+        at.run()
         assert not at.exception
         assert set(cuts) <= {TRAINED}, part
         # Words of whole inputs are counted as they stand, without the model.
-        assert bool(cuts) == (part != WORDS or routing == "token"), part
+        assert bool(cuts) == (part != profile.WORDS or routing == "token"), part
 
 
 def test_so_is_every_selection_of_the_lab(open_page, trained_shorter, cache, cuts, monkeypatch):

@@ -13,6 +13,5 @@ def test_a_page_is_legible_its_charts_have_words_and_1200_pixels_cut_nothing(app
 
 
 def test_so_are_experts_taken_away(app_url, new_tab):
-    together = {"parts": "knocked out", "layer": "9", "expert": "11", "along": "layer 10, expert 1"}
-    looks_well(app_url, new_tab, "expert_usage", **together)
-    looks_well(app_url, new_tab, "expert_usage", on_data="true", data_inputs="32")
+    looks_well(app_url, new_tab, "expert_usage", profile="Knock-out", layer="9", expert="11")
+    looks_well(app_url, new_tab, "expert_usage", view="Importance", data_inputs="32")

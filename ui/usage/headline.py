@@ -113,7 +113,7 @@ def facts(
     mine, total = int(counts[expert]), int(counts.sum())
     unit, units = counted_in(stats.unit), units_of(stats.n, pairs)
     took, of_all = stats.top1[layer][:, expert], stats.top1[layer].sum(1)
-    st.subheader(f"Layer {layer}, expert {expert}", anchor="expert")
+    st.subheader(f"Layer {layer}, expert {expert}", anchor=False)
     bounds = interval_text(share_interval(took, units, of_all), "accuracy")
     lines = [f"**Top-1 share** {percent(mine / total)} (95% CI {bounds}, n = {total:,} {unit})"]
     if group is not None:

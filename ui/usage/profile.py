@@ -106,14 +106,26 @@ def examples(one: Expert, frame: pd.DataFrame, mixes: dict[str, pd.DataFrame]) -
     Args:
         frame: of `example_frame`.
     """
-    data, ranked = one.data, st.session_state.get(RANKED) or HIGHEST
+    data = one.data
+    above = st.container()  # the table, drawn below its control and shown above it
+    left, middle, right = st.columns([2, 4, 1], vertical_alignment="center")
+    with left:
+        ranked = st.segmented_control(
+            "Router probability",
+            [HIGHEST, LOWEST],
+            default=HIGHEST,
+            required=True,
+            key=RANKED,
+            bind="query-params",
+            label_visibility="collapsed",
+        )
     shown = frame.head(SHOWN) if ranked != LOWEST else frame.iloc[::-1].head(SHOWN)
     key = f"inputs-{one.layer}-{one.expert}-{ranked}-{data.fingerprint}"
     texts, top = _text_names(data), float(frame["router probability"].max())
     width = 420 if len(texts) == 1 else 220
     named = ("slice",) if data.task.is_regression else ("label", "slice")
     spaced = {name: shown[name].map(slice_name) for name in named if name in shown}
-    st.dataframe(
+    above.dataframe(
         shown.assign(**spaced),
         key=key,
         on_select=lambda: _pick(key, shown["index"].tolist()),
@@ -136,18 +148,8 @@ def examples(one: Expert, frame: pd.DataFrame, mixes: dict[str, pd.DataFrame]) -
         alt=f"Examples with the {ranked} router probability for this expert",
     )
     if (picked := st.session_state.get(attention.EXAMPLE)) in shown["index"].to_numpy():
-        closer.links(data, [picked], routed=True)
-    left, middle, right = st.columns([2, 4, 1], vertical_alignment="center")
-    with left:
-        st.segmented_control(
-            "Router probability",
-            [HIGHEST, LOWEST],
-            default=HIGHEST,
-            required=True,
-            key=RANKED,
-            bind="query-params",
-            label_visibility="collapsed",
-        )
+        with above:
+            closer.links(data, [picked], routed=True)
     middle.caption(
         f"Examples with the {ranked} router probability, {len(shown)} of {len(frame):,}. Pick a row to see its route "
         "and its attention."
@@ -198,8 +200,21 @@ def words(one: Expert) -> None:
     checkpoint, data, stats = one.checkpoint, one.data, one.stats
     by_token = stats.unit == "tokens"
     what, notes = "token" if by_token else "word", []
-    minimum = int(st.session_state.get(MIN_COUNT) or _asked_minimum())
-    minimum = min(max(minimum, 1), 10_000)
+    above = st.container()
+    left, middle, right = st.columns([1, 4, 1], vertical_alignment="bottom")
+    with left:
+        clamp(MIN_COUNT, 1, 10_000)
+        minimum = st.number_input(
+            "Fewest occurrences",
+            min_value=1,
+            max_value=10_000,
+            value=5,
+            key=MIN_COUNT,
+            bind="query-params",
+            help=f"z: log-odds ratio over its standard error, with an informative Dirichlet prior worth {PRIOR_TERMS} "
+            f"{what}s (Monroe et al. 2008). It ranks {what}s and is no test.",
+        )
+    minimum = min(max(int(minimum or 1), 1), 10_000)
     if by_token:
         counted = results.tokens(checkpoint, data)
         table = counted.counts[one.layer]
@@ -224,15 +239,15 @@ def words(one: Expert) -> None:
         why = "is routed here" if not found.here else "is routed elsewhere"
         if found.here and found.elsewhere:
             why = "occurs often enough: lower the fewest occurrences"
-        st.info(f"No {what} {why}.", icon=":material/text_fields:")
+        above.info(f"No {what} {why}.", icon=":material/text_fields:")
     else:
         if few:
-            st.warning(
+            above.warning(
                 f"Few {what}s are routed here: one unusual example can put a {what} at the top.",
                 icon=":material/warning:",
             )
         for column, title, part in zip(
-            st.columns(2, gap="large"),
+            above.columns(2, gap="large"),
             ("Most typical", "Least typical"),
             (found.frame.head(TERMS), found.frame.iloc[::-1].head(TERMS)),
             strict=True,
@@ -240,28 +255,9 @@ def words(one: Expert) -> None:
             with column:
                 _terms(part, f"{title} {what}s", what)
         notes.insert(0, f"{group}. {found.tested:,} {what}s occur at least {minimum} times.")
-    left, middle, right = st.columns([1, 4, 1], vertical_alignment="bottom")
-    with left:
-        clamp(MIN_COUNT, 1, 10_000)
-        st.number_input(
-            "Fewest occurrences",
-            min_value=1,
-            max_value=10_000,
-            value=5,
-            key=MIN_COUNT,
-            bind="query-params",
-            help=f"z: log-odds ratio over its standard error, with an informative Dirichlet prior worth {PRIOR_TERMS} "
-            f"{what}s (Monroe et al. 2008). It ranks {what}s and is no test.",
-        )
     middle.caption(" ".join(notes))
     with right:
         downloads(found.frame, "words", f"{one.name}-{what}s")
-
-
-def _asked_minimum() -> int:
-    """The fewest occurrences that the address asks for, before the box below the tables is drawn."""
-    text = st.query_params.get(MIN_COUNT, "")
-    return int(text) if text.isdecimal() and len(text) < 9 else 5
 
 
 def _terms(frame: pd.DataFrame, title: str, what: str) -> None:

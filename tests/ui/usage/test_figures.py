@@ -1,13 +1,13 @@
 import numpy as np
 import pandas as pd
 import pytest
-from ui.usage.history_figures import counted_on, evenness_over_training, training_frame, usage_over_training
 
 from shrp.analysis.usage import even_experts
 from shrp.evaluation.statistics import mix_frame
 from ui import text
 from ui.overview.figures import cost_frame
 from ui.usage.figures import evenness_bars, mix_bars, usage_heatmap
+from ui.usage.training import counted_on, evenness_over_training, training_frame, usage_over_training
 
 VALUES = np.array([[0.5, 0.3, 0.2], [0.0, 1.0, np.nan]])
 
@@ -24,7 +24,7 @@ def test_an_invisible_marker_lies_over_every_cell():
     assert [tuple(cell) for cell in points.customdata] == [(la, e) for la in (4, 7) for e in range(3)]
     assert list(zip(points.y, points.x)) == [(str(la), e) for la in (4, 7) for e in range(3)]
     assert "50.0%" in points.hovertext[0]
-    assert "5 inputs" in points.hovertext[0]
+    assert "5 examples" in points.hovertext[0]
     assert "not known" in points.hovertext[-1]
 
 
@@ -63,7 +63,7 @@ def test_differences_beyond_chance_are_bold_and_told_with_their_interval():
     heat, points, *_ = draw(difference=True, ends=ends).data
     assert heat.text[0] == ["<b>+50</b>", "+30", "+20"]
     assert "95% interval: +10.0 to +90.0" in points.hovertext[0]
-    assert "95% interval: none, too few or all alike" in points.hovertext[2]
+    assert "95% interval: none" in points.hovertext[2]
     assert "interval" not in points.hovertext[-1]
 
 
