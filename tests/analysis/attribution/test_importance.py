@@ -3,7 +3,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from ui.attribution import effects
 
 from shrp.analysis import importance
 from shrp.analysis.attribution import experts, instance
@@ -120,6 +119,6 @@ def test_both_of_a_minimal_pair_count_as_one_in_the_intervals(routed, tiny_data,
     widths = [(one["signed_high"] - one["signed_low"])[known] for one in (found, alone)]
     assert (widths[0] > 1.3 * widths[1]).all()
     # The app keeps the tables by what the outputs depend on, which pairs are no part of.
-    kept = [effects.effect_table(outputs, "outputs", data, 1) for data in (twice, bare)]
+    kept = [outputs.table(data, 1) for data in (twice, bare)]
     for shown, made in zip(kept, (found, alone), strict=True):
         pd.testing.assert_frame_equal(shown, made)
