@@ -1,12 +1,10 @@
-"""What drives routing: how much class, answer, slice and length of an example tell of the expert that it takes.
+"""What drives routing: mutual information between an example's class, prediction, slice or length and its expert.
 
-The measure is the mutual information of group and Top-1 expert, less its mean when groups are permuted, as a part of
-the most that it could be: the entropy of the experts, less the same mean (the adjustment of Vinh, Epps and Bailey 2010
-on the uncertainty coefficient of Theil 1970). 0 is chance; 1 means that the group determines the expert.
+Mutual information is reported minus its mean under permutation, as a part of the most it could be: the experts'
+entropy minus the same mean (adjusted as by Vinh, Epps and Bailey 2010). 0 is chance; 1: the group determines the expert.
+A minimal pair is permuted as one unit. Under token routing tokens are counted and examples permuted.
 
-Both examples of a minimal pair are permuted as one unit. Under token routing tokens are counted, and examples permuted.
-
-Shapes: `L` routed layers, `H` experts, `G` groups, `N` examples.
+Shapes: `L` routed layers, `H` experts, `G` groups, `N` examples, `B` permutations.
 """
 
 from __future__ import annotations
@@ -26,61 +24,57 @@ from shrp.evaluation.statistics import permutations
 
 GROUPINGS = (CLASS, ANSWER, SLICE, LENGTH)
 MOST_GROUPS = 60
-"""A grouping into more, as by a column of names, tells nothing that a person can read, and chance fills it."""
+"""Groupings into more groups are left out."""
 FEWEST = 40
-"""Beyond length: groups are dealt among inputs of neighbouring lengths if there are this many to deal."""
+"""Fewest examples (pairs count once) for a test beyond length."""
 EXPECTED = 2
-"""A count is tested if so many inputs of its group are to be expected to take the expert, and as many not to: those of
-rarer ones are now and then many deviations off by chance, and would hide all others."""
+"""A count is tested if this many examples of the group are expected to take the expert, and as many not to."""
 DEALS, MANY = 1000, 5000
-"""Permutations of the groups; of more inputs than `MANY` the less often, down to a fifth of it."""
+"""Permutations; fewer above `MANY` examples, down to a fifth."""
 _TOLD = 50
-"""Deals of a block at most; progress is told after as many."""
+"""Most permutations of a block."""
 _MOST_PLACES = 1_000_000
-"""Pairs of an input and an expert that it takes, which are counted at once, over the deals of a block."""
+"""Pairs of an example and its expert that are counted at once."""
 _SAME = 1e-9  # informations that differ by less are equal but for rounding,
 _NEAR = 1e-4  # and so are counts, which the deals hold in float32
 
 
 @dataclass(frozen=True, eq=False)
 class Grouping:
-    """What one grouping of the inputs tells of the experts that they take."""
+    """How one grouping of the examples relates to the experts they take."""
 
     by: str
     names: tuple[str, ...]
     sizes: np.ndarray
-    """Inputs of each group `(G,)`."""
+    """Examples of each group `(G,)`."""
     layers: tuple[int, ...]
     counts: np.ndarray
-    """`(L, G, H)`: inputs (or tokens) of each group that have the expert as their Top-1."""
+    """`(L, G, H)`: examples (or tokens) of each group by Top-1 expert."""
     entropy: np.ndarray
     """Of the experts `(L,)`, in nats."""
     information: np.ndarray
-    """That group and expert share `(L,)`, in nats."""
+    """Mutual information of group and expert `(L,)`, in nats."""
     chance: np.ndarray
     """Its mean over permutations `(L,)`."""
     p: np.ndarray
     """p-value `(L,)` of the permutation test."""
     cells: np.ndarray
-    """p-value of each count `(L, G, H)`: the part of the deals in which any count of its layer is as many standard
-    deviations from the group's part of the expert's total (after Westfall and Young 1993, so it holds for all of a
-    layer's counts at once); nan where too few are to be expected (`EXPECTED`).
-    """
+    """p-value of each count `(L, G, H)`, adjusted for all counts of its layer by the permutations' largest deviation
+    (Westfall and Young 1993); nan by `EXPECTED`."""
     cells_everywhere: np.ndarray
-    """The same of any count of all layers, so it holds for all of them at once `(L, G, H)`."""
+    """The same, adjusted for the counts of all layers."""
     within: np.ndarray
-    """As `chance`, of permutations among examples of similar length `(L,)`; nan for the grouping by length itself, and
-    of too few inputs."""
+    """As `chance`, permuted among examples of similar length `(L,)`; nan by `FEWEST`, and for length itself."""
     within_p: np.ndarray
 
     @property
     def explained(self) -> np.ndarray:
-        """The part of the experts' entropy that the groups explain beyond chance `(L,)`; nan where there is none."""
+        """Share of the experts' entropy that the groups explain beyond chance `(L,)`; nan if there is no entropy."""
         return _part(self.information, self.chance, self.entropy)
 
     @property
     def explained_beyond_length(self) -> np.ndarray:
-        """The same beyond what groups of such lengths would explain `(L,)`; nan where `within` is."""
+        """The same beyond groups of similar lengths `(L,)`."""
         return _part(self.information, self.within, self.entropy)
 
     @property
@@ -91,7 +85,7 @@ class Grouping:
         return _part(np.minimum(groups, self.entropy), self.chance, self.entropy)
 
     def shares(self, layer: int) -> np.ndarray:
-        """Which part of each group takes each expert `(G, H)`; nan where a group has no tokens."""
+        """Share of each group that takes each expert `(G, H)`; nan for a group without tokens."""
         counts = self.counts[self.layers.index(layer)].astype(np.float64)
         total = counts.sum(1, keepdims=True)
         return np.divide(counts, total, out=np.full(counts.shape, np.nan), where=total > 0)
@@ -107,20 +101,18 @@ def specialisation(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Grouping]:
-    """What `GROUPINGS` tell of the routes, each of them that parts the data in 2 to `MOST_GROUPS`; numbers by fourths.
-
-    The length of an input in a minimal pair is the mean of both.
+    """Each of `GROUPINGS` that splits the data into 2 to `MOST_GROUPS` groups; numbers are split into quartiles.
 
     Args:
         stats: of `data`, row by row.
-        lengths: of the inputs, in tokens.
-        answers: what the routed model predicts of each input, a class or a number; None leaves that grouping out.
+        lengths: of the examples, in tokens; both of a minimal pair get their mean.
+        answers: the routed model's predictions `(N,)`; None leaves that grouping out.
         deals: how many permutations.
         seed: of the permutations.
         progress: called with permutations done and in all.
 
     Raises:
-        DataError: these are of other inputs than each other.
+        DataError: the sizes differ.
     """
     if not stats.n == len(data) == len(lengths):
         raise DataError(
@@ -150,7 +142,7 @@ def specialisation(
 def _groupings(
     data: TextData, length: np.ndarray, answers: Sequence[float] | None
 ) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
-    """Groupings by name: the groups' names, and each input's group `(N,)`."""
+    """Grouping -> the groups' names, and each example's group `(N,)`."""
     known, found = input_groups(data, answers, length, GROUPINGS), {}
     for by in GROUPINGS:
         groups = known.get(by, {})
@@ -160,7 +152,7 @@ def _groupings(
 
 
 class _Counting:
-    """Counts of groups and experts, for many deals of the groups."""
+    """Counts of groups and experts, for many permutations of the groups."""
 
     def __init__(self, stats: UsageStats) -> None:
         self.layers, self.experts = tuple(stats.layers), stats.num_experts
@@ -171,11 +163,11 @@ class _Counting:
 
     @property
     def at_once(self) -> int:
-        """Of how many deals the counts are made at once."""
+        """Permutations of a block."""
         return max(1, min(_TOLD, _MOST_PLACES // max(len(self.input), 1)))
 
     def __call__(self, codes: np.ndarray, groups: int) -> np.ndarray:
-        """`(B, L, G, H)` of B deals, with each input in the group of `codes` `(B, N)`."""
+        """`(B, L, G, H)`, with each example in the group of `codes` `(B, N)`."""
         first = np.arange(len(codes))[:, None] * groups
         places = (first + codes[:, self.input]) * self.columns + self.column
         times = np.broadcast_to(self.times, places.shape)
@@ -194,7 +186,7 @@ def _explain(
     generator: np.random.Generator,
     tick: Callable[[int], None],
 ) -> Grouping:
-    """Count, and deal anew."""
+    """Count, and test by permutation."""
     (counts,) = counting(codes[None], len(names))
     information, nothing = _information(counts), np.full(len(counts), np.nan)
     sizes = np.bincount(codes, minlength=len(names))
@@ -202,9 +194,7 @@ def _explain(
     share = experts / experts.sum(2, keepdims=True)
 
     def deal(neighbours: bool) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-        """Mean information of the deals, its p-value, and, but for neighbours, what is left of each deal's counts, in
-        blocks `(B, L, G, H)`.
-        """
+        """Mean information, its p-value, and (not for neighbours) blocks `(B, L, G, H)` of `_beyond`."""
         total, as_much, left = np.zeros(len(counts)), np.ones(len(counts)), []
         drawn = permutations(
             codes, pairs, deals, generator, length=length, near=neighbours, block=counting.at_once
@@ -241,15 +231,15 @@ def _explain(
 
 
 def _beyond(counts: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """By how much counts `(..., L, G, H)` are above the group's part of all, by the experts' shares `(L, 1, H)`."""
+    """Counts `(..., L, G, H)` minus those expected by the experts' shares `(L, 1, H)`."""
     return counts - counts.sum(-1, keepdims=True) * share
 
 
 def _cells(found: np.ndarray, dealt: np.ndarray, tested: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """p-values `(L, G, H)` of what was found, by the largest that is tested in a layer of each deal `(D, L, G, H)`, and
-    by the largest in all layers.
+    """p-values `(L, G, H)` of `found` by the largest tested deviation of each permutation `(B, L, G, H)`, in a layer and
+    in all layers.
     """
-    dealt = np.concatenate([found[None].astype(np.float32), dealt])  # what was found is one of the deals
+    dealt = np.concatenate([found[None].astype(np.float32), dealt])
     mean, spread = dealt.mean(0), dealt.std(0)
     tested = tested & (spread > _NEAR)
     far = np.abs((dealt - mean) / np.where(tested, spread, np.inf))
@@ -261,7 +251,7 @@ def _cells(found: np.ndarray, dealt: np.ndarray, tested: np.ndarray) -> tuple[np
 
 
 def _entropy(counts: np.ndarray) -> np.ndarray:
-    """Of the last two axes of counts `(..., L, ., .)` together, in nats `(..., L)`."""
+    """Joint entropy over the last two axes of counts `(..., L, ., .)`, in nats `(..., L)`."""
     share = counts / counts.sum((-2, -1), keepdims=True, dtype=np.float64)
     return -(share * np.log(share, out=np.zeros_like(share), where=share > 0)).sum((-2, -1))
 
@@ -278,38 +268,30 @@ def _part(information: np.ndarray, chance: np.ndarray, entropy: np.ndarray) -> n
 
 
 def cells_frame(one: Grouping) -> pd.DataFrame:
-    """Every count of a group and an expert that was tested, over all layers, the least likely first.
+    """Every tested count of all layers, smallest p first.
 
     Returns:
-        Columns layer, expert, group, n (inputs of the group, or tokens where these route), count, share, of_all (the
-        share of all that takes the expert), difference, and p (`Grouping.cells_everywhere`).
+        Columns layer, expert, group, n (examples or tokens of the group), count, share, of_all (share of all that take
+        the expert), difference, p (`Grouping.cells_everywhere`).
     """
     rows = []
     for at, layer in enumerate(one.layers):
         shares, counts = one.shares(layer), one.counts[at]
         whole = counts.sum(0) / counts.sum()
         for g, e in np.argwhere(np.isfinite(one.cells[at])):
-            facts = (
-                layer,
-                int(e),
-                one.names[g],
-                int(counts[g].sum()),
-                int(counts[g, e]),
-                shares[g, e],
-                whole[e],
-            )
-            rows.append((*facts, shares[g, e] - whole[e], one.cells_everywhere[at, g, e]))
+            n, apart = int(counts[g].sum()), shares[g, e] - whole[e]
+            facts = layer, int(e), one.names[g], n, int(counts[g, e]), shares[g, e], whole[e], apart
+            rows.append((*facts, one.cells_everywhere[at, g, e]))
     columns = ["layer", "expert", "group", "n", "count", "share", "of_all", "difference", "p"]
     frame = pd.DataFrame(rows, columns=columns)
-    order = np.lexsort((-frame["difference"].abs(), frame["p"]))
-    return frame.iloc[order].reset_index(drop=True)
+    return frame.iloc[np.lexsort((-frame["difference"].abs(), frame["p"]))].reset_index(drop=True)
 
 
 def specialisation_frame(groupings: Sequence[Grouping]) -> pd.DataFrame:
-    """A row for each grouping and layer: by, groups, layer, explained, its ceiling, p and q, beyond_length, p_beyond,
-    q_beyond, effective_experts.
+    """One row a grouping and layer.
 
-    q is p for all rows looked at (Benjamini and Hochberg 1995), separately beyond length.
+    Columns by, groups, layer, explained, ceiling, p, q, beyond_length, p_beyond, q_beyond, effective_experts; q is p adjusted
+    over all rows (Benjamini and Hochberg 1995), separately beyond length.
     """
     frame = pd.DataFrame(
         [

@@ -1,6 +1,6 @@
 """How a routed model uses its experts on a data set (method.md, "Usage and pruning" and "Failure signatures").
 
-Everything is kept an input, so that usage of any group of inputs (`shrp.data.slices`) is a sum over rows.
+Everything is kept by example, so the usage of a group of examples is a sum over rows.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from shrp.phrases import counted, listed
 from shrp.pruning.plan import FittedGates
 
 COLLAPSE_SHARE = 0.9
-"""Above this share of one expert in stage 1, which should keep usage even, routing has collapsed."""
+"""Above this share of one expert in stage 1, routing has collapsed."""
 COLLAPSE_EXPERTS = 1.5
-"""Below this number of effective experts, after training, a layer's router decides next to nothing."""
+"""Below this number of effective experts after training, a layer's routing has collapsed."""
 JUDGED = 50
-"""A layer's usage is judged on at least this many examples, and four times the experts."""
+"""Fewest examples to judge a layer's usage on; and at least four times the experts."""
 NOISY_ENTROPY = 0.9
-"""Above this part of the maximal entropy, usage hardly ranks the experts."""
+"""Above this part of the maximal entropy, usage hardly ranks experts."""
 CLIFF_SHARE = 0.8
-"""A score whose interval ends below this part of the dense teacher's on the same data is an accuracy cliff."""
+"""A score whose interval ends below this part of the dense teacher's is an accuracy cliff."""
 NOISY_MARGIN = 0.1
 """Below this mean router margin, choices are near ties."""
 
@@ -45,7 +45,7 @@ class UsageWarning:
     """A failure signature seen in one layer, with the number that triggered it."""
 
     kind: str
-    """`collapse`, `noisy` (usage is nearly even) or `near ties` (single choices are close)."""
+    """`collapse`, `noisy` or `near ties`."""
     layer: int
     text: str
 
@@ -62,20 +62,19 @@ class UsageStats:
     probs: Mapping[int, np.ndarray]
     """Layer -> `(N, H)`: router probabilities, averaged over real tokens under token routing."""
     margins: Mapping[int, np.ndarray]
-    """Layer -> `(N,)`: the last probability that is taken less the first that is not, averaged likewise."""
+    """Layer -> `(N,)`: smallest probability taken minus the largest not taken, averaged as `probs`."""
     norms: Mapping[int, np.ndarray]
     """Layer -> `(N, H)`: mean output norm of each expert; empty unless asked for."""
     logits: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
     """`(N, C)`: the model's outputs from the same passes."""
     gates: Mapping[int, np.ndarray] = field(default_factory=dict)
-    """Layer -> `(N, H)`: gates in effect, averaged as `probs`; empty unless output norms were asked for."""
+    """Layer -> `(N, H)`: gates, averaged as `probs`; empty unless output norms were asked for."""
     ablation: Mapping[int, np.ndarray] = field(default_factory=dict)
-    """Layer -> `(H,)`: effect of knocking each expert out (`shrp.analysis.importance.ablation`); empty unless asked
-    for."""
+    """Layer -> `(H,)`: effect of each knock-out (`shrp.analysis.importance.ablation`), if asked for."""
     recorded: Mapping[int, np.ndarray] = field(default_factory=dict)
-    """Layer -> `(H,)`: Top-1 shares on other data, such as those of a checkpoint's training; empty unless asked for."""
+    """Layer -> `(H,)`: Top-1 shares on other data, such as a checkpoint's training data, if asked for."""
     fitted: FittedGates | None = None
-    """Gates fitted on the same examples (`shrp.pruning.select.GateFit`), if asked for."""
+    """Gates fitted on the same examples, if asked for."""
 
     def __repr__(self) -> str:  # one line: the arrays are long
         what = f"<UsageStats of {self.data!r}: {counted(self.n, 'input')}"
@@ -119,7 +118,7 @@ class UsageStats:
         return {layer: self.share(layer, rows) for layer in self.layers}
 
     def gate_norm(self) -> dict[int, np.ndarray]:
-        """Layer -> mean over examples of gate x output norm `(H,)`; under token routing of their means over tokens.
+        """Layer -> mean over examples of gate x output norm `(H,)`.
 
         Raises:
             PlanError: output norms were not measured.
@@ -137,9 +136,7 @@ class UsageStats:
         return effective_experts(self.share(layer, rows))
 
     def summary(self, rows: np.ndarray | None = None) -> pd.DataFrame:
-        """One row a layer, over all examples or those that `rows` marks: entropy, effective experts, the most used
-        expert and its share, mean margin; nan where `rows` marks nothing.
-        """
+        """One row a layer: entropy, effective experts, top expert and its share, mean margin; nan without examples."""
         found = []
         for layer in self.layers:
             share = self.share(layer, rows)
@@ -169,29 +166,27 @@ class UsageStats:
 
     @property
     def too_few(self) -> int:
-        """The number of examples needed to judge usage where these are fewer, else 0."""
+        """The number of examples needed to judge usage if there are fewer, else 0."""
         needed = _to_judge(self.num_experts)
         return needed if self.n < needed else 0
 
     def warnings(self) -> list[UsageWarning]:
-        """Failure signatures of the trained model, by this module's thresholds; none for too few examples."""
-        if self.too_few:
-            return []
+        """Failure signatures of the trained model; none for too few examples."""
         found = []
-        for layer in self.layers:
+        for layer in [] if self.too_few else self.layers:
             effective, margin = self.effective_experts(layer), float(self.margins[layer].mean())
             part = self.entropy(layer) / np.log(self.num_experts)
             if effective < COLLAPSE_EXPERTS:
-                text = f"layer {layer} uses {effective:.1f} effective experts (below {COLLAPSE_EXPERTS})"
-                found.append(UsageWarning("collapse", layer, f"{text}: its router decides next to nothing."))
+                text = f"uses {effective:.1f} effective experts (below {COLLAPSE_EXPERTS}): routing has collapsed."
+                found.append(UsageWarning("collapse", layer, f"layer {layer} {text}"))
             if part > NOISY_ENTROPY:
-                text = (
-                    f"layer {layer}'s usage entropy is {part:.0%} of its maximum (above {NOISY_ENTROPY:.0%})"
-                )
-                found.append(UsageWarning("noisy", layer, f"{text}: usage hardly ranks its experts."))
+                text = f"usage entropy is {part:.0%} of its maximum (above {NOISY_ENTROPY:.0%}): usage hardly ranks experts."
+                found.append(UsageWarning("noisy", layer, f"layer {layer}'s {text}"))
             if margin < NOISY_MARGIN:
-                text = f"layer {layer}'s mean router margin is {margin:.2f} (below {NOISY_MARGIN})"
-                found.append(UsageWarning("near ties", layer, f"{text}: many choices are close calls."))
+                text = (
+                    f"mean router margin is {margin:.2f} (below {NOISY_MARGIN}): many choices are near ties."
+                )
+                found.append(UsageWarning("near ties", layer, f"layer {layer}'s {text}"))
         return found
 
 
@@ -205,7 +200,7 @@ def history_warnings(history: Sequence[Mapping[str, Any]]) -> list[UsageWarning]
     for row in history:
         if row.get("stage") != 1:
             continue
-        # On texts usage is of the last quarter of the epoch's.
+        # On texts, usage is counted in the last quarter of the epoch.
         counted = row["texts"] / 4 if "texts" in row else row.get("validation_n", math.inf)
         for name, share in row.get("usage", {}).items():
             layer, top = int(name), max(share)
@@ -240,7 +235,7 @@ def measure_usage(
     output_norms: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> UsageStats:
-    """Run a routed model over `data` and keep what its routers did.
+    """Run a routed model over `data` and record its routing.
 
     Args:
         output_norms: also measure every expert's output norm (several times slower), and keep the gates.
@@ -308,7 +303,7 @@ def _by_input(
 
 
 def _mean_gates(gates: torch.Tensor, token_mask: torch.Tensor | None) -> np.ndarray:
-    """Gates `(B, H)` of one batch, averaged over real tokens; float64, in which those of Top-1 are exact shares."""
+    """Gates `(B, H)` of one batch, averaged over real tokens, in float64."""
     if gates.dim() == 2:
         return gates.double().numpy()
     real = torch.ones(gates.shape[:2]) if token_mask is None else token_mask
@@ -319,19 +314,19 @@ def _mean_gates(gates: torch.Tensor, token_mask: torch.Tensor | None) -> np.ndar
 def route_table(
     stats: UsageStats, data: TextData, answers: Sequence[float] | None, lengths: Sequence[int]
 ) -> pd.DataFrame:
-    """One row an example, in the data's order, under token routing with means over its tokens.
+    """One row an example, in the data's order; under token routing with means over its tokens.
 
     Args:
         stats: usage on `data`, row by row.
-        answers: the routed model's predictions `(N,)`; None where they are not known.
+        answers: the routed model's predictions `(N,)`, or None.
         lengths: of the examples, in tokens.
 
     Returns:
-        Columns index, the texts, (label), (answer), (correct), (slice), tokens, and for each layer, such as 6,
-        `layer 6` (its Top-1 expert, or that of most tokens), `layer 6 probability` and `layer 6 margin`.
+        Columns index, the texts, (label), (answer), (correct), (slice), tokens, and for each layer `layer 6` (its Top-1
+        expert, or that of most tokens), `layer 6 probability` and `layer 6 margin`.
 
     Raises:
-        DataError: these are of other examples than each other.
+        DataError: the sizes differ.
     """
     sizes = {"inputs with usage": stats.n, "texts": len(data), "lengths": len(lengths)}
     sizes |= {} if answers is None else {"answers": len(answers)}
@@ -358,8 +353,7 @@ def route_table(
 
 
 def even_experts(n: int, num_experts: int) -> float:
-    """The effective experts measured, by their mean entropy, where `n` examples pick their experts evenly at random:
-    with few examples usage looks more specialised than it is.
+    """Effective experts, by mean entropy, of `n` examples that pick their experts evenly at random.
 
     Raises:
         DataError: a number is below 1.
@@ -392,7 +386,7 @@ def independent_choices(stats: UsageStats, rows: np.ndarray, pairs: np.ndarray) 
 
 
 def entropy(share: Sequence[float] | np.ndarray) -> float:
-    """Entropy of shares `(H,)` in nats, 0 to `log H`; nan where they are, as of no inputs."""
+    """Entropy of shares `(H,)` in nats, 0 to `log H`; nan where they are."""
     share = np.asarray(share, dtype=np.float64)
     if np.isnan(share).any():
         return float("nan")
@@ -401,5 +395,5 @@ def entropy(share: Sequence[float] | np.ndarray) -> float:
 
 
 def effective_experts(share: Sequence[float] | np.ndarray) -> float:
-    """`exp(entropy)` of shares `(H,)`: evenly used experts of the same entropy, 1 to `H`; nan likewise."""
+    """`exp(entropy)` of shares `(H,)`, 1 to `H`; nan where they are."""
     return float(np.exp(entropy(share)))

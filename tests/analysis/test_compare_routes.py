@@ -63,10 +63,9 @@ def test_the_sorted_distance_is_the_least_over_all_renumberings():
         for p in ([0.6, 0.2, 0.1, 0.1], [0.1, 0.2, 0.3, 0.4])
     )
     least = min(total_variation(a.share(1), b.share(1)[list(order)]) for order in permutations(range(4)))
-    found = usage_distances(a, b, draws=0).iloc[0]
+    found = usage_distances(a, b, draws=9).iloc[0]
     assert found["renumbered"] == pytest.approx(least)
     assert found["distance"] > least
-    assert found[["chance", "p", "q"]].isna().all()
 
 
 def test_chance_is_what_exchanging_the_sides_makes():

@@ -75,4 +75,3 @@ def test_where_there_is_no_interval():
     nobody = np.zeros(N, dtype=bool)
     for groups in ((first, nobody), (nobody, rest)):
         assert all(np.isnan(found).all() for found in usage_difference(stats_of(top1), *groups))
-    assert np.isnan(usage_difference(stats_of(top1), first, rest, resamples=0)[1]).all()

@@ -1,12 +1,11 @@
-"""The fewest words without which the answer is another one.
+"""The fewest words without which the prediction changes.
 
-Sets of words are replaced, small ones first, until the prediction flips; the model computes each copy anew, routes
-included. Words that say the same thing twice may each go alone, and together not.
+Sets of words are replaced, small ones first, until the prediction flips; the model routes each copy again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb
@@ -16,93 +15,85 @@ import pandas as pd
 import torch
 
 from shrp.analysis.attribution.instance import Instance, Word
-from shrp.analysis.attribution.tokens import REPLACEMENTS, ablated, layers_rerouted
+from shrp.analysis.attribution.tokens import REPLACEMENTS, Progress, ablated, layers_rerouted
 from shrp.errors import DataError
 from shrp.model.gates import record_routing
 
 AMONG = 12
-"""Sets of two words and more are made of so many: those whose loss alone leaves the smallest margins."""
+"""Sets of two or more words are made of this many: those whose loss leaves the smallest margins."""
 ALL_OF = 3
-"""Up to so many of them are tried in every combination; larger sets grow by the word that lowers the margin most."""
+"""Sets up to this size are tried in every combination; larger ones grow by the best word."""
 RANDOM = 100
-"""Random sets of as many words, the control; where the search tried all there are, those."""
-
-Progress = Callable[[int, int], None]
+"""Random sets of the same size, the control; where all sets were tried, those."""
 
 
 @dataclass(frozen=True)
 class Flip:
-    """What is left without a set of words; in what `fewest_words` finds, one whose answer is another."""
+    """The prediction without a set of words."""
 
     places: tuple[int, ...]
-    """Of the words, among the input's."""
+    """Indices into the input's words."""
     answer: int
-    """The class that is predicted then."""
+    """The predicted class."""
     probability: float
-    """Of that class, by the softmax over the logits."""
+    """Of that class."""
     margin: float
-    """Logit of the input's own answer less the largest other one; below 0 the answer is another."""
+    """Logit of the input's own class minus the largest other; below 0 the prediction flips."""
     rerouted: int
-    """Routed layers in which what is left takes other experts."""
+    """Routed layers that take other experts."""
 
 
 @dataclass(frozen=True, eq=False)
 class Flips:
-    """What replacing few words does to the answer of one input of `W` words."""
+    """Sets of words that change the prediction of one input."""
 
     words: tuple[Word, ...]
     answer: int
-    """The class that the input has."""
+    """The class predicted for the input."""
     size: int
-    """Words in each of `found`; where nothing flips, in the largest set that was tried."""
+    """Words in each of `found`; where nothing flips, in the largest set tried."""
     found: tuple[Flip, ...]
-    """The sets of that size that flip it among those tried, the clearest first; empty where the search finds none."""
+    """The sets of that size that flip it, smallest margin first."""
     smallest: bool
-    """Whether every smaller set was tried, so that none can flip it."""
+    """Whether every smaller set was tried."""
     tried: int
-    """Sets that were tried, the random ones left out."""
+    """Sets tried, without the random ones."""
     random: tuple[int, int]
-    """How many random sets of as many words flip it, and of how many; of all there are, where the search tried them."""
+    """How many random sets of that size flip it, and how many there were."""
     unit: str = "word"
     """What `words` are, as of the instance."""
 
     def to_frame(self, labels: Sequence[str]) -> pd.DataFrame:
-        """One row a set.
-
-        Args:
-            labels: names of the classes.
-        """
-        return pd.DataFrame(
+        """One row a set; `labels` are the names of the classes."""
+        rows = [
             {
-                f"{self.unit}s": [
-                    " + ".join(self.words[place].text for place in one.places) for one in self.found
-                ],
-                "places": [", ".join(str(place + 1) for place in one.places) for one in self.found],
-                "answer": [labels[one.answer] for one in self.found],
-                "probability": [one.probability for one in self.found],
-                "margin": [one.margin for one in self.found],
-                "layers routed anew": [one.rerouted for one in self.found],
+                f"{self.unit}s": " + ".join(self.words[place].text for place in one.places),
+                "places": ", ".join(str(place + 1) for place in one.places),
+                "answer": labels[one.answer],
+                "probability": one.probability,
+                "margin": one.margin,
+                "layers routed anew": one.rerouted,
             }
-        )
+            for one in self.found
+        ]
+        return pd.DataFrame(rows)
 
 
 def fewest_words(
     instance: Instance, *, replacement: str = "mask", seed: int = 0, progress: Progress | None = None
 ) -> Flips:
-    """Look for the fewest words without which the predicted class is another one.
+    """Search for the fewest words without which the predicted class changes.
 
-    Single words are all tried, and larger sets, of up to `AMONG` words, where there are at most `RANDOM` of a size.
-    Else it is pairs and triples of the `AMONG` words that leave the smallest margins alone, and sets that grow from the
-    best one before, word by word, among the same. The first size at which anything flips ends the search; random sets
-    of that size follow.
+    All single words are tried; of larger sets all where there are at most `RANDOM`, else those among the `AMONG` words
+    with the smallest margins. The search ends at the first size that flips anything.
 
     Args:
         replacement: of `shrp.analysis.attribution.tokens.REPLACEMENTS`.
         seed: of the random sets.
-        progress: called with sets tried and the most that may be, and at the end with as many as were.
+        progress: called with sets tried and the most that may be.
 
     Raises:
-        DataError: the task is a regression, which has no classes; or as `ablate_words`.
+        DataError: the task is a regression; or as `ablate_words`.
     """
     if instance.task.is_regression:
         raise DataError(f"'{instance.task.name}' is a regression: it has no class that could flip.")
@@ -127,11 +118,11 @@ def fewest_words(
 
 
 def _sets(count: int, size: int, first: Sequence[int], best: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """The sets of two words and more that are tried.
+    """The sets of two or more words to try.
 
     Args:
-        first: the words that they are made of where there are too many sets.
-        best: the set of one word less that leaves the smallest margin.
+        first: the words they are made of where all sets are too many.
+        best: the set of one word fewer with the smallest margin.
     """
     if comb(count, size) <= RANDOM:
         return list(combinations(range(count), size))

@@ -5,7 +5,7 @@ Shapes: `B` perturbed copies, `T` tokens, `W` words, `C` classes, `e` size of th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 
 import regex
@@ -25,7 +25,7 @@ from shrp.model.modules import with_layers
 from shrp.model.partial import Skip
 
 TOKENS_AT_ONCE = 1024
-"""Tokens of the perturbed copies that pass the model together: enough for speed, few enough to show progress often."""
+"""Tokens of perturbed copies in one pass."""
 
 # Letters and digits with inner apostrophes and hyphens (don't, well-made), or a run of punctuation, or an emoji.
 _LETTERS = run_of(rf"[^\W{ONE_A_CHARACTER}]")
@@ -45,14 +45,14 @@ class Word:
     part: int
     """Which text of a pair it is in, 0 or 1."""
     positions: tuple[int, ...]
-    """Its tokens' places in the sequence, at least one."""
+    """Places of its tokens."""
     span: tuple[int, int] = (0, 0)
-    """Where it stands in its text: its first character and the one after its last."""
+    """Its first character in its text, and the one after its last."""
 
 
 @dataclass(frozen=True, eq=False)
 class Instance:
-    """One input, ready to be explained; `prepare` makes it. Never changed, so threads may share it."""
+    """One input, ready to be explained; immutable."""
 
     model: PreTrainedModel
     task: Task
@@ -60,18 +60,18 @@ class Instance:
     tokens: tuple[str, ...]
     words: tuple[Word, ...]
     unknown: tuple[str, ...]
-    """Words that the vocabulary lacks, in part or whole: the model reads its unknown token for them."""
+    """Words of which the model reads its unknown token."""
     full_length: int
     """Tokens of the whole text, before it was cut."""
     inputs: dict[str, Tensor]
     """The encoded input, each `(1, T)`."""
     embeddings: Tensor
-    """Word embeddings `(1, T, e)`, detached: what gradients are taken by."""
+    """Word embeddings `(1, T, e)`, detached."""
     replacements: dict[str, Tensor]
-    """Embedding `(e,)` of the tokens that may stand for a word: `pad`, and `mask` if there is such a token."""
+    """Embedding `(e,)` of the `pad` and the `mask` token, if there are such."""
     columns: tuple[int, ...]
     unit: str = field(default="word", kw_only=True)
-    """What `words` are: words, or longer pieces that `shrp.analysis.attribution.units` put together."""
+    """What `words` are (`shrp.analysis.attribution.units`)."""
 
     @property
     def truncated(self) -> bool:
@@ -80,22 +80,22 @@ class Instance:
 
     @property
     def reroutes(self) -> bool:
-        """Whether a change of the words may take what is explained along another route."""
+        """Whether a change of the words may change the route."""
         return bool(router_layers(self.model))
 
     @property
     def word_positions(self) -> list[int]:
-        """Places of all tokens that are of words: what a baseline replaces."""
+        """Places of all words' tokens."""
         return [position for word in self.words for position in word.positions]
 
     def baseline(self, replacement: str = "pad") -> Tensor:
-        """Embeddings `(1, T, e)` with every word's tokens replaced; those that the tokenizer added are kept."""
+        """Embeddings `(1, T, e)` with every word's tokens replaced, special tokens kept."""
         embeddings = self.embeddings.clone()
         embeddings[:, self.word_positions] = self.replacement(replacement)
         return embeddings
 
     def replacement(self, name: str) -> Tensor:
-        """The embedding `(e,)` of the token that stands for a word.
+        """The embedding `(e,)` of the replacing token.
 
         Raises:
             DataError: the tokenizer has no such token.
@@ -105,22 +105,13 @@ class Instance:
             raise DataError(f"This model's tokenizer has no token to use as '{name}'; use {known}.")
         return self.replacements[name]
 
-    def text_without(self, places: Collection[int], instead: str = "") -> tuple[str, ...]:
-        """The text with the words at these places taken out, or something else in place of each of their tokens."""
-        texts = list(self.text)
-        for word in sorted((self.words[place] for place in places), key=lambda word: word.span, reverse=True):
-            start, end = word.span
-            gap = " ".join([instead] * len(word.positions)) if instead else ""
-            texts[word.part] = texts[word.part][:start] + gap + texts[word.part][end:]
-        return tuple(texts)
-
     def per_word(self, by_token: Tensor) -> Tensor:
         """Sum values of tokens `(..., T)` over each word, `(..., W)`."""
         return torch.stack([by_token[..., list(word.positions)].sum(-1) for word in self.words], -1)
 
     def outputs(self, embeddings: Tensor, **inputs: Tensor) -> Tensor:
-        """What is explained, for embeddings `(B, T, e)` in place of the input's own: logits `(B, C)`, in the order of
-        the task's labels, or what a subclass reads of them.
+        """What is explained, `(B, C)`, for embeddings `(B, T, e)` in place of the input's own: the logits in the order of the
+        task's labels.
 
         Args:
             inputs: replace the input's own `attention_mask` or `token_type_ids`; each `(B, T)`.
@@ -134,7 +125,7 @@ class Instance:
         return logits.float()[:, list(self.columns)]
 
     def route(self) -> dict[int, Tensor]:
-        """The gates of the input itself, for `use_gates`; empty for a model without routed layers."""
+        """The gates of the input itself, for `use_gates`."""
         # Not inference mode: its tensors could not take part in a pass that is differentiated.
         with torch.no_grad(), record_routing() as record:
             self.outputs(self.embeddings)
@@ -157,8 +148,8 @@ def prepare(
     """Encode one input, cut at the model's limit, and group its tokens into words.
 
     Raises:
-        DataError: the input has no word, or not the task's number of texts; or it holds the padding token and the model
-            counts positions without it, which it can't do from embeddings; or the tokenizer is a slow one.
+        DataError: the input has no word, or not the task's number of texts; it holds the padding token and the model counts
+            positions without it; or the tokenizer is a slow one.
     """
     text = tuple(text)
     if len(text) != len(task.text_columns):
@@ -198,7 +189,7 @@ def _words(
     spans: Sequence[tuple[int, int, int] | None],
     unknown_id: int | None,
 ) -> tuple[tuple[Word, ...], tuple[str, ...]]:
-    """Every token goes to the word that its first letter is in; letters that no token has are not the model's."""
+    """Assign every token to the word that its first letter is in."""
     found = [[(match.start(), match.end()) for match in _WORD.finditer(part)] for part in text]
     ends: dict[tuple[int, int], int] = {}
     groups: dict[tuple[int, int], list[int]] = {}
@@ -229,27 +220,22 @@ def _words(
 
 @dataclass(frozen=True, eq=False)
 class DifferenceInstance(Instance):
-    """One input whose one output is a class's logit less that of another; `against` makes it."""
+    """One input with the difference of two logits as its output; `against` makes it."""
 
     output: int
     rather_than: int
 
     def explained(self, logits: Tensor) -> Tensor:
-        """The difference `(B, 1)`, of logits `(B, C)`; above 0 the class is likelier than the other one."""
+        """The difference `(B, 1)`, of logits `(B, C)`."""
         of_classes = super().explained(logits)
         return of_classes[:, [self.output]] - of_classes[:, [self.rather_than]]
 
 
 def against(instance: Instance, output: int, rather_than: int) -> DifferenceInstance:
-    """The input with the difference of two logits in place of the logits.
-
-    Args:
-        instance: one with all its classes, as `prepare` and `in_units` make it.
-        output: the class, in the order of the task's labels.
-        rather_than: the other one.
+    """The input with the logit of `output` minus that of `rather_than` as its output.
 
     Raises:
-        DataError: these are no two classes of the task, as of a regression none are.
+        DataError: these are not two classes of the task.
     """
     labels = instance.task.label_names
     if output == rather_than or not {output, rather_than} <= set(range(len(labels))):
@@ -263,7 +249,7 @@ def against(instance: Instance, output: int, rather_than: int) -> DifferenceInst
 
 @dataclass(frozen=True, eq=False)
 class RouterInstance(Instance):
-    """One input as its router in one layer sees it; `prefer` makes it."""
+    """One input with a router's preference as its output; `prefer` makes it."""
 
     layer: int
     expert: int
@@ -271,15 +257,11 @@ class RouterInstance(Instance):
 
     @property
     def reroutes(self) -> bool:
-        """As of `Instance`: the layer's own choice comes after what its router reads."""
+        """As of `Instance`, for the layers below."""
         return any(layer < self.layer for layer in router_layers(self.model))
 
     def outputs(self, embeddings: Tensor, **inputs: Tensor) -> Tensor:
-        """The log-odds `(B, 1)` of `expert` against `rather_than`, in nats: above 0 the router prefers the first.
-
-        Under token routing, their mean over all tokens. Probabilities below float32's smallest, of a router that is
-        quite sure of another expert, count as that. Args as of `Instance.outputs`.
-        """
+        """The log-odds `(B, 1)` of `expert` against `rather_than`, in nats; under token routing their mean over tokens."""
         with record_routing() as record:
             super().outputs(embeddings, **inputs)
         trace = record.last(self.layer)
@@ -293,10 +275,10 @@ class RouterInstance(Instance):
 
 
 def prefer(instance: Instance, layer: int, expert: int, rather_than: int) -> RouterInstance:
-    """The input with the router's preference in place of the logits; the layers above are left out.
+    """The input with the router's log-odds of two experts as its output; the layers above are left out.
 
     Raises:
-        DataError: the layer has no router, or these are no two of its experts.
+        DataError: the layer has no router, or these are not two of its experts.
     """
     routed = sorted(router_layers(instance.model))
     if layer not in routed:

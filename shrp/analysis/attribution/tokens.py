@@ -1,12 +1,8 @@
 """What each word adds to one output: input x gradient, integrated gradients, and ablation.
 
-An output is a logit, the difference of two (`shrp.analysis.attribution.instance.against`), or a router's preference
-(`shrp.analysis.attribution.instance.prefer`).
-
-Gradients can't see a hard routing decision: the output jumps where the route changes. Between jumps it does not depend
-on the routers where one expert a layer fires; where several do, it depends on the weights between them. So gradients
-are taken with the route, gates included, held at the input's own, where integrated ones add up exactly, and ablation,
-which routes anew, shows what the frozen explanation leaves out.
+An output is a logit, the difference of two (`against`), or a router's preference (`prefer`), all of
+`shrp.analysis.attribution.instance`. Gradients do not see a change of route, so they are taken with the gates held at
+the input's own; ablation routes each copy again.
 """
 
 from __future__ import annotations
@@ -26,12 +22,12 @@ from shrp.model.gates import RoutingRecord, record_routing, use_gates
 
 METHODS = ("input × gradient", "integrated gradients", "word ablation")
 REPLACEMENTS = ("mask", "pad", "remove")
-"""What an ablated word's tokens become: the mask token, the padding token (attended to), or nothing."""
+"""What replaces an ablated word's tokens: the mask token, the padding token (attended to), or nothing."""
 MAX_STEPS = 512
 ENOUGH_STEPS = 200
-"""Up to so many are taken unasked: checks of an attribution make it anew dozens of times."""
+"""Largest number of steps that `converged_gradients` takes unasked."""
 LARGE_ERROR = 0.05
-"""A completeness error above this part of the difference that it belongs to is no rounding: signs may be wrong."""
+"""A completeness error above this part of the difference makes signs unreliable."""
 
 Progress = Callable[[int, int], None]
 
@@ -43,41 +39,41 @@ class WordScores:
     method: str
     words: tuple[Word, ...]
     scores: np.ndarray
-    """`(W,)`, in units of the output: logits, the prediction for regression, or a router's log-odds."""
+    """`(W,)`, in units of the output: logits, the regression's prediction, or log-odds."""
     full: float
     """The output for the input itself."""
     reference: float | None = None
-    """The output for the baseline that the scores explain the difference to; None if there is no such claim."""
+    """The output for the baseline; None if the scores claim no sum."""
     rerouted: np.ndarray | None = None
-    """Ablation: in how many routed layers the word's replacement changed the route of what is left, `(W,)`."""
+    """Ablation: routed layers in which replacing the word changed the route, `(W,)`."""
     steps: int | None = None
-    """Integrated gradients: points that were summed over."""
+    """Integrated gradients: points on the path."""
     unit: str = "word"
-    """What `words` are, as of the instance."""
+    """What `words` are (`shrp.analysis.attribution.units`)."""
 
     @property
     def total(self) -> float:
-        """Sum of the scores over words; the tokens that the tokenizer added have none."""
+        """Sum of the scores over words."""
         return float(self.scores.sum())
 
     @property
     def error(self) -> float | None:
-        """Completeness error: the sum less what it should be; None where no sum is claimed."""
+        """Completeness error: the sum minus `full - reference`; None without a reference."""
         return None if self.reference is None else self.total - (self.full - self.reference)
 
     @property
     def error_part(self) -> float | None:
-        """The completeness error as a part of the difference that the scores should sum to; None as for `error`."""
+        """The completeness error as a part of `full - reference`; None without a reference."""
         if self.reference is None:
             return None
         return abs(self.error) / max(abs(self.full - self.reference), 1e-9)
 
 
 def input_x_gradient(instance: Instance, output: int) -> WordScores:
-    """Embedding times gradient, summed over a word: a first-order estimate from one pass, no more.
+    """Embedding times gradient, summed over a word (a first-order estimate).
 
     Args:
-        output: the class, in the order of the task's labels; 0 for regression, and where the instance has one output.
+        output: the class, in the order of the task's labels; 0 where there is one output.
     """
     embeddings = instance.embeddings.clone().requires_grad_()
     with torch.enable_grad():
@@ -87,7 +83,7 @@ def input_x_gradient(instance: Instance, output: int) -> WordScores:
         # Of the embeddings alone: `.backward()` would leave gradients on parameters that others use.
         (gradient,) = torch.autograd.grad(value, embeddings)
     by_token = (embeddings.detach() * gradient).sum(-1)[0]
-    scores = _numpy(instance.per_word(by_token))
+    scores = instance.per_word(by_token).detach().cpu().double().numpy()
     return WordScores(METHODS[0], instance.words, scores, float(value.detach()), unit=instance.unit)
 
 
@@ -101,12 +97,9 @@ def integrated_gradients(
 ) -> WordScores:
     """Integrated gradients on the word embeddings, from a baseline of padding tokens (arXiv 1703.01365).
 
-    Tokens that the tokenizer added stay in the baseline. Captum's, without hooks.
-
     Args:
         steps: points of the Gauss-Legendre rule on the straight path.
-        frozen: keep the input's own route along the path. If not, the model routes anew at every point, and the sum of
-            the scores is off by the jumps that this makes.
+        frozen: hold the input's own route along the path; otherwise the sum is off by the jumps between routes.
         progress: called with the points done and in all.
 
     Raises:
@@ -134,7 +127,7 @@ def integrated_gradients(
         with torch.no_grad():
             full, reference = instance.outputs(torch.cat([instance.embeddings, baseline]))[:, output].tolist()
     by_token = by_embedding.detach().sum(-1)[0]
-    scores = _numpy(instance.per_word(by_token))
+    scores = instance.per_word(by_token).detach().cpu().double().numpy()
     return WordScores(METHODS[1], instance.words, scores, full, reference, steps=steps, unit=instance.unit)
 
 
@@ -147,10 +140,9 @@ def converged_gradients(
     frozen: bool = True,
     progress: Progress | None = None,
 ) -> WordScores:
-    """`integrated_gradients` with as many steps as the sum needs: doubled from `steps` while it misses by more than
-    `LARGE_ERROR`, at most to `most`.
+    """`integrated_gradients`, with `steps` doubled up to `most` while the error exceeds `LARGE_ERROR`.
 
-    Where the route may change on the way, more steps need not bring the sum nearer, so there are as many as asked for.
+    With a route that may change on the path, more steps need not help, and `steps` is kept.
     """
     jumps = instance.reroutes and not frozen
     while True:
@@ -163,7 +155,7 @@ def converged_gradients(
 def ablate_words(
     instance: Instance, output: int, *, replacement: str = "mask", progress: Progress | None = None
 ) -> WordScores:
-    """The drop of the output when a word is replaced, one word at a time; the model routes each copy anew.
+    """The drop of the output when one word is replaced; the model routes each copy again.
 
     Args:
         replacement: of `REPLACEMENTS`.
@@ -189,7 +181,7 @@ def ablate_words(
     return WordScores(
         METHODS[2],
         instance.words,
-        _numpy(scores),
+        scores.cpu().double().numpy(),
         full,
         rerouted=np.concatenate(rerouted) if router_layers(instance.model) else None,
         unit=instance.unit,
@@ -220,7 +212,7 @@ def _left(word: Word, tokens: int) -> list[int]:
 def layers_rerouted(
     own: RoutingRecord, record: RoutingRecord, words: tuple[Word, ...], tokens: int, replacement: str
 ) -> np.ndarray:
-    """Layers in which an input, or under token routing any token that is left, took other experts; `(B,)`."""
+    """Layers in which an input, or under token routing any remaining token, took other experts; `(B,)`."""
     counts = np.zeros(len(words), dtype=np.int64)
     for layer in own.layers:
         before, after = own.last(layer).gates[0] != 0, record.last(layer).gates != 0
@@ -236,30 +228,30 @@ def layers_rerouted(
 
 @dataclass(frozen=True, eq=False)
 class RoutesWithout:
-    """Which expert each routed layer takes, and which it takes without a word. `L` layers, `W` words."""
+    """The expert of each routed layer, with the input whole and without each word. `L` layers, `W` words."""
 
     layers: tuple[int, ...]
     experts: int
     """In each layer."""
     top_k: int
-    """How many of them fire; what is taken is the one with the largest gate."""
+    """How many fire; of several, the one with the largest gate counts."""
     own: np.ndarray
     """`(L,)`."""
     without: np.ndarray
-    """`(L, W)`: the same where the word is replaced and the model routes anew."""
+    """`(L, W)`: the expert with the word replaced."""
 
 
 def routes_without(
     instance: Instance, replacement: str = "mask", progress: Progress | None = None
 ) -> RoutesWithout:
-    """Replace one word at a time, and see where the input is routed.
+    """Replace one word at a time and record the route.
 
     Args:
-        replacement: what stands for the word, as in `ablate_words`.
+        replacement: as for `ablate_words`.
         progress: called with words done and in all.
 
     Raises:
-        DataError: the model has no router, or one for each token, or the tokenizer has nothing that may stand for it.
+        DataError: the model has no router, or routes tokens; or the tokenizer has no token for `replacement`.
     """
     routers = router_layers(instance.model)
     if not routers:
@@ -329,7 +321,3 @@ def to_frame(results: list[WordScores]) -> pd.DataFrame:
         if result.rerouted is not None:
             frame["layers routed anew"] = result.rerouted
     return frame
-
-
-def _numpy(values: Tensor) -> np.ndarray:
-    return values.detach().cpu().double().numpy()

@@ -1,8 +1,4 @@
-"""Longer pieces of an input to explain at once: a long text's sentences are read sooner than its hundreds of words.
-
-A piece is a run of the instance's words, whose tokens are replaced together and whose gradients are summed; everything
-else that explains words explains pieces as it does words.
-"""
+"""Sentences and phrases of an input, to be explained as units in place of words."""
 
 from __future__ import annotations
 
@@ -16,37 +12,32 @@ from shrp.analysis.attribution.instance import Instance, Word
 from shrp.errors import DataError
 
 UNITS = ("word", "phrase", "sentence")
-"""A phrase ends at a comma, semicolon, colon, dash or bracket, after `LONGEST_PHRASE` words, and where a sentence does:
-after a full stop, question or exclamation mark, ellipsis or end of line."""
+"""A phrase ends at a comma, semicolon, colon, dash or bracket, after `LONGEST_PHRASE` words, and where a sentence does."""
 LONGEST_PHRASE = 12
-"""Words; of text without punctuation phrases would be no shorter than the text."""
+"""Words; text without punctuation has phrases of this length."""
 MOST = 128
-"""Of more pieces than this an explanation takes long, and is long to read."""
+"""More units than this take long to explain and to read."""
 
 # What touches a mark goes with it, such as a closing quote or an emoji, and so do closing quotes that stand alone.
 _WITH_IT = r"[^\w\s<(\[{“‘«「『`]*(?:\s+(?:''|[\"”’»)\]}])(?=\s|$))*"
 _SENTENCE_END = re.compile(rf"(?P<mark>[.!?…。！？｡؟।]+){_WITH_IT}")
 _PHRASE_END = re.compile(rf"(?P<mark>[,;:，、；：،]+|--+|[–—]|(?<=\s)-(?=\s)|[)\]}}）」』]){_WITH_IT}")
 _PHRASE_START = re.compile(r"(?:(?<=\s)|^)[(\[{]|[（「『]")
-_TITLES = frozenset(["mr", "mrs", "ms", "dr", "prof", "vs", "eg", "ie", "cf", "approx"])
-"""Words whose full stop never ends a sentence; a single letter's, such as an initial's, does not either."""
-_NUMBERED = frozenset(["no", "fig", "nos", "figs", "vol", "pp"])
-"""Words whose full stop does not before a number."""
-_CUT_SHORT = frozenset(["etc", "st", "jr", "sr", "inc", "ltd", "co", "corp", "dept", "est"])
-"""Words whose full stop does only before a capital."""
+_ABBREVIATIONS = re.compile(r"(mr|mrs|ms|dr|prof|st|jr|sr|inc|ltd|co|corp|etc|vs|eg|ie|cf|approx|[^\W\d_])")
+"""Words whose full stop ends no sentence, such as an initial."""
 _NEAR = 16
-"""Characters around a full stop that are looked at, lest a long text take long."""
+"""Characters before a full stop that are looked at."""
 
 
 def in_units(instance: Instance, unit: str) -> Instance:
-    """The instance with its words put together.
+    """Join the words of an instance into phrases or sentences.
 
     Args:
-        instance: one in words, as `prepare` or `shrp.analysis.attribution.instance.prefer` makes it.
+        instance: one in words.
         unit: of `UNITS`.
 
     Raises:
-        DataError: there is no such unit, or the instance is in longer ones than words already.
+        DataError: there is no such unit, or the instance is not in words.
     """
     if unit not in UNITS:
         raise DataError(f"An input can be explained by {', '.join(UNITS)}, not by '{unit}'.")
@@ -59,9 +50,7 @@ def in_units(instance: Instance, unit: str) -> Instance:
 
 
 def fitting_unit(instance: Instance, most: int = MOST) -> str:
-    """The shortest unit of which an instance in words has at most so many, and more than one; else the one of which it
-    has the fewest, but more than one; words, if there is none.
-    """
+    """The shortest unit of which the instance has 2 to `most`; else the one of which it has the fewest above 1, or words."""
     counts = {unit: len(in_units(instance, unit).words) for unit in UNITS}
     several = [unit for unit, count in counts.items() if count > 1]
     short = [unit for unit in several if counts[unit] <= most]
@@ -69,7 +58,7 @@ def fitting_unit(instance: Instance, most: int = MOST) -> str:
 
 
 def _runs(instance: Instance, unit: str) -> list[list[Word]]:
-    """The words of each piece; one of punctuation alone goes to the one before."""
+    """The words of each unit; punctuation alone joins the unit before."""
     begin = [_beginnings(text, unit) for text in instance.text]
     runs: list[list[Word]] = []
     place = None
@@ -105,18 +94,13 @@ def _beginnings(text: str, unit: str) -> list[int]:
 
 
 def _ends_sentence(text: str, match: re.Match) -> bool:
-    following = text[match.end() : match.end() + _NEAR].lstrip()[:1]
     if match["mark"][-1].isascii() and text[match.end() : match.end() + 1].isalnum():
         return False  # 3.5 is one; Chinese has no spaces
     before = re.search(r"\w+$", text[max(0, match.start() - _NEAR) : match.start()])
     if match[0] != "." or before is None:
         return True
     word = before[0].lower()
-    if word in _TITLES or (len(word) == 1 and word.isalpha() and word != "i"):
-        return False
-    if word in _NUMBERED:
-        return not following.isdigit()
-    return word not in _CUT_SHORT or not following or following.isupper()
+    return word == "i" or not _ABBREVIATIONS.fullmatch(word)
 
 
 def _ends_phrase(text: str, match: re.Match) -> bool:
@@ -131,7 +115,7 @@ def _ends_phrase(text: str, match: re.Match) -> bool:
 
 
 def _is_punctuation(word: Word) -> bool:
-    """Whether it has nothing but punctuation; emoji and mathematical signs are none."""
+    """Whether it is punctuation only; emoji and mathematical signs are not."""
     return all(unicodedata.category(character).startswith("P") for character in word.text)
 
 
