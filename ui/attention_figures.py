@@ -5,17 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from shrp.analysis.attention import LayerAttention, Pattern
 from ui.text import escape_html, percent, shorten
-from ui.theme import SEQUENTIAL, layout, outline
+from ui.theme import SEQUENTIAL, layout
 
 _SMALL = 40
 """From so many tokens on, labels are small."""
 _LABELLED = 80
 """Most tokens of an input whose map has them on its axes; of more, places are there."""
-_COLUMNS = 6
 MOST = 64
 """Most tokens of an input of which many maps are drawn side by side."""
 _NAMED = 160
@@ -30,13 +28,6 @@ _HOVER = (
 def member(found: LayerAttention) -> str:
     """What one of the maps is of: a `head` of a dense layer, or an `expert`."""
     return "head" if found.kind == "dense" else "expert"
-
-
-def everyone(found: LayerAttention) -> str:
-    """All that a layer has a map of: `All 12 heads`, `All 2 kept experts`, `The kept expert`."""
-    kept = "kept " * (found.kind == "static")
-    what, count = f"{kept}{member(found)}", len(found.heads)
-    return f"The {what}" if count == 1 else f"All {count} {what}s"
 
 
 def _names(labels: list[str]) -> np.ndarray:
@@ -131,53 +122,6 @@ def strongest(pattern: Pattern) -> str:
     mean = pattern.weights.mean(0)
     best = int(mean.argmax())
     return f"On average over query tokens, most goes to token {best}, {pattern.tokens[best]}: {percent(mean[best])}."
-
-
-def all_heads(found: LayerAttention, patterns: dict[int, Pattern], picked: int) -> go.Figure:
-    """A small map of every head or kept expert of the layer, on one scale; where an input goes to one, it is named.
-
-    Args:
-        patterns: head -> what it attends to, all of the same tokens.
-        picked: the one that is shown large elsewhere, which is framed.
-    """
-    columns = min(_COLUMNS, len(patterns))
-    rows = -(-len(patterns) // columns)
-    titles = [f"<b>{head} (routed)</b>" if head in found.firing else f"{head}" for head in patterns]
-    fig = make_subplots(
-        rows, columns, subplot_titles=titles, horizontal_spacing=0.015, vertical_spacing=0.16 / rows
-    )
-    top = max(float(pattern.weights.max()) for pattern in patterns.values())
-    for place, (head, pattern) in enumerate(patterns.items()):
-        row, column = divmod(place, columns)
-        fig.add_trace(
-            go.Heatmap(
-                z=pattern.weights,
-                customdata=_names([escape_html(token) for token in pattern.tokens]),
-                zmin=0,
-                zmax=top or 1.0,
-                colorscale=SEQUENTIAL,
-                showscale=place == 0,
-                colorbar={"title": {"text": "attention"}, "tickformat": ".1~%", "thickness": 12},
-                hovertemplate=f"{member(found)} {head}<br>{_HOVER}",
-            ),
-            row + 1,
-            column + 1,
-        )
-        if head == picked:
-            place = {"row": row + 1, "col": column + 1}
-            outline(fig, (0, 1), (0, 1), xref="x domain", yref="y domain", **place)
-    end = len(next(iter(patterns.values())).tokens) - 0.5
-    bare = {"showticklabels": False, "ticks": "", "showgrid": False, "zeroline": False}
-    fig.update_xaxes(range=[-0.5, end], **bare)
-    fig.update_yaxes(range=[end, -0.5], **bare)
-    fig.update_annotations(font_size=12, yshift=2)
-    return layout(
-        fig,
-        f"{everyone(found)} of layer {found.layer}",
-        subtitle="tokens down attend to tokens across; framed: the one above",
-        height=150 + 150 * rows,
-        margin={"t": 104},
-    )
 
 
 def all_frame(patterns: dict[int, Pattern], name: str) -> pd.DataFrame:

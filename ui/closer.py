@@ -10,12 +10,11 @@ import streamlit as st
 from shrp.analysis.explore import split_sentences
 from shrp.data.text_data import TextData
 from ui import arrival
-from ui.routing.sentences import BESIDE, COMPARE, INPUT, LONGEST_LINK, TAB, URL, as_lines
+from ui.routing.sentences import INPUT, LONGEST_LINK, TAB, URL, as_lines
 from ui.routing.sentences import WORDS as WORDS_TAB
 from ui.text import escape
 
-ROUTE, ROUTES = "its route", "both routes, side by side"
-WORDS = "which words moved the answer"
+ROUTE, WORDS = "its route", "which words moved the answer"
 
 
 def links(data: TextData, rows: Sequence[int], *, routed: bool, whose: str = "") -> None:
@@ -38,9 +37,7 @@ def links(data: TextData, rows: Sequence[int], *, routed: bool, whose: str = "")
         return
     pages = []
     if routed:
-        several = arrival.link({INPUT: 1, BESIDE: 2, TAB: COMPARE}) if len(rows) > 1 else {}
-        label = ROUTES if len(rows) > 1 else ROUTE
-        pages.append((label, ":material/alt_route:", several))
+        pages.append((ROUTE, ":material/alt_route:", {}))
     pages.append((WORDS, ":material/troubleshoot:", arrival.link({INPUT: 1, TAB: WORDS_TAB})))
     with st.container(horizontal=True, gap="medium", vertical_alignment="center"):
         st.markdown(f"{name}{f' ({escape(whose)})' * bool(whose)}:", width="content")

@@ -13,8 +13,6 @@ from shrp.analysis.explore import Exploration
 from ui.text import escape_html, shorten, shorten_texts
 from ui.theme import BLUE, DIVERGING, GREY, ORANGE, layout
 
-ONE_LINE, TWO_LINES = {"t": 78}, {"t": 96}
-"""Margins above a plot, by how many lines its subtitle has."""
 NAME = 20
 """Characters of a token or word on an axis."""
 _WINDOW = 40
@@ -34,10 +32,9 @@ def grid_height(rows: int, extra: int) -> int:
     return extra + max(4, rows) * 26
 
 
-def title_text(exploration: Exploration, number: int | None = None) -> str:
-    """A sentence's number and text, shortened and safe in HTML."""
-    head = f"{number}. " if number is not None else ""
-    return head + escape_html(shorten_texts(exploration.text, 60))
+def title_text(exploration: Exploration) -> str:
+    """A sentence, shortened and safe in HTML."""
+    return escape_html(shorten_texts(exploration.text, 60))
 
 
 def cells(z: np.ndarray, layers: Sequence[int], limit: float, **options: Any) -> go.Heatmap:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go
@@ -84,13 +84,6 @@ class Forcing:
         set_param(URL, kept.text or None)
 
 
-@dataclass
-class _Session:
-    """The forced routes of a session, by the checkpoint's fingerprint."""
-
-    of: dict[str, Forcing] = field(default_factory=dict)
-
-
 def forcing(fingerprint: str) -> Forcing:
     """This session's forced route for a checkpoint.
 
@@ -98,8 +91,7 @@ def forcing(fingerprint: str) -> Forcing:
     was under way while the address changed still carries the old one.
     """
     first = _STATE not in st.session_state
-    session: _Session = st.session_state.setdefault(_STATE, _Session())
-    found = session.of.setdefault(fingerprint, Forcing())
+    found = st.session_state.setdefault(_STATE, {}).setdefault(fingerprint, Forcing())
     link = st.query_params.get(URL, "")
     if (first or went_back()) and link != found.route.text:
         try:
