@@ -1,24 +1,52 @@
-"""A checkpoint's model card: what it is, how it was made, what it scores beside its controls, what it is not for."""
+"""A checkpoint's model card: what it is, how it was trained, what it scores beside its controls, what it is not for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from shrp.analysis.usage import COLLAPSE_EXPERTS, effective_experts
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.checkpoints.info import CARD as CARD
 from shrp.checkpoints.info import PLAN_FILE, CheckpointInfo, check_training, read_history, usage_in
-from shrp.checkpoints.score_rows import row_cost
-from shrp.errors import CheckpointError, ShrpError
+from shrp.checkpoints.score_rows import SHARES, row_cost
+from shrp.errors import CheckpointError
 from shrp.evaluation.costs import TOKENS, dense_cost
 from shrp.evaluation.statistics import stored_interval
 from shrp.evaluation.verdicts import HOW_COMPARED, score_frame, summary, verdicts
 from shrp.phrases import counted
 from shrp.pruning.plan import PruningPlan
-from shrp.training.config import RECIPES, TrainConfig
 
 _LICENCE, _DERIVED = "## Licence", "Weights derive from"
+_SETTINGS = {
+    "batch_size": "batch size",
+    "max_length": "tokens, at most",
+    "learning_rate": "learning rate, pretrained",
+    "new_learning_rate": "learning rate, new parts",
+    "balance": "balance loss, weight",
+    "distill_logits": "distilled logits, share",
+    "distill_hidden": "distilled hidden, weight",
+    "temperature": "temperature",
+    "seed": "seed",
+}
+_PICKED = {
+    "usage": "by usage",
+    "gate_norm": "by gate x output norm",
+    "ablation": "by what knocking each out changes",
+    "fitted": "by gates fitted on texts",
+    "random": "at random",
+}
+_WEIGHED = {
+    "usage": "weighted by usage",
+    "mean": "weighted alike",
+    "fitted": "weighted by the fitted gates",
+    "given weights": "with weights given by hand or file",
+}
+_PRUNING = {
+    **dict.fromkeys(("selection", "combination", "plan_file", "counted_on"), str),
+    **dict.fromkeys(("budget", "per_layer", "seed", "counted_n"), int),
+}
+"""What `prune` stores in `training["pruning"]`, all of it optional, and of which types."""
 
 
 def licence_in(text: str, base: str) -> str:
@@ -34,29 +62,30 @@ def card(name: str, loaded: Checkpoint, licence: str = "") -> str:
         licence: of the base's weights, in words.
     """
     info = loaded.info
-    lines = [f"# {name}", "", description(info), "", "## How it was made", "", made(loaded), ""]
-    if info.plan is not None:
-        lines += [*kept_table(info.plan), ""]
-    lines += ["## Scores", ""]
-    if scored(info):
-        lines += [
-            "“Of teacher” is the score divided by the dense teacher's on the same data; parameters and FLOPs are "
-            f"shares of the dense model's (FLOPs at {TOKENS} tokens). {HOW_COMPARED}",
-            "",
-            *score_sections(loaded),
-        ]
+    lines = [f"# {name}", "", description(info), "", "## Training", ""]
+    if facts := training_facts(info.training, read_history(loaded.path), info.plan):
+        lines += [*_table(("setting", "value"), facts), ""]
     else:
-        lines += ["No scores were stored with it.", ""]
+        lines += ["Nothing was stored about its training.", ""]
+    if info.plan is not None:
+        kept = (
+            (
+                layer,
+                len(of.experts),
+                ", ".join(f"{e} ({w:.2f})" for e, w in zip(of.experts, of.weights, strict=True)),
+            )
+            for layer, of in info.plan.layers
+        )
+        lines += [*_table(("layer", "experts kept", "experts (weight)"), kept), ""]
+    lines += ["## Scores", "", *_scores(loaded)]
     lines += ["## Limits", "", *(f"- {text}" for text in limits(info)), ""]
+    example = '"A text."' if len(info.task.text_columns) == 1 else '("One text.", "Another.")'
     lines += [
-        "## Use",
+        *("## Use", "", "    import shrp"),
+        f'    checkpoint = shrp.load("{name}")    # the path of this folder',
+        f"    checkpoint.predict([{example}])",
         "",
-        "    import shrp",
-        f'    checkpoint = shrp.load("{name}")    # the path of this folder; unpickles nothing, runs no code of it',
-        f"    checkpoint.predict([{_example(info)}])    # a table of answers; texts are cut where these scores cut "
-        "them",
-        "",
-        "Or, once `shrp` is imported, as any model of Hugging Face's:",
+        "Or, once `shrp` is imported:",
         "",
         f'    AutoModelForSequenceClassification.from_pretrained("{name}")',
         "",
@@ -78,188 +107,106 @@ def as_html(markdown: str) -> str:
     )
 
 
-def _example(info: CheckpointInfo) -> str:
-    """What `predict` takes of such a task."""
-    return '"A text."' if len(info.task.text_columns) == 1 else '("One text.", "Another.")'
-
-
 def description(info: CheckpointInfo) -> str:
-    """Task, base, layers and routing in a sentence or two."""
+    """Task, base, layers and routing in a sentence."""
     start = f"Task {info.task.name}; base: {info.base_model}"
     if not info.config.layers:
         return f"{start}; dense: no layer is converted."
     state = "pruned to a static model" if info.plan else "routed"
-    return (
-        f"{start}; {state}; converted layers: "
-        f"{', '.join(map(str, info.config.layers))}; {info.config.routing} routing, Top-{info.config.top_k}."
-    )
+    layers = ", ".join(map(str, info.config.layers))
+    return f"{start}; {state}; converted layers: {layers}; {info.config.routing} routing, Top-{info.config.top_k}."
 
 
-def made(loaded: Checkpoint) -> str:
-    """How a checkpoint was made: on texts, if so, then on the task, and with which settings; then how it was pruned."""
-    training = loaded.info.training
-    texts = "" if converted(training) else texts_in(read_history(loaded.path))  # the history alone may tell
-    texts = f"{texts} Then:" if texts else ""
-    parts = (
-        texts,
-        trained(training),
-        settings(training.get("config", {})),
-        pruned(loaded.info),
-        trimmed(training),
-    )
-    return " ".join(filter(None, parts))
+def training_facts(
+    training: Mapping[str, Any],
+    history: Sequence[Mapping[str, Any]] = (),
+    plan: PruningPlan | None = None,
+) -> list[tuple[str, str]]:
+    """What a checkpoint stores of its training, as pairs of name and value; only what is there.
+
+    Args:
+        history: its epochs, which alone may tell that its layers were converted on texts.
+        plan: what its pruning kept; without it only what `training` says of that.
+    """
+    facts = [("training", "taken as it was")] if training.get("adopted") else []
+    on_texts = converted(training) or _texts_in(history)
+    if on_texts:
+        facts.append(("layers", on_texts))
+    facts += _trained(training, balance=not on_texts or "converted" not in training)
+    if left := kept(training, plan):
+        facts.append(("pruned to", left))
+    if how := picked(training, plan):
+        facts.append(("experts", how))
+    if chosen := training.get("chosen_on"):
+        facts.append(("experts chosen on", f"{chosen['data']}, n = {chosen['n']:,}"))
+    if matched := training.get("shares_matched"):
+        facts.append(("output bias matched on", f"{matched['data']}, n = {matched['n']:,}"))
+    if found := training.get("vocabulary"):
+        value = f"{found['kept']:,} of {found['size']:,} tokens, needed by {found['counted_on']}"
+        facts.append(("vocabulary", value))
+    return facts + [(f"after pruning, {name}", value) for name, value in _trained(recovery_of(training))]
 
 
-def limits(info: CheckpointInfo) -> list[str]:
-    """What a reader must not conclude."""
-    found = [
-        *([_how_chosen(info)] if info.config.layers else []),
-        "Shares of parameters and FLOPs can be compared with other encoders of as many layers and heads; scores can't "
-        "be compared with those of another base.",
-    ]
-    sets: dict[str, dict[str, float]] = {}
-    for row in scored(info):
-        if row["kind"] in ("teacher", "routed"):
-            sets.setdefault(str(row["data"]), {})[str(row["kind"])] = float(row["score"])
-    for data, of in sets.items():
-        if data.startswith("probe/") and len(of) == 2:
-            found.append(
-                f"On {data}, written to be hard and outside the training data, the teacher has {of['teacher']:.3f} and "
-                f"the routed model {of['routed']:.3f}."
-            )
-    if matched := info.training.get("shares_matched"):
-        found.append(
-            f"Its output bias was shifted so that it gives each class as often as the routed model does on "
-            f"{matched['data']} (n = {matched['n']:,}), without their labels: elsewhere classes may come more or less "
-            "often."
-        )
-    found += collapsed(info)
-    return [*found, "It was trained to study a method, not to decide anything about people."]
+def _trained(training: Mapping[str, Any], *, balance: bool = True) -> list[tuple[str, str]]:
+    """The data, settings and time of one training on the task.
 
-
-def _how_chosen(info: CheckpointInfo) -> str:
-    """What the choice of experts means for the scores."""
-    if info.plan is not None and info.plan.selection.startswith("random"):
-        return "Its experts were drawn at random, as a control."
-    if info.plan is not None and info.training.get("chosen_by") == PLAN_FILE:
-        return (
-            "Its experts were given by a plan from a file, which does not say by which data they were chosen."
-        )
-    if chosen := info.training.get("chosen_on"):
-        return (
-            f"Its experts were chosen on {chosen['data']} (n = {chosen['n']:,}); scores on these same inputs are "
-            "slightly optimistic."
-        )
-    if chosen_on_texts(info):
-        return "Its experts were chosen by their usage on the unlabelled texts; no validation data had a part in that."
-    if (task := usage_of(info)) and task != info.task.name:
-        return f"Its experts were chosen by their usage on validation data of {task}."
-    counted_on = info.training.get("validation_data")
-    own = {row.get("data") for row in info.scores if row["kind"] in ("static", "control")} - {None}
-    if info.plan is not None and counted_on and own and counted_on not in own:
-        return f"Its experts were chosen by their usage on {counted_on}, of which none of its scores is."
-    return (
-        "Usage, and so the choice of experts, comes from the same validation data as the score, as in the paper: "
-        "scores of pruned models are slightly optimistic."
-    )
-
-
-def collapsed(info: CheckpointInfo) -> list[str]:
-    """A sentence for each layer whose router decides next to nothing (docs/method.md, failure signatures)."""
-    found = []
-    for layer, share in sorted(usage_in(info).items()) if info.usage else ():
-        if (effective := effective_experts(share)) < COLLAPSE_EXPERTS:
-            found.append(
-                f"Layer {layer} uses {effective:.2f} effective experts of {len(share)} on the validation data (below "
-                f"{COLLAPSE_EXPERTS}, which counts as collapsed): its router decides next to nothing."
-            )
-    return found
-
-
-def trained(training: Mapping[str, Any]) -> str:
-    """On what and how a checkpoint was trained."""
-    before = converted(training)
-    if training.get("adopted"):
-        return "Taken as it was; how it was trained is not known here."
-    if training.get("train_examples") is None:
-        return before or "Nothing was stored about its training."
-    then = f"{before} Then: " if before else ""
-    return (
-        f"{then}{_recipe(training)}Trained on {learned(training)}; one seed: intervals are over inputs, and another "
-        f"training may differ by more.{distilled(training)}"
-    )
-
-
-def settings(config: Mapping[str, Any]) -> str:
-    """The settings of a training that its scores depend on, in a sentence; empty where they can't be read."""
-    used = _config(config)
-    if used is None:
-        return ""
-    parts = [
-        f"Learning rates {used.learning_rate:g} and, for Routers and Expanders, {used.new_learning_rate:g}",
-        f"batches of {used.batch_size}, at most {used.max_length} tokens",
-        f"{'with' if used.dropout else 'without'} dropout",
-        f"dense layers {'stayed as the teacher has them' if used.freeze_dense else 'learned too'}",
-    ]
-    if used.freeze_embeddings:
-        parts.append("embeddings frozen")
-    if used.shrp.layers:
-        fitted = used.expander_init == "least_squares"
-        parts.append(
-            f"Expanders started {'from a least-squares fit' if fitted else 'at random, near the identity'}"
-        )
-    return "; ".join(parts) + "."
+    Args:
+        balance: whether the balance loss had a part in it; it is over when training on the task begins after texts.
+    """
+    facts, config = [], training.get("config") or {}
+    if name := training.get("recipe"):
+        facts.append(("recipe", str(name)))
+    if name := training.get("train_data"):
+        facts.append(("trained on", f"{name}, n = {training.get('train_examples', 0):,}"))
+    if name := training.get("validation_data"):
+        facts.append(("validated on", str(name)))
+    if (epochs := training.get("epochs")) is not None:
+        most = f", of at most {config['epoch_size']:,} examples" if config.get("epoch_size") else ""
+        facts.append(("epochs", f"{epochs}{most}"))
+    if order := config.get("order") or list(reversed((config.get("shrp") or {}).get("layers") or [])):
+        facts.append(("conversion order", ", ".join(map(str, order))))
+    for key, label in _SETTINGS.items():
+        value = config.get(key) if balance or key != "balance" else None
+        if isinstance(value, (int, float)):
+            facts.append((label, str(value) if isinstance(value, int) else f"{value:g}"))
+    if (seconds := training.get("seconds")) is not None:
+        facts.append(("time", f"{seconds / 60:.1f} min"))
+    return facts
 
 
 def converted(training: Mapping[str, Any]) -> str:
-    """How `shrp convert` made the layers, in a sentence; empty where it did not, or what it stored can't be read."""
+    """How `shrp convert` made the layers, in a few words; empty where it did not, or what it stored can't be read."""
     made = training.get("converted", training)
     try:
-        config, texts = made["config"], made["texts"]
-        earlier, pruned = f"{converted(made['earlier'])} Then: " if made.get("earlier") else "", ""
+        config, pruned = made["config"], ""
+        earlier = f"{converted(made['earlier'])}; then " if made.get("earlier") else ""
         if further := made.get("recovery"):
-            how = "there by usage on them"
+            how = "by usage on them"
             if made.get("selection") == "random":
                 how = "to experts drawn at random"
             elif task := made.get("usage_of"):
                 how = f"to the experts that a routed model of {task} uses most"
-            others = _of(made.get("recovery_sources"), made.get("sources"))
-            pruned = f"; pruned {how}, and trained on with {further['final_size']:,}{others}"
-        of = _of(made.get("sources"), (made.get("earlier") or {}).get("sources"))
+            pruned = f", pruned {how} and trained on with {further['final_size']:,}"
+        sources = f" (of {', '.join(made['sources'])})" if made.get("sources") else ""
         return (
-            f"{earlier}Converted on {texts:,} unlabelled texts{of}, {config['conversion_size']:,} for each of "
-            f"{counted(len(config['shrp']['layers']), 'layer')} and {config['final_size']:,} for all{pruned} "
-            f"(seed {config['seed']})."
+            f"{earlier}converted on {made['texts']:,} unlabelled texts{sources}, {config['conversion_size']:,} for each "
+            f"of {counted(len(config['shrp']['layers']), 'layer')} and {config['final_size']:,} for all{pruned} "
+            f"(seed {config['seed']})"
         )
     except (KeyError, TypeError, ValueError, AttributeError):  # a checkpoint may come from anywhere
         return ""
 
 
-def texts_in(history: Sequence[Mapping[str, Any]]) -> str:
-    """What a history says of epochs on unlabelled texts, in a sentence; empty where there were none."""
+def _texts_in(history: Sequence[Mapping[str, Any]]) -> str:
+    """What a history says of epochs on unlabelled texts, in a few words; empty where there were none."""
     rows = [row for row in history if row.get("texts")]
-    if not rows:
-        return ""
-    layers = [row for row in rows if row.get("converted_layer") is not None]
+    layers = sum(row.get("converted_layer") is not None for row in rows)
     seen = sum(row["texts"] for row in rows)
-    return f"Converted on unlabelled texts, {counted(len(layers), 'layer')} with {seen:,} texts in all."
-
-
-def recovered_on_texts(info: CheckpointInfo) -> bool:
-    """Whether a static checkpoint was pruned and trained on with unlabelled texts, before its task."""
-    made = info.training.get("converted", info.training)
-    return info.plan is not None and bool(converted(info.training)) and "recovery" in made
-
-
-def chosen_on_texts(info: CheckpointInfo) -> bool:
-    """Whether its experts were also chosen there, and not by the usage of a task's routed model."""
-    made = info.training.get("converted", info.training)
-    return recovered_on_texts(info) and not {"usage_of", "selection"} & set(made)
-
-
-def usage_of(info: CheckpointInfo) -> str | None:
-    """The task whose routed model's usage chose the experts before they learned on from texts, if one did."""
-    return info.training.get("converted", info.training).get("usage_of")
+    return (
+        f"converted on unlabelled texts, {counted(layers, 'layer')} with {seen:,} texts in all"
+        if rows
+        else ""
+    )
 
 
 def recovery_of(training: Mapping[str, Any]) -> dict[str, Any]:
@@ -269,103 +216,6 @@ def recovery_of(training: Mapping[str, Any]) -> dict[str, Any]:
     except CheckpointError:  # a checkpoint may come from anywhere
         return {}
     return found if "train_data" in found and "train_examples" in found else {}  # else it was on texts
-
-
-def learned(training: Mapping[str, Any]) -> str:
-    """The data of a training and how it went over them."""
-    examples, config = training["train_examples"], training.get("config", {})
-    size = f"{config['epoch_size']:,} an epoch at most, " if config.get("epoch_size") else ""
-    precision = f", {training['precision']}" if training.get("precision") else ""
-    epochs = f"{counted(training['epochs'], 'epoch')}, " if "epochs" in training else ""
-    return (
-        f"{training.get('train_data')} ({examples:,} examples, {size}{epochs}seed {config.get('seed')}{precision}), "
-        f"validated on {training.get('validation_data')}"
-    )
-
-
-def distilled(training: Mapping[str, Any]) -> str:
-    """What of the teacher was distilled, as a sentence after another; empty for nothing."""
-    config = training.get("config", {})
-    distilled = [
-        text
-        for key, text in (("distill_logits", "logits"), ("distill_hidden", "hidden states"))
-        if config.get(key)
-    ]
-    return f" Distilled from the dense teacher's {' and '.join(distilled)}." if distilled else ""
-
-
-def _recipe(training: Mapping[str, Any]) -> str:
-    """The recipe's name, and where the training had other settings than the recipe of that name has now."""
-    name, used = training.get("recipe"), _config(training.get("config", {}))
-    if not name:
-        return ""
-    changed = [
-        key.replace("_", " ")
-        for key, value in RECIPES.get(str(name), {}).items()
-        if used is not None and getattr(used, key) != value
-    ]
-    return f"Recipe `{name}`" + (f", but for {', '.join(changed)}" if changed else "") + ". "
-
-
-def _config(config: Mapping[str, Any]) -> TrainConfig | None:
-    """The stored config; None where it is not whole or not valid, as a checkpoint may come from anywhere."""
-    if not {"learning_rate", "new_learning_rate", "batch_size", "dropout", "shrp"} <= set(config):
-        return None  # defaults would be told as if they had been used
-    try:
-        return TrainConfig.from_dict(dict(config))
-    except (ShrpError, KeyError, TypeError, ValueError, AttributeError):
-        return None
-
-
-def _of(sources: Sequence[str] | None, said: Sequence[str] | None) -> str:
-    """Where texts come from, in brackets; nothing where that is not known or was said before."""
-    return f" (of {', '.join(sources)})" if sources and sources != said else ""
-
-
-_PICKED = {
-    "usage": "by usage",
-    "gate_norm": "by gate x output norm",
-    "ablation": "by what knocking each out changes",
-    "fitted": "by gates fitted on texts",
-    "random": "at random",
-}
-_WEIGHED = {
-    "usage": "weighted by usage",
-    "mean": "weighted alike",
-    "fitted": "weighted by the fitted gates",
-    "given weights": "with weights given by hand or file",
-}
-_PRUNING = {
-    **dict.fromkeys(("selection", "combination", "plan_file", "counted_on"), str),
-    **dict.fromkeys(("budget", "per_layer", "seed", "counted_n"), int),
-}
-"""What `prune` stores in `training["pruning"]`, all of it optional, and of which types."""
-
-
-def pruned(info: CheckpointInfo) -> str:
-    """What is kept of the experts, how that was chosen, and how the rest was trained on, in sentences; empty where
-    nothing was pruned.
-    """
-    if info.plan is None:
-        return ""
-    start = "Pruned to" if "pruned_from" in info.training else "It keeps"
-    said = [f"{start} {kept(info.training, info.plan)}, {picked(info.training, info.plan)}."]
-    if recovery := recovery_of(info.training):
-        said += [f"After pruning trained on {learned(recovery)}.{distilled(recovery)}"]
-        said += [settings(recovery.get("config", {}))]
-    return " ".join(filter(None, said))
-
-
-def trimmed(training: Mapping[str, Any]) -> str:
-    """What is kept of the vocabulary, in a sentence; empty where all of it is."""
-    if not (found := training.get("vocabulary")):
-        return ""
-    often = f" {found['min_count']:,} times or more" if found["min_count"] > 1 else ""
-    common = f", the first {found['common']:,} words and pieces of the whole" if found["common"] else ""
-    return (
-        f"Its vocabulary has {found['kept']:,} of {found['size']:,} tokens: those that {found['counted_on']} "
-        f"(n = {found['counted_n']:,}) has{often}{common}, special ones and single characters."
-    )
 
 
 def kept(training: Mapping[str, Any], plan: PruningPlan | None = None) -> str:
@@ -407,34 +257,15 @@ def picked(training: Mapping[str, Any], plan: PruningPlan | None = None) -> str:
     if training.get("chosen_by") == PLAN_FILE:
         name = f" ({asked['plan_file']})" if "plan_file" in asked else ""
         return f"{how}, as {PLAN_FILE}{name} says"
-    return f"{how}{_counted_on(training, asked, rule)}"
-
-
-def kept_table(plan: PruningPlan) -> list[str]:
-    """The plan: each layer's experts with the weights that took the router's place."""
-    lines = ["| layer | experts kept | experts (weight) |", "|---|---|---|"]
-    for layer, of in plan.layers:
-        each = ", ".join(f"{e} ({w:.2f})" for e, w in zip(of.experts, of.weights, strict=True))
-        lines.append(f"| {layer} | {len(of.experts)} | {each} |")
-    return lines
-
-
-def _counted_on(training: Mapping[str, Any], asked: Mapping[str, Any], rule: str) -> str:
-    """By which data experts were picked and weighted, as the end of a sentence."""
     if chosen := training.get("chosen_on"):
-        return f", measured on {chosen['data']} (n = {chosen['n']:,})"
+        return f"{how}, measured on {chosen['data']} (n = {chosen['n']:,})"
     if "counted_on" in asked:  # of experts drawn at random, whose usage weights them
-        return f", usage counted on {asked['counted_on']}" + (
-            f" (n = {asked['counted_n']:,})" if "counted_n" in asked else ""
-        )
-    if rule not in ("usage", "random") or "pruned_from" not in training:
-        return ""
-    of = training.get("validation_data")
-    return ", usage as the routed checkpoint has it" + (f" from {of}" if of else "")
+        return f"{how}, usage counted on {asked['counted_on']} (n = {asked.get('counted_n', 0):,})"
+    return how
 
 
 def _pruning(training: Mapping[str, Any]) -> dict[str, Any]:
-    """What `prune` was asked for, of what can be read; a checkpoint may come from anywhere, and older ones lack it."""
+    """What `prune` was asked for, of what can be read; a checkpoint may come from anywhere."""
     found = training.get("pruning")
     if not isinstance(found, Mapping):
         return {}
@@ -445,69 +276,108 @@ def _pruning(training: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def scored(info: CheckpointInfo) -> list[Mapping[str, Any]]:
-    """The rows of scores that say all that a table asks for; a checkpoint may come from anywhere."""
+def limits(info: CheckpointInfo) -> list[str]:
+    """What a reader must not conclude."""
+    found = [
+        *([_how_chosen(info)] if info.config.layers else []),
+        "One seed: intervals are over inputs, and another training may differ by more.",
+        "Shares of parameters and FLOPs can be compared with other encoders of as many layers and heads; scores can't "
+        "be compared with those of another base.",
+    ]
+    if matched := info.training.get("shares_matched"):
+        found.append(
+            f"Its output bias was shifted so that it gives each class as often as the routed model does on "
+            f"{matched['data']} (n = {matched['n']:,}): elsewhere classes may come more or less often."
+        )
+    for layer, share in sorted(usage_in(info).items()) if info.usage else ():
+        if (effective := effective_experts(share)) < COLLAPSE_EXPERTS:
+            found.append(
+                f"Layer {layer} uses {effective:.2f} effective experts of {len(share)} on the validation data (below "
+                f"{COLLAPSE_EXPERTS}, which counts as collapsed): its router decides next to nothing."
+            )
+    return [*found, "It was trained to study a method, not to decide anything about people."]
+
+
+def _how_chosen(info: CheckpointInfo) -> str:
+    """What the choice of experts means for the scores."""
+    training, made = info.training, info.training.get("converted", info.training)
+    if info.plan is not None and info.plan.selection.startswith("random"):
+        return "Its experts were drawn at random, as a control."
+    if info.plan is not None and training.get("chosen_by") == PLAN_FILE:
+        return (
+            "Its experts were given by a plan from a file, which does not say by which data they were chosen."
+        )
+    if chosen := training.get("chosen_on"):
+        return (
+            f"Its experts were chosen on {chosen['data']} (n = {chosen['n']:,}); scores on these same inputs are "
+            "slightly optimistic."
+        )
+    if (task := made.get("usage_of")) and task != info.task.name:
+        return f"Its experts were chosen by their usage on validation data of {task}."
+    if (
+        info.plan is not None
+        and converted(training)
+        and "recovery" in made
+        and not {"usage_of", "selection"} & set(made)
+    ):
+        return "Its experts were chosen by their usage on unlabelled texts, without validation data."
+    return (
+        "Experts are chosen by usage on the validation data that also score them: scores of pruned models are slightly "
+        "optimistic."
+    )
+
+
+def _scores(loaded: Checkpoint) -> list[str]:
+    """For each data set the verdict on the controls and the table of scores, of rows that say all that it asks for."""
     needed = ("model", "data", "metric", "score", "interval_is", "n")
-    return [row for row in info.scores if all(row.get(name) is not None for name in needed)]
-
-
-def score_sections(loaded: Checkpoint) -> list[str]:
-    """For each data set the verdict on the controls and the table of scores."""
-    lines = []
-    found = scored(loaded.info)
+    found = [dict(row) for row in loaded.info.scores if all(row.get(name) is not None for name in needed)]
+    if not found:
+        return ["No scores were stored with it.", ""]
+    lines = [
+        "“Of teacher” is the score divided by the dense teacher's on the same data; parameters and FLOPs are "
+        f"shares of the dense model's (FLOPs at {TOKENS} tokens). {HOW_COMPARED}",
+        "",
+    ]
     for data in dict.fromkeys(row["data"] for row in found):
-        rows = [dict(row) for row in found if row["data"] == data]
+        rows = [row for row in found if row["data"] == data]
         lines += [f"### On {data} (n = {rows[0]['n']:,})", ""]
         if loaded.info.config.layers and all(row["kind"] == "teacher" for row in rows):
             # A verdict on the teacher alone would read as one on this model.
             lines += ["Only the dense teacher was scored on these data, not this model.", ""]
         else:
-            lines += [_verdict(rows), "", *_floor(rows)]
-        lines += [*_table(rows, loaded), ""]
+            frame = score_frame(rows)
+            verdict = verdicts(frame, lambda score, _metric: f"{score:.4f}")
+            close = [f"- {one.text}" for one in verdict if one.outcome != "trails"]
+            lines += [summary(verdict, frame), "", *close, *[""] * bool(close)]
+            if len(floor := frame["constant"].dropna()):
+                lines += [f"The best constant answer has {floor.iloc[0]:.4f}.", ""]
+        lines += [*_score_table(rows, loaded), ""]
     return lines
 
 
-def _table(rows: list[dict[str, Any]], loaded: Checkpoint) -> list[str]:
-    metric, dense = rows[0]["metric"], dense_cost(loaded.model, TOKENS)
-    lines = [
-        f"| model | {metric} | interval | of teacher | encoder parameters | model parameters | encoder FLOPs |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    # Rows of earlier versions have a share of a score of 0 or less too.
-    nothing = any(row["kind"] == "teacher" and row["score"] <= 0 for row in rows)
+def _score_table(rows: list[dict[str, Any]], loaded: Checkpoint) -> list[str]:
+    dense, body = dense_cost(loaded.model, TOKENS), []
     for row in rows:
         low, high = stored_interval(row)
         note = "" if row["interval_is"] == "95%" else f" ({row['interval_is']})"
         price = row_cost(row, loaded)
         shares = price.relative_to(dense) if price else {}
-        kept = [
-            f"{shares[k]:.1%}" if shares else "" for k in ("encoder_params", "model_params", "encoder_flops")
-        ]
-        label = f"control: {row['model']}" if row["kind"] == "control" else row["model"]
-        share = 1.0 if row["kind"] == "teacher" else row.get("retained")  # older rows of teachers have none
-        retained = "–" if nothing else "" if share is None else f"{share:.1%}"
-        interval = f"{low:.4f} to {high:.4f}{note}" if low == low else "–"
-        cells = [label, f"{row['score']:.4f}", interval, retained, *kept]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+        retained = row.get("retained")
+        body.append(
+            (
+                f"control: {row['model']}" if row["kind"] == "control" else row["model"],
+                f"{row['score']:.4f}",
+                f"{low:.4f} to {high:.4f}{note}" if low == low else "–",
+                "–" if retained is None else f"{retained:.1%}",
+                *(f"{shares[name]:.1%}" if shares else "" for name in SHARES),
+            )
+        )
+    costs = ("encoder parameters", "model parameters", "encoder FLOPs")
+    return _table(("model", rows[0]["metric"], "interval", "of teacher", *costs), body)
 
 
-def _floor(rows: list[dict[str, Any]]) -> list[str]:
-    """What the best constant answer scores, and which models are not above it; nothing where it is not known."""
-    known = score_frame(rows)["constant"].dropna()
-    if known.empty:
-        return []
-    floor = known.iloc[0]
-    below = [f"“{row['model']}”" for row in rows if row["score"] <= floor]
-    names = ", ".join(below) or "no model"
-    if len(below) > 1:
-        names = "every model" if len(below) == len(rows) else f"{len(below)} of {len(rows)} models: {names}"
-    return [f"The best constant answer has {floor:.4f}; not above that: {names}.", ""]
-
-
-def _verdict(rows: list[dict[str, Any]]) -> str:
-    """Which controls tie with or beat the SHRP models that they are controls of, in words."""
-    frame = score_frame(rows)
-    found = verdicts(frame, lambda score, _metric: f"{score:.4f}")
-    close = [f"- {verdict.text}" for verdict in found if verdict.outcome != "trails"]
-    return "\n".join([summary(found, frame), *([""] if close else []), *close])
+def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
+    """A table in Markdown."""
+    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in (head, *rows)]
+    lines = [f"| {' | '.join(row)} |" for row in cells]
+    return [lines[0], "|" + "---|" * len(head), *lines[1:]]

@@ -112,7 +112,7 @@ def vocabulary_of(
 def vocabulary_facts(
     vocabulary: Vocabulary, counted_on: TextData, *, min_count: int, common: int
 ) -> dict[str, Any]:
-    """What `training["vocabulary"]` says of a checkpoint; `shrp.checkpoints.card.trimmed` reads it.
+    """What `training["vocabulary"]` says of a checkpoint; `shrp.checkpoints.card` reads it.
 
     Args:
         counted_on: the data whose texts told which tokens are needed.

@@ -6,11 +6,9 @@ from dataclasses import replace
 import pytest
 
 from shrp.checkpoints import checkpoint
-from shrp.checkpoints.card import CARD, as_html, card, converted, description, limits
+from shrp.checkpoints.card import CARD, as_html, card, converted, training_facts
 from shrp.evaluation.costs import dense_cost, plan_cost, static_cost
-from shrp.model.config import ShrpConfig
 from shrp.pruning.plan import make_plan
-from shrp.training.config import TrainConfig
 
 
 def row(model, kind, score, data="validation.csv", **facts):
@@ -38,19 +36,11 @@ def folder(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
     return checkpoint.save(tiny_routed(), tiny_tokenizer, info, tmp_path / "mine")
 
 
-def test_what_is_dense_or_a_control_is_not_called_routed(tiny_info):
-    dense = description(tiny_info(layers=()))
-    assert dense.endswith("dense: no layer is converted.")
-    assert any("choice of experts" in text for text in limits(tiny_info()))
-
-
 def test_the_card_has_scores_controls_costs_and_limits(folder):
     loaded = checkpoint.load(folder)
     text = card("mine", loaded, "MIT")
     assert text.startswith("# mine\n")
-    assert "base: tiny; routed; converted layers: 1, 2" in text
-    assert "Recipe `retain`. Trained on train.csv (1,200 examples" in text
-    assert "dense teacher's hidden states." in text
+    assert "| trained on | train.csv, n = 1,200 |" in text
     assert "random experts, 2 a layer” (0.7400)" in text
     share = plan_cost(
         loaded.model, make_plan({1: [0.7, 0.1, 0.1, 0.1], 2: [0.1, 0.1, 0.7, 0.1]}, per_layer=2), 128
@@ -65,24 +55,7 @@ def test_the_card_has_scores_controls_costs_and_limits(folder):
     assert re.search(rf"\| control: layers dropped, 3 epochs \| 0.5000 .*{sizes}", text)
     unrouted = static_cost(loaded.model, 2, 8).relative_to(dense_cost(loaded.model))["encoder_params"]
     assert re.search(rf"\| control: no router, 3 epochs \| 0.4000 .*\| {unrouted:.1%} ", text)
-    assert "the teacher has 0.600 and the routed model 0.550" in text
     assert "Weights derive from tiny: MIT" in text
-
-
-def test_the_card_says_what_is_not_above_a_constant_answer(folder, tmp_path):
-    loaded = checkpoint.load(folder)
-
-    def said(floor):
-        scores = tuple(
-            one | {"constant": floor} for one in loaded.info.scores if one["data"] == "validation.csv"
-        )
-        return card("mine", replace(loaded, info=replace(loaded.info, scores=scores)))
-
-    assert "constant answer" not in card("mine", loaded)
-    assert "The best constant answer has 0.3000; not above that: no model." in said(0.3)
-    assert "not above that: 2 of 6 models: “layers dropped, 3 epochs”, “no router, 3 epochs”." in said(0.5)
-    assert "not above that: 3 of 6 models: “random experts, 2 a layer”, “layers dropped" in said(0.74)
-    assert "not above that: every model." in said(0.8)
 
 
 def test_a_score_without_an_interval_has_a_dash(folder, tmp_path):
@@ -97,26 +70,30 @@ def test_a_score_without_an_interval_has_a_dash(folder, tmp_path):
     assert "nan" not in text
 
 
-def test_the_card_tells_settings_and_where_they_are_not_the_recipe_s(folder, tmp_path):
-    loaded = checkpoint.load(folder)
-    assert "Learning rates" not in card("mine", loaded)  # its config is not whole
-
-    def of(config):
-        training = dict(loaded.info.training) | {"config": config.to_dict()}
-        path = checkpoint.save(
-            loaded.model, loaded.tokenizer, replace(loaded.info, training=training), tmp_path / "other"
-        )
-        return card("other", checkpoint.load(path))
-
-    text = of(TrainConfig.named("retain", shrp=ShrpConfig((1, 2)), max_length=64))
-    assert "Recipe `retain`. Trained" in text
-    assert "at most 64 tokens; without dropout; dense layers learned too" in text
-    assert "Expanders started from a least-squares fit." in text
-    changed = TrainConfig.named("retain", shrp=ShrpConfig(()), dropout=True, learning_rate=4e-4)
-    text = of(changed)
-    assert "Recipe `retain`, but for learning rate, dropout. Trained" in text
-    assert "with dropout" in text
-    assert "Expanders started" not in text
+def test_facts_of_a_training_are_those_that_are_stored():
+    config = {"conversion_size": 8, "final_size": 16, "shrp": {"layers": [1, 2]}, "seed": 0}
+    made = {"config": config, "texts": 40, "sources": ["a.csv", "b.csv"]}
+    assert not training_facts({})
+    assert not converted({"texts": 40})
+    facts = dict(
+        training_facts({"converted": made, "train_data": "c.csv", "config": {"balance": 0.1, "seed": 4}})
+    )
+    assert facts == {"layers": converted(made), "trained on": "c.csv, n = 0", "seed": "4"}
+    assert "a.csv" in facts["layers"]
+    rows = [{"texts": 500, "converted_layer": 2}, {"texts": 4000}, {}]
+    assert "4,500" in dict(training_facts({}, rows))["layers"]
+    after = {
+        "train_data": "d.csv",
+        "train_examples": 9,
+        "epochs": 2,
+        "config": {"epoch_size": 5},
+        "seconds": 90.0,
+    }
+    assert dict(training_facts({"recovery": after})) == {
+        "after pruning, trained on": "d.csv, n = 9",
+        "after pruning, epochs": "2, of at most 5 examples",
+        "after pruning, time": "1.5 min",
+    }
 
 
 def test_a_collapsed_layer_is_among_the_limits(folder):
@@ -129,37 +106,10 @@ def test_a_collapsed_layer_is_among_the_limits(folder):
     assert "Layer 2 uses" not in text
 
 
-def test_where_only_the_history_tells_of_texts_the_card_does_too(folder):
-    assert "unlabelled" not in card("mine", checkpoint.load(folder))
-    rows = [
-        '{"epoch": 0, "stage": 1, "converted_layer": 2, "texts": 500}',
-        '{"epoch": 1, "stage": 1, "converted_layer": 1, "texts": 500}',
-        '{"epoch": 2, "stage": 1, "converted_layer": null, "texts": 4000}',
-        '{"epoch": 3, "stage": 2, "converted_layer": null}',
-    ]
-    (folder / "history.jsonl").write_text("\n".join(rows))
-    text = card("mine", checkpoint.load(folder))
-    assert "Converted on unlabelled texts, 2 layers with 5,000 texts in all. Then: Recipe `retain`." in text
-
-
 def test_a_row_of_scores_that_lacks_something_is_left_out(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
     scores = ({"kind": "routed"}, {"kind": "static", "model": "static", "score": 0.5})
     folder = checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(scores=scores), tmp_path / "bare")
     assert "No scores were stored with it." in card("bare", checkpoint.load(folder))
-
-
-def test_a_conversion_names_its_texts_and_those_it_learned_on_from_where_they_are_others():
-    config = {"conversion_size": 8, "final_size": 16, "shrp": {"layers": [1, 2]}, "seed": 0}
-    made = {"config": config, "texts": 40, "sources": ["a.csv", "b.csv"]}
-    pruned = made | {"recovery": {"final_size": 9}}
-    assert converted(made).startswith(
-        "Converted on 40 unlabelled texts (of a.csv, b.csv), 8 for each of 2 layers"
-    )
-    assert "trained on with 9 (seed 0)" in converted(pruned | {"recovery_sources": made["sources"]})
-    assert "trained on with 9 (of c.csv) (seed 0)" in converted(pruned | {"recovery_sources": ["c.csv"]})
-    assert converted(made | {"earlier": made}).count("a.csv") == 1
-    del made["sources"]  # as those of before had it
-    assert converted(made).startswith("Converted on 40 unlabelled texts, 8 for each of 2 layers")
 
 
 def test_saving_writes_it_and_keeps_a_licence_and_notes(folder, tmp_path):

@@ -89,19 +89,6 @@ def test_a_dense_checkpoint_is_a_plain_model(tmp_path, tiny_model, tiny_tokenize
     assert json.loads((folder / "config.json").read_text())["model_type"] == "bert"
 
 
-def test_earlier_folders_without_a_type_of_their_own_are_read_and_converted(folder, tiny_inputs, tiny_logits):
-    from studies.convert_checkpoints import convert
-
-    file = folder / "config.json"
-    new, loaded = file.read_text(), checkpoint.load(folder)
-    file.write_text(new.replace("shrp-bert", "bert").replace("ShrpBert", "Bert"))
-    old = checkpoint.load(folder)
-    assert old.info == loaded.info
-    assert torch.equal(tiny_logits(old.model, tiny_inputs()), tiny_logits(loaded.model, tiny_inputs()))
-    convert(folder)
-    assert json.loads(file.read_text()) == json.loads(new)
-
-
 @pytest.fixture
 def plain(tmp_path, tiny_model, tiny_tokenizer):
     """A factory of folders as `save_pretrained` writes them."""

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import PreTrainedTokenizerFast
 
 from shrp.checkpoints import checkpoint
-from shrp.checkpoints.card import made
+from shrp.checkpoints.card import training_facts
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, UnsupportedModelError
@@ -21,7 +21,7 @@ from shrp.evaluation.evaluate import evaluate
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
 from shrp.pruning.vocabulary import can_be_trimmed, vocabulary_of, with_vocabulary
-from ui.describe import summary_line, training_facts
+from ui.describe import summary_line
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused0]")
 LETTERS = (*"abcdefghijklmnopqrstuvwxyz", "é", "☃")
@@ -146,7 +146,7 @@ def trim(shrp, folder, *options, source="routed"):
 
 
 def test_the_command_writes_a_checkpoint_and_says_what_changed(shrp, saved):
-    code, out, err = trim(shrp, saved, "--out", saved / "small", "--full-precision", "--json")
+    code, out, err = trim(shrp, saved, "--out", saved / "small", "--json")
     assert code == 0, err
     told = json.loads(out)
     before, after = checkpoint.load(saved / "routed"), checkpoint.load(saved / "small")
@@ -161,7 +161,9 @@ def test_the_command_writes_a_checkpoint_and_says_what_changed(shrp, saved):
     assert [told["model_params_before"], told["model_params"]] == pytest.approx(shares)
     assert shares[1] < shares[0]
     data = TextData(TASKS["sst2"], "known", TEXTS, np.array([0, 1, 0]))
-    assert np.array_equal(before.evaluate(data).logits, after.evaluate(data).logits)
+    np.testing.assert_allclose(
+        before.evaluate(data).logits, after.evaluate(data).logits, atol=0.01
+    )  # float16
     (row,) = after.info.scores
     assert (row["model"], row["kind"], row["score"]) == (
         "routed, vocabulary trimmed",
@@ -169,7 +171,6 @@ def test_the_command_writes_a_checkpoint_and_says_what_changed(shrp, saved):
         told["score"],
     )
     assert after.info.usage == before.info.usage
-    assert f"Its vocabulary has {kept} of {len(PIECES)} tokens: those that texts.csv" in made(after)
     line = summary_line(after.info, 3, 4)
     assert f"vocabulary of {kept} instead of {len(PIECES)} tokens" in line
     assert ("vocabulary", f"{kept} of {len(PIECES)} tokens, needed by texts.csv") in training_facts(

@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from shrp.analysis.usage import CLIFF_SHARE, UsageStats, history_warnings
-from shrp.checkpoints.card import as_html, card
+from shrp.checkpoints.card import as_html, card, training_facts
 from shrp.checkpoints.score_rows import with_shares
 from shrp.errors import ShrpError
 from shrp.evaluation.costs import TOKENS, cost, dense_cost
@@ -17,7 +17,6 @@ from shrp.evaluation.evaluation import Evaluation
 from shrp.evaluation.metrics import confusion
 from shrp.evaluation.verdicts import score_frame
 from ui import data_sources, loaders, measurements, state
-from ui.describe import training_facts
 from ui.downloads import chart
 from ui.floor import floor_of
 from ui.overview import answers_table, figures, latency, score_figures
