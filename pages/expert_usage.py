@@ -11,7 +11,7 @@ import streamlit as st
 from shrp.analysis.importance import dense_layers
 from shrp.analysis.usage import UsageStats
 from shrp.errors import ShrpError
-from shrp.model.convert import router_layers
+from shrp.model.convert import expert_layers
 from ui import arrival, measurements
 from ui.describe import kept_experts, summary_line
 from ui.text import escape, verdict
@@ -58,7 +58,7 @@ def main() -> None:
         place = st.empty()
         st.caption(f"{escape(selection.name)} on {escape(stats.data)}, n = {stats.n:,}")
     found = mixes(selection, stats, (layer, expert))
-    top_k = router_layers(selection.checkpoint.model)[layer].top_k
+    top_k = expert_layers(selection.checkpoint.model)[layer].top_k
 
     with place.container(key="verdict-in-part"):
         st.markdown(headline(stats, (layer, expert), top_k, found, "without it: *measuring …*"))

@@ -17,7 +17,7 @@ from shrp.checkpoints import checkpoint
 from shrp.cli.output import progress_on, records, stderr
 from shrp.data.sources import load_data
 from shrp.errors import PlanError
-from shrp.model.convert import router_layers
+from shrp.model.convert import expert_layers
 from studies.rows import DATA, Rows, run
 
 FIELDS = (
@@ -36,7 +36,7 @@ FIELDS = (
 def study(path: Path, rows: Rows) -> None:
     """Add the rows of one checkpoint; raise `PlanError` if it has no routed layer."""
     made = checkpoint.load(path)
-    if not router_layers(made.model):
+    if not expert_layers(made.model):
         raise PlanError(f"{path} has no routed layer; name routed checkpoints.")
     data = load_data("glue", made.info.task.name)
     options = {"max_length": made.info.max_length}

@@ -21,7 +21,7 @@ from shrp.data.sources import load_data
 from shrp.errors import PlanError
 from shrp.evaluation.costs import cost, dense_cost, plan_cost
 from shrp.evaluation.paired import paired_difference
-from shrp.model.convert import router_layers
+from shrp.model.convert import expert_layers
 from shrp.pruning.live import LiveEvaluator
 from shrp.pruning.select import GateFit, plan_from
 from studies.rows import DATA, Rows, numbers, run
@@ -33,7 +33,7 @@ DRAWS = 3
 def study(path: Path, sizes: list[int], rows: Rows) -> None:
     """Add the rows of one checkpoint; raise `PlanError` if it has no routed layer."""
     made = checkpoint.load(path)
-    if not router_layers(made.model):
+    if not expert_layers(made.model):
         raise PlanError(f"{path} has no routed layer; name routed checkpoints.")
     model, tokenizer, task, length = made.model, made.tokenizer, made.info.task.name, made.info.max_length
     validation, training = load_data("glue", task), load_data("glue", task, "train")

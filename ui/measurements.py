@@ -93,9 +93,9 @@ def usage_stats(checkpoint: Checkpoint, data: TextData, *, norms: bool = False):
 
 def kept_usage(checkpoint: Checkpoint, data: TextData, *, norms: bool = False):
     """Usage that was measured before this process started; None where it must be measured."""
-    from shrp.model.convert import num_experts_of, router_layers
+    from shrp.model.convert import expert_layers, num_experts_of
 
-    layers, experts = len(router_layers(checkpoint.model)), num_experts_of(checkpoint.model)
+    layers, experts = len(expert_layers(checkpoint.model)), num_experts_of(checkpoint.model)
     return disk().usage(checkpoint.fingerprint, data, layers, experts, norms=norms)
 
 

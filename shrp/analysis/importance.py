@@ -28,9 +28,9 @@ from shrp.evaluation.metrics import to_predictions, worth
 from shrp.evaluation.paired import paired_difference
 from shrp.evaluation.statistics import FALSE_DISCOVERIES, NO_INTERVAL, apart_from_others, of_mean, spearman
 from shrp.families.families import encoder_layers, family_of
-from shrp.model.convert import layer_kinds, num_experts_of, router_layers
+from shrp.model.convert import expert_layers, layer_kinds, num_experts_of
 from shrp.model.gates import RoutingRecord, knock_out, record_routing, use_gates
-from shrp.model.modules import shallow_copy
+from shrp.model.modules import with_modules
 from shrp.model.partial import run_from
 
 MEANINGS = ("router picks the next", "zeroed")
@@ -167,7 +167,7 @@ def knock_outs(
         PlanError: the model has no router, an unknown meaning, or nothing to pick next.
         DataError: there are no inputs.
     """
-    routed = router_layers(model)
+    routed = expert_layers(model)
     if not routed:
         raise PlanError("this model has no routed layer, so there is no expert to knock out.")
     if meaning not in MEANINGS:
@@ -336,14 +336,9 @@ def without_head(model: PreTrainedModel, layer: int, head: int) -> nn.Module:
     """Dense layer `layer` with the output of one head set to 0; it shares its weights with the model's, which is left
     alone.
     """
-    family = family_of(model)
-    *path, name = family.attention_out.split(".")
-    top = parent = shallow_copy(encoder_layers(model)[layer])
-    for part in path:
-        parent._modules[part] = shallow_copy(parent.get_submodule(part))
-        parent = parent._modules[part]
-    parent._modules[name] = _WithoutHead(parent.get_submodule(name), head, num_experts_of(model))
-    return top
+    path, dense = family_of(model).attention_out, encoder_layers(model)[layer]
+    part = _WithoutHead(dense.get_submodule(path), head, num_experts_of(model))
+    return with_modules(dense, {path: part})
 
 
 def head_knock_outs(

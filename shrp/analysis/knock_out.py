@@ -21,7 +21,7 @@ from shrp.evaluation.evaluation import Evaluation
 from shrp.evaluation.metrics import EQUAL, worth
 from shrp.evaluation.paired import Agreement, agreement, paired_difference
 from shrp.evaluation.statistics import NO_INTERVAL, apart_from_others, of_mean
-from shrp.model.convert import router_layers
+from shrp.model.convert import expert_layers
 from shrp.model.gates import knock_out, record_routing, top_k_gates, use_gates
 from shrp.model.layers import ExpertLayer
 from shrp.model.partial import run_from, run_layers
@@ -42,7 +42,7 @@ class Prefix:
     """
 
     def __init__(self, model: PreTrainedModel, *, limit: int = PREFIX_BYTES) -> None:
-        self.model, self.first, self.limit = model, min(router_layers(model)), limit
+        self.model, self.first, self.limit = model, min(expert_layers(model)), limit
         self.size, self._kept, self._lock = 0, {}, threading.Lock()
 
     def entering(self, rows: Sequence[int], inputs: Mapping[str, Tensor]) -> Tensor:
@@ -226,7 +226,7 @@ def knock_out_effect(
         PlanError: a layer has no router, there is no such expert, none is named, or none would be left in a layer.
         DataError: `before` is not of all these data.
     """
-    routed = router_layers(model)
+    routed = expert_layers(model)
     removed = removed_by_layer(experts, routed)
     if before.n != len(data) or before.data != data.name:
         raise DataError(
@@ -293,7 +293,7 @@ def _uses(
     removed: Mapping[int, Sequence[int]],
 ) -> Tensor:
     """Which examples use one of the experts, bool `(B,)`; `entering` `(B, T, d)` enters the lowest of their layers."""
-    routed, lowest, mask = router_layers(model), min(removed), inputs["attention_mask"].bool()
+    routed, lowest, mask = expert_layers(model), min(removed), inputs["attention_mask"].bool()
     if len(removed) == 1:  # the router alone says it
         gates = {lowest: top_k_gates(routed[lowest].router(entering, mask), routed[lowest].top_k)}
     else:

@@ -26,7 +26,7 @@ from shrp.errors import DataError
 from shrp.evaluation.evaluate import label_columns
 from shrp.evaluation.metrics import to_predictions
 from shrp.families.families import encoder_layers
-from shrp.model.convert import router_layers
+from shrp.model.convert import expert_layers
 from shrp.model.gates import RoutingRecord, record_routing
 from shrp.model.partial import run_from
 
@@ -222,7 +222,7 @@ def patch(
         tuple(name for place, name in enumerate(donor_tokens) if place not in partner),
         *answers,
         logits,
-        rerouted if router_layers(model) else None,
+        rerouted if expert_layers(model) else None,
     )
 
 

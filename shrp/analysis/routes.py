@@ -28,7 +28,7 @@ from shrp.evaluation.evaluation import Evaluation
 from shrp.evaluation.metrics import to_predictions
 from shrp.evaluation.paired import mean_difference
 from shrp.evaluation.statistics import NO_WIDTH, at_once, bootstrap, wilson
-from shrp.model.convert import router_layers
+from shrp.model.convert import expert_layers
 from shrp.model.gates import RoutingRecord, record_routing, top_k_gates, use_gates
 from shrp.model.layers import ExpertLayer
 from shrp.model.partial import run_from
@@ -191,7 +191,7 @@ def shuffle_routes(
 
 def _routed(model: PreTrainedModel, data: TextData, stats: UsageStats) -> dict[int, ExpertLayer]:
     """The routed layers; raises unless `stats` is of them and of these data."""
-    routed = router_layers(model)
+    routed = expert_layers(model)
     if not routed:
         raise PlanError("this model has no routed layer, so there are no routes to exchange.")
     if set(stats.layers) != set(routed):

@@ -21,7 +21,7 @@ from shrp.data.tabular import distinct
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.evaluation.evaluation import named
-from shrp.model.convert import num_experts_of, router_layers
+from shrp.model.convert import expert_layers, num_experts_of
 from shrp.model.gates import RoutingRecord, record_routing
 from shrp.phrases import counted, listed
 from shrp.pruning.plan import FittedGates
@@ -245,7 +245,7 @@ def measure_usage(
         PlanError: the model has no layer with a router.
         DataError: the data are empty.
     """
-    routed = router_layers(model)
+    routed = expert_layers(model)
     if not routed:
         raise PlanError("this model has no routed layer, so there is no usage to measure.")
     if not len(data):

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from shrp.analysis.explore import token_labels
 from shrp.data.batching import bucketed_batches, collate, encode, longest_input, special_mask
 from shrp.data.text_data import TextData
-from shrp.model.convert import num_experts_of, router_layers
+from shrp.model.convert import expert_layers, num_experts_of
 from shrp.model.gates import record_routing
 
 PRIOR_TERMS = 500
@@ -103,7 +103,7 @@ def count_tokens(
     ids, place = np.unique(np.concatenate([row["input_ids"] for row in encoded]), return_inverse=True)
     starts = np.cumsum([0, *(len(row["input_ids"]) for row in encoded)])
     counts = {
-        layer: np.zeros((len(ids), num_experts_of(model)), dtype=np.int64) for layer in router_layers(model)
+        layer: np.zeros((len(ids), num_experts_of(model)), dtype=np.int64) for layer in expert_layers(model)
     }
     done = 0
     for rows in bucketed_batches(np.diff(starts), batch_size):

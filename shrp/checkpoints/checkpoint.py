@@ -47,7 +47,7 @@ from shrp.evaluation.costs import WHOLE_VOCABULARY
 from shrp.evaluation.evaluate import evaluate
 from shrp.evaluation.evaluation import Evaluation
 from shrp.families.families import encoder_layers
-from shrp.model.convert import empty_expert_layer, num_experts_of, router_layers
+from shrp.model.convert import empty_expert_layer, expert_layers, num_experts_of
 from shrp.model.layers import StaticLayer
 from shrp.model.modules import device_named
 from shrp.phrases import counted
@@ -167,7 +167,7 @@ class Checkpoint:
         if (plan is not None) + (per_layer is not None) + (budget is not None) != 1:
             raise PlanError("give a plan, or experts per layer, or a budget: one of them.")
         # By a plan experts that are mixed alike can go, too.
-        if plan is None and not router_layers(self.model):
+        if plan is None and not expert_layers(self.model):
             raise PlanError(
                 "no layer of this model has a router, so there is no usage to prune by; give a plan."
             )

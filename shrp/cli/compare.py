@@ -208,7 +208,7 @@ def _experts(sides: list[Subject], source: TextData) -> dict[str, Any]:
     from shrp.analysis.routes import usage_distances
     from shrp.analysis.usage import measure_usage
     from shrp.data.text_data import pairs_of
-    from shrp.model.convert import router_layers
+    from shrp.model.convert import expert_layers
     from shrp.pruning.overlap import kept_alike
 
     counts = {side.num_experts for side in sides}
@@ -217,7 +217,7 @@ def _experts(sides: list[Subject], source: TextData) -> dict[str, Any]:
     if all(side.plan is not None for side in sides):
         return {"kept": _side_records(kept_alike(*(side.plan for side in sides), counts.pop()))}
     made = [side.checkpoint for side in sides if not hasattr(side, "export")]
-    if len(made) < 2 or not all(router_layers(one.model) for one in made):
+    if len(made) < 2 or not all(expert_layers(one.model) for one in made):
         return {}
     stats = [
         measure_usage(one.model, one.tokenizer, source, max_length=side.length)

@@ -48,7 +48,7 @@ def explain(
     from shrp.analysis.explore import explore
     from shrp.analysis.patching import patch
     from shrp.checkpoints.checkpoint import load
-    from shrp.model.convert import router_layers
+    from shrp.model.convert import expert_layers
 
     loaded = load(checkpoint, device=device)
     task = loaded.info.task
@@ -65,7 +65,7 @@ def explain(
     found = explore(loaded.model, loaded.tokenizer, task, texts)
     replaced_by = "pad" if loaded.tokenizer.mask_token_id is None else "mask"
     rival = None if rather_than is None else task.label_names.index(rather_than)
-    routed = bool(router_layers(loaded.model))
+    routed = bool(expert_layers(loaded.model))
     inputs, tables = [], []
     for one in found:
         which = one.prediction if output is None else task.label_names.index(output)

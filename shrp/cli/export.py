@@ -34,7 +34,7 @@ def export(
     from shrp.checkpoints.checkpoint import load
     from shrp.checkpoints.info import usage_in
     from shrp.export.onnx import check_free, export_folder
-    from shrp.model.convert import router_layers
+    from shrp.model.convert import expert_layers
     from shrp.pruning.plan import make_plan
     from shrp.pruning.prune import prune
 
@@ -45,7 +45,7 @@ def export(
     source = load(checkpoint)
     check_has_task(source.info.task)
     model, info = source.model, source.info
-    if router_layers(model):
+    if expert_layers(model):
         if not given:
             raise ExportError(
                 "live routing has no ONNX form: say what to keep (--per-layer, --budget or --plan)."

@@ -71,7 +71,7 @@ def knock_out(
     from shrp.analysis.knock_out import removed_by_layer
     from shrp.checkpoints.checkpoint import load
     from shrp.data.slices import CLASS, LENGTH, SLICE, lacking
-    from shrp.model.convert import router_layers
+    from shrp.model.convert import expert_layers
 
     cells = [_cell(text) for text in expert or ()]
     for name, given in (("--heads", heads), ("--by", by), ("--examples", examples)):
@@ -82,7 +82,7 @@ def knock_out(
     loaded = load(checkpoint, device=device)
     if heads:
         check_has_heads(loaded.model)
-    elif not (routed := router_layers(loaded.model)):
+    elif not (routed := expert_layers(loaded.model)):
         hint = "; give --heads for its dense layers" * bool(dense_layers(loaded.model))
         raise PlanError(f"this model has no routed layer, so there is no expert to knock out{hint}.")
     if cells:

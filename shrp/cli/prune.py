@@ -118,7 +118,7 @@ def prune(
     from shrp.checkpoints.saving import refuse_existing, round_as_stored
     from shrp.evaluation.calibration import matched
     from shrp.evaluation.costs import largest_budget
-    from shrp.model.convert import router_layers
+    from shrp.model.convert import expert_layers
     from shrp.pruning.plan import SELECTIONS
     from shrp.pruning.prune import prune as cut
     from shrp.training.loop import train
@@ -158,7 +158,7 @@ def prune(
     refuse_same(checkpoint, out)
     refuse_existing(out)  # refuse now, not after the epochs
     source = store.load(checkpoint, device=options.device)
-    if not router_layers(source.model):
+    if not expert_layers(source.model):
         raise PlanError(f"{checkpoint} has no routed layer to prune: it is dense, or pruned already.")
     task, length = source.info.task, options.max_length or source.info.max_length
     if calibrate and task.is_regression:

@@ -71,7 +71,7 @@ def sweep(
     from shrp.checkpoints.checkpoint import load
     from shrp.checkpoints.info import usage_in
     from shrp.data.text_data import FEWEST, halves, in_halves
-    from shrp.model.convert import router_layers
+    from shrp.model.convert import expert_layers
     from shrp.pruning.live import LiveEvaluator
     from shrp.pruning.plan import SELECTIONS
     from shrp.pruning.sweep import LOSSES, cheapest_within, match, points, run, to_frame
@@ -87,7 +87,7 @@ def sweep(
         raise PlanError("--held-out has no effect on recorded usage; leave one of them out.")
     check_free(out, "--out")
     loaded = load(checkpoint, device=device)
-    if not router_layers(loaded.model):
+    if not expert_layers(loaded.model):
         raise PlanError("this model has no routed layer to prune; give a routed checkpoint.")
     task, length = loaded.info.task, max_length or loaded.info.max_length
     check_has_task(task)

@@ -347,7 +347,7 @@ def with_output_shift(model: PreTrainedModel, task: Task, shift: np.ndarray) -> 
 
     from shrp.evaluation.evaluate import label_columns
     from shrp.families.families import output_layer
-    from shrp.model.modules import shallow_copy
+    from shrp.model.modules import with_modules
 
     found = output_layer(model, task.num_labels)
     if found is None or found[1].bias is None or len(shift) != task.num_labels:
@@ -358,11 +358,4 @@ def with_output_shift(model: PreTrainedModel, task: Task, shift: np.ndarray) -> 
     bias = last.bias.detach().clone()
     bias[label_columns(model, task)] += torch.as_tensor(shift, dtype=bias.dtype, device=bias.device)
     moved._parameters["bias"] = torch.nn.Parameter(bias, requires_grad=last.bias.requires_grad)
-    clone = parent = shallow_copy(model)
-    *containers, name = path.split(".")
-    for each in containers:
-        child = shallow_copy(getattr(parent, each))
-        parent._modules[each] = child
-        parent = child
-    parent._modules[name] = moved
-    return clone
+    return with_modules(model, {path: moved})

@@ -14,6 +14,7 @@ Notation as in method.md: `d` hidden size, `ff` inner size of the feed-forward n
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -24,8 +25,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedConfig, P
 from shrp.errors import PlanError, ShrpError, UnsupportedModelError
 from shrp.evaluation.timing import model_inputs
 from shrp.families.families import encoder_layers, family_of
-from shrp.model.config import Routing
-from shrp.model.convert import num_experts_of, router_layers
+from shrp.model.convert import expert_layers, num_experts_of
 from shrp.model.layers import ExpertLayer, StaticLayer
 from shrp.pruning.plan import PruningPlan
 from shrp.pruning.prune import prunable_layers
@@ -66,36 +66,12 @@ class Cost:
         return {key: mine[key] / base[key] if base[key] else math.nan for key in mine if key != "tokens"}
 
 
+# One layer
+
+
 def _linear(inputs: int, outputs: int) -> int:
     """Parameters of a linear map with bias."""
     return inputs * outputs + outputs
-
-
-def _bert_layer_params(d: int, dh: int, heads: int, neurons: int) -> int:
-    """Parameters of a BERT-style layer with so many heads and feed-forward neurons, and two LayerNorms."""
-    width = heads * dh
-    return 3 * _linear(d, width) + _linear(width, d) + _linear(d, neurons) + _linear(neurons, d) + 2 * 2 * d
-
-
-def dense_layer_params(d: int, ff: int) -> int:
-    """Parameters of a BERT-style layer: Q, K, V, `W_o`, the two-layer FFN and two LayerNorms."""
-    return _bert_layer_params(d, d, 1, ff)
-
-
-def static_layer_params(d: int, dh: int, m: int) -> int:
-    """Parameters of a `StaticLayer`: Q, K, V of `m` experts, the Expander, two LayerNorms."""
-    return _linear(d, 3 * m * dh) + _linear(dh, d) + 2 * 2 * d
-
-
-def size_like(d: int, dh: int, experts: int) -> tuple[int, int]:
-    """Heads and neurons of a layer under width pruning, with no more parameters than a static layer of so many experts.
-
-    Half as many heads as experts, since a head brings its own output projection, and as many neurons as then fit; at
-    least one of each, which for a single expert is `3 d + 1` parameters more.
-    """
-    heads = max(1, experts // 2)
-    left = static_layer_params(d, dh, experts) - _bert_layer_params(d, dh, heads, 0)
-    return heads, max(1, left // (2 * d + 1))
 
 
 def _product(rows: int, inputs: int, outputs: int) -> int:
@@ -108,9 +84,25 @@ def _attention(tokens: int, size: int) -> int:
     return _product(tokens, size, tokens) + _product(tokens, tokens, size)
 
 
-def dense_layer_flops(d: int, ff: int, tokens: int) -> int:
-    """FLOPs of a BERT-style layer for one input of `tokens` tokens."""
-    return 4 * _product(tokens, d, d) + _attention(tokens, d) + 2 * _product(tokens, d, ff)
+def dense_layer_params(d: int, neurons: int, width: int | None = None) -> int:
+    """Parameters of a BERT-style layer: Q, K, V, `W_o`, the two-layer FFN and two LayerNorms.
+
+    Args:
+        width: of all heads together, if it is not `d`.
+    """
+    width = d if width is None else width
+    return 3 * _linear(d, width) + _linear(width, d) + _linear(d, neurons) + _linear(neurons, d) + 2 * 2 * d
+
+
+def dense_layer_flops(d: int, neurons: int, tokens: int, width: int | None = None) -> int:
+    """FLOPs of a BERT-style layer for one input of `tokens` tokens; args as for `dense_layer_params`."""
+    width = d if width is None else width
+    return 4 * _product(tokens, d, width) + _attention(tokens, width) + 2 * _product(tokens, d, neurons)
+
+
+def static_layer_params(d: int, dh: int, m: int) -> int:
+    """Parameters of a `StaticLayer`: Q, K, V of `m` experts, the Expander, two LayerNorms."""
+    return _linear(d, 3 * m * dh) + _linear(dh, d) + 2 * 2 * d
 
 
 def static_layer_flops(d: int, dh: int, m: int, tokens: int) -> int:
@@ -123,26 +115,62 @@ def expert_layer_params(d: int, H: int) -> int:
     return static_layer_params(d, d // H, H) + _linear(d, H)
 
 
-def expert_layer_flops(d: int, H: int, routing: Routing, top_k: int, tokens: int) -> int:
-    """FLOPs of an `ExpertLayer` at inference, under its own gates.
+def size_like(d: int, dh: int, experts: int) -> tuple[int, int]:
+    """Heads and neurons of a layer under width pruning, with no more parameters than a static layer of so many experts.
 
-    Sequence routing with `top_k` 1 computes the one chosen expert. Any other computes all `H`: token routing
-    because each expert's keys and values are needed for all tokens, Top-k because the layer is written so.
+    Half as many heads as experts, since a head brings its own output projection, and as many neurons as then fit; at
+    least one of each, which for a single expert is `3 d + 1` parameters more.
     """
-    router = _product(tokens if routing == "token" else 1, d, H)
-    return router + static_layer_flops(d, d // H, _computed(H, routing, top_k), tokens)
+    heads = max(1, experts // 2)
+    left = static_layer_params(d, dh, experts) - dense_layer_params(d, 0, heads * dh)
+    return heads, max(1, left // (2 * d + 1))
 
 
-def _computed(H: int, routing: Routing, top_k: int) -> int:
-    """How many of its experts an `ExpertLayer` computes for an input."""
-    return 1 if routing == "sequence" and top_k == 1 else H
+Size = tuple[int, int]
+"""Parameters and FLOPs."""
 
 
-def _dense_layer(config: PreTrainedConfig, tokens: int) -> tuple[int, int]:
-    """Parameters and FLOPs of an unconverted layer."""
+def _dense_layer(config: PreTrainedConfig, tokens: int) -> Size:
+    """An unconverted layer."""
     d, ff = config.hidden_size, getattr(config, family_of(config).feed_forward_size)
     flops = dense_layer_flops(d, ff, tokens) + _position_flops(config, tokens, d, dense=True)
     return dense_layer_params(d, ff), flops
+
+
+def _static_layer(config: PreTrainedConfig, m: int, tokens: int) -> Size:
+    """A `StaticLayer`; both are linear in `m`."""
+    d, dh = config.hidden_size, config.hidden_size // config.num_attention_heads
+    flops = static_layer_flops(d, dh, m, tokens) + _position_flops(config, tokens, m * dh)
+    return static_layer_params(d, dh, m), flops
+
+
+def _narrow_layer(config: PreTrainedConfig, experts: int, tokens: int) -> Size:
+    """A dense layer under width pruning to the size of so many experts."""
+    d, dh = config.hidden_size, config.hidden_size // config.num_attention_heads
+    heads, neurons = size_like(d, dh, experts)
+    flops = dense_layer_flops(d, neurons, tokens, heads * dh) + _position_flops(config, tokens, heads * dh)
+    return dense_layer_params(d, neurons, heads * dh), flops
+
+
+def _expert_layer(layer: ExpertLayer, config: PreTrainedConfig, tokens: int) -> Size:
+    """An `ExpertLayer` at inference, under its own gates.
+
+    Sequence routing with `top_k` 1 computes the one chosen expert. Any other computes all `H`: token routing because
+    each expert's keys and values are needed for all tokens, Top-k because the layer is written so.
+    """
+    d, H = layer.hidden_size, layer.num_experts
+    computed = 1 if layer.routing == "sequence" and layer.top_k == 1 else H
+    router = _product(tokens if layer.routing == "token" else 1, d, H)
+    return expert_layer_params(d, H), router + _static_layer(config, computed, tokens)[1]
+
+
+def _layer(layer: nn.Module, config: PreTrainedConfig, tokens: int) -> Size:
+    """An encoder layer, whatever its kind."""
+    if isinstance(layer, StaticLayer):
+        return _static_layer(config, layer.kept, tokens)
+    if isinstance(layer, ExpertLayer):
+        return _expert_layer(layer, config, tokens)
+    return _dense_layer(config, tokens)
 
 
 def _position_flops(config: PreTrainedConfig, tokens: int, width: int, *, dense: bool = False) -> int:
@@ -150,39 +178,7 @@ def _position_flops(config: PreTrainedConfig, tokens: int, width: int, *, dense:
     return family_of(config).position_flops(config, tokens, width, dense=dense)
 
 
-def _static_layer(config: PreTrainedConfig, m: int, tokens: int) -> tuple[int, int]:
-    """Parameters and FLOPs of a `StaticLayer`, both linear in `m`."""
-    d = config.hidden_size
-    dh = d // config.num_attention_heads
-    flops = static_layer_flops(d, dh, m, tokens) + _position_flops(config, tokens, m * dh)
-    return static_layer_params(d, dh, m), flops
-
-
-def _narrow_layer(config: PreTrainedConfig, heads: int, neurons: int, tokens: int) -> tuple[int, int]:
-    """Parameters and FLOPs of a dense layer pruned to some heads and neurons."""
-    d = config.hidden_size
-    dh = d // config.num_attention_heads
-    width = heads * dh
-    flops = (
-        _position_flops(config, tokens, width)
-        + 4 * _product(tokens, d, width)
-        + _attention(tokens, width)
-        + 2 * _product(tokens, d, neurons)
-    )
-    return _bert_layer_params(d, dh, heads, neurons), flops
-
-
-def _layer(layer: nn.Module, config: PreTrainedConfig, tokens: int) -> tuple[int, int]:
-    """Parameters and FLOPs of one encoder layer, whatever its kind."""
-    if isinstance(layer, StaticLayer):
-        return _static_layer(config, layer.kept, tokens)
-    if isinstance(layer, ExpertLayer):
-        d, experts, routing = layer.hidden_size, layer.num_experts, layer.routing
-        flops = expert_layer_flops(d, experts, routing, layer.top_k, tokens)
-        computed = layer.head_size * _computed(experts, routing, layer.top_k)
-        return expert_layer_params(d, experts), flops + _position_flops(config, tokens, computed)
-    return _dense_layer(config, tokens)
-
+# A whole model
 
 _ONE_POSITION = ("ForSequenceClassification", "ForMultipleChoice")
 _EVERY_POSITION = ("ForTokenClassification", "ForQuestionAnswering", "ForMaskedLM")
@@ -204,9 +200,7 @@ def _rest(model: PreTrainedModel, tokens: int) -> tuple[int, int]:
 def _positions(model: PreTrainedModel, name: str, tokens: int) -> int:
     """How many token positions the linear map `name`, which is outside the encoder layers, is applied to."""
     parts = name.split(".")
-    if {"embeddings_project", "embed_proj"} & set(
-        parts
-    ):  # ELECTRA, DeBERTa: embeddings narrower than the encoder
+    if {"embeddings_project", "embed_proj"} & set(parts):  # embeddings narrower than the encoder
         return tokens
     if "pooler" in parts:
         return 1
@@ -221,14 +215,12 @@ def _positions(model: PreTrainedModel, name: str, tokens: int) -> int:
     )
 
 
-def _total(layers: list[tuple[int, int]], rest: tuple[int, int], tokens: int) -> Cost:
-    params, flops = sum(layer[0] for layer in layers), sum(layer[1] for layer in layers)
-    return Cost(params, params + rest[0], flops, flops + rest[1], tokens)
-
-
-def _check_tokens(tokens: int) -> None:
+def _total(model: PreTrainedModel, layers: Sequence[Size], tokens: int) -> Cost:
+    """Cost of a model with these layers."""
     if tokens < 1:
         raise ShrpError(f"tokens must be 1 or more, not {tokens}.")
+    (params, flops), rest = (sum(part) for part in zip((0, 0), *layers, strict=True)), _rest(model, tokens)
+    return Cost(params, params + rest[0], flops, flops + rest[1], tokens)
 
 
 def cost(model: PreTrainedModel, tokens: int = TOKENS) -> Cost:
@@ -242,9 +234,7 @@ def cost(model: PreTrainedModel, tokens: int = TOKENS) -> Cost:
         UnsupportedModelError: no adapter for its family, or a head of unknown cost.
         ShrpError: `tokens` is below 1.
     """
-    _check_tokens(tokens)
-    layers = [_layer(layer, model.config, tokens) for layer in encoder_layers(model)]
-    return _total(layers, _rest(model, tokens), tokens)
+    return _total(model, [_layer(layer, model.config, tokens) for layer in encoder_layers(model)], tokens)
 
 
 def dense_cost(
@@ -259,26 +249,43 @@ def dense_cost(
         dropped: how many of the layers are left out.
 
     Raises:
-        UnsupportedModelError: no adapter for its family, or a head of unknown cost.
-        ShrpError: `tokens` is below 1.
+        UnsupportedModelError, ShrpError: as `cost`.
     """
-    _check_tokens(tokens)
     family_of(model_or_config)
     model = model_or_config
     if not isinstance(model, PreTrainedModel):
         with torch.device("meta"):  # sizes without storage
             model = AutoModelForSequenceClassification.from_config(model)
-    found = _with_dense_layers(model, tokens, dropped)
+    found = _partly_dense(model, [], dropped, tokens)
     embeddings = model.get_input_embeddings()
     whole = getattr(model.config, WHOLE_VOCABULARY, None) or embeddings.num_embeddings
     taken = (whole - embeddings.num_embeddings) * embeddings.embedding_dim
     return replace(found, model_params=found.model_params + taken)
 
 
-def _with_dense_layers(model: PreTrainedModel, tokens: int, dropped: int) -> Cost:
-    """Cost of a model with its layers dense, but for some that are left out, and its vocabulary as it is."""
-    layers = [_dense_layer(model.config, tokens)] * (len(encoder_layers(model)) - dropped)
-    return _total(layers, _rest(model, tokens), tokens)
+def static_cost(model: PreTrainedModel, layers: int, kept: int, tokens: int = TOKENS) -> Cost:
+    """Cost of the same architecture with `layers` layers static, of `kept` experts in all, however these are spread.
+
+    Raises:
+        UnsupportedModelError, ShrpError: as `cost`.
+    """
+    sizes = [_static_layer(model.config, m, tokens) for m in [0] * (layers - 1) + [kept]]  # linear in m
+    return _partly_dense(model, sizes, layers, tokens)
+
+
+def narrow_cost(model: PreTrainedModel, layers: int, experts: int, tokens: int = TOKENS) -> Cost:
+    """Cost of the same architecture with `layers` layers under width pruning to the size of so many experts, a control.
+
+    Raises:
+        UnsupportedModelError, ShrpError: as `cost`.
+    """
+    return _partly_dense(model, [_narrow_layer(model.config, experts, tokens)] * layers, layers, tokens)
+
+
+def _partly_dense(model: PreTrainedModel, sizes: Sequence[Size], replaced: int, tokens: int) -> Cost:
+    """Cost with `replaced` layers of these sizes in all, the rest dense, and the vocabulary as it is."""
+    dense = [_dense_layer(model.config, tokens)] * (len(encoder_layers(model)) - replaced)
+    return _total(model, [*dense, *sizes], tokens)
 
 
 def plan_cost(model: PreTrainedModel, plan: PruningPlan, tokens: int = TOKENS) -> Cost:
@@ -289,9 +296,7 @@ def plan_cost(model: PreTrainedModel, plan: PruningPlan, tokens: int = TOKENS) -
         UnsupportedModelError: a head of unknown cost.
         ShrpError: `tokens` is below 1.
     """
-    _check_tokens(tokens)
-    routed = prunable_layers(model, plan)
-    return static_cost(model, len(routed), plan.budget, tokens)
+    return static_cost(model, len(prunable_layers(model, plan)), plan.budget, tokens)
 
 
 _COSTS = {
@@ -316,7 +321,7 @@ def largest_budget(model: PreTrainedModel, share: float, of: str = "encoder_para
     """
     if of not in _COSTS:
         raise PlanError(f"a cost is one of {', '.join(_COSTS)}, not {of!r}.")
-    layers, dense = len(router_layers(model)), dense_cost(model, TOKENS)
+    layers, dense = len(expert_layers(model)), dense_cost(model, TOKENS)
     if not layers:
         raise PlanError("this model has no routed layer, so there is nothing to prune.")
     if not 0 < share <= 1:
@@ -330,45 +335,6 @@ def largest_budget(model: PreTrainedModel, share: float, of: str = "encoder_para
         found = f"{costs(layers):.1%} of {_COSTS[of]}"
         raise PlanError(f"the smallest pruning, one expert a layer, has {found}, more than {share:.1%}.")
     return max(kept for kept in range(layers, layers * num_experts_of(model) + 1) if costs(kept) <= most)
-
-
-def narrow_cost(model: PreTrainedModel, layers: int, experts: int, tokens: int = TOKENS) -> Cost:
-    """Cost of the same architecture with `layers` layers under width pruning to the size of so many experts, a control.
-
-    Raises:
-        UnsupportedModelError: no adapter for its family, or a head of unknown cost.
-        ShrpError: `tokens` is below 1.
-    """
-    _check_tokens(tokens)
-    d = model.config.hidden_size
-    one = _narrow_layer(model.config, *size_like(d, d // num_experts_of(model), experts), tokens)
-    return _beside_dense(model, layers, (layers * one[0], layers * one[1]), tokens)
-
-
-def static_cost(model: PreTrainedModel, layers: int, kept: int, tokens: int = TOKENS) -> Cost:
-    """Cost of the same architecture with `layers` layers static, of `kept` experts in all, however these are spread: a
-    static layer's cost is linear in its number of experts.
-
-    Raises:
-        UnsupportedModelError: no adapter for its family, or a head of unknown cost.
-        ShrpError: `tokens` is below 1.
-    """
-    _check_tokens(tokens)
-    none, all_in_one = (_static_layer(model.config, m, tokens) for m in (0, kept))
-    params, flops = ((layers - 1) * none[i] + all_in_one[i] for i in (0, 1))
-    return _beside_dense(model, layers, (params, flops), tokens)
-
-
-def _beside_dense(model: PreTrainedModel, layers: int, others: tuple[int, int], tokens: int) -> Cost:
-    """Cost with `layers` layers of other kinds, whose parameters and FLOPs in all are given, and the rest dense."""
-    rest, (params, flops) = _with_dense_layers(model, tokens, layers), others
-    return Cost(
-        rest.encoder_params + params,
-        rest.model_params + params,
-        rest.encoder_flops + flops,
-        rest.model_flops + flops,
-        tokens,
-    )
 
 
 def counted_params(model: nn.Module) -> int:

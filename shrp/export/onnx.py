@@ -32,7 +32,7 @@ from shrp.evaluation.evaluate import label_columns
 from shrp.export.check import compare, probe_of, speedup
 from shrp.export.graph import count_products, quantise, write_graph
 from shrp.export.hub import TOKENIZER_CONFIG, hub_config, hub_tokenizer, padding_token
-from shrp.model.convert import layer_kinds, num_experts_of, router_layers
+from shrp.model.convert import expert_layers, layer_kinds, num_experts_of
 
 TOLERANCE = 1e-4
 """Largest difference in logits, float32 against PyTorch, with which a graph is handed over, as a part of the largest
@@ -100,7 +100,7 @@ def export_onnx(
             int8 always does, and the report says by how much), or logits are no finite numbers.
     """
     path = Path(path)
-    if router_layers(model):
+    if expert_layers(model):
         raise ExportError(
             "the model still routes, and live routing has no ONNX form; give a pruning plan (--per-layer, --budget or "
             "--plan), or export a pruned checkpoint."

@@ -83,9 +83,6 @@ def expert_layers(model: PreTrainedModel) -> dict[int, ExpertLayer]:
     return {i: layer for i, layer in enumerate(encoder_layers(model)) if isinstance(layer, ExpertLayer)}
 
 
-router_layers = expert_layers  # every expert layer has a router
-
-
 def static_layers(model: PreTrainedModel) -> dict[int, StaticLayer]:
     """The static (pruned) layers of a model, by index, ascending."""
     return {i: layer for i, layer in enumerate(encoder_layers(model)) if isinstance(layer, StaticLayer)}

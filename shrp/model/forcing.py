@@ -25,10 +25,8 @@ class Force:
     token: int | None = None
     """Position of the only token that it is forced for, `[CLS]` being 0; None forces it for the whole input."""
 
-    @property
-    def place(self) -> tuple[int, int]:
-        """Layer and token (-1 for all), of which a route forces each at most once."""
-        return self.layer, -1 if self.token is None else self.token
+    def __str__(self) -> str:
+        return f"{self.layer}.{self.expert}" + ("" if self.token is None else f"t{self.token}")
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class ForcedRoute:
     """What is forced; the layers and tokens that it does not name route as they then would."""
 
     forces: tuple[Force, ...] = ()
-    """Ascending by layer and token, at most one of each."""
+    """Ascending by layer and token, the whole input first; at most one of each."""
 
     def __bool__(self) -> bool:
         return bool(self.forces)
@@ -52,15 +50,15 @@ class ForcedRoute:
         For a whole input it also takes the place of what was forced for single tokens in that layer.
         """
         kept = [f for f in self.forces if f.layer != layer or (token is not None and f.token != token)]
-        return _ordered([*kept, Force(layer, expert, token)])
+        return _route([*kept, Force(layer, expert, token)])
 
     def released(self, force: Force) -> ForcedRoute:
         """Without one of its forces; the route as it is if that is not there."""
-        return _ordered([f for f in self.forces if f != force])
+        return _route(f for f in self.forces if f != force)
 
     def whole(self) -> ForcedRoute:
         """Without what is forced for single tokens, whose positions mean something in one input only."""
-        return _ordered([f for f in self.forces if f.token is None])
+        return _route(f for f in self.forces if f.token is None)
 
     def fitting(self, layers: Sequence[int], experts: int, tokens: int) -> ForcedRoute:
         """Only the forces that a model and an input have a place for.
@@ -70,11 +68,8 @@ class ForcedRoute:
             experts: in each.
             tokens: of the input if every token is routed by itself; 0 under sequence routing.
         """
-        return _ordered(
-            f
-            for f in self.forces
-            if f.layer in layers and f.expert < experts and (f.token is None or f.token < tokens)
-        )
+        known = (f for f in self.forces if f.layer in layers and f.expert < experts)
+        return _route(f for f in known if f.token is None or f.token < tokens)
 
     def gates(self, layer: int, probs: Tensor, gates: Tensor) -> Tensor | None:
         """A `GateSource` for `use_gates` that puts the route into effect.
@@ -87,27 +82,22 @@ class ForcedRoute:
         here = [force for force in self.forces if force.layer == layer]
         if not here:
             return None
-        changed = gates.clone()
+        changed, experts = gates.clone(), probs.shape[-1]
         tokens = probs.shape[1] if probs.dim() == 3 else 0  # (B, T, H) under token routing, else (B, H)
         for force in here:  # the one for all tokens comes first
-            if force.expert >= probs.shape[-1] or (force.token is not None and force.token >= tokens):
+            if force.expert >= experts or (force.token is not None and force.token >= tokens):
                 raise PlanError(
-                    f"layer {layer} has no {_name(force)} to force: it has experts 0 to {probs.shape[-1] - 1}"
+                    f"{force} can't be forced: layer {layer} has experts 0 to {experts - 1}"
                     + (f" and {tokens} tokens here." if tokens else ", of whole inputs.")
                 )
-            one_hot = torch.eye(probs.shape[-1], dtype=gates.dtype, device=gates.device)[force.expert]
-            if force.token is None:
-                changed[...] = one_hot
-            else:
-                changed[:, force.token] = one_hot
+            one_hot = torch.eye(experts, dtype=gates.dtype, device=gates.device)[force.expert]
+            changed[... if force.token is None else (slice(None), force.token)] = one_hot
         return changed
 
     @property
     def text(self) -> str:
         """The route as a short text: `6.3_8.1t5` forces expert 3 in layer 6 and expert 1 in layer 8 for token 5."""
-        return "_".join(
-            f"{f.layer}.{f.expert}" + ("" if f.token is None else f"t{f.token}") for f in self.forces
-        )
+        return "_".join(map(str, self.forces))
 
     @classmethod
     def parse(cls, text: str) -> ForcedRoute:
@@ -118,22 +108,17 @@ class ForcedRoute:
         """
         if len(text) > LONGEST:
             raise PlanError(f"the forced route is longer than {LONGEST:,} characters.")
-        route = cls()
+        forces = {}
         for part in text.split("_") if text else ():
             if (found := _PART.fullmatch(part)) is None:
                 raise PlanError("the forced route can't be read; it looks like 6.3_8.1.")
-            layer, expert, token = found.groups()
-            force = Force(int(layer), int(expert), None if token is None else int(token))
-            route = _ordered([*(f for f in route.forces if f.place != force.place), force])
-        return route
+            layer, expert, token = (None if number is None else int(number) for number in found.groups())
+            forces[layer, token] = Force(layer, expert, token)
+        return _route(forces.values())
 
 
-def _name(force: Force) -> str:
-    return f"expert {force.expert}" + ("" if force.token is None else f" for token {force.token}")
-
-
-def _ordered(forces: Iterable[Force]) -> ForcedRoute:
-    return ForcedRoute(tuple(sorted(forces, key=lambda force: force.place)))
+def _route(forces: Iterable[Force]) -> ForcedRoute:
+    return ForcedRoute(tuple(sorted(forces, key=lambda f: (f.layer, -1 if f.token is None else f.token))))
 
 
 AS_ROUTED = ForcedRoute()

@@ -11,8 +11,12 @@ Expander, shared by the layer's experts, takes the place of the output projectio
 
 Pruning fixes the gates to constants, keeps the experts whose gate is not 0 and removes the router: a StaticLayer.
 
-Modules hold weights, never results: what a pass did goes to the records of `shrp.model.gates.record_routing`. How an
-encoder calls its layers, and relative positions, differ between families: both are the business of `shrp.families`.
+Modules hold weights, never results: what a pass did goes to the records of `shrp.model.gates.record_routing`, and what
+`use_gates` sets takes the place of a layer's own gates.
+
+Encoders differ in how they call a layer, in what they take back, and in relative positions (DeBERTa, MPNet). `family`, an
+adapter of `shrp.families`, hides this: its `attention_mask` and `relative` read the arguments of the call, and its
+`answer` gives the output the form that the encoder expects. In most families `relative` is None.
 
 Shapes: `B` inputs, `T` tokens, `d` hidden size, `H` experts (the dense layer's heads), `dh = d / H`, `m` kept experts.
 """
@@ -84,7 +88,48 @@ class Expander(nn.Module):
         return self.norm(torch.ops.aten.gelu_(inner) if _in_place() else F.gelu(inner))
 
 
-class ExpertLayer(nn.Module):
+class _Experts(nn.Module):
+    """What routed and static layers share: attention of their experts, and the way from its sum to the layer's output.
+
+    Subclasses have `layer` (the index in the encoder), `heads` (the dense layer's heads that they hold), `head_size`,
+    `dropout`, `attention_dropout`, `family`, `expander` and `norm`.
+    """
+
+    def project(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of all experts, `(B, m, T, dh)` each."""
+        raise NotImplementedError
+
+    def head_weights(self) -> tuple[Tensor, Tensor]:
+        """Stacked `Wq, Wk, Wv` of every expert, `(m, 3 dh, d)`, and their biases `(m, 3 dh)`."""
+        raise NotImplementedError
+
+    def expert_outputs(
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, relative: Relative | None = None
+    ) -> Tensor:
+        """Attention output `o_h` of every expert, `(B, m, T, dh)`.
+
+        Args:
+            relative: in families with relative positions (`shrp.families.families.relative_positions`).
+        """
+        dropout = self.attention_dropout if self.training else 0.0
+        return attend(*self.project(hidden_states), attention_mask, positions_of(self, relative), dropout)
+
+    def attention_maps(
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, relative: Relative | None = None
+    ) -> Tensor:
+        """Attention probabilities of every expert, `(B, m, T, T)`, rows are queries; args as for `expert_outputs`."""
+        query, key, _ = self.project(hidden_states)
+        return attention_probs(query, key, attention_mask, positions_of(self, relative))
+
+    def _output(self, hidden_states: Tensor, mixed: Tensor) -> Tensor:
+        """`LayerNorm(x + E(u))` for the weighted sum `u` of experts' outputs, `(B, T, dh)`."""
+        update = F.dropout(self.expander(mixed), self.dropout, self.training)
+        if _in_place() and update.dtype == hidden_states.dtype:
+            return self.norm(update.add_(hidden_states))
+        return self.norm(hidden_states + update)
+
+
+class ExpertLayer(_Experts):
     """A converted encoder layer: every head an expert, a Top-k router, one shared Expander.
 
     `qkv_weight[h]` is expert `h`'s stacked `Wq, Wk, Wv`, `(3 dh, d)`, so picking experts is indexing.
@@ -126,8 +171,8 @@ class ExpertLayer(nn.Module):
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, *args: object, **kwargs: object
     ) -> Output:
         """Map `(B, T, d)` to `(B, T, d)`; called by the encoder like the dense layer that it replaces."""
-        attention_mask, relative = _arguments(self.family, attention_mask, args, kwargs)
-        token_mask = token_mask_of(attention_mask)  # (B, T)
+        mask, relative = self.family.attention_mask(attention_mask), self.family.relative(args, kwargs)
+        token_mask = token_mask_of(mask)  # (B, T), the real tokens
 
         probs = self.router(hidden_states, token_mask)  # (B, H) or (B, T, H)
         own = top_k_gates(probs, self.top_k)
@@ -135,39 +180,18 @@ class ExpertLayer(nn.Module):
         mixing = straight_through(gates, probs) if self.training and gates is own else gates
 
         norms = None
-        # The layer's own Top-1 gates need no look at their values, for which an accelerator would have to wait.
-        picks_one = (gates is own and self.routing == "sequence" and self.top_k == 1) or _is_one_hot(mixing)
-        if self.training or wants_output_norms() or not picks_one:
-            outputs = self.expert_outputs(hidden_states, attention_mask, relative)  # (B, H, T, dh)
+        if self.training or wants_output_norms() or not self._picks_one(mixing, gates is own):
+            outputs = self.expert_outputs(hidden_states, mask, relative)  # (B, H, T, dh)
             norms = _mean_norms(outputs, token_mask) if wants_output_norms() else None
             mixed = _weighted_sum(mixing.to(outputs.dtype), outputs)  # (B, T, dh)
         else:
-            mixed = self._chosen_outputs(hidden_states, attention_mask, relative, mixing.argmax(-1))
+            mixed = self._chosen_outputs(hidden_states, mask, relative, mixing.argmax(-1))
 
-        update = F.dropout(self.expander(mixed), self.dropout, self.training)
-        output = _add_and_norm(self.norm, hidden_states, update)
+        output = self._output(hidden_states, mixed)
         add_to_records(self.layer, output, LayerTrace(probs, gates, token_mask, norms))
         return self.family.answer(hidden_states, output, kwargs)
 
-    def expert_outputs(
-        self, hidden_states: Tensor, attention_mask: Tensor | None = None, relative: Relative | None = None
-    ) -> Tensor:
-        """Attention output `o_h` of every expert, `(B, H, T, dh)`.
-
-        Args:
-            relative: in families with relative positions (`shrp.families.families.relative_positions`).
-        """
-        dropout = self.attention_dropout if self.training else 0.0
-        return attend(*self.qkv(hidden_states), attention_mask, positions_of(self, relative), dropout)
-
-    def attention_maps(
-        self, hidden_states: Tensor, attention_mask: Tensor | None = None, relative: Relative | None = None
-    ) -> Tensor:
-        """Attention probabilities of every expert, `(B, H, T, T)`, rows are queries; args as for `expert_outputs`."""
-        query, key, _ = self.qkv(hidden_states)
-        return attention_probs(query, key, attention_mask, positions_of(self, relative))
-
-    def qkv(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of all experts, each `(B, H, T, dh)`."""
         b, t, _ = hidden_states.shape
         fused = F.linear(hidden_states, self.qkv_weight.flatten(0, 1), self.qkv_bias.flatten())
@@ -175,8 +199,21 @@ class ExpertLayer(nn.Module):
         return fused.permute(3, 0, 2, 1, 4).unbind(0)  # (3, B, H, T, dh)
 
     def head_weights(self) -> tuple[Tensor, Tensor]:
-        """Stacked `Wq, Wk, Wv` of every expert, `(H, 3 dh, d)`, and their biases `(H, 3 dh)`."""
+        """As in the base class; `m` is `H`."""
         return self.qkv_weight, self.qkv_bias
+
+    def _picks_one(self, gates: Tensor, own: bool) -> bool:
+        """Whether every input has one expert with gate 1, so that no other expert need be computed.
+
+        Args:
+            own: whether the gates are the layer's own. Their values then need no look, for which an accelerator would
+                have to wait.
+        """
+        if own and self.routing == "sequence" and self.top_k == 1:
+            return True
+        if gates.dim() != 2 or gates.requires_grad:
+            return False
+        return bool(((gates != 0).sum(-1) == 1).all() and (gates.amax(-1) == 1).all())
 
     def _chosen_outputs(
         self,
@@ -198,7 +235,7 @@ class ExpertLayer(nn.Module):
         return attend(query, key, value, attention_mask, positions and positions.one_each()).squeeze(1)
 
 
-class StaticLayer(nn.Module):
+class StaticLayer(_Experts):
     """What pruning leaves of an `ExpertLayer`: `m` experts and the Expander, no router.
 
     Equal to the `ExpertLayer` under constant gates, the plan's weights. These are folded into the values, so the
@@ -222,9 +259,7 @@ class StaticLayer(nn.Module):
         self.layer, self.heads, self.kept, self.family = layer, tuple(heads), len(heads), family
         self.hidden_size, self.head_size = hidden_size, head_size
         self.dropout, self.attention_dropout = dropout, attention_dropout
-        self.qkv = nn.Linear(
-            hidden_size, 3 * self.kept * head_size
-        )  # rows: all queries, all keys, all values
+        self.qkv = nn.Linear(hidden_size, 3 * self.kept * head_size)  # all queries, all keys, all values
         self.expander = Expander(head_size, hidden_size, eps, gain=1.0)
         self.norm = nn.LayerNorm(hidden_size, eps=eps)
 
@@ -252,9 +287,7 @@ class StaticLayer(nn.Module):
         layer = cls.like(source, experts).to(source.qkv_weight.device, source.qkv_weight.dtype)
         # Scaled in float64, on the CPU: not every accelerator has it.
         scale = torch.ones(kept, 3, 1, dtype=torch.float64)
-        scale[:, 2, 0] = torch.tensor(
-            weights, dtype=torch.float64
-        )  # queries and keys stay, values are weighted
+        scale[:, 2, 0] = torch.tensor(weights, dtype=torch.float64)  # queries and keys stay as they are
         weight, bias = (one[experts].cpu().double() for one in (source.qkv_weight, source.qkv_bias))
         weight, bias = weight.view(kept, 3, dh, -1) * scale.unsqueeze(-1), bias.view(kept, 3, dh) * scale
         layer.qkv.weight.copy_(weight.transpose(0, 1).reshape(3 * kept * dh, -1))
@@ -267,52 +300,25 @@ class StaticLayer(nn.Module):
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, *args: object, **kwargs: object
     ) -> Output:
         """Map `(B, T, d)` to `(B, T, d)`; called by the encoder like the dense layer that it replaces."""
-        attention_mask, relative = _arguments(self.family, attention_mask, args, kwargs)
-        outputs = self.expert_outputs(hidden_states, attention_mask, relative)  # (B, m, T, dh)
-        mixed = outputs.squeeze(1) if self.kept == 1 else outputs.sum(1)
-        update = F.dropout(self.expander(mixed), self.dropout, self.training)
-        output = _add_and_norm(self.norm, hidden_states, update)
+        mask, relative = self.family.attention_mask(attention_mask), self.family.relative(args, kwargs)
+        outputs = self.expert_outputs(hidden_states, mask, relative)  # (B, m, T, dh), weighted
+        output = self._output(hidden_states, outputs.squeeze(1) if self.kept == 1 else outputs.sum(1))
         add_to_records(self.layer, output)
         return self.family.answer(hidden_states, output, kwargs)
 
-    def expert_outputs(
-        self, hidden_states: Tensor, attention_mask: Tensor | None = None, relative: Relative | None = None
-    ) -> Tensor:
-        """Weighted attention output of every kept expert, `(B, m, T, dh)`; args as for `ExpertLayer`."""
-        dropout = self.attention_dropout if self.training else 0.0
-        return attend(*self._split(hidden_states), attention_mask, positions_of(self, relative), dropout)
-
-    def attention_maps(
-        self, hidden_states: Tensor, attention_mask: Tensor | None = None, relative: Relative | None = None
-    ) -> Tensor:
-        """Attention probabilities of every kept expert, `(B, m, T, T)`; args as for `ExpertLayer`."""
-        query, key, _ = self._split(hidden_states)
-        return attention_probs(query, key, attention_mask, positions_of(self, relative))
-
-    def head_weights(self) -> tuple[Tensor, Tensor]:
-        """As `ExpertLayer.head_weights`, of the kept experts: `(m, 3 dh, d)` and `(m, 3 dh)`."""
-        weight = self.qkv.weight.view(3, self.kept, self.head_size, -1).transpose(0, 1)
-        return weight.flatten(1, 2), self.qkv.bias.view(3, self.kept, -1).transpose(0, 1).flatten(1)
-
-    def _split(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, `(B, m, T, dh)` each."""
+    def project(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and weighted values of the kept experts, `(B, m, T, dh)` each."""
         b, t, _ = hidden_states.shape
         fused = self.qkv(hidden_states).view(b, t, 3, self.kept, self.head_size)
         return fused.permute(2, 0, 3, 1, 4).unbind(0)
 
-
-def _arguments(
-    family: Family, attention_mask: Tensor | None, args: tuple[object, ...], kwargs: dict[str, object]
-) -> tuple[Tensor | None, Relative | None]:
-    """The mask and relative positions, if any, from the arguments of an encoder's call; others are ignored."""
-    return family.attention_mask(attention_mask), family.relative(args, kwargs)
+    def head_weights(self) -> tuple[Tensor, Tensor]:
+        """As in the base class, of the kept experts."""
+        weight = self.qkv.weight.view(3, self.kept, self.head_size, -1).transpose(0, 1)
+        return weight.flatten(1, 2), self.qkv.bias.view(3, self.kept, -1).transpose(0, 1).flatten(1)
 
 
-def _is_one_hot(gates: Tensor) -> bool:
-    """Whether every input has one expert with gate 1 and no gradient, so that no other expert need be computed."""
-    if gates.dim() != 2 or gates.requires_grad:
-        return False
-    return bool(((gates != 0).sum(-1) == 1).all() and (gates.amax(-1) == 1).all())
+# Details of the computation
 
 
 def _weighted_sum(gates: Tensor, outputs: Tensor) -> Tensor:
@@ -320,13 +326,6 @@ def _weighted_sum(gates: Tensor, outputs: Tensor) -> Tensor:
     if gates.dim() == 2:
         gates = gates.unsqueeze(1)  # (B, 1, H)
     return (gates.transpose(1, 2).unsqueeze(-1) * outputs).sum(1)
-
-
-def _add_and_norm(norm: nn.LayerNorm, hidden_states: Tensor, update: Tensor) -> Tensor:
-    """`LayerNorm(x + u)`; `update` may be modified in place."""
-    if _in_place() and update.dtype == hidden_states.dtype:
-        return norm(update.add_(hidden_states))
-    return norm(hidden_states + update)
 
 
 def _in_place() -> bool:

@@ -3,39 +3,49 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from shrp.errors import ShrpError, first_line
-from shrp.families.families import family_of
+from shrp.families.families import encoder_layers, family_of
 
 
-def with_layers(model: PreTrainedModel, replacements: dict[int, nn.Module]) -> PreTrainedModel:
-    """Return a second model that shares every weight with `model` except for `replacements` of some layers.
+def with_layers(model: PreTrainedModel, replacements: Mapping[int, nn.Module]) -> PreTrainedModel:
+    """A second model that shares every weight with `model` except for `replacements` of some encoder layers.
 
-    Only the containers around the layers are copied, so this takes well under a millisecond, and the original, which
-    other threads may be using, is not changed.
+    This takes well under a millisecond, and the original, which other threads may be using, is not changed.
     """
-    family = family_of(model)
     prefix = f"{model.base_model_prefix}." if model.base_model is not model else ""
-    path = f"{prefix}{family.encoder}.layer".split(".")
-    clone = shallow_copy(model)
-    parent = clone
-    for name in path:
-        child = shallow_copy(getattr(parent, name))
-        parent._modules[name] = child
-        parent = child
-    for index, layer in replacements.items():
-        parent[index] = layer
-    return clone
+    path, layers = f"{prefix}{family_of(model).encoder}.layer", dict(enumerate(encoder_layers(model)))
+    return with_modules(model, {f"{path}.{index}": layer for index, layer in (layers | replacements).items()})
 
 
-def shallow_copy(module: nn.Module) -> nn.Module:
-    """Return a module that shares everything with this one, and whose parts can be replaced without changing it."""
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def with_modules(model: Module, replacements: Mapping[str, nn.Module]) -> Module:
+    """A second module that shares everything with `model` except for the modules at some paths."""
+    copies: dict[str, nn.Module] = {"": _shallow_copy(model)}
+
+    def copied(path: str) -> nn.Module:
+        if path not in copies:
+            above, _, name = path.rpartition(".")
+            parent = copied(above)
+            copies[path] = parent._modules[name] = _shallow_copy(parent._modules[name])
+        return copies[path]
+
+    for path, module in replacements.items():
+        above, _, name = path.rpartition(".")
+        copied(above)._modules[name] = module
+    return copies[""]
+
+
+def _shallow_copy(module: nn.Module) -> nn.Module:
     clone = copy.copy(module)
     # copy.copy shares the registries, and writing to one would then change the original.
     clone.__dict__ = dict(module.__dict__)

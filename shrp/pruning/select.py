@@ -24,7 +24,7 @@ from shrp.analysis.usage import UsageStats
 from shrp.data.batching import bucketed_batches, collate, encode, longest_input
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
-from shrp.model.convert import expert_layers, router_layers
+from shrp.model.convert import expert_layers
 from shrp.model.gates import use_gates
 from shrp.model.partial import run_from, run_layers
 from shrp.pruning.plan import FittedGates, PruningPlan, make_plan
@@ -75,7 +75,7 @@ class GateFit:
         max_length: int = 128,
         seed: int = 0,
     ) -> None:
-        routed = router_layers(model)
+        routed = expert_layers(model)
         if not routed or sorted(usage) != sorted(routed):
             raise PlanError(
                 "gates can be fitted where every converted layer has a router and measured usage."

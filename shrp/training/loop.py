@@ -32,7 +32,7 @@ from shrp.errors import CheckpointError, TrainingError
 from shrp.evaluation.evaluate import evaluate_stream
 from shrp.evaluation.evaluation import Evaluation
 from shrp.families.families import encoder_layers
-from shrp.model.convert import convert_layer, fit_expander, layer_kinds, router_layers
+from shrp.model.convert import convert_layer, expert_layers, fit_expander, layer_kinds
 from shrp.model.gates import record_routing
 from shrp.model.layers import ExpertLayer
 from shrp.model.modules import without_dropout
@@ -375,5 +375,5 @@ def evaluate_with_usage(
             for layer in record.layers:
                 counts[layer] = counts.get(layer, 0) + top1_counts(record.probs(layer))
             record.traces.clear()  # all tokens of a large data set would be gigabytes
-    usage = {layer: count / count.sum() for layer, count in counts.items()} if router_layers(model) else {}
+    usage = {layer: count / count.sum() for layer, count in counts.items()} if expert_layers(model) else {}
     return known, {str(layer): [round(float(x), 6) for x in share] for layer, share in sorted(usage.items())}

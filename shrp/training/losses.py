@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from shrp.analysis.usage import top1_counts
 from shrp.data.tasks import Task
 from shrp.families.families import encoder_layers
-from shrp.model.convert import expert_layers, router_layers
+from shrp.model.convert import expert_layers
 from shrp.model.gates import RoutingRecord, record_routing
 from shrp.model.partial import run_from
 from shrp.training.config import TextConfig, TrainConfig
@@ -214,7 +214,7 @@ class TextLoss:
         model.requires_grad_(False)
         for layer in self.replaced.values() if self.alone else encoder_layers(model):
             layer.requires_grad_(True)
-        self.counts = {i: np.zeros(layer.num_experts) for i, layer in router_layers(model).items()}
+        self.counts = {i: np.zeros(layer.num_experts) for i, layer in expert_layers(model).items()}
 
     def __call__(
         self, model: PreTrainedModel, batch: dict[str, Tensor], target: TeacherOutput | None, late: bool

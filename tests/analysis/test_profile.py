@@ -75,7 +75,7 @@ def test_attention_is_the_layers_own_on_its_real_input(tiny_routed, tiny_tokeniz
         with torch.no_grad():
             direct = module.attention_maps(seen[0])[0].numpy()
             outputs = module.expert_outputs(seen[0])[0].numpy()
-            values = module.qkv(seen[0])[2][0].numpy()
+            values = module.project(seen[0])[2][0].numpy()
         np.testing.assert_allclose(found.weights, direct, atol=1e-6)
         np.testing.assert_allclose(found.weights @ values, outputs, atol=1e-5)  # what attention really mixes
         np.testing.assert_allclose(found.probs, record.last(layer).probs[0], atol=1e-6)

@@ -22,7 +22,7 @@ from shrp.analysis.words import TokenCounts, WordCounts, count_tokens, count_wor
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.data.text_data import TextData, pairs_of
 from shrp.evaluation.statistics import mix_frame
-from shrp.model.convert import router_layers
+from shrp.model.convert import expert_layers
 from ui import measurements
 from ui.remaining import Remaining
 from ui.store import Progress, kept, once, results
@@ -112,7 +112,7 @@ def knocked_out(checkpoint: Checkpoint, data: TextData, stats: UsageStats, cell:
     layer, expert = cell
 
     def work(progress: Progress) -> KnockOut:
-        single = router_layers(checkpoint.model)[layer].top_k == 1
+        single = expert_layers(checkpoint.model)[layer].top_k == 1
         return knock_out_effect(
             checkpoint.model,
             checkpoint.tokenizer,

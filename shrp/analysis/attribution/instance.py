@@ -19,7 +19,7 @@ from shrp.data.tasks import Task
 from shrp.errors import DataError
 from shrp.evaluation.evaluate import label_columns
 from shrp.families.families import encoder_layers, family_of
-from shrp.model.convert import num_experts_of, router_layers
+from shrp.model.convert import expert_layers, num_experts_of
 from shrp.model.gates import play_back, record_routing
 from shrp.model.modules import with_layers
 from shrp.model.partial import Skip
@@ -81,7 +81,7 @@ class Instance:
     @property
     def reroutes(self) -> bool:
         """Whether a change of the words may change the route."""
-        return bool(router_layers(self.model))
+        return bool(expert_layers(self.model))
 
     @property
     def word_positions(self) -> list[int]:
@@ -258,7 +258,7 @@ class RouterInstance(Instance):
     @property
     def reroutes(self) -> bool:
         """As of `Instance`, for the layers below."""
-        return any(layer < self.layer for layer in router_layers(self.model))
+        return any(layer < self.layer for layer in expert_layers(self.model))
 
     def outputs(self, embeddings: Tensor, **inputs: Tensor) -> Tensor:
         """The log-odds `(B, 1)` of `expert` against `rather_than`, in nats; under token routing their mean over tokens."""
@@ -280,7 +280,7 @@ def prefer(instance: Instance, layer: int, expert: int, rather_than: int) -> Rou
     Raises:
         DataError: the layer has no router, or these are not two of its experts.
     """
-    routed = sorted(router_layers(instance.model))
+    routed = sorted(expert_layers(instance.model))
     if layer not in routed:
         raise DataError(f"layer {layer} has no router to explain; routed layers are {routed}.")
     experts = num_experts_of(instance.model)

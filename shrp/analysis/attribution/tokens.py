@@ -17,7 +17,7 @@ from torch import Tensor
 
 from shrp.analysis.attribution.instance import Instance, Word
 from shrp.errors import DataError
-from shrp.model.convert import num_experts_of, router_layers
+from shrp.model.convert import expert_layers, num_experts_of
 from shrp.model.gates import RoutingRecord, record_routing, use_gates
 
 METHODS = ("input × gradient", "integrated gradients", "word ablation")
@@ -183,7 +183,7 @@ def ablate_words(
         instance.words,
         scores.cpu().double().numpy(),
         full,
-        rerouted=np.concatenate(rerouted) if router_layers(instance.model) else None,
+        rerouted=np.concatenate(rerouted) if expert_layers(instance.model) else None,
         unit=instance.unit,
     )
 
@@ -253,7 +253,7 @@ def routes_without(
     Raises:
         DataError: the model has no router, or routes tokens; or the tokenizer has no token for `replacement`.
     """
-    routers = router_layers(instance.model)
+    routers = expert_layers(instance.model)
     if not routers:
         raise DataError(
             "this model has no router, so no word can change its route; pick a routed checkpoint."

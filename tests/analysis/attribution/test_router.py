@@ -5,7 +5,7 @@ import torch
 from shrp.analysis.attribution import instance, tokens
 from shrp.data.batching import collate, encode
 from shrp.errors import DataError
-from shrp.model.convert import router_layers
+from shrp.model.convert import expert_layers
 from shrp.model.gates import record_routing, use_gates
 from tests.analysis.attribution.helpers import TEXT
 
@@ -19,7 +19,7 @@ def own_odds(model, tokenizer, layer, first, second, text=TEXT):
 
 def test_a_routers_preference_is_its_log_odds(made, tiny_routed, tiny_tokenizer, tiny_family):
     model = tiny_routed(tiny_family)
-    layer = sorted(router_layers(model))[-1]
+    layer = sorted(expert_layers(model))[-1]
     text = (TEXT[0].replace(",", ""),)
     one = instance.prefer(made(model, text), layer, 2, 0)
     with torch.no_grad():
