@@ -93,16 +93,18 @@ def train_on_text(
     longest = longest_input(base, tokenizer, config.max_length)
     examples = Examples(config, texts, None, digest, tokenizer, longest)
     base = base.eval().to(device)
-    teacher = open_teacher(
-        teacher_outputs,
-        base,
-        examples,
-        np.arange(len(texts)),
-        True,
-        precision,
-        settled=run and run.folder / TEACHER_FILE,
-        progress=lambda done, of: progress.step(Status(STORING, done, of)),
-    )
+    teacher = None
+    if len(history) < sum(1 for _ in config.schedule()):
+        teacher = open_teacher(
+            teacher_outputs,
+            base,
+            examples,
+            np.arange(len(texts)),
+            True,
+            precision,
+            settled=run and run.folder / TEACHER_FILE,
+            progress=lambda done, of: progress.step(Status(STORING, done, of)),
+        )
     history = Training(
         config=config,
         examples=examples,

@@ -1,0 +1,316 @@
+"""The GLUE table, with controls next to every figure: `python -m studies.glue --base BAAI/bge-small-en-v1.5`.
+
+For each task, seed, recipe and depth: SHRP routed, pruned, and fine-tuned after pruning; and the controls at the same
+layers, trained by the same loop on the same data with the same distillation: random experts, no router (all experts
+kept, or random ones), layer dropping, and width pruning to SHRP's size.
+
+- `paper` converts on the task, one epoch a layer.
+- `retain` converts on unlabelled text, once for all tasks and seeds, and trains on the task from there. With all but one
+  layer converted, what is pruned is fine-tuned on text first, then on the task; a task with few tokens lends augmented
+  copies of its examples. Controls are trained on the same text and the same copies.
+
+A control, which is not pruned after its training on the task, trains for as many epochs as SHRP does before and after
+pruning. Rows go to a JSON file as soon as they are measured; rows that exist are skipped. Trainings are kept under the
+work folder (`studies.trainings`), so a killed run goes on with the epoch that it was in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from statistics import mean
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from shrp.checkpoints.checkpoint import Checkpoint
+from shrp.checkpoints.info import usage_in
+from shrp.cli.output import stderr
+from shrp.data.tasks import TASKS as GLUE
+from shrp.errors import DataError
+from shrp.evaluation.costs import cost, narrow_cost, plan_cost
+from shrp.model.config import ShrpConfig
+from shrp.pruning.live import LiveEvaluator
+from shrp.pruning.plan import PruningPlan, first_experts, make_plan
+from shrp.pruning.prune import prune
+from shrp.training.config import RECIPES
+from studies import trainings
+from studies.controls import no_router
+from studies.rows import DATA, Rows, as_json, names, numbers, read_rows, run
+from studies.summary import TASKS, describe, leads, summary
+from studies.trainings import MAX_LENGTH, Base, Trainings
+
+MODELS = ("shrp", "random", "no_router", "dropped", "width")
+KEY = (
+    "task",
+    "recipe",
+    "depth",
+    "model",
+    "seed",
+    "experts_per_layer",
+    "routed",
+    "fine_tuned_after_pruning",
+)
+DRAWS = 3
+"""Random selections of experts that are averaged where nothing is fine-tuned."""
+STAGE2_EPOCHS = 2
+TUNED_EXAMPLES, TUNED_TOKENS = 60_000, 1_500_000
+"""Fine-tuning at the deepest conversion: examples of the task, and tokens with `retain` if those are more."""
+FEW = 100_000
+"""A task with fewer tokens lends augmented copies."""
+COPIES = 15
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How many layers are converted."""
+
+    name: str
+    parts: tuple[tuple[int, ...], ...]
+    """Converted layers; each part goes on from the one before."""
+    keep: tuple[int, ...]
+    """Experts per layer at which the model is pruned."""
+    tuned: int
+    """The one of these at which it is fine-tuned, and the size of the controls."""
+    deep: bool
+    """Whether all layers but the first are converted."""
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """All converted layers."""
+        return tuple(sorted(sum(self.parts, ())))
+
+    def texts_first(self, recipe: str) -> bool:
+        """Whether what is pruned, and the controls, are fine-tuned on text before the task."""
+        return recipe == "retain" and self.deep
+
+
+def depths_of(layers: int, experts: int) -> dict[str, Depth]:
+    """By name: the upper half of the layers converted, and all but the first."""
+    upper, lower = tuple(range(layers // 2, layers)), tuple(range(1, layers // 2))
+    half, deep = f"{len(upper)}of{layers}", f"{layers - 1}of{layers}"
+    keep = tuple(sorted({m for m in (2, 4, 8, 12) if m < experts} | {experts}))
+    return {
+        half: Depth(half, (upper,), keep, 2, False),
+        deep: Depth(deep, (upper, lower), (1, 2), 1, True),
+    }
+
+
+class Study:
+    """The rows of one task and seed."""
+
+    def __init__(self, made: Trainings, rows: Rows) -> None:
+        self.made, self.rows = made, rows
+
+    def add(self, recipe: str, depth: Depth, model: str) -> None:
+        """Train what is not trained yet and add the model's rows, unless all of them are there.
+
+        Raises:
+            DataError: the file has rows of the task with another teacher.
+        """
+        if all(self._key(recipe, depth, model, *one) in self.rows for one in self._expected(depth, model)):
+            return
+        best = self.made.best
+        theirs = [row["teacher_score"] for row in read_rows(self.rows.path) if row["task"] == self.made.task]
+        if any(abs(score - best.score) > 1e-5 for score in theirs):
+            raise DataError(
+                f"{self.rows.path} has rows of {self.made.task} with another teacher: name another --out."
+            )
+        measure = self._shrp_rows if model in ("shrp", "random") else self._control_rows
+        for experts, routed, tuned, found, price in measure(recipe, depth, model):
+            shares = price.relative_to(self.made.dense)
+            row = self._key(recipe, depth, model, experts, routed, tuned) | {
+                "metric": best.metric,
+                "score": mean(one.score for one in found),
+                "interval": found[0].ends() if len(found) == 1 else None,
+                "n": best.n,
+                "teacher_score": best.score,
+                "majority_score": best.constant,
+            }
+            kept = ("encoder_params", "encoder_flops", "model_params")
+            self.rows.add(row | {f"{name}_share": shares[name] for name in kept})
+            stderr.print(
+                f"{self.made.task}, seed {self.made.seed}, {recipe}, {depth.name}, {describe(row)}: "
+                f"{100 * row['score'] / best.score:.1f}% of the teacher"
+            )
+
+    def _key(
+        self, recipe: str, depth: Depth, model: str, experts: int | None, routed: bool, tuned: bool
+    ) -> dict[str, Any]:
+        values = (self.made.task, recipe, depth.name, model, self.made.seed, experts, routed, tuned)
+        return dict(zip(KEY, values, strict=True))
+
+    def _expected(self, depth: Depth, model: str) -> list[tuple[int | None, bool, bool]]:
+        """Experts per layer, routed, and fine-tuned after pruning, of each row of a model."""
+        every = self.made.base.experts
+        if model == "shrp":
+            pruned = [(m, False, False) for m in depth.keep]
+            return [(every, True, False), *pruned, (depth.tuned, False, True)]
+        if model == "random":
+            return [*((m, False, False) for m in depth.keep if m < every), (depth.tuned, False, True)]
+        sizes = (every, depth.tuned) if model == "no_router" else (None,)
+        return [(m, False, True) for m in sizes]
+
+    def _shrp_rows(self, recipe: str, depth: Depth, model: str) -> Iterator[tuple[Any, ...]]:
+        """The routed model, its prunings (to random experts), and the fine-tuned one."""
+        made, every, config = self.made, self.made.base.experts, {"stage2_epochs": STAGE2_EPOCHS}
+        config |= self._rates(recipe, depth)
+        start = self._start(recipe, depth, "shrp")
+        part = 3 if depth.deep else 2
+        routed = made.train(f"{recipe}-shrp-{depth.name}", made.config(recipe, part=part, **config), start)
+        if model == "shrp":
+            yield every, True, False, [made.evaluate(routed.model)], cost(routed.model)
+        live = LiveEvaluator(routed.model, routed.tokenizer, made.validation, max_length=MAX_LENGTH)
+        for m in depth.keep:
+            if model == "random" and m == every:
+                continue
+            plans = [self._plan(routed, m, model, draw) for draw in range(DRAWS if model == "random" else 1)]
+            yield m, False, False, [live.evaluate(p) for p in plans], plan_cost(routed.model, plans[0])
+        plan = self._plan(routed, depth.tuned, model, made.seed % DRAWS)
+        if depth.texts_first(recipe):
+            start = self._start(recipe, depth, model, plan, f"{model}-{made.task}-s{made.seed}")
+        else:
+            start = made.pruned(routed, plan)
+        tuned = self._tuned(recipe, depth, f"{model}-{depth.tuned}", start, part=4)
+        yield depth.tuned, False, True, [made.evaluate(tuned.model)], cost(tuned.model)
+
+    def _control_rows(self, recipe: str, depth: Depth, model: str) -> Iterator[tuple[Any, ...]]:
+        """Controls that are trained from the conversion on."""
+        made, every = self.made, self.made.base.experts
+        for m, routed, tuned in self._expected(depth, model):
+            plan, name, part = None, model, 3 if depth.deep else 2
+            if model == "no_router":
+                name, even = f"{model}-{m}", {layer: np.full(every, 1 / every) for layer in depth.layers}
+                plan = first_experts(dict.fromkeys(depth.layers, every))
+                if m != every:
+                    part, draw = 4, made.seed % DRAWS
+                    name += f"-draw{draw}"
+                    plan = make_plan(even, per_layer=m, selection="random", seed=draw)
+            start = self._start(recipe, depth, model, plan, name)
+            epochs = 0 if depth.texts_first(recipe) else STAGE2_EPOCHS
+            found = self._tuned(recipe, depth, name, start, part, epochs)
+            narrow = narrow_cost(made.teacher.model, len(depth.layers), depth.tuned)
+            price = narrow if model == "width" else cost(found.model)
+            yield m, routed, tuned, [made.evaluate(found.model)], price
+
+    def _plan(self, routed: Checkpoint, m: int, model: str, draw: int) -> PruningPlan:
+        selection = "random" if model == "random" else "usage"
+        return make_plan(usage_in(routed.info), per_layer=m, selection=selection, seed=draw)
+
+    def _start(
+        self, recipe: str, depth: Depth, model: str, plan: PruningPlan | None = None, name: str = ""
+    ) -> Checkpoint:
+        """The model that a training on the task starts from: converted, pruned if there is a plan, and then, if the
+        recipe does so at the depth, fine-tuned on text as `name`.
+        """
+        made, kind = self.made, "shrp" if model == "random" else model
+        convert, by = made.conversion(kind, depth.tuned)
+        balance = 0.0 if kind == "no_router" else RECIPES[recipe]["balance"]
+        with no_router() if kind == "no_router" else nullcontext():
+            if recipe == "retain":
+                encoder = made.base.encoder(by or kind, depth.parts, convert, balance)
+            else:
+                found = made.teacher
+                for part, layers in enumerate(depth.parts):
+                    config = made.config(recipe, layers, part, stage2_epochs=0, balance=balance)
+                    done = f"{recipe}-{by or kind}-{sum(map(len, depth.parts[: part + 1]))}"
+                    found = made.train(done, config, found, convert=convert, converts_by=by)
+                    if convert is not None:  # its layers are none of SHRP's
+                        found = replace(found, info=made.teacher.info)
+        if recipe != "retain":
+            return found if plan is None else made.pruned(found, plan)
+        if plan is not None:
+            encoder = prune(encoder, plan)
+        whole = depth.deep and (model != "shrp" or plan is not None)
+        if whole:
+            encoder = made.base.further(f"{by or name}-{depth.name}", encoder)
+        info = replace(made.teacher.info, config=ShrpConfig(depth.layers), plan=plan, usage={})
+        return made.with_layers_of(encoder, info, whole)
+
+    def _rates(self, recipe: str, depth: Depth) -> dict[str, Any]:
+        """What `retain` changes after the conversion."""
+        if recipe != "retain":
+            return {}
+        if depth.deep:
+            return {"learning_rate": 4e-4, "new_learning_rate": 3e-3, "freeze_dense": False}
+        return {"freeze_dense": True}
+
+    def _tuned(
+        self, recipe: str, depth: Depth, name: str, start: Checkpoint, part: int, epochs: int = 0
+    ) -> Checkpoint:
+        """Fine-tune what was pruned, or a control, on the task.
+
+        Args:
+            epochs: those that SHRP trains before it is pruned, which a control gets in addition.
+        """
+        made, values, data = self.made, self._rates(recipe, depth) | {"balance": 0.0}, None
+        if name == "dropped":  # there are no other layers to train
+            values["freeze_dense"] = False
+        size, tokens = len(made.train_data), made.tokens
+        if depth.texts_first(recipe) and tokens < FEW:
+            data = made.augmented(COPIES)
+            tokens = round(tokens * len(data) / size)
+            size, values["distill_logits"] = len(data), 1.0  # a copy has no known label
+        examples = TUNED_EXAMPLES if depth.deep else 0
+        if depth.texts_first(recipe):
+            examples = max(examples, TUNED_TOKENS * size / tokens)
+        epochs += max(1, round(examples / min(size, trainings.EPOCH_SIZE)))
+        config = made.config(recipe, part=part, stage2_epochs=epochs, **values)
+        return made.train(f"{recipe}-{name}-{depth.name}-tuned", config, start, data=data)
+
+
+def show(rows: list[dict[str, Any]], as_text: bool) -> None:
+    """Print means over the tasks that all models have, with 95% intervals, and SHRP's lead over the controls."""
+    tasks = [task for task in TASKS if any(row["task"] == task for row in rows)]
+    found = summary(rows, tasks)
+    if not as_text:
+        print(as_json(found), end="")
+        return
+    print(f"Percent of the dense teacher's score, mean over {', '.join(tasks)} (95% CI)")
+    for row in found:
+        ends = row["interval"] and " ({:.1f} to {:.1f})".format(*(100 * end for end in row["interval"]))
+        tuned = ", fine-tuned" if row["fine_tuned_after_pruning"] else ""
+        print(f"{row['recipe']} {row['depth']} {describe(row)}{tuned}: {100 * row['share']:.1f}{ends or ''}")
+    for row in leads(rows, tasks) if rows else []:
+        low, high = (100 * end for end in row["interval"])
+        name = describe(row | {"routed": False})
+        lead = f"{100 * row['difference']:+.1f} ({low:+.1f} to {high:+.1f})"
+        print(f"{row['recipe']} {row['depth']} SHRP minus {name}: {lead} points")
+
+
+def main(
+    base: Annotated[str, typer.Option(help="The dense encoder: a hub id or a folder.")] = "",
+    base_name: Annotated[str | None, typer.Option(help="What to call it.")] = None,
+    work: Annotated[Path, typer.Option(help="Folder for the trainings.")] = Path("glue.run"),
+    tasks: Annotated[str, typer.Option(help="GLUE tasks, in order.")] = ",".join(TASKS),
+    seeds: Annotated[str, typer.Option(help="Seeds.")] = "0",
+    recipes: Annotated[str, typer.Option(help="retain, paper, or both.")] = "retain,paper",
+    depths: Annotated[str, typer.Option(help="Such as 6of12,11of12; both by default.")] = "",
+    models: Annotated[str, typer.Option(help="Models of the table.")] = ",".join(MODELS),
+    out: Annotated[Path, typer.Option(help="File of rows.")] = DATA / "glue.json",
+    show_summary: Annotated[bool, typer.Option("--summary", help="Print means; train nothing.")] = False,
+    as_rows: Annotated[bool, typer.Option("--json", help="With --summary: as JSON.")] = False,
+) -> None:
+    """Train what the table lacks and add its rows, or print its means."""
+    if show_summary:
+        show(read_rows(out), not as_rows)
+        return
+    if not base:
+        raise typer.BadParameter("name the dense encoder.", param_hint="--base")
+    picked = names(tasks, tuple(GLUE), "--tasks"), names(recipes, tuple(RECIPES), "--recipes")
+    wanted, chosen = names(models, MODELS, "--models"), numbers(seeds, "--seeds")
+    encoder, rows = Base(base, work, base_name), Rows(out, KEY)
+    known = depths_of(encoder.layers, encoder.experts)
+    converted = names(depths or ",".join(known), tuple(known), "--depths")
+    for seed, task in product(chosen, picked[0]):
+        study = Study(Trainings(encoder, task, seed), rows)
+        for recipe, depth, model in product(picked[1], converted, wanted):
+            study.add(recipe, known[depth], model)
+
+
+if __name__ == "__main__":
+    run(main)

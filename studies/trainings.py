@@ -1,0 +1,345 @@
+"""The trainings that studies share, each done once: one dense teacher per task, conversions on unlabelled text, controls.
+
+A training is a `shrp.training.runs.Run` in a folder of its own under `--work`, which stays there. The same call goes on
+with a run that was killed and reads back one that is finished, and refuses one that was made of other weights, data or
+options. All trainings under one work folder compute in one number format.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from shrp.checkpoints.base import base_config, load_base, name_of
+from shrp.checkpoints.checkpoint import Checkpoint
+from shrp.checkpoints.info import CheckpointInfo
+from shrp.cli.output import stderr
+from shrp.data.batching import bucketed_batches, collate, encode, longest_input
+from shrp.data.sources import load_data
+from shrp.data.tasks import TEXTS
+from shrp.data.text_data import TextData
+from shrp.errors import TrainingError
+from shrp.evaluation.costs import Cost, dense_cost
+from shrp.evaluation.evaluate import evaluate
+from shrp.evaluation.evaluation import Evaluation
+from shrp.families.families import encoder_layers
+from shrp.model.config import ShrpConfig
+from shrp.pruning.plan import PruningPlan
+from shrp.pruning.prune import prune
+from shrp.training.config import FURTHER_SIZE, RECOVERY_RATES, TextConfig, TrainConfig
+from shrp.training.device import resolve_precision
+from shrp.training.examples import FIT_EXAMPLES
+from shrp.training.loop import train
+from shrp.training.progress import LogProgress
+from shrp.training.runs import Convert, Run, run_folder, write_atomically
+from shrp.training.text import graft, train_on_text
+from studies.augment import augmented
+from studies.controls import drop_layer, width_pruning
+
+MAX_LENGTH = 128
+EPOCH_SIZE = 20_000
+"""Examples an epoch on a task, at most."""
+TEACHER_EPOCHS = {"rte": 4, "qnli": 2, "sst2": 1}
+"""Epochs of dense fine-tuning; 3 for the other tasks."""
+SMALL = 512
+"""Hidden size up to which an encoder is small, and its teacher learns at a higher rate."""
+SOURCES = ("mrpc", "rte", "stsb", "qnli", "mnli", "qqp", "cola", "sst2")
+"""Tasks whose training texts, without labels, encoders are converted on."""
+MOST = 12_000
+"""Texts of each source, at most, so that the largest do not crowd out the others."""
+TEXT_SIZES = {"conversion_size": 2500, "final_size": 20_000, "further_size": FURTHER_SIZE}
+"""Texts per converted layer, of the epoch after the last one, and of fine-tuning after pruning."""
+
+SMALL_STUDY = {"conversion_size": 1000, "epoch_size": 8000, "stage2_epochs": 2, "freeze_dense": True}
+"""The schedule of studies that convert the upper half of the layers on the task."""
+
+
+def slug(name: str) -> str:
+    """A name as part of a folder's."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def teacher_config(epochs: int, hidden_size: int) -> TrainConfig:
+    """The dense fine-tuning of a base of this hidden size."""
+    rate = 1e-4 if hidden_size <= SMALL else 5e-5
+    return TrainConfig(
+        stage2_epochs=epochs, learning_rate=rate, freeze_embeddings=True, max_length=MAX_LENGTH
+    )
+
+
+def corpus() -> list[tuple[str, ...]]:
+    """Single texts and pairs in random order, the same at each call.
+
+    Raises:
+        DataError: a source's training split cannot be read.
+    """
+    generator = np.random.default_rng(0)
+    texts: list[tuple[str, ...]] = []
+    for task in SOURCES:
+        found = load_data("glue", task, "train").texts
+        texts += [found[i] for i in generator.permutation(len(found))[:MOST]]
+    return [texts[i] for i in generator.permutation(len(texts))]
+
+
+class Base:
+    """The dense encoder of a study, its work folder, and the encoders that are trained on unlabelled text."""
+
+    def __init__(self, base: str, work: Path, base_name: str | None = None) -> None:
+        """Raises `TrainingError` if there is no such base, without reading its weights."""
+        config = base_config(base)
+        self.base, self.work, self.name = base, work, name_of(base, base_name)
+        self.layers, self.experts = config.num_hidden_layers, config.num_attention_heads
+
+    @cached_property
+    def precision(self) -> str:
+        """The number format of all trainings in the work folder, settled by the first of them."""
+        file = self.work / "precision.txt"
+        if not file.is_file():
+            self.work.mkdir(parents=True, exist_ok=True)
+            write_atomically(file, resolve_precision("auto"))
+        return file.read_text(encoding="utf-8")
+
+    @cached_property
+    def _encoder(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        return load_base(self.base, TEXTS)[:2]
+
+    @cached_property
+    def texts(self) -> list[tuple[str, ...]]:
+        """The unlabelled texts."""
+        return corpus()
+
+    def encoder(
+        self,
+        name: str,
+        parts: Sequence[tuple[int, ...]],
+        convert: Convert | None = None,
+        balance: float = 0.1,
+    ) -> PreTrainedModel:
+        """Convert the layers of each part in turn on unlabelled text, each going on from the part before.
+
+        Args:
+            name: of the control, or of SHRP's own conversion; parts that two calls share are trained once.
+            convert: as for `shrp.training.loop.train`; `name` must tell conversions apart.
+            balance: weight of the balance loss.
+        """
+        model, done = None, ()
+        sizes = {size: TEXT_SIZES[size] for size in ("conversion_size", "final_size")}
+        for layers in parts:
+            done = tuple(sorted((*done, *layers)))
+            config = TextConfig(ShrpConfig(layers), balance=balance, **sizes)
+            model = self._on_text(f"{name}-{len(done)}", config, model, convert, name)
+        return model
+
+    def further(self, name: str, model: PreTrainedModel) -> PreTrainedModel:
+        """Fine-tune a pruned encoder, or a control's, on unlabelled text."""
+        config = TextConfig(final_size=TEXT_SIZES["further_size"], **RECOVERY_RATES)
+        return self._on_text(f"further-{name}", config, model, None, "")
+
+    def _on_text(
+        self,
+        name: str,
+        config: TextConfig,
+        model: PreTrainedModel | None,
+        convert: Convert | None,
+        converts_by: str,
+    ) -> PreTrainedModel:
+        stderr.print(f"on texts: {name}")
+        base, tokenizer = self._encoder
+        with Run(run_folder(self.work / "texts" / name), resume=True) as run:
+            return train_on_text(
+                replace(config, precision=self.precision),
+                base,
+                tokenizer,
+                self.texts,
+                self.work / "texts" / "teacher-outputs",
+                model=model,
+                convert=convert,
+                converts_by=converts_by if convert is not None else "",
+                run=run,
+                progress=LogProgress(stderr.print),
+            )[0]
+
+
+class Trainings:
+    """The trainings of one task and seed, from the task's dense teacher on.
+
+    The teacher is the same for all seeds: these vary the conversion, which is what is studied. Nothing is loaded before
+    it is needed.
+    """
+
+    def __init__(self, base: Base, task: str, seed: int = 0) -> None:
+        self.base, self.task, self.seed = base, task, seed
+        self.shared, self.folder = base.work / task, base.work / f"{task}-s{seed}"
+        self.histories: dict[str, list[dict[str, Any]]] = {}
+        """Name of a training -> its history, a row per epoch."""
+        self._more: dict[int, TextData] = {}
+
+    @cached_property
+    def train_data(self) -> TextData:
+        """The task's training split."""
+        return load_data("glue", self.task, "train")
+
+    @cached_property
+    def validation(self) -> TextData:
+        """The task's validation split, which all scores are on."""
+        return load_data("glue", self.task)
+
+    @cached_property
+    def teacher(self) -> Checkpoint:
+        """The dense teacher."""
+        model, tokenizer, _ = load_base(self.base.base, self.train_data.task)
+        info = CheckpointInfo(ShrpConfig(()), self.train_data.task, base_model=self.base.name)
+        config = teacher_config(TEACHER_EPOCHS.get(self.task, 3), model.config.hidden_size)
+        start = Checkpoint(self.shared / "teacher", info, model, tokenizer, "")
+        return self._trained(start.path, config, start, self.train_data, None)
+
+    @cached_property
+    def best(self) -> Evaluation:
+        """The teacher's evaluation.
+
+        Raises:
+            TrainingError: its score is not above 0, so there are no shares of it.
+        """
+        found = self.evaluate(self.teacher.model)
+        if not found.score > 0:
+            raise TrainingError(f"the teacher scores {found.score:g} on {found.data}: train it for longer.")
+        return found
+
+    @cached_property
+    def dense(self) -> Cost:
+        """What the teacher costs."""
+        return dense_cost(self.teacher.model)
+
+    @cached_property
+    def tokens(self) -> int:
+        """Tokens of the training data, cut as they are read."""
+        longest = longest_input(self.teacher.model, self.teacher.tokenizer, MAX_LENGTH)
+        rows = encode(self.teacher.tokenizer, self.train_data.texts, longest)
+        return sum(len(row["input_ids"]) for row in rows)
+
+    def config(self, recipe: str, layers: Sequence[int] = (), part: int = 0, **values: Any) -> TrainConfig:
+        """A config of a recipe. Each part of a pipeline has a seed of its own, so it visits other examples."""
+        common = {"freeze_embeddings": True, "epoch_size": EPOCH_SIZE, "max_length": MAX_LENGTH}
+        own = {"shrp": ShrpConfig(tuple(layers)), "seed": 10 * self.seed + part}
+        return TrainConfig.named(recipe, **common | own | values)
+
+    def train(
+        self,
+        name: str,
+        config: TrainConfig,
+        start: Checkpoint,
+        *,
+        data: TextData | None = None,
+        convert: Convert | None = None,
+        converts_by: str = "",
+    ) -> Checkpoint:
+        """Train a model with the task's teacher, go on with it, or read it back.
+
+        Args:
+            name: of its folder.
+            start: what it starts from; not changed.
+            data: training data, if not the task's own.
+            convert, converts_by: as for `shrp.training.loop.train`.
+
+        Returns:
+            The trained model and its info. The path names the training; no checkpoint is saved there.
+        """
+        start = replace(start, model=copy.deepcopy(start.model))
+        data = self.train_data if data is None else data
+        return self._trained(
+            self.folder / name, config, start, data, self.teacher.model, convert, converts_by
+        )
+
+    def _trained(
+        self,
+        folder: Path,
+        config: TrainConfig,
+        start: Checkpoint,
+        data: TextData,
+        teacher: PreTrainedModel | None,
+        convert: Convert | None = None,
+        converts_by: str = "",
+    ) -> Checkpoint:
+        stderr.print(f"{folder.parent.name}: {folder.name}")
+        # Outputs on other data have a folder of their own: it makes room for what is asked of it last.
+        outputs = "teacher-outputs" if data is self.train_data else "more-teacher-outputs"
+        model, info, history = train(
+            replace(config, precision=self.base.precision),
+            start.model,
+            start.info,
+            start.tokenizer,
+            data,
+            self.validation,
+            folder,
+            teacher=teacher,
+            teacher_outputs=None if teacher is None else self.shared / outputs,
+            convert=convert,
+            converts_by=converts_by,
+            resume=True,
+            progress=LogProgress(stderr.print),
+        )
+        self.histories[folder.name] = history
+        return Checkpoint(folder, info, model, start.tokenizer, "")
+
+    def evaluate(self, model: PreTrainedModel) -> Evaluation:
+        """Score a model on the validation data."""
+        return evaluate(model, self.teacher.tokenizer, self.validation, max_length=MAX_LENGTH)
+
+    def pruned(self, made: Checkpoint, plan: PruningPlan) -> Checkpoint:
+        """A pruned copy of a routed model."""
+        return replace(made, model=prune(made.model, plan), info=replace(made.info, plan=plan, usage={}))
+
+    def with_layers_of(self, encoder: PreTrainedModel, info: CheckpointInfo, whole: bool) -> Checkpoint:
+        """The task's teacher with the layers of an encoder that was trained on text.
+
+        Args:
+            info: what the encoder is.
+            whole: whether all of its layers were trained there, not the converted ones alone.
+        """
+        teacher = self.teacher.model
+        if len(encoder_layers(encoder)) == len(encoder_layers(teacher)):
+            model = graft(teacher, encoder, None if whole else info.config.layers)
+        else:  # layer dropping
+            model, theirs = copy.deepcopy(teacher), encoder_layers(encoder)
+            for layer in reversed(range(len(theirs), len(encoder_layers(model)))):
+                drop_layer(model, layer)
+            for i, layer in enumerate(theirs):
+                encoder_layers(model)[i] = copy.deepcopy(layer).to(model.device)
+        return Checkpoint(self.folder, info, model, self.teacher.tokenizer, "")
+
+    def augmented(self, copies: int) -> TextData:
+        """The training data with so many augmented copies of each example."""
+        if copies not in self._more:
+            embeddings = self.teacher.model.get_input_embeddings().weight
+            self._more[copies] = augmented(self.train_data, copies, self.teacher.tokenizer, embeddings)
+        return self._more[copies]
+
+    def measured(self) -> list[dict[str, Tensor]]:
+        """Batches of the task's training texts, on which width pruning chooses heads and neurons."""
+        rows = np.random.default_rng(0).permutation(len(self.train_data))[:FIT_EXAMPLES]
+        tokenizer = self.teacher.tokenizer
+        longest = longest_input(self.teacher.model, tokenizer, MAX_LENGTH)
+        encoded = encode(tokenizer, [self.train_data.texts[row] for row in rows], longest)
+        batches = bucketed_batches([len(row["input_ids"]) for row in encoded], 32)
+        return [collate(tokenizer, encoded, batch) for batch in batches]
+
+    def conversion(self, kind: str, experts: int) -> tuple[Convert | None, str]:
+        """How a model of the table converts a layer, and a name for that; None for SHRP's own conversion.
+
+        Args:
+            experts: the size that width pruning prunes to.
+        """
+        if kind == "dropped":
+            return drop_layer, kind
+        if kind == "width":
+            return width_pruning(experts, self.measured()), f"width-{self.task}-{experts}"
+        return None, ""

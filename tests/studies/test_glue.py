@@ -1,0 +1,218 @@
+"""The studies that train, end to end, on a tiny encoder and a few made-up examples: rows, kill and resume."""
+
+import json
+import shutil
+from contextlib import nullcontext
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from shrp.data.tasks import TASKS
+from shrp.errors import DataError, TrainingError
+from shrp.training import loop
+from studies import ablation, balance, glue, topk, trainings
+from studies.glue import KEY, MODELS
+
+ROWS, LAYERS, HEADS = 24, 4, 4
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, tiny_model, tiny_tokenizer, tiny_data):
+    """An encoder of 4 layers and 4 heads, data in GLUE's columns, and trainings of a few steps."""
+    encoder = tiny_model(num_hidden_layers=LAYERS)
+    encoder.base_model.save_pretrained(tmp_path / "encoder")
+    tiny_tokenizer.save_pretrained(tmp_path / "encoder")
+    monkeypatch.setattr(trainings, "SOURCES", ("rte", "cola"))
+    for name in trainings.SOURCES:
+        task = TASKS[name]
+        for split, seed in (("train", 0), ("validation", 1)):
+            texts = [text for (text,) in tiny_data(ROWS, seed).texts]
+            frame = pd.DataFrame(dict.fromkeys(task.text_columns, texts))
+            frame["label"] = (
+                np.arange(ROWS) % task.num_labels if task.label_names else np.linspace(0, 5, ROWS)
+            )
+            (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
+            frame.to_parquet(tmp_path / "data" / name / f"{split}.parquet")
+    monkeypatch.setenv("SHRP_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setattr(trainings, "TEXT_SIZES", dict.fromkeys(trainings.TEXT_SIZES, 8))
+    monkeypatch.setattr(glue, "TUNED_EXAMPLES", 2 * ROWS)
+    monkeypatch.setattr(glue, "TUNED_TOKENS", 0)
+    monkeypatch.setattr(glue, "COPIES", 1)
+    return tmp_path
+
+
+def run(place, study, *options, out="rows.json"):
+    command = study.typer.Typer()
+    command.command()(study.main)
+    shared = ["--base", place / "encoder", "--work", place / "work", "--out", place / out]
+    found = CliRunner().invoke(command, [str(a) for a in (*shared, *options)], catch_exceptions=False)
+    assert found.exit_code == 0, found.output
+    return json.loads((place / out).read_text())
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Epochs that have been trained so far."""
+    epochs, whole = [], loop.Training._epoch
+
+    def counted(self, model, epoch):
+        epochs.append(epoch)
+        return whole(self, model, epoch)
+
+    monkeypatch.setattr(loop.Training, "_epoch", counted)
+    return epochs
+
+
+@pytest.mark.parametrize("recipe", ["paper", "retain"])
+def test_every_model_has_its_rows_and_a_second_call_trains_nothing(place, trained, recipe, monkeypatch):
+    options, configs, whole = ("--tasks", "rte", "--recipes", recipe), {}, trainings.train
+
+    def noted(config, *args, **others):
+        configs[args[5].name] = config, len(args[3])
+        return whole(config, *args, **others)
+
+    monkeypatch.setattr(trainings, "train", noted)
+    rows = run(place, glue, *options)
+    shipped = json.loads((glue.DATA / "glue.json").read_text())[0]
+    assert all(row.keys() == shipped.keys() for row in rows)
+    assert len({tuple(row[name] for name in KEY) for row in rows}) == len(rows)
+    for depth, keep in (("2of4", (2, 4)), ("3of4", (1, 2))):
+        mine = [row for row in rows if row["depth"] == depth]
+        tuned = {(r["model"], r["experts_per_layer"]) for r in mine if r["fine_tuned_after_pruning"]}
+        m = keep[0]
+        assert tuned == {
+            ("shrp", m),
+            ("random", m),
+            ("no_router", 4),
+            ("no_router", m),
+            ("dropped", None),
+            ("width", None),
+        }
+        pruned = {r["experts_per_layer"] for r in mine if (r["model"], r["routed"]) == ("shrp", False)}
+        assert pruned == set(keep)
+        sizes = {r["model"]: r["encoder_params_share"] for r in mine if r["experts_per_layer"] in (m, None)}
+        assert sizes["width"] == pytest.approx(sizes["shrp"], rel=0.05)
+        assert sizes["dropped"] == {"2of4": 0.5, "3of4": 0.25}[depth]
+    if recipe == "retain":
+        check_budgets(configs)
+    epochs = len(trained)
+    assert run(place, glue, *options) == rows
+    (place / "rows.json").unlink()
+    assert run(place, glue, *options) == rows
+    assert len(trained) == epochs
+
+
+def check_budgets(configs):
+    """With `retain`, controls have the model's distillation and data, and as many epochs as it has in all."""
+    facts = {
+        name: (config.stage2_epochs, config.distill_logits, config.distill_hidden, examples)
+        for name, (config, examples) in configs.items()
+    }
+    deep = {name: one for name, one in facts.items() if name.endswith("3of4-tuned")}
+    assert len(deep) == 6
+    assert set(deep.values()) == {(1, 1.0, 1.0, 2 * ROWS)}
+    half = {name.split("-")[1]: one for name, one in facts.items() if name.endswith("2of4-tuned")}
+    longer = (1 + glue.STAGE2_EPOCHS, 0.5, 1.0, ROWS)
+    assert half == dict.fromkeys(("shrp", "random"), (1, *longer[1:])) | dict.fromkeys(MODELS[2:], longer)
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_run_ends_as_one_that_was_not(place, trained, monkeypatch):
+    options = (
+        "--tasks",
+        "rte",
+        "--models",
+        "shrp,width,no_router",
+        "--depths",
+        "3of4",
+        "--recipes",
+        "retain",
+    )
+    whole = run(place, glue, *options)
+    epochs, epoch = len(trained), loop.Training._epoch
+    shutil.rmtree(place / "work")
+    trained.clear()
+    for limit in (2, 5, 8, 11, 100):
+
+        def fails(self, model, one, limit=limit):
+            if len(trained) >= limit:
+                raise Killed
+            return epoch(self, model, one)
+
+        monkeypatch.setattr(loop.Training, "_epoch", fails)
+        with pytest.raises(Killed) if limit < 100 else nullcontext():
+            again = run(place, glue, *options, out="again.json")
+    assert again == whole
+    assert len(trained) == epochs  # no epoch was trained twice
+
+
+def test_rows_of_another_teacher_and_changed_data_are_refused(place):
+    options = ("--tasks", "rte", "--recipes", "paper", "--depths", "2of4", "--models", "dropped")
+    rows = run(place, glue, *options)
+    path = place / "rows.json"
+    path.write_text(json.dumps([row | {"teacher_score": 0.1, "seed": 7} for row in rows]))
+    with pytest.raises(DataError):
+        run(place, glue, *options)
+    path.unlink()
+    file = place / "data" / "rte" / "train.parquet"
+    frame = pd.read_parquet(file)
+    frame.assign(label=1 - frame["label"]).to_parquet(file)
+    with pytest.raises(TrainingError, match="train"):
+        run(place, glue, *options)
+
+
+def test_the_summary_has_means_and_intervals(capsys):
+    rows = [row for row in json.loads((glue.DATA / "glue.json").read_text()) if row["recipe"] == "paper"]
+    glue.show(rows, False)
+    found = json.loads(capsys.readouterr().out)
+    stored = json.loads((glue.DATA / "summary.json").read_text())
+    assert found == [row for row in stored if row["recipe"] == "paper"]
+    glue.show(rows, True)
+    text = capsys.readouterr().out
+    assert all(f"{100 * row['share']:.1f}" in text for row in found)
+
+
+def test_the_models_of_the_table_are_those_of_its_data():
+    assert {row["model"] for row in json.loads((glue.DATA / "glue.json").read_text())} == set(MODELS)
+    known = glue.depths_of(12, 12)
+    assert {name: (one.keep, len(one.layers)) for name, one in known.items()} == {
+        "6of12": ((2, 4, 8, 12), 6),
+        "11of12": ((1, 2), 11),
+    }
+
+
+@pytest.mark.parametrize(
+    ("study", "options"),
+    [
+        (ablation, ("--tasks", "rte", "--variants", "paper; retain, middle first")),
+        (topk, ("--tasks", "rte", "--seeds", "0,1", "--top-k", "1,3", "--budgets", "2,5")),
+        (balance, ("--tasks", "rte", "--seeds", "1", "--weights", "0,0.5", "--per-layer", "1")),
+    ],
+    ids=["ablation", "topk", "balance"],
+)
+def test_smaller_studies_write_the_fields_of_their_data_once(place, trained, study, options):
+    rows = run(place, study, *options)
+    name = study.__name__.rpartition(".")[2]
+    shipped = json.loads((glue.DATA / f"{name}.json").read_text())
+    assert {frozenset(row) for row in rows} == {frozenset(row) for row in shipped}
+    assert len(rows) == {"ablation": 2 * 3, "topk": 4 * 3, "balance": 2}[name]
+    epochs = len(trained)
+    assert run(place, study, *options) == rows
+    assert len(trained) == epochs
+    if study is balance:
+        assert all(0 <= row["distance_stage2"] <= 0.75 for row in rows)
+        assert all(row["largest_share_stage1"] >= 0.25 for row in rows)
+
+
+def test_the_order_of_conversion():
+    layers = tuple(range(1, 12))
+    assert ablation.order_of("middle first", layers)[:5] == (6, 5, 7, 4, 8)
+    assert ablation.order_of("bottom-up", layers) == layers
+    assert ablation.order_of("", layers) == ()
+    assert balance.distance_from_uniform([1, 0, 0, 0]) == 0.75
+    assert balance.distance_from_uniform([0.25] * 4) == 0
