@@ -49,14 +49,10 @@ def main() -> None:
     top = stats.layers[-1]
     start = top, int(stats.share(top).argmax())
     arrival.arrive({state.LAYER: int, state.EXPERT: int})
-    experts = range(stats.num_experts)
-    state.follow_cell(stats.layers, experts, start)
-    left, one, two = st.columns([6, 1, 1], vertical_alignment="bottom")
-    layer = one.selectbox("Layer", stats.layers, key=state.LAYER)
-    expert = two.selectbox("Expert", experts, key=state.EXPERT)
-    with left:
-        place = st.empty()
-        st.caption(f"{escape(selection.name)} on {escape(stats.data)}, n = {stats.n:,}")
+    state.follow_cell(stats.layers, range(stats.num_experts), start)
+    layer, expert = st.session_state[state.LAYER], st.session_state[state.EXPERT]
+    place = st.empty()
+    st.caption(f"{escape(selection.name)} on {escape(stats.data)}, n = {stats.n:,}")
     found = mixes(selection, stats, (layer, expert))
     top_k = expert_layers(selection.checkpoint.model)[layer].top_k
 

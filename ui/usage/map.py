@@ -34,7 +34,7 @@ def groups_of(selection: state.Selection, stats: UsageStats) -> dict[str, np.nda
 
 
 def usage_map(selection: state.Selection, stats: UsageStats, cell: tuple[int, int]) -> tuple[str, np.ndarray]:
-    """Draw the heatmap and its options.
+    """Draw the heatmap and its options; call `ui.state.follow_cell` before.
 
     Args:
         cell: layer and expert that are outlined.
@@ -45,7 +45,9 @@ def usage_map(selection: state.Selection, stats: UsageStats, cell: tuple[int, in
     groups = groups_of(selection, stats)
     fall_back(GROUP, groups, ALL)
     fall_back(AGAINST, [NOTHING, *groups], NOTHING)
-    with st.popover("Measure and groups", icon=":material/tune:"):
+    with st.popover("Expert, measure, groups", icon=":material/tune:"):
+        st.selectbox("Layer", stats.layers, key=state.LAYER)
+        st.selectbox("Expert", range(stats.num_experts), key=state.EXPERT)
         measure = st.segmented_control(
             "Measure",
             [SHARE, PROBABILITY],
@@ -108,7 +110,7 @@ def usage_map(selection: state.Selection, stats: UsageStats, cell: tuple[int, in
         key=_MAP,
         name=f"{selection.name}-usage",
         alt=f"{title} of {stats.num_experts} experts in layers {stats.layers[0]} to {stats.layers[-1]}.",
-        hint="The CSV holds the same numbers. The boxes above pick a layer and an expert.",
+        hint="The CSV holds the same numbers. The button above the chart has boxes for layer and expert.",
         on_select=lambda: state.pick_cell(_MAP),
     )
     if ends is not None:
