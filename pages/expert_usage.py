@@ -98,7 +98,7 @@ def usage(
         facts(stats, selection.data, (layer, expert), found, picked, top_k)
     name = f"{selection.name}-layer{layer}-expert{expert}"
     profile.profile(profile.Expert(selection.checkpoint, selection.data, stats, layer, expert, name), found)
-    with st.expander("Evenness of each layer, slices by example, all routes", icon=":material/dataset:"):
+    with st.expander("Evenness of each layer, all routes", icon=":material/dataset:"):
         usage_map.more_about_the_data(selection, stats, group, rows)
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import binom
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.data.batching import bucketed_batches, collate, encode, longest_input
@@ -350,39 +349,6 @@ def route_table(
     texts = distinct(data.task.text_columns, ("index", *columns))
     inputs = {name: [text[at] for text in data.texts] for at, name in enumerate(texts)}
     return pd.DataFrame({"index": np.arange(stats.n)} | inputs | columns)
-
-
-def even_experts(n: int, num_experts: int) -> float:
-    """Effective experts, by mean entropy, of `n` examples that pick their experts evenly at random.
-
-    Raises:
-        DataError: a number is below 1.
-    """
-    if n < 1 or num_experts < 1:
-        raise DataError(f"there must be at least one input and one expert, not {n} and {num_experts}.")
-    counts = np.arange(1, n + 1)
-    each = binom.pmf(counts, n, 1 / num_experts) * counts / n * np.log(counts / n)
-    return float(np.exp(-num_experts * each.sum()))
-
-
-def independent_choices(stats: UsageStats, rows: np.ndarray, pairs: np.ndarray) -> int:
-    """The effective number of independent choices: both examples of a minimal pair route much alike.
-
-    Uses Kish's design effect, with the agreement of pairs beyond that of even choices, averaged over layers.
-
-    Args:
-        stats: of routing by examples.
-        rows: mask `(N,)` of the examples that count.
-        pairs: rows of minimal pairs `(P, 2)`.
-    """
-    among = pairs[rows[pairs].all(1)]
-    n = int(rows.sum())
-    if not len(among) or stats.num_experts == 1:
-        return n
-    even = 1 / stats.num_experts
-    same = [(top1[among[:, 0]] * top1[among[:, 1]]).sum(1).mean() for top1 in stats.top1.values()]
-    alike = max(0.0, (float(np.mean(same)) - even) / (1 - even))
-    return round(n - 2 * len(among) * alike / (1 + alike))
 
 
 def entropy(share: Sequence[float] | np.ndarray) -> float:

@@ -14,7 +14,6 @@ from shrp.analysis.usage import (
     NOISY_MARGIN,
     UsageStats,
     history_warnings,
-    independent_choices,
     measure_usage,
 )
 from shrp.data.batching import collate, encode, token_counts
@@ -199,12 +198,3 @@ def test_models_without_a_router_have_no_usage(tiny_model, tiny_routed, tiny_tok
             measure_usage(model, tiny_tokenizer, tiny_data(4))
     with pytest.raises(DataError, match="empty"):
         measure_usage(tiny_routed(), tiny_tokenizer, TextData(TASKS["sst2"], "nothing", ()))
-
-
-def test_pairs_that_route_alike_count_as_less_than_two_choices():
-    pairs, everyone = np.array([[0, 1], [2, 3]]), np.ones(4, dtype=bool)
-    for chosen, count in (((0, 0, 1, 1), 2), ((0, 1, 1, 0), 4)):
-        top1 = {5: np.eye(2)[list(chosen)]}
-        stats = UsageStats("made", "inputs", top1, top1, {5: np.ones(4)}, {})
-        assert independent_choices(stats, everyone, pairs) == count
-        assert independent_choices(stats, everyone, pairs[:0]) == 4

@@ -148,7 +148,7 @@ def test_pairs_that_are_given_later_are_there_with_the_same_slices(tiny_data, mo
 
 
 def test_the_picked_example_stays_as_slices_change(open_page, tiny_checkpoint):
-    at = open_page("expert_usage", tiny_checkpoint, layer=2, expert=1, example=7, profile="Attention")
+    at = open_page("expert_usage", tiny_checkpoint, layer=2, expert=1, example=7, profile="Attention and its roles")
     assert at.number_input(key="example").value == 7
     at.text_area(key=SLICES).set_value(RULES).run()
     assert not at.exception

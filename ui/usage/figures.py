@@ -1,4 +1,4 @@
-"""Figures of expert usage: layers x experts, how even each layer is, and one expert's examples by group."""
+"""Figures of expert usage: layers x experts, and one expert's examples by group."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from shrp.analysis.usage import even_experts
 from ui.text import axis_names, escape_html, percent, slice_name
 from ui.theme import (
     BLUE,
     DIVERGING,
     GREY,
-    INK,
     ORANGE,
     SEQUENTIAL,
     click_targets,
@@ -166,49 +164,6 @@ def _cell(value: float, difference: bool, digits: int = 0) -> str:
         return percent(value, digits) if digits or round(100 * value) else ""  # so that zeros stay blank
     points = round(100 * value, digits)
     return (f"{points:+.{digits}f}" if points else "0") + (" points" if digits else "")
-
-
-def evenness_bars(summary: pd.DataFrame, num_experts: int, counted: int, *, subtitle: str) -> go.Figure:
-    """Effective number of experts a layer; entropy in the hover text.
-
-    Args:
-        summary: of `UsageStats`.
-        counted: Top-1 choices in each layer; the line marks what even use of so many choices would show.
-    """
-    ceiling = math.log(num_experts)
-    fig = go.Figure(
-        go.Bar(
-            y=summary["layer"].astype(str),
-            x=summary["effective_experts"],
-            orientation="h",
-            marker={"color": BLUE},
-            text=["–" if value != value else f"{value:.1f}" for value in summary["effective_experts"]],
-            textposition="outside",
-            cliponaxis=False,
-            customdata=summary[["entropy", "top_expert", "top_share", "mean_margin"]],
-            hovertemplate="<b>Layer %{y}</b>: %{x:.2f} effective experts"
-            f"<br>entropy %{{customdata[0]:.2f}} of at most {ceiling:.2f} nats"
-            "<br>most used: expert %{customdata[1]}, %{customdata[2]:.1%}"
-            "<br>mean router margin %{customdata[3]:.2f}<extra></extra>",
-        )
-    )
-    fig.add_vline(
-        x=even_experts(counted, num_experts) if counted else num_experts,
-        line={"dash": "dot", "color": GREY, "width": 1.5},
-        annotation_text="even",
-        annotation_position="bottom left",
-        annotation_font={"size": 11, "color": INK},
-    )
-    fig.update_xaxes(range=[0, num_experts * 1.12], zeroline=False)
-    fig.update_yaxes(type="category", autorange="reversed", showgrid=False)
-    return layout(
-        fig,
-        "Effective experts",
-        subtitle=subtitle,
-        x=f"effective experts, of {num_experts}",
-        height=cells_height(len(summary)),
-        legend=False,
-    )
 
 
 def mix_bars(frame: pd.DataFrame, *, what: str, unit: str, total: int) -> go.Figure:

@@ -264,13 +264,13 @@ def _usage(table: pd.DataFrame, found: KnockOuts, where: str, name: str) -> None
     unit = f" ({metric_name(found.task.metric)})" if measure == "score_lost" else ""
     st.markdown(ranks_said(ranks))
     chart(
-        figures.usage_scatter(table, ranks, measure, escape_html(label + unit), where),
+        figures.usage_scatter(table, measure, escape_html(label + unit), where),
         table[["layer", "expert", "usage", "uses", measure]].merge(
             ranks.rename(columns={"n": "n experts"}), on="layer"
         ),
         "usage-scatter",
         f"{name}-usage-{measure}",
-        f"Scatter of usage against {label}{unit}, a panel for each layer. {plain(ranks_said(ranks))}",
+        f"Scatter of usage against {label}{unit}, {plain(ranks_said(ranks))}",
     )
 
 

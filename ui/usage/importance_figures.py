@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from shrp.evaluation.statistics import FALSE_DISCOVERIES
 from ui.text import axis_names, escape_html, signed, slice_name
@@ -74,72 +73,41 @@ def effect_map(table: pd.DataFrame, what: str, subtitle: str, of: str = EXPERT) 
     return fig
 
 
-def usage_scatter(
-    table: pd.DataFrame, ranks: pd.DataFrame, measure: str, name: str, subtitle: str
-) -> go.Figure:
-    """Usage against a measure of what an expert does, a panel a layer with its Spearman correlation.
+def usage_scatter(table: pd.DataFrame, measure: str, name: str, subtitle: str) -> go.Figure:
+    """Usage against a measure of what an expert does, a point for each expert that is used.
 
     Args:
         table: of `KnockOuts.table`.
-        ranks: of `importance.correlations`.
         measure: the table's column.
         name: of the measure, HTML-safe, with its unit.
     """
-    layers = ranks["layer"].tolist()
-    columns = min(3, len(layers))
-    rows = math.ceil(len(layers) / columns)
-    heads = [
-        f"layer {r.layer}: ρ = {r.spearman:.2f}, n = {r.n}"
-        if np.isfinite(r.spearman)
-        else f"layer {r.layer}: ρ –"
-        for r in ranks.itertuples()
-    ]
-    fig = make_subplots(
-        rows,
-        columns,
-        subplot_titles=heads,
-        shared_yaxes=True,
-        vertical_spacing=0.34 / rows,
-        horizontal_spacing=0.03,
-    )
-    fig.update_annotations(font={"size": 12})
-    for i, layer in enumerate(layers):
-        group = table[(table["layer"] == layer) & table[measure].notna()]
-        fig.add_trace(
-            go.Scatter(
-                x=group["usage"],
-                y=group[measure],
-                mode="markers+text",
-                text=group["expert"].where(group["uses"] > 0, "").astype(str),
-                textposition="top center",
-                textfont={"size": 10},
-                customdata=np.stack([group["expert"], group["uses"]], 1),
-                marker={
-                    "size": 8,
-                    "color": [BLUE if uses else GREY for uses in group["uses"]],
-                    "symbol": ["circle" if uses else "x-thin-open" for uses in group["uses"]],
-                },
-                hovertemplate=f"layer {layer}, expert %{{customdata[0]}}<br>usage %{{x:.1%}} (used by "
-                f"%{{customdata[1]:,}} inputs)<br>{name} %{{y:.4f}}<extra></extra>",
-                showlegend=False,
-                cliponaxis=False,
-            ),
-            row=1 + i // columns,
-            col=1 + i % columns,
+    used = table[(table["uses"] > 0) & table[measure].notna()]
+    fig = go.Figure(
+        go.Scatter(
+            x=used["usage"],
+            y=used[measure],
+            mode="markers+text",
+            text=[f"{r.layer}·{r.expert}" for r in used.itertuples()],
+            textposition="top center",
+            textfont={"size": 10},
+            customdata=used[["layer", "expert", "uses"]],
+            marker={"size": 8, "color": BLUE},
+            hovertemplate="layer %{customdata[0]}, expert %{customdata[1]}<br>usage %{x:.1%} (%{customdata[2]:,} "
+            f"examples)<br>{name} %{{y:.4f}}<extra></extra>",
+            cliponaxis=False,
         )
-    layout(
+    )
+    fig.update_xaxes(tickformat=".0%", rangemode="tozero")
+    fig.update_yaxes(zeroline=True, zerolinecolor=GREY)
+    return layout(
         fig,
         "Usage against what knocking an expert out does",
-        subtitle=subtitle,
-        height=150 + 210 * rows,
-        margin={"t": 116},
+        subtitle=f"{subtitle}; points: layer · expert",
+        x="usage (Top-1 share)",
+        y=name,
+        height=420,
         legend=False,
     )
-    fig.update_xaxes(tickformat=".0%", rangemode="tozero", nticks=5)
-    for i in range(max(0, len(layers) - columns), len(layers)):
-        fig.update_xaxes(title_text="usage (Top-1 share)", row=1 + i // columns, col=1 + i % columns)
-    fig.update_yaxes(zeroline=True, zerolinecolor=GREY)
-    return fig
 
 
 def where_columns(frame: pd.DataFrame, sure: pd.DataFrame) -> tuple[list[tuple[int, int]], int]:

@@ -7,12 +7,10 @@ import pandas as pd
 import streamlit as st
 
 from shrp.analysis.routes import FEWEST
-from shrp.analysis.usage import UsageStats, even_experts, independent_choices, route_table
-from shrp.data.text_data import TextData, pairs_of
+from shrp.analysis.usage import UsageStats, route_table
 from ui import measurements, state
 from ui.bound import fall_back
 from ui.downloads import chart, downloads
-from ui.tables import row_height
 from ui.text import capital, escape_html, percent, slice_name
 from ui.usage import figures, results
 
@@ -154,71 +152,42 @@ def chance_words(ends: np.ndarray, by_chance: np.ndarray) -> str:
 
 
 def more_about_the_data(selection: state.Selection, stats: UsageStats, group: str, rows: np.ndarray) -> None:
-    """Draw how even usage is, what the slices are, and the export of all routes.
+    """Draw how even usage is in each layer, and the export of all routes.
 
     Args:
         group, rows: as `usage_map` returns.
     """
-    checkpoint, data, unit = selection.checkpoint, selection.data, figures.counted_in(stats.unit)
-    left, right = st.columns(2, gap="medium")
-    with left:
-        summary, counted = stats.summary(rows), int(stats.counts(stats.layers[0], rows).sum())
-        if unit == "examples":
-            counted = independent_choices(stats, rows, pairs_of(data))
-        n = int(rows.sum())
-        chart(
-            figures.evenness_bars(
-                summary,
-                stats.num_experts,
-                counted,
-                subtitle=f"{escape_html(stats.data)}, {escape_html(group)}, n = {n:,}",
-            ),
-            summary.assign(group=group, n=n, data=stats.data),
-            key="evenness",
-            name=f"{selection.name}-evenness",
-            alt="Effective experts: "
-            + "; ".join(f"layer {r.layer} {r.effective_experts:.1f}" for r in summary.itertuples())
-            + (f"; even use: {even_experts(counted, stats.num_experts):.1f}" if counted else ""),
-        )
-    with right:
-        slice_examples(data)
-        st.markdown("The route of every example: its expert, probability and margin in each layer.")
-        downloads(
-            lambda: route_table(
-                stats,
-                data,
-                measurements.answers(checkpoint, data, stats),
-                measurements.token_lengths(checkpoint, data),
-            ),
-            "routes",
-            f"{selection.name}-routes",
-        )
-
-
-def slice_examples(data: TextData) -> None:
-    """Draw an example of each slice and class."""
-    frame = slice_frame(data)
-    if frame.empty:
-        return
+    checkpoint, data = selection.checkpoint, selection.data
+    summary = stats.summary(rows)
     st.dataframe(
-        frame,
+        summary.rename(columns=lambda name: name.replace("_", " ")),
         hide_index=True,
         width="stretch",
-        height="content" if len(frame) <= 6 else 300,
-        row_height=row_height(frame["example"].str.len().max(), 330, most=88),
-        column_config={"slice": st.column_config.TextColumn(width=125)},
-        alt="An example of each slice and class of the data",
+        height="content",
+        column_config={
+            "effective experts": st.column_config.NumberColumn(
+                format="%.1f",
+                help=f"exp(entropy): {stats.num_experts} if usage is even, 1 if one expert takes all",
+            ),
+            "entropy": st.column_config.NumberColumn(format="%.2f", help="In nats"),
+            "top share": st.column_config.NumberColumn(format="percent"),
+            "mean margin": st.column_config.NumberColumn(format="%.2f"),
+        },
+        alt=f"Entropy, effective experts and the most used expert of each layer, for {group}",
     )
-
-
-def slice_frame(data: TextData) -> pd.DataFrame:
-    """A row for each slice, and for each class in it where these are known: slice, (label), n, example."""
-    if data.slices is None:
-        return pd.DataFrame()
-    frame = pd.DataFrame({"slice": data.slices, "example": [" / ".join(texts) for texts in data.texts]})
-    by = ["slice"]
-    if data.labels is not None and not data.task.is_regression:
-        frame["label"] = [data.task.label_names[label] for label in data.labels]
-        by.append("label")
-    found = frame.groupby(by, sort=False)["example"].agg(n="size", example="first").reset_index()
-    return found.assign(**{name: found[name].map(slice_name) for name in by})
+    downloads(
+        summary.assign(group=group, n=int(rows.sum()), data=stats.data),
+        "evenness",
+        f"{selection.name}-evenness",
+    )
+    st.markdown("The route of every example: its expert, probability and margin in each layer.")
+    downloads(
+        lambda: route_table(
+            stats,
+            data,
+            measurements.answers(checkpoint, data, stats),
+            measurements.token_lengths(checkpoint, data),
+        ),
+        "routes",
+        f"{selection.name}-routes",
+    )

@@ -25,7 +25,7 @@ from ui.tables import row_height
 from ui.text import percent, slice_name
 from ui.usage import attention, figures, knock_out, results
 
-EXAMPLES, WORDS, ATTENTION, KNOCK_OUT = "Examples", "Words", "Attention", "Knock-out"
+EXAMPLES, WORDS, ATTENTION, KNOCK_OUT = "Examples", "Words", "Attention and its roles", "Knock-out"
 TABS = "profile"
 """Key of the tabs, in the session's state and in the URL."""
 RANKED, MIN_COUNT = "ranked", "min_count"

@@ -1,12 +1,10 @@
 import numpy as np
-import pandas as pd
 import pytest
 
-from shrp.analysis.usage import even_experts
 from shrp.evaluation.statistics import mix_frame
 from ui import text
 from ui.overview.figures import cost_frame
-from ui.usage.figures import evenness_bars, mix_bars, usage_heatmap
+from ui.usage.figures import mix_bars, usage_heatmap
 from ui.usage.training import counted_on, evenness_over_training, training_frame, usage_over_training
 
 VALUES = np.array([[0.5, 0.3, 0.2], [0.0, 1.0, np.nan]])
@@ -115,24 +113,6 @@ def test_of_an_epoch_that_is_stored_twice_the_later_usage_is_drawn():
     assert len(frame) == 6
     assert frame.loc[(frame["epoch"] == 1) & (frame["layer"] == 2), "share"].tolist() == [0.25, 0.75]
     assert len(usage_over_training(frame, subtitle="").data) == 2
-
-
-def test_bars_carry_entropy():
-    summary = pd.DataFrame(
-        {
-            "layer": [3],
-            "entropy": [0.5],
-            "effective_experts": [1.65],
-            "top_expert": [2],
-            "top_share": [0.8],
-            "mean_margin": [0.4],
-        }
-    )
-    fig = evenness_bars(summary, 4, 12, subtitle="")
-    assert fig.layout.shapes[0].x0 == even_experts(12, 4)
-    assert evenness_bars(summary, 4, 0, subtitle="").layout.shapes[0].x0 == 4
-    assert list(fig.data[0].x) == [1.65]
-    assert "nats" in fig.data[0].hovertemplate
 
 
 def test_costs_give_shares_of_the_dense_model():
