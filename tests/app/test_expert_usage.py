@@ -112,7 +112,7 @@ def test_the_headline_has_usage_and_the_knock_out_with_its_interval(open_page, s
         (after.logits - before.logits).mean(0), abs=6e-5
     )
     slices = titled(at, "Change of the margin")["data"][1]
-    assert sum(int(name.split("(")[1].split(" of")[0]) for name in slices["y"]) == used
+    assert sum(int(name.split("(")[1].rstrip(")")) for name in slices["y"]) == used
     assert {name.split(" (")[0] for name in slices["y"]} == {name.replace("_", " ") for name in SST2.slices}
 
 

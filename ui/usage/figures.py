@@ -98,6 +98,7 @@ def usage_heatmap(
         xgap=2,
         ygap=2,
         hoverinfo="skip",
+        showscale=not show,  # the numbers say it, and need the room in a narrow window
         colorbar={
             # Of a difference in points, as its cells are.
             **({"tickvals": ticks, "ticktext": said} if difference else {"tickformat": ".0%"}),

@@ -143,7 +143,7 @@ def slice_marks(frame: pd.DataFrame, worth: str, data: str) -> go.Figure:
         data: name of the data.
     """
     frame = frame.sort_values("change", kind="stable")
-    names = axis_names(f"{slice_name(r.slice)} ({r.affected:,} of {r.n:,})" for r in frame.itertuples())
+    names = axis_names(f"{slice_name(r.slice)} ({r.affected:,})" for r in frame.itertuples())
     sure = frame["q"] <= FALSE_DISCOVERIES
     hover = [
         f"<b>{escape_html(slice_name(r.slice))}</b>, n = {r.n:,}, {r.affected:,} affected<br>change {r.change:+.3f}"
