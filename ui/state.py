@@ -100,8 +100,14 @@ def draw_menu(pages: Sequence[StreamlitPage], info: CheckpointInfo | None) -> No
         info: of the picked checkpoint; None where none can be read.
     """
     for page in pages:
-        why = "" if info is None or page.url_path not in NEED_ROUTERS else no_routers(info)
+        applies = info is None or page.url_path not in NEED_ROUTERS or is_dense_usage(page.url_path, info)
+        why = "" if applies else no_routers(info)
         st.page_link(page, disabled=bool(why), help=why or None)
+
+
+def is_dense_usage(page: str, info: CheckpointInfo) -> bool:
+    """Whether the page is Expert usage and the model dense: it then shows the importance of heads."""
+    return page == NEED_ROUTERS[0] and info.plan is None and not info.config.layers
 
 
 def no_routers(info: CheckpointInfo) -> str:

@@ -20,7 +20,6 @@ from tests.browser.steps import (
     address,
     click_cell,
     drawn,
-    metric,
     no_traceback,
     settled,
     wait_for_query,
@@ -37,19 +36,30 @@ def test_first_screen_is_useful(app_url, page, timing):
     no_traceback(page)
 
 
-def test_a_click_on_a_heatmap_cell_opens_its_profile_and_its_link_does_too(app_url, page, new_page):
+def test_a_click_on_a_heatmap_cell_updates_the_profile_in_view_and_back_returns_to_it(app_url, page, new_page):
+    from playwright.sync_api import expect
+
+    def said(tab):
+        tab.get_by_role("heading", name="Layer 8, expert 10").wait_for()
+        settled(tab)
+        return tab.locator(".st-key-verdict").inner_text()
+
+    page.set_viewport_size({"width": 1440, "height": 900})
     page.goto(address(app_url, "expert_usage"))
     page.locator(".st-key-usage-map .js-plotly-plot").wait_for()
-    click_cell(page, "usage-map", "3", "8")
-    wait_for_query(page, layer=8, expert=3)
-    page.get_by_role("heading", name="Layer 8, expert 3").wait_for()
-    settled(page)
-    shown = metric(page, "Top-1 share").inner_text()
+    click_cell(page, "usage-map", "10", "8")
+    wait_for_query(page, layer=8, expert=10)
+    shown = said(page)
+    assert shown.startswith("Layer 8, expert 10")
+    assert "95% CI" in shown  # the knock-out, without a further click
+    expect(page.get_by_role("heading", name="Layer 8, expert 10")).to_be_in_viewport()
     other = new_page()
     other.goto(page.url)
-    other.get_by_role("heading", name="Layer 8, expert 3").wait_for()
-    settled(other)
-    assert metric(other, "Top-1 share").inner_text() == shown
+    assert said(other) == shown
+    page.get_by_role("link", name="Routing", exact=True).first.click()
+    page.get_by_role("heading", name="Routing").first.wait_for()
+    page.go_back()
+    assert said(page) == shown  # after one step back
 
 
 def test_a_picked_row_of_the_answers_leads_to_its_route(app_url, page):
@@ -118,7 +128,7 @@ def test_an_uploaded_csv_is_the_source_and_a_broken_one_is_refused_in_words(app_
     sidebar_upload(page, "Your own data", "mine.csv", table.encode())
     sidebar.get_by_text("Your own mine.csv: 4 inputs").wait_for()
     wait_for_query(page, source="own")
-    page.get_by_text(re.compile(r"of n = 4 inputs")).first.wait_for()
+    page.get_by_text(re.compile(r"mine\.csv, n = 4")).first.wait_for()
     for name, content in (("broken.jsonl", b'{"text": "a"\n{]'), ("junk.csv", bytes(range(256)) * 20)):
         refused(sidebar_upload(page, "Your own data", name, content), name)
         sidebar.get_by_text("Your own mine.csv: 4 inputs").wait_for()  # what was in use stays in use
