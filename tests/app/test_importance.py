@@ -76,6 +76,11 @@ def test_a_dense_checkpoint_has_heads_and_no_dead_end(open_page, dense):
     assert not at.exception
     assert not at.get("plotly_chart")  # until it is asked for
     assert at.main.get("page_link")
+    assert not [
+        link
+        for link in at.sidebar.get("page_link")
+        if link.proto.page == "expert_usage" and link.proto.disabled
+    ]
     at.toggle(key=importance.ON).set_value(True).run()
     assert not at.exception
     assert not at.error

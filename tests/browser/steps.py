@@ -274,11 +274,6 @@ def time_of_next_score(page):
     return None if estimate is None else estimate / 1000, found["exact"] / 1000
 
 
-def metric(page, label):
-    """Value of the first metric of that exact label."""
-    return page.locator("[data-testid=stMetric]", has=page.get_by_text(label, exact=True)).first
-
-
 def looks_well(app_url, new_tab, name, **query):
     """A page in a narrow window, in light and dark: charts have words, nothing is cut, and all is legible."""
     page = new_tab()
