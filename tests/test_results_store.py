@@ -1,12 +1,10 @@
 """Results on disk come back as they were, or not at all."""
 
-import errno
 import json
 import os
 import stat
 import subprocess
 import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -234,22 +232,6 @@ def test_a_folder_that_cannot_be_written_breaks_nothing(tmp_path):
         assert store.problem
 
 
-def test_a_folder_that_is_only_read_still_gives_what_is_in_it(store, monkeypatch):
-    def refuse(*_, **__):  # as a folder without the right to write does, to all but root
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-    data = made()
-    evaluation, logits = evaluated(data)
-    store.keep_evaluation(CHECKPOINT, data, PLAN, evaluation)
-    with monkeypatch.context() as patch:
-        for module, name in ((tempfile, "mkstemp"), (os, "replace"), (os, "unlink"), (os, "utime")):
-            patch.setattr(module, name, refuse)
-        store.keep_evaluation(CHECKPOINT, data, "q" * 16, evaluation)
-        assert store.problem == f"{store.folder} can't be written: Permission denied"
-        kept = store.evaluation(CHECKPOINT, data, PLAN)
-    assert np.array_equal(kept.logits, logits)
-
-
 def test_threads_and_processes_may_write_the_same(store):
     data = made()
     evaluation, logits = evaluated(data)
@@ -284,11 +266,6 @@ def test_threads_and_processes_may_write_the_same(store):
     for one in found:  # never a half-written one
         np.testing.assert_array_equal(one.logits, logits)
     assert [file.name for file in store.folder.iterdir()] == [files(store)[0].name]
-
-
-def test_a_folder_of_somebody_that_there_is_not_is_none(monkeypatch):
-    monkeypatch.setenv(FOLDER, "~there-is-no-such-user/results")
-    assert cache_folder() is None
 
 
 def test_the_variable_names_the_folder(monkeypatch, tmp_path):

@@ -151,16 +151,3 @@ def quantise(source: Path, target: Path) -> None:
         reduce_range=True,  # products of u8 and full s8 saturate on x86 without VNNI
         op_types_to_quantize=["MatMul", "Gemm", "Gather"],
     )
-
-
-def count_products(path: Path) -> tuple[int, int]:
-    """Products with weights in a saved graph: in floating point, and in int8."""
-    import onnx
-
-    graph = onnx.load(path).graph
-    weights = {tensor.name for tensor in graph.initializer}
-    plain = sum(
-        node.op_type in ("MatMul", "Gemm") and any(name in weights for name in node.input)
-        for node in graph.node
-    )
-    return plain, sum(node.op_type == "MatMulInteger" for node in graph.node)

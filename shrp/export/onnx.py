@@ -10,7 +10,6 @@ import inspect
 import json
 import os
 import tempfile
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,10 @@ from shrp.data.batching import MODEL_INPUTS, longest_input
 from shrp.data.sources import load_probe
 from shrp.data.text_data import TextData
 from shrp.errors import ExportError, first_line
-from shrp.evaluation.calibration import with_output_shift
 from shrp.evaluation.costs import cost, dense_cost
 from shrp.evaluation.evaluate import label_columns
 from shrp.export.check import compare, probe_of, speedup
-from shrp.export.graph import count_products, quantise, write_graph
+from shrp.export.graph import quantise, write_graph
 from shrp.export.hub import TOKENIZER_CONFIG, hub_config, hub_tokenizer, padding_token
 from shrp.model.convert import expert_layers, layer_kinds, num_experts_of
 
@@ -55,10 +53,6 @@ class ExportReport:
     int8: bool
     inputs: tuple[str, ...]
     """Names of the graph's inputs, int64 `(batch, tokens)` each; its output is `logits`."""
-    products: int
-    """Products with weights in the graph (MatMul, Gemm), those in int8 not counted."""
-    int8_products: int
-    """Products with weights that run in int8 (MatMulInteger)."""
     checked: int = 0
     """Inputs compared, in batches of several sizes and lengths, padded and not; 0 where nothing was."""
     max_difference: float | None = None
@@ -123,9 +117,6 @@ def export_onnx(
             if int8:
                 written = Path(scratch) / "int8.onnx"
                 quantise(float32, written)
-            products, int8_products = count_products(written)
-            if int8 and not int8_products:
-                raise ExportError("no product of this model could be quantised; export it without --int8.")
             found: dict[str, Any] = {}
             if check:
                 found = compare(model, tokenizer, names, written, data or load_probe("sst2"))
@@ -152,8 +143,6 @@ def export_onnx(
         bytes=path.stat().st_size,
         int8=int8,
         inputs=tuple(names),
-        products=products,
-        int8_products=int8_products,
         **found,
     )
 
@@ -165,7 +154,6 @@ def export_folder(
     folder: Path,
     *,
     made_from: str = "",
-    shift: Sequence[float] | None = None,
     int8: bool = False,
     check: bool = True,
 ) -> ExportReport:
@@ -177,19 +165,14 @@ def export_folder(
     Args:
         info: of the exported model, with its plan.
         made_from: fingerprint of the checkpoint.
-        shift: to add to the output bias, one number a class in the order of the task's labels
-            (`shrp.evaluation.calibration`).
 
     Raises:
-        PlanError: the model has no output bias for so many numbers.
         ExportError: as `export_onnx`; or `folder` holds something else than an earlier export.
     """
     folder = Path(folder)
     check_free(folder)
     longest = longest_input(model, tokenizer, info.max_length)  # as it was scored
     backend = serving_tokenizer(tokenizer, longest)
-    if shift is not None:
-        model = with_output_shift(model, info.task, np.asarray(shift, dtype=float))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
@@ -212,7 +195,6 @@ def export_folder(
                 "output": "logits",
                 "precision": "int8" if int8 else "float32",
                 "plan": info.plan.to_dict() if info.plan else None,
-                "output_shift": None if shift is None else [float(part) for part in shift],
                 "num_experts": num_experts_of(model),
                 "cost": cost(model).relative_to(dense_cost(model)),
                 "made_from": made_from,
@@ -311,11 +293,7 @@ def _input_names(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> 
 def _describe(model: PreTrainedModel, info: CheckpointInfo, int8: bool) -> str:
     """What the exported model is, in one line."""
     kinds = layer_kinds(model)
-    parts = [
-        f"{kinds.count(kind)} {kind}"
-        for kind in ("dense", "static", "routed")
-        if kind in kinds
-    ]
+    parts = [f"{kinds.count(kind)} {kind}" for kind in ("dense", "static", "routed") if kind in kinds]
     plan = f", {info.plan.budget} experts kept" if info.plan else ""
     return (
         f"{type(model).__name__} of {info.base_model or 'an unnamed base'}, layers: {', '.join(parts)}{plan}; "

@@ -14,7 +14,6 @@ import torch
 
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.errors import ExportError
-from shrp.evaluation.calibration import with_output_shift
 from shrp.evaluation.evaluate import evaluate, summarise
 from shrp.evaluation.paired import paired_difference
 from shrp.pruning.plan import make_plan
@@ -41,7 +40,7 @@ def builds(monkeypatch):
     """Instead of the build, of a minute: a list of what was asked for."""
     asked = []
 
-    def build(checkpoint, plan, name, shift=None, *, int8, tick):
+    def build(checkpoint, plan, name, *, int8, tick):
         asked.append((plan and plan.budget, name, int8))
         tick()
         return OnnxExport(b"zip", REPORT | {"int8": int8})
@@ -60,8 +59,7 @@ def onnx_captions(at):
 
 def test_a_build_is_the_pruned_models_export(tiny_checkpoint, tiny_inputs, tiny_data, tmp_path):
     loaded, ticks = checkpoints.load(tiny_checkpoint), []
-    shift = np.array([0.25, -0.25])
-    made = lab_onnx.build(loaded, PLAN, "mine", shift, int8=False, tick=lambda: ticks.append(1))
+    made = lab_onnx.build(loaded, PLAN, "mine", int8=False, tick=lambda: ticks.append(1))
     assert ticks
     assert made.report["max_difference"] < 1e-4
     zipfile.ZipFile(io.BytesIO(made.archive)).extractall(tmp_path)
@@ -72,17 +70,16 @@ def test_a_build_is_the_pruned_models_export(tiny_checkpoint, tiny_inputs, tiny_
         "tokenizer_config.json",
     ]
     config = json.loads((tmp_path / "mine" / "config.json").read_text())
-    assert (config["plan"], config["output_shift"]) == (PLAN.to_dict(), [0.25, -0.25])
+    assert config["plan"] == PLAN.to_dict()
     inputs = tiny_inputs()
     session = onnxruntime.InferenceSession(tmp_path / "mine" / "model.onnx")
     (logits,) = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
     with torch.no_grad():
-        expected = prune(loaded.model, PLAN)(**inputs).logits.numpy() + shift
+        expected = prune(loaded.model, PLAN)(**inputs).logits.numpy()
     assert np.abs(logits - expected).max() < 1e-4
     data, seen = tiny_data(40), []
     found = lab_onnx.run(made.archive, data, lambda done, n: seen.append((done, n)))
-    model = with_output_shift(prune(loaded.model, PLAN), loaded.info.task, shift)
-    same = evaluate(model, loaded.tokenizer, data)
+    same = evaluate(prune(loaded.model, PLAN), loaded.tokenizer, data)
     assert np.abs(found.logits - same.logits).max() < 1e-4
     assert seen == [(32, 40), (40, 40)]
 

@@ -84,11 +84,6 @@ def test_without_shrp_it_is_refused_by_its_name_whatever_is_imported_first(folde
     assert before is not None or "shrp-bert" in ran.stderr
 
 
-def test_a_dense_checkpoint_is_a_plain_model(tmp_path, tiny_model, tiny_tokenizer, tiny_info):
-    folder = checkpoint.save(tiny_model(), tiny_tokenizer, tiny_info(layers=()), tmp_path / "dense")
-    assert json.loads((folder / "config.json").read_text())["model_type"] == "bert"
-
-
 @pytest.fixture
 def plain(tmp_path, tiny_model, tiny_tokenizer):
     """A factory of folders as `save_pretrained` writes them."""

@@ -4,7 +4,6 @@ import io
 import json
 import os
 import zipfile
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -12,17 +11,14 @@ import pytest
 from safetensors.numpy import save_file
 
 from shrp.checkpoints import checkpoint, reference
-from shrp.checkpoints.info import CheckpointInfo
 from shrp.checkpoints.reference import FILE, Reference
-from shrp.data.sources import load_file, load_probe
+from shrp.data.sources import load_probe
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from shrp.errors import CheckpointError, DataError
-from shrp.evaluation import evaluate as evaluation
 from shrp.evaluation.evaluate import evaluate, evaluate_stream, summarise
 from shrp.pruning.plan import make_plan
 from ui.lab.save import checkpoint_zip
-from ui.teacher import teacher_on
 
 SST2 = TASKS["sst2"]
 
@@ -78,12 +74,6 @@ def test_equal_outputs_give_equal_bytes_and_no_text_of_the_data(tmp_path, data, 
     assert len(phrases) > 50
     assert not any(phrase.encode() in first for phrase in phrases)
     assert [path.name for path in (tmp_path / "a").iterdir()] == [FILE]  # nothing half written is left
-
-
-def test_half_an_evaluation_is_no_reference(tiny_model, tiny_tokenizer, data):
-    part = next(evaluate_stream(tiny_model(), tiny_tokenizer, data, batch_size=8))
-    with pytest.raises(DataError, match="Only 8 of 30 inputs"):
-        reference.from_evaluation(part)
 
 
 def test_other_data_are_refused(tiny_data):
@@ -153,91 +143,6 @@ def test_it_travels_with_a_checkpoint_and_leaves_its_fingerprint(made, tmp_path)
     np.testing.assert_array_equal(again.teacher["x"].logits, outputs().logits)
     bare = checkpoint.save(loaded.model, loaded.tokenizer, loaded.info, tmp_path / "bare")
     assert not (bare / FILE).exists()
-
-
-def test_the_command_adds_one_data_set_after_another(shrp, made, data, tmp_path, tiny_model, tiny_tokenizer):
-    teacher, routed = made
-    data.to_frame().to_csv(tmp_path / "own.csv", index=False)
-    code, out, err = shrp("reference", routed, "--teacher", teacher, "--json")
-    assert code == 0, err
-    result = json.loads(out)
-    assert [(row["data"], row["n"]) for row in result["references"]] == [
-        ("probe/sst2", len(load_probe("sst2")))
-    ]
-    assert result["bytes"] == (routed / FILE).stat().st_size
-    code, out, err = shrp("reference", routed, "--teacher", teacher, "--data", tmp_path / "own.csv")
-    assert code == 0, err
-    assert "own.csv" in out
-    loaded = checkpoint.load(routed)
-    assert sorted(one.data for one in loaded.teacher.values()) == ["own.csv", "probe/sst2"]
-    assert {one.teacher for one in loaded.teacher.values()} == {checkpoint.fingerprint(teacher)}
-    probe = load_probe("sst2")
-    direct = evaluate(tiny_model(seed=3), tiny_tokenizer, probe)
-    again = loaded.teacher[probe.fingerprint].evaluation(probe)
-    assert (again.predictions == direct.predictions).all()
-    assert shrp("prune", routed, "--out", tmp_path / "static", "--per-layer", 1)[0] == 0
-    assert set(checkpoint.load(tmp_path / "static").teacher) == set(loaded.teacher)
-
-
-def test_outputs_on_a_table_are_found_whether_its_slices_are_read_or_not(shrp, made, data, tmp_path):
-    teacher, routed = made
-    data.to_frame().to_csv(tmp_path / "mine.csv", index=False)
-    asked = ("--teacher", teacher, "--data", tmp_path / "mine.csv", "--slice-column", "slice")
-    assert shrp("reference", routed, *asked)[0] == 0
-    loaded = checkpoint.load(routed)
-    sliced = load_file(tmp_path / "mine.csv", SST2, slice_column="slice")
-    assert sliced.slices is not None
-    for one in (sliced, load_file(tmp_path / "mine.csv", SST2)):
-        assert teacher_on(loaded, one).n == len(data)
-
-
-def test_the_command_adds_to_what_another_put_there_meanwhile_and_mends_a_spoilt_file(
-    shrp, made, data, tmp_path, monkeypatch
-):
-    teacher, routed = made
-    (routed / FILE).unlink(missing_ok=True)
-    stream = evaluation.evaluate_stream
-
-    def evaluated(*args, **options):
-        reference.write(routed, {"x": outputs()})  # which another command does meanwhile
-        return stream(*args, **options)
-
-    monkeypatch.setattr(evaluation, "evaluate_stream", evaluated)
-    assert shrp("reference", routed, "--teacher", teacher)[0] == 0
-    monkeypatch.undo()
-    assert {"x", load_probe("sst2").fingerprint} <= set(checkpoint.load(routed).teacher)
-    (routed / FILE).write_bytes(b"spoilt")
-    assert not checkpoint.load(routed).teacher
-    assert shrp("reference", routed, "--teacher", teacher)[0] == 0
-    assert set(checkpoint.load(routed).teacher) == {load_probe("sst2").fingerprint}
-
-
-def test_what_is_no_teacher_of_this_checkpoint_is_refused(
-    shrp, made, tmp_path, tiny_model, tiny_tokenizer, tiny_info
-):
-    teacher, routed = made
-    # Tiny models are no better than chance on the probe set, so the record is changed rather than the teacher.
-    loaded = checkpoint.load(routed)
-    rows = tuple(dict(row) | {"score": row["score"] + 0.1} for row in loaded.info.scores)
-    info = replace(loaded.info, scores=rows)
-    checkpoint.save(loaded.model, loaded.tokenizer, info, routed)
-    three = tiny_info(layers=())
-    three = CheckpointInfo(three.config, TASKS["mnli"])
-    mnli = checkpoint.save(tiny_model(num_labels=3), tiny_tokenizer, three, tmp_path / "mnli")
-    same = replace(TASKS["cola"], label_names=TASKS["sst2"].label_names)  # as QNLI's and RTE's are
-    alike = CheckpointInfo(tiny_info(layers=()).config, same)
-    other = checkpoint.save(tiny_model(), tiny_tokenizer, alike, tmp_path / "other")
-    for wrong, words in (
-        (routed, "is not dense"),
-        (teacher, "this is another one"),
-        (mnli, "different labels"),
-        (other, "are for two tasks, cola and sst2, though labels have the same names"),
-        (tmp_path / "none", "there is no"),
-    ):
-        code, _, err = shrp("reference", routed, "--teacher", wrong)
-        assert code == 1
-        assert words in " ".join(err.split())
-    assert not (routed / FILE).exists()
 
 
 def test_a_downloaded_pruning_keeps_what_the_teacher_said(made):

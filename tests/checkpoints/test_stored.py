@@ -64,11 +64,6 @@ def test_a_conversion_on_texts_of_the_wrong_types_is_refused_in_either_place(con
             stored.check_training(training)
 
 
-def test_what_is_null_in_a_conversion_is_not_known_either():
-    found = stored.check_training({"converted": {"texts": 5, "recovery": None}, "teacher": {"config": None}})
-    assert found == {"converted": {"texts": 5}, "teacher": {"config": None}}
-
-
 def test_null_is_not_known():
     assert stored.check_training({"train_examples": None, "epochs": 3}) == {"epochs": 3}
     assert stored.check_scores([{"kind": "routed", "n": None, "interval_is": None}]) == ({"kind": "routed"},)

@@ -116,29 +116,6 @@ def test_a_tokenizer_that_no_checkpoint_could_have_is_refused_before_training(sa
         check_made(Other(tokenizer_object=checkpoint.load(saved).tokenizer.backend_tokenizer))
 
 
-def test_without_the_check_the_file_would_be_read(saved, secret, monkeypatch):
-    """So that the test above can fail: the settings do what they are refused for."""
-    monkeypatch.setattr(checkpoint, "check_files", lambda folder: None)
-    tokens = json.loads((saved / "tokenizer.json").read_text())["model"]["vocab"]
-    secret.write_text("\n".join([*list(tokens)[:-1], SECRET]))
-    (saved / "tokenizer.json").unlink()
-    (saved / "vocab.txt").write_text("[UNK]\n")
-    put(saved, "tokenizer_config.json", {"tokenizer_class": "BertTokenizer", "vocab": str(secret)})
-    assert SECRET in checkpoint.load(saved).tokenizer.get_vocab()
-
-
-def test_settings_that_name_no_file_are_no_matter(saved):
-    harmless = {"name_or_path": "/somewhere/else", "special_tokens_map_file": None, "tokenizer_file": None}
-    put(saved, "tokenizer_config.json", harmless | {"never_split": None, "sp_model_kwargs": {}})
-    assert len(checkpoint.load(saved).predict(["a b"])) == 1
-
-
-def test_settings_that_are_no_json_are_left_to_their_reader(saved):
-    (saved / "tokenizer_config.json").write_text("{")
-    with pytest.raises(CheckpointError, match="no usable tokenizer"):
-        checkpoint.load(saved)
-
-
 def table(units, texts=b"a\0"):
     """A table of characters, as a file has it, of a trie of so many units."""
     return base64.b64encode(

@@ -11,7 +11,6 @@ import torch
 
 from shrp.checkpoints import checkpoint
 from shrp.checkpoints.info import discover
-from shrp.data.sources import load_file
 from shrp.data.tasks import TASKS, custom_task
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, ExportError, ShrpError
@@ -109,13 +108,6 @@ def test_it_scores_as_pytorch_does(place, static, tiny_tokenizer, tiny_data):
     assert found.score == pytest.approx(expected.score)
     assert found.interval == pytest.approx(expected.interval)
     assert found.slices == expected.slices
-
-
-def test_estimates_come_as_it_goes(place, tiny_data):
-    seen = [
-        found.n for found in load_export(place / "exported").evaluate_stream(tiny_data(40), batch_size=16)
-    ]
-    assert seen == [16, 32, 40]
 
 
 def test_long_texts_are_cut_where_the_export_was_made_to(place, static, tiny_tokenizer, tiny_data):
@@ -236,37 +228,6 @@ def test_the_command_line_scores_it(shrp, place, tmp_path):
     assert list(came["versions"]) == ["onnxruntime", "tokenizers"]
 
 
-def test_the_command_line_sets_it_beside_its_teacher(
-    shrp, place, tmp_path, static, tiny_tokenizer, tiny_info
-):
-    data = load_file(place / "data.csv", "sst2")
-    row = {
-        "model": "dense teacher",
-        "kind": "teacher",
-        "data": "data.csv",
-        "metric": "accuracy",
-        "score": 0.8,
-    }
-    row |= {"n": 60, "interval": None, "data_fingerprint": data.source_fingerprint, "max_length": 128}
-    info = replace(tiny_info(plan=PLAN), scores=(row,))
-    export_folder(static, tiny_tokenizer, info, tmp_path / "with", made_from="abc", check=False)
-    code, out, err = shrp("evaluate", tmp_path / "with", "--data", place / "data.csv", "--json")
-    assert code == 0, err
-    found = json.loads(out)
-    assert (found["teacher"], found["retained"]) == (0.8, pytest.approx(found["score"] / 0.8))
-    assert found["retained_interval"] == pytest.approx([end / 0.8 for end in found["interval"]])
-    out = shrp("evaluate", tmp_path / "with", "--data", place / "data.csv")[1]
-    low, high = (100 * end for end in found["retained_interval"])
-    assert f"{100 * found['retained']:.1f}% ({low:.1f} to {high:.1f})" in out
-
-
-def test_a_score_that_a_constant_answer_has_is_told(shrp, place, tmp_path):
-    pd.read_csv(place / "data.csv").query("label == 'positive'").to_csv(tmp_path / "one.csv", index=False)
-    code, out, err = shrp("evaluate", place / "exported", "--data", tmp_path / "one.csv")
-    assert code == 0, err
-    assert "not above a constant answer, which has 1.0000" in " ".join(out.split())
-
-
 def test_the_command_line_holds_it_against_its_checkpoint(shrp, place):
     options = ("--data", place / "data.csv")
     code, out, err = shrp("compare", place / "static", place / "exported", *options, "--json")
@@ -280,44 +241,6 @@ def test_the_command_line_holds_it_against_its_checkpoint(shrp, place):
     code, out, err = shrp("compare", place / "exported", place / "exported", *options, "--json")
     assert code == 0, err
     assert json.loads(out)["kept"] == told["kept"]
-
-
-def test_plans_of_unlike_numbers_of_experts_are_not_set_side_by_side(shrp, place, copy):
-    reconfigure(copy, num_experts=12)
-    code, out, err = shrp("compare", place / "static", copy, "--data", place / "data.csv", "--json")
-    assert code == 0, err
-    assert "kept" not in json.loads(out)
-
-
-def test_an_export_says_first_that_its_cut_stays(shrp, place, tmp_path):
-    pd.DataFrame({"sentence": ["w1 " * 3000, "w2"], "label": ["positive", "negative"]}).to_csv(
-        tmp_path / "long.csv", index=False
-    )
-    for sides in (("static", "exported"), ("exported", "static")):
-        code, _, err = shrp("compare", *(place / side for side in sides), "--data", tmp_path / "long.csv")
-        assert code == 0, err
-        assert "so the export was made" in err
-        assert "--max-length" not in err
-
-
-def test_a_length_of_its_own_is_refused(shrp, place):
-    cut = load_export(place / "exported").max_length
-    for given, code in ((cut, 0), (cut - 1, 1)):
-        done, _, err = shrp(
-            "evaluate", place / "exported", "--data", place / "data.csv", "--max-length", given
-        )
-        assert done == code
-    assert f"cuts inputs at {cut} tokens; leave --max-length out" in err
-
-
-def test_its_threads_rest_where_it_is_timed_beside_others(place):
-    entry = "session.intra_op.allow_spinning"
-    usual, resting = (
-        load_export(place / "exported", spin=spin)._session.get_session_options() for spin in (True, False)
-    )
-    assert resting.get_session_config_entry(entry) == "0"
-    with pytest.raises(RuntimeError, match=r"does not exist|not found|not have"):
-        usual.get_session_config_entry(entry)
 
 
 def test_inputs_to_time_it_on(place, static, tiny_tokenizer):

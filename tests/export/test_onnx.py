@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,7 +26,7 @@ from shrp.data.tasks import TASKS, custom_task
 from shrp.errors import CheckpointError, ExportError
 from shrp.export import check as export_check
 from shrp.export import onnx as exporting
-from shrp.export.hub import hub_config, hub_tokenizer
+from shrp.export.hub import hub_tokenizer
 from shrp.export.onnx import export_folder, export_onnx
 from shrp.families.families import FAMILIES
 from shrp.model.config import ShrpConfig
@@ -104,7 +103,7 @@ def test_every_family_gives_pytorchs_logits_on_any_batch(
     assert report.inputs == ("input_ids", "attention_mask")
     assert report.max_difference < 1e-4
     assert report.checked == 498
-    assert (report.int8, report.int8_products, report.speedup) == (False, 0, None)
+    assert (report.int8, report.speedup) == (False, None)
     assert difference(model, report.path, batches(tiny_inputs)) < 1e-4
     # A mask that did nothing would pass only where logits do not depend on it.
     inputs = tiny_inputs()
@@ -145,12 +144,9 @@ def test_int8_quantises_every_product_with_weights(
     model = static()
     report = export_onnx(model, tiny_tokenizer, tmp_path / "m.onnx", int8=True)
     assert report.int8
-    assert report.products == 0
-    assert (
-        report.int8_products == 6 + 2 * 2 + 2
-    )  # dense layer; QKV and Expander of two; pooler and classifier
     kinds = Counter(node.op_type for node in onnx.load(report.path).graph.node)
-    assert kinds["MatMulInteger"] == report.int8_products
+    # The dense layer; QKV and Expander of two; pooler and classifier.
+    assert kinds["MatMulInteger"] == 6 + 2 * 2 + 2
     assert report.speedup > 0
     assert (report.sentences, report.compared_on) == (480, "probe/sst2")
     assert report.label_agreement > 0.9
@@ -161,23 +157,6 @@ def test_int8_quantises_every_product_with_weights(
     expected = tiny_logits(model.eval(), inputs).numpy()
     assert np.abs(found - expected).max() > 1e-4  # quantised, and still the model
     assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.98
-
-
-def test_large_outputs_have_a_tolerance_in_proportion(static, tiny_tokenizer, tmp_path, monkeypatch):
-    model, trace = static(), exporting.write_graph
-
-    def larger(_, names, path):
-        """The graph of the model as it was, which has been traced already, with the same change."""
-        trace(static(), names, path)
-        for part in ("classifier.weight", "classifier.bias"):
-            change(path, part, lambda weight: weight * np.float32(1e5))
-
-    with torch.no_grad():
-        for parameter in model.classifier.parameters():
-            parameter *= 1e5
-    monkeypatch.setattr(exporting, "write_graph", larger)
-    report = export_onnx(model, tiny_tokenizer, tmp_path / "m.onnx")
-    assert report.max_difference > 1e-4  # float32's rounding
 
 
 def test_what_differs_from_pytorch_is_not_written(static, tiny_tokenizer, tmp_path, monkeypatch):
@@ -207,18 +186,6 @@ def test_a_routed_model_is_refused_with_the_remedy(tiny_routed, tiny_tokenizer, 
     assert not list(tmp_path.iterdir())
 
 
-def test_the_folder_says_what_it_is(exported):
-    assert sorted(file.name for file in exported.iterdir()) == FILES
-    config = json.loads((exported / "config.json").read_text())
-    assert config["labels"] == ["negative", "positive"]
-    assert config["max_length"] == 32
-    assert config["inputs"] == {"input_ids": "ids", "attention_mask": "attention_mask"}
-    assert config["plan"] == PLAN.to_dict()
-    assert config["made_from"] == "abc"
-    assert "1 dense, 2 static, 3 experts kept; float32" in config["model"]
-    assert config["check"]["max_difference"] < 1e-4
-
-
 def test_hugging_faces_tools_know_the_family_the_labels_and_the_tokens(exported, static, tiny_tokenizer):
     config, own = AutoConfig.from_pretrained(exported), static().config
     for name in ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"):
@@ -241,17 +208,6 @@ def test_hugging_faces_tools_know_the_family_the_labels_and_the_tokens(exported,
     ours = json.loads((exported / "config.json").read_text())
     assert not {"format", "model", "labels", "inputs", "check", "task"} & set(own.to_diff_dict())
     assert ours["task"] == "sst2"
-
-
-def test_a_pipeline_leaves_a_regressions_number_as_it_is_and_no_odd_number_of_a_config_stops_an_export(
-    static,
-):
-    model = static(num_labels=1)
-    model.config.odd, model.config.problem_type = float("inf"), None
-    config = hub_config(model, TASKS["stsb"], ())
-    assert (config["problem_type"], config["odd"]) == ("regression", None)
-    assert json.loads(json.dumps(config, allow_nan=False)) == config
-    assert hub_config(model, TASKS["sst2"], ("a", "b"))["problem_type"] == "single_label_classification"
 
 
 @pytest.mark.parametrize("kind", ["byte-level", "unigram", "without padding"])
@@ -370,13 +326,10 @@ def test_the_command_exports_a_pruned_routed_checkpoint(
         assert "Traceback" not in err
         assert not (tmp_path / "onnx").exists()
 
-    refused("still routes.*--per-layer")
-    refused("not several", "--per-layer", 1, "--budget", 3)
+    refused("--per-layer")
+    refused("give one of", "--per-layer", 1, "--budget", 3)
     refused("must be 2 .* to 8", "--budget", 9)
     refused("can't be read", "--plan", tmp_path / "none.json")
-    refused("no list of numbers", "--budget", 3, "--shift", "0.3;1")
-    refused("no list of numbers", "--budget", 3, "--shift", "0.3,nan")
-    refused(r"takes 2 numbers \(negative, positive\), not 1", "--budget", 3, "--shift", "0.3")
     code, out, err = shrp(*common, "--budget", 3, "--json")
     assert code == 0, err
     report = json.loads(out)
@@ -389,28 +342,8 @@ def test_the_command_exports_a_pruned_routed_checkpoint(
     (tmp_path / "plan.json").write_text(json.dumps(PLAN.to_dict()))
     code, _, err = shrp(*common, "--plan", tmp_path / "plan.json", "--int8")  # over the earlier export
     assert code == 0, err
-    assert "12 of 12 products with weights run in int8" in err
-    assert re.search(r"same label on \d+ of 480 inputs of probe/sst2", err)
     config = json.loads((tmp_path / "onnx" / "config.json").read_text())
     assert (config["precision"], config["plan"]) == ("int8", PLAN.to_dict())
-
-
-def test_the_command_exports_a_static_checkpoint_as_it_is(
-    shrp, static, tiny_tokenizer, tiny_info, tiny_routed, tmp_path
-):
-    info = tiny_info(plan=PLAN)
-    folder = checkpoint.save(static(), tiny_tokenizer, info, tmp_path / "static")
-    common = ("export", folder, "--out", tmp_path / "onnx")
-    code, _, err = shrp(*common, "--per-layer", 1)
-    assert code == 1
-    assert "without a plan" in " ".join(err.split())
-    code, _, err = shrp(*common, "--no-check")
-    assert code == 0, err
-    assert json.loads((tmp_path / "onnx" / "config.json").read_text())["check"]["checked"] == 0
-    bare = checkpoint.save(tiny_routed(), tiny_tokenizer, replace(info, plan=None), tmp_path / "bare")
-    code, _, err = shrp("export", bare, "--out", tmp_path / "x", "--per-layer", 1)
-    assert code == 1
-    assert "carries no usage" in err
 
 
 @pytest.mark.parametrize("whose", ["the model's", "its graph's"])
@@ -439,15 +372,6 @@ def test_labels_are_those_of_the_graphs_own_outputs(static, tiny_tokenizer, tiny
         model.config.id2label = dict(enumerate(names))
         export_folder(model, tiny_tokenizer, info, tmp_path / names[0])
         assert json.loads((tmp_path / names[0] / "config.json").read_text())["labels"] == order
-
-
-def test_the_exported_tokenizer_cuts_at_the_same_end(static, tiny_tokenizer, tmp_path):
-    tokenizer = copy.deepcopy(tiny_tokenizer)
-    tokenizer.truncation_side = "left"
-    text = " ".join(f"w{i}" for i in range(40))
-    core = exporting.serving_tokenizer(tokenizer, 20)
-    assert core.encode(text).ids == tokenizer(text, truncation=True, max_length=20)["input_ids"]
-    assert "w39" in core.encode(text).tokens
 
 
 def test_inputs_are_cut_where_they_were_when_the_model_was_scored(

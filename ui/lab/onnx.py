@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import streamlit as st
 
 from shrp.checkpoints.checkpoint import Checkpoint
@@ -53,7 +52,6 @@ def build(
     checkpoint: Checkpoint,
     plan: PruningPlan | None,
     name: str,
-    shift: np.ndarray | None = None,
     *,
     int8: bool,
     tick: Callable[[], None] = lambda: None,
@@ -62,7 +60,6 @@ def build(
 
     Args:
         plan: which experts to keep; None for a checkpoint that has no routers.
-        shift: to add to the output bias, one number a class.
         tick: called several times a second; what it raises ends the build.
 
     Raises:
@@ -72,8 +69,6 @@ def build(
         folder, plan_file = Path(scratch) / name, Path(scratch) / "plan.json"
         command = [sys.executable, "-m", "shrp", "export", "--json"]
         command += [str(checkpoint.path.resolve()), "--out", str(folder)]
-        if shift is not None:
-            command += ["--shift", ",".join(f"{part!r}" for part in shift.tolist())]
         if plan is not None:
             plan_file.write_text(plan_json(plan), encoding="utf-8")
             command += ["--plan", str(plan_file)]
@@ -111,33 +106,30 @@ def menu(
     name: str,
     data: TextData,
     scored: Evaluation,
-    shift: np.ndarray | None = None,
 ) -> None:
     """Draw the two offers: a button that builds, then a download, what was checked, and the score as served.
 
     Args:
-        plan, shift: as for `build`.
+        plan: as for `build`.
         data: what an export is scored on.
         scored: the model that is exported, in PyTorch, on all of `data`.
     """
     st.caption("To serve with onnxruntime and tokenizers alone. A build takes about a minute.")
     for precision in ("float32", "int8"):
-        of = checkpoint, plan, f"{name}-onnx-{precision}", shift, precision
+        of = checkpoint, plan, f"{name}-onnx-{precision}", precision
         if (made := _offer(*of)) is not None:
             _score(made.archive, (*_key(*of), data.fingerprint, data.name), precision, data, scored)
 
 
-def _offer(
-    checkpoint: Checkpoint, plan: PruningPlan | None, name: str, shift: np.ndarray | None, precision: str
-) -> OnnxExport | None:
+def _offer(checkpoint: Checkpoint, plan: PruningPlan | None, name: str, precision: str) -> OnnxExport | None:
     """One offer; returns what was built, None where nothing is yet."""
-    store, key = results("onnx", KEPT), _key(checkpoint, plan, name, shift, precision)
+    store, key = results("onnx", KEPT), _key(checkpoint, plan, name, precision)
     label, place = f"ONNX ({precision})", st.empty()
     if (made := store.get(key)) is None:
         if not place.button(f"Build {label}", key=f"build-onnx-{precision}", icon=":material/deployed_code:"):
             return None
         try:
-            made = _build_once(checkpoint, plan, name, shift, precision, place)
+            made = _build_once(checkpoint, plan, name, precision, place)
         except ShrpError as error:
             place.empty()
             state.show_error(error)
@@ -155,25 +147,21 @@ def _offer(
     return made
 
 
-def _key(
-    checkpoint: Checkpoint, plan: PruningPlan | None, name: str, shift: np.ndarray | None, precision: str
-) -> tuple[Any, ...]:
+def _key(checkpoint: Checkpoint, plan: PruningPlan | None, name: str, precision: str) -> tuple[Any, ...]:
     """What the archive is of; its name and how the plan was made are in it too."""
-    moved = None if shift is None else tuple(shift.tolist())
     of = None if plan is None else (plan.key(), plan.selection, plan.combination)
-    return checkpoint.fingerprint, of, name, moved, precision
+    return checkpoint.fingerprint, of, name, precision
 
 
 def _build_once(
     checkpoint: Checkpoint,
     plan: PruningPlan | None,
     name: str,
-    shift: np.ndarray | None,
     precision: str,
     place: Any,
 ) -> OnnxExport:
     """One build at a time on this machine; a session that waited for the same one takes it as it is."""
-    store, key = results("onnx", KEPT), _key(checkpoint, plan, name, shift, precision)
+    store, key = results("onnx", KEPT), _key(checkpoint, plan, name, precision)
     start = time.monotonic()
 
     def tick() -> None:
@@ -186,7 +174,7 @@ def _build_once(
         place.markdown(":material/hourglass_top: Waiting for another export to finish …")
     try:
         if (made := store.get(key)) is None:
-            made = build(checkpoint, plan, name, shift, int8=precision == "int8", tick=tick)
+            made = build(checkpoint, plan, name, int8=precision == "int8", tick=tick)
             store.put(key, made)
     finally:
         _building.release()

@@ -127,9 +127,8 @@ class Lab:
         self._fill_tabs(pruned)
         with menu:
             save.menu(self.selection, self.setting, self.plan, pruned, self.routed)
-            shift, scored = save.calibrated(pruned, self.routed, self.data)
             name = save.name_of(self.selection, self.plan)
-            onnx.menu(self.checkpoint, self.plan, name, self.data, scored, shift)
+            onnx.menu(self.checkpoint, self.plan, name, self.data, pruned)
         if self.sweep:
             self._sweep(pruned)
         if disk().problem:
