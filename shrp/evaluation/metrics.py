@@ -134,66 +134,28 @@ def correlation(metric: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return _CORRELATIONS[metric](x, y)
 
 
-def bootstrap_interval(
-    task: Task,
-    labels: np.ndarray,
-    predictions: np.ndarray,
-    metric: str | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """95% interval by the percentile bootstrap over the inputs.
+def interval(task: Task, labels: np.ndarray, outputs: np.ndarray) -> tuple[float, float]:
+    """The headline metric's 95% interval: Wilson's for accuracy, else the percentile bootstrap's over the examples.
 
-    Args:
-        task: Names the metrics.
-        labels: Shape (n,).
-        predictions: Predictions (n,) or logits (n, num_labels).
-        metric: One of the task's metrics; None takes its headline metric.
-        resamples: How many samples of n inputs, drawn with replacement.
-        seed: Makes the interval reproducible.
+    Args and errors as for `score`.
 
     Returns:
         (low, high); resamples without a defined score are left out. (nan, nan) if there is no other, or if all agree,
-        as of a constant or a perfect model: a bootstrap would be certain then, which a few equal answers are no
-        ground for.
-
-    Raises:
-        DataError: The task has no such metric, or the shapes do not fit.
+        as of a constant or a perfect model: a few equal predictions are no evidence of certainty.
     """
-    metric = metric or task.metric
-    if metric not in task.metrics:
-        raise DataError(
-            f"'{task.name}' is not scored by '{metric}'; its metrics are {', '.join(task.metrics)}."
-        )
-    labels, predictions = _checked(task, labels, predictions)
-    if not (n := len(labels)):
+    labels, predictions = _checked(task, labels, outputs)
+    if task.metric == "accuracy":
+        return wilson(int((labels == predictions).sum()), len(labels))
+    if not len(labels):
         return NO_INTERVAL
     if task.is_regression:
-        return of_draws(
-            bootstrap(
-                lambda rows: correlation(metric, labels[rows], predictions[rows]),
-                n,
-                resamples=resamples,
-                seed=seed,
-            )
+        draws = bootstrap(lambda rows: correlation(task.metric, labels[rows], predictions[rows]), len(labels))
+    else:
+        matrix = confusion(task, labels, predictions)
+        draws = bootstrap(
+            lambda counts: score_confusions(task.metric, counts.reshape(-1, *matrix.shape)), matrix.ravel()
         )
-    matrix = confusion(task, labels, predictions)
-    return of_draws(
-        bootstrap(
-            lambda counts: score_confusions(metric, counts.reshape(-1, *matrix.shape)),
-            matrix.ravel(),
-            resamples=resamples,
-            seed=seed,
-        )
-    )
-
-
-def interval(task: Task, labels: np.ndarray, predictions: np.ndarray) -> tuple[float, float]:
-    """The headline metric's 95% interval: Wilson's for accuracy, else the bootstrap's; (nan, nan) for none."""
-    if task.metric != "accuracy":
-        return bootstrap_interval(task, labels, predictions)
-    labels, predictions = _checked(task, labels, predictions)
-    return wilson(int((labels == predictions).sum()), len(labels))
+    return of_draws(draws)
 
 
 def _checked(task: Task, labels: np.ndarray, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

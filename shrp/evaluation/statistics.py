@@ -1,4 +1,4 @@
-"""Intervals, the bootstrap, permutation tests, and means over training runs and tasks.
+"""Intervals, the bootstrap and permutation tests.
 
 All intervals are 95% intervals. `(nan, nan)` stands for "no interval". Shapes: `N` examples, `P` minimal pairs.
 Both examples of a minimal pair are one unit: they are resampled and permuted together
@@ -8,8 +8,7 @@ Both examples of a minimal pair are one unit: they are resampled and permuted to
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from statistics import NormalDist
 from typing import Any
 
@@ -415,93 +414,3 @@ def differing(frame: pd.DataFrame) -> tuple[list[str], list[str]]:
     ordered = sure.iloc[np.argsort(-difference.abs().to_numpy(), kind="stable")]
     more = ordered["here"] > ordered["base"]
     return ordered.loc[more, "group"].tolist(), ordered.loc[~more, "group"].tolist()
-
-
-# Means over training runs and tasks
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A mean over training runs or tasks, with its uncertainty over examples and over runs."""
-
-    value: float
-    below: float
-    """Lower half-width of its interval over examples; nan if unknown."""
-    above: float
-    """Upper half-width."""
-    variance: float = 0.0
-    """Variance of the mean over runs; 0 for one run a task."""
-    freedom: float = 0.0
-    """Degrees of freedom of that variance."""
-    single: float = 0.0
-    """Variance of one run's value; 0 if unknown."""
-
-    @classmethod
-    def of_ends(cls, value: float, low: float, high: float) -> Mean:
-        """A value with its interval over examples."""
-        return cls(value, value - low, high - value)
-
-    @property
-    def ends(self) -> tuple[float, float]:
-        """The interval over examples and runs; the two parts add in squares, runs by Student's t."""
-        runs = float(stdtrit(self.freedom, 0.975)) * np.sqrt(self.variance) if self.freedom else 0.0
-        below, above = np.hypot([self.below, self.above], runs).tolist()
-        return self.value - below, self.value + above
-
-
-UNKNOWN = Mean(float("nan"), *NO_INTERVAL)
-
-
-def over_trainings(values: Sequence[float], intervals: Sequence[tuple[float, float]]) -> Mean:
-    """The mean of several training runs scored on the same examples.
-
-    The half-width over examples is the mean of the runs' own: it does not shrink with more runs.
-
-    Args:
-        values: one or more.
-        intervals: the interval over examples of each; a run without one, next to runs with, counts as exact.
-    """
-    found, ends = np.asarray(values, dtype=float), np.array(intervals, dtype=float)
-    known = np.isfinite(ends).all(1)
-    if known.any():
-        ends[~known] = found[~known, None]
-    below, above = np.abs(ends - found[:, None]).mean(0).tolist()
-    n = len(found)
-    single = float(found.var(ddof=1)) if n > 1 else 0.0
-    return Mean(float(found.mean()), below, above, single / n, n - 1.0, single)
-
-
-def difference(mine: Mean, other: Mean) -> Mean:
-    """One mean minus another, taken as independent (Welch and Satterthwaite).
-
-    A mean of a single run gets the other's variance over runs.
-    """
-    below, above = np.hypot([mine.below, mine.above], [other.above, other.below]).tolist()
-    value = mine.value - other.value
-    several = [m for m in (mine, other) if m.freedom]
-    if not several:
-        return Mean(value, below, above)
-    if len(several) == 1:
-        (known,) = several
-        return Mean(value, below, above, known.variance + known.single, known.freedom, 2 * known.single)
-    variance = mine.variance + other.variance
-    parts = sum(m.variance**2 / m.freedom for m in several)
-    freedom = variance**2 / parts if parts else mine.freedom + other.freedom
-    return Mean(value, below, above, variance, freedom, mine.single + other.single)
-
-
-def over_tasks(means: Sequence[Mean]) -> Mean:
-    """The mean of several tasks' means, each with its own examples and runs (Welch and Satterthwaite).
-
-    A task with one run gets the pooled variance of the tasks with several.
-    """
-    n = len(means)
-    below, above = (
-        float(np.sqrt(sum(getattr(m, side) ** 2 for m in means)) / n) for side in ("below", "above")
-    )
-    several = [m for m in means if m.freedom]
-    alone, known = n - len(several), sum(m.freedom for m in several)
-    parts = [(m.variance + alone * m.single * m.freedom / known, m.freedom) for m in several]
-    total = sum(variance for variance, _ in parts)
-    freedom = total**2 / sum(variance**2 / df for variance, df in parts) if total else 0.0
-    return Mean(sum(m.value for m in means) / n, below, above, total / n**2, freedom)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from shrp.evaluation.statistics import Mean, difference, stored_interval
+from shrp.evaluation.statistics import stored_interval
 from shrp.phrases import listed
 
 SHRP_KINDS = ("routed", "static")
@@ -152,16 +152,16 @@ def _finite(value: Any) -> float:
 
 
 def _side(control: Any, model: Any) -> Outcome:
-    """A control without an interval counts as exact."""
-    if control.low == control.low:
-        theirs = Mean.of_ends(control.score, control.low, control.high)
-    else:
-        theirs = Mean(control.score, 0.0, 0.0)
-    found = difference(Mean.of_ends(model.score, model.low, model.high), theirs)
-    low, high = found.ends
-    if low <= 0 <= high:
+    """How a control's score compares with a model's, by their intervals; a control without one counts as exact."""
+    low, high = (control.low, control.high) if control.low == control.low else (control.score, control.score)
+    gap = control.score - model.score
+    below, above = (
+        math.hypot(control.score - low, model.high - model.score),
+        math.hypot(high - control.score, model.score - model.low),
+    )
+    if gap - below <= 0 <= gap + above:
         return "ties"
-    return "wins" if found.value < 0 else "trails"
+    return "wins" if gap > 0 else "trails"
 
 
 def _named(names: Sequence[str]) -> str:

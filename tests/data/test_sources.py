@@ -22,7 +22,7 @@ from shrp.data.sources import (
     parse_labels,
 )
 from shrp.data.tasks import TASKS, TEXTS, Task, custom_task
-from shrp.data.text_data import TextData
+from shrp.data.text_data import TextData, pairs_of, units_of
 from shrp.errors import ColumnError, DataError, IncompleteError, RowError
 
 SST2 = TASKS["sst2"]
@@ -519,3 +519,16 @@ def test_errors_count_rows_as_the_file_does(tmp_path, labels, task, meanings, sk
     with pytest.raises(RowError) as error:
         load_file(tmp_path / "mine.csv", task, ["sentence"], meanings=meanings, skip_incomplete=skip)
     assert error.value.row == row
+
+
+def test_pairs_are_read_from_a_file_and_change_no_fingerprint(tmp_path):
+    path = write(
+        tmp_path / "mine.csv", "sentence,label,twin\na,positive,1\nb,negative,1\nc,positive,\nd,so so,2\n"
+    )
+    data = load_file(path, "sst2", meanings={"so so": None}, pair_column="twin")
+    assert data.pairs == ("1", "1", "")
+    assert pairs_of(data).tolist() == [[1, 0]]  # the example with the smaller label first
+    assert units_of(len(data), pairs_of(data)).tolist() == [0, 0, 1]
+    assert data.fingerprint == load_file(path, "sst2", meanings={"so so": None}).fingerprint
+    with pytest.raises(DataError):
+        load_file(path, "sst2", meanings={"so so": None}, pair_column="pair")

@@ -8,7 +8,7 @@ from sklearn import metrics as sk
 
 from shrp.data.tasks import TASKS, Task, custom_task, get_task
 from shrp.errors import DataError
-from shrp.evaluation.metrics import bootstrap_interval, confusion, interval, ranking, score
+from shrp.evaluation.metrics import confusion, interval, ranking, score
 
 THREE = custom_task("three", ["text"], ["a", "b", "c"])
 MATTHEWS = replace(THREE, metric="matthews", metrics=("matthews",))
@@ -44,7 +44,7 @@ def test_no_inputs_score_nan(name):
 
 def test_bootstrap_of_confusions_equals_one_of_rows():
     labels, predictions = drawn(2, n=400)
-    low, high = bootstrap_interval(TASKS["cola"], labels, predictions, resamples=4000)
+    low, high = interval(TASKS["cola"], labels, predictions)
     rng = np.random.default_rng(1)
     rows = rng.integers(400, size=(1000, 400))
     scores = [sk.matthews_corrcoef(labels[r], predictions[r]) for r in rows]
@@ -56,7 +56,7 @@ def test_bootstrap_of_a_correlation_is_near_fishers_interval():
     x = rng.normal(size=500)
     y = x + rng.normal(size=500)
     exact = stats.pearsonr(x, y).confidence_interval(0.95)
-    assert bootstrap_interval(TASKS["stsb"], x, y) == pytest.approx((exact.low, exact.high), abs=0.02)
+    assert interval(TASKS["stsb"], x, y) == pytest.approx((exact.low, exact.high), abs=0.02)
 
 
 def test_tasks_survive_a_round_trip_and_name_each_other():

@@ -16,8 +16,6 @@ from shrp.evaluation.statistics import (
     mcnemar,
     mix_frame,
     of_draws,
-    over_tasks,
-    over_trainings,
     paired_interval,
     paired_mean_interval,
     permutations,
@@ -124,28 +122,6 @@ def test_the_interval_of_mean_differences_is_the_paired_one_of_single_difference
     found = paired_mean_interval(np.repeat([0.5, -0.2, 0], [3, 1, 51]))
     assert found == pytest.approx((centre - half, centre + half), abs=1e-6)
     assert np.isnan(paired_mean_interval(np.empty(0))).all()
-
-
-def covered(rng, tasks, trainings, of_inputs, of_trainings):
-    """Whether the interval of the mean over tasks holds the truth, which is 0, and how wide it is."""
-    means = []
-    for _ in range(tasks):
-        shared = rng.normal(scale=of_inputs)  # all trainings are scored on the same inputs
-        values = shared + rng.normal(scale=of_trainings, size=trainings)
-        half = 1.96 * of_inputs
-        means.append(over_trainings(values, [(v - half, v + half) for v in values]))
-    low, high = (means[0] if tasks == 1 else over_tasks(means)).ends
-    return low <= 0 <= high, high - low
-
-
-@pytest.mark.parametrize("trainings", [2, 3, 5])
-@pytest.mark.parametrize("tasks", [1, 4])
-def test_the_interval_covers_the_truth_as_often_as_it_says(tasks, trainings):
-    """Over inputs and trainings both, whichever of them weighs more."""
-    rng = np.random.default_rng(0)
-    for of_inputs, of_trainings in ((1.0, 0.3), (0.3, 1.0), (1.0, 1.0)):
-        found = [covered(rng, tasks, trainings, of_inputs, of_trainings)[0] for _ in range(1500)]
-        assert 0.935 <= np.mean(found) <= 0.995
 
 
 def test_a_bootstrap_of_counts_and_one_of_rows_agree():
