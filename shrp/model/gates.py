@@ -5,9 +5,11 @@ converted layer, `(B, H)` with one row an input (sequence routing) or `(B, T, H)
 the router's own Top-k, a recorded route played back, a forced or a knocked-out expert, or the constant gates of a
 pruned model.
 
-    probs = router(x)                          # softmax over the layer's experts
-    own   = top_k_gates(probs, k)              # hard: only k experts are non-zero
-    gates = overridden(layer, probs, own)      # what `use_gates` puts in their place, if anything
+    probs  = router(x)                         # softmax over the layer's experts
+    own    = top_k_gates(probs, k)             # hard: only k experts are non-zero
+    gates  = overridden(layer, probs, own)     # what `use_gates` puts in their place, if anything
+    mixing = straight_through(own, probs)      # in training: the same values, with a gradient for the router
+    y      = LayerNorm(x + E(sum_h g_h o_h))   # the rest of the layer, see shrp.model.layers
 
 Recording (`record_routing`) and overriding (`use_gates`) are context managers built on `contextvars`; nothing is
 stored on the modules, so several threads can share one model and each sees only its own routes.

@@ -1,7 +1,5 @@
 """Groups of inputs: every input is in one of each grouping, none is empty, and what is not known is not made up."""
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -113,29 +111,3 @@ def test_a_table_of_token_routes_has_the_expert_of_most_tokens_and_only_what_is_
     assert found["layer 6 probability"].tolist() == pytest.approx([0.75, 1, 2 / 3, 1])
     with pytest.raises(DataError, match="4 inputs with usage, 4 texts, 3 lengths and 4 answers don't fit"):
         route_table(stats, bare, ANSWERS, [1, 2, 3])
-
-
-def test_a_persons_columns_stay_beside_ours():
-    task = replace(SST2, text_columns=("answer",))
-    data = replace(DATA, task=task)
-    found = route_table(stats_of("inputs", *[[1, 0]] * 4), data, ANSWERS, LENGTHS)
-    assert found["answer (text)"].tolist() == [*"abcd"]
-    assert found["answer"].tolist() == ["positive", "positive", "negative", "positive"]
-
-
-def test_routes_whose_answers_are_no_numbers_have_a_table_all_the_same():
-    found = route_table(stats_of("inputs", *[[1, 0]] * 4), DATA, None, LENGTHS)
-    assert [*found] == [
-        "index",
-        "sentence",
-        "label",
-        "slice",
-        "tokens",
-        "layer 6",
-        "layer 6 probability",
-        "layer 6 margin",
-    ]
-
-
-def test_only_what_is_asked_for_is_grouped():
-    assert [*input_groups(DATA, ANSWERS, LENGTHS, ("slice", "answer"))] == ["answer", "slice"]

@@ -3,12 +3,10 @@
 import numpy as np
 import pytest
 
-from shrp.data.slices import MOST, REST, TAKEN, WordSlice, by_numbers, only, parse_slices, sliced_by_words
+from shrp.data.slices import MOST, REST, TAKEN, by_numbers, only, parse_slices, sliced_by_words
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
-from shrp.evaluation.evaluate import summarise
-from shrp.results_store import ResultsStore
 
 
 def data_of(*texts, **parts):
@@ -67,11 +65,6 @@ def test_numbers_make_a_slice_of_just_these():
     assert by_numbers([7, 3, 5, 4, 3, 11]) == "#3-5, #7, #11"
 
 
-def test_the_names_that_are_taken_and_signs_that_turn_text_around():
-    (found,) = parse_slices("\u202ename\u2066: word")
-    assert found == WordSlice("name", ("word",))
-
-
 def test_an_input_is_in_the_first_slice_of_which_either_text_has_a_word():
     rules = parse_slices("first: a\nsecond: b")
     pairs = TextData(TASKS["mrpc"], "pairs", (("b", "a"), ("x", "b"), ("x", "ab")), np.array([0, 1, 1]))
@@ -81,16 +74,6 @@ def test_an_input_is_in_the_first_slice_of_which_either_text_has_a_word():
     assert slices_of("over: b a", "b") == (REST,)
     apart = sliced_by_words(TextData(TASKS["mrpc"], "p", (("b", "a"),)), parse_slices("x: b a"))
     assert apart.slices == (REST,)  # words in a row are of one text
-
-
-def test_what_a_model_said_of_data_is_kept_whatever_slices_they_are_given(tmp_path):
-    own = data_of("a", "b", labels=np.array([0, 1]), slices=("one", "two"))
-    logits = np.array([[1.0, 0.0], [1.0, 0.0]], dtype=np.float32)
-    store = ResultsStore(tmp_path)
-    store.keep_evaluation("checkpoint", own, "plan", summarise(own, np.arange(2), logits, False))
-    sliced = sliced_by_words(own, parse_slices("x: a"))
-    found = store.evaluation("checkpoint", sliced, "plan")
-    assert (found.score, tuple(found.slices)) == (0.5, ("x", REST))
 
 
 def test_scores_that_are_stored_of_data_are_found_whatever_slices_they_are_given():

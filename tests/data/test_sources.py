@@ -71,25 +71,6 @@ def test_fingerprint_is_of_the_content():
     assert len({data.fingerprint, *(other.fingerprint for other in others)}) == 5
 
 
-def test_subset_and_frame():
-    part = made([0, 1, 1], slices=("a", "b", "c")).subset([2, 0])
-    assert part.to_frame().to_dict("list") == {
-        "sentence": ["text 2", "text 0"],
-        "label": ["positive", "negative"],
-        "slice": ["c", "a"],
-    }
-    assert part.name == "made (2 of 3)"
-
-
-def test_a_text_column_called_label_keeps_its_texts():
-    task = custom_task("mine", ["label", "slice"], ["a", "b"])
-    data = TextData(task, "mine", (("one", "two"), ("three", "four")), np.array([1, 0]))
-    frame = data.to_frame()
-    assert frame.columns.tolist() == ["label (text)", "slice", "label"]
-    assert frame["label (text)"].tolist() == ["one", "three"]
-    assert frame["label"].tolist() == ["b", "a"]
-
-
 # GLUE and probes
 
 
@@ -187,12 +168,6 @@ def test_ids_names_and_json_kinds_of_labels_agree(tmp_path):
     assert load_file(path, "sst2").labels.tolist() == [1, 0, 1, 1]
 
 
-def test_names_that_look_like_ids_are_names(tmp_path):
-    task = custom_task("stars", ["text"], ["1", "2"])
-    path = write(tmp_path / "a.csv", "text,label\na,1\nb,2\n")
-    assert load_file(path, task).labels.tolist() == [0, 1]
-
-
 @pytest.mark.parametrize(
     ("cells", "names"),
     [
@@ -248,13 +223,6 @@ def test_the_label_column_of_one_s_own_task_is_remembered(tmp_path):
     assert load_file(write(tmp_path / "b.csv", "text,label\nx,good\n"), task).labels.tolist() == [1]
     assert load_file(write(tmp_path / "c.csv", "text\nx\n"), task).labels is None
     assert "label_column" not in TASKS["sst2"].to_dict()
-
-
-def test_labels_are_optional_with_a_task(tmp_path):
-    path = write(tmp_path / "a.csv", "sentence\nfine\n")
-    assert load_file(path, "sst2").labels is None
-    path = write(tmp_path / "b.csv", "sentence,label\nfine,who knows\n")
-    assert load_file(path, "sst2", label_column=None).labels is None
 
 
 # Batches

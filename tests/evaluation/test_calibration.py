@@ -8,9 +8,9 @@ import pytest
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
-from shrp.evaluation.calibration import brier, difference, ece, reliability, risk_coverage, shared
+from shrp.evaluation.calibration import brier, difference, ece, reliability, risk_coverage
 from shrp.evaluation.evaluate import summarise
-from shrp.evaluation.statistics import NO_INTERVAL, wilson
+from shrp.evaluation.statistics import wilson
 
 
 def evaluation(logits, labels, task=TASKS["sst2"], order=None):
@@ -119,26 +119,6 @@ def test_differences_are_paired():
     same = difference(sure, made(500, sharper=3))
     assert (same.ece, same.brier) == (0, 0)
     assert np.isnan([*same.ece_interval, *same.brier_interval]).all()
-
-
-def test_rows_in_another_order_and_running_estimates_are_aligned():
-    one, other = made(400), made(400, sharper=2)
-    order = np.random.default_rng(3).permutation(400)
-    turned = evaluation(other.logits, other.labels, order=order)
-    assert difference(one, turned) == difference(one, other)
-    assert ece(turned) == ece(other)
-    assert brier(turned) == pytest.approx(brier(other))
-    running = evaluation(other.logits, other.labels, order=order[:150])
-    a, b = shared(one, running)
-    assert a.n == b.n == 150
-    assert a.indices.tolist() == b.indices.tolist() == sorted(order[:150])
-    assert a.labels.tolist() == b.labels.tolist()
-    np.testing.assert_array_equal(b.logits, other.logits[b.indices])
-    none = difference(evaluation(one.logits, one.labels, order=order[150:]), running)
-    assert np.isnan([none.ece, none.brier]).all()
-    assert none.ece_interval == none.first.interval == NO_INTERVAL
-    with pytest.raises(DataError):
-        shared(one, replace(other, data="others"))
 
 
 def test_numbers_and_data_without_labels_have_no_calibration():

@@ -2,7 +2,6 @@ import json
 import threading
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from scipy.special import softmax
@@ -19,7 +18,7 @@ from shrp.data.batching import collate, encode, longest_input
 from shrp.data.tasks import TASKS, custom_task
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
-from shrp.evaluation.evaluate import evaluate, evaluate_stream, summarise
+from shrp.evaluation.evaluate import evaluate, evaluate_stream
 from shrp.evaluation.evaluation import Evaluation
 from shrp.evaluation.metrics import interval, score
 from shrp.evaluation.statistics import wilson
@@ -218,21 +217,6 @@ def test_tables():
     assert (summary["n"], summary["total"], summary["task"], summary["data"]) == (4, 4, "sst2", "made")
     with pytest.raises(DataError):
         result.to_frame([("t0",)])
-
-
-def test_rows_and_scores_do_not_depend_on_the_order_of_evaluation():
-    rng = np.random.default_rng(0)
-    labels = rng.uniform(0, 5, 60)
-    outputs = (labels + rng.normal(0, 1, 60))[:, None].astype(np.float32)
-    texts = tuple((f"a{i}", f"b{i}") for i in range(60))
-    data = TextData(TASKS["stsb"], "made", texts, labels, tuple("ab"[i % 3 == 0] for i in range(60)))
-    order = rng.permutation(60)
-    for rows in (order, order[:40]):
-        one, other = (summarise(data, part, outputs[part], True) for part in (np.sort(rows), rows))
-        assert other.indices.tolist() == sorted(rows)
-        assert other.logits.tolist() == outputs[np.sort(rows)].tolist()
-        assert (one.score, one.interval) == (other.score, other.interval)
-        pd.testing.assert_frame_equal(one.by_slice(), other.by_slice(), check_exact=True)
 
 
 @pytest.mark.parametrize("shuffled", [False, True])

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -70,24 +68,6 @@ def test_a_mean_over_draws_has_the_interval_of_its_inputs_mean_changes():
     assert mean_difference(draws[:1], before) == paired_difference(draws[0], before, resamples=1000)
     # Where no input changes, a few dozen inputs are no proof that none would.
     assert mean_difference([before, before], before)[1] == paired_interval(0, 0, n)
-
-
-@pytest.mark.parametrize("metric", ["f1", "matthews"])
-def test_a_mean_over_draws_in_other_metrics(metric):
-    task, generator = replace(SST2, metric=metric, metrics=(metric,)), np.random.default_rng(1)
-    labels = generator.integers(2, size=60)
-    one, two, three = (answered(labels, generator.random(60) < share, task) for share in (0.1, 0.3, 0.4))
-    value, (low, high) = mean_difference([two, three], one)
-    by_hand = [score(task, labels, each.predictions)[metric] for each in (one, two, three)]
-    assert value == pytest.approx((by_hand[1] + by_hand[2]) / 2 - by_hand[0])
-    # The same rows, one sample after the other.
-    rows = np.random.default_rng(0).integers(60, size=(1000, 60))
-    drawn = [
-        np.mean([score(task, labels[r], each.predictions[r])[metric] for each in (two, three)])
-        - score(task, labels[r], one.predictions[r])[metric]
-        for r in rows
-    ]
-    assert [low, high] == pytest.approx(np.percentile(drawn, [2.5, 97.5]))
 
 
 def test_other_data_and_missing_labels(tiny_routed, tiny_tokenizer, tiny_data):
@@ -201,20 +181,6 @@ def test_flips_without_labels_and_of_numbers():
     frame = flip_table(a, made([1.2, 4.0, 3.0], TASKS["stsb"], labels)[1], data)
     assert list(frame["direction"]) == [FURTHER, NEARER]
     assert "class" not in frame
-
-
-@pytest.mark.parametrize("name", ["label", "reference", "class", "index"])
-def test_a_text_named_like_a_column_of_the_table_keeps_its_place(name):
-    task = replace(SST2, text_columns=(name,))
-    data, a = made(A, task, LABELS, GROUPS)
-    frame = flip_table(a, made(B, task, LABELS, GROUPS)[1], data)
-    assert frame[f"{name} (text)"].tolist() == [data.texts[i][0] for i in frame["index"]]
-    plain_data, plain_a = made(A, SST2, LABELS, GROUPS)
-    plain = flip_table(plain_a, made(B, SST2, LABELS, GROUPS)[1], plain_data)
-    assert frame.drop(columns=f"{name} (text)").equals(plain.drop(columns="sentence"))
-    whole = a.to_frame(data.texts)
-    assert len(whole.columns) == len(plain_a.to_frame(plain_data.texts).columns)
-    assert list(whole["index"]) == list(range(len(data)))
 
 
 @pytest.mark.parametrize("task", ["cola", "stsb"])

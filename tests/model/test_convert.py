@@ -12,7 +12,6 @@ from shrp.model.convert import (
     convert_layer,
     expert_layers,
     layer_kinds,
-    new_parameters,
 )
 from shrp.model.layers import ExpertLayer
 
@@ -93,23 +92,6 @@ def test_conversion_is_in_place_and_leaves_the_rest(tiny_family, tiny_model, tin
     after = tiny_logits(model, tiny_inputs())
     assert after.shape == before.shape
     assert not torch.allclose(after, before, atol=1e-3)
-
-
-def test_new_parameters_are_router_and_expander(tiny_family, tiny_model):
-    model = tiny_model(tiny_family)
-    old = {name for name, _ in model.named_parameters()}
-    convert(model, ShrpConfig((1,)))
-    new = new_parameters(model)
-    ends = {name.split(".layer.1.")[1] for name in new}
-    assert ends == {
-        "router.dense.weight",
-        "router.dense.bias",
-        "expander.dense.weight",
-        "expander.dense.bias",
-        "expander.norm.weight",
-        "expander.norm.bias",
-    }
-    assert not new & old
 
 
 def test_double_conversion_is_refused(tiny_model):
