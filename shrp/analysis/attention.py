@@ -1,4 +1,4 @@
-"""What the experts of one layer, or a dense layer's heads, attend to in one input; or those of all layers."""
+"""Attention of a layer's experts, or a dense layer's heads: maps for one input, and roles over a data set."""
 
 from __future__ import annotations
 
@@ -29,13 +29,11 @@ class Pattern:
     """`(T, T)`."""
     tokens: tuple[str, ...]
     hidden: float
-    """Share of the rows' attention that went to tokens left out, mean over rows; 0 where none was."""
+    """Share of attention to tokens left out, mean over rows."""
 
     @property
     def spread(self) -> float:
-        """Effective number of tokens that a token attends to, 1 to `T`: exp of a row's entropy, mean over the rows that
-        attend to anything; nan where none does.
-        """
+        """Effective number of tokens attended to, 1 to `T`: mean exp(entropy) of the rows; nan if all are 0."""
         rows = self.weights[self.weights.sum(1) > 0].astype(np.float64)
         logs = np.log(rows, out=np.zeros_like(rows), where=rows > 0)
         return float(np.exp(-(rows * logs).sum(1)).mean()) if len(rows) else float("nan")
@@ -43,38 +41,34 @@ class Pattern:
 
 @dataclass(frozen=True, eq=False)
 class LayerAttention:
-    """Attention of every expert of one layer in one input, whether the input is routed to it or not; of a dense layer
-    that of every head, of a static one that of the kept ones.
-    """
+    """Attention of every expert of one layer in one input; of a dense layer all heads, of a static one the kept ones."""
 
     layer: int
     kind: str
     """`routed`, `static` or `dense`."""
     heads: tuple[int, ...]
-    """The expert, which is a head of the dense layer, of each of the `m` maps."""
+    """The expert, or head, of each of the `m` maps."""
     text: tuple[str, ...]
     tokens: tuple[str, ...]
     full_length: int
     """Tokens of the whole text, before it was cut."""
     special: np.ndarray
-    """`(T,)` bool: `[CLS]`, `[SEP]` and their like."""
+    """`(T,)` bool: tokens that the tokenizer added."""
     weights: np.ndarray
     """`(m, T, T)`: the layer's attention probabilities, rows are queries."""
     probs: np.ndarray | None
-    """Router probabilities in this layer, `(H,)`, or `(T, H)` under token routing; None where nothing is routed."""
+    """Router probabilities, `(H,)`, or `(T, H)` under token routing; None without a router."""
     top_k: int = 1
     """How many experts fire together."""
 
     @property
     def routed_to(self) -> int | None:
-        """The expert that the input as a whole goes to, of several that with the largest gate; None where nothing is
-        routed, or each token by itself.
-        """
+        """The expert of the whole input; None without a router or under token routing."""
         return self.firing[0] if self.firing else None
 
     @property
     def firing(self) -> tuple[int, ...]:
-        """The experts that fire for the input as a whole, the likeliest first; none as for `routed_to`."""
+        """The experts that fire for the whole input, likeliest first; empty as for `routed_to`."""
         if self.probs is None or self.probs.ndim == 2:
             return ()
         return tuple(np.argsort(-self.probs, kind="stable")[: self.top_k].tolist())
@@ -84,8 +78,7 @@ class LayerAttention:
 
         Args:
             expert: one of `heads`.
-            without_special: leave special tokens out as queries and as keys, and divide each row by what remains
-                of it. A row whose attention goes to special tokens alone is all 0.
+            without_special: leave special tokens out and renormalise each row; a row with nothing left is 0.
         """
         weights = self.weights[self.heads.index(expert)]
         if not without_special or self.special.all():
@@ -105,11 +98,11 @@ def layer_attention(
     *,
     max_length: int = 128,
 ) -> LayerAttention:
-    """Attention in one layer, computed by it from what enters it when the model reads `text` and routes as usual.
+    """Attention in one layer when the model reads `text`.
 
     Raises:
         PlanError: there is no such layer.
-        DataError: the text is not one that the tokenizer can read.
+        DataError: the tokenizer can't read the text.
     """
     kinds = layer_kinds(model)
     if not 0 <= layer < len(kinds):
@@ -124,11 +117,7 @@ def model_attention(
     *,
     max_length: int = 128,
 ) -> list[LayerAttention]:
-    """Attention in every layer, in one pass; else as `layer_attention`.
-
-    Raises:
-        DataError: the text is not one that the tokenizer can read.
-    """
+    """Attention in every layer, in one pass; as `layer_attention`."""
     return _attention(model, tokenizer, text, range(len(encoder_layers(model))), max_length)
 
 
@@ -139,39 +128,30 @@ def _attention(
     layers: Sequence[int],
     max_length: int,
 ) -> list[LayerAttention]:
-    """Attention in some layers, in rising order, from what enters them in a pass that ends below the last one."""
+    """Attention in some layers, ascending, from what enters them in a pass that ends below the last one."""
     encoded = encode(tokenizer, [text], longest_input(model, tokenizer, max_length))
     ids = encoded[0]["input_ids"]
     labels, special = token_labels(tokenizer, ids), special_mask(tokenizer, ids)
-    full_length = token_counts(tokenizer, [text])[0]
-    found = []
+    full_length, kinds, found = token_counts(tokenizer, [text])[0], layer_kinds(model), []
     with torch.inference_mode():
         entering = layer_inputs(model, collate(tokenizer, encoded, [0], model.device), layers)
+        relative = relative_positions(model, len(ids))
         for layer in layers:
-            kind, heads, weights, probs = _maps(model, layer, entering[layer])
-            top_k = 1 if probs is None else encoder_layers(model)[layer].top_k
+            module, hidden, probs, top_k = encoder_layers(model)[layer], entering[layer], None, 1
+            if kinds[layer] == "dense":
+                weights = _dense_maps(model, layer, hidden, relative)
+                heads = range(model.config.num_attention_heads)
+            else:
+                weights, heads = module.attention_maps(hidden, relative=relative), module.heads
+            if kinds[layer] == "routed":
+                probs, top_k = module.router(hidden, None)[0].float().cpu().numpy(), module.top_k
+            maps = weights[0].float().cpu().numpy()
             found.append(
-                LayerAttention(layer, kind, heads, text, labels, full_length, special, weights, probs, top_k)
+                LayerAttention(
+                    layer, kinds[layer], tuple(heads), text, labels, full_length, special, maps, probs, top_k
+                )
             )
     return found
-
-
-def _maps(
-    model: PreTrainedModel, layer: int, hidden_states: Tensor
-) -> tuple[str, tuple[int, ...], np.ndarray, np.ndarray | None]:
-    """Of one layer, from what enters it, `(1, T, d)`: kind, heads, weights and router probabilities."""
-    kind, module = layer_kinds(model)[layer], encoder_layers(model)[layer]
-    relative = relative_positions(model, hidden_states.shape[1])
-    probs = None
-    if kind == "dense":
-        weights = _dense_maps(model, layer, hidden_states, relative)
-        heads = range(model.config.num_attention_heads)
-    else:
-        weights = module.attention_maps(hidden_states, relative=relative)
-        heads = module.heads
-        if kind == "routed":
-            probs = module.router(hidden_states, None)[0].float().cpu().numpy()
-    return kind, tuple(heads), weights[0].float().cpu().numpy(), probs
 
 
 def _dense_maps(
@@ -192,7 +172,7 @@ def _dense_maps(
 
 
 INPUTS = 96
-"""Most sampled inputs."""
+"""Most examples."""
 FIRST, SEPARATORS, ITSELF, PREVIOUS, NEXT, SAME, MATCHING, OTHER = (
     "first token",
     "separators",
@@ -204,29 +184,25 @@ FIRST, SEPARATORS, ITSELF, PREVIOUS, NEXT, SAME, MATCHING, OTHER = (
     "rest of other text",
 )
 ROLES = (FIRST, SEPARATORS, ITSELF, PREVIOUS, NEXT, SAME, MATCHING, OTHER)
-"""Where a token's attention can go. Each place has one role, so an expert's shares sum to 1; `first token` and
-`separators` are what the tokenizer adds (`[CLS]`, `[SEP]` and their like), and only a pair has an other text."""
+"""Where a token's attention goes; the shares of an expert sum to 1. Only a pair has another text."""
 _BATCH = 16
 
 
 @dataclass(frozen=True, eq=False)
 class AttentionRoles:
-    """Shares of attention by role, of every expert in its layer's real inputs, whether they are routed to it or not."""
+    """Shares of attention by role, of every expert in every example, whether routed to it or not."""
 
     data: str
     roles: tuple[str, ...]
-    """The `R` of `ROLES` that there are in these data."""
+    """The `R` of `ROLES` that these data have."""
     shares: Mapping[int, np.ndarray]
-    """Layer -> `(N, H, R)` float32: means over an input's own tokens (not those that the tokenizer adds). `H` are the
-    layer's experts, of a pruned layer those that it kept."""
+    """Layer -> `(N, H, R)` float32: means over an example's own tokens; `H` experts, or those kept."""
     units: np.ndarray | None = None
-    """`(N,)`: what is drawn as one where chance is asked (`shrp.data.text_data.units_of`); None takes each by
-    itself.
-    """
+    """`(N,)`: unit of each example (`units_of`); None takes each by itself."""
 
     @property
     def n(self) -> int:
-        """Sampled inputs that have a token of their own."""
+        """Sampled examples that have a token of their own."""
         return len(next(iter(self.shares.values())))
 
     @property
@@ -235,13 +211,11 @@ class AttentionRoles:
         return sorted(self.shares)
 
     def mean(self, layer: int) -> np.ndarray:
-        """`(H, R)`: means over inputs, each expert's summing to 1."""
+        """`(H, R)`: means over examples."""
         return self.shares[layer].mean(0)
 
     def interval(self, layer: int) -> np.ndarray:
-        """95% intervals of `mean` over inputs (`shrp.evaluation.statistics.of_mean`; the two of a minimal pair are
-        drawn as one), `(H, R, 2)`, cut to 0 and 1; nan for a single input, and where all inputs are alike.
-        """
+        """95% intervals of `mean` over units, `(H, R, 2)`, cut to 0 and 1; nan where all examples are equal."""
         ends = np.apply_along_axis(of_mean, 0, self.shares[layer].astype(np.float64), self.units)  # (2, H, R)
         return np.moveaxis(ends, 0, -1).clip(0, 1)
 
@@ -255,15 +229,15 @@ def attention_roles(
     max_length: int = 128,
     progress: Callable[[int, int], None] | None = None,
 ) -> AttentionRoles:
-    """Run a model on some inputs of each class and see where every expert attends to, routed or kept by pruning.
+    """Measure where each expert attends to, on some examples of each class.
 
     Args:
         inputs: at most so many.
-        progress: called with inputs done and in all.
+        progress: called with examples done and in all.
 
     Raises:
         PlanError: the model has no layer with experts.
-        DataError: the data are empty, or no input has a token; or the tokenizer is a slow one.
+        DataError: the data are empty, or no example has a token; the tokenizer is a slow one; or the weights are not finite.
     """
     kinds = enumerate(zip(encoder_layers(model), layer_kinds(model), strict=True))
     layers = {index: layer for index, (layer, kind) in kinds if kind in ("routed", "static")}
@@ -316,10 +290,10 @@ def attention_roles(
 
 
 def _places(parts: Sequence[int | None], ids: Sequence[int], length: int) -> np.ndarray:
-    """Which role each place has from each of an input's own tokens, bool `(R, length, length)`; rows are queries.
+    """Role of each place from each of an example's own tokens, bool `(R, length, length)`; rows are queries.
 
     Args:
-        parts: of each token, which text of the input it is of; None for those that the tokenizer added.
+        parts: text of each token; None for those that the tokenizer added.
         ids: the tokens.
     """
     size = len(parts)

@@ -1,8 +1,4 @@
-"""What a model does with sentences that a person types: its predictions and its routes.
-
-Pure computations for the app's routing page. Nothing is kept on the model, so several people can explore one
-loaded model at the same time.
-"""
+"""Predictions and routes of typed inputs. Nothing is kept on the model, so threads may share it."""
 
 from __future__ import annotations
 
@@ -36,18 +32,17 @@ class Exploration:
     task: Task
     text: tuple[str, ...]
     tokens: tuple[str, ...]
-    """The tokens that the model read, special ones included."""
+    """The tokens read, special ones included."""
     full_length: int
     """Tokens of the whole text, before it was cut."""
     logits: np.ndarray
     """`(C,)`, in the order of the task's labels."""
     probs: Mapping[int, np.ndarray]
-    """Layer of experts -> router probabilities, `(H,)`, or `(T, H)` under token routing; even ones where a layer has
-    no router, and nothing where none has experts."""
+    """Layer -> router probabilities `(H,)`, or `(T, H)` under token routing; equal without a router."""
     unknown: int = 0
-    """How many of the tokens stand for what the vocabulary lacks."""
+    """How many tokens are the unknown token."""
     gates: Mapping[int, np.ndarray] = field(default_factory=dict)
-    """The gates in effect, in the same shapes; where a layer is missing, its largest probability decided."""
+    """The gates in effect, in the same shapes; by default those of the largest probability."""
 
     @property
     def truncated(self) -> bool:
@@ -76,7 +71,7 @@ class Exploration:
 
     @property
     def answer(self) -> str:
-        """The prediction in words, or the number for regression."""
+        """The prediction's name, or the number for regression."""
         if self.task.is_regression:
             return f"{self.logits[0]:.3g}"
         return self.task.label_names[self.prediction]
@@ -111,17 +106,13 @@ class Exploration:
         return int(self.fires(layer).sum(-1).max())
 
     def margin(self, layer: int) -> float:
-        """The last router probability that is taken less the first that is not (under Top-1 largest less second),
-        averaged over tokens under token routing; near 0 another expert might as well have been taken.
-        """
+        """Smallest router probability taken minus the largest not taken, mean over tokens."""
         probs = np.sort(np.atleast_2d(self.probs[layer]), axis=-1)[:, ::-1]
         k = self.several(layer)
         return float((probs[:, k - 1] - (probs[:, k] if probs.shape[1] > k else 0.0)).mean())
 
     def runner_up(self, layer: int, expert: int | None = None) -> int:
-        """The likeliest expert beside one (by default the chosen one): where several fire for the input, not one that
-        fires together with it.
-        """
+        """The likeliest other expert than `expert` (by default the chosen one) that does not fire with it."""
         expert = self.choice(layer) if expert is None else expert
         others, fires = self.mean_probs(layer).copy(), self.fires(layer)
         others[expert] = -1.0
@@ -130,15 +121,13 @@ class Exploration:
         return int(others.argmax()) if len(others) > 1 else expert
 
     def with_it(self, layer: int) -> list[int]:
-        """The other experts that fire beside the chosen one, ascending; under token routing, for any token."""
+        """The other experts that fire with the chosen one, ascending."""
         first, fires = self.choice(layer), self.fires(layer)
         beside = fires[fires[:, first]].any(0)
         return [int(expert) for expert in np.flatnonzero(beside) if expert != first]
 
     def choices(self) -> pd.DataFrame:
-        """One row a layer: the chosen expert, where the router takes several those with it, its (share and)
-        probability, the runner-up and the margin.
-        """
+        """One row a layer: expert, (those with it), probability, (share of tokens), runner-up, margin."""
         rows, several = [], max(map(self.several, self.layers), default=1) > 1
         for layer in self.layers:
             mean, shares, first = self.mean_probs(layer), self.shares(layer), self.choice(layer)
@@ -154,29 +143,20 @@ class Exploration:
         return pd.DataFrame(rows)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a layer and expert (and token, under token routing): its probability, chosen or not."""
-        parts = []
+        """One row a layer and expert (and token, under token routing): its probability, and whether it is chosen."""
+        rows = []
         for layer in self.layers:
-            probs = np.atleast_2d(self.probs[layer])
-            t, h = probs.shape
-            part = {"layer": np.full(t * h, layer)}
-            if self.by_token:
-                part |= {
-                    "position": np.repeat(np.arange(t), h),
-                    "token": np.repeat(np.array(self.tokens, dtype=object), h),
-                }
-            chosen = self.taken(layer)[:, None] == np.arange(h)
-            part |= {
-                "expert": np.tile(np.arange(h), t),
-                "probability": probs.ravel(),
-                "chosen": chosen.ravel(),
-            }
-            parts.append(pd.DataFrame(part))
-        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+            probs, taken = np.atleast_2d(self.probs[layer]), self.taken(layer)
+            for (place, expert), value in np.ndenumerate(probs):
+                row = {"layer": layer}
+                if self.by_token:
+                    row |= {"position": place, "token": self.tokens[place]}
+                rows.append(row | {"expert": expert, "probability": value, "chosen": taken[place] == expert})
+        return pd.DataFrame(rows)
 
 
 def _visible(line: str) -> bool:
-    """Whether anything of a line can be seen: a tokenizer makes nothing of zero-width characters alone."""
+    """Whether a line has a visible character."""
     return any(not character.isspace() and category(character) != "Cf" for character in line)
 
 
@@ -184,8 +164,7 @@ def split_sentences(typed: str, task: Task) -> tuple[list[tuple[str, ...]], list
     """Inputs from a text area: one a line, the two texts of a pair with `|||` between them.
 
     Returns:
-        The inputs, at most `MAX_SENTENCES` (of lines in which something can be seen), and sentences on what was left
-        out and why.
+        At most `MAX_SENTENCES` inputs, and sentences on what was left out.
     """
     size, inputs, notes, incomplete = len(task.text_columns), [], [], []
     lines = [(number, line.strip()) for number, line in enumerate(typed.splitlines(), 1) if _visible(line)]
@@ -222,9 +201,8 @@ def explore(
         route: what is forced; single tokens only where there is one text.
 
     Raises:
-        DataError: more than `MAX_SENTENCES` inputs, one without the task's number of texts, or a token forced
-            in several texts.
-        PlanError: an expert or a token is forced that is not there.
+        DataError: more than `MAX_SENTENCES` inputs, one without the task's number of texts, or a token forced in several.
+        PlanError: a forced expert or token does not exist.
     """
     if len(texts) > MAX_SENTENCES:
         raise DataError(f"At most {MAX_SENTENCES} inputs can be explored at once, not {len(texts)}.")
@@ -271,7 +249,7 @@ def _one(trace: LayerTrace, place: int, which: str) -> np.ndarray:
 
 
 def token_labels(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> tuple[str, ...]:
-    """Tokens as they are shown: without the sign that marks a word's start, and as text where they are of bytes."""
+    """Tokens for display: without the mark of a word's start, bytes decoded."""
     tokens = tokenizer.convert_ids_to_tokens(ids)
     if isinstance(getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", None), ByteLevel):
         return tuple(_of_bytes(tokenizer, token) for token in tokens)
@@ -279,6 +257,6 @@ def token_labels(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> tuple[st
 
 
 def _of_bytes(tokenizer: PreTrainedTokenizerBase, token: str) -> str:
-    """The text of a token that stands for bytes; the token itself where that is space, or a part of a character."""
+    """The text of a byte-level token; the token itself if that is space or part of a character."""
     text = tokenizer.convert_tokens_to_string([token]).strip()
     return token if not text or "\N{REPLACEMENT CHARACTER}" in text else text

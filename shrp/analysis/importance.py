@@ -1,8 +1,6 @@
-"""What each expert, or each head of a dense layer, adds on a whole data set, knocked out one after another.
+"""The effect of knocking out each expert, or each head of a dense layer, on a whole data set.
 
-An expert matters only for examples that it fires for, and the layers below stay as they are. So with Top-1 sequence
-routing, all experts of a layer together cost one partial pass over the data. Heads are zeroed (Michel et al. 2019): a
-dense model of `L` layers of `H` heads takes `H (L + 1) / 2` passes.
+Only examples that use an expert run again, from its layer on. Heads are set to 0 (Michel et al. 2019).
 
 Shapes: `n` examples, `L` layers, `H` experts or heads a layer, `C` classes, `E = L H`, `G` groups.
 """
@@ -34,12 +32,11 @@ from shrp.model.modules import with_modules
 from shrp.model.partial import run_from
 
 MEANINGS = ("router picks the next", "zeroed")
-"""An expert knocked out: its router picks among the others, and the layers above route as they then would; or its gate
-is 0 and all other gates are frozen."""
+"""An expert is knocked out by letting its router pick another, or by setting its gate to 0 with all other gates frozen."""
 BLOCK = 32
-"""Examples computed together; results of blocks can be kept, so that more examples later cost only what is new."""
+"""Examples computed together."""
 ABLATED = 512
-"""Most examples on which experts are knocked out to select among them."""
+"""Most examples for the selection by knock-out."""
 _RESAMPLES = 500
 
 MEASURES = {
@@ -47,23 +44,23 @@ MEASURES = {
     "effect_per_use": "mean |change of the output|, inputs that use it",
     "score_lost": "score lost",
 }
-"""What usage may be ranked against: column of `KnockOuts.table` -> what it is."""
+"""Columns of `KnockOuts.table` to compare usage with."""
 
 
 @dataclass(frozen=True, eq=False)
 class KnockOuts:
-    """Outputs on some inputs with each expert knocked out in turn, or each head (`head_knock_outs`)."""
+    """Outputs on some examples with each expert, or head, knocked out in turn."""
 
     task: Task
     layers: tuple[int, ...]
     rows: np.ndarray
-    """int64 `(n,)`, which inputs of the data."""
+    """int64 `(n,)`: rows of the data."""
     base: np.ndarray
     """Outputs of the model itself, `(n, C)`."""
     knocked_out: np.ndarray
-    """`(n, L, H, C)`; where an expert does not fire, exactly `base`."""
+    """`(n, L, H, C)`; `base` where an expert does not fire."""
     top1: np.ndarray
-    """`(n, L, H)`: how often each expert is an input's Top-1, one-hot or counts of its tokens."""
+    """`(n, L, H)`: how often each expert is the example's Top-1."""
     fires: np.ndarray
     """bool `(n, L, H)`."""
 
@@ -73,7 +70,7 @@ class KnockOuts:
         return len(self.rows)
 
     def effects(self, output: int | None) -> np.ndarray:
-        """`(n, L, H)`: the output with the expert less the output without it.
+        """`(n, L, H)`: the output with the expert minus the output without it.
 
         Args:
             output: the class; None takes each example's predicted one. 0 for regression.
@@ -84,57 +81,49 @@ class KnockOuts:
         return with_it - np.take_along_axis(self.knocked_out, index, 3)[..., 0]
 
     def sizes(self) -> dict[int, np.ndarray]:
-        """Layer -> mean size of an expert's effect on the predicted output `(H,)`, over all inputs."""
+        """Layer -> mean absolute effect on the predicted output `(H,)`."""
         effects = np.abs(self.effects(None).astype(np.float64)).mean(0)
         return dict(zip(self.layers, effects, strict=True))
 
     def table(self, data: TextData, output: int | None) -> pd.DataFrame:
         """One row an expert, with 95% intervals; minimal pairs count as one unit but for `score_lost`.
 
-        `signed` is the mean effect on the output and `effect` the mean of its size; `effect_per_use` is over the `uses`
-        examples that the expert fires for (nan without one). `score_lost` is the drop of the task's metric, nan without
-        labels. `flips` counts changed predictions.
+        `signed` is the mean effect on the output, `effect` its mean size, `effect_per_use` the same over the `uses` examples
+        that the expert fires for, `score_lost` the drop of the task's metric, `flips` the number of changed predictions.
 
         Args:
             data: the data that `rows` are of.
             output: as for `effects`.
         """
-        effects = self.effects(output).astype(np.float64)
-        counts = self.top1.sum(0)
-        uses, usage = self.fires.sum(0), counts / counts.sum(-1, keepdims=True)
+        effects, counts = self.effects(output).astype(np.float64), self.top1.sum(0)
+        usage = counts / counts.sum(-1, keepdims=True)
         predictions = to_predictions(self.task, self.base)
         units = units_of(len(self.base), pairs_among(data, self.rows))
         records = []
-        for i, layer in enumerate(self.layers):
-            for expert in range(self.fires.shape[2]):
-                mine = self.fires[:, i, expert]
-                found = effects[:, i, expert]
-                low, high = of_mean(found, units)
-                size_low, size_high = of_mean(np.abs(found), units)
-                use_low, use_high = of_mean(np.abs(found[mine]), units[mine])
-                lost, lost_low, lost_high = self._score_lost(data, i, expert)
+        for i, expert in np.ndindex(usage.shape):
+            found, mine = effects[:, i, expert], self.fires[:, i, expert]
+            record = {
+                "layer": self.layers[i],
+                "expert": expert,
+                "usage": usage[i, expert],
+                "uses": int(mine.sum()),
+            }
+            sizes, everyone = np.abs(found), np.ones(self.n, dtype=bool)
+            for name, values, rows in (
+                ("signed", found, everyone),
+                ("effect", sizes, everyone),
+                ("effect_per_use", sizes, mine),
+            ):
+                low, high = of_mean(values[rows], units[rows])
+                low = low if name == "signed" else max(low, 0.0)  # nan stays
+                mean = values[rows].mean() if rows.any() else np.nan
+                record |= {name: mean, f"{name}_low": low, f"{name}_high": high}
+            lost = self._score_lost(data, i, expert)
+            record |= dict(zip(("score_lost", "score_lost_low", "score_lost_high"), lost, strict=True))
+            if not self.task.is_regression:
                 changed = to_predictions(self.task, self.knocked_out[:, i, expert]) != predictions
-                records.append(
-                    {
-                        "layer": layer,
-                        "expert": expert,
-                        "usage": usage[i, expert],
-                        "uses": int(uses[i, expert]),
-                        "signed": found.mean(),
-                        "signed_low": low,
-                        "signed_high": high,
-                        "effect": np.abs(found).mean(),
-                        "effect_low": max(size_low, 0.0),  # a size is not below it; (nan stays)
-                        "effect_high": size_high,
-                        "effect_per_use": np.abs(found[mine]).mean() if mine.any() else np.nan,
-                        "effect_per_use_low": max(use_low, 0.0),
-                        "effect_per_use_high": use_high,
-                        "score_lost": lost,
-                        "score_lost_low": lost_low,
-                        "score_lost_high": lost_high,
-                    }
-                    | ({} if self.task.is_regression else {"flips": int(changed.sum())})
-                )
+                record["flips"] = int(changed.sum())
+            records.append(record)
         return pd.DataFrame(records)
 
     def _score_lost(self, data: TextData, layer: int, expert: int) -> tuple[float, float, float]:
@@ -156,16 +145,16 @@ def knock_outs(
     max_length: int = 128,
     progress: Callable[[int, int], None] | None = None,
 ) -> KnockOuts:
-    """Knock out every expert of every routed layer in turn, on some examples of a data set, as one batch.
+    """Knock out every expert of every routed layer in turn, on some examples, as one batch.
 
     Args:
-        rows: which examples, at least one, such as one of `blocks`.
+        rows: which examples, such as one of `blocks`.
         meaning: of `MEANINGS`.
         progress: called with layers done and in all.
 
     Raises:
         PlanError: the model has no router, an unknown meaning, or nothing to pick next.
-        DataError: there are no inputs.
+        DataError: there are no examples.
     """
     routed = expert_layers(model)
     if not routed:
@@ -209,7 +198,7 @@ def one_batch(
     rows: np.ndarray,
     max_length: int,
 ) -> Batch:
-    """Some inputs of the data as one batch on the model's device.
+    """Some examples as one batch on the model's device.
 
     Raises:
         DataError: there are none.
@@ -221,10 +210,7 @@ def one_batch(
 
 
 def blocks(data: TextData, n: int) -> Iterator[np.ndarray]:
-    """The first `n` inputs of the data's class-balanced random order, in blocks; those of a larger `n` go on from them.
-
-    (A last, smaller block of a smaller `n` does not: take multiples of `BLOCK`, or all.)
-    """
+    """The first `n` rows of the data's class-balanced random order, in blocks of `BLOCK`."""
     order = data.stratified_order()[:n]
     return (order[start : start + BLOCK] for start in range(0, len(order), BLOCK))
 
@@ -248,7 +234,7 @@ def ablation(
     max_length: int = 128,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[int, np.ndarray]:
-    """Layer -> `KnockOuts.sizes` on the first `ABLATED` examples, by which experts can be selected without labels.
+    """Layer -> `KnockOuts.sizes` on the first `ABLATED` examples, for selecting experts without labels.
 
     Args:
         progress: called with examples done and in all.
@@ -267,11 +253,10 @@ def ablation(
 
 
 def correlations(table: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """Spearman correlation between usage and a measure over the experts of each layer that are used at all.
+    """Spearman correlation of usage and a measure over each layer's used experts.
 
     Returns:
-        A row a layer: `layer`, `n` used experts, `spearman` and its two-sided `p` (`shrp.evaluation.statistics`). nan for
-        fewer than 3 experts, or where one side is constant.
+        Columns layer, n (used experts), spearman and p; nan for fewer than 3 experts, or where one side is constant.
     """
     records = []
     for layer, group in table.groupby("layer"):
@@ -282,7 +267,7 @@ def correlations(table: pd.DataFrame, measure: str) -> pd.DataFrame:
 
 
 def _use(record: RoutingRecord, layer: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which experts fire for each input, bool `(B, H)`, and how often each one is its Top-1 `(B, H)`."""
+    """Which experts fire, bool `(B, H)`, and how often each is an example's Top-1, `(B, H)`."""
     trace = record.last(layer)
     gates, probs, mask = trace.gates, trace.probs, trace.token_mask
     if probs.dim() == 2:
@@ -296,14 +281,14 @@ def _use(record: RoutingRecord, layer: int) -> tuple[np.ndarray, np.ndarray]:
 def _zeroed(
     record: RoutingRecord, layers: list[int], who: torch.Tensor, what: torch.Tensor
 ) -> dict[int, torch.Tensor]:
-    """The recorded gates of inputs `who`, without expert `what` in the first of `layers`."""
+    """The recorded gates of examples `who`, without expert `what` in the first of `layers`."""
     gates = {layer: record.last(layer).gates[who] for layer in layers}
     gates[layers[0]][torch.arange(len(who)), ..., what] = 0.0
     return gates
 
 
 _OF_USE = ("usage", "uses", "effect_per_use", "effect_per_use_low", "effect_per_use_high")
-"""Columns of experts' tables that say nothing of heads, each of which all inputs use."""
+"""Columns that have no meaning for heads, which every example uses."""
 
 
 class _WithoutHead(nn.Module):
@@ -322,20 +307,18 @@ class _WithoutHead(nn.Module):
 
 
 def dense_layers(model: PreTrainedModel) -> list[int]:
-    """The layers whose heads can be knocked out, ascending: not converted, pruned or dropped ones."""
+    """Dense layers, ascending: those whose heads can be knocked out."""
     return [index for index, kind in enumerate(layer_kinds(model)) if kind == "dense"]
 
 
 def check_has_heads(model: PreTrainedModel) -> None:
-    """Raise `PlanError` of a model without a dense layer, now and not after its data were read."""
+    """Raise `PlanError` for a model without a dense layer."""
     if not dense_layers(model):
         raise PlanError("this model has no dense layer, so there is no head of one to knock out.")
 
 
 def without_head(model: PreTrainedModel, layer: int, head: int) -> nn.Module:
-    """Dense layer `layer` with the output of one head set to 0; it shares its weights with the model's, which is left
-    alone.
-    """
+    """A copy of dense layer `layer`, sharing its weights, with the output of one head set to 0."""
     path, dense = family_of(model).attention_out, encoder_layers(model)[layer]
     part = _WithoutHead(dense.get_submodule(path), head, num_experts_of(model))
     return with_modules(dense, {path: part})
@@ -350,18 +333,17 @@ def head_knock_outs(
     max_length: int = 128,
     progress: Callable[[int, int], None] | None = None,
 ) -> KnockOuts:
-    """Set the output of every head of every dense layer to 0 in turn, on some inputs of a data set, as one batch.
+    """Set the output of every head of every dense layer to 0 in turn, on some examples, as one batch.
 
-    Routers above route as they then would. In the result the `L` layers are the dense ones, and each head fires for
-    every example.
+    Routers above route again. In the result the `L` layers are the dense ones, and each head fires for every example.
 
     Args:
-        rows: which examples, at least one, such as one of `blocks`.
+        rows: which examples, such as one of `blocks`.
         progress: called with layers run and in all.
 
     Raises:
         PlanError: no layer is dense.
-        DataError: there are no inputs.
+        DataError: there are no examples.
     """
     check_has_heads(model)
     layers, heads, depth = dense_layers(model), num_experts_of(model), len(encoder_layers(model))
@@ -387,13 +369,12 @@ def head_knock_outs(
 
 
 def of_heads(frame: pd.DataFrame) -> pd.DataFrame:
-    """`KnockOuts.table` or `worth_by_group` of heads: a column `head`, and none of usage."""
+    """A table of heads: column `head` for `expert`, and no columns of usage."""
     return frame.rename(columns={"expert": "head"}).drop(columns=list(_OF_USE), errors="ignore")
 
 
 FEWEST = 5
-"""Inputs that an expert fires for, a minimal pair being one, from which on it is tested: of fewer no test could tell a
-group."""
+"""An expert is tested if it fires for this many examples; a minimal pair counts as one."""
 
 
 def worth_by_group(
@@ -404,22 +385,20 @@ def worth_by_group(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """What is lost in each group without each expert, `shrp.evaluation.metrics.worth` of an answer being what counts.
+    """What each group loses without each expert, by `shrp.evaluation.metrics.worth` of the predictions.
 
     Args:
         data: the data that `found.rows` are of; with labels.
-        groups: name -> mask over all of the data `(N,)`; each input is in one of them.
-        progress: called with deals done and in all.
+        groups: name -> mask over all of the data `(N,)`; each example is in one.
+        progress: called with permutations done and in all.
 
     Returns:
-        A row for each expert and group with inputs among `found.rows`: layer, expert, group, n, `uses` (inputs of the
-        group that the expert fires for), `lost` (mean over the group's inputs, positive where the expert helps),
-        `elsewhere` (mean over all others; nan of a single group), `difference`, p (`shrp.evaluation.statistics`) and q (p
-        for all experts and groups, after Benjamini and Hochberg 1995; of two groups, each of which is the other's
-        rest, for all experts). p and q are nan of experts that fire for fewer than `FEWEST` inputs.
+        A row an expert and group: layer, expert, group, n, uses (examples that the expert fires for), lost (mean over the
+        group, positive where the expert helps), elsewhere (mean over all others), difference, p (`apart_from_others`) and q
+        (Benjamini and Hochberg 1995); p and q are nan by `FEWEST`.
 
     Raises:
-        DataError: the data have no labels, so that no answer is better than another.
+        DataError: the data have no labels.
     """
     from scipy.stats import false_discovery_control
 
@@ -466,14 +445,12 @@ def worth_by_group(
 
 
 def count_tests(frame: pd.DataFrame) -> int:
-    """How many differences `worth_by_group` tested; two groups make one of each expert."""
+    """How many differences `worth_by_group` tested; two groups make one an expert."""
     return int(frame["p"].notna().sum()) // (2 if frame["group"].nunique() == 2 else 1)
 
 
 def beyond_chance(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `worth_by_group` that differ from elsewhere beyond chance, the largest difference first; of two
-    groups the one that an expert is worth more to.
-    """
+    """The significant rows of `worth_by_group`, largest difference first; of two groups, the one with the greater loss."""
     sure = frame[frame["q"] <= FALSE_DISCOVERIES]
     if frame["group"].nunique() == 2:
         sure = sure[sure["difference"] > 0]

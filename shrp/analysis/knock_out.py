@@ -1,4 +1,4 @@
-"""What experts are worth to a routed model: knock some out, let the routers pick the next ones, and score again."""
+"""The score of a routed model with some experts knocked out: the routers pick among the others."""
 
 from __future__ import annotations
 
@@ -28,18 +28,15 @@ from shrp.model.partial import run_from, run_layers
 
 RESAMPLES = 2000
 FEWEST = 5
-"""A slice's mean change has an interval from this many affected examples on; a minimal pair counts as one."""
+"""A mean change has an interval from this many affected examples on; a minimal pair counts as one."""
 FEWEST_BEYOND = 10
-"""`Joint.beyond` has an interval from this many examples on whose joint loss is not the sum; likewise."""
+"""`Joint.beyond` has an interval from this many examples with a difference on."""
 PREFIX_BYTES = 256 * 2**20
-"""Everything that one `Prefix` keeps; examples beyond it are run again each time."""
+"""Memory of one `Prefix`; examples beyond it run again each time."""
 
 
 class Prefix:
-    """What enters a model's first routed layer, whichever expert is knocked out; thread-safe.
-
-    An object belongs to one model, one data set and one maximal length.
-    """
+    """What enters a model's first routed layer, kept by example of one data set; thread-safe."""
 
     def __init__(self, model: PreTrainedModel, *, limit: int = PREFIX_BYTES) -> None:
         self.model, self.first, self.limit = model, min(expert_layers(model)), limit
@@ -74,17 +71,17 @@ class KnockOut:
     before: Evaluation
     after: Evaluation
     affected: np.ndarray
-    """Rows of the examples that used one of the experts, ascending; all others come out as before."""
+    """Rows of the examples that used one of the experts, ascending."""
 
     @property
     def flipped(self) -> int:
-        """Examples whose predicted class changes; 0 for regression."""
+        """Examples whose prediction changes; 0 for regression."""
         if self.before.task.is_regression:
             return 0
         return int((self.before.predictions != self.after.predictions).sum())
 
     def score_change(self) -> tuple[float, tuple[float, float]]:
-        """Score without the experts minus score with them, and its paired 95% interval; nan without labels."""
+        """Score without the experts minus score with them, and its paired 95% interval."""
         return paired_difference(self.after, self.before, resamples=RESAMPLES)
 
     def agreement(self) -> Agreement:
@@ -95,11 +92,11 @@ class KnockOut:
         """One row a class: how its mean logit changes.
 
         Args:
-            pairs: rows of minimal pairs `(P, 2)`, each of which counts as one unit.
+            pairs: rows of minimal pairs `(P, 2)`, each one unit.
 
         Returns:
-            Columns class, `before` and `after` (mean logits over all examples), `change` with `low, high` (95%; nan
-            where fewer than `FEWEST` are affected), and `among its inputs`, the mean change over those affected.
+            Columns class, before, after (means), change with low, high (95%, nan by `FEWEST`), and `among its inputs`, the mean
+            change over the affected examples.
         """
         task = self.before.task
         change = (self.after.logits - self.before.logits).astype(np.float64)
@@ -128,16 +125,15 @@ class KnockOut:
     def by_slice(
         self, pairs: np.ndarray | None = None, progress: Callable[[int, int], None] | None = None
     ) -> pd.DataFrame:
-        """One row a slice: what the experts are worth there, and whether that differs from elsewhere.
+        """One row a slice: the effect there, and whether it differs from elsewhere.
 
         Args:
-            pairs: rows of minimal pairs `(P, 2)`, each of which counts, and is permuted, as one unit.
+            pairs: rows of minimal pairs `(P, 2)`, each one unit.
             progress: called with permutations done and in all.
 
         Returns:
-            Columns slice, n, affected, `become wrong` and `become right` (0 for regression), `change` (mean of
-            `changes`) with `low, high` (95%; nan where fewer than `FEWEST` are affected), `elsewhere` (mean over all
-            others), `difference`, p (permutation test) and q (Benjamini and Hochberg 1995; nan for a single slice).
+            Columns slice, n, affected, `become wrong`, `become right`, change (mean of `changes`) with low, high (95%, nan by
+            `FEWEST`), elsewhere (mean over all others), difference, p (permutation test) and q (Benjamini and Hochberg 1995).
             Empty without slices or labels.
         """
         columns = ["slice", "n", "affected", "become wrong", "become right"]
@@ -170,22 +166,22 @@ class KnockOut:
 
 
 class Joint(NamedTuple):
-    """What several experts are worth together and alone: means of `KnockOut.changes`."""
+    """Effects of several experts together and alone: means of `KnockOut.changes`."""
 
     together: float
     sum: float
-    """Of the means of each expert alone."""
+    """Of the effects of each alone."""
     beyond: float
-    """`together` less `sum`."""
+    """`together` minus `sum`."""
     interval: tuple[float, float]
-    """95%, of `beyond`; (nan, nan) where fewer than `FEWEST_BEYOND` examples differ."""
+    """95% interval of `beyond`; nan by `FEWEST_BEYOND`."""
 
 
 def joint(together: KnockOut, alone: Sequence[KnockOut], pairs: np.ndarray | None = None) -> Joint:
-    """Compare a knock-out of several experts with those of each alone, on the same labelled data.
+    """Compare the knock-out of several experts with those of each alone, on the same labelled data.
 
     Args:
-        pairs: rows of minimal pairs `(P, 2)`, each of which counts as one unit.
+        pairs: rows of minimal pairs `(P, 2)`, each one unit.
     """
     whole, parts = together.changes(), np.sum([one.changes() for one in alone], axis=0)
     beyond = whole - parts
@@ -211,19 +207,17 @@ def knock_out_effect(
 ) -> KnockOut:
     """Knock experts out on all of the data.
 
-    Only examples that use one of them can change, so only these run again, from the lowest of the experts' layers on:
-    the routers pick among the experts that remain, and the layers above route as they then would.
+    Only examples that use one of them run again, from the lowest of the experts' layers on.
 
     Args:
         before: the model's evaluation on all of the data.
-        experts: layer and number of each, at least one.
-        chosen: mask `(N,)` of examples that may use one of them, which saves running the layers below on the others;
-            with Top-k for k > 1 not the Top-1 alone. None runs all.
-        prefix: shared by calls on the same model and data, so that the layers below all experts run once.
+        experts: layer and number of each.
+        chosen: mask `(N,)` of examples that may use one of them, to skip the others; None runs all.
+        prefix: shared by calls on the same model and data.
         progress: called with examples done and in all.
 
     Raises:
-        PlanError: a layer has no router, there is no such expert, none is named, or none would be left in a layer.
+        PlanError: there is no such expert, none is named, or none would be left in a layer.
         DataError: `before` is not of all these data.
     """
     routed = expert_layers(model)
@@ -256,7 +250,6 @@ def knock_out_effect(
         done += len(places)
         if progress:
             progress(done, len(rows))
-    # What changes has an interval of its own; nobody asks for that of what is left.
     after = summarise(data, np.arange(len(data)), logits, False)
     found = np.sort(np.concatenate(affected)) if affected else np.empty(0, dtype=np.int64)
     named = tuple((layer, expert) for layer, taken in removed.items() for expert in taken)
@@ -292,9 +285,9 @@ def _uses(
     entering: Tensor,
     removed: Mapping[int, Sequence[int]],
 ) -> Tensor:
-    """Which examples use one of the experts, bool `(B,)`; `entering` `(B, T, d)` enters the lowest of their layers."""
+    """Which examples use one of the experts, bool `(B,)`; `entering` `(B, T, d)` enters their lowest layer."""
     routed, lowest, mask = expert_layers(model), min(removed), inputs["attention_mask"].bool()
-    if len(removed) == 1:  # the router alone says it
+    if len(removed) == 1:
         gates = {lowest: top_k_gates(routed[lowest].router(entering, mask), routed[lowest].top_k)}
     else:
         with record_routing() as record:

@@ -1,10 +1,7 @@
-"""Where the difference between two inputs passes through a model: hidden states of the one put into the other.
+"""Activation patching: hidden states of one input put into another, one token and layer at a time.
 
-Activation patching, a token and a layer at a time (causal mediation analysis, Vig et al. 2020, arXiv 2004.12265; causal
-tracing, Meng et al. 2022, arXiv 2202.05262): if the output goes over to the other input's, what tells the two apart
-was there. Everything above, routes too, is computed anew.
-
-Shapes: `L` layers, `T` tokens of the input that is changed, `C` classes, `d` size of the hidden states.
+Sources: Vig et al. 2020 (arXiv 2004.12265), Meng et al. 2022 (arXiv 2202.05262). Everything above is computed again,
+routes too. Shapes: `L` layers, `T` tokens of the changed input, `C` classes, `d` hidden size.
 """
 
 from __future__ import annotations
@@ -19,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from shrp.analysis.attribution.instance import TOKENS_AT_ONCE
 from shrp.analysis.explore import token_labels
 from shrp.data.batching import collate, encode, longest_input, token_spans
 from shrp.data.tasks import Task
@@ -31,42 +29,36 @@ from shrp.model.gates import RoutingRecord, record_routing
 from shrp.model.partial import run_from
 
 MOST = 128
-"""Tokens of an input, each of which takes passes through all layers of the model."""
+"""Most tokens of an input."""
 LITTLE, LITTLE_PART = 0.1, 0.05
-"""Between two inputs a smaller gap, in logits, or as a part of the most that a state moves, is not divided: parts of it
-would say little."""
-TOKENS_AT_ONCE = 1024
-"""Tokens of the changed copies that pass the model together."""
+"""A smaller gap between two inputs, in logits, or as a part of the largest change, is not divided by."""
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
 class Patched:
-    """What hidden states of one input, the donor, do in another one; `patch` makes it."""
+    """The effect of one input's hidden states, the donor's, in another."""
 
     task: Task
     tokens: tuple[str, ...]
     """`T`, special ones included."""
     donors: tuple[str | None, ...]
-    """The donor's token at each of these places; None where it has none there."""
+    """The donor's token at each place, or None."""
     left_out: tuple[str, ...]
-    """The donor's tokens that no place of the input goes with: they are put in nowhere."""
+    """The donor's tokens that have no place."""
     own: np.ndarray
-    """Logits `(C,)` of the input as it is, in the order of the task's labels."""
+    """Logits `(C,)` of the input, in the order of the task's labels."""
     other: np.ndarray
     """The donor's."""
     logits: np.ndarray
-    """`(L, T, C)`: with the donor's hidden state at that place entering that layer; nan where it has none."""
+    """`(L, T, C)`: with the donor's state at that place entering that layer; nan without one."""
     rerouted: np.ndarray | None
-    """`(L, T)`: in how many layers, from that one on, the input takes other experts, or under token routing any token
-    does but the one that was changed; None for a model without routers."""
+    """`(L, T)`: layers above in which the input, or another token, takes other experts; None without routers."""
 
     @property
     def contrast(self) -> tuple[int, int] | None:
-        """The donor's answer, and this input's; where they answer alike, the next likely one of this input in place of
-        the donor's. None of a regression.
-        """
+        """The donor's class and this input's; if equal, this input's second in place of the donor's. None for regression."""
         if self.task.is_regression:
             return None
         mine, donors = int(self.own.argmax()), int(self.other.argmax())
@@ -76,14 +68,14 @@ class Patched:
 
     @property
     def measured(self) -> str:
-        """What `start`, `gap` and `moved` are of, in words."""
+        """Name of what `start`, `gap` and `moved` measure."""
         if self.contrast is None:
             return "the output"
         first, second = (self.task.label_names[label] for label in self.contrast)
         return f"the logit of {first} less that of {second}"
 
     def _lead(self, logits: np.ndarray) -> np.ndarray:
-        """By how much the first class of `contrast` leads the other, of logits `(..., C)`; a regression's output."""
+        """First class of `contrast` minus the other, of logits `(..., C)`; the output of a regression."""
         if self.contrast is None:
             return logits[..., 0]
         first, second = self.contrast
@@ -96,17 +88,17 @@ class Patched:
 
     @property
     def gap(self) -> float:
-        """By how much the donor's lead is above it, or below."""
+        """The donor's lead minus `start`."""
         return float(self._lead(self.other)) - self.start
 
     @property
     def moved(self) -> np.ndarray:
-        """`(L, T)`: by how much each state moves the lead; all of `gap` means that the donor's output is reached."""
+        """`(L, T)`: change of the lead."""
         return self._lead(self.logits) - self.start
 
     @property
     def parts(self) -> np.ndarray:
-        """`(L, T)`: `moved` as a part of `gap`; all nan where the gap is too small to be divided."""
+        """`(L, T)`: `moved` as a part of `gap`; nan where the gap is too small."""
         moved = self.moved
         least = LITTLE_PART * float(np.nanmax(np.abs(moved), initial=0.0))
         if self.contrast is not None:
@@ -115,24 +107,20 @@ class Patched:
 
     @property
     def flips(self) -> np.ndarray:
-        """Bool `(L, T)`: where the answer is another one than as the input is; nowhere of a regression."""
+        """Bool `(L, T)`: where the prediction changes; nowhere for regression."""
         if self.task.is_regression:
             return np.zeros(self.logits.shape[:2], dtype=bool)
         known = ~np.isnan(self.logits).any(-1)
         return known & (np.nan_to_num(self.logits).argmax(-1) != self.own.argmax())
 
     def strongest(self) -> list[int]:
-        """Of each layer the place whose state moves the lead the furthest towards the donor's; where the gap is too
-        small for that (`parts`), the furthest either way.
-        """
+        """Of each layer the place with the largest of `parts`, or of the absolute change where these are nan."""
         parts = self.parts
         towards = np.abs(self.moved) if np.isnan(parts).all() else parts
         return [int(place) for place in np.nan_to_num(towards, nan=-np.inf).argmax(1)]
 
     def to_frame(self) -> pd.DataFrame:
-        """A row a layer and token that has a donor's: layer, position, token, `from` (the donor's token), the logits,
-        the lead's change, its part of the gap, and `rerouted`.
-        """
+        """A row a layer and patched token: layer, position, token, `from`, logits, change, part of the gap, (rerouted)."""
         moved, parts = self.moved, self.parts
         layers, places = np.nonzero(~np.isnan(moved))
         names = self.task.label_names or ("output",)
@@ -160,19 +148,18 @@ def patch(
     *,
     progress: Progress | None = None,
 ) -> Patched:
-    """Put each hidden state of `donor` into `text`, one at a time; both as far as the model reads them.
+    """Put each hidden state of `donor` into `text`, one at a time.
 
-    Tokens are aligned text by text: place by place where both texts have as many; else those that both have in the same
-    order, and between these, where both have some, the first with the first and so on.
+    Tokens are aligned text by text: by place if both texts have as many; else by the longest matching runs.
 
     Args:
         text: the input that is changed.
         donor: the other one.
-        progress: called with the states that were put in and how many there are.
+        progress: called with states put in and in all.
 
     Raises:
-        DataError: an input has not the task's number of texts, more than `MOST` tokens, or what no tokenizer reads; the
-            tokenizer is a slow one; or the model's outputs are no numbers.
+        DataError: an input has not the task's number of texts, or more than `MOST` tokens; the tokenizer is a slow one; or
+            the outputs are not finite.
     """
     for one in (text, donor):
         if len(one) != len(task.text_columns):
@@ -227,7 +214,7 @@ def patch(
 
 
 def work(model: PreTrainedModel, tokens: int) -> float:
-    """About how many multiplications `patch` takes, for inputs of so many tokens."""
+    """About how many multiplications `patch` takes for inputs of so many tokens."""
     layers = encoder_layers(model)
     weights = sum(parameter.numel() for layer in layers for parameter in layer.parameters())
     return tokens**2 * len(layers) * weights / 2  # of each layer's copies half of the layers lie above
@@ -239,10 +226,10 @@ def aligned(
     parts: Sequence[int | None],
     donor_parts: Sequence[int | None],
 ) -> np.ndarray:
-    """Of each token the place of the donor's that goes with it, -1 where there is none; `(T,)`.
+    """The donor's place for each token, -1 where there is none; `(T,)`.
 
     Args:
-        parts, donor_parts: which text of a pair each token is of; None of those that the tokenizer added.
+        parts, donor_parts: text of each token; None for special tokens.
     """
     partner = np.full(len(ids), -1)
     for part in (None, 0, 1):
@@ -267,11 +254,11 @@ def _with_states(
     states: Tensor,
     places: list[int],
 ) -> tuple[Tensor, RoutingRecord]:
-    """Logits and routes of copies of an input, in each of which one place has another state.
+    """Logits and routes of copies of an input, each with one state replaced.
 
     Args:
         hidden_states: what enters the layer, `(T, d)`.
-        states: of the copies, `(B, d)`.
+        states: `(B, d)`.
         places: of these, `B`.
     """
     rows = hidden_states.repeat(len(places), 1, 1)
@@ -283,9 +270,7 @@ def _with_states(
 
 
 def _rerouted(own: RoutingRecord, record: RoutingRecord, places: list[int]) -> np.ndarray:
-    """In how many of the layers that were run a copy takes other experts than the input, or under token routing any
-    token but the one at its changed place; `(B,)`.
-    """
+    """In how many layers each copy takes other experts than the input, the changed token left out; `(B,)`."""
     counts = np.zeros(len(places), dtype=np.int64)
     for layer in record.layers:
         before, after = own.last(layer).gates[0] != 0, record.last(layer).gates != 0

@@ -1,4 +1,4 @@
-"""What a model would say if an input took other experts than it does, and what else would change."""
+"""The prediction for one input with other experts than the routers pick."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from shrp.model.partial import run_from
 
 @dataclass(frozen=True, eq=False)
 class WhatIf:
-    """Logits of one input with one expert forced in one layer; the layers above route as they then would."""
+    """Logits of one input with one expert forced in one layer; the layers above route again."""
 
     task: Task
     layers: tuple[int, ...]
     base: np.ndarray
-    """Logits `(C,)` under `route`, which is the model's own unless something is forced already."""
+    """Logits `(C,)` under `route`."""
     logits: np.ndarray
-    """`(L, H, C)`: the forced logits, by routed layer and expert."""
+    """`(L, H, C)`, by routed layer and expert."""
     route: ForcedRoute = AS_ROUTED
     """What is forced throughout."""
     token: int | None = None
-    """Position of the token that each expert was forced for; None for the whole input."""
+    """Position of the only token that is forced; None for the whole input."""
 
     def change(self, output: int) -> np.ndarray:
         """Change of the logit of class `output` against `base`, `(L, H)`."""
         return self.logits[:, :, output] - self.base[output]
 
     def flips(self) -> np.ndarray:
-        """Where forcing changes the predicted class, bool `(L, H)`; nowhere for regression."""
+        """Where the predicted class changes, bool `(L, H)`; nowhere for regression."""
         return self.logits.argmax(-1) != self.base.argmax()
 
     def to_frame(self) -> pd.DataFrame:
@@ -68,18 +68,17 @@ def what_if(
     token: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> WhatIf:
-    """Force every expert of every routed layer in turn, each as `route.forced(layer, expert, token)` would.
+    """Force every expert of every routed layer in turn, each as `route.forced(layer, expert, token)`.
 
-    One batch a layer: row `e` sends the input to expert `e` there. The layers below cannot change, so
-    each batch starts from their recorded output, which makes this many times cheaper than whole passes.
+    One batch a layer, which starts from what enters it.
 
     Args:
         route: what is forced throughout; changes are against it.
-        token: force for the token at this position only, under token routing; None forces the whole input.
+        token: force the token at this position only (token routing); None forces the whole input.
         progress: called with layers done and in all.
 
     Raises:
-        PlanError: the model has no routed layer, or does not route tokens though one is named.
+        PlanError: the model has no routed layer; or a token is named that does not exist, or of a model that routes inputs.
     """
     routed = expert_layers(model)
     if not routed:
@@ -125,10 +124,7 @@ def _each_expert(layer: int, token: int | None) -> GateSource:
 
 
 def compare_outputs(before: Exploration, after: Exploration) -> pd.DataFrame:
-    """One row a class: its logit and probability as routed and under a forced route, and their changes.
-
-    Columns class, logit, forced logit, change, and but for regression probability, forced probability.
-    """
+    """One row a class: class, logit, forced logit, change, (probability, forced probability)."""
     names = before.task.label_names or ("the prediction",)
     frame = pd.DataFrame({"class": names, "logit": before.logits, "forced logit": after.logits})
     frame["change"] = frame["forced logit"] - frame["logit"]
@@ -138,11 +134,10 @@ def compare_outputs(before: Exploration, after: Exploration) -> pd.DataFrame:
 
 
 def compare_routes(before: Exploration, after: Exploration, route: ForcedRoute) -> pd.DataFrame:
-    """One row a routed layer: the expert as routed, the one under `route`, and why they differ.
+    """One row a routed layer: its expert as routed and under `route`.
 
-    Columns layer, as routed, its probability, forced route, its probability there, (tokens changed, tokens), what
-    (`forced`, `changed as a result`, or `the same`). Under token routing experts are those that most tokens take, and
-    what is the same must be so for every token; with Top-k above 1 they are the first of k, and all k must be the same.
+    Columns layer, as routed, its probability, forced route, its probability there, (tokens changed, tokens), what (`forced`,
+    `changed as a result`, or `the same` for all tokens and all k experts).
     """
     rows = []
     for layer in before.layers:

@@ -1,7 +1,7 @@
-"""Words that mark the inputs of one expert: log-odds ratios with an informative Dirichlet prior.
+"""Words typical of one expert's examples: log-odds ratios with an informative Dirichlet prior.
 
-Source: Monroe, Colaresi and Quinn, "Fightin' Words", Political Analysis 16 (2008). Counts are of words, or of tokens
-under token routing. Shapes: `N` inputs, `V` different terms, `H` experts.
+Source: Monroe, Colaresi and Quinn, "Fightin' Words", Political Analysis 16 (2008). Words are counted, or tokens under
+token routing. Shapes: `N` examples, `V` different terms, `H` experts.
 """
 
 from __future__ import annotations
@@ -24,17 +24,13 @@ from shrp.model.convert import expert_layers, num_experts_of
 from shrp.model.gates import record_routing
 
 PRIOR_TERMS = 500
-"""Strength of the prior: it weighs as much as this many terms drawn at the rates of all inputs together."""
+"""Strength of the prior, in terms drawn at the overall rates."""
 ONE_A_CHARACTER = r"\p{Thai}\p{Lao}\p{Myanmar}\p{Khmer}\p{Hiragana}\p{Katakana}\p{Han}"
-"""Scripts without spaces, in which each character, with its marks, counts as a word."""
+"""Scripts without spaces: each character, with its marks, is a word."""
 
 
 def run_of(letter: str) -> str:
-    """The regular expression of a run of letters, with marks, joiners and soft hyphens among them.
-
-    Args:
-        letter: the expression of one letter.
-    """
+    """The regular expression of a run of letters, with marks, joiners and soft hyphens; `letter` matches one."""
     return rf"(?!\p{{M}}){letter}(?:{letter}|\xad)*"
 
 
@@ -44,7 +40,7 @@ _WORD = regex.compile(rf"{_LETTERS}(?:['’]{_LETTERS})*|(?![\W_])[{ONE_A_CHARAC
 
 @dataclass(frozen=True, eq=False)
 class WordCounts:
-    """How often each word occurs in each input."""
+    """How often each word occurs in each example."""
 
     words: tuple[str, ...]
     """Lower case, in order of first occurrence."""
@@ -52,11 +48,11 @@ class WordCounts:
     """`(N, V)`."""
 
     def of(self, rows: np.ndarray) -> np.ndarray:
-        """Occurrences in the inputs that the mask `(N,)` marks, `(V,)`."""
+        """Occurrences in the examples that the mask `(N,)` marks, `(V,)`."""
         return np.asarray(self.counts[np.flatnonzero(rows)].sum(axis=0)).ravel()
 
     def inputs(self, rows: np.ndarray) -> np.ndarray:
-        """In how many of these inputs each word occurs, `(V,)`."""
+        """In how many of these examples each word occurs, `(V,)`."""
         return np.asarray((self.counts[np.flatnonzero(rows)] > 0).sum(axis=0)).ravel()
 
 
@@ -76,9 +72,7 @@ def count_words(texts: Sequence[tuple[str, ...]]) -> WordCounts:
 
 @dataclass(frozen=True, eq=False)
 class TokenCounts:
-    """How often each token, special ones left out, took each expert; those that read alike, such as one that begins a
-    word and one within it, count as one.
-    """
+    """How often each token took each expert; special tokens are left out, tokens that display alike merged."""
 
     tokens: tuple[str, ...]
     counts: dict[int, np.ndarray]
@@ -94,10 +88,10 @@ def count_tokens(
     max_length: int = 128,
     progress: Callable[[int, int], None] | None = None,
 ) -> TokenCounts:
-    """Run a token-routed model over the data and count which tokens take which expert, in every layer at once.
+    """Count which tokens take which expert of a token-routed model, in every layer.
 
     Args:
-        progress: called with inputs done and in all.
+        progress: called with examples done and in all.
     """
     encoded = encode(tokenizer, data.texts, longest_input(model, tokenizer, max_length))
     ids, place = np.unique(np.concatenate([row["input_ids"] for row in encoded]), return_inverse=True)
@@ -129,19 +123,19 @@ def count_tokens(
 
 @dataclass(frozen=True, eq=False)
 class Characteristic:
-    """Terms by how strongly they mark one group of inputs against the others."""
+    """Terms by how typical they are of one group of examples."""
 
     frame: pd.DataFrame
-    """A row a tested term: `term, here, elsewhere` (counts), `per 1,000 here, per 1,000 elsewhere`, `log-odds` (the
-    ratio's natural logarithm, shrunk towards 0 by the prior), `low, high` (its 95% interval), `z`; largest z first."""
+    """A row a tested term: `term, here, elsewhere` (counts), `per 1,000 here, per 1,000 elsewhere`, `log-odds`, `low, high`
+    (95% interval), `z`; largest z first."""
     here: int
-    """Terms in the group, rare ones too."""
+    """Terms in the group."""
     elsewhere: int
-    """Terms in all the others."""
+    """Terms in the others."""
 
     @property
     def tested(self) -> int:
-        """Different terms that are frequent enough."""
+        """Terms that are frequent enough."""
         return len(self.frame)
 
 
@@ -155,14 +149,12 @@ def log_odds(
 ) -> Characteristic:
     """Weighted log-odds ratios of terms in one group against another.
 
-    The prior of a term is its rate in both groups together, times `prior_terms`. The variance takes every occurrence
-    for independent, which those within one input are not: z ranks terms and is no test.
+    Occurrences are taken as independent, which those in one example are not: z ranks terms and is no test.
 
     Args:
         terms: the `V` terms.
-        here: their counts in the group, `(V,)`.
-        elsewhere: their counts in the other group, `(V,)`.
-        min_count: fewest occurrences in both groups together for a term to be tested.
+        here, elsewhere: their counts in the two groups, `(V,)`.
+        min_count: fewest occurrences in both groups together.
     """
     n_here, n_elsewhere = int(here.sum()), int(elsewhere.sum())
     total = here + elsewhere

@@ -1,9 +1,8 @@
-"""Re-evaluate a routed model under one pruning plan after another, as a person moves a slider.
+"""Incremental re-evaluation of a routed model under one pruning plan after another.
 
-What enters the first converted layer is the same for every plan, and what enters the others depends only on the
-plans of the layers below them. So both are kept, with the outputs of the experts that were computed from them, and a
-new plan runs only what no plan before it had in common with it. Inputs come in a class-stratified order, in few
-sizes, so that an estimate is there after the first batch.
+What enters a converted layer depends only on the plans of the layers below. These hidden states and the outputs of
+experts are kept, so a new plan runs only what it does not share with earlier ones. Examples come in a class-stratified
+order, so the first batch gives an estimate.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ from shrp.model.partial import first_token_logits, run_from, run_layers
 from shrp.pruning.plan import LayerPlan, PruningPlan
 
 FIRST_ESTIMATE = 64
-"""Inputs of the first batch: enough for a meaningful interval, few enough to be there at once."""
+"""Examples of the first batch."""
 _LAYER = 3
-"""What a layer costs besides its experts and the Expander, in experts: residuals, normalisation, lookups (measured)."""
+"""Cost of a layer besides its experts and the Expander, in experts (measured)."""
 MEMORY_BYTES = 768 * 2**20
-"""Everything that one evaluator keeps of its computations; beyond it what was used longest ago is forgotten."""
+"""Memory of one evaluator's kept results; the least recently used are dropped."""
 
 
 @dataclass(eq=False)
@@ -62,13 +61,11 @@ class _Step:
 
 
 class LiveEvaluator:
-    """Evaluates prunings of one routed model on one data set; one object serves several threads.
-
-    The model must be in evaluation mode.
+    """Evaluates prunings of one routed model on one data set; thread-safe. The model must be in evaluation mode.
 
     Args:
-        batch_size: inputs a batch, after the first.
-        memory: bound on the bytes of all results that are kept; what it has no room for is computed again.
+        batch_size: examples a batch, after the first.
+        memory: bound on the bytes of all kept results.
 
     Raises:
         PlanError: the model has no routed layer.
@@ -99,10 +96,10 @@ class LiveEvaluator:
         self._begun = _Begun()
 
     def on(self, data: TextData) -> LiveEvaluator:
-        """An evaluator of the same inputs in other slices, which shares all work with this one.
+        """An evaluator of the same examples in other slices, which shares all work with this one.
 
         Raises:
-            DataError: they are other inputs.
+            DataError: they are other examples.
         """
         if data.source_fingerprint != self.data.source_fingerprint:
             raise DataError(
@@ -131,8 +128,6 @@ class LiveEvaluator:
     def stream(self, plan: PruningPlan | None) -> Iterator[Evaluation]:
         """Yield running estimates for the static model of `plan` (None: the routed model); the last is exact.
 
-        The model computes only inside each step; dropping the iterator abandons the work.
-
         Raises:
             PlanError: the plan does not fit the model.
         """
@@ -145,13 +140,10 @@ class LiveEvaluator:
     def sweep(
         self, plans: Sequence[PruningPlan], pause: Callable[[], None] = lambda: None
     ) -> Iterator[tuple[PruningPlan, Evaluation]]:
-        """Yield `(plan, exact evaluation)` for every plan, in the order that shares the most work between them.
-
-        Plans that give the same model (they differ in experts of weight 0) are computed once. Dropping the
-        iterator abandons the work.
+        """Yield `(plan, exact evaluation)` for every plan, in the order that shares the most work.
 
         Args:
-            pause: called after each batch; an exception that it raises abandons the work at once.
+            pause: called after each batch; an exception that it raises abandons the work.
 
         Raises:
             PlanError: a plan does not fit the model.
@@ -170,10 +162,7 @@ class LiveEvaluator:
             yield plan, done[1]
 
     def work_of(self, plans: Sequence[PruningPlan]) -> dict[str, float]:
-        """The work that `sweep` has left to do for each plan once those before it are done, in FLOPs a token.
-
-        Budgets differ: one that shares its lower layers with the plan before it costs little, and one that keeps
-        many experts costs most. Time left is to be told by this, not by the number of plans.
+        """The work that each plan of a `sweep` adds, in FLOPs a token, for estimates of the time left.
 
         Returns:
             `PruningPlan.key()` -> work, in the order of the sweep.
@@ -246,7 +235,7 @@ class LiveEvaluator:
     ) -> Tensor:
         """Logits `(B, C)` of one batch, from the highest layer whose input is known.
 
-        `worth_keeping` names what later plans have in common with this one; None keeps everything.
+        `worth_keeping` names what later plans share with this one; None keeps everything.
         """
         if steps is None:
             hidden = batch.packing.unpack(self._entering(batch))
@@ -319,7 +308,7 @@ class LiveEvaluator:
 
 
 def _effective(kept: LayerPlan) -> LayerPlan:
-    """Without the experts of weight 0, which add nothing: plans that differ in them alone give one model."""
+    """Without experts of weight 0, which add nothing."""
     pairs = [(e, w) for e, w in zip(kept.experts, kept.weights, strict=True) if w]
     if not pairs:
         return LayerPlan(kept.experts[:1], kept.weights[:1])
@@ -346,10 +335,7 @@ class _Begun:
 
 
 class _Kept:
-    """Tensors by key, the least recently used forgotten first, bounded in bytes; safe between threads.
-
-    Those kept for good are not forgotten; where there is no room for another of them, it is not kept at all.
-    """
+    """Tensors by key, bounded in bytes, least recently used dropped first; thread-safe. Those kept for good are not dropped."""
 
     def __init__(self, limit: int) -> None:
         self.limit, self.size = limit, 0

@@ -1,7 +1,6 @@
-"""How far several prunings keep the same experts, beside what chance alone would make them share.
+"""How far several prunings keep the same experts, compared with chance.
 
-The overlap of two sets is their Jaccard index: what both keep, over what either keeps. Over several layers together
-the sets are of (layer, expert) pairs, so that a layer counts by what it keeps.
+The overlap is the Jaccard index; over several layers, of sets of (layer, expert) pairs.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import numpy as np
 import pandas as pd
 from scipy.stats import hypergeom
 
-from shrp.errors import PlanError
 from shrp.pruning.plan import PruningPlan
 
 Kept = Mapping[int, Collection[int]]
@@ -20,7 +18,7 @@ Kept = Mapping[int, Collection[int]]
 
 
 def jaccard(a: Collection[object], b: Collection[object]) -> float:
-    """What two sets share over what they hold together, 0 to 1; nan where both are empty."""
+    """Jaccard index of two sets, 0 to 1; nan if both are empty."""
     first, second = set(a), set(b)
     together = len(first | second)
     return len(first & second) / together if together else float("nan")
@@ -30,14 +28,9 @@ def chance_jaccard(sizes: Sequence[tuple[int, int]], num_experts: int) -> float:
     """Exact mean Jaccard index of random sets.
 
     Args:
-        sizes: for each layer how many experts the one and the other set keep, each drawn evenly from all.
+        sizes: of the two sets in each layer.
         num_experts: `H`, experts a layer.
-
-    Raises:
-        PlanError: a size is below 0 or above `H`.
     """
-    if any(not 0 <= size <= num_experts for pair in sizes for size in pair):
-        raise PlanError(f"a layer of {num_experts} experts keeps 0 to {num_experts}, not {list(sizes)}.")
     shared = np.ones(1)  # distribution of how many pairs both keep, layer by layer
     for a, b in sizes:
         shared = np.convolve(shared, hypergeom.pmf(np.arange(min(a, b) + 1), num_experts, a, b))
@@ -49,16 +42,12 @@ def chance_jaccard(sizes: Sequence[tuple[int, int]], num_experts: int) -> float:
 
 
 def total_variation(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """Total-variation distance of distributions `(..., H)`: the share that would have to move, 0 to 1; `(...)`."""
+    """Total variation distance of distributions `(..., H)`, 0 to 1; `(...)`."""
     return np.abs(p - q).sum(-1) / 2
 
 
 def used_experts(plan: PruningPlan) -> dict[int, list[int]]:
-    """Layer -> the kept experts of a weight above 0.
-
-    Experts that nothing was routed to add nothing, and which of them a plan names is only their order: counted as
-    kept, they would make any two plans alike.
-    """
+    """Layer -> the kept experts of a weight above 0; others add nothing."""
     return {
         layer: [e for e, weight in zip(kept.experts, kept.weights, strict=True) if weight > 0]
         for layer, kept in plan.layers
@@ -66,11 +55,11 @@ def used_experts(plan: PruningPlan) -> dict[int, list[int]]:
 
 
 def kept_alike(a: PruningPlan, b: PruningPlan, num_experts: int) -> pd.DataFrame:
-    """What two plans both keep, in the layers that both prune; experts of weight 0 don't count, as they add nothing.
+    """What two plans both keep, in the layers that both prune; experts of weight 0 don't count.
 
     Returns:
-        Columns layer (text), a, b, both (how many experts), jaccard, chance (the same of random sets of these sizes),
-        distance (total variation of the weights; nan in the last row); one row a layer, ascending, and `all`.
+        Columns layer (text), a, b, both (numbers of experts), jaccard, chance (of random sets of these sizes), distance (total
+        variation of the weights); one row a layer, and `all`.
     """
     ours, theirs = used_experts(a), used_experts(b)
     weights = [plan.gates(num_experts) for plan in (a, b)]
@@ -98,14 +87,14 @@ def kept_alike(a: PruningPlan, b: PruningPlan, num_experts: int) -> pd.DataFrame
 
 
 def covered(usage: Mapping[int, np.ndarray], plan: PruningPlan) -> pd.DataFrame:
-    """How much of a routed model's usage falls on the experts that a plan keeps, in the layers that both have.
+    """How much of a routed model's usage falls on the experts that a plan keeps.
 
     Args:
         usage: layer -> Top-1 shares `(H,)`.
 
     Returns:
-        Columns layer, kept (experts of a weight above 0), covered (their share of the choices), even (the same if all
-        experts were used alike), distance (total variation of weights and shares); one row a layer, ascending.
+        Columns layer, kept (experts of a weight above 0), covered (their share of the choices), even (the same under even
+        use), distance (total variation of weights and shares); one row a layer that both have.
     """
     rows, kept = [], used_experts(plan)
     for layer in sorted(kept.keys() & usage.keys()):

@@ -1,7 +1,7 @@
-"""A pruning plan is data: which experts each layer keeps and with what weights (method.md, "Usage and pruning").
+"""Pruning plans: which experts each layer keeps, and their weights (method.md, "Usage and pruning").
 
-The app's cache key, the command line's file and a static checkpoint's config are all this one object. `make_plan` makes
-one from measured usage, a size and changes by hand. Nothing here needs torch but `PruningPlan.gates`.
+The app's cache key, the command line's file and a static checkpoint's config are this one object. Only
+`PruningPlan.gates` needs torch.
 """
 
 from __future__ import annotations
@@ -22,20 +22,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Allocation = Literal["per_layer", "budget"]
-"""As many experts in every layer, or a number in all, spread as the selection says (method.md, "allocation")."""
+"""The same number in every layer, or a total spread over layers."""
 SELECTIONS = ("usage", "gate_norm", "ablation", "fitted", "random")
 _SCORED = {"gate_norm": "gate x norm scores", "ablation": "effects of knocking them out"}
 COMBINATIONS = ("usage", "mean", "fitted")
 
 SUM_TOLERANCE = 0.0101
-"""How far from 1 given weights may sum to: as much as rounding thirds to two decimals takes, `0.33 + 0.33 + 0.33`."""
+"""How far from 1 given weights may sum to, such as `0.33 + 0.33 + 0.33`."""
 
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """The experts that one layer keeps, ascending, and their combination weights, which sum to 1 (`make_plan`), or
-    nearly so where a file has them rounded.
-    """
+    """The experts that one layer keeps, ascending, and their weights, which sum to about 1."""
 
     experts: tuple[int, ...]
     weights: tuple[float, ...]
@@ -132,7 +130,7 @@ class PruningPlan:
 
     @classmethod
     def from_json(cls, text: str) -> PruningPlan:
-        """Read the text of a plan file, which may be of anyone's making.
+        """Read the text of a plan file.
 
         Raises:
             PlanError: it is no JSON, no plan, or has weights that are not shares of 1.
@@ -147,7 +145,7 @@ class PruningPlan:
         return plan
 
     def key(self) -> str:
-        """A short digest of the experts and weights, whatever made them: equal for equal models."""
+        """A short digest of experts and weights: equal for equal models."""
         text = json.dumps(self.to_dict()["layers"], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -162,36 +160,29 @@ class HasShares(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class FittedGates:
-    """Gates for each number of experts; 0 for those taken out. `L` layers of `H` experts."""
+    """Gates for each number of experts; 0 for those removed. `L` layers of `H` experts."""
 
     data: str
     """Name of the texts they were fitted on."""
     n: int
     """How many of them."""
     per_layer: Mapping[int, Mapping[int, np.ndarray]]
-    """1 to H -> layer -> `(H,)`, summing to 1, with so many experts in each layer."""
+    """1 to H experts in each layer -> layer -> `(H,)`, summing to 1."""
     budget: Mapping[int, Mapping[int, np.ndarray]]
-    """L to L H -> layer -> `(H,)`, with so many experts in all and at least one a layer."""
+    """L to L H experts in all -> layer -> `(H,)`."""
 
     def counts(self, *, per_layer: int | None = None, budget: int | None = None) -> dict[int, int]:
-        """Layer -> experts kept, with so many in each layer or in all; exactly one of the two is given."""
+        """Layer -> experts kept; exactly one of the two arguments is given."""
         gates = self.budget[budget] if budget is not None else self.per_layer[per_layer]
         return {layer: int(np.count_nonzero(values)) for layer, values in gates.items()}
 
     def ranking(self, layer: int, count: int, budget: int | None = None) -> np.ndarray:
-        """A layer's experts, the best first: those kept by their gates, then the others by what they had at first.
-
-        Args:
-            count: experts kept in this layer, where there is no `budget` for all.
-        """
+        """A layer's experts, best first: the kept ones by their gates, then the others by their first gates."""
         gates, first = self._of(layer, count, budget)
         return np.lexsort((-first, -gates))
 
     def weights(self, layer: int, kept: Sequence[int], count: int, budget: int | None = None) -> np.ndarray:
-        """Weights `(H,)` of a layer's experts, not yet summing to 1 over `kept`.
-
-        Where `kept` (edited by hand) has an expert that was taken out by then, all weigh as before any was.
-        """
+        """Weights `(H,)`; the first gates if `kept` (edited by hand) has a removed expert. Not normalised over `kept`."""
         gates, first = self._of(layer, count, budget)
         return gates if (gates[list(kept)] > 0).all() else first
 
@@ -202,7 +193,7 @@ class FittedGates:
 
 @dataclass(frozen=True)
 class LayerEdit:
-    """What was changed in one layer of `H` experts."""
+    """Changes by hand in one layer of `H` experts."""
 
     count: int | None = None
     """Experts to keep; None leaves that to the allocation."""
@@ -211,33 +202,32 @@ class LayerEdit:
     dropped: tuple[int, ...] = ()
     """Experts that are never kept."""
     weights: tuple[float, ...] = ()
-    """Weights of `pinned` as a file gave them, if these are all that is kept; empty leaves them to the combination."""
+    """Weights of `pinned` from a file, if these are all that is kept."""
 
     def kept(self, ranking: Sequence[int], count: int) -> list[int]:
-        """The experts to keep, ascending: the pinned ones and then the best ranked that are not dropped.
+        """The experts to keep, ascending: the pinned ones, then the best ranked that are not dropped.
 
         Args:
             ranking: all experts of the layer, best first.
-            count: what the allocation gives. It bends where the edit leaves the number open: more pins than that are
-                all kept, and no dropped expert comes back to fill it up.
+            count: from the allocation; more pins are all kept, and dropped experts do not fill it up.
         """
         free = [int(e) for e in ranking if e not in self.pinned and e not in self.dropped]
         wanted = max(self.count or count, len(self.pinned))
         return sorted([*self.pinned, *free][:wanted])
 
     def with_count(self, count: int | None) -> LayerEdit:
-        """The same with another count; weights from a file no longer apply."""
+        """The same with another count, without weights from a file."""
         return self if count == self.count else replace(self, count=count, weights=())
 
     def marked(self, pinned: Sequence[int], dropped: Sequence[int]) -> LayerEdit:
-        """The same with other pins and drops; weights from a file no longer apply."""
+        """The same with other pins and drops, without weights from a file."""
         pinned, dropped = tuple(sorted(set(pinned))), tuple(sorted(set(dropped)))
         if (pinned, dropped) == (self.pinned, self.dropped):
             return self
         return LayerEdit(self.count, pinned, dropped)
 
     def cycled(self, expert: int) -> LayerEdit:
-        """The next state of one expert: left to the plan, pinned, dropped, and left to the plan again."""
+        """The next state of one expert: free, pinned, dropped, free."""
         pinned, dropped = set(self.pinned), set(self.dropped)
         if expert in pinned:
             return self.marked(pinned - {expert}, dropped | {expert})
@@ -246,7 +236,7 @@ class LayerEdit:
         return self.marked(pinned | {expert}, dropped)
 
     def check(self, layer: int, num_experts: int) -> None:
-        """Raise `PlanError`, naming what to change, where the edit contradicts itself or a layer of `num_experts`."""
+        """Raise `PlanError` where the edit contradicts itself or a layer of `num_experts`."""
         for expert in (*self.pinned, *self.dropped):
             if not 0 <= expert < num_experts:
                 raise PlanError(f"layer {layer} has no expert {expert}; experts are 0 to {num_experts - 1}.")
@@ -278,12 +268,11 @@ class LayerEdit:
 
 @dataclass(frozen=True)
 class PlanEdits:
-    """The `LayerEdit` of every layer that was changed, ascending."""
+    """The `LayerEdit` of every changed layer, ascending."""
 
     layers: tuple[tuple[int, LayerEdit], ...] = ()
     origin: str = ""
-    """How the experts of a plan were selected that came from a file, one of `SELECTIONS`: a random
-    control stays one. Empty for none, and where the file doesn't say."""
+    """Selection of a plan that came from a file, one of `SELECTIONS`; empty if unknown."""
 
     def __post_init__(self) -> None:
         if len({layer for layer, _ in self.layers}) != len(self.layers):
@@ -319,7 +308,7 @@ NO_EDITS = PlanEdits()
 
 
 def edits_of(plan: PruningPlan) -> PlanEdits:
-    """The edits that make any budget and selection into exactly this plan, weights included."""
+    """The edits that make any budget and selection into exactly this plan."""
     origin = plan.selection.removesuffix(" with edits")
     return PlanEdits(
         tuple(
@@ -341,19 +330,18 @@ def check_weights(layer: int, weights: Sequence[float]) -> None:
 
 
 def allocate(usage: Mapping[int, np.ndarray], *, per_layer: int | None = None, budget: int | None = None):
-    """How many experts each layer keeps: the same `per_layer`, or a global `budget` spread by usage.
+    """How many experts each layer keeps.
 
-    With a budget every layer first gets one expert; the rest go, one by one, to the most used experts that are
-    not kept yet, over all layers (method.md, "allocation").
+    With a budget every layer gets one; the rest go to the most used experts over all layers (method.md, "allocation").
 
     Args:
-        usage: layer -> `(H,)` non-negative scores, comparable across layers (usage shares are).
+        usage: layer -> `(H,)` scores of 0 or more, comparable across layers.
 
     Returns:
         layer -> count.
 
     Raises:
-        PlanError: neither or both are given, or the number is outside what the layers allow.
+        PlanError: neither or both are given, or the number is out of range.
     """
     if (per_layer is None) == (budget is None):
         raise PlanError("give either experts per layer or a global budget, not both and not neither.")
@@ -379,12 +367,7 @@ def allocate(usage: Mapping[int, np.ndarray], *, per_layer: int | None = None, b
 
 
 def first_experts(counts: Mapping[int, int]) -> PruningPlan:
-    """The first so many experts of each layer, all of one weight, where which ones they are does not matter: for costs,
-    times, or all experts.
-
-    Args:
-        counts: layer -> how many, at least 1.
-    """
+    """A plan of the first `counts[layer]` experts of each layer at equal weight, for costs and times."""
     kept = {count: LayerPlan(tuple(range(count)), (1 / count,) * count) for count in set(counts.values())}
     return PruningPlan(tuple((layer, kept[count]) for layer, count in counts.items()), combination="mean")
 
@@ -405,21 +388,18 @@ def make_plan(
     """Make a plan from measured usage.
 
     Args:
-        usage: layer -> `(H,)` Top-1 shares on validation data; gives the weights and, by default, the ranking. Layers
-            may be texts, as in a checkpoint's `info.usage`. Of measured usage its shares are taken.
+        usage: layer -> `(H,)` Top-1 shares, or measured usage; gives the weights and the default ranking.
         per_layer: the same number of experts in every layer.
         budget: experts in all, spread by usage.
         counts: layer -> number, instead of `per_layer` or `budget`.
-        scores: layer -> `(H,)` ranking scores, needed for the selections `gate_norm` and `ablation`.
-        fitted: gates for each number of experts, needed for `selection="fitted"`; a budget is spread as they say.
-        selection: `usage` (the paper's), `gate_norm`, `ablation`, `fitted`, or `random` (a control, drawn from `seed`).
-        combination: `usage` weights renormalised over the kept experts, their plain `mean`, or, with the selection
-            of that name, the `fitted` gates.
-        seed: for random selection.
-        edits: changes by hand, over what the options above give.
+        scores: layer -> `(H,)`, for the selections `gate_norm` and `ablation`.
+        fitted: gates, for the selection `fitted`; they also spread a budget.
+        selection: one of `SELECTIONS`; `random` is a control, drawn from `seed`.
+        combination: `usage` weights renormalised over the kept experts, their `mean`, or the `fitted` gates.
+        edits: changes by hand.
 
     Raises:
-        PlanError: an impossible allocation or an unknown option; the message names the right ones.
+        PlanError: an impossible allocation or an unknown option.
     """
     if selection not in SELECTIONS:
         raise PlanError(f"selection must be one of {', '.join(SELECTIONS)}, not {selection!r}.")
@@ -477,23 +457,21 @@ def make_plan(
 
 
 def _weights(share: np.ndarray, combination: str) -> tuple[float, ...]:
-    """Weights that add up to 1 of the kept experts with these shares."""
+    """Weights that sum to 1 for the kept experts; their mean if none was used."""
     total = share.sum()
-    # Experts that nothing was routed to have no usage to weigh by; then a mean is all that is left.
     mean = combination == "mean" or total <= 0
     return tuple((np.full(len(share), 1 / len(share)) if mean else share / total).tolist())
 
 
 def _names(selection: str, combination: str, edits: PlanEdits, layers: Iterable[int]) -> tuple[str, str]:
-    """What a plan's selection and combination are called once edits were made to it."""
+    """A plan's selection and combination once edits were made to it."""
     if any(edit.weights for _, edit in edits.layers):
         combination = "given weights"
     if not edits:
         return selection, combination
     if all(edits.of(layer).weights for layer in layers):
-        # Whatever is picked beside a plan that a file gave whole has no part in it.
         return edits.origin or "given", combination
-    # A control where either is one, and else neither's own choice.
+    # A random control stays one; other mixtures are of neither selection.
     if edits.origin and edits.origin != selection:
         selection = "random" if "random" in (edits.origin, selection) else "given"
     return f"{selection} with edits", combination

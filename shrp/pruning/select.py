@@ -1,10 +1,7 @@
-"""Constant gates that are fitted to what the routed model says, at every size of a pruned model.
+"""Constant gates fitted to the routed model's outputs, at every size of a pruned model.
 
-Usage says where a router sends inputs, not which experts do well for all of them together, which is what a static
-model asks. So all converted layers run under constant gates, whose logits learn, with every weight of the model
-fixed, to have the model give the routed one's outputs; meanwhile the expert with the smallest gate is taken out again
-and again. One such walk gives a plan for each number of experts. It needs texts; labels, if there
-are any, only mix the classes.
+All converted layers run under constant gates, whose logits are trained to reproduce the routed model's outputs; the
+weights stay fixed. The expert with the smallest gate is removed again and again, which gives a plan for each size.
 """
 
 from __future__ import annotations
@@ -30,29 +27,26 @@ from shrp.model.partial import run_from, run_layers
 from shrp.pruning.plan import FittedGates, PruningPlan, make_plan
 
 TEXTS = 512
-"""Texts to fit on, at most; there are a few dozen numbers to learn."""
+"""Most texts to fit on."""
 BATCH = 16
 LEARNING_RATE = 0.1
 WARM_UP = 32
-"""Steps before the first expert is taken out."""
+"""Steps before the first expert is removed."""
 STEPS = 132
-"""About how many steps there are while experts are taken out, for each of the two walks."""
+"""About how many steps follow, for each of the two walks."""
 START = 1e-2
-"""Added to the usage shares that gates start from: an expert that no input was sent to may still serve all."""
+"""Added to the usage shares that gates start from."""
 
 
 class GateFit:
-    """A fit of constant gates to the routed model's outputs on texts.
+    """A fit of constant gates to the routed model's outputs on texts, by KL divergence (squared error for regression).
 
-    The model's weights don't change. What is minimised is the mean KL divergence from the routed model's predictions
-    to those under the gates, or the squared error of a regression.
-
-    Iterate over it for the steps done, or let it `finish`; it may be left and gone on with later. Threads may iterate
-    at once and then share the steps, each of which waits for the one before. Nothing is computed before the first.
+    Iterate over it for the steps done, or let it `finish`. It may be paused, and threads may iterate at once and share the
+    steps. Nothing is computed before the first.
 
     Args:
         usage: layer -> `(H,)` Top-1 shares, where the gates start.
-        size: texts to use, drawn evenly from the classes where these are known.
+        size: texts to use, drawn evenly from the classes if known.
         seed: of the draw and the order of batches.
 
     Attributes:
@@ -99,7 +93,7 @@ class GateFit:
             yield done
 
     def finish(self, progress: Callable[[int, int], None] | None = None) -> FittedGates:
-        """Do all steps that are left; `progress` is called with steps done and in all.
+        """Do all remaining steps; `progress` is called with steps done and in all.
 
         Raises:
             PlanError: an error ended this fit before.
@@ -119,12 +113,12 @@ class GateFit:
 
 
 def _removals(layers: int, experts: int, each_layer: bool) -> int:
-    """How many times a walk takes experts out."""
+    """How often a walk removes experts."""
     return (experts - 1) * (1 if each_layer else layers)
 
 
 def _between(removals: int) -> int:
-    """Steps between two of so many."""
+    """Steps between two of so many removals."""
     return max(1, round(STEPS / removals)) if removals else 0
 
 
@@ -166,7 +160,7 @@ class _Walk:
             self.batches.append((inputs, entering, said))
 
     def run(self, each_layer: bool) -> Generator[None, None, dict[int, dict[int, np.ndarray]]]:
-        """From all experts to one a layer: take out one in each layer, or one in all, and fit on; yields after a step.
+        """From all experts to one a layer: remove one in each layer, or one in all, and fit on; yields after a step.
 
         Returns:
             Experts in each layer, or in all -> layer -> `(H,)` gates.
@@ -202,9 +196,7 @@ class _Walk:
             with use_gates(source):
                 outputs, _ = run_from(self.model, inputs, self.first, entering)
             loss = _distance(outputs, said, self.regression)
-            (logits.grad,) = torch.autograd.grad(
-                loss, logits
-            )  # of the gates alone: others use this model too
+            (logits.grad,) = torch.autograd.grad(loss, logits)  # not of weights that others use
         optimizer.step()
 
 
@@ -213,7 +205,7 @@ def _gates(logits: Tensor, kept: Tensor) -> Tensor:
 
 
 def _take_out(gates: Tensor, kept: Tensor, each_layer: bool) -> None:
-    """Mark the expert with the smallest gate as taken out: in each layer, or in all that have another one."""
+    """Remove the expert with the smallest gate: in each layer, or in all layers that have another."""
     left = gates.masked_fill(~kept, torch.inf)
     if each_layer:
         kept[torch.arange(len(kept)), left.argmin(-1)] = False
@@ -230,13 +222,13 @@ def _distance(outputs: Tensor, said: Tensor, regression: bool) -> Tensor:
 
 
 def plan_from(stats: UsageStats, *, selection: str = "usage", **options: Any) -> PruningPlan:
-    """`make_plan` with the usage of `stats`, and the scores or fitted gates that a selection asks for.
+    """`make_plan` with the usage of `stats`, and the scores or fitted gates that the selection needs.
 
     Args:
-        selection: of `make_plan`, or `recorded`: by usage, that of `stats.recorded`.
+        selection: of `make_plan`, or `recorded`: by the usage `stats.recorded`.
 
     Raises:
-        PlanError: as `make_plan`, or what the selection asks for was not measured.
+        PlanError: as `make_plan`, or what the selection needs was not measured.
     """
     if selection == "recorded":
         return make_plan(stats.recorded, **options)

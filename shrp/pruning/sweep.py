@@ -1,4 +1,4 @@
-"""All sizes of a pruning, scored one after another: what is left with so many experts, beside as many at random."""
+"""Prunings of all sizes, scored, each with random experts of the same size as a control."""
 
 from __future__ import annotations
 
@@ -22,24 +22,19 @@ from shrp.pruning.plan import Allocation, PruningPlan, make_plan
 from shrp.pruning.select import plan_from
 
 LOSSES = (0.01, 0.02, 0.05)
-"""Losses against the routed model that the cheapest pruning is named for."""
+"""Losses against the routed model for which the cheapest pruning is reported."""
 _MOST_BUDGETS = 67
 
 
 def budgets(layers: int, experts: int) -> list[int]:
-    """The global budgets of a sweep, ascending: from one expert a layer to all, evenly spaced.
-
-    Every one where there are at most 67 (those of 6 layers of 12 experts), else every second, third, ... and the last.
-    """
+    """The global budgets of a sweep, from one expert a layer to all: all if at most 67, else every second, third, ..."""
     low, high = layers, layers * experts
     step = -(-(high - low) // (_MOST_BUDGETS - 1)) or 1
     return sorted({*range(low, high + 1, step), high})
 
 
 def pareto_best(costs: Sequence[float], scores: Sequence[float]) -> list[int]:
-    """Indices of what no other one beats, cheapest first: none scores at least as high at no more cost, with one of
-    the two better. Equals are all in.
-    """
+    """Indices of the Pareto-optimal points (low cost, high score), cheapest first; equal points are all in."""
     costs, scores = np.asarray(costs, dtype=float), np.asarray(scores, dtype=float)
     kept: list[int] = []
     best, price = -np.inf, -np.inf
@@ -58,7 +53,7 @@ class Point:
     per_layer: int | None
     """Experts in every layer; None where a budget was spread."""
     seed: int | None = None
-    """Of a random control's draw; None for the selection itself."""
+    """Of a random control; None for the selection itself."""
 
 
 def points(
@@ -70,12 +65,12 @@ def points(
     draws: Sequence[int] = (0, 1, 2),
     sizes: Sequence[int] | None = None,
 ) -> list[Point]:
-    """The prunings of a sweep, the smallest first, each with random experts of its size; of all experts there is one.
+    """The prunings of a sweep, smallest first, each with random controls of its size.
 
     Args:
-        stats: what the selection asks for (`shrp.pruning.select.plan_from`).
-        draws: seeds of the random experts; empty for none.
-        sizes: experts in each layer, or budgets; None for all, or of budgets those of `budgets`.
+        stats: what the selection needs (`shrp.pruning.select.plan_from`).
+        draws: seeds of the random controls.
+        sizes: experts in each layer, or budgets; None for all, or those of `budgets`.
 
     Raises:
         PlanError: as `plan_from`.
@@ -96,12 +91,10 @@ def points(
 
 
 def random_control(plan: PruningPlan, usage: Mapping[int, np.ndarray], *, seed: int = 0) -> PruningPlan:
-    """What a plan must beat: as many random experts in each layer, so that nothing but which ones they are differs.
-
-    They are weighted by their mean where the plan's are, else by usage.
+    """As many random experts in each layer as a plan keeps, weighted by their mean if the plan's are, else by usage.
 
     Args:
-        usage: layer -> `(H,)` Top-1 shares, those that the plan was made of.
+        usage: layer -> `(H,)` Top-1 shares.
     """
     weights = "mean" if plan.combination == "mean" else "usage"
     return make_plan(usage, counts=plan.keep_counts(), selection="random", combination=weights, seed=seed)
@@ -110,11 +103,7 @@ def random_control(plan: PruningPlan, usage: Mapping[int, np.ndarray], *, seed: 
 def run(
     evaluator: LiveEvaluator, wanted: Sequence[PruningPlan], done: Callable[[], None] = lambda: None
 ) -> list[Evaluation]:
-    """The exact evaluation of every plan, in their order; work that they have in common is done once.
-
-    Args:
-        done: called after each.
-    """
+    """The exact evaluation of every plan, in their order; `done` is called after each."""
     by_plan: dict[str, Evaluation] = {}
     for plan, evaluation in evaluator.sweep(wanted):
         by_plan[plan.key()] = evaluation
@@ -123,9 +112,7 @@ def run(
 
 
 def match(evaluation: Evaluation, routed: Evaluation, data: TextData) -> Evaluation:
-    """A pruning's evaluation with its logits shifted, without labels, to give each class as often as the routed model
-    does on the same inputs (`shrp.evaluation.calibration`).
-    """
+    """A pruning's evaluation with its threshold calibrated to the routed model's class frequencies (no labels)."""
     return shifted(evaluation, data, matching_shift(evaluation.logits, routed.logits))
 
 
@@ -135,10 +122,9 @@ def to_frame(
     """One row a pruning.
 
     Returns:
-        Columns kept (experts in all), per_layer, selection, seed, metric, score, low, high (95% interval), n, of_routed
-        (share of the routed model's score, nan where that is not above 0), encoder_params, model_params,
-        encoder_flops, model_flops (shares of the dense model's, FLOPs of one input of 128 tokens) and pareto (whether
-        no other pruning but random ones scores at least as high at no more encoder FLOPs, with one of the two better).
+        Columns kept (experts in all), per_layer, selection, seed, metric, score, low, high (95%), n, of_routed (share of the
+        routed model's score, nan unless that is above 0), encoder_params, model_params, encoder_flops, model_flops (shares of
+        the dense model's, for 128 tokens) and pareto (Pareto-optimal among those without a seed).
     """
     dense = dense_cost(model, TOKENS)
     rows = []
@@ -166,8 +152,8 @@ def to_frame(
 
 
 def cheapest_within(frame: pd.DataFrame, routed: Evaluation, loss: float) -> pd.Series | None:
-    """The row of `to_frame` with the fewest encoder FLOPs that scores at most `loss` below the routed model, and above
-    the best constant answer; None where none does. Random controls do not take part.
+    """The row of `to_frame` with the fewest encoder FLOPs that scores at most `loss` below the routed model
+    and above the majority-class baseline; None if none does. Controls are left out.
     """
     near = frame[frame["seed"].isna() & (frame["score"] >= routed.score - loss - 1e-12)]
     near = near[~(near["score"] <= routed.constant)]
@@ -187,12 +173,11 @@ def smallest_within(
     match_shares: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> PruningPlan:
-    """The plan of the fewest experts in all whose score on `data` is at most `loss` below the routed model's
-    (`cheapest_within`), of all budgets, each of which is tried.
+    """The plan with the fewest experts whose score on `data` is at most `loss` below the routed model's (`cheapest_within`).
 
     Args:
-        stats: of the same data, with what the selection asks for.
-        match_shares: whether scores are with answer shares matched (`match`).
+        stats: of the same data, with what the selection needs.
+        match_shares: calibrate thresholds (`match`).
         progress: called with prunings done and in all.
 
     Raises:

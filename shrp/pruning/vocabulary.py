@@ -1,10 +1,7 @@
-"""A vocabulary without the tokens that a use does not need.
+"""Vocabulary trimming: remove tokens that a use does not need (as TextPruner, Yang et al. 2022, arXiv 2203.15996).
 
-Embeddings are most of what is left of a pruned encoder: with eleven of twelve layers converted and one expert kept in
-each, 81% of bge-small's parameters. WordPiece takes the longest piece that its vocabulary has. So a text of which every
-piece is kept is read exactly as before, and the model answers as before; other words fall apart into smaller pieces.
-
-TextPruner (Yang et al. 2022, arXiv 2203.15996) prunes vocabularies likewise, by the tokens that texts have.
+WordPiece takes the longest known piece, so a text whose pieces are all kept is read as before; other words are split
+into smaller pieces.
 """
 
 from __future__ import annotations
@@ -30,7 +27,7 @@ from shrp.evaluation.costs import WHOLE_VOCABULARY
 
 _FILE = "tokenizer.json"
 _UNUSED = re.compile(r"\[unused\d+\]")
-"""Places that BERT's vocabulary keeps for others' tokens."""
+"""Unused entries of BERT's vocabulary."""
 _IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id", "mask_token_id")
 
 
@@ -47,7 +44,7 @@ class Vocabulary:
     size: int
 
     def missing(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[tuple[str, ...]]) -> float:
-        """Share of the pieces of some texts, as the whole vocabulary cuts them, that are not kept; nan of no pieces."""
+        """Share of the pieces of some texts, by the whole vocabulary, that are not kept; nan without pieces."""
         counts = piece_counts(tokenizer, texts, self.size)
         total = counts.sum()
         return float(1 - counts[self.kept].sum() / total) if total else float("nan")
@@ -62,25 +59,23 @@ def vocabulary_of(
 ) -> Vocabulary:
     """The tokens that some texts need.
 
-    Kept are pieces that the texts have at least `min_count` times, the vocabulary's first `common` of more than one
-    character, special tokens, and single characters, of ASCII and of the texts, of which other words can be put
-    together.
+    Kept are pieces that occur at least `min_count` times in the texts, the first `common` longer pieces of the vocabulary
+    (BERT's is sorted by frequency), special tokens, and the single characters of ASCII and of the texts.
 
     Args:
-        texts: what will be read is to be like them: a task's training data, say.
-        common: BERT's vocabulary lists words by how often they are used, so that its first ones are in most texts.
+        texts: representative ones, such as a task's training data.
 
     Raises:
-        UnsupportedModelError: the tokenizer is none of WordPiece's.
+        UnsupportedModelError: the tokenizer is not WordPiece.
         DataError: there are no texts.
         ValueError: `min_count` is below 1, or `common` below 0.
     """
     if min_count < 1 or common < 0:
-        raise ValueError("A token that is kept is there once at least, and no fewer than 0 are common.")
+        raise ValueError("min_count must be 1 or more, and common 0 or more.")
     model = _wordpiece(_core(tokenizer))
     prefix = model["continuing_subword_prefix"]
     if not texts:
-        raise DataError("there are no texts to tell from which tokens are needed.")
+        raise DataError("there are no texts to count tokens in.")
     pieces = tokenizer.get_vocab()
     size = 1 + max(pieces.values())
     counts = piece_counts(tokenizer, texts, size)
@@ -99,7 +94,7 @@ def vocabulary_of(
     keep[sorted(longer)[:common]] = True
     normalizer = tokenizer.backend_tokenizer.normalizer
     seen = {character for text in texts for part in text for character in part}
-    if normalizer is not None:  # which may take a character apart
+    if normalizer is not None:  # may decompose a character
         seen |= {part for character in seen for part in normalizer.normalize_str(character)}
     seen |= {lower for character in seen for lower in character.lower()}
     characters = seen | set(string.printable)
@@ -112,10 +107,10 @@ def vocabulary_of(
 def vocabulary_facts(
     vocabulary: Vocabulary, counted_on: TextData, *, min_count: int, common: int
 ) -> dict[str, Any]:
-    """What `training["vocabulary"]` says of a checkpoint; `shrp.checkpoints.card` reads it.
+    """The record `training["vocabulary"]` of a checkpoint.
 
     Args:
-        counted_on: the data whose texts told which tokens are needed.
+        counted_on: the data whose tokens were counted.
         min_count, common: as for `vocabulary_of`.
     """
     return {
@@ -131,10 +126,10 @@ def vocabulary_facts(
 def with_vocabulary(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A copy of a model and its tokenizer with these tokens alone; the model's layers are of any kind.
+    """A copy of a model and its tokenizer with these tokens only.
 
     Raises:
-        UnsupportedModelError: the tokenizer is none of WordPiece's, or puts texts together in a way not known here.
+        UnsupportedModelError: the tokenizer is not WordPiece, or has an unknown post-processor.
     """
     place = {int(old): new for new, old in enumerate(vocabulary.kept)}
     smaller = _smaller_tokenizer(tokenizer, place)

@@ -7,7 +7,6 @@ import pytest
 
 from shrp.analysis.routes import usage_distances
 from shrp.analysis.usage import UsageStats
-from shrp.errors import DataError
 from shrp.pruning.overlap import covered, kept_alike, total_variation
 from shrp.pruning.plan import LayerPlan, PruningPlan
 
@@ -50,12 +49,6 @@ def test_how_much_usage_a_plan_covers_by_hand():
     assert frame.to_numpy().tolist() == [pytest.approx([1, 2, 0.7, 0.5, 0.3])]
 
 
-def test_total_variation_by_hand():
-    assert total_variation(np.array([0.5, 0.5, 0]), np.array([0, 0.5, 0.5])) == pytest.approx(0.5)
-    assert total_variation(np.array([1.0, 0]), np.array([0, 1.0])) == 1
-    assert total_variation(np.full((4, 3), 1 / 3), np.full((4, 3), 1 / 3)).tolist() == [0] * 4
-
-
 def test_the_sorted_distance_is_the_least_over_all_renumberings():
     rng = np.random.default_rng(0)
     a, b = (
@@ -84,11 +77,3 @@ def test_chance_is_what_exchanging_the_sides_makes():
     assert found["p"] == found["q"] == pytest.approx(np.mean(loop >= found["distance"] - 1e-9), abs=0.01)
     same = usage_distances(a, a).iloc[0]
     assert same[["distance", "chance", "p", "q"]].tolist() == [0, 0, 1, 1]
-
-
-def test_what_does_not_compare_is_refused():
-    a = stats_of(layer1=chosen(0, 1))
-    with pytest.raises(DataError, match="3 and 4 experts"):
-        usage_distances(a, stats_of(layer1=chosen(0, 1, size=4)))
-    with pytest.raises(DataError, match="the same data"):
-        usage_distances(a, stats_of(data="other", layer1=chosen(0, 1)))

@@ -4,7 +4,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
-from shrp.analysis.explore import MAX_SENTENCES, explore, split_sentences
+from shrp.analysis.explore import explore
 from shrp.analysis.what_if import compare_outputs, compare_routes, what_if
 from shrp.data.batching import collate, encode
 from shrp.data.tasks import TASKS
@@ -80,23 +80,6 @@ def test_a_batch_equals_single_inputs_and_the_model_itself(tokenizer, routing):
             assert found.shares(layer).sum() == pytest.approx(1)
 
 
-def test_words_about_one_input(tokenizer):
-    (found,) = explore(build(), tokenizer, SST2, [("w1 w2",)])
-    assert found.tokens == ("[CLS]", "w1", "w2", "[SEP]")
-    assert not found.truncated
-    assert found.answer in SST2.label_names
-    assert found.probabilities.sum() == pytest.approx(1)
-    table = found.choices()
-    for row in table.itertuples():
-        probs = np.sort(found.probs[row.layer])
-        assert row.probability == pytest.approx(probs[-1])
-        assert row.margin == pytest.approx(probs[-1] - probs[-2], abs=1e-6)
-        assert row.expert == found.probs[row.layer].argmax()
-    frame = found.to_frame()
-    assert len(frame) == 12
-    assert frame["chosen"].sum() == 3
-
-
 def test_outputs_come_in_the_order_of_the_tasks_labels(tokenizer):
     plain, swapped = build(names=SST2.label_names), build(names=SST2.label_names[::-1])
     (one,) = explore(plain, tokenizer, SST2, [("w1 w2",)])
@@ -120,16 +103,6 @@ def test_what_if_equals_forcing_by_hand(tokenizer, routing, layers):
             with use_gates(force_experts({layer: expert}, 4)):
                 direct = batch_logits(model, batch)[0]
             np.testing.assert_allclose(result.logits[row, expert], direct, atol=1e-5)
-
-
-def test_sentences_are_split_and_limited():
-    inputs, notes = split_sentences("  One.\n\n Two. \r\n", SST2)
-    assert inputs == [("One.",), ("Two.",)]
-    assert notes == []
-    assert split_sentences(" \n\t\n", SST2) == ([], [])
-    inputs, notes = split_sentences("\n".join(f"s{i}" for i in range(40)), SST2)
-    assert len(inputs) == MAX_SENTENCES
-    assert notes == [f"Only the first {MAX_SENTENCES} of 40 inputs are shown."]
 
 
 def test_a_route_is_built_piece_by_piece():

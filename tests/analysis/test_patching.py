@@ -7,7 +7,6 @@ import torch
 from shrp.analysis.patching import Patched, aligned, patch
 from shrp.data.batching import collate, encode
 from shrp.data.tasks import TASKS
-from shrp.errors import DataError
 from shrp.evaluation.evaluate import batch_logits
 from shrp.families.families import encoder_layers
 from shrp.model.gates import record_routing
@@ -114,15 +113,6 @@ def test_the_lead_is_of_the_donors_answer():
     assert list(frame)[4:] == ["logit negative", "logit positive", "change", "part of the gap"]
 
 
-def test_of_a_number_it_is_the_output():
-    found = made([2.0], [4.5], [[[3.0], [1.0]]], "stsb")
-    assert found.contrast is None
-    assert (found.start, found.gap) == (2.0, 2.5)
-    assert not found.flips.any()
-    assert found.strongest() == [0]
-    assert found.measured == "the output"
-
-
 def test_a_small_gap_is_not_divided():
     near = made([2.0], [2.03], [[[1.0], [2.5]]], "stsb")
     assert np.isnan(near.parts).all()
@@ -131,12 +121,3 @@ def test_a_small_gap_is_not_divided():
     assert not np.isnan(made([0.2], [0.29], [[[0.25]]], "stsb").parts).any()  # of another scale
     assert np.isnan(made([1.0, 0.0], [1.05, 0.0], [[[2.0, 0.0]]]).parts).all()
     assert not np.isnan(made([1.0, 0.0], [1.2, 0.0], [[[2.0, 0.0]]]).parts).any()
-
-
-def test_what_is_too_long_or_no_input_is_refused(tiny_routed, tiny_tokenizer, monkeypatch):
-    model = tiny_routed("bert", layers=(1,))
-    with pytest.raises(DataError, match=r"has 1 text\(s\), not 2"):
-        patch(model, tiny_tokenizer, SST2, TEXT, ("w1", "w2"))
-    monkeypatch.setattr("shrp.analysis.patching.MOST", 6)
-    with pytest.raises(DataError, match="at most 6 tokens"):
-        patch(model, tiny_tokenizer, SST2, DONOR, TEXT)

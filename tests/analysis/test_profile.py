@@ -229,30 +229,6 @@ def test_the_loss_in_a_slice_is_held_against_all_other_inputs(tiny_routed, tiny_
     assert replace(found, before=one, after=one).by_slice()["q"].isna().all()  # nothing to hold it against
 
 
-def test_changes_of_minimal_pairs_are_dealt_and_drawn_as_one(tiny_routed, tiny_tokenizer, tiny_data):
-    """Both of a pair change alike: a test of inputs names far too many slices, one of pairs not."""
-    model, data = tiny_routed(), tiny_data(120)
-    before = replace(
-        evaluate(model, tiny_tokenizer, data), slices=tuple(f"slice {i // 30}" for i in range(120))
-    )
-    pairs, named, width = np.arange(120).reshape(60, 2), {"inputs": 0, "pairs": 0}, {}
-    for seed in range(30):
-        rng, logits = np.random.default_rng(seed), before.logits.copy()
-        logits[np.arange(120), data.labels] += np.repeat(rng.normal(0, 1, 60), 2).astype(np.float32)
-        found = KnockOut(((2, 0),), before, replace(before, logits=logits), np.arange(120))
-        for which, given in (("inputs", None), ("pairs", pairs)):
-            frame = found.by_slice(given)
-            named[which] += (frame["q"] <= 0.05).any()
-            width[which] = (frame["high"] - frame["low"]).mean()
-    assert named["pairs"] <= 4
-    assert named["inputs"] > 5
-    assert width["pairs"] > 1.25 * width["inputs"]
-    logits = before.logits + np.repeat(rng.normal(0, 1, 60), 2).astype(np.float32)[:, None]
-    found = replace(found, after=replace(before, logits=logits))
-    alone, together = (found.logit_changes(pairs=given)[["low", "high"]] for given in (None, pairs))
-    assert (together["high"] - together["low"]).mean() > 1.25 * (alone["high"] - alone["low"]).mean()
-
-
 def test_what_cannot_be_knocked_out_is_refused(tiny_routed, tiny_tokenizer, tiny_data):
     model, data = tiny_routed(), tiny_data(8)
     before = evaluate(model, tiny_tokenizer, data)

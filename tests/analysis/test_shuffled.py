@@ -69,13 +69,6 @@ def test_each_input_takes_the_gates_of_its_partner(exchanged, tiny_tokenizer, to
         assert np.abs(one.logits - found.before.logits).max() > 1e-3
 
 
-def test_as_routed_is_the_models_own_evaluation(exchanged, tiny_tokenizer):
-    model, data, _, found = exchanged()
-    own = evaluate(model, tiny_tokenizer, data)
-    assert found.before.logits[own.indices] == pytest.approx(own.logits, abs=1e-5)
-    assert found.before.score == pytest.approx(own.score)
-
-
 def test_what_is_told_of_it(exchanged):
     *_, found = exchanged()
     frame = found.frame.set_index("layer")

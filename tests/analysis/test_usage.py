@@ -16,14 +16,10 @@ from shrp.analysis.usage import (
     history_warnings,
     measure_usage,
 )
-from shrp.data.batching import collate, encode, token_counts
-from shrp.data.slices import input_groups
-from shrp.data.tasks import TASKS
-from shrp.data.text_data import TextData
-from shrp.errors import DataError, PlanError
+from shrp.data.batching import collate, encode
+from shrp.errors import PlanError
 from shrp.model.gates import record_routing
 from shrp.pruning.plan import make_plan
-from shrp.pruning.prune import prune
 from shrp.pruning.select import plan_from
 
 H = 4
@@ -83,22 +79,6 @@ def test_measured_equals_a_plain_loop(routing, batch_size, tiny_routed, tiny_tok
     assert (stats.n, stats.layers, stats.num_experts) == (30, [1, 2], H)
     assert progress[-1] == (30, 30)
     assert len(progress) == -(-30 // batch_size)
-
-
-def test_groups_add_up_to_the_whole(tiny_routed, tiny_tokenizer, tiny_data):
-    data = tiny_data(30)
-    stats = measure_usage(tiny_routed(routing="token"), tiny_tokenizer, data)
-    lengths = token_counts(tiny_tokenizer, data.texts)
-    for groups in input_groups(data, stats.logits.argmax(-1), lengths).values():
-        for layer in stats.layers:
-            parts = [stats.counts(layer, rows) for rows in groups.values()]
-            assert np.array_equal(sum(parts), stats.counts(layer))
-            for rows in groups.values():
-                by_hand = sum(stats.top1[layer][i] for i in range(30) if rows[i])
-                np.testing.assert_allclose(stats.share(layer, rows), by_hand / by_hand.sum())
-                np.testing.assert_allclose(
-                    stats.mean_probs(layer, rows), stats.probs[layer][rows].mean(0), rtol=1e-6
-                )
 
 
 def kinds(stats):
@@ -189,12 +169,3 @@ def test_the_margin_is_of_the_last_that_is_taken_over_the_first_that_is_not(
             assert stats.margins[layer][i] == pytest.approx(margin, abs=1e-5)
             assert found.margin(layer) == pytest.approx(margin, abs=1e-5)
             assert found.several(layer) == top_k
-
-
-def test_models_without_a_router_have_no_usage(tiny_model, tiny_routed, tiny_tokenizer, tiny_data):
-    static = prune(tiny_routed(), make_plan({1: np.ones(4) / 4, 2: np.ones(4) / 4}, per_layer=1))
-    for model in (tiny_model(), static):
-        with pytest.raises(PlanError, match="no routed layer"):
-            measure_usage(model, tiny_tokenizer, tiny_data(4))
-    with pytest.raises(DataError, match="empty"):
-        measure_usage(tiny_routed(), tiny_tokenizer, TextData(TASKS["sst2"], "nothing", ()))

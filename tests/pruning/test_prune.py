@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from shrp.errors import PlanError
 from shrp.model.convert import layer_kinds, static_layers
 from shrp.model.gates import use_gates
-from shrp.pruning.plan import LayerPlan, PruningPlan, make_plan
+from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
 
 H = 4
@@ -64,16 +63,3 @@ def test_sharing_shares_what_is_not_converted_and_copying_shares_nothing(tiny_ro
     assert shared.base_model.embeddings is model.base_model.embeddings
     copied = {p.data_ptr() for p in prune(model, plan).parameters()}
     assert copied.isdisjoint({p.data_ptr() for p in model.parameters()})
-
-
-def test_what_cannot_be_pruned_is_refused(tiny_model, tiny_routed):
-    plan = make_plan(USAGE, per_layer=2)
-    with pytest.raises(PlanError, match="no routed layer"):
-        prune(tiny_model(), plan)
-    with pytest.raises(PlanError, match=r"converted layers are \[2\]"):
-        prune(tiny_routed(layers=(2,)), plan)
-    wide = PruningPlan(tuple((i, LayerPlan((4,), (1.0,))) for i in (1, 2)))
-    with pytest.raises(PlanError, match="experts are 0 to 3"):
-        prune(tiny_routed(), wide)
-    with pytest.raises(PlanError, match="no routed layer"):
-        prune(prune(tiny_routed(), plan), plan)

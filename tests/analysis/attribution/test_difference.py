@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from shrp.analysis.attribution import experts, tokens
+from shrp.analysis.attribution import tokens
 from shrp.analysis.attribution.instance import against
 from shrp.data.tasks import TASKS
 from shrp.errors import DataError
@@ -25,19 +25,6 @@ def test_it_is_the_one_logit_less_the_other(one, tiny_tokenizer):
     np.testing.assert_allclose(lead, float(both[2] - both[0]), atol=1e-4)
     logits = direct(one.model, tiny_tokenizer, PAIR)[list(one.columns)]
     np.testing.assert_allclose(lead[0], float(logits[2] - logits[0]), atol=1e-5)
-
-
-def test_labels_in_another_order_are_followed(made, tiny_routed):
-    model = tiny_routed("bert", layers=(0, 2), num_labels=3)
-    model.config.id2label = dict(enumerate(reversed(MNLI.label_names)))
-    model.config.label2id = {name: place for place, name in model.config.id2label.items()}
-    one = made(model, PAIR, MNLI)
-    assert one.columns == (2, 1, 0)
-    with torch.no_grad():
-        raw = model(**one.inputs).logits[0]
-        lead = against(one, 0, 1).outputs(one.embeddings)
-    assert float(lead) == pytest.approx(float(raw[2] - raw[1]), abs=1e-5)
-    assert experts.Coalitions(against(one, 0, 1), 0).full == pytest.approx(float(raw[2] - raw[1]), abs=1e-5)
 
 
 @pytest.mark.parametrize("method", ["gradient", "integrated", "ablation"])

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from shrp.analysis.attribution import experts
-from shrp.errors import PlanError
 from shrp.model.convert import expert_layers
 from shrp.model.gates import knock_out, play_back, record_routing, use_gates
 from tests.analysis.attribution.helpers import TEXT
@@ -103,8 +102,3 @@ def test_sampled_shapley_values_are_efficient_and_near_the_exact_ones(made, toke
     fewer = experts.shapley_values(coalitions, budget=30)
     assert fewer.errors.mean() > sampled.errors.mean()
     assert not fewer.errors[~fewer.fires].any()
-
-
-def test_models_without_experts_or_routers_are_refused(made, tiny_model, tiny_routed):
-    with pytest.raises(PlanError, match="no routed layer"):
-        experts.Coalitions(made(tiny_model()), 0)

@@ -8,12 +8,9 @@ import torch
 
 from shrp.analysis.attribution import flips
 from shrp.analysis.attribution.flips import fewest_words
-from shrp.data.tasks import TASKS
 from shrp.errors import DataError
 from shrp.model.gates import record_routing
 from tests.analysis.attribution.helpers import STSB, direct
-
-MNLI = TASKS["mnli"]
 
 WORDS = ["w1", "w20", "w33", "w4", "w50", "w17"]
 
@@ -114,14 +111,6 @@ def test_random_sets_show_what_the_search_among_some_words_misses(made, routed, 
     found = fewest_words(one)
     assert len(found.found) == found.random[0] == 9
     assert found.random[1] == 15
-
-
-def test_progress_has_an_end_that_it_does_not_pass(made, routed):
-    seen = []
-    found = fewest_words(stuck(made, routed), progress=lambda done, of: seen.append((done, of)))
-    assert seen[-1] == (found.tried, found.tried)
-    assert all(done < of for done, of in seen[:-1])
-    assert len({of for _, of in seen[:-1]}) == 1
 
 
 def test_a_regression_or_unknown_replacement_is_refused(made, tiny_model, routed):

@@ -4,7 +4,6 @@ import torch
 
 from shrp.analysis.attribution import instance, tokens
 from shrp.data.batching import collate, encode
-from shrp.errors import DataError
 from shrp.model.convert import expert_layers
 from shrp.model.gates import record_routing, use_gates
 from tests.analysis.attribution.helpers import TEXT
@@ -53,20 +52,6 @@ def test_the_words_add_up_to_a_preference(made, routed):
     assert abs(found.total) > 0.1
     back = tokens.integrated_gradients(instance.prefer(made(routed), 2, 1, 3), 0, steps=200)
     np.testing.assert_allclose(found.scores, -back.scores, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("layer", "expert", "other", "what"),
-    [
-        (1, 0, 1, r"routed layers are \[0, 2\]"),
-        (0, 2, 2, "two different"),
-        (0, 0, 4, "0 to 3"),
-        (0, -1, 1, "0 to 3"),
-    ],
-)
-def test_a_preference_of_no_router_or_no_experts_is_refused(made, tiny_routed, layer, expert, other, what):
-    with pytest.raises(DataError, match=what):
-        instance.prefer(made(tiny_routed("bert", layers=(0, 2))), layer, expert, other)
 
 
 @pytest.mark.parametrize("replacement", tokens.REPLACEMENTS)

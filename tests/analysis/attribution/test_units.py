@@ -1,10 +1,8 @@
-import inspect
-
 import numpy as np
 import pytest
 
 from shrp.analysis.attribution import tokens
-from shrp.analysis.attribution.units import MOST, UNITS, fitting_unit, in_units
+from shrp.analysis.attribution.units import UNITS, fitting_unit, in_units
 
 TEXT = "w1 w2, w3 w4 (w5, w6). w7: w8 w9! w10"
 
@@ -12,7 +10,6 @@ TEXT = "w1 w2, w3 w4 (w5, w6). w7: w8 w9! w10"
 @pytest.mark.parametrize(
     ("text", "phrases", "sentences"),
     [
-        ("It drags, and then it ends.", ["It drags,", "and then it ends."], ["It drags, and then it ends."]),
         ("It drags , and then it ends . ok", ["It drags ,", "and then it ends .", "ok"],
          ["It drags , and then it ends .", "ok"]),
         ("Dr. J. Smith won 3.5 or 1,000. So did I. Why?", ["Dr. J. Smith won 3.5 or 1,000.", "So did I.", "Why?"],
@@ -21,9 +18,7 @@ TEXT = "w1 w2, w3 w4 (w5, w6). w7: w8 w9! w10"
          ["A plot (if any) is lost -- fast; bye"]),
         ('He left. "No idea." “Why?” she said', ["He left.", '"No idea."', "“Why?”", "she said"],
          ["He left.", '"No idea."', "“Why?”", "she said"]),
-        ("a well-made film\nanother line", ["a well-made film", "another line"], ["a well-made film", "another line"]),
         ("你好，世界。好吗", ["你好，", "世界。", "好吗"], ["你好，世界。", "好吗"]),
-        ("Great! 👍", ["Great!", "👍"], ["Great!", "👍"]),
         ("Great!👍 It was 30°. C++. Bye", ["Great!👍", "It was 30°.", "C++.", "Bye"],
          ["Great!👍", "It was 30°.", "C++.", "Bye"]),
         ("A film--fast and loud--that works, 1990–2000.", ["A film--", "fast and loud--", "that works,", "1990–2000."],
@@ -33,9 +28,6 @@ TEXT = "w1 w2, w3 w4 (w5, w6). w7: w8 w9! w10"
         ("It ends ( well ) . '' So", ["It ends", "( well ) . ''", "So"], ["It ends ( well ) . ''", "So"]),
         ("film(s) e.g. U.S. dogs. . . ok", ["film(s) e.g. U.S. dogs. . .", "ok"],
          ["film(s) e.g. U.S. dogs. . .", "ok"]),
-        ("कैसा है। ठीक", ["कैसा है।", "ठीक"], ["कैसा है।", "ठीक"]),
-        ("...", ["..."], ["..."]),
-        ("no marks at all", ["no marks at all"], ["no marks at all"]),
         ("a b c d e f g h i j k l m, n", ["a b c d e f g h i j k l", "m,", "n"], ["a b c d e f g h i j k l m, n"]),
     ],
 )  # fmt: skip
@@ -79,13 +71,16 @@ def test_a_piece_is_replaced_as_its_words_together(made, routed, replacement):
     assert "word" not in frame
 
 
-def test_the_shortest_unit_that_is_quick_to_explain(made, tiny_model):
-    model = tiny_model(num_labels=2)
-    assert fitting_unit(made(model, ("w1 w2",))) == "word"
-    assert fitting_unit(made(model, ("w1",))) == "word"
-    assert fitting_unit(made(model, (TEXT,))) == "word"
-    assert fitting_unit(made(model, ("w1 " * 9,)), 8) == "word"  # nothing ends a phrase
-    assert fitting_unit(made(model, ("w1 w2 w3, " * 5,)), 8) == "phrase"
-    assert fitting_unit(made(model, ("w1, " * 5 + ". " + "w2, " * 5,)), 8) == "sentence"
-    assert fitting_unit(made(model, ("w1 w2. " * 9,)), 3) == "phrase"  # too many of all: as few as can be
-    assert inspect.signature(fitting_unit).parameters["most"].default == MOST == 128
+@pytest.mark.parametrize(
+    ("text", "most", "unit"),
+    [
+        ("w1", 128, "word"),
+        (TEXT, 128, "word"),
+        ("w1 " * 9, 8, "word"),  # nothing ends a phrase
+        ("w1 w2 w3, " * 5, 8, "phrase"),
+        ("w1, " * 5 + ". " + "w2, " * 5, 8, "sentence"),
+        ("w1 w2. " * 9, 3, "phrase"),  # too many of all: as few as can be
+    ],
+)
+def test_the_shortest_unit_that_is_quick_to_explain(made, routed, text, most, unit):
+    assert fitting_unit(made(routed, (text,)), most) == unit

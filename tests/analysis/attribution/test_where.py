@@ -1,7 +1,5 @@
 """Where each expert matters: planted effects are found, others are not, and what can't be told is not."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -66,18 +64,3 @@ def test_what_an_expert_is_worth_to_each_slice(planted):
     assert sure[["expert", "group"]].to_numpy()[0].tolist() == [0, "a"]
     assert set(sure["expert"]) == {0}  # that helps everywhere tells no slice
     assert (frame["q"].dropna() >= frame["p"].dropna() - 1e-12).all()
-
-
-def test_chance_finds_little_and_pairs_are_dealt_as_one():
-    """Both inputs of a minimal pair change alike: dealt one by one, their slices would seem to differ far too often."""
-    rng, experts = np.random.default_rng(1), 100
-    labels, slices = np.tile([0, 1], N // 2), np.repeat(rng.permutation(["a", "b"] * (N // 4)), 2)
-    change = np.repeat(rng.normal(size=(N // 2, experts)), 2, axis=0).astype(np.float32)
-    data = data_of(labels, slices, tuple(str(i // 2) for i in range(N)))
-    found, groups = effects(labels, change, np.ones((N, experts), dtype=bool)), groups_by(SLICE, data)
-    together, alone = (
-        (worth_by_group(found, of, groups).groupby("expert")["p"].min() <= 0.05).sum()
-        for of in (data, replace(data, pairs=None))
-    )
-    assert together <= 12  # 5 are expected; by the binomial distribution more than 12 come once in 700 times
-    assert alone > 12
