@@ -40,12 +40,6 @@ FURTHER_SIZE = 60_000
 """Texts that a pruned encoder is fine-tuned on by default."""
 
 
-def check_seed(seed: int) -> None:
-    """Raise `TrainingError` unless every generator takes the seed."""
-    if not 0 <= seed < 2**32:
-        raise TrainingError(f"seed must be between 0 and {2**32 - 1}, not {seed}.")
-
-
 def _check(config: TrainConfig | TextConfig, positive: str, from_zero: str, shares: str, counts: str) -> None:
     """Check ranges of fields, whose names are separated by spaces; `counts` may be None."""
     for name in positive.split():
@@ -62,7 +56,8 @@ def _check(config: TrainConfig | TextConfig, positive: str, from_zero: str, shar
             raise TrainingError(f"{name} must be 1 or more, not {getattr(config, name)}.")
     if config.precision not in get_args(Precision):
         raise TrainingError(f"precision must be one of {', '.join(get_args(Precision))}.")
-    check_seed(config.seed)
+    if not 0 <= config.seed < 2**32:  # what every generator takes
+        raise TrainingError(f"seed must be between 0 and {2**32 - 1}, not {config.seed}.")
 
 
 @dataclass(frozen=True)
@@ -73,8 +68,6 @@ class TrainConfig:
         TrainingError: a value is out of its range, or two contradict each other.
     """
 
-    MAIN_FIELDS: ClassVar[tuple[str, ...]] = ("stage2_epochs", "learning_rate", "max_length", "seed")
-    """The fields that most trainings set: these have flags of their own, the others go in a file."""
     repeats: ClassVar[bool] = False
     """An epoch never sees an example twice."""
 
@@ -195,8 +188,6 @@ class TextConfig:
         TrainingError: a number is out of its range.
     """
 
-    MAIN_FIELDS: ClassVar[tuple[str, ...]] = ("conversion_size", "final_size", "max_length", "seed")
-    """The fields that most trainings set: these have flags of their own, the others go in a file."""
     repeats: ClassVar[bool] = True
     """Where there are fewer texts than an epoch wants, it sees them again."""
     # What is to be learnt is one function of the text, which dropout would only blur.

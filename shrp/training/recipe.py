@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -66,9 +66,6 @@ class Recipe:
     Raises:
         TrainingError: no layer is converted.
     """
-
-    MAIN_FIELDS: ClassVar[tuple[str, ...]] = ("recover", "converted")
-    """The fields that most runs set: these have flags of their own, the others go in a file."""
 
     config: TrainConfig
     """The conversion, with its layers and distillation."""
@@ -225,8 +222,8 @@ class RecipeRun:
             )
         if source.is_static and (self.recipe.recover or config.freeze_dense):
             raise TrainingError(
-                f"{source.path} is pruned already: there is nothing to prune, and all of its layers were fine-tuned "
-                "on the texts, so none can stay as the teacher has them (--recover, --freeze-dense)."
+                f"{source.path} is pruned already: it can't be pruned again, and all of its layers were fine-tuned on "
+                "text, so none can stay as the teacher has them (freeze_dense)."
             )
         return source
 
@@ -416,7 +413,7 @@ class RecipeRun:
         self.saved = True
 
     def _serve(self, name: str, label: str, per_layer: int) -> None:
-        """Write a fine-tuned static model as `prune --recover` would have: stored as the result is, with its scores,
+        """Write a fine-tuned static model as `prune --fine-tune` would have: stored as the result is, with its scores,
         the teacher's, and those of random experts of its size.
         """
         stage, (_, routed) = checkpoint.load(self.folder / name), checkpoint.read_config(self.out)

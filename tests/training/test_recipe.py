@@ -336,56 +336,33 @@ def test_a_killed_run_resumes_to_the_same_end(place, finished, epochs, mid):
     assert not run_folder(place / out).exists()
 
 
-def test_a_resumed_run_with_other_options_is_refused(place, finished):
+def test_a_resumed_run_of_other_options_data_or_base_is_refused(place, tiny_model, tiny_tokenizer):
     with pytest.raises(Killed):
         runner(place, "other", progress=KillAfter(6))()  # teacher and routed are done
     with pytest.raises(TrainingError, match="unfinished run: resume it"):
         runner(place, "other")()
-    longer = replace(RECIPE, config=replace(RECIPE.config, learning_rate=5e-3))
-    with pytest.raises(TrainingError, match=r"routed is of another run \(its learning rate differ\)"):
-        runner(place, "other", longer, resume=True)()
-    teacher = replace(RECIPE, teacher=replace(RECIPE.teacher, stage2_epochs=3))
-    with pytest.raises(TrainingError, match=r"teacher is of another run \(its stage2 epochs differ\)"):
-        runner(place, "other", teacher, resume=True)()
-    run = runner(place, "other", resume=True)
-    run.data = Datasets(run.data.train.subset(range(40)), run.data.validation)
-    with pytest.raises(TrainingError, match="its train differ"):
-        run()
-    run = runner(place, "other", resume=True)
-    run.base_name = "another"
-    with pytest.raises(TrainingError, match="its base model differ"):
-        run()
 
-
-def test_finished_stages_of_other_labels_or_another_base_of_the_same_names_are_refused(
-    place, finished, tiny_model, tiny_tokenizer
-):
-    with pytest.raises(Killed):
-        runner(place, "same-names", progress=KillAfter(6))()  # teacher and routed are done
-    for part in ("train", "validation"):
-        run = runner(place, "same-names", resume=True)
-        data = getattr(run.data, part)
-        run.data = replace(run.data, **{part: replace(data, labels=1 - data.labels)})
-        with pytest.raises(TrainingError, match=rf"teacher is of another run \(its {part} differ\)"):
+    def refused(match, recipe=RECIPE, **changed):
+        run = runner(place, "other", recipe, resume=True)
+        for name, value in changed.items():
+            setattr(run, name, value)
+        with pytest.raises(TrainingError, match=match):
             run()
+
+    longer = replace(RECIPE, config=replace(RECIPE.config, learning_rate=5e-3))
+    refused(r"routed is of another run \(its learning rate differ\)", longer)
+    teacher = replace(RECIPE, teacher=replace(RECIPE.teacher, stage2_epochs=3))
+    refused(r"teacher is of another run \(its stage2 epochs differ\)", teacher)
+    sets = datasets(place)
+    refused("its train differ", data=Datasets(sets.train.subset(range(40)), sets.validation))
+    for part in ("train", "validation"):
+        data = getattr(sets, part)
+        other = replace(sets, **{part: replace(data, labels=1 - data.labels)})  # under the same name
+        refused(rf"teacher is of another run \(its {part} differ\)", data=other)
+    refused("its base model differ", base_name="another")
     tiny_model(seed=9).base_model.save_pretrained(place / "another-encoder")
     tiny_tokenizer.save_pretrained(place / "another-encoder")
-    run = runner(place, "same-names", resume=True)
-    run.base = str(place / "another-encoder")
-    with pytest.raises(TrainingError, match=r"teacher is of another run \(its weights differ\)"):
-        run()
-
-
-def test_a_second_process_is_told_of_the_first(place, finished):
-    def second(stage):
-        if stage == "routed":  # stands for another process, which comes between two stages
-            with pytest.raises(TrainingError, match="another process is at work in"):
-                runner(place, "twice", resume=True)()
-            raise Killed
-
-    with pytest.raises(Killed):
-        runner(place, "twice", announce=second)()
-    assert (run_folder(place / "twice") / "teacher").is_dir()
+    refused(r"teacher is of another run \(its weights differ\)", base=str(place / "another-encoder"))
 
 
 def test_all_stages_compute_in_the_format_of_the_first_whatever_process_makes_them(place, monkeypatch):
@@ -495,13 +472,6 @@ def test_a_teacher_that_knows_nothing_is_told_of(place, caplog):
     caplog.clear()
     _warn_of_a_bad_teacher(replace(found, score=found.score + 0.1), "some-base")
     assert not caplog.text
-
-
-def test_impossible_recipes():
-    with pytest.raises(TrainingError, match="random_draws must be 0 or more"):
-        replace(RECIPE, random_draws=-1)
-    with pytest.raises(TrainingError, match="at least one layer"):
-        replace(RECIPE, config=replace(RECIPE.config, shrp=ShrpConfig(())))
 
 
 def test_sizes_that_a_base_does_not_have(place):
