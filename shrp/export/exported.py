@@ -117,21 +117,6 @@ class Exported:
             raise ExportError(f"{self.path / MODEL} can't be run: {first_line(error)}") from error
         return found
 
-    def random_inputs(self, batch: int, tokens: int, seed: int = 0) -> dict[str, np.ndarray]:
-        """Inputs to time it on, without padding, for `run`: as `shrp.evaluation.timing.model_inputs`.
-
-        Raises:
-            ShrpError: a size is below 1.
-        """
-        if batch < 1 or tokens < 1:
-            raise ShrpError(f"batch and tokens must be 1 or more, not {batch} and {tokens}.")
-        padding = self._tokenizer.padding or {}
-        pad, size = padding.get("pad_id", 0), self._tokenizer.get_vocab_size()
-        ids = np.random.default_rng(seed).integers(size - 1, size=(batch, tokens))
-        ids += ids >= pad  # skip the padding id
-        of = {"ids": ids, "attention_mask": np.ones_like(ids), "type_ids": np.zeros_like(ids)}
-        return {name: of[field] for name, field in self._fields.items()}
-
     def lengths(self, texts: Texts) -> list[int]:
         """Tokens of each text or pair if nothing were cut, special tokens included."""
         return [len(one.ids) for one in self._uncut.encode_batch(_as_read(texts))]

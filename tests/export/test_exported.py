@@ -7,13 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from shrp.checkpoints import checkpoint
 from shrp.checkpoints.info import discover
 from shrp.data.tasks import TASKS, custom_task
 from shrp.data.text_data import TextData
-from shrp.errors import DataError, ExportError, ShrpError
+from shrp.errors import DataError, ExportError
 from shrp.evaluation.costs import cost, dense_cost
 from shrp.evaluation.evaluate import evaluate
 from shrp.export.exported import is_export, load_export
@@ -241,19 +240,3 @@ def test_the_command_line_holds_it_against_its_checkpoint(shrp, place):
     code, out, err = shrp("compare", place / "exported", place / "exported", *options, "--json")
     assert code == 0, err
     assert json.loads(out)["kept"] == told["kept"]
-
-
-def test_inputs_to_time_it_on(place, static, tiny_tokenizer):
-    export = load_export(place / "exported")
-    inputs = export.random_inputs(40, 9)
-    ids = inputs["input_ids"]
-    assert ids.shape == (40, 9)
-    # Every id but the padding one, and none beyond the table.
-    assert set(ids.ravel().tolist()) == set(range(len(tiny_tokenizer))) - {tiny_tokenizer.pad_token_id}
-    assert inputs["attention_mask"].all()
-    with torch.no_grad():
-        wanted = static(**{name: torch.from_numpy(one) for name, one in inputs.items()}).logits.numpy()
-    np.testing.assert_allclose(export.run(inputs), wanted, atol=1e-5)
-    for sizes in ((0, 9), (2, 0)):
-        with pytest.raises(ShrpError, match="must be 1 or more"):
-            export.random_inputs(*sizes)
