@@ -1,6 +1,8 @@
 """Compare: two or more models on the same examples. Which is better, where they differ, what each costs and uses."""
 
-from ui import state  # first: two new sessions must not import transformers piecemeal at once
+from ui import state
+
+state.through_app()  # before what imports torch and transformers: one thread does that for all sessions
 
 # isort: split
 

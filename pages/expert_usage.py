@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ui import state  # first: two new sessions must not import transformers piecemeal at once
+from ui import state
+
+state.through_app()  # before what imports torch and transformers: one thread does that for all sessions
 
 # isort: split
 

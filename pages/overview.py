@@ -25,7 +25,7 @@ with right:
 score, stored = st.columns([2, 3], gap="large")
 
 selection = state.current(needs_data=False, picked=picked)
-from ui.overview import details  # noqa: E402 - torch is imported by now, in one thread for all sessions
+from ui.overview import answers_table, details  # torch is imported by now, in one thread for all sessions
 
 with beside:
     details.costs(selection)
@@ -34,7 +34,7 @@ with score:
 with stored:
     details.scores(selection)
 if found is not None:
-    details.examples(selection, found)
+    answers_table.section(selection, found)
 elif selection.source == data_sources.OWN:
     with headline:
         verdict(first.verdict_text(name, info, config))

@@ -1,6 +1,8 @@
 """Pruning lab: set how many experts are kept, see at once what that costs and loses, and take the result away."""
 
-from ui import state  # first: two new sessions must not import transformers piecemeal at once
+from ui import state
+
+state.through_app()  # before what imports torch and transformers: one thread does that for all sessions
 
 # isort: split
 

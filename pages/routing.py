@@ -1,6 +1,8 @@
 """Routing: what the model predicts for typed sentences, which experts they take, and what that depends on."""
 
-from ui import state  # first: two new sessions must not import transformers piecemeal at once
+from ui import state
+
+state.through_app()  # before what imports torch and transformers: one thread does that for all sessions
 
 # isort: split
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +12,7 @@ import streamlit as st
 from shrp.evaluation import calibration
 from shrp.evaluation.calibration import Difference, Ece
 from shrp.evaluation.evaluation import Evaluation
-from ui.differences import FEW
+from ui.differences import FEW, content
 from ui.downloads import chart
 from ui.store import once
 from ui.text import escape, escape_html, interval_text, percent, points, points_interval, score_text
@@ -32,115 +31,72 @@ def tab(reference: Evaluation, other: Evaluation, names: tuple[str, str], file: 
     """
     one, two = calibration.shared(reference, other)
     if not one.n:
-        st.info("No input has been answered by both models yet.")
+        st.info("No example has been evaluated with both models yet.")
         return
     st.caption(
-        "Confidence is the probability of the predicted class. A model is calibrated where, of the answers that it is "
-        "80% confident of, 80% are right; the expected calibration error is how far accuracy is from confidence on "
-        "average, the Brier score how far all probabilities are from the labels (0 at best, 2 at worst)."
+        "Confidence is the probability of the predicted class. The expected calibration error is the mean difference "
+        "between accuracy and confidence; the Brier score is 0 at best and 2 at worst."
     )
-    st.markdown(in_words(_difference(two, one), (calibration.brier(one), calibration.brier(two)), one, names))
+    found = once(
+        "calibration",
+        256,
+        (content(two), content(one)),
+        "Weighing calibration against chance",
+        lambda progress: calibration.difference(two, one),
+    )
+    st.markdown(in_words(found, (calibration.brier(one), calibration.brier(two)), one, names))
     if one.n < FEW:
-        st.caption(f":material/info: Under {FEW} inputs: too few to go by.")
-    binned = _both(one, two, names, calibration.reliability)
-    alt = "; ".join(
-        f"{name}: " + ", ".join(f"{percent(row.accuracy)} at {percent(row.confidence)}" for row in rows)
-        for name, rows in _by_model(binned)
-    )
-    chart(
-        reliability_figure(binned, names, one.data, one.n),
-        binned.assign(data=one.data),
-        "reliability",
-        f"{file}-reliability",
-        f"Accuracy at the mean confidence of each bin. {alt}.",
-    )
-    covered = _both(one, two, names, calibration.risk_coverage)
-    alt = "; ".join(
-        f"{name}: " + ", ".join(f"{percent(row.accuracy)} of {percent(row.coverage, 0)}" for row in rows)
-        for name, rows in _by_model(covered)
-    )
-    chart(
-        coverage_figure(covered, names, one.data, one.n),
-        covered.assign(data=one.data),
-        "risk-coverage",
-        f"{file}-risk-coverage",
-        f"Accuracy on the most confident part of the inputs. {alt}.",
-    )
+        st.caption(f":material/info: Under {FEW} examples: too few to conclude from.")
+    for key, of, draw, x in (
+        ("reliability", calibration.reliability, reliability_figure, "confidence"),
+        ("risk-coverage", calibration.risk_coverage, coverage_figure, "coverage"),
+    ):
+        parts = [of(one).assign(model=names[0]), of(two).assign(model=names[1])]
+        frame = pd.concat(parts, ignore_index=True)
+        alt = "; ".join(
+            f"{name}: "
+            + ", ".join(f"{percent(y)} at {percent(at)}" for at, y in zip(part[x], part["accuracy"]))
+            for name, part in frame.groupby("model", sort=False)
+        )
+        fig = draw(frame, names, one.data, one.n)
+        chart(fig, frame.assign(data=one.data), key, f"{file}-{key}", f"Accuracy by {x}. {alt}.")
 
 
 def in_words(found: Difference, briers: tuple[float, float], on: Evaluation, names: tuple[str, str]) -> str:
     """Errors, what chance makes of them, Brier scores and the change, as Markdown.
 
     Args:
-        found: of the model that is held against the reference, less the reference.
+        found: of the model that is compared with the reference, less the reference.
         briers: of the reference and the other.
-        on: either's evaluation on the shared inputs.
+        on: either's evaluation on the shared examples.
         names: of the reference and the other.
     """
-    parts = [f"Expected calibration error on {escape(on.data)}, n = {on.n:,}:"]
     said = [
         f"**{escape(name)}** {_error(error)}, Brier score {score_text(score, _BRIER)}"
         for name, error, score in zip(names, (found.second, found.first), briers, strict=True)
     ]
-    parts.append("; ".join(said) + ".")
-    parts.append(
-        f"From {escape(names[0])} to {escape(names[1])} the error changes by {points(found.ece, _SHARE)} "
-        f"({_change(found.ece_interval, _SHARE)}), the Brier score by {points(found.brier, _BRIER)} "
-        f"({_change(found.brier_interval, _BRIER)}); less is better."
+    return (
+        f"Expected calibration error on {escape(on.data)}, n = {on.n:,}: {'; '.join(said)}. From {escape(names[0])} to "
+        f"{escape(names[1])} the error changes by {points(found.ece, _SHARE)} ({_change(found.ece_interval, _SHARE)}), "
+        f"the Brier score by {points(found.brier, _BRIER)} ({_change(found.brier_interval, _BRIER)}); less is better."
     )
-    return " ".join(parts)
 
 
 def _error(found: Ece) -> str:
     """An error with its interval and what chance gives."""
     bounds = interval_text(found.interval, _SHARE)
-    verdict = "beyond" if found.beyond_chance else "not beyond"
     return (
-        f"{percent(found.value)} ({f'95% interval {bounds}' if bounds else 'no interval'}; {verdict} chance, which "
-        f"alone gives a calibrated model {percent(found.by_chance)} on average, and over "
-        f"{percent(found.chance_most)} in 5 of 100 cases)"
+        f"{percent(found.value)} ({f'95% CI {bounds}' if bounds else 'no interval'}; "
+        f"{'beyond' if found.beyond_chance else 'not beyond'} chance: a calibrated model has "
+        f"{percent(found.by_chance)} on average, and at most {percent(found.chance_most)} in 95 of 100 cases)"
     )
 
 
 def _change(interval: tuple[float, float], metric: str) -> str:
-    """A paired interval, and whether it holds 0."""
+    """A paired interval."""
     if not np.isfinite(interval).all():
         return "no interval"
-    holds = "holds 0" if interval[0] <= 0 <= interval[1] else "excludes 0"
-    return f"paired 95% interval {points_interval(interval, metric)}, which {holds}"
-
-
-def _difference(a: Evaluation, b: Evaluation) -> Difference:
-    """As `shrp.evaluation.calibration.difference`, kept for all sessions."""
-    return once(
-        "calibration",
-        256,
-        (_content(a), _content(b)),
-        "Weighing calibration against chance",
-        lambda progress: calibration.difference(a, b),
-    )
-
-
-def _content(one: Evaluation) -> str:
-    """All that calibration takes from an evaluation."""
-    digest = hashlib.sha1(f"{one.task.name} {one.logits.shape}".encode(), usedforsecurity=False)
-    for part in (one.logits, one.labels, one.indices):
-        digest.update(np.ascontiguousarray(part).tobytes())
-    return digest.hexdigest()
-
-
-def _both(one: Evaluation, two: Evaluation, names: tuple[str, str], of) -> pd.DataFrame:
-    """A function's frames of two evaluations as one, the model's name in a first column."""
-    parts = []
-    for name, evaluation in zip(names, (one, two), strict=True):
-        frame = of(evaluation)
-        frame.insert(0, "model", name)
-        parts.append(frame)
-    return pd.concat(parts, ignore_index=True)
-
-
-def _by_model(frame: pd.DataFrame) -> list[tuple[str, list]]:
-    return [(name, list(part.itertuples())) for name, part in frame.groupby("model", sort=False)]
+    return f"95% CI {points_interval(interval, metric)}"
 
 
 def reliability_figure(frame: pd.DataFrame, names: tuple[str, str], data: str, n: int) -> go.Figure:

@@ -14,9 +14,9 @@ from shrp.data.tabular import EXTENSIONS
 from shrp.data.tasks import TASKS, Task
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
-from ui.own.fit import Columns, fit, guess
-from ui.own.table import Table, read_file
-from ui.stamps import Stamp, stamp_of
+from ui.loaders import Stamp, stamp_of
+from ui.own.fit import fit, guess
+from ui.own.table import read_file
 from ui.text import escape
 
 OWN, HUB, FOLDER = "own", "hub", "folder"
@@ -124,22 +124,8 @@ def _dataset(source: str, _task: Task, about_task: str, file: str, stamp: Stamp)
 
 def _left(file: Path, task: Task) -> TextData:
     """A file of the data folder, under the limits of an upload and fitted as one whose columns nobody chooses."""
-    return fit(*_with_columns(file, task))
-
-
-def columns_left(task: Task) -> Columns | None:
-    """What the columns of the file in the data folder are taken for; None where it is not there any more.
-
-    Raises:
-        DataError: it can't be read.
-    """
-    file = _left_for(task)
-    return None if file is None else _with_columns(file, task)[2]
-
-
-def _with_columns(file: Path, task: Task) -> tuple[Table, Task, Columns]:
     try:
         table = read_file(file)
     except OSError as error:
         raise DataError(f"'{file.name}' can't be read: {error.strerror or error}.") from error
-    return table, task, replace(guess(table, task), texts=task.text_columns)
+    return fit(table, task, replace(guess(table, task), texts=task.text_columns))

@@ -45,6 +45,7 @@ from ui.text import (
     points_interval,
     score_text,
     share_text,
+    slice_name,
 )
 from ui.theme import GREY, KIND_COLORS, KIND_SYMBOLS, layout, whiskers
 
@@ -65,7 +66,7 @@ def difference(a: Evaluation, b: Evaluation, *, resamples: int = 2000) -> tuple[
     """`shrp.evaluation.paired.paired_difference`, kept: bootstraps take seconds."""
     if not resamples:
         return paired_difference(a, b, resamples=0)
-    key = (_content(a), _content(b), resamples)
+    key = (content(a), content(b), resamples)
     store = results("paired differences", 1024)
     if (found := store.get(key)) is None:
         store.put(key, found := paired_difference(a, b, resamples=resamples))
@@ -74,13 +75,13 @@ def difference(a: Evaluation, b: Evaluation, *, resamples: int = 2000) -> tuple[
 
 def groups(reference: Evaluation, other: Evaluation, by: str) -> pd.DataFrame:
     """`shrp.evaluation.paired.by_group`, kept; a copy."""
-    key, store = (_content(reference), _content(other), by), results("paired groups", 64)
+    key, store = (content(reference), content(other), by), results("paired groups", 64)
     if (found := store.get(key)) is None:
         store.put(key, found := by_group(reference, other, by))
     return found.copy()
 
 
-def _content(one: Evaluation) -> tuple[Hashable, ...]:
+def content(one: Evaluation) -> tuple[Hashable, ...]:
     """All that a comparison takes from an evaluation."""
     digest = hashlib.sha1(one.logits.tobytes(), usedforsecurity=False)
     digest.update(one.indices.tobytes())
@@ -223,10 +224,6 @@ def lost(
     value = "recall" if by == CLASS else other.metric
     text = summary(frame, by, value)
     st.markdown(text)
-    if single := _without_a_class(other, value, by):
-        st.caption(
-            f":material/info: {metric_name(value)} is 0 whatever is predicted in: {escape(', '.join(single))}."
-        )
     table = with_names(frame, by, names).assign(few=frame["n"] < FEW, measure=value, data=other.data)
     chart(
         losses_by_group(frame, by, value, names, other.data),
@@ -246,26 +243,11 @@ def _by_length(one: Evaluation, data: TextData, lengths: np.ndarray) -> Evaluati
     return replace(one, slices=tuple(names[one.indices]))
 
 
-def _without_a_class(evaluation: Evaluation, value: str, by: str) -> list[str]:
-    """Slices where a score is 0 for any predictions: of one class only, or for F1 without the positive class."""
-    if by == CLASS or value not in ("matthews", "f1"):
-        return []
-    slices, found = np.array(evaluation.slices, dtype=object), []
-    for name in sorted(set(evaluation.slices)):
-        classes = set(evaluation.labels[slices == name].tolist())
-        if classes == {0} or (len(classes) == 1 and evaluation.metric != "f1"):
-            found.append(name)
-    return found
-
-
 def with_names(frame: pd.DataFrame, by: str, models: tuple[str, str]) -> pd.DataFrame:
     """A table of groups with the models' names in its columns, for a file."""
     known = {"group": by, "reference": models[0], "other": models[1]}
-    names = {}
-    for column in frame.columns:
-        first, *rest = column.split()
-        names[column] = " ".join([known.get(first, first), *rest])
-    return frame.rename(columns=names)
+    firsts = {name: name.split()[0] for name in frame.columns}
+    return frame.rename(columns={n: n.replace(one, known.get(one, one), 1) for n, one in firsts.items()})
 
 
 def summary(frame: pd.DataFrame, by: str, value: str) -> str:
@@ -283,14 +265,14 @@ def summary(frame: pd.DataFrame, by: str, value: str) -> str:
     lost_in, won_in = int((frame["change high"] < 0).sum()), int((frame["change low"] > 0).sum())
     chance = f" (about {0.05 * known:.1f} expected by chance)" if known > 4 else ""
     return (
-        f"Largest loss: **{escape(str(worst['group']).replace('_', ' '))}**, {points(worst['change'], metric)} "
+        f"Largest loss: **{escape(slice_name(str(worst['group'])))}**, {points(worst['change'], metric)} "
         f"(95% CI {bounds}, n = {worst['n']:,}). {lost_in} of {len(frame)} {many} lose significantly, {won_in} "
         f"gain{chance}."
     )
 
 
 def _group_label(name: str, n: int) -> str:
-    return f"{name.replace('_', ' ')} (n = {n:,}{', few ⚠' if n < FEW else ''})"
+    return f"{slice_name(name)} (n = {n:,}{', few ⚠' if n < FEW else ''})"
 
 
 def losses_by_group(
@@ -453,11 +435,11 @@ def _table(frame: pd.DataFrame, data: TextData, names: tuple[str, str]) -> list[
         }
     else:
         # Names of classes break into lines at spaces alone.
-        shown[arrow] = (frame["reference"] + " → " + frame["other"]).str.replace("_", " ")
+        shown[arrow] = (frame["reference"] + " → " + frame["other"]).map(slice_name)
         height = max(height, row_height(int(shown[arrow].str.len().max()), _CHANGE))
         config[arrow] = st.column_config.TextColumn(arrow, width=_CHANGE)
         if "label" in frame:
-            shown["label"] = frame["label"].str.replace("_", " ")
+            shown["label"] = frame["label"].map(slice_name)
             config["label"] = st.column_config.TextColumn(width=wide)
         whose = "the label" if "label" in frame else f"the prediction of {reference}"
         for name, column in probabilities.items():
@@ -466,7 +448,7 @@ def _table(frame: pd.DataFrame, data: TextData, names: tuple[str, str]) -> list[
                 name, format="%.1f%%", width=_P, help=f"Probability of {whose}"
             )
     if "slice" in frame:
-        shown["slice"] = frame["slice"].str.replace("_", " ")
+        shown["slice"] = frame["slice"].map(slice_name)
         config["slice"] = st.column_config.TextColumn(width=_SLICE)
     # A picked row belongs to this list alone.
     of = f"{data.fingerprint}-{reference}-{other}-{crc32(frame['index'].to_numpy().tobytes())}"
@@ -506,7 +488,7 @@ def matched(other: Evaluation, reference: Evaluation, data: TextData) -> Matched
         return None
     store, key = (
         results("matched shares", 512),
-        (_content(other), _content(reference), data.fingerprint, data.name),
+        (content(other), content(reference), data.fingerprint, data.name),
     )
     if (found := store.get(key)) is None:
         shift = matching_shift(other.logits, reference.logits)

@@ -23,13 +23,8 @@ def floor_of(data: TextData) -> float:
     return float("nan") if data.labels is None else constant_score(data.task, data.labels)
 
 
-def floor_text(data: TextData) -> str:
-    """`a constant answer has 66.7%`; empty where that is not defined."""
-    return floor_words(floor_of(data), data.task.metric)
-
-
 def floor_words(floor: float, metric: str) -> str:
-    """`floor_text` of a known score; empty for nan."""
+    """`a constant answer has 66.7%`; empty for nan, where that is not defined."""
     return "" if math.isnan(floor) else f"a constant answer has {score_text(floor, metric)}"
 
 

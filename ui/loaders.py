@@ -10,6 +10,7 @@ import importlib
 import os
 import re
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,6 @@ from shrp.checkpoints.info import CheckpointInfo, discover
 from shrp.data.tabular import is_unicode
 from shrp.errors import CheckpointError
 from ui import store
-from ui.stamps import Stamp, stamp_of
 
 if TYPE_CHECKING:  # else torch and transformers, which take seconds to import
     from shrp.checkpoints.checkpoint import Checkpoint
@@ -57,6 +57,21 @@ def libraries() -> None:
     if (thread := _importing()).is_alive():
         with st.spinner("Loading PyTorch and Transformers …"):
             thread.join()
+
+
+Stamp = tuple[tuple[str, int, int], ...]
+
+
+def stamp_of(folder: Path, names: Sequence[str]) -> Stamp:
+    """Name, time and size of files in a folder: cheap to take, and it changes when they do."""
+    stamp = []
+    for name in names:
+        try:
+            stat = (folder / name).stat()
+        except OSError:
+            continue
+        stamp.append((name, stat.st_mtime_ns, stat.st_size))
+    return tuple(stamp)
 
 
 def checkpoint_roots() -> list[Path]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import streamlit as st
 
@@ -19,8 +17,6 @@ ONLY = "only"
 """Key of the picker, in the session's state and in the URL alike."""
 _MISSED = "only-missed"
 """Key of the slices that an address asks for in vain, and the fingerprint of the data that don't have them."""
-_LEFT = "only-left"
-"""Key of what was picked of each data set that was left, by its fingerprint; and of the one that is looked at."""
 
 
 def draw(data: TextData | None) -> None:
@@ -39,7 +35,6 @@ def draw(data: TextData | None) -> None:
     if ONLY not in st.session_state:  # as in `ui.not_here`: what a session starts with
         missed = [name for name in st.query_params.get_all(ONLY) if name not in options]
         st.session_state[_MISSED] = missed, data.fingerprint
-    _come_back(data.source_fingerprint, options)
     leave_known(ONLY, options)
     if len(options) < 2:
         st.session_state.pop(ONLY, None)
@@ -54,19 +49,6 @@ def draw(data: TextData | None) -> None:
         help="All pages then show these examples alone: usage, and with it what a pruning keeps, "
         "scores, what is compared and what is saved.",
     )
-
-
-def _come_back(now: str, options: Sequence[str]) -> None:
-    """Where other data are looked at than in the run before, keep what was picked of those, and pick anew what was
-    picked of these when they were left.
-    """
-    before, left = st.session_state.setdefault(_LEFT, (now, {}))
-    if before == now:
-        return
-    left = left | {before: tuple(st.session_state.get(ONLY) or ())}
-    st.session_state[_LEFT] = now, left
-    if now in left and len(options) > 1:
-        st.session_state[ONLY] = [name for name in left[now] if name in options]
 
 
 def keep() -> None:
@@ -91,8 +73,7 @@ def say(data: TextData, whole: TextData) -> None:
     """That not all inputs are looked at, in the sidebar; and on the page, that an address asks for slices in vain."""
     if len(data) < len(whole):
         st.sidebar.caption(
-            f":material/filter_alt: {len(data):,} of {len(whole):,} examples of {escape(whole.name)}. "
-            "Tables number these alone; “#12” in *Custom slices* counts all."
+            f":material/filter_alt: {len(data):,} of {len(whole):,} examples of {escape(whole.name)}."
         )
     missed, of = st.session_state.get(_MISSED) or ((), "")
     if missed and of == whole.fingerprint:

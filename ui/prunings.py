@@ -21,8 +21,7 @@ from shrp.pruning.plan import NO_EDITS, FittedGates, PlanEdits, PruningPlan, edi
 from shrp.pruning.select import TEXTS, GateFit, plan_from
 from ui import arrival, measurements, not_here, plan_url
 from ui.bound import clamp, fall_back
-from ui.remaining import Remaining
-from ui.store import Progress, disk, once, results
+from ui.store import Progress, Remaining, disk, once, results
 from ui.text import escape
 
 ALLOCATIONS = {"budget": "In all layers together", "per_layer": "In each layer"}

@@ -1,15 +1,14 @@
-"""Slices by words or numbers, and groups of examples.
+"""Slices by words, and groups of examples.
 
 A line names a slice and its words, `negation: not, *n't, never`. An example is in the first slice of which it has a
-word. Words are whole, in upper or lower case, and may be several in a row; `*` stands for letters. `#12` is the example
-of that number, from 0, and `#12-20` are nine in a row.
+word. Words are whole, in upper or lower case, and may be several in a row; `*` stands for letters.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,16 +26,15 @@ _NAME = 150
 """Characters that slices take in the name of their data; longer ones are cut and end in a digest."""
 _STARS = 2
 _LETTERS = r"\w{0,40}"  # without a limit, a text without spaces could take hours
-_NUMBERS = re.compile(r"#(\d{1,9})(?: ?[-\N{EN DASH}] ?#?(\d{1,9}))?")
 _DIRECTIONS = re.compile("[\u202a-\u202e\u2066-\u2069]")  # would turn around what follows a name
 
 
 @dataclass(frozen=True)
 class WordSlice:
-    """A slice by its words, each a word, several in a row, or with stars for letters; or by examples' numbers.
+    """A slice by its words, each a word, several in a row, or with stars for letters.
 
     Raises:
-        DataError: a word is nothing but stars, or has more than two; or numbers run backwards.
+        DataError: a word is nothing but stars, or has more than two.
     """
 
     name: str
@@ -48,36 +46,12 @@ class WordSlice:
                 raise DataError(f"slice '{self.name}': '{word}' would be in every text; give it letters.")
             if word.count("*") > _STARS:
                 raise DataError(f"slice '{self.name}': '{word}' has more than {_STARS} stars; take some out.")
-        for run in self.numbers:
-            if not run:
-                raise DataError(
-                    f"slice '{self.name}': its numbers run backwards; write #{run.stop - 1}-{run.start}."
-                )
-
-    @property
-    def numbers(self) -> tuple[range, ...]:
-        """Runs of examples that are in it whatever they say."""
-        found = filter(None, map(_NUMBERS.fullmatch, self.words))
-        return tuple(range(int(one[1]), int(one[2] or one[1]) + 1) for one in found)
 
     def of(self, data: TextData) -> np.ndarray:
-        """Which examples are in it, bool `(N,)`, whether or not they are in an earlier one.
-
-        Raises:
-            DataError: the data have no example of a number.
-        """
-        mask = np.zeros(len(data), dtype=bool)
-        if words := [word for word in self.words if not _NUMBERS.fullmatch(word)]:
-            pattern = re.compile("|".join(map(_pattern, words)), re.IGNORECASE)
-            mask[:] = [any(pattern.search(plain(text)) for text in texts) for texts in data.texts]
-        for run in self.numbers:
-            if run.stop > len(data):
-                raise DataError(
-                    f"slice '{self.name}': {data.name} has no input #{run.stop - 1}: "
-                    f"it has {len(data):,}, and they count from 0."
-                )
-            mask[run.start : run.stop] = True
-        return mask
+        """Which examples are in it, bool `(N,)`, whether or not they are in an earlier one."""
+        pattern = re.compile("|".join(map(_pattern, self.words)), re.IGNORECASE)
+        found = [any(pattern.search(plain(text)) for text in texts) for texts in data.texts]
+        return np.array(found, dtype=bool)
 
 
 def parse_slices(text: str) -> tuple[WordSlice, ...]:
@@ -112,9 +86,6 @@ def sliced_by_words(data: TextData, slices: Sequence[WordSlice]) -> TextData:
     """The data with these slices in place of their own: each example in the first that it is in, others in `REST`.
 
     Stored scores of the data are still found (`TextData.source_fingerprint`).
-
-    Raises:
-        DataError: the data have no example of a number.
     """
     names = np.full(len(data), REST, dtype=object)
     for one in reversed(slices):
@@ -139,17 +110,6 @@ def only(data: TextData, names: Sequence[str]) -> tuple[TextData, np.ndarray]:
     if len(said) > _NAME:
         said = f"{said[:_NAME].rstrip()}… [{hashlib.sha256(said.encode()).hexdigest()[:6]}]"
     return replace(data.subset(rows), name=f"{data.name}, only {said} ({len(rows)} of {len(data)})"), rows
-
-
-def by_numbers(numbers: Iterable[int]) -> str:
-    """What makes a slice of these examples: `#3, #17-25`."""
-    runs: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ", ".join(f"#{first}" if first == last else f"#{first}-{last}" for first, last in runs)
 
 
 def plain(text: str) -> str:

@@ -98,11 +98,6 @@ class TextData:
         content = json.dumps([self.task.to_dict(), self.texts, labels, self.slices])
         return hashlib.sha256(content.encode()).hexdigest()
 
-    @cached_property
-    def texts_fingerprint(self) -> str:
-        """SHA-256 (hex) over the texts alone: whose inputs have the same numbers, whatever task they are read for."""
-        return hashlib.sha256(json.dumps(self.texts).encode()).hexdigest()
-
     @property
     def source_fingerprint(self) -> str:
         """Of the data without slices that a person gave: by it is kept what hangs on none, such as scores."""

@@ -54,13 +54,11 @@ def test_the_lab_and_compare_say_how_far_probabilities_can_be_trusted(
     at = open_page(page, tiny_checkpoint, **asked)
     assert not at.exception
     found, said = calibration.difference(two[1], two[0]), plainly(at)
-    for name, error, one in zip(names, (found.second, found.first), two, strict=True):
-        assert f"{name} {percent(error.value)} (95% interval " in said
-        assert f"{percent(error.by_chance)} on average, and over {percent(error.chance_most)} in 5" in said
-        assert f"Brier score {score_text(calibration.brier(one), 'brier')}" in said
-    change = points_interval(found.ece_interval, "accuracy")
-    assert f"changes by {points(found.ece, 'accuracy')} (paired 95% interval {change}, which " in said
-    assert "n = 480" in said
+    for error, one in zip((found.second, found.first), two, strict=True):
+        numbers = percent(error.value), percent(error.by_chance), score_text(calibration.brier(one), "brier")
+        assert all(number in said for number in numbers)
+    assert points(found.ece, "accuracy") in said
+    assert points_interval(found.ece_interval, "accuracy") in said
     reliable, covered = figures(at)
     dashed, *models = reliable["data"]
     assert dashed["line"]["dash"] == "dash"
@@ -75,13 +73,6 @@ def test_the_lab_and_compare_say_how_far_probabilities_can_be_trusted(
         frame = calibration.risk_coverage(one)
         np.testing.assert_allclose(values(trace["x"]), 100 * frame["coverage"])
         np.testing.assert_allclose(values(trace["y"]), 100 * frame["accuracy"])
-    for spec in (reliable, covered):
-        assert "probe/sst2, n = 480" in spec["layout"]["title"]["subtitle"]["text"]
-    ids = " ".join(button.proto.id for button in at.get("download_button"))
-    for key in ("reliability-csv", "reliability-html", "risk-coverage-csv", "risk-coverage-html"):
-        assert key in ids
-    alts = [chart.proto.alt for chart in at.get("plotly_chart")]
-    assert sum("Accuracy at the mean confidence of each bin" in alt for alt in alts) == 1
 
 
 def test_what_was_weighed_is_kept(open_page, tiny_checkpoint, cache, monkeypatch):
@@ -103,8 +94,6 @@ def test_few_inputs_in_two_orders_are_drawn_with_a_warning(two, cache):
 
     at = AppTest.from_function(page, args=running, default_timeout=60).run()
     assert not at.exception
-    assert "n = 20: dense teacher" in plainly(at)
-    assert "Under 30 inputs: too few to go by." in plainly(at)
     here = np.sort(rows[:20])
     first, second = (summarise(SST2, here, e.logits[here], False) for e in two)
     reliable, covered = figures(at)
@@ -114,11 +103,4 @@ def test_few_inputs_in_two_orders_are_drawn_with_a_warning(two, cache):
     none = summarise(SST2, rows[20:], other.logits[rows[20:]], False)
     at = AppTest.from_function(page, args=(running[1], none), default_timeout=60).run()
     assert not at.exception
-    assert "No input has been answered by both models yet." in texts_of(at)
-
-
-def test_a_change_without_an_interval_is_said_to_have_none(two):
-    one = two[0]
-    found = calibration.difference(one, one)
-    text = confidence.in_words(found, (0.5, 0.5), one, ("A", "B")).replace("\\", "")
-    assert "the error changes by 0.0 points (no interval), the Brier score by 0.000 (no interval)" in text
+    assert not at.get("plotly_chart")

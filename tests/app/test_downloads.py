@@ -75,7 +75,7 @@ def read_all(at, offered, wanted):
 @pytest.mark.parametrize(
     ("page", "query", "wanted"),
     [
-        ("overview", {}, ("layers", "costs", "scores", "history")),
+        ("overview", {}, ("layers", "costs", "scores")),
         ("routing", {"text": "w1 w2\nw3 w4 w5"}, ("predictions", "what-if")),
         ("pruning_lab", {"budget": 3}, ("kept-map", "curve-1")),
         ("pruning_lab", {"budget": 3, "lab_tab": "Where accuracy is lost"}, ("by-slice",)),

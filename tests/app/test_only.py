@@ -12,11 +12,10 @@ from shrp.data.sources import load_probe
 from shrp.evaluation.evaluate import evaluate
 from shrp.pruning.prune import prune
 from shrp.pruning.select import plan_from
-from tests.app.helpers import texts_of, upload
+from tests.app.helpers import texts_of
 from ui import data_sources
 from ui.differences import below_or_above
 from ui.only import ONLY
-from ui.state import SOURCE
 
 SST2 = load_probe("sst2")
 PART, ROWS = only(SST2, ["negation", "idiom"])
@@ -101,22 +100,3 @@ def test_what_is_picked_stays_on_a_page_that_reads_no_data(open_page, save_tiny,
     assert not at.exception
     assert not asked
     data_sources._dataset.clear()
-
-
-def test_what_was_picked_of_data_comes_back_with_them(open_page, tiny_checkpoint):
-    """Other data have other slices; whoever returns to these finds the same inputs picked as before."""
-    at = pick(open_page("overview", tiny_checkpoint), "negation", "idiom")
-    source = at.selectbox(key=SOURCE).value
-    upload(at, "table", "mine.csv", b"sentence,label\nw1 w2,positive\nw3,negative\n")
-    assert not at.exception
-    assert "80 of 480" not in texts_of(at)
-    at.selectbox(key=SOURCE).set_value(source).run()
-    assert at.sidebar.multiselect(key=ONLY).value == ["negation", "idiom"]
-    pick(at)
-    upload(at, "table", "mine.csv", b"sentence,label,slice\nw1 w2,positive,negation\nw3,negative,idiom\n")
-    pick(at, "negation")
-    assert "1 of 2 examples of mine.csv" in texts_of(at)
-    at.selectbox(key=SOURCE).set_value(source).run()
-    assert at.sidebar.multiselect(key=ONLY).value == []  # none was picked here
-    pick(at, "negation", "idiom")
-    assert "80 of 480 examples of probe/sst2" in texts_of(at)

@@ -1,10 +1,7 @@
 """Slices by words, typed in the sidebar, on the pages."""
 
 from collections import Counter
-from dataclasses import replace
 from urllib.parse import parse_qs
-
-import pytest
 
 from shrp.analysis import usage
 from shrp.checkpoints import checkpoint as checkpoints
@@ -15,7 +12,6 @@ from shrp.evaluation import evaluate as evaluate_module
 from shrp.evaluation.evaluate import evaluate
 from shrp.pruning.live import LiveEvaluator
 from tests.app.helpers import specs, texts_of
-from ui.own import slices as own_slices
 from ui.own.slices import SLICES
 from ui.teacher import teacher_on
 
@@ -66,57 +62,9 @@ def test_a_link_has_them_and_the_lab_scores_by_them_beside_the_teacher(open_page
     assert shown == {name.replace("_", " ") for name in NAMES}
     teacher = teacher_on(checkpoints.load(tiny_checkpoint), sliced())
     assert (teacher.score, tuple(teacher.slices)) == (found.score, sliced().slices)
-    links = [one.proto for one in at.get("page_link")]
+    links = [one.proto for one in at.get("page_link") if one.proto.query_string]
     assert links
     assert all(parse_qs(link.query_string)[SLICES] == [RULES] for link in links)
-
-
-def with_rules(at, name, numbers):
-    """What the box would have, of the session as it is."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(own_slices.st, "session_state", {SLICES: at.session_state[SLICES]})
-        return own_slices.with_numbers(name, numbers, load_probe("sst2"))
-
-
-def test_numbers_that_the_data_do_not_have_are_told_and_its_own_slices_stay(open_page, tiny_checkpoint):
-    at = open_page("expert_usage", tiny_checkpoint, word_slices="x: #480")
-    assert not at.exception
-    assert (
-        "Custom slices are not in use: slice 'x': probe/sst2 has no input #480: it has 480"
-        in texts_of(at)
-    )
-    assert len(groups(at)) == len(set(load_probe("sst2").slices))
-
-
-def test_numbers_say_nothing_of_other_data(tiny_data, monkeypatch):
-    said = []
-    monkeypatch.setattr(own_slices.st, "session_state", {SLICES: "some: #1-2\nothers: w1"})
-    monkeypatch.setattr(own_slices.st.sidebar, "error", lambda text, icon: said.append(text))
-    monkeypatch.setattr(own_slices.st.sidebar, "caption", lambda text: None)
-    one, other = tiny_data(4), replace(tiny_data(4, seed=1), name="elsewhere")
-    assert "some" in own_slices.applied(one).slices
-    assert own_slices.applied(other).slices == other.slices
-    own_slices.say(other)
-    assert "“some” names inputs of made 0 by number, and these are other data" in said.pop()
-    own_slices.say(own_slices.applied(one))  # which has them when it is back
-    assert not said
-    state = own_slices.st.session_state
-    state[SLICES] = "some: #1-2\nmore: w2"  # another line leaves them what they are
-    assert own_slices.applied(other).slices == other.slices
-    assert own_slices.with_numbers("new", [3], other) == "new: #3\nmore: w2"
-    renamed = replace(one, task=replace(one.task, name="another"), name="again")
-    assert "some" in own_slices.applied(renamed).slices  # the same texts, whatever they are read for
-    state[SLICES] = "some: #1"  # typed with these in sight
-    assert "some" in own_slices.applied(other).slices
-    assert own_slices.applied(one).slices == one.slices
-    state[SLICES] = "others: w1"  # words are words everywhere
-    assert "others" in {*own_slices.applied(one).slices, *own_slices.applied(other).slices}
-
-
-def test_a_link_with_what_is_no_slice_says_so(open_page, tiny_checkpoint):
-    at = open_page("overview", tiny_checkpoint, word_slices="negation:")
-    assert not at.exception
-    assert "Custom slices are not in use: 'negation:' is no slice" in texts_of(at)
 
 
 def test_what_does_not_hang_on_slices_is_not_measured_again(open_page, tiny_checkpoint, monkeypatch, cache):
@@ -136,15 +84,6 @@ def test_what_does_not_hang_on_slices_is_not_measured_again(open_page, tiny_chec
     at.text_area(key=SLICES).set_value(RULES).run()
     assert not at.exception
     assert said in [one.value for one in at.markdown]
-
-
-def test_pairs_that_are_given_later_are_there_with_the_same_slices(tiny_data, monkeypatch):
-    one = tiny_data(4)
-    monkeypatch.setattr(own_slices.st, "session_state", {SLICES: "some: w1"})
-    assert own_slices.applied(one).pairs is None
-    paired = replace(one, pairs=("a", "a", "b", "b"))
-    assert own_slices.applied(paired).pairs == paired.pairs
-    assert own_slices.applied(paired).slices == own_slices.applied(one).slices
 
 
 def test_the_picked_example_stays_as_slices_change(open_page, tiny_checkpoint):

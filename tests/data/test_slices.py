@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from shrp.data.slices import MOST, REST, TAKEN, by_numbers, only, parse_slices, sliced_by_words
+from shrp.data.slices import MOST, REST, TAKEN, only, parse_slices, sliced_by_words
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
@@ -44,25 +44,6 @@ def test_words_are_whole_in_either_case_with_stars_for_letters():
     assert slices_of("numbers: 3", "3 of 13", "13") == ("numbers", REST)
     assert slices_of("é: *é*", "caféine", "cafe") == ("é", REST)
     assert slices_of("signs: (.+", "a (.+", "aaa") == ("signs", REST)  # not a pattern
-
-
-def test_numbers_are_inputs_whatever_they_say():
-    texts = ["a", "b #1", "a b", "c", "a", "d"]
-    assert slices_of("some: #1, #3-4\nrest: a", *texts) == ("rest", "some", "rest", "some", "some", REST)
-    assert slices_of("mixed: #5, c", *texts) == (REST, REST, REST, "mixed", REST, "mixed")
-    assert slices_of("x: #1*", *texts)[1] == "x"  # with a star it is a word
-    assert slices_of("x: #2 \N{EN DASH} #3", *texts) == (REST, REST, "x", "x", REST, REST)
-    with pytest.raises(DataError, match="slice 'x': mine has no input #6: it has 6, and they count from 0"):
-        slices_of("x: #2, #4-6", *texts)
-    with pytest.raises(DataError, match="slice 'x': its numbers run backwards; write #3-7"):
-        parse_slices("x: #7-3")
-
-
-def test_numbers_make_a_slice_of_just_these():
-    for numbers in ([], [4], [0, 1, 2], [7, 3, 5, 4, 3, 11]):
-        found = parse_slices(f"x: {by_numbers(numbers)}") if numbers else ()
-        assert [n for one in found for run in one.numbers for n in run] == sorted(set(numbers))
-    assert by_numbers([7, 3, 5, 4, 3, 11]) == "#3-5, #7, #11"
 
 
 def test_an_input_is_in_the_first_slice_of_which_either_text_has_a_word():

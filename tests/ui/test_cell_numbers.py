@@ -5,8 +5,7 @@ import plotly.graph_objects as go
 import pytest
 from plotly.colors import sample_colorscale, unlabel_rgb
 
-from ui.cell_numbers import BLACK, write_numbers
-from ui.theme import DIVERGING, SEQUENTIAL
+from ui.theme import BLACK, DIVERGING, SEQUENTIAL, write_numbers
 
 
 def contrast(one, two):

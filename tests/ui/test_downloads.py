@@ -96,14 +96,6 @@ def test_labels_of_a_downloaded_chart_do_not_end_the_script_that_draws_it():
     assert "p" not in [tag for tag, _ in found.tags]  # no words, no paragraph
 
 
-def test_a_downloaded_chart_is_light_and_the_one_on_the_page_stays_as_it_is(fig):
-    before = fig.to_json()
-    own = standalone(fig).decode().replace(get_plotlyjs(), "")
-    assert '"paper_bgcolor":"white"' in own
-    assert "black" not in own
-    assert fig.to_json() == before
-
-
 def test_a_csv_gives_back_what_went_in_with_names_and_without_row_numbers():
     texts = ["plain", 'a "quote", a comma', "two\nlines", "ü 😀 <b>", " space "]
     frame = pd.DataFrame(
@@ -113,14 +105,3 @@ def test_a_csv_gives_back_what_went_in_with_names_and_without_row_numbers():
     read = pd.read_csv(io.BytesIO(file), keep_default_na=False)
     assert read.to_dict("list") == frame.to_dict("list")
     assert file.decode("utf-8").startswith('"text, of mine",score\n')
-
-
-def test_a_csv_is_made_when_it_is_asked_for():
-    calls = []
-
-    def make():
-        calls.append(None)
-        return pd.DataFrame({"a": [1]})
-
-    assert _csv(make) == b"a\n1\n"
-    assert len(calls) == 1

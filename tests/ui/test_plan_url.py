@@ -43,13 +43,6 @@ def test_a_whole_plan_of_12_by_12_fits_with_its_weights_to_the_last_bit():
     assert decode(text) == edits
 
 
-def test_how_a_plan_from_a_file_was_selected_is_in_the_address_too():
-    edits = PlanEdits(((6, LayerEdit(1, (0,), weights=(1.0,))),), "gate_norm")
-    assert encode(edits) == "6n1p0w1.0_by-gate-norm"
-    assert decode("6n1p0w1.0_by-gate-norm") == edits
-    assert urlencode({"plan": encode(edits)}) == f"plan={encode(edits)}"
-
-
 @pytest.mark.parametrize(
     "text",
     [

@@ -2,14 +2,14 @@
 
 import pytest
 
-from ui import remaining
-from ui.remaining import Remaining
+from ui import store
+from ui.store import Remaining
 
 
 @pytest.fixture
 def clock(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(remaining.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(store.time, "monotonic", lambda: now[0])
     return now
 
 

@@ -6,7 +6,6 @@ from ui.text import (
     LONGEST_LABEL,
     NOT_KNOWN,
     axis_names,
-    capital,
     count,
     file_name,
     interval_text,
@@ -64,10 +63,6 @@ def test_names_beside_a_chart_are_short_safe_and_stay_different():
     assert len(set(found)) == 4
     assert all(len(name) <= LONGEST_LABEL + len(" (2)") for name in found)
     assert len(axis_names(["a b (2)", "a b", "a b"])) == 3
-
-
-def test_a_name_begins_with_a_capital_and_is_else_left_alone():
-    assert [capital(name) for name in ("macro F1", "F1", "")] == ["Macro F1", "F1", ""]
 
 
 @pytest.mark.parametrize(

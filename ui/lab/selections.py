@@ -16,8 +16,8 @@ from shrp.pruning.sweep import random_control
 from ui import differences, prunings
 from ui.downloads import downloads
 from ui.prunings import SELECTIONS, Setting
-from ui.remaining import Remaining
 from ui.state import Selection
+from ui.store import Remaining
 from ui.text import interval_text, metric_name, points, points_interval, score_text
 
 DRAWS = (0, 1, 2)

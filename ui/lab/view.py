@@ -22,9 +22,8 @@ from ui.floor import exact, floor_of, floor_warning
 from ui.lab import curve, edits, kept, onnx, save, selections, verdict
 from ui.pickers import always_one
 from ui.prunings import ALLOCATION, BUDGET, EACH, SELECTIONS, Setting
-from ui.remaining import Remaining
 from ui.state import Selection
-from ui.store import disk, results
+from ui.store import Remaining, disk, results
 from ui.teacher import ROUTED, TEACHER, teacher_on, with_part
 from ui.text import escape, with_interval
 

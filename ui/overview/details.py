@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
+from shlex import quote
 from typing import Any
 
 import pandas as pd
@@ -15,13 +17,13 @@ from shrp.errors import ShrpError
 from shrp.evaluation.costs import TOKENS, cost, dense_cost
 from shrp.evaluation.evaluation import Evaluation
 from shrp.evaluation.metrics import confusion
-from shrp.evaluation.verdicts import score_frame
+from shrp.evaluation.verdicts import HOW_COMPARED, score_frame, summary, uncompared, verdicts
 from ui import data_sources, loaders, measurements, state
 from ui.downloads import chart
-from ui.floor import floor_of
-from ui.overview import answers_table, figures, latency, score_figures
+from ui.floor import floor_of, not_above
+from ui.overview import figures, latency, score_figures
 from ui.overview.first import own_rows
-from ui.overview.score_views import scores_section
+from ui.pickers import one_of
 from ui.text import (
     escape,
     file_name,
@@ -35,6 +37,7 @@ from ui.text import (
     warning_lines,
 )
 
+_DATA, _SHOWN = "scored_on", "scores_shown_of"
 _MEANING = {
     "collapse": "a few experts take nearly everything, so the router hardly decides anything",
     "noisy": "usage hardly ranks the experts, so pruning by usage is close to a guess",
@@ -152,10 +155,35 @@ def _warnings(selection: state.Selection, stats: UsageStats) -> None:
 
 
 def scores(selection: state.Selection) -> None:
-    """The stored scores, SHRP's models among the controls."""
-    frame = with_shares(score_frame(selection.checkpoint.info.scores), selection.checkpoint)
-    rows = own_rows(selection.checkpoint.info)
-    scores_section(selection.name, frame, first=rows[0]["data"] if rows else "")
+    """The stored scores of one data set, SHRP's models among the controls, with a sentence on the controls.
+
+    For each checkpoint they open on its own first data set: what was picked for one is not for another.
+    """
+    name, info = selection.name, selection.checkpoint.info
+    seen, st.session_state[_SHOWN] = st.session_state.get(_SHOWN, name), name
+    frame = with_shares(score_frame(info.scores), selection.checkpoint)
+    if frame.empty:
+        st.info("No scores are stored with this checkpoint. To score it:", icon=":material/scoreboard:")
+        st.code(f"python -m shrp evaluate {quote(str(selection.checkpoint.path))}", language="bash")
+        return
+    sets = list(dict.fromkeys(frame["data"]))
+    picked = next((row["data"] for row in own_rows(info) if row["data"] in sets), sets[0])
+    if len(sets) > 1:
+        picked = one_of("Stored scores on", sets, key=_DATA, default=picked, anew=seen != name)
+    part = frame[frame["data"] == picked].reset_index(drop=True)
+    alt = f"Scores with intervals: {score_figures.score_alt(part)}"
+    chart(score_figures.score_dots(part), part, "scores", f"{name}-scores-{picked}", alt)
+    found = verdicts(part, score_text)
+    behind = bool(found) and all(v.outcome == "trails" for v in found) and not uncompared(found, part)
+    st.caption(
+        f":material/{'check_circle' if behind else 'balance'}: {escape(summary(found, part))}",
+        help="\n".join([*(f"- {escape(v.text)}" for v in found), "", HOW_COMPARED]) if found else None,
+    )
+    if not (known := part[part["constant"].notna()]).empty:
+        first = known.iloc[0]
+        models = [(f"“{escape(row.model)}”", row.score) for row in known.itertuples()]
+        if warning := not_above(first.constant, first.metric, first["data"], int(first.n), models):
+            st.caption(f":material/horizontal_rule: {warning}")
 
 
 def classes(found: Evaluation) -> None:
@@ -176,10 +204,11 @@ def classes(found: Evaluation) -> None:
 def expanders(selection: state.Selection, found: Evaluation | None) -> None:
     """The parts that are computed once they are opened."""
     labelled = found is not None and found.labels is not None and not found.task.is_regression
+    time = partial(latency.section, selection.checkpoint, selection.name, routed=selection.is_routed)
     parts = [
         ("Confusion matrix", ":material/grid_on:", lambda: classes(found), labelled),
         ("How it was trained", ":material/school:", lambda: training(selection), True),
-        ("Latency on this machine", ":material/timer:", lambda: _latency(selection), True),
+        ("Latency on this machine", ":material/timer:", time, True),
         ("Model card", ":material/description:", lambda: model_card(selection), True),
     ]
     for title, icon, draw, wanted in parts:
@@ -192,10 +221,6 @@ def expanders(selection: state.Selection, found: Evaluation | None) -> None:
                     draw()
                 except ShrpError as error:
                     state.show_error(error)
-
-
-def _latency(selection: state.Selection) -> None:
-    latency.overview_section(selection.checkpoint, selection.name, routed=selection.is_routed)
 
 
 def training(selection: state.Selection) -> None:
@@ -212,10 +237,8 @@ def training(selection: state.Selection) -> None:
     if not history:
         st.caption("No training history (history.jsonl) was stored with this checkpoint.")
         return
-    data, frame = (
-        str(info.training.get("validation_data", "validation data")),
-        score_figures.history_frame(history),
-    )
+    data = str(info.training.get("validation_data", "validation data"))
+    frame = score_figures.history_frame(history)
     teacher = score_figures.teacher_score(score_frame(info.scores), data)
     chart(
         score_figures.training_history(frame, data=data, teacher_score=teacher),
@@ -245,8 +268,3 @@ def model_card(selection: state.Selection) -> None:
             )
     with st.container(height=480):
         st.markdown(text.replace("\n# ", "\n### "))
-
-
-def examples(selection: state.Selection, found: Evaluation) -> None:
-    """Every example of the picked data with the model's answer, to be searched."""
-    answers_table.section(selection, found)

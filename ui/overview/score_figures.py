@@ -128,17 +128,22 @@ def teacher_score(scores: pd.DataFrame, data: str) -> float | None:
 
 def score_hover(row: Any) -> str:
     """One score with all that belongs to it, for a hover text."""
-    text = f"<b>{escape_html(row.model)}</b><br>{metric_name(row.metric)} {score_text(row.score, row.metric)}"
+    lines = [
+        f"<b>{escape_html(row.model)}</b>",
+        f"{metric_name(row.metric)} {score_text(row.score, row.metric)}",
+    ]
     if bounds := interval_text((row.low, row.high), row.metric):
-        text += f"<br>{escape_html(interval_name(row.interval_is))}: {bounds}"
+        lines.append(f"{escape_html(interval_name(row.interval_is))}: {bounds}")
     if not pd.isna(row.n):
-        text += f"<br>n = {int(row.n):,}"
-    if not pd.isna(row.retained):
-        text += f"<br>{percent(row.retained)} of the teacher's score"
-    if not pd.isna(row.encoder_params):
-        text += f"<br>of the dense encoder's parameters {percent(row.encoder_params)}, of the whole model's "
-        text += f"{percent(row.model_params)}, of the encoder's FLOPs {percent(row.encoder_flops)}"
-    return text
+        lines.append(f"n = {int(row.n):,}")
+    shares = {
+        "the teacher's score": row.retained,
+        "the dense encoder's parameters": row.encoder_params,
+        "the dense model's parameters": row.model_params,
+        "the dense encoder's FLOPs": row.encoder_flops,
+    }
+    lines += [f"{percent(share)} of {what}" for what, share in shares.items() if not pd.isna(share)]
+    return "<br>".join(lines)
 
 
 def history_frame(history: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -199,7 +204,17 @@ def training_history(frame: pd.DataFrame, *, data: str, teacher_score: float | N
                 row=below,
                 col=1,
             )
-    _mark_stages(fig, frame)
+    for stage, part in frame.groupby("stage"):
+        fig.add_vrect(
+            x0=part["epoch"].min() - 0.5,
+            x1=part["epoch"].max() + 0.5,
+            fillcolor=MUTED if stage == 1 else "rgba(0,0,0,0)",
+            opacity=0.35,
+            line_width=0,
+            layer="below",
+        )
+        middle, above = (part["epoch"].min() + part["epoch"].max()) / 2, {"yref": "y domain", "y": 1}
+        fig.add_annotation(x=middle, **above, text=f"stage {stage}", showarrow=False, yanchor="bottom")
     ticks = [
         str(row.epoch) + ("" if pd.isna(row.converted_layer) else f"<br>L{int(row.converted_layer)}")
         for row in frame.itertuples()
@@ -250,24 +265,3 @@ def _epoch_hover(row: Any, metric: str) -> str:
     return f"epoch {row.epoch}, stage {row.stage}{layer}<br>{score_text(row.validation_score, metric)}" + (
         f" (95%: {bounds})" if bounds else ""
     )
-
-
-def _mark_stages(fig: go.Figure, frame: pd.DataFrame) -> None:
-    for stage, part in frame.groupby("stage"):
-        first, last = part["epoch"].min() - 0.5, part["epoch"].max() + 0.5
-        fig.add_vrect(
-            x0=first,
-            x1=last,
-            fillcolor=MUTED if stage == 1 else "rgba(0,0,0,0)",
-            opacity=0.35,
-            line_width=0,
-            layer="below",
-        )
-        fig.add_annotation(
-            x=(first + last) / 2,
-            y=1,
-            yref="y domain",
-            text=f"stage {stage}",
-            showarrow=False,
-            yanchor="bottom",
-        )

@@ -9,7 +9,9 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -20,7 +22,7 @@ from shrp.checkpoints import info as reading
 from shrp.errors import CheckpointError, ShrpError
 from ui import loaders
 from ui.own.data import upload_limit
-from ui.own.paths import below
+from ui.own.table import below
 from ui.text import escape
 
 PICK = "own-checkpoint-picked"
@@ -58,6 +60,26 @@ class Held(NamedTuple):
     folder: TemporaryFolder
 
 
+@contextmanager
+def _new_folder(refused: str) -> Iterator[TemporaryFolder]:
+    """A temporary folder, deleted again where it can't be filled.
+
+    Raises:
+        CheckpointError: for any error of the library or the disk; it begins with `refused`.
+    """
+    try:
+        folder = TemporaryFolder()
+    except OSError as error:
+        raise CheckpointError(f"{refused}: there is no place for it ({error.strerror}).") from error
+    try:
+        yield folder
+    except (ShrpError, OSError) as error:
+        folder.delete()
+        # The temporary folder means nothing to the reader.
+        said = str(error).replace(f"{folder.path}/", "").replace(str(folder.path), "it")
+        raise CheckpointError(f"{refused}: {said}") from error
+
+
 def open_upload(name: str, file) -> tuple[TemporaryFolder, str]:
     """Unpack an uploaded zip file and try the checkpoint in it.
 
@@ -75,18 +97,9 @@ def open_upload(name: str, file) -> tuple[TemporaryFolder, str]:
     size = file.seek(0, 2)
     if size > (most := upload_limit(MAX_UPLOAD_MB) * MB):
         raise CheckpointError(f"'{name:.80}' is {size / MB:.0f} MB; at most {most // MB} MB are taken.")
-    try:
-        folder = TemporaryFolder()
-    except OSError as error:
-        raise CheckpointError(f"there is no place to unpack an archive: {error.strerror}.") from error
-    try:
+    with _new_folder(f"'{name:.80}' is not loaded") as folder:
         top = archive.unpack(file, folder.path)
         loaders.load_folder(folder.path)
-    except CheckpointError as error:
-        folder.delete()
-        # The temporary folder means nothing to the reader.
-        said = str(error).replace(f"{folder.path}/", "").replace(str(folder.path), "it")
-        raise CheckpointError(f"'{name:.80}' is not loaded: {said}") from error
     return folder, top or PurePosixPath(name).stem
 
 
@@ -127,7 +140,8 @@ def draw() -> None:
             f"deleted with it. The last {MOST_HELD} stay loaded; of one name the last one.",
         )
         if file is not None:
-            _uploaded(file)
+            _take(partial(_from_upload, file))
+            session[_UPLOADS] += 1
             st.rerun()
         path = st.text_input(
             "or its path on the app's machine",
@@ -136,7 +150,7 @@ def draw() -> None:
         )
         if path != session.get(_TAKEN, ""):
             if path.strip():
-                _pointed(path)
+                _take(partial(_from_path, path))
             session[_TAKEN] = path
             st.rerun()
         if session.get(_PROBLEM):
@@ -151,15 +165,6 @@ def draw() -> None:
                 args=(name,),
                 icon=":material/delete:",
             )
-
-
-def _uploaded(file) -> None:
-    def take() -> tuple[str, Path]:
-        folder, name = open_upload(file.name, file)
-        return _hold(name, name, folder), folder.path
-
-    _take(take)
-    st.session_state[_UPLOADS] += 1
 
 
 def _hold(known_as: str, name: str, folder: TemporaryFolder, spared: str = "") -> str:
@@ -199,28 +204,23 @@ def make(known_as: str, name: str, write: Callable[[Path], Path], of: str) -> st
     Raises:
         CheckpointError: it can't be written, or not be read again; nothing of it stays on disk.
     """
-    try:
-        folder = TemporaryFolder()
-    except OSError as error:
-        raise CheckpointError(f"there is no place for a checkpoint: {error.strerror}.") from error
-    try:
+    with _new_folder(f"'{name:.80}' could not be made") as folder:
         path = write(folder.path / "made")
         loaders.load_folder(path)
-    except (ShrpError, OSError) as error:
-        folder.delete()
-        raise CheckpointError(f"'{name:.80}' could not be made: {error}") from error
     listed, session = _hold(known_as, name, folder, of), st.session_state
     session[loaders.OWN_CHECKPOINTS] = session.get(loaders.OWN_CHECKPOINTS, {}) | {listed: path}
     return listed
 
 
-def _pointed(text: str) -> None:
-    def take() -> tuple[str, Path]:
-        path = open_path(text)
-        known = {loaders.path_of(name).resolve(): name for name in loaders.discover_all()}
-        return known.get(path) or _free_name(path.name), path
+def _from_upload(file) -> tuple[str, Path]:
+    folder, name = open_upload(file.name, file)
+    return _hold(name, name, folder), folder.path
 
-    _take(take)
+
+def _from_path(text: str) -> tuple[str, Path]:
+    path = open_path(text)
+    known = {loaders.path_of(name).resolve(): name for name in loaders.discover_all()}
+    return known.get(path) or _free_name(path.name), path
 
 
 def _take(take: Callable[[], tuple[str, Path]]) -> None:
@@ -258,10 +258,8 @@ def _removed(name: str) -> None:
 def remove(name: str) -> None:
     """Take a checkpoint of this session out of the list; what was unpacked or made for it is deleted."""
     session = st.session_state
-    path = session.get(loaders.OWN_CHECKPOINTS, {}).get(name)
-    session[loaders.OWN_CHECKPOINTS] = {
-        k: v for k, v in session.get(loaders.OWN_CHECKPOINTS, {}).items() if k != name
-    }
+    known = session.get(loaders.OWN_CHECKPOINTS, {})
+    session[loaders.OWN_CHECKPOINTS] = {k: v for k, v in known.items() if k != name}
     if (held := session.get(_HELD, {}).pop(name, None)) is not None:
-        loaders.forget(path)
+        loaders.forget(known[name])
         held.folder.delete()

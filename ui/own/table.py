@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -19,7 +20,6 @@ import pyarrow.parquet as pq
 from shrp.data import tabular
 from shrp.data.sources import DATA_DIR
 from shrp.errors import DataError
-from ui.own.paths import below
 
 DATA_ROOTS = "SHRP_DATA_ROOTS"
 MB = 2**20
@@ -72,6 +72,29 @@ def data_roots() -> list[Path]:
     """The folders below which a file may be named by its path: SHRP_DATA_DIR, then those of SHRP_DATA_ROOTS."""
     named = [os.environ.get(DATA_DIR, ""), *os.environ.get(DATA_ROOTS, "").split(os.pathsep)]
     return list(dict.fromkeys(Path(name).resolve() for name in named if name.strip()))
+
+
+def below(roots: Sequence[Path], text: str, wanted: Callable[[Path], bool]) -> tuple[bool, Path | None]:
+    """Follow a path's links and see where it leads; a relative one is tried in each of the roots.
+
+    Args:
+        roots: the allowed folders, resolved.
+        text: the path.
+        wanted: whether a path below a root is what was asked for; it may raise an OSError.
+
+    Returns:
+        Whether it leads below a root, and what was asked for there, or None.
+
+    Raises:
+        PermissionError: a folder on the way can't be looked into.
+    """
+    try:
+        inside = [path for root in roots if (path := (root / text).resolve()).is_relative_to(root)]
+        return bool(inside), next((path for path in inside if wanted(path)), None)
+    except PermissionError:
+        raise
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL, a loop of links
+        return False, None
 
 
 def read_path(text: str) -> Table:
@@ -128,7 +151,8 @@ def read_file(path: Path) -> Table:
     frame = tabular.read_table(path, most_rows=MAX_ROWS + 1, most_fields=MAX_COLUMNS)
     frame.columns = [str(name) for name in frame.columns]
     _check_rows(path.name, len(frame))
-    _check_columns(path.name, list(frame.columns))
+    _check_count(path.name, len(frame.columns))
+    tabular.check_names(list(frame.columns), path.name)
     if suffix == ".jsonl":
         nested = [
             name for name in frame if frame[name].map(lambda cell: isinstance(cell, (dict, list))).any()
@@ -152,11 +176,6 @@ def _check_count(name: str, columns: int) -> None:
         )
 
 
-def _check_columns(name: str, columns: list[str]) -> None:
-    _check_count(name, len(columns))
-    tabular.check_names(columns, name)
-
-
 def _refuse_nested(name: str, columns: list[str]) -> None:
     if columns:
         raise DataError(f"The column '{columns[0]:.80}' of '{name}' is nested; keep only plain columns.")
@@ -171,7 +190,8 @@ def _check_parquet(path: Path) -> None:
         # As dictionaries, repeated texts stay packed, so that their full size can be counted first.
         file = pq.ParquetFile(path, read_dictionary=strings)
         _check_rows(path.name, file.metadata.num_rows)
-        _check_columns(path.name, list(schema.names))
+        _check_count(path.name, len(schema.names))
+        tabular.check_names(list(schema.names), path.name)
         packed = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
         size = (
             packed if packed > _MAX_PARQUET or others else sum(map(_text_bytes, file.read(strings).columns))

@@ -24,8 +24,7 @@ from shrp.data.text_data import TextData, pairs_of
 from shrp.evaluation.statistics import mix_frame
 from shrp.model.convert import expert_layers
 from ui import measurements
-from ui.remaining import Remaining
-from ui.store import Progress, kept, once, results
+from ui.store import Progress, Remaining, kept, once, results
 
 
 def words(data: TextData) -> WordCounts:

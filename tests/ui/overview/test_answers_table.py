@@ -88,18 +88,6 @@ def test_words_that_nothing_parts_are_found_too(data):
     assert list(answers_table.narrowed(frame, ALL, "nowhere", ["sentence"])) == list(frame)
 
 
-def test_it_says_how_many_there_are_and_how_many_are_right(data, monkeypatch):
-    frame = frame_of(data)
-    assert answers_table.said(frame, frame, "mine").startswith(
-        "4 of n = 4 inputs of mine, 50.0% (95% interval 15.0–85.0%) of them answered right"
-    )
-    wrong = answers_table.narrowed(frame, WRONG, "", ["sentence"])
-    assert answers_table.said(wrong, frame, "a_b*").startswith("2 of n = 4 inputs of a\\_b\\*. Pick a row")
-    assert answers_table.said(frame[:0], frame, "mine") == "0 of n = 4 inputs of mine."
-    monkeypatch.setattr(answers_table, "MOST", 3)
-    assert "; the first 3 are listed, the CSV has them all. Pick" in answers_table.said(frame, frame, "mine")
-
-
 def test_the_page_shows_a_pair_in_one_column_and_marks_what_is_right():
     texts = (("a b", "c"), ("d", "e"))
     data = TextData(TASKS["mrpc"], "pairs", texts, np.array([1, 0]), ("x_y", "z"))
