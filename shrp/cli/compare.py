@@ -215,7 +215,7 @@ def _experts(sides: list[Subject], source: TextData) -> dict[str, Any]:
     if len(counts) > 1:
         return {}
     if all(side.plan is not None for side in sides):
-        return {"kept": _side_records(kept_alike(*(side.plan for side in sides), counts.pop()))}
+        return {"kept": _side_records(kept_alike(sides[0].plan, sides[1].plan, counts.pop()))}
     made = [side.checkpoint for side in sides if not hasattr(side, "export")]
     if len(made) < 2 or not all(expert_layers(one.model) for one in made):
         return {}
