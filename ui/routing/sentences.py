@@ -15,7 +15,7 @@ from shrp.data.text_data import TextData
 from shrp.phrases import listed
 from ui import not_here
 from ui.bound import set_param
-from ui.text import escape
+from ui.text import escape, slice_name
 
 URL = "text"
 INPUT, BESIDE = "input", "beside"
@@ -95,7 +95,7 @@ def presets(task: Task, data: TextData | None) -> dict[str, str]:
         return found
     order = data.stratified_order().tolist()
     if data.slices is not None:
-        names = {i: data.slices[i].replace("_", " ") for i in order}
+        names = {i: slice_name(data.slices[i]) for i in order}
     elif data.labels is not None and data.task.label_names:
         names = {i: f"label {data.task.label_names[data.labels[i]]}" for i in order}
     else:
