@@ -207,7 +207,8 @@ def patch(
         token_labels(tokenizer, ids[0]),
         tuple(None if place < 0 else donor_tokens[place] for place in partner),
         tuple(name for place, name in enumerate(donor_tokens) if place not in partner),
-        *answers,
+        answers[0],
+        answers[1],
         logits,
         rerouted if expert_layers(model) else None,
     )

@@ -66,7 +66,7 @@ class _Config:
         return config_class(self.model_type)(**values)
 
     def from_dict(self, values: Any, **options: Any) -> Any:
-        return config_class(self.model_type).from_dict(values, **options)
+        return config_class(self.model_type).from_dict(values, **options)  # type: ignore[attr-defined]
 
 
 class ShrpForSequenceClassification:

@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -128,8 +128,14 @@ def _first_rows(path: Path, encoding: str, delimiter: str, most: int = 1) -> lis
     options: dict[str, Any] = {"quoting": csv.QUOTE_NONE} if path.suffix.lower() == ".tsv" else {}
     rows: list[list[str]] = []
     with open(path, encoding=encoding, errors="replace", newline="") as file:
-        lines: list[str] = []
-        reader = csv.reader((lines.append(line) or line for line in file), delimiter=delimiter, **options)
+        last = ""
+
+        def lines() -> Iterator[str]:
+            nonlocal last
+            for last in file:
+                yield last
+
+        reader = csv.reader(lines(), delimiter=delimiter, **options)
         try:
             for row in reader:
                 if row:
@@ -137,7 +143,7 @@ def _first_rows(path: Path, encoding: str, delimiter: str, most: int = 1) -> lis
                 if len(rows) == most:
                     break
         except csv.Error:
-            rows.append([""] * (lines[-1].count(delimiter) + 1))
+            rows.append([""] * (last.count(delimiter) + 1))
     return rows
 
 

@@ -223,9 +223,9 @@ def words(one: Expert) -> None:
         few = found.here < FEW_TOKENS
         group = f"{found.here:,} tokens routed here and {found.elsewhere:,} others, special tokens left out"
     else:
-        counted, mine = results.words(data), stats.top1[one.layer][:, one.expert] > 0
-        found = log_odds(counted.words, counted.of(mine), counted.of(~mine), min_count=minimum)
-        inputs = dict(zip(counted.words, counted.inputs(mine), strict=True))
+        words, mine = results.words(data), stats.top1[one.layer][:, one.expert] > 0
+        found = log_odds(words.words, words.of(mine), words.of(~mine), min_count=minimum)
+        inputs = dict(zip(words.words, words.inputs(mine), strict=True))
         found.frame.insert(2, "inputs here", found.frame["term"].map(inputs).astype(int))
         few = mine.sum() < FEW_EXAMPLES
         group = (
