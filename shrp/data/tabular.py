@@ -132,8 +132,9 @@ def _first_rows(path: Path, encoding: str, delimiter: str, most: int = 1) -> lis
 
         def lines() -> Iterator[str]:
             nonlocal last
-            for last in file:
-                yield last
+            for line in file:
+                last = line
+                yield line
 
         reader = csv.reader(lines(), delimiter=delimiter, **options)
         try:
