@@ -2,16 +2,12 @@
 
 What is where, roughly from what knows least to what knows most:
 
-- `errors`, `phrases`, `files`, `statistics`: errors that a person reads; names and figures in sentences; files written
-  whole; intervals.
-- `model`: the method itself: `layers`, `routing`, `convert`, and an adapter for each family of encoders.
-- `data`, `scores`: tasks, texts and batches; evaluation, metrics, paired comparisons, groups of inputs.
-- `pruning`, `routes`, `costs`: plans, how they are chosen and scored live; usage and what it goes by; FLOPs and time.
-- `explain`, `interventions`, `attribution`: attention and words; experts and routes exchanged or taken away, hidden
-  states put in; captum's methods and knock-outs.
-- `checkpoints`, `cards`, `results_store`: models on disk, what they say of themselves, and what was computed of them.
-- `training`, `export`: two-stage training, conversion on texts, recipes that resume; ONNX.
-- `studies`, `cli`: the files that `studies` writes, read back; `python -m shrp`.
+- `errors`, `phrases`, `files`: errors that a person reads, names and figures in sentences, atomic writes.
+- `model`, `families`: the method itself (`layers`, `gates`, `convert`), and one adapter per family of encoders.
+- `data`, `evaluation`: tasks, texts and batches; scores, paired comparisons, intervals, costs and time.
+- `pruning`, `analysis`: plans and their selection, live re-evaluation; usage, knock-outs, patching, attention, attribution.
+- `checkpoints`, `results_store`, `export`: models on disk, computed results, ONNX.
+- `training`, `cli`: one training loop, recipes that resume; `python -m shrp`.
 
 Names are imported when first used, so that `import shrp` alone stays quick. It also has transformers' auto classes
 know SHRP's checkpoints (`checkpoints.hub`).

@@ -1,4 +1,4 @@
-"""Files are written all of them or not at all, with the permissions that whoever runs this gives to new ones."""
+"""Files are written all of them or not at all, with the permissions of new files."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def link(values: Mapping[str, Any]) -> dict[str, str]:
 def arrive(kinds: Mapping[str, Callable[[str], Any]]) -> None:
     """Give a page's widgets what the link that led to it asks for; call before they are drawn.
 
-    What is no value of its kind is left out; that a value is an option is for whoever draws the widget to see.
+    What is no value of its kind is left out; that a value is an option is checked where the widget is drawn.
 
     Args:
         kinds: key of a widget -> what makes its value of a text.

@@ -76,7 +76,7 @@ def follow(options: Mapping[str, Sequence[Any]], starts: Mapping[str, Any]) -> N
 def clamp(key: str, low: int, high: int) -> None:
     """Bring a number into the range from `low` to `high`; says so where the address asks for another one.
 
-    An infinite one in the address, which a box of whole numbers fails at, is taken out, and the run starts anew.
+    An infinite one in the address, which a box of whole numbers fails at, is taken out, and the run starts again.
     """
     try:
         infinite = math.isinf(float(st.query_params.get(key, "")))

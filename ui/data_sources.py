@@ -21,7 +21,7 @@ from ui.text import escape
 
 OWN, HUB, FOLDER = "own", "hub", "folder"
 """The sources that are a person's own table, GLUE over the network, and a file of a task of one's own that lies in the
-folder of SHRP_DATA_DIR, for whoever runs the app to leave there."""
+folder of SHRP_DATA_DIR, left there by the person who runs the app."""
 OWN_DATA = "own-data"
 """Key of the session's state: its own `TextData`."""
 

@@ -1,7 +1,7 @@
 """Cached access to checkpoints.
 
-What is made of their bytes is keyed on fingerprints of these, never on objects: a checkpoint that is trained anew is
-loaded anew, and two sessions that look at the same one share a model.
+What is made of their bytes is keyed on fingerprints of these, never on objects: a checkpoint that is trained again is
+loaded again, and two sessions that look at the same one share a model.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _LIBRARIES = ("shrp.checkpoints.checkpoint", "shrp.results_store", "transformers
 def _importing() -> threading.Thread:
     def work() -> None:
         for name in _LIBRARIES:
-            with suppress(ImportError):  # whoever needs it says so
+            with suppress(ImportError):  # said where it is needed
                 importlib.import_module(name)
 
     thread = threading.Thread(target=work, daemon=True, name="imports")
@@ -179,7 +179,7 @@ def _load(path: Path, stamp: Stamp) -> Checkpoint:
 
 
 def config_of(name: str) -> dict[str, Any]:
-    """All that a checkpoint's `config.json` says of its encoder.
+    """The encoder's part of a checkpoint's `config.json`.
 
     Raises:
         CheckpointError: it can't be read.

@@ -20,17 +20,17 @@ def one_of(
     *,
     key: str,
     default: str | None = None,
-    anew: bool = False,
+    reset: bool = False,
     help: str | None = None,
 ) -> str | None:
     """Pick one of a checkpoint's or a person's own names; from a list where one would be read as Markdown.
 
     Args:
         default: what is picked at first, and then always one; None: nothing needs to be.
-        anew: whether to go back to `default` in this run, whatever was picked before.
+        reset: whether to go back to `default` in this run, whatever was picked before.
         help: behind a question mark beside the label.
     """
-    if anew:
+    if reset:
         st.session_state[key] = default
     if all(_PLAIN.fullmatch(name) for name in options):
         return st.segmented_control(

@@ -85,7 +85,7 @@ class ResultStore:
             return value
 
     def _keep(self, key: Hashable, value: Any) -> None:
-        """Make a result the latest used and let too many go; for whoever holds the lock."""
+        """Make a result the latest used and let too many go; the lock must be held."""
         if self._kept.get(key) is not value:
             self._bytes[key] = bytes_of(value)
         self._kept[key] = value
@@ -141,8 +141,8 @@ def results(kind: str, size: int = 256) -> ResultStore:
 
 
 def forget(fingerprint: str) -> None:
-    """Let go of what holds the model of a checkpoint that its session has removed. Whoever else looks at the very same
-    one has that made anew when it is next asked for, and keeps all scores.
+    """Let go of what holds the model of a checkpoint that its session has removed. Another session with the very same
+    one has it made again when it is next needed, and keeps all scores.
     """
     for kind in HOLD_MODELS:
         if (store := _stores.get(kind)) is not None:
@@ -169,8 +169,8 @@ def kept(
 def once(kind: str, size: int, key: Hashable, label: str, work: Callable[[Progress], Made]) -> Made:
     """A result from memory, or made now under a progress bar; the same in every session, so never change it.
 
-    Whoever comes first makes it, others wait for that one; a person who moves on meanwhile leaves it, and the next
-    one makes it anew. The work is not done inside a cached function, since that may not move a progress bar outside it.
+    The first session makes it, others wait for that one; a person who moves on meanwhile leaves it, and the next
+    one makes it again. The work is not done inside a cached function, since that may not move a progress bar outside it.
 
     Args:
         kind, size: of the store, see `results`.

@@ -135,7 +135,7 @@ class Patched:
         )
         frame["change"], frame["part of the gap"] = moved[layers, places], parts[layers, places]
         if self.rerouted is not None:
-            frame["layers routed anew"] = self.rerouted[layers, places]
+            frame["layers rerouted"] = self.rerouted[layers, places]
         return frame
 
 

@@ -200,12 +200,12 @@ def _explain(
             codes, pairs, deals, generator, length=length, near=neighbours, block=counting.at_once
         )
         for orders in drawn:
-            dealt = counting(codes[orders], len(names))
-            shared = _information(dealt)
+            permuted = counting(codes[orders], len(names))
+            shared = _information(permuted)
             total += shared.sum(0)
             as_much += (shared >= information - _SAME).sum(0)
             if not neighbours:
-                left.append(_beyond(dealt, share).astype(np.float32))
+                left.append(_beyond(permuted, share).astype(np.float32))
             tick(len(orders))
         return total / deals, as_much / (deals + 1), left
 
@@ -235,14 +235,14 @@ def _beyond(counts: np.ndarray, share: np.ndarray) -> np.ndarray:
     return counts - counts.sum(-1, keepdims=True) * share
 
 
-def _cells(found: np.ndarray, dealt: np.ndarray, tested: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _cells(found: np.ndarray, permuted: np.ndarray, tested: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """p-values `(L, G, H)` of `found` by the largest tested deviation of each permutation `(B, L, G, H)`, in a layer and
     in all layers.
     """
-    dealt = np.concatenate([found[None].astype(np.float32), dealt])
-    mean, spread = dealt.mean(0), dealt.std(0)
+    permuted = np.concatenate([found[None].astype(np.float32), permuted])
+    mean, spread = permuted.mean(0), permuted.std(0)
     tested = tested & (spread > _NEAR)
-    far = np.abs((dealt - mean) / np.where(tested, spread, np.inf))
+    far = np.abs((permuted - mean) / np.where(tested, spread, np.inf))
     most = far.max((2, 3), keepdims=True)  # of each deal and layer
     in_layer, everywhere = (
         (largest >= far[0] - _NEAR).mean(0) for largest in (most, most.max(1, keepdims=True))

@@ -64,7 +64,7 @@ def base_config(base: str) -> PreTrainedConfig:
 
 
 def _refuse_export(base: str, config: PreTrainedConfig) -> None:
-    """Raise what `checkpoint.read_config` says of an export, which has a family's config but no weights."""
+    """Raise the error of `checkpoint.read_config` for an export, which has a family's config but no weights."""
     if getattr(config, "format", None) == EXPORT:
         checkpoint.read_config(base)
 
@@ -199,7 +199,7 @@ def _is_of_encoder(model: PreTrainedModel, key: str) -> bool:
 
 
 def of_another_task(base: str, task: Task) -> str:
-    """That a base's own head is not taken for the task's, for whoever took it for that; empty of a bare encoder."""
+    """A sentence that a base's own head is not used for the task; empty for a bare encoder."""
     if not is_classifier(base):
         return ""
     names = _config_labels(base)

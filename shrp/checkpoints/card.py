@@ -126,7 +126,7 @@ def training_facts(
 
     Args:
         history: its epochs, which alone may tell that its layers were converted on texts.
-        plan: what its pruning kept; without it only what `training` says of that.
+        plan: what its pruning kept; without it only what `training` records.
     """
     facts = [("training", "taken as it was")] if training.get("adopted") else []
     on_texts = converted(training) or _texts_in(history)
@@ -198,7 +198,7 @@ def converted(training: Mapping[str, Any]) -> str:
 
 
 def _texts_in(history: Sequence[Mapping[str, Any]]) -> str:
-    """What a history says of epochs on unlabelled texts, in a few words; empty where there were none."""
+    """Summarise the epochs on unlabelled text; empty without any."""
     rows = [row for row in history if row.get("texts")]
     layers = sum(row.get("converted_layer") is not None for row in rows)
     seen = sum(row["texts"] for row in rows)
@@ -222,7 +222,7 @@ def kept(training: Mapping[str, Any], plan: PruningPlan | None = None) -> str:
     """How many experts are kept, in words.
 
     Args:
-        plan: what is kept; without one only what `training` says of it, which may be nothing.
+        plan: what is kept; without one only what `training` records, which may be nothing.
     """
     asked = _pruning(training)
     if plan is None:
@@ -241,7 +241,7 @@ def picked(training: Mapping[str, Any], plan: PruningPlan | None = None) -> str:
     """How the experts that are kept were picked and are weighted, and by which data; empty where nothing says so.
 
     Args:
-        plan: what is kept; without one only what `training` says of it.
+        plan: what is kept; without one only what `training` records.
     """
     asked = _pruning(training)
     selection = asked.get("selection") if plan is None else plan.selection

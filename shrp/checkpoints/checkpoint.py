@@ -119,7 +119,7 @@ class Checkpoint:
         return evaluate(self.model, self.tokenizer, data, **self._at_own_length(options))
 
     def predict(self, texts: Sequence[str] | Sequence[tuple[str, str]], **options: Any) -> pd.DataFrame:
-        """What the model says of texts, cut as in `evaluate`.
+        """Predict texts, cut as in `evaluate`.
 
         Args:
             texts: one text an input or, of a task on pairs, two.
@@ -204,7 +204,7 @@ class Checkpoint:
     def usage(self, data: TextData, **options: Any) -> UsageStats:
         """Run over `data` and keep what the routers did, the inputs cut as in `evaluate`.
 
-        `info.usage` is what the checkpoint has from its training; this measures anew.
+        `info.usage` is what the checkpoint has from its training; this measures it again.
 
         Args:
             data: texts for the model; labels and slices, where there are any, go along for groups.

@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself: `config.json` with its `shrp` section, and the history of its training.
+"""What a checkpoint records about itself: `config.json` with its `shrp` section, and the history of its training.
 
 It may come from anywhere, so all of it is checked when it is read: what is there must be of its kind, what is not there
 is simply not known. Nothing here needs torch or transformers.
@@ -52,7 +52,7 @@ EVALUATED_TOKENS = 128
 
 
 PLAN_FILE = "a plan from a file"
-"""What `training["chosen_by"]` says of a pruned checkpoint whose plan came from a file."""
+"""Value of `training["chosen_by"]` for a plan that came from a file."""
 
 
 def evaluated_length(trained: int | None) -> int:
@@ -61,7 +61,7 @@ def evaluated_length(trained: int | None) -> int:
 
 
 def chosen_on(data: TextData, selection: str) -> dict[str, Any]:
-    """What a pruned checkpoint's `training` says of the data by which its experts were chosen.
+    """The data by which a pruned checkpoint's experts were chosen, from its `training`.
 
     Args:
         selection: as a plan calls it; some look at a part of the data only.
@@ -83,7 +83,7 @@ def pruning_facts(
     counted_on: TextData | None = None,
     file: Path | None = None,
 ) -> dict[str, Any]:
-    """What `training["pruning"]` says of how a plan was made; `picked` and `kept` read it.
+    """How a plan was made, from `training["pruning"]`; `picked` and `kept` read it.
 
     Args:
         budget, per_layer: as asked for; what is not given was not.
@@ -128,7 +128,7 @@ def pruned_training(
 
 
 def shares_of(data: TextData | None, shift: Sequence[float] | None) -> dict[str, Any]:
-    """What `training` says of an output bias that was shifted (`shrp.evaluation.calibration`); nothing of one that was
+    """What `training` records of a shifted output bias (`shrp.evaluation.calibration`); nothing if it was
     not.
 
     Args:

@@ -49,7 +49,7 @@ def save(
         extra_files: further text files, name -> content (`history.jsonl`, a model card in place of the usual one).
         teacher: the dense teacher's outputs by data fingerprint, as a small file beside the weights.
         new: refuse to replace anything, also what another process has written there since this one looked.
-        keep_others: leave in the folder what is not written anew, such as a card that was added to it, or the
+        keep_others: leave in the folder what is not written again, such as a card that was added to it, or the
             teacher's outputs on other data.
 
     Raises:

@@ -134,7 +134,7 @@ def _token_ids(tokenizer, texts: Sequence[tuple[str, ...]], special: bool = True
 
 def save_tokenizer(tokenizer, folder: str | os.PathLike) -> None:
     """Write a tokenizer's files without how texts are cut and padded, which it forgets too: a fast one keeps that of
-    the texts it read last, whoever's they were.
+    the texts it read last, of any caller.
     """
     with _ENCODING:
         if tokenizer.is_fast:

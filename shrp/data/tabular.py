@@ -465,7 +465,7 @@ def distinct(names: Iterable[str], reserved: Iterable[str]) -> list[str]:
 
 def csv_options(frame: pd.DataFrame) -> dict[str, Any]:
     """What `DataFrame.to_csv` needs to be told of a table: everything is quoted where a text has a carriage return,
-    which ends a row to whoever reads it, and which Python's writer leaves bare.
+    which ends a row for any reader, and which Python's writer leaves bare.
     """
     texts = frame.select_dtypes(exclude=["number", "bool"])
     bare = any("\r" in value for name in texts for value in texts[name] if isinstance(value, str))

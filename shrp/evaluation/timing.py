@@ -56,7 +56,7 @@ def latency(
 ) -> pd.DataFrame:
     """Time several functions side by side, under `torch.inference_mode`.
 
-    Every round calls each function once, in an order drawn anew, so that drift of the machine (heat, other
+    Every round calls each function once, in a new random order, so that drift of the machine (heat, other
     load) and a neighbour's traces in the caches hit all alike.
 
     Args:

@@ -31,7 +31,7 @@ from shrp.pruning.plan import PruningPlan
 
 
 def is_export(folder: Path) -> bool:
-    """Whether a folder says of itself that `shrp.export.onnx` wrote it."""
+    """Whether a folder was written by `shrp.export.onnx`."""
     return bool(read_config(Path(folder)))
 
 
@@ -98,7 +98,7 @@ class Exported:
         if found.shape != (len(texts), self.task.num_labels):
             raise ExportError(
                 f"{self.path / MODEL} gives outputs of shape {found.shape} for {len(texts)} inputs and "
-                f"{self.task.num_labels} labels; export the checkpoint anew."
+                f"{self.task.num_labels} labels; export the checkpoint again."
             )
         return found[:, [self.labels.index(name) for name in self.task.label_names] or [0]]
 
@@ -178,7 +178,7 @@ def load_export(folder: Path, *, spin: bool = True) -> Exported:
         raise ExportError(f"{folder} is no export: `python -m shrp export` writes some.")
     if (version := config.get("format_version")) != FORMAT_VERSION:
         raise ExportError(
-            f"{folder} is an export of version {version!r}, not {FORMAT_VERSION}; export the checkpoint anew."
+            f"{folder} is an export of version {version!r}, not {FORMAT_VERSION}; export the checkpoint again."
         )
     try:
         task = Task.from_dict(config["task_definition"])
@@ -194,7 +194,7 @@ def load_export(folder: Path, *, spin: bool = True) -> Exported:
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, ShrpError) as error:
         raise ExportError(
-            f"{folder / CONFIG} is not as this version writes it ({first_line(error)}); export the checkpoint anew."
+            f"{folder / CONFIG} is not as this version writes it ({first_line(error)}); export the checkpoint again."
         ) from error
     if sorted(labels) != sorted(task.label_names):
         raise ExportError(f"{folder / CONFIG} names other labels for its outputs than for its task.")

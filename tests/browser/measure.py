@@ -1,6 +1,6 @@
 """How much a page shows on its first load: words, height, controls.
 
-`python -m tests.browser.measure http://127.0.0.1:8501/routing?text=hello --shots /tmp/shots` prints a line for each address,
+`python -m tests.browser.measure http://127.0.0.1:8501/routing?text=hello --shots shots` prints a line for each address,
 width and scheme, and keeps the screenshots.
 """
 

@@ -169,7 +169,7 @@ def scores(selection: state.Selection) -> None:
     sets = list(dict.fromkeys(frame["data"]))
     picked = next((row["data"] for row in own_rows(info) if row["data"] in sets), sets[0])
     if len(sets) > 1:
-        picked = one_of("Stored scores on", sets, key=_DATA, default=picked, anew=seen != name)
+        picked = one_of("Stored scores on", sets, key=_DATA, default=picked, reset=seen != name)
     part = frame[frame["data"] == picked].reset_index(drop=True)
     alt = f"Scores with intervals: {score_figures.score_alt(part)}"
     chart(score_figures.score_dots(part), part, "scores", f"{name}-scores-{picked}", alt)

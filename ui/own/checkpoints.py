@@ -88,7 +88,7 @@ def open_upload(name: str, file) -> tuple[TemporaryFolder, str]:
         file: the file, binary and seekable.
 
     Returns:
-        The folder, and the name that the checkpoint goes by.
+        The folder, and the name of the checkpoint.
 
     Raises:
         CheckpointError: the archive is not taken or holds no sound checkpoint; nothing of it stays on disk.
@@ -129,7 +129,7 @@ def draw() -> None:
     session = st.session_state
     key = f"{_UPLOADS}-{session.setdefault(_UPLOADS, 0)}"
     with st.expander("Load a checkpoint", icon=":material/folder_open:"):
-        # Not by `on_change`: whoever touches anything while it is read would end that for good.
+        # Not by `on_change`: touching anything while it is read would end that for good.
         file = st.file_uploader(
             "A zip of a checkpoint's folder",
             type="zip",

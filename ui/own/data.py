@@ -87,7 +87,7 @@ def _read_new() -> None:
     """Draw the boxes for a file and a path, and read what is given there."""
     session = st.session_state
     uploads = session.setdefault(_UPLOADS, 0)
-    # Not by `on_change`: whoever touches anything while it is read would end that for good.
+    # Not by `on_change`: touching anything while it is read would end that for good.
     file = st.file_uploader(
         "A table of sentences",
         type=[extension[1:] for extension in tabular.EXTENSIONS],

@@ -23,7 +23,7 @@ def named(words: Sequence[Word], place: int, task: Task, *more: str, longest: in
     """A word as Markdown, with what tells it from others: the text of a pair that it is in, its place among equals.
 
     Args:
-        more: What else is said of it, as Markdown.
+        more: More sentences, as Markdown.
         longest: Characters that are shown.
     """
     word, said = words[place], list(more)

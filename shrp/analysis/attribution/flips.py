@@ -72,7 +72,7 @@ class Flips:
                 "answer": labels[one.answer],
                 "probability": one.probability,
                 "margin": one.margin,
-                "layers routed anew": one.rerouted,
+                "layers rerouted": one.rerouted,
             }
             for one in self.found
         ]

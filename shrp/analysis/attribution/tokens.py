@@ -319,5 +319,5 @@ def to_frame(results: list[WordScores]) -> pd.DataFrame:
     for result in results:
         frame[result.method] = result.scores
         if result.rerouted is not None:
-            frame["layers routed anew"] = result.rerouted
+            frame["layers rerouted"] = result.rerouted
     return frame
