@@ -16,8 +16,8 @@ PAGES = (
     ("compare", "Compare", ":material/compare:"),
     ("results", "Results", ":material/science:"),
 )
+# Pages that draw something without torch.
 LIGHT = ("overview", "results")
-"""Pages that draw something without torch."""
 FOLDER = Path(__file__).parent / "pages"
 
 st.set_page_config(page_title="SHRP", page_icon="🧭", layout="wide")

@@ -22,17 +22,17 @@ from ui.usage import map as usage_map
 from ui.usage.headline import facts, headline, mixes, without_it
 
 USAGE, DRIVING, TRAINING, IMPORTANCE = "Usage", "What drives routing", "Over training", "Importance"
+# Key of the page's tabs, in the session's state and in the URL.
 TABS = "view"
-"""Key of the page's tabs, in the session's state and in the URL."""
+# Keys of widgets in tabs, whose values Streamlit would drop while the tab is closed.
 KEPT = (
     *(usage_map.MEASURE, usage_map.GROUP, usage_map.AGAINST, profile.RANKED, profile.MIN_COUNT),
     *(attention.EXAMPLE, attention.TYPED, attention.HIDE, attention.ROLE, driving.BY, exchanged.EXCHANGE),
     *(importance.KIND, importance.ON, importance.MEANING, importance.MEASURE, importance.BY),
     *importance.INPUTS.values(),
 )
-"""Keys of widgets in tabs, whose values Streamlit would drop while the tab is closed."""
+# Examples up to which the headline's knock-out runs by itself.
 QUICK = 5_000
-"""Examples up to which the headline's knock-out runs by itself."""
 
 
 def main() -> None:

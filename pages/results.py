@@ -43,7 +43,9 @@ def main() -> None:
         st.error(str(error), icon=":material/error:")
         return
     if not summary:
-        st.info("Nothing has been measured yet: run `python -m studies.glue`, then `python -m studies.results`.")
+        st.info(
+            "Nothing has been measured yet: run `python -m studies.glue`, then `python -m studies.results`."
+        )
         return
     top = st.container()
     one, two = st.columns(2)

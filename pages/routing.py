@@ -31,16 +31,16 @@ from ui.routing.table import sentence_table
 from ui.routing.verdict import headline
 from ui.text import escape, verdict
 
+# Key of the switch for long texts, in the session's state and in the URL.
 ALL = "everything"
-"""Key of the switch for long texts, in the session's state and in the URL."""
 
 
+# On a phone, cells have no room for their numbers. A tap shows them.
 NARROW = """<style>
 @media (max-width: 700px) {
   :is(.st-key-what-if, .st-key-tokens, .st-key-routes-without) .heatmaplayer text {display: none}
 }
 </style>"""
-"""On a phone, cells have no room for their numbers. A tap shows them."""
 
 
 def main() -> None:

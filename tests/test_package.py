@@ -85,9 +85,8 @@ def test_importing_the_package_alone_does_not_import_torch():
 def test_the_python_of_the_readme_runs(monkeypatch, capsys, tmp_path):
     root = Path(shrp.__file__).parents[1]
     text = (root / "README.md").read_text(encoding="utf-8")
-    section = text[text.index("### In Python") : text.index("## Layout")]
+    section = text[text.index("## Python") : text.index("## Layout")]
     code = "\n".join(line[4:] for line in section.splitlines() if line.startswith("    "))
-    assert "routes_without" in code
     (tmp_path / "checkpoints").symlink_to(root / "checkpoints")  # it names a shipped one, and saves one
     monkeypatch.chdir(tmp_path)
     some = load_probe("sst2").subset(range(0, 480, 10))  # all of them take a minute where others are at work
@@ -96,8 +95,7 @@ def test_the_python_of_the_readme_runs(monkeypatch, capsys, tmp_path):
     said = capsys.readouterr().out
     assert "<Evaluation on 'probe/sst2 (48 of 480)': task 'sst2', accuracy 0." in said
     assert "effective_experts" in said
-    assert "integrated gradients" in said
-    assert "word ablation" in said
+    assert "tensor(" in said
 
 
 @pytest.mark.parametrize(

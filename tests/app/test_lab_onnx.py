@@ -134,10 +134,10 @@ def test_who_waited_for_a_build_takes_it_as_it_is(tiny_checkpoint, monkeypatch):
     )
     said, made = [], lab_onnx.OnnxExport(b"zip", {})
     monkeypatch.setattr(lab_onnx, "build", lambda *_, **__: pytest.fail("it was built twice"))
-    key = lab_onnx._key(loaded, PLAN, "mine", None, "float32")
+    key = lab_onnx._key(loaded, PLAN, "mine", "float32")
     lab_onnx._building.acquire()  # somebody builds the same
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(lab_onnx._build_once, loaded, PLAN, "mine", None, "float32", place)
+        waiting = pool.submit(lab_onnx._build_once, loaded, PLAN, "mine", "float32", place)
         while not said:
             time.sleep(0.01)
         lab_onnx.results("onnx", lab_onnx.KEPT).put(key, made)

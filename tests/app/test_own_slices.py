@@ -87,7 +87,9 @@ def test_what_does_not_hang_on_slices_is_not_measured_again(open_page, tiny_chec
 
 
 def test_the_picked_example_stays_as_slices_change(open_page, tiny_checkpoint):
-    at = open_page("expert_usage", tiny_checkpoint, layer=2, expert=1, example=7, profile="Attention and its roles")
+    at = open_page(
+        "expert_usage", tiny_checkpoint, layer=2, expert=1, example=7, profile="Attention and its roles"
+    )
     assert at.number_input(key="example").value == 7
     at.text_area(key=SLICES).set_value(RULES).run()
     assert not at.exception

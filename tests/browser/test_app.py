@@ -36,7 +36,9 @@ def test_first_screen_is_useful(app_url, page, timing):
     no_traceback(page)
 
 
-def test_a_click_on_a_heatmap_cell_updates_the_profile_in_view_and_back_returns_to_it(app_url, page, new_page):
+def test_a_click_on_a_heatmap_cell_updates_the_profile_in_view_and_back_returns_to_it(
+    app_url, page, new_page
+):
     from playwright.sync_api import expect
 
     def said(tab):

@@ -254,16 +254,16 @@ def test_the_exported_tokenizer_pads_truncates_and_leaves_the_original_alone(exp
     assert tiny_tokenizer.backend_tokenizer.to_str() == before
 
 
-def readme_example():
+def documented_example():
     blocks = re.findall(
-        r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S
+        r"^```python\n(.*?)^```", (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8"), re.M | re.S
     )
     (block,) = [block for block in blocks if "onnxruntime" in block]
     return block
 
 
-def test_the_readmes_example_serves_an_export_without_torch(exported, static, tiny_tokenizer):
-    example = readme_example()
+def test_the_documented_example_serves_an_export_without_torch(exported, static, tiny_tokenizer):
+    example = documented_example()
     assert len(example.splitlines()) == 10
     texts = ast.literal_eval(re.search(r"encode_batch\((\[.*?\])\)", example).group(1))
     forbid = "import sys\nsys.modules['torch'] = sys.modules['transformers'] = None\n"
