@@ -42,19 +42,19 @@ def test_a_click_on_a_heatmap_cell_updates_the_profile_in_view_and_back_returns_
     from playwright.sync_api import expect
 
     def said(tab):
-        tab.get_by_role("heading", name="Layer 8, expert 10").wait_for()
+        tab.get_by_role("heading", name="Layer 10, expert 1").wait_for()
         settled(tab)
         return tab.locator(".st-key-verdict").inner_text()
 
     page.set_viewport_size({"width": 1440, "height": 900})
     page.goto(address(app_url, "expert_usage"))
     page.locator(".st-key-usage-map .js-plotly-plot").wait_for()
-    click_cell(page, "usage-map", "10", "8")
-    wait_for_query(page, layer=8, expert=10)
+    click_cell(page, "usage-map", "1", "10")
+    wait_for_query(page, layer=10, expert=1)
     shown = said(page)
-    assert shown.startswith("Layer 8, expert 10")
+    assert shown.startswith("Layer 10, expert 1")
     assert "95% CI" in shown  # the knock-out, without a further click
-    expect(page.get_by_role("heading", name="Layer 8, expert 10")).to_be_in_viewport()
+    expect(page.get_by_role("heading", name="Layer 10, expert 1")).to_be_in_viewport()
     other = new_page()
     other.goto(page.url)
     assert said(other) == shown
@@ -82,19 +82,19 @@ def test_a_picked_row_of_the_answers_leads_to_its_route(app_url, page):
         except TimeoutError:
             continue
     link.click()
-    page.get_by_role("heading", name="Predictions").wait_for()
-    expect(page.get_by_label("One sentence a line")).to_have_value(re.compile("gladly", re.IGNORECASE))
+    page.get_by_role("heading", name="Routing").first.wait_for()
+    expect(page.locator(TYPED).first).to_have_value(re.compile("gladly", re.IGNORECASE))
     no_traceback(page)
 
 
 def test_back_returns_to_the_page_and_to_what_was_typed(app_url, page):
     page.goto(address(app_url, "routing", text=SENTENCE))
-    page.locator(".st-key-what-if-0 .js-plotly-plot").wait_for()
+    page.locator(".st-key-what-if .js-plotly-plot").wait_for()
     page.get_by_role("link", name="Expert usage").click()
     page.locator(".st-key-usage-map .js-plotly-plot").wait_for()
     page.go_back()
     page.get_by_role("heading", name="Routing").first.wait_for()
-    page.locator(".st-key-what-if-0 .js-plotly-plot").wait_for()
+    page.locator(".st-key-what-if .js-plotly-plot").wait_for()
     page.wait_for_function(
         "([box, text]) => document.querySelector(box)?.value === text", arg=[TYPED, SENTENCE], polling=POLL
     )
@@ -128,12 +128,12 @@ def test_an_uploaded_csv_is_the_source_and_a_broken_one_is_refused_in_words(app_
     table = "sentence,label\nA joy,positive\nA bore,negative\nFine work,positive\nAwful,negative\n"
     sidebar = page.locator("[data-testid=stSidebar]")
     sidebar_upload(page, "Your own data", "mine.csv", table.encode())
-    sidebar.get_by_text("Your own mine.csv: 4 inputs").wait_for()
+    sidebar.get_by_text("Your own mine.csv: 4 examples").wait_for()
     wait_for_query(page, source="own")
     page.get_by_text(re.compile(r"mine\.csv, n = 4")).first.wait_for()
     for name, content in (("broken.jsonl", b'{"text": "a"\n{]'), ("junk.csv", bytes(range(256)) * 20)):
         refused(sidebar_upload(page, "Your own data", name, content), name)
-        sidebar.get_by_text("Your own mine.csv: 4 inputs").wait_for()  # what was in use stays in use
+        sidebar.get_by_text("Your own mine.csv: 4 examples").wait_for()  # what was in use stays in use
     no_traceback(page)
 
 
