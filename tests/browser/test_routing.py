@@ -15,7 +15,6 @@ from tests.browser.steps import (
     drawn,
     no_traceback,
     settled,
-    tab_to,
     wait_for_query,
 )
 
@@ -81,31 +80,6 @@ def test_a_click_forces_an_expert_the_pickers_follow_and_back_releases_it(app_ur
     page.go_forward()
     wait_for_query(page, force=route.text)
     page.locator("table.routes").nth(1).wait_for()
-    no_traceback(page)
-
-
-def test_an_expert_is_forced_and_released_with_the_keyboard_alone(app_url, page, shipped):
-    from playwright.sync_api import expect
-
-    (before,) = explore(shipped.model, shipped.tokenizer, shipped.info.task, [(SENTENCE,)])
-    expert = next(e for e in (3, 4) if e != before.choice(9))
-    page.goto(address(app_url, "routing", text=SENTENCE))
-    page.locator(GRID).wait_for()
-    settled(page)
-    for box, number in (("Layer", 9), ("Expert", expert)):
-        tab_to(page, box)
-        page.keyboard.press("ArrowDown")
-        page.get_by_role("option").first.wait_for()
-        page.keyboard.type(str(number))
-        page.get_by_role("option", name=str(number), exact=True).first.wait_for()
-        page.keyboard.press("Enter")
-        expect(page.get_by_label(box, exact=True).first).to_have_value(str(number))
-        settled(page)
-    for name, forced in (("Force", True), ("Release", False)):
-        tab_to(page, name)
-        page.keyboard.press("Enter")
-        page.wait_for_url(lambda url, forced=forced: (f"force=9.{expert}" in url) == forced)
-        settled(page)
     no_traceback(page)
 
 
