@@ -35,12 +35,12 @@ from shrp.families.families import encoder_layers
 from shrp.model.config import ShrpConfig
 from shrp.pruning.plan import PruningPlan
 from shrp.pruning.prune import prune
-from shrp.training.config import FURTHER_SIZE, RECOVERY_RATES, TextConfig, TrainConfig
+from shrp.training.config import FURTHER_RATES, FURTHER_SIZE, TextConfig, TrainConfig
 from shrp.training.device import resolve_precision
 from shrp.training.examples import FIT_EXAMPLES
 from shrp.training.loop import train
 from shrp.training.progress import LogProgress
-from shrp.training.runs import Convert, Run, run_folder, write_atomically
+from shrp.training.runs import Convert, write_atomically
 from shrp.training.text import graft, train_on_text
 from studies.augment import augmented
 from studies.controls import drop_layer, width_pruning
@@ -141,7 +141,7 @@ class Base:
 
     def further(self, name: str, model: PreTrainedModel) -> PreTrainedModel:
         """Fine-tune a pruned encoder, or a control's, on unlabelled text."""
-        config = TextConfig(final_size=TEXT_SIZES["further_size"], **RECOVERY_RATES)
+        config = TextConfig(final_size=TEXT_SIZES["further_size"], **FURTHER_RATES)
         return self._on_text(f"further-{name}", config, model, None, "")
 
     def _on_text(
@@ -154,19 +154,18 @@ class Base:
     ) -> PreTrainedModel:
         stderr.print(f"on texts: {name}")
         base, tokenizer = self._encoder
-        with Run(run_folder(self.work / "texts" / name), resume=True) as run:
-            return train_on_text(
-                replace(config, precision=self.precision),
-                base,
-                tokenizer,
-                self.texts,
-                self.work / "texts" / "teacher-outputs",
-                model=model,
-                convert=convert,
-                converts_by=converts_by if convert is not None else "",
-                run=run,
-                progress=LogProgress(stderr.print),
-            )[0]
+        return train_on_text(
+            replace(config, precision=self.precision),
+            base,
+            tokenizer,
+            self.texts,
+            self.work / "texts" / name,
+            self.work / "texts" / "teacher-outputs",
+            model=model,
+            convert=convert,
+            converts_by=converts_by if convert is not None else "",
+            progress=LogProgress(stderr.print),
+        )[0]
 
 
 class Trainings:
@@ -284,7 +283,6 @@ class Trainings:
             teacher_outputs=None if teacher is None else self.shared / outputs,
             convert=convert,
             converts_by=converts_by,
-            resume=True,
             progress=LogProgress(stderr.print),
         )
         self.histories[folder.name] = history

@@ -19,8 +19,8 @@ from shrp.data.tasks import custom_task
 from shrp.errors import DataError, TrainingError
 from shrp.evaluation.evaluate import evaluate
 from shrp.model.config import ShrpConfig
-from shrp.training.config import TrainConfig
-from shrp.training.recipe import Datasets, Recipe, RecipeRun, stages_folder
+from shrp.training.config import Recipe, TrainConfig
+from shrp.training.recipe import Datasets, RecipeRun, stages_folder
 from tests.conftest import FAMILIES
 
 MOODS = custom_task("mood", ("text",), ("bad", "good"))
@@ -167,13 +167,12 @@ def test_a_teacher_with_its_own_head_is_kept_with_the_stages(place, tmp_path, ti
     shared = {"batch_size": 8, "precision": "fp32", "stage2_epochs": 1}
     recipe = Recipe(
         TrainConfig(ShrpConfig((2,)), max_length=200, **shared),
-        teacher=TrainConfig(**shared),
         per_layer=(),
-        recover=(),
         random_draws=0,
+        keep_stages=True,
     )
     data = Datasets(train, load_file(place / "dev.csv", MOODS))
-    RecipeRun(recipe, base, data, tmp_path / "out", head_labels=("good", "bad"), keep_stages=True)()
+    RecipeRun(recipe, base, data, tmp_path / "out", head_labels=("good", "bad"))()
     kept = checkpoint.load(stages_folder(tmp_path / "out") / "teacher")
     expected, _, _ = load_base(base, MOODS, head_labels=("good", "bad"))
     assert kept.info.task == MOODS

@@ -90,11 +90,11 @@ def pruned_row(
     Args:
         evaluation: on `data`, cut at `max_length` tokens.
         matched: whether its answer shares were (`shrp.evaluation.calibration`).
-        recovered: whether it was trained on.
+        recovered: whether it was fine-tuned after pruning.
     """
     drawn = plan.selection.startswith("random")  # also with edits
     label = f"{KINDS_OF_CONTROL[1] if drawn else 'static'}, {plan.budget} in all"
-    label += ", shares matched" * matched + ", recovered" * recovered
+    label += ", shares matched" * matched + ", fine-tuned" * recovered
     row = score_row(label, "control" if drawn else "static", [evaluation], teacher_score)
     about = {"data_fingerprint": data.source_fingerprint, "max_length": max_length, "budget": plan.budget}
     return row | about | ({"recovered": True} if recovered else {})

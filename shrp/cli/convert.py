@@ -21,7 +21,7 @@ from shrp.cli.options import (
 )
 from shrp.cli.output import print_json, stderr, training_progress
 from shrp.errors import PlanError
-from shrp.training.config import FURTHER_SIZE, RECOVERY_RATES, TextConfig, read_config
+from shrp.training.config import FURTHER_RATES, FURTHER_SIZE, TextConfig, read_config
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def convert(
     from shrp.data.tasks import TEXTS
     from shrp.pruning.plan import make_plan
     from shrp.pruning.prune import prune
-    from shrp.training.runs import Run, finish, run_folder
+    from shrp.training.runs import alone_in, finish, run_folder
     from shrp.training.text import load_conversion, task_usage, train_on_text, usage_on_text
 
     refuse_same(base, out)
@@ -109,13 +109,14 @@ def convert(
             length, token_counts(tokenizer, own), path.name, "`max_length` in --config changes that"
         )
     plan, sources = None, [path.name for path in texts]
-    with Run(run_folder(out), resume=True) as run:
+    folder = run_folder(out)
+    with alone_in(folder, "convert"):
         refuse_existing(out)  # another command may have made it since
-        shared = {"teacher_outputs": run.folder / "teacher-outputs", "progress": training_progress()}
+        shared: dict[str, Any] = {"teacher_outputs": folder / "teacher-outputs", "progress": training_progress()}
         precision = how.precision
         if before is None:
-            model, history = train_on_text(how, dense, tokenizer, found, run=run, **shared)
-            precision = run.precision
+            model, history = train_on_text(how, dense, tokenizer, found, folder / "converted", **shared)
+            precision = history[-1]["precision"]
             training = {
                 "config": how.to_dict(),
                 "texts": len(found),
@@ -133,10 +134,10 @@ def convert(
                 max_length=how.max_length,
                 precision=precision,  # settled once: two timings may disagree, and the teacher would run twice
                 seed=how.seed,
-                **RECOVERY_RATES,
+                **FURTHER_RATES,
             )
-            pruned, own_run = prune(model, plan), None if before is None else run
-            model, more = train_on_text(further, dense, tokenizer, found, model=pruned, run=own_run, **shared)
+            shared["model"] = prune(model, plan)
+            model, more = train_on_text(further, dense, tokenizer, found, folder / "pruned", **shared)
             history = joined(history, more)
             training |= {"recovery": further.to_dict(), "recovery_sources": sources}
             training |= {} if task is None else {"usage_of": task}

@@ -116,7 +116,6 @@ def finetune(
             data,
             validation,
             out,
-            resume=True,
             phase="fine-tuning the teacher",
             progress=training_progress(),
         )

@@ -238,7 +238,6 @@ def prune(
             *tuning,
             out,
             teacher=dense,
-            resume=True,
             phase="fine-tuning after pruning",
             progress=training_progress(),
         )

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
-from shrp.errors import TrainingError
+from shrp.errors import PlanError, TrainingError
 from shrp.model.config import ShrpConfig
 from shrp.training.schedule import Epoch, conversions
 
@@ -34,30 +34,33 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
 }
 """The two named recipes: values of `TrainConfig` that differ between them."""
-RECOVERY_RATES = {"learning_rate": 5e-4, "new_learning_rate": 2e-3}
+FURTHER_RATES = {"learning_rate": 5e-4, "new_learning_rate": 2e-3}
 """Learning rates of `TextConfig` after pruning: a pruned layer is small, and its steps are many."""
+PER_LAYER = (1, 2, 4, 8, 12)
+"""Experts per layer at which a recipe scores pruned models by default."""
 FURTHER_SIZE = 60_000
 """Texts that a pruned encoder is fine-tuned on by default."""
 
 
-def _check(config: TrainConfig | TextConfig, positive: str, from_zero: str, shares: str, counts: str) -> None:
-    """Check ranges of fields, whose names are separated by spaces; `counts` may be None."""
-    for name in positive.split():
-        if not 0 < getattr(config, name) < math.inf:
-            raise TrainingError(f"{name} must be a number above 0, not {getattr(config, name)}.")
-    for name in from_zero.split():
-        if not 0 <= getattr(config, name) < math.inf:
-            raise TrainingError(f"{name} must be a number from 0 on, not {getattr(config, name)}.")
-    for name in shares.split():
-        if not 0 <= getattr(config, name) <= 1:
-            raise TrainingError(f"{name} must be between 0 and 1, not {getattr(config, name)}.")
-    for name in counts.split():
-        if getattr(config, name) is not None and getattr(config, name) < 1:
-            raise TrainingError(f"{name} must be 1 or more, not {getattr(config, name)}.")
-    if config.precision not in get_args(Precision):
-        raise TrainingError(f"precision must be one of {', '.join(get_args(Precision))}.")
-    if not 0 <= config.seed < 2**32:  # what every generator takes
-        raise TrainingError(f"seed must be between 0 and {2**32 - 1}, not {config.seed}.")
+_RANGES = (
+    ("a number above 0", lambda x: 0 < x < math.inf, "learning_rate new_learning_rate temperature"),
+    ("a number from 0 on", lambda x: 0 <= x < math.inf, "balance distill_hidden weight_decay stage2_epochs"),
+    ("between 0 and 1", lambda x: 0 <= x <= 1, "distill_logits warmup"),
+    ("1 or more", lambda x: x >= 1, "batch_size max_length epoch_size conversion_size final_size"),
+    (f"between 0 and {2**32 - 1}", lambda x: 0 <= x < 2**32, "seed"),  # what every generator takes
+)
+"""Ranges of the fields of both configs; None is in all of them."""
+
+
+def _check(config: TrainConfig | TextConfig) -> None:
+    """Raise `TrainingError` where a field is out of its range."""
+    for words, valid, names in _RANGES:
+        for name in names.split():
+            if (value := getattr(config, name, None)) is not None and not valid(value):
+                raise TrainingError(f"{name} must be {words}, not {value}.")
+    for name, choices in (("precision", get_args(Precision)), ("expander_init", get_args(ExpanderInit))):
+        if getattr(config, name) not in choices:
+            raise TrainingError(f"{name} must be one of {', '.join(choices)}.")
 
 
 @dataclass(frozen=True)
@@ -117,18 +120,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.order and sorted(self.order) != list(self.shrp.layers):
-            raise TrainingError(
-                f"order {list(self.order)} must name each of the layers {list(self.shrp.layers)} once."
-            )
-        if self.expander_init not in get_args(ExpanderInit):
-            raise TrainingError(f"expander_init must be one of {', '.join(get_args(ExpanderInit))}.")
-        _check(
-            self,
-            "batch_size max_length learning_rate new_learning_rate temperature",
-            "balance distill_hidden weight_decay stage2_epochs",
-            "distill_logits warmup",
-            "epoch_size conversion_size",
-        )
+            wanted = list(self.shrp.layers)
+            raise TrainingError(f"order {list(self.order)} must name each of the layers {wanted} once.")
+        _check(self)
         if not self.shrp.layers and self.stage2_epochs == 0:
             raise TrainingError("nothing to do: name layers to convert, or at least one epoch.")
 
@@ -192,6 +186,7 @@ class TextConfig:
     """Where there are fewer texts than an epoch wants, it sees them again."""
     # What is to be learnt is one function of the text, which dropout would only blur.
     dropout: ClassVar[bool] = False
+    needs_hidden: ClassVar[bool] = True
     expander_init: ClassVar[ExpanderInit] = "least_squares"
     warmup: ClassVar[float] = 1 / 16
 
@@ -219,13 +214,7 @@ class TextConfig:
     """Seed of everything random."""
 
     def __post_init__(self) -> None:
-        _check(
-            self,
-            "learning_rate new_learning_rate",
-            "balance weight_decay",
-            "",
-            "conversion_size final_size batch_size max_length",
-        )
+        _check(self)
 
     def schedule(self) -> Iterator[Epoch]:
         """The epochs in order: one after each conversion at the full rate, then one that falls linearly to 0."""
@@ -239,6 +228,55 @@ class TextConfig:
         return asdict(self) | {"shrp": self.shrp.to_dict()}
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """The whole of SHRP (`shrp.training.recipe`): teacher, two-stage training, pruning, fine-tuning after pruning.
+
+    Raises:
+        TrainingError: no layer is converted, or a number is out of its range.
+    """
+
+    training: TrainConfig
+    """The two stages: layers and routing (`shrp`), order, epochs, rates, distillation, seed."""
+    teacher: TrainConfig | None = None
+    """Fine-tuning of the dense teacher if the base has no trained head; by default 3 epochs at 5e-5."""
+    per_layer: tuple[int, ...] | None = None
+    """Experts per layer at which pruned models are scored; by default 1, 2, 4, 8 and 12, as far as they exist."""
+    fine_tune: tuple[int, ...] = ()
+    """Experts per layer at which a pruned model is fine-tuned, scored and kept."""
+    fine_tuning_epochs: int = 1
+    """Epochs of fine-tuning after pruning."""
+    random_draws: int = 3
+    """Random selections that each pruned model is compared with; one is fine-tuned too. 0 for none."""
+    converted: str | None = None
+    """A checkpoint that `convert` made of the same base: its layers take the place of stage 1. If it is pruned, the
+    run trains and scores that pruned model only."""
+    base_name: str | None = None
+    """What checkpoints call the base; by default the folder's name."""
+    keep_stages: bool = False
+    """Keep the teacher too, in <out>-stages."""
+    full_precision: bool = False
+    """Store float32 weights instead of float16."""
+
+    def __post_init__(self) -> None:
+        if not self.training.shrp.layers:
+            raise TrainingError("name at least one layer to convert; plain fine-tuning is `finetune`.")
+        for name, least in (("fine_tuning_epochs", 1), ("random_draws", 0)):
+            if getattr(self, name) < least:
+                raise TrainingError(f"{name} must be {least} or more, not {getattr(self, name)}.")
+
+    def sizes(self, experts: int) -> tuple[int, ...]:
+        """Experts per layer at which pruned models are scored, for layers that have so many.
+
+        Raises:
+            PlanError: `per_layer` or `fine_tune` asks for more than these, or for none.
+        """
+        for m in (*(self.per_layer or ()), *self.fine_tune):
+            if not 1 <= m <= experts:
+                raise PlanError(f"pruned models of this base keep 1 to {experts} experts per layer, not {m}.")
+        return tuple(m for m in PER_LAYER if m <= experts) if self.per_layer is None else self.per_layer
+
+
 def read_config(
     path: Path | None,
     cls: type,
@@ -250,7 +288,7 @@ def read_config(
 
     Args:
         path: the file, a mapping of field names to values; nested dataclasses are nested mappings. None for none.
-        cls: the dataclass, such as `TrainConfig`, `TextConfig` or `shrp.training.recipe.Recipe`.
+        cls: the dataclass, such as `TrainConfig`, `TextConfig` or `Recipe`.
         defaults: values that the file may replace, in the same form, such as one of `RECIPES`.
         overrides: values that replace the file's, such as those of flags.
 

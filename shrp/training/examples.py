@@ -63,14 +63,15 @@ class Examples:
         return [rows[b] for b in bucketed_batches(self.lengths[rows], self.config.batch_size, seed)]
 
     def inputs(self, rows: Sequence[int] | np.ndarray, device: torch.device | str) -> dict[str, Tensor]:
-        """Model inputs, `(B, T)` each, and `labels`, `(B,)`, where there are any."""
-        batch = collate(self.tokenizer, self.encoded, rows, device)
-        if self.labels is not None:
-            batch["labels"] = torch.from_numpy(self.labels[list(rows)]).to(device)
-        return batch
+        """Model inputs, `(B, T)` each, without labels."""
+        return collate(self.tokenizer, self.encoded, rows, device)
+
+    def targets(self, rows: Sequence[int] | np.ndarray, device: torch.device | str) -> Tensor | None:
+        """Labels `(B,)`; None for unlabelled text."""
+        return None if self.labels is None else torch.from_numpy(self.labels[list(rows)]).to(device)
 
     def first(self, epoch: Epoch) -> Iterator[dict[str, Tensor]]:
         """Model inputs of an epoch's first examples, to start a new layer from."""
         rows = self.rows(epoch)[:FIT_EXAMPLES]
         for batch in bucketed_batches(self.lengths[rows], self.config.batch_size):
-            yield collate(self.tokenizer, self.encoded, rows[batch])
+            yield self.inputs(rows[batch], "cpu")

@@ -7,14 +7,14 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,12 +23,10 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.analysis.usage import top1_counts
-from shrp.checkpoints import checkpoint
-from shrp.checkpoints.checkpoint import Checkpoint
-from shrp.checkpoints.info import CheckpointInfo, evaluated_length, history_text
+from shrp.checkpoints.info import CheckpointInfo, evaluated_length
 from shrp.data.batching import longest_input
 from shrp.data.text_data import TextData
-from shrp.errors import CheckpointError, TrainingError
+from shrp.errors import TrainingError
 from shrp.evaluation.evaluate import evaluate_stream
 from shrp.evaluation.evaluation import Evaluation
 from shrp.families.families import encoder_layers
@@ -41,20 +39,21 @@ from shrp.training.device import resolve_precision, training_device
 from shrp.training.examples import Examples
 from shrp.training.losses import Objective, TaskLoss
 from shrp.training.progress import STORING, Progress, Status
-from shrp.training.runs import (
-    RUN_FILE,
-    TEACHER_FILE,
-    Convert,
-    Run,
-    check_same,
-    finish,
-    identity_of,
-    kept_identity,
-    run_folder,
-)
+from shrp.training.runs import TEACHER_FILE, Convert, Run, identity_of, open_run, run_folder
 from shrp.training.schedule import Epoch, epoch_seed
 from shrp.training.teacher import CachedTeacher, LiveTeacher, open_teacher
 from shrp.training.trainable import parameter_groups
+
+
+class Trained(NamedTuple):
+    """The result of a training on a task."""
+
+    model: PreTrainedModel
+    """In evaluation mode."""
+    info: CheckpointInfo
+    """What it is, with usage on the validation data."""
+    history: list[dict[str, Any]]
+    """A row an epoch."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -64,32 +63,61 @@ class Training:
     config: TrainConfig | TextConfig
     examples: Examples
     objective: Objective
-    device: torch.device
-    """Where it trains; the model is moved there."""
-    precision: str
-    """`fp32` or `bf16`."""
-    teacher: LiveTeacher | CachedTeacher | None
+    teacher: PreTrainedModel | None
+    """The dense model to distil, which is moved to the device that trains; None for none."""
+    outputs: Path | None
+    """Folder for the teacher's outputs on all examples, which several trainings share; None for one of its own."""
     convert: Convert
     """Replaces a dense layer of the model."""
     facts: Callable[[PreTrainedModel, Epoch], dict[str, Any]]
     """What the history records of an epoch's end, such as the validation score."""
-    run: Run | None
-    """Keeps every epoch; None keeps nothing."""
     progress: Progress
+    precision: str
+    """`auto`, `fp32` or `bf16`; what `auto` came to once the training has begun."""
     phase: str = ""
     """What to call the epochs without a conversion, if not as the schedule does."""
 
-    def __call__(self, model: PreTrainedModel, history: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Run the epochs that `history` lacks, on a model as it is after those; returns the whole history.
+    def __call__(self, model: PreTrainedModel, folder: Path, identity: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Train a model in place, or continue what `folder` holds; returns the history, a row an epoch.
 
         Raises:
-            TrainingError: the loss is not finite.
+            TrainingError: the loss is not finite; or as `open_run` and `open_teacher`.
         """
-        schedule = list(self.config.schedule())
-        steps = [math.ceil(self.examples.size(one) / self.config.batch_size) for one in schedule]
-        self._left, self._taken, self._done = sum(steps[len(history) :]), 0.0, 0
-        self._epochs = len(schedule)
-        for epoch in schedule[len(history) :]:
+        self.device = training_device()
+        with open_run(folder, identity, lambda: resolve_precision(self.precision)) as run:
+            self.precision = run.precision
+            history = run.restore(model, self.convert)
+            # Before anything is taken from it: a dense layer that is replaced still runs, to fit an Expander to it.
+            model.to(self.device)
+            schedule = list(self.config.schedule())
+            if left := schedule[len(history) :]:
+                self._targets = self._open_teacher(run)
+                self._run(model, run, left, history)
+            if self.outputs is None:
+                for own in ("teacher", "teacher-logits"):
+                    shutil.rmtree(folder / own, ignore_errors=True)
+        return history
+
+    def _open_teacher(self, run: Run) -> LiveTeacher | CachedTeacher | None:
+        """The teacher's outputs on the examples that this training visits, or on all that several may visit."""
+        if self.teacher is None:
+            return None
+        return open_teacher(
+            self.outputs or run.folder / "teacher",
+            self.teacher.to(self.device),
+            self.examples,
+            self.examples.visited() if self.outputs is None else np.arange(len(self.examples.encoded)),
+            self.config.needs_hidden,
+            run.precision,
+            settled=run.folder / TEACHER_FILE,
+            progress=lambda done, of: self.progress.step(Status(STORING, done, of)),
+        )
+
+    def _run(self, model: PreTrainedModel, run: Run, left: list[Epoch], history: list[dict[str, Any]]) -> None:
+        """Run the epochs that are left and add their rows to `history`."""
+        steps = sum(math.ceil(self.examples.size(one) / self.config.batch_size) for one in left)
+        self._left, self._taken, self._done, self._epochs = steps, 0.0, 0, len(history) + len(left)
+        for epoch in left:
             started = time.perf_counter()
             set_seed(epoch_seed(self.config.seed, epoch.index))
             if epoch.convert is not None:
@@ -98,13 +126,10 @@ class Training:
                 row = self._epoch(model, epoch)
             row |= self.objective.end() | self.facts(model, epoch)
             row["seconds"] = round(time.perf_counter() - started, 2)
-            history.append(
-                {"epoch": epoch.index, "stage": epoch.stage, "converted_layer": epoch.convert} | row
-            )
-            if self.run is not None:
-                self.run.keep(model, history)
+            about = {"epoch": epoch.index, "stage": epoch.stage, "converted_layer": epoch.convert}
+            history.append(about | row)
+            run.keep(model, history)
             self.progress.epoch(history[-1])
-        return history
 
     def _convert(self, model: PreTrainedModel, epoch: Epoch) -> None:
         """Convert the epoch's layer, and fit its Expander where that is asked for."""
@@ -120,8 +145,7 @@ class Training:
         """Train over an epoch's examples; returns its mean losses."""
         config, batches = self.config, self.examples.batches(epoch)
         self.objective.begin(model.train(), epoch)
-        rates = config.learning_rate, config.new_learning_rate, config.weight_decay
-        groups = parameter_groups(model, *rates)
+        groups = parameter_groups(model, config.learning_rate, config.new_learning_rate, config.weight_decay)
         learning = [parameter for group in groups for parameter in group["params"]]
         optimizer = torch.optim.AdamW(groups, fused=True)
         steps = len(batches)
@@ -131,13 +155,11 @@ class Training:
         sums = dict.fromkeys(self.objective.reported, 0.0)
         for step, rows in enumerate(batches):
             started = time.perf_counter()
-            batch = self.examples.inputs(rows, self.device)
+            inputs = self.examples.inputs(rows, self.device)
+            labels = self.examples.targets(rows, self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                target = None
-                if self.teacher is not None:
-                    inputs = {name: value for name, value in batch.items() if name != "labels"}
-                    target = self.teacher(rows.tolist(), inputs)
-                parts = self.objective(model, batch, target, step >= steps * 3 // 4)
+                target = None if self._targets is None else self._targets(rows.tolist(), inputs)
+                parts = self.objective(model, inputs, labels, target, step >= steps * 3 // 4)
             parts["loss"].backward()
             torch.nn.utils.clip_grad_norm_(learning, 1.0)
             optimizer.step()
@@ -172,11 +194,10 @@ def train(
     precision: str | None = None,
     convert: Convert | None = None,
     converts_by: str = "",
-    resume: bool = False,
     phase: str = "",
     progress: Progress | None = None,
-) -> tuple[PreTrainedModel, CheckpointInfo, list[dict[str, Any]]]:
-    """Train a model on a task by the schedule of `config`.
+) -> Trained:
+    """Train a model on a task by the schedule of `config`, or continue a training that was killed.
 
     State is kept in `run_folder(out)`; the caller saves the result to `out` and then deletes that folder (`finish`).
 
@@ -192,17 +213,13 @@ def train(
             default `shrp.model.convert.convert_layer`. A control of a study gives its own: the model then is what that
             makes of it, and `info.config` records the schedule's layers.
         converts_by: a name for `convert`, by which a resumed training knows whether it is the same.
-        resume: go on from the last epoch that `run_folder(out)` holds, if it holds any.
         phase: what this training is called in progress lines, such as "fine-tuning the teacher".
 
-    Returns:
-        The model in evaluation mode, its info (with usage on `validation`), and the history: a row an epoch.
-
     Raises:
-        TrainingError: another run's state is in the way, or another process at work on it; a resumed run is not the
-            same run; the teacher does not fit; or several processes were launched, as only one trains.
+        TrainingError: `run_folder(out)` holds another training, or another process is at work there; the teacher does
+            not fit; or several processes were launched, as only one trains.
     """
-    progress, device = progress or Progress(), training_device()
+    progress = progress or Progress()
     config.shrp.check_fits(model.config.num_hidden_layers, model.config.num_attention_heads)
     for data, what in ((validation, "validation"), (train_data, "training")):
         if data.labels is None or not len(data):
@@ -212,11 +229,7 @@ def train(
         _check_teacher(config, model, teacher)
     else:
         teacher = None
-    longest = longest_input(model, tokenizer, config.max_length)
-    digest = train_data.fingerprint
-    examples = Examples(config, train_data.texts, train_data.labels, digest, tokenizer, longest)
-    run = Run(run_folder(out), resume)
-    convert = convert or (lambda model, layer: convert_layer(model, layer, config.shrp))
+    longest, digest = longest_input(model, tokenizer, config.max_length), train_data.fingerprint
 
     def facts(model: PreTrainedModel, epoch: Epoch) -> dict[str, Any]:
         progress.step(Status("scoring on the validation data", 0, 0))
@@ -230,45 +243,24 @@ def train(
             "usage": usage,
         }
 
-    with run:
-        identity = identity_of(
-            config, model, info, train_data, validation, teacher=teacher, converts_by=converts_by
-        )
-        wanted = precision if precision and config.precision == "auto" else config.precision
-        run.open(identity, lambda: resolve_precision(wanted))
-        history = run.restore(model, convert)
-        # Before anything is taken from it: a dense layer that is replaced still runs, to fit an Expander to it.
-        model.to(device)
-        kept = None
-        if teacher is not None and len(history) < sum(1 for _ in config.schedule()):
-            # In a folder of several trainings: others may visit other examples.
-            rows = examples.visited() if teacher_outputs is None else np.arange(len(train_data))
-            kept = open_teacher(
-                teacher_outputs or run.folder / "teacher",
-                teacher.to(device),
-                examples,
-                rows,
-                config.needs_hidden,
-                run.precision,
-                settled=run.folder / TEACHER_FILE,
-                progress=lambda done, of: progress.step(Status(STORING, done, of)),
-            )
-        history = Training(
-            config=config,
-            examples=examples,
-            objective=TaskLoss(config, train_data.task, teacher),
-            device=device,
-            precision=run.precision,
-            teacher=kept,
-            convert=convert,
-            facts=facts,
-            run=run,
-            progress=progress,
-            phase=phase,
-        )(model, history)
+    training = Training(
+        config=config,
+        examples=Examples(config, train_data.texts, train_data.labels, digest, tokenizer, longest),
+        objective=TaskLoss(config, train_data.task, teacher),
+        teacher=teacher,
+        outputs=teacher_outputs,
+        convert=convert or (lambda model, layer: convert_layer(model, layer, config.shrp)),
+        facts=facts,
+        progress=progress,
+        precision=precision if precision and config.precision == "auto" else config.precision,
+        phase=phase,
+    )
+    digests = digest, validation.fingerprint
+    identity = identity_of(config, model, info, *digests, teacher=teacher, converts_by=converts_by)
+    history = training(model, run_folder(out), identity)
     about = {
         "config": config.to_dict(),
-        "precision": run.precision,  # what `auto` came to
+        "precision": training.precision,
         "train_data": train_data.name,
         "train_examples": len(train_data),
         "validation_data": validation.name,
@@ -277,59 +269,9 @@ def train(
     }
     shrp = replace(config.shrp, layers=(*info.config.layers, *config.shrp.layers))
     made = shrp if config.shrp.layers else info.config
-    info = replace(info, config=made, training=about, usage=history[-1]["usage"])
-    return model.eval(), info, history
-
-
-def train_once(
-    folder: Path,
-    config: TrainConfig,
-    model: PreTrainedModel,
-    info: CheckpointInfo,
-    tokenizer: PreTrainedTokenizerBase,
-    train_data: TextData,
-    validation: TextData,
-    *,
-    teacher: PreTrainedModel | None = None,
-    converts_by: str = "",
-    **options: Any,
-) -> Checkpoint:
-    """Train a model and keep it in `folder`, with its history and identity; or read back what was trained there.
-
-    Args:
-        folder: of the checkpoint; a training that is under way is beside it (`run_folder`).
-        options: further ones of `train`.
-
-    Raises:
-        TrainingError: the folder is of another training, or as `train`.
-    """
-    identity = identity_of(
-        config, model, info, train_data, validation, teacher=teacher, converts_by=converts_by
+    return Trained(
+        model.eval(), replace(info, config=made, training=about, usage=history[-1]["usage"]), history
     )
-    try:
-        found = checkpoint.load(folder) if folder.is_dir() else None
-    except CheckpointError:  # not whole: it is trained again
-        found = None
-    if found is not None:
-        mend = f"repeat its options exactly, or delete {folder.parent} to start afresh"
-        check_same(folder, kept_identity(folder), identity, mend)
-        return found
-    model, info, history = train(
-        config,
-        model,
-        info,
-        tokenizer,
-        train_data,
-        validation,
-        folder,
-        teacher=teacher,
-        converts_by=converts_by,
-        **options,
-    )
-    extra = {checkpoint.HISTORY: history_text(history), RUN_FILE: json.dumps(identity)}
-    checkpoint.save(model, tokenizer, info, folder, extra_files=extra)
-    finish(folder)
-    return checkpoint.load(folder)
 
 
 def _check_teacher(config: TrainConfig, model: PreTrainedModel, teacher: PreTrainedModel) -> None:
@@ -345,9 +287,7 @@ def _check_teacher(config: TrainConfig, model: PreTrainedModel, teacher: PreTrai
     for name, what in names.items():
         theirs, ours = getattr(teacher.config, name), getattr(model.config, name)
         if theirs != ours:
-            raise TrainingError(
-                f"the teacher has {theirs} {what} and the model {ours}: name one that it came from."
-            )
+            raise TrainingError(f"the teacher has {theirs} {what}, and the model {ours}: name its own teacher.")
 
 
 def finite(loss: Tensor, epoch: int, step: int) -> float:

@@ -119,12 +119,18 @@ class Objective(Protocol):
         """Set which parameters learn, before an epoch."""
 
     def __call__(
-        self, model: PreTrainedModel, batch: dict[str, Tensor], target: TeacherOutput | None, late: bool
+        self,
+        model: PreTrainedModel,
+        inputs: dict[str, Tensor],
+        labels: Tensor | None,
+        target: TeacherOutput | None,
+        late: bool,
     ) -> dict[str, Tensor]:
         """The loss of a batch (`loss`), and its parts, scalars.
 
         Args:
-            batch: model inputs, `(B, T)` each, and `labels`, `(B,)`, where there are any.
+            inputs: model inputs, `(B, T)` each.
+            labels: `(B,)`; None for unlabelled text.
             target: the teacher's outputs.
             late: whether the step is in the epoch's last quarter.
         """
@@ -149,26 +155,27 @@ class TaskLoss:
     def begin(self, model: PreTrainedModel, epoch: Epoch) -> None:
         """See `Objective`; also find the layer to start at, below which the model is the teacher."""
         set_trainable(model, self.config)
-        shared = self.teacher is not None and self.config.freeze_dense
-        self.stage, self.start = epoch.stage, same_start(model, self.teacher) if shared else 0
-        fewer = (
-            len(encoder_layers(model)) < len(encoder_layers(self.teacher))
-            if self.teacher is not None
-            else False
-        )
+        self.stage, self.start, fewer = epoch.stage, 0, False
+        if self.teacher is not None:
+            self.start = same_start(model, self.teacher) if self.config.freeze_dense else 0
+            fewer = len(encoder_layers(model)) < len(encoder_layers(self.teacher))
         self.last_alone = fewer and self.config.distill_hidden > 0
 
     def __call__(
-        self, model: PreTrainedModel, batch: dict[str, Tensor], target: TeacherOutput | None, late: bool
+        self,
+        model: PreTrainedModel,
+        inputs: dict[str, Tensor],
+        labels: Tensor | None,
+        target: TeacherOutput | None,
+        late: bool,
     ) -> dict[str, Tensor]:
         """See `Objective`."""
-        labels = batch.pop("labels")
         last: dict[int, Tensor] = {}
         with record_routing(hidden_states=self.config.distill_hidden > 0) as record:
             if self.start and target.hidden_states:
-                logits, _ = run_from(model, batch, self.start, target.hidden_states[self.start].float())
+                logits, _ = run_from(model, inputs, self.start, target.hidden_states[self.start].float())
             else:
-                output = model(**batch, output_hidden_states=self.last_alone)
+                output = model(**inputs, output_hidden_states=self.last_alone)
                 logits = output.logits
                 if self.last_alone:
                     last = {len(target.hidden_states) - 2: output.hidden_states[-1]}
@@ -181,7 +188,7 @@ class TaskLoss:
             logits=logits,
             labels=labels,
             regression=self.task.is_regression,
-            token_mask=batch["attention_mask"],
+            token_mask=inputs["attention_mask"],
             record=record,
             outputs=outputs,
             teacher=target,
@@ -217,18 +224,23 @@ class TextLoss:
         self.counts = {i: np.zeros(layer.num_experts) for i, layer in expert_layers(model).items()}
 
     def __call__(
-        self, model: PreTrainedModel, batch: dict[str, Tensor], target: TeacherOutput | None, late: bool
+        self,
+        model: PreTrainedModel,
+        inputs: dict[str, Tensor],
+        labels: Tensor | None,
+        target: TeacherOutput | None,
+        late: bool,
     ) -> dict[str, Tensor]:
         """See `Objective`."""
         with record_routing(hidden_states=True) as record:
             if self.alone:
                 lowest = min(self.replaced)
-                run_from(model, batch, lowest, target.hidden_states[lowest].float() if lowest else None)
+                run_from(model, inputs, lowest, target.hidden_states[lowest].float() if lowest else None)
                 outputs = {}
             else:
-                outputs = {self.top: model.base_model(**batch).last_hidden_state}
+                outputs = {self.top: model.base_model(**inputs).last_hidden_state}
         outputs |= {i: record.hidden_states[i] for i in self.replaced}
-        error = hidden_loss(outputs, target.hidden_states, batch["attention_mask"])
+        error = hidden_loss(outputs, target.hidden_states, inputs["attention_mask"])
         balance = record.balance_loss() if self.counts else error.new_zeros(())
         if late:  # usage is that of the epoch's last quarter
             for layer in self.counts:

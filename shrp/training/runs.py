@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,11 @@ from transformers import PreTrainedModel
 
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.checkpoints.saving import check_name, entries
-from shrp.data.text_data import TextData
 from shrp.errors import ShrpError, TrainingError
 from shrp.training.config import TextConfig, TrainConfig
 
 RUN_FILE = "run.json"
-"""What a training is (`identity_of`): kept while it runs, and beside what it made."""
+"""What a training is (`identity_of`), and the number format that it computes in."""
 TEACHER_FILE = "teacher.txt"
 """Whether the teacher's outputs are kept (`shrp.training.teacher.open_teacher`)."""
 STATE_FILE = "state.safetensors"
@@ -59,11 +59,11 @@ def alone_in(folder: Path, kind: str) -> Iterator[None]:
     """Make a run's folder and hold it against other processes; a folder that stays empty is removed again.
 
     Args:
-        kind: of run, which alone goes on with what it has left there.
+        kind: of run; only a run of the same kind continues what is left there.
 
     Raises:
-        TrainingError: another process holds it, it cannot be made, it holds another kind of run, or other things than
-            a run's, which would be deleted with it.
+        TrainingError: another process holds it, it cannot be made, or it holds another kind of run or files that are
+            not a run's, which would be deleted with it.
     """
     lock, mark = FileLock(folder / _LOCK), folder / _MARK
     if entries(folder) and not mark.is_file():
@@ -97,64 +97,17 @@ def alone_in(folder: Path, kind: str) -> Iterator[None]:
         lock.release()
 
 
+@dataclass(frozen=True)
 class Run:
     """One training that can be killed at any time and resumed: it ends bit for bit as if it had not been killed.
 
     Each epoch is a function of the weights at its start, the config and the epoch's number alone (random generators
     are seeded and the optimizer starts afresh), so weights and history after an epoch are the whole state.
-
-    Use it as a context manager: inside, this process holds the folder. What was killed before its first epoch is
-    forgotten, and what fails before it leaves nothing.
-
-    Args:
-        folder: of its own (`run_folder`).
-        resume: go on from the last epoch that the folder holds, if it holds any.
-
-    Raises:
-        TrainingError: on entering, as `alone_in`.
     """
 
-    def __init__(self, folder: Path, resume: bool = False) -> None:
-        self.folder, self.resume = folder, resume
-        self.state = folder / STATE_FILE
-        self.precision = ""
-        """`fp32` or `bf16`, what `auto` came to when the run began; a timing may turn out otherwise later."""
-
-    def __enter__(self) -> Run:
-        self._held = alone_in(self.folder, "one training")
-        self._held.__enter__()
-        if not self.state.is_file():
-            for name in (RUN_FILE, TEACHER_FILE):
-                (self.folder / name).unlink(missing_ok=True)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and issubclass(kind, ShrpError) and not self.state.is_file():
-            shutil.rmtree(self.folder, ignore_errors=True)
-        self._held.__exit__(None, None, None)
-
-    def open(self, identity: Mapping[str, Any], precision: Callable[[], str]) -> None:
-        """Begin the training, or check that it is the one that was begun here.
-
-        Args:
-            identity: what makes two trainings the same, JSON-able.
-            precision: settles a new training's number format.
-
-        Raises:
-            TrainingError: there is a training already, which is not to be resumed or is another.
-        """
-        file = self.folder / RUN_FILE
-        if not file.is_file():
-            self.precision = precision()
-            write_atomically(file, json.dumps({**identity, "precision": self.precision}))
-            return
-        if not self.resume:
-            raise TrainingError(
-                f"{self.folder} holds an unfinished run: resume it, or delete it to start afresh."
-            )
-        kept = json.loads(file.read_text(encoding="utf-8"))
-        self.precision = kept.pop("precision")
-        check_same(self.folder, kept, identity, "repeat its options exactly, or delete it to start afresh")
+    folder: Path
+    precision: str
+    """`fp32` or `bf16`, as settled when the run began: a later timing may differ."""
 
     def restore(self, model: PreTrainedModel, convert: Convert) -> list[dict[str, Any]]:
         """Bring a model from the training's start to its last epoch, in place.
@@ -165,14 +118,15 @@ class Run:
         Returns:
             The history, a row an epoch; empty where no epoch was finished.
         """
-        if not self.state.is_file():
+        state = self.folder / STATE_FILE
+        if not state.is_file():
             return []
-        with safe_open(self.state, "pt") as file:
+        with safe_open(state, "pt") as file:
             history = json.loads(file.metadata()["history"])
         for row in history:
             if row["converted_layer"] is not None:
                 convert(model, row["converted_layer"])
-        model.load_state_dict(load_file(self.state))
+        model.load_state_dict(load_file(state))
         return history
 
     def keep(self, model: PreTrainedModel, history: list[dict[str, Any]]) -> None:
@@ -180,9 +134,41 @@ class Run:
         weights = {
             name: value.detach().cpu().clone().contiguous() for name, value in model.state_dict().items()
         }
-        partial = self.state.with_suffix(".partial")
+        state = self.folder / STATE_FILE
+        partial = state.with_suffix(".partial")
         save_file(weights, partial, metadata={"history": json.dumps(history)})
-        partial.replace(self.state)
+        partial.replace(state)
+
+
+@contextmanager
+def open_run(folder: Path, identity: Mapping[str, Any], precision: Callable[[], str]) -> Iterator[Run]:
+    """Hold a training's folder, and begin the training or continue the one that was begun there.
+
+    What was killed before its first epoch is forgotten, and what fails before it leaves nothing.
+
+    Args:
+        folder: of its own (`run_folder`).
+        identity: what makes two trainings the same (`identity_of`).
+        precision: settles a new training's number format.
+
+    Raises:
+        TrainingError: the training there is another one; or as `alone_in`.
+    """
+    file, state = folder / RUN_FILE, folder / STATE_FILE
+    with alone_in(folder, "one training"):
+        try:
+            if state.is_file():
+                kept = json.loads(file.read_text(encoding="utf-8"))
+                _check_same(folder, kept, json.loads(json.dumps(identity)))
+            else:
+                (folder / TEACHER_FILE).unlink(missing_ok=True)
+                kept = {**identity, "precision": precision()}
+                write_atomically(file, json.dumps(kept))
+            yield Run(folder, kept["precision"])
+        except ShrpError:
+            if not state.is_file():
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
 def write_atomically(file: Path, text: str) -> None:
@@ -196,52 +182,41 @@ def identity_of(
     config: TrainConfig | TextConfig,
     model: PreTrainedModel,
     info: CheckpointInfo | None,
-    *data: TextData | str,
-    teacher: PreTrainedModel | None = None,
+    *digests: str,
+    teacher: PreTrainedModel | None,
     converts_by: str = "",
 ) -> dict[str, Any]:
     """What makes two trainings the same, JSON-able.
 
     Args:
         model, info: what is trained, as it is at the start; info where a checkpoint describes it.
-        data: training data, then validation data; a digest stands for data that have none.
-        teacher: None for the model itself.
+        digests: of the training data, then of the validation data.
+        teacher: None where nothing is distilled.
         converts_by: the name of a conversion function other than SHRP's.
     """
-    digests = [one if isinstance(one, str) else one.fingerprint for one in data]
-    asked = isinstance(config, TextConfig) or config.distils
     start = info.to_dict() if info is not None else {}
     found = {
         "config": config.to_dict(),
         **dict(zip(("train", "validation"), digests)),
         "weights": weights_digest(model),
-        "teacher": weights_digest(model if teacher is None else teacher) if asked else "",
+        "teacher": "" if teacher is None else weights_digest(teacher),
         # Another plan or base with the same options would otherwise take this run's weights for its own.
         "start": {k: v for k, v in start.items() if k in ("layers", "plan", "base_model")},
     }
     return found | ({"conversion": converts_by} if converts_by else {})
 
 
-def kept_identity(folder: Path) -> dict[str, Any]:
-    """The identity that a finished training has beside its weights; empty where it has none."""
-    file = folder / RUN_FILE
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-
-
-def check_same(folder: Path, kept: Mapping[str, Any], identity: Mapping[str, Any], mend: str) -> None:
-    """Raise `TrainingError` where what a folder holds was made of other things than `identity` says.
-
-    Args:
-        kept: the folder's identity; a part that it lacks is taken for the same.
-        mend: what to do about it.
-    """
-    identity = json.loads(json.dumps(identity))
-    changed = [difference(key, kept.get(key, identity[key]), identity[key]) for key in identity]
+def _check_same(folder: Path, kept: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """Raise `TrainingError` where a run is not what `identity` says; a part that it lacks is taken for the same."""
+    changed = [_difference(key, kept.get(key, identity[key]), identity[key]) for key in identity]
     if changed := list(filter(None, changed)):
-        raise TrainingError(f"{folder} is of another run (its {', '.join(changed)} differ); {mend}.")
+        raise TrainingError(
+            f"{folder} is of another run (its {', '.join(changed)} differ); repeat its options exactly, or delete it to "
+            "start afresh."
+        )
 
 
-def difference(name: str, before: Any, now: Any) -> str:
+def _difference(name: str, before: Any, now: Any) -> str:
     """What an identity's part differs in: settings by their names; empty where it is the same."""
     if before == now:
         return ""

@@ -130,7 +130,6 @@ class CachedTeacher:
                 if progress:
                     progress(done, len(self.rows))
                 inputs = self.examples.inputs(self.rows[done : done + _BATCH], device)
-                inputs.pop("labels", None)
                 cast = torch.autocast(device.type, torch.bfloat16, enabled=self.bf16)
                 with torch.inference_mode(), cast:
                     output = self.model(**inputs, output_hidden_states=self.hidden)
@@ -160,7 +159,7 @@ def open_teacher(
     hidden: bool,
     precision: str,
     *,
-    settled: Path | None = None,
+    settled: Path,
     progress: Callable[[int, int], None] | None = None,
 ) -> LiveTeacher | CachedTeacher:
     """The teacher, run once on each row where its outputs fit on the disk, or else in every step.
@@ -175,7 +174,7 @@ def open_teacher(
     Raises:
         TrainingError: a run that began with room for the outputs has none now.
     """
-    known = settled.read_text(encoding="utf-8") if settled is not None and settled.is_file() else ""
+    known = settled.read_text(encoding="utf-8") if settled.is_file() else ""
     if known == _LIVE:
         return LiveTeacher(model, hidden)
     folder = folder if hidden else folder.with_name(f"{folder.name}-logits")
@@ -187,8 +186,7 @@ def open_teacher(
             f"{needs}, with which this run began, and {folder} has no room for them now: make room, or delete "
             f"{settled.parent} to start afresh."
         )
-    if settled is not None:
-        settled.write_text(_KEPT if kept else _LIVE, encoding="utf-8")
+    settled.write_text(_KEPT if kept else _LIVE, encoding="utf-8")
     if kept:
         return cached
     why = (

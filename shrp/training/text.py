@@ -14,7 +14,6 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.checkpoints import checkpoint
@@ -28,13 +27,11 @@ from shrp.families.families import encoder_layers
 from shrp.model.config import ShrpConfig
 from shrp.model.convert import convert_layer, expert_layers, layer_kinds
 from shrp.training.config import TextConfig
-from shrp.training.device import resolve_precision, training_device
 from shrp.training.examples import Examples
 from shrp.training.loop import Training
 from shrp.training.losses import TextLoss
-from shrp.training.progress import STORING, Progress, Status
-from shrp.training.runs import TEACHER_FILE, Convert, Run, identity_of
-from shrp.training.teacher import open_teacher
+from shrp.training.progress import Progress
+from shrp.training.runs import Convert, identity_of, run_folder
 
 Texts = Sequence[tuple[str, ...]]
 
@@ -44,15 +41,17 @@ def train_on_text(
     base: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     texts: Texts,
+    out: Path,
     teacher_outputs: Path,
     *,
     model: PreTrainedModel | None = None,
     convert: Convert | None = None,
     converts_by: str = "",
-    run: Run | None = None,
     progress: Progress | None = None,
 ) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
     """Convert layers of an encoder on unlabelled text, or (no layers to convert) fine-tune it after pruning.
+
+    State is kept in `run_folder(out)`, from which a training that was killed continues.
 
     In a conversion the replaced layers alone learn. After pruning all layers learn, the dense ones among them, unless
     the model still has expert layers. See `TextLoss`.
@@ -65,58 +64,35 @@ def train_on_text(
         model: where to start: a model of the same base, pruned, or with some upper layers converted; not changed. By
             default `base`.
         convert, converts_by: as for `shrp.training.loop.train`.
-        run: keeps every epoch, entered by the caller (`with Run(...) as run`); it checks that it is the same training.
 
     Returns:
         The model in evaluation mode, and the history, a row an epoch: the converted layer, mean losses, the Top-1
         shares of each layer's experts over the epoch's last quarter, the number format, seconds.
 
     Raises:
-        TrainingError: there is no text, a layer of `model` is converted already, the run is another, or the loss
-            diverges.
+        TrainingError: there is no text, a layer of `model` is converted already, the loss diverges, or
+            `run_folder(out)` holds another training.
     """
     if not len(texts):
         raise TrainingError("there are no texts to train on: give at least one.")
     kinds = layer_kinds(model or base)
     if there := [i for i in config.shrp.layers if i < len(kinds) and kinds[i] != "dense"]:
         raise TrainingError(f"layer {there[-1]} is converted already; name layers that are still dense.")
-    progress, device = progress or Progress(), training_device()
-    model, digest = copy.deepcopy(model or base), texts_digest(texts)
-    convert = convert or (lambda model, layer: convert_layer(model, layer, config.shrp))
-    history: list[dict[str, Any]] = []
-    if run is None:
-        precision = resolve_precision(config.precision)
-    else:
-        identity = identity_of(config, model, None, digest, teacher=base, converts_by=converts_by)
-        run.open(identity, lambda: resolve_precision(config.precision))
-        precision, history = run.precision, run.restore(model, convert)
+    model, digest, progress = copy.deepcopy(model or base), texts_digest(texts), progress or Progress()
     longest = longest_input(base, tokenizer, config.max_length)
-    examples = Examples(config, texts, None, digest, tokenizer, longest)
-    base = base.eval().to(device)
-    teacher = None
-    if len(history) < sum(1 for _ in config.schedule()):
-        teacher = open_teacher(
-            teacher_outputs,
-            base,
-            examples,
-            np.arange(len(texts)),
-            True,
-            precision,
-            settled=run and run.folder / TEACHER_FILE,
-            progress=lambda done, of: progress.step(Status(STORING, done, of)),
-        )
-    history = Training(
+    training = Training(
         config=config,
-        examples=examples,
+        examples=Examples(config, texts, None, digest, tokenizer, longest),
         objective=TextLoss(config, base),
-        device=device,
-        precision=precision,
-        teacher=teacher,
-        convert=convert,
-        facts=lambda model, epoch: {"texts": epoch.size, "precision": precision},
-        run=run,
+        teacher=base.eval(),
+        outputs=teacher_outputs,
+        convert=convert or (lambda model, layer: convert_layer(model, layer, config.shrp)),
+        facts=lambda model, epoch: {"texts": epoch.size, "precision": training.precision},
         progress=progress,
-    )(model.to(device), history)
+        precision=config.precision,
+    )
+    identity = identity_of(config, model, None, digest, teacher=base, converts_by=converts_by)
+    history = training(model, run_folder(out), identity)
     return model.eval(), history
 
 

@@ -81,7 +81,7 @@ def test_how_experts_were_picked_is_said_of_every_selection(shrp, place, tmp_pat
         (
             ("--per-layer", 1, "--fine-tune", "mine"),
             "validation.csv",
-            "static, 2 in all, recovered",
+            "static, 2 in all, fine-tuned",
             "static",
         ),
     ],

@@ -20,10 +20,10 @@ from shrp.model.convert import layer_kinds
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
 from shrp.training import loop
-from shrp.training.config import TrainConfig
+from shrp.training.config import Recipe, TrainConfig
+from shrp.training.progress import Progress
 from shrp.training.recipe import (
     Datasets,
-    Recipe,
     RecipeRun,
     _warn_of_a_bad_teacher,
     stages_folder,
@@ -44,13 +44,13 @@ RECIPE = Recipe(
     ),
     teacher=TrainConfig(stage2_epochs=2, learning_rate=3e-3, **SHARED),
     per_layer=(1, 2, 4),
-    recover=(1,),
-    recovery_epochs=1,
+    fine_tune=(1,),
     random_draws=2,
+    base_name="tiny",
 )
 
 
-SHORT = replace(RECIPE, per_layer=(1,), recover=(), random_draws=0)
+SHORT = replace(RECIPE, per_layer=(1,), fine_tune=(), random_draws=0)
 
 
 class Killed(BaseException):
@@ -76,7 +76,7 @@ def datasets(place):
 
 
 def runner(place, out, recipe=RECIPE, run=RecipeRun, **options):
-    return run(recipe, str(place / "encoder"), datasets(place), place / out, base_name="tiny", **options)
+    return run(recipe, str(place / "encoder"), datasets(place), place / out, **options)
 
 
 class Watched(RecipeRun):
@@ -114,12 +114,12 @@ def test_stages_and_what_is_left_behind(place, finished):
     assert stages == [
         "teacher",
         "routed",
-        "recovered-1",
-        "recovered-random-1",
+        "fine-tuned-1",
+        "fine-tuned-random-1",
     ]
     assert not run_folder(place / "whole").exists()
     loaded = checkpoint.load(place / "whole")
-    assert loaded.info.config == RECIPE.config.shrp
+    assert loaded.info.config == RECIPE.training.shrp
     assert loaded.info.base_model == "tiny"
     assert loaded.info.task == datasets(place).train.task
     assert layer_kinds(loaded.model) == ["dense", "routed", "routed"]
@@ -127,7 +127,7 @@ def test_stages_and_what_is_left_behind(place, finished):
     history = checkpoint.read_history(place / "whole")
     assert [row["converted_layer"] for row in history] == [2, 1, None]
     assert loaded.info.usage == history[-1]["usage"]
-    assert loaded.info.training["config"] == RECIPE.config.to_dict()
+    assert loaded.info.training["config"] == RECIPE.training.to_dict()
     assert loaded.info.training["teacher"]["config"] == RECIPE.teacher.to_dict()
 
 
@@ -135,8 +135,8 @@ def test_scores_are_of_the_model_as_it_is_written(place, watched):
     scored, written = watched[0].models["routed"].state_dict(), checkpoint.load(place / "whole").model
     assert scored.keys() == written.state_dict().keys()
     assert all(torch.equal(scored[name], value) for name, value in written.state_dict().items())
-    scored = watched[0].models["static, 1 a layer, recovered"].state_dict()
-    written = checkpoint.load(stages_folder(place / "whole") / "recovered-1").model
+    scored = watched[0].models["static, 1 a layer, fine-tuned"].state_dict()
+    written = checkpoint.load(stages_folder(place / "whole") / "fine-tuned-1").model
     assert all(torch.equal(scored[name], value) for name, value in written.state_dict().items())
 
 
@@ -148,7 +148,7 @@ def test_what_the_teacher_says_of_the_scored_data_stays_with_the_checkpoint(plac
         kept = loaded.teacher[data.fingerprint]
         row = next(row for row in info.scores if row["kind"] == "teacher" and row["data"] == data.name)
         assert kept.evaluation(data).score == pytest.approx(row["score"])
-        assert len(kept.teacher) == 64  # the teacher stage's fingerprint
+        assert len(kept.teacher) == 64  # a digest of its weights
 
 
 def test_every_model_has_a_row_for_every_data_set(finished):
@@ -161,8 +161,8 @@ def test_every_model_has_a_row_for_every_data_set(finished):
         "static, 4 a layer": "static",
         "random experts, 1 a layer": "control",
         "random experts, 2 a layer": "control",  # 4 of 4 leaves nothing to draw
-        "static, 1 a layer, recovered": "static",
-        "random experts, 1 a layer, recovered": "control",
+        "static, 1 a layer, fine-tuned": "static",
+        "random experts, 1 a layer, fine-tuned": "control",
     }
     for data, n in (("validation.csv", 24), ("extra.csv", 12)):
         rows = rows_of(info, data)
@@ -178,7 +178,7 @@ def test_every_model_has_a_row_for_every_data_set(finished):
                 assert row["retained"] == pytest.approx(row["score"] / rows["dense teacher"]["score"])
     assert rows["static, 2 a layer"]["budget"] == 4
     assert rows["random experts, 2 a layer"]["interval_is"] == "range of 2 draws"
-    assert rows["static, 1 a layer, recovered"]["recovered"] is True
+    assert rows["static, 1 a layer, fine-tuned"]["recovered"] is True
     assert len(info.scores) == 2 * len(expected)
 
 
@@ -209,17 +209,17 @@ def test_a_killed_run_is_no_other_commands(place, tiny_model, tiny_tokenizer, ti
         loop.train(config, *start, sets.train, sets.validation, place / out, **options)
 
     with pytest.raises(TrainingError, match=r"unfinished run of another command \(train\)"):
-        fine_tune("busy", resume=True)
+        fine_tune("busy")
     assert sorted(path.relative_to(folder) for path in folder.rglob("*")) == kept
-    assert runner(place, "busy", SHORT, resume=True)().scores
+    assert runner(place, "busy", SHORT)().scores
     with pytest.raises(Killed):
         fine_tune("lone", progress=KillAfter(1))
     with pytest.raises(TrainingError, match="unfinished run of another command"):
-        runner(place, "lone", resume=True)()
+        runner(place, "lone")()
     assert (run_folder(place / "lone") / "state.safetensors").is_file()
     (run_folder(place / "notes")).mkdir()
     (run_folder(place / "notes") / "notes.txt").write_text("mine")
-    for attempt in (lambda: fine_tune("notes"), runner(place, "notes", resume=True)):
+    for attempt in (lambda: fine_tune("notes"), runner(place, "notes")):
         with pytest.raises(TrainingError, match="holds other things"):
             attempt()
     assert (run_folder(place / "notes") / "notes.txt").read_text() == "mine"
@@ -263,11 +263,11 @@ def test_what_others_add_to_a_result_while_it_is_made_stays(place, monkeypatch):
 
 
 def test_the_teacher_stays_too_where_that_is_asked_for(place, finished):
-    again = runner(place, "kept", replace(RECIPE, per_layer=(1,)), keep_stages=True)()
+    again = runner(place, "kept", replace(RECIPE, per_layer=(1,), keep_stages=True))()
     folder = place / "kept-stages"
     found = {path.name: checkpoint.load(path) for path in sorted(folder.iterdir())}
     assert {name: layer_kinds(one.model) for name, one in found.items()} == {
-        "recovered-1": ["dense", "static", "static"],
+        "fine-tuned-1": ["dense", "static", "static"],
         "teacher": ["dense"] * 3,
     }
     score = found["teacher"].evaluate(datasets(place).validation).score
@@ -275,7 +275,7 @@ def test_the_teacher_stays_too_where_that_is_asked_for(place, finished):
     assert rows_of(again)["dense teacher"] == rows_of(finished[0])["dense teacher"]
     shutil.rmtree(place / "kept")
     with pytest.raises(TrainingError, match="kept-stages exists already"):
-        runner(place, "kept", keep_stages=True)()
+        runner(place, "kept")()
 
 
 def test_what_was_recovered_stays_as_it_is_served(place, finished):
@@ -284,11 +284,11 @@ def test_what_was_recovered_stays_as_it_is_served(place, finished):
     again = runner(place, "served", recipe=recipe)()
     (path,) = (place / "served-stages").iterdir()
     made = checkpoint.load(path)
-    assert path.name == "recovered-1"
+    assert path.name == "fine-tuned-1"
     assert made.is_static
     assert layer_kinds(made.model) == ["dense", "static", "static"]
-    label = "static, 1 a layer, recovered"
-    beside = {"dense teacher", label, "random experts, 1 a layer, recovered"}
+    label = "static, 1 a layer, fine-tuned"
+    beside = {"dense teacher", label, "random experts, 1 a layer, fine-tuned"}
     assert list(made.info.scores) == [row for row in again.scores if row["model"] in beside]
     assert {row["model"] for row in made.info.scores} == beside
     data = datasets(place).validation
@@ -325,54 +325,51 @@ def test_a_killed_run_resumes_to_the_same_end(place, finished, epochs, mid):
         runner(place, out, progress=KillAfter(epochs, mid))()
     assert run_folder(place / out).is_dir()
     torch.manual_seed(31)
-    stages = []
-    info = runner(place, out, resume=True, announce=stages.append)()
+    rows, watch = [], Progress()
+    watch.epoch = rows.append
+    info = runner(place, out, progress=watch)()
     assert info.scores == finished[0].scores
     a, b = (checkpoint.load(place / name).model.state_dict() for name in ("whole", out))
     assert all(torch.equal(a[name], b[name]) for name in a)
-    # Finished stages are not done again: 2 teacher epochs, 3 routed, 1 + 1 after pruning.
-    ends = np.cumsum([2, 3, 1, 1])
-    assert stages == finished[1][int((ends < epochs).sum()) :]
+    # Finished epochs are not run again: 2 of the teacher, 3 routed, 1 + 1 after pruning.
+    assert len(rows) == 2 + 3 + 1 + 1 - (epochs - mid)
     assert not run_folder(place / out).exists()
 
 
 def test_a_resumed_run_of_other_options_data_or_base_is_refused(place, tiny_model, tiny_tokenizer):
     with pytest.raises(Killed):
         runner(place, "other", progress=KillAfter(6))()  # teacher and routed are done
-    with pytest.raises(TrainingError, match="unfinished run: resume it"):
-        runner(place, "other")()
-
-    def refused(match, recipe=RECIPE, **changed):
-        run = runner(place, "other", recipe, resume=True)
+    def refused(match, recipe=RECIPE, options=(), **changed):
+        run = runner(place, "other", replace(recipe, **dict(options)))
         for name, value in changed.items():
             setattr(run, name, value)
         with pytest.raises(TrainingError, match=match):
             run()
 
-    longer = replace(RECIPE, config=replace(RECIPE.config, learning_rate=5e-3))
-    refused(r"routed is of another run \(its learning rate differ\)", longer)
+    longer = replace(RECIPE, training=replace(RECIPE.training, learning_rate=5e-3))
+    refused(r"routed.run is of another run \(its learning rate differ\)", longer)
     teacher = replace(RECIPE, teacher=replace(RECIPE.teacher, stage2_epochs=3))
-    refused(r"teacher is of another run \(its stage2 epochs differ\)", teacher)
+    refused(r"teacher.run is of another run \(its stage2 epochs differ\)", teacher)
     sets = datasets(place)
     refused("its train differ", data=Datasets(sets.train.subset(range(40)), sets.validation))
     for part in ("train", "validation"):
         data = getattr(sets, part)
         other = replace(sets, **{part: replace(data, labels=1 - data.labels)})  # under the same name
-        refused(rf"teacher is of another run \(its {part} differ\)", data=other)
-    refused("its base model differ", base_name="another")
+        refused(rf"teacher.run is of another run \(its {part} differ\)", data=other)
+    refused("its base model differ", options={"base_name": "another"})
     tiny_model(seed=9).base_model.save_pretrained(place / "another-encoder")
     tiny_tokenizer.save_pretrained(place / "another-encoder")
-    refused(r"teacher is of another run \(its weights differ\)", base=str(place / "another-encoder"))
+    refused(r"teacher.run is of another run \(its weights differ\)", base=str(place / "another-encoder"))
 
 
 def test_all_stages_compute_in_the_format_of_the_first_whatever_process_makes_them(place, monkeypatch):
     auto = {"precision": "auto"}
     recipe = replace(
         RECIPE,
-        config=replace(RECIPE.config, **auto),
+        training=replace(RECIPE.training, **auto),
         teacher=replace(RECIPE.teacher, **auto),
         per_layer=(),
-        recover=(1,),
+        fine_tune=(1,),
         random_draws=0,
     )
     monkeypatch.setattr(loop, "resolve_precision", lambda wanted: {"auto": "bf16"}.get(wanted, wanted))
@@ -380,7 +377,7 @@ def test_all_stages_compute_in_the_format_of_the_first_whatever_process_makes_th
         runner(place, "settled", recipe, progress=KillAfter(6, mid=True))()  # after pruning
     monkeypatch.setattr(loop, "resolve_precision", lambda wanted: {"auto": "fp32"}.get(wanted, wanted))
     folder = run_folder(place / "settled")
-    shutil.rmtree(folder / "recovered-1.run")  # as if it had not begun
+    shutil.rmtree(folder / "fine-tuned-1.run")  # as if it had not begun
     found = []
     save = checkpoint.save
 
@@ -389,7 +386,7 @@ def test_all_stages_compute_in_the_format_of_the_first_whatever_process_makes_th
         return save(model, tokenizer, info, *rest, **options)
 
     monkeypatch.setattr(checkpoint, "save", watched)
-    runner(place, "settled", recipe, resume=True)()
+    runner(place, "settled", recipe)()
     assert set(found) == {"bf16"}
 
 
@@ -411,8 +408,8 @@ def test_the_teacher_is_asked_once_in_a_recipe_whose_stages_come_by_all_examples
         ask(self, *args)
 
     monkeypatch.setattr(CachedTeacher, "_run", watched)
-    config = replace(RECIPE.config, epoch_size=epoch_size)
-    recipe = replace(RECIPE, config=config, per_layer=())
+    training = replace(RECIPE.training, epoch_size=epoch_size)
+    recipe = replace(RECIPE, training=training, per_layer=())
     runner(place, f"asked-{epoch_size}", recipe)()
     assert asked == expected
     assert not run_folder(place / f"asked-{epoch_size}").exists()
@@ -438,15 +435,13 @@ def classifier(place, tiny_model, tiny_tokenizer):
 def test_a_base_with_a_trained_head_is_its_own_teacher(
     place, tiny_model, tiny_tokenizer, finished, classifier
 ):
-    recipe = replace(RECIPE, per_layer=(), recover=())
+    recipe = replace(RECIPE, per_layer=(), fine_tune=(), teacher=None)
     stages = []
     run = RecipeRun(recipe, str(classifier), datasets(place), place / "own", announce=stages.append)
     info = run()
     assert stages == [f"teacher, which is {classifier} with its own head", "routed"]
-    asked = ("--teacher-epochs", "--teacher-learning-rate")
-    run = RecipeRun(recipe, str(classifier), datasets(place), place / "tuned", tune_by=asked)
-    with pytest.raises(TrainingError, match="leave --teacher-epochs and --teacher-learning-rate out"):
-        run()
+    with pytest.raises(TrainingError, match="leave `teacher` out"):
+        RecipeRun(RECIPE, str(classifier), datasets(place), place / "tuned")()
     assert not run_folder(place / "tuned").exists()
     score = evaluate(tiny_model(seed=4), tiny_tokenizer, datasets(place).validation).score
     assert rows_of(info)["dense teacher"]["score"] == score
@@ -477,8 +472,8 @@ def test_a_teacher_that_knows_nothing_is_told_of(place, caplog):
 def test_sizes_that_a_base_does_not_have(place):
     assert replace(RECIPE, per_layer=None).sizes(4) == (1, 2, 4)
     assert replace(RECIPE, per_layer=(3,)).sizes(4) == (3,)
-    with pytest.raises(PlanError, match="keep 1 to 4 experts a layer, not 8"):
-        replace(RECIPE, recover=(8,)).sizes(4)
+    with pytest.raises(PlanError, match="1 to 4 experts per layer, not 8"):
+        replace(RECIPE, fine_tune=(8,)).sizes(4)
     with pytest.raises(PlanError, match="not 5"):  # before a teacher is trained
         RecipeRun(
             replace(RECIPE, per_layer=(1, 5)), str(place / "encoder"), datasets(place), place / "too many"

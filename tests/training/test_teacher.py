@@ -106,19 +106,20 @@ def test_training_asks_a_teacher_that_is_too_much_to_keep_anew(
         tiny_data(8, seed=1),
         tmp_path / "out",
     )
-    assert (tmp_path / "out.run" / "teacher").is_dir() == (limit > 0)
-    assert ("in every step" in caplog.text) == (limit == 0)
+    assert (tmp_path / "out.run" / "teacher.txt").read_text() == ("kept" if limit else "live")
+    assert bool(caplog.records) == (limit == 0)  # a warning: each step takes longer
+    assert not (tmp_path / "out.run" / "teacher").exists()  # the training is complete
     assert all(row["distill_hidden_loss"] > 0 for row in history)
 
 
 @pytest.fixture
 def opened(tiny_model, tiny_tokenizer, tiny_data, tmp_path):
-    """`opened(name, **options)`: a teacher with a folder of that name."""
+    """`opened(name)`: a teacher with a folder of that name."""
     examples = examples_of(tiny_data(30), tiny_tokenizer)
 
-    def go(name, **options):
-        folder = tmp_path / name
-        return open_teacher(folder, tiny_model(), examples, np.arange(30), True, "fp32", **options)
+    def go(name):
+        folder, settled = tmp_path / name, tmp_path / f"{name}.txt"
+        return open_teacher(folder, tiny_model(), examples, np.arange(30), True, "fp32", settled=settled)
 
     return go
 
@@ -137,21 +138,18 @@ def test_a_run_that_goes_on_uses_the_teacher_as_it_began(opened, tmp_path, monke
     usage = SimpleNamespace(free=kept_teacher.SPARE_BYTES)
     monkeypatch.setattr(kept_teacher.shutil, "disk_usage", lambda _: usage)
 
-    def ask(name):
-        return opened(name, settled=tmp_path / f"{name}.txt")
-
-    assert isinstance(ask("full"), LiveTeacher)
+    assert isinstance(opened("full"), LiveTeacher)
     assert "no room for them" in caplog.text
     usage.free = 2**60
-    assert isinstance(ask("full"), LiveTeacher)
-    assert isinstance(ask("roomy"), CachedTeacher)
+    assert isinstance(opened("full"), LiveTeacher)
+    assert isinstance(opened("roomy"), CachedTeacher)
     usage.free = 0  # what is there already takes no more
-    assert isinstance(ask("roomy"), CachedTeacher)
+    assert isinstance(opened("roomy"), CachedTeacher)
     shutil.rmtree(tmp_path / "roomy")
     with pytest.raises(TrainingError, match=r"with which this run began, and .* has no room"):
-        ask("roomy")
+        opened("roomy")
     usage.free = 2**60
-    assert isinstance(ask("roomy"), CachedTeacher)
+    assert isinstance(opened("roomy"), CachedTeacher)
 
 
 def test_a_folder_for_several_runs_gives_the_same_training_as_asking_the_teacher(

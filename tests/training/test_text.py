@@ -1,5 +1,6 @@
 """Conversion on unlabelled texts: what learns and what stays, and that a task's model can take the layers over."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -18,11 +19,11 @@ from shrp.model.modules import without_dropout
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
 from shrp.training import loop, losses
-from shrp.training.config import TextConfig, TrainConfig
+from shrp.training.config import Recipe, TextConfig, TrainConfig
 from shrp.training.losses import hidden_loss
 from shrp.training.progress import Progress
-from shrp.training.recipe import Datasets, Recipe, RecipeRun
-from shrp.training.runs import Run
+from shrp.training.recipe import Datasets, RecipeRun
+from shrp.training.runs import run_folder
 from shrp.training.text import graft, task_usage, train_on_text, usage_on_text
 
 SIZES = {
@@ -44,12 +45,13 @@ def texts(tiny_data):
 @pytest.fixture
 def converted(tiny_model, tiny_tokenizer, texts, tmp_path):
     """`converted(layers, start, **fields) -> (base, model, history)`."""
-    base = tiny_model(dropout=0.1)
+    base, numbers = tiny_model(dropout=0.1), itertools.count()
 
-    def go(layers=(1, 2), start=None, run=None, convert=None, progress=None, **fields):
-        config, said = TextConfig(ShrpConfig(layers), **SIZES | fields), tmp_path / "said"
-        options = {"model": start, "run": run, "convert": convert, "progress": progress}
-        return base, *train_on_text(config, base, tiny_tokenizer, texts, said, **options)
+    def go(layers=(1, 2), start=None, out=None, convert=None, progress=None, **fields):
+        config, shared = TextConfig(ShrpConfig(layers), **SIZES | fields), tmp_path / "outputs"
+        options = {"model": start, "convert": convert, "progress": progress}
+        out = out or tmp_path / f"out-{next(numbers)}"
+        return base, *train_on_text(config, base, tiny_tokenizer, texts, out, shared, **options)
 
     return go
 
@@ -132,7 +134,7 @@ def test_a_conversion_needs_a_layer_and_texts(converted, tiny_model, tiny_tokeni
     with pytest.raises(TrainingError, match=r"balance must be a number from 0 on, not -0\.1"):
         converted(balance=-0.1)
     with pytest.raises(TrainingError, match="no texts to train on"):
-        train_on_text(TextConfig(ShrpConfig((2,))), tiny_model(), tiny_tokenizer, [], tmp_path)
+        train_on_text(TextConfig(ShrpConfig((2,))), tiny_model(), tiny_tokenizer, [], tmp_path, tmp_path)
 
 
 def hidden_states(model, inputs):
@@ -245,15 +247,12 @@ def test_a_killed_conversion_goes_on_and_ends_as_if_it_had_not_been(converted, t
             if row["epoch"] == 1:
                 raise Killed
 
-    _, whole, history = converted(run=None)
-    with pytest.raises(Killed), Run(tmp_path / "made.run") as run:
-        converted(run=run, progress=Kill())
-    with Run(tmp_path / "made.run") as run, pytest.raises(TrainingError, match="resume it"):
-        converted(run=run)
-    with Run(tmp_path / "made.run", resume=True) as run:
-        with pytest.raises(TrainingError, match="its seed differ"):
-            converted(run=run, seed=1)
-        _, resumed, rows = converted(run=run)
+    _, whole, history = converted()
+    with pytest.raises(Killed):
+        converted(out=tmp_path / "made", progress=Kill())
+    with pytest.raises(TrainingError, match="its seed differ"):
+        converted(out=tmp_path / "made", seed=1)
+    _, resumed, rows = converted(out=tmp_path / "made")
     for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(one, other)
     assert [row | {"seconds": 0} for row in rows] == [row | {"seconds": 0} for row in history]
@@ -290,13 +289,10 @@ def test_a_conversion_that_fails_before_its_first_epoch_leaves_nothing_in_the_wa
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "finite", diverges)
-        with pytest.raises(TrainingError, match="no number"), Run(tmp_path / "made.run") as run:
-            converted(run=run)
-    assert not (tmp_path / "made.run").exists()
-    with Run(tmp_path / "made.run") as run:  # killed before it
-        (run.folder / "run.json").write_text('{"precision": "fp32"}')
-    with Run(tmp_path / "made.run") as run:
-        assert len(converted((2,), run=run)[2]) == 2
+        with pytest.raises(TrainingError, match="no number"):
+            converted(out=tmp_path / "made")
+    assert not run_folder(tmp_path / "made").exists()
+    assert len(converted((2,), out=tmp_path / "made")[2]) == 2
 
 
 @pytest.fixture
@@ -320,10 +316,10 @@ def go_on(place, data, name, base="encoder", base_name="tiny", **fields):
     shared = {"batch_size": 8, "precision": "fp32", "learning_rate": 1e-9, "new_learning_rate": 1e-9}
     config = TrainConfig(ShrpConfig((1, 2)), stage2_epochs=fields.pop("epochs", 1), **shared)
     teacher = TrainConfig(stage2_epochs=1, **shared)
-    options = {"per_layer": (), "converted": str(place / name)} | fields
-    recipe = Recipe(config, teacher=teacher, **options)
+    options = {"per_layer": (), "converted": str(place / name), "base_name": base_name} | fields
+    recipe = Recipe(config, teacher=teacher, full_precision=True, **options)
     data = Datasets(data(24), data(12, seed=1))
-    return RecipeRun(recipe, str(place / base), data, place / f"{name}-out", base_name=base_name, dtype=None)
+    return RecipeRun(recipe, str(place / base), data, place / f"{name}-out")
 
 
 @pytest.mark.parametrize("name", ["routed", "static"])
@@ -352,7 +348,7 @@ def test_only_what_fits_is_gone_on_from(place, tiny_data, tiny_model, tiny_token
 
     refused("made of tiny, and the base here is called another", base_name="another")
     refused("give it an epoch or more", epochs=0)
-    refused("is pruned already", "static", recover=(1,))
+    refused("is pruned already", "static", fine_tune=(1,))
     tiny_model(hidden_size=40).base_model.save_pretrained(place / "wide")
     tiny_tokenizer.save_pretrained(place / "wide")
     refused("has 24 hidden dimensions and the dense one 40", base="wide")
