@@ -45,16 +45,7 @@ from studies.summary import TASKS, describe, leads, summary
 from studies.trainings import MAX_LENGTH, Base, Trainings
 
 MODELS = ("shrp", "random", "no_router", "dropped", "width")
-KEY = (
-    "task",
-    "recipe",
-    "depth",
-    "model",
-    "seed",
-    "experts_per_layer",
-    "routed",
-    "fine_tuned_after_pruning",
-)
+KEY = ("task", "recipe", "depth", "model", "seed", "experts_per_layer", "routed", "fine_tuned_after_pruning")
 DRAWS = 3
 """Random selections of experts that are averaged where nothing is fine-tuned."""
 STAGE2_EPOCHS = 2
@@ -94,10 +85,7 @@ def depths_of(layers: int, experts: int) -> dict[str, Depth]:
     upper, lower = tuple(range(layers // 2, layers)), tuple(range(1, layers // 2))
     half, deep = f"{len(upper)}of{layers}", f"{layers - 1}of{layers}"
     keep = tuple(sorted({m for m in (2, 4, 8, 12) if m < experts} | {experts}))
-    return {
-        half: Depth(half, (upper,), keep, 2, False),
-        deep: Depth(deep, (upper, lower), (1, 2), 1, True),
-    }
+    return {half: Depth(half, (upper,), keep, 2, False), deep: Depth(deep, (upper, lower), (1, 2), 1, True)}
 
 
 class Study:

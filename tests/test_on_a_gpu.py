@@ -67,7 +67,7 @@ def of_words(model, tokenizer, data):
 def of_routes(model, tokenizer, data):
     one = prepare(model, tokenizer, SST2, TEXT)
     preferred = instance.prefer(one, 2, 0, 1)
-    return tokens.routes_without(one), tokens.integrated_gradients(preferred, 0, steps=4)
+    return tokens.without_each_word(one).routes, tokens.integrated_gradients(preferred, 0, steps=4)
 
 
 def of_experts(model, tokenizer, data):

@@ -222,10 +222,7 @@ def work(model: PreTrainedModel, tokens: int) -> float:
 
 
 def aligned(
-    ids: Sequence[int],
-    donor: Sequence[int],
-    parts: Sequence[int | None],
-    donor_parts: Sequence[int | None],
+    ids: Sequence[int], donor: Sequence[int], parts: Sequence[int | None], donor_parts: Sequence[int | None]
 ) -> np.ndarray:
     """The donor's place for each token, -1 where there is none; `(T,)`.
 

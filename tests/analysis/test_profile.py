@@ -109,14 +109,7 @@ def test_attention_of_dense_heads_is_what_transformers_returns(tiny_family, tiny
         np.testing.assert_allclose(found.weights, maps[0].numpy(), atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        {},
-        {"routing": "token"},
-        {"layers": (0, 1, 2)},
-    ],
-)
+@pytest.mark.parametrize("kind", [{}, {"routing": "token"}, {"layers": (0, 1, 2)}])
 def test_all_layers_at_once_are_each_as_alone(tiny_family, tiny_routed, tiny_tokenizer, kind):
     model, text = tiny_routed(tiny_family, **kind), ("w1 w2 nothing w4",)
     found = model_attention(model, tiny_tokenizer, text)

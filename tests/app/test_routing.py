@@ -329,7 +329,7 @@ def test_the_words_behind_a_layers_expert(open_page, tiny_checkpoint):
     np.testing.assert_allclose(
         values(figure(at, "What each word")["data"][0]["x"]), tokens.ablate_words(asked, 0).scores, atol=1e-4
     )
-    found = tokens.routes_without(one)
+    found = tokens.without_each_word(one).routes
     drawn = figure(at, "Where a layer takes another")
     np.testing.assert_array_equal(values(drawn["data"][0]["z"]), found.without != found.own[:, None])
     assert words.decisive_in_words(found, one.words, layer, one.task).replace("\\", "") in texts_of(at)

@@ -126,12 +126,7 @@ def test_the_training_loop_trains_them(
     kind, tiny_model, tiny_inputs, tiny_tokenizer, tiny_data, tiny_info, tmp_path
 ):
     config = TrainConfig(
-        ShrpConfig((1, 2)),
-        stage2_epochs=1,
-        distill_hidden=1.0,
-        balance=0.0,
-        precision="fp32",
-        batch_size=8,
+        ShrpConfig((1, 2)), stage2_epochs=1, distill_hidden=1.0, balance=0.0, precision="fp32", batch_size=8
     )
     convert = {"dropped": drop_layer, "width": width_pruning(2, [tiny_inputs()])}.get(kind)
     arguments = (tiny_info(layers=()), tiny_tokenizer, tiny_data(16), tiny_data(8, seed=1), tmp_path / "out")

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.special import softmax
 
 from shrp.analysis.attention import LayerAttention, layer_attention, model_attention
 from shrp.analysis.attribution import experts, flips, tokens, trust, units
@@ -22,7 +21,6 @@ from shrp.errors import PlanError
 from shrp.evaluation.metrics import to_predictions
 from shrp.model.convert import expert_layers
 from shrp.model.forcing import AS_ROUTED, ForcedRoute
-from shrp.model.gates import record_routing
 from ui import loaders
 from ui.store import Progress, kept, once
 
@@ -75,16 +73,18 @@ class Explained:
     instance: Instance
     logits: np.ndarray
     """`(C,)`, in the order of the task's labels."""
-    preference: tuple[int, int, int] | None = None
-    """Layer, expert and the other expert, where a router's preference is explained instead of the logits."""
-    contrast: tuple[int, int] | None = None
-    """The class and the other class, where the difference of two logits is explained."""
 
     @property
     def key(self) -> tuple[Hashable, ...]:
         """What results are kept under."""
         instance = self.instance
-        return self.checkpoint.fingerprint, instance.text, instance.unit, self.preference, self.contrast
+        return (
+            self.checkpoint.fingerprint,
+            instance.text,
+            instance.unit,
+            instance.preference,
+            instance.contrast,
+        )
 
     @property
     def prediction(self) -> int:
@@ -97,13 +97,11 @@ class Explained:
 
     def preferring(self, layer: int, expert: int, rather_than: int) -> Explained:
         """The same input with a router's preference to explain. Raises as `prefer`."""
-        instance = prefer(self.instance, layer, expert, rather_than)
-        return replace(self, instance=instance, preference=(layer, expert, rather_than))
+        return replace(self, instance=prefer(self.instance, layer, expert, rather_than))
 
     def against(self, output: int, rather_than: int) -> Explained:
         """The same input with the difference of two logits to explain. Raises as `against`."""
-        instance = against(self.instance, output, rather_than)
-        return replace(self, instance=instance, contrast=(output, rather_than))
+        return replace(self, instance=against(self.instance, output, rather_than))
 
     def quick_unit(self) -> str | None:
         """The shortest unit whose pieces can be left out one by one in a few seconds; None where none can."""
@@ -139,73 +137,16 @@ def explained(checkpoint: Checkpoint, text: tuple[str, ...]) -> Explained:
     )
 
 
-@dataclass(frozen=True, eq=False)
-class Without:
-    """The outputs of one input with each of its `W` words left out in turn."""
-
-    instance: Instance
-    full: np.ndarray
-    """Outputs `(C,)` of the input itself."""
-    outputs: np.ndarray
-    """`(W, C)`."""
-    rerouted: np.ndarray | None
-    """In how many routed layers the rest of the input then takes other experts, `(W,)`; None without routers."""
-
-    def scores(self, output: int) -> WordScores:
-        """The drop of one output without each word."""
-        drop = self.full[output] - self.outputs[:, output]
-        words, unit = self.instance.words, self.instance.unit
-        return WordScores(ABLATION, words, drop, float(self.full[output]), rerouted=self.rerouted, unit=unit)
-
-    @property
-    def margins(self) -> np.ndarray:
-        """Logit of the predicted class less the largest other logit, without each word `(W,)`: below 0 it flips.
-
-        For regression the output without each word, so that its distance from `full` counts.
-        """
-        if len(self.full) == 1:
-            return -np.abs(self.outputs[:, 0] - self.full[0])
-        own = int(self.full.argmax())
-        return self.outputs[:, own] - np.delete(self.outputs, own, 1).max(1)
-
-    @property
-    def decisive(self) -> int:
-        """The word that matters most: its loss leaves the smallest margin."""
-        return int(self.margins.argmin())
-
-    def probabilities(self, place: int) -> np.ndarray:
-        """Class probabilities `(C,)` without the word at a place."""
-        return softmax(self.outputs[place])
-
-
-def without_each_word(one: Explained, replacement: str) -> Without:
-    """Leave each word out in turn: one batched pass a word, routed live.
-
-    Args:
-        replacement: What stands for a word, of `shrp.analysis.attribution.tokens.REPLACEMENTS`.
-
-    Raises:
-        DataError: The tokenizer has no such token.
-    """
+def without_each_word(one: Explained, replacement: str) -> tokens.Without:
+    """Each word left out in turn. Raises as `shrp.analysis.attribution.tokens.without_each_word`."""
     instance = one.instance
-
-    def work(progress: Progress) -> Without:
-        outputs, rerouted = [], []
-        with torch.no_grad():
-            with record_routing() as own:
-                full = instance.outputs(instance.embeddings)[0]
-            for batch in instance.batches(len(instance.words)):
-                words = instance.words[batch]
-                with record_routing() as record:
-                    outputs.append(tokens.ablated(instance, words, replacement))
-                rerouted.append(tokens.layers_rerouted(own, record, words, len(instance.tokens), replacement))
-                progress(batch.stop, len(instance.words))
-        found = torch.cat(outputs).cpu().double().numpy()
-        changed = np.concatenate(rerouted) if own.layers else None
-        return Without(instance, full.cpu().double().numpy(), found, changed)
-
-    label = f"Leaving out {instance.unit}s"
-    return once("without each word", 64, (*one.key, replacement), label, work)
+    return once(
+        "without each word",
+        64,
+        (*one.key, replacement),
+        f"Leaving out {instance.unit}s",
+        lambda progress: tokens.without_each_word(instance, replacement, progress),
+    )
 
 
 def usual_replacement(one: Explained) -> str:
@@ -262,15 +203,6 @@ def trust_checks(one: Explained, output: int, found: list[WordScores], options: 
     return once("attribution checks", 64, key, "Testing, parts done", work)
 
 
-def routes_without(one: Explained, replacement: str) -> tokens.RoutesWithout:
-    """The route without each word. Raises as `shrp.analysis.attribution`'s `routes_without`."""
-    key = one.checkpoint.fingerprint, one.instance.text, one.instance.unit, replacement
-    label = f"Routes without each {one.instance.unit}"
-    return once(
-        "attribution routes", 64, key, label, lambda p: tokens.routes_without(one.instance, replacement, p)
-    )
-
-
 def fewest_words(one: Explained, replacement: str) -> flips.Flips:
     """The fewest words whose loss changes the prediction. Raises as `shrp.analysis.attribution.flips`."""
     label = f"Sets of {one.instance.unit}s tried"
@@ -315,7 +247,7 @@ def expert_scores(one: Explained, output: int, method: str, budget: int) -> expe
         return experts.shapley_values(coalitions, budget=budget, progress=progress)
 
     shapley = budget if method == experts.METHODS[2] else 0
-    key = one.checkpoint.fingerprint, one.instance.text, one.contrast, output, method, shapley
+    key = one.checkpoint.fingerprint, one.instance.text, one.instance.contrast, output, method, shapley
     return once("attribution experts", 128, key, "Groups of experts", work)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.special import softmax
 
 from shrp.analysis.attribution.instance import Word
+from shrp.analysis.attribution.tokens import Without
 from shrp.analysis.explore import Exploration
 from shrp.analysis.what_if import WhatIf
 from shrp.data.tasks import TEXTS, Task
-from ui.routing.results import Without
 from ui.text import escape, percent, shorten, signed
 
 _LONGEST = 60
@@ -82,7 +83,7 @@ def _word(e: Exploration, without: Without) -> str:
     if without.margins[place] < 0:
         other = int(without.outputs[place].argmax())
         return f"without {word} it would be **{escape(e.task.label_names[other])}**"
-    left = percent(float(without.probabilities(place)[e.prediction]))
+    left = percent(float(softmax(without.outputs[place])[e.prediction]))
     if len(instance.words) == 1:
         return f"without its one {instance.unit} it stays {escape(e.answer)} ({left})"
     return f"no {instance.unit} alone changes that, {word} matters most ({left} without it)"

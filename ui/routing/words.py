@@ -195,7 +195,7 @@ def _words(asked: Question, method: str, options: Options, name: str) -> None:
             f":material/question_mark: Not in the vocabulary, so read as one unknown token: {unknown}."
         )
     unit = one.instance.unit
-    x = "change of the log-odds (nats)" if one.preference else "change of the output"
+    x = "change of the log-odds (nats)" if one.instance.preference else "change of the output"
     labels = [f"{place}. {word.text}" for place, word in enumerate(result.words, 1)]
     title = f"What each {unit} adds to {escape_html(asked.what)}"
     fig, shown = figures.bars(result.scores, labels, title, f"n = {counted(len(labels), unit)}; {method}", x)
@@ -270,7 +270,7 @@ def searched(found: Flips) -> str:
 
 def _decisive(one: Explained, layer: int, replacement: str, name: str) -> None:
     """Which words decide where the input is routed, in every layer at once."""
-    found = results.routes_without(one, replacement)
+    found = results.without_each_word(one, replacement).routes
     words, unit = one.instance.words, one.instance.unit
     said = decisive_in_words(found, words, layer, one.instance.task, unit)
     chart(

@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 import torch
 
+from shrp.analysis import Progress
 from shrp.analysis.attribution.instance import Instance, Word
-from shrp.analysis.attribution.tokens import REPLACEMENTS, Progress, ablated, layers_rerouted
+from shrp.analysis.attribution.tokens import ablated, check_replacement, layers_rerouted
 from shrp.errors import DataError
 from shrp.model.gates import record_routing
 
@@ -90,15 +91,13 @@ def fewest_words(
     Args:
         replacement: of `shrp.analysis.attribution.tokens.REPLACEMENTS`.
         seed: of the random sets.
-        progress: called with sets tried and the most that may be.
 
     Raises:
         DataError: the task is a regression; or as `ablate_words`.
     """
     if instance.task.is_regression:
         raise DataError(f"'{instance.task.name}' is a regression: it has no class that could flip.")
-    if replacement not in REPLACEMENTS:
-        raise DataError(f"A word can be replaced by {', '.join(REPLACEMENTS)}, not by '{replacement}'.")
+    check_replacement(replacement)
     count = len(instance.words)
     search = _Search(instance, replacement, progress, _most(count))
     tries = search.all([(place,) for place in range(count)])

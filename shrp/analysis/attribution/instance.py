@@ -6,7 +6,7 @@ Shapes: `B` perturbed copies, `T` tokens, `W` words, `C` classes, `e` size of th
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, replace
 
 import regex
 import torch
@@ -70,8 +70,12 @@ class Instance:
     replacements: dict[str, Tensor]
     """Embedding `(e,)` of the `pad` and the `mask` token, if there are such."""
     columns: tuple[int, ...]
-    unit: str = field(default="word", kw_only=True)
+    unit: str = "word"
     """What `words` are (`shrp.analysis.attribution.units`)."""
+    contrast: tuple[int, int] | None = None
+    """The class and the other class whose logits' difference is explained (`against`)."""
+    preference: tuple[int, int, int] | None = None
+    """Layer, expert and the other expert whose log-odds are explained (`prefer`)."""
 
     @property
     def truncated(self) -> bool:
@@ -81,7 +85,8 @@ class Instance:
     @property
     def reroutes(self) -> bool:
         """Whether a change of the words may change the route."""
-        return bool(expert_layers(self.model))
+        below = float("inf") if self.preference is None else self.preference[0]
+        return any(layer < below for layer in expert_layers(self.model))
 
     @property
     def word_positions(self) -> list[int]:
@@ -110,19 +115,37 @@ class Instance:
         return torch.stack([by_token[..., list(word.positions)].sum(-1) for word in self.words], -1)
 
     def outputs(self, embeddings: Tensor, **inputs: Tensor) -> Tensor:
-        """What is explained, `(B, C)`, for embeddings `(B, T, e)` in place of the input's own: the logits in the order of the
-        task's labels.
+        """What is explained, `(B, C)`, for embeddings `(B, T, e)` in place of the input's own.
+
+        These are the logits in the order of the task's labels; the difference of two, `(B, 1)`; or a router's log-odds in
+        nats, `(B, 1)`, under token routing their mean over tokens.
 
         Args:
             inputs: replace the input's own `attention_mask` or `token_type_ids`; each `(B, T)`.
         """
         rows = len(embeddings)
         others = {k: v.expand(rows, -1) for k, v in self.inputs.items() if k != "input_ids"} | inputs
-        return self.explained(self.model(inputs_embeds=embeddings, **others).logits)
+        if self.preference is None:
+            return self.explained(self.model(inputs_embeds=embeddings, **others).logits)
+        layer, expert, rather_than = self.preference
+        with record_routing() as record:
+            self.model(inputs_embeds=embeddings, **others)
+        trace = record.last(layer)
+        # A saturated router's probability may round to 0, which has no logarithm.
+        logs = trace.probs.float().clamp_min(torch.finfo(torch.float32).tiny).log()
+        odds = logs[..., expert] - logs[..., rather_than]
+        if odds.dim() == 2:
+            mask = torch.ones_like(odds) if trace.token_mask is None else trace.token_mask.to(odds.dtype)
+            odds = (odds * mask).sum(-1) / mask.sum(-1)
+        return odds.unsqueeze(-1)
 
     def explained(self, logits: Tensor) -> Tensor:
         """What is explained `(B, C)`, of the logits `(B, C)` as the model orders them."""
-        return logits.float()[:, list(self.columns)]
+        ordered = logits.float()[:, list(self.columns)]
+        if self.contrast is None:
+            return ordered
+        output, rather_than = self.contrast
+        return ordered[:, [output]] - ordered[:, [rather_than]]
 
     def route(self) -> dict[int, Tensor]:
         """The gates of the input itself, for `use_gates`."""
@@ -197,41 +220,22 @@ def _words(
         if span is None:
             continue
         part, start, end = span
-        start += len(text[part][start:end]) - len(
-            text[part][start:end].lstrip()
-        )  # some tokens begin with a space
+        piece = text[part][start:end]
+        start += len(piece) - len(piece.lstrip())  # some tokens begin with a space
         word = next((s for s in found[part] if s[0] <= start < s[1]), (start, end))
         key = part, word[0]
         # A token may be longer than the word that it begins in, such as a special token typed by hand.
         ends[key] = max(ends.get(key, 0), word[1], end)
         groups.setdefault(key, []).append(position)
     words = tuple(
-        Word(
-            text[part][start : ends[part, start]] or "□",
-            part,
-            tuple(positions),
-            (start, ends[part, start]),
-        )
+        Word(text[part][start : ends[part, start]] or "□", part, tuple(positions), (start, ends[part, start]))
         for (part, start), positions in groups.items()
     )
     unknown = [word.text for word in words if any(ids[p] == unknown_id for p in word.positions)]
     return words, tuple(dict.fromkeys(unknown))
 
 
-@dataclass(frozen=True, eq=False)
-class DifferenceInstance(Instance):
-    """One input with the difference of two logits as its output; `against` makes it."""
-
-    output: int
-    rather_than: int
-
-    def explained(self, logits: Tensor) -> Tensor:
-        """The difference `(B, 1)`, of logits `(B, C)`."""
-        of_classes = super().explained(logits)
-        return of_classes[:, [self.output]] - of_classes[:, [self.rather_than]]
-
-
-def against(instance: Instance, output: int, rather_than: int) -> DifferenceInstance:
+def against(instance: Instance, output: int, rather_than: int) -> Instance:
     """The input with the logit of `output` minus that of `rather_than` as its output.
 
     Raises:
@@ -243,39 +247,11 @@ def against(instance: Instance, output: int, rather_than: int) -> DifferenceInst
         raise DataError(
             f"name two different classes of '{instance.task.name}' ({known}), not {output} and {rather_than}."
         )
-    own = {field.name: getattr(instance, field.name) for field in fields(Instance)}
-    return DifferenceInstance(**own, output=output, rather_than=rather_than)
+    return replace(instance, contrast=(output, rather_than))
 
 
-@dataclass(frozen=True, eq=False)
-class RouterInstance(Instance):
-    """One input with a router's preference as its output; `prefer` makes it."""
-
-    layer: int
-    expert: int
-    rather_than: int
-
-    @property
-    def reroutes(self) -> bool:
-        """As of `Instance`, for the layers below."""
-        return any(layer < self.layer for layer in expert_layers(self.model))
-
-    def outputs(self, embeddings: Tensor, **inputs: Tensor) -> Tensor:
-        """The log-odds `(B, 1)` of `expert` against `rather_than`, in nats; under token routing their mean over tokens."""
-        with record_routing() as record:
-            super().outputs(embeddings, **inputs)
-        trace = record.last(self.layer)
-        # A saturated router's probability may round to 0, which has no logarithm.
-        logs = trace.probs.float().clamp_min(torch.finfo(torch.float32).tiny).log()
-        odds = logs[..., self.expert] - logs[..., self.rather_than]
-        if odds.dim() == 2:
-            mask = torch.ones_like(odds) if trace.token_mask is None else trace.token_mask.to(odds.dtype)
-            odds = (odds * mask).sum(-1) / mask.sum(-1)
-        return odds.unsqueeze(-1)
-
-
-def prefer(instance: Instance, layer: int, expert: int, rather_than: int) -> RouterInstance:
-    """The input with the router's log-odds of two experts as its output; the layers above are left out.
+def prefer(instance: Instance, layer: int, expert: int, rather_than: int) -> Instance:
+    """The input with a router's log-odds of two experts as its output; the layers above are left out.
 
     Raises:
         DataError: the layer has no router, or these are not two of its experts.
@@ -289,5 +265,4 @@ def prefer(instance: Instance, layer: int, expert: int, rather_than: int) -> Rou
     family = family_of(instance.model)
     above = range(layer + 1, len(encoder_layers(instance.model)))
     model = with_layers(instance.model, {index: Skip(family) for index in above})
-    own = {field.name: getattr(instance, field.name) for field in fields(Instance)} | {"model": model}
-    return RouterInstance(**own, layer=layer, expert=expert, rather_than=rather_than)
+    return replace(instance, model=model, preference=(layer, expert, rather_than))

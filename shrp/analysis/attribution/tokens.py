@@ -7,7 +7,6 @@ the input's own; ablation routes each copy again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +14,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from shrp.analysis import Progress
 from shrp.analysis.attribution.instance import Instance, Word
 from shrp.errors import DataError
-from shrp.model.convert import expert_layers, num_experts_of
+from shrp.model.convert import expert_layers
 from shrp.model.gates import RoutingRecord, record_routing, use_gates
 
 METHODS = ("input × gradient", "integrated gradients", "word ablation")
@@ -28,8 +28,6 @@ ENOUGH_STEPS = 200
 """Largest number of steps that `converged_gradients` takes unasked."""
 LARGE_ERROR = 0.05
 """A completeness error above this part of the difference makes signs unreliable."""
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,19 +86,13 @@ def input_x_gradient(instance: Instance, output: int) -> WordScores:
 
 
 def integrated_gradients(
-    instance: Instance,
-    output: int,
-    *,
-    steps: int = 32,
-    frozen: bool = True,
-    progress: Progress | None = None,
+    instance: Instance, output: int, *, steps: int = 32, frozen: bool = True, progress: Progress | None = None
 ) -> WordScores:
     """Integrated gradients on the word embeddings, from a baseline of padding tokens (arXiv 1703.01365).
 
     Args:
         steps: points of the Gauss-Legendre rule on the straight path.
         frozen: hold the input's own route along the path; otherwise the sum is off by the jumps between routes.
-        progress: called with the points done and in all.
 
     Raises:
         ValueError: `steps` is not 1 to `MAX_STEPS`.
@@ -152,40 +144,107 @@ def converged_gradients(
         steps = min(2 * steps, most)
 
 
-def ablate_words(
-    instance: Instance, output: int, *, replacement: str = "mask", progress: Progress | None = None
-) -> WordScores:
-    """The drop of the output when one word is replaced; the model routes each copy again.
+@dataclass(frozen=True, eq=False)
+class RoutesWithout:
+    """The expert of each routed layer, with the input whole and without each word. `L` layers, `W` words."""
+
+    layers: tuple[int, ...]
+    top_k: int
+    """How many fire; of several, the one with the largest gate counts."""
+    own: np.ndarray
+    """`(L,)`."""
+    without: np.ndarray
+    """`(L, W)`: the expert with the word replaced."""
+
+
+@dataclass(frozen=True, eq=False)
+class Without:
+    """The outputs and routes of one input with each of its `W` words replaced in turn."""
+
+    instance: Instance
+    full: np.ndarray
+    """Outputs `(C,)` of the input itself."""
+    outputs: np.ndarray
+    """`(W, C)`."""
+    rerouted: np.ndarray | None
+    """In how many routed layers the rest of the input takes other experts, `(W,)`; None without routers."""
+    routes: RoutesWithout | None = None
+    """None without routers and under token routing, where an input has no one route."""
+
+    def scores(self, output: int) -> WordScores:
+        """The drop of one output without each word."""
+        drop = self.full[output] - self.outputs[:, output]
+        words, unit = self.instance.words, self.instance.unit
+        return WordScores(
+            METHODS[2], words, drop, float(self.full[output]), rerouted=self.rerouted, unit=unit
+        )
+
+    @property
+    def margins(self) -> np.ndarray:
+        """Logit of the predicted class minus the largest other logit, without each word `(W,)`: below 0 it flips.
+
+        For regression minus the distance from `full`.
+        """
+        if len(self.full) == 1:
+            return -np.abs(self.outputs[:, 0] - self.full[0])
+        own = int(self.full.argmax())
+        return self.outputs[:, own] - np.delete(self.outputs, own, 1).max(1)
+
+    @property
+    def decisive(self) -> int:
+        """The word that matters most: its loss leaves the smallest margin."""
+        return int(self.margins.argmin())
+
+
+def without_each_word(
+    instance: Instance, replacement: str = "mask", progress: Progress | None = None
+) -> Without:
+    """Replace each word in turn; the model routes each copy again.
 
     Args:
         replacement: of `REPLACEMENTS`.
-        progress: called with words done and in all.
 
     Raises:
         DataError: an unknown replacement, or one that the tokenizer has no token for.
     """
-    if replacement not in REPLACEMENTS:
-        raise DataError(f"A word can be replaced by {', '.join(REPLACEMENTS)}, not by '{replacement}'.")
-    changed, rerouted = [], []
+    check_replacement(replacement)
+    changed, rerouted, taken_by, routes = [], [], [], None
+    routers = expert_layers(instance.model)
+    one_route = any(router.routing != "token" for router in routers.values())
+
+    def taken(record: RoutingRecord) -> np.ndarray:
+        return np.stack([record.last(layer).gates.argmax(-1).cpu().numpy() for layer in record.layers])
+
     with torch.no_grad():
         with record_routing() as own:
-            full = float(instance.outputs(instance.embeddings)[0, output])
+            full = instance.outputs(instance.embeddings)[0]
         for batch in instance.batches(len(instance.words)):
             words = instance.words[batch]
             with record_routing() as record:
-                changed.append(ablated(instance, words, replacement)[:, output])
+                changed.append(ablated(instance, words, replacement))
             rerouted.append(layers_rerouted(own, record, words, len(instance.tokens), replacement))
+            taken_by += [taken(record)] if one_route else []
             if progress:
                 progress(batch.stop, len(instance.words))
-    scores = full - torch.cat(changed)
-    return WordScores(
-        METHODS[2],
-        instance.words,
-        scores.cpu().double().numpy(),
-        full,
-        rerouted=np.concatenate(rerouted) if expert_layers(instance.model) else None,
-        unit=instance.unit,
-    )
+    if one_route:
+        top_k = routers[own.layers[0]].top_k
+        routes = RoutesWithout(tuple(own.layers), top_k, taken(own)[:, 0], np.concatenate(taken_by, 1))
+    outputs = torch.cat(changed).cpu().double().numpy()
+    moved = np.concatenate(rerouted) if routers else None
+    return Without(instance, full.cpu().double().numpy(), outputs, moved, routes)
+
+
+def ablate_words(
+    instance: Instance, output: int, *, replacement: str = "mask", progress: Progress | None = None
+) -> WordScores:
+    """The drop of one output without each word. Raises as `without_each_word`."""
+    return without_each_word(instance, replacement, progress).scores(output)
+
+
+def check_replacement(replacement: str) -> None:
+    """Raise `DataError` unless it is one of `REPLACEMENTS`."""
+    if replacement not in REPLACEMENTS:
+        raise DataError(f"A word can be replaced by {', '.join(REPLACEMENTS)}, not by '{replacement}'.")
 
 
 def ablated(instance: Instance, words: tuple[Word, ...], replacement: str) -> Tensor:
@@ -224,62 +283,6 @@ def layers_rerouted(
             now = range(len(left)) if replacement == "remove" else left
             counts[i] += bool((after[i, list(now)] != before[left]).any())
     return counts
-
-
-@dataclass(frozen=True, eq=False)
-class RoutesWithout:
-    """The expert of each routed layer, with the input whole and without each word. `L` layers, `W` words."""
-
-    layers: tuple[int, ...]
-    experts: int
-    """In each layer."""
-    top_k: int
-    """How many fire; of several, the one with the largest gate counts."""
-    own: np.ndarray
-    """`(L,)`."""
-    without: np.ndarray
-    """`(L, W)`: the expert with the word replaced."""
-
-
-def routes_without(
-    instance: Instance, replacement: str = "mask", progress: Progress | None = None
-) -> RoutesWithout:
-    """Replace one word at a time and record the route.
-
-    Args:
-        replacement: as for `ablate_words`.
-        progress: called with words done and in all.
-
-    Raises:
-        DataError: the model has no router, or routes tokens; or the tokenizer has no token for `replacement`.
-    """
-    routers = expert_layers(instance.model)
-    if not routers:
-        raise DataError(
-            "this model has no router, so no word can change its route; pick a routed checkpoint."
-        )
-    layers, first = tuple(sorted(routers)), next(iter(routers.values()))
-    if first.routing == "token":
-        raise DataError(
-            "every token has a route of its own in this model, so there is no one route to change."
-        )
-
-    def taken(record: RoutingRecord) -> Tensor:
-        return torch.stack([record.last(layer).gates.argmax(-1) for layer in layers])  # (L, B)
-
-    parts = []
-    with torch.no_grad():
-        with record_routing() as record:
-            instance.outputs(instance.embeddings)
-        own = taken(record)[:, 0]
-        for batch in instance.batches(len(instance.words)):
-            with record_routing() as record:
-                ablated(instance, instance.words[batch], replacement)
-            parts.append(taken(record))
-            if progress:
-                progress(batch.stop, len(instance.words))
-    without = torch.cat(parts, 1).cpu().numpy()
-    return RoutesWithout(layers, num_experts_of(instance.model), first.top_k, own.cpu().numpy(), without)
 
 
 def agreement(results: list[WordScores]) -> pd.DataFrame:

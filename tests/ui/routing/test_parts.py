@@ -13,7 +13,6 @@ from shrp.analysis.what_if import WhatIf
 from shrp.data.tasks import TASKS, TEXTS
 from shrp.model.forcing import AS_ROUTED, ForcedRoute
 from ui.routing import compare, figures, sentences, table, verdict, what_if, words
-from ui.routing.results import Without
 
 SST2, STSB, MRPC = TASKS["sst2"], TASKS["stsb"], TASKS["mrpc"]
 
@@ -43,7 +42,7 @@ def grid(change, base=(0.0, 1.0), task=SST2, route=AS_ROUTED):
 
 def without(outputs, texts=("good", "film"), full=(0.0, 2.0), task=SST2):
     made = tuple(instance.Word(text, 0, (i,), (5 * i, 5 * i + 4)) for i, text in enumerate(texts))
-    return Without(
+    return tokens.Without(
         SimpleNamespace(words=made, unit="word", task=task), np.array(full), np.array(outputs), None
     )
 
@@ -254,7 +253,7 @@ def test_colored_words_are_escaped_and_signed():
 @pytest.mark.parametrize(("without_it", "changed"), [([3, 3, 3, 3], 0), ([3, 1, 4, 5], 3)])
 def test_words_that_decide_a_route_are_named(without_it, changed):
     made = [instance.Word(text, 0, (i,)) for i, text in enumerate(("the", "old", "firm", "fell"))]
-    found = tokens.RoutesWithout((6,), 12, 1, np.array([3]), np.array([without_it]))
+    found = tokens.RoutesWithout((6,), 1, np.array([3]), np.array([without_it]))
     said = words.decisive_in_words(found, made, 6, SST2)
     assert said.count("**") == 2 * changed
     fig = words.routes_without_words(found, made)
@@ -264,7 +263,7 @@ def test_words_that_decide_a_route_are_named(without_it, changed):
 
 def test_a_very_long_word_does_not_fill_the_chart():
     made = [instance.Word("b" * 50_000, 0, (0,)), instance.Word("a", 1, (1,))]
-    found = tokens.RoutesWithout((6, 7), 12, 1, np.zeros(2, int), np.ones((2, 2), int))
+    found = tokens.RoutesWithout((6, 7), 1, np.zeros(2, int), np.ones((2, 2), int))
     fig = words.routes_without_words(found, made)
     assert max(map(len, fig.layout.xaxis.ticktext)) < 40
     assert fig.layout.shapes  # the line between the two texts
