@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from shrp.analysis import Progress
 from shrp.analysis.explore import token_labels
 from shrp.data.batching import collate, encode, longest_input, special_mask, token_counts, token_spans
 from shrp.data.text_data import TextData, pairs_among, units_of
@@ -227,13 +228,12 @@ def attention_roles(
     *,
     inputs: int = INPUTS,
     max_length: int = 128,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> AttentionRoles:
     """Measure where each expert attends to, on some examples of each class.
 
     Args:
         inputs: at most so many.
-        progress: called with examples done and in all.
 
     Raises:
         PlanError: the model has no layer with experts.

@@ -7,7 +7,7 @@ Shapes: `n` examples, `L` layers, `H` experts or heads a layer, `C` classes, `E 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from shrp.analysis import Progress
 from shrp.analysis.attribution.experts import check_can_pick_next
 from shrp.data.batching import Batch, collate, encode, longest_input
 from shrp.data.tasks import Task
@@ -143,14 +144,13 @@ def knock_outs(
     *,
     meaning: str = MEANINGS[0],
     max_length: int = 128,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> KnockOuts:
     """Knock out every expert of every routed layer in turn, on some examples, as one batch.
 
     Args:
         rows: which examples, such as one of `blocks`.
         meaning: of `MEANINGS`.
-        progress: called with layers done and in all.
 
     Raises:
         PlanError: the model has no router, an unknown meaning, or nothing to pick next.
@@ -232,12 +232,9 @@ def ablation(
     data: TextData,
     *,
     max_length: int = 128,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[int, np.ndarray]:
     """Layer -> `KnockOuts.sizes` on the first `ABLATED` examples, for selecting experts without labels.
-
-    Args:
-        progress: called with examples done and in all.
 
     Raises:
         PlanError, DataError: as `knock_outs`.
@@ -331,7 +328,7 @@ def head_knock_outs(
     rows: Sequence[int] | np.ndarray,
     *,
     max_length: int = 128,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> KnockOuts:
     """Set the output of every head of every dense layer to 0 in turn, on some examples, as one batch.
 
@@ -339,7 +336,6 @@ def head_knock_outs(
 
     Args:
         rows: which examples, such as one of `blocks`.
-        progress: called with layers run and in all.
 
     Raises:
         PlanError: no layer is dense.
@@ -383,14 +379,13 @@ def worth_by_group(
     groups: Mapping[str, np.ndarray],
     *,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> pd.DataFrame:
     """What each group loses without each expert, by `shrp.evaluation.metrics.worth` of the predictions.
 
     Args:
         data: the data that `found.rows` are of; with labels.
         groups: name -> mask over all of the data `(N,)`; each example is in one.
-        progress: called with permutations done and in all.
 
     Returns:
         A row an expert and group: layer, expert, group, n, uses (examples that the expert fires for), lost (mean over the

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from shrp.analysis import Progress
 from shrp.data.batching import bucketed_batches, collate, encode, longest_input
 from shrp.data.text_data import TextData, units_of
 from shrp.errors import DataError, PlanError
@@ -122,14 +123,11 @@ class KnockOut:
         after, before = (worth(one.task, one.logits, one.labels) for one in (self.after, self.before))
         return after - before
 
-    def by_slice(
-        self, pairs: np.ndarray | None = None, progress: Callable[[int, int], None] | None = None
-    ) -> pd.DataFrame:
+    def by_slice(self, pairs: np.ndarray | None = None, progress: Progress | None = None) -> pd.DataFrame:
         """One row a slice: the effect there, and whether it differs from elsewhere.
 
         Args:
             pairs: rows of minimal pairs `(P, 2)`, each one unit.
-            progress: called with permutations done and in all.
 
         Returns:
             Columns slice, n, affected, `become wrong`, `become right`, change (mean of `changes`) with low, high (95%, nan by
@@ -203,7 +201,7 @@ def knock_out_effect(
     prefix: Prefix | None = None,
     batch_size: int = 64,
     max_length: int = 128,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> KnockOut:
     """Knock experts out on all of the data.
 
@@ -214,7 +212,6 @@ def knock_out_effect(
         experts: layer and number of each.
         chosen: mask `(N,)` of examples that may use one of them, to skip the others; None runs all.
         prefix: shared by calls on the same model and data.
-        progress: called with examples done and in all.
 
     Raises:
         PlanError: there is no such expert, none is named, or none would be left in a layer.

@@ -6,7 +6,7 @@ routes too. Shapes: `L` layers, `T` tokens of the changed input, `C` classes, `d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from shrp.analysis import Progress
 from shrp.analysis.attribution.instance import TOKENS_AT_ONCE
 from shrp.analysis.explore import token_labels
 from shrp.data.batching import collate, encode, longest_input, token_spans
@@ -32,8 +33,6 @@ MOST = 128
 """Most tokens of an input."""
 LITTLE, LITTLE_PART = 0.1, 0.05
 """A smaller gap between two inputs, in logits, or as a part of the largest change, is not divided by."""
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +154,6 @@ def patch(
     Args:
         text: the input that is changed.
         donor: the other one.
-        progress: called with states put in and in all.
 
     Raises:
         DataError: an input has not the task's number of texts, or more than `MOST` tokens; the tokenizer is a slow one; or

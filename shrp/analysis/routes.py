@@ -5,7 +5,7 @@ Shapes: `L` routed layers, `H` experts, `N` examples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from shrp.analysis import Progress
 from shrp.analysis.knock_out import Prefix
 from shrp.analysis.usage import UsageStats
 from shrp.data.batching import bucketed_batches, collate, encode, longest_input
@@ -106,7 +107,7 @@ def shuffle_routes(
     max_length: int = 128,
     draws: int = DRAWS,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> ShuffledRoutes:
     """Exchange routes between examples, in one layer at a time, in all, and in all among examples with the same
     prediction (a regression's by quartile); and replace them by one mixture of all experts, weighted by usage.
@@ -118,7 +119,6 @@ def shuffle_routes(
         prefix: as for `shrp.analysis.knock_out.knock_out_effect`.
         draws: exchanges of all layers; one layer alone is exchanged once.
         seed: of the first draw.
-        progress: called with examples done and in all.
 
     Raises:
         PlanError: the model has no routed layer.
@@ -248,7 +248,7 @@ def usage_difference(
     pairs: np.ndarray | None = None,
     resamples: int = 1000,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The group's usage minus the other's, expert by expert.
 
@@ -257,7 +257,6 @@ def usage_difference(
         measure: Top-1 shares, or mean router probabilities.
         pairs: rows of minimal pairs `(P, 2)`, each resampled as one unit. Tokens are resampled with their example.
         resamples: bootstrap samples, the same for all experts.
-        progress: called with the samples done and all of them.
 
     Returns:
         Differences `(L, H)`, nan where a group is empty; their 95% percentile intervals `(L, H, 2)`, nan by `FEWEST`
@@ -309,7 +308,7 @@ def usage_distances(
     pairs: np.ndarray | None = None,
     draws: int = 1000,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Total variation distances of the Top-1 shares of two models, in every layer that both route.
 
@@ -319,7 +318,6 @@ def usage_distances(
     Args:
         pairs: rows of minimal pairs `(P, 2)`, permuted as one unit.
         draws: permutations, which swap each example's two choices or not.
-        progress: called with the permutations done and in all.
 
     Returns:
         Columns layer, distance, chance (its mean under permutation), p, q (Benjamini and Hochberg 1995), renumbered;

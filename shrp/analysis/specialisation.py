@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control
 
+from shrp.analysis import Progress
 from shrp.analysis.usage import UsageStats
 from shrp.data.slices import ANSWER, CLASS, LENGTH, SLICE, input_groups
 from shrp.data.text_data import TextData, pairs_of, units_of
@@ -99,7 +100,7 @@ def specialisation(
     *,
     deals: int = DEALS,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Grouping]:
     """Each of `GROUPINGS` that splits the data into 2 to `MOST_GROUPS` groups; numbers are split into quartiles.
 
@@ -109,7 +110,6 @@ def specialisation(
         answers: the routed model's predictions `(N,)`; None leaves that grouping out.
         deals: how many permutations.
         seed: of the permutations.
-        progress: called with permutations done and in all.
 
     Raises:
         DataError: the sizes differ.

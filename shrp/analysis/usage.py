@@ -6,7 +6,7 @@ Everything is kept by example, so the usage of a group of examples is a sum over
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from shrp.analysis import Progress
 from shrp.data.batching import bucketed_batches, collate, encode, longest_input
 from shrp.data.tabular import distinct
 from shrp.data.text_data import TextData
@@ -232,13 +233,12 @@ def measure_usage(
     batch_size: int = 32,
     max_length: int = 128,
     output_norms: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> UsageStats:
     """Run a routed model over `data` and record its routing.
 
     Args:
         output_norms: also measure every expert's output norm (several times slower), and keep the gates.
-        progress: called with examples done and in all.
 
     Raises:
         PlanError: the model has no layer with a router.

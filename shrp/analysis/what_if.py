@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from shrp.analysis import Progress
 from shrp.analysis.explore import Exploration
 from shrp.data.batching import Batch, collate, encode, longest_input
 from shrp.data.tasks import Task
@@ -66,7 +66,7 @@ def what_if(
     *,
     route: ForcedRoute = AS_ROUTED,
     token: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> WhatIf:
     """Force every expert of every routed layer in turn, each as `route.forced(layer, expert, token)`.
 
@@ -75,7 +75,6 @@ def what_if(
     Args:
         route: what is forced throughout; changes are against it.
         token: force the token at this position only (token routing); None forces the whole input.
-        progress: called with layers done and in all.
 
     Raises:
         PlanError: the model has no routed layer; or a token is named that does not exist, or of a model that routes inputs.

@@ -7,7 +7,7 @@ token routing. Shapes: `N` examples, `V` different terms, `H` experts.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 from scipy.sparse import csr_array
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from shrp.analysis import Progress
 from shrp.analysis.explore import token_labels
 from shrp.data.batching import bucketed_batches, collate, encode, longest_input, special_mask
 from shrp.data.text_data import TextData
@@ -86,13 +87,9 @@ def count_tokens(
     *,
     batch_size: int = 64,
     max_length: int = 128,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> TokenCounts:
-    """Count which tokens take which expert of a token-routed model, in every layer.
-
-    Args:
-        progress: called with examples done and in all.
-    """
+    """Count which tokens take which expert of a token-routed model, in every layer."""
     encoded = encode(tokenizer, data.texts, longest_input(model, tokenizer, max_length))
     ids, place = np.unique(np.concatenate([row["input_ids"] for row in encoded]), return_inverse=True)
     starts = np.cumsum([0, *(len(row["input_ids"]) for row in encoded)])

@@ -71,7 +71,7 @@ def section(selection: Selection, one: Explained, number: int) -> None:
     )
     best = int(np.abs(values).argmax())
     alt = f"Bars of {shown} experts. Largest: {names[best]} {values[best]:+.3f}."
-    chart(fig, experts.to_frame([found]), "expert-bars", f"{selection.name}-{number}-experts", alt)
+    chart(fig, found.to_frame(), "expert-bars", f"{selection.name}-{number}-experts", alt)
     st.caption(f"**{method}**: {_ABOUT[method]}{shapley_note(found)}")
 
 

@@ -431,18 +431,18 @@ def _faithfulness(asked: Question, options: Options, name: str) -> None:
 
 def faithful_in_words(checks: Sequence[trust.Trust], unit: str = "word") -> str:
     """What the test found, as Markdown: the best method, those not told apart from it, and the control."""
-    *real, alike, _ = checks
+    *real, equal, _ = checks
     if isnan(real[0].explained):
         return f"Replacing {unit}s changes nothing, so there is nothing to test."
     best = max(real, key=lambda check: check.explained)
     said = f"**{best.method.capitalize()}** predicts most: {_share(best.explained)} of what replaced {unit}s change. "
-    said += f"One equal score for every {unit} predicts {_share(alike.explained)}."
+    said += f"One equal score for every {unit} predicts {_share(equal.explained)}."
     level = [check.method for check in real if check.behind_low <= 0]
     if level:
         said += f" No significant difference from it: {listed(level)}."
     if real[0].few:
         return f"{said} With fewer than {trust.FEWEST_WORDS} {unit}s the shuffles say nothing."
-    weak = [c.method for c in real if c.beaten < trust.DRAWS or c.above_alike_low <= 0]
+    weak = [c.method for c in real if c.beaten < trust.DRAWS or c.above_equal_low <= 0]
     if weak:
         said += f" :orange-badge[Not better than a control: {', '.join(weak)}]"
     return said

@@ -14,8 +14,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from shrp.analysis import Progress
 from shrp.analysis.attribution.instance import Instance
-from shrp.analysis.attribution.tokens import Progress
 from shrp.errors import PlanError
 from shrp.model.convert import expert_layers, num_experts_of
 from shrp.model.gates import knock_out, record_routing, use_gates
@@ -38,16 +38,21 @@ class ExpertScores:
     """`(L, H)`, in units of the output; 0 for experts that do not fire."""
     fires: np.ndarray
     """bool `(L, H)`."""
-    full: float
-    """The output of the model."""
-    empty: float | None = None
-    """The output without any expert, for Shapley values, which sum to `full - empty`."""
     errors: np.ndarray | None = None
     """Standard errors `(L, H)` of sampled Shapley values; None where exact."""
     evaluations: int = 0
     """Coalitions evaluated."""
     permutations: int = 0
     """Random orders drawn; 0 where exact."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row an expert that fires: layer, expert, and its score and standard error."""
+        rows, experts = np.nonzero(self.fires)
+        frame = pd.DataFrame({"layer": np.array(self.layers)[rows], "expert": experts})
+        frame[self.method] = self.values[self.fires]
+        if self.errors is not None:
+            frame[f"{self.method} standard error"] = self.errors[self.fires]
+        return frame
 
 
 class Coalitions:
@@ -91,11 +96,7 @@ class Coalitions:
         return grid
 
     def values(self, present: np.ndarray, progress: Progress | None = None) -> np.ndarray:
-        """The output `(R,)` for each coalition, bool `(R, K)`.
-
-        Args:
-            progress: called with different coalitions done and in all.
-        """
+        """The output `(R,)` for each coalition, bool `(R, K)`."""
         different, place = np.unique(np.asarray(present, dtype=bool), axis=0, return_inverse=True)
         first, found = self.layers[0], []
         with torch.inference_mode():
@@ -129,7 +130,6 @@ def zero_experts(coalitions: Coalitions) -> ExpertScores:
         coalitions.layers,
         coalitions.on_grid(values[-1] - values[:-1]),
         coalitions.fires,
-        coalitions.full,
         evaluations=k + 1,
     )
 
@@ -149,13 +149,10 @@ def next_experts(coalitions: Coalitions) -> ExpertScores:
             removed = [None, *(expert for other, expert in coalitions.players if other == layer)]
             for start in range(0, len(removed), instance.batch_size):
                 rows = removed[start : start + instance.batch_size]
-                source = knock_out(
-                    {layer: torch.tensor([-1 if e is None else e for e in rows])}, routed[layer].top_k
-                )
-                with use_gates(source):
-                    logits, _ = run_from(
-                        model, coalitions.instance_inputs(len(rows)), layer, coalitions.entering[layer]
-                    )
+                gone = torch.tensor([-1 if e is None else e for e in rows])
+                copies = coalitions.instance_inputs(len(rows))
+                with use_gates(knock_out({layer: gone}, routed[layer].top_k)):
+                    logits, _ = run_from(model, copies, layer, coalitions.entering[layer])
                 values = coalitions.of(logits)
                 if start == 0:  # nothing removed, at the same place: rounding is the same and cancels
                     whole, values = values[0], values[1:]
@@ -165,7 +162,6 @@ def next_experts(coalitions: Coalitions) -> ExpertScores:
         coalitions.layers,
         coalitions.on_grid(np.concatenate(drops)),
         coalitions.fires,
-        coalitions.full,
         evaluations=len(coalitions.players) + len(coalitions.layers),
     )
 
@@ -188,7 +184,6 @@ def shapley_values(
 
     Args:
         budget: most coalitions to evaluate, at least enough for two orders.
-        progress: as for `Coalitions.values`.
     """
     k = len(coalitions.players)
     if exact := 2**k <= budget:
@@ -214,8 +209,6 @@ def shapley_values(
         coalitions.layers,
         coalitions.on_grid(found),
         coalitions.fires,
-        float(values[-1]),
-        float(values[0]),
         errors,
         evaluations=len(values) if exact else len(np.unique(present, axis=0)),
         permutations=orders,
@@ -231,15 +224,3 @@ def enough(k: int) -> int:
     """The least of `BUDGETS` that gives exact values for `k` experts or `ENOUGH_ORDERS`; else the largest."""
     found = (budget for budget in BUDGETS if 2**k <= budget or _orders(k, budget) >= ENOUGH_ORDERS)
     return next(found, BUDGETS[-1])
-
-
-def to_frame(results: list[ExpertScores]) -> pd.DataFrame:
-    """One row an expert that fires: layer, and its score (and standard error) by each method."""
-    first = results[0]
-    rows, experts = np.nonzero(first.fires)
-    frame = pd.DataFrame({"layer": np.array(first.layers)[rows], "expert": experts})
-    for result in results:
-        frame[result.method] = result.values[first.fires]
-        if result.errors is not None:
-            frame[f"{result.method} standard error"] = result.errors[first.fires]
-    return frame

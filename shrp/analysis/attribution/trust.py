@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from shrp.analysis import Progress
 from shrp.analysis.attribution.instance import Instance
 from shrp.analysis.attribution.tokens import (
     METHODS,
-    Progress,
     WordScores,
     ablate_words,
     input_x_gradient,
@@ -24,7 +24,7 @@ from shrp.analysis.attribution.tokens import (
 )
 from shrp.evaluation.statistics import bootstrap
 
-ALIKE, SHUFFLED = "every word alike (control)", "shuffled (control)"
+EQUAL, SHUFFLED = "equal scores (control)", "shuffled (control)"
 DRAWS = 20
 """Permutations of the scores of each attribution."""
 SAMPLES, NOISES = 64, 5
@@ -58,12 +58,10 @@ class Trust:
     """Largest change of the attribution under small noise, relative to its norm."""
     few: bool = False
     """Whether there are fewer than `FEWEST_WORDS` words."""
-    behind: float = float("nan")
-    """`explained` of the best attribution minus this one's; `behind_low` ends its 95% paired bootstrap interval."""
     behind_low: float = float("nan")
-    above_alike: float = float("nan")
-    """`explained` minus that of `ALIKE`; `above_alike_low` likewise."""
-    above_alike_low: float = float("nan")
+    """Low end of the 95% paired bootstrap interval of the best attribution's `explained` minus this one's."""
+    above_equal_low: float = float("nan")
+    """Likewise of `explained` minus that of `EQUAL`."""
 
 
 def check(
@@ -83,10 +81,9 @@ def check(
         results: attributions of `instance`, made with the options below.
         steps, frozen: of integrated gradients.
         replacement: of ablation; sets are replaced by the mask token where it is `remove`.
-        progress: called with attributions computed and in all.
 
     Returns:
-        One for each attribution; then `ALIKE` (the change by replacing all words, spread evenly, of the better sign)
+        One for each attribution; then `EQUAL` (the change by replacing all words, spread evenly, of the better sign)
         and `SHUFFLED` (the mean over all permutations of all attributions).
     """
     rng, sets = np.random.default_rng(seed), _Sets(instance, output, replacement, seed)
@@ -109,7 +106,6 @@ def check(
     best = min(results, key=lambda one: sets.miss(one.scores)).scores
     found = []
     for one, others in zip(results, misses, strict=True):
-        behind, above = sets.gap(one.scores, best), sets.gap(even, one.scores)
         found.append(
             Trust(
                 one.method,
@@ -119,8 +115,8 @@ def check(
                 int((others > sets.miss(one.scores) + _ROUNDING * sets.change).sum()),
                 sensitivity(_again(one.method, output, steps, frozen, replacement)),
                 len(instance.words) < FEWEST_WORDS,
-                *((np.nan, np.nan) if one.scores is best else behind),
-                *above,
+                np.nan if one.scores is best else sets.lead(best, one.scores),
+                sets.lead(one.scores, even),
             )
         )
     shuffled = Trust(
@@ -129,7 +125,7 @@ def check(
         sets.explained(float(np.mean(misses))),
         sensitivity=sensitivity(lambda _: rng.permutation(results[0].scores)),
     )
-    return [*found, Trust(ALIKE, sets.infidelity(even), sets.explained(sets.miss(even))), shuffled]
+    return [*found, Trust(EQUAL, sets.infidelity(even), sets.explained(sets.miss(even))), shuffled]
 
 
 def to_frame(checks: Sequence[Trust]) -> pd.DataFrame:
@@ -191,16 +187,16 @@ class _Sets:
     def explained(self, miss: float) -> float:
         return 1 - miss / self.change if self.change > 0 else float("nan")
 
-    def gap(self, scores: np.ndarray, others: np.ndarray) -> tuple[float, float]:
-        """By how much `others` explain more, and the low end of its bootstrap interval; nan if nothing changes."""
+    def lead(self, scores: np.ndarray, others: np.ndarray) -> float:
+        """Low end of the bootstrap interval of how much more `scores` explain than `others`; nan if nothing changes."""
         if not self.change:
-            return float("nan"), float("nan")
-        apart, squared = self.misses(scores) - self.misses(others), self.changes**2
+            return float("nan")
+        apart, squared = self.misses(others) - self.misses(scores), self.changes**2
         with np.errstate(invalid="ignore", divide="ignore"):
             drawn = bootstrap(
                 lambda rows: apart[rows].mean(1) / squared[rows].mean(1), SAMPLES, resamples=RESAMPLES
             )
-        return float(apart.mean() / self.change), float(np.quantile(drawn[np.isfinite(drawn)], 0.025))
+        return float(np.quantile(drawn[np.isfinite(drawn)], 0.025))
 
 
 def _sensitivity(instance: Instance, explain: Explain, seed: int) -> float:

@@ -17,25 +17,22 @@ def test_every_attribution_is_checked_and_the_controls_last(made, routed):
     ]
     calls = []
     found = trust.check(one, results, 1, progress=lambda *call: calls.append(call))
-    assert [check.method for check in found] == [*tokens.METHODS, trust.ALIKE, trust.SHUFFLED]
+    assert [check.method for check in found] == [*tokens.METHODS, trust.EQUAL, trust.SHUFFLED]
     assert calls[-1][0] == calls[-1][1]
     assert all(a[0] <= b[0] for a, b in pairwise(calls))
-    *real, alike, shuffled = found
-    assert shuffled.sensitivity > 0.5  # dealt anew for every copy
+    *real, equal, shuffled = found
+    assert shuffled.sensitivity > 0.5  # permuted for every copy
     assert len({check.sensitivity for check in [*real, shuffled]}) == 4
     assert shuffled.explained == pytest.approx(np.mean([check.shuffled for check in real]))
-    assert np.isnan([alike.shuffled, shuffled.shuffled, alike.sensitivity]).all()
+    assert np.isnan([equal.shuffled, shuffled.shuffled, equal.sensitivity]).all()
     for check in found:
         assert check.explained <= 1 + 1e-6
     best = max(real, key=lambda check: check.explained)
-    assert np.isnan([best.behind, alike.behind, shuffled.behind]).all()
-    assert np.isnan([alike.above_alike, shuffled.above_alike]).all()
+    assert np.isnan([one.behind_low for one in (best, equal, shuffled)]).all()
     for check in real:
-        assert check.above_alike == pytest.approx(check.explained - alike.explained, abs=1e-6)
-        assert check.above_alike_low <= check.above_alike
+        assert check.above_equal_low <= check.explained - equal.explained + 1e-6
         if check is not best:
-            assert check.behind == pytest.approx(best.explained - check.explained, abs=1e-6)
-            assert check.behind_low <= check.behind
+            assert check.behind_low <= best.explained - check.explained + 1e-6
 
 
 def test_a_true_attribution_is_told_from_its_scores_on_other_words(made, tiny_model, monkeypatch):
@@ -54,20 +51,20 @@ def test_a_true_attribution_is_told_from_its_scores_on_other_words(made, tiny_mo
     np.testing.assert_allclose(result.scores, terms, atol=1e-4)
     shuffles = []
     for seed in range(5):
-        true, alike, shuffled = trust.check(one, [result], 0, seed=seed)
+        true, equal, shuffled = trust.check(one, [result], 0, seed=seed)
         assert true.infidelity == pytest.approx(0, abs=1e-6)
         assert true.explained == pytest.approx(1, abs=1e-5)
-        assert alike.explained < 0.9
-        assert true.above_alike_low > 0
+        assert equal.explained < 0.9
+        assert true.above_equal_low > 0
         assert true.shuffled == pytest.approx(shuffled.explained)
         shuffles.append(shuffled)
     assert np.mean([shuffled.explained for shuffled in shuffles]) < 0.7
     noise = np.random.default_rng(0).normal(size=len(terms))
     other, same = replace(result, scores=result.scores * 3), replace(result, scores=result.scores + noise)
     true, equal, noisy, *_ = trust.check(one, [result, other, same], 0)
-    second = true if np.isnan(equal.behind) else equal  # the two are alike but for their scale
-    assert (second.behind_low, second.behind) == pytest.approx((0, 0), abs=1e-6)
-    assert 0 < noisy.behind_low < noisy.behind
+    second = true if np.isnan(equal.behind_low) else equal  # the two differ in scale only
+    assert second.behind_low == pytest.approx(0, abs=1e-6)
+    assert 0 < noisy.behind_low < true.explained - noisy.explained
     assert min(shuffled.infidelity for shuffled in shuffles) > 0.1
 
 
@@ -82,8 +79,8 @@ def test_a_turned_sign_is_not_forgiven_and_one_word_beats_nobody(made, routed):
     alone = made(routed, ("w3",))
     for seed in range(3):
         result = tokens.ablate_words(alone, 0)
-        single, alike, _ = trust.check(alone, [result], 0, seed=seed)
-        assert single.explained == single.shuffled == alike.explained == pytest.approx(1, abs=1e-5)
+        single, equal, _ = trust.check(alone, [result], 0, seed=seed)
+        assert single.explained == single.shuffled == equal.explained == pytest.approx(1, abs=1e-5)
         assert single.few
         assert single.beaten == 0  # its shuffles are itself
 

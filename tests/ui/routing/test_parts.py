@@ -288,7 +288,7 @@ def test_the_fewest_words_are_named(found):
 
 def check(method, explained, beaten=trust.DRAWS, low=0.1, behind=0.2):
     made = trust.Trust(method, 0.1, explained, 0.2, beaten, 0.1, behind_low=behind)
-    return replace(made, above_alike_low=low)
+    return replace(made, above_equal_low=low)
 
 
 def test_scores_that_beat_no_control_are_said_to():
