@@ -8,7 +8,7 @@ Shapes: `n` examples, `L` layers, `H` experts or heads a layer, `C` classes, `E 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -39,13 +39,6 @@ BLOCK = 32
 ABLATED = 512
 """Most examples for the selection by knock-out."""
 _RESAMPLES = 500
-
-MEASURES = {
-    "effect": "mean |change of the output|, all inputs",
-    "effect_per_use": "mean |change of the output|, inputs that use it",
-    "score_lost": "score lost",
-}
-"""Columns of `KnockOuts.table` to compare usage with."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +80,7 @@ class KnockOuts:
         return dict(zip(self.layers, effects, strict=True))
 
     def table(self, data: TextData, output: int | None) -> pd.DataFrame:
-        """One row an expert, with 95% intervals; minimal pairs count as one unit but for `score_lost`.
+        """One row an expert, with 95% intervals; minimal pairs count as one unit except in `score_lost`.
 
         `signed` is the mean effect on the output, `effect` its mean size, `effect_per_use` the same over the `uses` examples
         that the expert fires for, `score_lost` the drop of the task's metric, `flips` the number of changed predictions.
@@ -98,18 +91,19 @@ class KnockOuts:
         """
         effects, counts = self.effects(output).astype(np.float64), self.top1.sum(0)
         usage = counts / counts.sum(-1, keepdims=True)
-        predictions = to_predictions(self.task, self.base)
-        units = units_of(len(self.base), pairs_among(data, self.rows))
+        predictions, everyone = to_predictions(self.task, self.base), np.ones(self.n, dtype=bool)
+        units = units_of(self.n, pairs_among(data, self.rows))
+        whole = None if data.labels is None else summarise(data, self.rows, self.base, False)
         records = []
         for i, expert in np.ndindex(usage.shape):
             found, mine = effects[:, i, expert], self.fires[:, i, expert]
+            changed, sizes = self.knocked_out[:, i, expert], np.abs(found)
             record = {
                 "layer": self.layers[i],
                 "expert": expert,
                 "usage": usage[i, expert],
                 "uses": int(mine.sum()),
             }
-            sizes, everyone = np.abs(found), np.ones(self.n, dtype=bool)
             for name, values, rows in (
                 ("signed", found, everyone),
                 ("effect", sizes, everyone),
@@ -119,21 +113,15 @@ class KnockOuts:
                 low = low if name == "signed" else max(low, 0.0)  # nan stays
                 mean = values[rows].mean() if rows.any() else np.nan
                 record |= {name: mean, f"{name}_low": low, f"{name}_high": high}
-            lost = self._score_lost(data, i, expert)
-            record |= dict(zip(("score_lost", "score_lost_low", "score_lost_high"), lost, strict=True))
+            lost, ends = np.nan, NO_INTERVAL
+            if whole is not None:
+                without_it = summarise(data, self.rows, changed, False)
+                lost, ends = paired_difference(whole, without_it, resamples=_RESAMPLES)
+            record |= {"score_lost": lost, "score_lost_low": ends[0], "score_lost_high": ends[1]}
             if not self.task.is_regression:
-                changed = to_predictions(self.task, self.knocked_out[:, i, expert]) != predictions
-                record["flips"] = int(changed.sum())
+                record["flips"] = int((to_predictions(self.task, changed) != predictions).sum())
             records.append(record)
         return pd.DataFrame(records)
-
-    def _score_lost(self, data: TextData, layer: int, expert: int) -> tuple[float, float, float]:
-        if data.labels is None:
-            return np.nan, *NO_INTERVAL
-        changed = self.knocked_out[:, layer, expert]
-        whole, without_it = (summarise(data, self.rows, x, False) for x in (self.base, changed))
-        lost, bounds = paired_difference(whole, without_it, resamples=_RESAMPLES)
-        return lost, *bounds
 
 
 def knock_outs(
@@ -142,71 +130,73 @@ def knock_outs(
     data: TextData,
     rows: Sequence[int] | np.ndarray,
     *,
+    heads: bool = False,
     meaning: str = MEANINGS[0],
     max_length: int = 128,
     progress: Progress | None = None,
 ) -> KnockOuts:
-    """Knock out every expert of every routed layer in turn, on some examples, as one batch.
+    """Knock out every expert of every routed layer, or every head of every dense layer, in turn, on some examples.
+
+    A head's output is set to 0 and routers above route again; it fires for every example.
 
     Args:
-        rows: which examples, such as one of `blocks`.
-        meaning: of `MEANINGS`.
+        rows: which examples, such as one of `blocks`; they run as one batch.
+        heads: heads instead of experts.
+        meaning: of `MEANINGS`, for experts.
 
     Raises:
-        PlanError: the model has no router, an unknown meaning, or nothing to pick next.
+        PlanError: the model has no such layer, an unknown meaning, or nothing to pick next.
         DataError: there are no examples.
     """
     routed = expert_layers(model)
-    if not routed:
+    if heads:
+        check_has_heads(model)
+    elif not routed:
         raise PlanError("this model has no routed layer, so there is no expert to knock out.")
-    if meaning not in MEANINGS:
+    elif meaning not in MEANINGS:
         raise PlanError(f"an expert can be knocked out as {' or '.join(MEANINGS)}, not as '{meaning}'.")
-    if meaning == MEANINGS[0]:
+    elif meaning == MEANINGS[0]:
         check_can_pick_next(routed)
     rows = np.asarray(rows, dtype=np.int64)
-    batch = one_batch(model, tokenizer, data, rows, max_length)
-    columns, layers = label_columns(model, data.task), list(routed)
+    if not len(rows):
+        raise DataError(f"{data.name} is empty; knocking out needs at least one example.")
+    encoded = encode(tokenizer, [data.texts[i] for i in rows], longest_input(model, tokenizer, max_length))
+    batch = collate(tokenizer, encoded, range(len(rows)), model.device)
+    columns, layers = label_columns(model, data.task), dense_layers(model) if heads else list(routed)
+    shape = (len(rows), len(layers), num_experts_of(model))
+
+    def run(layer: int, who: np.ndarray, what: np.ndarray) -> Tensor:
+        """Logits of examples `who`, each without its expert `what`, from `layer` on."""
+        copies: Batch = {name: values[torch.from_numpy(who)] for name, values in batch.items()}
+        hidden, gates, replacements = entering[layer][torch.from_numpy(who)], {}, {}
+        if heads:  # one for all
+            replacements = {layer: without_head(model, layer, int(what[0]))}
+        elif meaning == MEANINGS[0]:
+            gates = knock_out({layer: torch.from_numpy(what)}, routed[layer].top_k)
+        else:  # the recorded gates, without the expert
+            gates = {above: record.last(above).gates[who] for above in layers[layers.index(layer) :]}
+            gates[layer][torch.arange(len(who)), ..., what] = 0.0
+        with use_gates(gates):
+            return run_from(model, copies, layer, hidden, replacements=replacements)[0]
+
     with torch.inference_mode():
         with record_routing() as record:
             logits, entering = run_from(model, batch, watch=layers)
         base = logits.float().cpu().numpy()[:, columns]
-        fires, top1 = (np.stack(x, 1) for x in zip(*(_use(record, layer) for layer in layers), strict=True))
-        shape = (len(rows), len(layers), num_experts_of(model), len(columns))
-        knocked_out = np.broadcast_to(base[:, None, None], shape).copy()
+        fires, top1 = np.ones(shape, dtype=bool), np.ones(shape, dtype=np.int64)
+        if not heads:
+            fires, top1 = (
+                np.stack(x, 1) for x in zip(*(_use(record, layer) for layer in layers), strict=True)
+            )
+        knocked_out = np.broadcast_to(base[:, None, None], (*shape, len(columns))).copy()
         for i, layer in enumerate(layers):
-            inputs, experts = np.nonzero(fires[:, i])
+            experts, inputs = np.nonzero(fires[:, i].T)  # by expert, so that a part has one head
             for start in range(0, len(inputs), len(rows)):
-                part = slice(start, start + len(rows))
-                who, what = torch.from_numpy(inputs[part]), torch.from_numpy(experts[part])
-                if meaning == MEANINGS[0]:
-                    source = knock_out({layer: what}, routed[layer].top_k)
-                else:
-                    source = _zeroed(record, layers[i:], who, what)
-                copies: Batch = {name: values[who] for name, values in batch.items()}
-                with use_gates(source):
-                    changed, _ = run_from(model, copies, layer, entering[layer][who])
-                knocked_out[inputs[part], i, experts[part]] = changed.float().cpu().numpy()[:, columns]
+                who, what = (one[start : start + len(rows)] for one in (inputs, experts))
+                knocked_out[who, i, what] = run(layer, who, what).float().cpu().numpy()[:, columns]
             if progress:
                 progress(i + 1, len(layers))
     return KnockOuts(data.task, tuple(layers), rows, base, knocked_out, top1, fires)
-
-
-def one_batch(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    data: TextData,
-    rows: np.ndarray,
-    max_length: int,
-) -> Batch:
-    """Some examples as one batch on the model's device.
-
-    Raises:
-        DataError: there are none.
-    """
-    if not len(rows):
-        raise DataError(f"{data.name} is empty; attribution needs at least one input.")
-    encoded = encode(tokenizer, [data.texts[i] for i in rows], longest_input(model, tokenizer, max_length))
-    return collate(tokenizer, encoded, range(len(rows)), model.device)
 
 
 def blocks(data: TextData, n: int) -> Iterator[np.ndarray]:
@@ -217,13 +207,8 @@ def blocks(data: TextData, n: int) -> Iterator[np.ndarray]:
 
 def merge(parts: Sequence[KnockOuts]) -> KnockOuts:
     """The results of several blocks as one."""
-    fields = ("rows", "base", "knocked_out", "top1", "fires")
-    first = parts[0]
-    return KnockOuts(
-        first.task,
-        first.layers,
-        *(np.concatenate([getattr(part, name) for part in parts]) for name in fields),
-    )
+    names = ("rows", "base", "knocked_out", "top1", "fires")
+    return replace(parts[0], **{n: np.concatenate([getattr(part, n) for part in parts]) for n in names})
 
 
 def ablation(
@@ -245,7 +230,7 @@ def ablation(
         if progress:
             progress(sum(part.n for part in parts), n)
     if not parts:
-        raise DataError(f"{data.name} is empty; attribution needs at least one input.")
+        raise DataError(f"{data.name} is empty; knocking out needs at least one example.")
     return merge(parts).sizes()
 
 
@@ -255,12 +240,10 @@ def correlations(table: pd.DataFrame, measure: str) -> pd.DataFrame:
     Returns:
         Columns layer, n (used experts), spearman and p; nan for fewer than 3 experts, or where one side is constant.
     """
-    records = []
-    for layer, group in table.groupby("layer"):
-        group = group.loc[group["uses"] > 0, ["usage", measure]].dropna()
-        rho, p = spearman(group["usage"], group[measure])
-        records.append({"layer": layer, "n": len(group), "spearman": rho, "p": p})
-    return pd.DataFrame(records)
+    rows = []
+    for layer, group in table[table["uses"] > 0].dropna(subset=measure).groupby("layer"):
+        rows.append([layer, len(group), *spearman(group["usage"], group[measure])])
+    return pd.DataFrame(rows, columns=["layer", "n", "spearman", "p"])
 
 
 def _use(record: RoutingRecord, layer: int) -> tuple[np.ndarray, np.ndarray]:
@@ -273,15 +256,6 @@ def _use(record: RoutingRecord, layer: int) -> tuple[np.ndarray, np.ndarray]:
     first = torch.nn.functional.one_hot(probs.argmax(-1), probs.shape[-1]) * real.unsqueeze(-1)
     fires = ((gates != 0) & (real > 0).unsqueeze(-1)).any(1)
     return fires.cpu().numpy(), first.sum(1).cpu().numpy()
-
-
-def _zeroed(
-    record: RoutingRecord, layers: list[int], who: torch.Tensor, what: torch.Tensor
-) -> dict[int, torch.Tensor]:
-    """The recorded gates of examples `who`, without expert `what` in the first of `layers`."""
-    gates = {layer: record.last(layer).gates[who] for layer in layers}
-    gates[layers[0]][torch.arange(len(who)), ..., what] = 0.0
-    return gates
 
 
 _OF_USE = ("usage", "uses", "effect_per_use", "effect_per_use_low", "effect_per_use_high")
@@ -319,49 +293,6 @@ def without_head(model: PreTrainedModel, layer: int, head: int) -> nn.Module:
     path, dense = family_of(model).attention_out, encoder_layers(model)[layer]
     part = _WithoutHead(dense.get_submodule(path), head, num_experts_of(model))
     return with_modules(dense, {path: part})
-
-
-def head_knock_outs(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    data: TextData,
-    rows: Sequence[int] | np.ndarray,
-    *,
-    max_length: int = 128,
-    progress: Progress | None = None,
-) -> KnockOuts:
-    """Set the output of every head of every dense layer to 0 in turn, on some examples, as one batch.
-
-    Routers above route again. In the result the `L` layers are the dense ones, and each head fires for every example.
-
-    Args:
-        rows: which examples, such as one of `blocks`.
-
-    Raises:
-        PlanError: no layer is dense.
-        DataError: there are no examples.
-    """
-    check_has_heads(model)
-    layers, heads, depth = dense_layers(model), num_experts_of(model), len(encoder_layers(model))
-    rows = np.asarray(rows, dtype=np.int64)
-    batch = one_batch(model, tokenizer, data, rows, max_length)
-    columns = label_columns(model, data.task)
-    done, total = 0, heads * sum(depth - layer for layer in layers)
-    with torch.inference_mode():
-        logits, entering = run_from(model, batch, watch=layers)
-        base = logits.float().cpu().numpy()[:, columns]
-        knocked_out = np.empty((len(rows), len(layers), heads, len(columns)), dtype=base.dtype)
-        for i, layer in enumerate(layers):
-            for head in range(heads):
-                without = {layer: without_head(model, layer, head)}
-                changed, _ = run_from(model, batch, layer, entering[layer], replacements=without)
-                knocked_out[:, i, head] = changed.float().cpu().numpy()[:, columns]
-                done += depth - layer
-                if progress:
-                    progress(done, total)
-    places = knocked_out.shape[:3]
-    fires, top1 = np.ones(places, dtype=bool), np.ones(places, dtype=np.int64)
-    return KnockOuts(data.task, tuple(layers), rows, base, knocked_out, top1, fires)
 
 
 def of_heads(frame: pd.DataFrame) -> pd.DataFrame:
@@ -406,37 +337,22 @@ def worth_by_group(
     masks = {name: mask for name, mask in masks.items() if mask.any()}
     members = np.stack(list(masks.values())).astype(np.float64)  # (G, n)
     sums, p = members @ lost, np.full((len(masks), lost.shape[1]), np.nan)
-    pairs = pairs_among(data, found.rows)
-    units = units_of(found.n, pairs)
+    units = units_of(found.n, pairs := pairs_among(data, found.rows))
     tested = np.array([len(np.unique(units[column])) >= FEWEST for column in fires.T])
     if tested.any():
         codes = members.argmax(0)
         p[:, tested] = apart_from_others(lost[:, tested], codes, pairs, seed=seed, progress=progress)
-    n, uses = members.sum(1)[:, None], members @ fires
+    n = members.sum(1)[:, None]
     others = np.divide(lost.sum(0) - sums, found.n - n, out=np.full(sums.shape, np.nan), where=found.n > n)
-    experts = found.fires.shape[2]
-    places = pd.MultiIndex.from_product(
-        [list(masks), found.layers, range(experts)], names=["group", "layer", "expert"]
-    )
-    frame = pd.DataFrame(
-        {
-            "n": np.repeat(n[:, 0].astype(int), lost.shape[1]),
-            "uses": uses.astype(int).ravel(),
-            "lost": (sums / n).ravel(),
-            "elsewhere": others.ravel(),
-            "difference": (sums / n - others).ravel(),
-            "p": p.ravel(),
-        },
-        index=places,
-    ).reset_index()
     q = np.full_like(p, np.nan)
-    if np.isfinite(p).any():
-        known = np.isfinite(p)
+    if (known := np.isfinite(p)).any():
         q[known] = false_discovery_control(p[known])  # of two groups each has the same p, which changes none
-    frame["q"] = q.ravel()
-    return frame.sort_values(["layer", "expert"], kind="stable", ignore_index=True)[
-        ["layer", "expert", "group", "n", "uses", "lost", "elsewhere", "difference", "p", "q"]
-    ]
+    names = ["layer", "expert", "group"]
+    places = pd.MultiIndex.from_product([found.layers, range(found.fires.shape[2]), list(masks)], names=names)
+    columns = {"n": np.broadcast_to(n, sums.shape).astype(int), "uses": (members @ fires).astype(int)}
+    columns |= {"lost": sums / n, "elsewhere": others, "difference": sums / n - others, "p": p, "q": q}
+    flat = {name: values.T.ravel() for name, values in columns.items()}
+    return pd.DataFrame(flat, index=places).reset_index()
 
 
 def count_tests(frame: pd.DataFrame) -> int:

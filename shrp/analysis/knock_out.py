@@ -141,24 +141,21 @@ class KnockOut:
         from scipy.stats import false_discovery_control
 
         names, codes = np.unique(np.array(self.before.slices, dtype=str), return_inverse=True)
-        total, units = len(codes), units_of(len(codes), pairs)
-        change = self.changes()
-        taken = np.zeros(total, dtype=bool)
-        taken[self.affected] = True
-        right = [np.zeros(total, dtype=bool)] * 2
+        change, units = self.changes(), units_of(len(codes), pairs)
+        taken = np.isin(np.arange(len(codes)), self.affected)
+        right = [np.zeros(len(codes), dtype=bool)] * 2
         if not self.before.task.is_regression:
             right = [one.predictions == one.labels for one in (self.before, self.after)]
         together = np.empty((0, 2), dtype=np.int64) if pairs is None else pairs
         p = apart_from_others(change[:, None], codes, together, progress=progress)[:, 0]
         rows = []
         for name, mask in zip(names, codes == np.arange(len(names))[:, None], strict=True):
-            affected = int((taken & mask).sum())
-            ends = (np.nan, np.nan)
-            if len(np.unique(units[taken & mask])) >= FEWEST:
+            here, ends = taken & mask, NO_INTERVAL
+            if len(np.unique(units[here])) >= FEWEST:
                 ends = of_mean(change[mask], units[mask])
-            turned = [int((right[a] & ~right[b] & mask).sum()) for a, b in ((0, 1), (1, 0))]
+            turned = [(right[a] & ~right[b] & mask).sum() for a, b in ((0, 1), (1, 0))]
             mine, others = change[mask].mean(), change[~mask].mean() if (~mask).any() else np.nan
-            rows.append([name, int(mask.sum()), affected, *turned, mine, *ends, others, mine - others])
+            rows.append([name, mask.sum(), here.sum(), *turned, mine, *ends, others, mine - others])
         frame = pd.DataFrame(rows, columns=columns[:-1]).assign(p=p)
         return frame.assign(q=false_discovery_control(p) if len(names) > 1 else np.nan)
 
@@ -209,7 +206,6 @@ def knock_out_effect(
 
     Args:
         before: the model's evaluation on all of the data.
-        experts: layer and number of each.
         chosen: mask `(N,)` of examples that may use one of them, to skip the others; None runs all.
         prefix: shared by calls on the same model and data.
 
@@ -258,7 +254,7 @@ def removed_by_layer(
 ) -> dict[int, tuple[int, ...]]:
     """Layer -> the experts to knock out, both ascending. Raises as `knock_out_effect`."""
     if not experts:
-        raise PlanError("name at least one expert to take away.")
+        raise PlanError("name at least one expert to knock out.")
     removed: dict[int, set[int]] = {}
     for layer, expert in sorted(experts):
         if layer not in routed or not 0 <= expert < routed[layer].num_experts:
@@ -271,7 +267,7 @@ def removed_by_layer(
     for layer, taken in removed.items():
         if len(taken) == routed[layer].num_experts:
             raise PlanError(
-                f"all experts of layer {layer} can't be taken away: leave its router at least one."
+                f"all experts of layer {layer} can't be knocked out: leave its router at least one."
             )
     return {layer: tuple(sorted(taken)) for layer, taken in removed.items()}
 

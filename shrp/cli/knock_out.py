@@ -209,7 +209,6 @@ def _in_turn(
         beyond_chance,
         blocks,
         count_tests,
-        head_knock_outs,
         knock_outs,
         merge,
         of_heads,
@@ -218,15 +217,16 @@ def _in_turn(
     from shrp.data.batching import longest_input, token_counts
     from shrp.data.slices import groups_by
 
-    run, shaped = (head_knock_outs, of_heads) if heads else (knock_outs, lambda frame: frame)
+    shaped = of_heads if heads else lambda frame: frame
     parts, done = [], 0
     with progress_on("knocking out", examples) as show:
         for rows in blocks(source, examples):
-            part = run(
+            part = knock_outs(
                 loaded.model,
                 loaded.tokenizer,
                 source,
                 rows,
+                heads=heads,
                 max_length=length,
                 progress=partial(_part, show, done, len(rows)),
             )

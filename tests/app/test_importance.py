@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shrp.analysis.importance import blocks, head_knock_outs, knock_outs
+from shrp.analysis.importance import blocks, knock_outs
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.data.sources import load_probe
 from tests.app.helpers import specs, texts_of, upload, values
@@ -85,7 +85,7 @@ def test_a_dense_checkpoint_has_heads_and_no_dead_end(open_page, dense):
     assert not at.exception
     assert not at.error
     loaded = checkpoints.load(dense)
-    found = head_knock_outs(loaded.model, loaded.tokenizer, SST2, next(blocks(SST2, 32))).table(SST2, None)
+    found = knock_outs(loaded.model, loaded.tokenizer, SST2, next(blocks(SST2, 32)), heads=True).table(SST2, None)
     drawn = titled(at, "Mean effect of each head")
     np.testing.assert_allclose(
         values(drawn["data"][0]["z"]), found["signed"].to_numpy().reshape(3, 4), atol=1e-5

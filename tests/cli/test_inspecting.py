@@ -9,7 +9,7 @@ import pytest
 from shrp.analysis.attribution.instance import against, prepare
 from shrp.analysis.attribution.tokens import ablate_words
 from shrp.analysis.explore import explore
-from shrp.analysis.importance import blocks, head_knock_outs, knock_outs, merge, worth_by_group
+from shrp.analysis.importance import blocks, merge, worth_by_group
 from shrp.analysis.knock_out import joint, knock_out_effect
 from shrp.analysis.patching import patch
 from shrp.analysis.routes import shuffle_routes, usage_distances
@@ -134,8 +134,10 @@ def test_knock_out_of_each_in_turn(shrp, place, known, on_data, heads):
     options = (*(("--heads",) if heads else ()), "--by", "slice", "--examples", 32)
     found = told(shrp, "knock-out", place / "routed", *on_data, *options)
     assert (found["n"], found["of"]) == (32, 60)
-    run = head_knock_outs if heads else knock_outs
-    merged = merge([run(loaded.model, loaded.tokenizer, data, rows) for rows in blocks(data, 32)])
+    parts = [
+        knock_outs(loaded.model, loaded.tokenizer, data, rows, heads=heads) for rows in blocks(data, 32)
+    ]
+    merged = merge(parts)
     effects = [row["effect"] for row in found["heads" if heads else "experts"]]
     np.testing.assert_allclose(effects, merged.table(data, None)["effect"], atol=1e-6)
     by_slice = worth_by_group(merged, data, groups_by("slice", data))

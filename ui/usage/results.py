@@ -203,11 +203,8 @@ def experts_knocked_out(checkpoint: Checkpoint, data: TextData, n: int, meaning:
 
 
 def heads_knocked_out(checkpoint: Checkpoint, data: TextData, n: int) -> KnockOuts:
-    """Every head of every dense layer knocked out in turn, as `experts_knocked_out`.
-
-    Raises as `shrp.analysis.importance.head_knock_outs`.
-    """
-    return _in_blocks(checkpoint, data, n, "heads", "heads", importance.head_knock_outs)
+    """Every head of every dense layer knocked out in turn, as `experts_knocked_out`."""
+    return _in_blocks(checkpoint, data, n, "heads", "heads", partial(importance.knock_outs, heads=True))
 
 
 def _in_blocks(
