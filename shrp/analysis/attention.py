@@ -63,13 +63,8 @@ class LayerAttention:
     """How many experts fire together."""
 
     @property
-    def routed_to(self) -> int | None:
-        """The expert of the whole input; None without a router or under token routing."""
-        return self.firing[0] if self.firing else None
-
-    @property
     def firing(self) -> tuple[int, ...]:
-        """The experts that fire for the whole input, likeliest first; empty as for `routed_to`."""
+        """The experts that fire for the whole input, likeliest first; none without a router or under token routing."""
         if self.probs is None or self.probs.ndim == 2:
             return ()
         return tuple(np.argsort(-self.probs, kind="stable")[: self.top_k].tolist())
@@ -91,49 +86,28 @@ class LayerAttention:
         return Pattern(shares, tuple(self.tokens[i] for i in kept), float(1 - left.mean()))
 
 
-def layer_attention(
+def model_attention(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     text: tuple[str, ...],
-    layer: int,
+    layers: Sequence[int] | None = None,
     *,
     max_length: int = 128,
-) -> LayerAttention:
-    """Attention in one layer when the model reads `text`.
+) -> list[LayerAttention]:
+    """Attention in some layers, ascending, or in all, when the model reads `text`; the layers above don't run.
 
     Raises:
         PlanError: there is no such layer.
         DataError: the tokenizer can't read the text.
     """
     kinds = layer_kinds(model)
-    if not 0 <= layer < len(kinds):
-        raise PlanError(f"there is no layer {layer}: they are 0 to {len(kinds) - 1}.")
-    return _attention(model, tokenizer, text, [layer], max_length)[0]
-
-
-def model_attention(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    text: tuple[str, ...],
-    *,
-    max_length: int = 128,
-) -> list[LayerAttention]:
-    """Attention in every layer, in one pass; as `layer_attention`."""
-    return _attention(model, tokenizer, text, range(len(encoder_layers(model))), max_length)
-
-
-def _attention(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    text: tuple[str, ...],
-    layers: Sequence[int],
-    max_length: int,
-) -> list[LayerAttention]:
-    """Attention in some layers, ascending, from what enters them in a pass that ends below the last one."""
+    layers = range(len(kinds)) if layers is None else layers
+    if not set(layers) <= set(range(len(kinds))):
+        raise PlanError(f"there is no layer {max(layers)}: they are 0 to {len(kinds) - 1}.")
     encoded = encode(tokenizer, [text], longest_input(model, tokenizer, max_length))
     ids = encoded[0]["input_ids"]
     labels, special = token_labels(tokenizer, ids), special_mask(tokenizer, ids)
-    full_length, kinds, found = token_counts(tokenizer, [text])[0], layer_kinds(model), []
+    full_length, found = token_counts(tokenizer, [text])[0], []
     with torch.inference_mode():
         entering = layer_inputs(model, collate(tokenizer, encoded, [0], model.device), layers)
         relative = relative_positions(model, len(ids))
@@ -147,12 +121,20 @@ def _attention(
             if kinds[layer] == "routed":
                 probs, top_k = module.router(hidden, None)[0].float().cpu().numpy(), module.top_k
             maps = weights[0].float().cpu().numpy()
-            found.append(
-                LayerAttention(
-                    layer, kinds[layer], tuple(heads), text, labels, full_length, special, maps, probs, top_k
-                )
-            )
+            about = layer, kinds[layer], tuple(heads), text, labels, full_length, special
+            found.append(LayerAttention(*about, maps, probs, top_k))
     return found
+
+
+def layer_attention(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    text: tuple[str, ...],
+    layer: int,
+    **options: int,
+) -> LayerAttention:
+    """`model_attention` of one layer."""
+    return model_attention(model, tokenizer, text, [layer], **options)[0]
 
 
 def _dense_maps(
@@ -239,8 +221,8 @@ def attention_roles(
         PlanError: the model has no layer with experts.
         DataError: the data are empty, or no example has a token; the tokenizer is a slow one; or the weights are not finite.
     """
-    kinds = enumerate(zip(encoder_layers(model), layer_kinds(model), strict=True))
-    layers = {index: layer for index, (layer, kind) in kinds if kind in ("routed", "static")}
+    kinds = layer_kinds(model)
+    layers = {i: layer for i, layer in enumerate(encoder_layers(model)) if kinds[i] in ("routed", "static")}
     if not layers:
         raise PlanError(
             "this model has no layers of experts or kept heads, so there is no attention of these."
@@ -252,10 +234,7 @@ def attention_roles(
     units, drawn = units_of(len(rows), pairs_among(data, rows)), []
     sampled = [data.texts[i] for i in rows]
     encoded = encode(tokenizer, sampled, limit)
-    parts = [
-        [None if span is None else span[0] for span in token_spans(tokenizer, text, limit)]
-        for text in sampled
-    ]
+    parts = [[span and span[0] for span in token_spans(tokenizer, text, limit)] for text in sampled]
     order = np.argsort([len(row["input_ids"]) for row in encoded], kind="stable")
     roles = ROLES if len(data.task.text_columns) == 2 else ROLES[: ROLES.index(MATCHING)]
     found: dict[int, list[np.ndarray]] = {layer: [] for layer in layers}
@@ -274,9 +253,7 @@ def attention_roles(
             _, entering = run_from(model, batch, watch=list(layers))
             relative = relative_positions(model, length)
             for layer, module in layers.items():
-                weights = module.attention_maps(
-                    entering[layer], batch["attention_mask"], relative
-                )  # (B, H, T, T)
+                weights = module.attention_maps(entering[layer], batch["attention_mask"], relative)
                 sums = torch.einsum("bhqk,brqk->bhr", weights.float(), places)
                 found[layer].append((sums / own[:, None, None])[own > 0].cpu().numpy())
         if progress:
@@ -294,7 +271,6 @@ def _places(parts: Sequence[int | None], ids: Sequence[int], length: int) -> np.
 
     Args:
         parts: text of each token; None for those that the tokenizer added.
-        ids: the tokens.
     """
     size = len(parts)
     text = np.array([-1 if part is None else part for part in parts])
@@ -302,7 +278,7 @@ def _places(parts: Sequence[int | None], ids: Sequence[int], length: int) -> np.
     added = np.broadcast_to(text == -1, (size, size))
     first = np.broadcast_to(np.arange(size) == 0, (size, size))
     same = text[None, :] == text[:, None]
-    alike = np.equal.outer(ids, ids)
+    equal = np.equal.outer(ids, ids)
     of = {
         FIRST: added & first,
         SEPARATORS: added & ~first,
@@ -310,8 +286,8 @@ def _places(parts: Sequence[int | None], ids: Sequence[int], length: int) -> np.
         PREVIOUS: same & (offset == -1),
         NEXT: same & (offset == 1),
         SAME: same & (np.abs(offset) > 1),
-        MATCHING: ~added & ~same & alike,
-        OTHER: ~added & ~same & ~alike,
+        MATCHING: ~added & ~same & equal,
+        OTHER: ~added & ~same & ~equal,
     }
     found = np.zeros((len(ROLES), length, length), dtype=bool)
     for place, role in enumerate(ROLES):

@@ -30,14 +30,14 @@ FEWEST = 40
 """Fewest examples (pairs count once) for a test beyond length."""
 EXPECTED = 2
 """A count is tested if this many examples of the group are expected to take the expert, and as many not to."""
-DEALS, MANY = 1000, 5000
+PERMUTATIONS, MANY = 1000, 5000
 """Permutations; fewer above `MANY` examples, down to a fifth."""
-_TOLD = 50
+_BLOCK = 50
 """Most permutations of a block."""
 _MOST_PLACES = 1_000_000
 """Pairs of an example and its expert that are counted at once."""
 _SAME = 1e-9  # informations that differ by less are equal but for rounding,
-_NEAR = 1e-4  # and so are counts, which the deals hold in float32
+_NEAR = 1e-4  # and so are counts, which the permutations hold in float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,10 +60,8 @@ class Grouping:
     p: np.ndarray
     """p-value `(L,)` of the permutation test."""
     cells: np.ndarray
-    """p-value of each count `(L, G, H)`, adjusted for all counts of its layer by the permutations' largest deviation
+    """p-value of each count `(L, G, H)`, adjusted for all counts of all layers by the permutations' largest deviation
     (Westfall and Young 1993); nan by `EXPECTED`."""
-    cells_everywhere: np.ndarray
-    """The same, adjusted for the counts of all layers."""
     within: np.ndarray
     """As `chance`, permuted among examples of similar length `(L,)`; nan by `FEWEST`, and for length itself."""
     within_p: np.ndarray
@@ -98,7 +96,7 @@ def specialisation(
     lengths: Sequence[int],
     answers: Sequence[float] | None = None,
     *,
-    deals: int = DEALS,
+    draws: int = PERMUTATIONS,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> list[Grouping]:
@@ -108,8 +106,7 @@ def specialisation(
         stats: of `data`, row by row.
         lengths: of the examples, in tokens; both of a minimal pair get their mean.
         answers: the routed model's predictions `(N,)`; None leaves that grouping out.
-        deals: how many permutations.
-        seed: of the permutations.
+        draws: how many permutations.
 
     Raises:
         DataError: the sizes differ.
@@ -122,19 +119,19 @@ def specialisation(
     length = np.asarray(lengths, dtype=np.float64)
     length[pairs] = length[pairs].mean(1, keepdims=True)
     found = _groupings(data, length, answers)
-    deals = max(deals // 5, round(deals * min(1, MANY / max(stats.n, 1))))
-    step, steps = 0, deals * sum(1 if by == LENGTH else 2 for by in found)
+    draws = max(draws // 5, round(draws * min(1, MANY / max(stats.n, 1))))
+    step, steps = 0, draws * sum(1 if by == LENGTH else 2 for by in found)
 
     def tick(done: int) -> None:
         nonlocal step
         step += done
-        if progress and step // _TOLD > (step - done) // _TOLD:
+        if progress and step // _BLOCK > (step - done) // _BLOCK:
             progress(step, steps)
 
     counting = _Counting(stats)
     generator = np.random.default_rng(seed)
     return [
-        _explain(by, names, codes, pairs, length, counting, deals, generator, tick)
+        _explain(by, names, codes, pairs, length, counting, draws, generator, tick)
         for by, (names, codes) in found.items()
     ]
 
@@ -164,7 +161,7 @@ class _Counting:
     @property
     def at_once(self) -> int:
         """Permutations of a block."""
-        return max(1, min(_TOLD, _MOST_PLACES // max(len(self.input), 1)))
+        return max(1, min(_BLOCK, _MOST_PLACES // max(len(self.input), 1)))
 
     def __call__(self, codes: np.ndarray, groups: int) -> np.ndarray:
         """`(B, L, G, H)`, with each example in the group of `codes` `(B, N)`."""
@@ -182,7 +179,7 @@ def _explain(
     pairs: np.ndarray,
     length: np.ndarray,
     counting: _Counting,
-    deals: int,
+    draws: int,
     generator: np.random.Generator,
     tick: Callable[[int], None],
 ) -> Grouping:
@@ -193,11 +190,11 @@ def _explain(
     experts = counts.sum(1, keepdims=True)
     share = experts / experts.sum(2, keepdims=True)
 
-    def deal(neighbours: bool) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    def permute(neighbours: bool) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
         """Mean information, its p-value, and (not for neighbours) blocks `(B, L, G, H)` of `_beyond`."""
         total, as_much, left = np.zeros(len(counts)), np.ones(len(counts)), []
         drawn = permutations(
-            codes, pairs, deals, generator, length=length, near=neighbours, block=counting.at_once
+            codes, pairs, draws, generator, length=length, near=neighbours, block=counting.at_once
         )
         for orders in drawn:
             permuted = counting(codes[orders], len(names))
@@ -207,12 +204,12 @@ def _explain(
             if not neighbours:
                 left.append(_beyond(permuted, share).astype(np.float32))
             tick(len(orders))
-        return total / deals, as_much / (deals + 1), left
+        return total / draws, as_much / (draws + 1), left
 
-    chance, p, left = deal(neighbours=False)
+    chance, p, left = permute(neighbours=False)
     within, within_p = nothing, nothing
     if by != LENGTH and len(np.unique(units_of(len(codes), pairs))) >= FEWEST:
-        within, within_p, _ = deal(neighbours=True)
+        within, within_p, _ = permute(neighbours=True)
     expected = sizes[:, None] * np.minimum(share, 1 - share)
     return Grouping(
         by,
@@ -224,7 +221,7 @@ def _explain(
         information,
         chance,
         p,
-        *_cells(_beyond(counts, share), np.concatenate(left), expected >= EXPECTED),
+        _cells(_beyond(counts, share), np.concatenate(left), expected >= EXPECTED),
         within,
         within_p,
     )
@@ -235,19 +232,14 @@ def _beyond(counts: np.ndarray, share: np.ndarray) -> np.ndarray:
     return counts - counts.sum(-1, keepdims=True) * share
 
 
-def _cells(found: np.ndarray, permuted: np.ndarray, tested: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """p-values `(L, G, H)` of `found` by the largest tested deviation of each permutation `(B, L, G, H)`, in a layer and
-    in all layers.
-    """
+def _cells(found: np.ndarray, permuted: np.ndarray, tested: np.ndarray) -> np.ndarray:
+    """p-values `(L, G, H)` of `found` by the largest tested deviation of each permutation `(B, L, G, H)`."""
     permuted = np.concatenate([found[None].astype(np.float32), permuted])
     mean, spread = permuted.mean(0), permuted.std(0)
     tested = tested & (spread > _NEAR)
     far = np.abs((permuted - mean) / np.where(tested, spread, np.inf))
-    most = far.max((2, 3), keepdims=True)  # of each deal and layer
-    in_layer, everywhere = (
-        (largest >= far[0] - _NEAR).mean(0) for largest in (most, most.max(1, keepdims=True))
-    )
-    return np.where(tested, in_layer, np.nan), np.where(tested, everywhere, np.nan)
+    largest = far.max((1, 2, 3), keepdims=True)
+    return np.where(tested, (largest >= far[0] - _NEAR).mean(0), np.nan)
 
 
 def _entropy(counts: np.ndarray) -> np.ndarray:
@@ -272,7 +264,7 @@ def cells_frame(one: Grouping) -> pd.DataFrame:
 
     Returns:
         Columns layer, expert, group, n (examples or tokens of the group), count, share, of_all (share of all that take
-        the expert), difference, p (`Grouping.cells_everywhere`).
+        the expert), difference, p (`Grouping.cells`).
     """
     rows = []
     for at, layer in enumerate(one.layers):
@@ -281,7 +273,7 @@ def cells_frame(one: Grouping) -> pd.DataFrame:
         for g, e in np.argwhere(np.isfinite(one.cells[at])):
             n, apart = int(counts[g].sum()), shares[g, e] - whole[e]
             facts = layer, int(e), one.names[g], n, int(counts[g, e]), shares[g, e], whole[e], apart
-            rows.append((*facts, one.cells_everywhere[at, g, e]))
+            rows.append((*facts, one.cells[at, g, e]))
     columns = ["layer", "expert", "group", "n", "count", "share", "of_all", "difference", "p"]
     frame = pd.DataFrame(rows, columns=columns)
     return frame.iloc[np.lexsort((-frame["difference"].abs(), frame["p"]))].reset_index(drop=True)
@@ -293,25 +285,23 @@ def specialisation_frame(groupings: Sequence[Grouping]) -> pd.DataFrame:
     Columns by, groups, layer, explained, ceiling, p, q, beyond_length, p_beyond, q_beyond, effective_experts; q is p adjusted
     over all rows (Benjamini and Hochberg 1995), separately beyond length.
     """
-    frame = pd.DataFrame(
-        [
-            {
-                "by": one.by,
-                "groups": len(one.names),
-                "layer": layer,
-                "explained": one.explained[at],
-                "p": one.p[at],
-                "beyond_length": one.explained_beyond_length[at],
-                "p_beyond": one.within_p[at],
-                "ceiling": one.ceiling[at],
-                "effective_experts": float(np.exp(one.entropy[at])),
-            }
-            for one in groupings
-            for at, layer in enumerate(one.layers)
-        ]
-    )
-    if frame.empty:
-        return frame
+    if not groupings:
+        return pd.DataFrame()
+    parts = [
+        {
+            "by": one.by,
+            "groups": len(one.names),
+            "layer": one.layers,
+            "explained": one.explained,
+            "p": one.p,
+            "beyond_length": one.explained_beyond_length,
+            "p_beyond": one.within_p,
+            "ceiling": one.ceiling,
+            "effective_experts": np.exp(one.entropy),
+        }
+        for one in groupings
+    ]
+    frame = pd.concat(map(pd.DataFrame, parts), ignore_index=True)
     for p, q, of in (("p", "q", "explained"), ("p_beyond", "q_beyond", "beyond_length")):
         known = frame[of].notna()  # of a layer with one expert for all there is nothing to test
         frame[q] = np.nan

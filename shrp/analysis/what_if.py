@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.analysis import Progress
 from shrp.analysis.explore import Exploration
-from shrp.data.batching import Batch, collate, encode, longest_input
+from shrp.data.batching import collate, encode, longest_input
 from shrp.data.tasks import Task
 from shrp.errors import PlanError
 from shrp.evaluation.evaluate import label_columns
@@ -47,15 +47,15 @@ class WhatIf:
 
     def to_frame(self) -> pd.DataFrame:
         """One row a layer and expert: each class's logit, its change, and whether the prediction flips."""
-        rows = []
-        names = self.task.label_names or ("output",)
-        for i, layer in enumerate(self.layers):
-            for expert, forced in enumerate(self.logits[i]):
-                row: dict[str, object] = {"layer": layer, "expert": expert}
-                for name, value, base in zip(names, forced, self.base, strict=True):
-                    row |= {f"logit({name})": float(value), f"change({name})": float(value - base)}
-                rows.append(row | {"flips": bool(forced.argmax() != self.base.argmax())})
-        return pd.DataFrame(rows)
+        experts = self.logits.shape[1]
+        columns = {
+            "layer": np.repeat(self.layers, experts),
+            "expert": np.tile(range(experts), len(self.layers)),
+        }
+        for output, name in enumerate(self.task.label_names or ("output",)):
+            columns[f"logit({name})"] = self.logits[:, :, output].ravel()
+            columns[f"change({name})"] = self.change(output).ravel()
+        return pd.DataFrame(columns | {"flips": self.flips().ravel()})
 
 
 def what_if(
@@ -89,15 +89,11 @@ def what_if(
             raise PlanError("this model routes whole inputs, so nothing can be forced for one token.")
         if not 0 <= token < (length := len(encoded[0]["input_ids"])):
             raise PlanError(f"the input has tokens 0 to {length - 1}, not {token}.")
-
-    def inputs(rows: list[int]) -> Batch:
-        return collate(tokenizer, encoded, rows, model.device)
-
     forced = []
     with torch.inference_mode(), use_gates(route.gates):
-        base, entering = run_from(model, inputs([0]), watch=list(routed))
+        base, entering = run_from(model, collate(tokenizer, encoded, [0], model.device), watch=list(routed))
         for done, (layer, module) in enumerate(routed.items(), 1):
-            batch = inputs([0] * module.num_experts)
+            batch = collate(tokenizer, encoded, [0] * module.num_experts, model.device)
             with use_gates(_each_expert(layer, token)):
                 logits, _ = run_from(model, batch, layer, entering[layer])
             forced.append(logits.float().cpu().numpy()[:, columns])

@@ -118,7 +118,7 @@ def test_all_layers_at_once_are_each_as_alone(tiny_family, tiny_routed, tiny_tok
     assert [one.kind for one in found] == [each for each in kinds if each != "dropped"]
     for one in found:
         alone = layer_attention(model, tiny_tokenizer, text, one.layer)
-        assert (one.heads, one.tokens, one.routed_to) == (alone.heads, alone.tokens, alone.routed_to)
+        assert (one.heads, one.tokens, one.firing) == (alone.heads, alone.tokens, alone.firing)
         np.testing.assert_allclose(one.weights, alone.weights, atol=1e-6)
         if one.probs is not None:
             np.testing.assert_allclose(one.probs, alone.probs, atol=1e-6)

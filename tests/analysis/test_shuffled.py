@@ -142,4 +142,4 @@ def test_tokens_exchange_their_routes_with_those_of_inputs_answered_alike(exchan
                     counts = [one.gates[of][routed.token_mask[of]].sum(0).tolist() for one in (routed, trace)]
                     same &= counts[0] == counts[1]
                 moved.append(same and not torch.equal(routed.gates, trace.gates))
-            assert any(moved)  # a pass that deals gates anew and leaves each answer's usage as it is
+            assert any(moved)  # a pass that permutes gates and leaves each answer's usage as it is

@@ -55,7 +55,7 @@ def test_what_is_not_there_is_found_about_once_in_20_times():
     for _ in range(100):
         slices = rng.integers(5, size=N)
         stats, data = of(rng.choice(H, size=N, p=[0.5, 0.3, 0.15, 0.05]), slices=named(slices))
-        one = told(stats, data, rng.integers(3, 40, size=N), deals=99, seed=int(rng.integers(1000)))["slice"]
+        one = told(stats, data, rng.integers(3, 40, size=N), draws=99, seed=int(rng.integers(1000)))["slice"]
         p.append(one.p[0])
         within.append(one.within_p[0])
         cells.append(np.nanmin(one.cells))
@@ -98,10 +98,10 @@ def test_minimal_pairs_that_route_alike_are_dealt_together(together):
         answers = np.repeat(rng.integers(2, size=N // 2), 2)
         answers = np.where(rng.random(N) < (1 - together), 1 - answers, answers)
         stats, data = of(routes_of_pairs(rng), pairs=pair_names(N))
-        paired.append(told(stats, data, answers=answers, deals=99)["answer"].p[0])
+        paired.append(told(stats, data, answers=answers, draws=99)["answer"].p[0])
         if together == 1:
             alone = TextData(data.task, data.name, data.texts, data.labels)
-            apart.append(told(stats, alone, answers=answers, deals=99)["answer"].p[0])
+            apart.append(told(stats, alone, answers=answers, draws=99)["answer"].p[0])
     assert np.mean(np.array(paired) <= 0.05) < 0.12
     if together == 1:  # dealt one by one it is as if there were twice as many inputs
         assert np.mean(np.array(apart) <= 0.05) > 0.12
@@ -118,7 +118,7 @@ def test_tokens_of_an_input_are_dealt_together():
             for n, e in zip(tokens, rng.integers(H, size=N), strict=True)
         ]
         stats, data = of(np.stack(table), slices=named(slices), unit="tokens")
-        one = told(stats, data, deals=99)["slice"]
+        one = told(stats, data, draws=99)["slice"]
         assert one.counts.sum() == tokens.sum()
         p.append(one.p[0])
         bold.append(np.nanmin(one.cells) <= 0.05)

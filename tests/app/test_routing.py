@@ -402,7 +402,7 @@ def test_where_any_layers_heads_look(open_page, tiny_checkpoint):
     drawn = figure(at, "Attention of layer 2, expert 3")
     np.testing.assert_allclose(values(drawn["data"][0]["z"]), expected.pattern(3).weights, atol=1e-5)
     at.selectbox(key="attention_head").set_value("automatic").run()
-    assert figure(at, f"Attention of layer 2, expert {expected.routed_to}")
+    assert figure(at, f"Attention of layer 2, expert {expected.firing[0]}")
     at.toggle(key="hide_special").set_value(True).run()
     assert len(figure(at, "Attention of")["data"][0]["z"]["shape"].split(",")) == 2
     at.session_state["attention_layers"] = True

@@ -36,10 +36,10 @@ def section(selection: Selection, text: tuple[str, ...], number: int) -> None:
     except ShrpError as error:
         show_error(error)
         return
-    start = found.heads[0] if found.routed_to is None else found.routed_to
+    start = found.firing[0] if found.firing else found.heads[0]
     heads = [AUTOMATIC, *found.heads]
     fall_back(HEAD, heads, AUTOMATIC)
-    routed = " (as routed)" * (found.routed_to is not None)
+    routed = " (as routed)" * bool(found.firing)
     picked = row.selectbox(
         member(found).capitalize(),
         heads,
