@@ -1,4 +1,1 @@
-"""What the app's pages are made of: a package a page, with its parts and figures (data in, figure out); and here what
-they share: loaders, session state, texts, colours. `expert` is the profile of one expert; `own`, what a person brings
-along.
-"""
+"""What the pages are made of: here what they share, in a package per page its parts; `own`: a person's own files."""

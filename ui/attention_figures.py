@@ -1,4 +1,4 @@
-"""Figures of attention in one input: one head's map, all heads of a layer, and words on them."""
+"""Figures of attention in one input: a head's map as a heatmap, as a table and in words."""
 
 from __future__ import annotations
 
@@ -10,19 +10,11 @@ from shrp.analysis.attention import LayerAttention, Pattern
 from ui.text import escape_html, percent, shorten
 from ui.theme import SEQUENTIAL, layout
 
-_SMALL = 40
-"""From so many tokens on, labels are small."""
-_LABELLED = 80
-"""Most tokens of an input whose map has them on its axes; of more, places are there."""
 MOST = 64
 """Most tokens of an input of which many maps are drawn side by side."""
-_NAMED = 160
-"""Most tokens of an input whose map names them under the pointer; of more it gives their places."""
-_HOVER_PLACES = "from token %{y}<br>to token %{x}<br>%{z:.1%} of its attention<extra></extra>"
-_HOVER = (
-    "from token %{y} <b>%{customdata[0]}</b><br>to token %{x} <b>%{customdata[1]}</b><br>%{z:.1%} of its attention"
-    "<extra></extra>"
-)
+_NAMED = 80
+"""Most tokens of an input whose map names them; a longer one gives their places."""
+_HOVER = "from token %{y}{0}<br>to token %{x}{1}<br>%{z:.1%} of its attention<extra></extra>"
 
 
 def member(found: LayerAttention) -> str:
@@ -30,14 +22,8 @@ def member(found: LayerAttention) -> str:
     return "head" if found.kind == "dense" else "expert"
 
 
-def _names(labels: list[str]) -> np.ndarray:
-    """The two tokens of each cell, `(T, T, 2)`."""
-    queries = np.repeat(np.array(labels, dtype=object)[:, None], len(labels), axis=1)
-    return np.dstack([queries, queries.T])
-
-
 def said(found: LayerAttention, pattern: Pattern, hide: bool, why: str) -> str:
-    """What is to be known of an attention map, in words.
+    """How to read an attention map, in words.
 
     Args:
         hide: whether special tokens were to be left out.
@@ -64,32 +50,29 @@ def said(found: LayerAttention, pattern: Pattern, hide: bool, why: str) -> str:
 def heatmap(
     found: LayerAttention, pattern: Pattern, expert: int, source: str, top: float | None = None
 ) -> go.Figure:
-    """Query tokens down, key tokens across; the same tokens in reading order on both sides.
-
-    Args:
-        top: end of the colour scale, which begins at 0; by default this map's largest.
-    """
+    """Query tokens down, key tokens across; `top` ends the colour scale, by default at this map's largest value."""
     places = list(range(len(pattern.tokens)))
     labels = [escape_html(token) for token in pattern.tokens]
-    names = _names(labels) if len(places) <= _NAMED else None  # two texts a cell, which is much of many
+    named = len(places) <= _NAMED
+    queries = np.repeat(np.array(labels, dtype=object)[:, None], len(places), axis=1)
+    words = (" <b>%{customdata[0]}</b>", " <b>%{customdata[1]}</b>") if named else ("", "")
     fig = go.Figure(
         go.Heatmap(
             z=pattern.weights,
             x=places,
             y=places,
-            customdata=names,
+            customdata=np.dstack([queries, queries.T]) if named else None,  # the two tokens of each cell
             zmin=0,  # Plotly heeds an end of a scale only together with the other one
             zmax=top or float(pattern.weights.max()) or 1.0,
             colorscale=SEQUENTIAL,
             colorbar={"title": {"text": "attention"}, "tickformat": ".1~%", "thickness": 12},
-            hovertemplate=_HOVER if names is not None else _HOVER_PLACES,
+            hovertemplate=_HOVER.replace("{0}", words[0]).replace("{1}", words[1]),
         )
     )
-    size = 11 if len(places) <= _SMALL else 10
     fig.update_xaxes(showgrid=False, zeroline=False)
     fig.update_yaxes(autorange="reversed", showgrid=False, zeroline=False)
-    if len(places) <= _LABELLED:
-        ticks = {"tickmode": "array", "tickvals": places, "ticktext": labels, "tickfont": {"size": size}}
+    if named:
+        ticks = {"tickmode": "array", "tickvals": places, "ticktext": labels, "tickfont": {"size": 10}}
         fig.update_xaxes(**ticks, tickangle=-60)
         fig.update_yaxes(**ticks)
     return layout(
@@ -98,23 +81,16 @@ def heatmap(
         subtitle=f"{escape_html(source)}: {escape_html(shorten(' / '.join(found.text), 70))}",
         x="token attended to",
         y="token attending",
-        height=190 + ((20 if size > 10 else 11) * max(len(places), 8) if len(places) <= _LABELLED else 560),
+        height=190 + (14 * max(len(places), 10) if named else 560),
     )
 
 
 def frame(pattern: Pattern) -> pd.DataFrame:
     """One row a pair of tokens: their positions among those shown, the tokens, the attention."""
-    t = len(pattern.tokens)
-    tokens = np.array(pattern.tokens, dtype=object)
-    return pd.DataFrame(
-        {
-            "from": np.repeat(np.arange(t), t),
-            "from token": np.repeat(tokens, t),
-            "to": np.tile(np.arange(t), t),
-            "to token": np.tile(tokens, t),
-            "attention": pattern.weights.ravel(),
-        }
-    )
+    t, tokens = len(pattern.tokens), np.array(pattern.tokens, dtype=object)
+    ends = {"from": np.repeat(np.arange(t), t), "from token": np.repeat(tokens, t)}
+    ends |= {"to": np.tile(np.arange(t), t), "to token": np.tile(tokens, t)}
+    return pd.DataFrame(ends | {"attention": pattern.weights.ravel()})
 
 
 def strongest(pattern: Pattern) -> str:

@@ -1,8 +1,7 @@
 """Values of keyed widgets: kept among what the widgets offer now, and in the page's address.
 
-What a person picked is kept by its key while checkpoint, data and plan change around it. Streamlit brings some of it
-back among a widget's options by itself, but not numbers, and not to the start that a page gives. Call these before the
-widget is drawn.
+A pick is kept by its key while checkpoint, data and plan change around it; Streamlit alone does not bring back numbers, nor
+the start that a page gives. Call these before the widget is drawn.
 """
 
 from __future__ import annotations
@@ -26,12 +25,8 @@ was left.
 def remembered(page: str, shared: Container[str]):
     """Run a page so that it comes back as it was left, also by the browser's Back; for `app.py`.
 
-    Streamlit takes a page's parameters out of the address as the page is left. Back then finds an address without them,
-    which it reads as all widgets' defaults. So the parameters are put back first, in one step.
-
-    Args:
-        page: a name of the page.
-        shared: parameters of all pages, which Streamlit leaves in the address.
+    Streamlit takes a page's parameters out of the address as the page is left, and reads an address without them as all
+    widgets' defaults. So they are put back first, in one step. `shared` are those of all pages, which stay.
     """
     session = st.session_state
     before, session[_PAGE] = session.get(_PAGE), page
@@ -47,10 +42,9 @@ def remembered(page: str, shared: Container[str]):
 
 
 def follow(options: Mapping[str, Sequence[Any]], starts: Mapping[str, Any]) -> None:
-    """Keep several boxes and the address in step, all of them in one step of the browser's history.
+    """Keep several boxes, which one click sets together, and the address in step, in one step of the browser's history.
 
-    For boxes that one click sets together: each is drawn with its key, without `bind`, after this call. The click's
-    callback writes the session's state alone.
+    Each box is drawn with its key, without `bind`, after this call; the click's callback writes the session's state alone.
 
     Args:
         options: key of a box -> what it offers.
@@ -74,36 +68,25 @@ def follow(options: Mapping[str, Sequence[Any]], starts: Mapping[str, Any]) -> N
 
 
 def clamp(key: str, low: int, high: int) -> None:
-    """Bring a number into the range from `low` to `high`; says so where the address asks for another one.
-
-    An infinite one in the address, which a box of whole numbers fails at, is taken out, and the run starts again.
-    """
+    """Bring a number into the range from `low` to `high`; says so where the address asks for another one."""
+    asked = st.query_params.get(key)
     try:
-        infinite = math.isinf(float(st.query_params.get(key, "")))
+        number = low if asked is None else float(asked)
     except ValueError:
-        infinite = False
-    if infinite and key not in st.session_state:
+        number = math.nan
+    if math.isinf(number) and key not in st.session_state:  # which a box of whole numbers fails at
         st.query_params.pop(key)
         st.rerun()
-    not_here.tell(
-        key, key.replace("_", " "), _within(st.query_params.get(key), low, high), f"{low:,} to {high:,}"
-    )
+    not_here.tell(key, key.replace("_", " "), low <= number <= high, f"{low:,} to {high:,}")
     value = st.session_state.get(key)
     if isinstance(value, int | float) and not low <= value <= high:
         st.session_state[key] = int(min(max(value, low), high))
 
 
-def _within(text: str | None, low: int, high: int) -> bool:
-    try:
-        return text is None or low <= float(text) <= high
-    except ValueError:
-        return False
-
-
 def fall_back(key: str, options: Container, start: Any) -> bool:
     """Bring a box whose value is no option any more to `start`; returns whether it did.
 
-    Were its value only taken away, the browser would go on showing it while the page computes with the start.
+    Were the value only removed, the browser would go on showing it.
     """
     if key in st.session_state and st.session_state[key] not in options:
         st.session_state[key] = start
@@ -112,9 +95,9 @@ def fall_back(key: str, options: Container, start: Any) -> bool:
 
 
 def restate(key: str, start: Any) -> None:
-    """Have the address hold a kept value that is not the widget's start any more, as this has moved with the data.
+    """Write a kept value to the address once it is not the widget's start any more, as that has moved with the data.
 
-    The address leaves out what is the start, and Streamlit does not write a value there that nobody has just picked.
+    Streamlit leaves out the start, and writes only what has just been picked.
     """
     if key in st.session_state and st.session_state[key] != start:
         st.session_state[key] = st.session_state[key]

@@ -1,4 +1,4 @@
-"""Links that take an input of a table, or both of a pair, along to the pages that look closer at it."""
+"""Links that take examples of a table along to the pages that look closer at them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ def links(data: TextData, rows: Sequence[int], *, routed: bool, whose: str = "")
     """Draw the links.
 
     Args:
-        rows: numbers of the inputs in the data: one, or the two of a pair.
+        rows: numbers of the examples in the data: one, or the two of a pair.
         routed: whether the picked checkpoint, which is looked at there, has routers.
-        whose: what to say of the model that is looked at, where it may not be the one that the table is about; plain
-            text.
+        whose: the model that is looked at, where the table is about another one; plain text.
     """
     texts = [data.texts[row] for row in rows]
     asked = {URL: as_lines(texts)}
@@ -33,11 +32,9 @@ def links(data: TextData, rows: Sequence[int], *, routed: bool, whose: str = "")
         st.caption(f":material/info: {name}: too long for a link. Copy the text into *Routing*.")
         return
     if len(split_sentences(asked[URL], data.task)[0]) < len(texts):
-        st.caption(f":material/info: {name}: not to be typed as one line, so there is no link.")
+        st.caption(f":material/info: {name}: cannot be typed as one line, so there is no link.")
         return
-    pages = []
-    if routed:
-        pages.append((ROUTE, ":material/alt_route:", {}))
+    pages = [(ROUTE, ":material/alt_route:", {})] * routed
     pages.append((WORDS, ":material/troubleshoot:", arrival.link({INPUT: 1, TAB: WORDS_TAB})))
     with st.container(horizontal=True, gap="medium", vertical_alignment="center"):
         st.markdown(f"{name}{f' ({escape(whose)})' * bool(whose)}:", width="content")

@@ -20,14 +20,13 @@ from ui.own.table import read_file
 from ui.text import escape
 
 OWN, HUB, FOLDER = "own", "hub", "folder"
-"""The sources that are a person's own table, GLUE over the network, and a file of a task of one's own that lies in the
-folder of SHRP_DATA_DIR, left there by the person who runs the app."""
+"""Sources: a person's own table, GLUE over the network, and a file of a custom task in the folder of SHRP_DATA_DIR."""
 OWN_DATA = "own-data"
 """Key of the session's state: its own `TextData`."""
 
 
 def available_sources(task: Task) -> dict[str, str]:
-    """The data sets that can be had for a task: source -> label. The hub is last: one to pick, never a default."""
+    """The data sets that can be had for a task: source -> label. The hub is last, and never a default."""
     sources = {}
     mine: TextData | None = st.session_state.get(OWN_DATA)
     own = {OWN: _describe_own(mine)} if mine is not None and mine.task == task else {}
@@ -45,14 +44,15 @@ def available_sources(task: Task) -> dict[str, str]:
 
 
 def is_known(task: Task) -> bool:
-    """Whether data of the task's name can be of it: one of the same name but other labels can't be scored on them."""
+    """Whether the task is a known one: one of the same name but with other labels cannot be scored on its data."""
     known = TASKS.get(task.name)
     return known is not None and known.label_names == task.label_names
 
 
 def may_lie_in_folder(task: Task) -> bool:
-    """Whether data of a task can be left in the data folder: GLUE's can, and those of a task of one's own whose name is
-    a folder's. A checkpoint, and with it the name, may come from anywhere and must not lead elsewhere.
+    """Whether data of a task can lie in the data folder: GLUE's, and those of a custom task whose name is a folder's.
+
+    The name comes with a checkpoint, from anywhere, and must not lead elsewhere.
     """
     name = task.name
     own = name not in (*TASKS, "", "..") and Path(name).name == name and name.isprintable()
@@ -60,18 +60,12 @@ def may_lie_in_folder(task: Task) -> bool:
 
 
 def _left_for(task: Task) -> Path | None:
-    """The validation data that lie in the data folder for a task of one's own; None where there are none."""
-    folder, name = os.environ.get(DATA_DIR), task.name
+    """The validation data that lie in the data folder for a custom task; None where there are none."""
+    folder = os.environ.get(DATA_DIR)
     if not folder or is_known(task) or not may_lie_in_folder(task):
         return None
-    return next(
-        (
-            path
-            for suffix in EXTENSIONS
-            if os.path.isfile(path := Path(folder) / name / f"validation{suffix}")
-        ),
-        None,
-    )
+    files = (Path(folder) / task.name / f"validation{suffix}" for suffix in EXTENSIONS)
+    return next(filter(os.path.isfile, files), None)
 
 
 def default_source(sources: Iterable[str]) -> str | None:
@@ -93,11 +87,7 @@ def _describe_own(data: TextData) -> str:
 
 
 def load_dataset(source: str, task: Task) -> TextData:
-    """The data of a source for a task.
-
-    Raises:
-        DataError: an unknown source, or data that can't be read; one sentence says why.
-    """
+    """The data of a source for a task; a DataError says in one sentence why they cannot be read."""
     if source == OWN:
         mine: TextData | None = st.session_state.get(OWN_DATA)
         if mine is None or mine.task.name != task.name:
@@ -123,7 +113,7 @@ def _dataset(source: str, _task: Task, about_task: str, file: str, stamp: Stamp)
 
 
 def _left(file: Path, task: Task) -> TextData:
-    """A file of the data folder, under the limits of an upload and fitted as one whose columns nobody chooses."""
+    """A file of the data folder, under the limits of an upload, its columns guessed."""
     try:
         table = read_file(file)
     except OSError as error:

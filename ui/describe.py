@@ -11,14 +11,10 @@ from ui.text import escape
 
 def kept_experts(plan: PruningPlan) -> pd.DataFrame:
     """What a plan keeps: a row a layer, its experts with the weights that took the router's place."""
-    rows = [
-        (
-            layer,
-            len(p.experts),
-            ", ".join(f"{e} ({w:.2f})" for e, w in zip(p.experts, p.weights, strict=True)),
-        )
-        for layer, p in plan.layers
-    ]
+    rows = []
+    for layer, p in plan.layers:
+        kept = ", ".join(f"{e} ({w:.2f})" for e, w in zip(p.experts, p.weights, strict=True))
+        rows.append((layer, len(p.experts), kept))
     return pd.DataFrame(rows, columns=["layer", "experts kept", "experts (weight)"])
 
 
@@ -26,14 +22,14 @@ def summary_line(info: CheckpointInfo, num_layers: int, num_experts: int) -> str
     """What a checkpoint is, as one line of Markdown."""
     config, parts = info.config, []
     converted = f"{len(config.layers)} of {num_layers} layers"
-    each = "input" if config.routing == "sequence" else "token"
+    each = "example" if config.routing == "sequence" else "token"
     if not config.layers:
         parts.append("**Dense**: no layer is converted")
     elif info.plan is not None:
         kept = sorted(set(info.plan.keep_counts().values()))
         number = f"{kept[0]}" if len(kept) == 1 else f"{kept[0]} to {kept[-1]}"
         parts.append(
-            f"**Static**: pruned, no routers; {converted} keep {number} of {num_experts} experts, "
+            f"**Pruned**, no routers; {converted} keep {number} of {num_experts} experts, "
             f"{info.plan.budget} in all ({plan_words(info.plan)})"
         )
     else:

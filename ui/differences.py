@@ -29,11 +29,11 @@ from ui.downloads import chart, downloads
 from ui.pickers import always_one
 from ui.state import Selection
 from ui.store import results
-from ui.tables import class_width, row_height
 from ui.text import (
     ALPHA,
     axis_names,
     capital,
+    class_width,
     escape,
     escape_html,
     interval_text,
@@ -43,6 +43,7 @@ from ui.text import (
     percent,
     points,
     points_interval,
+    row_height,
     score_text,
     share_text,
     slice_name,

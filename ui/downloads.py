@@ -31,7 +31,6 @@ def chart(
     """Show a chart with its menu in the upper right corner.
 
     Args:
-        fig: the figure.
         frame: its data, or a function that makes them when they are asked for.
         key: unique on the page.
         name: of the files, without extension.
@@ -47,11 +46,7 @@ def chart(
 
 
 def clicked(key: str) -> list[Any]:
-    """The `customdata` of the point that was clicked in a chart; empty for a click next to all, or a redrawn chart.
-
-    Args:
-        key: the chart's, whose points each carry a list.
-    """
+    """The `customdata`, a list, of the clicked point of the chart `key`; empty for a click next to all, or a redrawn chart."""
     state = st.session_state.get(key)
     points = state["selection"]["points"] if state else []
     found = points[0].get("customdata") if points else None
@@ -69,42 +64,29 @@ def downloads(
 ) -> None:
     """The "..." menu of data and, if there is one, their chart; files are made on the click only."""
     stem = file_name(name)
+    button = {"on_click": "ignore", "type": "tertiary", "icon": ":material/download:"}
     with (
         st.container(key=f"menu-{key}", horizontal=True, horizontal_alignment="right"),
         st.popover("Export", icon=":material/more_horiz:", type="tertiary"),
     ):
         st.download_button(
-            "CSV, the data",
-            data=lambda: _csv(frame),
-            file_name=f"{stem}.csv",
-            mime="text/csv",
-            key=f"{key}-csv",
-            on_click="ignore",
-            type="tertiary",
-            icon=":material/download:",
+            "CSV, the data", lambda: _csv(frame), f"{stem}.csv", "text/csv", key=f"{key}-csv", **button
         )
         if fig is not None:
             st.download_button(
                 "HTML, interactive",
-                data=lambda: standalone(fig, alt, name),
-                file_name=f"{stem}.html",
-                mime="text/html",
+                lambda: standalone(fig, alt, name),
+                f"{stem}.html",
+                "text/html",
                 key=f"{key}-html",
-                on_click="ignore",
-                type="tertiary",
-                icon=":material/download:",
                 help="One file of about 5 MB that works without a network",
+                **button,
             )
             st.caption("PNG: the camera of the chart. SVG: the camera in the HTML file.")
 
 
 def standalone(fig: go.Figure, alt: str = "", name: str = "") -> bytes:
-    """A figure as one HTML file that needs no network and no app.
-
-    Args:
-        alt: what the chart shows, in words; they are written below it.
-        name: what the file is of, such as the checkpoint and the chart.
-    """
+    """A figure as one HTML file that needs no network and no app, with its name above it and its words (`alt`) below."""
     copy = unclickable(fig).update_layout(
         template="plotly_white", paper_bgcolor="white", plot_bgcolor="white"
     )

@@ -1,4 +1,4 @@
-"""What needs no model: the best constant answer on some data, which a score there is to be held against."""
+"""What needs no model: the majority-class baseline on some data, with which a score there is compared."""
 
 from __future__ import annotations
 
@@ -17,15 +17,10 @@ _MOST_NAMED = 4
 
 
 def floor_of(data: TextData) -> float:
-    """The headline score of the best constant answer on all of the data; nan without labels, and of numbers."""
+    """The majority-class baseline's headline score on all of the data; nan without labels, and of numbers."""
     from shrp.evaluation.metrics import constant_score
 
     return float("nan") if data.labels is None else constant_score(data.task, data.labels)
-
-
-def floor_words(floor: float, metric: str) -> str:
-    """`a constant answer has 66.7%`; empty for nan, where that is not defined."""
-    return "" if math.isnan(floor) else f"a constant answer has {score_text(floor, metric)}"
 
 
 def exact(evaluation: Evaluation | None) -> float:
@@ -33,30 +28,28 @@ def exact(evaluation: Evaluation | None) -> float:
     return evaluation.score if evaluation is not None and evaluation.complete else math.nan
 
 
-def floor_warning(data: TextData, models: Sequence[tuple[str, float]]) -> str:
-    """Which of some models are not above the best constant answer on the picked data; see `not_above`."""
-    return not_above(floor_of(data), data.task.metric, data.name, len(data), models)
-
-
 def not_above(floor: float, metric: str, data: str, n: int, models: Sequence[tuple[str, float]]) -> str:
-    """Which of some models are not above the best constant answer, as Markdown; empty for none.
+    """Which models are not above the majority-class baseline, as Markdown; empty for none.
 
     Args:
-        floor: its score; nan where there is none.
-        data: the data's name.
-        n: of its inputs.
-        models: what each is called, as Markdown, and its score on these data; nan where that is not known.
+        floor: the baseline's score; nan where there is none.
+        data, n: the data's name, and the number of examples.
+        models: name of each, as Markdown, and its score on these data; nan where that is not known.
     """
     below = [(name, score) for name, score in models if score <= floor]
     if not below:
         return ""
-    said = [f"{name} ({score_text(score, metric)})" for name, score in below]
-    who = listed(said)
-    if len(said) > _MOST_NAMED:
+    who = listed([f"{name} ({score_text(score, metric)})" for name, score in below])
+    if len(below) > _MOST_NAMED:
         best = score_text(max(score for _, score in below), metric)
-        who = f"{len(said)} of {len(models)} models (the best of these has {best})"
+        who = f"{len(below)} of {len(models)} models (the best of these has {best})"
     return (
-        f"{capital(who)} {'is' if len(below) == 1 else 'are'} not above a constant answer, whose "
+        f"{capital(who)} {'is' if len(below) == 1 else 'are'} not above the majority-class baseline, whose "
         f"{metric_name(metric)} on {escape(data)} is {score_text(floor, metric)} (n = {n:,}). Up to "
         "that score, gains and losses say little about what a model understands."
     )
+
+
+def floor_warning(data: TextData, models: Sequence[tuple[str, float]]) -> str:
+    """`not_above` on the picked data."""
+    return not_above(floor_of(data), data.task.metric, data.name, len(data), models)

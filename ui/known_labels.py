@@ -12,9 +12,7 @@ SEVERAL = "several"
 
 
 def labels_of(data: TextData | None, inputs: Sequence[tuple[str, ...]]) -> list[str | None]:
-    """Each input's label in the data: a class's name, a number, or `SEVERAL`; None where it is not among them, or they
-    have no labels.
-    """
+    """Each example's label in the data, a class's name, a number or `SEVERAL`; None where it is not there or unlabelled."""
     if data is None or data.labels is None:
         return [None] * len(inputs)
     known = results("typed-labels", 4).get_or_make(data.fingerprint, lambda: _labels(data))

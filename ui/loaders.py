@@ -1,7 +1,6 @@
-"""Cached access to checkpoints.
+"""Cached access to checkpoints, keyed on fingerprints of their bytes.
 
-What is made of their bytes is keyed on fingerprints of these, never on objects: a checkpoint that is trained again is
-loaded again, and two sessions that look at the same one share a model.
+A checkpoint that is trained again is loaded again, and sessions that look at the same one share a model.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ def _importing() -> threading.Thread:
 def libraries() -> None:
     """Wait until torch and transformers are imported, once a server and in one thread.
 
-    Two sessions must not import transformers at the same time: each would see parts of it half made.
+    Two sessions that import transformers at the same time would see parts of it half made.
     """
     if (thread := _importing()).is_alive():
         with st.spinner("Loading PyTorch and Transformers …"):
@@ -84,15 +83,12 @@ def _stamp(folder: Path) -> Stamp:
     return stamp_of(folder, _FILES)
 
 
-def _folders() -> tuple[Path, ...]:
+def _folders() -> list[Path]:
     found = []
     for root in checkpoint_roots():
-        try:
-            folders = sorted(p for p in root.iterdir() if os.path.isdir(p) and not p.name.startswith("."))
-            found += [folder for folder in folders if is_unicode(folder.name)]  # others can't be shown
-        except OSError:
-            continue  # a folder that is not there offers nothing
-    return tuple(found)
+        with suppress(OSError):  # a folder that is not there offers nothing
+            found += sorted(p for p in root.iterdir() if os.path.isdir(p) and not p.name.startswith("."))
+    return [folder for folder in found if is_unicode(folder.name)]  # others can't be shown
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
@@ -118,31 +114,23 @@ def _entries() -> dict[str, tuple[Path, CheckpointInfo | CheckpointError]]:
     roots = tuple(dict.fromkeys(root.resolve() for root in checkpoint_roots()))
     found = _discover(roots, tuple((*_stamp(folder), (str(folder), 0, 0)) for folder in _folders()))
     own: dict[str, Path] = st.session_state.get(OWN_CHECKPOINTS, {})
-    return found | {name: (path, _info(path, _stamp(path))) for name, path in own.items()}
+    return found | {name: (path, _info(path)) for name, path in own.items()}
 
 
-@st.cache_resource(max_entries=32, show_spinner=False)
-def _info(path: Path, stamp: Stamp) -> CheckpointInfo | CheckpointError:
+def _info(path: Path) -> CheckpointInfo | CheckpointError:
     try:
-        return reading.read_config(path)[1]
+        return _config(path, _stamp(path))[1]
     except CheckpointError as error:
         return error
 
 
 def discover_all() -> dict[str, CheckpointInfo | CheckpointError]:
-    """Every checkpoint by name, the session's own last; a broken one maps to its error.
-
-    Looks at the disk again each time.
-    """
+    """Every checkpoint on the disk now by name, the session's own last; a broken one maps to its error."""
     return {name: info for name, (_, info) in _entries().items()}
 
 
 def path_of(name: str) -> Path:
-    """The folder of a checkpoint.
-
-    Raises:
-        CheckpointError: there is none of this name (any more).
-    """
+    """The folder of a checkpoint; a CheckpointError where there is none of this name any more."""
     entries = _entries()
     if name not in entries:
         raise CheckpointError(f"There is no checkpoint '{name}' any more; pick another one.")
@@ -150,11 +138,7 @@ def path_of(name: str) -> Path:
 
 
 def load_checkpoint(name: str) -> Checkpoint:
-    """A checkpoint's model, shared by all sessions: never change it.
-
-    Raises:
-        CheckpointError: it can't be loaded; one sentence says why.
-    """
+    """A checkpoint's model, shared by all sessions: never change it. A CheckpointError says why it can't be loaded."""
     return load_folder(path_of(name))
 
 
@@ -179,26 +163,18 @@ def _load(path: Path, stamp: Stamp) -> Checkpoint:
 
 
 def config_of(name: str) -> dict[str, Any]:
-    """The encoder's part of a checkpoint's `config.json`.
-
-    Raises:
-        CheckpointError: it can't be read.
-    """
+    """The encoder's part of a checkpoint's `config.json`; a CheckpointError where it can't be read."""
     path = path_of(name)
-    return _config(path, _stamp(path))
+    return _config(path, _stamp(path))[0]
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
-def _config(path: Path, stamp: Stamp) -> dict[str, Any]:
-    return reading.read_config(path)[0]
+def _config(path: Path, stamp: Stamp) -> tuple[dict[str, Any], CheckpointInfo]:
+    return reading.read_config(path)
 
 
 def read_history(name: str) -> list[dict[str, Any]]:
-    """The epochs of a checkpoint's training, oldest first; empty where none were kept.
-
-    Raises:
-        CheckpointError: the history can't be read.
-    """
+    """The epochs of a checkpoint's training, oldest first, empty where none were kept; a CheckpointError if unreadable."""
     path = path_of(name)
     return _history(path, _stamp(path))
 

@@ -1,7 +1,6 @@
-"""What was measured of a checkpoint on data: lengths, usage, evaluations, groups of inputs.
+"""What was measured of a checkpoint on data: lengths, usage, evaluations, groups of examples.
 
-Everything is measured once, and keyed on fingerprints: two sessions that look at the same things share one measurement,
-which therefore nobody changes.
+All of it is measured once and shared by sessions that look at the same checkpoint and data: never change it.
 """
 
 from __future__ import annotations
@@ -23,9 +22,7 @@ if TYPE_CHECKING:
 
 def cut_inputs(checkpoint: Checkpoint, data: TextData) -> tuple[int, int]:
     """How many inputs usage and scores cut, and at how many tokens."""
-    from shrp.data.batching import longest_input
-
-    length = longest_input(checkpoint.model, checkpoint.tokenizer, checkpoint.info.max_length)
+    length = _longest(checkpoint)
     return int((token_lengths(checkpoint, data) > length).sum()), length
 
 
@@ -42,11 +39,14 @@ def token_lengths(checkpoint: Checkpoint, data: TextData) -> np.ndarray:
 
 
 def read_lengths(checkpoint: Checkpoint, data: TextData) -> np.ndarray:
-    """Tokens of each input that usage and scores read `(N,)`: what a model can tell lengths by."""
+    """Tokens of each example that usage and scores read `(N,)`: what a model can tell lengths by."""
+    return np.minimum(token_lengths(checkpoint, data), _longest(checkpoint))
+
+
+def _longest(checkpoint: Checkpoint) -> int:
     from shrp.data.batching import longest_input
 
-    longest = longest_input(checkpoint.model, checkpoint.tokenizer, checkpoint.info.max_length)
-    return np.minimum(token_lengths(checkpoint, data), longest)
+    return longest_input(checkpoint.model, checkpoint.tokenizer, checkpoint.info.max_length)
 
 
 @st.cache_data(max_entries=48, show_spinner="Counting tokens …")
@@ -57,29 +57,26 @@ def _lengths(_checkpoint: Checkpoint, _data: TextData, fingerprint: str, data_fi
 
 
 def usage_stats(checkpoint: Checkpoint, data: TextData, *, norms: bool = False):
-    """How the checkpoint's routers treat the data, measured once, with a progress bar the first time.
+    """How the checkpoint's routers treat the data (`shrp.analysis.usage.UsageStats`), with a progress bar the first time.
 
     Args:
         norms: also the norms of all experts' outputs, which takes longer.
-
-    Returns:
-        `shrp.analysis.usage.UsageStats`, rows in the data set's order. Shared by all sessions: never change it.
 
     Raises:
         PlanError: the model has no routed layer.
         DataError: the data are empty.
     """
     from shrp.analysis.usage import measure_usage
+    from shrp.model.convert import expert_layers, num_experts_of
 
     def work(progress: Progress):
-        if (stats := kept_usage(checkpoint, data, norms=norms)) is None:
+        model, tokenizer, info = checkpoint.model, checkpoint.tokenizer, checkpoint.info
+        layers, experts = len(expert_layers(model)), num_experts_of(model)
+        stats = disk().usage(checkpoint.fingerprint, data, layers, experts, norms=norms)
+        if stats is None:
+            length = info.max_length
             stats = measure_usage(
-                checkpoint.model,
-                checkpoint.tokenizer,
-                data,
-                max_length=checkpoint.info.max_length,
-                output_norms=norms,
-                progress=progress,
+                model, tokenizer, data, max_length=length, output_norms=norms, progress=progress
             )
             disk().keep_usage(checkpoint.fingerprint, data, stats)
         return stats
@@ -91,23 +88,11 @@ def usage_stats(checkpoint: Checkpoint, data: TextData, *, norms: bool = False):
     return once(*store, key, f"Measuring {what} on {escape(data.name)}", work)
 
 
-def kept_usage(checkpoint: Checkpoint, data: TextData, *, norms: bool = False):
-    """Usage that was measured before this process started; None where it must be measured."""
-    from shrp.model.convert import expert_layers, num_experts_of
-
-    layers, experts = len(expert_layers(checkpoint.model)), num_experts_of(checkpoint.model)
-    return disk().usage(checkpoint.fingerprint, data, layers, experts, norms=norms)
-
-
 def evaluation(checkpoint: Checkpoint, data: TextData, stats=None):
-    """The checkpoint's own model evaluated on all of the data, once, with a progress bar the first time.
+    """The checkpoint's own model evaluated on all of the data, with a progress bar the first time.
 
     Args:
-        stats: a `shrp.analysis.usage.UsageStats` of the same data, where it is there: the passes that measured it may
-            have kept the outputs, and then the model need not run a second time.
-
-    Returns:
-        `shrp.evaluation.evaluation.Evaluation`; its `indices` say which input each row is. Shared: never change it.
+        stats: `usage_stats` of the same data, where known: its passes may have kept the outputs.
 
     Raises:
         DataError: the data are empty or do not fit the model.
@@ -139,14 +124,10 @@ def evaluation_known(checkpoint: Checkpoint, data: TextData):
 
 
 def routed_evaluation(checkpoint: Checkpoint, data: TextData, stats, *, with_interval: bool):
-    """The routed model's `evaluation`, from the passes that measured its usage where these kept its outputs: it need
-    not run a second time.
-
-    Args:
-        stats: a `shrp.analysis.usage.UsageStats`, of the same data.
+    """The routed model's `evaluation`, from the outputs that measuring its usage has kept, if it has.
 
     Raises:
-        DataError: the model's outputs are no numbers.
+        DataError: the model's outputs are not finite.
     """
     from shrp.evaluation.evaluate import label_columns, summarise
     from shrp.evaluation.metrics import to_predictions
@@ -159,12 +140,7 @@ def routed_evaluation(checkpoint: Checkpoint, data: TextData, stats, *, with_int
 
 
 def groups(checkpoint: Checkpoint, data: TextData, stats) -> dict[str, dict[str, np.ndarray]]:
-    """Every grouping of the data that can be made, with the routed model's own answers
-    (`shrp.data.slices.input_groups`). Shared by all sessions: never change it.
-
-    Args:
-        stats: a `shrp.analysis.usage.UsageStats`, of the same data.
-    """
+    """Every grouping of the data that can be made, with the routed model's answers (`shrp.data.slices.input_groups`)."""
     from shrp.data.slices import input_groups
 
     def work(_: Progress) -> dict[str, dict[str, np.ndarray]]:
@@ -175,20 +151,15 @@ def groups(checkpoint: Checkpoint, data: TextData, stats) -> dict[str, dict[str,
 
 
 def answers(checkpoint: Checkpoint, data: TextData, stats) -> np.ndarray | None:
-    """What the routed model predicts of each input, a class or a number `(N,)`; None where its outputs are no numbers,
-    which its score says. Args as for `routed_evaluation`.
-    """
+    """What the routed model predicts of each example, a class or a number `(N,)`; None where its outputs are not finite."""
     try:
-        found = routed_evaluation(checkpoint, data, stats, with_interval=False)
+        return routed_evaluation(checkpoint, data, stats, with_interval=False).predictions
     except DataError:
         return None
-    return found.predictions
 
 
 def live_evaluator(checkpoint: Checkpoint, data: TextData):
-    """The `shrp.pruning.live.LiveEvaluator` of a checkpoint on the data, shared by all sessions, whatever their
-    slices.
-    """
+    """The `LiveEvaluator` of a checkpoint on the data, whatever its slices."""
 
     def work():
         from shrp.pruning.live import LiveEvaluator

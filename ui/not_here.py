@@ -15,7 +15,7 @@ _NOTED, _OUTSIDE = "not-here", "not-offered"
 def asked_for(key: str, offered: Container[str]) -> str | None:
     """What the address asks for in vain; call before the picker is drawn, since that mends the address.
 
-    Only what a session starts with counts: what is gone later the person has taken away.
+    Only what a session starts with counts: what is gone later the person has removed.
     """
     asked = st.query_params.get(key)
     return asked if asked and key not in st.session_state and asked not in offered else None
@@ -26,7 +26,6 @@ def note(what: str, key: str, asked: str | None, shown: str | None) -> None:
 
     Args:
         what: is picked, in words.
-        key: of the picker.
         asked: from `asked_for`, in the run that found it.
         shown: the picker's value; None where nothing is picked.
     """
@@ -38,7 +37,7 @@ def note(what: str, key: str, asked: str | None, shown: str | None) -> None:
 
 
 def was_asked_for(key: str) -> bool:
-    """Whether what the address asks this picker for is not here, so that what else it says is of something else."""
+    """Whether what the address asks this picker for is not here, so that the rest of it is about something else."""
     return key in st.session_state.get(_NOTED, {})
 
 
@@ -61,19 +60,16 @@ def tell(key: str, what: str, fits: bool, offered: str) -> None:
 
     Args:
         key: of the widget, and of the parameter.
-        what: it picks, in words.
+        what, offered: what it picks and offers, in words.
         fits: whether it offers what the address asks for.
-        offered: what it offers, in words.
     """
     session, noted = st.session_state, st.session_state.setdefault(_OUTSIDE, {})
     asked = st.query_params.get(key)
     if asked and not fits and key not in session:
         noted[key] = asked, None
     elif key in noted:
-        asked, shown = noted[key]
-        if shown not in (None, session.get(key)):
-            del noted[key]
-        else:
+        asked, shown = noted.pop(key)
+        if shown in (None, session.get(key)):
             noted[key] = asked, session.get(key)
     if key in noted:
         st.warning(

@@ -27,50 +27,22 @@ def one_of(
 
     Args:
         default: what is picked at first, and then always one; None: nothing needs to be.
-        reset: whether to go back to `default` in this run, whatever was picked before.
-        help: behind a question mark beside the label.
+        reset: whether to go back to `default` in this run.
     """
     if reset:
         st.session_state[key] = default
     if all(_PLAIN.fullmatch(name) for name in options):
-        return st.segmented_control(
-            label,
-            options,
-            key=key,
-            default=default,
-            required=default is not None,
-            bind="query-params",
-            help=help,
-        )
+        more = {"default": default, "required": default is not None}
+        return st.segmented_control(label, options, key=key, bind="query-params", help=help, **more)
     index = None if default is None else options.index(default)
     return st.selectbox(label, options, index, key=key, bind="query-params", help=help)
 
 
-def always_one(
-    label: str,
-    options: Sequence[str],
-    key: str,
-    start: str | None = None,
-    help: str | None = None,
-    **more: Any,
-) -> str:
-    """Pick one of the app's own options; always one, and `start` where what was picked is none of them any more.
-
-    Args:
-        start: what is picked at first; None for the first option.
-        more: further arguments of `st.segmented_control`.
-    """
+def always_one(label: str, options: Sequence[str], key: str, start: str | None = None, **more: Any) -> str:
+    """Pick one of the app's own options, at first and where the pick is no option any more `start`, else the first."""
     start = options[0] if start is None else start
     fall_back(key, options, start)
     restate(key, start)
-    picked = st.segmented_control(
-        label,
-        options,
-        default=start,
-        required=True,
-        key=key,
-        bind="query-params",
-        help=help,
-        **more,
-    )
+    more |= {"default": start, "required": True, "key": key, "bind": "query-params"}
+    picked = st.segmented_control(label, options, **more)
     return picked if picked in options else start

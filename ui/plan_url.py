@@ -1,9 +1,8 @@
 """Edits of a plan as a short text for the address of a page, and back.
 
-One part a layer, parts joined by `_`: the layer, then what was changed of `n` (its count), `p` (pinned), `d` (dropped)
-and `w` (weights from a file); last, where a file gave the plan, `by-` and how its experts were selected. So
-`6n4p0.3_11d7` keeps 4 experts in layer 6, among them 0 and 3, and never expert 7 of layer 11. All characters stand in
-an address as they are.
+A part per layer, joined by `_`: the layer, then what was changed of `n` (its count), `p` (pinned), `d` (dropped) and `w`
+(weights from a file); last, for a plan from a file, `by-` and its selection. So `6n4p0.3_11d7` keeps 4 experts in layer 6,
+among them 0 and 3, and never expert 7 of layer 11.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ def encode(edits: PlanEdits) -> str:
 
 
 def decode(text: str) -> PlanEdits:
-    """Edits from text, which may be anything; whether they fit a model is for `PlanEdits.check` to say.
+    """Edits from any text; whether they fit a model is for `PlanEdits.check` to say.
 
     Raises:
         PlanError: the text is no plan's.
@@ -52,17 +51,10 @@ def decode(text: str) -> PlanEdits:
     for part in parts:
         if (found := _PART.fullmatch(part)) is None:
             raise PlanError("the plan in the address can't be read; it looks like 6n4p0.3_11d7.")
-        layers.append(
-            (
-                int(found["layer"]),
-                LayerEdit(
-                    None if found["count"] is None else int(found["count"]),
-                    _indices(found["pinned"]),
-                    _indices(found["dropped"]),
-                    tuple(map(float, found["weights"].split("~"))) if found["weights"] else (),
-                ),
-            )
-        )
+        count = None if found["count"] is None else int(found["count"])
+        weights = tuple(map(float, found["weights"].split("~"))) if found["weights"] else ()
+        edit = LayerEdit(count, _indices(found["pinned"]), _indices(found["dropped"]), weights)
+        layers.append((int(found["layer"]), edit))
     return PlanEdits(tuple(layers), origin)
 
 

@@ -1,7 +1,4 @@
-"""What a person has picked: the checkpoint and the data of the sidebar, the layer and expert of a page.
-
-All of it lives in widgets bound to the URL, so that a view can be shared by its address.
-"""
+"""What a person has picked: checkpoint and data (sidebar), layer and expert (pages), all in widgets bound to the URL."""
 
 from __future__ import annotations
 
@@ -32,23 +29,19 @@ if TYPE_CHECKING:
     from shrp.checkpoints.checkpoint import Checkpoint
 
 CHECKPOINT, SOURCE, LAYER, EXPERT = "checkpoint", "source", "layer", "expert"
-"""Keys of the widgets, in the session's state and in the URL alike."""
+"""Keys of the widgets, in the session's state and in the URL alike; `SHARED` are those of all pages."""
 SHARED = (CHECKPOINT, SOURCE, own_slices.SLICES, only.ONLY)
-"""Those of them that all pages share."""
 NEED_ROUTERS = ("expert_usage", "pruning_lab")
 """Pages that have nothing to show of a model without routers."""
 START = "sst2-6of12"
 """The checkpoint that the app opens with, where it is there: the README's tour starts with it."""
 
 _READ = "source-read"
-"""What this run has of `_data`: where the hub doesn't answer, asking it takes a while, so it is done once. A session
-without it has never been through `app.py`.
-"""
+"""What this run has of `_data`, which may wait for the hub. A session without it has never been through `app.py`."""
 _LEFT = "source-left"
 """The source that was picked until a checkpoint came that does not have it."""
 _APP = Path(__file__).parent.parent / "app.py"
-HOW_TO_TRAIN = """python -m shrp finetune --help
-python -m shrp train --help"""
+HOW_TO_TRAIN = "python -m shrp finetune --help\npython -m shrp train --help"
 
 
 @dataclass(frozen=True)
@@ -63,9 +56,8 @@ class Selection:
     no_data: str = ""
     """Why there are none, in plain text."""
     whole: TextData | None = None
-    """All of the picked data, of which `data` may be only some slices."""
+    """All of the picked data, of which `data` may be only some slices, and `rows` then its numbers in the whole."""
     rows: np.ndarray | None = None
-    """The numbers of `data` in the whole, where they are only some slices of it."""
     ranked_on: TextData | None = None
     """What experts are ranked on, where that is not `data`: the pruning lab can hold half of the data out."""
 
@@ -99,36 +91,26 @@ def draw_menu(pages: Sequence[StreamlitPage], info: CheckpointInfo | None) -> No
     Args:
         info: of the picked checkpoint; None where none can be read.
     """
+    dense = info is not None and info.plan is None and not info.config.layers
+    # Of a dense model Expert usage shows the importance of heads.
+    need = NEED_ROUTERS[1:] if dense else NEED_ROUTERS
     for page in pages:
-        applies = info is None or page.url_path not in NEED_ROUTERS or is_dense_usage(page.url_path, info)
-        why = "" if applies else no_routers(info)
+        why = no_routers(info) if info is not None and page.url_path in need else ""
         st.page_link(page, disabled=bool(why), help=why or None)
-
-
-def is_dense_usage(page: str, info: CheckpointInfo) -> bool:
-    """Whether the page is Expert usage and the model dense: it then shows the importance of heads."""
-    return page == NEED_ROUTERS[0] and info.plan is None and not info.config.layers
 
 
 def no_routers(info: CheckpointInfo) -> str:
     """Why there is no usage to look at and nothing to prune, in a sentence; empty for a routed checkpoint."""
-    if is_routed(info):
-        return ""
     if info.plan is not None:
         return "This model is pruned: it has no routers."
-    return (
-        "This model is dense: convert it first." if not info.config.layers else "This model has no routers."
-    )
+    return "" if is_routed(info) else "This model is dense: convert it first."
 
 
 def draw_picker(*, of_data: bool) -> CheckpointInfo | None:
-    """Draw the checkpoint and data pickers; for `app.py`, in the sidebar.
+    """Draw the checkpoint and data pickers in the sidebar; returns the picked checkpoint's info, None if unreadable.
 
     Args:
-        of_data: whether the page shows anything of the data. One that doesn't is not to wait for the hub.
-
-    Returns:
-        What the picked checkpoint's `config.json` says; None where there is none that can be read.
+        of_data: whether the page shows anything of the data; else it does not wait for the hub.
     """
     st.html(STYLE)
     st.session_state[_READ] = None
@@ -149,8 +131,7 @@ def draw_picker(*, of_data: bool) -> CheckpointInfo | None:
         names,
         key=CHECKPOINT,
         bind="query-params",
-        help="Folders under checkpoints/ and in the folders that SHRP_CHECKPOINTS names, and those that you "
-        "load below.",
+        help="Folders under checkpoints/ and those that SHRP_CHECKPOINTS names, and what you load below.",
     )
     not_here.note("checkpoint", CHECKPOINT, asked, name)
     info = found.get(name)
@@ -202,8 +183,8 @@ def _pick_source(task: Task) -> None:
 def through_app() -> None:
     """Go through `app.py` where a page was started without it, in the same run, so that no click is lost.
 
-    Streamlit takes a folder named `pages` for its older multipage layout until `st.navigation` has run once, so the
-    first visit after a start, if it is to a page's address, runs that page alone, and so does who comes meanwhile.
+    Streamlit takes a folder named `pages` for its older multipage layout until `st.navigation` has run once: a first visit to
+    a page's address, and those meanwhile, would run that page alone.
     """
     if PagesManager.uses_pages_directory or _READ not in st.session_state:
         PagesManager.uses_pages_directory = False
@@ -214,13 +195,11 @@ def through_app() -> None:
 
 
 def described(title: str = "", *, named: bool = True) -> tuple[str, CheckpointInfo]:
-    """The picked checkpoint's name and what its `config.json` says; needs no torch.
-
-    Where there is none that can be read, says so and stops the page.
+    """The picked checkpoint's name and info, without torch; where none can be read, says so and stops the page.
 
     Args:
-        title: the page's, which is drawn first, so that what is said below it is known to be of it; empty for none.
-        named: whether the checkpoint is named there, without which a picture of the page says little.
+        title: the page's, drawn first; empty for none.
+        named: whether the checkpoint is named below it.
     """
     through_app()
     heading = st.container()
@@ -228,15 +207,12 @@ def described(title: str = "", *, named: bool = True) -> tuple[str, CheckpointIn
         heading.title(title, anchor=False)
     found = loaders.discover_all()
     if not found:
-        st.info(
-            "There is no checkpoint yet. Load one in the sidebar, or train one into `checkpoints/`:",
-            icon=":material/inventory_2:",
-        )
+        said = "There is no checkpoint yet. Load one in the sidebar, or train one into `checkpoints/`:"
+        st.info(said, icon=":material/inventory_2:")
         st.code(HOW_TO_TRAIN, language="bash")
         st.stop()
     name = st.session_state.get(CHECKPOINT)
-    if name not in found:
-        name = next(iter(found))
+    name = name if name in found else next(iter(found))
     info = found[name]
     if isinstance(info, CheckpointError):
         _say_broken(name, info)
@@ -269,7 +245,7 @@ def current(
     named: bool = True,
     picked: tuple[str, CheckpointInfo] | None = None,
 ) -> Selection:
-    """The selection of the sidebar, loaded. Where there is nothing to load, says so and stops the page.
+    """The selection of the sidebar, loaded; where there is nothing to load, says so and stops the page.
 
     Args:
         title, named: as for `described`.
@@ -282,27 +258,22 @@ def current(
     except CheckpointError as error:
         _say_broken(name, error)
     source, whole, why = st.session_state.get(_READ) or _data(loaded.info)
+    if whole is None and needs_data:
+        st.warning(escape(why), icon=":material/database_off:")
+        st.stop()
     if whole is None:
-        if needs_data:
-            st.warning(escape(why), icon=":material/database_off:")
-            st.stop()
         return Selection(name, loaded, source, None, why)
     data, rows = only.applied(whole)
     selection = Selection(name, loaded, source, data, whole=whole, rows=rows)
-    _say_cut(loaded, data)
-    own_slices.say(whole)
-    only.say(data, whole)
-    return replace(selection, checkpoint=selection.with_teacher(loaded))
-
-
-def _say_cut(checkpoint: Checkpoint, data: TextData) -> None:
-    """In the sidebar, how many inputs are read in part only; nothing where none is."""
-    cut, length = measurements.cut_inputs(checkpoint, data)
+    cut, length = measurements.cut_inputs(loaded, data)
     if cut:
         st.sidebar.caption(
             f":material/content_cut: {cut:,} of {len(data):,} examples of {escape(data.name)} "
             f"{'is' if cut == 1 else 'are'} longer than {length:,} tokens: the rest is not read."
         )
+    own_slices.say(whole)
+    only.say(data, whole)
+    return replace(selection, checkpoint=selection.with_teacher(loaded))
 
 
 def _data(info: CheckpointInfo) -> tuple[str, TextData | None, str]:
@@ -311,19 +282,16 @@ def _data(info: CheckpointInfo) -> tuple[str, TextData | None, str]:
     source = st.session_state.get(SOURCE)
     if source not in sources:
         source = data_sources.default_source(sources)
-    hub = (
-        "pick the hub in the sidebar, which needs a network once, or " if data_sources.HUB in sources else ""
-    )
     try:
         if source is None:
-            kind = ".parquet" if data_sources.is_known(info.task) else " (.csv, .tsv, .jsonl or .parquet)"
-            folder = (
-                ", or start the app with the variable SHRP_DATA_DIR naming a folder that holds "
-                f"{info.task.name}/validation{kind}"
-            )
+            ways = ["pick the hub in the sidebar, which needs a network once"] * (data_sources.HUB in sources)
+            ways.append("give your own in the sidebar")
+            if data_sources.may_lie_in_folder(info.task):
+                kind = ".parquet" if data_sources.is_known(info.task) else " (.csv, .tsv, .jsonl or .parquet)"
+                file = f"{info.task.name}/validation{kind}"
+                ways.append(f"start the app with SHRP_DATA_DIR naming a folder that holds {file}")
             raise DataError(
-                f"There are no data at hand for the task '{info.task.name}': {hub}give your own in the sidebar"
-                f"{folder if data_sources.may_lie_in_folder(info.task) else ''}."
+                f"There are no data at hand for the task '{info.task.name}': {', or '.join(ways)}."
             )
         return source, own_slices.applied(data_sources.load_dataset(source, info.task)), ""
     except DataError as error:
@@ -338,7 +306,7 @@ def show_error(error: ShrpError) -> None:
 def follow_cell(layers: Sequence[int], experts: Sequence[int], start: tuple[int, int]) -> None:
     """Keep the layer and expert pickers and the address in step (`ui.bound.follow`); call before they are drawn.
 
-    Another layer than the model has brings both back to the start.
+    A layer that the model does not have brings both back to the start.
     """
     if st.session_state.get(LAYER, start[0]) not in layers:
         st.session_state[EXPERT] = start[1]

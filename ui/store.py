@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
@@ -34,12 +35,7 @@ _stores: dict[str, ResultStore] = {}
 
 
 class ResultStore:
-    """Keeps the latest used results, for all sessions; what is in it must not be changed.
-
-    Args:
-        size: the most results.
-        most_bytes: of their arrays and tables.
-    """
+    """Keeps the latest used results, for all sessions; what is in it must not be changed. At most `size`, and `most_bytes`."""
 
     def __init__(self, size: int, most_bytes: int = MOST_BYTES) -> None:
         self.size, self.most_bytes = size, most_bytes
@@ -78,7 +74,7 @@ class ResultStore:
             self._keep(key, value)
 
     def get_or_make(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """The result kept under `key`, or else what `make` makes, which is to be quick, kept from now on."""
+        """The result kept under `key`, or else what `make` makes, quickly, kept from now on."""
         with self._lock:
             value = self._kept[key] if key in self._kept else make()
             self._keep(key, value)
@@ -102,9 +98,7 @@ class ResultStore:
             self._bytes.pop(key, None)
 
     def drop_all_of(self, fingerprint: str) -> None:
-        """Keep no result any more whose key has a checkpoint's fingerprint in it, or one that begins with it, as that
-        of a checkpoint that is to read fewer tokens.
-        """
+        """Drop all results whose key holds a checkpoint's fingerprint, or one that begins with it (of fewer tokens read)."""
         with self._lock:
             for key in [key for key in self._kept if _has(key, fingerprint)]:
                 del self._kept[key], self._bytes[key]
@@ -117,20 +111,17 @@ def _has(key: Hashable, part: str) -> bool:
 
 
 def bytes_of(value: Any) -> int:
-    """What the arrays, tables and texts in a result take, as far as they lie in containers and dataclasses."""
+    """Bytes of the arrays, tables and texts in a result, as far as they lie in containers and dataclasses."""
     if isinstance(value, np.ndarray):
         return value.nbytes
     if isinstance(value, (str, bytes)):
         return len(value)
     if isinstance(value, pd.DataFrame):
         return int(value.memory_usage().sum())
-    if isinstance(value, Mapping):
-        return sum(map(bytes_of, value.values()))
-    if isinstance(value, (list, tuple)):
-        return sum(map(bytes_of, value))
     if is_dataclass(value) and not isinstance(value, type):
         return sum(bytes_of(getattr(value, field.name)) for field in fields(value))
-    return 0
+    parts = value.values() if isinstance(value, Mapping) else value
+    return sum(map(bytes_of, parts)) if isinstance(value, (Mapping, list, tuple)) else 0
 
 
 @st.cache_resource(show_spinner=False)
@@ -141,9 +132,7 @@ def results(kind: str, size: int = 256) -> ResultStore:
 
 
 def forget(fingerprint: str) -> None:
-    """Let go of what holds the model of a checkpoint that its session has removed. Another session with the very same
-    one has it made again when it is next needed, and keeps all scores.
-    """
+    """Drop what holds the model of a checkpoint that its session has removed; scores are kept."""
     for kind in HOLD_MODELS:
         if (store := _stores.get(kind)) is not None:
             store.drop_all_of(fingerprint)
@@ -152,11 +141,7 @@ def forget(fingerprint: str) -> None:
 def kept(
     kind: str, size: int, key: Hashable, work: Callable[[], Made], waiting: Callable[[], None] = lambda: None
 ) -> Made:
-    """A result from memory, or made now; else as `once`, but without a word.
-
-    Args:
-        waiting: called now and then while another session makes it.
-    """
+    """A result from memory, or made now; as `once`, but without a progress bar. `waiting` as for `ResultStore.making`."""
     store = results(kind, size)
     if (found := store.get(key)) is None:
         with store.making(key, waiting):
@@ -169,8 +154,8 @@ def kept(
 def once(kind: str, size: int, key: Hashable, label: str, work: Callable[[Progress], Made]) -> Made:
     """A result from memory, or made now under a progress bar; the same in every session, so never change it.
 
-    The first session makes it, others wait for that one; a person who moves on meanwhile leaves it, and the next
-    one makes it again. The work is not done inside a cached function, since that may not move a progress bar outside it.
+    The first session makes it, others wait; when a person leaves meanwhile, the next one makes it again. (A function that
+    Streamlit caches could not move a progress bar outside it.)
 
     Args:
         kind, size: of the store, see `results`.
@@ -186,20 +171,11 @@ def once(kind: str, size: int, key: Hashable, label: str, work: Callable[[Progre
         share = min(done / max(n, 1), 1.0)
         bar.progress(share, f"{label}: {done:,} of {n:,}{left.said(share)}")
 
-    def waiting() -> None:
-        bar.progress(0.0, f"{label}, which was begun before …")
-
     try:
+        waiting = partial(bar.progress, 0.0, f"{label}, which was begun before …")
         return kept(kind, size, key, lambda: work(show), waiting)
     finally:
         bar.empty()
-
-
-def disk() -> ResultsStore:
-    """Results that outlive this process, in the folder that SHRP_CACHE names or the usual one."""
-    from shrp.results_store import cache_folder
-
-    return _disk(cache_folder())
 
 
 @st.cache_resource(show_spinner=False)
@@ -209,26 +185,25 @@ def _disk(folder: Path | None) -> ResultsStore:
     return ResultsStore(folder)
 
 
-# Time left
+def disk() -> ResultsStore:
+    """Results that outlive this process, in the folder that SHRP_CACHE names or the usual one."""
+    from shrp.results_store import cache_folder
 
-_SETTLED = 3.0
-"""Seconds after which the pace can be told, and below which the rest is not worth telling."""
-_LEAST = 0.02
-"""The part of the work that must be done by then."""
+    return _disk(cache_folder())
+
+
+_SETTLED, _LEAST = 3.0, 0.02
+"""Seconds, and share of the work, after which the pace is known; less time left than that is not worth telling."""
 
 
 class Remaining:
-    """Tells the time left by the pace since it was first asked: what was done before, or kept, says nothing of it."""
+    """Tells the time left by the pace since the first call: work done before, or kept, does not count."""
 
     def __init__(self) -> None:
         self._start: tuple[float, float] | None = None
 
     def said(self, share: float) -> str:
-        """A clause such as `, about 20 s left`, to follow what is done; empty where that can't be told yet.
-
-        Args:
-            share: of the work that is done, from 0 to 1.
-        """
+        """A clause such as `, about 20 s left`, by the share of the work that is done (0 to 1); empty where not known yet."""
         now = time.monotonic()
         if self._start is None:
             self._start = now, share

@@ -5,15 +5,15 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import streamlit as st
 
 from shrp import phrases
+from shrp.phrases import metric_name
 
 if TYPE_CHECKING:
-    from shrp.analysis.usage import UsageWarning
     from shrp.data.tasks import Task
 
 NOT_KNOWN = "–"
@@ -30,11 +30,7 @@ _MARKS = re.compile(rf"\\(.)|\*\*|{_WORD_JOINER}")
 
 
 def verdict(text: str) -> None:
-    """Draw a page's headline: its answer in one sentence, in larger type.
-
-    Args:
-        text: Markdown.
-    """
+    """Draw a page's headline, Markdown: its answer in one sentence, in larger type."""
     with st.container(key="verdict"):
         st.markdown(text)
 
@@ -46,14 +42,7 @@ def slice_name(name: str) -> str:
 
 def percent(share: float | None, digits: int = 1) -> str:
     """A share of 1 as a percentage: `percent(0.907)` is `90.7%`; a dash where it is not known."""
-    if share is None or not math.isfinite(share):
-        return NOT_KNOWN
-    return f"{100 * share:.{digits}f}%"
-
-
-def metric_name(metric: str) -> str:
-    """A metric's name in words."""
-    return phrases.metric_name(metric)
+    return f"{100 * share:.{digits}f}%" if _finite(share) else NOT_KNOWN
 
 
 def is_percentage(metric: str) -> bool:
@@ -65,7 +54,7 @@ def score_text(score: float | None, metric: str) -> str:
     """A score alone: `90.7%`, or `0.583` and `−0.012` for correlations."""
     if is_percentage(metric):
         return percent(score)
-    if score is None or not math.isfinite(score):
+    if not _finite(score):
         return NOT_KNOWN
     return f"{score if round(score, 3) else 0:.3f}".replace("-", "−")  # what rounds to zero has no sign
 
@@ -86,15 +75,10 @@ def interval_text(interval: Sequence[float] | None, metric: str) -> str:
 
 
 def share_text(hits: int, n: int) -> str:
-    """A share of independent inputs with its interval: `73.1% (95% interval 69.0–76.9%)`; n is to stand beside it."""
+    """A share of independent examples with its interval: `73.1% (95% interval 69.0–76.9%)`; write n next to it."""
     from shrp.evaluation.statistics import wilson
 
     return f"{percent(hits / n)} (95% interval {interval_text(wilson(hits, n), 'accuracy')})"
-
-
-def interval_name(interval_is: str) -> str:
-    """What the two ends of an interval are: a `95%` interval, or as a checkpoint's scores say."""
-    return f"{interval_is} interval" if interval_is.endswith("%") else interval_is
 
 
 def with_interval(
@@ -102,20 +86,9 @@ def with_interval(
 ) -> str:
     """A score with all that belongs to it: `accuracy 90.7% (95% interval 88.6–92.4%, n = 872)`."""
     bounds = interval_text(interval, metric)
-    parts = [f"95% interval {bounds}"] if bounds else []
-    if n is not None:
-        parts.append(f"n = {n:,}")
+    parts = [f"95% interval {bounds}"] * bool(bounds) + ([] if n is None else [f"n = {n:,}"])
     tail = f" ({', '.join(parts)})" if parts else ""
     return f"{metric_name(metric)} {score_text(score, metric)}{tail}"
-
-
-def other_metrics(metrics: Mapping[str, float], headline: str) -> str:
-    """The task's metrics but the headline one: `F1 81.2%, accuracy 70.3%`; empty where there are none."""
-    return ", ".join(
-        f"{metric_name(name)} {score_text(value, name)}"
-        for name, value in metrics.items()
-        if name != headline
-    )
 
 
 def points(difference: float, metric: str) -> str:
@@ -139,9 +112,8 @@ ALPHA = 0.05
 
 def p_text(p_value: float) -> str:
     """`p = 0.041`, or `p < 0.001`; empty for nan, a test that does not apply."""
-    if not _finite(p_value):
-        return ""
-    return "p < 0.001" if p_value < 0.001 else f"p = {min(p_value, 1.0):.3f}"
+    said = "p < 0.001" if p_value < 0.001 else f"p = {min(p_value, 1.0):.3f}"
+    return said if _finite(p_value) else ""
 
 
 def count(number: float) -> str:
@@ -194,9 +166,7 @@ def plain(markdown: str) -> str:
 
 def escape_html(text: str) -> str:
     """Text for HTML and for Plotly's labels and hover texts, which read a subset of HTML."""
-    return html.escape(str(text), quote=True).replace(
-        "&quot;", "&#34;"
-    )  # Plotly knows numbers, but not this name
+    return html.escape(str(text), quote=True).replace("&quot;", "&#34;")  # Plotly does not know the name
 
 
 def file_name(text: str) -> str:
@@ -220,11 +190,6 @@ def shorten_texts(texts: Sequence[str], limit: int = 90) -> str:
     return " / ".join(parts)
 
 
-def warning_lines(warnings: Iterable[UsageWarning]) -> list[str]:
-    """Failure signatures as sentences for Markdown, each with its kind."""
-    return [f"**{warning.kind.capitalize()}**: {escape(warning.text)}" for warning in warnings]
-
-
 def _finite(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
@@ -236,6 +201,28 @@ def worth_name(task: Task) -> str:
 
 def worth_meaning(task: Task) -> str:
     """What it is, to follow "is"."""
-    if task.is_regression:
-        return "minus the absolute error, in the label's unit"
-    return "the logit of the true class less the largest other one"
+    margin = "the logit of the true class less the largest other one"
+    return "minus the absolute error, in the label's unit" if task.is_regression else margin
+
+
+# How wide the columns of a table of texts are, and how high its rows, so that all can be read there
+
+_CHARACTER, _LINE = 6.2, 21  # pixels of an average character, and of a line
+# One line; above 64 pixels Streamlit wraps texts, here up to eight lines.
+_HEIGHTS = (35, 67, 88, 109, 130, 151, 172)
+
+
+def row_height(characters: int, width: int, most: int = _HEIGHTS[-1]) -> int:
+    """Pixels of a table's rows whose longest text has so many characters, in a column of this width.
+
+    All rows are equally high, so a very long text is cut at `most`; its cell shows all of it once opened.
+    """
+    lines = math.ceil(characters * _CHARACTER / (width - 16))
+    needed = 1 if lines <= 1 else max(67, _LINE * lines + 4)
+    return min(next((height for height in _HEIGHTS if height >= needed), _HEIGHTS[-1]), most)
+
+
+def class_width(names: Iterable[str]) -> int:
+    """Pixels of a column of class names, which break into lines only at spaces; underscores are shown as such."""
+    words = (word for name in names for word in re.split(r"[_\s]", name))
+    return max(70, min(130, 30 + 7 * max(map(len, words), default=0)))

@@ -1,8 +1,7 @@
 """Colours and layout that all charts share.
 
-Every hue is near one of Okabe and Ito's palette or of a perceptually even scale, so that colour-blind readers
-can tell them apart; middle tones are legible on white and on near-black. Backgrounds stay transparent and
-fonts are left to Streamlit's theme, which follows the person's choice of light or dark.
+Hues are near Okabe and Ito's palette or a perceptually even scale, so that colour-blind readers can tell them apart; middle
+tones are legible on white and near-black. Backgrounds are transparent and fonts Streamlit's, for its light and dark theme.
 """
 
 from __future__ import annotations
@@ -20,13 +19,7 @@ from plotly.colors import hex_to_rgb, unlabel_rgb
 SEQUENTIAL = "Cividis"
 """From nothing (dark blue) to much (yellow)."""
 
-DIVERGING = [
-    [0.0, "#1f5fa8"],
-    [0.25, "#7fb0dc"],
-    [0.5, "#efece6"],
-    [0.75, "#f0a860"],
-    [1.0, "#c45a00"],
-]
+DIVERGING = [[0.0, "#1f5fa8"], [0.25, "#7fb0dc"], [0.5, "#efece6"], [0.75, "#f0a860"], [1.0, "#c45a00"]]
 """Blue for less, orange for more; use with `zmid=0`."""
 
 BLUE, ORANGE, GREEN, PURPLE, SKY = "#2b7bba", "#cc7410", "#139a78", "#b86aa0", "#56b4e9"
@@ -64,23 +57,14 @@ KIND_SYMBOLS = {"teacher": "diamond", "routed": "circle", "static": "square", "c
 def whiskers(
     value: ArrayLike, low: ArrayLike, high: ArrayLike, *, color: str | None = None, thickness: float = 1.2
 ) -> dict[str, Any]:
-    """Error bars from values to the ends of their intervals; none where an end is nan.
-
-    Args:
-        color: None takes that of the marks.
-    """
+    """Error bars from values to the ends of their intervals, none where an end is nan; by default in the marks' colour."""
     value, low, high = (np.asarray(part, dtype=float) for part in (value, low, high))
     bars = {"type": "data", "array": np.nan_to_num(high - value), "arrayminus": np.nan_to_num(value - low)}
     return bars | {"thickness": thickness, "width": 4} | ({"color": color} if color else {})
 
 
 def add_floor(fig: go.Figure, score: float, unit: str) -> None:
-    """A dotted line at what a constant answer has, with its name on the left, where no other line has one.
-
-    Args:
-        score: as on the axis.
-        unit: `%`, or empty for a metric's own unit.
-    """
+    """A dotted line at the majority-class baseline's score, as on the axis; `unit` is `%`, or empty for a metric's own."""
     fig.add_hline(
         score,
         line={"color": GREY, "width": 1.5, "dash": "dot"},
@@ -91,73 +75,36 @@ def add_floor(fig: go.Figure, score: float, unit: str) -> None:
 
 
 def floor_label(score: float, unit: str) -> str:
-    """What a constant answer has, as `add_floor` says it."""
-    return f"a constant answer: {score:.1f}%" if unit else f"a constant answer: {score:.3f}"
+    """The majority-class baseline's score, as `add_floor` writes it."""
+    return f"majority-class baseline: {score:.{1 if unit else 3}f}{unit}"
 
 
 def pick_by_click(fig: go.Figure) -> None:
-    """Set a map up for clicks on its cells: a drag draws no box, and what is hovered is the mark that lies under the
-    pointer, however far from its middle.
-    """
+    """Set a map up for clicks: a drag draws no box, and the mark under the pointer is hovered, however large."""
     fig.update_layout(hovermode="closest", hoverdistance=-1, dragmode=False)
 
 
 def outline(fig: go.Figure, x: tuple[float, float], y: tuple[float, float], **place: Any) -> None:
-    """A frame around what is chosen in a map, which is told from all colours by its white edge.
-
-    Args:
-        x, y: its ends.
-        place: further arguments of `add_shape`, such as the subplot.
-    """
+    """A frame around what is chosen in a map, told from all colours by its white edge; `place` goes to `add_shape`."""
     ends = {"type": "rect", "x0": x[0], "x1": x[1], "y0": y[0], "y1": y[1]} | place
     for color, width in (("white", 6), (SELECTED, 3)):
         fig.add_shape(**ends, line={"color": color, "width": width})
 
 
 def edged_line(fig: go.Figure, x: float, **place: Any) -> None:
-    """A line down a map at `x`, told from all colours by its white edges.
-
-    Args:
-        place: further arguments of `add_vline`, such as the subplot.
-    """
+    """A vertical line in a map, told from all colours by its white edges; `place` goes to `add_vline`."""
     for color, width in (("white", 4.5), (SELECTED, 1.5)):
         fig.add_vline(x, line={"color": color, "width": width}, **place)
 
 
-def circles(x: Sequence[Any], y: Sequence[Any], size: int) -> go.Scatter:
-    """White circles that mark cells of a map, legible on all of its colours.
-
-    Args:
-        x, y: their places.
-        size: in pixels.
-    """
+def marks(x: Sequence[Any], y: Sequence[Any], symbol: str, size: int = 8) -> go.Scatter:
+    """White marks on cells of a map, legible on all of its colours; the size is in pixels."""
     return go.Scatter(
         x=x,
         y=y,
         mode="markers",
-        marker={
-            "symbol": "circle",
-            "size": size,
-            "color": "#ffffff",
-            "line": {"color": "#1b2430", "width": 1.5},
-        },
+        marker={"symbol": symbol, "size": size, "color": "white", "line": {"width": 1.2, "color": "#1b2430"}},
         unselected={"marker": {"opacity": 1}},  # Streamlit dims what isn't selected
-        hoverinfo="skip",
-        showlegend=False,
-    )
-
-
-def crosses(x: Sequence[Any], y: Sequence[Any]) -> go.Scatter:
-    """White crosses that mark cells of a map, legible on all of its colours.
-
-    Args:
-        x, y: their places.
-    """
-    return go.Scatter(
-        x=x,
-        y=y,
-        mode="markers",
-        marker={"symbol": "x", "size": 8, "color": "white", "line": {"width": 1, "color": "#1b2430"}},
         hoverinfo="skip",
         showlegend=False,
     )
@@ -169,9 +116,8 @@ def click_targets(
     """Invisible markers over a heatmap's cells, which by themselves report no clicks.
 
     Args:
-        x, y: a marker's place.
-        cells: its `customdata`.
-        texts: its hover text.
+        cells: `customdata` of each marker.
+        texts: hover text of each.
         size: in pixels.
     """
     return go.Scatter(
@@ -202,18 +148,7 @@ def unclickable(fig: go.Figure) -> go.Figure:
 
 
 SUBTITLE_WIDTH = 80
-"""Characters of a subtitle that fit beside the sidebar in a window of 800 pixels."""
-
-
-def _lines(subtitle: str, columns: int = 1) -> list[str]:
-    # A chart cuts what does not fit, so long lines go on below; within a word a cut may fall into an HTML entity.
-    wrap = textwrap.TextWrapper(SUBTITLE_WIDTH // columns, break_long_words=False, break_on_hyphens=False)
-    return [part for line in subtitle.split("<br>") for part in wrap.wrap(line)]
-
-
-def title_height(subtitle: str, columns: int = 1) -> int:
-    """Pixels that `layout` gives a title and this subtitle, above the plot."""
-    return 56 + 18 * len(_lines(subtitle, columns))
+"""Characters of a subtitle that fit next to the sidebar in a window of 800 pixels."""
 
 
 def layout(
@@ -228,23 +163,20 @@ def layout(
     margin: dict[str, int] | None = None,
     columns: int = 1,
 ) -> go.Figure:
-    """Give a figure its title, axis titles with units, size and margins, and its cells legible numbers; returns it.
-
-    What it had of title, margins, legend and labels on hovering before is replaced.
+    """Give a figure its titles, size and margins, and its cells legible numbers; returns it, changed in place.
 
     Args:
-        fig: changed in place.
-        title: what the chart shows, as HTML-safe text.
+        title: what the chart shows, HTML-safe as all texts here.
         subtitle: n, the data source, the denominator: what a number needs to be read rightly.
-        x: title of the x axis, with its unit.
-        y: the same of the y axis.
-        height: in pixels.
+        x, y: titles of the axes, with their units.
+        height: in pixels, as margins are.
         legend: show it below the plot; None leaves that to Plotly.
-        margin: overrides of the margins, in pixels.
         columns: how many charts stand side by side, each of them the narrower.
     """
     write_numbers(fig)
-    lines, top = _lines(subtitle, columns), title_height(subtitle, columns)
+    # A chart cuts what does not fit; within a word a cut may fall into an HTML entity.
+    wrap = textwrap.TextWrapper(SUBTITLE_WIDTH // columns, break_long_words=False, break_on_hyphens=False)
+    lines = [part for line in subtitle.split("<br>") for part in wrap.wrap(line)]
     fig.update_layout(
         overwrite=True,  # which plotly does several times faster than to merge
         title={
@@ -260,7 +192,7 @@ def layout(
             "automargin": False,
         },
         height=height,
-        margin={"l": 10, "r": 10, "t": top, "b": 10} | (margin or {}),
+        margin={"l": 10, "r": 10, "t": 56 + 18 * len(lines), "b": 10} | (margin or {}),
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         hoverlabel={"align": "left"},
@@ -280,22 +212,18 @@ SIZE = 11
 
 
 def write_numbers(fig: go.Figure) -> None:
-    """Have each heatmap with a `texttemplate` write its cells' numbers in black or white, whichever stands out more; the
-    ends of its colour scale must be set.
+    """Write the numbers of each heatmap with a `texttemplate` in black or white, whichever has more contrast.
 
-    Plotly picks a dark grey or white by a cell's brightness, which leaves 3.1:1 on middle tones. Of black and white one
-    has 4.6:1 on any colour. Each is a trace of its own, drawn over the map.
+    Plotly's own choice leaves 3.1:1 on middle tones; of black and white one has 4.6:1 on any colour. Each is a trace of its
+    own over the map, whose colour scale must have both ends.
     """
     for heat in [trace for trace in fig.data if trace.type == "heatmap" and trace.texttemplate]:
         z = np.asarray(heat.z, dtype=float)
         light = _luminance(heat, z) > 0.179  # where black and white stand out alike
         for ink, here in ((BLACK, light), (WHITE, ~light)):
-            numbers = go.Heatmap(heat).update(
-                z=np.where(here, z, np.nan), showscale=False, hoverinfo="skip", hovertemplate=None
-            )
-            numbers.update(
-                customdata=None, hovertext=None, textfont={"color": ink, "size": SIZE}, hoverongaps=False
-            )
+            numbers = go.Heatmap(heat).update(z=np.where(here, z, np.nan), showscale=False, hoverinfo="skip")
+            numbers.update(hovertemplate=None, customdata=None, hovertext=None, hoverongaps=False)
+            numbers.update(textfont={"color": ink, "size": SIZE})
             if heat.text is not None:
                 numbers.text = np.where(here, np.asarray(heat.text, dtype=object), "").tolist()
             fig.add_trace(numbers)
@@ -305,12 +233,10 @@ def write_numbers(fig: go.Figure) -> None:
 def _luminance(heat: go.Heatmap, z: np.ndarray) -> np.ndarray:
     """The relative luminance of each cell's colour, 0 to 1 (WCAG 2.2); of an empty one 1."""
     places, colors = zip(*heat.colorscale, strict=True)
-    stops = np.array([_rgb(color) for color in colors], dtype=float) / 255
+    stops = (
+        np.array([hex_to_rgb(c) if c.startswith("#") else unlabel_rgb(c) for c in colors], dtype=float) / 255
+    )
     at = np.clip((z - heat.zmin) / (heat.zmax - heat.zmin), 0, 1)
     rgb = np.stack([np.interp(at, places, channel) for channel in stops.T])
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     return np.where(np.isnan(z), 1.0, np.tensordot([0.2126, 0.7152, 0.0722], linear, 1))
-
-
-def _rgb(color: str) -> tuple[float, ...]:
-    return hex_to_rgb(color) if color.startswith("#") else unlabel_rgb(color)

@@ -71,7 +71,7 @@ def save_tiny(tmp_path, tiny_routed, tiny_tokenizer):
         return checkpoints.save(
             model,
             tiny_tokenizer,
-            CheckpointInfo(config, TASKS[task], plan=plan, base_model="a tiny one", **info),
+            CheckpointInfo(config, TASKS.get(task, task), plan=plan, base_model="a tiny one", **info),
             tmp_path / "checkpoints" / name,
             extra_files={} if history is None else {checkpoints.HISTORY: history},
         )

@@ -57,13 +57,21 @@ def test_of_a_model_without_routers_there_is_no_route_to_look_at(open_page, tiny
     assert closer.ROUTE not in links(at)
 
 
-@pytest.mark.parametrize("text", ["one ||| more", ""])
-def test_what_can_not_be_typed_as_a_line_has_no_link(monkeypatch, text):
+@pytest.mark.parametrize(
+    ("texts", "why"),
+    [
+        (("one ||| more", "another"), "cannot be typed as one line"),
+        (("", "another"), "cannot be typed as one line"),
+        (("word " * 2000, "another"), "too long for a link"),
+    ],
+)
+def test_what_no_address_can_hold_has_no_link(monkeypatch, texts, why):
     said = []
     monkeypatch.setattr(closer.st, "caption", said.append)
-    data = TextData(TASKS["mrpc"], "pairs", ((text, "another"), ("fine", "too")), np.array([0, 1]))
+    monkeypatch.setattr(closer.arrival, "page_link", lambda *_: pytest.fail("linked"))
+    data = TextData(TASKS["mrpc"], "pairs", (texts, ("fine", "too")), np.array([0, 1]))
     closer.links(data, [0], routed=True)
-    assert "Row 0: not to be typed as one line" in said[0]
+    assert f"Row 0: {why}" in said[0].replace("**", "")
 
 
 def test_an_experts_input_leads_on_while_it_is_in_the_table(open_page, tiny_checkpoint):
@@ -78,12 +86,3 @@ def test_an_experts_input_leads_on_while_it_is_in_the_table(open_page, tiny_chec
     other = int(np.setdiff1d(np.arange(len(SST2)), table["index"])[0])
     at.session_state[attention.EXAMPLE] = other
     assert closer.ROUTE not in links(at.run())
-
-
-def test_a_text_that_no_address_holds_is_said_to_be_too_long(monkeypatch):
-    said = []
-    monkeypatch.setattr(closer.st, "caption", said.append)
-    monkeypatch.setattr(closer.arrival, "page_link", lambda *_: pytest.fail("linked"))
-    data = TextData(TASKS["sst2"], "made", (("word " * 2000,),))
-    closer.links(data, [0], routed=True)
-    assert "Row 0: too long for a link" in said[0]

@@ -84,12 +84,7 @@ def read_all(at, offered, wanted):
         (
             "expert_usage",
             {"view": "Importance", "data_inputs": 32},
-            (
-                "effect-map",
-                "usage-scatter",
-                "effect-table",
-                "where-map",
-            ),
+            ("effect-map", "usage-scatter", "effect-table", "where-map"),
         ),
         (
             "compare",

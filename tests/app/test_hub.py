@@ -37,33 +37,26 @@ def test_the_hub_is_never_the_default(open_page, folder, asked, page):
         assert "SHRP_DATA_DIR" in texts_of(at)
 
 
-@pytest.mark.parametrize("page", ["overview", "expert_usage"])
-def test_a_picked_hub_is_asked_and_why_it_fails_is_shown(open_page, folder, asked, page):
-    at = open_page(page, folder)
+def test_a_picked_hub_is_asked_and_why_it_fails_is_shown(open_page, folder, asked):
+    at = open_page("expert_usage", folder)
     at.selectbox(key="source").set_value("hub").run()
-    assert not at.exception
-    assert asked == ["qnli"]
-    assert "the hub does not answer" in texts_of(at)
-    linked = open_page(page, folder, source="hub")
-    assert not linked.exception
+    linked = open_page("overview", folder, source="hub")
     assert asked == ["qnli", "qnli"]
-    assert "the hub does not answer" in texts_of(linked)
+    for one in (at, linked):
+        assert not one.exception
+        assert "the hub does not answer" in texts_of(one)
 
 
-def test_ones_own_data_come_before_the_hub(open_page, folder, asked):
+def test_own_data_come_before_it_and_a_task_with_other_data_at_its_own(
+    open_page, folder, tiny_checkpoint, asked
+):
     at = open_page("overview", folder)
     upload(at, "table", "mine.csv", b"question,sentence\nw1 w2,w3\nw4,w5 w6\n")
-    assert not at.exception
     assert at.selectbox(key="source").options == ["own", "hub"]
     assert at.selectbox(key="source").value == "own"
-    assert not asked
-
-
-def test_a_task_with_data_of_its_own_is_back_at_its_default(open_page, folder, tiny_checkpoint, asked):
-    at = open_page("overview", folder)
-    at.selectbox(key="checkpoint").set_value("tiny").run()
-    assert at.selectbox(key="source").value == "probe"
-    at.selectbox(key="checkpoint").set_value("pairs").run()
-    assert at.selectbox(key="source").value is None
+    at.button(key="own-data-remove").click().run()
+    for checkpoint, source in (("tiny", "probe"), ("pairs", None)):
+        at.selectbox(key="checkpoint").set_value(checkpoint).run()
+        assert at.selectbox(key="source").value == source
     assert not at.exception
     assert not asked

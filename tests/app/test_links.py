@@ -116,24 +116,9 @@ def test_what_nobody_picked_stays_out_of_the_address(open_page, tiny_checkpoint,
     assert not {*DEFAULTS_OUT} & {*at.query_params}
 
 
-def test_how_many_experts_are_timed_is_in_the_link(open_page, tiny_checkpoint):
-    at = open_page("overview", tiny_checkpoint, latency_each=3)
-    at.session_state["overview-latency-on-this-machine"] = True
-    at.run()
-    assert not at.exception
-    assert at.number_input(key=latency.KEPT).value == 3
-
-
-@pytest.mark.parametrize(
-    "params",
-    [
-        {"flip_direction": "up", "flip_label": "3", "flip_slice": "<b>"},
-        {"lab_tab": "none", "axis": ""},
-        {"sweep": "perhaps", "edit_layer": "77"},
-    ],
-)
-def test_nonsense_falls_back(open_page, tiny_checkpoint, params):
-    at = open_page("pruning_lab", tiny_checkpoint, budget=2, **params)
+def test_nonsense_falls_back(open_page, tiny_checkpoint):
+    nonsense = {"flip_direction": "up", "flip_label": "3", "flip_slice": "<b>", "lab_tab": "none", "axis": ""}
+    at = open_page("pruning_lab", tiny_checkpoint, budget=2, sweep="perhaps", edit_layer="77", **nonsense)
     assert not at.exception
     assert not at.error
     assert at.selectbox(key="edit_layer").value == 1
@@ -186,11 +171,8 @@ def test_a_page_comes_back_as_it_was_left_where_its_address_lost_that(open_page,
     assert not at.exception
     assert (at.selectbox(key="layer").value, at.selectbox(key="expert").value) == (1, 3)
     assert at.session_state["ranked"] == "lowest"
-    assert {name: at.query_params[name] for name in ("layer", "expert", "ranked")} == {
-        "layer": "1",
-        "expert": "3",
-        "ranked": "lowest",
-    }
+    wanted = {"layer": "1", "expert": "3", "ranked": "lowest"}
+    assert {name: at.query_params[name] for name in wanted} == wanted
 
 
 def test_an_address_without_a_cell_is_the_first_one_again(open_page, tiny_checkpoint):
@@ -223,14 +205,10 @@ def test_a_value_that_can_not_be_had_is_told(open_page, tiny_checkpoint, page, k
     assert not told(at)
 
 
-@pytest.mark.parametrize("page", ["expert_usage", "pruning_lab"])
-def test_the_menu_greys_what_does_not_apply(open_page, tiny_checkpoint, tiny_static_checkpoint, page):
-    def greyed(at):
-        return {
-            link.proto.page: link.proto.disabled for link in at.sidebar.get("page_link") if link.proto.page
-        }
+def test_the_menu_greys_what_does_not_apply(open_page, tiny_checkpoint, tiny_static_checkpoint):
+    def greyed(folder):
+        links = open_page("routing", folder).sidebar.get("page_link")
+        return {link.proto.page for link in links if link.proto.disabled}
 
-    assert not any(greyed(open_page("routing", tiny_checkpoint)).values())
-    static = greyed(open_page("routing", tiny_static_checkpoint))
-    assert static[page]
-    assert not static["routing"]
+    assert greyed(tiny_checkpoint) == set()
+    assert greyed(tiny_static_checkpoint) == {"expert_usage", "pruning_lab"}

@@ -69,26 +69,20 @@ def test_compare_holds_the_teacher_of_another_checkpoint_against_it(open_page, s
     assert f"{right:.1%}" in set(table["accuracy"])
 
 
-def test_an_address_that_asks_for_a_slice_in_vain_says_so(open_page, tiny_checkpoint):
-    at = open_page("overview", tiny_checkpoint, only="nothing")
-    assert not at.exception
-    assert (
-        "asks for only the slice **nothing**, which these data don't have. All inputs" in at.warning[0].value
-    )
-    assert "n = 480" in texts_of(at)
-    assert not any("asks for" in one.value for one in pick(at, "idiom").warning)
-
-
-def test_that_a_slice_was_not_there_is_said_of_the_data_that_lacked_it(open_page, save_tiny, tiny_checkpoint):
+def test_an_address_that_asks_for_a_slice_in_vain_says_so_of_these_data_alone(
+    open_page, save_tiny, tiny_checkpoint
+):
     at = open_page("overview", save_tiny("grammar", task="cola"), only="negation")
+    assert not at.exception
     assert "asks for only the slice **negation**" in at.warning[0].value
     at.sidebar.selectbox(key="checkpoint").set_value("tiny").run()
     assert not any("asks for only" in one.value for one in at.warning)
     assert "negation" in at.sidebar.multiselect(key=ONLY).options
+    assert "n = 480" in texts_of(at)
 
 
 def test_what_is_picked_stays_on_a_page_that_reads_no_data(open_page, save_tiny, monkeypatch):
-    """The hub may not answer, and Experiments shows nothing of data: it does not wait for it."""
+    """The hub may not answer, and Results shows nothing of data: it does not wait for it."""
     asked = []
     monkeypatch.setattr(data_sources, "load_glue", lambda task: asked.append(task) or SST2)
     folder = save_tiny("reviews")

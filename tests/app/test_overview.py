@@ -10,13 +10,16 @@ from shrp.checkpoints import checkpoint as checkpoints
 from shrp.data.sources import load_probe
 from shrp.evaluation.costs import TOKENS, cost, dense_cost
 from shrp.evaluation.evaluate import evaluate
-from tests.app.helpers import HISTORY, SCORES, row, specs, texts_of, upload
+from tests.app.helpers import HISTORY, SCORES, row, texts_of, upload
 from ui import loaders, state
-from ui.overview import first
+from ui.overview import first, latency
 from ui.text import percent
 
 ROOT = Path(__file__).parent.parent.parent
-TRAINING, CARD, CLASSES = "overview-how-it-was-trained", "overview-model-card", "overview-confusion-matrix"
+TRAINING, CARD, CLASSES, LATENCY = (
+    f"overview-{part}"
+    for part in ("how-it-was-trained", "model-card", "confusion-matrix", "latency-on-this-machine")
+)
 
 
 def history_text(rows):
@@ -93,15 +96,17 @@ def test_a_score_far_below_the_teachers_is_a_cliff(open_page, save_tiny):
         assert any("cliff" in box.value for box in at.warning) == warned
 
 
-def test_parts_below_are_computed_once_they_are_opened(open_page, full):
-    at = open_page("overview", full)
+def test_parts_below_are_computed_once_they_are_opened_and_all_has_a_text_alternative(open_page, full):
+    at = open_page("overview", full, latency_each=3)
     before = len(at.get("plotly_chart"))
     opened(at, TRAINING)
-    assert not at.exception
     assert len(at.get("plotly_chart")) == before + 1
     opened(at, CARD)
-    assert not at.exception
     assert "full" in texts_of(at)
+    opened(at, LATENCY)
+    assert at.number_input(key=latency.KEPT).value == 3  # as the link asks
+    assert not at.exception
+    assert all(len(element.proto.alt) > 20 for element in [*at.dataframe, *at.get("plotly_chart")])
 
 
 @pytest.mark.parametrize(
@@ -119,14 +124,6 @@ def test_a_history_is_shown_or_refused_in_words(open_page, save_tiny, rows, brok
     at = opened(open_page("overview", folder), TRAINING)
     assert not at.exception
     assert bool(at.error) == broken
-
-
-def test_every_chart_and_table_has_a_text_alternative(open_page, full, tiny_static_checkpoint):
-    for folder in (full, tiny_static_checkpoint):
-        at = opened(open_page("overview", folder), TRAINING)
-        shown = [*at.dataframe, *at.get("plotly_chart")]
-        assert shown
-        assert all(len(element.proto.alt) > 20 for element in shown)
 
 
 @pytest.mark.parametrize("damage", ["weights", "config", "json"])
@@ -155,13 +152,10 @@ def test_the_picked_data_set_of_the_scores_is_in_the_link_and_stays_with_its_che
     assert at.button_group(key="scored_on").value == "glue/sst2 validation"
 
 
-def test_no_checkpoint_at_all_has_a_command_to_copy(open_page):
+def test_no_checkpoint_at_all_has_a_command_to_copy_and_names_are_shown_as_text(open_page, save_tiny):
     at = open_page("overview")
     assert not at.exception
     assert any("python -m shrp" in block.value for block in at.code)
-
-
-def test_names_are_shown_as_text(open_page, save_tiny):
     at = open_page("overview", save_tiny("_a_ [b](c) <b>d"))
     assert not at.exception
     assert "\\[b\\]" in at.title[0].value
@@ -214,12 +208,3 @@ def test_no_session_imports_torch_by_itself(code):
     )
     told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert told.stdout.strip().splitlines()[-1] == "[]"
-
-
-def test_every_example_has_its_answer_and_is_searched(open_page, tiny_checkpoint):
-    at = open_page("overview", tiny_checkpoint, answers="wrong", answers_with="the")
-    assert not at.exception
-    shown = next(frame.value for frame in at.dataframe if "the text" in frame.value)
-    assert 0 < len(shown) < 480
-    assert set(shown["correct"]) == {"✗"}
-    assert specs(at)

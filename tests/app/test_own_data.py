@@ -21,8 +21,9 @@ from ui.own import data as own_data
 from ui.own import kept as own_kept
 from ui.own import labels as own_labels
 from ui.own import table as own_table
+from ui.own.boxes import find
 from ui.own.fit import Columns, fit, guess
-from ui.own.table import clean_name, read_path, read_upload
+from ui.own.table import clean_name, data_roots, read_file, read_upload
 from ui.state import SOURCE
 
 SST2, MRPC = TASKS["sst2"], TASKS["mrpc"]
@@ -33,17 +34,31 @@ LABELLED = "words,mood,kind\n" + "".join(
 )
 
 
-def zip_of(folder, **extra):
+def box(at, label):
+    return next(one for one in at.sidebar.selectbox if one.label == label)
+
+
+def own(at):
+    return at.session_state[data_sources.OWN_DATA]
+
+
+def noting(made):
+    """A `TemporaryFolder` that notes its path."""
+
+    class Noting(own_checkpoints.TemporaryFolder):
+        def __init__(self):
+            super().__init__()
+            made.append(self.path)
+
+    return Noting
+
+
+def zip_of(folder):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in folder.iterdir():
             archive.write(path, f"{folder.name}/{path.name}")
-        for name, content in extra.items():
-            archive.writestr(f"{folder.name}/{name}", content)
     return buffer.getvalue()
-
-
-# ---- reading ----
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
@@ -70,29 +85,20 @@ def test_a_table_with_slices_has_the_scores_of_the_same_one_without():
     assert sliced.source_fingerprint == plain.fingerprint != sliced.fingerprint
 
 
-# ---- what the columns are for ----
-
-
-# ---- in the app ----
-
-
 def test_the_columns_that_were_chosen_come_back_with_their_task(open_page, tiny_checkpoint, save_tiny):
     save_tiny("pairs", task="mrpc")
     at = open_page("overview", tiny_checkpoint)
     upload(at, "table", "mine.csv", LABELLED.encode())
 
-    def box(label):
-        return next(box for box in at.sidebar.selectbox if box.label == label)
-
-    box("Text column").set_value("kind")
-    box("Label column").set_value("mood").run()
+    box(at, "Text column").set_value("kind")
+    box(at, "Label column").set_value("mood").run()
     at.selectbox(key="checkpoint").set_value("pairs").run()
-    assert box("Label column").value == "none"  # the other task starts at its own guess
+    assert box(at, "Label column").value == "none"  # the other task starts at its own guess
     at.switch_page("pages/routing.py").run()
     at.selectbox(key="checkpoint").set_value("tiny").run()
     assert not at.exception
-    assert (box("Text column").value, box("Label column").value) == ("kind", "mood")
-    assert at.session_state[data_sources.OWN_DATA].texts[0] == ("even",)
+    assert (box(at, "Text column").value, box(at, "Label column").value) == ("kind", "mood")
+    assert own(at).texts[0] == ("even",)
 
 
 NUMBERED = "review,mood\nw1 w2,good\nw3,bad\nw4 w5,good\n,bad\n"
@@ -104,18 +110,16 @@ def test_rows_without_a_text_or_a_label_can_be_left_out(open_page, tiny_checkpoi
     at = open_page("overview", tiny_checkpoint)
     upload(at, "table", "gaps.csv", GAPS.encode())
     assert not at.exception
-    data = at.session_state[data_sources.OWN_DATA]
+    data = own(at)
     assert data.texts == (("w1 w2",), ("w5 w6",), ("w7 w8",))
     assert data.labels.tolist() == [1, 0, 1]
     assert data.slices == ("a", "e", "f")
-    (box,) = [box for box in at.sidebar.checkbox if box.key.endswith("-incomplete")]
-    box.uncheck().run()
+    (leave_out,) = at.sidebar.checkbox
+    leave_out.uncheck().run()
     assert len(at.sidebar.error) == 1
-    box.check().run()
-    box = next(box for box in at.sidebar.selectbox if box.label == "Label column")
-    box.set_value("none").run()  # a label is no longer needed
-    assert [box.label for box in at.sidebar.checkbox] == ["Leave out 2 rows without a text"]
-    assert len(at.session_state[data_sources.OWN_DATA]) == 4
+    leave_out.check().run()
+    box(at, "Label column").set_value("none").run()  # a label is no longer needed
+    assert len(own(at)) == 4
 
 
 STARS = "sentence,label\n" + "".join(f"w{i} w{i % 7},{i % 5 + 1}\n" for i in range(20))
@@ -176,9 +180,7 @@ def test_a_checkpoint_is_uploaded_replaced_and_removed(
     open_page, tiny_checkpoint, save_tiny, tmp_path, monkeypatch
 ):
     made = []
-    monkeypatch.setattr(
-        own_checkpoints.TemporaryFolder, "__init__", _noting(own_checkpoints.TemporaryFolder.__init__, made)
-    )
+    monkeypatch.setattr(own_checkpoints, "TemporaryFolder", noting(made))
     at = open_page("overview", tiny_checkpoint)
     elsewhere = save_tiny("static elsewhere", routing="token").rename(tmp_path / "mine")
     upload(at, "zip", "archive.zip", zip_of(elsewhere))
@@ -187,10 +189,7 @@ def test_a_checkpoint_is_uploaded_replaced_and_removed(
     assert at.selectbox(key="checkpoint").value == "mine (yours)"
     assert (made[0] / "config.json").is_file()
 
-    for content in (
-        b"no zip",
-        zip_of(elsewhere)[:-40],
-    ):
+    for content in (b"no zip", zip_of(elsewhere)[:-40]):
         upload(at, "zip", "bad.zip", content)
         assert len(at.sidebar.error) == 1
         assert at.selectbox(key="checkpoint").value == "mine (yours)"
@@ -244,9 +243,7 @@ def test_several_uploads_stay_beside_each_other_up_to_a_number(
     open_page, tiny_checkpoint, save_tiny, monkeypatch
 ):
     made = []
-    monkeypatch.setattr(
-        own_checkpoints.TemporaryFolder, "__init__", _noting(own_checkpoints.TemporaryFolder.__init__, made)
-    )
+    monkeypatch.setattr(own_checkpoints, "TemporaryFolder", noting(made))
     at = open_page("overview", tiny_checkpoint)
     for name in ("one", "two", "three"):
         upload(at, "zip", "x.zip", zip_of(save_tiny(name, routing="token")))
@@ -261,47 +258,28 @@ def test_several_uploads_stay_beside_each_other_up_to_a_number(
     assert "one (yours) was let go: the last 3 stay loaded." in texts_of(at)
 
 
-def _noting(init, made):
-    def wrapped(self):
-        init(self)
-        made.append(self.path)
-
-    return wrapped
-
-
-def test_an_upload_is_used_at_once_with_labels_and_gaps_as_guessed(open_page, tiny_checkpoint):
-    at = open_page("overview", tiny_checkpoint)
-    upload(at, "table", "mine.csv", NUMBERED.replace("mood", "label").encode())
-    assert not at.exception
-    data = at.session_state[data_sources.OWN_DATA]
-    assert len(data) == 3
-    assert [data.task.label_names[label] for label in data.labels] == ["positive", "negative", "positive"]
-    assert at.selectbox(key=SOURCE).value == data_sources.OWN
-
-
 def test_a_reload_brings_the_table_and_its_columns_back(open_page, tiny_checkpoint, cache):
     at = open_page("overview", tiny_checkpoint)
     upload(at, "table", "mine.csv", NUMBERED.encode())
-    (label,) = (box for box in at.sidebar.selectbox if box.key.endswith("-label"))
-    label.set_value("mood").run()
+    box(at, "Label column").set_value("mood").run()
     assert not at.exception
+    assert own(at).labels is not None
+    assert at.selectbox(key=SOURCE).value == data_sources.OWN
     asked = {name: at.query_params[name] for name in (own_kept.PARAM, SOURCE)}
     again = open_page("expert_usage", tiny_checkpoint, **asked)
     assert not again.exception
-    found, before = (one.session_state[data_sources.OWN_DATA] for one in (again, at))
-    assert found.fingerprint == before.fingerprint
+    assert own(again).fingerprint == own(at).fingerprint
     assert again.selectbox(key=SOURCE).value == data_sources.OWN
-    own_remove = again.button(key="own-data-remove")
-    own_remove.click().run()
+    again.button(key="own-data-remove").click().run()
     assert own_kept.PARAM not in again.query_params
     assert data_sources.OWN_DATA not in open_page("overview", tiny_checkpoint, **asked).session_state
 
 
-@pytest.mark.parametrize("asked", ["../../etc", "0" * 16, "ABCDEF0123456789"])
-def test_an_address_names_no_other_file(open_page, tiny_checkpoint, cache, asked):
-    at = open_page("overview", tiny_checkpoint, own=asked)
-    assert not at.exception
-    assert data_sources.OWN_DATA not in at.session_state
+def test_an_address_names_no_other_file(open_page, tiny_checkpoint, cache):
+    for asked in ("../../etc", "0" * 16, "ABCDEF0123456789"):
+        at = open_page("overview", tiny_checkpoint, own=asked)
+        assert not at.exception
+        assert data_sources.OWN_DATA not in at.session_state
 
 
 def test_nothing_is_kept_where_others_are_served(open_page, tiny_checkpoint, cache, monkeypatch):
@@ -337,39 +315,31 @@ def test_other_hosts_names_are_refused():
     assert not any(is_host_allowed(host) for host in ("evil.example", "127.0.0.1.evil.example", None))
 
 
-# ---- reading, without a page ----
-
-
 def test_large_tables_are_refused_here_and_not_only_in_the_browser(monkeypatch, tmp_path):
     def refused(name, content, why):
         with pytest.raises(DataError, match=why):
             read_upload(name, content)
 
-    for name, limit in (("MAX_BYTES", 100), ("MAX_ROWS", 5), ("MAX_COLUMNS", 2), ("_MAX_PARQUET", 1000)):
-        monkeypatch.setattr(own_table, name, limit)
-        if name == "MAX_BYTES":
-            refused("t.csv", b"sentence\n" + b"a b c\n" * 40, "MB")
-            monkeypatch.undo()
-        elif name == "MAX_ROWS":
-            refused("t.csv", b"sentence\n" + b"a\n" * 6, "rows")
-            for end in (b"\n", b"\r", b"\r\n"):  # each ends a line
-                refused("t.jsonl", (b'{"sentence": "a"}' + end) * 6, "rows")
-        elif name == "MAX_COLUMNS":
-            refused("t.csv", b"a,b,c\n1,2,3\n", "columns")
-    path, texts = tmp_path / "t.parquet", pa.array(["x" * 400] * 5)  # small on disk, 2,000 bytes in memory
-    for column in (
-        texts,
-        texts.cast(pa.large_string()),
-        texts.dictionary_encode(),
-        texts.cast(pa.string_view()),
+    lines = [(b'{"sentence": "a"}' + end) * 6 for end in (b"\n", b"\r", b"\r\n")]  # each ends a line
+    for limit, most, why, files in (
+        ("MAX_BYTES", 100, "MB", {"t.csv": [b"sentence\n" + b"a b c\n" * 40]}),
+        ("MAX_ROWS", 5, "rows", {"t.csv": [b"sentence\n" + b"a\n" * 6], "t.jsonl": lines}),
+        ("MAX_COLUMNS", 2, "columns", {"t.csv": [b"a,b,c\n1,2,3\n"]}),
     ):
+        with monkeypatch.context() as patch:
+            patch.setattr(own_table, limit, most)
+            for name, contents in files.items():
+                for content in contents:
+                    refused(name, content, why)
+    monkeypatch.setattr(own_table, "_MAX_PARQUET", 1000)
+    path, texts = tmp_path / "t.parquet", pa.array(["x" * 400] * 5)  # small on disk, 2,000 bytes in memory
+    kinds = (texts.cast(pa.large_string()), texts.dictionary_encode(), texts.cast(pa.string_view()))
+    for column in (texts, *kinds):
         pq.write_table(pa.table({"sentence": column}), path)
         refused("t.parquet", path.read_bytes(), "unpacks")
     pd.DataFrame({"sentence": [["x"]]}).to_parquet(path)
     refused("t.parquet", path.read_bytes(), "nested")
-    large = pa.array(
-        [b"\0" * 1000] * 5, pa.binary()
-    )  # a few bytes of a file may unpack to terabytes of these
+    large = pa.array([b"\0" * 1000] * 5, pa.binary())  # a few bytes may unpack to terabytes of these
     for kind in (pa.binary(), pa.large_binary(), pa.binary(1000)):
         pq.write_table(pa.table({"sentence": ["a"] * 5, "p": large.cast(kind)}), path, compression="zstd")
         refused("t.parquet", path.read_bytes(), "type")
@@ -389,6 +359,9 @@ def test_an_uploads_name_is_cleaned(name, clean):
 
 
 def test_a_path_is_read_below_the_allowed_folders_only(tmp_path, monkeypatch):
+    def read(path):
+        return len(read_file(find(path, data_roots(), "file", DataError)).frame)
+
     allowed, other = tmp_path / "allowed", tmp_path / "other"
     for folder in (allowed, other):
         folder.mkdir()
@@ -396,12 +369,12 @@ def test_a_path_is_read_below_the_allowed_folders_only(tmp_path, monkeypatch):
     (allowed / "out.csv").symlink_to(other / "t.csv")
     monkeypatch.delenv("SHRP_DATA_DIR", raising=False)
     monkeypatch.setenv("SHRP_DATA_ROOTS", str(allowed))
-    assert len(read_path("t.csv").frame) == len(read_path(str(allowed / "t.csv")).frame) == 12
+    assert read("t.csv") == read(str(allowed / "t.csv")) == 12
     for outside in ("../other/t.csv", str(other / "t.csv"), "out.csv", "/etc/passwd", "a\0b", "u.csv"):
         with pytest.raises(DataError):
-            read_path(outside)
+            read(outside)
     monkeypatch.setenv("SHRP_DATA_DIR", str(other))
-    assert len(read_path(str(other / "t.csv")).frame) == 12
+    assert read(str(other / "t.csv")) == 12
 
 
 @pytest.mark.parametrize(
@@ -441,17 +414,6 @@ def test_columns_of_pairs_and_of_a_tasks_own_label_are_guessed():
 def test_what_does_not_fit_is_refused(rows, task, columns, said):
     with pytest.raises(DataError, match=said):
         fit(read_upload("t.csv", rows.encode()), task, Columns(*columns))
-
-
-# ---- in the app ----
-
-
-def box(at, label):
-    return next(one for one in at.sidebar.selectbox if one.label == label)
-
-
-def own(at):
-    return at.session_state[data_sources.OWN_DATA]
 
 
 def test_a_table_is_uploaded_used_replaced_and_removed(open_page, tiny_checkpoint):
@@ -541,14 +503,11 @@ def test_own_data_come_back_with_a_checkpoint_of_their_task(
     for name, task in (("other", "cola"), ("with the hub alone", "rte")):
         save_tiny(name, task=task)
     sources_of = data_sources.available_sources
-    monkeypatch.setattr(
-        data_sources,
-        "available_sources",
-        lambda task: {data_sources.HUB: "hub"} if task.name == "rte" else sources_of(task),
-    )
+    sources = lambda task: {data_sources.HUB: "hub"} if task.name == "rte" else sources_of(task)  # noqa: E731
+    monkeypatch.setattr(data_sources, "available_sources", sources)
     at = open_page("overview", tiny_checkpoint)
     upload(at, "table", "mine.csv", LABELLED.replace("words", "sentence").encode())
-    before = at.session_state[data_sources.OWN_DATA].task.name
+    assert own(at).task.name == "sst2"
     for checkpoint, pick, source in (
         ("other", "probe", "probe"),
         ("tiny", "own", "own"),
@@ -563,7 +522,6 @@ def test_own_data_come_back_with_a_checkpoint_of_their_task(
             at.selectbox(key="source").set_value(pick).run()
         assert not at.exception
         assert at.selectbox(key="source").value == source
-    assert before == "sst2"
 
 
 def test_what_an_upload_does_not_load_leaves_nothing_behind(tiny_checkpoint, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""A score is held against what a constant answer has."""
+"""A score is compared with the majority-class baseline's."""
 
 import math
 from dataclasses import replace
@@ -15,7 +15,7 @@ MRPC = TASKS["mrpc"]
 DATA = TextData(MRPC, "d", (("a", "b"),) * 4, np.array([1, 1, 0, 0]))
 
 
-def test_the_floor_is_the_best_constant_answers_score():
+def test_the_baseline_answers_with_the_best_single_class():
     assert floor_of(DATA) == pytest.approx(2 / 3)  # F1 of always "equivalent"
     assert math.isnan(floor_of(replace(DATA, labels=None)))
 
@@ -32,7 +32,7 @@ def test_models_that_are_not_above_it_are_named(tiny_model, tiny_tokenizer, tiny
     said = floor_warning(data, [("the pruned model", low), ("the routed one", high), ("the teacher", low)])
     assert said.startswith("The pruned model (")
     assert ") and the teacher (" in said
-    assert "are not above a constant answer" in said
+    assert "not above the majority-class baseline" in said
     assert f"(n = {len(data)})" in said
     many = [(name, low - i / 100) for i, name in enumerate("abcde")] + [("f", high)]
     assert floor_warning(data, many).startswith("5 of 6 models (the best of these has ")

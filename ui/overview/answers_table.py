@@ -15,8 +15,7 @@ from ui import closer
 from ui.downloads import downloads
 from ui.pickers import always_one
 from ui.state import Selection
-from ui.tables import class_width, row_height
-from ui.text import escape, share_text, shorten, slice_name
+from ui.text import class_width, escape, row_height, share_text, shorten, slice_name
 
 WHICH, SEARCH = "answers", "answers_with"
 """Keys of the widgets, in the session's state and in the URL alike."""
@@ -30,11 +29,9 @@ _TEXT = "the text"
 
 
 def answers_frame(found: Evaluation, data: TextData) -> tuple[pd.DataFrame, list[str]]:
-    """`Evaluation.to_frame` with the texts and, beside the prediction, `p of the answer`, the model's probability of
-    it, or of numbers with labels `off by`, the prediction less the label.
+    """`Evaluation.to_frame` of all of `data`, with the texts and, next to the prediction, how sure or how far off it is.
 
-    Args:
-        found: of all of `data`.
+    That is `p of the answer`, the predicted class's probability, or, of numbers with labels, `off by`, prediction less label.
 
     Returns:
         The table, and the names of its columns with texts.
@@ -62,7 +59,7 @@ def narrowed(frame: pd.DataFrame, which: str, search: str, texts: list[str]) -> 
 
     Args:
         which: one of `choices`.
-        search: what words in a row's texts begin with; every one must be found, whatever its case.
+        search: beginnings of words in a row's texts; every one must be found, in either case.
         texts: the columns with texts.
     """
     if which in (WRONG, RIGHT):
@@ -80,11 +77,7 @@ def narrowed(frame: pd.DataFrame, which: str, search: str, texts: list[str]) -> 
 
 @st.fragment
 def section(selection: Selection, found: Evaluation) -> None:
-    """The table with its search, and links to the pages that look closer at the picked input.
-
-    Args:
-        found: of all of the picked data.
-    """
+    """The table of all of the picked data's answers, its search, and links to pages that look closer at the picked row."""
     data = selection.data
     frame, texts = answers_frame(found, data)
     left, right = st.columns([2, 1], gap="medium", vertical_alignment="bottom")
@@ -124,7 +117,7 @@ def shown_rows(part: pd.DataFrame, texts: list[str]) -> pd.DataFrame:
 
 def _table(part: pd.DataFrame, texts: list[str], key: str, data: TextData) -> list[int]:
     """Draw the rows; returns which of them is picked, if one is."""
-    wide = class_width(data.task.label_names)
+    column, wide = st.column_config, class_width(data.task.label_names)
     # What is left of a window of 1200 pixels, so that what the answers are stays in sight.
     width = 555 - 2 * wide - (95 if "slice" in part else 0)
     rows = shown_rows(part, texts)
@@ -140,20 +133,16 @@ def _table(part: pd.DataFrame, texts: list[str], key: str, data: TextData) -> li
         height=38 + min(high * len(part), 420),
         row_height=high,
         column_config={
-            "index": st.column_config.NumberColumn(
-                "no.", width=44, help=f"Row of {escape(data.name)}, from 0"
-            ),
-            _TEXT: st.column_config.TextColumn(" / ".join(data.task.text_columns), width=width),
-            "label": st.column_config.Column(width=wide),
-            "prediction": st.column_config.Column("answer", width=wide),
-            "correct": st.column_config.TextColumn("right", width=48),
-            SURE: st.column_config.NumberColumn(
-                "p", width=58, format="%.1f%%", help="The model's, of its answer"
-            ),
-            OFF: st.column_config.NumberColumn(width=70, format="%+.2f", help="The answer less the label"),
-            "slice": st.column_config.TextColumn(width=95),
+            "index": column.NumberColumn("no.", width=44, help=f"Row of {escape(data.name)}, from 0"),
+            _TEXT: column.TextColumn(" / ".join(data.task.text_columns), width=width),
+            "label": column.Column(width=wide),
+            "prediction": column.Column("answer", width=wide),
+            "correct": column.TextColumn("right", width=48),
+            SURE: column.NumberColumn("p", width=58, format="%.1f%%", help="The model's, of its answer"),
+            OFF: column.NumberColumn(width=70, format="%+.2f", help="The answer less the label"),
+            "slice": column.TextColumn(width=95),
         },
-        alt="Inputs with their labels and the model's answers",
+        alt="Examples with their labels and the model's answers",
     )
     return [row for row in event.selection.rows if row < len(part)]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from shlex import quote
 from typing import Any
 
@@ -24,18 +23,7 @@ from ui.floor import floor_of, not_above
 from ui.overview import figures, latency, score_figures
 from ui.overview.first import own_rows
 from ui.pickers import one_of
-from ui.text import (
-    escape,
-    file_name,
-    interval_text,
-    metric_name,
-    other_metrics,
-    percent,
-    score_text,
-    slice_name,
-    verdict,
-    warning_lines,
-)
+from ui.text import escape, file_name, interval_text, metric_name, percent, score_text, slice_name, verdict
 
 _DATA, _SHOWN = "scored_on", "scores_shown_of"
 _MEANING = {
@@ -49,20 +37,14 @@ def costs(selection: state.Selection) -> None:
     """What is left of the dense model's parameters and FLOPs, as one figure."""
     model = selection.checkpoint.model
     frame = figures.cost_frame(cost(model, TOKENS), dense_cost(model, TOKENS))
-    chart(
-        figures.cost_bars(frame),
-        frame,
-        key="costs",
-        name=f"{selection.name}-costs",
-        alt=f"Share of the dense model: {figures.cost_alt(frame)}",
-    )
+    alt = f"Share of the dense model: {figures.cost_alt(frame)}"
+    chart(figures.cost_bars(frame), frame, "costs", f"{selection.name}-costs", alt)
 
 
 def measured(selection: state.Selection, headline: Any) -> Evaluation | None:
     """Score the model on the picked data; returns its evaluation, or None where there is none.
 
-    Args:
-        headline: the place of the page's verdict, which is about a person's own data once these are scored.
+    `headline`, the place of the page's verdict, is about a person's own data once these are scored.
     """
     data = selection.data
     if data is None:
@@ -93,34 +75,29 @@ def own_verdict(name: str, found: Evaluation, floor: float) -> str:
     data = escape(found.data)
     if found.labels is None:
         return f"**{escape(name)}** has answered the {found.n:,} examples of **{data}**; without labels nothing is scored."
-    bounds = interval_text(found.interval, found.metric)
     baseline = (
         f"; the majority-class baseline has {score_text(floor, found.metric)}" if floor == floor else ""
     )
     return (
         f"**{escape(name)}** has {metric_name(found.metric)} **{score_text(found.score, found.metric)}** "
-        f"(95% CI {bounds}, n = {found.n:,}) on **{data}**{baseline}."
+        f"(95% CI {interval_text(found.interval, found.metric)}, n = {found.n:,}) on **{data}**{baseline}."
     )
 
 
 def _score(found: Evaluation, floor: float) -> None:
     baseline = f"majority-class baseline {score_text(floor, found.metric)}" if floor == floor else ""
     bounds = interval_text(found.interval, found.metric)
-    also = [part for part in (baseline, other_metrics(found.metrics, found.metric)) if part]
-    st.metric(
-        f"{metric_name(found.metric)} on {found.data}",
-        score_text(found.score, found.metric),
-        help="Measured now, on the data that are picked in the sidebar.",
-    )
-    inside = f"95% CI {bounds}, " * bool(bounds)
-    st.caption("; ".join([f"{inside}n = {found.n:,}", *also]))
+    inside = f"95% CI {bounds}, " * bool(bounds) + f"n = {found.n:,}"
+    others = [f"{metric_name(m)} {score_text(v, m)}" for m, v in found.metrics.items() if m != found.metric]
+    how = "Measured now, on the data that are picked in the sidebar."
+    st.metric(f"{metric_name(found.metric)} on {found.data}", score_text(found.score, found.metric), help=how)
+    st.caption("; ".join(filter(None, [inside, baseline, ", ".join(others)])))
 
 
 def cliff_warning(selection: state.Selection, found: Evaluation) -> str:
-    """What is wrong where far less of the dense teacher's score is left than pruning should cost; empty elsewhere.
+    """What to say where far less of the dense teacher's score is left than pruning should cost; empty elsewhere.
 
-    That is a score whose interval ends below `CLIFF_SHARE` of the teacher's, or one that the majority-class baseline
-    reaches, with an interval that ends below the teacher's.
+    That is an interval that ends below `CLIFF_SHARE` of the teacher's score, or below it with no gain on the baseline.
     """
     rows = measurements.score_rows(selection.checkpoint, selection.data)
     best = next((row["score"] for row in rows if row["kind"] == "teacher" and row.get("score")), 0.0)
@@ -139,25 +116,25 @@ def cliff_warning(selection: state.Selection, found: Evaluation) -> str:
 def _warnings(selection: state.Selection, stats: UsageStats) -> None:
     """Failure signatures of the routing on the picked data, a line a kind."""
     if stats.too_few:
+        n = len(selection.data)
         st.caption(
-            f":material/info: {len(selection.data):,} examples are too few to check the routing: it takes {stats.too_few:,}."
+            f":material/info: {n:,} examples are too few to check the routing: it takes {stats.too_few:,}."
         )
         return
-    warnings = stats.warnings()
-    for kind in dict.fromkeys(one.kind for one in warnings):
-        layers = sorted({one.layer for one in warnings if one.kind == kind})
-        st.caption(
-            f":material/warning: **{kind.capitalize()}** in layer{'s' * (len(layers) > 1)} "
-            f"{', '.join(map(str, layers))}: {_MEANING.get(kind, '')}."
-        )
-    if not warnings:
+    layers: dict[str, set[int]] = {}
+    for one in stats.warnings():
+        layers.setdefault(one.kind, set()).add(one.layer)
+    for kind, of in layers.items():
+        where = f"layer{'s' * (len(of) > 1)} {', '.join(map(str, sorted(of)))}"
+        st.caption(f":material/warning: **{kind.capitalize()}** in {where}: {_MEANING.get(kind, '')}.")
+    if not layers:
         st.caption(":material/check_circle: Routing is sound here: no collapse, noisy usage or near ties.")
 
 
 def scores(selection: state.Selection) -> None:
     """The stored scores of one data set, SHRP's models among the controls, with a sentence on the controls.
 
-    For each checkpoint they open on its own first data set: what was picked for one is not for another.
+    Another checkpoint opens on its own first data set.
     """
     name, info = selection.name, selection.checkpoint.info
     seen, st.session_state[_SHOWN] = st.session_state.get(_SHOWN, name), name
@@ -175,13 +152,12 @@ def scores(selection: state.Selection) -> None:
     chart(score_figures.score_dots(part), part, "scores", f"{name}-scores-{picked}", alt)
     found = verdicts(part, score_text)
     behind = bool(found) and all(v.outcome == "trails" for v in found) and not uncompared(found, part)
-    st.caption(
-        f":material/{'check_circle' if behind else 'balance'}: {escape(summary(found, part))}",
-        help="\n".join([*(f"- {escape(v.text)}" for v in found), "", HOW_COMPARED]) if found else None,
-    )
+    how = "\n".join([*(f"- {escape(score_figures.readable(v.text))}" for v in found), "", HOW_COMPARED])
+    said = escape(score_figures.readable(summary(found, part)))
+    st.caption(f":material/{'check_circle' if behind else 'balance'}: {said}", help=how if found else None)
     if not (known := part[part["constant"].notna()]).empty:
         first = known.iloc[0]
-        models = [(f"“{escape(row.model)}”", row.score) for row in known.itertuples()]
+        models = [(f"“{escape(score_figures.readable(row.model))}”", row.score) for row in known.itertuples()]
         if warning := not_above(first.constant, first.metric, first["data"], int(first.n), models):
             st.caption(f":material/horizontal_rule: {warning}")
 
@@ -203,17 +179,14 @@ def classes(found: Evaluation) -> None:
 
 def expanders(selection: state.Selection, found: Evaluation | None) -> None:
     """The parts that are computed once they are opened."""
-    labelled = found is not None and found.labels is not None and not found.task.is_regression
-    time = partial(latency.section, selection.checkpoint, selection.name, routed=selection.is_routed)
-    parts = [
-        ("Confusion matrix", ":material/grid_on:", lambda: classes(found), labelled),
-        ("How it was trained", ":material/school:", lambda: training(selection), True),
-        ("Latency on this machine", ":material/timer:", time, True),
-        ("Model card", ":material/description:", lambda: model_card(selection), True),
-    ]
-    for title, icon, draw, wanted in parts:
-        if not wanted:
-            continue
+    parts = {
+        "How it was trained": (":material/school:", lambda: training(selection)),
+        "Latency on this machine": (":material/timer:", lambda: latency.section(selection)),
+        "Model card": (":material/description:", lambda: model_card(selection)),
+    }
+    if found is not None and found.labels is not None and not found.task.is_regression:
+        parts = {"Confusion matrix": (":material/grid_on:", lambda: classes(found))} | parts
+    for title, (icon, draw) in parts.items():
         part = st.expander(title, icon=icon, on_change="rerun", key=f"overview-{file_name(title).lower()}")
         if part.open:
             with part:
@@ -227,8 +200,8 @@ def training(selection: state.Selection) -> None:
     """Settings, and the history epoch by epoch."""
     info = selection.checkpoint.info
     history: list[Mapping[str, Any]] = loaders.read_history(selection.name)
-    for line in warning_lines(history_warnings(history)):
-        st.warning(line, icon=":material/warning:")
+    for one in history_warnings(history):
+        st.warning(f"**{one.kind.capitalize()}**: {escape(one.text)}", icon=":material/warning:")
     if facts := training_facts(info.training, history, info.plan):
         rows = [f"| {escape(what)} | {escape(value)} |" for what, value in facts]
         st.markdown("\n".join(["| setting | value |", "|---|---|", *rows]))  # (a data frame cuts long values)
@@ -238,33 +211,19 @@ def training(selection: state.Selection) -> None:
         st.caption("No training history (history.jsonl) was stored with this checkpoint.")
         return
     data = str(info.training.get("validation_data", "validation data"))
+    of_teacher = [row for row in info.scores if (row.get("kind"), row.get("data")) == ("teacher", data)]
+    teacher = of_teacher[0].get("score") if of_teacher else None
     frame = score_figures.history_frame(history)
-    teacher = score_figures.teacher_score(score_frame(info.scores), data)
-    chart(
-        score_figures.training_history(frame, data=data, teacher_score=teacher),
-        frame,
-        key="history",
-        name=f"{selection.name}-history",
-        alt=score_figures.history_alt(history),
-    )
+    fig = score_figures.training_history(frame, data=data, teacher_score=teacher)
+    chart(fig, frame, "history", f"{selection.name}-history", score_figures.history_alt(history))
 
 
 def model_card(selection: state.Selection) -> None:
     """The model card, and its files."""
     text, stem = card(selection.name, selection.checkpoint), f"{file_name(selection.name)}-card"
     with st.container(horizontal=True):
-        for kind, mime, made in (
-            ("Markdown", "text/markdown", lambda: text),
-            ("HTML", "text/html", lambda: as_html(text)),
-        ):
-            st.download_button(
-                kind,
-                made,
-                f"{stem}.{'md' if kind == 'Markdown' else 'html'}",
-                mime,
-                key=f"card-{kind.lower()}",
-                on_click="ignore",
-                icon=":material/download:",
-            )
+        for kind, suffix, made in (("Markdown", "md", lambda: text), ("HTML", "html", lambda: as_html(text))):
+            options = {"key": f"card-{kind.lower()}", "on_click": "ignore", "icon": ":material/download:"}
+            st.download_button(kind, made, f"{stem}.{suffix}", f"text/{kind.lower()}", **options)
     with st.container(height=480):
         st.markdown(text.replace("\n# ", "\n### "))

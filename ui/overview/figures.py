@@ -25,8 +25,7 @@ _STATES = {  # state -> (legend, fill, outline)
 def layer_frame(info: CheckpointInfo, num_layers: int, num_experts: int) -> pd.DataFrame:
     """What each layer is made of: a row an expert (a row a layer for dense ones).
 
-    Columns layer, state, expert, share (Top-1 share on validation data, where known), weight (in a static
-    layer).
+    Columns layer, state, expert, share (Top-1 share on validation data, where known), weight (in a pruned layer).
     """
     plans = dict(info.plan.layers) if info.plan else {}
     rows = []
@@ -92,7 +91,7 @@ def _block_text(row: Any, num_experts: int, validation: str) -> str:
     if not pd.isna(row.share):
         text += f"<br>Top-1 share {percent(row.share)} on {escape_html(validation)}"
     if not pd.isna(row.weight):
-        text += f"<br>weight {row.weight:.3f} in the static layer"
+        text += f"<br>weight {row.weight:.3f} in the pruned layer"
     return text
 
 
@@ -119,31 +118,24 @@ def cost_bars(frame: pd.DataFrame) -> go.Figure:
     texts = [
         f"{percent(row.kept)}  ·  {count(row.value)} of {count(row.dense)}" for row in frame.itertuples()
     ]
-    fig = go.Figure()
+    fig, bar = go.Figure(), {"y": names, "orientation": "h", "width": 0.46}
     fig.add_bar(
-        y=names,
+        **bar,
         x=[100] * len(frame),
-        orientation="h",
         marker={"color": MUTED},
-        name="dense model (100%)",
-        hovertemplate="%{y}: %{customdata:,} in the dense model<extra></extra>",
         customdata=frame["dense"],
-        width=0.46,
+        hovertemplate="%{y}: %{customdata:,} in the dense model<extra></extra>",
     )
     fig.add_bar(
-        y=names,
+        **bar,
         x=100 * frame["kept"],
-        orientation="h",
         marker={"color": BLUE},
-        name="this checkpoint",
         customdata=frame["value"],
         hovertemplate="%{y}: %{customdata:,}, %{x:.1f}% of the dense model<extra></extra>",
-        width=0.46,
     )
     for name, text in zip(names, texts):
-        fig.add_annotation(
-            x=0, y=name, text=text, showarrow=False, xanchor="left", yshift=20, font={"size": 13}
-        )
+        place = {"x": 0, "y": name, "xanchor": "left", "yshift": 20}
+        fig.add_annotation(text=text, showarrow=False, font={"size": 13}, **place)
     fig.update_layout(barmode="overlay")
     top = max(105.0, 104 * float(frame["kept"].max()))
     fig.update_xaxes(range=[0, top], ticksuffix="%", zeroline=False)
@@ -152,7 +144,7 @@ def cost_bars(frame: pd.DataFrame) -> go.Figure:
     return layout(
         fig,
         "Cost against the dense model",
-        subtitle=f"grey: the dense model; FLOPs of matrix products,<br>one input of {tokens} tokens",
+        subtitle=f"grey: the dense model; FLOPs of matrix products,<br>one example of {tokens} tokens",
         x="share of the dense model",
         height=330,
         legend=False,

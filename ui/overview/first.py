@@ -20,20 +20,13 @@ _BERT_LIKE = ("bert", "camembert", "distilbert", "electra", "ernie", "roberta", 
 
 def shape(config: Mapping[str, Any]) -> tuple[int, int, int, int]:
     """Layers, heads, hidden size and inner size of an encoder, from its config."""
-    names = (
-        ("num_hidden_layers", "n_layers"),
-        ("num_attention_heads", "n_heads"),
-        ("hidden_size", "dim"),
-        ("intermediate_size", "hidden_dim"),
-    )
-    return tuple(int(config.get(one, config.get(other, 0))) for one, other in names)
+    names = ("num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size")
+    of_distilbert = ("n_layers", "n_heads", "dim", "hidden_dim")
+    return tuple(int(config.get(one, config.get(other, 0))) for one, other in zip(names, of_distilbert))
 
 
 def encoder_share(config: Mapping[str, Any], info: CheckpointInfo) -> float | None:
-    """The encoder's parameters as a share of the dense encoder's; None where they can't be told from the config.
-
-    By the formulas of `shrp.evaluation.costs`, which imports torch.
-    """
+    """The encoder's parameters as a share of the dense encoder's, as `shrp.evaluation.costs` counts; None if unknown."""
     layers, heads, size, inner = shape(config)
     if config.get("model_type") not in _BERT_LIKE or not (layers and heads):
         return None
@@ -62,10 +55,10 @@ def own_rows(info: CheckpointInfo) -> list[Mapping[str, Any]]:
 
 def kept_of_dense(info: CheckpointInfo, row: Mapping[str, Any]) -> str:
     """`99.4% (97.2–101.2)`: a stored score, with its interval, over the dense teacher's on the same data."""
-    teacher = next(
-        (one for one in info.scores if one.get("kind") == "teacher" and one.get("data") == row.get("data")),
-        None,
+    dense = (
+        one for one in info.scores if one.get("kind") == "teacher" and one.get("data") == row.get("data")
     )
+    teacher = next(dense, None)
     if teacher is None or not teacher.get("score") or not info.config.layers:
         return ""
     bounds = [end / teacher["score"] for end in row.get("interval") or () if end is not None]
@@ -114,10 +107,5 @@ def layer_map(name: str, info: CheckpointInfo, config: Mapping[str, Any]) -> Non
     layers, heads, *_ = shape(config)
     frame = figures.layer_frame(info, layers, heads)
     validation = str(info.training.get("validation_data", "the data that it was counted on"))
-    chart(
-        figures.layer_strip(frame, heads, validation=validation),
-        frame,
-        key="layers",
-        name=f"{name}-layers",
-        alt=figures.layer_alt(frame),
-    )
+    fig = figures.layer_strip(frame, heads, validation=validation)
+    chart(fig, frame, "layers", f"{name}-layers", figures.layer_alt(frame))

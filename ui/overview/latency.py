@@ -36,17 +36,13 @@ _ONE_AT_A_TIME = threading.Lock()
 def measure(
     checkpoint: Checkpoint, plans: Mapping[str, PruningPlan], progress: Callable[[int, int], None]
 ) -> pd.DataFrame:
-    """Time dense, the checkpoint's own model and its prunings in float32, in one interleaved run a batch size.
+    """Time dense, the checkpoint's own model and its prunings (`plans`, by name) in float32, interleaved, per batch size.
 
     Sessions that ask at once are timed one after the other.
 
-    Args:
-        plans: name -> pruning, of a routed checkpoint.
-        progress: called with timed calls done and in all.
-
     Returns:
-        One row a model and batch size: `shrp.evaluation.timing.latency`'s columns, `batch`, `tokens`, and
-        `flop_share`, the model's FLOPs over the dense model's, whole models.
+        One row a model and batch size: `shrp.evaluation.timing.latency`'s columns, `batch`, `tokens`, and `flop_share`, the
+        model's FLOPs over the dense model's, whole models.
 
     Raises:
         ShrpError: a plan does not fit.
@@ -61,8 +57,9 @@ def measure(
     with _ONE_AT_A_TIME:
         for number, batch in enumerate(BATCHES):
             inputs, before = model_inputs(model, batch, tokens), number * each
+            calls = {name: partial(one, **inputs) for name, one in models.items()}
             times = latency(
-                {name: partial(one, **inputs) for name, one in models.items()},
+                calls,
                 repeats=REPEATS,
                 warmup=WARMUP,
                 progress=lambda done, _, before=before: progress(before + done, len(BATCHES) * each),
@@ -92,37 +89,25 @@ def table(times: pd.DataFrame) -> pd.DataFrame:
 
 
 @st.fragment
-def section(checkpoint: Checkpoint, name: str, *, routed: bool) -> None:
-    """A button that measures, with progress, and what it found; kept for all sessions.
-
-    Args:
-        name: the checkpoint's, for the file of its times.
-        routed: whether a pruning of as many experts a layer as a person picks is timed too.
-    """
+def section(selection: state.Selection) -> None:
+    """A button that measures, with progress, and what it found; kept for all sessions. A routed model is also pruned."""
+    checkpoint = selection.checkpoint
     if set(layer_kinds(checkpoint.model)) == {"dense"}:
         st.caption("All layers are dense, so there is nothing to compare with.")
         return
     plans = {}
-    if routed:
+    if selection.is_routed:
         experts = num_experts_of(checkpoint.model)
         clamp(KEPT, 1, experts)
-        picked = st.number_input(
-            "Experts kept per layer",
-            min_value=1,
-            max_value=experts,
-            value=min(2, experts),
-            step=1,
-            key=KEPT,
-            bind="query-params",
-            width=260,
-        )
+        box = {"key": KEPT, "bind": "query-params", "width": 260}
+        picked = st.number_input("Experts kept per layer", 1, experts, min(2, experts), 1, **box)
         kept = max(1, min(int(picked or 1), experts))
-        plans[f"static, {kept} a layer"] = first_experts(dict.fromkeys(checkpoint.info.config.layers, kept))
+        plans[f"pruned, {kept} a layer"] = first_experts(dict.fromkeys(checkpoint.info.config.layers, kept))
     names = "; ".join([DENSE, own_name(checkpoint), *plans])
     key = (checkpoint.fingerprint, *(plan.key() for plan in plans.values()))
     st.markdown(
         f"Times these models side by side, in float32: {escape(names)}. Batches of {listed(map(str, BATCHES))} "
-        f"inputs of up to {TOKENS} tokens, {REPEATS} timed calls each. Other load makes it noisy."
+        f"examples of up to {TOKENS} tokens, {REPEATS} timed calls each. Other load makes it noisy."
     )
     if st.button("Measure on this machine", key="measure-latency", icon=":material/timer:"):
         results(*_STORE).drop(key)
@@ -135,7 +120,7 @@ def section(checkpoint: Checkpoint, name: str, *, routed: bool) -> None:
         return
     shown, threads = table(times), torch.get_num_threads()
     st.dataframe(shown, hide_index=True, width="content", alt="Latencies by model and batch")
-    downloads(shown.assign(threads=threads, torch=torch.__version__), "latency", f"{name}-latency")
+    downloads(shown.assign(threads=threads, torch=torch.__version__), "latency", f"{selection.name}-latency")
     st.caption(
         f"{counted(threads, 'thread')}. Speed: dense median ÷ this model's, at the same batch size. Limit: dense "
         "FLOPs ÷ this model's (whole model, without the embedding look-up), the largest speed-up from less work."

@@ -1,7 +1,6 @@
 """A person's own table of sentences: read (`ui.own.table`), fitted to a task, and a data source of this session.
 
-A table is read once and then fitted to the task of the picked checkpoint: its columns are guessed and can be
-chosen. What can't be read or fitted is refused in words, and the data that were in use before stay in use.
+Its columns are guessed and can be chosen. What can't be read or fitted is refused in words, and the data in use stay.
 """
 
 from __future__ import annotations
@@ -9,54 +8,46 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import streamlit as st
 
 from shrp.data import tabular
 from shrp.data.tasks import Task
-from shrp.data.text_data import TextData, pairs_of
+from shrp.data.text_data import pairs_of
 from shrp.errors import DataError
 from shrp.phrases import counted
 from ui import data_sources
+from ui.own import boxes
 from ui.own import kept as own_kept
 from ui.own import labels as own_labels
 from ui.own.fit import Columns, complete, fit, guess
-from ui.own.table import (
-    MAX_BYTES,
-    MAX_ROWS,
-    MB,
-    Table,
-    data_roots,
-    named_paths,
-    read_file,
-    read_path,
-    read_upload,
-)
+from ui.own.table import MAX_BYTES, MAX_ROWS, MB, Table, data_roots, read_file, read_upload
 from ui.text import escape
 
 _TABLE, _FITTED, _PROBLEM = "own-table", "own-table-fitted", "own-data-problem"
 _FIRST = "own-table-first"
 """The table and the task that it was first fitted to: labels that are mere numbers are taken to be of that task."""
-_UPLOADS, _PATH, _TAKEN = "own-data-uploads", "own-data-path", "own-data-path-taken"
 _LOG = logging.getLogger(__name__)
-
-
-def upload_limit(ours: int) -> int:
-    """The largest upload in MB: `ours`, or the server's own limit where that is lower."""
-    return min(ours, int(st.get_option("server.maxUploadSize")))
 
 
 def draw(task: Task) -> bool:
     """Draw the section in the sidebar and make what it holds the session's own data (`data_sources.OWN_DATA`).
 
-    Call before the picker of the data is drawn.
-
-    Returns:
-        Whether the data are of a table that was not in use before, and so are to be picked.
+    Returns whether the data are of a table that was not in use before, and so are to be picked.
     """
     session = st.session_state
     with st.expander("Your own data", icon=":material/upload_file:"):
-        _read_new()
+        boxes.draw(
+            "own-data",
+            "A table of sentences",
+            [extension[1:] for extension in tabular.EXTENSIONS],
+            MAX_BYTES // MB,
+            f"CSV, TSV, JSONL or Parquet, at most {MAX_BYTES // MB} MB and {MAX_ROWS:,} rows. Labels are optional. "
+            "Only this session sees it.",
+            data_roots(),
+            _take_new,
+        )
         kept = own_kept.kept_file() if session.get(_TABLE) is None else None
         if kept is not None:  # the page was reloaded
             _take(lambda: read_file(kept))
@@ -81,34 +72,6 @@ def draw(task: Task) -> bool:
         own_kept.keep_choices(f"own-{table.fingerprint[:16]}-")
         elsewhere = st.query_params.get("source", data_sources.OWN) != data_sources.OWN
         return new and not (kept is not None and elsewhere)
-
-
-def _read_new() -> None:
-    """Draw the boxes for a file and a path, and read what is given there."""
-    session = st.session_state
-    uploads = session.setdefault(_UPLOADS, 0)
-    # Not by `on_change`: touching anything while it is read would end that for good.
-    file = st.file_uploader(
-        "A table of sentences",
-        type=[extension[1:] for extension in tabular.EXTENSIONS],
-        key=f"{_UPLOADS}-{uploads}",  # a new key empties the box; what was read is shown below it
-        max_upload_size=upload_limit(MAX_BYTES // MB),
-        help=f"CSV, TSV, JSONL or Parquet, at most {MAX_BYTES // MB} MB and {MAX_ROWS:,} rows. Labels are "
-        "optional. Only this session sees it.",
-    )
-    if file is not None:
-        if _take(lambda: read_upload(file.name, file.getbuffer())):
-            own_kept.keep(session[_TABLE].name, file.getbuffer())
-        session[_UPLOADS] += 1
-        st.rerun()
-    if data_roots():
-        below = escape(f"Below {named_paths(data_roots())}.")
-        path = st.text_input("or its path on the app's machine", key=_PATH, help=below)
-        if path != session.get(_TAKEN, ""):
-            if path.strip():
-                _take(lambda: read_path(path))
-            session[_TAKEN] = path
-            st.rerun()
 
 
 def _same(table: Table) -> tuple[str, str]:
@@ -146,22 +109,16 @@ def _draw_table(table: Table, task: Task) -> bool:
         said = f"{error} Choose other columns, or repair the file and upload it again.{stays}"
         st.error(escape(said), icon=":material/error:")
         return False
-    _say_left_out(session[data_sources.OWN_DATA], columns, rows)
-    return new
-
-
-def _say_left_out(data: TextData, columns: Columns, rows: int) -> None:
-    """How many rows are left out, and that the pair column forms no pair."""
+    data = session[data_sources.OWN_DATA]
     if columns.pair is not None and not len(pairs_of(data)):
         st.caption(":material/info: No two rows with one name in the pair column have different labels.")
     if left := rows - len(data):
         st.caption(f"{left:,} of {rows:,} rows {'is' if left == 1 else 'are'} left out.")
+    return new
 
 
 def _key(table: Table, task: Task) -> str:
-    """What the keys of the boxes begin with: each table and task has its own, which start at that one's guess and come
-    back with what was chosen.
-    """
+    """What the keys of the boxes begin with: each table and task has its own, which come back with what was chosen."""
     return f"own-{table.fingerprint[:16]}-{task.name}"
 
 
@@ -196,30 +153,23 @@ def _choose(table: Table, task: Task) -> Columns:
     )
     none = next(n for n in ("none", "no column", "(no column)") if n not in names)
 
-    def optional(part: str, guessed: str | None, help: str) -> str | None:
-        picked = st.selectbox(
-            f"{part.capitalize()} column",
-            [none, *names],
-            index=0 if guessed is None else 1 + names.index(guessed),
-            key=f"{key}-{part}",
-            persist_state="session",
-            help=help,
-        )
+    def optional(part: str, help: str) -> str | None:
+        index = [None, *names].index(getattr(start, part))
+        label, box = f"{part.capitalize()} column", {"key": f"{key}-{part}", "persist_state": "session"}
+        picked = st.selectbox(label, [none, *names], index, help=help, **box)
         return None if picked == none else picked
 
     columns = Columns(
         texts,
-        optional("label", start.label, _label_help(task)),
-        optional("slice", start.slice, "Any text that groups examples, such as a phenomenon."),
-        pair=optional("pair", start.pair, "Two examples with the same name here form a minimal pair."),
+        optional("label", _label_help(task)),
+        optional("slice", "Any text that groups examples, such as a phenomenon."),
+        pair=optional("pair", "Two examples with the same name here form a minimal pair."),
     )
     if lacking := len(table.frame) - len(complete(table, columns)):
-        skip = st.checkbox(
-            f"Leave out {counted(lacking, 'row')} without a text{' or label' * (columns.label is not None)}",
-            value=True,
-            key=f"{key}-incomplete",
-            persist_state="session",
+        said = (
+            f"Leave out {counted(lacking, 'row')} without a text{' or label' * (columns.label is not None)}"
         )
+        skip = st.checkbox(said, value=True, key=f"{key}-incomplete", persist_state="session")
         columns = replace(columns, skip_incomplete=skip)
     return columns
 
@@ -233,17 +183,28 @@ def _label_help(task: Task) -> str:
     )
 
 
+def _take_new(given: Any) -> None:
+    """Read an upload or a path; an upload is kept for a reload of the page."""
+    if isinstance(given, str):
+        _take(lambda: read_file(boxes.find(given, data_roots(), "file", DataError)))
+    elif _take(lambda: read_upload(given.name, given.getbuffer())):
+        own_kept.keep(st.session_state[_TABLE].name, given.getbuffer())
+
+
 def _take(read: Callable[[], Table]) -> bool:
-    """Put what was read in the place of the table before it; after an error, that one stays. Returns whether it was
-    read.
-    """
+    """Put what was read in the place of the table before it, unless it was an error; returns whether it was read."""
     session = st.session_state
     try:
         session[_TABLE], session[_PROBLEM] = read(), ""
-    except DataError as error:
+    except (DataError, OSError) as error:
+        said = (
+            str(error)
+            if isinstance(error, DataError)
+            else f"The file can't be read: {error.strerror or error}"
+        )
         before = session.get(data_sources.OWN_DATA)
         stays = f" '{before.name}' stays in use." if before is not None else ""
-        session[_PROBLEM] = f"{str(error).removesuffix('.')}.{stays}"
+        session[_PROBLEM] = f"{said.removesuffix('.')}.{stays}"
         return False
     return True
 
@@ -254,4 +215,4 @@ def remove() -> None:
         st.session_state.pop(key, None)
     own_kept.forget()
     own_kept.set_param(own_kept.PARAM, None)
-    st.session_state[_PATH] = ""  # not taken out, which would leave the browser's box as it is
+    st.session_state["own-data-path"] = ""  # not taken out, which would leave the browser's box as it is

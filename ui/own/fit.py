@@ -42,9 +42,9 @@ def complete(table: Table, columns: Columns) -> pd.DataFrame:
 
 
 def guess(table: Table, task: Task) -> Columns:
-    """What the columns are probably for: by the task's names, else the usual ones, else the longest texts. The label is
-    the column called `label`, the one that the task's own file had it in (both as on the command line), or the only one
-    that holds nothing but names of the task's classes.
+    """What the columns are probably for: by the task's names, else the usual ones, else the longest texts.
+
+    The label is the column called `label` or as the task's own file has it, else the only one of nothing but class names.
     """
     names = list(table.frame.columns)
     texts = list(task.text_columns)
@@ -75,11 +75,7 @@ def _names_classes(column: pd.Series, task: Task) -> bool:
 
 
 def fit(table: Table, task: Task, columns: Columns) -> TextData:
-    """The table's rows as data of a task.
-
-    Raises:
-        DataError: the columns do not hold what is needed, or a text is too long; one sentence says where.
-    """
+    """The table's rows as data of a task; a DataError says in one sentence which column or row does not fit."""
     if len(set(columns.texts)) != len(task.text_columns):
         raise DataError(
             f"'{task.name}' reads {len(task.text_columns)} texts an input, so it needs as many different columns."
@@ -90,23 +86,21 @@ def fit(table: Table, task: Task, columns: Columns) -> TextData:
             "One column can't be a text, the label, the slice and the pair at once; choose different ones."
         )
     if columns.slice is not None:
-        values = table.frame[columns.slice].nunique()
-        if values > MAX_SLICES:
+        values = table.frame[columns.slice].unique()
+        longest, of = (
+            max(len(str(cell)) for cell in values),
+            f"Column '{columns.slice}' of '{table.name}' has",
+        )
+        if len(values) > MAX_SLICES:
             raise DataError(
-                f"Column '{columns.slice}' of '{table.name}' has {values:,} different values; slices group inputs, so "
-                f"choose a column with {MAX_SLICES} at most, or none."
+                f"{of} {len(values):,} different values, and slices at most {MAX_SLICES}; choose another column."
             )
-        longest = max(len(str(cell)) for cell in table.frame[columns.slice].unique())
         if longest > MAX_SLICE_NAME:
             raise DataError(
-                f"Column '{columns.slice}' of '{table.name}' has a value of {longest:,} characters; names of slices "
-                f"have {MAX_SLICE_NAME} at most, so choose another column, or none."
+                f"{of} a value of {longest:,} characters, and slices at most {MAX_SLICE_NAME}; choose another."
             )
-    whole = (
-        complete_rows(table.frame, columns.texts, columns.label, table.name)
-        if columns.skip_incomplete
-        else nullcontext(table.frame)
-    )
+    parts = columns.texts, columns.label, table.name
+    whole = complete_rows(table.frame, *parts) if columns.skip_incomplete else nullcontext(table.frame)
     with whole as frame:
         data = from_frame(
             frame,
@@ -118,14 +112,12 @@ def fit(table: Table, task: Task, columns: Columns) -> TextData:
             meanings=dict(columns.meanings),
             pair_column=columns.pair,
         )
-        for row, texts in enumerate(frame[list(columns.texts)].itertuples(index=False), 1):
+        for row, texts in enumerate(data.texts, 1):
             if (longest := max(map(len, texts))) > MAX_CHARACTERS:
-                raise RowError(
-                    table.name,
-                    row,
-                    f": a text has {longest:,} characters; at most {MAX_CHARACTERS:,} are taken, so cut it or leave "
-                    "the row out.",
+                said = (
+                    f": a text has {longest:,} characters; at most {MAX_CHARACTERS:,} are taken, so cut it."
                 )
+                raise RowError(table.name, row, said)
     if data.slices is not None:  # scores and teachers of these inputs are found whatever they are grouped by
         data = replace(data, origin=replace(data, slices=None))
     return data

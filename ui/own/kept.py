@@ -1,6 +1,6 @@
-"""A person's own table, kept on their own machine across a reload of the page, together with what its columns are for.
+"""A person's own table and the choices for its columns, kept on disk across a reload of the page.
 
-Only where the app is bound to this machine alone. A random name in the address says which table is the session's.
+Only where the app is bound to this machine. A random name in the address says which table is the session's.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import secrets
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import streamlit as st
 
@@ -65,18 +64,13 @@ def kept_file() -> Path | None:
         files = [one for one in (folder / name).iterdir() if one.is_file() and one.name != _CHOICES]
         if len(files) == 1:
             st.session_state[PARAM] = name
-            choices = folder / name / _CHOICES
-            if choices.is_file():
-                with suppress(ValueError):
-                    _restore(json.loads(choices.read_text(encoding="utf-8")))
+            with suppress(OSError, ValueError):
+                choices = json.loads((folder / name / _CHOICES).read_text(encoding="utf-8"))
+                for key, value in choices.items() if isinstance(choices, dict) else ():
+                    if key.startswith("own-") and isinstance(value, str | bool):
+                        st.session_state[key] = value
             return files[0]
     return None
-
-
-def _restore(choices: Any) -> None:
-    for key, value in choices.items() if isinstance(choices, dict) else ():
-        if key.startswith("own-") and isinstance(value, str | bool):
-            st.session_state[key] = value
 
 
 def keep_choices(prefix: str) -> None:

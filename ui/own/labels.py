@@ -68,17 +68,11 @@ def read_as(cells: Sequence[object], task: Task, source: str) -> str:
 
 
 def choose(labels: Sequence[str], task: Task, key: str) -> Meanings | None:
-    """Draw a box for each label, at its guess; returns what they mean, or None while one has no meaning yet.
-
-    Args:
-        key: what the boxes' keys begin with.
-    """
+    """Draw a box for each label, at its guess; returns what they mean, or None while one has no meaning yet."""
     st.markdown(
         f"Some **labels** are no classes of {escape(task.name)}: say what each means, or “{LEFT_OUT}”."
     )
-    left_out = next(
-        name for name in (LEFT_OUT, f"({LEFT_OUT})", f"(({LEFT_OUT}))") if name not in task.label_names
-    )
+    left_out = LEFT_OUT if LEFT_OUT not in task.label_names else f"({LEFT_OUT})"
     options, found = [*task.label_names, left_out], {}
     for label in labels:
         start = guess(label, task)

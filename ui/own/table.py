@@ -1,6 +1,6 @@
 """A person's own table as a file: an upload, or a path below the allowed folders, read under limits.
 
-What can't be read is refused in words; what is small as a file but huge once read is refused before it is read so.
+What is small as a file but huge once read is refused before it is read.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -49,10 +48,7 @@ def clean_name(name: str) -> str:
 
 
 def read_upload(name: str, content: bytes | memoryview) -> Table:
-    """Read an uploaded file.
-
-    Args:
-        name: as the browser gave it; its extension says what kind of table it is.
+    """Read an uploaded file; the extension of its name says what kind of table it is.
 
     Raises:
         DataError: the file is too large, or can't be read as a table; one sentence says why.
@@ -74,60 +70,10 @@ def data_roots() -> list[Path]:
     return list(dict.fromkeys(Path(name).resolve() for name in named if name.strip()))
 
 
-def below(roots: Sequence[Path], text: str, wanted: Callable[[Path], bool]) -> tuple[bool, Path | None]:
-    """Follow a path's links and see where it leads; a relative one is tried in each of the roots.
-
-    Args:
-        roots: the allowed folders, resolved.
-        text: the path.
-        wanted: whether a path below a root is what was asked for; it may raise an OSError.
-
-    Returns:
-        Whether it leads below a root, and what was asked for there, or None.
-
-    Raises:
-        PermissionError: a folder on the way can't be looked into.
-    """
-    try:
-        inside = [path for root in roots if (path := (root / text).resolve()).is_relative_to(root)]
-        return bool(inside), next((path for path in inside if wanted(path)), None)
-    except PermissionError:
-        raise
-    except (OSError, ValueError, RuntimeError):  # too long, a NUL, a loop of links
-        return False, None
-
-
-def read_path(text: str) -> Table:
-    """Read a file below one of the `data_roots`; a relative path is looked for in each.
-
-    Raises:
-        DataError: the path leads elsewhere (links are followed first), or the file can't be read.
-    """
-    text = text.strip()
-    roots = data_roots()
-    try:
-        inside, found = below(roots, text, Path.is_file)
-    except PermissionError as error:
-        raise DataError(f"'{text:.200}' can't be read: {error.strerror}.") from error
-    if not inside:
-        raise DataError(f"'{text:.200}' is not under {named_paths(roots)}: put it there, or upload it.")
-    if found is None:
-        raise DataError(f"There is no file '{text:.200}' under {named_paths(roots)}.")
-    try:
-        return read_file(found)
-    except OSError as error:
-        raise DataError(f"'{found.name}' can't be read: {error.strerror or error}.") from error
-
-
-def named_paths(paths: list[Path]) -> str:
-    """Paths in words."""
-    return " or ".join(f"'{path}'" for path in paths) or "any folder (none was named)"
-
-
 def _check_size(name: str, size: int) -> None:
     if size > MAX_BYTES:
         raise DataError(
-            f"'{name}' is {size / MB:.1f} MB; at most {MAX_BYTES // MB} MB are read here, so take a sample."
+            f"'{name}' is {size / MB:.1f} MB; at most {MAX_BYTES // MB} MB are taken; take a sample."
         )
 
 
@@ -154,10 +100,8 @@ def read_file(path: Path) -> Table:
     _check_count(path.name, len(frame.columns))
     tabular.check_names(list(frame.columns), path.name)
     if suffix == ".jsonl":
-        nested = [
-            name for name in frame if frame[name].map(lambda cell: isinstance(cell, (dict, list))).any()
-        ]
-        _refuse_nested(path.name, nested)
+        nested = frame.map(lambda cell: isinstance(cell, (dict, list))).any()
+        _refuse_nested(path.name, list(frame.columns[nested]))
     return Table(path.name, frame, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
@@ -171,8 +115,7 @@ def _check_rows(name: str, rows: int) -> None:
 def _check_count(name: str, columns: int) -> None:
     if columns > MAX_COLUMNS:
         raise DataError(
-            f"'{name}' has {columns:,} columns; at most {MAX_COLUMNS} are taken, so leave out those that "
-            "are not needed."
+            f"'{name}' has {columns:,} columns; at most {MAX_COLUMNS} are taken, so leave some out."
         )
 
 
@@ -193,9 +136,8 @@ def _check_parquet(path: Path) -> None:
         _check_count(path.name, len(schema.names))
         tabular.check_names(list(schema.names), path.name)
         packed = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
-        size = (
-            packed if packed > _MAX_PARQUET or others else sum(map(_text_bytes, file.read(strings).columns))
-        )
+        known = packed > _MAX_PARQUET or others
+        size = packed if known else sum(map(_text_bytes, file.read(strings).columns))
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"'{path.name}' is not a well-formed PARQUET file: {reason}") from error
@@ -206,9 +148,9 @@ def _check_parquet(path: Path) -> None:
             "columns of texts, numbers, true and false, and dates."
         )
     if size > _MAX_PARQUET:
+        most = _MAX_PARQUET // MB
         raise DataError(
-            f"'{path.name}' unpacks to {size / MB:.0f} MB; at most {_MAX_PARQUET // MB} MB are read here, so take "
-            "a sample."
+            f"'{path.name}' unpacks to {size / MB:.0f} MB; at most {most} MB are taken; take a sample."
         )
 
 
@@ -221,8 +163,8 @@ def _is_text(kind: pa.DataType) -> bool:
 def _is_small(kind: pa.DataType) -> bool:
     """Whether each value takes a few bytes, however it is packed."""
     of = pa.types
-    kinds = (of.is_null, of.is_boolean, of.is_integer, of.is_floating, of.is_decimal, of.is_temporal)
-    return any(is_one(kind) for is_one in kinds)
+    numbers = of.is_boolean(kind) or of.is_integer(kind) or of.is_floating(kind) or of.is_decimal(kind)
+    return numbers or of.is_null(kind) or of.is_temporal(kind)
 
 
 def _text_bytes(column: pa.ChunkedArray) -> int:

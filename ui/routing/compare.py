@@ -21,7 +21,7 @@ from ui.routing.sentences import BESIDE, say_unknown
 from ui.routing.table import agreement, routes_html
 from ui.state import Selection, show_error
 from ui.text import escape, escape_html, percent, plain, shorten, signed
-from ui.theme import crosses, layout
+from ui.theme import layout, marks
 
 PATCH = "patch"
 """Key of the widget, in the session's state and in the URL."""
@@ -127,7 +127,7 @@ def heatmap(found: Patched, into: int, donor: int) -> go.Figure:
     )
     rows, columns = np.nonzero(flips)
     if len(rows):
-        fig.add_trace(crosses(columns, [f"layer {row}" for row in rows]))
+        fig.add_trace(marks(columns, [f"layer {row}" for row in rows], "x"))
     gaps = sum(name is None for name in found.donors)
     notes = ["✕ another prediction"] * bool(len(rows))
     notes += [f"blank: sentence {donor} has no token there ({gaps} of {tokens})"] * bool(gaps)

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from shrp.analysis.attention import LayerAttention, Pattern
 from ui.attention_figures import all_frame, member, strongest
 from ui.text import escape_html, percent, shorten
-from ui.theme import SEQUENTIAL, circles, click_targets, layout, outline, pick_by_click
+from ui.theme import SEQUENTIAL, click_targets, layout, marks, outline, pick_by_click
 
 _GAP = 8
 """A gap between two small maps is one of so many parts of a map's width, and at least one cell."""
@@ -62,7 +62,7 @@ def mosaic(
     route = [(row, expert) for row, one in enumerate(layers) for expert in one.firing]
     if route:
         columns = [head * step + middle for _, head in route]
-        fig.add_trace(circles(columns, [row * step + middle for row, _ in route], size=9))
+        fig.add_trace(marks(columns, [row * step + middle for row, _ in route], "circle", 9))
     places = [(row, head) for row, one in enumerate(layers) for head in one.heads]
     fig.add_trace(
         click_targets(

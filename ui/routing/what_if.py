@@ -29,8 +29,8 @@ from ui.theme import (
     SELECTED,
     SEQUENTIAL,
     click_targets,
-    crosses,
     layout,
+    marks,
     outline,
     pick_by_click,
 )
@@ -338,7 +338,7 @@ def what_if_heatmap(grid: WhatIf, e: Exploration, output: int) -> go.Figure:
     _mark(fig, e, grid.route, grid.token)
     rows, columns = np.nonzero(flips)
     if len(rows):
-        fig.add_trace(crosses(columns + 0.36, layer_names([grid.layers[row] for row in rows])))
+        fig.add_trace(marks(columns + 0.36, layer_names([grid.layers[row] for row in rows]), "x"))
     places = [(i, layer, expert) for i, layer in enumerate(grid.layers) for expert in range(experts)]
     texts = [_hover(grid, e, i, expert, output) for i, _, expert in places]
     targets = [(layer, expert) for _, layer, expert in places]

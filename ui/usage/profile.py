@@ -21,8 +21,7 @@ from ui import closer, measurements
 from ui.bound import clamp
 from ui.downloads import chart, downloads
 from ui.state import show_error
-from ui.tables import row_height
-from ui.text import percent, slice_name
+from ui.text import percent, row_height, slice_name
 from ui.usage import attention, figures, knock_out, results
 
 EXAMPLES, WORDS, ATTENTION, KNOCK_OUT = "Examples", "Words", "Attention and its roles", "Knock-out"
