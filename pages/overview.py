@@ -21,13 +21,13 @@ left, right = st.columns(2, gap="medium")
 with left:
     first.layer_map(name, info, config)
 with right:
-    beside = st.container()
+    next_to = st.container()
 score, stored = st.columns([2, 3], gap="large")
 
 selection = state.current(needs_data=False, picked=picked)
 from ui.overview import answers_table, details  # torch is imported by now, in one thread for all sessions
 
-with beside:
+with next_to:
     details.costs(selection)
 with score:
     found = details.measured(selection, headline)

@@ -1,4 +1,4 @@
-"""Labels of typed inputs that are inputs of the picked data: as when one is taken along from Overview."""
+"""Labels of typed sentences that are examples of the picked data, as when a link from Overview brings one."""
 
 from __future__ import annotations
 

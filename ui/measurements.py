@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def cut_inputs(checkpoint: Checkpoint, data: TextData) -> tuple[int, int]:
-    """How many inputs usage and scores cut, and at how many tokens."""
+    """How many examples usage and scores truncate, and at how many tokens."""
     length = _longest(checkpoint)
     return int((token_lengths(checkpoint, data) > length).sum()), length
 
@@ -34,7 +34,7 @@ def score_rows(checkpoint: Checkpoint, data: TextData) -> list[Mapping[str, Any]
 
 
 def token_lengths(checkpoint: Checkpoint, data: TextData) -> np.ndarray:
-    """Tokens of each input `(N,)`, uncut."""
+    """Tokens of each example `(N,)`, not truncated."""
     return _lengths(checkpoint, data, checkpoint.fingerprint, data.source_fingerprint)
 
 
@@ -135,7 +135,7 @@ def routed_evaluation(checkpoint: Checkpoint, data: TextData, stats, *, with_int
     if len(stats.logits) != len(data):
         return evaluation(checkpoint, data)
     logits = stats.logits[:, label_columns(checkpoint.model, data.task)]
-    to_predictions(data.task, logits)  # says so where they are no numbers, of data without labels too
+    to_predictions(data.task, logits)  # raises where they are not finite, also without labels
     return summarise(data, np.arange(len(data)), logits, with_interval)
 
 
@@ -147,7 +147,7 @@ def groups(checkpoint: Checkpoint, data: TextData, stats) -> dict[str, dict[str,
         return input_groups(data, answers(checkpoint, data, stats), read_lengths(checkpoint, data))
 
     key = (checkpoint.fingerprint, data.fingerprint)
-    return once("groups", 6, key, "Grouping the inputs", work)
+    return once("groups", 6, key, "Grouping the examples", work)
 
 
 def answers(checkpoint: Checkpoint, data: TextData, stats) -> np.ndarray | None:

@@ -1,4 +1,4 @@
-"""Only some slices of the data: in the sidebar, and in place of all inputs on every page."""
+"""Only some slices of the data: in the sidebar, and in place of all examples on every page."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def keep() -> None:
 
 
 def applied(data: TextData) -> tuple[TextData, np.ndarray | None]:
-    """The inputs that are looked at, and their numbers in the whole; None for all of them."""
+    """The examples that are looked at, and their numbers in the whole; None for all of them."""
     picked = tuple(name for name in st.session_state.get(ONLY) or () if name in (data.slices or ()))
     if not picked:
         return data, None
@@ -70,14 +70,14 @@ def applied(data: TextData) -> tuple[TextData, np.ndarray | None]:
 
 
 def say(data: TextData, whole: TextData) -> None:
-    """That not all inputs are looked at, in the sidebar; and on the page, that an address asks for slices in vain."""
+    """That not all examples are looked at, in the sidebar; and on the page, that an address asks for slices in vain."""
     if len(data) < len(whole):
         st.sidebar.caption(
             f":material/filter_alt: {len(data):,} of {len(whole):,} examples of {escape(whole.name)}."
         )
     missed, of = st.session_state.get(_MISSED) or ((), "")
     if missed and of == whole.fingerprint:
-        instead = "All inputs are" if len(data) == len(whole) else "The others are"
+        instead = "All examples are" if len(data) == len(whole) else "The others are"
         names = f"the slice{'s' * (len(missed) > 1)} **{escape(shorten(', '.join(missed)))}**"
         st.warning(
             f"The address asks for only {names}, which these data don't have. {instead} looked at instead.",

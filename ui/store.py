@@ -28,7 +28,7 @@ Progress = Callable[[int, int], None]
 
 
 MOST_BYTES = 512 * 2**20
-"""Of the arrays and tables that one kind of results may keep, beside the one used last."""
+"""Of the arrays and tables that one kind of results may keep, besides the one used last."""
 HOLD_MODELS = ("live evaluators", "prefixes", "attribution inputs", "running fits")
 """The kinds of results that hold a checkpoint's model, or what enters its layers."""
 _stores: dict[str, ResultStore] = {}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 NOT_KNOWN = "–"
 LONGEST_LABEL = 30
-"""Characters of a name beside a chart, of which it leaves the plot most of the width."""
+"""Characters of a name next to a chart, which leaves the plot most of the width."""
 _AS_PERCENT = ("accuracy", "f1", "f1_macro")
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 _WORD_JOINER = "\u2060"

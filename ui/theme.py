@@ -219,7 +219,7 @@ def write_numbers(fig: go.Figure) -> None:
     """
     for heat in [trace for trace in fig.data if trace.type == "heatmap" and trace.texttemplate]:
         z = np.asarray(heat.z, dtype=float)
-        light = _luminance(heat, z) > 0.179  # where black and white stand out alike
+        light = _luminance(heat, z) > 0.179  # where black and white have equal contrast
         for ink, here in ((BLACK, light), (WHITE, ~light)):
             numbers = go.Heatmap(heat).update(z=np.where(here, z, np.nan), showscale=False, hoverinfo="skip")
             numbers.update(hovertemplate=None, customdata=None, hovertext=None, hoverongaps=False)

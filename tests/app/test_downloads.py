@@ -13,6 +13,8 @@ from shrp.pruning.plan import PruningPlan
 from tests.app.helpers import HISTORY, SCORES
 from ui.usage import profile
 
+CELL = {"layer": 2, "expert": 3}
+
 
 @pytest.fixture
 def offered(monkeypatch):
@@ -91,6 +93,16 @@ def read_all(at, offered, wanted):
             {"b": "tiny-token", "compare_tab": "Experts"},
             ("ranked", "experts-A", "experts-B", "distances"),
         ),
+        (
+            "expert_usage",
+            CELL | {"profile": profile.EXAMPLES},
+            ("usage-map", "evenness", "routes", "mix-class", "mix-slice", "top-inputs"),
+        ),
+        ("expert_usage", CELL | {"profile": profile.WORDS}, ("words",)),
+        ("expert_usage", CELL | {"profile": profile.ATTENTION}, ("attention", "roles", "role-map")),
+        ("expert_usage", CELL | {"profile": profile.KNOCK_OUT}, ("knock-out", "knock-out-slices")),
+        ("expert_usage", {"view": "What drives routing", "exchange": "true"}, ("goes-by", "exchanged")),
+        ("expert_usage", {"view": "Over training"}, ("evenness-history", "usage-history")),
     ],
 )
 def test_every_file_of_a_page_can_be_read(open_page, folder, offered, page, query, wanted):
@@ -135,21 +147,3 @@ def test_the_evenness_of_a_group_says_of_which(open_page, folder, offered):
     rows = pd.read_csv(io.StringIO(data().decode("utf-8-sig")))
     assert set(rows["group"]) == {"class: positive"}
     assert set(rows["n"]) == {240}
-
-
-@pytest.mark.parametrize(
-    ("link", "wanted"),
-    [
-        (
-            {"profile": profile.EXAMPLES},
-            ("usage-map", "evenness", "routes", "mix-class", "mix-slice", "top-inputs"),
-        ),
-        ({"profile": profile.WORDS}, ("words",)),
-        ({"profile": profile.ATTENTION}, ("attention", "roles", "role-map")),
-        ({"profile": profile.KNOCK_OUT}, ("knock-out", "knock-out-slices")),
-        ({"view": "What drives routing", "exchange": "true"}, ("goes-by", "exchanged")),
-        ({"view": "Over training"}, ("evenness-history", "usage-history")),
-    ],
-)
-def test_every_file_of_expert_usage_can_be_read(open_page, folder, offered, link, wanted):
-    read_all(open_page("expert_usage", folder, layer=2, expert=3, **link), offered, wanted)

@@ -3,8 +3,10 @@
 import gc
 import io
 import json
+import tempfile
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
@@ -43,12 +45,12 @@ def own(at):
 
 
 def noting(made):
-    """A `TemporaryFolder` that notes its path."""
+    """A `TemporaryDirectory` that notes its path."""
 
-    class Noting(own_checkpoints.TemporaryFolder):
-        def __init__(self):
-            super().__init__()
-            made.append(self.path)
+    class Noting(tempfile.TemporaryDirectory):
+        def __init__(self, **options):
+            super().__init__(**options)
+            made.append(Path(self.name))
 
     return Noting
 
@@ -180,7 +182,7 @@ def test_a_checkpoint_is_uploaded_replaced_and_removed(
     open_page, tiny_checkpoint, save_tiny, tmp_path, monkeypatch
 ):
     made = []
-    monkeypatch.setattr(own_checkpoints, "TemporaryFolder", noting(made))
+    monkeypatch.setattr(own_checkpoints, "TemporaryDirectory", noting(made))
     at = open_page("overview", tiny_checkpoint)
     elsewhere = save_tiny("static elsewhere", routing="token").rename(tmp_path / "mine")
     upload(at, "zip", "archive.zip", zip_of(elsewhere))
@@ -243,7 +245,7 @@ def test_several_uploads_stay_beside_each_other_up_to_a_number(
     open_page, tiny_checkpoint, save_tiny, monkeypatch
 ):
     made = []
-    monkeypatch.setattr(own_checkpoints, "TemporaryFolder", noting(made))
+    monkeypatch.setattr(own_checkpoints, "TemporaryDirectory", noting(made))
     at = open_page("overview", tiny_checkpoint)
     for name in ("one", "two", "three"):
         upload(at, "zip", "x.zip", zip_of(save_tiny(name, routing="token")))
@@ -391,9 +393,6 @@ def test_a_path_is_read_below_the_allowed_folders_only(tmp_path, monkeypatch):
 )
 def test_columns_are_guessed(rows, columns):
     assert guess(read_upload("t.csv", rows.encode()), SST2) == Columns(*columns)
-
-
-def test_columns_of_pairs_and_of_a_tasks_own_label_are_guessed():
     assert guess(read_upload("t.csv", b"n,a,b,slice\n1,some words,more words,x\n"), MRPC).texts == ("a", "b")
     rated = replace(TASKS["stsb"], name="rated", text_columns=("sentence",), label_column="mood")
     assert guess(read_upload("t.csv", b"sentence,slice,mood\na,1,1.5\nb,2,2\n"), rated).label == "mood"

@@ -25,12 +25,12 @@ def test_every_number_stands_out(scale):
     write_numbers(fig)
     cells, *both = fig.data
     assert cells.texttemplate is None
-    stops = [(p, "rgb({}, {}, {})".format(*hex_to_rgb(c)) if c[0] == "#" else c) for p, c in cells.colorscale]
+    stops = [[p, "rgb({}, {}, {})".format(*hex_to_rgb(c)) if c[0] == "#" else c] for p, c in cells.colorscale]
     written = 0
     for numbers, ink in zip(both, ((0, 0, 0), (255, 255, 255)), strict=True):
         shown = numbers.z[np.isfinite(numbers.z)]
         written += len(shown)
-        for mixed in sample_colorscale(stops, (shown + 3) / 6):
+        for mixed in sample_colorscale(stops, ((shown + 3) / 6).tolist()):
             assert contrast(unlabel_rgb(mixed), ink) >= 4.5
     assert written == z.size
     assert both[0].textfont.color == BLACK

@@ -1,4 +1,4 @@
-"""Every input of the picked data with what the model answers: to be searched, and looked at closer on other pages."""
+"""Every example of the picked data with the prediction: searched here, and looked at closer on other pages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST = 1000
 """Rows that the table shows: a browser is slow with many more, and nobody reads them."""
 SURE, OFF = "p of the answer", "off by"
 _OURS = ("label", "prediction", "correct", SURE, OFF, "slice")
-"""Columns beside the texts that the page shows, where they are known."""
+"""Columns next to the texts that the page shows, where they are known."""
 _TEXT = "the text"
 
 
@@ -83,12 +83,8 @@ def section(selection: Selection, found: Evaluation) -> None:
     left, right = st.columns([2, 1], gap="medium", vertical_alignment="bottom")
     with left:
         which = always_one("Examples", choices(frame), WHICH)
-    search = right.text_input(
-        "With these words",
-        key=SEARCH,
-        bind="query-params",
-        help="Examples in which each of these begins a word.",
-    )
+    words = {"key": SEARCH, "bind": "query-params", "help": "Examples in which each of these begins a word."}
+    search = right.text_input("With these words", **words)
     shown = narrowed(frame, which, search, texts)
     st.caption(said(shown, frame, data.name))
     if len(shown):
@@ -97,8 +93,8 @@ def section(selection: Selection, found: Evaluation) -> None:
         key = f"{which}-{search}-{selection.checkpoint.fingerprint}-{data.fingerprint}"
         if rows := _table(part, texts, key, data):
             closer.links(data, part["index"].iloc[rows[:1]].tolist(), routed=selection.is_routed)
-    rows = [part for part in (which * (which != ALL), f"with {search}" * bool(search.strip())) if part]
-    downloads(shown, "answers-table", shorten("-".join([selection.name, "answers", *rows])))
+    parts = [selection.name, "answers", which * (which != ALL), f"with {search}" * bool(search.strip())]
+    downloads(shown, "answers-table", shorten("-".join(filter(None, parts))))
 
 
 def shown_rows(part: pd.DataFrame, texts: list[str]) -> pd.DataFrame:

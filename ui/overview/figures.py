@@ -28,17 +28,16 @@ def layer_frame(info: CheckpointInfo, num_layers: int, num_experts: int) -> pd.D
     Columns layer, state, expert, share (Top-1 share on validation data, where known), weight (in a pruned layer).
     """
     plans = dict(info.plan.layers) if info.plan else {}
-    rows = []
-    for layer in range(num_layers):
-        shares = info.usage.get(str(layer)) or [None] * num_experts
-        if layer not in info.config.layers:
-            rows.append((layer, "dense", None, None, None))
-        else:
-            plan = plans.get(layer)
-            weights = dict(zip(plan.experts, plan.weights)) if plan else {}
-            for expert in range(num_experts):
-                state = "expert" if not plan else "kept" if expert in weights else "removed"
-                rows.append((layer, state, expert, shares[expert], weights.get(expert)))
+    rows = [
+        (layer, "dense", None, None, None) for layer in range(num_layers) if layer not in info.config.layers
+    ]
+    for layer in info.config.layers:
+        shares, plan = info.usage.get(str(layer)) or [None] * num_experts, plans.get(layer)
+        weights = dict(zip(plan.experts, plan.weights)) if plan else {}
+        for expert in range(num_experts):
+            state = "expert" if not plan else "kept" if expert in weights else "removed"
+            rows.append((layer, state, expert, shares[expert], weights.get(expert)))
+    rows.sort(key=lambda row: row[0])
     return pd.DataFrame(rows, columns=["layer", "state", "expert", "share", "weight"])
 
 
@@ -64,9 +63,7 @@ def layer_strip(frame: pd.DataFrame, num_experts: int, *, validation: str = "val
     last = int(frame["layer"].max())
     fig.update_xaxes(tickvals=list(range(last + 1)), range=[-0.6, last + 0.6], showgrid=False, zeroline=False)
     ticks = sorted({0, num_experts // 2, num_experts - 1})
-    fig.update_yaxes(
-        tickvals=[t + 0.43 for t in ticks], ticktext=[str(t) for t in ticks], showgrid=False, zeroline=False
-    )
+    fig.update_yaxes(tickvals=[t + 0.43 for t in ticks], ticktext=ticks, showgrid=False, zeroline=False)
     return layout(
         fig,
         "The encoder, layer by layer",
@@ -87,22 +84,20 @@ def layer_alt(frame: pd.DataFrame) -> str:
 def _block_text(row: Any, num_experts: int, validation: str) -> str:
     if row.state == "dense":
         return f"<b>Layer {row.layer}</b>: dense<br>{num_experts} heads and a feed-forward network"
-    text = f"<b>Layer {row.layer}, expert {int(row.expert)}</b>: {_STATES[row.state][0]}"
+    known = [f"<b>Layer {row.layer}, expert {int(row.expert)}</b>: {_STATES[row.state][0]}"]
     if not pd.isna(row.share):
-        text += f"<br>Top-1 share {percent(row.share)} on {escape_html(validation)}"
+        known.append(f"Top-1 share {percent(row.share)} on {escape_html(validation)}")
     if not pd.isna(row.weight):
-        text += f"<br>weight {row.weight:.3f} in the pruned layer"
-    return text
+        known.append(f"weight {row.weight:.3f} in the pruned layer")
+    return "<br>".join(known)
 
 
 def cost_frame(cost: Cost, dense: Cost) -> pd.DataFrame:
     """Four figures against the dense model: columns what, denominator, value, dense, kept (a share of 1)."""
-    rows = [
-        ("parameters", "encoder", cost.encoder_params, dense.encoder_params),
-        ("parameters", "whole model", cost.model_params, dense.model_params),
-        ("FLOPs", "encoder", cost.encoder_flops, dense.encoder_flops),
-        ("FLOPs", "whole model", cost.model_flops, dense.model_flops),
-    ]
+    rows = []
+    for what, name in (("parameters", "params"), ("FLOPs", "flops")):
+        for of, part in (("encoder", "encoder"), ("whole model", "model")):
+            rows.append((what, of, getattr(cost, f"{part}_{name}"), getattr(dense, f"{part}_{name}")))
     frame = pd.DataFrame(rows, columns=["what", "denominator", "value", "dense"])
     return frame.assign(kept=frame["value"] / frame["dense"], tokens=cost.tokens)
 

@@ -69,7 +69,7 @@ def measure(
 
 
 def own_name(checkpoint: Checkpoint) -> str:
-    """What a checkpoint's model is called beside the dense one: by its converted layers."""
+    """What a checkpoint's model is called next to the dense one: by its converted layers."""
     return " and ".join(sorted({*layer_kinds(checkpoint.model)} - {"dense"}))
 
 

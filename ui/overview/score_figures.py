@@ -93,7 +93,7 @@ def score_dots(frame: pd.DataFrame) -> go.Figure:
         else:
             notes.append(f"majority-class baseline: {score_text(floor, metric)}")
     if sized.any():
-        notes.append("beside names: parameters, of the dense encoder's")
+        notes.append("next to names: parameters, of the dense encoder's")
     fig.update_yaxes(categoryorder="array", categoryarray=labels[::-1])
     ns = " / ".join(f"{n:,}" for n in sorted({int(n) for n in frame["n"].dropna()}))
     spread = ", bars of averaged draws: their range" if (frame["interval_is"] != "95%").any() else ""

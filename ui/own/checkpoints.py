@@ -6,12 +6,10 @@ what loads is offered; a refusal says why, and what was loaded before stays.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import streamlit as st
@@ -32,38 +30,32 @@ MOST_HELD = 3
 _HELD, _LET_GO, _PROBLEM = (f"own-checkpoint-{part}" for part in ("held", "let-go", "problem"))
 
 
-class TemporaryFolder:
-    """A folder that is deleted with this object, which a session's state holds, and at the end of the process."""
-
-    def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="shrp-checkpoint-")).resolve()
-        self.delete = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
-
-
 class Held(NamedTuple):
     """An unpacked upload, or what the app made; a later one that is `known_as` the same takes its place."""
 
     known_as: str
-    folder: TemporaryFolder
+    folder: TemporaryDirectory
+    """Deleted with this object, which the session's state holds."""
 
 
 @contextmanager
-def _new_folder(refused: str) -> Iterator[TemporaryFolder]:
+def _new_folder(refused: str) -> Iterator[TemporaryDirectory]:
     """A temporary folder, deleted where it cannot be filled: any error becomes a CheckpointError beginning with `refused`."""
     try:
-        folder = TemporaryFolder()
+        folder = TemporaryDirectory(prefix="shrp-checkpoint-", ignore_cleanup_errors=True)
     except OSError as error:
         raise CheckpointError(f"{refused}: there is no place for it ({error.strerror}).") from error
     try:
         yield folder
     except (ShrpError, OSError) as error:
-        folder.delete()
+        folder.cleanup()
         # The temporary folder means nothing to the reader.
-        said = str(error).replace(f"{folder.path}/", "").replace(str(folder.path), "it")
+        path = Path(folder.name).resolve()
+        said = str(error).replace(f"{path}/", "").replace(str(path), "it")
         raise CheckpointError(f"{refused}: {said}") from error
 
 
-def open_upload(name: str, file) -> tuple[TemporaryFolder, str]:
+def open_upload(name: str, file) -> tuple[TemporaryDirectory, str]:
     """Unpack an uploaded zip file, as named by the browser, and try the checkpoint in it; returns its folder and name.
 
     Raises:
@@ -74,8 +66,9 @@ def open_upload(name: str, file) -> tuple[TemporaryFolder, str]:
     if size > (most := boxes.upload_limit(MAX_UPLOAD_MB) * MB):
         raise CheckpointError(f"'{name:.80}' is {size / MB:.0f} MB; at most {most // MB} MB are taken.")
     with _new_folder(f"'{name:.80}' is not loaded") as folder:
-        top = archive.unpack(file, folder.path)
-        loaders.load_folder(folder.path)
+        path = Path(folder.name).resolve()
+        top = archive.unpack(file, path)
+        loaders.load_folder(path)
     return folder, top or PurePosixPath(name).stem
 
 
@@ -107,7 +100,7 @@ def draw() -> None:
             )
 
 
-def _hold(known_as: str, name: str, folder: TemporaryFolder, spared: str = "") -> str:
+def _hold(known_as: str, name: str, folder: TemporaryDirectory, spared: str = "") -> str:
     """Keep a folder for the session, in the place of one `known_as` the same and, of too many, the oldest not `spared`.
 
     Returns:
@@ -139,7 +132,7 @@ def make(known_as: str, name: str, write: Callable[[Path], Path], of: str) -> st
         CheckpointError: it can't be written, or not be read again; nothing of it stays on disk.
     """
     with _new_folder(f"'{name:.80}' could not be made") as folder:
-        path = write(folder.path / "made")
+        path = write(Path(folder.name).resolve() / "made")
         loaders.load_folder(path)
     listed = _hold(known_as, name, folder, of)
     _list(listed, path)
@@ -163,9 +156,8 @@ def open_path(text: str) -> tuple[str, Path]:
 
 
 def _list(name: str, path: Path) -> None:
-    st.session_state[loaders.OWN_CHECKPOINTS] = st.session_state.get(loaders.OWN_CHECKPOINTS, {}) | {
-        name: path
-    }
+    session = st.session_state
+    session[loaders.OWN_CHECKPOINTS] = session.get(loaders.OWN_CHECKPOINTS, {}) | {name: path}
 
 
 def _take(given: Any) -> None:
@@ -176,7 +168,7 @@ def _take(given: Any) -> None:
             name, path = open_path(given)
         else:
             folder, name = open_upload(given.name, given)
-            name, path = _hold(name, name, folder), folder.path
+            name, path = _hold(name, name, folder), Path(folder.name).resolve()
     except CheckpointError as error:
         session[_PROBLEM] = str(error)
         return
@@ -212,4 +204,4 @@ def remove(name: str) -> None:
     session[loaders.OWN_CHECKPOINTS] = {k: v for k, v in known.items() if k != name}
     if (held := session.get(_HELD, {}).pop(name, None)) is not None:
         loaders.forget(known[name])
-        held.folder.delete()
+        held.folder.cleanup()

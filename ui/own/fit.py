@@ -78,7 +78,7 @@ def fit(table: Table, task: Task, columns: Columns) -> TextData:
     """The table's rows as data of a task; a DataError says in one sentence which column or row does not fit."""
     if len(set(columns.texts)) != len(task.text_columns):
         raise DataError(
-            f"'{task.name}' reads {len(task.text_columns)} texts an input, so it needs as many different columns."
+            f"'{task.name}' reads {len(task.text_columns)} texts an example, so it needs as many different columns."
         )
     used = [*columns.texts, *filter(None, (columns.label, columns.slice, columns.pair))]
     if len(set(used)) != len(used):
@@ -118,6 +118,6 @@ def fit(table: Table, task: Task, columns: Columns) -> TextData:
                     f": a text has {longest:,} characters; at most {MAX_CHARACTERS:,} are taken, so cut it."
                 )
                 raise RowError(table.name, row, said)
-    if data.slices is not None:  # scores and teachers of these inputs are found whatever they are grouped by
+    if data.slices is not None:  # scores and teachers of these examples are found whatever they are grouped by
         data = replace(data, origin=replace(data, slices=None))
     return data
