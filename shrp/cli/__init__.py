@@ -20,7 +20,8 @@ from shrp.cli.explain import explain
 from shrp.cli.export import export
 from shrp.cli.finetune import finetune
 from shrp.cli.knock_out import knock_out
-from shrp.cli.output import example, stderr, use_utf8
+from shrp.cli.options import grouped
+from shrp.cli.output import stderr, use_utf8
 from shrp.cli.prune import prune
 from shrp.cli.sweep import sweep
 from shrp.cli.train import train
@@ -37,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for function, summary, how in (
+COMMANDS = (
     (
         finetune,
         "Fine-tune a dense encoder",
@@ -62,8 +63,11 @@ for function, summary, how in (
     (compare, "Compare models", "compare checkpoints/sst2-6of12 pruned --flips flips.csv"),
     (trim_vocabulary, "Remove unused tokens", "trim-vocabulary pruned --common 12000 --out trimmed"),
     (export, "Export to ONNX", "export checkpoints/sst2-6of12 --per-layer 2 --out exported"),
-):
-    app.command(function.__name__.replace("_", "-"), short_help=summary, epilog=example(how))(function)
+)
+for function, summary, how in COMMANDS:
+    example = f"Example:\n\n\b\n  python -m shrp {how}"  # click's \b keeps it on a line of its own
+    name = function.__name__.replace("_", "-")
+    app.command(name, short_help=summary, epilog=example)(grouped(function))
 
 
 def main() -> None:

@@ -12,12 +12,13 @@ from shrp.cli.options import (
     AsJson,
     Base,
     Config,
+    Layers,
     Out,
     TextColumns,
     base_geometry,
-    refuse_same,
+    layer_list,
     report_cut_at,
-    upper_half,
+    report_left_out,
 )
 from shrp.cli.output import print_json, stderr, training_progress
 from shrp.errors import PlanError
@@ -43,10 +44,7 @@ def convert(
         list[Path], typer.Option(help="Files of texts; labels are ignored. Repeat for several.")
     ],
     text_column: TextColumns = None,
-    layers: Annotated[
-        str | None,
-        typer.Option(help='Layers to convert: "6-11", "1,3,5" or "upper:6" [default: the upper half]'),
-    ] = None,
+    layers: Layers = None,
     converted: Annotated[
         Path | None, typer.Option(help="An encoder that this command made: prune it instead of converting.")
     ] = None,
@@ -75,7 +73,6 @@ def convert(
     from shrp.training.runs import alone_in, finish, run_folder
     from shrp.training.text import load_conversion, task_usage, train_on_text, usage_on_text
 
-    refuse_same(base, out)
     refuse_existing(out)  # refuse now, not after the epochs
     num_layers, experts = base_geometry(base)
     if per_layer is not None and per_layer > experts:
@@ -83,7 +80,7 @@ def convert(
     for name, given in (("--usage-of", usage_of), ("--converted", converted)):
         if per_layer is None and given is not None:
             raise PlanError(f"{name} is for pruning: give --per-layer too.")
-    shrp: dict[str, Any] = {"layers": list(upper_half(layers, num_layers))}
+    shrp: dict[str, Any] = {"layers": list(layer_list(layers, num_layers))}
     options = read_config(config, ConvertOptions, overrides={"training": {"shrp": shrp}})
     called = name_of(base, options.base_name)
     how, before = options.training, None
@@ -100,29 +97,28 @@ def convert(
         task, usage = task_usage(usage_of, how.shrp, experts, called)
     elif before is not None:
         usage = usage_on_text(checkpoint.read_history(before.path))
-    rows = {path: _texts(path, text_column or ["text"]) for path in texts}
-    found = [row for path in texts for row in rows[path]]
     dense, tokenizer, _ = load_base(base, TEXTS, how.seed)
     length = min(longest_input(dense, tokenizer), how.max_length)
-    for path, own in rows.items():
-        report_cut_at(
-            length, token_counts(tokenizer, own), path.name, "`max_length` in --config changes that"
-        )
+    found: list[tuple[str, ...]] = []
+    for path in texts:
+        rows = _texts(path, text_column or ["text"])
+        changes = "`max_length` in --config changes that"
+        report_cut_at(length, token_counts(tokenizer, rows), path.name, changes)
+        found += rows
     plan, sources = None, [path.name for path in texts]
     folder = run_folder(out)
     with alone_in(folder, "convert"):
         refuse_existing(out)  # another command may have made it since
-        shared: dict[str, Any] = {"teacher_outputs": folder / "teacher-outputs", "progress": training_progress()}
+        shared: dict[str, Any] = {
+            "teacher_outputs": folder / "teacher-outputs",
+            "progress": training_progress(),
+        }
         precision = how.precision
         if before is None:
             model, history = train_on_text(how, dense, tokenizer, found, folder / "converted", **shared)
             precision = history[-1]["precision"]
-            training = {
-                "config": how.to_dict(),
-                "texts": len(found),
-                "precision": precision,
-                "sources": sources,
-            }
+            training = {"config": how.to_dict(), "texts": len(found)}
+            training |= {"precision": precision, "sources": sources}
         else:
             model, history = before.model, checkpoint.read_history(before.path)
             training = dict(before.info.training)
@@ -159,6 +155,5 @@ def _texts(path: Path, columns: list[str]) -> tuple[tuple[str, ...], ...]:
     frame = read_table(path)
     with complete_rows(frame, columns, None, path.name) as complete:
         texts = text_rows(complete, columns, path.name)
-    if left := len(frame) - len(texts):
-        stderr.print(f"left out {left:,} of {len(frame):,} rows of {path.name}: no text")
+    report_left_out(len(frame), len(texts), path.name, "no text")
     return texts

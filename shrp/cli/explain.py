@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shrp.cli.options import AsJson, Device, Scored, check_has_task
-from shrp.cli.output import print_json, print_table, provenance, stderr, stdout
+from shrp.cli.options import AsJson, Scored, check_has_task
+from shrp.cli.output import print_json, print_table, records, stderr, stdout
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from shrp.analysis.explore import Exploration
     from shrp.analysis.patching import Patched
     from shrp.checkpoints.checkpoint import Checkpoint
-
-_SHOWN = 20  # words of a text in a terminal; the JSON has all
 
 
 def explain(
@@ -38,7 +35,7 @@ def explain(
         typer.Option("--patched", help="Also patch each hidden state of the second text into the first."),
     ] = False,
     words: Annotated[bool, typer.Option(help="Also what the logit loses without each word.")] = True,
-    device: Device = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...", metavar="NAME")] = "cpu",
     json: AsJson = False,
 ) -> None:
     """Explain texts that you type: the prediction, the expert that each layer takes, and the decisive words.
@@ -48,7 +45,7 @@ def explain(
     from shrp.analysis.explore import explore
     from shrp.analysis.patching import patch
     from shrp.checkpoints.checkpoint import load
-    from shrp.model.convert import expert_layers
+    from shrp.cli.subjects import provenance
 
     loaded = load(checkpoint, device=device)
     task = loaded.info.task
@@ -63,31 +60,25 @@ def explain(
     if patched and len(texts) != 2:
         raise DataError(f"--patched needs two texts: give --text twice, not {len(texts)} times.")
     found = explore(loaded.model, loaded.tokenizer, task, texts)
-    replaced_by = "pad" if loaded.tokenizer.mask_token_id is None else "mask"
-    rival = None if rather_than is None else task.label_names.index(rather_than)
-    routed = bool(expert_layers(loaded.model))
-    inputs, tables = [], []
-    for one in found:
-        which = one.prediction if output is None else task.label_names.index(output)
-        less = None if which == rival else rival
-        scores = _word_scores(loaded, one, which, less, replaced_by) if words else None
-        inputs.append(_as_json(one, scores, which, less, replaced_by, routed=routed))
-        tables.append(scores)
+    inputs = [_input(loaded, one, output, rather_than, words=words) for one in found]
     cut = loaded.info.max_length
     if longer := sum(len(one.tokens) > cut for one in found):
         stderr.print(
             f"{longer:,} of {len(found):,} texts are longer than {cut:,} tokens, where `evaluate` cuts them"
         )
-    states = patch(loaded.model, loaded.tokenizer, task, *texts) if patched else None
+    result: dict[str, Any] = {"inputs": inputs}
+    if patched:
+        states = patch(loaded.model, loaded.tokenizer, task, *texts)
+        result["patched"] = _patched(states)
     if json:
-        made = provenance(loaded, TextData(task, "typed", tuple(texts)), loaded.tokenizer.model_max_length)
-        extra = {} if states is None else {"patched": _patched_as_json(states)}
-        print_json({"inputs": inputs} | extra | {"provenance": made})
+        typed = TextData(task, "typed", tuple(texts))
+        made = provenance(loaded, typed, loaded.tokenizer.model_max_length)
+        print_json(result | {"provenance": made})
         return
-    for number, (one, told, scores) in enumerate(zip(found, inputs, tables, strict=True), 1):
-        _print(number, one, told, scores)
-    if states is not None:
-        _print_patched(states)
+    for number, (one, told) in enumerate(zip(found, inputs, strict=True), 1):
+        _print(number, one, told)
+    if patched:
+        _print_patched(states, result["patched"]["states"])
 
 
 def _parts(text: str, task: Task) -> tuple[str, ...]:
@@ -97,15 +88,57 @@ def _parts(text: str, task: Task) -> tuple[str, ...]:
     inputs, _ = split_sentences(" ".join(text.split()), task)
     if inputs:
         return inputs[0]
-    two = len(task.text_columns) == 2
-    wanted = f" {PAIR_SEPARATOR} ".join(task.text_columns) if two else "some text"
+    wanted = f" {PAIR_SEPARATOR} ".join(task.text_columns)
     raise DataError(f"--text '{text[:60]}' is no example of '{task.name}': give {wanted}.")
 
 
+def _input(
+    loaded: Checkpoint, one: Exploration, output: str | None, rather_than: str | None, *, words: bool
+) -> dict[str, Any]:
+    """What is told of one text."""
+    from shrp.model.convert import expert_layers
+
+    task, routed = one.task, bool(expert_layers(loaded.model))
+    outputs = dict(zip(task.label_names or ("output",), map(float, one.probabilities), strict=True))
+    told: dict[str, Any] = {
+        "text": list(one.text),
+        "answer": float(one.logits[0]) if task.is_regression else one.answer,
+        ("outputs" if task.is_regression else "probabilities"): outputs,
+        "logits": one.logits,
+        "tokens_read": len(one.tokens),
+        "tokens": one.full_length,
+        "unknown_tokens": one.unknown,
+    }
+    if routed:
+        told["route_of"] = "tokens (means)" if one.by_token else "the example"
+        told["route"] = records(one.choices().rename(columns={"its probability": "runner_up_probability"}))
+        for row in told["route"]:
+            if "with_it" in row:
+                row["with_it"] = one.with_it(row["layer"])
+    which = one.answer if output is None else output
+    less = None if which == rather_than else rather_than
+    replaced_by = "pad" if loaded.tokenizer.mask_token_id is None else "mask"
+    if words and (scores := _word_scores(loaded, one, which, less, replaced_by)):
+        told["words"] = {
+            "unit": scores.unit,
+            "of": "output" if task.is_regression else which,
+            "rather_than": less,
+            "method": scores.method,
+            "replaced_by": replaced_by,
+            "full": scores.full,
+            "scores": [
+                {"text": word.text, "part": word.part + 1, "score": float(score)}
+                | ({"layers_rerouted": int(scores.rerouted[i])} if routed else {})
+                for i, (word, score) in enumerate(zip(scores.words, scores.scores, strict=True))
+            ],
+        }
+    return told
+
+
 def _word_scores(
-    loaded: Checkpoint, one: Exploration, output: int, less: int | None, replaced_by: str
+    loaded: Checkpoint, one: Exploration, which: str, less: str | None, replaced_by: str
 ) -> WordScores | None:
-    """What the logit, minus that of `less`, loses without each word; None if there is no word."""
+    """What the logit of `which`, minus that of `less`, loses without each word; None if there is no word."""
     from shrp.analysis.attribution.instance import against, prepare
     from shrp.analysis.attribution.tokens import ablate_words
     from shrp.analysis.attribution.units import fitting_unit, in_units
@@ -116,92 +149,39 @@ def _word_scores(
         stderr.print(f"no words of '{' / '.join(one.text)[:60]}': {error}")
         return None
     instance = in_units(instance, fitting_unit(instance))
+    output = 0 if one.task.is_regression else one.task.label_names.index(which)
     if less is not None:
-        instance, output = against(instance, output, less), 0
+        instance, output = against(instance, output, one.task.label_names.index(less)), 0
     return ablate_words(instance, output, replacement=replaced_by)
 
 
-def _as_json(
-    one: Exploration,
-    scores: WordScores | None,
-    which: int,
-    less: int | None,
-    replaced_by: str,
-    *,
-    routed: bool,
-) -> dict[str, Any]:
-    task = one.task
-    names = task.label_names or ("output",)
-    outputs = dict(zip(names, map(float, one.probabilities), strict=True))
-    found: dict[str, Any] = {
-        "text": list(one.text),
-        "answer": float(one.logits[0]) if task.is_regression else one.answer,
-        ("outputs" if task.is_regression else "probabilities"): outputs,
-        "logits": one.logits,
-        "tokens_read": len(one.tokens),
-        "tokens": one.full_length,
-        "unknown_tokens": one.unknown,
-    }
-    if routed:
-        frame = one.choices()
-        frame.columns = [name.replace("its probability", "runner_up_probability") for name in frame.columns]
-        frame.columns = [name.replace(" ", "_").replace("-", "_") for name in frame.columns]
-        found["route_of"] = "tokens (means)" if one.by_token else "the example"
-        found["route"] = frame.to_dict("records")
-        for row in found["route"]:
-            if "with_it" in row:
-                row["with_it"] = one.with_it(row["layer"])
-    if scores is not None:
-        rerouted = scores.rerouted if routed else None
-        found["words"] = {
-            "unit": scores.unit,
-            "of": names[which] if task.label_names else "output",
-            "rather_than": None if less is None else task.label_names[less],
-            "method": scores.method,
-            "replaced_by": replaced_by,
-            "full": scores.full,
-            "scores": [
-                {"text": word.text, "part": word.part + 1, "score": score}
-                | ({} if rerouted is None else {"layers_rerouted": rerouted[i]})
-                for i, (word, score) in enumerate(zip(scores.words, scores.scores, strict=True))
-            ],
-        }
-    return found
-
-
-def _print(number: int, one: Exploration, told: dict[str, Any], scores: WordScores | None) -> None:
+def _print(number: int, one: Exploration, told: dict[str, Any]) -> None:
     stdout.print(f"{number}. {' / '.join(one.text)}")
-    read = f"{len(one.tokens):,} tokens read" + f" of {one.full_length:,}" * one.truncated
-    if one.task.is_regression:
-        stdout.print(f"   {one.answer}; {read}")
-    else:
-        ranked = sorted(told["probabilities"].items(), key=lambda each: -each[1])
-        stdout.print(f"   {', '.join(f'{name} {p:.1%}' for name, p in ranked)}; {read}")
+    ranked = sorted(told.get("probabilities", {}).items(), key=lambda each: -each[1])
+    answer = ", ".join(f"{name} {p:.1%}" for name, p in ranked) or one.answer
+    stdout.print(f"   {answer}; {len(one.tokens):,} tokens read" + f" of {one.full_length:,}" * one.truncated)
     print_table("route" + ", means over tokens" * one.by_token, told.get("route", []))
-    if scores is not None:
-        words = told["words"]
+    if words := told.get("words"):
         of = "output" if one.task.is_regression else f"logit of {words['of']}"
-        of += "" if words["rather_than"] is None else f" minus that of {words['rather_than']}"
-        rows = sorted(words["scores"], key=lambda row: -abs(float(row["score"])))[:_SHOWN]
-        rows = [
-            {scores.unit: row.pop("text"), "loses": float(row.pop("score"))} | row for row in map(dict, rows)
-        ]
-        print_table(f"what the {of}, {scores.full:.2f}, loses without each {scores.unit}", rows)
+        of += f" minus that of {words['rather_than']}" if words["rather_than"] else ""
+        rows = [row | {words["unit"]: row["text"], "loses": row["score"]} for row in words["scores"]]
+        rerouted = ("layers_rerouted",) if "layers_rerouted" in rows[0] else ()
+        print_table(
+            f"what the {of}, {words['full']:.2f}, loses without each {words['unit']}",
+            sorted(rows, key=lambda row: -abs(row["loses"])),
+            (words["unit"], "loses", "part", *rerouted),
+        )
 
 
-def _patched_as_json(states: Patched) -> dict[str, Any]:
+def _patched(states: Patched) -> dict[str, Any]:
     names = states.task.label_names or ("output",)
-    of, rather_than = (
-        ("output", None) if states.contrast is None else (names[label] for label in states.contrast)
-    )
+    of, rather_than = (names[label] for label in states.contrast) if states.contrast else ("output", None)
     columns = ["layer", "position", "token", "from", "change", "part of the gap"]
-    frame = states.to_frame()[columns].rename(columns=lambda name: name.replace(" ", "_"))
-    rows = frame.to_dict("records")
+    frame = states.to_frame()
+    rows = records(frame[columns + ["layers rerouted"] * (states.rerouted is not None)])
     for row in rows:
         logits = states.logits[row["layer"], row["position"]]
         row["logits"] = dict(zip(names, map(float, logits), strict=True))
-        if states.rerouted is not None:
-            row["layers_rerouted"] = states.rerouted[row["layer"], row["position"]]
     return {
         "into": 1,
         "from": 2,
@@ -214,25 +194,13 @@ def _patched_as_json(states: Patched) -> dict[str, Any]:
     }
 
 
-def _print_patched(states: Patched) -> None:
-    stdout.print(
+def _print_patched(states: Patched, rows: list[dict[str, Any]]) -> None:
+    furthest = set(enumerate(states.strongest()))
+    print_table(
         f"{states.measured}: {states.start:+.2f} in text 1, {states.start + states.gap:+.2f} in text 2; the state of "
-        "text 2 that moves text 1 furthest, per layer:"
+        "text 2 that moves text 1 furthest, per layer that it enters",
+        [row for row in rows if (row["layer"], row["position"]) in furthest],
+        ("layer", "position", "token", "from", "change", "part_of_the_gap"),
     )
-    moved, parts = states.moved, states.parts
-    rows = []
-    for layer, place in enumerate(states.strongest()):
-        part = float(parts[layer, place])
-        rows.append(
-            {
-                "entering layer": layer,
-                "position": place,
-                "token": states.tokens[place],
-                "of text 2": states.donors[place],
-                "change": f"{float(moved[layer, place]):+.2f}",
-                "part of the gap": "" if math.isnan(part) else f"{part:.0%}",
-            }
-        )
-    print_table("", rows)
     if states.left_out:
         stdout.print(f"not patched, since text 1 has no place for them: {', '.join(states.left_out)}")

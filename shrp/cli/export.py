@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from shrp.cli.options import AsJson, Scored, check_has_task, read_plan
+from shrp.cli.options import AsJson, Budget, PerLayer, PlanFile, Scored, check_has_task, read_plan
 from shrp.cli.output import print_json, stderr
 from shrp.errors import ExportError, PlanError
 
@@ -16,11 +16,9 @@ from shrp.errors import ExportError, PlanError
 def export(
     checkpoint: Scored,
     out: Annotated[Path, typer.Option(help="Folder of the export: new, empty, or an earlier export.")],
-    per_layer: Annotated[int | None, typer.Option(help="Prune to so many experts per layer first.")] = None,
-    budget: Annotated[int | None, typer.Option(help="Prune to so many experts in all first.")] = None,
-    plan: Annotated[
-        Path | None, typer.Option(help="Prune to this plan first (JSON, or a static checkpoint's folder).")
-    ] = None,
+    per_layer: PerLayer = None,
+    budget: Budget = None,
+    plan: PlanFile = None,
     int8: Annotated[
         bool, typer.Option("--int8", help="int8 weights and products: smaller, often faster.")
     ] = False,
@@ -44,22 +42,17 @@ def export(
     check_free(out)  # refuse before the work
     source = load(checkpoint)
     check_has_task(source.info.task)
-    model, info = source.model, source.info
+    model, info, size = source.model, source.info, {"per_layer": per_layer, "budget": budget}
     if expert_layers(model):
         if not given:
             raise ExportError(
                 "live routing has no ONNX form: say what to keep (--per-layer, --budget or --plan)."
             )
-        chosen = (
-            read_plan(plan)
-            if plan is not None
-            else make_plan(usage_in(info), per_layer=per_layer, budget=budget)
-        )
+        chosen = make_plan(usage_in(info), **size) if plan is None else read_plan(plan)
         model, info = prune(model, chosen, share_weights=True), replace(info, plan=chosen)
     elif given:
         raise PlanError(f"{checkpoint} has no routers left to prune; export it without a plan.")
-    if not json:
-        stderr.print("exporting and checking ..." if check else "exporting ...")
+    stderr.print("exporting and checking ..." if check else "exporting ...")
     report = export_folder(
         model, source.tokenizer, info, out, int8=int8, check=check, made_from=source.fingerprint
     )

@@ -11,21 +11,12 @@ from shrp.cli.options import (
     AsJson,
     Base,
     Config,
-    GlueTask,
     HeadLabels,
-    LabelColumn,
-    LabelMeanings,
     Out,
-    OwnFile,
-    TaskName,
-    TextColumns,
-    TrainFile,
-    ValidationFile,
+    TrainingData,
     labels_of,
-    refuse_same,
     report_cut,
     report_data,
-    training_data,
 )
 from shrp.cli.output import print_json, stderr, training_progress
 from shrp.errors import TrainingError
@@ -45,13 +36,11 @@ class FinetuneOptions:
 def finetune(
     base: Base,
     out: Out,
-    task: GlueTask = None,
-    train_file: TrainFile = None,
-    validation_file: ValidationFile = None,
-    text_column: TextColumns = None,
-    label_column: LabelColumn = "label",
-    label_means: LabelMeanings = None,
-    task_name: TaskName = None,
+    *,
+    files: TrainingData,
+    task_name: Annotated[
+        str | None, typer.Option(help="Name of your task [default: the training file's]")
+    ] = None,
     head_labels: HeadLabels = None,
     epochs: Annotated[
         int, typer.Option(min=0, help="Epochs; 0 takes a model with a trained head as it is.")
@@ -72,20 +61,17 @@ def finetune(
     from shrp.training.loop import train
     from shrp.training.runs import finish
 
-    training = {"stage2_epochs": max(epochs, 1), "seed": seed}
     options = read_config(
         config,
         FinetuneOptions,
         defaults={"training": {"learning_rate": 5e-5}},
-        overrides={"training": training},
+        overrides={"training": {"stage2_epochs": max(epochs, 1), "seed": seed}},
     )
     how = options.training
-    refuse_same(base, out)
     refuse_existing(out)  # refuse now, not after the epochs
-    own = OwnFile(text_column, label_column, label_means)
-    data, validation = training_data(
-        task, train_file or (validation_file if epochs == 0 else None), validation_file, own, task_name
-    )
+    if epochs == 0 and files.train_file is None:
+        files = replace(files, train_file=files.validation_file)
+    data, validation = files.load(task_name)
     model, tokenizer, trained = load_base(base, data.task, how.seed, labels_of(head_labels))
     if epochs == 0 and not trained:
         raise TrainingError(
@@ -98,27 +84,17 @@ def finetune(
     report_cut(model.config, tokenizer, (validation,), evaluated_length(how.max_length))
     if epochs == 0:
         about = {"adopted": True, "config": {"max_length": how.max_length}}
-        made = replace(
-            info, training=about | ({"head_labels": list(labels_of(head_labels))} if head_labels else {})
-        )
-        checkpoint.save(model, tokenizer, made, out, new=True)
+        if head_labels:
+            about["head_labels"] = list(labels_of(head_labels))
+        checkpoint.save(model, tokenizer, replace(info, training=about), out, new=True)
         found = checkpoint.load(out).evaluate(validation)
         last = {"metric": found.metric, "validation_score": found.score, "validation_interval": found.ends()}
         last |= {"validation_n": found.n}
     else:
         if not trained and (why := of_another_task(base, data.task)):
             stderr.print(why)
-        model, info, history = train(
-            how,
-            model,
-            info,
-            tokenizer,
-            data,
-            validation,
-            out,
-            phase="fine-tuning the teacher",
-            progress=training_progress(),
-        )
+        about = {"phase": "fine-tuning the teacher", "progress": training_progress()}
+        model, info, history = train(how, model, info, tokenizer, data, validation, out, **about)
         extra = {checkpoint.HISTORY: history_text(history)}
         checkpoint.save(model, tokenizer, info, out, extra_files=extra, new=True)
         finish(out)

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shrp.cli.options import (
-    AsJson,
-    DataSource,
-    Device,
-    LabelColumn,
-    LabelMeanings,
-    MaxLength,
-    OnlySlices,
-    OwnFile,
-    Scored,
-    SliceColumn,
-    TextColumns,
-    check_has_task,
-    evaluation_data,
-    report_cut,
-)
-from shrp.cli.output import change_text, print_json, print_table, progress_on, provenance, records, stderr
+from shrp.cli.options import AsJson, Data, Scored, report_cut
+from shrp.cli.output import print_json, print_table, progress_on, records, stderr
 from shrp.errors import DataError, PlanError
 
 if TYPE_CHECKING:  # torch is slow to import, and --help needs none
@@ -32,18 +18,12 @@ if TYPE_CHECKING:  # torch is slow to import, and --help needs none
     from shrp.data.text_data import TextData
 
 _MARGIN = "margin of the true class (for regression, minus the error)"
-_LONGEST = 12  # characters of LAYER.EXPERT
-_SHOWN = 20  # rows of a table in a terminal; the JSON has all
 
 
 def knock_out(
     checkpoint: Scored,
-    data: DataSource = "probe",
-    text_column: TextColumns = None,
-    label_column: LabelColumn = "label",
-    label_means: LabelMeanings = None,
-    slice_column: SliceColumn = None,
-    only: OnlySlices = None,
+    *,
+    data: Data,
     expert: Annotated[
         list[str] | None,
         typer.Option(
@@ -59,8 +39,6 @@ def knock_out(
     examples: Annotated[
         int | None, typer.Option(min=1, help="Use at most so many examples [default: 512, with --heads 64]")
     ] = None,
-    max_length: MaxLength = None,
-    device: Device = "cpu",
     json: AsJson = False,
 ) -> None:
     """Remove experts or heads and compare predictions: the router picks the next expert; a head's output becomes 0.
@@ -69,7 +47,7 @@ def knock_out(
     """
     from shrp.analysis.importance import check_has_heads, dense_layers
     from shrp.analysis.knock_out import removed_by_layer
-    from shrp.checkpoints.checkpoint import load
+    from shrp.cli.subjects import opened, provenance
     from shrp.data.slices import CLASS, LENGTH, SLICE, lacking
     from shrp.model.convert import expert_layers
 
@@ -79,7 +57,7 @@ def knock_out(
             raise DataError(f"{name} is for removing each in turn; leave --expert out.")
     if by not in (None, CLASS, SLICE, LENGTH):
         raise DataError(f"--by is {CLASS}, {SLICE} or {LENGTH}, not {by!r}.")
-    loaded = load(checkpoint, device=device)
+    loaded, source, length = opened(checkpoint, data)
     if heads:
         check_has_heads(loaded.model)
     elif not (routed := expert_layers(loaded.model)):
@@ -87,20 +65,16 @@ def knock_out(
         raise PlanError(f"this model has no routed layer, so there is no expert to knock out{hint}.")
     if cells:
         removed_by_layer(cells, routed)  # refuse now, not after all data were run
-    check_has_task(loaded.info.task)
-    own = OwnFile(text_column, label_column, label_means, slice_column, only)
-    source = evaluation_data(data, loaded.info.task, own)
     if by is not None:
-        why = lacking(by, source) or f"{source.name} has no labels to compare by."
-        if lacking(by, source) or source.labels is None:
-            raise DataError(why)
-    length = max_length or loaded.info.max_length
+        why = lacking(by, source)
+        if why or source.labels is None:
+            raise DataError(why or f"{source.name} has no labels to compare by.")
+    report_cut(loaded.model.config, loaded.tokenizer, (source,), length)
     if cells:
         found = _together(loaded, source, list(dict.fromkeys(cells)), length)
     else:
         most = min(examples or (64 if heads else 512), len(source))
         found = _in_turn(loaded, source, by, most, length, heads=heads)
-    report_cut(loaded.model.config, loaded.tokenizer, (source,), length)
     if json:
         print_json(found | {"provenance": provenance(loaded, source, length)})
     elif cells:
@@ -110,37 +84,26 @@ def knock_out(
 
 
 def _cell(text: str) -> tuple[int, int]:
-    layer, _, expert = text.partition(".")
-    if not (layer.isdecimal() and expert.isdecimal() and len(text) <= _LONGEST):
-        raise PlanError(f"write an expert as LAYER.EXPERT, such as 9.11, not {text[:_LONGEST]!r}.")
-    return int(layer), int(expert)
+    if not (found := re.fullmatch(r"(\d{1,5})\.(\d{1,5})", text)):
+        raise PlanError(f"write an expert as LAYER.EXPERT, such as 9.11, not {text[:12]!r}.")
+    return int(found[1]), int(found[2])
 
 
 def _together(
     loaded: Checkpoint, source: TextData, cells: list[tuple[int, int]], length: int
 ) -> dict[str, Any]:
     """What is lost without these experts, and for several the interaction beyond the sum of each alone."""
-    from shrp.analysis.knock_out import Prefix, joint, knock_out_effect
+    from shrp.analysis.knock_out import KnockOut, Prefix, joint, knock_out_effect
     from shrp.data.text_data import pairs_of
     from shrp.evaluation.evaluate import evaluate
 
-    model, tokenizer, pairs = loaded.model, loaded.tokenizer, pairs_of(source)
-    prefix = Prefix(model)
+    of, pairs, prefix = (loaded.model, loaded.tokenizer, source), pairs_of(source), Prefix(loaded.model)
     with progress_on("evaluating") as show:
-        before = evaluate(model, tokenizer, source, max_length=length)
+        before = evaluate(*of, max_length=length)
 
-        def without(experts: list[tuple[int, int]]):
-            what = "without " + ", ".join(f"{a}.{b}" for a, b in experts)
-            return knock_out_effect(
-                model,
-                tokenizer,
-                source,
-                before,
-                experts,
-                prefix=prefix,
-                max_length=length,
-                progress=lambda done, total: show(done, total, what),
-            )
+        def without(experts: list[tuple[int, int]]) -> KnockOut:
+            show_it = partial(show, description="without " + ", ".join(f"{a}.{b}" for a, b in experts))
+            return knock_out_effect(*of, before, experts, prefix=prefix, max_length=length, progress=show_it)
 
         found = without(cells)
         alone = [without([cell]) for cell in cells] if len(cells) > 1 and source.labels is not None else []
@@ -176,27 +139,21 @@ def _print_together(found: dict[str, Any]) -> None:
         f"removed for {found['affected']:,} of {found['n']:,} examples of {found['data']}; the router picks the next"
     )
     title = f"without {', '.join(found['experts'])}"
-    change = change_text(found["change"], found["change_interval"])
     if found["score"] == found["score"]:
-        row = {name: found[name] for name in ("metric", "score", "without", "flipped")}
-        print_table(title, [row | {"change (95% CI)": change}])
-    logits = [
-        {name: one[name] for name in ("class", "before", "after")}
-        | {"change (95% CI)": change_text(one["change"], one["change_interval"])}
-        for one in found["logits"]
-    ]
-    print_table(f"{title}: mean logits over all examples", logits)
+        print_table(title, [found], ("metric", "score", "without", "change", "flipped"))
+    print_table(
+        f"{title}: mean logits over all examples", found["logits"], ("class", "before", "after", "change")
+    )
     if "interaction" in found:
         both = found["interaction"]
-        beyond = change_text(both["beyond_the_sum"], both["beyond_the_sum_interval"])
-        rows = [{"without": name, "change": f"{value:+.4f}"} for name, value in both["alone"].items()]
-        rows.append({"without": "all of them", "change": f"{both['together']:+.4f}"})
-        rows.append({"without": "all, beyond the sum of each", "change": beyond})
+        rows = [{"without": name, "change": float(value)} for name, value in both["alone"].items()]
+        rows.append({"without": "all of them", "change": both["together"]})
+        beyond = {"change": both["beyond_the_sum"], "change_interval": both["beyond_the_sum_interval"]}
+        rows.append({"without": "all, beyond the sum of each"} | beyond)
         print_table(f"change of the {_MARGIN}", rows)
-    shown = ("slice", "n", "affected", "change", "elsewhere", "difference", "q")
     if len(found["slices"]) > 1:
-        rows = [{name: row[name] for name in shown} for row in found["slices"]]
-        print_table(f"by slice: change of the {_MARGIN}", rows)
+        shown = ("slice", "n", "affected", "change", "elsewhere", "difference", "q")
+        print_table(f"by slice: change of the {_MARGIN}", found["slices"], shown)
 
 
 def _in_turn(
@@ -205,68 +162,52 @@ def _in_turn(
     """The effect of every expert or head, and for whom it matters."""
     import numpy as np
 
-    from shrp.analysis.importance import (
-        beyond_chance,
-        blocks,
-        count_tests,
-        knock_outs,
-        merge,
-        of_heads,
-        worth_by_group,
-    )
+    from shrp.analysis import importance
     from shrp.data.batching import longest_input, token_counts
     from shrp.data.slices import groups_by
 
-    shaped = of_heads if heads else lambda frame: frame
-    parts, done = [], 0
+    shaped = importance.of_heads if heads else lambda frame: frame
+    of, parts, done = (loaded.model, loaded.tokenizer, source), [], 0
     with progress_on("knocking out", examples) as show:
-        for rows in blocks(source, examples):
-            part = knock_outs(
-                loaded.model,
-                loaded.tokenizer,
-                source,
-                rows,
-                heads=heads,
-                max_length=length,
-                progress=partial(_part, show, done, len(rows)),
-            )
-            parts.append(part)
-            done += part.n
+        for rows in importance.blocks(source, examples):
+            inside = partial(_show_part, show, done, len(rows))
+            how = {"heads": heads, "max_length": length, "progress": inside}
+            parts.append(importance.knock_outs(*of, rows, **how))
+            done += len(rows)
     if not parts:
         raise DataError(f"{source.name} is empty; knocking out needs at least one example.")
-    found = merge(parts)
-    key = "heads" if heads else "experts"
+    found = importance.merge(parts)
     result: dict[str, Any] = {"data": source.name, "n": found.n, "of": len(source)}
-    result[key] = records(shaped(found.table(source, None)))
+    result["heads" if heads else "experts"] = records(shaped(found.table(source, None)))
     if by is not None:
         lengths = token_counts(loaded.tokenizer, source.texts)
         read = np.minimum(lengths, longest_input(loaded.model, loaded.tokenizer, length))
+        groups = groups_by(by, source, lengths=read)
         with progress_on("permutation test") as show:
-            frame = worth_by_group(found, source, groups_by(by, source, lengths=read), progress=show)
-        result |= {"by": by, "groups": records(shaped(frame)), "tested": count_tests(frame)}
-        result["significant"] = records(shaped(beyond_chance(frame)))
+            frame = importance.worth_by_group(found, source, groups, progress=show)
+        result |= {"by": by, "groups": records(shaped(frame)), "tested": importance.count_tests(frame)}
+        result["significant"] = records(shaped(importance.beyond_chance(frame)))
     return result
 
 
-def _part(show: Callable[..., None], done: int, size: int, step: float, of: float) -> None:
+def _show_part(show: Callable[..., None], done: int, size: int, step: float, of: float) -> None:
     """Show progress inside one block of examples."""
     show(done + size * step / of)
 
 
 def _print_in_turn(found: dict[str, Any], what: str) -> None:
     use = ("usage", "uses") if what == "expert" else ()
-    rows = sorted(found[f"{what}s"], key=lambda row: -row["effect"])[:_SHOWN]
-    shown = ("layer", what, *use, "effect", "signed", "score_lost")
     print_table(
         f"each {what} in turn on {found['n']:,} of {found['of']:,} examples of {found['data']}: mean size of its effect "
-        f"on the predicted class's logit, and its mean; the largest {len(rows)}",
-        [{name: row[name] for name in shown} for row in rows],
+        "on the predicted class's logit, and its mean; the largest first",
+        sorted(found[f"{what}s"], key=lambda row: -row["effect"]),
+        ("layer", what, *use, "effect", "signed", "score_lost"),
     )
     if "by" in found:
-        shown = ("layer", what, "group", "n", *use[1:], "lost", "elsewhere", "q")
         print_table(
             f"{_MARGIN} lost without the {what}, by {found['by']}: significantly unlike elsewhere",
-            [{name: row[name] for name in shown} for row in found["significant"][:_SHOWN]],
+            found["significant"],
+            ("layer", what, "group", "n", *use[1:], "lost", "elsewhere", "q"),
         )
         stderr.print(
             f"{len(found['significant'])} of {found['tested']} differences are significant (false discovery rate 5%)"

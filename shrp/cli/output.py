@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,15 +18,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from shrp.data.tabular import csv_options
-from shrp.evaluation.statistics import stored_interval
-from shrp.phrases import with_ends
-from shrp.training.progress import LogProgress, Status, epoch_line
+from shrp.training.progress import EVERY, LogProgress, Status, epoch_line
 from shrp.training.progress import Progress as TrainingProgress
 
 if TYPE_CHECKING:  # slow to import, and --help needs none
     import pandas as pd
 
-    from shrp.checkpoints.checkpoint import Checkpoint
     from shrp.data.text_data import TextData
 
 # Texts are a person's as often as ours: a slice called `[/x]` is no markup, `:x:` no emoji. Long lines are left to the
@@ -34,7 +32,10 @@ _PLAIN = {"markup": False, "emoji": False, "highlight": False, "soft_wrap": True
 stdout = Console(**_PLAIN)
 stderr = Console(stderr=True, **_PLAIN)
 _PIPED = 200  # width of a table, in characters, where there is no terminal
-_EVERY = 30.0  # seconds between lines of progress, where there is no terminal
+_MOST = 30  # rows of a table in a terminal; the JSON has all
+_SHARES = ("retained", "share", "of_routed", "encoder_params", "model_params", "encoder_flops", "model_flops")
+_CHANGES = ("change", "loses")
+_END = re.compile(r"(?:(.+)[ _])?(low|high)")
 
 
 def use_utf8() -> None:
@@ -44,28 +45,31 @@ def use_utf8() -> None:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
-def example(command: str) -> str:
-    """An example for the end of a command's help, on a line of its own (click's `\\b`)."""
-    return f"Example:\n\n\b\n  python -m shrp {command}"
-
-
-def write_csv(frame: pd.DataFrame, file: Path) -> None:
+def write_csv(frame: pd.DataFrame, file: Path | None, data: TextData | None = None) -> None:
     """Write a table whole or not at all, compressed if its name says so; a pipe is written to directly.
+
+    Args:
+        file: None writes nothing.
+        data: of which the column `index` has rows: written are their numbers in the file that they came from.
 
     Raises:
         OSError: It cannot be written.
     """
-    options = csv_options(frame)
+    if file is None:
+        return
+    if data is not None:
+        frame = frame.assign(index=data.number_of(frame["index"].to_numpy()))
     if file.exists() and not file.is_file():
-        frame.to_csv(file, index=False, **options)
+        frame.to_csv(file, index=False, **csv_options(frame))
         return
     target = file.resolve()  # a link stays one
     partial = target.with_name(f".{os.getpid()}.partial.{target.name}")
     try:
-        frame.to_csv(partial, index=False, **options)
+        frame.to_csv(partial, index=False, **csv_options(frame))
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
+    stderr.print(f"wrote {file}")
 
 
 def print_json(data: Mapping[str, Any]) -> None:
@@ -94,117 +98,61 @@ def records(frame: pd.DataFrame, of: str = "score") -> list[dict[str, Any]]:
         of: What columns named just `low` and `high` bound; the key is `interval` for the score, else `<of>_interval`.
     """
     rows = []
-    for row in frame.to_dict("records"):
+    for row in frame.astype(object).where(frame.notna(), None).to_dict("records"):
         found: dict[str, Any] = {}
         for name, value in row.items():
-            what, end = _end_of(str(name), of)
-            what = what.replace(" ", "_")
-            if end is None:
-                found[what] = value
-            else:
+            what = re.sub(r"\W", "_", name)
+            if end := _END.fullmatch(what):
+                what = end[1] or of
                 key = "interval" if what == "score" else f"{what}_interval"
-                found.setdefault(key, [None, None])[end] = value
+                found.setdefault(key, [None, None])[end[2] == "high"] = value
+            else:
+                found[what] = value
         rows.append(found)
     return rows
 
 
-def _end_of(name: str, of: str) -> tuple[str, int | None]:
-    """What a column is about, and which end of its interval it is (None if it is no end)."""
-    for end, word in enumerate(("low", "high")):
-        if name == word:
-            return of, end
-        if name.endswith((f" {word}", f"_{word}")):
-            return name[: -len(word) - 1], end
-    return name, None
+def print_table(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
+    """Write rows as a table to stdout; nothing without rows. Cells wrap and are never cut.
 
-
-def provenance(loaded: Checkpoint, data: TextData, max_length: int) -> dict[str, Any]:
-    """What a result was computed from: checkpoint, data, cut, versions and device."""
-    import torch
-    import transformers
-
-    from shrp.data.batching import longest_input
-
-    versions = {"torch": str(torch.__version__), "transformers": transformers.__version__}
-    length = longest_input(loaded.model, loaded.tokenizer, max_length)
-    return provenance_of(loaded.fingerprint, data, length, versions) | {"device": str(loaded.model.device)}
-
-
-def provenance_of(
-    fingerprint: str, data: TextData, max_length: int, versions: dict[str, str]
-) -> dict[str, Any]:
-    """`provenance` for whatever was run; `max_length` is where examples were cut, in tokens."""
-    return {
-        "checkpoint_fingerprint": fingerprint,
-        "data": data.name,
-        "data_fingerprint": data.source_fingerprint,
-        "n": len(data),
-        "max_length": max_length,
-        "versions": versions,
-    }
-
-
-def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows with the same keys as a table to stdout; nothing without rows. Cells wrap and are never cut."""
+    Args:
+        columns: Keys of the rows; by default those of the first row. An interval stands in the cell of what it bounds.
+    """
     if not rows:
         return
-    table = Table(title=title or None, title_justify="left")
-    for column in rows[0]:
-        side = "left" if isinstance(rows[0][column], str) else "right"
+    columns = columns or [name for name in rows[0] if not name.endswith("interval")]
+    more = f" (the first {_MOST} of {len(rows):,})" if len(rows) > _MOST else ""
+    table = Table(title=f"{title}{more}" or None, title_justify="left")
+    for column in columns:
+        side = "left" if isinstance(rows[0].get(column), str) else "right"
         table.add_column(column.replace("_", " "), justify=side, overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(row[column]) for column in rows[0]))
+    for row in rows[:_MOST]:
+        table.add_row(*(_cell(column, row) for column in columns))
     known = stdout.file.isatty() or os.environ.get("COLUMNS", "").isdigit()
     (stdout if known else Console(**_PLAIN, width=_PIPED)).print(table, soft_wrap=False)
 
 
-def _cell(value: Any) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+def _cell(name: str, row: Mapping[str, Any]) -> str:
+    """A value with its interval, where it has one."""
+    value, form = row.get(name), ".4f"
+    if value is None or value != value:
         return "-"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    if name in _SHARES or name in _CHANGES:
+        form = ".1%" if name in _SHARES else "+.4f"
+    low, high = row.get("interval" if name == "score" else f"{name}_interval") or (None, None)
+    if low is None or low != low:
+        return f"{value:{form}}"
+    drawn = row.get("interval_is", "95%") if name == "score" else "95%"
+    return f"{value:{form}} ({low:{form}} to {high:{form}}{'' if drawn.startswith('95%') else f', {drawn}'})"
 
 
-def interval_text(row: Mapping[str, Any]) -> str:
-    """The interval of a row of scores; empty if it has none."""
-    low, high = stored_interval(row)
-    return f"{low:.4f} to {high:.4f}" if low == low else ""
-
-
-def change_text(change: float, interval: Sequence[float]) -> str:
-    """A difference with its interval, where it has one."""
-    low, high = interval
-    return f"{change:+.4f} ({low:+.4f} to {high:+.4f})" if low == low else f"{change:+.4f}"
-
-
-def share_text(row: Mapping[str, Any]) -> str:
-    """A row's share of its teacher's score with an interval; `-` without a teacher.
-
-    The teacher's own row has no interval, nor has a mean of draws.
-    """
-    from shrp.checkpoints.score_rows import share_ends
-
-    if (share := row.get("retained")) is None:
-        return "-"
-    if row.get("kind") == "teacher" or not (row.get("interval_is") or "95%").startswith("95%"):
-        return f"{share:.1%}"
-    teacher = row["score"] / share if share else None
-    return with_ends(share, *share_ends(stored_interval(row), row.get("teacher", teacher)))
-
-
-def score_line(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A stored row of scores, shortened for a terminal."""
-    interval = interval_text(row)
-    return {
-        "model": row["model"],
-        "data": row["data"],
-        "metric": row["metric"],
-        "score": float(row["score"]),
-        "interval": f"{interval} ({row['interval_is']})" if interval else "-",
-        "n": row["n"],
-        "of teacher": share_text(row),
-    }
+def print_scores(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a checkpoint's rows of scores as a table; `retained` is the share of the teacher's score."""
+    print_table(title, rows, ("model", "data", "metric", "score", "n", "retained"))
 
 
 @contextmanager
@@ -222,7 +170,7 @@ def progress_on(description: str, total: int | None = None) -> Iterator[Callable
             nonlocal reported
             bar.update(task, completed=done, total=of, description=description)
             now = time.monotonic()
-            if stderr.is_terminal or now - reported < _EVERY:
+            if stderr.is_terminal or now - reported < EVERY:
                 return
             reported = now
             left = f", {(now - started) * (of - done) / done:.0f} s left" if of and done else ""
@@ -232,39 +180,30 @@ def progress_on(description: str, total: int | None = None) -> Iterator[Callable
 
 
 def _bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=stderr,
-        transient=True,
-        disable=not stderr.is_terminal,
-    )
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()
+    hidden = not stderr.is_terminal
+    return Progress(*columns, TimeRemainingColumn(), console=stderr, transient=True, disable=hidden)
 
 
-class TrainingBar(TrainingProgress):
+class _TrainingBar(TrainingProgress):
     """A bar per epoch on stderr, and a line with the score when the epoch ends."""
 
     def __init__(self) -> None:
-        self._bar, self._shown = _bar(), False
+        self._bar = _bar()
         self._task = self._bar.add_task("")
 
     def step(self, status: Status) -> None:
         """Advance the bar."""
-        if not self._shown:
-            self._bar.start()
-            self._shown = True
+        self._bar.start()  # no effect on one that runs
         total = status.steps or None
         self._bar.update(self._task, completed=status.step, total=total, description=str(status))
 
     def epoch(self, row: dict[str, Any]) -> None:
         """Hide the bar and print the epoch's line."""
         self._bar.stop()
-        self._shown = False
         stderr.print(epoch_line(row))
 
 
 def training_progress() -> TrainingProgress:
     """What shows a training: a bar in a terminal, lines in a log."""
-    return TrainingBar() if stderr.is_terminal else LogProgress(stderr.print)
+    return _TrainingBar() if stderr.is_terminal else LogProgress(stderr.print)

@@ -6,27 +6,28 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from shrp.cli.choosing import chosen_plan, smallest_plan
 from shrp.cli.options import (
     AsJson,
+    Budget,
+    Calibrate,
     Config,
+    Data,
     Out,
-    OwnFile,
+    PerLayer,
+    PlanFile,
     Routed,
     TrainFile,
     ValidationFile,
-    evaluation_data,
     read_plan,
-    refuse_same,
     report_data,
-    share_of_dense,
     training_data,
 )
-from shrp.cli.output import print_json, print_table, score_line, stderr, training_progress
+from shrp.cli.output import print_json, print_scores, progress_on, stderr, training_progress
+from shrp.cli.sweep import check_can_prune, measured_usage
 from shrp.data.tasks import TASKS, Task, may_be_one
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError, ShrpError, TrainingError, first_line
@@ -38,7 +39,7 @@ if TYPE_CHECKING:  # torch is slow to import, and --help needs none
     from shrp.checkpoints.checkpoint import Checkpoint
     from shrp.pruning.plan import PruningPlan
 
-MEASURED = ("gate_norm", "ablation", "fitted")
+_MEASURED = ("gate_norm", "ablation", "fitted")
 """Selections that need data: the probe sentences, unless --data names others."""
 
 
@@ -73,31 +74,26 @@ class PruneOptions:
 def prune(
     checkpoint: Routed,
     out: Out,
-    per_layer: Annotated[
-        int | None, typer.Option(help="Keep so many experts in every converted layer.")
-    ] = None,
-    budget: Annotated[int | None, typer.Option(help="Keep so many experts in all, spread by usage.")] = None,
+    *,
+    per_layer: PerLayer = None,
+    budget: Budget = None,
     encoder_params: Annotated[
         str | None,
         typer.Option(help="Keep as many as fit in this share of the encoder's parameters, such as 52.5%."),
     ] = None,
-    plan: Annotated[
-        Path | None, typer.Option(help="Keep what a plan says: JSON, or a static checkpoint's folder.")
-    ] = None,
+    plan: PlanFile = None,
     max_loss: Annotated[
         float | None, typer.Option(help="Keep the fewest with at most this loss on --data (0.01: a point).")
     ] = None,
     selection: Annotated[
-        str | None,
-        typer.Option(help="usage, gate_norm, ablation, fitted, random or recorded [default: usage]"),
+        Literal["usage", "gate_norm", "ablation", "fitted", "random", "recorded"] | None,
+        typer.Option(help="What experts are chosen by [default: usage]"),
     ] = None,
     data: Annotated[
         str | None,
         typer.Option(help="Measure on probe, glue or a file [default: the checkpoint's own usage]"),
     ] = None,
-    calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Match predicted class frequencies to the routed model's.")
-    ] = False,
+    calibrate: Calibrate = False,
     fine_tune: Annotated[int, typer.Option(min=0, help="Epochs of fine-tuning after pruning.")] = 0,
     teacher: Annotated[
         Path | None, typer.Option(help="Dense checkpoint to distil while fine-tuning.")
@@ -114,13 +110,14 @@ def prune(
     import torch
 
     import shrp.checkpoints.checkpoint as store
-    from shrp.checkpoints.info import history_text, joined, pruned_training, shares_of
+    from shrp.checkpoints.info import history_text, joined, pruned_training, shares_of, usage_in
     from shrp.checkpoints.saving import refuse_existing, round_as_stored
     from shrp.evaluation.calibration import matched
     from shrp.evaluation.costs import largest_budget
-    from shrp.model.convert import expert_layers
-    from shrp.pruning.plan import SELECTIONS
+    from shrp.pruning.plan import make_plan
     from shrp.pruning.prune import prune as cut
+    from shrp.pruning.select import plan_from
+    from shrp.pruning.sweep import smallest_within
     from shrp.training.loop import train
     from shrp.training.runs import finish
 
@@ -128,8 +125,6 @@ def prune(
     sizes |= {"--plan": plan, "--max-loss": max_loss}
     if sum(option is not None for option in sizes.values()) != 1:
         raise PlanError(f"give exactly one of {', '.join(sizes)}.")
-    if selection not in (None, *SELECTIONS, "recorded"):
-        raise PlanError(f"--selection is one of {', '.join((*SELECTIONS, 'recorded'))}, not {selection!r}.")
     if max_loss is not None and (selection in ("random", "recorded") or not 0 <= max_loss < math.inf):
         raise PlanError(
             "--max-loss is 0 or more, and measures usage, gate_norm, ablation or fitted on --data."
@@ -138,11 +133,8 @@ def prune(
         raise PlanError("--plan says what is kept: leave --selection and --data out.")
     if selection == "recorded" and data is not None and not calibrate:
         raise PlanError("--selection recorded uses the checkpoint's own usage: leave --data out.")
-    for name, given in (
-        ("--teacher", teacher),
-        ("--train-file", train_file),
-        ("--validation-file", validation_file),
-    ):
+    tuning_with = {"--teacher": teacher, "--train-file": train_file, "--validation-file": validation_file}
+    for name, given in tuning_with.items():
         if given is not None and not fine_tune:
             raise PlanError(f"{name} is for fine-tuning after pruning: give --fine-tune EPOCHS.")
     if calibrate and fine_tune:
@@ -155,74 +147,53 @@ def prune(
         defaults={"training": {**recipe, **rates}},
         overrides={"training": {"stage2_epochs": max(fine_tune, 1), "shrp": {"layers": []}}},
     )
-    refuse_same(checkpoint, out)
     refuse_existing(out)  # refuse now, not after the epochs
     source = store.load(checkpoint, device=options.device)
-    if not expert_layers(source.model):
-        raise PlanError(f"{checkpoint} has no routed layer to prune: it is dense, or pruned already.")
+    check_can_prune(source, calibrate)
     task, length = source.info.task, options.max_length or source.info.max_length
-    if calibrate and task.is_regression:
-        raise PlanError("--calibrate is for classification; leave it out for a regression.")
-    own = OwnFile(
-        list(options.text_columns) or None,
-        options.label_column,
-        list(options.label_means),
-        None,
-        list(options.only),
+    files = Data(
+        text_column=list(options.text_columns),
+        label_column=options.label_column,
+        label_means=list(options.label_means),
     )
     from_file = data not in (None, "probe", "glue")
     if not from_file and train_file is None:
-        replace(own, only=None).refuse(
-            "in --config describes files of your own: give --data or --train-file."
-        )
-    of_data = own if from_file else OwnFile(only=own.only)
+        files.refuse("in --config describes files of your own: give --data or --train-file.")
+    where = replace(files if from_file else Data(), data=data or "probe", only=list(options.only))
     tuning = None
     if fine_tune:  # before anything is measured, since the data may not fit
-        files = own if train_file is not None else OwnFile()
-        tuning = training_data(task, train_file, validation_file, replace(files, only=None))
+        tuning = training_data(task, train_file, validation_file, files if train_file else Data())
         for found in tuning:
             _check_same_labels(task, found.task, found.name)
         dense = None if teacher is None else _teacher(store.load(teacher), source)
     measured_on = None
     how = selection if selection not in (None, "recorded") else "usage"
-    if plan is None and selection != "recorded" and (data or max_loss is not None or how in MEASURED):
-        measured_on = evaluation_data(data or "probe", task, of_data)
-    combination = options.combination or ("fitted" if how == "fitted" else "usage")
+    if plan is None and selection != "recorded" and (data or max_loss is not None or how in _MEASURED):
+        measured_on = where.load(task)
+        stats = measured_usage(source, measured_on, how, length, options.seed)
+    weights = {"combination": options.combination or ("fitted" if how == "fitted" else "usage")}
+    weights |= {"selection": how}
     size = {"per_layer": per_layer, "budget": budget}
     if encoder_params is not None:
-        size["budget"] = largest_budget(source.model, share_of_dense(encoder_params), "encoder_params")
+        size["budget"] = largest_budget(source.model, _share(encoder_params), "encoder_params")
     if plan is not None:
         chosen = read_plan(plan)
     elif max_loss is not None:
-        chosen = smallest_plan(
-            source,
-            measured_on,
-            max_loss,
-            how,
-            length,
-            combination=combination,
-            seed=options.seed,
-            calibrate=calibrate,
-        )
+        of = (source.model, source.tokenizer, measured_on, stats, max_loss)
+        with progress_on("scoring prunings") as show:
+            chosen = smallest_within(*of, max_length=length, match_shares=calibrate, progress=show, **weights)
         size["budget"] = chosen.budget
+    elif measured_on is not None:
+        chosen = plan_from(stats, seed=options.seed, **weights, **size)
     else:
-        chosen = chosen_plan(
-            source, measured_on, how, length, combination=combination, seed=options.seed, **size
-        )
-    training = pruned_training(
-        source.info.training,
-        source.fingerprint,
-        chosen,
-        counted_on=measured_on,
-        file=plan,
-        **size,
-        seed=options.seed,
-    )
+        chosen = make_plan(usage_in(source.info), seed=options.seed, **weights, **size)
+    asked = {"counted_on": measured_on, "file": plan, "seed": options.seed} | size
+    training = pruned_training(source.info.training, source.fingerprint, chosen, **asked)
     model, like, shift = cut(source.model, chosen), None, None
     dtype = None if options.full_precision else torch.float16
     if calibrate:
         round_as_stored(model, dtype)  # a threshold may be nearer to an example than rounding moves that
-        like = measured_on or evaluation_data(data or "probe", task, of_data)
+        like = measured_on or where.load(task)
         model, shift = matched(model, source.model, source.tokenizer, like, length)
         training |= shares_of(like, shift)
     teachers = tuple(row for row in source.info.scores if row["kind"] == "teacher")
@@ -247,22 +218,31 @@ def prune(
     known = [one for one in (measured_on, like, tuning and tuning[1]) if one is not None]
     scores = _scores(model, source, chosen, known, length, matched=calibrate, recovered=tuning is not None)
     info = replace(info, scores=(*info.scores, *scores))
-    extra = {store.HISTORY: history_text(history)} if history else {}
-    store.save(
-        model, source.tokenizer, info, out, dtype=dtype, new=True, extra_files=extra, teacher=source.teacher
-    )
+    kept = {
+        "extra_files": {store.HISTORY: history_text(history)} if history else {},
+        "teacher": source.teacher,
+    }
+    store.save(model, source.tokenizer, info, out, dtype=dtype, new=True, **kept)
     if fine_tune:
         finish(out)
     if json:
         made = {"out": str(out), "pruned_from": source.fingerprint, "experts_kept": chosen.budget}
         print_json(made | {"plan": chosen.to_dict(), "scores": scores} | shares_of(like, shift))
         return
-    print_table(str(out), [score_line(row) for row in scores])
+    print_scores(str(out), scores)
     for line in _notes(scores, measured_on, chosen, tuned=tuning is not None):
         stderr.print(line)
     stderr.print(
         f"wrote {out}: {chosen.budget} experts; `python -m shrp compare {checkpoint} {out}` compares the two"
     )
+
+
+def _share(text: str) -> float:
+    """Read a share of the dense model from `52.5%` or `0.525`; raise `PlanError` if it is not a number."""
+    try:
+        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError as error:
+        raise PlanError(f"write a share of the dense model as 52.5% or 0.525, not {text!r}.") from error
 
 
 def _notes(
@@ -290,24 +270,22 @@ def _scores(
     **made: bool,
 ) -> list[dict[str, Any]]:
     """A row of scores for each of the data at hand, else for the probe sentences; none where they cannot be scored."""
-    from shrp.checkpoints.score_rows import pruned_row, rows_as_now
-    from shrp.data.batching import token_counts
+    from shrp.checkpoints.score_rows import pruned_row
+    from shrp.cli.subjects import teacher_score
     from shrp.evaluation.evaluate import evaluate
 
     rows = []
     try:
         sets = list({data.fingerprint: data for data in known}.values())
         if not sets and source.info.task.name in TASKS:
-            sets = [evaluation_data("probe", source.info.task)]
+            sets = [Data().load(source.info.task)]
         for data in sets:
             if data.labels is None:
                 raise DataError(f"{data.name} has no labels")
             found = evaluate(model, source.tokenizer, data, max_length=length)
             if not math.isfinite(found.score):
                 raise DataError(f"{found.metric} is undefined on {data.name}")
-            counts = token_counts(source.tokenizer, data.texts)
-            stored = rows_as_now(source.info, data, lambda c=counts: max(c, default=0), length)
-            best = next((row.get("score") for row in stored if row["kind"] == "teacher"), None)
+            best = teacher_score(source, data, length)
             rows.append(pruned_row(plan, found, best, data, length, **made))
     except (ShrpError, ValueError, RuntimeError) as error:  # out of memory, for one
         stderr.print(f"not scored: {first_line(error).rstrip('.')}; `evaluate` scores it on data of yours")
@@ -337,15 +315,10 @@ def _check_same_labels(ours: Task, theirs: Task, whose: str) -> None:
     known, others = ([name.casefold() for name in task.label_names] for task in (ours, theirs))
     ids = [str(number) for number in range(ours.num_labels)]
     same = known == others and may_be_one(ours, theirs)
-    if ours.is_regression == theirs.is_regression and (
-        same or (known != others and len(known) == len(others) and ids in (known, others))
-    ):
+    ids_of_them = known != others and len(known) == len(others) and ids in (known, others)
+    if ours.is_regression == theirs.is_regression and (same or ids_of_them):
         return
-
-    def labels(task: Task) -> str:
-        return "numbers" if task.is_regression else ", ".join(task.label_names)
-
+    first, second = (", ".join(task.label_names) or "numbers" for task in (ours, theirs))
     raise TrainingError(
-        f"the labels of {whose} ({theirs.name}: {labels(theirs)}) are not the checkpoint's ({ours.name}: {labels(ours)}, in "
-        "this order)."
+        f"the labels of {whose} ({theirs.name}: {second}) are not the checkpoint's ({ours.name}: {first}, in this order)."
     )

@@ -1,146 +1,137 @@
-"""What `evaluate` and `compare` score: a checkpoint, or an export of one as it is served."""
+"""What commands run: a checkpoint, or an export of one as it is served."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shrp.cli.options import report_cut, report_cut_at
-from shrp.cli.output import provenance, provenance_of
+from shrp.cli.options import Data, check_has_task, report_cut, report_cut_at
+from shrp.cli.output import progress_on
 from shrp.errors import DataError
 
 if TYPE_CHECKING:  # torch is slow to load, and --help needs none
     from shrp.checkpoints.checkpoint import Checkpoint
-    from shrp.data.tasks import Task
+    from shrp.checkpoints.info import CheckpointInfo
     from shrp.data.text_data import TextData
     from shrp.evaluation.evaluation import Evaluation
     from shrp.export.exported import Exported
-    from shrp.pruning.plan import PruningPlan
+
+
+def opened(folder: Path, data: Data, *, task: bool = True) -> tuple[Checkpoint, TextData, int]:
+    """A checkpoint, its data, and the tokens at which texts are cut.
+
+    Args:
+        task: Refuse an encoder that was converted on text and has no task.
+    """
+    from shrp.checkpoints.checkpoint import load
+
+    loaded = load(folder, device=data.device)
+    if task:
+        check_has_task(loaded.info.task)
+    return loaded, data.load(loaded.info.task), data.max_length or loaded.info.max_length
+
+
+def provenance(loaded: Checkpoint, data: TextData, max_length: int) -> dict[str, Any]:
+    """What a result was computed from: checkpoint, data, tokens at which texts are cut, versions and device."""
+    import torch
+    import transformers
+
+    from shrp.data.batching import longest_input
+
+    versions = {"torch": str(torch.__version__), "transformers": transformers.__version__}
+    length = longest_input(loaded.model, loaded.tokenizer, max_length)
+    return _provenance(loaded.fingerprint, data, length, versions) | {"device": str(loaded.model.device)}
+
+
+def _provenance(made_from: str, data: TextData, length: int, versions: dict[str, str]) -> dict[str, Any]:
+    about = {"data": data.name, "data_fingerprint": data.source_fingerprint, "n": len(data)}
+    return {"checkpoint_fingerprint": made_from, **about, "max_length": length, "versions": versions}
+
+
+def stored_rows(loaded: Checkpoint, data: TextData, length: int) -> list[Mapping[str, Any]]:
+    """The scores that a checkpoint carries of these data, with texts cut as now."""
+    from shrp.checkpoints.score_rows import rows_as_now
+    from shrp.data.batching import token_counts
+
+    def longest() -> int:
+        return max(token_counts(loaded.tokenizer, data.texts), default=0)
+
+    return rows_as_now(loaded.info, data, longest, length)
+
+
+def teacher_score(loaded: Checkpoint, data: TextData, length: int) -> float | None:
+    """The dense teacher's score on these data; None if unknown."""
+    rows = stored_rows(loaded, data, length)
+    return next((row.get("score") for row in rows if row["kind"] == "teacher"), None)
 
 
 @dataclass(frozen=True)
-class OfCheckpoint:
-    """A checkpoint, run by PyTorch."""
+class Subject:
+    """A checkpoint, run by PyTorch, or an export, run by onnxruntime: one of the two."""
 
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | None
+    export: Exported | None
     length: int
     """Tokens at which examples are cut."""
 
     @property
-    def task(self) -> Task:
-        """The task."""
-        return self.checkpoint.info.task
-
-    @property
-    def plan(self) -> PruningPlan | None:
-        """The experts it keeps; None if it was not pruned."""
-        return self.checkpoint.info.plan
-
-    @property
-    def num_experts(self) -> int:
-        """Experts of a converted layer."""
-        from shrp.model.convert import num_experts_of
-
-        return num_experts_of(self.checkpoint.model)
+    def info(self) -> CheckpointInfo | Exported:
+        """What has its task and its plan."""
+        return self.export or self.checkpoint.info
 
     @property
     def reads(self) -> int:
         """Most tokens it reads of an example."""
         from shrp.data.batching import longest_input
 
+        if self.export:
+            return self.length
         return longest_input(self.checkpoint.model, self.checkpoint.tokenizer, self.length)
 
-    @property
-    def bytes(self) -> int:
-        """Size of the file of weights."""
-        from shrp.checkpoints.info import WEIGHTS
-
-        return (self.checkpoint.path / WEIGHTS).stat().st_size
-
-    def stream(self, source: TextData, batch_size: int = 32) -> Iterator[Evaluation]:
-        """Estimates, batch by batch."""
+    def evaluate(self, source: TextData, doing: str = "evaluating") -> Evaluation:
+        """Score it, with progress on stderr."""
         from shrp.evaluation.evaluate import evaluate_stream
 
-        options = {"batch_size": batch_size, "max_length": self.length}
-        return evaluate_stream(self.checkpoint.model, self.checkpoint.tokenizer, source, **options)
+        if self.export:
+            stream = self.export.evaluate_stream(source)
+        else:
+            of = (self.checkpoint.model, self.checkpoint.tokenizer, source)
+            stream = evaluate_stream(*of, max_length=self.length)
+        with progress_on(doing, len(source)) as show:
+            for found in stream:
+                show(found.n, description=f"{doing}, {found.metric} {found.score:.4f}")
+        return found
 
     def teacher(self, source: TextData) -> float | None:
         """The dense teacher's score on these examples; None if unknown."""
-        from shrp.checkpoints.score_rows import rows_as_now
-        from shrp.data.batching import token_counts
+        if self.export:
+            return self.export.teacher_score(source)
+        return teacher_score(self.checkpoint, source, self.length)
 
-        def longest() -> int:
-            return max(token_counts(self.checkpoint.tokenizer, source.texts), default=0)
-
-        rows = rows_as_now(self.checkpoint.info, source, longest, self.length)
-        return next((row.get("score") for row in rows if row["kind"] == "teacher"), None)
-
-    def costs(self) -> dict[str, float]:
-        """Parameters and FLOPs, as shares of the dense model's."""
+    def size(self) -> dict[str, Any]:
+        """Parameters and FLOPs as shares of the dense model's, and the size of the file of weights."""
+        from shrp.checkpoints.info import WEIGHTS
         from shrp.evaluation.costs import cost, dense_cost
 
-        return cost(self.checkpoint.model).relative_to(dense_cost(self.checkpoint.model))
+        if self.export:
+            return {**self.export.costs, "bytes": self.export.bytes}
+        shares = cost(self.checkpoint.model).relative_to(dense_cost(self.checkpoint.model))
+        return {**shares, "bytes": (self.checkpoint.path / WEIGHTS).stat().st_size}
 
     def report_cut(self, source: TextData) -> None:
         """Print how many examples the model reads only in part."""
-        report_cut(self.checkpoint.model.config, self.checkpoint.tokenizer, (source,), self.length)
+        if self.export:
+            lengths = self.export.lengths(source.texts)
+            report_cut_at(self.length, lengths, source.name, "the export was made so")
+        else:
+            report_cut(self.checkpoint.model.config, self.checkpoint.tokenizer, (source,), self.length)
 
     def provenance(self, source: TextData) -> dict[str, Any]:
         """What a result was computed from."""
-        return provenance(self.checkpoint, source, self.length)
-
-
-@dataclass(frozen=True)
-class OfExport:
-    """An export, run by onnxruntime; where it cuts examples is fixed."""
-
-    export: Exported
-
-    @property
-    def task(self) -> Task:
-        """The task."""
-        return self.export.task
-
-    @property
-    def plan(self) -> PruningPlan | None:
-        """The experts it keeps; None if it was not pruned."""
-        return self.export.plan
-
-    @property
-    def num_experts(self) -> int:
-        """Experts of a converted layer."""
-        return self.export.num_experts
-
-    @property
-    def reads(self) -> int:
-        """Most tokens it reads of an example."""
-        return self.export.max_length
-
-    @property
-    def bytes(self) -> int:
-        """Size of the graph's file."""
-        return self.export.bytes
-
-    def stream(self, source: TextData, batch_size: int = 32) -> Iterator[Evaluation]:
-        """Estimates, batch by batch."""
-        return self.export.evaluate_stream(source, batch_size=batch_size)
-
-    def teacher(self, source: TextData) -> float | None:
-        """The dense teacher's score on these examples; None if the export does not carry it."""
-        return self.export.teacher_score(source)
-
-    def costs(self) -> dict[str, float]:
-        """Parameters and FLOPs, as shares of the dense model's."""
-        return dict(self.export.costs)
-
-    def report_cut(self, source: TextData) -> None:
-        """Print how many examples the model reads only in part."""
-        report_cut_at(self.reads, self.export.lengths(source.texts), source.name, "the export was made so")
-
-    def provenance(self, source: TextData) -> dict[str, Any]:
-        """What a result was computed from."""
+        if not self.export:
+            return provenance(self.checkpoint, source, self.length)
         import onnxruntime
         import tokenizers
 
@@ -150,37 +141,30 @@ class OfExport:
             "graph_fingerprint": export.fingerprint,
             "precision": export.precision,
             "bytes": export.bytes,
-            "device": "cpu",
         }
-        return provenance_of(export.made_from, source, self.reads, versions) | about
+        return _provenance(export.made_from, source, self.length, versions) | about | {"device": "cpu"}
 
 
-Subject = OfCheckpoint | OfExport
-
-
-def subject(folder: Path, max_length: int | None, device: str = "cpu") -> Subject:
-    """Load what the folder holds.
-
-    Args:
-        max_length: `--max-length`; None takes the length of the checkpoint.
-        device: `--device`.
+def subject(folder: Path, data: Data) -> Subject:
+    """Load what the folder holds, a model of a task.
 
     Raises:
         CheckpointError, ExportError: It cannot be loaded.
-        DataError: `max_length` or a device is given for an export.
+        DataError: It has no task, or `--max-length` or `--device` is given for an export.
         ShrpError: There is no such device.
     """
     from shrp.checkpoints.checkpoint import load
     from shrp.export.exported import is_export, load_export
 
     if not is_export(folder):
-        loaded = load(folder, device=device)
-        return OfCheckpoint(loaded, max_length or loaded.info.max_length)
-    if device != "cpu":
+        loaded = load(folder, device=data.device)
+        check_has_task(loaded.info.task)
+        return Subject(loaded, None, data.max_length or loaded.info.max_length)
+    if data.device != "cpu":
         raise DataError(f"{folder} is an export, which runs on the CPU; leave --device out.")
     export = load_export(folder)
-    if max_length is not None and max_length != export.max_length:
+    if data.max_length not in (None, export.max_length):
         raise DataError(
             f"{folder} is an export, which cuts texts at {export.max_length} tokens; leave --max-length out."
         )
-    return OfExport(export)
+    return Subject(None, export, export.max_length)

@@ -3,98 +3,56 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from shrp.cli.choosing import measured_usage
-from shrp.cli.options import (
-    AsJson,
-    DataSource,
-    Device,
-    LabelColumn,
-    LabelMeanings,
-    MaxLength,
-    OnlySlices,
-    OwnFile,
-    Routed,
-    SliceColumn,
-    TextColumns,
-    check_free,
-    check_has_task,
-    evaluation_data,
-    report_cut,
-)
-from shrp.cli.output import print_json, print_table, progress_on, provenance, records, stderr, write_csv
+from shrp.cli.options import AsJson, Calibrate, Data, Routed, check_free, report_cut
+from shrp.cli.output import print_json, print_table, progress_on, records, stderr, write_csv
 from shrp.errors import DataError, PlanError
+from shrp.pruning.plan import Allocation
 
 if TYPE_CHECKING:  # torch is slow to import, and --help needs none
-    import pandas as pd
-
-    from shrp.evaluation.evaluation import Evaluation
+    from shrp.analysis.usage import UsageStats
+    from shrp.checkpoints.checkpoint import Checkpoint
+    from shrp.data.text_data import TextData
 
 
 def sweep(
     checkpoint: Routed,
-    data: DataSource = "probe",
-    text_column: TextColumns = None,
-    label_column: LabelColumn = "label",
-    label_means: LabelMeanings = None,
-    slice_column: SliceColumn = None,
-    only: OnlySlices = None,
+    *,
+    data: Data,
     allocation: Annotated[
-        str,
+        Allocation,
         typer.Option(help="`per_layer`: the same number in every layer; `budget`: a total spread by usage."),
     ] = "per_layer",
     selection: Annotated[
-        str,
-        typer.Option(help="usage, gate_norm, ablation, fitted, or recorded (usage stored by the training)."),
+        Literal["usage", "gate_norm", "ablation", "fitted", "recorded"],
+        typer.Option(help="What experts are chosen by; recorded: the usage stored by the training."),
     ] = "usage",
     draws: Annotated[int, typer.Option(min=0, max=100, help="Random selections per size, the control.")] = 3,
     held_out: Annotated[
         bool,
         typer.Option("--held-out", help="Choose experts on one half of the data and score on the other."),
     ] = False,
-    calibrate: Annotated[
-        bool,
-        typer.Option(
-            "--calibrate", help="Match predicted class frequencies to the routed model's (no labels used)."
-        ),
-    ] = False,
+    calibrate: Calibrate = False,
     out: Annotated[Path | None, typer.Option(help="Write every pruning's row to this CSV file.")] = None,
-    max_length: MaxLength = None,
-    device: Device = "cpu",
     json: AsJson = False,
 ) -> None:
     """Score a routed checkpoint's prunings of all sizes next to random selections."""
-    from shrp.checkpoints.checkpoint import load
     from shrp.checkpoints.info import usage_in
+    from shrp.cli.subjects import opened, provenance
     from shrp.data.text_data import FEWEST, halves, in_halves
-    from shrp.model.convert import expert_layers
     from shrp.pruning.live import LiveEvaluator
-    from shrp.pruning.plan import SELECTIONS
     from shrp.pruning.sweep import LOSSES, cheapest_within, match, points, run, to_frame
 
-    if allocation not in ("per_layer", "budget"):
-        raise PlanError(f"--allocation is per_layer or budget, not {allocation!r}.")
-    known = (*(name for name in SELECTIONS if name != "random"), "recorded")
-    if selection not in known:
-        raise PlanError(
-            f"--selection is one of {', '.join(known)}, not {selection!r}; --draws adds random ones."
-        )
     if held_out and selection == "recorded":
         raise PlanError("--held-out has no effect on recorded usage; leave one of them out.")
     check_free(out, "--out")
-    loaded = load(checkpoint, device=device)
-    if not expert_layers(loaded.model):
-        raise PlanError("this model has no routed layer to prune; give a routed checkpoint.")
-    task, length = loaded.info.task, max_length or loaded.info.max_length
-    check_has_task(task)
-    if calibrate and task.is_regression:
-        raise PlanError("--calibrate is for classification; leave it out for a regression.")
-    own = OwnFile(text_column, label_column, label_means, slice_column, only)
-    source = evaluation_data(data, task, own)
+    loaded, source, length = opened(checkpoint, data)
+    check_can_prune(loaded, calibrate)
     if source.labels is None:
         raise DataError(f"{source.name} has no labels to score by; name the column with --label-column.")
     if held_out and len(source) < FEWEST:
@@ -108,91 +66,96 @@ def sweep(
         chosen_on = loaded.info.training.get("validation_data")
     combination = "fitted" if selection == "fitted" else "usage"
     wanted = points(stats, allocation, selection=selection, combination=combination, draws=range(draws))
-    evaluator = LiveEvaluator(loaded.model, loaded.tokenizer, scored, max_length=length)
-    done = 0
+    evaluator, done = LiveEvaluator(loaded.model, loaded.tokenizer, scored, max_length=length), count(1)
     with progress_on("scoring prunings", len(wanted)) as show:
         routed = evaluator.evaluate(None)
-
-        def advance() -> None:
-            nonlocal done
-            done += 1
-            show(done)
-
-        found = run(evaluator, [point.plan for point in wanted], advance)
+        found = run(evaluator, [point.plan for point in wanted], lambda: show(next(done)))
     if calibrate:
         found = [match(one, routed, scored) for one in found]
     frame = to_frame(loaded.model, wanted, found, routed)
-    if out is not None:
-        write_csv(frame, out)
-    cheapest = {loss: cheapest_within(frame, routed, loss) for loss in LOSSES}
-    if not json:
-        _print(frame, routed, f"{selection} on {scored.name}, n = {routed.n:,}" + ", calibrated" * calibrate)
-        _print_cheapest(cheapest, routed, flattered=chosen_on == scored.name)
-        return
-    print_json(
-        {
-            "selection": selection,
-            "combination": combination,
-            "allocation": allocation,
-            "chosen_on": chosen_on,
-            "calibrated": calibrate,
-            "routed": {
-                "metric": routed.metric,
-                "score": routed.score,
-                "interval": routed.ends(),
-                "constant": routed.constant,
-                "n": routed.n,
-            },
-            "prunings": _records(frame),
-            "cheapest": [
-                {"loss": loss} | (_records(row.to_frame().T)[0] if row is not None else {"kept": None})
-                for loss, row in cheapest.items()
-            ],
-            "provenance": provenance(loaded, scored, length),
-        }
-    )
+    write_csv(frame, out)
+    cheapest = []
+    for loss in LOSSES:
+        row = cheapest_within(frame, routed, loss)
+        cheapest.append({"loss": loss} | ({"kept": None} if row is None else records(row.to_frame().T)[0]))
+    result = {
+        "selection": selection,
+        "combination": combination,
+        "allocation": allocation,
+        "chosen_on": chosen_on,
+        "calibrated": calibrate,
+        "routed": {
+            "metric": routed.metric,
+            "score": routed.score,
+            "interval": routed.ends(),
+            "constant": routed.constant,
+            "n": routed.n,
+        },
+        "prunings": records(frame),
+        "cheapest": cheapest,
+        "provenance": provenance(loaded, scored, length),
+    }
+    if json:
+        print_json(result)
+    else:
+        _print(result, scored.name)
 
 
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    return records(frame.astype(object).where(frame.notna(), None))
+def check_can_prune(loaded: Checkpoint, calibrate: bool) -> None:
+    """Raise `PlanError` for a checkpoint without routers, or for a calibrated regression."""
+    from shrp.model.convert import expert_layers
+
+    if not expert_layers(loaded.model):
+        raise PlanError(f"{loaded.path} has no routed layer to prune: it is dense, or pruned already.")
+    if calibrate and loaded.info.task.is_regression:
+        raise PlanError("--calibrate is for classification; leave it out for a regression.")
 
 
-def _print(frame: pd.DataFrame, routed: Evaluation, how: str) -> None:
-    drawn = frame[frame["seed"].notna()].groupby("kept")["score"].agg(["min", "max", "size"])
-    rows = []
-    for row in frame[frame["seed"].isna()].to_dict("records"):
-        line = {
-            "experts": f"{'* ' * row['pareto']}{row['kept']}",
-            routed.metric: row["score"],
-            "95% CI": _range(row["low"], row["high"]),
-        }
-        if len(drawn):
-            control = drawn.loc[row["kept"]] if row["kept"] in drawn.index else None
-            line["random"] = "" if control is None else _range(control["min"], control["max"])
-        rows.append(
-            line | {"encoder": f"{row['encoder_params']:.1%}", "FLOPs": f"{row['encoder_flops']:.1%}"}
-        )
+def measured_usage(
+    loaded: Checkpoint, data: TextData, selection: str, max_length: int, seed: int
+) -> UsageStats:
+    """Measure usage on data, and what else the selection needs: output norms, knock-outs or fitted gates."""
+    from shrp.analysis.importance import ablation
+    from shrp.analysis.usage import measure_usage
+    from shrp.pruning.select import GateFit
+
+    of, norms = (loaded.model, loaded.tokenizer, data), selection == "gate_norm"
+    with progress_on("measuring usage", len(data)) as show:
+        stats = measure_usage(*of, max_length=max_length, output_norms=norms, progress=show)
+    if selection == "ablation":
+        with progress_on("knocking out experts") as show:
+            return replace(stats, ablation=ablation(*of, max_length=max_length, progress=show))
+    if selection == "fitted":
+        with progress_on("fitting gates (takes minutes)") as show:
+            fit = GateFit(*of, stats.shares(), max_length=max_length, seed=seed)
+            return replace(stats, fitted=fit.finish(show))
+    return stats
+
+
+def _print(result: dict[str, Any], name: str) -> None:
+    """One row a size, with the range of the random selections of that size."""
+    routed, rows = result["routed"], [row for row in result["prunings"] if row["seed"] is None]
+    for row in rows:
+        drawn = [
+            one["score"]
+            for one in result["prunings"]
+            if one["seed"] is not None and one["kept"] == row["kept"]
+        ]
+        row["experts"] = f"{'* ' * row['pareto']}{row['kept']}"
+        row["random"] = f"{min(drawn):.3f} to {max(drawn):.3f}" if drawn else None
     print_table(
-        f"{how}; the routed model scores {routed.score:.4f}\nencoder, FLOPs (128 tokens): share of the dense encoder's; "
-        "random: range over draws; *: no other size scores higher with as few FLOPs",
+        f"{result['selection']} on {name}, n = {routed['n']:,}{', calibrated' * result['calibrated']}; the routed model's "
+        f"{routed['metric']}: {routed['score']:.4f}\nencoder params, FLOPs (128 tokens): share of the dense encoder's; random: "
+        "range over draws; *: no other size scores higher with as few FLOPs",
         rows,
+        ("experts", "score", "random", "encoder_params", "encoder_flops"),
     )
-
-
-def _range(low: float, high: float) -> str:
-    if low != low:
-        return ""
-    return f"{low:.3f}" if low == high else f"{low:.3f} to {high:.3f}"
-
-
-def _print_cheapest(cheapest: dict[float, pd.Series | None], routed: Evaluation, *, flattered: bool) -> None:
-    for loss, row in cheapest.items():
-        if row is None:
-            found = "no size"
-        else:
+    for row in result["cheapest"]:
+        found = "no size"
+        if row["kept"] is not None:
             found = f"{row['kept']} experts ({row['score']:.4f}, {row['encoder_params']:.1%} of the encoder)"
-        stderr.print(f"at most {loss} below the routed model's {routed.metric}: {found}")
-    if flattered:
+        stderr.print(f"at most {row['loss']} below the routed model's {routed['metric']}: {found}")
+    if result["chosen_on"] == name:
         stderr.print(
             "experts were chosen on the data that score them, which flatters a little; see --held-out"
         )

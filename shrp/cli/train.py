@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -12,25 +12,18 @@ from shrp.cli.options import (
     AsJson,
     Base,
     Config,
-    GlueTask,
     HeadLabels,
-    LabelColumn,
-    LabelMeanings,
+    Layers,
     Out,
-    OwnFile,
-    TextColumns,
-    TrainFile,
-    ValidationFile,
+    TrainingData,
     base_geometry,
     labels_of,
-    number_list,
+    layer_list,
     report_cut,
     report_data,
-    training_data,
-    upper_half,
 )
-from shrp.cli.output import print_json, print_table, score_line, stderr, training_progress
-from shrp.errors import PlanError
+from shrp.cli.output import print_json, print_scores, stderr, training_progress
+from shrp.errors import PlanError, TrainingError
 from shrp.phrases import listed
 from shrp.training.config import RECIPES, Recipe, read_config
 
@@ -46,18 +39,13 @@ class TrainOptions(Recipe):
 def train(
     base: Base,
     out: Out,
-    task: GlueTask = None,
-    train_file: TrainFile = None,
-    validation_file: ValidationFile = None,
-    text_column: TextColumns = None,
-    label_column: LabelColumn = "label",
-    label_means: LabelMeanings = None,
+    *,
+    files: TrainingData,
     head_labels: HeadLabels = None,
-    layers: Annotated[
-        str | None,
-        typer.Option(help='Layers to convert: "6-11", "1,3,5" or "upper:6" [default: the upper half]'),
-    ] = None,
-    recipe: Annotated[str, typer.Option(help="retain (distilled) or paper (the plain method).")] = "retain",
+    layers: Layers = None,
+    recipe: Annotated[
+        Literal["retain", "paper"], typer.Option(help="retain (distilled) or paper (the plain method).")
+    ] = "retain",
     converted: Annotated[
         Path | None, typer.Option(help="Start from layers that `convert` made of the same base.")
     ] = None,
@@ -75,17 +63,12 @@ def train(
     from shrp.checkpoints.checkpoint import read_config as read_checkpoint
     from shrp.checkpoints.info import evaluated_length
     from shrp.data.sources import probe_for
-    from shrp.errors import TrainingError
     from shrp.training.recipe import Datasets, RecipeRun
     from shrp.training.runs import holds_a_run, run_folder
 
-    if recipe not in RECIPES:
-        raise TrainingError(f"--recipe is {' or '.join(RECIPES)}, not {recipe!r}.")
     num_layers, experts = base_geometry(base)
-    shrp: dict[str, Any] = {"layers": list(upper_half(layers, num_layers))}
-    given: dict[str, Any] = {}
-    if fine_tune:
-        given["fine_tune"] = number_list(fine_tune, experts, "--fine-tune")
+    shrp: dict[str, Any] = {"layers": list(layer_list(layers, num_layers))}
+    given: dict[str, Any] = {"fine_tune": _numbers(fine_tune)} if fine_tune else {}
     if converted is not None:
         if layers is not None:
             raise PlanError(f"leave --layers out: {converted} has its layers already.")
@@ -93,11 +76,10 @@ def train(
         shrp = {"layers": list(made.layers), "routing": made.routing, "top_k": made.top_k}
     given["training"] = {"shrp": shrp}
     options = read_config(config, TrainOptions, defaults={"training": RECIPES[recipe]}, overrides=given)
-    data, validation = training_data(
-        task, train_file, validation_file, OwnFile(text_column, label_column, label_means), options.task_name
-    )
+    data, validation = files.load(options.task_name)
     how = options.training
     how.shrp.check_fits(num_layers, experts)  # refuse now, not after the teacher's epochs
+    options.sizes(experts)
     begun = holds_a_run(run_folder(run_folder(out) / "teacher"))
     if options.teacher is None and not head_labels and not begun:
         refuse_unclear(base, data.task)
@@ -121,6 +103,14 @@ def train(
         made = {"out": str(out), "fine_tuned": kept, "task": info.task.name}
         print_json(made | {"scores": list(info.scores)})
         return
-    print_table(str(out), [score_line(row) for row in info.scores])
+    print_scores(str(out), info.scores)
     if kept:
         stderr.print(f"pruned and fine-tuned models: {listed(kept)}")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Distinct numbers, from `1,2,4`."""
+    try:
+        return tuple(dict.fromkeys(int(part) for part in text.split(",") if part.strip()))
+    except ValueError as error:
+        raise TrainingError(f'--fine-tune takes numbers such as "1,2", not {text!r}.') from error

@@ -9,19 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shrp.cli.options import (
-    AsJson,
-    DataSource,
-    LabelColumn,
-    LabelMeanings,
-    MaxLength,
-    Out,
-    OwnFile,
-    Scored,
-    TextColumns,
-    evaluation_data,
-)
-from shrp.cli.output import change_text, print_json, stderr, stdout
+from shrp.cli.options import AsJson, Data, Out, Scored
+from shrp.cli.output import print_json, print_table, stderr, stdout
 from shrp.data.tasks import TASKS, TEXTS, Task
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
@@ -35,6 +24,8 @@ if TYPE_CHECKING:  # torch is slow to import, and --help needs none
 def trim_vocabulary(
     checkpoint: Scored,
     out: Out,
+    *,
+    data: Data,
     texts: Annotated[
         Path | None,
         typer.Option(
@@ -48,11 +39,6 @@ def trim_vocabulary(
         int,
         typer.Option(min=0, help="Also keep so many of the vocabulary's first (in BERT: most common) words."),
     ] = 0,
-    data: DataSource = "probe",
-    text_column: TextColumns = None,
-    label_column: LabelColumn = "label",
-    label_means: LabelMeanings = None,
-    max_length: MaxLength = None,
     json: AsJson = False,
 ) -> None:
     """Remove unused tokens from a WordPiece vocabulary: much of a pruned model is its embeddings.
@@ -64,23 +50,22 @@ def trim_vocabulary(
     import shrp.checkpoints.checkpoint as store
     from shrp.checkpoints.info import history_text
     from shrp.checkpoints.saving import refuse_existing, round_as_stored
-    from shrp.cli.subjects import OfCheckpoint
+    from shrp.cli.subjects import teacher_score
     from shrp.data.sources import probe_for
     from shrp.evaluation.costs import cost, dense_cost
     from shrp.evaluation.evaluate import evaluate
     from shrp.pruning.vocabulary import vocabulary_facts, vocabulary_of, with_vocabulary
 
     refuse_existing(out)
-    source = store.load(checkpoint)
+    source = store.load(checkpoint, device=data.device)
     if "vocabulary" in source.info.training:
         raise DataError(
             f"the vocabulary of {checkpoint} is trimmed already; trim the checkpoint it came from."
         )
-    task, length = source.info.task, max_length or source.info.max_length
-    like = _texts(texts, task, text_column)
-    scored = None
-    if data != "probe" or probe_for(task):
-        scored = evaluation_data(data, task, OwnFile(text_column, label_column, label_means))
+    task, length = source.info.task, data.max_length or source.info.max_length
+    like, scored = _texts(texts, task, data.text_column), None
+    if data.data != "probe" or probe_for(task):
+        scored = data.load(task)
     else:
         stderr.print(f"no probe sentences are shipped for {task.name}, so nothing is scored: give --data")
     chosen = vocabulary_of(source.tokenizer, like.texts, min_count=min_count, common=common)
@@ -95,20 +80,15 @@ def trim_vocabulary(
         before = evaluate(source.model, source.tokenizer, scored, max_length=length)
         after = evaluate(model, tokenizer, scored, max_length=length)
         result |= _change(before, after, scored) | {"missing": chosen.missing(source.tokenizer, scored.texts)}
-        teacher = OfCheckpoint(source, length).teacher(scored)
-        rows += _score_row(source.info, after, scored, teacher, length)
+        rows += _score_row(source.info, after, scored, teacher_score(source, scored, length), length)
     training = dict(source.info.training) | {"vocabulary": facts, "trimmed_from": source.fingerprint}
-    history = store.read_history(checkpoint)
-    store.save(
-        model,
-        tokenizer,
+    info, history = (
         replace(source.info, training=training, scores=tuple(rows)),
-        out,
-        dtype=torch.float16,
-        new=True,
-        extra_files={store.HISTORY: history_text(history)} if history else {},
-        teacher=source.teacher,
+        store.read_history(checkpoint),
     )
+    extra = {store.HISTORY: history_text(history)} if history else {}
+    how = {"dtype": torch.float16, "new": True, "extra_files": extra, "teacher": source.teacher}
+    store.save(model, tokenizer, info, out, **how)
     if json:
         print_json(result)
         return
@@ -117,11 +97,8 @@ def trim_vocabulary(
         f"{shares[0]:.1%}"
     )
     if scored is not None:
-        stdout.print(
-            f"{scored.name} (n = {len(scored):,}): {after.metric} {after.score:.4f}, change "
-            f"{change_text(result['change'], result['change_interval'])}; {result['missing']:.1%} of its tokens are "
-            f"removed, {result['changed_predictions']:,} predictions change"
-        )
+        shown = ("data", "n", "metric", "score_before", "score", "change", "changed_predictions")
+        print_table(f"{result['missing']:.1%} of the tokens of {scored.name} are removed", [result], shown)
         if after.score <= after.constant < before.score:
             stdout.print(
                 f"not above the majority-class baseline ({after.constant:.4f}): give more texts, or --common"
@@ -153,16 +130,12 @@ def _teacher_rows(source: Checkpoint, length: int, scored: TextData | None) -> l
     """The teacher's stored scores. With the smaller vocabulary a text may exceed the cut that the teacher did not
     reach, so rows that hold at today's cut record it.
     """
-    from shrp.checkpoints.score_rows import rows_as_now
-    from shrp.data.batching import token_counts
+    from shrp.cli.subjects import stored_rows
     from shrp.data.sources import probe_for
 
     rows = [dict(row) for row in source.info.scores if row.get("kind") == "teacher"]
     for data in filter(None, (scored, *probe_for(source.info.task))):
-        counts = token_counts(source.tokenizer, data.texts)
-        same = [
-            dict(row) for row in rows_as_now(source.info, data, lambda c=counts: max(c, default=0), length)
-        ]
+        same = [dict(row) for row in stored_rows(source, data, length)]
         rows = [row | {"max_length": length} if row in same else row for row in rows]
     return rows
 

@@ -27,16 +27,28 @@ def test_help_fits_a_screen(shrp, name):
     assert len(flags) <= 15
     code, out, _ = shrp(name, "--help")
     assert code == 0
-    assert len(out.splitlines()) <= 60
+    assert len(out.splitlines()) <= 50  # in 80 columns; 40 in 100
     assert "--json" in out
     assert f"python -m shrp {name} " in out
 
 
-def test_exit_codes_of_wrong_usage(shrp, place):
-    assert shrp()[0] == 2
-    assert shrp("nonsense")[0] == 2
-    assert shrp("evaluate")[0] == 2
-    assert shrp("evaluate", place / "routed", "--max-length", 1)[0] == 2
+@pytest.mark.parametrize(
+    "args",
+    [
+        (),
+        ("nonsense",),
+        ("evaluate",),
+        ("evaluate", "routed", "--max-length", 1),
+        ("sweep", "routed", "--selection", "best"),
+        ("sweep", "routed", "--allocation", "all"),
+        ("prune", "routed", "--out", "x", "--per-layer", 1, "--selection", "best"),
+        ("train", "--base", "encoder", "--out", "x", "--recipe", "magic"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(shrp, args):
+    code, out, _ = shrp(*args)
+    assert code == 2
+    assert not out or not args
 
 
 def test_the_module_runs_by_itself(place):
@@ -87,8 +99,6 @@ def test_interrupting_is_exit_code_130(shrp, place, monkeypatch):
         (("explain", "routed", "--text", "w1", "--output", "good"), "negative, positive"),
         (("explain", "routed", "--text", "w1", "--patched"), "two texts"),
         (("sweep", "static1", "--data", "data.csv"), "routed"),
-        (("sweep", "routed", "--data", "data.csv", "--selection", "best"), "usage"),
-        (("sweep", "routed", "--data", "data.csv", "--allocation", "all"), "per_layer or budget"),
         (("sweep", "routed", "--data", "unlabelled.csv"), "labels"),
         (("compare", "routed"), "two models"),
         (("compare", "routed", "routed"), "two models"),
