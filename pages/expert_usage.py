@@ -33,13 +33,14 @@ KEPT = (
 )
 # Examples up to which the headline's knock-out runs by itself.
 QUICK = 5_000
+# The menu below the examples exports them, so the table needs no buttons of its own.
+STYLE = "<style>.st-key-expert-examples [data-testid=stElementToolbar] {display: none}</style>"
 
 
 def main() -> None:
+    st.html(STYLE)
     selection = state.current("Expert usage", named=False)
-    for key in KEPT:
-        if key in st.session_state:
-            st.session_state[key] = st.session_state[key]
+    st.session_state.update({key: st.session_state[key] for key in KEPT if key in st.session_state})
     if not selection.is_routed:
         no_routers(selection)
         return
@@ -49,32 +50,30 @@ def main() -> None:
         state.show_error(error)
         return
     top = stats.layers[-1]
-    start = top, int(stats.share(top).argmax())
     arrival.arrive({state.LAYER: int, state.EXPERT: int})
-    state.follow_cell(stats.layers, range(stats.num_experts), start)
-    layer, expert = st.session_state[state.LAYER], st.session_state[state.EXPERT]
+    state.follow_cell(stats.layers, range(stats.num_experts), (top, int(stats.share(top).argmax())))
+    cell = st.session_state[state.LAYER], st.session_state[state.EXPERT]
     place = st.empty()
     st.caption(f"{escape(selection.name)} on {escape(stats.data)}, n = {stats.n:,}")
-    found = mixes(selection, stats, (layer, expert))
-    top_k = expert_layers(selection.checkpoint.model)[layer].top_k
+    found = mixes(selection, stats, cell)
+    top_k = expert_layers(selection.checkpoint.model)[cell[0]].top_k
 
     with place.container(key="verdict-in-part"):
-        st.markdown(headline(stats, (layer, expert), top_k, found, "without it: *measuring …*"))
+        st.markdown(headline(stats, cell, top_k, found, "without it: *measuring …*"))
     draw = {
-        USAGE: lambda: usage(selection, stats, layer, expert, found, top_k),
+        USAGE: lambda: usage(selection, stats, cell, found, top_k),
         DRIVING: lambda: driving.section(selection, stats),
         TRAINING: lambda: training.section(selection.name, dict(selection.checkpoint.info.training)),
         IMPORTANCE: lambda: importance.section(selection),
     }
-    for tab, show in zip(
-        st.tabs([*draw], key=TABS, bind="query-params", on_change="rerun"), draw.values(), strict=True
-    ):
+    tabs = st.tabs([*draw], key=TABS, bind="query-params", on_change="rerun")
+    for tab, show in zip(tabs, draw.values(), strict=True):
         if tab.open:
             with tab:
                 show()
-    lost = without(selection, stats, (layer, expert))
+    lost = without(selection, stats, cell)
     with place.container():
-        verdict(headline(stats, (layer, expert), top_k, found, lost))
+        verdict(headline(stats, cell, top_k, found, lost))
 
 
 def without(selection: state.Selection, stats: UsageStats, cell: tuple[int, int]) -> str:
@@ -88,18 +87,16 @@ def without(selection: state.Selection, stats: UsageStats, cell: tuple[int, int]
         return "without it: no result"
 
 
-def usage(
-    selection: state.Selection, stats: UsageStats, layer: int, expert: int, found: dict, top_k: int
-) -> None:
+def usage(selection: state.Selection, stats: UsageStats, cell: tuple[int, int], found: dict, top_k: int) -> None:
     """The map, the picked expert's numbers next to it, and its profile below."""
     left, right = st.columns([3, 2], gap="medium")
     with left:
-        group, rows = usage_map.usage_map(selection, stats, (layer, expert))
+        group, rows = usage_map.usage_map(selection, stats, cell)
     with right:
         picked = None if group == usage_map.ALL else (group, rows)
-        facts(stats, selection.data, (layer, expert), found, picked, top_k)
-    name = f"{selection.name}-layer{layer}-expert{expert}"
-    profile.profile(profile.Expert(selection.checkpoint, selection.data, stats, layer, expert, name), found)
+        facts(stats, selection.data, cell, found, picked, top_k)
+    name = f"{selection.name}-layer{cell[0]}-expert{cell[1]}"
+    profile.profile(profile.Expert(selection.checkpoint, selection.data, stats, *cell, name), found)
     with st.expander("Evenness of each layer, all routes", icon=":material/dataset:"):
         usage_map.more_about_the_data(selection, stats, group, rows)
 
@@ -114,17 +111,11 @@ def no_routers(selection: state.Selection) -> None:
         verdict("This model has no routers: every example uses the same experts.")
     st.markdown(summary_line(info, model.config.num_hidden_layers, model.config.num_attention_heads))
     if info.plan is not None:
-        st.dataframe(
-            kept_experts(info.plan),
-            hide_index=True,
-            width="stretch",
-            column_config={"layer": {"width": "small"}, "experts kept": {"width": "small"}},
-            alt="Kept experts and weights of every static layer",
-        )
+        widths = {name: {"width": "small"} for name in ("layer", "experts kept")}
+        alt = "Kept experts and weights of every static layer"
+        st.dataframe(kept_experts(info.plan), hide_index=True, column_config=widths, alt=alt)
     with st.container(horizontal=True):
-        arrival.page_link(
-            "pages/routing.py", "Words and attention of a sentence: Routing", ":material/alt_route:"
-        )
+        arrival.page_link("pages/routing.py", "Words and attention of a sentence", ":material/alt_route:")
         arrival.page_link("pages/compare.py", "Compare with a routed model", ":material/compare:")
     if dense:
         st.markdown("To get experts, convert it:")

@@ -11,7 +11,7 @@ import streamlit as st
 
 from shrp.data.tabular import csv_options
 from ui.text import escape_html, file_name
-from ui.theme import unclickable
+from ui.theme import BACKGROUND, BLACK, FOREGROUND, WHITE, unclickable
 
 _CONFIG = {
     "displaylogo": False,
@@ -93,6 +93,7 @@ def standalone(fig: go.Figure, alt: str = "", name: str = "") -> bytes:
     saved = {"format": "svg", "filename": file_name(name or "chart")}
     config = {"displaylogo": False, "toImageButtonOptions": saved}
     chart_html = copy.to_html(full_html=False, include_plotlyjs=True, config=config)
+    chart_html = chart_html.replace(BACKGROUND, WHITE).replace(FOREGROUND, BLACK)
     note = f"<p>{escape_html(alt)}</p>" if alt else ""
     head = f"<h1>{escape_html(name)}</h1>" if name else ""
     return (

@@ -16,8 +16,10 @@ import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 from plotly.colors import hex_to_rgb, unlabel_rgb
 
-SEQUENTIAL = "Cividis"
-"""From nothing (dark blue) to much (yellow)."""
+BACKGROUND, FOREGROUND = "#000038", "#000037"
+"""Streamlit draws these two in a chart as its theme's background and text colour, in light and dark."""
+SEQUENTIAL = [[0.0, BACKGROUND], [1.0, "#1f5fa8"]]
+"""From nothing (the page's background, so that zeros are blank) to much (blue)."""
 
 DIVERGING = [[0.0, "#1f5fa8"], [0.25, "#7fb0dc"], [0.5, "#efece6"], [0.75, "#f0a860"], [1.0, "#c45a00"]]
 """Blue for less, orange for more; use with `zmid=0`."""
@@ -31,6 +33,7 @@ INK = "#767b85"
 """Grey for words in a chart, as far from white as from near-black."""
 STYLE = """<style>
 .js-plotly-plot text[style*="rgb(128, 132, 149)"] {fill: #555867 !important}
+.js-plotly-plot .heatmaplayer text[style*="rgb(38, 39, 48)"] {fill: #000000 !important}
 [data-testid=stMultiSelectTagsContainer] [data-tag] {background-color: #1f6fb2}
 [class*=st-key-verdict] p {font-size: 1.3rem; line-height: 1.45}
 [class*=st-key-chart-] {position: relative; gap: 0}
@@ -215,12 +218,14 @@ def write_numbers(fig: go.Figure) -> None:
     """Write the numbers of each heatmap with a `texttemplate` in black or white, whichever has more contrast.
 
     Plotly's own choice leaves 3.1:1 on middle tones; of black and white one has 4.6:1 on any colour. Each is a trace of its
-    own over the map, whose colour scale must have both ends.
+    own over the map, whose colour scale must have both ends. On a scale that begins with the page's background the theme's
+    text colour takes the place of black, as these cells are dark in the dark theme.
     """
     for heat in [trace for trace in fig.data if trace.type == "heatmap" and trace.texttemplate]:
         z = np.asarray(heat.z, dtype=float)
         light = _luminance(heat, z) > 0.179  # where black and white have equal contrast
-        for ink, here in ((BLACK, light), (WHITE, ~light)):
+        black = FOREGROUND if heat.colorscale[0][1] == BACKGROUND else BLACK
+        for ink, here in ((black, light), (WHITE, ~light)):
             numbers = go.Heatmap(heat).update(z=np.where(here, z, np.nan), showscale=False, hoverinfo="skip")
             numbers.update(hovertemplate=None, customdata=None, hovertext=None, hoverongaps=False)
             numbers.update(textfont={"color": ink, "size": SIZE})
@@ -233,9 +238,9 @@ def write_numbers(fig: go.Figure) -> None:
 def _luminance(heat: go.Heatmap, z: np.ndarray) -> np.ndarray:
     """The relative luminance of each cell's colour, 0 to 1 (WCAG 2.2); of an empty one 1."""
     places, colors = zip(*heat.colorscale, strict=True)
-    stops = (
-        np.array([hex_to_rgb(c) if c.startswith("#") else unlabel_rgb(c) for c in colors], dtype=float) / 255
-    )
+    colors = [WHITE if color == BACKGROUND else color for color in colors]  # as in the light theme
+    rgb = [hex_to_rgb(color) if color.startswith("#") else unlabel_rgb(color) for color in colors]
+    stops = np.array(rgb, dtype=float) / 255
     at = np.clip((z - heat.zmin) / (heat.zmax - heat.zmin), 0, 1)
     rgb = np.stack([np.interp(at, places, channel) for channel in stops.T])
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)

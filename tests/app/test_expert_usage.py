@@ -111,7 +111,7 @@ def test_the_headline_has_usage_and_the_knock_out_with_its_interval(open_page, s
     assert [float(text.replace("−", "-")) for text in logits] == pytest.approx(
         (after.logits - before.logits).mean(0), abs=6e-5
     )
-    slices = titled(at, "Change of the margin")["data"][1]
+    slices = titled(at, "Change of the margin")["data"][0]
     assert sum(int(name.split("(")[1].rstrip(")")) for name in slices["y"]) == used
     assert {name.split(" (")[0] for name in slices["y"]} == {name.replace("_", " ") for name in SST2.slices}
 

@@ -366,7 +366,6 @@ def test_experts_are_scored_as_the_library_does(open_page, tiny_checkpoint, meth
     expected = made[method](all_of)
     bars = figure(at, "What each expert adds")["data"][0]
     np.testing.assert_allclose(values(bars["x"]), expected.values[expected.fires], atol=1e-5)
-    assert bool(at.get("select_slider")) == (method == experts.METHODS[2])
 
 
 def test_a_long_text_is_read_in_pieces_that_are_quickly_left_out(tiny_checkpoint, monkeypatch):

@@ -15,6 +15,7 @@ from tests.browser.steps import (
     drawn,
     no_traceback,
     settled,
+    tab_to,
     wait_for_query,
 )
 
@@ -81,6 +82,24 @@ def test_a_click_forces_an_expert_the_pickers_follow_and_back_releases_it(app_ur
     wait_for_query(page, force=route.text)
     page.locator("table.routes").nth(1).wait_for()
     no_traceback(page)
+
+
+def test_an_expert_is_forced_and_released_with_the_keyboard_alone(app_url, page):
+    page.goto(address(app_url, "routing", text=SENTENCE))
+    page.locator(GRID).wait_for()
+    settled(page)
+    for box, number in (("Layer", 9), ("Expert", 4)):
+        tab_to(page, box)
+        page.keyboard.press("ArrowDown")
+        page.get_by_role("option").first.wait_for()
+        page.keyboard.type(str(number))
+        page.keyboard.press("Enter")
+        settled(page)
+    tab_to(page, "Force")
+    for forced in (True, False):  # the button keeps the focus, and then releases
+        page.keyboard.press("Enter")
+        page.wait_for_url(lambda url, forced=forced: ("force=9.4" in url) == forced)
+        settled(page)
 
 
 def test_on_a_phone_no_numbers_overlap_and_nothing_is_wider_than_the_screen(app_url, page):

@@ -5,7 +5,7 @@ import plotly.graph_objects as go
 import pytest
 from plotly.colors import hex_to_rgb, sample_colorscale, unlabel_rgb
 
-from ui.theme import BLACK, DIVERGING, SEQUENTIAL, write_numbers
+from ui.theme import BACKGROUND, BLACK, DIVERGING, FOREGROUND, SEQUENTIAL, write_numbers
 
 
 def contrast(one, two):
@@ -18,22 +18,23 @@ def contrast(one, two):
     return (max(lights) + 0.05) / (min(lights) + 0.05)
 
 
-@pytest.mark.parametrize("scale", [SEQUENTIAL, DIVERGING])
-def test_every_number_stands_out(scale):
+@pytest.mark.parametrize(("scale", "ink"), [(SEQUENTIAL, FOREGROUND), (DIVERGING, BLACK)])
+def test_every_number_stands_out(scale, ink):
     z = np.linspace(-3, 3, 60).reshape(6, 10)
     fig = go.Figure(go.Heatmap(z=z, colorscale=scale, zmin=-3, zmax=3, texttemplate="%{z}"))
     write_numbers(fig)
     cells, *both = fig.data
     assert cells.texttemplate is None
-    stops = [[p, "rgb({}, {}, {})".format(*hex_to_rgb(c)) if c[0] == "#" else c] for p, c in cells.colorscale]
+    colors = [(p, "#ffffff" if c == BACKGROUND else c) for p, c in cells.colorscale]  # as in the light theme
+    stops = [[p, "rgb({}, {}, {})".format(*hex_to_rgb(c))] for p, c in colors]
     written = 0
-    for numbers, ink in zip(both, ((0, 0, 0), (255, 255, 255)), strict=True):
+    for numbers, painted in zip(both, ((0, 0, 0), (255, 255, 255)), strict=True):
         shown = numbers.z[np.isfinite(numbers.z)]
         written += len(shown)
         for mixed in sample_colorscale(stops, ((shown + 3) / 6).tolist()):
-            assert contrast(unlabel_rgb(mixed), ink) >= 4.5
+            assert contrast(unlabel_rgb(mixed), painted) >= 4.5
     assert written == z.size
-    assert both[0].textfont.color == BLACK
+    assert both[0].textfont.color == ink
 
 
 def test_each_cell_has_its_own_number_and_an_empty_one_none():
@@ -53,9 +54,9 @@ def test_each_cell_has_its_own_number_and_an_empty_one_none():
     write_numbers(fig)
     cells, black, white = fig.data
     assert cells.hovertemplate == "%{z}"
-    assert [list(row) for row in white.text] == [["0", ""], ["", ""]]
-    assert [list(row) for row in black.text] == [["", "<b>100</b>"], ["", "50"]]
+    assert [list(row) for row in white.text] == [["", "<b>100</b>"], ["", ""]]
+    assert [list(row) for row in black.text] == [["0", ""], ["", "50"]]
     for numbers in (black, white):
         assert (numbers.hoverinfo, numbers.hovertemplate, numbers.showscale) == ("skip", None, False)
         assert list(numbers.x) == ["a", "b"]
-    np.testing.assert_array_equal(white.z, [[0, np.nan], [np.nan, np.nan]])
+    np.testing.assert_array_equal(white.z, [[np.nan, 1], [np.nan, np.nan]])

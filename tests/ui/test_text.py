@@ -7,14 +7,19 @@ from ui.text import (
     NOT_KNOWN,
     axis_names,
     count,
+    duration,
+    escape,
+    escape_html,
     file_name,
     interval_text,
+    percent,
     points,
     points_interval,
     row_height,
     score_text,
     shorten_texts,
     signed,
+    with_interval,
 )
 
 
@@ -93,3 +98,28 @@ def test_rows_are_as_high_as_the_longest_text_needs():
 def test_one_very_long_text_does_not_blow_up_all_rows():
     assert row_height(5000, 390, most=88) == 88
     assert row_height(20, 390, most=88) == 35
+
+
+def test_shares_and_times_as_the_app_writes_them():
+    assert [percent(share) for share in (0.907, math.nan, None)] == ["90.7%", "–", "–"]
+    assert [duration(seconds) for seconds in (3900, 60)] == ["1 h 5 min", "1 min"]
+
+
+def test_scores_carry_all_that_belongs_to_them():
+    assert with_interval(0.907, (0.886, 0.924), "accuracy", 872) == (
+        "accuracy 90.7% (95% interval 88.6–92.4%, n = 872)"
+    )
+    assert with_interval(0.583, (0.5, 0.65), "matthews") == (
+        "Matthews correlation 0.583 (95% interval 0.500–0.650)"
+    )
+    nan = float("nan")
+    assert with_interval(nan, (nan, nan), "accuracy", 5) == "accuracy – (n = 5)"
+
+
+def test_escaped_text_has_no_markup_left():
+    escaped = escape("**b** [l](http://x) `c` $x$ <i> :smile: -> # _u_")
+    assert "**" not in escaped
+    assert ":smile:" not in escaped
+    assert "->" not in escaped.replace("\\", "")  # it would become an arrow
+    assert escape("plain words") == "plain words"
+    assert escape_html("<b>&\"'") == "&lt;b&gt;&amp;&#34;&#x27;"

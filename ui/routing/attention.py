@@ -47,23 +47,14 @@ def section(selection: Selection, text: tuple[str, ...], number: int) -> None:
         format_func=lambda head: f"{start}{routed}" if head == AUTOMATIC else str(head),
         width=170,
     )
-    hide = row.toggle(
-        "Hide special tokens",
-        key=HIDE,
-        bind="query-params",
-        help="Leaves out [CLS], [SEP] and the like, and divides each row by what remains.",
-    )
+    without = "Leaves out [CLS], [SEP] and the like, and divides each row by what remains."
+    hide = row.toggle("Hide special tokens", key=HIDE, bind="query-params", help=without)
     head = start if picked == AUTOMATIC else picked
     pattern = found.pattern(head, without_special=hide)
     name = f"{selection.name}-{number}-attention"
-    chart(
-        heatmap(found, pattern, head, f"sentence {number}"),
-        lambda: frame(pattern),
-        "attention",
-        name,
-        f"Heatmap of the attention of layer {layer}'s {member(found)} {head}, {len(pattern.tokens)} by "
-        f"{len(pattern.tokens)} tokens. {strongest(pattern)}",
-    )
+    alt = f"Heatmap of the attention of layer {layer}'s {member(found)} {head}. {strongest(pattern)}"
+    fig = heatmap(found, pattern, head, f"sentence {number}")
+    chart(fig, lambda: frame(pattern), "attention", name, alt)
     st.caption(_whose(found, head) + said(found, pattern, hide, "the most that the model reads"))
     part = st.expander("All layers and heads", key=EVERYWHERE, on_change="rerun", icon=":material/grid_on:")
     if not part.open:

@@ -16,7 +16,7 @@ from shrp.phrases import listed
 from ui.bound import fall_back
 from ui.downloads import chart
 from ui.routing import results
-from ui.routing.figures import cells, grid_height, token_axes
+from ui.routing.figures import CHANGE_BAR, HOVER, cells, grid_height, token_axes
 from ui.routing.sentences import BESIDE, say_unknown
 from ui.routing.table import agreement, routes_html
 from ui.state import Selection, show_error
@@ -38,24 +38,15 @@ _NAMED = 8
 
 
 def section(selection: Selection, found: Sequence[Exploration], first: int) -> None:
-    """Draw the tab.
-
-    Args:
-        found: All sentences.
-        first: Number of the picked one, from 1.
-    """
+    """Draw the tab for all sentences, of which `first` is the number of the picked one, from 1."""
     if len(found) < 2:
-        st.info(
-            "Type a second sentence on a line of its own above, to see where the two part.",
-            icon=":material/add:",
-        )
+        st.info("Type a second sentence above, on its own line, to compare the two.", icon=":material/add:")
         return
     others = [number for number in range(1, len(found) + 1) if number != first]
     say_unknown(BESIDE, "sentence", others)
     fall_back(BESIDE, others, others[0])
-    donor = st.selectbox(
-        f"Sentence {first} compared with", others, key=BESIDE, bind="query-params", width=240
-    )
+    label = f"Sentence {first} compared with"
+    donor = st.selectbox(label, others, key=BESIDE, bind="query-params", width=240)
     donor = donor if donor in others else others[0]
     one, other = found[first - 1], found[donor - 1]
     if selection.is_routed:
@@ -68,10 +59,8 @@ def section(selection: Selection, found: Sequence[Exploration], first: int) -> N
     )
     longest = max(len(one.tokens), len(other.tokens))
     if longest > MOST:
-        st.info(
-            f"Possible for up to {MOST} tokens; the longer sentence has {longest:,}.",
-            icon=":material/grid_off:",
-        )
+        too_long = f"Possible for up to {MOST} tokens; the longer sentence has {longest:,}."
+        st.info(too_long, icon=":material/grid_off:")
         return
     soon = work(selection.checkpoint.model, longest) <= _SOON
     if not soon and not st.toggle("Compute it (may take minutes)", key=PATCH, bind="query-params"):
@@ -81,17 +70,11 @@ def section(selection: Selection, found: Sequence[Exploration], first: int) -> N
     except ShrpError as error:
         show_error(error)
         return
-    said = in_words(result, first, donor)
-    layers, tokens = result.moved.shape
+    said, name = in_words(result, first, donor), f"{selection.name}-states-of-{donor}-in-{first}"
     st.markdown(said)
-    chart(
-        heatmap(result, first, donor),
-        result.to_frame,
-        "patching",
-        f"{selection.name}-states-of-{donor}-in-{first}",
-        f"Heatmap, {layers} layers by {tokens} tokens: change of {result.measured} with the hidden state of sentence "
-        f"{donor} put into sentence {first}. {plain(said)}",
-    )
+    alt = f"Heatmap, layers by tokens: change of {result.measured} with the hidden state of sentence {donor} put into "
+    alt += f"sentence {first}. {plain(said)}"
+    chart(heatmap(result, first, donor), result.to_frame, "patching", name, alt)
     if result.left_out:
         st.caption(left_out(result, first, donor))
 
@@ -105,26 +88,13 @@ def _short(found: Patched) -> str:
 
 
 def heatmap(found: Patched, into: int, donor: int) -> go.Figure:
-    """Layers x tokens: by how much each state that is put in moves the lead.
-
-    Args:
-        into, donor: The sentences' numbers.
-    """
+    """Layers x tokens: by how much each state that is put in moves the lead; `into` and `donor` are numbers."""
     moved, flips = found.moved, found.flips
     layers, tokens = moved.shape
     names, mine, donors = _names(found)
     limit = max(abs(found.gap), float(np.nanmax(np.abs(moved), initial=0.0)), 1e-6)
-    fig = go.Figure(
-        cells(
-            moved,
-            range(layers),
-            limit,
-            customdata=_hover(found, mine, donors, donor),
-            hovertemplate="%{customdata}<extra></extra>",
-            showscale=True,
-            colorbar={"title": {"text": "change"}, "thickness": 12},
-        )
-    )
+    hover = _hover(found, mine, donors, donor)
+    fig = go.Figure(cells(moved, range(layers), limit, customdata=hover, **HOVER, **CHANGE_BAR))
     rows, columns = np.nonzero(flips)
     if len(rows):
         fig.add_trace(marks(columns, [f"layer {row}" for row in rows], "x"))
@@ -154,12 +124,7 @@ def _names(found: Patched) -> tuple[list[str], list[str], list[str]]:
 
 
 def _hover(found: Patched, mine: Sequence[str], donors: Sequence[str], donor: int) -> np.ndarray:
-    """What each cell says, `(L, T)`; nothing where no state is put in.
-
-    Args:
-        mine, donors: tokens, HTML-safe.
-        donor: The other sentence's number.
-    """
+    """What each cell says, `(L, T)`; nothing where no state is put in. Tokens are HTML-safe."""
     moved, parts, flips = found.moved, found.parts, found.flips
     texts = np.full(moved.shape, "", dtype=object)
     for layer, place in np.argwhere(~np.isnan(moved)):
@@ -183,11 +148,7 @@ def _of_the_way(part: float) -> str:
 
 
 def in_words(found: Patched, into: int, donor: int) -> str:
-    """At which token the difference passes, layer by layer, as Markdown.
-
-    Args:
-        into, donor: The sentences' numbers.
-    """
+    """At which token the difference passes, layer by layer, as Markdown."""
     best, lead = found.strongest(), escape(found.measured)
     parts = found.parts[range(len(best)), best]
     if np.isnan(parts).all():

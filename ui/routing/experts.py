@@ -18,43 +18,33 @@ from ui.routing.sentences import say_unknown
 from ui.state import Selection, show_error
 from ui.text import escape_html
 
-METHOD, BUDGET = "expert_method", "coalitions"
-"""Keys of the widgets, in the session's state and in the URL."""
-AUTOMATIC, LEAST = "automatic", 256
-"""The budget that suits the sentence, and the coalitions that it is at least."""
-_ABOUT = {
-    METHODS[
-        0
-    ]: "the output minus the output with the expert's gate set to 0. All other gates stay as they are.",
-    METHODS[
-        1
-    ]: "the output minus the output when the router has to take the next best expert. Layers above route "
-    "again. Positive: better than its runner-up.",
-    METHODS[
-        2
-    ]: "the expert's fair share of the difference between all experts and none, over groups of experts.",
-}
+METHOD = "expert_method"
+"""Key of the widget, in the session's state and in the URL."""
+_TEXTS = (
+    "the output minus the output with the expert's gate set to 0. All other gates stay as they are.",
+    "the output minus the output when the router has to take the next best expert. Layers above route again. "
+    "Positive: better than its runner-up.",
+    "the expert's fair share of the difference between all experts and none, over groups of experts.",
+)
+_ABOUT = dict(zip(METHODS, _TEXTS, strict=True))
 
 
 def section(selection: Selection, one: Explained, number: int) -> None:
     """Draw the tab: bars of one method, or what a pruned model keeps."""
     if not expert_layers(one.instance.model):
         st.caption(
-            "Every sentence takes the same experts, merged into one product a layer: none can be left out alone."
+            "Every sentence takes the same experts, merged into one product a layer: none can be left out."
         )
         st.dataframe(kept_experts(selection.checkpoint.info.plan), hide_index=True, width="content")
         return
     methods = [name for name in METHODS if name != METHODS[1] or results.can_pick_next(selection.checkpoint)]
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        say_unknown(METHOD, "method", methods)
-        method = always_one(
-            "Method", methods, METHOD, help="  \n".join(f"**{name}**: {_ABOUT[name]}" for name in methods)
-        )
-        budget = _budget(one) if method == METHODS[2] else 0
+    say_unknown(METHOD, "method", methods)
+    about = "  \n".join(f"**{name}**: {_ABOUT[name]}" for name in methods)
+    method = always_one("Method", methods, METHOD, help=about)
     task, output = one.instance.task, one.prediction
     what = "the output" if task.is_regression else f"the logit of {task.label_names[output]}"
     try:
-        found = results.expert_scores(one, output, method, budget)
+        found = results.expert_scores(one, output, method)
     except ShrpError as error:
         show_error(error)
         return
@@ -83,19 +73,5 @@ def shapley_note(found: ExpertScores) -> str:
         return f" Exact, from all {found.evaluations:,} groups."
     said = f" Mean over {found.permutations:,} random orders; whiskers: standard error."
     if found.permutations < experts.ENOUGH_ORDERS:
-        said += " **Too few orders**: take a larger budget."
+        said += " **Too few orders** for exact values."
     return said
-
-
-def _budget(one: Explained) -> int:
-    """The control for how many groups of experts Shapley values may take."""
-    fitting = max(LEAST, experts.enough(results.firing(one)))
-    picked = st.select_slider(
-        "Groups of experts",
-        (AUTOMATIC, *experts.BUDGETS),
-        value=AUTOMATIC,
-        key=BUDGET,
-        bind="query-params",
-        help=f"Each group is one run of the model. Automatic takes {fitting:,} here.",
-    )
-    return picked if picked in experts.BUDGETS else fitting

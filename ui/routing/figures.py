@@ -9,8 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from shrp.analysis.attribution.tokens import WordScores
-from shrp.analysis.explore import Exploration
-from ui.text import escape_html, shorten, shorten_texts
+from ui.text import escape_html, shorten
 from ui.theme import BLUE, DIVERGING, GREY, ORANGE, layout
 
 NAME = 20
@@ -20,6 +19,9 @@ _WINDOW = 40
 _LESS, _MORE, _STRONGEST = (43, 123, 186), (224, 130, 20), 0.55
 """Of words: see-through, so that either theme's text stays legible."""
 _LINE, _MOST_BARS = 23, 40
+HOVER = {"hovertemplate": "%{customdata}<extra></extra>"}
+CHANGE_BAR = {"showscale": True, "colorbar": {"title": {"text": "change"}, "thickness": 12}}
+"""Further arguments of `cells`."""
 
 
 def layer_names(layers: Sequence[int]) -> list[str]:
@@ -32,11 +34,6 @@ def grid_height(rows: int, extra: int) -> int:
     return extra + max(4, rows) * 26
 
 
-def title_text(exploration: Exploration) -> str:
-    """A sentence, shortened and safe in HTML."""
-    return escape_html(shorten_texts(exploration.text, 60))
-
-
 def cells(z: np.ndarray, layers: Sequence[int], limit: float, **options: Any) -> go.Heatmap:
     """Layers x columns of signed numbers, blue below 0 and orange above.
 
@@ -44,40 +41,25 @@ def cells(z: np.ndarray, layers: Sequence[int], limit: float, **options: Any) ->
         limit: End of the symmetric colour scale.
         options: Further arguments of `go.Heatmap`.
     """
-    return go.Heatmap(
-        z=z,
-        x=list(range(z.shape[1])),
-        y=layer_names(layers),
-        zmin=-limit,
-        zmax=limit,
-        colorscale=DIVERGING,
-        xgap=1,
-        ygap=1,
-        **({"showscale": False, "hoverongaps": False} | options),
-    )
+    options = {
+        "showscale": False,
+        "hoverongaps": False,
+        "colorscale": DIVERGING,
+        "xgap": 1,
+        "ygap": 1,
+    } | options
+    ends = {"zmin": -limit, "zmax": limit}
+    return go.Heatmap(z=z, x=list(range(z.shape[1])), y=layer_names(layers), **(ends | options))
 
 
-def token_axes(fig: go.Figure, names: Sequence[str], title: str = "") -> bool:
-    """Name the columns of a map of layers by tokens. Returns whether there are too many to show at once.
-
-    Args:
-        names: HTML-safe.
-    """
-    fig.update_xaxes(
-        tickmode="array",
-        tickvals=list(range(len(names))),
-        ticktext=list(names),
-        tickangle=-60,
-        showgrid=False,
-        zeroline=False,
-        title=title,
-    )
+def token_axes(fig: go.Figure, names: Sequence[str], title: str = "") -> None:
+    """Name the columns of a map of layers by tokens, HTML-safe; one of many tokens can be moved."""
+    ticks = {"tickvals": list(range(len(names))), "ticktext": list(names), "tickangle": -60}
+    fig.update_xaxes(**ticks, showgrid=False, zeroline=False, title=title)
     fig.update_yaxes(autorange="reversed", showgrid=False, fixedrange=True)
-    if len(names) <= _WINDOW:
-        return False
-    fig.update_xaxes(range=[-0.5, _WINDOW - 0.5], title=f"{title} drag to move".strip())
-    fig.update_layout(dragmode="pan")
-    return True
+    if len(names) > _WINDOW:
+        fig.update_xaxes(range=[-0.5, _WINDOW - 0.5], title=f"{title} drag to move".strip())
+        fig.update_layout(dragmode="pan")
 
 
 def colored_words(result: WordScores, parts: Sequence[str]) -> str:
@@ -129,28 +111,14 @@ def bars(
     """
     places = np.sort(np.argsort(-np.abs(values), kind="stable")[:_MOST_BARS])
     shown, labels = values[places], [escape_html(shorten(names[place], 40)) for place in places]
-    whiskers = None
-    if errors is not None:
-        whiskers = {"type": "data", "array": errors[places], "color": GREY, "thickness": 1.5}
+    whiskers = errors is not None and {"array": errors[places], "color": GREY, "thickness": 1.5}
+    colors = [ORANGE if value > 0 else BLUE for value in shown]
+    hover = {"hovertext": labels, "hovertemplate": "%{hovertext}<br>%{x:+.4f}<extra></extra>"}
     fig = go.Figure(
-        go.Bar(
-            x=shown,
-            y=np.arange(len(shown)),
-            orientation="h",
-            marker={"color": [ORANGE if value > 0 else BLUE for value in shown]},
-            error_x=whiskers,
-            hovertext=labels,
-            hovertemplate="%{hovertext}<br>%{x:+.4f}<extra></extra>",
-        )
+        go.Bar(x=shown, orientation="h", marker={"color": colors}, error_x=whiskers or None, **hover)
     )
-    fig.update_yaxes(
-        tickmode="array",
-        tickvals=list(range(len(labels))),
-        ticktext=labels,
-        range=[len(labels) - 0.4, -0.6],
-        showgrid=False,
-        zeroline=False,
-    )
+    ticks = {"tickvals": list(range(len(labels))), "ticktext": labels, "range": [len(labels) - 0.4, -0.6]}
+    fig.update_yaxes(**ticks, showgrid=False, zeroline=False)
     fig.update_xaxes(zeroline=True, zerolinecolor=GREY, zerolinewidth=1, nticks=6, title_text=x)
     layout(fig, title, subtitle=subtitle, height=130 + _LINE * max(len(labels), 3), legend=False)
     return fig, len(shown)

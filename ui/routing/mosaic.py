@@ -32,7 +32,7 @@ def mosaic(
     Args:
         layers: those that attend to anything, in rising order.
         patterns: of each, head -> what it attends to, all of the same tokens.
-        picked: layer and head of the one that is shown large elsewhere, which is framed.
+        picked: layer and head of the map that is framed.
         source: what the input is called.
     """
     heads = 1 + max(max(one.heads) for one in layers)
@@ -43,22 +43,10 @@ def mosaic(
         for head, pattern in maps.items():
             cells[row * step :, head * step :][:size, :size] = np.sqrt(pattern.weights)
     middle = (size - 1) / 2
-    fig = go.Figure(
-        go.Heatmap(
-            z=cells,
-            zmin=0,
-            zmax=1,
-            colorscale=SEQUENTIAL,
-            colorbar={
-                "title": {"text": "attention"},
-                "tickmode": "array",
-                "tickvals": [np.sqrt(share) for share in _TICKS],
-                "ticktext": [f"{share:.0%}" for share in _TICKS],
-                "thickness": 12,
-            },
-            hoverinfo="skip",
-        )
-    )
+    bar = {"title": {"text": "attention"}, "thickness": 12, "tickvals": np.sqrt(_TICKS)}
+    bar["ticktext"] = [f"{share:.0%}" for share in _TICKS]
+    scale = {"zmin": 0, "zmax": 1, "colorscale": SEQUENTIAL, "colorbar": bar}
+    fig = go.Figure(go.Heatmap(z=cells, hoverinfo="skip", **scale))
     route = [(row, expert) for row, one in enumerate(layers) for expert in one.firing]
     if route:
         columns = [head * step + middle for _, head in route]
@@ -85,7 +73,7 @@ def mosaic(
         x="head of the dense model, or the expert made of it",
         height=160 + _ROW * len(layers),
     )
-    bare = {"tickmode": "array", "ticks": "", "showgrid": False, "zeroline": False, "fixedrange": True}
+    bare = {"ticks": "", "showgrid": False, "zeroline": False, "fixedrange": True}
     fig.update_xaxes(
         tickvals=[head * step + middle for head in range(heads)],
         ticktext=[str(head) for head in range(heads)],
@@ -115,19 +103,6 @@ def _told(found: LayerAttention, head: int, pattern: Pattern) -> str:
     spread = f"A token attends to {pattern.spread:.1f} of {len(pattern.tokens):,} tokens, in effect."
     parts = [name, escape_html(strongest(pattern)), *([spread] if pattern.spread > 0 else [])]
     return "<br>".join([*parts, "<i>click to see it above</i>"])
-
-
-def spreads(layers: Sequence[LayerAttention], patterns: Sequence[dict[int, Pattern]]) -> str:
-    """How far each layer's attention is spread, in words; empty where all attention is hidden somewhere."""
-    means = [float(np.mean([pattern.spread for pattern in maps.values()])) for maps in patterns]
-    if np.isnan(means).any():
-        return ""
-    tokens = len(next(iter(patterns[0].values())).tokens)
-    each = ", ".join(f"layer {one.layer} {mean:.1f}" for one, mean in zip(layers, means, strict=True))
-    return (
-        f"How many of the {tokens} tokens a token attends to, in effect (exp of a row's entropy, mean of rows and "
-        f"heads): {each}. n = 1 input."
-    )
 
 
 def in_words(layers: Sequence[LayerAttention], patterns: Sequence[dict[int, Pattern]]) -> str:

@@ -1,11 +1,16 @@
-"""What the Routing page computes of a typed sentence, kept in memory for all sessions."""
+"""What the Routing page computes of a typed sentence, kept in memory for all sessions.
+
+Each function raises as the function of `shrp.analysis` that it calls.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
+import streamlit as st
 import torch
 
 from shrp.analysis.attention import LayerAttention, layer_attention, model_attention
@@ -28,13 +33,14 @@ ABLATION = METHODS[2]
 """Leave one word out: the method that comes first, since it needs no baseline and routes live."""
 QUICK = 8_192
 """Tokens that may pass the whole model unasked: a few seconds on two cores."""
+_LEAST = 256
+"""Groups of experts that Shapley values take at least."""
 
 
 def explored(
     checkpoint: Checkpoint, inputs: Sequence[tuple[str, ...]], route: ForcedRoute = AS_ROUTED
 ) -> list[Exploration]:
-    """Predictions and routes. Raises as `shrp.analysis.explore.explore`."""
-    import streamlit as st
+    """Predictions and routes."""
 
     def work() -> list[Exploration]:
         with st.spinner("Running the model …"):
@@ -54,15 +60,11 @@ def what_if_cost(checkpoint: Checkpoint, tokens: int) -> float:
 def what_if_grid(
     checkpoint: Checkpoint, text: tuple[str, ...], route: ForcedRoute = AS_ROUTED, token: int | None = None
 ) -> WhatIf:
-    """Every expert of every routed layer forced in turn. Raises as `shrp.analysis.what_if.what_if`."""
-    parts = checkpoint.model, checkpoint.tokenizer, checkpoint.info.task
-    return once(
-        "what-if",
-        128,
-        (checkpoint.fingerprint, text, route, token),
-        "Forcing experts, layers done",
-        lambda progress: what_if(*parts, text, route=route, token=token, progress=progress),
-    )
+    """Every expert of every routed layer forced in turn."""
+    parts = checkpoint.model, checkpoint.tokenizer, checkpoint.info.task, text
+    key = checkpoint.fingerprint, text, route, token
+    work = partial(what_if, *parts, route=route, token=token)
+    return once("what-if", 128, key, "Forcing experts, layers done", lambda p: work(progress=p))
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,14 +79,8 @@ class Explained:
     @property
     def key(self) -> tuple[Hashable, ...]:
         """What results are kept under."""
-        instance = self.instance
-        return (
-            self.checkpoint.fingerprint,
-            instance.text,
-            instance.unit,
-            instance.preference,
-            instance.contrast,
-        )
+        one = self.instance
+        return self.checkpoint.fingerprint, one.text, one.unit, one.preference, one.contrast
 
     @property
     def prediction(self) -> int:
@@ -92,37 +88,29 @@ class Explained:
         return int(self.logits.argmax())
 
     def by(self, unit: str) -> Explained:
-        """The same input in longer pieces than words. Raises as `shrp.analysis.attribution.units.in_units`."""
+        """The same input in longer pieces than words."""
         return replace(self, instance=units.in_units(self.instance, unit))
 
     def preferring(self, layer: int, expert: int, rather_than: int) -> Explained:
-        """The same input with a router's preference to explain. Raises as `prefer`."""
+        """The same input with a router's preference to explain."""
         return replace(self, instance=prefer(self.instance, layer, expert, rather_than))
 
     def against(self, output: int, rather_than: int) -> Explained:
-        """The same input with the difference of two logits to explain. Raises as `against`."""
+        """The same input with the difference of two logits to explain."""
         return replace(self, instance=against(self.instance, output, rather_than))
 
     def quick_unit(self) -> str | None:
         """The shortest unit whose pieces can be left out one by one in a few seconds; None where none can."""
-        tokens_read = len(self.instance.tokens)
+        most = min(QUICK // len(self.instance.tokens), units.MOST)
         for unit in units.UNITS:
             pieces = len(units.in_units(self.instance, unit).words)
-            if (
-                pieces * tokens_read <= QUICK
-                and pieces <= units.MOST
-                and (pieces > 1 or unit == units.UNITS[0])
-            ):
+            if pieces <= most and (pieces > 1 or unit == units.UNITS[0]):
                 return unit
         return None
 
 
 def explained(checkpoint: Checkpoint, text: tuple[str, ...]) -> Explained:
-    """One input, encoded and run once.
-
-    Raises:
-        DataError: As `shrp.analysis.attribution.instance.prepare`, or the outputs are not finite.
-    """
+    """One input, encoded and run once. Raises DataError, also where the outputs are not finite."""
 
     def work(progress: Progress) -> Explained:
         instance = prepare(checkpoint.model, checkpoint.tokenizer, checkpoint.info.task, text)
@@ -132,21 +120,14 @@ def explained(checkpoint: Checkpoint, text: tuple[str, ...]) -> Explained:
         return Explained(checkpoint, instance, logits)
 
     # No more than there are models in memory, since each of these holds one.
-    return once(
-        "attribution inputs", loaders.MODELS, (checkpoint.fingerprint, text), "Reading the input", work
-    )
+    key = checkpoint.fingerprint, text
+    return once("attribution inputs", loaders.MODELS, key, "Reading the input", work)
 
 
 def without_each_word(one: Explained, replacement: str) -> tokens.Without:
-    """Each word left out in turn. Raises as `shrp.analysis.attribution.tokens.without_each_word`."""
-    instance = one.instance
-    return once(
-        "without each word",
-        64,
-        (*one.key, replacement),
-        f"Leaving out {instance.unit}s",
-        lambda progress: tokens.without_each_word(instance, replacement, progress),
-    )
+    """Each word left out in turn, routed live: `replacement` stands for it (`tokens.REPLACEMENTS`)."""
+    work, key = partial(tokens.without_each_word, one.instance, replacement), (*one.key, replacement)
+    return once("without each word", 64, key, f"Leaving out {one.instance.unit}s", work)
 
 
 def usual_replacement(one: Explained) -> str:
@@ -158,35 +139,32 @@ def usual_replacement(one: Explained) -> str:
 class Options:
     """How words are scored."""
 
-    steps: int = 32
     frozen: bool = True
     replacement: str = "mask"
 
     def of(self, method: str) -> tuple[Hashable, ...]:
         """The options that a method depends on."""
         if method == METHODS[1]:
-            return method, self.steps, self.frozen
+            return method, self.frozen
         return (method, self.replacement) if method == ABLATION else (method,)
 
 
 def word_scores(one: Explained, output: int, method: str, options: Options) -> WordScores:
-    """One output's attribution to the words. Raises as the method in `shrp.analysis.attribution.tokens`."""
+    """One output's attribution to the words."""
     if method == ABLATION:
         return without_each_word(one, options.replacement).scores(output)
 
     def work(progress: Progress) -> WordScores:
         if method == METHODS[0]:
             return tokens.input_x_gradient(one.instance, output)
-        return tokens.converged_gradients(
-            one.instance, output, steps=options.steps, frozen=options.frozen, progress=progress
-        )
+        return tokens.converged_gradients(one.instance, output, frozen=options.frozen, progress=progress)
 
     key = (*one.key, output, *options.of(method))
     return once("attribution words", 256, key, f"{method.capitalize()}, steps", work)
 
 
 def trust_checks(one: Explained, output: int, found: list[WordScores], options: Options) -> list[trust.Trust]:
-    """Infidelity and sensitivity of attributions and of two controls, as `shrp.analysis.attribution.trust.check`."""
+    """Infidelity and sensitivity of attributions and of two controls (`shrp.analysis.attribution.trust.check`)."""
 
     def work(progress: Progress) -> list[trust.Trust]:
         return trust.check(
@@ -204,35 +182,17 @@ def trust_checks(one: Explained, output: int, found: list[WordScores], options: 
 
 
 def fewest_words(one: Explained, replacement: str) -> flips.Flips:
-    """The fewest words whose loss changes the prediction. Raises as `shrp.analysis.attribution.flips`."""
-    label = f"Sets of {one.instance.unit}s tried"
-    return once(
-        "attribution flips",
-        64,
-        (*one.key, replacement),
-        label,
-        lambda progress: flips.fewest_words(one.instance, replacement=replacement, progress=progress),
-    )
+    """The fewest words whose loss changes the prediction."""
+    work = partial(flips.fewest_words, one.instance, replacement=replacement)
+    label, key = f"Sets of {one.instance.unit}s tried", (*one.key, replacement)
+    return once("attribution flips", 64, key, label, lambda progress: work(progress=progress))
 
 
-def firing(one: Explained) -> int:
-    """How many experts compute for the input. Raises PlanError where the model has none."""
-    key = one.checkpoint.fingerprint, one.instance.text
-    return once(
-        "attribution experts that fire",
-        256,
-        key,
-        "Reading the input",
-        lambda progress: len(experts.Coalitions(one.instance, 0).players),
-    )
-
-
-def expert_scores(one: Explained, output: int, method: str, budget: int) -> experts.ExpertScores:
+def expert_scores(one: Explained, output: int, method: str) -> experts.ExpertScores:
     """One output's attribution to the experts that fire.
 
     Args:
         method: Of `shrp.analysis.attribution.experts.METHODS`.
-        budget: Coalitions for Shapley values.
 
     Raises:
         PlanError: The model has no expert layer, or no router that could pick the next expert.
@@ -244,10 +204,10 @@ def expert_scores(one: Explained, output: int, method: str, budget: int) -> expe
             return experts.zero_experts(coalitions)
         if method == experts.METHODS[1]:
             return experts.next_experts(coalitions)
+        budget = max(_LEAST, experts.enough(len(coalitions.players)))
         return experts.shapley_values(coalitions, budget=budget, progress=progress)
 
-    shapley = budget if method == experts.METHODS[2] else 0
-    key = one.checkpoint.fingerprint, one.instance.text, one.instance.contrast, output, method, shapley
+    key = one.checkpoint.fingerprint, one.instance.text, one.instance.contrast, output, method
     return once("attribution experts", 128, key, "Groups of experts", work)
 
 
@@ -261,19 +221,14 @@ def can_pick_next(checkpoint: Checkpoint) -> bool:
 
 
 def patched(checkpoint: Checkpoint, text: tuple[str, ...], donor: tuple[str, ...]) -> Patched:
-    """The donor's hidden states in the input. Raises as `shrp.analysis.patching.patch`."""
-    parts = checkpoint.model, checkpoint.tokenizer, checkpoint.info.task
-    return once(
-        "patching",
-        64,
-        (checkpoint.fingerprint, text, donor),
-        "Hidden states put in",
-        lambda progress: patch(*parts, text, donor, progress=progress),
-    )
+    """The donor's hidden states in the input."""
+    parts = checkpoint.model, checkpoint.tokenizer, checkpoint.info.task, text, donor
+    key, label = (checkpoint.fingerprint, text, donor), "Hidden states put in"
+    return once("patching", 64, key, label, lambda progress: patch(*parts, progress=progress))
 
 
 def attention(checkpoint: Checkpoint, text: tuple[str, ...], layer: int) -> LayerAttention:
-    """Attention of one layer, as far as the model can read. Raises as `shrp.analysis.attention.layer_attention`."""
+    """Attention of one layer, as far as the model can read."""
     parts = checkpoint.model, checkpoint.tokenizer
     key = checkpoint.fingerprint, text, layer
     work = lambda: layer_attention(*parts, text, layer, max_length=longest_input(*parts))  # noqa: E731
@@ -281,7 +236,7 @@ def attention(checkpoint: Checkpoint, text: tuple[str, ...], layer: int) -> Laye
 
 
 def attention_everywhere(checkpoint: Checkpoint, text: tuple[str, ...]) -> list[LayerAttention]:
-    """Attention of all layers. Raises as `shrp.analysis.attention.model_attention`."""
+    """Attention of all layers."""
     parts = checkpoint.model, checkpoint.tokenizer
     work = lambda: model_attention(*parts, text, max_length=longest_input(*parts))  # noqa: E731
     return kept("attention-everywhere", 4, (checkpoint.fingerprint, text), work)

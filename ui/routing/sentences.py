@@ -138,18 +138,17 @@ def sentence_box(task: Task, data: TextData | None) -> tuple[list[tuple[str, ...
     if state.get(BOX) != typed:  # where it is the same, it would overwrite what is being typed
         state[BOX] = typed
     first, second = task.text_columns if pair else ("sentence", "")
-    label = (
-        f"One pair a line: {escape(first)} {PAIR_SEPARATOR} {escape(second)}"
-        if pair
-        else "One sentence a line"
-    )
+    label, hint = "One sentence a line", "Type a sentence"
+    if pair:
+        label = f"One pair a line: {escape(first)} {PAIR_SEPARATOR} {escape(second)}"
+        hint = f"{first} {PAIR_SEPARATOR} {second}"
     left, right = st.columns([4, 1], gap="medium", vertical_alignment="bottom")
     left.text_area(
         label,
         key=BOX,
         height=108,
         max_chars=MAX_CHARACTERS,
-        placeholder=f"{first} {PAIR_SEPARATOR} {second}" if pair else "Type a sentence",
+        placeholder=hint,
         on_change=lambda: _keep(place, state[BOX] or "", start),
     )
     with right.popover("Examples", icon=":material/list:", width="stretch"):

@@ -47,11 +47,7 @@ def sentence_table(
 
 
 def legend(e: Exploration, of: str) -> str:
-    """How a strip is read, in one line.
-
-    Args:
-        of: What the colours compare with; empty where there is nothing else.
-    """
+    """How a strip is read, in one line; `of` is what the colours compare with, empty for nothing."""
     several = max(map(e.several, e.layers)) > 1
     if e.by_token:
         what, dark = "the expert that most tokens take in a layer", "more tokens take it"
@@ -189,9 +185,8 @@ def agreement(found: Sequence[Exploration]) -> str:
     if not differ:
         return f"Both take the same experts in all {len(layers)} routed layers{most}."
     near = [layer for layer in differ if min(e.margin(layer) for e in found) < NOISY_MARGIN]
-    close = ""
-    if near:
-        close = f" Close calls, with router probabilities less than {percent(NOISY_MARGIN, 0)} apart: {_layers(near)}."
+    close = f" Close calls, with router probabilities less than {percent(NOISY_MARGIN, 0)} apart: {_layers(near)}."
+    close *= bool(near)
     return f"The routes differ in {len(differ)} of {len(layers)} layers{most}: {_layers(differ)}.{close}"
 
 

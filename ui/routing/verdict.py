@@ -20,25 +20,15 @@ _LITTLE = 0.005
 """Below this a change of a logit is written as none."""
 
 
-def named(words: Sequence[Word], place: int, task: Task, *more: str, longest: int = _LONGEST) -> str:
-    """A word as Markdown, with what tells it from others: the text of a pair that it is in, its place among equals.
-
-    Args:
-        more: More sentences, as Markdown.
-        longest: Characters that are shown.
-    """
+def named(words: Sequence[Word], place: int, task: Task, *more: str) -> str:
+    """A word as Markdown, with what tells it from others: the text of a pair that it is in, its place among equals."""
     word, said = words[place], list(more)
-    text = shorten(word.text, longest)
-    if sum(one.part == word.part and shorten(one.text, longest) == text for one in words) > 1:
-        said.insert(0, f"{escape(word_place(words, place))}")
+    text = shorten(word.text, _LONGEST)
+    if sum(one.part == word.part and shorten(one.text, _LONGEST) == text for one in words) > 1:
+        said.insert(0, f"place {place + 1} of {len(words)}")
     if len(task.text_columns) == 2:
         said.insert(0, escape(task.text_columns[word.part]))
     return f"**{escape(text)}**" + (f" ({', '.join(said)})" if said else "")
-
-
-def word_place(words: Sequence[Word], place: int) -> str:
-    """Which of the words it is, counted from 1."""
-    return f"place {place + 1} of {len(words)}"
 
 
 def headline(e: Exploration, without: Without | None, grid: WhatIf | None, *, routed: bool) -> str:
@@ -46,7 +36,7 @@ def headline(e: Exploration, without: Without | None, grid: WhatIf | None, *, ro
 
     Args:
         e: The sentence as routed.
-        without: Each word left out; None where that takes too long, or was not done.
+        without: Each word left out; None where that takes too long.
         grid: Every expert forced in turn; None likewise.
         routed: Whether the model routes.
     """
@@ -54,22 +44,20 @@ def headline(e: Exploration, without: Without | None, grid: WhatIf | None, *, ro
         parts = ["This model has no task yet, so it predicts nothing"]
         return ". ".join(parts + ([f"The route: {_most(grid, 0)}"] if grid else [])) + "."
     answer = escape(e.answer)
-    if e.task.is_regression:
-        start = f"Prediction **{answer}**"
-    else:
-        start = f"**{answer}** ({percent(float(e.probabilities[e.prediction]))})"
-    parts = [start]
+    parts, missing = [f"Prediction **{answer}**"], []
+    if not e.task.is_regression:
+        parts = [f"**{answer}** ({percent(float(e.probabilities[e.prediction]))})"]
     if without is not None:
         parts.append(_word(e, without))
+    else:
+        missing.append("word")
     if grid is not None:
         parts.append(_most(grid, e.prediction))
-    missing = [
-        name for name, part in (("word", without), ("layer", grid if routed else True)) if part is None
-    ]
+    elif routed:
+        missing.append("layer")
     if missing:
-        parts.append(
-            f"which {' and '.join(missing)} matters most takes longer on a text of this length: see below"
-        )
+        missing = " and ".join(missing)
+        parts.append(f"which {missing} matters most takes longer on a text of this length: see below")
     return "; ".join(parts) + "."
 
 
@@ -107,10 +95,8 @@ def largest_move(grid: WhatIf, output: int) -> str:
     change = grid.change(output)
     row, expert = np.unravel_index(int(np.abs(change).argmax()), change.shape)
     what = "logit" if grid.task.label_names else "output"
-    said = (
-        f"Largest change of the {what}: {signed(float(change[row, expert]), 2)}, by expert {expert} in layer "
-    )
-    said += f"{grid.layers[row]}."
+    largest = f"{signed(float(change[row, expert]), 2)}, by expert {expert} in layer {grid.layers[row]}"
+    said = f"Largest change of the {what}: {largest}."
     if grid.task.label_names:
         said += f" {int(grid.flips().sum())} of {grid.flips().size} experts would change the prediction (✕)."
     return said

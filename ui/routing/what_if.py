@@ -17,23 +17,15 @@ from ui.bound import fall_back, set_param
 from ui.downloads import chart, clicked
 from ui.pickers import always_one
 from ui.routing import results
-from ui.routing.figures import cells, grid_height, layer_names, title_text, token_axes
+from ui.routing.figures import CHANGE_BAR, HOVER, cells, grid_height, layer_names, token_axes
 from ui.routing.sentences import say_unknown, went_back
 from ui.routing.table import routes_html
 from ui.routing.verdict import largest_move
 from ui.state import CHECKPOINT, Selection, show_error
 from ui.state import EXPERT as USAGE_EXPERT
 from ui.state import LAYER as USAGE_LAYER
-from ui.text import escape, escape_html, percent, shorten, signed
-from ui.theme import (
-    SELECTED,
-    SEQUENTIAL,
-    click_targets,
-    layout,
-    marks,
-    outline,
-    pick_by_click,
-)
+from ui.text import escape, escape_html, percent, shorten, shorten_texts, signed
+from ui.theme import SELECTED, SEQUENTIAL, click_targets, layout, marks, outline, pick_by_click
 
 URL, CLASS, SHOWN = "force", "what_if_class", "grid"
 """Names in the URL: the forced route, the class whose logit is shown, what the grid shows."""
@@ -73,13 +65,11 @@ class Forcing:
         kept = self.route.fitting(e.layers, experts, len(e.tokens) if e.by_token else 0)
         if kept != self.route:
             self.notice = (
-                "Part of the forced route names layers, experts or tokens that are not here: left out."
+                "Part of the forced route was left out: layers, experts or tokens that are not here."
             )
         elif self.text not in (None, e.text) and kept != kept.whole():
-            kept, self.notice = (
-                kept.whole(),
-                "What was forced for single tokens of the other sentence is released.",
-            )
+            kept = kept.whole()
+            self.notice = "What was forced for single tokens of the other sentence is released."
         self.route, self.text = kept, e.text
         set_param(URL, kept.text or None)
 
@@ -116,7 +106,7 @@ def section(selection: Selection, e: Exploration, number: int, *, wanted: bool) 
     Args:
         e: The sentence as routed.
         number: Its number on the page.
-        wanted: Whether the grid is to be computed, even if that takes long.
+        wanted: Compute the grid, even if that takes long.
     """
     experts = len(e.mean_probs(e.layers[0]))
     found = forcing(selection.checkpoint.fingerprint)
@@ -125,46 +115,33 @@ def section(selection: Selection, e: Exploration, number: int, *, wanted: bool) 
     output, shown, token = _controls(found, e, experts)
     if found.notice:
         st.caption(f":material/info: {escape(found.notice)}")
+    checkpoint, name = selection.checkpoint, f"{selection.name}-{number}"
     try:
         with above:
-            _grid(selection, e, found, output, shown, token, number, wanted=wanted)
+            after = results.explored(checkpoint, [e.text], found.route)[0] if found.route else e
+            if found.route:
+                _compare(e, after, found.route)
+            if shown == PROBABILITY:
+                _probabilities(after, found, name)
+            elif wanted:
+                _what_if(
+                    results.what_if_grid(checkpoint, e.text, found.route, token), after, found, output, name
+                )
+            else:
+                st.info(
+                    "The grid takes longer on a text of this length: switch on *Compute everything* above."
+                )
+            if e.by_token:
+                _tokens(after, e, name)
     except ShrpError as error:
         show_error(error)
         return
     layer, expert = st.session_state[LAYER], st.session_state[EXPERT]
-    arrival.page_link(
-        "pages/expert_usage.py",
+    label, asked = (
         f"What layer {layer}'s expert {expert} is used for",
-        ":material/grid_on:",
-        arrival.link({USAGE_LAYER: layer, USAGE_EXPERT: expert}),
+        {USAGE_LAYER: layer, USAGE_EXPERT: expert},
     )
-
-
-def _grid(
-    selection: Selection,
-    e: Exploration,
-    found: Forcing,
-    output: int,
-    shown: str,
-    token: int | None,
-    number: int,
-    *,
-    wanted: bool,
-) -> None:
-    """What the forced route changes, the grid, and under token routing each token's expert."""
-    after = results.explored(selection.checkpoint, [e.text], found.route)[0] if found.route else e
-    if found.route:
-        _compare(e, after, found.route)
-    name = f"{selection.name}-{number}"
-    if shown == PROBABILITY:
-        _probabilities(after, found, name)
-    elif wanted:
-        grid = results.what_if_grid(selection.checkpoint, e.text, found.route, token)
-        _what_if(grid, after, found, output, name)
-    else:
-        st.info("The grid takes longer on a text of this length: switch on *Compute everything* above.")
-    if e.by_token:
-        _tokens(after, e, name)
+    arrival.page_link("pages/expert_usage.py", label, ":material/grid_on:", arrival.link(asked))
 
 
 def _controls(found: Forcing, e: Exploration, experts: int) -> tuple[int, str, int | None]:
@@ -210,12 +187,8 @@ def _controls(found: Forcing, e: Exploration, experts: int) -> tuple[int, str, i
             on_click=lambda: found.toggle(st.session_state[LAYER], st.session_state[EXPERT], token),
         )
         if found.route:
-            st.button(
-                "Release all",
-                key="force-clear",
-                icon=":material/clear_all:",
-                on_click=lambda: found.set(AS_ROUTED),
-            )
+            clear = lambda: found.set(AS_ROUTED)  # noqa: E731
+            st.button("Release all", key="force-clear", icon=":material/clear_all:", on_click=clear)
     return output, shown, token
 
 
@@ -242,15 +215,9 @@ def _what_if(grid: WhatIf, after: Exploration, found: Forcing, output: int, name
 
 
 def _probabilities(after: Exploration, found: Forcing, name: str) -> None:
-    chart(
-        router_heatmap(after, found.route),
-        after.to_frame,
-        GRID,
-        f"{name}-router",
-        "Heatmap of router probabilities, layers by experts; taken: "
-        + ", ".join(f"layer {layer} expert {after.choice(layer)}" for layer in after.layers),
-        on_select=lambda: click_cell(found, None),
-    )
+    taken = ", ".join(f"layer {layer} expert {after.choice(layer)}" for layer in after.layers)
+    alt, click = f"Heatmap of router probabilities; taken: {taken}", lambda: click_cell(found, None)
+    chart(router_heatmap(after, found.route), after.to_frame, GRID, f"{name}-router", alt, on_select=click)
 
 
 def _compare(before: Exploration, after: Exploration, route: ForcedRoute) -> None:
@@ -274,9 +241,8 @@ def _compare(before: Exploration, after: Exploration, route: ForcedRoute) -> Non
 
 
 def _force_name(force: Force, e: Exploration) -> str:
-    token = (
-        "" if force.token is None else f", token {force.token} ({escape(shorten(e.tokens[force.token], 16))})"
-    )
+    at = force.token
+    token = "" if at is None else f", token {at} ({escape(shorten(e.tokens[at], 16))})"
     return f"layer {force.layer}{token} to expert {force.expert}"
 
 
@@ -288,39 +254,33 @@ def _mark(fig: go.Figure, e: Exploration, route: ForcedRoute, token: int | None)
             outline(fig, (expert - 0.5, expert + 0.5), (row - 0.5, row + 0.5))
     forced = [force for force in route.forces if force.token == token]
     if forced:
-        fig.add_trace(
-            go.Scatter(
-                x=[force.expert - 0.36 for force in forced],
-                y=layer_names([force.layer for force in forced]),
-                mode="markers",
-                marker={
-                    "symbol": "diamond",
-                    "size": 8,
-                    "color": SELECTED,
-                    "line": {"width": 1.5, "color": "white"},
-                },
-                unselected={"marker": {"opacity": 1}},
-                hoverinfo="skip",
-                showlegend=False,
-            )
-        )
+        mark = {"symbol": "diamond", "size": 8, "color": SELECTED, "line": {"width": 1.5, "color": "white"}}
+        seen = {"hoverinfo": "skip", "showlegend": False, "unselected": {"marker": {"opacity": 1}}}
+        y = layer_names([force.layer for force in forced])
+        x = [force.expert - 0.36 for force in forced]
+        fig.add_trace(go.Scatter(x=x, y=y, mode="markers", marker=mark, **seen))
 
 
-def _finish(fig: go.Figure, title: str, subtitle: str, x: str, layers: int, experts: int) -> go.Figure:
-    step = 1 if experts <= _MOST_WRITTEN else 2
-    named = list(range(0, experts, step))
+def _clickable(fig: go.Figure, e: Exploration, texts: list[str], title: str, subtitle: str) -> go.Figure:
+    """Finish a map of layers by experts whose cells can be clicked; `texts` are shown on hovering."""
+    experts = len(e.mean_probs(e.layers[0]))
+    cells_of = [(layer, expert) for layer in e.layers for expert in range(experts)]
+    x, y = [expert for _, expert in cells_of], layer_names([layer for layer, _ in cells_of])
+    fig.add_trace(click_targets(x, y, cells_of, texts))
     pick_by_click(fig)
-    layout(fig, title, subtitle=subtitle, x=x, height=grid_height(layers, 165))
-    fig.update_xaxes(tickmode="array", tickvals=named, ticktext=[str(e) for e in named], tickangle=0)
-    fig.update_xaxes(showgrid=False, zeroline=False, fixedrange=True)
-    fig.update_yaxes(showgrid=False, zeroline=False, autorange="reversed", title="", fixedrange=True)
-    return fig
+    subtitle = f"{escape_html(shorten_texts(e.text, 60))}<br>{subtitle}"
+    layout(fig, title, subtitle=subtitle, x="expert", height=grid_height(len(e.layers), 165))
+    bare = {"showgrid": False, "zeroline": False, "fixedrange": True}
+    fig.update_xaxes(
+        tickvals=list(range(0, experts, 1 if experts <= _MOST_WRITTEN else 2)), tickangle=0, **bare
+    )
+    return fig.update_yaxes(autorange="reversed", title="", **bare)
 
 
 def what_if_heatmap(grid: WhatIf, e: Exploration, output: int) -> go.Figure:
-    """Layers x experts: change of one logit when that expert is forced in that layer. Cells can be clicked.
+    """Layers x experts: change of one logit when that expert is forced in that layer.
 
-    A marker's `customdata` starts with layer and expert.
+    Cells can be clicked; a click's `customdata` is layer and expert.
 
     Args:
         e: The sentence under the route that changes are against; its experts are outlined.
@@ -328,34 +288,20 @@ def what_if_heatmap(grid: WhatIf, e: Exploration, output: int) -> go.Figure:
     """
     change, flips = grid.change(output), grid.flips()
     limit = max(float(np.abs(change).max()), 1e-6)
-    experts = change.shape[1]
     digits = 1 if limit >= 1 else 2
-    written = np.round(change, digits) + 0.0  # + 0.0 turns -0.0 into 0.0
-    text = np.vectorize(lambda value: signed(value, digits) if value else "")(written)
-    numbers = {"text": text, "texttemplate": "%{text}"} if experts <= _MOST_WRITTEN else {}
-    bar = {"showscale": True, "colorbar": {"title": {"text": "change"}, "thickness": 12}}
-    fig = go.Figure(cells(change, grid.layers, limit, hoverinfo="skip", **bar, **numbers))
+    text = np.vectorize(lambda value: signed(value, digits) if value else "")(np.round(change, digits))
+    numbers = {"text": text, "texttemplate": "%{text}"} if change.shape[1] <= _MOST_WRITTEN else {}
+    fig = go.Figure(cells(change, grid.layers, limit, hoverinfo="skip", **CHANGE_BAR, **numbers))
     _mark(fig, e, grid.route, grid.token)
     rows, columns = np.nonzero(flips)
     if len(rows):
         fig.add_trace(marks(columns + 0.36, layer_names([grid.layers[row] for row in rows]), "x"))
-    places = [(i, layer, expert) for i, layer in enumerate(grid.layers) for expert in range(experts)]
-    texts = [_hover(grid, e, i, expert, output) for i, _, expert in places]
-    targets = [(layer, expert) for _, layer, expert in places]
-    fig.add_trace(
-        click_targets([c for _, c in targets], layer_names([r for r, _ in targets]), targets, texts)
-    )
+    texts = [_hover(grid, e, row, expert, output) for row, expert in np.ndindex(change.shape)]
     what = f"logit of {escape_html(grid.task.label_names[output])}" if grid.task.label_names else "output"
     signs = ["outlined: taken", *["✕: other prediction"] * bool(len(rows)), *["◆: forced"] * bool(grid.route)]
     whose = "" if grid.token is None else f", for token {grid.token}"
-    return _finish(
-        fig,
-        f"With another expert{whose}: {what}",
-        f"{title_text(e)}<br>change from the present route; {'; '.join(signs)}; click to force",
-        "expert",
-        len(grid.layers),
-        experts,
-    )
+    subtitle = f"change from the present route; {'; '.join(signs)}; click to force"
+    return _clickable(fig, e, texts, f"With another expert{whose}: {what}", subtitle)
 
 
 def _hover(grid: WhatIf, e: Exploration, row: int, expert: int, output: int) -> str:
@@ -376,52 +322,32 @@ def router_heatmap(e: Exploration, route: ForcedRoute = AS_ROUTED) -> go.Figure:
     probs = np.stack([e.mean_probs(layer) for layer in e.layers])
     experts = probs.shape[1]
     text = np.vectorize(lambda value: f"{value:.0%}" if value >= 0.005 else "")(probs)
-    fig = go.Figure(
-        go.Heatmap(
-            z=probs,
-            x=list(range(experts)),
-            y=layer_names(e.layers),
-            zmin=0,
-            zmax=float(probs.max()),
-            colorscale=SEQUENTIAL,
-            xgap=1,
-            ygap=1,
-            hoverinfo="skip",
-            text=text,
-            texttemplate="%{text}" if experts <= _MOST_WRITTEN else None,
-            colorbar={"title": {"text": "probability"}, "tickformat": ".0%", "thickness": 12},
-        )
-    )
+    numbers = {"text": text, "texttemplate": "%{text}"} if experts <= _MOST_WRITTEN else {}
+    bar = {"title": {"text": "probability"}, "tickformat": ".0%", "thickness": 12}
+    scale = {
+        "zmin": 0,
+        "zmax": float(probs.max()),
+        "colorscale": SEQUENTIAL,
+        "colorbar": bar,
+        "showscale": True,
+    }
+    fig = go.Figure(cells(probs, e.layers, 1.0, hoverinfo="skip", **scale, **numbers))
     _mark(fig, e, route, None)
-    targets = [(layer, expert) for layer in e.layers for expert in range(experts)]
     texts = [
         f"<b>Layer {layer}, expert {expert}</b><br>router probability {percent(float(e.mean_probs(layer)[expert]))}"
         + f"<br>{percent(float(e.shares(layer)[expert]))} of tokens take it" * e.by_token
-        for layer, expert in targets
+        for layer in e.layers
+        for expert in range(experts)
     ]
-    fig.add_trace(
-        click_targets([c for _, c in targets], layer_names([r for r, _ in targets]), targets, texts)
-    )
-    mean = ", mean over tokens" if e.by_token else ""
-    return _finish(
-        fig,
-        f"Router probabilities{mean}",
-        f"{title_text(e)}<br>outlined: taken; equal for all would be {percent(1 / experts)}",
-        "expert",
-        len(e.layers),
-        experts,
-    )
+    mean = ", mean over tokens" * e.by_token
+    subtitle = f"outlined: taken; equal for all would be {percent(1 / experts)}"
+    return _clickable(fig, e, texts, f"Router probabilities{mean}", subtitle)
 
 
 def _tokens(after: Exploration, before: Exploration, name: str) -> None:
     """Each token's expert, where every token routes by itself."""
-    chart(
-        token_map(after),
-        after.to_frame,
-        "tokens",
-        f"{name}-tokens",
-        f"Heatmap of the expert that each of {len(after.tokens)} tokens takes in each layer",
-    )
+    alt = f"Heatmap of the expert that each of {len(after.tokens)} tokens takes in each layer"
+    chart(token_map(after), after.to_frame, "tokens", f"{name}-tokens", alt)
     if after is not before:
         moved = sum(int((after.taken(layer) != before.taken(layer)).sum()) for layer in after.layers)
         st.caption(f"The forced route changes {moved:,} of {len(after.tokens) * len(after.layers):,} cells.")
@@ -434,34 +360,16 @@ def token_map(e: Exploration) -> go.Figure:
     most = np.array([e.choice(layer) for layer in e.layers])[:, None]
     share = np.take_along_axis(probs, taken[..., None], -1)[..., 0]
     names = [escape_html(shorten(token, 16)) for token in e.tokens]
-    hover = np.array(
-        [
-            [
-                f"layer {layer}, <b>{name}</b><br>expert {x}, probability {percent(float(p))}"
-                for name, x, p in row
-            ]
-            for layer, row in (
-                (layer, zip(names, taken[i], share[i], strict=True)) for i, layer in enumerate(e.layers)
-            )
-        ],
-        dtype=object,
-    )
+    hover = np.empty(taken.shape, dtype=object)
+    for (row, place), expert in np.ndenumerate(taken):
+        hover[row, place] = f"layer {e.layers[row]}, <b>{names[place]}</b><br>expert {expert}, probability "
+        hover[row, place] += percent(float(share[row, place]))
     written = {"text": taken.astype(str), "texttemplate": "%{text}"} if len(names) <= 160 else {}
-    fig = go.Figure(
-        cells(
-            np.where(taken == most, -share, share),
-            e.layers,
-            1.0,
-            customdata=hover,
-            hovertemplate="%{customdata}<extra></extra>",
-            **written,
-        )
+    z = np.where(taken == most, -share, share)
+    fig = go.Figure(cells(z, e.layers, 1.0, customdata=hover, **HOVER, **written))
+    subtitle = (
+        "blue: the expert that most tokens of the layer take; orange: another one; darker: more probable"
     )
-    layout(
-        fig,
-        "Expert of every token",
-        subtitle="blue: the expert that most tokens of the layer take; orange: another one; darker: more probable",
-        height=grid_height(len(e.layers), 190),
-    )
+    layout(fig, "Expert of every token", subtitle=subtitle, height=grid_height(len(e.layers), 190))
     token_axes(fig, names)
     return fig

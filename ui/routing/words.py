@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb, isnan
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,21 +32,11 @@ from ui.state import Selection, show_error
 from ui.text import escape, escape_html, percent, plain, shorten
 from ui.theme import edged_line, layout
 
-ASPECT, METHOD, TARGET, RIVAL, UNIT, STEPS, FREEZE, REPLACED = (
-    "explain",
-    "method",
-    "target",
-    "rather_than",
-    "unit",
-    "ig_steps",
-    "freeze",
-    "replaced_by",
-)
-AGREE, TRUST, FLIPS = "agreement", "faithfulness", "flips"
+ASPECT, METHOD, TARGET, RIVAL, UNIT = "explain", "method", "target", "rather_than", "unit"
+FREEZE, REPLACED, AGREE, TRUST, FLIPS = "freeze", "replaced_by", "agreement", "faithfulness", "flips"
 """Keys of the widgets, in the session's state and in the URL."""
 PREDICTION, AUTOMATIC = "the prediction", "automatic"
 REPLACEMENTS = {"mask token": "mask", "padding": "pad", "nothing": "remove"}
-_STEPS = (16, 32, 50, 100, 200)
 _SHORT = 64
 """Tokens up to which the fewest words are searched unasked, in a few seconds."""
 _NAMED = 8
@@ -70,13 +61,7 @@ class Question:
 
 
 def section(selection: Selection, one: Explained, e: Exploration, number: int) -> None:
-    """Draw the tab.
-
-    Args:
-        one: The sentence, in words.
-        e: The same as routed.
-        number: Its number on the page.
-    """
+    """Draw the tab for a sentence in words and as routed, and its number on the page."""
     name = f"{selection.name}-{number}"
     layer = _aspect(e) if selection.is_routed else None
     above = st.container()
@@ -109,12 +94,8 @@ def _aspect(e: Exploration) -> int | None:
 def _options(one: Explained) -> tuple[str, Options, Explained]:
     """The controls for how words are scored."""
     say_unknown(METHOD, "method", METHODS)
-    method = always_one(
-        "Method",
-        METHODS[::-1],
-        METHOD,
-        help="  \n".join(f"**{name}**: {about}." for name, about in _ABOUT.items()),
-    )
+    about = "  \n".join(f"**{name}**: {text}." for name, text in _ABOUT.items())
+    method = always_one("Method", METHODS[::-1], METHOD, help=about)
     left, right = st.columns(2, gap="medium")
     with left:
         unit = always_one(
@@ -124,26 +105,17 @@ def _options(one: Explained) -> tuple[str, Options, Explained]:
             help=f"**{AUTOMATIC}**: words, or the shortest pieces of which there are at most {MOST}. **phrase**: up to "
             f"a comma, dash, bracket or full stop, at most {LONGEST_PHRASE} words.",
         )
-    known = [
-        label for label, name in REPLACEMENTS.items() if name == "remove" or name in one.instance.replacements
-    ]
+    there = {"remove", *one.instance.replacements}
     with right:
+        known = [label for label, name in REPLACEMENTS.items() if name in there]
         replaced = always_one("A word left out becomes", known, REPLACED)
-    steps, frozen = 32, True
-    if method == METHODS[1]:
-        steps = st.select_slider("Integration steps", _STEPS, value=32, key=STEPS, bind="query-params")
-        if one.instance.reroutes:
-            frozen = st.toggle(
-                "Freeze the route",
-                value=True,
-                key=FREEZE,
-                bind="query-params",
-                help="Gradients cannot see a change of route. With the route frozen the scores add up.",
-            )
+    frozen = True
+    if method == METHODS[1] and one.instance.reroutes:
+        why = "Gradients cannot see a change of route. With the route frozen the scores add up."
+        frozen = st.toggle("Freeze the route", value=True, key=FREEZE, bind="query-params", help=why)
     if unit == AUTOMATIC:
         unit = one.quick_unit() or fitting_unit(one.instance)
-    options = Options(steps if steps in _STEPS else 32, frozen, REPLACEMENTS[replaced])
-    return method, options, one.by(unit)
+    return method, Options(frozen, REPLACEMENTS[replaced]), one.by(unit)
 
 
 def _question(one: Explained) -> Question:
@@ -158,12 +130,8 @@ def _question(one: Explained) -> Question:
     with left:
         name = one_of("Class (default: predicted)", task.label_names, key=TARGET)
     with right:
-        rival = one_of(
-            "Compared with",
-            task.label_names,
-            key=RIVAL,
-            help="Explains the difference of the two classes' logits.",
-        )
+        difference = "Explains the difference of the two classes' logits."
+        rival = one_of("Compared with", task.label_names, key=RIVAL, help=difference)
     output = task.label_names.index(name) if name in task.label_names else one.prediction
     what = f"the logit of {task.label_names[output]}"
     if rival not in task.label_names or rival == task.label_names[output]:
@@ -191,9 +159,7 @@ def _words(asked: Question, method: str, options: Options, name: str) -> None:
     )
     if one.instance.unknown:
         unknown = listed(escape(shorten(word, 24)) for word in one.instance.unknown[:_NAMED])
-        st.caption(
-            f":material/question_mark: Not in the vocabulary, so read as one unknown token: {unknown}."
-        )
+        st.caption(f":material/question_mark: Not in the vocabulary, read as an unknown token: {unknown}.")
     unit = one.instance.unit
     x = "change of the log-odds (nats)" if one.instance.preference else "change of the output"
     labels = [f"{place}. {word.text}" for place, word in enumerate(result.words, 1)]
@@ -220,10 +186,8 @@ def _fewest(one: Explained, replacement: str, name: str) -> None:
     task, unit = one.instance.task, one.instance.unit
     if task.is_regression:
         return
-    slow = len(one.instance.tokens) > _SHORT and len(one.instance.words) > 6
-    if slow and not st.toggle(
-        f"Search the fewest {unit}s that change the prediction", key=FLIPS, bind="query-params"
-    ):
+    slow, search = len(one.instance.tokens) > _SHORT and len(one.instance.words) > 6, "Search the fewest"
+    if slow and not st.toggle(f"{search} {unit}s that change the prediction", key=FLIPS, bind="query-params"):
         return
     found = results.fewest_words(one, replacement)
     st.markdown(fewest_in_words(found, task))
@@ -231,9 +195,8 @@ def _fewest(one: Explained, replacement: str, name: str) -> None:
         with st.expander(f"All {len(found.found)} sets, and how they were searched"):
             frame = found.to_frame(task.label_names)
             percents = {"probability": st.column_config.NumberColumn(format="percent")}
-            st.dataframe(
-                frame, hide_index=True, column_config=percents, height="content" if len(frame) < 11 else 390
-            )
+            height = "content" if len(frame) < 11 else 390
+            st.dataframe(frame, hide_index=True, column_config=percents, height=height)
             downloads(frame, "flips-table", f"{name}-flips")
             st.caption(searched(found))
 
@@ -273,30 +236,19 @@ def _decisive(one: Explained, layer: int, replacement: str, name: str) -> None:
     found = results.without_each_word(one, replacement).routes
     words, unit = one.instance.words, one.instance.unit
     said = decisive_in_words(found, words, layer, one.instance.task, unit)
-    chart(
-        routes_without_words(found, words, unit),
-        lambda: _routes_frame(found, words, unit),
-        "routes-without",
-        f"{name}-routes-without-words",
-        f"Heatmap, layers by {unit}s: where a layer takes another expert without the {unit}. {plain(said)}",
-    )
+    alt = f"Heatmap, layers by {unit}s: where a layer takes another expert without the {unit}. {plain(said)}"
+    fig, frame = routes_without_words(found, words, unit), lambda: _routes_frame(found, words, unit)
+    chart(fig, frame, "routes-without", f"{name}-routes-without-words", alt)
     st.markdown(said)
 
 
 def _routes_frame(found: RoutesWithout, words: Sequence[Word], unit: str) -> pd.DataFrame:
     rows = [
-        {
-            "place": i + 1,
-            "text": word.part + 1,
-            unit: word.text,
-            "layer": layer,
-            "expert": own,
-            "without it": new[i],
-        }
+        (i + 1, word.part + 1, word.text, layer, own, new[i])
         for layer, own, new in zip(found.layers, found.own, found.without, strict=True)
         for i, word in enumerate(words)
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["place", "text", unit, "layer", "expert", "without it"])
 
 
 def decisive_in_words(
@@ -326,29 +278,20 @@ def routes_without_words(found: RoutesWithout, words: Sequence[Word], unit: str 
         for j, name in enumerate(names):
             then = f"expert {found.without[i, j]} instead of" if changed[i, j] else "still expert"
             hover[i, j] = f"layer {layer} without <b>{name}</b>:<br>{then} {found.own[i]}"
-    written = np.where(changed, found.without.astype(str), "")
-    fig = go.Figure(
-        figures.cells(
-            changed.astype(float),
-            found.layers,
-            1.0,
-            customdata=hover,
-            hovertemplate="%{customdata}<extra></extra>",
-            text=written,
-            texttemplate="%{text}",
-        )
-    )
-    second = next((place for place, word in enumerate(words) if word.part), None)
-    if second:
+    written = {"text": np.where(changed, found.without.astype(str), ""), "texttemplate": "%{text}"}
+    hovers = {"customdata": hover} | figures.HOVER
+    fig = go.Figure(figures.cells(changed.astype(float), found.layers, 1.0, **hovers, **written))
+    if second := next((place for place, word in enumerate(words) if word.part), None):
         edged_line(fig, second - 0.5)
-    layout(
-        fig,
-        f"Where a layer takes another expert without a {unit}",
-        subtitle=f"orange: another expert, with its number; {int(changed.sum()):,} of {changed.size:,} cells",
-        height=figures.grid_height(len(found.layers), 190),
-    )
+    subtitle = f"orange: another expert, with its number; {int(changed.sum()):,} of {changed.size:,} cells"
+    height = figures.grid_height(len(found.layers), 190)
+    layout(fig, f"Where a layer takes another expert without a {unit}", subtitle=subtitle, height=height)
     figures.token_axes(fig, names)
     return fig
+
+
+def _formats(numbers: str, *columns: str) -> dict[str, Any]:
+    return {name: st.column_config.NumberColumn(format=numbers) for name in columns}
 
 
 def _agreement(asked: Question, options: Options) -> None:
@@ -358,26 +301,14 @@ def _agreement(asked: Question, options: Options) -> None:
         return
     with part:
         found = [results.word_scores(asked.one, asked.output, method, options) for method in METHODS]
-        frame = tokens.to_frame(found)
-        scores = {name: st.column_config.NumberColumn(format="%+.3f") for name in METHODS}
-        st.dataframe(
-            frame.drop(columns="text"),
-            hide_index=True,
-            column_config=scores,
-            height=min(390, 38 + 35 * len(frame)),
-        )
-        pairs = tokens.agreement(found)
+        frame = tokens.to_frame(found).drop(columns="text")
+        height = min(390, 38 + 35 * len(frame))
+        st.dataframe(frame, hide_index=True, column_config=_formats("%+.3f", *METHODS), height=height)
         names = {"a": "method", "b": "and", "spearman": "Spearman ρ", "spearman p": "p of ρ"}
-        st.dataframe(
-            pairs[[*names, "kendall", "kendall p"]].rename(
-                columns=names | {"kendall": "Kendall τ", "kendall p": "p of τ"}
-            ),
-            hide_index=True,
-            column_config={
-                n: st.column_config.NumberColumn(format="%.2f") for n in ("Spearman ρ", "Kendall τ")
-            }
-            | {n: st.column_config.NumberColumn(format="%.3f") for n in ("p of ρ", "p of τ")},
-        )
+        names |= {"kendall": "Kendall τ", "kendall p": "p of τ"}
+        pairs = tokens.agreement(found)[[*names]].rename(columns=names)
+        formats = _formats("%.2f", "Spearman ρ", "Kendall τ") | _formats("%.3f", "p of ρ", "p of τ")
+        st.dataframe(pairs, hide_index=True, column_config=formats)
         n = len(found[0].words)
         few = " With so few, high values are often chance." * (n < FEW_WORDS)
         st.caption(f"Rank correlation over {counted(n, asked.one.instance.unit)}: 1 is the same order.{few}")
@@ -385,9 +316,8 @@ def _agreement(asked: Question, options: Options) -> None:
 
 def _faithfulness(asked: Question, options: Options, name: str) -> None:
     """Infidelity and sensitivity of all methods with two controls, computed once the expander is opened."""
-    part = st.expander(
-        "Are the scores faithful to the model?", key=TRUST, on_change="rerun", icon=":material/verified:"
-    )
+    title = "Are the scores faithful to the model?"
+    part = st.expander(title, key=TRUST, on_change="rerun", icon=":material/verified:")
     if not part.open:
         return
     with part:
@@ -400,7 +330,7 @@ def _faithfulness(asked: Question, options: Options, name: str) -> None:
             {
                 "method": frame["method"],
                 "predicted": 100 * frame["explained"],
-                "its shuffles": 100 * frame["shuffled"],
+                "permuted": 100 * frame["shuffled"],
                 f"beats, of {trust.DRAWS}": [
                     None if isnan(c.shuffled) or c.few else c.beaten for c in checks
                 ],
@@ -408,22 +338,13 @@ def _faithfulness(asked: Question, options: Options, name: str) -> None:
                 "sensitivity": frame["sensitivity"],
             }
         )
-        share = st.column_config.NumberColumn(format="%.0f%%")
-        st.dataframe(
-            shown,
-            hide_index=True,
-            placeholder="–",
-            column_config={
-                "predicted": share,
-                "its shuffles": share,
-                "infidelity": st.column_config.NumberColumn(format="%.3f"),
-                "sensitivity": st.column_config.NumberColumn(format="%.2f"),
-            },
-        )
+        formats = _formats("%.0f%%", "predicted", "permuted") | _formats("%.3f", "infidelity")
+        formats |= _formats("%.2f", "sensitivity")
+        st.dataframe(shown, hide_index=True, placeholder="–", column_config=formats)
         downloads(frame, "trust-table", f"{name}-trust")
         st.caption(
             f"**predicted**: share of the output's squared change that the scores predict when random sets of {unit}s "
-            f"are replaced (n = {trust.SAMPLES} sets, best scale). **its shuffles**: the same scores on other {unit}s. "
+            f"are replaced (n = {trust.SAMPLES} sets, best scale). **permuted**: the same scores on other {unit}s. "
             "**sensitivity**: largest relative change of the scores under small noise, 0 is stable. Ablation changes "
             "the text itself, as this test does, which favours it."
         )
@@ -441,7 +362,7 @@ def faithful_in_words(checks: Sequence[trust.Trust], unit: str = "word") -> str:
     if level:
         said += f" No significant difference from it: {listed(level)}."
     if real[0].few:
-        return f"{said} With fewer than {trust.FEWEST_WORDS} {unit}s the shuffles say nothing."
+        return f"{said} Fewer than {trust.FEWEST_WORDS} {unit}s are too few for the permuted scores."
     weak = [c.method for c in real if c.beaten < trust.DRAWS or c.above_equal_low <= 0]
     if weak:
         said += f" :orange-badge[Not better than a control: {', '.join(weak)}]"

@@ -33,7 +33,7 @@ from ui.state import pick_cell
 from ui.text import escape, escape_html, percent
 from ui.theme import BLUE, GREEN, GREY, MUTED, ORANGE, PURPLE, SKY, layout
 from ui.usage import results
-from ui.usage.figures import counted_in, usage_heatmap
+from ui.usage.figures import HOVER, counted_in, usage_heatmap
 
 if TYPE_CHECKING:
     from ui.usage.profile import Expert
@@ -57,14 +57,7 @@ _PATTERNS = {SEPARATORS: ".", ITSELF: "/", NEXT: "\\", SAME: "x", OTHER: "."}
 
 
 def section(one: Expert, first: int) -> None:
-    """Draw the attention in one example and the roles.
-
-    Args:
-        first: number of the example that is shown unless another one is picked.
-
-    Raises:
-        ShrpError: the model's attention can't be computed.
-    """
+    """Draw the attention in one example, by default that of number `first`, and the roles. Raises ShrpError."""
     _example(one, first)
     _roles(one)
 
@@ -84,33 +77,19 @@ def _example(one: Expert, first: int) -> None:
         placeholder=f"{first}",
         help="Number of an example, from 0. Empty: the one with the highest router probability.",
     )
-    pair = len(data.task.text_columns) == 2
-    typed = middle.text_input(
-        f"Or type one{f', its texts with {PAIR_SEPARATOR} between them' if pair else ''}",
-        key=TYPED,
-        bind="query-params",
-        max_chars=LONGEST,
-    )
-    hide = right.toggle(
-        "Hide special tokens",
-        key=HIDE,
-        bind="query-params",
-        help="Leaves out [CLS], [SEP] and the like, and rescales each row to 100%.",
-    )
+    pair = f", its texts with {PAIR_SEPARATOR} between them" * (len(data.task.text_columns) == 2)
+    typed = middle.text_input(f"Or type one{pair}", key=TYPED, bind="query-params", max_chars=LONGEST)
+    without = "Leaves out [CLS], [SEP] and the like, and rescales each row to 100%."
+    hide = right.toggle("Hide special tokens", key=HIDE, bind="query-params", help=without)
     text, source = _text(data, number if number is not None else first, typed or "")
     if text is None:
         st.info(source, icon=":material/edit:")
         return
     found = results.attention(one.checkpoint, text, one.layer)
     pattern = found.pattern(one.expert, without_special=hide)
-    chart(
-        heatmap(found, pattern, one.expert, source),
-        lambda: frame(pattern),
-        "attention",
-        f"{one.name}-attention",
-        f"Heatmap of the attention of layer {one.layer}'s expert {one.expert}, {len(pattern.tokens)} query tokens by "
-        f"as many key tokens. {strongest(pattern)}",
-    )
+    alt = f"Heatmap of the attention of layer {one.layer}'s expert {one.expert}. {strongest(pattern)}"
+    fig = heatmap(found, pattern, one.expert, source)
+    chart(fig, lambda: frame(pattern), "attention", f"{one.name}-attention", alt)
     st.caption(routed(found, one.expert) + said(found, pattern, hide, "as for usage and scores"))
 
 
@@ -140,16 +119,11 @@ def routed(found: LayerAttention, expert: int) -> str:
 def _roles(one: Expert) -> None:
     st.subheader("Roles: where attention goes on average", anchor=False)
     found = results.attention_roles(one.checkpoint, one.data)
-    of = f"n = {found.n:,} of {len(one.data):,} examples of {one.data.name}"
-    summary = most(found, one.layer, one.expert)
+    of = escape_html(f"n = {found.n:,} of {len(one.data):,} examples of {one.data.name}")
+    table, summary = (lambda: role_frame(found, one.stats)), most(found, *one.cell)
     st.markdown(escape(summary))
-    chart(
-        role_bars(found, one.stats, one.layer, one.expert, of),
-        lambda: role_frame(found, one.stats),
-        key="roles",
-        name=f"{one.name}-roles",
-        alt=f"Stacked bars of where the attention of layer {one.layer}'s experts goes. {summary}",
-    )
+    alt = f"Stacked bars of where the attention of layer {one.layer}'s experts goes. {summary}"
+    chart(role_bars(found, one.stats, *one.cell, of), table, "roles", f"{one.name}-roles", alt)
     st.caption(
         "Mean over examples and text tokens. Every expert is run on its layer's input, whether it is routed there or "
         "not. Much attention to separators can mean that a head does nothing there (Clark et al. 2019)."
@@ -162,15 +136,15 @@ def _roles(one: Expert) -> None:
             np.stack([found.mean(layer)[:, place] for layer in found.layers]),
             found.layers,
             title=f"Attention to: {role}",
-            subtitle=f"% of an expert's attention; {escape_html(of)}",
+            subtitle=f"% of an expert's attention; {of}",
             measure=f"attention to {role}",
             ends=np.stack([found.interval(layer)[:, place] for layer in found.layers]),
             selected=one.cell,
         ),
-        lambda: role_frame(found, one.stats),
-        key=_MAP,
-        name=f"{one.name}-attention-to-{role.replace(' ', '-')}",
-        alt=f"Heatmap of the share of attention that goes to: {role}, by layer and expert.",
+        table,
+        _MAP,
+        f"{one.name}-attention-to-{role.replace(' ', '-')}",
+        f"Heatmap of the share of attention that goes to: {role}, by layer and expert.",
         on_select=lambda: pick_cell(_MAP),
     )
 
@@ -188,38 +162,28 @@ def most(found: AttentionRoles, layer: int, expert: int) -> str:
 
 
 def role_bars(found: AttentionRoles, stats: UsageStats, layer: int, expert: int, of: str) -> go.Figure:
-    """A stacked bar for each expert of the layer, with its Top-1 share."""
+    """A stacked bar for each expert of the layer, with its Top-1 share; `of` is the examples, HTML-safe."""
     mean, share = found.mean(layer), stats.share(layer)
-    names = [
-        f"<b>{e} ({percent(share[e], 0)})</b>" if e == expert else f"{e} ({percent(share[e], 0)})"
-        for e in range(len(mean))
-    ]
+    names = [f"{e} ({percent(share[e], 0)})" for e in range(len(mean))]
+    names[expert] = f"<b>{names[expert]}</b>"
     fig = go.Figure()
     for place, role in enumerate(found.roles):
-        ends = found.interval(layer)[:, place]
-        fig.add_bar(
-            y=names,
-            x=100 * mean[:, place],
-            orientation="h",
-            name=role,
-            marker={
-                "color": _COLORS[role],
-                "pattern": {"shape": _PATTERNS.get(role, ""), "fillmode": "overlay", "size": 5},
-            },
-            hovertext=[
-                f"<b>Layer {layer}, expert {e}</b><br>{role}: {percent(mean[e, place])}"
-                + ("" if np.isnan(low) else f"<br>95% CI: {percent(low)} to {percent(high)}")
-                for e, (low, high) in enumerate(ends)
-            ],
-            hovertemplate="%{hovertext}<extra></extra>",
-        )
+        pattern = {"shape": _PATTERNS.get(role, ""), "fillmode": "overlay", "size": 5}
+        marker = {"color": _COLORS[role], "pattern": pattern}
+        hover = [
+            f"<b>Layer {layer}, expert {e}</b><br>{role}: {percent(mean[e, place])}"
+            + ("" if np.isnan(low) else f"<br>95% CI: {percent(low)} to {percent(high)}")
+            for e, (low, high) in enumerate(found.interval(layer)[:, place])
+        ]
+        x = 100 * mean[:, place]
+        fig.add_bar(y=names, x=x, orientation="h", name=role, marker=marker, hovertext=hover, **HOVER)
     fig.update_layout(barmode="stack", bargap=0.25)
     fig.update_xaxes(range=[0, 100], ticksuffix="%", zeroline=False)
     fig.update_yaxes(type="category", autorange="reversed", showgrid=False)
     layout(
         fig,
         f"Where the attention of layer {layer}'s experts goes",
-        subtitle=f"{escape_html(of)}; in brackets: Top-1 share of all {counted_in(stats.unit)}",
+        subtitle=f"{of}; in brackets: Top-1 share of all {counted_in(stats.unit)}",
         x="share of attention",
         y="expert",
         height=210 + 24 * max(len(mean), 4),
@@ -238,5 +202,5 @@ def role_frame(found: AttentionRoles, stats: UsageStats) -> pd.DataFrame:
             for e in range(len(mean))
             for r, role in enumerate(found.roles)
         ]
-    names = ["layer", "expert", "attention to", "share", "low", "high", "Top-1 share", "inputs", "data"]
+    names = ["layer", "expert", "attention to", "share", "low", "high", "Top-1 share", "examples", "data"]
     return pd.DataFrame(rows, columns=names)

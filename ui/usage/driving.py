@@ -10,12 +10,13 @@ import streamlit as st
 from shrp.analysis.specialisation import MOST_GROUPS, Grouping, cells_frame, specialisation_frame
 from shrp.analysis.usage import UsageStats
 from shrp.data.slices import ANSWER, CLASS, LENGTH, SLICE
-from ui import bound, state
+from ui import state
 from ui.downloads import chart, downloads
+from ui.pickers import always_one
 from ui.text import capital, escape_html, p_text, percent, plain, slice_name
 from ui.theme import BLUE, GREEN, GREY, PURPLE, layout
 from ui.usage import exchanged, results
-from ui.usage.figures import cells_height
+from ui.usage.figures import HOVER, cells_height
 
 BY = "goes_by"
 """Key of the picked grouping, in the session's state and in the URL."""
@@ -34,20 +35,13 @@ _MEANT = {CLASS: "class", ANSWER: "the model's answer", SLICE: "slice", LENGTH: 
 
 
 def section(selection: state.Selection, stats: UsageStats) -> None:
-    """Draw the tab.
-
-    Args:
-        stats: of the selection's data.
-    """
-    found = results.groupings(selection.checkpoint, selection.data, stats)
-    if found:
+    """Draw the tab; `stats` are those of the selection's data."""
+    if found := results.groupings(selection.checkpoint, selection.data, stats):
         _explained(selection, stats, found)
         _experts_by_group(selection, found)
     else:
-        st.info(
-            "These data have no groups to compare: one class, one slice, one length.",
-            icon=":material/category:",
-        )
+        nothing = "These data have no groups to compare: one class, one slice, one length."
+        st.info(nothing, icon=":material/category:")
     exchanged.section(selection, stats)
 
 
@@ -56,13 +50,9 @@ def _explained(selection: state.Selection, stats: UsageStats, found: list[Groupi
     lines = said(frame)
     st.markdown("\n".join(f"- {line}" for line in lines))
     if not frame["explained"].isna().all():
-        chart(
-            explained_marks(frame, f"{escape_html(stats.data)}, n = {stats.n:,}"),
-            frame,
-            "goes-by",
-            f"{selection.name}-drives-routing",
-            "How much groups tell about the routes, layer by layer. " + " ".join(map(plain, lines)),
-        )
+        fig = explained_marks(frame, f"{escape_html(stats.data)}, n = {stats.n:,}")
+        alt = "How much groups tell about the routes, layer by layer. " + " ".join(map(plain, lines))
+        chart(fig, frame, "goes-by", f"{selection.name}-drives-routing", alt)
     with st.expander("How is this computed?", icon=":material/help:"):
         st.markdown(
             "Mutual information between group and expert beyond chance, as a share of the experts' entropy. 0%: as in "
@@ -84,24 +74,21 @@ def explained_marks(frame: pd.DataFrame, about: str) -> go.Figure:
     fig = go.Figure()
     for by, rows in frame.groupby("by", sort=False):
         symbol, color = _KINDS[by]
+        marker = {"size": 11, "color": color, "line": {"color": color, "width": 1.5}}
+        symbols = [symbol if q <= SURE else f"{symbol}-open" for q in rows["q"]]
         fig.add_scatter(
             x=100 * rows["explained"],
             y=rows["layer"].astype(str),
             mode="markers",
             legendgroup=by,
             showlegend=False,
-            marker={
-                "symbol": [symbol if q <= SURE else f"{symbol}-open" for q in rows["q"]],
-                "size": 11,
-                "color": color,
-                "line": {"color": color, "width": 1.5},
-            },
+            marker=marker | {"symbol": symbols},
             hovertext=[_hover(row) for row in rows.itertuples()],
-            hovertemplate="%{hovertext}<extra></extra>",
+            **HOVER,
         )
         # The legend would show the mark of the first layer, hollow or not.
-        mark = {"symbol": symbol, "size": 11, "color": color}
-        fig.add_scatter(x=[None], y=[None], mode="markers", name=by, legendgroup=by, marker=mark)
+        marker["symbol"] = symbol
+        fig.add_scatter(x=[None], y=[None], mode="markers", name=by, legendgroup=by, marker=marker)
     fig.add_vline(x=0, line={"dash": "dot", "color": GREY, "width": 1.5})
     fig.update_xaxes(ticksuffix="%", zeroline=False)
     layers = [str(layer) for layer in dict.fromkeys(frame["layer"])]
@@ -156,10 +143,7 @@ def _experts_by_group(selection: state.Selection, found: list[Grouping]) -> None
     """Draw which experts, in all layers, a group takes more or less often than all examples do."""
     names = [one.by for one in found]
     start = SLICE if SLICE in names else names[0]
-    bound.fall_back(BY, names, start)
-    bound.restate(BY, start)
-    by = st.segmented_control("Experts by", names, default=start, key=BY, bind="query-params", required=True)
-    one = found[names.index(by if by in names else start)]
+    one = found[names.index(always_one("Experts by", names, BY, start))]
     frame = cells_frame(one)
     sure = frame[frame["p"] <= SURE]
     st.markdown(
@@ -172,15 +156,16 @@ def _experts_by_group(selection: state.Selection, found: list[Grouping]) -> None
     key = f"unlike-{one.by}-{selection.checkpoint.fingerprint}-{selection.data.fingerprint}"
     table = pd.DataFrame(
         {
-            "layer": shown["layer"],
-            "expert": shown["expert"],
-            one.by: [slice_name(str(name)) for name in shown["group"]],
-            "share": [percent(share) for share in shown["share"]],
-            "count": [f"{count:,} of {n:,}" for count, n in zip(shown["count"], shown["n"], strict=True)],
-            "share of all": [percent(share) for share in shown["of_all"]],
-            "difference, points": [f"{100 * value:+.1f}" for value in shown["difference"]],
-            "p": [p_text(p).removeprefix("p ").removeprefix("= ") for p in shown["p"]],
+            "layer": r.layer,
+            "expert": r.expert,
+            one.by: slice_name(str(r.group)),
+            "share": percent(r.share),
+            "count": f"{r.count_:,} of {r.n:,}",
+            "share of all": percent(r.of_all),
+            "difference, points": f"{100 * r.difference:+.1f}",
+            "p": p_text(r.p).removeprefix("p ").removeprefix("= "),
         }
+        for r in shown.rename(columns={"count": "count_"}).itertuples()
     )
     st.dataframe(
         table,
@@ -188,7 +173,6 @@ def _experts_by_group(selection: state.Selection, found: list[Grouping]) -> None
         on_select=lambda: _pick(key, shown),
         selection_mode="single-row",
         hide_index=True,
-        width="stretch",
         height=38 + 35 * min(len(shown), 8),
         alt=f"Experts by {one.by} that are taken more or less often than by all examples",
     )

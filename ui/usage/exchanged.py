@@ -12,9 +12,9 @@ from shrp.errors import ShrpError
 from ui import state
 from ui.downloads import chart
 from ui.text import escape_html, is_percentage, metric_name, percent, points, points_interval, score_text
-from ui.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, layout, whiskers
+from ui.theme import BLUE, GREEN, ORANGE, PURPLE, layout
 from ui.usage import results
-from ui.usage.figures import cells_height
+from ui.usage.figures import cells_height, interval_marks
 
 EXCHANGE = "exchange"
 """Key of the switch, in the session's state and in the URL."""
@@ -23,11 +23,7 @@ _NAMES = {ALL: "all layers", ALIKE: "all, same answer", MIXTURE: "no routes"}
 
 
 def section(selection: state.Selection, stats: UsageStats) -> None:
-    """Draw the switch and, if it is on, the results.
-
-    Args:
-        stats: of the selection's data.
-    """
+    """Draw the switch and, if it is on, the results; `stats` are those of the selection's data."""
     st.subheader("Exchanged routes: does the route matter?", anchor=False)
     if not st.toggle(
         "Measure",
@@ -48,17 +44,12 @@ def section(selection: state.Selection, stats: UsageStats) -> None:
     labelled = before.labels is not None
     if labelled or not before.task.is_regression:
         metric = before.metric if labelled else None
-        chart(
-            change_marks(frame, metric, f"{escape_html(stats.data)}, n = {before.n:,}; whiskers: 95% CI"),
-            frame,
-            "exchanged",
-            f"{selection.name}-exchanged-routes",
-            "Change by layer: "
-            + "; ".join(
-                f"{r.layer} {points(r.change, metric) if metric else percent(r.share)}"
-                for r in frame.itertuples()
-            ),
+        fig = change_marks(frame, metric, f"{escape_html(stats.data)}, n = {before.n:,}; whiskers: 95% CI")
+        alt = "Change by layer: " + "; ".join(
+            f"{r.layer} {points(r.change, metric) if metric else percent(r.share)}"
+            for r in frame.itertuples()
         )
+        chart(fig, frame, "exchanged", f"{selection.name}-exchanged-routes", alt)
     st.caption(
         "Numbered rows: routes exchanged in that layer only; the layers above route again. In brackets: choices that "
         f"move to another expert. “All” rows are means of {frame['draws'].max()} draws. Hollow: threshold calibrated "
@@ -121,22 +112,13 @@ def change_marks(frame: pd.DataFrame, metric: str | None, subtitle: str) -> go.F
     times = 100 if metric is None or is_percentage(metric) else 1
     values, low, high = (times * frame[name] for name in columns)
     colors = [_COLORS.get(layer, BLUE) for layer in frame["layer"]]
-    fig = go.Figure(
-        go.Scatter(
-            x=values,
-            y=names,
-            mode="markers",
-            marker={"color": colors, "size": 10},
-            error_x=whiskers(values, low, high, color=GREY),
-            hovertext=[
-                f"<b>{name}</b>"
-                + (f"<br>{score_text(r.score, metric)}, {points(r.change, metric)}" if metric else "")
-                + ("" if r.share != r.share else f"<br>{percent(r.share)} of answers change")
-                for name, r in zip(names, frame.itertuples(), strict=True)
-            ],
-            hovertemplate="%{hovertext}<extra></extra>",
-        )
-    )
+    hover = [
+        f"<b>{name}</b>"
+        + (f"<br>{score_text(r.score, metric)}, {points(r.change, metric)}" if metric else "")
+        + ("" if r.share != r.share else f"<br>{percent(r.share)} of answers change")
+        for name, r in zip(names, frame.itertuples(), strict=True)
+    ]
+    fig = interval_marks(values, names, low, high, hover, color=colors)
     if metric and frame["matched"].notna().any():
         fig.add_scatter(
             x=times * frame["matched_change"],
@@ -145,17 +127,9 @@ def change_marks(frame: pd.DataFrame, metric: str | None, subtitle: str) -> go.F
             marker={"color": colors, "size": 9, "symbol": "circle-open"},
             hovertemplate="threshold calibrated: %{x:+.1f}<extra></extra>",
         )
-    fig.add_vline(x=0, line={"dash": "dot", "color": GREY, "width": 1.5})
-    fig.update_xaxes(zeroline=False)
-    fig.update_yaxes(type="category", categoryorder="array", categoryarray=names[::-1])
     what = f"Change of {metric_name(metric)}" if metric else "Answers that change"
     unit = metric_name(metric) if metric and times == 1 else "points" if metric else "% of examples"
+    height = cells_height(len(frame))
     return layout(
-        fig,
-        what,
-        subtitle=subtitle,
-        x=unit,
-        y="layer (choices moved)",
-        height=cells_height(len(frame)),
-        legend=False,
+        fig, what, subtitle=subtitle, x=unit, y="layer (choices moved)", height=height, legend=False
     )

@@ -1,4 +1,4 @@
-"""Figures of expert usage: layers x experts, and one expert's examples by group."""
+"""Figures of expert usage: layers x experts, one expert's examples by group, and rows of marks with intervals."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from ui.theme import (
 
 LABELLED = 16
 """Experts up to which a map's cells have room for their numbers."""
-ROW = 30
-"""Height of one layer in a figure, in pixels."""
+HOVER = {"hovertemplate": "%{hovertext}<extra></extra>"}
+LINE_MARKS = {
+    "mode": "markers",
+    "marker": {"symbol": "line-ns", "size": 18, "line": {"color": ORANGE, "width": 3}},
+}
+"""Short upright lines, of what all others have."""
 
 
 def cells_height(layers: int) -> int:
-    """Height of a figure with one row a layer, titles included."""
-    return 150 + ROW * max(layers, 3)
+    """Height of a figure with one row a layer, titles included, in pixels."""
+    return 150 + 30 * max(layers, 3)
 
 
 def counted_in(unit: str) -> str:
-    """What is counted, in words: `examples`, or `tokens` where every token is routed by itself.
-
-    Args:
-        unit: of `UsageStats`.
-    """
+    """What a `UsageStats` of that unit counts, in words: `tokens` where every token is routed by itself."""
     return "tokens" if unit == "tokens" else "examples"
 
 
@@ -57,9 +57,7 @@ def usage_heatmap(
     ends: np.ndarray | None = None,
     selected: tuple[int, int] | None = None,
 ) -> go.Figure:
-    """Layers x experts as a heatmap whose cells can be clicked.
-
-    A click's `customdata` is layer and expert.
+    """Layers x experts as a heatmap whose cells can be clicked; a click's `customdata` is layer and expert.
 
     Args:
         values: `(L, H)`: shares or probabilities from 0 to 1, or their differences; nan where nothing is known.
@@ -71,77 +69,54 @@ def usage_heatmap(
         ends: `(L, H, 2)` of 95% intervals, nan for none; differences whose interval excludes 0 are in bold.
         selected: layer and expert to outline.
     """
-    experts = range(values.shape[1])
-    finite = np.abs(values[np.isfinite(values)])
-    limit = float(finite.max()) if finite.size and finite.max() > 0 else 1.0
+    experts, names = range(values.shape[1]), [str(layer) for layer in layers]
+    limit = float(np.abs(values[np.isfinite(values)]).max(initial=0.0)) or 1.0
     scale: dict[str, Any] = {"colorscale": SEQUENTIAL, "zmin": 0, "zmax": max(limit, 2 / len(experts))}
     if difference:
-        scale = {"colorscale": DIVERGING, "zmin": -limit, "zmax": limit, "zmid": 0}
-    ticks = [limit * part for part in (-1, -0.5, 0, 0.5, 1)]
-    digits = max(0, math.ceil(-math.log10(50 * limit)))  # so many that the ticks differ
-    said = [_cell(value, True, digits).removesuffix(" points") for value in ticks]
-    rows = [str(layer) for layer in layers]
+        scale = {"colorscale": DIVERGING, "zmin": -limit, "zmax": limit}
     show = len(experts) <= LABELLED
-    bold = beyond_chance(ends) if difference and ends is not None else np.zeros(values.shape, dtype=bool)
-    # Percent, as the colour bar says; without the sign twelve cells fit in a narrow window.
-    cells = [
-        [f"<b>{text}</b>" if sure else text for text, sure in zip(texts, row)]
-        for texts, row in zip([[_cell(v, difference).removesuffix("%") for v in row] for row in values], bold)
-    ]
-    fig = go.Figure()
-    fig.add_heatmap(
-        z=values,
-        x=list(experts),
-        y=rows,
-        text=cells if show else None,
-        texttemplate="%{text}" if show else None,
-        xgap=2,
-        ygap=2,
-        hoverinfo="skip",
-        showscale=not show,  # the numbers say it, and need the room in a narrow window
-        colorbar={
-            # Of a difference in points, as its cells are.
-            **({"tickvals": ticks, "ticktext": said} if difference else {"tickformat": ".0%"}),
-            "thickness": 12,
-            "title": {"text": "points" if difference else escape_html(measure), "side": "right"},
-        },
-        **scale,
+    bold = difference and ends is not None and beyond_chance(ends)
+    # Percent, as the subtitle says; without the sign twelve cells fit in a narrow window.
+    text = np.vectorize(lambda v: _cell(v, difference).removesuffix("%"), otypes=[object])(values)
+    bar = {"tickformat": "+~%" if difference else ".0%", "thickness": 12}
+    fig = go.Figure(
+        go.Heatmap(
+            z=values,
+            x=list(experts),
+            y=names,
+            text=np.where(bold, "<b>" + text + "</b>", text) if show else None,
+            texttemplate="%{text}" if show else None,
+            xgap=2,
+            ygap=2,
+            hoverinfo="skip",
+            showscale=not show,  # the numbers say it, and need the room in a narrow window
+            colorbar=bar | {"title": {"text": escape_html(measure), "side": "right"}},
+            **scale,
+        )
     )
-    points = [(layer, expert) for layer in layers for expert in experts]
-    texts = [
-        f"<b>Layer {layer}, expert {expert}</b><br>{escape_html(measure)}: "
-        + ("not known" if math.isnan(v := float(values[i, expert])) else _cell(v, difference, digits=1))
-        + ("" if ends is None or math.isnan(v) else f"<br>95% interval: {_ends(ends[i, expert], difference)}")
-        + ("" if counts is None or math.isnan(v) else f"<br>{int(counts[i, expert]):,} {unit} (Top-1)")
-        + "<br><i>click to open this expert</i>"
-        for i, layer in enumerate(layers)
-        for expert in experts
-    ]
-    names = [str(layer) for layer, _ in points]
-    fig.add_trace(click_targets([expert for _, expert in points], names, points, texts, size=30))
+    points, hover = [(layer, expert) for layer in layers for expert in experts], []
+    for (layer, expert), (i, e) in zip(points, np.ndindex(values.shape), strict=True):
+        said, value = f"<b>Layer {layer}, expert {expert}</b><br>{escape_html(measure)}: ", values[i, e]
+        if math.isnan(value):
+            said += "not known"
+        else:
+            said += _cell(value, difference, digits=1)
+            said += "" if ends is None else f"<br>95% CI: {_ends(ends[i, e], difference)}"
+            said += "" if counts is None else f"<br>{int(counts[i, e]):,} {unit} (Top-1)"
+        hover.append(f"{said}<br><i>click to open this expert</i>")
+    rows = [str(layer) for layer, _ in points]
+    fig.add_trace(click_targets([expert for _, expert in points], rows, points, hover, size=30))
     if selected and selected[0] in layers:
         row = list(layers).index(selected[0])
         outline(fig, (selected[1] - 0.5, selected[1] + 0.5), (row - 0.5, row + 0.5))
     pick_by_click(fig)
     # Without a range of their own the axes leave room for whole marks around the outer cells.
-    fig.update_xaxes(
-        tickvals=list(experts),
-        tickangle=0,
-        range=[-0.6, len(experts) - 0.4],
-        showgrid=False,
-        zeroline=False,
-    )
-    # The lowest layer on top, as wherever layers are rows: an input is read downwards.
-    fig.update_yaxes(type="category", range=[len(rows) - 0.4, -0.6], showgrid=False, zeroline=False)
-    return layout(
-        fig,
-        title,
-        subtitle=subtitle,
-        x="expert",
-        y="layer",
-        height=cells_height(len(layers)),
-        legend=False,
-    )
+    bare = {"showgrid": False, "zeroline": False}
+    fig.update_xaxes(tickvals=list(experts), tickangle=0, range=[-0.6, len(experts) - 0.4], **bare)
+    # The lowest layer on top, as wherever layers are rows: an example is read downwards.
+    fig.update_yaxes(type="category", range=[len(names) - 0.4, -0.6], **bare)
+    height = cells_height(len(names))
+    return layout(fig, title, subtitle=subtitle, x="expert", y="layer", height=height, legend=False)
 
 
 def beyond_chance(ends: np.ndarray) -> np.ndarray:
@@ -174,45 +149,41 @@ def mix_bars(frame: pd.DataFrame, *, what: str, unit: str, total: int) -> go.Fig
         frame: of `shrp.evaluation.statistics.mix_frame`.
     """
     groups = [slice_name(str(group)) for group in frame["group"]]
-    names = [escape_html(group) for group in groups]
     hover = [
-        f"<b>{name}</b><br>{percent(row.here)} of this expert's {unit} ({row.count_:,} of {total:,})"
+        f"<b>{escape_html(name)}</b><br>{percent(row.here)} of this expert's {unit} ({row.count_:,} of {total:,})"
         f"<br>{percent(row.base)} of all {unit} ({row.n:,})"
         + ("" if pd.isna(row.lift) else f"<br>{row.lift:.2f} times as often")
-        + ("" if pd.isna(row.low) else f"<br>95% interval {percent(row.low)} to {percent(row.high)}")
+        + ("" if pd.isna(row.low) else f"<br>95% CI {percent(row.low)} to {percent(row.high)}")
         + ("" if pd.isna(row.q) else f"<br>compared with the other experts: p = {row.p:.2g}, q = {row.q:.2g}")
-        for name, row in zip(names, frame.rename(columns={"count": "count_"}).itertuples())
+        for name, row in zip(groups, frame.rename(columns={"count": "count_"}).itertuples())
     ]
-    common = {
-        "hovertext": hover,
-        "hovertemplate": "%{hovertext}<extra></extra>",
-        "y": axis_names(groups),
-    }
+    common = {"hovertext": hover, "y": axis_names(groups)} | HOVER
     fig = go.Figure()
-    fig.add_bar(
-        x=100 * frame["here"],
-        error_x=whiskers(*(100 * frame[name] for name in ("here", "low", "high")), color=GREY),
-        orientation="h",
-        marker={"color": BLUE},
-        name="this expert",
-        width=0.6,
-        **common,
-    )
-    fig.add_scatter(
-        x=100 * frame["base"],
-        mode="markers",
-        marker={"symbol": "line-ns", "size": 20, "line": {"color": ORANGE, "width": 3}},
-        name=f"all {unit} (base rate)",
-        **common,
-    )
+    bars = whiskers(*(100 * frame[name] for name in ("here", "low", "high")), color=GREY)
+    style = {"orientation": "h", "marker": {"color": BLUE}, "width": 0.6}
+    fig.add_bar(x=100 * frame["here"], error_x=bars, name="this expert", **style, **common)
+    fig.add_scatter(x=100 * frame["base"], name=f"all {unit} (base rate)", **LINE_MARKS, **common)
     fig.update_yaxes(type="category", autorange="reversed", showgrid=False)  # groups may be called 1 and 2
     fig.update_xaxes(ticksuffix="%", rangemode="tozero", zeroline=False)
-    return layout(
-        fig,
-        f"Its {unit} by {what}",
-        subtitle=f"n = {total:,} {unit} of this expert"
-        + ("" if frame["low"].isna().all() else "; whiskers: 95% CI"),
-        x=f"share of its {unit}",
-        height=165 + 26 * max(len(frame), 3),
-        legend=True,
-    )
+    title, subtitle = f"Its {unit} by {what}", f"n = {total:,} {unit} of this expert"
+    subtitle += "" if frame["low"].isna().all() else "; whiskers: 95% CI"
+    height = 165 + 26 * max(len(frame), 3)
+    return layout(fig, title, subtitle=subtitle, x=f"share of its {unit}", height=height, legend=True)
+
+
+def interval_marks(
+    x: pd.Series, y: Sequence[str], low: pd.Series, high: pd.Series, hover: Sequence[str], **marker: Any
+) -> go.Figure:
+    """A mark with its interval in each row, the first on top, and a dotted line at 0.
+
+    Args:
+        x, low, high: each row's value and the ends of its interval; none where these are nan.
+        y: the rows' names, HTML-safe.
+        marker: further properties of the marks.
+    """
+    bars = whiskers(x, low, high, color=GREY)
+    style = {"mode": "markers", "marker": {"size": 10} | marker, "name": "slice"}
+    fig = go.Figure(go.Scatter(x=x, y=y, error_x=bars, hovertext=hover, **style, **HOVER))
+    fig.add_vline(x=0, line={"dash": "dot", "color": GREY, "width": 1.5})
+    fig.update_xaxes(zeroline=False)
+    return fig.update_yaxes(type="category", categoryorder="array", categoryarray=list(y)[::-1])

@@ -18,7 +18,7 @@ from ui.usage import results
 from ui.usage.figures import counted_in
 
 GROUPINGS = (SLICE, CLASS, ANSWER, LENGTH)
-"""By what an expert's examples are compared with all others: the first two of these that there are."""
+"""An expert's examples are compared with all others by the first two of these that there are."""
 _NAMED = 4
 """Groups that are named at most on each side."""
 
@@ -32,11 +32,7 @@ def mixes(selection: Selection, stats: UsageStats, cell: tuple[int, int]) -> dic
 
 
 def headline(
-    stats: UsageStats,
-    cell: tuple[int, int],
-    top_k: int,
-    found: dict[str, pd.DataFrame],
-    without: str,
+    stats: UsageStats, cell: tuple[int, int], top_k: int, found: dict[str, pd.DataFrame], without: str
 ) -> str:
     """The verdict on one expert, as Markdown.
 
@@ -73,11 +69,7 @@ def most_typical(found: dict[str, pd.DataFrame]) -> tuple[str, float] | None:
 
 
 def without_it(found: KnockOut, change: tuple[float, tuple[float, float]]) -> str:
-    """What the model loses without the expert, as Markdown.
-
-    Args:
-        change: of `results.score_change`.
-    """
+    """What the model loses without the expert, as Markdown; `change` is that of `results.score_change`."""
     before = found.before
     if not len(found.affected):
         return "no example uses it, so without it nothing changes"
@@ -120,10 +112,8 @@ def facts(
         name, rows = group
         here, among = int(took[rows].sum()), int(of_all[rows].sum())
         bounds = interval_text(share_interval(took[rows], units[rows], of_all[rows]), "accuracy")
-        lines.append(
-            f"**{escape(name)}** "
-            + (f"{percent(here / among)} (95% CI {bounds}, n = {among:,} {unit})" if among else "no examples")
-        )
+        share = f"{percent(here / among)} (95% CI {bounds}, n = {among:,} {unit})" if among else "no examples"
+        lines.append(f"**{escape(name)}** {share}")
     ends = of_mean(stats.probs[layer][:, expert].astype(np.float64), units)
     bounds = f" (95% CI {interval_text(ends, 'accuracy')})" if np.isfinite(ends[0]) else ""
     lines.append(
@@ -142,10 +132,8 @@ def facts(
         lines += _differing(by, frame) if mine else []
     st.markdown("\n".join(f"- {line}" for line in lines))
     if not mine:
-        st.info(
-            "No example is routed to this expert. Its examples are those that come closest.",
-            icon=":material/bedtime:",
-        )
+        unused = "No example is routed to this expert. Its examples are those that come closest."
+        st.info(unused, icon=":material/bedtime:")
 
 
 def _differing(by: str, frame: pd.DataFrame) -> list[str]:

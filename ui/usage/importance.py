@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 
 from shrp.analysis.importance import (
@@ -30,6 +33,8 @@ from ui.downloads import chart, downloads
 from ui.pickers import always_one
 from ui.store import once
 from ui.text import (
+    axis_names,
+    capital,
     escape,
     escape_html,
     is_percentage,
@@ -40,29 +45,32 @@ from ui.text import (
     worth_meaning,
     worth_name,
 )
-from ui.usage import importance_figures as figures
+from ui.theme import BLUE, DIVERGING, GREY, layout
 from ui.usage import results
-from ui.usage.importance_figures import EXPERT, HEAD
 
+EXPERT, HEAD = "expert", "head"
+"""What is knocked out."""
 KIND, ON, MEANING, MEASURE, BY = "knock_out", "on_data", "knocked_out", "rank_by", "matters_by"
 INPUTS = {EXPERT: "data_inputs", HEAD: "data_inputs_heads"}
 """Keys of the widgets, in the session's state and in the URL."""
 KINDS = ("experts", "heads of dense layers")
 MEASURES = {
-    "effect": "effect, all examples",
-    "effect_per_use": "effect where used",
-    "score_lost": "score lost",
+    "effect, all examples": "effect",
+    "effect where used": "effect_per_use",
+    "score lost": "score_lost",
 }
-"""What usage is ranked against: column of `KnockOuts.table` -> label."""
+"""What usage is ranked against -> column of `KnockOuts.table`."""
 _SIZES = (32, 64, 128, 256, 512)
 _START = {EXPERT: 128, HEAD: 64}
 """Examples at first; heads cost more, as every example uses all of them."""
 _NAMED = 5
+_MOST_COLUMNS = 14
+"""Experts in a map, so that its numbers are legible at 1200 pixels; the CSV has all."""
 
 
 def section(selection: state.Selection) -> None:
     """Draw the tab; of a model without routers and dense layers nothing."""
-    dense, data = dense_layers(selection.checkpoint.model), selection.data
+    dense, data, checkpoint = dense_layers(selection.checkpoint.model), selection.data, selection.checkpoint
     if not (selection.is_routed or dense) or data is None:
         return
     of = EXPERT if selection.is_routed else HEAD
@@ -87,21 +95,18 @@ def section(selection: state.Selection) -> None:
                 "**zeroed**: its output is 0, and all other gates stay.",
             )
     try:
-        if of == EXPERT:
-            found = results.experts_knocked_out(selection.checkpoint, data, n, meaning)
-        else:
-            found = results.heads_knocked_out(selection.checkpoint, data, n)
-        key = selection.checkpoint.fingerprint, data.fingerprint, n, of, meaning, data.pairs
+        found = results.knocked_out_in_turn(checkpoint, data, n, of, meaning)
+        key = checkpoint.fingerprint, data.fingerprint, n, of, meaning, data.pairs
         table = once("expert effects", 64, key, "Intervals", lambda progress: found.table(data, None))
     except ShrpError as error:
         state.show_error(error)
         return
-    where = f"n = {found.n:,} of {len(data):,} examples of {data.name}"
+    where = escape_html(f"n = {found.n:,} of {len(data):,} examples of {data.name}")
     name = f"{selection.name}-{of}s-{found.n}"
-    _effects(table, found, f"{escape_html(where)}; knocked out: {meaning}", name, of)
-    _by_group(selection, found, key, escape_html(where), name, of)
+    _effects(table, found, f"{where}; knocked out: {meaning}", name, of)
+    _by_group(selection, found, key, where, name, of)
     if of == EXPERT:
-        _usage(table, found, f"{escape_html(where)}; knocked out: {meaning}", name)
+        _usage(table, found, f"{where}; knocked out: {meaning}", name)
 
 
 def _pick_number(total: int, key: str, start: int) -> int:
@@ -124,54 +129,39 @@ def _effects(table: pd.DataFrame, found: KnockOuts, where: str, name: str, of: s
         f"Largest mean effect on {what}: **layer {top['layer']:.0f}, {of} {top['expert']:.0f}**, {signed(top['signed'], 2)} "
         f"(95% CI {signed(top['signed_low'], 2)} to {signed(top['signed_high'], 2)}, n = {found.n:,})."
     )
-    unused = "; blank: never used" * (of == EXPERT)
-    chart(
-        figures.effect_map(table, what, f"{where}{unused}", of),
-        table if of == EXPERT else of_heads(table),
-        "effect-map",
-        f"{name}-effects",
-        f"Heatmap, layers by {of}s: mean effect of each {of} on {what}.",
-    )
+    exported = table if of == EXPERT else of_heads(table)
+    alt = f"Heatmap, layers by {of}s: mean effect of each {of} on {what}."
+    fig = effect_map(table, what, f"{where}{'; blank: never used' * (of == EXPERT)}", of)
+    chart(fig, exported, "effect-map", f"{name}-effects", alt)
     with st.expander(f"All {of}s as a table, with 95% CI", icon=":material/table:"):
-        st.dataframe(
-            _numbers(table, found, of),
-            hide_index=True,
-            height=420,
-            alt=f"Effect of every {of} with its interval",
-        )
-        downloads(table if of == EXPERT else of_heads(table), "effect-table", f"{name}-{of}-effects")
+        alt = f"Effect of every {of} with its interval"
+        st.dataframe(_numbers(table, found, of), hide_index=True, height=420, alt=alt)
+        downloads(exported, "effect-table", f"{name}-{of}-effects")
 
 
 def _numbers(table: pd.DataFrame, found: KnockOuts, of: str) -> pd.DataFrame:
     """The effects as numbers with their intervals; heads have no usage."""
-    shown = {"layer": table["layer"], of: table["expert"]}
+    shown, write = {"layer": table["layer"], of: table["expert"]}, partial(_with_interval, table)
     if of == EXPERT:
         shown |= {"usage": table["usage"].map("{:.1%}".format), "used by": table["uses"]}
-    shown |= {
-        "mean effect": _with_interval(table, "signed"),
-        "mean size": _with_interval(table, "effect"),
-    }
+    shown |= {"mean effect": write("signed"), "mean size": write("effect")}
     if of == EXPERT:
-        shown["mean size where used"] = _with_interval(table, "effect_per_use")
+        shown["mean size where used"] = write("effect_per_use")
     if table["score_lost"].notna().any():
         scale, digits, unit = (100, 2, ", points") if is_percentage(found.task.metric) else (1, 4, "")
-        shown[f"{metric_name(found.task.metric)} lost{unit}"] = _with_interval(
-            table, "score_lost", scale, digits
-        )
+        shown[f"{metric_name(found.task.metric)} lost{unit}"] = write("score_lost", scale, digits)
     if "flips" in table:
         shown["changed predictions"] = table["flips"]
     return pd.DataFrame(shown)
 
 
 def _with_interval(table: pd.DataFrame, column: str, scale: float = 1, digits: int = 3) -> list[str]:
-    def words(value: float, low: float, high: float) -> str:
-        if not math.isfinite(value):
-            return "–"
-        ends = f" ({low:+.{digits}f} to {high:+.{digits}f})" if math.isfinite(low) else ""
-        return f"{value:+.{digits}f}{ends}"
-
     columns = (scale * table[name] for name in (column, f"{column}_low", f"{column}_high"))
-    return [words(*row) for row in zip(*columns, strict=True)]
+    return [
+        ("–" if math.isnan(value) else f"{value:+.{digits}f}")
+        + (f" ({low:+.{digits}f} to {high:+.{digits}f})" if math.isfinite(low) else "")
+        for value, low, high in zip(*columns, strict=True)
+    ]
 
 
 def _by_group(
@@ -191,34 +181,24 @@ def _by_group(
         st.caption(f"Needs 2 to {MOST_GROUPS} classes, slices or lengths.")
         return
     by = always_one("By", list(known), BY, SLICE if SLICE in known else None)
-    frame = once(
-        "worth by group",
-        16,
-        (key, by),
-        "Permuting groups",
-        lambda progress: worth_by_group(found, data, known[by], progress=progress),
-    )
+    work = partial(worth_by_group, found, data, known[by])
+    frame = once("worth by group", 16, (key, by), "Permuting groups", lambda p: work(progress=p))
     worth, sure = worth_name(data.task), beyond_chance(frame)
     said = by_group_said(sure, frame, worth, of)
     st.markdown(said)
-    drawn, used = figures.where_columns(frame, sure)
+    drawn, used = where_columns(frame, sure)
     part = "" if len(drawn) == used else f"; {len(drawn)} of {used} {of}s, significant ones first"
+    title = f"Mean {worth} lost without each {of}, by {by}"
     chart(
-        figures.where_map(
-            frame,
-            drawn,
-            f"Mean {worth} lost without each {of}, by {by}",
-            f"{where}; bold: q ≤ {FALSE_DISCOVERIES:g}{part}",
-            of,
-        ),
+        where_map(frame, drawn, title, f"{where}; bold: q ≤ {FALSE_DISCOVERIES:g}{part}", of),
         frame if of == EXPERT else of_heads(frame),
         "where-map",
         f"{name}-by-{by}",
         f"Heatmap, groups of examples by {of}s: mean {worth} lost without the {of}. {plain(said)}",
     )
     st.caption(
-        f"{worth[:1].upper()}{worth[1:]}: {worth_meaning(data.task)}. Positive: the {of} helps. Permutation test (Welch's "
-        "t) against all other examples, corrected for all cells; a minimal pair moves as one."
+        f"{capital(worth)}: {worth_meaning(data.task)}. Positive: the {of} helps. Permutation test (Welch's t) against all "
+        "other examples, corrected for all cells. A minimal pair is permuted as one."
     )
 
 
@@ -251,35 +231,30 @@ def _usage(table: pd.DataFrame, found: KnockOuts, where: str, name: str) -> None
     st.subheader("Does usage rank experts by importance?", anchor="usage")
     label = always_one(
         "Rank usage against",
-        list(MEASURES.values()),
+        list(MEASURES),
         MEASURE,
         help="**effect, all examples**: mean size of the change, 0 for examples that do not use the expert, so partly "
         "usage by construction. **effect where used**: only over examples that use it. **score lost**: in the metric.",
     )
-    measure = next(key for key, one in MEASURES.items() if one == label)
+    measure = MEASURES[label]
     if table[measure].isna().all():
         st.info("There is no score on these examples; rank usage against an effect instead.")
         return
     ranks = correlations(table, measure)
-    unit = f" ({metric_name(found.task.metric)})" if measure == "score_lost" else ""
-    st.markdown(ranks_said(ranks))
+    unit, said = f" ({metric_name(found.task.metric)})" * (measure == "score_lost"), ranks_said(ranks)
+    st.markdown(said)
+    points = table[["layer", "expert", "usage", "uses", measure]]
     chart(
-        figures.usage_scatter(table, measure, escape_html(label + unit), where),
-        table[["layer", "expert", "usage", "uses", measure]].merge(
-            ranks.rename(columns={"n": "n experts"}), on="layer"
-        ),
+        usage_scatter(table, measure, escape_html(label + unit), where),
+        points.merge(ranks.rename(columns={"n": "n experts"}), on="layer"),
         "usage-scatter",
         f"{name}-usage-{measure}",
-        f"Scatter of usage against {label}{unit}, {plain(ranks_said(ranks))}",
+        f"Scatter of usage against {label}{unit}, {plain(said)}",
     )
 
 
 def ranks_said(ranks: pd.DataFrame) -> str:
-    """The rank correlations in words, as Markdown.
-
-    Args:
-        ranks: of `correlations`.
-    """
+    """The rank correlations of `correlations` in words, as Markdown."""
     defined = ranks["spearman"].dropna()
     if defined.empty:
         return "In no layer do enough experts differ for a rank correlation."
@@ -288,3 +263,136 @@ def ranks_said(ranks: pd.DataFrame) -> str:
         f"Spearman correlation of usage and importance: median **{np.median(defined):.2f}**, significant (p ≤ 0.05) in "
         f"**{sure} of {len(ranks)} layers**. Each is over at most {int(ranks['n'].max())} experts, which is few."
     )
+
+
+def _signed_map(z: np.ndarray, limit: float, x: Sequence, y: Sequence, bar: str, **cells) -> go.Figure:
+    """A heatmap of signed numbers, its first row on top."""
+    ends = {"zmin": -limit, "zmax": limit, "colorscale": DIVERGING}
+    bar = {"title": {"text": bar}, "thickness": 12}
+    fig = go.Figure(
+        go.Heatmap(z=z, x=x, y=y, xgap=1, ygap=1, hoverongaps=False, colorbar=bar, **ends, **cells)
+    )
+    fig.update_xaxes(tickangle=0, showgrid=False, zeroline=False)
+    return fig.update_yaxes(showgrid=False, zeroline=False, autorange="reversed")
+
+
+def effect_map(table: pd.DataFrame, what: str, subtitle: str, of: str = EXPERT) -> go.Figure:
+    """Layers x experts: the mean signed effect on the output; experts that are never used stay blank.
+
+    Args:
+        table: of `KnockOuts.table`.
+        what: the output, HTML-safe, as the subtitle.
+        of: `EXPERT` or `HEAD`; heads have no usage.
+    """
+    grid = table.set_index(["layer", "expert"]).sort_index()
+    shown = grid["signed"].where(grid["uses"] > 0).unstack()
+    z = shown.to_numpy()
+    limit = float(np.nanmax(np.abs(z), initial=0.0)) or 1.0
+    digits = max(2, 1 - math.floor(math.log10(limit)))  # small effects need more of them to differ
+    columns = ["signed_low", "signed_high", "usage", "uses", "effect"]
+    use = "<br>used by %{customdata[3]:,} examples, usage %{customdata[2]:.1%}" if of == EXPERT else ""
+    fig = _signed_map(
+        z,
+        limit,
+        list(shown.columns),
+        [f"layer {layer}" for layer in shown.index],
+        "mean effect",
+        customdata=np.dstack([grid[column].unstack().to_numpy() for column in columns]),
+        text=[["" if np.isnan(v) else signed(v, digits) for v in row] for row in z],
+        texttemplate="%{text}" if z.shape[1] <= 16 else None,
+        hovertemplate=f"%{{y}}, {of} %{{x}}<br>mean effect %{{z:+.4f}} (95% CI %{{customdata[0]:+.4f}} to "
+        f"%{{customdata[1]:+.4f}})<br>mean size %{{customdata[4]:.4f}}{use}<extra></extra>",
+    )
+    fig.update_xaxes(tickvals=list(shown.columns))
+    height = 165 + max(4, len(z)) * 26
+    return layout(fig, f"Mean effect of each {of} on {what}", subtitle=subtitle, x=of, height=height)
+
+
+def usage_scatter(table: pd.DataFrame, measure: str, name: str, subtitle: str) -> go.Figure:
+    """Usage against a measure of what an expert does, a point for each expert that is used.
+
+    Args:
+        table: of `KnockOuts.table`.
+        measure: the table's column.
+        name: of the measure, HTML-safe, with its unit.
+    """
+    used = table[(table["uses"] > 0) & table[measure].notna()]
+    fig = go.Figure(
+        go.Scatter(
+            x=used["usage"],
+            y=used[measure],
+            mode="markers+text",
+            text=[f"{r.layer}·{r.expert}" for r in used.itertuples()],
+            textposition="top center",
+            textfont={"size": 10},
+            customdata=used[["layer", "expert", "uses"]],
+            marker={"size": 8, "color": BLUE},
+            hovertemplate="layer %{customdata[0]}, expert %{customdata[1]}<br>usage %{x:.1%} (%{customdata[2]:,} "
+            f"examples)<br>{name} %{{y:.4f}}<extra></extra>",
+            cliponaxis=False,
+        )
+    )
+    fig.update_xaxes(tickformat=".0%", rangemode="tozero")
+    fig.update_yaxes(zeroline=True, zerolinecolor=GREY)
+    title, subtitle = "Usage against what knocking an expert out does", f"{subtitle}; points: layer · expert"
+    return layout(fig, title, subtitle=subtitle, x="usage (Top-1 share)", y=name, height=420, legend=False)
+
+
+def where_columns(frame: pd.DataFrame, sure: pd.DataFrame) -> tuple[list[tuple[int, int]], int]:
+    """The experts of a map, significant ones and then those that differ most between groups; and how many are used.
+
+    Args:
+        frame: of `shrp.analysis.importance.worth_by_group`.
+        sure: of `shrp.analysis.importance.beyond_chance`.
+    """
+    groups = frame.groupby(["layer", "expert"])
+    used = groups["uses"].sum().loc[lambda uses: uses > 0].index
+    spread = groups["lost"].agg(np.ptp)[used].sort_values(ascending=False, kind="stable")
+    most = dict.fromkeys([*zip(sure["layer"], sure["expert"], strict=True), *spread.index])
+    return sorted([*most][:_MOST_COLUMNS]), len(used)
+
+
+def where_map(
+    frame: pd.DataFrame, experts: Sequence[tuple[int, int]], title: str, subtitle: str, of: str = EXPERT
+) -> go.Figure:
+    """Groups x experts: what a group loses without the expert, bold where it differs significantly.
+
+    Args:
+        frame: of `shrp.analysis.importance.worth_by_group`.
+        experts: layer and number of those to show.
+        title, subtitle: safe in HTML.
+        of: as for `effect_map`.
+    """
+    counts = frame.drop_duplicates("group").set_index("group")["n"]
+    groups, shape = list(counts.index), (len(counts), len(experts))
+    at = pd.MultiIndex.from_tuples([(group, *expert) for group in groups for expert in experts])
+    shown = frame.set_index(["group", "layer", "expert"]).loc[at]
+    limit = float(shown["lost"].abs().max()) or 1.0
+    digits = max(1, 1 - math.floor(math.log10(limit)))
+    written = [signed(r.lost, digits) if r.uses else "" for r in shown.itertuples()]
+    bold = shown["q"] <= FALSE_DISCOVERIES
+    text = [f"<b>{one}</b>" if sure else one for one, sure in zip(written, bold, strict=True)]
+    hover = [
+        f"<b>{escape_html(slice_name(group))}</b>, n = {r.n:,}<br>layer {layer}, {of} {expert}<br>"
+        f"lost without it: {r.lost:+.4f}"
+        + ("" if r.elsewhere != r.elsewhere else f", elsewhere {r.elsewhere:+.4f}")
+        + f"<br>used by {r.uses:,} of these examples" * (of == EXPERT)
+        + ("" if r.q != r.q else f"<br>q = {r.q:.3f}")
+        for (group, layer, expert), r in zip(at, shown.itertuples(), strict=True)
+    ]
+    names = zip(axis_names(map(slice_name, groups)), counts, strict=True)
+    fig = _signed_map(
+        shown["lost"].to_numpy().reshape(shape),
+        limit,
+        [f"{layer}·{expert}" for layer, expert in experts],
+        [f"{name} ({n:,})" for name, n in names],
+        "lost",
+        text=np.array(text, dtype=object).reshape(shape),
+        texttemplate="%{text}",
+        hovertext=np.array(hover, dtype=object).reshape(shape),
+        hovertemplate="%{hovertext}<extra></extra>",
+    )
+    fig.update_xaxes(type="category", tickfont={"size": 10})
+    fig.update_yaxes(type="category")
+    height = 200 + max(4, len(groups)) * 26
+    return layout(fig, title, subtitle=subtitle, x=f"layer · {of}", height=height)

@@ -14,6 +14,7 @@ from shrp.data.text_data import TextData, pairs_of
 from shrp.evaluation.statistics import FALSE_DISCOVERIES
 from ui.downloads import chart, downloads
 from ui.text import (
+    NOT_KNOWN,
     axis_names,
     capital,
     escape,
@@ -27,26 +28,22 @@ from ui.text import (
     worth_meaning,
     worth_name,
 )
-from ui.theme import BLUE, GREY, ORANGE, layout, whiskers
+from ui.theme import BLUE, layout
 from ui.usage import results
+from ui.usage.figures import LINE_MARKS, interval_marks
 
 if TYPE_CHECKING:
     from ui.usage.profile import Expert
 
 
 def section(one: Expert) -> None:
-    """Draw the evidence of one knock-out.
-
-    Raises:
-        ShrpError: the expert can't be knocked out.
-    """
+    """Draw the evidence of one knock-out. Raises ShrpError."""
     data = one.data
     found = results.knocked_out(one.checkpoint, data, one.stats, one.cell)
     n, affected = found.before.n, len(found.affected)
     if not affected:
-        st.info(
-            "No example uses this expert, so without it every output is the same.", icon=":material/bedtime:"
-        )
+        unused = "No example uses this expert, so without it every output is the same."
+        st.info(unused, icon=":material/bedtime:")
         return
     losses = results.losses(one.checkpoint, data, found)
     left, middle, right = st.columns(3, border=True)
@@ -60,13 +57,8 @@ def section(one: Expert) -> None:
         st.caption(f"of n = {n:,}{_sides(found)}")
     _slices(losses.slices, data, one.name)
     noun = "output" if data.task.is_regression else "logit"
-    st.dataframe(
-        logit_table(losses.logits, noun),
-        hide_index=True,
-        width="stretch",
-        height="content",
-        alt=f"Mean {noun} of each class with and without the expert, and the change with its interval",
-    )
+    alt = f"Mean {noun} of each class with and without the expert, and the change with its interval"
+    st.dataframe(logit_table(losses.logits, noun), hide_index=True, height="content", alt=alt)
     pair = " A minimal pair counts as one." * (len(pairs_of(data)) > 0)
     st.caption(
         "The router picks the next expert of the layer, and the layers above route again. Means and 95% CI over all "
@@ -84,9 +76,8 @@ def _score(found: KnockOut, lost: tuple[float, tuple[float, float]]) -> None:
     change, bounds = lost
     st.metric(f"Change of {metric_name(metric)}", points(change, metric))
     interval = f"95% CI {points_interval(bounds, metric)}; " if bounds[0] == bounds[0] else ""
-    st.caption(
-        f"{interval}{score_text(found.before.score, metric)} with it, {score_text(found.after.score, metric)} without"
-    )
+    before, after = (score_text(one.score, metric) for one in (found.before, found.after))
+    st.caption(f"{interval}{before} with it, {after} without")
 
 
 def _sides(found: KnockOut) -> str:
@@ -102,14 +93,10 @@ def _slices(frame: pd.DataFrame, data: TextData, name: str) -> None:
         return
     worth = worth_name(data.task)
     st.markdown(slices_said(frame, worth))
-    chart(
-        slice_marks(frame, worth, data.name),
-        frame,
-        "knock-out-slices",
-        f"{name}-knocked-out-by-slice",
-        f"Change of the {worth} without the expert, by slice: "
-        + "; ".join(f"{slice_name(r.slice)} {signed(r.change, 3)}" for r in frame.itertuples()),
-    )
+    changes = "; ".join(f"{slice_name(r.slice)} {signed(r.change, 3)}" for r in frame.itertuples())
+    alt = f"Change of the {worth} without the expert, by slice: {changes}"
+    fig = slice_marks(frame, worth, data.name)
+    chart(fig, frame, "knock-out-slices", f"{name}-knocked-out-by-slice", alt)
     st.caption(
         f"{capital(worth)}: {worth_meaning(data.task)}; negative: the expert helped. Filled: differs from all other "
         f"examples (permutation test, q ≤ {FALSE_DISCOVERIES:g}). No interval with fewer than {FEWEST} affected."
@@ -117,11 +104,7 @@ def _slices(frame: pd.DataFrame, data: TextData, name: str) -> None:
 
 
 def slices_said(frame: pd.DataFrame, worth: str) -> str:
-    """Which slices lose significantly more, or less, than all other examples, as Markdown.
-
-    Args:
-        frame: of `KnockOut.by_slice`, at least two slices.
-    """
+    """Which slices of `KnockOut.by_slice` lose significantly more, or less, than all other examples, as Markdown."""
     sure = frame[frame["q"] <= FALSE_DISCOVERIES].sort_values("difference")
     if len(frame) == 2:  # each is all the others of the other one: one finding
         sure = sure.head(1)
@@ -135,16 +118,9 @@ def slices_said(frame: pd.DataFrame, worth: str) -> str:
 
 
 def slice_marks(frame: pd.DataFrame, worth: str, data: str) -> go.Figure:
-    """A row for each slice: the mean change with its interval, and the change elsewhere.
-
-    Args:
-        frame: of `KnockOut.by_slice`.
-        worth: what changes, in words.
-        data: name of the data.
-    """
+    """A row for each slice of `KnockOut.by_slice`: the mean change with its interval, and the change elsewhere."""
     frame = frame.sort_values("change", kind="stable")
     names = axis_names(f"{slice_name(r.slice)} ({r.affected:,})" for r in frame.itertuples())
-    sure = frame["q"] <= FALSE_DISCOVERIES
     hover = [
         f"<b>{escape_html(slice_name(r.slice))}</b>, n = {r.n:,}, {r.affected:,} affected<br>change {r.change:+.3f}"
         + ("" if np.isnan(r.low) else f" (95% CI {r.low:+.3f} to {r.high:+.3f})")
@@ -153,64 +129,35 @@ def slice_marks(frame: pd.DataFrame, worth: str, data: str) -> go.Figure:
             frame.itertuples(), frame["become wrong"], frame["become right"], strict=True
         )
     ]
-    fig = go.Figure()
-    fig.add_scatter(
-        x=frame["elsewhere"],
-        y=names,
-        mode="markers",
-        name="all other examples",
-        marker={"symbol": "line-ns", "size": 16, "line": {"color": ORANGE, "width": 3}},
-        hoverinfo="skip",
-    )
-    fig.add_scatter(
-        x=frame["change"],
-        y=names,
-        mode="markers",
-        name="slice",
-        error_x=whiskers(frame["change"], frame["low"], frame["high"], color=GREY),
-        marker={
-            "color": BLUE,
-            "size": 10,
-            "symbol": ["circle" if one else "circle-open" for one in sure],
-            "line": {"color": BLUE, "width": 1.5},
-        },
-        hovertext=hover,
-        hovertemplate="%{hovertext}<extra></extra>",
-    )
-    fig.add_vline(x=0, line={"dash": "dot", "color": GREY, "width": 1.5})
-    fig.update_xaxes(zeroline=False)
-    fig.update_yaxes(type="category", autorange="reversed")
-    return layout(
-        fig,
+    symbols = ["circle" if one else "circle-open" for one in frame["q"] <= FALSE_DISCOVERIES]
+    ends = frame["low"], frame["high"]
+    fig = interval_marks(frame["change"], names, *ends, hover, color=BLUE, symbol=symbols)
+    fig.add_scatter(x=frame["elsewhere"], y=names, name="all other examples", hoverinfo="skip", **LINE_MARKS)
+    title, subtitle = (
         f"Change of the {worth} by slice",
-        subtitle=f"{escape_html(data)}; in brackets: examples affected; whiskers: 95% CI",
-        x=f"change of the {worth}",
-        height=170 + 26 * max(len(frame), 3),
-        legend=True,
+        f"{escape_html(data)}; in brackets: examples affected; ",
     )
+    height, x = 170 + 26 * max(len(frame), 3), f"change of the {worth}"
+    return layout(fig, title, subtitle=f"{subtitle}whiskers: 95% CI", x=x, height=height, legend=True)
 
 
 def logit_table(frame: pd.DataFrame, noun: str) -> pd.DataFrame:
-    """The changes of the mean logits as they are read: signed, the interval in one column.
+    """`KnockOut.logit_changes` as they are read: signed, the interval in one column."""
 
-    Args:
-        frame: of `KnockOut.logit_changes`.
-        noun: `logit` or `output`.
-    """
+    def plain(values: pd.Series) -> list[str]:
+        return [f"{value:.4f}".replace("-", "−") for value in values]
 
-    def change(value: float) -> str:
-        return signed(value, 4)
+    def change(values: pd.Series) -> list[str]:
+        return [signed(value, 4) for value in values]
 
+    ends = zip(change(frame["low"]), change(frame["high"]), strict=True)
     return pd.DataFrame(
         {
             "class": frame["class"],
-            f"mean {noun}": frame["before"].map(lambda value: f"{value:.4f}".replace("-", "−")),
-            "without it": frame["after"].map(lambda value: f"{value:.4f}".replace("-", "−")),
-            "change": frame["change"].map(change),
-            "95% CI": [
-                f"{change(low)} to {change(high)}" if low == low else "–"
-                for low, high in zip(frame["low"], frame["high"], strict=True)
-            ],
-            "where used": frame["among its inputs"].map(change),
+            f"mean {noun}": plain(frame["before"]),
+            "without it": plain(frame["after"]),
+            "change": change(frame["change"]),
+            "95% CI": [NOT_KNOWN if low == NOT_KNOWN else f"{low} to {high}" for low, high in ends],
+            "where used": change(frame["among its inputs"]),
         }
     )

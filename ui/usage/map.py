@@ -11,11 +11,13 @@ from shrp.analysis.usage import UsageStats, route_table
 from ui import measurements, state
 from ui.bound import fall_back
 from ui.downloads import chart, downloads
+from ui.pickers import always_one
 from ui.text import capital, escape_html, percent, slice_name
 from ui.usage import figures, results
 
 ALL, NOTHING = "all examples", "nothing"
-SHARE, PROBABILITY = "Top-1 share", "mean probability"
+MEASURES = {"Top-1 share": "share", "mean probability": "mean_probs"}
+"""What the cells show -> method of `UsageStats`."""
 MEASURE, GROUP, AGAINST = "measure", "group", "against"
 """Keys of the widgets, in the session's state and in the URL."""
 _MAP = "usage-map"
@@ -46,14 +48,11 @@ def usage_map(selection: state.Selection, stats: UsageStats, cell: tuple[int, in
     with st.popover("Expert, measure, groups", icon=":material/tune:"):
         st.selectbox("Layer", stats.layers, key=state.LAYER)
         st.selectbox("Expert", range(stats.num_experts), key=state.EXPERT)
-        measure = st.segmented_control(
+        measure = always_one(
             "Measure",
-            [SHARE, PROBABILITY],
-            default=SHARE,
-            required=True,
-            key=MEASURE,
-            bind="query-params",
-            help=f"**{SHARE}**: how often an expert is the router's first choice. **{PROBABILITY}**: what the router "
+            list(MEASURES),
+            MEASURE,
+            help="**Top-1 share**: how often an expert is the router's first choice. **mean probability**: what the router "
             "gives it on average, chosen or not.",
         )
         group = st.selectbox("Examples", list(groups), key=GROUP, bind="query-params")
@@ -64,31 +63,19 @@ def usage_map(selection: state.Selection, stats: UsageStats, cell: tuple[int, in
             bind="query-params",
             help="Shows how much more (orange) or less (blue) each expert is used than for these examples.",
         )
-    rows = groups[group]
-    of = stats.share if measure == SHARE else stats.mean_probs
-    values = np.stack([of(layer, rows) for layer in stats.layers])
+    rows, of, difference, ends = groups[group], MEASURES[measure], against != NOTHING, None
+    values = np.stack([getattr(stats, of)(layer, rows) for layer in stats.layers])
     counts = np.stack([stats.counts(layer, rows) for layer in stats.layers])
-    n, data = int(rows.sum()), escape_html(stats.data)
-    difference, ends, unit = against != NOTHING, None, figures.counted_in(stats.unit)
+    n, data, title = int(rows.sum()), escape_html(stats.data), capital(measure)
+    tokens = f" ({int(counts[0].sum()):,} tokens)" if stats.unit == "tokens" else ""
+    even = percent(1 / stats.num_experts)
+    subtitle = f"%, {data}, {escape_html(group)}, n = {n:,}{tokens}; even use: {even}"
     if difference:
-        values, ends, by_chance = results.difference(
-            selection.checkpoint,
-            selection.data,
-            stats,
-            "share" if measure == SHARE else "mean_probs",
-            (group, rows),
-            (against, groups[against]),
-        )
-        subtitle = (
-            f"percentage points, {data}<br>{escape_html(group)} (n = {n:,}) minus "
-            f"{escape_html(against)} (n = {int(groups[against].sum()):,})"
-        )
-    else:
-        tokens = f" ({int(counts[0].sum()):,} tokens)" if stats.unit == "tokens" else ""
-        subtitle = (
-            f"%, {data}, {escape_html(group)}, n = {n:,}{tokens}; even use: {percent(1 / stats.num_experts)}"
-        )
-    title = f"Difference in {measure}" if difference else capital(measure)
+        parts = selection.checkpoint, selection.data, stats, of
+        values, ends, by_chance = results.difference(*parts, (group, rows), (against, groups[against]))
+        other, title = int(groups[against].sum()), f"Difference in {measure}"
+        subtitle = f"percentage points, {data}<br>{escape_html(group)} (n = {n:,}) minus "
+        subtitle += f"{escape_html(against)} (n = {other:,})"
     chart(
         figures.usage_heatmap(
             values,
@@ -97,7 +84,7 @@ def usage_map(selection: state.Selection, stats: UsageStats, cell: tuple[int, in
             subtitle=subtitle,
             measure=measure,
             counts=counts,
-            unit=unit,
+            unit=figures.counted_in(stats.unit),
             difference=difference,
             ends=ends,
             selected=cell,
@@ -111,7 +98,7 @@ def usage_map(selection: state.Selection, stats: UsageStats, cell: tuple[int, in
         hint="The CSV holds the same numbers. The button above the chart has boxes for layer and expert.",
         on_select=lambda: state.pick_cell(_MAP),
     )
-    if ends is not None:
+    if difference:
         st.caption(chance_words(ends, by_chance))
     return group, rows
 
@@ -125,10 +112,8 @@ def map_frame(
         values, counts: `(L, H)`.
         ends: `(L, H, 2)`.
     """
-    layer, expert = (
-        part.ravel() for part in np.meshgrid(stats.layers, range(stats.num_experts), indexing="ij")
-    )
-    frame = pd.DataFrame({"layer": layer, "expert": expert, name: values.ravel(), "count": counts.ravel()})
+    cells = pd.MultiIndex.from_product([stats.layers, range(stats.num_experts)], names=["layer", "expert"])
+    frame = cells.to_frame(index=False).assign(**{name: values.ravel(), "count": counts.ravel()})
     if ends is not None:
         frame["low"], frame["high"] = ends.reshape(-1, 2).T
     return frame
@@ -144,10 +129,9 @@ def chance_words(ends: np.ndarray, by_chance: np.ndarray) -> str:
     known = int(np.isfinite(ends[..., 0]).sum())
     if not known:
         return "Too few examples for intervals."
-    found = int(figures.beyond_chance(ends).sum())
     return (
-        f"{found} of {known} differences have a 95% CI that excludes 0 (bold); {by_chance.mean():.1f} would by chance "
-        f"alone. Cells with fewer than {FEWEST} expected choices have no interval."
+        f"{int(figures.beyond_chance(ends).sum())} of {known} differences have a 95% CI that excludes 0 (bold); "
+        f"{by_chance.mean():.1f} would by chance alone. Cells with fewer than {FEWEST} expected choices have no interval."
     )
 
 
@@ -157,37 +141,22 @@ def more_about_the_data(selection: state.Selection, stats: UsageStats, group: st
     Args:
         group, rows: as `usage_map` returns.
     """
-    checkpoint, data = selection.checkpoint, selection.data
-    summary = stats.summary(rows)
+    parts, summary, number = (selection.checkpoint, selection.data), stats.summary(rows), st.column_config
+    even = f"exp(entropy): {stats.num_experts} if usage is even, 1 if one expert takes all"
     st.dataframe(
         summary.rename(columns=lambda name: name.replace("_", " ")),
         hide_index=True,
-        width="stretch",
         height="content",
         column_config={
-            "effective experts": st.column_config.NumberColumn(
-                format="%.1f",
-                help=f"exp(entropy): {stats.num_experts} if usage is even, 1 if one expert takes all",
-            ),
-            "entropy": st.column_config.NumberColumn(format="%.2f", help="In nats"),
-            "top share": st.column_config.NumberColumn(format="percent"),
-            "mean margin": st.column_config.NumberColumn(format="%.2f"),
+            "effective experts": number.NumberColumn(format="%.1f", help=even),
+            "entropy": number.NumberColumn(format="%.2f", help="In nats"),
+            "top share": number.NumberColumn(format="percent"),
+            "mean margin": number.NumberColumn(format="%.2f"),
         },
         alt=f"Entropy, effective experts and the most used expert of each layer, for {group}",
     )
-    downloads(
-        summary.assign(group=group, n=int(rows.sum()), data=stats.data),
-        "evenness",
-        f"{selection.name}-evenness",
-    )
+    about = {"group": group, "n": int(rows.sum()), "data": stats.data}
+    downloads(summary.assign(**about), "evenness", f"{selection.name}-evenness")
     st.markdown("The route of every example: its expert, probability and margin in each layer.")
-    downloads(
-        lambda: route_table(
-            stats,
-            data,
-            measurements.answers(checkpoint, data, stats),
-            measurements.token_lengths(checkpoint, data),
-        ),
-        "routes",
-        f"{selection.name}-routes",
-    )
+    answers = lambda: (measurements.answers(*parts, stats), measurements.token_lengths(*parts))  # noqa: E731
+    downloads(lambda: route_table(stats, parts[1], *answers()), "routes", f"{selection.name}-routes")

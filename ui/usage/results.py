@@ -1,8 +1,10 @@
-"""What Expert usage computes, when a part is opened; kept for all sessions, so nobody may change a result."""
+"""What Expert usage computes, when a part is opened; kept for all sessions, so nobody may change a result.
+
+Each function raises as the function of `shrp.analysis` that it calls.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
 from functools import partial
 from typing import NamedTuple
 
@@ -29,41 +31,30 @@ from ui.store import Progress, Remaining, kept, once, results
 
 def words(data: TextData) -> WordCounts:
     """Words of every example."""
-    return _words(data, data.source_fingerprint)
-
-
-@st.cache_resource(max_entries=6, show_spinner="Counting words …")
-def _words(_data: TextData, fingerprint: str) -> WordCounts:
-    return count_words(_data.texts)
+    work = lambda progress: count_words(data.texts)  # noqa: E731
+    return once("words", 6, data.source_fingerprint, "Counting words", work)
 
 
 def tokens(checkpoint: Checkpoint, data: TextData) -> TokenCounts:
     """Tokens of every expert, for a checkpoint that routes tokens."""
-
-    def work(progress: Progress) -> TokenCounts:
-        cut = checkpoint.info.max_length
-        return count_tokens(checkpoint.model, checkpoint.tokenizer, data, max_length=cut, progress=progress)
-
+    parts, cut = (checkpoint.model, checkpoint.tokenizer, data), checkpoint.info.max_length
     key = (checkpoint.fingerprint, data.source_fingerprint)
+    work = lambda progress: count_tokens(*parts, max_length=cut, progress=progress)  # noqa: E731
     return once("expert-tokens", 3, key, "Counting tokens", work)
 
 
 def attention(checkpoint: Checkpoint, text: tuple[str, ...], layer: int) -> LayerAttention:
-    """Attention of one layer in one text, cut as for usage. Raises as `shrp.analysis.attention.layer_attention`."""
-    cut = checkpoint.info.max_length
-    parts = checkpoint.model, checkpoint.tokenizer
+    """Attention of one layer in one text, cut as for usage."""
+    parts, cut = (checkpoint.model, checkpoint.tokenizer), checkpoint.info.max_length
     key = (checkpoint.fingerprint, text, layer, cut)
     return kept("attention", 16, key, lambda: layer_attention(*parts, text, layer, max_length=cut))
 
 
 def attention_roles(checkpoint: Checkpoint, data: TextData) -> AttentionRoles:
-    """Where all experts attend to, on a sample. Raises as `shrp.analysis.attention.attention_roles`."""
-
-    def work(progress: Progress) -> AttentionRoles:
-        cut = checkpoint.info.max_length
-        return roles_of(checkpoint.model, checkpoint.tokenizer, data, max_length=cut, progress=progress)
-
+    """Where all experts attend to, on a sample."""
+    parts, cut = (checkpoint.model, checkpoint.tokenizer, data), checkpoint.info.max_length
     key = (checkpoint.fingerprint, data.source_fingerprint, data.name, data.pairs)
+    work = lambda progress: roles_of(*parts, max_length=cut, progress=progress)  # noqa: E731
     return once("attention-roles", 6, key, "Measuring where every expert attends to", work)
 
 
@@ -95,19 +86,13 @@ def difference(
         of: `share` or `mean_probs`.
         group, against: name and mask `(N,)`.
     """
-    return once(
-        "usage differences",
-        32,
-        (checkpoint.fingerprint, data.fingerprint, data.pairs, of, group[0], against[0]),
-        "Comparing the two groups",
-        lambda progress: usage_difference(
-            stats, group[1], against[1], of, pairs=pairs_of(data), progress=progress
-        ),
-    )
+    work = partial(usage_difference, stats, group[1], against[1], of, pairs=pairs_of(data))
+    key = (checkpoint.fingerprint, data.fingerprint, data.pairs, of, group[0], against[0])
+    return once("usage differences", 32, key, "Comparing the two groups", lambda p: work(progress=p))
 
 
 def knocked_out(checkpoint: Checkpoint, data: TextData, stats: UsageStats, cell: tuple[int, int]) -> KnockOut:
-    """The model without one expert, on all of the data. Raises as `shrp.analysis.knock_out.knock_out_effect`."""
+    """The model without one expert, on all of the data."""
     layer, expert = cell
 
     def work(progress: Progress) -> KnockOut:
@@ -145,11 +130,8 @@ class Losses(NamedTuple):
 
 def losses(checkpoint: Checkpoint, data: TextData, found: KnockOut) -> Losses:
     """The tables of a knock-out on the data."""
-
-    def work(progress: Progress) -> Losses:
-        pairs = pairs_of(data)
-        return Losses(found.logit_changes(pairs=pairs), found.by_slice(pairs, progress))
-
+    pairs = pairs_of(data)
+    work = lambda p: Losses(found.logit_changes(pairs=pairs), found.by_slice(pairs, p))  # noqa: E731
     key = (checkpoint.fingerprint, data.fingerprint, data.pairs, found.experts)
     return once("knock-out losses", 128, key, "Testing the change in each slice", work)
 
@@ -157,28 +139,18 @@ def losses(checkpoint: Checkpoint, data: TextData, found: KnockOut) -> Losses:
 def groupings(checkpoint: Checkpoint, data: TextData, stats: UsageStats) -> list[Grouping]:
     """How much class, answer, slice and length tell about routes (`shrp.analysis.specialisation`)."""
     lengths = measurements.read_lengths(checkpoint, data)
-    answers = measurements.answers(checkpoint, data, stats)
-    return once(
-        "specialisation",
-        16,
-        (checkpoint.fingerprint, data.fingerprint, data.name, data.pairs),
-        "Permuting groups",
-        lambda progress: specialisation(stats, data, lengths, answers, progress=progress),
-    )
+    work = partial(specialisation, stats, data, lengths, measurements.answers(checkpoint, data, stats))
+    key = (checkpoint.fingerprint, data.fingerprint, data.name, data.pairs)
+    return once("specialisation", 16, key, "Permuting groups", lambda progress: work(progress=progress))
 
 
 def shuffled(checkpoint: Checkpoint, data: TextData, stats: UsageStats) -> ShuffledRoutes:
-    """The model with its routes exchanged among examples. Raises as `shrp.analysis.routes.shuffle_routes`."""
+    """The model with its routes exchanged among examples."""
 
     def work(progress: Progress) -> ShuffledRoutes:
+        options = {"prefix": _prefix(checkpoint, data), "max_length": checkpoint.info.max_length}
         found = shuffle_routes(
-            checkpoint.model,
-            checkpoint.tokenizer,
-            data,
-            stats,
-            prefix=_prefix(checkpoint, data),
-            max_length=checkpoint.info.max_length,
-            progress=progress,
+            checkpoint.model, checkpoint.tokenizer, data, stats, **options, progress=progress
         )
         _ = found.frame  # its intervals take seconds too: computed here, once
         return found
@@ -193,50 +165,36 @@ def _prefix(checkpoint: Checkpoint, data: TextData) -> Prefix:
     return kept("prefixes", 2, key, lambda: Prefix(checkpoint.model))
 
 
-def experts_knocked_out(checkpoint: Checkpoint, data: TextData, n: int, meaning: str) -> KnockOuts:
-    """Every expert knocked out in turn on `n` examples; blocks that are done already cost nothing.
+def knocked_out_in_turn(checkpoint: Checkpoint, data: TextData, n: int, of: str, meaning: str) -> KnockOuts:
+    """Every expert, or every head of the dense layers, knocked out in turn on `n` examples.
 
-    Raises as `shrp.analysis.importance.knock_outs`.
-    """
-    run = partial(importance.knock_outs, meaning=meaning)
-    return _in_blocks(checkpoint, data, n, meaning, "experts", run)
-
-
-def heads_knocked_out(checkpoint: Checkpoint, data: TextData, n: int) -> KnockOuts:
-    """Every head of every dense layer knocked out in turn, as `experts_knocked_out`."""
-    return _in_blocks(checkpoint, data, n, "heads", "heads", partial(importance.knock_outs, heads=True))
-
-
-def _in_blocks(
-    checkpoint: Checkpoint, data: TextData, n: int, kind: Hashable, what: str, run: Callable[..., KnockOuts]
-) -> KnockOuts:
-    """The blocks' results as one: from the store, or computed now under a progress bar and kept there.
+    It runs in blocks under a progress bar; blocks that are done already cost nothing.
 
     Args:
-        kind: of knock-out, for the store.
-        what: is knocked out, in words.
-        run: computes a block's result.
+        of: `expert` or `head`.
+        meaning: what knocking an expert out means, of `shrp.analysis.importance.MEANINGS`.
     """
+    asked = {"heads": True} if of == "head" else {"meaning": meaning}
+    run = partial(importance.knock_outs, **asked)
+    parts, cut = (checkpoint.model, checkpoint.tokenizer, data), checkpoint.info.max_length
     # Room for QQP's 1,264 blocks, the largest validation data; with fewer, a second look would start again.
-    store, parts, bar, left = results(f"{what} knocked out", 1300), [], st.empty(), Remaining()
+    store, blocks, bar, left = results(f"{of}s knocked out", 1300), [], st.empty(), Remaining()
     try:
         for i, rows in enumerate(importance.blocks(data, n)):
-            key = (checkpoint.fingerprint, data.source_fingerprint, kind, i, len(rows))
+            key = (checkpoint.fingerprint, data.source_fingerprint, meaning, i, len(rows))
             if (found := store.get(key)) is None:
-                done = sum(part.n for part in parts)
+                done = sum(block.n for block in blocks)
 
-                def show(steps: int, of: int, done: int = done, size: int = len(rows)) -> None:
-                    examples = done + size * steps / of
+                def show(steps: int, total: int, done: int = done, size: int = len(rows)) -> None:
+                    examples = done + size * steps / total
                     share = min(examples / n, 1.0)
-                    bar.progress(
-                        share, f"Knocking out {what}: {examples:,.0f} of {n:,} examples{left.said(share)}"
-                    )
+                    said = f"Knocking out {of}s: {examples:,.0f} of {n:,} examples{left.said(share)}"
+                    bar.progress(share, said)
 
                 show(0, 1)
-                cut = checkpoint.info.max_length
-                found = run(checkpoint.model, checkpoint.tokenizer, data, rows, max_length=cut, progress=show)
+                found = run(*parts, rows, max_length=cut, progress=show)
                 store.put(key, found)
-            parts.append(found)
+            blocks.append(found)
     finally:
         bar.empty()
-    return importance.merge(parts)
+    return importance.merge(blocks)

@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 import streamlit as st
 from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
+from scipy.special import entr
 
 from shrp.errors import ShrpError
 from ui import loaders, state
@@ -24,42 +25,27 @@ _PANELS = 4
 
 
 def section(name: str, training: Mapping[str, Any]) -> None:
-    """Draw the tab.
-
-    Args:
-        name: of the checkpoint.
-        training: of the checkpoint's info.
-    """
+    """Draw the tab of a checkpoint of that name; `training` is that of its info."""
     try:
         frame = training_frame(loaders.read_history(name))
     except ShrpError as error:
         state.show_error(error)
         return
     if frame.empty:
-        st.info(
-            "This checkpoint has no training history. `python -m shrp train` writes one (history.jsonl).",
-            icon=":material/history:",
+        missing = (
+            "This checkpoint has no training history. `python -m shrp train` writes one (history.jsonl)."
         )
+        st.info(missing, icon=":material/history:")
         return
     counted = counted_on(frame, escape_html(str(training.get("validation_data", "validation data"))))
     if training.get("config", {}).get("balance", 1) != 0:
-        st.markdown(
-            "Stage 1 converts the layers with a balance loss, which evens usage. Stage 2 drops that loss."
-        )
-    chart(
-        evenness_over_training(frame, subtitle=f"{counted}; dotted: even use"),
-        frame,
-        key="evenness-history",
-        name=f"{name}-evenness-over-training",
-        alt="Effective experts of every layer after each epoch.",
-    )
-    chart(
-        usage_over_training(frame, subtitle=f"{counted}; line: stage 2 begins"),
-        frame,
-        key="usage-history",
-        name=f"{name}-usage-over-training",
-        alt="Top-1 share of every expert after each epoch, a panel for each layer.",
-    )
+        st.markdown("Stage 1 converts the layers with a balance loss, which evens usage. Stage 2 drops it.")
+    fig = evenness_over_training(frame, subtitle=f"{counted}; dotted: even use")
+    alt = "Effective experts of every layer after each epoch."
+    chart(fig, frame, "evenness-history", f"{name}-evenness-over-training", alt)
+    fig = usage_over_training(frame, subtitle=f"{counted}; line: stage 2 begins")
+    alt = "Top-1 share of every expert after each epoch, a panel for each layer."
+    chart(fig, frame, "usage-history", f"{name}-usage-over-training", alt)
 
 
 def training_frame(history: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -79,11 +65,7 @@ def training_frame(history: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def counted_on(frame: pd.DataFrame, validation: str) -> str:
-    """What the shares of `training_frame` are of.
-
-    Args:
-        validation: the name of the data that epochs on a task were validated on.
-    """
+    """What the shares of `training_frame` are of; `validation` names the data that epochs on a task were validated on."""
     texts = frame["texts"].notna()
     parts = []
     if texts.any():
@@ -100,8 +82,7 @@ def counted_on(frame: pd.DataFrame, validation: str) -> str:
 
 def evenness_over_training(frame: pd.DataFrame, *, subtitle: str) -> go.Figure:
     """Effective experts of each layer, epoch by epoch."""
-    logs = np.log(frame["share"].where(frame["share"] > 0, 1.0))
-    entropy = (-frame["share"] * logs).groupby([frame["layer"], frame["epoch"]]).sum()
+    entropy = frame["share"].map(entr).groupby([frame["layer"], frame["epoch"]]).sum()
     layers = sorted(frame["layer"].unique())
     colors = sample_colorscale("Viridis", np.linspace(0.3, 0.6, max(len(layers), 2)).tolist())
     fig = go.Figure()
@@ -121,20 +102,12 @@ def evenness_over_training(frame: pd.DataFrame, *, subtitle: str) -> go.Figure:
     fig.add_hline(y=experts, line={"dash": "dot", "color": GREY, "width": 1.5})
     for boundary in _stage_boundary(frame):
         fig.add_vline(x=boundary, line={"color": GREY, "width": 1.5})
-        fig.add_annotation(
-            x=boundary, y=0.02, yref="paper", text="stage 2 →", showarrow=False, xanchor="left"
-        )
+        at = {"x": boundary, "y": 0.02, "yref": "paper", "xanchor": "left"}
+        fig.add_annotation(text="stage 2 →", showarrow=False, **at)
     fig.update_xaxes(dtick=1, showgrid=False)
     fig.update_yaxes(range=[0, experts * 1.08])
-    return layout(
-        fig,
-        "How even usage is, epoch by epoch",
-        subtitle=subtitle,
-        x="epoch, from 0",
-        y="effective experts",
-        height=400,
-        legend=True,
-    )
+    title, axes = "How even usage is, epoch by epoch", {"x": "epoch, from 0", "y": "effective experts"}
+    return layout(fig, title, subtitle=subtitle, height=400, legend=True, **axes)
 
 
 def usage_over_training(frame: pd.DataFrame, *, subtitle: str) -> go.Figure:
@@ -168,13 +141,9 @@ def usage_over_training(frame: pd.DataFrame, *, subtitle: str) -> go.Figure:
     bar = {"tickformat": ".0%", "thickness": 12, "title": {"text": "Top-1 share", "side": "right"}}
     scale = {"colorscale": SEQUENTIAL, "cmin": 0, "cmax": float(frame["share"].max()), "colorbar": bar}
     fig.update_layout(coloraxis=scale)
-    layout(
-        fig,
-        "Top-1 share of every expert, epoch by epoch",
-        subtitle=subtitle,
-        height=158 + 190 * rows,
-        margin={"t": 113},  # two lines of a subtitle, and the panels' titles
-    )
+    margin = {"t": 113}  # two lines of a subtitle, and the panels' titles
+    title = "Top-1 share of every expert, epoch by epoch"
+    layout(fig, title, subtitle=subtitle, height=158 + 190 * rows, margin=margin)
     fig.update_xaxes(range=[min(epochs) - 0.5, max(epochs) + 0.5], dtick=1, showgrid=False, zeroline=False)
     fig.update_yaxes(range=[-0.5, experts - 0.5], showgrid=False, zeroline=False)
     for column in range(1, columns + 1):  # the last row may be shorter

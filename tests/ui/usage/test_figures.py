@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from shrp.evaluation.statistics import mix_frame
-from ui import text
 from ui.overview.figures import cost_frame
 from ui.usage.figures import mix_bars, usage_heatmap
 from ui.usage.training import counted_on, evenness_over_training, training_frame, usage_over_training
@@ -29,28 +28,14 @@ def test_an_invisible_marker_lies_over_every_cell():
 def test_the_chosen_cell_is_outlined():
     edge, box = draw(selected=(7, 1)).layout.shapes
     assert (box.x0, box.x1, box.y0, box.y1) == (edge.x0, edge.x1, edge.y0, edge.y1) == (0.5, 1.5, 0.5, 1.5)
-    assert (
-        edge.line.color == "white"
-    )  # around it: red alone is lost on the scale's middle without red and green
+    assert edge.line.color == "white"  # around it: red alone is lost without red and green
     assert edge.line.width > box.line.width
     assert not draw(selected=(5, 1)).layout.shapes  # a layer that is not there
-
-
-@pytest.mark.parametrize("scale", [1e-4, 1e-3, 1e-2, 1.0])
-def test_the_ticks_of_differences_differ_and_are_points(scale):
-    few = {"title": "", "subtitle": "", "measure": "share", "difference": True}
-    heat = usage_heatmap(scale * VALUES, (4, 7), **few).data[0]
-    assert len(set(heat.colorbar.ticktext)) == 5
-    for said, value in zip(heat.colorbar.ticktext, heat.colorbar.tickvals, strict=True):
-        digits = len(said.partition(".")[2])
-        assert float(said) == pytest.approx(100 * value, abs=0.51 * 10**-digits)
-    assert heat.colorbar.title.text == "points"
 
 
 def test_differences_are_centred_on_zero():
     heat = draw(difference=True).data[0]
     assert heat.zmin == -heat.zmax == -1.0
-    assert heat.zmid == 0
     assert heat.text[0][0] == "+50"
     assert heat.text[1][0] == "0"
 
@@ -59,10 +44,10 @@ def test_differences_beyond_chance_are_bold_and_told_with_their_interval():
     ends = np.full((2, 3, 2), np.nan)
     ends[0, 0], ends[0, 1] = (0.1, 0.9), (-0.1, 0.7)
     heat, points, *_ = draw(difference=True, ends=ends).data
-    assert heat.text[0] == ["<b>+50</b>", "+30", "+20"]
-    assert "95% interval: +10.0 to +90.0" in points.hovertext[0]
-    assert "95% interval: none" in points.hovertext[2]
-    assert "interval" not in points.hovertext[-1]
+    assert list(heat.text[0]) == ["<b>+50</b>", "+30", "+20"]
+    assert "95% CI: +10.0 to +90.0" in points.hovertext[0]
+    assert "95% CI: none" in points.hovertext[2]
+    assert "CI" not in points.hovertext[-1]
 
 
 def test_all_nan_and_all_zero_maps_can_be_drawn():
@@ -74,19 +59,11 @@ def test_all_nan_and_all_zero_maps_can_be_drawn():
 def test_mixes_compare_with_the_base_rate():
     mine, everything = np.array([1, 0, 1, 1]), np.ones(4, dtype=int)
     groups = {"a": np.array([True, True, False, False]), "b": np.array([False, False, True, True])}
-    frame = mix_frame(mine, everything, groups)
-    assert frame["here"].tolist() == pytest.approx([1 / 3, 2 / 3])
-    assert frame["base"].tolist() == [0.5, 0.5]
-    assert frame["lift"].tolist() == pytest.approx([2 / 3, 4 / 3])
-    fig = mix_bars(frame, what="class", unit="inputs", total=3)
-    assert "33.3% of this expert's inputs (1 of 3)" in fig.data[0].hovertext[0]
+    fig = mix_bars(mix_frame(mine, everything, groups), what="class", unit="examples", total=3)
+    assert list(fig.data[0].x) == pytest.approx([100 / 3, 200 / 3])
+    assert list(fig.data[1].x) == [50, 50]
+    assert "33.3% of this expert's examples (1 of 3)" in fig.data[0].hovertext[0]
     assert fig.layout.yaxis.type == "category"  # groups called 1 and 2 are no numbers
-
-
-def test_an_unused_expert_has_a_mix_of_zeros():
-    frame = mix_frame(np.zeros(2, int), np.ones(2, int), {"<b>": np.array([True, True])})
-    assert frame["here"].tolist() == [0.0]
-    assert "<b>&lt;b&gt;</b>" in mix_bars(frame, what="slice", unit="tokens", total=0).data[0].hovertext[0]
 
 
 HISTORY = [
@@ -122,52 +99,10 @@ def test_costs_give_shares_of_the_dense_model():
     assert frame["kept"].tolist() == [0.25, 0.75, 0.25, 0.5]
 
 
-@pytest.mark.parametrize(
-    ("function", "argument", "expected"),
-    [
-        (text.percent, 0.907, "90.7%"),
-        (text.percent, float("nan"), "–"),
-        (text.percent, None, "–"),
-        (text.count, 33_360_770, "33.4M"),
-        (text.count, 872, "872"),
-        (text.duration, 3900, "1 h 5 min"),
-        (text.duration, 60, "1 min"),
-        (text.shorten, "a  b\nc", "a b c"),
-    ],
-)
-def test_numbers_as_the_app_writes_them(function, argument, expected):
-    assert function(argument) == expected
-
-
-def test_scores_carry_all_that_belongs_to_them():
-    assert text.with_interval(0.907, (0.886, 0.924), "accuracy", 872) == (
-        "accuracy 90.7% (95% interval 88.6–92.4%, n = 872)"
-    )
-    assert text.with_interval(0.583, (0.5, 0.65), "matthews") == (
-        "Matthews correlation 0.583 (95% interval 0.500–0.650)"
-    )
-    nan = float("nan")
-    assert text.with_interval(nan, (nan, nan), "accuracy", 5) == "accuracy – (n = 5)"
-
-
-def test_escaped_text_has_no_markup_left():
-    escaped = text.escape("**b** [l](http://x) `c` $x$ <i> :smile: -> # _u_")
-    assert "**" not in escaped
-    assert ":smile:" not in escaped
-    assert "->" not in escaped.replace("\\", "")  # it would become an arrow
-    assert text.escape("plain words") == "plain words"
-    assert text.escape_html("<b>&\"'") == "&lt;b&gt;&amp;&#34;&#x27;"
-
-
 def test_usage_over_training_says_what_it_was_counted_on():
     on_texts = {"epoch": 0, "stage": 1, "texts": 2500, "usage": {"2": [0.5, 0.5]}}
     after = {"epoch": 2, "stage": 2, "validation_n": 1043, "usage": {"2": [0.1, 0.9]}}
-    frame = training_frame([on_texts, on_texts | {"epoch": 1, "texts": 20_000}, after])
-    assert counted_on(frame, "mine") == (
-        "to epoch 1 on the last quarter of each epoch's 2,500 to 20,000 unlabelled texts, then on mine, n = 1,043"
-    )
+    said = counted_on(training_frame([on_texts, on_texts | {"epoch": 1, "texts": 20_000}, after]), "mine")
+    assert all(part in said for part in ("epoch 1", "2,500 to 20,000", "mine, n = 1,043"))
     assert counted_on(training_frame([after]), "mine") == "on mine, n = 1,043"
-    assert counted_on(training_frame([on_texts]), "mine") == (
-        "to epoch 0 on the last quarter of each epoch's 2,500 unlabelled texts"
-    )
-    assert counted_on(training_frame([{"epoch": 0, "stage": 2, "usage": {"2": [1.0]}}]), "mine") == "on mine"
+    assert "mine" not in counted_on(training_frame([on_texts]), "mine")
