@@ -198,9 +198,9 @@ def words(one: Expert) -> None:
         few = found.here < FEW_TOKENS
         group = f"{found.here:,} tokens routed here and {found.elsewhere:,} others, special tokens left out"
     else:
-        counted, mine = results.words(one.data), one.stats.top1[one.layer][:, one.expert] > 0
-        found = log_odds(counted.words, counted.of(mine), counted.of(~mine), min_count=minimum)
-        inputs = dict(zip(counted.words, counted.inputs(mine), strict=True))
+        by_word, mine = results.words(one.data), one.stats.top1[one.layer][:, one.expert] > 0
+        found = log_odds(by_word.words, by_word.of(mine), by_word.of(~mine), min_count=minimum)
+        inputs = dict(zip(by_word.words, by_word.inputs(mine), strict=True))
         found.frame.insert(2, "examples here", found.frame["term"].map(inputs).astype(int))
         few = mine.sum() < FEW_EXAMPLES
         group = f"{found.here:,} words in {int(mine.sum()):,} examples routed here, "
