@@ -87,7 +87,9 @@ def without(selection: state.Selection, stats: UsageStats, cell: tuple[int, int]
         return "without it: no result"
 
 
-def usage(selection: state.Selection, stats: UsageStats, cell: tuple[int, int], found: dict, top_k: int) -> None:
+def usage(
+    selection: state.Selection, stats: UsageStats, cell: tuple[int, int], found: dict, top_k: int
+) -> None:
     """The map, the picked expert's numbers next to it, and its profile below."""
     left, right = st.columns([3, 2], gap="medium")
     with left:

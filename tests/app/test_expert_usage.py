@@ -19,7 +19,7 @@ from shrp.data.sources import load_probe
 from shrp.evaluation.evaluate import evaluate
 from shrp.model.gates import knock_out, use_gates
 from tests.app.helpers import HISTORY, specs, texts_of, upload, values
-from ui import state
+from ui.text import points
 from ui.usage import attention, profile
 
 SST2 = load_probe("sst2")
@@ -92,21 +92,12 @@ def test_the_headline_has_usage_and_the_knock_out_with_its_interval(open_page, s
     before = evaluate(loaded.model, loaded.tokenizer, SST2)
     with use_gates(knock_out({2: expert})):
         after = evaluate(loaded.model, loaded.tokenizer, SST2)
-    change = (
-        f"{100 * (after.score - before.score):+.1f}".replace("-", "−")
-        .replace("+0.0", "0.0")
-        .replace("−0.0", "0.0")
-    )
+    change = points(after.score - before.score, "accuracy")
     said = headline(at)
     assert f"{int(stats.counts(2)[expert]):,} of {int(stats.counts(2).sum()):,}" in said
-    assert f"by {change} points (95% CI" in said
-    shown = {metric.label: metric.value for metric in at.metric}
-    used = int((stats.top1[2][:, expert] > 0).sum())
-    assert [*shown.values()] == [
-        f"{change} points",
-        f"{used:,}",
-        f"{(after.predictions != before.predictions).sum():,}",
-    ]
+    assert f"by {change} (95% CI" in said
+    used, flipped = int((stats.top1[2][:, expert] > 0).sum()), (after.predictions != before.predictions).sum()
+    assert [metric.value for metric in at.metric] == [change, f"{used:,}", f"{flipped:,}"]
     logits = next(f.value for f in at.dataframe if "change" in f.value)["change"].tolist()
     assert [float(text.replace("−", "-")) for text in logits] == pytest.approx(
         (after.logits - before.logits).mean(0), abs=6e-5
@@ -114,17 +105,6 @@ def test_the_headline_has_usage_and_the_knock_out_with_its_interval(open_page, s
     slices = titled(at, "Change of the margin")["data"][0]
     assert sum(int(name.split("(")[1].rstrip(")")) for name in slices["y"]) == used
     assert {name.split(" (")[0] for name in slices["y"]} == {name.replace("_", " ") for name in SST2.slices}
-
-
-def test_a_click_on_a_cell_sets_layer_and_expert(monkeypatch):
-    clicked = {"selection": {"points": [{"customdata": {"0": 1, "1": 3}}]}}  # as Streamlit hands it over
-    session = {"usage-map": clicked}
-    monkeypatch.setattr(state.st, "session_state", session)
-    state.pick_cell("usage-map")
-    assert (session["layer"], session["expert"]) == (1, 3)
-    session["usage-map"] = {"selection": {"points": []}}
-    state.pick_cell("usage-map")  # a redrawn chart: nothing chosen, nothing changed
-    assert (session["layer"], session["expert"]) == (1, 3)
 
 
 def test_a_link_opens_its_expert_used_or_not(open_page, tiny_checkpoint, stats):
@@ -138,16 +118,13 @@ def test_a_link_opens_its_expert_used_or_not(open_page, tiny_checkpoint, stats):
         order = np.argsort(-stats.probs[layer][:, expert], kind="stable")[:5]
         assert examples_of(at)["index"].tolist() == order.tolist()
         assert examples_of(at)["sentence"].tolist() == [SST2.texts[i][0] for i in order]
-        assert len([s for s in specs(at) if s["layout"]["title"]["text"].startswith("Its ")]) == 2 * (
-            count > 0
-        )
-
-
-def test_the_lowest_examples_are_a_choice(open_page, tiny_checkpoint, stats):
-    at = open_page("expert_usage", tiny_checkpoint, layer=1, expert=0, ranked="lowest")
-    assert not at.exception
-    order = np.argsort(-stats.probs[1][:, 0], kind="stable")[::-1][:5]
-    assert examples_of(at)["index"].tolist() == order.tolist()
+        drawn = [s for s in specs(at) if s["layout"]["title"]["text"].startswith("Its ")]
+        assert len(drawn) == 2 * (count > 0)
+    at.segmented_control(key="ranked").set_value("lowest").run()
+    assert (
+        examples_of(at)["index"].tolist()
+        == np.argsort(-stats.probs[layer][:, expert], kind="stable")[::-1][:5].tolist()
+    )
 
 
 def test_groups_and_their_difference(open_page, tiny_checkpoint, stats):
@@ -167,10 +144,8 @@ def test_groups_and_their_difference(open_page, tiny_checkpoint, stats):
     at.selectbox(key="against").set_value("outcome: right").run()
     expected = np.stack([stats.mean_probs(i, wrong) - stats.mean_probs(i, ~wrong) for i in (1, 2)])
     assert heatmap(at) == pytest.approx(expected, abs=1e-6)
-    options = at.selectbox(key="group").options
-    assert {name.partition(":")[0] for name in options} == {
-        *("all examples", "class", "answer", "outcome", "slice", "length")
-    }
+    options = {name.partition(":")[0] for name in at.selectbox(key="group").options}
+    assert options == {"all examples", "class", "answer", "outcome", "slice", "length"}
 
 
 def test_slices_have_one_name_in_boxes_charts_and_tables(page):
@@ -233,13 +208,8 @@ def test_a_static_checkpoint_shows_what_it_keeps_and_where_to_go(open_page, tiny
 
 def test_pairs_with_numeric_labels_from_a_data_folder(open_page, save_tiny, tmp_path):
     rows = 20
-    frame = pd.DataFrame(
-        {
-            "sentence1": [f"w{i} *w1* <b>" for i in range(rows)],
-            "sentence2": ["w2 w3"] * rows,
-            "label": np.linspace(0, 5, rows),
-        }
-    )
+    texts = {"sentence1": [f"w{i} *w1* <b>" for i in range(rows)], "sentence2": "w2 w3"}
+    frame = pd.DataFrame(texts | {"label": np.linspace(0, 5, rows)})
     (tmp_path / "glue" / "stsb").mkdir(parents=True)
     frame.to_parquet(tmp_path / "glue" / "stsb" / "validation.parquet")
     folder = save_tiny("pairs", task="stsb", num_labels=1)

@@ -85,7 +85,9 @@ def test_a_dense_checkpoint_has_heads_and_no_dead_end(open_page, dense):
     assert not at.exception
     assert not at.error
     loaded = checkpoints.load(dense)
-    found = knock_outs(loaded.model, loaded.tokenizer, SST2, next(blocks(SST2, 32)), heads=True).table(SST2, None)
+    found = knock_outs(loaded.model, loaded.tokenizer, SST2, next(blocks(SST2, 32)), heads=True).table(
+        SST2, None
+    )
     drawn = titled(at, "Mean effect of each head")
     np.testing.assert_allclose(
         values(drawn["data"][0]["z"]), found["signed"].to_numpy().reshape(3, 4), atol=1e-5

@@ -273,49 +273,43 @@ def test_the_picked_expert_leads_to_what_it_is_used_for(page):
 # Words and experts
 
 
-@pytest.mark.parametrize("method", tokens.METHODS)
-def test_words_are_scored_as_the_library_does(open_page, tiny_checkpoint, method):
-    at = open_page("routing", tiny_checkpoint, text=TYPED, tab=WORDS, method=method)
+def scored(at):
+    return values(figure(at, "What each")["data"][0]["x"])
+
+
+WAYS = [
+    *({"method": method} for method in tokens.METHODS),
+    *({"replaced_by": label} for label in words.REPLACEMENTS),
+    *({"unit": unit} for unit in ("word", "phrase", "automatic")),
+]
+
+
+@pytest.mark.parametrize("link", WAYS, ids=str)
+def test_words_are_scored_as_the_library_does(open_page, tiny_checkpoint, link):
+    text = "w1 w20, w33 w4. w50"
+    at = open_page("routing", tiny_checkpoint, text=text, tab=WORDS, **link)
     assert not at.exception
-    one = instance.prepare(*loaded(tiny_checkpoint), (TYPED,))
+    one = instance.prepare(*loaded(tiny_checkpoint), (text,))
     output = int(one.outputs(one.embeddings)[0].argmax())
-    made = dict(
-        zip(tokens.METHODS, (tokens.input_x_gradient, tokens.integrated_gradients, tokens.ablate_words))
-    )
-    bars = figure(at, "What each word adds")["data"][0]
-    np.testing.assert_allclose(values(bars["x"]), made[method](one, output).scores, atol=1e-5)
-    found = flips.fewest_words(one)
+    one = units.in_units(one, "phrase") if link.get("unit") == "phrase" else one
+    replacement = words.REPLACEMENTS[link.get("replaced_by", "mask token")]
+    made = tokens.ablate_words(one, output, replacement=replacement)
+    if "method" in link and link["method"] != tokens.METHODS[2]:
+        made = (tokens.input_x_gradient, tokens.integrated_gradients)[tokens.METHODS.index(link["method"])](
+            one, output
+        )
+    np.testing.assert_allclose(scored(at), made.scores, atol=1e-5)
+    found = flips.fewest_words(one, replacement=replacement)
     assert words.fewest_in_words(found, TASKS["sst2"]).replace("\\", "") in texts_of(at)
-
-
-@pytest.mark.parametrize("replaced", words.REPLACEMENTS)
-def test_what_stands_for_a_word_is_picked(open_page, tiny_checkpoint, replaced):
-    at = open_page("routing", tiny_checkpoint, text=TYPED, tab=WORDS, replaced_by=replaced)
-    one = instance.prepare(*loaded(tiny_checkpoint), (TYPED,))
-    output = int(one.outputs(one.embeddings)[0].argmax())
-    expected = tokens.ablate_words(one, output, replacement=words.REPLACEMENTS[replaced])
-    np.testing.assert_allclose(
-        values(figure(at, "What each word")["data"][0]["x"]), expected.scores, atol=1e-5
-    )
 
 
 def test_a_class_is_explained_rather_than_another(open_page, save_tiny):
     folder = save_tiny("three", task="mnli", num_labels=3)
     pair = {"text": "w1 w2 ||| w3 w4 w5", "target": "neutral", "rather_than": "contradiction"}
     at = open_page("routing", folder, tab=WORDS, **pair)
-    assert not at.exception
     one = instance.prepare(*loaded(folder), ("w1 w2", "w3 w4 w5"))
-    scores = [tokens.ablate_words(one, output).scores for output in (1, 2)]
-    np.testing.assert_allclose(
-        values(figure(at, "What each word")["data"][0]["x"]), scores[0] - scores[1], atol=1e-5
-    )
-
-
-@pytest.mark.parametrize(("unit", "pieces"), [("word", 7), ("phrase", 3), ("automatic", 7)])
-def test_longer_pieces_are_scored_on_request(open_page, tiny_checkpoint, unit, pieces):
-    at = open_page("routing", tiny_checkpoint, text="w1 w2, w3 w4. w5", tab=WORDS, unit=unit)
-    assert not at.exception
-    assert len(values(figure(at, "What each")["data"][0]["x"])) == pieces
+    neutral, contradiction = (tokens.ablate_words(one, output).scores for output in (1, 2))
+    np.testing.assert_allclose(scored(at), neutral - contradiction, atol=1e-5)
 
 
 def test_the_words_behind_a_layers_expert(open_page, tiny_checkpoint):
@@ -378,16 +372,6 @@ def test_a_long_text_is_read_in_pieces_that_are_quickly_left_out(tiny_checkpoint
     assert one.quick_unit() is None
 
 
-def test_no_more_models_are_held_than_are_kept(tiny_checkpoint):
-    from ui import loaders
-    from ui.store import results as store
-
-    one = checkpoints.load(tiny_checkpoint)
-    for i in range(5):
-        results.explained(one, (f"w{i}",))
-    assert len(store("attribution inputs")._kept) <= loaders.MODELS
-
-
 # Attention, and two sentences
 
 
@@ -426,6 +410,12 @@ def test_two_sentences_are_compared_as_the_library_does(open_page, tiny_checkpoi
     assert figure(at, "How far each hidden state of sentence 1 moves sentence 2")
 
 
+def test_one_sentence_alone_is_not_compared(open_page, tiny_checkpoint):
+    at = open_page("routing", tiny_checkpoint, text="w1 w2", tab=COMPARE)
+    assert at.info
+    assert not figure(at, "How far")
+
+
 @pytest.mark.parametrize(("limit", "value", "offered"), [("_SOON", 1, True), ("MOST", 4, False)])
 def test_long_sentences_are_compared_on_request_or_refused(
     open_page, tiny_checkpoint, monkeypatch, limit, value, offered
@@ -437,13 +427,6 @@ def test_long_sentences_are_compared_on_request_or_refused(
     if offered:
         at.toggle(key=compare.PATCH).set_value(True).run()
         assert figure(at, "How far")
-
-
-def test_one_sentence_says_how_to_compare_two(open_page, tiny_checkpoint):
-    at = open_page("routing", tiny_checkpoint, text="w1 w2", tab=COMPARE)
-    assert not at.exception
-    assert at.info
-    assert not figure(at, "How far")
 
 
 # The box

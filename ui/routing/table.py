@@ -122,22 +122,16 @@ def _box(e: Exploration, compared: Exploration, layer: int) -> str:
     choice = e.choice(layer)
     share = float(e.shares(layer)[choice] if e.by_token else e.mean_probs(layer)[choice])
     same = taken(e, layer) == taken(compared, layer)
-    color = [round(255 - (255 - part) * (0.15 + 0.85 * share)) for part in (SAME if same else OTHER)]
+    strength = 0.15 + 0.85 * share
+    red, green, blue = (round(255 - (255 - part) * strength) for part in (SAME if same else OTHER))
     experts = ", ".join(map(str, [choice, *([] if e.by_token else e.with_it(layer))]))
     unit = "of tokens" if e.by_token else "router probability"
-    ink = "#000" if _luminance(color) > 0.179 else "#fff"  # where black and white stand out alike
+    ink = "#fff" if same and strength > 0.84 else "#000"  # each at least 4.5:1
     return (
         f'<td title="layer {layer}: expert {experts}, {percent(share)} {unit}" style="background:rgb'
-        f"({color[0]},{color[1]},{color[2]});color:{ink};font-weight:{400 if same else 700};text-align:center;"
+        f"({red},{green},{blue});color:{ink};font-weight:{400 if same else 700};text-align:center;"
         f'min-width:26px;padding:3px 4px;border-radius:3px">{experts}</td>'
     )
-
-
-def _luminance(color: Sequence[int]) -> float:
-    """Relative luminance of a colour, 0 to 1 (WCAG 2.2)."""
-    parts = np.asarray(color) / 255
-    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
-    return float(linear @ [0.2126, 0.7152, 0.0722])
 
 
 def frame(found: Sequence[Exploration], labels: Sequence[str | None]) -> pd.DataFrame:

@@ -45,7 +45,7 @@ def section(one: Expert) -> None:
         unused = "No example uses this expert, so without it every output is the same."
         st.info(unused, icon=":material/bedtime:")
         return
-    losses = results.losses(one.checkpoint, data, found)
+    logits, slices = results.losses(one.checkpoint, data, found)
     left, middle, right = st.columns(3, border=True)
     with left:
         _score(found, results.score_change(one.checkpoint, data, found))
@@ -55,16 +55,16 @@ def section(one: Expert) -> None:
         changed = affected if data.task.is_regression else found.flipped
         st.metric("Predictions that change", f"{changed:,}")
         st.caption(f"of n = {n:,}{_sides(found)}")
-    _slices(losses.slices, data, one.name)
+    _slices(slices, data, one.name)
     noun = "output" if data.task.is_regression else "logit"
     alt = f"Mean {noun} of each class with and without the expert, and the change with its interval"
-    st.dataframe(logit_table(losses.logits, noun), hide_index=True, height="content", alt=alt)
+    st.dataframe(logit_table(logits, noun), hide_index=True, height="content", alt=alt)
     pair = " A minimal pair counts as one." * (len(pairs_of(data)) > 0)
     st.caption(
         "The router picks the next expert of the layer, and the layers above route again. Means and 95% CI over all "
         f"n = {n:,} examples, rough where fewer than 20 use the expert.{pair}"
     )
-    downloads(losses.logits, "knock-out", f"{one.name}-knocked-out")
+    downloads(logits, "knock-out", f"{one.name}-knocked-out")
 
 
 def _score(found: KnockOut, lost: tuple[float, tuple[float, float]]) -> None:

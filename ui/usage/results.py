@@ -6,7 +6,6 @@ Each function raises as the function of `shrp.analysis` that it calls.
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -121,17 +120,10 @@ def score_change(
     return kept("knock-out scores", 256, key, found.score_change)
 
 
-class Losses(NamedTuple):
-    """What a knock-out changes, with intervals and tests, which take seconds on many examples."""
-
-    logits: pd.DataFrame
-    slices: pd.DataFrame
-
-
-def losses(checkpoint: Checkpoint, data: TextData, found: KnockOut) -> Losses:
-    """The tables of a knock-out on the data."""
+def losses(checkpoint: Checkpoint, data: TextData, found: KnockOut) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What a knock-out changes, with intervals and tests: of the mean logits, and by slice."""
     pairs = pairs_of(data)
-    work = lambda p: Losses(found.logit_changes(pairs=pairs), found.by_slice(pairs, p))  # noqa: E731
+    work = lambda p: (found.logit_changes(pairs=pairs), found.by_slice(pairs, p))  # noqa: E731
     key = (checkpoint.fingerprint, data.fingerprint, data.pairs, found.experts)
     return once("knock-out losses", 128, key, "Testing the change in each slice", work)
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import plotly.express as px
 import plotly.graph_objects as go
 import streamlit as st
 from plotly.colors import sample_colorscale
-from plotly.subplots import make_subplots
 from scipy.special import entr
 
 from shrp.errors import ShrpError
@@ -83,21 +83,21 @@ def counted_on(frame: pd.DataFrame, validation: str) -> str:
 def evenness_over_training(frame: pd.DataFrame, *, subtitle: str) -> go.Figure:
     """Effective experts of each layer, epoch by epoch."""
     entropy = frame["share"].map(entr).groupby([frame["layer"], frame["epoch"]]).sum()
-    layers = sorted(frame["layer"].unique())
-    colors = sample_colorscale("Viridis", np.linspace(0.3, 0.6, max(len(layers), 2)).tolist())
-    fig = go.Figure()
-    for i, (layer, color) in enumerate(zip(layers, colors)):
-        series = np.exp(entropy[layer])
-        fig.add_scatter(
-            x=series.index.tolist(),
-            y=series.tolist(),
-            mode="lines+markers",
-            name=f"layer {layer}",
-            line={"color": color, "width": 2, "dash": DASHES[i % len(DASHES)]},
-            # The symbols shift where the dashes repeat, so that 25 layers look different.
-            marker={"symbol": SYMBOLS[(i // len(DASHES) + i) % len(SYMBOLS)], "size": 8},
-            hovertemplate=f"layer {layer}, epoch %{{x}}: %{{y:.2f}} effective experts<extra></extra>",
-        )
+    lines = np.exp(entropy).rename("effective experts").reset_index()
+    lines["layer"] = "layer " + lines["layer"].astype(str)
+    layers, y = lines["layer"].nunique(), "effective experts"
+    fig = px.line(
+        lines,
+        x="epoch",
+        y=y,
+        color="layer",
+        line_dash="layer",
+        symbol="layer",
+        color_discrete_sequence=sample_colorscale("Viridis", np.linspace(0.3, 0.6, max(layers, 2)).tolist()),
+        line_dash_sequence=DASHES,
+        # The symbols shift where the dashes repeat, so that 25 layers look different.
+        symbol_sequence=[SYMBOLS[(i // len(DASHES) + i) % len(SYMBOLS)] for i in range(layers)],
+    )
     experts = int(frame["expert"].max()) + 1
     fig.add_hline(y=experts, line={"dash": "dot", "color": GREY, "width": 1.5})
     for boundary in _stage_boundary(frame):
@@ -106,52 +106,39 @@ def evenness_over_training(frame: pd.DataFrame, *, subtitle: str) -> go.Figure:
         fig.add_annotation(text="stage 2 →", showarrow=False, **at)
     fig.update_xaxes(dtick=1, showgrid=False)
     fig.update_yaxes(range=[0, experts * 1.08])
-    title, axes = "How even usage is, epoch by epoch", {"x": "epoch, from 0", "y": "effective experts"}
-    return layout(fig, title, subtitle=subtitle, height=400, legend=True, **axes)
+    title = "How even usage is, epoch by epoch"
+    return layout(fig, title, subtitle=subtitle, x="epoch, from 0", y=y, height=400, legend=True)
 
 
 def usage_over_training(frame: pd.DataFrame, *, subtitle: str) -> go.Figure:
     """Small multiples: the Top-1 shares of each layer's experts, epoch by epoch."""
-    layers = sorted(frame["layer"].unique())
-    columns = min(_PANELS, len(layers))
-    rows = math.ceil(len(layers) / columns)
-    fig = make_subplots(
-        rows=rows,
-        cols=columns,
-        shared_xaxes=True,
-        shared_yaxes=True,
-        subplot_titles=[f"layer {layer}" for layer in layers],
-        horizontal_spacing=0.03,
-        vertical_spacing=0.14 / max(rows - 1, 1) if rows > 1 else 0,
+    table = frame.pivot(index=["layer", "expert"], columns="epoch", values="share")
+    layers, experts = list(table.index.unique("layer")), list(range(int(frame["expert"].max()) + 1))
+    table = table.reindex(pd.MultiIndex.from_product([layers, experts]))
+    fig = px.imshow(
+        table.to_numpy().reshape(len(layers), len(experts), -1),
+        x=table.columns.tolist(),
+        y=experts,
+        facet_col=0,
+        facet_col_wrap=min(_PANELS, len(layers)),
+        aspect="auto",
+        origin="lower",
+        zmin=0,
+        color_continuous_scale=SEQUENTIAL,
+        labels={"x": "epoch", "y": "expert", "color": "Top-1 share"},
     )
-    for i, layer in enumerate(layers):
-        table = frame[frame["layer"] == layer].pivot(index="expert", columns="epoch", values="share")
-        place = {"row": i // columns + 1, "col": i % columns + 1}
-        fig.add_heatmap(
-            z=table.to_numpy(),
-            x=table.columns.tolist(),
-            y=table.index.tolist(),
-            coloraxis="coloraxis",
-            hovertemplate=f"<b>layer {layer}</b>, expert %{{y}}, epoch %{{x}}: %{{z:.1%}}<extra></extra>",
-            **place,
-        )
-        for boundary in _stage_boundary(frame):
-            edged_line(fig, boundary, **place)
-    epochs, experts = sorted(frame["epoch"].unique()), int(frame["expert"].max()) + 1
-    bar = {"tickformat": ".0%", "thickness": 12, "title": {"text": "Top-1 share", "side": "right"}}
-    scale = {"colorscale": SEQUENTIAL, "cmin": 0, "cmax": float(frame["share"].max()), "colorbar": bar}
-    fig.update_layout(coloraxis=scale)
-    margin = {"t": 113}  # two lines of a subtitle, and the panels' titles
+    fig.for_each_annotation(lambda note: note.update(text=f"layer {layers[int(note.text.split('=')[1])]}"))
+    for boundary in _stage_boundary(frame):
+        edged_line(fig, boundary)
+    rows, margin = (
+        math.ceil(len(layers) / _PANELS),
+        {"t": 113},
+    )  # two lines of a subtitle, and the panels' titles
     title = "Top-1 share of every expert, epoch by epoch"
     layout(fig, title, subtitle=subtitle, height=158 + 190 * rows, margin=margin)
-    fig.update_xaxes(range=[min(epochs) - 0.5, max(epochs) + 0.5], dtick=1, showgrid=False, zeroline=False)
-    fig.update_yaxes(range=[-0.5, experts - 0.5], showgrid=False, zeroline=False)
-    for column in range(1, columns + 1):  # the last row may be shorter
-        lowest = rows if (rows - 1) * columns + column <= len(layers) else rows - 1
-        fig.update_xaxes(title_text="epoch", showticklabels=True, row=lowest, col=column)
-    for row in range(1, rows + 1):
-        fig.update_yaxes(title_text="expert", row=row, col=1)
-    return fig
+    fig.update_layout(coloraxis_colorbar={"tickformat": ".0%", "thickness": 12})
+    fig.update_xaxes(dtick=1, showgrid=False, zeroline=False)
+    return fig.update_yaxes(showgrid=False, zeroline=False)
 
 
 def _stage_boundary(frame: pd.DataFrame) -> list[float]:
