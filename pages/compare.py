@@ -8,19 +8,15 @@ state.through_app()  # before what imports torch and transformers: one thread do
 
 import streamlit as st
 
-from ui import confidence, differences, measurements, not_here
+from shrp.errors import ShrpError
+from ui import not_here, pair_tabs
 from ui.compare import sides as compare_sides
 from ui.compare import views
 from ui.compare.sides import AS_IS, LETTERS
 from ui.floor import exact, floor_warning
 
-TEST, LOST, CHANGED, EXPERTS, THRESHOLD = (
-    "Paired test",
-    "Where accuracy is lost",
-    "Changed predictions",
-    "Experts",
-    "Threshold and confidence",
-)
+TEST, EXPERTS = "Paired test", "Experts"
+TABS = (TEST, pair_tabs.LOST, pair_tabs.CHANGED, EXPERTS, pair_tabs.THRESHOLD)
 
 
 def main() -> None:
@@ -38,17 +34,16 @@ def main() -> None:
     if None in choices:
         return
     choices += compare_sides.further(selection, [one.name for one in choices if one.kind == AS_IS])
-    tokens, said = compare_sides.read_alike(choices, data)
-    sides = []
+    tokens, about_lengths = compare_sides.read_alike(choices, data)
     verdict.markdown("**Evaluating …**")
     busy = st.empty()
-    for choice in choices:
+    try:
         with busy.container():
-            side = compare_sides.measured(choice, data, tokens)
-        if side is None:
-            verdict.empty()
-            return
-        sides.append(side)
+            sides = [compare_sides.measure(choice, data, tokens) for choice in choices]
+    except ShrpError as error:
+        verdict.empty()
+        state.show_error(error)
+        return
     busy.empty()
     if len({side.key for side in sides}) < len(sides):
         verdict.empty()
@@ -56,37 +51,24 @@ def main() -> None:
         return
     with verdict.container():
         st.markdown(views.verdict(sides))
-        scores = [
-            (name.split(":")[0], exact(side.evaluation))
-            for name, side in zip(views.names_of(sides), sides, strict=True)
-        ]
+        names = [name.split(":")[0] for name in views.names_of(sides)]
+        scores = list(zip(names, [exact(side.evaluation) for side in sides], strict=True))
         if warned := floor_warning(data, scores):
             st.warning(warned, icon=":material/warning:")
-    if said:
-        st.caption(said)
-    file = "-vs-".join(side.choice.name for side in sides[:2])
-    views.ranked(sides, file)
+    if about_lengths:
+        st.caption(about_lengths)
     a, b = sides[:2]
-    pair = a.evaluation, b.evaluation
-    names = [TEST, LOST, CHANGED, EXPERTS, THRESHOLD]
-    for name, tab in zip(
-        names, st.tabs(names, key="compare_tab", on_change="rerun", bind="query-params"), strict=True
-    ):
-        if not tab.open:
-            continue
-        with tab:
-            if name == TEST:
-                views.tests(sides, data)
-            elif name == LOST:
-                differences.lost(*pair, data, measurements.read_lengths(a.read, data), LETTERS, file)
-            elif name == CHANGED:
-                differences.changed(*pair, selection, LETTERS, file)
-            elif name == EXPERTS:
-                views.experts(sides, data, file)
-            else:
-                differences.threshold(*pair, data, LETTERS)
-                if data.labels is not None and not data.task.is_regression:
-                    confidence.tab(*pair, LETTERS, file)
+    file = f"{a.choice.name}-vs-{b.choice.name}"
+    views.ranked(sides, file)
+    tabs = zip(TABS, st.tabs(TABS, key="compare_tab", on_change="rerun", bind="query-params"), strict=True)
+    name, place = next((name, tab) for name, tab in tabs if tab.open)
+    with place:
+        if name == TEST:
+            views.tests(sides, data)
+        elif name == EXPERTS:
+            views.experts(sides, data, file)
+        else:
+            pair_tabs.draw(name, a.evaluation, b.evaluation, selection, LETTERS, file, a.read)
 
 
 main()

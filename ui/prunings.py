@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -21,7 +20,7 @@ from shrp.pruning.plan import NO_EDITS, FittedGates, PlanEdits, PruningPlan, edi
 from shrp.pruning.select import TEXTS, GateFit, plan_from
 from ui import arrival, measurements, not_here, plan_url
 from ui.bound import clamp, fall_back
-from ui.store import Progress, Remaining, disk, once, results
+from ui.store import Remaining, disk, once, results
 from ui.text import escape
 
 ALLOCATIONS = {"budget": "In all layers together", "per_layer": "In each layer"}
@@ -37,15 +36,8 @@ COMBINATIONS = {"usage": "Usage weights", "mean": "Plain mean"}
 MAX_SEED = 9999
 SIDEBAR, PRUNED = "(the one in the sidebar)", "Pruned"
 """On Compare: a side's checkpoint, and its version."""
-ALLOCATION, BUDGET, EACH, SELECTION, COMBINATION, SEED = (
-    "keep",
-    "budget",
-    "per_layer",
-    "select",
-    "combine",
-    "seed",
-)
-"""Keys of the controls, in the session's state and in the URL alike."""
+ALLOCATION, SELECTION, COMBINATION, SEED = "keep", "select", "combine", "seed"
+"""Keys of the controls, in the session's state and in the URL alike; a slider's is its key of `ALLOCATIONS`."""
 
 
 @dataclass(frozen=True)
@@ -130,10 +122,17 @@ def controls(layers: int, experts: int, side: str = "", more: Callable[[], None]
         more()
     with place:
         if allocation == "budget":
-            ends, what, key = (layers, layers * experts), f"Experts kept, of {layers * experts}", BUDGET
+            low, high, what = layers, layers * experts, f"Experts kept, of {layers * experts}"
         else:
-            ends, what, key = (1, experts), f"Experts kept in each layer, of {experts}", EACH
-        number = _slider(what, *ends, min(2 * ends[0], ends[1]), side + key)
+            low, high, what = 1, experts, f"Experts kept in each layer, of {experts}"
+        if low == high:  # a slider needs two ends
+            st.markdown(f"{what}: {low}")
+            number = low
+        else:
+            clamp(side + allocation, low, high)
+            # The start is given in every run: the address leaves it out.
+            start = min(2 * low, high)
+            number = int(st.slider(what, low, high, start, key=side + allocation, bind="query-params"))
     return Setting(allocation, number, selection, combination, seed)
 
 
@@ -146,18 +145,15 @@ def link_of(setting: Setting, plan: PruningPlan | None = None) -> dict[str, str]
     values = {
         "b": f"{SIDEBAR}: {PRUNED.lower()}",
         f"b_{ALLOCATION}": setting.allocation,
-        f"b_{BUDGET if setting.allocation == 'budget' else EACH}": setting.number,
+        f"b_{setting.allocation}": setting.number,
         f"b_{SELECTION}": setting.selection,
         f"b_{COMBINATION}": setting.combination,
     }
     if setting.selection == "random":
         values[f"b_{SEED}"] = setting.seed
     # In the address itself widgets stand as they look.
-    looks = {
-        f"b_{ALLOCATION}": ALLOCATIONS[setting.allocation],
-        f"b_{SELECTION}": SELECTIONS[setting.selection],
-        f"b_{COMBINATION}": COMBINATIONS.get(setting.combination, ""),
-    }
+    labels = {ALLOCATION: ALLOCATIONS, SELECTION: SELECTIONS, COMBINATION: COMBINATIONS}
+    looks = {f"b_{key}": names.get(values[f"b_{key}"], "") for key, names in labels.items()}
     edits = plan_url.encode(setting.edits if plan is None else edits_of(plan))
     return arrival.link(values) | looks | ({f"b_{plan_url.URL}": edits} if edits else {})
 
@@ -182,15 +178,6 @@ def _choice(place: DeltaGenerator, label: str, options: dict[str, str], key: str
     return st.selectbox(label, list(options), key=key, format_func=options.get, bind="query-params")
 
 
-def _slider(label: str, low: int, high: int, start: int, key: str) -> int:
-    if low == high:  # a slider needs two ends
-        st.markdown(f"{label}: {low}")
-        return low
-    clamp(key, low, high)
-    # The start is given in every run: the address leaves it out.
-    return int(st.slider(label, low, high, start, key=key, bind="query-params"))
-
-
 # What a selection needs
 
 
@@ -211,58 +198,54 @@ def usage_for(selection: str, checkpoint: Checkpoint, data: TextData) -> UsageSt
     return replace(stats, fitted=_fitted(checkpoint, data, stats)) if selection == "fitted" else stats
 
 
+_MEASURED = {"gate_norm": "usage with norms", "ablation": "ablation", "fitted": "fitted gates"}
+"""Where the results are kept of selections that need more than the usage."""
+
+
 def usage_known(selection: str, checkpoint: Checkpoint, data: TextData) -> UsageStats | None:
     """What `usage_for` returns, or None where something must be measured first."""
-    key = (checkpoint.fingerprint, data.source_fingerprint, data.name)
-    if selection == "gate_norm":
-        return results("usage with norms", 8).get(key)
+    store = _MEASURED.get(selection)
+    if store is not None and results(store, 8).get(_key(checkpoint, data)) is None:
+        return None
     if selection == "recorded" and not checkpoint.info.usage:
-        return None
-    if selection == "ablation" and results("ablation", 8).get(key) is None:
-        return None
-    if selection == "fitted" and results("fitted gates", 8).get(key) is None:
         return None
     return usage_for(selection, checkpoint, data)
 
 
+def _key(checkpoint: Checkpoint, data: TextData) -> tuple[str, str, str]:
+    return checkpoint.fingerprint, data.source_fingerprint, data.name
+
+
 def _ablation(checkpoint: Checkpoint, data: TextData) -> dict:
     """Layer -> effect of each expert's removal `(H,)`, measured once with a progress bar."""
-    from shrp.analysis import importance
+    from shrp.analysis.importance import ablation
 
-    def work(progress: Progress) -> dict:
-        return importance.ablation(
-            checkpoint.model,
-            checkpoint.tokenizer,
-            data,
-            max_length=checkpoint.info.max_length,
-            progress=progress,
-        )
-
-    key = (checkpoint.fingerprint, data.source_fingerprint, data.name)
-    return once("ablation", 8, key, f"Removing every expert in turn on {escape(data.name)}", work)
+    model, tokenizer, length = checkpoint.model, checkpoint.tokenizer, checkpoint.info.max_length
+    label = f"Removing every expert in turn on {escape(data.name)}"
+    return once(
+        "ablation",
+        8,
+        _key(checkpoint, data),
+        label,
+        lambda progress: ablation(model, tokenizer, data, max_length=length, progress=progress),
+    )
 
 
 def _fitted(checkpoint: Checkpoint, data: TextData, stats: UsageStats) -> FittedGates:
     """Gates fitted on the data, once, with a progress bar. A fit that was interrupted is continued."""
-    store, key = results("fitted gates", 8), (checkpoint.fingerprint, data.source_fingerprint, data.name)
+    store, key = results("fitted gates", 8), _key(checkpoint, data)
     if (found := store.get(key)) is not None:
         return found
     found = disk().fitted(checkpoint.fingerprint, data, len(stats.layers), stats.num_experts)
     if found is None:
-        label = (
-            f"Fitting gates on {min(TEXTS, len(data)):,} texts of {escape(data.name)}, for all sizes at once"
-        )
+        texts = min(TEXTS, len(data))
+        label = f"Fitting gates on {texts:,} texts of {escape(data.name)}, for all sizes at once"
+        model, tokenizer, length = checkpoint.model, checkpoint.tokenizer, checkpoint.info.max_length
         # The slider interrupts this run, and the next run continues the same fit, as do other sessions.
         running = results("running fits", 2)
-        make = partial(
-            GateFit,
-            checkpoint.model,
-            checkpoint.tokenizer,
-            data,
-            stats.shares(),
-            max_length=checkpoint.info.max_length,
+        fit = running.get_or_make(
+            key, lambda: GateFit(model, tokenizer, data, stats.shares(), max_length=length)
         )
-        fit = running.get_or_make(key, make)
         bar, left = st.progress(0.0, text=label), Remaining()
         try:
             for done in fit:
@@ -294,9 +277,13 @@ def cost_of(checkpoint: Checkpoint, plan: PruningPlan) -> Cost:
     return results("plan costs", 4096).get_or_make(key, lambda: plan_cost(checkpoint.model, plan, TOKENS))
 
 
+def _plan_key(checkpoint: Checkpoint, data: TextData, plan: PruningPlan) -> tuple[str, ...]:
+    return checkpoint.fingerprint, data.fingerprint, data.name, plan.key()
+
+
 def in_memory(checkpoint: Checkpoint, data: TextData, plan: PruningPlan) -> Evaluation | None:
     """A plan's exact evaluation, where this process has it."""
-    return results("prunings").get((checkpoint.fingerprint, data.fingerprint, data.name, plan.key()))
+    return results("prunings").get(_plan_key(checkpoint, data, plan))
 
 
 def recall(checkpoint: Checkpoint, data: TextData, plan: PruningPlan) -> Evaluation | None:
@@ -304,13 +291,13 @@ def recall(checkpoint: Checkpoint, data: TextData, plan: PruningPlan) -> Evaluat
     if (found := in_memory(checkpoint, data, plan)) is None:
         found = disk().evaluation(checkpoint.fingerprint, data, plan.key())
         if found is not None:
-            results("prunings").put((checkpoint.fingerprint, data.fingerprint, data.name, plan.key()), found)
+            results("prunings").put(_plan_key(checkpoint, data, plan), found)
     return found
 
 
-def remember(checkpoint: Checkpoint, data: TextData, plan: PruningPlan, evaluation: Evaluation) -> None:
+def _remember(checkpoint: Checkpoint, data: TextData, plan: PruningPlan, evaluation: Evaluation) -> None:
     """Keep an exact evaluation for every session, and on disk for other processes."""
-    results("prunings").put((checkpoint.fingerprint, data.fingerprint, data.name, plan.key()), evaluation)
+    results("prunings").put(_plan_key(checkpoint, data, plan), evaluation)
     disk().keep_evaluation(checkpoint.fingerprint, data, plan.key(), evaluation)
 
 
@@ -322,16 +309,16 @@ def stream(checkpoint: Checkpoint, data: TextData, plan: PruningPlan) -> Iterato
     with closing(measurements.live_evaluator(checkpoint, data).stream(plan)) as estimates:
         for estimate in estimates:
             if estimate.complete:
-                remember(checkpoint, data, plan, estimate)
+                _remember(checkpoint, data, plan, estimate)
             yield estimate
 
 
-def evaluated(checkpoint: Checkpoint, data: TextData, plan: PruningPlan, label: str) -> Evaluation:
+def evaluated(checkpoint: Checkpoint, data: TextData, plan: PruningPlan) -> Evaluation:
     """A plan's exact evaluation, with a progress bar where it must be made."""
     bar = st.empty()
     for evaluation in stream(checkpoint, data, plan):
         if not evaluation.complete:
-            text = f"{label} {evaluation.n:,} of {evaluation.total:,} examples"
+            text = f"Evaluating the pruning: {evaluation.n:,} of {evaluation.total:,} examples"
             bar.progress(evaluation.n / evaluation.total, text)
     bar.empty()
     return evaluation
@@ -353,6 +340,6 @@ def evaluate_all(
     total, done = sum(work.values()) or 1.0, 0.0
     with closing(evaluator.sweep(list(missing.values()), lambda: pause(done / total))) as found:
         for plan, evaluation in found:
-            remember(checkpoint, data, plan, evaluation)
+            _remember(checkpoint, data, plan, evaluation)
             done += work[plan.key()]
             pause(min(done / total, 1.0))

@@ -41,7 +41,7 @@ def test_a_row_of_all_answers_leads_to_its_route_and_its_words(open_page, tiny_c
 
 
 def test_a_flipped_prediction_leads_on_by_the_checkpoint_as_it_is(open_page, tiny_checkpoint):
-    at = open_page("pruning_lab", tiny_checkpoint, budget=2, **{view.TABS: view.CHANGED})
+    at = open_page("pruning_lab", tiny_checkpoint, budget=2, **{view.TAB: view.CHANGED})
     table = next(frame.value for frame in at.dataframe if "p pruned" in frame.value)
     at = pick_row(at, "flips-", len(table) - 1)
     assert not at.exception

@@ -135,13 +135,13 @@ def test_who_waited_for_a_build_takes_it_as_it_is(tiny_checkpoint, monkeypatch):
     said, made = [], lab_onnx.OnnxExport(b"zip", {})
     monkeypatch.setattr(lab_onnx, "build", lambda *_, **__: pytest.fail("it was built twice"))
     key = lab_onnx._key(loaded, PLAN, "mine", "float32")
-    lab_onnx._building.acquire()  # somebody builds the same
+    building = lab_onnx.results("onnx", lab_onnx.KEPT)
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(lab_onnx._build_once, loaded, PLAN, "mine", "float32", place)
-        while not said:
-            time.sleep(0.01)
-        lab_onnx.results("onnx", lab_onnx.KEPT).put(key, made)
-        lab_onnx._building.release()
+        with building.making(lab_onnx.BUILD, lambda: None):  # somebody builds the same
+            waiting = pool.submit(lab_onnx._build_once, loaded, PLAN, "mine", "float32", place)
+            while not said:
+                time.sleep(0.01)
+            building.put(key, made)
         assert waiting.result(30) is made
     assert "Waiting for another export" in said[0]
 
@@ -154,7 +154,7 @@ def test_the_lab_builds_on_request_and_keeps_what_it_built(open_page, tiny_check
     assert not builds
     at.button(key="build-onnx-int8").click().run()
     assert not at.exception
-    assert builds == [(3, "tiny-static-3-onnx-int8", True)]
+    assert builds == [(3, "tiny-pruned-3-onnx-int8", True)]
     assert "ONNX (int8) (.zip)" in labels(at, "download_button")
     assert "Build ONNX (int8)" not in labels(at, "button")
     (caption,) = onnx_captions(at)
@@ -165,7 +165,7 @@ def test_the_lab_builds_on_request_and_keeps_what_it_built(open_page, tiny_check
     at.slider(key="budget").set_value(3).run()
     assert "ONNX (int8) (.zip)" in labels(at, "download_button")
     at.button(key="build-onnx-float32").click().run()
-    assert builds[1:] == [(3, "tiny-static-3-onnx-float32", False)]
+    assert builds[1:] == [(3, "tiny-pruned-3-onnx-float32", False)]
     assert len(onnx_captions(at)) == 2
     assert "2.21" not in onnx_captions(at)[0]
 

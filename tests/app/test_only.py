@@ -65,7 +65,7 @@ def test_compare_holds_the_teacher_of_another_checkpoint_against_it(open_page, s
     assert not at.exception
     right = teacher.predictions == teacher.labels
     right = right[only(SST2, ["negation"])[1]].mean()
-    table = next(frame.value for frame in at.dataframe if "minus the best" in frame.value)
+    table = next(t.value for t in at.table if "minus the best" in t.value)
     assert f"{right:.1%}" in set(table["accuracy"])
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from streamlit.delta_generator import DeltaGenerator
+from streamlit.runtime.scriptrunner import StopException
 
 from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint as checkpoints
@@ -286,7 +287,7 @@ def test_a_reload_goes_on_with_a_sweep_and_another_page_loses_nothing(
             done.append(pair[0].key())
             yield pair
             if i == 1:
-                raise KeyboardInterrupt  # as Streamlit ends a run
+                raise StopException  # as Streamlit ends a run
 
     at = page()
     with monkeypatch.context() as patch:
@@ -353,7 +354,7 @@ def test_a_click_on_the_curve_sets_the_slider(monkeypatch):
     monkeypatch.setattr(
         view.st, "session_state", {"curve-1": {"selection": {"points": [{"customdata": [6]}]}}}
     )
-    view._take("curve-1", "budget")
+    view._take("curve-1", "budget", 2)
     assert view.st.session_state["budget"] == 6
     assert view.st.session_state["keep"] == "budget"
 
@@ -543,9 +544,9 @@ def test_a_pruning_is_opened_on_the_other_pages(page, loaded, stats):
     at = page()
     at.button(key="open-pruned").click().run()
     assert not at.exception
-    assert "tiny-static-3 (yours)" in at.selectbox(key="checkpoint").options
+    assert "tiny-pruned-3 (yours)" in at.selectbox(key="checkpoint").options
     at.button(key="pick-pruned").click().run()
-    assert at.selectbox(key="checkpoint").value == "tiny-static-3 (yours)"
+    assert at.selectbox(key="checkpoint").value == "tiny-pruned-3 (yours)"
 
 
 @pytest.mark.parametrize(
@@ -556,7 +557,7 @@ def test_a_pruning_is_opened_on_the_other_pages(page, loaded, stats):
             Setting("per_layer", 2, "random", "mean", 7),
             {"--per-layer": "2", "--seed": "7", "--combination": "mean"},
         ),
-        (Setting("budget", 3, edits=PlanEdits(((1, LayerEdit(1)),))), {"--plan": "tiny-static-3-plan.json"}),
+        (Setting("budget", 3, edits=PlanEdits(((1, LayerEdit(1)),))), {"--plan": "tiny-pruned-3-plan.json"}),
     ],
 )
 def test_the_command_that_fine_tunes_is_filled_in(page, plan, setting, flags, loaded):

@@ -13,8 +13,8 @@ from shrp.checkpoints.info import CheckpointInfo
 from shrp.data.batching import longest_input
 from shrp.data.tasks import TASKS, TEXTS, Task
 from shrp.data.text_data import TextData
-from shrp.errors import CheckpointError, PlanError, ShrpError
-from shrp.evaluation.costs import TOKENS, Cost, cost, dense_cost
+from shrp.errors import CheckpointError, PlanError
+from shrp.evaluation.costs import TOKENS, cost, dense_cost
 from shrp.evaluation.evaluation import Evaluation
 from shrp.model.convert import expert_layers, num_experts_of
 from shrp.pruning.plan import NO_EDITS, PlanEdits, PruningPlan
@@ -64,9 +64,8 @@ class Side:
     key: str
     """The same for the same model."""
     evaluation: Evaluation
-    cost: Cost
-    dense: Cost
-    """Of the same architecture with every layer dense: the denominator of its shares."""
+    costs: dict[str, float]
+    """As shares of the same architecture with every layer dense."""
     read: Checkpoint
     """The choice's, with texts truncated where they were for the comparison."""
     plan: PruningPlan | None = None
@@ -80,9 +79,8 @@ def key_of(letter: str, what: str = "") -> str:
 
 def arrive() -> None:
     """Set side B to what a link from the pruning lab asks for; call before the controls are drawn."""
-    texts = ("", prunings.ALLOCATION, prunings.SELECTION, prunings.COMBINATION)
-    numbers = (prunings.BUDGET, prunings.EACH, prunings.SEED)
-    kinds = dict.fromkeys(texts, str) | dict.fromkeys(numbers, int)
+    kinds = dict.fromkeys(("", prunings.ALLOCATION, prunings.SELECTION, prunings.COMBINATION), str)
+    kinds |= dict.fromkeys((*prunings.ALLOCATIONS, prunings.SEED), int)
     arrival.arrive({key_of("B", key): kind for key, kind in kinds.items()})
 
 
@@ -90,12 +88,11 @@ def options(selection: Selection) -> dict[str, tuple[str, str]]:
     """What a side can be: label -> checkpoint and version. The sidebar's checkpoint first, each as it is, then pruned
     where it routes, then its dense teacher where its outputs are stored.
     """
-    task, found = selection.checkpoint.info.task, {}
-    everything = loaders.discover_all()
+    everything, found = loaders.discover_all(), {}
     for label, name in ((SIDEBAR, selection.name), *((name, name) for name in everything)):
         info = everything[name]
         found[label] = name, AS_IS
-        if not isinstance(info, CheckpointInfo) or refusal(name, info, task, selection.name):
+        if not _fits(name, info, selection):
             continue
         if state.is_routed(info):
             found[labelled(label, PRUNED)] = name, PRUNED
@@ -134,11 +131,9 @@ def pick(letter: str, selection: Selection, start: str) -> Choice | None:
     if checkpoint is None:
         return None
     if kind == TEACHER and teacher_on(checkpoint, selection.data) is None:
-        why = why_no_teacher(checkpoint, selection.whole or selection.data)
-        st.warning(
-            f"The dense teacher of **{escape(name)}** cannot be compared on these data: {escape(why)}.",
-            icon=":material/school:",
-        )
+        why = escape(why_no_teacher(checkpoint, selection.whole or selection.data))
+        text = f"The dense teacher of **{escape(name)}** cannot be compared on these data: {why}."
+        st.warning(text, icon=":material/school:")
         return None
     if kind != PRUNED:
         return Choice(name, checkpoint, kind)
@@ -153,14 +148,8 @@ def further(selection: Selection, taken: Sequence[str]) -> list[Choice]:
     Args:
         taken: names of those that are sides as they are.
     """
-    found, task = loaders.discover_all(), selection.checkpoint.info.task
-    free = [
-        name
-        for name, info in found.items()
-        if name not in taken
-        and isinstance(info, CheckpointInfo)
-        and not refusal(name, info, task, selection.name)
-    ]
+    found = loaders.discover_all()
+    free = [name for name, info in found.items() if name not in taken and _fits(name, info, selection)]
     if not free:
         return []
     leave_known(MORE, free)
@@ -168,6 +157,12 @@ def further(selection: Selection, taken: Sequence[str]) -> list[Choice]:
         names = st.multiselect("As they are", free, key=MORE, bind="query-params", placeholder="none")
     loaded = [(name, _loaded(name, found[name], selection)) for name in names]
     return [Choice(name, checkpoint) for name, checkpoint in loaded if checkpoint is not None]
+
+
+def _fits(name: str, info: object, selection: Selection) -> bool:
+    """Whether a checkpoint can be compared on the selection's data."""
+    task = selection.checkpoint.info.task
+    return isinstance(info, CheckpointInfo) and not refusal(name, info, task, selection.name)
 
 
 def _loaded(name: str, info: object, selection: Selection) -> Checkpoint | None:
@@ -201,13 +196,8 @@ def _edits(letter: str, layers: Sequence[int], experts: int) -> PlanEdits:
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         named = ", ".join(str(layer) for layer, _ in edits.layers)
         st.caption(f"Edited by hand in layers {named}.", width="content")
-        st.button(
-            "Remove edits",
-            key=f"{key}-remove",
-            type="tertiary",
-            on_click=st.query_params.pop,
-            args=(key, None),
-        )
+        remove = {"on_click": st.query_params.pop, "args": (key, None)}
+        st.button("Remove edits", key=f"{key}-remove", type="tertiary", **remove)
     return edits
 
 
@@ -254,14 +244,6 @@ def read_alike(choices: Sequence[Choice], data: TextData) -> tuple[int | None, s
     return most, f"All models read {alike[0]} tokens of a text, the largest of their lengths."
 
 
-def _reading(checkpoint: Checkpoint, tokens: int | None) -> Checkpoint:
-    """The checkpoint with texts truncated elsewhere, under another fingerprint, so that results are not mixed."""
-    if tokens in (None, checkpoint.info.max_length):
-        return checkpoint
-    info = replace(checkpoint.info, reads=tokens)
-    return replace(checkpoint, info=info, fingerprint=f"{checkpoint.fingerprint}-at-{tokens}")
-
-
 def measure(choice: Choice, data: TextData, tokens: int | None = None) -> Side:
     """Evaluate a side on the data, with progress where nobody did before.
 
@@ -271,27 +253,26 @@ def measure(choice: Choice, data: TextData, tokens: int | None = None) -> Side:
     Raises:
         ShrpError: it cannot be evaluated, in one sentence.
     """
-    checkpoint, dense = choice.checkpoint, dense_cost(choice.checkpoint.model, TOKENS)
-    read = _reading(checkpoint, tokens)
+    checkpoint, plan = choice.checkpoint, choice.checkpoint.info.plan
+    dense, read = dense_cost(checkpoint.model, TOKENS), choice.checkpoint
+    if tokens not in (
+        None,
+        checkpoint.info.max_length,
+    ):  # under another fingerprint, so that results are not mixed
+        info = replace(checkpoint.info, reads=tokens)
+        read = replace(checkpoint, info=info, fingerprint=f"{checkpoint.fingerprint}-at-{tokens}")
     if choice.kind == TEACHER:
-        return Side(choice, teacher_key(checkpoint, data), teacher_on(checkpoint, data), dense, dense, read)
-    if choice.setting is None:
-        found, price = measurements.evaluation(read, data), cost(checkpoint.model, TOKENS)
-        return Side(choice, prunings.model_key(read), found, price, dense, read, checkpoint.info.plan)
-    stats = prunings.usage_for(choice.setting.selection, checkpoint, data)
-    plan = prunings.plan_of(choice.setting, stats)
-    found = prunings.evaluated(read, data, plan, "Evaluating the pruning:")
-    price = prunings.cost_of(checkpoint, plan)
-    return Side(choice, prunings.model_key(read, plan), found, price, dense, read, plan)
-
-
-def measured(choice: Choice, data: TextData, tokens: int | None = None) -> Side | None:
-    """`measure`, with an error in words in place of the result."""
-    try:
-        return measure(choice, data, tokens)
-    except ShrpError as error:
-        state.show_error(error)
-        return None
+        key, found, price, plan = teacher_key(checkpoint, data), teacher_on(checkpoint, data), dense, None
+    elif choice.setting is None:
+        key, found = prunings.model_key(read), measurements.evaluation(read, data)
+        price = cost(checkpoint.model, TOKENS)
+    else:
+        plan = prunings.plan_of(
+            choice.setting, prunings.usage_for(choice.setting.selection, checkpoint, data)
+        )
+        key, found = prunings.model_key(read, plan), prunings.evaluated(read, data, plan)
+        price = prunings.cost_of(checkpoint, plan)
+    return Side(choice, key, found, price.relative_to(dense), read, plan)
 
 
 def starts(selection: Selection) -> tuple[str, str]:
@@ -299,8 +280,7 @@ def starts(selection: Selection) -> tuple[str, str]:
     task, else its dense teacher.
     """
     for name, info in loaders.discover_all().items():
-        fits = isinstance(info, CheckpointInfo) and name != selection.name
-        if fits and not refusal(name, info, selection.checkpoint.info.task, selection.name):
+        if name != selection.name and _fits(name, info, selection):
             return SIDEBAR, name
     known = teacher_on(selection.checkpoint, selection.data) is not None
     return SIDEBAR, labelled(SIDEBAR, TEACHER) if known else SIDEBAR

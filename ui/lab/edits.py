@@ -34,7 +34,7 @@ class Editor:
     """Why the latest change was refused, or what came of it."""
     refused: bool = False
     serial: int = 0
-    """Counts changes, so that the map and the boxes are drawn again for each."""
+    """Counts changes: the map and the boxes are drawn again for each."""
     clicked: tuple[int, int, int] | None = None
     """Layer, expert and `serial` of the latest click: a slow browser may report it once more."""
     url: str = ""
@@ -42,21 +42,20 @@ class Editor:
     written: float = -1e9
     """When it was written."""
 
-    def apply(self, edits: PlanEdits) -> bool:
-        """Make these the edits, if they fit; returns whether they do, and leaves the reason in `notice` if not."""
-        self.notice, self.refused = "", False
+    def apply(self, edits: PlanEdits, notice: str = "") -> None:
+        """Make these the edits, if they fit; else `notice` has the reason."""
         try:
             edits.check(self.layers, self.experts)
         except PlanError as error:
             self.refuse(f"Not changed: {error}")
-            return False
+            return
+        self.notice, self.refused = notice, False
         if edits != self.edits:
             self.past = [*self.past, self.edits][-_UNDO:]
             self.future.clear()
             self.edits = edits
         self.serial += 1
         self.to_url()
-        return True
 
     def refuse(self, reason: str) -> None:
         """Say why a change was refused; what is on the screen falls back to what holds."""
@@ -71,9 +70,13 @@ class Editor:
         """Take back an `undo`, if there was one."""
         self._step(self.future, self.past)
 
-    def reset(self) -> None:
-        """Leave everything to the slider again; this too can be undone."""
-        self.apply(NO_EDITS)
+    def _step(self, come: list[PlanEdits], go: list[PlanEdits]) -> None:
+        self.notice, self.refused = "", False
+        if come:
+            go.append(self.edits)
+            self.edits = come.pop()
+            self.serial += 1
+        self.to_url()
 
     def click(self, layer: int, expert: int, drawing: int) -> None:
         """A click on an expert's cell: pinned, then dropped, then left to the plan again.
@@ -81,28 +84,24 @@ class Editor:
         Args:
             drawing: the `serial` that the map was drawn at. Of one drawing, a cell can be clicked once.
         """
-        click = (layer, expert, drawing)
-        if layer in self.layers and click != self.clicked:
-            self.clicked = click
+        if layer in self.layers and (layer, expert, drawing) != self.clicked:
+            self.clicked = layer, expert, drawing
             self.apply(self.edits.with_layer(layer, self.edits.of(layer).cycled(expert)))
 
     def mark(self, layer: int, pinned: Sequence[int], dropped: Sequence[int]) -> None:
         """Pin and drop experts of a layer, in place of those before."""
-        if layer in self.layers:
-            self.apply(self.edits.with_layer(layer, self.edits.of(layer).marked(pinned, dropped)))
+        self.apply(self.edits.with_layer(layer, self.edits.of(layer).marked(pinned, dropped)))
 
     def set_count(self, layer: int, count: int | None) -> None:
         """Set how many experts a layer keeps; None leaves it to the slider."""
-        if layer in self.layers:
-            self.apply(self.edits.with_layer(layer, self.edits.of(layer).with_count(count)))
+        self.apply(self.edits.with_layer(layer, self.edits.of(layer).with_count(count)))
 
     def load(self, name: str, content: bytes) -> None:
         """Take a plan from an uploaded file, whole: each layer's count, experts and weights."""
         try:
             if len(content) > PLAN_BYTES:
-                raise PlanError(
-                    f"a plan has less than {PLAN_BYTES // 1000} kB, this has {len(content):,} bytes."
-                )
+                most = f"{PLAN_BYTES // 1000} kB"
+                raise PlanError(f"a plan has less than {most}, this has {len(content):,} bytes.")
             plan = PruningPlan.from_json(content.decode("utf-8"))
             plan.check_fits(self.layers, self.experts)
         except UnicodeDecodeError:
@@ -110,8 +109,9 @@ class Editor:
         except PlanError as error:
             self.refuse(f"{name} was not loaded: {error}")
         else:
-            if self.apply(edits_of(plan)):
-                self.notice = f"{name} was loaded as a whole, so the slider changes nothing until Reset."
+            self.apply(
+                edits_of(plan), f"{name} was loaded as a whole, so the slider changes nothing until Reset."
+            )
 
     def to_url(self) -> None:
         """Put the edits into the page's address, if they are short enough for one."""
@@ -140,14 +140,6 @@ class Editor:
         else:
             if edits != self.edits:
                 self.apply(edits)
-        self.to_url()
-
-    def _step(self, come: list[PlanEdits], go: list[PlanEdits]) -> None:
-        self.notice, self.refused = "", False
-        if come:
-            go.append(self.edits)
-            self.edits = come.pop()
-            self.serial += 1
         self.to_url()
 
 

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from shrp.analysis.usage import UsageStats
-from shrp.pruning.plan import PlanEdits, PruningPlan
+from shrp.pruning.plan import NO_EDITS, PlanEdits, PruningPlan
 from ui.bound import fall_back
 from ui.downloads import chart, clicked
 from ui.expert_map import expert_map, plan_frame, plan_words, weights_of
@@ -18,10 +18,8 @@ from ui.plan_url import LONGEST, encode
 from ui.text import escape, escape_html, percent
 from ui.theme import SELECTED, click_targets, pick_by_click
 
-MAP, LAYER, PINNED, DROPPED, COUNT, FILE = (
-    *("kept-map", "edit_layer", "edit-pinned"),
-    *("edit-dropped", "edit-count", "edit-file"),
-)
+MAP, LAYER, FILE = "kept-map", "edit_layer", "edit-file"
+PINNED, DROPPED, COUNT = "edit-pinned", "edit-dropped", "edit-count"
 _NEXT = {
     "free": "click to pin it: always kept",
     "pinned": "pinned; click to drop it: never kept",
@@ -41,68 +39,43 @@ def section(found: Editor, plan: PruningPlan, base: PruningPlan | None, stats: U
         show(escape(found.notice), icon=f":material/{icon}:")
     if notes := _notes(found, plan, base):
         st.caption(" ".join(notes))
-    usage = stats.recorded or stats.shares()
-    measured = (
-        "stored with the checkpoint" if stats.recorded else f"{escape_html(stats.data)}, n = {stats.n:,}"
-    )
+    fig = kept_map(plan, stats, found.edits, found.serial)
+    alt, same = f"Weights of the kept experts: {plan_words(plan)}", "The boxes do the same."
     left, right = st.columns([3, 1], gap="medium")
     with left:
-        chart(
-            kept_map(plan, usage, measured, found.edits, found.serial),
-            plan_frame(plan),
-            MAP,
-            f"{name}-plan",
-            f"Weights of the kept experts: {plan_words(plan)}",
-            partial(_clicked, found),
-            "The boxes do the same.",
-        )
+        chart(fig, plan_frame(plan), MAP, f"{name}-plan", alt, partial(_clicked, found), same)
     with right:
         _boxes(found)
         with st.container(horizontal=True, gap="small"):
             for label, icon, able, action in (
                 ("Undo", "undo", found.past, found.undo),
                 ("Redo", "redo", found.future, found.redo),
-                ("Reset", "restart_alt", found.edits, found.reset),
+                ("Reset", "restart_alt", found.edits, partial(found.apply, NO_EDITS)),
             ):
-                st.button(
-                    label,
-                    key=f"edit-{label.lower()}",
-                    icon=f":material/{icon}:",
-                    disabled=not able,
-                    on_click=action,
-                )
+                act = {"disabled": not able, "on_click": action, "icon": f":material/{icon}:"}
+                st.button(label, key=f"edit-{label.lower()}", **act)
         with st.expander("Load a plan", icon=":material/upload_file:"):
             key = f"{FILE}-{found.serial}"  # a new one after each file, so that the same file can be taken again
-            st.file_uploader(
-                "A plan (.json), as saved here",
-                type="json",
-                key=key,
-                max_upload_size=1,
-                on_change=partial(_uploaded, found, key),
-            )
+            label, take = "A plan (.json), as saved here", partial(_uploaded, found, key)
+            st.file_uploader(label, type="json", key=key, max_upload_size=1, on_change=take)
 
 
-def kept_map(
-    plan: PruningPlan,
-    usage: dict[int, np.ndarray],
-    measured: str,
-    edits: PlanEdits,
-    drawing: int,
-) -> go.Figure:
+def kept_map(plan: PruningPlan, stats: UsageStats, edits: PlanEdits, drawing: int) -> go.Figure:
     """The weights of the kept experts, pins and drops marked, with cells that can be clicked.
 
     Args:
-        usage: layer -> Top-1 shares `(H,)`, for the hover texts.
-        measured: what the usage was measured on, HTML-safe.
+        stats: of the usage in the hover texts.
         drawing: number of the drawing, in the `customdata` behind layer and expert.
     """
-    experts = len(next(iter(usage.values())))
-    weights, total = weights_of(plan, experts), len(plan.layers) * experts
+    usage, experts = stats.recorded or stats.shares(), stats.num_experts
+    measured = f"{escape_html(stats.data)}, n = {stats.n:,}"
+    measured = "stored with the checkpoint" if stats.recorded else measured
+    weights, kept = weights_of(plan, experts), f"{plan.budget} of {len(plan.layers) * experts} experts"
     fig = expert_map(
         weights,
         experts,
         "Kept experts and their weights",
-        f"{plan.budget} of {total} experts; grey: not kept<br>usage: {measured}; click a cell to pin or drop it",
+        f"{kept}; grey: not kept<br>usage: {measured}; click a cell to pin or drop it",
         "weight",
         legend=True,
     )
@@ -113,18 +86,14 @@ def kept_map(
     ):
         points = [(layer, expert) for layer, marked in chosen.items() for expert in marked]
         for color, width in (("white", 6), (SELECTED, 2.5)):  # with a white edge, legible on every colour
+            look = {"symbol": symbol, "size": size, "color": color, "line": {"width": width, "color": color}}
             fig.add_scatter(
                 x=[expert for _, expert in points] or [None],
                 y=[f"layer {layer}" for layer, _ in points] or [f"layer {layers[0]}"],
                 mode="markers",
                 name=name,
                 showlegend=color == SELECTED,
-                marker={
-                    "symbol": symbol,
-                    "size": size,
-                    "color": color,
-                    "line": {"width": width, "color": color},
-                },
+                marker=look,
                 unselected={"marker": {"opacity": 1}},  # Streamlit dims what is not selected
                 hoverinfo="skip",
             )
@@ -136,12 +105,9 @@ def kept_map(
             kept = "not kept" if np.isnan(weight) else f"kept, weight {percent(weight)}"
             share = percent(float(usage[layer][expert]))
             cells.append((layer, expert, drawing))
-            texts.append(
-                f"layer {layer}, expert {expert}: {kept}<br>usage {share}<br><i>click: {_NEXT[now]}</i>"
-            )
-    fig.add_trace(
-        click_targets([e for _, e, _ in cells], [f"layer {layer}" for layer, _, _ in cells], cells, texts)
-    )
+            about = f"layer {layer}, expert {expert}: {kept}<br>usage {share}"
+            texts.append(f"{about}<br><i>click: {_NEXT[now]}</i>")
+    fig.add_trace(click_targets([e for _, e, _ in cells], [f"layer {at}" for at, *_ in cells], cells, texts))
     pick_by_click(fig)
     return fig
 
@@ -174,22 +140,11 @@ def _boxes(found: Editor) -> None:
     st.session_state[PINNED], st.session_state[DROPPED] = list(edit.pinned), list(edit.dropped)
     st.session_state[COUNT] = edit.count
     for label, key in (("Pinned", PINNED), ("Dropped", DROPPED)):
-        st.multiselect(
-            label,
-            range(found.experts),
-            key=key,
-            placeholder="none",
-            on_change=partial(_marked, found, layer, key),
-        )
-    st.number_input(
-        "Experts in this layer",
-        1,
-        found.experts,
-        None,
-        key=COUNT,
-        placeholder="as the slider",
-        on_change=lambda: found.set_count(layer, st.session_state[COUNT]),
-    )
+        mark = partial(_marked, found, layer, key)
+        st.multiselect(label, range(found.experts), key=key, placeholder="none", on_change=mark)
+    box = {"key": COUNT, "placeholder": "as the slider"}
+    box["on_change"] = lambda: found.set_count(layer, st.session_state[COUNT])
+    st.number_input("Experts in this layer", 1, found.experts, None, **box)
 
 
 def _clicked(found: Editor) -> None:

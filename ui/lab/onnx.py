@@ -11,15 +11,16 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.data.text_data import TextData
@@ -36,8 +37,9 @@ from ui.text import duration, escape, points, points_interval, with_interval
 KEPT = 3
 """Exports in memory, of up to some hundred megabytes each."""
 SCORES = "onnx-score"
+BUILD = "build"
+"""Held while an export is built."""
 _ROOT, _POLL_S = Path(__file__).parents[2], 0.2
-_building = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -68,31 +70,26 @@ def build(
     with tempfile.TemporaryDirectory() as scratch:
         folder, plan_file = Path(scratch) / name, Path(scratch) / "plan.json"
         command = [sys.executable, "-m", "shrp", "export", "--json"]
-        command += [str(checkpoint.path.resolve()), "--out", str(folder)]
+        command += [str(checkpoint.path.resolve()), "--out", str(folder), *["--int8"] * int8]
         if plan is not None:
             plan_file.write_text(plan_json(plan), encoding="utf-8")
             command += ["--plan", str(plan_file)]
-        with open(Path(scratch) / "out", "w+b") as out, open(Path(scratch) / "err", "w+b") as err:
-            process = subprocess.Popen(
-                [*command, *(["--int8"] if int8 else [])],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                cwd=_ROOT,
-                env=os.environ | {"COLUMNS": "2000"},  # the error stays on one line
-            )
+        environment = os.environ | {"COLUMNS": "2000"}  # the error stays on one line
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen(
+            command, **pipes, cwd=_ROOT, env=environment, encoding="utf-8", errors="replace"
+        ) as process:
             try:
-                while process.poll() is None:
+                output = None
+                while output is None:
                     tick()
-                    time.sleep(_POLL_S)
+                    with suppress(subprocess.TimeoutExpired):
+                        output, errors = process.communicate(timeout=_POLL_S)
             finally:
-                if process.poll() is None:
-                    process.kill()
-                    process.wait()
-            said, complained = (_text(stream) for stream in (out, err))
+                process.kill()  # nothing where it has ended
         if process.returncode != 0:
-            raise ExportError(_reason(complained))
-        report = json.loads(said)
+            raise ExportError(_reason(errors))
+        report = json.loads(output)
         if report["made_from"] != checkpoint.fingerprint:
             raise ExportError(
                 "the checkpoint was replaced on disk meanwhile; reload the page and build again."
@@ -117,34 +114,29 @@ def menu(
     st.caption("To serve with onnxruntime and tokenizers alone. A build takes about a minute.")
     for precision in ("float32", "int8"):
         of = checkpoint, plan, f"{name}-onnx-{precision}", precision
-        if (made := _offer(*of)) is not None:
-            _score(made.archive, (*_key(*of), data.fingerprint, data.name), precision, data, scored)
-
-
-def _offer(checkpoint: Checkpoint, plan: PruningPlan | None, name: str, precision: str) -> OnnxExport | None:
-    """One offer; returns what was built, None where nothing is yet."""
-    store, key = results("onnx", KEPT), _key(checkpoint, plan, name, precision)
-    label, place = f"ONNX ({precision})", st.empty()
-    if (made := store.get(key)) is None:
-        if not place.button(f"Build {label}", key=f"build-onnx-{precision}", icon=":material/deployed_code:"):
-            return None
-        try:
-            made = _build_once(checkpoint, plan, name, precision, place)
-        except ShrpError as error:
-            place.empty()
-            state.show_error(error)
-            return None
-    place.download_button(
-        f"{label} (.zip)",
-        data=made.archive,
-        file_name=f"{name}.zip",
-        mime="application/zip",
-        key=f"download-onnx-{precision}",
-        on_click="ignore",
-        icon=":material/deployed_code:",
-    )
-    st.caption(summary(made.report))
-    return made
+        store, key, place = results("onnx", KEPT), _key(*of), st.empty()
+        label = f"ONNX ({precision})"
+        if (made := store.get(key)) is None:
+            build_key, icon = f"build-onnx-{precision}", ":material/deployed_code:"
+            if not place.button(f"Build {label}", key=build_key, icon=icon):
+                continue
+            try:
+                made = _build_once(*of, place)
+            except ShrpError as error:
+                place.empty()
+                state.show_error(error)
+                continue
+        place.download_button(
+            f"{label} (.zip)",
+            data=made.archive,
+            file_name=f"{of[2]}.zip",
+            mime="application/zip",
+            key=f"download-onnx-{precision}",
+            on_click="ignore",
+            icon=":material/deployed_code:",
+        )
+        st.caption(summary(made.report))
+        _score(made.archive, (*key, data.fingerprint, data.name), precision, data, scored)
 
 
 def _key(checkpoint: Checkpoint, plan: PruningPlan | None, name: str, precision: str) -> tuple[Any, ...]:
@@ -154,30 +146,20 @@ def _key(checkpoint: Checkpoint, plan: PruningPlan | None, name: str, precision:
 
 
 def _build_once(
-    checkpoint: Checkpoint,
-    plan: PruningPlan | None,
-    name: str,
-    precision: str,
-    place: Any,
+    checkpoint: Checkpoint, plan: PruningPlan | None, name: str, precision: str, place: DeltaGenerator
 ) -> OnnxExport:
     """One build at a time on this machine; a session that waited for the same one takes it as it is."""
     store, key = results("onnx", KEPT), _key(checkpoint, plan, name, precision)
-    start = time.monotonic()
+    start, hourglass = time.monotonic(), ":material/hourglass_top:"
 
     def tick() -> None:
-        place.markdown(
-            f":material/hourglass_top: Building ONNX ({precision}) … {duration(time.monotonic() - start)}. Another "
-            "setting or page ends it."
-        )
+        since = duration(time.monotonic() - start)
+        place.markdown(f"{hourglass} Building ONNX ({precision}) … {since}. Another setting or page ends it.")
 
-    while not _building.acquire(timeout=_POLL_S):
-        place.markdown(":material/hourglass_top: Waiting for another export to finish …")
-    try:
+    with store.making(BUILD, lambda: place.markdown(f"{hourglass} Waiting for another export to finish …")):
         if (made := store.get(key)) is None:
             made = build(checkpoint, plan, name, int8=precision == "int8", tick=tick)
             store.put(key, made)
-    finally:
-        _building.release()
     return made
 
 
@@ -249,14 +231,9 @@ def sentence(found: Evaluation, same: Evaluation, data: TextData) -> str:
     )
 
 
-def _text(stream: Any) -> str:
-    stream.seek(0)
-    return stream.read().decode("utf-8", errors="replace")
-
-
-def _reason(complained: str) -> str:
+def _reason(errors: str) -> str:
     """The sentence that the command line ended with."""
-    lines = [line.strip() for line in complained.splitlines() if line.strip()]
-    if lines and lines[-1].startswith("error: "):
-        return lines[-1].removeprefix("error: ")
+    last = (errors.strip().splitlines() or [""])[-1].strip()
+    if last.startswith("error: "):
+        return last.removeprefix("error: ")
     return "the export ended unexpectedly, perhaps for lack of memory; try it on the command line."

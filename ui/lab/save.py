@@ -44,7 +44,7 @@ OPENED = "opened-pruned"
 
 def name_of(selection: Selection, plan: PruningPlan) -> str:
     """What a pruned checkpoint is called."""
-    return f"{selection.name}-static-{plan.budget}"
+    return f"{selection.name}-pruned-{plan.budget}"
 
 
 def menu(
@@ -52,7 +52,9 @@ def menu(
 ) -> None:
     """Draw the ways to save the pruned model."""
     checkpoint, data, name = selection.checkpoint, selection.data, name_of(selection, plan)
-    shift, scored = calibrated(pruned, routed, data)
+    shift, scored = None, pruned
+    if st.session_state.get(CALIBRATE) and (found := matched(pruned, routed, data)) is not None:
+        shift, scored = found.shift, found.evaluation
     saved_as = name if shift is None else f"{name}-matched"
     how = {
         "ranked_on": None if setting.selection == "recorded" else selection.ranking,
@@ -68,15 +70,7 @@ def menu(
         on_click="ignore",
         icon=":material/archive:",
     )
-    st.download_button(
-        "Plan (.json)",
-        data=plan_json(plan),
-        file_name=f"{file_name(name)}-plan.json",
-        mime="application/json",
-        key="download-plan",
-        on_click="ignore",
-        icon=":material/description:",
-    )
+    plan_button(plan, name)
     if not data.task.is_regression:
         st.checkbox(
             "Calibrate the threshold",
@@ -96,13 +90,22 @@ def menu(
     )
 
 
-def calibrated(
-    pruned: Evaluation, routed: Evaluation, data: TextData
-) -> tuple[np.ndarray | None, Evaluation]:
-    """The shift of the output bias, where that is asked for, and the evaluation of what is saved."""
-    if st.session_state.get(CALIBRATE) and (found := matched(pruned, routed, data)) is not None:
-        return found.shift, found.evaluation
-    return None, pruned
+def plan_button(plan: PruningPlan, name: str) -> None:
+    """Draw the download of a plan as the file that `python -m shrp prune --plan` reads."""
+    st.download_button(
+        "Plan (.json)",
+        data=plan_json(plan),
+        file_name=f"{file_name(name)}-plan.json",
+        mime="application/json",
+        key="download-plan",
+        on_click="ignore",
+        icon=":material/description:",
+    )
+
+
+def plan_json(plan: PruningPlan) -> str:
+    """A plan as the text of that file."""
+    return json.dumps(plan.to_dict(), indent=2) + "\n"
 
 
 def _open_here(known_as: str, name: str, write, of: str) -> None:
@@ -126,26 +129,19 @@ def _open_here(known_as: str, name: str, write, of: str) -> None:
 
 def finetune_menu(selection: Selection, setting: Setting, plan: PruningPlan) -> None:
     """Draw the command that fine-tunes this pruning, filled in."""
-    st.caption("Fine-tuning after pruning recovers much of a loss. Copy the command:")
+    st.caption("Fine-tuning after pruning brings back much of a loss. Copy the command:")
     st.code(finetune_command(selection, setting, plan), language="bash", wrap_lines=True)
-    if needs_plan_file(setting):
+    if setting.edits:
         st.caption("It reads the plan's file: download it under *Save or export*.")
-
-
-def needs_plan_file(setting: Setting) -> bool:
-    """Whether the command line cannot make the plan of a setting by itself."""
-    return bool(setting.edits)
 
 
 def finetune_command(selection: Selection, setting: Setting, plan: PruningPlan) -> str:
     """`python -m shrp prune ... --recover ...` for a setting."""
     name, task, path = name_of(selection, plan), selection.checkpoint.info.task, selection.checkpoint.path
-    try:
-        path = path.resolve().relative_to(Path.cwd().resolve())
-    except ValueError:
-        path = path.resolve()
+    path, here = path.resolve(), Path.cwd().resolve()
+    path = path.relative_to(here) if path.is_relative_to(here) else path
     parts = ["python", "-m", "shrp", "prune", str(path), "--out", f"{file_name(name)}-finetuned"]
-    if needs_plan_file(setting):
+    if setting.edits:  # the command line cannot make this plan by itself
         parts += ["--plan", f"{file_name(name)}-plan.json"]
     else:
         parts += ["--budget" if setting.allocation == "budget" else "--per-layer", str(setting.number)]
@@ -160,19 +156,6 @@ def finetune_command(selection: Selection, setting: Setting, plan: PruningPlan) 
     if task.name not in TASKS or selection.source == "own":
         parts += ["--train-file", "train.csv"]
     return " ".join(map(shlex.quote, parts))
-
-
-def plan_json(plan: PruningPlan) -> str:
-    """A plan as the file that `python -m shrp prune --plan` reads."""
-    return json.dumps(plan.to_dict(), indent=2) + "\n"
-
-
-def _teacher_score(checkpoint: Checkpoint, data: TextData) -> float | None:
-    """The dense teacher's score on these data: from its outputs, else as stored."""
-    if (teacher := teacher_on(checkpoint, data)) is not None:
-        return teacher.score
-    rows = measurements.score_rows(checkpoint, data)
-    return next((row.get("score") for row in rows if row.get("kind") == "teacher"), None)
 
 
 def write_checkpoint(
@@ -196,8 +179,13 @@ def write_checkpoint(
     """
     kept = [dict(row) for row in checkpoint.info.scores if row.get("kind") == "teacher"]
     if math.isfinite(evaluation.score):
-        length, teacher = checkpoint.info.max_length, _teacher_score(checkpoint, data)
-        kept.append(pruned_row(plan, evaluation, teacher, data, length, matched=shift is not None))
+        if (teacher := teacher_on(checkpoint, data)) is not None:
+            dense = teacher.score
+        else:
+            rows = measurements.score_rows(checkpoint, data)
+            dense = next((row.get("score") for row in rows if row.get("kind") == "teacher"), None)
+        length = checkpoint.info.max_length
+        kept.append(pruned_row(plan, evaluation, dense, data, length, matched=shift is not None))
     of = checkpoint.info.training, checkpoint.fingerprint
     training = pruned_training(*of, plan, counted_on=ranked_on, seed=seed) | shares_of(data, shift)
     try:

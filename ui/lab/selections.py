@@ -10,6 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from shrp.checkpoints.info import usage_in
+from shrp.data.text_data import TextData
 from shrp.evaluation.evaluation import Evaluation
 from shrp.pruning.plan import NO_EDITS, PruningPlan
 from shrp.pruning.sweep import random_control
@@ -22,7 +23,7 @@ from ui.text import interval_text, metric_name, points, points_interval, score_t
 
 DRAWS = (0, 1, 2)
 """Seeds of the random control."""
-MEASURE = "measure-selections"
+MEASURE, AHEAD = "measure-selections", "current plan ahead by"
 
 
 def section(
@@ -34,10 +35,9 @@ def section(
         st.info("These data have no labels, so no selection scores higher than another.")
         return
     known = {kind: prunings.usage_known(kind, checkpoint, selection.ranking) for kind in SELECTIONS}
-    missing = [
-        kind for kind, stats in known.items() if stats is None and _can_be_measured(kind, checkpoint.info)
-    ]
-    asked = st.session_state.get(MEASURE) == (checkpoint.fingerprint, selection.ranking.fingerprint)
+    missing = [kind for kind, stats in known.items() if stats is None and kind != "recorded"]
+    of = checkpoint.fingerprint, selection.ranking.fingerprint
+    asked = st.session_state.get(MEASURE) == of
     if missing and not asked:
         names = ", ".join(SELECTIONS[kind].lower() for kind in missing)
         st.button(
@@ -45,10 +45,10 @@ def section(
             icon=":material/timer:",
             key="measure-all",
             on_click=st.session_state.__setitem__,
-            args=(MEASURE, (checkpoint.fingerprint, selection.ranking.fingerprint)),
+            args=(MEASURE, of),
         )
-    place, rows, draws = st.empty(), [_row(f"{SELECTIONS[setting.selection]} (now)", [pruned], None)], []
-    rows[0] |= {"current plan ahead by": ""} | _calibrated([pruned], routed, data)
+    place, draws = st.empty(), []
+    rows = [_row(f"{SELECTIONS[setting.selection]} (now)", [pruned], None, routed, data)]
     for kind, plans in others(selection, setting, plan, missing if asked else (), known):
         bar, left = st.empty(), Remaining()
 
@@ -58,22 +58,17 @@ def section(
         prunings.evaluate_all(checkpoint, data, plans, show)
         bar.empty()
         found = [prunings.recall(checkpoint, data, one) for one in plans]
-        rows.append(_row(SELECTIONS[kind], found, pruned) | _calibrated(found, routed, data))
+        rows.append(_row(SELECTIONS[kind], found, pruned, routed, data))
         if kind == "random":
             draws = [one.score for one in found]
         if [one.key() for one in plans] == [plan.key()]:
-            rows[-1]["current plan ahead by"] = "the same experts"
-        place.dataframe(
-            pd.DataFrame(rows).fillna(""),
-            hide_index=True,
-            width="content",
-            alt="Scores of as many experts chosen in other ways and at random",
-        )
-    if said := against_draws(pruned, draws):
-        st.caption(f"{said} Each random draw keeps as many experts in each layer as the current plan.")
-    downloads(
-        pd.DataFrame(rows).assign(data=pruned.data, n=pruned.n), "beside", f"{selection.name}-selections"
-    )
+            rows[-1][AHEAD] = "the same experts"
+        frame, alt = pd.DataFrame(rows), "Scores of as many experts chosen in other ways and at random"
+        place.dataframe(frame, hide_index=True, width="content", alt=alt)
+    if text := against_draws(pruned, draws):
+        st.caption(f"{text} Each random draw keeps as many experts in each layer as the current plan.")
+    frame = pd.DataFrame(rows).assign(data=pruned.data, n=pruned.n)
+    downloads(frame, "beside", f"{selection.name}-selections")
 
 
 def others(
@@ -101,19 +96,12 @@ def others(
         if kind != "random":
             yield kind, [prunings.plan_of(replace(base, selection=kind, seed=0), stats)]
             continue
-        usage = (
-            usage_in(selection.checkpoint.info)
-            if setting.selection == "recorded"
-            else known["usage"].shares()
-        )
+        recorded = setting.selection == "recorded"
+        usage = usage_in(selection.checkpoint.info) if recorded else known["usage"].shares()
         drawn = [random_control(plan, usage, seed=seed) for seed in DRAWS]
         drawn = [one for one in drawn if one.key() != plan.key()] if setting.is_control else drawn
         if drawn:
             yield kind, drawn
-
-
-def _can_be_measured(kind: str, info) -> bool:
-    return kind != "recorded" or bool(info.usage)
 
 
 def against_draws(pruned: Evaluation, draws: list[float]) -> str:
@@ -125,29 +113,28 @@ def against_draws(pruned: Evaluation, draws: list[float]) -> str:
     return f"Beats {above} of {len(draws)} random selections{better}."
 
 
-def _row(name: str, found: list[Evaluation], pruned: Evaluation | None) -> dict[str, str]:
+def _row(
+    name: str, found: list[Evaluation], pruned: Evaluation | None, routed: Evaluation, data: TextData
+) -> dict[str, str]:
+    """A row of the table.
+
+    Args:
+        found: the evaluations of a selection, several for random draws.
+        pruned: the current plan's; None where the row is its own.
+    """
     metric, scores = found[0].metric, [one.score for one in found]
-    mean = float(np.mean(scores))
-    row = {
-        "selection": name,
-        metric_name(metric): score_text(mean, metric),
-        "95% CI": interval_text(found[0].interval, metric),
-    }
+    mean, ends, ahead = float(np.mean(scores)), found[0].interval, ""
+    interval = interval_text(ends, metric)
     if len(found) > 1:
-        row["selection"] += f", mean of {len(found)}"
-        row["95% CI"] = f"range {interval_text((min(scores), max(scores)), metric)}"
-        return row | {"current plan ahead by": points(pruned.score - mean, metric)}
-    if pruned is None:
-        return row
-    value, ends = differences.difference(pruned, found[0])
-    ahead = points(value, metric) + (f" ({points_interval(ends, metric)})" if ends[0] == ends[0] else "")
-    return row | {"current plan ahead by": ahead}
-
-
-def _calibrated(found: list[Evaluation], routed: Evaluation, data) -> dict[str, str]:
-    """The mean score with the threshold calibrated; nothing of a regression."""
+        name += f", mean of {len(found)}"
+        interval = f"range {interval_text((min(scores), max(scores)), metric)}"
+        ahead = points(pruned.score - mean, metric)
+    elif pruned is not None:
+        value, ends = differences.difference(pruned, found[0])
+        ahead = points(value, metric) + (f" ({points_interval(ends, metric)})" if ends[0] == ends[0] else "")
+    row = {"selection": name, metric_name(metric): score_text(mean, metric), "95% CI": interval, AHEAD: ahead}
     moved = [differences.matched(one, routed, data) for one in found]
     if None in moved:
-        return {}
+        return row
     mean = float(np.mean([one.evaluation.score for one in moved]))
-    return {"threshold calibrated": score_text(mean, data.task.metric)}
+    return row | {"threshold calibrated": score_text(mean, metric)}

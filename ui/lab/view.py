@@ -9,40 +9,29 @@ from dataclasses import replace
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from shrp.checkpoints.info import CheckpointInfo
 from shrp.data.text_data import FEWEST, halves, in_halves
 from shrp.errors import ShrpError
 from shrp.evaluation.costs import TOKENS, dense_cost
 from shrp.evaluation.evaluation import Evaluation
 from shrp.model.convert import expert_layers, num_experts_of
-from shrp.pruning.plan import PruningPlan
-from ui import arrival, confidence, differences, loaders, measurements, plan_url, prunings, state
+from ui import arrival, differences, loaders, measurements, pair_tabs, plan_url, prunings, state
 from ui.downloads import chart, clicked
 from ui.expert_map import expert_map, plan_frame, plan_words, weights_of
 from ui.floor import exact, floor_of, floor_warning
 from ui.lab import curve, edits, kept, onnx, save, selections, verdict
+from ui.pair_tabs import CHANGED, LOST, THRESHOLD
 from ui.pickers import always_one
-from ui.prunings import ALLOCATION, BUDGET, EACH, SELECTIONS, Setting
+from ui.prunings import ALLOCATION, SELECTIONS, Setting
 from ui.state import Selection
 from ui.store import Remaining, disk, results
 from ui.teacher import ROUTED, TEACHER, teacher_on, with_part
-from ui.text import escape, with_interval
+from ui.text import capital, escape, with_interval
 
-HOLD_OUT, SWEEP, AXIS, TABS, AGAINST, CURVE = (
-    "hold_out",
-    "sweep",
-    "axis",
-    "lab_tab",
-    "against",
-    "curve",
-)
+HOLD_OUT, SWEEP, AXIS, TAB, AGAINST = "hold_out", "sweep", "axis", "lab_tab", "against"
 """Keys of widgets, in the session's state and in the URL alike."""
-KEPT, LOST, CHANGED, COMPARED, THRESHOLD = (
-    "Kept experts",
-    "Where accuracy is lost",
-    "Changed predictions",
-    "Selections compared",
-    "Threshold and confidence",
-)
+KEPT, COMPARED = "Kept experts", "Selections compared"
+TABS = (KEPT, LOST, CHANGED, COMPARED, THRESHOLD)
 REDRAW = 1.0  # seconds between two drawings of the curve while it fills in; of the verdict a quarter of that
 _GREY = "<style>[class*=st-key-lab-needs-score]{} {{opacity: 0.3}}</style>"
 
@@ -57,11 +46,8 @@ class Lab:
     def __init__(self, selection: Selection) -> None:
         self.actions = st.container(key="lab-actions")
         # What is drawn several times in a run goes through `show`: an element that is not replaced yet stays, grey.
-        self.places = {
-            "verdict": st.container(key="verdict"),
-            "smallest": st.container(key="lab-needs-score-smallest"),
-            "notes": st.container(key="lab-needs-score-notes"),
-        }
+        self.places = {"verdict": st.container(key="verdict")}
+        self.places |= {name: st.container(key=f"lab-needs-score-{name}") for name in ("smallest", "notes")}
         self.slots: dict[str, DeltaGenerator] = {}
         left, right = st.columns([2, 3], gap="medium")
         self.places["curve"] = right.container(key="lab-needs-score-curve")
@@ -69,19 +55,17 @@ class Lab:
         self.layers, self.experts = tuple(expert_layers(self.model)), num_experts_of(self.model)
         with left:
             self.setting = prunings.controls(len(self.layers), self.experts, more=lambda: _more(selection))
-            self.sweep = _sweep_choice(selection)
+            labelled = selection.data.labels is not None
+            self.sweep = labelled and st.toggle("All sizes", key=SWEEP, bind="query-params")
             self.places["busy"], self.costs = st.container(), st.container()
             self.places["score"] = st.container(key="lab-needs-score-score")
-        names = (KEPT, LOST, CHANGED, COMPARED, THRESHOLD)
-        tabs = st.tabs(names, key=TABS, on_change="rerun", bind="query-params")
-        self.below = {}
-        for name, tab in zip(names, tabs, strict=True):
-            key = "lab-kept" if name == KEPT else f"lab-needs-score-{name.split()[0].lower()}"
-            if tab.open:
-                self.below[name] = tab.container(key=key)
+        tabs = zip(TABS, st.tabs(TABS, key=TAB, on_change="rerun", bind="query-params"), strict=True)
+        self.tab, place = next((name, tab) for name, tab in tabs if tab.open)
+        self.below = place.container(key="lab-kept" if self.tab == KEPT else "lab-needs-score-tab")
         self.places["grey"] = st.container()
         self.stale()
-        self.show("verdict").markdown(self._estimating(self.setting.number))
+        number = self.setting.number * (len(self.layers) if self.setting.allocation == "per_layer" else 1)
+        self._estimating(number)
         self.selection = _held_out(selection)
         self.checkpoint, self.data = self.selection.checkpoint, self.selection.data
         self.routed = measurements.evaluation_known(self.checkpoint, self.data)
@@ -108,22 +92,22 @@ class Lab:
             self.stats = prunings.usage_for(self.setting.selection, self.checkpoint, self.selection.ranking)
         editor = edits.editor(self.checkpoint.fingerprint, self.layers, self.experts)
         self.setting, self.plan, base = edits.edited(self.setting, self.stats, editor)
-        self.show("verdict").markdown(self._estimating(self.plan.budget))
+        self._estimating(self.plan.budget)
         with self.costs:
             verdict.costs(self.checkpoint, self.plan)
             st.caption(_measured_on(self.selection, self.setting))
-        self.sizes = curve.sizes(
-            self.checkpoint, self.setting, self.stats, self.selection.ranking.fingerprint
-        )
-        if KEPT in self.below:
-            with self.below[KEPT]:
+        ranked_on = self.selection.ranking.fingerprint
+        self.sizes = curve.sizes(self.checkpoint, self.setting, self.stats, ranked_on)
+        if self.tab == KEPT:
+            with self.below:
                 kept.section(editor, self.plan, base, self.stats, self.selection.name)
         menu = self._actions()
         pruned = self._evaluate()
         self._draw_verdict(pruned)
         self._draw_curve(pruned)
         self.show("grey").empty()
-        self._fill_tabs(pruned)
+        with self.below:
+            self._fill_tab(pruned)
         with menu:
             save.menu(self.selection, self.setting, self.plan, pruned, self.routed)
             name = save.name_of(self.selection, self.plan)
@@ -134,33 +118,25 @@ class Lab:
             st.caption(f"Results are not kept on disk: {escape(disk().problem)}.")
 
     def stale(self, *, curve_too: bool = True) -> None:
-        """Grey what needs the model, but for the curve where that has an estimate, until `fresh`."""
+        """Grey what needs the model, but for the curve where that has an estimate."""
         but = "" if curve_too else ":not(.st-key-lab-needs-score-curve)"
         self.show("grey").markdown(_GREY.format(but), unsafe_allow_html=True)
 
-    def _estimating(self, number: int) -> str:
-        """What is said until there is a score.
-
-        Args:
-            number: of experts; before the plan is made, as the slider counts.
-        """
+    def _estimating(self, kept: int) -> None:
         total = len(self.layers) * self.experts
-        if not hasattr(self, "plan") and self.setting.allocation == "per_layer":
-            number *= len(self.layers)
-        return verdict.estimating(number, total)
-
-    # What is drawn once the plan is known
+        self.show("verdict").markdown(f"**{kept} of {total} experts: estimating …**")
 
     def _actions(self) -> DeltaGenerator:
         """Draw the row of actions; returns the place of what needs the exact evaluation."""
-        with (
-            self.actions,
-            st.container(horizontal=True, gap="small", vertical_alignment="center"),
-        ):
+        with self.actions, st.container(horizontal=True, gap="small", vertical_alignment="center"):
             with st.popover("Fine-tune this", icon=":material/model_training:"):
                 save.finetune_menu(self.selection, self.setting, self.plan)
             found = st.popover("Save or export", icon=":material/save:")
-            _compare_link(self.setting, self.plan, held_out=self.selection.ranked_on is not None)
+            # Compare chooses no experts on half of the data: the link then has the whole plan.
+            held_out = self.selection.ranked_on is not None
+            asked = prunings.link_of(self.setting, self.plan if held_out else None)
+            if len(asked.get(f"b_{plan_url.URL}", "")) <= plan_url.LONGEST:
+                arrival.page_link("pages/compare.py", "Compare", ":material/compare:", asked)
         return found
 
     def _evaluate(self) -> Evaluation:
@@ -182,19 +158,14 @@ class Lab:
         return found
 
     def _draw_verdict(self, found: Evaluation) -> None:
-        teacher = self.stored[self.stored["kind"] == "teacher"]["score"]
-        text = verdict.verdict(
-            found,
-            self.routed,
-            self.teacher,
-            float(teacher.iloc[0]) if len(teacher) else math.nan,
-            self.plan.budget,
-            len(self.layers) * self.experts,
-        )
+        scores = self.stored[self.stored["kind"] == "teacher"]["score"]
+        dense = self.teacher or (float(scores.iloc[0]) if len(scores) else math.nan)
+        total = len(self.layers) * self.experts
+        text = verdict.verdict(found, self.routed, dense, self.plan.budget, total)
         self.show("verdict").markdown(text)
         if found.labels is not None:
-            scored = with_interval(found.score, found.interval, found.metric, found.n)
-            self.show("score").markdown(escape(scored[:1].upper() + scored[1:]))
+            score = with_interval(found.score, found.interval, found.metric, found.n)
+            self.show("score").markdown(escape(capital(score)))
         if not found.complete or self.routed is None:
             return
         with self.show("notes").container():
@@ -209,34 +180,23 @@ class Lab:
     def _draw_smallest(self) -> None:
         if self.data.labels is not None:
             known = curve.known(self.checkpoint, self.data, self.sizes)
-            self.show("smallest").markdown(
-                verdict.smallest_text(known, len(self.sizes), self.routed, self.data)
-            )
+            text = verdict.smallest_text(known, len(self.sizes), self.routed, self.data)
+            self.show("smallest").markdown(text)
 
     def _draw_curve(self, found: Evaluation | None) -> None:
         """Draw the curve as far as it is known, with the current point."""
         if self.data.labels is None:
             self.show("curve").info(
-                "These data have no labels, so there is no score to draw. See *Changed predictions*."
+                f"These data have no labels, so there is no score to draw. See *{CHANGED}*."
             )
             return
         self.drawings += 1  # two charts of one run need different keys, even in the same place
         over = st.session_state.get(AXIS, next(iter(curve.COSTS)))
-        known = curve.known(self.checkpoint, self.data, self.sizes)
-        frame = curve.frame_of(self.checkpoint, known)
+        frame = curve.frame_of(self.checkpoint, curve.known(self.checkpoint, self.data, self.sizes))
         share = prunings.cost_of(self.checkpoint, self.plan).relative_to(dense_cost(self.model, TOKENS))
-        title = SELECTIONS[self.setting.selection].lower()
-        fig = curve.curve(
-            frame,
-            self.stored,
-            self.routed,
-            over,
-            self.data,
-            title,
-            (self.plan.budget, share[over], found),
-            floor_of(self.data),
-        )
-        key = f"{CURVE}-{self.drawings}"
+        now, title = (self.plan.budget, share[over], found), SELECTIONS[self.setting.selection].lower()
+        fig = curve.curve(frame, self.stored, self.routed, over, self.data, title, now, floor_of(self.data))
+        key, allocation = f"curve-{self.drawings}", self.setting.allocation
         with self.show("curve").container():
             chart(
                 fig,
@@ -244,43 +204,29 @@ class Lab:
                 key,
                 f"{self.selection.name}-curve",
                 f"Score against cost of {len(frame)} sizes; the current one keeps {self.plan.budget} experts.",
-                lambda: _take(key, self.setting.allocation),
+                lambda: _take(key, allocation, len(self.layers)),
                 "The slider does the same.",
             )
 
-    def _fill_tabs(self, pruned: Evaluation) -> None:
-        """Draw the open tab; no other one is worked for."""
-        file = f"{self.selection.name}-{self.plan.budget}"
-        if COMPARED in self.below:
-            with self.below[COMPARED]:
-                selections.section(self.selection, self.setting, self.plan, pruned, self.routed)
-        for name in (LOST, CHANGED, THRESHOLD):
-            if name not in self.below:
-                continue
-            with self.below[name]:
-                against, names = self._against()
-                if name == LOST:
-                    lengths = measurements.read_lengths(self.checkpoint, self.data)
-                    differences.lost(against, pruned, self.data, lengths, names, file)
-                elif name == CHANGED:
-                    differences.changed(against, pruned, self.selection, names, file)
-                else:
-                    differences.threshold(against, pruned, self.data, names)
-                    if self.data.labels is not None and not self.data.task.is_regression:
-                        confidence.tab(against, pruned, names, file)
-
-    def _against(self) -> tuple[Evaluation, tuple[str, str]]:
-        """What the pruned model is compared with, picked where the dense teacher's outputs are there too."""
-        known = {ROUTED: self.routed} | ({TEACHER: self.teacher} if self.teacher is not None else {})
-        if len(known) == 1:
-            if self.checkpoint.problem:
+    def _fill_tab(self, pruned: Evaluation) -> None:
+        """Draw the open tab, where it needs the model."""
+        if self.tab == COMPARED:
+            selections.section(self.selection, self.setting, self.plan, pruned, self.routed)
+        elif self.tab != KEPT:
+            against, name = self.routed, "routed"
+            if self.teacher is not None:
+                if always_one("Compared with", (ROUTED, TEACHER), AGAINST) == TEACHER:
+                    against, name = self.teacher, "teacher"
+            elif self.checkpoint.problem:
                 st.warning(escape(self.checkpoint.problem), icon=":material/warning:")
-            return self.routed, ("routed", "pruned")
-        picked = always_one("Compared with", tuple(known), AGAINST)
-        return known[picked], (picked.removesuffix(" model").removeprefix("dense "), "pruned")
+            file = f"{self.selection.name}-{self.plan.budget}"
+            names = name, "pruned"
+            pair_tabs.draw(self.tab, against, pruned, self.selection, names, file, self.checkpoint)
 
     def _sweep(self, pruned: Evaluation) -> None:
         """Evaluate all sizes, drawing the curve as it fills in. A moved slider interrupts it and the next run goes on."""
+        if len(curve.known(self.checkpoint, self.data, self.sizes)) == len(self.sizes):
+            return
         left, drawn = Remaining(), time.monotonic()
 
         def show(share: float) -> None:
@@ -290,11 +236,8 @@ class Lab:
                 self._draw_curve(pruned)
                 drawn = time.monotonic()
 
-        plans = [size.plan for size in self.sizes]
-        if len(curve.known(self.checkpoint, self.data, self.sizes)) == len(plans):
-            return
         try:
-            prunings.evaluate_all(self.checkpoint, self.data, plans, show)
+            prunings.evaluate_all(self.checkpoint, self.data, self.sizes, show)
         except ShrpError as error:  # what was scored before stays
             with self.show("busy"):
                 state.show_error(error)
@@ -304,40 +247,34 @@ class Lab:
         self._draw_smallest()
 
 
-def _sweep_choice(selection: Selection) -> bool:
-    if selection.data.labels is None:
-        return False
-    return st.toggle("All sizes", key=SWEEP, bind="query-params")
-
-
 def _more(selection: Selection) -> None:
     """The choices of the popover that only the lab has."""
-    enough = len(selection.data) >= FEWEST
     st.toggle(
         "Score on a held-out half",
         key=HOLD_OUT,
         bind="query-params",
-        disabled=not enough,
+        disabled=len(selection.data) < FEWEST,
         help="On: experts are chosen on one half of the examples and scored on the other. Off: both on all of them, as "
         f"in the paper, which scores slightly too high. Needs {FEWEST} examples.",
     )
-    st.selectbox(
-        "Cost on the curve", list(curve.COSTS), key=AXIS, format_func=curve.COSTS.get, bind="query-params"
-    )
+    names = curve.COSTS
+    st.selectbox("Cost on the curve", list(names), key=AXIS, format_func=names.get, bind="query-params")
 
 
 def _held_out(selection: Selection) -> Selection:
     """The selection, with one half of its data to rank on and the other to score on where that is asked for."""
     if not st.session_state.get(HOLD_OUT) or len(selection.data) < FEWEST:
         return selection
-    checkpoint, data = selection.checkpoint, selection.data
-    store, key = results("halves", 8), (data.fingerprint, data.name, data.pairs)
-    if (found := store.get(key)) is None:
+    data = selection.data
+
+    def make() -> tuple:
         ranked, scored = halves(data)
-        store.put(key, found := (*in_halves(data, ranked, scored), scored))
-    chosen, held, scored = found
+        return (*in_halves(data, ranked, scored), scored)
+
+    key = data.fingerprint, data.name, data.pairs
+    chosen, held, scored = results("halves", 8).get_or_make(key, make)
     rows = None if selection.rows is None else selection.rows[scored]
-    checkpoint = with_part(checkpoint, data, held, scored)
+    checkpoint = with_part(selection.checkpoint, data, held, scored)
     return replace(selection, checkpoint=checkpoint, data=held, rows=rows, ranked_on=chosen)
 
 
@@ -355,87 +292,52 @@ def _measured_on(selection: Selection, setting: Setting) -> str:
     return f"{scored}, where experts are chosen too."
 
 
-def _take(key: str, allocation: str) -> None:
-    """Set the slider to a clicked size."""
+def _take(key: str, allocation: str, layers: int) -> None:
+    """Set the slider to a clicked size, of so many experts in all."""
     if cell := clicked(key):
         st.session_state[ALLOCATION] = allocation
-        st.session_state[BUDGET if allocation == "budget" else EACH] = int(cell[0])
-
-
-def _compare_link(setting: Setting, plan: PruningPlan, *, held_out: bool) -> None:
-    """A link to Compare with this pruning as B.
-
-    Args:
-        held_out: whether experts were chosen on half of the data, which Compare does not do: the link then has the
-            whole plan.
-    """
-    asked = prunings.link_of(setting, plan if held_out else None)
-    if len(asked.get(f"b_{plan_url.URL}", "")) <= plan_url.LONGEST:
-        arrival.page_link("pages/compare.py", "Compare", ":material/compare:", asked)
+        st.session_state[allocation] = int(cell[0]) // (layers if allocation == "per_layer" else 1)
 
 
 def not_routed(selection: Selection) -> None:
     """For a checkpoint without routers: what it is, its plan and export where it is pruned, and the next step."""
-    checkpoint, info = selection.checkpoint, selection.checkpoint.info
-    what = "is pruned already" if info.plan is not None else "has no routers"
+    checkpoint, plan = selection.checkpoint, selection.checkpoint.info.plan
+    what = "is pruned already" if plan is not None else "has no routers"
     st.info(f"**{escape(selection.name)}** {what}, so there is no usage to prune by.", icon=":material/info:")
     _routed_ones(selection)
-    if info.plan is None:
+    if plan is None:
         return
     with st.container(horizontal=True, gap="small"):
-        st.download_button(
-            "Plan (.json)",
-            data=save.plan_json(info.plan),
-            file_name=f"{selection.name}-plan.json",
-            mime="application/json",
-            on_click="ignore",
-            icon=":material/description:",
-        )
+        save.plan_button(plan, selection.name)
         export = st.popover("Export", icon=":material/deployed_code:")
     experts = num_experts_of(checkpoint.model)
-    total = len(info.plan.layers) * experts
-    place = st.empty()
-    chart(
-        expert_map(
-            weights_of(info.plan, experts),
-            experts,
-            "Kept experts and their weights",
-            f"{info.plan.budget} of {total} experts; grey: not kept",
-            "weight",
-        ),
-        plan_frame(info.plan),
-        "kept-map",
-        f"{selection.name}-plan",
-        f"Weights of the kept experts: {plan_words(info.plan)}",
-    )
+    kept_of, place = f"{plan.budget} of {len(plan.layers) * experts} experts", st.empty()
+    title, under = "Kept experts and their weights", f"{kept_of}; grey: not kept"
+    fig = expert_map(weights_of(plan, experts), experts, title, under, "weight")
+    alt = f"Weights of the kept experts: {plan_words(plan)}"
+    chart(fig, plan_frame(plan), "kept-map", f"{selection.name}-plan", alt)
     try:
         found = measurements.evaluation(checkpoint, selection.data)
     except ShrpError as error:
         state.show_error(error)
         return
     scored = with_interval(found.score, found.interval, found.metric, found.n)
-    place.markdown(f"**{info.plan.budget} of {total} experts**: {escape(scored)}, {escape(found.data)}.")
+    place.markdown(f"**{kept_of}**: {escape(scored)}, {escape(found.data)}.")
     with export:
         onnx.menu(checkpoint, None, selection.name, selection.data, found)
 
 
 def _routed_ones(selection: Selection) -> None:
     """Buttons that pick a routed checkpoint, or the command that makes one."""
-    from shrp.checkpoints.info import CheckpointInfo
-
-    found = [
-        name
-        for name, info in loaders.discover_all().items()
-        if isinstance(info, CheckpointInfo) and state.is_routed(info) and name != selection.name
+    known = loaders.discover_all()
+    routed = [
+        name for name, info in known.items() if isinstance(info, CheckpointInfo) and state.is_routed(info)
     ]
+    pick = st.session_state.__setitem__
     with st.container(horizontal=True, gap="small"):
-        for name in found[:3]:
-            st.button(
-                f"Prune {escape(name)}",
-                key=f"prune-{name}",
-                on_click=st.session_state.__setitem__,
-                args=(state.CHECKPOINT, name),
-            )
-    if not found:
+        for name in routed[:3]:
+            args = (state.CHECKPOINT, name)
+            st.button(f"Prune {escape(name)}", key=f"prune-{name}", on_click=pick, args=args)
+    if not routed:
         st.caption("Make a routed checkpoint:")
         st.code("python -m shrp train --help", language="bash")

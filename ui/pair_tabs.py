@@ -1,0 +1,329 @@
+"""Tabs on two models on the same examples: where accuracy is lost, changed predictions, threshold and confidence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from zlib import crc32
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+from plotly.subplots import make_subplots
+
+from shrp.checkpoints.checkpoint import Checkpoint
+from shrp.data.slices import CLASS, LENGTH, SLICE, input_groups
+from shrp.data.tabular import distinct
+from shrp.data.tasks import Task
+from shrp.data.text_data import TextData
+from shrp.evaluation import paired
+from shrp.evaluation.calibration import answer_shares
+from shrp.evaluation.evaluation import Evaluation
+from shrp.evaluation.metrics import ranking
+from ui import closer, confidence, measurements
+from ui.bound import leave_known
+from ui.differences import FEW, below_or_above, difference, groups, matched
+from ui.downloads import chart, downloads
+from ui.pickers import always_one
+from ui.state import Selection
+from ui.text import (
+    axis_names,
+    capital,
+    class_width,
+    escape,
+    escape_html,
+    interval_text,
+    is_percentage,
+    metric_name,
+    percent,
+    plain,
+    points,
+    points_interval,
+    row_height,
+    score_text,
+    share_text,
+    slice_name,
+)
+from ui.theme import GREY, KIND_COLORS, KIND_SYMBOLS, layout, whiskers
+
+LOST, CHANGED, THRESHOLD = "Where accuracy is lost", "Changed predictions", "Threshold and confidence"
+DIRECTION, SLICES, CLASSES, GROUPS = "flip_direction", "flip_slice", "flip_label", "lost_by"
+"""Keys of the filters of changed predictions, and of the grouping of losses."""
+_PAGE = 740  # pixels that a table has in a window of 1200
+_PICKED, _CHANGE, _P, _SLICE, _LEAST = 35, 132, 75, 95, 120  # of its columns, and of a text's at least
+
+
+def draw(
+    name: str,
+    reference: Evaluation,
+    other: Evaluation,
+    selection: Selection,
+    names: tuple[str, str],
+    file: str,
+    read: Checkpoint,
+) -> None:
+    """Draw one of the tabs.
+
+    Args:
+        name: `LOST`, `CHANGED` or `THRESHOLD`.
+        selection: whose data both are evaluated on, and whose checkpoint the links look closer with.
+        names: of both, short enough for the heads of columns.
+        file: name that downloads begin with.
+        read: what tells the examples' lengths in tokens.
+    """
+    data = selection.data
+    if name == CHANGED:
+        _changed(reference, other, selection, names, file)
+    elif name == LOST:
+        _lost(reference, other, data, measurements.read_lengths(read, data), names, file)
+    else:
+        _threshold(reference, other, data, names)
+        if data.labels is not None and not data.task.is_regression:
+            confidence.tab(reference, other, names, file)
+
+
+# Where accuracy is lost
+
+
+def _lost(
+    reference: Evaluation,
+    other: Evaluation,
+    data: TextData,
+    lengths: np.ndarray,
+    names: tuple[str, str],
+    file: str,
+) -> None:
+    """Losses within slices, classes or lengths, one grouping at a time: a sentence and a figure."""
+    if data.labels is None:
+        st.info(f"These data have no labels, so nothing is right or wrong. See *{CHANGED}*.")
+        return
+    kinds = [SLICE] * (data.slices is not None) + [CLASS] * (not data.task.is_regression) + [LENGTH]
+    by = always_one("By", tuple(map(capital, kinds)), GROUPS, label_visibility="collapsed").lower()
+    if by == LENGTH:
+        groups_of = np.empty(len(data), dtype=object)
+        for name, mask in input_groups(data, lengths=lengths, by=(LENGTH,))[LENGTH].items():
+            groups_of[mask] = name
+        reference, other = (replace(e, slices=tuple(groups_of[e.indices])) for e in (reference, other))
+    frame = groups(reference, other, CLASS if by == CLASS else SLICE)
+    value = "recall" if by == CLASS else other.metric
+    text = summary(frame, by, value)
+    st.markdown(text)
+    heads = {"group": by, "reference": names[0], "other": names[1]}
+    table = frame.rename(columns=lambda name: " ".join(heads.get(part, part) for part in name.split(" ")))
+    fig = losses_by_group(frame, by, value, names, other.data)
+    alt = f"{metric_name(value)} of {names[0]} and {names[1]} in each {by}. {plain(text)}"
+    table = table.assign(few=frame["n"] < FEW, measure=value, data=other.data)
+    chart(fig, table, f"by-{by}", f"{file}-by-{by}", alt)
+
+
+def summary(frame: pd.DataFrame, by: str, value: str) -> str:
+    """The largest loss and how many are significant, as Markdown.
+
+    Args:
+        frame: `shrp.evaluation.paired.by_group`'s result, not empty.
+    """
+    metric, worst = "accuracy" if value == "recall" else value, frame.iloc[0]
+    many = {SLICE: "slices", CLASS: "classes", LENGTH: "lengths"}[by]
+    if worst["change"] != worst["change"]:
+        return f"The change of {metric_name(value)} is not defined in these {many}."
+    bounds = points_interval((worst["change low"], worst["change high"]), metric)
+    known = int(frame["change low"].notna().sum())
+    losing, gaining = int((frame["change high"] < 0).sum()), int((frame["change low"] > 0).sum())
+    chance = f" (about {0.05 * known:.1f} expected by chance)" if known > 4 else ""
+    return (
+        f"Largest loss: **{escape(slice_name(str(worst['group'])))}**, {points(worst['change'], metric)} "
+        f"(95% CI {bounds}, n = {worst['n']:,}). {losing} of {len(frame)} {many} lose significantly, {gaining} "
+        f"gain{chance}."
+    )
+
+
+def losses_by_group(
+    frame: pd.DataFrame, by: str, value: str, models: tuple[str, str], data: str
+) -> go.Figure:
+    """On the left both models' scores, on the right the change with its paired interval; largest loss on top.
+
+    Args:
+        frame: `shrp.evaluation.paired.by_group`'s result.
+        by: `slice`, `class` or `length`.
+        value: a metric, or `recall`.
+        models: names of the reference and of the model that is compared with it.
+        data: name of the data.
+    """
+    percentage = value == "recall" or is_percentage(value)
+    scale, digits = (100.0, ".1f") if percentage else (1.0, ".3f")
+    given = [str(group) for group in frame["group"]]
+    counts = [f" (n = {n:,}{', few ⚠' if n < FEW else ''})" for n in frame["n"]]
+    names, labels = (
+        [slice_name(label) + n for label, n in zip(shown, counts, strict=True)]
+        for shown in (map(escape_html, given), axis_names(given))
+    )
+    places = np.arange(len(frame))
+    fig = make_subplots(cols=2, shared_yaxes=True, column_widths=[0.55, 0.45], horizontal_spacing=0.04)
+
+    def dots(rows, column, who, symbol, color, shift=0.0, sign="", col=1) -> None:
+        """A series of some rows of the frame, given by their places."""
+        v, low, high = (
+            scale * frame[c].to_numpy(float)[rows] for c in (column, f"{column} low", f"{column} high")
+        )
+        hover = [
+            f"{names[i]}<br>{escape_html(who)}: {x:{sign}{digits}}"
+            + (f" (95% {a:{digits}} to {b:{digits}})" if a == a else "")
+            for i, x, a, b in zip(rows, v, low, high, strict=True)
+        ]
+        look = {"symbol": symbol, "color": color, "size": 9}
+        at = {"x": v, "y": rows + shift, "mode": "markers", "name": who, "row": 1, "col": col}
+        bars = whiskers(v, low, high)
+        fig.add_scatter(**at, marker=look, error_x=bars, text=hover, hovertemplate="%{text}<extra></extra>")
+
+    first, pruned = "teacher" if "teacher" in models[0] else "routed", KIND_COLORS["static"]
+    dots(places, "reference", models[0], KIND_SYMBOLS[first], KIND_COLORS[first], -0.14)
+    dots(places, "other", models[1], KIND_SYMBOLS["static"], pruned, 0.14)
+    clear = ((frame["change low"] > 0) | (frame["change high"] < 0)).to_numpy()
+    dots(places[clear], "change", "change, significant", "square", pruned, sign="+", col=2)
+    dots(places[~clear], "change", "change, not significant", "square-open", pruned, sign="+", col=2)
+    fig.add_vline(0, line={"color": GREY, "width": 1, "dash": "dash"}, row=1, col=2)
+    few = f"; ⚠: under {FEW} examples" if (frame["n"] < FEW).any() else ""
+    n = f"n = {int(frame['n'].sum()):,} examples"
+    layout(
+        fig,
+        f"{capital(metric_name(value))} by {by}",
+        subtitle=f"{escape_html(data)}, {n}; bars: 95% CI, paired on the right{few}",
+        height=190 + 32 * max(3, len(frame)),
+        legend=True,
+    )
+    fig.update_xaxes(title_text=metric_name(value) + (" (%)" if percentage else ""), row=1, col=1)
+    fig.update_xaxes(title_text=f"change{' (points)' * percentage}", zeroline=False, row=1, col=2)
+    ticks = {"tickmode": "array", "tickvals": places, "ticktext": labels}
+    fig.update_yaxes(range=[len(frame) - 0.5, -0.5], zeroline=False, **ticks)
+    return fig
+
+
+# Changed predictions
+
+
+@st.fragment
+def _changed(
+    reference: Evaluation, other: Evaluation, selection: Selection, names: tuple[str, str], file: str
+) -> None:
+    """The examples that two models predict differently: filters, a table, links to look closer, a download."""
+    data = selection.data
+    frame = paired.flip_table(reference, other, data)
+    far = f"differ by more than {paired.far_apart(reference):g}"
+    what = far if data.task.is_regression else "change class"
+    kinds = frame["direction"].value_counts()
+    listed = ", ".join(f"{n:,} {escape(kind)}" for kind, n in kinds.items() if kind != paired.UNLABELLED)
+    st.markdown(
+        f"**{len(frame):,} of {other.n:,} predictions {what}**, {share_text(len(frame), other.n)}, from "
+        f"{escape(names[0])} to {escape(names[1])}{f': {listed}' * bool(listed)}."
+    )
+    if frame.empty:
+        return
+    shown = _filtered(frame, data.task.is_regression)
+    if shown.empty:
+        st.info("No changed prediction fits these filters; remove one.")
+        return
+    if rows := _table(shown, data, names):
+        picked = shown["index"].iloc[rows].tolist()
+        closer.links(data, picked, routed=selection.is_routed, whose=f"by {selection.name} as it is")
+    downloads(_for_a_file(shown, data.task, names), "flips", f"{file}-changed")
+
+
+def _for_a_file(frame: pd.DataFrame, task: Task, names: tuple[str, str]) -> pd.DataFrame:
+    """The table with the models' names in its columns."""
+    columns = {"reference": names[0], "other": names[1], "class": "p is of class"}
+    columns |= {"p_reference": f"p {names[0]}", "p_other": f"p {names[1]}"}
+    ours = paired.flip_text_columns(task)
+    theirs = distinct(task.text_columns, [columns.get(name, name) for name in frame if name not in ours])
+    return frame.rename(columns=columns | dict(zip(ours, theirs, strict=True)))
+
+
+def _filtered(frame: pd.DataFrame, regression: bool) -> pd.DataFrame:
+    """The rows that the filters leave; empty filters leave all."""
+    filters = {"direction": DIRECTION, "slice": SLICES, "label": CLASSES}
+    columns = [c for c in filters if c in frame and not (c == "label" and regression)]
+    whole = frame
+    for column, place in zip(columns, st.columns(len(columns), gap="medium"), strict=True):
+        options, key = sorted(whole[column].unique()), filters[column]
+        leave_known(key, options)
+        box = {"key": key, "bind": "query-params", "placeholder": "All"}
+        if picked := place.multiselect(column.capitalize(), options, **box):
+            frame = frame[frame[column].isin(picked)]
+    return frame
+
+
+def _table(frame: pd.DataFrame, data: TextData, names: tuple[str, str]) -> list[int]:
+    """Draw the table; returns the place of the picked row, if one is. Texts wrap, so nothing is cut."""
+    task, (reference, other) = data.task, names
+    arrow, number = f"{reference} → {other}", st.column_config.NumberColumn
+    probabilities = {f"p {reference}": "p_reference", f"p {other}": "p_other"}
+    texts = distinct(task.text_columns, ("label", "slice", reference, other, arrow, *probabilities))
+    ours, wide = paired.flip_text_columns(task), class_width(task.label_names)
+    shown = pd.DataFrame({name: frame[column] for name, column in zip(texts, ours, strict=True)})
+    others = _PICKED + wide * ("label" in frame) + _CHANGE + 2 * _P + _SLICE * ("slice" in frame)
+    widths = dict.fromkeys(texts, max(_LEAST, (_PAGE - others) // len(texts)))
+    widths |= {arrow: _CHANGE, "slice": _SLICE}
+    height = row_height(max(shown[name].str.len().max() for name in texts), widths[texts[0]])
+    config = {}
+    if "label" in frame:
+        shown["label"] = frame["label"]
+    if task.is_regression:
+        shown[reference], shown[other] = frame["reference"], frame["other"]
+        config |= dict.fromkeys(("label", reference, other), number(format="%.2f", width="small"))
+    else:
+        # Names of classes break into lines at spaces alone.
+        shown[arrow] = (frame["reference"] + " → " + frame["other"]).map(slice_name)
+        height = max(height, row_height(int(shown[arrow].str.len().max()), _CHANGE))
+        if "label" in frame:
+            shown["label"] = frame["label"].map(slice_name)
+            widths["label"] = wide
+        whose = "the label" if "label" in frame else f"the prediction of {reference}"
+        for name, column in probabilities.items():
+            shown[name] = 100 * frame[column]
+            config[name] = number(format="%.1f%%", width=_P, help=f"Probability of {whose}")
+    if "slice" in frame:
+        shown["slice"] = frame["slice"].map(slice_name)
+    config |= {name: st.column_config.TextColumn(width=width) for name, width in widths.items()}
+    # A picked row belongs to this list alone.
+    of = f"{data.fingerprint}-{reference}-{other}-{crc32(frame['index'].to_numpy().tobytes())}"
+    event = st.dataframe(
+        shown,
+        key=f"flips-{of}",
+        on_select="rerun",
+        selection_mode="single-row",
+        hide_index=True,
+        column_config=config,
+        row_height=height,
+        height=min(560, 40 + height * len(shown)),
+        alt=f"Examples that {reference} and {other} predict differently",
+    )
+    return [row for row in event.selection.rows if row < len(frame)]
+
+
+# The threshold
+
+
+def _threshold(reference: Evaluation, other: Evaluation, data: TextData, names: tuple[str, str]) -> None:
+    """How often both predict a class, and the score of the second with its threshold calibrated."""
+    found = matched(other, reference, data)
+    if found is None:
+        st.info("A regression has no threshold.")
+        return
+    a, b = answer_shares(reference.logits), answer_shares(other.logits)
+    most = int(np.abs(a - b).argmax()) if data.task.num_labels > 2 else 1
+    text = (
+        f"**Threshold.** {capital(escape(names[1]))} predicts *{escape(data.task.label_names[most])}* for "
+        f"{percent(b[most])} of the examples, {escape(names[0])} for {percent(a[most])}."
+    )
+    if data.labels is not None:
+        one, metric = found.evaluation, other.metric
+        bounds = interval_text(one.interval, metric)
+        change, ends = difference(one, reference)
+        text += (
+            f" With the threshold calibrated (predicted class frequencies matched, no labels used): {metric_name(metric)} "
+            f"{score_text(one.score, metric)}{f' (95% CI {bounds})' * bool(bounds)}, "
+            f"{below_or_above(change, metric, escape(names[0]))} (95% CI {points_interval(ends, metric)})."
+        )
+        if data.task.num_labels == 2:
+            areas = [score_text(ranking(e.labels, e.logits), "auc") for e in (other, reference)]
+            text += f" ROC AUC, free of any threshold: {areas[0]} against {areas[1]}."
+    st.markdown(text)
