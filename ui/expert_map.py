@@ -38,20 +38,11 @@ def expert_map(
     layers = sorted({*values, *further})
     z = np.stack([np.asarray(values.get(layer, np.full(experts, np.nan)), dtype=float) for layer in layers])
     known = np.array([layer in values for layer in layers])[:, None]
-    cells = {
-        "x": list(range(experts)),
-        "y": [f"layer {layer}" for layer in layers],
-        "xgap": 1,
-        "ygap": 1,
-        "hoverinfo": "skip",
-    }
+    cells = {"x": list(range(experts)), "y": [f"layer {layer}" for layer in layers]}
+    cells |= {"xgap": 1, "ygap": 1, "hoverinfo": "skip"}
     fig = go.Figure()
-    fig.add_heatmap(
-        z=np.where(np.isnan(z) & known, 0.0, np.nan),
-        colorscale=[[0, MUTED], [1, MUTED]],
-        showscale=False,
-        **cells,
-    )
+    missing, grey = np.where(np.isnan(z) & known, 0.0, np.nan), [[0, MUTED], [1, MUTED]]
+    fig.add_heatmap(z=missing, colorscale=grey, showscale=False, **cells)
     fig.add_heatmap(
         z=100 * z,
         zmin=0,
@@ -61,24 +52,12 @@ def expert_map(
         colorbar={"title": {"text": f"{unit} (%)"}, "thickness": 12},
         **cells,
     )
-    layout(
-        fig,
-        title,
-        subtitle=subtitle,
-        x="expert",
-        height=150 + 28 * max(4, len(layers)) + 36 * legend,
-        legend=legend,
-        margin={"b": 84} if legend else {},
-        columns=columns,
-    )
-    fig.update_xaxes(
-        tickmode="array",
-        tickvals=list(range(experts)),
-        showgrid=False,
-        zeroline=False,
-        range=[-0.5, experts - 0.5],
-    )
-    fig.update_yaxes(type="category", range=[len(layers) - 0.5, -0.5], showgrid=False, zeroline=False)
+    height, margin = 150 + 28 * max(4, len(layers)) + 36 * legend, {"b": 84} if legend else {}
+    look = {"height": height, "legend": legend, "margin": margin, "columns": columns}
+    layout(fig, title, subtitle=subtitle, x="expert", **look)
+    grid = {"showgrid": False, "zeroline": False}
+    fig.update_xaxes(tickmode="array", tickvals=cells["x"], range=[-0.5, experts - 0.5], **grid)
+    fig.update_yaxes(type="category", range=[len(layers) - 0.5, -0.5], **grid)
     return fig
 
 
@@ -93,12 +72,8 @@ def weights_of(plan: PruningPlan, experts: int) -> dict[int, np.ndarray]:
 
 def plan_frame(plan: PruningPlan) -> pd.DataFrame:
     """One row a kept expert: layer, expert, weight."""
-    rows = [
-        {"layer": layer, "expert": expert, "weight": weight}
-        for layer, kept in plan.layers
-        for expert, weight in zip(kept.experts, kept.weights, strict=True)
-    ]
-    return pd.DataFrame(rows)
+    rows = [(i, e, w) for i, kept in plan.layers for e, w in zip(kept.experts, kept.weights, strict=True)]
+    return pd.DataFrame(rows, columns=["layer", "expert", "weight"])
 
 
 def plan_words(plan: PruningPlan) -> str:

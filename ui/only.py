@@ -1,4 +1,4 @@
-"""Only some slices of the data: in the sidebar, and in place of all examples on every page."""
+"""Only some slices of the data: picked in the sidebar, they take the place of all examples on every page."""
 
 from __future__ import annotations
 
@@ -39,16 +39,11 @@ def draw(data: TextData | None) -> None:
     if len(options) < 2:
         st.session_state.pop(ONLY, None)
         return
-    st.multiselect(
-        "Filter by slice",
-        options,
-        key=ONLY,
-        bind="query-params",
-        placeholder="all examples",
-        on_change=lambda: st.session_state.pop(_MISSED, None),
-        help="All pages then show these examples alone: usage, and with it what a pruning keeps, "
-        "scores, what is compared and what is saved.",
+    about = (
+        "All pages then show these examples alone: usage, prunings, scores, comparisons and what is saved."
     )
+    box = {"key": ONLY, "bind": "query-params", "placeholder": "all examples", "help": about}
+    st.multiselect("Filter by slice", options, on_change=lambda: st.session_state.pop(_MISSED, None), **box)
 
 
 def keep() -> None:
@@ -58,7 +53,7 @@ def keep() -> None:
 
 
 def applied(data: TextData) -> tuple[TextData, np.ndarray | None]:
-    """The examples that are looked at, and their numbers in the whole; None for all of them."""
+    """The examples of the picked slices, and their numbers in the whole; None for all of them."""
     picked = tuple(name for name in st.session_state.get(ONLY) or () if name in (data.slices or ()))
     if not picked:
         return data, None
@@ -70,16 +65,13 @@ def applied(data: TextData) -> tuple[TextData, np.ndarray | None]:
 
 
 def say(data: TextData, whole: TextData) -> None:
-    """That not all examples are looked at, in the sidebar; and on the page, that an address asks for slices in vain."""
+    """Say in the sidebar that not all examples are looked at, and on the page that an address asks for slices in vain."""
     if len(data) < len(whole):
-        st.sidebar.caption(
-            f":material/filter_alt: {len(data):,} of {len(whole):,} examples of {escape(whole.name)}."
-        )
+        part = f"{len(data):,} of {len(whole):,} examples of {escape(whole.name)}"
+        st.sidebar.caption(f":material/filter_alt: {part}.")
     missed, of = st.session_state.get(_MISSED) or ((), "")
     if missed and of == whole.fingerprint:
         instead = "All examples are" if len(data) == len(whole) else "The others are"
         names = f"the slice{'s' * (len(missed) > 1)} **{escape(shorten(', '.join(missed)))}**"
-        st.warning(
-            f"The address asks for only {names}, which these data don't have. {instead} looked at instead.",
-            icon=":material/link_off:",
-        )
+        text = f"The address asks for only {names}, which these data don't have. {instead} looked at instead."
+        st.warning(text, icon=":material/link_off:")

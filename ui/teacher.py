@@ -11,7 +11,7 @@ from shrp.data.text_data import TextData
 from shrp.errors import DataError
 from shrp.evaluation.evaluation import Evaluation
 from ui import measurements
-from ui.store import results
+from ui.store import kept, results
 
 TEACHER, ROUTED = "dense teacher", "routed model"
 """What a pruned model is compared with, as pages call them."""
@@ -32,16 +32,12 @@ def teacher_on(checkpoint: Checkpoint, data: TextData) -> Evaluation | None:
     known = checkpoint.teacher.get(data.source_fingerprint)
     if known is None or _truncated_elsewhere(checkpoint, data):
         return None
-    store = results("teacher", 16)
     # The outputs may be replaced without the weights, so the object itself is part of the key.
     key = (checkpoint.fingerprint, data.fingerprint, data.name, id(known.logits))
-    if (found := store.get(key)) is None:
-        try:
-            found = known.evaluation(data)
-        except DataError:
-            return None
-        store.put(key, found)
-    return found
+    try:
+        return kept("teacher", 16, key, lambda: known.evaluation(data))
+    except DataError:
+        return None
 
 
 def with_part(checkpoint: Checkpoint, data: TextData, part: TextData, rows: np.ndarray) -> Checkpoint:
@@ -55,15 +51,11 @@ def with_part(checkpoint: Checkpoint, data: TextData, part: TextData, rows: np.n
         return checkpoint
     teacher = checkpoint.teacher[data.source_fingerprint]
     # `teacher_on` keeps evaluations by object, so the same part must give the same object.
-    store, key = (
-        results("parts of teachers", 16),
-        (checkpoint.fingerprint, data.fingerprint, part.fingerprint),
+    key = (checkpoint.fingerprint, data.fingerprint, part.fingerprint, id(teacher.logits))
+    _, found = results("parts of teachers", 16).get_or_make(
+        key, lambda: (teacher, replace(teacher, data=part.name, logits=teacher.logits[rows]))
     )
-    found = store.get(key)
-    if found is None or found[0] is not teacher:
-        found = teacher, replace(teacher, data=part.name, logits=teacher.logits[rows])
-        store.put(key, found)
-    return replace(checkpoint, teacher={**checkpoint.teacher, part.source_fingerprint: found[1]})
+    return replace(checkpoint, teacher={**checkpoint.teacher, part.source_fingerprint: found})
 
 
 def why_no_teacher(checkpoint: Checkpoint, data: TextData) -> str:
