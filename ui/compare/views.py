@@ -56,20 +56,19 @@ def verdict(sides: Sequence[Side]) -> str:
     a, b = sides[0].evaluation, sides[1].evaluation
     if a.labels is None:
         names = [f"{letter} ({escape(s.choice.text)})" for letter, s in zip(LETTERS, sides)]
-        return (
-            differences.agreement_text(b, a, names)
-            or "These data have no labels, so no model is better on them."
-        )
+        text = differences.agreement_text(b, a, names)
+        return text or "These data have no labels, so no model is better on them."
     if len(sides) == 2:
-        found = differences.test(a, b)
-        return differences.verdict_of(found, escape(sides[0].choice.text), escape(sides[1].choice.text))
+        test = differences.test(a, b)
+        return differences.verdict_of(test, escape(sides[0].choice.text), escape(sides[1].choice.text))
     best, *others = sorted(sides, key=lambda side: -side.evaluation.score)
-    one, found = best.evaluation, [differences.test(best.evaluation, side.evaluation) for side in others]
+    found = [differences.test(best.evaluation, side.evaluation) for side in others]
     # Where McNemar's test is not of the metric, the interval tells.
     apart = sum(
-        test.p_value < ALPHA / len(others) if np.isfinite(test.p_value) else differences.is_clear(test.bounds)
-        for test in found
+        one.p_value < ALPHA / len(others) if np.isfinite(one.p_value) else differences.is_clear(one.bounds)
+        for one in found
     )
+    one = best.evaluation
     return (
         f"**{escape(best.choice.text)} scores highest**: {metric_name(one.metric)} {score_text(one.score, one.metric)} "
         f"(95% CI {interval_text(one.interval, one.metric)}, n = {one.n:,}). {apart} of {len(others)} others score "
