@@ -318,7 +318,9 @@ def test_a_click_on_the_curve_sets_the_slider(monkeypatch):
 
 def test_stored_scores_are_other_series_than_the_curve(open_page, save_tiny):
     stored = [one for one in SCORES if one["kind"] != "routed"]
-    rows = [one | {"data": SST2.name, "fingerprint": SST2.source_fingerprint, "n": 480} for one in stored]
+    rows = [
+        one | {"data": SST2.name, "data_fingerprint": SST2.source_fingerprint, "n": 480} for one in stored
+    ]
     at = open_page("pruning_lab", save_tiny("scored", scores=tuple(rows)), budget=3)
     assert not at.exception
     named = [t for t in the_curve(at)["data"] if t.get("name") and "marker" in t]
