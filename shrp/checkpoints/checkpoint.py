@@ -239,7 +239,7 @@ class Checkpoint:
             DataError: the data have no labels, or are of another task.
             CheckpointError: by recorded usage, of which the checkpoint carries none.
         """
-        from shrp.pruning.sweep import swept
+        from shrp.pruning.sweep import points, scored
 
         self._check_task(data)
         if selection not in ("usage", "recorded"):
@@ -247,8 +247,8 @@ class Checkpoint:
         stats = self.usage(data)
         if selection == "recorded":
             stats = replace(stats, recorded=usage_in(self.info))
-        how = {"allocation": allocation, "draws": draws, "selection": selection}
-        return swept(self.model, self.tokenizer, data, stats, max_length=self.info.max_length, **how)
+        wanted = points(stats, allocation, selection=selection, draws=range(draws))
+        return scored(self.model, self.tokenizer, data, wanted, max_length=self.info.max_length)[0]
 
     def _at_own_length(self, options: dict[str, Any]) -> dict[str, Any]:
         return {"max_length": self.info.max_length} | options

@@ -175,13 +175,13 @@ def prune(
     weights |= {"selection": how}
     size = {"per_layer": per_layer, "budget": budget}
     if encoder_params is not None:
-        size["budget"] = largest_budget(source.model, _share(encoder_params), "encoder_params")
+        size["budget"] = largest_budget(source.model, _share(encoder_params))
     if plan is not None:
         chosen = read_plan(plan)
     elif max_loss is not None:
         of = (source.model, source.tokenizer, measured_on, stats, max_loss)
         with progress_on("scoring prunings") as show:
-            chosen = smallest_within(*of, max_length=length, match_shares=calibrate, progress=show, **weights)
+            chosen = smallest_within(*of, max_length=length, calibrate=calibrate, progress=show, **weights)
         size["budget"] = chosen.budget
     elif measured_on is not None:
         chosen = plan_from(stats, seed=options.seed, **weights, **size)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -45,8 +44,7 @@ def sweep(
     from shrp.checkpoints.info import usage_in
     from shrp.cli.subjects import opened, provenance
     from shrp.data.text_data import FEWEST, halves, in_halves
-    from shrp.pruning.live import LiveEvaluator
-    from shrp.pruning.sweep import LOSSES, cheapest_within, match, points, run, to_frame
+    from shrp.pruning.sweep import LOSSES, cheapest_within, points, scored
 
     if held_out and selection == "recorded":
         raise PlanError("--held-out has no effect on recorded usage; leave one of them out.")
@@ -57,7 +55,7 @@ def sweep(
         raise DataError(f"{source.name} has no labels to score by; name the column with --label-column.")
     if held_out and len(source) < FEWEST:
         raise DataError(f"{source.name} has {len(source)} examples; --held-out needs {FEWEST} or more.")
-    ranked, scored = in_halves(source, *halves(source)) if held_out else (source, source)
+    ranked, on = in_halves(source, *halves(source)) if held_out else (source, source)
     report_cut(loaded.model.config, loaded.tokenizer, (source,), length)
     stats = measured_usage(loaded, ranked, selection, length, 0)
     chosen_on = ranked.name
@@ -66,13 +64,9 @@ def sweep(
         chosen_on = loaded.info.training.get("validation_data")
     combination = "fitted" if selection == "fitted" else "usage"
     wanted = points(stats, allocation, selection=selection, combination=combination, draws=range(draws))
-    evaluator, done = LiveEvaluator(loaded.model, loaded.tokenizer, scored, max_length=length), count(1)
+    how = {"max_length": length, "calibrate": calibrate}
     with progress_on("scoring prunings", len(wanted)) as show:
-        routed = evaluator.evaluate(None)
-        found = run(evaluator, [point.plan for point in wanted], lambda: show(next(done)))
-    if calibrate:
-        found = [match(one, routed, scored) for one in found]
-    frame = to_frame(loaded.model, wanted, found, routed)
+        frame, routed = scored(loaded.model, loaded.tokenizer, on, wanted, progress=show, **how)
     write_csv(frame, out)
     cheapest = []
     for loss in LOSSES:
@@ -93,12 +87,12 @@ def sweep(
         },
         "prunings": records(frame),
         "cheapest": cheapest,
-        "provenance": provenance(loaded, scored, length),
+        "provenance": provenance(loaded, on, length),
     }
     if json:
         print_json(result)
     else:
-        _print(result, scored.name)
+        _print(result, on.name)
 
 
 def check_can_prune(loaded: Checkpoint, calibrate: bool) -> None:

@@ -1,4 +1,4 @@
-"""From texts to padded batches of tensors, for training and evaluation alike."""
+"""Tokenization, and padded batches of tensors."""
 
 import os
 import threading
@@ -19,59 +19,51 @@ Encoded = dict[str, list[int]]
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 BATCHES_PER_CHUNK = 50
 
-# A fast tokenizer keeps its truncation settings inside, and raises "Already borrowed" when one thread changes
-# them while another encodes. The app shares one tokenizer between sessions, so encoding takes turns.
+# A fast tokenizer keeps its truncation settings, and raises "Already borrowed" when one thread changes them while
+# another encodes. Sessions of the app share a tokenizer, so they take turns.
 _ENCODING = threading.Lock()
-_AT_ONCE = 1000
-"""Texts that are counted in one turn."""
+_AT_ONCE = 1000  # texts counted in one turn
 
 
 def longest_input(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None
 ) -> int:
-    """Most tokens that the model can read at once, special tokens included, or `max_length` if that is fewer.
+    """Most tokens that the model reads, special tokens included; at most `max_length`.
 
-    The tokenizer alone does not know: many say nothing of a limit, or name another model's.
+    The tokenizer alone does not know: many give no limit, or another model's.
     """
     limit = min(positions(model.config), tokenizer.model_max_length)
     return limit if max_length is None else min(limit, max_length)
 
 
 def check_writable(texts: Iterable[tuple[str, ...]]) -> None:
-    """Refuse what no tokenizer reads.
-
-    Raises:
-        DataError: A text holds half of a surrogate pair, as from a cut emoji or from bytes that are not UTF-8.
-    """
+    """Raise `DataError` if a text holds half of a surrogate pair, as from a cut emoji: no tokenizer reads it."""
     for text in (text for parts in texts for text in parts if not is_unicode(text)):
         raise DataError(
-            f"A text is not valid Unicode: {text[:60]!a} holds half of a character, as from a cut emoji or from "
-            "bytes that are not UTF-8. Take that out."
+            f"A text is not valid Unicode: {text[:60]!a} holds half of a character, as from a cut emoji. Remove it."
         )
 
 
 def encode(tokenizer, texts: Sequence[tuple[str, ...]], max_length: int = 128) -> list[Encoded]:
-    """Tokenize texts or pairs of texts, without padding.
+    """Tokenize texts or pairs of texts, mixed in any way, without padding.
 
     Args:
-        tokenizer: A Hugging Face tokenizer; a fast one encodes all texts in one parallel call.
-        texts: Tuples of one or two texts, mixed as one likes.
-        max_length: Longest sequence in tokens, special tokens included, and for a model no more than its
-            `longest_input`. A pair is cut at its longer side.
+        tokenizer: a Hugging Face tokenizer; a fast one encodes all texts in one parallel call.
+        max_length: longest sequence in tokens, special tokens included; for a model at most its `longest_input`. A pair
+            is cut at its longer side.
 
     Returns:
-        One dictionary of equally long lists an input: `input_ids`, `attention_mask`, and
-        `token_type_ids` where the tokenizer gives them.
+        One dictionary an example: `input_ids`, `attention_mask` and, where the tokenizer gives them, `token_type_ids`.
 
     Raises:
-        DataError: An input is neither one text nor a pair, or no text that can be written down.
+        DataError: an example is neither one text nor a pair, or not valid Unicode.
     """
     check_writable(texts)
     places: dict[int, list[int]] = {}
     for place, text in enumerate(texts):
         places.setdefault(len(text), []).append(place)
     if not places.keys() <= {1, 2}:
-        raise DataError(f"Every input is one text or a pair; here the sizes are {sorted(places)}.")
+        raise DataError(f"An example is one text or a pair, not {max(places)} texts.")
     limit = min(max_length, tokenizer.model_max_length)
     rows: list[Encoded] = [{}] * len(texts)
     for alike in places.values():
@@ -85,24 +77,17 @@ def encode(tokenizer, texts: Sequence[tuple[str, ...]], max_length: int = 128) -
 
 
 def token_spans(tokenizer, text: tuple[str, ...], max_length: int = 128) -> list[tuple[int, int, int] | None]:
-    """Where in its text each token of one encoded input comes from.
-
-    Args:
-        tokenizer: A fast one.
-        text: One text, or a pair.
-        max_length: As for `encode`, whose tokens these are.
+    """Where in its text each token of `encode`'s result comes from.
 
     Returns:
-        For each token `(text, start, end)`: which text of the pair, and its characters there. None for special
-        tokens that the tokenizer added.
+        For each token `(text, start, end)`: which text of the pair, and its characters there. None for special tokens.
 
     Raises:
-        DataError: The tokenizer is a slow one, which does not know.
+        DataError: the tokenizer has no fast form, and only that knows.
     """
     if not tokenizer.is_fast:
         raise DataError(
-            f"{type(tokenizer).__name__} has no fast form (tokenizer.json), which alone tells from where in a text a "
-            "token comes."
+            f"{type(tokenizer).__name__} has no fast form (tokenizer.json), and only that gives the positions of tokens."
         )
     limit = min(max_length, tokenizer.model_max_length)
     with _ENCODING:
@@ -124,18 +109,14 @@ def _token_ids(tokenizer, texts: Sequence[tuple[str, ...]], special: bool = True
         with _ENCODING:
             encoded = tokenizer(
                 *columns,
-                truncation=False,
-                add_special_tokens=special,
-                return_attention_mask=False,
+                **{"truncation": False, "add_special_tokens": special, "return_attention_mask": False},
                 verbose=False,
             )
         yield from encoded["input_ids"]
 
 
 def save_tokenizer(tokenizer, folder: str | os.PathLike) -> None:
-    """Write a tokenizer's files without how texts are cut and padded, which it forgets too: a fast one keeps that of
-    the texts it read last, of any caller.
-    """
+    """Write a tokenizer's files without truncation and padding, which a fast one keeps from its last call."""
     with _ENCODING:
         if tokenizer.is_fast:
             tokenizer.backend_tokenizer.no_truncation()
@@ -157,19 +138,12 @@ def collate(
     indices: Sequence[int] | np.ndarray,
     device: torch.device | str = "cpu",
 ) -> Batch:
-    """Pad some encoded inputs to the longest of them, on the right.
+    """Pad some encoded examples to the longest of them.
 
-    Heads read position 0 and absolute positions count from there, so a tokenizer that would pad on the left, as some
-    made for generation do, is not asked for the side.
-
-    Args:
-        tokenizer: Gives the padding ids.
-        encoded: The result of `encode`.
-        indices: Which inputs to take, in this order; at least one.
-        device: Where the tensors go; that of the model which is to read them.
+    Always on the right, whatever the tokenizer's side: heads read position 0, and absolute positions count from there.
 
     Returns:
-        int64 tensors of shape (batch, tokens), with the keys of the encoded inputs.
+        int64 tensors `(batch, tokens)`, with the keys of the encoded examples.
     """
     rows = [encoded[i] for i in indices]
     width = max(len(row["input_ids"]) for row in rows)
@@ -186,33 +160,31 @@ def collate(
 def bucketed_batches(
     lengths: Sequence[int] | np.ndarray, batch_size: int, shuffle_seed: int | Sequence[int] | None = None
 ) -> list[list[int]]:
-    """Group inputs of similar length, so that little of a batch is padding.
+    """Group examples of similar length, so that little of a batch is padding.
 
     Args:
-        lengths: Tokens of each input.
-        batch_size: Inputs a batch; only one batch, of what is left over, is smaller.
-        shuffle_seed: None sorts everything by length. A seed gives a training order: a random permutation,
-            sorted by length within chunks of 50 batches, the batches then in random order. It depends on the
-            seed and the lengths alone; pass `(seed, epoch)` for another order each epoch.
+        lengths: tokens of each example.
+        shuffle_seed: None sorts everything by length. A seed gives a training order: a random permutation, sorted by
+            length within chunks of 50 batches, the batches then in random order; pass `(seed, epoch)` for each epoch.
 
     Returns:
-        Batches of indices into `lengths`; each index occurs once.
+        Batches of indices into `lengths`, each index once; only the last one of a chunk may be smaller.
     """
     lengths = np.asarray(lengths)
+
+    def split(part: np.ndarray) -> list[list[int]]:
+        ordered = part[np.argsort(lengths[part], kind="stable")].tolist()
+        return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
+
     if shuffle_seed is None:
-        return _split(np.argsort(lengths, kind="stable"), batch_size)
+        return split(np.arange(len(lengths)))
     generator = np.random.default_rng(shuffle_seed)
     order = generator.permutation(len(lengths))
     chunk = batch_size * BATCHES_PER_CHUNK
-    batches = []
-    for start in range(0, len(order), chunk):
-        part = order[start : start + chunk]
-        batches += _split(part[np.argsort(lengths[part], kind="stable")], batch_size)
+    batches = [
+        batch for start in range(0, len(order), chunk) for batch in split(order[start : start + chunk])
+    ]
     return [batches[i] for i in generator.permutation(len(batches))]
-
-
-def _split(order: np.ndarray, batch_size: int) -> list[list[int]]:
-    return [order[start : start + batch_size].tolist() for start in range(0, len(order), batch_size)]
 
 
 def epoch_rows(total: int, size: int, start: int, seed: int) -> np.ndarray:
@@ -227,6 +199,6 @@ _SPECIAL = ("cls_token_id", "sep_token_id", "bos_token_id", "eos_token_id", "pad
 
 
 def special_mask(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> np.ndarray:
-    """Where `ids` are `[CLS]`, `[SEP]` or their like, bool `(T,)`; an unknown word is not one of them."""
+    """Which `ids` are special tokens such as `[CLS]`, bool `(T,)`; the unknown token is not one of them."""
     special = {getattr(tokenizer, name, None) for name in _SPECIAL} - {None}
     return np.isin(np.asarray(ids, dtype=np.int64), list(special))

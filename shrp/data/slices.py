@@ -1,7 +1,7 @@
 """Slices by words, and groups of examples.
 
-A line names a slice and its words, `negation: not, *n't, never`. An example is in the first slice of which it has a
-word. Words are whole, in upper or lower case, and may be several in a row; `*` stands for letters.
+A line names a slice and its words, `negation: not, *n't, never`. An example is in the first slice of which it has a word.
+Words are whole, in upper or lower case, and may be several in a row; `*` stands for letters.
 """
 
 from __future__ import annotations
@@ -19,19 +19,18 @@ from shrp.errors import DataError
 REST = "none of these"
 """The slice of examples that have none of the words."""
 TAKEN = (REST, "all pairs", "in two slices")
-"""Names that no slice may have: tables use them for something else."""
+"""Names that no slice may have: tables use them otherwise."""
 MOST, LONGEST = 24, 60
-"""Slices at most, and characters of a name."""
-_NAME = 150
-"""Characters that slices take in the name of their data; longer ones are cut and end in a digest."""
+"""Most slices, and most characters of a name."""
+_NAME = 150  # characters of slices in the name of their data; longer ones are cut and end in a digest
 _STARS = 2
 _LETTERS = r"\w{0,40}"  # without a limit, a text without spaces could take hours
-_DIRECTIONS = re.compile("[\u202a-\u202e\u2066-\u2069]")  # would turn around what follows a name
+_DIRECTIONS = re.compile("[\u202a-\u202e\u2066-\u2069]")  # would reverse the text that follows a name
 
 
 @dataclass(frozen=True)
 class WordSlice:
-    """A slice by its words, each a word, several in a row, or with stars for letters.
+    """A slice by its words, each a word or several in a row, with up to two stars.
 
     Raises:
         DataError: a word is nothing but stars, or has more than two.
@@ -48,17 +47,17 @@ class WordSlice:
                 raise DataError(f"slice '{self.name}': '{word}' has more than {_STARS} stars; take some out.")
 
     def of(self, data: TextData) -> np.ndarray:
-        """Which examples are in it, bool `(N,)`, whether or not they are in an earlier one."""
+        """Which examples have one of the words, bool `(N,)`."""
         pattern = re.compile("|".join(map(_pattern, self.words)), re.IGNORECASE)
         found = [any(pattern.search(plain(text)) for text in texts) for texts in data.texts]
         return np.array(found, dtype=bool)
 
 
 def parse_slices(text: str) -> tuple[WordSlice, ...]:
-    """Slices of a text with one a line, `name: word, word`; a line without a name is named by its words.
+    """Read one slice a line, `name: word, word`; a line without a name is named by its words.
 
     Raises:
-        DataError: a line has no words, or a name that is another's or too long; or there are more than `MOST`.
+        DataError: a line has no words, or a name that is used twice or too long; or there are more than `MOST`.
     """
     found: list[WordSlice] = []
     for line in filter(None, map(plain, _DIRECTIONS.sub("", text).splitlines())):
@@ -83,9 +82,9 @@ def parse_slices(text: str) -> tuple[WordSlice, ...]:
 
 
 def sliced_by_words(data: TextData, slices: Sequence[WordSlice]) -> TextData:
-    """The data with these slices in place of their own: each example in the first that it is in, others in `REST`.
+    """The data with these slices instead of their own: each example in the first that matches, others in `REST`.
 
-    Stored scores of the data are still found (`TextData.source_fingerprint`).
+    Stored scores are still found (`TextData.source_fingerprint`).
     """
     names = np.full(len(data), REST, dtype=object)
     for one in reversed(slices):
@@ -102,14 +101,14 @@ def only(data: TextData, names: Sequence[str]) -> tuple[TextData, np.ndarray]:
     """
     known = sorted(set(data.slices or ()))
     if not known:
-        raise DataError(f"{data.name} has no slices of which some could be looked at alone.")
+        raise DataError(f"{data.name} has no slices to select from.")
     if unknown := [name for name in names if name not in known]:
         raise DataError(f"{data.name} has no slice '{unknown[0]}'; it has {', '.join(known)}.")
     rows = np.flatnonzero(np.isin(np.array(data.slices, dtype=object), list(names)))
-    said = ", ".join(name for name in known if name in names)
-    if len(said) > _NAME:
-        said = f"{said[:_NAME].rstrip()}… [{hashlib.sha256(said.encode()).hexdigest()[:6]}]"
-    return replace(data.subset(rows), name=f"{data.name}, only {said} ({len(rows)} of {len(data)})"), rows
+    shown = ", ".join(name for name in known if name in names)
+    if len(shown) > _NAME:
+        shown = f"{shown[:_NAME].rstrip()}… [{hashlib.sha256(shown.encode()).hexdigest()[:6]}]"
+    return replace(data.subset(rows), name=f"{data.name}, only {shown} ({len(rows)} of {len(data)})"), rows
 
 
 def plain(text: str) -> str:
@@ -138,22 +137,21 @@ def input_groups(
     lengths: Sequence[float] | None = None,
     by: Sequence[str] = GROUPINGS,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Every grouping that can be made of the data, in the order of `GROUPINGS`: its groups' names and masks `(N,)`.
+    """The groupings in `by` that the data allow, in the order of `GROUPINGS`: each group's name and mask `(N,)`.
 
     Each example is in one group of each grouping, and no group is empty. Numbers, such as the labels of a regression,
     are grouped by quarters; the outcome of a regression is its absolute error.
 
     Args:
-        answers: predictions, a class or a number each; None leaves answer and outcome out.
-        lengths: of the examples, in tokens; None leaves them out.
-        by: those of `GROUPINGS` that are asked for.
+        answers: predictions, a class or a number each; None omits answer and outcome.
+        lengths: of the examples, in tokens; None omits them.
 
     Raises:
         DataError: answers or lengths are of other examples.
     """
     for what, values in (("answers", answers), ("lengths", lengths)):
         if values is not None and len(values) != len(data):
-            raise DataError(f"{len(values)} {what} are not of the {len(data)} inputs of {data.name}.")
+            raise DataError(f"{len(values)} {what} are not of the {len(data)} examples of {data.name}.")
     found = {}
     for one in GROUPINGS:
         if one in by and not lacking(one, data, answers is not None, lengths is not None):
@@ -163,16 +161,9 @@ def input_groups(
 
 
 def groups_by(
-    by: str,
-    data: TextData,
-    answers: Sequence[float] | None = None,
-    lengths: Sequence[float] | None = None,
+    by: str, data: TextData, answers: Sequence[float] | None = None, lengths: Sequence[float] | None = None
 ) -> dict[str, np.ndarray]:
-    """One of the groupings of `input_groups`.
-
-    Raises:
-        DataError: there is no such grouping, or none of these data.
-    """
+    """One of the groupings of `input_groups`; a `DataError` says why there is none."""
     if why := lacking(by, data, answers is not None, lengths is not None):
         raise DataError(why)
     return input_groups(data, answers, lengths, (by,))[by]
@@ -181,24 +172,17 @@ def groups_by(
 def lacking(by: str, data: TextData, answered: bool = True, measured: bool = True) -> str:
     """Why these data have no groups of this kind, in a sentence; empty where they have.
 
-    Args:
-        answered: whether a model's predictions are known.
-        measured: whether lengths are.
-
-    Raises:
-        DataError: there is no such grouping.
+    `answered` and `measured`: whether predictions and lengths are known. No such grouping is a `DataError`.
     """
     if by not in GROUPINGS:
         known = f"{', '.join(GROUPINGS[:-1])} or {GROUPINGS[-1]}"
-        raise DataError(f"inputs can be grouped by {known}, not by {by!r}.")
+        raise DataError(f"examples can be grouped by {known}, not by {by!r}.")
     if by in (CLASS, OUTCOME) and data.labels is None:
         return f"{data.name} has no labels; groups by {by} need labelled data."
     if by == SLICE and data.slices is None:
-        return (
-            f"{data.name} has no slices; groups by slice need a slice column, or slices by words (--slice)."
-        )
+        return f"{data.name} has no slices; groups by slice need a slice column or custom slices (--slice)."
     if by in (ANSWER, OUTCOME) and not answered:
-        return f"no answers to {data.name} are known that are numbers; groups by {by} need them."
+        return f"no numeric predictions on {data.name} are known; groups by {by} need them."
     return f"the lengths of {data.name} are not known." if by == LENGTH and not measured else ""
 
 
@@ -220,14 +204,14 @@ def _masks(
     return {name: values == i for i, name in enumerate(data.task.label_names)}
 
 
-def _quarters(values: np.ndarray, said: str = "{}") -> dict[str, np.ndarray]:
-    """The examples in each quarter of some numbers, named by its range; fewer groups for few different values."""
+def _quarters(values: np.ndarray, label: str = "{}") -> dict[str, np.ndarray]:
+    """The examples in each quarter of some numbers, named by its range; fewer groups for few values."""
     if not len(values):
         return {}
     part = np.quantile(values, np.arange(1, PARTS) / PARTS).searchsorted(values)
     found: dict[str, np.ndarray] = {}
     for at in np.unique(part):
         low, high = (f"{end:.4g}" for end in (values[part == at].min(), values[part == at].max()))
-        name = said.format(low if low == high else f"{low} to {high}")
+        name = label.format(low if low == high else f"{low} to {high}")
         found[name] = found.get(name, False) | (part == at)  # neighbours may look alike, rounded
     return found

@@ -1,4 +1,4 @@
-"""Where data sets come from (the shipped probe sets, GLUE, or a person's own table) and what their labels mean."""
+"""Load data sets (shipped probe sets, GLUE, a person's own table) and read their labels."""
 
 import math
 import os
@@ -24,36 +24,30 @@ from shrp.data.text_data import TextData
 from shrp.errors import DataError, IncompleteError, RowError, first_line
 
 DATA_DIR = "SHRP_DATA_DIR"
-"""Environment variable that names a folder of GLUE's Parquet files, read instead of the hub."""
+"""Environment variable: a folder of GLUE's Parquet files, read instead of the hub."""
 TIMEOUT, RETRY = 3.0, 60.0
-"""Seconds that the hub has to answer, and after which one that did not is asked again."""
+"""Seconds that the hub has to answer, and until a silent one is asked again."""
 NO_SLICE = "(no name)"
 PROBES = Path(__file__).parent.parent / "probes"
 SPLITS = ("train", "validation")
 
 Meanings = Mapping[str, str | None]
-"""What the labels of a table mean: a class, or None for rows to leave out."""
+"""Label of a table -> its class, or None for rows to leave out."""
 
 _LOADING = threading.Lock()
-_silent: dict[str, float] = {}  # address -> when it last gave no answer; a page asks on every run
+_silent: dict[str, float] = {}  # address -> when it last gave no answer
 _WHOLE = re.compile(r"\s*([+-]?\d{1,4000})(?:\.0*)?\s*")  # Python reads no more than 4,300 digits
-_SAID_MISSING = frozenset(
-    ["nan", "na", "n/a", "none", "null", "-", "--", "?", "inf", "-inf", "+inf", "infinity", "-infinity"]
-)
+_MISSING = {"nan", "na", "n/a", "none", "null", "-", "--", "?"}
+_MISSING |= {"inf", "-inf", "+inf", "infinity", "-infinity"}
 _MOST_FRACTIONS = 20
-"""Different numbers, some not whole, beyond which labels are numbers and not the names of classes."""
-
-
-# Shipped probe sets and GLUE
+"""Different numbers, some not whole, above which labels are numbers rather than names of classes."""
 
 
 def load_data(source: str | Path, task: str | Task | None, split: str = "validation", **columns) -> TextData:
-    """Load from a source that a person chose.
+    """Load "probe", "glue" (whose `split` is "train" or "validation"), or a table by its path.
 
     Args:
-        source: "probe", "glue", or the path of a table.
         task: a GLUE task's name, or a `Task`; None only with a path.
-        split: "train" or "validation"; only GLUE has splits.
         columns: as for `from_table`; only with a path.
 
     Raises:
@@ -71,14 +65,13 @@ def load_probe(task: str) -> TextData:
     """The probe set shipped for a task: sentences written for this project, each with a slice.
 
     Raises:
-        DataError: no probe set for this task; the message names those that there are.
+        DataError: there is none for this task.
     """
     path = PROBES / f"{task}.jsonl"
     if task not in TASKS or not path.is_file():
         names = sorted(p.stem for p in PROBES.glob("*.jsonl") if p.stem in TASKS)
         raise DataError(
-            f"There is no probe set for '{task}'; there is one for: {', '.join(names) or 'no task'}. "
-            "Take glue or a file."
+            f"There is no probe set for '{task}', only for: {', '.join(names)}. Take glue or a file."
         )
     frame = tabular.read_table(path)
     pair = "pair" if "pair" in frame.columns else None
@@ -86,23 +79,23 @@ def load_probe(task: str) -> TextData:
 
 
 def probe_for(task: Task) -> tuple[TextData, ...]:
-    """The task's shipped probe set, if there is one, for a model to be scored on as well."""
+    """The task's shipped probe set, if there is one."""
     try:
         probe = load_probe(task.name)
     except DataError:
         return ()
-    # A person's own task may have the same name by chance; then the labels tell.
+    # Another task may have the same name by chance.
     return (probe,) if probe.task.label_names == task.label_names else ()
 
 
 def load_glue(task: str, split: str = "validation") -> TextData:
     """A split of a GLUE task; "validation" is the matched one for MNLI.
 
-    Read from `<dir>/<task>/<split>.parquet` if the variable SHRP_DATA_DIR names a folder, else from the hub's
-    nyu-mll/glue through `datasets`, which keeps a copy for later, offline too.
+    Read from `<dir>/<task>/<split>.parquet` if SHRP_DATA_DIR names a folder, else from the hub's nyu-mll/glue through
+    `datasets`, which keeps a copy.
 
     Raises:
-        DataError: unknown task or split, no such file in the folder, or the hub can't be reached.
+        DataError: unknown task or split, no such file, or the hub can't be reached.
     """
     known = get_task(task)
     if split not in SPLITS:
@@ -125,8 +118,7 @@ def _glue_from_hub(task: str, split: str) -> pd.DataFrame:
     hub_split = "validation_matched" if (task, split) == ("mnli", "validation") else split
     with _LOADING:  # the setting below is one for the whole process
         was_offline = datasets.config.HF_HUB_OFFLINE
-        # Without a network `datasets` retries for half a minute before it looks into its cache. Told that it is offline,
-        # it looks there at once.
+        # Without a network `datasets` retries for half a minute before it reads its cache, unless it is offline.
         datasets.config.HF_HUB_OFFLINE = was_offline or not _reachable(datasets.config.HF_ENDPOINT)
         try:
             return datasets.load_dataset("nyu-mll/glue", task, split=hub_split).to_pandas()
@@ -140,7 +132,7 @@ def _glue_from_hub(task: str, split: str) -> pd.DataFrame:
 
 
 def _reachable(url: str) -> bool:
-    """Whether the hub answers at all, through proxies too; one that did not is not asked again for a while."""
+    """Whether the hub answers at all; a silent one is not asked again for a while."""
     if time.monotonic() - _silent.get(url, -math.inf) < RETRY:
         return False
     try:
@@ -153,14 +145,8 @@ def _reachable(url: str) -> bool:
     return True
 
 
-# A person's own table
-
-
 def load_file(path: str | Path, task: str | Task | None = None, *args, **columns) -> TextData:
-    """A person's own CSV, TSV, JSONL or Parquet file; the arguments and errors are those of `from_table`.
-
-    How the file is written is detected (`tabular.detect`). Row numbers in errors count from 1, without a header.
-    """
+    """Read a CSV, TSV, JSONL or Parquet file (`tabular.read_table`); arguments and errors are those of `from_table`."""
     return from_table(tabular.read_table(path), Path(path).name, task, *args, **columns)
 
 
@@ -175,22 +161,20 @@ def from_table(
     pair_column: str | None = None,
     skip_incomplete: bool = False,
 ) -> TextData:
-    """What a person's own file holds, once `tabular.read_table` has read it.
+    """The data in a table that `tabular.read_table` has read.
 
     Args:
-        source: the file's name, which the data get, and the task too where it is made of the labels (without its
-            ending, unless that is the name of a known task).
+        source: the file's name, which the data get, and its stem the new task, unless that is the name of a known task.
         task: what the labels mean; None makes a task of the labels found.
         text_columns: columns of the one or two texts; None takes the task's, or "text" without a task.
-        label_column: column of the labels: names, ids, or numbers. Where it is "label" and the file has no such
-            column, the task's own (`Task.label_column`); no labels if it has none of that name either, or it is None.
+        label_column: column of the labels: names, ids, or numbers. If it is "label" and there is no such column, the
+            task's own (`Task.label_column`). No labels if there is neither, or it is None.
         slice_column: column of the slices, or None.
-        meanings: as for `from_frame`; without a task what labels mean is a class of the new one.
-        pair_column: column that names minimal pairs, or None.
-        skip_incomplete: leave out rows that lack a text or a label (`complete_rows`), instead of an error.
+        meanings, pair_column: as for `from_frame`; without a task the meanings are the classes of the new one.
+        skip_incomplete: leave out rows that lack a text or a label, instead of an error.
 
     Raises:
-        DataError: a column is missing, a text is empty, or a label is unknown.
+        DataError: a column is missing, a text is empty, or a label is unknown. Rows count from 1, without a header.
     """
     task = get_task(task) if task is not None else None
     if task == TEXTS:  # unlabelled texts, whatever else the table holds
@@ -203,8 +187,8 @@ def from_table(
         label_column = own if own in frame.columns else None
     if meanings and label_column is None:
         raise DataError(
-            f"'{source}' has no labels that could mean anything, as long as no column is named for them "
-            f"(label_column, --label-column); its columns: {', '.join(map(str, frame.columns))}."
+            f"'{source}' has no labels to give meanings to; name their column (label_column, --label-column); its "
+            f"columns: {', '.join(map(str, frame.columns))}."
         )
     if skip_incomplete:
         with complete_rows(frame, texts, label_column, source) as complete:
@@ -213,7 +197,9 @@ def from_table(
             )
     if task is None:
         if label_column is None:
-            raise DataError(f"'{source}' has no labels to tell the task from; name a task or a label column.")
+            raise DataError(
+                f"'{source}' has no labels to infer the task from; name a task or a label column."
+            )
         labels = _renamed(tabular.column(frame, label_column, source), source, meanings or {})
         rows = [row for row, label in enumerate(labels) if label is not None]
         name = Path(source).stem
@@ -221,10 +207,9 @@ def from_table(
         with _counted_in_the_whole(rows):
             task = infer_task([labels[row] for row in rows], name, texts, source)
         task = replace(task, label_column=label_column)
-    data = from_frame(
-        frame, task, source, label_column, slice_column, texts, meanings=meanings, pair_column=pair_column
-    )
-    # Scores of a model are of the same data whether slices are read or not.
+    columns = {"meanings": meanings, "pair_column": pair_column}
+    data = from_frame(frame, task, source, label_column, slice_column, texts, **columns)
+    # Scores are found whether slices are read or not.
     return data if data.slices is None else replace(data, origin=replace(data, slices=None))
 
 
@@ -246,7 +231,7 @@ def complete_rows(
 
 @contextmanager
 def _counted_in_the_whole(rows: Sequence[int] | np.ndarray) -> Iterator[None]:
-    """Errors inside, which are of these rows (places from 0) of a table, give the row's number in the whole table."""
+    """Errors inside, of these rows (places from 0) of a table, count rows as the whole table does."""
     try:
         yield
     except RowError as error:
@@ -268,12 +253,11 @@ def from_frame(
 
     Args:
         name: what the data are called, in errors too.
-        label_column: column of the labels, or None for data without.
-        slice_column: column of the slices, or None.
-        text_columns: columns of the one or two texts; None takes the task's.
-        allow_empty: whether a text may be empty, as some of GLUE's are.
-        meanings: what labels of another vocabulary mean. A label that is the name of a class need not be in it; of a
-            regression those can be alone that are to be left out.
+        label_column, slice_column: None for data without.
+        text_columns: None takes the task's.
+        allow_empty: allow empty texts, of which GLUE has some.
+        meanings: of labels that are not the task's; the task's own need not be named. For a regression they can only be
+            left out.
         pair_column: column that names minimal pairs, or None.
 
     Raises:
@@ -304,13 +288,10 @@ def from_frame(
 
 
 def parse_labels(cells: Sequence[Any], task: Task, source: str) -> np.ndarray:
-    """Labels as ids or numbers. If any label is one of the task's label names, all must be; otherwise all must be ids.
-
-    Returns:
-        int64 class ids, or float64 numbers for regression; shape (rows,).
+    """Labels as int64 ids or float64 numbers. If any label is one of the task's label names, all must be; else all ids.
 
     Raises:
-        DataError: a label is missing, not a number (regression), or neither a name nor an id of the task.
+        RowError: a label is missing, not a number (regression), or neither a name nor an id of the task.
     """
     keys = _keys(cells, source)
     if task.is_regression:
@@ -323,34 +304,21 @@ def parse_labels(cells: Sequence[Any], task: Task, source: str) -> np.ndarray:
     known = ids if names.keys().isdisjoint(keys) else names
     for row, key in enumerate(keys, 1):
         if key not in known:
-            raise RowError(
-                source,
-                row,
-                f": the label '{key:.40}' is not among those of '{task.name}': {_some(names)} (or their ids, 0 to "
-                f"{task.num_labels - 1}); on the command line --label-means says what it means.",
-            )
+            what = f": the label '{key:.40}' is not among those of '{task.name}': {_some(names)} (or their ids, 0 to "
+            how = f"{task.num_labels - 1}); on the command line --label-means gives its meaning."
+            raise RowError(source, row, what + how)
     return np.array([known[key] for key in keys], dtype=np.int64)
 
 
 def class_ids(cells: Sequence[Any], task: Task, source: str) -> list[int]:
-    """The different ids in a column that `parse_labels` reads as ids, ascending; else, and for a regression, empty.
-
-    Raises:
-        DataError: as `parse_labels`.
-    """
+    """The different ids in a column that `parse_labels` reads as ids, ascending; else, and for a regression, none."""
     if task.is_regression or not _names(task).keys().isdisjoint(_keys(cells, source)):
         return []
     return np.unique(parse_labels(cells, task, source)).tolist()
 
 
 def foreign_labels(cells: Sequence[Any], task: Task, source: str) -> list[str]:
-    """The different labels of a column that `parse_labels` would not take as it is, in the order of their first rows.
-
-    Empty where the column is the task's, and for a regression.
-
-    Raises:
-        DataError: a label is missing.
-    """
+    """The different labels of a column that `parse_labels` would refuse, in order; none for a regression."""
     found = list(dict.fromkeys(_keys(cells, source)))
     ids = map(str, range(task.num_labels))
     return [] if task.is_regression or set(found) <= _names(task).keys() or set(found) <= set(ids) else found
@@ -369,19 +337,14 @@ def infer_task(cells: Sequence[Any], name: str, text_columns: Sequence[str], sou
     odd = {key for key, number in zip(keys, numbers, strict=True) if number is None}
     fractions = any(number is not None and not number.is_integer() for number in numbers)
     if len(keys) == 1 and not fractions:
-        raise DataError(
-            f"'{source}' has one label alone, {keys[0]!r:.40}; a task needs two classes at least."
-        )
+        raise DataError(f"'{source}' has only one label, {keys[0]!r:.40}; a task needs at least two classes.")
     if odd:
-        said_missing = all(key.lower() in _SAID_MISSING for key in odd)
-        if len(odd) < len(keys) and (said_missing or (fractions and len(keys) - len(odd) > _MOST_FRACTIONS)):
+        missing = all(key.lower() in _MISSING for key in odd)
+        if len(odd) < len(keys) and (missing or (fractions and len(keys) - len(odd) > _MOST_FRACTIONS)):
             row = next(row for row, key in enumerate(rows, 1) if key in odd)
-            raise RowError(
-                source,
-                row,
-                f": the label '{rows[row - 1]:.40}' is no number, as others are; mend it or leave the row out."
-                + (" If it is a class, give it another name (--label-means)." if said_missing else ""),
-            )
+            what = f": the label '{rows[row - 1]:.40}' is no number, as others are; repair it or leave the row out."
+            how = " If it is a class, give it another name (--label-means)." if missing else ""
+            raise RowError(source, row, what + how)
         return custom_task(name, text_columns, keys)
     if fractions:
         return custom_task(name, text_columns, regression=True)
@@ -395,17 +358,16 @@ def _names(task: Task) -> dict[str, int]:
 def _some(names: Iterable[str], most: int = 20) -> str:
     """The first names of a list that may be long."""
     listed = list(names)
-    more = f" and {len(listed) - most} more" if len(listed) > most else ""
-    return ", ".join(listed[:most]) + more
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
 
 
 def _translated(cells: Sequence[Any], task: Task, source: str, meanings: Meanings) -> list[str | None]:
-    """Labels of another vocabulary in the task's own names (or numbers); None for rows to leave out."""
+    """Labels in the task's own names (or numbers); None for rows to leave out."""
     classes = ", ".join(task.label_names)
     for label, meaning in meanings.items():
         if meaning is not None and task.is_regression:
             raise DataError(
-                f"'{task.name}' has numbers for labels and no classes, so none can mean another; it can be left out."
+                f"'{task.name}' has numbers for labels; one can be left out, but not mean a class."
             )
         if meaning is not None and meaning not in task.label_names:
             raise DataError(
@@ -415,17 +377,19 @@ def _translated(cells: Sequence[Any], task: Task, source: str, meanings: Meaning
         known = _names(task).keys() | _by_key(meanings, source).keys()
         for row, key in enumerate(_keys(cells, source), 1):
             if key not in known:
-                said = f": nothing says what the label '{key:.40}' means in '{task.name}': {classes}, "
-                raise RowError(source, row, said + "or that it is to be left out.")
+                what = (
+                    f": the label '{key:.40}' needs a meaning in '{task.name}': {classes}, or to be left out."
+                )
+                raise RowError(source, row, what)
     return _renamed(cells, source, meanings)
 
 
 def _renamed(cells: Sequence[Any], source: str, meanings: Meanings) -> list[str | None]:
-    """Labels by what they mean; those without a meaning as they are, and None for rows to leave out."""
+    """Labels by their meanings; others as they are, and None for rows to leave out."""
     known = _by_key(meanings, source)
     found = [known.get(key, key) for key in _keys(cells, source)]
     if not any(label is not None for label in found):
-        raise DataError(f"of '{source}' no row is left: every label is to be left out.")
+        raise DataError(f"of '{source}' no row is left: every label is left out.")
     return found
 
 
@@ -451,20 +415,22 @@ def _keys(cells: Sequence[Any], source: str) -> list[str]:
     keys = []
     for row, cell in enumerate(cells, 1):
         if is_missing(cell):
-            said = ": the label is missing; fill it in, or leave out the row, or the whole column (rows count from 1, "
-            raise IncompleteError(source, row, said + "without a header).")
+            what = (
+                ": the label is missing; fill it in, or leave out the row or the column (rows count from 1, "
+            )
+            raise IncompleteError(source, row, what + "without a header).")
         infinite = isinstance(cell, (float, Decimal)) and math.isinf(cell)
         if isinstance(cell, (dict, list, np.ndarray)) or infinite:
             raise RowError(source, row, f": a label is a word or a number, not {cell!r:.40}.")
         if isinstance(cell, str) and not is_unicode(cell):
             raise RowError(source, row, ": the label is not valid Unicode; repair it.")
         whole = _whole(cell)
-        keys.append(str(cell if whole is None else whole).strip())  # blanks around a word make no other class
+        keys.append(str(cell if whole is None else whole).strip())  # blanks do not make another class
     return keys
 
 
 def _whole(cell: Any) -> int | None:
-    """A label that is written as a whole number or is one, exactly; floats can't tell large ones apart."""
+    """The whole number that a label is or that it spells, exactly."""
     if isinstance(cell, str):
         match = _WHOLE.fullmatch(cell)
         return int(match[1]) if match else None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import itertools
 import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -53,8 +54,8 @@ class Format:
 def detect(path: str | Path) -> Format:
     """Detect how a table is written.
 
-    The extension gives the kind. Text is UTF-8, UTF-16 with a byte order mark, or Windows-1252, of which Latin-1 is a
-    part. The cells of a CSV file are separated by commas, semicolons, vertical bars or tabs.
+    The extension gives the kind. Text is UTF-8, UTF-16 with a byte order mark, or Windows-1252, which includes Latin-1. The
+    cells of a CSV file are separated by commas, semicolons, vertical bars or tabs.
 
     Raises:
         DataError: the file is missing, too large or of another kind, or its encoding or delimiter is ambiguous.
@@ -64,10 +65,10 @@ def detect(path: str | Path) -> Format:
     if not path.is_file():
         raise DataError(f"There is no file '{path}'; give the path of a {', '.join(EXTENSIONS)} file.")
     if suffix not in EXTENSIONS:
-        raise DataError(f"'{path.name}' is not a kind of table that is read here: {', '.join(EXTENSIONS)}.")
+        raise DataError(f"'{path.name}' is not a known kind of table: {', '.join(EXTENSIONS)}.")
     if (size := path.stat().st_size) > MAX_BYTES:
         raise DataError(
-            f"'{path.name}' is {size / 2**20:.0f} MB; at most {MAX_BYTES // 2**20} MB are read here, so take a sample."
+            f"'{path.name}' is {size / 2**20:.0f} MB; at most {MAX_BYTES // 2**20} MB are read, so take a sample."
         )
     kind = suffix[1:].upper()
     if suffix == ".parquet":
@@ -84,9 +85,7 @@ def _encoding(path: Path) -> str:
         if data.startswith(mark):
             return encoding
     if b"\0" in data:
-        raise DataError(
-            f"'{path.name}' is not text, or UTF-16 without a byte order mark; save it as UTF-8 text."
-        )
+        raise DataError(f"'{path.name}' is not text, or UTF-16 without a byte order mark; save it as UTF-8.")
     try:
         data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -109,7 +108,7 @@ def _encoding(path: Path) -> str:
 def _is_western(data: bytes) -> bool:
     """Whether bytes read well as Windows-1252: accents within words of mostly ASCII letters, and Western signs.
 
-    Detectors guess wrongly on the few accents of a short English or French table.
+    Detectors guess wrongly on the few accents of a short table.
     """
     try:
         text = data.decode("cp1252")
@@ -124,32 +123,22 @@ def _is_western(data: bytes) -> bool:
 
 
 def _first_rows(path: Path, encoding: str, delimiter: str, most: int = 1) -> list[list[str]]:
-    """The first rows that are not blank. A cell that is too long for the `csv` module ends them."""
-    options: dict[str, Any] = {"quoting": csv.QUOTE_NONE} if path.suffix.lower() == ".tsv" else {}
+    """The first rows that are not blank, at most up to a cell that is too long for the `csv` module."""
+    quoting = csv.QUOTE_NONE if path.suffix.lower() == ".tsv" else csv.QUOTE_MINIMAL
     rows: list[list[str]] = []
-    with open(path, encoding=encoding, errors="replace", newline="") as file:
-        last = ""
-
-        def lines() -> Iterator[str]:
-            nonlocal last
-            for line in file:
-                last = line
-                yield line
-
-        reader = csv.reader(lines(), delimiter=delimiter, **options)
-        try:
-            for row in reader:
-                if row:
-                    rows.append(row)
-                if len(rows) == most:
-                    break
-        except csv.Error:
-            rows.append([""] * (last.count(delimiter) + 1))
+    with (
+        open(path, encoding=encoding, errors="replace", newline="") as file,
+        contextlib.suppress(csv.Error),
+    ):
+        for row in itertools.islice(
+            filter(None, csv.reader(file, delimiter=delimiter, quoting=quoting)), most
+        ):
+            rows.append(row)
     return rows
 
 
 def _delimiter(path: Path, encoding: str) -> str:
-    """The delimiter that gives a header of several different names and rows of its length; a comma if none does."""
+    """The delimiter that gives a header of several different names and rows of its length; else a comma."""
     found = {}
     for delimiter in DELIMITERS:
         rows = _first_rows(path, encoding, delimiter, _FIRST_ROWS)
@@ -158,9 +147,9 @@ def _delimiter(path: Path, encoding: str) -> str:
             found[delimiter] = all(len(row) == len(header) for row in rows[1:])
     fitting = [delimiter for delimiter, fits in found.items() if fits]
     if len(fitting) > 1:
-        said = " or ".join(f"{DELIMITERS[one]}s" for one in fitting)
+        names = " or ".join(f"{DELIMITERS[one]}s" for one in fitting)
         raise DataError(
-            f"'{path.name}' may be separated by {said}; quote the texts, or save it with tabs as .tsv."
+            f"'{path.name}' may be separated by {names}; quote the texts, or save it with tabs as .tsv."
         )
     return next(iter([*fitting, *found]), ",")
 
@@ -168,17 +157,16 @@ def _delimiter(path: Path, encoding: str) -> str:
 def read_table(path: str | Path, most_rows: int | None = None, most_fields: int = MAX_FIELDS) -> pd.DataFrame:
     """Read a table; how it is written is detected (`detect`).
 
-    The cells of a CSV or TSV file are strings as they stand ("NA", "null" and "007" too). A blank line between rows is
-    skipped if there are several columns; with one column it is a row with a blank cell. In TSV files, as in GLUE's, a
-    quotation mark is a character like any other.
+    The cells of a CSV or TSV file are strings as they stand ("NA" and "007" too). A blank line between rows is skipped if
+    there are several columns; with one column it is a row with a blank cell. In TSV files, as in GLUE's, quotation marks
+    have no meaning.
 
     Args:
         most_rows: of a CSV or TSV file, read no more rows.
         most_fields: refuse more columns.
 
     Returns:
-        A frame with at least one row, its `attrs["format"]` a `Format`; missing JSON and Parquet values are None or
-        NaN.
+        A frame with at least one row, its `attrs["format"]` a `Format`; missing JSON and Parquet values are None or NaN.
 
     Raises:
         DataError: as `detect`; or the file is malformed, has too many columns, or is empty.
@@ -193,12 +181,10 @@ def read_table(path: str | Path, most_rows: int | None = None, most_fields: int 
         else:
             frame = _read_delimited(path, how, most_rows, most_fields)
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"'{path.name}' has text that is not valid {error.encoding.upper()}; repair it."
-        ) from error
+        raise DataError(f"'{path.name}' has text that is not valid {error.encoding.upper()}.") from error
     except pd.errors.EmptyDataError:
         frame = pd.DataFrame()
-    except (ValueError, OSError) as error:  # pandas' ParserError and pyarrow's errors are among these.
+    except (ValueError, OSError) as error:  # those of pandas and pyarrow too
         reason = _plain_reason(" ".join(str(error).split())[:200])
         raise DataError(f"'{path.name}' is not a well-formed {how.kind} file: {reason}") from error
     if frame.empty:
@@ -208,7 +194,7 @@ def read_table(path: str | Path, most_rows: int | None = None, most_fields: int 
 
 
 def _plain_reason(reason: str) -> str:
-    """What pandas' parser reports, in plain words; other reasons as they are. It counts rows, not lines."""
+    """What pandas' parser reports, in plain words; other reasons as they are."""
     counted = "the header being row 1 and a text with line breaks one row"
     if found := re.search(r"EOF inside string starting at row (\d+)", reason):
         return f"a quotation mark in row {int(found[1]) + 1:,} ({counted}) is never closed"
@@ -219,8 +205,7 @@ def _plain_reason(reason: str) -> str:
 
 
 def _read_delimited(path: Path, how: Format, most_rows: int | None, most_fields: int) -> pd.DataFrame:
-    names = _first_rows(path, how.encoding, how.delimiter)
-    check_count(len(names[0]) if names else 0, path.name, most_fields)
+    check_count(_columns(path, how), path.name, most_fields)
     _check_line_ends(path, how)
     options: dict[str, Any] = {
         "sep": how.delimiter,
@@ -233,21 +218,21 @@ def _read_delimited(path: Path, how: Format, most_rows: int | None, most_fields:
     names = pd.read_csv(path, header=None, nrows=1, **options).iloc[0]
     check_names(names, path.name)
     blank = 0
-    if len(names) == 1:  # a blank line is a row then; skipped, it would move the numbers of all after it
+    if len(names) == 1:  # a blank line is a row then
         header, blank = _blank_ends(path, how)
         options |= {"header": header, "skip_blank_lines": False}
     frame = pd.read_csv(path, nrows=None if most_rows is None else most_rows + blank, **options)
-    if not isinstance(frame.index, pd.RangeIndex):  # pandas then takes the first column for an index.
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas made the first column an index
         raise ValueError(f"its rows have more fields than its header; {_UNQUOTED}")
     return frame.iloc[: len(frame) - blank]
 
 
 def _check_line_ends(path: Path, how: Format) -> None:
-    """Refuse a carriage return outside quotation marks next to other line ends, as it would split a row."""
+    """Refuse a carriage return outside quotation marks if lines end otherwise, as it would split a row."""
     data = path.read_bytes()
     if how.encoding == "utf-16":
         data = data.decode("utf-16").encode("utf-8", "replace")
-    if b"\n" not in data or not _BARE_CR.search(data):  # a file with carriage returns alone ends its lines so
+    if b"\n" not in data or not _BARE_CR.search(data):  # the only line ends may be bare
         return
     wrong = "has a carriage return inside a text; quote the text or replace the character"
     if how.kind == "TSV":
@@ -264,7 +249,7 @@ def _check_line_ends(path: Path, how: Format) -> None:
 
 
 def _blank_ends(path: Path, how: Format) -> tuple[int, int]:
-    """How many lines are blank before a table's header, and after its last row; `""` is a row with a blank cell."""
+    """How many lines are blank before a table's header, and after its last row; `""` is a row."""
     space = " \t\n".replace(how.delimiter, "")  # what pandas takes for blank
     before, after = None, 0
     with open(path, encoding=how.encoding) as file:
@@ -277,41 +262,31 @@ def _blank_ends(path: Path, how: Format) -> tuple[int, int]:
 
 def header_size(path: str | Path) -> int:
     """How many columns the first row of a CSV or TSV file has; the rest is not read."""
-    how = detect(path)
-    rows = _first_rows(Path(path), how.encoding, how.delimiter)
-    return len(rows[0]) if rows else 0
+    return _columns(Path(path), detect(path))
+
+
+def _columns(path: Path, how: Format) -> int:
+    return len(next(iter(_first_rows(path, how.encoding, how.delimiter)), []))
 
 
 def check_count(columns: int, source: str, most: int = MAX_FIELDS) -> None:
-    """Refuse too many columns.
-
-    Raises:
-        DataError: there are more than `most`.
-    """
+    """Raise `DataError` if there are more columns than `most`."""
     if columns > most:
-        raise DataError(
-            f"'{source}' has {columns:,} columns; at most {most:,} are read, so leave out the others."
-        )
+        raise DataError(f"'{source}' has {columns:,} columns; at most {most:,} are read, so leave some out.")
 
 
 def check_names(names: Iterable[str], source: str) -> None:
-    """Refuse two columns of the same name, except columns without a name.
-
-    Raises:
-        DataError: two have the same name, or a name is not valid Unicode.
-    """
+    """Raise `DataError` if two columns have one name, except none, or a name is not valid Unicode."""
     names = list(names)
     if broken := [name for name in names if not is_unicode(name)]:
         shown = broken[0].encode("utf-8", "backslashreplace").decode()
-        raise DataError(
-            f"'{source}' has a column whose name is not valid Unicode, '{shown:.80}'; give it another."
-        )
+        raise DataError(f"'{source}' has a column whose name is not valid Unicode, '{shown:.80}'; rename it.")
     if twice := [name for name, times in Counter(names).items() if times > 1 and name]:
         raise DataError(f"'{source}' has two columns named '{twice[0]:.80}'; give each its own name.")
 
 
 def _read_parquet(path: Path, most_fields: int) -> pd.DataFrame:
-    """A Parquet file's columns as they stand, without what pandas noted about them."""
+    """A Parquet file's columns as they stand, without pandas' metadata."""
     import pyarrow.parquet as pq
 
     try:
@@ -327,7 +302,7 @@ def _read_parquet(path: Path, most_fields: int) -> pd.DataFrame:
 
 
 def _read_jsonl(path: Path, encoding: str, most_fields: int) -> pd.DataFrame:
-    # pandas' own reader turns numbers with gaps into floats and does not report which line is wrong.
+    # pandas' reader turns numbers with gaps into floats and does not say which line is wrong.
     rows, names = [], set()
     with path.open(encoding="utf-8-sig" if encoding == "utf-8" else encoding) as lines:
         for number, line in enumerate(lines, 1):
@@ -345,8 +320,7 @@ def _read_jsonl(path: Path, encoding: str, most_fields: int) -> pd.DataFrame:
             names.update(row)
             if len(names) > most_fields:
                 raise DataError(
-                    f"'{path.name}' has more than {most_fields:,} different fields, of which each is a column; leave "
-                    "out those that are not needed."
+                    f"'{path.name}' has more than {most_fields:,} fields, each a column; leave some out."
                 )
             if _SURROGATE.search(line):
                 _check_unicode(row, path.name, number)
@@ -355,21 +329,17 @@ def _read_jsonl(path: Path, encoding: str, most_fields: int) -> pd.DataFrame:
 
 
 def _check_unicode(row: dict[str, Any], source: str, line: int) -> None:
-    """Refuse half of a surrogate pair in any field: it can't be written, shown or sent."""
+    """Refuse half of a surrogate pair in any field: it can't be written or shown."""
     for name, value in row.items():
         if is_unicode(name) and not is_unicode(json.dumps(value, ensure_ascii=False)):
             raise DataError(
-                f"'{source}', line {line:,}: the field '{name:.80}' is not valid Unicode (half of a character, as from "
-                "a cut emoji); repair it or leave the field out."
+                f"'{source}', line {line:,}: the field '{name:.80}' is not valid Unicode (half of a character, as from a "
+                "cut emoji); repair it or leave it out."
             )
 
 
 def column(frame: pd.DataFrame, name: str, source: str) -> list[Any]:
-    """A column's cells.
-
-    Raises:
-        DataError: There is no such column; the message names those that there are.
-    """
+    """A column's cells; a `ColumnError` if there is no such column."""
     if name not in frame.columns:
         names = ", ".join(map(str, frame.columns))
         raise ColumnError(name, f"'{source}' has no column '{name}'; its columns are {names}.")
@@ -377,11 +347,7 @@ def column(frame: pd.DataFrame, name: str, source: str) -> list[Any]:
 
 
 def names(frame: pd.DataFrame, name: str, source: str) -> tuple[str, ...]:
-    """A column's cells as names; a missing one is empty.
-
-    Raises:
-        DataError: There is no such column, or a name is not valid Unicode.
-    """
+    """A column's cells as names of valid Unicode; a missing one is empty."""
     found = tuple("" if is_missing(cell) else str(cell) for cell in column(frame, name, source))
     for row, one in enumerate(found, 1):
         if not is_unicode(one):
@@ -390,11 +356,7 @@ def names(frame: pd.DataFrame, name: str, source: str) -> tuple[str, ...]:
 
 
 def incomplete(frame: pd.DataFrame, texts: Sequence[str], label: str | None, source: str) -> np.ndarray:
-    """Which rows lack a text, or have a blank one, or lack the label, where there is a column for it; bool `(rows,)`.
-
-    Raises:
-        DataError: A column is missing.
-    """
+    """Which rows lack a text, or have a blank one, or lack the label if it has a column; bool `(rows,)`."""
     lacking = np.zeros(len(frame), dtype=bool)
     for name in (*texts, *([] if label is None else [label])):
         lacking |= [is_missing(cell) for cell in column(frame, name, source)]
@@ -407,22 +369,21 @@ def text_rows(
     """The texts of each row, exactly as they stand.
 
     Raises:
-        IncompleteError: A cell is missing or, unless `allow_empty`, empty or blank.
-        RowError: A cell is not a string of valid Unicode.
-        DataError: A column is missing.
+        IncompleteError: a cell is missing or, unless `allow_empty`, empty or blank.
+        RowError: a cell is not a string of valid Unicode.
     """
     columns = [column(frame, name, source) for name in names]
     for name, cells in zip(names, columns):
         for row, cell in enumerate(cells, 1):
             where = f", column '{name}': "
             if is_missing(cell) and not (allow_empty and isinstance(cell, str)):
-                said = "empty" if isinstance(cell, str) else "missing"
+                what = "empty" if isinstance(cell, str) else "missing"
                 raise IncompleteError(
-                    source, row, f"{where}the text is {said}; fill it in or leave the row out."
+                    source, row, f"{where}the text is {what}; fill it in or leave the row out."
                 )
             if not isinstance(cell, str):
-                said = f"a text is needed, not {cell!r:.40}; is it the right column?"
-                raise RowError(source, row, where + said)
+                what = f"a text is needed, not {cell!r:.40}; is it the right column?"
+                raise RowError(source, row, where + what)
             if not is_unicode(cell):
                 raise RowError(
                     source, row, f"{where}the text is not valid Unicode; repair it or leave it out."
@@ -431,7 +392,7 @@ def text_rows(
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text can be written down; half of a surrogate pair, as from a cut emoji in JSON, can't."""
+    """Whether a text can be encoded; half of a surrogate pair, as from a cut emoji, can't."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -449,10 +410,7 @@ def is_missing(cell: Any) -> bool:
 
 
 def distinct(names: Iterable[str], reserved: Iterable[str]) -> list[str]:
-    """Names that a person gave to columns, for a table that has reserved ones too: `input` becomes `input (text)`.
-
-    Without this the one would take the other's place. Equal names among the person's own are told apart as well.
-    """
+    """Column names made different from reserved ones and from each other: `index` becomes `index (text)`."""
     taken, found = set(reserved), []
     for name in names:
         candidates = itertools.chain(
@@ -464,9 +422,7 @@ def distinct(names: Iterable[str], reserved: Iterable[str]) -> list[str]:
 
 
 def csv_options(frame: pd.DataFrame) -> dict[str, Any]:
-    """What `DataFrame.to_csv` needs to be told of a table: everything is quoted where a text has a carriage return,
-    which ends a row for any reader, and which Python's writer leaves bare.
-    """
+    """Options of `DataFrame.to_csv`: all is quoted if a text has a carriage return, which the writer leaves bare."""
     texts = frame.select_dtypes(exclude=["number", "bool"])
     bare = any("\r" in value for name in texts for value in texts[name] if isinstance(value, str))
     return {"quoting": csv.QUOTE_ALL} if bare else {}

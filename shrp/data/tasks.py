@@ -1,8 +1,4 @@
-"""What a classification or regression task is: its columns, its labels and its metrics.
-
-A `Task` is plain data. It travels in a checkpoint's config, so that a model can be evaluated on its own
-terms long after the data that it was trained on is gone.
-"""
+"""What a classification or regression task is: plain data, which a checkpoint's config holds."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -20,41 +16,33 @@ REGRESSION_METRICS = ("pearson", "spearman")
 class Task:
     """One supervised task on a text or a pair of texts.
 
-    Attributes:
-        name: A short identifier, such as "sst2".
-        text_columns: The one or two columns that hold the texts, in the order the model reads them.
-        label_names: The classes in the order of their ids; empty for a regression task.
-        metric: The headline metric, one of `metrics`.
-        metrics: Every metric that is reported, from `METRICS`. "f1" is the F1 of class 1, as in GLUE.
-        label_column: The column of the labels in the file that it was told from; tasks that differ in it alone are one.
-
     Raises:
-        DataError: The parts do not fit together.
+        DataError: the parts do not fit together.
     """
 
     name: str
     text_columns: tuple[str, ...]
     label_names: tuple[str, ...]
+    """The classes in the order of their ids; empty for a regression task."""
     metric: str
+    """The headline metric, one of `metrics`."""
     metrics: tuple[str, ...]
+    """From `METRICS`; "f1" is the F1 of class 1, as in GLUE."""
     label_column: str = field(default=LABEL, compare=False)
+    """The column of the labels in the file that the task was inferred from."""
 
     def __post_init__(self) -> None:
         if len(self.text_columns) not in (1, 2):
             raise DataError(f"A task reads one or two text columns, not {len(self.text_columns)}.")
         if len(self.label_names) == 1:
             raise DataError(
-                f"A classification task needs at least two classes, and '{self.name}' has only "
-                f"'{self.label_names[0]}'."
+                f"'{self.name}' has only the class '{self.label_names[0]}'; a task needs at least two."
             )
         if len(set(self.label_names)) != len(self.label_names):
             raise DataError(f"The label names of a task must differ: {list(self.label_names)}.")
         allowed = [m for m in METRICS if (m in REGRESSION_METRICS) == self.is_regression]
         if self.metric not in self.metrics or not set(self.metrics) <= set(allowed):
-            raise DataError(
-                f"The headline metric '{self.metric}' must be among the task's metrics "
-                f"{list(self.metrics)}, and those among {allowed}."
-            )
+            raise DataError(f"'{self.metric}' must be in {list(self.metrics)}, and those in {allowed}.")
         if "f1" in self.metrics and self.num_labels != 2:
             raise DataError("The metric 'f1' needs exactly two classes; 'f1_macro' takes any number.")
 
@@ -64,7 +52,7 @@ class Task:
         return not self.label_names
 
     def reads_as(self, other: "Task") -> bool:
-        """Whether data and models of the two can stand for each other: as many texts, and the same classes in order."""
+        """Whether both have as many texts and the same classes in order."""
         return (len(self.text_columns), self.label_names) == (len(other.text_columns), other.label_names)
 
     @property
@@ -75,17 +63,13 @@ class Task:
     def to_dict(self) -> dict[str, Any]:
         """The task as a JSON-able dictionary, for a checkpoint's config."""
         values = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
-        return (
-            values if self.label_column != LABEL else {k: v for k, v in values.items() if k != "label_column"}
-        )
+        if self.label_column == LABEL:
+            del values["label_column"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Task":
-        """Rebuild a task from `to_dict`'s result.
-
-        Raises:
-            DataError: A field is missing or is not of the expected kind.
-        """
+        """Rebuild a task from `to_dict`'s result; a `DataError` if a field is missing or of the wrong kind."""
         try:
             return cls(
                 name=str(values["name"]),
@@ -96,14 +80,11 @@ class Task:
                 label_column=str(values.get("label_column", LABEL)),
             )
         except (KeyError, TypeError) as error:
-            raise DataError(
-                "A task's description needs name, text_columns, label_names, metric and metrics; "
-                f"this one does not fit: {error}."
-            ) from error
+            raise DataError(f"not a description of a task: {error}.") from error
 
 
 def _strings(values: Iterable[Any]) -> tuple[str, ...]:
-    if isinstance(values, str):  # A bare string would silently become a tuple of letters.
+    if isinstance(values, str):  # would become a tuple of letters
         raise TypeError(f"expected a list of strings, got '{values}'")
     return tuple(str(value) for value in values)
 
@@ -113,7 +94,7 @@ def _glue(name: str, columns: str, labels: str, metrics: str) -> Task:
     return Task(name, tuple(columns.split()), tuple(labels.split()), names[0], names)
 
 
-# Columns and label order as in the hub's nyu-mll/glue: the ids in its files are indices into label_names.
+# Columns and label order are those of the hub's nyu-mll/glue.
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
@@ -131,15 +112,11 @@ TASKS: dict[str, Task] = {
 
 
 TEXTS = Task("texts", ("text",), (), "pearson", ("pearson", "spearman"))
-"""Stands where a checkpoint names its task: texts are no task, and the head on top of them is never used."""
+"""The task of a checkpoint of unlabelled texts, whose head is never used."""
 
 
 def get_task(name: str | Task) -> Task:
-    """The GLUE task of that name; a `Task` is returned as it is.
-
-    Raises:
-        DataError: No such task; the message lists those that there are.
-    """
+    """The GLUE task of that name; a `Task` is returned as it is. A `DataError` lists the known ones."""
     if isinstance(name, Task):
         return name
     if name not in TASKS:
@@ -150,12 +127,10 @@ def get_task(name: str | Task) -> Task:
 def custom_task(
     name: str, text_columns: Iterable[str], label_names: Iterable[str] = (), regression: bool = False
 ) -> Task:
-    """A task for a person's own data.
-
-    Classification reports accuracy and macro F1, regression Pearson's and Spearman's correlation.
+    """A task for a person's own data: accuracy and macro F1, or Pearson's and Spearman's correlation for regression.
 
     Raises:
-        DataError: A classification task has fewer than two classes, or a regression task has label names.
+        DataError: a classification task has fewer than two classes, or a regression task has label names.
     """
     labels = _strings(label_names)
     if regression and labels:
@@ -167,9 +142,7 @@ def custom_task(
 
 
 def may_be_one(one: Task, other: Task) -> bool:
-    """Whether two tasks whose labels are the same are one: of GLUE's QNLI and RTE share them. The task of a file is
-    named after the file, and another file may be of it too.
-    """
+    """Whether two tasks with the same labels may be the same: QNLI and RTE are not, files of different names may be."""
     if one.name in TASKS and other.name in TASKS:
         return one.name == other.name
     return one.is_regression == other.is_regression and len(one.text_columns) == len(other.text_columns)

@@ -1,11 +1,11 @@
-"""Calibration of a classifier's probabilities, and calibration of a pruned model's threshold.
+"""Calibration of a classifier's probabilities, and of a pruned model's threshold.
 
-Confidence is the probability of the predicted class. A model is calibrated if 80% of the examples that it gives 80%
-confidence are right (Guo et al. 2017). The measured error is never negative, so it is biased upward for few examples:
-`Ece` therefore also gives the error that a calibrated model would have by chance.
+Confidence is the probability of the predicted class. A model is calibrated if 80% of the examples with 80% confidence are
+right (Guo et al. 2017). The measured error is never negative, so it is biased upward for few examples: `Ece` also gives
+the error that a calibrated model would have by chance.
 
-Pruning tends to shift all logits of a classifier in one direction, and so its threshold. `matching_shift` finds the
-shift of the output bias that restores the predicted class frequencies of the routed model. It needs no labels.
+Pruning tends to shift all logits of a classifier, and so its threshold. `matching_shift` finds the shift of the output
+bias that restores the routed model's predicted class frequencies. It needs no labels.
 """
 
 from __future__ import annotations
@@ -23,15 +23,7 @@ from shrp.errors import DataError, PlanError
 from shrp.evaluation.evaluation import Evaluation, summarise
 from shrp.evaluation.metrics import EQUAL, merge_equal
 from shrp.evaluation.paired import shared_rows
-from shrp.evaluation.statistics import (
-    NO_INTERVAL,
-    NO_WIDTH,
-    at_once,
-    bootstrap,
-    of_draws,
-    of_mean,
-    wilson,
-)
+from shrp.evaluation.statistics import NO_INTERVAL, NO_WIDTH, at_once, bootstrap, of_draws, of_mean, wilson
 
 if TYPE_CHECKING:  # slow to import
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -42,7 +34,6 @@ LEAST = 10
 RESAMPLES = 1000
 STEPS = 10
 """Points of the risk-coverage curve."""
-_SEED = 0
 _EDGE = 1e-3  # how far a threshold stands beyond the last margin
 _ROUNDS = 100  # over the classes, until their frequencies match; two classes take one
 _ACCURACY = ["accuracy", "accuracy low", "accuracy high"]
@@ -50,23 +41,20 @@ _ACCURACY = ["accuracy", "accuracy low", "accuracy high"]
 
 @dataclass(frozen=True)
 class Ece:
-    """An expected calibration error, as a share: 0.05 is 5 points between confidence and accuracy on average.
-
-    Attributes:
-        value: as measured; nan without examples.
-        interval: bias-corrected 95% bootstrap interval; its low end is 0 unless the value is beyond chance.
-        by_chance: the mean error of a calibrated model with the same confidences.
-        chance_most: its 95th percentile.
-    """
+    """An expected calibration error, as a share: 0.05 is 5 points between confidence and accuracy on average."""
 
     value: float
+    """As measured; nan without examples."""
     interval: tuple[float, float]
+    """Bias-corrected 95% bootstrap interval; its low end is 0 unless the value is beyond chance."""
     by_chance: float
+    """The mean error of a calibrated model with the same confidences."""
     chance_most: float
+    """Its 95th percentile."""
 
     @property
     def beyond_chance(self) -> bool:
-        """Whether a calibrated model has so large an error in fewer than 5% of cases."""
+        """Whether fewer than 5% of calibrated models have so large an error."""
         return self.value > self.chance_most
 
 
@@ -83,10 +71,9 @@ class Difference:
 
 
 def reliability(evaluation: Evaluation, bins: int = BINS) -> pd.DataFrame:
-    """The reliability diagram (Guo et al. 2017), with bins of about equally many examples.
+    """The reliability diagram, with at most `bins` bins of about equally many examples.
 
-    Args:
-        bins: at most; fewer for few examples (`LEAST`) or many equal confidences, which share a bin.
+    Bins have at least `LEAST` examples; equal confidences share a bin.
 
     Returns:
         A row a bin, by rising confidence: low, high (confidences), n, confidence (mean), accuracy, accuracy low,
@@ -94,7 +81,6 @@ def reliability(evaluation: Evaluation, bins: int = BINS) -> pd.DataFrame:
 
     Raises:
         DataError: there are no labels, or they are numbers.
-        ValueError: `bins` is below 1.
     """
     confidence, right = _confidence(evaluation)
     placed = _bins(confidence, bins)
@@ -106,16 +92,12 @@ def reliability(evaluation: Evaluation, bins: int = BINS) -> pd.DataFrame:
 
 
 def ece(evaluation: Evaluation, bins: int = BINS) -> Ece:
-    """The expected calibration error over the bins of `reliability` (Guo et al. 2017). Raises as `reliability`."""
+    """The expected calibration error over the bins of `reliability` (Guo et al. 2017)."""
     return _with_draws(evaluation, bins)[0]
 
 
 def brier(evaluation: Evaluation) -> float:
-    """The Brier score (Brier 1950), summed over classes: 0 at best, 2 at worst; nan without examples.
-
-    Raises:
-        DataError: there are no labels, or they are numbers.
-    """
+    """The Brier score (Brier 1950), summed over classes: 0 at best, 2 at worst; nan without examples."""
     errors = _squared_errors(evaluation)
     return float(errors.mean()) if len(errors) else float("nan")
 
@@ -126,9 +108,6 @@ def risk_coverage(evaluation: Evaluation) -> pd.DataFrame:
     Returns:
         A row for each 10% of coverage: coverage (share of the examples), n, threshold (least confidence), accuracy,
         accuracy low, accuracy high (Wilson). Examples of equal confidence are covered together.
-
-    Raises:
-        DataError: there are no labels, or they are numbers.
     """
     confidence, right = _confidence(evaluation)
     confidence = merge_equal(confidence)
@@ -163,25 +142,20 @@ def difference(a: Evaluation, b: Evaluation, bins: int = BINS) -> Difference:
 
 
 def shared(a: Evaluation, b: Evaluation) -> tuple[Evaluation, Evaluation]:
-    """Both evaluations on the examples that both have seen; their scores are not recomputed.
-
-    Raises:
-        DataError: the evaluations are not on the same data.
-    """
+    """Both evaluations on the examples that both have seen; their scores are not recomputed."""
     return tuple(one.only(rows) for one, rows in zip((a, b), shared_rows(a, b), strict=True))
 
 
 def _confidence(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
     """Confidence, float64 `(n,)`, and whether the prediction is right, bool `(n,)`."""
-    right = evaluation.correct
+    right = evaluation.correct  # raises where there are no labelled classes
     return evaluation.probabilities.astype(np.float64).max(1, initial=0.0), right
 
 
 def _squared_errors(evaluation: Evaluation) -> np.ndarray:
     """Squared errors of the probabilities of each example, summed over classes, `(n,)`."""
-    _confidence(evaluation)  # raises where there are no labelled classes
-    truth = np.eye(evaluation.task.num_labels)[evaluation.labels]
-    return ((evaluation.probabilities - truth) ** 2).sum(1)
+    _confidence(evaluation)
+    return ((evaluation.probabilities - np.eye(evaluation.task.num_labels)[evaluation.labels]) ** 2).sum(1)
 
 
 def _accuracy(right: np.ndarray) -> tuple[float, float, float]:
@@ -201,11 +175,9 @@ def _bins(confidence: np.ndarray, bins: int) -> np.ndarray:
 
 
 def _errors(gaps: np.ndarray, bins: np.ndarray) -> np.ndarray:
-    """Calibration errors of samples, `(samples,)`.
+    """Calibration errors of samples, `(samples,)`, of gaps between correctness and confidence, `(samples, n)`.
 
-    Args:
-        gaps: right (1 or 0) minus confidence, `(samples, n)`.
-        bins: of the same shape, or `(n,)`.
+    `bins` are of the same shape, or `(n,)`.
     """
     samples, n = gaps.shape
     size = bins.max() + 1
@@ -221,13 +193,10 @@ def _with_draws(evaluation: Evaluation, bins: int) -> tuple[Ece, np.ndarray]:
     if not n:
         return Ece(float("nan"), NO_INTERVAL, float("nan"), float("nan")), np.zeros(0)
     gaps = right - confidence
-    draws = bootstrap(lambda rows: _errors(gaps[rows], placed[rows]), n, resamples=RESAMPLES, seed=_SEED)
-    generator = np.random.default_rng(_SEED + 1)
+    draws = bootstrap(lambda rows: _errors(gaps[rows], placed[rows]), n, resamples=RESAMPLES, seed=0)
+    drawn = np.random.default_rng(1).random
     calibrated = np.concatenate(
-        [
-            _errors((generator.random((size, n)) < confidence) - confidence, placed)
-            for size in at_once(RESAMPLES, n)
-        ]
+        [_errors((drawn((size, n)) < confidence) - confidence, placed) for size in at_once(RESAMPLES, n)]
     )
     value, most = float(_errors(gaps[None], placed)[0]), float(np.percentile(calibrated, 95))
     return Ece(value, _unbiased(value, draws, value > most), float(calibrated.mean()), most), draws
@@ -274,14 +243,12 @@ def answer_shares(logits: np.ndarray) -> np.ndarray:
 
 
 def matching_shift(logits: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """What to add to logits so that each class is predicted as often as by a reference.
+    """What to add to logits `(N, C)` so that each class is predicted as often as by a reference `(M, C)`.
 
-    Args:
-        logits: `(N, C)`, in the order of the task's labels; one column for a regression.
-        reference: `(M, C)`, on the same texts or similar ones.
+    Both are in the order of the task's labels, on the same texts or similar ones.
 
     Returns:
-        float64 `(C,)` with mean 0, as near as equal logits allow; of a regression the difference of the means.
+        float64 `(C,)` with mean 0, as near as equal logits allow; for a regression the difference of the means.
 
     Raises:
         DataError: there are no examples, or the classes differ.
@@ -303,7 +270,7 @@ def matching_shift(logits: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 
 def _threshold(margins: np.ndarray, share: float) -> float:
-    """What to add so that about this share of the margins is above 0: half way between two different ones."""
+    """What to add so that about this share of the margins is above 0: half way between two of them."""
     ordered = np.sort(margins)[::-1]
     ends = np.concatenate([[ordered[0] + 2 * _EDGE], ordered, [ordered[-1] - 2 * _EDGE]])
     places = np.flatnonzero(ends[:-1] - ends[1:] > EQUAL)
@@ -326,19 +293,14 @@ def matched(
     return with_output_shift(pruned, data.task, shift), shift
 
 
-def shifted(
-    evaluation: Evaluation, data: TextData, shift: np.ndarray, *, with_interval: bool = True
-) -> Evaluation:
+def shifted(evaluation: Evaluation, data: TextData, shift: np.ndarray) -> Evaluation:
     """The evaluation with its logits shifted; the interval takes the shift as given."""
     logits = (evaluation.logits + shift).astype(np.float32)
-    return summarise(data, evaluation.indices, logits, with_interval)
+    return summarise(data, evaluation.indices, logits, True)
 
 
 def with_output_shift(model: PreTrainedModel, task: Task, shift: np.ndarray) -> PreTrainedModel:
-    """A copy of `model` with its output bias shifted; all other weights are shared.
-
-    Args:
-        shift: `(C,)`, in the order of the task's labels.
+    """A copy of `model` with its output bias shifted by `(C,)`, in the order of the task's labels; weights are shared.
 
     Raises:
         PlanError: the model's last linear layer has no bias of the task's size.

@@ -1,8 +1,7 @@
 """Evaluate a model on a data set, with an estimate after every batch."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -19,15 +18,12 @@ Texts = Sequence[tuple[str, ...]]
 
 
 def evaluate(model, tokenizer, data: TextData, **options) -> Evaluation:
-    """Evaluate on all inputs, or those of `order`.
-
-    Args and errors as for `evaluate_stream`; the interval is always computed.
-    """
+    """The last estimate of `evaluate_stream`, with its interval."""
     return last_of(evaluate_stream(model, tokenizer, data, **options))
 
 
 def last_of(estimates: Iterator[Evaluation]) -> Evaluation:
-    """The last of some estimates; those before are let go as they come."""
+    """The last of some estimates; earlier ones are not kept."""
     return deque(estimates, maxlen=1)[0]
 
 
@@ -42,26 +38,21 @@ def evaluate_stream(
 ) -> Iterator[Evaluation]:
     """Evaluate batch by batch, yielding all that is known after each.
 
-    The model is in inference and evaluation mode only while it computes, never while the caller has the
-    turn, and contexts that the caller has entered (gates, recordings) apply as at each `next()`.
+    The model is in inference and evaluation mode only while it computes, and contexts that the caller has entered
+    (gates, recordings) apply as at each `next()`.
 
     Args:
-        model: A Hugging Face sequence classifier. If its config names the task's labels in another order,
-            its outputs are put in the task's.
-        tokenizer: The model's tokenizer.
-        data: What to evaluate on.
-        batch_size: Inputs a batch.
-        max_length: Tokens at which a text is cut; sooner where the model has no positions for so many.
-        order: Which inputs, in which order, in consecutive batches. None takes all in a class-balanced
-            random order, so that early estimates are fair, sorted by length within every four batches to
-            save padding.
+        model: a Hugging Face sequence classifier. Its outputs are put in the order of the task's labels.
+        max_length: tokens at which a text is cut; fewer where the model has no positions for so many.
+        order: which examples, in which order, in consecutive batches. None takes all in a class-balanced random order,
+            so that early estimates are fair, sorted by length within every four batches.
 
     Yields:
-        Estimates with their rows in the order of the data, not of the batches. Their interval is there each time for
-        accuracy, where it is cheap, and only at the end for metrics that need a bootstrap.
+        Estimates with their rows in the order of the data. Their interval is there each time for accuracy, and only at the
+        end for metrics that need a bootstrap.
 
     Raises:
-        DataError: There are no inputs, or the model does not fit the task. Raised at the first `next()`.
+        DataError: there are no examples, or the model does not fit the task. Raised at the first `next()`.
         ValueError: `order` has repeated or impossible indices, or the batch size is below 1.
     """
     columns, limit = label_columns(model, data.task), longest_input(model, tokenizer, max_length)
@@ -86,71 +77,71 @@ def stream(
     batch_size: int,
     order: Sequence[int] | np.ndarray | None = None,
 ) -> Iterator[Evaluation]:
-    """`evaluate_stream` of whatever answers: its batches, estimates and errors.
+    """`evaluate_stream` for any source of outputs.
 
     Args:
         prepare: takes the texts of a few batches; returns each one's tokens and a function that takes the places of a
-            batch among them, int64 `(b,)`, and returns outputs in the order of the task's labels,
-            float32 `(b, num_labels)`.
-        batch_size, order: as for `evaluate_stream`.
+            batch among them, int64 `(b,)`, and returns outputs in the order of the task's labels, float32
+            `(b, num_labels)`.
     """
     rows = data.stratified_order() if order is None else np.asarray(order, dtype=np.int64)
     _check(rows, data, batch_size)
-    logits = np.empty((len(rows), data.task.num_labels), dtype=np.float32)
-    indices = np.empty(len(rows), dtype=np.int64)
-    done, size = 0, batch_size * BATCHES_PER_CHUNK
-    for chunk in (rows[start : start + size] for start in range(0, len(rows), size)):
-        # Encoded here rather than all at once, so that the first estimate does not wait for the last text.
-        lengths, run = prepare([data.texts[i] for i in chunk])
-        places = np.arange(len(chunk)) if order is not None else np.argsort(lengths, kind="stable")
-        for start in range(0, len(chunk), batch_size):
-            batch = places[start : start + batch_size]
-            end = done + len(batch)
-            logits[done:end], indices[done:end] = run(batch), chunk[batch]
-            done = end
-            wanted = done == len(rows) or data.task.metric == "accuracy"
-            yield summarise(data, indices[:done], logits[:done], wanted)
+    size = batch_size * BATCHES_PER_CHUNK
+
+    def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for chunk in (rows[start : start + size] for start in range(0, len(rows), size)):
+            # Encoded here rather than all at once, so that the first estimate does not wait for the last text.
+            lengths, run = prepare([data.texts[i] for i in chunk])
+            places = np.arange(len(chunk)) if order is not None else np.argsort(lengths, kind="stable")
+            for start in range(0, len(chunk), batch_size):
+                batch = places[start : start + batch_size]
+                yield chunk[batch], run(batch)
+
+    yield from estimates(data, len(rows), batches())
+
+
+def estimates(
+    data: TextData, n: int, batches: Iterable[tuple[np.ndarray, np.ndarray]]
+) -> Iterator[Evaluation]:
+    """An evaluation after each batch of outputs of `n` examples in all, given as rows `(b,)` and logits `(b, C)`."""
+    logits, indices = np.empty((n, data.task.num_labels), dtype=np.float32), np.empty(n, dtype=np.int64)
+    done = 0
+    for rows, outputs in batches:
+        end = done + len(rows)
+        logits[done:end], indices[done:end], done = outputs, rows, end
+        yield summarise(data, indices[:done], logits[:done], done == n or data.task.metric == "accuracy")
 
 
 def batch_logits(model, batch: Batch) -> np.ndarray:
-    """The model's outputs for one batch, as float32 of shape (batch, outputs).
-
-    The model computes in inference and evaluation mode, on its own device, and is left as it was.
-    """
+    """The model's outputs for one batch, float32 `(batch, outputs)`; its device and modes are left as they were."""
     device = next(model.parameters()).device
-    with _evaluation_mode(model), torch.inference_mode():
-        logits = model(**{key: values.to(device) for key, values in batch.items()}).logits
-    return logits.float().cpu().numpy()
-
-
-@contextmanager
-def _evaluation_mode(model) -> Iterator[None]:
-    # Each module's own flag is restored, as parts of a model in training may be frozen in evaluation mode.
-    # A model already in evaluation mode, perhaps at work in other threads, is not touched.
+    # Each module's own flag is restored, as parts of a model in training may be frozen in evaluation mode. A model in
+    # evaluation mode, perhaps at work in other threads, is not touched.
     training = [module for module in model.modules() if module.training]
     for module in training:
         module.training = False
     try:
-        yield
+        with torch.inference_mode():
+            logits = model(**{key: values.to(device) for key, values in batch.items()}).logits
     finally:
         for module in training:
             module.training = True
+    return logits.float().cpu().numpy()
 
 
 def _check(rows: np.ndarray, data: TextData, batch_size: int) -> None:
     if not len(rows):
-        raise DataError(f"'{data.name}' holds no inputs to evaluate on; at least one is needed.")
+        raise DataError(f"'{data.name}' holds no examples to evaluate on.")
     if batch_size < 1:
-        raise ValueError("A batch holds at least one input.")
+        raise ValueError("A batch holds at least one example.")
     if rows.min() < 0 or rows.max() >= len(data) or len(np.unique(rows)) != len(rows):
-        raise ValueError(f"An order names inputs 0 to {len(data) - 1}, each at most once.")
+        raise ValueError(f"An order names examples 0 to {len(data) - 1}, each at most once.")
 
 
 def label_columns(model, task: Task) -> list[int]:
     """For each of the task's labels, the model's output that stands for it.
 
-    Models fine-tuned elsewhere order their labels as they like (MNLI's are notorious); where their config
-    names just the task's labels, the names decide. Otherwise the order is taken to be the task's.
+    If the config names just the task's labels, in whatever order, the names decide. Otherwise the order is the task's.
     """
     names = getattr(model.config, "id2label", None) or {}
     ours = [name.casefold() for name in task.label_names]

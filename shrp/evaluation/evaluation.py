@@ -20,41 +20,45 @@ from shrp.phrases import counted
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """A model's outputs on some or all inputs of a data set, and their score.
-
-    Attributes:
-        task: The task.
-        data: The data set's name.
-        metric: The headline metric's name.
-        score: Its value on the inputs so far; nan without labels.
-        interval: Its 95% interval (low, high); (nan, nan) where it was not computed or there is none.
-        n: Inputs evaluated so far.
-        total: Inputs of the data set.
-        metrics: All of the task's metrics on the inputs so far.
-        indices: Which inputs of the data set the rows below are, ascending; int64 (n,).
-        logits: The model's outputs in the order of the task's labels; float32 (n, num_labels).
-        labels: int64 ids or float64 numbers, (n,), or None.
-        slices: The phenomenon of each row, or None.
-    """
+    """A model's outputs on some or all examples of a data set, and their score."""
 
     task: Task
     data: str
-    metric: str
-    score: float
-    interval: tuple[float, float]
-    n: int
+    """The data set's name."""
     total: int
+    """Examples of the data set."""
     metrics: dict[str, float]
+    """All of the task's metrics on the examples so far; nan without labels."""
+    interval: tuple[float, float]
+    """95% interval of the headline metric; (nan, nan) if it was not computed or there is none."""
     indices: np.ndarray
+    """Which examples of the data set the rows below are, ascending; int64 (n,)."""
     logits: np.ndarray
+    """The model's outputs in the order of the task's labels; float32 (n, num_labels)."""
     labels: np.ndarray | None
+    """int64 ids or float64 numbers, (n,)."""
     slices: tuple[str, ...] | None
 
     def __repr__(self) -> str:  # one line: the arrays are long
         ends = " ({:.3f} to {:.3f})".format(*self.interval) if self.ends() else ""
         found = "no labels" if self.labels is None else f"{self.metric} {self.score:.3f}{ends}"
         of = "" if self.complete else f"{self.n:,} of "
-        return f"<Evaluation on {self.data!r}: task {self.task.name!r}, {found}, {of}{counted(self.total, 'input')}>"
+        return f"<Evaluation on {self.data!r}: task {self.task.name!r}, {found}, {of}{counted(self.total, 'example')}>"
+
+    @property
+    def metric(self) -> str:
+        """The headline metric's name."""
+        return self.task.metric
+
+    @property
+    def score(self) -> float:
+        """The headline metric on the examples so far; nan without labels."""
+        return self.metrics[self.metric]
+
+    @property
+    def n(self) -> int:
+        """Examples evaluated so far."""
+        return len(self.indices)
 
     @property
     def predictions(self) -> np.ndarray:
@@ -68,12 +72,12 @@ class Evaluation:
 
     @property
     def complete(self) -> bool:
-        """Whether every input of the data set has been evaluated."""
+        """Whether every example of the data set has been evaluated."""
         return self.n == self.total
 
     @property
     def constant(self) -> float:
-        """The headline score of the best constant answer on the inputs so far; nan without labels, and of numbers."""
+        """The majority-class baseline's headline score on the examples so far; nan without labels, and for regression."""
         return math.nan if self.labels is None else constant_score(self.task, self.labels)
 
     @property
@@ -81,7 +85,7 @@ class Evaluation:
         """Whether each prediction is right; bool (n,).
 
         Raises:
-            DataError: There are no labels, or they are numbers.
+            DataError: there are no labels, or they are numbers.
         """
         if self.labels is None or self.task.is_regression:
             raise DataError("Right and wrong need labelled classes; these data have none.")
@@ -90,7 +94,7 @@ class Evaluation:
     def by_slice(self) -> pd.DataFrame:
         """The headline metric within each slice: columns slice, n, metric, score, low, high (95%).
 
-        Note that Matthews is 0 in a slice of one class only, whatever was predicted. Empty without slices or labels.
+        Matthews is 0 in a slice of one class. Empty without slices or labels.
         """
         rows = []
         if self.slices is not None and self.labels is not None:
@@ -102,10 +106,9 @@ class Evaluation:
         return pd.DataFrame(rows, columns=["slice", "n", "metric", "score", "low", "high"])
 
     def by_class(self) -> pd.DataFrame:
-        """Recall and precision of each class: columns class, n, predicted, recall, low, high, precision.
+        """Recall (with its 95% interval) and precision of each class; nan where a count is 0.
 
-        `n` counts the inputs of the class, `predicted` those taken for it, low and high are the recall's 95%
-        interval. Where a count is 0 its ratio is nan. Empty for regression or without labels.
+        Columns class, n, predicted (counts), recall, low, high, precision. Empty for regression or without labels.
         """
         rows = []
         if self.labels is not None and not self.task.is_regression:
@@ -119,15 +122,14 @@ class Evaluation:
         return pd.DataFrame(rows, columns=names)
 
     def to_frame(self, texts: Sequence[tuple[str, ...]] | None = None) -> pd.DataFrame:
-        """One row an input, in the data set's order.
+        """One row an example, in the data set's order.
 
         Args:
-            texts: The data set's texts; adds the task's text columns, one named like ours as `label (text)`.
+            texts: the data set's texts; adds the task's text columns, renamed like `label (text)` where a name is taken.
 
         Returns:
-            Columns index, (texts), (label), prediction, (correct), a `p(<label>)` for each class, (slice).
-            Classes are given by name. Columns in brackets only where they are known; regression has no
-            `correct` and no probabilities.
+            Columns index, (texts), (label), prediction, (correct), a `p(<label>)` for each class, (slice). Classes are
+            given by name. Columns in brackets only where known; regression has no `correct` and no probabilities.
         """
         columns: dict[str, Any] = {}
         if self.labels is not None:
@@ -151,7 +153,6 @@ class Evaluation:
         rows = np.arange(self.n)[rows]
         return replace(
             self,
-            n=len(rows),
             indices=self.indices[rows],
             logits=self.logits[rows],
             labels=None if self.labels is None else self.labels[rows],
@@ -159,11 +160,11 @@ class Evaluation:
         )
 
     def ends(self) -> list[float] | None:
-        """The interval as rows hold it, which are saved as JSON; None where there is none."""
+        """The interval for JSON; None where there is none."""
         return list(self.interval) if all(map(math.isfinite, self.interval)) else None
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-able summary without the arrays; what is not a number is None."""
+        """A JSON-able summary without the arrays; None for nan."""
         return {
             "task": self.task.name,
             "data": self.data,
@@ -177,51 +178,38 @@ class Evaluation:
 
 
 def summarise(data: TextData, indices: np.ndarray, logits: np.ndarray, with_interval: bool) -> Evaluation:
-    """The evaluation of outputs that are there already, with its rows in the data set's order.
+    """The evaluation of known outputs, with its rows in the data set's order.
 
     Args:
-        indices: int64 `(n,)`, which inputs of the data the rows are.
+        indices: int64 `(n,)`, which examples of the data the rows are.
         logits: float32 `(n, num_labels)`, in the order of the task's labels.
         with_interval: compute the interval, which takes a bootstrap unless the metric is accuracy.
     """
     task, labels, slices = data.task, data.labels, data.slices
     order = np.argsort(indices, kind="stable")
     indices, logits = indices[order], logits[order]
-    metrics = dict.fromkeys(task.metrics, float("nan"))
-    bounds = NO_INTERVAL
+    metrics, bounds = dict.fromkeys(task.metrics, math.nan), NO_INTERVAL
     if labels is not None:
         labels = labels[indices]
         metrics = score(task, labels, logits)
         if with_interval:
             bounds = interval(task, labels, logits)
-    return Evaluation(
-        task=task,
-        data=data.name,
-        metric=task.metric,
-        score=metrics[task.metric],
-        interval=bounds,
-        n=len(indices),
-        total=len(data),
-        metrics=metrics,
-        indices=indices,
-        logits=logits,
-        labels=labels,
-        slices=None if slices is None else tuple(slices[i] for i in indices),
-    )
+    if slices is not None:
+        slices = tuple(slices[i] for i in indices)
+    return Evaluation(task, data.name, len(data), metrics, bounds, indices, logits, labels, slices)
 
 
 def text_columns(
     evaluation: Evaluation, texts: Sequence[tuple[str, ...]], rows: np.ndarray, names: Sequence[str]
 ) -> dict[str, list[str]]:
-    """The texts of some inputs, as columns with these names.
+    """The texts of some examples, as columns with these names.
 
     Raises:
         DataError: the texts are not all those of the evaluation's data.
     """
     if len(texts) != evaluation.total:
         raise DataError(
-            f"The evaluation is of {evaluation.total} inputs but {len(texts)} texts were given; give all "
-            f"those of '{evaluation.data}'."
+            f"'{evaluation.data}' has {evaluation.total} examples, but {len(texts)} texts were given."
         )
     return {name: [texts[i][k] for i in rows] for k, name in enumerate(names)}
 

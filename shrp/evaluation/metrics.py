@@ -1,10 +1,9 @@
 """Scores and their intervals.
 
-Every classification metric here is a function of the confusion matrix alone. So a bootstrap need not draw
-rows: it draws whole confusion matrices, which is the same in distribution and takes milliseconds.
+Every classification metric is a function of the confusion matrix, so a bootstrap draws whole confusion matrices.
 
-Degenerate cases never warn: F1 and Matthews are 0.0 where a denominator is 0 (one class only, constant
-predictions), as in scikit-learn; a correlation of a constant is nan; without inputs every score is nan.
+Degenerate cases never warn: F1 and Matthews are 0 where a denominator is 0, as in scikit-learn; a correlation of a
+constant is nan; without examples every score is nan.
 """
 
 from collections.abc import Callable
@@ -21,32 +20,25 @@ def score(task: Task, labels: np.ndarray, outputs: np.ndarray) -> dict[str, floa
     """All of a task's metrics.
 
     Args:
-        task: Says which metrics; its headline metric comes first in `task.metrics`.
-        labels: Class ids, or numbers for regression; shape (n,).
-        outputs: Predictions of shape (n,), or a model's logits of shape (n, num_labels).
+        labels: class ids, or numbers for regression, `(n,)`.
+        outputs: predictions `(n,)`, or logits `(n, num_labels)`.
 
     Raises:
-        DataError: The shapes do not fit each other or the task.
+        DataError: the shapes do not fit each other or the task.
     """
     labels, predictions = _checked(task, labels, outputs)
     if task.is_regression:
-        return {name: float(_CORRELATIONS[name](labels, predictions)) for name in task.metrics}
+        return {name: float(CORRELATIONS[name](labels, predictions)) for name in task.metrics}
     matrix = confusion(task, labels, predictions)
-    return {name: float(_FROM_CONFUSION[name](matrix)) for name in task.metrics}
+    return {name: float(FROM_CONFUSION[name](matrix)) for name in task.metrics}
 
 
 EQUAL = 1e-5
-"""Outputs, margins and worths that differ by less are equal: so much depends on which inputs share a batch."""
+"""Outputs that differ by less are equal: batching changes them by about as much."""
 
 
 def ranking(labels: np.ndarray, logits: np.ndarray) -> float:
-    """Area under the ROC curve of a classifier of two classes, 0.5 by chance: the share of all couples of an input of
-    each class that its logits have in order, whatever its threshold. nan where one class is missing.
-
-    Args:
-        labels: ids, `(N,)`.
-        logits: `(N, 2)`.
-    """
+    """Area under the ROC curve of logits `(N, 2)`, 0.5 by chance; nan if `labels` `(N,)` lack a class."""
     from sklearn.metrics import roc_auc_score
 
     if len(np.unique(labels)) < 2:
@@ -66,8 +58,8 @@ def merge_equal(values: np.ndarray) -> np.ndarray:
 
 
 def worth(task: Task, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """How far each prediction is on the right side: the true class's logit minus the largest other one; of a
-    regression, minus the absolute error.
+    """The margin of each prediction: the true class's logit minus the largest other one; minus the absolute error of a
+    regression.
 
     Args:
         outputs: `(N, ..., C)`, in the task's order of classes.
@@ -87,9 +79,7 @@ def worth(task: Task, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def constant_score(task: Task, labels: np.ndarray) -> float:
-    """The headline score of the best constant answer, which needs no model; nan of numbers, whose correlation with a
-    constant is not defined.
-    """
+    """The headline score of the majority-class baseline, or the best other constant prediction; nan for regression."""
     if task.is_regression:
         return float("nan")
     labels = np.asarray(labels)
@@ -97,65 +87,48 @@ def constant_score(task: Task, labels: np.ndarray) -> float:
 
 
 def to_predictions(task: Task, outputs: np.ndarray) -> np.ndarray:
-    """Class ids (int64) or numbers (float64), shape (n,), from logits (n, num_labels) or predictions (n,).
+    """Class ids (int64) or numbers (float64), `(n,)`, from logits `(n, num_labels)` or predictions `(n,)`.
 
     Raises:
-        DataError: The logits are of another width than the task, or not all numbers.
+        DataError: the logits are of another width than the task, or not all finite.
     """
     outputs = np.asarray(outputs)
     if outputs.ndim == 2:
         if outputs.shape[1] != task.num_labels:
             raise DataError(
-                f"'{task.name}' needs {task.num_labels} output(s) an input, "
-                f"but the model gives {outputs.shape[1]}."
+                f"'{task.name}' needs {task.num_labels} output(s), but the model gives {outputs.shape[1]}."
             )
         if not np.isfinite(outputs).all():
             raise DataError(
-                f"The model's outputs for '{task.name}' are not all finite numbers: its weights are spoilt."
+                f"The model's outputs for '{task.name}' are not all finite: its weights are broken."
             )
         outputs = outputs[:, 0] if task.is_regression else outputs.argmax(axis=1)
     return outputs.astype(np.float64 if task.is_regression else np.int64)
 
 
 def confusion(task: Task, labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-    """Counts of shape (num_labels, num_labels), int64: a row a true class, a column a predicted one."""
+    """Counts, int64 `(num_labels, num_labels)`: a row a true class, a column a predicted one."""
     size = task.num_labels
     cells = np.bincount(np.asarray(labels) * size + np.asarray(predictions), minlength=size * size)
     return cells.reshape(size, size)
 
 
-def score_confusions(metric: str, matrices: np.ndarray) -> np.ndarray:
-    """A classification metric of each confusion matrix of a stack `(..., classes, classes)`."""
-    return _FROM_CONFUSION[metric](matrices)
-
-
-def correlation(metric: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """A regression metric along the last axis; nan where one side is constant."""
-    return _CORRELATIONS[metric](x, y)
-
-
 def interval(task: Task, labels: np.ndarray, outputs: np.ndarray) -> tuple[float, float]:
     """The headline metric's 95% interval: Wilson's for accuracy, else the percentile bootstrap's over the examples.
 
-    Args and errors as for `score`.
-
-    Returns:
-        (low, high); resamples without a defined score are left out. (nan, nan) if there is no other, or if all agree,
-        as of a constant or a perfect model: a few equal predictions are no evidence of certainty.
+    Resamples without a defined score are left out. None if all agree, as those of a constant or a perfect model: a few
+    equal predictions are no evidence of certainty. Args and errors as for `score`.
     """
     labels, predictions = _checked(task, labels, outputs)
     if task.metric == "accuracy":
         return wilson(int((labels == predictions).sum()), len(labels))
     if not len(labels):
         return NO_INTERVAL
+    metric = (CORRELATIONS if task.is_regression else FROM_CONFUSION)[task.metric]
     if task.is_regression:
-        draws = bootstrap(lambda rows: correlation(task.metric, labels[rows], predictions[rows]), len(labels))
-    else:
-        matrix = confusion(task, labels, predictions)
-        draws = bootstrap(
-            lambda counts: score_confusions(task.metric, counts.reshape(-1, *matrix.shape)), matrix.ravel()
-        )
-    return of_draws(draws)
+        return of_draws(bootstrap(lambda rows: metric(labels[rows], predictions[rows]), len(labels)))
+    matrix = confusion(task, labels, predictions)
+    return of_draws(bootstrap(lambda counts: metric(counts.reshape(-1, *matrix.shape)), matrix.ravel()))
 
 
 def _checked(task: Task, labels: np.ndarray, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -163,7 +136,7 @@ def _checked(task: Task, labels: np.ndarray, outputs: np.ndarray) -> tuple[np.nd
     labels = np.asarray(labels, dtype=predictions.dtype)
     if labels.shape != predictions.shape:
         raise DataError(
-            f"Each input needs one label: {labels.size} labels for {predictions.size} predictions."
+            f"Each example needs a label: {labels.size} labels for {predictions.size} predictions."
         )
     for ids in (labels, predictions):
         if not task.is_regression and len(ids) and not 0 <= ids.min() <= ids.max() < task.num_labels:
@@ -176,7 +149,7 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray, otherwise: float = 0.
     return np.where(fits, numerator / np.where(fits, denominator, 1), otherwise)
 
 
-# The functions below take one confusion matrix or a stack of them, (..., classes, classes), and score each.
+# Classification metrics of a confusion matrix or a stack of them, (..., classes, classes).
 
 
 def _accuracy(matrix: np.ndarray) -> np.ndarray:
@@ -221,10 +194,12 @@ def _spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return _pearson(rankdata(x, axis=-1), rankdata(y, axis=-1))
 
 
-_FROM_CONFUSION: dict[str, Callable] = {
+FROM_CONFUSION: dict[str, Callable] = {
     "accuracy": _accuracy,
     "f1": _f1,
     "f1_macro": _f1_macro,
     "matthews": _matthews,
 }
-_CORRELATIONS: dict[str, Callable] = dict(zip(REGRESSION_METRICS, (_pearson, _spearman)))
+"""Metric -> function of confusion matrices `(..., classes, classes)`, which returns `(...)`."""
+CORRELATIONS: dict[str, Callable] = dict(zip(REGRESSION_METRICS, (_pearson, _spearman)))
+"""Metric -> function of two arrays `(..., n)`, which returns `(...)`; nan where one side is constant."""

@@ -1,8 +1,7 @@
 """Intervals, the bootstrap and permutation tests.
 
-All intervals are 95% intervals. `(nan, nan)` stands for "no interval". Shapes: `N` examples, `P` minimal pairs.
-Both examples of a minimal pair are one unit: they are resampled and permuted together
-(`shrp.data.text_data.units_of`).
+All intervals are 95% intervals; `(nan, nan)` stands for none. Shapes: `N` examples, `P` minimal pairs. Both examples of
+a minimal pair are one unit: they are resampled and permuted together (`shrp.data.text_data.units_of`).
 """
 
 from __future__ import annotations
@@ -18,22 +17,21 @@ from numpy.typing import ArrayLike
 from scipy.special import stdtrit
 
 from shrp.data.text_data import units_of
-from shrp.errors import DataError
 
 NO_INTERVAL = (float("nan"), float("nan"))
 NO_WIDTH = 1e-9
-"""Interval ends that are no further apart differ by rounding alone."""
+"""Ends of an interval closer than this differ by rounding alone."""
 FALSE_DISCOVERIES = 0.05
-"""Expected share of false positives among the groups that are reported as different."""
+"""Expected share of false positives among the groups reported as different."""
 ORDERS = 9999
 """Permutations for Spearman's p-value; all of them for up to seven values."""
 PERMUTATIONS, MANY = 5000, 5000
-"""Permutations of a group test; fewer above `MANY` examples (down to a fifth), more where many values are tested."""
+"""Permutations of a group test: fewer above `MANY` examples (down to a fifth), more where many values are tested."""
 MOST_PERMUTATIONS = 20_000
 MIX_PERMUTATIONS = 2000
 """Permutations of `mix_frame`."""
 NEIGHBOURS = 8
-"""Examples of similar length among which groups are permuted where length is held fixed."""
+"""Examples of similar length among which groups are permuted while length is held fixed."""
 _Z = NormalDist().inv_cdf(0.975)
 _CELLS = 2_000_000  # numbers that a block of resamples holds at once: 16 MB
 _ROUNDING = 1e-9
@@ -68,7 +66,7 @@ def share_interval(hits: np.ndarray, units: np.ndarray, of: np.ndarray | None = 
     Args:
         hits: bool `(N,)`; with `of`, the hits among each example's tokens.
         units: unit of each example, `(N,)`.
-        of: tokens of each example, `(N,)`; the tokens of one example are one unit.
+        of: tokens of each example, `(N,)`, one unit each.
     """
     of = np.ones(len(hits), dtype=int) if of is None else of
     n = int(of.sum())
@@ -89,16 +87,13 @@ def share_interval(hits: np.ndarray, units: np.ndarray, of: np.ndarray | None = 
 
 
 def of_mean(values: np.ndarray, units: np.ndarray | None = None) -> tuple[float, float]:
-    """Student's t interval of a mean; none for fewer than two units or where all values are equal.
+    """Student's t interval of the mean of `(N,)` values; none for fewer than two units or where all values are equal.
 
-    Args:
-        values: `(N,)`.
-        units: unit of each value, `(N,)`; None makes each value its own unit.
+    `units`, `(N,)`, says which values are one unit; None makes each its own.
     """
     if not len(values):
         return NO_INTERVAL
-    mean = values.mean()
-    apart = values - mean
+    apart = values - (mean := values.mean())
     if units is not None:
         apart = np.bincount(np.unique(units, return_inverse=True)[1], apart)
     n = len(apart)
@@ -108,27 +103,16 @@ def of_mean(values: np.ndarray, units: np.ndarray | None = None) -> tuple[float,
     return (float(mean - half), float(mean + half)) if half > NO_WIDTH else NO_INTERVAL
 
 
-def paired_interval(only_a: int, only_b: int, n: int) -> tuple[float, float]:
-    """Interval of the difference of two accuracies on the same `n` examples (Agresti and Min 2005).
+def paired_interval(differences: np.ndarray) -> tuple[float, float]:
+    """Interval of the mean of differences `(N,)` in [-1, 1], such as of correctness (Agresti and Min 2005).
 
-    Unlike the bootstrap it holds for few examples, and where no prediction changes.
-
-    Args:
-        only_a: examples that only the first model gets right.
-        only_b: examples that only the second gets right.
+    Unlike the bootstrap it holds for few examples, and where no prediction changes. Half an example is added to each of
+    the four cells.
     """
-    return _agresti_min(only_a - only_b, only_a + only_b, n)
-
-
-def paired_mean_interval(differences: np.ndarray) -> tuple[float, float]:
-    """`paired_interval` for differences in [-1, 1], such as means over several random draws; shape `(N,)`."""
-    return _agresti_min(float(np.sum(differences)), float(np.sum(np.square(differences))), len(differences))
-
-
-def _agresti_min(total: float, squares: float, n: int) -> tuple[float, float]:
-    """From the sum of the differences and of their squares. Half an example is added to each of the four cells."""
+    n = len(differences)
     if n == 0:
         return NO_INTERVAL
+    total, squares = float(np.sum(differences)), float(np.sum(np.square(differences)))
     centre = total / (n + 2)
     half = _Z * np.sqrt(squares + 1 - total**2 / (n + 2)) / (n + 2)
     return max(-1.0, float(centre - half)), min(1.0, float(centre + half))
@@ -147,7 +131,7 @@ def stored_interval(row: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def at_once(resamples: int, n: int) -> Iterator[int]:
-    """Sizes of the blocks in which to draw `resamples` samples of `n` numbers, within a fixed amount of memory."""
+    """Sizes of the blocks in which to draw `resamples` samples of `n` numbers, bounded in memory."""
     most = max(1, _CELLS // max(n, 1))
     yield from (min(most, resamples - start) for start in range(0, resamples, most))
 
@@ -160,25 +144,19 @@ def bootstrap(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """A statistic of bootstrap samples.
+    """A statistic of bootstrap samples, `(resamples, ...)`.
 
     Args:
-        statistic: takes samples `(b, ...)` and returns a value, or an array of values, for each: `(b, ...)`.
-        of: the number of examples `N`: a sample is then `N` row numbers, `(b, N)`. Or the counts of interchangeable
-            examples `(cells,)`, such as a flat confusion matrix: a sample is then new counts, `(b, cells)`.
-        progress: called with the samples done and all of them.
-
-    Returns:
-        The statistic of each sample, `(resamples, ...)`.
+        statistic: maps samples `(b, ...)` to a value or an array of values for each: `(b, ...)`.
+        of: the number of examples `N`: a sample is `N` row numbers, `(b, N)`. Or the counts of interchangeable examples
+            `(cells,)`, such as a flat confusion matrix: a sample is new counts, `(b, cells)`.
+        progress: receives the samples done and all of them.
     """
     generator, found, done = np.random.default_rng(seed), [], 0
-    counts = None if isinstance(of, (int, np.integer)) else np.asarray(of)
-    n = int(of if counts is None else counts.sum())
-    for size in at_once(resamples, n if counts is None else len(counts)):
+    by_row, n = np.ndim(of) == 0, int(np.sum(of))
+    for size in at_once(resamples, n if by_row else len(of)):
         drawn = (
-            generator.integers(n, size=(size, n))
-            if counts is None
-            else generator.multinomial(n, counts / n, size=size)
+            generator.integers(n, size=(size, n)) if by_row else generator.multinomial(n, of / n, size=size)
         )
         found.append(statistic(drawn))
         done += size
@@ -202,36 +180,11 @@ def of_draws(draws: np.ndarray) -> tuple[float, float]:
 # Tests
 
 
-def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> float:
-    """McNemar's exact two-sided p-value that two models are right equally often on the same examples.
-
-    Args:
-        correct_a: bool `(N,)`.
-        correct_b: bool `(N,)`.
-
-    Raises:
-        DataError: the two differ in length.
-    """
-    from scipy.stats import binomtest
-
-    a, b = np.asarray(correct_a, dtype=bool), np.asarray(correct_b, dtype=bool)
-    if a.shape != b.shape:
-        raise DataError(f"McNemar's test needs the same examples for both models, not {a.size} and {b.size}.")
-    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
-    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
-
-
 def spearman(x: ArrayLike, y: ArrayLike) -> tuple[float, float]:
     """Spearman's correlation and its two-sided p-value, by permutation for few values.
 
-    Student's t, the usual approximation, gives p = 0 for three values in the same order, though one order in six is.
-
-    Args:
-        x: `(n,)`.
-        y: `(n,)`.
-
-    Returns:
-        nan and nan for fewer than three values, or where one side is constant.
+    Student's t, the usual approximation, gives p = 0 for three values in the same order, though one order in six is. Both
+    are nan for fewer than three values, or where one side is constant.
     """
     from scipy.stats import permutation_test, rankdata, spearmanr
 
@@ -265,15 +218,14 @@ def permutations(
 ) -> Iterator[np.ndarray]:
     """Random orders of examples for a permutation test: example `i` receives what example `order[i]` had.
 
-    A minimal pair moves as one, in exchange for another pair; where its two examples are in different groups, they swap
-    places or not.
+    A minimal pair moves as one, in exchange for another pair; if its two examples are in different groups, they may swap.
 
     Args:
         codes: group of each example, `(N,)`.
         pairs: minimal pairs `(P, 2)`.
         length: of each example, equal within a pair, `(N,)`.
         near: permute only among `NEIGHBOURS` examples of similar length.
-        block: orders at once; the orders do not depend on it.
+        block: orders at once; does not change them.
 
     Yields:
         int64 `(B, N)`, `times` rows in all.
@@ -312,7 +264,7 @@ def apart_from_others(
         values: `(N, E)`.
         codes: group of each example, int64 `(N,)`; every group from 0 to G - 1 has an example.
         pairs: minimal pairs `(P, 2)`.
-        progress: called with the permutations done and all of them.
+        progress: receives the permutations done and all of them.
 
     Returns:
         Two-sided p-values `(G, E)`; nan for a single group.
@@ -366,8 +318,7 @@ def mix_frame(
 ) -> pd.DataFrame:
     """How an expert's examples (or tokens) split over groups, compared with all of them.
 
-    Fisher's exact test where examples are independent; a permutation test of whole examples where tokens are counted or
-    there are minimal pairs.
+    Fisher's exact test where examples are independent; else (tokens, minimal pairs) a permutation test of examples.
 
     Args:
         mine: `(N,)`: how much of each example was routed to the expert.
@@ -402,13 +353,12 @@ def mix_frame(
         frame["p"] = (1 + far.sum(0)) / (1 + MIX_PERMUTATIONS)
     lift = frame["here"] / frame["base"].where(frame["base"] > 0)
     q = false_discovery_control(frame["p"]) if tested and len(frame) else np.nan
-    return frame.assign(lift=lift, q=q)[
-        ["group", "count", "here", "low", "high", "n", "base", "lift", "p", "q"]
-    ]
+    columns = ["group", "count", "here", "low", "high", "n", "base", "lift", "p", "q"]
+    return frame.assign(lift=lift, q=q)[columns]
 
 
 def differing(frame: pd.DataFrame) -> tuple[list[str], list[str]]:
-    """Groups of a `mix_frame` that an expert takes significantly more, and less, often; largest difference first."""
+    """Groups of a `mix_frame` that an expert receives significantly more, and less, often; largest difference first."""
     sure = frame[frame["q"] <= FALSE_DISCOVERIES]
     difference = sure["here"] - sure["base"]
     ordered = sure.iloc[np.argsort(-difference.abs().to_numpy(), kind="stable")]

@@ -1,4 +1,4 @@
-"""How long models take: inputs to time them on, and several timed side by side, in turns."""
+"""Latency of several models, timed in turns."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ from shrp.families.families import positions
 
 
 def model_inputs(model: PreTrainedModel, batch: int, tokens: int, seed: int = 0) -> dict[str, Tensor]:
-    """Random inputs to time a model on: no padding, and no padding token among the ids.
+    """Random examples to time a model on, without padding, on the model's device.
 
     Returns:
-        `input_ids` and `attention_mask` (all ones), int64 `(batch, tokens)`, on the model's device. The same
-        seed gives the same ids; the global random state is left alone.
+        `input_ids` and `attention_mask` (all ones), int64 `(batch, tokens)`; the global random state is left alone.
 
     Raises:
         ShrpError: a size is below 1, or the model has no positions for so many tokens.
@@ -30,20 +29,17 @@ def model_inputs(model: PreTrainedModel, batch: int, tokens: int, seed: int = 0)
         if size < 1:
             raise ShrpError(f"{name} must be 1 or more, not {size}.")
     config = model.config
-    pad = config.pad_token_id
-    longest = positions(config)
-    if tokens > longest:
+    if tokens > (longest := positions(config)):
         raise ShrpError(f"this model reads at most {longest} tokens, not {tokens}.")
     ids = np.random.default_rng(seed).integers(config.vocab_size - 1, size=(batch, tokens))
-    ids += ids >= (config.vocab_size if pad is None else pad)  # skip the padding id
+    if config.pad_token_id is not None:
+        ids += ids >= config.pad_token_id  # skip it
     input_ids = torch.from_numpy(ids).to(model.device)
     return {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
 
 
 def dense_like(model: PreTrainedModel) -> PreTrainedModel:
-    """A model's architecture with every layer dense, on its device: what its speed is compared with. Its weights are
-    random, on which speed does not depend.
-    """
+    """The same architecture with every layer dense and random weights, to compare its speed with."""
     return type(model)(model.config).to(model.device).eval()
 
 
@@ -56,20 +52,16 @@ def latency(
 ) -> pd.DataFrame:
     """Time several functions side by side, under `torch.inference_mode`.
 
-    Every round calls each function once, in a new random order, so that drift of the machine (heat, other
-    load) and a neighbour's traces in the caches hit all alike.
+    Every round calls each function once, in a new random order, so that drift of the machine affects all equally.
 
     Args:
-        model_fns: name -> a function without arguments, such as `lambda: model(**inputs)`. On a GPU it must wait
-            for its work, of which nothing else is sure to know: `lambda: model(**inputs).logits.cpu()`.
-        repeats: timed rounds.
-        warmup: rounds before them that are not timed.
+        model_fns: name -> a function without arguments. On a GPU it must wait for its work: `model(**inputs).logits.cpu()`.
+        repeats: timed rounds, after `warmup` rounds that are not timed.
         seed: of the order within rounds.
         progress: called, outside the timed part, with calls done and in all, warm-up included.
 
     Returns:
-        One row a function, in the given order: `name`, `median_ms`, `low_ms` and `high_ms` (the quartiles) in
-        milliseconds a call, `repeats`.
+        One row a function: `name`, `median_ms`, `low_ms` and `high_ms` (the quartiles, a call), `repeats`.
 
     Raises:
         ShrpError: nothing to time, or a number of rounds out of range.

@@ -14,9 +14,9 @@ from shrp.phrases import listed
 
 SHRP_KINDS = ("routed", "static")
 KINDS_OF_CONTROL = ("layers dropped", "random experts", "no router")
-"""How the names of the controls begin that belong next to an SHRP model (docs/method.md, "Controls")."""
+"""How the names of the main controls begin (docs/method.md, "Controls")."""
 HEADS_PRUNED = "heads and neurons pruned"
-"""How the name of a further control begins: dense layers pruned to the size of SHRP's."""
+"""How the name of a further control begins: dense layers under width pruning."""
 NO_CONTROL = "No control was measured on these data."
 NONE_COMPARED = "No control can be compared: no SHRP model of its size has an interval."
 HOW_COMPARED = (
@@ -37,17 +37,14 @@ Outcome = Literal["wins", "ties", "trails"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """How one control compares with the SHRP models that it is a control of."""
+    """The SHRP models that a control is significantly above (`wins`) or below (`trails`), and the others (`ties`)."""
 
     control: str
-    wins: tuple[str, ...]
-    """SHRP models that the control is significantly above."""
-    ties: tuple[str, ...]
-    """Those without a significant difference."""
-    trails: tuple[str, ...]
-    """Those that it is significantly below."""
     score: str
     """The control's own score, as text."""
+    wins: tuple[str, ...] = ()
+    ties: tuple[str, ...] = ()
+    trails: tuple[str, ...] = ()
 
     @property
     def outcome(self) -> Outcome:
@@ -58,8 +55,8 @@ class Verdict:
     def text(self) -> str:
         """The comparison in one sentence."""
         sides = {words: getattr(self, side) for side, words in _WORDS.items()}
-        everything = sum(map(len, sides.values()))
-        parts = [f"{words} {_listed(models, everything)}" for words, models in sides.items() if models]
+        total = sum(map(len, sides.values()))
+        parts = [f"{words} {_listed(models, total)}" for words, models in sides.items() if models]
         return f"“{self.control}” ({self.score}) {', '.join(parts)}."
 
 
@@ -74,11 +71,8 @@ def score_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
             continue
         low, high = stored_interval(row)
         known = {name: row.get(name) for name in _COLUMNS} | {"constant": _finite(row.get("constant"))}
-        found.append(
-            known
-            | {"low": low, "high": high, "interval_is": row.get("interval_is") or "95%"}
-            | {"recovered": bool(row.get("recovered"))}
-        )
+        own = {"low": low, "high": high, "interval_is": row.get("interval_is") or "95%"}
+        found.append(known | own | {"recovered": bool(row.get("recovered"))})
     return pd.DataFrame(found, columns=list(_COLUMNS))
 
 
@@ -86,15 +80,12 @@ def verdicts(scores: pd.DataFrame, score_text: Callable[[float, str], str]) -> l
     """Compare each control with the SHRP models on the same data.
 
     A control with a size (random experts, width pruning) is compared with static models of the same size and
-    fine-tuning, one without (dropped layers, no router) with every SHRP model. Models without an interval are left out.
-
-    Args:
-        scores: `score_frame`'s table, or one data set's part of it.
-        score_text: formats a score of a metric.
+    fine-tuning, others with every SHRP model. Models without an interval are left out. `scores` is `score_frame`'s table,
+    or one data set's part of it; `score_text` formats a score of a metric.
     """
     result = []
     for control in scores[scores["kind"] == "control"].itertuples():
-        ours = scores[scores["kind"].isin(SHRP_KINDS) & (scores["data"] == control.data)]
+        ours = scores[scores["kind"].isin(("routed", "static")) & (scores["data"] == control.data)]
         known = [name for name in ("budget", "per_layer") if not pd.isna(getattr(control, name))]
         if known:
             same = (ours[known[0]] == getattr(control, known[0])) & (ours["recovered"] == control.recovered)
@@ -102,42 +93,36 @@ def verdicts(scores: pd.DataFrame, score_text: Callable[[float, str], str]) -> l
         ours = ours[ours["low"].notna() & ours["high"].notna()]
         if ours.empty:
             continue
-        sides: dict[Outcome, list[str]] = {side: [] for side in _WORDS}
+        sides: dict[Outcome, tuple[str, ...]] = {}
         for model in ours.itertuples():
-            sides[_side(control, model)].append(model.model)
-        told = {side: tuple(models) for side, models in sides.items()}
-        result.append(Verdict(control.model, **told, score=score_text(control.score, control.metric)))
+            side = _side(control, model)
+            sides[side] = (*sides.get(side, ()), model.model)
+        result.append(Verdict(control.model, score_text(control.score, control.metric), **sides))
     return result
 
 
 def summary(found: Sequence[Verdict], scores: pd.DataFrame) -> str:
-    """All verdicts on one data set in a sentence or two.
-
-    Args:
-        scores: the data set's part of `score_frame`'s table that they were found in.
-    """
+    """All verdicts on one data set, found in its part of `score_frame`'s table, in a sentence or two."""
     controls = scores.loc[scores["kind"] == "control", "model"]
     if controls.empty:
         return NO_CONTROL
-    said = [NONE_COMPARED]
-    if found:
-        counts = {side: sum(verdict.outcome == side for verdict in found) for side in _WORDS}
-        parts = [
-            f"{n} {words.replace('scores', 'score').replace('shows', 'show') if n != 1 else words}"
-            for n, words in zip(counts.values(), _WORDS.values())
-            if n
-        ]
-        said = [f"Of {len(found)} control{'s' * (len(found) > 1)}, {listed(parts)} SHRP on these data."]
+    if not found:
+        parts = [NONE_COMPARED]
+    else:
+        counts = {words: sum(v.outcome == side for v in found) for side, words in _WORDS.items()}
+        plural = {words: words.replace("scores", "score").replace("shows", "show") for words in counts}
+        outcomes = [f"{n} {words if n == 1 else plural[words]}" for words, n in counts.items() if n]
+        parts = [f"Of {len(found)} control{'s' * (len(found) > 1)}, {listed(outcomes)} SHRP on these data."]
         if alone := uncompared(found, scores):
-            said.append(f"Not compared: {_named(alone)}.")
+            parts.append(f"Not compared: {_named(alone)}.")
     missing = [kind for kind in KINDS_OF_CONTROL if not controls.str.startswith(kind).any()]
     if missing:
-        said.append(f"Not measured with this checkpoint: {listed(missing)}.")
-    return " ".join(said)
+        parts.append(f"Not measured with this checkpoint: {listed(missing)}.")
+    return " ".join(parts)
 
 
 def uncompared(found: Sequence[Verdict], scores: pd.DataFrame) -> list[str]:
-    """The controls without a verdict, as no SHRP model of their size has an interval. Args as `summary`."""
+    """The controls without a verdict, as no SHRP model of their size has an interval."""
     compared = {verdict.control for verdict in found}
     controls = scores.loc[scores["kind"] == "control", "model"]
     return [name for name in dict.fromkeys(controls) if name not in compared]
@@ -155,10 +140,8 @@ def _side(control: Any, model: Any) -> Outcome:
     """How a control's score compares with a model's, by their intervals; a control without one counts as exact."""
     low, high = (control.low, control.high) if control.low == control.low else (control.score, control.score)
     gap = control.score - model.score
-    below, above = (
-        math.hypot(control.score - low, model.high - model.score),
-        math.hypot(high - control.score, model.score - model.low),
-    )
+    below = math.hypot(control.score - low, model.high - model.score)
+    above = math.hypot(high - control.score, model.score - model.low)
     if gap - below <= 0 <= gap + above:
         return "ties"
     return "wins" if gap > 0 else "trails"
@@ -170,5 +153,5 @@ def _named(names: Sequence[str]) -> str:
     return listed([*quoted, f"{more} more"] if more else quoted)
 
 
-def _listed(models: tuple[str, ...], everything: int) -> str:
-    return f"{len(models)} of {everything} SHRP models" if len(models) > _MOST_NAMED else _named(models)
+def _listed(models: tuple[str, ...], total: int) -> str:
+    return f"{len(models)} of {total} SHRP models" if len(models) > _MOST_NAMED else _named(models)

@@ -1,8 +1,8 @@
 """Incremental re-evaluation of a routed model under one pruning plan after another.
 
-What enters a converted layer depends only on the plans of the layers below. These hidden states and the outputs of
-experts are kept, so a new plan runs only what it does not share with earlier ones. Examples come in a class-stratified
-order, so the first batch gives an estimate.
+What enters a converted layer depends only on the plans of the layers below. These hidden states and the outputs of experts
+are kept, so a new plan computes only what it does not share with earlier ones. Examples come in a class-stratified order,
+so the first batch gives an estimate.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import hashlib
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from shrp.data.batching import collate, encode, longest_input
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.evaluation.costs import dense_layer_flops, static_layer_flops
-from shrp.evaluation.evaluate import label_columns, last_of, summarise
+from shrp.evaluation.evaluate import estimates, label_columns, last_of
 from shrp.evaluation.evaluation import Evaluation
 from shrp.families.families import encoder_layers, relative_positions
 from shrp.model.convert import expert_layers, num_experts_of
@@ -33,15 +33,16 @@ from shrp.pruning.plan import LayerPlan, PruningPlan
 
 FIRST_ESTIMATE = 64
 """Examples of the first batch."""
+_MOST_BEGUN = 4  # plans whose outputs are kept, batch by batch
 _LAYER = 3
 """Cost of a layer besides its experts and the Expander, in experts (measured)."""
 MEMORY_BYTES = 768 * 2**20
-"""Memory of one evaluator's kept results; the least recently used are dropped."""
+"""Bytes of one evaluator's kept results; the least recently used are dropped."""
 
 
 @dataclass(eq=False)
 class _Batch:
-    """A fixed batch of the data; `number` tells it from the others."""
+    """A fixed batch of the data."""
 
     number: int
     rows: np.ndarray
@@ -57,11 +58,11 @@ class _Step:
     layer: int
     kept: LayerPlan
     below: bytes
-    """Names the plans of all layers below, which decide what enters this one."""
+    """A digest of the plans of all layers below, which decide what enters this one."""
 
 
 class LiveEvaluator:
-    """Evaluates prunings of one routed model on one data set; thread-safe. The model must be in evaluation mode.
+    """Evaluates prunings of one routed model, in evaluation mode, on one data set; thread-safe.
 
     Args:
         batch_size: examples a batch, after the first.
@@ -86,25 +87,20 @@ class LiveEvaluator:
         if not self.routed:
             raise PlanError("this model has no routed layer, so there is nothing to prune.")
         if not len(data):
-            raise DataError(f"'{data.name}' holds no inputs to evaluate on; at least one is needed.")
+            raise DataError(f"'{data.name}' holds no examples to evaluate on.")
         self.model, self.data = model, data
         self.first, self.top = min(self.routed), len(encoder_layers(model)) - 1
         self.columns = label_columns(model, data.task)
         self.batches = self._split(tokenizer, batch_size, max_length)
         self._relative = relative_positions(model, max(b.packing.mask.shape[1] for b in self.batches))
         self._kept = _Kept(memory)
-        self._begun = _Begun()
+        self._begun: OrderedDict[tuple, dict[int, np.ndarray]] = OrderedDict()
+        self._lock = threading.Lock()
 
     def on(self, data: TextData) -> LiveEvaluator:
-        """An evaluator of the same examples in other slices, which shares all work with this one.
-
-        Raises:
-            DataError: they are other examples.
-        """
+        """An evaluator of the same examples in other slices, which shares all work with this one; else a `DataError`."""
         if data.source_fingerprint != self.data.source_fingerprint:
-            raise DataError(
-                f"'{data.name}' are other inputs than '{self.data.name}', in more than their slices."
-            )
+            raise DataError(f"'{data.name}' are other examples than '{self.data.name}'.")
         same = copy.copy(self)
         same.data = data
         return same
@@ -134,7 +130,7 @@ class LiveEvaluator:
         return self._stream(None if plan is None else self._steps(plan), None)
 
     def evaluate(self, plan: PruningPlan | None) -> Evaluation:
-        """The exact evaluation, without the estimates on the way."""
+        """The exact evaluation."""
         return last_of(self.stream(plan))
 
     def sweep(
@@ -148,8 +144,7 @@ class LiveEvaluator:
         Raises:
             PlanError: a plan does not fit the model.
         """
-        # Plans with equal lower layers become neighbours, so a walk over them is one over the tree of prefixes.
-        work = sorted(((self._steps(plan), plan) for plan in plans), key=lambda pair: _sort_key(pair[0]))
+        work = self._ordered(plans)
         uses = Counter(step.below for steps, _ in work for step in steps)
         done: tuple[list[_Step], Evaluation] | None = None
         for steps, plan in work:
@@ -162,17 +157,13 @@ class LiveEvaluator:
             yield plan, done[1]
 
     def work_of(self, plans: Sequence[PruningPlan]) -> dict[str, float]:
-        """The work that each plan of a `sweep` adds, in FLOPs a token, for estimates of the time left.
-
-        Returns:
-            `PruningPlan.key()` -> work, in the order of the sweep.
-        """
+        """`PruningPlan.key()` -> the FLOPs a token that the plan adds to a `sweep`, in its order, to estimate times."""
         config, tokens = self.model.config, 1
         d, dh = config.hidden_size, config.hidden_size // config.num_attention_heads
         whole = dense_layer_flops(d, config.intermediate_size, tokens)
         combining = static_layer_flops(d, dh, 0, tokens)
         expert = static_layer_flops(d, dh, 1, tokens) - combining
-        work = sorted(((self._steps(plan), plan) for plan in plans), key=lambda pair: _sort_key(pair[0]))
+        work = self._ordered(plans)
         uses = Counter(step.below for steps, _ in work for step in steps)
         computed, entered, found, before = set(), {b""}, {}, None
         for steps, plan in work:
@@ -200,7 +191,12 @@ class LiveEvaluator:
     def forget(self) -> None:
         """Drop what earlier plans left, but not what every plan starts from."""
         self._kept.clear()
-        self._begun = _Begun()
+        self._begun = OrderedDict()
+
+    def _ordered(self, plans: Sequence[PruningPlan]) -> list[tuple[list[_Step], PruningPlan]]:
+        """Plans with their steps, so that those with equal lower layers are neighbours."""
+        work = [(self._steps(plan), plan) for plan in plans]
+        return sorted(work, key=lambda pair: [(len(s.kept.experts), *astuple(s.kept)) for s in pair[0]])
 
     def _steps(self, plan: PruningPlan) -> list[_Step]:
         plan.check_fits(list(self.routed), num_experts_of(self.model))
@@ -214,21 +210,21 @@ class LiveEvaluator:
     def _stream(
         self, steps: list[_Step] | None, worth_keeping: Container[bytes] | None
     ) -> Iterator[Evaluation]:
-        n = len(self.data)
-        logits = np.empty((n, self.data.task.num_labels), dtype=np.float32)
-        indices = np.empty(n, dtype=np.int64)
-        known = self._begun.of(tuple(steps or ()))  # an evaluation that was abandoned goes on where it ended
-        done = 0
-        for batch in self.batches:
-            if (outputs := known.get(batch.number)) is None:
-                with torch.inference_mode():
-                    outputs = self._run(batch, steps, worth_keeping).float().cpu().numpy()
-                known[batch.number] = outputs
-            end = done + len(batch.rows)
-            logits[done:end], indices[done:end] = outputs[:, self.columns], batch.rows
-            done = end
-            with_interval = done == n or self.data.task.metric == "accuracy"
-            yield summarise(self.data, indices[:done], logits[:done], with_interval)
+        key = tuple(steps or ())
+        with self._lock:  # an evaluation that was abandoned continues where it ended
+            known = self._begun.setdefault(key, {})
+            self._begun.move_to_end(key)
+            if len(self._begun) > _MOST_BEGUN:
+                self._begun.popitem(last=False)
+
+        def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for batch in self.batches:
+                if batch.number not in known:
+                    with torch.inference_mode():
+                        known[batch.number] = self._run(batch, steps, worth_keeping).float().cpu().numpy()
+                yield batch.rows, known[batch.number][:, self.columns]
+
+        return estimates(self.data, len(self.data), batches())
 
     def _run(
         self, batch: _Batch, steps: list[_Step] | None, worth_keeping: Container[bytes] | None
@@ -259,7 +255,7 @@ class LiveEvaluator:
 
     def _highest_known(self, batch: _Batch, steps: list[_Step]) -> tuple[int, Tensor]:
         """The highest step whose input is known, and that input, `(N, d)`."""
-        # Looked up from the top to the bottom, all of them: what the most plans share is then used the latest.
+        # All are looked up, from top to bottom, so that what most plans share counts as used last.
         known = [self._kept.get((batch.number, step.below)) for step in reversed(steps[1:])]
         for i, hidden in enumerate(known):
             if hidden is not None:
@@ -310,32 +306,11 @@ class LiveEvaluator:
 def _effective(kept: LayerPlan) -> LayerPlan:
     """Without experts of weight 0, which add nothing."""
     pairs = [(e, w) for e, w in zip(kept.experts, kept.weights, strict=True) if w]
-    if not pairs:
-        return LayerPlan(kept.experts[:1], kept.weights[:1])
-    return LayerPlan(tuple(e for e, _ in pairs), tuple(w for _, w in pairs))
-
-
-def _sort_key(steps: list[_Step]) -> tuple:
-    return tuple((len(step.kept.experts), step.kept.experts, step.kept.weights) for step in steps)
-
-
-class _Begun:
-    """Outputs `(B, C)` of the batches of the plans evaluated last: plan's steps -> batch's number -> outputs."""
-
-    def __init__(self, most: int = 4) -> None:
-        self.most, self.plans, self.lock = most, OrderedDict(), threading.Lock()
-
-    def of(self, steps: tuple[_Step, ...]) -> dict[int, np.ndarray]:
-        with self.lock:
-            found = self.plans.setdefault(steps, {})
-            self.plans.move_to_end(steps)
-            while len(self.plans) > self.most:
-                self.plans.popitem(last=False)
-            return found
+    return LayerPlan(*zip(*(pairs or [(kept.experts[0], kept.weights[0])])))
 
 
 class _Kept:
-    """Tensors by key, bounded in bytes, least recently used dropped first; thread-safe. Those kept for good are not dropped."""
+    """Tensors by key, bounded in bytes; the least recently used are dropped, except those kept for good. Thread-safe."""
 
     def __init__(self, limit: int) -> None:
         self.limit, self.size = limit, 0

@@ -1,11 +1,8 @@
-"""How far several prunings keep the same experts, compared with chance.
-
-The overlap is the Jaccard index; over several layers, of sets of (layer, expert) pairs.
-"""
+"""How far prunings keep the same experts: the Jaccard index of sets of (layer, expert) pairs, compared with chance."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,24 +10,9 @@ from scipy.stats import hypergeom
 
 from shrp.pruning.plan import PruningPlan
 
-Kept = Mapping[int, Collection[int]]
-"""Layer -> experts."""
-
-
-def jaccard(a: Collection[object], b: Collection[object]) -> float:
-    """Jaccard index of two sets, 0 to 1; nan if both are empty."""
-    first, second = set(a), set(b)
-    together = len(first | second)
-    return len(first & second) / together if together else float("nan")
-
 
 def chance_jaccard(sizes: Sequence[tuple[int, int]], num_experts: int) -> float:
-    """Exact mean Jaccard index of random sets.
-
-    Args:
-        sizes: of the two sets in each layer.
-        num_experts: `H`, experts a layer.
-    """
+    """Exact mean Jaccard index of random sets of these two sizes in each layer of `num_experts` experts."""
     shared = np.ones(1)  # distribution of how many pairs both keep, layer by layer
     for a, b in sizes:
         shared = np.convolve(shared, hypergeom.pmf(np.arange(min(a, b) + 1), num_experts, a, b))
@@ -47,7 +29,7 @@ def total_variation(p: np.ndarray, q: np.ndarray) -> np.ndarray:
 
 
 def used_experts(plan: PruningPlan) -> dict[int, list[int]]:
-    """Layer -> the kept experts of a weight above 0; others add nothing."""
+    """Layer -> the kept experts of a weight above 0."""
     return {
         layer: [e for e, weight in zip(kept.experts, kept.weights, strict=True) if weight > 0]
         for layer, kept in plan.layers
@@ -55,7 +37,7 @@ def used_experts(plan: PruningPlan) -> dict[int, list[int]]:
 
 
 def kept_alike(a: PruningPlan, b: PruningPlan, num_experts: int) -> pd.DataFrame:
-    """What two plans both keep, in the layers that both prune; experts of weight 0 don't count.
+    """The experts that two plans both keep, in the layers that both prune; those of weight 0 don't count.
 
     Returns:
         Columns layer (text), a, b, both (numbers of experts), jaccard, chance (of random sets of these sizes), distance (total
@@ -65,32 +47,21 @@ def kept_alike(a: PruningPlan, b: PruningPlan, num_experts: int) -> pd.DataFrame
     weights = [plan.gates(num_experts) for plan in (a, b)]
     rows = []
     for layer in sorted(ours.keys() & theirs.keys()):
-        mine, other = set(ours[layer]), set(theirs[layer])
-        chance = chance_jaccard([(len(mine), len(other))], num_experts)
+        mine, other = len(ours[layer]), len(theirs[layer])
         apart = float(total_variation(*(np.asarray(one[layer]) for one in weights)))
-        rows.append(
-            (str(layer), len(mine), len(other), len(mine & other), jaccard(mine, other), chance, apart)
-        )
-    frame = pd.DataFrame(rows, columns=["layer", "a", "b", "both", "jaccard", "chance", "distance"])
+        shared = len({*ours[layer]} & {*theirs[layer]})
+        rows.append((str(layer), mine, other, shared, chance_jaccard([(mine, other)], num_experts), apart))
+    frame = pd.DataFrame(rows, columns=["layer", "a", "b", "both", "chance", "distance"])
     sizes = list(zip(frame["a"], frame["b"], strict=True))
     total = frame[["a", "b", "both"]].sum()
-    union = total["a"] + total["b"] - total["both"]
-    row = [
-        "all",
-        *total,
-        total["both"] / union if union else np.nan,
-        chance_jaccard(sizes, num_experts),
-        np.nan,
-    ]
-    frame.loc[len(frame)] = row
+    frame.loc[len(frame)] = ["all", *total, chance_jaccard(sizes, num_experts), np.nan]
+    union = frame["a"] + frame["b"] - frame["both"]
+    frame.insert(4, "jaccard", (frame["both"] / union.where(union > 0)).astype(float))
     return frame
 
 
 def covered(usage: Mapping[int, np.ndarray], plan: PruningPlan) -> pd.DataFrame:
-    """How much of a routed model's usage falls on the experts that a plan keeps.
-
-    Args:
-        usage: layer -> Top-1 shares `(H,)`.
+    """How much of a routed model's usage, layer -> Top-1 shares `(H,)`, falls on the experts that a plan keeps.
 
     Returns:
         Columns layer, kept (experts of a weight above 0), covered (their share of the choices), even (the same under even
@@ -100,13 +71,6 @@ def covered(usage: Mapping[int, np.ndarray], plan: PruningPlan) -> pd.DataFrame:
     for layer in sorted(kept.keys() & usage.keys()):
         share = np.asarray(usage[layer], dtype=float)
         weights = np.asarray(plan.gates(len(share))[layer])
-        rows.append(
-            (
-                layer,
-                len(kept[layer]),
-                share[kept[layer]].sum(),
-                len(kept[layer]) / len(share),
-                float(total_variation(weights, share)),
-            )
-        )
+        n, apart = len(kept[layer]), float(total_variation(weights, share))
+        rows.append((layer, n, share[kept[layer]].sum(), n / len(share), apart))
     return pd.DataFrame(rows, columns=["layer", "kept", "covered", "even", "distance"])

@@ -1,7 +1,6 @@
 """Pruning plans: which experts each layer keeps, and their weights (method.md, "Usage and pruning").
 
-The app's cache key, the command line's file and a static checkpoint's config are this one object. Only
-`PruningPlan.gates` needs torch.
+A plan is the app's cache key, a file, and part of a static checkpoint's config. Only `PruningPlan.gates` needs torch.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -21,14 +20,15 @@ from shrp.errors import PlanError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from shrp.analysis.usage import UsageStats
+
 Allocation = Literal["per_layer", "budget"]
 """The same number in every layer, or a total spread over layers."""
 SELECTIONS = ("usage", "gate_norm", "ablation", "fitted", "random")
 _SCORED = {"gate_norm": "gate x norm scores", "ablation": "effects of knocking them out"}
 COMBINATIONS = ("usage", "mean", "fitted")
 
-SUM_TOLERANCE = 0.0101
-"""How far from 1 given weights may sum to, such as `0.33 + 0.33 + 0.33`."""
+_SUM_TOLERANCE = 0.0101  # of given weights from 1, such as `0.33 + 0.33 + 0.33`
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class LayerPlan:
             raise PlanError(f"experts {list(self.experts)} must be distinct indices of 0 or more.")
         if len(self.weights) != len(self.experts) or not all(np.isfinite(self.weights)):
             raise PlanError(f"experts {list(self.experts)} need one finite weight each.")
-        order = sorted(range(len(self.experts)), key=lambda i: self.experts[i])
-        object.__setattr__(self, "experts", tuple(int(self.experts[i]) for i in order))
-        object.__setattr__(self, "weights", tuple(float(self.weights[i]) for i in order))
+        experts, weights = zip(*sorted(zip(self.experts, self.weights, strict=True)))
+        object.__setattr__(self, "experts", tuple(map(int, experts)))
+        object.__setattr__(self, "weights", tuple(map(float, weights)))
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,10 @@ class PruningPlan:
         """The plan as constant gates for `use_gates`: layer -> `(H,)` float64."""
         import torch
 
-        result = {}
+        gates = {layer: torch.zeros(num_experts, dtype=torch.float64) for layer, _ in self.layers}
         for layer, plan in self.layers:
-            gate = torch.zeros(num_experts, dtype=torch.float64)
-            gate[list(plan.experts)] = torch.tensor(plan.weights, dtype=torch.float64)
-            result[layer] = gate
-        return result
+            gates[layer][list(plan.experts)] = torch.tensor(plan.weights, dtype=torch.float64)
+        return gates
 
     def check_fits(self, layers: Sequence[int], num_experts: int) -> None:
         """Raise `PlanError` unless the plan covers exactly `layers`, each of `num_experts` experts."""
@@ -97,30 +95,17 @@ class PruningPlan:
                 )
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-able dictionary; `PruningPlan.from_dict` reads it back."""
-        return {
-            "selection": self.selection,
-            "combination": self.combination,
-            "layers": {
-                str(layer): {"experts": list(p.experts), "weights": list(p.weights)}
-                for layer, p in self.layers
-            },
-        }
+        """A JSON-able dictionary; `from_dict` reads it back."""
+        layers = {str(n): {"experts": list(p.experts), "weights": list(p.weights)} for n, p in self.layers}
+        return {"selection": self.selection, "combination": self.combination, "layers": layers}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> PruningPlan:
-        """Rebuild a plan from `to_dict`'s form.
-
-        Raises:
-            PlanError: the dictionary is not a plan.
-        """
+        """Rebuild a plan from `to_dict`'s form; `PlanError` if it is none."""
         try:
             layers = tuple(
-                (
-                    int(layer),
-                    LayerPlan(tuple(map(operator.index, p["experts"])), tuple(map(float, p["weights"]))),
-                )
-                for layer, p in data["layers"].items()
+                (int(n), LayerPlan(tuple(map(operator.index, p["experts"])), tuple(map(float, p["weights"]))))
+                for n, p in data["layers"].items()
             )
             return cls(layers, str(data.get("selection", "given")), str(data.get("combination", "usage")))
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
@@ -130,11 +115,7 @@ class PruningPlan:
 
     @classmethod
     def from_json(cls, text: str) -> PruningPlan:
-        """Read the text of a plan file.
-
-        Raises:
-            PlanError: it is no JSON, no plan, or has weights that are not shares of 1.
-        """
+        """Read the text of a plan file; `PlanError` if it is no plan, or its weights are not shares of 1."""
         try:
             data = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -150,22 +131,12 @@ class PruningPlan:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-class HasShares(Protocol):
-    """Measured usage, such as `shrp.analysis.usage.UsageStats`."""
-
-    def shares(self) -> dict[int, np.ndarray]:
-        """Layer -> Top-1 shares `(H,)`."""
-        ...
-
-
 @dataclass(frozen=True, eq=False)
 class FittedGates:
-    """Gates for each number of experts; 0 for those removed. `L` layers of `H` experts."""
+    """Gates for each number of experts, 0 for those removed, fitted on `n` texts of `data`. `L` layers of `H` experts."""
 
     data: str
-    """Name of the texts they were fitted on."""
     n: int
-    """How many of them."""
     per_layer: Mapping[int, Mapping[int, np.ndarray]]
     """1 to H experts in each layer -> layer -> `(H,)`, summing to 1."""
     budget: Mapping[int, Mapping[int, np.ndarray]]
@@ -197,19 +168,15 @@ class LayerEdit:
 
     count: int | None = None
     """Experts to keep; None leaves that to the allocation."""
-    pinned: tuple[int, ...] = ()
-    """Experts that are always kept."""
-    dropped: tuple[int, ...] = ()
-    """Experts that are never kept."""
+    pinned: tuple[int, ...] = ()  # always kept
+    dropped: tuple[int, ...] = ()  # never kept
     weights: tuple[float, ...] = ()
     """Weights of `pinned` from a file, if these are all that is kept."""
 
     def kept(self, ranking: Sequence[int], count: int) -> list[int]:
-        """The experts to keep, ascending: the pinned ones, then the best ranked that are not dropped.
+        """The experts to keep, ascending: the pinned ones, then the best in `ranking` that are not dropped.
 
-        Args:
-            ranking: all experts of the layer, best first.
-            count: from the allocation; more pins are all kept, and dropped experts do not fill it up.
+        `count` is the allocation's; more pins are all kept, and dropped experts do not fill it up.
         """
         free = [int(e) for e in ranking if e not in self.pinned and e not in self.dropped]
         wanted = max(self.count or count, len(self.pinned))
@@ -219,7 +186,7 @@ class LayerEdit:
         """The same with another count, without weights from a file."""
         return self if count == self.count else replace(self, count=count, weights=())
 
-    def marked(self, pinned: Sequence[int], dropped: Sequence[int]) -> LayerEdit:
+    def marked(self, pinned: Iterable[int], dropped: Iterable[int]) -> LayerEdit:
         """The same with other pins and drops, without weights from a file."""
         pinned, dropped = tuple(sorted(set(pinned))), tuple(sorted(set(dropped)))
         if (pinned, dropped) == (self.pinned, self.dropped):
@@ -228,12 +195,12 @@ class LayerEdit:
 
     def cycled(self, expert: int) -> LayerEdit:
         """The next state of one expert: free, pinned, dropped, free."""
-        pinned, dropped = set(self.pinned), set(self.dropped)
-        if expert in pinned:
-            return self.marked(pinned - {expert}, dropped | {expert})
-        if expert in dropped:
-            return self.marked(pinned, dropped - {expert})
-        return self.marked(pinned | {expert}, dropped)
+        pinned, dropped = set(self.pinned) - {expert}, set(self.dropped) - {expert}
+        if expert in self.pinned:
+            dropped.add(expert)
+        elif expert not in self.dropped:
+            pinned.add(expert)
+        return self.marked(pinned, dropped)
 
     def check(self, layer: int, num_experts: int) -> None:
         """Raise `PlanError` where the edit contradicts itself or a layer of `num_experts`."""
@@ -245,20 +212,18 @@ class LayerEdit:
         allowed = num_experts - len(self.dropped)
         if not allowed:
             raise PlanError(
-                f"all {num_experts} experts of layer {layer} would be dropped; a layer keeps at least one."
+                f"all {num_experts} experts of layer {layer} would be dropped; a layer keeps one."
             )
         if self.count is not None:
             if not 1 <= self.count <= num_experts:
                 raise PlanError(f"layer {layer} can keep 1 to {num_experts} experts, not {self.count}.")
             if len(self.pinned) > self.count:
                 raise PlanError(
-                    f"layer {layer} is set to keep {self.count} and has {len(self.pinned)} experts pinned; "
-                    "raise its count or unpin some."
+                    f"layer {layer} is set to keep {self.count} and has {len(self.pinned)} experts pinned; unpin some."
                 )
             if self.count > allowed:
                 raise PlanError(
-                    f"layer {layer} is set to keep {self.count}, but only {allowed} of its experts are not dropped; "
-                    "lower its count or drop fewer."
+                    f"layer {layer} is set to keep {self.count}, but only {allowed} of its experts are not dropped."
                 )
         if self.weights:
             if not len(self.weights) == len(self.pinned) == self.count:
@@ -297,9 +262,8 @@ class PlanEdits:
         """Raise `PlanError` unless the edits fit a model that has `layers`, each of `num_experts` experts."""
         for layer, edit in self.layers:
             if layer not in layers:
-                raise PlanError(
-                    f"layer {layer} is not among the model's converted layers {', '.join(map(str, sorted(layers)))}."
-                )
+                known = ", ".join(map(str, sorted(layers)))
+                raise PlanError(f"layer {layer} is not among the model's converted layers {known}.")
             edit.check(layer, num_experts)
 
 
@@ -310,41 +274,38 @@ NO_EDITS = PlanEdits()
 def edits_of(plan: PruningPlan) -> PlanEdits:
     """The edits that make any budget and selection into exactly this plan."""
     origin = plan.selection.removesuffix(" with edits")
-    return PlanEdits(
-        tuple(
-            (layer, LayerEdit(len(kept.experts), kept.experts, weights=kept.weights))
-            for layer, kept in plan.layers
-        ),
-        origin if origin in SELECTIONS else "",
+    edits = (
+        (layer, LayerEdit(len(kept.experts), kept.experts, weights=kept.weights))
+        for layer, kept in plan.layers
     )
+    return PlanEdits(tuple(edits), origin if origin in SELECTIONS else "")
 
 
 def check_weights(layer: int, weights: Sequence[float]) -> None:
-    """Raise `PlanError` unless weights are shares: 0 or more, and 1 together (within `SUM_TOLERANCE`)."""
+    """Raise `PlanError` unless weights are shares: 0 or more, and 1 together (within 0.01)."""
     # Added up in plain floats: enormous weights come to inf, where an exact sum would overflow.
     total = float(sum(weights))
-    if not all(math.isfinite(w) and w >= 0 for w in weights) or not abs(total - 1) <= SUM_TOLERANCE:
+    if not all(math.isfinite(w) and w >= 0 for w in weights) or not abs(total - 1) <= _SUM_TOLERANCE:
         raise PlanError(
             f"the weights of layer {layer} sum to {total:.4g} or are not all 0 or more; they are shares of 1."
         )
 
 
-def allocate(usage: Mapping[int, np.ndarray], *, per_layer: int | None = None, budget: int | None = None):
-    """How many experts each layer keeps.
+def allocate(
+    usage: Mapping[int, np.ndarray], *, per_layer: int | None = None, budget: int | None = None
+) -> dict[int, int]:
+    """Layer -> how many experts it keeps.
 
     With a budget every layer gets one; the rest go to the most used experts over all layers (method.md, "allocation").
 
     Args:
         usage: layer -> `(H,)` scores of 0 or more, comparable across layers.
 
-    Returns:
-        layer -> count.
-
     Raises:
         PlanError: neither or both are given, or the number is out of range.
     """
     if (per_layer is None) == (budget is None):
-        raise PlanError("give either experts per layer or a global budget, not both and not neither.")
+        raise PlanError("give either experts per layer or a global budget.")
     num_layers, num_experts = len(usage), len(next(iter(usage.values())))
     if per_layer is not None:
         if not 1 <= per_layer <= num_experts:
@@ -373,7 +334,7 @@ def first_experts(counts: Mapping[int, int]) -> PruningPlan:
 
 
 def make_plan(
-    usage: Mapping[int, np.ndarray] | HasShares,
+    usage: Mapping[int, np.ndarray] | UsageStats,
     *,
     per_layer: int | None = None,
     budget: int | None = None,
@@ -390,10 +351,10 @@ def make_plan(
     Args:
         usage: layer -> `(H,)` Top-1 shares, or measured usage; gives the weights and the default ranking.
         per_layer: the same number of experts in every layer.
-        budget: experts in all, spread by usage.
+        budget: experts in all, spread by usage, or as the fitted gates are.
         counts: layer -> number, instead of `per_layer` or `budget`.
         scores: layer -> `(H,)`, for the selections `gate_norm` and `ablation`.
-        fitted: gates, for the selection `fitted`; they also spread a budget.
+        fitted: for the selection `fitted`.
         selection: one of `SELECTIONS`; `random` is a control, drawn from `seed`.
         combination: `usage` weights renormalised over the kept experts, their `mean`, or the `fitted` gates.
         edits: changes by hand.
@@ -415,7 +376,7 @@ def make_plan(
     for layer, share in usage.items():
         if not (np.isfinite(share).all() and (np.asarray(share) >= 0).all()):
             raise PlanError(
-                f"the usage of layer {layer} is not of finite shares, 0 or more; counted on no input it is of none."
+                f"the usage of layer {layer} is not of finite shares, 0 or more; was it counted on no text?"
             )
     if scores is not None and not all(np.isfinite(scores[layer]).all() for layer in scores):
         raise PlanError(f"the scores that selection {selection} ranks experts by are not all finite numbers.")
@@ -427,7 +388,7 @@ def make_plan(
         raise PlanError("the selection fitted needs fitted gates, and other selections take none.")
     if counts is None:
         wanted = {"per_layer": per_layer, "budget": budget}
-        counts = allocate(usage, **wanted)  # it refuses what is impossible, of fitted gates too
+        counts = allocate(usage, **wanted)  # refuses the impossible, for fitted gates too
         counts = counts if fitted is None else fitted.counts(**wanted)
     if sorted(counts) != sorted(usage):
         raise PlanError(
@@ -464,7 +425,7 @@ def _weights(share: np.ndarray, combination: str) -> tuple[float, ...]:
 
 
 def _names(selection: str, combination: str, edits: PlanEdits, layers: Iterable[int]) -> tuple[str, str]:
-    """A plan's selection and combination once edits were made to it."""
+    """The selection and combination of an edited plan."""
     if any(edit.weights for _, edit in edits.layers):
         combination = "given weights"
     if not edits:

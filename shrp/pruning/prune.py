@@ -16,11 +16,7 @@ from shrp.pruning.plan import PruningPlan
 
 
 def prunable_layers(model: PreTrainedModel, plan: PruningPlan) -> dict[int, ExpertLayer]:
-    """The layers that a plan prunes, by index.
-
-    Raises:
-        PlanError: the plan does not fit, or the model has no routed layer.
-    """
+    """The layers that a plan prunes, by index; `PlanError` if it does not fit, or the model has no routed layer."""
     routed = expert_layers(model)
     if not routed:
         raise PlanError("the model has no routed layer to prune; pick a routed checkpoint.")
@@ -29,12 +25,11 @@ def prunable_layers(model: PreTrainedModel, plan: PruningPlan) -> dict[int, Expe
 
 
 def prune(model: PreTrainedModel, plan: PruningPlan, *, share_weights: bool = False) -> PreTrainedModel:
-    """Return the static model of `plan`; the routed `model` is left as it was.
+    """The static model of `plan`; the routed `model` is left as it was.
 
     Args:
-        share_weights: the result's unconverted parts are the very modules of `model` (quick, for evaluation), which
-            gets transformers' hooks for hidden states, that both can be asked for them; otherwise it is a copy of its
-            own (for training or saving).
+        share_weights: share the unconverted parts with `model`, which gets transformers' hooks for hidden states (quick, for
+            evaluation); otherwise the result is a copy of its own (for training or saving).
 
     Raises:
         PlanError: the plan does not fit, or the model has no routed layer.

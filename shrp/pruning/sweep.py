@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import count
-from typing import get_args
+from dataclasses import dataclass, replace
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -34,7 +33,7 @@ def budgets(layers: int, experts: int) -> list[int]:
 
 
 def pareto_best(costs: Sequence[float], scores: Sequence[float]) -> list[int]:
-    """Indices of the Pareto-optimal points (low cost, high score), cheapest first; equal points are all in."""
+    """Indices of the Pareto-optimal points (low cost, high score), cheapest first; equal points are all included."""
     costs, scores = np.asarray(costs, dtype=float), np.asarray(scores, dtype=float)
     kept: list[int] = []
     best, price = -np.inf, -np.inf
@@ -73,8 +72,10 @@ def points(
         sizes: experts in each layer, or budgets; None for all, or those of `budgets`.
 
     Raises:
-        PlanError: as `plan_from`.
+        PlanError: as `plan_from`, or an unknown allocation.
     """
+    if allocation not in get_args(Allocation):
+        raise PlanError(f"allocation is one of {', '.join(get_args(Allocation))}, not {allocation!r}.")
     layers, experts = len(stats.layers), stats.num_experts
     each = allocation == "per_layer"
     usage = stats.recorded if selection == "recorded" else stats.shares()
@@ -82,38 +83,47 @@ def points(
     for size in sizes or (range(1, experts + 1) if each else budgets(layers, experts)):
         amount = {"per_layer" if each else "budget": size}
         plan = plan_from(stats, selection=selection, combination=combination, **amount)
-        found.append(Point(plan, size if each else None))
+        one = Point(plan, size if each else None)
+        found.append(one)
         if plan.budget < layers * experts:
-            found += [
-                Point(random_control(plan, usage, seed=seed), size if each else None, seed) for seed in draws
-            ]
+            found += [replace(one, plan=random_control(plan, usage, seed=seed), seed=seed) for seed in draws]
     return found
 
 
 def random_control(plan: PruningPlan, usage: Mapping[int, np.ndarray], *, seed: int = 0) -> PruningPlan:
-    """As many random experts in each layer as a plan keeps, weighted by their mean if the plan's are, else by usage.
-
-    Args:
-        usage: layer -> `(H,)` Top-1 shares.
-    """
+    """As many random experts in each layer as a plan keeps, weighted by their mean if the plan's are, else by usage."""
     weights = "mean" if plan.combination == "mean" else "usage"
     return make_plan(usage, counts=plan.keep_counts(), selection="random", combination=weights, seed=seed)
 
 
-def run(
-    evaluator: LiveEvaluator, wanted: Sequence[PruningPlan], done: Callable[[], None] = lambda: None
-) -> list[Evaluation]:
-    """The exact evaluation of every plan, in their order; `done` is called after each."""
-    by_plan: dict[str, Evaluation] = {}
-    for plan, evaluation in evaluator.sweep(wanted):
-        by_plan[plan.key()] = evaluation
-        done()
-    return [by_plan[plan.key()] for plan in wanted]
+def scored(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: TextData,
+    wanted: Sequence[Point],
+    *,
+    max_length: int,
+    calibrate: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[pd.DataFrame, Evaluation]:
+    """`to_frame` of prunings on `data`, and the routed model's evaluation.
 
+    Args:
+        calibrate: calibrate each pruning's threshold to the routed model's class frequencies (no labels).
+        progress: receives the prunings done and all of them.
 
-def match(evaluation: Evaluation, routed: Evaluation, data: TextData) -> Evaluation:
-    """A pruning's evaluation with its threshold calibrated to the routed model's class frequencies (no labels)."""
-    return shifted(evaluation, data, matching_shift(evaluation.logits, routed.logits))
+    Raises:
+        DataError: the data have no labels.
+    """
+    if data.labels is None:
+        raise DataError(f"{data.name} has no labels, so no pruning of it has a score.")
+    live = LiveEvaluator(model, tokenizer, data, max_length=max_length)
+    routed, by_plan = live.evaluate(None), {}
+    for done, (plan, found) in enumerate(live.sweep([point.plan for point in wanted]), 1):
+        shift = matching_shift(found.logits, routed.logits) if calibrate else None
+        by_plan[plan.key()] = shifted(found, data, shift) if calibrate else found
+        progress(done, len(wanted))
+    return to_frame(model, wanted, [by_plan[point.plan.key()] for point in wanted], routed), routed
 
 
 def to_frame(
@@ -130,21 +140,11 @@ def to_frame(
     rows = []
     for point, evaluation in zip(wanted, found, strict=True):
         low, high = evaluation.interval
-        rows.append(
-            {
-                "kept": point.plan.budget,
-                "per_layer": point.per_layer,
-                "selection": point.plan.selection,
-                "seed": point.seed,
-                "metric": evaluation.metric,
-                "score": evaluation.score,
-                "low": low,
-                "high": high,
-                "n": evaluation.n,
-                "of_routed": evaluation.score / routed.score if routed.score > 0 else np.nan,
-            }
-            | plan_cost(model, point.plan, TOKENS).relative_to(dense)
-        )
+        row = {"kept": point.plan.budget, "per_layer": point.per_layer, "selection": point.plan.selection}
+        row |= {"seed": point.seed, "metric": evaluation.metric, "score": evaluation.score}
+        row |= {"low": low, "high": high, "n": evaluation.n}
+        row["of_routed"] = evaluation.score / routed.score if routed.score > 0 else np.nan
+        rows.append(row | plan_cost(model, point.plan, TOKENS).relative_to(dense))
     frame = pd.DataFrame(rows).astype({"per_layer": "Int64", "seed": "Int64"})
     own = frame.index[frame["seed"].isna()]
     best = own[pareto_best(frame.loc[own, "encoder_flops"], frame.loc[own, "score"])]
@@ -169,57 +169,25 @@ def smallest_within(
     *,
     selection: str,
     combination: str,
-    max_length: int,
-    match_shares: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    **options: Any,
 ) -> PruningPlan:
     """The plan with the fewest experts whose score on `data` is at most `loss` below the routed model's (`cheapest_within`).
 
     Args:
         stats: of the same data, with what the selection needs.
-        match_shares: calibrate thresholds (`match`).
-        progress: called with prunings done and in all.
+        options: as for `scored`.
 
     Raises:
-        PlanError: none is that near, or no layer has a router.
+        PlanError: no plan is that near, or no layer has a router.
         DataError: the data have no labels.
     """
-    if data.labels is None:
-        raise DataError(f"{data.name} has no labels, so no pruning of it has a score.")
-    sizes, done = range(len(stats.layers), len(stats.layers) * stats.num_experts + 1), count(1)
+    sizes = range(len(stats.layers), len(stats.layers) * stats.num_experts + 1)
     wanted = points(stats, "budget", selection=selection, combination=combination, draws=(), sizes=sizes)
-    live = LiveEvaluator(model, tokenizer, data, max_length=max_length)
-    routed = live.evaluate(None)
-    plans = [point.plan for point in wanted]
-    found = run(live, plans, lambda: progress(next(done), len(wanted)))
-    if match_shares:
-        found = [match(one, routed, data) for one in found]
-    row = cheapest_within(to_frame(model, wanted, found, routed), routed, loss)
+    frame, routed = scored(model, tokenizer, data, wanted, **options)
+    row = cheapest_within(frame, routed, loss)
     if row is None:
-        floor = f" and above a constant answer's {routed.constant:.4f}" * (routed.constant == routed.constant)
+        floor = f" and above the baseline's {routed.constant:.4f}" * (routed.constant == routed.constant)
         raise PlanError(
             f"no pruning scores at most {loss:g} below the routed model's {routed.score:.4f} on {data.name}{floor}."
         )
-    return plans[row.name]
-
-
-def swept(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    data: TextData,
-    stats: UsageStats,
-    *,
-    allocation: Allocation,
-    draws: int,
-    selection: str,
-    max_length: int,
-) -> pd.DataFrame:
-    """`to_frame` of a model's prunings, scored on `data`; see `shrp.checkpoints.checkpoint.Checkpoint.sweep`."""
-    if data.labels is None:
-        raise DataError(f"{data.name} has no labels, so no pruning of it has a score.")
-    if allocation not in get_args(Allocation):
-        raise PlanError(f"allocation is one of {', '.join(get_args(Allocation))}, not {allocation!r}.")
-    wanted = points(stats, allocation, selection=selection, draws=range(draws))
-    live = LiveEvaluator(model, tokenizer, data, max_length=max_length)
-    routed = live.evaluate(None)
-    return to_frame(model, wanted, run(live, [point.plan for point in wanted]), routed)
+    return wanted[row.name].plan

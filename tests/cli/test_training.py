@@ -127,7 +127,7 @@ def test_prune_by_plan_share_and_loss(shrp, place, known, tmp_path):
     small = cost(prune(loaded.model, plan)).encoder_params / dense_cost(loaded.model).encoder_params
     share = f"{100 * (small + 0.01):.2f}%"
     assert shrp("prune", place / "routed", "--encoder-params", share, "--out", tmp_path / "b")[0] == 0
-    budget = largest_budget(loaded.model, small + 0.01, "encoder_params")
+    budget = largest_budget(loaded.model, small + 0.01)
     assert checkpoint.read_config(tmp_path / "b")[1].plan.budget == budget
     lossy = ("--max-loss", 1, "--data", place / "data.csv", "--out", tmp_path / "c")
     code, out, err = shrp("prune", place / "routed", *lossy, "--json")

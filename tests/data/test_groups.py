@@ -64,15 +64,15 @@ def test_what_is_not_known_is_left_out():
         ("class", "bare has no labels; groups by class"),
         ("outcome", "bare has no labels; groups by outcome"),
         ("slice", "bare has no slices"),
-        ("answer", "no answers to bare are known"),
+        ("answer", "no numeric predictions on bare are known"),
         ("length", "the lengths of bare are not known"),
         ("author", "by class, answer, outcome, slice or length, not by 'author'"),
     ):
         with pytest.raises(DataError, match=said):
             groups_by(by, bare)
-    with pytest.raises(DataError, match="3 answers are not of the 4 inputs of bare"):
+    with pytest.raises(DataError, match="3 answers are not of the 4 examples of bare"):
         input_groups(bare, [1, 0, 1])
-    with pytest.raises(DataError, match="5 lengths are not of the 4 inputs of bare"):
+    with pytest.raises(DataError, match="5 lengths are not of the 4 examples of bare"):
         input_groups(bare, lengths=[1] * 5)
 
 

@@ -66,8 +66,8 @@ def test_a_mean_over_draws_has_the_interval_of_its_inputs_mean_changes():
     same = mean_difference(draws[:1] * 8, before)[1]
     assert same[1] - same[0] == pytest.approx(single[1] - single[0], rel=0.1)
     assert mean_difference(draws[:1], before) == paired_difference(draws[0], before, resamples=1000)
-    # Where no input changes, a few dozen inputs are no proof that none would.
-    assert mean_difference([before, before], before)[1] == paired_interval(0, 0, n)
+    # Where no prediction changes, a few examples are no proof that none would.
+    assert mean_difference([before, before], before)[1] == paired_interval(np.zeros(n))
 
 
 def test_other_data_and_missing_labels(tiny_routed, tiny_tokenizer, tiny_data):
@@ -120,11 +120,13 @@ def test_slices_come_by_loss_with_paired_intervals():
     assert frame["reference"].tolist() == [1.0, 0.5]
     assert frame["other"].tolist() == [0.25, 0.75]
     assert frame["change"].tolist() == [-0.75, 0.25]
-    assert tuple(frame.loc[0, ["change low", "change high"]]) == pytest.approx(paired_interval(0, 3, 4))
+    assert tuple(frame.loc[0, ["change low", "change high"]]) == pytest.approx(
+        paired_interval(np.array([-1, -1, -1, 0]))
+    )
     classes = by_group(a, b, "class").set_index("group")
     assert classes.loc["negative", "change"] == pytest.approx(2 / 4 - 3 / 4)
     low, high = classes.loc["positive", ["change low", "change high"]]
-    assert (low, high) == pytest.approx(paired_interval(0, 1, 4))
+    assert (low, high) == pytest.approx(paired_interval(np.array([-1, 0, 0, 0])))
     _, bare = made(A, labels=LABELS)
     assert by_group(bare, bare, "slice").empty
     with pytest.raises(DataError):

@@ -6,18 +6,15 @@ import pytest
 from scipy import stats
 from scipy.stats import false_discovery_control, hypergeom, spearmanr
 
-from shrp.errors import DataError
 from shrp.evaluation import statistics
 from shrp.evaluation.statistics import (
     NEIGHBOURS,
     apart_from_others,
     bootstrap,
     differing,
-    mcnemar,
     mix_frame,
     of_draws,
     paired_interval,
-    paired_mean_interval,
     permutations,
     share_interval,
     spearman,
@@ -87,41 +84,27 @@ def test_a_share_of_units_has_the_interval_of_as_many_draws_as_say_as_much():
     assert held["inputs"] / 400 < 0.9
 
 
-def test_mcnemar_is_the_exact_binomial_test():
-    a = np.array([1] * 12 + [0] * 3 + [1] * 40, dtype=bool)
-    b = np.array([0] * 12 + [1] * 3 + [1] * 40, dtype=bool)
-    # 2 * P(X <= 3), X ~ Binomial(15, 1/2): 2 * (1 + 15 + 105 + 455) / 2**15.
-    assert mcnemar(a, b) == pytest.approx(2 * 576 / 2**15)
-    assert mcnemar(b, a) == pytest.approx(mcnemar(a, b))
-    assert mcnemar(a, a) == 1.0
-    with pytest.raises(DataError):
-        mcnemar([1, 1, 0], [1, 0])
+def changes(only_a, only_b, n):
+    return np.repeat([1.0, -1.0, 0.0], [only_a, only_b, n - only_a - only_b])
 
 
-def test_paired_interval_against_a_hand_checked_value_and_its_limits():
+def test_paired_interval_against_hand_checked_values_and_its_limits():
     # (12.5 - 3.5) / 57 and sqrt(16 - 81 / 57) / 57, worked out by hand.
     centre, half = 9 / 57, 1.959964 * np.sqrt(16 - 81 / 57) / 57
-    assert paired_interval(12, 3, 55) == pytest.approx((centre - half, centre + half), abs=1e-6)
-    assert np.isnan(paired_interval(0, 0, 0)).all()
-    for n in (1, 7, 40):
+    assert paired_interval(changes(12, 3, 55)) == pytest.approx((centre - half, centre + half), abs=1e-6)
+    # Means over draws: (3 * 0.5 - 0.2) / 57 and sqrt(3 * 0.25 + 0.04 + 1 - 1.3^2 / 57) / 57.
+    centre, half = 1.3 / 57, 1.959964 * np.sqrt(1.79 - 1.69 / 57) / 57
+    found = paired_interval(np.repeat([0.5, -0.2, 0], [3, 1, 51]))
+    assert found == pytest.approx((centre - half, centre + half), abs=1e-6)
+    assert np.isnan(paired_interval(np.empty(0))).all()
+    for n in (1, 7, 20):
         for a in range(n + 1):
             for b in range(n + 1 - a):
-                low, high = paired_interval(a, b, n)
+                low, high = paired_interval(changes(a, b, n))
                 assert -1 <= low <= (a - b) / n <= high <= 1
-                assert paired_interval(b, a, n) == pytest.approx((-high, -low))
-    low, high = paired_interval(0, 0, 40)
-    assert low < 0 < high  # no input changed sides, which does not prove that none would
-
-
-def test_the_interval_of_mean_differences_is_the_paired_one_of_single_differences():
-    assert paired_mean_interval(np.repeat([1, -1, 0], [12, 3, 40])) == pytest.approx(
-        paired_interval(12, 3, 55)
-    )
-    # (3 * 0.5 - 0.2) / 57 and sqrt(3 * 0.25 + 0.04 + 1 - 1.3^2 / 57) / 57, worked out by hand.
-    centre, half = 1.3 / 57, 1.959964 * np.sqrt(1.79 - 1.69 / 57) / 57
-    found = paired_mean_interval(np.repeat([0.5, -0.2, 0], [3, 1, 51]))
-    assert found == pytest.approx((centre - half, centre + half), abs=1e-6)
-    assert np.isnan(paired_mean_interval(np.empty(0))).all()
+                assert paired_interval(changes(b, a, n)) == pytest.approx((-high, -low))
+    low, high = paired_interval(changes(0, 0, 40))
+    assert low < 0 < high  # no prediction changed, which does not prove that none would
 
 
 def test_a_bootstrap_of_counts_and_one_of_rows_agree():

@@ -2,14 +2,7 @@
 
 import pytest
 
-from shrp.evaluation.verdicts import (
-    NO_CONTROL,
-    NONE_COMPARED,
-    score_frame,
-    summary,
-    uncompared,
-    verdicts,
-)
+from shrp.evaluation.verdicts import NO_CONTROL, NONE_COMPARED, score_frame, summary, uncompared, verdicts
 
 
 def score_text(value, metric):

@@ -161,7 +161,7 @@ def test_other_slices_of_the_same_inputs_share_all_work(routed, tiny_tokenizer, 
     assert set(found.slices) == set(sliced.slices) != set(before.slices or ())
     assert (found.score, found.data) == (before.score, sliced.name)
     np.testing.assert_array_equal(found.logits, before.logits)
-    with pytest.raises(DataError, match="other inputs"):
+    with pytest.raises(DataError, match="other examples"):
         live.on(tiny_data(20))
 
 
