@@ -59,7 +59,7 @@ def test_a_checkpoints_usage_is_measured_at_the_length_of_its_training(trained_l
 
 
 def test_what_cannot_be_measured_is_refused_as_by_the_functions(trained_longer, tiny_data):
-    with pytest.raises(DataError, match="no inputs"):
+    with pytest.raises(DataError, match="no examples"):
         trained_longer.evaluate(tiny_data(0))
     plan = make_plan({1: [0.1, 0.2, 0.3, 0.4], 2: [0.4, 0.3, 0.2, 0.1]}, per_layer=1)
     static = replace(trained_longer, model=prune(trained_longer.model, plan))
@@ -80,9 +80,9 @@ def test_a_checkpoint_is_shown_in_a_line(tmp_path, tiny_routed, tiny_model, tiny
 
 def test_data_are_shown_in_a_line(tiny_data):
     data = tiny_data(40)
-    assert repr(data) == "<TextData 'made 0': task 'sst2', 40 inputs, labelled, 2 slices>"
+    assert repr(data) == "<TextData 'made 0': task 'sst2', 40 examples, labelled, 2 slices>"
     assert repr(replace(data, labels=None, slices=None)) == (
-        "<TextData 'made 0': task 'sst2', 40 inputs, without labels>"
+        "<TextData 'made 0': task 'sst2', 40 examples, without labels>"
     )
     pairs = ("a", "b", "a", "", "c", "", "c", "d")
     assert repr(replace(tiny_data(8, sliced=False), pairs=pairs)).endswith("labelled, 2 minimal pairs>")
@@ -103,10 +103,10 @@ def test_an_evaluation_is_shown_in_a_line(tiny_routed, tiny_tokenizer, tiny_data
     whole = evaluate(model, tiny_tokenizer, data)
     low, high = whole.interval
     assert repr(whole) == (
-        f"<Evaluation on 'made 0': task 'sst2', accuracy {whole.score:.3f} ({low:.3f} to {high:.3f}), 40 inputs>"
+        f"<Evaluation on 'made 0': task 'sst2', accuracy {whole.score:.3f} ({low:.3f} to {high:.3f}), 40 examples>"
     )
     first = next(evaluate_stream(model, tiny_tokenizer, data, batch_size=8))
-    assert repr(first).endswith(", 8 of 40 inputs>")
+    assert repr(first).endswith(", 8 of 40 examples>")
     unlabelled = evaluate(model, tiny_tokenizer, replace(data, labels=None))
-    assert repr(unlabelled) == "<Evaluation on 'made 0': task 'sst2', no labels, 40 inputs>"
+    assert repr(unlabelled) == "<Evaluation on 'made 0': task 'sst2', no labels, 40 examples>"
     assert " to " not in repr(replace(whole, interval=(np.nan, np.nan)))

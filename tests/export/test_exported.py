@@ -160,7 +160,7 @@ def test_pairs_and_numbers_are_scored_too_in_int8(numbers, tiny_tokenizer, tiny_
 
 
 def test_nothing_to_score_is_an_error(place, tiny_data):
-    with pytest.raises(DataError, match="no inputs"):
+    with pytest.raises(DataError, match="no examples"):
         load_export(place / "exported").evaluate(tiny_data(0))
 
 
