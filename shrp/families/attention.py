@@ -24,19 +24,19 @@ class HeadPositions(ABC):
 
     @abstractmethod
     def scores(self, query: Tensor, key: Tensor) -> Tensor:
-        """Return the added scores, scaled, `(B or 1, m, T, T)`, for queries and keys `(B, m, T, dh)`."""
+        """The added scores, scaled, `(B or 1, m, T, T)`, for queries and keys `(B, m, T, dh)`."""
 
     def of_first(self) -> Tensor | None:
-        """Return what is added to the first token's scores, `(m, T)`, if it does not depend on the tokens."""
+        """What is added to the first token's scores, `(m, T)`; None if it depends on the tokens."""
         return None
 
     @abstractmethod
     def one_each(self) -> HeadPositions:
-        """Return the same for `m` inputs with one head each: `(m, 1, T, T)`."""
+        """The same for `m` inputs with one head each: `(m, 1, T, T)`."""
 
     @abstractmethod
     def within(self, tokens: int) -> HeadPositions:
-        """Return the same for shorter inputs; only distances count, so any neighbouring tokens will do."""
+        """The same for shorter inputs; only distances count, so any neighbouring tokens will do."""
 
 
 class RelativePositions(ABC):
@@ -44,11 +44,9 @@ class RelativePositions(ABC):
 
     @abstractmethod
     def of_heads(self, heads: Sequence[int] | Tensor | None, project: Project) -> HeadPositions:
-        """Return what they add for some heads of a layer.
+        """What they add for some heads of a layer (indices among the dense layer's heads; None for all).
 
-        Args:
-            heads: indices among the dense layer's heads; None for all.
-            project: the layer's projections for these heads.
+        `project` are the layer's projections for these heads.
         """
 
 
@@ -110,14 +108,18 @@ def attend(
     positions: HeadPositions | None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Attention output of heads, `(B, H, T, dh)`, from queries, keys and values of that shape.
+    """Attention output of heads, `softmax(q k^T / sqrt(dh) + mask) v`, all `(B, H, T, dh)`.
 
     Args:
         attention_mask: in any form that `token_mask_of` accepts.
         positions: of the heads that are computed, in families with relative positions.
         dropout: of the probabilities.
     """
-    bias = _key_bias(attention_mask, query.dtype)
+    bias = attention_mask
+    if bias is not None:
+        # One row of queries: a bool mask becomes an additive one in every layer, `T` times as costly for all rows.
+        bias = bias.bool()[:, None, None, :] if bias.dim() == 2 else bias[:, :, :1]
+        bias = bias if bias.dtype == torch.bool else bias.to(query.dtype)
     scale = None
     if positions is not None:
         scale, added = positions.scale * query.shape[-1] ** -0.5, positions.scores(query, key)
@@ -128,20 +130,6 @@ def attend(
         else:
             bias = added + bias
     return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout, scale=scale)
-
-
-def _key_bias(attention_mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """The mask as `scaled_dot_product_attention` takes it for queries of `dtype`, `(B, 1, 1, T)`.
-
-    Only one row of queries: a bool mask becomes an additive one in every layer, which for all `T` rows costs `T` times
-    as much and says no more.
-    """
-    if attention_mask is None:
-        return None
-    if attention_mask.dim() == 2:
-        return attention_mask.bool()[:, None, None, :]
-    attention_mask = attention_mask[:, :, :1]
-    return attention_mask if attention_mask.dtype == torch.bool else attention_mask.to(dtype)
 
 
 def attention_probs(

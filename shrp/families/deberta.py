@@ -12,8 +12,7 @@ from transformers import PreTrainedConfig
 
 from shrp.errors import ShrpError, UnsupportedModelError
 from shrp.families.attention import HeadPositions, Project, RelativePositions, traced
-from shrp.families.bert import Bert
-from shrp.families.family import Output, refuse_attention_maps
+from shrp.families.family import Family, Output, refuse_attention_maps
 
 _TERMS = 3
 """Of disentangled attention: content to content, content to position, position to content."""
@@ -69,7 +68,7 @@ def _spans(config: PreTrainedConfig) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class DebertaV2(Bert):
+class DebertaV2(Family):
     """`layer(hidden_states, attention_mask, relative_pos=..., rel_embeddings=...)` returns two things.
 
     The mask is `(B, 1, T, T)`, 1 where both tokens are real. `check` makes sure that positions have both terms of

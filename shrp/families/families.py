@@ -5,17 +5,44 @@ Supporting another BERT-like family means adding one entry to `FAMILIES`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from shrp.errors import UnsupportedModelError
 from shrp.families.attention import RelativePositions
-from shrp.families.bert import BERT, ROBERTA
 from shrp.families.deberta import DebertaV2
-from shrp.families.distilbert import DistilBert
-from shrp.families.family import Family
+from shrp.families.family import BERT, Family
 from shrp.families.mpnet import MPNet
 
+
+@dataclass(frozen=True)
+class Roberta(Family):
+    """BERT with positions that count from the padding id on."""
+
+    def first_position(self, config: PreTrainedConfig) -> int:
+        """One after the padding id."""
+        return config.pad_token_id + 1
+
+
+ROBERTA = Roberta()
+DISTILBERT = Family(
+    encoder="transformer",
+    query="attention.q_lin",
+    key="attention.k_lin",
+    value="attention.v_lin",
+    attention_out="attention.out_lin",
+    attention_norm="sa_layer_norm",
+    up="ffn.lin1",
+    down="ffn.lin2",
+    last_norm="output_layer_norm",
+    dropout="dropout",
+    attention_dropout="attention_dropout",
+    drops_attended=False,
+    activation="activation",
+    feed_forward_size="hidden_dim",
+)
 FAMILIES: dict[str, Family] = {
     "bert": BERT,
     "roberta": ROBERTA,
@@ -23,7 +50,7 @@ FAMILIES: dict[str, Family] = {
     "camembert": ROBERTA,
     "ernie": BERT,
     "electra": BERT,
-    "distilbert": DistilBert(),
+    "distilbert": DISTILBERT,
     "deberta-v2": DebertaV2(),
     "mpnet": MPNet(),
 }

@@ -19,24 +19,24 @@ Output = Tensor | tuple[Tensor | None, ...]
 
 @dataclass(frozen=True)
 class Family:
-    """Adapter of one family. Paths lead from a layer to its parts; the methods' defaults are BERT's.
+    """Adapter of one family; the defaults are BERT's. Paths lead from a layer to its parts.
 
-    Every module that takes a dense layer's place calls `relative` on the way in and `answer` on the way out, so the
-    layers themselves know one way of being called only.
+    Every module that replaces a dense layer calls `relative` on the way in and `answer` on the way out, so the layers
+    themselves know only one way of being called.
     """
 
-    query: str
-    key: str
-    value: str
+    query: str = "attention.self.query"
+    key: str = "attention.self.key"
+    value: str = "attention.self.value"
     """Linear projections, heads stacked along the output."""
-    attention_out: str
+    attention_out: str = "attention.output.dense"
     """Projection of all heads' outputs, `W_o`."""
-    attention_norm: str
+    attention_norm: str = "attention.output.LayerNorm"
     """LayerNorm after attention."""
-    up: str
-    down: str
+    up: str = "intermediate.dense"
+    down: str = "output.dense"
     """The two linear maps of the feed-forward network."""
-    last_norm: str
+    last_norm: str = "output.LayerNorm"
     """The layer's last LayerNorm, where the expert layer's outer one starts."""
     encoder: str = "encoder"
     """Path from the base model to the module that holds the `ModuleList` named `layer`."""
@@ -99,6 +99,9 @@ class Family:
             dense: whether the layer is the family's own, which may compute more than it needs.
         """
         return 0
+
+
+BERT = Family()
 
 
 def refuse_attention_maps(kwargs: Mapping[str, object]) -> None:

@@ -11,8 +11,7 @@ from transformers import PreTrainedConfig
 
 from shrp.errors import ShrpError
 from shrp.families.attention import HeadPositions, Project, RelativePositions
-from shrp.families.bert import Bert
-from shrp.families.family import Output, refuse_attention_maps
+from shrp.families.family import Family, Output, refuse_attention_maps
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +50,7 @@ class PositionBias(RelativePositions):
 
 
 @dataclass(frozen=True)
-class MPNet(Bert):
+class MPNet(Family):
     """`layer(hidden_states, attention_mask, position_bias, output_attentions=...)` returns a tuple."""
 
     query: str = "attention.attn.q"

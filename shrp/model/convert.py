@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable
 
@@ -14,7 +15,7 @@ from shrp.families.families import encoder_layers, family_of
 from shrp.families.family import Output
 from shrp.model.config import ShrpConfig
 from shrp.model.layers import ExpertLayer, StaticLayer
-from shrp.model.partial import run_from
+from shrp.model.partial import StandIn, run_from
 
 
 def num_experts_of(model: PreTrainedModel) -> int:
@@ -83,17 +84,11 @@ def expert_layers(model: PreTrainedModel) -> dict[int, ExpertLayer]:
     return {i: layer for i, layer in enumerate(encoder_layers(model)) if isinstance(layer, ExpertLayer)}
 
 
-def static_layers(model: PreTrainedModel) -> dict[int, StaticLayer]:
-    """The static (pruned) layers of a model, by index, ascending."""
-    return {i: layer for i, layer in enumerate(encoder_layers(model)) if isinstance(layer, StaticLayer)}
-
-
 def layer_kinds(model: PreTrainedModel) -> list[str]:
     """`dense`, `routed` or `static` for each encoder layer, in order."""
-    routed, static = expert_layers(model), static_layers(model)
     return [
-        "routed" if i in routed else "static" if i in static else "dense"
-        for i in range(len(encoder_layers(model)))
+        "routed" if isinstance(layer, ExpertLayer) else "static" if isinstance(layer, StaticLayer) else "dense"
+        for layer in encoder_layers(model)
     ]
 
 
@@ -126,12 +121,13 @@ def fit_expander(
 
     Args:
         model: holds the new `ExpertLayer` at `index`; changed in place.
+        dense: not changed; other models may share it and run at the same time.
         batches: model inputs, `(B, T)` each; if they hold very many tokens, only every second or third is used.
     """
     layer = encoder_layers(model)[index]
     assert isinstance(layer, ExpertLayer)
-    device = layer.qkv_weight.device
-    was_training = model.training
+    device, was_training = layer.qkv_weight.device, model.training
+    dense = copy.deepcopy(dense).eval()
     model.eval()
     try:
         samples = [
@@ -139,18 +135,15 @@ def fit_expander(
         ]
     finally:
         model.train(was_training)
-    heads, size = layer.num_experts, layer.hidden_size
-    every = math.ceil(sum(len(s[1]) for s in samples) * heads * size / _MOST)  # token, in order
-    outputs, update = (
-        torch.cat([s[0] for s in samples], 1)[:, ::every],
-        torch.cat([s[1] for s in samples])[::every],
-    )  # (H, N, dh), (N, d)
+    every = math.ceil(sum(len(s[1]) for s in samples) * layer.num_experts * layer.hidden_size / _MOST)
+    outputs = torch.cat([s[0] for s in samples], 1)[:, ::every]  # (H, N, dh), every such token in order
+    update = torch.cat([s[1] for s in samples])[::every]  # (N, d)
     mean_u, mean_r = outputs.mean((0, 1)), update.mean(0)
     u = outputs - mean_u
     spread = torch.einsum("hni,hnj->ij", u, u) / u.shape[0] / u.shape[1]
     shared = torch.einsum("hni,nd->id", u, update - mean_r) / u.shape[0] / u.shape[1]
     ridge = _RIDGE * spread.diagonal().mean() * torch.eye(len(spread), device=device)
-    weight = torch.linalg.solve(spread + ridge, shared).T  # (d, dh)
+    weight = torch.linalg.solve(spread + ridge, shared).T  # A, (d, dh)
     scale = (weight @ spread @ weight.T).diagonal().mean().clamp_min(1e-12).rsqrt()
     expander = layer.expander
     expander.dense.weight.copy_(scale * weight)
@@ -169,32 +162,22 @@ def fit_expander(
 def _sample(
     model: PreTrainedModel, index: int, layer: ExpertLayer, dense: nn.Module, inputs: dict[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Real tokens' expert outputs `(H, N, dh)` and residual updates `(N, d)` of one batch, in float32."""
-    caught: dict[str, Tensor] = {}
+    """Real tokens' expert outputs `(H, N, dh)` and residual updates `(N, d)` of one batch, in float32.
+
+    `dense` gets a hook, so it must be no other model's.
+    """
+    family, caught = layer.family, {}
     sums: list[Tensor] = []  # a feed-forward network may take a text's tokens in several chunks
-    before_norm = dense.get_submodule(family_of(model).last_norm).register_forward_pre_hook(
-        lambda module, args: sums.append(args[0])
-    )
-    try:
-        probe = _Probe(dense.eval(), layer, caught)
-        run_from(model, inputs, replacements={index: probe})
-    finally:
-        before_norm.remove()
+
+    def run(states: Tensor, attention_mask: Tensor | None = None, *args: object, **kwargs: object) -> Output:
+        mask, relative = family.attention_mask(attention_mask), family.relative(args, kwargs)
+        caught["input"] = states
+        caught["outputs"] = layer.expert_outputs(states, mask, relative)  # (B, H, T, dh)
+        return dense(states, attention_mask, *args, **kwargs)
+
+    last_norm = dense.get_submodule(family.last_norm)
+    with last_norm.register_forward_pre_hook(lambda _, args: sums.append(args[0])):
+        run_from(model, inputs, replacements={index: StandIn(run)})
     real = inputs["attention_mask"].bool()
     update = (torch.cat(sums, 1) - caught["input"]).float()[real]
     return caught["outputs"].float().permute(1, 0, 2, 3)[:, real], update
-
-
-class _Probe(nn.Module):
-    """Run the dense layer and keep its input and the experts' outputs, for one call."""
-
-    def __init__(self, dense: nn.Module, layer: ExpertLayer, caught: dict[str, Tensor]) -> None:
-        super().__init__()
-        self.dense, self.layer, self.caught = dense, layer, caught
-
-    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, *args, **kwargs) -> Output:
-        family = self.layer.family
-        mask, relative = family.attention_mask(attention_mask), family.relative(args, kwargs)
-        self.caught["input"] = hidden_states
-        self.caught["outputs"] = self.layer.expert_outputs(hidden_states, mask, relative)  # (B, H, T, dh)
-        return self.dense(hidden_states, attention_mask, *args, **kwargs)

@@ -3,13 +3,13 @@
 A gate says how much each expert of a layer contributes. Everything that SHRP does is a choice of gates `g` for each
 converted layer, `(B, H)` with one row an input (sequence routing) or `(B, T, H)` with one row a token (token routing):
 the router's own Top-k, a recorded route played back, a forced or a knocked-out expert, or the constant gates of a
-pruned model.
+pruned model. In the equations of `shrp.model.layers`:
 
-    probs  = router(x)                         # softmax over the layer's experts
-    own    = top_k_gates(probs, k)             # hard: only k experts are non-zero
+    probs  = router(x)                         # (2) softmax over the layer's experts
+    own    = top_k_gates(probs, k)             # (3) hard: only k experts are non-zero
     gates  = overridden(layer, probs, own)     # what `use_gates` puts in their place, if anything
     mixing = straight_through(own, probs)      # in training: the same values, with a gradient for the router
-    y      = LayerNorm(x + E(sum_h g_h o_h))   # the rest of the layer, see shrp.model.layers
+    y      = LayerNorm(x + E(sum_h g_h o_h))   # (4), (5)
 
 Recording (`record_routing`) and overriding (`use_gates`) are context managers built on `contextvars`; nothing is
 stored on the modules, so several threads can share one model and each sees only its own routes.
@@ -58,8 +58,16 @@ def straight_through(gates: Tensor, probs: Tensor) -> Tensor:
     return gates.detach() + (probs - probs.detach())
 
 
+def real_rows(values: Tensor, token_mask: Tensor | None) -> Tensor:
+    """`(N, H)`, one row an input, from `(B, H)`; or one row a real token, from `(B, T, H)` and its mask `(B, T)`."""
+    if values.dim() == 2:
+        return values
+    flat = values.flatten(0, 1)
+    return flat if token_mask is None else flat[token_mask.flatten()]
+
+
 def balance_loss(probs: Tensor, token_mask: Tensor | None = None) -> Tensor:
-    """Load-balance loss: bidirectional KL between the mean router probabilities and the uniform distribution.
+    """Load-balance loss: bidirectional KL between the mean router probabilities and the uniform distribution `u`.
 
     Args:
         probs: `(B, H)`, or `(B, T, H)` with `token_mask` `(B, T)` marking the real tokens.
@@ -68,14 +76,13 @@ def balance_loss(probs: Tensor, token_mask: Tensor | None = None) -> Tensor:
     Returns:
         A scalar in nats: `KL(mean || uniform) + KL(uniform || mean)`, 0 when usage is perfectly even.
     """
-    if probs.dim() == 3:
-        flat = probs.flatten(0, 1)
-        probs = flat if token_mask is None else flat[token_mask.flatten()]
+    probs = real_rows(probs, token_mask)
     # In float32 and with a floor: under autocast a probability can round to 0, and the loss would be infinite. The
     # floor is as low as possible: a probability on it has no gradient, and a collapsed router needs one.
     mean = probs.float().mean(0).clamp_min(torch.finfo(torch.float32).tiny)
-    log_ratio = mean.log() - torch.tensor(1.0 / mean.numel()).log()
-    return ((mean - 1.0 / mean.numel()) * log_ratio).sum()
+    uniform = 1.0 / mean.numel()
+    # sum p log(p / u) + sum u log(u / p) = sum (p - u) log(p / u)
+    return ((mean - uniform) * (mean.log() - torch.tensor(uniform).log())).sum()
 
 
 # --- Recording ---
@@ -93,14 +100,6 @@ class LayerTrace:
     """`(B, T)` bool, the real tokens; None when nothing was padded."""
     output_norms: Tensor | None = None
     """Euclidean norm of each expert's output, mean over real tokens, `(B, H)`, if requested."""
-
-    def rows(self, which: str) -> Tensor:
-        """`probs` or `gates` as `(N, H)`: one row an input, or one a real token under token routing."""
-        values = getattr(self, which)
-        if values.dim() == 2:
-            return values
-        flat = values.flatten(0, 1)
-        return flat if self.token_mask is None else flat[self.token_mask.flatten()]
 
 
 @dataclass(eq=False)
@@ -124,11 +123,11 @@ class RoutingRecord:
         Raises:
             PlanError: the layer did not route in any recorded pass.
         """
-        return torch.cat([trace.rows("probs") for trace in self._of(layer)])
+        return torch.cat([real_rows(trace.probs, trace.token_mask) for trace in self._of(layer)])
 
     def gates(self, layer: int) -> Tensor:
         """Gates of all passes, `(N, H)`, as `probs`."""
-        return torch.cat([trace.rows("gates") for trace in self._of(layer)])
+        return torch.cat([real_rows(trace.gates, trace.token_mask) for trace in self._of(layer)])
 
     def last(self, layer: int) -> LayerTrace:
         """The trace of the latest pass; raises as `probs`."""

@@ -1,21 +1,23 @@
 """One converted encoder layer: Router, Expander, ExpertLayer, and the StaticLayer that pruning leaves.
 
-SHRP replaces a whole Transformer encoder layer (attention, its output projection and the feed-forward network). Every
-attention head of the dense layer becomes an expert `o_h`; a router chooses which experts an input gets; one small
-Expander, shared by the layer's experts, takes the place of the output projection and the feed-forward network:
+SHRP replaces a whole Transformer encoder layer (attention, its output projection `W_o` and the feed-forward network).
+Every attention head of the dense layer becomes an expert; a router chooses which experts an input gets; one small
+Expander, shared by the layer's experts, takes the place of `W_o` and the feed-forward network. For the layer's input `x`:
 
-    o_h(x) = softmax(q_h k_h^T / sqrt(dh) + mask) v_h       experts: the pretrained heads, before W_o
-    p      = softmax(W_r pool(x) + b)                       Router
-    g      = Top-k of p (Top-1: one-hot)                    gates, see shrp.model.gates
-    y      = LayerNorm(x + E(sum_h g_h o_h))                with E(u) = LayerNorm(GELU(W u + b)), the Expander
+    (1)  o_h = softmax(q_h k_h^T / sqrt(dh) + mask) v_h      experts: the pretrained heads, before W_o
+    (2)  p   = softmax(W_r pool(x) + b)                      Router: probabilities over the experts
+    (3)  g   = Top-k of p (Top-1: one-hot)                   gates: what each expert contributes
+    (4)  E(u) = LayerNorm(GELU(W u + b))                     Expander, for the gated sum u = sum_h g_h o_h
+    (5)  y   = LayerNorm(x + E(u))                           the layer's output
 
-Pruning fixes the gates to constants, keeps the experts whose gate is not 0 and removes the router: a StaticLayer.
+`shrp.model.gates` makes the gates, trains the router through them (straight-through) and lets an analysis record or
+override them. Pruning fixes the gates to constants, keeps the experts whose gate is not 0 and removes the router: a
+StaticLayer, (1), (4) and (5) alone.
 
-Modules hold weights, never results: what a pass did goes to the records of `shrp.model.gates.record_routing`, and what
-`use_gates` sets takes the place of a layer's own gates.
+Modules hold weights, never results: what a pass did goes to the records of `shrp.model.gates.record_routing`.
 
-Encoders differ in how they call a layer, in what they take back, and in relative positions (DeBERTa, MPNet). `family`, an
-adapter of `shrp.families`, hides this: its `attention_mask` and `relative` read the arguments of the call, and its
+Encoders differ in how they call a layer, in the form of its output, and in relative positions (DeBERTa, MPNet). `family`,
+an adapter of `shrp.families`, hides this: its `attention_mask` and `relative` read the arguments of the call, and its
 `answer` gives the output the form that the encoder expects. In most families `relative` is None.
 
 Shapes: `B` inputs, `T` tokens, `d` hidden size, `H` experts (the dense layer's heads), `dh = d / H`, `m` kept experts.
@@ -29,10 +31,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shrp.families.attention import RelativePositions as Relative
-from shrp.families.attention import attend, attention_probs, positions_of, token_mask_of, traced
-from shrp.families.bert import BERT
-from shrp.families.family import Family, Output
+from shrp.families.attention import (
+    RelativePositions,
+    attend,
+    attention_probs,
+    positions_of,
+    token_mask_of,
+    traced,
+)
+from shrp.families.family import BERT, Family, Output
 from shrp.model.config import Routing
 from shrp.model.gates import (
     LayerTrace,
@@ -45,7 +52,7 @@ from shrp.model.gates import (
 
 
 class Router(nn.Module):
-    """Router probabilities over a layer's experts, `p = softmax(W_r pool(x) + b)`.
+    """Equation (2): probabilities over a layer's experts, `p = softmax(W_r pool(x) + b)`.
 
     With sequence routing `pool` is the mean over real tokens, so an input chooses one expert a layer; with token routing
     every token chooses its own and nothing is pooled.
@@ -55,7 +62,7 @@ class Router(nn.Module):
         super().__init__()
         self.routing = routing
         self.dense = nn.Linear(hidden_size, num_experts)
-        # Small weights start every layer near uniform usage; zeros would tie, and argmax would choose expert 0.
+        # Small weights start every layer near uniform usage; with zeros, argmax would always choose expert 0.
         nn.init.normal_(self.dense.weight, std=0.02)
         nn.init.zeros_(self.dense.bias)
 
@@ -71,7 +78,7 @@ class Router(nn.Module):
 
 
 class Expander(nn.Module):
-    """`E(u) = LayerNorm(GELU(W u + b))`, `dh -> d`: takes the place of `W_o` and the feed-forward network."""
+    """Equation (4), `E(u) = LayerNorm(GELU(W u + b))`, `dh -> d`: takes the place of `W_o` and the feed-forward network."""
 
     def __init__(self, head_size: int, hidden_size: int, eps: float, gain: float) -> None:
         super().__init__()
@@ -89,7 +96,7 @@ class Expander(nn.Module):
 
 
 class _Experts(nn.Module):
-    """What routed and static layers share: attention of their experts, and the way from its sum to the layer's output.
+    """What routed and static layers share: attention of their experts (1), and the output from its weighted sum (4, 5).
 
     Subclasses have `layer` (the index in the encoder), `heads` (the dense layer's heads that they hold), `head_size`,
     `dropout`, `attention_dropout`, `family`, `expander` and `norm`.
@@ -104,25 +111,24 @@ class _Experts(nn.Module):
         raise NotImplementedError
 
     def expert_outputs(
-        self, hidden_states: Tensor, attention_mask: Tensor | None = None, relative: Relative | None = None
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, relative: RelativePositions | None = None
     ) -> Tensor:
-        """Attention output `o_h` of every expert, `(B, m, T, dh)`.
+        """Equation (1): attention output `o_h` of every expert, `(B, m, T, dh)`.
 
-        Args:
-            relative: in families with relative positions (`shrp.families.families.relative_positions`).
+        Outside of a whole pass, `shrp.families.families.relative_positions` computes `relative`.
         """
         dropout = self.attention_dropout if self.training else 0.0
         return attend(*self.project(hidden_states), attention_mask, positions_of(self, relative), dropout)
 
     def attention_maps(
-        self, hidden_states: Tensor, attention_mask: Tensor | None = None, relative: Relative | None = None
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, relative: RelativePositions | None = None
     ) -> Tensor:
         """Attention probabilities of every expert, `(B, m, T, T)`, rows are queries; args as for `expert_outputs`."""
         query, key, _ = self.project(hidden_states)
         return attention_probs(query, key, attention_mask, positions_of(self, relative))
 
     def _output(self, hidden_states: Tensor, mixed: Tensor) -> Tensor:
-        """`LayerNorm(x + E(u))` for the weighted sum `u` of experts' outputs, `(B, T, dh)`."""
+        """Equation (5): `LayerNorm(x + E(u))` for the weighted sum `u` of experts' outputs, `(B, T, dh)`."""
         update = F.dropout(self.expander(mixed), self.dropout, self.training)
         if _in_place() and update.dtype == hidden_states.dtype:
             return self.norm(update.add_(hidden_states))
@@ -174,20 +180,20 @@ class ExpertLayer(_Experts):
         mask, relative = self.family.attention_mask(attention_mask), self.family.relative(args, kwargs)
         token_mask = token_mask_of(mask)  # (B, T), the real tokens
 
-        probs = self.router(hidden_states, token_mask)  # (B, H) or (B, T, H)
-        own = top_k_gates(probs, self.top_k)
-        gates = overridden(self.layer, probs, own)
+        probs = self.router(hidden_states, token_mask)  # (2): (B, H) or (B, T, H)
+        own = top_k_gates(probs, self.top_k)  # (3)
+        gates = overridden(self.layer, probs, own)  # an analysis may put others in their place
         mixing = straight_through(gates, probs) if self.training and gates is own else gates
 
         norms = None
         if self.training or wants_output_norms() or not self._picks_one(mixing, gates is own):
-            outputs = self.expert_outputs(hidden_states, mask, relative)  # (B, H, T, dh)
+            outputs = self.expert_outputs(hidden_states, mask, relative)  # (1): (B, H, T, dh)
             norms = _mean_norms(outputs, token_mask) if wants_output_norms() else None
-            mixed = _weighted_sum(mixing.to(outputs.dtype), outputs)  # (B, T, dh)
-        else:
+            mixed = _weighted_sum(mixing.to(outputs.dtype), outputs)  # u = sum_h g_h o_h: (B, T, dh)
+        else:  # the same, where all gates but one are 0
             mixed = self._chosen_outputs(hidden_states, mask, relative, mixing.argmax(-1))
 
-        output = self._output(hidden_states, mixed)
+        output = self._output(hidden_states, mixed)  # (4) and (5): (B, T, d)
         add_to_records(self.layer, output, LayerTrace(probs, gates, token_mask, norms))
         return self.family.answer(hidden_states, output, kwargs)
 
@@ -205,9 +211,7 @@ class ExpertLayer(_Experts):
     def _picks_one(self, gates: Tensor, own: bool) -> bool:
         """Whether every input has one expert with gate 1, so that no other expert need be computed.
 
-        Args:
-            own: whether the gates are the layer's own. Their values then need no look, for which an accelerator would
-                have to wait.
+        Gates that are the layer's `own` are known without their values, for which an accelerator would have to wait.
         """
         if own and self.routing == "sequence" and self.top_k == 1:
             return True
@@ -216,20 +220,16 @@ class ExpertLayer(_Experts):
         return bool(((gates != 0).sum(-1) == 1).all() and (gates.amax(-1) == 1).all())
 
     def _chosen_outputs(
-        self,
-        hidden_states: Tensor,
-        attention_mask: Tensor | None,
-        relative: Relative | None,
-        chosen: Tensor,
+        self, x: Tensor, attention_mask: Tensor | None, relative: RelativePositions | None, chosen: Tensor
     ) -> Tensor:
         """Output of one expert for each input, computing no other: `chosen` `(B,)` -> `(B, T, dh)`."""
-        if hidden_states.is_cpu and _in_place():
+        if x.is_cpu and _in_place():
             # One product an input, straight from the expert's weights: gathering them costs up to as much again.
-            rows = zip(hidden_states, chosen.tolist(), strict=True)
-            fused = torch.stack([F.linear(x, self.qkv_weight[e], self.qkv_bias[e]) for x, e in rows])
+            rows = zip(x, chosen.tolist(), strict=True)
+            fused = torch.stack([F.linear(row, self.qkv_weight[e], self.qkv_bias[e]) for row, e in rows])
         else:
             weight, bias = self.qkv_weight[chosen], self.qkv_bias[chosen]  # (B, 3 dh, d), (B, 3 dh)
-            fused = torch.baddbmm(bias.unsqueeze(1), hidden_states, weight.transpose(1, 2))  # (B, T, 3 dh)
+            fused = torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))  # (B, T, 3 dh)
         query, key, value = fused.unsqueeze(1).split(self.head_size, dim=-1)  # (B, 1, T, dh) each
         positions = positions_of(self, relative, chosen)
         return attend(query, key, value, attention_mask, positions and positions.one_each()).squeeze(1)
@@ -301,8 +301,9 @@ class StaticLayer(_Experts):
     ) -> Output:
         """Map `(B, T, d)` to `(B, T, d)`; called by the encoder like the dense layer that it replaces."""
         mask, relative = self.family.attention_mask(attention_mask), self.family.relative(args, kwargs)
-        outputs = self.expert_outputs(hidden_states, mask, relative)  # (B, m, T, dh), weighted
-        output = self._output(hidden_states, outputs.squeeze(1) if self.kept == 1 else outputs.sum(1))
+        outputs = self.expert_outputs(hidden_states, mask, relative)  # (1): (B, m, T, dh), weighted
+        mixed = outputs.squeeze(1) if self.kept == 1 else outputs.sum(1)  # (B, T, dh)
+        output = self._output(hidden_states, mixed)  # (4) and (5)
         add_to_records(self.layer, output)
         return self.family.answer(hidden_states, output, kwargs)
 

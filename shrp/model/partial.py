@@ -1,14 +1,13 @@
 """Passes through only a part of a model, from known hidden states.
 
-They run stand-ins in a shallow clone, so the original model is not changed, and any task head, mask and family works as
-in a whole pass.
+They run in a shallow clone with stand-ins for some layers, so the original model is not changed, and any task head,
+mask and family works as in a whole pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -17,52 +16,26 @@ from shrp.families.family import Family, Output
 from shrp.model.modules import with_layers
 
 
-class Skip(nn.Module):
-    """Stand-in for a layer that is not run: returns its input."""
+class StandIn(nn.Module):
+    """Calls a function in an encoder layer's place, with the arguments that the encoder gives its layers."""
 
-    def __init__(self, family: Family) -> None:
+    def __init__(self, function: Callable[..., Output]) -> None:
         super().__init__()
-        self.family = family
-
-    def forward(self, hidden_states: Tensor, *_: object, **kwargs: object) -> Output:
-        """Return `hidden_states` unchanged."""
-        return self.family.answer(hidden_states, hidden_states, kwargs)
-
-
-class _Tap(nn.Module):
-    """Runs a layer and keeps its input. It lives for one call, so keeping a result on it is safe."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer, self.input = layer, torch.empty(0)
+        self.function = function
 
     def forward(self, hidden_states: Tensor, *args: object, **kwargs: object) -> Output:
-        self.input = hidden_states
-        return self.layer(hidden_states, *args, **kwargs)
+        """Return what the function makes of `hidden_states` `(B, T, d)`."""
+        return self.function(hidden_states, *args, **kwargs)
 
 
-class _Resume(nn.Module):
-    """Stand-in for all layers up to one: returns their known output."""
+def skipped(family: Family, output: Tensor | None = None) -> StandIn:
+    """A stand-in that computes nothing: it returns `output`, `(B or 1, T, d)`, or its input where that is None."""
 
-    def __init__(self, output: Tensor, family: Family) -> None:
-        super().__init__()
-        self.output, self.family = output, family
+    def known(hidden_states: Tensor, *_: object, **kwargs: object) -> Output:
+        found = hidden_states if output is None else output.expand(len(hidden_states), -1, -1)
+        return family.answer(hidden_states, found, kwargs)
 
-    def forward(self, hidden_states: Tensor, *_: object, **kwargs: object) -> Output:
-        output = self.output.expand(len(hidden_states), -1, -1)
-        return self.family.answer(hidden_states, output, kwargs)
-
-
-class _Given(nn.Module):
-    """Runs the first layer on other hidden states than the embeddings."""
-
-    def __init__(self, layer: nn.Module, hidden_states: Tensor) -> None:
-        super().__init__()
-        self.layer, self.hidden_states = layer, hidden_states
-
-    def forward(self, hidden_states: Tensor, *args: object, **kwargs: object) -> Output:
-        given = self.hidden_states.expand(len(hidden_states), -1, -1)
-        return self.layer(given, *args, **kwargs)
+    return StandIn(known)
 
 
 def run_layers(
@@ -72,12 +45,10 @@ def run_layers(
     stop: int,
     hidden_states: Tensor | None = None,
 ) -> Tensor:
-    """Run the encoder layers from `start` to below `stop`, and nothing above them but the head.
-
-    Args and errors as for `run_from`.
+    """Run the encoder layers from `start` to below `stop`, and nothing above them but the head; args as `run_from`.
 
     Returns:
-        What enters layer `stop`, `(B, T, d)`; at least one layer lies above, so `stop` is one of the layers.
+        What enters layer `stop`, `(B, T, d)`; there must be such a layer.
     """
     return layer_inputs(model, inputs, [stop], start, hidden_states)[stop]
 
@@ -89,12 +60,11 @@ def layer_inputs(
     start: int = 0,
     hidden_states: Tensor | None = None,
 ) -> dict[int, Tensor]:
-    """What enters some layers, each `(B, T, d)`, in a pass from layer `start` on that ends below the topmost of them.
-
-    Args and errors as for `run_from`.
+    """What enters some layers, each `(B, T, d)`, in a pass from `start` on that ends below the topmost of them; args as
+    `run_from`.
     """
     stop = max(layers)
-    above = {index: Skip(family_of(model)) for index in range(stop, len(encoder_layers(model)))}
+    above = {index: skipped(family_of(model)) for index in range(stop, len(encoder_layers(model)))}
     return run_from(model, inputs, start, hidden_states, replacements=above, watch=layers)[1]
 
 
@@ -138,17 +108,25 @@ def run_from(
         raise ValueError("hidden_states must say what enters the start layer.")
     if below := [index for index in watch if index < start]:
         raise ValueError(f"layer {below[0]} does not run from layer {start} on, so nothing enters it.")
-    family = family_of(model)
-    changed: dict[int, nn.Module] = {index: Skip(family) for index in range(start - 1)}
+    family, layers = family_of(model), encoder_layers(model)
+    changed: dict[int, nn.Module] = {index: skipped(family) for index in range(start - 1)}
     if start > 0:
-        changed[start - 1] = _Resume(hidden_states, family)
+        changed[start - 1] = skipped(family, hidden_states)
     changed |= {index: layer for index, layer in (replacements or {}).items() if index >= start}
-    layers, taps = encoder_layers(model), {}
-    for index in watch:
-        changed[index] = taps[index] = _Tap(changed.get(index, layers[index]))
-    if start == 0 and hidden_states is not None:
-        changed[0] = _Given(changed.get(0, layers[0]), hidden_states)
+    entered: dict[int, Tensor] = {}
+
+    def watched(index: int, layer: nn.Module) -> StandIn:
+        def run(states: Tensor, *args: object, **kwargs: object) -> Output:
+            if start == index == 0 and hidden_states is not None:
+                states = hidden_states.expand(len(states), -1, -1)  # instead of the embeddings
+            entered[index] = states
+            return layer(states, *args, **kwargs)
+
+        return StandIn(run)
+
+    for index in {*watch, *((0,) if start == 0 and hidden_states is not None else ())}:
+        changed[index] = watched(index, changed.get(index, layers[index]))
     # If the model's config asked for them, transformers would hook the layers of this short-lived clone every time.
     silent = {"output_hidden_states": False, "output_attentions": False}
     logits = with_layers(model, changed)(**inputs, **silent).logits
-    return logits, {index: tap.input for index, tap in taps.items()}
+    return logits, {index: entered[index] for index in watch}

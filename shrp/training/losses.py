@@ -72,43 +72,6 @@ def hidden_loss(outputs: Mapping[int, Tensor], teacher: tuple[Tensor, ...], toke
     return torch.stack(errors).sum()
 
 
-def total_loss(
-    config: TrainConfig,
-    *,
-    stage: int,
-    logits: Tensor,
-    labels: Tensor,
-    regression: bool,
-    token_mask: Tensor,
-    record: RoutingRecord,
-    outputs: Mapping[int, Tensor],
-    teacher: TeacherOutput | None,
-) -> dict[str, Tensor]:
-    """The weighted sum, `loss`, and its parts, each a scalar, 0 where it plays no part.
-
-    Args:
-        outputs: layer of the teacher -> hidden states that are compared with it.
-    """
-    zero = logits.new_zeros((), dtype=torch.float32)
-    task = task_loss(logits, labels, regression)
-    soft = hidden = zero
-    if teacher is not None and config.distill_logits:
-        soft = logits_loss(logits, teacher.logits, regression, config.temperature)
-    if teacher is not None and config.distill_hidden and outputs:
-        hidden = hidden_loss(outputs, teacher.hidden_states, token_mask)
-    balanced = stage == 1 and config.balance > 0 and record.layers
-    balance = record.balance_loss() if balanced else zero
-    share = config.distill_logits if teacher is not None else 0.0
-    total = (1 - share) * task + share * soft + config.distill_hidden * hidden + config.balance * balance
-    return {
-        "loss": total,
-        "task_loss": task,
-        "distill_logits_loss": soft,
-        "distill_hidden_loss": hidden,
-        "balance_loss": balance,
-    }
-
-
 class Objective(Protocol):
     """What one kind of training asks of a model."""
 
@@ -179,20 +142,37 @@ class TaskLoss:
                 logits = output.logits
                 if self.last_alone:
                     last = {len(target.hidden_states) - 2: output.hidden_states[-1]}
-        # Layers that were skipped hand on what they get.
-        outputs = {layer: output for layer, output in record.hidden_states.items() if layer >= self.start}
-        outputs = last or outputs
-        return total_loss(
-            self.config,
-            stage=self.stage,
-            logits=logits,
-            labels=labels,
-            regression=self.task.is_regression,
-            token_mask=inputs["attention_mask"],
-            record=record,
-            outputs=outputs,
-            teacher=target,
-        )
+        # A layer that was skipped returns its input: nothing to compare.
+        outputs = last or {i: output for i, output in record.hidden_states.items() if i >= self.start}
+        return self.parts(logits, labels, target, record, outputs, inputs["attention_mask"])
+
+    def parts(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        target: TeacherOutput | None,
+        record: RoutingRecord,
+        outputs: Mapping[int, Tensor],
+        token_mask: Tensor,
+    ) -> dict[str, Tensor]:
+        """The weighted sum, `loss`, and its parts, each a scalar, 0 where it plays no part.
+
+        Args:
+            outputs: layer of the teacher -> hidden states that are compared with it; further ones as the functions above.
+        """
+        config, regression = self.config, self.task.is_regression
+        task = task_loss(logits, labels, regression)
+        soft = hidden = balance = logits.new_zeros((), dtype=torch.float32)
+        if target is not None and config.distill_logits:
+            soft = logits_loss(logits, target.logits, regression, config.temperature)
+        if target is not None and config.distill_hidden and outputs:
+            hidden = hidden_loss(outputs, target.hidden_states, token_mask)
+        if self.stage == 1 and config.balance > 0 and record.layers:
+            balance = record.balance_loss()
+        share = config.distill_logits if target is not None else 0.0
+        total = (1 - share) * task + share * soft + config.distill_hidden * hidden + config.balance * balance
+        found = (total, task, soft, hidden, balance)
+        return dict(zip(self.reported, found, strict=True))
 
     def end(self) -> dict[str, Any]:
         """See `Objective`."""

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from shrp.model.convert import layer_kinds, static_layers
+from shrp.families.families import encoder_layers
+from shrp.model.convert import layer_kinds
 from shrp.model.gates import use_gates
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
@@ -46,7 +47,7 @@ def test_the_routed_model_is_left_alone(tiny_family, share, tiny_routed, tiny_in
     assert layer_kinds(pruned) == ["dense", "static", "static"]
     assert [id(m) for m in model.modules()] == modules
     with torch.no_grad():
-        for layer in static_layers(pruned).values():
+        for layer in encoder_layers(pruned)[1:]:
             for parameter in layer.parameters():
                 parameter.fill_(7.0)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -57,7 +58,7 @@ def test_sharing_shares_what_is_not_converted_and_copying_shares_nothing(tiny_ro
     model, plan = tiny_routed(), make_plan(USAGE, per_layer=2)
     own = {id(p) for p in model.parameters()}
     shared = prune(model, plan, share_weights=True)
-    inside = {id(p) for layer in static_layers(shared).values() for p in layer.parameters()}
+    inside = {id(p) for layer in encoder_layers(shared)[1:] for p in layer.parameters()}
     assert inside.isdisjoint(own)
     assert {id(p) for p in shared.parameters()} - inside < own
     assert shared.base_model.embeddings is model.base_model.embeddings

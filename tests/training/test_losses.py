@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 
+from shrp.data.tasks import TASKS
 from shrp.model.config import ShrpConfig
 from shrp.model.gates import LayerTrace, RoutingRecord, balance_loss
 from shrp.training.config import TrainConfig
-from shrp.training.losses import TeacherOutput, hidden_loss, logits_loss, task_loss, total_loss
+from shrp.training.losses import TaskLoss, TeacherOutput, hidden_loss, logits_loss, task_loss
 
 
 def log_softmax(values):
@@ -64,7 +65,7 @@ def test_hidden_loss_counts_real_tokens_and_adds_layers():
     assert torch.equal(hidden_loss(changed, teacher, mask), hidden_loss(outputs, teacher, mask))
 
 
-def parts(config, stage, teacher=True, layers=(1,), regression=False):
+def parts(config, stage, teacher=True, layers=(1,)):
     generator = torch.Generator().manual_seed(1)
     record = RoutingRecord()
     for layer in layers:
@@ -73,17 +74,10 @@ def parts(config, stage, teacher=True, layers=(1,), regression=False):
     hidden = tuple(torch.randn(2, 3, 4, generator=generator) for _ in range(4))
     outputs = {layer: torch.randn(2, 3, 4, generator=generator) for layer in layers}
     mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
-    found = total_loss(
-        config,
-        stage=stage,
-        logits=torch.tensor(STUDENT),
-        labels=torch.tensor(LABELS),
-        regression=regression,
-        token_mask=mask,
-        record=record,
-        outputs=outputs,
-        teacher=TeacherOutput(torch.tensor(TEACHER), hidden) if teacher else None,
-    )
+    objective = TaskLoss(config, TASKS["sst2"], None)
+    objective.stage = stage
+    target = TeacherOutput(torch.tensor(TEACHER), hidden) if teacher else None
+    found = objective.parts(torch.tensor(STUDENT), torch.tensor(LABELS), target, record, outputs, mask)
     return found, record, hidden_loss(outputs, hidden, mask) if outputs else None
 
 

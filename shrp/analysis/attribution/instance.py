@@ -22,7 +22,7 @@ from shrp.families.families import encoder_layers, family_of
 from shrp.model.convert import expert_layers, num_experts_of
 from shrp.model.gates import play_back, record_routing
 from shrp.model.modules import with_layers
-from shrp.model.partial import Skip
+from shrp.model.partial import skipped
 
 TOKENS_AT_ONCE = 1024
 """Tokens of perturbed copies in one pass."""
@@ -264,5 +264,5 @@ def prefer(instance: Instance, layer: int, expert: int, rather_than: int) -> Ins
         raise DataError(f"name two different experts of 0 to {experts - 1}, not {expert} and {rather_than}.")
     family = family_of(instance.model)
     above = range(layer + 1, len(encoder_layers(instance.model)))
-    model = with_layers(instance.model, {index: Skip(family) for index in above})
+    model = with_layers(instance.model, {index: skipped(family) for index in above})
     return replace(instance, model=model, preference=(layer, expert, rather_than))
