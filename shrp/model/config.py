@@ -46,14 +46,13 @@ class ShrpConfig:
     def check_fits(self, num_layers: int, num_experts: int) -> None:
         """Raise `ShrpError` unless an encoder of this geometry has these layers and experts."""
         if self.layers and self.layers[-1] >= num_layers:
-            raise ShrpError(
-                f"layer {self.layers[-1]} does not exist: the encoder's layers are 0 to {num_layers - 1}."
-            )
+            last = self.layers[-1]
+            raise ShrpError(f"layer {last} does not exist: the encoder's layers are 0 to {num_layers - 1}.")
         if self.top_k > num_experts:
             raise ShrpError(f"top_k is {self.top_k}, but a layer has only {num_experts} experts.")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-able dictionary; `ShrpConfig.from_dict(d)` rebuilds the config."""
+        """A JSON-able dictionary, which `from_dict` reads."""
         return asdict(self) | {"layers": list(self.layers)}
 
     @classmethod

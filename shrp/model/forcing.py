@@ -45,10 +45,7 @@ class ForcedRoute:
         return sorted({force.layer for force in self.forces})
 
     def forced(self, layer: int, expert: int, token: int | None = None) -> ForcedRoute:
-        """With an expert forced in place of what was forced there.
-
-        For a whole input it also takes the place of what was forced for single tokens in that layer.
-        """
+        """With an expert forced in place of what was forced there; for a whole input, also for its single tokens."""
         kept = [f for f in self.forces if f.layer != layer or (token is not None and f.token != token)]
         return _route([*kept, Force(layer, expert, token)])
 
@@ -61,12 +58,8 @@ class ForcedRoute:
         return _route(f for f in self.forces if f.token is None)
 
     def fitting(self, layers: Sequence[int], experts: int, tokens: int) -> ForcedRoute:
-        """Only the forces that a model and an input have a place for.
-
-        Args:
-            layers: the routed ones.
-            experts: in each.
-            tokens: of the input if every token is routed by itself; 0 under sequence routing.
+        """Only the forces that fit a model's routed `layers`, the `experts` in each, and the input's `tokens` (0 under
+        sequence routing).
         """
         known = (f for f in self.forces if f.layer in layers and f.expert < experts)
         return _route(f for f in known if f.token is None or f.token < tokens)

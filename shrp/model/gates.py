@@ -104,7 +104,7 @@ class LayerTrace:
 
 @dataclass(eq=False)
 class RoutingRecord:
-    """The traces of every forward pass made inside `record_routing`, by layer, in order."""
+    """What `record_routing` records: the traces of every forward pass, by layer, in order."""
 
     keep_hidden_states: bool = False
     keep_output_norms: bool = False

@@ -1,7 +1,7 @@
 """Static layers on packed batches: the real tokens of all inputs as rows of one matrix, without padding or masks.
 
-Experts are kept apart and weighted afterwards, so that what was computed of a layer serves every plan under which
-the same enters that layer. The result is that of `StaticLayer`, up to rounding. Shapes: `N` real tokens of `B`
+Experts are weighted afterwards, so that their outputs can be used again for every plan with the same input to the
+layer. The result is that of `StaticLayer`, up to rounding. Shapes: `N` real tokens of `B`
 inputs, `m` experts, `d` hidden size, `dh` head size.
 """
 

@@ -315,14 +315,11 @@ def read_config(
     return _build(cls, _merged(_merged(defaults, given), overrides), where)
 
 
-def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(one: Any, other: Any) -> Any:
     """`one` with the values of `other`, mapping by mapping."""
-    both = {k: _merged(one[k], v) for k, v in other.items() if isinstance(v, Mapping) and _is_map(one, k)}
-    return {**one, **other, **both}
-
-
-def _is_map(data: Mapping[str, Any], key: str) -> bool:
-    return isinstance(data.get(key), Mapping)
+    if not (isinstance(one, Mapping) and isinstance(other, Mapping)):
+        return other
+    return {**one, **{key: _merged(one.get(key), value) for key, value in other.items()}}
 
 
 _GONE = (("control", "none"), ("narrow_to", 0), ("swap", 0.0), ("exploration", 0.0))

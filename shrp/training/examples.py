@@ -62,16 +62,15 @@ class Examples:
         rows, seed = self.rows(epoch), epoch_seed(self.config.seed, epoch.index)
         return [rows[b] for b in bucketed_batches(self.lengths[rows], self.config.batch_size, seed)]
 
-    def inputs(self, rows: Sequence[int] | np.ndarray, device: torch.device | str) -> dict[str, Tensor]:
-        """Model inputs, `(B, T)` each, without labels."""
-        return collate(self.tokenizer, self.encoded, rows, device)
-
-    def targets(self, rows: Sequence[int] | np.ndarray, device: torch.device | str) -> Tensor | None:
-        """Labels `(B,)`; None for unlabelled text."""
-        return None if self.labels is None else torch.from_numpy(self.labels[list(rows)]).to(device)
+    def batch(
+        self, rows: Sequence[int] | np.ndarray, device: torch.device | str
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Model inputs, `(B, T)` each, and labels, `(B,)`, None for unlabelled text."""
+        labels = None if self.labels is None else torch.from_numpy(self.labels[list(rows)]).to(device)
+        return collate(self.tokenizer, self.encoded, rows, device), labels
 
     def first(self, epoch: Epoch) -> Iterator[dict[str, Tensor]]:
         """Model inputs of an epoch's first examples, to start a new layer from."""
         rows = self.rows(epoch)[:FIT_EXAMPLES]
         for batch in bucketed_batches(self.lengths[rows], self.config.batch_size):
-            yield self.inputs(rows[batch], "cpu")
+            yield self.batch(rows[batch], "cpu")[0]

@@ -37,7 +37,7 @@ from shrp.model.modules import without_dropout
 from shrp.training.config import TextConfig, TrainConfig
 from shrp.training.device import resolve_precision, training_device
 from shrp.training.examples import Examples
-from shrp.training.losses import Objective, TaskLoss
+from shrp.training.losses import Batch, Objective, TaskLoss
 from shrp.training.progress import STORING, Progress, Status
 from shrp.training.runs import TEACHER_FILE, Convert, Run, identity_of, open_run, run_folder
 from shrp.training.schedule import Epoch, epoch_seed
@@ -155,11 +155,10 @@ class Training:
         sums = dict.fromkeys(self.objective.reported, 0.0)
         for step, rows in enumerate(batches):
             started = time.perf_counter()
-            inputs = self.examples.inputs(rows, self.device)
-            labels = self.examples.targets(rows, self.device)
+            inputs, labels = self.examples.batch(rows, self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                target = None if self._targets is None else self._targets(rows.tolist(), inputs)
-                parts = self.objective(model, inputs, labels, target, step >= steps * 3 // 4)
+                known = None if self._targets is None else self._targets(rows.tolist(), inputs)
+                parts = self.objective(model, Batch(inputs, labels, known, late=step >= steps * 3 // 4))
             parts["loss"].backward()
             torch.nn.utils.clip_grad_norm_(learning, 1.0)
             optimizer.step()

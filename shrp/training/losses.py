@@ -37,6 +37,20 @@ class TeacherOutput:
     """Embeddings' output, then each layer's, `(B, T, d)`; empty where they are not distilled."""
 
 
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What a training step sees."""
+
+    inputs: dict[str, Tensor]
+    """Model inputs, `(B, T)` each."""
+    labels: Tensor | None
+    """`(B,)`; None for unlabelled text."""
+    teacher: TeacherOutput | None
+    """The teacher's outputs; None where nothing is distilled."""
+    late: bool = False
+    """Whether the step is in the epoch's last quarter."""
+
+
 def task_loss(logits: Tensor, labels: Tensor, regression: bool) -> Tensor:
     """Cross-entropy, or squared error for regression, of `(B, C)` logits."""
     if regression:
@@ -81,22 +95,8 @@ class Objective(Protocol):
     def begin(self, model: PreTrainedModel, epoch: Epoch) -> None:
         """Set which parameters learn, before an epoch."""
 
-    def __call__(
-        self,
-        model: PreTrainedModel,
-        inputs: dict[str, Tensor],
-        labels: Tensor | None,
-        target: TeacherOutput | None,
-        late: bool,
-    ) -> dict[str, Tensor]:
-        """The loss of a batch (`loss`), and its parts, scalars.
-
-        Args:
-            inputs: model inputs, `(B, T)` each.
-            labels: `(B,)`; None for unlabelled text.
-            target: the teacher's outputs.
-            late: whether the step is in the epoch's last quarter.
-        """
+    def __call__(self, model: PreTrainedModel, batch: Batch) -> dict[str, Tensor]:
+        """The loss of a batch (`loss`), and its parts, scalars."""
 
     def end(self) -> dict[str, Any]:
         """What else the history records of the epoch."""
@@ -124,55 +124,41 @@ class TaskLoss:
             fewer = len(encoder_layers(model)) < len(encoder_layers(self.teacher))
         self.last_alone = fewer and self.config.distill_hidden > 0
 
-    def __call__(
-        self,
-        model: PreTrainedModel,
-        inputs: dict[str, Tensor],
-        labels: Tensor | None,
-        target: TeacherOutput | None,
-        late: bool,
-    ) -> dict[str, Tensor]:
+    def __call__(self, model: PreTrainedModel, batch: Batch) -> dict[str, Tensor]:
         """See `Objective`."""
-        last: dict[int, Tensor] = {}
+        inputs, known, last = batch.inputs, batch.teacher, {}
         with record_routing(hidden_states=self.config.distill_hidden > 0) as record:
-            if self.start and target.hidden_states:
-                logits, _ = run_from(model, inputs, self.start, target.hidden_states[self.start].float())
+            if self.start and known.hidden_states:
+                logits, _ = run_from(model, inputs, self.start, known.hidden_states[self.start].float())
             else:
                 output = model(**inputs, output_hidden_states=self.last_alone)
                 logits = output.logits
                 if self.last_alone:
-                    last = {len(target.hidden_states) - 2: output.hidden_states[-1]}
+                    last = {len(known.hidden_states) - 2: output.hidden_states[-1]}
         # A layer that was skipped returns its input: nothing to compare.
         outputs = last or {i: output for i, output in record.hidden_states.items() if i >= self.start}
-        return self.parts(logits, labels, target, record, outputs, inputs["attention_mask"])
+        return self.parts(batch, logits, record, outputs)
 
     def parts(
-        self,
-        logits: Tensor,
-        labels: Tensor,
-        target: TeacherOutput | None,
-        record: RoutingRecord,
-        outputs: Mapping[int, Tensor],
-        token_mask: Tensor,
+        self, batch: Batch, logits: Tensor, record: RoutingRecord, outputs: Mapping[int, Tensor]
     ) -> dict[str, Tensor]:
         """The weighted sum, `loss`, and its parts, each a scalar, 0 where it plays no part.
 
         Args:
-            outputs: layer of the teacher -> hidden states that are compared with it; further ones as the functions above.
+            outputs: layer of the teacher -> hidden states that are compared with it.
         """
-        config, regression = self.config, self.task.is_regression
-        task = task_loss(logits, labels, regression)
+        config, regression, teacher = self.config, self.task.is_regression, batch.teacher
+        task = task_loss(logits, batch.labels, regression)
         soft = hidden = balance = logits.new_zeros((), dtype=torch.float32)
-        if target is not None and config.distill_logits:
-            soft = logits_loss(logits, target.logits, regression, config.temperature)
-        if target is not None and config.distill_hidden and outputs:
-            hidden = hidden_loss(outputs, target.hidden_states, token_mask)
+        if teacher is not None and config.distill_logits:
+            soft = logits_loss(logits, teacher.logits, regression, config.temperature)
+        if teacher is not None and config.distill_hidden and outputs:
+            hidden = hidden_loss(outputs, teacher.hidden_states, batch.inputs["attention_mask"])
         if self.stage == 1 and config.balance > 0 and record.layers:
             balance = record.balance_loss()
-        share = config.distill_logits if target is not None else 0.0
+        share = config.distill_logits if teacher is not None else 0.0
         total = (1 - share) * task + share * soft + config.distill_hidden * hidden + config.balance * balance
-        found = (total, task, soft, hidden, balance)
-        return dict(zip(self.reported, found, strict=True))
+        return dict(zip(self.reported, (total, task, soft, hidden, balance), strict=True))
 
     def end(self) -> dict[str, Any]:
         """See `Objective`."""
@@ -203,26 +189,20 @@ class TextLoss:
             layer.requires_grad_(True)
         self.counts = {i: np.zeros(layer.num_experts) for i, layer in expert_layers(model).items()}
 
-    def __call__(
-        self,
-        model: PreTrainedModel,
-        inputs: dict[str, Tensor],
-        labels: Tensor | None,
-        target: TeacherOutput | None,
-        late: bool,
-    ) -> dict[str, Tensor]:
+    def __call__(self, model: PreTrainedModel, batch: Batch) -> dict[str, Tensor]:
         """See `Objective`."""
+        inputs, known = batch.inputs, batch.teacher.hidden_states
         with record_routing(hidden_states=True) as record:
             if self.alone:
                 lowest = min(self.replaced)
-                run_from(model, inputs, lowest, target.hidden_states[lowest].float() if lowest else None)
+                run_from(model, inputs, lowest, known[lowest].float() if lowest else None)
                 outputs = {}
             else:
                 outputs = {self.top: model.base_model(**inputs).last_hidden_state}
         outputs |= {i: record.hidden_states[i] for i in self.replaced}
-        error = hidden_loss(outputs, target.hidden_states, inputs["attention_mask"])
+        error = hidden_loss(outputs, known, inputs["attention_mask"])
         balance = record.balance_loss() if self.counts else error.new_zeros(())
-        if late:  # usage is that of the epoch's last quarter
+        if batch.late:  # usage is that of the epoch's last quarter
             for layer in self.counts:
                 self.counts[layer] += top1_counts(record.probs(layer))
         total = error + self.config.balance * balance

@@ -129,7 +129,7 @@ class CachedTeacher:
             for done in range(0, len(self.rows), _BATCH):
                 if progress:
                     progress(done, len(self.rows))
-                inputs = self.examples.inputs(self.rows[done : done + _BATCH], device)
+                inputs, _ = self.examples.batch(self.rows[done : done + _BATCH], device)
                 cast = torch.autocast(device.type, torch.bfloat16, enabled=self.bf16)
                 with torch.inference_mode(), cast:
                     output = self.model(**inputs, output_hidden_states=self.hidden)

@@ -1,5 +1,4 @@
-"""MPNet, whose encoder calls its layers otherwise: the shared position bias reaches every stand-in, and only tuples
-go back."""
+"""MPNet, whose encoder passes its layers a shared position bias and expects tuples back."""
 
 import pytest
 import torch
@@ -17,9 +16,7 @@ def routed(tiny_routed):
     return tiny_routed("mpnet")
 
 
-def test_the_bias_of_some_heads_changes_what_those_experts_say_and_no_others(
-    routed, tiny_inputs, tiny_logits
-):
+def test_the_bias_of_a_head_changes_the_output_of_its_expert_alone(routed, tiny_inputs, tiny_logits):
     def forced(model, expert):
         with use_gates(force_experts({1: expert, 2: expert}, H)):
             return tiny_logits(model, inputs)

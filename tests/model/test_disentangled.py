@@ -67,16 +67,16 @@ def test_padding_on_either_side_changes_nothing(kind, routed, tiny_inputs, tiny_
 
 
 @pytest.mark.parametrize(
-    ("other", "said"),
+    "other",
     [
-        ({"conv_kernel_size": 3}, "conv_kernel_size 0"),
-        ({"share_att_key": False}, "share_att_key"),
-        ({"pos_att_type": ["c2p"]}, "pos_att_type with p2c"),
-        ({"position_buckets": 300, "max_relative_positions": 400}, "max_relative_positions above"),
-        ({"relative_attention": False, "pos_att_type": None}, "relative_attention, pos_att_type with c2p"),
+        {"conv_kernel_size": 3},
+        {"share_att_key": False},
+        {"pos_att_type": ["c2p"]},
+        {"position_buckets": 300, "max_relative_positions": 400},
+        {"relative_attention": False, "pos_att_type": None},
     ],
 )
-def test_other_variants_are_refused_by_name(other, said):
+def test_other_variants_are_refused(other):
     config = AutoConfig.for_model("deberta-v2", **LIKE_DEBERTA_V3 | other)
     with pytest.raises(UnsupportedModelError):
         family_of(config)

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from shrp.errors import PlanError, UnusedGatesWarning
-from shrp.model import gates as routing
 from shrp.model.gates import (
     balance_loss,
     force_experts,
@@ -66,7 +65,7 @@ def test_balance_loss_equals_a_hand_computation():
     assert balance_loss(probs).item() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("lead", [5.0, 19.0, 60.0])
+@pytest.mark.parametrize("lead", [1.0, 5.0, 60.0])
 def test_the_balance_loss_pulls_a_collapsed_router_back(lead):
     logits = torch.tensor([[lead, 0.0, 0.0, 0.0]] * 8, requires_grad=True)
     balance_loss(logits.softmax(-1)).backward()
@@ -74,20 +73,15 @@ def test_the_balance_loss_pulls_a_collapsed_router_back(lead):
     log_p = exact.log_softmax(-1)
     ((log_p.exp() - 1 / H) * (log_p - math.log(1 / H))).sum().backward()
     torch.testing.assert_close(logits.grad.sum(0), exact.grad[0].float(), rtol=1e-4, atol=1e-5)
-    assert logits.grad[:, 0].sum() > 0.7
+    assert logits.grad[:, 0].sum() > 0 > logits.grad[:, 1:].sum(0).max()
 
 
-def test_balance_loss_ignores_padding_and_its_gradient_evens_usage():
+def test_balance_loss_ignores_padding():
     probs = probabilities(3, 5)
     mask = torch.tensor([[1, 1, 1, 0, 0], [1, 0, 0, 0, 0], [1, 1, 1, 1, 1]]).bool()
     real = torch.stack([probs[b, t] for b in range(3) for t in range(5) if mask[b, t]])
     torch.testing.assert_close(balance_loss(probs, mask), balance_loss(real))
     assert balance_loss(probs, mask) != balance_loss(probs)
-    logits = torch.tensor([[1.0, 0.0, 0.0, 0.0]]).requires_grad_()
-    balance_loss(logits.softmax(-1)).backward()
-    assert (
-        logits.grad[0, 0] > 0 > logits.grad[0, 1:].max()
-    )  # descending lowers the favourite, raises the rest
 
 
 def test_recording_of_several_passes(routed, tiny_inputs, tiny_logits):
@@ -116,14 +110,12 @@ def test_recorders_nest_and_end(routed, tiny_inputs, tiny_logits):
     assert len(inner.traces[1]) == 1
     assert set(outer.hidden_states) == {1, 2}
     assert inner.hidden_states == {}
-    assert record_is_empty()
-    with pytest.raises(RuntimeError), record_routing(), use_gates({}):
+    with pytest.raises(RuntimeError), record_routing() as broken, use_gates({1: torch.ones(H)}):
         raise RuntimeError("on purpose")
-    assert record_is_empty()  # also after an error
-
-
-def record_is_empty():
-    return routing._recorders.get() == () and routing._overrides.get() == ()
+    with record_routing() as free:
+        tiny_logits(routed, inputs)
+    assert not broken.traces  # it ended with the error, and so did the override
+    assert torch.equal(free.gates(1), inner.gates(1))
 
 
 def test_play_back_repeats_routes_for_changed_inputs(routed, tiny_inputs, tiny_logits):
@@ -157,7 +149,7 @@ def test_knock_out_picks_the_next_best(routed, tiny_inputs, tiny_logits, k):
 
 
 @pytest.mark.parametrize("k", [2, 4])
-def test_inputs_that_lose_no_expert_keep_their_gates(tiny_routed, tiny_inputs, tiny_logits, k):
+def test_inputs_without_a_removed_expert_keep_their_gates(tiny_routed, tiny_inputs, tiny_logits, k):
     model, inputs = tiny_routed(top_k=k), tiny_inputs()
     with record_routing() as free:
         whole = tiny_logits(model, inputs)
@@ -211,14 +203,8 @@ def test_threads_sharing_a_model_see_only_their_own(routed, tiny_inputs, tiny_lo
     """Every thread records, forces and knocks out at once with the others, and gets what it would get alone."""
     jobs = []
     for seed in range(12):
-        inputs = tiny_inputs(seed=seed)
-        kinds = (
-            {},
-            force_experts({1: seed % H}, H),
-            knock_out({2: seed % H}),
-            {1: torch.full((H,), 0.25)},
-        )
-        jobs.append((inputs, kinds[seed % 4]))
+        kinds = ({}, force_experts({1: seed % H}, H), knock_out({2: seed % H}), {1: torch.full((H,), 0.25)})
+        jobs.append((tiny_inputs(seed=seed), kinds[seed % 4]))
 
     def work(job, barrier=None):
         inputs, source = job
@@ -243,11 +229,10 @@ def test_threads_sharing_a_model_see_only_their_own(routed, tiny_inputs, tiny_lo
             torch.testing.assert_close(record.probs(layer), expected.probs(layer), atol=1e-6, rtol=1e-5)
             torch.testing.assert_close(record.hidden_states[layer], expected.hidden_states[layer])
     assert not torch.allclose(together[0][0][0], together[1][0][0], atol=1e-3)
-    assert record_is_empty()
 
 
 @pytest.mark.parametrize("routing_kind", ["sequence", "token"])
-def test_an_input_does_not_feel_the_lengths_of_other_rows(
+def test_an_input_s_logits_do_not_depend_on_the_other_rows_lengths(
     tiny_family, tiny_attention, routing_kind, tiny_routed, tiny_inputs, tiny_logits
 ):
     model = tiny_routed(tiny_family, attn=tiny_attention, routing=routing_kind, top_k=1)
@@ -266,7 +251,7 @@ def test_an_input_does_not_feel_the_lengths_of_other_rows(
     assert (together[0] - together[1]).abs().max() > 1e-2
 
 
-def test_gates_of_a_layer_without_a_router_are_told(tiny_routed, tiny_inputs):
+def test_gates_of_a_layer_without_a_router_are_warned_about(tiny_routed, tiny_inputs):
     model, inputs = tiny_routed(), tiny_inputs()
     forced = use_gates(force_experts({0: 1, 1: 1, 9: 0}, 4))
     with pytest.warns(UnusedGatesWarning, match=r"layers \[0, 9\].*did: \[1, 2\]"), forced:

@@ -1,150 +1,148 @@
 """Expanders that start fitted to the dense layer."""
 
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
 
 from shrp.data.batching import collate, encode
-from shrp.families.families import FAMILIES, encoder_layers
+from shrp.families.families import encoder_layers
 from shrp.model import convert as conversion
 from shrp.model.config import ShrpConfig
 from shrp.model.convert import _sample, convert_layer, fit_expander
 from shrp.model.gates import record_routing, use_gates
+from shrp.model.layers import Expander
 from shrp.training import loop
 from shrp.training.config import TrainConfig
 from shrp.training.loop import train
 
 
-@pytest.mark.parametrize(("expander_init", "fitted"), [("least_squares", [2, 1]), ("random", [])])
-def test_an_expander_is_fitted_once_as_its_layer_is_converted_where_that_is_asked_for(
-    tiny_model, tiny_tokenizer, tiny_data, tiny_info, tmp_path, monkeypatch, expander_init, fitted
+@pytest.mark.parametrize(
+    ("options", "fitted"),
+    [
+        ({"expander_init": "least_squares", "epoch_size": 6}, [(2, 6), (1, 6)]),
+        ({"expander_init": "least_squares", "epoch_size": 270}, [(2, 256), (1, 256)]),
+        ({"expander_init": "random", "epoch_size": 6}, []),
+    ],
+)
+def test_an_expander_is_fitted_on_the_first_256_examples_of_its_epoch_where_that_is_asked_for(
+    tiny_model, tiny_tokenizer, tiny_data, tiny_info, tmp_path, monkeypatch, options, fitted
 ):
-    model, found, real = tiny_model(), [], fit_expander
+    model, found = tiny_model(), []
     before = list(encoder_layers(model))
 
     def watched(model, index, dense, batches):
         batches = list(batches)
         assert dense is before[index]
-        assert sum(len(batch["input_ids"]) for batch in batches) == 6  # of its epoch alone
-        real(model, index, dense, batches)
-        found.append(index)
+        fit_expander(model, index, dense, batches)
+        found.append((index, sum(len(batch["input_ids"]) for batch in batches)))
 
     monkeypatch.setattr(loop, "fit_expander", watched)
-    options = {"epoch_size": 6, "batch_size": 4, "precision": "fp32", "expander_init": expander_init}
-    config = TrainConfig(ShrpConfig((1, 2)), stage2_epochs=1, **options)
-    data = tiny_data(16), tiny_data(4, seed=1)
+    config = TrainConfig(ShrpConfig((1, 2)), stage2_epochs=0, precision="fp32", **options)
+    data = tiny_data(300), tiny_data(4, seed=1)
     train(config, model, tiny_info(layers=()), tiny_tokenizer, *data, tmp_path)
     assert found == fitted
 
 
-def test_an_expander_is_fitted_on_the_first_256_examples_of_a_longer_epoch(
-    tiny_model, tiny_tokenizer, tiny_data, tiny_info, tmp_path, monkeypatch
+@pytest.fixture
+def batches(tiny_tokenizer, tiny_data):
+    """Model inputs of 60 examples."""
+    encoded = encode(tiny_tokenizer, tiny_data(60).texts)
+    return [collate(tiny_tokenizer, encoded, range(i, i + 20)) for i in (0, 20, 40)]
+
+
+def fitted_layer(model, batches, index=2):
+    """The model's new layer, and the dense one that it replaced."""
+    dense = encoder_layers(model)[index]
+    layer = convert_layer(model, index, ShrpConfig((index,)))
+    fit_expander(model, index, dense, batches)
+    return layer, dense
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_fit_leaves_the_dense_layer_to_others_that_run_it_at_the_same_time(
+    fails, tiny_model, batches, monkeypatch
 ):
-    class Enough(Exception):
-        pass
+    alone, _ = fitted_layer(tiny_model(), batches)
+    model, real = tiny_model().train(), conversion.run_from
+    dense = encoder_layers(model)[2]
 
-    def watched(model, index, dense, batches):
-        assert sum(len(batch["input_ids"]) for batch in batches) == 256
-        raise Enough
+    def running(*args, **options):
+        assert dense.training
+        dense(torch.zeros(1, 3, dense.output.dense.out_features))  # of another thread
+        if fails:
+            raise RuntimeError("on purpose")
+        return real(*args, **options)
 
-    monkeypatch.setattr(loop, "fit_expander", watched)
-    config = TrainConfig(ShrpConfig((2,)), expander_init="least_squares", precision="fp32")
-    data = tiny_data(300), tiny_data(4, seed=1)
-    with pytest.raises(Enough):
-        train(config, tiny_model(), tiny_info(layers=()), tiny_tokenizer, *data, tmp_path)
+    monkeypatch.setattr(conversion, "run_from", running)
+    with pytest.raises(RuntimeError) if fails else nullcontext():
+        layer, _ = fitted_layer(model, batches)
+        for one, other in zip(layer.expander.parameters(), alone.expander.parameters(), strict=True):
+            torch.testing.assert_close(one, other)
+    assert model.training
+    assert dense.training
+    assert not any(module._forward_pre_hooks for module in dense.modules())
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "mpnet"])
 def test_a_fitted_expander_is_closer_to_the_dense_layer_than_a_fresh_one(
-    family, tiny_model, tiny_tokenizer, tiny_data
+    family, tiny_model, tiny_tokenizer, tiny_data, batches
 ):
     model = tiny_model(family)
-    encoded = encode(tiny_tokenizer, tiny_data(40).texts)
-    batches = [collate(tiny_tokenizer, encoded, range(i, i + 20)) for i in (0, 20)]
     held_out = collate(tiny_tokenizer, encode(tiny_tokenizer, tiny_data(30, seed=7).texts), range(30))
-    dense = encoder_layers(model)[2]
     with torch.no_grad():
         wanted = model(**held_out, output_hidden_states=True).hidden_states[3]
-    convert_layer(model, 2, ShrpConfig((2,)))
-    errors = []
-    for fit in (False, True):
-        if fit:
-            fit_expander(model, 2, dense, batches)
+
+    def error():
         found = []
         for expert in range(4):  # the router is as good as random at the start
-            with (
-                torch.no_grad(),
-                use_gates({2: torch.eye(4)[expert]}),
-                record_routing(hidden_states=True) as r,
-            ):
+            gates = {2: torch.eye(4)[expert]}
+            with torch.no_grad(), use_gates(gates), record_routing(hidden_states=True) as record:
                 model(**held_out)
-            found.append((r.hidden_states[2] - wanted)[held_out["attention_mask"].bool()].square().mean())
-        errors.append(float(torch.stack(found).mean()))
-    assert errors[1] < 0.8 * errors[0]
-    assert not dense.training
-    assert encoder_layers(model)[2] is not dense
-    norm = dense.get_submodule(FAMILIES[family].last_norm)
-    assert not norm._forward_pre_hooks
+            real = held_out["attention_mask"].bool()
+            found.append((record.hidden_states[2] - wanted)[real].square().mean())
+        return float(torch.stack(found).mean())
+
+    dense = encoder_layers(model)[2]
+    convert_layer(model, 2, ShrpConfig((2,)))
+    before = error()
+    fit_expander(model, 2, dense, batches)
+    assert error() < 0.8 * before
 
 
-def test_a_dense_layer_that_works_in_chunks_is_fitted_alike(tiny_model, tiny_tokenizer, tiny_data):
-    encoded = encode(tiny_tokenizer, tiny_data(40).texts)
-    batches = [collate(tiny_tokenizer, encoded, range(i, i + 20)) for i in (0, 20)]
-    fitted = []
-    for chunk in (0, 1):  # tokens a chunk, none for 0
-        model = tiny_model("bert", chunk_size_feed_forward=chunk)
-        dense = encoder_layers(model)[2]
-        assert dense.chunk_size_feed_forward == chunk
-        convert_layer(model, 2, ShrpConfig((2,)))
-        fit_expander(model, 2, dense, batches)
-        fitted.append(encoder_layers(model)[2].expander.state_dict())
-    for name, values in fitted[0].items():
-        torch.testing.assert_close(fitted[1][name], values, rtol=1e-4, atol=1e-5)
+def test_a_dense_layer_that_works_in_chunks_gives_the_same_fit(tiny_model, batches):
+    whole, chunked = (
+        fitted_layer(tiny_model("bert", chunk_size_feed_forward=tokens), batches)[0] for tokens in (0, 1)
+    )
+    for one, other in zip(whole.expander.parameters(), chunked.expander.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_of_very_many_tokens_a_fit_takes_some(tiny_model, tiny_tokenizer, tiny_data, monkeypatch):
-    """As good as of a quarter of them, where what all would need does not go into the memory."""
-    encoded = encode(tiny_tokenizer, tiny_data(60).texts)
-    batches = [collate(tiny_tokenizer, encoded, range(i, i + 20)) for i in (0, 20, 40)]
-    tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
-    seen = []
-
-    def fitted(most):
-        monkeypatch.setattr(conversion, "_MOST", most)
-        model = tiny_model()
-        dense = encoder_layers(model)[2]
-        convert_layer(model, 2, ShrpConfig((2,)))
-        layer = encoder_layers(model)[2]
-        with layer.expander.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1])):
-            fit_expander(model, 2, dense, batches)
-        return layer
-
-    layer = fitted(2**28)
-    assert seen == [tokens]
-    few = fitted(tokens * layer.num_experts * layer.hidden_size // 4 + 1)
-    assert seen[1] == math.ceil(tokens / 4)
+def test_of_very_many_tokens_a_fit_uses_some(tiny_model, batches, monkeypatch):
+    """A quarter of them gives nearly the same fit, where all would not fit into memory."""
+    tokens, seen = sum(int(batch["attention_mask"].sum()) for batch in batches), []
+    forward = Expander.forward
+    monkeypatch.setattr(Expander, "forward", lambda self, u: seen.append(u.shape[1]) or forward(self, u))
+    layer, _ = fitted_layer(tiny_model(), batches)
+    monkeypatch.setattr(conversion, "_MOST", tokens * layer.num_experts * layer.hidden_size // 4 + 1)
+    few, _ = fitted_layer(tiny_model(), batches)
+    assert seen == [tokens, math.ceil(tokens / 4)]
     apart = few.expander.norm.bias - layer.expander.norm.bias
     assert 0 < apart.norm() < 0.3 * layer.expander.norm.bias.norm()
 
 
-def test_a_fitted_expander_is_near_the_best_linear_map(tiny_model, tiny_tokenizer, tiny_data):
-    """What it adds leaves little more of the dense layer's update than the best affine map of the experts' outputs."""
+def test_a_fitted_expander_is_near_the_best_linear_map(tiny_model, batches):
+    """It leaves little more of the dense layer's residual update than the best affine map of the experts' outputs."""
     model = tiny_model()
-    encoded = encode(tiny_tokenizer, tiny_data(60).texts)
-    batches = [collate(tiny_tokenizer, encoded, range(i, i + 20)) for i in (0, 20, 40)]
-    dense = encoder_layers(model)[2]
-    convert_layer(model, 2, ShrpConfig((2,)))
-    layer = encoder_layers(model)[2]
-    samples = [_sample(model.eval(), 2, layer, dense, batch) for batch in batches]
-    outputs = torch.cat([one[0] for one in samples], 1)  # (H, N, dh)
-    update = torch.cat([one[1] for one in samples]).expand(len(outputs), -1, -1)
-    fit_expander(model.train(), 2, dense, batches)
-    assert model.training
+    layer, dense = fitted_layer(model, batches)
+    samples = [_sample(model, 2, layer, dense, batch) for batch in batches]
     with torch.no_grad():
+        outputs = torch.cat([one[0] for one in samples], 1)  # (H, N, dh)
+        update = torch.cat([one[1] for one in samples]).expand(len(outputs), -1, -1)
         left = (layer.expander(outputs) - update).square().mean()
-    known = torch.cat([outputs, torch.ones_like(outputs[..., :1])], -1).flatten(0, 1)
-    best = torch.linalg.lstsq(known, update.flatten(0, 1)).solution
-    least = (known @ best - update.flatten(0, 1)).square().mean()
-    at_first = (update - update.mean((0, 1))).square().mean()
+        known = torch.cat([outputs, torch.ones_like(outputs[..., :1])], -1).flatten(0, 1)
+        best = torch.linalg.lstsq(known, update.flatten(0, 1)).solution
+        least = (known @ best - update.flatten(0, 1)).square().mean()
+        at_first = (update - update.mean((0, 1))).square().mean()
     assert left < least + 0.3 * (at_first - least)

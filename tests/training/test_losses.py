@@ -9,7 +9,7 @@ from shrp.data.tasks import TASKS
 from shrp.model.config import ShrpConfig
 from shrp.model.gates import LayerTrace, RoutingRecord, balance_loss
 from shrp.training.config import TrainConfig
-from shrp.training.losses import TaskLoss, TeacherOutput, hidden_loss, logits_loss, task_loss
+from shrp.training.losses import Batch, TaskLoss, TeacherOutput, hidden_loss, logits_loss, task_loss
 
 
 def log_softmax(values):
@@ -77,7 +77,8 @@ def parts(config, stage, teacher=True, layers=(1,)):
     objective = TaskLoss(config, TASKS["sst2"], None)
     objective.stage = stage
     target = TeacherOutput(torch.tensor(TEACHER), hidden) if teacher else None
-    found = objective.parts(torch.tensor(STUDENT), torch.tensor(LABELS), target, record, outputs, mask)
+    batch = Batch({"attention_mask": mask}, torch.tensor(LABELS), target)
+    found = objective.parts(batch, torch.tensor(STUDENT), record, outputs)
     return found, record, hidden_loss(outputs, hidden, mask) if outputs else None
 
 

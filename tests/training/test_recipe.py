@@ -22,12 +22,7 @@ from shrp.pruning.prune import prune
 from shrp.training import loop
 from shrp.training.config import Recipe, TrainConfig
 from shrp.training.progress import Progress
-from shrp.training.recipe import (
-    Datasets,
-    RecipeRun,
-    _warn_of_a_bad_teacher,
-    stages_folder,
-)
+from shrp.training.recipe import Datasets, RecipeRun, _warn_of_a_bad_teacher, stages_folder
 from shrp.training.runs import run_folder
 from shrp.training.teacher import CachedTeacher
 
@@ -111,12 +106,7 @@ def rows_of(info, data="validation.csv"):
 
 def test_stages_and_what_is_left_behind(place, finished):
     info, stages = finished
-    assert stages == [
-        "teacher",
-        "routed",
-        "fine-tuned-1",
-        "fine-tuned-random-1",
-    ]
+    assert stages == ["teacher", "routed", "fine-tuned-1", "fine-tuned-random-1"]
     assert not run_folder(place / "whole").exists()
     loaded = checkpoint.load(place / "whole")
     assert loaded.info.config == RECIPE.training.shrp
@@ -140,7 +130,7 @@ def test_scores_are_of_the_model_as_it_is_written(place, watched):
     assert all(torch.equal(scored[name], value) for name, value in written.state_dict().items())
 
 
-def test_what_the_teacher_says_of_the_scored_data_stays_with_the_checkpoint(place, finished):
+def test_the_teacher_s_outputs_on_the_scored_data_stay_with_the_checkpoint(place, finished):
     info, loaded = finished[0], checkpoint.load(place / "whole")
     sets = datasets(place)
     assert loaded.teacher.keys() == {sets.validation.fingerprint, sets.also[0].fingerprint}
@@ -249,9 +239,7 @@ def test_what_others_add_to_a_result_while_it_is_made_stays(place, monkeypatch):
     assert (out / "README.md").read_text() == "a card"
     assert (out / "pruned" / "config.json").read_text() == "{}"
     assert "0" * 64 in checkpoint.load(out).teacher
-    (out / reference.FILE).write_bytes(
-        b"broken"
-    )  # by whoever adds to it; the trainings are not lost for that
+    (out / reference.FILE).write_bytes(b"broken")  # what was trained is not lost for that
     made = checkpoint.load(out)
     for teacher in (made.teacher, None):
         checkpoint.save(made.model, made.tokenizer, made.info, out, teacher=teacher, keep_others=True)
@@ -278,7 +266,7 @@ def test_the_teacher_stays_too_where_that_is_asked_for(place, finished):
         runner(place, "kept")()
 
 
-def test_what_was_recovered_stays_as_it_is_served(place, finished):
+def test_what_was_fine_tuned_is_kept_as_it_is_served(place, finished):
     """Static, rounded as the result is, with its own scores and its teacher's, and what it was pruned from."""
     recipe = replace(RECIPE, per_layer=(1,))
     again = runner(place, "served", recipe=recipe)()
@@ -398,7 +386,7 @@ def test_all_stages_compute_in_the_format_of_the_first_whatever_process_makes_th
         (16, [48]),  # of which the stage of one epoch reads a third
     ],
 )
-def test_the_teacher_is_asked_once_in_a_recipe_whose_stages_come_by_all_examples(
+def test_the_teacher_runs_once_in_a_recipe_whose_stages_see_all_examples(
     place, monkeypatch, epoch_size, expected
 ):
     asked, ask = [], CachedTeacher._run
@@ -455,7 +443,7 @@ def constant_answer(data):
     return summarise(data, np.arange(len(data)), logits, True)
 
 
-def test_a_teacher_that_knows_nothing_is_told_of(place, caplog):
+def test_a_teacher_no_better_than_the_baseline_is_warned_about(place, caplog):
     found = constant_answer(datasets(place).validation)
     _warn_of_a_bad_teacher(found, "some-base")
     assert f"the dense teacher has accuracy {found.score:.4f}" in caplog.text
@@ -481,11 +469,11 @@ def test_sizes_that_a_base_does_not_have(place):
     assert not run_folder(place / "too many").exists()
 
 
-def test_bases_that_do_not_serve(place, finished, tiny_tokenizer):
+def test_bases_that_are_refused(place, finished, tiny_tokenizer):
     def refuse(base, error, words):
         with pytest.raises(error, match=words):
             RecipeRun(RECIPE, str(base), datasets(place), place / "refused")()
-        assert not run_folder(place / "refused").exists()  # or the next attempt would be told to resume it
+        assert not run_folder(place / "refused").exists()
 
     refuse(place / "nowhere", TrainingError, "neither a folder with a model")
     refuse(place / "whole", TrainingError, "converted already")
