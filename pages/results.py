@@ -49,43 +49,30 @@ def main() -> None:
         return
     top = st.container()
     one, two = st.columns(2)
+    picked = {"required": True, "bind": "query-params"}
     recipe = one.segmented_control(
         "Recipe",
         ["retain", "paper"],
-        default="retain",
-        required=True,
         key="recipe",
-        bind="query-params",
         help="retain: ours, distilled and first converted on unlabelled text. paper: our reading of the published recipe.",
+        default="retain",
+        **picked,
     )
     depth = two.segmented_control(
-        "Depth",
-        list(data.DEPTHS),
-        default="11of12",
-        required=True,
-        format_func=data.DEPTHS.get,
-        key="depth",
-        bind="query-params",
+        "Depth", list(data.DEPTHS), format_func=data.DEPTHS.get, key="depth", default="11of12", **picked
     )
     models = data.compared(recipe, depth)
     with top:
         verdict(headline(models, recipe, depth))
     frame = points(summary, published, recipe)
-    chart(
-        score_against_size(frame),
-        frame,
-        key="results-chart",
-        name=f"glue-{recipe}",
-        alt="Mean score on six GLUE tasks against encoder parameters, both in percent of the dense model",
-    )
+    alt = "Mean score on six GLUE tasks against encoder parameters, both in percent of the dense model"
+    chart(score_against_size(frame), frame, "results-chart", f"glue-{recipe}", alt)
+    number = st.column_config.NumberColumn(format="%.1f")
     st.dataframe(
         data.table(models),
         hide_index=True,
         width="stretch",
-        column_config={
-            name: st.column_config.NumberColumn(format="%.1f")
-            for name in ("mean", *data.TASKS.values(), "encoder")
-        },
+        column_config=dict.fromkeys(("mean", *data.TASKS.values(), "encoder"), number),
         alt="Percent of the dense model's score by task, SHRP and its controls",
     )
     st.caption(

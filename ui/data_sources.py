@@ -27,9 +27,11 @@ OWN_DATA = "own-data"
 
 def available_sources(task: Task) -> dict[str, str]:
     """The data sets that can be had for a task: source -> label. The hub is last, and never a default."""
-    sources = {}
+    sources, own = {}, {}
     mine: TextData | None = st.session_state.get(OWN_DATA)
-    own = {OWN: _describe_own(mine)} if mine is not None and mine.task == task else {}
+    if mine is not None and mine.task == task:
+        labels = "without labels, so nothing is scored" if mine.labels is None else "with labels"
+        own = {OWN: f"Your own {escape(mine.name)}: {len(mine):,} examples, {labels}"}
     if not is_known(task):
         if left := _left_for(task):
             sources[FOLDER] = f"{escape(left.name)} in the data folder, of {escape(task.name)}"
@@ -81,11 +83,6 @@ def _file_of(source: str, task_name: str) -> Path | None:
     return Path(folder) / task_name / "validation.parquet" if folder else None
 
 
-def _describe_own(data: TextData) -> str:
-    labels = "with labels" if data.labels is not None else "without labels, so nothing is scored"
-    return f"Your own {escape(data.name)}: {len(data):,} examples, {labels}"
-
-
 def load_dataset(source: str, task: Task) -> TextData:
     """The data of a source for a task; a DataError says in one sentence why they cannot be read."""
     if source == OWN:
@@ -107,15 +104,10 @@ def _dataset(source: str, _task: Task, about_task: str, file: str, stamp: Stamp)
         return load_probe(_task.name)
     if source in ("glue", HUB):
         return load_glue(_task.name)
-    if source == FOLDER:
-        return _left(Path(file), _task)
+    if source == FOLDER:  # under the limits of an upload
+        try:
+            table = read_file(Path(file))
+        except OSError as error:
+            raise DataError(f"'{Path(file).name}' can't be read: {error.strerror or error}.") from error
+        return fit(table, _task, replace(guess(table, _task), texts=_task.text_columns))
     raise DataError(f"There is no data source '{source}'; the sources are probe, glue, hub, folder and own.")
-
-
-def _left(file: Path, task: Task) -> TextData:
-    """A file of the data folder, under the limits of an upload, its columns guessed."""
-    try:
-        table = read_file(file)
-    except OSError as error:
-        raise DataError(f"'{file.name}' can't be read: {error.strerror or error}.") from error
-    return fit(table, task, replace(guess(table, task), texts=task.text_columns))

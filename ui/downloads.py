@@ -13,6 +13,8 @@ from shrp.data.tabular import csv_options
 from ui.text import escape_html, file_name
 from ui.theme import BACKGROUND, BLACK, FOREGROUND, WHITE, unclickable
 
+Frame = pd.DataFrame | Callable[[], pd.DataFrame]
+"""A table, or a function that makes it when it is asked for."""
 _CONFIG = {
     "displaylogo": False,
     "modeBarButtonsToRemove": ["autoScale2d", "zoomIn2d", "zoomOut2d", "select2d", "lasso2d"],
@@ -21,7 +23,7 @@ _CONFIG = {
 
 def chart(
     fig: go.Figure,
-    frame: pd.DataFrame | Callable[[], pd.DataFrame],
+    frame: Frame,
     key: str,
     name: str,
     alt: str,
@@ -31,7 +33,6 @@ def chart(
     """Show a chart with its menu in the upper right corner.
 
     Args:
-        frame: its data, or a function that makes them when they are asked for.
         key: unique on the page.
         name: of the files, without extension.
         alt: what the chart shows, in words, for those who can't see it.
@@ -54,14 +55,7 @@ def clicked(key: str) -> list[Any]:
     return [found[at] for at in sorted(found, key=int)] if isinstance(found, dict) else list(found or ())
 
 
-def downloads(
-    frame: pd.DataFrame | Callable[[], pd.DataFrame],
-    key: str,
-    name: str,
-    *,
-    fig: go.Figure | None = None,
-    alt: str = "",
-) -> None:
+def downloads(frame: Frame, key: str, name: str, *, fig: go.Figure | None = None, alt: str = "") -> None:
     """The "..." menu of data and, if there is one, their chart; files are made on the click only."""
     stem = file_name(name)
     button = {"on_click": "ignore", "type": "tertiary", "icon": ":material/download:"}
@@ -107,6 +101,6 @@ def standalone(fig: go.Figure, alt: str = "", name: str = "") -> bytes:
     ).encode()
 
 
-def _csv(frame: pd.DataFrame | Callable[[], pd.DataFrame]) -> bytes:
+def _csv(frame: Frame) -> bytes:
     made = frame() if callable(frame) else frame
     return made.to_csv(index=False, **csv_options(made)).encode("utf-8")

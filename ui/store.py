@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 Made = TypeVar("Made")
 Progress = Callable[[int, int], None]
 """Called with what is done and how much there is in all."""
-
-
 MOST_BYTES = 512 * 2**20
 """Of the arrays and tables that one kind of results may keep, besides the one used last."""
 HOLD_MODELS = ("live evaluators", "prefixes", "attribution inputs", "running fits")
@@ -39,8 +37,7 @@ class ResultStore:
 
     def __init__(self, size: int, most_bytes: int = MOST_BYTES) -> None:
         self.size, self.most_bytes = size, most_bytes
-        self._bytes: dict[Hashable, int] = {}
-        self._kept: OrderedDict[Hashable, Any] = OrderedDict()
+        self._kept: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()  # with bytes
         self._lock = threading.Lock()
         self._making: WeakValueDictionary[Hashable, threading.Lock] = WeakValueDictionary()
 
@@ -66,42 +63,34 @@ class ResultStore:
             if key not in self._kept:
                 return None
             self._kept.move_to_end(key)
-            return self._kept[key]
+            return self._kept[key][0]
 
     def put(self, key: Hashable, value: Any) -> None:
         """Keep a result; the one unused for longest goes when there are too many."""
-        with self._lock:
-            self._keep(key, value)
+        self.get_or_make(key, lambda: value, again=True)
 
-    def get_or_make(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """The result kept under `key`, or else what `make` makes, quickly, kept from now on."""
+    def get_or_make(self, key: Hashable, make: Callable[[], Any], *, again: bool = False) -> Any:
+        """The result kept under `key`, or else, or `again`, what `make` makes, quickly, kept from now on."""
         with self._lock:
-            value = self._kept[key] if key in self._kept else make()
-            self._keep(key, value)
+            kept = self._kept.pop(key, None)
+            value = make() if again or kept is None else kept[0]
+            self._kept[key] = kept if kept is not None and kept[0] is value else (value, bytes_of(value))
+            while len(self._kept) > self.size or (
+                len(self._kept) > 1 and sum(size for _, size in self._kept.values()) > self.most_bytes
+            ):
+                self._kept.popitem(last=False)
             return value
-
-    def _keep(self, key: Hashable, value: Any) -> None:
-        """Make a result the latest used and let too many go; the lock must be held."""
-        if self._kept.get(key) is not value:
-            self._bytes[key] = bytes_of(value)
-        self._kept[key] = value
-        self._kept.move_to_end(key)
-        while len(self._kept) > self.size or (
-            sum(self._bytes.values()) > self.most_bytes and len(self._kept) > 1
-        ):
-            del self._bytes[self._kept.popitem(last=False)[0]]
 
     def drop(self, key: Hashable) -> None:
         """Keep no result under `key` any more."""
         with self._lock:
             self._kept.pop(key, None)
-            self._bytes.pop(key, None)
 
     def drop_all_of(self, fingerprint: str) -> None:
         """Drop all results whose key holds a checkpoint's fingerprint, or one that begins with it (of fewer tokens read)."""
         with self._lock:
             for key in [key for key in self._kept if _has(key, fingerprint)]:
-                del self._kept[key], self._bytes[key]
+                del self._kept[key]
 
 
 def _has(key: Hashable, part: str) -> bool:

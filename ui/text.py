@@ -75,18 +75,18 @@ def interval_text(interval: Sequence[float] | None, metric: str) -> str:
 
 
 def share_text(hits: int, n: int) -> str:
-    """A share of independent examples with its interval: `73.1% (95% interval 69.0–76.9%)`; write n next to it."""
+    """A share of independent examples with its interval: `73.1% (95% CI 69.0–76.9%)`; write n next to it."""
     from shrp.evaluation.statistics import wilson
 
-    return f"{percent(hits / n)} (95% interval {interval_text(wilson(hits, n), 'accuracy')})"
+    return f"{percent(hits / n)} (95% CI {interval_text(wilson(hits, n), 'accuracy')})"
 
 
 def with_interval(
     score: float | None, interval: Sequence[float] | None, metric: str, n: int | None = None
 ) -> str:
-    """A score with all that belongs to it: `accuracy 90.7% (95% interval 88.6–92.4%, n = 872)`."""
+    """A score with all that belongs to it: `accuracy 90.7% (95% CI 88.6–92.4%, n = 872)`."""
     bounds = interval_text(interval, metric)
-    parts = [f"95% interval {bounds}"] * bool(bounds) + ([] if n is None else [f"n = {n:,}"])
+    parts = [f"95% CI {bounds}"] * bool(bounds) + ([] if n is None else [f"n = {n:,}"])
     tail = f" ({', '.join(parts)})" if parts else ""
     return f"{metric_name(metric)} {score_text(score, metric)}{tail}"
 

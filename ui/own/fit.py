@@ -118,6 +118,8 @@ def fit(table: Table, task: Task, columns: Columns) -> TextData:
                     f": a text has {longest:,} characters; at most {MAX_CHARACTERS:,} are taken, so cut it."
                 )
                 raise RowError(table.name, row, said)
-    if data.slices is not None:  # scores and teachers of these examples are found whatever they are grouped by
+    if (
+        data.slices is not None
+    ):  # scores and teachers of these examples are found whatever they are grouped by
         data = replace(data, origin=replace(data, slices=None))
     return data

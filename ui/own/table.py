@@ -100,8 +100,11 @@ def read_file(path: Path) -> Table:
     _check_count(path.name, len(frame.columns))
     tabular.check_names(list(frame.columns), path.name)
     if suffix == ".jsonl":
-        nested = frame.map(lambda cell: isinstance(cell, (dict, list))).any()
-        _refuse_nested(path.name, list(frame.columns[nested]))
+        nested = frame.columns[frame.map(lambda cell: isinstance(cell, (dict, list))).any()]
+        if len(nested):
+            raise DataError(
+                f"The column '{nested[0]:.80}' of '{path.name}' is nested; keep only plain columns."
+            )
     return Table(path.name, frame, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
@@ -117,11 +120,6 @@ def _check_count(name: str, columns: int) -> None:
         raise DataError(
             f"'{name}' has {columns:,} columns; at most {MAX_COLUMNS} are taken, so leave some out."
         )
-
-
-def _refuse_nested(name: str, columns: list[str]) -> None:
-    if columns:
-        raise DataError(f"The column '{columns[0]:.80}' of '{name}' is nested; keep only plain columns.")
 
 
 def _check_parquet(path: Path) -> None:
@@ -141,7 +139,6 @@ def _check_parquet(path: Path) -> None:
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"'{path.name}' is not a well-formed PARQUET file: {reason}") from error
-    _refuse_nested(path.name, [field.name for field in others if pa.types.is_nested(field.type)])
     if others:
         raise DataError(
             f"The column '{others[0].name:.80}' of '{path.name}' holds values of type {others[0].type}; keep only "

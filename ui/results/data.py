@@ -71,18 +71,12 @@ def table(models: list[dict[str, Any]]) -> pd.DataFrame:
     """Percent of the dense model's score by task, one row per model."""
     lines = []
     for row in models:
-        line = {
-            "model": name_of(row),
-            "fine-tuned after pruning": row["fine_tuned_after_pruning"],
-            "mean": 100 * row["share"],
-        }
-        low, high = row["interval"] or (None, None)
-        line["95% CI"] = "" if low is None else f"{100 * low:.1f}–{100 * high:.1f}"
-        line |= {
-            words: 100 * row["by_task"][task]["share"]
-            for task, words in TASKS.items()
-            if task in row["by_task"]
-        }
+        line = {"model": name_of(row), "fine-tuned after pruning": row["fine_tuned_after_pruning"]}
+        line |= {"mean": 100 * row["share"], "95% CI": ""}
+        if row["interval"]:
+            line["95% CI"] = "{:.1f}–{:.1f}".format(*(100 * end for end in row["interval"]))
+        of = row["by_task"]
+        line |= {words: 100 * of[task]["share"] for task, words in TASKS.items() if task in of}
         lines.append(line | {"encoder": 100 * row["encoder_params_share"]})
     return pd.DataFrame(lines)
 
@@ -94,8 +88,7 @@ def questions() -> dict[str, str]:
     except OSError:
         return {}
     text = re.sub(r"<!--.*?-->\n?", "", text)
-    text = re.sub(
-        r"\[([^\]]*)\]\((?!https?:)[^)]*\)", r"\1", text
-    )  # links into the repository lead nowhere here
+    # Links into the repository lead nowhere here.
+    text = re.sub(r"\[([^\]]*)\]\((?!https?:)[^)]*\)", r"\1", text)
     parts = re.split(r"^## (.+)$", text, flags=re.MULTILINE)
     return {title: body.strip() for title, body in zip(parts[1::2], parts[2::2], strict=True)}

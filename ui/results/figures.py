@@ -2,47 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from ui.results.data import DEPTHS, name_of
-from ui.theme import BLUE, GREY, INK, ORANGE
+from ui.theme import BLUE, GREY, INK, ORANGE, whiskers
 
 AIM = 95.0
 """Percent of the dense model's score at which a line is drawn."""
 
 
 def points(summary: list[dict[str, Any]], published: list[dict[str, Any]], recipe: str) -> pd.DataFrame:
-    """One row per model that was fine-tuned after pruning, ours of one recipe and those of the literature."""
-    found = []
-    for row in summary:
-        if row["recipe"] != recipe or not (row["fine_tuned_after_pruning"] or row["routed"]):
-            continue
-        low, high = row["interval"] or (None, None)
-        found.append(
-            {
-                "model": f"{name_of(row)}, {DEPTHS[row['depth']]}",
-                "group": "SHRP" if row["model"] == "shrp" else "controls",
-                "encoder": 100 * row["encoder_params_share"],
-                "share": 100 * row["share"],
-                "low": None if low is None else 100 * low,
-                "high": None if high is None else 100 * high,
-            }
-        )
-    for row in published:
-        found.append(
-            {
-                "model": row["name"],
-                "group": "literature (BERT-base)",
-                "encoder": 100 * row["encoder_params_share"],
-                "share": 100 * row["share"],
-                "low": None,
-                "high": None,
-            }
-        )
-    return pd.DataFrame(found)
+    """One row per model that was fine-tuned after pruning, ours of one recipe and those of the literature; in percent."""
+    found = [
+        (f"{name_of(row)}, {DEPTHS[row['depth']]}", "SHRP" if row["model"] == "shrp" else "controls", row)
+        for row in summary
+        if row["recipe"] == recipe and (row["fine_tuned_after_pruning"] or row["routed"])
+    ]
+    found += [(row["name"], "literature (BERT-base)", row) for row in published]
+    rows = []
+    for name, group, row in found:
+        numbers = (row["encoder_params_share"], row["share"], *(row.get("interval") or (math.nan, math.nan)))
+        rows.append((name, group, *(100 * number for number in numbers)))
+    return pd.DataFrame(rows, columns=["model", "group", "encoder", "share", "low", "high"])
 
 
 def score_against_size(frame: pd.DataFrame) -> go.Figure:
@@ -61,12 +46,7 @@ def score_against_size(frame: pd.DataFrame) -> go.Figure:
             name=name,
             marker=looks[name],
             customdata=part[["model"]],
-            error_y={
-                "type": "data",
-                "array": (part["high"] - part["share"]).fillna(0),
-                "arrayminus": (part["share"] - part["low"]).fillna(0),
-                "thickness": 1,
-            },
+            error_y=whiskers(part["share"], part["low"], part["high"], thickness=1),
             hovertemplate="%{customdata[0]}<br>%{y:.1f}% kept with %{x:.1f}% of the encoder<extra></extra>",
         )
     fig.add_hline(
