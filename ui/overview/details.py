@@ -22,6 +22,7 @@ from ui.downloads import chart
 from ui.floor import floor_of, not_above
 from ui.overview import figures, latency, score_figures
 from ui.overview.first import own_rows
+from ui.overview.score_figures import readable
 from ui.pickers import one_of
 from ui.text import escape, file_name, interval_text, metric_name, percent, score_text, slice_name, verdict
 
@@ -152,12 +153,12 @@ def scores(selection: state.Selection) -> None:
     chart(score_figures.score_dots(part), part, "scores", f"{name}-scores-{picked}", alt)
     found = verdicts(part, score_text)
     behind = bool(found) and all(v.outcome == "trails" for v in found) and not uncompared(found, part)
-    how = "\n".join([*(f"- {escape(score_figures.readable(v.text))}" for v in found), "", HOW_COMPARED])
-    said = escape(score_figures.readable(summary(found, part)))
+    lines = [*(f"- {escape(readable(v.text))}" for v in found), "", readable(HOW_COMPARED)]
+    said, how = escape(readable(summary(found, part))), "\n".join(lines)
     st.caption(f":material/{'check_circle' if behind else 'balance'}: {said}", help=how if found else None)
     if not (known := part[part["constant"].notna()]).empty:
         first = known.iloc[0]
-        models = [(f"“{escape(score_figures.readable(row.model))}”", row.score) for row in known.itertuples()]
+        models = [(f"“{escape(readable(row.model))}”", row.score) for row in known.itertuples()]
         if warning := not_above(first.constant, first.metric, first["data"], int(first.n), models):
             st.caption(f":material/horizontal_rule: {warning}")
 

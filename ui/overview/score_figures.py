@@ -43,11 +43,20 @@ _LOSSES = {
 }
 
 
+_WORDS = {
+    r", recovered\b": ", fine-tuned",
+    r"\bstatic(?=, \d| model)": "pruned",
+    r"\blayers dropped\b": "layer dropping",
+    r"\bnot trained on texts\b": "without unlabelled text",
+}
+"""Labels of stored scores -> the app's words."""
+
+
 def readable(text: str) -> str:
     """Labels of stored scores, alone or in a sentence, in the app's words."""
-    return re.sub(
-        r", recovered\b", ", fine-tuned after pruning", re.sub(r"\bstatic, (?=\d)", "pruned, ", text)
-    )
+    for label, words in _WORDS.items():
+        text = re.sub(label, words, text)
+    return text
 
 
 def score_dots(frame: pd.DataFrame) -> go.Figure:

@@ -1,6 +1,6 @@
 import pytest
 
-from ui.overview.score_figures import history_alt, history_frame, training_history
+from ui.overview.score_figures import history_alt, history_frame, readable, training_history
 
 
 def epoch(metric, score, interval):
@@ -43,3 +43,9 @@ def test_epochs_of_which_nothing_else_is_known_are_drawn():
     fig = training_history(history_frame(history), data="mine")
     assert [note.text for note in fig.layout.annotations] == ["stage 1", "stage 2"]
     assert "without a validation score" in history_alt(history)
+
+
+def test_stored_labels_are_read_in_the_words_of_the_app():
+    assert readable("static, 2 a layer, recovered") == "pruned, 2 a layer, fine-tuned"
+    assert readable("layers dropped, 5 epochs") == "layer dropping, 5 epochs"
+    assert readable("random experts, 2 a layer") == "random experts, 2 a layer"
