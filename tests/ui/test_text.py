@@ -107,10 +107,10 @@ def test_shares_and_times_as_the_app_writes_them():
 
 def test_scores_carry_all_that_belongs_to_them():
     assert with_interval(0.907, (0.886, 0.924), "accuracy", 872) == (
-        "accuracy 90.7% (95% interval 88.6–92.4%, n = 872)"
+        "accuracy 90.7% (95% CI 88.6–92.4%, n = 872)"
     )
     assert with_interval(0.583, (0.5, 0.65), "matthews") == (
-        "Matthews correlation 0.583 (95% interval 0.500–0.650)"
+        "Matthews correlation 0.583 (95% CI 0.500–0.650)"
     )
     nan = float("nan")
     assert with_interval(nan, (nan, nan), "accuracy", 5) == "accuracy – (n = 5)"
