@@ -7,6 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from shrp.analysis.attention import LayerAttention, Pattern
+from shrp.phrases import listed
 from ui.text import escape_html, percent, shorten
 from ui.theme import SEQUENTIAL, layout
 
@@ -20,6 +21,20 @@ _HOVER = "from token %{y}{0}<br>to token %{x}{1}<br>%{z:.1%} of its attention<ex
 def member(found: LayerAttention) -> str:
     """What one of the maps is of: a `head` of a dense layer, or an `expert`."""
     return "head" if found.kind == "dense" else "expert"
+
+
+def routed(found: LayerAttention, expert: int) -> str:
+    """Whether the example, or how many of its tokens, go to the expert; ends in a space, empty without a router."""
+    if found.probs is None:
+        return ""
+    if found.probs.ndim == 2:
+        taken = np.argsort(-found.probs, axis=-1, kind="stable")[:, : found.top_k]
+        return f"{int((taken == expert).sum()):,} of {len(found.tokens):,} tokens are routed to this expert. "
+    probability = percent(float(found.probs[expert]))
+    if expert in found.firing:
+        return f"Routed to this expert, with probability {probability}. "
+    names = listed([str(one) for one in found.firing])
+    return f"Routed to expert{'s' * (found.top_k > 1)} {names}; this expert has probability {probability}. "
 
 
 def said(found: LayerAttention, pattern: Pattern, hide: bool, why: str) -> str:

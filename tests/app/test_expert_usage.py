@@ -158,7 +158,7 @@ def test_slices_have_one_name_in_boxes_charts_and_tables(page):
 
 
 def test_usage_is_shown_though_the_outputs_are_no_numbers(open_page, save_tiny):
-    folder = save_tiny("spoilt")
+    folder = save_tiny("broken")
     loaded = checkpoints.load(folder)
     with torch.no_grad():
         loaded.model.classifier.bias.fill_(float("nan"))
@@ -178,7 +178,7 @@ def test_usage_is_shown_though_the_outputs_are_no_numbers(open_page, save_tiny):
         {"profile": profile.ATTENTION, "example": "1e999"},
         {"profile": profile.ATTENTION, "example_text": "\u202e {} ||| " * 400},
         {"profile": profile.WORDS, "min_count": "inf"},
-        {"view": DRIVING, "goes_by": "nonsense"},
+        {"view": DRIVING, "driven_by": "nonsense"},
     ],
 )
 def test_nonsense_in_the_link_falls_back(open_page, tiny_checkpoint, params):
@@ -303,9 +303,9 @@ def test_what_drives_routing_is_measured(open_page, tiny_checkpoint, stats):
     longest = longest_input(loaded.model, loaded.tokenizer)  # the tiny model reads no further
     lengths = np.minimum(token_counts(loaded.tokenizer, SST2.texts), longest)
     found = specialisation(stats, SST2, lengths, stats.logits.argmax(1))
-    at = open_page("expert_usage", tiny_checkpoint, view=DRIVING, goes_by="length")
+    at = open_page("expert_usage", tiny_checkpoint, view=DRIVING, driven_by="length")
     assert not at.exception
-    marks = [one for one in titled(at, "How much groups tell")["data"] if one.get("hovertext")]
+    marks = [one for one in titled(at, "Mutual information")["data"] if one.get("hovertext")]
     for mark, one in zip(marks, found, strict=True):
         assert values(mark["x"]) == pytest.approx(100 * one.explained)
     sure = cells_frame(found[-1]).query("p <= 0.05")
@@ -327,17 +327,17 @@ def test_of_two_examples_there_is_no_result_and_no_empty_chart(open_page, tiny_c
     at = open_page("expert_usage", tiny_checkpoint, view=DRIVING)
     upload(at, "table", "two.csv", b"sentence,label\nw1 w2,1\nw3,0\n")
     assert not at.exception
-    assert not [one for one in specs(at) if one["layout"]["title"]["text"].startswith("How much groups tell")]
+    assert not [one for one in specs(at) if one["layout"]["title"]["text"].startswith("Mutual information")]
 
 
 def test_usage_over_training_is_drawn_from_the_history(open_page, save_tiny):
-    folder = save_tiny("taught", history="".join(json.dumps(line) + "\n" for line in HISTORY))
+    folder = save_tiny("trained", history="".join(json.dumps(line) + "\n" for line in HISTORY))
     at = open_page("expert_usage", folder, view=TRAINING)
     assert not at.exception
     lines = {t["name"]: t for t in titled(at, "How even usage is")["data"]}
     assert values(lines["layer 1"]["y"])[0] == pytest.approx(4)  # even when it is converted
     assert values(lines["layer 1"]["y"])[1] < 3
     assert titled(at, "Top-1 share of every expert")
-    without = open_page("expert_usage", save_tiny("silent"), view=TRAINING)
+    without = open_page("expert_usage", save_tiny("no-history"), view=TRAINING)
     assert not without.get("plotly_chart")
     assert without.info

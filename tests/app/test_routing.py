@@ -1,4 +1,4 @@
-"""The Routing page on tiny checkpoints: what it shows is what the library finds, and it goes by what is typed."""
+"""The Routing page on tiny checkpoints: it shows what the library computes."""
 
 import json
 from urllib.parse import parse_qs

@@ -7,12 +7,11 @@ import streamlit as st
 from shrp.analysis.attention import LayerAttention
 from shrp.errors import ShrpError
 from shrp.model.convert import layer_kinds
-from ui.attention_figures import MOST, frame, heatmap, member, said, strongest
+from ui.attention_figures import MOST, frame, heatmap, member, routed, said, strongest
 from ui.bound import fall_back, follow
 from ui.downloads import chart, clicked
 from ui.routing import mosaic, results
 from ui.state import Selection, show_error
-from ui.text import percent
 
 LAYER, HEAD, HIDE, EVERYWHERE = "attention_layer", "attention_head", "hide_special", "attention_layers"
 """Keys of the widgets, in the session's state and in the URL."""
@@ -39,12 +38,12 @@ def section(selection: Selection, text: tuple[str, ...], number: int) -> None:
     start = found.firing[0] if found.firing else found.heads[0]
     heads = [AUTOMATIC, *found.heads]
     fall_back(HEAD, heads, AUTOMATIC)
-    routed = " (as routed)" * bool(found.firing)
+    as_routed = " (as routed)" * bool(found.firing)
     picked = row.selectbox(
         member(found).capitalize(),
         heads,
         key=HEAD,
-        format_func=lambda head: f"{start}{routed}" if head == AUTOMATIC else str(head),
+        format_func=lambda head: f"{start}{as_routed}" if head == AUTOMATIC else str(head),
         width=170,
     )
     without = "Leaves out [CLS], [SEP] and the like, and divides each row by what remains."
@@ -55,7 +54,7 @@ def section(selection: Selection, text: tuple[str, ...], number: int) -> None:
     alt = f"Heatmap of the attention of layer {layer}'s {member(found)} {head}. {strongest(pattern)}"
     fig = heatmap(found, pattern, head, f"sentence {number}")
     chart(fig, lambda: frame(pattern), "attention", name, alt)
-    st.caption(_whose(found, head) + said(found, pattern, hide, "the most that the model reads"))
+    st.caption(routed(found, head) + said(found, pattern, hide, "the most that the model reads"))
     part = st.expander("All layers and heads", key=EVERYWHERE, on_change="rerun", icon=":material/grid_on:")
     if not part.open:
         return
@@ -64,17 +63,6 @@ def section(selection: Selection, text: tuple[str, ...], number: int) -> None:
             st.info(f"Drawn for up to {MOST} tokens; this sentence has {len(pattern.tokens):,}.")
         else:
             _everywhere(selection, found, head, hide, number, name)
-
-
-def _whose(found: LayerAttention, head: int) -> str:
-    """Whether the sentence goes to the expert, in a sentence that ends in a space; empty where nothing is routed."""
-    if found.probs is None:
-        return ""
-    if found.probs.ndim == 2:
-        mine = int((found.probs.argmax(-1) == head).sum())
-        return f"{mine:,} of {len(found.tokens):,} tokens are routed to this expert. "
-    routed = "is routed here" if head in found.firing else "is not routed here"
-    return f"The sentence {routed} (router probability {percent(float(found.probs[head]))}). "
 
 
 def _everywhere(

@@ -101,13 +101,10 @@ def heatmap(found: Patched, into: int, donor: int) -> go.Figure:
     gaps = sum(name is None for name in found.donors)
     notes = ["✕ another prediction"] * bool(len(rows))
     notes += [f"blank: sentence {donor} has no token there ({gaps} of {tokens})"] * bool(gaps)
-    layout(
-        fig,
-        f"How far each hidden state of sentence {donor} moves sentence {into}",
-        subtitle=f"{_short(found)}: {signed(found.start, 3)} (sentence {into}), {signed(found.start + found.gap, 3)} "
-        f"(sentence {donor})<br>{'; '.join(notes)}",
-        height=grid_height(layers, 230),
-    )
+    subtitle = f"{_short(found)}: {signed(found.start, 3)} (sentence {into}), "
+    subtitle += f"{signed(found.start + found.gap, 3)} (sentence {donor})<br>{'; '.join(notes)}"
+    title = f"How far each hidden state of sentence {donor} moves sentence {into}"
+    layout(fig, title, subtitle=subtitle, height=grid_height(layers, 230))
     token_axes(fig, names, f"token of sentence {into} (of sentence {donor} where another)")
     return fig
 

@@ -1,4 +1,4 @@
-"""Attention in one input, all layers at once: a small map of every head and expert, to find one worth a look."""
+"""Attention in one sentence, all layers at once: a small map of every head and expert, to find one worth a look."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ui.theme import SEQUENTIAL, click_targets, layout, marks, outline, pick_by_
 _GAP = 8
 """A gap between two small maps is one of so many parts of a map's width, and at least one cell."""
 _TICKS = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
-"""Of the colours, which go by the root of the attention: on an even scale heads that spread it would be all dark."""
+"""Of the colour scale, which shows the root of the attention: on an even scale heads that spread it would be blank."""
 _ROW = 62
 """Height of a row of small maps, in pixels."""
 
@@ -33,7 +33,7 @@ def mosaic(
         layers: those that attend to anything, in rising order.
         patterns: of each, head -> what it attends to, all of the same tokens.
         picked: layer and head of the map that is framed.
-        source: what the input is called.
+        source: what the sentence is called.
     """
     heads = 1 + max(max(one.heads) for one in layers)
     size = len(next(iter(patterns[0].values())).tokens)

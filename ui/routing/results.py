@@ -50,7 +50,7 @@ def explored(
 
 
 def what_if_cost(checkpoint: Checkpoint, tokens: int) -> float:
-    """Tokens that pass the whole model for a what-if grid of an input of so many tokens."""
+    """Tokens that pass the whole model for a what-if grid of a sentence of so many tokens."""
     depth = checkpoint.model.config.num_hidden_layers
     return sum(
         tokens * one.num_experts * (depth - i) / depth for i, one in expert_layers(checkpoint.model).items()
@@ -69,7 +69,7 @@ def what_if_grid(
 
 @dataclass(frozen=True, eq=False)
 class Explained:
-    """One input, split into words, with its outputs."""
+    """One sentence, split into words, with its outputs."""
 
     checkpoint: Checkpoint
     instance: Instance
@@ -88,15 +88,15 @@ class Explained:
         return int(self.logits.argmax())
 
     def by(self, unit: str) -> Explained:
-        """The same input in longer pieces than words."""
+        """The same sentence in longer pieces than words."""
         return replace(self, instance=units.in_units(self.instance, unit))
 
     def preferring(self, layer: int, expert: int, rather_than: int) -> Explained:
-        """The same input with a router's preference to explain."""
+        """The same sentence with a router's preference to explain."""
         return replace(self, instance=prefer(self.instance, layer, expert, rather_than))
 
     def against(self, output: int, rather_than: int) -> Explained:
-        """The same input with the difference of two logits to explain."""
+        """The same sentence with the difference of two logits to explain."""
         return replace(self, instance=against(self.instance, output, rather_than))
 
     def quick_unit(self) -> str | None:
@@ -110,7 +110,7 @@ class Explained:
 
 
 def explained(checkpoint: Checkpoint, text: tuple[str, ...]) -> Explained:
-    """One input, encoded and run once. Raises DataError, also where the outputs are not finite."""
+    """One sentence, encoded and run once. Raises DataError, also where the outputs are not finite."""
 
     def work(progress: Progress) -> Explained:
         instance = prepare(checkpoint.model, checkpoint.tokenizer, checkpoint.info.task, text)
@@ -121,7 +121,7 @@ def explained(checkpoint: Checkpoint, text: tuple[str, ...]) -> Explained:
 
     # No more than there are models in memory, since each of these holds one.
     key = checkpoint.fingerprint, text
-    return once("attribution inputs", loaders.MODELS, key, "Reading the input", work)
+    return once("attribution inputs", loaders.MODELS, key, "Reading the sentence", work)
 
 
 def without_each_word(one: Explained, replacement: str) -> tokens.Without:
@@ -221,7 +221,7 @@ def can_pick_next(checkpoint: Checkpoint) -> bool:
 
 
 def patched(checkpoint: Checkpoint, text: tuple[str, ...], donor: tuple[str, ...]) -> Patched:
-    """The donor's hidden states in the input."""
+    """The donor's hidden states in the sentence."""
     parts = checkpoint.model, checkpoint.tokenizer, checkpoint.info.task, text, donor
     key, label = (checkpoint.fingerprint, text, donor), "Hidden states put in"
     return once("patching", 64, key, label, lambda progress: patch(*parts, progress=progress))

@@ -79,7 +79,7 @@ def as_lines(inputs) -> str:
 
 
 def example_text(task: Task, data: TextData | None) -> str:
-    """What the box starts with: examples for the task, else the first inputs of the data."""
+    """What the box starts with: examples for the task, else the first examples of the data."""
     known = EXAMPLES.get(task.name, ())
     if known and len(known[0]) == len(task.text_columns):
         return as_lines(known)
@@ -87,7 +87,7 @@ def example_text(task: Task, data: TextData | None) -> str:
 
 
 def presets(task: Task, data: TextData | None) -> dict[str, str]:
-    """Sets of examples to pick from: name -> text. Of data a few inputs of each slice, or of each class."""
+    """Sets of examples to pick from: name -> text. Of data a few examples of each slice, or of each class."""
     found = {}
     if start := example_text(task, data):
         found["Near opposites" if task.name in EXAMPLES else "First examples"] = start

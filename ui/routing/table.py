@@ -112,7 +112,7 @@ def routes_html(
 
 
 def taken(e: Exploration, layer: int) -> frozenset[int]:
-    """The experts that an input takes in a layer; under token routing the one that most tokens take."""
+    """The experts that a sentence takes in a layer; under token routing the one that most tokens take."""
     if e.by_token:
         return frozenset([e.choice(layer)])
     return frozenset(np.flatnonzero(e.fires(layer)[0]).tolist())

@@ -21,7 +21,7 @@ _LITTLE = 0.005
 
 
 def named(words: Sequence[Word], place: int, task: Task, *more: str) -> str:
-    """A word as Markdown, with what tells it from others: the text of a pair that it is in, its place among equals."""
+    """A word as Markdown, with its text of a pair, and its place where the same word is there again."""
     word, said = words[place], list(more)
     text = shorten(word.text, _LONGEST)
     if sum(one.part == word.part and shorten(one.text, _LONGEST) == text for one in words) > 1:

@@ -52,7 +52,7 @@ _ABOUT = {
 
 @dataclass(frozen=True)
 class Question:
-    """What is explained of one input."""
+    """What is explained of one sentence."""
 
     one: Explained
     output: int
@@ -232,7 +232,7 @@ def searched(found: Flips) -> str:
 
 
 def _decisive(one: Explained, layer: int, replacement: str, name: str) -> None:
-    """Which words decide where the input is routed, in every layer at once."""
+    """Which words decide where the sentence is routed, in every layer at once."""
     found = results.without_each_word(one, replacement).routes
     words, unit = one.instance.words, one.instance.unit
     said = decisive_in_words(found, words, layer, one.instance.task, unit)
@@ -351,7 +351,7 @@ def _faithfulness(asked: Question, options: Options, name: str) -> None:
 
 
 def faithful_in_words(checks: Sequence[trust.Trust], unit: str = "word") -> str:
-    """What the test found, as Markdown: the best method, those not told apart from it, and the control."""
+    """What the test found, as Markdown: the best method, those not significantly worse, and the control."""
     *real, equal, _ = checks
     if isnan(real[0].explained):
         return f"Replacing {unit}s changes nothing, so there is nothing to test."

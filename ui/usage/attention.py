@@ -19,13 +19,11 @@ from shrp.analysis.attention import (
     SAME,
     SEPARATORS,
     AttentionRoles,
-    LayerAttention,
 )
 from shrp.analysis.explore import PAIR_SEPARATOR, split_sentences
 from shrp.analysis.usage import UsageStats
 from shrp.data.text_data import TextData
-from shrp.phrases import listed
-from ui.attention_figures import frame, heatmap, said, strongest
+from ui.attention_figures import frame, heatmap, routed, said, strongest
 from ui.bound import clamp
 from ui.downloads import chart
 from ui.pickers import always_one
@@ -53,7 +51,7 @@ _COLORS = {
     OTHER: "rgba(204,116,16,0.45)",
 }
 _PATTERNS = {SEPARATORS: ".", ITSELF: "/", NEXT: "\\", SAME: "x", OTHER: "."}
-"""In addition to the colours, which may look alike."""
+"""In addition to the colours, for colour-blind readers."""
 
 
 def section(one: Expert, first: int) -> None:
@@ -102,18 +100,6 @@ def _text(data: TextData, number: int, typed: str) -> tuple[tuple[str, ...] | No
     if inputs:
         return inputs[0], "typed"
     return None, notes[0] if notes else "Type a text."
-
-
-def routed(found: LayerAttention, expert: int) -> str:
-    """Whether the example, or how many of its tokens, go to the expert; ends in a space."""
-    if found.probs.ndim == 2:
-        taken = np.argsort(-found.probs, axis=-1, kind="stable")[:, : found.top_k]
-        return f"{int((taken == expert).sum()):,} of {len(found.tokens):,} tokens are routed to this expert. "
-    probability = percent(float(found.probs[expert]))
-    if expert in found.firing:
-        return f"Routed to this expert, with probability {probability}. "
-    names = listed([str(one) for one in found.firing])
-    return f"Routed to expert{'s' * (found.top_k > 1)} {names}; this expert has probability {probability}. "
 
 
 def _roles(one: Expert) -> None:

@@ -1,4 +1,4 @@
-"""What drives routing: how much class, answer, slice and length tell about each layer's expert, and which experts differ."""
+"""What drives routing: mutual information of class, answer, slice and length with each layer's expert, and which experts differ."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ui.theme import BLUE, GREEN, GREY, PURPLE, layout
 from ui.usage import exchanged, results
 from ui.usage.figures import HOVER, cells_height
 
-BY = "goes_by"
+BY = "driven_by"
 """Key of the picked grouping, in the session's state and in the URL."""
 SURE = 0.05
 MOST = 30
@@ -51,8 +51,8 @@ def _explained(selection: state.Selection, stats: UsageStats, found: list[Groupi
     st.markdown("\n".join(f"- {line}" for line in lines))
     if not frame["explained"].isna().all():
         fig = explained_marks(frame, f"{escape_html(stats.data)}, n = {stats.n:,}")
-        alt = "How much groups tell about the routes, layer by layer. " + " ".join(map(plain, lines))
-        chart(fig, frame, "goes-by", f"{selection.name}-drives-routing", alt)
+        alt = "Mutual information of groups and routes, layer by layer. " + " ".join(map(plain, lines))
+        chart(fig, frame, "drives-routing", f"{selection.name}-drives-routing", alt)
     with st.expander("How is this computed?", icon=":material/help:"):
         st.markdown(
             "Mutual information between group and expert beyond chance, as a share of the experts' entropy. 0%: as in "
@@ -95,7 +95,7 @@ def explained_marks(frame: pd.DataFrame, about: str) -> go.Figure:
     fig.update_yaxes(type="category", categoryorder="array", categoryarray=layers[::-1])
     return layout(
         fig,
-        "How much groups tell about the expert",
+        "Mutual information of group and expert",
         subtitle=f"0%: chance; filled: q ≤ 5%; {about}",
         x="share of the choice explained",
         y="layer",
@@ -116,7 +116,7 @@ def _hover(row) -> str:
 
 
 def said(frame: pd.DataFrame) -> list[str]:
-    """A line of Markdown for each grouping: in how many layers it tells more than chance, and where the most."""
+    """A line of Markdown for each grouping: in how many layers it is significant, and where it explains most."""
     lines = []
     for by, rows in frame.groupby("by", sort=False):
         known = rows[rows["explained"].notna()]

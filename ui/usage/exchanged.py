@@ -62,11 +62,11 @@ def section(selection: state.Selection, stats: UsageStats) -> None:
 def said(found: ShuffledRoutes) -> list[str]:
     """What is lost without routes, with wrong ones, and with others of the same answer, as Markdown."""
     rows = found.frame.set_index("layer")
-    alike = "in the same quartile" if found.before.task.is_regression else "with the same answer"
+    same = "in the same quartile" if found.before.task.is_regression else "with the same answer"
     return [
         f"**No routes** (mixture of all experts): {_changes(found, rows.loc[MIXTURE])}",
         f"**Wrong routes**: {_changes(found, rows.loc[ALL])}",
-        f"**Routes of examples {alike}**: {_changes(found, rows.loc[ALIKE])}",
+        f"**Routes of examples {same}**: {_changes(found, rows.loc[ALIKE])}",
     ]
 
 

@@ -102,14 +102,10 @@ def facts(
     """
     layer, expert = cell
     counts, pairs = stats.counts(layer), pairs_of(data)
-    mine, total = int(counts[expert]), int(counts.sum())
-    unit, units = counted_in(stats.unit), units_of(stats.n, pairs)
-    took, of_all = stats.top1[layer][:, expert], stats.top1[layer].sum(1)
+    mine, unit, units = int(counts[expert]), counted_in(stats.unit), units_of(stats.n, pairs)
+    took, of_all, lines = stats.top1[layer][:, expert], stats.top1[layer].sum(1), []
     st.subheader(f"Layer {layer}, expert {expert}", anchor=False)
-    bounds = interval_text(share_interval(took, units, of_all), "accuracy")
-    lines = [f"**Top-1 share** {percent(mine / total)} (95% CI {bounds}, n = {total:,} {unit})"]
-    if group is not None:
-        name, rows = group
+    for name, rows in [("Top-1 share", slice(None)), *([group] if group else [])]:
         here, among = int(took[rows].sum()), int(of_all[rows].sum())
         bounds = interval_text(share_interval(took[rows], units[rows], of_all[rows]), "accuracy")
         share = f"{percent(here / among)} (95% CI {bounds}, n = {among:,} {unit})" if among else "no examples"

@@ -129,7 +129,7 @@ def losses(checkpoint: Checkpoint, data: TextData, found: KnockOut) -> tuple[pd.
 
 
 def groupings(checkpoint: Checkpoint, data: TextData, stats: UsageStats) -> list[Grouping]:
-    """How much class, answer, slice and length tell about routes (`shrp.analysis.specialisation`)."""
+    """Mutual information of class, answer, slice and length with routes (`shrp.analysis.specialisation`)."""
     lengths = measurements.read_lengths(checkpoint, data)
     work = partial(specialisation, stats, data, lengths, measurements.answers(checkpoint, data, stats))
     key = (checkpoint.fingerprint, data.fingerprint, data.name, data.pairs)

@@ -110,7 +110,7 @@ def test_strips_are_coloured_within_each_layer_and_texts_are_escaped():
 
 
 def test_one_number_in_two_layers_has_no_colour_of_its_own():
-    """A colour that stood for an expert's number would say that experts of two layers are alike."""
+    """Experts are not categories across layers."""
     probs = {6: np.array([0.7, 0.1, 0.1, 0.1]), 9: np.array([0.3, 0.25, 0.25, 0.2])}
     e = replace(exploration(), probs=probs)
     six, nine = (table._box(e, e, layer) for layer in (6, 9))
@@ -312,9 +312,9 @@ def test_runs_of_layers_are_named_by_the_token_that_moves_most():
     assert "layer 3: at **t0** (token 0, 50%" in said
     none = compare.in_words(patched([-2.0, 0.0], [2.0, 0.0], [lead(0.1, -3)]), 1, 2)
     assert "**t" not in none
-    alike = patched([1.0], [1.01], [[[1.5], [0.2]]], STSB)
-    assert "−0.800" in compare.in_words(alike, 1, 2)
-    assert "%" not in compare.heatmap(alike, 1, 2).data[0].customdata[0][0]
+    close = patched([1.0], [1.01], [[[1.5], [0.2]]], STSB)
+    assert "−0.800" in compare.in_words(close, 1, 2)
+    assert "%" not in compare.heatmap(close, 1, 2).data[0].customdata[0][0]
 
 
 def test_cells_say_what_happens_there():
