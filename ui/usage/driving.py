@@ -1,4 +1,4 @@
-"""What drives routing: mutual information of class, answer, slice and length with each layer's expert, and which experts differ."""
+"""What drives routing: mutual information of groups with each layer's expert, and which experts differ by group."""
 
 from __future__ import annotations
 
