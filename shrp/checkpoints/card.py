@@ -1,15 +1,16 @@
-"""A checkpoint's model card: what it is, how it was trained, what it scores beside its controls, what it is not for."""
+"""A checkpoint's model card: what it is, how it was trained, what it and its controls score, what it is not for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from shrp.analysis.usage import COLLAPSE_EXPERTS, effective_experts
-from shrp.checkpoints.checkpoint import Checkpoint
-from shrp.checkpoints.info import CARD as CARD
-from shrp.checkpoints.info import PLAN_FILE, CheckpointInfo, check_training, read_history, usage_in
+from shrp.checkpoints.info import PLAN_FILE, CheckpointInfo, usage_in
 from shrp.checkpoints.score_rows import SHARES, row_cost
+from shrp.checkpoints.stored import check_training
 from shrp.errors import CheckpointError
 from shrp.evaluation.costs import TOKENS, dense_cost
 from shrp.evaluation.statistics import stored_interval
@@ -20,25 +21,25 @@ from shrp.pruning.plan import PruningPlan
 _LICENCE, _DERIVED = "## Licence", "Weights derive from"
 _SETTINGS = {
     "batch_size": "batch size",
-    "max_length": "tokens, at most",
+    "max_length": "most tokens",
     "learning_rate": "learning rate, pretrained",
     "new_learning_rate": "learning rate, new parts",
     "balance": "balance loss, weight",
     "distill_logits": "distilled logits, share",
-    "distill_hidden": "distilled hidden, weight",
+    "distill_hidden": "distilled hidden states, weight",
     "temperature": "temperature",
     "seed": "seed",
 }
 _PICKED = {
-    "usage": "by usage",
-    "gate_norm": "by gate x output norm",
-    "ablation": "by what knocking each out changes",
-    "fitted": "by gates fitted on texts",
-    "random": "at random",
+    "usage": "selected by usage",
+    "gate_norm": "selected by gate x output norm",
+    "ablation": "selected by single-expert ablation",
+    "fitted": "selected by gates fitted on texts",
+    "random": "selected at random",
 }
 _WEIGHED = {
     "usage": "weighted by usage",
-    "mean": "weighted alike",
+    "mean": "equally weighted",
     "fitted": "weighted by the fitted gates",
     "given weights": "with weights given by hand or file",
 }
@@ -50,43 +51,43 @@ _PRUNING = {
 
 
 def licence_in(text: str, base: str) -> str:
-    """The licence that a card of a checkpoint of this base tells; empty where it tells none. The weights don't."""
+    """The licence in the card of a checkpoint of this base; empty where it has none."""
     _, _, after = text.partition(f"\n{_LICENCE}\n\n{_DERIVED} {base}: ")
     return after.split("\n", 1)[0]
 
 
-def card(name: str, loaded: Checkpoint, licence: str = "") -> str:
+def card(
+    name: str,
+    info: CheckpointInfo,
+    model: PreTrainedModel,
+    history: Sequence[Mapping[str, Any]],
+    licence: str = "",
+) -> str:
     """The card as Markdown; every figure in it comes from the checkpoint itself.
 
     Args:
+        history: of its training (`info.read_history`).
         licence: of the base's weights, in words.
     """
-    info = loaded.info
     lines = [f"# {name}", "", description(info), "", "## Training", ""]
-    if facts := training_facts(info.training, read_history(loaded.path), info.plan):
+    if facts := training_facts(info.training, history, info.plan):
         lines += [*_table(("setting", "value"), facts), ""]
     else:
         lines += ["Nothing was stored about its training.", ""]
     if info.plan is not None:
-        kept = (
-            (
-                layer,
-                len(of.experts),
-                ", ".join(f"{e} ({w:.2f})" for e, w in zip(of.experts, of.weights, strict=True)),
-            )
-            for layer, of in info.plan.layers
-        )
+        kept = []
+        for layer, of in info.plan.layers:
+            weighted = ", ".join(f"{e} ({w:.2f})" for e, w in zip(of.experts, of.weights, strict=True))
+            kept.append((layer, len(of.experts), weighted))
         lines += [*_table(("layer", "experts kept", "experts (weight)"), kept), ""]
-    lines += ["## Scores", "", *_scores(loaded)]
+    lines += ["## Scores", "", *_scores(info, model)]
     lines += ["## Limits", "", *(f"- {text}" for text in limits(info)), ""]
     example = '"A text."' if len(info.task.text_columns) == 1 else '("One text.", "Another.")'
     lines += [
         *("## Use", "", "    import shrp"),
         f'    checkpoint = shrp.load("{name}")    # the path of this folder',
         f"    checkpoint.predict([{example}])",
-        "",
-        "Or, once `shrp` is imported:",
-        "",
+        *("", "Or, once `shrp` is imported:", ""),
         f'    AutoModelForSequenceClassification.from_pretrained("{name}")',
         "",
     ]
@@ -96,7 +97,7 @@ def card(name: str, loaded: Checkpoint, licence: str = "") -> str:
 
 
 def as_html(markdown: str) -> str:
-    """A card as a page of its own. Names in it may be a stranger's: no markup of theirs counts."""
+    """A card as a page of its own, without the HTML that names in it may hold."""
     from markdown_it import MarkdownIt
 
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
@@ -122,13 +123,13 @@ def training_facts(
     history: Sequence[Mapping[str, Any]] = (),
     plan: PruningPlan | None = None,
 ) -> list[tuple[str, str]]:
-    """What a checkpoint stores of its training, as pairs of name and value; only what is there.
+    """What a checkpoint stores of its training, as pairs of name and value.
 
     Args:
-        history: its epochs, which alone may tell that its layers were converted on texts.
-        plan: what its pruning kept; without it only what `training` records.
+        history: its epochs; in some checkpoints they alone record that layers were converted on texts.
+        plan: of a pruned checkpoint; without it only what `training` records.
     """
-    facts = [("training", "taken as it was")] if training.get("adopted") else []
+    facts = [("training", "elsewhere")] if training.get("adopted") else []
     on_texts = converted(training) or _texts_in(history)
     if on_texts:
         facts.append(("layers", on_texts))
@@ -138,11 +139,11 @@ def training_facts(
     if how := picked(training, plan):
         facts.append(("experts", how))
     if chosen := training.get("chosen_on"):
-        facts.append(("experts chosen on", f"{chosen['data']}, n = {chosen['n']:,}"))
+        facts.append(("experts selected on", f"{chosen['data']}, n = {chosen['n']:,}"))
     if matched := training.get("shares_matched"):
-        facts.append(("output bias matched on", f"{matched['data']}, n = {matched['n']:,}"))
+        facts.append(("threshold calibrated on", f"{matched['data']}, n = {matched['n']:,}"))
     if found := training.get("vocabulary"):
-        value = f"{found['kept']:,} of {found['size']:,} tokens, needed by {found['counted_on']}"
+        value = f"{found['kept']:,} of {found['size']:,} tokens, those in {found['counted_on']}"
         facts.append(("vocabulary", value))
     return facts + [(f"after pruning, {name}", value) for name, value in _trained(recovery_of(training))]
 
@@ -151,7 +152,7 @@ def _trained(training: Mapping[str, Any], *, balance: bool = True) -> list[tuple
     """The data, settings and time of one training on the task.
 
     Args:
-        balance: whether the balance loss had a part in it; it is over when training on the task begins after texts.
+        balance: whether the balance loss was used, as it is not after a conversion on texts.
     """
     facts, config = [], training.get("config") or {}
     if name := training.get("recipe"):
@@ -175,7 +176,7 @@ def _trained(training: Mapping[str, Any], *, balance: bool = True) -> list[tuple
 
 
 def converted(training: Mapping[str, Any]) -> str:
-    """How `shrp convert` made the layers, in a few words; empty where it did not, or what it stored can't be read."""
+    """How `shrp convert` made the layers; empty where it did not, or its record can't be read."""
     made = training.get("converted", training)
     try:
         config, pruned = made["config"], ""
@@ -183,10 +184,10 @@ def converted(training: Mapping[str, Any]) -> str:
         if further := made.get("recovery"):
             how = "by usage on them"
             if made.get("selection") == "random":
-                how = "to experts drawn at random"
+                how = "to random experts"
             elif task := made.get("usage_of"):
                 how = f"to the experts that a routed model of {task} uses most"
-            pruned = f", pruned {how} and trained on with {further['final_size']:,}"
+            pruned = f", pruned {how} and fine-tuned on {further['final_size']:,}"
         sources = f" (of {', '.join(made['sources'])})" if made.get("sources") else ""
         return (
             f"{earlier}converted on {made['texts']:,} unlabelled texts{sources}, {config['conversion_size']:,} for each "
@@ -202,15 +203,11 @@ def _texts_in(history: Sequence[Mapping[str, Any]]) -> str:
     rows = [row for row in history if row.get("texts")]
     layers = sum(row.get("converted_layer") is not None for row in rows)
     seen = sum(row["texts"] for row in rows)
-    return (
-        f"converted on unlabelled texts, {counted(layers, 'layer')} with {seen:,} texts in all"
-        if rows
-        else ""
-    )
+    return f"converted on {seen:,} unlabelled texts ({counted(layers, 'layer')})" if rows else ""
 
 
 def recovery_of(training: Mapping[str, Any]) -> dict[str, Any]:
-    """What is stored of a training on the task after pruning; empty where there was none, or it can't be read."""
+    """What is stored of fine-tuning on the task after pruning; empty where there was none, or it can't be read."""
     try:
         found = check_training(training.get("recovery") or {})
     except CheckpointError:  # a checkpoint may come from anywhere
@@ -219,11 +216,7 @@ def recovery_of(training: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def kept(training: Mapping[str, Any], plan: PruningPlan | None = None) -> str:
-    """How many experts are kept, in words.
-
-    Args:
-        plan: what is kept; without one only what `training` records, which may be nothing.
-    """
+    """How many experts are kept. Args as for `training_facts`."""
     asked = _pruning(training)
     if plan is None:
         if "per_layer" in asked:
@@ -238,34 +231,29 @@ def kept(training: Mapping[str, Any], plan: PruningPlan | None = None) -> str:
 
 
 def picked(training: Mapping[str, Any], plan: PruningPlan | None = None) -> str:
-    """How the experts that are kept were picked and are weighted, and by which data; empty where nothing says so.
-
-    Args:
-        plan: what is kept; without one only what `training` records.
-    """
+    """How the experts that are kept were selected and weighted, and on which data. Args as for `training_facts`."""
     asked = _pruning(training)
     selection = asked.get("selection") if plan is None else plan.selection
     combination = asked.get("combination") if plan is None else plan.combination
     if not selection:
         return ""
     rule, edited, _ = selection.partition(" with edits")
-    how = f"picked {_PICKED.get(rule, 'as given')}"
+    how = _PICKED.get(rule, "given")
     if rule == "random" and "seed" in asked:
         how += f" (seed {asked['seed']})"
     how += ", then edited by hand" * bool(edited)
     how += f", {_WEIGHED.get(combination, f'combined by {combination}')}"
     if training.get("chosen_by") == PLAN_FILE:
-        name = f" ({asked['plan_file']})" if "plan_file" in asked else ""
-        return f"{how}, as {PLAN_FILE}{name} says"
+        return f"{how}, from {PLAN_FILE}" + (f" ({asked['plan_file']})" if "plan_file" in asked else "")
     if chosen := training.get("chosen_on"):
         return f"{how}, measured on {chosen['data']} (n = {chosen['n']:,})"
-    if "counted_on" in asked:  # of experts drawn at random, whose usage weights them
-        return f"{how}, usage counted on {asked['counted_on']} (n = {asked.get('counted_n', 0):,})"
+    if "counted_on" in asked:  # the usage that weights random experts
+        return f"{how}, usage measured on {asked['counted_on']} (n = {asked.get('counted_n', 0):,})"
     return how
 
 
 def _pruning(training: Mapping[str, Any]) -> dict[str, Any]:
-    """What `prune` was asked for, of what can be read; a checkpoint may come from anywhere."""
+    """The readable part of what `prune` stored; a checkpoint may come from anywhere."""
     found = training.get("pruning")
     if not isinstance(found, Mapping):
         return {}
@@ -280,57 +268,51 @@ def limits(info: CheckpointInfo) -> list[str]:
     """What a reader must not conclude."""
     found = [
         *([_how_chosen(info)] if info.config.layers else []),
-        "One seed: intervals are over inputs, and another training may differ by more.",
+        "One seed: intervals are over examples, and another training may differ by more.",
         "Shares of parameters and FLOPs can be compared with other encoders of as many layers and heads; scores can't "
         "be compared with those of another base.",
     ]
     if matched := info.training.get("shares_matched"):
         found.append(
-            f"Its output bias was shifted so that it gives each class as often as the routed model does on "
-            f"{matched['data']} (n = {matched['n']:,}): elsewhere classes may come more or less often."
+            f"Its threshold was calibrated: on {matched['data']} (n = {matched['n']:,}) it predicts each class as often "
+            "as the routed model. On other data the class frequencies may differ."
         )
     for layer, share in sorted(usage_in(info).items()) if info.usage else ():
         if (effective := effective_experts(share)) < COLLAPSE_EXPERTS:
             found.append(
-                f"Layer {layer} uses {effective:.2f} effective experts of {len(share)} on the validation data (below "
-                f"{COLLAPSE_EXPERTS}, which counts as collapsed): its router decides next to nothing."
+                f"Layer {layer} uses {effective:.2f} effective experts of {len(share)} on the validation data. Below "
+                f"{COLLAPSE_EXPERTS} counts as collapsed: the router hardly decides anything."
             )
     return [*found, "It was trained to study a method, not to decide anything about people."]
 
 
 def _how_chosen(info: CheckpointInfo) -> str:
-    """What the choice of experts means for the scores."""
+    """What the selection of experts means for the scores."""
     training, made = info.training, info.training.get("converted", info.training)
     if info.plan is not None and info.plan.selection.startswith("random"):
-        return "Its experts were drawn at random, as a control."
+        return "Its experts were selected at random, as a control."
     if info.plan is not None and training.get("chosen_by") == PLAN_FILE:
-        return (
-            "Its experts were given by a plan from a file, which does not say by which data they were chosen."
-        )
+        return "Its experts come from a plan file, which does not record the data they were selected on."
     if chosen := training.get("chosen_on"):
         return (
-            f"Its experts were chosen on {chosen['data']} (n = {chosen['n']:,}); scores on these same inputs are "
+            f"Its experts were selected on {chosen['data']} (n = {chosen['n']:,}); scores on the same examples are "
             "slightly optimistic."
         )
     if (task := made.get("usage_of")) and task != info.task.name:
-        return f"Its experts were chosen by their usage on validation data of {task}."
-    if (
-        info.plan is not None
-        and converted(training)
-        and "recovery" in made
-        and not {"usage_of", "selection"} & set(made)
-    ):
-        return "Its experts were chosen by their usage on unlabelled texts, without validation data."
+        return f"Its experts were selected by usage on validation data of {task}."
+    on_texts = converted(training) and "recovery" in made and not {"usage_of", "selection"} & set(made)
+    if info.plan is not None and on_texts:
+        return "Its experts were selected by usage on unlabelled texts, without validation data."
     return (
-        "Experts are chosen by usage on the validation data that also score them: scores of pruned models are slightly "
+        "Experts are selected by usage on the validation data that also score them: scores of pruned models are slightly "
         "optimistic."
     )
 
 
-def _scores(loaded: Checkpoint) -> list[str]:
-    """For each data set the verdict on the controls and the table of scores, of rows that say all that it asks for."""
+def _scores(info: CheckpointInfo, model: PreTrainedModel) -> list[str]:
+    """For each data set the comparison with the controls and the table of scores, from rows that are complete."""
     needed = ("model", "data", "metric", "score", "interval_is", "n")
-    found = [dict(row) for row in loaded.info.scores if all(row.get(name) is not None for name in needed)]
+    found = [row for row in info.scores if all(row.get(name) is not None for name in needed)]
     if not found:
         return ["No scores were stored with it.", ""]
     lines = [
@@ -341,7 +323,7 @@ def _scores(loaded: Checkpoint) -> list[str]:
     for data in dict.fromkeys(row["data"] for row in found):
         rows = [row for row in found if row["data"] == data]
         lines += [f"### On {data} (n = {rows[0]['n']:,})", ""]
-        if loaded.info.config.layers and all(row["kind"] == "teacher" for row in rows):
+        if info.config.layers and all(row["kind"] == "teacher" for row in rows):
             # A verdict on the teacher alone would read as one on this model.
             lines += ["Only the dense teacher was scored on these data, not this model.", ""]
         else:
@@ -350,19 +332,20 @@ def _scores(loaded: Checkpoint) -> list[str]:
             close = [f"- {one.text}" for one in verdict if one.outcome != "trails"]
             lines += [summary(verdict, frame), "", *close, *[""] * bool(close)]
             if len(floor := frame["constant"].dropna()):
-                lines += [f"The best constant answer has {floor.iloc[0]:.4f}.", ""]
-        lines += [*_score_table(rows, loaded), ""]
+                lines += [f"Majority-class baseline: {floor.iloc[0]:.4f}.", ""]
+        lines += [*_score_table(rows, info, model), ""]
     return lines
 
 
-def _score_table(rows: list[dict[str, Any]], loaded: Checkpoint) -> list[str]:
-    dense, body = dense_cost(loaded.model, TOKENS), []
+def _score_table(
+    rows: Sequence[Mapping[str, Any]], info: CheckpointInfo, model: PreTrainedModel
+) -> list[str]:
+    dense, body = dense_cost(model, TOKENS), []
     for row in rows:
         low, high = stored_interval(row)
         note = "" if row["interval_is"] == "95%" else f" ({row['interval_is']})"
-        price = row_cost(row, loaded)
+        price, retained = row_cost(row, info, model), row.get("retained")
         shares = price.relative_to(dense) if price else {}
-        retained = row.get("retained")
         body.append(
             (
                 f"control: {row['model']}" if row["kind"] == "control" else row["model"],

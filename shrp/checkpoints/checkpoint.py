@@ -9,6 +9,7 @@ import inspect
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +18,37 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from shrp.analysis.usage import UsageStats, measure_usage
-from shrp.checkpoints import hub, reference
-from shrp.checkpoints.info import CONFIG as CONFIG
-from shrp.checkpoints.info import HISTORY as HISTORY
+from shrp.checkpoints import reference
+from shrp.checkpoints.card import card
 from shrp.checkpoints.info import (
+    CLASS_PREFIX,
+    CONFIG,
+    HISTORY,
     MADE_OF,
+    PREFIX,
     VOCABULARIES,
+    WEIGHTS,
     CheckpointInfo,
+    fingerprint,
     has_vocabulary,
+    info_if_ours,
     pruned_training,
+    read_config,
+    read_history,
     usage_in,
 )
-from shrp.checkpoints.info import WEIGHTS as WEIGHTS
-from shrp.checkpoints.info import fingerprint as fingerprint
-from shrp.checkpoints.info import info_if_ours as info_if_ours
-from shrp.checkpoints.info import read_config as read_config
-from shrp.checkpoints.info import read_history as read_history
 from shrp.checkpoints.reference import Reference
-from shrp.checkpoints.saving import save as save
+from shrp.checkpoints.saving import save
 from shrp.checkpoints.tokenizer_files import check_files, check_made
 from shrp.data.batching import collate, encode, longest_input
 from shrp.data.tasks import TEXTS
@@ -54,9 +65,13 @@ from shrp.phrases import counted
 from shrp.pruning.plan import PruningPlan, make_plan
 from shrp.pruning.prune import prune
 
+__all__ = ["CONFIG", "HISTORY", "WEIGHTS", "Checkpoint", "fingerprint", "info_if_ours", "load", "read_config"]
+__all__ += ["read_history", "save"]
+
 _NOT_A_STRANGERS = (
     "shrp",
     "auto_map",
+    "transformers_weights",
     "dtype",
     "attn_implementation",
     "_attn_implementation",
@@ -192,6 +207,10 @@ class Checkpoint:
             CheckpointError: as `shrp.save`.
         """
         return save(self.model, self.tokenizer, self.info, folder, **{"teacher": self.teacher} | options)
+
+    def card(self, name: str, licence: str = "") -> str:
+        """Its model card as Markdown (`shrp.checkpoints.card`)."""
+        return card(name, self.info, self.model, read_history(self.path), licence)
 
     def _check_task(self, data: TextData) -> None:
         ours, theirs = self.info.task, data.task
@@ -356,12 +375,28 @@ def without_weights(folder: Path, data: Mapping[str, Any], info: CheckpointInfo)
     return model
 
 
+@cache
+def config_class(model_type: str) -> type[PreTrainedConfig]:
+    """The config class of converted models of a family, a subclass of the family's own.
+
+    An instance's `model_type` is the family's, by which code tells families apart; files hold the class's, `shrp-...`.
+    """
+    family = CONFIG_MAPPING[model_type]
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        family.__post_init__(self, **kwargs)
+        self.model_type = model_type
+
+    members = {"model_type": PREFIX + model_type, "__post_init__": __post_init__, "__module__": __name__}
+    return type(CLASS_PREFIX + family.__name__, (family,), members)
+
+
 def config_for(plain: Mapping[str, Any], info: CheckpointInfo) -> PreTrainedConfig:
     """A model's config: the family's own, or of a converted model one that says so wherever it is saved."""
     if not info.config.layers:
         return AutoConfig.for_model(**plain)
     known = {name: value for name, value in plain.items() if name != "model_type"}
-    return hub.config_class(plain["model_type"])(**known, shrp=info.to_dict())
+    return config_class(plain["model_type"])(**known, shrp=info.to_dict())
 
 
 def _check_whole_vocabulary(folder: Path, data: Mapping[str, Any]) -> None:

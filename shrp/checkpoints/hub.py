@@ -3,27 +3,17 @@
 A converted checkpoint has a model type of its own, `shrp-bert` for a BERT. Without SHRP transformers refuses that type
 by its name; as a plain `bert` it would load, with random weights in place of the converted layers.
 
-`import shrp` registers the types. That must not import transformers, which takes seconds: where it is not imported yet,
-a finder on `sys.meta_path` registers them once it is.
+`import shrp` registers the types without importing transformers, which takes seconds: if it is not imported yet, a
+finder on `sys.meta_path` registers them once it is.
 """
 
 from __future__ import annotations
 
 import sys
-from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
-PREFIX = "shrp-"
-"""Of the model types of converted checkpoints."""
-CLASS_PREFIX = "Shrp"
-"""Of the names in their `architectures`: transformers has no class by such a name to fall back on."""
-MODEL_TYPES = (
-    *("bert", "camembert", "deberta-v2", "distilbert", "electra", "ernie", "mpnet", "roberta"),
-    "xlm-roberta",
-)
-"""The model types that can be converted: the keys of `shrp.families.families.FAMILIES`, which imports torch."""
 _AUTO = "transformers.models.auto.configuration_auto"
 _IGNORED = frozenset(
     {
@@ -35,38 +25,26 @@ _IGNORED = frozenset(
 """Options of transformers that change nothing for a folder of safetensors."""
 
 
-@cache
-def config_class(model_type: str) -> type:
-    """The config class of converted models of a family, a subclass of the family's own, known to the auto class.
-
-    An instance's `model_type` is the family's, by which code tells families apart; files hold the class's, `shrp-...`.
-    """
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
-
-    family = CONFIG_MAPPING[model_type]
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        family.__post_init__(self, **kwargs)
-        self.model_type = model_type
-
-    members = {"model_type": PREFIX + model_type, "__post_init__": __post_init__, "__module__": __name__}
-    made = type(CLASS_PREFIX + family.__name__, (family,), members)
-    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.register(made, ShrpForSequenceClassification)
-    return made
-
-
 class _Config:
     """Stands for a family's `config_class` in transformers' mapping, without importing the family."""
 
     def __init__(self, model_type: str) -> None:
         self.model_type = model_type
 
+    def _made(self) -> Any:
+        from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+
+        from shrp.checkpoints.checkpoint import config_class
+
+        made = config_class(self.model_type)
+        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.register(made, ShrpForSequenceClassification, exist_ok=True)
+        return made
+
     def __call__(self, **values: Any) -> Any:
-        return config_class(self.model_type)(**values)
+        return self._made()(**values)
 
     def from_dict(self, values: Any, **options: Any) -> Any:
-        return config_class(self.model_type).from_dict(values, **options)  # type: ignore[attr-defined]
+        return self._made().from_dict(values, **options)
 
 
 class ShrpForSequenceClassification:
@@ -111,10 +89,8 @@ class ShrpForSequenceClassification:
             model = model.to(dtype)
         if device_map is not None:
             model = model.to(device_map)
-        nothing = {
-            name: set() for name in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
-        }
-        return (model, nothing) if output_loading_info else model
+        report = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
+        return (model, {name: set() for name in report}) if output_loading_info else model
 
     @classmethod
     def _from_config(cls, config: Any, **_: Any) -> Any:
@@ -142,6 +118,8 @@ class _AfterImport:
 
 
 def _register_in(module: Any) -> None:
+    from shrp.checkpoints.info import MODEL_TYPES, PREFIX
+
     for model_type in MODEL_TYPES:
         module.CONFIG_MAPPING.register(PREFIX + model_type, _Config(model_type), exist_ok=True)
 

@@ -17,8 +17,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.checkpoints import hub, reference
-from shrp.checkpoints.info import CARD, CONFIG, WEIGHTS, CheckpointInfo
+from shrp.checkpoints import reference
+from shrp.checkpoints.card import card, licence_in
+from shrp.checkpoints.info import CARD, CLASS_PREFIX, CONFIG, PREFIX, WEIGHTS, CheckpointInfo, read_history
 from shrp.checkpoints.reference import Reference
 from shrp.data.batching import save_tokenizer
 from shrp.errors import CheckpointError
@@ -28,6 +29,12 @@ from shrp.model.convert import layer_kinds
 from shrp.model.layers import StaticLayer
 
 _LOG = logging.getLogger(__name__)
+_NOT_BY_ITS_CLASS = (
+    "this is a model with SHRP layers; import shrp and load it with AutoModelForSequenceClassification or shrp.load"
+)
+"""In place of the weights' file name, which `shrp.load` does not read: the family's own class, called by its name, shows
+it in an error, where it would load random weights for the converted layers.
+"""
 
 
 def save(
@@ -42,19 +49,18 @@ def save(
     new: bool = False,
     keep_others: bool = False,
 ) -> Path:
-    """Write a checkpoint folder, all of it or nothing; an existing checkpoint there is replaced, if it is not `new`.
+    """Write a checkpoint folder, all of it or nothing; a checkpoint that is there is replaced, unless `new`.
 
     Args:
         dtype: store floating-point weights in this type, for example `torch.float16`; None keeps theirs.
         extra_files: further text files, name -> content (`history.jsonl`, a model card in place of the usual one).
         teacher: the dense teacher's outputs by data fingerprint, as a small file beside the weights.
-        new: refuse to replace anything, also what another process has written there since this one looked.
-        keep_others: leave in the folder what is not written again, such as a card that was added to it, or the
-            teacher's outputs on other data.
+        new: refuse to replace anything, also what another process has just written there.
+        keep_others: keep files of the folder that are not written again, such as the teacher's outputs on other data.
 
     Raises:
-        CheckpointError: `folder` exists and is something else than a checkpoint, or cannot be written; or `info` does
-            not describe the model, as of one that was pruned without a plan in its info.
+        CheckpointError: `folder` is something else than a checkpoint, or can't be written, or `info` does not describe
+            the model.
     """
     folder = Path(folder)
     refuse_foreign(folder)
@@ -84,10 +90,13 @@ def save(
             teacher = _with_added(teacher, folder, partial, info)
         if teacher:
             reference.write(partial, teacher)
-        if keep_others:
-            _take_along(folder, partial)
+        for path in entries(folder) if keep_others else ():
+            if _is_kept(path, partial) and path.is_dir() and not path.is_symlink():
+                shutil.copytree(path, partial / path.name, symlinks=True, copy_function=_link)
+            elif _is_kept(path, partial):
+                _link(path, partial / path.name)
         if not (partial / CARD).exists():
-            _write_card(model, tokenizer, info, partial, folder)
+            _write_card(model, info, partial, folder)
         put_in_place(partial, folder, new=new, keep_others=keep_others)
     except (OSError, SafetensorError) as error:  # a full disk, for one
         reason = getattr(error, "strerror", None) or error
@@ -97,31 +106,25 @@ def save(
     return folder
 
 
-def _write_card(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    info: CheckpointInfo,
-    partial: Path,
-    folder: Path,
-) -> None:
-    """Write the model card, with the licence that an earlier card tells."""
-    from shrp.checkpoints.card import card, licence_in
-    from shrp.checkpoints.checkpoint import Checkpoint
-
+def _write_card(model: PreTrainedModel, info: CheckpointInfo, partial: Path, folder: Path) -> None:
+    """Write the model card, with the licence of an earlier card."""
     before = ""
     with suppress(OSError, UnicodeDecodeError):
         before = (folder / CARD).read_text(encoding="utf-8")
-    made = Checkpoint(partial, info, model, tokenizer, fingerprint="")
-    text = card(folder.resolve().name, made, licence_in(before, info.base_model))
+    licence = licence_in(before, info.base_model)
+    text = card(folder.resolve().name, info, model, read_history(partial), licence)
     (partial / CARD).write_text(text, encoding="utf-8")
 
 
 def named(model: PreTrainedModel, *, converted: bool) -> dict[str, Any]:
     """How a config names a model, so that without SHRP no converted one is taken for the dense model it was."""
-    prefixes = (hub.PREFIX, hub.CLASS_PREFIX) if converted else ("", "")
+    kind, cls = model.config.model_type, type(model).__name__
+    if not converted:
+        return {"model_type": kind, "architectures": [cls]}
     return {
-        "model_type": prefixes[0] + model.config.model_type,
-        "architectures": [prefixes[1] + type(model).__name__],
+        "model_type": PREFIX + kind,
+        "architectures": [CLASS_PREFIX + cls],
+        "transformers_weights": _NOT_BY_ITS_CLASS,
     }
 
 
@@ -164,11 +167,15 @@ def check_name(folder: Path) -> None:
         raise CheckpointError(f"'{folder}' is no name for a result; name a folder of its own.")
 
 
-def refuse_foreign(folder: str | os.PathLike) -> None:
-    """Raise `CheckpointError` where saving to `folder` would destroy something else than a checkpoint of SHRP's."""
-    folder = Path(folder)
+def is_free(folder: Path) -> bool:
+    """Whether nothing is at a place, or an empty folder. Raises as `check_name`."""
     check_name(folder)
-    if not folder.exists() or (folder.is_dir() and not entries(folder)):
+    return not folder.exists() or (folder.is_dir() and not entries(folder))
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Raise `CheckpointError` where saving to `folder` would destroy something else than a checkpoint of SHRP's."""
+    if is_free(folder):
         return
     try:
         ours = "shrp" in json.loads((folder / CONFIG).read_text(encoding="utf-8"))
@@ -182,14 +189,8 @@ def refuse_foreign(folder: str | os.PathLike) -> None:
 
 def refuse_existing(folder: str | os.PathLike) -> None:
     """Raise `CheckpointError` where there is anything at `folder`, which a result of some work would replace."""
-    folder = Path(folder)
-    check_name(folder)
-    if folder.exists() and not (folder.is_dir() and not entries(folder)):
-        raise CheckpointError(_exists_already(folder))
-
-
-def _exists_already(folder: Path) -> str:
-    return f"{folder} exists already; choose another folder for the result."
+    if not is_free(Path(folder)):
+        raise CheckpointError(f"{folder} exists already; choose another folder for the result.")
 
 
 def _with_added(
@@ -207,22 +208,16 @@ def _with_added(
         return teacher or {}
 
 
-def _take_along(folder: Path, partial: Path) -> None:
-    """Copy to a folder that is to take another's place what that one has and this one lacks, before anything goes."""
-    for path in entries(folder):
-        # Hidden is what is being written just now; the teacher's outputs were seen to (`_with_added`).
-        if path.name.startswith(".") or path.name == reference.FILE or (partial / path.name).exists():
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.copytree(path, partial / path.name, symlinks=True, copy_function=_link)
-        else:
-            _link(path, partial / path.name)
+def _is_kept(path: Path, target: Path) -> bool:
+    """Whether a file of an earlier folder is kept in the new one, which lacks it.
+
+    Hidden files are being written just now; the teacher's outputs are merged (`_with_added`).
+    """
+    return not (path.name.startswith(".") or path.name == reference.FILE or (target / path.name).exists())
 
 
 def _link(source: str | os.PathLike, target: str | os.PathLike) -> None:
-    """The same file by another name, which takes no room, or a copy where the system can't; nothing of one that is gone
-    meanwhile.
-    """
+    """The same file by another name, or a copy where the system has no links; nothing if it is gone meanwhile."""
     with suppress(FileNotFoundError):
         try:
             os.link(source, target, follow_symlinks=False)
@@ -234,7 +229,7 @@ def put_in_place(partial: Path, folder: Path, *, new: bool = False, keep_others:
     """Rename a finished folder to `folder`, beside it; what was there goes, unless the renaming fails.
 
     Args:
-        keep_others: what has come there since the finished folder was filled comes along too.
+        keep_others: move files over that were written there meanwhile.
 
     Raises:
         CheckpointError: there is something, and `new` says that nothing is to go.
@@ -244,9 +239,8 @@ def put_in_place(partial: Path, folder: Path, *, new: bool = False, keep_others:
             if folder.is_dir() and not entries(folder):
                 folder.unlink() if folder.is_symlink() else folder.rmdir()
             os.replace(partial, folder)
-        except OSError as error:
-            if folder.exists():
-                raise CheckpointError(_exists_already(folder)) from error
+        except OSError:
+            refuse_existing(folder)
             raise
         return
     if not folder.exists():
@@ -257,9 +251,7 @@ def put_in_place(partial: Path, folder: Path, *, new: bool = False, keep_others:
         os.replace(folder, retired / "old")
         os.replace(partial, folder)
         for path in entries(retired / "old") if keep_others else ():
-            if not (
-                path.name.startswith(".") or path.name == reference.FILE or (folder / path.name).exists()
-            ):
+            if _is_kept(path, folder):
                 with suppress(OSError):
                     os.replace(path, folder / path.name)
     except BaseException:  # an interruption too: what was there would be lost with what is removed below

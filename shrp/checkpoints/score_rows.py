@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from transformers import PreTrainedModel
 
 from shrp.checkpoints.info import CheckpointInfo
+from shrp.checkpoints.stored import CALIBRATED, FINE_TUNED
 from shrp.data.text_data import TextData
 from shrp.evaluation.costs import TOKENS, Cost, cost, dense_cost, narrow_cost, static_cost
 from shrp.evaluation.evaluation import Evaluation
@@ -17,12 +19,8 @@ from shrp.evaluation.statistics import NO_INTERVAL
 from shrp.evaluation.verdicts import HEADS_PRUNED, KINDS_OF_CONTROL
 from shrp.pruning.plan import PruningPlan
 
-if TYPE_CHECKING:
-    from shrp.checkpoints.checkpoint import Checkpoint
-
-
 SHARES = ("encoder_params", "model_params", "encoder_flops")
-_DROPPED, _, _NO_ROUTER = KINDS_OF_CONTROL
+_DROPPED, _RANDOM, _NO_ROUTER = KINDS_OF_CONTROL
 
 
 def measured(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
@@ -43,16 +41,14 @@ def measured(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
 
 
 def share_of(score: float, teacher_score: float | None) -> float | None:
-    """What share of the teacher's score a score is; None where that is not known, or not above 0, as a correlation may
-    be: of two negative ones the quotient would call the worse one the better.
+    """A score divided by the teacher's; None where that is not known, or not above 0, as a correlation may be: of two
+    negative ones the quotient would call the worse one the better.
     """
     return score / teacher_score if teacher_score is not None and teacher_score > 0 else None
 
 
 def share_ends(interval: tuple[float, float], teacher_score: float | None) -> tuple[float, float]:
-    """The interval of `share_of` that a score's interval gives, with a teacher's score that counts as exact; (nan, nan)
-    where either is missing.
-    """
+    """The interval of `share_of`, with the teacher's score as exact; (nan, nan) where either is missing."""
     low, high = (share_of(end, teacher_score) for end in interval)
     return NO_INTERVAL if low is None or high is None else (low, high)
 
@@ -60,7 +56,7 @@ def share_ends(interval: tuple[float, float], teacher_score: float | None) -> tu
 def score_row(
     label: str, kind: str, evaluations: Sequence[Evaluation], teacher_score: float | None
 ) -> dict[str, Any]:
-    """One row of a checkpoint's scores, with what the best constant answer has there, where that is defined.
+    """One row of a checkpoint's scores, with the majority-class baseline (`constant`) where it is defined.
 
     Args:
         kind: `teacher`, `routed`, `static` or `control`.
@@ -89,12 +85,12 @@ def pruned_row(
 
     Args:
         evaluation: on `data`, cut at `max_length` tokens.
-        matched: whether its answer shares were (`shrp.evaluation.calibration`).
+        matched: whether its threshold is calibrated (`shrp.evaluation.calibration`).
         recovered: whether it was fine-tuned after pruning.
     """
     drawn = plan.selection.startswith("random")  # also with edits
-    label = f"{KINDS_OF_CONTROL[1] if drawn else 'static'}, {plan.budget} in all"
-    label += ", shares matched" * matched + ", fine-tuned" * recovered
+    label = f"{_RANDOM if drawn else 'static'}, {plan.budget} in all"
+    label += CALIBRATED * matched + FINE_TUNED * recovered
     row = score_row(label, "control" if drawn else "static", [evaluation], teacher_score)
     about = {"data_fingerprint": data.source_fingerprint, "max_length": max_length, "budget": plan.budget}
     return row | about | ({"recovered": True} if recovered else {})
@@ -103,7 +99,7 @@ def pruned_row(
 def rows_as_now(
     info: CheckpointInfo, data: TextData, longest: Callable[[], int], length: int | None = None
 ) -> list[Mapping[str, Any]]:
-    """A checkpoint's rows of these data whose texts were cut as they are now: others measure something else.
+    """A checkpoint's rows on these data whose texts were cut at the same length as now, or were not cut.
 
     Args:
         longest: gives the tokens of the data's longest text, uncut; asked only where that decides.
@@ -125,9 +121,7 @@ def cut_alike(before: int, now: int, longest: Callable[[], int]) -> bool:
 
 
 def teacher_rows(info: CheckpointInfo) -> list[dict[str, Any]]:
-    """What a checkpoint tells of its teacher's scores, but where one is not known: of which data, by their fingerprint,
-    and at how many tokens texts were cut.
-    """
+    """The known scores of a checkpoint's teacher, with the data's fingerprints and the tokens that texts were cut at."""
     names = ("data_fingerprint", "metric", "score", "n")
     return [
         {name: row.get(name) for name in names} | {"max_length": _cut(info, row)}
@@ -141,21 +135,17 @@ def _cut(info: CheckpointInfo, row: Mapping[str, Any]) -> int:
     return row.get("max_length") or info.training.get("config", {}).get("max_length") or info.max_length
 
 
-def row_cost(row: Mapping[str, Any], loaded: Checkpoint) -> Cost | None:
-    """Cost of one row's model, counted from the architecture.
+def row_cost(row: Mapping[str, Any], info: CheckpointInfo, model: PreTrainedModel) -> Cost | None:
+    """Cost of one row's model, counted from the architecture; None where the row doesn't tell what its model is.
 
     Args:
         row: of the checkpoint's `scores`, or of `score_frame`'s table of them.
-        loaded: the checkpoint that carries it.
-
-    Returns:
-        None where the row doesn't tell what the model is, as for the routed model that a static checkpoint came from.
+        info, model: of the checkpoint that carries it.
     """
-    info, model = loaded.info, loaded.model
     layers, name, kind = len(info.config.layers), str(row.get("model", "")), row.get("kind")
     if kind == "teacher":
         return dense_cost(model, TOKENS)
-    if kind == "routed":
+    if kind == "routed":  # a static checkpoint does not have the routed model that it came from
         return cost(model, TOKENS) if info.plan is None else None
     if name.startswith(_DROPPED):
         return dense_cost(model, TOKENS, dropped=layers)
@@ -163,24 +153,19 @@ def row_cost(row: Mapping[str, Any], loaded: Checkpoint) -> Cost | None:
     if name.startswith(HEADS_PRUNED):
         return narrow_cost(model, layers, each) if each else None
     experts = layers * model.config.num_attention_heads
-    kept = _kept(row, layers) or (experts if name.startswith(_NO_ROUTER) else None)
-    return static_cost(model, layers, kept, TOKENS) if kept and layers <= kept <= experts else None
+    kept = _number(row, "budget") or (each * layers if each else None)
+    kept = kept or (experts if name.startswith(_NO_ROUTER) else 0)
+    return static_cost(model, layers, kept, TOKENS) if layers <= kept <= experts and kept else None
 
 
-def with_shares(scores: pd.DataFrame, loaded: Checkpoint) -> pd.DataFrame:
-    """`score_frame`'s table with columns `encoder_params`, `model_params` and `encoder_flops`: what each model has of
-    the dense one's, 1.0 meaning as much; nan where that is not known.
+def with_shares(scores: pd.DataFrame, info: CheckpointInfo, model: PreTrainedModel) -> pd.DataFrame:
+    """`score_frame`'s table with `encoder_params`, `model_params` and `encoder_flops`: each model's as shares of the dense
+    model's; nan where that is not known.
     """
-    dense = dense_cost(loaded.model, TOKENS)
-    costs = [row_cost(row, loaded) for row in scores.to_dict("records")]
+    dense = dense_cost(model, TOKENS)
+    costs = [row_cost(row, info, model) for row in scores.to_dict("records")]
     shares = [price.relative_to(dense) if price else {} for price in costs]
     return scores.assign(**{k: [one.get(k, np.nan) for one in shares] for k in SHARES})
-
-
-def _kept(row: Mapping[str, Any], layers: int) -> int | None:
-    """Experts kept in all."""
-    each = _number(row, "per_layer")
-    return _number(row, "budget") or (each * layers if each else None)
 
 
 def _number(row: Mapping[str, Any], name: str) -> int | None:

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from shrp.checkpoints import checkpoint
-from shrp.checkpoints.card import CARD, as_html, card, converted, training_facts
+from shrp.checkpoints.card import as_html, converted, training_facts
+from shrp.checkpoints.info import CARD
 from shrp.evaluation.costs import dense_cost, plan_cost, static_cost
 from shrp.pruning.plan import make_plan
 
@@ -38,7 +39,7 @@ def folder(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
 
 def test_the_card_has_scores_controls_costs_and_limits(folder):
     loaded = checkpoint.load(folder)
-    text = card("mine", loaded, "MIT")
+    text = loaded.card("mine", "MIT")
     assert text.startswith("# mine\n")
     assert "| trained on | train.csv, n = 1,200 |" in text
     assert "random experts, 2 a layer” (0.7400)" in text
@@ -64,7 +65,7 @@ def test_a_score_without_an_interval_has_a_dash(folder, tmp_path):
         row("routed", "routed", 0.0, interval=None),
         row("layers dropped", "control", 0.0, interval=[0.0, 0.0]),
     )
-    text = card("mine", replace(loaded, info=replace(loaded.info, scores=flat)))
+    text = replace(loaded, info=replace(loaded.info, scores=flat)).card("mine")
     assert "| routed | 0.0000 | – |" in text
     assert "| control: layers dropped | 0.0000 | – |" in text
     assert "nan" not in text
@@ -97,11 +98,11 @@ def test_facts_of_a_training_are_those_that_are_stored():
 
 
 def test_a_collapsed_layer_is_among_the_limits(folder):
-    assert "effective experts" not in card("mine", checkpoint.load(folder))
+    assert "effective experts" not in checkpoint.load(folder).card("mine")
     loaded = checkpoint.load(folder)
     usage = {"1": [0.99, 0.01, 0.0, 0.0], "2": [0.25] * 4}
     checkpoint.save(loaded.model, loaded.tokenizer, replace(loaded.info, usage=usage), folder)
-    text = card("mine", checkpoint.load(folder))
+    text = checkpoint.load(folder).card("mine")
     assert "- Layer 1 uses 1.06 effective experts of 4" in text
     assert "Layer 2 uses" not in text
 
@@ -109,15 +110,15 @@ def test_a_collapsed_layer_is_among_the_limits(folder):
 def test_a_row_of_scores_that_lacks_something_is_left_out(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
     scores = ({"kind": "routed"}, {"kind": "static", "model": "static", "score": 0.5})
     folder = checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(scores=scores), tmp_path / "bare")
-    assert "No scores were stored with it." in card("bare", checkpoint.load(folder))
+    assert "No scores were stored with it." in checkpoint.load(folder).card("bare")
 
 
 def test_saving_writes_it_and_keeps_a_licence_and_notes(folder, tmp_path):
     loaded, file = checkpoint.load(folder), folder / CARD
-    assert file.read_text() == card("mine", loaded)
-    file.write_text(card("mine", loaded, "MIT"))
+    assert file.read_text() == loaded.card("mine")
+    file.write_text(loaded.card("mine", "MIT"))
     loaded.save(folder)
-    assert file.read_text() == card("mine", loaded, "MIT")
+    assert file.read_text() == loaded.card("mine", "MIT")
     file.write_text("my notes")
     loaded.save(folder, keep_others=True)
     assert file.read_text() == "my notes"

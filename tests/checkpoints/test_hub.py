@@ -7,10 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForSequenceClassification, pipeline
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    BertForSequenceClassification,
+    pipeline,
+)
 
-from shrp.checkpoints import checkpoint, hub
-from shrp.checkpoints.info import discover
+from shrp.checkpoints import checkpoint
+from shrp.checkpoints.info import MODEL_TYPES, discover
 from shrp.data.tasks import TASKS
 from shrp.errors import CheckpointError
 from shrp.families.families import FAMILIES
@@ -30,7 +35,7 @@ def folder(request, tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
 
 
 def test_the_model_types_are_those_of_the_families():
-    assert set(hub.MODEL_TYPES) == set(FAMILIES)
+    assert set(MODEL_TYPES) == set(FAMILIES)
 
 
 def test_the_auto_class_gives_the_logits_of_load(folder, tiny_inputs, tiny_logits):
@@ -71,6 +76,11 @@ def test_no_other_auto_class_and_no_unknown_option_is_taken(folder):
     for options in ({"key_mapping": {"a": "b"}}, {"num_labels": 7}, {"device_map": "auto"}):
         with pytest.raises(ValueError, match=r"key_mapping|outputs|device_map"):
             AutoModelForSequenceClassification.from_pretrained(folder, **options)
+
+
+def test_the_familys_own_class_does_not_load_random_layers(folder):
+    with pytest.raises(ValueError, match="import shrp"):
+        BertForSequenceClassification.from_pretrained(folder)
 
 
 @pytest.mark.parametrize("before", [True, False, None])

@@ -18,6 +18,10 @@ def row(model, kind, **facts):
     return {"model": model, "kind": kind} | known | facts
 
 
+def price(row, loaded):
+    return row_cost(row, loaded.info, loaded.model)
+
+
 def plan_of(budget):
     return first_experts(allocate({layer: [1.0] * 4 for layer in (1, 2)}, budget=budget))
 
@@ -41,28 +45,28 @@ def test_a_row_costs_what_its_model_does(routed, static, tiny_model, tiny_routed
         (row("dense teacher", "teacher"), tiny_model()),
         (row("static, 2 a layer", "static", per_layer=2), pruned(4)),
         (row("static, 5 in all", "static", budget=5), pruned(5)),
-        (row("random experts, 1 a layer, recovered", "control", per_layer=1, budget=2), pruned(2)),
+        (row("random experts, 1 a layer, fine-tuned", "control", per_layer=1, budget=2), pruned(2)),
         (row("no router, all experts, 3 epochs", "control"), pruned(8)),
         (row("no router, random experts, 1 a layer", "control", per_layer=1), pruned(2)),
         (row("layers dropped, 3 epochs", "control"), tiny_model(num_hidden_layers=1)),
     ):
         for loaded in (routed, static):
-            assert row_cost(found, loaded) == cost(model), (found["model"], loaded.path)
-    assert row_cost(row("routed", "routed"), routed) == cost(routed.model)
+            assert price(found, loaded) == cost(model), (found["model"], loaded.path)
+    assert price(row("routed", "routed"), routed) == cost(routed.model)
 
 
 def test_a_row_that_does_not_tell_what_its_model_is_has_no_cost(routed, static):
-    assert row_cost(row("routed", "routed"), static) is None
+    assert price(row("routed", "routed"), static) is None
     for kept in ({}, {"budget": 1}, {"budget": 9}, {"per_layer": 5}):
-        assert row_cost(row("static", "static", **kept), routed) is None
+        assert price(row("static", "static", **kept), routed) is None
 
 
 def test_shares_are_of_the_dense_model_and_unknown_ones_nan(routed):
     rows = [row("dense teacher", "teacher"), row("routed", "routed"), row("other", "static")]
-    found = with_shares(score_frame(rows), routed)
+    found = with_shares(score_frame(rows), routed.info, routed.model)
     share = cost(routed.model).relative_to(dense_cost(routed.model))
     assert found["encoder_params"].tolist()[:2] == [1.0, share["encoder_params"]]
     assert found["model_params"][1] == share["model_params"]
     assert found["encoder_flops"][1] == share["encoder_flops"]
     assert math.isnan(found["encoder_params"][2])
-    assert with_shares(score_frame([]), routed).empty
+    assert with_shares(score_frame([]), routed.info, routed.model).empty

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from shrp.checkpoints import checkpoint
-from shrp.checkpoints import info as stored
+from shrp.checkpoints import checkpoint, stored
 from shrp.errors import CheckpointError
 
 SHIPPED = Path(__file__).parents[2] / "checkpoints"

@@ -7,7 +7,7 @@ import torch
 
 from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint
-from shrp.checkpoints.card import card, training_facts
+from shrp.checkpoints.card import training_facts
 from shrp.checkpoints.score_rows import score_row
 from shrp.data.sources import load_file, load_probe
 from shrp.evaluation import evaluate as evaluation
@@ -57,7 +57,7 @@ def test_how_experts_were_picked_is_said_of_every_selection(shrp, place, tmp_pat
         measured[selection], _, _ = pruned_to(shrp, place, tmp_path / selection, *options)
     said = {name: told(loaded.info) for name, loaded in measured.items()}
     assert said["gate_norm"]["experts"].endswith("measured on validation.csv (n = 24)")
-    assert said["random"]["experts"].endswith("counted on validation.csv (n = 24)")
+    assert said["random"]["experts"].endswith("measured on validation.csv (n = 24)")
     plan = measured["gate_norm"].info.plan
     (tmp_path / "mine.json").write_text(json.dumps(plan.to_dict()))
     given, _, _ = pruned_to(shrp, place, tmp_path / "given", "--plan", tmp_path / "mine.json")
@@ -76,7 +76,7 @@ def test_how_experts_were_picked_is_said_of_every_selection(shrp, place, tmp_pat
         (("--budget", 3, "--selection", "random"), "probe/sst2", "random experts, 3 in all", "control"),
         (
             ("--per-layer", 1, "--data", "mine", "--calibrate"),
-            *("validation.csv", "static, 2 in all, shares matched", "static"),
+            *("validation.csv", "static, 2 in all, threshold calibrated", "static"),
         ),
         (
             ("--per-layer", 1, "--fine-tune", "mine"),
@@ -104,7 +104,7 @@ def test_what_is_written_is_scored_on_the_data_at_hand(shrp, place, tmp_path, op
     assert "not scored" not in err
     chosen = loaded.info.training.get("chosen_on", {"data_fingerprint": None})
     assert (chosen["data_fingerprint"] == row["data_fingerprint"]) == ("--data" in options)
-    text = card("out", loaded)
+    text = loaded.card("out")
     control = "control: " * (kind == "control")
     assert f"| {control}{label} | {row['score']:.4f} |" in text
     if name.startswith("probe"):  # on the validation data there is the teacher's row alone

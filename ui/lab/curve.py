@@ -90,7 +90,7 @@ def stored_frame(checkpoint: Checkpoint, data: TextData) -> pd.DataFrame:
     """
     dense, rows = dense_cost(checkpoint.model, TOKENS), []
     for row in measurements.score_rows(checkpoint, data):
-        kind, price = str(row.get("kind", "")), row_cost(row, checkpoint)
+        kind, price = str(row.get("kind", "")), row_cost(row, checkpoint.info, checkpoint.model)
         other = row.get("metric", data.task.metric) != data.task.metric
         if other or row.get("score") is None or kind == "routed" or price is None:
             continue

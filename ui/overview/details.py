@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from shrp.analysis.usage import CLIFF_SHARE, UsageStats, history_warnings
-from shrp.checkpoints.card import as_html, card, training_facts
+from shrp.checkpoints.card import as_html, training_facts
 from shrp.checkpoints.score_rows import with_shares
 from shrp.errors import ShrpError
 from shrp.evaluation.costs import TOKENS, cost, dense_cost
@@ -139,7 +139,7 @@ def scores(selection: state.Selection) -> None:
     """
     name, info = selection.name, selection.checkpoint.info
     seen, st.session_state[_SHOWN] = st.session_state.get(_SHOWN, name), name
-    frame = with_shares(score_frame(info.scores), selection.checkpoint)
+    frame = with_shares(score_frame(info.scores), info, selection.checkpoint.model)
     if frame.empty:
         st.info("No scores are stored with this checkpoint. To score it:", icon=":material/scoreboard:")
         st.code(f"python -m shrp evaluate {quote(str(selection.checkpoint.path))}", language="bash")
@@ -221,7 +221,7 @@ def training(selection: state.Selection) -> None:
 
 def model_card(selection: state.Selection) -> None:
     """The model card, and its files."""
-    text, stem = card(selection.name, selection.checkpoint), f"{file_name(selection.name)}-card"
+    text, stem = selection.checkpoint.card(selection.name), f"{file_name(selection.name)}-card"
     with st.container(horizontal=True):
         for kind, suffix, made in (("Markdown", "md", lambda: text), ("HTML", "html", lambda: as_html(text))):
             options = {"key": f"card-{kind.lower()}", "on_click": "ignore", "icon": ":material/download:"}

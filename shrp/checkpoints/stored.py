@@ -1,0 +1,199 @@
+"""What a checkpoint's JSON stores of its training, scores and usage: checked, as it may come from anywhere.
+
+A field that is there must be of its type; one that is null is not known.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from shrp.data.tasks import METRICS
+from shrp.errors import CheckpointError
+
+_NUMBER = (int, float)
+FINE_TUNED, CALIBRATED = ", fine-tuned", ", threshold calibrated"
+"""Ends of a scored model's name."""
+_OF_EARLIER_VERSIONS = {", recovered": FINE_TUNED, ", shares matched": CALIBRATED}
+
+
+def _each(names: str, kind: Any) -> dict[str, Any]:
+    return dict.fromkeys(names.split(), kind)
+
+
+# A field's type: one or several classes, a list of one of them, or the fields of an object.
+_CONFIG = {
+    **_each("epoch_size conversion_size final_size stage2_epochs seed batch_size max_length", int),
+    **_each("learning_rate new_learning_rate distill_logits distill_hidden balance temperature", _NUMBER),
+    **_each("weight_decay warmup swap exploration", _NUMBER),
+    **_each("freeze_embeddings freeze_dense dropout", bool),
+    **_each("expander_init precision", str),
+    "shrp": {"layers": [int]},
+    "order": [int],
+}
+_ON_TEXTS = {
+    **_each("sources recovery_sources", [str]),
+    **_each("usage_of selection", str),
+    **_each("config recovery", _CONFIG),
+    "earlier": {},
+    "texts": int,
+}
+_WHOLE = {
+    "chosen_on": {**_each("data data_fingerprint", str), "n": int},
+    "shares_matched": {"data": str, "n": int, "shift": list},
+    "vocabulary": {**_each("kept size min_count common counted_n", int), "counted_on": str},
+}
+"""Objects of a training that have all of their fields, if they are there."""
+_TRAINING = {
+    **_ON_TEXTS,
+    **_WHOLE,
+    **_each("teacher pruning", {}),
+    **_each("train_data validation_data precision recipe chosen_by", str),
+    **_each("train_examples epochs", int),
+    "seconds": _NUMBER,
+    "converted": _ON_TEXTS,
+    "recovery": _CONFIG | {"config": _CONFIG},  # on texts, or on the task
+}
+_SCORE = {
+    **_each("kind model data metric data_fingerprint interval_is", str),
+    **_each("score retained constant", _NUMBER),
+    **_each("n per_layer budget epochs max_length", int),
+    "interval": [_NUMBER],
+}
+_EPOCH = {
+    **_each("epoch stage converted_layer validation_n texts", int),
+    **_each("validation_score seconds loss task_loss balance_loss", _NUMBER),
+    **_each("distill_logits_loss distill_hidden_loss", _NUMBER),
+    "metric": str,
+    "validation_interval": [_NUMBER],
+    "usage": {},
+}
+
+
+def check_training(training: Mapping[str, Any]) -> dict[str, Any]:
+    """The summary of a training, without what is null, there and in the conversion on texts that it names.
+
+    Raises:
+        CheckpointError: a field is of another type than it should be, or is no finite number.
+    """
+    known = _known(training)
+    _check("training", known, _TRAINING)
+    for name, fields in _WHOLE.items():
+        if name in known and not fields.keys() <= _known(known[name]).keys():
+            raise _wrong("training", name, known[name])
+    if "converted" in known:
+        known["converted"] = _known(known["converted"])
+    made = known.get("converted", known)
+    if "texts" in made and made.get("recovery", {"final_size": 0}).get("final_size") is None:
+        raise _wrong("training", "recovery", made["recovery"])
+    return known
+
+
+def check_scores(rows: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """Rows of scores, without what is null, the models by their names of today.
+
+    Raises:
+        CheckpointError: a row is no object with a kind, or a field is of another type than it should be, or the metric
+            is none of ours.
+    """
+    found = []
+    for row in rows:
+        if not isinstance(row, Mapping) or "kind" not in row:
+            raise CheckpointError("the checkpoint's scores must be objects with a kind.")
+        known = _known(row)
+        _check_row("row of scores", known, _SCORE, "interval")
+        for old, new in _OF_EARLIER_VERSIONS.items():
+            if "model" in known:
+                known["model"] = known["model"].replace(old, new)
+        found.append(known)
+    return tuple(found)
+
+
+def check_usage(usage: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Layer -> Top-1 share of each expert.
+
+    Raises:
+        CheckpointError: a key is no layer, or a value no list of shares; all lists must be equally long, and not empty.
+    """
+    if not isinstance(usage, Mapping):
+        raise CheckpointError("the checkpoint's usage must be an object of layers.")
+    for layer, shares in usage.items():
+        if not (
+            str(layer).isdecimal()
+            and isinstance(shares, list)
+            and shares
+            and all(_is(share, _NUMBER) and math.isfinite(share) and share >= 0 for share in shares)
+        ):
+            raise CheckpointError(f"the checkpoint's usage of layer {layer!r} must be a list of shares.")
+    if len({len(shares) for shares in usage.values()}) > 1:
+        raise CheckpointError("the checkpoint's usage has layers with different numbers of experts.")
+    return dict(usage)
+
+
+def check_history(rows: Sequence[Any]) -> list[dict[str, Any]]:
+    """Rows of a history, without what is null but for `converted_layer`, where it means that none was converted.
+
+    Raises:
+        CheckpointError: a row is no object with an epoch and a stage, or has a validation score but not its metric and
+            validation_n, or a field is of another type than it should be.
+    """
+    return [_epoch(row) for row in rows]
+
+
+def _epoch(row: Any) -> dict[str, Any]:
+    known = _known(row, "converted_layer") if isinstance(row, Mapping) else {}
+    if not {"epoch", "stage"} <= known.keys():
+        raise CheckpointError("the checkpoint's history must be objects with an epoch and a stage.")
+    if "validation_score" in known and not {"metric", "validation_n"} <= known.keys():
+        raise CheckpointError(
+            f"epoch {known['epoch']!r:.20} of the checkpoint's history has a validation_score; "
+            "it must have its metric and validation_n too."
+        )
+    _check_row("row of the history", known, _EPOCH, "validation_interval")
+    check_usage(known.get("usage", {}))
+    return known
+
+
+def _check_row(what: str, row: Mapping[str, Any], fields: Mapping[str, Any], interval: str) -> None:
+    _check(what, row, fields, finite=False)
+    if len(row.get(interval, (0, 0))) != 2:
+        raise _wrong(what, interval, row[interval])
+    if (metric := row.get("metric")) is not None and metric not in METRICS:
+        raise CheckpointError(
+            f"the checkpoint's {what} has the metric {metric!r:.40}; those known here are {', '.join(METRICS)}."
+        )
+
+
+def _known(found: Mapping[str, Any], *kept: str) -> dict[str, Any]:
+    """What is not null, or is to be kept even so."""
+    return {name: value for name, value in found.items() if value is not None or name in kept}
+
+
+def _check(what: str, found: Mapping[str, Any], fields: Mapping[str, Any], *, finite: bool = True) -> None:
+    """Raise `CheckpointError` where one of these fields is there and of another type."""
+    for name, kind in fields.items():
+        value = found.get(name)
+        if value is None:
+            continue
+        if isinstance(kind, dict):
+            right = isinstance(value, Mapping)
+            if right:
+                _check(f"{what}'s {name}", value, kind, finite=finite)
+        elif isinstance(kind, list):
+            right = isinstance(value, list) and all(_is(one, kind[0]) for one in value)
+        else:
+            right = _is(value, kind) and not (finite and isinstance(value, float) and not math.isfinite(value))
+        if not right:
+            raise _wrong(what, name, value)
+
+
+def _is(value: Any, kind: Any) -> bool:
+    if isinstance(value, int) and abs(value) > sys.float_info.max:  # which no float can hold
+        return False
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _wrong(what: str, name: str, value: Any) -> CheckpointError:
+    return CheckpointError(f"in the checkpoint, {name!r} of its {what} can't be {value!r:.60}.")
