@@ -39,34 +39,22 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 COMMANDS = (
-    (
-        finetune,
-        "Fine-tune a dense encoder",
-        "finetune --base bert-base-uncased --task sst2 --out sst2-teacher",
-    ),
-    (train, "Make a routed checkpoint of it", "train --base sst2-teacher --task sst2 --out sst2-6of12"),
-    (
-        convert,
-        "Convert layers on unlabelled text",
-        "convert --base bert-base-uncased --texts a.csv --out converted",
-    ),
-    (prune, "Keep some experts, remove the routers", "prune checkpoints/sst2-6of12 --budget 12 --out pruned"),
-    (evaluate, "Score a model", "evaluate checkpoints/sst2-6of12 --data my.csv --predictions answers.csv"),
-    (usage, "Count which experts are used", "usage checkpoints/sst2-6of12 --by class --drivers"),
-    (knock_out, "Remove experts or heads", "knock-out checkpoints/sst2-6of12 --expert 9.11 --expert 10.1"),
-    (
-        explain,
-        "Explain a text",
-        'explain checkpoints/sst2-6of12 --text "A joy." --text "Anything but a joy."',
-    ),
-    (sweep, "Score prunings of all sizes", "sweep checkpoints/sst2-6of12 --held-out --out sweep.csv"),
-    (compare, "Compare models", "compare checkpoints/sst2-6of12 pruned --flips flips.csv"),
-    (trim_vocabulary, "Remove unused tokens", "trim-vocabulary pruned --common 12000 --out trimmed"),
-    (export, "Export to ONNX", "export checkpoints/sst2-6of12 --per-layer 2 --out exported"),
+    (finetune, "Fine-tune a dense encoder", "--base bert-base-uncased --task sst2 --out sst2-teacher"),
+    (train, "Make a routed checkpoint of it", "--base sst2-teacher --task sst2 --out sst2-6of12"),
+    (convert, "Convert layers on unlabelled text", "--base bert-base-uncased --texts a.csv --out converted"),
+    (prune, "Keep some experts, remove the routers", "checkpoints/sst2-6of12 --budget 12 --out pruned"),
+    (evaluate, "Score a model", "checkpoints/sst2-6of12 --data my.csv --predictions answers.csv"),
+    (usage, "Count which experts are used", "checkpoints/sst2-6of12 --by class --drivers"),
+    (knock_out, "Remove experts or heads", "checkpoints/sst2-6of12 --expert 9.11 --expert 10.1"),
+    (explain, "Explain a text", 'checkpoints/sst2-6of12 --text "A joy." --text "Anything but a joy."'),
+    (sweep, "Score prunings of all sizes", "checkpoints/sst2-6of12 --held-out --out sweep.csv"),
+    (compare, "Compare models", "checkpoints/sst2-6of12 pruned --flips flips.csv"),
+    (trim_vocabulary, "Remove unused tokens", "pruned --common 12000 --out trimmed"),
+    (export, "Export to ONNX", "checkpoints/sst2-6of12 --per-layer 2 --out exported"),
 )
 for function, summary, how in COMMANDS:
-    example = f"Example:\n\n\b\n  python -m shrp {how}"  # click's \b keeps it on a line of its own
     name = function.__name__.replace("_", "-")
+    example = f"Example:\n\n\b\n  python -m shrp {name} {how}"  # click's \b keeps it on a line of its own
     app.command(name, short_help=summary, epilog=example)(grouped(function))
 
 
@@ -106,19 +94,13 @@ def _memory_is_full(error: BaseException) -> bool:
 
 def _refuse_repeated(arguments: list[str]) -> None:
     """Raise `OptionError` if an option that takes one value is given twice: the last would win silently."""
-    commands = _command().commands
-    if not arguments or arguments[0] not in commands:
-        return
-    single = {
-        name: option.opts[0]
-        for option in commands[arguments[0]].params
-        if option.param_type_name == "option" and not (option.multiple or option.is_flag)
-        for name in option.opts
-    }
-    given = Counter(single.get(one.partition("=")[0]) for one in arguments[1:])
-    for name, times in given.items():
-        if name is not None and times > 1:
-            raise OptionError(f"{name} is given {times} times but takes one value.")
+    command = _command().commands.get(arguments[0]) if arguments else None
+    options = [one for one in command.params if one.param_type_name == "option"] if command else []
+    given = Counter(argument.partition("=")[0] for argument in arguments)
+    for option in options:
+        times = sum(given[name] for name in option.opts)
+        if times > 1 and not (option.multiple or option.is_flag):
+            raise OptionError(f"{option.opts[0]} is given {times} times but takes one value.")
 
 
 def _fail(text: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from shrp.cli.options import AsJson, Data, check_free
 from shrp.cli.output import print_json, print_table, records, stderr, stdout, write_csv
@@ -19,21 +19,17 @@ if TYPE_CHECKING:  # torch is slow to import, and --help needs none
     from shrp.data.text_data import TextData
     from shrp.evaluation.evaluation import Evaluation
 
+_SHOWN = 30  # rows of a table in a terminal; the JSON has all
+
 
 def compare(
     models: Annotated[
         list[Path],
-        typer.Argument(
-            help="Checkpoints or exports of one task, or a folder of them; others are compared with the first.",
-            show_default=False,
-        ),
+        Argument(help="Checkpoints or exports of one task, or a folder of them.", show_default=False),
     ],
     *,
     data: Data,
-    flips: Annotated[
-        Path | None,
-        typer.Option(help="With two models: write the examples they answer differently to this CSV file."),
-    ] = None,
+    flips: Annotated[Path | None, Option(help="Write what two answer differently to this CSV file.")] = None,
     json: AsJson = False,
 ) -> None:
     """Compare two or more models on the same examples: scores, paired differences from the first, sizes.
@@ -128,12 +124,8 @@ def _pair(
         result["flipped_by_more_than"] = far_apart(before)
     elif source.labels is not None:
         right = agreement(before, after)
-        result["right"] = {
-            "both": right.both,
-            "only_first": right.only_a,
-            "only_second": right.only_b,
-            "neither": right.neither,
-        }
+        result["right"] = {"both": right.both, "only_first": right.only_a}
+        result["right"] |= {"only_second": right.only_b, "neither": right.neither}
         result["mcnemar_p"] = right.p_value
         result["by_class"] = _side_records(by_group(before, after, "class"))
     if source.labels is not None and source.slices is not None:
@@ -195,6 +187,6 @@ def _print(result: dict[str, Any], n: int, first: str) -> None:
     stdout.print(f"changed predictions{far}: {flipped}")
     shown = ("group", "n", "first", "second", "change")
     for by, what in (("class", "recall"), ("slice", metric)):
-        print_table(f"{what} by {by}, the largest loss first", result.get(f"by_{by}", []), shown)
+        print_table(f"{what} by {by}, the largest loss first", result.get(f"by_{by}", [])[:_SHOWN], shown)
     print_table("usage by layer: total variation distance, and that of chance", result.get("usage", []))
     print_table("kept experts by layer (jaccard: overlap, and that of chance)", result.get("kept", []))

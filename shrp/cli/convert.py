@@ -6,20 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Option
 
-from shrp.cli.options import (
-    AsJson,
-    Base,
-    Config,
-    Layers,
-    Out,
-    TextColumns,
-    base_geometry,
-    layer_list,
-    report_cut_at,
-    report_left_out,
-)
+from shrp.cli import options as opt
 from shrp.cli.output import print_json, stderr, training_progress
 from shrp.errors import PlanError
 from shrp.training.config import FURTHER_RATES, FURTHER_SIZE, TextConfig, read_config
@@ -38,24 +27,16 @@ class ConvertOptions:
 
 
 def convert(
-    base: Base,
-    out: Out,
-    texts: Annotated[
-        list[Path], typer.Option(help="Files of texts; labels are ignored. Repeat for several.")
-    ],
-    text_column: TextColumns = None,
-    layers: Layers = None,
-    converted: Annotated[
-        Path | None, typer.Option(help="An encoder that this command made: prune it instead of converting.")
-    ] = None,
-    per_layer: Annotated[
-        int | None, typer.Option(min=1, help="Prune to so many experts per layer and fine-tune on the texts.")
-    ] = None,
-    usage_of: Annotated[
-        Path | None, typer.Option(help="A task's routed checkpoint whose usage selects the experts.")
-    ] = None,
-    config: Config = None,
-    json: AsJson = False,
+    base: opt.Base,
+    out: opt.Out,
+    texts: Annotated[list[Path], Option(help="A file of texts; repeat for several.")],
+    text_column: opt.TextColumns = None,
+    layers: opt.Layers = None,
+    converted: Annotated[Path | None, Option(help="An encoder that this command made, to prune.")] = None,
+    per_layer: Annotated[int | None, Option(min=1, help="Prune to so many per layer and fine-tune.")] = None,
+    usage_of: Annotated[Path | None, Option(help="Routed checkpoint whose usage selects experts.")] = None,
+    config: opt.Config = None,
+    json: opt.AsJson = False,
 ) -> None:
     """Convert layers of an encoder on unlabelled text; `train --converted` continues from it on a task.
 
@@ -74,13 +55,13 @@ def convert(
     from shrp.training.text import load_conversion, task_usage, train_on_text, usage_on_text
 
     refuse_existing(out)  # refuse now, not after the epochs
-    num_layers, experts = base_geometry(base)
+    num_layers, experts = opt.base_geometry(base)
     if per_layer is not None and per_layer > experts:
         raise PlanError(f"--per-layer takes 1 to {experts}, not {per_layer}.")
     for name, given in (("--usage-of", usage_of), ("--converted", converted)):
         if per_layer is None and given is not None:
             raise PlanError(f"{name} is for pruning: give --per-layer too.")
-    shrp: dict[str, Any] = {"layers": list(layer_list(layers, num_layers))}
+    shrp: dict[str, Any] = {"layers": list(opt.layer_list(layers, num_layers))}
     options = read_config(config, ConvertOptions, overrides={"training": {"shrp": shrp}})
     called = name_of(base, options.base_name)
     how, before = options.training, None
@@ -103,7 +84,7 @@ def convert(
     for path in texts:
         rows = _texts(path, text_column or ["text"])
         changes = "`max_length` in --config changes that"
-        report_cut_at(length, token_counts(tokenizer, rows), path.name, changes)
+        opt.report_cut_at(length, token_counts(tokenizer, rows), path.name, changes)
         found += rows
     plan, sources = None, [path.name for path in texts]
     folder = run_folder(out)
@@ -155,5 +136,5 @@ def _texts(path: Path, columns: list[str]) -> tuple[tuple[str, ...], ...]:
     frame = read_table(path)
     with complete_rows(frame, columns, None, path.name) as complete:
         texts = text_rows(complete, columns, path.name)
-    report_left_out(len(frame), len(texts), path.name, "no text")
+    opt.report_left_out(len(frame), len(texts), path.name, "no text")
     return texts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Option
 
 from shrp.cli.options import AsJson, Data, Scored, check_free
 from shrp.cli.output import print_json, print_table, records, stderr, stdout, write_csv
@@ -21,13 +21,11 @@ def evaluate(
     checkpoint: Scored,
     *,
     data: Data,
-    predictions: Annotated[Path | None, typer.Option(help="Write every prediction to this CSV file.")] = None,
+    predictions: Annotated[Path | None, Option(help="Write every prediction to this CSV file.")] = None,
     costs: Annotated[
-        bool, typer.Option("--costs", help="Also parameters and FLOPs compared with the dense model.")
+        bool, Option("--costs", help="Also parameters and FLOPs, and the dense model's.")
     ] = False,
-    latency: Annotated[
-        bool, typer.Option("--latency", help="Also time batches of 8 against the dense architecture.")
-    ] = False,
+    latency: Annotated[bool, Option("--latency", help="Also times, and the dense model's.")] = False,
     json: AsJson = False,
 ) -> None:
     """Score a checkpoint, or an ONNX export as it is served, with a 95% interval, by slice too."""
@@ -111,10 +109,7 @@ def _latency(model: PreTrainedModel) -> dict[str, Any]:
     batch, tokens = 8, min(128, positions(model.config))
     inputs, dense = model_inputs(model, batch, tokens), dense_like(model)
     # Copied to the CPU: a GPU's calls return before their work is done.
-    runs = {
-        "dense": lambda: dense(**inputs).logits.cpu(),
-        "checkpoint": lambda: model(**inputs).logits.cpu(),
-    }
+    runs = {"dense": lambda: dense(**inputs).logits.cpu(), "checkpoint": lambda: model(**inputs).logits.cpu()}
     frame = latency(runs)
     frame["speedup"] = frame["median_ms"].iloc[0] / frame["median_ms"]
     how = {"batch": batch, "tokens": tokens, "threads": torch.get_num_threads()}

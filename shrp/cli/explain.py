@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Option
 
-from shrp.cli.options import AsJson, Scored, check_has_task
+from shrp.cli.options import AsJson, Device, Scored, check_has_task
 from shrp.cli.output import print_json, print_table, records, stderr, stdout
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData
@@ -18,24 +18,17 @@ if TYPE_CHECKING:
     from shrp.analysis.patching import Patched
     from shrp.checkpoints.checkpoint import Checkpoint
 
+_SHOWN = 20  # words of a text in a terminal; the JSON has all
+
 
 def explain(
     checkpoint: Scored,
-    text: Annotated[
-        list[str], typer.Option(help="A text; write a pair as A ||| B. Repeat for several texts.")
-    ],
-    output: Annotated[
-        str | None, typer.Option(help="Class whose logit to explain [default: the predicted one]")
-    ] = None,
-    rather_than: Annotated[
-        str | None, typer.Option(help="Explain the lead over this class's logit instead.")
-    ] = None,
-    patched: Annotated[
-        bool,
-        typer.Option("--patched", help="Also patch each hidden state of the second text into the first."),
-    ] = False,
-    words: Annotated[bool, typer.Option(help="Also what the logit loses without each word.")] = True,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...", metavar="NAME")] = "cpu",
+    text: Annotated[list[str], Option(help="A text, or a pair as A ||| B. Repeat for several.")],
+    output: Annotated[str | None, Option(help="Class to explain [default: the predicted one]")] = None,
+    rather_than: Annotated[str | None, Option(help="Explain the lead over this class instead.")] = None,
+    patched: Annotated[bool, Option("--patched", help="Also patch states of text 2 into text 1.")] = False,
+    words: Annotated[bool, Option(help="Also what the logit loses without each word.")] = True,
+    device: Device = "cpu",
     json: AsJson = False,
 ) -> None:
     """Explain texts that you type: the prediction, the expert that each layer takes, and the decisive words.
@@ -168,7 +161,7 @@ def _print(number: int, one: Exploration, told: dict[str, Any]) -> None:
         rerouted = ("layers_rerouted",) if "layers_rerouted" in rows[0] else ()
         print_table(
             f"what the {of}, {words['full']:.2f}, loses without each {words['unit']}",
-            sorted(rows, key=lambda row: -abs(row["loses"])),
+            sorted(rows, key=lambda row: -abs(row["loses"]))[:_SHOWN],
             (words["unit"], "loses", "part", *rerouted),
         )
 

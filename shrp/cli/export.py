@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from shrp.cli.options import AsJson, Budget, PerLayer, PlanFile, Scored, check_has_task, read_plan
 from shrp.cli.output import print_json, stderr
@@ -15,14 +15,12 @@ from shrp.errors import ExportError, PlanError
 
 def export(
     checkpoint: Scored,
-    out: Annotated[Path, typer.Option(help="Folder of the export: new, empty, or an earlier export.")],
+    out: Annotated[Path, Option(help="Folder of the export.")],
     per_layer: PerLayer = None,
     budget: Budget = None,
     plan: PlanFile = None,
-    int8: Annotated[
-        bool, typer.Option("--int8", help="int8 weights and products: smaller, often faster.")
-    ] = False,
-    check: Annotated[bool, typer.Option(help="Compare the graph's logits with PyTorch's.")] = True,
+    int8: Annotated[bool, Option("--int8", help="int8 weights: smaller, often faster.")] = False,
+    check: Annotated[bool, Option(help="Compare the graph's logits with PyTorch's.")] = True,
     json: AsJson = False,
 ) -> None:
     """Export a static or dense checkpoint to ONNX; a routed one with the experts to keep.

@@ -5,19 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-import typer
+from typer import Option
 
-from shrp.cli.options import (
-    AsJson,
-    Base,
-    Config,
-    HeadLabels,
-    Out,
-    TrainingData,
-    labels_of,
-    report_cut,
-    report_data,
-)
+from shrp.cli import options as opt
 from shrp.cli.output import print_json, stderr, training_progress
 from shrp.errors import TrainingError
 from shrp.training.config import TrainConfig, read_config
@@ -34,20 +24,16 @@ class FinetuneOptions:
 
 
 def finetune(
-    base: Base,
-    out: Out,
+    base: opt.Base,
+    out: opt.Out,
     *,
-    files: TrainingData,
-    task_name: Annotated[
-        str | None, typer.Option(help="Name of your task [default: the training file's]")
-    ] = None,
-    head_labels: HeadLabels = None,
-    epochs: Annotated[
-        int, typer.Option(min=0, help="Epochs; 0 takes a model with a trained head as it is.")
-    ] = 3,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    config: Config = None,
-    json: AsJson = False,
+    files: opt.TrainingData,
+    task_name: Annotated[str | None, Option(help="Name of your task [default: the file's]")] = None,
+    head_labels: opt.HeadLabels = None,
+    epochs: Annotated[int, Option(min=0, help="Epochs; 0 takes a trained model as it is.")] = 3,
+    seed: Annotated[int, Option(help="Seed of everything random.")] = 0,
+    config: opt.Config = None,
+    json: opt.AsJson = False,
 ) -> None:
     """Fine-tune a dense encoder on a task: the teacher that `train` starts from.
 
@@ -72,20 +58,20 @@ def finetune(
     if epochs == 0 and files.train_file is None:
         files = replace(files, train_file=files.validation_file)
     data, validation = files.load(task_name)
-    model, tokenizer, trained = load_base(base, data.task, how.seed, labels_of(head_labels))
+    model, tokenizer, trained = load_base(base, data.task, how.seed, opt.labels_of(head_labels))
     if epochs == 0 and not trained:
         raise TrainingError(
             f"{base} has no trained head of {data.task.name}: give --epochs 1 or more, or name its classes with "
             "--head-labels."
         )
     info = CheckpointInfo(ShrpConfig(()), data.task, base_model=name_of(base, options.base_name))
-    report_data(data, validation)
-    report_cut(model.config, tokenizer, (data,), how.max_length)
-    report_cut(model.config, tokenizer, (validation,), evaluated_length(how.max_length))
+    opt.report_data(data, validation)
+    opt.report_cut(model.config, tokenizer, (data,), how.max_length)
+    opt.report_cut(model.config, tokenizer, (validation,), evaluated_length(how.max_length))
     if epochs == 0:
         about = {"adopted": True, "config": {"max_length": how.max_length}}
         if head_labels:
-            about["head_labels"] = list(labels_of(head_labels))
+            about["head_labels"] = list(opt.labels_of(head_labels))
         checkpoint.save(model, tokenizer, replace(info, training=about), out, new=True)
         found = checkpoint.load(out).evaluate(validation)
         last = {"metric": found.metric, "validation_score": found.score, "validation_interval": found.ends()}

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Option
 
 from shrp.cli.options import AsJson, Data, Scored, report_cut
 from shrp.cli.output import print_json, print_table, progress_on, records, stderr
@@ -17,6 +16,7 @@ if TYPE_CHECKING:  # torch is slow to import, and --help needs none
     from shrp.checkpoints.checkpoint import Checkpoint
     from shrp.data.text_data import TextData
 
+_SHOWN = 20  # rows of a table in a terminal; the JSON has all
 _MARGIN = "margin of the true class (for regression, minus the error)"
 
 
@@ -25,20 +25,11 @@ def knock_out(
     *,
     data: Data,
     expert: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="LAYER.EXPERT to remove, such as 9.11; repeat to remove several together [default: each in turn]"
-        ),
+        list[str] | None, Option(help="Expert, such as 9.11; repeat for several together [default: each]")
     ] = None,
-    heads: Annotated[
-        bool, typer.Option("--heads", help="Remove each head of the dense layers in turn instead of experts.")
-    ] = False,
-    by: Annotated[
-        str | None, typer.Option(help="Also for whom each matters: by `class`, `slice` or `length`.")
-    ] = None,
-    examples: Annotated[
-        int | None, typer.Option(min=1, help="Use at most so many examples [default: 512, with --heads 64]")
-    ] = None,
+    heads: Annotated[bool, Option("--heads", help="Heads of dense layers instead.")] = False,
+    by: Annotated[str | None, Option(help="Also for whom each matters: class, slice or length.")] = None,
+    examples: Annotated[int | None, Option(min=1, help="At most so many [default: 512; heads: 64]")] = None,
     json: AsJson = False,
 ) -> None:
     """Remove experts or heads and compare predictions: the router picks the next expert; a head's output becomes 0.
@@ -170,7 +161,10 @@ def _in_turn(
     of, parts, done = (loaded.model, loaded.tokenizer, source), [], 0
     with progress_on("knocking out", examples) as show:
         for rows in importance.blocks(source, examples):
-            inside = partial(_show_part, show, done, len(rows))
+
+            def inside(step: float, of: float, done: int = done, size: int = len(rows)) -> None:
+                show(done + size * step / of)
+
             how = {"heads": heads, "max_length": length, "progress": inside}
             parts.append(importance.knock_outs(*of, rows, **how))
             done += len(rows)
@@ -190,23 +184,18 @@ def _in_turn(
     return result
 
 
-def _show_part(show: Callable[..., None], done: int, size: int, step: float, of: float) -> None:
-    """Show progress inside one block of examples."""
-    show(done + size * step / of)
-
-
 def _print_in_turn(found: dict[str, Any], what: str) -> None:
     use = ("usage", "uses") if what == "expert" else ()
     print_table(
         f"each {what} in turn on {found['n']:,} of {found['of']:,} examples of {found['data']}: mean size of its effect "
-        "on the predicted class's logit, and its mean; the largest first",
-        sorted(found[f"{what}s"], key=lambda row: -row["effect"]),
+        "on the predicted class's logit, and its mean; the largest",
+        sorted(found[f"{what}s"], key=lambda row: -row["effect"])[:_SHOWN],
         ("layer", what, *use, "effect", "signed", "score_lost"),
     )
     if "by" in found:
         print_table(
             f"{_MARGIN} lost without the {what}, by {found['by']}: significantly unlike elsewhere",
-            found["significant"],
+            found["significant"][:_SHOWN],
             ("layer", what, "group", "n", *use[1:], "lost", "elsewhere", "q"),
         )
         stderr.print(

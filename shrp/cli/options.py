@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
-import typer
+from typer import Argument, Option
 
 from shrp.cli.output import stderr
 from shrp.data.slices import only as only_slices
@@ -27,47 +27,33 @@ if TYPE_CHECKING:  # torch is slow to import, and --help needs none
 
     from shrp.pruning.plan import PruningPlan
 
-Routed = Annotated[Path, typer.Argument(help="A routed SHRP checkpoint.", show_default=False)]
-Scored = Annotated[Path, typer.Argument(help="A checkpoint or an ONNX export.", show_default=False)]
+Routed = Annotated[Path, Argument(help="A routed SHRP checkpoint.", show_default=False)]
+Scored = Annotated[Path, Argument(help="A checkpoint or an ONNX export.", show_default=False)]
 TextColumns = Annotated[
-    list[str] | None,
-    typer.Option("--text-column", help="Text column of your file; give it twice for sentence pairs."),
+    list[str] | None, Option("--text-column", help="Text column of your file; twice for sentence pairs.")
 ]
-LabelColumn = Annotated[str, typer.Option("--label-column", help="Label column of your file.")]
+LabelColumn = Annotated[str, Option("--label-column", help="Label column of your file.")]
 LabelMeanings = Annotated[
     list[str] | None,
-    typer.Option(
-        "--label-means",
-        help="Map a label of your file to a class: good=positive. `neutral=` leaves its rows out. Repeat per label.",
-    ),
+    Option("--label-means", help="good=positive maps your label, neutral= leaves its rows out; repeat."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout and nothing else.")]
-Out = Annotated[Path, typer.Option("--out", help="Folder of the resulting checkpoint.")]
-Base = Annotated[str, typer.Option("--base", help="A hub id (bert-base-uncased) or a model's folder.")]
-TrainFile = Annotated[Path | None, typer.Option(help="Your training data: CSV, TSV, JSONL or Parquet.")]
-ValidationFile = Annotated[Path | None, typer.Option(help="Your validation data.")]
+Device = Annotated[str, Option("--device", help="cpu, cuda, cuda:1, mps ...", metavar="NAME")]
+AsJson = Annotated[bool, Option("--json", help="Print one JSON object to stdout and nothing else.")]
+Out = Annotated[Path, Option("--out", help="Folder of the resulting checkpoint.")]
+Base = Annotated[str, Option("--base", help="A hub id (bert-base-uncased) or a model's folder.")]
+TrainFile = Annotated[Path | None, Option(help="Your training data: CSV, TSV, JSONL or Parquet.")]
+ValidationFile = Annotated[Path | None, Option(help="Your validation data.")]
 HeadLabels = Annotated[
-    str | None,
-    typer.Option(
-        help="Classes of the base's own head in order, such as neg,pos, if its config does not say."
-    ),
+    str | None, Option(help="Classes of the base's head in order, such as neg,pos, if its config has none.")
 ]
-Layers = Annotated[
-    str | None,
-    typer.Option(help='Layers to convert: "6-11", "1,3,5" or "upper:6" [default: the upper half]'),
-]
+Layers = Annotated[str | None, Option(help='Layers: "6-11", "1,3,5" or "upper:6" [default: upper half]')]
 PlanFile = Annotated[
-    Path | None, typer.Option("--plan", help="Keep what a plan says: JSON, or a static checkpoint's folder.")
+    Path | None, Option("--plan", help="Keep what a plan (JSON or a static checkpoint) says.")
 ]
-PerLayer = Annotated[int | None, typer.Option(help="Keep so many experts in every converted layer.")]
-Budget = Annotated[int | None, typer.Option(help="Keep so many experts in all, spread by usage.")]
-Calibrate = Annotated[
-    bool, typer.Option("--calibrate", help="Match predicted class frequencies to the routed model's.")
-]
-Config = Annotated[
-    Path | None,
-    typer.Option("--config", help="YAML or JSON file of further options; docs/training.md lists them."),
-]
+PerLayer = Annotated[int | None, Option(help="Keep so many experts in every converted layer.")]
+Budget = Annotated[int | None, Option(help="Keep so many experts in all, spread by usage.")]
+Calibrate = Annotated[bool, Option("--calibrate", help="Match class frequencies to the routed model's.")]
+Config = Annotated[Path | None, Option("--config", help="YAML or JSON file of options (docs/training.md).")]
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
@@ -75,20 +61,14 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     hints = get_type_hints(command, include_extras=True)
     groups = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
     seen: list[inspect.Parameter] = []
-    for parameter in inspect.signature(command).parameters.values():
-        if parameter.name not in groups:
-            seen.append(
-                parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[parameter.name])
-            )
-            continue
-        group = groups[parameter.name]
-        own = get_type_hints(group, include_extras=True)
-        seen += [
-            inspect.Parameter(
-                one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=own[one.name]
-            )
-            for one in fields(group)
-        ]
+    for name, parameter in inspect.signature(command).parameters.items():
+        if name in groups:
+            own = get_type_hints(groups[name], include_extras=True)
+            for one in fields(groups[name]):
+                option = inspect.Parameter(one.name, parameter.KEYWORD_ONLY, default=one.default)
+                seen.append(option.replace(annotation=own[one.name]))
+        else:
+            seen.append(parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=hints[name]))
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
@@ -106,24 +86,17 @@ class Data:
     """The data that a checkpoint runs on: where they come from, how a file is read, and how far its texts."""
 
     data: Annotated[
-        str,
-        typer.Option(
-            help="`probe` (shipped sentences), `glue` (SHRP_DATA_DIR or the hub), or a CSV, TSV, JSONL or Parquet file."
-        ),
+        str, Option(help="`probe` (shipped sentences), `glue`, or a CSV, TSV, JSONL or Parquet file.")
     ] = "probe"
     text_column: TextColumns = None
     label_column: LabelColumn = LABEL
     label_means: LabelMeanings = None
-    slice_column: Annotated[
-        str | None, typer.Option(help="Column of your file with the slice of each example.")
-    ] = None
-    only: Annotated[
-        list[str] | None, typer.Option(help="Use examples of this slice only; repeat for several.")
-    ] = None
+    slice_column: Annotated[str | None, Option(help="Slice column of your file.")] = None
+    only: Annotated[list[str] | None, Option(help="Use this slice only; repeat for several.")] = None
     max_length: Annotated[
-        int | None, typer.Option(min=4, help="Cut texts at so many tokens [default: as the checkpoint says]")
+        int | None, Option(min=4, help="Cut texts at so many tokens [default: as trained]")
     ] = None
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...", metavar="NAME")] = "cpu"
+    device: Device = "cpu"
 
     def load(self, task: Task) -> TextData:
         """The data, for a checkpoint of this task."""
@@ -146,11 +119,7 @@ class Data:
         return data
 
     def read(self, path: Path | str, task: str | Task | None) -> TextData:
-        """Read a person's own file; rows without a text or a label are left out and counted on stderr.
-
-        Raises:
-            DataError: As `shrp.data.sources.load_file`, or `--label-means` is malformed.
-        """
+        """Read a person's own file; rows without a text or a label are left out and counted on stderr."""
         frame, name, meanings = read_table(path), Path(path).name, label_meanings(self.label_means)
         columns = (self.text_column, self.label_column, self.slice_column, meanings)
         try:
@@ -173,7 +142,7 @@ class Data:
 class TrainingData:
     """The data of a training: a GLUE task's, or a person's own two files."""
 
-    task: Annotated[str | None, typer.Option(help="A GLUE task; or give your own two files.")] = None
+    task: Annotated[str | None, Option(help="A GLUE task; or give your own two files.")] = None
     train_file: TrainFile = None
     validation_file: ValidationFile = None
     text_column: TextColumns = None
@@ -181,43 +150,26 @@ class TrainingData:
     label_means: LabelMeanings = None
 
     def load(self, task_name: str | None = None) -> tuple[TextData, TextData]:
-        """`training_data` of these options."""
+        """Training and validation data; the task of own files is named after the training file by default."""
         own = Data(text_column=self.text_column, label_column=self.label_column, label_means=self.label_means)
-        return training_data(self.task, self.train_file, self.validation_file, own, task_name)
-
-
-def training_data(
-    task: str | Task | None,
-    train_file: Path | None,
-    validation_file: Path | None,
-    own: Data,
-    task_name: str | None = None,
-) -> tuple[TextData, TextData]:
-    """Load training and validation data: a GLUE task's, or a person's own two files.
-
-    Args:
-        own: How files are read.
-        task_name: Name of the task of own files; None takes the training file's name.
-
-    Raises:
-        DataError: The options contradict each other, or a file has no labels.
-    """
-    if (train_file is None) != (validation_file is None):
-        raise DataError("give both --train-file and --validation-file, or neither and a GLUE --task.")
-    if train_file is None:
-        own.refuse("describes files of your own; GLUE's columns are known.")
-        if task is None or (isinstance(task, Task) and task.name not in TASKS):
-            raise DataError(f"give a GLUE --task ({', '.join(TASKS)}) or --train-file and --validation-file.")
-        return load_data("glue", task, "train"), load_data("glue", task, "validation")
-    train = own.read(train_file, task)
-    if task_name is not None:
-        train = replace(train, task=replace(train.task, name=own_name(task_name)))
-    texts = own.text_column or list(train.task.text_columns)
-    validation = replace(own, text_column=texts).read(validation_file, train.task)
-    for data, file in ((train, train_file), (validation, validation_file)):
-        if data.labels is None:
-            raise DataError(f"{file} has no label column; name it with --label-column.")
-    return train, validation
+        if (self.train_file is None) != (self.validation_file is None):
+            raise DataError("give both --train-file and --validation-file, or neither and a GLUE --task.")
+        if self.train_file is None:
+            own.refuse("describes files of your own; GLUE's columns are known.")
+            if self.task is None or (isinstance(self.task, Task) and self.task.name not in TASKS):
+                raise DataError(
+                    f"give a GLUE --task ({', '.join(TASKS)}) or --train-file and --validation-file."
+                )
+            return load_data("glue", self.task, "train"), load_data("glue", self.task, "validation")
+        train = own.read(self.train_file, self.task)
+        if task_name is not None:
+            train = replace(train, task=replace(train.task, name=own_name(task_name)))
+        texts = own.text_column or list(train.task.text_columns)
+        validation = replace(own, text_column=texts).read(self.validation_file, train.task)
+        for data, file in ((train, self.train_file), (validation, self.validation_file)):
+            if data.labels is None:
+                raise DataError(f"{file} has no label column; name it with --label-column.")
+        return train, validation
 
 
 def own_name(name: str) -> str:
@@ -229,11 +181,7 @@ def own_name(name: str) -> str:
 
 
 def label_meanings(options: Iterable[str] | None) -> dict[str, str | None] | None:
-    """Read `--label-means`: label -> class, or None to leave its rows out.
-
-    Raises:
-        DataError: An entry is malformed, or a label has two meanings.
-    """
+    """Read `--label-means`: label -> class, or None to leave its rows out."""
     found: dict[str, str | None] = {}
     for option in options or ():
         label, _, meaning = option.rpartition("=")
@@ -314,11 +262,7 @@ def check_free(file: Path | None, option: str) -> None:
 
 
 def read_plan(path: Path) -> PruningPlan:
-    """Read a pruning plan from a JSON file, a static checkpoint's folder or an export's folder.
-
-    Raises:
-        PlanError: It cannot be read, or holds no plan.
-    """
+    """Read a pruning plan from a JSON file, or the folder of a static checkpoint or of its export."""
     from shrp.pruning.plan import PruningPlan
 
     file = path / "config.json" if path.is_dir() else path
@@ -341,11 +285,7 @@ def base_geometry(base: str) -> tuple[int, int]:
 
 
 def layer_list(text: str | None, num_layers: int) -> tuple[int, ...]:
-    """Read `--layers`: `6-11`, `1,3,5`, a mix of these, or `upper:6`; by default the upper half.
-
-    Raises:
-        TrainingError: The text has another form, or names layers that the encoder does not have.
-    """
+    """Read `--layers`: `6-11`, `1,3,5`, a mix of these, or `upper:6`; by default the upper half."""
     asked = text or f"upper:{max(num_layers // 2, 1)}"
     found: list[int] = []
     try:

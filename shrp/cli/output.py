@@ -32,7 +32,6 @@ _PLAIN = {"markup": False, "emoji": False, "highlight": False, "soft_wrap": True
 stdout = Console(**_PLAIN)
 stderr = Console(stderr=True, **_PLAIN)
 _PIPED = 200  # width of a table, in characters, where there is no terminal
-_MOST = 30  # rows of a table in a terminal; the JSON has all
 _SHARES = ("retained", "share", "of_routed", "encoder_params", "model_params", "encoder_flops", "model_flops")
 _CHANGES = ("change", "loses")
 _END = re.compile(r"(?:(.+)[ _])?(low|high)")
@@ -50,10 +49,7 @@ def write_csv(frame: pd.DataFrame, file: Path | None, data: TextData | None = No
 
     Args:
         file: None writes nothing.
-        data: of which the column `index` has rows: written are their numbers in the file that they came from.
-
-    Raises:
-        OSError: It cannot be written.
+        data: Where the rows in the column `index` are from; their numbers in the file are written instead.
     """
     if file is None:
         return
@@ -121,12 +117,11 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence
     if not rows:
         return
     columns = columns or [name for name in rows[0] if not name.endswith("interval")]
-    more = f" (the first {_MOST} of {len(rows):,})" if len(rows) > _MOST else ""
-    table = Table(title=f"{title}{more}" or None, title_justify="left")
+    table = Table(title=title or None, title_justify="left")
     for column in columns:
         side = "left" if isinstance(rows[0].get(column), str) else "right"
         table.add_column(column.replace("_", " "), justify=side, overflow="fold")
-    for row in rows[:_MOST]:
+    for row in rows:
         table.add_row(*(_cell(column, row) for column in columns))
     known = stdout.file.isatty() or os.environ.get("COLUMNS", "").isdigit()
     (stdout if known else Console(**_PLAIN, width=_PIPED)).print(table, soft_wrap=False)

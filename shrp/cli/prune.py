@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
+from typer import Option
 
-from shrp.cli.options import (
-    AsJson,
-    Budget,
-    Calibrate,
-    Config,
-    Data,
-    Out,
-    PerLayer,
-    PlanFile,
-    Routed,
-    TrainFile,
-    ValidationFile,
-    read_plan,
-    report_data,
-    training_data,
-)
+from shrp.cli import options as opt
 from shrp.cli.output import print_json, print_scores, progress_on, stderr, training_progress
 from shrp.cli.sweep import check_can_prune, measured_usage
 from shrp.data.tasks import TASKS, Task, may_be_one
@@ -47,9 +32,7 @@ _MEASURED = ("gate_norm", "ablation", "fitted")
 class PruneOptions:
     """What the `--config` file of `prune` may set."""
 
-    training: TrainConfig = field(
-        default_factory=lambda: TrainConfig(learning_rate=1e-4, new_learning_rate=1e-3)
-    )
+    training: TrainConfig
     """Fine-tuning after pruning: rates, sizes, seed."""
     combination: str | None = None
     """Weights of the kept experts: usage, mean or fitted; by default as selected."""
@@ -72,36 +55,28 @@ class PruneOptions:
 
 
 def prune(
-    checkpoint: Routed,
-    out: Out,
+    checkpoint: opt.Routed,
+    out: opt.Out,
     *,
-    per_layer: PerLayer = None,
-    budget: Budget = None,
+    per_layer: opt.PerLayer = None,
+    budget: opt.Budget = None,
     encoder_params: Annotated[
-        str | None,
-        typer.Option(help="Keep as many as fit in this share of the encoder's parameters, such as 52.5%."),
+        str | None, Option(help="Keep what fits in this share of the encoder (52.5%).")
     ] = None,
-    plan: PlanFile = None,
-    max_loss: Annotated[
-        float | None, typer.Option(help="Keep the fewest with at most this loss on --data (0.01: a point).")
-    ] = None,
+    plan: opt.PlanFile = None,
+    max_loss: Annotated[float | None, Option(help="Keep the fewest with at most this loss (0.01).")] = None,
     selection: Annotated[
         Literal["usage", "gate_norm", "ablation", "fitted", "random", "recorded"] | None,
-        typer.Option(help="What experts are chosen by [default: usage]"),
+        Option(help="What experts are chosen by [default: usage]"),
     ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(help="Measure on probe, glue or a file [default: the checkpoint's own usage]"),
-    ] = None,
-    calibrate: Calibrate = False,
-    fine_tune: Annotated[int, typer.Option(min=0, help="Epochs of fine-tuning after pruning.")] = 0,
-    teacher: Annotated[
-        Path | None, typer.Option(help="Dense checkpoint to distil while fine-tuning.")
-    ] = None,
-    train_file: TrainFile = None,
-    validation_file: ValidationFile = None,
-    config: Config = None,
-    json: AsJson = False,
+    data: Annotated[str | None, Option(help="Measure on probe, glue or a file [default: stored]")] = None,
+    calibrate: opt.Calibrate = False,
+    fine_tune: Annotated[int, Option(min=0, help="Epochs of fine-tuning after pruning.")] = 0,
+    teacher: Annotated[Path | None, Option(help="Dense checkpoint to distil while fine-tuning.")] = None,
+    train_file: opt.TrainFile = None,
+    validation_file: opt.ValidationFile = None,
+    config: opt.Config = None,
+    json: opt.AsJson = False,
 ) -> None:
     """Prune a routed checkpoint to a static one: no router, only the kept experts. Optionally fine-tune it.
 
@@ -151,7 +126,7 @@ def prune(
     source = store.load(checkpoint, device=options.device)
     check_can_prune(source, calibrate)
     task, length = source.info.task, options.max_length or source.info.max_length
-    files = Data(
+    files = opt.Data(
         text_column=list(options.text_columns),
         label_column=options.label_column,
         label_means=list(options.label_means),
@@ -159,10 +134,11 @@ def prune(
     from_file = data not in (None, "probe", "glue")
     if not from_file and train_file is None:
         files.refuse("in --config describes files of your own: give --data or --train-file.")
-    where = replace(files if from_file else Data(), data=data or "probe", only=list(options.only))
+    where = replace(files if from_file else opt.Data(), data=data or "probe", only=list(options.only))
     tuning = None
     if fine_tune:  # before anything is measured, since the data may not fit
-        tuning = training_data(task, train_file, validation_file, files if train_file else Data())
+        own = (files.text_column, files.label_column, files.label_means) if train_file else ()
+        tuning = opt.TrainingData(task, train_file, validation_file, *own).load()
         for found in tuning:
             _check_same_labels(task, found.task, found.name)
         dense = None if teacher is None else _teacher(store.load(teacher), source)
@@ -177,7 +153,7 @@ def prune(
     if encoder_params is not None:
         size["budget"] = largest_budget(source.model, _share(encoder_params))
     if plan is not None:
-        chosen = read_plan(plan)
+        chosen = opt.read_plan(plan)
     elif max_loss is not None:
         of = (source.model, source.tokenizer, measured_on, stats, max_loss)
         with progress_on("scoring prunings") as show:
@@ -200,7 +176,7 @@ def prune(
     info = replace(source.info, plan=chosen, usage={}, training=training, scores=teachers)
     history = store.read_history(checkpoint)
     if tuning is not None:
-        report_data(*tuning)
+        opt.report_data(*tuning)
         model, tuned, more = train(
             replace(options.training, max_length=length),
             model,
@@ -218,11 +194,9 @@ def prune(
     known = [one for one in (measured_on, like, tuning and tuning[1]) if one is not None]
     scores = _scores(model, source, chosen, known, length, matched=calibrate, recovered=tuning is not None)
     info = replace(info, scores=(*info.scores, *scores))
-    kept = {
-        "extra_files": {store.HISTORY: history_text(history)} if history else {},
-        "teacher": source.teacher,
-    }
-    store.save(model, source.tokenizer, info, out, dtype=dtype, new=True, **kept)
+    extra = {store.HISTORY: history_text(history)} if history else {}
+    kept = {"dtype": dtype, "extra_files": extra, "teacher": source.teacher}
+    store.save(model, source.tokenizer, info, out, new=True, **kept)
     if fine_tune:
         finish(out)
     if json:
@@ -230,8 +204,14 @@ def prune(
         print_json(made | {"plan": chosen.to_dict(), "scores": scores} | shares_of(like, shift))
         return
     print_scores(str(out), scores)
-    for line in _notes(scores, measured_on, chosen, tuned=tuning is not None):
-        stderr.print(line)
+    if measured_on is not None and scores and chosen.selection != "random":
+        stderr.print(f"experts were chosen on {measured_on.name}, which flatters its score a little")
+    idle = sum(weight == 0 for _, kept in chosen.layers for weight in kept.weights)
+    if idle and tuning is None:
+        stderr.print(f"{idle} of the kept experts have weight 0 and add nothing")
+    for row in scores:
+        if row["score"] <= row.get("constant", -math.inf):
+            stderr.print(f"not above the majority-class baseline ({row['constant']:.4f}) on {row['data']}")
     stderr.print(
         f"wrote {out}: {chosen.budget} experts; `python -m shrp compare {checkpoint} {out}` compares the two"
     )
@@ -243,22 +223,6 @@ def _share(text: str) -> float:
         return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError as error:
         raise PlanError(f"write a share of the dense model as 52.5% or 0.525, not {text!r}.") from error
-
-
-def _notes(
-    scores: Sequence[Mapping[str, Any]], measured_on: TextData | None, chosen: PruningPlan, *, tuned: bool
-) -> list[str]:
-    """What to know about a pruning's scores."""
-    notes = []
-    if measured_on is not None and scores and chosen.selection != "random":
-        notes.append(f"experts were chosen on {measured_on.name}, which flatters its score a little")
-    idle = sum(weight == 0 for _, kept in chosen.layers for weight in kept.weights)
-    if idle and not tuned:
-        notes.append(f"{idle} of the kept experts have weight 0 and add nothing")
-    for row in scores:
-        if (constant := row.get("constant")) is not None and row["score"] <= constant:
-            notes.append(f"not above the majority-class baseline ({constant:.4f}) on {row['data']}")
-    return notes
 
 
 def _scores(
@@ -278,7 +242,7 @@ def _scores(
     try:
         sets = list({data.fingerprint: data for data in known}.values())
         if not sets and source.info.task.name in TASKS:
-            sets = [Data().load(source.info.task)]
+            sets = [opt.Data().load(source.info.task)]
         for data in sets:
             if data.labels is None:
                 raise DataError(f"{data.name} has no labels")

@@ -20,11 +20,7 @@ if TYPE_CHECKING:  # torch is slow to load, and --help needs none
 
 
 def opened(folder: Path, data: Data, *, task: bool = True) -> tuple[Checkpoint, TextData, int]:
-    """A checkpoint, its data, and the tokens at which texts are cut.
-
-    Args:
-        task: Refuse an encoder that was converted on text and has no task.
-    """
+    """A checkpoint, of a task unless `task` is False, its data, and the tokens at which texts are cut."""
     from shrp.checkpoints.checkpoint import load
 
     loaded = load(folder, device=data.device)
@@ -146,13 +142,7 @@ class Subject:
 
 
 def subject(folder: Path, data: Data) -> Subject:
-    """Load what the folder holds, a model of a task.
-
-    Raises:
-        CheckpointError, ExportError: It cannot be loaded.
-        DataError: It has no task, or `--max-length` or `--device` is given for an export.
-        ShrpError: There is no such device.
-    """
+    """Load what the folder holds; raise `DataError` if it has no task, or options that an export has not are given."""
     from shrp.checkpoints.checkpoint import load
     from shrp.export.exported import is_export, load_export
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
+from typer import Option
 
 from shrp.cli.options import AsJson, Calibrate, Data, Routed, check_free, report_cut
 from shrp.cli.output import print_json, print_table, progress_on, records, stderr, write_csv
@@ -24,20 +24,16 @@ def sweep(
     *,
     data: Data,
     allocation: Annotated[
-        Allocation,
-        typer.Option(help="`per_layer`: the same number in every layer; `budget`: a total spread by usage."),
+        Allocation, Option(help="The same in every layer, or spread by usage.")
     ] = "per_layer",
     selection: Annotated[
         Literal["usage", "gate_norm", "ablation", "fitted", "recorded"],
-        typer.Option(help="What experts are chosen by; recorded: the usage stored by the training."),
+        Option(help="What experts are chosen by; recorded: usage in training."),
     ] = "usage",
-    draws: Annotated[int, typer.Option(min=0, max=100, help="Random selections per size, the control.")] = 3,
-    held_out: Annotated[
-        bool,
-        typer.Option("--held-out", help="Choose experts on one half of the data and score on the other."),
-    ] = False,
+    draws: Annotated[int, Option(min=0, max=100, help="Random selections per size.")] = 3,
+    held_out: Annotated[bool, Option("--held-out", help="Choose on one half, score on the other.")] = False,
     calibrate: Calibrate = False,
-    out: Annotated[Path | None, typer.Option(help="Write every pruning's row to this CSV file.")] = None,
+    out: Annotated[Path | None, Option(help="Write every pruning's row to this CSV file.")] = None,
     json: AsJson = False,
 ) -> None:
     """Score a routed checkpoint's prunings of all sizes next to random selections."""
@@ -78,13 +74,8 @@ def sweep(
         "allocation": allocation,
         "chosen_on": chosen_on,
         "calibrated": calibrate,
-        "routed": {
-            "metric": routed.metric,
-            "score": routed.score,
-            "interval": routed.ends(),
-            "constant": routed.constant,
-            "n": routed.n,
-        },
+        "routed": {name: getattr(routed, name) for name in ("metric", "score", "constant", "n")}
+        | {"interval": routed.ends()},
         "prunings": records(frame),
         "cheapest": cheapest,
         "provenance": provenance(loaded, on, length),

@@ -6,22 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import typer
+from typer import Option
 
-from shrp.cli.options import (
-    AsJson,
-    Base,
-    Config,
-    HeadLabels,
-    Layers,
-    Out,
-    TrainingData,
-    base_geometry,
-    labels_of,
-    layer_list,
-    report_cut,
-    report_data,
-)
+from shrp.cli import options as opt
 from shrp.cli.output import print_json, print_scores, stderr, training_progress
 from shrp.errors import PlanError, TrainingError
 from shrp.phrases import listed
@@ -37,23 +24,17 @@ class TrainOptions(Recipe):
 
 
 def train(
-    base: Base,
-    out: Out,
+    base: opt.Base,
+    out: opt.Out,
     *,
-    files: TrainingData,
-    head_labels: HeadLabels = None,
-    layers: Layers = None,
-    recipe: Annotated[
-        Literal["retain", "paper"], typer.Option(help="retain (distilled) or paper (the plain method).")
-    ] = "retain",
-    converted: Annotated[
-        Path | None, typer.Option(help="Start from layers that `convert` made of the same base.")
-    ] = None,
-    fine_tune: Annotated[
-        str, typer.Option(help='Also prune to so many experts per layer and fine-tune, such as "1,2".')
-    ] = "",
-    config: Config = None,
-    json: AsJson = False,
+    files: opt.TrainingData,
+    head_labels: opt.HeadLabels = None,
+    layers: opt.Layers = None,
+    recipe: Annotated[Literal["retain", "paper"], Option(help="Distilled, or the plain method.")] = "retain",
+    converted: Annotated[Path | None, Option(help="Start from what `convert` made of this base.")] = None,
+    fine_tune: Annotated[str, Option(help='Also prune to so many per layer and fine-tune ("1,2").')] = "",
+    config: opt.Config = None,
+    json: opt.AsJson = False,
 ) -> None:
     """Convert a dense encoder to a routed SHRP checkpoint, with scores of its prunings and random selections.
 
@@ -66,8 +47,8 @@ def train(
     from shrp.training.recipe import Datasets, RecipeRun
     from shrp.training.runs import holds_a_run, run_folder
 
-    num_layers, experts = base_geometry(base)
-    shrp: dict[str, Any] = {"layers": list(layer_list(layers, num_layers))}
+    num_layers, experts = opt.base_geometry(base)
+    shrp: dict[str, Any] = {"layers": list(opt.layer_list(layers, num_layers))}
     given: dict[str, Any] = {"fine_tune": _numbers(fine_tune)} if fine_tune else {}
     if converted is not None:
         if layers is not None:
@@ -88,15 +69,15 @@ def train(
         base,
         Datasets(data, validation, probe_for(data.task)),
         out,
-        head_labels=labels_of(head_labels),
+        head_labels=opt.labels_of(head_labels),
         progress=training_progress(),
         announce=lambda text: stderr.print(f"stage: {text}"),
     )
     if not out.exists() and not run_folder(out).exists():  # a continued run has said it
-        report_data(data, validation)
+        opt.report_data(data, validation)
         reads = base_config(base), load_base(base, data.task)[1]
-        report_cut(*reads, (data,), how.max_length)
-        report_cut(*reads, (validation,), evaluated_length(how.max_length))
+        opt.report_cut(*reads, (data,), how.max_length)
+        opt.report_cut(*reads, (validation,), evaluated_length(how.max_length))
     info = run()
     kept = list(map(str, run.fine_tuned))
     if json:

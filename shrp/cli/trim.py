@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Option
 
 from shrp.cli.options import AsJson, Data, Out, Scored
 from shrp.cli.output import print_json, print_table, stderr, stdout
@@ -27,18 +27,10 @@ def trim_vocabulary(
     *,
     data: Data,
     texts: Annotated[
-        Path | None,
-        typer.Option(
-            help="Texts like those to be read: a table, or a .txt file with one per line [default: GLUE's]"
-        ),
+        Path | None, Option(help="Texts like those to be read, a table or .txt [default: GLUE's]")
     ] = None,
-    min_count: Annotated[
-        int, typer.Option(min=1, help="Keep tokens that occur at least so often in these texts.")
-    ] = 1,
-    common: Annotated[
-        int,
-        typer.Option(min=0, help="Also keep so many of the vocabulary's first (in BERT: most common) words."),
-    ] = 0,
+    min_count: Annotated[int, Option(min=1, help="Keep tokens that occur so often in these texts.")] = 1,
+    common: Annotated[int, Option(min=0, help="Also keep the vocabulary's first words, so many.")] = 0,
     json: AsJson = False,
 ) -> None:
     """Remove unused tokens from a WordPiece vocabulary: much of a pruned model is its embeddings.
@@ -54,6 +46,7 @@ def trim_vocabulary(
     from shrp.data.sources import probe_for
     from shrp.evaluation.costs import cost, dense_cost
     from shrp.evaluation.evaluate import evaluate
+    from shrp.evaluation.paired import flip_table, paired_difference
     from shrp.pruning.vocabulary import vocabulary_facts, vocabulary_of, with_vocabulary
 
     refuse_existing(out)
@@ -79,13 +72,16 @@ def trim_vocabulary(
     if scored is not None:
         before = evaluate(source.model, source.tokenizer, scored, max_length=length)
         after = evaluate(model, tokenizer, scored, max_length=length)
-        result |= _change(before, after, scored) | {"missing": chosen.missing(source.tokenizer, scored.texts)}
+        change, ends = paired_difference(after, before)
+        result |= {"data": scored.name, "n": len(scored), "metric": after.metric}
+        result |= {"score_before": before.score, "score": after.score, "interval": after.ends()}
+        result |= {"change": change, "change_interval": ends}
+        result["changed_predictions"] = len(flip_table(before, after, scored))
+        result["missing"] = chosen.missing(source.tokenizer, scored.texts)
         rows += _score_row(source.info, after, scored, teacher_score(source, scored, length), length)
     training = dict(source.info.training) | {"vocabulary": facts, "trimmed_from": source.fingerprint}
-    info, history = (
-        replace(source.info, training=training, scores=tuple(rows)),
-        store.read_history(checkpoint),
-    )
+    info = replace(source.info, training=training, scores=tuple(rows))
+    history = store.read_history(checkpoint)
     extra = {store.HISTORY: history_text(history)} if history else {}
     how = {"dtype": torch.float16, "new": True, "extra_files": extra, "teacher": source.teacher}
     store.save(model, tokenizer, info, out, **how)
@@ -117,12 +113,7 @@ def _texts(file: Path | None, task: Task, columns: list[str] | None) -> TextData
         return load_glue(task.name, "train")
     if file.suffix.lower() != ".txt":
         return from_table(read_table(file), file.name, task, columns, None, skip_incomplete=True)
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file} is not UTF-8; save it in that encoding.") from error
+    lines = file.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     return TextData(TEXTS, file.name, tuple((line,) for line in lines if line.strip()))
 
 
@@ -138,23 +129,6 @@ def _teacher_rows(source: Checkpoint, length: int, scored: TextData | None) -> l
         same = [dict(row) for row in stored_rows(source, data, length)]
         rows = [row | {"max_length": length} if row in same else row for row in rows]
     return rows
-
-
-def _change(before: Evaluation, after: Evaluation, data: TextData) -> dict[str, Any]:
-    from shrp.evaluation.paired import flip_table, paired_difference
-
-    change, ends = paired_difference(after, before)
-    return {
-        "data": data.name,
-        "n": len(data),
-        "metric": after.metric,
-        "score_before": before.score,
-        "score": after.score,
-        "interval": after.ends(),
-        "change": change,
-        "change_interval": ends,
-        "changed_predictions": len(flip_table(before, after, data)),
-    }
 
 
 def _score_row(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Option
 
 from shrp.cli.options import AsJson, Data, Routed, check_free, report_cut
 from shrp.cli.output import print_json, print_table, progress_on, records, stderr, write_csv
@@ -16,24 +16,11 @@ def usage(
     checkpoint: Routed,
     *,
     data: Data,
-    by: Annotated[
-        str | None,
-        typer.Option(help="Also by `class`, `answer`, `outcome` (right or wrong), `slice` or `length`."),
-    ] = None,
-    drivers: Annotated[
-        bool,
-        typer.Option("--drivers", help="Also what drives routing: class, prediction, slice and length."),
-    ] = False,
-    permuted: Annotated[
-        bool,
-        typer.Option("--permuted", help="Also scores with the examples' routes permuted, and with none."),
-    ] = False,
-    output_norms: Annotated[
-        bool, typer.Option("--output-norms", help="Also gate x output norm (slower).")
-    ] = False,
-    routes: Annotated[
-        Path | None, typer.Option(help="Write every example's prediction and experts to this CSV file.")
-    ] = None,
+    by: Annotated[str | None, Option(help="Also by class, answer, outcome, slice or length.")] = None,
+    drivers: Annotated[bool, Option("--drivers", help="Also what drives routing.")] = False,
+    permuted: Annotated[bool, Option("--permuted", help="Also scores with permuted routes.")] = False,
+    output_norms: Annotated[bool, Option("--output-norms", help="Also gate x output norm.")] = False,
+    routes: Annotated[Path | None, Option(help="Write every example's experts to this CSV file.")] = None,
     json: AsJson = False,
 ) -> None:
     """Count which experts the routers choose: shares, entropy, margins, warnings."""
