@@ -12,7 +12,6 @@ import pandas as pd
 from shrp.evaluation.statistics import stored_interval
 from shrp.phrases import listed
 
-SHRP_KINDS = ("routed", "static")
 KINDS_OF_CONTROL = ("layers dropped", "random experts", "no router")
 """How the names of the main controls begin (docs/method.md, "Controls")."""
 HEADS_PRUNED = "heads and neurons pruned"

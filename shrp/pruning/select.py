@@ -1,7 +1,7 @@
 """Constant gates fitted to the routed model's outputs, at every size of a pruned model.
 
 All converted layers run under constant gates, whose logits are trained to reproduce the routed model's outputs; the
-weights stay fixed. The expert with the smallest gate is removed again and again, which gives a plan for each size.
+weights stay fixed. The expert with the smallest gate is removed repeatedly, which gives a plan for each size.
 """
 
 from __future__ import annotations
@@ -41,17 +41,13 @@ START = 1e-2
 class GateFit:
     """A fit of constant gates to the routed model's outputs on texts, by KL divergence (squared error for regression).
 
-    Iterate over it for the steps done, or let it `finish`. It may be paused, and threads may iterate at once and share the
-    steps. Nothing is computed before the first.
+    Iterate over it for the steps done, or let it `finish`. It may be paused, and threads that iterate at once share the
+    steps. Nothing is computed before the first. `steps` is how many there are; `result` the gates once all are done.
 
     Args:
         usage: layer -> `(H,)` Top-1 shares, where the gates start.
-        size: texts to use, drawn evenly from the classes if known.
+        size: texts to use, a class-balanced draw.
         seed: of the draw and the order of batches.
-
-    Attributes:
-        steps: How many there are in all.
-        result: The gates once all steps are done, None before.
 
     Raises:
         PlanError: the model has no router, or `usage` is not of its layers.
@@ -71,9 +67,7 @@ class GateFit:
     ) -> None:
         routed = expert_layers(model)
         if not routed or sorted(usage) != sorted(routed):
-            raise PlanError(
-                "gates can be fitted where every converted layer has a router and measured usage."
-            )
+            raise PlanError("fitting gates needs a router and measured usage in every converted layer.")
         if not len(data):
             raise DataError(f"{data.name} is empty; fitting gates needs at least one text.")
         layers, experts = len(usage), len(next(iter(usage.values())))
@@ -93,16 +87,12 @@ class GateFit:
             yield done
 
     def finish(self, progress: Callable[[int, int], None] | None = None) -> FittedGates:
-        """Do all remaining steps; `progress` is called with steps done and in all.
-
-        Raises:
-            PlanError: an error ended this fit before.
-        """
+        """Do all remaining steps; `progress` receives the steps done and all of them."""
         for done in self:
             if progress:
                 progress(done, self.steps)
         if self.result is None:
-            raise PlanError("an error ended this fit of gates before; begin another one.")
+            raise PlanError("an error ended this fit of gates; begin another one.")
         return self.result
 
     def _walks(self, make: Callable[[], _Walk], name: str) -> Iterator[None]:
@@ -123,7 +113,6 @@ def _between(removals: int) -> int:
 
 
 def _steps(layers: int, experts: int, each_layer: bool) -> int:
-    """Steps of a walk."""
     removals = _removals(layers, experts, each_layer)
     return WARM_UP + removals * _between(removals)
 
@@ -156,8 +145,8 @@ class _Walk:
             inputs = collate(tokenizer, encoded, places, model.device)
             with torch.no_grad():
                 entering = run_layers(model, inputs, 0, self.first)
-                said, _ = run_from(model, inputs, self.first, entering)
-            self.batches.append((inputs, entering, said))
+                target, _ = run_from(model, inputs, self.first, entering)
+            self.batches.append((inputs, entering, target))
 
     def run(self, each_layer: bool) -> Generator[None, None, dict[int, dict[int, np.ndarray]]]:
         """From all experts to one a layer: remove one in each layer, or one in all, and fit on; yields after a step.
@@ -189,13 +178,13 @@ class _Walk:
         optimizer: torch.optim.Optimizer,
         batch: tuple[dict[str, Tensor], Tensor, Tensor],
     ) -> None:
-        inputs, entering, said = batch
+        inputs, entering, target = batch
         with torch.enable_grad():
             gates = _gates(logits, kept)
-            source = {layer: gates[i].expand(len(said), -1) for i, layer in enumerate(self.layers)}
+            source = {layer: gates[i].expand(len(target), -1) for i, layer in enumerate(self.layers)}
             with use_gates(source):
                 outputs, _ = run_from(self.model, inputs, self.first, entering)
-            loss = _distance(outputs, said, self.regression)
+            loss = _distance(outputs, target, self.regression)
             (logits.grad,) = torch.autograd.grad(loss, logits)  # not of weights that others use
         optimizer.step()
 
@@ -214,11 +203,11 @@ def _take_out(gates: Tensor, kept: Tensor, each_layer: bool) -> None:
     kept.view(-1)[left.argmin()] = False
 
 
-def _distance(outputs: Tensor, said: Tensor, regression: bool) -> Tensor:
-    outputs, said = outputs.float(), said.float()
+def _distance(outputs: Tensor, target: Tensor, regression: bool) -> Tensor:
+    outputs, target = outputs.float(), target.float()
     if regression:
-        return F.mse_loss(outputs, said)
-    return F.kl_div(outputs.log_softmax(-1), said.log_softmax(-1), reduction="batchmean", log_target=True)
+        return F.mse_loss(outputs, target)
+    return F.kl_div(outputs.log_softmax(-1), target.log_softmax(-1), reduction="batchmean", log_target=True)
 
 
 def plan_from(stats: UsageStats, *, selection: str = "usage", **options: Any) -> PruningPlan:

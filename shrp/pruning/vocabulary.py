@@ -1,6 +1,6 @@
-"""Vocabulary trimming: remove tokens that a use does not need (as TextPruner, Yang et al. 2022, arXiv 2203.15996).
+"""Vocabulary trimming: remove unused tokens (as TextPruner, Yang et al. 2022, arXiv 2203.15996).
 
-WordPiece takes the longest known piece, so a text whose pieces are all kept is read as before; other words are split
+WordPiece takes the longest known piece, so a text whose pieces are all kept is tokenized as before; other words are split
 into smaller pieces.
 """
 
@@ -28,23 +28,20 @@ from shrp.evaluation.costs import WHOLE_VOCABULARY
 _FILE = "tokenizer.json"
 _UNUSED = re.compile(r"\[unused\d+\]")
 """Unused entries of BERT's vocabulary."""
+_NOT_TRIMMED = "can't be trimmed, only WordPiece: BERT, DistilBERT, ELECTRA, ERNIE and MPNet."
 _IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id", "mask_token_id")
 
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """What to keep of a tokenizer's vocabulary.
-
-    Attributes:
-        kept: Ids of the tokens that stay, ascending; a token's new id is its place; int64 `(kept,)`.
-        size: Tokens of the whole vocabulary.
-    """
+    """What to keep of a tokenizer's vocabulary of `size` tokens."""
 
     kept: np.ndarray
+    """Ids of the tokens that stay, ascending, int64 `(kept,)`; a token's new id is its place."""
     size: int
 
     def missing(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[tuple[str, ...]]) -> float:
-        """Share of the pieces of some texts, by the whole vocabulary, that are not kept; nan without pieces."""
+        """Share of the pieces of some texts that are not kept; nan without pieces."""
         counts = piece_counts(tokenizer, texts, self.size)
         total = counts.sum()
         return float(1 - counts[self.kept].sum() / total) if total else float("nan")
@@ -57,13 +54,10 @@ def vocabulary_of(
     min_count: int = 1,
     common: int = 0,
 ) -> Vocabulary:
-    """The tokens that some texts need.
+    """The tokens that representative texts, such as a task's training data, need.
 
-    Kept are pieces that occur at least `min_count` times in the texts, the first `common` longer pieces of the vocabulary
-    (BERT's is sorted by frequency), special tokens, and the single characters of ASCII and of the texts.
-
-    Args:
-        texts: representative ones, such as a task's training data.
+    Kept are pieces that occur at least `min_count` times, the first `common` longer pieces of the vocabulary (BERT's is
+    sorted by frequency), special tokens, and the single characters of ASCII and of the texts.
 
     Raises:
         UnsupportedModelError: the tokenizer is not WordPiece.
@@ -80,12 +74,8 @@ def vocabulary_of(
     size = 1 + max(pieces.values())
     counts = piece_counts(tokenizer, texts, size)
     keep = counts >= min_count
-    special = {
-        *tokenizer.all_special_ids,
-        *tokenizer.get_added_vocab().values(),
-        pieces.get(model["unk_token"]),
-    }
-    special -= {None}
+    special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
+    special |= {pieces.get(model["unk_token"])} - {None}
     longer = [
         index
         for piece, index in pieces.items()
@@ -107,12 +97,7 @@ def vocabulary_of(
 def vocabulary_facts(
     vocabulary: Vocabulary, counted_on: TextData, *, min_count: int, common: int
 ) -> dict[str, Any]:
-    """The record `training["vocabulary"]` of a checkpoint.
-
-    Args:
-        counted_on: the data whose tokens were counted.
-        min_count, common: as for `vocabulary_of`.
-    """
+    """The record `training["vocabulary"]` of a checkpoint; arguments as for `vocabulary_of`."""
     return {
         "kept": len(vocabulary.kept),
         "size": vocabulary.size,
@@ -138,7 +123,7 @@ def with_vocabulary(
     pad = before.padding_idx
     if pad is not None and place.get(pad) != pad:  # some families count positions from it
         raise UnsupportedModelError(
-            "the padding token's number would change, by which this model counts positions."
+            "the id of the padding token would change, from which positions are counted."
         )
     weight = before.weight.detach()[vocabulary.kept.tolist()].clone()
     after = nn.Embedding(*weight.shape, padding_idx=pad, _weight=weight)
@@ -154,7 +139,7 @@ def with_vocabulary(
 
 
 def can_be_trimmed(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a tokenizer is of the kind that can be trimmed here."""
+    """Whether a tokenizer is WordPiece."""
     core = getattr(tokenizer, "backend_tokenizer", None)
     return type(getattr(core, "model", None)).__name__ == "WordPiece"
 
@@ -163,22 +148,15 @@ def _core(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """A fast tokenizer's JSON."""
     core = getattr(tokenizer, "backend_tokenizer", None)
     if core is None:
-        raise UnsupportedModelError(
-            "a tokenizer without a fast form (tokenizer.json) can't be trimmed here; WordPiece's can, of BERT, "
-            "DistilBERT, ELECTRA, ERNIE and MPNet."
-        )
+        raise UnsupportedModelError(f"a tokenizer without a fast form (tokenizer.json) {_NOT_TRIMMED}")
     return json.loads(core.to_str())
 
 
 def _wordpiece(backend: dict[str, Any]) -> dict[str, Any]:
     """The model of a tokenizer's JSON."""
-    model = backend["model"]
-    if model.get("type") != "WordPiece":
-        raise UnsupportedModelError(
-            f"a vocabulary of {model.get('type', 'an unknown kind')} can't be trimmed here; WordPiece's can, of BERT, "
-            "DistilBERT, ELECTRA, ERNIE and MPNet."
-        )
-    return model
+    if (kind := backend["model"].get("type", "an unknown kind")) != "WordPiece":
+        raise UnsupportedModelError(f"a vocabulary of {kind} {_NOT_TRIMMED}")
+    return backend["model"]
 
 
 def _smaller_tokenizer(tokenizer: PreTrainedTokenizerBase, place: dict[int, int]) -> PreTrainedTokenizerBase:
@@ -197,7 +175,7 @@ def _smaller_tokenizer(tokenizer: PreTrainedTokenizerBase, place: dict[int, int]
             token["id"] = place[token["id"]]
         _renumber(backend.get("post_processor"), place)
         path.write_text(json.dumps(backend, ensure_ascii=False), encoding="utf-8")
-        for file in Path(folder).glob("vocab.*"):  # the whole one, by which some classes would go
+        for file in Path(folder).glob("vocab.*"):  # the whole one, which some classes would read
             file.unlink()
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
@@ -213,6 +191,4 @@ def _renumber(processor: dict[str, Any] | None, place: dict[int, int]) -> None:
             token, old = processor[name]
             processor[name] = [token, place[old]]
     elif kind is not None:
-        raise UnsupportedModelError(
-            f"a tokenizer with a post-processor of kind {kind} can't be trimmed here."
-        )
+        raise UnsupportedModelError(f"a tokenizer with a post-processor of kind {kind} can't be trimmed.")

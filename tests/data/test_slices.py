@@ -1,4 +1,4 @@
-"""Slices of one's own by words."""
+"""Custom slices by words."""
 
 import numpy as np
 import pytest
@@ -85,7 +85,7 @@ def test_scores_that_are_stored_of_data_are_found_whatever_slices_they_are_given
         ("\n".join(f"n{i}: w{i}" for i in range(MOST + 1)), f"these are {MOST + 1} slices; at most {MOST}"),
     ],
 )
-def test_what_is_no_slice_is_refused(rules, said):
+def test_invalid_slices_are_refused(rules, said):
     with pytest.raises(DataError, match=said.replace("*", r"\*")):
         parse_slices(rules)
 

@@ -22,7 +22,7 @@ from shrp.data.sources import (
     parse_labels,
 )
 from shrp.data.tasks import TASKS, TEXTS, Task, custom_task
-from shrp.data.text_data import TextData, pairs_of, units_of
+from shrp.data.text_data import TextData
 from shrp.errors import ColumnError, DataError, IncompleteError, RowError
 
 SST2 = TASKS["sst2"]
@@ -186,12 +186,10 @@ def test_labels_that_differ_stay_apart_and_whole_numbers_agree(cells, names):
     assert len(set(parse_labels(cells, task, "a.csv").tolist())) == len(names)
 
 
-def test_what_can_be_no_label_is_said():
-    for cell in ({"x": 1}, [1], float("inf")):
-        with pytest.raises(DataError):
-            infer_task(["a", cell], "own", ["text"], "a.jsonl")
+@pytest.mark.parametrize("cell", [{"x": 1}, [1], float("inf"), pd.NaT])
+def test_what_can_be_no_label_is_refused(cell):
     with pytest.raises(DataError):
-        infer_task([pd.Timestamp("2020-01-01"), pd.NaT], "own", ["text"], "a.parquet")
+        infer_task(["a", cell], "own", ["text"], "a.jsonl")
 
 
 @pytest.mark.parametrize("odd", ["nan", "N/A", "None", "inf", "?"])
@@ -487,16 +485,3 @@ def test_errors_count_rows_as_the_file_does(tmp_path, labels, task, meanings, sk
     with pytest.raises(RowError) as error:
         load_file(tmp_path / "mine.csv", task, ["sentence"], meanings=meanings, skip_incomplete=skip)
     assert error.value.row == row
-
-
-def test_pairs_are_read_from_a_file_and_change_no_fingerprint(tmp_path):
-    path = write(
-        tmp_path / "mine.csv", "sentence,label,twin\na,positive,1\nb,negative,1\nc,positive,\nd,so so,2\n"
-    )
-    data = load_file(path, "sst2", meanings={"so so": None}, pair_column="twin")
-    assert data.pairs == ("1", "1", "")
-    assert pairs_of(data).tolist() == [[1, 0]]  # the example with the smaller label first
-    assert units_of(len(data), pairs_of(data)).tolist() == [0, 0, 1]
-    assert data.fingerprint == load_file(path, "sst2", meanings={"so so": None}).fingerprint
-    with pytest.raises(DataError):
-        load_file(path, "sst2", meanings={"so so": None}, pair_column="pair")

@@ -1,4 +1,4 @@
-"""Matching answer shares, against shares and thresholds that can be counted by hand."""
+"""Threshold calibration, against frequencies and thresholds counted by hand."""
 
 import numpy as np
 import pytest
@@ -53,7 +53,7 @@ def test_what_can_not_be_matched_is_refused():
             matching_shift(own.reshape(-1, 2), reference)
 
 
-def test_a_shifted_model_says_what_the_shifted_evaluation_does(
+def test_a_shifted_model_gives_the_shifted_evaluation(
     tiny_routed, tiny_model, tiny_tokenizer, tiny_data, tiny_inputs
 ):
     data, model = tiny_data(40), tiny_routed()

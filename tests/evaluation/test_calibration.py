@@ -94,7 +94,7 @@ def test_bins_have_equal_numbers_and_never_split_ties():
 
 
 @pytest.mark.parametrize(("n", "right"), [(4, 1), (8, 1), (12, 2), (30, 3)])
-def test_no_interval_goes_beyond_what_can_be(n, right):
+def test_intervals_stay_in_range(n, right):
     """Of few inputs, sure and mostly wrong."""
     rng = np.random.default_rng(n)
     sure = of_shares(rng.uniform(0.97, 0.99, n), np.arange(n) < right)

@@ -53,7 +53,7 @@ def test_wilson_against_hand_checked_values():
     assert np.isnan(wilson(0, 0)).all()
 
 
-def test_a_share_of_units_has_the_interval_of_as_many_draws_as_say_as_much():
+def test_a_share_of_dependent_examples_has_the_interval_of_the_effective_sample():
     rng = np.random.default_rng(0)
     hits, alone = rng.random(60) < 0.4, np.arange(60)
     assert share_interval(hits, alone) == wilson(hits.sum(), 60)
@@ -147,17 +147,17 @@ def one_by_one(codes, pairs, length, generator, neighbours):
     """One permutation, by a plain loop."""
     apart = codes[pairs[:, 0]] != codes[pairs[:, 1]]
     alone = np.setdiff1d(np.arange(len(codes)), pairs)
-    dealt = codes.copy()
+    permuted = codes.copy()
     for part in (pairs[~apart], alone[:, None]):
         part = part[np.argsort(length[part[:, 0]], kind="stable")]
         drawn, step = generator.random(len(part)), NEIGHBOURS if neighbours else max(len(part), 1)
         for start in range(0, len(part), step):
             here = part[start : start + step]
-            dealt[here] = codes[here[:, :1]][np.argsort(drawn[start : start + step])]
+            permuted[here] = codes[here[:, :1]][np.argsort(drawn[start : start + step])]
     for (one, other), swaps in zip(pairs[apart], generator.random(apart.sum()) < 0.5, strict=True):
         if swaps:
-            dealt[[one, other]] = codes[[other, one]]
-    return dealt
+            permuted[[one, other]] = codes[[other, one]]
+    return permuted
 
 
 @pytest.mark.parametrize("neighbours", [False, True])
@@ -225,7 +225,7 @@ def test_shares_have_intervals_and_an_exact_test():
     np.testing.assert_allclose(frame["q"], false_discovery_control(frame["p"]))
 
 
-def test_pairs_that_route_alike_are_no_more_than_one_input_each(monkeypatch):
+def test_minimal_pairs_count_as_one_example(monkeypatch):
     """Both of a pair in one group and with one expert: a test of inputs names far too many groups, one of pairs not."""
     monkeypatch.setattr(statistics, "MIX_PERMUTATIONS", 500)
     rng, pairs = np.random.default_rng(0), np.arange(60).reshape(30, 2)

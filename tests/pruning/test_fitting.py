@@ -76,7 +76,7 @@ def test_a_fit_that_was_left_goes_on_and_ends_with_the_same_gates(short, routed,
             seen.append(done)
             if done == most:
                 break
-        # Meanwhile the model is as it was, whoever uses it.
+        # Meanwhile the model is as it was.
         assert (LiveEvaluator(routed, tiny_tokenizer, data).evaluate(None).logits == before).all()
     assert list(broken) == []  # done: the last step has been seen, and what is made of it is there
     assert seen == list(range(1, broken.steps + 1))
@@ -85,7 +85,7 @@ def test_a_fit_that_was_left_goes_on_and_ends_with_the_same_gates(short, routed,
             assert all((mine[size][layer] == gates).all() for layer, gates in found.items())
 
 
-def test_fitted_gates_say_more_of_what_the_routed_model_says_than_even_ones(
+def test_fitted_gates_reproduce_the_routed_model_better_than_even_ones(
     each_layer_alone, tiny_routed, tiny_tokenizer, tiny_data
 ):
     data, found = tiny_data(40), []
@@ -164,8 +164,8 @@ def test_a_fit_is_kept_on_disk_and_a_broken_file_is_no_fit(
     assert store.fitted("a checkpoint", data, *sizes) is None
 
 
-def test_fits_are_by_the_divergence_from_what_the_routed_model_says():
-    """KL of the routed model's answer against the fitted one's, and not the other way round."""
+def test_fits_minimise_the_divergence_from_the_routed_model():
+    """KL(routed || fitted), not the reverse."""
     said, outputs = (
         torch.tensor([[2.0, 0.0, -1.0], [0.0, 0.5, 1.0]]),
         torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]]),

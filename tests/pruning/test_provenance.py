@@ -1,4 +1,4 @@
-"""What a pruned checkpoint says of how it came to be, and by what a result of the command line can be traced."""
+"""What a pruned checkpoint records of how it was made."""
 
 import json
 
@@ -49,7 +49,7 @@ def told(info):
     return dict(training_facts(info.training, plan=info.plan))
 
 
-def test_how_experts_were_picked_is_said_of_every_selection(shrp, place, tmp_path):
+def test_how_experts_were_chosen_is_recorded(shrp, place, tmp_path):
     on = ("--data", place / "validation.csv", "--per-layer", 2)
     measured = {}
     for selection in ("gate_norm", "random"):

@@ -1,4 +1,4 @@
-"""A trimmed vocabulary reads what it was trimmed for as before, at its smaller size; other words fall into pieces."""
+"""A trimmed vocabulary tokenizes the texts it was trimmed for as before; other words split into smaller pieces."""
 
 import copy
 import json
@@ -64,7 +64,7 @@ def test_kept_is_what_texts_need_and_what_other_words_fall_into(tokenizer):
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "electra", "ernie", "mpnet"])
-def test_texts_that_it_was_trimmed_for_are_answered_as_before(tokenizer, tiny_model, family):
+def test_predictions_on_the_texts_it_was_trimmed_for_stay(tokenizer, tiny_model, family):
     model = tiny_model(family, vocab_size=len(PIECES), pad_token_id=0)
     before = copy.deepcopy(model.state_dict())
     found, kept = kept_of(tokenizer)
@@ -80,7 +80,7 @@ def test_texts_that_it_was_trimmed_for_are_answered_as_before(tokenizer, tiny_mo
     assert model.config.vocab_size == len(PIECES)
 
 
-def test_other_words_fall_into_smaller_pieces(tokenizer, tiny_model):
+def test_other_words_split_into_smaller_pieces(tokenizer, tiny_model):
     found, _ = kept_of(tokenizer)
     model = tiny_model(vocab_size=len(PIECES), pad_token_id=0)
     _, words = with_vocabulary(model, tokenizer, found)
@@ -137,7 +137,7 @@ def trim(shrp, folder, *options, source="routed"):
     return shrp("trim-vocabulary", folder / source, *texts, "--data", folder / "data.csv", *options)
 
 
-def test_the_command_writes_a_checkpoint_and_says_what_changed(shrp, saved):
+def test_the_command_writes_a_checkpoint_and_reports_what_changed(shrp, saved):
     code, out, err = trim(shrp, saved, "--out", saved / "small", "--json")
     assert code == 0, err
     told = json.loads(out)
