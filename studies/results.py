@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import combinations
 from pathlib import Path
 from statistics import mean
 from typing import Annotated, Any
 
+import numpy as np
+import pandas as pd
 import typer
 
 from shrp.cli.output import stderr
@@ -33,6 +37,10 @@ LABELS = {
 }
 SIZES = {"6of12": 2, "11of12": 1}
 """Depth -> experts per layer of the pruned model in the main table."""
+COLUMNS = [(recipe, depth) for recipe in ("retain", "paper") for depth in SIZES]
+
+Row = Mapping[str, Any]
+Cells = Mapping[Any, str]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -41,17 +49,26 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
-def share(row: Mapping[str, Any] | None, name: str = "share") -> str:
+def crossed(first: str, columns: Mapping[Any, str], cells: Mapping[str, Cells]) -> str:
+    """A table of named rows; `columns` has each column's key and its heading."""
+    rows = ([name, *(found.get(key, "") for key in columns)] for name, found in cells.items())
+    return table([first, *columns.values()], rows)
+
+
+def by_recipe(first: str, cells: Mapping[str, Cells]) -> str:
+    """A table with a column for each recipe and depth."""
+    return crossed(first, {key: f"{key[0]}, {key[1].replace('of', ' of ')}" for key in COLUMNS}, cells)
+
+
+def share(row: Row | None) -> str:
     """A share with its 95% interval, in percent."""
     if row is None:
         return ""
-    text = f"{100 * row[name]:.1f}"
-    if row.get("interval"):
-        text += " ({:.1f}–{:.1f})".format(*(100 * end for end in row["interval"]))
-    return text
+    ends = row.get("interval") and " ({:.1f}–{:.1f})".format(*(100 * end for end in row["interval"]))
+    return f"{100 * row['share']:.1f}{ends or ''}"
 
 
-def points(row: Mapping[str, Any]) -> str:
+def points(row: Row) -> str:
     """A difference with its 95% interval, in points."""
     low, high = row["interval"]
     return f"{100 * row['difference']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
@@ -70,124 +87,88 @@ def _main_rows(rows: list[dict[str, Any]], recipe: str, depth: str) -> list[dict
     ]
 
 
+def _name(row: Row) -> str:
+    full = row["model"] == "no_router" and row["experts_per_layer"] == 12
+    return NAMES[row["model"]] + ", all experts kept" * full
+
+
 def headline() -> str:
     """The README's table: `retain` and `paper`, fine-tuned after pruning, SHRP next to every control."""
-    rows = summary(read_rows(DATA / "glue.json"))
-    found: dict[str, dict[tuple[str, str], Any]] = {}
-    for recipe in ("retain", "paper"):
-        for depth in SIZES:
-            for row in _main_rows(rows, recipe, depth):
-                if row["fine_tuned_after_pruning"]:
-                    full = row["model"] == "no_router" and row["experts_per_layer"] == 12
-                    name = NAMES[row["model"]] + (", all experts kept" if full else "")
-                    found.setdefault(name, {})[recipe, depth] = row
-                elif row["model"] == "shrp" and not row["routed"]:
-                    found.setdefault("SHRP, not fine-tuned after pruning", {})[recipe, depth] = row
-    columns = [("retain", "6of12"), ("retain", "11of12"), ("paper", "6of12"), ("paper", "11of12")]
-    head = ["", *(f"{recipe}, {depth.replace('of', ' of ')}" for recipe, depth in columns)]
-    first = ("SHRP", "SHRP, not fine-tuned after pruning")
-    order = sorted(found, key=lambda name: (name not in first, first.index(name) if name in first else 0))
-    return table(head, ([name, *(share(found[name].get(column)) for column in columns)] for name in order))
+    rows, plain = summary(read_rows(DATA / "glue.json")), "SHRP, not fine-tuned after pruning"
+    found: dict[str, dict[tuple[str, str], str]] = {NAMES["shrp"]: {}, plain: {}}
+    for column in COLUMNS:
+        for row in _main_rows(rows, *column):
+            if row["fine_tuned_after_pruning"]:
+                found.setdefault(_name(row), {})[column] = share(row)
+            elif row["model"] == "shrp" and not row["routed"]:
+                found[plain][column] = share(row)
+    return by_recipe("", found)
 
 
 def glue(recipe: str, depth: str) -> str:
     """One part of the GLUE table: percent of the teacher's score by task."""
     rows = _main_rows(summary(read_rows(DATA / "glue.json")), recipe, depth)
-    head = ["model", "fine-tuned", *(LABELS[task] for task in TASKS), "mean", "encoder"]
-    return table(
-        head,
-        (
-            [
-                describe(row),
-                "yes" if row["fine_tuned_after_pruning"] else "no",
-                *(f"{100 * row['by_task'][task]['share']:.1f}" for task in TASKS),
-                share(row),
-                f"{row['encoder_params_share']:.1%}",
-            ]
-            for row in rows
-        ),
-    )
+    lines = []
+    for row in rows:
+        tasks = [f"{100 * row['by_task'][task]['share']:.1f}" for task in TASKS]
+        tuned = "yes" if row["fine_tuned_after_pruning"] else "no"
+        lines.append([describe(row), tuned, *tasks, share(row), f"{row['encoder_params_share']:.1%}"])
+    return table(["model", "fine-tuned", *(LABELS[task] for task in TASKS), "mean", "encoder"], lines)
 
 
 def against_controls() -> str:
     """SHRP's lead over each fine-tuned control."""
-    found = leads(read_rows(DATA / "glue.json"))
-    columns = [("retain", "6of12"), ("retain", "11of12"), ("paper", "6of12"), ("paper", "11of12")]
-    by_name: dict[str, dict[tuple[str, str], str]] = {}
-    for row in found:
-        full = ", all experts kept" * (row["model"] == "no_router" and row["experts_per_layer"] == 12)
-        by_name.setdefault(NAMES[row["model"]] + full, {})[row["recipe"], row["depth"]] = points(row)
-    head = ["SHRP minus", *(f"{recipe}, {depth.replace('of', ' of ')}" for recipe, depth in columns)]
-    return table(
-        head, ([name, *(cells.get(column, "") for column in columns)] for name, cells in by_name.items())
-    )
+    cells: dict[str, dict[tuple[str, str], str]] = {}
+    for row in leads(read_rows(DATA / "glue.json")):
+        cells.setdefault(_name(row), {})[row["recipe"], row["depth"]] = points(row)
+    return by_recipe("SHRP minus", cells)
 
 
 def like_for_like() -> str:
     """Our figures without fine-tuning after pruning next to the paper's, and with it."""
     rows = summary(read_rows(DATA / "glue.json"))
-
-    def ours(recipe: str, depth: str, tuned: bool) -> str:
-        wanted = {"recipe": recipe, "depth": depth, "model": "shrp", "routed": False}
-        wanted |= {"experts_per_layer": SIZES[depth], "fine_tuned_after_pruning": tuned}
-        return share(next((row for row in rows if wanted.items() <= row.items()), None))
-
     paper = {row["name"]: row for row in read_rows(DATA / "published.json")}
+
+    def ours(depth: str, tuned: bool) -> list[str]:
+        wanted = {"depth": depth, "model": "shrp", "routed": False}
+        wanted |= {"experts_per_layer": SIZES[depth], "fine_tuned_after_pruning": tuned}
+        known = {row["recipe"]: row for row in rows if wanted.items() <= row.items()}
+        return [share(known.get(recipe)) for recipe in ("paper", "retain")]
+
     lines = []
-    for depth, words in (("6of12", "6 of 12 layers"), ("11of12", "11 of 12 layers")):
+    for depth in SIZES:
+        words = f"{depth.replace('of', ' of ')} layers"
         theirs = f"{100 * paper[f'SHRP paper, {words}']['share']:.1f}"
-        lines.append(
-            [f"{words}, no fine-tuning", theirs, ours("paper", depth, False), ours("retain", depth, False)]
-        )
-        lines.append(
-            [
-                f"{words}, fine-tuned after pruning",
-                "",
-                ours("paper", depth, True),
-                ours("retain", depth, True),
-            ]
-        )
+        lines.append([f"{words}, no fine-tuning", theirs, *ours(depth, False)])
+        lines.append([f"{words}, fine-tuned after pruning", "", *ours(depth, True)])
     return table(["", "the paper (BERT-base)", "`paper` recipe", "`retain` recipe"], lines)
 
 
 def ablation() -> str:
     """What each part of the recipe is worth."""
-    by_variant: dict[tuple[str, str], dict[str, Any]] = {}
+    found: dict[tuple[str, str], dict[str, str]] = {}
     for row in read_rows(DATA / "ablation.json"):
-        stage = (
-            "routed" if row["model"] == "routed" else "tuned" if row["fine_tuned_after_pruning"] else "pruned"
-        )
-        by_variant.setdefault((row["task"], row["variant"]), {})[stage] = row["score"] / row["teacher_score"]
-    return table(
-        ["task", "recipe", "routed", "pruned", "fine-tuned"],
-        (
-            [
-                LABELS[task],
-                variant,
-                *(f"{100 * stages[stage]:.1f}" for stage in ("routed", "pruned", "tuned")),
-            ]
-            for (task, variant), stages in by_variant.items()
-        ),
+        pruned = "tuned" if row["fine_tuned_after_pruning"] else "pruned"
+        stage = "routed" if row["model"] == "routed" else pruned
+        score = f"{100 * row['score'] / row['teacher_score']:.1f}"
+        found.setdefault((row["task"], row["variant"]), {})[stage] = score
+    lines = (
+        [LABELS[task], variant, *(stages[stage] for stage in ("routed", "pruned", "tuned"))]
+        for (task, variant), stages in found.items()
     )
+    return table(["task", "recipe", "routed", "pruned", "fine-tuned"], lines)
 
 
 def selection() -> str:
     """Score by what experts are selected by, percent of the routed model's."""
-    rows = [row for row in read_rows(DATA / "selection.json") if not row["calibrated"]]
     kinds = ("usage", "gate_norm", "ablation", "fitted", "random")
-    cells: dict[tuple[str, int], dict[str, float]] = {}
-    for row in rows:
-        cells.setdefault((row["checkpoint"], row["per_layer"]), {})[row["selection"]] = (
-            row["score"] / row["routed"]
-        )
-    return table(
-        ["checkpoint", "experts a layer", *(kind.replace("_", " x ") for kind in kinds)],
-        (
-            [name, str(m), *(f"{100 * found[kind]:.1f}" if kind in found else "" for kind in kinds)]
-            for (name, m), found in sorted(cells.items())
-            if m == SIZES[name.rpartition("-")[2]]
-        ),
-    )
+    cells: dict[tuple[str, int], dict[str, str]] = {}
+    for row in read_rows(DATA / "selection.json"):
+        if not row["calibrated"] and row["per_layer"] == SIZES[row["checkpoint"].rpartition("-")[2]]:
+            key = row["checkpoint"], row["per_layer"]
+            cells.setdefault(key, {})[row["selection"]] = f"{100 * row['score'] / row['routed']:.1f}"
+    lines = ([name, str(m), *(found.get(k, "") for k in kinds)] for (name, m), found in sorted(cells.items()))
+    return table(["checkpoint", "experts a layer", *(kind.replace("_", " x ") for kind in kinds)], lines)
 
 
 def routes() -> str:
@@ -197,78 +178,47 @@ def routes() -> str:
         if row["change_interval"]:
             change = {"difference": row["change"], "interval": row["change_interval"]}
             cells.setdefault(row["checkpoint"], {})[row["layer"]] = points(change)
-    head = ["checkpoint", "all routes permuted", "permuted among equal predictions", "mixture of all experts"]
-    return table(
-        head,
-        (
-            [name, *(found.get(kind, "") for kind in ("all", "alike", "mixture"))]
-            for name, found in cells.items()
-        ),
-    )
+    head = {
+        "all": "all routes permuted",
+        "alike": "permuted among equal predictions",
+        "mixture": "mixture of all experts",
+    }
+    return crossed("checkpoint", head, cells)
 
 
 def topk() -> str:
     """Score and stability of the kept set by Top-k."""
-    rows = read_rows(DATA / "topk.json")
-    lines = []
-    for task in dict.fromkeys(row["task"] for row in rows):
-        for k in sorted({row["top_k"] for row in rows}):
-            mine = [row for row in rows if row["task"] == task and row["top_k"] == k]
-            cell = [LABELS[task], str(k), str(len({row["seed"] for row in mine}))]
-            for budget in (None, 12, 24, 48):
-                cell.append(f"{100 * mean(row['retained'] for row in mine if row['budget'] == budget):.1f}")
-            kept = [row["kept"] for row in mine if row["budget"] == 12]
-            cell.append(f"{_overlap(kept):.2f}" if len(kept) > 1 else "")
-            lines.append(cell)
-    return table(["task", "k", "seeds", "routed", "12 experts", "24", "48", "overlap of the 12 kept"], lines)
+    frame, lines = pd.DataFrame(read_rows(DATA / "topk.json")), []
+    for (task, k), mine in frame.groupby(["task", "top_k"], sort=False):
+        retained = mine.groupby("budget", dropna=False)["retained"].mean()
+        scores = [f"{100 * retained[budget]:.1f}" for budget in (np.nan, 12, 24, 48)]
+        kept = list(mine.loc[mine["budget"] == 12, "kept"])
+        overlap = f"{_overlap(kept):.2f}" if len(kept) > 1 else ""
+        lines.append([LABELS[task], str(k), str(mine["seed"].nunique()), *scores, overlap])
+    head = ["task", "k", "seeds", "routed", "12 experts", "24", "48", "overlap of the 12 kept"]
+    return table(head, sorted(lines, key=lambda line: list(LABELS.values()).index(line[0])))
 
 
 def _overlap(kept: list[Mapping[str, Sequence[int]]]) -> float:
     """Mean Jaccard overlap of kept experts between seeds."""
     sets = [{(layer, expert) for layer, experts in one.items() for expert in experts} for one in kept]
-    pairs = [(a, b) for i, a in enumerate(sets) for b in sets[i + 1 :]]
-    return mean(len(a & b) / len(a | b) for a, b in pairs)
+    return mean(len(a & b) / len(a | b) for a, b in combinations(sets, 2))
 
 
 def balance() -> str:
     """What the balance loss does to shares and scores."""
-    rows = read_rows(DATA / "balance.json")
-    keys = dict.fromkeys((row["task"], row["balance"]) for row in rows)
-    lines = []
-    for task, weight in keys:
-        mine = [row for row in rows if (row["task"], row["balance"]) == (task, weight)]
-        lines.append(
-            [
-                LABELS[task],
-                f"{weight:g}",
-                f"{max(row['largest_share_stage1'] for row in mine):.0%}",
-                *(
-                    f"{mean(row[name] for row in mine):.2f}"
-                    for name in ("distance_stage1", "distance_stage2")
-                ),
-                *(f"{mean(row[name] for row in mine):.3f}" for name in ("routed_score", "static_score")),
-            ]
-        )
-    head = [
-        "task",
-        "weight",
-        "largest share in stage 1",
-        "distance from uniform, stage 1",
-        "stage 2",
-        "routed",
-        "pruned",
-    ]
-    return table(head, lines)
+    frame, lines = pd.DataFrame(read_rows(DATA / "balance.json")), []
+    for (task, weight), mine in frame.groupby(["task", "balance"], sort=False):
+        largest = f"{mine['largest_share_stage1'].max():.0%}"
+        distances = [f"{mine[name].mean():.2f}" for name in ("distance_stage1", "distance_stage2")]
+        scores = [f"{mine[name].mean():.3f}" for name in ("routed_score", "static_score")]
+        lines.append([LABELS[task], f"{weight:g}", largest, *distances, *scores])
+    distance = ["distance from uniform, stage 1", "stage 2"]
+    return table(["task", "weight", "largest share in stage 1", *distance, "routed", "pruned"], lines)
 
 
 def throughput() -> str:
     """Times the dense model's speed, over the batches and lengths measured."""
-    rows = [row for row in read_rows(DATA / "throughput.json") if row["model"] != "dense"]
-    cells: dict[str, dict[tuple[str, str], list[float]]] = {}
-    for row in rows:
-        found = cells.setdefault(row["model"], {})
-        found.setdefault((row["runtime"], row["dtype"]), []).append(row["speedup_vs_dense"])
-    columns = [("pytorch", "float32"), ("onnxruntime", "float32"), ("onnxruntime", "int8")]
     names = {
         "distilbert-6": "6 plain layers (DistilBERT)",
         "routed-6of12": "6 of 12, routed",
@@ -276,25 +226,24 @@ def throughput() -> str:
         "routed-11of12": "11 of 12, routed",
         "static-11of12-m1": "11 of 12, 1 expert a layer",
     }
-    head = ["model", "PyTorch", "ONNX Runtime", "ONNX Runtime int8"]
-    return table(
-        head,
-        ([words, *(_range(cells.get(model, {}).get(c)) for c in columns)] for model, words in names.items()),
-    )
-
-
-def _range(values: Sequence[float] | None) -> str:
-    return f"{min(values):.1f}–{max(values):.1f}" if values else ""
+    head = {
+        ("pytorch", "float32"): "PyTorch",
+        ("onnxruntime", "float32"): "ONNX Runtime",
+        ("onnxruntime", "int8"): "ONNX Runtime int8",
+    }
+    cells: dict[str, dict[tuple[str, str], str]] = {words: {} for words in names.values()}
+    frame = pd.DataFrame(read_rows(DATA / "throughput.json"))
+    for (model, *key), mine in frame.groupby(["model", "runtime", "dtype"]):
+        if model in names:
+            speeds = mine["speedup_vs_dense"]
+            cells[names[model]][tuple(key)] = f"{speeds.min():.1f}–{speeds.max():.1f}"
+    return crossed("model", head, cells)
 
 
 TABLES: dict[str, Callable[[], str]] = {
     "headline": headline,
     "like for like": like_for_like,
-    **{
-        f"glue {recipe} {depth}": lambda recipe=recipe, depth=depth: glue(recipe, depth)
-        for recipe in ("retain", "paper")
-        for depth in SIZES
-    },
+    **{f"glue {recipe} {depth}": partial(glue, recipe, depth) for recipe, depth in COLUMNS},
     "controls": against_controls,
     "ablation": ablation,
     "selection": selection,
@@ -322,17 +271,13 @@ def filled(text: str) -> str:
 
 
 def main(
-    check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; fail if a page is out of date.")
-    ] = False,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if a page is stale.")] = False,
 ) -> None:
     """Fill the tables of README.md, docs/results.md and docs/glue.md, and write docs/data/summary.json and leads.json."""
     wanted = {page: filled(page.read_text(encoding="utf-8")) for page in PAGES}
     rows = read_rows(DATA / "glue.json")
     wanted |= {DATA / "summary.json": as_json(summary(rows)), DATA / "leads.json": as_json(leads(rows))}
-    old = [
-        path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text
-    ]
+    old = [p for p, text in wanted.items() if not p.exists() or p.read_text(encoding="utf-8") != text]
     if check and old:
         raise DataError(f"{', '.join(path.name for path in old)} out of date: run python -m studies.results.")
     for path in old:
