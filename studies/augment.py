@@ -1,9 +1,8 @@
-"""Changed copies of a task's texts, on which a student hears more of its teacher than the task has examples for.
+"""Augmented copies of a task's texts, for distillation on more texts than the task has.
 
-After the data augmentation of TinyBERT (Jiao et al. 2020), which asks a masked language model or GloVe for words that
-may stand in a word's place. Here they are those that come nearest in the encoder's own token embeddings, so that any
-encoder will do. A part of the texts is disturbed instead: what takes a text out of its class is as much a part of what
-the teacher knows. A copy's label is not known: learn from the teacher's logits alone (`distill_logits` = 1).
+After the data augmentation of TinyBERT (Jiao et al. 2020), with replacements from the encoder's own token embeddings in
+place of a masked language model and GloVe. Some copies are corrupted instead. The label of a copy is not known, so
+train on the teacher's logits alone (`distill_logits` = 1).
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ from shrp.data.text_data import TextData
 from shrp.errors import DataError
 
 NEAR = 10
-"""How many words may stand in a word's place."""
+"""Replacements considered for a word."""
 EXCHANGED = 0.3
-"""Chance of each word that has near ones to be exchanged in a copied text."""
+"""Probability of each word that has near ones to be replaced."""
 DISTURBED = 0.4
-"""Share of copied texts that are disturbed instead."""
+"""Share of copies that are corrupted instead."""
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _CHUNK = 1024
 
 
 class NearWords:
-    """Which words come nearest to a word (cosine) among those that an encoder has one token for."""
+    """The words nearest to a word (cosine) among those that an encoder has one token for."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, embeddings: Tensor) -> None:
         """Args: embeddings, of all tokens, `(V, d)`."""
@@ -76,26 +75,24 @@ class NearWords:
 def augmented(
     data: TextData, copies: int, tokenizer: PreTrainedTokenizerBase, embeddings: Tensor, seed: int = 0
 ) -> TextData:
-    """The inputs of `data`, and after them so many changed copies of each.
+    """The examples of `data`, and after them so many augmented copies of each.
 
     Args:
-        tokenizer, embeddings: of the encoder whose near words stand in for others, `(V, d)`.
-        seed: what is changed is a function of it and of the other arguments alone.
+        embeddings: of the encoder whose nearest words are the replacements, `(V, d)`.
 
     Returns:
-        `(copies + 1) * len(data)` inputs; a copy carries the label and slice of the input that it was made of, whether
-        or not they still hold.
+        `(copies + 1) * len(data)` examples; a copy has the label and slice of its original.
 
     Raises:
         DataError: fewer than one copy.
     """
     if copies < 1:
-        raise DataError(f"ask for one changed copy or more, not {copies}.")
+        raise DataError(f"ask for one augmented copy or more, not {copies}.")
     change = _Change(data, NearWords(tokenizer, embeddings), np.random.default_rng(seed))
     texts = [*data.texts, *(tuple(map(change, text)) for _ in range(copies) for text in data.texts)]
     return TextData(
         data.task,
-        f"{data.name} and {copies} changed {'copy' if copies == 1 else 'copies'} of each",
+        f"{data.name} and {copies} augmented {'copy' if copies == 1 else 'copies'} of each",
         tuple(texts),
         None if data.labels is None else np.tile(data.labels, copies + 1),
         None if data.slices is None else data.slices * (copies + 1),
@@ -103,7 +100,7 @@ def augmented(
 
 
 class _Change:
-    """Changes a text, each time otherwise."""
+    """Changes a text at random."""
 
     def __init__(self, data: TextData, near: NearWords, generator: np.random.Generator) -> None:
         parts = [part for text in data.texts for part in text]
@@ -123,9 +120,7 @@ class _Change:
         return new[0].upper() + new[1:] if word[0].isupper() else new
 
     def _disturbed(self, text: str) -> str:
-        """One word, and each further one with a chance of a tenth: left out, moved on by one, exchanged for any word of
-        the data, or followed by one (so too where a text is too short for the first two).
-        """
+        """Remove, swap, replace or insert one word, and each further one with probability 0.1."""
         words = text.split()
         for _ in range(1 + self.generator.binomial(max(len(words) - 1, 0), 0.1)):
             if not words:

@@ -40,23 +40,17 @@ def measure(made: Trainings, weight: float, per_layer: int) -> dict[str, Any]:
     routed = made.train(name, config, made.teacher)
     plan = make_plan(usage_in(routed.info), per_layer=per_layer)
     found = made.evaluate(routed.model)
-    stages = {
-        stage: [list(row["usage"].values()) for row in made.histories[name] if row["stage"] == stage]
-        for stage in (1, 2)
-    }
-    return {
-        "task": made.task,
-        "seed": made.seed,
-        "balance": weight,
-        "metric": found.metric,
-        "n": found.n,
+    history = made.histories[name]
+    first, second = ([[*row["usage"].values()] for row in history if row["stage"] == s] for s in (1, 2))
+    about = {"task": made.task, "seed": made.seed, "balance": weight, "metric": found.metric, "n": found.n}
+    return about | {
         "teacher_score": made.best.score,
         "routed_score": found.score,
         "static_score": made.evaluate(made.pruned(routed, plan).model).score,
         "experts_per_layer": per_layer,
-        "largest_share_stage1": max(max(share) for epoch in stages[1] for share in epoch),
-        "distance_stage1": mean(map(distance_from_uniform, stages[1][-1])),
-        "distance_stage2": mean(map(distance_from_uniform, stages[2][-1])),
+        "largest_share_stage1": max(max(share) for epoch in first for share in epoch),
+        "distance_stage1": mean(map(distance_from_uniform, first[-1])),
+        "distance_stage2": mean(map(distance_from_uniform, second[-1])),
     }
 
 

@@ -76,7 +76,7 @@ class Depth:
         return tuple(sorted(sum(self.parts, ())))
 
     def texts_first(self, recipe: str) -> bool:
-        """Whether what is pruned, and the controls, are fine-tuned on text before the task."""
+        """Whether pruned models and controls are fine-tuned on text before the task."""
         return recipe == "retain" and self.deep
 
 
@@ -230,11 +230,7 @@ class Study:
     def _tuned(
         self, recipe: str, depth: Depth, name: str, start: Checkpoint, part: int, epochs: int = 0
     ) -> Checkpoint:
-        """Fine-tune what was pruned, or a control, on the task.
-
-        Args:
-            epochs: those that SHRP trains before it is pruned, which a control gets in addition.
-        """
+        """Fine-tune a pruned model, or a control, on the task. A control also gets the epochs that SHRP had before."""
         made, values, data = self.made, self._rates(recipe, depth) | {"balance": 0.0}, None
         if name == "dropped":  # there are no other layers to train
             values["freeze_dense"] = False

@@ -1,9 +1,8 @@
-"""How much faster a live what-if is than rebuilding and running the pruned model: `python -m studies.live --json`.
+"""Speed-up of incremental re-evaluation over rebuilding the pruned model: `python -m studies.live --json`.
 
-Both ways run in turn in one process, so the ratios do not depend on the machine's load or speed. The plain way
-builds the pruned model and runs all of it on the data in their order, in padded batches of 32. Every plan that is
-timed is new to the live way from the first converted layer on, as when a slider moves: what the plans before it left
-is in memory, and is of no use. A sweep starts with nothing but what enters the first converted layer.
+Both ways run in turn in one process, so that load affects both. The plain way builds the pruned model and runs all of it
+on the data in their order, in padded batches of 32. No timed plan shares a prefix with an earlier one. A sweep starts
+with only the hidden states that enter the first converted layer.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import torch
 import typer
 
 from shrp.checkpoints.checkpoint import Checkpoint, load
-from shrp.checkpoints.info import CheckpointInfo, discover, usage_in
+from shrp.checkpoints.info import discover, usage_in
 from shrp.cli.output import print_json, print_table, stderr
 from shrp.data.sources import load_data
 from shrp.data.text_data import TextData
@@ -51,26 +50,23 @@ def main(
         DataError: no checkpoint there has a router, and data to run on.
         CheckpointError: one can't be read.
     """
-    found, left_out = [], {}
+    rows = []
     for name, info in discover(checkpoints).items():
         if isinstance(info, CheckpointError):
             raise info
-        if info.config.layers and info.plan is None:
-            try:
-                _data(info)
-                found.append(name)
-            except DataError as error:
-                left_out[name] = error
-    for name, error in left_out.items():
-        stderr.print(f"left out {name}: {error}")
-    if not found:
+        if not info.config.layers or info.plan is not None:
+            continue
+        try:
+            data = load_data("glue" if os.environ.get("SHRP_DATA_DIR") else "probe", info.task)
+        except DataError as error:
+            stderr.print(f"left out {name}: {error}")
+            continue
+        stderr.print(f"measuring {name}")
+        rows.append({"checkpoint": name, **_measure(load(checkpoints / name), data, per_layer, repeats)})
+    if not rows:
         raise DataError(
             f"{checkpoints} holds no checkpoint with routers that there are data for; name another with --checkpoints."
         )
-    rows = []
-    for name in found:
-        stderr.print(f"measuring {name}")
-        rows.append({"checkpoint": name, **_measure(load(checkpoints / name), per_layer, repeats)})
     result = {"threads": torch.get_num_threads(), "torch": torch.__version__, "checkpoints": rows}
     if json:
         print_json(result)
@@ -78,14 +74,8 @@ def main(
         print_table(f"live what-if, {result['threads']} threads, torch {torch.__version__}", rows)
 
 
-def _data(info: CheckpointInfo) -> TextData:
-    source = "glue" if os.environ.get("SHRP_DATA_DIR") else "probe"
-    return load_data(source, info.task)
-
-
-def _measure(checkpoint: Checkpoint, per_layer: int, repeats: int) -> dict[str, Any]:
-    data, usage = _data(checkpoint.info), usage_in(checkpoint.info)
-    model, tokenizer = checkpoint.model, checkpoint.tokenizer
+def _measure(checkpoint: Checkpoint, data: TextData, per_layer: int, repeats: int) -> dict[str, Any]:
+    model, tokenizer, usage = checkpoint.model, checkpoint.tokenizer, usage_in(checkpoint.info)
     live = LiveEvaluator(model, tokenizer, data)
     prepare_ms = _timed(live.prepare)
 
@@ -110,6 +100,10 @@ def _measure(checkpoint: Checkpoint, per_layer: int, repeats: int) -> dict[str, 
         times["plain"].append(_timed(lambda plan=plan: plain(plan)))
     medians = {name: float(np.median(values)) for name, values in times.items()}
     exact, rebuilt = live.evaluate(plan), plain(plan)
+    swept = {}
+    for name, budgets in sweeps.items():
+        swept |= {f"{name}_in_plain_evaluations": medians[name] / medians["plain"]}
+        swept |= {f"{name}_budgets": len(budgets), f"{name}_experts": _range(budgets)}
     return {
         "data": data.name,
         "n": len(data),
@@ -117,12 +111,7 @@ def _measure(checkpoint: Checkpoint, per_layer: int, repeats: int) -> dict[str, 
         "first_estimate_ratio": medians["plain"] / medians["first"],
         "first_estimate_n": len(live.batches[0].rows),
         "exact_ratio": medians["plain"] / medians["exact"],
-        "sweep_in_plain_evaluations": medians["sweep"] / medians["plain"],
-        "sweep_budgets": len(sweeps["sweep"]),
-        "sweep_experts": _range(sweeps["sweep"]),
-        "wide_sweep_in_plain_evaluations": medians["wide_sweep"] / medians["plain"],
-        "wide_sweep_budgets": len(sweeps["wide_sweep"]),
-        "wide_sweep_experts": _range(sweeps["wide_sweep"]),
+        **swept,
         "plain_ms": medians["plain"],
         "first_estimate_ms": medians["first"],
         "exact_ms": medians["exact"],

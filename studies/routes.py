@@ -20,17 +20,8 @@ from shrp.errors import PlanError
 from shrp.model.convert import expert_layers
 from studies.rows import DATA, Rows, run
 
-FIELDS = (
-    "layer",
-    "draws",
-    "score",
-    "change",
-    "change_interval",
-    "matched_change",
-    "matched_interval",
-    "moved",
-    "flipped",
-)
+FIELDS = ("layer", "draws", "score", "change", "change_interval", "matched_change", "matched_interval")
+FIELDS += ("moved", "flipped")
 
 
 def study(path: Path, rows: Rows) -> None:

@@ -112,39 +112,18 @@ def by_task(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     frame = pd.DataFrame([dict(row) for row in rows])
     found = []
     for key, group in frame.groupby(["task", *KEY], dropna=False, sort=False):
-        records = group.to_dict("records")
-        shares = [row["score"] / row["teacher_score"] for row in records]
-        ends = [
-            row["interval"] and [end / row["teacher_score"] for end in row["interval"]] for row in records
-        ]
-        mean = over_trainings(shares, ends)
-        if records[0]["model"] == "random" and not records[0]["fine_tuned_after_pruning"]:
-            mean = replace(
-                mean, below=float("nan"), above=float("nan")
-            )  # draws have a range, not an interval
-        floors = [
-            row["majority_score"] if row["majority_score"] == row["majority_score"] else 0.0
-            for row in records
-        ]
-        above = [
-            (row["score"] - (floor or 0.0)) / (row["teacher_score"] - (floor or 0.0))
-            for row, floor in zip(records, floors, strict=True)
-        ]
-        found.append(
-            dict(zip(("task", *KEY), key, strict=True))
-            | {
-                "seeds": group["seed"].nunique(),
-                "n": int(group["n"].iloc[0]),
-                "metric": group["metric"].iloc[0],
-                "score": group["score"].mean(),
-                "share": mean.value,
-                "low": mean.interval[0],
-                "high": mean.interval[1],
-                "above_majority": float(np.mean(above)),
-                "encoder_params_share": float(group["encoder_params_share"].mean()),
-                "mean": mean,
-            }
-        )
+        score, teacher = group["score"], group["teacher_score"]
+        ends = [one and [end / of for end in one] for one, of in zip(group["interval"], teacher, strict=True)]
+        mean = over_trainings(list(score / teacher), ends)
+        facts = dict(zip(("task", *KEY), key, strict=True))
+        if facts["model"] == "random" and not facts["fine_tuned_after_pruning"]:
+            mean = replace(mean, below=np.nan, above=np.nan)  # draws have a range, not an interval
+        floor = group["majority_score"].astype(float).fillna(0.0)
+        facts |= {"seeds": group["seed"].nunique(), "n": int(group["n"].iloc[0])}
+        facts |= {"metric": group["metric"].iloc[0], "score": score.mean(), "share": mean.value}
+        facts |= {"low": mean.interval[0], "high": mean.interval[1]}
+        facts["above_majority"] = float(((score - floor) / (teacher - floor)).mean())
+        found.append(facts | {"encoder_params_share": group["encoder_params_share"].mean(), "mean": mean})
     return pd.DataFrame(found)
 
 
@@ -159,34 +138,27 @@ def summary(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str] = TASKS) -> 
         return []
     found = []
     for key, group in by_task(rows).groupby(list(KEY), dropna=False, sort=False):
-        group = group.set_index("task").reindex([task for task in tasks if task in set(group["task"])])
-        if len(group) < len(tasks):
+        if not set(tasks) <= set(group["task"]):
             continue
+        group = group.set_index("task").loc[list(tasks)]
         mean = over_tasks(group["mean"].tolist())
-        fields = {name: (None if value != value else value) for name, value in zip(KEY, key, strict=True)}
-        if fields["experts_per_layer"] is not None:
-            fields["experts_per_layer"] = int(fields["experts_per_layer"])
-        found.append(
-            fields
-            | {
-                "share": mean.value,
-                "interval": list(mean.interval) if mean.below == mean.below else None,
-                "above_majority": float(group["above_majority"].mean()),
-                "encoder_params_share": float(group["encoder_params_share"].mean()),
-                "tasks": list(group.index),
-                "seeds": [int(group["seeds"].min()), int(group["seeds"].max())],
-                "by_task": {
-                    task: {
-                        "share": row.share,
-                        "interval": [row.low, row.high] if row.low == row.low else None,
-                        "score": row.score,
-                        "seeds": int(row.seeds),
-                        "n": int(row.n),
-                    }
-                    for task, row in zip(group.index, group.itertuples(), strict=True)
-                },
+        row = dict(zip(KEY, key, strict=True))
+        m = row["experts_per_layer"]
+        row["experts_per_layer"] = None if m != m else int(m)
+        row |= {"share": mean.value, "interval": list(mean.interval) if mean.below == mean.below else None}
+        row |= {name: float(group[name].mean()) for name in ("above_majority", "encoder_params_share")}
+        row |= {"tasks": list(tasks), "seeds": [int(group["seeds"].min()), int(group["seeds"].max())]}
+        row["by_task"] = {
+            one.Index: {
+                "share": one.share,
+                "interval": [one.low, one.high] if one.low == one.low else None,
+                "score": one.score,
+                "seeds": int(one.seeds),
+                "n": int(one.n),
             }
-        )
+            for one in group.itertuples()
+        }
+        found.append(row)
     order = list(NAMES)
     return sorted(
         found, key=lambda r: (r["recipe"], r["depth"], order.index(r["model"]), -r["encoder_params_share"])
@@ -209,16 +181,9 @@ def leads(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str] = TASKS) -> li
             if not set(tasks) <= set(mine.index) & set(theirs.index):
                 continue
             lead = over_tasks([difference(mine[task], theirs[task]) for task in tasks])
-            found.append(
-                {
-                    "recipe": recipe,
-                    "depth": depth,
-                    "model": model,
-                    "experts_per_layer": None if m != m else int(m),
-                    "difference": lead.value,
-                    "interval": list(lead.interval),
-                }
-            )
+            row = {"recipe": recipe, "depth": depth, "model": model}
+            row["experts_per_layer"] = None if m != m else int(m)
+            found.append(row | {"difference": lead.value, "interval": list(lead.interval)})
     return found
 
 

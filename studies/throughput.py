@@ -56,19 +56,18 @@ def models_of(config: BertConfig, plain_layers: int = 6) -> dict[str, PreTrained
         plan = first_experts(dict.fromkeys(converted, m))
         models[f"routed-{name}"] = routed
         models[f"static-{name}-m{m}"] = prune(routed, plan, share_weights=True).eval()
-    distilled = DistilBertConfig(
-        num_labels=2,
-        n_layers=plain_layers,
-        dim=config.hidden_size,
-        n_heads=config.num_attention_heads,
-        hidden_dim=config.intermediate_size,
-        vocab_size=config.vocab_size,
-        max_position_embeddings=config.max_position_embeddings,
-    )
-    models[f"distilbert-{plain_layers}"] = AutoModelForSequenceClassification.from_config(
-        distilled, attn_implementation="sdpa"
-    ).eval()
-    return models
+    sizes = {
+        "dim": config.hidden_size,
+        "hidden_dim": config.intermediate_size,
+        "vocab_size": config.vocab_size,
+    }
+    sizes |= {
+        "n_heads": config.num_attention_heads,
+        "max_position_embeddings": config.max_position_embeddings,
+    }
+    distilled = DistilBertConfig(num_labels=2, n_layers=plain_layers, **sizes)
+    plain = AutoModelForSequenceClassification.from_config(distilled, attn_implementation="sdpa")
+    return models | {f"distilbert-{plain_layers}": plain.eval()}
 
 
 def calls_of(
@@ -92,11 +91,7 @@ def calls_of(
 def _graph_call(path: Path) -> Call:
     session = open_graph(path, spin=False)
     wanted = [given.name for given in session.get_inputs()]
-
-    def call(inputs: Mapping[str, Tensor]) -> object:
-        return session.run(None, {name: inputs[name].numpy() for name in wanted})
-
-    return call
+    return lambda inputs: session.run(None, {name: inputs[name].numpy() for name in wanted})
 
 
 def measure(
@@ -114,10 +109,7 @@ def measure(
     """
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
-        runs = {
-            (name, dtype, runtime): call
-            for name, dtype, runtime, call in calls_of(models, runtimes, Path(scratch))
-        }
+        runs = {tuple(key): call for *key, call in calls_of(models, runtimes, Path(scratch))}
         for batch, tokens in shapes:
             stderr.print(f"batch {batch}, {tokens} tokens, {len(runs)} models")
             inputs = model_inputs(models["dense"], batch, tokens)
@@ -125,20 +117,12 @@ def measure(
             fns = {key: partial(call, inputs) for key, call in runs.items()}
             once = latency(fns, repeats=1)["median_ms"].sum() / 1000
             rounds = max(repeats, min(MOST, int(seconds / once)))
-            for row in latency(fns, repeats=rounds, warmup=0).to_dict("records"):
-                model, dtype, runtime = row.pop("name")
-                row |= {"flop_limit": round(flops["dense"] / flops[model], 3)}
-                rows.append(
-                    {"model": model, "batch": batch, "tokens": tokens, "dtype": dtype, "runtime": runtime}
-                    | row
-                )
-            dense = next(
-                r["median_ms"]
-                for r in rows[-len(fns) :]
-                if (r["model"], r["dtype"], r["runtime"]) == ("dense", "float32", "pytorch")
-            )
-            for row in rows[-len(fns) :]:
-                row["speedup_vs_dense"] = round(dense / row["median_ms"], 3)
+            timed = latency(fns, repeats=rounds, warmup=0).set_index("name").to_dict("index")
+            dense = timed["dense", "float32", "pytorch"]["median_ms"]
+            for (model, dtype, runtime), row in timed.items():
+                about = {"model": model, "batch": batch, "tokens": tokens, "dtype": dtype, "runtime": runtime}
+                row["flop_limit"] = round(flops["dense"] / flops[model], 3)
+                rows.append(about | row | {"speedup_vs_dense": round(dense / row["median_ms"], 3)})
     return rows
 
 

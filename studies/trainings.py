@@ -126,10 +126,7 @@ class Base:
     ) -> PreTrainedModel:
         """Convert the layers of each part in turn on unlabelled text, each going on from the part before.
 
-        Args:
-            name: of the control, or of SHRP's own conversion; parts that two calls share are trained once.
-            convert: as for `shrp.training.loop.train`; `name` must tell conversions apart.
-            balance: weight of the balance loss.
+        Parts that two calls of the same `name` share are trained once.
         """
         model, done = None, ()
         sizes = {size: TEXT_SIZES[size] for size in ("conversion_size", "final_size")}
@@ -241,13 +238,7 @@ class Trainings:
         convert: Convert | None = None,
         converts_by: str = "",
     ) -> Checkpoint:
-        """Train a model with the task's teacher, go on with it, or read it back.
-
-        Args:
-            name: of its folder.
-            start: what it starts from; not changed.
-            data: training data, if not the task's own.
-            convert, converts_by: as for `shrp.training.loop.train`.
+        """Train a copy of `start` with the task's teacher, go on with it, or read it back; `name` is its folder's.
 
         Returns:
             The trained model and its info. The path names the training; no checkpoint is saved there.
@@ -297,12 +288,7 @@ class Trainings:
         return replace(made, model=prune(made.model, plan), info=replace(made.info, plan=plan, usage={}))
 
     def with_layers_of(self, encoder: PreTrainedModel, info: CheckpointInfo, whole: bool) -> Checkpoint:
-        """The task's teacher with the layers of an encoder that was trained on text.
-
-        Args:
-            info: what the encoder is.
-            whole: whether all of its layers were trained there, not the converted ones alone.
-        """
+        """The task's teacher with the layers of an encoder that was trained on text: all of them, or the converted ones."""
         teacher = self.teacher.model
         if len(encoder_layers(encoder)) == len(encoder_layers(teacher)):
             model = graft(teacher, encoder, None if whole else info.config.layers)
@@ -333,8 +319,7 @@ class Trainings:
     def conversion(self, kind: str, experts: int) -> tuple[Convert | None, str]:
         """How a model of the table converts a layer, and a name for that; None for SHRP's own conversion.
 
-        Args:
-            experts: the size that width pruning prunes to.
+        Width pruning prunes to the size of so many `experts`.
         """
         if kind == "dropped":
             return drop_layer, kind

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -71,13 +72,10 @@ def of_routes(model, tokenizer, data):
 
 
 def of_experts(model, tokenizer, data):
-    coalitions = experts.Coalitions(prepare(model, tokenizer, SST2, TEXT), 1)
-    return (
-        experts.zero_experts(coalitions),
-        experts.next_experts(coalitions),
-        experts.shapley_values(coalitions),
-        experts.shapley_values(coalitions, budget=12),
-    )
+    one = prepare(model, tokenizer, SST2, TEXT)
+    found = [experts.knock_out_scores(one, 1, meaning) for meaning in MEANINGS]
+    coalitions = experts.Coalitions(one, 1)
+    return [*found, experts.shapley_values(coalitions), experts.shapley_values(coalitions, budget=12)]
 
 
 def knocked_out(model, tokenizer, data):
@@ -99,11 +97,8 @@ def forced(model, tokenizer, data):
     route = ForcedRoute((Force(1, 2),))
     with use_gates(force_experts({1: 2}, 4)):
         told = evaluate(model, tokenizer, data)
-    return (
-        told,
-        explore(model, tokenizer, SST2, data.texts[:3], route=route),
-        what_if(model, tokenizer, SST2, TEXT),
-    )
+    explored = explore(model, tokenizer, SST2, data.texts[:3], route=route)
+    return told, explored, what_if(model, tokenizer, SST2, TEXT)
 
 
 def used(model, tokenizer, data):
@@ -219,54 +214,34 @@ COMMANDS = {
     "usage": ("--drivers", "--permuted", "--output-norms"),
     "sweep": ("--selection", "gate_norm", "--draws", "1"),
     "knock-out": ("--examples", "16"),
+    "compare": (),
 }
 
 
+def on_both(shrp, *args):
+    """A command's JSON on the CPU and on the device, without the devices in its provenance, which are checked."""
+    found = []
+    for device, options in (("cpu", ()), (str(GPU), ("--device", GPU))):
+        with pretended_gpu() if options else nullcontext():
+            code, out, err = shrp(*args, "--json", *options)
+        assert code == 0, err
+        told = json.loads(out)
+        about = told["provenance"]
+        sides = about.values() if "device" not in about else [about]
+        assert {one.pop("device") for one in sides} == {device}
+        found.append(list(numbers(told)))
+    return found
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_computes_where_it_is_told_to(shrp, folder, own_file, command):
-    args = command, folder, "--data", own_file, *COMMANDS[command], "--json"
-    here = json.loads(shrp(*args)[1])
-    with pretended_gpu():
-        code, out, err = shrp(*args, "--device", GPU)
-    assert code == 0, err
-    there = json.loads(out)
-    assert (here["provenance"].pop("device"), there["provenance"].pop("device")) == ("cpu", str(GPU))
-    check(list(numbers(here)), list(numbers(there)))
-
-
-def test_two_are_compared_where_it_is_told_to(shrp, folder, own_file, save_other):
-    args = "compare", folder, save_other, "--data", own_file, "--json"
-    here = json.loads(shrp(*args)[1])
-    with pretended_gpu():
-        code, out, err = shrp(*args, "--device", GPU)
-    assert code == 0, err
-    there = json.loads(out)
-    assert {one.pop("device") for one in there["provenance"].values()} == {str(GPU)}
-    assert {one.pop("device") for one in here["provenance"].values()} == {"cpu"}
-    check(list(numbers(here)), list(numbers(there)))
+def test_a_command_computes_where_it_is_told_to(shrp, folder, own_file, save_other, command):
+    others = [save_other] if command == "compare" else []
+    check(*on_both(shrp, command, folder, *others, "--data", own_file, *COMMANDS[command]))
 
 
 def test_texts_are_explained_where_it_is_told_to(shrp, folder):
-    rival = TASKS["sst2"].label_names[0]
-    args = (
-        "explain",
-        folder,
-        "--text",
-        TEXT[0],
-        "--text",
-        "w1 w2",
-        "--patched",
-        "--rather-than",
-        rival,
-        "--json",
-    )
-    here = json.loads(shrp(*args)[1])
-    with pretended_gpu():
-        code, out, err = shrp(*args, "--device", GPU)
-    assert code == 0, err
-    there = json.loads(out)
-    assert (here["provenance"].pop("device"), there["provenance"].pop("device")) == ("cpu", str(GPU))
-    check(list(numbers(here)), list(numbers(there)))
+    texts = "--text", TEXT[0], "--text", "w1 w2"
+    check(*on_both(shrp, "explain", folder, *texts, "--patched", "--rather-than", SST2.label_names[0]))
 
 
 @pytest.mark.parametrize(

@@ -91,9 +91,13 @@ def make_jobs(checkpoint, data, inputs):
         found = method(instances[place], output, **options)
         return {"scores": found.scores, "full": found.full, "reference": found.reference or 0.0}
 
-    def expert_scores(method, place, output, **options):
-        found = method(experts.Coalitions(instances[place], output), **options)
-        return {"values": found.values, "fires": found.fires, "full": found.full}
+    def expert_scores(method, place, output):
+        found = experts.knock_out_scores(instances[place], output, method)
+        return {"values": found.values, "fires": found.fires}
+
+    def shapley(place, output):
+        found = experts.shapley_values(experts.Coalitions(instances[place], output), budget=64, seed=3)
+        return {"values": found.values, "fires": found.fires}
 
     def matrix(place, **options):
         found = what_if(model, tokenizer, task, (TEXTS[place],), **options)
@@ -145,9 +149,9 @@ def make_jobs(checkpoint, data, inputs):
         ),
         "word ablation": lambda: word_scores(tokens.ablate_words, 2, 1),
         "words taken out": lambda: word_scores(tokens.ablate_words, 0, 0, replacement="remove"),
-        "experts zeroed": lambda: expert_scores(experts.zero_experts, 0, 0),
-        "next experts": lambda: expert_scores(experts.next_experts, 1, 1),
-        "Shapley values": lambda: expert_scores(experts.shapley_values, 2, 1, budget=64, seed=3),
+        "experts zeroed": lambda: expert_scores(experts.METHODS[0], 0, 0),
+        "next experts": lambda: expert_scores(experts.METHODS[1], 1, 1),
+        "Shapley values": lambda: shapley(2, 1),
         "what if": lambda: matrix(0),
         "what if, forced": lambda: matrix(
             1, route=ForcedRoute((Force(1, 3),)), token=2 if by_token else None

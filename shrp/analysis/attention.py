@@ -212,10 +212,7 @@ def attention_roles(
     max_length: int = 128,
     progress: Progress | None = None,
 ) -> AttentionRoles:
-    """Measure where each expert attends to, on some examples of each class.
-
-    Args:
-        inputs: at most so many.
+    """Measure where each expert attends to, on at most `inputs` examples, of each class some.
 
     Raises:
         PlanError: the model has no layer with experts.
@@ -269,8 +266,7 @@ def attention_roles(
 def _places(parts: Sequence[int | None], ids: Sequence[int], length: int) -> np.ndarray:
     """Role of each place from each of an example's own tokens, bool `(R, length, length)`; rows are queries.
 
-    Args:
-        parts: text of each token; None for those that the tokenizer added.
+    `parts` has the text of each token; None for those that the tokenizer added.
     """
     size = len(parts)
     text = np.array([-1 if part is None else part for part in parts])

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import softmax
 from tokenizers.decoders import ByteLevel
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.data.batching import encode, longest_input, token_counts
@@ -18,7 +19,7 @@ from shrp.data.text_data import TextData
 from shrp.errors import DataError
 from shrp.evaluation.evaluate import evaluate
 from shrp.model.forcing import AS_ROUTED, ForcedRoute
-from shrp.model.gates import LayerTrace, record_routing, use_gates
+from shrp.model.gates import record_routing, use_gates
 
 MAX_SENTENCES = 32
 PAIR_SEPARATOR = "|||"
@@ -133,11 +134,9 @@ class Exploration:
             mean, shares, first = self.mean_probs(layer), self.shares(layer), self.choice(layer)
             second = self.runner_up(layer)
             row = {"layer": layer, "expert": first}
-            if several:
-                row["with it"] = ", ".join(map(str, self.with_it(layer)))
+            row |= {"with it": ", ".join(map(str, self.with_it(layer)))} if several else {}
             row["probability"] = float(mean[first])
-            if self.by_token:
-                row["share of tokens"] = float(shares[first])
+            row |= {"share of tokens": float(shares[first])} if self.by_token else {}
             row |= {"runner-up": second, "its probability": float(mean[second]), "margin": self.margin(layer)}
             rows.append(row)
         return pd.DataFrame(rows)
@@ -218,34 +217,30 @@ def explore(
     # Long inputs beside short ones would pad the short ones to their length, so batches are made by length.
     order = sorted(range(len(texts)), key=lambda i: len(encoded[i]["input_ids"]))
     data = TextData(task, "typed", tuple(texts))
+    options = {"batch_size": batch_size, "max_length": limit, "order": np.array(order)}
     with use_gates(route.gates), record_routing() as record:
-        result = evaluate(
-            model, tokenizer, data, batch_size=batch_size, max_length=limit, order=np.array(order)
-        )
+        logits = evaluate(model, tokenizer, data, **options).logits
     found = []
     for row, text in enumerate(texts):
         batch, place = divmod(order.index(row), batch_size)
-        found.append(
-            Exploration(
-                task=task,
-                text=text,
-                tokens=token_labels(tokenizer, encoded[row]["input_ids"]),
-                full_length=lengths[row],
-                unknown=encoded[row]["input_ids"].count(tokenizer.unk_token_id),
-                logits=result.logits[row],
-                probs={layer: _one(record.traces[layer][batch], place, "probs") for layer in record.layers},
-                gates={layer: _one(record.traces[layer][batch], place, "gates") for layer in record.layers},
-            )
-        )
+        traces = {layer: record.traces[layer][batch] for layer in record.layers}
+        masks = {layer: one.token_mask for layer, one in traces.items()}
+        probs = {layer: _one(one.probs[place], masks[layer], place) for layer, one in traces.items()}
+        gates = {layer: _one(one.gates[place], masks[layer], place) for layer, one in traces.items()}
+        ids = encoded[row]["input_ids"]
+        unknown, names = ids.count(tokenizer.unk_token_id), token_labels(tokenizer, ids)
+        found.append(Exploration(task, text, names, lengths[row], logits[row], probs, unknown, gates))
     return found
 
 
-def _one(trace: LayerTrace, place: int, which: str) -> np.ndarray:
-    """One input's `probs` or `gates`, without the padding."""
-    values = getattr(trace, which)[place].float()
-    if values.dim() == 2 and trace.token_mask is not None:
-        values = values[trace.token_mask[place]]
-    return values.cpu().numpy()
+def _one(values: Tensor, token_mask: Tensor | None, place: int) -> np.ndarray:
+    """One input's probabilities or gates, without the padding."""
+    return (
+        (values[token_mask[place]] if values.dim() == 2 and token_mask is not None else values)
+        .float()
+        .cpu()
+        .numpy()
+    )
 
 
 def token_labels(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> tuple[str, ...]:

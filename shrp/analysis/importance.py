@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.analysis import Progress
-from shrp.analysis.attribution.experts import check_can_pick_next
 from shrp.data.batching import Batch, collate, encode, longest_input
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData, pairs_among, units_of
@@ -29,6 +28,7 @@ from shrp.evaluation.statistics import FALSE_DISCOVERIES, NO_INTERVAL, apart_fro
 from shrp.families.families import encoder_layers, family_of
 from shrp.model.convert import expert_layers, layer_kinds, num_experts_of
 from shrp.model.gates import RoutingRecord, knock_out, record_routing, use_gates
+from shrp.model.layers import ExpertLayer
 from shrp.model.modules import with_modules
 from shrp.model.partial import run_from
 
@@ -84,10 +84,6 @@ class KnockOuts:
 
         `signed` is the mean effect on the output, `effect` its mean size, `effect_per_use` the same over the `uses` examples
         that the expert fires for, `score_lost` the drop of the task's metric, `flips` the number of changed predictions.
-
-        Args:
-            data: the data that `rows` are of.
-            output: as for `effects`.
         """
         effects, counts = self.effects(output).astype(np.float64), self.top1.sum(0)
         usage = counts / counts.sum(-1, keepdims=True)
@@ -141,12 +137,38 @@ def knock_outs(
 
     Args:
         rows: which examples, such as one of `blocks`; they run as one batch.
-        heads: heads instead of experts.
         meaning: of `MEANINGS`, for experts.
 
     Raises:
         PlanError: the model has no such layer, an unknown meaning, or nothing to pick next.
         DataError: there are no examples.
+    """
+    rows = np.asarray(rows, dtype=np.int64)
+    if not len(rows):
+        raise DataError(f"{data.name} is empty; knocking out needs at least one example.")
+    encoded = encode(tokenizer, [data.texts[i] for i in rows], longest_input(model, tokenizer, max_length))
+    batch = collate(tokenizer, encoded, range(len(rows)), model.device)
+    columns = label_columns(model, data.task)
+    layers, *found = knock_out_batch(model, batch, columns, heads=heads, meaning=meaning, progress=progress)
+    return KnockOuts(data.task, layers, rows, *found)
+
+
+def knock_out_batch(
+    model: PreTrainedModel,
+    batch: Batch,
+    columns: Sequence[int],
+    *,
+    heads: bool = False,
+    meaning: str = MEANINGS[0],
+    progress: Progress | None = None,
+) -> tuple[tuple[int, ...], np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """`knock_outs` of encoded examples: layers, base, knocked_out, top1 and fires, as in `KnockOuts`.
+
+    Args:
+        columns: of the logits, in the order of the task's labels.
+
+    Raises:
+        PlanError: as `knock_outs`.
     """
     routed = expert_layers(model)
     if heads:
@@ -157,27 +179,22 @@ def knock_outs(
         raise PlanError(f"an expert can be knocked out as {' or '.join(MEANINGS)}, not as '{meaning}'.")
     elif meaning == MEANINGS[0]:
         check_can_pick_next(routed)
-    rows = np.asarray(rows, dtype=np.int64)
-    if not len(rows):
-        raise DataError(f"{data.name} is empty; knocking out needs at least one example.")
-    encoded = encode(tokenizer, [data.texts[i] for i in rows], longest_input(model, tokenizer, max_length))
-    batch = collate(tokenizer, encoded, range(len(rows)), model.device)
-    columns, layers = label_columns(model, data.task), dense_layers(model) if heads else list(routed)
-    shape = (len(rows), len(layers), num_experts_of(model))
+    n, layers = len(batch["input_ids"]), dense_layers(model) if heads else list(routed)
+    shape = (n, len(layers), num_experts_of(model))
 
     def run(layer: int, who: np.ndarray, what: np.ndarray) -> Tensor:
         """Logits of examples `who`, each without its expert `what`, from `layer` on."""
-        copies: Batch = {name: values[torch.from_numpy(who)] for name, values in batch.items()}
-        hidden, gates, replacements = entering[layer][torch.from_numpy(who)], {}, {}
+        chosen, gates, replacements = torch.from_numpy(who), {}, {}
+        copies: Batch = {name: values[chosen] for name, values in batch.items()}
         if heads:  # one for all
             replacements = {layer: without_head(model, layer, int(what[0]))}
         elif meaning == MEANINGS[0]:
             gates = knock_out({layer: torch.from_numpy(what)}, routed[layer].top_k)
         else:  # the recorded gates, without the expert
-            gates = {above: record.last(above).gates[who] for above in layers[layers.index(layer) :]}
-            gates[layer][torch.arange(len(who)), ..., what] = 0.0
+            gates = {above: record.last(above).gates[chosen] for above in layers[layers.index(layer) :]}
+            gates[layer][torch.arange(len(who)), ..., torch.from_numpy(what)] = 0.0
         with use_gates(gates):
-            return run_from(model, copies, layer, hidden, replacements=replacements)[0]
+            return run_from(model, copies, layer, entering[layer][chosen], replacements=replacements)[0]
 
     with torch.inference_mode():
         with record_routing() as record:
@@ -188,15 +205,26 @@ def knock_outs(
             fires, top1 = (
                 np.stack(x, 1) for x in zip(*(_use(record, layer) for layer in layers), strict=True)
             )
-        knocked_out = np.broadcast_to(base[:, None, None], (*shape, len(columns))).copy()
+        knocked_out, size = (
+            np.broadcast_to(base[:, None, None], (*shape, len(columns))).copy(),
+            n if heads else BLOCK,
+        )
         for i, layer in enumerate(layers):
             experts, inputs = np.nonzero(fires[:, i].T)  # by expert, so that a part has one head
-            for start in range(0, len(inputs), len(rows)):
-                who, what = (one[start : start + len(rows)] for one in (inputs, experts))
+            for start in range(0, len(inputs), size):
+                who, what = (one[start : start + size] for one in (inputs, experts))
                 knocked_out[who, i, what] = run(layer, who, what).float().cpu().numpy()[:, columns]
             if progress:
                 progress(i + 1, len(layers))
-    return KnockOuts(data.task, tuple(layers), rows, base, knocked_out, top1, fires)
+    return tuple(layers), base, knocked_out, top1, fires
+
+
+def check_can_pick_next(routed: Mapping[int, ExpertLayer]) -> None:
+    """Raise `PlanError` unless every expert layer has a router with another expert to pick."""
+    if not routed or any(module.num_experts < 2 for module in routed.values()):
+        raise PlanError(
+            "there is no router that could pick another expert; set contributions to zero instead."
+        )
 
 
 def blocks(data: TextData, n: int) -> Iterator[np.ndarray]:

@@ -1,4 +1,7 @@
-"""The score of a routed model with some experts knocked out: the routers pick among the others."""
+"""The score of a routed model with some experts knocked out: the routers pick among the others.
+
+`pairs` are the rows of minimal pairs, `(P, 2)`; each counts as one unit.
+"""
 
 from __future__ import annotations
 
@@ -92,12 +95,8 @@ class KnockOut:
     def logit_changes(self, *, pairs: np.ndarray | None = None) -> pd.DataFrame:
         """One row a class: how its mean logit changes.
 
-        Args:
-            pairs: rows of minimal pairs `(P, 2)`, each one unit.
-
-        Returns:
-            Columns class, before, after (means), change with low, high (95%, nan by `FEWEST`), and `among its inputs`, the mean
-            change over the affected examples.
+        Columns class, before, after (means), change with low, high (95%, nan by `FEWEST`), and `among its inputs`, the mean
+        change over the affected examples.
         """
         task = self.before.task
         change = (self.after.logits - self.before.logits).astype(np.float64)
@@ -124,15 +123,10 @@ class KnockOut:
         return after - before
 
     def by_slice(self, pairs: np.ndarray | None = None, progress: Progress | None = None) -> pd.DataFrame:
-        """One row a slice: the effect there, and whether it differs from elsewhere.
+        """One row a slice: the effect there, and whether it differs from elsewhere; empty without slices or labels.
 
-        Args:
-            pairs: rows of minimal pairs `(P, 2)`, each one unit.
-
-        Returns:
-            Columns slice, n, affected, `become wrong`, `become right`, change (mean of `changes`) with low, high (95%, nan by
-            `FEWEST`), elsewhere (mean over all others), difference, p (permutation test) and q (Benjamini and Hochberg 1995).
-            Empty without slices or labels.
+        Columns slice, n, affected, `become wrong`, `become right`, change (mean of `changes`) with low, high (95%, nan by
+        `FEWEST`), elsewhere (mean over all others), difference, p (permutation test) and q (Benjamini and Hochberg 1995).
         """
         columns = ["slice", "n", "affected", "become wrong", "become right"]
         columns += ["change", "low", "high", "elsewhere", "difference", "p"]
@@ -173,11 +167,7 @@ class Joint(NamedTuple):
 
 
 def joint(together: KnockOut, alone: Sequence[KnockOut], pairs: np.ndarray | None = None) -> Joint:
-    """Compare the knock-out of several experts with those of each alone, on the same labelled data.
-
-    Args:
-        pairs: rows of minimal pairs `(P, 2)`, each one unit.
-    """
+    """Compare the knock-out of several experts with those of each alone, on the same labelled data."""
     whole, parts = together.changes(), np.sum([one.changes() for one in alone], axis=0)
     beyond = whole - parts
     beyond[np.abs(beyond) < EQUAL] = 0.0

@@ -121,21 +121,15 @@ class Patched:
     def to_frame(self) -> pd.DataFrame:
         """A row a layer and patched token: layer, position, token, `from`, logits, change, part of the gap, (rerouted)."""
         moved, parts = self.moved, self.parts
-        layers, places = np.nonzero(~np.isnan(moved))
-        names = self.task.label_names or ("output",)
-        frame = pd.DataFrame(
-            {
-                "layer": layers,
-                "position": places,
-                "token": [self.tokens[place] for place in places],
-                "from": [self.donors[place] for place in places],
-            }
-            | {f"logit {name}": self.logits[layers, places, i] for i, name in enumerate(names)}
+        at = layers, places = np.nonzero(~np.isnan(moved))
+        columns = {"layer": layers, "position": places}
+        columns |= {"token": np.array(self.tokens)[places], "from": np.array(self.donors)[places]}
+        for i, name in enumerate(self.task.label_names or ("output",)):
+            columns[f"logit {name}"] = self.logits[(*at, i)]
+        columns |= {"change": moved[at], "part of the gap": parts[at]}
+        return pd.DataFrame(
+            columns | ({} if self.rerouted is None else {"layers rerouted": self.rerouted[at]})
         )
-        frame["change"], frame["part of the gap"] = moved[layers, places], parts[layers, places]
-        if self.rerouted is not None:
-            frame["layers rerouted"] = self.rerouted[layers, places]
-        return frame
 
 
 def patch(
@@ -151,10 +145,6 @@ def patch(
 
     Tokens are aligned text by text: by place if both texts have as many; else by the longest matching runs.
 
-    Args:
-        text: the input that is changed.
-        donor: the other one.
-
     Raises:
         DataError: an input has not the task's number of texts, or more than `MOST` tokens; the tokenizer is a slow one; or
             the outputs are not finite.
@@ -168,9 +158,7 @@ def patch(
     encoded = encode(tokenizer, [text, donor], limit)
     ids = [one["input_ids"] for one in encoded]
     if max(map(len, ids)) > MOST:
-        raise DataError(
-            f"Hidden states are put into inputs of at most {MOST} tokens, one state at a time; take shorter ones."
-        )
+        raise DataError(f"Hidden states are patched in inputs of at most {MOST} tokens; take shorter ones.")
     spans = [token_spans(tokenizer, one, limit) for one in (text, donor)]
     parts = [[span and span[0] for span in each] for each in spans]  # None of special tokens
     partner, donor_tokens = aligned(*ids, *parts), token_labels(tokenizer, ids[1])
@@ -200,16 +188,10 @@ def patch(
                 if progress:
                     done = layer * len(places) + len(same) + begin + len(some)
                     progress(done, len(layers) * len(places))
-    return Patched(
-        task,
-        token_labels(tokenizer, ids[0]),
-        tuple(None if place < 0 else donor_tokens[place] for place in partner),
-        tuple(name for place, name in enumerate(donor_tokens) if place not in partner),
-        answers[0],
-        answers[1],
-        logits,
-        rerouted if expert_layers(model) else None,
-    )
+    found = tuple(None if place < 0 else donor_tokens[place] for place in partner)
+    left_out = tuple(name for place, name in enumerate(donor_tokens) if place not in partner)
+    moved = rerouted if expert_layers(model) else None
+    return Patched(task, token_labels(tokenizer, ids[0]), found, left_out, *answers, logits, moved)
 
 
 def work(model: PreTrainedModel, tokens: int) -> float:
@@ -222,11 +204,7 @@ def work(model: PreTrainedModel, tokens: int) -> float:
 def aligned(
     ids: Sequence[int], donor: Sequence[int], parts: Sequence[int | None], donor_parts: Sequence[int | None]
 ) -> np.ndarray:
-    """The donor's place for each token, -1 where there is none; `(T,)`.
-
-    Args:
-        parts, donor_parts: text of each token; None for special tokens.
-    """
+    """The donor's place for each token, -1 where there is none; `(T,)`. `parts` has each token's text; None if special."""
     partner = np.full(len(ids), -1)
     for part in (None, 0, 1):
         mine, others = (
@@ -236,9 +214,9 @@ def aligned(
         if len(mine) == len(others):
             partner[mine] = others
             continue
-        for _, start, end, other, other_end in SequenceMatcher(None, words, donors, False).get_opcodes():
-            for step in range(min(end - start, other_end - other)):
-                partner[mine[start + step]] = others[other + step]
+        for _, *ends in SequenceMatcher(None, words, donors, False).get_opcodes():
+            for place, other in zip(mine[slice(*ends[:2])], others[slice(*ends[2:])]):
+                partner[place] = other
     return partner
 
 
@@ -250,13 +228,7 @@ def _with_states(
     states: Tensor,
     places: list[int],
 ) -> tuple[Tensor, RoutingRecord]:
-    """Logits and routes of copies of an input, each with one state replaced.
-
-    Args:
-        hidden_states: what enters the layer, `(T, d)`.
-        states: `(B, d)`.
-        places: of these, `B`.
-    """
+    """Logits and routes of copies of an input, each with one of the `hidden_states` `(T, d)` replaced, by `states` `(B, d)`."""
     rows = hidden_states.repeat(len(places), 1, 1)
     rows[torch.arange(len(places)), places] = states
     many = {name: values.expand(len(places), -1) for name, values in inputs.items()}

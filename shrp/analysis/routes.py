@@ -118,7 +118,6 @@ def shuffle_routes(
         stats: of `data`, row by row, at the same `max_length`.
         prefix: as for `shrp.analysis.knock_out.knock_out_effect`.
         draws: exchanges of all layers; one layer alone is exchanged once.
-        seed: of the first draw.
 
     Raises:
         PlanError: the model has no routed layer.
@@ -172,20 +171,17 @@ def shuffle_routes(
         done += len(rows)
         if progress:
             progress(done, len(data))
-    everyone, after, moved = np.arange(len(data)), {}, {}
-    found = {case: summarise(data, everyone, given, False) for case, given in logits.items()}
-    before = found.pop(None)
+    found = {case: summarise(data, np.arange(len(data)), given, False) for case, given in logits.items()}
+    before, after, matched, moved = found.pop(None), {}, {}, {}
     for kind, _ in cases:
         after[kind] = tuple(one for case, one in found.items() if case[0] == kind)
+        if not data.task.is_regression:
+            matched[kind] = tuple(
+                shifted(one, data, matching_shift(one.logits, before.logits)) for one in after[kind]
+            )
         elsewhere, choices = sum((pair for case, pair in counts.items() if case[0] == kind), np.zeros(2))
         if choices:
             moved[kind] = float(elsewhere / choices)
-    matched = {}
-    if not data.task.is_regression:
-        matched = {
-            kind: tuple(shifted(one, data, matching_shift(one.logits, before.logits)) for one in of_kind)
-            for kind, of_kind in after.items()
-        }
     return ShuffledRoutes(before, after, matched, moved)
 
 
@@ -206,12 +202,7 @@ def _routed(model: PreTrainedModel, data: TextData, stats: UsageStats) -> dict[i
 
 
 def _moved(record: RoutingRecord, taken: Mapping[int, Tensor], mask: Tensor) -> tuple[int, int]:
-    """How many of a batch's choices fall on another expert than as routed, and how many there are.
-
-    Args:
-        taken: layer -> gates, `(B, H)` or `(B, T, H)`.
-        mask: the real tokens `(B, T)`.
-    """
+    """How many of a batch's choices fall on another expert than as routed, and how many there are."""
     moved, choices = 0, 0
     for layer, gates in taken.items():
         other = record.last(layer).gates.argmax(-1) != gates.argmax(-1).to(mask.device)
@@ -254,9 +245,7 @@ def usage_difference(
 
     Args:
         group, other: masks `(N,)`; they may overlap.
-        measure: Top-1 shares, or mean router probabilities.
         pairs: rows of minimal pairs `(P, 2)`, each resampled as one unit. Tokens are resampled with their example.
-        resamples: bootstrap samples, the same for all experts.
 
     Returns:
         Differences `(L, H)`, nan where a group is empty; their 95% percentile intervals `(L, H, 2)`, nan by `FEWEST`
@@ -315,9 +304,7 @@ def usage_distances(
     Expert `h` starts as head `h` of the dense layer, so experts of one number are comparable only if both models were
     converted from the same base. `renumbered` is the least distance over all renumberings of one model's experts.
 
-    Args:
-        pairs: rows of minimal pairs `(P, 2)`, permuted as one unit.
-        draws: permutations, which swap each example's two choices or not.
+    A permutation swaps each example's two choices or not; minimal pairs, rows `pairs` `(P, 2)`, are swapped as one unit.
 
     Returns:
         Columns layer, distance, chance (its mean under permutation), p, q (Benjamini and Hochberg 1995), renumbered;

@@ -103,10 +103,8 @@ def specialisation(
     """Each of `GROUPINGS` that splits the data into 2 to `MOST_GROUPS` groups; numbers are split into quartiles.
 
     Args:
-        stats: of `data`, row by row.
         lengths: of the examples, in tokens; both of a minimal pair get their mean.
         answers: the routed model's predictions `(N,)`; None leaves that grouping out.
-        draws: how many permutations.
 
     Raises:
         DataError: the sizes differ.

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from scipy.special import entr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.analysis import Progress
@@ -37,7 +38,7 @@ NOISY_ENTROPY = 0.9
 CLIFF_SHARE = 0.8
 """A score whose interval ends below this part of the dense teacher's is an accuracy cliff."""
 NOISY_MARGIN = 0.1
-"""Below this mean router margin, choices are near ties."""
+"""Below this mean router margin, many choices are close."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class UsageWarning:
     """A failure signature seen in one layer, with the number that triggered it."""
 
     kind: str
-    """`collapse`, `noisy` or `near ties`."""
+    """`collapse`, `noisy` or `small margins`."""
     layer: int
     text: str
 
@@ -141,28 +142,19 @@ class UsageStats:
         for layer in self.layers:
             share = self.share(layer, rows)
             margins = self.margins[layer] if rows is None else self.margins[layer][rows]
-            found.append(
-                {
-                    "layer": layer,
-                    "entropy": entropy(share),
-                    "effective_experts": effective_experts(share),
-                    "top_expert": np.nan if np.isnan(share).any() else int(share.argmax()),
-                    "top_share": float(share.max()),
-                    "mean_margin": float(margins.mean()) if len(margins) else np.nan,
-                }
-            )
+            top = np.nan if np.isnan(share).any() else int(share.argmax())
+            row = {"layer": layer, "entropy": entropy(share), "effective_experts": effective_experts(share)}
+            row |= {"top_expert": top, "top_share": float(share.max())}
+            found.append(row | {"mean_margin": float(margins.mean()) if len(margins) else np.nan})
         return pd.DataFrame(found)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a layer and expert: count, share, mean probability."""
-        rows = [
-            {"layer": layer, "expert": e, "count": int(c), "share": float(s), "mean_prob": float(p)}
-            for layer in self.layers
-            for e, (c, s, p) in enumerate(
-                zip(self.counts(layer), self.share(layer), self.mean_probs(layer), strict=True)
-            )
-        ]
-        return pd.DataFrame(rows)
+        columns = {"count": self.counts, "share": self.share, "mean_prob": self.mean_probs}
+        frames = {
+            layer: pd.DataFrame({name: of(layer) for name, of in columns.items()}) for layer in self.layers
+        }
+        return pd.concat(frames, names=["layer", "expert"]).reset_index()
 
     @property
     def too_few(self) -> int:
@@ -177,16 +169,16 @@ class UsageStats:
             effective, margin = self.effective_experts(layer), float(self.margins[layer].mean())
             part = self.entropy(layer) / np.log(self.num_experts)
             if effective < COLLAPSE_EXPERTS:
-                text = f"uses {effective:.1f} effective experts (below {COLLAPSE_EXPERTS}): routing has collapsed."
-                found.append(UsageWarning("collapse", layer, f"layer {layer} {text}"))
+                text = f" uses {effective:.1f} effective experts (below {COLLAPSE_EXPERTS}): routing has collapsed."
+                found.append(UsageWarning("collapse", layer, f"layer {layer}{text}"))
             if part > NOISY_ENTROPY:
-                text = f"usage entropy is {part:.0%} of its maximum (above {NOISY_ENTROPY:.0%}): usage hardly ranks experts."
-                found.append(UsageWarning("noisy", layer, f"layer {layer}'s {text}"))
+                text = f"'s usage entropy is {part:.0%} of its maximum (above {NOISY_ENTROPY:.0%}): usage hardly ranks experts."
+                found.append(UsageWarning("noisy", layer, f"layer {layer}{text}"))
             if margin < NOISY_MARGIN:
                 text = (
-                    f"mean router margin is {margin:.2f} (below {NOISY_MARGIN}): many choices are near ties."
+                    f"'s mean router margin is {margin:.2f} (below {NOISY_MARGIN}): many choices are close."
                 )
-                found.append(UsageWarning("near ties", layer, f"layer {layer}'s {text}"))
+                found.append(UsageWarning("small margins", layer, f"layer {layer}{text}"))
         return found
 
 
@@ -206,10 +198,8 @@ def history_warnings(history: Sequence[Mapping[str, Any]]) -> list[UsageWarning]
             layer, top = int(name), max(share)
             if top > COLLAPSE_SHARE and layer not in found and counted >= _to_judge(len(share)):
                 on = ", on unlabelled texts" if "texts" in row else ""
-                text = (
-                    f"layer {layer}: expert {int(np.argmax(share))} took {top:.0%} already in stage 1 "
-                    f"(epoch {row['epoch']}{on}; above {COLLAPSE_SHARE:.0%})."
-                )
+                text = f"layer {layer}: expert {int(np.argmax(share))} took {top:.0%} already in stage 1 "
+                text += f"(epoch {row['epoch']}{on}; above {COLLAPSE_SHARE:.0%})."
                 found[layer] = UsageWarning("collapse", layer, text)
     return [found[layer] for layer in sorted(found)]
 
@@ -275,16 +265,8 @@ def measure_usage(
         done += len(rows)
         if progress:
             progress(done, n)
-    return UsageStats(
-        data=data.name,
-        unit="tokens" if next(iter(routed.values())).routing == "token" else "inputs",
-        top1=top1,
-        probs=probs,
-        margins=margins,
-        norms=norms,
-        logits=logits,
-        gates=gates,
-    )
+    unit = "tokens" if next(iter(routed.values())).routing == "token" else "inputs"
+    return UsageStats(data.name, unit, top1, probs, margins, norms, logits, gates)
 
 
 def _by_input(
@@ -293,9 +275,8 @@ def _by_input(
     """Top-1 counts `(B, H)`, mean probabilities `(B, H)` and mean margins `(B,)` of one batch."""
     if probs.dim() == 2:
         probs, token_mask = probs.unsqueeze(1), None  # sequence routing is routing of one token
-    b, t, h = probs.shape
-    real = torch.ones(b, t, 1) if token_mask is None else token_mask.unsqueeze(-1).float()
-    top1 = torch.nn.functional.one_hot(probs.argmax(-1), h) * real
+    real = torch.ones(*probs.shape[:2], 1) if token_mask is None else token_mask.unsqueeze(-1).float()
+    top1 = torch.nn.functional.one_hot(probs.argmax(-1), probs.shape[-1]) * real
     best = torch.cat([probs, torch.zeros_like(probs[..., :1])], -1).topk(top_k + 1, dim=-1).values
     margin = ((best[..., -2:-1] - best[..., -1:]) * real).sum((1, 2)) / real.sum((1, 2))
     return top1.sum(1).long().numpy(), ((probs * real).sum(1) / real.sum(1)).numpy(), margin.numpy()
@@ -316,7 +297,6 @@ def route_table(
     """One row an example, in the data's order; under token routing with means over its tokens.
 
     Args:
-        stats: usage on `data`, row by row.
         answers: the routed model's predictions `(N,)`, or None.
         lengths: of the examples, in tokens.
 
@@ -353,11 +333,7 @@ def route_table(
 
 def entropy(share: Sequence[float] | np.ndarray) -> float:
     """Entropy of shares `(H,)` in nats, 0 to `log H`; nan where they are."""
-    share = np.asarray(share, dtype=np.float64)
-    if np.isnan(share).any():
-        return float("nan")
-    share = share[share > 0]
-    return float(max(0.0, -(share * np.log(share)).sum()))
+    return float(np.maximum(0.0, entr(np.asarray(share, dtype=np.float64)).sum()))
 
 
 def effective_experts(share: Sequence[float] | np.ndarray) -> float:

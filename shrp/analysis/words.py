@@ -93,9 +93,8 @@ def count_tokens(
     encoded = encode(tokenizer, data.texts, longest_input(model, tokenizer, max_length))
     ids, place = np.unique(np.concatenate([row["input_ids"] for row in encoded]), return_inverse=True)
     starts = np.cumsum([0, *(len(row["input_ids"]) for row in encoded)])
-    counts = {
-        layer: np.zeros((len(ids), num_experts_of(model)), dtype=np.int64) for layer in expert_layers(model)
-    }
+    size = len(ids), num_experts_of(model)
+    counts = {layer: np.zeros(size, dtype=np.int64) for layer in expert_layers(model)}
     done = 0
     for rows in bucketed_batches(np.diff(starts), batch_size):
         inputs = collate(tokenizer, encoded, rows, model.device)
@@ -130,11 +129,6 @@ class Characteristic:
     elsewhere: int
     """Terms in the others."""
 
-    @property
-    def tested(self) -> int:
-        """Terms that are frequent enough."""
-        return len(self.frame)
-
 
 def log_odds(
     terms: Sequence[str],
@@ -149,8 +143,7 @@ def log_odds(
     Occurrences are taken as independent, which those in one example are not: z ranks terms and is no test.
 
     Args:
-        terms: the `V` terms.
-        here, elsewhere: their counts in the two groups, `(V,)`.
+        here, elsewhere: counts of the `V` terms in the two groups, `(V,)`.
         min_count: fewest occurrences in both groups together.
     """
     n_here, n_elsewhere = int(here.sum()), int(elsewhere.sum())
@@ -165,19 +158,16 @@ def log_odds(
 
     ratio = odds(y, n_here) - odds(x, n_elsewhere)
     spread = np.sqrt(1 / (y + prior) + 1 / (x + prior))
-    frame = pd.DataFrame(
-        {
-            "term": [terms[i] for i in tested],
-            "here": here[tested].astype(int),
-            "elsewhere": elsewhere[tested].astype(int),
-            "per 1,000 here": 1000 * y / max(n_here, 1),
-            "per 1,000 elsewhere": 1000 * x / max(n_elsewhere, 1),
-            "log-odds": ratio,
-            "low": ratio - 1.96 * spread,
-            "high": ratio + 1.96 * spread,
-            "z": ratio / spread,
-        }
-    )
-    return Characteristic(
-        frame.sort_values("z", ascending=False, kind="stable", ignore_index=True), n_here, n_elsewhere
-    )
+    columns = {"term": [terms[i] for i in tested], "here": y.astype(int), "elsewhere": x.astype(int)}
+    columns |= {
+        "per 1,000 here": 1000 * y / max(n_here, 1),
+        "per 1,000 elsewhere": 1000 * x / max(n_elsewhere, 1),
+    }
+    columns |= {
+        "log-odds": ratio,
+        "low": ratio - 1.96 * spread,
+        "high": ratio + 1.96 * spread,
+        "z": ratio / spread,
+    }
+    frame = pd.DataFrame(columns).sort_values("z", ascending=False, kind="stable", ignore_index=True)
+    return Characteristic(frame, n_here, n_elsewhere)

@@ -1,8 +1,5 @@
 import numpy as np
 import pytest
-import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from shrp.analysis.explore import explore
 from shrp.analysis.what_if import compare_outputs, compare_routes, what_if
@@ -10,8 +7,6 @@ from shrp.data.batching import collate, encode
 from shrp.data.tasks import TASKS
 from shrp.errors import DataError, PlanError
 from shrp.evaluation.evaluate import batch_logits
-from shrp.model.config import ShrpConfig
-from shrp.model.convert import convert, expert_layers
 from shrp.model.forcing import AS_ROUTED, Force, ForcedRoute
 from shrp.model.gates import force_experts, use_gates
 
@@ -19,42 +14,12 @@ WORDS = [f"w{i}" for i in range(30)]
 SST2, MRPC, STSB = TASKS["sst2"], TASKS["mrpc"], TASKS["stsb"]
 
 
-@pytest.fixture(scope="module")
-def tokenizer():
-    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
-    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        model_max_length=32,
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-    )
+@pytest.fixture
+def build(tiny_routed):
+    def make(routing="sequence", layers=(1, 2, 3)):
+        return tiny_routed(layers=layers, routing=routing, num_hidden_layers=4)
 
-
-def build(routing="sequence", layers=(1, 2, 3), num_labels=2, names=None):
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=34,
-        hidden_size=24,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        intermediate_size=32,
-        max_position_embeddings=32,
-        initializer_range=0.5,
-        num_labels=num_labels,
-    )
-    if names:
-        config.id2label = dict(enumerate(names))
-    model = convert(
-        BertForSequenceClassification(config), ShrpConfig(layers, routing=routing, expander_gain=1.0)
-    )
-    with torch.no_grad():  # routers that decide, and differently for different inputs
-        for layer in expert_layers(model).values():
-            layer.router.dense.weight.normal_(std=2.0)
-    return model.eval()
+    return make
 
 
 def texts(n, words=12, seed=0):
@@ -63,12 +28,12 @@ def texts(n, words=12, seed=0):
 
 
 @pytest.mark.parametrize("routing", ["sequence", "token"])
-def test_a_batch_equals_single_inputs_and_the_model_itself(tokenizer, routing):
+def test_a_batch_equals_single_inputs_and_the_model_itself(build, tiny_tokenizer, routing):
     model, inputs = build(routing), texts(11)
-    together = explore(model, tokenizer, SST2, inputs, batch_size=4)
+    together = explore(model, tiny_tokenizer, SST2, inputs, batch_size=4)
     for text, found in zip(inputs, together, strict=True):
-        (alone,) = explore(model, tokenizer, SST2, [text])
-        direct = batch_logits(model, collate(tokenizer, encode(tokenizer, [text]), [0]))[0]
+        (alone,) = explore(model, tiny_tokenizer, SST2, [text])
+        direct = batch_logits(model, collate(tiny_tokenizer, encode(tiny_tokenizer, [text]), [0]))[0]
         np.testing.assert_allclose(found.logits, alone.logits, atol=1e-5)
         np.testing.assert_allclose(found.logits, direct, atol=1e-5)
         assert found.text == text
@@ -80,23 +45,25 @@ def test_a_batch_equals_single_inputs_and_the_model_itself(tokenizer, routing):
             assert found.shares(layer).sum() == pytest.approx(1)
 
 
-def test_outputs_come_in_the_order_of_the_tasks_labels(tokenizer):
-    plain, swapped = build(names=SST2.label_names), build(names=SST2.label_names[::-1])
-    (one,) = explore(plain, tokenizer, SST2, [("w1 w2",)])
-    (two,) = explore(swapped, tokenizer, SST2, [("w1 w2",)])
+def test_outputs_come_in_the_order_of_the_tasks_labels(build, tiny_tokenizer):
+    plain, swapped = build(), build()
+    for model, names in ((plain, SST2.label_names), (swapped, SST2.label_names[::-1])):
+        model.config.id2label = dict(enumerate(names))
+    (one,) = explore(plain, tiny_tokenizer, SST2, [("w1 w2",)])
+    (two,) = explore(swapped, tiny_tokenizer, SST2, [("w1 w2",)])
     np.testing.assert_allclose(one.logits, two.logits[::-1], atol=1e-6)
-    np.testing.assert_allclose(what_if(swapped, tokenizer, SST2, ("w1 w2",)).base, two.logits, atol=1e-5)
+    np.testing.assert_allclose(what_if(swapped, tiny_tokenizer, SST2, ("w1 w2",)).base, two.logits, atol=1e-5)
 
 
 @pytest.mark.parametrize("layers", [(1, 2, 3), (0, 2), (0, 1, 2, 3)])
 @pytest.mark.parametrize("routing", ["sequence", "token"])
-def test_what_if_equals_forcing_by_hand(tokenizer, routing, layers):
+def test_what_if_equals_forcing_by_hand(build, tiny_tokenizer, routing, layers):
     model, text = build(routing, layers), texts(1)[0]
     calls = []
-    result = what_if(model, tokenizer, SST2, text, progress=lambda *call: calls.append(call))
+    result = what_if(model, tiny_tokenizer, SST2, text, progress=lambda *call: calls.append(call))
     assert calls == [(i + 1, len(layers)) for i in range(len(layers))]
     assert result.logits.shape == (len(layers), 4, 2)
-    batch = collate(tokenizer, encode(tokenizer, [text]), [0])
+    batch = collate(tiny_tokenizer, encode(tiny_tokenizer, [text]), [0])
     np.testing.assert_allclose(result.base, batch_logits(model, batch)[0], atol=1e-5)
     for row, layer in enumerate(layers):
         for expert in range(4):
@@ -136,14 +103,14 @@ def by_hand(model, tokenizer, text, gates):
 
 
 @pytest.mark.parametrize("routing", ["sequence", "token"])
-def test_exploring_under_a_forced_route(tokenizer, routing):
+def test_exploring_under_a_forced_route(build, tiny_tokenizer, routing):
     model, inputs, choice = build(routing), texts(5), {1: 2, 3: 0}
     route = ForcedRoute((Force(1, 2), Force(3, 0)))
-    plain = explore(model, tokenizer, SST2, inputs)
-    forced = explore(model, tokenizer, SST2, inputs, route=route)
+    plain = explore(model, tiny_tokenizer, SST2, inputs)
+    forced = explore(model, tiny_tokenizer, SST2, inputs, route=route)
     for text, before, after in zip(inputs, plain, forced, strict=True):
         np.testing.assert_allclose(
-            after.logits, by_hand(model, tokenizer, text, force_experts(choice, 4)), atol=1e-5
+            after.logits, by_hand(model, tiny_tokenizer, text, force_experts(choice, 4)), atol=1e-5
         )
         assert [after.choice(layer) for layer in (1, 3)] == [2, 0]
         assert after.shares(1).tolist() == [0, 0, 1, 0]
@@ -152,46 +119,46 @@ def test_exploring_under_a_forced_route(tokenizer, routing):
         assert set(frame.loc[(frame["layer"] == 3) & frame["chosen"], "expert"]) == {0}
 
 
-def test_one_token_is_forced_and_the_others_are_not(tokenizer):
+def test_one_token_is_forced_and_the_others_are_not(build, tiny_tokenizer):
     model, text = build("token"), ("w1 w2 w3 w4",)
-    (before,) = explore(model, tokenizer, SST2, [text])
+    (before,) = explore(model, tiny_tokenizer, SST2, [text])
     expert = (int(before.taken(2)[3]) + 1) % 4
     route = AS_ROUTED.forced(2, expert, token=3)
-    (after,) = explore(model, tokenizer, SST2, [text], route=route)
+    (after,) = explore(model, tiny_tokenizer, SST2, [text], route=route)
     moved = np.flatnonzero(before.taken(2) != after.taken(2))
     assert moved.tolist() == [3]
     assert after.taken(2)[3] == expert
     assert not np.allclose(before.logits, after.logits, atol=1e-4)
     # Whole and single forces in one layer: the token's own wins there.
     both = AS_ROUTED.forced(2, 0).forced(2, 1, token=3)
-    (mixed,) = explore(model, tokenizer, SST2, [text], route=both)
+    (mixed,) = explore(model, tiny_tokenizer, SST2, [text], route=both)
     assert mixed.taken(2).tolist() == [0, 0, 0, 1, 0, 0]
     with pytest.raises(DataError, match="one input at a time"):
-        explore(model, tokenizer, SST2, [text, text], route=route)
+        explore(model, tiny_tokenizer, SST2, [text, text], route=route)
 
 
-def test_what_if_for_one_token(tokenizer):
+def test_what_if_for_one_token(build, tiny_tokenizer):
     model, text = build("token"), ("w1 w2 w3",)
     route = AS_ROUTED.forced(1, 3).forced(2, 0, token=2)
-    result = what_if(model, tokenizer, SST2, text, route=route, token=2)
+    result = what_if(model, tiny_tokenizer, SST2, text, route=route, token=2)
     assert (result.token, result.route) == (2, route)
     for row, layer in enumerate(result.layers):
         for expert in range(4):
-            (cell,) = explore(model, tokenizer, SST2, [text], route=route.forced(layer, expert, 2))
+            (cell,) = explore(model, tiny_tokenizer, SST2, [text], route=route.forced(layer, expert, 2))
             np.testing.assert_allclose(result.logits[row, expert], cell.logits, atol=1e-5)
     with pytest.raises(PlanError, match="tokens 0 to 4"):
-        what_if(model, tokenizer, SST2, text, token=5)
+        what_if(model, tiny_tokenizer, SST2, text, token=5)
     with pytest.raises(PlanError, match="whole inputs"):
-        what_if(build(), tokenizer, SST2, text, token=1)
+        what_if(build(), tiny_tokenizer, SST2, text, token=1)
 
 
 @pytest.mark.parametrize("routing", ["sequence", "token"])
-def test_routes_are_compared_and_consequences_told_from_causes(tokenizer, routing):
+def test_routes_are_compared_and_consequences_told_from_causes(build, tiny_tokenizer, routing):
     model, seen = build(routing), set()
     for text in texts(12):
-        (before,) = explore(model, tokenizer, SST2, [text])
+        (before,) = explore(model, tiny_tokenizer, SST2, [text])
         route = AS_ROUTED.forced(1, (before.choice(1) + 1) % 4)
-        (after,) = explore(model, tokenizer, SST2, [text], route=route)
+        (after,) = explore(model, tiny_tokenizer, SST2, [text], route=route)
         frame = compare_routes(before, after, route).set_index("layer")
         assert frame.loc[1, "what"] == "forced"
         for layer in (2, 3):

@@ -38,7 +38,7 @@ def test_about_95_of_100_intervals_hold_the_true_difference(measure):
     assert 0.91 < np.mean(held) < 0.98
 
 
-def test_pairs_that_route_alike_are_drawn_as_one():
+def test_minimal_pairs_are_resampled_as_one_unit():
     """Taken for independent, inputs of one route each leave 0 out far too often."""
     rng, pairs, out = np.random.default_rng(3), np.arange(N).reshape(-1, 2), {True: 0, False: 0}
     known = dict(out)

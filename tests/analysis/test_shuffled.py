@@ -1,4 +1,4 @@
-"""Routes exchanged among inputs: usage stays, outputs are those of the gates that were taken, and are told rightly."""
+"""Routes exchanged among examples: usage stays, and outputs are those of the gates taken."""
 
 from dataclasses import replace
 
@@ -57,13 +57,8 @@ def test_each_input_takes_the_gates_of_its_partner(exchanged, tiny_tokenizer, to
             with torch.inference_mode(), use_gates(theirs):
                 expected.append(model(**collate(tiny_tokenizer, encoded, [row])).logits[0].numpy())
         assert found.after[case][draw].logits == pytest.approx(np.stack(expected), abs=1e-5)
-    assert {case: len(draws) for case, draws in found.after.items()} == {
-        1: 1,
-        2: 1,
-        ALL: 2,
-        ALIKE: 2,
-        MIXTURE: 1,
-    }
+    counts = {case: len(draws) for case, draws in found.after.items()}
+    assert counts == {1: 1, 2: 1, ALL: 2, ALIKE: 2, MIXTURE: 1}
     # It is another output than its own for some, or this test would say nothing.
     for one in (*found.after[ALL], *found.after[ALIKE]):
         assert np.abs(one.logits - found.before.logits).max() > 1e-3
@@ -122,7 +117,7 @@ def test_it_needs_routes_and_usage_of_the_same_inputs(
         shuffle_routes(model, tiny_tokenizer, data, replace(stats, logits=np.empty((0, 0))))
 
 
-def test_tokens_exchange_their_routes_with_those_of_inputs_answered_alike(exchanged, tiny_tokenizer):
+def test_tokens_exchange_routes_among_equal_predictions(exchanged, tiny_tokenizer):
     model, data, stats, _ = exchanged(routing="token")
     answers = stats.logits.argmax(1)
     with record_routing() as record:

@@ -1,4 +1,4 @@
-"""What routing goes by: what is planted is found, and what is not there is not, also where inputs are pairs."""
+"""What drives routing: planted effects are found, others are not, also in minimal pairs."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def test_groups_that_decide_the_expert_explain_all_of_it():
     assert one.p == one.within_p == pytest.approx([1 / 1001])
     assert one.shares(3) == pytest.approx(np.eye(4))
     assert one.cells == pytest.approx(1 / 1001)
-    # Two answers of four even experts each tell half of what there is to know, less what chance tells.
+    # Two predictions explain half of four evenly used experts.
     assert found["answer"].explained == pytest.approx([0.5], abs=0.01)
     assert found["class"].explained == pytest.approx([0], abs=0.02)
     frame = specialisation_frame([*found.values()]).set_index("by")
@@ -65,7 +65,7 @@ def test_what_is_not_there_is_found_about_once_in_20_times():
     assert np.mean(explained) == pytest.approx(0, abs=0.004)
 
 
-def test_what_groups_tell_by_their_length_alone_is_not_told_beyond_it():
+def test_what_length_explains_is_not_explained_beyond_it():
     rng = np.random.default_rng(1)
     lengths = 4 * rng.permutation(np.arange(N) % 10) + 5  # a tenth has one length
     slices = (lengths + rng.normal(0, 6, size=N) > 25).astype(int)
@@ -91,7 +91,7 @@ def pair_names(n):
 
 
 @pytest.mark.parametrize("together", [1.0, 0.9, 0.7])
-def test_minimal_pairs_that_route_alike_are_dealt_together(together):
+def test_minimal_pairs_are_permuted_as_one_unit(together):
     """Whether a pair's inputs are in one group in all cases or in most: routes have nothing to do with it."""
     rng, paired, apart = np.random.default_rng(2), [], []
     for _ in range(50):
@@ -103,11 +103,11 @@ def test_minimal_pairs_that_route_alike_are_dealt_together(together):
             alone = TextData(data.task, data.name, data.texts, data.labels)
             apart.append(told(stats, alone, answers=answers, draws=99)["answer"].p[0])
     assert np.mean(np.array(paired) <= 0.05) < 0.12
-    if together == 1:  # dealt one by one it is as if there were twice as many inputs
+    if together == 1:  # permuted one by one it is as if there were twice as many examples
         assert np.mean(np.array(apart) <= 0.05) > 0.12
 
 
-def test_tokens_of_an_input_are_dealt_together():
+def test_tokens_of_an_example_are_permuted_together():
     rng, p, bold = np.random.default_rng(3), [], []
     for _ in range(40):
         # An input's tokens mostly go to one expert, which its slice has nothing to do with; one slice's are longer.

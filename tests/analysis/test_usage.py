@@ -95,10 +95,10 @@ def test_warnings_at_their_thresholds():
     assert stats_of(spread(40, 30, 20, 10)).entropy(5) > NOISY_ENTROPY * np.log(4)
     assert kinds(stats_of(spread(40, 30, 20, 10))) == ["noisy"]
     assert kinds(stats_of(spread(50, 30, 15, 5))) == []
-    # And so are choices near to ties.
-    assert kinds(stats_of(spread(50, 30, 15, 5), margin=NOISY_MARGIN - 0.01)) == ["near ties"]
+    # Small margins.
+    assert kinds(stats_of(spread(50, 30, 15, 5), margin=NOISY_MARGIN - 0.01)) == ["small margins"]
     assert kinds(stats_of(spread(50, 30, 15, 5), margin=NOISY_MARGIN + 0.01)) == []
-    assert kinds(stats_of(spread(40, 30, 20, 10), margin=0.0)) == ["noisy", "near ties"]
+    assert kinds(stats_of(spread(40, 30, 20, 10), margin=0.0)) == ["noisy", "small margins"]
     # A few inputs may all agree, and can't spread.
     assert (stats_of(spread(49, 0, 0, 0)).too_few, kinds(stats_of(spread(49, 0, 0, 0)))) == (50, [])
     assert (stats_of(spread(50, 0, 0, 0)).too_few, kinds(stats_of(spread(50, 0, 0, 0)))) == (0, ["collapse"])

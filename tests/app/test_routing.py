@@ -355,9 +355,11 @@ def test_experts_are_scored_as_the_library_does(open_page, tiny_checkpoint, meth
     at = open_page("routing", tiny_checkpoint, text=TYPED, tab=EXPERTS, expert_method=method)
     assert not at.exception
     one = instance.prepare(*loaded(tiny_checkpoint), (TYPED,))
-    all_of = experts.Coalitions(one, int(one.outputs(one.embeddings)[0].argmax()))
-    made = dict(zip(experts.METHODS, (experts.zero_experts, experts.next_experts, experts.shapley_values)))
-    expected = made[method](all_of)
+    predicted = int(one.outputs(one.embeddings)[0].argmax())
+    if method == experts.METHODS[2]:
+        expected = experts.shapley_values(experts.Coalitions(one, predicted))
+    else:
+        expected = experts.knock_out_scores(one, predicted, method)
     bars = figure(at, "What each expert adds")["data"][0]
     np.testing.assert_allclose(values(bars["x"]), expected.values[expected.fires], atol=1e-5)
 

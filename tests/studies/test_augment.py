@@ -1,4 +1,4 @@
-"""Changed copies of texts: which words may stand in for which, what stays, and what they depend on."""
+"""Augmented copies of texts: replacements, and what is kept."""
 
 import numpy as np
 import pytest
@@ -60,7 +60,7 @@ def test_copies_come_after_their_inputs_with_the_labels_of_these(tokenizer, embe
     assert more.texts[:3] == data.texts
     assert len(more) == 15
     assert more.labels.tolist() == [1, 0, 1] * 5
-    assert more.name == "mine and 4 changed copies of each"
+    assert more.name == "mine and 4 augmented copies of each"
     assert augmented(data, 4, tokenizer, embeddings).fingerprint == more.fingerprint
     assert augmented(data, 4, tokenizer, embeddings, seed=1).fingerprint != more.fingerprint
 
@@ -107,5 +107,5 @@ def test_both_texts_of_a_pair_change_and_slices_are_kept(tokenizer, embeddings):
 
 
 def test_no_copy_is_refused(tokenizer, embeddings):
-    with pytest.raises(DataError, match="one changed copy or more, not 0"):
+    with pytest.raises(DataError, match="one augmented copy or more, not 0"):
         augmented(texts(("cat",)), 0, tokenizer, embeddings)

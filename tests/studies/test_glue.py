@@ -125,7 +125,7 @@ class Killed(Exception):
 
 
 def test_a_killed_run_ends_as_one_that_was_not(place, trained, monkeypatch):
-    options = (
+    options = [
         "--tasks",
         "rte",
         "--models",
@@ -134,7 +134,7 @@ def test_a_killed_run_ends_as_one_that_was_not(place, trained, monkeypatch):
         "3of4",
         "--recipes",
         "retain",
-    )
+    ]
     whole = run(place, glue, *options)
     epochs, epoch = len(trained), loop.Training._epoch
     shutil.rmtree(place / "work")

@@ -30,7 +30,7 @@ _DATA, _SHOWN = "scored_on", "scores_shown_of"
 _MEANING = {
     "collapse": "a few experts take nearly everything, so the router hardly decides anything",
     "noisy": "usage hardly ranks the experts, so pruning by usage is close to a guess",
-    "near ties": "the router's two best experts have nearly equal scores, so small changes of a text change its route",
+    "small margins": "the router's two best experts have nearly equal scores, so small changes of a text change its route",
 }
 
 
@@ -129,7 +129,7 @@ def _warnings(selection: state.Selection, stats: UsageStats) -> None:
         where = f"layer{'s' * (len(of) > 1)} {', '.join(map(str, sorted(of)))}"
         st.caption(f":material/warning: **{kind.capitalize()}** in {where}: {_MEANING.get(kind, '')}.")
     if not layers:
-        st.caption(":material/check_circle: Routing is sound here: no collapse, noisy usage or near ties.")
+        st.caption(":material/check_circle: Routing is sound here: no collapse, noisy usage or small margins.")
 
 
 def scores(selection: state.Selection) -> None:

@@ -18,6 +18,7 @@ from shrp.analysis.attribution import experts, flips, tokens, trust, units
 from shrp.analysis.attribution.instance import Instance, against, prefer, prepare
 from shrp.analysis.attribution.tokens import METHODS, WordScores
 from shrp.analysis.explore import Exploration, explore
+from shrp.analysis.importance import check_can_pick_next
 from shrp.analysis.patching import Patched, patch
 from shrp.analysis.what_if import WhatIf, what_if
 from shrp.checkpoints.checkpoint import Checkpoint
@@ -199,11 +200,9 @@ def expert_scores(one: Explained, output: int, method: str) -> experts.ExpertSco
     """
 
     def work(progress: Progress) -> experts.ExpertScores:
+        if method != experts.METHODS[2]:
+            return experts.knock_out_scores(one.instance, output, method)
         coalitions = experts.Coalitions(one.instance, output)
-        if method == experts.METHODS[0]:
-            return experts.zero_experts(coalitions)
-        if method == experts.METHODS[1]:
-            return experts.next_experts(coalitions)
         budget = max(_LEAST, experts.enough(len(coalitions.players)))
         return experts.shapley_values(coalitions, budget=budget, progress=progress)
 
@@ -214,7 +213,7 @@ def expert_scores(one: Explained, output: int, method: str) -> experts.ExpertSco
 def can_pick_next(checkpoint: Checkpoint) -> bool:
     """Whether every expert layer has a router with another expert to pick."""
     try:
-        experts.check_can_pick_next(expert_layers(checkpoint.model))
+        check_can_pick_next(expert_layers(checkpoint.model))
     except PlanError:
         return False
     return True

@@ -208,7 +208,7 @@ def words(one: Expert) -> None:
         unread, cut = measurements.cut_inputs(one.checkpoint, one.data)
         if unread:
             notes.append(f"{unread:,} examples are longer than the {cut} tokens that the router reads.")
-    if not found.here or not found.elsewhere or not found.tested:
+    if not found.here or not found.elsewhere or found.frame.empty:
         why = "is routed here" if not found.here else "is routed elsewhere"
         if found.here and found.elsewhere:
             why = "occurs often enough: lower the fewest occurrences"
@@ -222,7 +222,7 @@ def words(one: Expert) -> None:
         for column, title, part in zip(above.columns(2, gap="large"), titles, tops, strict=True):
             with column:
                 _terms(part, title, what)
-        notes.insert(0, f"{group}. {found.tested:,} {what}s occur at least {minimum} times.")
+        notes.insert(0, f"{group}. {len(found.frame):,} {what}s occur at least {minimum} times.")
     middle.caption(" ".join(notes))
     with right:
         downloads(found.frame, "words", f"{one.name}-{what}s")

@@ -16,12 +16,13 @@ from torch import Tensor
 
 from shrp.analysis import Progress
 from shrp.analysis.attribution.instance import Instance
+from shrp.analysis.importance import MEANINGS, knock_out_batch
 from shrp.errors import PlanError
-from shrp.model.convert import expert_layers, num_experts_of
-from shrp.model.gates import knock_out, record_routing, use_gates
+from shrp.model.convert import expert_layers
+from shrp.model.gates import record_routing, use_gates
 from shrp.model.partial import run_from
 
-METHODS = ("zeroed", "router picks the next", "Shapley value")
+METHODS = (*MEANINGS[::-1], "Shapley value")
 BUDGETS = (64, 256, 1024, 4096)
 """Numbers of coalitions for Shapley values."""
 ENOUGH_ORDERS = 10
@@ -61,7 +62,6 @@ class Coalitions:
     An expert that is left out has its gate set to 0; all other gates stay.
 
     Args:
-        instance: of `prepare` or `against` (`shrp.analysis.attribution.instance`).
         output: the class, in the order of the task's labels; 0 where there is one output.
 
     Raises:
@@ -74,7 +74,6 @@ class Coalitions:
             raise PlanError("this model has no routed layer, so there are no experts to attribute to.")
         self.instance, self.output = instance, output
         self.layers = tuple(routed)
-        self.num_experts = num_experts_of(instance.model)
         with torch.inference_mode(), record_routing() as record:
             logits, entering = run_from(instance.model, instance.inputs, watch=list(self.layers))
         self.entering = entering
@@ -107,71 +106,22 @@ class Coalitions:
                 gates = {}
                 for i, (layer, own) in enumerate(self.gates.items()):
                     gates[layer] = own * (keep[:, i] if own.dim() == 2 else keep[:, i, None])
+                copies = {name: one.expand(size, -1) for name, one in self.instance.inputs.items()}
                 with use_gates(gates):
                     entering = self.entering[first].expand(size, -1, -1)
-                    logits, _ = run_from(self.instance.model, self.instance_inputs(size), first, entering)
+                    logits, _ = run_from(self.instance.model, copies, first, entering)
                 found.append(self.of(logits))
                 if progress:
                     progress(chunk.stop, len(different))
         return np.concatenate(found)[place.reshape(-1)]
 
-    def instance_inputs(self, rows: int) -> dict[str, Tensor]:
-        """The encoded input `rows` times, not copied."""
-        return {name: values.expand(rows, -1) for name, values in self.instance.inputs.items()}
 
-
-def zero_experts(coalitions: Coalitions) -> ExpertScores:
-    """The drop of the output when one expert's gate is set to 0, all other gates frozen."""
-    k = len(coalitions.players)
-    # The whole is evaluated along with the rest, so that rounding is the same and cancels.
-    values = coalitions.values(np.concatenate([~np.eye(k, dtype=bool), np.ones((1, k), dtype=bool)]))
-    return ExpertScores(
-        METHODS[0],
-        coalitions.layers,
-        coalitions.on_grid(values[-1] - values[:-1]),
-        coalitions.fires,
-        evaluations=k + 1,
-    )
-
-
-def next_experts(coalitions: Coalitions) -> ExpertScores:
-    """The drop of the output when one expert is removed and the router picks another; the layers above route again.
-
-    Raises:
-        PlanError: the model has no router, or one expert a layer.
-    """
-    instance, model = coalitions.instance, coalitions.instance.model
-    routed = expert_layers(model)
-    check_can_pick_next(routed)
-    drops = []
-    with torch.inference_mode():
-        for layer in coalitions.layers:
-            removed = [None, *(expert for other, expert in coalitions.players if other == layer)]
-            for start in range(0, len(removed), instance.batch_size):
-                rows = removed[start : start + instance.batch_size]
-                gone = torch.tensor([-1 if e is None else e for e in rows])
-                copies = coalitions.instance_inputs(len(rows))
-                with use_gates(knock_out({layer: gone}, routed[layer].top_k)):
-                    logits, _ = run_from(model, copies, layer, coalitions.entering[layer])
-                values = coalitions.of(logits)
-                if start == 0:  # nothing removed, at the same place: rounding is the same and cancels
-                    whole, values = values[0], values[1:]
-                drops.append(whole - values)
-    return ExpertScores(
-        METHODS[1],
-        coalitions.layers,
-        coalitions.on_grid(np.concatenate(drops)),
-        coalitions.fires,
-        evaluations=len(coalitions.players) + len(coalitions.layers),
-    )
-
-
-def check_can_pick_next(routed: dict) -> None:
-    """Raise `PlanError` unless every expert layer has a router with another expert to pick."""
-    if not routed or any(module.num_experts < 2 for module in routed.values()):
-        raise PlanError(
-            "there is no router that could pick another expert; set contributions to zero instead."
-        )
+def knock_out_scores(instance: Instance, output: int, method: str) -> ExpertScores:
+    """The drop of a logit without each expert that fires, by one of `MEANINGS`. Raises as `knock_outs`."""
+    found = knock_out_batch(instance.model, instance.inputs, instance.columns, meaning=method)
+    layers, base, knocked_out, _, fires = found
+    values = (base[:, None, None] - knocked_out)[0, ..., output].astype(np.float64)
+    return ExpertScores(method, layers, values, fires[0], evaluations=int(fires.sum()) + 1)
 
 
 def shapley_values(
@@ -181,9 +131,6 @@ def shapley_values(
 
     Exact, from all `2^K` coalitions, if the budget allows; else the mean over random orders of what each expert adds to
     those before it, with its standard error (Castro et al. 2009).
-
-    Args:
-        budget: most coalitions to evaluate, at least enough for two orders.
     """
     k = len(coalitions.players)
     if exact := 2**k <= budget:

@@ -88,10 +88,6 @@ def fewest_words(
     All single words are tried; of larger sets all where there are at most `RANDOM`, else those among the `AMONG` words
     with the smallest margins. The search ends at the first size that flips anything.
 
-    Args:
-        replacement: of `shrp.analysis.attribution.tokens.REPLACEMENTS`.
-        seed: of the random sets.
-
     Raises:
         DataError: the task is a regression; or as `ablate_words`.
     """

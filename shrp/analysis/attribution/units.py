@@ -30,11 +30,7 @@ _NEAR = 16
 
 
 def in_units(instance: Instance, unit: str) -> Instance:
-    """Join the words of an instance into phrases or sentences.
-
-    Args:
-        instance: one in words.
-        unit: of `UNITS`.
+    """Join the words of an instance into one of `UNITS`.
 
     Raises:
         DataError: there is no such unit, or the instance is not in words.

@@ -22,35 +22,24 @@ def by_hand(model, one, output, gone):
         return float(model(**one.inputs).logits[0, output])
 
 
+@pytest.mark.parametrize("method", experts.METHODS[:2])
 @pytest.mark.parametrize("name", ["routed", "token_routed"])
-def test_zeroed_experts_equal_zeroed_gates(made, request, name):
-    model = request.getfixturevalue(name)
-    one = made(model)
-    coalitions = experts.Coalitions(one, 1)
-    found = experts.zero_experts(coalitions)
-    assert found.fires.sum() == len(coalitions.players) > len(coalitions.layers) - 1
-    for row, layer in enumerate(found.layers):
-        for expert in range(4):
-            drop = coalitions.full - by_hand(model, one, 1, [(layer, expert)])
-            assert found.values[row, expert] == pytest.approx(drop, abs=1e-5)
-            if not found.fires[row, expert]:
-                assert found.values[row, expert] == 0.0
-
-
-@pytest.mark.parametrize("name", ["routed", "token_routed"])
-def test_the_next_expert_equals_a_knock_out(made, request, name):
+def test_a_knock_out_equals_one_by_hand(made, request, name, method):
     model = request.getfixturevalue(name)
     top_k = next(iter(expert_layers(model).values())).top_k
     one = made(model)
-    coalitions = experts.Coalitions(one, 0)
-    found = experts.next_experts(coalitions)
+    coalitions = experts.Coalitions(one, 1)
+    found = experts.knock_out_scores(one, 1, method)
+    assert found.fires.sum() == len(coalitions.players) > len(coalitions.layers) - 1
     for row, layer in enumerate(found.layers):
         for expert in range(4):
-            with torch.no_grad(), use_gates(knock_out({layer: expert}, top_k)):
-                drop = coalitions.full - float(model(**one.inputs).logits[0, 0])
-            assert found.values[row, expert] == pytest.approx(drop, abs=1e-5)
-            if not found.fires[row, expert]:
-                assert found.values[row, expert] == 0.0
+            if method == "zeroed":
+                without = by_hand(model, one, 1, [(layer, expert)])
+            else:
+                with torch.no_grad(), use_gates(knock_out({layer: expert}, top_k)):
+                    without = float(model(**one.inputs).logits[0, 1])
+            assert found.values[row, expert] == pytest.approx(coalitions.full - without, abs=1e-5)
+    assert not found.values[~found.fires].any()
 
 
 def brute_force_shapley(value, players):
