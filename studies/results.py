@@ -180,7 +180,7 @@ def routes() -> str:
             cells.setdefault(row["checkpoint"], {})[row["layer"]] = points(change)
     head = {
         "all": "all routes permuted",
-        "alike": "permuted among equal predictions",
+        "same prediction": "permuted among equal predictions",
         "mixture": "mixture of all experts",
     }
     return crossed("checkpoint", head, cells)

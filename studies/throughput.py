@@ -1,7 +1,7 @@
 """How fast is it? `python -m studies.throughput --json`: dense, routed and static models of BERT-base's shapes, timed in turns.
 
 Speed depends on shapes, not on weights, so these are random. All models of a batch size and length are timed in one
-interleaved run, so that drift and other load affect all alike; ratios are of medians.
+interleaved run, so that drift and other load affect all equally; ratios are of medians.
 """
 
 from __future__ import annotations

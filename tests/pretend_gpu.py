@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-# `meta` is the one device beside the CPU that PyTorch needs no driver for.
+# `meta` is the one device besides the CPU that PyTorch needs no driver for.
 GPU = torch.device("cuda:0" if torch.cuda.is_available() else "meta")
 _MOVES = (torch.ops.aten.copy_.default, torch.ops.aten._to_copy.default)
 _STACKING = (torch.ops.aten.cat, torch.ops.aten.stack)

@@ -124,8 +124,8 @@ class Exploration:
     def with_it(self, layer: int) -> list[int]:
         """The other experts that fire with the chosen one, ascending."""
         first, fires = self.choice(layer), self.fires(layer)
-        beside = fires[fires[:, first]].any(0)
-        return [int(expert) for expert in np.flatnonzero(beside) if expert != first]
+        together = fires[fires[:, first]].any(0)
+        return [int(expert) for expert in np.flatnonzero(together) if expert != first]
 
     def choices(self) -> pd.DataFrame:
         """One row a layer: expert, (those with it), probability, (share of tokens), runner-up, margin."""
@@ -214,7 +214,7 @@ def explore(
     limit = longest_input(model, tokenizer)
     encoded = encode(tokenizer, texts, limit)
     lengths = token_counts(tokenizer, texts)
-    # Long inputs beside short ones would pad the short ones to their length, so batches are made by length.
+    # Batches by length need less padding.
     order = sorted(range(len(texts)), key=lambda i: len(encoded[i]["input_ids"]))
     data = TextData(task, "typed", tuple(texts))
     options = {"batch_size": batch_size, "max_length": limit, "order": np.array(order)}

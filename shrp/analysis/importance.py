@@ -357,7 +357,7 @@ def worth_by_group(
     from scipy.stats import false_discovery_control
 
     if data.labels is None:
-        raise DataError(f"{data.name} has no labels, so what an expert is worth can't be told.")
+        raise DataError(f"{data.name} has no labels, so the worth of an expert is unknown.")
     labels = data.labels[found.rows]
     lost = worth(data.task, found.base, labels)[:, None, None] - worth(data.task, found.knocked_out, labels)
     lost, fires = (values.reshape(found.n, -1) for values in (lost, found.fires))  # (n, E)

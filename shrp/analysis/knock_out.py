@@ -98,24 +98,15 @@ class KnockOut:
         Columns class, before, after (means), change with low, high (95%, nan by `FEWEST`), and `among its inputs`, the mean
         change over the affected examples.
         """
-        task = self.before.task
-        change = (self.after.logits - self.before.logits).astype(np.float64)
-        units = units_of(len(change), pairs)
-        bounds = np.full((2, change.shape[1]), np.nan)
-        if len(np.unique(units[self.affected])) >= FEWEST:
-            bounds = np.transpose([of_mean(column, units) for column in change.T])
-        among = change[self.affected].mean(0) if len(self.affected) else np.full(change.shape[1], np.nan)
-        return pd.DataFrame(
-            {
-                "class": task.label_names or ("the prediction",),
-                "before": self.before.logits.mean(0, dtype=np.float64),
-                "after": self.after.logits.mean(0, dtype=np.float64),
-                "change": change.mean(0),
-                "low": bounds[0],
-                "high": bounds[1],
-                "among its inputs": among,
-            }
-        )
+        before, after = (one.logits.astype(np.float64) for one in (self.before, self.after))
+        units, change = units_of(len(before), pairs), after - before
+        columns = {"class": self.before.task.label_names or ("the prediction",)}
+        columns |= {"before": before.mean(0), "after": after.mean(0), "change": change.mean(0)}
+        enough = len(np.unique(units[self.affected])) >= FEWEST
+        ends = [of_mean(column, units) if enough else NO_INTERVAL for column in change.T]
+        columns["low"], columns["high"] = zip(*ends)
+        among = change[self.affected].mean(0) if len(self.affected) else np.nan
+        return pd.DataFrame(columns | {"among its inputs": among})
 
     def changes(self) -> np.ndarray:
         """Change of each prediction's worth, `(N,)`, negative where the experts helped; needs labels."""

@@ -35,7 +35,7 @@ from shrp.model.layers import ExpertLayer
 from shrp.model.partial import run_from
 from shrp.pruning.overlap import total_variation
 
-ALL, ALIKE, MIXTURE = "all", "alike", "mixture"
+ALL, SAME, MIXTURE = "all", "same prediction", "mixture"
 DRAWS = 5
 FEWEST = 5
 """A difference of Top-1 shares has an interval if at least this many examples of the smaller group are expected to
@@ -55,7 +55,7 @@ class ShuffledRoutes:
     """As routed."""
     after: Mapping[int | str, tuple[Evaluation, ...]]
     """The draws of each kind: routes exchanged in one layer (its number), in `ALL` layers, in all among examples
-    predicted `ALIKE`; and the `MIXTURE` of all experts by usage."""
+    with the `SAME` prediction; and the `MIXTURE` of all experts by usage."""
     matched: Mapping[int | str, tuple[Evaluation, ...]]
     """The same with the threshold calibrated; empty for regression."""
     moved: Mapping[int | str, float]
@@ -63,9 +63,9 @@ class ShuffledRoutes:
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """One row a kind; takes a few seconds.
+        """One row a kind; computed once, in a few seconds.
 
-        Columns layer (its number, `all`, `alike` or `mixture`), draws, moved, score, change with low and high (95%,
+        Columns layer (its number, or one of these three), draws, moved, score, change with low and high (95%,
         paired; nan without labels), matched, matched_change, matched_low and matched_high (the same, calibrated; nan
         for regression), flipped (examples whose predicted class changes), share (of all) with share_low and
         share_high. With several draws these are means, and the columns in _min and _max the draws' range.
@@ -127,9 +127,9 @@ def shuffle_routes(
     layers, columns, first = sorted(routed), label_columns(model, data.task), min(routed)
     answers = to_predictions(data.task, stats.logits[:, columns])
     answers = np.argmax(np.stack([*groups_by(ANSWER, data, answers).values()]), axis=0)
-    groups = {ALL: np.zeros_like(answers), ALIKE: answers}
+    groups = {ALL: np.zeros_like(answers), SAME: answers}
     generators = {(ALL, draw): np.random.default_rng(seed + draw) for draw in range(draws)}
-    generators |= {(ALIKE, draw): np.random.default_rng([seed + draw, 1]) for draw in range(draws)}
+    generators |= {(SAME, draw): np.random.default_rng([seed + draw, 1]) for draw in range(draws)}
     by_token, partners = stats.unit == "tokens", {}
     if not by_token:
         partners = {case: _partners(groups[case[0]], each) for case, each in generators.items()}

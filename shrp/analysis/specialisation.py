@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.special import entr
 from scipy.stats import false_discovery_control
 
 from shrp.analysis import Progress
@@ -46,8 +47,6 @@ class Grouping:
 
     by: str
     names: tuple[str, ...]
-    sizes: np.ndarray
-    """Examples of each group `(G,)`."""
     layers: tuple[int, ...]
     counts: np.ndarray
     """`(L, G, H)`: examples (or tokens) of each group by Top-1 expert."""
@@ -79,8 +78,7 @@ class Grouping:
     @property
     def ceiling(self) -> np.ndarray:
         """The most that `explained` could be with groups of these sizes `(L,)`."""
-        share = self.counts.sum(2) / self.counts.sum((1, 2))[:, None]
-        groups = -(share * np.log(share, out=np.zeros_like(share), where=share > 0)).sum(1)
+        groups = entr(self.counts.sum(2) / self.counts.sum((1, 2))[:, None]).sum(1)
         return _part(np.minimum(groups, self.entropy), self.chance, self.entropy)
 
     def shares(self, layer: int) -> np.ndarray:
@@ -183,9 +181,7 @@ def _explain(
 ) -> Grouping:
     """Count, and test by permutation."""
     (counts,) = counting(codes[None], len(names))
-    information, nothing = _information(counts), np.full(len(counts), np.nan)
-    sizes = np.bincount(codes, minlength=len(names))
-    experts = counts.sum(1, keepdims=True)
+    information, experts = _information(counts), counts.sum(1, keepdims=True)
     share = experts / experts.sum(2, keepdims=True)
 
     def permute(neighbours: bool) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
@@ -205,24 +201,14 @@ def _explain(
         return total / draws, as_much / (draws + 1), left
 
     chance, p, left = permute(neighbours=False)
-    within, within_p = nothing, nothing
+    within = within_p = np.full(len(counts), np.nan)
     if by != LENGTH and len(np.unique(units_of(len(codes), pairs))) >= FEWEST:
         within, within_p, _ = permute(neighbours=True)
-    expected = sizes[:, None] * np.minimum(share, 1 - share)
-    return Grouping(
-        by,
-        names,
-        sizes,
-        counting.layers,
-        counts.round().astype(np.int64),
-        _entropy(experts),
-        information,
-        chance,
-        p,
-        _cells(_beyond(counts, share), np.concatenate(left), expected >= EXPECTED),
-        within,
-        within_p,
-    )
+    sizes = np.bincount(codes, minlength=len(names))
+    tested = sizes[:, None] * np.minimum(share, 1 - share) >= EXPECTED
+    cells = _cells(_beyond(counts, share), np.concatenate(left), tested)
+    about = by, names, counting.layers, counts.round().astype(np.int64)
+    return Grouping(*about, _entropy(experts), information, chance, p, cells, within, within_p)
 
 
 def _beyond(counts: np.ndarray, share: np.ndarray) -> np.ndarray:
@@ -242,8 +228,7 @@ def _cells(found: np.ndarray, permuted: np.ndarray, tested: np.ndarray) -> np.nd
 
 def _entropy(counts: np.ndarray) -> np.ndarray:
     """Joint entropy over the last two axes of counts `(..., L, ., .)`, in nats `(..., L)`."""
-    share = counts / counts.sum((-2, -1), keepdims=True, dtype=np.float64)
-    return -(share * np.log(share, out=np.zeros_like(share), where=share > 0)).sum((-2, -1))
+    return entr(counts / counts.sum((-2, -1), keepdims=True, dtype=np.float64)).sum((-2, -1))
 
 
 def _information(counts: np.ndarray) -> np.ndarray:

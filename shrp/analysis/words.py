@@ -73,7 +73,7 @@ def count_words(texts: Sequence[tuple[str, ...]]) -> WordCounts:
 
 @dataclass(frozen=True, eq=False)
 class TokenCounts:
-    """How often each token took each expert; special tokens are left out, tokens that display alike merged."""
+    """How often each token took each expert; special tokens are left out, tokens that display the same are merged."""
 
     tokens: tuple[str, ...]
     counts: dict[int, np.ndarray]

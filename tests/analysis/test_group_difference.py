@@ -51,10 +51,10 @@ def test_minimal_pairs_are_resampled_as_one_unit():
     assert min(known.values()) == 180
     assert out[True] < 0.1 * 180
     assert out[False] > 0.12 * 180
-    # A pair's inputs on both sides are more alike than others: the difference is surer than of as many inputs alone.
+    # Pairs that are split over both sides give a narrower interval.
     sides = np.arange(N) % 2 == 0
     wide, narrow = (usage_difference(stats, sides, ~sides, pairs=given)[1] for given in (None, pairs))
-    assert np.isnan(narrow).all()  # both of each pair alike: no draw differs
+    assert np.isnan(narrow).all()  # both of each pair are equal: no draw differs
     assert np.isfinite(wide).all()
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from shrp.analysis.routes import ALIKE, ALL, MIXTURE, shuffle_routes
+from shrp.analysis.routes import ALL, MIXTURE, SAME, shuffle_routes
 from shrp.analysis.usage import measure_usage
 from shrp.data.batching import bucketed_batches, collate, encode
 from shrp.errors import DataError, PlanError
@@ -46,7 +46,7 @@ def test_each_input_takes_the_gates_of_its_partner(exchanged, tiny_tokenizer, to
     same = [np.flatnonzero(answers == answer) for answer in (0, 1)]
     cases = [(layer, 0, [layer], drawn(0, [everyone])) for layer in (1, 2)]
     cases += [(ALL, draw, [1, 2], drawn(draw, [everyone])) for draw in (0, 1)]
-    cases += [(ALIKE, draw, [1, 2], drawn([draw, 1], same)) for draw in (0, 1)]
+    cases += [(SAME, draw, [1, 2], drawn([draw, 1], same)) for draw in (0, 1)]
     for case, draw, layers, partner in cases:
         expected = []
         for row in range(len(data)):
@@ -58,16 +58,16 @@ def test_each_input_takes_the_gates_of_its_partner(exchanged, tiny_tokenizer, to
                 expected.append(model(**collate(tiny_tokenizer, encoded, [row])).logits[0].numpy())
         assert found.after[case][draw].logits == pytest.approx(np.stack(expected), abs=1e-5)
     counts = {case: len(draws) for case, draws in found.after.items()}
-    assert counts == {1: 1, 2: 1, ALL: 2, ALIKE: 2, MIXTURE: 1}
+    assert counts == {1: 1, 2: 1, ALL: 2, SAME: 2, MIXTURE: 1}
     # It is another output than its own for some, or this test would say nothing.
-    for one in (*found.after[ALL], *found.after[ALIKE]):
+    for one in (*found.after[ALL], *found.after[SAME]):
         assert np.abs(one.logits - found.before.logits).max() > 1e-3
 
 
 def test_what_is_told_of_it(exchanged):
     *_, found = exchanged()
     frame = found.frame.set_index("layer")
-    assert list(frame.index) == [1, 2, ALL, ALIKE, MIXTURE]
+    assert list(frame.index) == [1, 2, ALL, SAME, MIXTURE]
     assert frame["draws"].tolist() == [1, 1, 2, 2, 1]
     for case, draws in found.after.items():
         row = frame.loc[case]

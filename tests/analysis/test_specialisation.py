@@ -22,7 +22,7 @@ def of(experts, *, labels=None, slices=None, pairs=None, unit="inputs"):
     return UsageStats("made", unit, {3: top1}, {3: probs}, {3: np.ones(n)}, {}), data
 
 
-def told(stats, data, lengths=None, **options):
+def by_name(stats, data, lengths=None, **options):
     """Grouping by name."""
     lengths = np.arange(stats.n) % 30 if lengths is None else lengths
     return {one.by: one for one in specialisation(stats, data, lengths, **options)}
@@ -34,7 +34,7 @@ def named(codes):
 
 def test_groups_that_decide_the_expert_explain_all_of_it():
     slices = np.arange(N) // 60
-    found = told(*of(slices, slices=named(slices)), answers=(slices > 1).astype(int))
+    found = by_name(*of(slices, slices=named(slices)), answers=(slices > 1).astype(int))
     assert set(found) == {"class", "answer", "slice", "length"}
     one = found["slice"]
     assert one.explained == pytest.approx([1])
@@ -55,7 +55,9 @@ def test_what_is_not_there_is_found_about_once_in_20_times():
     for _ in range(100):
         slices = rng.integers(5, size=N)
         stats, data = of(rng.choice(H, size=N, p=[0.5, 0.3, 0.15, 0.05]), slices=named(slices))
-        one = told(stats, data, rng.integers(3, 40, size=N), draws=99, seed=int(rng.integers(1000)))["slice"]
+        one = by_name(stats, data, rng.integers(3, 40, size=N), draws=99, seed=int(rng.integers(1000)))[
+            "slice"
+        ]
         p.append(one.p[0])
         within.append(one.within_p[0])
         cells.append(np.nanmin(one.cells))
@@ -70,7 +72,7 @@ def test_what_length_explains_is_not_explained_beyond_it():
     lengths = 4 * rng.permutation(np.arange(N) % 10) + 5  # a tenth has one length
     slices = (lengths + rng.normal(0, 6, size=N) > 25).astype(int)
     experts = lengths // 11
-    found = told(*of(experts, slices=named(slices)), lengths)
+    found = by_name(*of(experts, slices=named(slices)), lengths)
     assert found["slice"].explained[0] > 0.1
     assert found["slice"].p[0] < 0.01
     assert abs(found["slice"].explained_beyond_length[0]) < 0.05
@@ -98,10 +100,10 @@ def test_minimal_pairs_are_permuted_as_one_unit(together):
         answers = np.repeat(rng.integers(2, size=N // 2), 2)
         answers = np.where(rng.random(N) < (1 - together), 1 - answers, answers)
         stats, data = of(routes_of_pairs(rng), pairs=pair_names(N))
-        paired.append(told(stats, data, answers=answers, draws=99)["answer"].p[0])
+        paired.append(by_name(stats, data, answers=answers, draws=99)["answer"].p[0])
         if together == 1:
             alone = TextData(data.task, data.name, data.texts, data.labels)
-            apart.append(told(stats, alone, answers=answers, draws=99)["answer"].p[0])
+            apart.append(by_name(stats, alone, answers=answers, draws=99)["answer"].p[0])
     assert np.mean(np.array(paired) <= 0.05) < 0.12
     if together == 1:  # permuted one by one it is as if there were twice as many examples
         assert np.mean(np.array(apart) <= 0.05) > 0.12
@@ -118,7 +120,7 @@ def test_tokens_of_an_example_are_permuted_together():
             for n, e in zip(tokens, rng.integers(H, size=N), strict=True)
         ]
         stats, data = of(np.stack(table), slices=named(slices), unit="tokens")
-        one = told(stats, data, draws=99)["slice"]
+        one = by_name(stats, data, draws=99)["slice"]
         assert one.counts.sum() == tokens.sum()
         p.append(one.p[0])
         bold.append(np.nanmin(one.cells) <= 0.05)
@@ -132,7 +134,7 @@ def test_a_planted_cell_is_found_and_rare_ones_are_not_tested():
     experts = rng.choice(H, size=N, p=share)
     slices = np.arange(N) % 4
     experts[(slices == 2) & (rng.random(N) < 0.4)] = 1
-    one = told(*of(experts, slices=named(slices)))["slice"]
+    one = by_name(*of(experts, slices=named(slices)))["slice"]
     assert one.cells[0, 2, 1] <= 0.05
     assert np.isnan(one.cells[0, :, 3]).all()
     assert np.nanmin(one.cells[0, [0, 1, 3]]) > 0.01

@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from shrp.analysis.routes import ALIKE, ALL, DRAWS, MIXTURE, ShuffledRoutes
+from shrp.analysis.routes import ALL, DRAWS, MIXTURE, SAME, ShuffledRoutes
 from shrp.analysis.usage import UsageStats
 from shrp.errors import ShrpError
 from ui import state
@@ -18,8 +18,8 @@ from ui.usage.figures import cells_height, interval_marks
 
 EXCHANGE = "exchange"
 """Key of the switch, in the session's state and in the URL."""
-_COLORS = {ALL: ORANGE, ALIKE: PURPLE, MIXTURE: GREEN}
-_NAMES = {ALL: "all layers", ALIKE: "all, same answer", MIXTURE: "no routes"}
+_COLORS = {ALL: ORANGE, SAME: PURPLE, MIXTURE: GREEN}
+_NAMES = {ALL: "all layers", SAME: "all, same answer", MIXTURE: "no routes"}
 
 
 def section(selection: state.Selection, stats: UsageStats) -> None:
@@ -66,7 +66,7 @@ def said(found: ShuffledRoutes) -> list[str]:
     return [
         f"**No routes** (mixture of all experts): {_changes(found, rows.loc[MIXTURE])}",
         f"**Wrong routes**: {_changes(found, rows.loc[ALL])}",
-        f"**Routes of examples {same}**: {_changes(found, rows.loc[ALIKE])}",
+        f"**Routes of examples {same}**: {_changes(found, rows.loc[SAME])}",
     ]
 
 

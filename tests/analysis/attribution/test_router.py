@@ -37,9 +37,9 @@ def test_under_token_routing_a_preference_is_the_mean_over_tokens(made, token_ro
             for name, values in one.inputs.items()
             if name != "input_ids"
         }
-        beside_padding = float(one.outputs(padded, **longer))
+        next_to_padding = float(one.outputs(padded, **longer))
     assert alone == pytest.approx(own_odds(token_routed, tiny_tokenizer, 2, 1, 3), abs=1e-5)
-    assert beside_padding == pytest.approx(alone, abs=1e-5)
+    assert next_to_padding == pytest.approx(alone, abs=1e-5)
 
 
 def test_the_words_add_up_to_a_preference(made, routed):

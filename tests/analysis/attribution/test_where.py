@@ -1,4 +1,4 @@
-"""Where each expert matters: planted effects are found, others are not, and what can't be told is not."""
+"""Where each expert matters: planted effects are found, others are not, and rare experts are not tested."""
 
 import numpy as np
 import pytest
@@ -62,5 +62,5 @@ def test_what_an_expert_is_worth_to_each_slice(planted):
     assert frame.loc[3, ["p", "q"]].isna().all(axis=None)  # too few inputs to tell
     sure = beyond_chance(frame.reset_index())
     assert sure[["expert", "group"]].to_numpy()[0].tolist() == [0, "a"]
-    assert set(sure["expert"]) == {0}  # that helps everywhere tells no slice
+    assert set(sure["expert"]) == {0}  # an expert that helps everywhere is not significant
     assert (frame["q"].dropna() >= frame["p"].dropna() - 1e-12).all()
