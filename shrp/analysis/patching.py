@@ -190,8 +190,8 @@ def patch(
                     progress(done, len(layers) * len(places))
     found = tuple(None if place < 0 else donor_tokens[place] for place in partner)
     left_out = tuple(name for place, name in enumerate(donor_tokens) if place not in partner)
-    moved = rerouted if expert_layers(model) else None
-    return Patched(task, token_labels(tokenizer, ids[0]), found, left_out, *answers, logits, moved)
+    moved, about = rerouted if expert_layers(model) else None, (task, token_labels(tokenizer, ids[0]))
+    return Patched(*about, found, left_out, answers[0], answers[1], logits, moved)
 
 
 def work(model: PreTrainedModel, tokens: int) -> float:
