@@ -142,17 +142,9 @@ def test_knocking_out_equals_running_everything(
                 direct = evaluate(model, tiny_tokenizer, data)
             chosen = stats.top1[layer][:, expert] > 0 if top_k == 1 else None
             calls = []
-            found = knock_out_effect(
-                model,
-                tiny_tokenizer,
-                data,
-                before,
-                [(layer, expert)],
-                chosen=chosen,
-                prefix=prefix,
-                batch_size=7,
-                progress=lambda *call, calls=calls: calls.append(call),
-            )
+            options = {"chosen": chosen, "prefix": prefix, "progress": lambda *step, calls=calls: calls.append(step)}
+            cells = [(layer, expert)]
+            found = knock_out_effect(model, tiny_tokenizer, data, before, cells, batch_size=7, **options)
             np.testing.assert_allclose(found.after.logits, direct.logits, atol=1e-5)
             assert found.after.score == pytest.approx(direct.score)
             others = np.setdiff1d(np.arange(40), found.affected)

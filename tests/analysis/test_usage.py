@@ -42,15 +42,8 @@ def spread(*counts):
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_measured_equals_a_plain_loop(routing, batch_size, tiny_routed, tiny_tokenizer, tiny_data):
     model, data = tiny_routed(routing=routing), tiny_data(30)
-    progress = []
-    stats = measure_usage(
-        model,
-        tiny_tokenizer,
-        data,
-        batch_size=batch_size,
-        output_norms=True,
-        progress=lambda done, total: progress.append((done, total)),
-    )
+    progress, options = [], {"batch_size": batch_size, "output_norms": True}
+    stats = measure_usage(model, tiny_tokenizer, data, progress=lambda *step: progress.append(step), **options)
     top1 = {layer: np.zeros((30, H)) for layer in (1, 2)}
     encoded = encode(tiny_tokenizer, data.texts)
     for i in range(30):
@@ -65,9 +58,8 @@ def test_measured_equals_a_plain_loop(routing, batch_size, tiny_routed, tiny_tok
             np.testing.assert_allclose(stats.probs[layer][i], rows.mean(0), atol=1e-5, rtol=1e-5)
             margin = (ordered[:, 0] - ordered[:, 1]).mean()
             assert stats.margins[layer][i] == pytest.approx(margin.item(), abs=1e-5)
-            np.testing.assert_allclose(
-                stats.norms[layer][i], record.last(layer).output_norms[0], atol=1e-5, rtol=1e-4
-            )
+            norms = record.last(layer).output_norms[0]
+            np.testing.assert_allclose(stats.norms[layer][i], norms, atol=1e-5, rtol=1e-4)
     for layer in (1, 2):
         assert np.array_equal(stats.top1[layer], top1[layer])
         assert np.array_equal(stats.counts(layer), top1[layer].sum(0))
@@ -87,14 +79,13 @@ def kinds(stats):
 
 def test_warnings_at_their_thresholds():
     # 87 : 13 has 1.47 effective experts, 85 : 15 has 1.53: either side of the threshold.
-    assert stats_of(spread(87, 13, 0, 0)).effective_experts(5) < COLLAPSE_EXPERTS
-    assert kinds(stats_of(spread(87, 13, 0, 0))) == ["collapse"]
-    assert stats_of(spread(85, 15, 0, 0)).effective_experts(5) > COLLAPSE_EXPERTS
-    assert kinds(stats_of(spread(85, 15, 0, 0))) == []
+    few, more, flat, uneven = (
+        stats_of(spread(*counts)) for counts in ((87, 13, 0, 0), (85, 15, 0, 0), (40, 30, 20, 10), (50, 30, 15, 5))
+    )
+    assert few.effective_experts(5) < COLLAPSE_EXPERTS < more.effective_experts(5)
     # Flat usage is noisy: 40 : 30 : 20 : 10 has 92% of the possible entropy, 50 : 30 : 15 : 5 has 82%.
-    assert stats_of(spread(40, 30, 20, 10)).entropy(5) > NOISY_ENTROPY * np.log(4)
-    assert kinds(stats_of(spread(40, 30, 20, 10))) == ["noisy"]
-    assert kinds(stats_of(spread(50, 30, 15, 5))) == []
+    assert flat.entropy(5) > NOISY_ENTROPY * np.log(4) > uneven.entropy(5)
+    assert [kinds(one) for one in (few, more, flat, uneven)] == [["collapse"], [], ["noisy"], []]
     # Small margins.
     assert kinds(stats_of(spread(50, 30, 15, 5), margin=NOISY_MARGIN - 0.01)) == ["small margins"]
     assert kinds(stats_of(spread(50, 30, 15, 5), margin=NOISY_MARGIN + 0.01)) == []
