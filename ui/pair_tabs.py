@@ -14,7 +14,6 @@ from plotly.subplots import make_subplots
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.data.slices import CLASS, LENGTH, SLICE, input_groups
 from shrp.data.tabular import distinct
-from shrp.data.tasks import Task
 from shrp.data.text_data import TextData
 from shrp.evaluation import paired
 from shrp.evaluation.calibration import answer_shares
@@ -108,11 +107,9 @@ def _lost(
     value = "recall" if by == CLASS else other.metric
     text = summary(frame, by, value)
     st.markdown(text)
-    heads = {"group": by, "reference": names[0], "other": names[1]}
-    table = frame.rename(columns=lambda name: " ".join(heads.get(part, part) for part in name.split(" ")))
     fig = losses_by_group(frame, by, value, names, other.data)
     alt = f"{metric_name(value)} of {names[0]} and {names[1]} in each {by}. {plain(text)}"
-    table = table.assign(few=frame["n"] < FEW, measure=value, data=other.data)
+    table = frame.assign(by=by, few=frame["n"] < FEW, measure=value, data=other.data, models=_named(names))
     chart(fig, table, f"by-{by}", f"{file}-by-{by}", alt)
 
 
@@ -225,16 +222,12 @@ def _changed(
     if rows := _table(shown, data, names):
         picked = shown["index"].iloc[rows].tolist()
         closer.links(data, picked, routed=selection.is_routed, whose=f"by {selection.name} as it is")
-    downloads(_for_a_file(shown, data.task, names), "flips", f"{file}-changed")
+    downloads(shown.assign(models=_named(names)), "flips", f"{file}-changed")
 
 
-def _for_a_file(frame: pd.DataFrame, task: Task, names: tuple[str, str]) -> pd.DataFrame:
-    """The table with the models' names in its columns."""
-    columns = {"reference": names[0], "other": names[1], "class": "p is of class"}
-    columns |= {"p_reference": f"p {names[0]}", "p_other": f"p {names[1]}"}
-    ours = paired.flip_text_columns(task)
-    theirs = distinct(task.text_columns, [columns.get(name, name) for name in frame if name not in ours])
-    return frame.rename(columns=columns | dict(zip(ours, theirs, strict=True)))
+def _named(names: tuple[str, str]) -> str:
+    """What the columns `reference` and `other` of a file are of."""
+    return f"{names[0]} (reference), {names[1]} (other)"
 
 
 def _filtered(frame: pd.DataFrame, regression: bool) -> pd.DataFrame:

@@ -22,7 +22,7 @@ from shrp.evaluation.evaluate import evaluate, summarise
 from shrp.evaluation.paired import LOST, flip_table, paired_difference
 from shrp.pruning import select
 from shrp.pruning.live import LiveEvaluator
-from shrp.pruning.plan import NO_EDITS, LayerEdit, PlanEdits, make_plan
+from shrp.pruning.plan import LayerEdit, PlanEdits, make_plan
 from shrp.pruning.prune import prune
 from shrp.pruning.select import plan_from
 from shrp.pruning.sweep import budgets, random_control
@@ -516,16 +516,3 @@ def test_the_command_that_fine_tunes_is_filled_in(plan, setting, flags, loaded):
     assert int(parts[parts.index("--recover") + 1]) > 0
     for flag, value in flags.items():
         assert parts[parts.index(flag) + 1] == value
-
-
-def test_settings_in_words_and_links():
-    setting = Setting("per_layer", 2, "random", "mean", 7)
-    assert "seed 7" in setting.text
-    assert setting.is_control
-    asked = prunings.link_of(setting)
-    assert asked["b_per_layer"] == "2"
-    assert asked["b_seed"] == "7"
-    assert "b_plan" not in asked
-    edited = replace(setting, edits=PlanEdits(((2, LayerEdit(pinned=(1,))),)))
-    assert prunings.link_of(edited)["b_plan"] == "2p1"
-    assert setting.edits == NO_EDITS

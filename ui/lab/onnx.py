@@ -98,11 +98,7 @@ def build(
 
 
 def menu(
-    checkpoint: Checkpoint,
-    plan: PruningPlan | None,
-    name: str,
-    data: TextData,
-    scored: Evaluation,
+    checkpoint: Checkpoint, plan: PruningPlan | None, name: str, data: TextData, scored: Evaluation
 ) -> None:
     """Draw the two offers: a button that builds, then a download, what was checked, and the score as served.
 
