@@ -140,11 +140,11 @@ def test_nothing_stale_is_left_while_the_model_runs(page, monkeypatch, sent, tab
     texts = [text for kind, text in before if kind == "markdown"]
     assert any("7 of 8 experts: estimating" in text for text in texts)
     assert any("FLOPs" in text and text not in costs for text in texts)
-    assert any("opacity" in text and "lab-needs-score" in text for text in texts)
+    assert any("opacity: 0" in text and "lab-needs-score" in text for text in texts)
     assert not any("the routed model" in text for text in texts)
     # The curve is grey, not blank, until it is drawn again; so are all tabs that need the model.
     assert [kind for kind, _ in before].count("plotly_chart") == (tab == view.KEPT)
-    assert not any("opacity" in one.value for one in at.markdown)
+    assert not any("opacity: 0" in one.value for one in at.markdown)
 
 
 def test_estimates_come_first_and_say_so(page, monkeypatch, sent):

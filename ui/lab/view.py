@@ -34,6 +34,8 @@ KEPT, COMPARED = "Kept experts", "Selections compared"
 TABS = (KEPT, LOST, CHANGED, COMPARED, THRESHOLD)
 REDRAW = 1.0  # seconds between two drawings of the curve while it fills in; of the verdict a quarter of that
 _GREY = "<style>[class*=st-key-lab-needs-score]{} {{opacity: 0.3}}</style>"
+# The browser draws a chart some time after it got it, and until then shows the old one.
+_FRESH = "<style>.st-key-lab-needs-score-curve {transition: opacity 0.5s 0.5s}</style>"
 
 
 class Lab:
@@ -105,7 +107,7 @@ class Lab:
         pruned = self._evaluate()
         self._draw_verdict(pruned)
         self._draw_curve(pruned)
-        self.show("grey").empty()
+        self.show("grey").markdown(_FRESH, unsafe_allow_html=True)
         with self.below:
             self._fill_tab(pruned)
         with menu:
@@ -120,7 +122,8 @@ class Lab:
     def stale(self, *, curve_too: bool = True) -> None:
         """Grey what needs the model, but for the curve where that has an estimate."""
         but = "" if curve_too else ":not(.st-key-lab-needs-score-curve)"
-        self.show("grey").markdown(_GREY.format(but), unsafe_allow_html=True)
+        style = _GREY.format(but) + ("" if curve_too else _FRESH)
+        self.show("grey").markdown(style, unsafe_allow_html=True)
 
     def _estimating(self, kept: int) -> None:
         total = len(self.layers) * self.experts
