@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from streamlit.delta_generator import DeltaGenerator
 from streamlit.runtime.scriptrunner import StopException
+from typer.main import get_command
 
 from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.checkpoints import reference
 from shrp.checkpoints.info import history_text, usage_in
+from shrp.cli import app
 from shrp.data.sources import load_probe
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData, halves
@@ -503,16 +505,15 @@ def test_a_pruning_is_opened_on_the_other_pages(page):
     ("setting", "flags"),
     [
         (Setting("budget", 3), {"--budget": "3", "--selection": "usage", "--data": "probe"}),
-        (
-            Setting("per_layer", 2, "random", "mean", 7),
-            {"--per-layer": "2", "--seed": "7", "--combination": "mean"},
-        ),
+        (Setting("per_layer", 2, "random", "mean", 7), {"--plan": "tiny-pruned-3-plan.json"}),
         (Setting("budget", 3, edits=PlanEdits(((1, LayerEdit(1)),))), {"--plan": "tiny-pruned-3-plan.json"}),
     ],
 )
 def test_the_command_that_fine_tunes_is_filled_in(plan, setting, flags, loaded):
     parts = shlex.split(lab_save.finetune_command(Selection("tiny", loaded, "probe", SST2), setting, plan))
     assert parts[:4] == ["python", "-m", "shrp", "prune"]
-    assert int(parts[parts.index("--recover") + 1]) > 0
+    assert int(parts[parts.index("--fine-tune") + 1]) > 0
+    known = {name for option in get_command(app).commands["prune"].params for name in option.opts}
+    assert {part for part in parts if part.startswith("--")} <= known
     for flag, value in flags.items():
         assert parts[parts.index(flag) + 1] == value

@@ -131,30 +131,32 @@ def finetune_menu(selection: Selection, setting: Setting, plan: PruningPlan) -> 
     """Draw the command that fine-tunes this pruning, filled in."""
     st.caption("Fine-tuning after pruning brings back much of a loss. Copy the command:")
     st.code(finetune_command(selection, setting, plan), language="bash", wrap_lines=True)
-    if setting.edits:
+    if _needs_plan_file(setting):
         st.caption("It reads the plan's file: download it under *Save or export*.")
 
 
+def _needs_plan_file(setting: Setting) -> bool:
+    """Whether the options of the command line cannot make the plan of a setting."""
+    weighted = setting.selection != "fitted" and setting.combination != "usage"
+    return bool(setting.edits) or weighted or setting.selection == "random"
+
+
 def finetune_command(selection: Selection, setting: Setting, plan: PruningPlan) -> str:
-    """`python -m shrp prune ... --recover ...` for a setting."""
+    """`python -m shrp prune ... --fine-tune ...` for a setting."""
     name, task, path = name_of(selection, plan), selection.checkpoint.info.task, selection.checkpoint.path
     path, here = path.resolve(), Path.cwd().resolve()
     path = path.relative_to(here) if path.is_relative_to(here) else path
     parts = ["python", "-m", "shrp", "prune", str(path), "--out", f"{file_name(name)}-finetuned"]
-    if setting.edits:  # the command line cannot make this plan by itself
+    if _needs_plan_file(setting):
         parts += ["--plan", f"{file_name(name)}-plan.json"]
     else:
         parts += ["--budget" if setting.allocation == "budget" else "--per-layer", str(setting.number)]
         parts += ["--selection", setting.selection]
-        if setting.selection != "fitted" and setting.combination != "usage":
-            parts += ["--combination", setting.combination]
-        if setting.selection == "random":
-            parts += ["--seed", str(setting.seed)]
         if setting.selection != "recorded" and selection.source in ("probe", "glue"):
             parts += ["--data", selection.source]
-    parts += ["--recover", "3"]
+    parts += ["--fine-tune", "3"]
     if task.name not in TASKS or selection.source == "own":
-        parts += ["--train-file", "train.csv"]
+        parts += ["--train-file", "train.csv", "--validation-file", "validation.csv"]
     return " ".join(map(shlex.quote, parts))
 
 
