@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 
 def listed(words: Iterable[str]) -> str:
@@ -35,22 +34,6 @@ def with_ends(share: float, low: float, high: float) -> str:
     """A share in percent with the ends of its interval, where it has one: `98.9% (90.1 to 107.3)`."""
     text = f"{share:.1%}"
     return text if low != low else f"{text} ({100 * low:.1f} to {100 * high:.1f})"
-
-
-def kept_share(row: Mapping[str, Any]) -> str:
-    """`with_ends` of a study's row."""
-    return with_ends(row["retained"], row["low"], row["high"])
-
-
-def in_points(value: float, low: float, high: float) -> str:
-    """A difference of shares in percentage points with its interval, where it has one: `+3.5 (-2.8 to +9.8)`."""
-    text = signed(100 * value)
-    return text if low != low else f"{text} ({ends_in_points(low, high)})"
-
-
-def ends_in_points(low: float, high: float) -> str:
-    """The ends of such a difference's interval: `-2.8 to +9.8`, or `no interval`."""
-    return "no interval" if low != low else f"{signed(100 * low)} to {signed(100 * high)}"
 
 
 def by_chance(looks: int) -> str:

@@ -21,8 +21,7 @@ from transformers import AutoModelForSequenceClassification, BertConfig, DistilB
 from shrp.cli.output import print_json, print_table, stderr
 from shrp.evaluation.costs import counted_flops
 from shrp.evaluation.timing import latency, model_inputs
-from shrp.export.check import open_graph
-from shrp.export.graph import quantise, write_graph
+from shrp.export.graph import open_graph, quantise, write_graph
 from shrp.families.families import encoder_layers
 from shrp.families.family import install_hooks
 from shrp.model.config import ShrpConfig

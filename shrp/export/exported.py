@@ -24,7 +24,7 @@ from shrp.data.text_data import TextData
 from shrp.errors import DataError, ExportError, ShrpError, first_line, panics_caught
 from shrp.evaluation.evaluate import Texts, last_of, stream
 from shrp.evaluation.evaluation import Evaluation
-from shrp.export.check import open_graph
+from shrp.export.graph import open_graph
 from shrp.export.onnx import CONFIG, FORMAT_VERSION, MODEL, TOKENIZER, read_config
 from shrp.phrases import counted
 from shrp.pruning.plan import PruningPlan
@@ -167,7 +167,7 @@ def load_export(folder: Path, *, spin: bool = True) -> Exported:
     """Load an export for scoring, with as many threads as torch has.
 
     Args:
-        spin: False, for timing in turns with others, as in `shrp.export.check.open_graph`.
+        spin: False, for timing in turns with others, as in `shrp.export.graph.open_graph`.
 
     Raises:
         ExportError: the folder is no export, or a file of it is missing, broken or of an earlier version.

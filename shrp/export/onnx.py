@@ -1,6 +1,7 @@
 """Dense and static models as ONNX: a graph that onnxruntime serves, with any batch and length, without torch.
 
-The graph (`shrp.export.graph`) is checked against PyTorch (`shrp.export.check`) before it is handed over.
+The graph (`shrp.export.graph`) is compared with PyTorch before it is handed over. With the family's config, which knows
+nothing of pruned layers, and the tokenizer, Optimum's `ORTModelForSequenceClassification` and pipelines load the folder.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import inspect
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,24 +21,23 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.checkpoints.info import CONFIG, EXPORT, GRAPH, CheckpointInfo
-from shrp.checkpoints.saving import entries, put_in_place
+from shrp.checkpoints.saving import entries, named, put_in_place
 from shrp.checkpoints.score_rows import teacher_rows
 from shrp.data.batching import MODEL_INPUTS, longest_input
 from shrp.data.sources import load_probe
+from shrp.data.tasks import Task
 from shrp.data.text_data import TextData
 from shrp.errors import ExportError, first_line
 from shrp.evaluation.costs import cost, dense_cost
 from shrp.evaluation.evaluate import label_columns
-from shrp.export.check import compare, probe_of, speedup
-from shrp.export.graph import quantise, write_graph
-from shrp.export.hub import TOKENIZER_CONFIG, hub_config, hub_tokenizer, padding_token
+from shrp.export.graph import compare, probe_of, quantise, speedup, write_graph
 from shrp.model.convert import expert_layers, layer_kinds, num_experts_of
 
 TOLERANCE = 1e-4
 """Largest difference in logits, float32 against PyTorch, with which a graph is handed over, as a part of the largest
 logit where that is above 1.
 """
-MODEL, TOKENIZER = GRAPH, "tokenizer.json"
+MODEL, TOKENIZER, TOKENIZER_CONFIG = GRAPH, "tokenizer.json", "tokenizer_config.json"
 FILES = {MODEL, TOKENIZER, TOKENIZER_CONFIG, CONFIG}
 FORMAT, FORMAT_VERSION = EXPORT, 2
 _MOST_BYTES = 2**31 - 2**20
@@ -160,7 +161,7 @@ def export_folder(
     """Write all that serving needs: the graph, the tokenizer, and a small `config.json` that says what they are.
 
     The tokenizer cuts inputs where they were cut when the model was scored (`info.max_length`) and pads batches, so
-    `Tokenizer.from_file` is all it takes. Hugging Face's tools open the folder too (`shrp.export.hub`).
+    `Tokenizer.from_file` is all it takes. Hugging Face's tools open the folder too.
 
     Args:
         info: of the exported model, with its plan.
@@ -299,3 +300,48 @@ def _describe(model: PreTrainedModel, info: CheckpointInfo, int8: bool) -> str:
         f"{type(model).__name__} of {info.base_model or 'an unnamed base'}, layers: {', '.join(parts)}{plan}; "
         f"{'int8' if int8 else 'float32'}"
     )
+
+
+def hub_config(model: PreTrainedModel, task: Task, labels: Sequence[str]) -> dict[str, Any]:
+    """The family's config, as JSON-able data; what is no number there is null.
+
+    Args:
+        task: what the model answers, by which a pipeline turns logits into probabilities, or leaves them.
+        labels: what each of the graph's outputs stands for; none of a regression.
+    """
+    own = json.dumps(model.config.to_diff_dict(), default=str)
+    found = json.loads(own, parse_constant=lambda _: None) | named(model, converted=False)
+    found.pop("shrp", None)
+    found["problem_type"] = "regression" if task.is_regression else "single_label_classification"
+    if labels:
+        found["id2label"] = {str(place): name for place, name in enumerate(labels)}
+        found["label2id"] = {name: place for place, name in enumerate(labels)}
+    return found
+
+
+def hub_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, max_length: int, inputs: Sequence[str]
+) -> dict[str, Any]:
+    """The settings of a fast tokenizer that needs nothing but `tokenizer.json`, whichever class this one is of.
+
+    Args:
+        max_length: tokens at which it cuts where it is asked to.
+        inputs: names of the graph's inputs.
+    """
+    special = {
+        name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)
+    }
+    return special | {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": max_length,
+        "model_input_names": list(inputs),
+        "pad_token": padding_token(tokenizer),
+        "padding_side": "right",
+        "truncation_side": tokenizer.truncation_side,
+        "clean_up_tokenization_spaces": False,
+    }
+
+
+def padding_token(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What a batch is padded with: of a tokenizer without such a token its first one, as the mask hides it."""
+    return tokenizer.pad_token or tokenizer.convert_ids_to_tokens(0)

@@ -24,10 +24,9 @@ from shrp.checkpoints.base import base_config, load_base
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.data.tasks import TASKS, custom_task
 from shrp.errors import CheckpointError, ExportError
-from shrp.export import check as export_check
+from shrp.export import graph
 from shrp.export import onnx as exporting
-from shrp.export.hub import hub_tokenizer
-from shrp.export.onnx import export_folder, export_onnx
+from shrp.export.onnx import export_folder, export_onnx, hub_tokenizer
 from shrp.families.families import FAMILIES
 from shrp.model.config import ShrpConfig
 from shrp.pruning.plan import make_plan
@@ -58,7 +57,7 @@ def exported(tmp_path_factory, static, tiny_tokenizer, tiny_info):
 
 def difference(model, path, batches):
     """Largest difference in logits between a model and its graph, on any of some batches."""
-    session, worst = export_check.open_graph(path, spin=False), 0.0
+    session, worst = graph.open_graph(path, spin=False), 0.0
     for inputs in batches:
         feed = {one.name: inputs[one.name].numpy() for one in session.get_inputs()}
         with torch.no_grad():
@@ -424,7 +423,7 @@ def test_token_types_are_compared_too(tiny_model, tiny_tokenizer, tmp_path, monk
 def test_a_model_is_compared_on_its_own_tasks_probe_set_or_else_on_like_texts(
     static, tiny_tokenizer, tmp_path, task, name
 ):
-    data = export_check.probe_of(task)
+    data = graph.probe_of(task)
     assert data.name == name
     assert len(data.texts[0]) == len(task.text_columns)
     info = CheckpointInfo(ShrpConfig(()), task, base_model="tiny")
