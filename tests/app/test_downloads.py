@@ -21,9 +21,9 @@ def offered(monkeypatch):
     """What a page's runs have offered: key of the button -> its MIME type and its data, made or still to be made."""
     found, real = {}, streamlit.download_button
 
-    def record(label, data, *args, **options):
-        found[options["key"]] = options["mime"], data
-        return real(label, data, *args, **options)
+    def record(label, data, file_name=None, mime=None, **options):
+        found[options["key"]] = mime, data
+        return real(label, data, file_name, mime, **options)
 
     monkeypatch.setattr(streamlit, "download_button", record)
     return found
