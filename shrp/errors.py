@@ -105,3 +105,7 @@ class UnusedGatesWarning(UserWarning):
 
 class ExportError(ShrpError):
     """A model cannot be written in another runtime's format, or would not be the same there."""
+
+
+class JobError(ShrpError):
+    """A job cannot start: no room for it, or its name is taken."""

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from shrp.data.tabular import csv_options
-from shrp.training.progress import EVERY, LogProgress, Status, epoch_line
+from shrp.training.progress import EVERY, STATUS_FILE, FileProgress, LogProgress, Status, epoch_line
 from shrp.training.progress import Progress as TrainingProgress
 
 if TYPE_CHECKING:  # slow to import, and --help needs none
@@ -200,5 +200,7 @@ class _TrainingBar(TrainingProgress):
 
 
 def training_progress() -> TrainingProgress:
-    """What shows a training: a bar in a terminal, lines in a log."""
+    """What shows a training: a bar in a terminal, lines in a log, and a file where the environment names one."""
+    if file := os.environ.get(STATUS_FILE):
+        return FileProgress(Path(file))
     return _TrainingBar() if stderr.is_terminal else LogProgress(stderr.print)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 EVERY = 30.0
 """Seconds between two lines in a log, at most."""
+STATUS_FILE = "SHRP_STATUS_FILE"
+"""Variable of the environment that names a file for `FileProgress`."""
 STORING = "storing the teacher's outputs"
 
 
@@ -40,6 +45,10 @@ class Status:
         parts += [f"loss {self.loss:.4f}"] if self.loss is not None else []
         parts += [f"about {duration(self.seconds_left)} left"] if self.seconds_left is not None else []
         return ": ".join(filter(None, [self.phase, ", ".join(parts)]))
+
+
+MOST_LOSSES = 200
+"""That `FileProgress` keeps."""
 
 
 class Progress:
@@ -77,6 +86,45 @@ class LogProgress(Progress):
         """Write the epoch's line."""
         self._last = self.clock()
         self.write(epoch_line(row))
+
+
+class FileProgress(LogProgress):
+    """Writes the log, and a JSON file that other processes read: `status`, `losses` (of some steps) and `history`.
+
+    Args:
+        file: replaced as a whole each second at most, and after each epoch.
+    """
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.file, self.losses, self.history = file, [], []
+        self.status: Status | None = None
+        self._written = float("-inf")
+        self._every = 1
+
+    def step(self, status: Status) -> None:
+        """Log it, keep its loss, and write the file if a second has passed."""
+        super().step(status)
+        self.status = status
+        if status.loss is not None and status.step % self._every == 0:
+            self.losses.append(status.loss)
+            if len(self.losses) >= MOST_LOSSES:  # half of them, of twice as many steps
+                self.losses, self._every = self.losses[::2], self._every * 2
+        if self.clock() - self._written >= 1:
+            self._write()
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """Log it, keep the row, and write the file."""
+        super().epoch(row)
+        self.history.append(row)
+        self._write()
+
+    def _write(self) -> None:
+        self._written = self.clock()
+        about = {"status": self.status and asdict(self.status), "losses": self.losses, "history": self.history}
+        partial = self.file.with_name(f".{self.file.name}")
+        partial.write_text(json.dumps(about), encoding="utf-8")
+        os.replace(partial, self.file)
 
 
 def epoch_line(row: dict[str, Any]) -> str:

@@ -1,0 +1,297 @@
+"""Jobs: commands of `python -m shrp` that run one at a time in a process of their own.
+
+Each job is a folder, so any process can see how far it is. One process works: it holds the lock, runs the oldest job
+that has not ended, and then becomes the next one's. A process that is killed leaves its job as it is, and `wake` starts
+another, whose command resumes. The folder's files:
+
+- `job.json`: what it is; `log.txt`: what the command printed; `result.json`: its `--json` output;
+- `status.json`: how far it is; `starts`: a byte for each time it was started;
+- `cancel`: it is to end; `end.json`: it has ended, and how.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+from filelock import FileLock, Timeout
+
+from shrp.errors import JobError
+from shrp.training.progress import STATUS_FILE
+
+MOST_STARTS = 3
+"""A job whose process was killed so often has failed."""
+GIB = 2**30
+State = Literal["waiting", "running", "done", "failed", "cancelled"]
+_JOB, _LOG, _RESULT, _STATUS, _STARTS, _CANCEL, _END, _LOCK, _PID = (
+    "job.json",
+    "log.txt",
+    "result.json",
+    "status.json",
+    "starts",
+    "cancel",
+    "end.json",
+    ".lock",
+    ".pid",
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as it is now."""
+
+    folder: Path
+    title: str
+    """What it does, in words."""
+    arguments: tuple[str, ...]
+    """The command line after `python -m shrp`, without `--json`."""
+    out: Path
+    """The folder that it makes."""
+    about: dict[str, Any]
+    """What whoever submitted it wants to find again, JSON-able."""
+    state: State
+    error: str = ""
+    """Why it failed, in a sentence."""
+    status: dict[str, Any] = field(default_factory=dict)
+    """What `shrp.training.progress.FileProgress` wrote last; empty before that."""
+    result: dict[str, Any] = field(default_factory=dict)
+    """What the command printed."""
+
+    @property
+    def name(self) -> str:
+        """The folder's name, by which jobs are in the order of submission."""
+        return self.folder.name
+
+    @property
+    def command(self) -> str:
+        """The command to run the same elsewhere."""
+        return shlex.join(["python", "-m", "shrp", *self.arguments])
+
+    @property
+    def log(self) -> str:
+        """What the command printed so far."""
+        return _text(self.folder / _LOG)
+
+
+def submit(
+    root: Path,
+    title: str,
+    arguments: Sequence[str],
+    out: Path,
+    *,
+    disk: int = 0,
+    memory: int = 0,
+    about: dict[str, Any] | None = None,
+) -> Job:
+    """Add a job, which starts when those before it have ended.
+
+    Args:
+        root: folder of all jobs, made if missing.
+        disk, memory: bytes that must be free now.
+
+    Raises:
+        JobError: there is too little room or memory, `out` is taken, or the folder can't be written.
+    """
+    if out.exists() or any(job.out == out and job.state in ("waiting", "running") for job in jobs(root)):
+        raise JobError(f"{out.name} is there already: choose another name.")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        free = {"disk": shutil.disk_usage(out.parent).free, "memory": psutil.virtual_memory().available}
+        for what, needed in (("disk", disk), ("memory", memory)):
+            if free[what] < needed:
+                raise JobError(
+                    f"this takes about {needed / GIB:.1f} GiB of {what}, and {free[what] / GIB:.1f} GiB are free."
+                )
+        folder = root / f"{time.time_ns():020d}-{secrets.token_hex(2)}"
+        made = {"title": title, "arguments": [*arguments], "out": str(out), "about": about or {}}
+        partial = root / f".{folder.name}"
+        partial.mkdir()
+        (partial / _JOB).write_text(json.dumps(made), encoding="utf-8")
+        partial.rename(folder)
+    except OSError as error:
+        raise JobError(f"{error.filename or root} can't be written: {error.strerror or error}.") from error
+    wake(root)
+    return _read(folder, None)
+
+
+def jobs(root: Path) -> list[Job]:
+    """All jobs, oldest first."""
+    working = _working(root)
+    return [_read(folder, working) for folder in _folders(root)]
+
+
+def wake(root: Path) -> None:
+    """Start a process if a job waits, or was left by a process that was killed, and none is at work."""
+    if any(not (folder / _END).exists() for folder in _folders(root)) and not _working(root):
+        with (root / "worker.log").open("ab") as log:
+            subprocess.Popen(
+                [sys.executable, "-m", "shrp.jobs", str(root)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # so that it outlives the server, and takes no Ctrl-C of its terminal
+            )
+
+
+def cancel(job: Job) -> None:
+    """End a job; what it has made so far is deleted."""
+    (job.folder / _CANCEL).touch()
+    root = job.folder.parent
+    if _working(root) == job.name:
+        with suppress(OSError, ValueError):
+            os.kill(int(_text(root / _PID).split()[0]), signal.SIGTERM)
+    else:
+        wake(root)
+
+
+def forget(job: Job) -> None:
+    """Take a job that has ended off the list; what it made stays."""
+    if (job.folder / _END).exists():
+        shutil.rmtree(job.folder, ignore_errors=True)
+
+
+def _folders(root: Path) -> list[Path]:
+    with suppress(OSError):
+        return sorted(
+            one for one in root.iterdir() if (one / _JOB).is_file() and not one.name.startswith(".")
+        )
+    return []
+
+
+def _working(root: Path) -> str | None:
+    """The name of the job at work; empty between two, None where no process works."""
+    lock = FileLock(root / _LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return " ".join(_text(root / _PID).split()[1:])
+    except OSError:
+        return None
+    lock.release()
+    return None
+
+
+def _read(folder: Path, working: str | None) -> Job:
+    made, end = _json(folder / _JOB), _json(folder / _END)
+    state = end.get("state") or ("running" if working == folder.name else "waiting")
+    return Job(
+        folder,
+        made.get("title", ""),
+        tuple(made.get("arguments", ())),
+        Path(made.get("out", ".")),
+        made.get("about", {}),
+        state,
+        end.get("error", ""),
+        _json(folder / _STATUS),
+        _json(folder / _RESULT),
+    )
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(_text(file) or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write(file: Path, data: dict[str, Any]) -> None:
+    partial = file.with_name(f".{file.name}")
+    partial.write_text(json.dumps(data), encoding="utf-8")
+    os.replace(partial, file)
+
+
+def work(root: Path) -> bool:
+    """Run the oldest job that has not ended, if no other process works; returns whether there was one."""
+    try:
+        lock = FileLock(root / _LOCK)
+        lock.acquire(blocking=False)
+    except Timeout:
+        return False
+    with lock:
+        folder = next((one for one in _folders(root) if not (one / _END).exists()), None)
+        if folder is None:
+            return False
+        (root / _PID).write_text(f"{os.getpid()} {folder.name}", encoding="utf-8")
+        _write(folder / _END, _run(folder))
+        (root / _PID).unlink(missing_ok=True)
+    return True
+
+
+def _run(folder: Path) -> dict[str, Any]:
+    """Run a job's command in this process; returns how it ended."""
+    from shrp.cli import main
+    from shrp.training.runs import finish
+
+    job = _read(folder, None)
+    signal.signal(signal.SIGTERM, _interrupt)
+    if (folder / _CANCEL).exists():
+        finish(job.out)
+        return {"state": "cancelled"}
+    starts = folder / _STARTS
+    if starts.exists() and starts.stat().st_size >= MOST_STARTS:
+        return {
+            "state": "failed",
+            "error": f"its process was killed {MOST_STARTS} times; the machine may have too little memory for it.",
+        }
+    with starts.open("a", encoding="utf-8") as file:
+        file.write(".")
+    os.environ[STATUS_FILE] = str(folder / _STATUS)
+    code: Any = 0
+    sys.argv = ["shrp", *job.arguments, "--json"]
+    with (
+        (folder / _LOG).open("a", encoding="utf-8", buffering=1) as log,
+        (folder / _RESULT).open("w", encoding="utf-8") as result,
+        redirect_stderr(log),
+        redirect_stdout(result),
+    ):
+        try:
+            main()
+        except SystemExit as error:
+            code = error.code or 0
+        except KeyboardInterrupt:
+            code = 130
+        except Exception as error:  # its log has the traceback
+            traceback.print_exc()
+            return {"state": "failed", "error": f"{type(error).__name__}: {error}".splitlines()[0]}
+    if (folder / _CANCEL).exists():
+        finish(job.out)
+        return {"state": "cancelled"}
+    if code == 0:
+        return {"state": "done"}
+    said = [line for line in job.log.splitlines() if line.strip()]
+    why = next((line for line in reversed(said) if line.startswith("error:")), said[-1] if said else "")
+    return {"state": "failed", "error": why.removeprefix("error:").strip() or f"it ended with code {code}."}
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    folder = sys.argv[1]
+    # A fresh process for each job: none inherits another's memory or generators.
+    if work(Path(folder)):
+        os.execv(sys.executable, [sys.executable, "-m", "shrp.jobs", folder])

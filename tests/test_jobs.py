@@ -1,0 +1,163 @@
+"""Jobs: one at a time in a process of their own, resumed after a kill, cancelled, or failed with a reason."""
+
+import json
+import os
+import signal
+import time
+from contextlib import suppress
+
+import pytest
+
+from shrp import cli, jobs
+from shrp.errors import JobError
+from shrp.training.progress import FileProgress, Status
+
+WAIT = 90
+"""Seconds."""
+
+
+def until(found):
+    """What `found()` returns once that is true."""
+    end = time.monotonic() + WAIT
+    while not (value := found()):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    return value
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A folder of jobs whose process is killed in the end."""
+    yield tmp_path / "jobs"
+    with suppress(OSError, ValueError):
+        os.kill(int((tmp_path / "jobs" / ".pid").read_text().split()[0]), signal.SIGKILL)
+
+
+@pytest.fixture
+def asleep(monkeypatch):
+    """No process is started: the test works itself."""
+    monkeypatch.setattr(jobs, "wake", lambda root: None)
+
+
+@pytest.fixture
+def commands(monkeypatch):
+    """Commands that stand for the real ones: what they are given, and what they do."""
+    given = []
+    does = {}
+
+    def main():
+        import sys
+
+        given.append(sys.argv[1:])
+        does.get(sys.argv[1], lambda: print(json.dumps({"ran": sys.argv[1]})))()
+
+    monkeypatch.setattr(cli, "main", main)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    return given, does
+
+
+def test_jobs_run_in_order_and_keep_their_result(asleep, commands, tmp_path):
+    given, _ = commands
+    for name in ("one", "two"):
+        job = jobs.submit(
+            tmp_path / "jobs", name, [name, "--out", "a b"], tmp_path / name, about={"of": name}
+        )
+        assert job.state == "waiting"
+    assert job.command == "python -m shrp two --out 'a b'"
+    assert jobs.work(tmp_path / "jobs")
+    first, second = jobs.jobs(tmp_path / "jobs")
+    assert (first.state, first.result, first.about) == ("done", {"ran": "one"}, {"of": "one"})
+    assert second.state == "waiting"
+    assert jobs.work(tmp_path / "jobs")
+    assert not jobs.work(tmp_path / "jobs")
+    assert given == [["one", "--out", "a b", "--json"], ["two", "--out", "a b", "--json"]]
+    jobs.forget(first)
+    assert [job.title for job in jobs.jobs(tmp_path / "jobs")] == ["two"]
+
+
+@pytest.mark.parametrize(
+    ("ends", "state", "error"),
+    [
+        (lambda: exec("raise SystemExit(0)"), "done", ""),
+        (
+            lambda: print("error: no room.", file=__import__("sys").stderr) or exec("raise SystemExit(1)"),
+            "failed",
+            "no room.",
+        ),
+        (lambda: exec("raise ValueError('odd')"), "failed", "ValueError: odd"),
+    ],
+)
+def test_how_a_job_ends(asleep, commands, tmp_path, ends, state, error):
+    commands[1]["one"] = ends
+    jobs.submit(tmp_path, "one", ["one"], tmp_path / "out")
+    jobs.work(tmp_path)
+    (job,) = jobs.jobs(tmp_path)
+    assert (job.state, job.error) == (state, error)
+    assert not error or error.split()[-1] in job.log
+
+
+def test_a_job_killed_too_often_fails_and_a_cancelled_one_never_starts(asleep, commands, tmp_path):
+    given, _ = commands
+    killed = jobs.submit(tmp_path, "one", ["one"], tmp_path / "out")
+    (killed.folder / "starts").write_text("." * jobs.MOST_STARTS)
+    jobs.cancel(jobs.submit(tmp_path, "two", ["two"], tmp_path / "other"))
+    assert jobs.work(tmp_path)
+    assert jobs.work(tmp_path)
+    assert [job.state for job in jobs.jobs(tmp_path)] == ["failed", "cancelled"]
+    assert not given
+
+
+@pytest.mark.parametrize("much", ["disk", "memory"])
+def test_what_has_no_room_or_a_taken_name_is_refused(asleep, tmp_path, much):
+    with pytest.raises(JobError, match=much):
+        jobs.submit(tmp_path, "one", ["one"], tmp_path / "out", **{much: 2**60})
+    jobs.submit(tmp_path, "one", ["one"], tmp_path / "out")
+    with pytest.raises(JobError, match="out"):
+        jobs.submit(tmp_path, "again", ["one"], tmp_path / "out")
+    assert len(jobs.jobs(tmp_path)) == 1
+
+
+def test_the_status_file_holds_the_last_step_some_losses_and_the_history(tmp_path):
+    clock = iter(range(10_000))
+    progress = FileProgress(tmp_path / "status.json")
+    progress.clock, progress.write = lambda: next(clock), lambda line: None
+    for step in range(1, 1001):
+        progress.step(Status("training", step, 1000, loss=float(step), seconds_left=3.0))
+    progress.epoch({"epoch": 0, "stage": 2, "converted_layer": None, "loss": 1.0, "seconds": 1.0})
+    found = json.loads((tmp_path / "status.json").read_text())
+    assert found["status"]["step"] == 1000
+    assert 100 <= len(found["losses"]) <= 200
+    assert found["losses"] == sorted(found["losses"])
+    assert [row["loss"] for row in found["history"]] == [1.0]
+
+
+def test_a_killed_process_is_started_anew_and_resumes(root, tmp_path, tiny_model, tiny_tokenizer, tiny_data):
+    """With the real command line; the next job waits, and is cancelled while it runs."""
+    base, table = tmp_path / "base", tmp_path / "train.csv"
+    tiny_model().base_model.save_pretrained(base)
+    tiny_tokenizer.save_pretrained(base)
+    tiny_data(48, 0).to_frame().drop(columns="slice").to_csv(table, index=False)
+    arguments = ["finetune", "--base", str(base), "--train-file", str(table), "--validation-file", str(table)]
+    arguments += ["--text-column", "sentence"]
+    out = tmp_path / "out"
+    jobs.submit(root, "one", [*arguments, "--epochs", "100", "--out", str(out)], out)
+    jobs.submit(
+        root,
+        "two",
+        [*arguments, "--epochs", "2000", "--out", str(tmp_path / "b")],
+        tmp_path / "b",
+    )
+    now = lambda: jobs.jobs(root)  # noqa: E731
+    until(lambda: len(now()[0].status.get("history", ())) > 2)
+    assert [job.state for job in now()] == ["running", "waiting"]
+    os.kill(int((root / ".pid").read_text().split()[0]), signal.SIGKILL)
+    until(lambda: now()[0].state == "waiting")
+    jobs.wake(root)
+    until(lambda: now()[0].state == "done")
+    assert (out / "config.json").is_file()
+    assert now()[0].result["epoch"] == 99
+    until(lambda: now()[1].status.get("history"))
+    jobs.cancel(now()[1])
+    until(lambda: now()[1].state == "cancelled")
+    assert not (tmp_path / "b").exists()
+    assert not list(tmp_path.glob("b.run"))
