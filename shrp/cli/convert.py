@@ -10,8 +10,9 @@ from typer import Option
 
 from shrp.cli import options as opt
 from shrp.cli.output import print_json, stderr, training_progress
+from shrp.data.tasks import LABEL
 from shrp.errors import PlanError
-from shrp.training.config import FURTHER_RATES, FURTHER_SIZE, TextConfig, read_config
+from shrp.training.config import FURTHER_RATES, FURTHER_SIZE, QUICK, TextConfig, read_config
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,17 @@ def convert(
     converted: Annotated[Path | None, Option(help="An encoder that this command made, to prune.")] = None,
     per_layer: Annotated[int | None, Option(min=1, help="Prune to so many per layer and fine-tune.")] = None,
     usage_of: Annotated[Path | None, Option(help="Routed checkpoint whose usage selects experts.")] = None,
+    quick: Annotated[bool, Option("--quick", help="Convert a classifier for its own task.")] = False,
+    validation_file: opt.ValidationFile = None,
+    label_column: opt.LabelColumn = LABEL,
+    label_means: opt.LabelMeanings = None,
     config: opt.Config = None,
     json: opt.AsJson = False,
 ) -> None:
     """Convert layers of an encoder on unlabelled text; `train --converted` continues from it on a task.
 
-    Each converted layer is trained to reproduce the hidden states of the dense layer it replaces. The same command
+    Each converted layer is trained to reproduce the hidden states of the dense layer it replaces. With --quick the base
+    is a dense classifier, and the result a routed model of its task, scored on --validation-file. The same command
     continues a killed run.
     """
     from shrp.checkpoints import checkpoint
@@ -62,7 +68,16 @@ def convert(
         if per_layer is None and given is not None:
             raise PlanError(f"{name} is for pruning: give --per-layer too.")
     shrp: dict[str, Any] = {"layers": list(opt.layer_list(layers, num_layers))}
-    options = read_config(config, ConvertOptions, overrides={"training": {"shrp": shrp}})
+    defaults = {"training": QUICK if quick else {}}
+    options = read_config(config, ConvertOptions, defaults=defaults, overrides={"training": {"shrp": shrp}})
+    if quick:
+        if per_layer is not None:
+            raise PlanError("--quick converts only: prune what it makes by `prune`.")
+        own = opt.Data(text_column=text_column, label_column=label_column, label_means=label_means)
+        _quick(base, out, texts, options, own, validation_file, json)
+        return
+    if validation_file is not None:
+        raise PlanError("--validation-file is for --quick: a conversion without it has no task.")
     called = name_of(base, options.base_name)
     how, before = options.training, None
     if converted is not None:
@@ -126,6 +141,48 @@ def convert(
         print_json({"out": str(out), "layers": list(how.shrp.layers), "texts": len(found), "epochs": history})
     else:
         stderr.print(f"wrote {out}")
+
+
+def _quick(
+    base: str,
+    out: Path,
+    files: list[Path],
+    options: ConvertOptions,
+    own: opt.Data,
+    validation_file: Path | None,
+    json: bool,
+) -> None:
+    from shrp.checkpoints.checkpoint import load
+    from shrp.data.batching import token_counts
+    from shrp.training.quick import FEW, convert_quickly, enough
+    from shrp.training.runs import alone_in, run_folder
+
+    how, dense = options.training, load(base)
+    how.shrp.check_fits(*opt.base_geometry(base))
+    columns = own.text_column or list(dense.info.task.text_columns)
+    validation = None if validation_file is None else own.read(validation_file, dense.info.task)
+    rows = [row for path in files for row in _texts(path, columns)]
+    texts = enough(rows)
+    if len(texts) > len(rows):
+        stderr.print(f"{len(rows):,} texts are fewer than {FEW}: {len(texts) - len(rows):,} shipped sentences are added")
+    counts = token_counts(dense.tokenizer, rows)
+    report_cut_at(how.max_length, counts, "the texts", "`max_length` in --config changes that")
+    with alone_in(run_folder(out), "convert"):
+        found = convert_quickly(
+            replace(dense, info=replace(dense.info, base_model=options.base_name or dense.info.base_model)),
+            texts,
+            how,
+            out,
+            validation=validation,
+            sources=[path.name for path in files],
+            progress=training_progress(),
+        )
+    if json:
+        print_json(found | {"out": str(out), "layers": list(how.shrp.layers)})
+        return
+    stderr.print(f"wrote {out} in {found['seconds']:.0f} s")
+    if found["n"]:
+        stderr.print(f"routed {found['routed_score']:.4f}, dense {found['dense_score']:.4f} (n = {found['n']:,})")
 
 
 def _texts(path: Path, columns: list[str]) -> tuple[tuple[str, ...], ...]:

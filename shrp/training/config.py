@@ -19,6 +19,8 @@ from shrp.training.schedule import Epoch, conversions
 Precision = Literal["auto", "fp32", "bf16"]
 ExpanderInit = Literal["random", "least_squares"]
 
+QUICK: dict[str, Any] = {"conversion_size": 1000, "final_size": 8000, "distill_logits": 1.0}
+"""Values of `TextConfig` for a conversion in minutes (`shrp.training.quick`)."""
 RECIPES: dict[str, dict[str, Any]] = {
     # method.md and nothing else.
     "paper": {"learning_rate": 3e-5, "new_learning_rate": 5e-4, "balance": 0.1},
@@ -206,6 +208,10 @@ class TextConfig:
     """Peak rate of new weights: Router and Expander."""
     balance: float = 0.1
     """Lambda of the balance loss, throughout: experts are to specialise on a task, not on this text."""
+    distill_logits: float = 0.0
+    """Weight of the base's soft targets in a conversion, where it has a trained head; 0 leaves the head out."""
+    temperature: float = 2.0
+    """Temperature of the soft targets."""
     weight_decay: float = 0.01
     """AdamW's, on matrices."""
     precision: Precision = "auto"

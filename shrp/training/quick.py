@@ -1,0 +1,167 @@
+"""Quick conversion: upper layers of a fine-tuned classifier, by distillation on unlabelled text, in minutes.
+
+Layer by layer from the top, each converted layer starts from a least-squares fit (`shrp.model.convert.fit_expander`) and
+learns the dense model's hidden states, with the balance loss of stage 1 for its router; the dense model's soft targets
+are distilled through its own head. The layers that stay dense, and the head, are not changed, so the dense model runs
+once on each text and the lower layers never again.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from shrp.analysis.usage import measure_usage
+from shrp.checkpoints import checkpoint, reference
+from shrp.checkpoints.checkpoint import Checkpoint
+from shrp.checkpoints.info import evaluated_length, history_text
+from shrp.checkpoints.saving import round_as_stored
+from shrp.checkpoints.score_rows import score_row
+from shrp.data.batching import longest_input
+from shrp.data.sources import load_probe
+from shrp.data.text_data import TextData
+from shrp.errors import TrainingError
+from shrp.model.convert import convert_layer
+from shrp.training.config import TextConfig
+from shrp.training.examples import Examples
+from shrp.training.losses import Batch, TextLoss
+from shrp.training.progress import Progress
+from shrp.training.runs import finish, run_folder
+from shrp.training.teacher import LiveTeacher
+from shrp.training.text import Texts, train_on_text
+
+FEW = 500
+"""With fewer texts of one's own, the shipped probe sentences are added."""
+_PROBES = {1: ("sst2", "cola"), 2: ("mrpc",)}
+_TIMED, _MEASURED = 2, 2000
+"""Steps that an estimate measures, and of how many texts it takes the middle length."""
+
+
+def enough(texts: Texts) -> list[tuple[str, ...]]:
+    """The texts, with the shipped probe sentences (or pairs) if they are fewer than `FEW`."""
+    found = list(texts)
+    if 0 < len(found) < FEW:
+        found += [row for task in _PROBES[len(found[0])] for row in load_probe(task).texts]
+    return found
+
+
+def convert_quickly(
+    dense: Checkpoint,
+    texts: Texts,
+    config: TextConfig,
+    out: Path,
+    *,
+    validation: TextData | None = None,
+    sources: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Convert layers of a dense classifier and write a routed checkpoint of its task; a killed run continues.
+
+    Args:
+        texts: unlabelled; single texts or pairs, as the task has them.
+        config: the layers, and how they are trained: `TextConfig(shrp=..., **QUICK)`.
+        validation: examples that the dense and the routed model are scored on, where they have labels. Usage is counted on
+            them; without any, on the texts.
+        sources: names of the texts' files, which the checkpoint records.
+
+    Returns:
+        `seconds` of training, `examples` trained on, `dense_score`, `routed_score` and `n`; the last three are None
+        where there are no labels.
+
+    Raises:
+        TrainingError: the checkpoint is not dense, or as `train_on_text`.
+    """
+    if dense.info.config.layers:
+        raise TrainingError(f"{dense.path} is converted already; start from a dense model.")
+    folder = run_folder(out)
+    model, history = train_on_text(
+        config,
+        dense.model,
+        dense.tokenizer,
+        texts,
+        folder / "converted",
+        folder / "teacher-outputs",
+        progress=progress,
+    )
+    model = model.cpu()
+    round_as_stored(model, torch.float16)
+    cut, task = evaluated_length(config.max_length), dense.info.task
+    counted = validation or TextData(task, tuple(texts), None, "texts")
+    usage = measure_usage(model, dense.tokenizer, counted, max_length=cut).shares()
+    info = replace(
+        dense.info,
+        config=config.shrp,
+        usage={str(layer): np.round(share, 6).tolist() for layer, share in usage.items()},
+        training={
+            "quick": True,
+            "config": config.to_dict(),
+            "texts": len(texts),
+            "sources": [*sources],
+            "precision": history[-1]["precision"],
+            "seconds": round(sum(row["seconds"] for row in history), 1),
+        },
+    )
+    found: dict[str, Any] = {"dense_score": None, "routed_score": None, "n": None}
+    teacher = {}
+    if validation is not None and validation.labels is not None:
+        one = replace(dense, info=info).evaluate(validation)
+        other = replace(dense, info=info, model=model).evaluate(validation)
+        about = {"data_fingerprint": validation.source_fingerprint, "max_length": cut}
+        rows = (
+            score_row("dense teacher", "teacher", [one], None),
+            score_row("routed", "routed", [other], one.score),
+        )
+        info = replace(info, scores=tuple(row | about for row in rows))
+        outputs = reference.from_evaluation(one, dense.fingerprint, cut)
+        teacher = (
+            {validation.source_fingerprint: outputs} if outputs.logits.nbytes <= reference.SET_BYTES else {}
+        )
+        found = {"dense_score": one.score, "routed_score": other.score, "n": one.n}
+    checkpoint.save(
+        model,
+        dense.tokenizer,
+        info,
+        out,
+        dtype=torch.float16,
+        extra_files={checkpoint.HISTORY: history_text(history)},
+        teacher=teacher,
+        new=True,
+    )
+    finish(out)
+    return {"seconds": info.training["seconds"], "examples": len(texts), **found}
+
+
+def estimate(dense: Checkpoint, texts: Texts, config: TextConfig) -> float:
+    """Seconds that `convert_quickly` trains on this machine, from a few measured steps.
+
+    A step is measured with all layers converted; on average an epoch's step has about half of them.
+    """
+    model, layers = copy.deepcopy(dense.model), config.shrp.layers
+    for layer in layers:
+        convert_layer(model, layer, config.shrp)
+    longest = longest_input(model, dense.tokenizer, config.max_length)
+    examples = Examples(config, texts[:_MEASURED], None, "", dense.tokenizer, longest)
+    objective, teacher = TextLoss(config, dense.model), LiveTeacher(dense.model, True)
+    objective.begin(model.train(), list(config.schedule())[-1])
+    middle = np.argsort(examples.lengths)[len(examples.lengths) // 2 :][
+        : config.batch_size
+    ]  # of about mean length
+    inputs = examples.inputs(middle, model.device)
+    times: dict[str, list[float]] = {"teacher": [], "step": []}
+    for _ in range(_TIMED + 1):  # the first one warms up
+        started = time.perf_counter()
+        target = teacher(middle, inputs)
+        times["teacher"].append(time.perf_counter() - started)
+        started = time.perf_counter()
+        objective(model, Batch(inputs, None, target, False))["loss"].backward()
+        times["step"].append(time.perf_counter() - started)
+    of_text = {name: float(np.mean(seconds[1:])) / len(middle) for name, seconds in times.items()}
+    steps = (len(layers) + 1) / 2 * config.conversion_size + config.final_size
+    return len(texts) * of_text["teacher"] + steps * of_text["step"]
