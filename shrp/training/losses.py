@@ -171,7 +171,8 @@ class TextLoss:
     In a conversion the replaced layers alone learn, each from the dense layer in its place: all others stay as they
     are, so the teacher's hidden states enter the lowest replaced layer; with `distill_logits` they also learn its soft
     targets, through the head. Without a conversion (after pruning), or where the model has fewer layers than the base,
-    all layers learn, from the last hidden states and those of each replaced layer. A module that replaces a layer records its output by `shrp.model.gates.add_to_records`.
+    all layers learn, from the last hidden states and those of each replaced layer. A module that replaces a layer
+    records its output by `shrp.model.gates.add_to_records`.
     """
 
     reported = ("loss", "distill_hidden_loss", "distill_logits_loss", "balance_loss")

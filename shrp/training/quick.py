@@ -150,10 +150,8 @@ def estimate(dense: Checkpoint, texts: Texts, config: TextConfig) -> float:
     examples = Examples(config, texts[:_MEASURED], None, "", dense.tokenizer, longest)
     objective, teacher = TextLoss(config, dense.model), LiveTeacher(dense.model, True)
     objective.begin(model.train(), list(config.schedule())[-1])
-    middle = np.argsort(examples.lengths)[len(examples.lengths) // 2 :][
-        : config.batch_size
-    ]  # of about mean length
-    inputs = examples.inputs(middle, model.device)
+    middle = np.argsort(examples.lengths)[len(examples.lengths) // 2 :][: config.batch_size]
+    inputs, _ = examples.batch(middle, model.device)
     times: dict[str, list[float]] = {"teacher": [], "step": []}
     for _ in range(_TIMED + 1):  # the first one warms up
         started = time.perf_counter()
