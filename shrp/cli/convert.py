@@ -166,7 +166,7 @@ def _quick(
     if len(texts) > len(rows):
         stderr.print(f"{len(rows):,} texts are fewer than {FEW}: {len(texts) - len(rows):,} shipped sentences are added")
     counts = token_counts(dense.tokenizer, rows)
-    report_cut_at(how.max_length, counts, "the texts", "`max_length` in --config changes that")
+    opt.report_cut_at(how.max_length, counts, "the texts", "`max_length` in --config changes that")
     with alone_in(run_folder(out), "convert"):
         found = convert_quickly(
             replace(dense, info=replace(dense.info, base_model=options.base_name or dense.info.base_model)),

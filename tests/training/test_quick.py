@@ -23,7 +23,7 @@ def place(tmp_path_factory, tiny_model, tiny_tokenizer, tiny_data, tiny_info):
         tiny_data(n, 0).to_frame().drop(columns="slice").to_csv(folder / f"{name}.csv", index=False)
     (folder / "teacher.json").write_text('{"training": {"learning_rate": 0.003, "precision": "fp32"}}')
     (folder / "fast.json").write_text(
-        '{"training": {"conversion_size": 500, "final_size": 5000, "precision": "fp32"}}'
+        '{"training": {"conversion_size": 500, "final_size": 10000, "precision": "fp32"}}'
     )
     return folder
 
