@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,9 @@ from transformers import PreTrainedModel
 from shrp.errors import ShrpError
 from shrp.families.families import positions
 
-Texts = Sequence[tuple[str, ...]]
+SINGLE, BATCHES, BATCH = 200, 15, 32
+"""Of `serving_times`: single texts, and batches of so many."""
+Texts = tuple[str, ...]
 
 
 def model_inputs(model: PreTrainedModel, batch: int, tokens: int, seed: int = 0) -> dict[str, Tensor]:
@@ -53,66 +55,7 @@ def latency(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """Time several functions side by side.
-
-    Args and errors: as `in_turns`.
-
-    Returns:
-        One row a function: `name`, `median_ms`, `low_ms` and `high_ms` (the quartiles, a call), `repeats`.
-    """
-    times = in_turns(model_fns, repeats, warmup, seed, progress)
-    rows = [(name, *np.percentile(ms, [50, 25, 75]), repeats) for name, ms in times.items()]
-    return pd.DataFrame(rows, columns=["name", "median_ms", "low_ms", "high_ms", "repeats"])
-
-
-def serving_speed(
-    answer: Mapping[Hashable, Callable[[Texts], object]],
-    texts: Texts,
-    singles: int = 300,
-    batches: int = 30,
-    size: int = 32,
-) -> pd.DataFrame:
-    """Time from texts to outputs, tokenisation included: single texts, then batches, several models in turns.
-
-    All models get the same texts, taken in order and from the start again where they end.
-
-    Args:
-        answer: name -> a function of texts (single ones or pairs).
-        singles: timed single texts.
-        batches: timed batches of `size` texts.
-
-    Returns:
-        One row a model: `name`, `p50_ms` and `p95_ms` of a single text, `texts_per_second` of the median batch.
-
-    Raises:
-        ShrpError: there is nothing to time.
-    """
-
-    def timed(rounds: int, size: int) -> dict[Hashable, np.ndarray]:
-        def calls(answer: Callable[[Texts], object]) -> Callable[[], object]:
-            left = itertools.cycle(texts)
-            return lambda: answer(list(itertools.islice(left, size)))
-
-        return in_turns({name: calls(fn) for name, fn in answer.items()}, rounds)
-
-    if not texts:
-        raise ShrpError("there are no texts to time models on.")
-    single, batch = timed(singles, 1), timed(batches, size)
-    rows = [
-        (name, *np.percentile(ms, [50, 95]), 1e3 * size / np.median(batch[name]))
-        for name, ms in single.items()
-    ]
-    return pd.DataFrame(rows, columns=["name", "p50_ms", "p95_ms", "texts_per_second"])
-
-
-def in_turns(
-    model_fns: Mapping[Hashable, Callable[[], object]],
-    repeats: int = 20,
-    warmup: int = 3,
-    seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-) -> dict[Hashable, np.ndarray]:
-    """Times of several functions, in ms, `(repeats,)` each, under `torch.inference_mode`.
+    """Time several functions side by side, under `torch.inference_mode`.
 
     Every round calls each function once, in a new random order, so that drift of the machine affects all equally.
 
@@ -121,6 +64,9 @@ def in_turns(
         repeats: timed rounds, after `warmup` rounds that are not timed.
         seed: of the order within rounds.
         progress: called, outside the timed part, with calls done and in all, warm-up included.
+
+    Returns:
+        One row a function: `name`, `median_ms`, `low_ms` and `high_ms` (the quartiles, a call), `p95_ms`, `repeats`.
 
     Raises:
         ShrpError: nothing to time, or a number of rounds out of range.
@@ -142,4 +88,37 @@ def in_turns(
                     times[name].append((time.perf_counter() - start) * 1e3)
                 if progress is not None:
                     progress(round_ * len(order) + number, calls)
-    return {name: np.array(ms) for name, ms in times.items()}
+    rows = [(name, *np.percentile(ms, [50, 25, 75, 95]), repeats) for name, ms in times.items()]
+    return pd.DataFrame(rows, columns=["name", "median_ms", "low_ms", "high_ms", "p95_ms", "repeats"])
+
+
+def serving_times(
+    runs: Mapping[str, Callable[[Sequence[Texts]], object]], texts: Sequence[Texts]
+) -> dict[str, dict[str, float]]:
+    """Time how several models answer texts, tokenization included, in turns on the same texts.
+
+    Args:
+        runs: name -> a function that takes a batch of texts or pairs.
+        texts: drawn from in a random order, which is always the same.
+
+    Returns:
+        Name -> `p50_ms` and `p95_ms` of single texts, and `texts_per_s` in batches of 32, by their median.
+    """
+    order = np.random.default_rng(0).permutation(len(texts))
+
+    def timed(size: int, repeats: int) -> dict[str, dict[str, float]]:
+        places = np.resize(order, (repeats, size))
+        batches = [[texts[i] for i in row] for row in places]
+        turns = {name: cycle(batches) for name in runs}
+        fns = {name: lambda run=run, name=name: run(next(turns[name])) for name, run in runs.items()}
+        return latency(fns, repeats=repeats).set_index("name").to_dict("index")
+
+    single, many = timed(1, SINGLE), timed(BATCH, BATCHES)
+    return {
+        name: {
+            "p50_ms": single[name]["median_ms"],
+            "p95_ms": single[name]["p95_ms"],
+            "texts_per_s": 1e3 * BATCH / many[name]["median_ms"],
+        }
+        for name in runs
+    }
