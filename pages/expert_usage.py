@@ -98,7 +98,7 @@ def usage(
         picked = None if group == usage_map.ALL else (group, rows)
         facts(stats, selection.data, cell, found, picked, top_k)
     name = f"{selection.name}-layer{cell[0]}-expert{cell[1]}"
-    profile.profile(profile.Expert(selection.checkpoint, selection.data, stats, *cell, name), found)
+    profile.profile(results.Expert(selection.checkpoint, selection.data, stats, *cell, name), found)
     with st.expander("Evenness of each layer, all routes", icon=":material/dataset:"):
         usage_map.more_about_the_data(selection, stats, group, rows)
 

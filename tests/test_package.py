@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 import tomllib
+from graphlib import TopologicalSorter
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -106,3 +107,45 @@ def test_no_page_has_a_string_that_streamlit_would_draw(page):
     _, *body = ast.parse((ROOT / page).read_text(encoding="utf-8")).body
     bare = [node for node in body if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)]
     assert not [node.lineno for node in bare]
+
+
+@pytest.fixture(scope="module")
+def imports():
+    """Module -> the modules of the project that it imports, in functions and for type checkers too."""
+    files = [ROOT / "app.py", *(file for name in BELOW for file in (ROOT / name).rglob("*.py"))]
+    names = {
+        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
+        for file in files
+    }
+    found = {}
+    for name, file in names.items():
+        nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+        asked = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        for node in (node for node in nodes if isinstance(node, ast.ImportFrom)):
+            assert not node.level, f"{name} has a relative import"
+            parts = {f"{node.module}.{alias.name}" for alias in node.names}
+            asked |= {part if part in names else node.module for part in parts}
+        found[name] = asked & names.keys() - {name}
+    return found
+
+
+BELOW = {
+    "pages": {"pages", "ui", "shrp"},
+    "ui": {"ui", "shrp"},
+    "studies": {"studies", "shrp"},
+    "shrp": {"shrp"},
+}
+"""What the modules of each folder may import."""
+
+
+def test_no_module_imports_itself_by_way_of_others(imports):
+    TopologicalSorter(imports).prepare()  # raises a CycleError that names the modules
+
+
+def test_pages_import_ui_which_imports_shrp_and_so_do_studies(imports):
+    for name, found in imports.items():
+        allowed = BELOW.get(name.partition(".")[0], {"ui", "shrp"})
+        assert {one.partition(".")[0] for one in found} <= allowed, name
+    pages = {name: name.split(".")[1] for name in imports if name.startswith("ui.") and name.count(".") > 1}
+    pages = {name: page for name, page in pages.items() if page != "own"}  # which several pages use
+    assert not {(a, b) for a, page in pages.items() for b in imports[a] if pages.get(b, page) != page}

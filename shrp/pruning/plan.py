@@ -11,7 +11,7 @@ import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
@@ -19,8 +19,6 @@ from shrp.errors import PlanError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from shrp.analysis.usage import UsageStats
 
 Allocation = Literal["per_layer", "budget"]
 """The same number in every layer, or a total spread over layers."""
@@ -333,8 +331,15 @@ def first_experts(counts: Mapping[int, int]) -> PruningPlan:
     return PruningPlan(tuple((layer, kept[count]) for layer, count in counts.items()), combination="mean")
 
 
+class Usage(Protocol):
+    """Measured usage (`shrp.analysis.usage.UsageStats`)."""
+
+    def shares(self) -> Mapping[int, np.ndarray]:
+        """Layer -> `(H,)` Top-1 shares."""
+
+
 def make_plan(
-    usage: Mapping[int, np.ndarray] | UsageStats,
+    usage: Mapping[int, np.ndarray] | Usage,
     *,
     per_layer: int | None = None,
     budget: int | None = None,

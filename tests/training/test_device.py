@@ -51,7 +51,12 @@ def machine(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("device", "bf16", "seconds", "expected"),  # seconds of the timed products in fp32 and bf16; none is timed elsewhere
+    (
+        "device",
+        "bf16",
+        "seconds",
+        "expected",
+    ),  # seconds of the timed products in fp32 and bf16; none is timed elsewhere
     [
         (True, True, (), "bf16"),  # a GPU: what it supports
         (True, False, (), "fp32"),

@@ -171,9 +171,7 @@ def test_a_folder_for_several_runs_gives_the_same_training_as_asking_the_teacher
         assert mine == pytest.approx(theirs, rel=1e-4)  # hidden states are kept in float16
 
 
-def test_an_open_folder_can_be_read_after_another_training_fills_it_again(
-    asked, tiny_tokenizer, tiny_model
-):
+def test_an_open_folder_can_be_read_after_another_training_fills_it_again(asked, tiny_tokenizer, tiny_model):
     _, encoded, make = asked
     rows = [7, 3]
     inputs = collate(tiny_tokenizer, encoded, rows)

@@ -199,7 +199,9 @@ def test_another_conversion_can_be_given_and_a_model_of_fewer_layers_learns_as_a
     assert error(model) < 0.9 * error(untrained)
 
 
-def test_a_conversion_is_reported_without_dropout_and_counts_usage_of_the_last_quarter(converted, monkeypatch):
+def test_a_conversion_is_reported_without_dropout_and_counts_usage_of_the_last_quarter(
+    converted, monkeypatch
+):
     dropped, seen, counted = [], [], []
     ran, count = losses.run_from, losses.top1_counts
 

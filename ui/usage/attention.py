@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -33,9 +31,6 @@ from ui.theme import BLUE, GREEN, GREY, MUTED, ORANGE, PURPLE, SKY, layout
 from ui.usage import results
 from ui.usage.figures import HOVER, counted_in, usage_heatmap
 
-if TYPE_CHECKING:
-    from ui.usage.profile import Expert
-
 EXAMPLE, TYPED, HIDE, ROLE = "example", "example_text", "hide_special", "role"
 """Keys in the session's state and in the URL; `example` is the number of the example that is shown."""
 LONGEST = 2_000
@@ -54,13 +49,13 @@ _PATTERNS = {SEPARATORS: ".", ITSELF: "/", NEXT: "\\", SAME: "x", OTHER: "."}
 """In addition to the colours, for colour-blind readers."""
 
 
-def section(one: Expert, first: int) -> None:
+def section(one: results.Expert, first: int) -> None:
     """Draw the attention in one example, by default that of number `first`, and the roles. Raises ShrpError."""
     _example(one, first)
     _roles(one)
 
 
-def _example(one: Expert, first: int) -> None:
+def _example(one: results.Expert, first: int) -> None:
     data = one.data
     left, middle, right = st.columns([2, 5, 3], vertical_alignment="bottom")
     clamp(EXAMPLE, 0, len(data) - 1)
@@ -102,7 +97,7 @@ def _text(data: TextData, number: int, typed: str) -> tuple[tuple[str, ...] | No
     return None, notes[0] if notes else "Type a text."
 
 
-def _roles(one: Expert) -> None:
+def _roles(one: results.Expert) -> None:
     st.subheader("Roles: where attention goes on average", anchor=False)
     found = results.attention_roles(one.checkpoint, one.data)
     of = escape_html(f"n = {found.n:,} of {len(one.data):,} examples of {one.data.name}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -32,11 +30,8 @@ from ui.theme import BLUE, layout
 from ui.usage import results
 from ui.usage.figures import LINE_MARKS, interval_marks
 
-if TYPE_CHECKING:
-    from ui.usage.profile import Expert
 
-
-def section(one: Expert) -> None:
+def section(one: results.Expert) -> None:
     """Draw the evidence of one knock-out. Raises ShrpError."""
     data = one.data
     found = results.knocked_out(one.checkpoint, data, one.stats, one.cell)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,6 @@ import streamlit as st
 
 from shrp.analysis.usage import UsageStats
 from shrp.analysis.words import PRIOR_TERMS, log_odds
-from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.data.tabular import distinct
 from shrp.data.text_data import TextData
 from shrp.errors import ShrpError
@@ -34,25 +33,7 @@ FEW_EXAMPLES, FEW_TOKENS = 30, 300
 _OF = "example-of"
 
 
-@dataclass(frozen=True)
-class Expert:
-    """One expert of a checkpoint, and the data that its usage was measured on."""
-
-    checkpoint: Checkpoint
-    data: TextData
-    stats: UsageStats
-    layer: int
-    expert: int
-    name: str
-    """Beginning of the names of files."""
-
-    @property
-    def cell(self) -> tuple[int, int]:
-        """Layer and number."""
-        return self.layer, self.expert
-
-
-def profile(one: Expert, mixes: dict[str, pd.DataFrame]) -> None:
+def profile(one: results.Expert, mixes: dict[str, pd.DataFrame]) -> None:
     """Draw the tabs; only the open one is computed.
 
     Args:
@@ -96,7 +77,7 @@ def _text_names(data: TextData) -> list[str]:
     return distinct(data.task.text_columns, taken)
 
 
-def examples(one: Expert, frame: pd.DataFrame, mixes: dict[str, pd.DataFrame]) -> None:
+def examples(one: results.Expert, frame: pd.DataFrame, mixes: dict[str, pd.DataFrame]) -> None:
     """The examples of the highest or lowest router probability, and how the expert's examples split over groups.
 
     Args:
@@ -146,7 +127,7 @@ def examples(one: Expert, frame: pd.DataFrame, mixes: dict[str, pd.DataFrame]) -
         _mixes(one, mixes, mine)
 
 
-def _mixes(one: Expert, mixes: dict[str, pd.DataFrame], mine: int) -> None:
+def _mixes(one: results.Expert, mixes: dict[str, pd.DataFrame], mine: int) -> None:
     unit = figures.counted_in(one.stats.unit)
     for column, (by, frame) in zip(st.columns(len(mixes), gap="large"), mixes.items(), strict=True):
         alt = f"Share of this expert's {unit} by {by}, base rate in brackets: " + "; ".join(
@@ -174,7 +155,7 @@ def _pick(key: str, numbers: Sequence[int]) -> None:
         st.session_state[attention.EXAMPLE], st.session_state[attention.TYPED] = numbers[rows[0]], ""
 
 
-def words(one: Expert) -> None:
+def words(one: results.Expert) -> None:
     """Two tables: terms that are frequent in what is routed here, and rare, against the layer's other experts."""
     what, notes, above = "token" if one.stats.unit == "tokens" else "word", [], st.container()
     left, middle, right = st.columns([1, 4, 1], vertical_alignment="bottom")

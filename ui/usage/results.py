@@ -5,6 +5,7 @@ Each function raises as the function of `shrp.analysis` that it calls.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -26,6 +27,24 @@ from shrp.evaluation.statistics import mix_frame
 from shrp.model.convert import expert_layers
 from ui import measurements
 from ui.store import Progress, Remaining, kept, once, results
+
+
+@dataclass(frozen=True)
+class Expert:
+    """One expert of a checkpoint, and the data that its usage was measured on."""
+
+    checkpoint: Checkpoint
+    data: TextData
+    stats: UsageStats
+    layer: int
+    expert: int
+    name: str
+    """Beginning of the names of files."""
+
+    @property
+    def cell(self) -> tuple[int, int]:
+        """Layer and number."""
+        return self.layer, self.expert
 
 
 def words(data: TextData) -> WordCounts:
