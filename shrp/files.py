@@ -34,15 +34,20 @@ def new_folder(beside: Path) -> Path:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Put a text, in UTF-8, in place of what is there; a write that fails leaves that as it was.
+    """As `write_bytes`, of a text in UTF-8."""
+    write_bytes(file, text.encode())
+
+
+def write_bytes(file: Path, content: bytes) -> None:
+    """Replace a file; a write that fails leaves it as it was.
 
     Raises:
         OSError: it can't be written.
     """
     partial, handle = _new(file, _open_new)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as written:
-            written.write(text)
+        with os.fdopen(handle, "wb") as written:
+            written.write(content)
         os.replace(partial, file)
     finally:
         partial.unlink(missing_ok=True)

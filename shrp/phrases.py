@@ -1,4 +1,4 @@
-"""How studies, verdicts and pages put names and figures into sentences."""
+"""Names and numbers in sentences."""
 
 from __future__ import annotations
 
@@ -23,24 +23,6 @@ _METRICS = {
 def metric_name(metric: str) -> str:
     """A metric's name in words: `Matthews correlation` for `matthews`."""
     return _METRICS.get(metric, metric)
-
-
-def in_words(depth: str) -> str:
-    """A depth as people say it: `6 of 12 layers` for `6of12`."""
-    return f"{depth.replace('of', ' of ')} layers"
-
-
-def with_ends(share: float, low: float, high: float) -> str:
-    """A share in percent with the ends of its interval, where it has one: `98.9% (90.1 to 107.3)`."""
-    text = f"{share:.1%}"
-    return text if low != low else f"{text} ({100 * low:.1f} to {100 * high:.1f})"
-
-
-def by_chance(looks: int) -> str:
-    """What so many 95% intervals lead to by chance, as a further sentence; empty for none."""
-    if looks < 2:
-        return " One interval excludes 0 by chance once in 20 times." * looks
-    return f" Of {looks} such intervals about {0.05 * looks:.1f} exclude 0 by chance alone."
 
 
 def signed(value: float, digits: int = 1) -> str:

@@ -1,9 +1,8 @@
-"""What was computed once, kept on disk: a restarted app and other processes have it at once.
+"""Keep computed results on disk, for a restarted app and for other processes.
 
-One small safetensors file a result, named by a digest of all that decides it: fingerprints of the checkpoint and of
+One small safetensors file per result, named by a digest of all that decides it: fingerprints of the checkpoint and of
 the data, what was computed, and the version of this format. Numbers only: no text of the data is written, and nothing
-that is read is executed. A file that is damaged or of something else counts as not there. What can't be written is not
-kept; nothing fails for it.
+that is read is executed. A damaged or foreign file counts as missing. What can't be written is not kept, without an error.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import json
 import os
 import stat
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,13 +20,14 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from shrp.analysis.usage import UsageStats
 from shrp.data.text_data import TextData
 from shrp.evaluation.evaluate import summarise
 from shrp.evaluation.evaluation import Evaluation
 from shrp.evaluation.statistics import stored_interval
+from shrp.files import write_bytes
 from shrp.pruning.plan import FittedGates
 
 FORMAT_VERSION = 5
@@ -39,6 +38,8 @@ LIMIT_BYTES = 128 * 2**20
 """Bound on all files together; beyond it those used longest ago are dropped."""
 ROUTED = "routed"
 """Stands for the routed model itself where a pruned one is named by its plan's key."""
+_BY_LAYER = {"top1": np.int32, "probs": np.float32, "margins": np.float32, "norms": np.float32, "gates": np.float64}
+"""Arrays of `UsageStats` by layer, and the types that they are stored as."""
 _SUFFIX, _HEADER_BYTES = ".safetensors", 2**20
 
 
@@ -61,8 +62,8 @@ def cache_folder() -> Path | None:
 def unsafe(folder: Path) -> str:
     """Why results in a folder can't be trusted, in words; empty where they can, or there is no such folder yet.
 
-    Everybody may write to `/tmp` too, but nobody can remove another's folder from it (its sticky bit): a folder of one's
-    own in such a place is fine.
+    A folder of one's own in a place like `/tmp` is fine: everybody may write there, but its sticky bit keeps others from
+    removing the folder.
     """
     for place in (folder, folder.parent):
         try:
@@ -81,17 +82,17 @@ class ResultsStore:
     """Results in one folder, shared by threads and processes; no method raises for what the disk does.
 
     Args:
-        folder: made when something is first kept; None keeps nothing, and one that others may write to is not used.
+        folder: made when a result is first kept; None, or one that others may write to, keeps nothing.
         limit: bytes of all files together.
     """
 
     def __init__(self, folder: str | os.PathLike | None, limit: int = LIMIT_BYTES) -> None:
         self.folder = None if folder is None else Path(folder) / "results"
         self.limit = limit
-        self.problem = "" if folder is not None else f"there is no home folder; set {FOLDER}"
+        self.problem = unsafe(self.folder) if self.folder else f"there is no home folder; set {FOLDER}"
         """Why the latest result could not be kept, in words; empty where it could."""
-        if self.folder is not None and (wrong := unsafe(self.folder)):
-            self.folder, self.problem = None, wrong
+        if self.problem:
+            self.folder = None
 
     def evaluation(self, checkpoint: str, data: TextData, plan: str) -> Evaluation | None:
         """A kept evaluation with all of its outputs, its rows in the data's order; None where there is none.
@@ -107,14 +108,13 @@ class ResultsStore:
         about, tensors = found
         evaluation = summarise(data, np.arange(len(data)), tensors["logits"], False)
         try:
-            known = about["metric"], float(np.nan if about["score"] is None else about["score"])
-            interval = stored_interval(about)
+            score = float(np.nan if about["score"] is None else about["score"])
+            same = np.isclose(score, evaluation.score, rtol=0, atol=1e-9, equal_nan=True)
+            if about["metric"] != evaluation.metric or not same:
+                return None  # scored by another definition of the metric
+            return replace(evaluation, interval=stored_interval(about))
         except (KeyError, TypeError, ValueError):
             return None
-        same = np.isclose(known[1], evaluation.score, rtol=0, atol=1e-9, equal_nan=True)
-        if known[0] != evaluation.metric or not same:
-            return None  # scored by another definition of the metric
-        return replace(evaluation, interval=interval)
 
     def keep_evaluation(self, checkpoint: str, data: TextData, plan: str, evaluation: Evaluation) -> None:
         """Keep a complete evaluation; one of some inputs only is not kept."""
@@ -135,12 +135,12 @@ class ResultsStore:
             norms: those with output norms and gates.
         """
         n = len(data)
-        each, one = (layers, n, experts), (layers, n)
+        each = (layers, n, experts)
         shapes = {
             "layers": (np.int64, (layers,)),
             "top1": (np.int32, each),
             "probs": (np.float32, each),
-            "margins": (np.float32, one),
+            "margins": (np.float32, (layers, n)),
             "logits": (np.float32, (n, data.task.num_labels)),
         } | ({"norms": (np.float32, each), "gates": (np.float64, each)} if norms else {})
         found = self._read(_key("usage with norms" if norms else "usage", checkpoint, data), shapes)
@@ -149,15 +149,9 @@ class ResultsStore:
         about, tensors = found
         names, tensors["top1"] = tensors["layers"].tolist(), tensors["top1"].astype(np.int64)
         by_layer = {
-            name: dict(zip(names, tensors[name], strict=True)) if name in tensors else {}
-            for name in ("top1", "probs", "margins", "norms", "gates")
+            name: dict(zip(names, tensors[name], strict=True)) if name in tensors else {} for name in _BY_LAYER
         }
-        return UsageStats(
-            data=data.name,
-            unit=about["unit"],
-            logits=tensors["logits"],
-            **by_layer,
-        )
+        return UsageStats(data=data.name, unit=about["unit"], logits=tensors["logits"], **by_layer)
 
     def keep_usage(self, checkpoint: str, data: TextData, stats: UsageStats) -> None:
         """Keep routing statistics of all of the data."""
@@ -165,12 +159,9 @@ class ResultsStore:
             "layers": np.array(stats.layers, dtype=np.int64),
             "logits": stats.logits.astype(np.float32),
         }
-        tensors["top1"] = np.stack([stats.top1[layer] for layer in stats.layers]).astype(np.int32)
-        for name in ("probs", "margins", "norms"):
+        for name, kind in _BY_LAYER.items():
             if by_layer := getattr(stats, name):
-                tensors[name] = np.stack([by_layer[layer] for layer in stats.layers]).astype(np.float32)
-        if stats.gates:
-            tensors["gates"] = np.stack([stats.gates[layer] for layer in stats.layers])
+                tensors[name] = np.stack([by_layer[layer] for layer in stats.layers]).astype(kind)
         kind = "usage with norms" if stats.norms else "usage"
         self._write(_key(kind, checkpoint, data), {"unit": stats.unit}, tensors)
 
@@ -201,9 +192,9 @@ class ResultsStore:
             tensors[walk] = np.stack([np.stack(list(sizes[size].values())) for size in sorted(sizes)])
         self._write(_key("fitted gates", checkpoint, data), {}, tensors)
 
-    def _path(self, folder: Path, key: Mapping[str, str]) -> Path:
+    def _path(self, key: Mapping[str, str]) -> Path:
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode())
-        return folder / (digest.hexdigest()[:40] + _SUFFIX)
+        return self.folder / (digest.hexdigest()[:40] + _SUFFIX)
 
     def _read(
         self, key: Mapping[str, str], expected: Mapping[str, tuple[type, tuple[int, ...]]]
@@ -211,7 +202,7 @@ class ResultsStore:
         """What is kept under `key`, if it is whole and made of tensors of just these types and shapes."""
         if self.folder is None:
             return None
-        file = self._path(self.folder, key)
+        file = self._path(key)
         bytes_ = sum(np.dtype(kind).itemsize * int(np.prod(shape)) for kind, shape in expected.values())
         try:
             found = file.lstat()
@@ -236,26 +227,20 @@ class ResultsStore:
         """Keep tensors under `key`, all or nothing."""
         if self.folder is None:
             return
-        metadata = {"shrp": json.dumps({"key": dict(key), **about}, sort_keys=True)}
+        content = save(dict(tensors), {"shrp": json.dumps({"key": dict(key), **about}, sort_keys=True)})
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle, partial = tempfile.mkstemp(prefix=".partial-", suffix=_SUFFIX, dir=self.folder)
-            os.close(handle)
-            try:
-                save_file(dict(tensors), partial, metadata=metadata)
-                if os.stat(partial).st_size <= self.limit:
-                    os.replace(partial, self._path(self.folder, key))
-            finally:
-                Path(partial).unlink(missing_ok=True)
-            self._make_room(self.folder)
+            if len(content) <= self.limit:
+                write_bytes(self._path(key), content)
+            self._make_room()
             self.problem = ""
-        except (OSError, SafetensorError) as error:
-            self.problem = f"{self.folder} can't be written: {getattr(error, 'strerror', None) or error}"
+        except OSError as error:
+            self.problem = f"{self.folder} can't be written: {error.strerror or error}"
 
-    def _make_room(self, folder: Path) -> None:
+    def _make_room(self) -> None:
         """Drop what was used longest ago where there is too much: a tenth more than that, not one at each result."""
         files = []
-        for path in folder.glob(f"*{_SUFFIX}"):
+        for path in self.folder.glob(f"*{_SUFFIX}*"):  # with those of a write that was cut off
             with contextlib.suppress(OSError):  # another process has just dropped it
                 found = path.lstat()
                 files.append((found.st_mtime_ns, found.st_size, path))

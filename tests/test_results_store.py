@@ -292,7 +292,7 @@ def test_a_score_by_another_definition_counts_as_none(store, monkeypatch):
     data = made()
     store.keep_evaluation(CHECKPOINT, data, PLAN, evaluated(data)[0])
     assert store.evaluation(CHECKPOINT, data, PLAN) is not None
-    other = replace(summarise(data, np.arange(len(data)), evaluated(data)[1], False), score=-0.5)
+    other = summarise(data, np.arange(len(data)), -evaluated(data)[1], False)
     monkeypatch.setattr(results_store, "summarise", lambda *_: other)
     assert store.evaluation(CHECKPOINT, data, PLAN) is None
 

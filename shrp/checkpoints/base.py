@@ -20,7 +20,7 @@ from transformers.utils import logging as hf_logging
 
 from shrp.checkpoints import checkpoint
 from shrp.checkpoints.checkpoint import read_as, unembedded
-from shrp.checkpoints.info import EXPORT
+from shrp.checkpoints.info import EXPORT, VOCABULARIES, WEIGHTS, has_vocabulary
 from shrp.checkpoints.tokenizer_files import check_content, check_made
 from shrp.data.tasks import TASKS, Task, may_be_one
 from shrp.errors import TrainingError, first_line, panics_caught
@@ -50,23 +50,28 @@ def base_config(base: str) -> PreTrainedConfig:
 
     Raises:
         TrainingError: nothing by that name.
+        CheckpointError: an export, which has a family's config but no weights.
         UnsupportedModelError: no adapter for its family.
     """
     try:
         config = AutoConfig.from_pretrained(base, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise TrainingError(
-            f"{base!r} is neither a folder with a model nor one that the hub gives just now: {first_line(error)}"
-        ) from error
-    _refuse_export(base, config)
+        raise _no_model(base, error) from error
+    if getattr(config, "format", None) == EXPORT:
+        checkpoint.read_config(base)
     family_of(config)
     return config
 
 
-def _refuse_export(base: str, config: PreTrainedConfig) -> None:
-    """Raise the error of `checkpoint.read_config` for an export, which has a family's config but no weights."""
-    if getattr(config, "format", None) == EXPORT:
-        checkpoint.read_config(base)
+def _no_model(base: str, error: Exception) -> TrainingError:
+    if "safetensors" in str(error) and not any(Path(base).glob("*.safetensors*")):
+        return TrainingError(
+            f"{base} has no weights in safetensors, and other formats, which may run code, are not read: load it once by "
+            "transformers and save it with `save_pretrained`, which writes model.safetensors."
+        )
+    return TrainingError(
+        f"{base!r} is neither a folder with a model nor one that the hub gives just now: {first_line(error)}"
+    )
 
 
 def is_classifier(base: str) -> bool:
@@ -106,37 +111,32 @@ def load_base(
             f"the head's labels, {', '.join(head_labels)}, are not those of {task.name}: "
             f"{', '.join(_outputs(task))}."
         )
-    same_size = ours is not None and ours.task.num_labels == task.num_labels
-    if same_size and (head_labels or may_be_one(ours.task, task)):
+    if ours is not None and (head_labels or may_be_one(ours.task, task)):
         theirs = _folded(head_labels or ours.task.label_names)
-        if sorted(theirs) == sorted(_folded(task.label_names)):
+        if ours.task.num_labels == task.num_labels and sorted(theirs) == sorted(_folded(task.label_names)):
             loaded = checkpoint.load(base)
             model = _in_order(loaded.model, theirs, task)
             if head_labels:  # whatever its config says
-                _name_outputs(model, task)
+                _name_outputs(model.config, task)
             return model, loaded.tokenizer, True
+    config = base_config(base)
+    if hasattr(config, "shrp"):
+        checkpoint.read_config(base)  # one of ours, but not readable: its error says why
+    if Path(base).is_dir():
+        check_content(base)
+        if not has_vocabulary(base):
+            raise TrainingError(f"{base} has no tokenizer: {VOCABULARIES[0]} is missing.")
+    names = list(head_labels) or _config_labels(config)
+    config.num_labels, config.return_dict = task.num_labels, True
+    config.output_attentions = config.output_hidden_states = False
+    config.problem_type = "regression" if task.is_regression else "single_label_classification"
+    if task.label_names:
+        _name_outputs(config, task)
     verbosity = hf_logging.get_verbosity()
     hf_logging.set_verbosity_error()  # a new head is expected here, not worth a warning
     hf_logging.disable_progress_bar()
+    torch.manual_seed(seed)
     try:
-        config = AutoConfig.from_pretrained(base, trust_remote_code=False)
-        family_of(config)
-        _refuse_export(base, config)
-        if Path(base).is_dir():
-            check_content(base)
-        if hasattr(config, "shrp"):
-            checkpoint.read_config(base)  # one of ours, but not readable: its error says why
-        if Path(base).is_dir() and not checkpoint.has_vocabulary(base):
-            raise TrainingError(f"{base} has no tokenizer: {checkpoint.VOCABULARIES[0]} is missing.")
-        names = getattr(config, "id2label", None) or {}
-        names = list(head_labels) or [names[i] for i in sorted(names)]
-        config.num_labels, config.return_dict = task.num_labels, True
-        config.output_attentions = config.output_hidden_states = False
-        config.problem_type = "regression" if task.is_regression else "single_label_classification"
-        if task.label_names:
-            config.id2label = dict(enumerate(task.label_names))
-            config.label2id = {name: i for i, name in enumerate(task.label_names)}
-        torch.manual_seed(seed)
         model, report = AutoModelForSequenceClassification.from_pretrained(
             base,
             config=config,
@@ -146,23 +146,13 @@ def load_base(
             trust_remote_code=False,
             ignore_mismatched_sizes=True,
         )
-        tokenizer = _tokenizer(base)
     except SafetensorError as error:
-        raise TrainingError(
-            f"{base}: {checkpoint.WEIGHTS} is truncated or not a safetensors file: {error}."
-        ) from error
+        raise TrainingError(f"{base}: {WEIGHTS} is truncated or not a safetensors file: {error}.") from error
     except (OSError, ValueError, KeyError) as error:
-        if "safetensors" in str(error) and not any(Path(base).glob("*.safetensors*")):
-            raise TrainingError(
-                f"{base} has no weights in safetensors, and other formats, which may run code, are not read: load it "
-                "once by transformers and save it with `save_pretrained`, which writes model.safetensors."
-            ) from error
-        raise TrainingError(
-            f"{base!r} is neither a folder with a model nor one that the hub gives just now: {first_line(error)}"
-        ) from error
+        raise _no_model(base, error) from error
     finally:
         hf_logging.set_verbosity(verbosity)
-    check_made(tokenizer)
+    tokenizer = _tokenizer(base)
     if wrong := unembedded(model, tokenizer):
         raise TrainingError(f"{base} {wrong}")
     read_as(model, tokenizer)
@@ -172,22 +162,21 @@ def load_base(
             f"{base}: its weights have no {untrained[0]} of the shape that its config says ({len(untrained)} such "
             "tensors are missing), so a part of the encoder would be untrained; name a base whose weights are whole."
         )
-    fresh = bool(new)
-    if fresh and head_labels:
-        raise TrainingError(
-            f"{base} has no trained head of {task.num_labels} outputs for labels to be named."
-        )
-    trained = bool(head_labels or ours is None) and not fresh and _are_of(names, task)
+    if new and head_labels:
+        raise TrainingError(f"{base} has no trained head of {task.num_labels} outputs for labels to be named.")
+    trained = bool(head_labels or ours is None) and not new and _are_of(names, task)
     return _in_order(model.eval(), _folded(names), task) if trained else model.eval(), tokenizer, trained
 
 
 def _tokenizer(base: str) -> PreTrainedTokenizerBase:
     try:
         with panics_caught():
-            return AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
     # A broken file raises a bare Exception, a package that it lacks an ImportError.
     except Exception as error:
         raise TrainingError(f"{base} has no usable tokenizer: {first_line(error)}") from error
+    check_made(tokenizer)
+    return tokenizer
 
 
 def _is_of_encoder(model: PreTrainedModel, key: str) -> bool:
@@ -202,11 +191,11 @@ def of_another_task(base: str, task: Task) -> str:
     """A sentence that a base's own head is not used for the task; empty for a bare encoder."""
     if not is_classifier(base):
         return ""
-    names = _config_labels(base)
-    said = f"{_untold(base, task, names)} So a teacher is fine-tuned from it first."
+    names = _config_labels(base_config(base))
+    text = f"{_unclear(base, task, names)} So a teacher is fine-tuned from it first."
     if task.num_labels == len(names):
-        said += f" If it is, name its outputs in their order, for example {_naming(task)}."
-    return said
+        text += f" If it is, name its outputs in their order, for example {_naming(task)}."
+    return text
 
 
 def refuse_unclear(base: str, task: Task) -> None:
@@ -215,24 +204,24 @@ def refuse_unclear(base: str, task: Task) -> None:
     """
     if not is_classifier(base) or checkpoint.info_if_ours(base) is not None:
         return
-    names = _config_labels(base)
+    names = _config_labels(base_config(base))
     if len(names) == task.num_labels and not _are_of(names, task):
         raise TrainingError(
-            f"{_untold(base, task, names)} If it is, name its outputs in their order, for example {_naming(task)}; if "
+            f"{_unclear(base, task, names)} If it is, name its outputs in their order, for example {_naming(task)}; if "
             "not, say for how long to fine-tune a teacher from it, --teacher-epochs 3."
         )
 
 
-def _config_labels(base: str) -> list[str]:
+def _config_labels(config: PreTrainedConfig) -> list[str]:
     """What a classifier's config calls its outputs, in their order."""
-    names = getattr(base_config(base), "id2label", None) or {}
+    names = getattr(config, "id2label", None) or {}
     return [str(names[i]) for i in sorted(names)]
 
 
-def _untold(base: str, task: Task, names: Sequence[str]) -> str:
+def _unclear(base: str, task: Task, names: Sequence[str]) -> str:
     return (
-        f"{base} is a classifier, but nothing says that its head is of {task.name}: its labels are "
-        f"{', '.join(names):.200}, the task's {', '.join(task.label_names) or 'numbers':.200}."
+        f"{base} is a classifier, but its config does not name the labels of {task.name} for its head: it has "
+        f"{', '.join(names):.200}, the task {', '.join(task.label_names) or 'numbers':.200}."
     )
 
 
@@ -244,47 +233,41 @@ def _in_order(model: PreTrainedModel, theirs: Sequence[str], task: Task) -> PreT
     """The model with its outputs in the order of the task's labels.
 
     Args:
-        theirs: labels of its outputs, folded; of others than the task's it stays as it is.
+        theirs: labels of its outputs, folded; a model with other labels than the task's is returned as it is.
     """
     wanted = _folded(task.label_names)
     if list(theirs) == wanted or sorted(theirs) != sorted(wanted):
         return model
     if len(set(wanted)) < len(wanted):
-        raise TrainingError(
-            f"labels of {task.name} differ by their case alone: {', '.join(task.label_names)}."
-        )
+        raise TrainingError(f"labels of {task.name} differ by their case alone: {', '.join(task.label_names)}.")
     rows = [list(theirs).index(name) for name in wanted]
     _, last = output_layer(model, len(rows))
     with torch.no_grad():
         for parameter in (last.weight, last.bias):
             if parameter is not None:
                 parameter.copy_(parameter[rows])
-    _name_outputs(model, task)
+    _name_outputs(model.config, task)
     return model
 
 
-def _name_outputs(model: PreTrainedModel, task: Task) -> None:
-    """Say in a model's config that its outputs are the task's classes, in their order."""
-    model.config.id2label = dict(enumerate(task.label_names))
-    model.config.label2id = {name: i for i, name in enumerate(task.label_names)}
+def _name_outputs(config: PreTrainedConfig, task: Task) -> None:
+    """Set in a model's config that its outputs are the task's classes, in their order."""
+    config.id2label = dict(enumerate(task.label_names))
+    config.label2id = {name: i for i, name in enumerate(task.label_names)}
 
 
 def _are_of(names: Sequence[str], task: Task) -> bool:
-    """Whether a head with these labels may be the task's: they are its own, in whatever order, or stand for any.
+    """Whether a head with these labels may be the task's: they are its own, in whatever order, or generic.
 
-    Labels that stand for any (`LABEL_0`) are those of a task that is known, whose ids everybody shares, or whose
-    classes are ids themselves; of somebody's own classes, or numbers, they say nothing.
+    Generic labels (`LABEL_0`) are taken for those of a known task, whose ids everybody shares, or of a task whose classes
+    are ids themselves; not for other custom classes, or numbers.
     """
     theirs = _folded(names)
     if sorted(theirs) == sorted(_folded(_outputs(task))):
         return True
     ids = bool(task.label_names) and task.label_names == tuple(map(str, range(len(task.label_names))))
-    generic = task.is_regression or _are_generic(theirs)
+    generic = task.is_regression or all(re.fullmatch(r"label_\d+", name) for name in theirs)
     return generic and (ids or TASKS.get(task.name) == task)
-
-
-def _are_generic(names: Sequence[str]) -> bool:
-    return all(re.fullmatch(r"label_\d+", name) for name in names)
 
 
 def _outputs(task: Task) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""SHRP checkpoints: a Hugging Face folder whose `config.json` has a `shrp` section, or a plain classifier's.
+"""Load checkpoints: Hugging Face folders whose `config.json` has a `shrp` section, or plain classifiers.
 
 Only safetensors and JSON are read: nothing is ever unpickled and no code of the folder is run.
 """
@@ -68,30 +68,19 @@ from shrp.pruning.prune import prune
 __all__ = ["CONFIG", "HISTORY", "WEIGHTS", "Checkpoint", "fingerprint", "info_if_ours", "load", "read_config"]
 __all__ += ["read_history", "save"]
 
-_NOT_A_STRANGERS = (
-    "shrp",
-    "auto_map",
-    "transformers_weights",
-    "dtype",
-    "attn_implementation",
-    "_attn_implementation",
-    "quantization_config",
-    *("return_dict", "output_attentions", "output_hidden_states", "chunk_size_feed_forward"),
+_NOT_PASSED_ON = (
+    *("shrp", "auto_map", "transformers_weights", "dtype", "attn_implementation", "_attn_implementation"),
+    *("quantization_config", "return_dict", "output_attentions", "output_hidden_states"),
+    "chunk_size_feed_forward",
 )
-"""Entries of a config that are not handed on: some would make transformers fetch or run code, others return what nobody
-asked for, or fail at some lengths of text alone.
-"""
-_COUNTED = {
-    "num_hidden_layers": 256,
-    "n_layers": 256,
-    "num_attention_heads": 1024,
-    "n_heads": 1024,
+"""Entries of a config that would make transformers fetch or run code, return other outputs, or fail at some lengths."""
+_LARGEST = {
+    **dict.fromkeys(("num_hidden_layers", "n_layers"), 256),
+    **dict.fromkeys(("num_attention_heads", "n_heads"), 1024),
     "num_labels": 10_000,
+    WHOLE_VOCABULARY: 10_000_000,
 }
-"""Numbers in a config that make as many objects before the weights are looked at, and how large they may be."""
-
-
-_MOST_TOKENS = 10_000_000
+"""Bounds of numbers in a config: most of them make as many objects before the weights are looked at."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,50 +103,52 @@ class Checkpoint:
         return self.info.plan is not None
 
     def evaluate(self, data: TextData, **options: Any) -> Evaluation:
-        """Evaluate on all inputs, cut at the length of the checkpoint's training, as the command line and the app do.
+        """Evaluate on all examples, cut at the length of the checkpoint's training, as the command line and the app do.
 
         `shrp.evaluation.evaluate.evaluate` by itself cuts at 128 tokens, whatever the checkpoint.
 
         Args:
-            data: inputs of the checkpoint's task.
-            options: of `shrp.evaluation.evaluate.evaluate_stream` (`batch_size`, `order`); a `max_length` of one's own as
-                well.
+            data: examples of the checkpoint's task.
+            options: of `shrp.evaluation.evaluate.evaluate_stream` (`batch_size`, `order`, another `max_length`).
 
         Returns:
             An evaluation with logits `(n, num_labels)`, its rows in the data's order.
 
         Raises:
-            DataError: there are no inputs, or the data are of another task.
+            DataError: there are no examples, or the data are of another task.
             ValueError: an `order` or a batch size that can't be.
         """
-        self._check_task(data)
-        return evaluate(self.model, self.tokenizer, data, **self._at_own_length(options))
+        ours, theirs = self.info.task, data.task
+        if not ours.reads_as(theirs):
+            raise DataError(
+                f"{data.name} is data of {theirs.name}, and the model is for {ours.name}: their texts or their classes "
+                "are others."
+            )
+        return evaluate(self.model, self.tokenizer, data, **{"max_length": self.info.max_length} | options)
 
     def predict(self, texts: Sequence[str] | Sequence[tuple[str, str]], **options: Any) -> pd.DataFrame:
         """Predict texts, cut as in `evaluate`.
 
         Args:
-            texts: one text an input or, of a task on pairs, two.
+            texts: one text per example or, of a task on pairs, two.
             options: as of `evaluate`.
 
         Returns:
-            One row an input, in their order: the text's column or columns, prediction (a class by its name, or a
+            One row per example, in their order: the text's column or columns, prediction (a class by its name, or a
             number) and a `p(<class>)` for each class (`Evaluation.to_frame`).
 
         Raises:
-            DataError: there are no texts, or an input has not as many as the task's.
+            DataError: there are no texts, or an example has not as many as the task's.
         """
-        if isinstance(texts, str):
-            raise DataError("give a list of texts, not one text.")
-        if isinstance(texts, (pd.DataFrame, Mapping)):
+        if isinstance(texts, (str, pd.DataFrame, Mapping)):
             raise DataError("give a list of texts; of a table, a column of them or rows of two.")
         inputs = tuple((one,) if isinstance(one, str) else one for one in texts)
         for row, one in enumerate(inputs, 1):
             if not isinstance(one, (tuple, list)) or not all(isinstance(text, str) for text in one):
                 raise DataError(f"input {row} is no text, nor a pair of texts: {one!r:.40}.")
         inputs = tuple(map(tuple, inputs))
-        data = TextData(self.info.task, "texts", inputs)
-        return self.evaluate(data, **options).to_frame(inputs).drop(columns="index")
+        found = self.evaluate(TextData(self.info.task, "texts", inputs), **options)
+        return found.to_frame(inputs).drop(columns="index")
 
     def prune(
         self,
@@ -167,8 +158,7 @@ class Checkpoint:
         per_layer: int | None = None,
         budget: int | None = None,
     ) -> Checkpoint:
-        """The static checkpoint of a plan, in memory, with weights of its own (`save` writes it). Of the scores the
-        teacher's alone go along: the others are the routed model's.
+        """The static checkpoint of a plan, in memory, with its own weights and, of the scores, the teacher's.
 
         Args:
             plan: what is kept; without one, the most used experts by `info.usage`.
@@ -181,12 +171,9 @@ class Checkpoint:
         """
         if (plan is not None) + (per_layer is not None) + (budget is not None) != 1:
             raise PlanError("give a plan, or experts per layer, or a budget: one of them.")
-        # By a plan experts that are mixed alike can go, too.
-        if plan is None and not expert_layers(self.model):
-            raise PlanError(
-                "no layer of this model has a router, so there is no usage to prune by; give a plan."
-            )
         if plan is None:
+            if not expert_layers(self.model):  # a plan may prune layers without a router, too
+                raise PlanError("no layer of this model has a router, so there is no usage to prune by; give a plan.")
             plan = make_plan(usage_in(self.info), per_layer=per_layer, budget=budget)
         kept = tuple(row for row in self.info.scores if row.get("kind") == "teacher")
         training = pruned_training(self.info.training, self.fingerprint, plan, counted_on=counted_on)
@@ -212,65 +199,21 @@ class Checkpoint:
         """Its model card as Markdown (`shrp.checkpoints.card`)."""
         return card(name, self.info, self.model, read_history(self.path), licence)
 
-    def _check_task(self, data: TextData) -> None:
-        ours, theirs = self.info.task, data.task
-        if not ours.reads_as(theirs):
-            raise DataError(
-                f"{data.name} is data of {theirs.name}, and the model is for {ours.name}: their texts or their classes "
-                "are others."
-            )
-
     def usage(self, data: TextData, **options: Any) -> UsageStats:
-        """Run over `data` and keep what the routers did, the inputs cut as in `evaluate`.
-
-        `info.usage` is what the checkpoint has from its training; this measures it again.
+        """Measure the usage of experts on `data`, the texts cut as in `evaluate`; `info.usage` is that of the training.
 
         Args:
             data: texts for the model; labels and slices, where there are any, go along for groups.
             options: of `shrp.analysis.usage.measure_usage` (`batch_size`, `output_norms`, `progress`, `max_length`).
 
         Returns:
-            Usage with one array `(N, H)` a routed layer, of `N` inputs and `H` experts.
+            Usage with one array `(N, H)` per routed layer, of `N` examples and `H` experts.
 
         Raises:
             PlanError: no layer has a router, as in a pruned checkpoint.
             DataError: the data are empty.
         """
-        return measure_usage(self.model, self.tokenizer, data, **self._at_own_length(options))
-
-    def sweep(
-        self, data: TextData, *, allocation: str = "per_layer", draws: int = 3, selection: str = "usage"
-    ) -> pd.DataFrame:
-        """Scores of prunings of all sizes beside random experts, chosen on the data that score them, as
-        `python -m shrp sweep` has them.
-
-        Args:
-            data: labelled inputs of the checkpoint's task.
-            allocation: `per_layer` or `budget`.
-            draws: of random experts at each size.
-            selection: `usage`, or `recorded`, that of the training.
-
-        Returns:
-            `shrp.pruning.sweep.to_frame`: one row a pruning.
-
-        Raises:
-            PlanError: no layer has a router, or another allocation or selection.
-            DataError: the data have no labels, or are of another task.
-            CheckpointError: by recorded usage, of which the checkpoint carries none.
-        """
-        from shrp.pruning.sweep import points, scored
-
-        self._check_task(data)
-        if selection not in ("usage", "recorded"):
-            raise PlanError(f"selection is usage or recorded here, not {selection!r}.")
-        stats = self.usage(data)
-        if selection == "recorded":
-            stats = replace(stats, recorded=usage_in(self.info))
-        wanted = points(stats, allocation, selection=selection, draws=range(draws))
-        return scored(self.model, self.tokenizer, data, wanted, max_length=self.info.max_length)[0]
-
-    def _at_own_length(self, options: dict[str, Any]) -> dict[str, Any]:
-        return {"max_length": self.info.max_length} | options
+        return measure_usage(self.model, self.tokenizer, data, **{"max_length": self.info.max_length} | options)
 
     def __repr__(self) -> str:  # one line: the fields' own are tens of thousands of characters
         config, plan = self.info.config, self.info.plan
@@ -353,24 +296,26 @@ def without_weights(folder: Path, data: Mapping[str, Any], info: CheckpointInfo)
     Raises:
         CheckpointError: it describes none, or other layers than its `shrp` section.
     """
-    name = _architecture(folder, data)
-    for key, most in _COUNTED.items():
+    names = data.get("architectures")
+    name = names[0] if isinstance(names, list) and len(names) == 1 and isinstance(names[0], str) else ""
+    cls = getattr(transformers, name, None) if name.endswith("ForSequenceClassification") else None
+    if not (isinstance(cls, type) and issubclass(cls, PreTrainedModel)):
+        raise CheckpointError(
+            f"{folder}: architectures must name one transformers class for sequence classification, not {names!r:.60}."
+        )
+    for key, most in _LARGEST.items():
         value = data.get(key)
         if value is not None and not (type(value) is int and 0 <= value <= most):
-            raise CheckpointError(
-                f"{folder}/config.json has a {key} that is not a number from 0 to {most:,}."
-            )
-    _check_whole_vocabulary(folder, data)
+            raise CheckpointError(f"{folder}/config.json has a {key} that is not a number from 0 to {most:,}.")
     try:
-        cls = getattr(transformers, name)
-        plain = {key: value for key, value in data.items() if key not in _NOT_A_STRANGERS}
+        plain = {key: value for key, value in data.items() if key not in _NOT_PASSED_ON}
         config = config_for(plain, info)
         with torch.device("meta"):
             model = cls(config)
             _shape(model, info)
     except ShrpError as error:
         raise CheckpointError(f"{folder}: {error}") from error
-    except Exception as error:  # whatever a stranger's config makes transformers raise
+    except Exception as error:  # whatever an untrusted config makes transformers raise
         raise CheckpointError(f"{folder}: its config.json does not describe a {name}: {error}.") from error
     return model
 
@@ -399,45 +344,14 @@ def config_for(plain: Mapping[str, Any], info: CheckpointInfo) -> PreTrainedConf
     return config_class(plain["model_type"])(**known, shrp=info.to_dict())
 
 
-def _check_whole_vocabulary(folder: Path, data: Mapping[str, Any]) -> None:
-    """Raise where the size that a trimmed vocabulary once had, of which shares are, is none."""
-    whole, kept = data.get(WHOLE_VOCABULARY), data.get("vocab_size")
-    if whole is None:
-        return
-    least = kept if type(kept) is int else 0
-    if not (type(whole) is int and least <= whole <= _MOST_TOKENS):
-        raise CheckpointError(
-            f"{folder}/config.json has a {WHOLE_VOCABULARY} that is not a number from its vocab_size to "
-            f"{_MOST_TOKENS:,}."
-        )
-
-
-def _architecture(folder: Path, data: Mapping[str, Any]) -> str:
-    """The transformers class that a config names.
-
-    Raises:
-        CheckpointError: it names none, several, or something else.
-    """
-    names = data.get("architectures")
-    name = names[0] if isinstance(names, list) and len(names) == 1 and isinstance(names[0], str) else ""
-    cls = getattr(transformers, name, None) if name.endswith("ForSequenceClassification") else None
-    if not (isinstance(cls, type) and issubclass(cls, PreTrainedModel)):
-        raise CheckpointError(
-            f"{folder}: architectures must name one transformers class for sequence classification, not {names!r:.60}."
-        )
-    return name
-
-
 def _shape(model: PreTrainedModel, info: CheckpointInfo) -> None:
     """Give every converted layer its module, without weights."""
-    layers = encoder_layers(model)
-    info.config.check_fits(len(layers), num_experts_of(model))
+    layers, experts = encoder_layers(model), num_experts_of(model)
+    info.config.check_fits(len(layers), experts)
     if info.plan:
-        info.plan.check_fits(info.config.layers, num_experts_of(model))
-    if any(len(shares) != num_experts_of(model) for shares in info.usage.values()):
-        raise CheckpointError(
-            f"its usage is not of the {num_experts_of(model)} experts that its layers have."
-        )
+        info.plan.check_fits(info.config.layers, experts)
+    if any(len(shares) != experts for shares in info.usage.values()):
+        raise CheckpointError(f"its usage is not of the {experts} experts that its layers have.")
     kept = dict(info.plan.layers) if info.plan else {}
     for index in info.config.layers:
         layer = empty_expert_layer(model, index, info.config)
@@ -453,25 +367,19 @@ def fill(model: PreTrainedModel, state: dict[str, torch.Tensor], weights: Path) 
     Raises:
         CheckpointError: a tensor is missing, or is not the model's.
     """
-    expected = model.state_dict()
+    expected, wrong = model.state_dict(), ""
     missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     if missing or extra:
         which = f"lacks {missing[0]}" if missing else f"has an unexpected {extra[0]}"
-        raise CheckpointError(
-            f"{weights} does not fit its config.json: it {which} "
-            f"({len(missing)} missing, {len(extra)} unexpected tensors)."
-        )
-    for name, value in state.items():
-        if value.shape != expected[name].shape:
-            raise CheckpointError(
-                f"{weights} does not fit its config.json: {name} is {list(value.shape)}, "
-                f"expected {list(expected[name].shape)}."
-            )
-        if value.is_floating_point() != expected[name].is_floating_point():
-            raise CheckpointError(
-                f"{weights} does not fit its config.json: {name} is of {value.dtype}, "
-                f"expected {expected[name].dtype}; quantised weights are not read."
-            )
+        wrong = f"it {which} ({len(missing)} missing, {len(extra)} unexpected tensors)"
+    for name in expected if not wrong else ():
+        of, value = expected[name], state[name]
+        if value.shape != of.shape:
+            wrong = f"{name} is {list(value.shape)}, expected {list(of.shape)}"
+        elif value.is_floating_point() != of.is_floating_point():
+            wrong = f"{name} is of {value.dtype}, expected {of.dtype}; quantised weights are not read"
+    if wrong:
+        raise CheckpointError(f"{weights} does not fit its config.json: {wrong}.")
     # Copied: what the file maps into memory changes, or is gone, when somebody writes over it.
     state = {
         name: value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
@@ -507,7 +415,7 @@ def try_out(
             words = ("a few words",) * len(info.task.text_columns)
             limit = longest_input(model, tokenizer, info.max_length)
             model(**collate(tokenizer, encode(tokenizer, [words], limit), [0], model.device))
-    except Exception as error:  # whatever a stranger's files make a model raise
+    except Exception as error:  # whatever untrusted files make a model raise
         raise CheckpointError(
             f"{folder} has a model that can't compute a text: {first_line(error)}"
         ) from error

@@ -8,30 +8,27 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData
 from shrp.errors import CheckpointError, DataError
 from shrp.evaluation.evaluate import summarise
 from shrp.evaluation.evaluation import Evaluation
-from shrp.files import as_others
+from shrp.files import write_bytes
 
 FILE = "teacher.safetensors"
 FORMAT_VERSION = 1
 MAX_BYTES = 16 * 2**20
-"""Largest file that is read: outputs of a million inputs with four classes."""
-MAX_DATA_SETS = 64
+"""Largest file: outputs of a million inputs with four classes."""
 SET_BYTES = 2 * 2**20
-"""Largest outputs of one data set that a training leaves of its own accord."""
-_MAX_LOGITS = MAX_BYTES - 2**20  # the header comes on top
+"""Largest outputs of one data set that a training keeps by default."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,32 +83,21 @@ def write(folder: str | os.PathLike, references: Mapping[str, Reference]) -> Pat
         references: data fingerprint -> the teacher's outputs.
 
     Raises:
-        CheckpointError: the folder can't be written, or the file would not be read again: it is too large, or has
-            outputs that are no finite numbers.
+        CheckpointError: the folder can't be written, or `read` would refuse the file.
     """
     file = Path(folder) / FILE
     if not all(np.isfinite(one.logits).all() for one in references.values()):
         raise CheckpointError("a teacher's outputs are not all finite numbers; they can't be a reference.")
-    if len(references) > MAX_DATA_SETS or sum(r.logits.nbytes for r in references.values()) > _MAX_LOGITS:
-        raise CheckpointError(
-            f"{file} would hold more than {MAX_DATA_SETS} data sets or {_MAX_LOGITS // 2**20} MiB of outputs."
-        )
     tensors = {key: np.ascontiguousarray(one.logits, dtype=np.float32) for key, one in references.items()}
-    about = {
-        key: {"data": one.data, "teacher": one.teacher, "cut": one.cut} for key, one in references.items()
-    }
+    about = {key: {"data": one.data, "teacher": one.teacher, "cut": one.cut} for key, one in references.items()}
     about = {"format_version": FORMAT_VERSION, "references": about}
-    metadata = {"shrp": json.dumps(about, sort_keys=True)}  # one entry: safetensors has no order for several
+    # One entry: safetensors has no order for several.
+    content = save(tensors, metadata={"shrp": json.dumps(about, sort_keys=True)})
+    if len(content) > MAX_BYTES:
+        raise CheckpointError(f"{file} would hold more than {MAX_BYTES // 2**20} MiB of outputs.")
     try:
-        handle, partial = tempfile.mkstemp(prefix=f".{FILE}.", dir=file.parent)
-        os.close(handle)
-        try:
-            save_file(tensors, partial, metadata=metadata)
-            as_others(Path(partial))
-            os.replace(partial, file)
-        finally:
-            Path(partial).unlink(missing_ok=True)
-    except (OSError, SafetensorError) as error:
+        write_bytes(file, content)
+    except OSError as error:
         raise CheckpointError(f"{file} cannot be written: {error}.") from error
     return file
 
@@ -127,41 +113,29 @@ def read(folder: str | os.PathLike, task: Task) -> dict[str, Reference]:
         return {}
     try:
         if file.stat().st_size > MAX_BYTES:
-            raise CheckpointError(
-                f"{file} is larger than {MAX_BYTES // 2**20} MiB; it is not a checkpoint's."
-            )
+            raise CheckpointError(f"{file} is larger than {MAX_BYTES // 2**20} MiB; it is not a checkpoint's.")
         with safe_open(file, framework="numpy") as stored:
             about = json.loads((stored.metadata() or {})["shrp"])
-            if about["format_version"] != FORMAT_VERSION:
-                raise CheckpointError(
-                    f"{file} is of version {about['format_version']!r}, not {FORMAT_VERSION}."
-                )
-            found = {}
-            for key in stored.keys():  # noqa: SIM118, it is no dict
-                _check(file, key, stored.get_slice(key), task)
-                known = about["references"][key]
-                cut = known.get("cut", 0)
-                found[key] = Reference(
-                    str(known["data"]),
-                    stored.get_tensor(key),
-                    str(known["teacher"]),
-                    cut if isinstance(cut, int) and cut > 0 else 0,
-                )
+            tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118, it is no dict
+        if about["format_version"] != FORMAT_VERSION:
+            raise CheckpointError(f"{file} is of version {about['format_version']!r}, not {FORMAT_VERSION}.")
+        found = {}
+        for key, logits in tensors.items():
+            known = about["references"][key]
+            cut = known.get("cut", 0)
+            cut = cut if isinstance(cut, int) and cut > 0 else 0
+            found[key] = Reference(str(known["data"]), logits, str(known["teacher"]), cut)
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} is truncated or not a safetensors file: {error}.") from error
     except (KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{file} does not say what data its outputs are of: {error!r}.") from error
+        raise CheckpointError(f"{file} does not name the data of its outputs: {error!r}.") from error
     for one in found.values():
+        kind, shape = one.logits.dtype, one.logits.shape
+        if kind != np.float32 or len(shape) != 2 or shape[1] != task.num_labels or not shape[0]:
+            raise CheckpointError(
+                f"{file} does not fit the task '{task.name}': outputs for '{one.data}' are {kind} of shape {list(shape)}, "
+                f"expected float32 of shape [n, {task.num_labels}]."
+            )
         if not np.isfinite(one.logits).all():
             raise CheckpointError(f"{file} holds outputs for '{one.data}' that are not finite numbers.")
     return found
-
-
-def _check(file: Path, key: str, stored, task: Task) -> None:
-    """Refuse a tensor of the wrong kind by its header, before it is read."""
-    kind, shape = stored.get_dtype(), tuple(stored.get_shape())
-    if kind != "F32" or len(shape) != 2 or shape[1] != task.num_labels or not shape[0]:
-        raise CheckpointError(
-            f"{file} does not fit the task '{task.name}': {key[:12]} is {kind} of shape {list(shape)}, "
-            f"expected F32 of shape [n, {task.num_labels}]."
-        )

@@ -1,6 +1,6 @@
-"""What a checkpoint's JSON stores of its training, scores and usage: checked, as it may come from anywhere.
+"""Check what a checkpoint's JSON stores of its training, scores and usage, as it may come from anywhere.
 
-A field that is there must be of its type; one that is null is not known.
+A field that is there must be of its type; a null one counts as missing.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 from shrp.data.tasks import METRICS
 from shrp.errors import CheckpointError
+from shrp.phrases import listed
 
 _NUMBER = (int, float)
 FINE_TUNED, CALIBRATED = ", fine-tuned", ", threshold calibrated"
@@ -92,18 +93,15 @@ def check_training(training: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_scores(rows: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
-    """Rows of scores, without what is null, the models by their names of today.
+    """Rows of scores, without what is null, the models by their current names.
 
     Raises:
         CheckpointError: a row is no object with a kind, or a field is of another type than it should be, or the metric
-            is none of ours.
+            is unknown.
     """
     found = []
     for row in rows:
-        if not isinstance(row, Mapping) or "kind" not in row:
-            raise CheckpointError("the checkpoint's scores must be objects with a kind.")
-        known = _known(row)
-        _check_row("row of scores", known, _SCORE, "interval")
+        known = _check_row("row of scores", row, _SCORE, ("kind",))
         for old, new in _OF_EARLIER_VERSIONS.items():
             if "model" in known:
                 known["model"] = known["model"].replace(old, new)
@@ -120,12 +118,8 @@ def check_usage(usage: Mapping[str, Any]) -> dict[str, list[float]]:
     if not isinstance(usage, Mapping):
         raise CheckpointError("the checkpoint's usage must be an object of layers.")
     for layer, shares in usage.items():
-        if not (
-            str(layer).isdecimal()
-            and isinstance(shares, list)
-            and shares
-            and all(_is(share, _NUMBER) and math.isfinite(share) and share >= 0 for share in shares)
-        ):
+        numbers = isinstance(shares, list) and shares and all(_is(share, _NUMBER) for share in shares)
+        if not (str(layer).isdecimal() and numbers and all(0 <= share < math.inf for share in shares)):
             raise CheckpointError(f"the checkpoint's usage of layer {layer!r} must be a list of shares.")
     if len({len(shares) for shares in usage.values()}) > 1:
         raise CheckpointError("the checkpoint's usage has layers with different numbers of experts.")
@@ -139,31 +133,31 @@ def check_history(rows: Sequence[Any]) -> list[dict[str, Any]]:
         CheckpointError: a row is no object with an epoch and a stage, or has a validation score but not its metric and
             validation_n, or a field is of another type than it should be.
     """
-    return [_epoch(row) for row in rows]
+    found = []
+    for row in rows:
+        scored = isinstance(row, Mapping) and row.get("validation_score") is not None
+        needed = ("epoch", "stage", *("metric", "validation_n") * scored)
+        known = _check_row("row of the history", row, _EPOCH, needed, "converted_layer")
+        check_usage(known.get("usage", {}))
+        found.append(known)
+    return found
 
 
-def _epoch(row: Any) -> dict[str, Any]:
-    known = _known(row, "converted_layer") if isinstance(row, Mapping) else {}
-    if not {"epoch", "stage"} <= known.keys():
-        raise CheckpointError("the checkpoint's history must be objects with an epoch and a stage.")
-    if "validation_score" in known and not {"metric", "validation_n"} <= known.keys():
+def _check_row(
+    what: str, row: Any, fields: Mapping[str, Any], needed: Sequence[str], *kept: str
+) -> dict[str, Any]:
+    known = _known(row, *kept) if isinstance(row, Mapping) else {}
+    if lacking := [name for name in needed if name not in known]:
+        raise CheckpointError(f"each {what} in the checkpoint must have {listed(lacking)}.")
+    _check(what, known, fields, finite=False)
+    for name in ("interval", "validation_interval"):
+        if len(known.get(name, (0, 0))) != 2:
+            raise _wrong(what, name, known[name])
+    if known.get("metric", METRICS[0]) not in METRICS:
         raise CheckpointError(
-            f"epoch {known['epoch']!r:.20} of the checkpoint's history has a validation_score; "
-            "it must have its metric and validation_n too."
+            f"the checkpoint's {what} has the metric {known['metric']!r:.40}; those known here are {', '.join(METRICS)}."
         )
-    _check_row("row of the history", known, _EPOCH, "validation_interval")
-    check_usage(known.get("usage", {}))
     return known
-
-
-def _check_row(what: str, row: Mapping[str, Any], fields: Mapping[str, Any], interval: str) -> None:
-    _check(what, row, fields, finite=False)
-    if len(row.get(interval, (0, 0))) != 2:
-        raise _wrong(what, interval, row[interval])
-    if (metric := row.get("metric")) is not None and metric not in METRICS:
-        raise CheckpointError(
-            f"the checkpoint's {what} has the metric {metric!r:.40}; those known here are {', '.join(METRICS)}."
-        )
 
 
 def _known(found: Mapping[str, Any], *kept: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""What a stranger's tokenizer may be: checked in its files, before anything is made of them.
+"""Check an untrusted tokenizer's files before anything is made of them.
 
-The settings beside a tokenizer become arguments of its class, and some of those are paths: a vocabulary could be any
+The settings next to a tokenizer become arguments of its class, and some of those are paths: a vocabulary could be any
 file of the machine, and a copy would carry it away. `tokenizer.json` is a small program: its parts can blow up a text
 (three replacements of "." by 200 letters need gigabytes), or panic in Rust. So names of classes, settings and parts come
 from lists, and what the parts contain is bounded.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,6 @@ from shrp.errors import CheckpointError, ShrpError
 TOKENIZER = "tokenizer.json"
 SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
 """The files whose entries become arguments of a tokenizer's class."""
-_NAMED = ("tokenizer_config.json", "config.json")
-"""Those that may name the class; the first that does counts, as for transformers."""
 _OF_FAMILIES = (
     *("Bert", "Roberta", "XLMRoberta", "Camembert", "Electra", "DistilBert", "MPNet", "DebertaV2"),
     *("Herbert", "Phobert", "Bertweet", "BertJapanese"),
@@ -59,11 +57,11 @@ _PARTS = {
     "model": {"BPE", "Unigram", "WordLevel", "WordPiece"},
 }
 """The parts of a tokenizer, and the types of each that tokenizers of the supported families have."""
-_MANY = {"Replace"}
-"""Types of which a sequence may have several."""
-_SEQUENCE, _LONGEST_SEQUENCE, _MAX_NUMBER = "Sequence", 16, 10_000_000
 _PATTERNS = (" {2,}", r"\s+", r"\s{2,}|[\n\r\t]", r"\A +| +\z")
 """Regular expressions that tokenizers of the families replace by; others may take exponential time."""
+_LONGEST_SEQUENCE, _LONGEST_TOKEN, _LARGEST = 16, 1000, 10_000_000
+_LONGEST = {"prepend": 1, "replacement": 1}
+"""Characters of texts that are put in everywhere; others have at most 100."""
 _LONGEST_PIECE = 64
 """Bytes that one character may become by a table; the longest in Unicode's has 33."""
 
@@ -76,12 +74,14 @@ def check_files(folder: str | os.PathLike) -> None:
         CheckpointError: one sentence says which entry.
     """
     no = f"{folder} has no usable tokenizer:"
-    for name in _NAMED:
+    for name in (
+        "tokenizer_config.json",
+        "config.json",
+    ):  # the first that names one counts, as for transformers
         found = _read(folder, name)
-        named = found.get("tokenizer_class") if isinstance(found, Mapping) else None
-        if not named:
+        if not isinstance(found, Mapping) or not (named := found.get("tokenizer_class")):
             continue
-        if named not in list(CLASSES):  # a list: a stranger's value may not be hashable
+        if named not in list(CLASSES):  # a list: the value may not be hashable
             raise CheckpointError(
                 f"{no} {name} asks for the class {named!r:.60}, which is not among those that are read; {_MEND}."
             )
@@ -98,20 +98,14 @@ def check_files(folder: str | os.PathLike) -> None:
 
 
 def check_content(folder: str | os.PathLike) -> None:
-    """Raise `CheckpointError` where `check_parts` refuses a folder's `tokenizer.json`; what is no JSON is left to its
-    reader.
-    """
+    """Raise `CheckpointError` where `check_parts` refuses a folder's `tokenizer.json`."""
     parts = _read(folder, TOKENIZER)
     if isinstance(parts, dict) and (wrong := check_parts(parts)):
         raise CheckpointError(f"{folder} has no usable tokenizer: {TOKENIZER} {wrong}.")
 
 
 def check_made(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise of a tokenizer that no checkpoint could be loaded with, before anything is read or trained by it.
-
-    Raises:
-        ShrpError: its class is not one of `CLASSES`, or `check_parts` refuses it.
-    """
+    """Raise `ShrpError` of a tokenizer that no checkpoint could be loaded with, before anything is trained by it."""
     if (name := type(tokenizer).__name__) not in CLASSES:
         raise ShrpError(f"tokenizers of the class {name} are not read; {_MEND}.")
     core = getattr(tokenizer, "backend_tokenizer", None)
@@ -125,19 +119,27 @@ def check_parts(found: Mapping[str, Any]) -> str:
         for part, types in _PARTS.items():
             seen: list[str] = []
             for one in _flat(part, found.get(part)):
-                kind = one.get("type") or ("" if part != "model" else _model_type(one))
+                kind = one.get(
+                    "type", "WordPiece" if part == "model" else ""
+                )  # old files don't name the model
                 if kind not in list(types):
                     raise _Refused(
                         f"has a {part} of type {kind!r:.40}, which is not among those that are read"
                     )
-                if kind in seen and kind not in _MANY:
+                if kind in seen and kind != "Replace":
                     raise _Refused(f"has the {part} {kind} twice")
                 seen.append(kind)
-                check = _check_model if part == "model" else _CHECKS.get(kind, _check_plain)
-                check(part, one)
-        _check_cut(found)
-        for token in found.get("added_tokens") or ():
-            _text("added token", token["content"], 1000)
+                if kind == "Replace":
+                    _check_replace(one)
+                elif kind == "Precompiled":
+                    _check_table(base64.b64decode(one["precompiled_charsmap"] or "", validate=True))
+                else:
+                    _check_bounds(part, {k: v for k, v in one.items() if k not in ("vocab", "merges")})
+        if (model := found.get("model")) is not None:
+            _check_vocabulary(model)
+        _check_cut(found.get("truncation"), found.get("padding"))
+        if any(len(token["content"]) > _LONGEST_TOKEN for token in found.get("added_tokens") or ()):
+            raise _Refused(f"has an added token of more than {_LONGEST_TOKEN} characters")
     except _Refused as refused:
         return str(refused)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -153,7 +155,7 @@ def _flat(part: str, found: Any, depth: int = 0) -> Iterator[Mapping[str, Any]]:
     """A part, or of a sequence all of its own."""
     if found is None:
         return
-    if found.get("type") != _SEQUENCE:
+    if found.get("type") != "Sequence":
         yield found
         return
     (own,) = (value for name, value in found.items() if name != "type")
@@ -163,102 +165,59 @@ def _flat(part: str, found: Any, depth: int = 0) -> Iterator[Mapping[str, Any]]:
         yield from _flat(part, one, depth + 1)
 
 
-def _model_type(model: Mapping[str, Any]) -> str:
-    """The type of a model by its fields: files of old versions don't name it."""
-    if "merges" in model:
-        return "BPE"
-    if "max_input_chars_per_word" in model:
-        return "WordPiece"
-    return "Unigram" if "unk_id" in model else "WordLevel"
+def _check_bounds(part: str, found: Any, longest: int = 100) -> None:
+    """Check every text, number and list in a part."""
+    if isinstance(found, dict):
+        for name, value in found.items():
+            _check_bounds(part, value, _LONGEST.get(name, 100))
+    elif isinstance(found, list):
+        if len(found) > _LONGEST_SEQUENCE:
+            raise _Refused(f"has a {part} with a list of more than {_LONGEST_SEQUENCE} entries")
+        for value in found:
+            _check_bounds(part, value)
+    elif isinstance(found, str) and len(found) > longest:
+        raise _Refused(f"has a {part} with a text of more than {longest} characters")
+    elif type(found) is int and not 0 <= found <= _LARGEST:
+        raise _Refused(f"has a {part} with a number that is not from 0 to {_LARGEST:,}")
 
 
-def _text(what: str, value: Any, longest: int) -> None:
-    if value is not None and not (isinstance(value, str) and len(value) <= longest):
-        raise _Refused(f"has a {what} that is not a text of at most {longest} characters")
-
-
-def _number(what: str, value: Any, least: int = 0, most: int = _MAX_NUMBER) -> None:
-    if value is not None and not (type(value) is int and least <= value <= most):
-        raise _Refused(f"has a {what} that is not a number from {least} to {most:,}")
-
-
-def _check_plain(part: str, one: Mapping[str, Any]) -> None:
-    """Of a part whose entries are numbers, short texts and switches."""
-    for name, value in one.items():
-        if isinstance(value, str):
-            _text(f"{name} of its {part}", value, 40)
-        elif isinstance(value, list):  # a token and its id
-            _text(f"{name} of its {part}", value[0], 1000)
-            _number(f"{name} of its {part}", value[1])
-        elif type(value) is int:
-            _number(f"{name} of its {part}", value)
-
-
-def _check_replace(part: str, one: Mapping[str, Any]) -> None:
-    (kind, pattern), content = *one["pattern"].items(), one["content"]
-    _text(f"pattern of its {part}", pattern, 40)
+def _check_replace(one: Mapping[str, Any]) -> None:
+    """Check that a replacement makes no text longer, and takes no exponential time."""
+    ((kind, pattern),), content = one["pattern"].items(), one["content"]
     if kind == "Regex" and pattern not in _PATTERNS:
         raise _Refused(
-            f"replaces by the regular expression {pattern!r}, which is not among those that are read"
+            f"replaces by the regular expression {pattern!r:.40}, which is not among those that are read"
         )
-    _text(f"replacement of {pattern!r}", content, 1 if kind == "Regex" else max(1, len(pattern)))
-    if not pattern:
-        raise _Refused("replaces nothing by something")
+    if not pattern or len(content) > (1 if kind == "Regex" else len(pattern)):
+        raise _Refused(f"replaces {pattern!r:.40} by a longer text")
 
 
-def _check_prepend(part: str, one: Mapping[str, Any]) -> None:
-    _text(f"text that its {part} puts first", one["prepend"], 1)
+def _check_vocabulary(model: Mapping[str, Any]) -> None:
+    vocabulary, unknown = model["vocab"], model.get("unk_id")
+    tokens = vocabulary if isinstance(vocabulary, dict) else (token for token, _ in vocabulary)
+    if any(len(token) > _LONGEST_TOKEN for token in tokens):
+        raise _Refused(f"has a token of more than {_LONGEST_TOKEN} characters")
+    if unknown is not None and not 0 <= unknown < max(1, len(vocabulary)):
+        raise _Refused("has an unk_id that is not in its vocabulary")
 
 
-def _check_metaspace(part: str, one: Mapping[str, Any]) -> None:
-    _text(f"replacement of spaces in its {part}", one["replacement"], 1)
-    _check_plain(part, one)
-
-
-def _check_template(part: str, one: Mapping[str, Any]) -> None:
-    for name in ("single", "pair"):
-        if len(one[name]) > _LONGEST_SEQUENCE:
-            raise _Refused(f"has a {part} of more than {_LONGEST_SEQUENCE} pieces")
-        for piece in one[name]:
-            ((_, of),) = piece.items()
-            _number(f"type in its {part}", of["type_id"], most=1000)
-    for known in one["special_tokens"].values():
-        if len(known["ids"]) > 4:
-            raise _Refused(f"has a {part} whose tokens are more than 4 ids")
-        for number in known["ids"]:
-            _number(f"id in its {part}", number)
-
-
-def _check_model(part: str, one: Mapping[str, Any]) -> None:
-    vocabulary = one["vocab"]
-    entries = vocabulary.items() if isinstance(vocabulary, dict) else vocabulary
-    if any(len(token) > 1000 for token, _ in entries):
-        raise _Refused("has a token of more than 1000 characters")
-    _number("unk_id", one.get("unk_id"), most=max(0, len(vocabulary) - 1))
-    _check_plain(part, {name: value for name, value in one.items() if name not in ("vocab", "merges")})
-
-
-def _check_cut(found: Mapping[str, Any]) -> None:
+def _check_cut(cut: Mapping[str, Any] | None, padding: Mapping[str, Any] | None) -> None:
     """Check its own truncation and padding."""
-    if cut := found.get("truncation"):
-        _number("truncation", cut["max_length"], 1)
-        _number("stride", cut.get("stride", 0), 0, max(0, cut["max_length"] - 3))
-    if padding := found.get("padding"):
+    if cut and not 0 <= cut.get("stride", 0) <= max(0, cut["max_length"] - 3) <= _LARGEST:
+        raise _Refused("has a truncation whose stride does not fit its length")
+    if padding:
+        _check_bounds("padding", padding)
         strategy = padding["strategy"]
-        if strategy != "BatchLongest":
-            _number("padding", strategy["Fixed"], most=100_000)
-        _number("padding", padding.get("pad_to_multiple_of"), 1, 4096)
-        _number("padding", padding.get("pad_id"))
-        _text("padding token", padding.get("pad_token"), 1000)
+        if strategy != "BatchLongest" and strategy["Fixed"] > 100_000:
+            raise _Refused("has a padding to more than 100,000 tokens")
 
 
-def _check_table(part: str, one: Mapping[str, Any]) -> None:
+def _check_table(table: bytes) -> None:
     """Check a table of characters as sentencepiece compiles it: a double-array trie, and texts that each end with 0.
 
     The library looks up the trie unchecked, so each place that a text can lead to must exist.
     """
-    no = _Refused(f"has a {part} whose precompiled table of characters is damaged")
-    table = base64.b64decode(one["precompiled_charsmap"] or "", validate=True)
+    no = _Refused("has a normalizer whose precompiled table of characters is damaged")
     size = int.from_bytes(table[:4], "little")
     if len(table) > 4 * 2**20 or not size or size % 1024 or len(table) <= 4 + size:
         raise no
@@ -267,39 +226,21 @@ def _check_table(part: str, one: Mapping[str, Any]) -> None:
         raise no
     starts = np.array([byte & 0xC0 != 0x80 for byte in texts])  # where a character may start
     texts.decode()
-
-    def below(places: np.ndarray) -> np.ndarray:
-        """Where the children of units lie, but for their own byte."""
-        of = units[places]
-        return places ^ ((of >> 10) << ((of & 512) >> 6))
-
-    seen = np.zeros(len(units), dtype=bool)
-    at = below(np.array([0]))
-    while len(at):
+    labels = np.arange(1, 256)
+    seen, reached = np.zeros(len(units), dtype=bool), np.array([0])
+    while len(reached):
+        of = units[reached]
+        at = reached ^ ((of >> 10) << ((of & 512) >> 6))  # where the children lie, but for their own byte
         if at.max() >= len(units):
             raise no
-        children = (
-            at[:, None] ^ np.arange(1, 256)
-        ).ravel()  # within blocks of 256, of which there are whole ones
-        labels = np.tile(np.arange(1, 256), len(at))
+        leaves = at[(of >> 8 & 1) == 1]
+        values = units[leaves] & 0x7FFFFFFF
+        if len(leaves) and (values.max() >= len(texts) or not starts[values].all()):
+            raise no
+        children = at[:, None] ^ labels  # within blocks of 256, of which there are whole ones
         children = np.unique(children[(units[children] & 0x800000FF) == labels])
-        children = children[~seen[children]]
-        seen[children] = True
-        at = below(children)
-        leaves = at[(units[children] >> 8 & 1) == 1]
-        if len(leaves) and leaves.max() < len(units):
-            values = units[leaves] & 0x7FFFFFFF
-            if values.max() >= len(texts) or not starts[values].all():
-                raise no
-
-
-_CHECKS: dict[str, Callable[[str, Mapping[str, Any]], None]] = {
-    "Replace": _check_replace,
-    "Prepend": _check_prepend,
-    "Metaspace": _check_metaspace,
-    "TemplateProcessing": _check_template,
-    "Precompiled": _check_table,
-}
+        reached = children[~seen[children]]
+        seen[reached] = True
 
 
 def _read(folder: str | os.PathLike, name: str) -> Any:

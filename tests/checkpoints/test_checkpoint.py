@@ -641,7 +641,7 @@ def test_answers_to_texts_are_those_of_an_evaluation(
         ([float("nan")], "input 1 is no text"),
         (pd.DataFrame({"sentence": ["a"]}), "a column of them"),
         ([("two", "texts")], "has 1 text"),
-        ([], "no inputs|at least one"),
+        ([], "no examples"),
     ):
         with pytest.raises(DataError, match=said):
             loaded.predict(texts)

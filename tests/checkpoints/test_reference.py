@@ -82,7 +82,7 @@ def test_other_data_are_refused(tiny_data):
 
 
 def test_too_much_is_not_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(reference, "_MAX_LOGITS", 100)
+    monkeypatch.setattr(reference, "MAX_BYTES", 100)
     with pytest.raises(CheckpointError, match="more than"):
         reference.write(tmp_path, {"x": outputs()})
     assert not list(tmp_path.iterdir())
@@ -95,17 +95,17 @@ GOOD = np.zeros((4, 2), np.float32)
 @pytest.mark.parametrize(
     ("tensors", "metadata", "words"),
     [
-        ({"x": np.zeros((4, 3), np.float32)}, {"shrp": ABOUT}, r"expected F32 of shape \[n, 2\]"),
+        ({"x": np.zeros((4, 3), np.float32)}, {"shrp": ABOUT}, r"expected float32 of shape \[n, 2\]"),
         ({"x": np.zeros(4, np.float32)}, {"shrp": ABOUT}, "does not fit the task 'sst2'"),
         ({"x": np.zeros((0, 2), np.float32)}, {"shrp": ABOUT}, "does not fit the task"),
-        ({"x": GOOD.astype(np.float64)}, {"shrp": ABOUT}, "is F64"),
+        ({"x": GOOD.astype(np.float64)}, {"shrp": ABOUT}, "are float64"),
         ({"x": np.full((4, 2), np.nan, np.float32)}, {"shrp": ABOUT}, "not finite"),
         ({"x": GOOD}, {"shrp": ABOUT.replace("1", "9", 1)}, "of version 9, not 1"),
         ({"x": GOOD}, {"shrp": "[1"}, "truncated or not"),
-        ({"x": GOOD}, {"shrp": "[1]"}, "does not say what data"),
-        ({"x": GOOD}, {"shrp": ABOUT[: ABOUT.index('{"data"')] + '"d"}}'}, "does not say what data"),
-        ({"x": GOOD}, {}, "does not say what data"),
-        ({"y": GOOD}, {"shrp": ABOUT}, "does not say what data"),
+        ({"x": GOOD}, {"shrp": "[1]"}, "does not name the data"),
+        ({"x": GOOD}, {"shrp": ABOUT[: ABOUT.index('{"data"')] + '"d"}}'}, "does not name the data"),
+        ({"x": GOOD}, {}, "does not name the data"),
+        ({"y": GOOD}, {"shrp": ABOUT}, "does not name the data"),
     ],
 )
 def test_a_broken_file_is_a_problem_of_the_checkpoint_not_its_end(made, tensors, metadata, words):
