@@ -1,4 +1,4 @@
-"""A checkpoint's model card: what it is, how it was trained, what it and its controls score, what it is not for."""
+"""A checkpoint's model card: what it is, its training, its scores and those of its controls, its limits."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from transformers import PreTrainedModel
 from shrp.analysis.usage import COLLAPSE_EXPERTS, effective_experts
 from shrp.checkpoints.info import PLAN_FILE, CheckpointInfo, usage_in
 from shrp.checkpoints.score_rows import SHARES, row_cost
-from shrp.checkpoints.stored import check_training
-from shrp.errors import CheckpointError
 from shrp.evaluation.costs import TOKENS, dense_cost
 from shrp.evaluation.statistics import stored_interval
 from shrp.evaluation.verdicts import HOW_COMPARED, score_frame, summary, verdicts
@@ -43,12 +41,6 @@ _WEIGHED = {
     "fitted": "weighted by the fitted gates",
     "given weights": "with weights given by hand or file",
 }
-_PRUNING = {
-    **dict.fromkeys(("selection", "combination", "plan_file", "counted_on"), str),
-    **dict.fromkeys(("budget", "per_layer", "seed", "counted_n"), int),
-}
-"""What `prune` stores in `training["pruning"]`, all of it optional, and of which types."""
-
 
 def licence_in(text: str, base: str) -> str:
     """The licence in the card of a checkpoint of this base; empty where it has none."""
@@ -129,22 +121,17 @@ def training_facts(
         history: its epochs; in some checkpoints they alone record that layers were converted on texts.
         plan: of a pruned checkpoint; without it only what `training` records.
     """
-    facts = [("training", "elsewhere")] if training.get("adopted") else []
     on_texts = converted(training) or _texts_in(history)
-    if on_texts:
-        facts.append(("layers", on_texts))
+    facts = [("training", "elsewhere" if training.get("adopted") else ""), ("layers", on_texts)]
     facts += _trained(training, balance=not on_texts or "converted" not in training)
-    if left := kept(training, plan):
-        facts.append(("pruned to", left))
-    if how := picked(training, plan):
-        facts.append(("experts", how))
-    if chosen := training.get("chosen_on"):
-        facts.append(("experts selected on", f"{chosen['data']}, n = {chosen['n']:,}"))
-    if matched := training.get("shares_matched"):
-        facts.append(("threshold calibrated on", f"{matched['data']}, n = {matched['n']:,}"))
+    facts += [("pruned to", kept(training, plan)), ("experts", picked(training, plan))]
+    for key, name in (("chosen_on", "experts selected on"), ("shares_matched", "threshold calibrated on")):
+        if found := training.get(key):
+            facts.append((name, f"{found['data']}, n = {found['n']:,}"))
     if found := training.get("vocabulary"):
         value = f"{found['kept']:,} of {found['size']:,} tokens, those in {found['counted_on']}"
         facts.append(("vocabulary", value))
+    facts = [(name, value) for name, value in facts if value]
     return facts + [(f"after pruning, {name}", value) for name, value in _trained(recovery_of(training))]
 
 
@@ -207,17 +194,14 @@ def _texts_in(history: Sequence[Mapping[str, Any]]) -> str:
 
 
 def recovery_of(training: Mapping[str, Any]) -> dict[str, Any]:
-    """What is stored of fine-tuning on the task after pruning; empty where there was none, or it can't be read."""
-    try:
-        found = check_training(training.get("recovery") or {})
-    except CheckpointError:  # a checkpoint may come from anywhere
-        return {}
-    return found if "train_data" in found and "train_examples" in found else {}  # else it was on texts
+    """What is stored of fine-tuning on the task after pruning; empty where there was none, or it was on texts."""
+    found = {name: value for name, value in (training.get("recovery") or {}).items() if value is not None}
+    return found if {"train_data", "train_examples"} <= found.keys() else {}
 
 
 def kept(training: Mapping[str, Any], plan: PruningPlan | None = None) -> str:
     """How many experts are kept. Args as for `training_facts`."""
-    asked = _pruning(training)
+    asked = training.get("pruning", {})
     if plan is None:
         if "per_layer" in asked:
             return f"{counted(asked['per_layer'], 'expert')} in each converted layer"
@@ -232,7 +216,7 @@ def kept(training: Mapping[str, Any], plan: PruningPlan | None = None) -> str:
 
 def picked(training: Mapping[str, Any], plan: PruningPlan | None = None) -> str:
     """How the experts that are kept were selected and weighted, and on which data. Args as for `training_facts`."""
-    asked = _pruning(training)
+    asked = training.get("pruning", {})
     selection = asked.get("selection") if plan is None else plan.selection
     combination = asked.get("combination") if plan is None else plan.combination
     if not selection:
@@ -250,18 +234,6 @@ def picked(training: Mapping[str, Any], plan: PruningPlan | None = None) -> str:
     if "counted_on" in asked:  # the usage that weights random experts
         return f"{how}, usage measured on {asked['counted_on']} (n = {asked.get('counted_n', 0):,})"
     return how
-
-
-def _pruning(training: Mapping[str, Any]) -> dict[str, Any]:
-    """The readable part of what `prune` stored; a checkpoint may come from anywhere."""
-    found = training.get("pruning")
-    if not isinstance(found, Mapping):
-        return {}
-    return {
-        name: found[name]
-        for name, kind in _PRUNING.items()
-        if isinstance(found.get(name), kind) and not isinstance(found[name], bool)
-    }
 
 
 def limits(info: CheckpointInfo) -> list[str]:

@@ -1,7 +1,6 @@
 """What a checkpoint records about itself: `config.json` with its `shrp` section, and the history of its training.
 
-It may come from anywhere, so all of it is checked when it is read: what is there must be of its kind, what is not there
-is simply not known. Nothing here needs torch or transformers.
+It may come from anywhere, so all of it is checked when it is read. Nothing here needs torch or transformers.
 """
 
 from __future__ import annotations
@@ -186,11 +185,7 @@ class CheckpointInfo:
 
 
 def info_of_classifier(name: str, config: Mapping[str, Any]) -> CheckpointInfo:
-    """What is known of a plain Hugging Face classifier: the task is made of the labels that its config names.
-
-    Args:
-        name: of its folder.
-        config: its `config.json`.
+    """What is known of a plain Hugging Face classifier's folder: its task is made of the labels in its `config.json`.
 
     Raises:
         CheckpointError: it has no classification head, or its labels are no list of different names.
@@ -249,11 +244,11 @@ def read_config(folder: str | os.PathLike) -> tuple[dict[str, Any], CheckpointIn
     """
     folder = Path(folder)
     file = folder / CONFIG
+    if not os.path.lexists(folder):
+        raise CheckpointError(
+            f"there is no {folder}; name a checkpoint's folder (`finetune --epochs 0` makes one of a dense model)."
+        )
     if not os.path.isfile(file):  # False, too, where the folder may not be looked into
-        if not os.path.lexists(folder):
-            raise CheckpointError(
-                f"there is no {folder}; name a checkpoint's folder (`finetune --epochs 0` makes one of a dense model)."
-            )
         raise CheckpointError(f"{folder} is not a checkpoint: it has no {CONFIG} that can be read.")
     try:
         if file.stat().st_size > _MAX_JSON_BYTES:
@@ -300,16 +295,14 @@ def discover(root: str | os.PathLike) -> dict[str, CheckpointInfo | CheckpointEr
     name is not valid Unicode.
     """
     found: dict[str, CheckpointInfo | CheckpointError] = {}
-    root = Path(root)
     try:
-        folders = sorted(root.iterdir())
+        folders = sorted(Path(root).iterdir())
     except OSError:
         return found
     for folder in folders:
-        is_model = any(os.path.isfile(folder / name) for name in (CONFIG, WEIGHTS))
-        if folder.name.startswith(".") or not is_model or not is_unicode(folder.name):
-            continue
-        if not os.path.isfile(folder / WEIGHTS) and os.path.isfile(folder / GRAPH):  # an export
+        config, weights, graph = (os.path.isfile(folder / name) for name in (CONFIG, WEIGHTS, GRAPH))
+        other = not (config or weights) or (graph and not weights)
+        if other or folder.name.startswith(".") or not is_unicode(folder.name):
             continue
         try:
             _, found[folder.name] = read_config(folder)
@@ -318,9 +311,7 @@ def discover(root: str | os.PathLike) -> dict[str, CheckpointInfo | CheckpointEr
         except CheckpointError as error:
             found[folder.name] = error
         except (SafetensorError, OSError) as error:
-            found[folder.name] = CheckpointError(
-                f"{folder / WEIGHTS} is missing or truncated: {error}."
-            )
+            found[folder.name] = CheckpointError(f"{folder / WEIGHTS} is missing or truncated: {error}.")
     return found
 
 

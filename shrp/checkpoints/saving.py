@@ -138,18 +138,17 @@ def round_as_stored(model: PreTrainedModel, dtype: torch.dtype | None) -> None:
 
 def _check_described(model: PreTrainedModel, info: CheckpointInfo) -> None:
     """Raise `CheckpointError` where the layers are not of the kinds that `info` says: it could not be loaded."""
-    static = {i for i, layer in enumerate(encoder_layers(model)) if isinstance(layer, StaticLayer)}
-    planned = set() if info.plan is None else set(info.plan.keep_counts())
+    static = [i for i, layer in enumerate(encoder_layers(model)) if isinstance(layer, StaticLayer)]
+    planned = sorted(info.plan.keep_counts()) if info.plan else []
     if static != planned:
         raise CheckpointError(
-            f"the model's pruned layers are {sorted(static)}, and its info has a plan for {sorted(planned)}; "
+            f"the model's pruned layers are {static}, and its info has a plan for {planned}; "
             "`Checkpoint.prune` makes both."
         )
-    converted = {i for i, kind in enumerate(layer_kinds(model)) if kind != "dense"}
-    if converted != set(info.config.layers):
+    converted = [i for i, kind in enumerate(layer_kinds(model)) if kind != "dense"]
+    if converted != sorted(info.config.layers):
         raise CheckpointError(
-            f"the model's converted layers are {sorted(converted)}, and by its info they are "
-            f"{list(info.config.layers)}."
+            f"the model's converted layers are {converted}, and by its info they are {list(info.config.layers)}."
         )
 
 

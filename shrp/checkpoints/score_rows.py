@@ -41,8 +41,8 @@ def measured(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
 
 
 def share_of(score: float, teacher_score: float | None) -> float | None:
-    """A score divided by the teacher's; None where that is not known, or not above 0, as a correlation may be: of two
-    negative ones the quotient would call the worse one the better.
+    """A score divided by the teacher's; None where that is not known, or not above 0: the quotient of two negative
+    correlations would be larger for the worse one.
     """
     return score / teacher_score if teacher_score is not None and teacher_score > 0 else None
 
@@ -99,10 +99,10 @@ def pruned_row(
 def rows_as_now(
     info: CheckpointInfo, data: TextData, longest: Callable[[], int], length: int | None = None
 ) -> list[Mapping[str, Any]]:
-    """A checkpoint's rows on these data whose texts were cut at the same length as now, or were not cut.
+    """A checkpoint's rows on these data whose texts were cut as they are now.
 
     Args:
-        longest: gives the tokens of the data's longest text, uncut; asked only where that decides.
+        longest: gives the tokens of the data's longest text, uncut; called only where that decides.
         length: tokens at which texts are cut now; None for where the checkpoint's usage and scores cut them.
     """
     now = length or info.max_length
@@ -112,11 +112,7 @@ def rows_as_now(
 
 
 def cut_alike(before: int, now: int, longest: Callable[[], int]) -> bool:
-    """Whether texts that were cut at so many tokens before are the same as cut now.
-
-    Args:
-        longest: as for `rows_as_now`.
-    """
+    """Whether cuts at so many tokens leave the same of texts, of which `longest` gives the longest's tokens."""
     return before == now or longest() <= min(before, now)
 
 
@@ -126,7 +122,7 @@ def teacher_rows(info: CheckpointInfo) -> list[dict[str, Any]]:
     return [
         {name: row.get(name) for name in names} | {"max_length": _cut(info, row)}
         for row in info.scores
-        if row["kind"] == "teacher" and row.get("score") is not None and math.isfinite(row["score"])
+        if row["kind"] == "teacher" and math.isfinite(row.get("score", math.nan))
     ]
 
 
@@ -149,13 +145,12 @@ def row_cost(row: Mapping[str, Any], info: CheckpointInfo, model: PreTrainedMode
         return cost(model, TOKENS) if info.plan is None else None
     if name.startswith(_DROPPED):
         return dense_cost(model, TOKENS, dropped=layers)
-    each = _number(row, "per_layer")
+    each, kept = (0 if pd.isna(n := row.get(key, np.nan)) else int(n) for key in ("per_layer", "budget"))
     if name.startswith(HEADS_PRUNED):
         return narrow_cost(model, layers, each) if each else None
     experts = layers * model.config.num_attention_heads
-    kept = _number(row, "budget") or (each * layers if each else None)
-    kept = kept or (experts if name.startswith(_NO_ROUTER) else 0)
-    return static_cost(model, layers, kept, TOKENS) if layers <= kept <= experts and kept else None
+    kept = kept or each * layers or experts * name.startswith(_NO_ROUTER)
+    return static_cost(model, layers, kept, TOKENS) if 0 < layers <= kept <= experts else None
 
 
 def with_shares(scores: pd.DataFrame, info: CheckpointInfo, model: PreTrainedModel) -> pd.DataFrame:
@@ -166,8 +161,3 @@ def with_shares(scores: pd.DataFrame, info: CheckpointInfo, model: PreTrainedMod
     costs = [row_cost(row, info, model) for row in scores.to_dict("records")]
     shares = [price.relative_to(dense) if price else {} for price in costs]
     return scores.assign(**{k: [one.get(k, np.nan) for one in shares] for k in SHARES})
-
-
-def _number(row: Mapping[str, Any], name: str) -> int | None:
-    value = row.get(name)
-    return None if value is None or pd.isna(value) else int(value)

@@ -47,15 +47,24 @@ _WHOLE = {
     "vocabulary": {**_each("kept size min_count common counted_n", int), "counted_on": str},
 }
 """Objects of a training that have all of their fields, if they are there."""
+_ON_TASK = {
+    **_each("train_data validation_data precision recipe", str),
+    **_each("train_examples epochs", int),
+    "seconds": _NUMBER,
+    "config": _CONFIG,
+}
 _TRAINING = {
     **_ON_TEXTS,
     **_WHOLE,
-    **_each("teacher pruning", {}),
-    **_each("train_data validation_data precision recipe chosen_by", str),
-    **_each("train_examples epochs", int),
-    "seconds": _NUMBER,
+    **_ON_TASK,
+    "teacher": {},
+    "chosen_by": str,
     "converted": _ON_TEXTS,
-    "recovery": _CONFIG | {"config": _CONFIG},  # on texts, or on the task
+    "pruning": {
+        **_each("selection combination plan_file counted_on", str),
+        **_each("budget per_layer seed counted_n", int),
+    },
+    "recovery": _CONFIG | _ON_TASK,  # on texts, or on the task
 }
 _SCORE = {
     **_each("kind model data metric data_fingerprint interval_is", str),
