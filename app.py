@@ -5,8 +5,9 @@ from pathlib import Path
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from ui import loaders, state
+from ui import jobs, loaders, state
 from ui.bound import remembered
+from ui.own.checkpoints import pick_folder
 
 PAGES = (
     ("overview", "Overview", ":material/dashboard:"),
@@ -37,6 +38,7 @@ st.set_page_config(page_title=f"{page.title} · SHRP")  # a title set above hide
 with remembered(name, state.SHARED):
     with st.sidebar:
         menu = st.container(gap=None)
+        jobs.draw(pick_folder)
         info = state.draw_picker(of_data=name != PAGES[-1][0])
         with menu:
             state.draw_menu([page if page == start else pages[0], *pages[1:]], info)

@@ -16,6 +16,7 @@ from shrp.errors import ShrpError
 from shrp.model.convert import expert_layers
 from ui import arrival, measurements
 from ui.describe import kept_experts, summary_line
+from ui.own import convert
 from ui.text import escape, verdict
 from ui.usage import attention, driving, exchanged, importance, profile, results, training
 from ui.usage import map as usage_map
@@ -120,8 +121,7 @@ def no_routers(selection: state.Selection) -> None:
         arrival.page_link("pages/routing.py", "Words and attention of a sentence", ":material/alt_route:")
         arrival.page_link("pages/compare.py", "Compare with a routed model", ":material/compare:")
     if dense:
-        st.markdown("To get experts, convert it:")
-        st.code(f"python -m shrp train --task {info.task.name} --help", language="bash")
+        convert.button(selection)
     if dense_layers(model):
         st.subheader("Importance of heads", anchor="data")
         importance.section(selection)

@@ -9,7 +9,7 @@ from ui.text import escape, verdict
 picked = state.described()
 name, info = picked
 st.title(escape(name), anchor=False)
-headline = st.empty()
+headline, actions = st.empty(), st.container()
 config = loaders.config_of(name)
 if st.session_state.get(state.SOURCE) == data_sources.OWN:
     headline.markdown(f"Scoring **{escape(name)}** on your data …")  # the verdict comes with the score
@@ -27,6 +27,11 @@ score, stored = st.columns([2, 3], gap="large")
 selection = state.current(needs_data=False, picked=picked)
 from ui.overview import answers_table, details  # torch is imported by now, in one thread for all sessions
 
+if info.plan is None and not info.config.layers:
+    from ui.own import convert
+
+    with actions:
+        convert.button(selection)
 with next_to:
     details.costs(selection)
 with score:

@@ -1,13 +1,33 @@
-"""Files are written all of them or not at all, with the permissions of new files."""
+"""Files are written all of them or not at all, with the permissions of new files; and the place for caches."""
 
 from __future__ import annotations
 
 import os
 import secrets
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+CACHE = "SHRP_CACHE"
+"""Variable of the environment that names the folder; without it, the platform's usual place for caches."""
+
+
+def cache_folder() -> Path | None:
+    """The folder that SHRP_CACHE names, or the platform's place for caches; None where there is no home folder."""
+    try:
+        if named := os.environ.get(CACHE, "").strip():
+            return Path(named).expanduser().absolute()
+        home = Path.home()
+    except RuntimeError:
+        return None
+    if sys.platform == "darwin":
+        return home / "Library" / "Caches" / "shrp"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "shrp" / "Cache"
+    named = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(named) if os.path.isabs(named) else home / ".cache") / "shrp"
 
 
 def _new(beside: Path, make: Callable[[Path], Any]) -> tuple[Path, Any]:

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,12 +96,15 @@ def submit(
     disk: int = 0,
     memory: int = 0,
     about: dict[str, Any] | None = None,
+    files: Mapping[str, str] | None = None,
 ) -> Job:
     """Add a job, which starts when those before it have ended.
 
     Args:
         root: folder of all jobs, made if missing.
         disk, memory: bytes that must be free now.
+        files: name -> text of files that the command reads, which are kept with the job. An argument that is such a
+            name becomes the file's path.
 
     Raises:
         JobError: there is too little room or memory, `out` is taken, or the folder can't be written.
@@ -118,9 +121,12 @@ def submit(
                     f"this takes about {needed / GIB:.1f} GiB of {what}, and {free[what] / GIB:.1f} GiB are free."
                 )
         folder = root / f"{time.time_ns():020d}-{secrets.token_hex(2)}"
-        made = {"title": title, "arguments": [*arguments], "out": str(out), "about": about or {}}
+        given = [str(folder / one) if one in (files or {}) else one for one in arguments]
+        made = {"title": title, "arguments": given, "out": str(out), "about": about or {}}
         partial = root / f".{folder.name}"
         partial.mkdir()
+        for name, text in (files or {}).items():
+            (partial / name).write_text(text, encoding="utf-8")
         (partial / _JOB).write_text(json.dumps(made), encoding="utf-8")
         partial.rename(folder)
     except OSError as error:
@@ -153,7 +159,7 @@ def cancel(job: Job) -> None:
     (job.folder / _CANCEL).touch()
     root = job.folder.parent
     if _working(root) == job.name:
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, IndexError):
             os.kill(int(_text(root / _PID).split()[0]), signal.SIGTERM)
     else:
         wake(root)

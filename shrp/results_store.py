@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import stat
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -27,13 +26,11 @@ from shrp.data.text_data import TextData
 from shrp.evaluation.evaluate import summarise
 from shrp.evaluation.evaluation import Evaluation
 from shrp.evaluation.statistics import stored_interval
-from shrp.files import write_bytes
+from shrp.files import CACHE, write_bytes
 from shrp.pruning.plan import FittedGates
 
 FORMAT_VERSION = 5
 """Raise it when files change, or when a model's arithmetic does so that kept outputs would be other ones now."""
-FOLDER = "SHRP_CACHE"
-"""Variable of the environment that names the folder; without it, the platform's usual place for caches."""
 LIMIT_BYTES = 128 * 2**20
 """Bound on all files together; beyond it those used longest ago are dropped."""
 ROUTED = "routed"
@@ -41,22 +38,6 @@ ROUTED = "routed"
 _BY_LAYER = {"top1": np.int32, "probs": np.float32, "margins": np.float32, "norms": np.float32, "gates": np.float64}
 """Arrays of `UsageStats` by layer, and the types that they are stored as."""
 _SUFFIX, _HEADER_BYTES = ".safetensors", 2**20
-
-
-def cache_folder() -> Path | None:
-    """The folder that SHRP_CACHE names, or the platform's place for caches; None where there is no home folder."""
-    try:
-        if named := os.environ.get(FOLDER, "").strip():
-            return Path(named).expanduser().absolute()
-        home = Path.home()
-    except RuntimeError:
-        return None
-    if sys.platform == "darwin":
-        return home / "Library" / "Caches" / "shrp"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "shrp" / "Cache"
-    named = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(named) if os.path.isabs(named) else home / ".cache") / "shrp"
 
 
 def unsafe(folder: Path) -> str:
@@ -72,9 +53,9 @@ def unsafe(folder: Path) -> str:
             continue
         open_to_all = found.st_mode & stat.S_IWOTH and not stat.S_ISLNK(found.st_mode)
         if open_to_all and (place == folder or not found.st_mode & stat.S_ISVTX):
-            return f"everybody may write to {place}; make it your own (chmod o-w), or set {FOLDER}"
+            return f"everybody may write to {place}; make it your own (chmod o-w), or set {CACHE}"
         if place == folder and hasattr(os, "getuid") and found.st_uid != os.getuid():
-            return f"{place} is somebody else's; set {FOLDER}"
+            return f"{place} is somebody else's; set {CACHE}"
     return ""
 
 
@@ -89,7 +70,7 @@ class ResultsStore:
     def __init__(self, folder: str | os.PathLike | None, limit: int = LIMIT_BYTES) -> None:
         self.folder = None if folder is None else Path(folder) / "results"
         self.limit = limit
-        self.problem = unsafe(self.folder) if self.folder else f"there is no home folder; set {FOLDER}"
+        self.problem = unsafe(self.folder) if self.folder else f"there is no home folder; set {CACHE}"
         """Why the latest result could not be kept, in words; empty where it could."""
         if self.problem:
             self.folder = None

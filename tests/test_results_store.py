@@ -19,7 +19,8 @@ from shrp.analysis.usage import UsageStats
 from shrp.data.tasks import get_task
 from shrp.data.text_data import TextData
 from shrp.evaluation.evaluate import summarise
-from shrp.results_store import FOLDER, ROUTED, ResultsStore, cache_folder
+from shrp.files import CACHE, cache_folder
+from shrp.results_store import ROUTED, ResultsStore
 
 CHECKPOINT, PLAN = "c" * 64, "p" * 16
 
@@ -268,9 +269,9 @@ def test_threads_and_processes_may_write_the_same(store):
 
 
 def test_the_variable_names_the_folder(monkeypatch, tmp_path):
-    monkeypatch.setenv(FOLDER, str(tmp_path / "here"))
+    monkeypatch.setenv(CACHE, str(tmp_path / "here"))
     assert cache_folder() == tmp_path / "here"
-    monkeypatch.setenv(FOLDER, " ")
+    monkeypatch.setenv(CACHE, " ")
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "shrp"

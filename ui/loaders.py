@@ -20,7 +20,7 @@ from shrp.checkpoints import info as reading
 from shrp.checkpoints.info import CheckpointInfo, discover
 from shrp.data.tabular import is_unicode
 from shrp.errors import CheckpointError
-from ui import store
+from ui import jobs, store
 
 if TYPE_CHECKING:  # else torch and transformers, which take seconds to import
     from shrp.checkpoints.checkpoint import Checkpoint
@@ -74,9 +74,10 @@ def stamp_of(folder: Path, names: Sequence[str]) -> Stamp:
 
 
 def checkpoint_roots() -> list[Path]:
-    """Folders whose subfolders are offered: the shipped ones, then those that SHRP_CHECKPOINTS names."""
+    """Folders whose subfolders are offered: the shipped ones, those that SHRP_CHECKPOINTS names, and what jobs made."""
     named = os.environ.get(CHECKPOINT_DIRS, "").split(os.pathsep)
-    return [SHIPPED, *(Path(name) for name in named if name.strip())]
+    made = [jobs.models()] if jobs.allowed() else []
+    return [SHIPPED, *(Path(name) for name in named if name.strip()), *made]
 
 
 def _stamp(folder: Path) -> Stamp:
@@ -135,6 +136,12 @@ def path_of(name: str) -> Path:
     if name not in entries:
         raise CheckpointError(f"There is no checkpoint '{name}' any more; pick another one.")
     return entries[name][0]
+
+
+def name_of(folder: Path) -> str | None:
+    """The name that a checkpoint's folder is listed by; None where it is not."""
+    found = (name for name, (path, _) in _entries().items() if path == folder.resolve())
+    return next(found, None)
 
 
 def load_checkpoint(name: str) -> Checkpoint:

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from shrp.files import cache_folder
 from ui.text import duration
 
 if TYPE_CHECKING:
@@ -176,8 +177,6 @@ def _disk(folder: Path | None) -> ResultsStore:
 
 def disk() -> ResultsStore:
     """Results that outlive this process, in the folder that SHRP_CACHE names or the usual one."""
-    from shrp.results_store import cache_folder
-
     return _disk(cache_folder())
 
 

@@ -20,6 +20,7 @@ from ui.downloads import chart, clicked
 from ui.expert_map import expert_map, plan_frame, plan_words, weights_of
 from ui.floor import exact, floor_of, floor_warning
 from ui.lab import curve, edits, kept, onnx, save, selections, verdict
+from ui.own import convert
 from ui.pair_tabs import CHANGED, LOST, THRESHOLD
 from ui.pickers import always_one
 from ui.prunings import ALLOCATION, SELECTIONS, Setting
@@ -307,6 +308,8 @@ def not_routed(selection: Selection) -> None:
     checkpoint, plan = selection.checkpoint, selection.checkpoint.info.plan
     what = "is pruned already" if plan is not None else "has no routers"
     st.info(f"**{escape(selection.name)}** {what}, so there is no usage to prune by.", icon=":material/info:")
+    if plan is None:
+        convert.button(selection)
     _routed_ones(selection)
     if plan is None:
         return
@@ -341,6 +344,3 @@ def _routed_ones(selection: Selection) -> None:
         for name in routed[:3]:
             args = (state.CHECKPOINT, name)
             st.button(f"Prune {escape(name)}", key=f"prune-{name}", on_click=pick, args=args)
-    if not routed:
-        st.caption("Make a routed checkpoint:")
-        st.code("python -m shrp train --help", language="bash")

@@ -191,6 +191,11 @@ def pick(name: str) -> None:
     st.session_state[PICK] = name
 
 
+def pick_folder(folder: Path) -> None:
+    """As `pick`, by the checkpoint's folder."""
+    pick(loaders.name_of(folder))
+
+
 def _removed(name: str) -> None:
     remove(name)
     st.session_state[_LET_GO] = []

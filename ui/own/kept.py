@@ -14,7 +14,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from ui import loaders
+from shrp.files import cache_folder
 from ui.bound import set_param
 
 PARAM = "own"
@@ -33,9 +33,6 @@ def is_local() -> bool:
 def _folder() -> Path | None:
     if not is_local():
         return None
-    loaders.libraries()
-    from shrp.results_store import cache_folder
-
     return None if (found := cache_folder()) is None else found / "own-data"
 
 

@@ -1,0 +1,177 @@
+"""Jobs in the app: the sidebar's list, and the dialog that converts a dense model. No process is started."""
+
+import json
+import shlex
+
+import pandas as pd
+import pytest
+
+from shrp import cli
+from shrp import jobs as library
+from shrp.data.tasks import TASKS
+from tests.app.helpers import texts_of
+from ui import jobs
+from ui.own import convert
+
+STATUS = {
+    "phase": "converting layer 2",
+    "step": 5,
+    "steps": 10,
+    "epoch": 2,
+    "epochs": 4,
+    "stage": 1,
+    "loss": 0.5,
+}
+STATUS["seconds_left"] = 61.0
+SCORED = [
+    {"epoch": epoch, "metric": "accuracy", "validation_score": score}
+    for epoch, score in enumerate((0.6, 0.8))
+]
+
+
+@pytest.fixture
+def asleep(monkeypatch, tmp_path):
+    """Jobs wait in a folder of the test's own, and no step is measured."""
+    monkeypatch.setenv("SHRP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv(jobs.SWITCH, "1")
+    monkeypatch.setattr(library, "wake", lambda root: None)
+    monkeypatch.setattr(convert, "_estimate", lambda *_: 118.0)
+
+
+@pytest.fixture
+def dense(save_tiny):
+    return save_tiny("dense", layers=())
+
+
+def submitted(name="made", **files):
+    job = jobs.start(f"Make {name}", ["convert", "--quick"], name, about={"metric": "accuracy"})
+    for file, content in files.items():
+        (job.folder / f"{file}.json").write_text(json.dumps(content))
+    return job
+
+
+def at_work(monkeypatch, job):
+    monkeypatch.setattr(library, "_working", lambda root: job.name)
+
+
+def button(at, key):
+    return next((one for one in at.button if one.key == key), None)
+
+
+def press(at, *keys):
+    """Press buttons at once: of a dialog, whose fragment AppTest does not run by itself, the one that opens it too."""
+    for key in keys:
+        button(at, key).click()
+    at = at.run()
+    assert not at.exception
+    return at
+
+
+def accepted(job):
+    """What the real parser makes of a job's command: the values of its options."""
+    name, *given = shlex.split(job.command)[3:]
+    return cli._command().commands[name].make_context(name, given).params
+
+
+def only_job():
+    (job,) = library.jobs(jobs.root())
+    return job
+
+
+def test_a_running_job_shows_how_far_it_is_and_can_be_cancelled(asleep, open_page, dense, monkeypatch):
+    about = {"status": STATUS, "losses": [0.9, 0.7, 0.5], "history": SCORED}
+    job = submitted(status=about)
+    submitted("other")
+    at_work(monkeypatch, job)
+    at = open_page("overview", dense)
+    assert not at.exception
+    assert jobs.progress(only_running()) == (0.375, "Converting layer 2, about 1 min 5 s left")
+    (bar,) = at.sidebar.get("progress")
+    assert bar.proto.value == 37
+    charts = [json.loads(one.proto.spec)["data"][0]["y"] for one in at.sidebar.get("plotly_chart")]
+    assert charts == [[0.9, 0.7, 0.5], [60.0, 80.0]]
+    assert job.command in [code.value for code in at.sidebar.code]
+    monkeypatch.setattr(library.os, "kill", lambda *_: None)
+    press(at, f"job-{job.name}-act")
+    assert (job.folder / "cancel").exists()
+
+
+def only_running():
+    return next(job for job in library.jobs(jobs.root()) if job.state == "running")
+
+
+def test_a_job_that_is_done_is_opened_with_one_click(asleep, open_page, dense, save_tiny):
+    found = {"n": 40, "dense_score": 0.9, "routed_score": 0.875}
+    job = submitted(end={"state": "done"}, result=found)
+    jobs.models().mkdir(parents=True, exist_ok=True)
+    save_tiny("routed").rename(job.out)
+    at = open_page("overview", dense)
+    assert "Routed 87.5%, dense 90.0% (accuracy, n = 40)" in texts_of(at.sidebar)
+    at = press(at, f"job-{job.name}-open")
+    assert at.query_params["checkpoint"] == "made"
+    assert at.title[0].value == "made"
+    at = press(at, f"job-{job.name}-act")
+    assert not library.jobs(jobs.root())
+    assert job.out.is_dir()
+    assert button(at, f"job-{job.name}-act") is None
+
+
+def test_a_job_that_failed_says_why_and_shows_its_log(asleep, open_page, dense):
+    job = submitted(end={"state": "failed", "error": "no *room*."})
+    (job.folder / "log.txt").write_text("line 1\n")
+    at = open_page("results")
+    assert [one.value.replace("\\", "") for one in at.sidebar.error] == ["no *room*."]
+    assert at.sidebar.code[-1].value.strip() == "line 1"
+
+
+@pytest.mark.parametrize(
+    ("address", "switch", "on"), [("127.0.0.1", None, 1), ("0.0.0.0", None, 0), ("", "1", 1), ("::1", "0", 0)]
+)
+def test_only_this_machine_has_jobs_unless_they_are_switched(monkeypatch, address, switch, on):
+    monkeypatch.delenv(jobs.SWITCH, raising=False)
+    if switch is not None:
+        monkeypatch.setenv(jobs.SWITCH, switch)
+    monkeypatch.setattr("ui.own.kept.st.get_option", lambda name: address)
+    assert jobs.allowed() == bool(on)
+
+
+def test_a_server_that_has_jobs_off_draws_none(asleep, open_page, dense, monkeypatch):
+    submitted(end={"state": "done"})
+    monkeypatch.setenv(jobs.SWITCH, "0")
+    at = open_page("overview", dense)
+    assert button(at, "convert").disabled
+    assert not at.sidebar.code
+
+
+@pytest.mark.parametrize("page", ["overview", "expert_usage", "pruning_lab"])
+def test_a_dense_model_is_converted_by_a_job(asleep, open_page, dense, page):
+    at = press(open_page(page, dense, source="probe"), "convert")
+    at.slider[-1].set_value(2)
+    press(at, "convert", "convert-start")
+    job = only_job()
+    given = accepted(job)
+    assert (job.out, given["layers"], given["quick"]) == (jobs.models() / "dense-2of3", "upper:2", True)
+    assert given["base"] == str(dense.resolve())
+    rows = pd.read_json(given["texts"][0], lines=True)
+    scored = pd.read_json(given["validation_file"], lines=True)
+    assert list(rows.columns) == given["text_column"] == ["sentence"]
+    assert len(rows) == len(scored) == 480
+    assert set(scored["label"]) == set(TASKS["sst2"].label_names)
+
+
+def test_a_full_conversion_takes_labelled_data_and_its_options(asleep, open_page, dense):
+    at = press(open_page("overview", dense, source="probe"), "convert")
+    at.segmented_control[-1].set_value("full")
+    at = press(at, "convert")
+    at.number_input[0].set_value(3)
+    press(at, "convert", "convert-start")
+    given = accepted(only_job())
+    counts = [len(pd.read_json(given[name], lines=True)) for name in ("train_file", "validation_file")]
+    assert counts == [384, 96]
+    config = cli.train.__globals__["read_config"](
+        given["config"],
+        cli.train.__globals__["TrainOptions"],
+        overrides={"training": {"shrp": {"layers": [2]}}},
+    )
+    assert (config.training.stage2_epochs, config.training.freeze_dense) == (3, True)
+    assert given["task"] == "sst2"

@@ -1,0 +1,218 @@
+"""Jobs of the app (`shrp.jobs`): where they are, how pages start one, and their list in the sidebar.
+
+They run commands on the app's machine, so a server that others reach has them off, unless SHRP_JOBS is 1.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+import streamlit as st
+
+from shrp import jobs
+from shrp.errors import JobError
+from shrp.files import cache_folder
+from shrp.jobs import Job
+from ui import theme
+from ui.own.kept import is_local
+from ui.text import duration, escape, is_percentage, metric_name, score_text
+
+SWITCH = "SHRP_JOBS"
+"""Variable of the environment that switches jobs on or off whatever address the app has."""
+EVERY = 2.0
+"""Seconds between two looks at jobs that have not ended."""
+_ENDED = ("done", "failed", "cancelled")
+_PER_WEIGHT = 4
+"""Bytes of a float32."""
+GIB = 2**30
+
+
+def root() -> Path:
+    """The folder of all jobs; only where they are `allowed`."""
+    return cache_folder() / "jobs"
+
+
+def models() -> Path:
+    """The folder of what jobs made, which is one of the app's folders of checkpoints; only where they are `allowed`."""
+    return cache_folder() / "models"
+
+
+def why_not() -> str:
+    """Why no job can be started here, in a sentence; empty where one can."""
+    if cache_folder() is None:
+        return "There is no home folder for jobs: set SHRP_CACHE."
+    if os.environ.get(SWITCH, "1" if is_local() else "0") != "1":
+        return f"Jobs are off, as others can reach this server. {SWITCH}=1 switches them on."
+    return ""
+
+
+def allowed() -> bool:
+    """Whether jobs can be started here."""
+    return not why_not()
+
+
+def needs(parameters: int) -> dict[str, int]:
+    """What a training of a model with so many parameters needs, in bytes, as `start` takes it."""
+    model = _PER_WEIGHT * parameters
+    return {"disk": 4 * model + GIB, "memory": 6 * model + 2 * GIB}
+
+
+def start(
+    title: str,
+    arguments: Sequence[str],
+    name: str,
+    *,
+    disk: int = 0,
+    memory: int = 0,
+    about: dict[str, Any] | None = None,
+    files: Mapping[str, str] | None = None,
+) -> Job:
+    """Start a job that makes the checkpoint `models() / name`, or let it wait for those before it.
+
+    Args:
+        arguments: of `python -m shrp`, without `--out`.
+        disk, memory, about, files: as for `shrp.jobs.submit`.
+
+    Raises:
+        JobError: as there, or jobs are off.
+    """
+    if why := why_not():
+        raise JobError(why)
+    out = models() / name
+    given = [*arguments, "--out", str(out)]
+    return jobs.submit(root(), title, given, out, disk=disk, memory=memory, about=about, files=files)
+
+
+def free_name(name: str) -> str:
+    """A name, numbered where something that a job made, or is to make, is called so."""
+    taken = {job.out.name for job in jobs.jobs(root()) if job.state in ("waiting", "running")}
+    free, number = name, 2
+    while free in taken or (models() / free).exists():
+        free, number = f"{name}-{number}", number + 1
+    return free
+
+
+def in_words(arguments: Sequence[str], name: str) -> str:
+    """The command of a job that is not started yet."""
+    return shlex.join(["python", "-m", "shrp", *arguments, "--out", name])
+
+
+def draw(open_folder: Callable[[Path], None]) -> None:
+    """Draw the jobs in the sidebar and keep them up to date; nothing where there are none.
+
+    Args:
+        open_folder: has the app pick the checkpoint in a folder.
+    """
+    if not allowed() or not (found := jobs.jobs(root())):
+        return
+    ended = {job.name for job in found if job.state in _ENDED}
+    every = EVERY if len(ended) < len(found) else None
+    st.fragment(_draw, run_every=every)(ended, open_folder)
+
+
+def _draw(ended: set[str], open_folder: Callable[[Path], None]) -> None:
+    jobs.wake(root())
+    found = jobs.jobs(root())
+    if any(job.state in _ENDED and job.name not in ended for job in found):
+        st.rerun()  # the page offers what it made, and this fragment no longer runs by itself
+    with st.container(key="jobs"):
+        for job in reversed(found):
+            with st.container(border=True, key=f"job-{job.name}"):
+                _one(job, open_folder)
+
+
+def _one(job: Job, open_folder: Callable[[Path], None]) -> None:
+    """Draw a job: how far it is or how it ended, and what can be done about it."""
+    st.markdown(f"**{escape(job.title)}**")
+    key = {"key": f"job-{job.name}-act"}
+    if job.state == "running":
+        share, said = progress(job)
+        st.progress(share, escape(said))
+        _curve(job)
+    elif job.state == "waiting":
+        st.caption(":material/schedule: Waits for the jobs before it.")
+    elif job.state == "failed":
+        st.error(escape(job.error), icon=":material/error:")
+    elif job.state == "cancelled":
+        st.caption("Cancelled.")
+    elif said := outcome(job):
+        st.markdown(escape(said))
+    with st.container(horizontal=True, gap="small"):
+        made = job.state == "done" and job.out.is_dir()
+        if made and st.button(f"Open {escape(job.out.name)}", type="primary", key=f"job-{job.name}-open"):
+            open_folder(job.out)
+            st.rerun()
+        if job.state in _ENDED:
+            st.button("Dismiss", on_click=jobs.forget, args=(job,), **key)
+        elif (job.folder / "cancel").exists():
+            st.caption("Is being cancelled …")
+        else:
+            st.button("Cancel", icon=":material/cancel:", on_click=jobs.cancel, args=(job,), **key)
+    with st.expander("Command and log" if job.log else "Command"):
+        st.caption("The same on a larger machine:")
+        st.code(job.command, language="bash", wrap_lines=True)
+        if job.log:
+            st.code(job.log[-5000:], language=None, wrap_lines=True, height=200)
+
+
+def progress(job: Job) -> tuple[float, str]:
+    """How much of a running job is done (0 to 1), and what it does with the time left, in words."""
+    status = job.status.get("status") or {}
+    if not status:
+        return 0.0, "Starting …"
+    of_epoch = status["step"] / status["steps"] if status["steps"] else 0.0
+    share = min((status["epoch"] - 1 + of_epoch) / status["epochs"], 1.0) if status["stage"] else 0.0
+    said = status["phase"]
+    if status["stage"] == 0 and status["steps"]:
+        said += f", {of_epoch:.0%}"
+    if (left := status["seconds_left"]) is not None:
+        said += f", about {duration(5 * math.ceil(left / 5))} left"
+    return share, said[:1].upper() + said[1:]
+
+
+def outcome(job: Job) -> str:
+    """What a job that is done came to, in words; empty where nothing was scored."""
+    found, metric = job.result, job.about.get("metric", "")
+    if found.get("n"):
+        scores = (score_text(found[name], metric) for name in ("routed_score", "dense_score"))
+        return "Routed {}, dense {}".format(*scores) + f" ({metric_name(metric)}, n = {found['n']:,})"
+    rows = [row for row in found.get("scores", ()) if row.get("kind") in ("routed", "static")]
+    if not rows:
+        return ""
+    row = next((row for row in rows if row["kind"] == "routed"), rows[-1])
+    return f"{metric_name(row['metric'])} {score_text(row['score'], row['metric'])} (n = {row['n']:,})".capitalize()
+
+
+def _curve(job: Job) -> None:
+    """Draw the loss by step and, where known, the validation score by epoch."""
+    losses, rows = job.status.get("losses", []), job.status.get("history", [])
+    scored = [row for row in rows if row.get("validation_score") is not None]
+    if len(losses) > 1:
+        _line("Loss by step", list(range(len(losses))), losses, f"job-{job.name}-loss")
+    if scored:
+        metric, of = scored[0]["metric"], [row["epoch"] + 1 for row in scored]
+        scale = 100 if is_percentage(metric) else 1
+        title = f"Validation {metric_name(metric)}{' (%)' * (scale == 100)} by epoch"
+        _line(title, of, [scale * row["validation_score"] for row in scored], f"job-{job.name}-score")
+
+
+def _line(title: str, x: list[int], y: list[float], key: str) -> None:
+    fig = go.Figure(
+        go.Scatter(x=x, y=y, mode="lines+markers" if len(x) < 20 else "lines", line_color=theme.BLUE)
+    )
+    fig.update_layout(
+        height=110,
+        margin={"l": 0, "r": 0, "t": 20, "b": 0},
+        title={"text": title, "font": {"size": 12}, "x": 0, "y": 0.98},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+    )
+    fig.update_xaxes(visible=False)
+    fig.update_yaxes(nticks=3, automargin=True)
+    st.plotly_chart(fig, key=key, config={"displayModeBar": False}, alt=f"{title}: last {y[-1]:.4g}")
