@@ -18,7 +18,7 @@ from ui import arrival, measurements
 from ui.describe import kept_experts, summary_line
 from ui.own import convert
 from ui.text import escape, verdict
-from ui.usage import attention, driving, exchanged, importance, profile, results, training
+from ui.usage import attention, driving, importance, profile, results, training
 from ui.usage import map as usage_map
 from ui.usage.headline import facts, headline, mixes, without_it
 
@@ -28,7 +28,7 @@ TABS = "view"
 # Keys of widgets in tabs, whose values Streamlit would drop while the tab is closed.
 KEPT = (
     *(usage_map.MEASURE, usage_map.GROUP, usage_map.AGAINST, profile.RANKED, profile.MIN_COUNT),
-    *(attention.EXAMPLE, attention.TYPED, attention.HIDE, attention.ROLE, driving.BY, exchanged.EXCHANGE),
+    *(attention.EXAMPLE, attention.TYPED, attention.HIDE, attention.ROLE, driving.BY, driving.EXCHANGE),
     *(importance.KIND, importance.ON, importance.MEANING, importance.MEASURE, importance.BY),
     *importance.INPUTS.values(),
 )

@@ -48,7 +48,9 @@ def expert_map(
         zmin=0,
         zmax=100 * top,
         colorscale=SEQUENTIAL,
-        texttemplate="%{z:.0f}" if experts <= 16 else None,
+        # What rounds to 0% has no number.
+        text=np.vectorize(lambda v: f"{v:.0f}" if v > 0.5 else "", otypes=[object])(np.nan_to_num(100 * z)),
+        texttemplate="%{text}" if experts <= 16 else None,
         colorbar={"title": {"text": f"{unit} (%)"}, "thickness": 12},
         **cells,
     )

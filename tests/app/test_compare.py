@@ -128,9 +128,13 @@ def test_more_models_are_ranked_and_tested_in_pairs(open_page, tiny_checkpoint, 
     assert "3 comparisons" in plainly(at)
 
 
-def test_costs_are_shares_of_dense(open_page, tiny_checkpoint):
-    at = open_page("compare", tiny_checkpoint, b=SIDE_PRUNED, b_budget=3)
-    model, plan = checkpoints.load(tiny_checkpoint).model, plan_from(usage(tiny_checkpoint), budget=3)
+def test_costs_are_shares_of_dense_and_a_pruning_covers_choices(open_page, tiny_checkpoint):
+    at = open_page("compare", tiny_checkpoint, b=SIDE_PRUNED, b_budget=3, compare_tab=EXPERTS)
+    assert not at.exception
+    model, stats = checkpoints.load(tiny_checkpoint).model, usage(tiny_checkpoint)
+    plan = plan_from(stats, budget=3)
+    share = percent(covered(stats.shares(), plan)["covered"].mean())
+    assert f"{share} of A's Top-1 choices" in plainly(at)
     table = ranked(at).set_index(ranked(at)["model"].str[0])
     for letter, price in (("A", cost(model)), ("B", plan_cost(model, plan))):
         share = price.relative_to(dense_cost(model))
@@ -163,14 +167,6 @@ def test_experts_of_two_routed_models(open_page, tiny_checkpoint, save_tiny):
     maps = [values(spec["data"][1]["z"]) for spec in specs(at)]
     np.testing.assert_allclose(maps[0], 100 * np.stack([a.share(layer) for layer in a.layers]))
     np.testing.assert_allclose(maps[1], 100 * np.stack([b.share(layer) for layer in b.layers]))
-
-
-def test_experts_of_a_routed_model_and_its_pruning(open_page, tiny_checkpoint):
-    at = open_page("compare", tiny_checkpoint, b=SIDE_PRUNED, b_budget=3, compare_tab=EXPERTS)
-    assert not at.exception
-    stats = usage(tiny_checkpoint)
-    frame = covered(stats.shares(), plan_from(stats, budget=3))
-    assert f"{percent(frame['covered'].mean())} of A's Top-1 choices" in plainly(at)
 
 
 def test_tabs_are_of_the_two_sides(open_page, tiny_checkpoint, token):

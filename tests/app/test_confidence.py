@@ -12,7 +12,6 @@ from shrp.evaluation.evaluate import evaluate, summarise
 from shrp.pruning.prune import prune
 from shrp.pruning.select import plan_from
 from tests.app.helpers import specs, texts_of, values
-from ui import confidence
 from ui.text import percent, points, points_interval, score_text
 
 SST2 = load_probe("sst2")
@@ -73,13 +72,6 @@ def test_the_lab_and_compare_say_how_far_probabilities_can_be_trusted(
         frame = calibration.risk_coverage(one)
         np.testing.assert_allclose(values(trace["x"]), 100 * frame["coverage"])
         np.testing.assert_allclose(values(trace["y"]), 100 * frame["accuracy"])
-
-
-def test_what_was_weighed_is_kept(open_page, tiny_checkpoint, cache, monkeypatch):
-    at = open_page("compare", tiny_checkpoint, b=PRUNED, b_budget=2, compare_tab=TAB)
-    monkeypatch.setattr(confidence.calibration, "difference", lambda *_: pytest.fail("it is made anew"))
-    assert not at.run().exception
-    assert len(figures(at)) == 2
 
 
 def test_few_inputs_in_two_orders_are_drawn_with_a_warning(two, cache):

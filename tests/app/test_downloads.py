@@ -101,7 +101,11 @@ def read_all(at, offered, wanted):
         ("expert_usage", CELL | {"profile": profile.WORDS}, ("words",)),
         ("expert_usage", CELL | {"profile": profile.ATTENTION}, ("attention", "roles", "role-map")),
         ("expert_usage", CELL | {"profile": profile.KNOCK_OUT}, ("knock-out", "knock-out-slices")),
-        ("expert_usage", {"view": "What drives routing", "exchange": "true"}, ("drives-routing", "exchanged")),
+        (
+            "expert_usage",
+            {"view": "What drives routing", "exchange": "true"},
+            ("drives-routing", "exchanged"),
+        ),
         ("expert_usage", {"view": "Over training"}, ("evenness-history", "usage-history")),
     ],
 )

@@ -173,11 +173,9 @@ def test_usage_is_shown_though_the_outputs_are_no_numbers(open_page, save_tiny):
     "params",
     [
         {"expert": "-1", "group": "class: <b>", "against": "?", "measure": "no", "view": "?", "profile": "?"},
-        {"layer": "x", "expert": "99", "ranked": "?"},
+        {"layer": "x", "expert": "99", "ranked": "?", "profile": profile.WORDS, "min_count": "inf"},
         {"profile": profile.ATTENTION, "example": "-3", "hide_special": "perhaps"},
-        {"profile": profile.ATTENTION, "example": "1e999"},
-        {"profile": profile.ATTENTION, "example_text": "\u202e {} ||| " * 400},
-        {"profile": profile.WORDS, "min_count": "inf"},
+        {"profile": profile.ATTENTION, "example": "1e999", "example_text": "\u202e {} ||| " * 400},
         {"view": DRIVING, "driven_by": "nonsense"},
     ],
 )

@@ -61,14 +61,16 @@ def test_by_group_the_slice_comes_first_and_class_is_a_choice(open_page, tiny_ch
     }
 
 
-@pytest.mark.parametrize(
-    ("key", "value"), [(importance.MEANING, "zeroed"), (importance.MEASURE, "score lost")]
-)
-def test_the_other_ways_to_measure(open_page, tiny_checkpoint, key, value):
-    at = open_page("expert_usage", tiny_checkpoint, **LINK, **{key: value})
+def test_the_other_ways_to_measure(open_page, tiny_checkpoint):
+    other = {importance.MEANING: "zeroed", importance.MEASURE: "score lost"}
+    at = open_page("expert_usage", tiny_checkpoint, **LINK, **other)
     assert not at.exception
     assert not at.error
-    assert value in str([spec["layout"]["title"] for spec in specs(at)] + [at.session_state[key]])
+    assert {key: at.session_state[key] for key in other} == other
+    assert all(
+        "zeroed" in str(titled(at, start)["layout"]["title"]) for start in ("Mean effect", "Usage against")
+    )
+    assert titled(at, "Usage against")["layout"]["yaxis"]["title"]["text"].startswith("score lost")
 
 
 def test_a_dense_checkpoint_has_heads_and_no_dead_end(open_page, dense):

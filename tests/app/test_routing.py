@@ -1,7 +1,6 @@
 """The Routing page on tiny checkpoints: it shows what the library computes."""
 
 import json
-from urllib.parse import parse_qs
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ from streamlit.testing.v1 import AppTest
 
 from shrp.analysis.attention import layer_attention
 from shrp.analysis.attribution import experts, flips, instance, tokens, units
-from shrp.analysis.explore import MAX_SENTENCES, explore
+from shrp.analysis.explore import explore
 from shrp.analysis.patching import patch
 from shrp.analysis.what_if import what_if
 from shrp.checkpoints import checkpoint as checkpoints
@@ -102,14 +101,18 @@ def test_with_nothing_typed_nothing_old_stays(page, text):
     assert not html_of(page)
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["<script>alert(1)</script>", "$x^2$ *so* [b](javascript:x) :smile:", "é ü 你好 🙂 \u202eabc", "." * 300],
-)
 @pytest.mark.parametrize("tab", [ROUTE, WORDS])
-def test_odd_text_is_shown_as_text(open_page, tiny_checkpoint, text, tab):
-    at = open_page("routing", tiny_checkpoint, text=text, tab=tab)
-    assert not at.exception
+def test_odd_text_is_shown_as_text(open_page, tiny_checkpoint, tab):
+    odd = (
+        "<script>alert(1)</script>",
+        "$x^2$ *so* [b](javascript:x) :smile:",
+        "é ü 你好 🙂 \u202eabc",
+        "." * 300,
+    )
+    at = open_page("routing", tiny_checkpoint, text="\n".join(odd), tab=tab)
+    for number in range(1, len(odd) + 1):
+        at.selectbox(key="input").set_value(number).run()
+        assert not at.exception
     assert not any("<script" in html for html in html_of(at))
 
 
@@ -124,22 +127,12 @@ def test_a_long_text_is_cut_answered_at_once_and_computed_on_request(open_page, 
     assert figure(at, "With another expert")
 
 
-def test_more_sentences_than_allowed_are_left_out(page):
-    type_in(page, "\n".join(f"w{i}" for i in range(MAX_SENTENCES + 5)))
-    assert html_of(page)[0].count("<tr>") == MAX_SENTENCES + 2
-
-
 @pytest.mark.parametrize(
     "params",
     [
-        {"input": "99"},
-        {"beside": "-1", "tab": COMPARE},
-        {"tab": "zebra"},
-        {"force": "9.1"},
-        {"force": "x"},
-        {"force": "1.2t3"},
-        {"force": "1.1_" * 900},
-        {"what_if_class": "no"},
+        *({"force": route} for route in ("9.1", "x", "1.2t3", "1.1_" * 900)),
+        {"beside": "-1", "tab": COMPARE, "input": "99"},
+        {"tab": "zebra", "what_if_class": "no"},
         {"explain": "layer 77's expert", "tab": WORDS},
         {"attention_layer": "77", "tab": ATTENTION},
         {"expert_method": "magic", "tab": EXPERTS},
@@ -150,7 +143,7 @@ def test_nonsense_in_the_address_is_said_and_left_out(open_page, tiny_checkpoint
     assert not at.exception
     assert not at.error
     said = at.warning or [one for one in at.caption if ":material/info:" in one.value]
-    assert said
+    assert len(said) >= len({*params} - {"tab"} or params)
     assert at.run().query_params.get("force") is None
 
 
@@ -169,10 +162,9 @@ def test_every_tab_of_every_kind_of_model(open_page, save_tiny, made, tabs):
     folder = save_tiny("other", **made)
     pair = made.get("task") is not None
     text = "w1 w2 ||| w3 w4 w5\nw1 w2 ||| w3" if pair else "w1 w2 w3\nw4 w5"
-    at = open_page("routing", folder, text=text)
-    assert [tab.label for tab in at.tabs] == tabs
     for tab in tabs:
         at = open_page("routing", folder, text=text, tab=tab)
+        assert [tab.label for tab in at.tabs] == tabs
         assert not at.exception
         assert not at.error
         assert not at.warning
@@ -261,15 +253,6 @@ def test_one_token_is_forced_where_tokens_route(open_page, tiny_token_checkpoint
     assert at.query_params["force"] == "1.0"
 
 
-def test_the_picked_expert_leads_to_what_it_is_used_for(page):
-    type_in(page, "w1 w2 w3")
-    page.selectbox(key="force_layer").set_value(1)
-    page.selectbox(key="force_expert").set_value(3).run()
-    (link,) = [one.proto for one in page.get("page_link") if "expert=3" in one.proto.query_string]
-    asked = parse_qs(link.query_string)
-    assert (asked["layer"], asked["expert"], asked["checkpoint"]) == (["1"], ["3"], ["tiny"])
-
-
 # Words and experts
 
 
@@ -279,8 +262,8 @@ def scored(at):
 
 WAYS = [
     *({"method": method} for method in tokens.METHODS),
-    *({"replaced_by": label} for label in words.REPLACEMENTS),
-    *({"unit": unit} for unit in ("word", "phrase", "automatic")),
+    {"replaced_by": [*words.REPLACEMENTS][-1]},
+    {"unit": "phrase"},
 ]
 
 

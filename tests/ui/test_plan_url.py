@@ -44,31 +44,33 @@ def test_a_whole_plan_of_12_by_12_fits_with_its_weights_to_the_last_bit():
 
 
 REFUSED = [
-    "x",
-    "_",
-    "6n",
-    "n4",
-    "6n4_",
-    "6p",
-    "6p0.",
-    "6n-1",
-    "6n4 ",
-    "6n4\n",
-    "٦n4",
-    "6n99999",
-    "6wnan",
-    "6w1e5",
+    *(
+        "x",
+        "_",
+        "6n",
+        "n4",
+        "6n4_",
+        "6p",
+        "6p0.",
+        "6n-1",
+        "6n4 ",
+        "6n4\n",
+        "٦n4",
+        "6n99999",
+        "6wnan",
+        "6w1e5",
+    ),
+    *(
+        "by-random",
+        "6n4_by-",
+        "6n4_by-<script>",
+        "6n4_by-oracle",
+        "by-random_6n4",
+        "6n4_6n3",
+        "6n1_" * LONGEST,
+    ),
+    "6d0p1",  # in one order only, so that there is one text for one plan
 ]
-REFUSED += [
-    "by-random",
-    "6n4_by-",
-    "6n4_by-<script>",
-    "6n4_by-oracle",
-    "by-random_6n4",
-    "6n4_6n3",
-    "6n1_" * LONGEST,
-]
-REFUSED.append("6d0p1")  # in one order only, so that there is one text for one plan
 
 
 @pytest.mark.parametrize("text", REFUSED)
