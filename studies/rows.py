@@ -47,12 +47,7 @@ class Rows:
         read_rows(path)  # refuse a wrong file now, not after hours
 
     def __contains__(self, row: Mapping[str, Any]) -> bool:
-        return self.get(row) is not None
-
-    def get(self, row: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The stored row with the key of `row`, or None."""
-        wanted = self._key(row)
-        return next((one for one in read_rows(self.path) if self._key(one) == wanted), None)
+        return self._key(row) in map(self._key, read_rows(self.path))
 
     def add(self, *rows: Mapping[str, Any]) -> None:
         """Add rows, all or none, in place of earlier ones with the same keys; the file stays sorted."""

@@ -7,9 +7,11 @@ interleaved run, so that drift and other load affect all equally; ratios are of 
 from __future__ import annotations
 
 import os
+import platform
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,13 +31,14 @@ from shrp.model.convert import convert
 from shrp.model.modules import with_layers
 from shrp.pruning.plan import first_experts
 from shrp.pruning.prune import prune
-from studies.machine import machine, versions
 from studies.rows import run
 
 KEPT = {6: 2, 11: 1}
 """Converted layers -> experts per layer of the static model."""
 SECONDS, MOST = 12.0, 30
 """Aim for the timed rounds of one shape, and their largest number."""
+
+_PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "numpy")
 
 Call = Callable[[Mapping[str, Tensor]], object]
 
@@ -123,6 +126,39 @@ def measure(
                 row["flop_limit"] = round(flops["dense"] / flops[model], 3)
                 rows.append(about | row | {"speedup_vs_dense": round(dense / row["median_ms"], 3)})
     return rows
+
+
+def machine() -> dict[str, Any]:
+    """What the times are times of: processor, cores, threads in use, vector instructions."""
+    return {
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "vector_instructions": torch.backends.cpu.get_cpu_capability(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that do the work, where they are installed."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _cpu() -> str:
+    """The processor's name: Linux keeps it in a file, elsewhere Python's guess must do."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
 
 
 def main(

@@ -32,6 +32,7 @@ from shrp.evaluation.costs import Cost, dense_cost
 from shrp.evaluation.evaluate import evaluate
 from shrp.evaluation.evaluation import Evaluation
 from shrp.families.families import encoder_layers
+from shrp.files import write_text
 from shrp.model.config import ShrpConfig
 from shrp.pruning.plan import PruningPlan
 from shrp.pruning.prune import prune
@@ -40,7 +41,7 @@ from shrp.training.device import resolve_precision
 from shrp.training.examples import FIT_EXAMPLES
 from shrp.training.loop import train
 from shrp.training.progress import LogProgress
-from shrp.training.runs import Convert, write_atomically
+from shrp.training.runs import Convert
 from shrp.training.text import graft, train_on_text
 from studies.augment import augmented
 from studies.controls import drop_layer, width_pruning
@@ -105,7 +106,7 @@ class Base:
         file = self.work / "precision.txt"
         if not file.is_file():
             self.work.mkdir(parents=True, exist_ok=True)
-            write_atomically(file, resolve_precision("auto"))
+            write_text(file, resolve_precision("auto"))
         return file.read_text(encoding="utf-8")
 
     @cached_property

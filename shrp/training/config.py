@@ -10,7 +10,7 @@ import types
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from shrp.errors import PlanError, TrainingError
 from shrp.model.config import ShrpConfig
@@ -54,40 +54,16 @@ _RANGES = (
 """Ranges of the fields of both configs; None is in all of them."""
 
 
-def _check(config: TrainConfig | TextConfig) -> None:
-    """Raise `TrainingError` where a field is out of its range."""
-    for words, valid, names in _RANGES:
-        for name in names.split():
-            if (value := getattr(config, name, None)) is not None and not valid(value):
-                raise TrainingError(f"{name} must be {words}, not {value}.")
-    for name, choices in (("precision", get_args(Precision)), ("expander_init", get_args(ExpanderInit))):
-        if getattr(config, name) not in choices:
-            raise TrainingError(f"{name} must be one of {', '.join(choices)}.")
-
-
 @dataclass(frozen=True)
-class TrainConfig:
-    """Training on a task: dense fine-tuning (no layers to convert), SHRP's two stages, or fine-tuning after pruning.
+class _Config:
+    """What every training is configured by.
 
     Raises:
         TrainingError: a value is out of its range, or two contradict each other.
     """
 
-    repeats: ClassVar[bool] = False
-    """An epoch never sees an example twice."""
-
     shrp: ShrpConfig = field(default_factory=lambda: ShrpConfig(()))
-    """The conversion. Without layers this is plain fine-tuning."""
-    order: tuple[int, ...] = ()
-    """Conversion order, one layer an epoch; empty means from the top down."""
-    stage2_epochs: int = 2
-    """Epochs after the last conversion (or of plain fine-tuning), without the balance loss."""
-    balance: float = 0.1
-    """Lambda, the weight of the balance loss in stage 1."""
-    epoch_size: int | None = None
-    """Examples an epoch, at most; epochs walk through the data, so none is favoured. None for all."""
-    conversion_size: int | None = None
-    """The same for the epochs of stage 1, which may be short; None is `epoch_size`."""
+    """The conversion. Without layers, a dense or pruned model is fine-tuned."""
     batch_size: int = 32
     """Examples a step."""
     max_length: int = 128
@@ -98,6 +74,56 @@ class TrainConfig:
     """Peak rate of new weights: Router and Expander."""
     weight_decay: float = 0.01
     """AdamW's, on matrices."""
+    balance: float = 0.1
+    """Lambda, the weight of the balance loss: in stage 1, and on text throughout (experts specialise on the task)."""
+    distill_logits: float = 0.0
+    """On a task, the share of its loss replaced by the teacher's soft targets, 0 to 1; in a conversion on text, the weight
+    of the base's soft targets, where it has a trained head (0 leaves the head out)."""
+    temperature: float = 2.0
+    """Temperature of the soft targets."""
+    precision: Precision = "auto"
+    """`auto` takes bf16 where a short timing shows that it helps."""
+    seed: int = 0
+    """Seed of everything random."""
+
+    def __post_init__(self) -> None:
+        for words, valid, names in _RANGES:
+            for name in names.split():
+                if (value := getattr(self, name, None)) is not None and not valid(value):
+                    raise TrainingError(f"{name} must be {words}, not {value}.")
+        for name, choices in (("precision", get_args(Precision)), ("expander_init", get_args(ExpanderInit))):
+            if getattr(self, name) not in choices:
+                raise TrainingError(f"{name} must be one of {', '.join(choices)}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form; `from_dict` reads it back."""
+        return asdict(self) | {"shrp": self.shrp.to_dict()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Rebuild a config from `to_dict`'s form; fields that it lacks have their default.
+
+        Raises:
+            ShrpError: it has a field that this version does not know, or a value is out of its range.
+        """
+        return _build(cls, data, "the stored config")
+
+
+@dataclass(frozen=True)
+class TrainConfig(_Config):
+    """Training on a task: dense fine-tuning (no layers to convert), SHRP's two stages, or fine-tuning after pruning."""
+
+    repeats: ClassVar[bool] = False
+    """An epoch never sees an example twice."""
+
+    order: tuple[int, ...] = ()
+    """Conversion order, one layer an epoch; empty means from the top down."""
+    stage2_epochs: int = 2
+    """Epochs after the last conversion (or of plain fine-tuning), without the balance loss."""
+    epoch_size: int | None = None
+    """Examples an epoch, at most; epochs walk through the data, so none is favoured. None for all."""
+    conversion_size: int | None = None
+    """The same for the epochs of stage 1, which may be short; None is `epoch_size`."""
     warmup: float = 0.06
     """Share of each epoch's steps over which the rate rises; the optimizer starts afresh with each epoch."""
     freeze_embeddings: bool = False
@@ -107,24 +133,16 @@ class TrainConfig:
     lowest converted layer, from the teacher's hidden states there."""
     dropout: bool = True
     """Whether the model's own dropout is on while it trains."""
-    distill_logits: float = 0.0
-    """Share of the task loss replaced by the teacher's soft targets, 0 to 1."""
     distill_hidden: float = 0.0
     """Weight of the squared error between a converted layer's output and the teacher's, summed over layers."""
-    temperature: float = 2.0
-    """Temperature of the soft targets."""
     expander_init: ExpanderInit = "random"
     """Start of an Expander: near the identity with random directions, or fitted to the dense layer's residual update."""
-    precision: Precision = "auto"
-    """`auto` takes bf16 where a short timing shows that it helps."""
-    seed: int = 0
-    """Seed of everything random."""
 
     def __post_init__(self) -> None:
         if self.order and sorted(self.order) != list(self.shrp.layers):
             wanted = list(self.shrp.layers)
             raise TrainingError(f"order {list(self.order)} must name each of the layers {wanted} once.")
-        _check(self)
+        super().__post_init__()
         if not self.shrp.layers and self.stage2_epochs == 0:
             raise TrainingError("nothing to do: name layers to convert, or at least one epoch.")
 
@@ -164,25 +182,12 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form; `from_dict` reads it back."""
-        return asdict(self) | {"shrp": self.shrp.to_dict(), "order": list(self.order)}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> TrainConfig:
-        """Rebuild a config from `to_dict`'s form; fields that it lacks have their default.
-
-        Raises:
-            ShrpError: it has a field that this version does not know, or a value is out of its range.
-        """
-        return _build(cls, data, "the stored config")
+        return super().to_dict() | {"order": list(self.order)}
 
 
 @dataclass(frozen=True)
-class TextConfig:
-    """Training on unlabelled text: a conversion from the top layer down, or fine-tuning after pruning (no layers).
-
-    Raises:
-        TrainingError: a number is out of its range.
-    """
+class TextConfig(_Config):
+    """Training on unlabelled text: a conversion from the top layer down, or fine-tuning after pruning (no layers)."""
 
     repeats: ClassVar[bool] = True
     """Where there are fewer texts than an epoch wants, it sees them again."""
@@ -192,35 +197,13 @@ class TextConfig:
     expander_init: ClassVar[ExpanderInit] = "least_squares"
     warmup: ClassVar[float] = 1 / 16
 
-    shrp: ShrpConfig = field(default_factory=lambda: ShrpConfig(()))
-    """The conversion. Without layers, a pruned model is fine-tuned."""
+    max_length: int = 64
+    learning_rate: float = 2e-4
+    new_learning_rate: float = 1e-3
     conversion_size: int = 2500
     """Texts of the epoch after each conversion."""
     final_size: int = 20_000
     """Texts of the last epoch, in which the learning rate falls to 0."""
-    batch_size: int = 32
-    """Texts a step."""
-    max_length: int = 64
-    """Longest text, in tokens."""
-    learning_rate: float = 2e-4
-    """Peak rate of pretrained weights."""
-    new_learning_rate: float = 1e-3
-    """Peak rate of new weights: Router and Expander."""
-    balance: float = 0.1
-    """Lambda of the balance loss, throughout: experts are to specialise on a task, not on this text."""
-    distill_logits: float = 0.0
-    """Weight of the base's soft targets in a conversion, where it has a trained head; 0 leaves the head out."""
-    temperature: float = 2.0
-    """Temperature of the soft targets."""
-    weight_decay: float = 0.01
-    """AdamW's, on matrices."""
-    precision: Precision = "auto"
-    """`auto` takes bf16 where a short timing shows that it helps."""
-    seed: int = 0
-    """Seed of everything random."""
-
-    def __post_init__(self) -> None:
-        _check(self)
 
     def schedule(self) -> Iterator[Epoch]:
         """The epochs in order: one after each conversion at the full rate, then one that falls linearly to 0."""
@@ -228,10 +211,6 @@ class TextConfig:
         yield from conversions(order, self.conversion_size, "conversion on text")
         phase = "conversion on text: all layers" if order else "fine-tuning after pruning, on text"
         yield Epoch(len(order), 1, None, 1.0, 0.0, self.final_size, phase)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able form."""
-        return asdict(self) | {"shrp": self.shrp.to_dict()}
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.checkpoints.saving import check_name, entries
 from shrp.errors import ShrpError, TrainingError
+from shrp.files import write_text
 from shrp.training.config import TextConfig, TrainConfig
 
 RUN_FILE = "run.json"
@@ -163,19 +164,12 @@ def open_run(folder: Path, identity: Mapping[str, Any], precision: Callable[[], 
             else:
                 (folder / TEACHER_FILE).unlink(missing_ok=True)
                 kept = {**identity, "precision": precision()}
-                write_atomically(file, json.dumps(kept))
+                write_text(file, json.dumps(kept))
             yield Run(folder, kept["precision"])
         except ShrpError:
             if not state.is_file():
                 shutil.rmtree(folder, ignore_errors=True)
             raise
-
-
-def write_atomically(file: Path, text: str) -> None:
-    """Write a file so that it is there as a whole or not at all."""
-    partial = file.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)
 
 
 def identity_of(

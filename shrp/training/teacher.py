@@ -21,9 +21,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from shrp.errors import TrainingError
+from shrp.files import write_text
 from shrp.training.examples import Examples
 from shrp.training.losses import TeacherOutput
-from shrp.training.runs import weights_digest, write_atomically
+from shrp.training.runs import weights_digest
 
 CACHE_BYTES = 16 * 2**30
 """Above this many bytes of hidden states the teacher is run in every step instead."""
@@ -117,7 +118,7 @@ class CachedTeacher:
                     if error.errno not in _NO_ROOM:
                         raise
                     return False
-                write_atomically(file, json.dumps(self.identity))
+                write_text(file, json.dumps(self.identity))
             self.logits = np.load(self.folder / _LOGITS, allow_pickle=False)
             shape = (int(self.starts[-1]), *self.width)
             self.states = np.memmap(hidden, np.float16, "r", shape=shape) if self.hidden else None

@@ -17,14 +17,8 @@ from shrp.pruning.prune import prune
 @pytest.fixture
 def files(place):
     """Options for the training and validation files."""
-    return (
-        "--train-file",
-        place / "train.csv",
-        "--validation-file",
-        place / "validation.csv",
-        "--task",
-        "sst2",
-    )
+    tables = "--train-file", place / "train.csv", "--validation-file", place / "validation.csv"
+    return (*tables, "--task", "sst2")
 
 
 @pytest.fixture
@@ -146,28 +140,6 @@ def test_prune_with_a_calibrated_threshold(shrp, place, known, tmp_path):
         answer_shares(evaluate(one.model, one.tokenizer, data).logits).tolist() for one in (made, loaded)
     ]
     assert shares[0] == pytest.approx(shares[1], abs=2 / 60)
-
-
-def test_a_killed_run_goes_on(shrp, place, files, config, tmp_path, monkeypatch):
-    from shrp.training import loop
-
-    quick = config(training={"max_length": 16, "batch_size": 16})
-    teach = ("finetune", "--base", place / "encoder", *files, "--epochs", 2, *quick)
-    assert shrp(*teach, "--out", tmp_path / "whole")[0] == 0
-    real, seen = loop.evaluate_with_usage, []
-
-    def killed(*args, **kwargs):
-        seen.append(1)
-        if len(seen) == 2:
-            raise KeyboardInterrupt
-        return real(*args, **kwargs)
-
-    monkeypatch.setattr(loop, "evaluate_with_usage", killed)
-    assert shrp(*teach, "--out", tmp_path / "killed")[0] == 130
-    monkeypatch.setattr(loop, "evaluate_with_usage", real)
-    assert shrp(*teach, "--out", tmp_path / "killed")[0] == 0
-    whole, again = (checkpoint.load(tmp_path / name).model.state_dict() for name in ("whole", "killed"))
-    assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
 @pytest.mark.parametrize(

@@ -72,17 +72,14 @@ def test_outer_norm_starts_from_the_dense_layers_last_one(tiny_family, tiny_mode
 def test_conversion_is_in_place_and_leaves_the_rest(tiny_family, tiny_model, tiny_inputs, tiny_logits):
     model = tiny_model(tiny_family)
     layers = encoder_layers(model)
-    others = {id(p): p.clone() for layer in (layers[0], layers[1]) for p in layer.parameters()}
-    first, second = layers[0], layers[1]
+    stay = list(layers[:2])
+    others = [p.clone() for layer in stay for p in layer.parameters()]
     before = tiny_logits(model, tiny_inputs())
     assert convert(model, ShrpConfig((2,), expander_gain=1.0)) is model
-    assert encoder_layers(model)[0] is first
-    assert encoder_layers(model)[1] is second
+    assert all(one is other for one, other in zip(encoder_layers(model), stay))
     assert layer_kinds(model) == ["dense", "dense", "routed"]
     assert list(expert_layers(model)) == [2]
-    for layer in (first, second):
-        for parameter in layer.parameters():
-            assert torch.equal(parameter, others[id(parameter)])
+    assert all(map(torch.equal, (p for layer in stay for p in layer.parameters()), others))
     after = tiny_logits(model, tiny_inputs())
     assert after.shape == before.shape
     assert not torch.allclose(after, before, atol=1e-3)

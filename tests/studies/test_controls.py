@@ -8,10 +8,7 @@ from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.errors import CheckpointError, ShrpError
 from shrp.evaluation.costs import cost, counted_params, size_like
 from shrp.families.families import encoder_layers, family_of
-from shrp.model.config import ShrpConfig
 from shrp.model.convert import layer_kinds, new_parameters
-from shrp.training.config import TrainConfig
-from shrp.training.loop import train
 from studies.controls import drop_layer, no_router, width_pruning, without_router
 
 
@@ -119,22 +116,3 @@ def test_what_cannot_be_pruned_is_refused(tiny_model, tiny_inputs, tiny_info, ti
     pruned(model, tiny_inputs())
     with pytest.raises(CheckpointError):
         checkpoint.save(model, tiny_tokenizer, tiny_info(layers=(1,)), tmp_path / "made")
-
-
-@pytest.mark.parametrize("kind", ["dropped", "no router", "width"])
-def test_the_training_loop_trains_them(
-    kind, tiny_model, tiny_inputs, tiny_tokenizer, tiny_data, tiny_info, tmp_path
-):
-    config = TrainConfig(
-        ShrpConfig((1, 2)), stage2_epochs=1, distill_hidden=1.0, balance=0.0, precision="fp32", batch_size=8
-    )
-    convert = {"dropped": drop_layer, "width": width_pruning(2, [tiny_inputs()])}.get(kind)
-    arguments = (tiny_info(layers=()), tiny_tokenizer, tiny_data(16), tiny_data(8, seed=1), tmp_path / "out")
-    with no_router() if kind == "no router" else torch.enable_grad():
-        model, _, history = train(
-            config, tiny_model(), *arguments, teacher=tiny_model(), convert=convert, converts_by=kind
-        )
-    kinds = {"dropped": [], "no router": ["routed"] * 2, "width": ["static"] * 2}[kind]
-    assert layer_kinds(model) == ["dense", *kinds]
-    assert len(history) == 3
-    assert all(row["distill_hidden_loss"] > 0 for row in history)

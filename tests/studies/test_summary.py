@@ -16,14 +16,8 @@ TASKS = ("a", "b")
 
 
 def row(task, score, *, model="shrp", seed=0, m=1, tuned=True, floor=0.5, interval=0.1, routed=False):
-    found = {
-        "task": task,
-        "recipe": "retain",
-        "depth": "11of12",
-        "model": model,
-        "seed": seed,
-        "routed": routed,
-    }
+    found = {"task": task, "recipe": "retain", "depth": "11of12", "model": model}
+    found |= {"seed": seed, "routed": routed}
     found |= {"experts_per_layer": m, "fine_tuned_after_pruning": tuned, "metric": "accuracy", "score": score}
     found["interval"] = None if interval is None else [score - interval, score + interval]
     return found | {"n": 100, "teacher_score": 0.8, "majority_score": floor, "encoder_params_share": 0.11}

@@ -11,7 +11,6 @@ from shrp.families.families import encoder_layers
 from shrp.model import convert as conversion
 from shrp.model.config import ShrpConfig
 from shrp.model.convert import _sample, convert_layer, fit_expander
-from shrp.model.gates import record_routing, use_gates
 from shrp.model.layers import Expander
 from shrp.training import loop
 from shrp.training.config import TrainConfig
@@ -85,32 +84,6 @@ def test_a_fit_leaves_the_dense_layer_to_others_that_run_it_at_the_same_time(
     assert not any(module._forward_pre_hooks for module in dense.modules())
 
 
-@pytest.mark.parametrize("family", ["bert", "distilbert", "mpnet"])
-def test_a_fitted_expander_is_closer_to_the_dense_layer_than_a_fresh_one(
-    family, tiny_model, tiny_tokenizer, tiny_data, batches
-):
-    model = tiny_model(family)
-    held_out = collate(tiny_tokenizer, encode(tiny_tokenizer, tiny_data(30, seed=7).texts), range(30))
-    with torch.no_grad():
-        wanted = model(**held_out, output_hidden_states=True).hidden_states[3]
-
-    def error():
-        found = []
-        for expert in range(4):  # the router is as good as random at the start
-            gates = {2: torch.eye(4)[expert]}
-            with torch.no_grad(), use_gates(gates), record_routing(hidden_states=True) as record:
-                model(**held_out)
-            real = held_out["attention_mask"].bool()
-            found.append((record.hidden_states[2] - wanted)[real].square().mean())
-        return float(torch.stack(found).mean())
-
-    dense = encoder_layers(model)[2]
-    convert_layer(model, 2, ShrpConfig((2,)))
-    before = error()
-    fit_expander(model, 2, dense, batches)
-    assert error() < 0.8 * before
-
-
 def test_a_dense_layer_that_works_in_chunks_gives_the_same_fit(tiny_model, batches):
     whole, chunked = (
         fitted_layer(tiny_model("bert", chunk_size_feed_forward=tokens), batches)[0] for tokens in (0, 1)
@@ -132,9 +105,10 @@ def test_of_very_many_tokens_a_fit_uses_some(tiny_model, batches, monkeypatch):
     assert 0 < apart.norm() < 0.3 * layer.expander.norm.bias.norm()
 
 
-def test_a_fitted_expander_is_near_the_best_linear_map(tiny_model, batches):
+@pytest.mark.parametrize("family", ["bert", "distilbert", "mpnet"])
+def test_a_fitted_expander_is_near_the_best_linear_map(family, tiny_model, batches):
     """It leaves little more of the dense layer's residual update than the best affine map of the experts' outputs."""
-    model = tiny_model()
+    model = tiny_model(family)
     layer, dense = fitted_layer(model, batches)
     samples = [_sample(model, 2, layer, dense, batch) for batch in batches]
     with torch.no_grad():

@@ -384,17 +384,6 @@ def test_bf16_leaves_a_plain_model_and_precisions_can_follow_each_other(run, tin
     assert not torch.equal(full.classifier.weight, model.classifier.weight)  # bf16 was really in effect
 
 
-def test_precision_is_chosen_once_a_run(run, monkeypatch):
-    monkeypatch.setattr(loop, "resolve_precision", lambda wanted: "bf16")
-    config = replace(CONFIG, precision="auto")
-    whole, _, _ = run(config, out="whole")
-    with pytest.raises(Killed):
-        run(config, progress=Watch(after_epoch=1))
-    monkeypatch.setattr(loop, "resolve_precision", lambda wanted: "fp32")
-    resumed, _, _ = run(config)
-    assert_equal_weights(resumed, whole)
-
-
 def test_runs_that_cannot_start(run, tiny_routed, tiny_data):
     with pytest.raises(ShrpError, match="layers are 0 to 2"):
         run(replace(CONFIG, shrp=ShrpConfig((2, 5))))

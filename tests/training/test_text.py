@@ -177,28 +177,6 @@ def test_a_pruned_encoder_is_fine_tuned_and_the_one_given_stays(converted, tiny_
         assert ".layer." not in name or torch.equal(value, taken[name]), name
 
 
-def test_another_conversion_can_be_given_and_a_model_of_fewer_layers_learns_as_a_whole(
-    converted, tiny_inputs
-):
-    """A study's control, which drops layers: what is left learns the teacher's last hidden states."""
-
-    def drop(model, layer):
-        del encoder_layers(model)[layer]
-        model.config.num_hidden_layers -= 1
-
-    def error(model):
-        with torch.no_grad():
-            found, wanted = (one.base_model(**inputs).last_hidden_state for one in (model, base))
-        return (found - wanted)[inputs["attention_mask"].bool()].square().mean()
-
-    inputs = tiny_inputs()
-    base, model, history = converted(convert=drop, final_size=240)
-    _, untrained, _ = converted(convert=drop, learning_rate=1e-9)
-    assert [row["converted_layer"] for row in history] == [2, 1, None]
-    assert len(encoder_layers(model)) == 1
-    assert error(model) < 0.9 * error(untrained)
-
-
 def test_a_conversion_is_reported_without_dropout_and_counts_usage_of_the_last_quarter(
     converted, monkeypatch
 ):
