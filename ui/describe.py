@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.pruning.plan import PruningPlan
 from ui.text import escape
+
+
+def shape(config: Mapping[str, Any]) -> tuple[int, int, int, int]:
+    """Layers, heads, hidden size and inner size of an encoder, from its config."""
+    names = ("num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size")
+    of_distilbert = ("n_layers", "n_heads", "dim", "hidden_dim")
+    return tuple(int(config.get(one, config.get(other, 0))) for one, other in zip(names, of_distilbert))
 
 
 def kept_experts(plan: PruningPlan) -> pd.DataFrame:

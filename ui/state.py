@@ -21,6 +21,7 @@ from ui.bound import follow
 from ui.downloads import clicked
 from ui.own import checkpoints as own_checkpoints
 from ui.own import data as own_data
+from ui.own import dialog
 from ui.own import slices as own_slices
 from ui.text import escape
 from ui.theme import STYLE
@@ -114,9 +115,10 @@ def draw_picker(*, of_data: bool) -> CheckpointInfo | None:
     """
     st.html(STYLE)
     st.session_state[_READ] = None
+    dialog.draw()  # before the pickers, as it brings what they pick
     found = loaders.discover_all()
     if not found:
-        own_checkpoints.draw()
+        dialog.button()
         return None
     if (new := st.session_state.pop(own_checkpoints.PICK, None)) in found:
         st.session_state[CHECKPOINT] = new
@@ -131,26 +133,27 @@ def draw_picker(*, of_data: bool) -> CheckpointInfo | None:
         names,
         key=CHECKPOINT,
         bind="query-params",
-        help="Folders under checkpoints/ and those that SHRP_CHECKPOINTS names, and what you load below.",
+        help="Folders under checkpoints/ and those that SHRP_CHECKPOINTS names, and your own.",
     )
     not_here.note("checkpoint", CHECKPOINT, asked, name)
     info = found.get(name)
     if not isinstance(info, CheckpointInfo):
-        own_checkpoints.draw()
+        dialog.button()
         return None
-    place = st.container()  # what a person has just given is among the data to pick, above where it is given
-    if own_data.draw(info.task):
+    if not dialog.is_open():
+        own_data.restore(info.task)
+    if st.session_state.pop(own_data.NEW, False):
         st.session_state[SOURCE] = data_sources.OWN
-    with place:
-        _pick_source(info.task)
-    own_slices.draw()
-    with place:  # below the data that have them
-        if of_data or st.session_state.get(SOURCE) != data_sources.HUB:
+    _pick_source(info.task)
+    if of_data or st.session_state.get(SOURCE) != data_sources.HUB:
+        place = st.container()
+        own_slices.draw()
+        with place:
             st.session_state[_READ] = _data(info)
             only.draw(st.session_state[_READ][1])
-        else:
-            only.keep()
-    own_checkpoints.draw()
+    else:
+        only.keep()
+    dialog.button()
     return info
 
 
@@ -207,8 +210,9 @@ def described(title: str = "", *, named: bool = True) -> tuple[str, CheckpointIn
         heading.title(title, anchor=False)
     found = loaders.discover_all()
     if not found:
-        said = "There is no checkpoint yet. Load one in the sidebar, or train one into `checkpoints/`:"
+        said = "There is no checkpoint yet. Open a model of your own, or train one into `checkpoints/`:"
         st.info(said, icon=":material/inventory_2:")
+        dialog.button("own-open-page")
         st.code(HOW_TO_TRAIN, language="bash")
         st.stop()
     name = st.session_state.get(CHECKPOINT)
@@ -260,6 +264,7 @@ def current(
     source, whole, why = st.session_state.get(_READ) or _data(loaded.info)
     if whole is None and needs_data:
         st.warning(escape(why), icon=":material/database_off:")
+        dialog.button("own-open-page")
         st.stop()
     if whole is None:
         return Selection(name, loaded, source, None, why)

@@ -91,9 +91,14 @@ ONNX_REPORT = {
 """What the export's check says, as `shrp.export.onnx.ExportReport`."""
 
 
+def opened(at):
+    """The page with the dialog for a person's own model and data open."""
+    return at if at.file_uploader else at.button(key="own-open").click().run()
+
+
 def upload(at, what, *file):
-    """Put a file (name, content) into the box with `what` in its label."""
-    box = next(box for box in at.file_uploader if what in box.label)
+    """Put a file (name, content) into the dialog's box with `what` in its label."""
+    box = next(box for box in opened(at).file_uploader if what in box.label)
     return box.set_value((*file, "application/octet-stream")).run()
 
 

@@ -16,7 +16,7 @@ import streamlit as st
 
 from shrp.data.tasks import TASKS, custom_task
 from shrp.errors import CheckpointError, DataError
-from tests.app.helpers import texts_of, upload
+from tests.app.helpers import opened, texts_of, upload
 from ui import data_sources, loaders
 from ui.own import checkpoints as own_checkpoints
 from ui.own import data as own_data
@@ -37,7 +37,7 @@ LABELLED = "words,mood,kind\n" + "".join(
 
 
 def box(at, label):
-    return next(one for one in at.sidebar.selectbox if one.label == label)
+    return next(one for one in at.selectbox if one.label == label)
 
 
 def own(at):
@@ -53,6 +53,12 @@ def noting(made):
             made.append(Path(self.name))
 
     return Noting
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """The app as others can reach it."""
+    monkeypatch.setattr(own_checkpoints, "is_local", lambda: False)
 
 
 def zip_of(folder):
@@ -116,9 +122,9 @@ def test_rows_without_a_text_or_a_label_can_be_left_out(open_page, tiny_checkpoi
     assert data.texts == (("w1 w2",), ("w5 w6",), ("w7 w8",))
     assert data.labels.tolist() == [1, 0, 1]
     assert data.slices == ("a", "e", "f")
-    (leave_out,) = at.sidebar.checkbox
+    (leave_out,) = [one for one in at.checkbox if one.key.endswith("incomplete")]
     leave_out.uncheck().run()
-    assert len(at.sidebar.error) == 1
+    assert len(at.error) == 1
     leave_out.check().run()
     box(at, "Label column").set_value("none").run()  # a label is no longer needed
     assert len(own(at)) == 4
@@ -179,7 +185,7 @@ def test_no_tasks_name_leads_out_of_the_data_folder(name, tmp_path, monkeypatch)
 
 
 def test_a_checkpoint_is_uploaded_replaced_and_removed(
-    open_page, tiny_checkpoint, save_tiny, tmp_path, monkeypatch
+    served, open_page, tiny_checkpoint, save_tiny, tmp_path, monkeypatch
 ):
     made = []
     monkeypatch.setattr(own_checkpoints, "TemporaryDirectory", noting(made))
@@ -193,7 +199,7 @@ def test_a_checkpoint_is_uploaded_replaced_and_removed(
 
     for content in (b"no zip", zip_of(elsewhere)[:-40]):
         upload(at, "zip", "bad.zip", content)
-        assert len(at.sidebar.error) == 1
+        assert len(at.error) == 1
         assert at.selectbox(key="checkpoint").value == "mine (yours)"
     assert (made[0] / "config.json").is_file()
     assert not any(path.exists() for path in made[1:])
@@ -219,6 +225,7 @@ def test_whoever_touches_something_while_it_is_read_loses_nothing(
     (tiny_checkpoint.parent / "group").mkdir()
     mine = save_tiny("mine", routing="token").rename(tiny_checkpoint.parent / "group" / "mine")
     at = open_page("overview", tiny_checkpoint)
+    opened(at)
     load, stopped = loaders.load_folder, []
 
     def stop_once(folder):
@@ -229,7 +236,7 @@ def test_whoever_touches_something_while_it_is_read_loses_nothing(
 
     monkeypatch.setattr(loaders, "load_folder", stop_once)
     if given == "a path":
-        at.text_input(key="own-checkpoint-path").set_value("group/mine").run()
+        opened(at).text_input(key="own-checkpoint-path").set_value("group/mine").run()
     else:
         upload(at, "zip", "mine.zip", zip_of(mine))
     assert len(stopped) == 1
@@ -242,7 +249,7 @@ def test_whoever_touches_something_while_it_is_read_loses_nothing(
 
 
 def test_several_uploads_stay_beside_each_other_up_to_a_number(
-    open_page, tiny_checkpoint, save_tiny, monkeypatch
+    served, open_page, tiny_checkpoint, save_tiny, monkeypatch
 ):
     made = []
     monkeypatch.setattr(own_checkpoints, "TemporaryDirectory", noting(made))
@@ -272,7 +279,7 @@ def test_a_reload_brings_the_table_and_its_columns_back(open_page, tiny_checkpoi
     assert not again.exception
     assert own(again).fingerprint == own(at).fingerprint
     assert again.selectbox(key=SOURCE).value == data_sources.OWN
-    again.button(key="own-data-remove").click().run()
+    opened(again).button(key="own-data-remove").click().run()
     assert own_kept.PARAM not in again.query_params
     assert data_sources.OWN_DATA not in open_page("overview", tiny_checkpoint, **asked).session_state
 
@@ -302,10 +309,10 @@ def test_no_table_locks_a_session(open_page, tiny_checkpoint, monkeypatch):
     monkeypatch.setattr(own_data, "complete", fail)
     upload(at, "table", "mine.csv", PLAIN.encode())
     assert not at.exception
-    assert len(at.sidebar.error) == 1
+    assert len(at.error) == 1
     at.button(key="own-data-remove").click().run()
     assert not at.exception
-    assert not at.sidebar.error
+    assert not at.error
 
 
 def test_other_hosts_names_are_refused():
@@ -433,7 +440,7 @@ def test_a_table_is_uploaded_used_replaced_and_removed(open_page, tiny_checkpoin
     assert set(data.slices) == {"odd", "even"}
     for name, content in (("broken.csv", b"\xff\xfe"), ("unfit.csv", b"sentence,label\na b,\n")):
         upload(at, "table", name, content)
-        assert len(at.sidebar.error) == 1
+        assert len(at.error) == 1
         assert own(at) is data
         assert at.selectbox(key="source").value == "own"
     at.button(key="own-data-remove").click().run()
@@ -463,7 +470,7 @@ def test_labels_of_another_vocabulary_are_asked_about(open_page, tiny_checkpoint
     for label in "12345":
         box(at, f"'{label}' means").set_value("rows left out")
     at.run()
-    assert len(at.sidebar.error) == 1  # no row is left
+    assert len(at.error) == 1  # no row is left
     assert own(at) is data
 
 
@@ -539,7 +546,7 @@ def test_what_an_upload_does_not_load_leaves_nothing_behind(tiny_checkpoint, tmp
 
 
 def test_a_checkpoint_below_an_allowed_root_is_opened_by_its_path(
-    open_page, tiny_checkpoint, save_tiny, tmp_path
+    served, open_page, tiny_checkpoint, save_tiny, tmp_path
 ):
     (tiny_checkpoint.parent / "group").mkdir()
     deep = save_tiny("deep").rename(tiny_checkpoint.parent / "group" / "deep")
@@ -550,10 +557,11 @@ def test_a_checkpoint_below_an_allowed_root_is_opened_by_its_path(
         (outside, "deep (yours)"),  # refused
         ("tiny", "tiny"),  # one that is listed anyway
     ):
-        at.text_input(key="own-checkpoint-path").set_value(str(path)).run()
+        opened(at).text_input(key="own-checkpoint-path").set_value(str(path)).run()
         assert not at.exception
         assert at.selectbox(key="checkpoint").value == picked
-        assert len(at.sidebar.error) == (path == outside)
+        assert len(at.error) == (path == outside)
+    at.selectbox(key="checkpoint").set_value("deep (yours)").run()
     at.button(key="own-checkpoint-remove-deep (yours)").click().run()
     assert deep.is_dir()  # only what was unpacked is deleted
     assert "deep (yours)" not in at.selectbox(key="checkpoint").options

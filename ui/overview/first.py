@@ -9,20 +9,13 @@ import streamlit as st
 
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.data.tasks import TEXTS
-from ui.describe import summary_line
+from ui.describe import shape, summary_line
 from ui.downloads import chart
 from ui.overview import figures
 from ui.text import escape, interval_text, metric_name, percent, score_text
 
 _BERT_LIKE = ("bert", "camembert", "distilbert", "electra", "ernie", "roberta", "xlm-roberta")
 """Model types whose layers have the sizes that `encoder_share` counts, and nothing else."""
-
-
-def shape(config: Mapping[str, Any]) -> tuple[int, int, int, int]:
-    """Layers, heads, hidden size and inner size of an encoder, from its config."""
-    names = ("num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size")
-    of_distilbert = ("n_layers", "n_heads", "dim", "hidden_dim")
-    return tuple(int(config.get(one, config.get(other, 0))) for one, other in zip(names, of_distilbert))
 
 
 def encoder_share(config: Mapping[str, Any], info: CheckpointInfo) -> float | None:

@@ -25,34 +25,44 @@ def draw(
     help: str,
     roots: Sequence[Path],
     take: Callable[[Any], object],
+    *,
+    anywhere: bool = False,
 ) -> None:
-    """Draw the boxes and read what is given there, once.
+    """Draw the boxes side by side and read what is given there, once.
 
     Args:
         key: what the widgets' keys begin with.
         types, limit: of an upload, its extensions and most MB.
         roots: folders below which a path may lead; without any there is no box for one.
         take: reads an uploaded file or a path (text).
+        anywhere: whether a path may lead to any folder.
     """
-    session, uploads, taken = st.session_state, f"{key}-uploads", f"{key}-path-taken"
-    # Not by `on_change`: touching anything while it is read would end that for good.
-    number = session.setdefault(uploads, 0)  # a new key empties the box
-    file = st.file_uploader(
-        label, types, key=f"{uploads}-{number}", max_upload_size=upload_limit(limit), help=help
+    session, uploads, taken, last = (
+        st.session_state,
+        *(f"{key}-{of}" for of in ("uploads", "path-taken", "file")),
     )
-    if file is not None:
+    # Not by `on_change`: touching anything while it is read would end that for good.
+    number = session.setdefault(uploads, 0)
+    with_path = bool(roots) or anywhere
+    places = st.columns(2) if with_path else [st.container()]
+    if with_path:
+        below = "Any folder of this machine." if anywhere else f"Below {named(roots)}."
+        path = places[0].text_input("Path on the app's machine", key=f"{key}-path", help=escape(below))
+        if path != session.get(taken, ""):
+            if path.strip():
+                take(path)
+            session[taken] = path
+    limits = {"max_upload_size": upload_limit(limit), "help": help}
+    file = places[-1].file_uploader(label, types, key=f"{uploads}-{number}", **limits)
+    if file is not None and file.file_id != session.get(last):
         take(file)
-        session[uploads] += 1
-        st.rerun()
-    if not roots:
-        return
-    below = f"Below {named(roots)}."
-    path = st.text_input("or its path on the app's machine", key=f"{key}-path", help=escape(below))
-    if path != session.get(taken, ""):
-        if path.strip():
-            take(path)
-        session[taken] = path
-        st.rerun()
+        session[last] = file.file_id
+
+
+def empty(key: str) -> None:
+    """Empty the boxes, so that the same can be given again."""
+    st.session_state[f"{key}-uploads"] = st.session_state.get(f"{key}-uploads", 0) + 1  # a new key
+    st.session_state[f"{key}-path"] = ""  # not taken out, which would leave the browser's box as it is
 
 
 def named(paths: Sequence[Path]) -> str:
@@ -60,8 +70,13 @@ def named(paths: Sequence[Path]) -> str:
     return " or ".join(f"'{path}'" for path in paths) or "any folder (none was named)"
 
 
-def find(text: str, roots: Sequence[Path], kind: str, error: type[ShrpError]) -> Path:
+def find(
+    text: str, roots: Sequence[Path], kind: str, error: type[ShrpError], *, anywhere: bool = False
+) -> Path:
     """The file or folder (`kind`) that a path names below one of the roots, resolved; a relative one is tried in each.
+
+    Args:
+        anywhere: whether it may lie elsewhere, too.
 
     Raises:
         error: the path leads elsewhere (links are followed first), to nothing, or cannot be looked at.
@@ -69,6 +84,7 @@ def find(text: str, roots: Sequence[Path], kind: str, error: type[ShrpError]) ->
     text, wanted = text.strip(), Path.is_dir if kind == "folder" else Path.is_file
     try:
         inside = [path for root in roots if (path := (root / text).resolve()).is_relative_to(root)]
+        inside += [Path(text).expanduser().resolve()] * anywhere
         found = next((path for path in inside if wanted(path)), None)
     except PermissionError as denied:
         raise error(f"'{text:.200}' can't be read: {denied.strerror}.") from denied
@@ -77,5 +93,5 @@ def find(text: str, roots: Sequence[Path], kind: str, error: type[ShrpError]) ->
     if not inside:
         raise error(f"'{text:.200}' is not under {named(roots)}: put it there, or upload it.")
     if found is None:
-        raise error(f"There is no {kind} '{text:.200}' under {named(roots)}.")
+        raise error(f"There is no {kind} '{text:.200}'{'' if anywhere else f' under {named(roots)}'}.")
     return found

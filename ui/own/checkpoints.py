@@ -1,12 +1,18 @@
-"""Checkpoints of this session alone: a folder below the allowed roots, an uploaded zip of one, or what the lab made.
+"""A person's own models: a folder, an uploaded zip of one, or what the lab made.
 
-An archive is unpacked (`shrp.checkpoints.archive`) into a temporary folder that lives as long as the session holds it. Only
-what loads is offered; a refusal says why, and what was loaded before stays.
+On a server that others reach they are this session's alone: a folder below the allowed roots, or an archive unpacked
+(`shrp.checkpoints.archive`) into a temporary folder that lives as long as the session holds it. On localhost any folder can
+be opened, and what was opened stays among the app's models, a folder as links to its files. Only what loads is offered; a
+refusal says why, and what was loaded before stays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -16,9 +22,12 @@ import streamlit as st
 
 from shrp.checkpoints import archive
 from shrp.checkpoints import info as reading
+from shrp.checkpoints.info import CheckpointInfo
 from shrp.errors import CheckpointError, ShrpError
-from ui import loaders
+from shrp.files import new_folder, write_text
+from ui import jobs, loaders
 from ui.own import boxes
+from ui.own.kept import is_local
 from ui.text import escape
 
 PICK = "own-checkpoint-picked"
@@ -27,6 +36,10 @@ MB = 2**20
 MAX_UPLOAD_MB = 2048
 MOST_HELD = 3
 """Uploads, and checkpoints made here, that a session keeps, so that they can be compared."""
+_BROUGHT = ".brought"
+"""An empty file in a folder of the app's models that a person has brought."""
+_UNNAMED = re.compile(r"LABEL_\d+")
+"""A label that `config.json` has no name for."""
 _HELD, _LET_GO, _PROBLEM = (f"own-checkpoint-{part}" for part in ("held", "let-go", "problem"))
 
 
@@ -73,31 +86,36 @@ def open_upload(name: str, file) -> tuple[TemporaryDirectory, str]:
 
 
 def draw() -> None:
-    """Draw the section in the sidebar. What is loaded is among `loaders.discover_all`'s from the next run on."""
+    """Draw the dialog's step. What is loaded is among `loaders.discover_all`'s from then on."""
     session = st.session_state
-    with st.expander("Load a checkpoint", icon=":material/folder_open:"):
-        boxes.draw(
-            "own-checkpoint",
-            "A zip of a checkpoint's folder",
-            ["zip"],
-            MAX_UPLOAD_MB,
-            f"An SHRP checkpoint's own files: {', '.join(archive.SUFFIXES)}; weights as {reading.WEIGHTS} only. Nothing "
-            f"in it is executed. Only this session sees it. The last {MOST_HELD} stay loaded; of one name the last one.",
-            _roots(),
-            _take,
+    stays = "It stays on this machine." if is_local() else "Only this session sees it."
+    boxes.draw(
+        "own-checkpoint",
+        "or a zip of its folder",
+        ["zip"],
+        MAX_UPLOAD_MB,
+        f"A Hugging Face classifier's or an SHRP checkpoint's files: {', '.join(archive.SUFFIXES)}; weights as "
+        f"{reading.WEIGHTS} only. Nothing in it is executed. {stays}",
+        _roots(),
+        _take,
+        anywhere=is_local(),
+    )
+    if session.get(_PROBLEM):
+        st.error(escape(session[_PROBLEM]), icon=":material/error:")
+    if gone := session.get(_LET_GO):
+        st.caption(f"{escape(', '.join(gone))} was let go: the last {MOST_HELD} stay loaded.")
+
+
+def draw_removal(name: str) -> None:
+    """Draw a button that removes a model that a person has brought, or the app made for the session."""
+    if name in st.session_state.get(loaders.OWN_CHECKPOINTS, {}) or _is_brought(loaders.path_of(name)):
+        st.button(
+            f"Remove {escape(name)}",
+            key=f"own-checkpoint-remove-{name}",
+            on_click=_removed,
+            args=(name,),
+            icon=":material/delete:",
         )
-        if session.get(_PROBLEM):
-            st.error(escape(session[_PROBLEM]), icon=":material/error:")
-        if gone := session.get(_LET_GO):
-            st.caption(f"{escape(', '.join(gone))} was let go: the last {MOST_HELD} stay loaded.")
-        for name in session.get(loaders.OWN_CHECKPOINTS, {}):
-            st.button(
-                f"Remove {escape(name)}",  # there may be several, and a screen reader reads this alone
-                key=f"own-checkpoint-remove-{name}",
-                on_click=_removed,
-                args=(name,),
-                icon=":material/delete:",
-            )
 
 
 def _hold(known_as: str, name: str, folder: TemporaryDirectory, spared: str = "") -> str:
@@ -144,15 +162,90 @@ def _roots() -> list[Path]:
 
 
 def open_path(text: str) -> tuple[str, Path]:
-    """The name and folder of a checkpoint by its path below one of the allowed roots.
+    """The name and folder of a checkpoint by its path: below one of the allowed roots, on localhost anywhere.
 
     Raises:
         CheckpointError: the path leads elsewhere, or there is no sound checkpoint.
     """
-    path = boxes.find(text, _roots(), "folder", CheckpointError)
+    path = boxes.find(text, _roots(), "folder", CheckpointError, anywhere=is_local())
     loaders.load_folder(path)
-    known = {loaders.path_of(name).resolve(): name for name in loaders.discover_all()}
-    return known.get(path) or _free_name(path.name), path
+    known = {_weights(loaders.path_of(name)): name for name in loaders.discover_all()}
+    if name := known.get(_weights(path)):
+        return name, path
+    return (_bring(path, path.name, os.symlink), path) if _stays() else (_free_name(path.name), path)
+
+
+def _weights(folder: Path) -> Path:
+    return (folder / reading.WEIGHTS).resolve()
+
+
+def _stays() -> bool:
+    """Whether what is brought stays among the app's models."""
+    return is_local() and jobs.allowed()
+
+
+def _is_brought(folder: Path) -> bool:
+    return (folder / _BROUGHT).is_file()
+
+
+def _bring(source: Path, name: str, put: Callable[[Path, Path], object]) -> str:
+    """Put a folder's files among the app's models; returns the name that it is listed by."""
+    wanted, number = _printable(name), 2
+    folder = jobs.models() / wanted
+    while folder.exists():
+        folder, number = folder.with_name(f"{wanted} {number}"), number + 1
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = new_folder(folder)
+        for file in source.iterdir():
+            if file.is_file() and not file.name.startswith("."):
+                put(file.absolute(), partial / file.name)
+        (partial / _BROUGHT).touch()
+        partial.rename(folder)
+    except OSError as error:
+        raise CheckpointError(f"'{name:.80}' can't be kept: {error.strerror or error}.") from error
+    return loaders.name_of(folder)
+
+
+def unnamed_labels(info: CheckpointInfo) -> Sequence[str]:
+    """A plain classifier's labels where they are mere numbers, such as LABEL_0; else none."""
+    labels = info.task.label_names
+    return labels if info.training.get("adopted") and all(map(_UNNAMED.fullmatch, labels)) else ()
+
+
+def name_labels(name: str, labels: Sequence[str]) -> str:
+    """Give a plain classifier's labels names, in a copy by links where it is not the app's own; returns its name.
+
+    Raises:
+        CheckpointError: they are no names for its labels, or can't be kept.
+    """
+    source = loaders.path_of(name)
+    config = json.loads((source / reading.CONFIG).read_text(encoding="utf-8"))
+    config |= {"id2label": dict(enumerate(labels)), "label2id": {one: i for i, one in enumerate(labels)}}
+    reading.info_of_classifier(name, config)  # refuses what are no labels
+
+    def write(folder: Path) -> Path:
+        # In place of the link, if that is one.
+        write_text(folder / reading.CONFIG, json.dumps(config, indent=2))
+        return folder
+
+    def linked(folder: Path) -> Path:
+        folder.mkdir()
+        for file in source.iterdir():
+            os.symlink(file.absolute(), folder / file.name)
+        return write(folder)
+
+    try:
+        if name in st.session_state.get(_HELD, {}) or _is_brought(source):
+            write(source)
+            return name
+        if not _stays():
+            return make(f"{source} named", name, linked, name)
+        name = _bring(source, name, os.symlink)
+        write(loaders.path_of(name))
+    except OSError as error:
+        raise CheckpointError(f"The names can't be kept: {error.strerror or error}.") from error
+    return name
 
 
 def _list(name: str, path: Path) -> None:
@@ -168,7 +261,8 @@ def _take(given: Any) -> None:
             name, path = open_path(given)
         else:
             folder, name = open_upload(given.name, given)
-            name, path = _hold(name, name, folder), Path(folder.name).resolve()
+            path = Path(folder.name).resolve()
+            name = _bring(path, name, shutil.move) if _stays() else _hold(name, name, folder)
     except CheckpointError as error:
         session[_PROBLEM] = str(error)
         return
@@ -179,11 +273,15 @@ def _take(given: Any) -> None:
 
 def _free_name(name: str) -> str:
     """A name that no checkpoint has yet, printable and short; it stands in the URL and in file names."""
-    name = "".join(c for c in name if c.isprintable() and c not in "/\\")[:60].strip() or "checkpoint"
+    name = _printable(name)
     known, free, number = loaders.discover_all(), f"{name} (yours)", 2
     while free in known:
         free, number = f"{name} (yours {number})", number + 1
     return free
+
+
+def _printable(name: str) -> str:
+    return "".join(c for c in name if c.isprintable() and c not in "/\\")[:60].strip(" .") or "checkpoint"
 
 
 def pick(name: str) -> None:
@@ -199,12 +297,15 @@ def pick_folder(folder: Path) -> None:
 def _removed(name: str) -> None:
     remove(name)
     st.session_state[_LET_GO] = []
-    st.session_state["own-checkpoint-path"] = ""  # so that the same path can be given again
+    boxes.empty("own-checkpoint")
 
 
 def remove(name: str) -> None:
-    """Take a checkpoint of this session out of the list; what was unpacked or made for it is deleted."""
+    """Take a person's own checkpoint out of the list; what was unpacked, linked or made for it is deleted."""
     session = st.session_state
+    if name in loaders.discover_all() and _is_brought(path := loaders.path_of(name)):
+        loaders.forget(path)
+        shutil.rmtree(path, ignore_errors=True)  # of links, not what they lead to
     known = session.get(loaders.OWN_CHECKPOINTS, {})
     session[loaders.OWN_CHECKPOINTS] = {k: v for k, v in known.items() if k != name}
     if (held := session.get(_HELD, {}).pop(name, None)) is not None:

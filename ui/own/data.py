@@ -1,12 +1,13 @@
 """A person's own table of sentences: read (`ui.own.table`), fitted to a task, and a data source of this session.
 
-Its columns are guessed and can be chosen. What can't be read or fitted is refused in words, and the data in use stay.
+Its columns are guessed and can be chosen in the dialog (`ui.own.dialog`); on every run the choices are applied to the
+picked checkpoint's task. What can't be read or fitted is refused in words, and the data in use stay.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,53 +26,90 @@ from ui.own.fit import Columns, complete, fit, guess
 from ui.own.table import MAX_BYTES, MAX_ROWS, MB, Table, data_roots, read_file, read_upload
 from ui.text import escape
 
+NEW = "own-data-new"
+"""Key of the session's state: whether the session's own data are of a table not used before, and so are to be picked."""
 _TABLE, _FITTED, _PROBLEM = "own-table", "own-table-fitted", "own-data-problem"
 _FIRST = "own-table-first"
 """The table and the task that it was first fitted to: labels that are mere numbers are taken to be of that task."""
 _LOG = logging.getLogger(__name__)
 
 
-def draw(task: Task) -> bool:
-    """Draw the section in the sidebar and make what it holds the session's own data (`data_sources.OWN_DATA`).
+Ask = Callable[..., Any]
 
-    Returns whether the data are of a table that was not in use before, and so are to be picked.
-    """
+
+def drawn(label: str, options: Sequence[Any], index: int | None, key: str, help: str | None = None) -> Any:
+    """Ask by a box that remembers what was chosen."""
+    kept = {"key": key, "persist_state": "session", "placeholder": "choose"}
+    return st.selectbox(label, options, index, help=help, **kept)
+
+
+def remembered(
+    label: str, options: Sequence[Any], index: int | None, key: str, help: str | None = None
+) -> Any:
+    """What the box of that key was left at, without drawing it."""
+    picked = st.session_state.get(key)
+    return picked if picked in options else None if index is None else options[index]
+
+
+def draw(task: Task) -> None:
+    """Draw the dialog's step: where a table is given, and what its columns mean for a task."""
     session = st.session_state
-    with st.expander("Your own data", icon=":material/upload_file:"):
-        boxes.draw(
-            "own-data",
-            "A table of sentences",
-            [extension[1:] for extension in tabular.EXTENSIONS],
-            MAX_BYTES // MB,
-            f"CSV, TSV, JSONL or Parquet, at most {MAX_BYTES // MB} MB and {MAX_ROWS:,} rows. Labels are optional. "
-            "Only this session sees it.",
-            data_roots(),
-            _take_new,
-        )
-        kept = own_kept.kept_file() if session.get(_TABLE) is None else None
-        if kept is not None:  # the page was reloaded
-            _take(lambda: read_file(kept))
-        if session.get(_PROBLEM):
-            st.error(escape(session[_PROBLEM]), icon=":material/error:")
-        table = session.get(_TABLE)
-        if table is None:
-            if not session.get(_PROBLEM):
-                st.caption("With labels there are scores; without, usage, routes and changed predictions.")
-            return False
-        # First, and whatever is wrong with the table: a session must be able to get rid of it.
-        st.button(
-            f"Remove {escape(table.name)}", key="own-data-remove", on_click=remove, icon=":material/delete:"
-        )
-        try:
-            new = _draw_table(table, task)
-        except Exception as error:  # of content that nobody thought of
-            _LOG.exception("a person's own table")
-            said = f"'{table.name}' can't be used ({type(error).__name__}); remove it, or repair the file."
-            st.error(escape(said), icon=":material/error:")
-            return False
+    boxes.draw(
+        "own-data",
+        "A table of sentences",
+        [extension[1:] for extension in tabular.EXTENSIONS],
+        MAX_BYTES // MB,
+        f"CSV, TSV, JSONL or Parquet, at most {MAX_BYTES // MB} MB and {MAX_ROWS:,} rows. Labels are optional. "
+        "Only this session sees it.",
+        data_roots(),
+        _take_new,
+    )
+    if session.get(_PROBLEM):
+        st.error(escape(session[_PROBLEM]), icon=":material/error:")
+    if (table := session.get(_TABLE)) is None:
+        st.caption("With labels there are scores; without, usage, routes and changed predictions.")
+        return
+    preview = table.frame.head(3)
+    preview.attrs = {}  # how it was read, which is not to be shown
+    st.markdown(f"**{escape(table.name)}**: {len(table.frame):,} rows")
+    st.dataframe(preview, hide_index=True, height=143, alt=f"The first rows of {table.name}")
+    for said in _apply(table, task, drawn):
+        st.caption(said)
+    # Whatever is wrong with the table: a session must be able to get rid of it.
+    st.button(
+        f"Remove {escape(table.name)}", key="own-data-remove", on_click=remove, icon=":material/delete:"
+    )
+
+
+def restore(task: Task) -> None:
+    """Make the session's table its own data (`data_sources.OWN_DATA`) of a task, by the choices of the dialog.
+
+    After a reload of the page the table is read again where it was kept.
+    """
+    kept = own_kept.kept_file() if st.session_state.get(_TABLE) is None else None
+    if kept is not None:
+        _take(lambda: read_file(kept))
+    if (table := st.session_state.get(_TABLE)) is not None:
+        _apply(table, task, remembered)
+    if kept is not None and st.query_params.get("source", data_sources.OWN) != data_sources.OWN:
+        st.session_state[NEW] = False
+
+
+def _apply(table: Table, task: Task, ask: Ask) -> list[str]:
+    """Fit a table to a task by what was chosen, and say why if it can't be; returns what else there is to say."""
+    try:
+        return _fitted(table, task, ask)
+    except DataError as error:
+        before = st.session_state.get(data_sources.OWN_DATA)
+        stays = "" if before is None or before.task != task else f" Until then '{before.name}' stays in use."
+        st.error(escape(f"{error}{stays}"), icon=":material/error:")
+    except Exception as error:  # of content that nobody thought of
+        _LOG.exception("a person's own table")
+        said = f"'{table.name}' can't be used ({type(error).__name__}); remove it, or repair the file."
+        st.error(escape(said), icon=":material/error:")
+    finally:
         own_kept.keep_choices(f"own-{table.fingerprint[:16]}-")
-        elsewhere = st.query_params.get("source", data_sources.OWN) != data_sources.OWN
-        return new and not (kept is not None and elsewhere)
+    return []
 
 
 def _same(table: Table) -> tuple[str, str]:
@@ -79,42 +117,38 @@ def _same(table: Table) -> tuple[str, str]:
     return table.name, table.fingerprint
 
 
-def _draw_table(table: Table, task: Task) -> bool:
-    session, rows = st.session_state, len(table.frame)
-    st.markdown(f"**{escape(table.name)}**: {rows:,} rows")
-    preview = table.frame.head(3)
-    preview.attrs = {}  # how it was read, which is not to be shown
-    st.dataframe(preview, hide_index=True, height=143, alt=f"The first rows of {table.name}")
-    before = session.get(data_sources.OWN_DATA)
-    stays = "" if before is None or before.task != task else f" Until then '{before.name}' stays in use."
-    columns = _choose(table, task)
+def _fitted(table: Table, task: Task, ask: Ask) -> list[str]:
+    """As `_apply`; a DataError says what is missing or wrong."""
+    session, rows, said = st.session_state, len(table.frame), []
+    columns = _choose(table, task, ask)
     frame = complete(table, columns) if columns.skip_incomplete else table.frame
     labels = [] if columns.label is None else frame[columns.label].tolist()
     unknown = own_labels.unknown(labels, task, table.name)
     # The key holds the column too, so that another one's boxes start at their own guesses.
-    meanings = own_labels.choose(unknown, task, f"{_key(table, task)}-{columns.label}") if unknown else ()
+    key = f"{_key(table, task)}-{columns.label}"
+    meanings = own_labels.choose(unknown, task, key, ask) if unknown else ()
     if meanings is None:
-        said = f"Not in use yet: choose what each label means, or no label column.{stays}"
-        st.info(escape(said), icon=":material/label:")
-        return False
-    key, new = (_same(table), task, replace(columns, meanings=meanings)), False
-    try:
-        if session.get(_FITTED) != key:
+        raise DataError(
+            f"'{table.name}' is not in use yet: choose what each label means as one of {task.name}, or no label column."
+        )
+    key = _same(table), task, replace(columns, meanings=meanings)
+    if session.get(_FITTED) != key:
+        try:
             data = fit(table, task, key[-1])
-            new = session.get(_FITTED, key[:0])[:1] != key[:1]
-            session[data_sources.OWN_DATA], session[_FITTED] = data, key
-        if not meanings and (said := own_labels.read_as(labels, task, table.name)):
-            st.caption(f":material/info: Labels are read as class ids: {escape(said)}.")
-    except DataError as error:
-        said = f"{error} Choose other columns, or repair the file and upload it again.{stays}"
-        st.error(escape(said), icon=":material/error:")
-        return False
+        except DataError as error:
+            raise DataError(
+                f"{error} Choose other columns, or repair the file and upload it again."
+            ) from error
+        session[NEW] = session.get(NEW) or session.get(_FITTED, key[:0])[:1] != key[:1]
+        session[data_sources.OWN_DATA], session[_FITTED] = data, key
+    if not meanings and (ids := own_labels.read_as(labels, task, table.name)):
+        said.append(f":material/info: Labels are read as class ids: {escape(ids)}.")
     data = session[data_sources.OWN_DATA]
     if columns.pair is not None and not len(pairs_of(data)):
-        st.caption(":material/info: No two rows with one name in the pair column have different labels.")
+        said.append(":material/info: No two rows with one name in the pair column have different labels.")
     if left := rows - len(data):
-        st.caption(f"{left:,} of {rows:,} rows {'is' if left == 1 else 'are'} left out.")
-    return new
+        said.append(f"{left:,} of {rows:,} rows {'is' if left == 1 else 'are'} left out.")
+    return said
 
 
 def _key(table: Table, task: Task) -> str:
@@ -137,17 +171,16 @@ def _guess(table: Table, task: Task) -> Columns:
     return replace(start, label=None) if ids or task.is_regression else start
 
 
-def _choose(table: Table, task: Task) -> Columns:
-    """The boxes for the columns; they start at the guess."""
+def _choose(table: Table, task: Task, ask: Ask) -> Columns:
+    """What the columns are for, as asked by boxes that start at the guess."""
     names, start, key = list(table.frame.columns), _guess(table, task), _key(table, task)
     single = len(task.text_columns) == 1
     texts = tuple(
-        st.selectbox(
+        ask(
             "Text column" if single else f"Column of '{escape(name)}'",
             names,
-            index=names.index(start.texts[i]) if i < len(start.texts) else 0,
-            key=f"{key}-text-{i}",
-            persist_state="session",
+            names.index(start.texts[i]) if i < len(start.texts) else 0,
+            f"{key}-text-{i}",
         )
         for i, name in enumerate(task.text_columns)
     )
@@ -155,8 +188,7 @@ def _choose(table: Table, task: Task) -> Columns:
 
     def optional(part: str, help: str) -> str | None:
         index = [None, *names].index(getattr(start, part))
-        label, box = f"{part.capitalize()} column", {"key": f"{key}-{part}", "persist_state": "session"}
-        picked = st.selectbox(label, [none, *names], index, help=help, **box)
+        picked = ask(f"{part.capitalize()} column", [none, *names], index, f"{key}-{part}", help)
         return None if picked == none else picked
 
     columns = Columns(
@@ -169,8 +201,10 @@ def _choose(table: Table, task: Task) -> Columns:
         said = (
             f"Leave out {counted(lacking, 'row')} without a text{' or label' * (columns.label is not None)}"
         )
-        skip = st.checkbox(said, value=True, key=f"{key}-incomplete", persist_state="session")
-        columns = replace(columns, skip_incomplete=skip)
+        box = f"{key}-incomplete"
+        if ask is drawn:
+            st.checkbox(said, value=True, key=box, persist_state="session")
+        columns = replace(columns, skip_incomplete=st.session_state.get(box, True))
     return columns
 
 
@@ -184,9 +218,11 @@ def _label_help(task: Task) -> str:
 
 
 def _take_new(given: Any) -> None:
-    """Read an upload or a path; an upload is kept for a reload of the page."""
+    """Read an upload or a path; it is kept for a reload of the page."""
     if isinstance(given, str):
-        _take(lambda: read_file(boxes.find(given, data_roots(), "file", DataError)))
+        if _take(lambda: read_file(boxes.find(given, data_roots(), "file", DataError))):
+            file = boxes.find(given, data_roots(), "file", DataError)
+            own_kept.keep(file.name, file.read_bytes())
     elif _take(lambda: read_upload(given.name, given.getbuffer())):
         own_kept.keep(st.session_state[_TABLE].name, given.getbuffer())
 
@@ -215,4 +251,4 @@ def remove() -> None:
         st.session_state.pop(key, None)
     own_kept.forget()
     own_kept.set_param(own_kept.PARAM, None)
-    st.session_state["own-data-path"] = ""  # not taken out, which would leave the browser's box as it is
+    boxes.empty("own-data")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-
-import streamlit as st
+from collections.abc import Callable, Sequence
 
 from shrp.data.sources import class_ids, foreign_labels
 from shrp.data.tasks import Task
@@ -67,23 +65,18 @@ def read_as(cells: Sequence[object], task: Task, source: str) -> str:
     return f"{named}{', …' * (len(ids) > MAX_LABELS)}"
 
 
-def choose(labels: Sequence[str], task: Task, key: str) -> Meanings | None:
-    """Draw a box for each label, at its guess; returns what they mean, or None while one has no meaning yet."""
-    st.markdown(
-        f"Some **labels** are no classes of {escape(task.name)}: say what each means, or “{LEFT_OUT}”."
-    )
+def choose(labels: Sequence[str], task: Task, key: str, ask: Callable[..., str | None]) -> Meanings | None:
+    """Ask what each label means, starting at its guess; returns the answers, or None while one is missing.
+
+    Args:
+        ask: draws a box (`ui.own.data.drawn`), or returns what it was left at.
+    """
     left_out = LEFT_OUT if LEFT_OUT not in task.label_names else f"({LEFT_OUT})"
     options, found = [*task.label_names, left_out], {}
     for label in labels:
         start = guess(label, task)
-        found[label] = st.selectbox(
-            f"'{escape(label[:40])}' means",
-            options,
-            index=None if start is None else options.index(start),
-            key=f"{key}-means-{label}",
-            persist_state="session",
-            placeholder="choose",
-        )
+        index = None if start is None else options.index(start)
+        found[label] = ask(f"'{escape(label[:40])}' means", options, index, f"{key}-means-{label}")
     if None in found.values():
         return None
     return tuple((label, None if meaning == left_out else meaning) for label, meaning in found.items())

@@ -1,0 +1,114 @@
+"""The dialog in which a person brings a model and data of their own: model, data, and then to look at it or convert it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import streamlit as st
+from safetensors import safe_open
+
+from shrp.checkpoints.info import WEIGHTS, CheckpointInfo
+from shrp.errors import CheckpointError
+from ui import loaders
+from ui.describe import shape
+from ui.own import checkpoints, data
+from ui.text import escape
+
+_OPEN, _PROBLEM = "own-dialog", "own-labels-problem"
+
+
+def button(key: str = "own-open") -> None:
+    """Draw the button that opens the dialog."""
+    st.button("Use your own model or data", key=key, on_click=show, icon=":material/upload_file:")
+
+
+def show() -> None:
+    """Have the dialog open from the next run on, until it is closed."""
+    st.session_state[_OPEN] = True
+
+
+def is_open() -> bool:
+    """Whether the dialog is open."""
+    return bool(st.session_state.get(_OPEN))
+
+
+def _close() -> None:
+    st.session_state[_OPEN] = False
+
+
+def draw() -> None:
+    """Draw the dialog where it is open. What it picks is picked in the next run of the whole app."""
+    if is_open():
+        _dialog()
+
+
+@st.dialog("Use your own model or data", width="large", on_dismiss=_close)
+def _dialog() -> None:
+    session = st.session_state
+    st.subheader("1. Model", anchor=False)
+    checkpoints.draw()
+    found = loaders.discover_all()
+    picks = session.get(checkpoints.PICK), session.get("checkpoint")
+    name = next((one for one in picks if one in found), None)
+    info = found.get(name)
+    if not isinstance(info, CheckpointInfo):
+        st.caption("Give a fine-tuned Hugging Face classifier, or a checkpoint of SHRP.")
+        return
+    about, asked = st.container(), st.empty()
+    if labels := checkpoints.unnamed_labels(info):
+        with asked.container():
+            named = _ask_names(name, labels)
+        if named:
+            asked.empty()
+            name, info = named, loaders.discover_all()[named]
+    about.markdown(_about(name, info))
+    checkpoints.draw_removal(name)
+    st.subheader("2. Data", anchor=False)
+    data.draw(info.task)
+    st.subheader("3. What next?", anchor=False)
+    with st.container(horizontal=True):
+        if st.button("Look at it", type="primary", key="own-look", icon=":material/visibility:"):
+            _close()
+            st.rerun()
+
+
+def _about(name: str, info: CheckpointInfo) -> str:
+    """What a model is, as a line of Markdown."""
+    config, task = loaders.config_of(name), info.task
+    layers, heads, *_ = shape(config)
+    with safe_open(loaders.path_of(name) / WEIGHTS, framework="numpy") as file:  # its header alone is read
+        parameters = sum(prod(file.get_slice(key).get_shape()) for key in tuple(file.keys()))
+    kind = "pruned" if info.plan else "routed" if info.config.layers else "dense"
+    labels = ", ".join(task.label_names[:8]) + ", …" * (task.num_labels > 8) or "a number"
+    family = escape(str(config["model_type"]))
+    return (
+        f"**{escape(name)}**: {kind} {family}, {layers} layers × {heads} heads, {parameters / 1e6:.1f} M parameters. "
+        f"Labels: {escape(labels)}."
+    )
+
+
+def _ask_names(name: str, labels: Sequence[str]) -> str | None:
+    """Ask for the names of labels that have only numbers; returns the name of the model that has them, once given."""
+    session = st.session_state
+    with st.form("own-labels", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
+        typed = st.text_input(
+            f"Names of {labels[0]} to {labels[-1]}, separated by commas",
+            key=f"own-labels-{name}",
+            placeholder="negative, positive",
+        )
+        given = st.form_submit_button("Use these names", key="own-labels-use")
+    session[_PROBLEM] = "" if given else session.get(_PROBLEM, "")
+    if given:
+        names = [part.strip() for part in typed.split(",") if part.strip()]
+        try:
+            if len(names) != len(labels):
+                raise CheckpointError(f"Give {len(labels)} names, not {len(names)}.")
+            named = checkpoints.name_labels(name, names)
+            checkpoints.pick(named)
+            return named
+        except CheckpointError as error:
+            session[_PROBLEM] = str(error)
+    if session[_PROBLEM]:
+        st.error(escape(session[_PROBLEM]), icon=":material/error:")
+    return None
