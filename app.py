@@ -7,6 +7,7 @@ from streamlit.navigation.page import StreamlitPage
 
 from ui import jobs, loaders, state
 from ui.bound import remembered
+from ui.own import guide
 from ui.own.checkpoints import pick_folder
 
 PAGES = (
@@ -42,6 +43,7 @@ with remembered(name, state.SHARED):
         info = state.draw_picker(of_data=name != PAGES[-1][0])
         with menu:
             state.draw_menu([page if page == start else pages[0], *pages[1:]], info)
+            guide.draw(name)
     if name not in LIGHT:
         loaders.libraries()
     page.run()

@@ -113,24 +113,26 @@ def test_typed_text_is_there_again_after_another_page_and_after_back(app_url, pa
     still_there()
 
 
-def refused(page, part, name, content):
-    """Give a file to the part of the sidebar of that title, which says in words that it does not take it."""
-    details = give(page, part, name, content)
-    details.locator("[data-testid=stAlert]", has_text=name).wait_for()
-    said = details.locator("[data-testid=stAlert]").first.inner_text()
+def refused(page, box, name, content):
+    """Give a file to a box of the dialog, which says in words that it does not take it."""
+    dialog = give(page, box, name, content)
+    dialog.locator("[data-testid=stAlert]", has_text=name).wait_for()
+    said = dialog.locator("[data-testid=stAlert]", has_text=name).inner_text()
     assert "Traceback" not in said
     assert "Error" not in said
 
 
-def give(page, part, name, content):
-    settled(page)  # each upload is followed by a new, empty box
-    details = page.locator("[data-testid=stSidebar] details", has_text=part).first
-    details.wait_for()
-    if details.get_attribute("open") is None:
-        details.locator("summary").click()
+MODEL, TABLE = 0, 1
+
+
+def give(page, box, name, content):
+    """Give a file to a box of the dialog for own models and data, which this opens."""
+    dialog = page.get_by_role("dialog")
+    if not dialog.count():
+        page.get_by_role("button", name="Use your own model or data").click()
     file = {"name": name, "mimeType": "application/octet-stream", "buffer": content}
-    details.locator("input[type=file]").first.set_input_files(file)
-    return details
+    dialog.locator("input[type=file]").nth(box).set_input_files(file)
+    return dialog
 
 
 def zipped(files):
@@ -146,16 +148,18 @@ def test_uploads_are_used_or_refused_in_words_and_a_reload_keeps_them(app_url, p
     table = "sentence,label\nA joy,positive\nA bore,negative\nFine work,positive\nAwful,negative\n"
     mine = page.locator("[data-testid=stSidebar]").get_by_text("Your own mine.csv: 4 examples")
     verdict = page.locator(".st-key-verdict", has_text="mine.csv")
-    give(page, "Your own data", "mine.csv", table.encode())
+    dialog = give(page, TABLE, "mine.csv", table.encode())
+    dialog.get_by_text("4 rows").wait_for()
+    dialog.get_by_role("button", name="Look at it").click()
     mine.wait_for()
     wait_for_query(page, source="own")
     verdict.wait_for()
     for name, content in (("broken.jsonl", b'{"text": "a"\n{]'), ("junk.csv", bytes(range(256)) * 20)):
-        refused(page, "Your own data", name, content)
+        refused(page, TABLE, name, content)
         mine.wait_for()  # what was in use stays in use
     pickled = {"config.json": "{}", "pytorch_model.bin": "\x80\x04."}
     for name, content in (("pickled.zip", zipped(pickled)), ("empty.zip", zipped({}))):
-        refused(page, "Load a checkpoint", name, content)
+        refused(page, MODEL, name, content)
         settled(page)
         assert page.get_by_role("heading", name=FAST).count()
         wait_for_query(page, checkpoint=FAST)

@@ -106,9 +106,19 @@ def draw() -> None:
         st.caption(f"{escape(', '.join(gone))} was let go: the last {MOST_HELD} stay loaded.")
 
 
+def is_own(name: str) -> bool:
+    """Whether a checkpoint is the session's own, or was brought or made here."""
+    if name in st.session_state.setdefault(loaders.OWN_CHECKPOINTS, {}):
+        return True
+    known = name in loaders.discover_all() and jobs.allowed()
+    return known and loaders.path_of(name).parent == jobs.models().resolve()
+
+
 def draw_removal(name: str) -> None:
     """Draw a button that removes a model that a person has brought, or the app made for the session."""
-    if name in st.session_state.get(loaders.OWN_CHECKPOINTS, {}) or _is_brought(loaders.path_of(name)):
+    if is_own(name) and (
+        name in st.session_state[loaders.OWN_CHECKPOINTS] or _is_brought(loaders.path_of(name))
+    ):
         st.button(
             f"Remove {escape(name)}",
             key=f"own-checkpoint-remove-{name}",

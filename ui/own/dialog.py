@@ -10,11 +10,13 @@ from safetensors import safe_open
 
 from shrp.checkpoints.info import WEIGHTS, CheckpointInfo
 from shrp.errors import CheckpointError
-from ui import loaders
+from ui import jobs, loaders
 from ui.describe import shape
 from ui.own import checkpoints, data
 from ui.text import escape
 
+CONVERT = "own-convert"
+"""Key of the session's state: whether the conversion's dialog is to be opened."""
 _OPEN, _PROBLEM = "own-dialog", "own-labels-problem"
 
 
@@ -35,6 +37,14 @@ def is_open() -> bool:
 
 def _close() -> None:
     st.session_state[_OPEN] = False
+
+
+def convert(name: str) -> None:
+    """Go to Overview and have the dialog that converts a dense model open there."""
+    _close()
+    checkpoints.pick(name)
+    st.session_state[CONVERT] = True
+    st.switch_page("pages/overview.py")
 
 
 def draw() -> None:
@@ -71,6 +81,13 @@ def _dialog() -> None:
         if st.button("Look at it", type="primary", key="own-look", icon=":material/visibility:"):
             _close()
             st.rerun()
+        dense = info.plan is None and not info.config.layers
+        if (
+            dense
+            and jobs.allowed()
+            and st.button("Convert it", key="own-convert-it", icon=":material/alt_route:")
+        ):
+            convert(name)
 
 
 def _about(name: str, info: CheckpointInfo) -> str:
