@@ -4,12 +4,15 @@ import streamlit as st
 
 from ui import data_sources, loaders, state
 from ui.overview import first
+from ui.own import guide
 from ui.text import escape, verdict
 
 picked = state.described()
 name, info = picked
 st.title(escape(name), anchor=False)
-headline, actions = st.empty(), st.container()
+headline, actions = st.empty(), st.container(horizontal=True)
+with actions:
+    guide.offer(st.session_state.get(state.SOURCE))
 config = loaders.config_of(name)
 if st.session_state.get(state.SOURCE) == data_sources.OWN:
     headline.markdown(f"Scoring **{escape(name)}** on your data …")  # the verdict comes with the score
@@ -31,7 +34,8 @@ if info.plan is None and not info.config.layers:
     from ui.own import convert
 
     with actions:
-        convert.button(selection)
+        if convert.button(selection):
+            st.stop()  # the dialog answers only once the page is done
 with next_to:
     details.costs(selection)
 with score:

@@ -219,7 +219,7 @@ def test_a_checkpoint_is_uploaded_replaced_and_removed(
 
 @pytest.mark.parametrize("given", ["an upload", "a path"])
 def test_whoever_touches_something_while_it_is_read_loses_nothing(
-    open_page, tiny_checkpoint, save_tiny, monkeypatch, given
+    open_page, tiny_checkpoint, save_tiny, monkeypatch, cache, given
 ):
     """Streamlit stops a run for the next one, wherever it is."""
     (tiny_checkpoint.parent / "group").mkdir()

@@ -129,9 +129,7 @@ def _warnings(selection: state.Selection, stats: UsageStats) -> None:
         where = f"layer{'s' * (len(of) > 1)} {', '.join(map(str, sorted(of)))}"
         st.caption(f":material/warning: **{kind.capitalize()}** in {where}: {_MEANING.get(kind, '')}.")
     if not layers:
-        st.caption(
-            ":material/check_circle: Routing is sound here: no collapse, noisy usage or small margins."
-        )
+        st.caption(":material/check_circle: Routing is sound here: no collapse, noisy usage or small margins.")
 
 
 def scores(selection: state.Selection) -> None:

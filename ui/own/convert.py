@@ -15,6 +15,7 @@ from shrp.errors import JobError, ShrpError
 from shrp.model.config import ShrpConfig
 from shrp.training.config import QUICK, RECIPES, TextConfig
 from ui import data_sources, jobs, store, training_data
+from ui.own.dialog import CONVERT
 from ui.state import Selection
 from ui.text import duration, escape, file_name
 
@@ -44,21 +45,27 @@ class Full:
         return json.dumps(named | {"training": training})
 
 
-def button(selection: Selection) -> None:
-    """Draw the button that opens the dialog; where no job can be started it says why."""
-    why = jobs.why_not()
-    if st.button(
+def button(selection: Selection) -> bool:
+    """Draw the button that opens the dialog, which may also be asked for elsewhere; returns whether it opens now.
+
+    Where no job can be started the button says why.
+    """
+    why, asked = jobs.why_not(), st.session_state.pop(CONVERT, False)
+    opens = st.button(
         "Convert this model",
         key="convert",
         type="primary",
         icon=":material/alt_route:",
         disabled=bool(why),
         help=why or "Turn the heads of upper layers into experts with a router.",
-    ):
+    )
+    if opens or (asked and not why):
         _dialog(selection)
+        return True
+    return False
 
 
-@st.dialog("Convert this model", width="medium")
+@st.dialog("Convert this model", width="medium", on_dismiss="rerun")
 def _dialog(selection: Selection) -> None:
     checkpoint, whole = selection.checkpoint, selection.data if selection.whole is None else selection.whole
     task, total = checkpoint.info.task, checkpoint.model.config.num_hidden_layers
