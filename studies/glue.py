@@ -88,102 +88,41 @@ def depths_of(layers: int, experts: int) -> dict[str, Depth]:
     return {half: Depth(half, (upper,), keep, 2, False), deep: Depth(deep, (upper, lower), (1, 2), 1, True)}
 
 
-class Study:
-    """The rows of one task and seed."""
+class Models:
+    """The models of one task and seed, trained by a recipe at a depth."""
 
-    def __init__(self, made: Trainings, rows: Rows) -> None:
-        self.made, self.rows = made, rows
+    def __init__(self, made: Trainings) -> None:
+        self.made = made
 
-    def add(self, recipe: str, depth: Depth, model: str) -> None:
-        """Train what is not trained yet and add the model's rows, unless all of them are there.
+    def routed(self, recipe: str, depth: Depth) -> Checkpoint:
+        """SHRP before pruning."""
+        config = {"stage2_epochs": STAGE2_EPOCHS} | self._rates(recipe, depth)
+        config = self.made.config(recipe, part=3 if depth.deep else 2, **config)
+        return self.made.train(f"{recipe}-shrp-{depth.name}", config, self._start(recipe, depth, "shrp"))
 
-        Raises:
-            DataError: the file has rows of the task with another teacher.
-        """
-        if all(self._key(recipe, depth, model, *one) in self.rows for one in self._expected(depth, model)):
-            return
-        best = self.made.best
-        theirs = [row["teacher_score"] for row in read_rows(self.rows.path) if row["task"] == self.made.task]
-        if any(abs(score - best.score) > 1e-5 for score in theirs):
-            raise DataError(
-                f"{self.rows.path} has rows of {self.made.task} with another teacher: name another --out."
-            )
-        measure = self._shrp_rows if model in ("shrp", "random") else self._control_rows
-        for experts, routed, tuned, found, price in measure(recipe, depth, model):
-            shares = price.relative_to(self.made.dense)
-            row = self._key(recipe, depth, model, experts, routed, tuned) | {
-                "metric": best.metric,
-                "score": mean(one.score for one in found),
-                "interval": found[0].ends() if len(found) == 1 else None,
-                "n": best.n,
-                "teacher_score": best.score,
-                "majority_score": best.constant,
-            }
-            kept = ("encoder_params", "encoder_flops", "model_params")
-            self.rows.add(row | {f"{name}_share": shares[name] for name in kept})
-            stderr.print(
-                f"{self.made.task}, seed {self.made.seed}, {recipe}, {depth.name}, {describe(row)}: "
-                f"{100 * row['score'] / best.score:.1f}% of the teacher"
-            )
-
-    def _key(
-        self, recipe: str, depth: Depth, model: str, experts: int | None, routed: bool, tuned: bool
-    ) -> dict[str, Any]:
-        values = (self.made.task, recipe, depth.name, model, self.made.seed, experts, routed, tuned)
-        return dict(zip(KEY, values, strict=True))
-
-    def _expected(self, depth: Depth, model: str) -> list[tuple[int | None, bool, bool]]:
-        """Experts per layer, routed, and fine-tuned after pruning, of each row of a model."""
-        every = self.made.base.experts
-        if model == "shrp":
-            pruned = [(m, False, False) for m in depth.keep]
-            return [(every, True, False), *pruned, (depth.tuned, False, True)]
-        if model == "random":
-            return [*((m, False, False) for m in depth.keep if m < every), (depth.tuned, False, True)]
-        sizes = (every, depth.tuned) if model == "no_router" else (None,)
-        return [(m, False, True) for m in sizes]
-
-    def _shrp_rows(self, recipe: str, depth: Depth, model: str) -> Iterator[tuple[Any, ...]]:
-        """The routed model, its prunings (to random experts), and the fine-tuned one."""
-        made, every, config = self.made, self.made.base.experts, {"stage2_epochs": STAGE2_EPOCHS}
-        config |= self._rates(recipe, depth)
-        start = self._start(recipe, depth, "shrp")
-        part = 3 if depth.deep else 2
-        routed = made.train(f"{recipe}-shrp-{depth.name}", made.config(recipe, part=part, **config), start)
-        if model == "shrp":
-            yield every, True, False, [made.evaluate(routed.model)], cost(routed.model)
-        live = LiveEvaluator(routed.model, routed.tokenizer, made.validation, max_length=MAX_LENGTH)
-        for m in depth.keep:
-            if model == "random" and m == every:
-                continue
-            plans = [self._plan(routed, m, model, draw) for draw in range(DRAWS if model == "random" else 1)]
-            yield m, False, False, [live.evaluate(p) for p in plans], plan_cost(routed.model, plans[0])
+    def fine_tuned(self, recipe: str, depth: Depth, routed: Checkpoint, model: str = "shrp") -> Checkpoint:
+        """SHRP pruned to `depth.tuned` experts a layer (or to random ones) and fine-tuned."""
+        made = self.made
         plan = self._plan(routed, depth.tuned, model, made.seed % DRAWS)
         if depth.texts_first(recipe):
             start = self._start(recipe, depth, model, plan, f"{model}-{made.task}-s{made.seed}")
         else:
             start = made.pruned(routed, plan)
-        tuned = self._tuned(recipe, depth, f"{model}-{depth.tuned}", start, part=4)
-        yield depth.tuned, False, True, [made.evaluate(tuned.model)], cost(tuned.model)
+        return self._tuned(recipe, depth, f"{model}-{depth.tuned}", start, part=4)
 
-    def _control_rows(self, recipe: str, depth: Depth, model: str) -> Iterator[tuple[Any, ...]]:
-        """Controls that are trained from the conversion on."""
-        made, every = self.made, self.made.base.experts
-        for m, routed, tuned in self._expected(depth, model):
-            plan, name, part = None, model, 3 if depth.deep else 2
-            if model == "no_router":
-                name, even = f"{model}-{m}", {layer: np.full(every, 1 / every) for layer in depth.layers}
-                plan = first_experts(dict.fromkeys(depth.layers, every))
-                if m != every:
-                    part, draw = 4, made.seed % DRAWS
-                    name += f"-draw{draw}"
-                    plan = make_plan(even, per_layer=m, selection="random", seed=draw)
-            start = self._start(recipe, depth, model, plan, name)
-            epochs = 0 if depth.texts_first(recipe) else STAGE2_EPOCHS
-            found = self._tuned(recipe, depth, name, start, part, epochs)
-            narrow = narrow_cost(made.teacher.model, len(depth.layers), depth.tuned)
-            price = narrow if model == "width" else cost(found.model)
-            yield m, routed, tuned, [made.evaluate(found.model)], price
+    def control(self, recipe: str, depth: Depth, model: str, m: int | None = None) -> Checkpoint:
+        """A control, which is trained as it is from the conversion on; without a router, with `m` experts a layer."""
+        every, plan, name, part = self.made.base.experts, None, model, 3 if depth.deep else 2
+        if model == "no_router":
+            name, even = f"{model}-{m}", {layer: np.full(every, 1 / every) for layer in depth.layers}
+            plan = first_experts(dict.fromkeys(depth.layers, every))
+            if m != every:
+                part, draw = 4, self.made.seed % DRAWS
+                name += f"-draw{draw}"
+                plan = make_plan(even, per_layer=m, selection="random", seed=draw)
+        start = self._start(recipe, depth, model, plan, name)
+        epochs = 0 if depth.texts_first(recipe) else STAGE2_EPOCHS
+        return self._tuned(recipe, depth, name, start, part, epochs)
 
     def _plan(self, routed: Checkpoint, m: int, model: str, draw: int) -> PruningPlan:
         selection = "random" if model == "random" else "usage"
@@ -245,6 +184,85 @@ class Study:
         epochs += max(1, round(examples / min(size, trainings.EPOCH_SIZE)))
         config = made.config(recipe, part=part, stage2_epochs=epochs, **values)
         return made.train(f"{recipe}-{name}-{depth.name}-tuned", config, start, data=data)
+
+
+class Study(Models):
+    """The rows of one task and seed."""
+
+    def __init__(self, made: Trainings, rows: Rows) -> None:
+        super().__init__(made)
+        self.rows = rows
+
+    def add(self, recipe: str, depth: Depth, model: str) -> None:
+        """Train what is not trained yet and add the model's rows, unless all of them are there.
+
+        Raises:
+            DataError: the file has rows of the task with another teacher.
+        """
+        if all(self._key(recipe, depth, model, *one) in self.rows for one in self._expected(depth, model)):
+            return
+        best = self.made.best
+        theirs = [row["teacher_score"] for row in read_rows(self.rows.path) if row["task"] == self.made.task]
+        if any(abs(score - best.score) > 1e-5 for score in theirs):
+            raise DataError(
+                f"{self.rows.path} has rows of {self.made.task} with another teacher: name another --out."
+            )
+        measure = self._shrp_rows if model in ("shrp", "random") else self._control_rows
+        for experts, routed, tuned, found, price in measure(recipe, depth, model):
+            shares = price.relative_to(self.made.dense)
+            row = self._key(recipe, depth, model, experts, routed, tuned) | {
+                "metric": best.metric,
+                "score": mean(one.score for one in found),
+                "interval": found[0].ends() if len(found) == 1 else None,
+                "n": best.n,
+                "teacher_score": best.score,
+                "majority_score": best.constant,
+            }
+            kept = ("encoder_params", "encoder_flops", "model_params")
+            self.rows.add(row | {f"{name}_share": shares[name] for name in kept})
+            stderr.print(
+                f"{self.made.task}, seed {self.made.seed}, {recipe}, {depth.name}, {describe(row)}: "
+                f"{100 * row['score'] / best.score:.1f}% of the teacher"
+            )
+
+    def _key(
+        self, recipe: str, depth: Depth, model: str, experts: int | None, routed: bool, tuned: bool
+    ) -> dict[str, Any]:
+        values = (self.made.task, recipe, depth.name, model, self.made.seed, experts, routed, tuned)
+        return dict(zip(KEY, values, strict=True))
+
+    def _expected(self, depth: Depth, model: str) -> list[tuple[int | None, bool, bool]]:
+        """Experts per layer, routed, and fine-tuned after pruning, of each row of a model."""
+        every = self.made.base.experts
+        if model == "shrp":
+            pruned = [(m, False, False) for m in depth.keep]
+            return [(every, True, False), *pruned, (depth.tuned, False, True)]
+        if model == "random":
+            return [*((m, False, False) for m in depth.keep if m < every), (depth.tuned, False, True)]
+        sizes = (every, depth.tuned) if model == "no_router" else (None,)
+        return [(m, False, True) for m in sizes]
+
+    def _shrp_rows(self, recipe: str, depth: Depth, model: str) -> Iterator[tuple[Any, ...]]:
+        """The routed model, its prunings (to random experts), and the fine-tuned one."""
+        made, every, routed = self.made, self.made.base.experts, self.routed(recipe, depth)
+        if model == "shrp":
+            yield every, True, False, [made.evaluate(routed.model)], cost(routed.model)
+        live = LiveEvaluator(routed.model, routed.tokenizer, made.validation, max_length=MAX_LENGTH)
+        for m in depth.keep:
+            if model == "random" and m == every:
+                continue
+            plans = [self._plan(routed, m, model, draw) for draw in range(DRAWS if model == "random" else 1)]
+            yield m, False, False, [live.evaluate(p) for p in plans], plan_cost(routed.model, plans[0])
+        tuned = self.fine_tuned(recipe, depth, routed, model)
+        yield depth.tuned, False, True, [made.evaluate(tuned.model)], cost(tuned.model)
+
+    def _control_rows(self, recipe: str, depth: Depth, model: str) -> Iterator[tuple[Any, ...]]:
+        """Controls, which are trained from the conversion on."""
+        for m, routed, tuned in self._expected(depth, model):
+            found = self.control(recipe, depth, model, m)
+            narrow = narrow_cost(self.made.teacher.model, len(depth.layers), depth.tuned)
+            price = narrow if model == "width" else cost(found.model)
+            yield m, routed, tuned, [self.made.evaluate(found.model)], price
 
 
 def show(rows: list[dict[str, Any]], as_text: bool) -> None:

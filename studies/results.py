@@ -21,6 +21,7 @@ import typer
 from shrp.cli.output import stderr
 from shrp.errors import DataError
 from shrp.files import write_text
+from shrp.phrases import metric_name
 from studies.rows import DATA, as_json, read_rows, run
 from studies.summary import NAMES, TASKS, describe, leads, summary
 
@@ -240,6 +241,32 @@ def throughput() -> str:
     return crossed("model", head, cells)
 
 
+def alternatives() -> str:
+    """Score, size and speed of what answers the same task; the data and the machine stand above."""
+    frame, lines = pd.DataFrame(read_rows(DATA / "alternatives.json")), []
+    if frame.empty:
+        return ""
+    for row in frame.to_dict("records"):
+        score = share({"share": row["score"], "interval": row["interval"]})
+        lead = points({"difference": row["lead"], "interval": row["lead_interval"]})
+        cost = [f"{row[name]:.1f}" for name in ("mb", "p50_ms", "p95_ms")]
+        form = f"{row['runtime']}, {row['precision']}"
+        lines.append([row["model"], form, score, lead, *cost, f"{row['texts_per_s']:,.0f}"])
+    one, metric = frame.iloc[0], metric_name(frame["metric"][0])
+    about = f"{one['data']}, n = {one['n']:,}; {one['machine']}."
+    head = [
+        "",
+        "served by",
+        f"{metric}, %",
+        "minus MiniLM-L6 int8, points",
+        "MB",
+        "p50 ms",
+        "p95 ms",
+        "texts/s",
+    ]
+    return f"{about}\n\n{table(head, lines)}"
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "headline": headline,
     "like for like": like_for_like,
@@ -251,6 +278,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "topk": topk,
     "balance": balance,
     "throughput": throughput,
+    "alternatives": alternatives,
 }
 
 

@@ -176,6 +176,8 @@ class Trainings:
     def __init__(self, base: Base, task: str, seed: int = 0) -> None:
         self.base, self.task, self.seed = base, task, seed
         self.shared, self.folder = base.work / task, base.work / f"{task}-s{seed}"
+        self.epochs = TEACHER_EPOCHS.get(task, 3)
+        """Of the teacher's fine-tuning."""
         self.histories: dict[str, list[dict[str, Any]]] = {}
         """Name of a training -> its history, a row per epoch."""
         self._more: dict[int, TextData] = {}
@@ -192,12 +194,12 @@ class Trainings:
 
     @cached_property
     def teacher(self) -> Checkpoint:
-        """The dense teacher."""
-        model, tokenizer, _ = load_base(self.base.base, self.train_data.task)
+        """The dense teacher: the base with its own head, where that is of the task already."""
+        model, tokenizer, has_head = load_base(self.base.base, self.train_data.task)
         info = CheckpointInfo(ShrpConfig(()), self.train_data.task, base_model=self.base.name)
-        config = teacher_config(TEACHER_EPOCHS.get(self.task, 3), model.config.hidden_size)
+        config = teacher_config(self.epochs, model.config.hidden_size)
         start = Checkpoint(self.shared / "teacher", info, model, tokenizer, "")
-        return self._trained(start.path, config, start, self.train_data, None)
+        return start if has_head else self._trained(start.path, config, start, self.train_data, None)
 
     @cached_property
     def best(self) -> Evaluation:

@@ -1,0 +1,97 @@
+"""What else answers the task, end to end on tiny encoders: rows, and what a second call does again."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from shrp.evaluation import timing
+from studies import alternatives, glue, results, rows, trainings
+
+N = 24
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch, tiny_model, tiny_tokenizer, tiny_data, traced_once):
+    """The study on made-up files and tiny encoders, half of the layers converted, as a function of more options."""
+    for name, layers in (("base", 4), ("minilm", 2)):
+        tiny_model(num_hidden_layers=layers).base_model.save_pretrained(tmp_path / name)
+        tiny_tokenizer.save_pretrained(tmp_path / name)
+    for name, seed in (("train", 0), ("validation", 1)):
+        frame = tiny_data(N, seed).to_frame()
+        frame.to_csv(tmp_path / f"{name}.csv", index=False)
+    monkeypatch.setattr(trainings, "TEXT_SIZES", dict.fromkeys(trainings.TEXT_SIZES, 8))
+    monkeypatch.setattr(timing, "SINGLE", 5)
+    monkeypatch.setattr(timing, "BATCHES", 2)
+    half = glue.Depth("2of4", ((2, 3),), (2, 4), 2, False)
+    monkeypatch.setattr(alternatives, "depths_of", lambda layers, experts: {"2of4": half})
+    command = alternatives.typer.Typer()
+    command.command()(alternatives.main)
+
+    def run(*options):
+        given = ["--out", tmp_path / "out", "--rows", tmp_path / "rows.json", "--json", "--task-name", "made"]
+        for name in ("train-file", "validation-file"):
+            given += [f"--{name}", tmp_path / f"{name.removesuffix('-file')}.csv"]
+        given += ["--base", tmp_path / "base", "--minilm", tmp_path / "minilm", "--text-column", "sentence"]
+        found = CliRunner().invoke(command, [str(a) for a in (*given, *options)], catch_exceptions=False)
+        assert found.exit_code == 0, found.output
+        return json.loads((tmp_path / "rows.json").read_text())
+
+    return run
+
+
+def test_every_alternative_is_scored_as_served_and_made_once(study, tmp_path, monkeypatch):
+    found = study()
+    forms = {}
+    for row in found:
+        forms.setdefault(row["model"], []).append((row["runtime"], row["precision"]))
+    assert list(forms) == [
+        "dense",
+        "SHRP, 2 of 4 layers, routed",
+        "SHRP, 2 of 4 layers, 2 experts a layer",
+        "layer dropping, 2 layers left",
+        "MiniLM-L6",
+        "TF-IDF, logistic regression",
+    ]
+    graph = [("PyTorch", "float32"), ("ONNX Runtime", "float32"), ("ONNX Runtime", "int8")]
+    assert [forms[name] for name in forms] == [
+        graph,
+        graph[:1],
+        graph,
+        graph,
+        graph,
+        [("scikit-learn", "float64")],
+    ]
+    by_form = {(row["model"], row["runtime"], row["precision"]): row for row in found}
+    for row in found:
+        assert (row["data"], row["n"]) == ("made", N)
+        assert row["interval"][0] <= row["score"] <= row["interval"][1]
+        assert 0 < row["p50_ms"] <= row["p95_ms"]
+        assert row["texts_per_s"] > 0
+        if row["precision"] == "float32" and row["runtime"] != "PyTorch":
+            assert row["score"] == by_form[row["model"], "PyTorch", "float32"]["score"]
+    small = by_form["MiniLM-L6", "ONNX Runtime", "int8"]
+    assert small["lead"] == 0
+    folder = tmp_path / "out" / "served" / "minilm-l6" / "int8"
+    assert small["mb"] == pytest.approx(sum(file.stat().st_size for file in folder.iterdir()) / 1e6, abs=1e-6)
+    assert {"model.onnx", "tokenizer.json"} <= {file.name for file in folder.iterdir()}
+
+    def refuse(*args, **options):
+        raise AssertionError("made again")
+
+    monkeypatch.setattr(alternatives, "export_folder", refuse)
+    monkeypatch.setattr("shrp.training.loop.Training._epoch", refuse)
+    assert [row["score"] for row in study()] == [row["score"] for row in found]
+
+
+def test_the_table_is_made_of_the_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "DATA", tmp_path)
+    assert results.alternatives() == ""
+    row = {"data": "made", "n": 24, "machine": "a machine, 1 thread", "model": "dense", "runtime": "PyTorch"}
+    row |= {"precision": "int8", "metric": "accuracy", "score": 0.5, "interval": [0.25, 0.75], "lead": -0.1}
+    row |= {"lead_interval": [-0.2, 0.1], "mb": 12.34, "p50_ms": 1.04, "p95_ms": 2.0, "texts_per_s": 1234.5}
+    (tmp_path / "alternatives.json").write_text(rows.as_json([row]))
+    about, _, table = results.alternatives().partition("\n\n")
+    assert about == "made, n = 24; a machine, 1 thread."
+    cells = [cell.strip() for cell in table.splitlines()[-1].strip("|").split("|")]
+    assert cells[2:] == ["50.0 (25.0–75.0)", "-10.0 (-20.0 to +10.0)", "12.3", "1.0", "2.0", "1,234"]
