@@ -39,7 +39,7 @@ from shrp.export.onnx import export_folder
 from shrp.files import write_text
 from shrp.model.config import ShrpConfig
 from shrp.model.convert import expert_layers
-from shrp.phrases import counted, in_words
+from shrp.phrases import counted
 from shrp.training.runs import weights_digest
 from studies.glue import Models, depths_of
 from studies.machine import machine, versions
@@ -90,7 +90,7 @@ def transformers(made: Trainings, minilm: Trainings) -> Iterator[tuple[str, Chec
     yield "dense", made.teacher
     models, layers = Models(made), made.base.layers
     for depth in depths_of(layers, made.base.experts).values():
-        words = in_words(depth.name)
+        words = f"{depth.name.replace('of', ' of ')} layers"
         routed = models.routed(RECIPE, depth)
         yield f"SHRP, {words}, routed", routed
         kept = f"{counted(depth.tuned, 'expert')} a layer"
@@ -122,7 +122,7 @@ def served(name: str, made: Checkpoint, data: TextData, out: Path) -> Iterator[S
         if not (is_export(path) and load_export(path).made_from == digest):
             int8 = precision == "int8"
             export_folder(model, tokenizer, made.info, path, made_from=digest, int8=int8, check=False)
-        graph = load_export(path)
+        graph = load_export(path, spin=False)
         yield Served(name, "ONNX Runtime", precision, path, graph.evaluate(data), graph.logits)
 
 
