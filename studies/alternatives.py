@@ -42,8 +42,8 @@ from shrp.model.convert import expert_layers
 from shrp.phrases import counted
 from shrp.training.runs import weights_digest
 from studies.glue import Models, depths_of
-from studies.machine import machine, versions
 from studies.rows import DATA, as_json, run
+from studies.throughput import machine, versions
 from studies.trainings import MAX_LENGTH, Base, Trainings, slug
 
 RECIPE = "retain"
