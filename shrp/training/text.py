@@ -137,11 +137,8 @@ def graft(
 
 def check_same_geometry(converted: PreTrainedConfig, dense: PreTrainedConfig) -> None:
     """Raise `TrainingError` unless the two configs have as many layers and heads, of one width."""
-    for what, name in (
-        ("layers", "num_hidden_layers"),
-        ("hidden dimensions", "hidden_size"),
-        ("heads", "num_attention_heads"),
-    ):
+    sizes = {"layers": "num_hidden_layers", "hidden dimensions": "hidden_size", "heads": "num_attention_heads"}
+    for what, name in sizes.items():
         theirs, ours = getattr(converted, name), getattr(dense, name)
         if theirs != ours:
             raise TrainingError(

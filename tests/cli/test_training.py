@@ -174,14 +174,6 @@ def test_what_cannot_be_done_is_refused(shrp, place, monkeypatch, failed, files,
     assert not (tmp_path / "x").exists()
 
 
-def test_config_files_name_the_nearest_option(shrp, place, files, config, failed, tmp_path):
-    train = ("train", "--base", place / "encoder", *files, "--out", tmp_path / "x")
-    failed(shrp(*train, *config(training={"learning_rat": 1})), "learning_rate")
-    failed(shrp(*train, *config(training={"seed": "one"})), "whole number")
-    (tmp_path / "config.json").write_text("{")
-    failed(shrp(*train, "--config", tmp_path / "config.json"), "config.json")
-
-
 def test_nothing_is_destroyed(shrp, place, files, failed, tmp_path):
     before = checkpoint.fingerprint(place / "routed")
     (tmp_path / "notes").mkdir()
