@@ -100,11 +100,8 @@ def tabs(
         one: The same in words; None where it has none.
         wanted: Whether the what-if grid is to be computed.
     """
-    e, layers, plan = (
-        found[number - 1],
-        expert_layers(selection.checkpoint.model),
-        selection.checkpoint.info.plan,
-    )
+    e, checkpoint = found[number - 1], selection.checkpoint
+    layers, plan = expert_layers(checkpoint.model), checkpoint.info.plan
     draw = {
         ROUTE: lambda: what_if.section(selection, e, number, wanted=wanted),
         WORDS: lambda: words.section(selection, one, e, number),
@@ -114,20 +111,18 @@ def tabs(
     }
     if not selection.is_routed:
         draw.pop(ROUTE)
-        why = (
-            "all experts of a layer have the same weight"
-            if layers
-            else "none of its layers is converted to experts"
-        )
-        why = "it is pruned, and every sentence takes the same experts" if plan is not None else why
+        why = "none of its layers is converted to experts"
+        if plan is not None:
+            why = "it is pruned, and every sentence takes the same experts"
+        elif layers:
+            why = "all experts of a layer have the same weight"
         st.caption(f"This model has no routers: {why}.")
     if not layers and plan is None:
         draw.pop(EXPERTS)
     say_unknown(TAB, "tab", draw)
     fall_back(TAB, draw, next(iter(draw)))
-    for name, tab in zip(
-        draw, st.tabs([*draw], key=TAB, bind="query-params", on_change="rerun"), strict=True
-    ):
+    drawn = st.tabs([*draw], key=TAB, bind="query-params", on_change="rerun")
+    for name, tab in zip(draw, drawn, strict=True):
         if tab.open:
             with tab:
                 if one is None and name in (WORDS, EXPERTS):

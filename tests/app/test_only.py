@@ -36,8 +36,8 @@ def test_every_page_is_of_their_inputs_alone(open_page, tiny_checkpoint, page):
     assert "n = 480" not in said
     links = [parse_qs(one.proto.query_string) for one in at.get("page_link") if one.proto.query_string]
     assert all(one[ONLY] == ["negation", "idiom"] for one in links)
-    again = pick(at)
-    assert "80 of 480" not in texts_of(again)
+    if page == "overview":
+        assert "80 of 480" not in texts_of(pick(at))
 
 
 def test_the_lab_chooses_experts_for_them_and_scores_them_beside_the_teacher(open_page, tiny_checkpoint):

@@ -32,9 +32,7 @@ _ABOUT = dict(zip(METHODS, _TEXTS, strict=True))
 def section(selection: Selection, one: Explained, number: int) -> None:
     """Draw the tab: bars of one method, or what a pruned model keeps."""
     if not expert_layers(one.instance.model):
-        st.caption(
-            "Every sentence takes the same experts, merged into one product a layer: none can be left out."
-        )
+        st.caption("All sentences take the same experts, one product a layer, so none can be left out.")
         st.dataframe(kept_experts(selection.checkpoint.info.plan), hide_index=True, width="content")
         return
     methods = [name for name in METHODS if name != METHODS[1] or results.can_pick_next(selection.checkpoint)]

@@ -41,15 +41,9 @@ def cells(z: np.ndarray, layers: Sequence[int], limit: float, **options: Any) ->
         limit: End of the symmetric colour scale.
         options: Further arguments of `go.Heatmap`.
     """
-    options = {
-        "showscale": False,
-        "hoverongaps": False,
-        "colorscale": DIVERGING,
-        "xgap": 1,
-        "ygap": 1,
-    } | options
-    ends = {"zmin": -limit, "zmax": limit}
-    return go.Heatmap(z=z, x=list(range(z.shape[1])), y=layer_names(layers), **(ends | options))
+    look = {"showscale": False, "hoverongaps": False, "colorscale": DIVERGING, "xgap": 1, "ygap": 1}
+    look |= {"zmin": -limit, "zmax": limit} | options
+    return go.Heatmap(z=z, x=list(range(z.shape[1])), y=layer_names(layers), **look)
 
 
 def token_axes(fig: go.Figure, names: Sequence[str], title: str = "") -> None:

@@ -64,9 +64,7 @@ class Forcing:
         """Leave out what does not fit the sentence that is shown, and say so."""
         kept = self.route.fitting(e.layers, experts, len(e.tokens) if e.by_token else 0)
         if kept != self.route:
-            self.notice = (
-                "Part of the forced route was left out: layers, experts or tokens that are not here."
-            )
+            self.notice = "Part of the forced route was left out: it is of other layers, experts or tokens."
         elif self.text not in (None, e.text) and kept != kept.whole():
             kept = kept.whole()
             self.notice = "What was forced for single tokens of the other sentence is released."
@@ -137,11 +135,9 @@ def section(selection: Selection, e: Exploration, number: int, *, wanted: bool) 
         show_error(error)
         return
     layer, expert = st.session_state[LAYER], st.session_state[EXPERT]
-    label, asked = (
-        f"What layer {layer}'s expert {expert} is used for",
-        {USAGE_LAYER: layer, USAGE_EXPERT: expert},
-    )
-    arrival.page_link("pages/expert_usage.py", label, ":material/grid_on:", arrival.link(asked))
+    label = f"What layer {layer}'s expert {expert} is used for"
+    link = arrival.link({USAGE_LAYER: layer, USAGE_EXPERT: expert})
+    arrival.page_link("pages/expert_usage.py", label, ":material/grid_on:", link)
 
 
 def _controls(found: Forcing, e: Exploration, experts: int) -> tuple[int, str, int | None]:
@@ -367,9 +363,7 @@ def token_map(e: Exploration) -> go.Figure:
     written = {"text": taken.astype(str), "texttemplate": "%{text}"} if len(names) <= 160 else {}
     z = np.where(taken == most, -share, share)
     fig = go.Figure(cells(z, e.layers, 1.0, customdata=hover, **HOVER, **written))
-    subtitle = (
-        "blue: the expert that most tokens of the layer take; orange: another one; darker: more probable"
-    )
+    subtitle = "blue: the expert that most tokens of the layer take; orange: another; darker: more probable"
     layout(fig, "Expert of every token", subtitle=subtitle, height=grid_height(len(e.layers), 190))
     token_axes(fig, names)
     return fig

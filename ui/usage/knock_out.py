@@ -128,12 +128,13 @@ def slice_marks(frame: pd.DataFrame, worth: str, data: str) -> go.Figure:
     ends = frame["low"], frame["high"]
     fig = interval_marks(frame["change"], names, *ends, hover, color=BLUE, symbol=symbols)
     fig.add_scatter(x=frame["elsewhere"], y=names, name="all other examples", hoverinfo="skip", **LINE_MARKS)
-    title, subtitle = (
+    subtitle = f"{escape_html(data)}; in brackets: examples affected; whiskers: 95% CI"
+    title, x, height = (
         f"Change of the {worth} by slice",
-        f"{escape_html(data)}; in brackets: examples affected; ",
+        f"change of the {worth}",
+        170 + 26 * max(len(frame), 3),
     )
-    height, x = 170 + 26 * max(len(frame), 3), f"change of the {worth}"
-    return layout(fig, title, subtitle=f"{subtitle}whiskers: 95% CI", x=x, height=height, legend=True)
+    return layout(fig, title, subtitle=subtitle, x=x, height=height, legend=True)
 
 
 def logit_table(frame: pd.DataFrame, noun: str) -> pd.DataFrame:

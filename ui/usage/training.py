@@ -130,10 +130,8 @@ def usage_over_training(frame: pd.DataFrame, *, subtitle: str) -> go.Figure:
     fig.for_each_annotation(lambda note: note.update(text=f"layer {layers[int(note.text.split('=')[1])]}"))
     for boundary in _stage_boundary(frame):
         edged_line(fig, boundary)
-    rows, margin = (
-        math.ceil(len(layers) / _PANELS),
-        {"t": 113},
-    )  # two lines of a subtitle, and the panels' titles
+    rows = math.ceil(len(layers) / _PANELS)
+    margin = {"t": 113}  # two lines of a subtitle, and the panels' titles
     title = "Top-1 share of every expert, epoch by epoch"
     layout(fig, title, subtitle=subtitle, height=158 + 190 * rows, margin=margin)
     fig.update_layout(coloraxis_colorbar={"tickformat": ".0%", "thickness": 12})
