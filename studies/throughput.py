@@ -91,7 +91,7 @@ def calls_of(
 
 
 def _graph_call(path: Path) -> Call:
-    session = open_graph(path, spin=False)
+    session = open_graph(path)
     wanted = [given.name for given in session.get_inputs()]
     return lambda inputs: session.run(None, {name: inputs[name].numpy() for name in wanted})
 

@@ -2,33 +2,58 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 from typer import Option
 
-from shrp.cli.options import AsJson, Budget, PerLayer, PlanFile, Scored, check_has_task, read_plan
-from shrp.cli.output import print_json, stderr
-from shrp.errors import ExportError, PlanError
+from shrp.cli.options import (
+    AsJson,
+    Budget,
+    Data,
+    Examples,
+    PerLayer,
+    PlanFile,
+    Scored,
+    check_has_task,
+    read_plan,
+)
+from shrp.cli.output import print_json, print_table, stderr
+from shrp.errors import DataError, ExportError, PlanError
+
+
+@dataclass(frozen=True)
+class Measured(Examples):
+    """The data that an export is scored and timed on, if any."""
+
+    data: Annotated[
+        str | None, Option(help="Score and time the export on `probe`, `glue`, or a file of your own.")
+    ] = None
 
 
 def export(
     checkpoint: Scored,
     out: Annotated[Path, Option(help="Folder of the export.")],
+    *,
     per_layer: PerLayer = None,
     budget: Budget = None,
     plan: PlanFile = None,
     int8: Annotated[bool, Option("--int8", help="int8 weights: smaller, often faster.")] = False,
-    check: Annotated[bool, Option(help="Compare the graph's logits with PyTorch's.")] = True,
+    on: Measured,
+    beside: Annotated[
+        list[Path] | None, Option(help="A model to measure next to it, such as the dense one; repeat.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Export a static or dense checkpoint to ONNX; a routed one with the experts to keep.
 
-    The folder (model.onnx, tokenizer, config.json) is served by onnxruntime and tokenizers alone.
+    The folder (model.onnx, tokenizer, config.json, predict.py) is served by onnxruntime and tokenizers alone. With --data
+    it is scored and timed: single texts (p50 and p95), and batches of 32.
     """
     from shrp.checkpoints.checkpoint import load
     from shrp.checkpoints.info import usage_in
+    from shrp.cli.subjects import served, subject
     from shrp.export.onnx import check_free, export_folder
     from shrp.model.convert import expert_layers
     from shrp.pruning.plan import make_plan
@@ -37,6 +62,10 @@ def export(
     given = sum(option is not None for option in (budget, per_layer, plan))
     if given > 1:
         raise PlanError("give one of --per-layer, --budget and --plan.")
+    if on.data is None:
+        on.refuse("describes the examples to measure on; give --data.")
+        if beside:
+            raise DataError("--beside needs examples to measure on; give --data.")
     check_free(out)  # refuse before the work
     source = load(checkpoint)
     check_has_task(source.info.task)
@@ -50,22 +79,26 @@ def export(
         model, info = prune(model, chosen, share_weights=True), replace(info, plan=chosen)
     elif given:
         raise PlanError(f"{checkpoint} has no routers left to prune; export it without a plan.")
-    stderr.print("exporting and checking ..." if check else "exporting ...")
+    data = None if on.data is None else on.load(info.task)
+    others = {str(folder): subject(folder, Data()) for folder in beside or ()}
+    stderr.print("exporting and checking ...")
     report = export_folder(
-        model, source.tokenizer, info, out, int8=int8, check=check, made_from=source.fingerprint
+        model, source.tokenizer, info, out, int8=int8, made_from=source.fingerprint, data=data
     )
+    measured = {} if data is None else served({str(out): subject(out, Data()), **others}, data)
     if json:
-        print_json(report.to_dict() | {"out": str(out), "made_from": source.fingerprint})
+        own = measured.pop(str(out), {"mb": report.bytes / 1e6})
+        rows = [{"model": name} | row for name, row in measured.items()]
+        about = {"out": str(out), "made_from": source.fingerprint, "beside": rows}
+        print_json(report.to_dict() | about | own)
         return
     stderr.print(f"wrote {out}: {report.path.name} of {report.bytes / 1e6:.1f} MB")
-    if not report.checked:
-        return
     stderr.print(
         f"logits differ from PyTorch's float32 by at most {report.max_difference:.2g} on {report.checked} examples"
     )
-    if report.int8 and report.label_agreement is not None:
+    if report.label_agreement is not None:
         stderr.print(
-            f"same label on {report.label_agreement:.1%} of {report.sentences} examples of {report.compared_on}"
+            f"same label on {report.label_agreement:.1%} of {report.sentences} of {report.compared_on}"
         )
-    if report.speedup is not None:
-        stderr.print(f"{report.speedup:.2f} times as fast as the float32 graph")
+    rows = [{"model": name} | row for name, row in measured.items()]
+    print_table("as served (p50 and p95: single texts; texts/s: batches of 32)", rows)

@@ -82,8 +82,8 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @dataclass(frozen=True)
-class Data:
-    """The data that a checkpoint runs on: where they come from, how a file is read, and how far its texts."""
+class Examples:
+    """The data that a model is scored on: where they come from, and how a file is read."""
 
     data: Annotated[
         str, Option(help="`probe` (shipped sentences), `glue`, or a CSV, TSV, JSONL or Parquet file.")
@@ -93,10 +93,6 @@ class Data:
     label_means: LabelMeanings = None
     slice_column: Annotated[str | None, Option(help="Slice column of your file.")] = None
     only: Annotated[list[str] | None, Option(help="Use this slice only; repeat for several.")] = None
-    max_length: Annotated[
-        int | None, Option(min=4, help="Cut texts at so many tokens [default: as trained]")
-    ] = None
-    device: Device = "cpu"
 
     def load(self, task: Task) -> TextData:
         """The data, for a checkpoint of this task."""
@@ -136,6 +132,16 @@ class Data:
         for name in ("text_column", "label_column", "slice_column", "label_means"):
             if getattr(self, name) and getattr(self, name) != LABEL:
                 raise DataError(f"--{name.replace('_', '-')} {why}")
+
+
+@dataclass(frozen=True)
+class Data(Examples):
+    """The data that a checkpoint runs on, how far it reads their texts, and where."""
+
+    max_length: Annotated[
+        int | None, Option(min=4, help="Cut texts at so many tokens [default: as trained]")
+    ] = None
+    device: Device = "cpu"
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shrp.cli.options import Data, check_has_task, report_cut, report_cut_at
-from shrp.cli.output import progress_on
+from shrp.cli.output import progress_on, stderr
 from shrp.errors import DataError
 
 if TYPE_CHECKING:  # torch is slow to load, and --help needs none
+    import numpy as np
+
     from shrp.checkpoints.checkpoint import Checkpoint
     from shrp.checkpoints.info import CheckpointInfo
     from shrp.data.text_data import TextData
+    from shrp.evaluation.evaluate import Texts
     from shrp.evaluation.evaluation import Evaluation
     from shrp.export.exported import Exported
 
@@ -100,6 +103,17 @@ class Subject:
                 show(found.n, description=f"{doing}, {found.metric} {found.score:.4f}")
         return found
 
+    def run(self, texts: Texts) -> np.ndarray:
+        """Logits of one batch of texts or pairs, float32 `(batch, num_labels)`."""
+        from shrp.data.batching import collate, encode
+        from shrp.evaluation.evaluate import batch_logits
+
+        if self.export:
+            return self.export.logits(texts)
+        model, tokenizer = self.checkpoint.model, self.checkpoint.tokenizer
+        encoded = encode(tokenizer, texts, self.reads)
+        return batch_logits(model, collate(tokenizer, encoded, range(len(texts))))
+
     def teacher(self, source: TextData) -> float | None:
         """The dense teacher's score on these examples; None if unknown."""
         if self.export:
@@ -158,3 +172,18 @@ def subject(folder: Path, data: Data) -> Subject:
             f"{folder} is an export, which cuts texts at {export.max_length} tokens; leave --max-length out."
         )
     return Subject(None, export, export.max_length)
+
+
+def served(subjects: Mapping[str, Subject], source: TextData) -> dict[str, dict[str, Any]]:
+    """What serving each of some models is like: `score`, `interval`, `n`, `serving_times` and the weights' size, `mb`."""
+    from shrp.evaluation.timing import serving_times
+
+    found = {name: one.evaluate(source, f"scoring {name}") for name, one in subjects.items()}
+    stderr.print("measuring latency ...")
+    times = serving_times({name: one.run for name, one in subjects.items()}, source.texts)
+    return {
+        name: {"metric": of.metric, "score": of.score, "interval": of.interval, "n": of.n}
+        | times[name]
+        | {"mb": subjects[name].size()["bytes"] / 1e6}
+        for name, of in found.items()
+    }

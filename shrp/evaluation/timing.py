@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from shrp.errors import ShrpError
 from shrp.families.families import positions
 
-SINGLE, BATCHES, BATCH = 200, 15, 32
+SINGLE, BATCHES, BATCH = 100, 7, 32
 """Of `serving_times`: single texts, and batches of so many."""
 Texts = tuple[str, ...]
 
@@ -110,8 +110,8 @@ def serving_times(
         places = np.resize(order, (repeats, size))
         batches = [[texts[i] for i in row] for row in places]
         turns = {name: cycle(batches) for name in runs}
-        fns = {name: lambda run=run, name=name: run(next(turns[name])) for name, run in runs.items()}
-        return latency(fns, repeats=repeats).set_index("name").to_dict("index")
+        fns = {name: lambda name=name: runs[name](next(turns[name])) for name in runs}
+        return latency(fns, repeats=repeats, warmup=1).set_index("name").to_dict("index")
 
     single, many = timed(1, SINGLE), timed(BATCH, BATCHES)
     return {

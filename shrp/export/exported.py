@@ -163,11 +163,8 @@ class Exported:
         return last_of(self.evaluate_stream(data, batch_size=batch_size))
 
 
-def load_export(folder: Path, *, spin: bool = True) -> Exported:
+def load_export(folder: Path) -> Exported:
     """Load an export for scoring, with as many threads as torch has.
-
-    Args:
-        spin: False, for timing in turns with others, as in `shrp.export.graph.open_graph`.
 
     Raises:
         ExportError: the folder is no export, or a file of it is missing, broken or of an earlier version.
@@ -202,7 +199,7 @@ def load_export(folder: Path, *, spin: bool = True) -> Exported:
         check_content(folder)
         with panics_caught():
             tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-        graph = open_graph(folder / MODEL, spin=spin)
+        graph = open_graph(folder / MODEL)
     except ImportError as error:
         raise ExportError(
             "running an export needs the package onnxruntime; install requirements.txt."

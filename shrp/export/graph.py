@@ -26,13 +26,11 @@ from shrp.data.sources import load_probe, probe_for
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData
 from shrp.errors import ExportError
-from shrp.evaluation.timing import latency
 from shrp.families.families import family_of
 
 OPSET = 20
 """The first with a Gelu of its own, which onnxruntime runs as one kernel."""
 _STEP = 5  # of what no score can be had on, a fifth will do; odd, as classes alternate there
-_TIMED = (8, 64)
 
 
 class _PlainAttention(TorchFunctionMode):
@@ -162,18 +160,15 @@ def quantise(source: Path, target: Path) -> None:
     )
 
 
-def open_graph(path: Path, *, spin: bool = True) -> Any:
+def open_graph(path: Path) -> Any:
     """An onnxruntime session of a graph, on as many threads as torch takes; it raises exceptions of many kinds.
 
-    Args:
-        spin: whether its threads go on spinning after a run, which makes its next one a little faster; what else is
-            timed in turns with it they slow down, PyTorch by half.
+    Its threads do not go on spinning after a run: that slows down what is timed in turns with it, PyTorch by half.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    if not spin:
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -241,19 +236,3 @@ def compare(
         "sentences": len(data),
         "compared_on": data.name,
     }
-
-
-def speedup(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, names: list[str], float32: Path, int8: Path
-) -> float:
-    """How many times as fast the int8 graph is, both timed in turn."""
-    inputs, tokens = _TIMED
-    batch = _random_batch(model, names, [min(tokens, longest_input(model, tokenizer))] * inputs, seed=0)
-    feed = {name: tensor.numpy() for name, tensor in batch.items()}
-    sessions = {"float32": open_graph(float32, spin=False), "int8": open_graph(int8, spin=False)}
-    times = latency(
-        {name: lambda session=session: session.run(None, feed) for name, session in sessions.items()},
-        repeats=7,
-        warmup=2,
-    ).set_index("name")["median_ms"]
-    return float(times["float32"] / times["int8"])

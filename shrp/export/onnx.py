@@ -10,6 +10,7 @@ import copy
 import inspect
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -30,7 +31,7 @@ from shrp.data.text_data import TextData
 from shrp.errors import ExportError, first_line
 from shrp.evaluation.costs import cost, dense_cost
 from shrp.evaluation.evaluate import label_columns
-from shrp.export.graph import compare, probe_of, quantise, speedup, write_graph
+from shrp.export.graph import compare, probe_of, quantise, write_graph
 from shrp.model.convert import expert_layers, layer_kinds, num_experts_of
 
 TOLERANCE = 1e-4
@@ -38,10 +39,13 @@ TOLERANCE = 1e-4
 logit where that is above 1.
 """
 MODEL, TOKENIZER, TOKENIZER_CONFIG = GRAPH, "tokenizer.json", "tokenizer_config.json"
-FILES = {MODEL, TOKENIZER, TOKENIZER_CONFIG, CONFIG}
+SCRIPT = "predict.py"
+"""What runs the folder with onnxruntime and tokenizers alone: a copy of the file of this name here."""
+FILES = {MODEL, TOKENIZER, TOKENIZER_CONFIG, CONFIG, SCRIPT}
 FORMAT, FORMAT_VERSION = EXPORT, 2
 _MOST_BYTES = 2**31 - 2**20
 """Of weights in one file: protobuf, which ONNX is written in, holds less than 2 GiB; the rest of a graph is small."""
+_COMPARED = 500
 _ENCODING_FIELDS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
 
 
@@ -61,11 +65,9 @@ class ExportReport:
     label_agreement: float | None = None
     """Share of `sentences` with the same highest logit; None for regression."""
     sentences: int = 0
-    """Texts of a probe set among the inputs compared, or pairs of them."""
+    """Texts, or pairs of them, among the inputs compared; the others are random tokens."""
     compared_on: str = ""
-    """The name of that probe set: the task's own, if it has one."""
-    speedup: float | None = None
-    """For int8: how many times as fast as the float32 graph, 8 inputs of 64 tokens (or the most it reads), here."""
+    """The name of what they are from."""
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON-able data."""
@@ -87,7 +89,7 @@ def export_onnx(
     activations are quantised as they come, with one scale a batch: logits then depend a little on what else is in it.
 
     Args:
-        check: compare with PyTorch on `ExportReport.checked` inputs, and time int8 against float32.
+        check: compare with PyTorch on `ExportReport.checked` inputs.
         data: whose texts they are compared on; None for sentences of the probe set of sst2.
 
     Raises:
@@ -132,8 +134,6 @@ def export_onnx(
                         f"the graph's logits differ from PyTorch's by {found['max_difference']:.1e}, more than "
                         f"{allowed:.1e}: nothing was written."
                     )
-                if int8:
-                    found["speedup"] = speedup(model, tokenizer, names, float32, written)
             os.replace(written, path)
     except OSError as error:
         raise ExportError(f"{path} cannot be written: {error.strerror or error}.") from error
@@ -157,8 +157,9 @@ def export_folder(
     made_from: str = "",
     int8: bool = False,
     check: bool = True,
+    data: TextData | None = None,
 ) -> ExportReport:
-    """Write all that serving needs: the graph, the tokenizer, and a small `config.json` that says what they are.
+    """Write all that serving needs: graph, tokenizer, a small `config.json` that says what they are, and `predict.py`.
 
     The tokenizer cuts inputs where they were cut when the model was scored (`info.max_length`) and pads batches, so
     `Tokenizer.from_file` is all it takes. Hugging Face's tools open the folder too.
@@ -166,6 +167,7 @@ def export_folder(
     Args:
         info: of the exported model, with its plan.
         made_from: fingerprint of the checkpoint.
+        data: whose texts, at most 500, the graph is compared on; None for a probe set.
 
     Raises:
         ExportError: as `export_onnx`; or `folder` holds something else than an earlier export.
@@ -179,7 +181,9 @@ def export_folder(
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
             partial = Path(scratch) / "export"
             partial.mkdir()
-            data = probe_of(info.task)
+            if data is not None and len(data) > _COMPARED:
+                data = data.subset(data.stratified_order()[:_COMPARED])
+            data = data or probe_of(info.task)
             report = export_onnx(model, tokenizer, partial / MODEL, int8=int8, check=check, data=data)
             backend.save(str(partial / TOKENIZER))
             labels = _labels(model, info)
@@ -206,6 +210,7 @@ def export_folder(
             for name, content in ((CONFIG, config), (TOKENIZER_CONFIG, settings)):
                 text = json.dumps(content, indent=2, allow_nan=False)
                 (partial / name).write_text(f"{text}\n", encoding="utf-8")
+            shutil.copyfile(Path(__file__).with_name(SCRIPT), partial / SCRIPT)
             put_in_place(partial, folder)
     except OSError as error:
         raise ExportError(f"{folder} cannot be written: {error.strerror or error}.") from error

@@ -1,30 +1,30 @@
 import io
 import json
 import sys
-import time
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
 from streamlit.runtime.scriptrunner import StopException
+from transformers import pipeline
 
 from shrp.checkpoints import checkpoint as checkpoints
+from shrp.checkpoints.info import CheckpointInfo
+from shrp.data.tasks import TASKS
 from shrp.errors import ExportError
-from shrp.evaluation.evaluate import evaluate, summarise
-from shrp.evaluation.paired import paired_difference
+from shrp.evaluation.evaluate import evaluate
+from shrp.model.config import ShrpConfig
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
 from tests.app.helpers import ONNX_REPORT as REPORT
 from tests.app.helpers import texts_of
 from ui.lab import onnx as lab_onnx
 from ui.lab.onnx import OnnxExport
+from ui.lab.save import checkpoint_zip, zipped
 from ui.store import results
-from ui.text import points_interval
 
 PLAN = make_plan({1: [0.7, 0.1, 0.1, 0.1], 2: [0.5, 0.3, 0.1, 0.1]}, counts={1: 1, 2: 2})
 
@@ -41,8 +41,8 @@ def builds(monkeypatch):
     """Instead of the build, of a minute: a list of what was asked for."""
     asked = []
 
-    def build(checkpoint, plan, name, *, int8, tick):
-        asked.append((plan and plan.budget, name, int8))
+    def build(checkpoint, plan, name, data, *, int8, tick):
+        asked.append((plan and plan.budget, name, data.name, int8))
         tick()
         return OnnxExport(b"zip", REPORT | {"int8": int8})
 
@@ -50,22 +50,34 @@ def builds(monkeypatch):
     return asked
 
 
+@pytest.fixture
+def dense(tiny_model, tiny_tokenizer, tmp_path):
+    """Folder of a dense checkpoint."""
+    info, model = CheckpointInfo(ShrpConfig(()), TASKS["sst2"], base_model="a tiny one"), tiny_model()
+    model.config.id2label = {0: "negative", 1: "positive"}
+    return checkpoints.save(model, tiny_tokenizer, info, tmp_path / "checkpoints" / "dense")
+
+
 def labels(at, kind):
     return [element.proto.label for element in at.get(kind)]
 
 
-def onnx_captions(at):
-    return [caption.value for caption in at.caption if "PyTorch's" in caption.value]
+def tables(at):
+    return [one.value for one in at.markdown if "| p50 |" in one.value]
 
 
-def test_a_build_is_the_pruned_models_export(tiny_checkpoint, tiny_inputs, tiny_data, tmp_path):
-    loaded, ticks = checkpoints.load(tiny_checkpoint), []
-    made = lab_onnx.build(loaded, PLAN, "mine", int8=False, tick=lambda: ticks.append(1))
+def test_a_build_is_the_pruned_models_export(tiny_checkpoint, tiny_inputs, tiny_data, tmp_path, monkeypatch):
+    """Scored and timed, next to the dense model of the same base and task."""
+    loaded, ticks, data = checkpoints.load(tiny_checkpoint), [], tiny_data(40)
+    monkeypatch.setattr(lab_onnx, "dense_of", lambda _: tiny_checkpoint)
+    made = lab_onnx.build(loaded, PLAN, "mine", data, int8=False, tick=lambda: ticks.append(1))
     assert ticks
-    assert made.report["max_difference"] < 1e-4
+    report = made.report
+    assert report["max_difference"] < 1e-4
+    assert (report["sentences"], report["label_agreement"]) == (40, 1)
     zipfile.ZipFile(io.BytesIO(made.archive)).extractall(tmp_path)
     files = {file.name for file in (tmp_path / "mine").iterdir()}
-    assert files == {"config.json", "model.onnx", "tokenizer.json", "tokenizer_config.json"}
+    assert files == {"config.json", "model.onnx", "predict.py", "tokenizer.json", "tokenizer_config.json"}
     config = json.loads((tmp_path / "mine" / "config.json").read_text())
     assert config["plan"] == PLAN.to_dict()
     inputs = tiny_inputs()
@@ -74,14 +86,36 @@ def test_a_build_is_the_pruned_models_export(tiny_checkpoint, tiny_inputs, tiny_
     with torch.no_grad():
         expected = prune(loaded.model, PLAN)(**inputs).logits.numpy()
     assert np.abs(logits - expected).max() < 1e-4
-    data, seen = tiny_data(40), []
-    found = lab_onnx.run(made.archive, data, lambda done, n: seen.append((done, n)))
     same = evaluate(prune(loaded.model, PLAN), loaded.tokenizer, data)
-    assert np.abs(found.logits - same.logits).max() < 1e-4
-    assert seen == [(32, 40), (40, 40)]
+    assert (report["score"], report["n"]) == (same.score, 40)
+    (beside,) = report["beside"]
+    assert beside["score"] == evaluate(loaded.model, loaded.tokenizer, data).score
+    for row in (report, beside):
+        assert 0 < row["p50_ms"] <= row["p95_ms"]
+        assert row["texts_per_s"] > 0
+    assert report["mb"] == (tmp_path / "mine" / "model.onnx").stat().st_size / 1e6
+    assert lab_onnx.figures(report, "ONNX").count("\n") == 3
 
 
-def test_a_build_that_is_left_ends_its_process(tiny_checkpoint, monkeypatch):
+def test_the_dense_model_is_that_of_the_same_base_and_task(tiny_checkpoint, monkeypatch):
+    loaded = checkpoints.load(tiny_checkpoint)
+    dense = replace(loaded.info, config=ShrpConfig(()))
+    listed = {
+        "broken": ExportError("x"),
+        "routed": loaded.info,
+        "of another base": replace(dense, base_model="another"),
+        "of another task": replace(dense, task=TASKS["cola"]),
+        "mine": dense,
+    }
+    monkeypatch.setattr(lab_onnx.loaders, "discover_all", lambda: listed)
+    monkeypatch.setattr(lab_onnx.loaders, "path_of", lambda name: name)
+    assert lab_onnx.dense_of(loaded) == "mine"
+    assert lab_onnx.dense_of(replace(loaded, info=dense)) == tiny_checkpoint
+    listed.pop("mine")
+    assert lab_onnx.dense_of(loaded) is None
+
+
+def test_a_build_that_is_left_ends_its_process(tiny_checkpoint, tiny_data, monkeypatch):
     started = []
     real = lab_onnx.subprocess.Popen
     monkeypatch.setattr(
@@ -92,7 +126,7 @@ def test_a_build_that_is_left_ends_its_process(tiny_checkpoint, monkeypatch):
         raise StopException  # as Streamlit ends a run
 
     with pytest.raises(StopException):
-        lab_onnx.build(checkpoints.load(tiny_checkpoint), PLAN, "mine", int8=False, tick=leave)
+        lab_onnx.build(checkpoints.load(tiny_checkpoint), PLAN, "mine", tiny_data(40), int8=False, tick=leave)
     assert started[0].poll() is not None
 
 
@@ -104,108 +138,69 @@ def test_a_build_that_is_left_ends_its_process(tiny_checkpoint, monkeypatch):
     ],
 )
 def test_a_build_that_crashes_or_of_another_checkpoint(
-    tiny_checkpoint, monkeypatch, tmp_path, program, reason
+    tiny_checkpoint, tiny_data, monkeypatch, tmp_path, program, reason
 ):
     other = tmp_path / "other"
     other.write_text(f"#!{sys.executable}\n{program}\n")
     other.chmod(0o755)
     monkeypatch.setattr(lab_onnx.sys, "executable", str(other))
     with pytest.raises(ExportError, match=reason) as raised:
-        lab_onnx.build(checkpoints.load(tiny_checkpoint), PLAN, "mine", int8=False)
+        lab_onnx.build(checkpoints.load(tiny_checkpoint), PLAN, "mine", tiny_data(40), int8=False)
     assert "a defect" not in str(raised.value)
-
-
-def test_who_waited_for_a_build_takes_it_as_it_is(tiny_checkpoint, monkeypatch):
-    said, loaded, made = [], checkpoints.load(tiny_checkpoint), lab_onnx.OnnxExport(b"zip", {})
-    place = SimpleNamespace(markdown=said.append)
-    monkeypatch.setattr(lab_onnx, "build", lambda *_, **__: pytest.fail("it was built twice"))
-    key = lab_onnx._key(loaded, PLAN, "mine", "float32")
-    building = lab_onnx.results("onnx", lab_onnx.KEPT)
-    with ThreadPoolExecutor(1) as pool:
-        with building.making(lab_onnx.BUILD, lambda: None):  # somebody builds the same
-            waiting = pool.submit(lab_onnx._build_once, loaded, PLAN, "mine", "float32", place)
-            while not said:
-                time.sleep(0.01)
-            building.put(key, made)
-        assert waiting.result(30) is made
-    assert "Waiting for another export" in said[0]
 
 
 def test_the_lab_builds_on_request_and_keeps_what_it_built(open_page, tiny_checkpoint, builds):
     at = open_page("pruning_lab", tiny_checkpoint, budget="3")
     assert not at.exception
-    assert {"Build ONNX (float32)", "Build ONNX (int8)"} <= set(labels(at, "button"))
-    assert not [label for label in labels(at, "download_button") if "ONNX" in label]
     assert not builds
-    at.button(key="build-onnx-int8").click().run()
+    at.segmented_control(key="precision").set_value("int8").run()
+    assert not builds
+    at.button(key="serve").click().run()
     assert not at.exception
-    assert builds == [(3, "tiny-pruned-3-onnx-int8", True)]
-    assert "ONNX (int8) (.zip)" in labels(at, "download_button")
-    assert "Build ONNX (int8)" not in labels(at, "button")
-    (caption,) = onnx_captions(at)
-    for number in ("23.6 MB", "0.6 on 138", "118 of 120", "2.21"):
-        assert number in caption
+    assert builds == [(3, "tiny-pruned-3-onnx-int8", "probe/sst2", True)]
+    assert "ONNX folder, int8 (.zip)" in labels(at, "download_button")
+    (table,) = tables(at)
+    for number in ("91\\.7%", "4.2 ms", "6.5 ms", "1,234", "23.6", "8.1 ms"):
+        assert number.replace("\\", "") in table.replace("\\", "")
+    assert any("118 of 120" in caption.value for caption in at.caption)
     at.slider(key="budget").set_value(4).run()  # another plan is another model
-    assert "Build ONNX (int8)" in labels(at, "button")
+    assert "Serve it" in labels(at, "button")
     at.slider(key="budget").set_value(3).run()
-    assert "ONNX (int8) (.zip)" in labels(at, "download_button")
-    at.button(key="build-onnx-float32").click().run()
-    assert builds[1:] == [(3, "tiny-pruned-3-onnx-float32", False)]
-    assert len(onnx_captions(at)) == 2
-    assert "2.21" not in onnx_captions(at)[0]
+    assert tables(at) == [table]
+    at.segmented_control(key="precision").set_value("float32").run()
+    assert not tables(at)
+    at.button(key="serve").click().run()
+    assert builds[1:] == [(3, "tiny-pruned-3-onnx-float32", "probe/sst2", False)]
 
 
-def test_what_was_built_is_scored_on_request_beside_pytorch(open_page, tiny_checkpoint, builds, monkeypatch):
-    ran = []
-
-    def run(archive, data, progress):
-        ran.append((archive, data.name))
-        progress(len(data), len(data))
-        model = prune(checkpoints.load(tiny_checkpoint).model, PLAN)
-        return evaluate(model, checkpoints.load(tiny_checkpoint).tokenizer, data)
-
-    monkeypatch.setattr(lab_onnx, "run", run)
-    at = open_page("pruning_lab", tiny_checkpoint, budget="3")
-    assert not [button for button in at.button if button.key.startswith("score-onnx")]
-    at.button(key="build-onnx-int8").click().run()
-    assert not ran
-    at.button(key="score-onnx-int8").click().run()
+@pytest.mark.parametrize("kind", ["pruned", "dense"])
+def test_what_has_no_routers_is_exported_as_it_is(open_page, tiny_static_checkpoint, dense, builds, kind):
+    folder = tiny_static_checkpoint if kind == "pruned" else dense
+    at = open_page("pruning_lab", folder)
+    at.button(key="serve").click().run()
     assert not at.exception
-    assert ran == [(b"zip", "probe/sst2")]
-    (said,) = [one.value for one in at.markdown if one.value.startswith("As served")]
-    assert "of 480" in said
-    at.run()  # it stays, and is not run anew
-    assert len(ran) == 1
-    assert [one.value for one in at.markdown if one.value.startswith("As served")] == [said]
+    assert builds == [(None, f"{folder.name}-onnx-float32", "probe/sst2", False)]
+    assert {"Hugging Face folder (.zip)", "ONNX folder, float32 (.zip)"} <= set(labels(at, "download_button"))
 
 
-@pytest.mark.parametrize("labelled", [True, False])
-def test_the_sentence_tells_the_difference(tiny_data, labelled):
-    data = tiny_data(40)
-    data = data if labelled else replace(data, labels=None)
-    right = np.eye(2, dtype=np.float32)[tiny_data(40).labels]
-    wrong = right.copy()
-    wrong[:2] = wrong[:2, ::-1]
-    same, found = (summarise(data, np.arange(40), logits, True) for logits in (right, wrong))
-    said = lab_onnx.sentence(found, same, data)
-    assert "2 of 40" in said
-    ends = points_interval(paired_difference(found, same)[1], "accuracy")
-    assert (f"−5.0 points (95% CI {ends})" in said) == labelled
-    assert ("95\\.0\\%" in said) == labelled
-
-
-def test_a_pruned_checkpoint_is_exported_as_it_is(open_page, tiny_static_checkpoint, builds):
-    at = open_page("pruning_lab", tiny_static_checkpoint)
-    at.button(key="build-onnx-float32").click().run()
-    assert builds == [(None, "tiny-static-onnx-float32", False)]
-    assert len(onnx_captions(at)) == 1
-    at.button(key="score-onnx-float32").click().run()  # of a zip that is none
-    assert not at.exception
-    assert "can't be loaded" in texts_of(at)
+@pytest.mark.parametrize("kind", ["pruned", "dense"])
+def test_the_hugging_face_folder_opens_in_a_pipeline(tiny_checkpoint, dense, tiny_data, tmp_path, kind):
+    loaded, data = checkpoints.load(tiny_checkpoint), tiny_data(40)
+    loaded.model.config.id2label = {0: "negative", 1: "positive"}
+    if kind == "pruned":
+        scored = evaluate(prune(loaded.model, PLAN), loaded.tokenizer, data)
+        archive = checkpoint_zip(loaded, PLAN, "mine", scored, data, ranked_on=data)
+    else:
+        archive = zipped(dense, "mine")
+    zipfile.ZipFile(io.BytesIO(archive)).extractall(tmp_path)
+    texts = [text for (text,) in data.texts]
+    found = pipeline("text-classification", model=str(tmp_path / "mine"))(texts)
+    expected = checkpoints.load(tmp_path / "mine").predict(texts)["prediction"]
+    assert [row["label"] for row in found] == expected.tolist()
 
 
 @pytest.mark.parametrize("plan", [None, PLAN])
-def test_what_has_no_routers_is_built_without_a_plan(tiny_static_checkpoint, monkeypatch, plan):
+def test_what_has_no_routers_is_built_without_a_plan(tiny_static_checkpoint, tiny_data, monkeypatch, plan):
     def start(command, **_):
         assert ("--plan" in command) == (plan is not None)
         assert str(loaded.path) in command
@@ -214,7 +209,7 @@ def test_what_has_no_routers_is_built_without_a_plan(tiny_static_checkpoint, mon
     monkeypatch.setattr(lab_onnx.subprocess, "Popen", start)
     loaded = checkpoints.load(tiny_static_checkpoint)
     with pytest.raises(ExportError, match="enough seen"):
-        lab_onnx.build(loaded, plan, "mine", int8=False)
+        lab_onnx.build(loaded, plan, "mine", tiny_data(40), int8=False)
 
 
 def test_an_error_is_shown_in_words_and_the_offer_stays(open_page, tiny_checkpoint, monkeypatch):
@@ -223,9 +218,9 @@ def test_an_error_is_shown_in_words_and_the_offer_stays(open_page, tiny_checkpoi
 
     monkeypatch.setattr(lab_onnx, "build", fail)
     at = open_page("pruning_lab", tiny_checkpoint)
-    at.button(key="build-onnx-float32").click().run()
+    at.button(key="serve").click().run()
     assert not at.exception
     assert "can't be turned into ONNX" in texts_of(at)
     assert not [label for label in labels(at, "download_button") if "ONNX" in label]
     at.run()
-    assert "Build ONNX (float32)" in labels(at, "button")
+    assert "Serve it" in labels(at, "button")

@@ -1,6 +1,8 @@
 """Commands that look at a model print what the library computes."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -257,8 +259,24 @@ def test_compare_many_ranks_them(shrp, place, on_data):
 
 
 def test_export_and_what_it_scores(shrp, place, tmp_path, traced_once):
-    found = told(shrp, "export", place / "routed", "--per-layer", 1, "--out", tmp_path / "exported")
+    common = ("export", place / "routed", "--per-layer", 1, "--out", tmp_path / "exported")
+    found = told(shrp, *common)
     assert found["max_difference"] < 1e-3
+    assert (found["beside"], found["mb"]) == ([], found["bytes"] / 1e6)
     static = told(shrp, "evaluate", place / "static1", "--data", place / "data.csv")
     served = told(shrp, "evaluate", tmp_path / "exported", "--data", place / "data.csv")
     assert served["score"] == static["score"]
+    beside = ("--beside", place / "dense", "--beside", tmp_path / "exported")
+    code, _, err = shrp(*common, *beside)
+    assert (code, "--data" in err) == (1, True)
+    shutil.copytree(tmp_path / "exported", tmp_path / "other")
+    beside = ("--beside", place / "dense", "--beside", tmp_path / "other")
+    found = told(shrp, *common, "--data", place / "data.csv", *beside)
+    assert [Path(row["model"]).name for row in found["beside"]] == ["dense", "other"]
+    dense = told(shrp, "evaluate", place / "dense", "--data", place / "data.csv")
+    assert [row["score"] for row in (found, *found["beside"])] == [static["score"], dense["score"], static["score"]]
+    assert found["interval"] == served["interval"]
+    for row in (found, *found["beside"]):
+        assert row["n"] == static["n"]
+        assert 0 < row["p50_ms"] <= row["p95_ms"]
+        assert min(row["texts_per_s"], row["mb"]) > 0

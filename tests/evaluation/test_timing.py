@@ -62,3 +62,23 @@ def test_latency_gives_milliseconds_without_the_warm_up(monkeypatch):
     frame = timing.latency(calls, repeats=5, warmup=2).set_index("name")
     assert frame.loc["a", ["low_ms", "median_ms", "high_ms"]].tolist() == [2000, 3000, 4000]
     assert frame.loc["b", ["low_ms", "median_ms", "high_ms"]].tolist() == [20_000, 30_000, 40_000]
+
+
+def test_serving_times_are_of_single_texts_and_of_batches(monkeypatch):
+    """By a clock that only these calls move: "slow" takes 2 ms a text, "fast" half of it."""
+    clock, seen = SimpleNamespace(now=0.0), {"slow": [], "fast": []}
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    texts = [(f"w{i}",) for i in range(5)]
+
+    def run(name, seconds, batch):
+        seen[name].append(tuple(batch))
+        clock.now += seconds * len(batch)
+
+    found = timing.serving_times(
+        {"slow": partial(run, "slow", 0.002), "fast": partial(run, "fast", 0.001)}, texts
+    )
+    assert found["slow"] == pytest.approx({"p50_ms": 2, "p95_ms": 2, "texts_per_s": 500})
+    assert found["fast"] == pytest.approx({"p50_ms": 1, "p95_ms": 1, "texts_per_s": 1000})
+    assert seen["slow"] == seen["fast"]  # on the same texts
+    assert {len(batch) for batch in seen["slow"]} == {1, 32}
+    assert {text for batch in seen["slow"] for text in batch} == set(texts)

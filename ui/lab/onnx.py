@@ -1,18 +1,16 @@
-"""A pruned model as ONNX: built on request by the command line in a process of its own, kept, and scored.
+"""A model as ONNX: built, scored and timed on request by the command line in a process of its own, and kept.
 
 Tracing patches torch for as long as it lasts, in every thread, while other sessions go on computing.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,31 +18,28 @@ from pathlib import Path
 from typing import Any
 
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
 from shrp.checkpoints.checkpoint import Checkpoint
+from shrp.checkpoints.info import CheckpointInfo
 from shrp.data.text_data import TextData
-from shrp.errors import ExportError, ShrpError, first_line
-from shrp.evaluation.evaluation import Evaluation
-from shrp.evaluation.paired import flip_table
-from shrp.phrases import counted
+from shrp.errors import ExportError, ShrpError
 from shrp.pruning.plan import PruningPlan
-from ui import differences, state
+from ui import loaders, state
 from ui.lab.save import plan_json, zipped
-from ui.store import Progress, once, results
-from ui.text import duration, escape, points, points_interval, with_interval
+from ui.pickers import always_one
+from ui.store import kept, results
+from ui.text import duration, escape, with_interval
 
 KEPT = 3
 """Exports in memory, of up to some hundred megabytes each."""
-SCORES = "onnx-score"
 BUILD = "build"
-"""Held while an export is built."""
+"""Held while an export is built, so that nothing else is timed meanwhile."""
 _ROOT, _POLL_S = Path(__file__).parents[2], 0.2
 
 
 @dataclass(frozen=True)
 class OnnxExport:
-    """A zipped export folder, and `shrp.export.onnx.ExportReport` as a dictionary."""
+    """A zipped export folder, and what the command printed of it."""
 
     archive: bytes
     report: Mapping[str, Any]
@@ -54,6 +49,7 @@ def build(
     checkpoint: Checkpoint,
     plan: PruningPlan | None,
     name: str,
+    data: TextData,
     *,
     int8: bool,
     tick: Callable[[], None] = lambda: None,
@@ -62,6 +58,7 @@ def build(
 
     Args:
         plan: which experts to keep; None for a checkpoint that has no routers.
+        data: what it is scored and timed on, next to the dense model if one is listed.
         tick: called several times a second; what it raises ends the build.
 
     Raises:
@@ -71,6 +68,12 @@ def build(
         folder, plan_file = Path(scratch) / name, Path(scratch) / "plan.json"
         command = [sys.executable, "-m", "shrp", "export", "--json"]
         command += [str(checkpoint.path.resolve()), "--out", str(folder), *["--int8"] * int8]
+        frame = data.to_frame()
+        frame.to_parquet(file := Path(scratch) / "data.parquet")
+        texts = frame.columns[: len(data.task.text_columns)]
+        command += ["--data", str(file), *(f"--text-column={column}" for column in texts)]
+        if (dense := dense_of(checkpoint)) is not None:
+            command += ["--beside", str(dense.resolve())]
         if plan is not None:
             plan_file.write_text(plan_json(plan), encoding="utf-8")
             command += ["--plan", str(plan_file)]
@@ -97,134 +100,86 @@ def build(
         return OnnxExport(zipped(folder, name), report)
 
 
-def menu(
-    checkpoint: Checkpoint, plan: PruningPlan | None, name: str, data: TextData, scored: Evaluation
-) -> None:
-    """Draw the two offers: a button that builds, then a download, what was checked, and the score as served.
+def menu(checkpoint: Checkpoint, plan: PruningPlan | None, name: str, data: TextData) -> None:
+    """Draw the offer to build an export; then its download, and how it does on the data next to the dense model.
 
     Args:
         plan: as for `build`.
-        data: what an export is scored on.
-        scored: the model that is exported, in PyTorch, on all of `data`.
     """
-    st.caption("To serve with onnxruntime and tokenizers alone. A build takes about a minute.")
-    for precision in ("float32", "int8"):
-        of = checkpoint, plan, f"{name}-onnx-{precision}", precision
-        store, key, place = results("onnx", KEPT), _key(*of), st.empty()
-        label = f"ONNX ({precision})"
-        if (made := store.get(key)) is None:
-            build_key, icon = f"build-onnx-{precision}", ":material/deployed_code:"
-            if not place.button(f"Build {label}", key=build_key, icon=icon):
-                continue
-            try:
-                made = _build_once(*of, place)
-            except ShrpError as error:
-                place.empty()
-                state.show_error(error)
-                continue
-        place.download_button(
-            f"{label} (.zip)",
-            data=made.archive,
-            file_name=f"{of[2]}.zip",
-            mime="application/zip",
-            key=f"download-onnx-{precision}",
-            on_click="ignore",
-            icon=":material/deployed_code:",
-        )
-        st.caption(summary(made.report))
-        _score(made.archive, (*key, data.fingerprint, data.name), precision, data, scored)
-
-
-def _key(checkpoint: Checkpoint, plan: PruningPlan | None, name: str, precision: str) -> tuple[Any, ...]:
-    """What the archive is of; its name and how the plan was made are in it too."""
+    st.caption("ONNX, a tokenizer and `predict.py`: runs with onnxruntime and tokenizers alone.")
+    precision = always_one("Weights", ("float32", "int8"), "precision")
+    name, place, start = f"{name}-onnx-{precision}", st.empty(), time.monotonic()
     of = None if plan is None else (plan.key(), plan.selection, plan.combination)
-    return checkpoint.fingerprint, of, name, precision
-
-
-def _build_once(
-    checkpoint: Checkpoint, plan: PruningPlan | None, name: str, precision: str, place: DeltaGenerator
-) -> OnnxExport:
-    """One build at a time on this machine; a session that waited for the same one takes it as it is."""
-    store, key = results("onnx", KEPT), _key(checkpoint, plan, name, precision)
-    start, hourglass = time.monotonic(), ":material/hourglass_top:"
+    key = checkpoint.fingerprint, of, name, data.fingerprint, data.name
+    store = results("onnx", KEPT)
+    if store.get(key) is None and not place.button("Serve it", key="serve", icon=":material/deployed_code:"):
+        return
 
     def tick() -> None:
         since = duration(time.monotonic() - start)
-        place.markdown(f"{hourglass} Building ONNX ({precision}) … {since}. Another setting or page ends it.")
+        place.markdown(
+            f":material/hourglass_top: Building and measuring … {since}. Another setting or page ends it."
+        )
 
-    with store.making(BUILD, lambda: place.markdown(f"{hourglass} Waiting for another export to finish …")):
-        if (made := store.get(key)) is None:
-            made = build(checkpoint, plan, name, int8=precision == "int8", tick=tick)
-            store.put(key, made)
-    return made
+    def work() -> OnnxExport:
+        with store.making(BUILD, tick):
+            return build(checkpoint, plan, name, data, int8=precision == "int8", tick=tick)
 
-
-def summary(report: Mapping[str, Any]) -> str:
-    """What was checked, in a sentence or two."""
-    parts = [
-        f"{report['bytes'] / 1e6:.1f} MB; logits differ from PyTorch's float32 by at most "
-        f"{report['max_difference']:.1g} on {report['checked']} examples of several sizes"
-    ]
-    if report["int8"]:
-        if report["label_agreement"] is not None:
-            same = round(report["label_agreement"] * report["sentences"])
-            parts.append(
-                f"same prediction for {same} of {report['sentences']} examples of {report['compared_on']}"
-            )
-        parts.append(f"{report['speedup']:.2f} times as fast as the float32 graph here (8 short examples)")
-    return "; ".join(parts) + "."
-
-
-def _score(archive: bytes, key: tuple, precision: str, data: TextData, same: Evaluation) -> None:
-    """A button that scores the export on the data, and then what it found."""
-    place = st.empty()
-    if results(SCORES, 24).get(key) is None and not place.button(
-        f"Score it on {escape(data.name)}", key=f"score-onnx-{precision}", icon=":material/rule:"
-    ):
-        return
-    place.empty()
-    label = f"Scoring the export on {escape(data.name)}"
     try:
-        st.markdown(sentence(once(SCORES, 24, key, label, lambda p: run(archive, data, p)), same, data))
+        made = kept("onnx", KEPT, key, work, tick)
     except ShrpError as error:
+        place.empty()
         state.show_error(error)
-
-
-def run(archive: bytes, data: TextData, progress: Progress) -> Evaluation:
-    """Score a zipped export with onnxruntime.
-
-    Args:
-        archive: with one folder in it.
-        progress: called after every batch.
-
-    Raises:
-        ExportError: it can't be loaded or run.
-    """
-    from shrp.export.exported import load_export
-
-    with tempfile.TemporaryDirectory() as scratch:
-        try:
-            zipfile.ZipFile(io.BytesIO(archive)).extractall(scratch)  # of our own making
-        except (OSError, zipfile.BadZipFile) as error:
-            raise ExportError(f"the export can't be loaded: {first_line(error)}; build it again.") from error
-        (folder,) = Path(scratch).iterdir()
-        for estimate in load_export(folder).evaluate_stream(data):
-            progress(estimate.n, estimate.total)
-    return estimate
-
-
-def sentence(found: Evaluation, same: Evaluation, data: TextData) -> str:
-    """The export's score, its difference from PyTorch's, and how many predictions changed, as Markdown."""
-    flips = len(flip_table(same, found, data))
-    changed = f"{flips:,} of {counted(found.n, 'prediction')} changed"
-    if data.labels is None:
-        return f"As served: {changed}."
-    change, ends = differences.difference(found, same)
-    interval = f" (95% CI {points_interval(ends, found.metric)})" if ends[0] == ends[0] else ""
-    return (
-        f"As served: **{escape(with_interval(found.score, found.interval, found.metric, found.n))}**, "
-        f"{points(change, found.metric)}{interval} compared with PyTorch; {changed}."
+        return
+    place.download_button(
+        f"ONNX folder, {precision} (.zip)",
+        data=made.archive,
+        file_name=f"{name}.zip",
+        mime="application/zip",
+        key="download-onnx",
+        on_click="ignore",
+        icon=":material/deployed_code:",
     )
+    st.markdown(figures(made.report, f"ONNX, {precision}"))
+    st.caption(checked(made.report))
+
+
+def dense_of(checkpoint: Checkpoint) -> Path | None:
+    """The folder of the listed dense model of the same base and task; a dense model is its own."""
+    mine = checkpoint.info
+    if not mine.config.layers:
+        return checkpoint.path
+    for name, info in loaders.discover_all().items():
+        dense = isinstance(info, CheckpointInfo) and not info.config.layers
+        if dense and (info.base_model, info.task) == (mine.base_model, mine.task):
+            return loaders.path_of(name)
+    return None
+
+
+def figures(report: Mapping[str, Any], name: str) -> str:
+    """What serving the export is like, and the models next to it, as a Markdown table."""
+    lines = ["| | score | p50 | p95 | texts/s | MB |", "|---|---|---|---|---|---|"]
+    beside = [row | {"model": f"{Path(row['model']).name}, PyTorch"} for row in report["beside"]]
+    for row in ({"model": name} | report, *beside):
+        score = (
+            "–"
+            if row["score"] is None
+            else with_interval(row["score"], row["interval"], row["metric"], row["n"])
+        )
+        times = (
+            f"{row['p50_ms']:.1f} ms | {row['p95_ms']:.1f} ms | {row['texts_per_s']:,.0f} | {row['mb']:.1f}"
+        )
+        lines.append(f"| {escape(row['model'])} | {escape(score)} | {times} |")
+    return "\n".join(lines)
+
+
+def checked(report: Mapping[str, Any]) -> str:
+    """How the export was measured and compared, in two sentences."""
+    same = f"logits within {report['max_difference']:.1g}"
+    if report["label_agreement"] is not None:
+        agreeing = round(report["label_agreement"] * report["sentences"])
+        same = f"the same prediction for {agreeing:,} of {report['sentences']:,} examples, {same}"
+    return f"p50 and p95: single texts; texts/s: batches of 32; in turns on this machine. Compared with PyTorch: {same}."
 
 
 def _reason(errors: str) -> str:

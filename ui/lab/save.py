@@ -9,6 +9,7 @@ import os
 import shlex
 import tempfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,15 +62,7 @@ def menu(
         "shift": shift,
         "seed": setting.seed if setting.selection == "random" and not setting.edits.origin else None,
     }
-    st.download_button(
-        "Pruned checkpoint (.zip)",
-        data=lambda: checkpoint_zip(checkpoint, plan, saved_as, scored, data, **how),
-        file_name=f"{file_name(saved_as)}.zip",
-        mime="application/zip",
-        key="download-checkpoint",
-        on_click="ignore",
-        icon=":material/archive:",
-    )
+    folder_button(lambda: checkpoint_zip(checkpoint, plan, saved_as, scored, data, **how), saved_as)
     plan_button(plan, name)
     if not data.task.is_regression:
         st.checkbox(
@@ -86,7 +79,20 @@ def menu(
 
     _open_here(known_as, saved_as, write, selection.name)
     st.caption(
-        "Weights in float16. `shrp.load(folder)` reads the unpacked folder, and so does the command line."
+        'Weights in float16. `pipeline("text-classification", model=folder)` opens the unpacked folder after `import shrp`.'
+    )
+
+
+def folder_button(make: Callable[[], bytes], name: str) -> None:
+    """Draw the download of a checkpoint's folder, which is zipped when it is asked for."""
+    st.download_button(
+        "Hugging Face folder (.zip)",
+        data=make,
+        file_name=f"{file_name(name)}.zip",
+        mime="application/zip",
+        key="download-checkpoint",
+        on_click="ignore",
+        icon=":material/archive:",
     )
 
 
@@ -220,6 +226,6 @@ def zipped(folder: str | os.PathLike, name: str) -> bytes:
     """The files of a folder as a zip archive, in one folder of this name."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:  # weights hardly compress
-        for file in sorted(Path(folder).iterdir()):
+        for file in sorted(path for path in Path(folder).iterdir() if path.is_file()):
             archive.write(file, f"{name}/{file.name}")
     return buffer.getvalue()

@@ -114,7 +114,7 @@ class Lab:
         with menu:
             save.menu(self.selection, self.setting, self.plan, pruned, self.routed)
             name = save.name_of(self.selection, self.plan)
-            onnx.menu(self.checkpoint, self.plan, name, self.data, pruned)
+            onnx.menu(self.checkpoint, self.plan, name, self.data)
         if self.sweep:
             self._sweep(pruned)
         if disk().problem:
@@ -311,11 +311,14 @@ def not_routed(selection: Selection) -> None:
     if plan is None:
         convert.button(selection)
     _routed_ones(selection)
+    with st.container(horizontal=True, gap="small"):
+        if plan is not None:
+            save.plan_button(plan, selection.name)
+        with st.popover("Export", icon=":material/deployed_code:"):
+            save.folder_button(lambda: save.zipped(checkpoint.path, selection.name), selection.name)
+            onnx.menu(checkpoint, None, selection.name, selection.data)
     if plan is None:
         return
-    with st.container(horizontal=True, gap="small"):
-        save.plan_button(plan, selection.name)
-        export = st.popover("Export", icon=":material/deployed_code:")
     experts = num_experts_of(checkpoint.model)
     kept_of, place = f"{plan.budget} of {len(plan.layers) * experts} experts", st.empty()
     title, under = "Kept experts and their weights", f"{kept_of}; grey: not kept"
@@ -329,8 +332,6 @@ def not_routed(selection: Selection) -> None:
         return
     scored = with_interval(found.score, found.interval, found.metric, found.n)
     place.markdown(f"**{kept_of}**: {escape(scored)}, {escape(found.data)}.")
-    with export:
-        onnx.menu(checkpoint, None, selection.name, selection.data, found)
 
 
 def _routed_ones(selection: Selection) -> None:
