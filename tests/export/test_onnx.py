@@ -288,9 +288,10 @@ def test_the_script_serves_an_export_without_torch(exported, expected, piped):
 
 
 def test_the_script_runs_where_nothing_else_is_installed(exported, expected, tmp_path):
-    venv.create(tmp_path / "fresh", with_pip=True)
+    venv.create(tmp_path / "fresh")
     python = tmp_path / "fresh" / "bin" / "python"
-    install = [python, "-m", "pip", "install", "-q", "onnxruntime", "tokenizers", "numpy"]
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "-q"]
+    install = [*pip, "onnxruntime", "tokenizers", "numpy"]
     if subprocess.run(install, capture_output=True, timeout=240).returncode:
         pytest.skip("packages cannot be installed here")
     for name in ("torch", "transformers", "shrp"):
