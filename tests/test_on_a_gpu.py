@@ -11,15 +11,12 @@ import pytest
 import torch
 
 from shrp.analysis.attention import attention_roles, model_attention
-from shrp.analysis.attribution import experts, flips, instance, tokens, trust
-from shrp.analysis.attribution.instance import prepare
-from shrp.analysis.attribution.units import in_units
-from shrp.analysis.explore import explore
-from shrp.analysis.importance import MEANINGS, knock_outs
-from shrp.analysis.knock_out import Prefix, knock_out_effect
+from shrp.analysis.attribution import experts, instance, tokens, trust
+from shrp.analysis.attribution.instance import in_units, prepare
+from shrp.analysis.explore import explore, what_if
+from shrp.analysis.importance import MEANINGS, Prefix, knock_out_effect, knock_outs
 from shrp.analysis.routes import shuffle_routes
 from shrp.analysis.usage import measure_usage
-from shrp.analysis.what_if import what_if
 from shrp.analysis.words import count_tokens
 from shrp.checkpoints import checkpoint
 from shrp.checkpoints.checkpoint import save
@@ -62,7 +59,7 @@ def of_words(model, tokenizer, data):
         tokens.ablate_words(one, 1),
         tokens.ablate_words(one, 1, replacement="remove"),
     ]
-    return scores, trust.check(one, [scores[0], scores[1], scores[3]], 1, steps=4), flips.fewest_words(one)
+    return scores, trust.check(one, [scores[0], scores[1], scores[3]], 1, steps=4), tokens.fewest_words(one)
 
 
 def of_routes(model, tokenizer, data):

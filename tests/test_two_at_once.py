@@ -11,10 +11,9 @@ import torch
 from shrp.analysis.attention import layer_attention
 from shrp.analysis.attribution import experts, tokens
 from shrp.analysis.attribution.instance import prepare
-from shrp.analysis.explore import explore
-from shrp.analysis.knock_out import Prefix, knock_out_effect
+from shrp.analysis.explore import explore, what_if
+from shrp.analysis.importance import Prefix, knock_out_effect
 from shrp.analysis.usage import measure_usage
-from shrp.analysis.what_if import what_if
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.evaluation.evaluate import evaluate
 from shrp.model.forcing import Force, ForcedRoute

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.analysis import Progress
 from shrp.analysis.explore import token_labels
-from shrp.data.batching import collate, encode, longest_input, special_mask, token_counts, token_spans
+from shrp.data.batching import collate, encode, longest_input, read, special_mask, token_counts, token_spans
 from shrp.data.text_data import TextData, pairs_among, units_of
 from shrp.errors import DataError, PlanError
 from shrp.evaluation.statistics import of_mean
@@ -156,7 +156,7 @@ def _dense_maps(
 
 INPUTS = 96
 """Most examples."""
-FIRST, SEPARATORS, ITSELF, PREVIOUS, NEXT, SAME, MATCHING, OTHER = (
+ROLES = FIRST, SEPARATORS, ITSELF, PREVIOUS, NEXT, SAME, MATCHING, OTHER = (
     "first token",
     "separators",
     "itself",
@@ -166,7 +166,6 @@ FIRST, SEPARATORS, ITSELF, PREVIOUS, NEXT, SAME, MATCHING, OTHER = (
     "same token, other text",
     "rest of other text",
 )
-ROLES = (FIRST, SEPARATORS, ITSELF, PREVIOUS, NEXT, SAME, MATCHING, OTHER)
 """Where a token's attention goes; the shares of an expert sum to 1. Only a pair has another text."""
 _BATCH = 16
 
@@ -230,20 +229,15 @@ def attention_roles(
     rows = data.stratified_order()[:inputs]
     units, drawn = units_of(len(rows), pairs_among(data, rows)), []
     sampled = [data.texts[i] for i in rows]
-    encoded = encode(tokenizer, sampled, limit)
     parts = [[span and span[0] for span in token_spans(tokenizer, text, limit)] for text in sampled]
-    order = np.argsort([len(row["input_ids"]) for row in encoded], kind="stable")
     roles = ROLES if len(data.task.text_columns) == 2 else ROLES[: ROLES.index(MATCHING)]
     found: dict[int, list[np.ndarray]] = {layer: [] for layer in layers}
-    for start in range(0, len(order), _BATCH):
-        picked = order[start : start + _BATCH]
-        batch = collate(tokenizer, encoded, picked, model.device)
+    for picked, batch in read(
+        model, tokenizer, sampled, batch_size=_BATCH, max_length=limit, progress=progress
+    ):
         length = batch["input_ids"].shape[1]
-        places = torch.tensor(
-            np.stack([_places(parts[i], encoded[i]["input_ids"], length)[: len(roles)] for i in picked]),
-            dtype=torch.float32,
-            device=model.device,
-        )  # (B, R, T, T)
+        of_each = [_places(parts[i], ids, length) for i, ids in zip(picked, batch["input_ids"].cpu().numpy())]
+        places = torch.from_numpy(np.stack(of_each)[:, : len(roles)]).to(model.device).float()  # (B, R, T, T)
         own = places.sum((1, 3)).gt(0).sum(-1)  # (B,): tokens that attend
         drawn.append(units[picked][(own > 0).cpu().numpy()])
         with torch.inference_mode():
@@ -253,8 +247,6 @@ def attention_roles(
                 weights = module.attention_maps(entering[layer], batch["attention_mask"], relative)
                 sums = torch.einsum("bhqk,brqk->bhr", weights.float(), places)
                 found[layer].append((sums / own[:, None, None])[own > 0].cpu().numpy())
-        if progress:
-            progress(min(start + _BATCH, len(order)), len(order))
     shares = {layer: np.concatenate(batches) for layer, batches in found.items()}
     if not all(np.isfinite(share).all() for share in shares.values()):
         raise DataError("The experts' attention is not all finite numbers: the model's weights are spoilt.")
@@ -270,22 +262,12 @@ def _places(parts: Sequence[int | None], ids: Sequence[int], length: int) -> np.
     """
     size = len(parts)
     text = np.array([-1 if part is None else part for part in parts])
-    offset = np.arange(size)[None, :] - np.arange(size)[:, None]  # key less query
-    added = np.broadcast_to(text == -1, (size, size))
-    first = np.broadcast_to(np.arange(size) == 0, (size, size))
-    same = text[None, :] == text[:, None]
-    equal = np.equal.outer(ids, ids)
-    of = {
-        FIRST: added & first,
-        SEPARATORS: added & ~first,
-        ITSELF: offset == 0,
-        PREVIOUS: same & (offset == -1),
-        NEXT: same & (offset == 1),
-        SAME: same & (np.abs(offset) > 1),
-        MATCHING: ~added & ~same & equal,
-        OTHER: ~added & ~same & ~equal,
-    }
+    offset = np.arange(size) - np.arange(size)[:, None]  # key less query
+    added, same = (text == -1)[None, :], text == text[:, None]
+    first, equal = np.arange(size) == 0, np.equal.outer(ids[:size], ids[:size])
+    by_place = [added & first, added & ~first, offset == 0, same & (offset == -1), same & (offset == 1)]
+    by_text = [same & (np.abs(offset) > 1), ~added & ~same & equal, ~added & ~same & ~equal]
     found = np.zeros((len(ROLES), length, length), dtype=bool)
-    for place, role in enumerate(ROLES):
-        found[place, :size, :size] = of[role] & (text[:, None] != -1)
+    for role, one in enumerate(by_place + by_text):  # in the order of `ROLES`
+        found[role, :size, :size] = one & (text[:, None] != -1)
     return found

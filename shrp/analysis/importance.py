@@ -7,8 +7,10 @@ Shapes: `n` examples, `L` layers, `H` experts or heads a layer, `C` classes, `E 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,20 +19,22 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.analysis import Progress
-from shrp.data.batching import Batch, collate, encode, longest_input
+from shrp.analysis.usage import by_token
+from shrp.data.batching import Batch, collate, encode, longest_input, read
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData, pairs_among, units_of
 from shrp.errors import DataError, PlanError
 from shrp.evaluation.evaluate import label_columns, summarise
-from shrp.evaluation.metrics import to_predictions, worth
-from shrp.evaluation.paired import paired_difference
+from shrp.evaluation.evaluation import Evaluation
+from shrp.evaluation.metrics import EQUAL, to_predictions, worth
+from shrp.evaluation.paired import Agreement, agreement, paired_difference
 from shrp.evaluation.statistics import FALSE_DISCOVERIES, NO_INTERVAL, apart_from_others, of_mean, spearman
 from shrp.families.families import encoder_layers, family_of
 from shrp.model.convert import expert_layers, layer_kinds, num_experts_of
-from shrp.model.gates import RoutingRecord, knock_out, record_routing, use_gates
+from shrp.model.gates import RoutingRecord, knock_out, record_routing, top_k_gates, use_gates
 from shrp.model.layers import ExpertLayer
 from shrp.model.modules import with_modules
-from shrp.model.partial import run_from
+from shrp.model.partial import run_from, run_layers
 
 MEANINGS = ("router picks the next", "zeroed")
 """An expert is knocked out by letting its router pick another, or by setting its gate to 0 with all other gates frozen."""
@@ -38,7 +42,13 @@ BLOCK = 32
 """Examples computed together."""
 ABLATED = 512
 """Most examples for the selection by knock-out."""
-_RESAMPLES = 500
+FEWEST = 5
+"""An expert is tested, and a mean change has an interval, if so many examples use the expert; a minimal pair counts as one."""
+FEWEST_BEYOND = 10
+"""`Joint.beyond` has an interval from this many examples with a difference on."""
+PREFIX_BYTES = 256 * 2**20
+"""Memory of one `Prefix`; examples beyond it run again each time."""
+RESAMPLES, _RESAMPLES_EACH = 2000, 500
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,17 +104,14 @@ class KnockOuts:
         for i, expert in np.ndindex(usage.shape):
             found, mine = effects[:, i, expert], self.fires[:, i, expert]
             changed, sizes = self.knocked_out[:, i, expert], np.abs(found)
-            record = {
-                "layer": self.layers[i],
-                "expert": expert,
-                "usage": usage[i, expert],
-                "uses": int(mine.sum()),
-            }
-            for name, values, rows in (
+            record = {"layer": self.layers[i], "expert": expert}
+            record |= {"usage": usage[i, expert], "uses": int(mine.sum())}
+            measures = (
                 ("signed", found, everyone),
                 ("effect", sizes, everyone),
                 ("effect_per_use", sizes, mine),
-            ):
+            )
+            for name, values, rows in measures:
                 low, high = of_mean(values[rows], units[rows])
                 low = low if name == "signed" else max(low, 0.0)  # nan stays
                 mean = values[rows].mean() if rows.any() else np.nan
@@ -112,7 +119,7 @@ class KnockOuts:
             lost, ends = np.nan, NO_INTERVAL
             if whole is not None:
                 without_it = summarise(data, self.rows, changed, False)
-                lost, ends = paired_difference(whole, without_it, resamples=_RESAMPLES)
+                lost, ends = paired_difference(whole, without_it, resamples=_RESAMPLES_EACH)
             record |= {"score_lost": lost, "score_lost_low": ends[0], "score_lost_high": ends[1]}
             if not self.task.is_regression:
                 record["flips"] = int((to_predictions(self.task, changed) != predictions).sum())
@@ -202,13 +209,10 @@ def knock_out_batch(
         base = logits.float().cpu().numpy()[:, columns]
         fires, top1 = np.ones(shape, dtype=bool), np.ones(shape, dtype=np.int64)
         if not heads:
-            fires, top1 = (
-                np.stack(x, 1) for x in zip(*(_use(record, layer) for layer in layers), strict=True)
-            )
-        knocked_out, size = (
-            np.broadcast_to(base[:, None, None], (*shape, len(columns))).copy(),
-            n if heads else BLOCK,
-        )
+            used = (_use(record, layer) for layer in layers)
+            fires, top1 = (np.stack(values, 1) for values in zip(*used, strict=True))
+        knocked_out = np.broadcast_to(base[:, None, None], (*shape, len(columns))).copy()
+        size = n if heads else BLOCK
         for i, layer in enumerate(layers):
             experts, inputs = np.nonzero(fires[:, i].T)  # by expert, so that a part has one head
             for start in range(0, len(inputs), size):
@@ -222,9 +226,7 @@ def knock_out_batch(
 def check_can_pick_next(routed: Mapping[int, ExpertLayer]) -> None:
     """Raise `PlanError` unless every expert layer has a router with another expert to pick."""
     if not routed or any(module.num_experts < 2 for module in routed.values()):
-        raise PlanError(
-            "there is no router that could pick another expert; set contributions to zero instead."
-        )
+        raise PlanError("no router could pick another expert; set contributions to zero instead.")
 
 
 def blocks(data: TextData, n: int) -> Iterator[np.ndarray]:
@@ -276,14 +278,9 @@ def correlations(table: pd.DataFrame, measure: str) -> pd.DataFrame:
 
 def _use(record: RoutingRecord, layer: int) -> tuple[np.ndarray, np.ndarray]:
     """Which experts fire, bool `(B, H)`, and how often each is an example's Top-1, `(B, H)`."""
-    trace = record.last(layer)
-    gates, probs, mask = trace.gates, trace.probs, trace.token_mask
-    if probs.dim() == 2:
-        gates, probs, mask = gates.unsqueeze(1), probs.unsqueeze(1), None
-    real = probs.new_ones(probs.shape[:2]) if mask is None else mask.float()  # (B, T)
-    first = torch.nn.functional.one_hot(probs.argmax(-1), probs.shape[-1]) * real.unsqueeze(-1)
-    fires = ((gates != 0) & (real > 0).unsqueeze(-1)).any(1)
-    return fires.cpu().numpy(), first.sum(1).cpu().numpy()
+    probs, gates, real = by_token(record.last(layer))
+    first = torch.nn.functional.one_hot(probs.argmax(-1), probs.shape[-1]) * real
+    return ((gates != 0) & (real > 0)).any(1).numpy(), first.sum(1).numpy()
 
 
 _OF_USE = ("usage", "uses", "effect_per_use", "effect_per_use_low", "effect_per_use_high")
@@ -326,10 +323,6 @@ def without_head(model: PreTrainedModel, layer: int, head: int) -> nn.Module:
 def of_heads(frame: pd.DataFrame) -> pd.DataFrame:
     """A table of heads: column `head` for `expert`, and no columns of usage."""
     return frame.rename(columns={"expert": "head"}).drop(columns=list(_OF_USE), errors="ignore")
-
-
-FEWEST = 5
-"""An expert is tested if it fires for this many examples; a minimal pair counts as one."""
 
 
 def worth_by_group(
@@ -394,3 +387,226 @@ def beyond_chance(frame: pd.DataFrame) -> pd.DataFrame:
     if frame["group"].nunique() == 2:
         sure = sure[sure["difference"] > 0]
     return sure.sort_values("difference", key=np.abs, ascending=False, kind="stable")
+
+
+class Prefix:
+    """What enters a model's first routed layer, kept by example of one data set; thread-safe."""
+
+    def __init__(self, model: PreTrainedModel, *, limit: int = PREFIX_BYTES) -> None:
+        self.model, self.first, self.limit = model, min(expert_layers(model)), limit
+        self.size, self._kept, self._lock = 0, {}, threading.Lock()
+
+    def entering(self, rows: Sequence[int], inputs: Mapping[str, Tensor]) -> Tensor:
+        """What enters layer `first`, `(B, T, d)`, 0 where padded, for rows of the data, encoded in `inputs`."""
+        mask = inputs["attention_mask"].bool()
+        known = [self._kept.get(row) for row in rows]
+        if missing := [i for i, states in enumerate(known) if states is None]:
+            part = {name: values[missing] for name, values in inputs.items()}
+            for i, states in zip(missing, run_layers(self.model, part, 0, self.first), strict=True):
+                known[i] = states[mask[i]]  # a copy, so the whole batch is not kept alive
+                self._keep(rows[i], known[i])
+        hidden = known[0].new_zeros(*mask.shape, known[0].shape[-1])
+        hidden[mask] = torch.cat(known)
+        return hidden
+
+    def _keep(self, row: int, states: Tensor) -> None:
+        with self._lock:
+            if row not in self._kept and self.size + states.nbytes <= self.limit:
+                self._kept[row] = states
+                self.size += states.nbytes
+
+
+@dataclass(frozen=True, eq=False)
+class KnockOut:
+    """A routed model with and without some experts, on all of the data."""
+
+    experts: tuple[tuple[int, int], ...]
+    """Layer and number of those knocked out."""
+    before: Evaluation
+    after: Evaluation
+    affected: np.ndarray
+    """Rows of the examples that used one of the experts, ascending."""
+
+    @property
+    def flipped(self) -> int:
+        """Examples whose prediction changes; 0 for regression."""
+        if self.before.task.is_regression:
+            return 0
+        return int((self.before.predictions != self.after.predictions).sum())
+
+    def score_change(self) -> tuple[float, tuple[float, float]]:
+        """Score without the experts minus score with them, and its paired 95% interval."""
+        return paired_difference(self.after, self.before, resamples=RESAMPLES)
+
+    def agreement(self) -> Agreement:
+        """Which of `after` and `before` is right where; needs labelled classes."""
+        return agreement(self.after, self.before)
+
+    def logit_changes(self, *, pairs: np.ndarray | None = None) -> pd.DataFrame:
+        """One row a class: how its mean logit changes.
+
+        Columns class, before, after (means), change with low, high (95%, nan by `FEWEST`), and `among its inputs`, the mean
+        change over the affected examples.
+        """
+        before, after = (one.logits.astype(np.float64) for one in (self.before, self.after))
+        units, change = units_of(len(before), pairs), after - before
+        columns = {"class": self.before.task.label_names or ("the prediction",)}
+        columns |= {"before": before.mean(0), "after": after.mean(0), "change": change.mean(0)}
+        enough = len(np.unique(units[self.affected])) >= FEWEST
+        ends = [of_mean(column, units) if enough else NO_INTERVAL for column in change.T]
+        columns["low"], columns["high"] = zip(*ends)
+        among = change[self.affected].mean(0) if len(self.affected) else np.nan
+        return pd.DataFrame(columns | {"among its inputs": among})
+
+    def changes(self) -> np.ndarray:
+        """Change of each prediction's worth, `(N,)`, negative where the experts helped; needs labels."""
+        after, before = (worth(one.task, one.logits, one.labels) for one in (self.after, self.before))
+        return after - before
+
+    def by_slice(self, pairs: np.ndarray | None = None, progress: Progress | None = None) -> pd.DataFrame:
+        """One row a slice: the effect there, and whether it differs from elsewhere; empty without slices or labels.
+
+        Columns slice, n, affected, `become wrong`, `become right`, change (mean of `changes`) with low, high (95%, nan by
+        `FEWEST`), elsewhere (mean over all others), difference, p (permutation test) and q (Benjamini and Hochberg 1995).
+        """
+        columns = ["slice", "n", "affected", "become wrong", "become right"]
+        columns += ["change", "low", "high", "elsewhere", "difference", "p"]
+        if self.before.slices is None or self.before.labels is None:
+            return pd.DataFrame(columns=[*columns, "q"])
+        from scipy.stats import false_discovery_control
+
+        names, codes = np.unique(np.array(self.before.slices, dtype=str), return_inverse=True)
+        change, units = self.changes(), units_of(len(codes), pairs)
+        taken = np.isin(np.arange(len(codes)), self.affected)
+        right = [np.zeros(len(codes), dtype=bool)] * 2
+        if not self.before.task.is_regression:
+            right = [one.predictions == one.labels for one in (self.before, self.after)]
+        together = np.empty((0, 2), dtype=np.int64) if pairs is None else pairs
+        p = apart_from_others(change[:, None], codes, together, progress=progress)[:, 0]
+        rows = []
+        for name, mask in zip(names, codes == np.arange(len(names))[:, None], strict=True):
+            here, ends = taken & mask, NO_INTERVAL
+            if len(np.unique(units[here])) >= FEWEST:
+                ends = of_mean(change[mask], units[mask])
+            turned = [(right[a] & ~right[b] & mask).sum() for a, b in ((0, 1), (1, 0))]
+            mine, others = change[mask].mean(), change[~mask].mean() if (~mask).any() else np.nan
+            rows.append([name, mask.sum(), here.sum(), *turned, mine, *ends, others, mine - others])
+        frame = pd.DataFrame(rows, columns=columns[:-1]).assign(p=p)
+        return frame.assign(q=false_discovery_control(p) if len(names) > 1 else np.nan)
+
+
+class Joint(NamedTuple):
+    """Effects of several experts together and alone: means of `KnockOut.changes`."""
+
+    together: float
+    sum: float
+    """Of the effects of each alone."""
+    beyond: float
+    """`together` minus `sum`."""
+    interval: tuple[float, float]
+    """95% interval of `beyond`; nan by `FEWEST_BEYOND`."""
+
+
+def joint(together: KnockOut, alone: Sequence[KnockOut], pairs: np.ndarray | None = None) -> Joint:
+    """Compare the knock-out of several experts with those of each alone, on the same labelled data."""
+    whole, parts = together.changes(), np.sum([one.changes() for one in alone], axis=0)
+    beyond = whole - parts
+    beyond[np.abs(beyond) < EQUAL] = 0.0
+    units, ends = units_of(len(beyond), pairs), NO_INTERVAL
+    if len(np.unique(units[beyond != 0])) >= FEWEST_BEYOND:
+        ends = of_mean(beyond, units)
+    return Joint(float(whole.mean()), float(parts.mean()), float(beyond.mean()), ends)
+
+
+def knock_out_effect(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: TextData,
+    before: Evaluation,
+    experts: Collection[tuple[int, int]],
+    *,
+    chosen: np.ndarray | None = None,
+    prefix: Prefix | None = None,
+    max_length: int = 128,
+    progress: Progress | None = None,
+) -> KnockOut:
+    """Knock experts out on all of the data.
+
+    Only examples that use one of them run again, from the lowest of the experts' layers on.
+
+    Args:
+        before: the model's evaluation on all of the data.
+        chosen: mask `(N,)` of examples that may use one of them, to skip the others; None runs all.
+        prefix: shared by calls on the same model and data.
+
+    Raises:
+        PlanError: there is no such expert, none is named, or none would be left in a layer.
+        DataError: `before` is not of all these data.
+    """
+    routed = expert_layers(model)
+    removed = removed_by_layer(experts, routed)
+    if before.n != len(data) or before.data != data.name:
+        raise DataError(f"The evaluation is of {before.n} inputs of {before.data}, not of all {data.name}.")
+    before = summarise(data, before.indices, before.logits, False)  # with the slices of these data
+    rows = np.arange(len(data)) if chosen is None else np.flatnonzero(chosen)
+    columns, lowest, prefix = label_columns(model, data.task), min(removed), prefix or Prefix(model, limit=0)
+    logits, affected, texts = before.logits.copy(), [], [data.texts[i] for i in rows]
+    for places, inputs in read(model, tokenizer, texts, max_length=max_length, progress=progress):
+        with torch.inference_mode():
+            entering = prefix.entering(rows[places].tolist(), inputs)
+            if lowest > prefix.first:
+                entering = run_layers(model, inputs, prefix.first, lowest, entering)
+            uses = _uses(model, inputs, entering, removed)
+            if uses.any():
+                part = {name: values[uses] for name, values in inputs.items()}
+                with use_gates(knock_out(removed, routed[lowest].top_k)):
+                    outputs, _ = run_from(model, part, lowest, entering[uses])
+                here = rows[np.asarray(places)[uses.cpu().numpy()]]
+                logits[here] = outputs.float().cpu().numpy()[:, columns]
+                affected.append(here)
+    after = summarise(data, np.arange(len(data)), logits, False)
+    found = np.sort(np.concatenate(affected)) if affected else np.empty(0, dtype=np.int64)
+    named = tuple((layer, expert) for layer, taken in removed.items() for expert in taken)
+    return KnockOut(named, before, after, found)
+
+
+def removed_by_layer(
+    experts: Collection[tuple[int, int]], routed: Mapping[int, ExpertLayer]
+) -> dict[int, tuple[int, ...]]:
+    """Layer -> the experts to knock out, both ascending. Raises as `knock_out_effect`."""
+    if not experts:
+        raise PlanError("name at least one expert to knock out.")
+    removed: dict[int, set[int]] = {}
+    for layer, expert in sorted(experts):
+        if layer not in routed or not 0 <= expert < routed[layer].num_experts:
+            known = ", ".join(map(str, routed))
+            most = next(iter(routed.values())).num_experts - 1 if routed else 0
+            raise PlanError(
+                f"layer {layer} has no router with an expert {expert}: layers {known} have one, of experts 0 to {most}."
+            )
+        removed.setdefault(layer, set()).add(expert)
+    for layer, taken in removed.items():
+        if len(taken) == routed[layer].num_experts:
+            raise PlanError(f"all experts of layer {layer} can't be knocked out: leave its router one.")
+    return {layer: tuple(sorted(taken)) for layer, taken in removed.items()}
+
+
+def _uses(
+    model: PreTrainedModel,
+    inputs: Mapping[str, Tensor],
+    entering: Tensor,
+    removed: Mapping[int, Sequence[int]],
+) -> Tensor:
+    """Which examples use one of the experts, bool `(B,)`; `entering` `(B, T, d)` enters their lowest layer."""
+    routed, lowest, mask = expert_layers(model), min(removed), inputs["attention_mask"].bool()
+    if len(removed) == 1:
+        gates = {lowest: top_k_gates(routed[lowest].router(entering, mask), routed[lowest].top_k)}
+    else:
+        with record_routing() as record:
+            run_from(model, inputs, lowest, entering)
+        gates = {layer: record.last(layer).gates for layer in removed}
+    found = torch.zeros(len(mask), dtype=torch.bool, device=mask.device)
+    for layer, taken in removed.items():
+        uses = (gates[layer][..., list(taken)] > 0).any(-1)  # (B,) or (B, T)
+        found |= (uses & mask).any(1) if uses.dim() == 2 else uses
+    return found

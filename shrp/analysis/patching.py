@@ -17,7 +17,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.analysis import Progress
-from shrp.analysis.attribution.instance import TOKENS_AT_ONCE
+from shrp.analysis.attribution.instance import TOKENS_AT_ONCE, Word
+from shrp.analysis.attribution.tokens import layers_rerouted
 from shrp.analysis.explore import token_labels
 from shrp.data.batching import collate, encode, longest_input, token_spans
 from shrp.data.tasks import Task
@@ -127,9 +128,9 @@ class Patched:
         for i, name in enumerate(self.task.label_names or ("output",)):
             columns[f"logit {name}"] = self.logits[(*at, i)]
         columns |= {"change": moved[at], "part of the gap": parts[at]}
-        return pd.DataFrame(
-            columns | ({} if self.rerouted is None else {"layers rerouted": self.rerouted[at]})
-        )
+        if self.rerouted is not None:
+            columns["layers rerouted"] = self.rerouted[at]
+        return pd.DataFrame(columns)
 
 
 def patch(
@@ -184,7 +185,8 @@ def patch(
                 some = changed[begin : begin + size]
                 found, record = _with_states(model, inputs, layer, mine, new[partner[some]], some)
                 logits[layer, some] = found[:, columns].float().cpu().numpy()
-                rerouted[layer, some] = _rerouted(routes, record, some)
+                left_out = tuple(Word("", 0, (place,)) for place in some)
+                rerouted[layer, some] = layers_rerouted(routes, record, left_out, tokens, "mask")
                 if progress:
                     done = layer * len(places) + len(same) + begin + len(some)
                     progress(done, len(layers) * len(places))
@@ -235,16 +237,3 @@ def _with_states(
     with record_routing() as record:
         logits, _ = run_from(model, many, layer, rows)
     return logits, record
-
-
-def _rerouted(own: RoutingRecord, record: RoutingRecord, places: list[int]) -> np.ndarray:
-    """In how many layers each copy takes other experts than the input, the changed token left out; `(B,)`."""
-    counts = np.zeros(len(places), dtype=np.int64)
-    for layer in record.layers:
-        before, after = own.last(layer).gates[0] != 0, record.last(layer).gates != 0
-        differ = (after != before).any(-1)  # (B,), or (B, T)
-        if differ.dim() == 2:
-            differ[torch.arange(len(places)), places] = False
-            differ = differ.any(-1)
-        counts += differ.cpu().numpy()
-    return counts

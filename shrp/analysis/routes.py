@@ -17,9 +17,9 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.analysis import Progress
-from shrp.analysis.knock_out import Prefix
+from shrp.analysis.importance import Prefix
 from shrp.analysis.usage import UsageStats
-from shrp.data.batching import bucketed_batches, collate, encode, longest_input
+from shrp.data.batching import read
 from shrp.data.slices import ANSWER, groups_by
 from shrp.data.text_data import TextData, units_of
 from shrp.errors import DataError, PlanError
@@ -116,7 +116,7 @@ def shuffle_routes(
 
     Args:
         stats: of `data`, row by row, at the same `max_length`.
-        prefix: as for `shrp.analysis.knock_out.knock_out_effect`.
+        prefix: as for `shrp.analysis.importance.knock_out_effect`.
         draws: exchanges of all layers; one layer alone is exchanged once.
 
     Raises:
@@ -134,14 +134,12 @@ def shuffle_routes(
     if not by_token:
         partners = {case: _partners(groups[case[0]], each) for case, each in generators.items()}
     mixture = {layer: torch.from_numpy(stats.share(layer)).float() for layer in layers}
-    encoded = encode(tokenizer, data.texts, longest_input(model, tokenizer, max_length))
     prefix = prefix or Prefix(model, limit=0)
     cases: list[Case] = [*((layer, 0) for layer in layers), *generators, (MIXTURE, 0)]
     logits = {case: np.zeros((len(data), len(columns)), dtype=np.float32) for case in (None, *cases)}
     counts = {case: np.zeros(2, dtype=np.int64) for case in cases[:-1]}
-    done = 0
-    for rows in bucketed_batches([len(row["input_ids"]) for row in encoded], batch_size):
-        inputs = collate(tokenizer, encoded, rows, model.device)
+    options = {"batch_size": batch_size, "max_length": max_length, "progress": progress}
+    for rows, inputs in read(model, tokenizer, data.texts, **options):
         mask = inputs["attention_mask"].bool()
         with torch.inference_mode():
             entering = {first: prefix.entering(rows, inputs)}
@@ -168,17 +166,13 @@ def shuffle_routes(
                 logits[case][rows] = output.float().cpu().numpy()[:, columns]
                 if case in counts:
                     counts[case] += _moved(record, taken, mask)
-        done += len(rows)
-        if progress:
-            progress(done, len(data))
     found = {case: summarise(data, np.arange(len(data)), given, False) for case, given in logits.items()}
     before, after, matched, moved = found.pop(None), {}, {}, {}
     for kind, _ in cases:
         after[kind] = tuple(one for case, one in found.items() if case[0] == kind)
         if not data.task.is_regression:
-            matched[kind] = tuple(
-                shifted(one, data, matching_shift(one.logits, before.logits)) for one in after[kind]
-            )
+            shifts = [matching_shift(one.logits, before.logits) for one in after[kind]]
+            matched[kind] = tuple(shifted(one, data, by) for one, by in zip(after[kind], shifts))
         elsewhere, choices = sum((pair for case, pair in counts.items() if case[0] == kind), np.zeros(2))
         if choices:
             moved[kind] = float(elsewhere / choices)
@@ -266,11 +260,8 @@ def usage_difference(
         """`(b, L * H)` for samples that take each unit so many `times`; nan where a group is missed."""
         times = times[:, units]
         with np.errstate(invalid="ignore"):
-            first, second = (
-                (times[:, mask] @ table[mask]) / (times[:, mask] @ weight[mask])[:, None]
-                for mask in (group, other)
-            )
-        return first - second
+            means = [(times[:, m] @ table[m]) / (times[:, m] @ weight[m])[:, None] for m in (group, other)]
+        return means[0] - means[1]
 
     drawn = bootstrap(
         differences, np.ones(int(units.max()) + 1), resamples=resamples, seed=seed, progress=progress
@@ -316,14 +307,10 @@ def usage_distances(
     from scipy.stats import false_discovery_control
 
     if a.data != b.data or a.n != b.n:
-        raise DataError(
-            f"Usage on '{a.data}' (n = {a.n:,}) and on '{b.data}' (n = {b.n:,}) can't be compared; measure both models "
-            "on the same data."
-        )
+        sides = f"'{a.data}' (n = {a.n:,}) and on '{b.data}' (n = {b.n:,})"
+        raise DataError(f"Usage on {sides} can't be compared; measure both models on the same data.")
     if a.num_experts != b.num_experts:
-        raise DataError(
-            f"{a.num_experts} and {b.num_experts} experts a layer have no distance; only layers with equally many do."
-        )
+        raise DataError(f"{a.num_experts} and {b.num_experts} experts a layer have no distance.")
     layers, units = sorted(set(a.layers) & set(b.layers)), units_of(a.n, pairs)
     shares = [(a.share(layer), b.share(layer)) for layer in layers]
     found = np.array([total_variation(p, q) for p, q in shares])
@@ -336,9 +323,8 @@ def usage_distances(
         for size in at_once(draws, a.n):
             swapped = (generator.random((size, int(units.max()) + 1)) < 0.5)[:, units].astype(float)
             moved = swapped @ (theirs - ours)  # (b, L * H)
-            sides = [
-                side.reshape(size, len(layers), -1) for side in (ours.sum(0) + moved, theirs.sum(0) - moved)
-            ]
+            sides = (ours.sum(0) + moved, theirs.sum(0) - moved)
+            sides = [side.reshape(size, len(layers), -1) for side in sides]
             drawn.append(total_variation(*(side / side.sum(-1, keepdims=True) for side in sides)))
             if progress is not None:
                 progress(sum(map(len, drawn)), draws)

@@ -108,9 +108,7 @@ def specialisation(
         DataError: the sizes differ.
     """
     if not stats.n == len(data) == len(lengths):
-        raise DataError(
-            f"usage of {stats.n} inputs, {len(data)} inputs and {len(lengths)} lengths don't fit each other."
-        )
+        raise DataError(f"usage of {stats.n}, {len(data)} inputs and {len(lengths)} lengths don't fit.")
     pairs = pairs_of(data)
     length = np.asarray(lengths, dtype=np.float64)
     length[pairs] = length[pairs].mean(1, keepdims=True)
@@ -124,12 +122,8 @@ def specialisation(
         if progress and step // _BLOCK > (step - done) // _BLOCK:
             progress(step, steps)
 
-    counting = _Counting(stats)
-    generator = np.random.default_rng(seed)
-    return [
-        _explain(by, names, codes, pairs, length, counting, draws, generator, tick)
-        for by, (names, codes) in found.items()
-    ]
+    test = _Test(stats, pairs, length, draws, np.random.default_rng(seed), tick)
+    return [test.of(by, names, codes) for by, (names, codes) in found.items()]
 
 
 def _groupings(
@@ -144,22 +138,26 @@ def _groupings(
     return found
 
 
-class _Counting:
-    """Counts of groups and experts, for many permutations of the groups."""
+class _Test:
+    """Counts of groups and experts, and permutation tests of them."""
 
-    def __init__(self, stats: UsageStats) -> None:
+    def __init__(
+        self,
+        stats: UsageStats,
+        pairs: np.ndarray,
+        length: np.ndarray,
+        draws: int,
+        generator: np.random.Generator,
+        tick: Callable[[int], None],
+    ) -> None:
         self.layers, self.experts = tuple(stats.layers), stats.num_experts
+        self.pairs, self.length, self.draws, self.generator, self.tick = pairs, length, draws, generator, tick
         table = np.concatenate([stats.top1[layer] for layer in stats.layers], axis=1)
         self.columns = table.shape[1]
         self.input, self.column = table.nonzero()  # few: of each input one expert a layer
         self.times = table[self.input, self.column].astype(np.float64)
 
-    @property
-    def at_once(self) -> int:
-        """Permutations of a block."""
-        return max(1, min(_BLOCK, _MOST_PLACES // max(len(self.input), 1)))
-
-    def __call__(self, codes: np.ndarray, groups: int) -> np.ndarray:
+    def counts(self, codes: np.ndarray, groups: int) -> np.ndarray:
         """`(B, L, G, H)`, with each example in the group of `codes` `(B, N)`."""
         first = np.arange(len(codes))[:, None] * groups
         places = (first + codes[:, self.input]) * self.columns + self.column
@@ -167,48 +165,36 @@ class _Counting:
         counts = np.bincount(places.ravel(), times.ravel(), minlength=len(codes) * groups * self.columns)
         return counts.reshape(-1, groups, len(self.layers), self.experts).swapaxes(1, 2)
 
+    def of(self, by: str, names: tuple[str, ...], codes: np.ndarray) -> Grouping:
+        """Test the grouping with these names and each example's group, `codes` `(N,)`."""
+        (counts,) = self.counts(codes[None], len(names))
+        information, experts = _information(counts), counts.sum(1, keepdims=True)
+        share = experts / experts.sum(2, keepdims=True)
+        block = max(1, min(_BLOCK, _MOST_PLACES // max(len(self.input), 1)))
 
-def _explain(
-    by: str,
-    names: tuple[str, ...],
-    codes: np.ndarray,
-    pairs: np.ndarray,
-    length: np.ndarray,
-    counting: _Counting,
-    draws: int,
-    generator: np.random.Generator,
-    tick: Callable[[int], None],
-) -> Grouping:
-    """Count, and test by permutation."""
-    (counts,) = counting(codes[None], len(names))
-    information, experts = _information(counts), counts.sum(1, keepdims=True)
-    share = experts / experts.sum(2, keepdims=True)
+        def permute(near: bool) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+            """Mean information, its p-value, and (not for `near`) blocks `(B, L, G, H)` of `_beyond`."""
+            total, as_much, left = np.zeros(len(counts)), np.ones(len(counts)), []
+            options = {"length": self.length, "near": near, "block": block}
+            for orders in permutations(codes, self.pairs, self.draws, self.generator, **options):
+                permuted = self.counts(codes[orders], len(names))
+                shared = _information(permuted)
+                total += shared.sum(0)
+                as_much += (shared >= information - _SAME).sum(0)
+                if not near:
+                    left.append(_beyond(permuted, share).astype(np.float32))
+                self.tick(len(orders))
+            return total / self.draws, as_much / (self.draws + 1), left
 
-    def permute(neighbours: bool) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-        """Mean information, its p-value, and (not for neighbours) blocks `(B, L, G, H)` of `_beyond`."""
-        total, as_much, left = np.zeros(len(counts)), np.ones(len(counts)), []
-        drawn = permutations(
-            codes, pairs, draws, generator, length=length, near=neighbours, block=counting.at_once
-        )
-        for orders in drawn:
-            permuted = counting(codes[orders], len(names))
-            shared = _information(permuted)
-            total += shared.sum(0)
-            as_much += (shared >= information - _SAME).sum(0)
-            if not neighbours:
-                left.append(_beyond(permuted, share).astype(np.float32))
-            tick(len(orders))
-        return total / draws, as_much / (draws + 1), left
-
-    chance, p, left = permute(neighbours=False)
-    within = within_p = np.full(len(counts), np.nan)
-    if by != LENGTH and len(np.unique(units_of(len(codes), pairs))) >= FEWEST:
-        within, within_p, _ = permute(neighbours=True)
-    sizes = np.bincount(codes, minlength=len(names))
-    tested = sizes[:, None] * np.minimum(share, 1 - share) >= EXPECTED
-    cells = _cells(_beyond(counts, share), np.concatenate(left), tested)
-    about = by, names, counting.layers, counts.round().astype(np.int64)
-    return Grouping(*about, _entropy(experts), information, chance, p, cells, within, within_p)
+        chance, p, left = permute(near=False)
+        within = within_p = np.full(len(counts), np.nan)
+        if by != LENGTH and len(np.unique(units_of(len(codes), self.pairs))) >= FEWEST:
+            within, within_p, _ = permute(near=True)
+        sizes = np.bincount(codes, minlength=len(names))
+        tested = sizes[:, None] * np.minimum(share, 1 - share) >= EXPECTED
+        cells = _cells(_beyond(counts, share), np.concatenate(left), tested)
+        about = by, names, self.layers, counts.round().astype(np.int64)
+        return Grouping(*about, _entropy(experts), information, chance, p, cells, within, within_p)
 
 
 def _beyond(counts: np.ndarray, share: np.ndarray) -> np.ndarray:
@@ -270,20 +256,11 @@ def specialisation_frame(groupings: Sequence[Grouping]) -> pd.DataFrame:
     """
     if not groupings:
         return pd.DataFrame()
-    parts = [
-        {
-            "by": one.by,
-            "groups": len(one.names),
-            "layer": one.layers,
-            "explained": one.explained,
-            "p": one.p,
-            "beyond_length": one.explained_beyond_length,
-            "p_beyond": one.within_p,
-            "ceiling": one.ceiling,
-            "effective_experts": np.exp(one.entropy),
-        }
-        for one in groupings
-    ]
+    parts = []
+    for one in groupings:
+        part = {"by": one.by, "groups": len(one.names), "layer": one.layers, "explained": one.explained}
+        part |= {"p": one.p, "beyond_length": one.explained_beyond_length, "p_beyond": one.within_p}
+        parts.append(part | {"ceiling": one.ceiling, "effective_experts": np.exp(one.entropy)})
     frame = pd.concat(map(pd.DataFrame, parts), ignore_index=True)
     for p, q, of in (("p", "q", "explained"), ("p_beyond", "q_beyond", "beyond_length")):
         known = frame[of].notna()  # of a layer with one expert for all there is nothing to test

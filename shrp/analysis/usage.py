@@ -17,13 +17,13 @@ from scipy.special import entr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.analysis import Progress
-from shrp.data.batching import bucketed_batches, collate, encode, longest_input
+from shrp.data.batching import read
 from shrp.data.tabular import distinct
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.evaluation.evaluation import named
 from shrp.model.convert import expert_layers, num_experts_of
-from shrp.model.gates import RoutingRecord, record_routing
+from shrp.model.gates import LayerTrace, record_routing
 from shrp.phrases import counted, listed
 from shrp.pruning.plan import FittedGates
 
@@ -168,17 +168,17 @@ class UsageStats:
         for layer in [] if self.too_few else self.layers:
             effective, margin = self.effective_experts(layer), float(self.margins[layer].mean())
             part = self.entropy(layer) / np.log(self.num_experts)
-            if effective < COLLAPSE_EXPERTS:
-                text = f" uses {effective:.1f} effective experts (below {COLLAPSE_EXPERTS}): routing has collapsed."
-                found.append(UsageWarning("collapse", layer, f"layer {layer}{text}"))
-            if part > NOISY_ENTROPY:
-                text = f"'s usage entropy is {part:.0%} of its maximum (above {NOISY_ENTROPY:.0%}): usage hardly ranks experts."
-                found.append(UsageWarning("noisy", layer, f"layer {layer}{text}"))
-            if margin < NOISY_MARGIN:
-                text = (
-                    f"'s mean router margin is {margin:.2f} (below {NOISY_MARGIN}): many choices are close."
-                )
-                found.append(UsageWarning("small margins", layer, f"layer {layer}{text}"))
+            signs = {
+                "collapse": effective < COLLAPSE_EXPERTS
+                and f" uses {effective:.1f} effective experts (below {COLLAPSE_EXPERTS}): routing has collapsed.",
+                "noisy": part > NOISY_ENTROPY
+                and f"'s usage entropy is {part:.0%} of its maximum (above {NOISY_ENTROPY:.0%}): usage hardly ranks experts.",
+                "small margins": margin < NOISY_MARGIN
+                and f"'s mean router margin is {margin:.2f} (below {NOISY_MARGIN}): many choices are close.",
+            }
+            found += [
+                UsageWarning(kind, layer, f"layer {layer}{text}") for kind, text in signs.items() if text
+            ]
         return found
 
 
@@ -202,12 +202,6 @@ def history_warnings(history: Sequence[Mapping[str, Any]]) -> list[UsageWarning]
                 text += f"(epoch {row['epoch']}{on}; above {COLLAPSE_SHARE:.0%})."
                 found[layer] = UsageWarning("collapse", layer, text)
     return [found[layer] for layer in sorted(found)]
-
-
-def usage_of(record: RoutingRecord) -> dict[int, np.ndarray]:
-    """Layer -> Top-1 shares `(H,)` over all passes of a record."""
-    counts = {layer: top1_counts(record.probs(layer)) for layer in record.layers}
-    return {layer: count / count.sum() for layer, count in counts.items()}
 
 
 def top1_counts(probs: torch.Tensor) -> np.ndarray:
@@ -239,7 +233,6 @@ def measure_usage(
         raise PlanError("this model has no routed layer, so there is no usage to measure.")
     if not len(data):
         raise DataError(f"{data.name} is empty; usage needs at least one input.")
-    encoded = encode(tokenizer, data.texts, longest_input(model, tokenizer, max_length))
     n, h = len(data), num_experts_of(model)
     top1 = {layer: np.zeros((n, h), dtype=np.int64) for layer in routed}
     probs = {layer: np.zeros((n, h), dtype=np.float32) for layer in routed}
@@ -247,48 +240,39 @@ def measure_usage(
     norms = {layer: np.zeros((n, h), dtype=np.float32) for layer in routed} if output_norms else {}
     gates = {layer: np.zeros((n, h)) for layer in norms}
     logits: np.ndarray | None = None
-    done = 0
-    for rows in bucketed_batches([len(e["input_ids"]) for e in encoded], batch_size):
+    options = {"batch_size": batch_size, "max_length": max_length, "progress": progress}
+    for rows, inputs in read(model, tokenizer, data.texts, **options):
         with torch.inference_mode(), record_routing(output_norms=output_norms) as record:
-            output = model(**collate(tokenizer, encoded, rows, model.device)).logits.float().cpu().numpy()
+            output = model(**inputs).logits.float().cpu().numpy()
         logits = np.zeros((n, output.shape[1]), dtype=np.float32) if logits is None else logits
         logits[rows] = output
         for layer in record.layers:
             trace = record.last(layer)
-            mask = None if trace.token_mask is None else trace.token_mask.cpu()
-            top1[layer][rows], probs[layer][rows], margins[layer][rows] = _by_input(
-                trace.probs.float().cpu(), mask, routed[layer].top_k
-            )
-            if trace.output_norms is not None:
-                norms[layer][rows] = trace.output_norms.cpu().numpy()
-                gates[layer][rows] = _mean_gates(trace.gates.cpu(), mask)
-        done += len(rows)
-        if progress:
-            progress(done, n)
+            found = _by_input(trace, routed[layer].top_k)
+            top1[layer][rows], probs[layer][rows], margins[layer][rows] = found[:3]
+            if output_norms:
+                norms[layer][rows], gates[layer][rows] = trace.output_norms.cpu().numpy(), found[3]
     unit = "tokens" if next(iter(routed.values())).routing == "token" else "inputs"
     return UsageStats(data.name, unit, top1, probs, margins, norms, logits, gates)
 
 
-def _by_input(
-    probs: torch.Tensor, token_mask: torch.Tensor | None, top_k: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Top-1 counts `(B, H)`, mean probabilities `(B, H)` and mean margins `(B,)` of one batch."""
+def by_token(trace: LayerTrace) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Probabilities and gates `(B, T, H)`, and which tokens are real, 0 or 1 `(B, T, 1)`; sequence routing has one token."""
+    probs, gates, mask = trace.probs.float().cpu(), trace.gates.double().cpu(), trace.token_mask
     if probs.dim() == 2:
-        probs, token_mask = probs.unsqueeze(1), None  # sequence routing is routing of one token
-    real = torch.ones(*probs.shape[:2], 1) if token_mask is None else token_mask.unsqueeze(-1).float()
+        probs, gates, mask = probs.unsqueeze(1), gates.unsqueeze(1), None
+    return probs, gates, torch.ones(*probs.shape[:2], 1) if mask is None else mask.cpu().unsqueeze(-1).float()
+
+
+def _by_input(trace: LayerTrace, top_k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Top-1 counts `(B, H)`, and means of probabilities `(B, H)`, margins `(B,)` and gates `(B, H)` of one batch."""
+    probs, gates, real = by_token(trace)
     top1 = torch.nn.functional.one_hot(probs.argmax(-1), probs.shape[-1]) * real
     best = torch.cat([probs, torch.zeros_like(probs[..., :1])], -1).topk(top_k + 1, dim=-1).values
-    margin = ((best[..., -2:-1] - best[..., -1:]) * real).sum((1, 2)) / real.sum((1, 2))
-    return top1.sum(1).long().numpy(), ((probs * real).sum(1) / real.sum(1)).numpy(), margin.numpy()
-
-
-def _mean_gates(gates: torch.Tensor, token_mask: torch.Tensor | None) -> np.ndarray:
-    """Gates `(B, H)` of one batch, averaged over real tokens, in float64."""
-    if gates.dim() == 2:
-        return gates.double().numpy()
-    real = torch.ones(gates.shape[:2]) if token_mask is None else token_mask
-    real = real.double().unsqueeze(-1)
-    return ((gates.double() * real).sum(1) / real.sum(1)).numpy()
+    margins = best[..., -2:-1] - best[..., -1:]
+    means = (((values * real).sum(1) / real.sum(1)).numpy() for values in (probs, margins, gates))
+    mean_probs, mean_margins, mean_gates = means
+    return top1.sum(1).long().numpy(), mean_probs, mean_margins[:, 0], mean_gates
 
 
 def route_table(

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.analysis import Progress
 from shrp.analysis.explore import token_labels
-from shrp.data.batching import bucketed_batches, collate, encode, longest_input, special_mask
+from shrp.data.batching import read, special_mask
 from shrp.data.text_data import TextData
 from shrp.model.convert import expert_layers, num_experts_of
 from shrp.model.gates import record_routing
@@ -85,35 +85,28 @@ def count_tokens(
     tokenizer: PreTrainedTokenizerBase,
     data: TextData,
     *,
-    batch_size: int = 64,
     max_length: int = 128,
     progress: Progress | None = None,
 ) -> TokenCounts:
     """Count which tokens take which expert of a token-routed model, in every layer."""
-    encoded = encode(tokenizer, data.texts, longest_input(model, tokenizer, max_length))
-    ids, place = np.unique(np.concatenate([row["input_ids"] for row in encoded]), return_inverse=True)
-    starts = np.cumsum([0, *(len(row["input_ids"]) for row in encoded)])
-    size = len(ids), num_experts_of(model)
-    counts = {layer: np.zeros(size, dtype=np.int64) for layer in expert_layers(model)}
-    done = 0
-    for rows in bucketed_batches(np.diff(starts), batch_size):
-        inputs = collate(tokenizer, encoded, rows, model.device)
+    found, taken = [], {layer: [] for layer in expert_layers(model)}
+    for _, inputs in read(model, tokenizer, data.texts, max_length=max_length, progress=progress):
         with torch.inference_mode(), record_routing() as record:
             model(**inputs)
-        terms = np.concatenate([place[starts[row] : starts[row + 1]] for row in rows])
         mask = inputs["attention_mask"].bool()
-        for layer in counts:
-            taken = record.last(layer).gates.argmax(-1)[mask].cpu().numpy()
-            np.add.at(counts[layer], (terms, taken), 1)
-        done += len(rows)
-        if progress:
-            progress(done, len(data))
-    kept = ~special_mask(tokenizer, ids.tolist())
+        found.append(inputs["input_ids"][mask].cpu().numpy())
+        for layer, experts in taken.items():
+            experts.append(record.last(layer).gates.argmax(-1)[mask].cpu().numpy())
+    ids, place = np.unique(np.concatenate(found), return_inverse=True)
+    kept = ~special_mask(tokenizer, ids)
     index: dict[str, int] = {}
-    terms = [index.setdefault(label, len(index)) for label in token_labels(tokenizer, ids[kept].tolist())]
-    for layer, table in counts.items():
-        counts[layer] = np.zeros((len(index), table.shape[1]), dtype=np.int64)
-        np.add.at(counts[layer], terms, table[kept])
+    labels = token_labels(tokenizer, ids[kept].tolist())
+    terms = np.full(len(ids), -1)
+    terms[kept] = [index.setdefault(label, len(index)) for label in labels]
+    terms, counts = terms[place], {}
+    for layer, experts in taken.items():
+        counts[layer] = np.zeros((len(index), num_experts_of(model)), dtype=np.int64)
+        np.add.at(counts[layer], (terms[terms >= 0], np.concatenate(experts)[terms >= 0]), 1)
     return TokenCounts(tuple(index), counts)
 
 
@@ -131,12 +124,7 @@ class Characteristic:
 
 
 def log_odds(
-    terms: Sequence[str],
-    here: np.ndarray,
-    elsewhere: np.ndarray,
-    *,
-    min_count: int = 5,
-    prior_terms: float = PRIOR_TERMS,
+    terms: Sequence[str], here: np.ndarray, elsewhere: np.ndarray, *, min_count: int = 5
 ) -> Characteristic:
     """Weighted log-odds ratios of terms in one group against another.
 
@@ -150,24 +138,18 @@ def log_odds(
     total = here + elsewhere
     tested = np.flatnonzero(total >= max(min_count, 1))
     y, x = here[tested].astype(float), elsewhere[tested].astype(float)
-    prior = prior_terms * total[tested] / max(n_here + n_elsewhere, 1)
+    prior = PRIOR_TERMS * total[tested] / max(n_here + n_elsewhere, 1)
 
     def odds(count: np.ndarray, n: int) -> np.ndarray:
         # The floor matters only where one term is all there is.
-        return np.log(count + prior) - np.log(np.maximum(n + prior_terms - count - prior, 1e-9))
+        return np.log(count + prior) - np.log(np.maximum(n + PRIOR_TERMS - count - prior, 1e-9))
 
     ratio = odds(y, n_here) - odds(x, n_elsewhere)
     spread = np.sqrt(1 / (y + prior) + 1 / (x + prior))
     columns = {"term": [terms[i] for i in tested], "here": y.astype(int), "elsewhere": x.astype(int)}
-    columns |= {
-        "per 1,000 here": 1000 * y / max(n_here, 1),
-        "per 1,000 elsewhere": 1000 * x / max(n_elsewhere, 1),
-    }
-    columns |= {
-        "log-odds": ratio,
-        "low": ratio - 1.96 * spread,
-        "high": ratio + 1.96 * spread,
-        "z": ratio / spread,
-    }
+    columns["per 1,000 here"] = 1000 * y / max(n_here, 1)
+    columns["per 1,000 elsewhere"] = 1000 * x / max(n_elsewhere, 1)
+    columns |= {"log-odds": ratio, "low": ratio - 1.96 * spread, "high": ratio + 1.96 * spread}
+    columns["z"] = ratio / spread
     frame = pd.DataFrame(columns).sort_values("z", ascending=False, kind="stable", ignore_index=True)
     return Characteristic(frame, n_here, n_elsewhere)

@@ -132,9 +132,8 @@ def _word_scores(
     loaded: Checkpoint, one: Exploration, which: str, less: str | None, replaced_by: str
 ) -> WordScores | None:
     """What the logit of `which`, minus that of `less`, loses without each word; None if there is no word."""
-    from shrp.analysis.attribution.instance import against, prepare
+    from shrp.analysis.attribution.instance import against, fitting_unit, in_units, prepare
     from shrp.analysis.attribution.tokens import ablate_words
-    from shrp.analysis.attribution.units import fitting_unit, in_units
 
     try:
         instance = prepare(loaded.model, loaded.tokenizer, one.task, one.text)

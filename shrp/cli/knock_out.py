@@ -36,8 +36,7 @@ def knock_out(
 
     A change is the value without them minus the value with them: negative where they help.
     """
-    from shrp.analysis.importance import check_has_heads, dense_layers
-    from shrp.analysis.knock_out import removed_by_layer
+    from shrp.analysis.importance import check_has_heads, dense_layers, removed_by_layer
     from shrp.cli.subjects import opened, provenance
     from shrp.data.slices import CLASS, LENGTH, SLICE, lacking
     from shrp.model.convert import expert_layers
@@ -84,7 +83,7 @@ def _together(
     loaded: Checkpoint, source: TextData, cells: list[tuple[int, int]], length: int
 ) -> dict[str, Any]:
     """What is lost without these experts, and for several the interaction beyond the sum of each alone."""
-    from shrp.analysis.knock_out import KnockOut, Prefix, joint, knock_out_effect
+    from shrp.analysis.importance import KnockOut, Prefix, joint, knock_out_effect
     from shrp.data.text_data import pairs_of
     from shrp.evaluation.evaluate import evaluate
 

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -185,6 +185,24 @@ def bucketed_batches(
         batch for start in range(0, len(order), chunk) for batch in split(order[start : start + chunk])
     ]
     return [batches[i] for i in generator.permutation(len(batches))]
+
+
+def read(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[tuple[str, ...]],
+    *,
+    batch_size: int = 64,
+    max_length: int = 128,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[tuple[list[int], Batch]]:
+    """Yield batches of examples of similar length: their rows, and the inputs on the model's device."""
+    encoded, done = encode(tokenizer, texts, longest_input(model, tokenizer, max_length)), 0
+    for rows in bucketed_batches([len(row["input_ids"]) for row in encoded], batch_size):
+        yield rows, collate(tokenizer, encoded, rows, model.device)
+        done += len(rows)
+        if progress is not None:
+            progress(done, len(texts))
 
 
 def epoch_rows(total: int, size: int, start: int, seed: int) -> np.ndarray:

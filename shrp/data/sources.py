@@ -70,9 +70,7 @@ def load_probe(task: str) -> TextData:
     path = PROBES / f"{task}.jsonl"
     if task not in TASKS or not path.is_file():
         names = sorted(p.stem for p in PROBES.glob("*.jsonl") if p.stem in TASKS)
-        raise DataError(
-            f"There is no probe set for '{task}', only for: {', '.join(names)}. Take glue or a file."
-        )
+        raise DataError(f"No probe set for '{task}', only for: {', '.join(names)}. Take glue or a file.")
     frame = tabular.read_table(path)
     pair = "pair" if "pair" in frame.columns else None
     return from_frame(frame, TASKS[task], f"probe/{task}", LABEL, "slice", pair_column=pair)
@@ -106,9 +104,7 @@ def load_glue(task: str, split: str = "validation") -> TextData:
     elif (path := Path(folder) / known.name / f"{split}.parquet").is_file():
         frame = tabular.read_table(path)
     else:
-        raise DataError(
-            f"{DATA_DIR} is set, but there is no '{path}'; put the split there or unset {DATA_DIR}."
-        )
+        raise DataError(f"{DATA_DIR} is set, but there is no '{path}'; put it there or unset {DATA_DIR}.")
     return from_frame(frame, known, f"glue/{known.name} {split}", LABEL, None, allow_empty=True)
 
 
@@ -197,9 +193,7 @@ def from_table(
             )
     if task is None:
         if label_column is None:
-            raise DataError(
-                f"'{source}' has no labels to infer the task from; name a task or a label column."
-            )
+            raise DataError(f"'{source}' has no labels to infer the task from; name a task or label column.")
         labels = _renamed(tabular.column(frame, label_column, source), source, meanings or {})
         rows = [row for row, label in enumerate(labels) if label is not None]
         name = Path(source).stem
@@ -366,20 +360,14 @@ def _translated(cells: Sequence[Any], task: Task, source: str, meanings: Meaning
     classes = ", ".join(task.label_names)
     for label, meaning in meanings.items():
         if meaning is not None and task.is_regression:
-            raise DataError(
-                f"'{task.name}' has numbers for labels; one can be left out, but not mean a class."
-            )
+            raise DataError(f"'{task.name}' has numbers for labels; they can be left out, not mean a class.")
         if meaning is not None and meaning not in task.label_names:
-            raise DataError(
-                f"'{label:.40}' can't mean '{meaning:.40}': the classes of '{task.name}' are {classes}."
-            )
+            raise DataError(f"'{label:.40}' can't mean '{meaning:.40}'; classes of '{task.name}': {classes}.")
     if not task.is_regression:
         known = _names(task).keys() | _by_key(meanings, source).keys()
         for row, key in enumerate(_keys(cells, source), 1):
             if key not in known:
-                what = (
-                    f": the label '{key:.40}' needs a meaning in '{task.name}': {classes}, or to be left out."
-                )
+                what = f": '{key:.40}' needs a meaning in '{task.name}': {classes}, or to be left out."
                 raise RowError(source, row, what)
     return _renamed(cells, source, meanings)
 
@@ -415,10 +403,8 @@ def _keys(cells: Sequence[Any], source: str) -> list[str]:
     keys = []
     for row, cell in enumerate(cells, 1):
         if is_missing(cell):
-            what = (
-                ": the label is missing; fill it in, or leave out the row or the column (rows count from 1, "
-            )
-            raise IncompleteError(source, row, what + "without a header).")
+            what = ": the label is missing; fill it in, or leave out the row or the column"
+            raise IncompleteError(source, row, f"{what} (rows count from 1, without a header).")
         infinite = isinstance(cell, (float, Decimal)) and math.isinf(cell)
         if isinstance(cell, (dict, list, np.ndarray)) or infinite:
             raise RowError(source, row, f": a label is a word or a number, not {cell!r:.40}.")

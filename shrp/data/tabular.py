@@ -126,13 +126,9 @@ def _first_rows(path: Path, encoding: str, delimiter: str, most: int = 1) -> lis
     """The first rows that are not blank, at most up to a cell that is too long for the `csv` module."""
     quoting = csv.QUOTE_NONE if path.suffix.lower() == ".tsv" else csv.QUOTE_MINIMAL
     rows: list[list[str]] = []
-    with (
-        open(path, encoding=encoding, errors="replace", newline="") as file,
-        contextlib.suppress(csv.Error),
-    ):
-        for row in itertools.islice(
-            filter(None, csv.reader(file, delimiter=delimiter, quoting=quoting)), most
-        ):
+    with open(path, encoding=encoding, errors="replace", newline="") as file, contextlib.suppress(csv.Error):
+        reader = csv.reader(file, delimiter=delimiter, quoting=quoting)
+        for row in itertools.islice(filter(None, reader), most):
             rows.append(row)
     return rows
 
@@ -148,9 +144,7 @@ def _delimiter(path: Path, encoding: str) -> str:
     fitting = [delimiter for delimiter, fits in found.items() if fits]
     if len(fitting) > 1:
         names = " or ".join(f"{DELIMITERS[one]}s" for one in fitting)
-        raise DataError(
-            f"'{path.name}' may be separated by {names}; quote the texts, or save it with tabs as .tsv."
-        )
+        raise DataError(f"'{path.name}' may be separated by {names}; quote the texts or save it as .tsv.")
     return next(iter([*fitting, *found]), ",")
 
 
@@ -319,9 +313,7 @@ def _read_jsonl(path: Path, encoding: str, most_fields: int) -> pd.DataFrame:
             rows.append(row)
             names.update(row)
             if len(names) > most_fields:
-                raise DataError(
-                    f"'{path.name}' has more than {most_fields:,} fields, each a column; leave some out."
-                )
+                raise DataError(f"'{path.name}' has more than {most_fields:,} fields; leave some out.")
             if _SURROGATE.search(line):
                 _check_unicode(row, path.name, number)
     check_names(names, path.name)
@@ -378,16 +370,12 @@ def text_rows(
             where = f", column '{name}': "
             if is_missing(cell) and not (allow_empty and isinstance(cell, str)):
                 what = "empty" if isinstance(cell, str) else "missing"
-                raise IncompleteError(
-                    source, row, f"{where}the text is {what}; fill it in or leave the row out."
-                )
+                raise IncompleteError(source, row, f"{where}the text is {what}; fill it in or drop the row.")
             if not isinstance(cell, str):
                 what = f"a text is needed, not {cell!r:.40}; is it the right column?"
                 raise RowError(source, row, where + what)
             if not is_unicode(cell):
-                raise RowError(
-                    source, row, f"{where}the text is not valid Unicode; repair it or leave it out."
-                )
+                raise RowError(source, row, f"{where}the text is not valid Unicode; repair or leave it out.")
     return tuple(zip(*columns))
 
 
@@ -413,10 +401,8 @@ def distinct(names: Iterable[str], reserved: Iterable[str]) -> list[str]:
     """Column names made different from reserved ones and from each other: `index` becomes `index (text)`."""
     taken, found = set(reserved), []
     for name in names:
-        candidates = itertools.chain(
-            [name, f"{name} (text)"], (f"{name} (text {n})" for n in itertools.count(2))
-        )
-        found.append(next(one for one in candidates if one not in taken))
+        more = (f"{name} (text {n})" for n in itertools.count(2))
+        found.append(next(one for one in itertools.chain([name, f"{name} (text)"], more) if one not in taken))
         taken.add(found[-1])
     return found
 

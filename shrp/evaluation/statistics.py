@@ -155,10 +155,8 @@ def bootstrap(
     generator, found, done = np.random.default_rng(seed), [], 0
     by_row, n = np.ndim(of) == 0, int(np.sum(of))
     for size in at_once(resamples, n if by_row else len(of)):
-        drawn = (
-            generator.integers(n, size=(size, n)) if by_row else generator.multinomial(n, of / n, size=size)
-        )
-        found.append(statistic(drawn))
+        rows = generator.integers(n, size=(size, n)) if by_row else None
+        found.append(statistic(generator.multinomial(n, of / n, size=size) if rows is None else rows))
         done += size
         if progress is not None:
             progress(done, resamples)

@@ -83,9 +83,7 @@ class PruningPlan:
         """Raise `PlanError` unless the plan covers exactly `layers`, each of `num_experts` experts."""
         named = [layer for layer, _ in self.layers]
         if named != sorted(layers):
-            raise PlanError(
-                f"the plan is for layers {named}, but the model's converted layers are {sorted(layers)}."
-            )
+            raise PlanError(f"the plan is for layers {named}; the converted layers are {sorted(layers)}.")
         for layer, plan in self.layers:
             if plan.experts[-1] >= num_experts:
                 raise PlanError(
@@ -209,9 +207,7 @@ class LayerEdit:
             raise PlanError(f"expert {both[0]} of layer {layer} is both pinned and dropped; choose one.")
         allowed = num_experts - len(self.dropped)
         if not allowed:
-            raise PlanError(
-                f"all {num_experts} experts of layer {layer} would be dropped; a layer keeps one."
-            )
+            raise PlanError(f"all {num_experts} experts of layer {layer} would be dropped; keep one.")
         if self.count is not None:
             if not 1 <= self.count <= num_experts:
                 raise PlanError(f"layer {layer} can keep 1 to {num_experts} experts, not {self.count}.")
@@ -284,9 +280,7 @@ def check_weights(layer: int, weights: Sequence[float]) -> None:
     # Added up in plain floats: enormous weights come to inf, where an exact sum would overflow.
     total = float(sum(weights))
     if not all(math.isfinite(w) and w >= 0 for w in weights) or not abs(total - 1) <= _SUM_TOLERANCE:
-        raise PlanError(
-            f"the weights of layer {layer} sum to {total:.4g} or are not all 0 or more; they are shares of 1."
-        )
+        raise PlanError(f"the weights of layer {layer} sum to {total:.4g}, or one is < 0; give shares of 1.")
 
 
 def allocate(
@@ -380,9 +374,7 @@ def make_plan(
     usage = {int(layer): share for layer, share in usage.items()}
     for layer, share in usage.items():
         if not (np.isfinite(share).all() and (np.asarray(share) >= 0).all()):
-            raise PlanError(
-                f"the usage of layer {layer} is not of finite shares, 0 or more; was it counted on no text?"
-            )
+            raise PlanError(f"the usage of layer {layer} is not of finite shares; was it counted on no text?")
     if scores is not None and not all(np.isfinite(scores[layer]).all() for layer in scores):
         raise PlanError(f"the scores that selection {selection} ranks experts by are not all finite numbers.")
     if selection in _SCORED and scores is None:
@@ -396,9 +388,7 @@ def make_plan(
         counts = allocate(usage, **wanted)  # refuses the impossible, for fitted gates too
         counts = counts if fitted is None else fitted.counts(**wanted)
     if sorted(counts) != sorted(usage):
-        raise PlanError(
-            f"counts are for layers {sorted(counts)}, but the converted layers are {sorted(usage)}."
-        )
+        raise PlanError(f"counts are for layers {sorted(counts)}; the converted layers are {sorted(usage)}.")
     edits.check(sorted(usage), min(map(len, usage.values())))
     rng = np.random.default_rng(seed)
     layers = []

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from shrp.analysis.explore import explore
-from shrp.analysis.what_if import compare_outputs, compare_routes, what_if
+from shrp.analysis.explore import compare_outputs, compare_routes, explore, what_if
 from shrp.data.batching import collate, encode
 from shrp.data.tasks import TASKS
 from shrp.errors import DataError, PlanError

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from shrp.analysis.attention import layer_attention, model_attention
-from shrp.analysis.knock_out import KnockOut, Prefix, joint, knock_out_effect
+from shrp.analysis.importance import KnockOut, Prefix, joint, knock_out_effect
 from shrp.analysis.usage import measure_usage
-from shrp.analysis.words import count_tokens, log_odds
+from shrp.analysis.words import PRIOR_TERMS, count_tokens, log_odds
 from shrp.data.batching import collate, encode
 from shrp.errors import DataError, PlanError
 from shrp.evaluation.evaluate import evaluate
@@ -19,10 +19,11 @@ from shrp.model.gates import knock_out, record_routing, use_gates
 
 def test_log_odds_are_those_of_the_paper():
     here, elsewhere = np.array([30, 10, 60]), np.array([5, 45, 150])
-    found = log_odds(["a", "b", "c"], here, elsewhere, min_count=1, prior_terms=100)
+    found = log_odds(["a", "b", "c"], here, elsewhere, min_count=1)
     # Monroe et al.: delta = log((y+a)/(n+a0-y-a)) of one group minus that of the other; variance 1/(y+a) + 1/(x+a)
-    prior = 100 * 35 / 300
-    delta = np.log((30 + prior) / (100 + 100 - 30 - prior)) - np.log((5 + prior) / (200 + 100 - 5 - prior))
+    prior = PRIOR_TERMS * 35 / 300
+    first, second = ((y + prior) / (n + PRIOR_TERMS - y - prior) for y, n in ((30, 100), (5, 200)))
+    delta = np.log(first) - np.log(second)
     z = delta / np.sqrt(1 / (30 + prior) + 1 / (5 + prior))
     row = found.frame.set_index("term").loc["a"]
     assert row["log-odds"] == pytest.approx(delta)
@@ -38,9 +39,7 @@ def test_log_odds_are_those_of_the_paper():
 def test_token_counts_agree_with_usage(tiny_routed, tiny_tokenizer, tiny_data):
     model, data = tiny_routed(routing="token"), tiny_data(30)
     calls = []
-    counted = count_tokens(
-        model, tiny_tokenizer, data, batch_size=8, progress=lambda *call: calls.append(call)
-    )
+    counted = count_tokens(model, tiny_tokenizer, data, progress=lambda *call: calls.append(call))
     assert calls[-1] == (30, 30)
     stats = measure_usage(model, tiny_tokenizer, data)
     assert "[CLS]" not in counted.tokens
@@ -144,7 +143,7 @@ def test_knocking_out_equals_running_everything(
             calls = []
             options = {"chosen": chosen, "prefix": prefix, "progress": lambda *step, calls=calls: calls.append(step)}
             cells = [(layer, expert)]
-            found = knock_out_effect(model, tiny_tokenizer, data, before, cells, batch_size=7, **options)
+            found = knock_out_effect(model, tiny_tokenizer, data, before, cells, **options)
             np.testing.assert_allclose(found.after.logits, direct.logits, atol=1e-5)
             assert found.after.score == pytest.approx(direct.score)
             others = np.setdiff1d(np.arange(40), found.affected)

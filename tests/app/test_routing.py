@@ -7,10 +7,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from shrp.analysis.attention import layer_attention
-from shrp.analysis.attribution import experts, flips, instance, tokens, units
-from shrp.analysis.explore import explore
+from shrp.analysis.attribution import experts, instance, tokens
+from shrp.analysis.explore import explore, what_if
 from shrp.analysis.patching import patch
-from shrp.analysis.what_if import what_if
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.data.sources import load_probe
 from shrp.data.tasks import TASKS
@@ -274,7 +273,7 @@ def test_words_are_scored_as_the_library_does(open_page, tiny_checkpoint, link):
     assert not at.exception
     one = instance.prepare(*loaded(tiny_checkpoint), (text,))
     output = int(one.outputs(one.embeddings)[0].argmax())
-    one = units.in_units(one, "phrase") if link.get("unit") == "phrase" else one
+    one = instance.in_units(one, "phrase") if link.get("unit") == "phrase" else one
     replacement = words.REPLACEMENTS[link.get("replaced_by", "mask token")]
     made = tokens.ablate_words(one, output, replacement=replacement)
     if "method" in link and link["method"] != tokens.METHODS[2]:
@@ -282,7 +281,7 @@ def test_words_are_scored_as_the_library_does(open_page, tiny_checkpoint, link):
             one, output
         )
     np.testing.assert_allclose(scored(at), made.scores, atol=1e-5)
-    found = flips.fewest_words(one, replacement=replacement)
+    found = tokens.fewest_words(one, replacement=replacement)
     assert words.fewest_in_words(found, TASKS["sst2"]).replace("\\", "") in texts_of(at)
 
 
@@ -349,8 +348,8 @@ def test_experts_are_scored_as_the_library_does(open_page, tiny_checkpoint, meth
 
 def test_a_long_text_is_read_in_pieces_that_are_quickly_left_out(tiny_checkpoint, monkeypatch):
     one = results.Explained(None, instance.prepare(*loaded(tiny_checkpoint), ("w1 w2, w3 w4. w5 w6.",)), None)
-    pieces = {unit: len(units.in_units(one.instance, unit).words) for unit in units.UNITS}
-    for unit in units.UNITS:
+    pieces = {unit: len(instance.in_units(one.instance, unit).words) for unit in instance.UNITS}
+    for unit in instance.UNITS:
         monkeypatch.setattr(results, "QUICK", pieces[unit] * len(one.instance.tokens))
         assert one.quick_unit() == unit
     monkeypatch.setattr(results, "QUICK", 1)

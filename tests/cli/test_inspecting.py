@@ -11,8 +11,7 @@ import pytest
 from shrp.analysis.attribution.instance import against, prepare
 from shrp.analysis.attribution.tokens import ablate_words
 from shrp.analysis.explore import explore
-from shrp.analysis.importance import blocks, knock_outs, merge, worth_by_group
-from shrp.analysis.knock_out import joint, knock_out_effect
+from shrp.analysis.importance import blocks, joint, knock_out_effect, knock_outs, merge, worth_by_group
 from shrp.analysis.patching import patch
 from shrp.analysis.routes import shuffle_routes, usage_distances
 from shrp.analysis.specialisation import specialisation, specialisation_frame

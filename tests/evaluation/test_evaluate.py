@@ -9,8 +9,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from shrp.analysis.attention import layer_attention
-from shrp.analysis.importance import knock_outs
-from shrp.analysis.knock_out import knock_out_effect
+from shrp.analysis.importance import knock_out_effect, knock_outs
 from shrp.analysis.usage import measure_usage
 from shrp.analysis.words import count_tokens
 from shrp.checkpoints.info import CheckpointInfo

@@ -14,13 +14,12 @@ import streamlit as st
 import torch
 
 from shrp.analysis.attention import LayerAttention, layer_attention, model_attention
-from shrp.analysis.attribution import experts, flips, tokens, trust, units
+from shrp.analysis.attribution import experts, instance, tokens, trust
 from shrp.analysis.attribution.instance import Instance, against, prefer, prepare
 from shrp.analysis.attribution.tokens import METHODS, WordScores
-from shrp.analysis.explore import Exploration, explore
+from shrp.analysis.explore import Exploration, WhatIf, explore, what_if
 from shrp.analysis.importance import check_can_pick_next
 from shrp.analysis.patching import Patched, patch
-from shrp.analysis.what_if import WhatIf, what_if
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.data.batching import longest_input
 from shrp.errors import PlanError
@@ -90,7 +89,7 @@ class Explained:
 
     def by(self, unit: str) -> Explained:
         """The same sentence in longer pieces than words."""
-        return replace(self, instance=units.in_units(self.instance, unit))
+        return replace(self, instance=instance.in_units(self.instance, unit))
 
     def preferring(self, layer: int, expert: int, rather_than: int) -> Explained:
         """The same sentence with a router's preference to explain."""
@@ -102,10 +101,10 @@ class Explained:
 
     def quick_unit(self) -> str | None:
         """The shortest unit whose pieces can be left out one by one in a few seconds; None where none can."""
-        most = min(QUICK // len(self.instance.tokens), units.MOST)
-        for unit in units.UNITS:
-            pieces = len(units.in_units(self.instance, unit).words)
-            if pieces <= most and (pieces > 1 or unit == units.UNITS[0]):
+        most = min(QUICK // len(self.instance.tokens), instance.MOST)
+        for unit in instance.UNITS:
+            pieces = len(instance.in_units(self.instance, unit).words)
+            if pieces <= most and (pieces > 1 or unit == instance.UNITS[0]):
                 return unit
         return None
 
@@ -182,9 +181,9 @@ def trust_checks(one: Explained, output: int, found: list[WordScores], options: 
     return once("attribution checks", 64, key, "Testing, parts done", work)
 
 
-def fewest_words(one: Explained, replacement: str) -> flips.Flips:
+def fewest_words(one: Explained, replacement: str) -> tokens.Flips:
     """The fewest words whose loss changes the prediction."""
-    work = partial(flips.fewest_words, one.instance, replacement=replacement)
+    work = partial(tokens.fewest_words, one.instance, replacement=replacement)
     label, key = f"Sets of {one.instance.unit}s tried", (*one.key, replacement)
     return once("attribution flips", 64, key, label, lambda progress: work(progress=progress))
 

@@ -9,8 +9,7 @@ from scipy.special import softmax
 
 from shrp.analysis.attribution.instance import Word
 from shrp.analysis.attribution.tokens import Without
-from shrp.analysis.explore import Exploration
-from shrp.analysis.what_if import WhatIf
+from shrp.analysis.explore import Exploration, WhatIf
 from shrp.data.tasks import TEXTS, Task
 from ui.text import escape, percent, shorten, signed
 

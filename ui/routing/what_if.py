@@ -8,8 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from shrp.analysis.explore import Exploration
-from shrp.analysis.what_if import WhatIf, compare_outputs, compare_routes
+from shrp.analysis.explore import Exploration, WhatIf, compare_outputs, compare_routes
 from shrp.errors import PlanError, ShrpError
 from shrp.model.forcing import AS_ROUTED, Force, ForcedRoute
 from ui import arrival, not_here

@@ -12,11 +12,9 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from shrp.analysis.attribution import flips, tokens, trust
-from shrp.analysis.attribution.flips import Flips
-from shrp.analysis.attribution.instance import Word
-from shrp.analysis.attribution.tokens import METHODS, RoutesWithout, WordScores
-from shrp.analysis.attribution.units import LONGEST_PHRASE, MOST, UNITS, fitting_unit
+from shrp.analysis.attribution import tokens, trust
+from shrp.analysis.attribution.instance import LONGEST_PHRASE, MOST, UNITS, Word, fitting_unit
+from shrp.analysis.attribution.tokens import METHODS, Flips, RoutesWithout, WordScores
 from shrp.analysis.explore import Exploration
 from shrp.data.tasks import Task
 from shrp.errors import ShrpError
@@ -227,7 +225,7 @@ def searched(found: Flips) -> str:
         control = f"Of all {of:,} sets of {size:,}, {flipped:,} change it."
     if size == 1:
         return control
-    how = f"Single {unit}s first, then larger sets of the {min(flips.AMONG, len(found.words))} that matter most alone"
+    how = f"Single {unit}s first, then larger sets of the {min(tokens.AMONG, len(found.words))} that matter most alone"
     return f"{how}; {found.tried:,} sets tried. {control}"
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from shrp.analysis.knock_out import KnockOut
+from shrp.analysis.importance import KnockOut
 from shrp.analysis.usage import UsageStats
 from shrp.data.slices import ANSWER, CLASS, LENGTH, SLICE
 from shrp.data.text_data import TextData, pairs_of, units_of

@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from shrp.analysis.knock_out import FEWEST, KnockOut
+from shrp.analysis.importance import FEWEST, KnockOut
 from shrp.data.text_data import TextData, pairs_of
 from shrp.evaluation.statistics import FALSE_DISCOVERIES
 from ui.downloads import chart, downloads

@@ -15,8 +15,7 @@ import streamlit as st
 from shrp.analysis import importance
 from shrp.analysis.attention import AttentionRoles, LayerAttention, layer_attention
 from shrp.analysis.attention import attention_roles as roles_of
-from shrp.analysis.importance import KnockOuts
-from shrp.analysis.knock_out import KnockOut, Prefix, knock_out_effect
+from shrp.analysis.importance import KnockOut, KnockOuts, Prefix, knock_out_effect
 from shrp.analysis.routes import ShuffledRoutes, shuffle_routes, usage_difference
 from shrp.analysis.specialisation import Grouping, specialisation
 from shrp.analysis.usage import UsageStats

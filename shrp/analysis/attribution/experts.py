@@ -125,7 +125,7 @@ def knock_out_scores(instance: Instance, output: int, method: str) -> ExpertScor
 
 
 def shapley_values(
-    coalitions: Coalitions, *, budget: int = 256, seed: int = 0, progress: Progress | None = None
+    coalitions: Coalitions, *, budget: int = 256, progress: Progress | None = None
 ) -> ExpertScores:
     """Shapley values of the experts that fire, with the route frozen.
 
@@ -144,22 +144,16 @@ def shapley_values(
             added = values[absent | 1 << player] - values[absent]
             found[player] = (weights[sizes[absent]] * added).sum()
     else:
-        orders, generator = _orders(k, budget), np.random.default_rng(seed)
+        orders, generator = _orders(k, budget), np.random.default_rng(0)
         rank = np.argsort([generator.permutation(k) for _ in range(orders)], axis=1)  # when each expert joins
         present = (rank[:, None, :] < np.arange(k + 1)[None, :, None]).reshape(-1, k)  # (orders * (K + 1), K)
         values = coalitions.values(present, progress)
         added = np.diff(values.reshape(orders, k + 1), axis=1)
         added = np.take_along_axis(added, rank, axis=1)  # (orders, K), by expert again
         found, errors = added.mean(0), coalitions.on_grid(added.std(0, ddof=1) / np.sqrt(orders))
-    return ExpertScores(
-        METHODS[2],
-        coalitions.layers,
-        coalitions.on_grid(found),
-        coalitions.fires,
-        errors,
-        evaluations=len(values) if exact else len(np.unique(present, axis=0)),
-        permutations=orders,
-    )
+    evaluations = len(values) if exact else len(np.unique(present, axis=0))
+    scores = coalitions.on_grid(found), coalitions.fires, errors
+    return ExpertScores(METHODS[2], coalitions.layers, *scores, evaluations, orders)
 
 
 def _orders(k: int, budget: int) -> int:

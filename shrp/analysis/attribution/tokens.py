@@ -7,7 +7,10 @@ the input's own; ablation routes each copy again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from math import comb
 
 import numpy as np
 import pandas as pd
@@ -23,9 +26,8 @@ from shrp.model.gates import RoutingRecord, record_routing, use_gates
 METHODS = ("input × gradient", "integrated gradients", "word ablation")
 REPLACEMENTS = ("mask", "pad", "remove")
 """What replaces an ablated word's tokens: the mask token, the padding token (attended to), or nothing."""
-MAX_STEPS = 512
-ENOUGH_STEPS = 200
-"""Largest number of steps that `converged_gradients` takes unasked."""
+STEPS, MOST_STEPS = 32, 200
+"""Points of integrated gradients at first, and at most (`converged_gradients`)."""
 LARGE_ERROR = 0.05
 """A completeness error above this part of the difference makes signs unreliable."""
 
@@ -47,7 +49,7 @@ class WordScores:
     steps: int | None = None
     """Integrated gradients: points on the path."""
     unit: str = "word"
-    """What `words` are (`shrp.analysis.attribution.units`)."""
+    """What `words` are (`shrp.analysis.attribution.instance`)."""
 
     @property
     def total(self) -> float:
@@ -86,19 +88,19 @@ def input_x_gradient(instance: Instance, output: int) -> WordScores:
 
 
 def integrated_gradients(
-    instance: Instance, output: int, *, steps: int = 32, frozen: bool = True, progress: Progress | None = None
+    instance: Instance,
+    output: int,
+    *,
+    steps: int = STEPS,
+    frozen: bool = True,
+    progress: Progress | None = None,
 ) -> WordScores:
     """Integrated gradients on the word embeddings, from a baseline of padding tokens (arXiv 1703.01365).
 
     Args:
         steps: points of the Gauss-Legendre rule on the straight path.
         frozen: hold the input's own route along the path; otherwise the sum is off by the jumps between routes.
-
-    Raises:
-        ValueError: `steps` is not 1 to `MAX_STEPS`.
     """
-    if not 1 <= steps <= MAX_STEPS:
-        raise ValueError(f"steps must be 1 to {MAX_STEPS}, not {steps}.")
     from captum.attr import IntegratedGradients  # takes seconds to import
 
     done = 0
@@ -124,24 +126,18 @@ def integrated_gradients(
 
 
 def converged_gradients(
-    instance: Instance,
-    output: int,
-    *,
-    steps: int = 32,
-    most: int = ENOUGH_STEPS,
-    frozen: bool = True,
-    progress: Progress | None = None,
+    instance: Instance, output: int, *, frozen: bool = True, progress: Progress | None = None
 ) -> WordScores:
-    """`integrated_gradients`, with `steps` doubled up to `most` while the error exceeds `LARGE_ERROR`.
+    """`integrated_gradients`, with `STEPS` doubled up to `MOST_STEPS` while the error exceeds `LARGE_ERROR`.
 
-    With a route that may change on the path, more steps need not help, and `steps` is kept.
+    With a route that may change on the path, more steps need not help, and they are kept.
     """
-    jumps = instance.reroutes and not frozen
+    steps, jumps = STEPS, instance.reroutes and not frozen
     while True:
         found = integrated_gradients(instance, output, steps=steps, frozen=frozen, progress=progress)
-        if jumps or found.error_part <= LARGE_ERROR or steps >= most:
+        if jumps or found.error_part <= LARGE_ERROR or steps >= MOST_STEPS:
             return found
-        steps = min(2 * steps, most)
+        steps = min(2 * steps, MOST_STEPS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,10 +170,8 @@ class Without:
     def scores(self, output: int) -> WordScores:
         """The drop of one output without each word."""
         drop = self.full[output] - self.outputs[:, output]
-        words, unit = self.instance.words, self.instance.unit
-        return WordScores(
-            METHODS[2], words, drop, float(self.full[output]), rerouted=self.rerouted, unit=unit
-        )
+        about = METHODS[2], self.instance.words, drop, float(self.full[output])
+        return WordScores(*about, rerouted=self.rerouted, unit=self.instance.unit)
 
     @property
     def margins(self) -> np.ndarray:
@@ -273,7 +267,7 @@ def layers_rerouted(
 ) -> np.ndarray:
     """Layers in which an input, or under token routing any remaining token, took other experts; `(B,)`."""
     counts = np.zeros(len(words), dtype=np.int64)
-    for layer in own.layers:
+    for layer in record.layers:
         before, after = own.last(layer).gates[0] != 0, record.last(layer).gates != 0
         for i, word in enumerate(words):
             if before.dim() == 1:
@@ -311,16 +305,162 @@ def agreement(results: list[WordScores]) -> pd.DataFrame:
 def to_frame(results: list[WordScores]) -> pd.DataFrame:
     """One row a word, or a phrase or sentence: its place, text, which text of a pair, and its score by every method."""
     words, unit = (results[0].words, results[0].unit) if results else ((), "word")
-    frame = pd.DataFrame(
-        {
-            "place": range(1, len(words) + 1),
-            "text": [word.part + 1 for word in words],
-            unit: [word.text for word in words],
-            "tokens": [len(word.positions) for word in words],
-        }
-    )
+    rows = [(place, word.part + 1, word.text, len(word.positions)) for place, word in enumerate(words, 1)]
+    frame = pd.DataFrame(rows, columns=["place", "text", unit, "tokens"])
     for result in results:
         frame[result.method] = result.scores
         if result.rerouted is not None:
             frame["layers rerouted"] = result.rerouted
     return frame
+
+
+AMONG = 12
+"""Sets of two or more words are made of this many: those whose loss leaves the smallest margins."""
+ALL_OF = 3
+"""Sets up to this size are tried in every combination; larger ones grow by the best word."""
+RANDOM = 100
+"""Random sets of the same size, the control; where all sets were tried, those."""
+
+
+@dataclass(frozen=True)
+class Flip:
+    """The prediction without a set of words."""
+
+    places: tuple[int, ...]
+    """Indices into the input's words."""
+    answer: int
+    """The predicted class."""
+    probability: float
+    """Of that class."""
+    margin: float
+    """Logit of the input's own class minus the largest other; below 0 the prediction flips."""
+    rerouted: int
+    """Routed layers that take other experts."""
+
+
+@dataclass(frozen=True, eq=False)
+class Flips:
+    """Sets of words that change the prediction of one input."""
+
+    words: tuple[Word, ...]
+    answer: int
+    """The class predicted for the input."""
+    size: int
+    """Words in each of `found`; where nothing flips, in the largest set tried."""
+    found: tuple[Flip, ...]
+    """The sets of that size that flip it, smallest margin first."""
+    smallest: bool
+    """Whether every smaller set was tried."""
+    tried: int
+    """Sets tried, without the random ones."""
+    random: tuple[int, int]
+    """How many random sets of that size flip it, and how many there were."""
+    unit: str = "word"
+    """What `words` are, as of the instance."""
+
+    def to_frame(self, labels: Sequence[str]) -> pd.DataFrame:
+        """One row a set; `labels` are the names of the classes."""
+        rows = []
+        for one in self.found:
+            text = " + ".join(self.words[place].text for place in one.places)
+            row = {f"{self.unit}s": text, "places": ", ".join(str(place + 1) for place in one.places)}
+            row |= {"answer": labels[one.answer], "probability": one.probability, "margin": one.margin}
+            rows.append(row | {"layers rerouted": one.rerouted})
+        return pd.DataFrame(rows)
+
+
+def fewest_words(instance: Instance, *, replacement: str = "mask", progress: Progress | None = None) -> Flips:
+    """Search for the fewest words without which the predicted class changes.
+
+    All single words are tried; of larger sets all where there are at most `RANDOM`, else those among the `AMONG` words
+    with the smallest margins. The search ends at the first size that flips anything.
+
+    Raises:
+        DataError: the task is a regression; or as `ablate_words`.
+    """
+    if instance.task.is_regression:
+        raise DataError(f"'{instance.task.name}' is a regression: it has no class that could flip.")
+    check_replacement(replacement)
+    count = len(instance.words)
+    search = _Search(instance, replacement, progress, _most(count))
+    tries = search.all([(place,) for place in range(count)])
+    first = sorted(range(count), key=lambda place: tries[place].margin)[:AMONG]
+    size, whole, smallest = 1, True, True  # whether all sets of the size were tried, and of all smaller ones
+    while not (flips := search.flips(tries)) and size < len(first):
+        size, smallest = size + 1, smallest and whole
+        sets = _sets(count, size, first, min(tries, key=lambda one: one.margin).places)
+        tries, whole = search.all(sets), len(sets) == comb(count, size)
+    tried, random = search.tried, (len(flips), len(tries))
+    if not whole:
+        random = len(search.flips(search.all(_random_sets(count, size)))), RANDOM
+    if progress:
+        progress(search.tried, search.tried)
+    flips.sort(key=lambda one: one.margin)
+    return Flips(instance.words, search.answer, size, tuple(flips), smallest, tried, random, instance.unit)
+
+
+def _sets(count: int, size: int, first: Sequence[int], best: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """The sets of two or more words to try.
+
+    Args:
+        first: the words they are made of where all sets are too many.
+        best: the set of one word fewer with the smallest margin.
+    """
+    if comb(count, size) <= RANDOM:
+        return list(combinations(range(count), size))
+    if size <= ALL_OF:
+        return list(combinations(sorted(first), size))
+    return [tuple(sorted((*best, place))) for place in first if place not in best]
+
+
+def _most(count: int) -> int:
+    """Sets that are tried at most, of so many words."""
+    first = tuple(range(min(AMONG, count)))
+    larger = sum(len(_sets(count, size, first, first[: size - 1])) for size in range(2, len(first) + 1))
+    return count + larger + RANDOM
+
+
+def _random_sets(count: int, size: int) -> list[tuple[int, ...]]:
+    rng = np.random.default_rng(0)
+    return [tuple(sorted(rng.choice(count, size, replace=False).tolist())) for _ in range(RANDOM)]
+
+
+class _Search:
+    """The model as a function of which words are replaced."""
+
+    def __init__(self, instance: Instance, replacement: str, progress: Progress | None, most: int) -> None:
+        self.instance, self.replacement, self.progress, self.most = instance, replacement, progress, most
+        with torch.no_grad(), record_routing() as self.own:
+            self.answer = int(instance.outputs(instance.embeddings)[0].argmax())
+        self.tried = 0
+
+    def all(self, sets: Sequence[tuple[int, ...]]) -> list[Flip]:
+        """What each set of places does, whether it flips anything or not."""
+        found = []
+        for batch in self.instance.batches(len(sets)):
+            found += self._some(sets[batch])
+            if self.progress:
+                self.progress(self.tried + len(found), self.most)
+        self.tried += len(sets)
+        return found
+
+    def flips(self, tries: Sequence[Flip]) -> list[Flip]:
+        """Those that flip the answer."""
+        return [one for one in tries if one.answer != self.answer]
+
+    def _some(self, sets: Sequence[tuple[int, ...]]) -> list[Flip]:
+        words = tuple(self._together(places) for places in sets)
+        with torch.no_grad(), record_routing() as record:
+            logits = ablated(self.instance, words, self.replacement)
+        layers = layers_rerouted(self.own, record, words, len(self.instance.tokens), self.replacement)
+        others = logits.clone()
+        others[:, self.answer] = -torch.inf
+        margins = (logits[:, self.answer] - others.max(1).values).tolist()
+        best = logits.softmax(1).max(1)
+        columns = best.indices.tolist(), best.values.tolist(), margins, layers.tolist()
+        return [Flip(*row) for row in zip(sets, *columns, strict=True)]
+
+    def _together(self, places: tuple[int, ...]) -> Word:
+        """Several words as one, whose tokens go together."""
+        words = [self.instance.words[place] for place in places]
+        return Word("", 0, tuple(position for word in words for position in word.positions))

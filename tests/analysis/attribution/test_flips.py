@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from shrp.analysis.attribution import flips
-from shrp.analysis.attribution.flips import fewest_words
+from shrp.analysis.attribution import tokens
+from shrp.analysis.attribution.tokens import fewest_words
 from shrp.errors import DataError
 from shrp.model.gates import record_routing
 from tests.analysis.attribution.helpers import STSB, direct
@@ -90,13 +90,13 @@ def lay_out(monkeypatch, margin_of):
         places = [{position - 1 for position in word.positions} for word in words]  # each word is one token
         return torch.tensor([[float(margin_of(each)), 0.0] for each in places])
 
-    monkeypatch.setattr(flips, "ablated", logits)
-    monkeypatch.setattr(flips, "layers_rerouted", lambda own, record, words, *_: [0] * len(words))
+    monkeypatch.setattr(tokens, "ablated", logits)
+    monkeypatch.setattr(tokens, "layers_rerouted", lambda own, record, words, *_: [0] * len(words))
 
 
 def test_random_sets_show_what_the_search_among_some_words_misses(made, routed, monkeypatch):
-    monkeypatch.setattr(flips, "AMONG", 2)
-    monkeypatch.setattr(flips, "RANDOM", 14)  # one fewer than there are pairs of six words
+    monkeypatch.setattr(tokens, "AMONG", 2)
+    monkeypatch.setattr(tokens, "RANDOM", 14)  # one fewer than there are pairs of six words
     one = stuck(made, routed)
     lay_out(
         monkeypatch, lambda places: 5 - len(places & {0, 1}) - 9 * bool(places & {3, 4} and len(places) == 2)
@@ -107,7 +107,7 @@ def test_random_sets_show_what_the_search_among_some_words_misses(made, routed, 
     hits = sum(bool({3, 4} & set(rng.choice(6, 2, replace=False).tolist())) for _ in range(14))
     assert found.random == (hits, 14)
     assert hits
-    monkeypatch.setattr(flips, "RANDOM", 15)  # now all pairs are tried
+    monkeypatch.setattr(tokens, "RANDOM", 15)  # now all pairs are tried
     found = fewest_words(one)
     assert len(found.found) == found.random[0] == 9
     assert found.random[1] == 15

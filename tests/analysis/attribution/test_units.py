@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from shrp.analysis.attribution import tokens
-from shrp.analysis.attribution.units import UNITS, fitting_unit, in_units
+from shrp.analysis.attribution.instance import UNITS, fitting_unit, in_units
 
 TEXT = "w1 w2, w3 w4 (w5, w6). w7: w8 w9! w10"
 

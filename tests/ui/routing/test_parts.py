@@ -6,10 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from shrp.analysis.attribution import flips, instance, tokens, trust
-from shrp.analysis.explore import Exploration, split_sentences
+from shrp.analysis.attribution import instance, tokens, trust
+from shrp.analysis.explore import Exploration, WhatIf, split_sentences
 from shrp.analysis.patching import Patched
-from shrp.analysis.what_if import WhatIf
 from shrp.data.tasks import TASKS, TEXTS
 from shrp.model.forcing import AS_ROUTED, ForcedRoute
 from ui.routing import compare, figures, sentences, table, verdict, what_if, words
@@ -258,14 +257,14 @@ def test_a_very_long_word_does_not_fill_the_chart():
 
 
 def flip(*places, margin=-0.5):
-    return flips.Flip(places, 0, 0.8, margin, 0)
+    return tokens.Flip(places, 0, 0.8, margin, 0)
 
 
 @pytest.mark.parametrize("found", [(), (flip(1),), (flip(0, 1), flip(0, 2)), (flip(0, 1, 2),)])
 def test_the_fewest_words_are_named(found):
     made = tuple(instance.Word(text, 0, (i,)) for i, text in enumerate("abcde"))
     size = len(found[0].places) if found else 3
-    result = flips.Flips(made, 1, size, found, False, 30, (2, 100))
+    result = tokens.Flips(made, 1, size, found, False, 30, (2, 100))
     said = words.fewest_in_words(result, SST2)
     named = {text for text in "abcde" if f"**{text}**" in said}
     assert named == ({"abcde"[place] for place in found[0].places} if found else set())
