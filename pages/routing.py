@@ -8,6 +8,7 @@ state.through_app()  # before what imports torch and transformers: one thread do
 
 import streamlit as st
 
+from shrp.analysis.attribution.instance import fitting_unit
 from shrp.analysis.explore import Exploration
 from shrp.errors import DataError, ShrpError
 from shrp.model.convert import expert_layers
@@ -63,7 +64,7 @@ def main() -> None:
             wanted = st.toggle("Compute everything (takes longer on this text)", key=ALL, bind="query-params")
         try:
             if one and (unit or wanted):
-                by = one.by(unit or results.units.fitting_unit(one.instance))
+                by = one.by(unit or fitting_unit(one.instance))
                 without = results.without_each_word(by, results.usual_replacement(one))
             if routed and (cheap or wanted):
                 grid = results.what_if_grid(checkpoint, e.text)

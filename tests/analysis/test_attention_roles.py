@@ -4,20 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from shrp.analysis.attention import (
-    FIRST,
-    ITSELF,
-    MATCHING,
-    NEXT,
-    OTHER,
-    PREVIOUS,
-    ROLES,
-    SAME,
-    SEPARATORS,
-    AttentionRoles,
-    attention_roles,
-    layer_attention,
-)
+from shrp.analysis.attention import ROLES, AttentionRoles, attention_roles, layer_attention
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
@@ -33,20 +20,17 @@ def by_hand(weights, first, second, ids):
     """The roles in `[CLS] first [SEP] second [SEP]`, in a plain loop over tokens."""
     kinds = ["cls"] + ["a"] * first + ["sep"] + ["b"] * second + ["sep"] * (second > 0)
     assert len(ids) == len(kinds)
-    found = dict.fromkeys(ROLES, 0.0)
+    found = np.zeros(len(ROLES))
     queries = [q for q, kind in enumerate(kinds) if kind in "ab"]
     for q in queries:
         for k, kind in enumerate(kinds):
-            if kind == "cls":
-                role = FIRST
-            elif kind == "sep":
-                role = SEPARATORS
-            elif kind != kinds[q]:
-                role = MATCHING if ids[k] == ids[q] else OTHER
-            else:
-                role = {0: ITSELF, -1: PREVIOUS, 1: NEXT}.get(k - q, SAME)
+            role = {"cls": 0, "sep": 1}.get(kind)
+            if role is None and kind == kinds[q]:
+                role = {0: 2, -1: 3, 1: 4}.get(k - q, 5)
+            elif role is None:
+                role = 6 if ids[k] == ids[q] else 7
             found[role] += weights[q, k] / len(queries)
-    return [found[role] for role in ROLES]
+    return found
 
 
 @pytest.mark.parametrize("family", ["bert", "mpnet"])
@@ -64,7 +48,7 @@ def test_shares_are_those_of_a_plain_loop(family, tiny_routed, tiny_tokenizer):
             expected = np.array([by_hand(weights, *sizes, ids) for weights in maps])
             distance = np.abs(found.shares[layer] - expected).max((1, 2))
             assert distance.min() < 1e-5
-    matching = found.mean(found.layers[0])[:, ROLES.index(MATCHING)]
+    matching = found.mean(found.layers[0])[:, ROLES.index("same token, other text")]
     assert (matching > 0.02).all()  # untrained heads look everywhere, and all pairs share a token
 
 

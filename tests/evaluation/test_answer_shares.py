@@ -5,13 +5,9 @@ import pytest
 import torch
 
 from shrp.data.tasks import TASKS
-from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.evaluation.calibration import answer_shares, matching_shift, shifted, with_output_shift
-from shrp.evaluation.evaluate import evaluate, summarise
-from shrp.evaluation.metrics import ranking
-from shrp.pruning.plan import make_plan
-from shrp.pruning.prune import prune
+from shrp.evaluation.evaluate import evaluate
 
 SST2 = TASKS["sst2"]
 
@@ -77,19 +73,3 @@ def test_every_family_has_an_output_bias(tiny_routed, tiny_inputs, family):
         before = model(**tiny_inputs()).logits
         after = with_output_shift(model, SST2, np.array([1.0, -2.0]))(**tiny_inputs()).logits
     np.testing.assert_allclose((after - before).numpy(), [[1.0, -2.0]] * len(before), atol=1e-5)
-
-
-def test_pruning_may_move_the_threshold_alone(tiny_routed, tiny_tokenizer, tiny_data):
-    data = tiny_data(60)
-    routed = tiny_routed()
-    plan = make_plan({1: [0.4, 0.3, 0.2, 0.1], 2: [0.4, 0.3, 0.2, 0.1]}, per_layer=1)
-    whole, pruned = (evaluate(m, tiny_tokenizer, data) for m in (routed, prune(routed, plan)))
-    again = shifted(pruned, data, matching_shift(pruned.logits, whole.logits))
-    assert np.abs(answer_shares(again.logits) - answer_shares(whole.logits)).max() <= 1 / 60 + 1e-9
-    assert ranking(again.labels, again.logits) == pytest.approx(
-        ranking(pruned.labels, pruned.logits), abs=1e-6
-    )
-    labels = TextData(SST2, "none", data.texts)
-    assert np.isnan(
-        shifted(summarise(labels, pruned.indices, pruned.logits, False), labels, np.zeros(2)).score
-    )

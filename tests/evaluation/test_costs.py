@@ -32,24 +32,14 @@ from shrp.pruning.prune import prune
 from tests.conftest import LIKE_DEBERTA_V3
 
 TOKENS = 9
+COMMON = {"vocab_size": 60, "max_position_embeddings": 20, "num_labels": 2}
 SIZES = {
-    "vocab_size": 60,
     "hidden_size": 24,
     "num_hidden_layers": 3,
     "num_attention_heads": 4,
     "intermediate_size": 40,
-    "max_position_embeddings": 20,
-    "num_labels": 2,
-}
-DISTILBERT_SIZES = {
-    "vocab_size": 60,
-    "dim": 24,
-    "n_layers": 3,
-    "n_heads": 4,
-    "hidden_dim": 40,
-    "max_position_embeddings": 20,
-    "num_labels": 2,
-}
+} | COMMON
+DISTILBERT_SIZES = {"dim": 24, "n_layers": 3, "n_heads": 4, "hidden_dim": 40} | COMMON
 CONFIGS = {
     "bert": BertConfig(**SIZES),
     "roberta": RobertaConfig(**SIZES),
@@ -113,10 +103,7 @@ def test_the_largest_budget_that_a_share_of_the_dense_model_allows():
             assert measure.largest_budget(model, share - 0.001) == kept - 1
         assert measure.largest_budget(model, round(share, 3)) == kept  # as it is printed
     assert measure.largest_budget(model, 1.0) == layers * experts
-    for of, share in (
-        *((model, none) for none in (shares[layers] / 2, 0.0, -1.0, 1.01)),
-        (classifier(), 0.5),
-    ):
+    for of, share in ((model, shares[layers] / 2), (model, 0.0), (model, 1.01), (classifier(), 0.5)):
         with pytest.raises(PlanError):
             measure.largest_budget(of, share)
 

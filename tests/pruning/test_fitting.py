@@ -104,12 +104,8 @@ def test_fitted_gates_reproduce_the_routed_model_better_than_even_ones(
         even = make_plan(stats.shares(), per_layer=everything, combination="mean")
         drawn = [make_plan(stats.shares(), per_layer=1, selection="random", seed=s) for s in range(12)]
         one = make_plan(stats.shares(), per_layer=1, selection="fitted", combination="fitted", fitted=gates)
-        found.append(
-            [
-                *(distance(plan) for plan in (make_plan(usage, per_layer=everything), even, one)),
-                np.median([distance(plan) for plan in drawn]),
-            ]
-        )
+        each = [distance(plan) for plan in (make_plan(usage, per_layer=everything), even, one)]
+        found.append([*each, np.median([distance(plan) for plan in drawn])])
     fitted_all, even_all, fitted_one, random_one = np.mean(found, axis=0)
     assert fitted_all < even_all
     assert fitted_one < random_one
@@ -166,10 +162,8 @@ def test_a_fit_is_kept_on_disk_and_a_broken_file_is_no_fit(
 
 def test_fits_minimise_the_divergence_from_the_routed_model():
     """KL(routed || fitted), not the reverse."""
-    said, outputs = (
-        torch.tensor([[2.0, 0.0, -1.0], [0.0, 0.5, 1.0]]),
-        torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]]),
-    )
+    said = torch.tensor([[2.0, 0.0, -1.0], [0.0, 0.5, 1.0]])
+    outputs = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
     p, q = said.softmax(-1), outputs.softmax(-1)
     expected = (p * (p / q).log()).sum(-1).mean()
     assert select._distance(outputs, said, False) == pytest.approx(float(expected), abs=1e-6)

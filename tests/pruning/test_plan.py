@@ -59,42 +59,17 @@ def test_random_is_a_control_drawn_from_the_seed():
     assert counts.min() > 60
 
 
-def test_json_round_trip_is_exact():
-    plan = make_plan(USAGE, budget=7)
-    again = PruningPlan.from_dict(json.loads(json.dumps(plan.to_dict())))
-    assert again == plan
-    assert hash(again) == hash(plan)
-    assert again.key() == plan.key()
-
-
 def test_equality_and_keys():
     a = PruningPlan(((1, LayerPlan((3, 0), (0.3, 0.7))), (0, LayerPlan((2,), (1.0,)))))
     b = PruningPlan(((0, LayerPlan((2,), (1.0,))), (1, LayerPlan((0, 3), (0.7, 0.3)))))
-    assert a == b  # the order of writing is no part of a plan
-    assert {a: 1}[b] == 1
+    assert a == b == PruningPlan.from_dict(json.loads(json.dumps(a.to_dict())))
+    assert {a: 1}[b] == 1  # the order of writing is no part of a plan
     other = PruningPlan(b.layers, selection="random")
     assert other != b
     assert other.key() == b.key()  # the same model, however it was chosen
     assert PruningPlan(((0, LayerPlan((2,), (0.9,))), b.layers[1])).key() != b.key()
     with pytest.raises(AttributeError):
         a.selection = "random"
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        {},
-        [],
-        {"layers": []},
-        {"layers": {"a": {"experts": [0], "weights": [1]}}},
-        {"layers": {"1": {"experts": [0]}}},
-        {"layers": {"1": {"experts": ["x"], "weights": [1]}}},
-        {"layers": {"1": {"experts": [], "weights": []}}},
-    ],
-)
-def test_files_that_are_no_plans_are_refused(data):
-    with pytest.raises(PlanError):
-        PruningPlan.from_dict(data)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from shrp.data.sources import load_file, load_probe
 from shrp.evaluation import evaluate as evaluation
 from shrp.evaluation.evaluate import evaluate
 
+CALIBRATED = "static, 2 in all, threshold calibrated"
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, tiny_tokenizer, tiny_data, tiny_routed, tiny_info):
@@ -74,16 +76,8 @@ def test_how_experts_were_chosen_is_recorded(shrp, place, tmp_path):
         (("--budget", 3), "probe/sst2", "static, 3 in all", "static"),
         (("--budget", 3, "--data", "mine"), "validation.csv", "static, 3 in all", "static"),
         (("--budget", 3, "--selection", "random"), "probe/sst2", "random experts, 3 in all", "control"),
-        (
-            ("--per-layer", 1, "--data", "mine", "--calibrate"),
-            *("validation.csv", "static, 2 in all, threshold calibrated", "static"),
-        ),
-        (
-            ("--per-layer", 1, "--fine-tune", "mine"),
-            "validation.csv",
-            "static, 2 in all, fine-tuned",
-            "static",
-        ),
+        (("--budget", 2, "--data", "mine", "--calibrate"), "validation.csv", CALIBRATED, "static"),
+        (("--budget", 2, "--fine-tune", "mine"), "validation.csv", "static, 2 in all, fine-tuned", "static"),
     ],
 )
 def test_what_is_written_is_scored_on_the_data_at_hand(shrp, place, tmp_path, options, name, label, kind):

@@ -457,7 +457,7 @@ class _Search:
         others[:, self.answer] = -torch.inf
         margins = (logits[:, self.answer] - others.max(1).values).tolist()
         best = logits.softmax(1).max(1)
-        columns = best.indices.tolist(), best.values.tolist(), margins, layers.tolist()
+        columns = best.indices.tolist(), best.values.tolist(), margins, map(int, layers)
         return [Flip(*row) for row in zip(sets, *columns, strict=True)]
 
     def _together(self, places: tuple[int, ...]) -> Word:

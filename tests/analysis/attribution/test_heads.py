@@ -5,10 +5,8 @@ import copy
 import numpy as np
 import torch
 
-from shrp.analysis import importance
-from shrp.analysis.importance import knock_outs, worth_by_group
+from shrp.analysis.importance import knock_outs
 from shrp.data.batching import collate, encode
-from shrp.data.slices import groups_by
 from shrp.evaluation.evaluate import label_columns
 from shrp.families.families import encoder_layers, family_of
 
@@ -52,23 +50,3 @@ def test_a_head_is_zeroed_as_by_zeros_in_the_output_projection(
     assert done == [(1, 3), (2, 3), (3, 3)]
     assert [id(module) for module in model.modules()] == modules
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-
-
-def test_blocks_merged_are_as_one_run(tiny_model, tiny_data, tiny_tokenizer):
-    model, data = tiny_model("bert"), tiny_data(40)
-    parts = [
-        knock_outs(model, tiny_tokenizer, data, rows, heads=True) for rows in importance.blocks(data, 40)
-    ]
-    assert [part.n for part in parts] == [32, 8]
-    found = importance.merge(parts)
-    whole = knock_outs(model, tiny_tokenizer, data, data.stratified_order()[:40], heads=True)
-    for name in ("rows", "top1", "fires"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
-    for name in ("base", "knocked_out"):
-        np.testing.assert_allclose(getattr(found, name), getattr(whole, name), atol=1e-5)
-    table = found.table(data, None)
-    assert len(table) == 12
-    assert (table["effect_per_use"] == table["effect"]).all()
-    frame = worth_by_group(found, data, groups_by("slice", data))
-    assert (frame["uses"] == frame["n"]).all()
-    assert frame["p"].notna().all()
