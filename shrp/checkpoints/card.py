@@ -169,12 +169,12 @@ def converted(training: Mapping[str, Any]) -> str:
         config, pruned = made["config"], ""
         earlier = f"{converted(made['earlier'])}; then " if made.get("earlier") else ""
         if further := made.get("recovery"):
-            how = "by usage on them"
+            how = "" if "pruning" in made else " by usage on them"
             if made.get("selection") == "random":
-                how = "to random experts"
+                how = " to random experts"
             elif task := made.get("usage_of"):
-                how = f"to the experts that a routed model of {task} uses most"
-            pruned = f", pruned {how} and fine-tuned on {further['final_size']:,}"
+                how = f" to the experts that a routed model of {task} uses most"
+            pruned = f", pruned{how} and fine-tuned on {further['final_size']:,}"
         sources = f" (of {', '.join(made['sources'])})" if made.get("sources") else ""
         return (
             f"{earlier}converted on {made['texts']:,} unlabelled texts{sources}, {config['conversion_size']:,} for each "
@@ -272,7 +272,7 @@ def _how_chosen(info: CheckpointInfo) -> str:
         )
     if (task := made.get("usage_of")) and task != info.task.name:
         return f"Its experts were selected by usage on validation data of {task}."
-    on_texts = converted(training) and "recovery" in made and not {"usage_of", "selection"} & set(made)
+    on_texts = converted(training) and "recovery" in made and not {"usage_of", "selection", "pruning"} & set(made)
     if info.plan is not None and on_texts:
         return "Its experts were selected by usage on unlabelled texts, without validation data."
     return (

@@ -97,7 +97,7 @@ def convert(
     length = min(longest_input(dense, tokenizer), how.max_length)
     found: list[tuple[str, ...]] = []
     for path in texts:
-        rows = _texts(path, text_column or ["text"])
+        rows = opt.read_texts(path, text_column or ["text"])
         changes = "`max_length` in --config changes that"
         opt.report_cut_at(length, token_counts(tokenizer, rows), path.name, changes)
         found += rows
@@ -161,7 +161,7 @@ def _quick(
     how.shrp.check_fits(*opt.base_geometry(base))
     columns = own.text_column or list(dense.info.task.text_columns)
     validation = None if validation_file is None else own.read(validation_file, dense.info.task)
-    rows = [row for path in files for row in _texts(path, columns)]
+    rows = [row for path in files for row in opt.read_texts(path, columns)]
     texts = enough(rows)
     if len(texts) > len(rows):
         stderr.print(f"{len(rows):,} texts are fewer than {FEW}: {len(texts) - len(rows):,} shipped sentences are added")
@@ -183,15 +183,3 @@ def _quick(
     stderr.print(f"wrote {out} in {found['seconds']:.0f} s")
     if found["n"]:
         stderr.print(f"routed {found['routed_score']:.4f}, dense {found['dense_score']:.4f} (n = {found['n']:,})")
-
-
-def _texts(path: Path, columns: list[str]) -> tuple[tuple[str, ...], ...]:
-    """The texts of a file; rows without one are left out and counted."""
-    from shrp.data.sources import complete_rows
-    from shrp.data.tabular import read_table, text_rows
-
-    frame = read_table(path)
-    with complete_rows(frame, columns, None, path.name) as complete:
-        texts = text_rows(complete, columns, path.name)
-    opt.report_left_out(len(frame), len(texts), path.name, "no text")
-    return texts

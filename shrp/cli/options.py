@@ -16,8 +16,8 @@ from typer import Argument, Option
 
 from shrp.cli.output import stderr
 from shrp.data.slices import only as only_slices
-from shrp.data.sources import from_table, load_data
-from shrp.data.tabular import read_table
+from shrp.data.sources import complete_rows, from_table, load_data
+from shrp.data.tabular import read_table, text_rows
 from shrp.data.tasks import LABEL, TASKS, TEXTS, Task
 from shrp.data.text_data import TextData
 from shrp.errors import ColumnError, DataError, PlanError, ShrpError, TrainingError, first_line
@@ -196,6 +196,15 @@ def label_meanings(options: Iterable[str] | None) -> dict[str, str | None] | Non
         if found.setdefault(label, meaning or None) != (meaning or None):
             raise DataError(f"--label-means maps '{label}' twice; map it once.")
     return found or None
+
+
+def read_texts(path: Path, columns: list[str]) -> tuple[tuple[str, ...], ...]:
+    """The texts of a file; rows without one are left out and counted."""
+    frame = read_table(path)
+    with complete_rows(frame, columns, None, path.name) as complete:
+        texts = text_rows(complete, columns, path.name)
+    report_left_out(len(frame), len(texts), path.name, "no text")
+    return texts
 
 
 def report_left_out(rows: int, kept: int, name: str, why: str) -> None:

@@ -16,10 +16,10 @@ from shrp.cli.sweep import check_can_prune, measured_usage
 from shrp.data.tasks import TASKS, Task, may_be_one
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError, ShrpError, TrainingError, first_line
-from shrp.training.config import RECIPES, TrainConfig, read_config
+from shrp.training.config import RECIPES, TextConfig, TrainConfig, read_config
 
 if TYPE_CHECKING:  # torch is slow to import, and --help needs none
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from shrp.checkpoints.checkpoint import Checkpoint
     from shrp.pruning.plan import PruningPlan
@@ -74,13 +74,15 @@ def prune(
     fine_tune: Annotated[int, Option(min=0, help="Epochs of fine-tuning after pruning.")] = 0,
     teacher: Annotated[Path | None, Option(help="Dense checkpoint to distil while fine-tuning.")] = None,
     train_file: opt.TrainFile = None,
+    texts: Annotated[Path | None, Option(help="Fine-tune on unlabelled texts, by distillation.")] = None,
     validation_file: opt.ValidationFile = None,
     config: opt.Config = None,
     json: opt.AsJson = False,
 ) -> None:
     """Prune a routed checkpoint to a static one: no router, only the kept experts. Optionally fine-tune it.
 
-    The same command continues a killed fine-tuning.
+    With --texts it needs no labels: the model learns the hidden states of the routed model, or of --teacher. The same
+    command continues a killed fine-tuning.
     """
     import torch
 
@@ -108,10 +110,13 @@ def prune(
         raise PlanError("--plan says what is kept: leave --selection and --data out.")
     if selection == "recorded" and data is not None and not calibrate:
         raise PlanError("--selection recorded uses the checkpoint's own usage: leave --data out.")
-    tuning_with = {"--teacher": teacher, "--train-file": train_file, "--validation-file": validation_file}
+    tuning_with = {"--teacher": teacher, "--train-file": train_file, "--texts": texts}
+    tuning_with["--validation-file"] = validation_file
     for name, given in tuning_with.items():
         if given is not None and not fine_tune:
             raise PlanError(f"{name} is for fine-tuning after pruning: give --fine-tune EPOCHS.")
+    if texts is not None and train_file is not None:
+        raise PlanError("give --train-file or --texts: a fine-tuning has labels or has none.")
     if calibrate and fine_tune:
         raise PlanError("give --calibrate or --fine-tune: fine-tuning finds the threshold itself.")
     recipe = RECIPES["retain" if teacher is not None else "paper"]
@@ -132,16 +137,21 @@ def prune(
         label_means=list(options.label_means),
     )
     from_file = data not in (None, "probe", "glue")
-    if not from_file and train_file is None:
-        files.refuse("in --config describes files of your own: give --data or --train-file.")
+    if not from_file and train_file is None and texts is None:
+        files.refuse("in --config describes files of your own: give --data, --train-file or --texts.")
     where = replace(files if from_file else opt.Data(), data=data or "probe", only=list(options.only))
-    tuning = None
-    if fine_tune:  # before anything is measured, since the data may not fit
+    tuning, scored_on, dense, rows = None, None, None, ()
+    if fine_tune and teacher is not None:
+        dense = _teacher(store.load(teacher), source)
+    if texts is not None:
+        rows = opt.read_texts(texts, list(options.text_columns or task.text_columns))
+        scored_on = None if validation_file is None else files.read(validation_file, task)
+    elif fine_tune:  # before anything is measured, since the data may not fit
         own = (files.text_column, files.label_column, files.label_means) if train_file else ()
         tuning = opt.TrainingData(task, train_file, validation_file, *own).load()
         for found in tuning:
             _check_same_labels(task, found.task, found.name)
-        dense = None if teacher is None else _teacher(store.load(teacher), source)
+        scored_on = tuning[1]
     measured_on = None
     how = selection if selection not in (None, "recorded") else "usage"
     if plan is None and selection != "recorded" and (data or max_loss is not None or how in _MEASURED):
@@ -190,9 +200,15 @@ def prune(
         )
         info = replace(tuned, training=dict(info.training) | {"recovery": dict(tuned.training)})
         history = joined(history, more)
+    elif texts is not None:
+        of = replace(options.training, max_length=length), dense or source.model, source.tokenizer
+        model, tuned_by, more = _tuned_on_texts(*of, rows, fine_tune, model, out)
+        tuned_by = {"recovery": tuned_by.to_dict(), "recovery_sources": [texts.name]}
+        info = replace(info, training=dict(training) | tuned_by)
+        history = joined(history, more)
     round_as_stored(model, dtype)
-    known = [one for one in (measured_on, like, tuning and tuning[1]) if one is not None]
-    scores = _scores(model, source, chosen, known, length, matched=calibrate, recovered=tuning is not None)
+    known = [one for one in (measured_on, like, scored_on) if one is not None]
+    scores = _scores(model, source, chosen, known, length, matched=calibrate, recovered=fine_tune > 0)
     info = replace(info, scores=(*info.scores, *scores))
     extra = {store.HISTORY: history_text(history)} if history else {}
     kept = {"dtype": dtype, "extra_files": extra, "teacher": source.teacher}
@@ -207,7 +223,7 @@ def prune(
     if measured_on is not None and scores and chosen.selection != "random":
         stderr.print(f"experts were chosen on {measured_on.name}, which flatters its score a little")
     idle = sum(weight == 0 for _, kept in chosen.layers for weight in kept.weights)
-    if idle and tuning is None:
+    if idle and not fine_tune:
         stderr.print(f"{idle} of the kept experts have weight 0 and add nothing")
     for row in scores:
         if row["score"] <= row.get("constant", -math.inf):
@@ -215,6 +231,42 @@ def prune(
     stderr.print(
         f"wrote {out}: {chosen.budget} experts; `python -m shrp compare {checkpoint} {out}` compares the two"
     )
+
+
+def _tuned_on_texts(
+    how: TrainConfig,
+    teacher: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[tuple[str, ...]],
+    epochs: int,
+    model: PreTrainedModel,
+    out: Path,
+) -> tuple[PreTrainedModel, TextConfig, list[dict[str, Any]]]:
+    """A pruned model fine-tuned on unlabelled texts, how that was done, and its history."""
+    from shrp.training.quick import enough
+    from shrp.training.runs import alone_in, run_folder
+    from shrp.training.text import train_on_text
+
+    texts, folder = enough(rows), run_folder(out)
+    shared = {
+        name: getattr(how, name)
+        for name in ("batch_size", "max_length", "learning_rate", "precision", "seed")
+    }
+    config = TextConfig(
+        final_size=epochs * len(texts), new_learning_rate=how.new_learning_rate, distill_logits=1.0, **shared
+    )
+    with alone_in(folder, "prune"):
+        model, history = train_on_text(
+            config,
+            teacher,
+            tokenizer,
+            texts,
+            folder / "pruned",
+            folder / "teacher-outputs",
+            model=model,
+            progress=training_progress(),
+        )
+    return model.cpu(), config, history
 
 
 def _share(text: str) -> float:

@@ -77,7 +77,7 @@ class _Config:
     balance: float = 0.1
     """Lambda, the weight of the balance loss: in stage 1, and on text throughout (experts specialise on the task)."""
     distill_logits: float = 0.0
-    """On a task, the share of its loss replaced by the teacher's soft targets, 0 to 1; in a conversion on text, the weight
+    """On a task, the share of its loss replaced by the teacher's soft targets, 0 to 1; on text, the weight
     of the base's soft targets, where it has a trained head (0 leaves the head out)."""
     temperature: float = 2.0
     """Temperature of the soft targets."""

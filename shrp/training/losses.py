@@ -169,10 +169,10 @@ class TextLoss:
     """The objective of a training on unlabelled text: reproduce the dense layers' hidden states.
 
     In a conversion the replaced layers alone learn, each from the dense layer in its place: all others stay as they
-    are, so the teacher's hidden states enter the lowest replaced layer; with `distill_logits` they also learn its soft
-    targets, through the head. Without a conversion (after pruning), or where the model has fewer layers than the base,
-    all layers learn, from the last hidden states and those of each replaced layer. A module that replaces a layer
-    records its output by `shrp.model.gates.add_to_records`.
+    are, so the teacher's hidden states enter the lowest replaced layer. Without a conversion (after pruning), or where
+    the model has fewer layers than the base, all layers learn, from the last hidden states and those of each replaced
+    layer. With `distill_logits` they also learn the base's soft targets, through the head, which stays as it is. A
+    module that replaces a layer records its output by `shrp.model.gates.add_to_records`.
     """
 
     reported = ("loss", "distill_hidden_loss", "distill_logits_loss", "balance_loss")
@@ -199,13 +199,16 @@ class TextLoss:
                 start = known[lowest].float() if lowest else None
                 logits, _ = run_from(model, inputs, lowest, start)
                 outputs = {}
+            elif self.config.distill_logits:
+                output = model(**inputs, output_hidden_states=True)
+                logits, outputs = output.logits, {self.top: output.hidden_states[-1]}
             else:
                 outputs = {self.top: model.base_model(**inputs).last_hidden_state}
         outputs |= {i: record.hidden_states[i] for i in self.replaced}
         error = hidden_loss(outputs, known, inputs["attention_mask"])
         balance = record.balance_loss() if self.counts else error.new_zeros(())
         soft = error.new_zeros(())
-        if self.alone and self.config.distill_logits:
+        if self.config.distill_logits:
             soft = logits_loss(logits, batch.teacher.logits, logits.shape[-1] == 1, self.config.temperature)
         if batch.late:  # usage is that of the epoch's last quarter
             for layer in self.counts:

@@ -8,8 +8,12 @@ import pytest
 
 from shrp import cli
 from shrp import jobs as library
+from shrp.checkpoints import checkpoint as checkpoints
+from shrp.cli.options import read_plan
+from shrp.data.sources import load_probe
 from shrp.data.tasks import TASKS
-from tests.app.helpers import texts_of
+from shrp.pruning.plan import make_plan
+from tests.app.helpers import specs, texts_of, values
 from ui import jobs
 from ui.own import convert
 
@@ -175,3 +179,39 @@ def test_a_full_conversion_takes_labelled_data_and_its_options(asleep, open_page
     )
     assert (config.training.stage2_epochs, config.training.freeze_dense) == (3, True)
     assert given["task"] == "sst2"
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_a_plan_is_fine_tuned_by_a_job(asleep, open_page, tiny_checkpoint, labelled):
+    at = press(open_page("pruning_lab", tiny_checkpoint, source="probe", budget=3), "fine-tune")
+    if labelled:
+        at.segmented_control[-1].set_value(True)
+        at = press(at, "fine-tune")
+        box = at.file_uploader[-1]
+        box.set_value(("train.csv", b"sentence,label\na,positive\nb,negative\n", "text/csv"))
+        at = press(at, "fine-tune")
+    press(at, "fine-tune", "fine-tune-start")
+    job = only_job()
+    given = accepted(job)
+    assert job.out == jobs.models() / "tiny-pruned-3-finetuned"
+    assert given["fine_tune"] == 3
+    assert read_plan(given["plan"]).budget == 3
+    trained_on = pd.read_json(given["train_file" if labelled else "texts"], lines=True)
+    assert list(trained_on.columns) == ["sentence", "label"][: 1 + labelled]
+    assert len(trained_on) == (2 if labelled else 480)
+    assert len(pd.read_json(given["validation_file"], lines=True)) == 480
+
+
+def test_what_was_fine_tuned_after_pruning_is_a_point_of_the_curve(
+    asleep, open_page, tiny_checkpoint, save_tiny
+):
+    routed = checkpoints.load(tiny_checkpoint)
+    plan = make_plan({layer: [0.4, 0.3, 0.2, 0.1] for layer in (1, 2)}, budget=3)
+    how = {"pruned_from": routed.fingerprint, "recovery": {"final_size": 8}}
+    save_tiny("tuned", plan=plan, training=how)
+    save_tiny("other", plan=plan, training=how | {"pruned_from": "another"})
+    at = open_page("pruning_lab", tiny_checkpoint, source="probe", budget=4)
+    assert not at.exception
+    points = [trace for spec in specs(at) for trace in spec["data"] if trace.get("name") == "fine-tuned"]
+    score = checkpoints.load(tiny_checkpoint.parent / "tuned").evaluate(load_probe("sst2")).score
+    assert values(points[-1]["y"]) == pytest.approx([100 * score])

@@ -1,7 +1,6 @@
 """The pruning lab on tiny checkpoints, against figures made without it."""
 
 import io
-import shlex
 import zipfile
 from types import SimpleNamespace
 
@@ -9,13 +8,11 @@ import numpy as np
 import pytest
 from streamlit.delta_generator import DeltaGenerator
 from streamlit.runtime.scriptrunner import StopException
-from typer.main import get_command
 
 from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.checkpoints import reference
 from shrp.checkpoints.info import history_text, usage_in
-from shrp.cli import app
 from shrp.data.sources import load_probe
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData, halves
@@ -24,7 +21,7 @@ from shrp.evaluation.evaluate import evaluate, summarise
 from shrp.evaluation.paired import LOST, flip_table, paired_difference
 from shrp.pruning import select
 from shrp.pruning.live import LiveEvaluator
-from shrp.pruning.plan import LayerEdit, PlanEdits, make_plan
+from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
 from shrp.pruning.select import plan_from
 from shrp.pruning.sweep import budgets, random_control
@@ -34,8 +31,6 @@ from ui.lab import save as lab_save
 from ui.lab import selections as lab_selections
 from ui.lab import verdict as lab_verdict
 from ui.lab import view
-from ui.prunings import Setting
-from ui.state import Selection
 from ui.text import points, points_interval, score_text
 
 SST2 = load_probe("sst2")
@@ -493,25 +488,6 @@ def test_a_pruning_is_opened_on_the_other_pages(page):
     at = page()
     at.button(key="open-pruned").click().run()
     assert not at.exception
-    assert any("--budget 3" in one.value for one in at.code)
     assert "tiny-pruned-3 (yours)" in at.selectbox(key="checkpoint").options
     at.button(key="pick-pruned").click().run()
     assert at.selectbox(key="checkpoint").value == "tiny-pruned-3 (yours)"
-
-
-@pytest.mark.parametrize(
-    ("setting", "flags"),
-    [
-        (Setting("budget", 3), {"--budget": "3", "--selection": "usage", "--data": "probe"}),
-        (Setting("per_layer", 2, "random", "mean", 7), {"--plan": "tiny-pruned-3-plan.json"}),
-        (Setting("budget", 3, edits=PlanEdits(((1, LayerEdit(1)),))), {"--plan": "tiny-pruned-3-plan.json"}),
-    ],
-)
-def test_the_command_that_fine_tunes_is_filled_in(plan, setting, flags, loaded):
-    parts = shlex.split(lab_save.finetune_command(Selection("tiny", loaded, "probe", SST2), setting, plan))
-    assert parts[:4] == ["python", "-m", "shrp", "prune"]
-    assert int(parts[parts.index("--fine-tune") + 1]) > 0
-    known = {name for option in get_command(app).commands["prune"].params for name in option.opts}
-    assert {part for part in parts if part.startswith("--")} <= known
-    for flag, value in flags.items():
-        assert parts[parts.index(flag) + 1] == value

@@ -193,3 +193,23 @@ def test_labels_of_another_task_are_refused(shrp, place, failed, tmp_path):
     prune = ("prune", place / "routed", "--per-layer", 1, "--fine-tune", 1, "--out", tmp_path / "x")
     failed(shrp(*prune, *files))
     assert not (tmp_path / "x").exists()
+
+
+def test_a_pruned_model_is_fine_tuned_without_labels(shrp, place, known, config, tmp_path, tiny_data):
+    routed, data = known
+    unlabelled = tmp_path / "unlabelled.csv"
+    tiny_data(500, 3).to_frame()[["sentence"]].to_csv(unlabelled, index=False)
+    code, out, err = shrp(
+        *("prune", place / "routed", "--per-layer", 2, "--texts", unlabelled, "--fine-tune", 8),
+        *("--validation-file", place / "data.csv", "--out", tmp_path / "out", "--json"),
+        *config(training={"learning_rate": 1e-3, "precision": "fp32"}),
+    )
+    assert code == 0, err
+    made, before = checkpoint.load(tmp_path / "out"), checkpoint.load(place / "static2")
+    rows = json.loads(out)["scores"]
+    assert [(row["score"], row["recovered"]) for row in rows] == [(made.evaluate(data).score, True)]
+    wanted = routed.evaluate(data).logits
+    far = [abs(one.evaluate(data).logits - wanted).mean() for one in (before, made)]
+    assert far[1] < far[0]
+    assert torch.equal(made.model.classifier.weight, before.model.classifier.weight.half().float())
+    assert made.info.training["recovery_sources"] == ["unlabelled.csv"]

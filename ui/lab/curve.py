@@ -14,16 +14,18 @@ import plotly.graph_objects as go
 
 from shrp.analysis.usage import UsageStats
 from shrp.checkpoints.checkpoint import Checkpoint
+from shrp.checkpoints.info import MADE_OF
 from shrp.checkpoints.score_rows import row_cost
 from shrp.data.text_data import TextData
+from shrp.errors import CheckpointError, ShrpError
 from shrp.evaluation.costs import TOKENS, dense_cost
 from shrp.evaluation.evaluation import Evaluation
 from shrp.evaluation.statistics import stored_interval
 from shrp.pruning.plan import NO_EDITS, PruningPlan
 from shrp.pruning.sweep import budgets
-from ui import measurements, prunings, theme
+from ui import loaders, measurements, prunings, theme
 from ui.prunings import Setting
-from ui.store import results
+from ui.store import kept, results
 from ui.text import capital, escape_html, interval_text, is_percentage, metric_name, percent, score_text
 from ui.theme import INK, KIND_COLORS, KIND_INKS, SELECTED, whiskers
 
@@ -38,8 +40,12 @@ STORED = {
     "static": ("stored: pruned", "circle-open", theme.GREY),
     "fine-tuned": ("stored: fine-tuned", "star", theme.PURPLE),
     "control": ("stored: control", "x", theme.ORANGE),
+    "tuned": ("fine-tuned", "square", theme.PURPLE),
 }
-"""Series of scores that the checkpoint carries: name, symbol and colour, none of them the curve's."""
+"""Series of scores that the checkpoint carries, and of models made of it: name, symbol and colour, none of them the
+curve's.
+"""
+_MOST_TUNED = 8
 _SCORED = ["score", "low", "high", "n", *COSTS]
 _POINTS = {"unselected": {"marker": {"opacity": 1}}, "hovertemplate": "%{hovertext}<extra></extra>"}
 
@@ -99,6 +105,38 @@ def stored_frame(checkpoint: Checkpoint, data: TextData) -> pd.DataFrame:
         named = "fine-tuned" if kind == "static" and row.get("recovered") else kind
         rows.append({"model": str(row.get("model", kind)), "kind": named} | found | price.relative_to(dense))
     return pd.DataFrame(rows, columns=["model", "kind", *_SCORED])
+
+
+def tuned_frame(checkpoint: Checkpoint, data: TextData) -> pd.DataFrame:
+    """As `stored_frame`, of kind `tuned`: the listed checkpoints that were pruned from this one and fine-tuned, scored
+    here on these data, the last few of them.
+    """
+    dense, rows = dense_cost(checkpoint.model, TOKENS), []
+    for name, info in list(loaders.discover_all().items())[::-1]:
+        made = {} if isinstance(info, CheckpointError) else info.training
+        if made.get("pruned_from") != checkpoint.fingerprint or "recovery" not in made:
+            continue
+        found = _tuned(name, data)
+        if found is not None and len(rows) < _MOST_TUNED:
+            scored = {"score": found.score, "low": found.interval[0], "high": found.interval[1], "n": found.n}
+            price = prunings.cost_of(checkpoint, info.plan).relative_to(dense)
+            rows.append({"model": name, "kind": "tuned"} | scored | price)
+    return pd.DataFrame(rows, columns=["model", "kind", *_SCORED])
+
+
+def _tuned(name: str, data: TextData) -> Evaluation | None:
+    """The evaluation of a checkpoint, which is loaded once for it; None where it can't be loaded or run."""
+    try:
+        path = loaders.path_of(name)
+        key = (str(path), loaders.stamp_of(path, MADE_OF), data.fingerprint, data.name)
+        return kept(
+            "fine-tuned models",
+            64,
+            key,
+            lambda: measurements.evaluation(loaders.load_checkpoint(name), data),
+        )
+    except ShrpError:
+        return None
 
 
 def curve(

@@ -1,4 +1,4 @@
-"""What a person takes away from the lab: the pruned checkpoint, its plan, and the command that fine-tunes it."""
+"""What a person takes away from the lab: the pruned checkpoint and its plan."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import io
 import json
 import math
 import os
-import shlex
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -22,7 +21,6 @@ from shrp.checkpoints import checkpoint as checkpoints
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.checkpoints.info import history_text, pruned_training, shares_of
 from shrp.checkpoints.score_rows import pruned_row
-from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from shrp.errors import CheckpointError, ShrpError
 from shrp.evaluation.calibration import with_output_shift
@@ -131,39 +129,6 @@ def _open_here(known_as: str, name: str, write, of: str) -> None:
     ):
         own_checkpoints.pick(listed)
         st.rerun()
-
-
-def finetune_menu(selection: Selection, setting: Setting, plan: PruningPlan) -> None:
-    """Draw the command that fine-tunes this pruning, filled in."""
-    st.caption("Fine-tuning after pruning brings back much of a loss. Copy the command:")
-    st.code(finetune_command(selection, setting, plan), language="bash", wrap_lines=True)
-    if _needs_plan_file(setting):
-        st.caption("It reads the plan's file: download it under *Save or export*.")
-
-
-def _needs_plan_file(setting: Setting) -> bool:
-    """Whether the options of the command line cannot make the plan of a setting."""
-    weighted = setting.selection != "fitted" and setting.combination != "usage"
-    return bool(setting.edits) or weighted or setting.selection == "random"
-
-
-def finetune_command(selection: Selection, setting: Setting, plan: PruningPlan) -> str:
-    """`python -m shrp prune ... --fine-tune ...` for a setting."""
-    name, task, path = name_of(selection, plan), selection.checkpoint.info.task, selection.checkpoint.path
-    path, here = path.resolve(), Path.cwd().resolve()
-    path = path.relative_to(here) if path.is_relative_to(here) else path
-    parts = ["python", "-m", "shrp", "prune", str(path), "--out", f"{file_name(name)}-finetuned"]
-    if _needs_plan_file(setting):
-        parts += ["--plan", f"{file_name(name)}-plan.json"]
-    else:
-        parts += ["--budget" if setting.allocation == "budget" else "--per-layer", str(setting.number)]
-        parts += ["--selection", setting.selection]
-        if setting.selection != "recorded" and selection.source in ("probe", "glue"):
-            parts += ["--data", selection.source]
-    parts += ["--fine-tune", "3"]
-    if task.name not in TASKS or selection.source == "own":
-        parts += ["--train-file", "train.csv", "--validation-file", "validation.csv"]
-    return " ".join(map(shlex.quote, parts))
 
 
 def write_checkpoint(

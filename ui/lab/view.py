@@ -6,6 +6,7 @@ import math
 import time
 from dataclasses import replace
 
+import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
@@ -19,7 +20,7 @@ from ui import arrival, differences, loaders, measurements, pair_tabs, plan_url,
 from ui.downloads import chart, clicked
 from ui.expert_map import expert_map, plan_frame, plan_words, weights_of
 from ui.floor import exact, floor_of, floor_warning
-from ui.lab import curve, edits, kept, onnx, save, selections, verdict
+from ui.lab import curve, edits, finetune, kept, onnx, save, selections, verdict
 from ui.own import convert
 from ui.pair_tabs import CHANGED, LOST, THRESHOLD
 from ui.pickers import always_one
@@ -106,6 +107,10 @@ class Lab:
                 kept.section(editor, self.plan, base, self.stats, self.selection.name)
         menu = self._actions()
         pruned = self._evaluate()
+        if self.data.labels is not None:
+            with self.show("busy"):
+                tuned = curve.tuned_frame(self.checkpoint, self.data)
+            self.stored = pd.concat([self.stored, tuned]) if len(tuned) else self.stored
         self._draw_verdict(pruned)
         self._draw_curve(pruned)
         self.show("grey").markdown(_FRESH, unsafe_allow_html=True)
@@ -133,8 +138,7 @@ class Lab:
     def _actions(self) -> DeltaGenerator:
         """Draw the row of actions; returns the place of what needs the exact evaluation."""
         with self.actions, st.container(horizontal=True, gap="small", vertical_alignment="center"):
-            with st.popover("Fine-tune this", icon=":material/model_training:"):
-                save.finetune_menu(self.selection, self.setting, self.plan)
+            finetune.button(self.selection, self.plan)
             found = st.popover("Save or export", icon=":material/save:")
             # Compare chooses no experts on half of the data: the link then has the whole plan.
             held_out = self.selection.ranked_on is not None
