@@ -261,143 +261,89 @@ def test_code_beside_the_config_is_not_run(saved, monkeypatch):
     assert not any("evil" in name for name in set(sys.modules) - modules)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
-def test_other_versions(saved, version):
-    edit(saved, lambda data: data["shrp"].update(format_version=version))
-    text = refusal_of_config(saved)
-    assert f"version {version!r} is not 1" in text
+@pytest.mark.parametrize(
+    "section",
+    [
+        *({"format_version": version} for version in (0, 2, "1", None)),
+        *({"layers": layers} for layers in (None, [1, 1], ["x"], [float("inf")])),
+        *({"task": None}, {"task": {"name": "x"}}, {"plan": {"layers": {"1": {}}}}, {"plan": [1]}),
+        *({"routing": "psychic"}, {"top_k": "two"}, {"control": "other"}),
+        *({"usage": 5}, {"training": 5}, {"scores": 5}),
+    ],
+    ids=str,
+)
+def test_sections_that_cannot_be_read(saved, section):
+    edit(saved, lambda data: data["shrp"].update(section))
+    with pytest.raises(CheckpointError):
+        checkpoint.load(saved)
+    assert isinstance(discover(saved.parent)[saved.name], CheckpointError)
+    assert checkpoint.info_if_ours(saved) is None
 
 
-def refusal_of_config(folder):
-    """As `refusal`, for errors that the section itself raises, which does not know its folder."""
-    with pytest.raises(CheckpointError) as raised:
-        checkpoint.load(folder)
-    assert isinstance(discover(folder.parent)[folder.name], CheckpointError)
-    assert checkpoint.info_if_ours(folder) is None
-    return str(raised.value)
-
-
-def test_not_shrp(tmp_path, saved, tiny_model):
+def test_what_is_no_checkpoint(tmp_path, tiny_model):
     tiny_model().base_model.save_pretrained(tmp_path / "plain")
-    assert "classification head" in refusal_of_config(tmp_path / "plain")
+    assert "classification head" in refusal(tmp_path / "plain")
     assert "there is no" in refusal(tmp_path / "nowhere")
     (tmp_path / "bare").mkdir()
     assert "no config.json" in refusal(tmp_path / "bare")
-    (saved / "config.json").write_text("{not json")
-    assert "not readable JSON" in refusal(saved)
-    (saved / "config.json").write_bytes(b"\xff\xfe")
-    assert "not readable JSON" in refusal(saved)
-    (saved / "config.json").write_text("[" * 100_000)
-    assert "not readable JSON" in refusal(saved)
-    (saved / "config.json").write_text("9" * 5_000)  # more digits than Python reads
-    assert "not readable JSON" in refusal(saved)
-    (saved / "config.json").write_text("[]")
-    assert "no object" in refusal(saved)
+
+
+@pytest.mark.parametrize("content", [b"{not json", b"\xff\xfe", b"[" * 100_000, b"9" * 5_000, b"[]"])
+def test_what_is_no_object(saved, content):
+    (saved / "config.json").write_bytes(content)
+    assert "config.json" in refusal(saved)
+
+
+NAMES = ["NoSuchModel", "GPT2LMHeadModel", "BertConfig", "PreTrainedModel", "BertModel", "__version__", "os.system"]
 
 
 @pytest.mark.parametrize(
-    "names",
+    ("top", "section", "words"),
     [
-        ["NoSuchModel"],
-        ["GPT2LMHeadModel"],
-        ["BertConfig"],
-        ["PreTrainedModel"],
-        ["BertModel"],
-        ["__version__"],
-        ["os.system"],
-        [7],
-        [],
-        ["BertForSequenceClassification", "BertModel"],
-        "BertForSequenceClassification",
-        5,
-        {"a": 1},
-        None,
+        *(({"architectures": [name]}, {}, "must name one transformers class") for name in (*NAMES, 7)),
+        *(({"architectures": names}, {}, "must name one") for names in ([], NAMES, NAMES[0], 5, {"a": 1}, None)),
+        ({"architectures": ["BertForTokenClassification"]}, {}, "not ['BertForTokenClassification']"),
+        *(({"model_type": name}, {}, "distilbert") for name in ("gpt2", "t5", None, ["bert"], {})),
+        ({"num_hidden_layers": 10**8}, {}, "is not a number from 0 to"),
+        ({"num_labels": 2 * 10**9}, {}, "is not a number from 0 to"),
+        ({"hidden_size": "wide"}, {}, "does not describe"),
+        ({}, {"layers": [1, 7]}, "layers are 0 to 2"),
+        ({}, {"top_k": 5}, "only 4 experts"),
+        ({}, {"layers": [2]}, "does not fit"),
     ],
+    ids=str,
 )
-def test_wrong_architectures(saved, names):
-    edit(saved, lambda data: data.update(architectures=names))
-    assert "must name one transformers class for sequence classification" in refusal(saved)
+def test_configs_that_do_not_describe_the_model(saved, top, section, words):
+    edit(saved, lambda data: data.update(top))
+    edit(saved, lambda data: data["shrp"].update(section))
+    assert words in refusal(saved)
 
 
-@pytest.mark.parametrize(("key", "value"), [("num_hidden_layers", 10**8), ("num_labels", 2 * 10**9)])
-def test_a_config_of_too_many_objects_is_refused_before_they_are_made(saved, key, value):
-    edit(saved, lambda data: data.update({key: value}))
-    assert f"{key} that is not a number from 0 to" in refusal(saved)
-
-
-@pytest.mark.parametrize("name", ["gpt2", "t5", None, ["bert"], {}])
-def test_wrong_model_types(saved, name):
-    edit(saved, lambda data: data.update(model_type=name))
-    assert "distilbert" in refusal(saved)
+NAME = "bert.encoder.layer.1.qkv_bias"
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "words"),
     [
-        {"layers": None},
-        {"layers": [1, 1]},
-        {"layers": ["x"]},
-        {"layers": [float("inf")]},
-        {"routing": "psychic"},
-        {"top_k": "two"},
-        {"control": "other"},
-        {"task": None},
-        {"task": {"name": "x"}},
-        {"plan": {"layers": {"1": {}}}},
-        {"plan": [1]},
-        {"usage": 5},
-        {"training": 5},
-        {"scores": 5},
+        (lambda state: state.pop(NAME), NAME),
+        (lambda state: state.update(surplus=torch.zeros(3)), "surplus"),
+        (lambda state: state.update({NAME: state[NAME][:2].clone()}), NAME),
+        (lambda state: state.update({NAME: state[NAME].to(torch.int8)}), f"{NAME} is of torch.int8"),
     ],
+    ids=["missing", "extra", "shape", "quantised"],
 )
-def test_malformed_sections(saved, change):
-    edit(saved, lambda data: data["shrp"].update(change))
-    refusal_of_config(saved)
+def test_tensors_that_do_not_fit(saved, change, words):
+    state = load_file(saved / "model.safetensors")
+    change(state)
+    save_file(state, saved / "model.safetensors")
+    assert words in refusal(saved)
 
 
-@pytest.mark.parametrize("field", ["layers", "task", "format_version"])
-def test_incomplete_sections(saved, field):
-    edit(saved, lambda data: data["shrp"].pop(field) and None)
-    refusal_of_config(saved)
-
-
-def test_sections_that_do_not_fit_the_model(saved):
-    edit(saved, lambda data: data["shrp"].update(layers=[1, 7]))
-    assert "layers are 0 to 2" in refusal(saved)
-    edit(saved, lambda data: data["shrp"].update(layers=[1, 2], top_k=5))
-    assert "only 4 experts" in refusal(saved)
-    edit(saved, lambda data: data["shrp"].update(layers=[2], top_k=1))
-    assert "does not fit" in refusal(saved)
-    edit(saved, lambda data: data.update(hidden_size="wide"))
-    assert "does not describe" in refusal(saved)
-
-
-@pytest.mark.parametrize("change", ["missing", "extra", "shape"])
-def test_tensors_that_do_not_fit(saved, change):
-    file = saved / "model.safetensors"
-    state = load_file(file)
-    name = "bert.encoder.layer.1.qkv_bias"
-    if change == "missing":
-        del state[name]
-    elif change == "extra":
-        state["surplus"] = torch.zeros(3)
-    else:
-        state[name] = state[name][:2].clone()
-    save_file(state, file)
-    text = refusal(saved)
-    assert (name if change != "extra" else "surplus") in text
-
-
-@pytest.mark.parametrize("left", [(), ("tokenizer_config.json",)])
-def test_a_missing_tokenizer(saved, left):
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        if name not in left:
-            (saved / name).unlink()
-    assert "no usable tokenizer" in refusal(saved)
-
-
-def test_a_broken_tokenizer(saved):
+@pytest.mark.parametrize("gone", [("tokenizer.json",), ("tokenizer.json", "tokenizer_config.json"), ()])
+def test_a_missing_or_broken_tokenizer(saved, gone):
     (saved / "tokenizer.json").write_text("{}")
+    for name in gone:
+        (saved / name).unlink()
     assert "no usable tokenizer" in refusal(saved)
 
 
@@ -431,14 +377,6 @@ def test_a_base_whose_tokenizer_has_more_tokens_is_refused_before_anything_is_tr
         load_base(str(tmp_path / "base"), TASKS["sst2"])
 
 
-def test_quantised_weights(saved):
-    file = saved / "model.safetensors"
-    state = load_file(file)
-    name = "bert.encoder.layer.1.qkv_bias"
-    save_file(state | {name: state[name].to(torch.int8)}, file)
-    assert f"{name} is of torch.int8, expected torch.float32" in refusal(saved)
-
-
 @pytest.mark.parametrize("token", ["w3", None])
 def test_a_tokenizer_with_an_id_beyond_the_embeddings(saved, token):
     """It has as few tokens as the model embeds, but a larger number for one, here no common one."""
@@ -452,11 +390,9 @@ def test_a_tokenizer_with_an_id_beyond_the_embeddings(saved, token):
     assert "has a tokenizer of 10,000 tokens" in refusal(saved)
 
 
-def test_a_model_that_answers_otherwise_than_a_classifier(saved):
+def test_options_of_a_config_that_change_the_outputs_are_ignored(saved):
     edit(saved, lambda data: data.update(return_dict=False, output_attentions=True))
-    assert checkpoint.load(saved).model.config.return_dict  # which has no say
-    edit(saved, lambda data: data.update(architectures=["BertForTokenClassification"]))
-    assert "not ['BertForTokenClassification']" in refusal(saved)
+    assert checkpoint.load(saved).model.config.return_dict
 
 
 def test_a_tokenizer_gives_no_types_that_the_model_does_not_know(

@@ -15,52 +15,34 @@ SHARES = [0.5, 0.25, 0.25, 0.0]
 @pytest.mark.parametrize(
     "training",
     [
-        {"train_examples": "many"},
-        {"epochs": 2.5},
-        {"epochs": True},
-        {"config": [1]},
-        {"config": {"epoch_size": "all"}},
-        {"config": {"order": 3}},
-        {"config": {"order": ["last"]}},
-        {"config": {"shrp": [2]}},
-        {"config": {"shrp": {"layers": 5}}},
-        {"config": {"shrp": {"layers": [5, "six"]}}},
-        {"config": {"shrp": {"layers": [True]}}},
-        {"config": {"dropout": "no"}},
-        {"config": {"batch_size": 2.5}},
-        {"config": {"learning_rate": 10**400}},
-        {"seconds": float("inf")},
-        {"train_data": {}},
-        {"chosen_on": "mine.csv"},
-        {"chosen_on": {"data": "mine.csv", "n": 3}},
-        {"recovery": "one epoch", "converted": {}},
-        {"recovery": {"config": [1]}},
-        {"recovery": {"config": {"max_length": "abc"}}},
+        *({"train_examples": "many"}, {"epochs": 2.5}, {"epochs": True}, {"train_data": {}}),
+        *({"seconds": float("inf")}, {"chosen_on": "mine.csv"}, {"chosen_on": {"data": "mine.csv", "n": 3}}),
+        *({"recovery": "one epoch", "converted": {}}, {"recovery": {"config": [1]}}),
+        *({"recovery": {"config": {"max_length": "abc"}}}, {"pruning": {"budget": True}}),
+        *(
+            {"config": config}
+            for config in (
+                *([1], {"epoch_size": "all"}, {"order": 3}, {"order": ["last"]}, {"shrp": [2]}),
+                *({"shrp": {"layers": 5}}, {"shrp": {"layers": [5, "six"]}}, {"shrp": {"layers": [True]}}),
+                *({"dropout": "no"}, {"batch_size": 2.5}, {"learning_rate": 10**400}),
+            )
+        ),
+        *(
+            one
+            for converted in (
+                *({"texts": "many"}, {"texts": 5, "config": 3}, {"texts": 5, "config": {"shrp": {"layers": 2}}}),
+                *({"texts": 5, "earlier": []}, {"texts": 5, "recovery": []}, {"texts": 5, "recovery": {}}),
+                *({"texts": 5, "recovery": {"final_size": "all"}}, {"texts": 5, "sources": "a.csv"}),
+                {"texts": 5, "recovery_sources": ["a.csv", 3]},
+            )
+            for one in (converted, {"converted": converted})
+        ),
     ],
+    ids=str,
 )
 def test_a_training_of_the_wrong_types_is_refused(training):
     with pytest.raises(CheckpointError, match=r"in the checkpoint, '\w+' of its training"):
         stored.check_training(training)
-
-
-@pytest.mark.parametrize(
-    "converted",
-    [
-        {"texts": "many"},
-        {"texts": 5, "config": 3},
-        {"texts": 5, "config": {"shrp": {"layers": 2}}},
-        {"texts": 5, "earlier": []},
-        {"texts": 5, "recovery": []},
-        {"texts": 5, "recovery": {"final_size": "all"}},
-        {"texts": 5, "recovery": {}},
-        {"texts": 5, "sources": "a.csv"},
-        {"texts": 5, "recovery_sources": ["a.csv", 3]},
-    ],
-)
-def test_a_conversion_on_texts_of_the_wrong_types_is_refused_in_either_place(converted):
-    for training in (converted, {"converted": converted}):
-        with pytest.raises(CheckpointError, match=r"in the checkpoint, '\w+' of its"):
-            stored.check_training(training)
 
 
 def test_null_is_not_known():
@@ -68,75 +50,36 @@ def test_null_is_not_known():
     assert stored.check_scores([{"kind": "routed", "n": None, "interval_is": None}]) == ({"kind": "routed"},)
 
 
-@pytest.mark.parametrize(
-    "row",
-    [
-        7,
-        {"model": "static"},
-        {"kind": "static", "score": "high"},
-        {"kind": "static", "interval": 0.5},
-        {"kind": "static", "interval": [0.5]},
-        {"kind": "static", "interval": [0.5, "more"]},
-        {"kind": "static", "data": ["glue"]},
-        {"kind": "static", "metric": "<b>"},
-        {"kind": "static", "score": 10**400},
-        {"kind": "static", "n": 10**400},
-        {"kind": "static", "interval": [0, 10**400]},
-    ],
+WRONG_SCORES = (
+    *({"score": "high"}, {"interval": 0.5}, {"interval": [0.5]}, {"interval": [0.5, "more"]}, {"data": ["glue"]}),
+    *({"metric": "<b>"}, {"score": 10**400}, {"n": 10**400}, {"interval": [0, 10**400]}),
 )
-def test_scores_of_the_wrong_types_are_refused(row):
+WRONG_USAGE = (
+    *({"a": SHARES}, {"-1": SHARES}, {"1": 3}, {"1": [0.5, None]}, {"1": [0.5, float("nan")]}, {"1": "x"}),
+    *({"1": [0.5, 10**400]}, {"1": []}, {"1": SHARES, "2": SHARES[:3]}, [SHARES]),
+)
+EPOCH = {"epoch": 0, "stage": 1}
+WRONG_EPOCHS = (
+    *([1], {}, {"epoch": 0}, EPOCH | {"stage": None}, EPOCH | {"epoch": "first"}, EPOCH | {"stage": "one"}),
+    *(EPOCH | {"task_loss": "low"}, *(EPOCH | {"usage": usage} for usage in WRONG_USAGE)),
+    *(EPOCH | {"validation_score": 0.5, "metric": "f1"}, EPOCH | {"validation_score": 0.5, "validation_n": 9}),
+    EPOCH | {"validation_score": 0.5, "validation_n": 9, "metric": 3},
+)
+
+
+@pytest.mark.parametrize(
+    ("check", "wrong"),
+    [
+        *((stored.check_scores, [row]) for row in (7, {"model": "static"})),
+        *((stored.check_scores, [{"kind": "static"} | row]) for row in WRONG_SCORES),
+        *((stored.check_usage, usage) for usage in WRONG_USAGE),
+        *((stored.check_history, [row]) for row in WRONG_EPOCHS),
+    ],
+    ids=str,
+)
+def test_rows_of_the_wrong_types_are_refused(check, wrong):
     with pytest.raises(CheckpointError):
-        stored.check_scores([row])
-
-
-@pytest.mark.parametrize(
-    "usage",
-    [
-        {"a": SHARES},
-        {"-1": SHARES},
-        {"1": 3},
-        {"1": [0.5, None]},
-        {"1": [0.5, float("nan")]},
-        {"1": [0.5, 10**400]},
-        {"1": SHARES, "2": SHARES[:3]},
-        [SHARES],
-    ],
-)
-def test_usage_that_is_none_is_refused(usage):
-    with pytest.raises(CheckpointError, match="usage"):
-        stored.check_usage(usage)
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "[1]",
-        "{}",
-        '{"epoch": 0}',
-        '{"epoch": 0, "stage": null}',
-        '{"epoch": "first", "stage": 1}',
-        '{"epoch": 0, "stage": "one"}',
-        '{"epoch": 0, "stage": 1, "task_loss": "low"}',
-        '{"epoch": 0, "stage": 1, "usage": [1]}',
-        '{"epoch": 0, "stage": 1, "usage": {"1": "x"}}',
-        '{"epoch": 0, "stage": 1, "usage": {"1": []}}',
-        '{"epoch": 0, "stage": 1, "validation_score": 0.5}',
-        '{"epoch": 0, "stage": 1, "validation_score": 0.5, "metric": "f1"}',
-        '{"epoch": 0, "stage": 1, "validation_score": 0.5, "validation_n": 9}',
-        '{"epoch": 0, "stage": 1, "validation_score": 0.5, "validation_n": 9, "metric": 3}',
-    ],
-)
-def test_a_history_that_is_none_is_refused(tmp_path, line):
-    (tmp_path / "history.jsonl").write_text(line + "\n")
-    with pytest.raises(CheckpointError):
-        checkpoint.read_history(tmp_path)
-
-
-@pytest.mark.parametrize("lacking", ["metric", "validation_n"])
-def test_a_score_without_what_belongs_to_it_is_refused_in_words(lacking):
-    row = {"epoch": 3, "stage": 2, "validation_score": 0.5, "metric": "f1", "validation_n": 9, lacking: None}
-    with pytest.raises(CheckpointError, match=f"must have {lacking}"):
-        stored.check_history([row])
+        check(wrong)
 
 
 def test_a_history_keeps_all_but_what_is_not_known():
