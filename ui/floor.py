@@ -1,4 +1,4 @@
-"""What needs no model: the majority-class baseline on some data, with which a score there is compared."""
+"""The majority-class baseline on some data, with which scores there are compared."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _MOST_NAMED = 4
 
 def floor_of(data: TextData) -> float:
     """The majority-class baseline's headline score on all of the data; nan without labels, and of numbers."""
-    from shrp.evaluation.metrics import constant_score
+    from shrp.evaluation.metrics import majority_score
 
-    return float("nan") if data.labels is None else constant_score(data.task, data.labels)
+    return float("nan") if data.labels is None else majority_score(data.task, data.labels)
 
 
 def exact(evaluation: Evaluation | None) -> float:

@@ -53,7 +53,7 @@ PLAN_FILE = "a plan from a file"
 
 
 def evaluated_length(trained: int | None) -> int:
-    """Tokens at which usage and scores cut the inputs of a model that was trained on so many; None if not known."""
+    """Tokens at which usage and scores cut the texts of a model that was trained on so many; None if not known."""
     return max(trained or 0, EVALUATED_TOKENS)
 
 
@@ -132,7 +132,7 @@ class CheckpointInfo:
     usage: Mapping[str, list[float]] = field(default_factory=dict)
     """Layer -> Top-1 share of each expert on validation data, which pruning ranks by."""
     reads: int | None = None
-    """Tokens to cut inputs at instead, where a comparison cuts them for both models the same; no file has it."""
+    """Tokens to cut texts at instead, where a comparison cuts them for both models the same; no file has it."""
 
     def to_dict(self) -> dict[str, Any]:
         """The section as JSON-able data."""

@@ -26,7 +26,7 @@ from shrp.files import write_bytes
 FILE = "teacher.safetensors"
 FORMAT_VERSION = 1
 MAX_BYTES = 16 * 2**20
-"""Largest file: outputs of a million inputs with four classes."""
+"""Largest file: outputs for a million examples with four classes."""
 SET_BYTES = 2 * 2**20
 """Largest outputs of one data set that a training keeps by default."""
 
@@ -51,7 +51,7 @@ class Reference:
         """The teacher's evaluation on `data`, whose fingerprint must be the one that this is kept under.
 
         Raises:
-            DataError: the outputs are of another number of inputs or classes.
+            DataError: the outputs are of another number of examples or classes.
         """
         expected = (len(data), data.task.num_labels)
         if self.logits.shape != expected:
@@ -66,11 +66,11 @@ def from_evaluation(evaluation: Evaluation, teacher: str = "", cut: int = 0) -> 
     """The reference that a dense teacher's evaluation is, with texts cut at `cut` tokens.
 
     Raises:
-        DataError: the evaluation is not of all inputs.
+        DataError: the evaluation is not of all examples.
     """
     if not evaluation.complete:
         raise DataError(
-            f"Only {evaluation.n} of {evaluation.total} inputs of '{evaluation.data}' are evaluated; "
+            f"Only {evaluation.n} of {evaluation.total} examples of '{evaluation.data}' are evaluated; "
             "a reference needs all of them."
         )
     return Reference(evaluation.data, evaluation.logits.astype(np.float32), teacher, cut)

@@ -54,7 +54,7 @@ def save(
     Args:
         dtype: store floating-point weights in this type, for example `torch.float16`; None keeps theirs.
         extra_files: further text files, name -> content (`history.jsonl`, a model card in place of the usual one).
-        teacher: the dense teacher's outputs by data fingerprint, as a small file beside the weights.
+        teacher: the dense teacher's outputs by data fingerprint, as a small file next to the weights.
         new: refuse to replace anything, also what another process has just written there.
         keep_others: keep files of the folder that are not written again, such as the teacher's outputs on other data.
 
@@ -161,7 +161,7 @@ def entries(folder: Path) -> tuple[Path, ...]:
 
 
 def check_name(folder: Path) -> None:
-    """Raise `CheckpointError` where a folder has no name that a result and its state beside it can have (`.`, `..`)."""
+    """Raise `CheckpointError` where a folder has no name that a result and its state next to it can have (`.`, `..`)."""
     if folder.name in ("", ".."):
         raise CheckpointError(f"'{folder}' is no name for a result; name a folder of its own.")
 
@@ -225,7 +225,7 @@ def _link(source: str | os.PathLike, target: str | os.PathLike) -> None:
 
 
 def put_in_place(partial: Path, folder: Path, *, new: bool = False, keep_others: bool = False) -> None:
-    """Rename a finished folder to `folder`, beside it; what was there goes, unless the renaming fails.
+    """Rename a finished folder to `folder`, next to it, in place of what is there; nothing changes if that fails.
 
     Args:
         keep_others: move files over that were written there meanwhile.

@@ -66,7 +66,7 @@ def score_row(
     row = {"model": label, "kind": kind, "data": evaluations[0].data} | measured(evaluations)
     if (retained := share_of(row["score"], teacher_score)) is not None:
         row["retained"] = retained
-    if not math.isnan(constant := evaluations[0].constant):
+    if not math.isnan(constant := evaluations[0].majority_score):
         row["constant"] = constant
     return row
 

@@ -104,7 +104,7 @@ def _rows(sides: dict[str, Subject], found: list[Evaluation]) -> list[dict[str, 
     for (name, side), one in zip(sides.items(), found, strict=True):
         change, ends = (None, None) if one is found[0] else paired_difference(one, found[0])
         row = {"checkpoint": name, "metric": one.metric, "score": one.score, "interval": one.ends()}
-        row |= {"n": one.n, "constant": one.constant, "change": change, "change_interval": ends}
+        row |= {"n": one.n, "constant": one.majority_score, "change": change, "change_interval": ends}
         rows.append(row | side.size() | {"reads": side.reads})
     # An undefined score, as of a model that predicts one number for all, comes last.
     return sorted(rows, key=lambda r: (r["score"] != r["score"], -r["score"], r["bytes"]))

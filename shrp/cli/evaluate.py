@@ -51,7 +51,7 @@ def evaluate(
         "teacher": teacher,
         "retained": share_of(result.score, teacher),
         "retained_interval": share_ends(result.interval, teacher),
-        "constant": result.constant,
+        "constant": result.majority_score,
         "interval_is": "95%, Wilson" if result.metric == "accuracy" else "95%, bootstrap",
         "slices": records(result.by_slice()),
         "calibration": _calibration(result),
@@ -67,8 +67,8 @@ def evaluate(
     else:
         shown = ("data", "metric", "score", "n", "constant", "teacher", "retained")
         print_table(f"{checkpoint} (constant: majority-class baseline)", [summary], shown)
-        if result.score <= result.constant:
-            stdout.print(f"not above the majority-class baseline ({result.constant:.4f})")
+        if result.score <= result.majority_score:
+            stdout.print(f"not above the majority-class baseline ({result.majority_score:.4f})")
         print_table("calibration", [summary["calibration"]] if summary["calibration"] else [])
         print_table("by slice", summary["slices"])
     found = [{"quantity": quantity} | row for quantity, row in (summary["costs"] or {}).items()]

@@ -95,9 +95,9 @@ def trim_vocabulary(
     if scored is not None:
         shown = ("data", "n", "metric", "score_before", "score", "change", "changed_predictions")
         print_table(f"{result['missing']:.1%} of the tokens of {scored.name} are removed", [result], shown)
-        if after.score <= after.constant < before.score:
+        if after.score <= after.majority_score < before.score:
             stdout.print(
-                f"not above the majority-class baseline ({after.constant:.4f}): give more texts, or --common"
+                f"not above the majority-class baseline ({after.majority_score:.4f}): give more texts, or --common"
             )
     stderr.print(f"wrote {out}")
 

@@ -13,7 +13,7 @@ from shrp.data.tabular import distinct
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
-from shrp.evaluation.metrics import constant_score, interval, score, to_predictions
+from shrp.evaluation.metrics import interval, majority_score, score, to_predictions
 from shrp.evaluation.statistics import NO_INTERVAL, wilson
 from shrp.phrases import counted
 
@@ -76,9 +76,9 @@ class Evaluation:
         return self.n == self.total
 
     @property
-    def constant(self) -> float:
+    def majority_score(self) -> float:
         """The majority-class baseline's headline score on the examples so far; nan without labels, and for regression."""
-        return math.nan if self.labels is None else constant_score(self.task, self.labels)
+        return math.nan if self.labels is None else majority_score(self.task, self.labels)
 
     @property
     def correct(self) -> np.ndarray:

@@ -78,7 +78,7 @@ def worth(task: Task, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return true - outputs.max(-1)
 
 
-def constant_score(task: Task, labels: np.ndarray) -> float:
+def majority_score(task: Task, labels: np.ndarray) -> float:
     """The headline score of the majority-class baseline, or the best other constant prediction; nan for regression."""
     if task.is_regression:
         return float("nan")

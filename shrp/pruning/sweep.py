@@ -156,7 +156,7 @@ def cheapest_within(frame: pd.DataFrame, routed: Evaluation, loss: float) -> pd.
     and above the majority-class baseline; None if none does. Controls are left out.
     """
     near = frame[frame["seed"].isna() & (frame["score"] >= routed.score - loss - 1e-12)]
-    near = near[~(near["score"] <= routed.constant)]
+    near = near[~(near["score"] <= routed.majority_score)]
     return None if near.empty else near.sort_values("encoder_flops", kind="stable").iloc[0]
 
 
@@ -186,7 +186,7 @@ def smallest_within(
     frame, routed = scored(model, tokenizer, data, wanted, **options)
     row = cheapest_within(frame, routed, loss)
     if row is None:
-        floor = f" and above the baseline's {routed.constant:.4f}" * (routed.constant == routed.constant)
+        floor = f" and above the baseline's {routed.majority_score:.4f}" * (routed.majority_score == routed.majority_score)
         raise PlanError(
             f"no pruning scores at most {loss:g} below the routed model's {routed.score:.4f} on {data.name}{floor}."
         )

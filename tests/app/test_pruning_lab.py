@@ -236,7 +236,7 @@ def test_a_sweep_fills_the_curve_and_names_the_smallest_plan(page, pruned_by, ro
     near = [
         (b, one)
         for b, one in zip(budgets(2, 4), expected, strict=True)
-        if one.score >= routed.score - lab_verdict.LOSS and one.score > one.constant
+        if one.score >= routed.score - lab_verdict.LOSS and one.score > one.majority_score
     ]
     said = plainly(at)
     if near:

@@ -12,7 +12,6 @@ from safetensors.numpy import save_file
 
 from shrp.checkpoints import checkpoint, reference
 from shrp.checkpoints.reference import FILE, Reference
-from shrp.data.sources import load_probe
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from shrp.errors import CheckpointError, DataError
@@ -29,20 +28,10 @@ def data(tiny_data):
 
 
 @pytest.fixture
-def made(tmp_path, tiny_model, tiny_routed, tiny_tokenizer, tiny_info, data):
-    """A teacher's and a routed checkpoint's folder; the routed one records the teacher's score on the probe set."""
-    dense, probe = tiny_model(seed=3), load_probe("sst2")
-    teacher = checkpoint.save(dense, tiny_tokenizer, tiny_info(layers=()), tmp_path / "teacher")
-    row = {
-        "model": "dense teacher",
-        "kind": "teacher",
-        "data": probe.name,
-        "data_fingerprint": probe.fingerprint,
-        "score": evaluate(dense, tiny_tokenizer, probe).score,
-        "n": len(probe),
-    }
-    info = tiny_info(usage={"1": [0.7, 0.1, 0.1, 0.1], "2": [0.7, 0.1, 0.1, 0.1]}, scores=(row,))
-    return teacher, checkpoint.save(tiny_routed(), tiny_tokenizer, info, tmp_path / "routed")
+def routed(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
+    """A routed checkpoint's folder."""
+    info = tiny_info(usage={"1": [0.7, 0.1, 0.1, 0.1], "2": [0.7, 0.1, 0.1, 0.1]})
+    return checkpoint.save(tiny_routed(), tiny_tokenizer, info, tmp_path / "routed")
 
 
 def outputs(n=30, seed=0, teacher="t"):
@@ -81,10 +70,17 @@ def test_other_data_are_refused(tiny_data):
         outputs().evaluation(tiny_data(12))
 
 
-def test_too_much_is_not_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(reference, "MAX_BYTES", 100)
-    with pytest.raises(CheckpointError, match="more than"):
-        reference.write(tmp_path, {"x": outputs()})
+@pytest.mark.parametrize(
+    ("limit", "one", "words"),
+    [
+        (100, outputs(), "more than"),
+        (10**6, Reference("mine", np.full((3, 2), np.nan, dtype=np.float32)), "not all finite"),
+    ],
+)
+def test_what_would_not_be_read_is_not_written(tmp_path, monkeypatch, limit, one, words):
+    monkeypatch.setattr(reference, "MAX_BYTES", limit)
+    with pytest.raises(CheckpointError, match=words):
+        reference.write(tmp_path, {"x": one})
     assert not list(tmp_path.iterdir())
 
 
@@ -108,8 +104,7 @@ GOOD = np.zeros((4, 2), np.float32)
         ({"y": GOOD}, {"shrp": ABOUT}, "does not name the data"),
     ],
 )
-def test_a_broken_file_is_a_problem_of_the_checkpoint_not_its_end(made, tensors, metadata, words):
-    _, routed = made
+def test_a_broken_file_is_a_problem_of_the_checkpoint_not_its_end(routed, tensors, metadata, words):
     save_file(tensors, routed / FILE, metadata=metadata)
     with pytest.raises(CheckpointError, match=words):
         reference.read(routed, SST2)
@@ -119,8 +114,7 @@ def test_a_broken_file_is_a_problem_of_the_checkpoint_not_its_end(made, tensors,
     assert "\n" not in loaded.problem
 
 
-def test_truncated_and_huge_files(made, monkeypatch):
-    _, routed = made
+def test_truncated_and_huge_files(routed, monkeypatch):
     reference.write(routed, {"x": outputs()})
     (routed / FILE).write_bytes((routed / FILE).read_bytes()[:-7])
     assert "truncated" in checkpoint.load(routed).problem
@@ -128,8 +122,7 @@ def test_truncated_and_huge_files(made, monkeypatch):
     assert "larger than" in checkpoint.load(routed).problem
 
 
-def test_it_travels_with_a_checkpoint_and_leaves_its_fingerprint(made, tmp_path):
-    _, routed = made
+def test_it_travels_with_a_checkpoint_and_leaves_its_fingerprint(routed, tmp_path):
     before = checkpoint.load(routed)
     assert (before.teacher, before.problem) == ({}, "")
     reference.write(routed, {"x": outputs()})
@@ -145,8 +138,7 @@ def test_it_travels_with_a_checkpoint_and_leaves_its_fingerprint(made, tmp_path)
     assert not (bare / FILE).exists()
 
 
-def test_a_downloaded_pruning_keeps_what_the_teacher_said(made):
-    _, routed = made
+def test_a_downloaded_pruning_keeps_what_the_teacher_said(routed):
     plan = make_plan({1: np.ones(4) / 4, 2: np.ones(4) / 4}, per_layer=1)
     assert plan.budget == 2
     reference.write(routed, {"x": outputs()})
@@ -155,10 +147,3 @@ def test_a_downloaded_pruning_keeps_what_the_teacher_said(made):
     packed = checkpoint_zip(checkpoint.load(routed), plan, "mine", unscored, texts, texts)
     archive = zipfile.ZipFile(io.BytesIO(packed))
     assert f"mine/{FILE}" in archive.namelist()
-
-
-def test_outputs_that_are_no_numbers_are_not_written(tmp_path):
-    spoilt = Reference("mine", np.full((3, 2), np.nan, dtype=np.float32), "abc")
-    with pytest.raises(CheckpointError, match="not all finite"):
-        reference.write(tmp_path, {"x": spoilt})
-    assert not (tmp_path / FILE).exists()

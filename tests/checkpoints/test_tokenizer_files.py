@@ -85,22 +85,12 @@ def test_an_installed_dictionary_is_no_path(saved):
         checkpoint.load(saved)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *(
-            "BertTokenizer",
-            "BertTokenizerFast",
-            "RobertaTokenizer",
-            "RobertaTokenizerFast",
-            "ElectraTokenizer",
-        ),
-        *("ElectraTokenizerFast", "DistilBertTokenizer", "DistilBertTokenizerFast", "MPNetTokenizer"),
-        *("MPNetTokenizerFast", "CamembertTokenizer", "CamembertTokenizerFast", "XLMRobertaTokenizer"),
-        *("XLMRobertaTokenizerFast", "PreTrainedTokenizerFast", "GPT2TokenizerFast"),
-        *(TOKENIZER_MAPPING_NAMES[family] for family in sorted(FAMILIES)),
-    ],
-)
+BEFORE_5 = ("Bert", "Roberta", "Electra", "DistilBert", "MPNet", "Camembert", "XLMRoberta")
+TAKEN = {f"{family}Tokenizer{kind}" for family in BEFORE_5 for kind in ("", "Fast")}
+TAKEN |= {"PreTrainedTokenizerFast", "GPT2TokenizerFast", *(TOKENIZER_MAPPING_NAMES[kind] for kind in FAMILIES)}
+
+
+@pytest.mark.parametrize("name", sorted(TAKEN))
 def test_tokenizers_of_the_families_are_taken(saved, name):
     """As transformers wrote their names before version 5, and as it has them by the model's type now."""
     put(saved, "tokenizer_config.json", {"tokenizer_class": name})
@@ -124,50 +114,40 @@ def table(units, texts=b"a\0"):
 
 
 BOMB = {"type": "Replace", "pattern": {"String": "."}, "content": "a" * 200}
+NORMALIZERS = (
+    *(
+        {"type": "Precompiled", "precompiled_charsmap": one if isinstance(one, str) else one.decode()}
+        for one in ("AAAA", table([300 << 10] * 256), table([0] * 256, b"a" * 500 + b"\0"))
+    ),
+    {"type": "Sequence", "normalizers": [BOMB] * 3},
+    {"type": "Sequence", "normalizers": [{"type": "NFKD"}] * 2},
+    {"type": "Prepend", "prepend": "a" * 2000},
+    {"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": "a"},
+    {"type": "Unknown"},
+)
+SPLIT = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}
+TEMPLATE = {"single": [{"Sequence": {"id": "A", "type_id": 0}}] * 99, "pair": [], "special_tokens": {}}
+PADDING = {"direction": "Right", "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"}
 
 
 @pytest.mark.parametrize(
     ("part", "value"),
     [
-        ("normalizer", {"type": "Precompiled", "precompiled_charsmap": "AAAA"}),
-        ("normalizer", {"type": "Precompiled", "precompiled_charsmap": table([300 << 10] * 256).decode()}),
-        (
-            "normalizer",
-            {"type": "Precompiled", "precompiled_charsmap": table([0] * 256, b"a" * 500 + b"\0").decode()},
-        ),
-        ("normalizer", {"type": "Sequence", "normalizers": [BOMB] * 3}),
-        ("normalizer", {"type": "Sequence", "normalizers": [{"type": "NFKD"}] * 2}),
-        ("normalizer", {"type": "Prepend", "prepend": "a" * 2000}),
-        ("normalizer", {"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": "a"}),
-        ("normalizer", {"type": "Unknown"}),
-        (
-            "pre_tokenizer",
-            {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False},
-        ),
+        *(("normalizer", value) for value in NORMALIZERS),
+        ("pre_tokenizer", SPLIT),
+        ("pre_tokenizer", {"type": "Metaspace", "replacement": "__", "prepend_scheme": "always", "split": True}),
         ("pre_tokenizer", {"type": "Sequence", "pretokenizers": [{"type": "ByteLevel"}] * 9}),
-        (
-            "post_processor",
-            {
-                "type": "TemplateProcessing",
-                "single": [{"Sequence": {"id": "A", "type_id": 0}}] * 99,
-                "pair": [],
-                "special_tokens": {},
-            },
-        ),
+        ("post_processor", {"type": "TemplateProcessing"} | TEMPLATE),
         ("decoder", {"type": "CTC"}),
-        (
-            "padding",
-            {
-                "strategy": {"Fixed": 10**9},
-                "direction": "Right",
-                "pad_id": 0,
-                "pad_type_id": 0,
-                "pad_token": "[PAD]",
-            },
-        ),
+        ("decoder", {"type": "WordPiece", "prefix": "#" * 200, "cleanup": True}),
+        ("padding", {"strategy": {"Fixed": 10**9}} | PADDING),
         ("truncation", {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 9}),
+        ("added_tokens", [{"id": 0, "content": "a" * 2000, "special": True}]),
         ("model", []),
+        ("model", {"type": "Unigram", "unk_id": 3, "vocab": [["a", 0.0]]}),
+        ("model", {"type": "WordLevel", "unk_token": "a", "vocab": {"a" * 2000: 0}}),
     ],
+    ids=lambda value: str(value)[:60],
 )
 def test_parts_that_could_blow_up_or_panic_are_refused_before_a_tokenizer_is_made(
     saved, part, value, monkeypatch
