@@ -80,10 +80,9 @@ def test_a_checkpoint_is_shown_in_a_line(tmp_path, tiny_routed, tiny_model, tiny
 
 def test_data_are_shown_in_a_line(tiny_data):
     data = tiny_data(40)
-    assert repr(data) == "<TextData 'made 0': task 'sst2', 40 examples, labelled, 2 slices>"
-    assert repr(replace(data, labels=None, slices=None)) == (
-        "<TextData 'made 0': task 'sst2', 40 examples, without labels>"
-    )
+    start = "<TextData 'made 0': task 'sst2', 40 examples, "
+    assert repr(data) == f"{start}labelled, 2 slices>"
+    assert repr(replace(data, labels=None, slices=None)) == f"{start}without labels>"
     pairs = ("a", "b", "a", "", "c", "", "c", "d")
     assert repr(replace(tiny_data(8, sliced=False), pairs=pairs)).endswith("labelled, 2 minimal pairs>")
     assert "\n" not in repr(replace(data, name="two\nlines"))

@@ -75,40 +75,32 @@ def test_without_labels_there_are_outputs_and_no_score(store):
     np.testing.assert_array_equal(found.logits, logits)
 
 
-def test_each_part_of_the_key_counts(store):
+def test_each_part_of_the_key_counts_and_an_estimate_is_not_kept(store):
     data = made()
-    store.keep_evaluation(CHECKPOINT, data, PLAN, evaluated(data)[0])
-    assert store.evaluation("d" * 64, data, PLAN) is None
-    assert store.evaluation(CHECKPOINT, made(seed=3), PLAN) is None
-    assert store.evaluation(CHECKPOINT, data, "q" * 16) is None
-    assert store.evaluation(CHECKPOINT, data, PLAN) is not None
-
-
-def test_an_estimate_is_not_kept(store):
-    data = made()
-    _, logits = evaluated(data)
+    evaluation, logits = evaluated(data)
     store.keep_evaluation(CHECKPOINT, data, PLAN, summarise(data, np.arange(9), logits[:9], True))
     assert store.evaluation(CHECKPOINT, data, PLAN) is None
+    store.keep_evaluation(CHECKPOINT, data, PLAN, evaluation)
+    for other in (("d" * 64, data, PLAN), (CHECKPOINT, made(seed=3), PLAN), (CHECKPOINT, data, "q" * 16)):
+        assert store.evaluation(*other) is None
+    assert store.evaluation(CHECKPOINT, data, PLAN) is not None
 
 
 def usage_stats(data, norms):
     rng, n = np.random.default_rng(0), len(data)
-    by_layer = {
-        name: {layer: rng.random((n, 4)).astype(np.float32) for layer in (3, 7)}
-        for name in ("probs", "norms")
-    }
-    top1 = {layer: rng.integers(0, 9, (n, 4)) for layer in (3, 7)}
-    margins = {layer: rng.random(n).astype(np.float32) for layer in (3, 7)}
-    logits = rng.normal(size=(n, 2)).astype(np.float32)
+
+    def by_layer(draw):
+        return {layer: draw() for layer in (3, 7)}
+
     return UsageStats(
         data.name,
         "tokens",
-        top1,
-        by_layer["probs"],
-        margins,
-        by_layer["norms"] if norms else {},
-        logits,
-        {layer: rng.random((n, 4)) for layer in (3, 7)} if norms else {},
+        top1=by_layer(lambda: rng.integers(0, 9, (n, 4))),
+        probs=by_layer(lambda: rng.random((n, 4)).astype(np.float32)),
+        margins=by_layer(lambda: rng.random(n).astype(np.float32)),
+        norms=by_layer(lambda: rng.random((n, 4)).astype(np.float32)) if norms else {},
+        logits=rng.normal(size=(n, 2)).astype(np.float32),
+        gates=by_layer(lambda: rng.random((n, 4))) if norms else {},
     )
 
 
@@ -144,11 +136,8 @@ def test_no_text_and_nothing_of_the_data_but_numbers_is_written(store):
 
 def rescore(file):
     with safe_open(file, framework="numpy") as stored:
-        about, tensors = (
-            json.loads(stored.metadata()["shrp"]),
-            {"logits": stored.get_tensor("logits")},
-        )
-    save_file(tensors, file, metadata={"shrp": json.dumps(about | {"score": 0.999})})
+        about, logits = json.loads(stored.metadata()["shrp"]), stored.get_tensor("logits")
+    save_file({"logits": logits}, file, metadata={"shrp": json.dumps(about | {"score": 0.999})})
 
 
 DAMAGES = {
@@ -214,22 +203,14 @@ def test_what_was_used_longest_ago_goes_first(tmp_path):
     assert stranger.exists()
 
 
-def test_a_result_larger_than_everything_together_is_not_kept(tmp_path):
-    data = made()
-    store = ResultsStore(tmp_path, limit=100)
-    store.keep_evaluation(CHECKPOINT, data, PLAN, evaluated(data)[0])
-    assert store.evaluation(CHECKPOINT, data, PLAN) is None
-    assert list(store.folder.iterdir()) == []
-
-
-def test_a_folder_that_cannot_be_written_breaks_nothing(tmp_path):
-    blocked = tmp_path / "file"
+def test_what_cannot_be_kept_breaks_nothing(tmp_path):
+    data, blocked = made(), tmp_path / "file"
     blocked.write_text("")
-    data = made()
-    for store in (ResultsStore(blocked), ResultsStore(None)):
+    for store in (ResultsStore(blocked), ResultsStore(None), small := ResultsStore(tmp_path, limit=100)):
         store.keep_evaluation(CHECKPOINT, data, PLAN, evaluated(data)[0])
         assert store.evaluation(CHECKPOINT, data, PLAN) is None
-        assert store.problem
+        assert store.problem or store is small
+    assert list(small.folder.iterdir()) == []
 
 
 def test_threads_and_processes_may_write_the_same(store):

@@ -72,6 +72,8 @@ def test_round_trip(
         model, info = prune(model, plan), tiny_info(plan=plan)
     inputs, expected = tiny_inputs(), tiny_logits(model, tiny_inputs())
     folder = checkpoint.save(model, tiny_tokenizer, info, tmp_path / "model")
+    files = {"README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    assert {path.name for path in folder.iterdir()} == files
     loaded = checkpoint.load(folder)
     assert torch.equal(tiny_logits(loaded.model, inputs), expected)
     assert loaded.info == info
@@ -112,12 +114,6 @@ def test_info_keeps_everything(tmp_path, tiny_routed, tiny_tokenizer, tiny_info)
         checkpoint.read_history(folder)
 
 
-def test_only_safetensors_and_json_are_written(saved):
-    names = {path.name for path in saved.iterdir()}
-    files = {"README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
-    assert names == files
-
-
 @pytest.mark.parametrize("moment", ["weights", "tokenizer", "extra", "swap", "first swap"])
 def test_a_failure_midway_leaves_the_old_one_whole(
     saved, moment, monkeypatch, tiny_routed, tiny_tokenizer, tiny_info, tiny_inputs, tiny_logits
@@ -130,7 +126,14 @@ def test_a_failure_midway_leaves_the_old_one_whole(
     def fail_in_rust(*_args, **_kwargs):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    extra, tokenizer = {}, tiny_tokenizer
+    extra, real, calls = {}, os.replace, []
+
+    def replace(source, target):
+        calls.append(target)
+        if len(calls) == {"first swap": 1, "swap": 2}[moment]:
+            fail()
+        real(source, target)
+
     if moment == "weights":
         monkeypatch.setattr(saving, "save_file", fail_in_rust)
     elif moment == "tokenizer":
@@ -138,19 +141,11 @@ def test_a_failure_midway_leaves_the_old_one_whole(
     elif moment == "extra":
         extra = {"no/such/place": "text"}
     else:
-        real, calls = os.replace, []
-
-        def replace(source, target):
-            calls.append(target)
-            if len(calls) == (1 if moment == "first swap" else 2):
-                fail()
-            real(source, target)
-
         monkeypatch.setattr(saving.os, "replace", replace)
     with pytest.raises(
         CheckpointError, match=r"saved cannot be written: .*No (space left on device|such file)"
     ):
-        checkpoint.save(tiny_routed(seed=5), tokenizer, tiny_info(), saved, extra_files=extra)
+        checkpoint.save(tiny_routed(seed=5), tiny_tokenizer, tiny_info(), saved, extra_files=extra)
     monkeypatch.undo()
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == bytes_before
     assert [path.name for path in saved.parent.iterdir()] == ["saved"]
@@ -215,14 +210,6 @@ def test_truncated_weights(saved, kept):
     assert "truncated" in str(found)
 
 
-def test_missing_weights_and_pickles(saved):
-    state = load_file(saved / "model.safetensors")
-    torch.save(state, saved / "pytorch_model.bin")
-    (saved / "model.safetensors").unlink()
-    assert "no model.safetensors" in refusal(saved)
-    assert isinstance(discover(saved.parent)["saved"], CheckpointError)
-
-
 def test_a_pickle_in_the_folder_is_never_opened(saved):
     class Bomb:
         def __reduce__(self):
@@ -232,6 +219,9 @@ def test_a_pickle_in_the_folder_is_never_opened(saved):
         torch.save(Bomb(), saved / name)
     checkpoint.load(saved)
     assert not (saved / "exploded").exists()
+    (saved / "model.safetensors").unlink()
+    assert "no model.safetensors" in refusal(saved)
+    assert isinstance(discover(saved.parent)["saved"], CheckpointError)
     (saved / "pytorch_model.bin").replace(saved / "model.safetensors")  # a pickle under a harmless name
     assert "not a safetensors file" in refusal(saved)
     assert not (saved / "exploded").exists()
