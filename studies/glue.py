@@ -216,7 +216,7 @@ class Study(Models):
                 "interval": found[0].ends() if len(found) == 1 else None,
                 "n": best.n,
                 "teacher_score": best.score,
-                "majority_score": best.constant,
+                "majority_score": best.majority_score,
             }
             kept = ("encoder_params", "encoder_flops", "model_params")
             self.rows.add(row | {f"{name}_share": shares[name] for name in kept})
