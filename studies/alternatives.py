@@ -76,9 +76,11 @@ class Served:
         return sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file()) / 1e6
 
 
-def trainings_of(base: str, work: Path, train: TextData, validation: TextData) -> Trainings:
+def trainings_of(
+    base: str, work: Path, train: TextData, validation: TextData, effort: float = 1.0
+) -> Trainings:
     """The trainings of a base on these data."""
-    encoders = Base(base, work)
+    encoders = Base(base, work, effort=effort)
     encoders.texts = list(train.texts)
     made = Trainings(encoders, slug(train.task.name))
     made.train_data, made.validation = train, validation
@@ -182,6 +184,9 @@ def main(
     minilm: Annotated[str, typer.Option(help="MiniLM-L6: a hub id or a folder.")],
     out: Annotated[Path, typer.Option(help="Folder for trainings and served models.")],
     task_name: Annotated[str | None, typer.Option(help="What to call the data of your own files.")] = None,
+    effort: Annotated[
+        float, typer.Option(min=0.001, max=1, help="Share of the steps of `retain` to train for.")
+    ] = 1.0,
     rows: Annotated[Path, typer.Option(help="File of rows, which is replaced.")] = DATA / "alternatives.json",
     json: AsJson = False,
 ) -> None:
@@ -189,7 +194,7 @@ def main(
     train, validation = data.load(task_name)
     if train.task.is_regression:
         raise DataError(f"{train.name} has numbers for labels; give data with classes.")
-    made = trainings_of(base, out / "base", train, validation)
+    made = trainings_of(base, out / "base", train, validation, effort)
     others = trainings_of(minilm, out / "minilm", train, validation)
     models = []
     for name, found in transformers(made, others):
@@ -197,7 +202,7 @@ def main(
             stderr.print(f"{one.name}: {one.found.metric} {one.found.score:.4f}, {one.megabytes:.1f} MB")
             models.append(one)
     models.append(tfidf(train, validation, out / "served"))
-    measured = rows_of(models, validation)
+    measured = [row | {"effort": effort} for row in rows_of(models, validation)]
     write_text(rows, as_json(measured))
     if json:
         print_json({"machine": machine(), "versions": versions(), "rows": measured})

@@ -253,7 +253,7 @@ def alternatives() -> str:
         form = f"{row['runtime']}, {row['precision']}"
         lines.append([row["model"], form, score, lead, *cost, f"{row['texts_per_s']:,.0f}"])
     one, metric = frame.iloc[0], metric_name(frame["metric"][0])
-    about = f"{one['data']}, n = {one['n']:,}; {one['machine']}."
+    about = f"{one['data']}, n = {one['n']:,}; {one['machine']}; SHRP has {one['effort']:.0%} of the steps of `retain`."
     head = [
         "",
         "served by",

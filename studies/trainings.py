@@ -94,10 +94,16 @@ def corpus() -> list[tuple[str, ...]]:
 class Base:
     """The dense encoder of a study, its work folder, and the encoders that are trained on unlabelled text."""
 
-    def __init__(self, base: str, work: Path, base_name: str | None = None) -> None:
-        """Raises `TrainingError` if there is no such base, without reading its weights."""
+    def __init__(self, base: str, work: Path, base_name: str | None = None, effort: float = 1.0) -> None:
+        """Raises `TrainingError` if there is no such base, without reading its weights.
+
+        Args:
+            effort: share of the usual steps on unlabelled text and of fine-tuning after pruning.
+        """
         config = base_config(base)
         self.base, self.work, self.name = base, work, name_of(base, base_name)
+        self.sizes = {name: max(1, round(effort * size)) for name, size in TEXT_SIZES.items()}
+        self.effort = effort
         self.layers, self.experts = config.num_hidden_layers, config.num_attention_heads
 
     @cached_property
@@ -130,7 +136,7 @@ class Base:
         Parts that two calls of the same `name` share are trained once.
         """
         model, done = None, ()
-        sizes = {size: TEXT_SIZES[size] for size in ("conversion_size", "final_size")}
+        sizes = {size: self.sizes[size] for size in ("conversion_size", "final_size")}
         for layers in parts:
             done = tuple(sorted((*done, *layers)))
             config = TextConfig(ShrpConfig(layers), balance=balance, **sizes)
@@ -139,7 +145,7 @@ class Base:
 
     def further(self, name: str, model: PreTrainedModel) -> PreTrainedModel:
         """Fine-tune a pruned encoder, or a control's, on unlabelled text."""
-        config = TextConfig(final_size=TEXT_SIZES["further_size"], **FURTHER_RATES)
+        config = TextConfig(final_size=self.sizes["further_size"], **FURTHER_RATES)
         return self._on_text(f"further-{name}", config, model, None, "")
 
     def _on_text(

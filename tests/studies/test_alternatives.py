@@ -90,8 +90,9 @@ def test_the_table_is_made_of_the_rows(tmp_path, monkeypatch):
     row = {"data": "made", "n": 24, "machine": "a machine, 1 thread", "model": "dense", "runtime": "PyTorch"}
     row |= {"precision": "int8", "metric": "accuracy", "score": 0.5, "interval": [0.25, 0.75], "lead": -0.1}
     row |= {"lead_interval": [-0.2, 0.1], "mb": 12.34, "p50_ms": 1.04, "p95_ms": 2.0, "texts_per_s": 1234.5}
+    row["effort"] = 0.2
     (tmp_path / "alternatives.json").write_text(rows.as_json([row]))
     about, _, table = results.alternatives().partition("\n\n")
-    assert about == "made, n = 24; a machine, 1 thread."
+    assert about == "made, n = 24; a machine, 1 thread; SHRP has 20% of the steps of `retain`."
     cells = [cell.strip() for cell in table.splitlines()[-1].strip("|").split("|")]
     assert cells[2:] == ["50.0 (25.0–75.0)", "-10.0 (-20.0 to +10.0)", "12.3", "1.0", "2.0", "1,234"]
