@@ -19,16 +19,18 @@ HOW = {False: "without labels: as the routed model", True: "with labels"}
 _PLAN, _TRAIN, _SCORED, _OPTIONS = "plan.json", "train.jsonl", "validation.jsonl", "options.json"
 
 
-def button(selection: Selection, plan: PruningPlan) -> None:
-    """Draw the button that opens the dialog; where no job can be started it says why."""
+def button(selection: Selection, plan: PruningPlan) -> bool:
+    """Draw the button that opens the dialog, or says why no job can be started; returns whether it opens now."""
     why = jobs.why_not()
     help = why or "Brings back much of a loss; the result is a point of the curve."
     icon = ":material/model_training:"
-    if st.button("Fine-tune this", key="fine-tune", icon=icon, disabled=bool(why), help=help):
+    opens = st.button("Fine-tune this", key="fine-tune", icon=icon, disabled=bool(why), help=help)
+    if opens:
         _dialog(selection, plan)
+    return opens
 
 
-@st.dialog("Fine-tune after pruning", width="medium")
+@st.dialog("Fine-tune after pruning", width="medium", on_dismiss="rerun")
 def _dialog(selection: Selection, plan: PruningPlan) -> None:
     checkpoint, whole = selection.checkpoint, selection.data if selection.whole is None else selection.whole
     task = checkpoint.info.task

@@ -138,7 +138,8 @@ class Lab:
     def _actions(self) -> DeltaGenerator:
         """Draw the row of actions; returns the place of what needs the exact evaluation."""
         with self.actions, st.container(horizontal=True, gap="small", vertical_alignment="center"):
-            finetune.button(self.selection, self.plan)
+            if finetune.button(self.selection, self.plan):
+                st.stop()  # the dialog answers only once the page is done
             found = st.popover("Save or export", icon=":material/save:")
             # Compare chooses no experts on half of the data: the link then has the whole plan.
             held_out = self.selection.ranked_on is not None
