@@ -124,7 +124,7 @@ def served(name: str, made: Checkpoint, data: TextData, out: Path) -> Iterator[S
         if not (is_export(path) and load_export(path).made_from == digest):
             int8 = precision == "int8"
             export_folder(model, tokenizer, made.info, path, made_from=digest, int8=int8, check=False)
-        graph = load_export(path, spin=False)
+        graph = load_export(path)
         yield Served(name, "ONNX Runtime", precision, path, graph.evaluate(data), graph.logits)
 
 
