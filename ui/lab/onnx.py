@@ -158,7 +158,7 @@ def dense_of(checkpoint: Checkpoint) -> Path | None:
 
 def figures(report: Mapping[str, Any], name: str) -> str:
     """What serving the export is like, and the models next to it, as a Markdown table."""
-    lines = ["| | score | p50 | p95 | texts/s | MB |", "|---|---|---|---|---|---|"]
+    lines = ["| | score | p50, ms | p95, ms | texts/s | MB |", "|---|---|---|---|---|---|"]
     beside = [row | {"model": f"{Path(row['model']).name}, PyTorch"} for row in report["beside"]]
     for row in ({"model": name} | report, *beside):
         score = (
@@ -167,7 +167,7 @@ def figures(report: Mapping[str, Any], name: str) -> str:
             else with_interval(row["score"], row["interval"], row["metric"], row["n"])
         )
         times = (
-            f"{row['p50_ms']:.1f} ms | {row['p95_ms']:.1f} ms | {row['texts_per_s']:,.0f} | {row['mb']:.1f}"
+            f"{row['p50_ms']:.1f} | {row['p95_ms']:.1f} | {row['texts_per_s']:,.0f} | {row['mb']:.1f}"
         )
         lines.append(f"| {escape(row['model'])} | {escape(score)} | {times} |")
     return "\n".join(lines)
