@@ -16,6 +16,7 @@ from shrp.data.text_data import TextData
 from shrp.errors import DataError
 from ui import data_sources
 from ui.loaders import Stamp, stamp_of
+from ui.own import data as own_data
 from ui.own import labels as own_labels
 from ui.own.fit import complete, fit, guess
 from ui.own.table import MAX_ROWS, read_upload
@@ -78,7 +79,8 @@ def _file(task: Task, key: str, labelled: bool) -> TextData | None:
     else:
         labels = complete(table, columns)[columns.label].tolist()
         unknown = own_labels.unknown(labels, task, table.name)
-        meanings = own_labels.choose(unknown, task, f"{key}-{table.fingerprint[:16]}") if unknown else ()
+        name = f"{key}-{table.fingerprint[:16]}"
+        meanings = own_labels.choose(unknown, task, name, own_data.drawn) if unknown else ()
         if meanings is None:
             return None
         columns = replace(columns, meanings=meanings)

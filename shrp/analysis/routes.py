@@ -323,9 +323,9 @@ def usage_distances(
         for size in at_once(draws, a.n):
             swapped = (generator.random((size, int(units.max()) + 1)) < 0.5)[:, units].astype(float)
             moved = swapped @ (theirs - ours)  # (b, L * H)
-            sides = (ours.sum(0) + moved, theirs.sum(0) - moved)
-            sides = [side.reshape(size, len(layers), -1) for side in sides]
-            drawn.append(total_variation(*(side / side.sum(-1, keepdims=True) for side in sides)))
+            counts = (ours.sum(0) + moved, theirs.sum(0) - moved)
+            both = [count.reshape(size, len(layers), -1) for count in counts]
+            drawn.append(total_variation(*(count / count.sum(-1, keepdims=True) for count in both)))
             if progress is not None:
                 progress(sum(map(len, drawn)), draws)
         drawn = np.concatenate(drawn)

@@ -201,9 +201,9 @@ def prune(
         info = replace(tuned, training=dict(info.training) | {"recovery": dict(tuned.training)})
         history = joined(history, more)
     elif texts is not None:
-        of = replace(options.training, max_length=length), dense or source.model, source.tokenizer
-        model, tuned_by, more = _tuned_on_texts(*of, rows, fine_tune, model, out)
-        tuned_by = {"recovery": tuned_by.to_dict(), "recovery_sources": [texts.name]}
+        how, teacher = replace(options.training, max_length=length), dense or source.model
+        model, used, more = _tuned_on_texts(how, teacher, source.tokenizer, rows, fine_tune, model, out)
+        tuned_by = {"recovery": used.to_dict(), "recovery_sources": [texts.name]}
         info = replace(info, training=dict(training) | tuned_by)
         history = joined(history, more)
     round_as_stored(model, dtype)

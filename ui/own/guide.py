@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import streamlit as st
 
 from shrp.checkpoints.info import CheckpointInfo
+from shrp.errors import CheckpointError
 from ui import data_sources, jobs, loaders
 from ui.bound import set_param
 from ui.own import checkpoints, dialog
@@ -89,11 +92,12 @@ def draw(page: str) -> None:
         st.button("End the guide", key="guide-end", on_click=_end, type="tertiary", icon=":material/close:")
 
 
-def _made(found: dict[str, object], example: CheckpointInfo, *, tuned: bool) -> str | None:
+def _made(found: Mapping[str, CheckpointInfo | CheckpointError], example: CheckpointInfo, *, tuned: bool) -> str | None:
     """The name of a routed model that was made of the example here, or of a pruned and then fine-tuned one."""
     for name, info in found.items():
-        made = isinstance(info, CheckpointInfo) and loaders.path_of(name).parent == jobs.models().resolve()
-        if not made or (info.base_model, info.task) != (example.base_model, example.task):
+        if isinstance(info, CheckpointError) or loaders.path_of(name).parent != jobs.models().resolve():
+            continue
+        if (info.base_model, info.task) != (example.base_model, example.task):
             continue
         if "recovery" in info.training if tuned else bool(info.config.layers) and info.plan is None:
             return name
