@@ -75,7 +75,7 @@ WRONG_EPOCHS = (
         *((stored.check_usage, usage) for usage in WRONG_USAGE),
         *((stored.check_history, [row]) for row in WRONG_EPOCHS),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_rows_of_the_wrong_types_are_refused(check, wrong):
     with pytest.raises(CheckpointError):
