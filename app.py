@@ -7,7 +7,7 @@ from streamlit.navigation.page import StreamlitPage
 
 from ui import jobs, loaders, state
 from ui.bound import remembered
-from ui.own import guide
+from ui.own import dialog, guide
 from ui.own.checkpoints import pick_folder
 
 PAGES = (
@@ -20,6 +20,8 @@ PAGES = (
 )
 # Pages that draw something without torch.
 LIGHT = ("overview", "results")
+DONE = "page-done"
+"""Key of the session's state: the page whose last run came to its end."""
 FOLDER = Path(__file__).parent / "pages"
 
 st.set_page_config(page_title="SHRP", page_icon="🧭", layout="wide")
@@ -44,6 +46,10 @@ with remembered(name, state.SHARED):
         with menu:
             state.draw_menu([page if page == start else pages[0], *pages[1:]], info)
             guide.draw(name)
+    # A dialog answers only once the page is done; one that was not, as it was measuring, can wait for it to close.
+    if st.session_state.pop(DONE, None) != name and dialog.is_open():
+        st.stop()
     if name not in LIGHT:
         loaders.libraries()
     page.run()
+    st.session_state[DONE] = name

@@ -14,6 +14,7 @@ from ui.compare import sides as compare_sides
 from ui.compare import views
 from ui.compare.sides import AS_IS, LETTERS
 from ui.floor import exact, floor_warning
+from ui.own import dialog
 
 TEST, EXPERTS = "Paired test", "Experts"
 TABS = (TEST, pair_tabs.LOST, pair_tabs.CHANGED, EXPERTS, pair_tabs.THRESHOLD)
@@ -48,6 +49,7 @@ def main() -> None:
     if len({side.key for side in sides}) < len(sides):
         verdict.empty()
         st.info("Two of these are the same model; change one of them.", icon=":material/equal:")
+        dialog.button("own-open-page")
         return
     with verdict.container():
         st.markdown(views.verdict(sides))

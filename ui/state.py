@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 CHECKPOINT, SOURCE, LAYER, EXPERT = "checkpoint", "source", "layer", "expert"
 """Keys of the widgets, in the session's state and in the URL alike; `SHARED` are those of all pages."""
 SHARED = (CHECKPOINT, SOURCE, own_slices.SLICES, only.ONLY)
-NEED_ROUTERS = ("expert_usage", "pruning_lab")
-"""Pages that have nothing to show of a model without routers."""
 START = "sst2-6of12"
 """The checkpoint that the app opens with, where it is there: the README's tour starts with it."""
 
@@ -92,19 +90,11 @@ def draw_menu(pages: Sequence[StreamlitPage], info: CheckpointInfo | None) -> No
     Args:
         info: of the picked checkpoint; None where none can be read.
     """
-    dense = info is not None and info.plan is None and not info.config.layers
-    # Of a dense model Expert usage shows the importance of heads.
-    need = NEED_ROUTERS[1:] if dense else NEED_ROUTERS
     for page in pages:
-        why = no_routers(info) if info is not None and page.url_path in need else ""
+        # Of a dense model Expert usage shows the importance of heads.
+        pruned = info is not None and info.plan is not None and page.url_path == "expert_usage"
+        why = "This model is pruned: it has no routers." if pruned else ""
         st.page_link(page, disabled=bool(why), help=why or None)
-
-
-def no_routers(info: CheckpointInfo) -> str:
-    """Why there is no usage to look at and nothing to prune, in a sentence; empty for a routed checkpoint."""
-    if info.plan is not None:
-        return "This model is pruned: it has no routers."
-    return "" if is_routed(info) else "This model is dense: convert it first."
 
 
 def draw_picker(*, of_data: bool) -> CheckpointInfo | None:

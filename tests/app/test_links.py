@@ -205,4 +205,4 @@ def test_the_menu_greys_what_does_not_apply(open_page, tiny_checkpoint, tiny_sta
         return {link.proto.page for link in links if link.proto.disabled}
 
     assert greyed(tiny_checkpoint) == set()
-    assert greyed(tiny_static_checkpoint) == {"expert_usage", "pruning_lab"}
+    assert greyed(tiny_static_checkpoint) == {"expert_usage"}

@@ -63,6 +63,17 @@ def app_url(tmp_path_factory):
                     os.kill(app["pid"], signal.SIGTERM)
 
 
+@pytest.fixture
+def own_app(tmp_path):
+    """An app of the test's own, without results, jobs or models of others: its address."""
+    left_out = ("SHRP_CHECKPOINTS", "SHRP_DATA_ROOTS")
+    environment = {name: value for name, value in os.environ.items() if name not in left_out}
+    process, url = _started(environment | {"SHRP_CACHE": str(tmp_path / "cache")}, tmp_path / "streamlit.log")
+    yield url
+    process.terminate()
+    process.wait()
+
+
 def _alive(pid: int) -> bool:
     """Whether there is such a process; one that was killed leaves its name among the guests."""
     try:

@@ -1,0 +1,90 @@
+"""The whole way of a person's own model: opened, converted, its routes seen, pruned, fine-tuned, exported and run."""
+
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from tests.browser.steps import no_traceback, settled
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
+MEANINGS = {"great": "good", "awful": "bad"}
+
+
+@pytest.fixture
+def brought(tmp_path, tiny_model, tiny_tokenizer, tiny_data):
+    """A folder of a dense classifier whose labels have no names, and a table whose labels have others."""
+    folder = tmp_path / "mine"
+    tiny_model(seed=4).save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    frame = tiny_data(48).to_frame()
+    frame["label"] = frame["label"].map({"positive": "great", "negative": "awful"})
+    frame[["sentence", "label"]].to_csv(tmp_path / "mine.csv", index=False)
+    return folder, tmp_path / "mine.csv"
+
+
+def button(place, name):
+    return place.get_by_role("button", name=name, exact=True).first
+
+
+def choose(page, label, option):
+    page.get_by_role("combobox", name=label).wait_for()
+    settled(page)  # a redraw closes the list
+    page.get_by_role("combobox", name=label).click()
+    page.get_by_role("option", name=option, exact=True).click()
+
+
+def started_and_opened(page):
+    """Start the job of the open dialog, and open what it makes."""
+    button(page.get_by_role("dialog"), "Start").click()
+    page.get_by_role("dialog").wait_for(state="hidden")
+    button(page, "Dismiss").wait_for()
+    page.locator("[data-testid=stSidebar]").get_by_role("button", name="Open ").first.click()
+    button(page, "Dismiss").click()
+    settled(page)
+
+
+def go_to(page, name):
+    page.locator("[data-testid=stSidebar]").get_by_role("link", name=name).first.click()
+    page.get_by_role("heading", name=name).wait_for()
+    settled(page)
+    no_traceback(page)
+
+
+def test_a_dense_model_is_converted_pruned_fine_tuned_and_served(own_app, brought, page, tmp_path):
+    folder, table = brought
+    page.goto(own_app)
+    button(page, "Use your own model or data").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("textbox", name="Path").first.fill(str(folder))
+    page.keyboard.press("Enter")
+    dialog.get_by_role("textbox", name="Names of LABEL_0").fill("bad, good")
+    button(dialog, "Use these names").click()
+    dialog.get_by_text("Labels: bad, good").wait_for()
+    dialog.locator("input[type=file]").nth(1).set_input_files(table)
+    for label, meaning in MEANINGS.items():
+        choose(page, f"'{label}' means", meaning)
+    button(dialog, "Convert it").click()
+    dialog.get_by_text("Convert this model").wait_for()
+    started_and_opened(page)
+
+    go_to(page, "Routing")
+    assert page.locator(".st-key-verdict").inner_text()
+    go_to(page, "Pruning lab")
+    button(page, "Fine-tune this").click()
+    started_and_opened(page)
+
+    go_to(page, "Pruning lab")
+    button(page, "Export").click()
+    button(page, "Serve it").click()
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="ONNX folder").click()
+    archive, served = tmp_path / "served.zip", tmp_path / "served"
+    waiting.value.save_as(archive)
+    zipfile.ZipFile(archive).extractall(served)
+    (served,) = served.iterdir()
+    said = subprocess.run(
+        [sys.executable, "predict.py", "w1 w2 w3"], cwd=served, capture_output=True, text=True, check=True
+    )
+    assert said.stdout.split()[0] in ("bad", "good")
