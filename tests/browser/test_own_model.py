@@ -29,10 +29,14 @@ def button(place, name):
 
 
 def choose(page, label, option):
-    page.get_by_role("combobox", name=label).wait_for()
-    settled(page)  # a redraw closes the list
-    page.get_by_role("combobox", name=label).click()
-    page.get_by_role("option", name=option, exact=True).click()
+    box, wanted = (
+        page.get_by_role("combobox", name=label),
+        page.get_by_role("option", name=option, exact=True),
+    )
+    while not wanted.count():  # a redraw closes the list
+        box.click()
+        page.wait_for_timeout(500)
+    wanted.click()
 
 
 def started_and_opened(page):
