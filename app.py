@@ -20,8 +20,8 @@ PAGES = (
 )
 # Pages that draw something without torch.
 LIGHT = ("overview", "results")
+# Key of the session's state: the page whose last run came to its end.
 DONE = "page-done"
-"""Key of the session's state: the page whose last run came to its end."""
 FOLDER = Path(__file__).parent / "pages"
 
 st.set_page_config(page_title="SHRP", page_icon="🧭", layout="wide")

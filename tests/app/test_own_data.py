@@ -14,12 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 import streamlit as st
 
+from shrp.checkpoints.checkpoint import load
 from shrp.data.tasks import TASKS, custom_task
 from shrp.errors import CheckpointError, DataError
 from tests.app.helpers import opened, texts_of, upload
 from ui import data_sources, loaders
 from ui.own import checkpoints as own_checkpoints
 from ui.own import data as own_data
+from ui.own import guide
 from ui.own import kept as own_kept
 from ui.own import labels as own_labels
 from ui.own import table as own_table
@@ -567,3 +569,50 @@ def test_a_checkpoint_below_an_allowed_root_is_opened_by_its_path(
     assert "deep (yours)" not in at.selectbox(key="checkpoint").options
     at.text_input(key="own-checkpoint-path").set_value("group/deep").run()  # the same path once more
     assert at.selectbox(key="checkpoint").value == "deep (yours)"
+
+
+def test_on_localhost_any_folder_opens_as_links_and_its_labels_can_be_named(
+    open_page, tiny_checkpoint, tiny_model, tiny_tokenizer, tmp_path, cache
+):
+    mine = tmp_path / "mine"
+    tiny_model(seed=4).save_pretrained(mine)
+    tiny_tokenizer.save_pretrained(mine)
+    config = mine / "config.json"
+    before = config.read_text()
+    at = open_page("overview", tiny_checkpoint)
+    opened(at).text_input(key="own-checkpoint-path").set_value(str(mine)).run()
+    assert not at.exception
+    assert at.selectbox(key="checkpoint").value == "mine"
+    for typed, wrong in (("bad", True), ("bad, bad", True), ("negative, positive", False)):
+        at.text_input(key="own-labels-mine").set_value(typed)
+        at.button(key="own-labels-use").click().run()
+        assert bool(at.error) == wrong
+    kept = cache.parent / "models" / "mine"
+    assert load(kept).info.task == SST2
+    assert config.read_text() == before
+    assert (kept / "model.safetensors").is_symlink()
+    again = open_page("overview", tiny_checkpoint, checkpoint="mine")  # after a reload
+    assert again.title[0].value == "mine"
+    opened(again).button(key="own-checkpoint-remove-mine").click().run()
+    assert not kept.exists()
+    assert (mine / "model.safetensors").is_file()
+
+
+def test_the_guide_leads_from_step_to_step(open_page, save_tiny, tiny_tokenizer, cache):
+    example = save_tiny(guide.EXAMPLE, layers=())
+    at = open_page("overview", example)
+    at.button(key="guide-begin").click().run()
+    assert not at.exception
+    assert [at.button(key=f"guide-{n}").disabled for n in range(1, 6)] == [False, *[True] * 4]
+    made = save_tiny("made")
+    (cache.parent / "models").mkdir(parents=True)
+    made.rename(cache.parent / "models" / "made")
+    at.run()
+    at.button(key="guide-2").click().run()
+    assert not at.exception
+    assert at.selectbox(key="checkpoint").value == "made"
+    done = [at.button(key=f"guide-{n}").proto.icon == ":material/check_circle:" for n in range(1, 6)]
+    assert done == [True, True, False, False, False]
+    assert at.query_params[guide.PARAM] == "on.routing"
+    at.button(key="guide-end").click().run()
+    assert guide.PARAM not in at.query_params

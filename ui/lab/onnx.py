@@ -26,6 +26,7 @@ from shrp.errors import ExportError, ShrpError
 from shrp.pruning.plan import PruningPlan
 from ui import loaders, state
 from ui.lab.save import plan_json, zipped
+from ui.own import guide
 from ui.pickers import always_one
 from ui.store import kept, results
 from ui.text import duration, escape, with_interval
@@ -140,6 +141,7 @@ def menu(checkpoint: Checkpoint, plan: PruningPlan | None, name: str, data: Text
         on_click="ignore",
         icon=":material/deployed_code:",
     )
+    guide.mark(guide.EXPORT)
     st.markdown(figures(made.report, f"ONNX, {precision}"))
     st.caption(checked(made.report))
 
@@ -166,9 +168,7 @@ def figures(report: Mapping[str, Any], name: str) -> str:
             if row["score"] is None
             else with_interval(row["score"], row["interval"], row["metric"], row["n"])
         )
-        times = (
-            f"{row['p50_ms']:.1f} | {row['p95_ms']:.1f} | {row['texts_per_s']:,.0f} | {row['mb']:.1f}"
-        )
+        times = f"{row['p50_ms']:.1f} | {row['p95_ms']:.1f} | {row['texts_per_s']:,.0f} | {row['mb']:.1f}"
         lines.append(f"| {escape(row['model'])} | {escape(score)} | {times} |")
     return "\n".join(lines)
 
