@@ -81,6 +81,11 @@ def draw(task: Task) -> None:
     )
 
 
+def is_new() -> bool:
+    """Whether a table was given that is to be picked."""
+    return bool(st.session_state.get(NEW))
+
+
 def restore(task: Task) -> None:
     """Make the session's table its own data (`data_sources.OWN_DATA`) of a task, by the choices of the dialog.
 

@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from shrp.checkpoints.info import WEIGHTS, CheckpointInfo
 from shrp.errors import CheckpointError
-from ui import jobs, loaders
+from ui import data_sources, jobs, loaders
 from ui.describe import shape
 from ui.own import checkpoints, data
 from ui.text import escape
@@ -44,7 +44,9 @@ def convert(name: str) -> None:
     _close()
     checkpoints.pick(name)
     st.session_state[CONVERT] = True
-    st.switch_page("pages/overview.py")
+    st.session_state[data.NEW] = st.session_state.get("source") == data_sources.OWN or data.is_new()
+    # Without parameters, as those of widgets that are drawn can't be cleared.
+    st.switch_page("pages/overview.py", query_params={})
 
 
 def draw() -> None:

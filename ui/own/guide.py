@@ -88,7 +88,7 @@ def draw(page: str) -> None:
                 dialog.convert(model)
             elif asked:
                 checkpoints.pick(model)
-                st.switch_page(f"pages/{to}.py")
+                st.switch_page(f"pages/{to}.py", query_params={})
         st.button("End the guide", key="guide-end", on_click=_end, type="tertiary", icon=":material/close:")
 
 
