@@ -95,7 +95,7 @@ def make_jobs(checkpoint, data, inputs):
         return {"values": found.values, "fires": found.fires}
 
     def shapley(place, output):
-        found = experts.shapley_values(experts.Coalitions(instances[place], output), budget=64, seed=3)
+        found = experts.shapley_values(experts.Coalitions(instances[place], output), budget=64)
         return {"values": found.values, "fires": found.fires}
 
     def matrix(place, **options):

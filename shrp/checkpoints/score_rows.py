@@ -122,7 +122,7 @@ def teacher_rows(info: CheckpointInfo) -> list[dict[str, Any]]:
     return [
         {name: row.get(name) for name in names} | {"max_length": _cut(info, row)}
         for row in info.scores
-        if row["kind"] == "teacher" and math.isfinite(row.get("score", math.nan))
+        if row["kind"] == "teacher" and row.get("score") is not None and math.isfinite(row["score"])
     ]
 
 

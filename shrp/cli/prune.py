@@ -60,9 +60,6 @@ def prune(
     *,
     per_layer: opt.PerLayer = None,
     budget: opt.Budget = None,
-    encoder_params: Annotated[
-        str | None, Option(help="Keep what fits in this share of the encoder (52.5%).")
-    ] = None,
     plan: opt.PlanFile = None,
     max_loss: Annotated[float | None, Option(help="Keep the fewest with at most this loss (0.01).")] = None,
     selection: Annotated[
@@ -90,7 +87,6 @@ def prune(
     from shrp.checkpoints.info import history_text, joined, pruned_training, shares_of, usage_in
     from shrp.checkpoints.saving import refuse_existing, round_as_stored
     from shrp.evaluation.calibration import matched
-    from shrp.evaluation.costs import largest_budget
     from shrp.pruning.plan import make_plan
     from shrp.pruning.prune import prune as cut
     from shrp.pruning.select import plan_from
@@ -98,8 +94,7 @@ def prune(
     from shrp.training.loop import train
     from shrp.training.runs import finish
 
-    sizes = {"--per-layer": per_layer, "--budget": budget, "--encoder-params": encoder_params}
-    sizes |= {"--plan": plan, "--max-loss": max_loss}
+    sizes = {"--per-layer": per_layer, "--budget": budget, "--plan": plan, "--max-loss": max_loss}
     if sum(option is not None for option in sizes.values()) != 1:
         raise PlanError(f"give exactly one of {', '.join(sizes)}.")
     if max_loss is not None and (selection in ("random", "recorded") or not 0 <= max_loss < math.inf):
@@ -160,8 +155,6 @@ def prune(
     weights = {"combination": options.combination or ("fitted" if how == "fitted" else "usage")}
     weights |= {"selection": how}
     size = {"per_layer": per_layer, "budget": budget}
-    if encoder_params is not None:
-        size["budget"] = largest_budget(source.model, _share(encoder_params))
     if plan is not None:
         chosen = opt.read_plan(plan)
     elif max_loss is not None:
@@ -267,14 +260,6 @@ def _tuned_on_texts(
             progress=training_progress(),
         )
     return model.cpu(), config, history
-
-
-def _share(text: str) -> float:
-    """Read a share of the dense model from `52.5%` or `0.525`; raise `PlanError` if it is not a number."""
-    try:
-        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError as error:
-        raise PlanError(f"write a share of the dense model as 52.5% or 0.525, not {text!r}.") from error
 
 
 def _scores(

@@ -74,8 +74,13 @@ def sweep(
         "allocation": allocation,
         "chosen_on": chosen_on,
         "calibrated": calibrate,
-        "routed": {name: getattr(routed, name) for name in ("metric", "score", "constant", "n")}
-        | {"interval": routed.ends()},
+        "routed": {
+            "metric": routed.metric,
+            "score": routed.score,
+            "constant": routed.majority_score,
+            "n": routed.n,
+            "interval": routed.ends(),
+        },
         "prunings": records(frame),
         "cheapest": cheapest,
         "provenance": provenance(loaded, on, length),

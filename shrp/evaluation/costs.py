@@ -21,10 +21,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from shrp.errors import PlanError, ShrpError, UnsupportedModelError
+from shrp.errors import ShrpError, UnsupportedModelError
 from shrp.evaluation.timing import model_inputs
 from shrp.families.families import encoder_layers, family_of
-from shrp.model.convert import expert_layers, num_experts_of
 from shrp.model.layers import ExpertLayer, StaticLayer
 from shrp.pruning.plan import PruningPlan
 from shrp.pruning.prune import prunable_layers
@@ -249,29 +248,6 @@ def plan_cost(model: PreTrainedModel, plan: PruningPlan, tokens: int = TOKENS) -
         PlanError: the plan does not fit, or the model has no routed layer.
     """
     return static_cost(model, len(prunable_layers(model, plan)), plan.budget, tokens)
-
-
-def largest_budget(model: PreTrainedModel, share: float) -> int:
-    """The most experts in all, at least one a routed layer, whose static model has at most this share of the dense
-    encoder's parameters. Shares are compared as they are printed, to a tenth of a percent.
-
-    Raises:
-        PlanError: the model has no routed layer, the share is not in (0, 1], or the smallest pruning costs more.
-    """
-    layers, dense = len(expert_layers(model)), dense_cost(model)
-    if not layers:
-        raise PlanError("this model has no routed layer, so there is nothing to prune.")
-    if not 0 < share <= 1:
-        raise PlanError(f"a share of the dense model is above 0 and at most 1, not {share:g}.")
-    shares = {
-        kept: static_cost(model, layers, kept).relative_to(dense)["encoder_params"]
-        for kept in range(layers, layers * num_experts_of(model) + 1)
-    }
-    fitting = [kept for kept, found in shares.items() if found <= share + 0.0005]
-    if not fitting:
-        found = f"{shares[layers]:.1%} of the dense encoder's parameters"
-        raise PlanError(f"the smallest pruning, one expert a layer, has {found}, more than {share:.1%}.")
-    return fitting[-1]
 
 
 def counted_params(model: nn.Module) -> int:

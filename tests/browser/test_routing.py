@@ -64,6 +64,8 @@ def test_what_is_typed_is_answered_and_shown_as_text(app_url, page):
 
 
 def test_a_click_forces_an_expert_the_pickers_follow_and_back_releases_it(app_url, page, shipped):
+    from playwright.sync_api import expect
+
     (before,) = explore(shipped.model, shipped.tokenizer, shipped.info.task, [(SENTENCE,)])
     expert = next(e for e in range(12) if e != before.choice(8))
     route = ForcedRoute((Force(8, expert),))
@@ -76,8 +78,7 @@ def test_a_click_forces_an_expert_the_pickers_follow_and_back_releases_it(app_ur
     assert page.get_by_label("Expert", exact=True).first.input_value() == str(expert)
     page.go_back()
     page.wait_for_url(lambda url: "force=" not in url)
-    settled(page)
-    assert page.locator("table.routes").count() == 1
+    expect(page.locator("table.routes")).to_have_count(1)
     page.go_forward()
     wait_for_query(page, force=route.text)
     page.locator("table.routes").nth(1).wait_for()

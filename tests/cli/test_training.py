@@ -8,7 +8,6 @@ import torch
 
 from shrp.checkpoints import checkpoint
 from shrp.evaluation.calibration import answer_shares
-from shrp.evaluation.costs import cost, dense_cost, largest_budget
 from shrp.evaluation.evaluate import evaluate
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
@@ -112,17 +111,11 @@ def test_prune(shrp, place, known, tmp_path, options, budget):
     )  # float16 weights
 
 
-def test_prune_by_plan_share_and_loss(shrp, place, known, tmp_path):
-    loaded, _data = known
+def test_prune_by_plan_and_loss(shrp, place, tmp_path):
     plan = make_plan({1: [1, 0, 0, 0], 2: [0, 0, 0, 1]}, per_layer=1)
     (tmp_path / "plan.json").write_text(json.dumps(plan.to_dict()))
     assert shrp("prune", place / "routed", "--plan", tmp_path / "plan.json", "--out", tmp_path / "a")[0] == 0
     assert checkpoint.read_config(tmp_path / "a")[1].plan == plan
-    small = cost(prune(loaded.model, plan)).encoder_params / dense_cost(loaded.model).encoder_params
-    share = f"{100 * (small + 0.01):.2f}%"
-    assert shrp("prune", place / "routed", "--encoder-params", share, "--out", tmp_path / "b")[0] == 0
-    budget = largest_budget(loaded.model, small + 0.01)
-    assert checkpoint.read_config(tmp_path / "b")[1].plan.budget == budget
     lossy = ("--max-loss", 1, "--data", place / "data.csv", "--out", tmp_path / "c")
     code, out, err = shrp("prune", place / "routed", *lossy, "--json")
     assert code == 0, err
@@ -148,7 +141,6 @@ def test_prune_with_a_calibrated_threshold(shrp, place, known, tmp_path):
         (("prune", "routed"), "exactly one"),
         (("prune", "routed", "--budget", 9), "to 8"),
         (("prune", "routed", "--max-loss", -1), "0 or more"),
-        (("prune", "routed", "--encoder-params", "half"), r"52\.5%"),
         (("prune", "routed", "--plan", "data.csv"), "data.csv"),
         (("prune", "routed", "--per-layer", 1, "--train-file", "train.csv"), "--fine-tune"),
         (("prune", "routed", "--per-layer", 1, "--calibrate", "--fine-tune", 1), "threshold"),

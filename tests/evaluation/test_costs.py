@@ -21,7 +21,7 @@ from transformers import (
     XLMRobertaConfig,
 )
 
-from shrp.errors import PlanError, ShrpError
+from shrp.errors import ShrpError
 from shrp.evaluation import costs as measure
 from shrp.families.families import FAMILIES, encoder_layers
 from shrp.model.config import ShrpConfig
@@ -88,24 +88,6 @@ def bert_base(replacements):
         for index, layer in replacements.items():
             encoder_layers(model)[index] = layer(index)
     return model
-
-
-def test_the_largest_budget_that_a_share_of_the_dense_model_allows():
-    model = routed()
-    dense, layers, experts = measure.dense_cost(model), 2, model.config.num_attention_heads
-    shares = {
-        kept: measure.static_cost(model, layers, kept).relative_to(dense)["encoder_params"]
-        for kept in range(layers, layers * experts + 1)
-    }
-    for kept, share in shares.items():
-        assert measure.largest_budget(model, share) == kept
-        if kept > layers:
-            assert measure.largest_budget(model, share - 0.001) == kept - 1
-        assert measure.largest_budget(model, round(share, 3)) == kept  # as it is printed
-    assert measure.largest_budget(model, 1.0) == layers * experts
-    for of, share in ((model, shares[layers] / 2), (model, 0.0), (model, 1.01), (classifier(), 0.5)):
-        with pytest.raises(PlanError):
-            measure.largest_budget(of, share)
 
 
 def static(m):
