@@ -72,15 +72,15 @@ def convert_quickly(
         sources: names of the texts' files, which the checkpoint records.
 
     Returns:
-        `seconds` of training, `examples` trained on, `dense_score`, `routed_score` and `n`; the last three are None
-        where there are no labels.
+        `seconds` of training, the dense model's pass among them, `examples` trained on, `dense_score`, `routed_score` and
+        `n`; the last three are None where there are no labels.
 
     Raises:
         TrainingError: the checkpoint is not dense, or as `train_on_text`.
     """
     if dense.info.config.layers:
         raise TrainingError(f"{dense.path} is converted already; start from a dense model.")
-    folder = run_folder(out)
+    folder, started = run_folder(out), time.perf_counter()
     model, history = train_on_text(
         config,
         dense.model,
@@ -90,6 +90,8 @@ def convert_quickly(
         folder / "teacher-outputs",
         progress=progress,
     )
+    # Of a run that was killed, what its epochs took before counts too.
+    seconds = max(time.perf_counter() - started, sum(row["seconds"] for row in history))
     model = model.cpu()
     round_as_stored(model, torch.float16)
     cut, task = evaluated_length(config.max_length), dense.info.task
@@ -105,7 +107,7 @@ def convert_quickly(
             "texts": len(texts),
             "sources": [*sources],
             "precision": history[-1]["precision"],
-            "seconds": round(sum(row["seconds"] for row in history), 1),
+            "seconds": round(seconds, 1),
         },
     )
     found: dict[str, Any] = {"dense_score": None, "routed_score": None, "n": None}
