@@ -94,7 +94,7 @@ def _little_to_collect():
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_results(tmp_path_factory):
-    """Results that the app keeps on disk go to a folder of this run, not to the one of whoever runs the tests."""
+    """Results that the app keeps on disk go to a folder of this run, not to the one of the person who runs the tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SHRP_CACHE", str(tmp_path_factory.mktemp("results")))
         yield

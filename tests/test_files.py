@@ -1,4 +1,4 @@
-"""Files are written whole, and others may read what whoever runs this lets them read."""
+"""Files are written whole, and readable by others as the umask allows."""
 
 import os
 import stat

@@ -138,7 +138,7 @@ TOKEN = {name: SEQUENCE[name] for name in ("words", "experts", "knocked out", "l
 
 
 def compared(model, tokenizer, data, measure):
-    """What a measure says of one model on the CPU and on a GPU."""
+    """What a measure gives for one model on the CPU and on a GPU."""
     here = list(numbers(measure(model, tokenizer, data)))
     with pretended_gpu():
         there = list(numbers(measure(model.to(GPU), tokenizer, data)))

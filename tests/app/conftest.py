@@ -22,7 +22,7 @@ LAYERS = (1, 2)
 
 @pytest.fixture(scope="session", autouse=True)
 def _packages_are_read_once():
-    """Every new AppTest reads the metadata of every installed package anew, which takes as long as most pages."""
+    """Every new AppTest reads the metadata of every installed package again, which takes as long as most pages."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             manifest_scanner,

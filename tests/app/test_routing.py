@@ -224,7 +224,7 @@ def test_a_link_restores_the_route_and_the_grid_is_relative_to_it(open_page, tin
 
 
 def test_back_takes_a_forced_route_back(open_page, tiny_checkpoint, monkeypatch):
-    """Streamlit says of a run that the browser's Back asked for it; the address leads then, and only then."""
+    """Streamlit marks a run that the browser's Back asked for; the address leads then, and only then."""
     at = force(open_page("routing", tiny_checkpoint, text="w1 w2"), 1, 2)
     at.query_params["force"] = ""  # what a request that was under way still carries
     at.run()

@@ -158,7 +158,7 @@ def new_page(browser):
 
 @pytest.fixture(scope="session")
 def _wide(browser):
-    """One profile for tests of a single person, so that each need not fetch the same scripts anew."""
+    """One profile for tests of a single person, so that each need not fetch the same scripts again."""
     context = browser.new_context(viewport={"width": 1400, "height": 1100})
     yield context
     context.close()

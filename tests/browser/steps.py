@@ -171,7 +171,7 @@ def no_traceback(page):
 
 
 def click_cell(page, key, x, y):
-    """Click a cell of a chart, again where the chart was being drawn anew and took no notice."""
+    """Click a cell of a chart, again where the chart was being redrawn and took no notice."""
     settled(page)
     for _ in range(30):
         page.wait_for_function(_CELL, arg=[key, x, y], polling=POLL)

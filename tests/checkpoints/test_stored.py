@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself is checked when it is read, so that nobody who shows it trips over it."""
+"""What a checkpoint's config.json states is checked when it is read, so that no page that shows it fails."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The shipped probe sets are what docs/probes.md says of them, so that a careless edit to a line can't pass."""
+"""The shipped probe sets are as docs/probes.md describes them, so that a careless edit to a line can't pass."""
 
 import json
 import os

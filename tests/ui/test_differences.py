@@ -1,4 +1,4 @@
-"""Paired comparisons that are kept, whoever asks."""
+"""Paired comparisons that are kept, in whichever order they are asked for."""
 
 from dataclasses import replace
 
@@ -29,7 +29,7 @@ def test_they_are_those_of_the_library_and_are_kept(two, monkeypatch):
     assert found.equals(groups)
     found["n"] = 0  # a page's own
     for name in ("paired_difference", "by_group"):
-        monkeypatch.setattr(differences, name, lambda *_, **__: pytest.fail("it is made anew"))
+        monkeypatch.setattr(differences, name, lambda *_, **__: pytest.fail("it is made again"))
     again = [replace(one) for one in two]  # another object with the same outputs
     assert differences.difference(*again) == expected
     assert differences.groups(*again, "slice").equals(groups)
