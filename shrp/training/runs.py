@@ -29,7 +29,9 @@ TEACHER_FILE = "teacher.txt"
 """Whether the teacher's outputs are kept (`shrp.training.teacher.open_teacher`)."""
 STATE_FILE = "state.safetensors"
 """Weights and history after the last epoch."""
-_LOCK, _MARK = ".lock", ".run"
+MARK_FILE = ".run"
+"""The kind of the run (`alone_in`)."""
+_LOCK = ".lock"
 Convert = Callable[[PreTrainedModel, int], Any]
 """`convert(model, layer)` replaces a dense layer of a model in place (or removes it), the same way each time."""
 
@@ -52,7 +54,7 @@ def finish(out: str | Path) -> None:
 
 def holds_a_run(folder: Path) -> bool:
     """Whether anything is kept in a run's folder."""
-    return any(file.name not in (_LOCK, _MARK) for file in entries(folder))
+    return any(file.name not in (_LOCK, MARK_FILE) for file in entries(folder))
 
 
 @contextmanager
@@ -66,7 +68,7 @@ def alone_in(folder: Path, kind: str) -> Iterator[None]:
         TrainingError: another process holds it, it cannot be made, or it holds another kind of run or files that are
             not a run's, which would be deleted with it.
     """
-    lock, mark = FileLock(folder / _LOCK), folder / _MARK
+    lock, mark = FileLock(folder / _LOCK), folder / MARK_FILE
     if entries(folder) and not mark.is_file():
         raise TrainingError(
             f"the state of an unfinished run is kept in {folder} and deleted with it, and that holds other things: "
@@ -75,6 +77,7 @@ def alone_in(folder: Path, kind: str) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
+        own = (folder / _LOCK).stat().st_ino
     except Timeout as error:
         raise TrainingError(
             f"another process is at work in {folder}: let it end, or choose another folder for the result."
@@ -90,9 +93,9 @@ def alone_in(folder: Path, kind: str) -> Iterator[None]:
         mark.write_text(kind, encoding="utf-8")
         yield
     finally:
-        if not holds_a_run(folder):
-            with suppress(OSError):
-                for name in (_LOCK, _MARK):
+        with suppress(OSError):  # deleted by `finish`, the folder may be another process's since
+            if not holds_a_run(folder) and (folder / _LOCK).stat().st_ino == own:
+                for name in (MARK_FILE, _LOCK):
                     (folder / name).unlink(missing_ok=True)
                 folder.rmdir()
         lock.release()

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from shrp.training import loop
 from shrp.training.config import Recipe, TrainConfig
 from shrp.training.progress import Progress
 from shrp.training.recipe import Datasets, RecipeRun, _warn_of_a_bad_teacher, stages_folder
-from shrp.training.runs import run_folder
+from shrp.training.runs import MARK_FILE, alone_in, finish, run_folder
 from shrp.training.teacher import CachedTeacher
 
 SHARED = {"batch_size": 8, "precision": "fp32", "seed": 2}
@@ -185,6 +186,18 @@ def test_a_killed_run_is_no_other_commands(place, tiny_model, tiny_tokenizer, ti
         with pytest.raises(TrainingError, match="holds other things"):
             attempt()
     assert (run_folder(place / "notes") / "notes.txt").read_text() == "mine"
+
+
+def test_a_process_that_ends_leaves_the_folder_of_the_next_one_alone(tmp_path):
+    folder, other = run_folder(tmp_path / "out"), ExitStack()
+    with alone_in(folder, "one"):
+        finish(tmp_path / "out")
+        other.enter_context(alone_in(folder, "other"))
+    with other:
+        assert (folder / MARK_FILE).read_text() == "other"
+        with pytest.raises(TrainingError, match="another process"), alone_in(folder, "third"):
+            pass
+    assert not folder.exists()
 
 
 def test_what_others_add_to_a_result_while_it_is_made_stays(place, monkeypatch):
