@@ -1,11 +1,11 @@
 """Jobs: commands of `python -m shrp` that run one at a time in a process of their own.
 
 Each job is a folder, so any process can see how far it is. One process works: it holds the lock, runs the oldest job
-that has not ended, and then becomes the next one's. A process that is killed leaves its job as it is, and `wake` starts
-another, whose command resumes. The folder's files:
+that has not ended, and then becomes the next one's. A process that is killed or interrupted leaves its job as it is, and
+`wake` starts another, whose command resumes. The folder's files:
 
 - `job.json`: what it is; `log.txt`: what the command printed; `result.json`: its `--json` output;
-- `status.json`: how far it is; `starts`: a byte for each time it was started;
+- `status.json`: how far it is; `starts`: a byte for each time it was started and not interrupted by SIGTERM;
 - `cancel`: it is to end; `end.json`: it has ended, and how.
 """
 
@@ -36,6 +36,9 @@ from shrp.training.progress import STATUS_FILE
 MOST_STARTS = 3
 """A job whose process was killed so often has failed."""
 GIB = 2**30
+_MODULE = "shrp.jobs"
+_INTERRUPTED = 130
+"""A command's exit code after SIGTERM (`_interrupt`)."""
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 _JOB, _LOG, _RESULT, _STATUS, _STARTS, _CANCEL, _END, _LOCK, _PID = (
     "job.json",
@@ -62,7 +65,7 @@ class Job:
     out: Path
     """The folder that it makes."""
     about: dict[str, Any]
-    """What whoever submitted it wants to find again, JSON-able."""
+    """What the submitter wants to find again, JSON-able."""
     state: State
     error: str = ""
     """Why it failed, in a sentence."""
@@ -142,11 +145,14 @@ def jobs(root: Path) -> list[Job]:
 
 
 def wake(root: Path) -> None:
-    """Start a process if a job waits, or was left by a process that was killed, and none is at work."""
+    """Start a process if a job waits, or was left by a process that was killed, and none is at work.
+
+    Where none can be started, as on a disk that is read-only, the jobs go on waiting.
+    """
     if any(not (folder / _END).exists() for folder in _folders(root)) and not _working(root):
-        with (root / "worker.log").open("ab") as log:
+        with suppress(OSError), (root / "worker.log").open("ab") as log:
             subprocess.Popen(
-                [sys.executable, "-m", "shrp.jobs", str(root)],
+                [sys.executable, "-m", _MODULE, str(root)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -159,16 +165,26 @@ def cancel(job: Job) -> None:
     (job.folder / _CANCEL).touch()
     root = job.folder.parent
     if _working(root) == job.name:
-        with suppress(OSError, ValueError, IndexError):
+        with suppress(OSError, ValueError, IndexError):  # the next job, if hit instead, resumes
             os.kill(int(_text(root / _PID).split()[0]), signal.SIGTERM)
     else:
         wake(root)
 
 
 def forget(job: Job) -> None:
-    """Take a job that has ended off the list; what it made stays."""
-    if (job.folder / _END).exists():
-        shutil.rmtree(job.folder, ignore_errors=True)
+    """Take a job that has ended off the list; what it made stays, and the state that one that failed left is deleted."""
+    if not (end := _json(job.folder / _END)):
+        return
+    try:  # first: half deleted it would seem to wait, and of two that forget it one goes on
+        gone = job.folder.rename(job.folder.with_name(f".{job.name}"))
+    except OSError:
+        return
+    others = [one for one in jobs(gone.parent) if one.state in ("waiting", "running")]
+    if end["state"] == "failed" and all(one.out != job.out for one in others):
+        from shrp.training.runs import finish
+
+        finish(job.out)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def _folders(root: Path) -> list[Path]:
@@ -180,15 +196,15 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _working(root: Path) -> str | None:
-    """The name of the job at work; empty between two, None where no process works."""
-    lock = FileLock(root / _LOCK)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        return " ".join(_text(root / _PID).split()[1:])
-    except OSError:
-        return None
-    lock.release()
+    """The name of the job at work, if any.
+
+    It takes no lock, as a process that starts could give up on it. A killed process leaves its `.pid`, and keeps its
+    number and time of creation until its parent waits for it, but no command line.
+    """
+    with suppress(psutil.Error, ValueError):
+        pid, name = _text(root / _PID).split()
+        if psutil.Process(int(pid)).cmdline()[-2:] == [_MODULE, str(root)]:
+            return name
     return None
 
 
@@ -230,40 +246,43 @@ def _write(file: Path, data: dict[str, Any]) -> None:
 
 
 def work(root: Path) -> bool:
-    """Run the oldest job that has not ended, if no other process works; returns whether there was one."""
-    try:
-        lock = FileLock(root / _LOCK)
-        lock.acquire(blocking=False)
+    """Run the oldest job that has not ended, if no other process works; returns whether one has ended now."""
+    try:  # one that ends may have looked for jobs before the last was submitted
+        held = FileLock(root / _LOCK).acquire(timeout=1)
     except Timeout:
         return False
-    with lock:
+    with held:
         folder = next((one for one in _folders(root) if not (one / _END).exists()), None)
         if folder is None:
             return False
         (root / _PID).write_text(f"{os.getpid()} {folder.name}", encoding="utf-8")
-        _write(folder / _END, _run(folder))
+        if end := _run(folder):
+            _write(folder / _END, end)
         (root / _PID).unlink(missing_ok=True)
-    return True
+    return end is not None
 
 
-def _run(folder: Path) -> dict[str, Any]:
-    """Run a job's command in this process; returns how it ended."""
+def _run(folder: Path) -> dict[str, Any] | None:
+    """Run a job's command in this process; returns how it ended, None where it was interrupted and is to resume."""
     from shrp.cli import main
-    from shrp.training.runs import finish
+    from shrp.training.runs import MARK_FILE, finish, holds_a_run, run_folder
 
-    job = _read(folder, None)
+    job, starts = _read(folder, None), folder / _STARTS
     signal.signal(signal.SIGTERM, _interrupt)
+    if starts.exists() and (job.out / "config.json").is_file():  # killed after it had saved its result
+        kept = run_folder(job.out)
+        if _text(kept / MARK_FILE) != "train" or not holds_a_run(kept):  # `train` saves more than once
+            finish(job.out)
+            return {"state": "done"}
     if (folder / _CANCEL).exists():
         finish(job.out)
         return {"state": "cancelled"}
-    starts = folder / _STARTS
-    if starts.exists() and starts.stat().st_size >= MOST_STARTS:
+    if (count := len(_text(starts))) >= MOST_STARTS:
         return {
             "state": "failed",
             "error": f"its process was killed {MOST_STARTS} times; the machine may have too little memory for it.",
         }
-    with starts.open("a", encoding="utf-8") as file:
-        file.write(".")
+    starts.write_text("." * (count + 1), encoding="utf-8")
     os.environ[STATUS_FILE] = str(folder / _STATUS)
     code: Any = 0
     sys.argv = ["shrp", *job.arguments, "--json"]
@@ -278,15 +297,18 @@ def _run(folder: Path) -> dict[str, Any]:
         except SystemExit as error:
             code = error.code or 0
         except KeyboardInterrupt:
-            code = 130
+            code = _INTERRUPTED
         except Exception as error:  # its log has the traceback
             traceback.print_exc()
             return {"state": "failed", "error": f"{type(error).__name__}: {error}".splitlines()[0]}
+    if code == 0:
+        return {"state": "done"}
     if (folder / _CANCEL).exists():
         finish(job.out)
         return {"state": "cancelled"}
-    if code == 0:
-        return {"state": "done"}
+    if code == _INTERRUPTED:
+        starts.write_text("." * count, encoding="utf-8")
+        return None
     said = [line for line in job.log.splitlines() if line.strip()]
     why = next((line for line in reversed(said) if line.startswith("error:")), said[-1] if said else "")
     return {"state": "failed", "error": why.removeprefix("error:").strip() or f"it ended with code {code}."}
@@ -300,4 +322,4 @@ if __name__ == "__main__":
     folder = sys.argv[1]
     # A fresh process for each job: none inherits another's memory or generators.
     if work(Path(folder)):
-        os.execv(sys.executable, [sys.executable, "-m", "shrp.jobs", folder])
+        os.execv(sys.executable, [sys.executable, "-m", _MODULE, folder])

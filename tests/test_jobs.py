@@ -3,14 +3,20 @@
 import json
 import os
 import signal
+import subprocess
+import sys
+import threading
 import time
 from contextlib import suppress
 
 import pytest
+from filelock import FileLock
 
 from shrp import cli, jobs
 from shrp.errors import JobError
+from shrp.training import runs
 from shrp.training.progress import FileProgress, Status
+from shrp.training.runs import run_folder
 
 WAIT = 90
 """Seconds."""
@@ -105,6 +111,102 @@ def test_a_job_killed_too_often_fails_and_a_cancelled_one_never_starts(asleep, c
     assert jobs.work(tmp_path)
     assert [job.state for job in jobs.jobs(tmp_path)] == ["failed", "cancelled"]
     assert not given
+
+
+@pytest.mark.parametrize("how", [KeyboardInterrupt, lambda: SystemExit(130)])
+def test_a_job_that_is_interrupted_resumes_unless_it_is_cancelled(asleep, commands, tmp_path, how):
+    """As a shutdown does, or a SIGTERM that was meant for the job before it."""
+    job = jobs.submit(tmp_path, "one", ["one"], tmp_path / "out")
+    kept = run_folder(job.out)
+    kept.mkdir()
+
+    def interrupted():
+        raise how()
+
+    commands[1]["one"] = interrupted
+    for _ in range(jobs.MOST_STARTS + 1):
+        assert not jobs.work(tmp_path)
+        assert [job.state for job in jobs.jobs(tmp_path)] == ["waiting"]
+    assert kept.is_dir()
+    commands[1]["one"] = lambda: jobs.cancel(job) or interrupted()
+    assert jobs.work(tmp_path)
+    assert [job.state for job in jobs.jobs(tmp_path)] == ["cancelled"]
+    assert not kept.exists()
+
+
+@pytest.mark.parametrize(("kind", "runs_again"), [("convert", False), ("train", True)])
+def test_a_job_killed_after_it_saved_its_result_is_done(asleep, commands, tmp_path, kind, runs_again):
+    """`train` saves its result more than once, and is done when its state is gone."""
+    given, _ = commands
+    job = jobs.submit(tmp_path / "jobs", "one", [kind], tmp_path / "out")
+    (job.folder / "starts").write_text("." * (1 if runs_again else jobs.MOST_STARTS))
+    (job.folder / "result.json").write_text('{"n": 4}')
+    for file, text in (("out/config.json", "{}"), ("out.run/.run", kind), ("out.run/state", "")):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(text)
+    assert jobs.work(tmp_path / "jobs")
+    (job,) = jobs.jobs(tmp_path / "jobs")
+    assert (job.state, bool(given)) == ("done", runs_again)
+    if not runs_again:
+        assert job.result == {"n": 4}
+        assert not run_folder(job.out).exists()
+
+
+def test_a_failed_job_that_is_dismissed_leaves_nothing(asleep, tmp_path, monkeypatch):
+    failed = jobs.submit(tmp_path, "one", ["one"], tmp_path / "out")
+    (failed.folder / "end.json").write_text('{"state": "failed"}')
+    kept = run_folder(failed.out)
+    kept.mkdir()
+    again = jobs.submit(tmp_path, "two", ["one"], tmp_path / "out")
+    jobs.forget(failed)
+    assert kept.is_dir()  # the other's, by now
+    (again.folder / "end.json").write_text('{"state": "failed"}')
+    jobs.forget(again)
+    assert not kept.exists()
+    last = jobs.submit(tmp_path, "three", ["one"], tmp_path / "out")
+    (last.folder / "end.json").write_text('{"state": "failed"}')
+    listed = []
+    monkeypatch.setattr(runs, "finish", lambda out: listed.append(jobs.jobs(tmp_path)))
+    monkeypatch.setattr(jobs.shutil, "rmtree", lambda folder, **_: (folder / "end.json").unlink())
+    jobs.forget(last)
+    jobs.forget(last)
+    assert listed == [[]]  # off the list before anything is deleted, and once
+    assert not jobs.jobs(tmp_path)  # half deleted, it does not wait
+
+
+@pytest.mark.parametrize("state", ["waiting", "running"])
+def test_what_a_killed_process_left_is_not_believed(asleep, tmp_path, monkeypatch, state):
+    """Its number may be that of another process, also one that works for another folder, or of none that lives."""
+    job = jobs.submit(tmp_path, "one", ["one"], tmp_path / "out")
+    assert not (tmp_path / ".lock").exists()  # looking keeps no process from starting
+    of, signalled = tmp_path / "other" if state == "waiting" else tmp_path, []
+    command = [sys.executable, "-c", "input()", "-m", "shrp.jobs", str(of)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        (tmp_path / ".pid").write_text(f"{process.pid} {job.name}")
+        monkeypatch.setattr(os, "kill", lambda *given: signalled.append(given))
+        with FileLock(tmp_path / ".lock"):
+            assert [job.state for job in jobs.jobs(tmp_path)] == [state]
+            jobs.cancel(job)
+        assert signalled == [(process.pid, signal.SIGTERM)] * (state == "running")
+        monkeypatch.undo()
+        process.kill()  # and nobody has waited for it yet
+        until(lambda: jobs.jobs(tmp_path)[0].state == "waiting")
+
+
+def test_a_process_that_starts_waits_for_one_that_ends(asleep, commands, tmp_path):
+    jobs.submit(tmp_path, "one", ["one"], tmp_path / "out")
+    other = FileLock(tmp_path / ".lock", thread_local=False)
+    other.acquire()
+    threading.Timer(0.2, other.release).start()
+    assert jobs.work(tmp_path)
+
+
+def test_jobs_wait_where_no_process_can_be_started(asleep, tmp_path, monkeypatch):
+    jobs.submit(tmp_path, "one", ["one"], tmp_path / "out")
+    (tmp_path / "worker.log").mkdir()
+    monkeypatch.undo()
+    jobs.wake(tmp_path)
+    assert [job.state for job in jobs.jobs(tmp_path)] == ["waiting"]
 
 
 @pytest.mark.parametrize("much", ["disk", "memory"])

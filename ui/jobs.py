@@ -90,10 +90,10 @@ def start(
 
 
 def free_name(name: str) -> str:
-    """A name, numbered where something that a job made, or is to make, is called so."""
+    """A name, numbered where something that a job made, is to make, or left unfinished is called so."""
     taken = {job.out.name for job in jobs.jobs(root()) if job.state in ("waiting", "running")}
     free, number = name, 2
-    while free in taken or (models() / free).exists():
+    while free in taken or any((models() / one).exists() for one in (free, f"{free}.run")):
         free, number = f"{name}-{number}", number + 1
     return free
 

@@ -120,6 +120,13 @@ def test_a_job_that_is_done_is_opened_with_one_click(asleep, open_page, dense, s
     assert button(at, f"job-{job.name}-act") is None
 
 
+def test_a_free_name_is_of_nothing_made_or_left_unfinished(asleep):
+    submitted()
+    for left in ("made-2", "made-3.run"):
+        (jobs.models() / left).mkdir(parents=True, exist_ok=True)
+    assert jobs.free_name("made") == "made-4"
+
+
 def test_a_job_that_failed_says_why_and_shows_its_log(asleep, open_page, dense):
     job = submitted(end={"state": "failed", "error": "no *room*."})
     (job.folder / "log.txt").write_text("line 1\n")
