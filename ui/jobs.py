@@ -98,6 +98,12 @@ def free_name(name: str) -> str:
     return free
 
 
+def reads(folder: Path) -> bool:
+    """Whether a job that has not ended needs a folder."""
+    found = jobs.jobs(root()) if allowed() else ()
+    return any(str(folder) in job.arguments for job in found if job.state not in _ENDED)
+
+
 def in_words(arguments: Sequence[str], name: str) -> str:
     """The command of a job that is not started yet."""
     return shlex.join(["python", "-m", "shrp", *arguments, "--out", name])

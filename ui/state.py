@@ -21,7 +21,8 @@ from ui.bound import follow
 from ui.downloads import clicked
 from ui.own import checkpoints as own_checkpoints
 from ui.own import data as own_data
-from ui.own import dialog
+from ui.own import dialog, guide
+from ui.own import kept as own_kept
 from ui.own import slices as own_slices
 from ui.text import escape
 from ui.theme import STYLE
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from shrp.checkpoints.checkpoint import Checkpoint
 
 CHECKPOINT, SOURCE, LAYER, EXPERT = "checkpoint", "source", "layer", "expert"
-"""Keys of the widgets, in the session's state and in the URL alike; `SHARED` are those of all pages."""
-SHARED = (CHECKPOINT, SOURCE, own_slices.SLICES, only.ONLY)
+"""Keys of the widgets, in the session's state and in the URL alike; `SHARED` are parameters of all pages."""
+SHARED = (CHECKPOINT, SOURCE, own_slices.SLICES, only.ONLY, guide.PARAM, own_kept.PARAM)
 START = "sst2-6of12"
 """The checkpoint that the app opens with, where it is there: the README's tour starts with it."""
 

@@ -42,6 +42,12 @@ class Limits:
     """Unpacked over packed size of one file larger than 1 MB; trained weights are near 1, JSON under 20."""
 
 
+def files_of(folder: Path) -> list[Path]:
+    """The files in a folder that a checkpoint may consist of, as `unpack` takes them; links are followed."""
+    files = (one for one in folder.iterdir() if one.is_file() and not one.name.startswith("."))
+    return sorted(one for one in files if one.suffix.lower() in SUFFIXES)
+
+
 def unpack(archive: BinaryIO, folder: Path, limits: Limits = Limits()) -> str:
     """Unpack the one checkpoint in a zip file.
 

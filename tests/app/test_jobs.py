@@ -136,13 +136,24 @@ def test_a_job_that_failed_says_why_and_shows_its_log(asleep, open_page, dense):
 
 
 @pytest.mark.parametrize(
-    ("address", "switch", "on"), [("127.0.0.1", None, 1), ("0.0.0.0", None, 0), ("", "1", 1), ("::1", "0", 0)]
+    ("address", "hosts", "site", "switch", "on"),
+    [
+        ("127.0.0.1", ["localhost", "::1"], "localhost", None, 1),
+        ("127.0.0.1", ["shrp.example.org"], "shrp.example.org", None, 0),  # behind a proxy
+        ("127.0.0.1", ["localhost", "::1"], "shrp.example.org", None, 0),  # or one of another Host
+        ("127.0.0.1", ["localhost", "*"], "localhost", None, 0),
+        ("127.0.0.1", [], "localhost", None, 0),  # any host
+        ("0.0.0.0", ["localhost"], "localhost", None, 0),
+        (None, [], "localhost", "1", 1),
+        ("::1", ["localhost"], "localhost", "0", 0),
+    ],
 )
-def test_only_this_machine_has_jobs_unless_they_are_switched(monkeypatch, address, switch, on):
+def test_only_this_machine_has_jobs_unless_they_are_switched(monkeypatch, address, hosts, site, switch, on):
     monkeypatch.delenv(jobs.SWITCH, raising=False)
     if switch is not None:
         monkeypatch.setenv(jobs.SWITCH, switch)
-    monkeypatch.setattr("ui.own.kept.st.get_option", lambda name: address)
+    options = {"server.address": address, "server.allowedHosts": hosts, "browser.serverAddress": site}
+    monkeypatch.setattr("ui.own.kept.st.get_option", options.get)
     assert jobs.allowed() == bool(on)
 
 

@@ -191,7 +191,7 @@ def test_the_hugging_face_folder_opens_in_a_pipeline(tiny_checkpoint, dense, tin
         scored = evaluate(prune(loaded.model, PLAN), loaded.tokenizer, data)
         archive = checkpoint_zip(loaded, PLAN, "mine", scored, data, ranked_on=data)
     else:
-        archive = zipped(dense, "mine")
+        archive = zipped(dense.iterdir(), "mine")
     zipfile.ZipFile(io.BytesIO(archive)).extractall(tmp_path)
     texts = [text for (text,) in data.texts]
     found = pipeline("text-classification", model=str(tmp_path / "mine"))(texts)

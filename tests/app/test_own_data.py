@@ -3,6 +3,7 @@
 import gc
 import io
 import json
+import shutil
 import tempfile
 import zipfile
 from dataclasses import replace
@@ -14,11 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 import streamlit as st
 
+from shrp import jobs as library
 from shrp.checkpoints.checkpoint import load
 from shrp.data.tasks import TASKS, custom_task
 from shrp.errors import CheckpointError, DataError
 from tests.app.helpers import opened, texts_of, upload
-from ui import data_sources, loaders
+from ui import data_sources, jobs, loaders
 from ui.own import checkpoints as own_checkpoints
 from ui.own import data as own_data
 from ui.own import guide
@@ -572,11 +574,13 @@ def test_a_checkpoint_below_an_allowed_root_is_opened_by_its_path(
 
 
 def test_on_localhost_any_folder_opens_as_links_and_its_labels_can_be_named(
-    open_page, tiny_checkpoint, tiny_model, tiny_tokenizer, tmp_path, cache
+    open_page, tiny_checkpoint, tiny_model, tiny_tokenizer, tmp_path, cache, monkeypatch
 ):
     mine = tmp_path / "mine"
     tiny_model(seed=4).save_pretrained(mine)
     tiny_tokenizer.save_pretrained(mine)
+    for name in ("training_args.bin", "answers.csv"):
+        (mine / name).touch()
     config = mine / "config.json"
     before = config.read_text()
     at = open_page("overview", tiny_checkpoint)
@@ -591,11 +595,44 @@ def test_on_localhost_any_folder_opens_as_links_and_its_labels_can_be_named(
     assert load(kept).info.task == SST2
     assert config.read_text() == before
     assert (kept / "model.safetensors").is_symlink()
+    assert not {"training_args.bin", "answers.csv"} & {one.name for one in kept.iterdir()}
     again = open_page("overview", tiny_checkpoint, checkpoint="mine")  # after a reload
     assert again.title[0].value == "mine"
+    monkeypatch.setattr(library, "wake", lambda root: None)
+    job = jobs.start("Convert", ["convert", "--base", str(kept.resolve())], "made")
     opened(again).button(key="own-checkpoint-remove-mine").click().run()
+    assert len(again.error) == 1  # the job needs it
+    assert kept.exists()
+    (job.folder / "end.json").write_text('{"state": "failed"}')
+    again.button(key="own-checkpoint-remove-mine").click().run()
     assert not kept.exists()
     assert (mine / "model.safetensors").is_file()
+
+
+def test_a_folder_that_can_not_be_kept_leaves_nothing_behind_and_stays(tiny_checkpoint, cache):
+    def full(source, target):
+        if source.name == "model.safetensors":
+            raise OSError(28, "No space left on device")
+        shutil.copyfile(source, target)
+
+    before = sorted(tiny_checkpoint.iterdir())
+    with pytest.raises(CheckpointError, match="No space left"):
+        own_checkpoints._bring(tiny_checkpoint, "mine", full)
+    assert not list((cache.parent / "models").iterdir())
+    assert sorted(tiny_checkpoint.iterdir()) == before
+
+
+def test_no_job_is_started_on_a_model_that_goes_with_its_session(
+    served, open_page, save_tiny, cache, monkeypatch
+):
+    dense = save_tiny("dense", layers=())
+    monkeypatch.setenv(jobs.SWITCH, "1")
+    at = open_page("overview", dense)
+    assert not at.button(key="convert").disabled
+    upload(at, "zip", "mine.zip", zip_of(dense))
+    assert not at.exception
+    assert at.selectbox(key="checkpoint").value == "dense (yours)"
+    assert at.button(key="convert").disabled
 
 
 def test_the_guide_leads_from_step_to_step(open_page, save_tiny, tiny_tokenizer, cache):
@@ -614,5 +651,16 @@ def test_the_guide_leads_from_step_to_step(open_page, save_tiny, tiny_tokenizer,
     done = [at.button(key=f"guide-{n}").proto.icon == ":material/check_circle:" for n in range(1, 6)]
     assert done == [True, True, False, False, False]
     assert at.query_params[guide.PARAM] == "on.routing"
+    at.switch_page("pages/overview.py").run()
     at.button(key="guide-end").click().run()
     assert guide.PARAM not in at.query_params
+    at.switch_page("pages/routing.py").run()  # which was left with the guide on
+    assert guide.PARAM not in at.query_params
+    assert "guide-end" not in [one.key for one in at.button]
+
+
+def test_there_is_no_guide_without_jobs(open_page, save_tiny, monkeypatch):
+    monkeypatch.setattr(jobs, "cache_folder", lambda: None)
+    at = open_page("overview", save_tiny(guide.EXAMPLE, layers=()), guide="on")
+    assert not at.exception
+    assert not [one for one in at.button if one.key.startswith("guide-")]

@@ -12,6 +12,7 @@ from shrp.errors import JobError
 from shrp.pruning.plan import PruningPlan
 from ui import jobs, training_data
 from ui.lab.save import name_of, plan_json
+from ui.own import checkpoints
 from ui.state import Selection
 from ui.text import escape, file_name
 
@@ -21,7 +22,7 @@ _PLAN, _TRAIN, _SCORED, _OPTIONS = "plan.json", "train.jsonl", "validation.jsonl
 
 def button(selection: Selection, plan: PruningPlan) -> bool:
     """Draw the button that opens the dialog, or says why no job can be started; returns whether it opens now."""
-    why = jobs.why_not()
+    why = checkpoints.why_no_job(selection.name)
     help = why or "Brings back much of a loss; the result is a point of the curve."
     icon = ":material/model_training:"
     opens = st.button("Fine-tune this", key="fine-tune", icon=icon, disabled=bool(why), help=help)

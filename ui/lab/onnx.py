@@ -98,7 +98,7 @@ def build(
             raise ExportError(
                 "the checkpoint was replaced on disk meanwhile; reload the page and build again."
             )
-        return OnnxExport(zipped(folder, name), report)
+        return OnnxExport(zipped(folder.iterdir(), name), report)
 
 
 def menu(checkpoint: Checkpoint, plan: PruningPlan | None, name: str, data: TextData) -> None:

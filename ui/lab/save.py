@@ -5,10 +5,9 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -184,13 +183,14 @@ def write_checkpoint(
 def checkpoint_zip(checkpoint: Checkpoint, plan: PruningPlan, name: str, *scored: Any, **how: Any) -> bytes:
     """The folder of `write_checkpoint`, named `name`, as a zip archive; further arguments are that one's."""
     with tempfile.TemporaryDirectory() as scratch:
-        return zipped(write_checkpoint(Path(scratch) / name, checkpoint, plan, *scored, **how), name)
+        folder = write_checkpoint(Path(scratch) / name, checkpoint, plan, *scored, **how)
+        return zipped(folder.iterdir(), name)
 
 
-def zipped(folder: str | os.PathLike, name: str) -> bytes:
-    """The files of a folder as a zip archive, in one folder of this name."""
+def zipped(files: Iterable[Path], name: str) -> bytes:
+    """Files as a zip archive, in one folder of this name."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:  # weights hardly compress
-        for file in sorted(path for path in Path(folder).iterdir() if path.is_file()):
+        for file in sorted(files):
             archive.write(file, f"{name}/{file.name}")
     return buffer.getvalue()

@@ -10,6 +10,7 @@ import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from shrp.checkpoints.archive import files_of
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.data.text_data import FEWEST, halves, in_halves
 from shrp.errors import ShrpError
@@ -310,18 +311,18 @@ def _take(key: str, allocation: str, layers: int) -> None:
 
 def not_routed(selection: Selection) -> None:
     """For a checkpoint without routers: what it is, its plan and export where it is pruned, and the next step."""
-    checkpoint, plan = selection.checkpoint, selection.checkpoint.info.plan
+    name, checkpoint, plan = selection.name, selection.checkpoint, selection.checkpoint.info.plan
     what = "is pruned already" if plan is not None else "has no routers"
-    st.info(f"**{escape(selection.name)}** {what}, so there is no usage to prune by.", icon=":material/info:")
+    st.info(f"**{escape(name)}** {what}, so there is no usage to prune by.", icon=":material/info:")
     if plan is None:
         convert.button(selection)
     _routed_ones(selection)
     with st.container(horizontal=True, gap="small"):
         if plan is not None:
-            save.plan_button(plan, selection.name)
+            save.plan_button(plan, name)
         with st.popover("Export", icon=":material/deployed_code:"):
-            save.folder_button(lambda: save.zipped(checkpoint.path, selection.name), selection.name)
-            onnx.menu(checkpoint, None, selection.name, selection.data)
+            save.folder_button(lambda: save.zipped(files_of(checkpoint.path), name), name)
+            onnx.menu(checkpoint, None, name, selection.data)
     if plan is None:
         return
     experts = num_experts_of(checkpoint.model)
@@ -329,7 +330,7 @@ def not_routed(selection: Selection) -> None:
     title, under = "Kept experts and their weights", f"{kept_of}; grey: not kept"
     fig = expert_map(weights_of(plan, experts), experts, title, under, "weight")
     alt = f"Weights of the kept experts: {plan_words(plan)}"
-    chart(fig, plan_frame(plan), "kept-map", f"{selection.name}-plan", alt)
+    chart(fig, plan_frame(plan), "kept-map", f"{name}-plan", alt)
     try:
         found = measurements.evaluation(checkpoint, selection.data)
     except ShrpError as error:

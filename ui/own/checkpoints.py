@@ -195,7 +195,8 @@ def _stays() -> bool:
 
 
 def _is_brought(folder: Path) -> bool:
-    return (folder / _BROUGHT).is_file()
+    """Whether a folder is of a model that a person has brought, and may be changed: by nobody on a server."""
+    return _stays() and (folder / _BROUGHT).is_file()
 
 
 def _bring(source: Path, name: str, put: Callable[[Path, Path], object]) -> str:
@@ -207,11 +208,13 @@ def _bring(source: Path, name: str, put: Callable[[Path, Path], object]) -> str:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = new_folder(folder)
-        for file in source.iterdir():
-            if file.is_file() and not file.name.startswith("."):
+        try:
+            for file in archive.files_of(source):
                 put(file.absolute(), partial / file.name)
-        (partial / _BROUGHT).touch()
-        partial.rename(folder)
+            (partial / _BROUGHT).touch()
+            partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)  # nothing once it is renamed
     except OSError as error:
         raise CheckpointError(f"'{name:.80}' can't be kept: {error.strerror or error}.") from error
     return loaders.name_of(folder)
@@ -241,7 +244,7 @@ def name_labels(name: str, labels: Sequence[str]) -> str:
 
     def linked(folder: Path) -> Path:
         folder.mkdir()
-        for file in source.iterdir():
+        for file in archive.files_of(source):
             os.symlink(file.absolute(), folder / file.name)
         return write(folder)
 
@@ -272,7 +275,7 @@ def _take(given: Any) -> None:
         else:
             folder, name = open_upload(given.name, given)
             path = Path(folder.name).resolve()
-            name = _bring(path, name, shutil.move) if _stays() else _hold(name, name, folder)
+            name = _bring(path, name, shutil.copyfile) if _stays() else _hold(name, name, folder)
     except CheckpointError as error:
         session[_PROBLEM] = str(error)
         return
@@ -304,7 +307,17 @@ def pick_folder(folder: Path) -> None:
     pick(loaders.name_of(folder))
 
 
+def why_no_job(name: str) -> str:
+    """Why no job can be started on a checkpoint, in a sentence; empty where one can."""
+    held = name in st.session_state.get(_HELD, {})
+    return jobs.why_not() or "This model is deleted with the session; for a job put it in a folder of the app." * held
+
+
 def _removed(name: str) -> None:
+    used = name in loaders.discover_all() and jobs.reads(loaders.path_of(name))
+    st.session_state[_PROBLEM] = f"A job needs '{name}': cancel the job, or wait for its end." if used else ""
+    if used:
+        return
     remove(name)
     st.session_state[_LET_GO] = []
     boxes.empty("own-checkpoint")

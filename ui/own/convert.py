@@ -15,6 +15,7 @@ from shrp.errors import JobError, ShrpError
 from shrp.model.config import ShrpConfig
 from shrp.training.config import QUICK, RECIPES, TextConfig
 from ui import data_sources, jobs, store, training_data
+from ui.own import checkpoints
 from ui.own.dialog import CONVERT
 from ui.state import Selection
 from ui.text import duration, escape, file_name
@@ -50,7 +51,7 @@ def button(selection: Selection) -> bool:
 
     Where no job can be started the button says why.
     """
-    why, asked = jobs.why_not(), st.session_state.pop(CONVERT, False)
+    why, asked = checkpoints.why_no_job(selection.name), st.session_state.pop(CONVERT, False)
     opens = st.button(
         "Convert this model",
         key="convert",

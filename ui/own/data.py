@@ -18,7 +18,7 @@ from shrp.data.tasks import Task
 from shrp.data.text_data import pairs_of
 from shrp.errors import DataError
 from shrp.phrases import counted
-from ui import data_sources
+from ui import data_sources, jobs
 from ui.own import boxes
 from ui.own import kept as own_kept
 from ui.own import labels as own_labels
@@ -53,14 +53,15 @@ def remembered(
 
 def draw(task: Task) -> None:
     """Draw the dialog's step: where a table is given, and what its columns mean for a task."""
-    session = st.session_state
+    session, stays = st.session_state, "It stays on this machine."
+    if not own_kept.is_local():
+        stays = "A job on it keeps a copy." if jobs.allowed() else "Only this session sees it."
     boxes.draw(
         "own-data",
         "A table of sentences",
         [extension[1:] for extension in tabular.EXTENSIONS],
         MAX_BYTES // MB,
-        f"CSV, TSV, JSONL or Parquet, at most {MAX_BYTES // MB} MB and {MAX_ROWS:,} rows. Labels are optional. "
-        "Only this session sees it.",
+        f"CSV, TSV, JSONL or Parquet, at most {MAX_BYTES // MB} MB and {MAX_ROWS:,} rows. Labels are optional. {stays}",
         data_roots(),
         _take_new,
     )

@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from shrp.checkpoints.info import WEIGHTS, CheckpointInfo
 from shrp.errors import CheckpointError
-from ui import data_sources, jobs, loaders
+from ui import data_sources, loaders
 from ui.describe import shape
 from ui.own import checkpoints, data
 from ui.text import escape
@@ -86,7 +86,7 @@ def _dialog() -> None:
         dense = info.plan is None and not info.config.layers
         if (
             dense
-            and jobs.allowed()
+            and not checkpoints.why_no_job(name)
             and st.button("Convert it", key="own-convert-it", icon=":material/alt_route:")
         ):
             convert(name)

@@ -24,7 +24,7 @@ def offer(source: str | None) -> None:
     """Draw the button that begins, unless the guide is on or a person's own model or data are picked."""
     session, found = st.session_state, loaders.discover_all()
     own = source == data_sources.OWN or checkpoints.is_own(session.get("checkpoint", ""))
-    if own or PARAM in session or not isinstance(found.get(EXAMPLE), CheckpointInfo) or not jobs.allowed():
+    if own or session.get(PARAM) or not isinstance(found.get(EXAMPLE), CheckpointInfo) or not jobs.allowed():
         return
     st.button("Try it with an example", key="guide-begin", on_click=_begin, icon=":material/school:")
 
@@ -36,8 +36,7 @@ def _begin() -> None:
 
 
 def _end() -> None:
-    st.session_state.pop(PARAM, None)
-    set_param(PARAM, None)
+    st.session_state[PARAM] = ""  # not deleted, as an older address begins it where there is none
 
 
 def mark(step: str) -> None:
@@ -54,10 +53,13 @@ def draw(page: str) -> None:
         page: the open one's file, without its suffix.
     """
     session, found = st.session_state, loaders.discover_all()
+    if not jobs.allowed():
+        return
     if PARAM in st.query_params:
         session.setdefault(PARAM, st.query_params[PARAM][:100])
     example = found.get(EXAMPLE)
     if not session.get(PARAM) or not isinstance(example, CheckpointInfo):
+        set_param(PARAM, None)
         return
     routed, tuned = _made(found, example, tuned=False), _made(found, example, tuned=True)
     if session.get("checkpoint") == routed and page in ("routing", "pruning_lab"):

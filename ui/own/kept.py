@@ -1,6 +1,6 @@
 """A person's own table and the choices for its columns, kept on disk across a reload of the page.
 
-Only where the app is bound to this machine. A random name in the address says which table is the session's.
+Only where the app serves this machine alone. A random name in the address says which table is the session's.
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ _MOST = 8
 """Tables that are kept on disk; then the oldest goes."""
 _CHOICES = "choices.json"
 _NAME = re.compile(r"[0-9a-f]{16}")
+_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
 def is_local() -> bool:
-    """Whether the app serves nobody but this machine."""
-    return st.get_option("server.address") in ("127.0.0.1", "localhost", "::1")
+    """Whether the app serves nobody but this machine, also not by a proxy: its options would name that one's host."""
+    hosts = st.get_option("server.allowedHosts")  # an empty list allows any
+    named = {st.get_option("server.address"), st.get_option("browser.serverAddress"), *hosts}
+    return bool(hosts) and named <= _LOOPBACK
 
 
 def _folder() -> Path | None:
