@@ -29,12 +29,12 @@ from shrp.cli.options import AsJson, TrainingData, grouped
 from shrp.cli.output import print_json, print_table, stderr
 from shrp.data.batching import collate, encode, longest_input
 from shrp.data.text_data import TextData
-from shrp.errors import DataError
+from shrp.errors import DataError, ExportError
 from shrp.evaluation.evaluate import Texts, batch_logits, evaluate
 from shrp.evaluation.evaluation import Evaluation, summarise
 from shrp.evaluation.paired import paired_difference
 from shrp.evaluation.timing import serving_times
-from shrp.export.exported import is_export, load_export
+from shrp.export.exported import load_export
 from shrp.export.onnx import export_folder
 from shrp.files import write_text
 from shrp.model.config import ShrpConfig
@@ -42,7 +42,7 @@ from shrp.model.convert import expert_layers
 from shrp.phrases import counted
 from shrp.training.runs import weights_digest
 from studies.glue import Models, depths_of
-from studies.rows import DATA, as_json, run
+from studies.rows import as_json, run
 from studies.throughput import machine, versions
 from studies.trainings import MAX_LENGTH, Base, Trainings, slug
 
@@ -121,11 +121,19 @@ def served(name: str, made: Checkpoint, data: TextData, out: Path) -> Iterator[S
     digest = weights_digest(model)
     for precision in ("float32", "int8"):
         path = folder / precision
-        if not (is_export(path) and load_export(path).made_from == digest):
+        if not _is_made(path, digest):
             int8 = precision == "int8"
             export_folder(model, tokenizer, made.info, path, made_from=digest, int8=int8, check=False)
         graph = load_export(path)
         yield Served(name, "ONNX Runtime", precision, path, graph.evaluate(data), graph.logits)
+
+
+def _is_made(path: Path, digest: str) -> bool:
+    """Whether a folder holds an export of these weights that this version reads."""
+    try:
+        return load_export(path).made_from == digest
+    except ExportError:
+        return False
 
 
 def tfidf(train: TextData, data: TextData, out: Path) -> Served:
@@ -187,7 +195,9 @@ def main(
     effort: Annotated[
         float, typer.Option(min=0.001, max=1, help="Share of the steps of `retain` to train for.")
     ] = 1.0,
-    rows: Annotated[Path, typer.Option(help="File of rows, which is replaced.")] = DATA / "alternatives.json",
+    rows: Annotated[
+        Path | None, typer.Option(help="File of rows, which is replaced; by default rows.json in --out.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Compare models that answer the same task: score, size on disk, and speed."""
@@ -203,7 +213,7 @@ def main(
             models.append(one)
     models.append(tfidf(train, validation, out / "served"))
     measured = [row | {"effort": effort} for row in rows_of(models, validation)]
-    write_text(rows, as_json(measured))
+    write_text(rows or out / "rows.json", as_json(measured))
     if json:
         print_json({"machine": machine(), "versions": versions(), "rows": measured})
     else:

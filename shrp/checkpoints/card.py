@@ -132,6 +132,10 @@ def training_facts(
         value = f"{found['kept']:,} of {found['size']:,} tokens, those in {found['counted_on']}"
         facts.append(("vocabulary", value))
     facts = [(name, value) for name, value in facts if value]
+    further = training.get("recovery") or {}
+    if "pruning" in training and "final_size" in further:
+        sources = f" (of {', '.join(names)})" if (names := training.get("recovery_sources")) else ""
+        facts.append(("after pruning", f"fine-tuned on {further['final_size']:,} unlabelled texts{sources}"))
     return facts + [(f"after pruning, {name}", value) for name, value in _trained(recovery_of(training))]
 
 
@@ -168,7 +172,7 @@ def converted(training: Mapping[str, Any]) -> str:
     try:
         config, pruned = made["config"], ""
         earlier = f"{converted(made['earlier'])}; then " if made.get("earlier") else ""
-        if further := made.get("recovery"):
+        if "final_size" in (further := made.get("recovery") or {}):
             how = "" if "pruning" in made else " by usage on them"
             if made.get("selection") == "random":
                 how = " to random experts"
@@ -186,11 +190,11 @@ def converted(training: Mapping[str, Any]) -> str:
 
 
 def _texts_in(history: Sequence[Mapping[str, Any]]) -> str:
-    """Summarise the epochs on unlabelled text; empty without any."""
+    """Summarise a conversion on unlabelled text; empty where no epoch converted a layer on it."""
     rows = [row for row in history if row.get("texts")]
     layers = sum(row.get("converted_layer") is not None for row in rows)
     seen = sum(row["texts"] for row in rows)
-    return f"converted on {seen:,} unlabelled texts ({counted(layers, 'layer')})" if rows else ""
+    return f"converted on {seen:,} unlabelled texts ({counted(layers, 'layer')})" if layers else ""
 
 
 def recovery_of(training: Mapping[str, Any]) -> dict[str, Any]:

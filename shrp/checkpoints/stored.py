@@ -96,7 +96,7 @@ def check_training(training: Mapping[str, Any]) -> dict[str, Any]:
     if "converted" in known:
         known["converted"] = _known(known["converted"])
     made = known.get("converted", known)
-    if "texts" in made and made.get("recovery", {"final_size": 0}).get("final_size") is None:
+    if "texts" in made and not {"final_size", "train_data"} & _known(made.get("recovery", {"final_size": 0})).keys():
         raise _wrong("training", "recovery", made["recovery"])
     return known
 

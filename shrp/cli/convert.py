@@ -153,8 +153,9 @@ def _quick(
     json: bool,
 ) -> None:
     from shrp.checkpoints.checkpoint import load
+    from shrp.checkpoints.saving import refuse_existing
     from shrp.data.batching import token_counts
-    from shrp.training.quick import FEW, convert_quickly, enough
+    from shrp.training.quick import convert_quickly
     from shrp.training.runs import alone_in, run_folder
 
     how, dense = options.training, load(base)
@@ -162,19 +163,18 @@ def _quick(
     columns = own.text_column or list(dense.info.task.text_columns)
     validation = None if validation_file is None else own.read(validation_file, dense.info.task)
     rows = [row for path in files for row in opt.read_texts(path, columns)]
-    texts = enough(rows)
-    if len(texts) > len(rows):
-        stderr.print(f"{len(rows):,} texts are fewer than {FEW}: {len(texts) - len(rows):,} shipped sentences are added")
+    texts, added = opt.enough_texts(rows, validation)
     counts = token_counts(dense.tokenizer, rows)
     opt.report_cut_at(how.max_length, counts, "the texts", "`max_length` in --config changes that")
     with alone_in(run_folder(out), "convert"):
+        refuse_existing(out)  # another command may have made it since
         found = convert_quickly(
             replace(dense, info=replace(dense.info, base_model=options.base_name or dense.info.base_model)),
             texts,
             how,
             out,
             validation=validation,
-            sources=[path.name for path in files],
+            sources=[*(path.name for path in files), *added],
             progress=training_progress(),
         )
     if json:

@@ -7,7 +7,7 @@ import inspect
 import json
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -211,6 +211,19 @@ def report_left_out(rows: int, kept: int, name: str, why: str) -> None:
     """Print how many rows of a file are not used; nothing if all are."""
     if left := rows - kept:
         stderr.print(f"left out {left:,} of {rows:,} rows of {name}: {why}")
+
+
+def enough_texts(
+    rows: Sequence[tuple[str, ...]], scored_on: TextData | None
+) -> tuple[list[tuple[str, ...]], list[str]]:
+    """As `shrp.training.quick.enough`; also print what is added."""
+    from shrp.training.quick import FEW, enough
+
+    texts, added = enough(rows, () if scored_on is None else scored_on.texts)
+    if added:
+        sentences = f"{len(texts) - len(rows):,} shipped sentences ({', '.join(added)})"
+        stderr.print(f"{len(rows):,} texts are fewer than {FEW}: {sentences} are added")
+    return texts, added
 
 
 def report_data(train: TextData, validation: TextData) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -19,7 +20,7 @@ from shrp.errors import DataError, PlanError, ShrpError, TrainingError, first_li
 from shrp.training.config import RECIPES, TextConfig, TrainConfig, read_config
 
 if TYPE_CHECKING:  # torch is slow to import, and --help needs none
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
     from shrp.checkpoints.checkpoint import Checkpoint
     from shrp.pruning.plan import PruningPlan
@@ -52,6 +53,14 @@ class PruneOptions:
     """Label mappings, such as good=positive."""
     only: tuple[str, ...] = ()
     """Slices that usage is measured on."""
+
+
+@dataclass(frozen=True)
+class TextPruneOptions(PruneOptions):
+    """What it may set with `--texts`."""
+
+    training: TextConfig
+    """Fine-tuning on texts: rates, distillation, seed; `final_size` is replaced by the epochs of `--fine-tune`."""
 
 
 def prune(
@@ -92,7 +101,8 @@ def prune(
     from shrp.pruning.select import plan_from
     from shrp.pruning.sweep import smallest_within
     from shrp.training.loop import train
-    from shrp.training.runs import finish
+    from shrp.training.runs import alone_in, finish, run_folder
+    from shrp.training.text import train_on_text
 
     sizes = {"--per-layer": per_layer, "--budget": budget, "--plan": plan, "--max-loss": max_loss}
     if sum(option is not None for option in sizes.values()) != 1:
@@ -114,13 +124,18 @@ def prune(
         raise PlanError("give --train-file or --texts: a fine-tuning has labels or has none.")
     if calibrate and fine_tune:
         raise PlanError("give --calibrate or --fine-tune: fine-tuning finds the threshold itself.")
-    recipe = RECIPES["retain" if teacher is not None else "paper"]
-    rates = {"learning_rate": 1e-4, "new_learning_rate": 1e-3, "freeze_embeddings": True, "balance": 0.0}
+    defaults, overrides = {"learning_rate": 1e-4, "new_learning_rate": 1e-3, "balance": 0.0}, {"shrp": {"layers": []}}
+    if texts is not None:
+        defaults |= {"distill_logits": 1.0}
+    else:
+        recipe = RECIPES["retain" if teacher is not None else "paper"]
+        defaults = {**recipe, **defaults, "freeze_embeddings": True}
+        overrides |= {"stage2_epochs": max(fine_tune, 1)}
     options = read_config(
         config,
-        PruneOptions,
-        defaults={"training": {**recipe, **rates}},
-        overrides={"training": {"stage2_epochs": max(fine_tune, 1), "shrp": {"layers": []}}},
+        PruneOptions if texts is None else TextPruneOptions,
+        defaults={"training": defaults},
+        overrides={"training": overrides},
     )
     refuse_existing(out)  # refuse now, not after the epochs
     source = store.load(checkpoint, device=options.device)
@@ -135,12 +150,13 @@ def prune(
     if not from_file and train_file is None and texts is None:
         files.refuse("in --config describes files of your own: give --data, --train-file or --texts.")
     where = replace(files if from_file else opt.Data(), data=data or "probe", only=list(options.only))
-    tuning, scored_on, dense, rows = None, None, None, ()
+    tuning, scored_on, dense, rows, added = None, None, None, (), ()
     if fine_tune and teacher is not None:
         dense = _teacher(store.load(teacher), source)
     if texts is not None:
         rows = opt.read_texts(texts, list(options.text_columns or task.text_columns))
         scored_on = None if validation_file is None else files.read(validation_file, task)
+        rows, added = opt.enough_texts(rows, scored_on)
     elif fine_tune:  # before anything is measured, since the data may not fit
         own = (files.text_column, files.label_column, files.label_means) if train_file else ()
         tuning = opt.TrainingData(task, train_file, validation_file, *own).load()
@@ -178,36 +194,41 @@ def prune(
     teachers = tuple(row for row in source.info.scores if row["kind"] == "teacher")
     info = replace(source.info, plan=chosen, usage={}, training=training, scores=teachers)
     history = store.read_history(checkpoint)
-    if tuning is not None:
-        opt.report_data(*tuning)
-        model, tuned, more = train(
-            replace(options.training, max_length=length),
-            model,
-            info,
-            source.tokenizer,
-            *tuning,
-            out,
-            teacher=dense,
-            phase="fine-tuning after pruning",
-            progress=training_progress(),
-        )
-        info = replace(tuned, training=dict(info.training) | {"recovery": dict(tuned.training)})
-        history = joined(history, more)
-    elif texts is not None:
-        how, teacher = replace(options.training, max_length=length), dense or source.model
-        model, used, more = _tuned_on_texts(how, teacher, source.tokenizer, rows, fine_tune, model, out)
-        tuned_by = {"recovery": used.to_dict(), "recovery_sources": [texts.name]}
-        info = replace(info, training=dict(training) | tuned_by)
-        history = joined(history, more)
-    round_as_stored(model, dtype)
-    known = [one for one in (measured_on, like, scored_on) if one is not None]
-    scores = _scores(model, source, chosen, known, length, matched=calibrate, recovered=fine_tune > 0)
-    info = replace(info, scores=(*info.scores, *scores))
-    extra = {store.HISTORY: history_text(history)} if history else {}
-    kept = {"dtype": dtype, "extra_files": extra, "teacher": source.teacher}
-    store.save(model, source.tokenizer, info, out, new=True, **kept)
-    if fine_tune:
-        finish(out)
+    # A training on labels holds its folder itself.
+    with alone_in(run_folder(out), "prune") if texts is not None else nullcontext():
+        refuse_existing(out)  # another command may have made it since
+        if tuning is not None:
+            opt.report_data(*tuning)
+            model, tuned, more = train(
+                replace(options.training, max_length=length),
+                model,
+                info,
+                source.tokenizer,
+                *tuning,
+                out,
+                teacher=dense,
+                phase="fine-tuning after pruning",
+                progress=training_progress(),
+            )
+            info = replace(tuned, training=dict(info.training) | {"recovery": dict(tuned.training)})
+            history = joined(history, more)
+        elif texts is not None:
+            how = replace(options.training, max_length=length, final_size=fine_tune * len(rows))
+            of = (dense or source.model, source.tokenizer, rows, run_folder(out) / "pruned")
+            model, more = train_on_text(how, *of, model=model, progress=training_progress())
+            model = model.cpu()
+            training |= {"recovery": how.to_dict(), "recovery_sources": [texts.name, *added]}
+            info, history = replace(info, training=training), joined(history, more)
+        round_as_stored(model, dtype)
+        known = [one for one in (measured_on, like, scored_on) if one is not None]
+        seen = [*training.get("sources", ()), *training.get("recovery_sources", ())]
+        scores = _scores(model, source, chosen, known, length, seen, matched=calibrate, recovered=fine_tune > 0)
+        info = replace(info, scores=(*info.scores, *scores))
+        extra = {store.HISTORY: history_text(history)} if history else {}
+        kept = {"dtype": dtype, "extra_files": extra, "teacher": source.teacher}
+        store.save(model, source.tokenizer, info, out, new=True, **kept)
+        if fine_tune:
+            finish(out)
     if json:
         made = {"out": str(out), "pruned_from": source.fingerprint, "experts_kept": chosen.budget}
         print_json(made | {"plan": chosen.to_dict(), "scores": scores} | shares_of(like, shift))
@@ -226,61 +247,33 @@ def prune(
     )
 
 
-def _tuned_on_texts(
-    how: TrainConfig,
-    teacher: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[tuple[str, ...]],
-    epochs: int,
-    model: PreTrainedModel,
-    out: Path,
-) -> tuple[PreTrainedModel, TextConfig, list[dict[str, Any]]]:
-    """A pruned model fine-tuned on unlabelled texts, how that was done, and its history."""
-    from shrp.training.quick import enough
-    from shrp.training.runs import alone_in, run_folder
-    from shrp.training.text import train_on_text
-
-    texts, folder = enough(rows), run_folder(out)
-    shared = {
-        name: getattr(how, name)
-        for name in ("batch_size", "max_length", "learning_rate", "precision", "seed")
-    }
-    config = TextConfig(
-        final_size=epochs * len(texts), new_learning_rate=how.new_learning_rate, distill_logits=1.0, **shared
-    )
-    with alone_in(folder, "prune"):
-        model, history = train_on_text(
-            config,
-            teacher,
-            tokenizer,
-            texts,
-            folder / "pruned",
-            folder / "teacher-outputs",
-            model=model,
-            progress=training_progress(),
-        )
-    return model.cpu(), config, history
-
-
 def _scores(
     model: PreTrainedModel,
     source: Checkpoint,
     plan: PruningPlan,
     known: Sequence[TextData],
     length: int,
+    seen: Sequence[str],
     **made: bool,
 ) -> list[dict[str, Any]]:
-    """A row of scores for each of the data at hand, else for the probe sentences; none where they cannot be scored."""
+    """A row of scores for each of the data at hand, else for the probe sentences; none where they cannot be scored.
+
+    Args:
+        seen: names of what the model was trained on without labels; it is not scored on probe sets among them.
+    """
     from shrp.checkpoints.score_rows import pruned_row
     from shrp.cli.subjects import teacher_score
     from shrp.evaluation.evaluate import evaluate
 
-    rows = []
+    rows, probes = [], tuple(name for name in seen if name.startswith("probe/"))
     try:
         sets = list({data.fingerprint: data for data in known}.values())
         if not sets and source.info.task.name in TASKS:
             sets = [opt.Data().load(source.info.task)]
         for data in sets:
+            if data.name.startswith(probes):
+                stderr.print(f"not scored on {data.name}, whose sentences the model was trained on")
+                continue
             if data.labels is None:
                 raise DataError(f"{data.name} has no labels")
             found = evaluate(model, source.tokenizer, data, max_length=length)

@@ -211,6 +211,7 @@ def export_folder(
                 text = json.dumps(content, indent=2, allow_nan=False)
                 (partial / name).write_text(f"{text}\n", encoding="utf-8")
             shutil.copyfile(Path(__file__).with_name(SCRIPT), partial / SCRIPT)
+            check_free(folder)  # something may have been put there since
             put_in_place(partial, folder)
     except OSError as error:
         raise ExportError(f"{folder} cannot be written: {error.strerror or error}.") from error

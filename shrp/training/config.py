@@ -205,6 +205,10 @@ class TextConfig(_Config):
     final_size: int = 20_000
     """Texts of the last epoch, in which the learning rate falls to 0."""
 
+    def visited(self, total: int) -> int:
+        """How many of `total` texts the epochs see."""
+        return min(sum(epoch.size for epoch in self.schedule()), total)
+
     def schedule(self) -> Iterator[Epoch]:
         """The epochs in order: one after each conversion at the full rate, then one that falls linearly to 0."""
         order = tuple(reversed(self.shrp.layers))

@@ -91,7 +91,6 @@ class Training:
             model.to(self.device)
             schedule = list(self.config.schedule())
             if left := schedule[len(history) :]:
-                self._targets = self._open_teacher(run)
                 self._run(model, run, left, history)
             if self.outputs is None:
                 for own in ("teacher", "teacher-logits"):
@@ -114,11 +113,12 @@ class Training:
         )
 
     def _run(self, model: PreTrainedModel, run: Run, left: list[Epoch], history: list[dict[str, Any]]) -> None:
-        """Run the epochs that are left and add their rows to `history`."""
+        """Run the epochs that are left and add their rows to `history`; the first has the teacher's pass in its time."""
+        started = time.perf_counter()
+        self._targets = self._open_teacher(run)
         steps = sum(math.ceil(self.examples.size(one) / self.config.batch_size) for one in left)
         self._left, self._taken, self._done, self._epochs = steps, 0.0, 0, len(history) + len(left)
         for epoch in left:
-            started = time.perf_counter()
             set_seed(epoch_seed(self.config.seed, epoch.index))
             if epoch.convert is not None:
                 self._convert(model, epoch)
@@ -130,6 +130,7 @@ class Training:
             history.append(about | row)
             run.keep(model, history)
             self.progress.epoch(history[-1])
+            started = time.perf_counter()
 
     def _convert(self, model: PreTrainedModel, epoch: Epoch) -> None:
         """Convert the epoch's layer, and fit its Expander where that is asked for."""

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint, reference
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.checkpoints.info import evaluated_length, history_text
@@ -29,27 +28,41 @@ from shrp.data.sources import load_probe
 from shrp.data.text_data import TextData
 from shrp.errors import TrainingError
 from shrp.model.convert import convert_layer
+from shrp.model.modules import without_dropout
 from shrp.training.config import TextConfig
+from shrp.training.device import resolve_precision, training_device
 from shrp.training.examples import Examples
+from shrp.training.loop import evaluate_with_usage
 from shrp.training.losses import Batch, TextLoss
 from shrp.training.progress import Progress
 from shrp.training.runs import finish, run_folder
 from shrp.training.teacher import LiveTeacher
-from shrp.training.text import Texts, train_on_text
+from shrp.training.text import Texts, train_on_text, usage_on_text
+from shrp.training.trainable import parameter_groups
 
 FEW = 500
 """With fewer texts of one's own, the shipped probe sentences are added."""
 _PROBES = {1: ("sst2", "cola"), 2: ("mrpc",)}
 _TIMED, _MEASURED = 2, 2000
-"""Steps that an estimate measures, and of how many texts it takes the middle length."""
+"""Steps that an estimate measures, and of how many texts it takes the mean length."""
 
 
-def enough(texts: Texts) -> list[tuple[str, ...]]:
-    """The texts, with the shipped probe sentences (or pairs) if they are fewer than `FEW`."""
-    found = list(texts)
-    if 0 < len(found) < FEW:
-        found += [row for task in _PROBES[len(found[0])] for row in load_probe(task).texts]
-    return found
+def enough(texts: Texts, held_out: Texts = ()) -> tuple[list[tuple[str, ...]], list[str]]:
+    """The texts, with the shipped probe sentences (or pairs) if they are fewer than `FEW`.
+
+    Args:
+        held_out: what the model will be scored on, which is not added.
+
+    Returns:
+        The texts, those that were added last, and the names of the probe sets that these are from.
+    """
+    found, sources, known = list(texts), [], {*texts, *held_out}
+    for task in _PROBES[len(found[0])] if 0 < len(found) < FEW else ():
+        probe = load_probe(task)
+        if new := [row for row in probe.texts if row not in known]:
+            found += new
+            sources.append(probe.name)
+    return found, sources
 
 
 def convert_quickly(
@@ -68,12 +81,13 @@ def convert_quickly(
         texts: unlabelled; single texts or pairs, as the task has them.
         config: the layers, and how they are trained: `TextConfig(shrp=..., **QUICK)`.
         validation: examples that the dense and the routed model are scored on, where they have labels. Usage is counted on
-            them; without any, on the texts.
-        sources: names of the texts' files, which the checkpoint records.
+            them where they have labels, else on the texts of the last epoch.
+        sources: names of what the texts are from, which the checkpoint records.
 
     Returns:
-        `seconds` of training, the dense model's pass among them, `examples` trained on, `dense_score`, `routed_score` and
-        `n`; the last three are None where there are no labels.
+        `seconds` of training, the dense model's pass among them (of a run that was killed, those of the epochs that it
+        finished), `examples` trained on, `dense_score`, `routed_score` and `n`; the last three are None where there are no
+        labels.
 
     Raises:
         TrainingError: the checkpoint is not dense, or as `train_on_text`.
@@ -87,20 +101,17 @@ def convert_quickly(
         dense.tokenizer,
         texts,
         folder / "converted",
-        folder / "teacher-outputs",
         progress=progress,
     )
-    # Of a run that was killed, what its epochs took before counts too.
+    # Of a run that was killed, what its epochs took before counts too; the dense model's pass is part of the first.
     seconds = max(time.perf_counter() - started, sum(row["seconds"] for row in history))
     model = model.cpu()
     round_as_stored(model, torch.float16)
-    cut, task = evaluated_length(config.max_length), dense.info.task
-    counted = validation or TextData(task, tuple(texts), None, "texts")
-    usage = measure_usage(model, dense.tokenizer, counted, max_length=cut).shares()
+    cut = evaluated_length(config.max_length)
     info = replace(
         dense.info,
         config=config.shrp,
-        usage={str(layer): np.round(share, 6).tolist() for layer, share in usage.items()},
+        usage={str(layer): share for layer, share in usage_on_text(history).items()},
         training={
             "quick": True,
             "config": config.to_dict(),
@@ -114,13 +125,13 @@ def convert_quickly(
     teacher = {}
     if validation is not None and validation.labels is not None:
         one = replace(dense, info=info).evaluate(validation)
-        other = replace(dense, info=info, model=model).evaluate(validation)
+        other, usage = evaluate_with_usage(model, dense.tokenizer, validation, cut)
         about = {"data_fingerprint": validation.source_fingerprint, "max_length": cut}
         rows = (
             score_row("dense teacher", "teacher", [one], None),
             score_row("routed", "routed", [other], one.score),
         )
-        info = replace(info, scores=tuple(row | about for row in rows))
+        info = replace(info, usage=usage, scores=tuple(row | about for row in rows))
         outputs = reference.from_evaluation(one, dense.fingerprint, cut)
         teacher = (
             {validation.source_fingerprint: outputs} if outputs.logits.nbytes <= reference.SET_BYTES else {}
@@ -137,31 +148,43 @@ def convert_quickly(
         new=True,
     )
     finish(out)
-    return {"seconds": info.training["seconds"], "examples": len(texts), **found}
+    return {"seconds": info.training["seconds"], "examples": config.visited(len(texts)), **found}
 
 
 def estimate(dense: Checkpoint, texts: Texts, config: TextConfig) -> float:
-    """Seconds that `convert_quickly` trains on this machine, from a few measured steps.
+    """Seconds that `convert_quickly` trains on this machine, without scoring, from a few measured steps.
 
     A step is measured with all layers converted; on average an epoch's step has about half of them.
     """
-    model, layers = copy.deepcopy(dense.model), config.shrp.layers
+    device, bf16 = training_device(), resolve_precision(config.precision) == "bf16"
+    base, model, layers = copy.deepcopy(dense.model).to(device), copy.deepcopy(dense.model), config.shrp.layers
     for layer in layers:
         convert_layer(model, layer, config.shrp)
     longest = longest_input(model, dense.tokenizer, config.max_length)
     examples = Examples(config, texts[:_MEASURED], None, "", dense.tokenizer, longest)
-    objective, teacher = TextLoss(config, dense.model), LiveTeacher(dense.model, True)
-    objective.begin(model.train(), list(config.schedule())[-1])
-    middle = np.argsort(examples.lengths)[len(examples.lengths) // 2 :][: config.batch_size]
-    inputs, _ = examples.batch(middle, model.device)
+    objective, teacher = TextLoss(config, base), LiveTeacher(base, True)
+    objective.begin(model.to(device).train(), list(config.schedule())[-1])
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, config.learning_rate, config.new_learning_rate, config.weight_decay), fused=True
+    )
+    near = np.abs(examples.lengths - examples.lengths.mean())
+    rows = np.argsort(near, kind="stable")[: config.batch_size]
+    inputs, _ = examples.batch(rows, device)
     times: dict[str, list[float]] = {"teacher": [], "step": []}
     for _ in range(_TIMED + 1):  # the first one warms up
         started = time.perf_counter()
-        target = teacher(middle, inputs)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            target = teacher(rows, inputs)
+        target.logits.cpu()  # waits for a GPU
         times["teacher"].append(time.perf_counter() - started)
         started = time.perf_counter()
-        objective(model, Batch(inputs, None, target, False))["loss"].backward()
+        with without_dropout(model), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            loss = objective(model, Batch(inputs, None, target, False))["loss"]
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        float(loss.detach())
         times["step"].append(time.perf_counter() - started)
-    of_text = {name: float(np.mean(seconds[1:])) / len(middle) for name, seconds in times.items()}
+    of_text = {name: float(np.mean(seconds[1:])) / len(rows) for name, seconds in times.items()}
     steps = (len(layers) + 1) / 2 * config.conversion_size + config.final_size
-    return len(texts) * of_text["teacher"] + steps * of_text["step"]
+    return config.visited(len(texts)) * of_text["teacher"] + steps * of_text["step"]

@@ -42,7 +42,7 @@ def train_on_text(
     tokenizer: PreTrainedTokenizerBase,
     texts: Texts,
     out: Path,
-    teacher_outputs: Path,
+    teacher_outputs: Path | None = None,
     *,
     model: PreTrainedModel | None = None,
     convert: Convert | None = None,
@@ -60,14 +60,16 @@ def train_on_text(
         base: the dense encoder, with a head of any kind; it is the teacher and is not changed, but moved to the device
             that trains, where the returned model is too.
         texts: single texts and pairs, mixed as one likes.
-        teacher_outputs: folder for the teacher's outputs, which several trainings may share.
+        teacher_outputs: folder for the teacher's outputs on all texts, which several trainings may share; by default one
+            in `run_folder(out)`, for the texts that this training visits.
         model: where to start: a model of the same base, pruned, or with some upper layers converted; not changed. By
             default `base`.
         convert, converts_by: as for `shrp.training.loop.train`.
 
     Returns:
         The model in evaluation mode, and the history, a row an epoch: the converted layer, mean losses, the Top-1
-        shares of each layer's experts over the epoch's last quarter, the number format, seconds.
+        shares of each layer's experts over the epoch's last quarter, the number format, seconds (in the first epoch with
+        the teacher's pass).
 
     Raises:
         TrainingError: there is no text, a layer of `model` is converted already, the loss diverges, or

@@ -83,6 +83,9 @@ def test_facts_of_a_training_are_those_that_are_stored():
     assert "a.csv" in facts["layers"]
     rows = [{"texts": 500, "converted_layer": 2}, {"texts": 4000}, {}]
     assert "4,500" in dict(training_facts({}, rows))["layers"]
+    assert not training_facts({}, rows[1:])  # fine-tuned on texts, not converted
+    tuned = {"pruning": {}, "recovery": {"final_size": 4000}, "recovery_sources": ["e.csv"]}
+    assert dict(training_facts(tuned)) == {"after pruning": "fine-tuned on 4,000 unlabelled texts (of e.csv)"}
     after = {
         "train_data": "d.csv",
         "train_examples": 9,

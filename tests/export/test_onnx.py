@@ -341,6 +341,16 @@ def test_only_an_earlier_export_is_replaced(
     assert sorted(file.name for file in beside.iterdir()) == FILES
     assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
 
+    def meanwhile(*args):
+        (beside / "mine.txt").write_text("mine")
+        return write_graph(*args)
+
+    write_graph = exporting.write_graph
+    monkeypatch.setattr(exporting, "write_graph", meanwhile)
+    with pytest.raises(ExportError, match="exists and is not an earlier export"):
+        export_folder(*save, beside, check=False)
+    assert (beside / "mine.txt").read_text() == "mine"
+
 
 def test_the_command_exports_a_pruned_routed_checkpoint(
     shrp, tiny_routed, tiny_tokenizer, tiny_info, tiny_inputs, tmp_path

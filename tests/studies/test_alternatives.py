@@ -29,13 +29,13 @@ def study(tmp_path, monkeypatch, tiny_model, tiny_tokenizer, tiny_data, traced_o
     command.command()(alternatives.main)
 
     def run(*options):
-        given = ["--out", tmp_path / "out", "--rows", tmp_path / "rows.json", "--json", "--task-name", "made"]
+        given = ["--out", tmp_path / "out", "--json", "--task-name", "made"]
         for name in ("train-file", "validation-file"):
             given += [f"--{name}", tmp_path / f"{name.removesuffix('-file')}.csv"]
         given += ["--base", tmp_path / "base", "--minilm", tmp_path / "minilm", "--text-column", "sentence"]
         found = CliRunner().invoke(command, [str(a) for a in (*given, *options)], catch_exceptions=False)
         assert found.exit_code == 0, found.output
-        return json.loads((tmp_path / "rows.json").read_text())
+        return json.loads((tmp_path / "out" / "rows.json").read_text())
 
     return run
 
@@ -76,12 +76,20 @@ def test_every_alternative_is_scored_as_served_and_made_once(study, tmp_path, mo
     assert small["mb"] == pytest.approx(sum(file.stat().st_size for file in folder.iterdir()) / 1e6, abs=1e-6)
     assert {"model.onnx", "tokenizer.json"} <= {file.name for file in folder.iterdir()}
 
+    (folder / "model.onnx").write_bytes(b"cut off")
+    export, made = alternatives.export_folder, []
+
     def refuse(*args, **options):
         raise AssertionError("made again")
 
-    monkeypatch.setattr(alternatives, "export_folder", refuse)
+    def exported(*args, **options):
+        made.append(args[3])
+        return export(*args, **options)
+
+    monkeypatch.setattr(alternatives, "export_folder", exported)
     monkeypatch.setattr("shrp.training.loop.Training._epoch", refuse)
     assert [row["score"] for row in study()] == [row["score"] for row in found]
+    assert made == [folder]  # the broken one
 
 
 def test_the_table_is_made_of_the_rows(tmp_path, monkeypatch):

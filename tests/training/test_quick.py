@@ -1,15 +1,22 @@
 """Quick conversion: a routed checkpoint of the dense model's own task, from unlabelled text."""
 
 import json
+from contextlib import contextmanager
+from itertools import count
 
 import pytest
 import torch
+from torch import nn
 
 from shrp.checkpoints import checkpoint
-from shrp.data.sources import load_file
+from shrp.data.sources import load_file, load_probe
 from shrp.model.config import ShrpConfig
-from shrp.training.config import QUICK, TextConfig
-from shrp.training.quick import FEW, enough, estimate
+from shrp.training import quick, runs
+from shrp.training.config import TextConfig
+from shrp.training.loop import evaluate_with_usage
+from shrp.training.losses import TextLoss
+from shrp.training.progress import STORING, Progress
+from shrp.training.quick import FEW, convert_quickly, enough, estimate
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +25,7 @@ def place(tmp_path_factory, tiny_model, tiny_tokenizer, tiny_data, tiny_info):
     folder = tmp_path_factory.mktemp("quick")
     tiny_model(dropout=0.1).base_model.save_pretrained(folder / "base")
     tiny_tokenizer.save_pretrained(folder / "base")
-    checkpoint.save(tiny_model(seed=3), tiny_tokenizer, tiny_info(layers=()), folder / "dense")
+    checkpoint.save(tiny_model(seed=3, dropout=0.1), tiny_tokenizer, tiny_info(layers=()), folder / "dense")
     for name, n in (("own", 64), ("texts", FEW)):
         tiny_data(n, 0).to_frame().drop(columns="slice").to_csv(folder / f"{name}.csv", index=False)
     (folder / "teacher.json").write_text('{"training": {"learning_rate": 0.003, "precision": "fp32"}}')
@@ -49,27 +56,86 @@ def test_a_quick_conversion_is_a_scored_routed_checkpoint_of_the_same_task(place
     assert found["dense_score"] == dense.evaluate(data).score > 0.9
     assert found["routed_score"] == routed.evaluate(data).score > 0.9
     assert [row["score"] for row in routed.info.scores] == [found["dense_score"], found["routed_score"]]
-    assert sorted(routed.info.usage) == ["1", "2"]
+    _, usage = evaluate_with_usage(routed.model, routed.tokenizer, data, routed.info.max_length)
+    assert routed.info.usage == usage
+    assert sorted(usage) == ["1", "2"]
     # What is not converted stays as it is.
     assert torch.equal(dense.model.classifier.weight.half().float(), routed.model.classifier.weight)
 
 
-def test_the_time_is_estimated_in_proportion_to_the_steps(place):
-    dense = checkpoint.load(place / "dense")
-    texts = [(f"w{i} w{i + 1} w{i + 2}",) for i in range(40)]
-    short, long = (
-        TextConfig(shrp=ShrpConfig((1, 2)), **QUICK | {"conversion_size": 100, "final_size": size})
-        for size in (1_000, 100_000)
-    )
-    found = [estimate(dense, texts, config) for config in (short, long)]
-    assert 0 < found[0] < found[1] / 5
+def test_only_the_texts_that_are_trained_on_are_run_and_counted(place, tmp_path, monkeypatch):
+    dense, stored, measured = checkpoint.load(place / "dense"), [], []
+    texts = [(f"w{i} w{i + 1} w{i + 2}",) for i in range(90)]
+    config = TextConfig(shrp=ShrpConfig((1, 2)), conversion_size=8, final_size=16, precision="fp32")
+
+    class Watched(Progress):
+        def step(self, status):
+            if status.phase == STORING:
+                stored.append(status.steps)
+
+    options = {"sources": ["a.csv"], "progress": Watched()}
+    found = convert_quickly(dense, texts, config, tmp_path / "out", **options)
+    assert found["examples"] == 32
+    assert {*stored} == {32}
+    history = checkpoint.read_history(tmp_path / "out")
+    assert checkpoint.load(tmp_path / "out").info.usage == history[-1]["usage"]
+
+    # With a clock that ticks once a look, a batch of the teacher and a step take a second each.
+    ticks, before = count(), {name: value.clone() for name, value in dense.model.state_dict().items()}
+    monkeypatch.setattr(quick.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(quick, "resolve_precision", lambda wanted: "bf16")
+    step = TextLoss.__call__
+
+    def watched(self, model, batch):
+        dropout = {one.p for one in model.modules() if isinstance(one, nn.Dropout)}
+        measured.append((torch.is_autocast_enabled("cpu"), dropout))
+        return step(self, model, batch)
+
+    monkeypatch.setattr(TextLoss, "__call__", watched)
+    assert estimate(dense, texts, config) == pytest.approx((32 + 1.5 * 8 + 16) / 32)
+    assert all(one == (True, {0.0}) for one in measured)
+    assert all(torch.equal(value, before[name]) for name, value in dense.model.state_dict().items())
 
 
-def test_enough_texts_are_left_as_they_are():
-    many = [("w1", "w2")] * FEW
-    assert enough(many) == many
-    assert enough(many[1:])[: FEW - 1] == many[1:]
-    assert {len(row) for row in enough(many[1:])} == {2}
+def test_few_texts_are_completed_by_shipped_sentences_which_are_named(place, shrp, tmp_path, monkeypatch):
+    many = [("w1", f"w{i}") for i in range(FEW)]
+    assert enough(many) == (many, [])
+    found, sources = enough(many[1:], load_probe("mrpc").texts[:10])
+    assert found[: FEW - 1] == many[1:]
+    assert found[FEW - 1 :] == list(load_probe("mrpc").texts[10:])
+    assert sources == ["probe/mrpc"]
+
+    (tmp_path / "config.json").write_text('{"training": {"conversion_size": 8, "final_size": 8}}')
+    run = ("convert", "--base", place / "dense", "--texts", place / "own.csv", "--text-column", "sentence")
+    run += ("--quick", "--layers", "2", "--config", tmp_path / "config.json")
+    code, _, err = shrp(*run, "--out", tmp_path / "out")
+    assert code == 0, err
+    assert "probe/sst2, probe/cola" in err
+    made = tmp_path / "out"
+    assert checkpoint.load(made).info.training["sources"] == ["own.csv", "probe/sst2", "probe/cola"]
+    # Pruned, it is not scored on the sentences that it was trained on; fine-tuned on labels it can be loaded.
+    code, out, err = shrp("prune", made, "--per-layer", 1, "--out", tmp_path / "pruned", "--json")
+    assert code == 0, err
+    assert json.loads(out)["scores"] == []
+    own = ("--train-file", place / "own.csv", "--validation-file", place / "own.csv", "--fine-tune", 1)
+    code, _, err = shrp("prune", made, "--per-layer", 1, *own, "--out", tmp_path / "tuned")
+    assert code == 0, err
+    assert "converted on" in checkpoint.load(tmp_path / "tuned").card("tuned")
+
+    @contextmanager
+    def late(folder, kind):  # another command is done between the first look and the lock
+        (tmp_path / "late").mkdir()
+        (tmp_path / "late" / "notes.txt").write_text("mine")
+        yield
+
+    def never(*args, **options):
+        raise AssertionError("trained for nothing")
+
+    monkeypatch.setattr(runs, "alone_in", late)
+    monkeypatch.setattr(quick, "convert_quickly", never)
+    code, _, err = shrp(*run, "--out", tmp_path / "late")
+    assert code == 1
+    assert "exists already" in err
 
 
 @pytest.mark.parametrize(

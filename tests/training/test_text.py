@@ -18,7 +18,7 @@ from shrp.model.gates import record_routing
 from shrp.model.modules import without_dropout
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
-from shrp.training import losses
+from shrp.training import loop, losses
 from shrp.training.config import Recipe, TextConfig, TrainConfig
 from shrp.training.losses import hidden_loss
 from shrp.training.progress import Progress
@@ -200,7 +200,16 @@ def test_a_conversion_is_reported_without_dropout_and_counts_usage_of_the_last_q
     assert history[-1]["usage"]["2"] == pytest.approx(last / last.sum(), abs=1e-6)
 
 
-def test_a_killed_conversion_goes_on_and_ends_as_if_it_had_not_been(converted, tmp_path):
+def test_a_killed_conversion_goes_on_and_ends_as_if_it_had_not_been(converted, tmp_path, monkeypatch):
+    clock, opening = [0.0], loop.open_teacher
+
+    def opened(*args, **options):
+        clock[0] += 5
+        return opening(*args, **options)
+
+    monkeypatch.setattr(loop, "open_teacher", opened)
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: clock[0])
+
     class Killed(BaseException):
         pass
 
@@ -218,6 +227,8 @@ def test_a_killed_conversion_goes_on_and_ends_as_if_it_had_not_been(converted, t
     for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(one, other)
     assert [row | {"seconds": 0} for row in rows] == [row | {"seconds": 0} for row in history]
+    assert [row["seconds"] for row in history] == [5.0, 0.0, 0.0]  # the teacher's pass is part of the first epoch
+    assert [row["seconds"] for row in rows] == [5.0, 0.0, 5.0]
 
 
 def test_without_dropout_a_model_in_training_is_a_function_and_has_it_back_afterwards(

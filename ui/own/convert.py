@@ -174,7 +174,7 @@ def _estimate(selection: Selection, texts: TextData, layers: int, full: Full | N
     total = dense.model.config.num_hidden_layers
     sizes = QUICK if full is None else {"conversion_size": n, "final_size": max(full.epochs * n, 1)}
     config = TextConfig(shrp=ShrpConfig(tuple(range(total - layers, total))), **(QUICK | sizes))
-    given = texts.texts if full is not None else enough(texts.texts)
+    given = texts.texts if full is not None else enough(texts.texts)[0]
     key = (dense.fingerprint, texts.fingerprint, config)
     seconds = store.kept("estimates", 64, key, lambda: estimate(dense, given, config))
     # The layers below take no part in the measured steps.
