@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,17 +67,13 @@ def start(
     title: str,
     arguments: Sequence[str],
     name: str,
-    *,
-    disk: int = 0,
-    memory: int = 0,
-    about: dict[str, Any] | None = None,
-    files: Mapping[str, str] | None = None,
+    **options: Any,
 ) -> Job:
     """Start a job that makes the checkpoint `models() / name`, or let it wait for those before it.
 
     Args:
         arguments: of `python -m shrp`, without `--out`.
-        disk, memory, about, files: as for `shrp.jobs.submit`.
+        options: of `shrp.jobs.submit`.
 
     Raises:
         JobError: as there, or jobs are off.
@@ -85,8 +81,7 @@ def start(
     if why := why_not():
         raise JobError(why)
     out = models() / name
-    given = [*arguments, "--out", str(out)]
-    return jobs.submit(root(), title, given, out, disk=disk, memory=memory, about=about, files=files)
+    return jobs.submit(root(), title, [*arguments, "--out", str(out)], out, **options)
 
 
 def free_name(name: str) -> str:
@@ -119,14 +114,14 @@ def draw(open_folder: Callable[[Path], None]) -> None:
         return
     ended = {job.name for job in found if job.state in _ENDED}
     every = EVERY if len(ended) < len(found) else None
-    st.fragment(_draw, run_every=every)(ended, open_folder)
+    st.fragment(_draw, run_every=every)([found], ended, open_folder)
 
 
-def _draw(ended: set[str], open_folder: Callable[[Path], None]) -> None:
+def _draw(looked: list[list[Job]], ended: set[str], open_folder: Callable[[Path], None]) -> None:
     jobs.wake(root())
-    found = jobs.jobs(root())
-    if any(job.state in _ENDED and job.name not in ended for job in found):
-        st.rerun()  # the page offers what it made, and this fragment no longer runs by itself
+    found = looked.pop() if looked else jobs.jobs(root())  # the first run has them from the app's
+    if {job.name for job in found if job.state in _ENDED} != ended:
+        st.rerun()  # the page offers what was made, and a fragment with nothing to wait for no longer runs by itself
     with st.container(key="jobs"):
         for job in reversed(found):
             with st.container(border=True, key=f"job-{job.name}"):
@@ -151,8 +146,9 @@ def _one(job: Job, open_folder: Callable[[Path], None]) -> None:
         st.markdown(escape(said))
     with st.container(horizontal=True, gap="small"):
         made = job.state == "done" and job.out.is_dir()
-        if made and st.button(f"Open {escape(job.out.name)}", type="primary", key=f"job-{job.name}-open"):
-            open_folder(job.out)
+        # By a callback: "Dismiss" may take the job off the list before the run.
+        opened = {"on_click": open_folder, "args": (job.out,), "key": f"job-{job.name}-open"}
+        if made and st.button(f"Open {escape(job.out.name)}", type="primary", **opened):
             st.rerun()
         if job.state in _ENDED:
             st.button("Dismiss", on_click=jobs.forget, args=(job,), **key)
@@ -160,11 +156,12 @@ def _one(job: Job, open_folder: Callable[[Path], None]) -> None:
             st.caption("Is being cancelled …")
         else:
             st.button("Cancel", icon=":material/cancel:", on_click=jobs.cancel, args=(job,), **key)
-    with st.expander("Command and log" if job.log else "Command"):
-        st.caption("The same on a larger machine:")
+    log = job.log
+    with st.expander("Command and log" if log else "Command"):
+        st.caption("On another machine, copy the files that it names and change their paths.")
         st.code(job.command, language="bash", wrap_lines=True)
-        if job.log:
-            st.code(job.log[-5000:], language=None, wrap_lines=True, height=200)
+        if log:
+            st.code(log[-5000:], language=None, wrap_lines=True, height=200)
 
 
 def progress(job: Job) -> tuple[float, str]:

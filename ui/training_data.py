@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import streamlit as st
 
 from shrp.data.sources import DATA_DIR, load_glue
-from shrp.data.tabular import EXTENSIONS
+from shrp.data.tabular import EXTENSIONS, distinct
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
@@ -23,16 +25,24 @@ from ui.own.table import MAX_ROWS, read_upload
 from ui.text import escape
 
 PICKED, TRAIN, FILE = "picked", "train", "file"
+_KEPT_BACK = 5
+"""One in so many examples is kept for validation where there are no other labelled ones."""
+Made = TypeVar("Made")
 
 
-def choose(label: str, task: Task, picked: TextData | None, key: str, *, labelled: bool) -> TextData | None:
-    """Draw a box for the data, and one for a file where that is picked; None until there are any.
+def choose(
+    task: Task, picked: TextData | None, scored: TextData | None, key: str, *, labelled: bool
+) -> tuple[TextData, TextData | None] | None:
+    """Draw a box for the data, one for a file where that is picked, and a caption on what is validated on.
 
     Args:
-        label: of the box.
         picked: the app's picked data, where they are offered too.
+        scored: what to validate on, where it has labels and is not all that is trained on.
         key: what the widgets' keys begin with.
         labelled: whether labels are needed; else they are left out.
+
+    Returns:
+        What to train on and what to validate on, if anything; None until data are given.
     """
     names = {PICKED: "" if picked is None else f"{picked.name} ({len(picked):,})"}
     if picked is None or (labelled and picked.labels is None):
@@ -40,6 +50,7 @@ def choose(label: str, task: Task, picked: TextData | None, key: str, *, labelle
     if (folder := _train_folder(task)) is not None:
         names[TRAIN] = f"GLUE, training split (at most {MAX_ROWS:,})"
     names[FILE] = "a file …"
+    label = "Training data" if labelled else "Texts"
     source = st.selectbox(label, list(names), format_func=names.get, key=f"{key}-source")
     try:
         if source == PICKED:
@@ -48,10 +59,37 @@ def choose(label: str, task: Task, picked: TextData | None, key: str, *, labelle
             found = _train(task.name, stamp_of(folder, ("train.parquet",)))
         else:
             found = _file(task, key, labelled)
-    except DataError as error:
+        if found is None:
+            return None
+        train, validation, said = _split(found if labelled else replace(found, labels=None), scored)
+    except (DataError, OSError) as error:
         st.error(escape(str(error)), icon=":material/error:")
         return None
-    return found if found is None or labelled else replace(found, labels=None)
+    st.caption(escape(said))
+    return train, validation
+
+
+def _split(data: TextData, scored: TextData | None) -> tuple[TextData, TextData | None, str]:
+    """What to train on, what to validate on, and a sentence on that: no example is in both with its label."""
+    validation = None if scored is None or scored.labels is None else scored
+    known = frozenset() if validation is None else frozenset(validation.texts)
+    if data.labels is None:
+        if validation is None:
+            return data, None, "Without labelled data the result is not scored."
+        seen = "" if known.isdisjoint(data.texts) else ", some of it trained on without its labels"
+        return data, validation, f"Scored on {validation.name}{seen}."
+    rest = [i for i, texts in enumerate(data.texts) if texts not in known]
+    if validation is not None and rest:
+        left = len(data) - len(rest)
+        said = f"; {left:,} examples that are in it, too, are not trained on" if left else ""
+        return (data.subset(rest) if left else data), validation, f"Validated on {validation.name}{said}."
+    if len(data) < 2:
+        raise DataError(f"'{data.name}' has one example; give at least two.")
+    order, few = data.stratified_order(), max(len(data) // _KEPT_BACK, 1)
+    said = f"1 in {_KEPT_BACK} of these examples is kept for validation."
+    if validation is not None:
+        said += f" The others are in {validation.name}, so scores on that will be too high."
+    return data.subset(np.sort(order[few:])), data.subset(np.sort(order[:few])), said
 
 
 def _train_folder(task: Task) -> Path | None:
@@ -70,7 +108,7 @@ def _file(task: Task, key: str, labelled: bool) -> TextData | None:
     given = st.file_uploader("A table of texts", [one[1:] for one in EXTENSIONS], key=f"{key}-file")
     if given is None:
         return None
-    table = read_upload(given.name, given.getbuffer())
+    table = _last(f"{key}-table", given.file_id, lambda: read_upload(given.name, given.getbuffer()))
     columns = replace(guess(table, task), slice=None, pair=None, skip_incomplete=True)
     if not labelled:
         columns = replace(columns, label=None)
@@ -84,11 +122,27 @@ def _file(task: Task, key: str, labelled: bool) -> TextData | None:
         if meanings is None:
             return None
         columns = replace(columns, meanings=meanings)
-    return fit(table, task, columns)
+    return _last(f"{key}-fitted", (given.file_id, task, columns), lambda: fit(table, task, columns))
 
 
-def exported(data: TextData) -> tuple[str, list[str]]:
-    """Data as the text of a JSONL file, labels in its column `label`, and the names of its text columns."""
-    frame = replace(data, slices=None, pairs=None).to_frame()
-    columns = list(map(str, frame.columns[: len(data.task.text_columns)]))
-    return frame.to_json(orient="records", lines=True, force_ascii=False), columns
+def _last(name: str, key: Hashable, make: Callable[[], Made]) -> Made:
+    """What the session made of this key last, or makes now."""
+    kept = st.session_state.get(name)
+    if kept is None or kept[0] != key:
+        st.session_state[name] = kept = key, make()
+    return kept[1]
+
+
+def exported(files: Mapping[str, str | TextData]) -> dict[str, str]:
+    """Texts of files; data become JSONL, labels in the column `label`."""
+
+    def text(data: TextData) -> str:
+        frame = replace(data, slices=None, pairs=None).to_frame()
+        return frame.to_json(orient="records", lines=True, force_ascii=False)
+
+    return {name: one if isinstance(one, str) else text(one) for name, one in files.items()}
+
+
+def columns(data: TextData) -> list[str]:
+    """The names of the text columns of exported data."""
+    return distinct(data.task.text_columns, () if data.labels is None else ("label",))

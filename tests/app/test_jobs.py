@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -14,7 +15,8 @@ from shrp.data.sources import load_probe
 from shrp.data.tasks import TASKS
 from shrp.pruning.plan import make_plan
 from tests.app.helpers import specs, texts_of, values
-from ui import jobs
+from ui import jobs, training_data
+from ui.lab import curve, view
 from ui.own import convert
 
 STATUS = {
@@ -63,7 +65,7 @@ def button(at, key):
 
 
 def press(at, *keys):
-    """Press buttons at once: of a dialog, whose fragment AppTest does not run by itself, the one that opens it too."""
+    """Press buttons at once."""
     for key in keys:
         button(at, key).click()
     at = at.run()
@@ -111,10 +113,9 @@ def test_a_job_that_is_done_is_opened_with_one_click(asleep, open_page, dense, s
     save_tiny("routed").rename(job.out)
     at = open_page("overview", dense)
     assert "Routed 87.5%, dense 90.0% (accuracy, n = 40)" in texts_of(at.sidebar)
-    at = press(at, f"job-{job.name}-open")
+    at = press(at, f"job-{job.name}-open", f"job-{job.name}-act")  # faster than a run
     assert at.query_params["checkpoint"] == "made"
     assert at.title[0].value == "made"
-    at = press(at, f"job-{job.name}-act")
     assert not library.jobs(jobs.root())
     assert job.out.is_dir()
     assert button(at, f"job-{job.name}-act") is None
@@ -127,10 +128,14 @@ def test_a_free_name_is_of_nothing_made_or_left_unfinished(asleep):
     assert jobs.free_name("made") == "made-4"
 
 
-def test_a_job_that_failed_says_why_and_shows_its_log(asleep, open_page, dense):
+def test_a_job_that_failed_says_why_and_shows_its_log(asleep, open_page, monkeypatch):
     job = submitted(end={"state": "failed", "error": "no *room*."})
     (job.folder / "log.txt").write_text("line 1\n")
-    at = open_page("results")
+    at, read = open_page("results"), library._text
+    files = []
+    monkeypatch.setattr(library, "_text", lambda file: files.append(file) or read(file))
+    at.run()
+    assert len(files) == len(set(files)) > 1  # each once a run
     assert [one.value.replace("\\", "") for one in at.sidebar.error] == ["no *room*."]
     assert at.sidebar.code[-1].value.strip() == "line 1"
 
@@ -169,7 +174,8 @@ def test_a_server_that_has_jobs_off_draws_none(asleep, open_page, dense, monkeyp
 def test_a_dense_model_is_converted_by_a_job(asleep, open_page, dense, page):
     at = press(open_page(page, dense, source="probe"), "convert")
     at.slider[-1].set_value(2)
-    press(at, "convert", "convert-start")
+    at = press(at.run(), "convert-start")  # a run of the whole app, as when a job ends, does not close it
+    assert button(at, "convert-start") is None
     job = only_job()
     given = accepted(job)
     assert (job.out, given["layers"], given["quick"]) == (jobs.models() / "dense-2of3", "upper:2", True)
@@ -183,10 +189,9 @@ def test_a_dense_model_is_converted_by_a_job(asleep, open_page, dense, page):
 
 def test_a_full_conversion_takes_labelled_data_and_its_options(asleep, open_page, dense):
     at = press(open_page("overview", dense, source="probe"), "convert")
-    at.segmented_control[-1].set_value("full")
-    at = press(at, "convert")
+    at = at.segmented_control[-1].set_value("full").run()
     at.number_input[0].set_value(3)
-    press(at, "convert", "convert-start")
+    press(at, "convert-start")
     given = accepted(only_job())
     counts = [len(pd.read_json(given[name], lines=True)) for name in ("train_file", "validation_file")]
     assert counts == [384, 96]
@@ -199,37 +204,79 @@ def test_a_full_conversion_takes_labelled_data_and_its_options(asleep, open_page
     assert given["task"] == "sst2"
 
 
-@pytest.mark.parametrize("labelled", [False, True])
-def test_a_plan_is_fine_tuned_by_a_job(asleep, open_page, tiny_checkpoint, labelled):
-    at = press(open_page("pruning_lab", tiny_checkpoint, source="probe", budget=3), "fine-tune")
-    if labelled:
-        at.segmented_control[-1].set_value(True)
-        at = press(at, "fine-tune")
-        box = at.file_uploader[-1]
-        box.set_value(("train.csv", b"sentence,label\na,positive\nb,negative\n", "text/csv"))
-        at = press(at, "fine-tune")
-    press(at, "fine-tune", "fine-tune-start")
+PICKED = load_probe("sst2").to_frame()[["sentence", "label"]].to_csv(index=False).encode()
+
+
+@pytest.mark.parametrize(
+    ("file", "held_out", "counts"),
+    [
+        (None, 0, (480, 480)),
+        (None, 1, (240, 240)),
+        (b"sentence,label\na,positive\nb,negative\n", 0, (2, 480)),
+        (PICKED, 0, (384, 96)),
+        (PICKED + b"a,positive\n", 0, (1, 480)),
+    ],
+)
+def test_a_plan_is_fine_tuned_by_a_job(
+    asleep, open_page, tiny_checkpoint, monkeypatch, file, held_out, counts
+):
+    made = []
+    for name in ("read_upload", "fit", "exported"):
+        work = getattr(training_data, name)
+        noted = partial(lambda name, work, *given: made.append(name) or work(*given), name, work)
+        monkeypatch.setattr(training_data, name, noted)
+    asked = {"source": "probe", "budget": 3} | ({"hold_out": "true"} if held_out else {})
+    at = press(open_page("pruning_lab", tiny_checkpoint, **asked), "fine-tune")
+    if file:
+        at = at.segmented_control[-1].set_value(True).run()
+        at = at.file_uploader[-1].set_value(("train.csv", file, "text/csv")).run()
+    at = press(at.run(), "fine-tune-start")
+    assert button(at, "fine-tune-start") is None
+    assert made == ["read_upload", "fit"] * bool(file) + ["exported"]
     job = only_job()
     given = accepted(job)
     assert job.out == jobs.models() / "tiny-pruned-3-finetuned"
     assert given["fine_tune"] == 3
     assert read_plan(given["plan"]).budget == 3
-    trained_on = pd.read_json(given["train_file" if labelled else "texts"], lines=True)
-    assert list(trained_on.columns) == ["sentence", "label"][: 1 + labelled]
-    assert len(trained_on) == (2 if labelled else 480)
-    assert len(pd.read_json(given["validation_file"], lines=True)) == 480
+    trained_on = pd.read_json(given["train_file" if file else "texts"], lines=True)
+    validation = pd.read_json(given["validation_file"], lines=True)
+    assert list(trained_on.columns) == ["sentence", "label"][: 1 + bool(file)]
+    assert (len(trained_on), len(validation)) == counts
+    if file or held_out:
+        assert not set(trained_on["sentence"]) & set(validation["sentence"])
+
+
+def test_training_data_that_can_not_be_read_are_refused(asleep, open_page, dense, monkeypatch):
+    def unreadable(*_):
+        raise OSError("no disk")
+
+    monkeypatch.setattr(training_data, "read_upload", unreadable)
+    at = press(open_page("overview", dense, source="probe"), "convert")
+    at = at.selectbox(key="convert-quick-source").set_value(training_data.FILE).run()
+    at = at.file_uploader[-1].set_value(("texts.csv", b"sentence\na\n", "text/csv")).run()
+    assert not at.exception
+    assert "no disk" in [one.value for one in at.error]
 
 
 def test_what_was_fine_tuned_after_pruning_is_a_point_of_the_curve(
-    asleep, open_page, tiny_checkpoint, save_tiny
+    asleep, open_page, tiny_checkpoint, save_tiny, monkeypatch
 ):
     routed = checkpoints.load(tiny_checkpoint)
     plan = make_plan({layer: [0.4, 0.3, 0.2, 0.1] for layer in (1, 2)}, budget=3)
     how = {"pruned_from": routed.fingerprint, "recovery": {"final_size": 8}}
     save_tiny("tuned", plan=plan, training=how)
+    save_tiny("before", plan=plan, training=how)  # is one too many
+    monkeypatch.setattr(curve, "_MOST_TUNED", 1)
+    done, scored, drawn = [], curve._tuned, view.Lab._draw_verdict
+    monkeypatch.setattr(curve, "_tuned", lambda name, data: done.append(name) or scored(name, data))
+    monkeypatch.setattr(
+        view.Lab, "_draw_verdict", lambda lab, found: done.append(found.complete) or drawn(lab, found)
+    )
     save_tiny("other", plan=plan, training=how | {"pruned_from": "another"})
     at = open_page("pruning_lab", tiny_checkpoint, source="probe", budget=4)
     assert not at.exception
+    assert done[-2:] == [True, "tuned"]
+    assert "before" not in done
     points = [trace for spec in specs(at) for trace in spec["data"] if trace.get("name") == "fine-tuned"]
     score = checkpoints.load(tiny_checkpoint.parent / "tuned").evaluate(load_probe("sst2")).score
     assert values(points[-1]["y"]) == pytest.approx([100 * score])

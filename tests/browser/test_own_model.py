@@ -35,14 +35,18 @@ def button(place, name):
 
 
 def choose(page, label, option):
-    box, wanted = (
-        page.get_by_role("combobox", name=label),
-        page.get_by_role("option", name=option, exact=True),
-    )
-    while not wanted.count():  # a redraw closes the list
-        box.click()
-        page.wait_for_timeout(500)
-    wanted.click()
+    from playwright.sync_api import TimeoutError
+
+    box = page.get_by_role("combobox", name=label)
+    wanted = page.get_by_role("option", name=option, exact=True)
+    for _ in range(10):
+        if not wanted.count():
+            box.click()  # which closes a list that is open, so it is waited for
+        try:
+            return wanted.click(timeout=10_000)
+        except TimeoutError:  # a redraw has closed the list
+            pass
+    raise AssertionError(f"{label!r} offers no {option!r}")
 
 
 def started_and_opened(page):

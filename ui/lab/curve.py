@@ -111,13 +111,13 @@ def tuned_frame(checkpoint: Checkpoint, data: TextData) -> pd.DataFrame:
     """As `stored_frame`, of kind `tuned`: the listed checkpoints that were pruned from this one and fine-tuned, scored
     here on these data, the last few of them.
     """
-    dense, rows = dense_cost(checkpoint.model, TOKENS), []
-    for name, info in list(loaders.discover_all().items())[::-1]:
+    dense, rows, models = dense_cost(checkpoint.model, TOKENS), [], []
+    for name, info in loaders.discover_all().items():
         made = {} if isinstance(info, CheckpointError) else info.training
-        if made.get("pruned_from") != checkpoint.fingerprint or "recovery" not in made:
-            continue
-        found = _tuned(name, data)
-        if found is not None and len(rows) < _MOST_TUNED:
+        if made.get("pruned_from") == checkpoint.fingerprint and "recovery" in made:
+            models.append((name, info))
+    for name, info in models[: -_MOST_TUNED - 1 : -1]:
+        if (found := _tuned(name, data)) is not None:
             scored = {"score": found.score, "low": found.interval[0], "high": found.interval[1], "n": found.n}
             price = prunings.cost_of(checkpoint, info.plan).relative_to(dense)
             rows.append({"model": name, "kind": "tuned"} | scored | price)

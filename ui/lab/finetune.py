@@ -12,7 +12,7 @@ from shrp.errors import JobError
 from shrp.pruning.plan import PruningPlan
 from ui import jobs, training_data
 from ui.lab.save import name_of, plan_json
-from ui.own import checkpoints
+from ui.own import checkpoints, dialog
 from ui.state import Selection
 from ui.text import escape, file_name
 
@@ -21,72 +21,63 @@ _PLAN, _TRAIN, _SCORED, _OPTIONS = "plan.json", "train.jsonl", "validation.jsonl
 
 
 def button(selection: Selection, plan: PruningPlan) -> bool:
-    """Draw the button that opens the dialog, or says why no job can be started; returns whether it opens now."""
-    why = checkpoints.why_no_job(selection.name)
+    """Draw the button that opens the dialog, or says why not, and the dialog where it is open; returns whether it is."""
+    why, which = checkpoints.why_no_job(selection.name), (dialog.FINE_TUNE, selection.name)
     help = why or "Brings back much of a loss; the result is a point of the curve."
     icon = ":material/model_training:"
-    opens = st.button("Fine-tune this", key="fine-tune", icon=icon, disabled=bool(why), help=help)
+    opened = {"on_click": dialog.show, "args": which, "disabled": bool(why)}
+    st.button("Fine-tune this", key="fine-tune", icon=icon, help=help, **opened)
+    opens = dialog.is_open(*which) and not why
     if opens:
         _dialog(selection, plan)
     return opens
 
 
-@st.dialog("Fine-tune after pruning", width="medium", on_dismiss="rerun")
+@st.dialog("Fine-tune after pruning", width="medium", on_dismiss=dialog.close)
 def _dialog(selection: Selection, plan: PruningPlan) -> None:
-    checkpoint, whole = selection.checkpoint, selection.data if selection.whole is None else selection.whole
-    task = checkpoint.info.task
+    checkpoint, task = selection.checkpoint, selection.checkpoint.info.task
+    scored = picked = selection.data if selection.whole is None else selection.whole
+    if selection.ranked_on is not None:  # then a half is held out from training, too
+        picked, scored = selection.ranked_on, selection.data
     labelled = st.segmented_control("How", list(HOW), default=False, format_func=HOW.get, required=True)
     epochs = st.number_input("Epochs", 1, 100, 3)
     name = jobs.free_name(f"{file_name(name_of(selection, plan))}-finetuned")
     name = file_name(st.text_input("Name", placeholder=name) or name).strip(".")
-    if labelled and whole.labels is None:
-        st.info("Pick labelled data in the sidebar: the result is validated on them.")
-        return
-    # Labels that it has learnt would say nothing of its score on them.
-    picked = None if labelled else whole
     key = f"fine-tune-{'labels' if labelled else 'texts'}"
-    data = training_data.choose(
-        "Training data" if labelled else "Texts", task, picked, key, labelled=labelled
-    )
-    if data is None:
+    # The curve scores it on the picked data, which would say nothing had it learnt their labels.
+    found = training_data.choose(task, None if labelled else picked, scored, key, labelled=labelled)
+    if found is None:
         return
-    arguments, files = command(checkpoint.path, plan, data, whole, epochs)
+    arguments, files = command(checkpoint.path, plan, *found, epochs)
     st.code(jobs.in_words(arguments, name), language="bash", wrap_lines=True)
     if st.button("Start", type="primary", key="fine-tune-start", icon=":material/play_arrow:"):
         parameters = sum(one.numel() for one in checkpoint.model.parameters())
         title = f"Fine-tune {selection.name} with {plan.budget} experts"
         try:
-            jobs.start(title, arguments, name, files=files, **jobs.needs(parameters))
+            given = training_data.exported(files)
+            jobs.start(title, arguments, name, files=given, **jobs.needs(parameters))
         except JobError as error:
             st.error(escape(str(error)), icon=":material/error:")
             return
+        dialog.close()
         st.rerun()
 
 
 def command(
-    routed: Path, plan: PruningPlan, data: TextData, scored: TextData, epochs: int
-) -> tuple[list[str], dict[str, str]]:
+    routed: Path, plan: PruningPlan, data: TextData, validation: TextData | None, epochs: int
+) -> tuple[list[str], dict[str, str | TextData]]:
     """The arguments of `python -m shrp`, without `--out`, and the files that they name.
 
     Args:
         routed: folder of the routed checkpoint.
         data: to train on; without labels the routed model is distilled.
-        scored: examples to validate on, where they have labels.
+        validation: labelled examples.
     """
-    texts, columns = training_data.exported(data)
-    files = {_PLAN: plan_json(plan), _TRAIN: texts, _OPTIONS: json.dumps({"text_columns": columns})}
-    found = [
-        "prune",
-        str(routed.resolve()),
-        "--plan",
-        _PLAN,
-        "--fine-tune",
-        str(epochs),
-        "--config",
-        _OPTIONS,
-    ]
+    options = json.dumps({"text_columns": training_data.columns(data)})
+    files = {_PLAN: plan_json(plan), _TRAIN: data, _OPTIONS: options}
+    found = ["prune", str(routed.resolve()), "--plan", _PLAN, "--fine-tune", str(epochs), "--config", _OPTIONS]
     found += ["--texts" if data.labels is None else "--train-file", _TRAIN]
-    if scored.labels is not None:
-        files[_SCORED], _ = training_data.exported(scored)
+    if validation is not None:
+        files[_SCORED] = validation
         found += ["--validation-file", _SCORED]
     return found, files

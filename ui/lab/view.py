@@ -108,11 +108,11 @@ class Lab:
                 kept.section(editor, self.plan, base, self.stats, self.selection.name)
         menu = self._actions()
         pruned = self._evaluate()
+        self._draw_verdict(pruned)
         if self.data.labels is not None:
             with self.show("busy"):
                 tuned = curve.tuned_frame(self.checkpoint, self.data)
             self.stored = pd.concat([self.stored, tuned]) if len(tuned) else self.stored
-        self._draw_verdict(pruned)
         self._draw_curve(pruned)
         self.show("grey").markdown(_FRESH, unsafe_allow_html=True)
         with self.below:

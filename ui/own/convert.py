@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import streamlit as st
 
 from shrp.data.text_data import TextData
@@ -15,14 +14,11 @@ from shrp.errors import JobError, ShrpError
 from shrp.model.config import ShrpConfig
 from shrp.training.config import QUICK, RECIPES, TextConfig
 from ui import data_sources, jobs, store, training_data
-from ui.own import checkpoints
-from ui.own.dialog import CONVERT
+from ui.own import checkpoints, dialog
 from ui.state import Selection
 from ui.text import duration, escape, file_name
 
 RECIPE_NAMES = {"quick": "quick: minutes, no labels", "full": "full: two stages, labels"}
-_KEPT_BACK = 5
-"""One in so many examples is kept for validation where there are no other labelled ones."""
 
 
 @dataclass(frozen=True)
@@ -47,26 +43,28 @@ class Full:
 
 
 def button(selection: Selection) -> bool:
-    """Draw the button that opens the dialog, which may also be asked for elsewhere; returns whether it opens now.
+    """Draw the button that opens the dialog, and the dialog where it is open; returns whether it is.
 
     Where no job can be started the button says why.
     """
-    why, asked = checkpoints.why_no_job(selection.name), st.session_state.pop(CONVERT, False)
-    opens = st.button(
+    why, which = checkpoints.why_no_job(selection.name), (dialog.CONVERT, selection.name)
+    st.button(
         "Convert this model",
         key="convert",
+        on_click=dialog.show,
+        args=which,
         type="primary",
         icon=":material/alt_route:",
         disabled=bool(why),
         help=why or "Turn the heads of upper layers into experts with a router.",
     )
-    if opens or (asked and not why):
+    opens = dialog.is_open(*which) and not why
+    if opens:
         _dialog(selection)
-        return True
-    return False
+    return opens
 
 
-@st.dialog("Convert this model", width="medium", on_dismiss="rerun")
+@st.dialog("Convert this model", width="medium", on_dismiss=dialog.close)
 def _dialog(selection: Selection) -> None:
     checkpoint, whole = selection.checkpoint, selection.data if selection.whole is None else selection.whole
     task, total = checkpoint.info.task, checkpoint.model.config.num_hidden_layers
@@ -78,24 +76,14 @@ def _dialog(selection: Selection) -> None:
         layers = st.slider("Upper layers to convert", 1, total, max(total // 2, 1))
     name = jobs.free_name(f"{file_name(selection.name)}-{layers}of{total}")
     name = file_name(st.text_input("Name", placeholder=name) or name).strip(".")
-    full, labels = recipe == "full", whole is not None and whole.labels is not None
-    texts = training_data.choose(
-        "Training data" if full else "Texts", task, whole, f"convert-{recipe}", labelled=full
-    )
+    full = recipe == "full"
+    found = training_data.choose(task, whole, whole, f"convert-{recipe}", labelled=full)
     options = Full()
     if full:
         options = _options()
-    if texts is None:
+    if found is None:
         return
-    same = whole is not None and texts.texts == whole.texts
-    validation = whole if labels else None
-    if full and (same or not labels):
-        texts, validation = _kept_back(texts)
-        st.caption(f"1 in {_KEPT_BACK} of these examples is kept for validation.")
-    elif same and labels:
-        st.caption("The result is scored on the same texts, whose labels it does not see.")
-    elif validation is None:
-        st.caption("Without labelled data the result is not scored.")
+    texts, validation = found
     arguments, files = command(checkpoint.path, task, texts, validation, layers, options if full else None)
     try:
         with st.spinner("Measuring a training step …"):
@@ -110,10 +98,12 @@ def _dialog(selection: Selection) -> None:
         about = {"kind": "convert", "metric": task.metric, "of": checkpoint.fingerprint}
         title = f"Convert {selection.name}: {layers} of {total} layers"
         try:
-            jobs.start(title, arguments, name, about=about, files=files, **jobs.needs(parameters))
+            given = training_data.exported(files)
+            jobs.start(title, arguments, name, about=about, files=given, **jobs.needs(parameters))
         except JobError as error:
             st.error(escape(str(error)), icon=":material/error:")
             return
+        dialog.close()
         st.rerun()
 
 
@@ -127,13 +117,6 @@ def _options() -> Full:
     )
 
 
-def _kept_back(data: TextData) -> tuple[TextData, TextData]:
-    """Labelled data for training and, of each class the same share, for validation."""
-    order = data.stratified_order()
-    few = max(len(data) // _KEPT_BACK, 1)
-    return data.subset(np.sort(order[few:])), data.subset(np.sort(order[:few]))
-
-
 def command(
     base: Path,
     task: Any,
@@ -141,7 +124,7 @@ def command(
     validation: TextData | None,
     layers: int,
     full: Full | None,
-) -> tuple[list[str], dict[str, str]]:
+) -> tuple[list[str], dict[str, str | TextData]]:
     """The arguments of `python -m shrp`, without `--out`, and the files that they name.
 
     Args:
@@ -151,12 +134,11 @@ def command(
         validation: labelled examples; needed for a full training.
         full: the options of one, or None for a quick conversion.
     """
-    files, validated = {}, []
-    files["train.jsonl"], columns = training_data.exported(texts)
+    files, validated = {"train.jsonl": texts}, []
     if validation is not None:
-        files["validation.jsonl"], _ = training_data.exported(validation)
+        files["validation.jsonl"] = validation
         validated = ["--validation-file", "validation.jsonl"]
-    of_texts = [part for column in columns for part in ("--text-column", column)]
+    of_texts = [part for column in training_data.columns(texts) for part in ("--text-column", column)]
     shared = ["--base", str(base.resolve()), "--layers", f"upper:{layers}", *of_texts, *validated]
     if full is None:
         return ["convert", *shared, "--texts", "train.jsonl", "--quick"], files

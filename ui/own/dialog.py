@@ -15,9 +15,9 @@ from ui.describe import shape
 from ui.own import checkpoints, data
 from ui.text import escape
 
-CONVERT = "own-convert"
-"""Key of the session's state: whether the conversion's dialog is to be opened."""
-_OPEN, _PROBLEM = "own-dialog", "own-labels-problem"
+OWN, CONVERT, FINE_TUNE = "own", "convert", "fine-tune"
+"""The app's dialogs; the last two are of a model, whose name follows."""
+_OPEN, _PROBLEM = "dialog-open", "own-labels-problem"
 
 
 def button(key: str = "own-open") -> None:
@@ -25,25 +25,25 @@ def button(key: str = "own-open") -> None:
     st.button("Use your own model or data", key=key, on_click=show, icon=":material/upload_file:")
 
 
-def show() -> None:
-    """Have the dialog open from the next run on, until it is closed."""
-    st.session_state[_OPEN] = True
+def show(*which: str) -> None:
+    """Have a dialog, this one unless named, open from the next run on in the place of any other, until it is closed."""
+    st.session_state[_OPEN] = which or (OWN,)
 
 
-def is_open() -> bool:
-    """Whether the dialog is open."""
-    return bool(st.session_state.get(_OPEN))
+def is_open(*which: str) -> bool:
+    """Whether a dialog, this one unless named, is open."""
+    return st.session_state.get(_OPEN) == (which or (OWN,))
 
 
-def _close() -> None:
-    st.session_state[_OPEN] = False
+def close() -> None:
+    """Close the dialog that is open, from the next run on."""
+    st.session_state[_OPEN] = None
 
 
 def convert(name: str) -> None:
     """Go to Overview and have the dialog that converts a dense model open there."""
-    _close()
     checkpoints.pick(name)
-    st.session_state[CONVERT] = True
+    show(CONVERT, name)
     st.session_state[data.NEW] = st.session_state.get("source") == data_sources.OWN or data.is_new()
     # Without parameters, as those of widgets that are drawn can't be cleared.
     st.switch_page("pages/overview.py", query_params={})
@@ -55,7 +55,7 @@ def draw() -> None:
         _dialog()
 
 
-@st.dialog("Use your own model or data", width="large", on_dismiss=_close)
+@st.dialog("Use your own model or data", width="large", on_dismiss=close)
 def _dialog() -> None:
     session = st.session_state
     st.subheader("1. Model", anchor=False)
@@ -81,7 +81,7 @@ def _dialog() -> None:
     st.subheader("3. What next?", anchor=False)
     with st.container(horizontal=True):
         if st.button("Look at it", type="primary", key="own-look", icon=":material/visibility:"):
-            _close()
+            close()
             st.rerun()
         dense = info.plan is None and not info.config.layers
         if (
