@@ -7,9 +7,9 @@ pruned model. In the equations of `shrp.model.layers`:
 
     probs  = router(x)                         # (2) softmax over the layer's experts
     own    = top_k_gates(probs, k)             # (3) hard: only k experts are non-zero
-    gates  = overridden(layer, probs, own)     # what `use_gates` puts in their place, if anything
-    mixing = straight_through(own, probs)      # in training: the same values, with a gradient for the router
-    y      = LayerNorm(x + E(sum_h g_h o_h))   # (4), (5)
+    gates  = overridden(layer, probs, own)     # `own`, or what `use_gates` puts in its place
+    mixing = straight_through(gates, probs)    # in training with `own`: the same values, and a gradient for the router
+    y      = LayerNorm(x + E(sum_h g_h o_h))   # (4), (5), with g = mixing
 
 Recording (`record_routing`) and overriding (`use_gates`) are context managers built on `contextvars`; nothing is
 stored on the modules, so several threads can share one model and each sees only its own routes.
@@ -38,7 +38,7 @@ def top_k_gates(probs: Tensor, k: int) -> Tensor:
     """Hard Top-k gates from router probabilities `(..., H)`.
 
     For `k = 1` a one-hot vector; for `k > 1` the `k` largest probabilities, renormalised to sum to 1. If all of these
-    are 0 (a saturated router whose choice was knocked out), they get equal weights.
+    are 0 (`knock_out` removed the choice of a saturated router), they get equal weights.
     """
     top = probs.topk(k, dim=-1)
     if k == 1:
@@ -50,16 +50,16 @@ def top_k_gates(probs: Tensor, k: int) -> Tensor:
 
 
 def straight_through(gates: Tensor, probs: Tensor) -> Tensor:
-    """Gates with exactly the hard values and the gradient of `probs`.
+    """Straight-through estimator: exactly the hard values of `gates`, with the gradient of `probs`.
 
-    The forward pass of training is then the one of inference, so removing the router later changes no scale.
+    Training and inference then have the same forward pass: no output is scaled by the router's probability.
     """
     # The brackets matter: (g + p) - p rounds, g + (p - p) does not.
     return gates.detach() + (probs - probs.detach())
 
 
 def real_rows(values: Tensor, token_mask: Tensor | None) -> Tensor:
-    """`(N, H)`, one row an input, from `(B, H)`; or one row a real token, from `(B, T, H)` and its mask `(B, T)`."""
+    """Flatten to `(N, H)`: `(B, H)` has a row per input already; `(B, T, H)` gives a row per real token."""
     if values.dim() == 2:
         return values
     flat = values.flatten(0, 1)
@@ -67,21 +67,22 @@ def real_rows(values: Tensor, token_mask: Tensor | None) -> Tensor:
 
 
 def balance_loss(probs: Tensor, token_mask: Tensor | None = None) -> Tensor:
-    """Load-balance loss: bidirectional KL between the mean router probabilities and the uniform distribution `u`.
+    """Load-balance loss: keeps the router from collapsing onto a few experts while it is trained.
 
     Args:
         probs: `(B, H)`, or `(B, T, H)` with `token_mask` `(B, T)` marking the real tokens.
         token_mask: bool; None counts every token.
 
     Returns:
-        A scalar in nats: `KL(mean || uniform) + KL(uniform || mean)`, 0 when usage is perfectly even.
+        `KL(mean || uniform) + KL(uniform || mean)` of the batch's mean probabilities, a scalar in nats. At 0 they are
+        uniform, but Top-1 shares may still be uneven.
     """
     probs = real_rows(probs, token_mask)
     # In float32 and with a floor: under autocast a probability can round to 0, and the loss would be infinite. The
     # floor is as low as possible: a probability on it has no gradient, and a collapsed router needs one.
     mean = probs.float().mean(0).clamp_min(torch.finfo(torch.float32).tiny)
     uniform = 1.0 / mean.numel()
-    # sum p log(p / u) + sum u log(u / p) = sum (p - u) log(p / u)
+    # Both KLs in one, with p the mean and c = 1 / H: p log(p / c) + c log(c / p) = (p - c) log(p / c)
     return ((mean - uniform) * (mean.log() - torch.tensor(uniform).log())).sum()
 
 
@@ -90,7 +91,7 @@ def balance_loss(probs: Tensor, token_mask: Tensor | None = None) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class LayerTrace:
-    """What one converted layer did in one forward pass."""
+    """What one routed layer did in one forward pass."""
 
     probs: Tensor
     """Router probabilities, `(B, H)` or `(B, T, H)`."""
@@ -195,7 +196,7 @@ def use_gates(source: GateSource | Mapping[int, Tensor]) -> Iterator[None]:
             None, route as usual. Contexts nest: an inner one sees the outer one's gates.
 
     Warns:
-        UnusedGatesWarning: a layer of the mapping, or of `knock_out`'s, had no router in any of these passes (it is
+        UnusedGatesWarning: a layer named by the mapping or by `knock_out` had no router in any of these passes (it is
             dense or pruned), so its gates changed nothing.
     """
     named = frozenset(source) if isinstance(source, Mapping) else frozenset()
@@ -250,7 +251,7 @@ def overridden(layer: int, probs: Tensor, gates: Tensor) -> Tensor:
 
 
 def play_back(record: RoutingRecord) -> dict[int, Tensor]:
-    """Gates for `use_gates` that repeat the latest recorded pass, whatever the input becomes."""
+    """Gates for `use_gates` that repeat the latest recorded pass, even for a changed input."""
     return {layer: record.last(layer).gates.detach() for layer in record.layers}
 
 

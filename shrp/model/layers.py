@@ -5,16 +5,15 @@ Every attention head of the dense layer becomes an expert; a router chooses whic
 Expander, shared by the layer's experts, takes the place of `W_o` and the feed-forward network. For the layer's input `x`:
 
     (1)  o_h = softmax(q_h k_h^T / sqrt(dh) + mask) v_h      experts: the pretrained heads, before W_o
-    (2)  p   = softmax(W_r pool(x) + b)                      Router: probabilities over the experts
+    (2)  p   = softmax(W_r pool(x) + b_r)                    Router: probabilities over the experts
     (3)  g   = Top-k of p (Top-1: one-hot)                   gates: what each expert contributes
     (4)  E(u) = LayerNorm(GELU(W u + b))                     Expander, for the gated sum u = sum_h g_h o_h
     (5)  y   = LayerNorm(x + E(u))                           the layer's output
 
-`shrp.model.gates` makes the gates, trains the router through them (straight-through) and lets an analysis record or
-override them. Pruning fixes the gates to constants, keeps the experts whose gate is not 0 and removes the router: a
-StaticLayer, (1), (4) and (5) alone.
-
-Modules hold weights, never results: what a pass did goes to the records of `shrp.model.gates.record_routing`.
+`shrp.model.gates` makes the gates, gives them a gradient for the router (straight-through), and records or overrides
+them for analyses. Pruning follows a plan: the experts that each layer keeps, and a constant weight for each, its gate.
+Pruning removes the router and the other experts; the StaticLayer that remains computes (1), (4) and (5).
+Modules hold weights, never results: `shrp.model.gates.record_routing` records what a pass did.
 
 Encoders differ in how they call a layer, in the form of its output, and in relative positions (DeBERTa, MPNet). `family`,
 an adapter of `shrp.families`, hides this: its `attention_mask` and `relative` read the arguments of the call, and its
@@ -52,10 +51,10 @@ from shrp.model.gates import (
 
 
 class Router(nn.Module):
-    """Equation (2): probabilities over a layer's experts, `p = softmax(W_r pool(x) + b)`.
+    """Equation (2): probabilities over a layer's experts, `p = softmax(W_r pool(x) + b_r)`.
 
-    With sequence routing `pool` is the mean over real tokens, so an input chooses one expert a layer; with token routing
-    every token chooses its own and nothing is pooled.
+    Sequence routing pools by the mean over real tokens: all tokens of an input get the same experts. Token routing
+    pools nothing: every token gets its own.
     """
 
     def __init__(self, hidden_size: int, num_experts: int, routing: Routing) -> None:
@@ -92,7 +91,7 @@ class Expander(nn.Module):
     def forward(self, mixed: Tensor) -> Tensor:
         """Map the gated sum of expert outputs `(B, T, dh)` to `(B, T, d)`."""
         inner = self.dense(mixed)
-        return self.norm(torch.ops.aten.gelu_(inner) if _in_place() else F.gelu(inner))
+        return self.norm(torch.ops.aten.gelu_(inner) if _plain_inference() else F.gelu(inner))
 
 
 class _Experts(nn.Module):
@@ -107,7 +106,7 @@ class _Experts(nn.Module):
         raise NotImplementedError
 
     def head_weights(self) -> tuple[Tensor, Tensor]:
-        """Stacked `Wq, Wk, Wv` of every expert, `(m, 3 dh, d)`, and their biases `(m, 3 dh)`."""
+        """Stacked `Wq, Wk, Wv` of every expert, `(m, 3 dh, d)`, and biases `(m, 3 dh)`, for relative positions."""
         raise NotImplementedError
 
     def expert_outputs(
@@ -115,7 +114,7 @@ class _Experts(nn.Module):
     ) -> Tensor:
         """Equation (1): attention output `o_h` of every expert, `(B, m, T, dh)`.
 
-        Outside of a whole pass, `shrp.families.families.relative_positions` computes `relative`.
+        The encoder passes `relative`; for a direct call, `shrp.families.families.relative_positions` computes it.
         """
         dropout = self.attention_dropout if self.training else 0.0
         return attend(*self.project(hidden_states), attention_mask, positions_of(self, relative), dropout)
@@ -130,7 +129,7 @@ class _Experts(nn.Module):
     def _output(self, hidden_states: Tensor, mixed: Tensor) -> Tensor:
         """Equation (5): `LayerNorm(x + E(u))` for the weighted sum `u` of experts' outputs, `(B, T, dh)`."""
         update = F.dropout(self.expander(mixed), self.dropout, self.training)
-        if _in_place() and update.dtype == hidden_states.dtype:
+        if _plain_inference() and update.dtype == hidden_states.dtype:
             return self.norm(update.add_(hidden_states))
         return self.norm(hidden_states + update)
 
@@ -181,16 +180,17 @@ class ExpertLayer(_Experts):
         token_mask = token_mask_of(mask)  # (B, T), the real tokens
 
         probs = self.router(hidden_states, token_mask)  # (2): (B, H) or (B, T, H)
-        own = top_k_gates(probs, self.top_k)  # (3)
-        gates = overridden(self.layer, probs, own)  # an analysis may put others in their place
+        own = top_k_gates(probs, self.top_k)  # (3): the shape of probs
+        gates = overridden(self.layer, probs, own)  # `own` itself unless an analysis replaces it
         mixing = straight_through(gates, probs) if self.training and gates is own else gates
 
         norms = None
         if self.training or wants_output_norms() or not self._picks_one(mixing, gates is own):
+            # In training all experts run: the gradient of gate h needs o_h even where the gate is 0.
             outputs = self.expert_outputs(hidden_states, mask, relative)  # (1): (B, H, T, dh)
             norms = _mean_norms(outputs, token_mask) if wants_output_norms() else None
             mixed = _weighted_sum(mixing.to(outputs.dtype), outputs)  # u = sum_h g_h o_h: (B, T, dh)
-        else:  # the same, where all gates but one are 0
+        else:  # the same u: each input has one gate of 1, the others are 0
             mixed = self._chosen_outputs(hidden_states, mask, relative, mixing.argmax(-1))
 
         output = self._output(hidden_states, mixed)  # (4) and (5): (B, T, d)
@@ -208,12 +208,12 @@ class ExpertLayer(_Experts):
         """As in the base class; `m` is `H`."""
         return self.qkv_weight, self.qkv_bias
 
-    def _picks_one(self, gates: Tensor, own: bool) -> bool:
+    def _picks_one(self, gates: Tensor, are_own: bool) -> bool:
         """Whether every input has one expert with gate 1, so that no other expert need be computed.
 
-        Gates that are the layer's `own` are known without their values, for which an accelerator would have to wait.
+        For the layer's own gates the config decides; reading their values would make an accelerator wait.
         """
-        if own and self.routing == "sequence" and self.top_k == 1:
+        if are_own and self.routing == "sequence" and self.top_k == 1:
             return True
         if gates.dim() != 2 or gates.requires_grad:
             return False
@@ -223,7 +223,7 @@ class ExpertLayer(_Experts):
         self, x: Tensor, attention_mask: Tensor | None, relative: RelativePositions | None, chosen: Tensor
     ) -> Tensor:
         """Output of one expert for each input, computing no other: `chosen` `(B,)` -> `(B, T, dh)`."""
-        if x.is_cpu and _in_place():
+        if x.is_cpu and _plain_inference():
             # One product an input, straight from the expert's weights: gathering them costs up to as much again.
             rows = zip(x, chosen.tolist(), strict=True)
             fused = torch.stack([F.linear(row, self.qkv_weight[e], self.qkv_bias[e]) for row, e in rows])
@@ -231,15 +231,15 @@ class ExpertLayer(_Experts):
             weight, bias = self.qkv_weight[chosen], self.qkv_bias[chosen]  # (B, 3 dh, d), (B, 3 dh)
             fused = torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))  # (B, T, 3 dh)
         query, key, value = fused.unsqueeze(1).split(self.head_size, dim=-1)  # (B, 1, T, dh) each
-        positions = positions_of(self, relative, chosen)
+        positions = positions_of(self, relative, chosen)  # None in most families
         return attend(query, key, value, attention_mask, positions and positions.one_each()).squeeze(1)
 
 
 class StaticLayer(_Experts):
     """What pruning leaves of an `ExpertLayer`: `m` experts and the Expander, no router.
 
-    Equal to the `ExpertLayer` under constant gates, the plan's weights. These are folded into the values, so the
-    experts' outputs are simply added, and all queries, keys and values are one product.
+    It equals the `ExpertLayer` with the plan's weights as constant gates (not with its router's own choice). Since
+    `o_h` is linear in `v_h`, each weight is folded into its expert's `Wv` and bias: `u` is the plain sum of outputs.
     """
 
     def __init__(
@@ -260,7 +260,7 @@ class StaticLayer(_Experts):
         self.hidden_size, self.head_size = hidden_size, head_size
         self.dropout, self.attention_dropout = dropout, attention_dropout
         self.qkv = nn.Linear(hidden_size, 3 * self.kept * head_size)  # all queries, all keys, all values
-        self.expander = Expander(head_size, hidden_size, eps, gain=1.0)
+        self.expander = Expander(head_size, hidden_size, eps, gain=1.0)  # trained weights replace these
         self.norm = nn.LayerNorm(hidden_size, eps=eps)
 
     @classmethod
@@ -301,8 +301,8 @@ class StaticLayer(_Experts):
     ) -> Output:
         """Map `(B, T, d)` to `(B, T, d)`; called by the encoder like the dense layer that it replaces."""
         mask, relative = self.family.attention_mask(attention_mask), self.family.relative(args, kwargs)
-        outputs = self.expert_outputs(hidden_states, mask, relative)  # (1): (B, m, T, dh), weighted
-        mixed = outputs.squeeze(1) if self.kept == 1 else outputs.sum(1)  # (B, T, dh)
+        outputs = self.expert_outputs(hidden_states, mask, relative)  # (1): g_h o_h, (B, m, T, dh)
+        mixed = outputs.squeeze(1) if self.kept == 1 else outputs.sum(1)  # u: (B, T, dh)
         output = self._output(hidden_states, mixed)  # (4) and (5)
         add_to_records(self.layer, output)
         return self.family.answer(hidden_states, output, kwargs)
@@ -329,8 +329,8 @@ def _weighted_sum(gates: Tensor, outputs: Tensor) -> Tensor:
     return (gates.transpose(1, 2).unsqueeze(-1) * outputs).sum(1)
 
 
-def _in_place() -> bool:
-    """Whether a pass may work in place: nothing differentiates or traces it.
+def _plain_inference() -> bool:
+    """Whether no gradient or trace is taken of this pass, so that it may work in place and branch on values.
 
     New memory for each intermediate result costs a static layer up to a third of its time.
     """
