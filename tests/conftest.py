@@ -194,13 +194,15 @@ def tiny_model():
 def tiny_routed(tiny_model, tiny_inputs):
     """A factory of converted classifiers whose routers are sure of themselves and differ between inputs."""
 
-    def build(family="bert", *, layers=(1, 2), routing="sequence", top_k=1, **options):
+    def build(family="bert", *, layers=(1, 2), routing="sequence", top_k=1, self_path=False, **options):
         model = tiny_model(family, **options)
-        config = ShrpConfig(layers, routing, top_k, expander_gain=1.0)
+        config = ShrpConfig(layers, routing, top_k, expander_gain=1.0, self_path=self_path)
         convert(model, config)
         with torch.no_grad():
             for index, layer in expert_layers(model).items():
                 layer.router.dense.weight.normal_(std=2.0)
+                if self_path:
+                    layer.self_path.weight.normal_(std=0.3)
                 # What all inputs have in common must not decide, or all would go the same way.
                 with record_routing() as record:
                     model(**tiny_inputs((9,) * 50, seed=99))
@@ -263,8 +265,8 @@ def tiny_data():
 def tiny_info():
     """A factory of the infos that go with `tiny_routed` models."""
 
-    def build(layers=(1, 2), routing="sequence", top_k=1, **fields):
-        config = ShrpConfig(layers, routing, top_k, expander_gain=1.0)
+    def build(layers=(1, 2), routing="sequence", top_k=1, self_path=False, **fields):
+        config = ShrpConfig(layers, routing, top_k, expander_gain=1.0, self_path=self_path)
         return CheckpointInfo(config, TASKS["sst2"], base_model="tiny", **fields)
 
     return build

@@ -355,7 +355,8 @@ def _shape(model: PreTrainedModel, info: CheckpointInfo) -> None:
     kept = dict(info.plan.layers) if info.plan else {}
     for index in info.config.layers:
         layer = empty_expert_layer(model, index, info.config)
-        layers[index] = StaticLayer.like(layer, kept[index].experts) if info.plan else layer
+        plan = info.plan
+        layers[index] = StaticLayer.like(layer, kept[index].experts, untied=plan.untied) if plan else layer
 
 
 def fill(model: PreTrainedModel, state: dict[str, torch.Tensor], weights: Path) -> None:

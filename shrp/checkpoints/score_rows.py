@@ -150,7 +150,10 @@ def row_cost(row: Mapping[str, Any], info: CheckpointInfo, model: PreTrainedMode
         return narrow_cost(model, layers, each) if each else None
     experts = layers * model.config.num_attention_heads
     kept = kept or each * layers or experts * name.startswith(_NO_ROUTER)
-    return static_cost(model, layers, kept, TOKENS) if 0 < layers <= kept <= experts else None
+    if not 0 < layers <= kept <= experts:
+        return None
+    untied = info.plan is not None and info.plan.untied
+    return static_cost(model, layers, kept, TOKENS, self_path=info.config.self_path, untied=untied)
 
 
 def with_shares(scores: pd.DataFrame, info: CheckpointInfo, model: PreTrainedModel) -> pd.DataFrame:

@@ -39,6 +39,8 @@ class PruneOptions:
     """Weights of the kept experts: usage, mean or fitted; by default as selected."""
     seed: int = 0
     """Seed of a random selection and of fitted gates."""
+    untied: bool = False
+    """Whether each kept expert gets columns of its own in the Expander: the same model, with more to fine-tune."""
     max_length: int | None = None
     """Cut texts at so many tokens; by default as the checkpoint says."""
     device: str = "cpu"
@@ -182,6 +184,7 @@ def prune(
         chosen = plan_from(stats, seed=options.seed, **weights, **size)
     else:
         chosen = make_plan(usage_in(source.info), seed=options.seed, **weights, **size)
+    chosen = replace(chosen, untied=options.untied or chosen.untied)
     asked = {"counted_on": measured_on, "file": plan, "seed": options.seed} | size
     training = pruned_training(source.info.training, source.fingerprint, chosen, **asked)
     model, like, shift = cut(source.model, chosen), None, None

@@ -86,19 +86,24 @@ def dense_layer_flops(d: int, neurons: int, tokens: int, width: int | None = Non
     return 4 * _product(tokens, d, width) + _attention(tokens, width) + 2 * _product(tokens, d, neurons)
 
 
-def static_layer_params(d: int, dh: int, m: int) -> int:
-    """Parameters of a `StaticLayer`: Q, K, V of `m` experts, the Expander, two LayerNorms."""
-    return _linear(d, 3 * m * dh) + _linear(dh, d) + 2 * 2 * d
+def static_layer_params(d: int, dh: int, m: int, self_path: bool = False, untied: bool = False) -> int:
+    """Parameters of a `StaticLayer`: Q, K, V of `m` experts, the self path, the Expander, two LayerNorms."""
+    width = (m + self_path if untied else 1) * dh
+    return _linear(d, (3 * m + self_path) * dh) + _linear(width, d) + 2 * 2 * d
 
 
-def static_layer_flops(d: int, dh: int, m: int, tokens: int) -> int:
-    """FLOPs of a `StaticLayer`. The `m` outputs are summed first, so the Expander is one product."""
-    return _product(tokens, d, 3 * m * dh) + _attention(tokens, m * dh) + _product(tokens, dh, d)
+def static_layer_flops(
+    d: int, dh: int, m: int, tokens: int, self_path: bool = False, untied: bool = False
+) -> int:
+    """FLOPs of a `StaticLayer`. Unless it is untied, the Expander is one product with the sum of the `m` outputs."""
+    width = (m + self_path if untied else 1) * dh
+    return _product(tokens, d, (3 * m + self_path) * dh) + _attention(tokens, m * dh) + _product(tokens, width, d)
 
 
-def expert_layer_params(d: int, H: int) -> int:
-    """Parameters of an `ExpertLayer`: all `H` experts and the router."""
-    return static_layer_params(d, d // H, H) + _linear(d, H)
+def expert_layer_params(d: int, H: int, self_path: bool = False) -> int:
+    """Parameters of an `ExpertLayer`: all `H` experts, the self path and the router."""
+    own = d * (d // H) if self_path else 0  # without a bias, which a static layer's product has
+    return static_layer_params(d, d // H, H) + own + _linear(d, H)
 
 
 def size_like(d: int, dh: int, experts: int) -> tuple[int, int]:
@@ -127,11 +132,13 @@ def _dense_layer(config: PreTrainedConfig, tokens: int) -> Size:
     return dense_layer_params(d, ff), flops
 
 
-def _static_layer(config: PreTrainedConfig, m: int, tokens: int) -> Size:
+def _static_layer(
+    config: PreTrainedConfig, m: int, tokens: int, self_path: bool = False, untied: bool = False
+) -> Size:
     """Both are linear in `m`."""
     d, dh = config.hidden_size, config.hidden_size // config.num_attention_heads
-    flops = static_layer_flops(d, dh, m, tokens) + _position_flops(config, tokens, m * dh)
-    return static_layer_params(d, dh, m), flops
+    flops = static_layer_flops(d, dh, m, tokens, self_path, untied) + _position_flops(config, tokens, m * dh)
+    return static_layer_params(d, dh, m, self_path, untied), flops
 
 
 def _expert_layer(layer: ExpertLayer, config: PreTrainedConfig, tokens: int) -> Size:
@@ -143,12 +150,13 @@ def _expert_layer(layer: ExpertLayer, config: PreTrainedConfig, tokens: int) -> 
     d, H = layer.hidden_size, layer.num_experts
     computed = 1 if layer.routing == "sequence" and layer.top_k == 1 else H
     router = _product(tokens if layer.routing == "token" else 1, d, H)
-    return expert_layer_params(d, H), router + _static_layer(config, computed, tokens)[1]
+    own = layer.self_path is not None
+    return expert_layer_params(d, H, own), router + _static_layer(config, computed, tokens, own)[1]
 
 
 def _layer(layer: nn.Module, config: PreTrainedConfig, tokens: int) -> Size:
     if isinstance(layer, StaticLayer):
-        return _static_layer(config, layer.kept, tokens)
+        return _static_layer(config, layer.kept, tokens, layer.self_path, layer.untied)
     if isinstance(layer, ExpertLayer):
         return _expert_layer(layer, config, tokens)
     return _dense_layer(config, tokens)
@@ -218,9 +226,18 @@ def dense_cost(model: PreTrainedModel, tokens: int = TOKENS, *, dropped: int = 0
     return replace(found, model_params=found.model_params + taken)
 
 
-def static_cost(model: PreTrainedModel, layers: int, kept: int, tokens: int = TOKENS) -> Cost:
+def static_cost(
+    model: PreTrainedModel,
+    layers: int,
+    kept: int,
+    tokens: int = TOKENS,
+    *,
+    self_path: bool = False,
+    untied: bool = False,
+) -> Cost:
     """Cost of the same architecture with `layers` layers static, of `kept` experts in all, however these are spread."""
-    sizes = [_static_layer(model.config, m, tokens) for m in [0] * (layers - 1) + [kept]]  # linear in m
+    each = [0] * (layers - 1) + [kept]  # linear in m
+    sizes = [_static_layer(model.config, m, tokens, self_path, untied) for m in each]
     return _partly_dense(model, sizes, layers, tokens)
 
 
@@ -247,7 +264,9 @@ def plan_cost(model: PreTrainedModel, plan: PruningPlan, tokens: int = TOKENS) -
     Raises:
         PlanError: the plan does not fit, or the model has no routed layer.
     """
-    return static_cost(model, len(prunable_layers(model, plan)), plan.budget, tokens)
+    layers = prunable_layers(model, plan)
+    own = any(layer.self_path is not None for layer in layers.values())
+    return static_cost(model, len(layers), plan.budget, tokens, self_path=own, untied=plan.untied)
 
 
 def counted_params(model: nn.Module) -> int:

@@ -32,6 +32,9 @@ class ShrpConfig:
     """Initial gain of the Expander's LayerNorm. Small, so that a new layer starts near the identity; with 1.0 training
     breaks once many layers are converted."""
 
+    self_path: bool = False
+    """Whether the Expander also sees the token's own state, `W_s x` (method.md, "Self path"); not in the paper."""
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(sorted(int(i) for i in self.layers)))
         if len(set(self.layers)) != len(self.layers):
@@ -65,5 +68,5 @@ class ShrpConfig:
         """
         if (control := data.get("control", "none")) != "none":
             raise ShrpError(f"it is a control of a study ({control}), which only that study can load.")
-        known = {name: data[name] for name in ("routing", "top_k", "expander_gain") if name in data}
+        known = {name: data[name] for name in ("routing", "top_k", "expander_gain", "self_path") if name in data}
         return cls(tuple(data["layers"]), **known)

@@ -38,6 +38,7 @@ def empty_expert_layer(model: PreTrainedModel, index: int, config: ShrpConfig) -
         dropout=getattr(hf, family.dropout),
         attention_dropout=getattr(hf, family.attention_dropout),
         family=family,
+        self_path=config.self_path,
     )
 
 
@@ -93,8 +94,9 @@ def layer_kinds(model: PreTrainedModel) -> list[str]:
 
 
 def new_parameters(model: PreTrainedModel) -> set[str]:
-    """Names of the parameters that SHRP adds (Router, Expander), which train at their own rate."""
-    return {name for name, _ in model.named_parameters() if ".router." in name or ".expander." in name}
+    """Names of the parameters that SHRP adds (Router, Expander, self path), which train at their own rate."""
+    parts = (".router.", ".expander.", ".self_path.")
+    return {name for name, _ in model.named_parameters() if any(part in name for part in parts)}
 
 
 # --- Initialising an Expander from the dense layer, before any gradient step ---

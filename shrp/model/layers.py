@@ -10,6 +10,11 @@ Expander, shared by the layer's experts, takes the place of `W_o` and the feed-f
     (4)  E(u) = LayerNorm(GELU(W u + b))                     Expander, for the gated sum u = sum_h g_h o_h
     (5)  y   = LayerNorm(x + E(u))                           the layer's output
 
+Two extensions of the paper, off unless asked for, change nothing until they are trained. The self path adds `W_s x`,
+`d -> dh`, to `u`; the experts share it, and it is 0 at the start. Through it the Expander sees the token itself, as the
+feed-forward network did. An untied Expander, of a static layer, has columns of its own for each kept expert (and for the
+self path): `[W_1 ... W_m] [o_1; ...; o_m]` in place of `W (o_1 + ... + o_m)`.
+
 `shrp.model.gates` makes the gates, gives them a gradient for the router (straight-through), and records or overrides
 them for analyses. Pruning follows a plan: the experts that each layer keeps, and a constant weight for each, its gate.
 Pruning removes the router and the other experts; the StaticLayer that remains computes (1), (4) and (5).
@@ -77,7 +82,10 @@ class Router(nn.Module):
 
 
 class Expander(nn.Module):
-    """Equation (4), `E(u) = LayerNorm(GELU(W u + b))`, `dh -> d`: takes the place of `W_o` and the feed-forward network."""
+    """Equation (4), `E(u) = LayerNorm(GELU(W u + b))`, `dh -> d`: takes the place of `W_o` and the feed-forward network.
+
+    Untied, it takes the outputs of `m` experts side by side, `m dh -> d`.
+    """
 
     def __init__(self, head_size: int, hidden_size: int, eps: float, gain: float) -> None:
         super().__init__()
@@ -89,7 +97,7 @@ class Expander(nn.Module):
         nn.init.constant_(self.norm.weight, gain)
 
     def forward(self, mixed: Tensor) -> Tensor:
-        """Map the gated sum of expert outputs `(B, T, dh)` to `(B, T, d)`."""
+        """Map the gated sum of expert outputs `(B, T, dh)`, or untied `(B, T, m dh)`, to `(B, T, d)`."""
         inner = self.dense(mixed)
         return self.norm(torch.ops.aten.gelu_(inner) if _plain_inference() else F.gelu(inner))
 
@@ -127,7 +135,7 @@ class _Experts(nn.Module):
         return attention_probs(query, key, attention_mask, positions_of(self, relative))
 
     def _output(self, hidden_states: Tensor, mixed: Tensor) -> Tensor:
-        """Equation (5): `LayerNorm(x + E(u))` for the weighted sum `u` of experts' outputs, `(B, T, dh)`."""
+        """Equation (5): `LayerNorm(x + E(u))` for what enters the Expander, `(B, T, dh)` or untied `(B, T, m dh)`."""
         update = F.dropout(self.expander(mixed), self.dropout, self.training)
         if _plain_inference() and update.dtype == hidden_states.dtype:
             return self.norm(update.add_(hidden_states))
@@ -153,6 +161,7 @@ class ExpertLayer(_Experts):
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
         family: Family = BERT,
+        self_path: bool = False,
     ) -> None:
         """Args: layer, the index in the encoder; eps, of the LayerNorms; gain, of the Expander's one at the start."""
         super().__init__()
@@ -165,6 +174,9 @@ class ExpertLayer(_Experts):
         nn.init.normal_(self.qkv_weight, std=0.02)
         self.router = Router(hidden_size, num_experts, routing)
         self.expander = Expander(self.head_size, hidden_size, eps, gain)
+        self.self_path = nn.Linear(hidden_size, self.head_size, bias=False) if self_path else None
+        if self.self_path is not None:
+            nn.init.zeros_(self.self_path.weight)
         self.norm = nn.LayerNorm(hidden_size, eps=eps)
 
     @property
@@ -192,6 +204,8 @@ class ExpertLayer(_Experts):
             mixed = _weighted_sum(mixing.to(outputs.dtype), outputs)  # u = sum_h g_h o_h: (B, T, dh)
         else:  # the same u: each input has one gate of 1, the others are 0
             mixed = self._chosen_outputs(hidden_states, mask, relative, mixing.argmax(-1))
+        if self.self_path is not None:
+            mixed = mixed + self.self_path(hidden_states)
 
         output = self._output(hidden_states, mixed)  # (4) and (5): (B, T, d)
         add_to_records(self.layer, output, LayerTrace(probs, gates, token_mask, norms))
@@ -240,6 +254,8 @@ class StaticLayer(_Experts):
 
     It equals the `ExpertLayer` with the plan's weights as constant gates (not with its router's own choice). Since
     `o_h` is linear in `v_h`, each weight is folded into its expert's `Wv` and bias: `u` is the plain sum of outputs.
+    Untied, the outputs are put side by side instead. All queries, keys and values are one product, whose last `dh` rows
+    are the self path, if there is one.
     """
 
     def __init__(
@@ -253,18 +269,24 @@ class StaticLayer(_Experts):
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
         family: Family = BERT,
+        self_path: bool = False,
+        untied: bool = False,
     ) -> None:
-        """Args: heads, the kept experts; others as for `ExpertLayer`."""
+        """Args: heads, the kept experts; untied, whether the Expander is; others as for `ExpertLayer`."""
         super().__init__()
         self.layer, self.heads, self.kept, self.family = layer, tuple(heads), len(heads), family
         self.hidden_size, self.head_size = hidden_size, head_size
         self.dropout, self.attention_dropout = dropout, attention_dropout
-        self.qkv = nn.Linear(hidden_size, 3 * self.kept * head_size)  # all queries, all keys, all values
-        self.expander = Expander(head_size, hidden_size, eps, gain=1.0)  # trained weights replace these
+        self.self_path, self.untied = self_path, untied
+        self.parts = self.kept + self_path  # what the Expander adds up, or sees side by side
+        # All queries, all keys, all values, then the self path.
+        self.qkv = nn.Linear(hidden_size, (3 * self.kept + self_path) * head_size)
+        width = head_size * (self.parts if untied else 1)
+        self.expander = Expander(width, hidden_size, eps, gain=1.0)  # trained weights replace these
         self.norm = nn.LayerNorm(hidden_size, eps=eps)
 
     @classmethod
-    def like(cls, source: ExpertLayer, heads: Sequence[int]) -> StaticLayer:
+    def like(cls, source: ExpertLayer, heads: Sequence[int], *, untied: bool = False) -> StaticLayer:
         """A layer of the geometry of `source` for some of its experts, with fresh weights."""
         return cls(
             layer=source.layer,
@@ -275,24 +297,31 @@ class StaticLayer(_Experts):
             dropout=source.dropout,
             attention_dropout=source.attention_dropout,
             family=source.family,
+            self_path=source.self_path is not None,
+            untied=untied,
         )
 
     @classmethod
     @torch.no_grad()
     def from_expert_layer(
-        cls, source: ExpertLayer, experts: Sequence[int], weights: Sequence[float]
+        cls, source: ExpertLayer, experts: Sequence[int], weights: Sequence[float], *, untied: bool = False
     ) -> StaticLayer:
         """Keep `experts` of `source`, combined with `weights` (the plan's constant gates)."""
         kept, dh, experts = len(experts), source.head_size, list(experts)
-        layer = cls.like(source, experts).to(source.qkv_weight.device, source.qkv_weight.dtype)
+        layer = cls.like(source, experts, untied=untied).to(source.qkv_weight.device, source.qkv_weight.dtype)
         # Scaled in float64, on the CPU: not every accelerator has it.
         scale = torch.ones(kept, 3, 1, dtype=torch.float64)
         scale[:, 2, 0] = torch.tensor(weights, dtype=torch.float64)  # queries and keys stay as they are
         weight, bias = (one[experts].cpu().double() for one in (source.qkv_weight, source.qkv_bias))
         weight, bias = weight.view(kept, 3, dh, -1) * scale.unsqueeze(-1), bias.view(kept, 3, dh) * scale
-        layer.qkv.weight.copy_(weight.transpose(0, 1).reshape(3 * kept * dh, -1))
-        layer.qkv.bias.copy_(bias.transpose(0, 1).reshape(-1))
-        layer.expander.load_state_dict(source.expander.state_dict())
+        layer.qkv.weight[: 3 * kept * dh].copy_(weight.transpose(0, 1).reshape(3 * kept * dh, -1))
+        layer.qkv.bias.zero_()[: 3 * kept * dh].copy_(bias.transpose(0, 1).reshape(-1))
+        if source.self_path is not None:
+            layer.qkv.weight[3 * kept * dh :].copy_(source.self_path.weight)
+        expander = source.expander.state_dict()
+        if untied:
+            expander["dense.weight"] = expander["dense.weight"].repeat(1, layer.parts)
+        layer.expander.load_state_dict(expander)
         layer.norm.load_state_dict(source.norm.state_dict())
         return layer.train(source.training)
 
@@ -301,22 +330,37 @@ class StaticLayer(_Experts):
     ) -> Output:
         """Map `(B, T, d)` to `(B, T, d)`; called by the encoder like the dense layer that it replaces."""
         mask, relative = self.family.attention_mask(attention_mask), self.family.relative(args, kwargs)
-        outputs = self.expert_outputs(hidden_states, mask, relative)  # (1): g_h o_h, (B, m, T, dh)
-        mixed = outputs.squeeze(1) if self.kept == 1 else outputs.sum(1)  # u: (B, T, dh)
+        query, key, value, own = self._products(hidden_states)
+        dropout = self.attention_dropout if self.training else 0.0
+        outputs = attend(query, key, value, mask, positions_of(self, relative), dropout)  # (1): g_h o_h, (B, m, T, dh)
+        if self.untied:
+            mixed = outputs.transpose(1, 2).flatten(2)  # (B, T, m dh)
+            mixed = mixed if own is None else torch.cat([mixed, own], -1)
+        else:
+            mixed = outputs.squeeze(1) if self.kept == 1 else outputs.sum(1)  # u: (B, T, dh)
+            mixed = mixed if own is None else mixed + own
         output = self._output(hidden_states, mixed)  # (4) and (5)
         add_to_records(self.layer, output)
         return self.family.answer(hidden_states, output, kwargs)
 
     def project(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and weighted values of the kept experts, `(B, m, T, dh)` each."""
+        return self._products(hidden_states)[:3]
+
+    def _products(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """As `project`, then what the self path adds, `(B, T, dh)`, or None."""
         b, t, _ = hidden_states.shape
-        fused = self.qkv(hidden_states).view(b, t, 3, self.kept, self.head_size)
-        return fused.permute(2, 0, 3, 1, 4).unbind(0)
+        fused, own = self.qkv(hidden_states), None
+        if self.self_path:
+            fused, own = fused.split([3 * self.kept * self.head_size, self.head_size], -1)
+        fused = fused.view(b, t, 3, self.kept, self.head_size)
+        return *fused.permute(2, 0, 3, 1, 4).unbind(0), own
 
     def head_weights(self) -> tuple[Tensor, Tensor]:
         """As in the base class, of the kept experts."""
-        weight = self.qkv.weight.view(3, self.kept, self.head_size, -1).transpose(0, 1)
-        return weight.flatten(1, 2), self.qkv.bias.view(3, self.kept, -1).transpose(0, 1).flatten(1)
+        rows = 3 * self.kept * self.head_size
+        weight = self.qkv.weight[:rows].view(3, self.kept, self.head_size, -1).transpose(0, 1)
+        return weight.flatten(1, 2), self.qkv.bias[:rows].view(3, self.kept, -1).transpose(0, 1).flatten(1)
 
 
 # Details of the computation

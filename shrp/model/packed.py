@@ -117,10 +117,16 @@ def first_token_outputs(
 def static_output(
     layer: ExpertLayer, outputs: Sequence[Tensor], weights: Sequence[float], residual: Tensor
 ) -> Tensor:
-    """What the layer's static form gives, `(N, d)`: experts' outputs `(N, dh)` each, combined with `weights`."""
+    """What the layer's static form gives, `(N, d)`: experts' outputs `(N, dh)` each, combined with `weights`.
+
+    Args:
+        residual: what entered the layer, `(N, d)`.
+    """
     mixed = outputs[0] * weights[0]
     for output, weight in zip(outputs[1:], weights[1:], strict=True):
         mixed.add_(output, alpha=weight)
+    if layer.self_path is not None:
+        mixed.add_(layer.self_path(residual))
     return layer.norm(layer.expander(mixed).add_(residual))
 
 

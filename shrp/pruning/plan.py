@@ -55,6 +55,8 @@ class PruningPlan:
     layers: tuple[tuple[int, LayerPlan], ...]
     selection: str = "usage"
     combination: str = "usage"
+    untied: bool = False
+    """Whether each kept expert gets columns of its own in the Expander, which fine-tuning may then part."""
 
     def __post_init__(self) -> None:
         if len({layer for layer, _ in self.layers}) != len(self.layers):
@@ -93,7 +95,8 @@ class PruningPlan:
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able dictionary; `from_dict` reads it back."""
         layers = {str(n): {"experts": list(p.experts), "weights": list(p.weights)} for n, p in self.layers}
-        return {"selection": self.selection, "combination": self.combination, "layers": layers}
+        untied = {"untied": True} if self.untied else {}
+        return {"selection": self.selection, "combination": self.combination, **untied, "layers": layers}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> PruningPlan:
@@ -103,7 +106,8 @@ class PruningPlan:
                 (int(n), LayerPlan(tuple(map(operator.index, p["experts"])), tuple(map(float, p["weights"]))))
                 for n, p in data["layers"].items()
             )
-            return cls(layers, str(data.get("selection", "given")), str(data.get("combination", "usage")))
+            made = str(data.get("selection", "given")), str(data.get("combination", "usage"))
+            return cls(layers, *made, bool(data.get("untied", False)))
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise PlanError(
                 'not a pruning plan: it needs {"layers": {"6": {"experts": [0, 3], "weights": [0.7, 0.3]}, ...}}.'

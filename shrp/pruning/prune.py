@@ -36,7 +36,7 @@ def prune(model: PreTrainedModel, plan: PruningPlan, *, share_weights: bool = Fa
     """
     routed = prunable_layers(model, plan)
     static: dict[int, nn.Module] = {
-        index: StaticLayer.from_expert_layer(routed[index], list(kept.experts), list(kept.weights))
+        index: StaticLayer.from_expert_layer(routed[index], kept.experts, kept.weights, untied=plan.untied)
         for index, kept in plan.layers
     }
     if share_weights:

@@ -55,21 +55,22 @@ def refusal(folder):
     return text
 
 
-@pytest.mark.parametrize("kind", ["dense", "routed", "token", "top2", "static"])
+@pytest.mark.parametrize("kind", ["dense", "routed", "token", "top2", "static", "extended"])
 def test_round_trip(
     tiny_family, kind, tmp_path, tiny_model, tiny_routed, tiny_info, tiny_tokenizer, tiny_inputs, tiny_logits
 ):
     options = {
         "token": {"routing": "token"},
         "top2": {"top_k": 2},
+        "extended": {"self_path": True},
     }.get(kind, {})
     info = tiny_info(**options)
     model = tiny_routed(tiny_family, **options)
     if kind == "dense":
         model, info = tiny_model(tiny_family), tiny_info(layers=())
-    if kind == "static":
-        plan = make_plan(USAGE, budget=5)
-        model, info = prune(model, plan), tiny_info(plan=plan)
+    if static := kind in ("static", "extended"):
+        plan = replace(make_plan(USAGE, budget=5), untied=kind == "extended")
+        model, info = prune(model, plan), tiny_info(plan=plan, **options)
     inputs, expected = tiny_inputs(), tiny_logits(model, tiny_inputs())
     folder = checkpoint.save(model, tiny_tokenizer, info, tmp_path / "model")
     files = {"README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
@@ -78,7 +79,7 @@ def test_round_trip(
     assert torch.equal(tiny_logits(loaded.model, inputs), expected)
     assert loaded.info == info
     assert layer_kinds(loaded.model) == layer_kinds(model)
-    assert loaded.is_static == (kind == "static")
+    assert loaded.is_static == static
     assert not loaded.model.training
     assert {p.dtype for p in loaded.model.parameters()} == {torch.float32}
     assert all(p.requires_grad for p in loaded.model.parameters())

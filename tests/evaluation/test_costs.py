@@ -1,6 +1,7 @@
 """Costs by formula against the method's reference figures, the real tensors and torch's own FLOP counter."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -70,6 +71,10 @@ VARIANTS = {
     "sequence-top2": lambda family: routed(family, top_k=2),
     "token": lambda family: routed(family, routing="token"),
     "static": lambda family: prune(routed(family), PLAN),  # m = 1 and m = 2, one layer dense
+    "sequence, self path": lambda family: routed(family, self_path=True),
+    "static, self path": lambda family: prune(routed(family, self_path=True), PLAN),
+    "static, untied": lambda family: prune(routed(family), replace(PLAN, untied=True)),
+    "static, both": lambda family: prune(routed(family, self_path=True), replace(PLAN, untied=True)),
 }
 
 
@@ -153,8 +158,9 @@ def test_dense_cost_of_a_converted_model_is_that_of_the_original(family):
 @pytest.mark.parametrize("family", CONFIGS)
 @pytest.mark.parametrize("routing", ["sequence", "token"])
 def test_plan_cost_is_that_of_the_pruned_model(family, routing):
-    model = routed(family, routing=routing)
-    assert measure.plan_cost(model, PLAN, TOKENS) == measure.cost(prune(model, PLAN), TOKENS)
+    for plan in (PLAN, replace(PLAN, untied=True)):
+        model = routed(family, routing=routing, self_path=plan.untied)
+        assert measure.plan_cost(model, plan, TOKENS) == measure.cost(prune(model, plan), TOKENS)
 
 
 def test_relative_to():

@@ -30,7 +30,7 @@ from shrp.export import onnx as exporting
 from shrp.export.onnx import export_folder, export_onnx, hub_tokenizer
 from shrp.families.families import FAMILIES
 from shrp.model.config import ShrpConfig
-from shrp.pruning.plan import make_plan
+from shrp.pruning.plan import LayerPlan, PruningPlan, make_plan
 from shrp.pruning.prune import prune
 
 pytestmark = pytest.mark.usefixtures("traced_once")
@@ -112,11 +112,15 @@ def test_every_family_gives_pytorchs_logits_on_any_batch(
         assert (model(**inputs).logits - model(**ignored).logits).abs().max() > 1e-2
 
 
-@pytest.mark.parametrize("kind", ["dense, eager", "dense, of numbers"])
-def test_other_models_without_routers_export_too(kind, tiny_model, tiny_tokenizer, tiny_inputs, tmp_path):
+@pytest.mark.parametrize("kind", ["dense, eager", "dense, of numbers", "untied, self path"])
+def test_other_models_without_routers_export_too(
+    kind, tiny_model, tiny_routed, tiny_tokenizer, tiny_inputs, tmp_path
+):
+    plan = PruningPlan(((1, LayerPlan((0, 3), (0.5, 0.5))),), untied=True)
     model = {
         "dense, eager": lambda: tiny_model(attn="eager", num_hidden_layers=1),
         "dense, of numbers": lambda: tiny_model(num_hidden_layers=1, num_labels=1),
+        "untied, self path": lambda: prune(tiny_routed(layers=(1,), self_path=True), plan),
     }[kind]()
     report = export_onnx(model, tiny_tokenizer, tmp_path / "m.onnx")
     assert difference(model, report.path, batches(tiny_inputs)) < 1e-4

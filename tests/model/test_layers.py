@@ -45,6 +45,8 @@ def by_hand(layer, x, real, gates):
         for t in range(x.shape[1]):
             gate = gates[b] if gates.dim() == 2 else gates[b, t]
             mixed = sum(gate[h] * outputs[h][t] for h in range(H))
+            if layer.self_path is not None:
+                mixed = mixed + layer.self_path.weight @ x[b, t]
             expander = layer.expander
             u = F.gelu(expander.dense.weight @ mixed + expander.dense.bias)
             u = F.layer_norm(u, (D,), expander.norm.weight, expander.norm.bias, expander.norm.eps)
@@ -52,11 +54,12 @@ def by_hand(layer, x, real, gates):
     return result
 
 
+@pytest.mark.parametrize("self_path", [False, True])
 @pytest.mark.parametrize("top_k", [1, 2])
 @pytest.mark.parametrize("padded", [False, True])
 @torch.no_grad()
-def test_forward_is_the_method_written_out(routing, top_k, padded):
-    layer, x = build(routing, top_k), hidden()
+def test_forward_is_the_method_written_out(routing, top_k, padded, self_path):
+    layer, x = build(routing, top_k, self_path=self_path), hidden()
     real = lengths_mask() if padded else torch.ones(B, T, dtype=torch.bool)
     if routing == "sequence":
         pooled = torch.stack([x[b, real[b]].mean(0) for b in range(B)])
@@ -193,15 +196,18 @@ def test_a_new_layer_starts_near_the_identity_and_evenly():
     assert layer.router.dense.weight.abs().min() > 0  # with zeros, argmax is always expert 0
 
 
+@pytest.mark.parametrize("untied", [False, True])
+@pytest.mark.parametrize("self_path", [False, True])
 @pytest.mark.parametrize("kept", [[0], [2], [1, 3], [0, 1, 2, 3]])
 @torch.no_grad()
-def test_static_layer_equals_constant_gates(routing, kept):
-    layer, x, real = build(routing), hidden(), lengths_mask()
+def test_static_layer_equals_constant_gates(routing, kept, self_path, untied):
+    layer, x, real = build(routing, self_path=self_path), hidden(), lengths_mask()
     weights = [0.5 / len(kept) + 0.25 * (i == 0) for i in range(len(kept))]  # need not sum to 1
     gate = torch.zeros(H)
     gate[kept] = torch.tensor(weights)
-    static = StaticLayer.from_expert_layer(layer, kept, weights)
-    assert static.qkv.weight.shape == (3 * len(kept) * DH, D)
+    static = StaticLayer.from_expert_layer(layer, kept, weights, untied=untied)
+    assert static.qkv.weight.shape == ((3 * len(kept) + self_path) * DH, D)
+    assert static.expander.dense.in_features == (len(kept) + self_path if untied else 1) * DH
     for mask in (None, real[:, None, None, :]):
         with use_gates({1: gate}):
             expected = layer(x, mask)

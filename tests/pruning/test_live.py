@@ -49,14 +49,16 @@ def assert_same(live, plain):
 # A dense layer below the converted ones, between them, and above them; the position bias of MPNet is what differs
 # between families here.
 @pytest.mark.parametrize(
-    ("family", "routing", "layers"),
+    ("family", "routing", "layers", "self_path"),
     [
-        *product(("bert", "mpnet"), ("sequence", "token"), [(1, 2), (0, 2), (0, 1)]),
-        *((family, "sequence", (0, 2)) for family in sorted(FAMILIES.keys() - {"bert", "mpnet"})),
+        *product(("bert", "mpnet"), ("sequence", "token"), [(1, 2), (0, 2), (0, 1)], [False]),
+        *((family, "sequence", (0, 2), False) for family in sorted(FAMILIES.keys() - {"bert", "mpnet"})),
+        ("bert", "sequence", (0, 2), True),
+        ("mpnet", "token", (1, 2), True),
     ],
 )
-def test_equals_the_rebuilt_model(family, routing, layers, tiny_routed, tiny_tokenizer, data):
-    model = tiny_routed(family, layers=layers, routing=routing)
+def test_equals_the_rebuilt_model(family, routing, layers, self_path, tiny_routed, tiny_tokenizer, data):
+    model = tiny_routed(family, layers=layers, routing=routing, self_path=self_path)
     usage = measure_usage(model, tiny_tokenizer, data).shares()
     plans = all_budgets(usage)
     plain = {plan: evaluate(prune(model, plan), tiny_tokenizer, data) for plan in plans}

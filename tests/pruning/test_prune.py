@@ -1,5 +1,7 @@
 """The static model equals the routed one under the plan's gates, and leaves it alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -18,15 +20,17 @@ def state_of(model):
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
+@pytest.mark.parametrize("extended", [False, True], ids=["paper", "extended"])
 @pytest.mark.parametrize("routing", ["sequence", "token"])
 def test_static_equals_routed_under_constant_gates(
-    tiny_family, tiny_attention, routing, tiny_routed, tiny_inputs, tiny_logits
+    tiny_family, tiny_attention, routing, extended, tiny_routed, tiny_inputs, tiny_logits
 ):
-    model, inputs = tiny_routed(tiny_family, attn=tiny_attention, routing=routing), tiny_inputs()
+    model = tiny_routed(tiny_family, attn=tiny_attention, routing=routing, self_path=extended)
+    inputs = tiny_inputs()
     live, seen = tiny_logits(model, inputs), []
     for budget in (2, 3, 5, 8):
         for options in ({}, {"selection": "random", "seed": budget}, {"combination": "mean"}):
-            plan = make_plan(USAGE, budget=budget, **options)
+            plan = replace(make_plan(USAGE, budget=budget, **options), untied=extended)
             with use_gates(plan.gates(H)):
                 expected = tiny_logits(model, inputs)
             for share in (True, False):
