@@ -40,11 +40,12 @@ name = PAGES[0][0] if page == start else page.url_path
 st.set_page_config(page_title=f"{page.title} · SHRP")  # a title set above hides those of the pages
 with remembered(name, state.SHARED):
     with st.sidebar:
-        menu = st.container(gap=None)
+        menu, steps = st.container(gap=None), st.container()
         jobs.draw(pick_folder)
         info = state.draw_picker(of_data=name != PAGES[-1][0])
         with menu:
             state.draw_menu([page if page == start else pages[0], *pages[1:]], info)
+        with steps:
             guide.draw(name)
     # A dialog answers only once the page is done; one that was not, as it was measuring, can wait for it to close.
     if st.session_state.pop(DONE, None) != name and dialog.is_open():

@@ -29,6 +29,7 @@ from shrp.pruning.prune import prune
 from ui import loaders, measurements, prunings, state
 from ui.differences import matched
 from ui.own import checkpoints as own_checkpoints
+from ui.own import guide
 from ui.prunings import Setting
 from ui.state import Selection
 from ui.teacher import teacher_on
@@ -88,7 +89,7 @@ def folder_button(make: Callable[[], bytes], name: str) -> None:
         file_name=f"{file_name(name)}.zip",
         mime="application/zip",
         key="download-checkpoint",
-        on_click="ignore",
+        on_click=(lambda: guide.mark(guide.EXPORT)) if st.session_state.get(guide.PARAM) else "ignore",
         icon=":material/archive:",
     )
 
