@@ -265,15 +265,13 @@ def work(root: Path) -> bool:
 def _run(folder: Path) -> dict[str, Any] | None:
     """Run a job's command in this process; returns how it ended, None where it was interrupted and is to resume."""
     from shrp.cli import main
-    from shrp.training.runs import MARK_FILE, finish, holds_a_run, run_folder
+    from shrp.training.runs import finish
 
     job, starts = _read(folder, None), folder / _STARTS
     signal.signal(signal.SIGTERM, _interrupt)
     if starts.exists() and (job.out / "config.json").is_file():  # killed after it had saved its result
-        kept = run_folder(job.out)
-        if _text(kept / MARK_FILE) != "train" or not holds_a_run(kept):  # `train` saves more than once
-            finish(job.out)
-            return {"state": "done"}
+        finish(job.out)
+        return {"state": "done"}
     if (folder / _CANCEL).exists():
         finish(job.out)
         return {"state": "cancelled"}

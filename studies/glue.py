@@ -40,8 +40,8 @@ from shrp.pruning.prune import prune
 from shrp.training.config import RECIPES
 from studies import trainings
 from studies.controls import no_router
-from studies.rows import DATA, Rows, as_json, names, numbers, read_rows, run
-from studies.summary import TASKS, describe, leads, summary
+from studies.rows import DATA, Rows, names, numbers, read_rows, run
+from studies.summary import TASKS, describe
 from studies.trainings import MAX_LENGTH, Base, Trainings
 
 MODELS = ("shrp", "random", "no_router", "dropped", "width")
@@ -265,27 +265,8 @@ class Study(Models):
             yield m, routed, tuned, [self.made.evaluate(found.model)], price
 
 
-def show(rows: list[dict[str, Any]], as_text: bool) -> None:
-    """Print means over the tasks that all models have, with 95% intervals, and SHRP's lead over the controls."""
-    tasks = [task for task in TASKS if any(row["task"] == task for row in rows)]
-    found = summary(rows, tasks)
-    if not as_text:
-        print(as_json(found), end="")
-        return
-    print(f"Percent of the dense teacher's score, mean over {', '.join(tasks)} (95% CI)")
-    for row in found:
-        ends = row["interval"] and " ({:.1f} to {:.1f})".format(*(100 * end for end in row["interval"]))
-        tuned = ", fine-tuned" if row["fine_tuned_after_pruning"] else ""
-        print(f"{row['recipe']} {row['depth']} {describe(row)}{tuned}: {100 * row['share']:.1f}{ends or ''}")
-    for row in leads(rows, tasks) if rows else []:
-        low, high = (100 * end for end in row["interval"])
-        name = describe(row | {"routed": False})
-        lead = f"{100 * row['difference']:+.1f} ({low:+.1f} to {high:+.1f})"
-        print(f"{row['recipe']} {row['depth']} SHRP minus {name}: {lead} points")
-
-
 def main(
-    base: Annotated[str, typer.Option(help="The dense encoder: a hub id or a folder.")] = "",
+    base: Annotated[str, typer.Option(help="The dense encoder: a hub id or a folder.")],
     base_name: Annotated[str | None, typer.Option(help="What to call it.")] = None,
     work: Annotated[Path, typer.Option(help="Folder for the trainings.")] = Path("glue.run"),
     tasks: Annotated[str, typer.Option(help="GLUE tasks, in order.")] = ",".join(TASKS),
@@ -294,15 +275,8 @@ def main(
     depths: Annotated[str, typer.Option(help="Such as 6of12,11of12; both by default.")] = "",
     models: Annotated[str, typer.Option(help="Models of the table.")] = ",".join(MODELS),
     out: Annotated[Path, typer.Option(help="File of rows.")] = DATA / "glue.json",
-    show_summary: Annotated[bool, typer.Option("--summary", help="Print means; train nothing.")] = False,
-    as_rows: Annotated[bool, typer.Option("--json", help="With --summary: as JSON.")] = False,
 ) -> None:
-    """Train what the table lacks and add its rows, or print its means."""
-    if show_summary:
-        show(read_rows(out), not as_rows)
-        return
-    if not base:
-        raise typer.BadParameter("name the dense encoder.", param_hint="--base")
+    """Train what the table lacks and add its rows."""
     picked = names(tasks, tuple(GLUE), "--tasks"), names(recipes, tuple(RECIPES), "--recipes")
     wanted, chosen = names(models, MODELS, "--models"), numbers(seeds, "--seeds")
     encoder, rows = Base(base, work, base_name), Rows(out, KEY)

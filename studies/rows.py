@@ -101,9 +101,9 @@ def names(text: str, known: Sequence[str], option: str) -> list[str]:
     return found
 
 
-def numbers(text: str, option: str, kind: Callable[[str], Any] = int) -> list[Any]:
-    """Numbers of a kind, whole ones by default, from an option such as `0,1,2`."""
+def numbers(text: str, option: str) -> list[int]:
+    """Whole numbers, from an option such as `0,1,2`."""
     try:
-        return [kind(part) for part in text.split(",")]
+        return [int(part) for part in text.split(",")]
     except ValueError as error:
         raise typer.BadParameter(f"give numbers such as 0,1,2, not {text!r}.", param_hint=option) from error

@@ -1,4 +1,4 @@
-"""Means of the GLUE table with intervals: `python -m studies.glue --summary`.
+"""Means of the GLUE table with intervals (`studies.results` writes them to docs/data/summary.json).
 
 A share is a model's score divided by its dense teacher's, which is taken as exact. Intervals are 95%. What the examples
 leave open and what the trainings leave open add in squares, the latter by Student's t.

@@ -35,51 +35,46 @@ from studies.rows import run
 
 KEPT = {6: 2, 11: 1}
 """Converted layers -> experts per layer of the static model."""
-SECONDS, MOST = 12.0, 30
-"""Aim for the timed rounds of one shape, and their largest number."""
+SHAPES = [(batch, tokens) for tokens in (32, 128) for batch in (1, 8, 32)]
+SECONDS, LEAST, MOST = 12.0, 3, 30
+"""Aim for the timed rounds of one shape, and their smallest and largest number."""
 
 _PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "numpy")
 
 Call = Callable[[Mapping[str, Tensor]], object]
 
 
-def models_of(config: BertConfig, plain_layers: int = 6) -> dict[str, PreTrainedModel]:
+def models_of(config: BertConfig) -> dict[str, PreTrainedModel]:
     """Dense, routed and static models of a geometry, which share all weights they have in common, and a DistilBERT."""
     torch.manual_seed(0)
     dense = AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa").eval()
     install_hooks(dense)  # its layers are shared by the others
     depth, models = len(encoder_layers(dense)), {"dense": dense}
     for count, m in KEPT.items():
-        if count >= depth:
-            continue
         converted, name = tuple(range(depth - count, depth)), f"{count}of{depth}"
         routed = with_layers(dense, {})  # converting replaces layers of this clone only
         convert(routed, ShrpConfig(converted)).eval()
         plan = first_experts(dict.fromkeys(converted, m))
         models[f"routed-{name}"] = routed
         models[f"static-{name}-m{m}"] = prune(routed, plan, share_weights=True).eval()
-    sizes = {
-        "dim": config.hidden_size,
-        "hidden_dim": config.intermediate_size,
-        "vocab_size": config.vocab_size,
-    }
-    sizes |= {
-        "n_heads": config.num_attention_heads,
-        "max_position_embeddings": config.max_position_embeddings,
-    }
-    distilled = DistilBertConfig(num_labels=2, n_layers=plain_layers, **sizes)
+    distilled = DistilBertConfig(
+        num_labels=2,
+        n_layers=6,
+        dim=config.hidden_size,
+        hidden_dim=config.intermediate_size,
+        vocab_size=config.vocab_size,
+        n_heads=config.num_attention_heads,
+        max_position_embeddings=config.max_position_embeddings,
+    )
     plain = AutoModelForSequenceClassification.from_config(distilled, attn_implementation="sdpa")
-    return models | {f"distilbert-{plain_layers}": plain.eval()}
+    return models | {"distilbert-6": plain.eval()}
 
 
-def calls_of(
-    models: Mapping[str, PreTrainedModel], runtimes: list[str], scratch: Path
-) -> Iterator[tuple[str, str, str, Call]]:
+def calls_of(models: Mapping[str, PreTrainedModel], scratch: Path) -> Iterator[tuple[str, str, str, Call]]:
     """Every model in every runtime: model, dtype, runtime and a function that runs it. Live routing has no graph."""
     for name, model in models.items():
-        if "pytorch" in runtimes or name == "dense":
-            yield name, "float32", "pytorch", lambda inputs, model=model: model(**inputs)
-        if "onnxruntime" not in runtimes or name.startswith("routed"):
+        yield name, "float32", "pytorch", lambda inputs, model=model: model(**inputs)
+        if name.startswith("routed"):
             continue
         for dtype in ("float32", "int8"):
             path = scratch / f"{name}-{dtype}.onnx"
@@ -96,13 +91,7 @@ def _graph_call(path: Path) -> Call:
     return lambda inputs: session.run(None, {name: inputs[name].numpy() for name in wanted})
 
 
-def measure(
-    models: Mapping[str, PreTrainedModel],
-    shapes: list[tuple[int, int]],
-    runtimes: list[str],
-    repeats: int,
-    seconds: float,
-) -> list[dict[str, Any]]:
+def measure(models: Mapping[str, PreTrainedModel], shapes: list[tuple[int, int]]) -> list[dict[str, Any]]:
     """Time all models at each `(batch, tokens)`.
 
     Returns:
@@ -111,14 +100,14 @@ def measure(
     """
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
-        runs = {tuple(key): call for *key, call in calls_of(models, runtimes, Path(scratch))}
+        runs = {tuple(key): call for *key, call in calls_of(models, Path(scratch))}
         for batch, tokens in shapes:
             stderr.print(f"batch {batch}, {tokens} tokens, {len(runs)} models")
             inputs = model_inputs(models["dense"], batch, tokens)
             flops = {name: counted_flops(model, tokens) for name, model in models.items()}
             fns = {key: partial(call, inputs) for key, call in runs.items()}
             once = latency(fns, repeats=1)["median_ms"].sum() / 1000
-            rounds = max(repeats, min(MOST, int(seconds / once)))
+            rounds = max(LEAST, min(MOST, int(SECONDS / once)))
             timed = latency(fns, repeats=rounds, warmup=0).set_index("name").to_dict("index")
             dense = timed["dense", "float32", "pytorch"]["median_ms"]
             for (model, dtype, runtime), row in timed.items():
@@ -162,22 +151,12 @@ def _cpu() -> str:
 
 
 def main(
-    batch: Annotated[list[int] | None, typer.Option(min=1, help="1, 8 and 32 by default.")] = None,
-    tokens: Annotated[list[int] | None, typer.Option(min=1, help="32 and 128 by default.")] = None,
-    runtime: Annotated[list[str] | None, typer.Option(help="pytorch, onnxruntime; both by default.")] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Timed rounds at least.")] = 3,
-    quick: Annotated[bool, typer.Option("--quick", help="Batch 8, 32 tokens, two rounds.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="One batch of 8 times 32 tokens alone.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Time models side by side on this machine."""
-    runtimes = runtime or ["pytorch", "onnxruntime"]
-    if unknown := set(runtimes) - {"pytorch", "onnxruntime"}:
-        raise typer.BadParameter(f"runtimes are pytorch and onnxruntime, not {', '.join(sorted(unknown))}.")
-    if quick:
-        batch, tokens, repeats = batch or [8], tokens or [32], 2
-    shapes = [(b, t) for t in (tokens or [32, 128]) for b in (batch or [1, 8, 32])]
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    rows = measure(models_of(BertConfig(num_labels=2)), shapes, runtimes, repeats, 0.0 if quick else SECONDS)
+    rows = measure(models_of(BertConfig(num_labels=2)), [(8, 32)] if quick else SHAPES)
     if json:
         print_json({"machine": machine() | {"load_before": load}, "versions": versions(), "rows": rows})
     else:

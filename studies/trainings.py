@@ -60,9 +60,6 @@ MOST = 12_000
 TEXT_SIZES = {"conversion_size": 2500, "final_size": 20_000, "further_size": FURTHER_SIZE}
 """Texts per converted layer, of the epoch after the last one, and of fine-tuning after pruning."""
 
-SMALL_STUDY = {"conversion_size": 1000, "epoch_size": 8000, "stage2_epochs": 2, "freeze_dense": True}
-"""The schedule of studies that convert the upper half of the layers on the task."""
-
 
 def slug(name: str) -> str:
     """A name as part of a folder's."""

@@ -19,8 +19,6 @@ from shrp.data.tasks import custom_task
 from shrp.errors import DataError, TrainingError
 from shrp.evaluation.evaluate import evaluate
 from shrp.model.config import ShrpConfig
-from shrp.training.config import Recipe, TrainConfig
-from shrp.training.recipe import Datasets, RecipeRun, stages_folder
 from tests.conftest import FAMILIES
 
 MOODS = custom_task("mood", ("text",), ("bad", "good"))
@@ -153,28 +151,6 @@ def test_pickled_weights_are_told_from_no_model(tmp_path, tiny_model, tiny_token
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(TrainingError, match="truncated or not a safetensors file"):
         load_base(base, MOODS)
-
-
-def test_a_teacher_with_its_own_head_is_kept_with_the_stages(place, tmp_path, tiny_model, tiny_tokenizer):
-    base = saved(tiny_model(seed=4), tiny_tokenizer, tmp_path / "base", "x", "y")
-    train = load_file(place / "train.csv", MOODS)
-    shared = {"batch_size": 8, "precision": "fp32", "stage2_epochs": 1}
-    recipe = Recipe(
-        TrainConfig(ShrpConfig((2,)), max_length=200, **shared),
-        per_layer=(),
-        random_draws=0,
-        keep_stages=True,
-    )
-    data = Datasets(train, load_file(place / "dev.csv", MOODS))
-    RecipeRun(recipe, base, data, tmp_path / "out", head_labels=("good", "bad"))()
-    kept = checkpoint.load(stages_folder(tmp_path / "out") / "teacher")
-    expected, _, _ = load_base(base, MOODS, head_labels=("good", "bad"))
-    assert kept.info.task == MOODS
-    assert kept.info.max_length == 200  # at which it was scored
-    assert kept.info.training["adopted"]
-    made = checkpoint.load(tmp_path / "out")
-    assert made.info.training["teacher"] == {"head_labels": ["good", "bad"]}
-    assert torch.equal(kept.model.classifier.weight, expected.classifier.weight)
 
 
 @pytest.mark.parametrize("names", [("awful", "great"), ("poor", "poor and more")])

@@ -10,8 +10,7 @@ from typer import Option
 
 from shrp.cli import options as opt
 from shrp.cli.output import print_json, print_scores, stderr, training_progress
-from shrp.errors import PlanError, TrainingError
-from shrp.phrases import listed
+from shrp.errors import PlanError
 from shrp.training.config import RECIPES, Recipe, read_config
 
 
@@ -32,7 +31,6 @@ def train(
     layers: opt.Layers = None,
     recipe: Annotated[Literal["retain", "paper"], Option(help="Distilled, or the plain method.")] = "retain",
     converted: Annotated[Path | None, Option(help="Start from what `convert` made of this base.")] = None,
-    fine_tune: Annotated[str, Option(help='Also prune to so many per layer and fine-tune ("1,2").')] = "",
     config: opt.Config = None,
     json: opt.AsJson = False,
 ) -> None:
@@ -49,7 +47,7 @@ def train(
 
     num_layers, experts = opt.base_geometry(base)
     shrp: dict[str, Any] = {"layers": list(opt.layer_list(layers, num_layers))}
-    given: dict[str, Any] = {"fine_tune": _numbers(fine_tune)} if fine_tune else {}
+    given: dict[str, Any] = {}
     if converted is not None:
         if layers is not None:
             raise PlanError(f"leave --layers out: {converted} has its layers already.")
@@ -79,19 +77,7 @@ def train(
         opt.report_cut(*reads, (data,), how.max_length)
         opt.report_cut(*reads, (validation,), evaluated_length(how.max_length))
     info = run()
-    kept = list(map(str, run.fine_tuned))
     if json:
-        made = {"out": str(out), "fine_tuned": kept, "task": info.task.name}
-        print_json(made | {"scores": list(info.scores)})
-        return
-    print_scores(str(out), info.scores)
-    if kept:
-        stderr.print(f"pruned and fine-tuned models: {listed(kept)}")
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    """Distinct numbers, from `1,2,4`."""
-    try:
-        return tuple(dict.fromkeys(int(part) for part in text.split(",") if part.strip()))
-    except ValueError as error:
-        raise TrainingError(f'--fine-tune takes numbers such as "1,2", not {text!r}.') from error
+        print_json({"out": str(out), "task": info.task.name, "scores": list(info.scores)})
+    else:
+        print_scores(str(out), info.scores)

@@ -176,10 +176,6 @@ class TrainConfig(_Config):
             factor = 1 - k / self.stage2_epochs, 1 - (k + 1) / self.stage2_epochs
             yield Epoch(len(order) + k, 2, None, *factor, self.epoch_size, phase)
 
-    def visits_all(self, total: int) -> bool:
-        """Whether the epochs together are long enough to see each of `total` examples."""
-        return sum(min(epoch.size or total, total) for epoch in self.schedule()) >= total
-
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form; `from_dict` reads it back."""
         return super().to_dict() | {"order": list(self.order)}
@@ -219,7 +215,7 @@ class TextConfig(_Config):
 
 @dataclass(frozen=True)
 class Recipe:
-    """The whole of SHRP (`shrp.training.recipe`): teacher, two-stage training, pruning, fine-tuning after pruning.
+    """The whole of SHRP (`shrp.training.recipe`): teacher, two-stage training, and scores of prunings.
 
     Raises:
         TrainingError: no layer is converted, or a number is out of its range.
@@ -231,36 +227,29 @@ class Recipe:
     """Fine-tuning of the dense teacher if the base has no trained head; by default 3 epochs at 5e-5."""
     per_layer: tuple[int, ...] | None = None
     """Experts per layer at which pruned models are scored; by default 1, 2, 4, 8 and 12, as far as they exist."""
-    fine_tune: tuple[int, ...] = ()
-    """Experts per layer at which a pruned model is fine-tuned, scored and kept."""
-    fine_tuning_epochs: int = 1
-    """Epochs of fine-tuning after pruning."""
     random_draws: int = 3
-    """Random selections that each pruned model is compared with; one is fine-tuned too. 0 for none."""
+    """Random selections that each pruned model is compared with; 0 for none."""
     converted: str | None = None
     """A checkpoint that `convert` made of the same base: its layers take the place of stage 1. If it is pruned, the
     run trains and scores that pruned model only."""
     base_name: str | None = None
     """What checkpoints call the base; by default the folder's name."""
-    keep_stages: bool = False
-    """Keep the teacher too, in <out>-stages."""
     full_precision: bool = False
     """Store float32 weights instead of float16."""
 
     def __post_init__(self) -> None:
         if not self.training.shrp.layers:
             raise TrainingError("name at least one layer to convert; plain fine-tuning is `finetune`.")
-        for name, least in (("fine_tuning_epochs", 1), ("random_draws", 0)):
-            if getattr(self, name) < least:
-                raise TrainingError(f"{name} must be {least} or more, not {getattr(self, name)}.")
+        if self.random_draws < 0:
+            raise TrainingError(f"random_draws must be 0 or more, not {self.random_draws}.")
 
     def sizes(self, experts: int) -> tuple[int, ...]:
         """Experts per layer at which pruned models are scored, for layers that have so many.
 
         Raises:
-            PlanError: `per_layer` or `fine_tune` asks for more than these, or for none.
+            PlanError: `per_layer` asks for more than these, or for none.
         """
-        for m in (*(self.per_layer or ()), *self.fine_tune):
+        for m in self.per_layer or ():
             if not 1 <= m <= experts:
                 raise PlanError(f"pruned models of this base keep 1 to {experts} experts per layer, not {m}.")
         return tuple(m for m in PER_LAYER if m <= experts) if self.per_layer is None else self.per_layer

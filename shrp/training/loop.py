@@ -39,7 +39,7 @@ from shrp.training.device import resolve_precision, training_device
 from shrp.training.examples import Examples
 from shrp.training.losses import Batch, Objective, TaskLoss
 from shrp.training.progress import STORING, Progress, Status
-from shrp.training.runs import TEACHER_FILE, Convert, Run, identity_of, open_run, run_folder
+from shrp.training.runs import Convert, Run, identity_of, open_run, run_folder
 from shrp.training.schedule import Epoch, epoch_seed
 from shrp.training.teacher import CachedTeacher, LiveTeacher, open_teacher
 from shrp.training.trainable import parameter_groups
@@ -108,8 +108,7 @@ class Training:
             self.examples.visited() if self.outputs is None else np.arange(len(self.examples.encoded)),
             self.config.needs_hidden,
             run.precision,
-            settled=run.folder / TEACHER_FILE,
-            progress=lambda done, of: self.progress.step(Status(STORING, done, of)),
+            lambda done, of: self.progress.step(Status(STORING, done, of)),
         )
 
     def _run(self, model: PreTrainedModel, run: Run, left: list[Epoch], history: list[dict[str, Any]]) -> None:
@@ -191,7 +190,6 @@ def train(
     *,
     teacher: PreTrainedModel | None = None,
     teacher_outputs: Path | None = None,
-    precision: str | None = None,
     convert: Convert | None = None,
     converts_by: str = "",
     phase: str = "",
@@ -208,7 +206,6 @@ def train(
         teacher: the dense model to distil; by default `model` as it is at the start.
         teacher_outputs: folder for the teacher's outputs, which several trainings with this teacher and data share; by
             default it is in `run_folder(out)`.
-        precision: what `auto` comes to, where another training that this one is compared with has settled that.
         convert: `convert(model, layer)` replaces a dense layer in place, or removes it, the same way each time; by
             default `shrp.model.convert.convert_layer`. A control of a study gives its own: the model then is what that
             makes of it, and `info.config` records the schedule's layers.
@@ -252,7 +249,7 @@ def train(
         convert=convert or (lambda model, layer: convert_layer(model, layer, config.shrp)),
         facts=facts,
         progress=progress,
-        precision=precision if precision and config.precision == "auto" else config.precision,
+        precision=config.precision,
         phase=phase,
     )
     digests = digest, validation.fingerprint

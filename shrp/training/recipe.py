@@ -1,7 +1,6 @@
-"""The whole of SHRP in order: teacher, two-stage training, pruning, fine-tuning after pruning, and the scores of each.
+"""The whole of SHRP in order: teacher, two-stage training, and scores of the routed model and its prunings.
 
-Every stage is a training with a state of its own in `run_folder(out)`, so a run that was killed goes on where it was;
-the checkpoint at `out` is written as soon as the routed model is trained and again as further scores come in.
+Teacher and routed model have a training state each in `run_folder(out)`, so a run that was killed goes on where it was.
 """
 
 from __future__ import annotations
@@ -19,14 +18,7 @@ from transformers import PreTrainedModel
 from shrp.checkpoints import checkpoint, reference
 from shrp.checkpoints.base import base_config, load_base, name_of, of_another_task
 from shrp.checkpoints.checkpoint import Checkpoint
-from shrp.checkpoints.info import (
-    CheckpointInfo,
-    evaluated_length,
-    history_text,
-    joined,
-    pruned_training,
-    usage_in,
-)
+from shrp.checkpoints.info import CheckpointInfo, evaluated_length, history_text, joined, usage_in
 from shrp.checkpoints.saving import entries, round_as_stored
 from shrp.checkpoints.score_rows import score_row
 from shrp.data.text_data import TextData
@@ -36,12 +28,10 @@ from shrp.evaluation.evaluation import Evaluation
 from shrp.model.config import ShrpConfig
 from shrp.pruning.live import LiveEvaluator
 from shrp.pruning.plan import make_plan
-from shrp.pruning.prune import prune
 from shrp.training.config import Recipe, TrainConfig
 from shrp.training.loop import Trained, train
 from shrp.training.progress import Progress, Status
 from shrp.training.runs import alone_in, finish, holds_a_run, run_folder, weights_digest
-from shrp.training.schedule import seed_after
 from shrp.training.text import graft, load_conversion
 
 TEACHER = TrainConfig(stage2_epochs=3, learning_rate=5e-5)
@@ -56,12 +46,6 @@ class Datasets:
     train: TextData
     validation: TextData
     also: tuple[TextData, ...] = ()
-
-
-def stages_folder(out: str | Path) -> Path:
-    """Where a run that writes to `out` leaves the models of its stages, if it keeps them."""
-    out = Path(out)
-    return out.with_name(out.name + "-stages")
 
 
 class RecipeRun:
@@ -93,11 +77,7 @@ class RecipeRun:
         """Tokens at which scores cut an example, as readers of the checkpoint do (`CheckpointInfo.max_length`)."""
         self.rows: list[dict[str, Any]] = []
         """Scores so far, the dense teacher's first, by whose score the others are divided."""
-        self.fine_tuned: list[Path] = []
-        """Checkpoints of the models that were fine-tuned after pruning."""
         self.references: dict[str, reference.Reference] = {}
-        self.auto: str | None = None
-        """What the precision `auto` came to in the first stage, and does in all others."""
 
     def __call__(self) -> CheckpointInfo:
         """Do all stages; returns the info of the finished checkpoint.
@@ -108,14 +88,12 @@ class RecipeRun:
         """
         with alone_in(self.folder, "train"):
             # A kill may have left a run next to the result that it has written already.
-            held, leaves = holds_a_run(self.folder), self.recipe.keep_stages or self.recipe.fine_tune
-            for path, is_new in ((stages_folder(self.out), leaves), (self.out, True)):
-                if is_new and not held and (path.is_file() or entries(path)):
-                    raise TrainingError(f"{path} exists already; choose another folder for the result.")
-            self.saved = held and self.out.exists()
-            return self._run()
+            held = holds_a_run(self.folder)
+            if not held and (self.out.is_file() or entries(self.out)):
+                raise TrainingError(f"{self.out} exists already; choose another folder for the result.")
+            return self._run(new=not held)
 
-    def _run(self) -> CheckpointInfo:
+    def _run(self, new: bool) -> CheckpointInfo:
         sizes = self.recipe.sizes(base_config(self.base).num_attention_heads)
         source = self._source()
         self.teacher = self._teacher()
@@ -127,19 +105,20 @@ class RecipeRun:
                 self.references[data.source_fingerprint] = outputs
         made = self._converted(source)
         self._score_made(made, sizes, source)
-        self._save(made)
-        tuned = []
-        for m in self.recipe.fine_tune:
-            tuned.append((m, self._fine_tune(made, m, random=False)))
-            self._save(made)
-            if self.recipe.random_draws:
-                self._fine_tune(made, m, random=True)
-                self._save(made)
-        self.fine_tuned = [self._keep_fine_tuned(made, *one) for one in tuned]
-        if self.recipe.keep_stages:
-            self._keep_teacher()
+        training = dict(made.info.training) | {"teacher": dict(self.teacher.info.training)}
+        info = replace(made.info, scores=tuple(self.rows), training=training)
+        checkpoint.save(
+            made.model,
+            self.tokenizer,
+            info,
+            self.out,
+            dtype=self.dtype,
+            extra_files={checkpoint.HISTORY: history_text(made.history)},
+            teacher=self.references,
+            new=new,
+        )
         finish(self.out)
-        return self._scored(made)
+        return info
 
     def _source(self) -> Checkpoint | None:
         """The conversion that was made before, if the recipe names one, checked before anything is trained.
@@ -159,10 +138,10 @@ class RecipeRun:
             )
         if config.stage2_epochs < 1:
             raise TrainingError("converted layers train on the task in stage 2: give it an epoch or more.")
-        if source.is_static and (self.recipe.fine_tune or config.freeze_dense):
+        if source.is_static and config.freeze_dense:
             raise TrainingError(
-                f"{source.path} is pruned already: it can't be pruned again, and all of its layers were fine-tuned on "
-                "text, so none can stay as the teacher has them (freeze_dense)."
+                f"{source.path} is pruned, and all of its layers were fine-tuned on text: none can stay as the teacher "
+                "has them (freeze_dense)."
             )
         return source
 
@@ -187,15 +166,6 @@ class RecipeRun:
         self.announce(f"teacher, which is {self.base} with its own head")
         return Trained(model, replace(info, training=training), [])
 
-    def _keep_teacher(self) -> None:
-        """Write the teacher next to the result; one that came with its own head, with the length it was scored at."""
-        model, info, history = self.teacher
-        if not history and "config" not in info.training:
-            about = {"adopted": True, "config": {"max_length": self.cut}}
-            info = replace(info, training=about | dict(info.training))
-        extra = {checkpoint.HISTORY: history_text(history)} if history else {}
-        checkpoint.save(model, self.tokenizer, info, stages_folder(self.out) / "teacher", extra_files=extra)
-
     def _converted(self, source: Checkpoint | None) -> Trained:
         """Both stages, or the second alone from a conversion that was made before, with its history before that."""
         config, teacher = self.recipe.training, self.teacher
@@ -209,27 +179,6 @@ class RecipeRun:
         history = joined(checkpoint.read_history(source.path), made.history)
         return Trained(made.model, replace(made.info, training=training), history)
 
-    def _fine_tune(self, routed: Trained, m: int, random: bool) -> Trained:
-        """Prune to `m` experts per layer, the most used or random ones, fine-tune and score."""
-        config = replace(
-            self.recipe.training,
-            shrp=ShrpConfig(()),
-            order=(),
-            stage2_epochs=self.recipe.fine_tuning_epochs,
-            balance=0.0,
-            seed=seed_after(self.recipe.training.seed),  # else it would visit the same examples first
-        )
-        # Of the draws that are scored without fine-tuning, another one for each seed.
-        draw = self.recipe.training.seed % max(self.recipe.random_draws, 1)
-        usage, selection = usage_in(routed.info), "random" if random else "usage"
-        plan = make_plan(usage, per_layer=m, selection=selection, seed=draw)
-        name = f"fine-tuned-{'random-' * random}{m}"
-        info, model = replace(routed.info, plan=plan), prune(routed.model, plan)
-        made = self._stage(name, config, model, info, self.teacher, "fine-tuning after pruning")
-        kind = "control" if random else "static"
-        self._score(_label(m, random), kind, self._as_stored(made.model), per_layer=m, recovered=True)
-        return made
-
     def _stage(
         self,
         name: str,
@@ -239,11 +188,9 @@ class RecipeRun:
         teacher: Trained | None,
         phase: str = "",
     ) -> Trained:
-        """Train one model, or restore it from an earlier, killed run; all in the number format of the first."""
+        """Train one model, or restore it from an earlier, killed run."""
         self.announce(name)
-        # One stage runs the teacher on all examples for the others; but not where none visits them all.
-        shared = teacher is not None and self.recipe.training.visits_all(len(self.data.train))
-        made = train(
+        return train(
             config,
             model,
             info,
@@ -252,14 +199,9 @@ class RecipeRun:
             self.data.validation,
             self.folder / name,
             teacher=teacher and teacher.model,
-            teacher_outputs=self.folder / "teacher-outputs" if shared else None,
-            precision=self.auto,
             phase=phase,
             progress=self.progress,
         )
-        if config.precision == "auto":
-            self.auto = made.info.training["precision"]
-        return made
 
     def _score(self, label: str, kind: str, model: PreTrainedModel, **facts: Any) -> list[Evaluation]:
         """Evaluate a model on each data set and add a row for each; returns the evaluations."""
@@ -270,7 +212,8 @@ class RecipeRun:
 
     def _score_made(self, made: Trained, sizes: Sequence[int], source: Checkpoint | None) -> None:
         """Score the routed model and its prunings, next to random experts; or the pruned model."""
-        model, plan = self._as_stored(made.model), made.info.plan
+        model, plan = copy.deepcopy(made.model), made.info.plan
+        round_as_stored(model, self.dtype)
         if plan is not None:
             counts = set(plan.keep_counts().values())
             kept = f"{counts.pop()} a layer" if len(counts) == 1 else f"{plan.budget} in all"
@@ -302,57 +245,6 @@ class RecipeRun:
             # A data set may change under its name: readers compare scores only where the content is the same.
             about = {"data_fingerprint": data.source_fingerprint, "max_length": self.cut}
             self.rows.append({**row, **about, **facts})
-
-    def _as_stored(self, model: PreTrainedModel) -> PreTrainedModel:
-        """A copy of a model as the result stores it; fine-tuning goes on from the one that is not rounded."""
-        model = copy.deepcopy(model)
-        round_as_stored(model, self.dtype)
-        return model
-
-    def _scored(self, made: Trained) -> CheckpointInfo:
-        training = dict(made.info.training) | {"teacher": dict(self.teacher.info.training)}
-        return replace(made.info, scores=tuple(self.rows), training=training)
-
-    def _save(self, made: Trained) -> None:
-        """Write the result, with the scores so far. What others have added to it since it was first written stays, such
-        as a card or the teacher's outputs on data of their own.
-        """
-        checkpoint.save(
-            made.model,
-            self.tokenizer,
-            self._scored(made),
-            self.out,
-            dtype=self.dtype,
-            extra_files={checkpoint.HISTORY: history_text(made.history)},
-            teacher=self.references,
-            new=not self.saved,
-            keep_others=self.saved,
-        )
-        self.saved = True
-
-    def _keep_fine_tuned(self, routed: Trained, m: int, made: Trained) -> Path:
-        """Write a fine-tuned pruned model as `prune --fine-tune` would: stored as the result is, with its scores, the
-        teacher's, and those of random experts of its size.
-        """
-        beside = (_label(m, random=False), _label(m, random=True))
-        rows = [row for row in self.rows if row["model"] in beside or row["kind"] == "teacher"]
-        pruned_from, plan = checkpoint.fingerprint(self.out), made.info.plan
-        training = pruned_training(self._scored(routed).training, pruned_from, plan, per_layer=m)
-        training |= {"recovery": dict(made.info.training)}
-        return checkpoint.save(
-            made.model,
-            self.tokenizer,
-            replace(made.info, usage={}, scores=tuple(rows), training=training),
-            stages_folder(self.out) / f"fine-tuned-{m}",
-            dtype=self.dtype,
-            extra_files={checkpoint.HISTORY: history_text(joined(routed.history, made.history))},
-            teacher=self.references,
-        )
-
-
-def _label(m: int, random: bool) -> str:
-    """What the rows of scores call a fine-tuned pruned model."""
-    return f"{'random experts' if random else 'static'}, {m} a layer, fine-tuned"
 
 
 def _warn_of_a_bad_teacher(found: Evaluation, head_of: str) -> None:

@@ -25,8 +25,6 @@ from shrp.training.config import TextConfig, TrainConfig
 
 RUN_FILE = "run.json"
 """What a training is (`identity_of`), and the number format that it computes in."""
-TEACHER_FILE = "teacher.txt"
-"""Whether the teacher's outputs are kept (`shrp.training.teacher.open_teacher`)."""
 STATE_FILE = "state.safetensors"
 """Weights and history after the last epoch."""
 MARK_FILE = ".run"
@@ -165,7 +163,6 @@ def open_run(folder: Path, identity: Mapping[str, Any], precision: Callable[[], 
                 kept = json.loads(file.read_text(encoding="utf-8"))
                 _check_same(folder, kept, json.loads(json.dumps(identity)))
             else:
-                (folder / TEACHER_FILE).unlink(missing_ok=True)
                 kept = {**identity, "precision": precision()}
                 write_text(file, json.dumps(kept))
             yield Run(folder, kept["precision"])

@@ -54,8 +54,3 @@ def conversions(layers: Sequence[int], size: int | None, phase: str) -> Iterator
 def epoch_seed(seed: int, epoch: int) -> int:
     """The seed of one epoch of a training, within what numpy's global generator takes."""
     return (seed * 10_007 + epoch) % 2**32
-
-
-def seed_after(seed: int) -> int:
-    """The seed of a training that goes on from one with this seed, so that it visits other examples first."""
-    return (seed + 1000) % 2**32

@@ -6,10 +6,8 @@ training step of the dense model, and most of a step once the student is small.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import logging
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,9 +28,6 @@ CACHE_BYTES = 16 * 2**30
 """Above this many bytes of hidden states the teacher is run in every step instead."""
 SPARE_BYTES = 2**30
 """Left free on the disk for checkpoints."""
-_LOG = logging.getLogger(__name__)
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_KEPT, _LIVE = "kept", "live"
 _BATCH = 64
 _IDENTITY, _LOGITS, _HIDDEN, _LOCK = "teacher.json", "logits.npy", "hidden.bin", ".lock"
 
@@ -91,7 +86,7 @@ class CachedTeacher:
             "precision": precision,
         }
 
-    def fill(self, progress: Callable[[int, int], None] | None = None) -> bool:
+    def fill(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Run the teacher on every row, unless the folder holds its outputs already.
 
         Batches depend on the rows alone, so filling a folder again gives the same. One process at a time looks into a
@@ -100,8 +95,8 @@ class CachedTeacher:
         Args:
             progress: receives the rows done, and of how many.
 
-        Returns:
-            Whether there was room on the disk; if not, there is nothing to read.
+        Raises:
+            TrainingError: there is no room on the disk.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         file, hidden = self.folder / _IDENTITY, self.folder / _HIDDEN
@@ -110,19 +105,15 @@ class CachedTeacher:
                 for name in (_IDENTITY, _HIDDEN, _LOGITS):
                     (self.folder / name).unlink(missing_ok=True)
                 if self.bytes and self.bytes + SPARE_BYTES > shutil.disk_usage(self.folder).free:
-                    return False
-                try:
-                    self._run(hidden, progress)
-                except OSError as error:  # another process may have taken the room since
-                    hidden.unlink(missing_ok=True)
-                    if error.errno not in _NO_ROOM:
-                        raise
-                    return False
+                    raise TrainingError(
+                        f"the teacher's hidden states take {self.bytes / 2**30:.1f} GiB, and {self.folder} has no room for "
+                        f"them and {SPARE_BYTES / 2**30:.0f} GiB to spare: make room, or train on fewer or shorter texts."
+                    )
+                self._run(hidden, progress)
                 write_text(file, json.dumps(self.identity))
             self.logits = np.load(self.folder / _LOGITS, allow_pickle=False)
             shape = (int(self.starts[-1]), *self.width)
             self.states = np.memmap(hidden, np.float16, "r", shape=shape) if self.hidden else None
-        return True
 
     def _run(self, hidden: Path, progress: Callable[[int, int], None] | None) -> None:
         logits, device = [], next(self.model.parameters()).device
@@ -159,41 +150,15 @@ def open_teacher(
     rows: np.ndarray,
     hidden: bool,
     precision: str,
-    *,
-    settled: Path,
     progress: Callable[[int, int], None] | None = None,
 ) -> LiveTeacher | CachedTeacher:
-    """The teacher, run once on each row where its outputs fit on the disk, or else in every step.
+    """The teacher, run once on each row, or in every step where its hidden states take more than `CACHE_BYTES`.
 
-    Args as for `CachedTeacher` and its `fill`.
-
-    Args:
-        folder: its twin, `<folder>-logits`, has the outputs without hidden states.
-        settled: a file that keeps which of the two it came to. Their outputs differ in the last digits, so a run that
-            goes on uses the one that it began with.
-
-    Raises:
-        TrainingError: a run that began with room for the outputs has none now.
+    Args as for `CachedTeacher` and its `fill`; outputs without hidden states are in the folder's twin, `<folder>-logits`.
     """
-    known = settled.read_text(encoding="utf-8") if settled.is_file() else ""
-    if known == _LIVE:
-        return LiveTeacher(model, hidden)
     folder = folder if hidden else folder.with_name(f"{folder.name}-logits")
     cached = CachedTeacher(folder, model, examples, rows, hidden, precision)
-    kept = cached.bytes <= CACHE_BYTES and cached.fill(progress)
-    needs = f"the teacher's hidden states take {cached.bytes / 2**30:.1f} GiB"
-    if not kept and known:
-        raise TrainingError(
-            f"{needs}, with which this run began, and {folder} has no room for them now: make room, or delete "
-            f"{settled.parent} to start afresh."
-        )
-    settled.write_text(_KEPT if kept else _LIVE, encoding="utf-8")
-    if kept:
-        return cached
-    why = (
-        f"at most {CACHE_BYTES / 2**30:.0f} GiB are kept; fewer or shorter texts would fit"
-        if cached.bytes > CACHE_BYTES
-        else f"{folder} has no room for them and {SPARE_BYTES / 2**30:.0f} GiB to spare"
-    )
-    _LOG.warning(f"{needs}, and {why}: the teacher is run in every step, which takes longer.")
-    return LiveTeacher(model, hidden)
+    if cached.bytes > CACHE_BYTES:
+        return LiveTeacher(model, hidden)
+    cached.fill(progress)
+    return cached

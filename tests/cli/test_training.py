@@ -42,7 +42,7 @@ def test_from_a_base_to_a_teacher_a_routed_and_a_fine_tuned_checkpoint(shrp, pla
     teacher = checkpoint.load(tmp_path / "teacher")
     assert teacher.info.training["config"]["batch_size"] == 16
     options = config(training=quick | {"stage2_epochs": 1}, per_layer=[1], random_draws=1)
-    train = ("train", "--base", tmp_path / "teacher", *files, "--layers", "1,2", "--fine-tune", "1", *options)
+    train = ("train", "--base", tmp_path / "teacher", *files, "--layers", "1,2", *options)
     code, out, err = shrp(*train, "--out", tmp_path / "routed", "--json")
     assert code == 0, err
     told = json.loads(out)
@@ -51,8 +51,6 @@ def test_from_a_base_to_a_teacher_a_routed_and_a_fine_tuned_checkpoint(shrp, pla
     routed = checkpoint.load(tmp_path / "routed")
     assert routed.info.config.layers == (1, 2)
     assert "stage 1: converting layer 2" in err
-    (tuned,) = (one for one in told["fine_tuned"] if "random" not in one)
-    assert checkpoint.load(tuned).is_static
     pruned = ("prune", tmp_path / "routed", "--per-layer", 1, "--out", tmp_path / "pruned", "--fine-tune", 1)
     code, out, err = shrp(
         *pruned, "--teacher", tmp_path / "teacher", *files[:4], *config(training=quick), "--json"
@@ -151,7 +149,6 @@ def test_prune_with_a_calibrated_threshold(shrp, place, known, tmp_path):
         (("train", "--base", "encoder"), "--task"),
         (("train", "--base", "encoder", "--train-file", "train.csv"), "both"),
         (("train", "--base", "encoder", "FILES", "--layers", "6-11"), "0 to 2"),
-        (("train", "--base", "encoder", "FILES", "--fine-tune", "9"), "1 to 4"),
         (("train", "--base", "nowhere", "FILES"), "nowhere"),
         (("finetune", "--base", "nowhere", "FILES"), "nowhere"),
         (("finetune", "--base", "encoder", "FILES", "--epochs", 0), "trained head"),

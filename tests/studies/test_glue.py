@@ -3,16 +3,18 @@
 import json
 import shutil
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from shrp.checkpoints import checkpoint
 from shrp.data.tasks import TASKS
 from shrp.errors import DataError, TrainingError
 from shrp.training import loop
-from studies import ablation, balance, glue, topk, trainings
+from studies import glue, questions, trainings
 from studies.glue import KEY, MODELS
 
 ROWS, LAYERS, HEADS = 24, 4, 4
@@ -162,17 +164,6 @@ def test_rows_of_another_teacher_and_changed_data_are_refused(place):
         run(place, glue, *options)
 
 
-def test_the_summary_has_means_and_intervals(capsys):
-    rows = [row for row in json.loads((glue.DATA / "glue.json").read_text()) if row["recipe"] == "paper"]
-    glue.show(rows, False)
-    found = json.loads(capsys.readouterr().out)
-    stored = json.loads((glue.DATA / "summary.json").read_text())
-    assert found == [row for row in stored if row["recipe"] == "paper"]
-    glue.show(rows, True)
-    text = capsys.readouterr().out
-    assert all(f"{100 * row['share']:.1f}" in text for row in found)
-
-
 def test_the_models_of_the_table_are_those_of_its_data():
     assert {row["model"] for row in json.loads((glue.DATA / "glue.json").read_text())} == set(MODELS)
     known = glue.depths_of(12, 12)
@@ -182,33 +173,41 @@ def test_the_models_of_the_table_are_those_of_its_data():
     }
 
 
-@pytest.mark.parametrize(
-    ("study", "options"),
-    [
-        (ablation, ("--tasks", "rte", "--variants", "paper; retain, middle first")),
-        (topk, ("--tasks", "rte", "--seeds", "0,1", "--top-k", "1,3", "--budgets", "2,5")),
-        (balance, ("--tasks", "rte", "--seeds", "1", "--weights", "0,0.5", "--per-layer", "1")),
-    ],
-    ids=["ablation", "topk", "balance"],
-)
-def test_smaller_studies_write_the_fields_of_their_data_once(place, trained, study, options):
-    rows = run(place, study, *options)
-    name = study.__name__.rpartition(".")[2]
+@pytest.mark.parametrize(("name", "count"), [("ablation", 2 * 3), ("topk", 4 * 3), ("balance", 2)])
+def test_smaller_studies_write_the_fields_of_their_data_once(place, trained, name, count, monkeypatch):
+    monkeypatch.setattr(questions, "VARIANTS", {v: questions.VARIANTS[v] for v in ("paper", "retain, middle first")})
+    monkeypatch.setattr(questions, "TOP_K", (1, 3))
+    monkeypatch.setattr(questions, "BUDGETS", (2, 5))
+    monkeypatch.setattr(questions, "WEIGHTS", (0.0, 0.5))
+    seeds = "0,1" if name == "topk" else "1"
+    rows = run(place, questions, name, "--tasks", "rte", "--seeds", seeds)
     shipped = json.loads((glue.DATA / f"{name}.json").read_text())
     assert {frozenset(row) for row in rows} == {frozenset(row) for row in shipped}
-    assert len(rows) == {"ablation": 2 * 3, "topk": 4 * 3, "balance": 2}[name]
+    assert len(rows) == count
     epochs = len(trained)
-    assert run(place, study, *options) == rows
+    assert run(place, questions, name, "--tasks", "rte", "--seeds", seeds) == rows
     assert len(trained) == epochs
-    if study is balance:
+    if name == "balance":
         assert all(0 <= row["distance_stage2"] <= 0.75 for row in rows)
         assert all(row["largest_share_stage1"] >= 0.25 for row in rows)
 
 
+@pytest.mark.parametrize(("name", "count"), [("selection", 2 * 5), ("routes", 3)])
+def test_studies_of_checkpoints(place, name, count, monkeypatch, tiny_routed, tiny_info, tiny_tokenizer):
+    monkeypatch.setattr(questions, "SIZES", (1, 2))
+    info = replace(tiny_info(), task=TASKS["rte"])
+    folder = checkpoint.save(tiny_routed(), tiny_tokenizer, info, place / "routed")
+    rows = run(place, questions, name, folder)
+    shipped = json.loads((glue.DATA / f"{name}.json").read_text())
+    assert {frozenset(row) for row in rows} == {frozenset(row) for row in shipped}
+    assert {row["checkpoint"] for row in rows} == {"rte-2of3"}
+    assert len(rows) == count
+
+
 def test_the_order_of_conversion():
     layers = tuple(range(1, 12))
-    assert ablation.order_of("middle first", layers)[:5] == (6, 5, 7, 4, 8)
-    assert ablation.order_of("bottom-up", layers) == layers
-    assert ablation.order_of("", layers) == ()
-    assert balance.distance_from_uniform([1, 0, 0, 0]) == 0.75
-    assert balance.distance_from_uniform([0.25] * 4) == 0
+    assert questions.order_of("middle first", layers)[:5] == (6, 5, 7, 4, 8)
+    assert questions.order_of("bottom-up", layers) == layers
+    assert questions.order_of("", layers) == ()
+    assert questions.distance_from_uniform([1, 0, 0, 0]) == 0.75
+    assert questions.distance_from_uniform([0.25] * 4) == 0

@@ -1,17 +1,14 @@
 """The whole recipe on a tiny model folder and CSV files: stages, score rows, and going on after a kill."""
 
 import json
-import shutil
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from shrp.checkpoints import checkpoint, reference
-from shrp.checkpoints.card import kept, recovery_of
+from shrp.checkpoints import checkpoint
 from shrp.checkpoints.info import usage_in
 from shrp.data.sources import load_file
 from shrp.errors import PlanError, TrainingError
@@ -23,9 +20,8 @@ from shrp.pruning.prune import prune
 from shrp.training import loop
 from shrp.training.config import Recipe, TrainConfig
 from shrp.training.progress import Progress
-from shrp.training.recipe import Datasets, RecipeRun, _warn_of_a_bad_teacher, stages_folder
+from shrp.training.recipe import Datasets, RecipeRun, _warn_of_a_bad_teacher
 from shrp.training.runs import MARK_FILE, alone_in, finish, run_folder
-from shrp.training.teacher import CachedTeacher
 
 SHARED = {"batch_size": 8, "precision": "fp32", "seed": 2}
 RECIPE = Recipe(
@@ -40,13 +36,12 @@ RECIPE = Recipe(
     ),
     teacher=TrainConfig(stage2_epochs=2, learning_rate=3e-3, **SHARED),
     per_layer=(1, 2, 4),
-    fine_tune=(1,),
     random_draws=2,
     base_name="tiny",
 )
 
 
-SHORT = replace(RECIPE, per_layer=(1,), fine_tune=(), random_draws=0)
+SHORT = replace(RECIPE, per_layer=(1,), random_draws=0)
 
 
 class Killed(BaseException):
@@ -88,7 +83,7 @@ def rows_of(info, data="validation.csv"):
 
 def test_stages_and_what_is_left_behind(place, finished):
     info, stages = finished
-    assert stages == ["teacher", "routed", "fine-tuned-1", "fine-tuned-random-1"]
+    assert stages == ["teacher", "routed"]
     assert not run_folder(place / "whole").exists()
     loaded = checkpoint.load(place / "whole")
     assert loaded.info.config == RECIPE.training.shrp
@@ -124,8 +119,6 @@ def test_every_model_has_a_row_for_every_data_set(finished):
         "static, 4 a layer": "static",
         "random experts, 1 a layer": "control",
         "random experts, 2 a layer": "control",  # 4 of 4 leaves nothing to draw
-        "static, 1 a layer, fine-tuned": "static",
-        "random experts, 1 a layer, fine-tuned": "control",
     }
     for data, n in (("validation.csv", 24), ("extra.csv", 12)):
         rows = rows_of(info, data)
@@ -141,7 +134,6 @@ def test_every_model_has_a_row_for_every_data_set(finished):
                 assert row["retained"] == pytest.approx(row["score"] / rows["dense teacher"]["score"])
     assert rows["static, 2 a layer"]["budget"] == 4
     assert rows["random experts, 2 a layer"]["interval_is"] == "range of 2 draws"
-    assert rows["static, 1 a layer, fine-tuned"]["recovered"] is True
     assert len(info.scores) == 2 * len(expected)
 
 
@@ -200,79 +192,6 @@ def test_a_process_that_ends_leaves_the_folder_of_the_next_one_alone(tmp_path):
     assert not folder.exists()
 
 
-def test_what_others_add_to_a_result_while_it_is_made_stays(place, monkeypatch):
-    """It can be looked at as soon as the routed model is there; later rows of scores replace no card, or a pruning."""
-    recipe, out = replace(RECIPE, per_layer=(1,)), place / "shared"
-    saved, save = [], checkpoint.save
-
-    def watched(model, tokenizer, info, folder, **options):
-        made = save(model, tokenizer, info, folder, **options)
-        if Path(folder) == out:
-            saved.append(len(info.scores))
-            if len(saved) == 1:
-                (out / "README.md").write_text("a card")
-                (out / "pruned").mkdir()
-                (out / "pruned" / "config.json").write_text("{}")
-                added = next(iter(checkpoint.load(out).teacher.values()))
-                reference.write(out, {**checkpoint.load(out).teacher, "0" * 64: added})
-        return made
-
-    monkeypatch.setattr(checkpoint, "save", watched)
-    runner(place, "shared", recipe)()
-    assert len(saved) > 1
-    assert saved[-1] > saved[0]
-    assert (out / "README.md").read_text() == "a card"
-    assert (out / "pruned" / "config.json").read_text() == "{}"
-    assert "0" * 64 in checkpoint.load(out).teacher
-    (out / reference.FILE).write_bytes(b"broken")  # what was trained is not lost for that
-    made = checkpoint.load(out)
-    for teacher in (made.teacher, None):
-        checkpoint.save(made.model, made.tokenizer, made.info, out, teacher=teacher, keep_others=True)
-        assert (out / "README.md").read_text() == "a card"
-        assert (out / f"{reference.FILE}.unreadable").read_bytes() == b"broken"
-        assert not (out / reference.FILE).exists()
-    assert len(checkpoint.load(out).info.scores) == saved[-1]
-    assert not [path.name for path in place.iterdir() if path.name.startswith(".shared")]
-
-
-def test_the_teacher_stays_too_where_that_is_asked_for(place, finished):
-    again = runner(place, "kept", replace(RECIPE, per_layer=(1,), keep_stages=True))()
-    folder = place / "kept-stages"
-    found = {path.name: checkpoint.load(path) for path in sorted(folder.iterdir())}
-    assert {name: layer_kinds(one.model) for name, one in found.items()} == {
-        "fine-tuned-1": ["dense", "static", "static"],
-        "teacher": ["dense"] * 3,
-    }
-    score = found["teacher"].evaluate(datasets(place).validation).score
-    assert score == pytest.approx(rows_of(again)["dense teacher"]["score"])
-    assert rows_of(again)["dense teacher"] == rows_of(finished[0])["dense teacher"]
-    shutil.rmtree(place / "kept")
-    with pytest.raises(TrainingError, match="kept-stages exists already"):
-        runner(place, "kept")()
-
-
-def test_what_was_fine_tuned_is_kept_as_it_is_served(place, finished):
-    """Static, rounded as the result is, with its own scores and its teacher's, and what it was pruned from."""
-    (path,) = stages_folder(place / "whole").iterdir()
-    made = checkpoint.load(path)
-    assert path.name == "fine-tuned-1"
-    assert made.is_static
-    assert layer_kinds(made.model) == ["dense", "static", "static"]
-    label = "static, 1 a layer, fine-tuned"
-    beside = {"dense teacher", label, "random experts, 1 a layer, fine-tuned"}
-    assert list(made.info.scores) == [row for row in finished[0].scores if row["model"] in beside]
-    assert {row["model"] for row in made.info.scores} == beside
-    data = datasets(place).validation
-    assert made.evaluate(data).score == rows_of(made.info)[label]["score"]  # as it is stored
-    assert made.info.training["pruned_from"] == checkpoint.fingerprint(place / "whole")
-    assert made.teacher.keys() == checkpoint.load(place / "whole").teacher.keys()
-    assert kept(made.info.training, made.info.plan) == "1 expert in each of 2 layers (2 in all)"
-    assert recovery_of(made.info.training)
-    stages = [row["stage"] for row in checkpoint.read_history(path)]
-    assert stages == [row["stage"] for row in checkpoint.read_history(place / "whole")] + [2]
-    assert not run_folder(place / "whole").exists()
-
-
 class KillAfter:
     """Ends the run at the n-th epoch of all its stages together, or in the middle of it."""
 
@@ -289,7 +208,7 @@ class KillAfter:
             raise Killed
 
 
-@pytest.mark.parametrize(("epochs", "mid"), [(1, False), (6, True)])
+@pytest.mark.parametrize(("epochs", "mid"), [(1, False), (4, True)])
 def test_a_killed_run_resumes_to_the_same_end(place, finished, epochs, mid):
     out = f"killed-{epochs}"
     with pytest.raises(Killed):
@@ -302,14 +221,14 @@ def test_a_killed_run_resumes_to_the_same_end(place, finished, epochs, mid):
     assert info.scores == finished[0].scores
     a, b = (checkpoint.load(place / name).model.state_dict() for name in ("whole", out))
     assert all(torch.equal(a[name], b[name]) for name in a)
-    # Finished epochs are not run again: 2 of the teacher, 3 routed, 1 + 1 after pruning.
-    assert len(rows) == 2 + 3 + 1 + 1 - (epochs - mid)
+    # Finished epochs are not run again: 2 of the teacher, 3 routed.
+    assert len(rows) == 2 + 3 - (epochs - mid)
     assert not run_folder(place / out).exists()
 
 
 def test_a_resumed_run_of_other_options_data_or_base_is_refused(place, tiny_model, tiny_tokenizer):
     with pytest.raises(Killed):
-        runner(place, "other", progress=KillAfter(6))()  # teacher and routed are done
+        runner(place, "other", progress=KillAfter(4))()  # the teacher is done
 
     def refused(match, recipe=RECIPE, options=(), **changed):
         run = runner(place, "other", replace(recipe, **dict(options)))
@@ -334,59 +253,6 @@ def test_a_resumed_run_of_other_options_data_or_base_is_refused(place, tiny_mode
     refused(r"teacher.run is of another run \(its weights differ\)", base=str(place / "another-encoder"))
 
 
-def test_all_stages_compute_in_the_format_of_the_first_whatever_process_makes_them(place, monkeypatch):
-    auto = {"precision": "auto"}
-    recipe = replace(
-        RECIPE,
-        training=replace(RECIPE.training, **auto),
-        teacher=replace(RECIPE.teacher, **auto),
-        per_layer=(),
-        fine_tune=(1,),
-        random_draws=0,
-    )
-    monkeypatch.setattr(loop, "resolve_precision", lambda wanted: {"auto": "bf16"}.get(wanted, wanted))
-    with pytest.raises(Killed):
-        runner(place, "settled", recipe, progress=KillAfter(6, mid=True))()  # after pruning
-    monkeypatch.setattr(loop, "resolve_precision", lambda wanted: {"auto": "fp32"}.get(wanted, wanted))
-    folder = run_folder(place / "settled")
-    shutil.rmtree(folder / "fine-tuned-1.run")  # as if it had not begun
-    found = []
-    save = checkpoint.save
-
-    def watched(model, tokenizer, info, *rest, **options):
-        found.append(info.training["precision"])
-        return save(model, tokenizer, info, *rest, **options)
-
-    monkeypatch.setattr(checkpoint, "save", watched)
-    runner(place, "settled", recipe)()
-    assert set(found) == {"bf16"}
-
-
-@pytest.mark.parametrize(
-    ("epoch_size", "expected"),
-    [
-        (None, [48]),
-        (8, [24, 8, 8]),  # else each asks about those that it visits: in 3 epochs, 1 and 1
-        (16, [48]),  # of which the stage of one epoch reads a third
-    ],
-)
-def test_the_teacher_runs_once_in_a_recipe_whose_stages_see_all_examples(
-    place, monkeypatch, epoch_size, expected
-):
-    asked, ask = [], CachedTeacher._run
-
-    def watched(self, *args):
-        asked.append(len(self.rows))
-        ask(self, *args)
-
-    monkeypatch.setattr(CachedTeacher, "_run", watched)
-    training = replace(RECIPE.training, epoch_size=epoch_size)
-    recipe = replace(RECIPE, training=training, per_layer=())
-    runner(place, f"asked-{epoch_size}", recipe)()
-    assert asked == expected
-    assert not run_folder(place / f"asked-{epoch_size}").exists()
-
-
 @pytest.fixture(scope="module")
 def classifier(place, tiny_model, tiny_tokenizer):
     """A folder of a classifier with the task's labels in capitals."""
@@ -399,7 +265,7 @@ def classifier(place, tiny_model, tiny_tokenizer):
 def test_a_base_with_a_trained_head_is_its_own_teacher(
     place, tiny_model, tiny_tokenizer, finished, classifier
 ):
-    recipe = replace(RECIPE, per_layer=(), fine_tune=(), teacher=None)
+    recipe = replace(RECIPE, per_layer=(), teacher=None)
     stages = []
     run = RecipeRun(recipe, str(classifier), datasets(place), place / "own", announce=stages.append)
     info = run()
@@ -433,7 +299,7 @@ def test_sizes_that_a_base_does_not_have(place):
     assert replace(RECIPE, per_layer=None).sizes(4) == (1, 2, 4)
     assert replace(RECIPE, per_layer=(3,)).sizes(4) == (3,)
     with pytest.raises(PlanError, match="1 to 4 experts per layer, not 8"):
-        replace(RECIPE, fine_tune=(8,)).sizes(4)
+        replace(RECIPE, per_layer=(8,)).sizes(4)
     with pytest.raises(PlanError, match="not 5"):  # before a teacher is trained
         RecipeRun(
             replace(RECIPE, per_layer=(1, 5)), str(place / "encoder"), datasets(place), place / "too many"

@@ -299,7 +299,6 @@ def test_only_what_fits_is_gone_on_from(place, tiny_data, tiny_model, tiny_token
 
     refused("made of tiny, and the base here is called another", base_name="another")
     refused("give it an epoch or more", epochs=0)
-    refused("is pruned already", "static", fine_tune=(1,))
     tiny_model(hidden_size=40).base_model.save_pretrained(place / "wide")
     tiny_tokenizer.save_pretrained(place / "wide")
     refused("has 24 hidden dimensions and the dense one 40", base="wide")

@@ -1,0 +1,255 @@
+"""The smaller studies of docs/results.md: `python -m studies.questions QUESTION`.
+
+Trained from `--base`, with the options of a recipe changed:
+
+- `ablation`: what is each part of a recipe worth? All layers but the first are converted on the task, and one expert per
+  layer is kept.
+- `balance`: what does the balance loss do? The upper half of the layers is converted with several weights of it.
+- `topk`: does routing with more experts survive pruning? The same with Top-1, Top-3 and Top-5.
+
+On GLUE's validation data, of routed checkpoints, which are not changed:
+
+- `selection`: what should experts be selected by? Prunings without fine-tuning; usage, norms and knock-outs are measured
+  on the data that score them, as in the paper, and gates are fitted on texts of the training split.
+- `routes`: does it matter which route an example takes? Routes are permuted, or replaced by a mixture of all experts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from statistics import mean
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import typer
+
+from shrp.analysis.importance import ablation as knock_outs
+from shrp.analysis.routes import shuffle_routes
+from shrp.analysis.usage import measure_usage
+from shrp.checkpoints import checkpoint
+from shrp.checkpoints.checkpoint import Checkpoint
+from shrp.checkpoints.info import usage_in
+from shrp.checkpoints.score_rows import share_of
+from shrp.cli.output import progress_on, records, stderr
+from shrp.data.sources import load_data
+from shrp.data.tasks import TASKS
+from shrp.errors import PlanError
+from shrp.evaluation.costs import cost, dense_cost, plan_cost
+from shrp.evaluation.paired import paired_difference
+from shrp.model.config import ShrpConfig
+from shrp.model.convert import expert_layers
+from shrp.pruning.live import LiveEvaluator
+from shrp.pruning.overlap import used_experts
+from shrp.pruning.plan import SELECTIONS, make_plan
+from shrp.pruning.select import GateFit, plan_from
+from studies.rows import DATA, Rows, names, numbers, read_rows, run
+from studies.trainings import MAX_LENGTH, Base, Trainings, slug
+
+Found = Iterator[dict[str, Any]]
+SMALL = {"conversion_size": 1000, "epoch_size": 8000, "stage2_epochs": 2, "freeze_dense": True}
+"""The schedule of studies that convert the upper half of the layers."""
+DEEP = {"conversion_size": 500, "stage2_epochs": 3}
+"""That of the ablation, which converts all layers but the first."""
+_RATES = {"learning_rate": 1e-4, "new_learning_rate": 1e-3}
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "paper": ("paper", {}),
+    "paper + higher learning rates": ("paper", _RATES),
+    "paper + higher rates, teacher's logits": ("paper", _RATES | {"distill_logits": 0.5}),
+    "paper + higher rates, teacher's hidden states": ("paper", _RATES | {"distill_hidden": 1.0}),
+    "retain": ("retain", {}),
+    "retain, Expander near the identity": ("retain", {"expander_init": "random"}),
+    "retain without the teacher's logits": ("retain", {"distill_logits": 0.0}),
+    "retain without its hidden states": ("retain", {"distill_hidden": 0.0}),
+    "retain with dropout": ("retain", {"dropout": True}),
+    "retain, dense layers frozen": ("retain", {"freeze_dense": True}),
+    "retain, bottom-up": ("retain", {"order": "bottom-up"}),
+    "retain, middle first": ("retain", {"order": "middle first"}),
+    "retain, Expander at random with gain 1": ("retain", {"expander_init": "random", "expander_gain": 1.0}),
+    "retain, double learning rates": ("retain", {"learning_rate": 2e-4, "new_learning_rate": 2e-3}),
+}
+"""Name of a variant -> its recipe, and the options that differ from it."""
+WEIGHTS = (0.0, 0.01, 0.1, 1.0)
+TOP_K, BUDGETS = (1, 3, 5), (12, 24, 48)
+SIZES, DRAWS = (1, 2, 4), 3
+"""Experts per layer that `selection` keeps, and random draws that it averages."""
+
+
+def order_of(how: str, layers: tuple[int, ...]) -> tuple[int, ...]:
+    """The order of conversion: empty for from the top down, `bottom-up`, or `middle first`."""
+    middle = layers[len(layers) // 2]
+    if how == "middle first":
+        return tuple(sorted(layers, key=lambda layer: (abs(layer - middle), layer)))
+    return layers if how == "bottom-up" else ()
+
+
+def ablation(made: Trainings, variant: str) -> Found:
+    """The rows of a variant: routed, pruned to one expert per layer, fine-tuned after pruning."""
+    recipe, changes = VARIANTS[variant]
+    values, layers = dict(changes), tuple(range(1, made.base.layers))
+    order = order_of(values.pop("order", ""), layers)
+    shrp = ShrpConfig(layers, expander_gain=values.pop("expander_gain", ShrpConfig(()).expander_gain))
+    name = f"ablation-{slug(variant)}"
+    config = made.config(recipe, part=0, shrp=shrp, order=order, **values | DEEP)
+    routed = made.train(name, config, made.teacher)
+    pruned = made.pruned(routed, make_plan(usage_in(routed.info), per_layer=1))
+    later = {"balance": 0.0, "stage2_epochs": 2, "expander_init": "random"}
+    tuned = made.train(f"{name}-tuned", made.config(recipe, part=0, **values | later), pruned)
+    for model, kind, experts in (
+        (routed, "routed", made.base.experts),
+        (pruned, "static", 1),
+        (tuned, "static", 1),
+    ):
+        one = made.evaluate(model.model)
+        row = {"depth": f"{len(layers)}of{made.base.layers}", "model": kind, "experts_per_layer": experts}
+        row |= {"fine_tuned_after_pruning": model is tuned, "metric": one.metric, "n": one.n}
+        yield row | {"teacher_score": made.best.score, "score": one.score, "interval": one.ends()}
+
+
+def _upper_half(made: Trainings, name: str, top_k: int = 1, **values: Any) -> Checkpoint:
+    layers = tuple(range(made.base.layers // 2, made.base.layers))
+    config = made.config("retain", part=0, shrp=ShrpConfig(layers, top_k=top_k), **SMALL, **values)
+    return made.train(name, config, made.teacher)
+
+
+def balance(made: Trainings, weight: float) -> Found:
+    """The row of a weight: how evenly experts are used after each stage; scores routed and pruned."""
+    routed, per_layer = _upper_half(made, name := f"balance-{weight:g}", balance=weight), 2
+    plan, found = make_plan(usage_in(routed.info), per_layer=per_layer), made.evaluate(routed.model)
+    history = made.histories[name]
+    first, second = ([[*row["usage"].values()] for row in history if row["stage"] == s] for s in (1, 2))
+    yield {
+        "metric": found.metric,
+        "n": found.n,
+        "teacher_score": made.best.score,
+        "routed_score": found.score,
+        "static_score": made.evaluate(made.pruned(routed, plan).model).score,
+        "experts_per_layer": per_layer,
+        "largest_share_stage1": max(max(share) for epoch in first for share in epoch),
+        "distance_stage1": mean(map(distance_from_uniform, first[-1])),
+        "distance_stage2": mean(map(distance_from_uniform, second[-1])),
+    }
+
+
+def distance_from_uniform(share: Sequence[float]) -> float:
+    """Total variation between shares `(H,)` and equal ones: 0 if all are equal, `1 - 1/H` if one has everything."""
+    found = np.asarray(share, dtype=np.float64)
+    return float(0.5 * np.abs(found - 1 / len(found)).sum())
+
+
+def topk(made: Trainings, top_k: int) -> Found:
+    """The rows of one k: routed, then pruned to each budget, with the experts that are kept."""
+    routed = _upper_half(made, f"topk-{top_k}", top_k)
+    live = LiveEvaluator(routed.model, routed.tokenizer, made.validation, max_length=MAX_LENGTH)
+    whole, usage = live.evaluate(None), usage_in(routed.info)
+    for budget in (None, *BUDGETS):
+        plan = None if budget is None else make_plan(usage, budget=budget)
+        found = whole if plan is None else live.evaluate(plan)
+        row = {"budget": budget, "model": "routed" if plan is None else "static"}
+        row |= {"metric": found.metric, "n": found.n, "score": found.score, "interval": found.ends()}
+        price = cost(routed.model)
+        if plan is not None:
+            change, (low, high) = paired_difference(found, whole)
+            kept = {str(layer): list(one.experts) for layer, one in plan.layers}
+            used = {str(layer): list(experts) for layer, experts in used_experts(plan).items()}
+            ends = [low, high] if low == low else None  # two models with equal predictions have no interval
+            row |= {"change": change, "change_interval": ends, "kept": kept, "used": used}
+            price = plan_cost(routed.model, plan)
+        row |= price.relative_to(made.dense) | {"teacher": made.best.score, "experts": made.base.experts}
+        yield row | {"retained": share_of(found.score, made.best.score)}
+
+
+def selection(made: Checkpoint, name: str) -> Found:
+    """The score of every selection at every size."""
+    model, tokenizer, task, length = made.model, made.tokenizer, made.info.task.name, made.info.max_length
+    validation, training = load_data("glue", task), load_data("glue", task, "train")
+    live = LiveEvaluator(model, tokenizer, validation, max_length=length)
+    routed, dense = live.evaluate(None), dense_cost(model)
+    stats = measure_usage(model, tokenizer, validation, output_norms=True, max_length=length)
+    gates = GateFit(model, tokenizer, training, stats.shares(), max_length=length).finish()
+    stats = replace(stats, fitted=gates, ablation=knock_outs(model, tokenizer, validation, max_length=length))
+    about = {"checkpoint": name, "task": task, "depth": name.rpartition("-")[2], "metric": routed.metric}
+    about |= {"n": len(validation), "routed": routed.score, "calibrated": False}
+    for m, kind in product(SIZES, SELECTIONS):
+        how = {"selection": kind, "combination": "fitted" if kind == "fitted" else "usage"}
+        seeds = range(DRAWS if kind == "random" else 1)
+        plans = [plan_from(stats, per_layer=m, seed=seed, **how) for seed in seeds]
+        found = [live.evaluate(plan) for plan in plans]
+        if kind == "usage":
+            usage = found[0]
+        led = kind not in ("usage", "random")
+        lead, ends = paired_difference(found[0], usage) if led else (None, None)
+        row = {"per_layer": m, "selection": kind, "score": mean(one.score for one in found)}
+        row |= {"interval": found[0].ends() if len(found) == 1 else None, "lead": lead, "lead_interval": ends}
+        row |= {"encoder_params": plan_cost(model, plans[0]).encoder_params / dense.encoder_params}
+        yield about | row | {"fitted_on": gates.data if kind == "fitted" else None}
+
+
+def routes(made: Checkpoint, name: str) -> Found:
+    """The scores with all layers' routes permuted, permuted among equal predictions, and mixed."""
+    data, options = load_data("glue", made.info.task.name), {"max_length": made.info.max_length}
+    stats = measure_usage(made.model, made.tokenizer, data, **options)
+    with progress_on(f"permuting routes of {name}") as show:
+        found = shuffle_routes(made.model, made.tokenizer, data, stats, progress=show, **options)
+    about = {"checkpoint": name, "metric": made.info.task.metric, "n": len(data), "routed": found.before.score}
+    fields = ("layer", "draws", "score", "change", "change_interval", "matched_change", "matched_interval")
+    for row in records(found.frame, "change"):
+        if row["layer"] not in stats.layers:
+            yield about | {field: row.get(field) for field in (*fields, "moved", "flipped")}
+
+
+TRAINED: dict[str, tuple[Callable[[Trainings, Any], Found], str, Callable[[], Sequence[Any]], str, str]] = {
+    "ablation": (ablation, "variant", lambda: list(VARIANTS), "cola,stsb", "0"),
+    "balance": (balance, "balance", lambda: WEIGHTS, "cola,mrpc", "0,1,2"),
+    "topk": (topk, "top_k", lambda: TOP_K, "mrpc", "0,1,2"),
+}
+"""What measures, the field that it varies, its values, and the tasks and seeds by default."""
+OF_CHECKPOINTS: dict[str, Callable[[Checkpoint, str], Found]] = {"selection": selection, "routes": routes}
+KEYS = {
+    "ablation": ("task", "seed", "variant", "model", "fine_tuned_after_pruning"),
+    "balance": ("task", "seed", "balance"),
+    "topk": ("task", "seed", "top_k", "budget"),
+    "selection": ("checkpoint", "per_layer", "selection", "calibrated"),
+    "routes": ("checkpoint", "layer"),
+}
+
+
+def main(
+    question: Annotated[Literal["ablation", "balance", "topk", "selection", "routes"], typer.Argument()],
+    checkpoints: Annotated[list[Path] | None, typer.Argument(help="Routed checkpoints of GLUE tasks.")] = None,
+    base: Annotated[str, typer.Option(help="The dense encoder: a hub id or a folder.")] = "",
+    base_name: Annotated[str | None, typer.Option(help="What to call it.")] = None,
+    work: Annotated[Path, typer.Option(help="Folder for the trainings.")] = Path("glue.run"),
+    tasks: Annotated[str, typer.Option(help="GLUE tasks, in order.")] = "",
+    seeds: Annotated[str, typer.Option(help="Seeds.")] = "",
+    out: Annotated[Path | None, typer.Option(help="File of rows.")] = None,
+) -> None:
+    """Measure what the file of rows lacks, and add it."""
+    rows = Rows(out or DATA / f"{question}.json", KEYS[question])
+    if question in TRAINED:
+        if not base:
+            raise typer.BadParameter("name the dense encoder.", param_hint="--base")
+        measure, field, values, usual, draws = TRAINED[question]
+        wanted, encoder = names(tasks or usual, tuple(TASKS), "--tasks"), Base(base, work, base_name)
+        for task, seed, value in product(wanted, numbers(seeds or draws, "--seeds"), values()):
+            about = {"task": task, "seed": seed, field: value}
+            if not any(about.items() <= row.items() for row in read_rows(rows.path)):
+                found = [about | row for row in measure(Trainings(encoder, task, seed), value)]
+                rows.add(*found)
+                stderr.print(f"{task}, seed {seed}, {field} {value}: {len(found)} rows")
+        return
+    if not checkpoints:
+        raise typer.BadParameter("name routed checkpoints.", param_hint="CHECKPOINTS")
+    for made in map(checkpoint.load, checkpoints):
+        if not (routed := expert_layers(made.model)):
+            raise PlanError(f"{made.path} has no routed layer; name routed checkpoints.")
+        name = f"{made.info.task.name}-{len(routed)}of{made.model.config.num_hidden_layers}"
+        for row in OF_CHECKPOINTS[question](made, name):
+            rows.add(row)
+            stderr.print(f"{name}: {row.get('selection', row.get('layer'))} {row['score']:.4f}")
+
+
+if __name__ == "__main__":
+    run(main)
