@@ -1,4 +1,4 @@
-"""Compare: two or more models on the same examples. Which is better, where they differ, what each costs and uses."""
+"""Compare: two or more models on the same examples. Which is better, where they differ, what each costs."""
 
 from ui import state
 
@@ -16,8 +16,8 @@ from ui.compare.sides import AS_IS, LETTERS
 from ui.floor import exact, floor_warning
 from ui.own import dialog
 
-TEST, EXPERTS = "Paired test", "Experts"
-TABS = (TEST, pair_tabs.LOST, pair_tabs.CHANGED, EXPERTS, pair_tabs.THRESHOLD)
+TEST = "Paired test"
+TABS = (TEST, pair_tabs.LOST, pair_tabs.CHANGED, pair_tabs.THRESHOLD)
 
 
 def main() -> None:
@@ -67,8 +67,6 @@ def main() -> None:
     with place:
         if name == TEST:
             views.tests(sides, data)
-        elif name == EXPERTS:
-            views.experts(sides, data, file)
         else:
             pair_tabs.draw(name, a.evaluation, b.evaluation, selection, LETTERS, file, a.read)
 

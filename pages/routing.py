@@ -14,7 +14,6 @@ from shrp.errors import DataError, ShrpError
 from shrp.model.convert import expert_layers
 from ui import arrival
 from ui.bound import fall_back
-from ui.known_labels import labels_of
 from ui.routing import attention, compare, experts, results, sentences, what_if, words
 from ui.routing.sentences import ATTENTION, COMPARE, EXPERTS, INPUT, ROUTE, TAB, WORDS, say_unknown
 from ui.routing.table import sentence_table
@@ -50,8 +49,7 @@ def main() -> None:
         return
     number = pick(len(found), picker)
     e = found[number - 1]
-    labels = labels_of(selection.data, [one.text for one in found])
-    sentence_table(found, number - 1, labels, selection.name, checkpoint.info.max_length)
+    sentence_table(found, number - 1, selection.name, checkpoint.info.max_length)
     one, without, grid, wanted = None, None, None, True
     with place:
         try:

@@ -13,8 +13,6 @@ from urllib.parse import parse_qsl, urlencode
 
 import streamlit as st
 
-from ui.only import ONLY
-from ui.own.slices import SLICES
 from ui.state import CHECKPOINT, SOURCE
 
 PARAM = "open"
@@ -22,7 +20,7 @@ PARAM = "open"
 
 def page_link(page: str, label: str, icon: str | None = None, asked: Mapping[str, str] | None = None) -> None:
     """Draw a link to a page of the app, with the parameters that it asks for and the sidebar's picks."""
-    picked = {key: st.session_state.get(key) for key in (CHECKPOINT, SOURCE, SLICES, ONLY)}
+    picked = {key: st.session_state.get(key) for key in (CHECKPOINT, SOURCE)}
     params = {key: value for key, value in picked.items() if value} | dict(asked or {})
     st.page_link(page, label=label, icon=icon, query_params=params, width="content")
 

@@ -1,4 +1,4 @@
-"""How far the probabilities of two models can be trusted: a sentence, a reliability chart and a risk-coverage chart."""
+"""How far the probabilities of two models can be trusted: a sentence and a reliability chart."""
 
 from __future__ import annotations
 
@@ -17,18 +17,6 @@ from ui.text import escape, escape_html, interval_text, percent, points, points_
 from ui.theme import DASHES, GREY, KIND_COLORS, KIND_SYMBOLS, layout, whiskers
 
 _SHARE, _BRIER = "accuracy", "brier"  # how a number is written: in percent, or with three digits
-_CHARTS = {  # column on the x axis -> title, what the subtitle adds to n, title of the axis
-    "confidence": (
-        "Is the model as often right as it is confident?",
-        "in bins of equal size; bars: 95% intervals (Wilson)<br>dashed: calibrated; below it a model is overconfident",
-        "mean confidence (%)",
-    ),
-    "coverage": (
-        "Accuracy when only the most confident are answered",
-        "at 100%; bars: 95% intervals (Wilson)<br>a confidence that ranks errors last: higher on the left",
-        "examples answered, most confident first (%)",
-    ),
-}
 
 
 def tab(reference: Evaluation, other: Evaluation, names: tuple[str, str], file: str) -> None:
@@ -51,17 +39,15 @@ def tab(reference: Evaluation, other: Evaluation, names: tuple[str, str], file: 
     st.markdown(in_words(found, (calibration.brier(one), calibration.brier(two)), one, names))
     if one.n < FEW:
         st.caption(f":material/info: Under {FEW} examples: too few to conclude from.")
-    made = {"confidence": calibration.reliability, "coverage": calibration.risk_coverage}
-    for x, of in made.items():
-        frame = pd.concat([of(one).assign(model=names[0]), of(two).assign(model=names[1])], ignore_index=True)
-        alt = "; ".join(
-            f"{name}: "
-            + ", ".join(f"{percent(y)} at {percent(at)}" for at, y in zip(part[x], part["accuracy"]))
-            for name, part in frame.groupby("model", sort=False)
-        )
-        key = "reliability" if x == "confidence" else "risk-coverage"
-        fig = figure(frame, names, one, x)
-        chart(fig, frame.assign(data=one.data), key, f"{file}-{key}", f"Accuracy by {x}. {alt}.")
+    bins = [calibration.reliability(e).assign(model=name) for e, name in zip((one, two), names)]
+    alt = "; ".join(
+        f"{name}: "
+        + ", ".join(f"{percent(y)} at {percent(x)}" for x, y in zip(part["confidence"], part["accuracy"]))
+        for name, part in zip(names, bins)
+    )
+    frame, key = pd.concat(bins, ignore_index=True), "reliability"
+    fig = figure(frame, names, one)
+    chart(fig, frame.assign(data=one.data), key, f"{file}-{key}", f"Accuracy by confidence. {alt}.")
 
 
 def in_words(found: Difference, briers: tuple[float, float], on: Evaluation, names: tuple[str, str]) -> str:
@@ -95,26 +81,23 @@ def in_words(found: Difference, briers: tuple[float, float], on: Evaluation, nam
     )
 
 
-def figure(frame: pd.DataFrame, names: tuple[str, str], on: Evaluation, x: str) -> go.Figure:
-    """Accuracy against the mean confidence of a bin, or against the share of examples that is answered.
+def figure(frame: pd.DataFrame, names: tuple[str, str], on: Evaluation) -> go.Figure:
+    """Accuracy against the mean confidence of a bin.
 
     Args:
-        frame: `calibration.reliability` or `calibration.risk_coverage` of both, their names in `model`.
+        frame: `calibration.reliability` of both, their names in `model`.
         names: of the reference, and of the model that is compared with it.
         on: either's evaluation.
-        x: `confidence` or `coverage`.
     """
-    fig, (title, how, x_title) = go.Figure(), _CHARTS[x]
-    if x == "confidence":
-        ends = [100 * float(frame[["low", "accuracy"]].min().min()), 100]
-        line = {"color": GREY, "width": 1.5, "dash": "dash"}
-        fig.add_scatter(x=ends, y=ends, mode="lines", name="calibrated", line=line, hoverinfo="skip")
+    fig, ends = go.Figure(), [100 * float(frame[["low", "accuracy"]].min().min()), 100]
+    line = {"color": GREY, "width": 1.5, "dash": "dash"}
+    fig.add_scatter(x=ends, y=ends, mode="lines", name="calibrated", line=line, hoverinfo="skip")
     kinds = ("teacher" if "teacher" in names[0] else "routed", "static")
     for name, kind, dash in zip(names, kinds, (DASHES[0], "dot"), strict=True):
         part = frame[frame["model"] == name]
         accuracy, low, high = (100 * part[c] for c in ("accuracy", "accuracy low", "accuracy high"))
         fig.add_scatter(
-            x=100 * part[x],
+            x=100 * part["confidence"],
             y=accuracy,
             mode="lines+markers",
             name=escape_html(name),
@@ -124,16 +107,21 @@ def figure(frame: pd.DataFrame, names: tuple[str, str], on: Evaluation, x: str) 
             hovertext=[f"{escape_html(name)}<br>{_hover(row)}" for row in part.to_dict("records")],
             hovertemplate="%{hovertext}<extra></extra>",
         )
-    subtitle = f"{escape_html(on.data)}, n = {on.n:,}, {how}"
-    return layout(fig, title, subtitle=subtitle, x=x_title, y="accuracy (%)", height=430, legend=True)
+    return layout(
+        fig,
+        "Is the model as often right as it is confident?",
+        subtitle=f"{escape_html(on.data)}, n = {on.n:,}, in bins of equal size; bars: 95% intervals (Wilson)<br>dashed: "
+        "calibrated; below it a model is overconfident",
+        x="mean confidence (%)",
+        y="accuracy (%)",
+        height=430,
+        legend=True,
+    )
 
 
 def _hover(row: dict) -> str:
-    if "coverage" in row:
-        said = f"{percent(row['coverage'])} answered, confidence from {percent(row['threshold'])}"
-    else:
-        said = (
-            f"confidence {percent(row['low'])} to {percent(row['high'])}, mean {percent(row['confidence'])}"
-        )
     bounds = interval_text((row["accuracy low"], row["accuracy high"]), _SHARE)
-    return f"{said}<br>accuracy {percent(row['accuracy'])} (95%: {bounds})<br>n = {row['n']:,}"
+    return (
+        f"confidence {percent(row['low'])} to {percent(row['high'])}, mean {percent(row['confidence'])}"
+        f"<br>accuracy {percent(row['accuracy'])} (95%: {bounds})<br>n = {row['n']:,}"
+    )

@@ -16,7 +16,7 @@ from shrp.data.text_data import TextData
 from shrp.errors import PlanError
 from shrp.evaluation.costs import TOKENS, Cost, plan_cost
 from shrp.evaluation.evaluation import Evaluation
-from shrp.pruning.plan import NO_EDITS, FittedGates, PlanEdits, PruningPlan, edits_of
+from shrp.pruning.plan import NO_EDITS, FittedGates, PlanEdits, PruningPlan
 from shrp.pruning.select import TEXTS, GateFit, plan_from
 from ui import arrival, measurements, not_here, plan_url
 from ui.bound import clamp, fall_back
@@ -33,10 +33,9 @@ SELECTIONS = {
     "random": "Random (control)",
 }
 COMBINATIONS = {"usage": "Usage weights", "mean": "Plain mean"}
-MAX_SEED = 9999
 SIDEBAR, PRUNED = "(the one in the sidebar)", "Pruned"
 """On Compare: a side's checkpoint, and its version."""
-ALLOCATION, SELECTION, COMBINATION, SEED = "keep", "select", "combine", "seed"
+ALLOCATION, SELECTION, COMBINATION = "keep", "select", "combine"
 """Keys of the controls, in the session's state and in the URL alike; a slider's is its key of `ALLOCATIONS`."""
 
 
@@ -51,8 +50,6 @@ class Setting:
     """One of `SELECTIONS`."""
     combination: str = "usage"
     """One of `COMBINATIONS`; fitted gates bring their own weights."""
-    seed: int = 0
-    """Of the random control."""
     edits: PlanEdits = NO_EDITS
     """Changes by hand."""
 
@@ -61,18 +58,11 @@ class Setting:
         """The setting in words."""
         how = "in all" if self.allocation == "budget" else "per layer"
         parts = [f"{self.number} {how}", self.selection.replace("_", " × ")]
-        if self.selection == "random":
-            parts[-1] += f" (seed {self.seed})"
         if self.combination == "mean" and self.selection != "fitted":
             parts.append("plain mean")
         if self.edits:
             parts.append("edited")
         return ", ".join(parts)
-
-    @property
-    def is_control(self) -> bool:
-        """Whether experts are drawn at random, here or by the file that the plan is from."""
-        return "random" in (self.selection, self.edits.origin)
 
 
 def plan_of(setting: Setting, stats: UsageStats) -> PruningPlan:
@@ -85,7 +75,6 @@ def plan_of(setting: Setting, stats: UsageStats) -> PruningPlan:
         stats,
         selection=setting.selection,
         combination="fitted" if setting.selection == "fitted" else setting.combination,
-        seed=setting.seed,
         edits=setting.edits,
         **{setting.allocation: setting.number},
     )
@@ -94,14 +83,13 @@ def plan_of(setting: Setting, stats: UsageStats) -> PruningPlan:
 # Controls
 
 
-def controls(layers: int, experts: int, side: str = "", more: Callable[[], None] = lambda: None) -> Setting:
+def controls(layers: int, experts: int, side: str = "") -> Setting:
     """Draw the slider and, in a popover, the choices of what it keeps; returns the setting.
 
     Args:
         layers: converted layers of the model.
         experts: experts in each.
         side: prefix of the widgets' keys, for a page with several models.
-        more: draws further choices in the popover.
     """
     place = st.container()
     chosen = st.session_state.get(side + SELECTION, "usage")
@@ -109,17 +97,9 @@ def controls(layers: int, experts: int, side: str = "", more: Callable[[], None]
         allocation = _choice(place, "The slider counts experts", ALLOCATIONS, side + ALLOCATION)
         selection = _choice(place, "Experts are chosen by", SELECTIONS, side + SELECTION)
         st.caption(_ABOUT[selection])
-        combination, seed = "usage", 0
+        combination = "usage"
         if selection != "fitted":
             combination = _choice(place, "Weights of the kept experts", COMBINATIONS, side + COMBINATION)
-        if selection == "random":
-            with place:  # always visible, for what it says
-                clamp(side + SEED, 0, MAX_SEED)
-            value = st.number_input(
-                "Seed of the draw", 0, MAX_SEED, 0, key=side + SEED, bind="query-params", width=160
-            )
-            seed = min(max(int(value or 0), 0), MAX_SEED)
-        more()
     with place:
         if allocation == "budget":
             low, high, what = layers, layers * experts, f"Experts kept, of {layers * experts}"
@@ -133,15 +113,11 @@ def controls(layers: int, experts: int, side: str = "", more: Callable[[], None]
             # The start is given in every run: the address leaves it out.
             start = min(2 * low, high)
             number = int(st.slider(what, low, high, start, key=side + allocation, bind="query-params"))
-    return Setting(allocation, number, selection, combination, seed)
+    return Setting(allocation, number, selection, combination)
 
 
-def link_of(setting: Setting, plan: PruningPlan | None = None) -> dict[str, str]:
-    """What a link asks of Compare whose side B is to be the sidebar's checkpoint pruned like this.
-
-    Args:
-        plan: to be taken as a whole, in place of the setting's edits.
-    """
+def link_of(setting: Setting) -> dict[str, str]:
+    """What a link asks of Compare whose side B is to be the sidebar's checkpoint pruned like this."""
     values = {
         "b": f"{SIDEBAR}: {PRUNED.lower()}",
         f"b_{ALLOCATION}": setting.allocation,
@@ -149,12 +125,10 @@ def link_of(setting: Setting, plan: PruningPlan | None = None) -> dict[str, str]
         f"b_{SELECTION}": setting.selection,
         f"b_{COMBINATION}": setting.combination,
     }
-    if setting.selection == "random":
-        values[f"b_{SEED}"] = setting.seed
     # In the address itself widgets stand as they look.
     labels = {ALLOCATION: ALLOCATIONS, SELECTION: SELECTIONS, COMBINATION: COMBINATIONS}
     looks = {f"b_{key}": names.get(values[f"b_{key}"], "") for key, names in labels.items()}
-    edits = plan_url.encode(setting.edits if plan is None else edits_of(plan))
+    edits = plan_url.encode(setting.edits)
     return arrival.link(values) | looks | ({f"b_{plan_url.URL}": edits} if edits else {})
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 from streamlit.runtime.pages_manager import PagesManager
@@ -16,14 +15,13 @@ from shrp.checkpoints.info import CheckpointInfo
 from shrp.data.tasks import TEXTS, Task
 from shrp.data.text_data import TextData
 from shrp.errors import CheckpointError, DataError, ShrpError
-from ui import data_sources, loaders, measurements, not_here, only
+from ui import data_sources, loaders, measurements, not_here
 from ui.bound import follow
 from ui.downloads import clicked
 from ui.own import checkpoints as own_checkpoints
 from ui.own import data as own_data
 from ui.own import dialog, guide
 from ui.own import kept as own_kept
-from ui.own import slices as own_slices
 from ui.text import escape
 from ui.theme import STYLE
 
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT, SOURCE, LAYER, EXPERT = "checkpoint", "source", "layer", "expert"
 """Keys of the widgets, in the session's state and in the URL alike; `SHARED` are parameters of all pages."""
-SHARED = (CHECKPOINT, SOURCE, own_slices.SLICES, only.ONLY, guide.PARAM, own_kept.PARAM)
+SHARED = (CHECKPOINT, SOURCE, guide.PARAM, own_kept.PARAM)
 START = "sst2-6of12"
 """The checkpoint that the app opens with, where it is there: the README's tour starts with it."""
 
@@ -55,29 +53,11 @@ class Selection:
     """None only for a page that can do without."""
     no_data: str = ""
     """Why there are none, in plain text."""
-    whole: TextData | None = None
-    """All of the picked data, of which `data` may be only some slices, and `rows` then its numbers in the whole."""
-    rows: np.ndarray | None = None
-    ranked_on: TextData | None = None
-    """What experts are ranked on, where that is not `data`: the pruning lab can hold half of the data out."""
-
-    @property
-    def ranking(self) -> TextData | None:
-        """What experts are ranked on."""
-        return self.data if self.ranked_on is None else self.ranked_on
 
     @property
     def is_routed(self) -> bool:
         """Whether there are routers to look at."""
         return is_routed(self.checkpoint.info)
-
-    def with_teacher(self, checkpoint: Checkpoint) -> Checkpoint:
-        """A checkpoint with its teacher's outputs on `data`, where it has them on the whole."""
-        if self.rows is None:
-            return checkpoint
-        from ui.teacher import with_part
-
-        return with_part(checkpoint, self.whole, self.data, self.rows)
 
 
 def is_routed(info: CheckpointInfo) -> bool:
@@ -137,13 +117,7 @@ def draw_picker(*, of_data: bool) -> CheckpointInfo | None:
         st.session_state[SOURCE] = data_sources.OWN
     _pick_source(info.task)
     if of_data or st.session_state.get(SOURCE) != data_sources.HUB:
-        place = st.container()
-        own_slices.draw()
-        with place:
-            st.session_state[_READ] = _data(info)
-            only.draw(st.session_state[_READ][1])
-    else:
-        only.keep()
+        st.session_state[_READ] = _data(info)
     dialog.button()
     return info
 
@@ -252,24 +226,20 @@ def current(
         loaded = loaders.load_checkpoint(name)
     except CheckpointError as error:
         _say_broken(name, error)
-    source, whole, why = st.session_state.get(_READ) or _data(loaded.info)
-    if whole is None and needs_data:
+    source, data, why = st.session_state.get(_READ) or _data(loaded.info)
+    if data is None and needs_data:
         st.warning(escape(why), icon=":material/database_off:")
         dialog.button("own-open-page")
         st.stop()
-    if whole is None:
+    if data is None:
         return Selection(name, loaded, source, None, why)
-    data, rows = only.applied(whole)
-    selection = Selection(name, loaded, source, data, whole=whole, rows=rows)
     cut, length = measurements.cut_inputs(loaded, data)
     if cut:
         st.sidebar.caption(
             f":material/content_cut: {cut:,} of {len(data):,} examples of {escape(data.name)} "
             f"{'is' if cut == 1 else 'are'} longer than {length:,} tokens: the rest is not read."
         )
-    own_slices.say(whole)
-    only.say(data, whole)
-    return replace(selection, checkpoint=selection.with_teacher(loaded))
+    return Selection(name, loaded, source, data)
 
 
 def _data(info: CheckpointInfo) -> tuple[str, TextData | None, str]:
@@ -289,7 +259,7 @@ def _data(info: CheckpointInfo) -> tuple[str, TextData | None, str]:
             raise DataError(
                 f"There are no data at hand for the task '{info.task.name}': {', or '.join(ways)}."
             )
-        return source, own_slices.applied(data_sources.load_dataset(source, info.task)), ""
+        return source, data_sources.load_dataset(source, info.task), ""
     except DataError as error:
         return source or "", None, str(error)
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import numpy as np
-
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
 from shrp.evaluation.evaluation import Evaluation
 from ui import measurements
-from ui.store import kept, results
+from ui.store import kept
 
 TEACHER, ROUTED = "dense teacher", "routed model"
 """What a pruned model is compared with, as pages call them."""
@@ -38,24 +34,6 @@ def teacher_on(checkpoint: Checkpoint, data: TextData) -> Evaluation | None:
         return kept("teacher", 16, key, lambda: known.evaluation(data))
     except DataError:
         return None
-
-
-def with_part(checkpoint: Checkpoint, data: TextData, part: TextData, rows: np.ndarray) -> Checkpoint:
-    """The checkpoint with its teacher's outputs on a part of the data, where it has them on all of them.
-
-    Args:
-        part: some examples of `data`.
-        rows: their numbers in `data`.
-    """
-    if teacher_on(checkpoint, data) is None:
-        return checkpoint
-    teacher = checkpoint.teacher[data.source_fingerprint]
-    # `teacher_on` keeps evaluations by object, so the same part must give the same object.
-    key = (checkpoint.fingerprint, data.fingerprint, part.fingerprint, id(teacher.logits))
-    _, found = results("parts of teachers", 16).get_or_make(
-        key, lambda: (teacher, replace(teacher, data=part.name, logits=teacher.logits[rows]))
-    )
-    return replace(checkpoint, teacher={**checkpoint.teacher, part.source_fingerprint: found})
 
 
 def why_no_teacher(checkpoint: Checkpoint, data: TextData) -> str:

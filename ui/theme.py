@@ -164,7 +164,6 @@ def layout(
     height: int = 380,
     legend: bool | None = None,
     margin: dict[str, int] | None = None,
-    columns: int = 1,
 ) -> go.Figure:
     """Give a figure its titles, size and margins, and its cells legible numbers; returns it, changed in place.
 
@@ -174,11 +173,10 @@ def layout(
         x, y: titles of the axes, with their units.
         height: in pixels, as margins are.
         legend: show it below the plot; None leaves that to Plotly.
-        columns: how many charts stand side by side, each of them the narrower.
     """
     write_numbers(fig)
     # A chart cuts what does not fit; within a word a cut may fall into an HTML entity.
-    wrap = textwrap.TextWrapper(SUBTITLE_WIDTH // columns, break_long_words=False, break_on_hyphens=False)
+    wrap = textwrap.TextWrapper(SUBTITLE_WIDTH, break_long_words=False, break_on_hyphens=False)
     lines = [part for line in subtitle.split("<br>") for part in wrap.wrap(line)]
     fig.update_layout(
         overwrite=True,  # which plotly does several times faster than to merge

@@ -1,30 +1,25 @@
-"""The data that a job trains on: the picked ones, GLUE's training split where it is at hand, or a file given here."""
+"""The data that a job trains on: the picked ones, or a file given here."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import streamlit as st
 
-from shrp.data.sources import DATA_DIR, load_glue
 from shrp.data.tabular import EXTENSIONS, distinct
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
-from ui import data_sources
-from ui.loaders import Stamp, stamp_of
 from ui.own import data as own_data
 from ui.own import labels as own_labels
 from ui.own.fit import complete, fit, guess
-from ui.own.table import MAX_ROWS, read_upload
+from ui.own.table import read_upload
 from ui.text import escape
 
-PICKED, TRAIN, FILE = "picked", "train", "file"
+PICKED, FILE = "picked", "file"
 _KEPT_BACK = 5
 """One in so many examples is kept for validation where there are no other labelled ones."""
 Made = TypeVar("Made")
@@ -47,18 +42,11 @@ def choose(
     names = {PICKED: "" if picked is None else f"{picked.name} ({len(picked):,})"}
     if picked is None or (labelled and picked.labels is None):
         del names[PICKED]
-    if (folder := _train_folder(task)) is not None:
-        names[TRAIN] = f"GLUE, training split (at most {MAX_ROWS:,})"
     names[FILE] = "a file …"
     label = "Training data" if labelled else "Texts"
     source = st.selectbox(label, list(names), format_func=names.get, key=f"{key}-source")
     try:
-        if source == PICKED:
-            found = picked
-        elif source == TRAIN:
-            found = _train(task.name, stamp_of(folder, ("train.parquet",)))
-        else:
-            found = _file(task, key, labelled)
+        found = picked if source == PICKED else _file(task, key, labelled)
         if found is None:
             return None
         train, validation, said = _split(found if labelled else replace(found, labels=None), scored)
@@ -92,24 +80,12 @@ def _split(data: TextData, scored: TextData | None) -> tuple[TextData, TextData 
     return data.subset(np.sort(order[few:])), data.subset(np.sort(order[:few])), said
 
 
-def _train_folder(task: Task) -> Path | None:
-    folder = Path(os.environ.get(DATA_DIR) or ".") / task.name
-    here = os.environ.get(DATA_DIR) and data_sources.is_known(task) and (folder / "train.parquet").is_file()
-    return folder if here else None
-
-
-@st.cache_resource(max_entries=2, show_spinner="Reading the data …")
-def _train(task_name: str, stamp: Stamp) -> TextData:
-    whole = load_glue(task_name, "train")
-    return whole.subset(np.sort(whole.stratified_order()[:MAX_ROWS])) if len(whole) > MAX_ROWS else whole
-
-
 def _file(task: Task, key: str, labelled: bool) -> TextData | None:
     given = st.file_uploader("A table of texts", [one[1:] for one in EXTENSIONS], key=f"{key}-file")
     if given is None:
         return None
     table = _last(f"{key}-table", given.file_id, lambda: read_upload(given.name, given.getbuffer()))
-    columns = replace(guess(table, task), slice=None, pair=None, skip_incomplete=True)
+    columns = replace(guess(table, task), slice=None, skip_incomplete=True)
     if not labelled:
         columns = replace(columns, label=None)
     elif columns.label is None:

@@ -1,96 +1,17 @@
-"""Slices by words, and groups of examples.
-
-A line names a slice and its words, `negation: not, *n't, never`. An example is in the first slice of which it has a word.
-Words are whole, in upper or lower case, and may be several in a row; `*` stands for letters.
-"""
+"""Some slices of the data alone, and groups of examples."""
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
 
-REST = "none of these"
-"""The slice of examples that have none of the words."""
-TAKEN = (REST, "all pairs", "in two slices")
-"""Names that no slice may have: tables use them otherwise."""
-MOST, LONGEST = 24, 60
-"""Most slices, and most characters of a name."""
 _NAME = 150  # characters of slices in the name of their data; longer ones are cut and end in a digest
-_STARS = 2
-_LETTERS = r"\w{0,40}"  # without a limit, a text without spaces could take hours
-_DIRECTIONS = re.compile("[\u202a-\u202e\u2066-\u2069]")  # would reverse the text that follows a name
-
-
-@dataclass(frozen=True)
-class WordSlice:
-    """A slice by its words, each a word or several in a row, with up to two stars.
-
-    Raises:
-        DataError: a word is nothing but stars, or has more than two.
-    """
-
-    name: str
-    words: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        for word in self.words:
-            if not word.replace("*", "").strip():
-                raise DataError(f"slice '{self.name}': '{word}' would be in every text; give it letters.")
-            if word.count("*") > _STARS:
-                raise DataError(f"slice '{self.name}': '{word}' has more than {_STARS} stars; take some out.")
-
-    def of(self, data: TextData) -> np.ndarray:
-        """Which examples have one of the words, bool `(N,)`."""
-        pattern = re.compile("|".join(map(_pattern, self.words)), re.IGNORECASE)
-        found = [any(pattern.search(plain(text)) for text in texts) for texts in data.texts]
-        return np.array(found, dtype=bool)
-
-
-def parse_slices(text: str) -> tuple[WordSlice, ...]:
-    """Read one slice a line, `name: word, word`; a line without a name is named by its words.
-
-    Raises:
-        DataError: a line has no words, or a name that is used twice or too long; or there are more than `MOST`.
-    """
-    found: list[WordSlice] = []
-    for line in filter(None, map(plain, _DIRECTIONS.sub("", text).splitlines())):
-        before, colon, after = line.partition(":")
-        words = tuple(dict.fromkeys(filter(None, map(plain, (after if colon else before).split(",")))))
-        name = before.strip() if colon else ", ".join(words)
-        if not words or not name:
-            raise DataError(
-                f"'{line[: 2 * LONGEST]}' is no slice; write a name, a colon and words: negation: not, never."
-            )
-        if len(name) > LONGEST:
-            asked = "give it a shorter one" if colon else "write a name and a colon before the words"
-            raise DataError(f"the name of '{name[:40]} …' is longer than {LONGEST} characters: {asked}.")
-        if name in TAKEN:
-            raise DataError(f"'{name}' stands for something else in tables; give that slice another name.")
-        if name in (one.name for one in found):
-            raise DataError(f"there are two slices named '{name}'; give each a name of its own.")
-        found.append(WordSlice(name, words))
-    if len(found) > MOST:
-        raise DataError(f"these are {len(found)} slices; at most {MOST} are taken.")
-    return tuple(found)
-
-
-def sliced_by_words(data: TextData, slices: Sequence[WordSlice]) -> TextData:
-    """The data with these slices instead of their own: each example in the first that matches, others in `REST`.
-
-    Stored scores are still found (`TextData.source_fingerprint`).
-    """
-    names = np.full(len(data), REST, dtype=object)
-    for one in reversed(slices):
-        names[one.of(data)] = one.name
-    words = "\n".join(f"{one.name}: {', '.join(one.words)}" for one in slices)
-    return replace(data, slices=tuple(names.tolist()), origin=data.origin or data, slice_words=words)
 
 
 def only(data: TextData, names: Sequence[str]) -> tuple[TextData, np.ndarray]:
@@ -110,21 +31,6 @@ def only(data: TextData, names: Sequence[str]) -> tuple[TextData, np.ndarray]:
         shown = f"{shown[:_NAME].rstrip()}… [{hashlib.sha256(shown.encode()).hexdigest()[:6]}]"
     return replace(data.subset(rows), name=f"{data.name}, only {shown} ({len(rows)} of {len(data)})"), rows
 
-
-def plain(text: str) -> str:
-    """With straight apostrophes, as people type them, and single spaces."""
-    return " ".join(text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").split())
-
-
-def _pattern(word: str) -> str:
-    """Finds a word, whole where it begins or ends with a letter or a star."""
-    inner = re.escape(word).replace(r"\*", _LETTERS)
-    start = r"(?<!\w)" if re.match(r"[\w*]", word) else ""
-    end = r"(?!\w)" if re.search(r"[\w*]$", word) else ""
-    return start + inner + end
-
-
-# Groups of examples
 
 CLASS, ANSWER, OUTCOME, SLICE, LENGTH = GROUPINGS = ("class", "answer", "outcome", "slice", "length")
 PARTS = 4
@@ -180,7 +86,7 @@ def lacking(by: str, data: TextData, answered: bool = True, measured: bool = Tru
     if by in (CLASS, OUTCOME) and data.labels is None:
         return f"{data.name} has no labels; groups by {by} need labelled data."
     if by == SLICE and data.slices is None:
-        return f"{data.name} has no slices; groups by slice need a slice column or custom slices (--slice)."
+        return f"{data.name} has no slices; groups by slice need a slice column."
     if by in (ANSWER, OUTCOME) and not answered:
         return f"no numeric predictions on {data.name} are known; groups by {by} need them."
     return f"the lengths of {data.name} are not known." if by == LENGTH and not measured else ""

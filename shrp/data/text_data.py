@@ -41,8 +41,6 @@ class TextData:
     """A name for each example: two of one name are a minimal pair (`pairs_of`); "" is in none."""
     origin: "TextData | None" = None
     """The same data without the slices that a person gave."""
-    slice_words: str = ""
-    """Custom slices, a line each (`shrp.data.slices`)."""
     numbers: np.ndarray | None = None
     """Of a part of other data, the number of each example in the whole, int64 `(N,)`."""
 
@@ -102,7 +100,6 @@ class TextData:
             None if self.slices is None else tuple(self.slices[i] for i in rows),
             None if self.pairs is None else tuple(self.pairs[i] for i in rows),
             None if self.origin is None else self.origin.subset(rows),
-            self.slice_words,
             self.number_of(rows),
         )
 

@@ -32,8 +32,6 @@ BINS = 10
 LEAST = 10
 """Smallest bin, in examples."""
 RESAMPLES = 1000
-STEPS = 10
-"""Points of the risk-coverage curve."""
 _EDGE = 1e-3  # how far a threshold stands beyond the last margin
 _ROUNDS = 100  # over the classes, until their frequencies match; two classes take one
 _ACCURACY = ["accuracy", "accuracy low", "accuracy high"]
@@ -100,23 +98,6 @@ def brier(evaluation: Evaluation) -> float:
     """The Brier score (Brier 1950), summed over classes: 0 at best, 2 at worst; nan without examples."""
     errors = _squared_errors(evaluation)
     return float(errors.mean()) if len(errors) else float("nan")
-
-
-def risk_coverage(evaluation: Evaluation) -> pd.DataFrame:
-    """Accuracy on the most confident part of the examples (El-Yaniv and Wiener 2010).
-
-    Returns:
-        A row for each 10% of coverage: coverage (share of the examples), n, threshold (least confidence), accuracy,
-        accuracy low, accuracy high (Wilson). Examples of equal confidence are covered together.
-    """
-    confidence, right = _confidence(evaluation)
-    confidence = merge_equal(confidence)
-    n, falling, rows = len(confidence), np.sort(confidence)[::-1], {}
-    for step in range(1, STEPS + 1) if n else ():
-        threshold = falling[-(-n * step // STEPS) - 1]
-        here = confidence >= threshold
-        rows[threshold] = here.sum() / n, int(here.sum()), float(threshold), *_accuracy(right[here])
-    return pd.DataFrame(rows.values(), columns=["coverage", "n", "threshold", *_ACCURACY])
 
 
 def difference(a: Evaluation, b: Evaluation, bins: int = BINS) -> Difference:

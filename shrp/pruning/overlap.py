@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -58,19 +58,3 @@ def kept_alike(a: PruningPlan, b: PruningPlan, num_experts: int) -> pd.DataFrame
     union = frame["a"] + frame["b"] - frame["both"]
     frame.insert(4, "jaccard", (frame["both"] / union.where(union > 0)).astype(float))
     return frame
-
-
-def covered(usage: Mapping[int, np.ndarray], plan: PruningPlan) -> pd.DataFrame:
-    """How much of a routed model's usage, layer -> Top-1 shares `(H,)`, falls on the experts that a plan keeps.
-
-    Returns:
-        Columns layer, kept (experts of a weight above 0), covered (their share of the choices), even (the same under even
-        use), distance (total variation of weights and shares); one row a layer that both have.
-    """
-    rows, kept = [], used_experts(plan)
-    for layer in sorted(kept.keys() & usage.keys()):
-        share = np.asarray(usage[layer], dtype=float)
-        weights = np.asarray(plan.gates(len(share))[layer])
-        n, apart = len(kept[layer]), float(total_variation(weights, share))
-        rows.append((layer, n, share[kept[layer]].sum(), n / len(share), apart))
-    return pd.DataFrame(rows, columns=["layer", "kept", "covered", "even", "distance"])

@@ -170,8 +170,6 @@ class LayerEdit:
     """Experts to keep; None leaves that to the allocation."""
     pinned: tuple[int, ...] = ()  # always kept
     dropped: tuple[int, ...] = ()  # never kept
-    weights: tuple[float, ...] = ()
-    """Weights of `pinned` from a file, if these are all that is kept."""
 
     def kept(self, ranking: Sequence[int], count: int) -> list[int]:
         """The experts to keep, ascending: the pinned ones, then the best in `ranking` that are not dropped.
@@ -183,15 +181,12 @@ class LayerEdit:
         return sorted([*self.pinned, *free][:wanted])
 
     def with_count(self, count: int | None) -> LayerEdit:
-        """The same with another count, without weights from a file."""
-        return self if count == self.count else replace(self, count=count, weights=())
+        """The same with another count."""
+        return replace(self, count=count)
 
     def marked(self, pinned: Iterable[int], dropped: Iterable[int]) -> LayerEdit:
-        """The same with other pins and drops, without weights from a file."""
-        pinned, dropped = tuple(sorted(set(pinned))), tuple(sorted(set(dropped)))
-        if (pinned, dropped) == (self.pinned, self.dropped):
-            return self
-        return LayerEdit(self.count, pinned, dropped)
+        """The same with other pins and drops."""
+        return LayerEdit(self.count, tuple(sorted(set(pinned))), tuple(sorted(set(dropped))))
 
     def cycled(self, expert: int) -> LayerEdit:
         """The next state of one expert: free, pinned, dropped, free."""
@@ -223,10 +218,6 @@ class LayerEdit:
                 raise PlanError(
                     f"layer {layer} is set to keep {self.count}, but only {allowed} of its experts are not dropped."
                 )
-        if self.weights:
-            if not len(self.weights) == len(self.pinned) == self.count:
-                raise PlanError(f"layer {layer} needs one weight for each of the experts that it keeps.")
-            check_weights(layer, self.weights)
 
 
 @dataclass(frozen=True)
@@ -234,16 +225,12 @@ class PlanEdits:
     """The `LayerEdit` of every changed layer, ascending."""
 
     layers: tuple[tuple[int, LayerEdit], ...] = ()
-    origin: str = ""
-    """Selection of a plan that came from a file, one of `SELECTIONS`; empty if unknown."""
 
     def __post_init__(self) -> None:
         if len({layer for layer, _ in self.layers}) != len(self.layers):
             raise PlanError("the edits name a layer twice; name each layer once.")
         changed = [(layer, edit) for layer, edit in self.layers if edit != LayerEdit()]
         object.__setattr__(self, "layers", tuple(sorted(changed, key=lambda item: item[0])))
-        if not changed:
-            object.__setattr__(self, "origin", "")
 
     def __bool__(self) -> bool:
         return bool(self.layers)
@@ -254,7 +241,7 @@ class PlanEdits:
 
     def with_layer(self, layer: int, edit: LayerEdit) -> PlanEdits:
         """The same with one layer's edit replaced."""
-        return PlanEdits(tuple((dict(self.layers) | {layer: edit}).items()), self.origin)
+        return PlanEdits(tuple((dict(self.layers) | {layer: edit}).items()))
 
     def check(self, layers: Sequence[int], num_experts: int) -> None:
         """Raise `PlanError` unless the edits fit a model that has `layers`, each of `num_experts` experts."""
@@ -267,16 +254,6 @@ class PlanEdits:
 
 NO_EDITS = PlanEdits()
 """Everything as the budget and the selection give it."""
-
-
-def edits_of(plan: PruningPlan) -> PlanEdits:
-    """The edits that make any budget and selection into exactly this plan."""
-    origin = plan.selection.removesuffix(" with edits")
-    edits = (
-        (layer, LayerEdit(len(kept.experts), kept.experts, weights=kept.weights))
-        for layer, kept in plan.layers
-    )
-    return PlanEdits(tuple(edits), origin if origin in SELECTIONS else "")
 
 
 def check_weights(layer: int, weights: Sequence[float]) -> None:
@@ -406,14 +383,11 @@ def make_plan(
             ranking = fitted.ranking(layer, counts[layer], budget)
         else:
             ranking = np.argsort(-np.asarray(scores[layer] if selection in _SCORED else share), kind="stable")
-        if edit.weights:
-            layers.append((layer, LayerPlan(edit.pinned, edit.weights)))
-            continue
         kept = edit.kept(ranking.tolist(), counts[layer])
         if combination == "fitted":
             share = fitted.weights(layer, kept, counts[layer], budget)
         layers.append((layer, LayerPlan(tuple(kept), _weights(share[kept], combination))))
-    return PruningPlan(tuple(layers), *_names(selection, combination, edits, usage))
+    return PruningPlan(tuple(layers), f"{selection}{' with edits' * bool(edits)}", combination)
 
 
 def _weights(share: np.ndarray, combination: str) -> tuple[float, ...]:
@@ -421,17 +395,3 @@ def _weights(share: np.ndarray, combination: str) -> tuple[float, ...]:
     total = share.sum()
     mean = combination == "mean" or total <= 0
     return tuple((np.full(len(share), 1 / len(share)) if mean else share / total).tolist())
-
-
-def _names(selection: str, combination: str, edits: PlanEdits, layers: Iterable[int]) -> tuple[str, str]:
-    """The selection and combination of an edited plan."""
-    if any(edit.weights for _, edit in edits.layers):
-        combination = "given weights"
-    if not edits:
-        return selection, combination
-    if all(edits.of(layer).weights for layer in layers):
-        return edits.origin or "given", combination
-    # A random control stays one; other mixtures are of neither selection.
-    if edits.origin and edits.origin != selection:
-        selection = "random" if "random" in (edits.origin, selection) else "given"
-    return f"{selection} with edits", combination

@@ -7,7 +7,7 @@ import pytest
 
 from shrp.analysis.routes import usage_distances
 from shrp.analysis.usage import UsageStats
-from shrp.pruning.overlap import covered, kept_alike, total_variation
+from shrp.pruning.overlap import kept_alike, total_variation
 from shrp.pruning.plan import LayerPlan, PruningPlan
 
 
@@ -41,12 +41,6 @@ def test_what_two_plans_both_keep_by_hand():
     assert frame.loc[0, "chance"] == pytest.approx(1 / 6 * 1 + 4 / 6 / 3)
     assert frame.loc[1, "chance"] == pytest.approx(1 / 4)
     assert frame["distance"].tolist() == pytest.approx([0.5, 0, float("nan")], nan_ok=True)
-
-
-def test_how_much_usage_a_plan_covers_by_hand():
-    plan = PruningPlan(((1, LayerPlan((0, 2), (0.75, 0.25))), (4, LayerPlan((1,), (1.0,)))))
-    frame = covered({1: [0.5, 0.2, 0.2, 0.1], 2: [1, 0, 0, 0]}, plan)
-    assert frame.to_numpy().tolist() == [pytest.approx([1, 2, 0.7, 0.5, 0.3])]
 
 
 def test_the_sorted_distance_is_the_least_over_all_renumberings():

@@ -8,18 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shrp.analysis.routes import usage_distances
 from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.checkpoints import reference
 from shrp.data.sources import load_probe
 from shrp.data.tasks import TASKS, TEXTS
-from shrp.data.text_data import TextData, halves
+from shrp.data.text_data import TextData
 from shrp.evaluation.costs import cost, dense_cost, plan_cost
 from shrp.evaluation.evaluate import evaluate
 from shrp.evaluation.paired import agreement, flip_table, paired_difference
-from shrp.pruning.overlap import covered, kept_alike
-from shrp.pruning.plan import edits_of
 from shrp.pruning.prune import prune
 from shrp.pruning.select import plan_from
 from tests.app.helpers import specs, texts_of, values
@@ -31,8 +28,8 @@ from ui.text import p_text, percent, points, points_interval, score_text
 
 SST2 = load_probe("sst2")
 SIDE_PRUNED, SIDE_TEACHER = labelled(SIDEBAR, PRUNED), labelled(SIDEBAR, TEACHER)
-TEST, EXPERTS = "Paired test", "Experts"
-TABS = (TEST, LOST, CHANGED, EXPERTS, THRESHOLD)
+TEST = "Paired test"
+TABS = (TEST, LOST, CHANGED, THRESHOLD)
 
 
 @pytest.fixture
@@ -128,13 +125,10 @@ def test_more_models_are_ranked_and_tested_in_pairs(open_page, tiny_checkpoint, 
     assert "3 comparisons" in plainly(at)
 
 
-def test_costs_are_shares_of_dense_and_a_pruning_covers_choices(open_page, tiny_checkpoint):
-    at = open_page("compare", tiny_checkpoint, b=SIDE_PRUNED, b_budget=3, compare_tab=EXPERTS)
+def test_costs_are_shares_of_dense(open_page, tiny_checkpoint):
+    at = open_page("compare", tiny_checkpoint, b=SIDE_PRUNED, b_budget=3)
     assert not at.exception
-    model, stats = checkpoints.load(tiny_checkpoint).model, usage(tiny_checkpoint)
-    plan = plan_from(stats, budget=3)
-    share = percent(covered(stats.shares(), plan)["covered"].mean())
-    assert f"{share} of A's Top-1 choices" in plainly(at)
+    model, plan = checkpoints.load(tiny_checkpoint).model, plan_from(usage(tiny_checkpoint), budget=3)
     table = ranked(at).set_index(ranked(at)["model"].str[0])
     for letter, price in (("A", cost(model)), ("B", plan_cost(model, plan))):
         share = price.relative_to(dense_cost(model))
@@ -142,31 +136,14 @@ def test_costs_are_shares_of_dense_and_a_pruning_covers_choices(open_page, tiny_
         assert table.loc[letter, "all parameters"] == percent(share["model_params"])
 
 
-def test_two_prunings_have_their_own_controls_and_overlap(open_page, tiny_checkpoint):
+def test_two_prunings_have_their_own_controls(open_page, tiny_checkpoint):
     sides = {"a": SIDE_PRUNED, "a_budget": 3, "b": SIDE_PRUNED, "b_keep": "In each layer", "b_per_layer": 2}
-    drawn = {"b_select": "Random (control)", "b_seed": 4}
-    at = open_page("compare", tiny_checkpoint, **sides, **drawn, compare_tab=EXPERTS)
+    at = open_page("compare", tiny_checkpoint, **sides, b_select="Random (control)")
     assert not at.exception
     stats = usage(tiny_checkpoint)
-    plans = plan_from(stats, budget=3), plan_from(stats, per_layer=2, selection="random", seed=4)
+    plans = plan_from(stats, budget=3), plan_from(stats, per_layer=2, selection="random")
     scores = [of(tiny_checkpoint, plan) for plan in plans]
     assert set(ranked(at)["accuracy"]) == {score_text(one.score, "accuracy") for one in scores}
-    total = kept_alike(*plans, 4).iloc[-1]
-    assert f"(Jaccard) of {total['jaccard']:.2f}, random sets {total['chance']:.2f}" in plainly(at)
-
-
-def test_experts_of_two_routed_models(open_page, tiny_checkpoint, save_tiny):
-    other = save_tiny("zz", top_k=2)
-    at = open_page("compare", tiny_checkpoint, b="zz", compare_tab=EXPERTS)
-    assert not at.exception
-    a, b = usage(tiny_checkpoint), usage(other)
-    frame = usage_distances(a, b, draws=1000)
-    table = next(frame.value for frame in at.dataframe if "distance" in frame.value)
-    np.testing.assert_allclose(table["distance"], frame["distance"].round(3))
-    np.testing.assert_allclose(table["q"], frame["q"].round(3))
-    maps = [values(spec["data"][1]["z"]) for spec in specs(at)]
-    np.testing.assert_allclose(maps[0], 100 * np.stack([a.share(layer) for layer in a.layers]))
-    np.testing.assert_allclose(maps[1], 100 * np.stack([b.share(layer) for layer in b.layers]))
 
 
 def test_tabs_are_of_the_two_sides(open_page, tiny_checkpoint, token):
@@ -192,23 +169,17 @@ def link_of(at):
     "params",
     [
         {"budget": 3, "plan": "2p3"},
-        {"keep": "In each layer", "per_layer": 2, "select": "Random (control)", "seed": 7},
-        {"budget": 3, "hold_out": "true"},
+        {"keep": "In each layer", "per_layer": 2, "select": "Random (control)"},
     ],
 )
 def test_the_labs_pruning_goes_to_side_b(open_page, tiny_checkpoint, params):
     at = open_page("pruning_lab", tiny_checkpoint, **params)
     assert not at.exception
     asked = link_of(at)
-    loaded = checkpoints.load(tiny_checkpoint)
-    if "hold_out" in params:
-        half = SST2.subset(halves(SST2)[0])
-        plan = plan_from(measure_usage(loaded.model, loaded.tokenizer, half), budget=3)
-        assert plan_url.decode(asked["b_plan"]) == edits_of(plan)
-    elif "plan" in params:
+    if "plan" in params:
         plan = plan_from(usage(tiny_checkpoint), budget=3, edits=plan_url.decode("2p3"))
     else:
-        plan = plan_from(usage(tiny_checkpoint), per_layer=2, selection="random", seed=7)
+        plan = plan_from(usage(tiny_checkpoint), per_layer=2, selection="random")
     fresh = open_page("compare", tiny_checkpoint, **{k: v for k, v in asked.items() if k != "checkpoint"})
     assert_compares(fresh, of(tiny_checkpoint), of(tiny_checkpoint, plan))
     fresh.selectbox(key="b").set_value(SIDEBAR).run()

@@ -208,25 +208,21 @@ PICKED = load_probe("sst2").to_frame()[["sentence", "label"]].to_csv(index=False
 
 
 @pytest.mark.parametrize(
-    ("file", "held_out", "counts"),
+    ("file", "counts"),
     [
-        (None, 0, (480, 480)),
-        (None, 1, (240, 240)),
-        (b"sentence,label\na,positive\nb,negative\n", 0, (2, 480)),
-        (PICKED, 0, (384, 96)),
-        (PICKED + b"a,positive\n", 0, (1, 480)),
+        (None, (480, 480)),
+        (b"sentence,label\na,positive\nb,negative\n", (2, 480)),
+        (PICKED, (384, 96)),
+        (PICKED + b"a,positive\n", (1, 480)),
     ],
 )
-def test_a_plan_is_fine_tuned_by_a_job(
-    asleep, open_page, tiny_checkpoint, monkeypatch, file, held_out, counts
-):
+def test_a_plan_is_fine_tuned_by_a_job(asleep, open_page, tiny_checkpoint, monkeypatch, file, counts):
     made = []
     for name in ("read_upload", "fit", "exported"):
         work = getattr(training_data, name)
         noted = partial(lambda name, work, *given: made.append(name) or work(*given), name, work)
         monkeypatch.setattr(training_data, name, noted)
-    asked = {"source": "probe", "budget": 3} | ({"hold_out": "true"} if held_out else {})
-    at = press(open_page("pruning_lab", tiny_checkpoint, **asked), "fine-tune")
+    at = press(open_page("pruning_lab", tiny_checkpoint, source="probe", budget=3), "fine-tune")
     if file:
         at = at.segmented_control[-1].set_value(True).run()
         at = at.file_uploader[-1].set_value(("train.csv", file, "text/csv")).run()
@@ -242,7 +238,7 @@ def test_a_plan_is_fine_tuned_by_a_job(
     validation = pd.read_json(given["validation_file"], lines=True)
     assert list(trained_on.columns) == ["sentence", "label"][: 1 + bool(file)]
     assert (len(trained_on), len(validation)) == counts
-    if file or held_out:
+    if file:
         assert not set(trained_on["sentence"]) & set(validation["sentence"])
 
 

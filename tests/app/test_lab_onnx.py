@@ -189,7 +189,7 @@ def test_the_hugging_face_folder_opens_in_a_pipeline(tiny_checkpoint, dense, tin
     loaded.model.config.id2label = {0: "negative", 1: "positive"}
     if kind == "pruned":
         scored = evaluate(prune(loaded.model, PLAN), loaded.tokenizer, data)
-        archive = checkpoint_zip(loaded, PLAN, "mine", scored, data, ranked_on=data)
+        archive = checkpoint_zip("mine", loaded, PLAN, scored, data, data)
     else:
         archive = zipped(dense.iterdir(), "mine")
     zipfile.ZipFile(io.BytesIO(archive)).extractall(tmp_path)

@@ -10,12 +10,11 @@ from shrp.evaluation.paired import LOST
 from tests.app.helpers import texts_of
 from ui import arrival, pair_tabs
 from ui.lab import view
-from ui.overview import latency
 
 DEFAULTS_OUT = (
     *(pair_tabs.DIRECTION, pair_tabs.SLICES, pair_tabs.CLASSES, pair_tabs.GROUPS),
-    *(view.TAB, view.SWEEP, view.AXIS, view.AGAINST, view.HOLD_OUT, "budget", "select", "keep", "combine"),
-    *("edit_layer", latency.KEPT, "force_layer", "force_expert"),
+    *(view.TAB, view.SWEEP, view.AGAINST, "budget", "select", "keep", "combine"),
+    *("edit_layer", "force_layer", "force_expert"),
 )
 
 
@@ -48,14 +47,13 @@ def test_a_link_to_an_expert_leads_there_whatever_was_picked_before(open_page, t
 
 def test_the_labs_filters_tabs_and_controls(open_page, tiny_checkpoint):
     asked = {"budget": 2, "flip_direction": LOST, "flip_label": "negative", view.TAB: view.CHANGED}
-    at = open_page("pruning_lab", tiny_checkpoint, **asked, axis=view.curve.COSTS["model_params"])
+    at = open_page("pruning_lab", tiny_checkpoint, **asked)
     assert not at.exception
     assert at.multiselect(key=pair_tabs.DIRECTION).value == [LOST]
     assert at.multiselect(key=pair_tabs.CLASSES).value == ["negative"]
     left = next(d.value for d in at.dataframe if "p pruned" in d.value)
     assert set(left["label"]) == {"negative"}
     assert at.session_state[view.TAB] == view.CHANGED
-    assert at.session_state[view.AXIS] == "model_params"
     at = open_page("pruning_lab", tiny_checkpoint, budget=2, edit_layer=2)
     assert at.selectbox(key="edit_layer").value == 2
 
@@ -117,7 +115,7 @@ def test_what_nobody_picked_stays_out_of_the_address(open_page, tiny_checkpoint,
 
 
 def test_nonsense_falls_back(open_page, tiny_checkpoint):
-    nonsense = {"flip_direction": "up", "flip_label": "3", "flip_slice": "<b>", "lab_tab": "none", "axis": ""}
+    nonsense = {"flip_direction": "up", "flip_label": "3", "flip_slice": "<b>", "lab_tab": "none"}
     at = open_page("pruning_lab", tiny_checkpoint, budget=2, sweep="perhaps", edit_layer="77", **nonsense)
     assert not at.exception
     assert not at.error

@@ -11,7 +11,6 @@ from shrp.analysis.attribution import experts, instance, tokens
 from shrp.analysis.explore import explore, what_if
 from shrp.analysis.patching import patch
 from shrp.checkpoints import checkpoint as checkpoints
-from shrp.data.sources import load_probe
 from shrp.data.tasks import TASKS
 from shrp.model.forcing import ForcedRoute
 from tests.app.helpers import specs, targets, texts_of, values
@@ -82,14 +81,6 @@ def test_the_verdict_and_the_table_are_what_the_library_finds(page, tiny_checkpo
     page.selectbox(key="input").set_value(2).run()
     assert headline(page).startswith(f"**{two.answer}** ({100 * two.probabilities[two.prediction]:.1f}%)")
     assert page.query_params["text"] == f"{TYPED}\nw50 w51"
-
-
-def test_sentences_of_the_data_have_their_label(page):
-    data = load_probe("sst2")
-    type_in(page, "w1 w2 w3")
-    assert ">label<" not in html_of(page)[0]
-    type_in(page, f"w1 w2 w3\n{data.texts[0][0]}")
-    assert f">{data.task.label_names[data.labels[0]]}<" in html_of(page)[0]
 
 
 @pytest.mark.parametrize("text", ["", "   \n \n\t", "\u200b \u200b\n\u200d"])

@@ -10,7 +10,6 @@ TYPED = "[data-testid=stMain] textarea"
 """The box for sentences; the sidebar has another one, of slices."""
 POLL = 100
 """Milliseconds between two looks at a page; else it would be asked at every frame, and drawn for that."""
-SLICES = ("irony_understatement", "mixed_clear_winner")
 """Those of the longest names: few inputs, where it is not numbers that are looked at."""
 PAGES = ("overview", "expert_usage", "routing", "pruning_lab", "compare", "results")
 
@@ -138,9 +137,7 @@ def address_with_charts(app_url, name, **query):
     """The address at which the page of that name has something to draw: not every page has at its plain one."""
     asked = {
         "routing": {"text": SENTENCE},
-        "pruning_lab": {"only": SLICES},
-        # A pruned side would have no usage to draw.
-        "compare": {"b": NAME, "only": SLICES},
+        "compare": {"b": NAME},
     }
     return address(app_url, name, **asked.get(name, {}), **query)
 

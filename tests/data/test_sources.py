@@ -11,7 +11,6 @@ import pytest
 
 from shrp.data import sources, tabular
 from shrp.data.batching import bucketed_batches
-from shrp.data.slices import parse_slices, sliced_by_words
 from shrp.data.sources import (
     foreign_labels,
     infer_task,
@@ -289,7 +288,6 @@ def test_scores_of_a_table_are_found_whether_its_slices_are_read_or_not(tmp_path
     assert sliced.fingerprint != plain.fingerprint
     assert sliced.source_fingerprint == plain.source_fingerprint == plain.fingerprint
     assert sliced.subset([1]).source_fingerprint == plain.subset([1]).source_fingerprint
-    assert sliced_by_words(sliced, parse_slices("a: a")).source_fingerprint == plain.fingerprint
     probe = load_probe("sst2")  # whose scores were stored with its slices
     assert probe.source_fingerprint == probe.fingerprint
 

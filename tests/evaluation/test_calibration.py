@@ -8,7 +8,7 @@ import pytest
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
-from shrp.evaluation.calibration import brier, difference, ece, reliability, risk_coverage
+from shrp.evaluation.calibration import brier, difference, ece, reliability
 from shrp.evaluation.evaluate import summarise
 from shrp.evaluation.statistics import wilson
 
@@ -45,12 +45,6 @@ def test_numbers_by_hand():
     assert frame.loc[0, ["accuracy low", "accuracy high"]].tolist() == list(wilson(10, 20))
     assert ece(one).value == pytest.approx(0.1, rel=1e-5)
     assert brier(one) == pytest.approx((10 * 2 * 0.4**2 + 10 * 2 * 0.6**2 + 20 * 2 * 0.1**2) / 40, rel=1e-5)
-    covered = risk_coverage(one)  # the ten of one confidence are answered together
-    assert covered["n"].tolist() == [20, 40]
-    assert covered["coverage"].tolist() == [0.5, 1.0]
-    assert covered["accuracy"].tolist() == [1.0, 0.75]
-    np.testing.assert_allclose(covered["threshold"], [0.9, 0.6], rtol=1e-6)
-    assert covered.loc[1, ["accuracy low", "accuracy high"]].tolist() == list(wilson(30, 40))
 
 
 def test_a_calibrated_model_is_not_beyond_chance_and_an_overconfident_one_is():
@@ -88,7 +82,6 @@ def test_bins_have_equal_numbers_and_never_split_ties():
     assert (frame["low"].to_numpy()[1:] > frame["high"].to_numpy()[:-1]).all()
     noisy = replace(tied, logits=tied.logits + np.random.default_rng(0).normal(0, 3e-7, (300, 2)))
     assert reliability(noisy)["n"].tolist() == frame["n"].tolist()  # equal but for the last digits
-    assert risk_coverage(noisy)["n"].tolist() == risk_coverage(tied)["n"].tolist()
     with pytest.raises(ValueError, match="bin"):
         reliability(tied, bins=0)
 
@@ -125,6 +118,6 @@ def test_numbers_and_data_without_labels_have_no_calibration():
     without = evaluation(np.zeros((4, 2)), None)
     numbers = evaluation(np.zeros((4, 1)), np.arange(4.0), TASKS["stsb"])
     for one in (without, numbers):
-        for of in (reliability, ece, brier, risk_coverage, lambda same: difference(same, same)):
+        for of in (reliability, ece, brier, lambda same: difference(same, same)):
             with pytest.raises(DataError):
                 of(one)

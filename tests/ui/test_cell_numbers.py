@@ -5,6 +5,7 @@ import plotly.graph_objects as go
 import pytest
 from plotly.colors import hex_to_rgb, sample_colorscale, unlabel_rgb
 
+from shrp.pruning.plan import LayerPlan, PruningPlan
 from ui.expert_map import expert_map
 from ui.theme import BACKGROUND, BLACK, DIVERGING, FOREGROUND, SEQUENTIAL, write_numbers
 
@@ -64,8 +65,8 @@ def test_each_cell_has_its_own_number_and_an_empty_one_none():
 
 
 def test_shares_that_round_to_nothing_are_blank_in_a_map_of_experts():
-    fig = expert_map({1: np.array([0.0, 0.004, 0.5, np.nan])}, 4, "t", "s", "share")
+    fig = expert_map(PruningPlan(((1, LayerPlan((0, 1, 2), (0.0, 0.004, 0.996))),)), 4, "")
     assert {text for trace in fig.data if trace.text is not None for text in np.ravel(trace.text)} == {
         "",
-        "50",
+        "100",
     }

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from shrp.errors import PlanError
-from shrp.pruning.plan import NO_EDITS, LayerEdit, PlanEdits, edits_of, make_plan
+from shrp.pruning.plan import NO_EDITS, LayerEdit, PlanEdits
 from ui.plan_url import LONGEST, decode, encode
 
 
@@ -33,44 +33,8 @@ def test_any_edits_come_back_and_stand_in_an_address_as_they_are():
             assert urlencode({"plan": encode(edits)}) == f"plan={encode(edits)}"
 
 
-def test_a_whole_plan_of_12_by_12_fits_with_its_weights_to_the_last_bit():
-    rng = np.random.default_rng(1)
-    usage = {layer: rng.dirichlet(np.full(12, 0.05)) for layer in range(12)}  # some weights are minute
-    edits = edits_of(make_plan(usage, per_layer=12))
-    text = encode(edits)
-    assert any("e-" in part for part in text.split("~"))
-    assert len(text) < LONGEST
-    assert decode(text) == edits
-
-
-REFUSED = [
-    *(
-        "x",
-        "_",
-        "6n",
-        "n4",
-        "6n4_",
-        "6p",
-        "6p0.",
-        "6n-1",
-        "6n4 ",
-        "6n4\n",
-        "٦n4",
-        "6n99999",
-        "6wnan",
-        "6w1e5",
-    ),
-    *(
-        "by-random",
-        "6n4_by-",
-        "6n4_by-<script>",
-        "6n4_by-oracle",
-        "by-random_6n4",
-        "6n4_6n3",
-        "6n1_" * LONGEST,
-    ),
-    "6d0p1",  # in one order only, so that there is one text for one plan
-]
+REFUSED = ["x", "_", "6n", "n4", "6n4_", "6p", "6p0.", "6n-1", "6n4 ", "6n4\n", "٦n4", "6n99999", "6n4_6n3", "6n1_" * LONGEST]
+REFUSED += ["6d0p1"]  # in one order only, so that there is one text for one plan
 
 
 @pytest.mark.parametrize("text", REFUSED)

@@ -17,7 +17,7 @@ from shrp.errors import CheckpointError, PlanError
 from shrp.evaluation.costs import TOKENS, cost, dense_cost
 from shrp.evaluation.evaluation import Evaluation
 from shrp.model.convert import expert_layers, num_experts_of
-from shrp.pruning.plan import NO_EDITS, PlanEdits, PruningPlan
+from shrp.pruning.plan import NO_EDITS, PlanEdits
 from ui import arrival, loaders, measurements, not_here, plan_url, prunings, state
 from ui.bound import fall_back, leave_known, restate
 from ui.prunings import PRUNED, SIDEBAR, Setting
@@ -50,11 +50,6 @@ class Choice:
             return f"dense teacher of {self.name}"
         return self.name if self.setting is None else f"{self.name} pruned ({self.setting.text})"
 
-    @property
-    def routes(self) -> bool:
-        """Whether the side has routers."""
-        return self.kind == AS_IS and state.is_routed(self.checkpoint.info)
-
 
 @dataclass(frozen=True, eq=False)
 class Side:
@@ -68,8 +63,6 @@ class Side:
     """As shares of the same architecture with every layer dense."""
     read: Checkpoint
     """The choice's, with texts truncated where they were for the comparison."""
-    plan: PruningPlan | None = None
-    """What a pruned side keeps."""
 
 
 def key_of(letter: str, what: str = "") -> str:
@@ -80,7 +73,7 @@ def key_of(letter: str, what: str = "") -> str:
 def arrive() -> None:
     """Set side B to what a link from the pruning lab asks for; call before the controls are drawn."""
     kinds = dict.fromkeys(("", prunings.ALLOCATION, prunings.SELECTION, prunings.COMBINATION), str)
-    kinds |= dict.fromkeys((*prunings.ALLOCATIONS, prunings.SEED), int)
+    kinds |= dict.fromkeys(prunings.ALLOCATIONS, int)
     arrival.arrive({key_of("B", key): kind for key, kind in kinds.items()})
 
 
@@ -131,7 +124,7 @@ def pick(letter: str, selection: Selection, start: str) -> Choice | None:
     if checkpoint is None:
         return None
     if kind == TEACHER and teacher_on(checkpoint, selection.data) is None:
-        why = escape(why_no_teacher(checkpoint, selection.whole or selection.data))
+        why = escape(why_no_teacher(checkpoint, selection.data))
         text = f"The dense teacher of **{escape(name)}** cannot be compared on these data: {why}."
         st.warning(text, icon=":material/school:")
         return None
@@ -173,7 +166,7 @@ def _loaded(name: str, info: object, selection: Selection) -> Checkpoint | None:
         if problem := refusal(name, info, selection.checkpoint.info.task, selection.name):
             st.warning(problem, icon=":material/block:")
             return None
-        return selection.with_teacher(loaders.load_checkpoint(name))
+        return loaders.load_checkpoint(name)
     except CheckpointError as error:
         st.error(f"**{escape(name)}** cannot be loaded: {escape(str(error))}", icon=":material/error:")
         return None
@@ -253,7 +246,7 @@ def measure(choice: Choice, data: TextData, tokens: int | None = None) -> Side:
     Raises:
         ShrpError: it cannot be evaluated, in one sentence.
     """
-    checkpoint, plan = choice.checkpoint, choice.checkpoint.info.plan
+    checkpoint = choice.checkpoint
     dense, read = dense_cost(checkpoint.model, TOKENS), choice.checkpoint
     if tokens not in (
         None,
@@ -262,7 +255,7 @@ def measure(choice: Choice, data: TextData, tokens: int | None = None) -> Side:
         info = replace(checkpoint.info, reads=tokens)
         read = replace(checkpoint, info=info, fingerprint=f"{checkpoint.fingerprint}-at-{tokens}")
     if choice.kind == TEACHER:
-        key, found, price, plan = teacher_key(checkpoint, data), teacher_on(checkpoint, data), dense, None
+        key, found, price = teacher_key(checkpoint, data), teacher_on(checkpoint, data), dense
     elif choice.setting is None:
         key, found = prunings.model_key(read), measurements.evaluation(read, data)
         price = cost(checkpoint.model, TOKENS)
@@ -272,7 +265,7 @@ def measure(choice: Choice, data: TextData, tokens: int | None = None) -> Side:
         )
         key, found = prunings.model_key(read, plan), prunings.evaluated(read, data, plan)
         price = prunings.cost_of(checkpoint, plan)
-    return Side(choice, key, found, price.relative_to(dense), read, plan)
+    return Side(choice, key, found, price.relative_to(dense), read)
 
 
 def starts(selection: Selection) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""What the Compare page shows: the verdict, the ranked table, pairwise tests, and which experts both sides use."""
+"""What the Compare page shows: the verdict, the ranked table and pairwise tests."""
 
 from __future__ import annotations
 
@@ -9,26 +9,15 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from shrp.analysis.routes import usage_distances
-from shrp.analysis.usage import UsageStats
-from shrp.data.text_data import TextData, pairs_of
-from shrp.errors import DataError
+from shrp.data.text_data import TextData
 from shrp.evaluation.costs import TOKENS
-from shrp.evaluation.statistics import FALSE_DISCOVERIES
-from shrp.model.convert import num_experts_of
-from shrp.phrases import listed
-from shrp.pruning.overlap import covered, kept_alike
-from shrp.pruning.plan import PruningPlan
-from ui import differences, measurements
+from ui import differences
 from ui.compare.sides import LETTERS, Side
 from ui.differences import Test
-from ui.downloads import chart, downloads
-from ui.expert_map import expert_map, plan_frame, weights_of
-from ui.store import Progress, once
+from ui.downloads import downloads
 from ui.text import (
     ALPHA,
     escape,
-    escape_html,
     interval_text,
     metric_name,
     p_text,
@@ -43,7 +32,6 @@ COSTS = {
     "encoder parameters": "encoder_params",
     "all parameters": "model_params",
 }
-DRAWS = 1000
 
 
 def names_of(sides: Sequence[Side]) -> list[str]:
@@ -159,130 +147,3 @@ def tests(sides: Sequence[Side], data: TextData) -> None:
         f"{many} comparison{'s' * (many > 1)} so far in this session on these data.{limit} A model picked because it "
         "scored best here is flattered by these data: confirm it on others."
     )
-
-
-# Which experts both sides use
-
-
-def experts(sides: Sequence[Side], data: TextData, name: str) -> None:
-    """Draw what A and B route to or keep, and how far that is the same, layer by layer."""
-    without = [letter for letter, s in zip(LETTERS, sides) if not s.choice.routes and s.plan is None]
-    if without:
-        have = "has" if len(without) == 1 else "have"
-        st.info(f"{listed(without)} {have} no experts: pick a routed checkpoint as it is, or a pruning.")
-        return
-    a, b = sides[:2]
-    usage = [measurements.usage_stats(side.read, data) if side.plan is None else None for side in (a, b)]
-    same = _numbering(a, b)
-    layers = [
-        one.layers if one is not None else list(side.plan.keep_counts()) for side, one in zip(sides, usage)
-    ]
-    for place, letter, side, one in zip(st.columns(2, gap="medium"), LETTERS, sides, usage):
-        with place:
-            _map(letter, side, one, sorted({*layers[0], *layers[1]}), name)
-    counts = [num_experts_of(side.choice.checkpoint.model) for side in (a, b)]
-    if counts[0] != counts[1] or not set(layers[0]) & set(layers[1]):
-        st.caption(
-            "The two have no layer with equally many experts, so experts cannot be compared by number."
-        )
-    elif None not in usage:
-        _distances(a, b, usage, data, name)
-    elif same and a.plan is not None and b.plan is not None:
-        _both_pruned(a.plan, b.plan, counts[0], name)
-    elif same:
-        routed = 0 if a.plan is None else 1
-        _one_routed(LETTERS[routed], LETTERS[1 - routed], usage[routed], sides[1 - routed].plan, name)
-
-
-def _numbering(a: Side, b: Side) -> bool:
-    """Say what expert numbers mean between the two; returns whether they mean the same."""
-    first, second = (side.choice.checkpoint.info.base_model for side in (a, b))
-    one_checkpoint = a.choice.checkpoint.fingerprint == b.choice.checkpoint.fingerprint
-    if first and first == second:
-        if not one_checkpoint:
-            st.caption(
-                f"Both were converted from {escape(first)}: expert *h* starts as attention head *h* in both, as far as "
-                "their dense teachers have the same weights."
-            )
-        return True
-    named = " and ".join(escape(base) if base else "an unnamed model" for base in (first, second))
-    text = f"Converted from {named}: the same expert number does not mean the same thing."
-    st.warning(text, icon=":material/tag:")
-    return one_checkpoint
-
-
-def _map(letter: str, side: Side, stats: UsageStats | None, layers: Sequence[int], name: str) -> None:
-    count = num_experts_of(side.choice.checkpoint.model)
-    if stats is None:
-        values, frame, top = weights_of(side.plan, count), plan_frame(side.plan), 1.0
-        title, unit, under = "kept experts", "weight", f"{side.plan.budget} experts; grey: not kept"
-    else:
-        values, frame = stats.shares(), stats.to_frame()
-        title, unit, top = "Top-1 share", "share", max(float(share.max()) for share in values.values())
-        under = f"{escape_html(stats.data)}, n = {stats.n:,}; equal use would be {percent(1 / count)}"
-    under, title = f"{escape_html(side.choice.text)}<br>{under}", f"{letter}: {title}"
-    fig = expert_map(values, count, title, under, unit, further=layers, top=top, columns=2)
-    words = "; ".join(
-        f"layer {layer}: expert {int(np.nanargmax(row))} has {percent(float(np.nanmax(row)))}"
-        for layer, row in values.items()
-    )
-    chart(fig, frame, f"experts-{letter}", f"{name}-experts-{letter}", f"{title}. Largest: {words}")
-
-
-def _both_pruned(a: PruningPlan, b: PruningPlan, count: int, name: str) -> None:
-    frame = kept_alike(a, b, count)
-    total = frame.iloc[-1]
-    st.markdown(
-        f"A keeps {int(total['a'])} experts, B {int(total['b'])}, both **{int(total['both'])}**: an overlap (Jaccard) of "
-        f"**{total['jaccard']:.2f}**, random sets {total['chance']:.2f}."
-    )
-    heads = {"a": "A keeps", "b": "B keeps", "jaccard": "overlap", "chance": "random sets"}
-    _layers_table(frame, heads, "Kept experts of both, layer by layer")
-    st.caption("Distance: total variation of the weights. Experts of weight 0 are left out.")
-    downloads(frame, "kept-alike", f"{name}-kept")
-
-
-def _one_routed(routed: str, pruned: str, usage: UsageStats, plan: PruningPlan, name: str) -> None:
-    frame = covered(usage.shares(), plan)
-    least = frame.loc[frame["covered"].idxmin()]
-    st.markdown(
-        f"**{percent(frame['covered'].mean())}** of {routed}'s Top-1 choices fall on experts that {pruned} keeps (mean "
-        f"over layers); least in layer {int(least['layer'])}, {percent(least['covered'])}."
-    )
-    heads = {"covered": f"of {routed}'s choices", "even": "at equal use"}
-    _layers_table(frame, heads, "How much of the usage the kept experts have")
-    downloads(frame.assign(data=usage.data, n=usage.n), "covered", f"{name}-covered")
-
-
-def _distances(a: Side, b: Side, usage: Sequence[UsageStats], data: TextData, name: str) -> None:
-    """The total-variation distance of usage a layer, with its permutation test."""
-    key = (a.read.fingerprint, b.read.fingerprint, data.fingerprint, data.pairs)
-
-    def work(progress: Progress) -> pd.DataFrame:
-        return usage_distances(*usage, pairs=pairs_of(data), draws=DRAWS, progress=progress)
-
-    try:
-        frame = once("usage distances", 16, key, "Comparing usage", work)
-    except DataError as error:
-        st.caption(f":material/info: {escape(str(error))}")
-        return
-    furthest = frame.loc[frame["distance"].idxmax()]
-    clear = frame.loc[frame["q"] <= FALSE_DISCOVERIES, "layer"].astype(str).tolist()
-    tested = f" Significant in layer{'s' * (len(clear) > 1)} {listed(clear)}." if clear else ""
-    if usage[0].unit == usage[1].unit and not clear:
-        tested = " No significant difference in any layer."
-    st.markdown(
-        f"Usage differs most in layer {int(furthest['layer'])}: total-variation distance "
-        f"**{furthest['distance']:.2f}**.{tested}"
-    )
-    heads = {"chance": "by chance", "renumbered": "at the best renumbering"}
-    _layers_table(frame.drop(columns="p"), heads, "Distance of usage in each layer")
-    st.caption(
-        f"0: the same usage, 1: no expert in common. By chance: mean of {DRAWS:,} draws of a permutation test; "
-        f"q: its p-value adjusted for all layers (Benjamini-Hochberg), significant at {FALSE_DISCOVERIES:g} or less."
-    )
-    downloads(frame.assign(data=usage[0].data, n=usage[0].n), "distances", f"{name}-usage-distance")
-
-
-def _layers_table(frame: pd.DataFrame, heads: dict[str, str], alt: str) -> None:
-    st.dataframe(frame.rename(columns=heads).round(3), hide_index=True, width="content", alt=alt)

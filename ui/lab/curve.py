@@ -29,13 +29,10 @@ from ui.store import kept, results
 from ui.text import capital, escape_html, interval_text, is_percentage, metric_name, percent, score_text
 from ui.theme import INK, KIND_COLORS, KIND_INKS, SELECTED, whiskers
 
-COSTS = {
-    "encoder_flops": f"encoder FLOPs, % of dense ({TOKENS} tokens)",
-    "encoder_params": "encoder parameters, % of dense",
-    "model_flops": f"whole-model FLOPs, % of dense ({TOKENS} tokens)",
-    "model_params": "whole-model parameters, % of dense",
-}
-"""What the curve can be drawn over, with the axis title."""
+OVER = "encoder_flops"
+"""The cost that the curve is drawn over."""
+COSTS = (OVER, "encoder_params", "model_flops", "model_params")
+"""Costs of a row of the curve's data."""
 STORED = {
     "static": ("stored: pruned", "circle-open", theme.GREY),
     "fine-tuned": ("stored: fine-tuned", "star", theme.PURPLE),
@@ -50,12 +47,10 @@ _SCORED = ["score", "low", "high", "n", *COSTS]
 _POINTS = {"unselected": {"marker": {"opacity": 1}}, "hovertemplate": "%{hovertext}<extra></extra>"}
 
 
-def sizes(checkpoint: Checkpoint, setting: Setting, stats: UsageStats, data: str) -> list[PruningPlan]:
-    """All plans that a sweep evaluates with the selection and combination of a setting, without its edits.
-
-    Args:
-        data: fingerprint of what the usage is of.
-    """
+def sizes(
+    checkpoint: Checkpoint, data: TextData, setting: Setting, stats: UsageStats
+) -> list[PruningPlan]:
+    """All plans that a sweep evaluates with the selection and combination of a setting, without its edits."""
     how = replace(setting, number=0, edits=NO_EDITS)
 
     def make() -> list[PruningPlan]:
@@ -64,7 +59,7 @@ def sizes(checkpoint: Checkpoint, setting: Setting, stats: UsageStats, data: str
         numbers = range(1, experts + 1) if each else budgets(len(stats.layers), experts)
         return [prunings.plan_of(replace(how, number=number), stats) for number in numbers]
 
-    return results("sweep sizes", 32).get_or_make((checkpoint.fingerprint, data, stats.data, how), make)
+    return results("sweep sizes", 32).get_or_make((checkpoint.fingerprint, data.fingerprint, data.name, how), make)
 
 
 def known(
@@ -143,7 +138,6 @@ def curve(
     frame: pd.DataFrame,
     stored: pd.DataFrame,
     routed: Evaluation | None,
-    over: str,
     data: TextData,
     title: str,
     current: tuple[int, float, Evaluation | None],
@@ -155,7 +149,6 @@ def curve(
         frame: `frame_of`.
         stored: `stored_frame`.
         routed: the routed model's evaluation, where it is known.
-        over: the cost, a key of `COSTS`.
         title: of the selection.
         current: the experts kept now, their cost as a share of dense, and their evaluation: None before there is one,
             and perhaps of some examples only.
@@ -164,7 +157,7 @@ def curve(
     metric = data.task.metric
     scale, unit = (100.0, "%") if is_percentage(metric) else (1.0, "")
     fig = go.Figure()
-    x, (score, low, high) = 100 * frame[over], (scale * frame[c] for c in ("score", "low", "high"))
+    x, (score, low, high) = 100 * frame[OVER], (scale * frame[c] for c in ("score", "low", "high"))
     if len(frame) > 2:
         band = {"x": np.concatenate([x, x[::-1]]), "y": np.concatenate([high, low[::-1]]), "mode": "lines"}
         band |= {"fill": "toself", "fillcolor": "rgba(19,154,120,0.13)", "line": {"width": 0}}
@@ -185,7 +178,7 @@ def curve(
         ],
         **_POINTS,
     )
-    _add_stored(fig, stored, over, scale, metric)
+    _add_stored(fig, stored, scale, metric)
     dense = stored[stored["kind"] == "teacher"]["score"].tolist()[:1]
     lines = [("routed", routed.score)] if routed is not None and math.isfinite(routed.score) else []
     lines += [("dense", score) for score in dense]
@@ -195,7 +188,7 @@ def curve(
         fig,
         f"{capital(metric_name(metric))} by cost",
         subtitle=f"{escape_html(data.name)}, n = {len(data):,}; band and bars: 95% CI",
-        x=COSTS[over],
+        x=f"encoder FLOPs, % of dense ({TOKENS} tokens)",
         y=metric_name(metric) + (" (%)" if unit else ""),
         height=520,
         legend=True,
@@ -206,18 +199,18 @@ def curve(
     ends = [score for _, score in lines]
     if found := current[2]:
         ends += [found.score, *found.interval]
-    _zoom(fig, [*shown[over], current[1]], [*shown[["score", "low", "high"]].stack(), *ends], floor, scale)
+    _zoom(fig, [*shown[OVER], current[1]], [*shown[["score", "low", "high"]].stack(), *ends], floor, scale)
     theme.pick_by_click(fig)
     return fig
 
 
-def _add_stored(fig: go.Figure, stored: pd.DataFrame, over: str, scale: float, metric: str) -> None:
+def _add_stored(fig: go.Figure, stored: pd.DataFrame, scale: float, metric: str) -> None:
     for kind, part in stored[stored["kind"].isin(STORED)].groupby("kind"):
         name, symbol, color = STORED[kind]
         values, low, high = (scale * part[c].to_numpy(float) for c in ("score", "low", "high"))
         texts = [f"{escape_html(row.model)}: {score_text(row.score, metric)}" for row in part.itertuples()]
         bars, look = whiskers(values, low, high, thickness=0.8), {"symbol": symbol, "size": 9, "color": color}
-        at = {"x": 100 * part[over], "y": values, "mode": "markers", "name": name}
+        at = {"x": 100 * part[OVER], "y": values, "mode": "markers", "name": name}
         fig.add_scatter(**at, marker=look, error_y=bars, hovertext=texts, **_POINTS)
 
 

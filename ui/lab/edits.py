@@ -4,35 +4,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import streamlit as st
 
 from shrp.analysis.usage import UsageStats
 from shrp.errors import PlanError
-from shrp.pruning.plan import NO_EDITS, PlanEdits, PruningPlan, edits_of
+from shrp.pruning.plan import NO_EDITS, PlanEdits, PruningPlan
 from ui import not_here, plan_url, prunings
 from ui.bound import set_param
 from ui.prunings import Setting
 from ui.state import CHECKPOINT
 
-PLAN_BYTES = 200_000
-"""A larger file is no plan: 24 layers of 64 experts with all their weights take about 50 kB."""
-_STATE, _UNDO, _IN_FLIGHT = "lab-edits", 200, 1.0
+_STATE, _IN_FLIGHT = "lab-edits", 1.0
 
 
 @dataclass
 class Editor:
-    """Edits of the plans of one checkpoint, with undo. Every change is checked; a refused one changes nothing."""
+    """Edits of the plans of one checkpoint. Every change is checked; a refused one changes nothing."""
 
     layers: tuple[int, ...]
     experts: int
     edits: PlanEdits = NO_EDITS
-    past: list[PlanEdits] = field(default_factory=list)
-    future: list[PlanEdits] = field(default_factory=list)
     notice: str = ""
-    """Why the latest change was refused, or what came of it."""
-    refused: bool = False
+    """Why the latest change was refused."""
     serial: int = 0
     """Counts changes: the map and the boxes are drawn again for each."""
     clicked: tuple[int, int, int] | None = None
@@ -42,41 +37,21 @@ class Editor:
     written: float = -1e9
     """When it was written."""
 
-    def apply(self, edits: PlanEdits, notice: str = "") -> None:
+    def apply(self, edits: PlanEdits) -> None:
         """Make these the edits, if they fit; else `notice` has the reason."""
         try:
             edits.check(self.layers, self.experts)
         except PlanError as error:
             self.refuse(f"Not changed: {error}")
             return
-        self.notice, self.refused = notice, False
-        if edits != self.edits:
-            self.past = [*self.past, self.edits][-_UNDO:]
-            self.future.clear()
-            self.edits = edits
+        self.notice, self.edits = "", edits
         self.serial += 1
         self.to_url()
 
     def refuse(self, reason: str) -> None:
         """Say why a change was refused; what is on the screen falls back to what holds."""
-        self.notice, self.refused = reason, True
+        self.notice = reason
         self.serial += 1
-
-    def undo(self) -> None:
-        """Go back one change, if there is one."""
-        self._step(self.past, self.future)
-
-    def redo(self) -> None:
-        """Take back an `undo`, if there was one."""
-        self._step(self.future, self.past)
-
-    def _step(self, come: list[PlanEdits], go: list[PlanEdits]) -> None:
-        self.notice, self.refused = "", False
-        if come:
-            go.append(self.edits)
-            self.edits = come.pop()
-            self.serial += 1
-        self.to_url()
 
     def click(self, layer: int, expert: int, drawing: int) -> None:
         """A click on an expert's cell: pinned, then dropped, then left to the plan again.
@@ -95,23 +70,6 @@ class Editor:
     def set_count(self, layer: int, count: int | None) -> None:
         """Set how many experts a layer keeps; None leaves it to the slider."""
         self.apply(self.edits.with_layer(layer, self.edits.of(layer).with_count(count)))
-
-    def load(self, name: str, content: bytes) -> None:
-        """Take a plan from an uploaded file, whole: each layer's count, experts and weights."""
-        try:
-            if len(content) > PLAN_BYTES:
-                most = f"{PLAN_BYTES // 1000} kB"
-                raise PlanError(f"a plan has less than {most}, this has {len(content):,} bytes.")
-            plan = PruningPlan.from_json(content.decode("utf-8"))
-            plan.check_fits(self.layers, self.experts)
-        except UnicodeDecodeError:
-            self.refuse(f"{name} was not loaded: it is not a text file.")
-        except PlanError as error:
-            self.refuse(f"{name} was not loaded: {error}")
-        else:
-            self.apply(
-                edits_of(plan), f"{name} was loaded as a whole, so the slider changes nothing until Reset."
-            )
 
     def to_url(self) -> None:
         """Put the edits into the page's address, if they are short enough for one."""

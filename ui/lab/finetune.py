@@ -36,16 +36,14 @@ def button(selection: Selection, plan: PruningPlan) -> bool:
 @st.dialog("Fine-tune after pruning", width="medium", on_dismiss=dialog.close)
 def _dialog(selection: Selection, plan: PruningPlan) -> None:
     checkpoint, task = selection.checkpoint, selection.checkpoint.info.task
-    scored = picked = selection.data if selection.whole is None else selection.whole
-    if selection.ranked_on is not None:  # then a half is held out from training, too
-        picked, scored = selection.ranked_on, selection.data
+    data = selection.data
     labelled = st.segmented_control("How", list(HOW), default=False, format_func=HOW.get, required=True)
     epochs = st.number_input("Epochs", 1, 100, 3)
     name = jobs.free_name(f"{file_name(name_of(selection, plan))}-finetuned")
     name = file_name(st.text_input("Name", placeholder=name) or name).strip(".")
     key = f"fine-tune-{'labels' if labelled else 'texts'}"
     # The curve scores it on the picked data, which would say nothing had it learnt their labels.
-    found = training_data.choose(task, None if labelled else picked, scored, key, labelled=labelled)
+    found = training_data.choose(task, None if labelled else data, data, key, labelled=labelled)
     if found is None:
         return
     arguments, files = command(checkpoint.path, plan, *found, epochs)

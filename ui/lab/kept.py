@@ -1,4 +1,4 @@
-"""The lab's kept experts: a map to click on, and the same with boxes, undo and a file."""
+"""The lab's kept experts: a map to click on, and the same with boxes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ui.plan_url import LONGEST, encode
 from ui.text import escape, escape_html, percent
 from ui.theme import SELECTED, click_targets, pick_by_click
 
-MAP, LAYER, FILE = "kept-map", "edit_layer", "edit-file"
+MAP, LAYER = "kept-map", "edit_layer"
 PINNED, DROPPED, COUNT = "edit-pinned", "edit-dropped", "edit-count"
 _NEXT = {
     "free": "click to pin it: always kept",
@@ -35,8 +35,7 @@ def section(found: Editor, plan: PruningPlan, base: PruningPlan | None, stats: U
         name: of the checkpoint.
     """
     if found.notice:
-        show, icon = (st.warning, "block") if found.refused else (st.info, "check")
-        show(escape(found.notice), icon=f":material/{icon}:")
+        st.warning(escape(found.notice), icon=":material/block:")
     if notes := _notes(found, plan, base):
         st.caption(" ".join(notes))
     fig = kept_map(plan, stats, found.edits, found.serial)
@@ -46,18 +45,8 @@ def section(found: Editor, plan: PruningPlan, base: PruningPlan | None, stats: U
         chart(fig, plan_frame(plan), MAP, f"{name}-plan", alt, partial(_clicked, found), same)
     with right:
         _boxes(found)
-        with st.container(horizontal=True, gap="small"):
-            for label, icon, able, action in (
-                ("Undo", "undo", found.past, found.undo),
-                ("Redo", "redo", found.future, found.redo),
-                ("Reset", "restart_alt", found.edits, partial(found.apply, NO_EDITS)),
-            ):
-                act = {"disabled": not able, "on_click": action, "icon": f":material/{icon}:"}
-                st.button(label, key=f"edit-{label.lower()}", **act)
-        with st.expander("Load a plan", icon=":material/upload_file:"):
-            key = f"{FILE}-{found.serial}"  # a new one after each file, so that the same file can be taken again
-            label, take = "A plan (.json), as saved here", partial(_uploaded, found, key)
-            st.file_uploader(label, type="json", key=key, max_upload_size=1, on_change=take)
+        reset = {"on_click": found.apply, "args": (NO_EDITS,), "icon": ":material/restart_alt:"}
+        st.button("Reset", key="edit-reset", disabled=not found.edits, **reset)
 
 
 def kept_map(plan: PruningPlan, stats: UsageStats, edits: PlanEdits, drawing: int) -> go.Figure:
@@ -70,15 +59,8 @@ def kept_map(plan: PruningPlan, stats: UsageStats, edits: PlanEdits, drawing: in
     usage, experts = stats.recorded or stats.shares(), stats.num_experts
     measured = f"{escape_html(stats.data)}, n = {stats.n:,}"
     measured = "stored with the checkpoint" if stats.recorded else measured
-    weights, kept = weights_of(plan, experts), f"{plan.budget} of {len(plan.layers) * experts} experts"
-    fig = expert_map(
-        weights,
-        experts,
-        "Kept experts and their weights",
-        f"{kept}; grey: not kept<br>usage: {measured}; click a cell to pin or drop it",
-        "weight",
-        legend=True,
-    )
+    under = f"<br>usage: {measured}; click a cell to pin or drop it"
+    fig, weights = expert_map(plan, experts, under, legend=True), weights_of(plan, experts)
     layers = list(weights)
     for name, symbol, size, chosen in (
         ("pinned", "square-open", 24, {i: edits.of(i).pinned for i in layers}),
@@ -118,8 +100,6 @@ def _notes(found: Editor, plan: PruningPlan, base: PruningPlan | None) -> list[s
     if found.edits:
         named = ", ".join(str(layer) for layer, _ in found.edits.layers)
         notes.append(f"Edited by hand: layer{'s' * (len(found.edits.layers) > 1)} {named}.")
-        if base is None:
-            notes.append("At this setting the plan is the same without the edits.")
     if base is not None and plan.budget != base.budget:
         notes.append(f"The plan keeps {plan.budget} experts instead of {base.budget}.")
     if idle := sum(weight == 0 for _, kept in plan.layers for weight in kept.weights):
@@ -160,8 +140,3 @@ def _marked(found: Editor, layer: int, key: str) -> None:
     else:
         pinned -= dropped
     found.mark(layer, sorted(pinned), sorted(dropped))
-
-
-def _uploaded(found: Editor, key: str) -> None:
-    if (file := st.session_state[key]) is not None:
-        found.load(file.name, file.getvalue())

@@ -12,22 +12,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import streamlit as st
 import torch
 
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.checkpoints.checkpoint import Checkpoint
-from shrp.checkpoints.info import history_text, pruned_training, shares_of
+from shrp.checkpoints.info import history_text, pruned_training
 from shrp.checkpoints.score_rows import pruned_row
 from shrp.data.text_data import TextData
 from shrp.errors import CheckpointError, ShrpError
-from shrp.evaluation.calibration import with_output_shift
 from shrp.evaluation.evaluation import Evaluation
 from shrp.pruning.plan import PruningPlan
 from shrp.pruning.prune import prune
 from ui import loaders, measurements, prunings, state
-from ui.differences import matched
 from ui.own import checkpoints as own_checkpoints
 from ui.own import guide
 from ui.prunings import Setting
@@ -35,8 +32,6 @@ from ui.state import Selection
 from ui.teacher import teacher_on
 from ui.text import escape, file_name
 
-CALIBRATE = "match_shares"
-"""Key of the choice to calibrate the threshold, in the session's state and in the URL alike."""
 OPENED = "opened-pruned"
 """Key of the session's state: the pruning that was opened last, and the name that it is listed by."""
 
@@ -46,36 +41,15 @@ def name_of(selection: Selection, plan: PruningPlan) -> str:
     return f"{selection.name}-pruned-{plan.budget}"
 
 
-def menu(
-    selection: Selection, setting: Setting, plan: PruningPlan, pruned: Evaluation, routed: Evaluation
-) -> None:
+def menu(selection: Selection, setting: Setting, plan: PruningPlan, pruned: Evaluation) -> None:
     """Draw the ways to save the pruned model."""
     checkpoint, data, name = selection.checkpoint, selection.data, name_of(selection, plan)
-    shift, scored = None, pruned
-    if st.session_state.get(CALIBRATE) and (found := matched(pruned, routed, data)) is not None:
-        shift, scored = found.shift, found.evaluation
-    saved_as = name if shift is None else f"{name}-matched"
-    how = {
-        "ranked_on": None if setting.selection == "recorded" else selection.ranking,
-        "shift": shift,
-        "seed": setting.seed if setting.selection == "random" and not setting.edits.origin else None,
-    }
-    folder_button(lambda: checkpoint_zip(checkpoint, plan, saved_as, scored, data, **how), saved_as)
+    ranked_on = None if setting.selection == "recorded" else data
+    how = plan, pruned, data, ranked_on, setting.selection == "random"
+    folder_button(lambda: checkpoint_zip(name, checkpoint, *how), name)
     plan_button(plan, name)
-    if not data.task.is_regression:
-        st.checkbox(
-            "Calibrate the threshold",
-            key=CALIBRATE,
-            bind="query-params",
-            help="Shifts the output bias until each class is predicted as often as by the routed model on these data. "
-            "Labels are not used.",
-        )
-    known_as = f"{prunings.model_key(checkpoint, plan)}-{'' if shift is None else shift.tobytes().hex()}"
-
-    def write(folder: Path) -> Path:
-        return write_checkpoint(folder, checkpoint, plan, scored, data, **how)
-
-    _open_here(known_as, saved_as, write, selection.name)
+    known_as = prunings.model_key(checkpoint, plan)
+    _open_here(known_as, name, lambda folder: write_checkpoint(folder, checkpoint, *how), selection.name)
     st.caption(
         'Weights in float16. `pipeline("text-classification", model=folder)` opens the unpacked folder after `import shrp`.'
     )
@@ -138,8 +112,7 @@ def write_checkpoint(
     evaluation: Evaluation,
     data: TextData,
     ranked_on: TextData | None,
-    shift: np.ndarray | None = None,
-    seed: int | None = None,
+    drawn: bool = False,
 ) -> Path:
     """Write the pruned model as a checkpoint, weights in float16, with the score measured here.
 
@@ -147,8 +120,7 @@ def write_checkpoint(
         folder: where it goes; nothing may be there yet.
         data: what `evaluation` is of.
         ranked_on: what the plan's experts were chosen on; None where that was the checkpoint's own usage.
-        shift: of the output bias, found on `data`; `evaluation` is then of the shifted model.
-        seed: of the draw, where the experts were drawn here.
+        drawn: whether the experts were drawn at random here.
     """
     kept = [dict(row) for row in checkpoint.info.scores if row.get("kind") == "teacher"]
     if math.isfinite(evaluation.score):
@@ -157,21 +129,17 @@ def write_checkpoint(
         else:
             rows = measurements.score_rows(checkpoint, data)
             dense = next((row.get("score") for row in rows if row.get("kind") == "teacher"), None)
-        length = checkpoint.info.max_length
-        kept.append(pruned_row(plan, evaluation, dense, data, length, matched=shift is not None))
-    of = checkpoint.info.training, checkpoint.fingerprint
-    training = pruned_training(*of, plan, counted_on=ranked_on, seed=seed) | shares_of(data, shift)
+        kept.append(pruned_row(plan, evaluation, dense, data, checkpoint.info.max_length))
+    of, seed = (checkpoint.info.training, checkpoint.fingerprint), 0 if drawn else None
+    training = pruned_training(*of, plan, counted_on=ranked_on, seed=seed)
     try:
         same = checkpoints.fingerprint(checkpoint.path) == checkpoint.fingerprint  # not trained again since
         history = checkpoints.read_history(checkpoint.path) if same else []
     except (CheckpointError, OSError):
         history = []
     info = replace(checkpoint.info, plan=plan, scores=tuple(kept), training=training, usage={})
-    model = prune(checkpoint.model, plan, share_weights=True)  # the shared model is not written to
-    if shift is not None:
-        model = with_output_shift(model, checkpoint.info.task, shift)
     return checkpoints.save(
-        model,
+        prune(checkpoint.model, plan, share_weights=True),  # the shared model is not written to
         checkpoint.tokenizer,
         info,
         folder,
@@ -181,11 +149,10 @@ def write_checkpoint(
     )
 
 
-def checkpoint_zip(checkpoint: Checkpoint, plan: PruningPlan, name: str, *scored: Any, **how: Any) -> bytes:
+def checkpoint_zip(name: str, *what: Any, **how: Any) -> bytes:
     """The folder of `write_checkpoint`, named `name`, as a zip archive; further arguments are that one's."""
     with tempfile.TemporaryDirectory() as scratch:
-        folder = write_checkpoint(Path(scratch) / name, checkpoint, plan, *scored, **how)
-        return zipped(folder.iterdir(), name)
+        return zipped(write_checkpoint(Path(scratch) / name, *what, **how).iterdir(), name)
 
 
 def zipped(files: Iterable[Path], name: str) -> bytes:

@@ -34,9 +34,9 @@ def section(
     if data.labels is None:
         st.info("These data have no labels, so no selection scores higher than another.")
         return
-    known = {kind: prunings.usage_known(kind, checkpoint, selection.ranking) for kind in SELECTIONS}
+    known = {kind: prunings.usage_known(kind, checkpoint, data) for kind in SELECTIONS}
     missing = [kind for kind, stats in known.items() if stats is None and kind != "recorded"]
-    of = checkpoint.fingerprint, selection.ranking.fingerprint
+    of = checkpoint.fingerprint, data.fingerprint
     asked = st.session_state.get(MEASURE) == of
     if missing and not asked:
         names = ", ".join(SELECTIONS[kind].lower() for kind in missing)
@@ -86,20 +86,18 @@ def others(
     for kind in SELECTIONS:
         if kind == setting.selection and kind != "random" and not setting.edits:
             continue
-        if kind == "recorded" and selection.ranked_on is not None:
-            continue  # counted on what may hold the other half
         stats = known[kind]
         if stats is None:
             if kind not in measure:
                 continue
-            stats = prunings.usage_for(kind, selection.checkpoint, selection.ranking)
+            stats = prunings.usage_for(kind, selection.checkpoint, selection.data)
         if kind != "random":
-            yield kind, [prunings.plan_of(replace(base, selection=kind, seed=0), stats)]
+            yield kind, [prunings.plan_of(replace(base, selection=kind), stats)]
             continue
         recorded = setting.selection == "recorded"
         usage = usage_in(selection.checkpoint.info) if recorded else known["usage"].shares()
         drawn = [random_control(plan, usage, seed=seed) for seed in DRAWS]
-        drawn = [one for one in drawn if one.key() != plan.key()] if setting.is_control else drawn
+        drawn = [one for one in drawn if one.key() != plan.key()] if setting.selection == "random" else drawn
         if drawn:
             yield kind, drawn
 

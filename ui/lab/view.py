@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import replace
 
 import pandas as pd
 import streamlit as st
@@ -12,14 +11,13 @@ from streamlit.delta_generator import DeltaGenerator
 
 from shrp.checkpoints.archive import files_of
 from shrp.checkpoints.info import CheckpointInfo
-from shrp.data.text_data import FEWEST, halves, in_halves
 from shrp.errors import ShrpError
 from shrp.evaluation.costs import TOKENS, dense_cost
 from shrp.evaluation.evaluation import Evaluation
 from shrp.model.convert import expert_layers, num_experts_of
 from ui import arrival, differences, loaders, measurements, pair_tabs, plan_url, prunings, state
 from ui.downloads import chart, clicked
-from ui.expert_map import expert_map, plan_frame, plan_words, weights_of
+from ui.expert_map import expert_map, plan_frame, plan_words
 from ui.floor import exact, floor_of, floor_warning
 from ui.lab import curve, edits, finetune, kept, onnx, save, selections, verdict
 from ui.own import convert
@@ -27,11 +25,11 @@ from ui.pair_tabs import CHANGED, LOST, THRESHOLD
 from ui.pickers import always_one
 from ui.prunings import ALLOCATION, SELECTIONS, Setting
 from ui.state import Selection
-from ui.store import Remaining, disk, results
-from ui.teacher import ROUTED, TEACHER, teacher_on, with_part
+from ui.store import Remaining, disk
+from ui.teacher import ROUTED, TEACHER, teacher_on
 from ui.text import capital, escape, with_interval
 
-HOLD_OUT, SWEEP, AXIS, TAB, AGAINST = "hold_out", "sweep", "axis", "lab_tab", "against"
+SWEEP, TAB, AGAINST = "sweep", "lab_tab", "against"
 """Keys of widgets, in the session's state and in the URL alike."""
 KEPT, COMPARED = "Kept experts", "Selections compared"
 TABS = (KEPT, LOST, CHANGED, COMPARED, THRESHOLD)
@@ -59,7 +57,7 @@ class Lab:
         self.model = selection.checkpoint.model
         self.layers, self.experts = tuple(expert_layers(self.model)), num_experts_of(self.model)
         with left:
-            self.setting = prunings.controls(len(self.layers), self.experts, more=lambda: _more(selection))
+            self.setting = prunings.controls(len(self.layers), self.experts)
             labelled = selection.data.labels is not None
             self.sweep = labelled and st.toggle("All sizes", key=SWEEP, bind="query-params")
             self.places["busy"], self.costs = st.container(), st.container()
@@ -71,8 +69,7 @@ class Lab:
         self.stale()
         number = self.setting.number * (len(self.layers) if self.setting.allocation == "per_layer" else 1)
         self._estimating(number)
-        self.selection = _held_out(selection)
-        self.checkpoint, self.data = self.selection.checkpoint, self.selection.data
+        self.selection, self.checkpoint, self.data = selection, selection.checkpoint, selection.data
         self.routed = measurements.evaluation_known(self.checkpoint, self.data)
         self.teacher = teacher_on(self.checkpoint, self.data)
         self.stored = curve.stored_frame(self.checkpoint, self.data)
@@ -94,15 +91,14 @@ class Lab:
 
     def _draw(self) -> None:
         with self.show("busy"):
-            self.stats = prunings.usage_for(self.setting.selection, self.checkpoint, self.selection.ranking)
+            self.stats = prunings.usage_for(self.setting.selection, self.checkpoint, self.data)
         editor = edits.editor(self.checkpoint.fingerprint, self.layers, self.experts)
         self.setting, self.plan, base = edits.edited(self.setting, self.stats, editor)
         self._estimating(self.plan.budget)
         with self.costs:
             verdict.costs(self.checkpoint, self.plan)
             st.caption(_measured_on(self.selection, self.setting))
-        ranked_on = self.selection.ranking.fingerprint
-        self.sizes = curve.sizes(self.checkpoint, self.setting, self.stats, ranked_on)
+        self.sizes = curve.sizes(self.checkpoint, self.data, self.setting, self.stats)
         if self.tab == KEPT:
             with self.below:
                 kept.section(editor, self.plan, base, self.stats, self.selection.name)
@@ -118,7 +114,7 @@ class Lab:
         with self.below:
             self._fill_tab(pruned)
         with menu:
-            save.menu(self.selection, self.setting, self.plan, pruned, self.routed)
+            save.menu(self.selection, self.setting, self.plan, pruned)
             name = save.name_of(self.selection, self.plan)
             onnx.menu(self.checkpoint, self.plan, name, self.data)
         if self.sweep:
@@ -142,9 +138,7 @@ class Lab:
             if finetune.button(self.selection, self.plan):
                 st.stop()  # the dialog answers only once the page is done
             found = st.popover("Save or export", icon=":material/save:")
-            # Compare chooses no experts on half of the data: the link then has the whole plan.
-            held_out = self.selection.ranked_on is not None
-            asked = prunings.link_of(self.setting, self.plan if held_out else None)
+            asked = prunings.link_of(self.setting)
             if len(asked.get(f"b_{plan_url.URL}", "")) <= plan_url.LONGEST:
                 arrival.page_link("pages/compare.py", "Compare", ":material/compare:", asked)
         return found
@@ -163,8 +157,7 @@ class Lab:
                 sketched = now
         if self.routed is None:
             with self.show("busy"):
-                same = self.stats if self.selection.ranked_on is None else None
-                self.routed = measurements.evaluation(self.checkpoint, self.data, same)
+                self.routed = measurements.evaluation(self.checkpoint, self.data, self.stats)
         return found
 
     def _draw_verdict(self, found: Evaluation) -> None:
@@ -201,11 +194,10 @@ class Lab:
             )
             return
         self.drawings += 1  # two charts of one run need different keys, even in the same place
-        over = st.session_state.get(AXIS, next(iter(curve.COSTS)))
         frame = curve.frame_of(self.checkpoint, curve.known(self.checkpoint, self.data, self.sizes))
         share = prunings.cost_of(self.checkpoint, self.plan).relative_to(dense_cost(self.model, TOKENS))
-        now, title = (self.plan.budget, share[over], found), SELECTIONS[self.setting.selection].lower()
-        fig = curve.curve(frame, self.stored, self.routed, over, self.data, title, now, floor_of(self.data))
+        now, title = (self.plan.budget, share[curve.OVER], found), SELECTIONS[self.setting.selection].lower()
+        fig = curve.curve(frame, self.stored, self.routed, self.data, title, now, floor_of(self.data))
         key, allocation = f"curve-{self.drawings}", self.setting.allocation
         with self.show("curve").container():
             chart(
@@ -257,48 +249,13 @@ class Lab:
         self._draw_smallest()
 
 
-def _more(selection: Selection) -> None:
-    """The choices of the popover that only the lab has."""
-    st.toggle(
-        "Score on a held-out half",
-        key=HOLD_OUT,
-        bind="query-params",
-        disabled=len(selection.data) < FEWEST,
-        help="On: experts are chosen on one half of the examples and scored on the other. Off: both on all of them, as "
-        f"in the paper, which scores slightly too high. Needs {FEWEST} examples.",
-    )
-    names = curve.COSTS
-    st.selectbox("Cost on the curve", list(names), key=AXIS, format_func=names.get, bind="query-params")
-
-
-def _held_out(selection: Selection) -> Selection:
-    """The selection, with one half of its data to rank on and the other to score on where that is asked for."""
-    if not st.session_state.get(HOLD_OUT) or len(selection.data) < FEWEST:
-        return selection
-    data = selection.data
-
-    def make() -> tuple:
-        ranked, scored = halves(data)
-        return (*in_halves(data, ranked, scored), scored)
-
-    key = data.fingerprint, data.name, data.pairs
-    chosen, held, scored = results("halves", 8).get_or_make(key, make)
-    rows = None if selection.rows is None else selection.rows[scored]
-    checkpoint = with_part(selection.checkpoint, data, held, scored)
-    return replace(selection, checkpoint=checkpoint, data=held, rows=rows, ranked_on=chosen)
-
-
 def _measured_on(selection: Selection, setting: Setting) -> str:
     """What is scored, and what the experts are chosen on, as Markdown."""
     scored = f"Scored on {escape(selection.data.name)} (n = {len(selection.data):,})"
-    if setting.is_control:
+    if setting.selection == "random":
         return f"{scored}; experts drawn at random, a control."
-    if setting.edits.origin:
-        return f"{scored}; experts from a plan's file."
     if setting.selection == "recorded":
         return f"{scored}; experts chosen on validation data of the training."
-    if selection.ranked_on is not None:
-        return f"{scored}; experts chosen on the other half (n = {len(selection.ranked_on):,})."
     return f"{scored}, where experts are chosen too."
 
 
@@ -327,10 +284,8 @@ def not_routed(selection: Selection) -> None:
         return
     experts = num_experts_of(checkpoint.model)
     kept_of, place = f"{plan.budget} of {len(plan.layers) * experts} experts", st.empty()
-    title, under = "Kept experts and their weights", f"{kept_of}; grey: not kept"
-    fig = expert_map(weights_of(plan, experts), experts, title, under, "weight")
     alt = f"Weights of the kept experts: {plan_words(plan)}"
-    chart(fig, plan_frame(plan), "kept-map", f"{name}-plan", alt)
+    chart(expert_map(plan, experts, ""), plan_frame(plan), "kept-map", f"{name}-plan", alt)
     try:
         found = measurements.evaluation(checkpoint, selection.data)
     except ShrpError as error:

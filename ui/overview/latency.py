@@ -20,7 +20,6 @@ from shrp.phrases import counted, listed
 from shrp.pruning.plan import PruningPlan, first_experts
 from shrp.pruning.prune import prune
 from ui import state
-from ui.bound import clamp
 from ui.downloads import downloads
 from ui.store import once, results
 from ui.text import escape
@@ -28,7 +27,8 @@ from ui.text import escape
 BATCHES = (1, 8)
 REPEATS, WARMUP = 10, 2
 DENSE = "dense"
-KEPT = "latency_each"
+PRUNED_TO = 2
+"""Experts a layer of the pruned model that is timed next to a routed one."""
 _STORE = ("latency", 64)
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -97,12 +97,8 @@ def section(selection: state.Selection) -> None:
         return
     plans = {}
     if selection.is_routed:
-        experts = num_experts_of(checkpoint.model)
-        clamp(KEPT, 1, experts)
-        box = {"key": KEPT, "bind": "query-params", "width": 260}
-        picked = st.number_input("Experts kept per layer", 1, experts, min(2, experts), 1, **box)
-        kept = max(1, min(int(picked or 1), experts))
-        plans[f"pruned, {kept} a layer"] = first_experts(dict.fromkeys(checkpoint.info.config.layers, kept))
+        counts = dict.fromkeys(checkpoint.info.config.layers, min(PRUNED_TO, num_experts_of(checkpoint.model)))
+        plans[f"pruned, {PRUNED_TO} a layer"] = first_experts(counts)
     names = "; ".join([DENSE, own_name(checkpoint), *plans])
     key = (checkpoint.fingerprint, *(plan.key() for plan in plans.values()))
     st.markdown(

@@ -66,7 +66,7 @@ def button(selection: Selection) -> bool:
 
 @st.dialog("Convert this model", width="medium", on_dismiss=dialog.close)
 def _dialog(selection: Selection) -> None:
-    checkpoint, whole = selection.checkpoint, selection.data if selection.whole is None else selection.whole
+    checkpoint, whole = selection.checkpoint, selection.data
     task, total = checkpoint.info.task, checkpoint.model.config.num_hidden_layers
     recipe = st.segmented_control(
         "Recipe", list(RECIPE_NAMES), default="quick", format_func=RECIPE_NAMES.get, required=True

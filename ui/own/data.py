@@ -15,7 +15,6 @@ import streamlit as st
 
 from shrp.data import tabular
 from shrp.data.tasks import Task
-from shrp.data.text_data import pairs_of
 from shrp.errors import DataError
 from shrp.phrases import counted
 from ui import data_sources, jobs
@@ -150,8 +149,6 @@ def _fitted(table: Table, task: Task, ask: Ask) -> list[str]:
     if not meanings and (ids := own_labels.read_as(labels, task, table.name)):
         said.append(f":material/info: Labels are read as class ids: {escape(ids)}.")
     data = session[data_sources.OWN_DATA]
-    if columns.pair is not None and not len(pairs_of(data)):
-        said.append(":material/info: No two rows with one name in the pair column have different labels.")
     if left := rows - len(data):
         said.append(f"{left:,} of {rows:,} rows {'is' if left == 1 else 'are'} left out.")
     return said
@@ -201,7 +198,6 @@ def _choose(table: Table, task: Task, ask: Ask) -> Columns:
         texts,
         optional("label", _label_help(task)),
         optional("slice", "Any text that groups examples, such as a phenomenon."),
-        pair=optional("pair", "Two examples with the same name here form a minimal pair."),
     )
     if lacking := len(table.frame) - len(complete(table, columns)):
         said = (

@@ -31,7 +31,6 @@ class Columns:
     slice: str | None
     meanings: own_labels.Meanings = ()
     """Of labels that are not the task's own."""
-    pair: str | None = None
     skip_incomplete: bool = False
     """Whether rows that lack a text or a label are left out."""
 
@@ -54,17 +53,16 @@ def guess(table: Table, task: Task) -> Columns:
         strings.sort(key=lambda n: -sum(map(len, table.frame[n].iloc[:50])))  # stable: ties keep their order
         best = list(dict.fromkeys([*usual, *strings, *names]))[: len(texts)]
         texts = sorted(best, key=names.index)
-    own, label, piece, pair = (
-        name if name in names and name not in texts else None
-        for name in (task.label_column, "label", "slice", "pair")
+    own, label, piece = (
+        name if name in names and name not in texts else None for name in (task.label_column, "label", "slice")
     )
     label = label or own
-    piece, pair = (None if name == label else name for name in (piece, pair))
+    piece = None if piece == label else piece
     if label is None and not task.is_regression:
-        left = [name for name in names if name not in (*texts, piece, pair)]
+        left = [name for name in names if name not in (*texts, piece)]
         named = [name for name in left if _names_classes(table.frame[name], task)]
         label = named[0] if len(named) == 1 else None
-    return Columns(tuple(texts), label, piece, pair=pair)
+    return Columns(tuple(texts), label, piece)
 
 
 def _names_classes(column: pd.Series, task: Task) -> bool:
@@ -80,10 +78,10 @@ def fit(table: Table, task: Task, columns: Columns) -> TextData:
         raise DataError(
             f"'{task.name}' reads {len(task.text_columns)} texts an example, so it needs as many different columns."
         )
-    used = [*columns.texts, *filter(None, (columns.label, columns.slice, columns.pair))]
+    used = [*columns.texts, *filter(None, (columns.label, columns.slice))]
     if len(set(used)) != len(used):
         raise DataError(
-            "One column can't be a text, the label, the slice and the pair at once; choose different ones."
+            "One column can't be a text, the label and the slice at once; choose different ones."
         )
     if columns.slice is not None:
         values = table.frame[columns.slice].unique()
@@ -110,7 +108,6 @@ def fit(table: Table, task: Task, columns: Columns) -> TextData:
             columns.slice,
             columns.texts,
             meanings=dict(columns.meanings),
-            pair_column=columns.pair,
         )
         for row, texts in enumerate(data.texts, 1):
             if (longest := max(map(len, texts))) > MAX_CHARACTERS:

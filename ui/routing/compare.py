@@ -50,7 +50,7 @@ def section(selection: Selection, found: Sequence[Exploration], first: int) -> N
     donor = donor if donor in others else others[0]
     one, other = found[first - 1], found[donor - 1]
     if selection.is_routed:
-        rows = [(str(number), "", e, None) for number, e in ((first, one), (donor, other))]
+        rows = [(str(number), "", e) for number, e in ((first, one), (donor, other))]
         st.html(routes_html(rows, one, first="sentence", alt="Routes of the two sentences"))
         st.caption(agreement([one, other]))
     st.markdown(

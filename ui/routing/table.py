@@ -22,19 +22,17 @@ _CELL = "padding:3px 8px;text-align:left;vertical-align:middle"
 
 
 def sentence_table(
-    found: Sequence[Exploration], picked: int, labels: Sequence[str | None], name: str, scored: int
+    found: Sequence[Exploration], picked: int, name: str, scored: int
 ) -> None:
     """Draw the table of all sentences.
 
     Args:
         picked: Place of the sentence that the strips' colours compare with.
-        labels: Each sentence's label in the data, where it has one.
         name: Of the checkpoint, for downloads.
         scored: Tokens of a sentence that scores and usage read.
     """
     rows = [
-        (str(i + 1), " / ".join(shorten(text, _LONGEST) for text in e.text), e, label)
-        for i, (e, label) in enumerate(zip(found, labels, strict=True))
+        (str(i), " / ".join(shorten(text, _LONGEST) for text in e.text), e) for i, e in enumerate(found, 1)
     ]
     st.html(routes_html(rows, found[picked], first="", alt="Sentences with predictions and routes"))
     notes = reading_notes(found, scored)
@@ -43,7 +41,7 @@ def sentence_table(
     row = st.container(horizontal=True, vertical_alignment="top")
     with row:
         st.caption(" ".join(notes) or " ", width="stretch")
-        downloads(frame(found, labels), "predictions", f"{name}-predictions")
+        downloads(frame(found), "predictions", f"{name}-predictions")
 
 
 def legend(e: Exploration, of: str) -> str:
@@ -60,7 +58,7 @@ def legend(e: Exploration, of: str) -> str:
 
 
 def routes_html(
-    rows: Sequence[tuple[str, str, Exploration, str | None]],
+    rows: Sequence[tuple[str, str, Exploration]],
     compared: Exploration,
     *,
     first: str,
@@ -70,18 +68,17 @@ def routes_html(
     """A table as HTML; everything typed is escaped.
 
     Args:
-        rows: Short name, text, exploration and label of each row.
+        rows: Short name, text and exploration of each row.
         compared: The exploration that the strips' colours compare with.
         first: Head of the first column.
         alt: What the table is, for those who cannot see it.
         forced: Layers that are forced, which are marked.
     """
     task, layers = compared.task, compared.layers
-    texts = any(text for _, text, _, _ in rows)
-    with_label = any(label is not None for *_, label in rows)
+    texts = any(text for _, text, _ in rows)
     answers = task.name != TEXTS.name
     heads = [first, *["sentence"] * texts]
-    heads += (["prediction"] + ["probability"] * (not task.is_regression)) * answers + ["label"] * with_label
+    heads += (["prediction"] + ["probability"] * (not task.is_regression)) * answers
     span = ' rowspan="2"' if layers else ""
     head = "".join(f'<th{span} scope="col" style="{_CELL}">{name}</th>' for name in heads)
     if layers:
@@ -91,7 +88,7 @@ def routes_html(
             f'<th scope="col" style="text-align:center;font-weight:400">{mark(n)}</th>' for n in layers
         )
     body = ""
-    for short, text, e, label in rows:
+    for short, text, e in rows:
         cells = [f'<td style="{_CELL};opacity:.7">{escape_html(short)}</td>']
         if texts:
             width = "min-width:150px;overflow-wrap:anywhere"
@@ -100,8 +97,6 @@ def routes_html(
             cells.append(f'<td style="{_CELL}"><b>{escape_html(e.answer)}</b></td>')
             if not task.is_regression:
                 cells.append(f'<td style="{_CELL}">{percent(float(e.probabilities[e.prediction]))}</td>')
-        if with_label:
-            cells.append(f'<td style="{_CELL}">{escape_html(label or "–")}</td>')
         cells += [_box(e, compared, layer) for layer in layers]
         body += f"<tr>{''.join(cells)}</tr>"
     return (
@@ -134,16 +129,15 @@ def _box(e: Exploration, compared: Exploration, layer: int) -> str:
     )
 
 
-def frame(found: Sequence[Exploration], labels: Sequence[str | None]) -> pd.DataFrame:
+def frame(found: Sequence[Exploration]) -> pd.DataFrame:
     """One row a sentence: its texts, prediction, class probabilities, expert of each layer, tokens read."""
     task = found[0].task
     classes = [f"p({name})" for name in task.label_names]
     experts = [f"expert in layer {layer}" for layer in found[0].layers]
-    texts = distinct(task.text_columns, ["sentence no.", "prediction", "label", "tokens", *classes, *experts])
+    texts = distinct(task.text_columns, ["sentence no.", "prediction", "tokens", *classes, *experts])
     rows = []
-    for i, (e, label) in enumerate(zip(found, labels, strict=True)):
-        row = {"sentence no.": i + 1} | dict(zip(texts, e.text, strict=True)) | {"prediction": e.answer}
-        row |= {"label": label} if any(one is not None for one in labels) else {}
+    for i, e in enumerate(found, 1):
+        row = {"sentence no.": i} | dict(zip(texts, e.text, strict=True)) | {"prediction": e.answer}
         row |= dict(zip(classes, e.probabilities.tolist(), strict=False)) if classes else {}
         row |= {name: e.choice(layer) for name, layer in zip(experts, e.layers, strict=True)}
         rows.append(row | {"tokens": len(e.tokens)})

@@ -228,7 +228,7 @@ def _compare(before: Exploration, after: Exploration, route: ForcedRoute) -> Non
         then = f"Because of that, layer{'s' * (len(moved) > 1)} {', '.join(map(str, moved))} "
         then += f"route{'s' * (len(moved) == 1)} differently."
     st.markdown(f"Forced: {forced}. With that {result}. {then}")
-    rows = [("as routed", "", before, None), ("forced", "", after, None)]
+    rows = [("as routed", "", before), ("forced", "", after)]
     st.html(routes_html(rows, before, first="route", alt="Route as routed and forced", forced=route.layers))
     if before.task.num_labels > 2:
         with st.expander("All classes"):

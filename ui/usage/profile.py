@@ -144,7 +144,7 @@ def _mixes(one: results.Expert, mixes: dict[str, pd.DataFrame], mine: int) -> No
 
 def forget_example(data: TextData) -> None:
     """Drop the picked example when the data change: its number means nothing there."""
-    now = data.source_fingerprint  # custom slices leave the numbers as they are
+    now = data.source_fingerprint
     if st.session_state.setdefault(_OF, now) != now:
         st.session_state[_OF], st.session_state[attention.EXAMPLE] = now, None
 

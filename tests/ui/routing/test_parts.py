@@ -94,9 +94,7 @@ def test_words_are_told_apart():
 
 def test_strips_are_coloured_within_each_layer_and_texts_are_escaped():
     one, other = exploration(seed=0), exploration("another <i>one</i>", seed=1)
-    html = table.routes_html(
-        [("1", one.text[0], one, None), ("2", other.text[0], other, "positive")], one, first="", alt="x"
-    )
+    html = table.routes_html([("1", one.text[0], one), ("2", other.text[0], other)], one, first="", alt="x")
     assert "<i>" not in html
     assert "&lt;i&gt;" in html
     rows = html.split("<tbody>")[1].split("</tr>")
