@@ -90,8 +90,8 @@ def read_all(at, offered, wanted):
         ),
         (
             "compare",
-            {"b": "tiny-token", "compare_tab": "Experts"},
-            ("ranked", "experts-A", "experts-B", "distances"),
+            {"b": "tiny-token", "compare_tab": "Where accuracy is lost"},
+            ("ranked", "by-slice"),
         ),
         (
             "expert_usage",
