@@ -85,7 +85,7 @@ def export_onnx(
 ) -> ExportReport:
     """Write a dense or static classifier to the ONNX file `path`; `model` is left as it was.
 
-    With `int8`, weights are stored as int8 (7 bits of it, as older processors overflow on 8; a scale a column), and
+    With `int8`, weights are stored as int8 (a scale a column; 7 bits of it where this processor overflows on 8), and
     activations are quantised as they come, with one scale a batch: logits then depend a little on what else is in it.
 
     Args:

@@ -142,13 +142,18 @@ def test_the_graph_is_one_that_runtimes_fuse_and_knows_no_machine(exported):
     assert shapes == {name: ["batch", "tokens"] for name in ("input_ids", "attention_mask")}
 
 
+@pytest.mark.parametrize(("vnni", "largest"), [(True, 127), (False, 64)])
 def test_int8_quantises_every_product_with_weights(
-    static, tiny_tokenizer, tiny_inputs, tiny_logits, tmp_path
+    static, tiny_tokenizer, tiny_inputs, tiny_logits, tmp_path, monkeypatch, vnni, largest
 ):
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: vnni)
     model = static()
     report = export_onnx(model, tiny_tokenizer, tmp_path / "m.onnx", int8=True)
     assert report.int8
-    kinds = Counter(node.op_type for node in onnx.load(report.path).graph.node)
+    graph = onnx.load(report.path).graph
+    weights = [numpy_helper.to_array(one) for one in graph.initializer if one.data_type == onnx.TensorProto.INT8]
+    assert max(np.abs(one.astype(int)).max() for one in weights) == largest
+    kinds = Counter(node.op_type for node in graph.node)
     # The dense layer; QKV and Expander of two; pooler and classifier.
     assert kinds["MatMulInteger"] == 6 + 2 * 2 + 2
     assert (report.sentences, report.compared_on) == (480, "probe/sst2")
