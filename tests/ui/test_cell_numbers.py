@@ -6,7 +6,7 @@ import pytest
 from plotly.colors import hex_to_rgb, sample_colorscale, unlabel_rgb
 
 from shrp.pruning.plan import LayerPlan, PruningPlan
-from ui.expert_map import expert_map
+from ui.lab.kept import expert_map
 from ui.theme import BACKGROUND, BLACK, DIVERGING, FOREGROUND, SEQUENTIAL, write_numbers
 
 

@@ -115,8 +115,6 @@ def tests(sides: Sequence[Side], data: TextData) -> None:
     if data.labels is None:
         st.info("These data have no labels, so nothing is right or wrong.")
         return
-    looked = st.session_state.setdefault("compared", {}).setdefault(data.source_fingerprint, set())
-    looked |= {frozenset((a.key, b.key)) for a, b in combinations(sides, 2)}
     pairs = list(combinations(zip(names_of(sides), sides, strict=True), 2))
     if len(pairs) > 1:
         rows = []
@@ -141,9 +139,4 @@ def tests(sides: Sequence[Side], data: TextData) -> None:
             f"McNemar's exact test: {p_text(counts.p_value)}, on the {counts.only_a + counts.only_b:,} of "
             f"{counts.n:,} examples that only one model predicts correctly."
         )
-    many = len(looked)
-    limit = f" Count only p < {ALPHA / many:.2g} as a difference (Bonferroni)." if many > 1 else ""
-    st.caption(
-        f"{many} comparison{'s' * (many > 1)} so far in this session on these data.{limit} A model picked because it "
-        "scored best here is flattered by these data: confirm it on others."
-    )
+    st.caption("A model picked because it scored best here is flattered by these data: confirm it on others.")

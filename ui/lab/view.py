@@ -17,7 +17,6 @@ from shrp.evaluation.evaluation import Evaluation
 from shrp.model.convert import expert_layers, num_experts_of
 from ui import arrival, differences, loaders, measurements, pair_tabs, plan_url, prunings, state
 from ui.downloads import chart, clicked
-from ui.expert_map import expert_map, plan_frame, plan_words
 from ui.floor import exact, floor_of, floor_warning
 from ui.lab import curve, edits, finetune, kept, onnx, save, selections, verdict
 from ui.own import convert
@@ -284,8 +283,8 @@ def not_routed(selection: Selection) -> None:
         return
     experts = num_experts_of(checkpoint.model)
     kept_of, place = f"{plan.budget} of {len(plan.layers) * experts} experts", st.empty()
-    alt = f"Weights of the kept experts: {plan_words(plan)}"
-    chart(expert_map(plan, experts, ""), plan_frame(plan), "kept-map", f"{name}-plan", alt)
+    alt = f"Weights of the kept experts: {kept.plan_words(plan)}"
+    chart(kept.expert_map(plan, experts, ""), kept.plan_frame(plan), kept.MAP, f"{name}-plan", alt)
     try:
         found = measurements.evaluation(checkpoint, selection.data)
     except ShrpError as error:
