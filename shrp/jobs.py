@@ -31,6 +31,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from shrp.errors import JobError
+from shrp.files import write_text
 from shrp.training.progress import STATUS_FILE
 
 MOST_STARTS = 3
@@ -40,17 +41,8 @@ _MODULE = "shrp.jobs"
 _INTERRUPTED = 130
 """A command's exit code after SIGTERM (`_interrupt`)."""
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
-_JOB, _LOG, _RESULT, _STATUS, _STARTS, _CANCEL, _END, _LOCK, _PID = (
-    "job.json",
-    "log.txt",
-    "result.json",
-    "status.json",
-    "starts",
-    "cancel",
-    "end.json",
-    ".lock",
-    ".pid",
-)
+_JOB, _LOG, _RESULT, _STATUS = "job.json", "log.txt", "result.json", "status.json"
+_STARTS, _CANCEL, _END, _LOCK, _PID = "starts", "cancel", "end.json", ".lock", ".pid"
 
 
 @dataclass(frozen=True)
@@ -239,12 +231,6 @@ def _json(file: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _write(file: Path, data: dict[str, Any]) -> None:
-    partial = file.with_name(f".{file.name}")
-    partial.write_text(json.dumps(data), encoding="utf-8")
-    os.replace(partial, file)
-
-
 def work(root: Path) -> bool:
     """Run the oldest job that has not ended, if no other process works; returns whether one has ended now."""
     try:  # one that ends may have looked for jobs before the last was submitted
@@ -257,7 +243,7 @@ def work(root: Path) -> bool:
             return False
         (root / _PID).write_text(f"{os.getpid()} {folder.name}", encoding="utf-8")
         if end := _run(folder):
-            _write(folder / _END, end)
+            write_text(folder / _END, json.dumps(end))
         (root / _PID).unlink(missing_ok=True)
     return end is not None
 

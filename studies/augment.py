@@ -28,48 +28,40 @@ _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _CHUNK = 1024
 
 
-class NearWords:
-    """The words nearest to a word (cosine) among those that an encoder has one token for."""
+def near_words(
+    tokenizer: PreTrainedTokenizerBase, embeddings: Tensor, words: Iterable[str]
+) -> dict[str, list[str]]:
+    """For each of the words that is one token, the `NEAR` other such words that come nearest by cosine, nearest first.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, embeddings: Tensor) -> None:
-        """Args: embeddings, of all tokens, `(V, d)`."""
-        self.tokenizer = tokenizer
-        decoded = [word.strip() for word in tokenizer.batch_decode([[i] for i in range(len(tokenizer))])]
-        spelled = {i: word for i, word in enumerate(decoded) if len(word) > 1 and word.isalpha()}
-        # A part of a word may look like one; as a word of its own it would be another token.
-        alone = self._tokens(list(spelled.values()))
-        self.ids = [i for i, word in spelled.items() if alone[word] == i]
-        self.words = [spelled[i] for i in self.ids]
-        self.place = {i: place for place, i in enumerate(self.ids)}
-        self.unit = F.normalize(embeddings.detach().float()[self.ids], dim=-1)
+    Args:
+        embeddings: of all tokens, `(V, d)`.
+    """
 
-    def of(self, words: Iterable[str]) -> dict[str, list[str]]:
-        """For each of the words that has a token, the `NEAR` others that come nearest, the nearest first."""
-        tokens = {
-            word: token for word, token in self._tokens(sorted(set(words))).items() if token in self.place
-        }
-        asked = sorted(set(tokens.values()))
-        near: dict[int, list[str]] = {}
-        for start in range(0, len(asked), _CHUNK):
-            part = asked[start : start + _CHUNK]
-            likeness = self.unit[[self.place[token] for token in part]] @ self.unit.T
-            # Some spare ones: spellings of the word itself don't count.
-            best = likeness.topk(min(2 * NEAR, len(self.words))).indices.tolist()
-            near |= {
-                token: [w for w in map(self.words.__getitem__, row) if w.lower() != own.lower()][:NEAR]
-                for token, own, row in zip(part, map(self._word, part), best, strict=True)
-            }
-        return {word: near[token] for word, token in tokens.items() if near[token]}
-
-    def _word(self, token: int) -> str:
-        return self.words[self.place[token]]
-
-    def _tokens(self, words: Sequence[str]) -> dict[str, int | None]:
+    def tokens(words: Sequence[str]) -> dict[str, int | None]:
         """The token of each word inside a text; None where it takes more than one."""
         if not words:
             return {}
-        found = self.tokenizer([f" {word}" for word in words], add_special_tokens=False)["input_ids"]
+        found = tokenizer([f" {word}" for word in words], add_special_tokens=False)["input_ids"]
         return {word: ids[0] if len(ids) == 1 else None for word, ids in zip(words, found, strict=True)}
+
+    decoded = [word.strip() for word in tokenizer.batch_decode([[i] for i in range(len(tokenizer))])]
+    spelled = {i: word for i, word in enumerate(decoded) if len(word) > 1 and word.isalpha()}
+    # A part of a word may look like one; as a word of its own it would be another token.
+    alone = tokens(list(spelled.values()))
+    own = {i: word for i, word in spelled.items() if alone[word] == i}
+    names, place = list(own.values()), {i: place for place, i in enumerate(own)}
+    unit = F.normalize(embeddings.detach().float()[list(own)], dim=-1)
+    asked = {word: token for word, token in tokens(sorted(set(words))).items() if token in own}
+    wanted, near = sorted(set(asked.values())), {}
+    for start in range(0, len(wanted), _CHUNK):
+        part = wanted[start : start + _CHUNK]
+        likeness = unit[[place[token] for token in part]] @ unit.T
+        # Some spare ones: spellings of the word itself don't count.
+        best = likeness.topk(min(2 * NEAR, len(names))).indices.tolist()
+        for token, row in zip(part, best, strict=True):
+            others = [names[i] for i in row if names[i].lower() != own[token].lower()]
+            near[token] = others[:NEAR]
+    return {word: near[token] for word, token in asked.items() if near[token]}
 
 
 def augmented(
@@ -88,7 +80,8 @@ def augmented(
     """
     if copies < 1:
         raise DataError(f"ask for one augmented copy or more, not {copies}.")
-    change = _Change(data, NearWords(tokenizer, embeddings), np.random.default_rng(seed))
+    words = [word for text in data.texts for part in text for word in _WORD.findall(part)]
+    change = _Change(data, near_words(tokenizer, embeddings, words), np.random.default_rng(seed))
     texts = [*data.texts, *(tuple(map(change, text)) for _ in range(copies) for text in data.texts)]
     return TextData(
         data.task,
@@ -102,11 +95,9 @@ def augmented(
 class _Change:
     """Changes a text at random."""
 
-    def __init__(self, data: TextData, near: NearWords, generator: np.random.Generator) -> None:
-        parts = [part for text in data.texts for part in text]
-        self.near = near.of(word for part in parts for word in _WORD.findall(part))
-        self.words = [word for part in parts for word in part.split()]
-        self.generator = generator
+    def __init__(self, data: TextData, near: dict[str, list[str]], generator: np.random.Generator) -> None:
+        self.words = [word for text in data.texts for part in text for word in part.split()]
+        self.near, self.generator = near, generator
 
     def __call__(self, text: str) -> str:
         if self.generator.random() < DISTURBED:

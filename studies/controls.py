@@ -1,8 +1,7 @@
 """The controls: what SHRP is compared with, trained by the same loop as SHRP.
 
 - Layer dropping: the layers are removed. `drop_layer`; the result is a dense model with fewer layers.
-- No router: all experts of a layer contribute equally. `no_router` sets such gates while a model trains, and
-  `without_router` then makes a static model of it.
+- No router: all experts of a layer contribute equally. `no_router` sets such gates while a model trains.
 - Width pruning: the layers stay dense and lose heads and neurons (Michel et al. 2019; McCarley et al. 2019), until they
   are as small as SHRP's. `width_pruning`; `shrp` cannot load such models.
 
@@ -17,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -25,16 +23,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
 
-from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.errors import ShrpError
 from shrp.evaluation.costs import size_like
 from shrp.families.families import encoder_layers, family_of
 from shrp.families.family import Output
-from shrp.model.convert import expert_layers, num_experts_of
+from shrp.model.convert import num_experts_of
 from shrp.model.gates import add_to_records, use_gates
 from shrp.model.layers import StaticLayer
-from shrp.pruning.plan import first_experts
-from shrp.pruning.prune import prune
 from shrp.training.runs import Convert
 
 Batches = Sequence[dict[str, Tensor]]
@@ -65,13 +60,6 @@ def no_router() -> Iterator[None]:
         yield
 
 
-def without_router(found: Checkpoint) -> Checkpoint:
-    """The static model of what was trained under `no_router`: all experts kept, at equal weight."""
-    plan = first_experts(dict.fromkeys(expert_layers(found.model), num_experts_of(found.model)))
-    info = replace(found.info, plan=plan, usage={})
-    return replace(found, model=prune(found.model, plan), info=info)
-
-
 # --- Width pruning ---
 
 
@@ -88,33 +76,24 @@ class _Rest(nn.Module):
 class WidthPruned(StaticLayer):
     """A dense layer with some of its heads and neurons; `heads` are the kept ones."""
 
-    def __init__(self, *, neurons: int, activation: str, drops_attended: bool, **geometry: object) -> None:
-        super().__init__(**geometry)
-        self.neurons, self.drops_attended = neurons, drops_attended
-        # Stored with the weights: a resumed training may choose other heads before it loads these.
-        self.register_buffer("kept_heads", torch.tensor(self.heads))
-        self.register_load_state_dict_post_hook(_restore_heads)
-        width = self.kept * self.head_size
-        self.expander = _Rest(self.hidden_size, width, neurons, self.norm.eps, activation)
-
-    @classmethod
-    def of(cls, model: PreTrainedModel, layer: int, heads: Sequence[int], neurons: int) -> WidthPruned:
-        """A layer of the model's geometry, with fresh weights, for a dense one."""
+    def __init__(self, model: PreTrainedModel, layer: int, heads: Sequence[int], neurons: int) -> None:
         family, hf = family_of(model), model.config
-        norm = encoder_layers(model)[layer].get_submodule(family.last_norm)
-        return cls(
-            neurons=neurons,
-            activation=getattr(hf, family.activation),
-            drops_attended=family.drops_attended,
+        super().__init__(
             layer=layer,
             hidden_size=hf.hidden_size,
             head_size=hf.hidden_size // num_experts_of(model),
             heads=heads,
-            eps=norm.eps,
+            eps=encoder_layers(model)[layer].get_submodule(family.last_norm).eps,
             dropout=getattr(hf, family.dropout),
             attention_dropout=getattr(hf, family.attention_dropout),
             family=family,
         )
+        self.neurons = neurons
+        # Stored with the weights: a resumed training may choose other heads before it loads these.
+        self.register_buffer("kept_heads", torch.tensor(self.heads))
+        self.register_load_state_dict_post_hook(_restore_heads)
+        width, act = self.kept * self.head_size, getattr(hf, family.activation)
+        self.expander = _Rest(self.hidden_size, width, neurons, self.norm.eps, act)
 
     def forward(
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, *args: object, **kwargs: object
@@ -124,7 +103,7 @@ class WidthPruned(StaticLayer):
         mask, relative = family.attention_mask(attention_mask), family.relative(args, kwargs)
         mixed = self.expert_outputs(hidden_states, mask, relative)  # (B, m, T, dh)
         update = rest.out(mixed.transpose(1, 2).flatten(2))
-        attended = rest.norm(hidden_states + (self._drop(update) if self.drops_attended else update))
+        attended = rest.norm(hidden_states + (self._drop(update) if family.drops_attended else update))
         output = self.norm(attended + self._drop(rest.down(rest.act(rest.up(attended)))))
         add_to_records(self.layer, output)
         return family.answer(hidden_states, output, kwargs)
@@ -164,9 +143,9 @@ def width_pruning(experts: int, batches: Batches) -> Convert:
                 f"a layer with {most} feed-forward neurons is smaller than one of {experts} experts."
             )
         parts = {name: dense.get_submodule(getattr(family, name)) for name in _PARTS}
-        found = _measured(model, parts, batches)
-        heads, neurons = _largest(found.heads, m), _largest(found.neurons, n)
-        pruned = WidthPruned.of(model, layer, heads.tolist(), n)
+        by_head, by_neuron, mixed, active = _measured(model, parts, batches)
+        heads, neurons = _largest(by_head, m), _largest(by_neuron, n)
+        pruned = WidthPruned(model, layer, heads.tolist(), n)
         dh, rest = pruned.head_size, pruned.expander
         rows = (heads[:, None] * dh + torch.arange(dh, device=heads.device)).flatten()
         qkv = [parts[name] for name in ("query", "key", "value")]
@@ -175,8 +154,8 @@ def width_pruning(experts: int, batches: Batches) -> Convert:
         rest.up.weight.copy_(parts["up"].weight[neurons])
         rest.up.bias.copy_(parts["up"].bias[neurons])
         for whole, part, kept, mean in (
-            (parts["attention_out"], rest.out, rows, found.mixed),
-            (parts["down"], rest.down, neurons, found.active),
+            (parts["attention_out"], rest.out, rows, mixed),
+            (parts["down"], rest.down, neurons, active),
         ):
             part.weight.copy_(whole.weight[:, kept])
             gone = torch.ones(whole.in_features, dtype=torch.bool, device=kept.device)
@@ -194,21 +173,10 @@ def width_pruning(experts: int, batches: Batches) -> Convert:
 _PARTS = ("query", "key", "value", "attention_out", "attention_norm", "up", "down", "last_norm")
 
 
-@dataclass(frozen=True, eq=False)
-class _Measured:
-    """Statistics of a dense layer's heads and neurons over real tokens."""
-
-    heads: Tensor
-    """`(H,)`: mean square of each head's contribution, about its mean."""
-    neurons: Tensor
-    """`(ff,)`: likewise."""
-    mixed: Tensor
-    """`(d,)`: mean input of the output projection."""
-    active: Tensor
-    """`(ff,)`: mean activation."""
-
-
-def _measured(model: PreTrainedModel, parts: Mapping[str, nn.Module], batches: Batches) -> _Measured:
+def _measured(model: PreTrainedModel, parts: Mapping[str, nn.Module], batches: Batches) -> tuple[Tensor, ...]:
+    """Over real tokens: mean squares of what each head `(H,)` and neuron `(ff,)` adds, about its mean; the mean input of
+    the output projection `(d,)`, and the mean activation `(ff,)`.
+    """
     out, down, heads = parts["attention_out"], parts["down"], num_experts_of(model)
     caught: dict[str, list[Tensor]] = {}
     hooks = [
@@ -245,12 +213,9 @@ def _measured(model: PreTrainedModel, parts: Mapping[str, nn.Module], batches: B
     mean = means["mixed"].view(heads, -1)
     spread = means["products"] - mean[:, :, None] * mean[:, None, :]  # (H, dh, dh)
     weight = out.weight.float().view(len(out.weight), heads, -1)  # (d, H, dh)
-    return _Measured(
-        heads=torch.einsum("dhi,hij,dhj->h", weight, spread, weight),
-        neurons=(means["squares"] - means["active"].square()) * down.weight.float().square().sum(0),
-        mixed=means["mixed"],
-        active=means["active"],
-    )
+    by_head = torch.einsum("dhi,hij,dhj->h", weight, spread, weight)
+    by_neuron = (means["squares"] - means["active"].square()) * down.weight.float().square().sum(0)
+    return by_head, by_neuron, means["mixed"], means["active"]
 
 
 def _largest(values: Tensor, count: int) -> Tensor:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,6 +35,7 @@ STEPS = 132
 """About how many steps follow, for each of the two walks."""
 START = 1e-2
 """Added to the usage shares that gates start from."""
+_Batch = tuple[dict[str, Tensor], Tensor, Tensor]
 
 
 class GateFit:
@@ -70,12 +70,14 @@ class GateFit:
             raise PlanError("fitting gates needs a router and measured usage in every converted layer.")
         if not len(data):
             raise DataError(f"{data.name} is empty; fitting gates needs at least one text.")
-        layers, experts = len(usage), len(next(iter(usage.values())))
-        self.steps = sum(_steps(layers, experts, each_layer) for each_layer in (True, False))
+        self.model, self.tokenizer, self.data, self.max_length = model, tokenizer, data, max_length
+        self.layers = sorted(usage)
+        self.start = torch.tensor(np.stack([usage[layer] for layer in self.layers])) + START  # (L, H)
+        self.seed, self.rows = seed, data.stratified_order(seed)[:size]
+        walks = [self._removals(each_layer) for each_layer in (True, False)]
+        self.steps = sum(WARM_UP + removals * _between(removals) for removals in walks)
         self.result: FittedGates | None = None
-        self._done, self._lock = 0, threading.Lock()
-        make = partial(_Walk, model, tokenizer, data, usage, size, max_length, seed)
-        self._work = self._walks(make, data.name)
+        self._done, self._lock, self._work = 0, threading.Lock(), self._walks()
 
     def __iter__(self) -> Iterator[int]:
         end = object()
@@ -95,60 +97,31 @@ class GateFit:
             raise PlanError("an error ended this fit of gates; begin another one.")
         return self.result
 
-    def _walks(self, make: Callable[[], _Walk], name: str) -> Iterator[None]:
-        walk = make()
-        per_layer = yield from walk.run(True)
-        budget = yield from walk.run(False)
-        self.result = FittedGates(name, walk.n, per_layer, budget)
+    def _removals(self, each_layer: bool) -> int:
+        """How often a walk removes experts."""
+        layers, experts = self.start.shape
+        return (experts - 1) * (1 if each_layer else layers)
 
+    def _walks(self) -> Iterator[None]:
+        batches = list(self._batches())
+        per_layer = yield from self._walk(batches, True)
+        budget = yield from self._walk(batches, False)
+        self.result = FittedGates(self.data.name, len(self.rows), per_layer, budget)
 
-def _removals(layers: int, experts: int, each_layer: bool) -> int:
-    """How often a walk removes experts."""
-    return (experts - 1) * (1 if each_layer else layers)
-
-
-def _between(removals: int) -> int:
-    """Steps between two of so many removals."""
-    return max(1, round(STEPS / removals)) if removals else 0
-
-
-def _steps(layers: int, experts: int, each_layer: bool) -> int:
-    removals = _removals(layers, experts, each_layer)
-    return WARM_UP + removals * _between(removals)
-
-
-class _Walk:
-    """The fits on one set of texts; what enters the lowest routed layer is computed once."""
-
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        data: TextData,
-        usage: Mapping[int, np.ndarray],
-        size: int,
-        max_length: int,
-        seed: int,
-    ) -> None:
-        self.model, self.seed = model, seed
-        self.layers = sorted(usage)
-        self.num_experts = len(usage[self.layers[0]])
-        self.start = torch.tensor(np.stack([usage[layer] for layer in self.layers])) + START
-        self.first = min(expert_layers(model))
-        self.regression = data.task.is_regression
-        rows = data.stratified_order(seed)[:size]
-        self.n = len(rows)
-        longest = longest_input(model, tokenizer, max_length)
-        encoded = encode(tokenizer, [data.texts[i] for i in rows], longest)
-        self.batches: list[tuple[dict[str, Tensor], Tensor, Tensor]] = []
+    def _batches(self) -> Iterator[_Batch]:
+        """Inputs, what enters the lowest routed layer, and the routed model's outputs."""
+        longest = longest_input(self.model, self.tokenizer, self.max_length)
+        encoded = encode(self.tokenizer, [self.data.texts[i] for i in self.rows], longest)
         for places in bucketed_batches([len(row["input_ids"]) for row in encoded], BATCH):
-            inputs = collate(tokenizer, encoded, places, model.device)
+            inputs = collate(self.tokenizer, encoded, places, self.model.device)
             with torch.no_grad():
-                entering = run_layers(model, inputs, 0, self.first)
-                target, _ = run_from(model, inputs, self.first, entering)
-            self.batches.append((inputs, entering, target))
+                entering = run_layers(self.model, inputs, 0, self.layers[0])
+                target, _ = run_from(self.model, inputs, self.layers[0], entering)
+            yield inputs, entering, target
 
-    def run(self, each_layer: bool) -> Generator[None, None, dict[int, dict[int, np.ndarray]]]:
+    def _walk(
+        self, batches: list[_Batch], each_layer: bool
+    ) -> Generator[None, None, dict[int, dict[int, np.ndarray]]]:
         """From all experts to one a layer: remove one in each layer, or one in all, and fit on; yields after a step.
 
         Returns:
@@ -157,12 +130,10 @@ class _Walk:
         logits = self.start.log().float().requires_grad_(True)  # (L, H)
         kept = torch.ones_like(logits, dtype=torch.bool)
         optimizer = torch.optim.Adam([logits], lr=LEARNING_RATE)
-        order = np.random.default_rng(self.seed)
-        removals = _removals(len(self.layers), self.num_experts, each_layer)
-        found = {}
+        order, removals, found = np.random.default_rng(self.seed), self._removals(each_layer), {}
         for removal in range(removals + 1):
             for _ in range(_between(removals) if removal else WARM_UP):
-                self._step(logits, kept, optimizer, self.batches[order.integers(len(self.batches))])
+                self._step(logits, kept, optimizer, batches[order.integers(len(batches))])
                 yield
             gates = _gates(logits.detach(), kept)
             size = int(kept[0].sum() if each_layer else kept.sum())
@@ -171,22 +142,21 @@ class _Walk:
                 _take_out(gates, kept, each_layer)
         return found
 
-    def _step(
-        self,
-        logits: Tensor,
-        kept: Tensor,
-        optimizer: torch.optim.Optimizer,
-        batch: tuple[dict[str, Tensor], Tensor, Tensor],
-    ) -> None:
+    def _step(self, logits: Tensor, kept: Tensor, optimizer: torch.optim.Optimizer, batch: _Batch) -> None:
         inputs, entering, target = batch
         with torch.enable_grad():
             gates = _gates(logits, kept)
             source = {layer: gates[i].expand(len(target), -1) for i, layer in enumerate(self.layers)}
             with use_gates(source):
-                outputs, _ = run_from(self.model, inputs, self.first, entering)
-            loss = _distance(outputs, target, self.regression)
+                outputs, _ = run_from(self.model, inputs, self.layers[0], entering)
+            loss = _distance(outputs, target, self.data.task.is_regression)
             (logits.grad,) = torch.autograd.grad(loss, logits)  # not of weights that others use
         optimizer.step()
+
+
+def _between(removals: int) -> int:
+    """Steps between two of so many removals."""
+    return max(1, round(STEPS / removals)) if removals else 0
 
 
 def _gates(logits: Tensor, kept: Tensor) -> Tensor:

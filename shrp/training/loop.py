@@ -1,6 +1,6 @@
 """The one training loop, and training on a task with it: dense fine-tuning, the two stages, fine-tuning after pruning.
 
-`Training` runs a schedule of epochs (`shrp.training.schedule`) with an objective (`shrp.training.losses`); `train` and
+`Training` runs a schedule of epochs (`shrp.training.config`) with an objective (`shrp.training.losses`); `train` and
 `shrp.training.text.train_on_text` put it together. Its state is a `shrp.training.runs.Run`, from which it resumes.
 """
 
@@ -37,12 +37,11 @@ from shrp.model.modules import without_dropout
 from shrp.training.config import TextConfig, TrainConfig
 from shrp.training.device import resolve_precision, training_device
 from shrp.training.examples import Examples
-from shrp.training.losses import Batch, Objective, TaskLoss
+from shrp.training.losses import Batch, Objective, TaskLoss, parameter_groups
 from shrp.training.progress import STORING, Progress, Status
 from shrp.training.runs import Convert, Run, identity_of, open_run, run_folder
 from shrp.training.schedule import Epoch, epoch_seed
 from shrp.training.teacher import CachedTeacher, LiveTeacher, open_teacher
-from shrp.training.trainable import parameter_groups
 
 
 class Trained(NamedTuple):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from shrp.files import write_text
 
 EVERY = 30.0
 """Seconds between two lines in a log, at most."""
@@ -122,9 +123,7 @@ class FileProgress(LogProgress):
     def _write(self) -> None:
         self._written = self.clock()
         about = {"status": self.status and asdict(self.status), "losses": self.losses, "history": self.history}
-        partial = self.file.with_name(f".{self.file.name}")
-        partial.write_text(json.dumps(about), encoding="utf-8")
-        os.replace(partial, self.file)
+        write_text(self.file, json.dumps(about))
 
 
 def epoch_line(row: dict[str, Any]) -> str:

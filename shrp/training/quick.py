@@ -33,12 +33,11 @@ from shrp.training.config import TextConfig
 from shrp.training.device import resolve_precision, training_device
 from shrp.training.examples import Examples
 from shrp.training.loop import evaluate_with_usage
-from shrp.training.losses import Batch, TextLoss
+from shrp.training.losses import Batch, TextLoss, parameter_groups
 from shrp.training.progress import Progress
 from shrp.training.runs import finish, run_folder
 from shrp.training.teacher import LiveTeacher
 from shrp.training.text import Texts, train_on_text, usage_on_text
-from shrp.training.trainable import parameter_groups
 
 FEW = 500
 """With fewer texts of one's own, the shipped probe sentences are added."""

@@ -32,8 +32,8 @@ def short(monkeypatch):
 @pytest.fixture
 def each_layer_alone(monkeypatch):
     """Fits of so many experts in each layer, and none of so many in all, which take the most steps."""
-    removals = select._removals
-    monkeypatch.setattr(select, "_removals", lambda *walk: removals(*walk) if walk[-1] else 0)
+    removals = GateFit._removals
+    monkeypatch.setattr(GateFit, "_removals", lambda self, each: removals(self, each) if each else 0)
 
 
 @pytest.fixture

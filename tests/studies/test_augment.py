@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 from shrp.data.tasks import get_task
 from shrp.data.text_data import TextData
 from studies import augment
-from studies.augment import NearWords, augmented
+from studies.augment import augmented, near_words
 
 PLACES = {"cat": 0.0, "dog": 0.1, "fox": 0.2, "tea": 3.0, "Tea": 3.0, "rum": 2.9}
 PLACES |= {"##ing": 0.0, "42": 0.1, "a": 0.1}
@@ -36,7 +36,7 @@ def texts(*inputs, task="sst2", labels=None):
 
 
 def test_near_words_are_whole_ones_the_nearest_first_and_never_the_word_itself(tokenizer, embeddings):
-    near = NearWords(tokenizer, embeddings).of(["cat", "tea", "unknown", "42"])
+    near = near_words(tokenizer, embeddings, ["cat", "tea", "unknown", "42"])
     assert set(near) == {"cat", "tea"}
     assert near["cat"][:2] == ["dog", "fox"]
     assert near["tea"][0] == "rum"

@@ -4,12 +4,13 @@ import pytest
 import torch
 
 from shrp.checkpoints import checkpoint
-from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.errors import CheckpointError, ShrpError
 from shrp.evaluation.costs import cost, counted_params, size_like
 from shrp.families.families import encoder_layers, family_of
 from shrp.model.convert import layer_kinds, new_parameters
-from studies.controls import drop_layer, no_router, width_pruning, without_router
+from shrp.pruning.plan import first_experts
+from shrp.pruning.prune import prune
+from studies.controls import drop_layer, no_router, width_pruning
 
 
 def part(model, name, layer=1):
@@ -36,18 +37,13 @@ def test_a_dropped_layer_leaves_a_shorter_dense_model(
         drop_layer(model, 1)
 
 
-def test_without_a_router_all_experts_have_equal_weight(
-    tiny_routed, tiny_inputs, tiny_logits, tiny_info, tiny_tokenizer, tmp_path
-):
+def test_without_a_router_all_experts_have_equal_weight(tiny_routed, tiny_inputs, tiny_logits):
     model, inputs = tiny_routed(), tiny_inputs()
     with no_router():
         expected = tiny_logits(model, inputs)
     assert not torch.allclose(tiny_logits(model, inputs), expected, atol=1e-3)
-    static = without_router(Checkpoint(tmp_path, tiny_info(), model, tiny_tokenizer, ""))
-    torch.testing.assert_close(tiny_logits(static.model, inputs), expected, atol=1e-5, rtol=1e-5)
-    assert {kept.weights for _, kept in static.info.plan.layers} == {(0.25,) * 4}
-    folder = checkpoint.save(static.model, tiny_tokenizer, static.info, tmp_path / "static")
-    assert checkpoint.load(folder).is_static
+    static = prune(model, first_experts({1: 4, 2: 4}))
+    torch.testing.assert_close(tiny_logits(static, inputs), expected, atol=1e-5, rtol=1e-5)
     with no_router():
         model.train()(**inputs).logits.sum().backward()
     assert encoder_layers(model)[1].router.dense.weight.grad is None

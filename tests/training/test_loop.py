@@ -23,10 +23,10 @@ from shrp.pruning.prune import prune
 from shrp.training import device, loop, losses, runs
 from shrp.training.config import RECIPES, Recipe, TextConfig, TrainConfig, read_config
 from shrp.training.loop import train
+from shrp.training.losses import parameter_groups, same_start, set_trainable
 from shrp.training.progress import LogProgress, Status, duration
 from shrp.training.runs import finish, run_folder
 from shrp.training.schedule import Epoch
-from shrp.training.trainable import parameter_groups, same_start, set_trainable
 
 CONFIG = TrainConfig(
     ShrpConfig((1, 2)),
