@@ -131,7 +131,7 @@ SEQUENCE = {
     "attention roles": attention_roles,
     "attention": lambda model, tokenizer, _: model_attention(model, tokenizer, TEXT),
 }
-TOKEN = {name: SEQUENCE[name] for name in ("words", "experts", "knocked out", "live", "used")} | {
+TOKEN = {name: SEQUENCE[name] for name in ("words", "experts", "live")} | {
     "tokens": count_tokens,
     "forced": lambda model, tokenizer, _: what_if(model, tokenizer, SST2, TEXT, token=3),
 }

@@ -73,26 +73,9 @@ def make_jobs(checkpoint, data, inputs):
         with use_gates(source):
             return forward(**options)
 
-    def nested():
-        """An outer override, and an inner one for another layer."""
-        with use_gates(force_experts({2: 3}, EXPERTS)):
-            inner = under(knock_out({1: 0}))
-            outer = forward()
-        return inner | {f"outer {name}": value for name, value in outer.items()}
-
-    def differentiated():
-        with record_routing() as record:
-            logits = model(**inputs).logits
-            (gradient,) = torch.autograd.grad(logits[:, 1].sum(), model.classifier.weight)
-        return {"gradient": gradient, "logits": logits} | of_record(record)
-
     def word_scores(method, place, output, **options):
         found = method(instances[place], output, **options)
         return {"scores": found.scores, "full": found.full, "reference": found.reference or 0.0}
-
-    def expert_scores(method, place, output):
-        found = experts.knock_out_scores(instances[place], output, method)
-        return {"values": found.values, "fires": found.fires}
 
     def shapley(place, output):
         found = experts.shapley_values(experts.Coalitions(instances[place], output), budget=64)
@@ -122,13 +105,6 @@ def make_jobs(checkpoint, data, inputs):
         seen = {f"estimate {i}": found.score for i, found in enumerate([first, *running])}
         return of_evaluation(last) | seen
 
-    def two_streams():
-        """Two plans a step at a time in one session, as when a page draws one and compares with another."""
-        plans = [make_plan(usage, budget=3), make_plan(usage, budget=6)]
-        pairs = list(zip(*(live.stream(plan) for plan in plans), strict=True))
-        one, other = (of_evaluation(found) for found in pairs[-1])
-        return one | {f"other {name}": value for name, value in other.items()}
-
     def knocked_out(layer, expert):
         found = knock_out_effect(model, tokenizer, data, before, [(layer, expert)], prefix=prefix)
         return of_evaluation(found.after) | {"affected": found.affected}
@@ -139,33 +115,17 @@ def make_jobs(checkpoint, data, inputs):
         "norms and hidden states": lambda: forward(hidden_states=True, output_norms=True),
         "forced": lambda: under(force_experts({1: 1, 2: 2}, EXPERTS), hidden_states=True),
         "knocked out": lambda: under(knock_out({1: 2, 2: 1})),
-        "nested": nested,
-        "differentiated": differentiated,
-        "input x gradient": lambda: word_scores(tokens.input_x_gradient, 0, 0),
         "integrated gradients": lambda: word_scores(tokens.integrated_gradients, 0, 1, steps=12),
-        "integrated gradients, live": lambda: word_scores(
-            tokens.integrated_gradients, 1, 0, steps=12, frozen=False
-        ),
         "word ablation": lambda: word_scores(tokens.ablate_words, 2, 1),
-        "words taken out": lambda: word_scores(tokens.ablate_words, 0, 0, replacement="remove"),
-        "experts zeroed": lambda: expert_scores(experts.METHODS[0], 0, 0),
-        "next experts": lambda: expert_scores(experts.METHODS[1], 1, 1),
         "Shapley values": lambda: shapley(2, 1),
         "what if": lambda: matrix(0),
-        "what if, forced": lambda: matrix(
-            1, route=ForcedRoute((Force(1, 3),)), token=2 if by_token else None
-        ),
         "explored": lambda: explored(ForcedRoute(), 1),
         "explored, forced": lambda: explored(forced, 2),
         "attention 1": lambda: attention(1, 0),
-        "attention 2": lambda: attention(2, 2),
         "live 3": lambda: estimates(3),
-        "live 5": lambda: estimates(5),
         "live routed": lambda: of_evaluation(live.evaluate(None)),
-        "two streams": two_streams,
         "evaluated": lambda: of_evaluation(evaluate(model, tokenizer, data)),
         "knocked out on data": lambda: knocked_out(1, 2),
-        "knocked out on data, above": lambda: knocked_out(2, 1),
     }
 
 
@@ -194,8 +154,8 @@ def test_sessions_at_once_do_not_mix(folder, tiny_data, tiny_inputs, eager_switc
     jobs = make_jobs(checkpoint, data, tiny_inputs())
     alone = {name: as_arrays(job()) for name, job in jobs.items()}
     # Results that agree by chance would hide a mix-up.
-    logits = {alone[name]["logits"].tobytes() for name in ("as routed", "forced", "knocked out", "nested")}
-    assert len(logits) == 4
+    logits = {alone[name]["logits"].tobytes() for name in ("as routed", "forced", "knocked out")}
+    assert len(logits) == 3
     weights = {name: value.clone() for name, value in checkpoint.model.state_dict().items()}
     start = threading.Barrier(SESSIONS)
 

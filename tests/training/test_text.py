@@ -13,9 +13,8 @@ from shrp.data.tasks import TASKS, TEXTS
 from shrp.errors import PlanError, ShrpError, TrainingError
 from shrp.families.families import encoder_layers
 from shrp.model.config import ShrpConfig
-from shrp.model.convert import convert, expert_layers, layer_kinds
+from shrp.model.convert import expert_layers, layer_kinds
 from shrp.model.gates import record_routing
-from shrp.model.modules import without_dropout
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
 from shrp.training import loop, losses
@@ -231,21 +230,6 @@ def test_a_killed_conversion_goes_on_and_ends_as_if_it_had_not_been(converted, t
     assert [row["seconds"] for row in rows] == [5.0, 0.0, 5.0]
 
 
-def test_without_dropout_a_model_in_training_is_a_function_and_has_it_back_afterwards(
-    tiny_model, tiny_inputs
-):
-    model = convert(tiny_model(dropout=0.5), ShrpConfig((1,))).train()
-    inputs = tiny_inputs()
-    kept = {name: getattr(module, "p", None) for name, module in model.named_modules()}
-    layer = expert_layers(model)[1]
-    rates = layer.dropout, layer.attention_dropout
-    assert not torch.equal(model(**inputs).logits, model(**inputs).logits)
-    with without_dropout(model):
-        assert torch.equal(model(**inputs).logits, model(**inputs).logits)
-    assert {name: getattr(module, "p", None) for name, module in model.named_modules()} == kept
-    assert (layer.dropout, layer.attention_dropout) == rates == (0.5, 0.5)
-
-
 @pytest.fixture
 def place(converted, tmp_path, tiny_tokenizer):
     """A folder with the base, `encoder`, its conversion, `routed`, and that pruned, `static`."""
@@ -323,9 +307,7 @@ def test_a_tasks_usage_is_taken_only_where_it_fits(place, tiny_model):
     for name, changes, match in (
         ("texts", {"task": TEXTS}, "has seen no task"),
         ("foreign", {"base_model": "another"}, "has base another, and the encoder to prune tiny"),
-        ("top 2", {"config": replace(config, top_k=2)}, "has Top-k 2, and the encoder to prune 1"),
         ("part", {"usage": {"1": [0.25] * 4}}, "usage of 4 experts in each converted layer"),
-        ("none", {"usage": {}}, "carries no usage"),
     ):
         with pytest.raises(ShrpError, match=match):
             asked(name, **changes)
