@@ -27,15 +27,7 @@ from studies.summary import NAMES, TASKS, describe, leads, summary
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "glue.md")
-LABELS = {
-    "cola": "CoLA",
-    "mrpc": "MRPC",
-    "rte": "RTE",
-    "stsb": "STS-B",
-    "sst2": "SST-2",
-    "qnli": "QNLI",
-    "qqp": "QQP",
-}
+LABELS = {"cola": "CoLA", "mrpc": "MRPC", "rte": "RTE", "stsb": "STS-B", "sst2": "SST-2", "qnli": "QNLI", "qqp": "QQP"}
 SIZES = {"6of12": 2, "11of12": 1}
 """Depth -> experts per layer of the pruned model in the main table."""
 COLUMNS = [(recipe, depth) for recipe in ("retain", "paper") for depth in SIZES]
@@ -83,7 +75,7 @@ def _main_rows(rows: list[dict[str, Any]], recipe: str, depth: str) -> list[dict
         row
         for row in chosen
         if row["routed"]
-        or row["model"] in ("dropped", "width", "self_only")
+        or row["model"] in ("dropped", "width")
         or row["experts_per_layer"] in ((m, 12) if row["model"] == "no_router" else (m,))
     ]
 
@@ -179,12 +171,8 @@ def routes() -> str:
         if row["change_interval"]:
             change = {"difference": row["change"], "interval": row["change_interval"]}
             cells.setdefault(row["checkpoint"], {})[row["layer"]] = points(change)
-    head = {
-        "all": "all routes permuted",
-        "same prediction": "permuted among equal predictions",
-        "mixture": "mixture of all experts",
-    }
-    return crossed("checkpoint", head, cells)
+    head = {"all": "all routes permuted", "same prediction": "permuted among equal predictions"}
+    return crossed("checkpoint", head | {"mixture": "mixture of all experts"}, cells)
 
 
 def topk() -> str:
@@ -254,16 +242,7 @@ def alternatives() -> str:
         lines.append([row["model"], form, score, lead, *cost, f"{row['texts_per_s']:,.0f}"])
     one, metric = frame.iloc[0], metric_name(frame["metric"][0])
     about = f"{one['data']}, n = {one['n']:,}; {one['machine']}; SHRP has {one['effort']:.0%} of the steps of `retain`."
-    head = [
-        "",
-        "served by",
-        f"{metric}, %",
-        "minus MiniLM-L6 int8, points",
-        "MB",
-        "p50 ms",
-        "p95 ms",
-        "texts/s",
-    ]
+    head = ["", "served by", f"{metric}, %", "minus MiniLM-L6 int8, points", "MB", "p50 ms", "p95 ms", "texts/s"]
     return f"{about}\n\n{table(head, lines)}"
 
 

@@ -22,7 +22,6 @@ NAMES = {
     "no_router": "no router",
     "width": "width pruning",
     "dropped": "layer dropping",
-    "self_only": "self path only",
 }
 
 

@@ -51,8 +51,6 @@ EPOCH_SIZE = 20_000
 """Examples an epoch on a task, at most."""
 TEACHER_EPOCHS = {"rte": 4, "qnli": 2, "sst2": 1}
 """Epochs of dense fine-tuning; 3 for the other tasks."""
-SMALL = 512
-"""Hidden size up to which an encoder is small, and its teacher learns at a higher rate."""
 SOURCES = ("mrpc", "rte", "stsb", "qnli", "mnli", "qqp", "cola", "sst2")
 """Tasks whose training texts, without labels, encoders are converted on."""
 MOST = 12_000
@@ -64,14 +62,6 @@ TEXT_SIZES = {"conversion_size": 2500, "final_size": 20_000, "further_size": FUR
 def slug(name: str) -> str:
     """A name as part of a folder's."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-
-
-def teacher_config(epochs: int, hidden_size: int) -> TrainConfig:
-    """The dense fine-tuning of a base of this hidden size."""
-    rate = 1e-4 if hidden_size <= SMALL else 5e-5
-    return TrainConfig(
-        stage2_epochs=epochs, learning_rate=rate, freeze_embeddings=True, max_length=MAX_LENGTH
-    )
 
 
 def corpus() -> list[tuple[str, ...]]:
@@ -200,7 +190,9 @@ class Trainings:
         """The dense teacher: the base with its own head, where that is of the task already."""
         model, tokenizer, has_head = load_base(self.base.base, self.train_data.task)
         info = CheckpointInfo(ShrpConfig(()), self.train_data.task, base_model=self.base.name)
-        config = teacher_config(self.epochs, model.config.hidden_size)
+        rate = 1e-4 if model.config.hidden_size <= 512 else 5e-5  # small encoders learn faster
+        common = {"freeze_embeddings": True, "max_length": MAX_LENGTH}
+        config = TrainConfig(stage2_epochs=self.epochs, learning_rate=rate, **common)
         start = Checkpoint(self.shared / "teacher", info, model, tokenizer, "")
         return start if has_head else self._trained(start.path, config, start, self.train_data, None)
 

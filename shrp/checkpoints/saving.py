@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import tempfile
@@ -28,7 +27,6 @@ from shrp.files import as_others, new_folder
 from shrp.model.convert import layer_kinds
 from shrp.model.layers import StaticLayer
 
-_LOG = logging.getLogger(__name__)
 _NOT_BY_ITS_CLASS = (
     "this is a model with SHRP layers; import shrp and load it with AutoModelForSequenceClassification or shrp.load"
 )
@@ -47,7 +45,6 @@ def save(
     extra_files: Mapping[str, str] | None = None,
     teacher: Mapping[str, Reference] | None = None,
     new: bool = False,
-    keep_others: bool = False,
 ) -> Path:
     """Write a checkpoint folder, all of it or nothing; a checkpoint that is there is replaced, unless `new`.
 
@@ -56,7 +53,6 @@ def save(
         extra_files: further text files, name -> content (`history.jsonl`, a model card in place of the usual one).
         teacher: the dense teacher's outputs by data fingerprint, as a small file next to the weights.
         new: refuse to replace anything, also what another process has just written there.
-        keep_others: keep files of the folder that are not written again, such as the teacher's outputs on other data.
 
     Raises:
         CheckpointError: `folder` is something else than a checkpoint, or can't be written, or `info` does not describe
@@ -86,18 +82,11 @@ def save(
         save_tokenizer(tokenizer, partial)
         for name, content in (extra_files or {}).items():
             (partial / name).write_text(content, encoding="utf-8")
-        if keep_others and folder.is_dir():
-            teacher = _with_added(teacher, folder, partial, info)
         if teacher:
             reference.write(partial, teacher)
-        for path in entries(folder) if keep_others else ():
-            if _is_kept(path, partial) and path.is_dir() and not path.is_symlink():
-                shutil.copytree(path, partial / path.name, symlinks=True, copy_function=_link)
-            elif _is_kept(path, partial):
-                _link(path, partial / path.name)
         if not (partial / CARD).exists():
             _write_card(model, info, partial, folder)
-        put_in_place(partial, folder, new=new, keep_others=keep_others)
+        put_in_place(partial, folder, new=new)
     except (OSError, SafetensorError) as error:  # a full disk, for one
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(f"{folder} cannot be written: {reason}.") from error
@@ -192,43 +181,8 @@ def refuse_existing(folder: str | os.PathLike) -> None:
         raise CheckpointError(f"{folder} exists already; choose another folder for the result.")
 
 
-def _with_added(
-    teacher: Mapping[str, Reference] | None, folder: Path, partial: Path, info: CheckpointInfo
-) -> Mapping[str, Reference]:
-    """A teacher's outputs with those that were added to a folder since; where these can't be read, their file is put
-    aside in the new folder.
-    """
-    try:
-        return {**reference.read(folder, info.task), **(teacher or {})}
-    except CheckpointError as error:
-        aside = f"{reference.FILE}.unreadable"
-        _link(folder / reference.FILE, partial / aside)
-        _LOG.warning(f"{error} It is kept as {aside}.")
-        return teacher or {}
-
-
-def _is_kept(path: Path, target: Path) -> bool:
-    """Whether a file of an earlier folder is kept in the new one, which lacks it.
-
-    Hidden files are being written just now; the teacher's outputs are merged (`_with_added`).
-    """
-    return not (path.name.startswith(".") or path.name == reference.FILE or (target / path.name).exists())
-
-
-def _link(source: str | os.PathLike, target: str | os.PathLike) -> None:
-    """The same file by another name, or a copy where the system has no links; nothing if it is gone meanwhile."""
-    with suppress(FileNotFoundError):
-        try:
-            os.link(source, target, follow_symlinks=False)
-        except (OSError, NotImplementedError):
-            shutil.copy2(source, target, follow_symlinks=False)
-
-
-def put_in_place(partial: Path, folder: Path, *, new: bool = False, keep_others: bool = False) -> None:
+def put_in_place(partial: Path, folder: Path, *, new: bool = False) -> None:
     """Rename a finished folder to `folder`, next to it, in place of what is there; nothing changes if that fails.
-
-    Args:
-        keep_others: move files over that were written there meanwhile.
 
     Raises:
         CheckpointError: there is something, and `new` says that nothing is to go.
@@ -249,10 +203,6 @@ def put_in_place(partial: Path, folder: Path, *, new: bool = False, keep_others:
     try:
         os.replace(folder, retired / "old")
         os.replace(partial, folder)
-        for path in entries(retired / "old") if keep_others else ():
-            if _is_kept(path, folder):
-                with suppress(OSError):
-                    os.replace(path, folder / path.name)
     except BaseException:  # an interruption too: what was there would be lost with what is removed below
         if not folder.exists():
             os.replace(retired / "old", folder)

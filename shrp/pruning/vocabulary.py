@@ -138,12 +138,6 @@ def with_vocabulary(
     return model, smaller
 
 
-def can_be_trimmed(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a tokenizer is WordPiece."""
-    core = getattr(tokenizer, "backend_tokenizer", None)
-    return type(getattr(core, "model", None)).__name__ == "WordPiece"
-
-
 def _core(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """A fast tokenizer's JSON."""
     core = getattr(tokenizer, "backend_tokenizer", None)

@@ -45,14 +45,11 @@ from shrp.training.teacher import CachedTeacher, LiveTeacher, open_teacher
 
 
 class Trained(NamedTuple):
-    """The result of a training on a task."""
+    """A model in evaluation mode, its info with usage on the validation data, and the history, a row an epoch."""
 
     model: PreTrainedModel
-    """In evaluation mode."""
     info: CheckpointInfo
-    """What it is, with usage on the validation data."""
     history: list[dict[str, Any]]
-    """A row an epoch."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -88,21 +85,18 @@ class Training:
             history = run.restore(model, self.convert)
             # Before anything is taken from it: a dense layer that is replaced still runs, to fit an Expander to it.
             model.to(self.device)
-            schedule = list(self.config.schedule())
-            if left := schedule[len(history) :]:
+            if left := list(self.config.schedule())[len(history) :]:
                 self._run(model, run, left, history)
             if self.outputs is None:
                 for own in ("teacher", "teacher-logits"):
                     shutil.rmtree(folder / own, ignore_errors=True)
         return history
 
-    def _open_teacher(self, run: Run) -> LiveTeacher | CachedTeacher | None:
+    def _open_teacher(self, run: Run, teacher: PreTrainedModel) -> LiveTeacher | CachedTeacher:
         """The teacher's outputs on the examples that this training visits, or on all that several may visit."""
-        if self.teacher is None:
-            return None
         return open_teacher(
             self.outputs or run.folder / "teacher",
-            self.teacher.to(self.device),
+            teacher.to(self.device),
             self.examples,
             self.examples.visited() if self.outputs is None else np.arange(len(self.examples.encoded)),
             self.config.needs_hidden,
@@ -113,7 +107,7 @@ class Training:
     def _run(self, model: PreTrainedModel, run: Run, left: list[Epoch], history: list[dict[str, Any]]) -> None:
         """Run the epochs that are left and add their rows to `history`; the first has the teacher's pass in its time."""
         started = time.perf_counter()
-        self._targets = self._open_teacher(run)
+        self._targets = self.teacher and self._open_teacher(run, self.teacher)
         steps = sum(math.ceil(self.examples.size(one) / self.config.batch_size) for one in left)
         self._left, self._taken, self._done, self._epochs = steps, 0.0, 0, len(history) + len(left)
         for epoch in left:
@@ -205,11 +199,9 @@ def train(
         teacher: the dense model to distil; by default `model` as it is at the start.
         teacher_outputs: folder for the teacher's outputs, which several trainings with this teacher and data share; by
             default it is in `run_folder(out)`.
-        convert: `convert(model, layer)` replaces a dense layer in place, or removes it, the same way each time; by
-            default `shrp.model.convert.convert_layer`. A control of a study gives its own: the model then is what that
-            makes of it, and `info.config` records the schedule's layers.
+        convert: of a control; by default `shrp.model.convert.convert_layer`. `info.config` records the schedule's layers.
         converts_by: a name for `convert`, by which a resumed training knows whether it is the same.
-        phase: what this training is called in progress lines, such as "fine-tuning the teacher".
+        phase: what progress lines call this training.
 
     Raises:
         TrainingError: `run_folder(out)` holds another training, or another process is at work there; the teacher does

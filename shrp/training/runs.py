@@ -202,21 +202,17 @@ def identity_of(
 
 def _check_same(folder: Path, kept: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
     """Raise `TrainingError` where a run is not what `identity` says; a part that it lacks is taken for the same."""
-    changed = [_difference(key, kept.get(key, identity[key]), identity[key]) for key in identity]
-    if changed := list(filter(None, changed)):
+    changed = []
+    for name, now in identity.items():
+        if (before := kept.get(name, now)) != now:
+            both = isinstance(before, Mapping) and isinstance(now, Mapping)
+            fields = [key.replace("_", " ") for key in now if before.get(key) != now[key]] if both else []
+            changed += fields or [name]
+    if changed:
         raise TrainingError(
             f"{folder} is of another run (its {', '.join(changed)} differ); repeat its options exactly, or delete it to "
             "start afresh."
         )
-
-
-def _difference(name: str, before: Any, now: Any) -> str:
-    """What an identity's part differs in: settings by their names; empty where it is the same."""
-    if before == now:
-        return ""
-    if not (isinstance(before, Mapping) and isinstance(now, Mapping)):
-        return name
-    return ", ".join(key.replace("_", " ") for key in now if before.get(key) != now[key]) or name
 
 
 def weights_digest(model: PreTrainedModel) -> str:

@@ -89,8 +89,8 @@ class CachedTeacher:
     def fill(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Run the teacher on every row, unless the folder holds its outputs already.
 
-        Batches depend on the rows alone, so filling a folder again gives the same. One process at a time looks into a
-        folder or fills it; one that has opened it goes on reading what it opened when another fills it again.
+        Batches depend on the rows alone, so filling a folder again gives the same. One process at a time looks into it; one
+        that has opened it goes on reading what it opened.
 
         Args:
             progress: receives the rows done, and of how many.

@@ -49,12 +49,9 @@ def train_on_text(
     converts_by: str = "",
     progress: Progress | None = None,
 ) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
-    """Convert layers of an encoder on unlabelled text, or (no layers to convert) fine-tune it after pruning.
+    """Convert layers of an encoder on unlabelled text, or (no layers to convert) fine-tune it after pruning (`TextLoss`).
 
     State is kept in `run_folder(out)`, from which a training that was killed continues.
-
-    In a conversion the replaced layers alone learn. After pruning all layers learn, the dense ones among them, unless
-    the model still has expert layers. See `TextLoss`.
 
     Args:
         base: the dense encoder, with a head of any kind; it is the teacher and is not changed, but moved to the device

@@ -116,15 +116,12 @@ def test_a_row_of_scores_that_lacks_something_is_left_out(tmp_path, tiny_routed,
     assert "No scores were stored with it." in checkpoint.load(folder).card("bare")
 
 
-def test_saving_writes_it_and_keeps_a_licence_and_notes(folder, tmp_path):
+def test_saving_writes_it_and_keeps_a_licence(folder, tmp_path):
     loaded, file = checkpoint.load(folder), folder / CARD
     assert file.read_text() == loaded.card("mine")
     file.write_text(loaded.card("mine", "MIT"))
     loaded.save(folder)
     assert file.read_text() == loaded.card("mine", "MIT")
-    file.write_text("my notes")
-    loaded.save(folder, keep_others=True)
-    assert file.read_text() == "my notes"
     loaded.save(folder, extra_files={CARD: "given"})
     assert file.read_text() == "given"
 

@@ -19,7 +19,7 @@ from shrp.evaluation.costs import cost, dense_cost
 from shrp.evaluation.evaluate import evaluate
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
-from shrp.pruning.vocabulary import can_be_trimmed, vocabulary_of, with_vocabulary
+from shrp.pruning.vocabulary import vocabulary_of, with_vocabulary
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused0]")
 LETTERS = (*"abcdefghijklmnopqrstuvwxyz", "é", "☃")
@@ -105,13 +105,11 @@ def test_costs_are_held_against_the_whole_vocabulary(tokenizer, tiny_routed):
 
 
 def test_what_can_not_be_trimmed_is_refused(tokenizer, tiny_tokenizer):
-    assert (can_be_trimmed(tokenizer), can_be_trimmed(tiny_tokenizer)) == (True, False)
     with pytest.raises(UnsupportedModelError, match="a vocabulary of WordLevel can't be trimmed"):
         vocabulary_of(tiny_tokenizer, TEXTS)
     with pytest.raises(DataError, match="no texts"):
         vocabulary_of(tokenizer, [])
     slow = SimpleNamespace()  # has no core of the fast kind
-    assert not can_be_trimmed(slow)
     with pytest.raises(UnsupportedModelError, match="without a fast form"):
         vocabulary_of(slow, TEXTS)
     for wrong in ({"min_count": 0}, {"common": -1}):

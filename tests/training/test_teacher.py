@@ -75,20 +75,6 @@ def test_only_the_rows_of_a_run_are_kept_and_without_hidden_states_none_are(aske
         kept([5], collate(tiny_tokenizer, encoded, [5]))
 
 
-def test_other_rows_of_the_same_number_and_lengths_are_computed_again(asked, tiny_tokenizer):
-    model, encoded, make = asked
-    by_length = {}
-    for row, one in enumerate(encoded):
-        by_length.setdefault(len(one["input_ids"]), []).append(row)
-    first, second, third, fourth = next(rows for rows in by_length.values() if len(rows) >= 4)[:4]
-    make(rows=[first, second])
-    rows = [third, fourth]
-    kept, inputs = make(rows=rows), collate(tiny_tokenizer, encoded, rows)
-    assert torch.allclose(
-        kept(rows, inputs).logits, LiveTeacher(model, False)(rows, inputs).logits, atol=1e-5
-    )
-
-
 def test_a_disk_without_room_for_the_outputs_is_refused(asked, monkeypatch):
     _, _, make = asked
     room = SimpleNamespace(free=kept_teacher.SPARE_BYTES)
