@@ -27,10 +27,9 @@ USAGE, DRIVING, TRAINING, IMPORTANCE = "Usage", "What drives routing", "Over tra
 TABS = "view"
 # Keys of widgets in tabs, whose values Streamlit would drop while the tab is closed.
 KEPT = (
-    *(usage_map.MEASURE, usage_map.GROUP, usage_map.AGAINST, profile.RANKED, profile.MIN_COUNT),
-    *(attention.EXAMPLE, attention.TYPED, attention.HIDE, attention.ROLE, driving.BY, driving.EXCHANGE),
-    *(importance.KIND, importance.ON, importance.MEANING, importance.MEASURE, importance.BY),
-    *importance.INPUTS.values(),
+    *(usage_map.GROUP, profile.RANKED, profile.MIN_COUNT),
+    *(attention.EXAMPLE, attention.HIDE, attention.ROLE, driving.BY, driving.EXCHANGE),
+    *(importance.KIND, importance.ON, importance.BY, *importance.INPUTS.values()),
 )
 # Examples up to which the headline's knock-out runs by itself.
 QUICK = 5_000

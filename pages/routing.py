@@ -8,7 +8,6 @@ state.through_app()  # before what imports torch and transformers: one thread do
 
 import streamlit as st
 
-from shrp.analysis.attribution.instance import fitting_unit
 from shrp.analysis.explore import Exploration
 from shrp.errors import DataError, ShrpError
 from shrp.model.convert import expert_layers
@@ -25,7 +24,7 @@ ALL = "everything"
 # On a phone, cells have no room for their numbers. A tap shows them.
 NARROW = """<style>
 @media (max-width: 700px) {
-  :is(.st-key-what-if, .st-key-tokens, .st-key-routes-without) .heatmaplayer text {display: none}
+  :is(.st-key-what-if, .st-key-tokens) .heatmaplayer text {display: none}
 }
 </style>"""
 
@@ -34,7 +33,7 @@ def main() -> None:
     st.html(NARROW)
     selection = state.current("Routing", needs_data=False)
     checkpoint, routed = selection.checkpoint, selection.is_routed
-    arrival.arrive({INPUT: int, sentences.BESIDE: int, TAB: str, words.ASPECT: str})
+    arrival.arrive({INPUT: int, sentences.BESIDE: int, TAB: str})
     inputs, notes = sentences.sentence_box(checkpoint.info.task, selection.data)
     for note in notes:
         st.caption(f":material/info: {escape(note)}")
@@ -56,14 +55,12 @@ def main() -> None:
             one = results.explained(checkpoint, e.text)
         except DataError as error:  # nothing in it counts as a word
             st.caption(f":material/info: {escape(str(error))}")
-        unit = one and one.quick_unit()
         cheap = not routed or results.what_if_cost(checkpoint, len(e.tokens)) <= results.QUICK
-        if (one and not unit) or not cheap:
+        if (one and not one.quick) or not cheap:
             wanted = st.toggle("Compute everything (takes longer on this text)", key=ALL, bind="query-params")
         try:
-            if one and (unit or wanted):
-                by = one.by(unit or fitting_unit(one.instance))
-                without = results.without_each_word(by, results.usual_replacement(one))
+            if one and (one.quick or wanted):
+                without = results.without_each_word(one.in_pieces())
             if routed and (cheap or wanted):
                 grid = results.what_if_grid(checkpoint, e.text)
         except ShrpError as error:
@@ -103,7 +100,7 @@ def tabs(
     layers, plan = expert_layers(checkpoint.model), checkpoint.info.plan
     draw = {
         ROUTE: lambda: what_if.section(selection, e, number, wanted=wanted),
-        WORDS: lambda: words.section(selection, one, e, number),
+        WORDS: lambda: words.section(selection, one, number),
         EXPERTS: lambda: experts.section(selection, one, number),
         ATTENTION: lambda: attention.section(selection, e.text, number),
         COMPARE: lambda: compare.section(selection, found, number),

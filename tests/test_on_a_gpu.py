@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from shrp.analysis.attention import attention_roles, model_attention
-from shrp.analysis.attribution import experts, instance, tokens, trust
-from shrp.analysis.attribution.instance import in_units, prepare
+from shrp.analysis.attribution import experts, tokens, trust
+from shrp.analysis.attribution.instance import prepare
 from shrp.analysis.explore import explore, what_if
 from shrp.analysis.importance import MEANINGS, Prefix, knock_out_effect, knock_outs
 from shrp.analysis.routes import shuffle_routes
@@ -55,17 +55,9 @@ def of_words(model, tokenizer, data):
     scores = [
         tokens.input_x_gradient(one, 1),
         tokens.integrated_gradients(one, 1, steps=4),
-        tokens.integrated_gradients(in_units(one, "phrase"), 1, steps=4, frozen=False),
         tokens.ablate_words(one, 1),
-        tokens.ablate_words(one, 1, replacement="remove"),
     ]
-    return scores, trust.check(one, [scores[0], scores[1], scores[3]], 1, steps=4), tokens.fewest_words(one)
-
-
-def of_routes(model, tokenizer, data):
-    one = prepare(model, tokenizer, SST2, TEXT)
-    preferred = instance.prefer(one, 2, 0, 1)
-    return tokens.without_each_word(one).routes, tokens.integrated_gradients(preferred, 0, steps=4)
+    return scores, trust.check(one, scores, 1, steps=4)
 
 
 def of_experts(model, tokenizer, data):
@@ -119,7 +111,6 @@ def fitted(model, tokenizer, data):
 SEQUENCE = {
     "evaluate": evaluate,
     "words": of_words,
-    "routes": of_routes,
     "experts": of_experts,
     "knocked out": knocked_out,
     "live": live,
@@ -229,7 +220,7 @@ def test_a_command_computes_where_it_is_told_to(shrp, folder, own_file, save_oth
 
 def test_texts_are_explained_where_it_is_told_to(shrp, folder):
     texts = "--text", TEXT[0], "--text", "w1 w2"
-    check(*on_both(shrp, "explain", folder, *texts, "--patched", "--rather-than", SST2.label_names[0]))
+    check(*on_both(shrp, "explain", folder, *texts, "--patched"))
 
 
 @pytest.mark.parametrize(

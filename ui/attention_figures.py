@@ -11,8 +11,6 @@ from shrp.phrases import listed
 from ui.text import escape_html, percent, shorten
 from ui.theme import SEQUENTIAL, layout
 
-MOST = 64
-"""Most tokens of an input of which many maps are drawn side by side."""
 _NAMED = 80
 """Most tokens of an input whose map names them; a longer one gives their places."""
 _HOVER = "from token %{y}{0}<br>to token %{x}{1}<br>%{z:.1%} of its attention<extra></extra>"
@@ -113,8 +111,3 @@ def strongest(pattern: Pattern) -> str:
     mean = pattern.weights.mean(0)
     best = int(mean.argmax())
     return f"On average over query tokens, most goes to token {best}, {pattern.tokens[best]}: {percent(mean[best])}."
-
-
-def all_frame(patterns: dict[int, Pattern], name: str) -> pd.DataFrame:
-    """`frame` of every map, under the head's number in a column of that name."""
-    return pd.concat([frame(pattern).assign(**{name: head}) for head, pattern in patterns.items()])

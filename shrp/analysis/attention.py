@@ -19,7 +19,7 @@ from shrp.evaluation.statistics import of_mean
 from shrp.families.attention import RelativePositions, attention_probs
 from shrp.families.families import encoder_layers, family_of, relative_positions
 from shrp.model.convert import layer_kinds
-from shrp.model.partial import layer_inputs, run_from
+from shrp.model.partial import run_from, run_layers
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,55 +86,40 @@ class LayerAttention:
         return Pattern(shares, tuple(self.tokens[i] for i in kept), float(1 - left.mean()))
 
 
-def model_attention(
+def layer_attention(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     text: tuple[str, ...],
-    layers: Sequence[int] | None = None,
+    layer: int,
     *,
     max_length: int = 128,
-) -> list[LayerAttention]:
-    """Attention in some layers, ascending, or in all, when the model reads `text`; the layers above don't run.
+) -> LayerAttention:
+    """Attention in one layer when the model reads `text`; the layers above don't run.
 
     Raises:
         PlanError: there is no such layer.
         DataError: the tokenizer can't read the text.
     """
     kinds = layer_kinds(model)
-    layers = range(len(kinds)) if layers is None else layers
-    if not set(layers) <= set(range(len(kinds))):
-        raise PlanError(f"there is no layer {max(layers)}: they are 0 to {len(kinds) - 1}.")
+    if layer not in range(len(kinds)):
+        raise PlanError(f"there is no layer {layer}: they are 0 to {len(kinds) - 1}.")
     encoded = encode(tokenizer, [text], longest_input(model, tokenizer, max_length))
     ids = encoded[0]["input_ids"]
-    labels, special = token_labels(tokenizer, ids), special_mask(tokenizer, ids)
-    full_length, found = token_counts(tokenizer, [text])[0], []
+    module, kind, probs, top_k = encoder_layers(model)[layer], kinds[layer], None, 1
     with torch.inference_mode():
-        entering = layer_inputs(model, collate(tokenizer, encoded, [0], model.device), layers)
+        hidden = run_layers(model, collate(tokenizer, encoded, [0], model.device), 0, layer)
         relative = relative_positions(model, len(ids))
-        for layer in layers:
-            module, hidden, probs, top_k = encoder_layers(model)[layer], entering[layer], None, 1
-            if kinds[layer] == "dense":
-                weights = _dense_maps(model, layer, hidden, relative)
-                heads = range(model.config.num_attention_heads)
-            else:
-                weights, heads = module.attention_maps(hidden, relative=relative), module.heads
-            if kinds[layer] == "routed":
-                probs, top_k = module.router(hidden, None)[0].float().cpu().numpy(), module.top_k
-            maps = weights[0].float().cpu().numpy()
-            about = layer, kinds[layer], tuple(heads), text, labels, full_length, special
-            found.append(LayerAttention(*about, maps, probs, top_k))
-    return found
-
-
-def layer_attention(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    text: tuple[str, ...],
-    layer: int,
-    **options: int,
-) -> LayerAttention:
-    """`model_attention` of one layer."""
-    return model_attention(model, tokenizer, text, [layer], **options)[0]
+        if kind == "dense":
+            weights = _dense_maps(model, layer, hidden, relative)
+            heads = range(model.config.num_attention_heads)
+        else:
+            weights, heads = module.attention_maps(hidden, relative=relative), module.heads
+        if kind == "routed":
+            probs, top_k = module.router(hidden, None)[0].float().cpu().numpy(), module.top_k
+    full_length = token_counts(tokenizer, [text])[0]
+    about = layer, kind, tuple(heads), text, token_labels(tokenizer, ids), full_length
+    maps = weights[0].float().cpu().numpy()
+    return LayerAttention(*about, special_mask(tokenizer, ids), maps, probs, top_k)
 
 
 def _dense_maps(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,9 +25,9 @@ from shrp.data.text_data import TextData, pairs_among, units_of
 from shrp.errors import DataError, PlanError
 from shrp.evaluation.evaluate import label_columns, summarise
 from shrp.evaluation.evaluation import Evaluation
-from shrp.evaluation.metrics import EQUAL, to_predictions, worth
+from shrp.evaluation.metrics import to_predictions, worth
 from shrp.evaluation.paired import Agreement, agreement, paired_difference
-from shrp.evaluation.statistics import FALSE_DISCOVERIES, NO_INTERVAL, apart_from_others, of_mean, spearman
+from shrp.evaluation.statistics import FALSE_DISCOVERIES, NO_INTERVAL, apart_from_others, of_mean
 from shrp.families.families import encoder_layers, family_of
 from shrp.model.convert import expert_layers, layer_kinds, num_experts_of
 from shrp.model.gates import RoutingRecord, knock_out, record_routing, top_k_gates, use_gates
@@ -44,8 +43,6 @@ ABLATED = 512
 """Most examples for the selection by knock-out."""
 FEWEST = 5
 """An expert is tested, and a mean change has an interval, if so many examples use the expert; a minimal pair counts as one."""
-FEWEST_BEYOND = 10
-"""`Joint.beyond` has an interval from this many examples with a difference on."""
 PREFIX_BYTES = 256 * 2**20
 """Memory of one `Prefix`; examples beyond it run again each time."""
 RESAMPLES, _RESAMPLES_EACH = 2000, 500
@@ -134,7 +131,6 @@ def knock_outs(
     rows: Sequence[int] | np.ndarray,
     *,
     heads: bool = False,
-    meaning: str = MEANINGS[0],
     max_length: int = 128,
     progress: Progress | None = None,
 ) -> KnockOuts:
@@ -144,10 +140,9 @@ def knock_outs(
 
     Args:
         rows: which examples, such as one of `blocks`; they run as one batch.
-        meaning: of `MEANINGS`, for experts.
 
     Raises:
-        PlanError: the model has no such layer, an unknown meaning, or nothing to pick next.
+        PlanError: the model has no such layer, or nothing to pick next.
         DataError: there are no examples.
     """
     rows = np.asarray(rows, dtype=np.int64)
@@ -156,7 +151,7 @@ def knock_outs(
     encoded = encode(tokenizer, [data.texts[i] for i in rows], longest_input(model, tokenizer, max_length))
     batch = collate(tokenizer, encoded, range(len(rows)), model.device)
     columns = label_columns(model, data.task)
-    layers, *found = knock_out_batch(model, batch, columns, heads=heads, meaning=meaning, progress=progress)
+    layers, *found = knock_out_batch(model, batch, columns, heads=heads, progress=progress)
     return KnockOuts(data.task, layers, rows, *found)
 
 
@@ -173,9 +168,10 @@ def knock_out_batch(
 
     Args:
         columns: of the logits, in the order of the task's labels.
+        meaning: of `MEANINGS`, for experts.
 
     Raises:
-        PlanError: as `knock_outs`.
+        PlanError: as `knock_outs`, or an unknown meaning.
     """
     routed = expert_layers(model)
     if heads:
@@ -262,18 +258,6 @@ def ablation(
     if not parts:
         raise DataError(f"{data.name} is empty; knocking out needs at least one example.")
     return merge(parts).sizes()
-
-
-def correlations(table: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """Spearman correlation of usage and a measure over each layer's used experts.
-
-    Returns:
-        Columns layer, n (used experts), spearman and p; nan for fewer than 3 experts, or where one side is constant.
-    """
-    rows = []
-    for layer, group in table[table["uses"] > 0].dropna(subset=measure).groupby("layer"):
-        rows.append([layer, len(group), *spearman(group["usage"], group[measure])])
-    return pd.DataFrame(rows, columns=["layer", "n", "spearman", "p"])
 
 
 def _use(record: RoutingRecord, layer: int) -> tuple[np.ndarray, np.ndarray]:
@@ -493,29 +477,6 @@ class KnockOut:
             rows.append([name, mask.sum(), here.sum(), *turned, mine, *ends, others, mine - others])
         frame = pd.DataFrame(rows, columns=columns[:-1]).assign(p=p)
         return frame.assign(q=false_discovery_control(p) if len(names) > 1 else np.nan)
-
-
-class Joint(NamedTuple):
-    """Effects of several experts together and alone: means of `KnockOut.changes`."""
-
-    together: float
-    sum: float
-    """Of the effects of each alone."""
-    beyond: float
-    """`together` minus `sum`."""
-    interval: tuple[float, float]
-    """95% interval of `beyond`; nan by `FEWEST_BEYOND`."""
-
-
-def joint(together: KnockOut, alone: Sequence[KnockOut], pairs: np.ndarray | None = None) -> Joint:
-    """Compare the knock-out of several experts with those of each alone, on the same labelled data."""
-    whole, parts = together.changes(), np.sum([one.changes() for one in alone], axis=0)
-    beyond = whole - parts
-    beyond[np.abs(beyond) < EQUAL] = 0.0
-    units, ends = units_of(len(beyond), pairs), NO_INTERVAL
-    if len(np.unique(units[beyond != 0])) >= FEWEST_BEYOND:
-        ends = of_mean(beyond, units)
-    return Joint(float(whole.mean()), float(parts.mean()), float(beyond.mean()), ends)
 
 
 def knock_out_effect(

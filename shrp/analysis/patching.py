@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.analysis import Progress
-from shrp.analysis.attribution.instance import TOKENS_AT_ONCE, Word
+from shrp.analysis.attribution.instance import TOKENS_AT_ONCE
 from shrp.analysis.attribution.tokens import layers_rerouted
 from shrp.analysis.explore import token_labels
 from shrp.data.batching import collate, encode, longest_input, token_spans
@@ -185,8 +185,7 @@ def patch(
                 some = changed[begin : begin + size]
                 found, record = _with_states(model, inputs, layer, mine, new[partner[some]], some)
                 logits[layer, some] = found[:, columns].float().cpu().numpy()
-                left_out = tuple(Word("", 0, (place,)) for place in some)
-                rerouted[layer, some] = layers_rerouted(routes, record, left_out, tokens, "mask")
+                rerouted[layer, some] = layers_rerouted(routes, record, [(place,) for place in some])
                 if progress:
                     done = layer * len(places) + len(same) + begin + len(some)
                     progress(done, len(layers) * len(places))

@@ -1,4 +1,4 @@
-"""Routes exchanged between examples, usage of two groups compared, and usage of two models compared.
+"""Routes exchanged between examples, and usage of two models compared.
 
 Shapes: `L` routed layers, `H` experts, `N` examples.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,7 @@ from shrp.evaluation.evaluate import label_columns, summarise
 from shrp.evaluation.evaluation import Evaluation
 from shrp.evaluation.metrics import to_predictions
 from shrp.evaluation.paired import mean_difference
-from shrp.evaluation.statistics import NO_WIDTH, at_once, bootstrap, wilson
+from shrp.evaluation.statistics import at_once, wilson
 from shrp.model.convert import expert_layers
 from shrp.model.gates import RoutingRecord, record_routing, top_k_gates, use_gates
 from shrp.model.layers import ExpertLayer
@@ -37,12 +37,6 @@ from shrp.pruning.overlap import total_variation
 
 ALL, SAME, MIXTURE = "all", "same prediction", "mixture"
 DRAWS = 5
-FEWEST = 5
-"""A difference of Top-1 shares has an interval if at least this many examples of the smaller group are expected to
-choose the expert, and as many not to; a minimal pair counts as one."""
-SMALLEST = 40
-"""A difference of mean probabilities has an interval if both groups have at least this many examples."""
-
 Case = tuple[int | str, int]
 """What is exchanged (a layer's number, or a kind for all layers), and the draw."""
 
@@ -222,63 +216,6 @@ def _among_tokens(record: RoutingRecord, mask: Tensor, partner: np.ndarray) -> d
         permuted[layer] = record.last(layer).gates.clone()
         permuted[layer][mask] = permuted[layer][mask][torch.from_numpy(partner)]
     return permuted
-
-
-def usage_difference(
-    stats: UsageStats,
-    group: np.ndarray,
-    other: np.ndarray,
-    measure: Literal["share", "mean_probs"] = "share",
-    *,
-    pairs: np.ndarray | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The group's usage minus the other's, expert by expert.
-
-    Args:
-        group, other: masks `(N,)`; they may overlap.
-        pairs: rows of minimal pairs `(P, 2)`, each resampled as one unit. Tokens are resampled with their example.
-
-    Returns:
-        Differences `(L, H)`, nan where a group is empty; their 95% percentile intervals `(L, H, 2)`, nan by `FEWEST`
-        and `SMALLEST` and where all samples are equal; and for each sample how many differences are more than 1.96
-        standard deviations from their mean: how many intervals would exclude 0 by chance.
-    """
-    of = stats.share if measure == "share" else stats.mean_probs
-    values = np.stack([of(layer, group) - of(layer, other) for layer in stats.layers])
-    ends = np.full((*values.shape, 2), np.nan)
-    if not (group.any() and other.any()):
-        return values, ends, np.empty(0)
-    each = stats.top1 if measure == "share" else stats.probs
-    table = np.concatenate([each[layer] for layer in stats.layers], axis=1).astype(np.float64)  # (N, L * H)
-    weight = stats.top1[stats.layers[0]].sum(1) if measure == "share" else np.ones(stats.n)  # (N,)
-    weight, units = weight.astype(np.float64), units_of(stats.n, pairs)
-
-    def differences(times: np.ndarray) -> np.ndarray:
-        """`(b, L * H)` for samples that take each unit so many `times`; nan where a group is missed."""
-        times = times[:, units]
-        with np.errstate(invalid="ignore"):
-            means = [(times[:, m] @ table[m]) / (times[:, m] @ weight[m])[:, None] for m in (group, other)]
-        return means[0] - means[1]
-
-    drawn = bootstrap(
-        differences, np.ones(int(units.max()) + 1), resamples=resamples, seed=seed, progress=progress
-    )
-    drawn = drawn[np.isfinite(drawn).all(1)]
-    smaller = min(len(np.unique(units[mask])) for mask in (group, other))
-    known = np.full(values.shape, smaller >= SMALLEST)
-    if measure == "share":
-        share = np.stack([stats.share(layer, group | other) for layer in stats.layers])
-        known = np.minimum(share, 1 - share) * smaller >= FEWEST - NO_WIDTH
-    if not len(drawn):
-        return values, ends, np.empty(0)
-    found = np.moveaxis(np.percentile(drawn, [2.5, 97.5], axis=0), 0, -1).reshape(ends.shape)
-    known &= found[..., 1] - found[..., 0] > NO_WIDTH
-    ends[known] = found[known]
-    drawn = drawn[:, known.ravel()]
-    return values, ends, (np.abs(drawn - drawn.mean(0)) > 1.96 * drawn.std(0)).sum(1)
 
 
 def usage_distances(

@@ -109,10 +109,9 @@ class UsageStats:
         total = counts.sum()
         return counts / total if total else np.full(len(counts), np.nan)
 
-    def mean_probs(self, layer: int, rows: np.ndarray | None = None) -> np.ndarray:
-        """Mean router probability `(H,)`; all nan where `rows` marks nothing."""
-        probs = self.probs[layer] if rows is None else self.probs[layer][rows]
-        return probs.mean(0, dtype=np.float64) if len(probs) else np.full(probs.shape[1], np.nan)
+    def mean_probs(self, layer: int) -> np.ndarray:
+        """Mean router probability `(H,)`."""
+        return self.probs[layer].mean(0, dtype=np.float64)
 
     def shares(self, rows: np.ndarray | None = None) -> dict[int, np.ndarray]:
         """Layer -> Top-1 shares: what plans are made from."""

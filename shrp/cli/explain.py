@@ -25,7 +25,6 @@ def explain(
     checkpoint: Scored,
     text: Annotated[list[str], Option(help="A text, or a pair as A ||| B. Repeat for several.")],
     output: Annotated[str | None, Option(help="Class to explain [default: the predicted one]")] = None,
-    rather_than: Annotated[str | None, Option(help="Explain the lead over this class instead.")] = None,
     patched: Annotated[bool, Option("--patched", help="Also patch states of text 2 into text 1.")] = False,
     words: Annotated[bool, Option(help="Also what the logit loses without each word.")] = True,
     device: Device = "cpu",
@@ -33,7 +32,7 @@ def explain(
 ) -> None:
     """Explain texts that you type: the prediction, the expert that each layer takes, and the decisive words.
 
-    Words are masked one at a time, and the model routes what is left again; in long texts it is phrases or sentences.
+    Words are masked one at a time, and the model routes what is left again; in long texts it is pieces of several words.
     """
     from shrp.analysis.explore import explore
     from shrp.analysis.patching import patch
@@ -44,16 +43,13 @@ def explain(
     task = loaded.info.task
     check_has_task(task)
     texts = [_parts(one, task) for one in text]
-    for name in (output, rather_than):
-        if name is not None and name not in task.label_names:
-            known = ", ".join(task.label_names) or "none, it is a regression"
-            raise DataError(f"'{name}' is no class of '{task.name}'; its classes are: {known}.")
-    if output is not None and output == rather_than:
-        raise DataError("--output and --rather-than must be two classes.")
+    if output is not None and output not in task.label_names:
+        known = ", ".join(task.label_names) or "none, it is a regression"
+        raise DataError(f"'{output}' is no class of '{task.name}'; its classes are: {known}.")
     if patched and len(texts) != 2:
         raise DataError(f"--patched needs two texts: give --text twice, not {len(texts)} times.")
     found = explore(loaded.model, loaded.tokenizer, task, texts)
-    inputs = [_input(loaded, one, output, rather_than, words=words) for one in found]
+    inputs = [_input(loaded, one, output, words=words) for one in found]
     cut = loaded.info.max_length
     if longer := sum(len(one.tokens) > cut for one in found):
         stderr.print(
@@ -85,9 +81,7 @@ def _parts(text: str, task: Task) -> tuple[str, ...]:
     raise DataError(f"--text '{text[:60]}' is no example of '{task.name}': give {wanted}.")
 
 
-def _input(
-    loaded: Checkpoint, one: Exploration, output: str | None, rather_than: str | None, *, words: bool
-) -> dict[str, Any]:
+def _input(loaded: Checkpoint, one: Exploration, output: str | None, *, words: bool) -> dict[str, Any]:
     """What is told of one text."""
     from shrp.model.convert import expert_layers
 
@@ -109,13 +103,11 @@ def _input(
             if "with_it" in row:
                 row["with_it"] = one.with_it(row["layer"])
     which = one.answer if output is None else output
-    less = None if which == rather_than else rather_than
     replaced_by = "pad" if loaded.tokenizer.mask_token_id is None else "mask"
-    if words and (scores := _word_scores(loaded, one, which, less, replaced_by)):
+    if words and (scores := _word_scores(loaded, one, which)):
         told["words"] = {
             "unit": scores.unit,
             "of": "output" if task.is_regression else which,
-            "rather_than": less,
             "method": scores.method,
             "replaced_by": replaced_by,
             "full": scores.full,
@@ -128,11 +120,9 @@ def _input(
     return told
 
 
-def _word_scores(
-    loaded: Checkpoint, one: Exploration, which: str, less: str | None, replaced_by: str
-) -> WordScores | None:
-    """What the logit of `which`, minus that of `less`, loses without each word; None if there is no word."""
-    from shrp.analysis.attribution.instance import against, fitting_unit, in_units, prepare
+def _word_scores(loaded: Checkpoint, one: Exploration, which: str) -> WordScores | None:
+    """What the logit of `which` loses without each word; None if there is no word."""
+    from shrp.analysis.attribution.instance import in_pieces, prepare
     from shrp.analysis.attribution.tokens import ablate_words
 
     try:
@@ -140,11 +130,9 @@ def _word_scores(
     except DataError as error:
         stderr.print(f"no words of '{' / '.join(one.text)[:60]}': {error}")
         return None
-    instance = in_units(instance, fitting_unit(instance))
-    output = 0 if one.task.is_regression else one.task.label_names.index(which)
-    if less is not None:
-        instance, output = against(instance, output, one.task.label_names.index(less)), 0
-    return ablate_words(instance, output, replacement=replaced_by)
+    return ablate_words(
+        in_pieces(instance), 0 if one.task.is_regression else one.task.label_names.index(which)
+    )
 
 
 def _print(number: int, one: Exploration, told: dict[str, Any]) -> None:
@@ -155,7 +143,6 @@ def _print(number: int, one: Exploration, told: dict[str, Any]) -> None:
     print_table("route" + ", means over tokens" * one.by_token, told.get("route", []))
     if words := told.get("words"):
         of = "output" if one.task.is_regression else f"logit of {words['of']}"
-        of += f" minus that of {words['rather_than']}" if words["rather_than"] else ""
         rows = [row | {words["unit"]: row["text"], "loses": row["score"]} for row in words["scores"]]
         rerouted = ("layers_rerouted",) if "layers_rerouted" in rows[0] else ()
         print_table(

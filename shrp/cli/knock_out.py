@@ -82,23 +82,18 @@ def _cell(text: str) -> tuple[int, int]:
 def _together(
     loaded: Checkpoint, source: TextData, cells: list[tuple[int, int]], length: int
 ) -> dict[str, Any]:
-    """What is lost without these experts, and for several the interaction beyond the sum of each alone."""
-    from shrp.analysis.importance import KnockOut, Prefix, joint, knock_out_effect
+    """What is lost without these experts."""
+    from shrp.analysis.importance import knock_out_effect
     from shrp.data.text_data import pairs_of
     from shrp.evaluation.evaluate import evaluate
 
-    of, pairs, prefix = (loaded.model, loaded.tokenizer, source), pairs_of(source), Prefix(loaded.model)
+    of, pairs = (loaded.model, loaded.tokenizer, source), pairs_of(source)
     with progress_on("evaluating") as show:
         before = evaluate(*of, max_length=length)
-
-        def without(experts: list[tuple[int, int]]) -> KnockOut:
-            show_it = partial(show, description="without " + ", ".join(f"{a}.{b}" for a, b in experts))
-            return knock_out_effect(*of, before, experts, prefix=prefix, max_length=length, progress=show_it)
-
-        found = without(cells)
-        alone = [without([cell]) for cell in cells] if len(cells) > 1 and source.labels is not None else []
+        show_it = partial(show, description="without " + ", ".join(f"{a}.{b}" for a, b in cells))
+        found = knock_out_effect(*of, before, cells, max_length=length, progress=show_it)
     change, ends = found.score_change()
-    result: dict[str, Any] = {
+    return {
         "experts": [f"{layer}.{number}" for layer, number in found.experts],
         "data": source.name,
         "n": len(source),
@@ -112,16 +107,6 @@ def _together(
         "logits": records(found.logit_changes(pairs=pairs), "change"),
         "slices": records(found.by_slice(pairs), "change"),
     }
-    if alone:
-        whole = joint(found, alone, pairs)
-        result["interaction"] = {
-            "together": whole.together,
-            "alone": {f"{a}.{b}": one.changes().mean() for (a, b), one in zip(cells, alone, strict=True)},
-            "sum": whole.sum,
-            "beyond_the_sum": whole.beyond,
-            "beyond_the_sum_interval": whole.interval,
-        }
-    return result
 
 
 def _print_together(found: dict[str, Any]) -> None:
@@ -134,13 +119,6 @@ def _print_together(found: dict[str, Any]) -> None:
     print_table(
         f"{title}: mean logits over all examples", found["logits"], ("class", "before", "after", "change")
     )
-    if "interaction" in found:
-        both = found["interaction"]
-        rows = [{"without": name, "change": float(value)} for name, value in both["alone"].items()]
-        rows.append({"without": "all of them", "change": both["together"]})
-        beyond = {"change": both["beyond_the_sum"], "change_interval": both["beyond_the_sum_interval"]}
-        rows.append({"without": "all, beyond the sum of each"} | beyond)
-        print_table(f"change of the {_MARGIN}", rows)
     if len(found["slices"]) > 1:
         shown = ("slice", "n", "affected", "change", "elsewhere", "difference", "q")
         print_table(f"by slice: change of the {_MARGIN}", found["slices"], shown)

@@ -50,22 +50,8 @@ def run_layers(
     Returns:
         What enters layer `stop`, `(B, T, d)`; there must be such a layer.
     """
-    return layer_inputs(model, inputs, [stop], start, hidden_states)[stop]
-
-
-def layer_inputs(
-    model: PreTrainedModel,
-    inputs: Mapping[str, Tensor],
-    layers: Collection[int],
-    start: int = 0,
-    hidden_states: Tensor | None = None,
-) -> dict[int, Tensor]:
-    """What enters some layers, each `(B, T, d)`, in a pass from `start` on that ends below the topmost of them; args as
-    `run_from`.
-    """
-    stop = max(layers)
     above = {index: skipped(family_of(model)) for index in range(stop, len(encoder_layers(model)))}
-    return run_from(model, inputs, start, hidden_states, replacements=above, watch=layers)[1]
+    return run_from(model, inputs, start, hidden_states, replacements=above, watch=[stop])[1][stop]
 
 
 def first_token_logits(model: PreTrainedModel, inputs: Mapping[str, Tensor], hidden_states: Tensor) -> Tensor:

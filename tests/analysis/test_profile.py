@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from shrp.analysis.attention import layer_attention, model_attention
-from shrp.analysis.importance import KnockOut, Prefix, joint, knock_out_effect
+from shrp.analysis.attention import layer_attention
+from shrp.analysis.importance import Prefix, knock_out_effect
 from shrp.analysis.usage import measure_usage
 from shrp.analysis.words import PRIOR_TERMS, count_tokens, log_odds
 from shrp.data.batching import collate, encode
 from shrp.errors import DataError, PlanError
 from shrp.evaluation.evaluate import evaluate
-from shrp.model.convert import expert_layers, layer_kinds
+from shrp.model.convert import expert_layers
 from shrp.model.gates import knock_out, record_routing, use_gates
 
 # ---- words
@@ -73,17 +73,14 @@ def test_attention_is_the_layers_own_on_its_real_input(tiny_routed, tiny_tokeniz
         model(**batch)
     for hook in hooks:
         hook.remove()
-    everything = model_attention(model, tiny_tokenizer, text)
-    assert [one.kind for one in everything] == layer_kinds(model)
     for layer in layers:
-        found, alone = everything[layer], layer_attention(model, tiny_tokenizer, text, layer)
+        found = layer_attention(model, tiny_tokenizer, text, layer)
         module = expert_layers(model)[layer]
         with torch.no_grad():
             direct = module.attention_maps(seen[layer])[0].numpy()
             outputs = module.expert_outputs(seen[layer])[0].numpy()
             values = module.project(seen[layer])[2][0].numpy()
         np.testing.assert_allclose(found.weights, direct, atol=1e-6)
-        np.testing.assert_allclose(alone.weights, direct, atol=1e-6)
         np.testing.assert_allclose(found.weights @ values, outputs, atol=1e-5)  # what attention really mixes
         np.testing.assert_allclose(found.probs, record.last(layer).probs[0], atol=1e-6)
         assert found.tokens == ("[CLS]", "w1", "w2", "[UNK]", "w4", "[SEP]")
@@ -144,28 +141,6 @@ def test_knocking_out_equals_running_everything(
             changed += len(found.affected)
     assert changed >= 40 * len(layers)  # every input uses some expert of every layer
     assert 10_000 < prefix.size <= 20_000
-
-
-def test_experts_that_stand_in_for_each_other_lose_more_together(tiny_routed, tiny_tokenizer, tiny_data):
-    """Planted: without either of two nothing is lost, without both all answers get worse by one."""
-    data = tiny_data(40)
-    before = evaluate(tiny_routed(), tiny_tokenizer, data)
-    logits = before.logits.copy()
-    logits[np.arange(40), data.labels] -= np.random.default_rng(0).normal(1, 0.2, 40).astype(np.float32)
-    alone = [KnockOut((cell,), before, before, np.arange(40)) for cell in ((1, 0), (1, 1))]
-    both = KnockOut(((1, 0), (1, 1)), before, replace(before, logits=logits), np.arange(40))
-    found = joint(both, alone)
-    assert found.together == found.beyond == pytest.approx(-1, abs=0.1)
-    assert found.sum == 0
-    assert -1.15 < found.interval[0] < found.together < found.interval[1] < -0.85
-    pairs = np.arange(40).reshape(20, 2)
-    assert joint(both, alone, pairs).interval != found.interval
-    few = np.where(np.arange(40)[:, None] < 9, logits, before.logits)
-    found = joint(replace(both, after=replace(before, logits=few)), alone)
-    assert found.beyond < -0.1
-    assert np.isnan(found.interval).all()
-    noise = replace(both, after=replace(before, logits=before.logits + np.float32(1e-7) * np.arange(2)))
-    assert joint(noise, alone).beyond == joint(both, [both]).beyond == 0
 
 
 def test_the_loss_in_a_slice_is_held_against_all_other_inputs(tiny_routed, tiny_tokenizer, tiny_data):

@@ -86,7 +86,7 @@ def read_all(at, offered, wanted):
         (
             "expert_usage",
             {"view": "Importance", "data_inputs": 32},
-            ("effect-map", "usage-scatter", "effect-table", "where-map"),
+            ("effect-map", "effect-table", "where-map"),
         ),
         (
             "compare",
@@ -106,7 +106,7 @@ def read_all(at, offered, wanted):
             {"view": "What drives routing", "exchange": "true"},
             ("drives-routing", "exchanged"),
         ),
-        ("expert_usage", {"view": "Over training"}, ("evenness-history", "usage-history")),
+        ("expert_usage", {"view": "Over training"}, ("usage-history",)),
     ],
 )
 def test_every_file_of_a_page_can_be_read(open_page, folder, offered, page, query, wanted):

@@ -127,23 +127,14 @@ def test_a_link_opens_its_expert_used_or_not(open_page, tiny_checkpoint, stats):
     )
 
 
-def test_groups_and_their_difference(open_page, tiny_checkpoint, stats):
-    at = open_page("expert_usage", tiny_checkpoint, group="class: positive", measure="mean probability")
-    positive, negative = (SST2.labels == 1), (SST2.labels == 0)
-    assert heatmap(at) == pytest.approx(np.stack([stats.mean_probs(i, positive) for i in (1, 2)]))
+def test_usage_of_a_group(open_page, tiny_checkpoint, stats):
+    at = open_page("expert_usage", tiny_checkpoint, group="class: positive")
+    positive = SST2.labels == 1
+    assert heatmap(at) == pytest.approx(np.stack([stats.share(i, positive) for i in (1, 2)]))
     (evenness,) = (frame.value for frame in at.dataframe if "entropy" in frame.value)
     assert evenness["effective experts"].tolist() == [stats.effective_experts(i, positive) for i in (1, 2)]
     here = stats.counts(2, positive)[busiest(stats)] / 240
     assert f"**class: positive** {here:.1%}" in texts_of(at)
-    at.selectbox(key="against").set_value("class: negative").run()
-    assert not at.exception
-    expected = np.stack([stats.mean_probs(i, positive) - stats.mean_probs(i, negative) for i in (1, 2)])
-    assert heatmap(at) == pytest.approx(expected, abs=1e-6)
-    wrong = stats.logits.argmax(-1) != SST2.labels
-    at.selectbox(key="group").set_value("outcome: wrong").run()
-    at.selectbox(key="against").set_value("outcome: right").run()
-    expected = np.stack([stats.mean_probs(i, wrong) - stats.mean_probs(i, ~wrong) for i in (1, 2)])
-    assert heatmap(at) == pytest.approx(expected, abs=1e-6)
     options = {name.partition(":")[0] for name in at.selectbox(key="group").options}
     assert options == {"all examples", "class", "answer", "outcome", "slice", "length"}
 
@@ -172,10 +163,10 @@ def test_usage_is_shown_though_the_outputs_are_no_numbers(open_page, save_tiny):
 @pytest.mark.parametrize(
     "params",
     [
-        {"expert": "-1", "group": "class: <b>", "against": "?", "measure": "no", "view": "?", "profile": "?"},
+        {"expert": "-1", "group": "class: <b>", "view": "?", "profile": "?"},
         {"layer": "x", "expert": "99", "ranked": "?", "profile": profile.WORDS, "min_count": "inf"},
         {"profile": profile.ATTENTION, "example": "-3", "hide_special": "perhaps"},
-        {"profile": profile.ATTENTION, "example": "1e999", "example_text": "\u202e {} ||| " * 400},
+        {"profile": profile.ATTENTION, "example": "1e999"},
         {"view": DRIVING, "driven_by": "nonsense"},
     ],
 )
@@ -246,7 +237,7 @@ def test_words_of_an_expert(open_page, tiny_checkpoint, tiny_token_checkpoint, s
     assert [table for table in at.dataframe if "token" in table.value]
 
 
-def test_attention_of_the_first_a_numbered_and_a_typed_example_and_roles(open_page, tiny_checkpoint, stats):
+def test_attention_of_the_first_and_a_numbered_example_and_roles(open_page, tiny_checkpoint, stats):
     loaded = checkpoints.load(tiny_checkpoint)
     link = {"layer": 2, "expert": 1, "profile": profile.ATTENTION, "role": "itself"}
     at = open_page("expert_usage", tiny_checkpoint, **link)
@@ -269,20 +260,15 @@ def test_attention_of_the_first_a_numbered_and_a_typed_example_and_roles(open_pa
     assert over == pytest.approx(np.stack([found.mean(i)[:, place] for i in (1, 2)]))
     at.number_input(key="example").set_value(7).run()
     shown(SST2.texts[7])
-    at.text_input(key="example_text").set_value("w1 <b>w2</b> w3").run()
-    shown(("w1 <b>w2</b> w3",))
-    assert "<b>" not in str(titled(at, "Attention")["layout"]["xaxis"]["ticktext"])
-    at.toggle(key="hide_special").set_value(True).run()
-    shown(("w1 <b>w2</b> w3",), hide=True)
     at = open_page("expert_usage", tiny_checkpoint, **link, example=7, hide_special="true")
     shown(SST2.texts[7], hide=True)  # a link holds all of it
 
 
 def test_a_picked_row_is_the_example(monkeypatch):
-    session = {"table": {"selection": {"rows": [2]}}, "example_text": "typed before"}
+    session = {"table": {"selection": {"rows": [2]}}}
     monkeypatch.setattr(profile.st, "session_state", session)
     profile._pick("table", [5, 9, 40])
-    assert (session["example"], session["example_text"]) == (40, "")
+    assert session[attention.EXAMPLE] == 40
     session["table"] = {"selection": {"rows": []}}
     profile._pick("table", [1, 2, 3])
     assert session[attention.EXAMPLE] == 40
@@ -332,9 +318,6 @@ def test_usage_over_training_is_drawn_from_the_history(open_page, save_tiny):
     folder = save_tiny("trained", history="".join(json.dumps(line) + "\n" for line in HISTORY))
     at = open_page("expert_usage", folder, view=TRAINING)
     assert not at.exception
-    lines = {t["name"]: t for t in titled(at, "How even usage is")["data"]}
-    assert values(lines["layer 1"]["y"])[0] == pytest.approx(4)  # even when it is converted
-    assert values(lines["layer 1"]["y"])[1] < 3
     assert titled(at, "Top-1 share of every expert")
     without = open_page("expert_usage", save_tiny("no-history"), view=TRAINING)
     assert not without.get("plotly_chart")

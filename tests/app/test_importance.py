@@ -43,7 +43,6 @@ def test_every_expert_is_knocked_out(open_page, tiny_checkpoint):
     assert [float(text.split(" ")[0]) for text in shown["mean size"]] == pytest.approx(
         table["effect"], abs=6e-4
     )
-    assert len([s for s in specs(at) if s["layout"]["title"]["text"].startswith("Usage against")]) == 1
 
 
 def test_by_group_the_slice_comes_first_and_class_is_a_choice(open_page, tiny_checkpoint):
@@ -59,18 +58,6 @@ def test_by_group_the_slice_comes_first_and_class_is_a_choice(open_page, tiny_ch
         "negative",
         "positive",
     }
-
-
-def test_the_other_ways_to_measure(open_page, tiny_checkpoint):
-    other = {importance.MEANING: "zeroed", importance.MEASURE: "score lost"}
-    at = open_page("expert_usage", tiny_checkpoint, **LINK, **other)
-    assert not at.exception
-    assert not at.error
-    assert {key: at.session_state[key] for key in other} == other
-    assert all(
-        "zeroed" in str(titled(at, start)["layout"]["title"]) for start in ("Mean effect", "Usage against")
-    )
-    assert titled(at, "Usage against")["layout"]["yaxis"]["title"]["text"].startswith("score lost")
 
 
 def test_a_dense_checkpoint_has_heads_and_no_dead_end(open_page, dense):
@@ -125,7 +112,7 @@ def test_regression(open_page, save_tiny, tmp_path):
     (tmp_path / "data" / "stsb").mkdir(parents=True)
     frame.to_parquet(tmp_path / "data" / "stsb" / "validation.parquet")
     folder = save_tiny("numbers", task="stsb", num_labels=1)
-    at = open_page("expert_usage", folder, data_dir=tmp_path / "data", **LINK, rank_by="score lost")
+    at = open_page("expert_usage", folder, data_dir=tmp_path / "data", **LINK)
     assert not at.exception
     assert not at.error
     assert "changed predictions" not in the_table(at)

@@ -11,7 +11,6 @@ from shrp.analysis.attribution import experts, instance, tokens
 from shrp.analysis.explore import explore, what_if
 from shrp.analysis.patching import patch
 from shrp.checkpoints import checkpoint as checkpoints
-from shrp.data.tasks import TASKS
 from shrp.model.forcing import ForcedRoute
 from tests.app.helpers import specs, targets, texts_of, values
 from ui.routing import compare, results, sentences, words
@@ -123,7 +122,7 @@ def test_a_long_text_is_cut_answered_at_once_and_computed_on_request(open_page, 
         *({"force": route} for route in ("9.1", "x", "1.2t3", "1.1_" * 900)),
         {"beside": "-1", "tab": COMPARE, "input": "99"},
         {"tab": "zebra", "what_if_class": "no"},
-        {"explain": "layer 77's expert", "tab": WORDS},
+        {"method": "magic", "tab": WORDS},
         {"attention_layer": "77", "tab": ATTENTION},
         {"expert_method": "magic", "tab": EXPERTS},
     ],
@@ -250,56 +249,22 @@ def scored(at):
     return values(figure(at, "What each")["data"][0]["x"])
 
 
-WAYS = [
-    *({"method": method} for method in tokens.METHODS),
-    {"replaced_by": [*words.REPLACEMENTS][-1]},
-    {"unit": "phrase"},
-]
-
-
-@pytest.mark.parametrize("link", WAYS, ids=str)
-def test_words_are_scored_as_the_library_does(open_page, tiny_checkpoint, link):
-    text = "w1 w20, w33 w4. w50"
-    at = open_page("routing", tiny_checkpoint, text=text, tab=WORDS, **link)
+@pytest.mark.parametrize("method", tokens.METHODS)
+def test_words_are_scored_as_the_library_does(open_page, tiny_checkpoint, method):
+    at = open_page("routing", tiny_checkpoint, text=TYPED, tab=WORDS, method=method)
     assert not at.exception
-    one = instance.prepare(*loaded(tiny_checkpoint), (text,))
+    one = instance.prepare(*loaded(tiny_checkpoint), (TYPED,))
     output = int(one.outputs(one.embeddings)[0].argmax())
-    one = instance.in_units(one, "phrase") if link.get("unit") == "phrase" else one
-    replacement = words.REPLACEMENTS[link.get("replaced_by", "mask token")]
-    made = tokens.ablate_words(one, output, replacement=replacement)
-    if "method" in link and link["method"] != tokens.METHODS[2]:
-        made = (tokens.input_x_gradient, tokens.integrated_gradients)[tokens.METHODS.index(link["method"])](
-            one, output
-        )
+    ways = tokens.input_x_gradient, tokens.integrated_gradients, tokens.ablate_words
+    made = ways[tokens.METHODS.index(method)](one, output)
     np.testing.assert_allclose(scored(at), made.scores, atol=1e-5)
-    found = tokens.fewest_words(one, replacement=replacement)
-    assert words.fewest_in_words(found, TASKS["sst2"]).replace("\\", "") in texts_of(at)
 
 
-def test_a_class_is_explained_rather_than_another(open_page, save_tiny):
+def test_another_class_is_explained(open_page, save_tiny):
     folder = save_tiny("three", task="mnli", num_labels=3)
-    pair = {"text": "w1 w2 ||| w3 w4 w5", "target": "neutral", "rather_than": "contradiction"}
-    at = open_page("routing", folder, tab=WORDS, **pair)
+    at = open_page("routing", folder, tab=WORDS, text="w1 w2 ||| w3 w4 w5", target="neutral")
     one = instance.prepare(*loaded(folder), ("w1 w2", "w3 w4 w5"))
-    neutral, contradiction = (tokens.ablate_words(one, output).scores for output in (1, 2))
-    np.testing.assert_allclose(scored(at), neutral - contradiction, atol=1e-5)
-
-
-def test_the_words_behind_a_layers_expert(open_page, tiny_checkpoint):
-    parts = loaded(tiny_checkpoint)
-    (e,) = explore(*parts, [(TYPED,)])
-    layer = e.layers[-1]
-    at = open_page("routing", tiny_checkpoint, text=TYPED, tab=WORDS, explain=f"layer {layer}'s expert")
-    assert not at.exception
-    one = instance.prepare(*parts, (TYPED,))
-    asked = instance.prefer(one, layer, e.choice(layer), e.runner_up(layer))
-    np.testing.assert_allclose(
-        values(figure(at, "What each word")["data"][0]["x"]), tokens.ablate_words(asked, 0).scores, atol=1e-4
-    )
-    found = tokens.without_each_word(one).routes
-    drawn = figure(at, "Where a layer takes another")
-    np.testing.assert_array_equal(values(drawn["data"][0]["z"]), found.without != found.own[:, None])
-    assert words.decisive_in_words(found, one.words, layer, one.task).replace("\\", "") in texts_of(at)
+    np.testing.assert_allclose(scored(at), tokens.ablate_words(one, 1).scores, atol=1e-5)
 
 
 def test_agreement_and_faithfulness_are_computed_once_opened(open_page, tiny_checkpoint):
@@ -312,15 +277,6 @@ def test_agreement_and_faithfulness_are_computed_once_opened(open_page, tiny_che
     assert {*tokens.METHODS} <= {*scores}
     assert len(agree) == 3
     assert len(faithful) == 3 + 2  # with the two controls
-
-
-def test_a_long_text_is_searched_for_the_fewest_words_on_request(open_page, tiny_checkpoint, monkeypatch):
-    monkeypatch.setattr(words, "_SHORT", 4)
-    at = open_page("routing", tiny_checkpoint, text=f"{TYPED} w6 w7 w8", tab=WORDS)
-    before = len(at.main.markdown)
-    at.toggle(key=words.FLIPS).set_value(True).run()
-    assert not at.exception
-    assert len(at.main.markdown) > before
 
 
 @pytest.mark.parametrize("method", experts.METHODS)
@@ -338,13 +294,14 @@ def test_experts_are_scored_as_the_library_does(open_page, tiny_checkpoint, meth
 
 
 def test_a_long_text_is_read_in_pieces_that_are_quickly_left_out(tiny_checkpoint, monkeypatch):
-    one = results.Explained(None, instance.prepare(*loaded(tiny_checkpoint), ("w1 w2, w3 w4. w5 w6.",)), None)
-    pieces = {unit: len(instance.in_units(one.instance, unit).words) for unit in instance.UNITS}
-    for unit in instance.UNITS:
-        monkeypatch.setattr(results, "QUICK", pieces[unit] * len(one.instance.tokens))
-        assert one.quick_unit() == unit
+    one = results.Explained(None, instance.prepare(*loaded(tiny_checkpoint), ("w1 w2 w3 w4 w5 w6",)), None)
+    for most in (6, 3, 2):
+        monkeypatch.setattr(results, "QUICK", most * len(one.instance.tokens))
+        assert one.quick
+        assert len(one.in_pieces().instance.words) == most
     monkeypatch.setattr(results, "QUICK", 1)
-    assert one.quick_unit() is None
+    assert not one.quick
+    assert len(one.in_pieces().instance.words) == 6
 
 
 # Attention, and two sentences
@@ -363,10 +320,6 @@ def test_where_any_layers_heads_look(open_page, tiny_checkpoint):
     assert figure(at, f"Attention of layer 2, expert {expected.firing[0]}")
     at.toggle(key="hide_special").set_value(True).run()
     assert len(figure(at, "Attention of")["data"][0]["z"]["shape"].split(",")) == 2
-    at.session_state["attention_layers"] = True
-    at.run()
-    assert not at.exception
-    assert len(targets(figure(at, "All layers"))["customdata"]) == 3 * 4
 
 
 def test_two_sentences_are_compared_as_the_library_does(open_page, tiny_checkpoint):

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shrp.analysis.attribution.instance import against, prepare
+from shrp.analysis.attribution.instance import prepare
 from shrp.analysis.attribution.tokens import ablate_words
 from shrp.analysis.explore import explore
-from shrp.analysis.importance import blocks, joint, knock_out_effect, knock_outs, merge, worth_by_group
+from shrp.analysis.importance import blocks, knock_out_effect, knock_outs, merge, worth_by_group
 from shrp.analysis.patching import patch
 from shrp.analysis.routes import shuffle_routes, usage_distances
 from shrp.analysis.specialisation import specialisation, specialisation_frame
@@ -115,17 +115,9 @@ def test_knock_out_of_experts_together(shrp, place, known, on_data):
     loaded, data = known
     found = told(shrp, "knock-out", place / "routed", *on_data, "--expert", "2.1", "--expert", "1.0")
     before = evaluate(loaded.model, loaded.tokenizer, data)
-
-    def without(*cells):
-        return knock_out_effect(loaded.model, loaded.tokenizer, data, before, cells)
-
-    both, alone = without((2, 1), (1, 0)), [without((1, 0)), without((2, 1))]
+    both = knock_out_effect(loaded.model, loaded.tokenizer, data, before, [(2, 1), (1, 0)])
     assert found["affected"] == len(both.affected)
     assert (found["score"], found["without"]) == (before.score, both.after.score)
-    expected = joint(both, alone, None)
-    assert found["interaction"]["together"] == pytest.approx(expected.together, abs=1e-6)
-    assert found["interaction"]["beyond_the_sum"] == pytest.approx(expected.beyond, abs=1e-6)
-    assert "interaction" not in told(shrp, "knock-out", place / "routed", *on_data, "--expert", "2.1")
     assert shrp("knock-out", place / "routed", *on_data, "--expert", "2.1", "--expert", "1.0")[0] == 0
 
 
@@ -165,11 +157,9 @@ def test_explain(shrp, place, known):
     assert found["patched"]["own"] == pytest.approx(states.start, abs=1e-5)
     change = states.to_frame()["change"].tolist()
     assert [row["change"] for row in found["patched"]["states"]] == pytest.approx(change, abs=1e-5)
-    both = told(
-        shrp, "explain", place / "routed", *asked[:2], "--output", "negative", "--rather-than", "positive"
-    )
-    instance = against(prepare(loaded.model, loaded.tokenizer, task, (texts[0],)), 0, 1)
-    scores = [row["score"] for row in both["inputs"][0]["words"]["scores"]]
+    other = told(shrp, "explain", place / "routed", *asked[:2], "--output", "negative")
+    instance = prepare(loaded.model, loaded.tokenizer, task, (texts[0],))
+    scores = [row["score"] for row in other["inputs"][0]["words"]["scores"]]
     np.testing.assert_allclose(scores, ablate_words(instance, 0).scores, atol=1e-5)
     assert "words" not in told(shrp, "explain", place / "dense", *asked[:2], "--no-words")["inputs"][0]
     code, out, _ = shrp("explain", place / "routed", *asked, "--patched")
@@ -273,7 +263,11 @@ def test_export_and_what_it_scores(shrp, place, tmp_path, traced_once):
     found = told(shrp, *common, "--data", place / "data.csv", *beside)
     assert [Path(row["model"]).name for row in found["beside"]] == ["dense", "other"]
     dense = told(shrp, "evaluate", place / "dense", "--data", place / "data.csv")
-    assert [row["score"] for row in (found, *found["beside"])] == [static["score"], dense["score"], static["score"]]
+    assert [row["score"] for row in (found, *found["beside"])] == [
+        static["score"],
+        dense["score"],
+        static["score"],
+    ]
     assert found["interval"] == served["interval"]
     for row in (found, *found["beside"]):
         assert row["n"] == static["n"]

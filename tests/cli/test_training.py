@@ -193,7 +193,9 @@ def test_a_pruned_model_is_fine_tuned_without_labels(shrp, place, known, config,
     code, out, err = shrp(
         *("prune", place / "routed", "--per-layer", 2, "--texts", unlabelled, "--fine-tune", 8),
         *("--validation-file", place / "data.csv", "--out", tmp_path / "out", "--json"),
-        *config(training={"learning_rate": 1e-3, "precision": "fp32", "temperature": 3.0, "weight_decay": 0.02}),
+        *config(
+            training={"learning_rate": 1e-3, "precision": "fp32", "temperature": 3.0, "weight_decay": 0.02}
+        ),
     )
     assert code == 0, err
     made, before = checkpoint.load(tmp_path / "out"), checkpoint.load(place / "static2")
@@ -217,7 +219,10 @@ def test_shipped_sentences_that_a_pruned_model_was_tuned_on_do_not_score_it(
     save = checkpoint.save
 
     def held(*args, **options):
-        with pytest.raises(TrainingError, match="another process"), alone_in(run_folder(tmp_path / "out"), "prune"):
+        with (
+            pytest.raises(TrainingError, match="another process"),
+            alone_in(run_folder(tmp_path / "out"), "prune"),
+        ):
             pass
         return save(*args, **options)
 

@@ -9,7 +9,7 @@ from shrp.families.families import encoder_layers
 from shrp.model.config import ShrpConfig
 from shrp.model.convert import convert
 from shrp.model.gates import record_routing
-from shrp.model.partial import layer_inputs, run_from
+from shrp.model.partial import run_from, run_layers
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
 
@@ -72,7 +72,7 @@ def test_passes_in_part_leave_no_hooks(tiny_family, tiny_model, tiny_inputs):
     model, inputs = tiny_model(tiny_family), tiny_inputs()
     model.config.output_hidden_states = True
     for _ in range(3):
-        entering = layer_inputs(model, inputs, [1])[1]
+        entering = run_layers(model, inputs, 0, 1)
         run_from(model, inputs, 1, entering)
     assert not any(layer._forward_hooks for layer in encoder_layers(model))
     assert len(asked(model, inputs).hidden_states) == LAYERS + 1
@@ -80,6 +80,6 @@ def test_passes_in_part_leave_no_hooks(tiny_family, tiny_model, tiny_inputs):
 
 def test_what_enters_a_layer_that_does_not_run_is_not_known(tiny_model, tiny_inputs):
     model, inputs = tiny_model(), tiny_inputs()
-    entering = layer_inputs(model, inputs, [1])[1]
+    entering = run_layers(model, inputs, 0, 1)
     with pytest.raises(ValueError, match="layer 0"):
         run_from(model, inputs, 1, entering, watch=(0, 1))

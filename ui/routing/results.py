@@ -13,9 +13,9 @@ import numpy as np
 import streamlit as st
 import torch
 
-from shrp.analysis.attention import LayerAttention, layer_attention, model_attention
+from shrp.analysis.attention import LayerAttention, layer_attention
 from shrp.analysis.attribution import experts, instance, tokens, trust
-from shrp.analysis.attribution.instance import Instance, against, prefer, prepare
+from shrp.analysis.attribution.instance import Instance, prepare
 from shrp.analysis.attribution.tokens import METHODS, WordScores
 from shrp.analysis.explore import Exploration, WhatIf, explore, what_if
 from shrp.analysis.importance import check_can_pick_next
@@ -29,8 +29,6 @@ from shrp.model.forcing import AS_ROUTED, ForcedRoute
 from ui import loaders
 from ui.store import Progress, kept, once
 
-ABLATION = METHODS[2]
-"""Leave one word out: the method that comes first, since it needs no baseline and routes live."""
 QUICK = 8_192
 """Tokens that may pass the whole model unasked: a few seconds on two cores."""
 _LEAST = 256
@@ -80,33 +78,22 @@ class Explained:
     def key(self) -> tuple[Hashable, ...]:
         """What results are kept under."""
         one = self.instance
-        return self.checkpoint.fingerprint, one.text, one.unit, one.preference, one.contrast
+        return self.checkpoint.fingerprint, one.text, len(one.words)
 
     @property
     def prediction(self) -> int:
         """The predicted class; 0 for regression."""
         return int(self.logits.argmax())
 
-    def by(self, unit: str) -> Explained:
-        """The same sentence in longer pieces than words."""
-        return replace(self, instance=instance.in_units(self.instance, unit))
+    @property
+    def quick(self) -> bool:
+        """Whether pieces of the sentence can be left out one by one in a few seconds."""
+        return QUICK // len(self.instance.tokens) > 1
 
-    def preferring(self, layer: int, expert: int, rather_than: int) -> Explained:
-        """The same sentence with a router's preference to explain."""
-        return replace(self, instance=prefer(self.instance, layer, expert, rather_than))
-
-    def against(self, output: int, rather_than: int) -> Explained:
-        """The same sentence with the difference of two logits to explain."""
-        return replace(self, instance=against(self.instance, output, rather_than))
-
-    def quick_unit(self) -> str | None:
-        """The shortest unit whose pieces can be left out one by one in a few seconds; None where none can."""
-        most = min(QUICK // len(self.instance.tokens), instance.MOST)
-        for unit in instance.UNITS:
-            pieces = len(instance.in_units(self.instance, unit).words)
-            if pieces <= most and (pieces > 1 or unit == instance.UNITS[0]):
-                return unit
-        return None
+    def in_pieces(self) -> Explained:
+        """The same sentence in as many words, or pieces of several, as can be left out in a few seconds."""
+        most = min(QUICK // len(self.instance.tokens), instance.MOST) if self.quick else instance.MOST
+        return replace(self, instance=instance.in_pieces(self.instance, most))
 
 
 def explained(checkpoint: Checkpoint, text: tuple[str, ...]) -> Explained:
@@ -124,68 +111,32 @@ def explained(checkpoint: Checkpoint, text: tuple[str, ...]) -> Explained:
     return once("attribution inputs", loaders.MODELS, key, "Reading the sentence", work)
 
 
-def without_each_word(one: Explained, replacement: str) -> tokens.Without:
-    """Each word left out in turn, routed live: `replacement` stands for it (`tokens.REPLACEMENTS`)."""
-    work, key = partial(tokens.without_each_word, one.instance, replacement), (*one.key, replacement)
-    return once("without each word", 64, key, f"Leaving out {one.instance.unit}s", work)
+def without_each_word(one: Explained) -> tokens.Without:
+    """Each word left out in turn, routed live."""
+    work, label = partial(tokens.without_each_word, one.instance), f"Leaving out {one.instance.unit}s"
+    return once("without each word", 64, one.key, label, work)
 
 
-def usual_replacement(one: Explained) -> str:
-    """What stands for a word that is left out: the mask token, or padding where there is none."""
-    return "mask" if "mask" in one.instance.replacements else "pad"
-
-
-@dataclass(frozen=True)
-class Options:
-    """How words are scored."""
-
-    frozen: bool = True
-    replacement: str = "mask"
-
-    def of(self, method: str) -> tuple[Hashable, ...]:
-        """The options that a method depends on."""
-        if method == METHODS[1]:
-            return method, self.frozen
-        return (method, self.replacement) if method == ABLATION else (method,)
-
-
-def word_scores(one: Explained, output: int, method: str, options: Options) -> WordScores:
+def word_scores(one: Explained, output: int, method: str) -> WordScores:
     """One output's attribution to the words."""
-    if method == ABLATION:
-        return without_each_word(one, options.replacement).scores(output)
+    if method == METHODS[2]:
+        return without_each_word(one).scores(output)
 
     def work(progress: Progress) -> WordScores:
         if method == METHODS[0]:
             return tokens.input_x_gradient(one.instance, output)
-        return tokens.converged_gradients(one.instance, output, frozen=options.frozen, progress=progress)
+        return tokens.converged_gradients(one.instance, output, progress)
 
-    key = (*one.key, output, *options.of(method))
-    return once("attribution words", 256, key, f"{method.capitalize()}, steps", work)
+    label = f"{method.capitalize()}, steps"
+    return once("attribution words", 256, (*one.key, output, method), label, work)
 
 
-def trust_checks(one: Explained, output: int, found: list[WordScores], options: Options) -> list[trust.Trust]:
+def trust_checks(one: Explained, output: int, found: list[WordScores]) -> list[trust.Trust]:
     """Infidelity and sensitivity of attributions and of two controls (`shrp.analysis.attribution.trust.check`)."""
-
-    def work(progress: Progress) -> list[trust.Trust]:
-        return trust.check(
-            one.instance,
-            found,
-            output,
-            steps=max([result.steps or 1 for result in found], default=1),
-            frozen=options.frozen,
-            replacement=options.replacement,
-            progress=progress,
-        )
-
-    key = (*one.key, output, *(options.of(result.method) for result in found), options.replacement)
-    return once("attribution checks", 64, key, "Testing, parts done", work)
-
-
-def fewest_words(one: Explained, replacement: str) -> tokens.Flips:
-    """The fewest words whose loss changes the prediction."""
-    work = partial(tokens.fewest_words, one.instance, replacement=replacement)
-    label, key = f"Sets of {one.instance.unit}s tried", (*one.key, replacement)
-    return once("attribution flips", 64, key, label, lambda progress: work(progress=progress))
+    steps = max([result.steps or 1 for result in found], default=1)
+    work = partial(trust.check, one.instance, found, output, steps=steps)
+    key = (*one.key, output)
+    return once("attribution checks", 64, key, "Testing, parts done", lambda p: work(progress=p))
 
 
 def expert_scores(one: Explained, output: int, method: str) -> experts.ExpertScores:
@@ -205,7 +156,7 @@ def expert_scores(one: Explained, output: int, method: str) -> experts.ExpertSco
         budget = max(_LEAST, experts.enough(len(coalitions.players)))
         return experts.shapley_values(coalitions, budget=budget, progress=progress)
 
-    key = one.checkpoint.fingerprint, one.instance.text, one.instance.contrast, output, method
+    key = one.checkpoint.fingerprint, one.instance.text, output, method
     return once("attribution experts", 128, key, "Groups of experts", work)
 
 
@@ -231,10 +182,3 @@ def attention(checkpoint: Checkpoint, text: tuple[str, ...], layer: int) -> Laye
     key = checkpoint.fingerprint, text, layer
     work = lambda: layer_attention(*parts, text, layer, max_length=longest_input(*parts))  # noqa: E731
     return kept("attention", 16, key, work)
-
-
-def attention_everywhere(checkpoint: Checkpoint, text: tuple[str, ...]) -> list[LayerAttention]:
-    """Attention of all layers."""
-    parts = checkpoint.model, checkpoint.tokenizer
-    work = lambda: model_attention(*parts, text, max_length=longest_input(*parts))  # noqa: E731
-    return kept("attention-everywhere", 4, (checkpoint.fingerprint, text), work)

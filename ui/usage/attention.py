@@ -18,9 +18,7 @@ from shrp.analysis.attention import (
     SEPARATORS,
     AttentionRoles,
 )
-from shrp.analysis.explore import PAIR_SEPARATOR, split_sentences
 from shrp.analysis.usage import UsageStats
-from shrp.data.text_data import TextData
 from ui.attention_figures import frame, heatmap, routed, said, strongest
 from ui.bound import clamp
 from ui.downloads import chart
@@ -31,9 +29,8 @@ from ui.theme import BLUE, GREEN, GREY, MUTED, ORANGE, PURPLE, SKY, layout
 from ui.usage import results
 from ui.usage.figures import HOVER, counted_in, usage_heatmap
 
-EXAMPLE, TYPED, HIDE, ROLE = "example", "example_text", "hide_special", "role"
+EXAMPLE, HIDE, ROLE = "example", "hide_special", "role"
 """Keys in the session's state and in the URL; `example` is the number of the example that is shown."""
-LONGEST = 2_000
 _MAP = "role-map"
 _COLORS = {
     FIRST: MUTED,
@@ -57,7 +54,7 @@ def section(one: results.Expert, first: int) -> None:
 
 def _example(one: results.Expert, first: int) -> None:
     data = one.data
-    left, middle, right = st.columns([2, 5, 3], vertical_alignment="bottom")
+    left, right = st.columns([2, 8], vertical_alignment="bottom")
     clamp(EXAMPLE, 0, len(data) - 1)
     number = left.number_input(
         "Row",
@@ -70,31 +67,16 @@ def _example(one: results.Expert, first: int) -> None:
         placeholder=f"{first}",
         help="Number of an example, from 0. Empty: the one with the highest router probability.",
     )
-    pair = f", its texts with {PAIR_SEPARATOR} between them" * (len(data.task.text_columns) == 2)
-    typed = middle.text_input(f"Or type one{pair}", key=TYPED, bind="query-params", max_chars=LONGEST)
     without = "Leaves out [CLS], [SEP] and the like, and rescales each row to 100%."
     hide = right.toggle("Hide special tokens", key=HIDE, bind="query-params", help=without)
-    text, source = _text(data, number if number is not None else first, typed or "")
-    if text is None:
-        st.info(source, icon=":material/edit:")
-        return
-    found = results.attention(one.checkpoint, text, one.layer)
+    number = min(max(int(first if number is None else number), 0), len(data) - 1)
+    source = f"row {number:,} of {data.name}"
+    found = results.attention(one.checkpoint, data.texts[number], one.layer)
     pattern = found.pattern(one.expert, without_special=hide)
     alt = f"Heatmap of the attention of layer {one.layer}'s expert {one.expert}. {strongest(pattern)}"
     fig = heatmap(found, pattern, one.expert, source)
     chart(fig, lambda: frame(pattern), "attention", f"{one.name}-attention", alt)
     st.caption(routed(found, one.expert) + said(found, pattern, hide, "as for usage and scores"))
-
-
-def _text(data: TextData, number: int, typed: str) -> tuple[tuple[str, ...] | None, str]:
-    """The text and where it is from; or None and what to type."""
-    if not typed.strip():
-        number = min(max(int(number), 0), len(data) - 1)
-        return data.texts[number], f"row {number:,} of {data.name}"
-    inputs, notes = split_sentences(" ".join(typed[:LONGEST].split()), data.task)
-    if inputs:
-        return inputs[0], "typed"
-    return None, notes[0] if notes else "Type a text."
 
 
 def _roles(one: results.Expert) -> None:

@@ -13,7 +13,6 @@ import plotly.graph_objects as go
 from ui.text import axis_names, escape_html, percent, slice_name
 from ui.theme import (
     BLUE,
-    DIVERGING,
     GREY,
     ORANGE,
     SEQUENTIAL,
@@ -53,45 +52,40 @@ def usage_heatmap(
     measure: str,
     counts: np.ndarray | None = None,
     unit: str = "examples",
-    difference: bool = False,
     ends: np.ndarray | None = None,
     selected: tuple[int, int] | None = None,
 ) -> go.Figure:
     """Layers x experts as a heatmap whose cells can be clicked; a click's `customdata` is layer and expert.
 
     Args:
-        values: `(L, H)`: shares or probabilities from 0 to 1, or their differences; nan where nothing is known.
+        values: `(L, H)`: shares from 0 to 1; nan where nothing is known.
         layers: the `L` layers, ascending.
         measure: what the values are, in words, for the hover text.
         counts: `(L, H)` of what was counted, for the hover text.
         unit: of the counts.
-        difference: values go both ways from 0.
-        ends: `(L, H, 2)` of 95% intervals, nan for none; differences whose interval excludes 0 are in bold.
+        ends: `(L, H, 2)` of 95% intervals, nan for none, for the hover text.
         selected: layer and expert to outline.
     """
     experts, names = range(values.shape[1]), [str(layer) for layer in layers]
-    limit = float(np.abs(values[np.isfinite(values)]).max(initial=0.0)) or 1.0
-    scale: dict[str, Any] = {"colorscale": SEQUENTIAL, "zmin": 0, "zmax": max(limit, 2 / len(experts))}
-    if difference:
-        scale = {"colorscale": DIVERGING, "zmin": -limit, "zmax": limit}
+    top = max(float(values[np.isfinite(values)].max(initial=0.0)), 2 / len(experts))
     show = len(experts) <= LABELLED
-    bold = difference and ends is not None and beyond_chance(ends)
-    # Percent, as the subtitle says; without the sign twelve cells fit in a narrow window.
-    text = np.vectorize(lambda v: _cell(v, difference).removesuffix("%"), otypes=[object])(values)
-    bar = {"tickformat": "+~%" if difference else ".0%", "thickness": 12}
+    # Percent, as the subtitle says; without the sign twelve cells fit in a narrow window. Zeros stay blank.
+    text = [[str(round(100 * v) or "") if v == v else "" for v in row] for row in values.tolist()]
     fig = go.Figure(
         go.Heatmap(
             z=values,
             x=list(experts),
             y=names,
-            text=np.where(bold, "<b>" + text + "</b>", text) if show else None,
+            text=text if show else None,
             texttemplate="%{text}" if show else None,
             xgap=2,
             ygap=2,
             hoverinfo="skip",
             showscale=not show,  # the numbers say it, and need the room in a narrow window
-            colorbar=bar | {"title": {"text": escape_html(measure), "side": "right"}},
-            **scale,
+            colorbar={"title": {"text": escape_html(measure), "side": "right"}, "tickformat": ".0%"},
+            colorscale=SEQUENTIAL,
+            zmin=0,
+            zmax=top,
         )
     )
     points, hover = [(layer, expert) for layer in layers for expert in experts], []
@@ -100,8 +94,9 @@ def usage_heatmap(
         if math.isnan(value):
             said += "not known"
         else:
-            said += _cell(value, difference, digits=1)
-            said += "" if ends is None else f"<br>95% CI: {_ends(ends[i, e], difference)}"
+            said += percent(value)
+            low, high = (np.nan, np.nan) if ends is None else ends[i, e]
+            said += "" if np.isnan(low) else f"<br>95% CI: {percent(low)} to {percent(high)}"
             said += "" if counts is None else f"<br>{int(counts[i, e]):,} {unit} (Top-1)"
         hover.append(f"{said}<br><i>click to open this expert</i>")
     rows = [str(layer) for layer, _ in points]
@@ -117,29 +112,6 @@ def usage_heatmap(
     fig.update_yaxes(type="category", range=[len(names) - 0.4, -0.6], **bare)
     height = cells_height(len(names))
     return layout(fig, title, subtitle=subtitle, x="expert", y="layer", height=height, legend=False)
-
-
-def beyond_chance(ends: np.ndarray) -> np.ndarray:
-    """Which intervals `(..., 2)` exclude 0; a missing one does not."""
-    return (ends[..., 0] > 0) | (ends[..., 1] < 0)
-
-
-def _ends(pair: np.ndarray, difference: bool) -> str:
-    """An interval of shares, or of percentage points."""
-    low, high = (100 * float(end) for end in pair)
-    if math.isnan(low):
-        return "none, too few examples"
-    return f"{low:+.1f} to {high:+.1f}" if difference else f"{low:.1f}% to {high:.1f}%"
-
-
-def _cell(value: float, difference: bool, digits: int = 0) -> str:
-    """A cell's value: percent, or percentage points with their sign; empty where it is not known or rounds to 0%."""
-    if not math.isfinite(value):
-        return ""
-    if not difference:
-        return percent(value, digits) if digits or round(100 * value) else ""  # so that zeros stay blank
-    points = round(100 * value, digits)
-    return (f"{points:+.{digits}f}" if points else "0") + (" points" if digits else "")
 
 
 def mix_bars(frame: pd.DataFrame, *, what: str, unit: str, total: int) -> go.Figure:

@@ -13,10 +13,8 @@ import streamlit as st
 
 from shrp.analysis.importance import (
     FEWEST,
-    MEANINGS,
     KnockOuts,
     beyond_chance,
-    correlations,
     count_tests,
     dense_layers,
     of_heads,
@@ -45,21 +43,15 @@ from ui.text import (
     worth_meaning,
     worth_name,
 )
-from ui.theme import BLUE, DIVERGING, GREY, layout
+from ui.theme import DIVERGING, layout
 from ui.usage import results
 
 EXPERT, HEAD = "expert", "head"
 """What is knocked out."""
-KIND, ON, MEANING, MEASURE, BY = "knock_out", "on_data", "knocked_out", "rank_by", "matters_by"
+KIND, ON, BY = "knock_out", "on_data", "matters_by"
 INPUTS = {EXPERT: "data_inputs", HEAD: "data_inputs_heads"}
 """Keys of the widgets, in the session's state and in the URL."""
 KINDS = ("experts", "heads of dense layers")
-MEASURES = {
-    "effect, all examples": "effect",
-    "effect where used": "effect_per_use",
-    "score lost": "score_lost",
-}
-"""What usage is ranked against -> column of `KnockOuts.table`."""
 _SIZES = (32, 64, 128, 256, 512)
 _START = {EXPERT: 128, HEAD: 64}
 """Examples at first; heads cost more, as every example uses all of them."""
@@ -81,32 +73,23 @@ def section(selection: state.Selection) -> None:
     # Experts run on opening the tab; heads, which take much longer, when asked for.
     if of == HEAD and not st.toggle(f"Measure on {escape(data.name)}", key=ON, bind="query-params"):
         return
-    left, right = st.columns(2, gap="medium")
-    with left:
-        n = _pick_number(len(data), INPUTS[of], _START[of])
-    meaning = "its output set to 0"
-    if of == EXPERT:
-        with right:
-            meaning = always_one(
-                "A knocked-out expert",
-                MEANINGS,
-                MEANING,
-                help="**router picks the next**: the best other expert takes over, and the layers above route again. "
-                "**zeroed**: its output is 0, and all other gates stay.",
-            )
+    n = _pick_number(len(data), INPUTS[of], _START[of])
+    meaning = (
+        "its output is set to 0"
+        if of == HEAD
+        else "the router picks the next, and the layers above route again"
+    )
     try:
-        found = results.knocked_out_in_turn(checkpoint, data, n, of, meaning)
-        key = checkpoint.fingerprint, data.fingerprint, n, of, meaning, data.pairs
+        found = results.knocked_out_in_turn(checkpoint, data, n, of)
+        key = checkpoint.fingerprint, data.fingerprint, n, of, data.pairs
         table = once("expert effects", 64, key, "Intervals", lambda progress: found.table(data, None))
     except ShrpError as error:
         state.show_error(error)
         return
     where = escape_html(f"n = {found.n:,} of {len(data):,} examples of {data.name}")
     name = f"{selection.name}-{of}s-{found.n}"
-    _effects(table, found, f"{where}; knocked out: {meaning}", name, of)
+    _effects(table, found, f"{where}<br>{meaning}", name, of)
     _by_group(selection, found, key, where, name, of)
-    if of == EXPERT:
-        _usage(table, found, f"{where}; knocked out: {meaning}", name)
 
 
 def _pick_number(total: int, key: str, start: int) -> int:
@@ -226,45 +209,6 @@ def by_group_said(sure: pd.DataFrame, frame: pd.DataFrame, worth: str, of: str =
     return f"**{len(sure):,} of {tested:,}** {what} differ significantly in the {worth} lost: {named}{more}."
 
 
-def _usage(table: pd.DataFrame, found: KnockOuts, where: str, name: str) -> None:
-    """Usage against what knocking an expert out does, and what the rank correlations show."""
-    st.subheader("Does usage rank experts by importance?", anchor="usage")
-    label = always_one(
-        "Rank usage against",
-        list(MEASURES),
-        MEASURE,
-        help="**effect, all examples**: mean size of the change, 0 for examples that do not use the expert, so partly "
-        "usage by construction. **effect where used**: only over examples that use it. **score lost**: in the metric.",
-    )
-    measure = MEASURES[label]
-    if table[measure].isna().all():
-        st.info("There is no score on these examples; rank usage against an effect instead.")
-        return
-    ranks = correlations(table, measure)
-    unit, said = f" ({metric_name(found.task.metric)})" * (measure == "score_lost"), ranks_said(ranks)
-    st.markdown(said)
-    points = table[["layer", "expert", "usage", "uses", measure]]
-    chart(
-        usage_scatter(table, measure, escape_html(label + unit), where),
-        points.merge(ranks.rename(columns={"n": "n experts"}), on="layer"),
-        "usage-scatter",
-        f"{name}-usage-{measure}",
-        f"Scatter of usage against {label}{unit}, {plain(said)}",
-    )
-
-
-def ranks_said(ranks: pd.DataFrame) -> str:
-    """The rank correlations of `correlations` in words, as Markdown."""
-    defined = ranks["spearman"].dropna()
-    if defined.empty:
-        return "In no layer do enough experts differ for a rank correlation."
-    sure = int((ranks["p"] <= 0.05).sum())
-    return (
-        f"Spearman correlation of usage and importance: median **{np.median(defined):.2f}**, significant (p ≤ 0.05) in "
-        f"**{sure} of {len(ranks)} layers**. Each is over at most {int(ranks['n'].max())} experts, which is few."
-    )
-
-
 def _signed_map(z: np.ndarray, limit: float, x: Sequence, y: Sequence, bar: str, **cells) -> go.Figure:
     """A heatmap of signed numbers, its first row on top."""
     ends = {"zmin": -limit, "zmax": limit, "colorscale": DIVERGING}
@@ -306,36 +250,6 @@ def effect_map(table: pd.DataFrame, what: str, subtitle: str, of: str = EXPERT) 
     fig.update_xaxes(tickvals=list(shown.columns))
     height = 165 + max(4, len(z)) * 26
     return layout(fig, f"Mean effect of each {of} on {what}", subtitle=subtitle, x=of, height=height)
-
-
-def usage_scatter(table: pd.DataFrame, measure: str, name: str, subtitle: str) -> go.Figure:
-    """Usage against a measure of what an expert does, a point for each expert that is used.
-
-    Args:
-        table: of `KnockOuts.table`.
-        measure: the table's column.
-        name: of the measure, HTML-safe, with its unit.
-    """
-    used = table[(table["uses"] > 0) & table[measure].notna()]
-    fig = go.Figure(
-        go.Scatter(
-            x=used["usage"],
-            y=used[measure],
-            mode="markers+text",
-            text=[f"{r.layer}·{r.expert}" for r in used.itertuples()],
-            textposition="top center",
-            textfont={"size": 10},
-            customdata=used[["layer", "expert", "uses"]],
-            marker={"size": 8, "color": BLUE},
-            hovertemplate="layer %{customdata[0]}, expert %{customdata[1]}<br>usage %{x:.1%} (%{customdata[2]:,} "
-            f"examples)<br>{name} %{{y:.4f}}<extra></extra>",
-            cliponaxis=False,
-        )
-    )
-    fig.update_xaxes(tickformat=".0%", rangemode="tozero")
-    fig.update_yaxes(zeroline=True, zerolinecolor=GREY)
-    title, subtitle = "Usage against what knocking an expert out does", f"{subtitle}; points: layer · expert"
-    return layout(fig, title, subtitle=subtitle, x="usage (Top-1 share)", y=name, height=420, legend=False)
 
 
 def where_columns(frame: pd.DataFrame, sure: pd.DataFrame) -> tuple[list[tuple[int, int]], int]:

@@ -6,20 +6,16 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from shrp.analysis.routes import FEWEST
 from shrp.analysis.usage import UsageStats, route_table
 from ui import measurements, state
 from ui.bound import fall_back
 from ui.downloads import chart, downloads
-from ui.pickers import always_one
-from ui.text import capital, escape_html, percent, slice_name
-from ui.usage import figures, results
+from ui.text import escape_html, percent, slice_name
+from ui.usage import figures
 
-ALL, NOTHING = "all examples", "nothing"
-MEASURES = {"Top-1 share": "share", "mean probability": "mean_probs"}
-"""What the cells show -> method of `UsageStats`."""
-MEASURE, GROUP, AGAINST = "measure", "group", "against"
-"""Keys of the widgets, in the session's state and in the URL."""
+ALL = "all examples"
+GROUP = "group"
+"""Key of the widget, in the session's state and in the URL."""
 _MAP = "usage-map"
 
 
@@ -44,95 +40,42 @@ def usage_map(selection: state.Selection, stats: UsageStats, cell: tuple[int, in
     """
     groups = groups_of(selection, stats)
     fall_back(GROUP, groups, ALL)
-    fall_back(AGAINST, [NOTHING, *groups], NOTHING)
-    with st.popover("Expert, measure, groups", icon=":material/tune:"):
+    with st.popover("Expert, examples", icon=":material/tune:"):
         st.selectbox("Layer", stats.layers, key=state.LAYER)
         st.selectbox("Expert", range(stats.num_experts), key=state.EXPERT)
-        measure = always_one(
-            "Measure",
-            list(MEASURES),
-            MEASURE,
-            help="**Top-1 share**: how often an expert is the router's first choice. **mean probability**: what the router "
-            "gives it on average, chosen or not.",
-        )
         group = st.selectbox("Examples", list(groups), key=GROUP, bind="query-params")
-        against = st.selectbox(
-            "Difference from",
-            [NOTHING, *groups],
-            key=AGAINST,
-            bind="query-params",
-            help="Shows how much more (orange) or less (blue) each expert is used than for these examples.",
-        )
-    rows, of, difference, ends = groups[group], MEASURES[measure], against != NOTHING, None
-    values = np.stack([getattr(stats, of)(layer, rows) for layer in stats.layers])
+    rows, title = groups[group], "Top-1 share"
+    values = np.stack([stats.share(layer, rows) for layer in stats.layers])
     counts = np.stack([stats.counts(layer, rows) for layer in stats.layers])
-    n, data, title = int(rows.sum()), escape_html(stats.data), capital(measure)
+    n, data = int(rows.sum()), escape_html(stats.data)
     tokens = f" ({int(counts[0].sum()):,} tokens)" if stats.unit == "tokens" else ""
     even = percent(1 / stats.num_experts)
     subtitle = f"%, {data}, {escape_html(group)}, n = {n:,}{tokens}; even use: {even}"
-    if difference:
-        parts = selection.checkpoint, selection.data, stats, of
-        values, ends, by_chance = results.difference(*parts, (group, rows), (against, groups[against]))
-        other, title = int(groups[against].sum()), f"Difference in {measure}"
-        subtitle = f"percentage points, {data}<br>{escape_html(group)} (n = {n:,}) minus "
-        subtitle += f"{escape_html(against)} (n = {other:,})"
     chart(
         figures.usage_heatmap(
             values,
             stats.layers,
             title=title,
             subtitle=subtitle,
-            measure=measure,
+            measure=title,
             counts=counts,
             unit=figures.counted_in(stats.unit),
-            difference=difference,
-            ends=ends,
             selected=cell,
         ),
-        lambda: map_frame(stats, values, counts, ends, title).assign(
-            data=stats.data, group=group, n=n, **({"against": against} if difference else {})
-        ),
+        lambda: map_frame(stats, values, counts, title).assign(data=stats.data, group=group, n=n),
         key=_MAP,
         name=f"{selection.name}-usage",
         alt=f"{title} of {stats.num_experts} experts in layers {stats.layers[0]} to {stats.layers[-1]}.",
         hint="The CSV holds the same numbers. The button above the chart has boxes for layer and expert.",
         on_select=lambda: state.pick_cell(_MAP),
     )
-    if difference:
-        st.caption(chance_words(ends, by_chance))
     return group, rows
 
 
-def map_frame(
-    stats: UsageStats, values: np.ndarray, counts: np.ndarray, ends: np.ndarray | None, name: str
-) -> pd.DataFrame:
-    """A row for each layer and expert: layer, expert, the value under `name`, count, and low and high of a difference.
-
-    Args:
-        values, counts: `(L, H)`.
-        ends: `(L, H, 2)`.
-    """
+def map_frame(stats: UsageStats, values: np.ndarray, counts: np.ndarray, name: str) -> pd.DataFrame:
+    """A row for each layer and expert: layer, expert, the value `(L, H)` under `name`, and count `(L, H)`."""
     cells = pd.MultiIndex.from_product([stats.layers, range(stats.num_experts)], names=["layer", "expert"])
-    frame = cells.to_frame(index=False).assign(**{name: values.ravel(), "count": counts.ravel()})
-    if ends is not None:
-        frame["low"], frame["high"] = ends.reshape(-1, 2).T
-    return frame
-
-
-def chance_words(ends: np.ndarray, by_chance: np.ndarray) -> str:
-    """How many differences are significant, and how many would be by chance.
-
-    Args:
-        ends: intervals `(L, H, 2)`.
-        by_chance: counts without a real difference, as of `usage_difference`.
-    """
-    known = int(np.isfinite(ends[..., 0]).sum())
-    if not known:
-        return "Too few examples for intervals."
-    return (
-        f"{int(figures.beyond_chance(ends).sum())} of {known} differences have a 95% CI that excludes 0 (bold); "
-        f"{by_chance.mean():.1f} would by chance alone. Cells with fewer than {FEWEST} expected choices have no interval."
-    )
+    return cells.to_frame(index=False).assign(**{name: values.ravel(), "count": counts.ravel()})
 
 
 def more_about_the_data(selection: state.Selection, stats: UsageStats, group: str, rows: np.ndarray) -> None:

@@ -152,7 +152,7 @@ def forget_example(data: TextData) -> None:
 def _pick(key: str, numbers: Sequence[int]) -> None:
     rows = st.session_state[key]["selection"]["rows"]
     if rows and rows[0] < len(numbers):
-        st.session_state[attention.EXAMPLE], st.session_state[attention.TYPED] = numbers[rows[0]], ""
+        st.session_state[attention.EXAMPLE] = numbers[rows[0]]
 
 
 def words(one: results.Expert) -> None:

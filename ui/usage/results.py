@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import pandas as pd
 import streamlit as st
 
@@ -16,7 +15,7 @@ from shrp.analysis import importance
 from shrp.analysis.attention import AttentionRoles, LayerAttention, layer_attention
 from shrp.analysis.attention import attention_roles as roles_of
 from shrp.analysis.importance import KnockOut, KnockOuts, Prefix, knock_out_effect
-from shrp.analysis.routes import ShuffledRoutes, shuffle_routes, usage_difference
+from shrp.analysis.routes import ShuffledRoutes, shuffle_routes
 from shrp.analysis.specialisation import Grouping, specialisation
 from shrp.analysis.usage import UsageStats
 from shrp.analysis.words import TokenCounts, WordCounts, count_tokens, count_words
@@ -89,25 +88,6 @@ def mix(
     return once("mixes", 256, key, "Comparing its examples with all others", work)
 
 
-def difference(
-    checkpoint: Checkpoint,
-    data: TextData,
-    stats: UsageStats,
-    of: str,
-    group: tuple[str, np.ndarray],
-    against: tuple[str, np.ndarray],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`shrp.analysis.routes.usage_difference` of two groups.
-
-    Args:
-        of: `share` or `mean_probs`.
-        group, against: name and mask `(N,)`.
-    """
-    work = partial(usage_difference, stats, group[1], against[1], of, pairs=pairs_of(data))
-    key = (checkpoint.fingerprint, data.fingerprint, data.pairs, of, group[0], against[0])
-    return once("usage differences", 32, key, "Comparing the two groups", lambda p: work(progress=p))
-
-
 def knocked_out(checkpoint: Checkpoint, data: TextData, stats: UsageStats, cell: tuple[int, int]) -> KnockOut:
     """The model without one expert, on all of the data."""
     layer, expert = cell
@@ -175,23 +155,21 @@ def _prefix(checkpoint: Checkpoint, data: TextData) -> Prefix:
     return kept("prefixes", 2, key, lambda: Prefix(checkpoint.model))
 
 
-def knocked_out_in_turn(checkpoint: Checkpoint, data: TextData, n: int, of: str, meaning: str) -> KnockOuts:
+def knocked_out_in_turn(checkpoint: Checkpoint, data: TextData, n: int, of: str) -> KnockOuts:
     """Every expert, or every head of the dense layers, knocked out in turn on `n` examples.
 
     It runs in blocks under a progress bar; blocks that are done already cost nothing.
 
     Args:
         of: `expert` or `head`.
-        meaning: what knocking an expert out means, of `shrp.analysis.importance.MEANINGS`.
     """
-    asked = {"heads": True} if of == "head" else {"meaning": meaning}
-    run = partial(importance.knock_outs, **asked)
+    run = partial(importance.knock_outs, heads=of == "head")
     parts, cut = (checkpoint.model, checkpoint.tokenizer, data), checkpoint.info.max_length
     # Room for QQP's 1,264 blocks, the largest validation data; with fewer, a second look would start again.
     store, blocks, bar, left = results(f"{of}s knocked out", 1300), [], st.empty(), Remaining()
     try:
         for i, rows in enumerate(importance.blocks(data, n)):
-            key = (checkpoint.fingerprint, data.source_fingerprint, meaning, i, len(rows))
+            key = (checkpoint.fingerprint, data.source_fingerprint, i, len(rows))
             if (found := store.get(key)) is None:
                 done = sum(block.n for block in blocks)
 

@@ -6,19 +6,16 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import plotly.express as px
 import plotly.graph_objects as go
 import streamlit as st
-from plotly.colors import sample_colorscale
-from scipy.special import entr
 
 from shrp.errors import ShrpError
 from ui import loaders, state
 from ui.downloads import chart
 from ui.text import escape_html
-from ui.theme import DASHES, GREY, SEQUENTIAL, SYMBOLS, edged_line, layout
+from ui.theme import SEQUENTIAL, edged_line, layout
 
 _PANELS = 4
 """Small multiples a row."""
@@ -40,9 +37,6 @@ def section(name: str, training: Mapping[str, Any]) -> None:
     counted = counted_on(frame, escape_html(str(training.get("validation_data", "validation data"))))
     if training.get("config", {}).get("balance", 1) != 0:
         st.markdown("Stage 1 converts the layers with a balance loss, which evens usage. Stage 2 drops it.")
-    fig = evenness_over_training(frame, subtitle=f"{counted}; dotted: even use")
-    alt = "Effective experts of every layer after each epoch."
-    chart(fig, frame, "evenness-history", f"{name}-evenness-over-training", alt)
     fig = usage_over_training(frame, subtitle=f"{counted}; line: stage 2 begins")
     alt = "Top-1 share of every expert after each epoch, a panel for each layer."
     chart(fig, frame, "usage-history", f"{name}-usage-over-training", alt)
@@ -78,36 +72,6 @@ def counted_on(frame: pd.DataFrame, validation: str) -> str:
         n = f", n = {' / '.join(f'{n:,}' for n in counts)}" if counts else ""
         parts.append(f"{'then ' if parts else ''}on {validation}{n}")
     return ", ".join(parts)
-
-
-def evenness_over_training(frame: pd.DataFrame, *, subtitle: str) -> go.Figure:
-    """Effective experts of each layer, epoch by epoch."""
-    entropy = frame["share"].map(entr).groupby([frame["layer"], frame["epoch"]]).sum()
-    lines = np.exp(entropy).rename("effective experts").reset_index()
-    lines["layer"] = "layer " + lines["layer"].astype(str)
-    layers, y = lines["layer"].nunique(), "effective experts"
-    fig = px.line(
-        lines,
-        x="epoch",
-        y=y,
-        color="layer",
-        line_dash="layer",
-        symbol="layer",
-        color_discrete_sequence=sample_colorscale("Viridis", np.linspace(0.3, 0.6, max(layers, 2)).tolist()),
-        line_dash_sequence=DASHES,
-        # The symbols shift where the dashes repeat, so that 25 layers look different.
-        symbol_sequence=[SYMBOLS[(i // len(DASHES) + i) % len(SYMBOLS)] for i in range(layers)],
-    )
-    experts = int(frame["expert"].max()) + 1
-    fig.add_hline(y=experts, line={"dash": "dot", "color": GREY, "width": 1.5})
-    for boundary in _stage_boundary(frame):
-        fig.add_vline(x=boundary, line={"color": GREY, "width": 1.5})
-        at = {"x": boundary, "y": 0.02, "yref": "paper", "xanchor": "left"}
-        fig.add_annotation(text="stage 2 →", showarrow=False, **at)
-    fig.update_xaxes(dtick=1, showgrid=False)
-    fig.update_yaxes(range=[0, experts * 1.08])
-    title = "How even usage is, epoch by epoch"
-    return layout(fig, title, subtitle=subtitle, x="epoch, from 0", y=y, height=400, legend=True)
 
 
 def usage_over_training(frame: pd.DataFrame, *, subtitle: str) -> go.Figure:

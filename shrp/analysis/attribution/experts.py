@@ -86,7 +86,7 @@ class Coalitions:
 
     def of(self, logits: Tensor) -> np.ndarray:
         """The output `(B,)` of the model's logits."""
-        return self.instance.explained(logits)[:, self.output].cpu().double().numpy()
+        return logits.float()[:, self.instance.columns[self.output]].cpu().double().numpy()
 
     def on_grid(self, values: np.ndarray) -> np.ndarray:
         """Values of the players `(K,)` as `(L, H)`, 0 for the experts that do not fire."""

@@ -70,23 +70,20 @@ def check(
     output: int,
     *,
     steps: int = 32,
-    frozen: bool = True,
-    replacement: str = "mask",
     seed: int = 0,
     progress: Progress | None = None,
 ) -> list[Trust]:
     """Check attributions of one input, and two controls, on the same random sets of words.
 
     Args:
-        results: attributions of `instance`, made with the options below.
-        steps, frozen: of integrated gradients.
-        replacement: of ablation; sets are replaced by the mask token where it is `remove`.
+        results: attributions of `instance`.
+        steps: of integrated gradients.
 
     Returns:
         One for each attribution; then `EQUAL` (the change by replacing all words, spread evenly, of the better sign)
         and `SHUFFLED` (the mean over all permutations of all attributions).
     """
-    rng, sets = np.random.default_rng(seed), _Sets(instance, output, replacement, seed)
+    rng, sets = np.random.default_rng(seed), _Sets(instance, output, seed)
     total, done = (len(results) + 1) * (1 + NOISES), 0
 
     def sensitivity(explain: Explain) -> float:
@@ -113,7 +110,7 @@ def check(
                 sets.explained(sets.miss(one.scores)),
                 sets.explained(float(others.mean())),
                 int((others > sets.miss(one.scores) + _ROUNDING * sets.change).sum()),
-                sensitivity(_again(one.method, output, steps, frozen, replacement)),
+                sensitivity(_again(one.method, output, steps)),
                 len(instance.words) < FEWEST_WORDS,
                 np.nan if one.scores is best else sets.lead(best, one.scores),
                 sets.lead(one.scores, even),
@@ -141,24 +138,23 @@ def _permuted(scores: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return found
 
 
-def _again(method: str, output: int, steps: int, frozen: bool, replacement: str) -> Explain:
+def _again(method: str, output: int, steps: int) -> Explain:
     """A method as a function of a changed copy of the input."""
     if method == METHODS[0]:
         return lambda moved: input_x_gradient(moved, output).scores
     if method == METHODS[1]:
-        return lambda moved: integrated_gradients(moved, output, steps=steps, frozen=frozen).scores
-    return lambda moved: ablate_words(moved, output, replacement=replacement).scores
+        return lambda moved: integrated_gradients(moved, output, steps=steps).scores
+    return lambda moved: ablate_words(moved, output).scores
 
 
 class _Sets:
     """Random sets of words replaced, and the change of the output by each, `changes` `(S,)`."""
 
-    def __init__(self, instance: Instance, output: int, replacement: str, seed: int) -> None:
+    def __init__(self, instance: Instance, output: int, seed: int) -> None:
         words, generator = len(instance.words), torch.Generator().manual_seed(seed)
         sets = (torch.rand((SAMPLES, words), generator=generator) < SHARE_REPLACED).float()
         present = torch.cat([torch.ones(1, words), torch.zeros(1, words), 1 - sets])
-        usual = "mask" if "mask" in instance.replacements else "pad"
-        baseline = instance.baseline(replacement if replacement in instance.replacements else usual)
+        baseline = instance.baseline(instance.usual)
         outputs: list[float] = []
         for batch in instance.batches(len(present)):
             keep = torch.ones(len(present[batch]), len(instance.tokens), 1, device=baseline.device)

@@ -88,7 +88,7 @@ def test_a_turned_sign_is_not_forgiven_and_one_word_beats_nobody(made, routed):
 def test_infidelity_equals_its_definition(made, routed):
     one = made(routed)
     result = tokens.ablate_words(one, 1)
-    found, *_ = trust.check(one, [result], 1, replacement="mask")
+    found, *_ = trust.check(one, [result], 1)
     generator = torch.Generator().manual_seed(0)
     dropped = torch.rand(trust.SAMPLES, len(one.words), generator=generator) < trust.SHARE_REPLACED
     errors = []
@@ -96,7 +96,7 @@ def test_infidelity_equals_its_definition(made, routed):
         embeddings = one.embeddings.clone()
         for gone, word in zip(row, one.words, strict=True):
             if gone:
-                embeddings[:, list(word.positions)] = one.replacement("mask")
+                embeddings[:, list(word.positions)] = one.replacements["mask"]
         with torch.no_grad():
             change = result.full - float(one.outputs(embeddings)[0, 1])
         errors.append(((row * result.scores).sum() - change) ** 2)

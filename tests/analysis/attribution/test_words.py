@@ -46,14 +46,11 @@ def test_marks_and_joiners_do_not_end_a_word(text, words):
 
 
 @pytest.mark.parametrize("output", [0, 1])
-def test_integrated_gradients_add_up_with_the_route_frozen_only(made, routed, output):
+def test_integrated_gradients_add_up(made, routed, output):
     one = made(routed)
     frozen = tokens.integrated_gradients(one, output, steps=200)
-    live = tokens.integrated_gradients(one, output, steps=200, frozen=False)
     assert frozen.full - frozen.reference == pytest.approx(frozen.total, abs=2e-3)
     assert abs(frozen.error) < 2e-3
-    assert abs(live.error) > 0.05
-    assert frozen.full == pytest.approx(live.full, abs=1e-5)
 
 
 def test_input_x_gradient_is_the_first_order_term(made, routed):
@@ -81,24 +78,21 @@ def test_gradients_hold_the_gates_of_several_experts(made, tiny_routed):
     assert np.abs(by_word[0] - by_word[1]).max() > 1e-2  # the routers' part
 
 
-@pytest.mark.parametrize("replacement", ["mask", "pad", "remove"])
+@pytest.mark.parametrize("replacement", ["mask", "pad"])
 @pytest.mark.parametrize("routing", ["sequence", "token"])
 def test_word_ablation_equals_doing_it_by_hand(made, tiny_routed, tiny_tokenizer, replacement, routing):
     model = tiny_routed("bert", layers=(1, 2), routing=routing)
     one = made(model)
-    found = tokens.ablate_words(one, 1, replacement=replacement)
+    if replacement == "pad":
+        del one.replacements["mask"]
+    found = tokens.ablate_words(one, 1)
     encoded = encode(tiny_tokenizer, [TEXT])
     with record_routing() as own:
         whole = batch_logits(model, collate(tiny_tokenizer, encoded, [0]))[0, 1]
     for i, word in enumerate(one.words):
         ids = list(encoded[0]["input_ids"])
         (place,) = word.positions
-        if replacement == "remove":
-            del ids[place]
-        else:
-            ids[place] = {"mask": tiny_tokenizer.mask_token_id, "pad": tiny_tokenizer.pad_token_id}[
-                replacement
-            ]
+        ids[place] = getattr(tiny_tokenizer, f"{replacement}_token_id")
         row = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}
         with record_routing() as record:
             changed = batch_logits(model, row)[0, 1]
@@ -108,8 +102,7 @@ def test_word_ablation_equals_doing_it_by_hand(made, tiny_routed, tiny_tokenizer
             before, after = own.last(layer).gates[0], record.last(layer).gates[0]
             if routing == "token":
                 before = before[[p for p in range(len(before)) if p != place]]
-                if replacement != "remove":
-                    after = after[[p for p in range(len(after)) if p != place]]
+                after = after[[p for p in range(len(after)) if p != place]]
             moved += not torch.equal(before, after)
         assert found.rerouted[i] == moved
     assert found.full == pytest.approx(float(whole), abs=1e-5)

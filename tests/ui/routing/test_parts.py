@@ -234,42 +234,6 @@ def test_colored_words_are_escaped_and_signed():
     assert html.count('dir="auto"') == 4  # each text, and each name, runs as its own words do
 
 
-@pytest.mark.parametrize(("without_it", "changed"), [([3, 3, 3, 3], 0), ([3, 1, 4, 5], 3)])
-def test_words_that_decide_a_route_are_named(without_it, changed):
-    made = [instance.Word(text, 0, (i,)) for i, text in enumerate(("the", "old", "firm", "fell"))]
-    found = tokens.RoutesWithout((6,), 1, np.array([3]), np.array([without_it]))
-    said = words.decisive_in_words(found, made, 6, SST2)
-    assert said.count("**") == 2 * changed
-    fig = words.routes_without_words(found, made)
-    np.testing.assert_array_equal(fig.data[0].z[0], np.array(without_it) != 3)
-    assert [text for text in fig.data[0].text[0] if text] == [str(one) for one in without_it if one != 3]
-
-
-def test_a_very_long_word_does_not_fill_the_chart():
-    made = [instance.Word("b" * 50_000, 0, (0,)), instance.Word("a", 1, (1,))]
-    found = tokens.RoutesWithout((6, 7), 1, np.zeros(2, int), np.ones((2, 2), int))
-    fig = words.routes_without_words(found, made)
-    assert max(map(len, fig.layout.xaxis.ticktext)) < 40
-    assert fig.layout.shapes  # the line between the two texts
-    assert len(verdict.named(made, 0, SST2)) < 100
-
-
-def flip(*places, margin=-0.5):
-    return tokens.Flip(places, 0, 0.8, margin, 0)
-
-
-@pytest.mark.parametrize("found", [(), (flip(1),), (flip(0, 1), flip(0, 2)), (flip(0, 1, 2),)])
-def test_the_fewest_words_are_named(found):
-    made = tuple(instance.Word(text, 0, (i,)) for i, text in enumerate("abcde"))
-    size = len(found[0].places) if found else 3
-    result = tokens.Flips(made, 1, size, found, False, 30, (2, 100))
-    said = words.fewest_in_words(result, SST2)
-    named = {text for text in "abcde" if f"**{text}**" in said}
-    assert named == ({"abcde"[place] for place in found[0].places} if found else set())
-    assert ("**negative**" in said) == bool(found)
-    assert "100" in words.searched(result) if size < 4 else True
-
-
 def check(method, explained, beaten=trust.DRAWS, low=0.1, behind=0.2):
     made = trust.Trust(method, 0.1, explained, 0.2, beaten, 0.1, behind_low=behind)
     return replace(made, above_equal_low=low)

@@ -4,7 +4,7 @@ import pytest
 from shrp.evaluation.statistics import mix_frame
 from ui.overview.figures import cost_frame
 from ui.usage.figures import mix_bars, usage_heatmap
-from ui.usage.training import counted_on, evenness_over_training, training_frame, usage_over_training
+from ui.usage.training import counted_on, training_frame, usage_over_training
 
 VALUES = np.array([[0.5, 0.3, 0.2], [0.0, 1.0, np.nan]])
 
@@ -31,23 +31,6 @@ def test_the_chosen_cell_is_outlined():
     assert edge.line.color == "white"  # around it: red alone is lost without red and green
     assert edge.line.width > box.line.width
     assert not draw(selected=(5, 1)).layout.shapes  # a layer that is not there
-
-
-def test_differences_are_centred_on_zero():
-    heat = draw(difference=True).data[0]
-    assert heat.zmin == -heat.zmax == -1.0
-    assert heat.text[0][0] == "+50"
-    assert heat.text[1][0] == "0"
-
-
-def test_differences_beyond_chance_are_bold_and_told_with_their_interval():
-    ends = np.full((2, 3, 2), np.nan)
-    ends[0, 0], ends[0, 1] = (0.1, 0.9), (-0.1, 0.7)
-    heat, points, *_ = draw(difference=True, ends=ends).data
-    assert list(heat.text[0]) == ["<b>+50</b>", "+30", "+20"]
-    assert "95% CI: +10.0 to +90.0" in points.hovertext[0]
-    assert "95% CI: none" in points.hovertext[2]
-    assert "CI" not in points.hovertext[-1]
 
 
 def test_all_nan_and_all_zero_maps_can_be_drawn():
@@ -77,8 +60,6 @@ def test_training_usage_is_one_row_a_layer_expert_and_epoch():
     frame = training_frame(HISTORY)
     assert len(frame) == 6
     assert sorted(frame["layer"].unique()) == [2, 11]  # numbers, not names in the order of letters
-    lines = {trace.name: list(trace.y) for trace in evenness_over_training(frame, subtitle="").data}
-    assert lines["layer 2"] == pytest.approx([2.0, 1.0])
     panels = usage_over_training(frame, subtitle="")
     assert len(panels.data) == 2
     assert [a.text for a in panels.layout.annotations] == ["layer 2", "layer 11"]
