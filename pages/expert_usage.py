@@ -27,8 +27,7 @@ USAGE, DRIVING, TRAINING, IMPORTANCE = "Usage", "What drives routing", "Over tra
 TABS = "view"
 # Keys of widgets in tabs, whose values Streamlit would drop while the tab is closed.
 KEPT = (
-    *(usage_map.GROUP, profile.RANKED, profile.MIN_COUNT),
-    *(attention.EXAMPLE, attention.HIDE, attention.ROLE, driving.BY, driving.EXCHANGE),
+    *(usage_map.GROUP, attention.EXAMPLE, attention.HIDE, attention.ROLE, driving.BY, driving.EXCHANGE),
     *(importance.KIND, importance.ON, importance.BY, *importance.INPUTS.values()),
 )
 # Examples up to which the headline's knock-out runs by itself.
@@ -99,8 +98,6 @@ def usage(
         facts(stats, selection.data, cell, found, picked, top_k)
     name = f"{selection.name}-layer{cell[0]}-expert{cell[1]}"
     profile.profile(results.Expert(selection.checkpoint, selection.data, stats, *cell, name), found)
-    with st.expander("Evenness of each layer, all routes", icon=":material/dataset:"):
-        usage_map.more_about_the_data(selection, stats, group, rows)
 
 
 def no_routers(selection: state.Selection) -> None:

@@ -38,7 +38,7 @@ def main() -> None:
     for note in notes:
         st.caption(f":material/info: {escape(note)}")
     if not inputs:
-        st.info("Type a sentence above, or pick examples.", icon=":material/edit:")
+        st.info("Type a sentence above.", icon=":material/edit:")
         return
     place, picker = st.columns([6, 1], vertical_alignment="center")
     try:

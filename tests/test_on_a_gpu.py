@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from shrp.analysis.attention import attention_roles, model_attention
+from shrp.analysis.attention import attention_roles, layer_attention
 from shrp.analysis.attribution import experts, tokens, trust
 from shrp.analysis.attribution.instance import prepare
 from shrp.analysis.explore import explore, what_if
@@ -97,7 +97,7 @@ def used(model, tokenizer, data):
 
 def pruned(model, tokenizer, data):
     static = prune(model, PLANS[0])
-    return evaluate(static, tokenizer, data), model_attention(static, tokenizer, TEXT)
+    return evaluate(static, tokenizer, data), layer_attention(static, tokenizer, TEXT, 1)
 
 
 def shifted(model, tokenizer, data):
@@ -120,11 +120,11 @@ SEQUENCE = {
     "shifted": shifted,
     "fitted": fitted,
     "attention roles": attention_roles,
-    "attention": lambda model, tokenizer, _: model_attention(model, tokenizer, TEXT),
+    "attention": lambda model, tokenizer, _: layer_attention(model, tokenizer, TEXT, 1),
 }
 TOKEN = {name: SEQUENCE[name] for name in ("words", "experts", "live")} | {
     "tokens": count_tokens,
-    "forced": lambda model, tokenizer, _: what_if(model, tokenizer, SST2, TEXT, token=3),
+    "forced": lambda model, tokenizer, _: what_if(model, tokenizer, SST2, TEXT),
 }
 
 

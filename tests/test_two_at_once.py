@@ -57,7 +57,6 @@ def of_exploration(found):
 def make_jobs(checkpoint, data, inputs):
     """What sessions do: name -> function of no arguments, whose arrays are the same each time that it is called."""
     model, tokenizer, task = checkpoint.model, checkpoint.tokenizer, checkpoint.info.task
-    by_token = checkpoint.info.config.routing == "token"
     instances = [prepare(model, tokenizer, task, (text,)) for text in TEXTS]
     usage = measure_usage(model, tokenizer, data).shares()
     before = evaluate(model, tokenizer, data)
@@ -109,7 +108,7 @@ def make_jobs(checkpoint, data, inputs):
         found = knock_out_effect(model, tokenizer, data, before, [(layer, expert)], prefix=prefix)
         return of_evaluation(found.after) | {"affected": found.affected}
 
-    forced = ForcedRoute((Force(1, 2), Force(2, 0, 3 if by_token else None)))
+    forced = ForcedRoute((Force(1, 2), Force(2, 0)))
     return {
         "as routed": forward,
         "norms and hidden states": lambda: forward(hidden_states=True, output_norms=True),

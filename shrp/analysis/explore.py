@@ -22,7 +22,7 @@ from shrp.errors import DataError, PlanError
 from shrp.evaluation.evaluate import evaluate, label_columns
 from shrp.model.convert import expert_layers
 from shrp.model.forcing import AS_ROUTED, ForcedRoute
-from shrp.model.gates import GateSource, record_routing, use_gates
+from shrp.model.gates import record_routing, use_gates
 from shrp.model.partial import run_from
 
 MAX_SENTENCES = 32
@@ -116,9 +116,9 @@ class Exploration:
         k = self.several(layer)
         return float((probs[:, k - 1] - (probs[:, k] if probs.shape[1] > k else 0.0)).mean())
 
-    def runner_up(self, layer: int, expert: int | None = None) -> int:
-        """The likeliest other expert than `expert` (by default the chosen one) that does not fire with it."""
-        expert = self.choice(layer) if expert is None else expert
+    def runner_up(self, layer: int) -> int:
+        """The likeliest other expert than the chosen one that does not fire with it."""
+        expert = self.choice(layer)
         others, fires = self.mean_probs(layer).copy(), self.fires(layer)
         others[expert] = -1.0
         if len(fires) == 1 and fires[0, expert] and not fires.all():
@@ -201,18 +201,16 @@ def explore(
     """Predict `texts` and record their routes, in order.
 
     Args:
-        route: what is forced; single tokens only where there is one text.
+        route: what is forced.
 
     Raises:
-        DataError: more than `MAX_SENTENCES` inputs, one without the task's number of texts, or a token forced in several.
-        PlanError: a forced expert or token does not exist.
+        DataError: more than `MAX_SENTENCES` inputs, or one without the task's number of texts.
+        PlanError: a forced expert does not exist.
     """
     if len(texts) > MAX_SENTENCES:
         raise DataError(f"At most {MAX_SENTENCES} inputs can be explored at once, not {len(texts)}.")
     if any(len(text) != len(task.text_columns) for text in texts):
         raise DataError(f"An input of '{task.name}' has {len(task.text_columns)} text(s).")
-    if len(texts) > 1 and route != route.whole():
-        raise DataError("An expert can be forced for one token in one input at a time.")
     if not texts:
         return []
     limit = longest_input(model, tokenizer)
@@ -269,8 +267,6 @@ class WhatIf:
     """`(L, H, C)`, by routed layer and expert."""
     route: ForcedRoute = AS_ROUTED
     """What is forced throughout."""
-    token: int | None = None
-    """Position of the only token that is forced; None for the whole input."""
 
     def change(self, output: int) -> np.ndarray:
         """Change of the logit of class `output` against `base`, `(L, H)`."""
@@ -300,88 +296,37 @@ def what_if(
     text: tuple[str, ...],
     *,
     route: ForcedRoute = AS_ROUTED,
-    token: int | None = None,
     progress: Progress | None = None,
 ) -> WhatIf:
-    """Force every expert of every routed layer in turn, each as `route.forced(layer, expert, token)`.
+    """Force every expert of every routed layer in turn, each as `route.forced(layer, expert)`.
 
     One batch a layer, which starts from what enters it.
 
     Args:
         route: what is forced throughout; changes are against it.
-        token: force the token at this position only (token routing); None forces the whole input.
 
     Raises:
-        PlanError: the model has no routed layer; or a token is named that does not exist, or of a model that routes inputs.
+        PlanError: the model has no routed layer.
     """
     routed = expert_layers(model)
     if not routed:
         raise PlanError("this model has no routed layer, so no expert can be forced.")
     columns = label_columns(model, task)
     encoded = encode(tokenizer, [text], longest_input(model, tokenizer))
-    if token is not None:
-        if any(module.routing != "token" for module in routed.values()):
-            raise PlanError("this model routes whole inputs, so nothing can be forced for one token.")
-        if not 0 <= token < (length := len(encoded[0]["input_ids"])):
-            raise PlanError(f"the input has tokens 0 to {length - 1}, not {token}.")
     forced = []
     with torch.inference_mode(), use_gates(route.gates):
         base, entering = run_from(model, collate(tokenizer, encoded, [0], model.device), watch=list(routed))
         for done, (layer, module) in enumerate(routed.items(), 1):
             batch = collate(tokenizer, encoded, [0] * module.num_experts, model.device)
-            with use_gates(_each_expert(layer, token)):
+            with use_gates({layer: torch.eye(module.num_experts)}):  # row `e` takes expert `e`
                 logits, _ = run_from(model, batch, layer, entering[layer])
             forced.append(logits.float().cpu().numpy()[:, columns])
             if progress:
                 progress(done, len(routed))
-    return WhatIf(task, tuple(routed), base.float().cpu().numpy()[0, columns], np.stack(forced), route, token)
+    return WhatIf(task, tuple(routed), base.float().cpu().numpy()[0, columns], np.stack(forced), route)
 
 
-def _each_expert(layer: int, token: int | None) -> GateSource:
-    """Gates that send row `e` of a batch to expert `e` of `layer`."""
-
-    def source(here: int, probs: Tensor, gates: Tensor) -> Tensor | None:
-        if here != layer:
-            return None
-        each = torch.eye(probs.shape[-1], dtype=gates.dtype, device=gates.device)
-        if token is None:
-            return each
-        changed = gates.clone()
-        changed[:, token] = each
-        return changed
-
-    return source
-
-
-def compare_outputs(before: Exploration, after: Exploration) -> pd.DataFrame:
-    """One row a class: class, logit, forced logit, change, (probability, forced probability)."""
-    names = before.task.label_names or ("the prediction",)
-    frame = pd.DataFrame({"class": names, "logit": before.logits, "forced logit": after.logits})
-    frame["change"] = frame["forced logit"] - frame["logit"]
-    if not before.task.is_regression:
-        frame["probability"], frame["forced probability"] = before.probabilities, after.probabilities
-    return frame
-
-
-def compare_routes(before: Exploration, after: Exploration, route: ForcedRoute) -> pd.DataFrame:
-    """One row a routed layer: its expert as routed and under `route`.
-
-    Columns layer, as routed, its probability, forced route, its probability there, (tokens changed, tokens), what (`forced`,
-    `changed as a result`, or `the same` for all tokens and all k experts).
-    """
-    rows = []
-    for layer in before.layers:
-        old, new = before.choice(layer), after.choice(layer)
-        moved = int((before.fires(layer) != after.fires(layer)).any(-1).sum())
-        row = {
-            "layer": layer,
-            "as routed": old,
-            "its probability": float(before.mean_probs(layer)[old]),
-            "forced route": new,
-            "its probability there": float(after.mean_probs(layer)[new]),
-        }
-        if before.by_token:
-            row |= {"tokens changed": moved, "tokens": len(before.tokens)}
-        row["what"] = "forced" if layer in route.layers else "changed as a result" if moved else "the same"
-        rows.append(row)
-    return pd.DataFrame(rows)
+def rerouted(before: Exploration, after: Exploration, route: ForcedRoute) -> list[int]:
+    """Layers that `route` does not force, and that take other experts under it, for any token, as a result."""
+    moved = (n for n in before.layers if (before.fires(n) != after.fires(n)).any())
+    return [layer for layer in moved if layer not in route.layers]

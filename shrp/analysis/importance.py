@@ -426,22 +426,6 @@ class KnockOut:
         """Which of `after` and `before` is right where; needs labelled classes."""
         return agreement(self.after, self.before)
 
-    def logit_changes(self, *, pairs: np.ndarray | None = None) -> pd.DataFrame:
-        """One row a class: how its mean logit changes.
-
-        Columns class, before, after (means), change with low, high (95%, nan by `FEWEST`), and `among its inputs`, the mean
-        change over the affected examples.
-        """
-        before, after = (one.logits.astype(np.float64) for one in (self.before, self.after))
-        units, change = units_of(len(before), pairs), after - before
-        columns = {"class": self.before.task.label_names or ("the prediction",)}
-        columns |= {"before": before.mean(0), "after": after.mean(0), "change": change.mean(0)}
-        enough = len(np.unique(units[self.affected])) >= FEWEST
-        ends = [of_mean(column, units) if enough else NO_INTERVAL for column in change.T]
-        columns["low"], columns["high"] = zip(*ends)
-        among = change[self.affected].mean(0) if len(self.affected) else np.nan
-        return pd.DataFrame(columns | {"among its inputs": among})
-
     def changes(self) -> np.ndarray:
         """Change of each prediction's worth, `(N,)`, negative where the experts helped; needs labels."""
         after, before = (worth(one.task, one.logits, one.labels) for one in (self.after, self.before))

@@ -87,7 +87,7 @@ def _together(
     from shrp.data.text_data import pairs_of
     from shrp.evaluation.evaluate import evaluate
 
-    of, pairs = (loaded.model, loaded.tokenizer, source), pairs_of(source)
+    of = (loaded.model, loaded.tokenizer, source)
     with progress_on("evaluating") as show:
         before = evaluate(*of, max_length=length)
         show_it = partial(show, description="without " + ", ".join(f"{a}.{b}" for a, b in cells))
@@ -104,8 +104,7 @@ def _together(
         "change": change,
         "change_interval": ends,
         "flipped": None if source.task.is_regression else found.flipped,
-        "logits": records(found.logit_changes(pairs=pairs), "change"),
-        "slices": records(found.by_slice(pairs), "change"),
+        "slices": records(found.by_slice(pairs_of(source)), "change"),
     }
 
 
@@ -116,9 +115,6 @@ def _print_together(found: dict[str, Any]) -> None:
     title = f"without {', '.join(found['experts'])}"
     if found["score"] == found["score"]:
         print_table(title, [found], ("metric", "score", "without", "change", "flipped"))
-    print_table(
-        f"{title}: mean logits over all examples", found["logits"], ("class", "before", "after", "change")
-    )
     if len(found["slices"]) > 1:
         shown = ("slice", "n", "affected", "change", "elsewhere", "difference", "q")
         print_table(f"by slice: change of the {_MARGIN}", found["slices"], shown)

@@ -68,5 +68,7 @@ class ShrpConfig:
         """
         if (control := data.get("control", "none")) != "none":
             raise ShrpError(f"it is a control of a study ({control}), which only that study can load.")
-        known = {name: data[name] for name in ("routing", "top_k", "expander_gain", "self_path") if name in data}
+        known = {
+            name: data[name] for name in ("routing", "top_k", "expander_gain", "self_path") if name in data
+        }
         return cls(tuple(data["layers"]), **known)

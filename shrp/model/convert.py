@@ -88,7 +88,11 @@ def expert_layers(model: PreTrainedModel) -> dict[int, ExpertLayer]:
 def layer_kinds(model: PreTrainedModel) -> list[str]:
     """`dense`, `routed` or `static` for each encoder layer, in order."""
     return [
-        "routed" if isinstance(layer, ExpertLayer) else "static" if isinstance(layer, StaticLayer) else "dense"
+        "routed"
+        if isinstance(layer, ExpertLayer)
+        else "static"
+        if isinstance(layer, StaticLayer)
+        else "dense"
         for layer in encoder_layers(model)
     ]
 

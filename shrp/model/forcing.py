@@ -1,10 +1,11 @@
-"""Routes that a person has chosen: experts forced in some layers, for all tokens or for one."""
+"""Routes that a person has chosen: experts forced in some layers."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,28 +14,22 @@ from shrp.errors import PlanError
 
 LONGEST = 2_000
 """Characters of a route's text that are read; far more than the layers of any model need."""
-_PART = re.compile(r"(\d{1,4})\.(\d{1,4})(?:t(\d{1,4}))?", re.ASCII)
+_PART = re.compile(r"(\d{1,4})\.(\d{1,4})", re.ASCII)
 
 
-@dataclass(frozen=True)
-class Force:
-    """One expert forced in one layer."""
+class Force(NamedTuple):
+    """One expert forced in one layer, for all tokens."""
 
     layer: int
     expert: int
-    token: int | None = None
-    """Position of the only token that it is forced for, `[CLS]` being 0; None forces it for the whole input."""
-
-    def __str__(self) -> str:
-        return f"{self.layer}.{self.expert}" + ("" if self.token is None else f"t{self.token}")
 
 
 @dataclass(frozen=True)
 class ForcedRoute:
-    """What is forced; the layers and tokens that it does not name route as they then would."""
+    """What is forced; the layers that it does not name route as they then would."""
 
     forces: tuple[Force, ...] = ()
-    """Ascending by layer and token, the whole input first; at most one of each."""
+    """Ascending by layer; at most one of each."""
 
     def __bool__(self) -> bool:
         return bool(self.forces)
@@ -42,55 +37,35 @@ class ForcedRoute:
     @property
     def layers(self) -> list[int]:
         """Layers in which something is forced, ascending."""
-        return sorted({force.layer for force in self.forces})
+        return [force.layer for force in self.forces]
 
-    def forced(self, layer: int, expert: int, token: int | None = None) -> ForcedRoute:
-        """With an expert forced in place of what was forced there; for a whole input, also for its single tokens."""
-        kept = [f for f in self.forces if f.layer != layer or (token is not None and f.token != token)]
-        return _route([*kept, Force(layer, expert, token)])
+    def forced(self, layer: int, expert: int) -> ForcedRoute:
+        """With an expert forced in place of what was forced in its layer."""
+        return _route([*(f for f in self.forces if f.layer != layer), Force(layer, expert)])
 
     def released(self, force: Force) -> ForcedRoute:
         """Without one of its forces; the route as it is if that is not there."""
         return _route(f for f in self.forces if f != force)
 
-    def whole(self) -> ForcedRoute:
-        """Without what is forced for single tokens, whose positions mean something in one input only."""
-        return _route(f for f in self.forces if f.token is None)
-
-    def fitting(self, layers: Sequence[int], experts: int, tokens: int) -> ForcedRoute:
-        """Only the forces that fit a model's routed `layers`, the `experts` in each, and the input's `tokens` (0 under
-        sequence routing).
-        """
-        known = (f for f in self.forces if f.layer in layers and f.expert < experts)
-        return _route(f for f in known if f.token is None or f.token < tokens)
+    def fitting(self, layers: Sequence[int], experts: int) -> ForcedRoute:
+        """Only the forces that fit a model's routed `layers` and the `experts` in each."""
+        return _route(f for f in self.forces if f.layer in layers and f.expert < experts)
 
     def gates(self, layer: int, probs: Tensor, gates: Tensor) -> Tensor | None:
         """A `GateSource` for `use_gates` that puts the route into effect.
 
-        Token positions count from the left of each row, so rows must not be padded there.
-
         Raises:
-            PlanError: it names an expert or a token that is not there (`fitting` leaves such out).
+            PlanError: it names an expert that is not there (`fitting` leaves such out).
         """
-        here = [force for force in self.forces if force.layer == layer]
-        if not here:
-            return None
-        changed, experts = gates.clone(), probs.shape[-1]
-        tokens = probs.shape[1] if probs.dim() == 3 else 0  # (B, T, H) under token routing, else (B, H)
-        for force in here:  # the one for all tokens comes first
-            if force.expert >= experts or (force.token is not None and force.token >= tokens):
-                raise PlanError(
-                    f"{force} can't be forced: layer {layer} has experts 0 to {experts - 1}"
-                    + (f" and {tokens} tokens here." if tokens else ", of whole inputs.")
-                )
-            one_hot = torch.eye(experts, dtype=gates.dtype, device=gates.device)[force.expert]
-            changed[... if force.token is None else (slice(None), force.token)] = one_hot
-        return changed
+        expert, experts = dict(self.forces).get(layer), probs.shape[-1]
+        if expert is not None and expert >= experts:
+            raise PlanError(f"layer {layer} has experts 0 to {experts - 1}, not {expert}.")
+        return None if expert is None else torch.eye(experts)[expert]
 
     @property
     def text(self) -> str:
-        """The route as a short text: `6.3_8.1t5` forces expert 3 in layer 6 and expert 1 in layer 8 for token 5."""
-        return "_".join(map(str, self.forces))
+        """The route as a short text: `6.3_8.1` forces expert 3 in layer 6 and expert 1 in layer 8."""
+        return "_".join(f"{layer}.{expert}" for layer, expert in self.forces)
 
     @classmethod
     def parse(cls, text: str) -> ForcedRoute:
@@ -105,13 +80,13 @@ class ForcedRoute:
         for part in text.split("_") if text else ():
             if (found := _PART.fullmatch(part)) is None:
                 raise PlanError("the forced route can't be read; it looks like 6.3_8.1.")
-            layer, expert, token = (None if number is None else int(number) for number in found.groups())
-            forces[layer, token] = Force(layer, expert, token)
+            layer, expert = map(int, found.groups())
+            forces[layer] = Force(layer, expert)
         return _route(forces.values())
 
 
 def _route(forces: Iterable[Force]) -> ForcedRoute:
-    return ForcedRoute(tuple(sorted(forces, key=lambda f: (f.layer, -1 if f.token is None else f.token))))
+    return ForcedRoute(tuple(sorted(forces)))
 
 
 AS_ROUTED = ForcedRoute()

@@ -118,7 +118,10 @@ class _Experts(nn.Module):
         raise NotImplementedError
 
     def expert_outputs(
-        self, hidden_states: Tensor, attention_mask: Tensor | None = None, relative: RelativePositions | None = None
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        relative: RelativePositions | None = None,
     ) -> Tensor:
         """Equation (1): attention output `o_h` of every expert, `(B, m, T, dh)`.
 
@@ -128,7 +131,10 @@ class _Experts(nn.Module):
         return attend(*self.project(hidden_states), attention_mask, positions_of(self, relative), dropout)
 
     def attention_maps(
-        self, hidden_states: Tensor, attention_mask: Tensor | None = None, relative: RelativePositions | None = None
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        relative: RelativePositions | None = None,
     ) -> Tensor:
         """Attention probabilities of every expert, `(B, m, T, T)`, rows are queries; args as for `expert_outputs`."""
         query, key, _ = self.project(hidden_states)
@@ -332,7 +338,9 @@ class StaticLayer(_Experts):
         mask, relative = self.family.attention_mask(attention_mask), self.family.relative(args, kwargs)
         query, key, value, own = self._products(hidden_states)
         dropout = self.attention_dropout if self.training else 0.0
-        outputs = attend(query, key, value, mask, positions_of(self, relative), dropout)  # (1): g_h o_h, (B, m, T, dh)
+        outputs = attend(
+            query, key, value, mask, positions_of(self, relative), dropout
+        )  # (1): g_h o_h, (B, m, T, dh)
         if self.untied:
             mixed = outputs.transpose(1, 2).flatten(2)  # (B, T, m dh)
             mixed = mixed if own is None else torch.cat([mixed, own], -1)

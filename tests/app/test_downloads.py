@@ -86,7 +86,7 @@ def read_all(at, offered, wanted):
         (
             "expert_usage",
             {"view": "Importance", "data_inputs": 32},
-            ("effect-map", "effect-table", "where-map"),
+            ("effect-map", "where-map"),
         ),
         (
             "compare",
@@ -96,11 +96,11 @@ def read_all(at, offered, wanted):
         (
             "expert_usage",
             CELL | {"profile": profile.EXAMPLES},
-            ("usage-map", "evenness", "routes", "mix-class", "mix-slice", "top-inputs"),
+            ("usage-map", "mix-class", "mix-slice", "top-inputs"),
         ),
         ("expert_usage", CELL | {"profile": profile.WORDS}, ("words",)),
         ("expert_usage", CELL | {"profile": profile.ATTENTION}, ("attention", "roles", "role-map")),
-        ("expert_usage", CELL | {"profile": profile.KNOCK_OUT}, ("knock-out", "knock-out-slices")),
+        ("expert_usage", CELL | {"profile": profile.KNOCK_OUT}, ("knock-out-slices",)),
         (
             "expert_usage",
             {"view": "What drives routing", "exchange": "true"},
@@ -124,7 +124,7 @@ def test_files_about_heads_are_of_heads(open_page, folder, offered):
         "knock_out": "heads of dense layers",
     }
     at = open_page("expert_usage", folder, **link)
-    tables = ("effect-map", "effect-table", "where-map")
+    tables = ("effect-map", "where-map")
     read_all(at, offered, tables)
     for key in tables:
         _, data = offered[f"{key}-csv"]
@@ -144,10 +144,3 @@ def test_what_is_narrowed_down_is_what_its_file_holds(open_page, folder, offered
     assert 0 < len(rows) < 480
 
 
-def test_the_evenness_of_a_group_says_of_which(open_page, folder, offered):
-    at = open_page("expert_usage", folder, group="class: positive")
-    assert not at.exception
-    _, data = offered["evenness-csv"]
-    rows = pd.read_csv(io.StringIO(data().decode("utf-8-sig")))
-    assert set(rows["group"]) == {"class: positive"}
-    assert set(rows["n"]) == {240}

@@ -208,9 +208,6 @@ def test_a_link_restores_the_route_and_the_grid_is_relative_to_it(open_page, tin
     cells = targets(figure(at, "With another expert"))
     assert cells["customdata"] == [[layer, expert] for layer in (1, 2) for expert in range(4)]
     assert f"{other.logits[1] - base.logits[1]:+.3f}" in cells["hovertext"][5]
-    at.segmented_control(key="grid").set_value(what_if_tab.PROBABILITY).run()
-    drawn = figure(at, "Router probabilities")
-    np.testing.assert_allclose(values(drawn["data"][0]["z"]), [base.mean_probs(n) for n in (1, 2)], atol=1e-5)
 
 
 def test_back_takes_a_forced_route_back(open_page, tiny_checkpoint, monkeypatch):
@@ -227,19 +224,6 @@ def test_back_takes_a_forced_route_back(open_page, tiny_checkpoint, monkeypatch)
     at.query_params["force"] = "2.1"
     at.run()
     assert (at.selectbox(key="force_layer").value, at.selectbox(key="force_expert").value) == (2, 1)
-
-
-def test_one_token_is_forced_where_tokens_route(open_page, tiny_token_checkpoint):
-    at = open_page("routing", tiny_token_checkpoint, text="w1 w2 w3\nw4 w5", force="1.0")
-    assert figure(at, "Expert of every token")
-    at.selectbox(key="force_token").set_value("2: w2").run()
-    force(at, 2, 3)
-    assert at.query_params["force"] == "1.0_2.3t2"
-    parts = loaded(tiny_token_checkpoint)
-    (after,) = explore(*parts, [("w1 w2 w3",)], route=ForcedRoute.parse("1.0_2.3t2"))
-    assert f"{100 * after.probabilities[after.prediction]:.1f}%" in html_of(at)[1]
-    at.selectbox(key="input").set_value(2).run()  # its tokens are not those that were meant
-    assert at.query_params["force"] == "1.0"
 
 
 # Words and experts
@@ -405,14 +389,6 @@ def test_the_datas_first_examples_are_those_of_the_data_until_something_is_typed
     at.text_area[0].set_value("Mine is this one.").run()
     at.session_state["name"] = "third"
     assert at.run().text_area[0].value == "Mine is this one."
-
-
-def test_examples_replace_what_is_typed(page):
-    start = page.text_area(key=sentences.BOX).value
-    type_in(page, "w1 w2")
-    next(button for button in page.button if button.label == "Near opposites").click().run()
-    assert page.text_area(key=sentences.BOX).value == start
-    assert "text" not in page.query_params
 
 
 def test_back_brings_the_text_before_back(open_page, tiny_checkpoint, monkeypatch):

@@ -55,13 +55,11 @@ def what_if_cost(checkpoint: Checkpoint, tokens: int) -> float:
     )
 
 
-def what_if_grid(
-    checkpoint: Checkpoint, text: tuple[str, ...], route: ForcedRoute = AS_ROUTED, token: int | None = None
-) -> WhatIf:
+def what_if_grid(checkpoint: Checkpoint, text: tuple[str, ...], route: ForcedRoute = AS_ROUTED) -> WhatIf:
     """Every expert of every routed layer forced in turn."""
     parts = checkpoint.model, checkpoint.tokenizer, checkpoint.info.task, text
-    key = checkpoint.fingerprint, text, route, token
-    work = partial(what_if, *parts, route=route, token=token)
+    key = checkpoint.fingerprint, text, route
+    work = partial(what_if, *parts, route=route)
     return once("what-if", 128, key, "Forcing experts, layers done", lambda p: work(progress=p))
 
 

@@ -1,4 +1,4 @@
-"""The box of sentences on the Routing page: its examples, what was typed, and its place in the URL."""
+"""The box of sentences on the Routing page: its first examples, what was typed, and its place in the URL."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from urllib.parse import quote
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from shrp.analysis.explore import MAX_SENTENCES, PAIR_SEPARATOR, split_sentences
+from shrp.analysis.explore import PAIR_SEPARATOR, split_sentences
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData
 from shrp.phrases import listed
 from ui import not_here
 from ui.bound import set_param
-from ui.text import escape, slice_name
+from ui.text import escape
 
 URL = "text"
 INPUT, BESIDE = "input", "beside"
@@ -29,8 +29,6 @@ LONGEST_LINK = 4_000
 """Characters of the URL that the text may take. Servers and chat programs cut or refuse longer addresses."""
 BOX = "sentences"
 _DRAFTS, _SEEN = "sentences-typed", "sentences-link"
-_GROUP = 4
-"""Sentences in each set of examples."""
 
 EXAMPLES = {
     "sst2": (
@@ -46,30 +44,6 @@ EXAMPLES = {
         ("The firm said sales rose four per cent last year.", "Sales grew by 4% last year, the firm said."),
         ("The firm said sales rose four per cent last year.", "The firm said sales fell last year."),
     ),
-    "qqp": (
-        ("How do I learn to play the piano?", "What is the best way to learn the piano?"),
-        ("How do I learn to play the piano?", "How do I tune a piano?"),
-    ),
-    "stsb": (
-        ("A man is playing a guitar.", "Someone plays the guitar."),
-        ("A man is playing a guitar.", "A dog runs across a field."),
-    ),
-    "mnli": (
-        ("The meeting was moved from Monday to Tuesday.", "The meeting is on Tuesday."),
-        ("The meeting was moved from Monday to Tuesday.", "The meeting is on Monday."),
-    ),
-    "qnli": (
-        ("When was the bridge built?", "Work on the bridge was finished in 1894."),
-        ("When was the bridge built?", "The bridge carries six lanes of traffic."),
-    ),
-    "rte": (
-        ("Anna flew from Oslo to Rome on Friday.", "Anna was in Rome on Friday."),
-        ("Anna flew from Oslo to Rome on Friday.", "Anna lives in Rome."),
-    ),
-    "wnli": (
-        ("The cup doesn't fit in the box because it is too big.", "The cup is too big."),
-        ("The cup doesn't fit in the box because it is too big.", "The box is too big."),
-    ),
 }
 
 
@@ -84,26 +58,6 @@ def example_text(task: Task, data: TextData | None) -> str:
     if known and len(known[0]) == len(task.text_columns):
         return as_lines(known)
     return as_lines(data.texts[:3]) if data is not None else ""
-
-
-def presets(task: Task, data: TextData | None) -> dict[str, str]:
-    """Sets of examples to pick from: name -> text. Of data a few examples of each slice, or of each class."""
-    found = {}
-    if start := example_text(task, data):
-        found["Near opposites" if task.name in EXAMPLES else "First examples"] = start
-    if data is None:
-        return found
-    order = data.stratified_order().tolist()
-    if data.slices is not None:
-        names = {i: slice_name(data.slices[i]) for i in order}
-    elif data.labels is not None and data.task.label_names:
-        names = {i: f"label {data.task.label_names[data.labels[i]]}" for i in order}
-    else:
-        names = dict.fromkeys(order, "some examples")
-    for name in sorted(set(names.values())):
-        rows = [i for i in order if names[i] == name][:_GROUP]
-        found[f"{name} ({data.name})"] = as_lines(data.texts[i] for i in rows)
-    return found
 
 
 def went_back() -> bool:
@@ -142,7 +96,7 @@ def sentence_box(task: Task, data: TextData | None) -> tuple[list[tuple[str, ...
     if pair:
         label = f"One pair a line: {escape(first)} {PAIR_SEPARATOR} {escape(second)}"
         hint = f"{first} {PAIR_SEPARATOR} {second}"
-    left, right = st.columns([4, 1], gap="medium", vertical_alignment="bottom")
+    left, right = st.columns([6, 1], gap="medium", vertical_alignment="bottom")
     left.text_area(
         label,
         key=BOX,
@@ -151,10 +105,6 @@ def sentence_box(task: Task, data: TextData | None) -> tuple[list[tuple[str, ...
         placeholder=hint,
         on_change=lambda: _keep(place, state[BOX] or "", start),
     )
-    with right.popover("Examples", icon=":material/list:", width="stretch"):
-        st.caption(f"Replaces what is typed. At most {MAX_SENTENCES} sentences.")
-        for name, text in presets(task, data).items():
-            st.button(name, type="tertiary", on_click=_use_preset, args=(text, place, start))
     right.button("Run", type="primary", icon=":material/play_arrow:", width="stretch")
     notes = []
     if len(typed) > MAX_CHARACTERS:
@@ -180,11 +130,6 @@ def _keep(place: str, typed: str, start: str) -> None:
         drafts.pop(place, None)
     else:
         drafts[place] = typed
-
-
-def _use_preset(text: str, place: str, start: str) -> None:
-    _keep(place, text, start)
-    st.session_state[BOX] = text
 
 
 def _link(typed: str, start: str) -> list[str]:

@@ -8,13 +8,12 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from shrp.analysis.explore import Exploration, WhatIf, compare_outputs, compare_routes
+from shrp.analysis.explore import Exploration, WhatIf, rerouted
 from shrp.errors import PlanError, ShrpError
 from shrp.model.forcing import AS_ROUTED, Force, ForcedRoute
 from ui import arrival, not_here
 from ui.bound import fall_back, set_param
 from ui.downloads import chart, clicked
-from ui.pickers import always_one
 from ui.routing import results
 from ui.routing.figures import CHANGE_BAR, HOVER, cells, grid_height, layer_names, token_axes
 from ui.routing.sentences import say_unknown, went_back
@@ -24,14 +23,12 @@ from ui.state import CHECKPOINT, Selection, show_error
 from ui.state import EXPERT as USAGE_EXPERT
 from ui.state import LAYER as USAGE_LAYER
 from ui.text import escape, escape_html, percent, shorten, shorten_texts, signed
-from ui.theme import SELECTED, SEQUENTIAL, click_targets, layout, marks, outline, pick_by_click
+from ui.theme import SELECTED, click_targets, layout, marks, outline, pick_by_click
 
-URL, CLASS, SHOWN = "force", "what_if_class", "grid"
-"""Names in the URL: the forced route, the class whose logit is shown, what the grid shows."""
-LAYER, EXPERT, TOKEN = "force_layer", "force_expert", "force_token"
+URL, CLASS = "force", "what_if_class"
+"""Names in the URL: the forced route, and the class whose logit is shown."""
+LAYER, EXPERT = "force_layer", "force_expert"
 """Keys of the pickers. They follow a click, and the URL holds the route instead of them."""
-CHANGE, PROBABILITY = "what if", "router probability"
-ALL_TOKENS = "all tokens"
 GRID = "what-if"
 _STATE = "routing-forced"
 _MOST_WRITTEN = 16
@@ -40,11 +37,9 @@ _MOST_WRITTEN = 16
 
 @dataclass
 class Forcing:
-    """What is forced in one checkpoint. Single tokens are forced in one text only."""
+    """What is forced in one checkpoint."""
 
     route: ForcedRoute = AS_ROUTED
-    text: tuple[str, ...] | None = None
-    """The sentence whose tokens are meant."""
     notice: str = ""
     """What was left out of the address, and why."""
 
@@ -53,21 +48,17 @@ class Forcing:
         self.route, self.notice = route, ""
         set_param(URL, route.text or None)
 
-    def toggle(self, layer: int, expert: int, token: int | None = None) -> None:
+    def toggle(self, force: Force) -> None:
         """Force an expert, or release it if it is forced."""
-        force = Force(layer, expert, token)
-        released = force in self.route.forces
-        self.set(self.route.released(force) if released else self.route.forced(layer, expert, token))
+        route = self.route
+        self.set(route.released(force) if force in route.forces else route.forced(*force))
 
     def meet(self, e: Exploration, experts: int) -> None:
-        """Leave out what does not fit the sentence that is shown, and say so."""
-        kept = self.route.fitting(e.layers, experts, len(e.tokens) if e.by_token else 0)
+        """Leave out what does not fit the model, and say so."""
+        kept = self.route.fitting(e.layers, experts)
         if kept != self.route:
-            self.notice = "Part of the forced route was left out: it is of other layers, experts or tokens."
-        elif self.text not in (None, e.text) and kept != kept.whole():
-            kept = kept.whole()
-            self.notice = "What was forced for single tokens of the other sentence is released."
-        self.route, self.text = kept, e.text
+            self.route = kept
+            self.notice = "Part of the forced route was left out: it is of other layers or experts."
         set_param(URL, kept.text or None)
 
 
@@ -109,7 +100,7 @@ def section(selection: Selection, e: Exploration, number: int, *, wanted: bool) 
     found = forcing(selection.checkpoint.fingerprint)
     found.meet(e, experts)
     above = st.container()  # the grid comes first; what it shows is what the row below it holds
-    output, shown, token = _controls(found, e, experts)
+    output = _controls(found, e, experts)
     if found.notice:
         st.caption(f":material/info: {escape(found.notice)}")
     checkpoint, name = selection.checkpoint, f"{selection.name}-{number}"
@@ -118,12 +109,8 @@ def section(selection: Selection, e: Exploration, number: int, *, wanted: bool) 
             after = results.explored(checkpoint, [e.text], found.route)[0] if found.route else e
             if found.route:
                 _compare(e, after, found.route)
-            if shown == PROBABILITY:
-                _probabilities(after, found, name)
-            elif wanted:
-                _what_if(
-                    results.what_if_grid(checkpoint, e.text, found.route, token), after, found, output, name
-                )
+            if wanted:
+                _what_if(results.what_if_grid(checkpoint, e.text, found.route), after, found, output, name)
             else:
                 st.info(
                     "The grid takes longer on a text of this length: switch on *Compute everything* above."
@@ -139,12 +126,10 @@ def section(selection: Selection, e: Exploration, number: int, *, wanted: bool) 
     arrival.page_link("pages/expert_usage.py", label, ":material/grid_on:", link)
 
 
-def _controls(found: Forcing, e: Exploration, experts: int) -> tuple[int, str, int | None]:
-    """The one row of controls. Returns the class, what the grid shows, and the token that is forced."""
+def _controls(found: Forcing, e: Exploration, experts: int) -> int:
+    """The one row of controls. Returns the class."""
     task, row = e.task, st.container(horizontal=True, vertical_alignment="bottom", gap="small")
     with row:
-        say_unknown(SHOWN, "view", (CHANGE, PROBABILITY))
-        shown = always_one("Cells", (CHANGE, PROBABILITY), SHOWN)
         output = e.prediction
         if task.label_names:
             say_unknown(CLASS, "class", task.label_names)
@@ -157,7 +142,6 @@ def _controls(found: Forcing, e: Exploration, experts: int) -> tuple[int, str, i
                 bind="query-params",
                 placeholder=f"{e.answer} (predicted)",
                 width=190,
-                disabled=shown == PROBABILITY,
             )
             output = task.label_names.index(name) if name in task.label_names else output
         start = e.layers[-1]
@@ -167,32 +151,26 @@ def _controls(found: Forcing, e: Exploration, experts: int) -> tuple[int, str, i
         st.session_state.setdefault(EXPERT, e.runner_up(start))
         layer = st.selectbox("Layer", e.layers, key=LAYER, width=90)
         expert = st.selectbox("Expert", range(experts), key=EXPERT, width=90)
-        token = None
-        if e.by_token:
-            options = [ALL_TOKENS, *(f"{i}: {shorten(name, 24)}" for i, name in enumerate(e.tokens))]
-            fall_back(TOKEN, options, ALL_TOKENS)
-            token = options.index(st.selectbox("For", options, key=TOKEN, width=150)) - 1
-            token = None if token < 0 else token
-        forced = Force(layer, expert, token) in found.route.forces
+        forced = Force(layer, expert) in found.route.forces
         st.button(
             "Release" if forced else "Force",
             key="force-button",
             icon=":material/lock_open:" if forced else ":material/push_pin:",
             # What the pickers hold now may be newer than what they held when the button was drawn.
-            on_click=lambda: found.toggle(st.session_state[LAYER], st.session_state[EXPERT], token),
+            on_click=lambda: found.toggle(Force(st.session_state[LAYER], st.session_state[EXPERT])),
         )
         if found.route:
             clear = lambda: found.set(AS_ROUTED)  # noqa: E731
             st.button("Release all", key="force-clear", icon=":material/clear_all:", on_click=clear)
-    return output, shown, token
+    return output
 
 
-def click_cell(found: Forcing, token: int | None) -> None:
+def click_cell(found: Forcing) -> None:
     """`on_select` callback of the grid: force the clicked cell or release it, and have the pickers follow."""
     if cell := clicked(GRID):
-        layer, expert = int(cell[0]), int(cell[1])
-        _follow(Force(layer, expert, token))
-        found.toggle(layer, expert, token)
+        force = Force(int(cell[0]), int(cell[1]))
+        _follow(force)
+        found.toggle(force)
 
 
 def _what_if(grid: WhatIf, after: Exploration, found: Forcing, output: int, name: str) -> None:
@@ -204,22 +182,15 @@ def _what_if(grid: WhatIf, after: Exploration, found: Forcing, output: int, name
         f"{name}-what-if",
         f"Heatmap, layers by experts: change of the output with that expert forced. {said}",
         hint="The CSV has the same numbers. The boxes above force an expert without the mouse.",
-        on_select=lambda: click_cell(found, grid.token),
+        on_select=lambda: click_cell(found),
     )
     st.caption(said)
 
 
-def _probabilities(after: Exploration, found: Forcing, name: str) -> None:
-    taken = ", ".join(f"layer {layer} expert {after.choice(layer)}" for layer in after.layers)
-    alt, click = f"Heatmap of router probabilities; taken: {taken}", lambda: click_cell(found, None)
-    chart(router_heatmap(after, found.route), after.to_frame, GRID, f"{name}-router", alt, on_select=click)
-
-
 def _compare(before: Exploration, after: Exploration, route: ForcedRoute) -> None:
     """What the forced route changes: both routes as strips, the outputs, and layers that route differently."""
-    routes = compare_routes(before, after, route)
-    forced = ", ".join(_force_name(force, before) for force in route.forces)
-    moved = routes.loc[routes["what"] == "changed as a result", "layer"].tolist()
+    moved = rerouted(before, after, route)
+    forced = ", ".join(f"layer {layer} to expert {expert}" for layer, expert in route.forces)
     result = f"the prediction stays **{escape(after.answer)}**"
     if before.answer != after.answer:
         result = f"the prediction goes from **{escape(before.answer)}** to **{escape(after.answer)}**"
@@ -230,46 +201,18 @@ def _compare(before: Exploration, after: Exploration, route: ForcedRoute) -> Non
     st.markdown(f"Forced: {forced}. With that {result}. {then}")
     rows = [("as routed", "", before), ("forced", "", after)]
     st.html(routes_html(rows, before, first="route", alt="Route as routed and forced", forced=route.layers))
-    if before.task.num_labels > 2:
-        with st.expander("All classes"):
-            st.dataframe(compare_outputs(before, after), hide_index=True)
 
 
-def _force_name(force: Force, e: Exploration) -> str:
-    at = force.token
-    token = "" if at is None else f", token {at} ({escape(shorten(e.tokens[at], 16))})"
-    return f"layer {force.layer}{token} to expert {force.expert}"
-
-
-def _mark(fig: go.Figure, e: Exploration, route: ForcedRoute, token: int | None) -> None:
+def _mark(fig: go.Figure, e: Exploration, route: ForcedRoute) -> None:
     """Outline the experts that are taken, and mark those that are forced."""
     for row, layer in enumerate(e.layers):
-        experts = [e.choice(layer)] if e.by_token else np.flatnonzero(e.fires(layer)[0])
-        for expert in [int(e.taken(layer)[token])] if token is not None else experts:
+        for expert in [e.choice(layer)] if e.by_token else np.flatnonzero(e.fires(layer)[0]):
             outline(fig, (expert - 0.5, expert + 0.5), (row - 0.5, row + 0.5))
-    forced = [force for force in route.forces if force.token == token]
-    if forced:
+    if route:
         mark = {"symbol": "diamond", "size": 8, "color": SELECTED, "line": {"width": 1.5, "color": "white"}}
         seen = {"hoverinfo": "skip", "showlegend": False, "unselected": {"marker": {"opacity": 1}}}
-        y = layer_names([force.layer for force in forced])
-        x = [force.expert - 0.36 for force in forced]
+        y, x = layer_names(route.layers), [force.expert - 0.36 for force in route.forces]
         fig.add_trace(go.Scatter(x=x, y=y, mode="markers", marker=mark, **seen))
-
-
-def _clickable(fig: go.Figure, e: Exploration, texts: list[str], title: str, subtitle: str) -> go.Figure:
-    """Finish a map of layers by experts whose cells can be clicked; `texts` are shown on hovering."""
-    experts = len(e.mean_probs(e.layers[0]))
-    cells_of = [(layer, expert) for layer in e.layers for expert in range(experts)]
-    x, y = [expert for _, expert in cells_of], layer_names([layer for layer, _ in cells_of])
-    fig.add_trace(click_targets(x, y, cells_of, texts))
-    pick_by_click(fig)
-    subtitle = f"{escape_html(shorten_texts(e.text, 60))}<br>{subtitle}"
-    layout(fig, title, subtitle=subtitle, x="expert", height=grid_height(len(e.layers), 165))
-    bare = {"showgrid": False, "zeroline": False, "fixedrange": True}
-    fig.update_xaxes(
-        tickvals=list(range(0, experts, 1 if experts <= _MOST_WRITTEN else 2)), tickangle=0, **bare
-    )
-    return fig.update_yaxes(autorange="reversed", title="", **bare)
 
 
 def what_if_heatmap(grid: WhatIf, e: Exploration, output: int) -> go.Figure:
@@ -287,16 +230,25 @@ def what_if_heatmap(grid: WhatIf, e: Exploration, output: int) -> go.Figure:
     text = np.vectorize(lambda value: signed(value, digits) if value else "")(np.round(change, digits))
     numbers = {"text": text, "texttemplate": "%{text}"} if change.shape[1] <= _MOST_WRITTEN else {}
     fig = go.Figure(cells(change, grid.layers, limit, hoverinfo="skip", **CHANGE_BAR, **numbers))
-    _mark(fig, e, grid.route, grid.token)
+    _mark(fig, e, grid.route)
     rows, columns = np.nonzero(flips)
     if len(rows):
         fig.add_trace(marks(columns + 0.36, layer_names([grid.layers[row] for row in rows]), "x"))
     texts = [_hover(grid, e, row, expert, output) for row, expert in np.ndindex(change.shape)]
     what = f"logit of {escape_html(grid.task.label_names[output])}" if grid.task.label_names else "output"
     signs = ["outlined: taken", *["✕: other prediction"] * bool(len(rows)), *["◆: forced"] * bool(grid.route)]
-    whose = "" if grid.token is None else f", for token {grid.token}"
-    subtitle = f"change from the present route; {'; '.join(signs)}; click to force"
-    return _clickable(fig, e, texts, f"With another expert{whose}: {what}", subtitle)
+    experts = range(change.shape[1])
+    cells_of = [(layer, expert) for layer in grid.layers for expert in experts]
+    x, y = [expert for _, expert in cells_of], layer_names([layer for layer, _ in cells_of])
+    fig.add_trace(click_targets(x, y, cells_of, texts))
+    pick_by_click(fig)
+    subtitle = f"{escape_html(shorten_texts(e.text, 60))}<br>change from the present route; {'; '.join(signs)}; click to force"
+    height = grid_height(len(e.layers), 165)
+    layout(fig, f"With another expert: {what}", subtitle=subtitle, x="expert", height=height)
+    bare = {"showgrid": False, "zeroline": False, "fixedrange": True}
+    step = 1 if len(experts) <= _MOST_WRITTEN else 2
+    fig.update_xaxes(tickvals=list(experts[::step]), tickangle=0, **bare)
+    return fig.update_yaxes(autorange="reversed", title="", **bare)
 
 
 def _hover(grid: WhatIf, e: Exploration, row: int, expert: int, output: int) -> str:
@@ -304,39 +256,12 @@ def _hover(grid: WhatIf, e: Exploration, row: int, expert: int, output: int) -> 
     flips = ""
     if grid.flips()[row, expert]:
         flips = f"<br><b>prediction: {escape_html(grid.task.label_names[int(grid.logits[row, expert].argmax())])}</b>"
-    is_forced = any((f.layer, f.expert, f.token) == (layer, expert, grid.token) for f in grid.route.forces)
+    is_forced = Force(layer, expert) in grid.route.forces
     change = logit - float(grid.base[output])
     return (
         f"<b>Layer {layer}, expert {expert}</b><br>change {change:+.3f}, to {logit:.3f}{flips}<br>router probability "
         f"{percent(float(e.mean_probs(layer)[expert]))}<br><i>click to {'release' if is_forced else 'force'} it</i>"
     )
-
-
-def router_heatmap(e: Exploration, route: ForcedRoute = AS_ROUTED) -> go.Figure:
-    """Layers x experts: the router's probabilities, of tokens their mean. Cells can be clicked as in the what-if grid."""
-    probs = np.stack([e.mean_probs(layer) for layer in e.layers])
-    experts = probs.shape[1]
-    text = np.vectorize(lambda value: f"{value:.0%}" if value >= 0.005 else "")(probs)
-    numbers = {"text": text, "texttemplate": "%{text}"} if experts <= _MOST_WRITTEN else {}
-    bar = {"title": {"text": "probability"}, "tickformat": ".0%", "thickness": 12}
-    scale = {
-        "zmin": 0,
-        "zmax": float(probs.max()),
-        "colorscale": SEQUENTIAL,
-        "colorbar": bar,
-        "showscale": True,
-    }
-    fig = go.Figure(cells(probs, e.layers, 1.0, hoverinfo="skip", **scale, **numbers))
-    _mark(fig, e, route, None)
-    texts = [
-        f"<b>Layer {layer}, expert {expert}</b><br>router probability {percent(float(e.mean_probs(layer)[expert]))}"
-        + f"<br>{percent(float(e.shares(layer)[expert]))} of tokens take it" * e.by_token
-        for layer in e.layers
-        for expert in range(experts)
-    ]
-    mean = ", mean over tokens" * e.by_token
-    subtitle = f"outlined: taken; equal for all would be {percent(1 / experts)}"
-    return _clickable(fig, e, texts, f"Router probabilities{mean}", subtitle)
 
 
 def _tokens(after: Exploration, before: Exploration, name: str) -> None:

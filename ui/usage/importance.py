@@ -27,7 +27,7 @@ from shrp.evaluation.statistics import FALSE_DISCOVERIES
 from shrp.phrases import counted
 from ui import measurements, state
 from ui.bound import fall_back
-from ui.downloads import chart, downloads
+from ui.downloads import chart
 from ui.pickers import always_one
 from ui.store import once
 from ui.text import (
@@ -35,8 +35,6 @@ from ui.text import (
     capital,
     escape,
     escape_html,
-    is_percentage,
-    metric_name,
     plain,
     signed,
     slice_name,
@@ -75,9 +73,7 @@ def section(selection: state.Selection) -> None:
         return
     n = _pick_number(len(data), INPUTS[of], _START[of])
     meaning = (
-        "its output is set to 0"
-        if of == HEAD
-        else "the router picks the next, and the layers above route again"
+        "its output is set to 0" if of == HEAD else "the router picks the next; layers above route again"
     )
     try:
         found = results.knocked_out_in_turn(checkpoint, data, n, of)
@@ -105,7 +101,7 @@ def _pick_number(total: int, key: str, start: int) -> int:
 
 
 def _effects(table: pd.DataFrame, found: KnockOuts, where: str, name: str, of: str) -> None:
-    """The verdict and the map of mean effects, with the numbers as a table."""
+    """The verdict and the map of mean effects; its file has all numbers."""
     what = "the output" if found.task.is_regression else "the logit of the predicted class"
     top = table.loc[table["signed"].abs().idxmax()]
     st.markdown(
@@ -116,35 +112,6 @@ def _effects(table: pd.DataFrame, found: KnockOuts, where: str, name: str, of: s
     alt = f"Heatmap, layers by {of}s: mean effect of each {of} on {what}."
     fig = effect_map(table, what, f"{where}{'; blank: never used' * (of == EXPERT)}", of)
     chart(fig, exported, "effect-map", f"{name}-effects", alt)
-    with st.expander(f"All {of}s as a table, with 95% CI", icon=":material/table:"):
-        alt = f"Effect of every {of} with its interval"
-        st.dataframe(_numbers(table, found, of), hide_index=True, height=420, alt=alt)
-        downloads(exported, "effect-table", f"{name}-{of}-effects")
-
-
-def _numbers(table: pd.DataFrame, found: KnockOuts, of: str) -> pd.DataFrame:
-    """The effects as numbers with their intervals; heads have no usage."""
-    shown, write = {"layer": table["layer"], of: table["expert"]}, partial(_with_interval, table)
-    if of == EXPERT:
-        shown |= {"usage": table["usage"].map("{:.1%}".format), "used by": table["uses"]}
-    shown |= {"mean effect": write("signed"), "mean size": write("effect")}
-    if of == EXPERT:
-        shown["mean size where used"] = write("effect_per_use")
-    if table["score_lost"].notna().any():
-        scale, digits, unit = (100, 2, ", points") if is_percentage(found.task.metric) else (1, 4, "")
-        shown[f"{metric_name(found.task.metric)} lost{unit}"] = write("score_lost", scale, digits)
-    if "flips" in table:
-        shown["changed predictions"] = table["flips"]
-    return pd.DataFrame(shown)
-
-
-def _with_interval(table: pd.DataFrame, column: str, scale: float = 1, digits: int = 3) -> list[str]:
-    columns = (scale * table[name] for name in (column, f"{column}_low", f"{column}_high"))
-    return [
-        ("–" if math.isnan(value) else f"{value:+.{digits}f}")
-        + (f" ({low:+.{digits}f} to {high:+.{digits}f})" if math.isfinite(low) else "")
-        for value, low, high in zip(*columns, strict=True)
-    ]
 
 
 def _by_group(
@@ -234,7 +201,10 @@ def effect_map(table: pd.DataFrame, what: str, subtitle: str, of: str = EXPERT) 
     limit = float(np.nanmax(np.abs(z), initial=0.0)) or 1.0
     digits = max(2, 1 - math.floor(math.log10(limit)))  # small effects need more of them to differ
     columns = ["signed_low", "signed_high", "usage", "uses", "effect"]
-    use = "<br>used by %{customdata[3]:,} examples, usage %{customdata[2]:.1%}" if of == EXPERT else ""
+    more = "<br>used by %{customdata[3]:,} examples, usage %{customdata[2]:.1%}" if of == EXPERT else ""
+    if table["score_lost"].notna().any():
+        columns += ["score_lost", "score_lost_low", "score_lost_high"]
+        more += "<br>score lost %{customdata[5]:+.4f} (95% CI %{customdata[6]:+.4f} to %{customdata[7]:+.4f})"
     fig = _signed_map(
         z,
         limit,
@@ -245,7 +215,7 @@ def effect_map(table: pd.DataFrame, what: str, subtitle: str, of: str = EXPERT) 
         text=[["" if np.isnan(v) else signed(v, digits) for v in row] for row in z],
         texttemplate="%{text}" if z.shape[1] <= 16 else None,
         hovertemplate=f"%{{y}}, {of} %{{x}}<br>mean effect %{{z:+.4f}} (95% CI %{{customdata[0]:+.4f}} to "
-        f"%{{customdata[1]:+.4f}})<br>mean size %{{customdata[4]:.4f}}{use}<extra></extra>",
+        f"%{{customdata[1]:+.4f}})<br>mean size %{{customdata[4]:.4f}}{more}<extra></extra>",
     )
     fig.update_xaxes(tickvals=list(shown.columns))
     height = 165 + max(4, len(z)) * 26

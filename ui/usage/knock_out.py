@@ -1,4 +1,4 @@
-"""What the model loses without one expert: scores, predictions and logits, and by slice, with intervals."""
+"""What the model loses without one expert: score and predictions, and by slice, with intervals."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import streamlit as st
 from shrp.analysis.importance import FEWEST, KnockOut
 from shrp.data.text_data import TextData, pairs_of
 from shrp.evaluation.statistics import FALSE_DISCOVERIES
-from ui.downloads import chart, downloads
+from ui.downloads import chart
 from ui.text import (
-    NOT_KNOWN,
     axis_names,
     capital,
     escape,
@@ -40,7 +39,7 @@ def section(one: results.Expert) -> None:
         unused = "No example uses this expert, so without it every output is the same."
         st.info(unused, icon=":material/bedtime:")
         return
-    logits, slices = results.losses(one.checkpoint, data, found)
+    slices = results.losses(one.checkpoint, data, found)
     left, middle, right = st.columns(3, border=True)
     with left:
         _score(found, results.score_change(one.checkpoint, data, found))
@@ -51,15 +50,11 @@ def section(one: results.Expert) -> None:
         st.metric("Predictions that change", f"{changed:,}")
         st.caption(f"of n = {n:,}{_sides(found)}")
     _slices(slices, data, one.name)
-    noun = "output" if data.task.is_regression else "logit"
-    alt = f"Mean {noun} of each class with and without the expert, and the change with its interval"
-    st.dataframe(logit_table(logits, noun), hide_index=True, height="content", alt=alt)
     pair = " A minimal pair counts as one." * (len(pairs_of(data)) > 0)
     st.caption(
-        "The router picks the next expert of the layer, and the layers above route again. Means and 95% CI over all "
+        "The router picks the next expert of the layer, and the layers above route again. 95% CI over all "
         f"n = {n:,} examples, rough where fewer than 20 use the expert.{pair}"
     )
-    downloads(logits, "knock-out", f"{one.name}-knocked-out")
 
 
 def _score(found: KnockOut, lost: tuple[float, tuple[float, float]]) -> None:
@@ -135,25 +130,3 @@ def slice_marks(frame: pd.DataFrame, worth: str, data: str) -> go.Figure:
         170 + 26 * max(len(frame), 3),
     )
     return layout(fig, title, subtitle=subtitle, x=x, height=height, legend=True)
-
-
-def logit_table(frame: pd.DataFrame, noun: str) -> pd.DataFrame:
-    """`KnockOut.logit_changes` as they are read: signed, the interval in one column."""
-
-    def plain(values: pd.Series) -> list[str]:
-        return [f"{value:.4f}".replace("-", "−") for value in values]
-
-    def change(values: pd.Series) -> list[str]:
-        return [signed(value, 4) for value in values]
-
-    ends = zip(change(frame["low"]), change(frame["high"]), strict=True)
-    return pd.DataFrame(
-        {
-            "class": frame["class"],
-            f"mean {noun}": plain(frame["before"]),
-            "without it": plain(frame["after"]),
-            "change": change(frame["change"]),
-            "95% CI": [NOT_KNOWN if low == NOT_KNOWN else f"{low} to {high}" for low, high in ends],
-            "where used": change(frame["among its inputs"]),
-        }
-    )

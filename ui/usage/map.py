@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from shrp.analysis.usage import UsageStats, route_table
+from shrp.analysis.usage import UsageStats
 from ui import measurements, state
 from ui.bound import fall_back
-from ui.downloads import chart, downloads
+from ui.downloads import chart
 from ui.text import escape_html, percent, slice_name
 from ui.usage import figures
 
@@ -76,30 +76,3 @@ def map_frame(stats: UsageStats, values: np.ndarray, counts: np.ndarray, name: s
     """A row for each layer and expert: layer, expert, the value `(L, H)` under `name`, and count `(L, H)`."""
     cells = pd.MultiIndex.from_product([stats.layers, range(stats.num_experts)], names=["layer", "expert"])
     return cells.to_frame(index=False).assign(**{name: values.ravel(), "count": counts.ravel()})
-
-
-def more_about_the_data(selection: state.Selection, stats: UsageStats, group: str, rows: np.ndarray) -> None:
-    """Draw how even usage is in each layer, and the export of all routes.
-
-    Args:
-        group, rows: as `usage_map` returns.
-    """
-    parts, summary, number = (selection.checkpoint, selection.data), stats.summary(rows), st.column_config
-    even = f"exp(entropy): {stats.num_experts} if usage is even, 1 if one expert takes all"
-    st.dataframe(
-        summary.rename(columns=lambda name: name.replace("_", " ")),
-        hide_index=True,
-        height="content",
-        column_config={
-            "effective experts": number.NumberColumn(format="%.1f", help=even),
-            "entropy": number.NumberColumn(format="%.2f", help="In nats"),
-            "top share": number.NumberColumn(format="percent"),
-            "mean margin": number.NumberColumn(format="%.2f"),
-        },
-        alt=f"Entropy, effective experts and the most used expert of each layer, for {group}",
-    )
-    about = {"group": group, "n": int(rows.sum()), "data": stats.data}
-    downloads(summary.assign(**about), "evenness", f"{selection.name}-evenness")
-    st.markdown("The route of every example: its expert, probability and margin in each layer.")
-    answers = lambda: (measurements.answers(*parts, stats), measurements.token_lengths(*parts))  # noqa: E731
-    downloads(lambda: route_table(stats, parts[1], *answers()), "routes", f"{selection.name}-routes")

@@ -10,23 +10,20 @@ import pandas as pd
 import streamlit as st
 
 from shrp.analysis.usage import UsageStats
-from shrp.analysis.words import PRIOR_TERMS, log_odds
+from shrp.analysis.words import log_odds
 from shrp.data.tabular import distinct
 from shrp.data.text_data import TextData
 from shrp.errors import ShrpError
 from shrp.evaluation.statistics import FALSE_DISCOVERIES
 from ui import closer, measurements
-from ui.bound import clamp
 from ui.downloads import chart, downloads
-from ui.pickers import always_one
 from ui.state import show_error
 from ui.text import percent, row_height, slice_name
 from ui.usage import attention, figures, knock_out, results
 
 EXAMPLES, WORDS, ATTENTION, KNOCK_OUT = "Examples", "Words", "Attention and its roles", "Knock-out"
-TABS, RANKED, MIN_COUNT = "profile", "ranked", "min_count"
-"""Keys of the tabs and widgets, in the session's state and in the URL."""
-HIGHEST, LOWEST = "highest", "lowest"
+TABS, MIN_COUNT = "profile", 5
+"""Key of the tabs, in the session's state and in the URL; and fewest occurrences of a word that is listed."""
 SHOWN, TERMS = 5, 10
 FEW_EXAMPLES, FEW_TOKENS = 30, 300
 """With fewer than these, words say little."""
@@ -78,18 +75,16 @@ def _text_names(data: TextData) -> list[str]:
 
 
 def examples(one: results.Expert, frame: pd.DataFrame, mixes: dict[str, pd.DataFrame]) -> None:
-    """The examples of the highest or lowest router probability, and how the expert's examples split over groups.
+    """The examples of the highest router probability, and how the expert's examples split over groups.
 
     Args:
         frame: of `example_frame`.
     """
     data, column = one.data, st.column_config
-    above = st.container(key="expert-examples")  # the table, drawn below its control and shown above it
-    left, middle, right = st.columns([2, 4, 1], vertical_alignment="center")
-    with left:
-        ranked = always_one("Router probability", (HIGHEST, LOWEST), RANKED, label_visibility="collapsed")
-    shown = (frame if ranked == HIGHEST else frame.iloc[::-1]).head(SHOWN)
-    key = f"inputs-{one.layer}-{one.expert}-{ranked}-{data.fingerprint}"
+    above = st.container(key="expert-examples")
+    left, right = st.columns([6, 1], vertical_alignment="center")
+    shown = frame.head(SHOWN)
+    key = f"inputs-{one.layer}-{one.expert}-{data.fingerprint}"
     texts, top = _text_names(data), float(frame["router probability"].max())
     width = 420 if len(texts) == 1 else 220
     named = ("slice",) if data.task.is_regression else ("label", "slice")
@@ -112,13 +107,13 @@ def examples(one: results.Expert, frame: pd.DataFrame, mixes: dict[str, pd.DataF
             "chosen": column.CheckboxColumn(help="Whether this expert is the example's Top-1"),
             "tokens": column.NumberColumn(help="How many of its tokens chose this expert"),
         },
-        alt=f"Examples with the {ranked} router probability for this expert",
+        alt="Examples with the highest router probability for this expert",
     )
     if (picked := st.session_state.get(attention.EXAMPLE)) in shown["index"].to_numpy():
         with above:
             closer.links(data, [picked], routed=True)
-    middle.caption(
-        f"Examples with the {ranked} router probability, {len(shown)} of {len(frame):,}. Pick a row to see its route "
+    left.caption(
+        f"Examples with the highest router probability, {len(shown)} of {len(frame):,}. Pick a row to see its route "
         "and its attention."
     )
     with right:
@@ -158,29 +153,17 @@ def _pick(key: str, numbers: Sequence[int]) -> None:
 def words(one: results.Expert) -> None:
     """Two tables: terms that are frequent in what is routed here, and rare, against the layer's other experts."""
     what, notes, above = "token" if one.stats.unit == "tokens" else "word", [], st.container()
-    left, middle, right = st.columns([1, 4, 1], vertical_alignment="bottom")
-    clamp(MIN_COUNT, 1, 10_000)
-    minimum = left.number_input(
-        "Fewest occurrences",
-        min_value=1,
-        max_value=10_000,
-        value=5,
-        key=MIN_COUNT,
-        bind="query-params",
-        help=f"z: log-odds ratio over its standard error, with an informative Dirichlet prior worth {PRIOR_TERMS} "
-        f"{what}s (Monroe et al. 2008). It ranks {what}s and is no test.",
-    )
-    minimum = min(max(int(minimum or 1), 1), 10_000)
+    left, right = st.columns([5, 1], vertical_alignment="bottom")
     if what == "token":
         counted = results.tokens(one.checkpoint, one.data)
         table = counted.counts[one.layer]
         here = table[:, one.expert]
-        found = log_odds(counted.tokens, here, table.sum(1) - here, min_count=minimum)
+        found = log_odds(counted.tokens, here, table.sum(1) - here, min_count=MIN_COUNT)
         few = found.here < FEW_TOKENS
         group = f"{found.here:,} tokens routed here and {found.elsewhere:,} others, special tokens left out"
     else:
         by_word, mine = results.words(one.data), one.stats.top1[one.layer][:, one.expert] > 0
-        found = log_odds(by_word.words, by_word.of(mine), by_word.of(~mine), min_count=minimum)
+        found = log_odds(by_word.words, by_word.of(mine), by_word.of(~mine), min_count=MIN_COUNT)
         inputs = dict(zip(by_word.words, by_word.inputs(mine), strict=True))
         found.frame.insert(2, "examples here", found.frame["term"].map(inputs).astype(int))
         few = mine.sum() < FEW_EXAMPLES
@@ -192,7 +175,7 @@ def words(one: results.Expert) -> None:
     if not found.here or not found.elsewhere or found.frame.empty:
         why = "is routed here" if not found.here else "is routed elsewhere"
         if found.here and found.elsewhere:
-            why = "occurs often enough: lower the fewest occurrences"
+            why = f"occurs at least {MIN_COUNT} times"
         above.info(f"No {what} {why}.", icon=":material/text_fields:")
     else:
         if few:
@@ -203,8 +186,12 @@ def words(one: results.Expert) -> None:
         for column, title, part in zip(above.columns(2, gap="large"), titles, tops, strict=True):
             with column:
                 _terms(part, title, what)
-        notes.insert(0, f"{group}. {len(found.frame):,} {what}s occur at least {minimum} times.")
-    middle.caption(" ".join(notes))
+        notes.insert(
+            0,
+            f"{group}. {len(found.frame):,} {what}s occur at least {MIN_COUNT} times. z: log-odds ratio over its standard error "
+            f"(Monroe et al. 2008); it ranks {what}s and is no test.",
+        )
+    left.caption(" ".join(notes))
     with right:
         downloads(found.frame, "words", f"{one.name}-{what}s")
 

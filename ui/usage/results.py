@@ -118,10 +118,9 @@ def score_change(
     return kept("knock-out scores", 256, key, found.score_change)
 
 
-def losses(checkpoint: Checkpoint, data: TextData, found: KnockOut) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What a knock-out changes, with intervals and tests: of the mean logits, and by slice."""
-    pairs = pairs_of(data)
-    work = lambda p: (found.logit_changes(pairs=pairs), found.by_slice(pairs, p))  # noqa: E731
+def losses(checkpoint: Checkpoint, data: TextData, found: KnockOut) -> pd.DataFrame:
+    """What a knock-out changes in each slice (`KnockOut.by_slice`)."""
+    work = partial(found.by_slice, pairs_of(data))
     key = (checkpoint.fingerprint, data.fingerprint, data.pairs, found.experts)
     return once("knock-out losses", 128, key, "Testing the change in each slice", work)
 

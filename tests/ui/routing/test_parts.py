@@ -158,15 +158,6 @@ def test_the_what_if_map_is_symmetric_and_blank_where_nothing_changes():
     assert "logit" not in what_if.what_if_heatmap(number, exploration(task=STSB), 0).to_json()
 
 
-@pytest.mark.parametrize("token", [False, True])
-def test_the_router_map_outlines_what_is_taken(token):
-    e = exploration(token=token)
-    fig = what_if.router_heatmap(e)
-    outlined = {(shape.x0 + 0.5, shape.y0 + 0.5) for shape in fig.layout.shapes}
-    assert outlined == {(e.choice(6), 0), (e.choice(9), 1)}
-    np.testing.assert_allclose(fig.data[0].z[0], e.mean_probs(6))
-
-
 def test_the_token_map_colours_within_a_layer_and_moves_through_long_texts():
     e = exploration(token=True)
     fig = what_if.token_map(e)
@@ -195,29 +186,24 @@ def test_a_click_forces_the_pickers_follow_and_a_second_click_releases(session):
     def click(layer, expert):
         point = {"customdata": {"0": layer, "1": expert}}
         state[what_if.GRID] = {"selection": {"points": [point]}}
-        what_if.click_cell(found, None)
+        what_if.click_cell(found)
         return params[what_if.URL], state[what_if.LAYER], state[what_if.EXPERT]
 
     assert click(2, 3) == ("2.3", 2, 3)
     assert click(1, 0) == ("1.0_2.3", 1, 0)
     assert click(2, 3) == ("1.0", 2, 3)
     state[what_if.GRID] = {"selection": {"points": []}}
-    what_if.click_cell(found, None)
+    what_if.click_cell(found)
     assert found.route.text == "1.0"
 
 
-def test_what_does_not_fit_another_sentence_is_released_and_it_says_so(session):
-    found, one = what_if.Forcing(), exploration("w1 w2 w3", token=True)
-    found.meet(one, 4)
-    found.toggle(6, 0)
-    found.toggle(9, 3, token=3)
-    found.meet(one, 4)
-    assert (found.route.text, found.notice) == ("6.0_9.3t3", "")
-    found.meet(exploration("w4 w5 w6", token=True), 4)
-    assert found.route.text == "6.0"
+def test_what_does_not_fit_the_model_is_released_and_it_says_so(session):
+    found = what_if.Forcing(ForcedRoute.parse("6.0_9.3"))
+    found.meet(exploration(), 4)
+    assert (found.route.text, found.notice) == ("6.0_9.3", "")
+    found.meet(exploration(layers=(9,)), 4)
+    assert found.route.text == session[1][what_if.URL] == "9.3"
     assert found.notice
-    found.meet(exploration("w4 w5 w6", layers=(9,)), 4)
-    assert found.route.text == ""
 
 
 # Words
@@ -295,7 +281,7 @@ def test_cells_say_what_happens_there():
 
 
 def test_example_texts_are_inputs_of_their_tasks():
-    for name, task in TASKS.items():
-        inputs, notes = split_sentences(sentences.example_text(task, None), task)
-        assert len(inputs) == len(sentences.EXAMPLES[name])
+    for name, examples in sentences.EXAMPLES.items():
+        inputs, notes = split_sentences(sentences.example_text(TASKS[name], None), TASKS[name])
+        assert len(inputs) == len(examples)
         assert not notes
