@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
+
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
 from shrp.evaluation import calibration
-from shrp.evaluation.calibration import Difference
+from shrp.evaluation.calibration import Ece
 from shrp.evaluation.evaluation import Evaluation
 from ui.differences import FEW, content
 from ui.downloads import chart
 from ui.store import once
-from ui.text import escape, escape_html, interval_text, percent, points, points_interval, score_text
+from ui.text import escape, escape_html, interval_text, percent, score_text
 from ui.theme import DASHES, GREY, KIND_COLORS, KIND_SYMBOLS, layout, whiskers
 
 _SHARE, _BRIER = "accuracy", "brier"  # how a number is written: in percent, or with three digits
@@ -35,7 +36,7 @@ def tab(reference: Evaluation, other: Evaluation, names: tuple[str, str], file: 
         "between accuracy and confidence; the Brier score is 0 at best and 2 at worst."
     )
     key, label = (content(two), content(one)), "Testing calibration"
-    found = once("calibration", 256, key, label, lambda progress: calibration.difference(two, one))
+    found = once("calibration", 256, key, label, lambda progress: [calibration.ece(e) for e in (one, two)])
     st.markdown(in_words(found, (calibration.brier(one), calibration.brier(two)), one, names))
     if one.n < FEW:
         st.caption(f":material/info: Under {FEW} examples: too few to conclude from.")
@@ -50,16 +51,14 @@ def tab(reference: Evaluation, other: Evaluation, names: tuple[str, str], file: 
     chart(fig, frame.assign(data=one.data), key, f"{file}-{key}", f"Accuracy by confidence. {alt}.")
 
 
-def in_words(found: Difference, briers: tuple[float, float], on: Evaluation, names: tuple[str, str]) -> str:
-    """Errors, what chance makes of them, Brier scores and the change, as Markdown.
+def in_words(errors: Sequence[Ece], briers: Sequence[float], on: Evaluation, names: tuple[str, str]) -> str:
+    """Errors, what chance makes of them, and Brier scores, of both models, as Markdown.
 
     Args:
-        found: the compared model less the reference.
-        briers, names: of the reference and the compared model.
         on: either's evaluation on the shared examples.
     """
     said = []
-    for name, error, score in zip(names, (found.second, found.first), briers, strict=True):
+    for name, error, score in zip(names, errors, briers, strict=True):
         bounds = interval_text(error.interval, _SHARE)
         said.append(
             f"**{escape(name)}** {percent(error.value)} ({f'95% CI {bounds}' if bounds else 'no interval'}; "
@@ -67,18 +66,7 @@ def in_words(found: Difference, briers: tuple[float, float], on: Evaluation, nam
             f"{percent(error.by_chance)} on average, and at most {percent(error.chance_most)} in 95 of 100 cases), "
             f"Brier score {score_text(score, _BRIER)}"
         )
-    changes = []
-    for value, interval, metric in (
-        (found.ece, found.ece_interval, _SHARE),
-        (found.brier, found.brier_interval, _BRIER),
-    ):
-        known = np.isfinite(interval).all()
-        bounds = f"95% CI {points_interval(interval, metric)}" if known else "no interval"
-        changes.append(f"{points(value, metric)} ({bounds})")
-    return (
-        f"Expected calibration error on {escape(on.data)}, n = {on.n:,}: {'; '.join(said)}. From {escape(names[0])} to "
-        f"{escape(names[1])} the error changes by {changes[0]}, the Brier score by {changes[1]}; less is better."
-    )
+    return f"Expected calibration error on {escape(on.data)}, n = {on.n:,}: {'; '.join(said)}; less is better."
 
 
 def figure(frame: pd.DataFrame, names: tuple[str, str], on: Evaluation) -> go.Figure:

@@ -187,17 +187,6 @@ def _is_of_encoder(model: PreTrainedModel, key: str) -> bool:
     return below != key and not below.startswith("pooler.")
 
 
-def of_another_task(base: str, task: Task) -> str:
-    """A sentence that a base's own head is not used for the task; empty for a bare encoder."""
-    if not is_classifier(base):
-        return ""
-    names = _config_labels(base_config(base))
-    text = f"{_unclear(base, task, names)} So a teacher is fine-tuned from it first."
-    if task.num_labels == len(names):
-        text += f" If it is, name its outputs in their order, for example {_naming(task)}."
-    return text
-
-
 def refuse_unclear(base: str, task: Task) -> None:
     """Raise `TrainingError` where a base is a classifier of as many outputs as the task, which its config calls
     something else (`LABEL_0`, another word), so that it may be the task's already, and not to be trained over.
@@ -207,8 +196,10 @@ def refuse_unclear(base: str, task: Task) -> None:
     names = _config_labels(base_config(base))
     if len(names) == task.num_labels and not _are_of(names, task):
         raise TrainingError(
-            f"{_unclear(base, task, names)} If it is, name its outputs in their order, for example {_naming(task)}; if "
-            "not, say for how long to fine-tune a teacher from it, --teacher-epochs 3."
+            f"{base} is a classifier, but its config does not name the labels of {task.name} for its head: it has "
+            f"{', '.join(names):.200}, the task {', '.join(task.label_names) or 'numbers':.200}. If it is, name its outputs "
+            f"in their order, for example --head-labels {','.join(_outputs(task))}; if not, say for how long to fine-tune a "
+            "teacher from it, --teacher-epochs 3."
         )
 
 
@@ -216,17 +207,6 @@ def _config_labels(config: PreTrainedConfig) -> list[str]:
     """What a classifier's config calls its outputs, in their order."""
     names = getattr(config, "id2label", None) or {}
     return [str(names[i]) for i in sorted(names)]
-
-
-def _unclear(base: str, task: Task, names: Sequence[str]) -> str:
-    return (
-        f"{base} is a classifier, but its config does not name the labels of {task.name} for its head: it has "
-        f"{', '.join(names):.200}, the task {', '.join(task.label_names) or 'numbers':.200}."
-    )
-
-
-def _naming(task: Task) -> str:
-    return f"--head-labels {','.join(_outputs(task))}"
 
 
 def _in_order(model: PreTrainedModel, theirs: Sequence[str], task: Task) -> PreTrainedModel:

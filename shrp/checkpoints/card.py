@@ -12,7 +12,6 @@ from shrp.checkpoints.info import PLAN_FILE, CheckpointInfo, usage_in
 from shrp.checkpoints.score_rows import SHARES, row_cost
 from shrp.evaluation.costs import TOKENS, dense_cost
 from shrp.evaluation.statistics import stored_interval
-from shrp.evaluation.verdicts import HOW_COMPARED, score_frame, summary, verdicts
 from shrp.phrases import counted
 from shrp.pruning.plan import PruningPlan
 
@@ -28,41 +27,20 @@ _SETTINGS = {
     "temperature": "temperature",
     "seed": "seed",
 }
-_PICKED = {
-    "usage": "selected by usage",
-    "gate_norm": "selected by gate x output norm",
-    "ablation": "selected by single-expert ablation",
-    "fitted": "selected by gates fitted on texts",
-    "random": "selected at random",
-}
-_WEIGHED = {
-    "usage": "weighted by usage",
-    "mean": "equally weighted",
-    "fitted": "weighted by the fitted gates",
-    "given weights": "with weights given by hand or file",
-}
-
 def licence_in(text: str, base: str) -> str:
     """The licence in the card of a checkpoint of this base; empty where it has none."""
     _, _, after = text.partition(f"\n{_LICENCE}\n\n{_DERIVED} {base}: ")
     return after.split("\n", 1)[0]
 
 
-def card(
-    name: str,
-    info: CheckpointInfo,
-    model: PreTrainedModel,
-    history: Sequence[Mapping[str, Any]],
-    licence: str = "",
-) -> str:
+def card(name: str, info: CheckpointInfo, model: PreTrainedModel, licence: str = "") -> str:
     """The card as Markdown; every figure in it comes from the checkpoint itself.
 
     Args:
-        history: of its training (`info.read_history`).
         licence: of the base's weights, in words.
     """
     lines = [f"# {name}", "", description(info), "", "## Training", ""]
-    if facts := training_facts(info.training, history, info.plan):
+    if facts := training_facts(info.training, info.plan):
         lines += [*_table(("setting", "value"), facts), ""]
     else:
         lines += ["Nothing was stored about its training.", ""]
@@ -110,21 +88,17 @@ def description(info: CheckpointInfo) -> str:
     return f"{start}; {state}; converted layers: {layers}; {info.config.routing} routing, Top-{info.config.top_k}."
 
 
-def training_facts(
-    training: Mapping[str, Any],
-    history: Sequence[Mapping[str, Any]] = (),
-    plan: PruningPlan | None = None,
-) -> list[tuple[str, str]]:
+def training_facts(training: Mapping[str, Any], plan: PruningPlan | None = None) -> list[tuple[str, str]]:
     """What a checkpoint stores of its training, as pairs of name and value.
 
     Args:
-        history: its epochs; in some checkpoints they alone record that layers were converted on texts.
-        plan: of a pruned checkpoint; without it only what `training` records.
+        plan: of a pruned checkpoint.
     """
-    on_texts = converted(training) or _texts_in(history)
+    on_texts = converted(training)
     facts = [("training", "elsewhere" if training.get("adopted") else ""), ("layers", on_texts)]
     facts += _trained(training, balance=not on_texts or "converted" not in training)
-    facts += [("pruned to", kept(training, plan)), ("experts", picked(training, plan))]
+    if plan is not None:
+        facts += [("pruned to", f"{counted(plan.budget, 'expert')} in all"), ("experts", _picked(training, plan))]
     for key, name in (("chosen_on", "experts selected on"), ("shares_matched", "threshold calibrated on")):
         if found := training.get(key):
             facts.append((name, f"{found['data']}, n = {found['n']:,}"))
@@ -134,9 +108,10 @@ def training_facts(
     facts = [(name, value) for name, value in facts if value]
     further = training.get("recovery") or {}
     if "pruning" in training and "final_size" in further:
-        sources = f" (of {', '.join(names)})" if (names := training.get("recovery_sources")) else ""
+        sources = _of(training.get("recovery_sources"))
         facts.append(("after pruning", f"fine-tuned on {further['final_size']:,} unlabelled texts{sources}"))
-    return facts + [(f"after pruning, {name}", value) for name, value in _trained(recovery_of(training))]
+    on_task = further if further.get("train_data") else {}
+    return facts + [(f"after pruning, {name}", value) for name, value in _trained(on_task)]
 
 
 def _trained(training: Mapping[str, Any], *, balance: bool = True) -> list[tuple[str, str]]:
@@ -149,14 +124,12 @@ def _trained(training: Mapping[str, Any], *, balance: bool = True) -> list[tuple
     if name := training.get("recipe"):
         facts.append(("recipe", str(name)))
     if name := training.get("train_data"):
-        facts.append(("trained on", f"{name}, n = {training.get('train_examples', 0):,}"))
+        facts.append(("trained on", f"{name}, n = {training.get('train_examples') or 0:,}"))
     if name := training.get("validation_data"):
         facts.append(("validated on", str(name)))
     if (epochs := training.get("epochs")) is not None:
         most = f", of at most {config['epoch_size']:,} examples" if config.get("epoch_size") else ""
         facts.append(("epochs", f"{epochs}{most}"))
-    if order := config.get("order") or list(reversed((config.get("shrp") or {}).get("layers") or [])):
-        facts.append(("conversion order", ", ".join(map(str, order))))
     for key, label in _SETTINGS.items():
         value = config.get(key) if balance or key != "balance" else None
         if isinstance(value, (int, float)):
@@ -167,83 +140,37 @@ def _trained(training: Mapping[str, Any], *, balance: bool = True) -> list[tuple
 
 
 def converted(training: Mapping[str, Any]) -> str:
-    """How `shrp convert` made the layers; empty where it did not, or its record can't be read."""
+    """On what `shrp convert` converted the layers; empty where it did not."""
     made = training.get("converted", training)
-    try:
-        config, pruned = made["config"], ""
-        earlier = f"{converted(made['earlier'])}; then " if made.get("earlier") else ""
-        if "final_size" in (further := made.get("recovery") or {}):
-            how = "" if "pruning" in made else " by usage on them"
-            if made.get("selection") == "random":
-                how = " to random experts"
-            elif task := made.get("usage_of"):
-                how = f" to the experts that a routed model of {task} uses most"
-            pruned = f", pruned{how} and fine-tuned on {further['final_size']:,}"
-        sources = f" (of {', '.join(made['sources'])})" if made.get("sources") else ""
-        return (
-            f"{earlier}converted on {made['texts']:,} unlabelled texts{sources}, {config['conversion_size']:,} for each "
-            f"of {counted(len(config['shrp']['layers']), 'layer')} and {config['final_size']:,} for all{pruned} "
-            f"(seed {config['seed']})"
-        )
-    except (KeyError, TypeError, ValueError, AttributeError):  # a checkpoint may come from anywhere
+    if "texts" not in made:
         return ""
+    further = made.get("recovery") or {}
+    pruned = f", pruned and fine-tuned on {further['final_size']:,}" if "final_size" in further else ""
+    return f"converted on {made['texts']:,} unlabelled texts{_of(made.get('sources'))}{pruned}"
 
 
-def _texts_in(history: Sequence[Mapping[str, Any]]) -> str:
-    """Summarise a conversion on unlabelled text; empty where no epoch converted a layer on it."""
-    rows = [row for row in history if row.get("texts")]
-    layers = sum(row.get("converted_layer") is not None for row in rows)
-    seen = sum(row["texts"] for row in rows)
-    return f"converted on {seen:,} unlabelled texts ({counted(layers, 'layer')})" if layers else ""
+def _of(sources: Sequence[str] | None) -> str:
+    return f" (of {', '.join(sources)})" if sources else ""
 
 
-def recovery_of(training: Mapping[str, Any]) -> dict[str, Any]:
-    """What is stored of fine-tuning on the task after pruning; empty where there was none, or it was on texts."""
-    found = {name: value for name, value in (training.get("recovery") or {}).items() if value is not None}
-    return found if {"train_data", "train_examples"} <= found.keys() else {}
-
-
-def kept(training: Mapping[str, Any], plan: PruningPlan | None = None) -> str:
-    """How many experts are kept. Args as for `training_facts`."""
+def _picked(training: Mapping[str, Any], plan: PruningPlan) -> str:
+    """How the experts that are kept were selected and weighted, and on which data."""
     asked = training.get("pruning", {})
-    if plan is None:
-        if "per_layer" in asked:
-            return f"{counted(asked['per_layer'], 'expert')} in each converted layer"
-        return f"{counted(asked['budget'], 'expert')} in all" if "budget" in asked else ""
-    counts = plan.keep_counts()
-    if len(set(counts.values())) == 1:
-        each = counted(next(iter(counts.values())), "expert")
-        return f"{each} in each of {counted(len(counts), 'layer')} ({plan.budget} in all)"
-    by_layer = ", ".join(f"{layer}: {count}" for layer, count in counts.items())
-    return f"{counted(plan.budget, 'expert')} in all (by layer {by_layer})"
-
-
-def picked(training: Mapping[str, Any], plan: PruningPlan | None = None) -> str:
-    """How the experts that are kept were selected and weighted, and on which data. Args as for `training_facts`."""
-    asked = training.get("pruning", {})
-    selection = asked.get("selection") if plan is None else plan.selection
-    combination = asked.get("combination") if plan is None else plan.combination
-    if not selection:
-        return ""
-    rule, edited, _ = selection.partition(" with edits")
-    how = _PICKED.get(rule, "given")
-    if rule == "random" and "seed" in asked:
-        how += f" (seed {asked['seed']})"
-    how += ", then edited by hand" * bool(edited)
-    how += f", {_WEIGHED.get(combination, f'combined by {combination}')}"
+    how = f"by {plan.selection.replace('_', ' ')}, weights: {plan.combination}"
     if training.get("chosen_by") == PLAN_FILE:
         return f"{how}, from {PLAN_FILE}" + (f" ({asked['plan_file']})" if "plan_file" in asked else "")
-    if chosen := training.get("chosen_on"):
-        return f"{how}, measured on {chosen['data']} (n = {chosen['n']:,})"
-    if "counted_on" in asked:  # the usage that weights random experts
-        return f"{how}, usage measured on {asked['counted_on']} (n = {asked.get('counted_n', 0):,})"
+    if "counted_on" in asked:
+        return f"{how}, measured on {asked['counted_on']} (n = {asked.get('counted_n', 0):,})"
     return how
 
 
 def limits(info: CheckpointInfo) -> list[str]:
     """What a reader must not conclude."""
+    chosen = "Scores on data that its experts were selected on are slightly optimistic."
+    if info.plan is not None and info.plan.selection.startswith("random"):
+        chosen = "Its experts were selected at random, as a control."
     found = [
-        *([_how_chosen(info)] if info.config.layers else []),
+        *([chosen] if info.config.layers else []),
         "One seed: intervals are over examples, and another training may differ by more.",
         "Shares of parameters and FLOPs can be compared with other encoders of as many layers and heads; scores can't "
         "be compared with those of another base.",
@@ -262,38 +189,15 @@ def limits(info: CheckpointInfo) -> list[str]:
     return [*found, "It was trained to study a method, not to decide anything about people."]
 
 
-def _how_chosen(info: CheckpointInfo) -> str:
-    """What the selection of experts means for the scores."""
-    training, made = info.training, info.training.get("converted", info.training)
-    if info.plan is not None and info.plan.selection.startswith("random"):
-        return "Its experts were selected at random, as a control."
-    if info.plan is not None and training.get("chosen_by") == PLAN_FILE:
-        return "Its experts come from a plan file, which does not record the data they were selected on."
-    if chosen := training.get("chosen_on"):
-        return (
-            f"Its experts were selected on {chosen['data']} (n = {chosen['n']:,}); scores on the same examples are "
-            "slightly optimistic."
-        )
-    if (task := made.get("usage_of")) and task != info.task.name:
-        return f"Its experts were selected by usage on validation data of {task}."
-    on_texts = converted(training) and "recovery" in made and not {"usage_of", "selection", "pruning"} & set(made)
-    if info.plan is not None and on_texts:
-        return "Its experts were selected by usage on unlabelled texts, without validation data."
-    return (
-        "Experts are selected by usage on the validation data that also score them: scores of pruned models are slightly "
-        "optimistic."
-    )
-
-
 def _scores(info: CheckpointInfo, model: PreTrainedModel) -> list[str]:
-    """For each data set the comparison with the controls and the table of scores, from rows that are complete."""
+    """For each data set the table of scores, from rows that are complete."""
     needed = ("model", "data", "metric", "score", "interval_is", "n")
     found = [row for row in info.scores if all(row.get(name) is not None for name in needed)]
     if not found:
         return ["No scores were stored with it.", ""]
     lines = [
         "“Of teacher” is the score divided by the dense teacher's on the same data; parameters and FLOPs are "
-        f"shares of the dense model's (FLOPs at {TOKENS} tokens). {HOW_COMPARED}",
+        f"shares of the dense model's (FLOPs at {TOKENS} tokens).",
         "",
     ]
     for data in dict.fromkeys(row["data"] for row in found):
@@ -302,13 +206,8 @@ def _scores(info: CheckpointInfo, model: PreTrainedModel) -> list[str]:
         if info.config.layers and all(row["kind"] == "teacher" for row in rows):
             # A verdict on the teacher alone would read as one on this model.
             lines += ["Only the dense teacher was scored on these data, not this model.", ""]
-        else:
-            frame = score_frame(rows)
-            verdict = verdicts(frame, lambda score, _metric: f"{score:.4f}")
-            close = [f"- {one.text}" for one in verdict if one.outcome != "trails"]
-            lines += [summary(verdict, frame), "", *close, *[""] * bool(close)]
-            if len(floor := frame["constant"].dropna()):
-                lines += [f"Majority-class baseline: {floor.iloc[0]:.4f}.", ""]
+        elif floor := [row["constant"] for row in rows if row.get("constant") is not None]:
+            lines += [f"Majority-class baseline: {floor[0]:.4f}.", ""]
         lines += [*_score_table(rows, info, model), ""]
     return lines
 

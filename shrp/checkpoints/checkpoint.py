@@ -197,7 +197,7 @@ class Checkpoint:
 
     def card(self, name: str, licence: str = "") -> str:
         """Its model card as Markdown (`shrp.checkpoints.card`)."""
-        return card(name, self.info, self.model, read_history(self.path), licence)
+        return card(name, self.info, self.model, licence)
 
     def usage(self, data: TextData, **options: Any) -> UsageStats:
         """Measure the usage of experts on `data`, the texts cut as in `evaluate`; `info.usage` is that of the training.

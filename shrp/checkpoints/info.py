@@ -68,7 +68,7 @@ def pruned_training(
     counted_on: TextData | None = None,
     file: Path | None = None,
 ) -> dict[str, Any]:
-    """The `training` of a pruned checkpoint: that of the routed one, and how it was pruned (`card.kept`, `card.picked`).
+    """The `training` of a pruned checkpoint: that of the routed one, and how it was pruned (`card.training_facts`).
 
     Args:
         training, fingerprint: the routed checkpoint's.

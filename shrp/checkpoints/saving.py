@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.checkpoints import reference
 from shrp.checkpoints.card import card, licence_in
-from shrp.checkpoints.info import CARD, CLASS_PREFIX, CONFIG, PREFIX, WEIGHTS, CheckpointInfo, read_history
+from shrp.checkpoints.info import CARD, CLASS_PREFIX, CONFIG, PREFIX, WEIGHTS, CheckpointInfo
 from shrp.checkpoints.reference import Reference
 from shrp.data.batching import save_tokenizer
 from shrp.errors import CheckpointError
@@ -101,7 +101,7 @@ def _write_card(model: PreTrainedModel, info: CheckpointInfo, partial: Path, fol
     with suppress(OSError, UnicodeDecodeError):
         before = (folder / CARD).read_text(encoding="utf-8")
     licence = licence_in(before, info.base_model)
-    text = card(folder.resolve().name, info, model, read_history(partial), licence)
+    text = card(folder.resolve().name, info, model, licence)
     (partial / CARD).write_text(text, encoding="utf-8")
 
 

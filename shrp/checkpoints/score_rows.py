@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,17 @@ from shrp.checkpoints.stored import CALIBRATED, FINE_TUNED
 from shrp.data.text_data import TextData
 from shrp.evaluation.costs import TOKENS, Cost, cost, dense_cost, narrow_cost, static_cost
 from shrp.evaluation.evaluation import Evaluation
-from shrp.evaluation.statistics import NO_INTERVAL
-from shrp.evaluation.verdicts import HEADS_PRUNED, KINDS_OF_CONTROL
+from shrp.evaluation.statistics import NO_INTERVAL, stored_interval
 from shrp.pruning.plan import PruningPlan
 
 SHARES = ("encoder_params", "model_params", "encoder_flops")
-_DROPPED, _RANDOM, _NO_ROUTER = KINDS_OF_CONTROL
+_DROPPED, _RANDOM, _NO_ROUTER, _NARROW = "layers dropped", "random experts", "no router", "heads and neurons pruned"
+"""How the names of the controls begin (docs/method.md, "Controls"); the last is width pruning."""
+_NEEDED = ("model", "data", "metric", "n")
+_COLUMNS = (
+    *("model", "kind", "data", "metric", "score", "low", "high", "interval_is", "n"),
+    *("retained", "constant", "per_layer", "budget", "recovered", "seeds"),
+)
 
 
 def measured(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
@@ -106,24 +111,11 @@ def rows_as_now(
         length: tokens at which texts are cut now; None for where the checkpoint's usage and scores cut them.
     """
     now = length or info.max_length
-    return [
-        row for row in info.scores_on(data.source_fingerprint) if cut_alike(_cut(info, row), now, longest)
-    ]
 
+    def as_now(cut: int) -> bool:
+        return cut == now or longest() <= min(cut, now)
 
-def cut_alike(before: int, now: int, longest: Callable[[], int]) -> bool:
-    """Whether cuts at so many tokens leave the same of texts, of which `longest` gives the longest's tokens."""
-    return before == now or longest() <= min(before, now)
-
-
-def teacher_rows(info: CheckpointInfo) -> list[dict[str, Any]]:
-    """The known scores of a checkpoint's teacher, with the data's fingerprints and the tokens that texts were cut at."""
-    names = ("data_fingerprint", "metric", "score", "n")
-    return [
-        {name: row.get(name) for name in names} | {"max_length": _cut(info, row)}
-        for row in info.scores
-        if row["kind"] == "teacher" and row.get("score") is not None and math.isfinite(row["score"])
-    ]
+    return [row for row in info.scores_on(data.source_fingerprint) if as_now(_cut(info, row))]
 
 
 def _cut(info: CheckpointInfo, row: Mapping[str, Any]) -> int:
@@ -146,7 +138,7 @@ def row_cost(row: Mapping[str, Any], info: CheckpointInfo, model: PreTrainedMode
     if name.startswith(_DROPPED):
         return dense_cost(model, TOKENS, dropped=layers)
     each, kept = (0 if pd.isna(n := row.get(key, np.nan)) else int(n) for key in ("per_layer", "budget"))
-    if name.startswith(HEADS_PRUNED):
+    if name.startswith(_NARROW):
         return narrow_cost(model, layers, each) if each else None
     experts = layers * model.config.num_attention_heads
     kept = kept or each * layers or experts * name.startswith(_NO_ROUTER)
@@ -154,6 +146,30 @@ def row_cost(row: Mapping[str, Any], info: CheckpointInfo, model: PreTrainedMode
         return None
     untied = info.plan is not None and info.plan.untied
     return static_cost(model, layers, kept, TOKENS, self_path=info.config.self_path, untied=untied)
+
+
+def score_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """A checkpoint's `scores`, with the interval as `low` and `high`, nan where there is none.
+
+    Rows without a finite score, model, data, metric or n are left out.
+    """
+    found = []
+    for row in rows:
+        if math.isnan(_finite(row.get("score"))) or any(row.get(name) is None for name in _NEEDED):
+            continue
+        low, high = stored_interval(row)
+        known = {name: row.get(name) for name in _COLUMNS} | {"constant": _finite(row.get("constant"))}
+        own = {"low": low, "high": high, "interval_is": row.get("interval_is") or "95%"}
+        found.append(known | own | {"recovered": bool(row.get("recovered"))})
+    return pd.DataFrame(found, columns=list(_COLUMNS))
+
+
+def _finite(value: Any) -> float:
+    """A stored number, nan where there is none."""
+    try:
+        return value if isinstance(value, (int, float)) and math.isfinite(value) else math.nan
+    except OverflowError:  # a whole number of hundreds of digits
+        return math.nan
 
 
 def with_shares(scores: pd.DataFrame, info: CheckpointInfo, model: PreTrainedModel) -> pd.DataFrame:

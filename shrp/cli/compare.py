@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from shrp.cli.options import AsJson, Data, check_free
-from shrp.cli.output import print_json, print_table, records, stderr, stdout, write_csv
-from shrp.errors import DataError, ShrpError
+from shrp.cli.output import print_json, print_table, records, stdout, write_csv
+from shrp.errors import DataError
 
 if TYPE_CHECKING:  # torch is slow to import, and --help needs none
     import pandas as pd
@@ -25,7 +25,7 @@ _SHOWN = 30  # rows of a table in a terminal; the JSON has all
 def compare(
     models: Annotated[
         list[Path],
-        Argument(help="Checkpoints or exports of one task, or a folder of them.", show_default=False),
+        Argument(help="Checkpoints or exports of one task.", show_default=False),
     ],
     *,
     data: Data,
@@ -34,34 +34,25 @@ def compare(
 ) -> None:
     """Compare two or more models on the same examples: scores, paired differences from the first, sizes.
 
-    With exactly two, also where they differ: by class and slice, changed predictions, experts.
+    With exactly two, also where they differ: by class and slice, changed predictions.
     """
     from shrp.cli.subjects import subject
 
     check_free(flips, "--flips")
-    folders = _folders(models)
+    folders = list({folder.resolve(): folder for folder in models}.values())
     if len(folders) < 2:
         raise DataError("name at least two models to compare.")
     if flips is not None and len(folders) > 2:
         raise DataError("--flips is for two models.")
     first = subject(folders[0], data)
     source = data.load(first.info.task)
-    sides, left_out = {str(folders[0]): first}, {}
-    for folder in folders[1:]:
-        try:
-            side = subject(folder, data)
-            if not first.info.task.reads_as(side.info.task):
-                raise DataError(
-                    f"{folder} is for '{side.info.task.name}' and the first model for '{first.info.task.name}'; their "
-                    "texts or classes differ."
-                )
-            sides[str(folder)] = side
-        except ShrpError as error:
-            if len(folders) == 2:
-                raise
-            left_out[str(folder)] = str(error)
-    if len(sides) < 2:
-        raise DataError(f"only one of these models can be compared: {next(iter(left_out.values()))}")
+    sides = {str(folders[0]): first} | {str(folder): subject(folder, data) for folder in folders[1:]}
+    for name, side in sides.items():
+        if not first.info.task.reads_as(side.info.task):
+            raise DataError(
+                f"{name} is for '{side.info.task.name}' and the first model for '{first.info.task.name}'; their texts or "
+                "classes differ."
+            )
     # All read as much of a text as the longest reader does, or a difference might be the cut's.
     length = max(side.reads for side in sides.values())
     sides = {name: side if side.export else replace(side, length=length) for name, side in sides.items()}
@@ -69,31 +60,13 @@ def compare(
     for side in {side.reads: side for side in sides.values()}.values():
         side.report_cut(source)
     rows = _rows(sides, found)
-    result: dict[str, Any] = {"data": source.name, "models": rows, "left_out": left_out}
+    result: dict[str, Any] = {"data": source.name, "models": rows}
     if len(sides) == 2:
-        result |= _pair(list(sides.values()), found, source, flips)
+        result |= _pair(found, source, flips)
     if json:
         print_json(result | {"provenance": {name: side.provenance(source) for name, side in sides.items()}})
     else:
         _print(result, len(source), str(folders[0]))
-
-
-def _folders(models: list[Path]) -> list[Path]:
-    """The models named, or those directly inside the folders named, each once and in order."""
-    from shrp.checkpoints.info import CONFIG, discover
-    from shrp.export.exported import is_export
-
-    found: dict[Path, Path] = {}
-    for folder in models:
-        inside = [folder]
-        if folder.is_dir() and not (folder / CONFIG).is_file():
-            exports = [one for one in sorted(folder.iterdir()) if is_export(one)]
-            inside = sorted({*(folder / name for name in discover(folder)), *exports})
-            if not inside:
-                raise DataError(f"there is no checkpoint in {folder}.")
-        for one in inside:
-            found.setdefault(one.resolve(), one)
-    return list(found.values())
 
 
 def _rows(sides: dict[str, Subject], found: list[Evaluation]) -> list[dict[str, Any]]:
@@ -110,9 +83,7 @@ def _rows(sides: dict[str, Subject], found: list[Evaluation]) -> list[dict[str, 
     return sorted(rows, key=lambda r: (r["score"] != r["score"], -r["score"], r["bytes"]))
 
 
-def _pair(
-    sides: list[Subject], found: list[Evaluation], source: TextData, flips: Path | None
-) -> dict[str, Any]:
+def _pair(found: list[Evaluation], source: TextData, flips: Path | None) -> dict[str, Any]:
     """Where two models differ."""
     from shrp.evaluation.paired import agreement, by_group, far_apart, flip_table
 
@@ -130,7 +101,7 @@ def _pair(
         result["by_class"] = _side_records(by_group(before, after, "class"))
     if source.labels is not None and source.slices is not None:
         result["by_slice"] = _side_records(by_group(before, after, "slice"))
-    return result | _experts(sides, source)
+    return result
 
 
 def _side_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -138,31 +109,6 @@ def _side_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     sides = {"reference": "first", "other": "second", "a": "first", "b": "second"}
     ends = {f"{old}_{end}": f"{new}_{end}" for old, new in sides.items() for end in ("low", "high")}
     return records(frame.rename(columns=sides | ends))
-
-
-def _experts(sides: list[Subject], source: TextData) -> dict[str, Any]:
-    """How differently two routed models use their experts, or which experts two pruned ones keep."""
-    from shrp.analysis.routes import usage_distances
-    from shrp.analysis.usage import measure_usage
-    from shrp.data.text_data import pairs_of
-    from shrp.model.convert import expert_layers, num_experts_of
-    from shrp.pruning.overlap import kept_alike
-
-    counts = {
-        (side.export and side.export.num_experts) or num_experts_of(side.checkpoint.model) for side in sides
-    }
-    if len(counts) > 1:
-        return {}
-    if all(side.info.plan is not None for side in sides):
-        return {"kept": _side_records(kept_alike(sides[0].info.plan, sides[1].info.plan, counts.pop()))}
-    made = [side.checkpoint for side in sides if side.checkpoint]
-    if len(made) < 2 or not all(expert_layers(one.model) for one in made):
-        return {}
-    stats = [
-        measure_usage(one.model, one.tokenizer, source, max_length=side.length)
-        for one, side in zip(made, sides, strict=True)
-    ]
-    return {"usage": records(usage_distances(*stats, pairs=pairs_of(source)))}
 
 
 def _print(result: dict[str, Any], n: int, first: str) -> None:
@@ -175,8 +121,6 @@ def _print(result: dict[str, Any], n: int, first: str) -> None:
         rows,
         ("checkpoint", "score", "change", "encoder_params", "model_params", "encoder_flops", "MB"),
     )
-    for name, why in result["left_out"].items():
-        stderr.print(f"left out {name}: {why}")
     if "flipped" not in result:
         return
     if "right" in result:
@@ -188,5 +132,3 @@ def _print(result: dict[str, Any], n: int, first: str) -> None:
     shown = ("group", "n", "first", "second", "change")
     for by, what in (("class", "recall"), ("slice", metric)):
         print_table(f"{what} by {by}, the largest loss first", result.get(f"by_{by}", [])[:_SHOWN], shown)
-    print_table("usage by layer: total variation distance, and that of chance", result.get("usage", []))
-    print_table("kept experts by layer (jaccard: overlap, and that of chance)", result.get("kept", []))

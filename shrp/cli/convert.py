@@ -12,7 +12,7 @@ from shrp.cli import options as opt
 from shrp.cli.output import print_json, stderr, training_progress
 from shrp.data.tasks import LABEL
 from shrp.errors import PlanError
-from shrp.training.config import FURTHER_RATES, FURTHER_SIZE, QUICK, TextConfig, read_config
+from shrp.training.config import QUICK, TextConfig, read_config
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,6 @@ class ConvertOptions:
 
     training: TextConfig
     """The conversion: layers and routing (`shrp`), texts of each epoch, length, rates, seed."""
-    further_size: int = FURTHER_SIZE
-    """Texts that a pruned encoder is fine-tuned on."""
     base_name: str | None = None
     """What checkpoints call the base; by default the folder's name."""
 
@@ -33,9 +31,6 @@ def convert(
     texts: Annotated[list[Path], Option(help="A file of texts; repeat for several.")],
     text_column: opt.TextColumns = None,
     layers: opt.Layers = None,
-    converted: Annotated[Path | None, Option(help="An encoder that this command made, to prune.")] = None,
-    per_layer: Annotated[int | None, Option(min=1, help="Prune to so many per layer and fine-tune.")] = None,
-    usage_of: Annotated[Path | None, Option(help="Routed checkpoint whose usage selects experts.")] = None,
     quick: Annotated[bool, Option("--quick", help="Convert a classifier for its own task.")] = False,
     validation_file: opt.ValidationFile = None,
     label_column: opt.LabelColumn = LABEL,
@@ -51,48 +46,27 @@ def convert(
     """
     from shrp.checkpoints import checkpoint
     from shrp.checkpoints.base import load_base, name_of
-    from shrp.checkpoints.info import CheckpointInfo, history_text, joined
+    from shrp.checkpoints.info import CheckpointInfo, history_text
     from shrp.checkpoints.saving import refuse_existing
     from shrp.data.batching import longest_input, token_counts
     from shrp.data.tasks import TEXTS
-    from shrp.pruning.plan import make_plan
-    from shrp.pruning.prune import prune
     from shrp.training.runs import alone_in, finish, run_folder
-    from shrp.training.text import load_conversion, task_usage, train_on_text, usage_on_text
+    from shrp.training.text import train_on_text
 
     refuse_existing(out)  # refuse now, not after the epochs
     num_layers, experts = opt.base_geometry(base)
-    if per_layer is not None and per_layer > experts:
-        raise PlanError(f"--per-layer takes 1 to {experts}, not {per_layer}.")
-    for name, given in (("--usage-of", usage_of), ("--converted", converted)):
-        if per_layer is None and given is not None:
-            raise PlanError(f"{name} is for pruning: give --per-layer too.")
     shrp: dict[str, Any] = {"layers": list(opt.layer_list(layers, num_layers))}
     defaults = {"training": QUICK if quick else {}}
     options = read_config(config, ConvertOptions, defaults=defaults, overrides={"training": {"shrp": shrp}})
     if quick:
-        if per_layer is not None:
-            raise PlanError("--quick converts only: prune what it makes by `prune`.")
         own = opt.Data(text_column=text_column, label_column=label_column, label_means=label_means)
         _quick(base, out, texts, options, own, validation_file, json)
         return
     if validation_file is not None:
         raise PlanError("--validation-file is for --quick: a conversion without it has no task.")
     called = name_of(base, options.base_name)
-    how, before = options.training, None
-    if converted is not None:
-        before = load_conversion(converted, base, called)
-        if before.is_static:
-            raise PlanError(f"{converted} is pruned already; give the routed encoder it was made of.")
-        if layers is not None:
-            raise PlanError(f"leave --layers out: {converted} has its layers already.")
-        how = replace(how, shrp=before.info.config)
+    how = options.training
     how.shrp.check_fits(num_layers, experts)
-    task = usage = None
-    if usage_of is not None:
-        task, usage = task_usage(usage_of, how.shrp, experts, called)
-    elif before is not None:
-        usage = usage_on_text(checkpoint.read_history(before.path))
     dense, tokenizer, _ = load_base(base, TEXTS, how.seed)
     length = min(longest_input(dense, tokenizer), how.max_length)
     found: list[tuple[str, ...]] = []
@@ -101,39 +75,14 @@ def convert(
         changes = "`max_length` in --config changes that"
         opt.report_cut_at(length, token_counts(tokenizer, rows), path.name, changes)
         found += rows
-    plan, sources = None, [path.name for path in texts]
     folder = run_folder(out)
     with alone_in(folder, "convert"):
         refuse_existing(out)  # another command may have made it since
-        shared: dict[str, Any] = {
-            "teacher_outputs": folder / "teacher-outputs",
-            "progress": training_progress(),
-        }
-        precision = how.precision
-        if before is None:
-            model, history = train_on_text(how, dense, tokenizer, found, folder / "converted", **shared)
-            precision = history[-1]["precision"]
-            training = {"config": how.to_dict(), "texts": len(found)}
-            training |= {"precision": precision, "sources": sources}
-        else:
-            model, history = before.model, checkpoint.read_history(before.path)
-            training = dict(before.info.training)
-        if per_layer is not None:
-            plan = make_plan(usage or usage_on_text(history), per_layer=per_layer)
-            further = TextConfig(
-                final_size=options.further_size,
-                batch_size=how.batch_size,
-                max_length=how.max_length,
-                precision=precision,  # settled once: two timings may disagree, and the teacher would run twice
-                seed=how.seed,
-                **FURTHER_RATES,
-            )
-            shared["model"] = prune(model, plan)
-            model, more = train_on_text(further, dense, tokenizer, found, folder / "pruned", **shared)
-            history = joined(history, more)
-            training |= {"recovery": further.to_dict(), "recovery_sources": sources}
-            training |= {} if task is None else {"usage_of": task}
-        info = CheckpointInfo(how.shrp, TEXTS, plan=plan, base_model=called, training=training)
+        shared = {"teacher_outputs": folder / "teacher-outputs", "progress": training_progress()}
+        model, history = train_on_text(how, dense, tokenizer, found, folder / "converted", **shared)
+        training = {"config": how.to_dict(), "texts": len(found), "precision": history[-1]["precision"]}
+        training |= {"sources": [path.name for path in texts]}
+        info = CheckpointInfo(how.shrp, TEXTS, base_model=called, training=training)
         extra = {checkpoint.HISTORY: history_text(history)}
         checkpoint.save(model, tokenizer, info, out, extra_files=extra, new=True)
         finish(out)

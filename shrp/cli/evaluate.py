@@ -1,4 +1,4 @@
-"""`evaluate`: score, calibration, costs and latency of one model."""
+"""`evaluate`: score, calibration and costs of one model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ def evaluate(
     costs: Annotated[
         bool, Option("--costs", help="Also parameters and FLOPs, and the dense model's.")
     ] = False,
-    latency: Annotated[bool, Option("--latency", help="Also times, and the dense model's.")] = False,
     json: AsJson = False,
 ) -> None:
     """Score a checkpoint, or an ONNX export as it is served, with a 95% interval, by slice too."""
@@ -34,10 +33,8 @@ def evaluate(
 
     check_free(predictions, "--predictions")
     scored = subject(checkpoint, data)
-    if scored.export and (costs or latency):
-        raise DataError(
-            "--costs and --latency need a checkpoint; give the one that the export was made from."
-        )
+    if scored.export and costs:
+        raise DataError("--costs needs a checkpoint; give the one that the export was made from.")
     source = data.load(scored.info.task)
     if source.labels is None and predictions is None:
         raise DataError(
@@ -56,7 +53,6 @@ def evaluate(
         "slices": records(result.by_slice()),
         "calibration": _calibration(result),
         "costs": _costs(scored.checkpoint.model) if costs else None,
-        "latency": _latency(scored.checkpoint.model) if latency else None,
         "provenance": scored.provenance(source),
     }
     if json:
@@ -73,9 +69,6 @@ def evaluate(
         print_table("by slice", summary["slices"])
     found = [{"quantity": quantity} | row for quantity, row in (summary["costs"] or {}).items()]
     print_table("compared with the dense architecture", found)
-    if told := summary["latency"]:
-        title = f"latency of a batch of {told['batch']} x {told['tokens']} tokens in ms, {told['threads']} threads"
-        print_table(title, told["rows"])
 
 
 def _calibration(result: Evaluation) -> dict[str, Any] | None:
@@ -97,20 +90,3 @@ def _costs(model: PreTrainedModel) -> dict[str, dict[str, Any]]:
         name: {"model": getattr(ours, name), "dense": getattr(dense, name), "share": share}
         for name, share in ours.relative_to(dense).items()
     }
-
-
-def _latency(model: PreTrainedModel) -> dict[str, Any]:
-    """Median latency of the model and of its dense architecture, timed in turns."""
-    import torch
-
-    from shrp.evaluation.timing import dense_like, latency, model_inputs
-    from shrp.families.families import positions
-
-    batch, tokens = 8, min(128, positions(model.config))
-    inputs, dense = model_inputs(model, batch, tokens), dense_like(model)
-    # Copied to the CPU: a GPU's calls return before their work is done.
-    runs = {"dense": lambda: dense(**inputs).logits.cpu(), "checkpoint": lambda: model(**inputs).logits.cpu()}
-    frame = latency(runs)
-    frame["speedup"] = frame["median_ms"].iloc[0] / frame["median_ms"]
-    how = {"batch": batch, "tokens": tokens, "threads": torch.get_num_threads()}
-    return how | {"rows": frame.to_dict("records")}

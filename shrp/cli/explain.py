@@ -15,7 +15,6 @@ from shrp.errors import DataError
 if TYPE_CHECKING:
     from shrp.analysis.attribution.tokens import WordScores
     from shrp.analysis.explore import Exploration
-    from shrp.analysis.patching import Patched
     from shrp.checkpoints.checkpoint import Checkpoint
 
 _SHOWN = 20  # words of a text in a terminal; the JSON has all
@@ -24,8 +23,6 @@ _SHOWN = 20  # words of a text in a terminal; the JSON has all
 def explain(
     checkpoint: Scored,
     text: Annotated[list[str], Option(help="A text, or a pair as A ||| B. Repeat for several.")],
-    output: Annotated[str | None, Option(help="Class to explain [default: the predicted one]")] = None,
-    patched: Annotated[bool, Option("--patched", help="Also patch states of text 2 into text 1.")] = False,
     words: Annotated[bool, Option(help="Also what the logit loses without each word.")] = True,
     device: Device = "cpu",
     json: AsJson = False,
@@ -35,7 +32,6 @@ def explain(
     Words are masked one at a time, and the model routes what is left again; in long texts it is pieces of several words.
     """
     from shrp.analysis.explore import explore
-    from shrp.analysis.patching import patch
     from shrp.checkpoints.checkpoint import load
     from shrp.cli.subjects import provenance
 
@@ -43,31 +39,20 @@ def explain(
     task = loaded.info.task
     check_has_task(task)
     texts = [_parts(one, task) for one in text]
-    if output is not None and output not in task.label_names:
-        known = ", ".join(task.label_names) or "none, it is a regression"
-        raise DataError(f"'{output}' is no class of '{task.name}'; its classes are: {known}.")
-    if patched and len(texts) != 2:
-        raise DataError(f"--patched needs two texts: give --text twice, not {len(texts)} times.")
     found = explore(loaded.model, loaded.tokenizer, task, texts)
-    inputs = [_input(loaded, one, output, words=words) for one in found]
+    inputs = [_input(loaded, one, words=words) for one in found]
     cut = loaded.info.max_length
     if longer := sum(len(one.tokens) > cut for one in found):
         stderr.print(
             f"{longer:,} of {len(found):,} texts are longer than {cut:,} tokens, where `evaluate` cuts them"
         )
-    result: dict[str, Any] = {"inputs": inputs}
-    if patched:
-        states = patch(loaded.model, loaded.tokenizer, task, *texts)
-        result["patched"] = _patched(states)
     if json:
         typed = TextData(task, "typed", tuple(texts))
         made = provenance(loaded, typed, loaded.tokenizer.model_max_length)
-        print_json(result | {"provenance": made})
+        print_json({"inputs": inputs, "provenance": made})
         return
     for number, (one, told) in enumerate(zip(found, inputs, strict=True), 1):
         _print(number, one, told)
-    if patched:
-        _print_patched(states, result["patched"]["states"])
 
 
 def _parts(text: str, task: Task) -> tuple[str, ...]:
@@ -81,7 +66,7 @@ def _parts(text: str, task: Task) -> tuple[str, ...]:
     raise DataError(f"--text '{text[:60]}' is no example of '{task.name}': give {wanted}.")
 
 
-def _input(loaded: Checkpoint, one: Exploration, output: str | None, *, words: bool) -> dict[str, Any]:
+def _input(loaded: Checkpoint, one: Exploration, *, words: bool) -> dict[str, Any]:
     """What is told of one text."""
     from shrp.model.convert import expert_layers
 
@@ -102,12 +87,11 @@ def _input(loaded: Checkpoint, one: Exploration, output: str | None, *, words: b
         for row in told["route"]:
             if "with_it" in row:
                 row["with_it"] = one.with_it(row["layer"])
-    which = one.answer if output is None else output
     replaced_by = "pad" if loaded.tokenizer.mask_token_id is None else "mask"
-    if words and (scores := _word_scores(loaded, one, which)):
+    if words and (scores := _word_scores(loaded, one)):
         told["words"] = {
             "unit": scores.unit,
-            "of": "output" if task.is_regression else which,
+            "of": "output" if task.is_regression else one.answer,
             "method": scores.method,
             "replaced_by": replaced_by,
             "full": scores.full,
@@ -120,8 +104,8 @@ def _input(loaded: Checkpoint, one: Exploration, output: str | None, *, words: b
     return told
 
 
-def _word_scores(loaded: Checkpoint, one: Exploration, which: str) -> WordScores | None:
-    """What the logit of `which` loses without each word; None if there is no word."""
+def _word_scores(loaded: Checkpoint, one: Exploration) -> WordScores | None:
+    """What the predicted class's logit loses without each word; None if there is no word."""
     from shrp.analysis.attribution.instance import in_pieces, prepare
     from shrp.analysis.attribution.tokens import ablate_words
 
@@ -130,9 +114,8 @@ def _word_scores(loaded: Checkpoint, one: Exploration, which: str) -> WordScores
     except DataError as error:
         stderr.print(f"no words of '{' / '.join(one.text)[:60]}': {error}")
         return None
-    return ablate_words(
-        in_pieces(instance), 0 if one.task.is_regression else one.task.label_names.index(which)
-    )
+    output = 0 if one.task.is_regression else one.task.label_names.index(one.answer)
+    return ablate_words(in_pieces(instance), output)
 
 
 def _print(number: int, one: Exploration, told: dict[str, Any]) -> None:
@@ -150,36 +133,3 @@ def _print(number: int, one: Exploration, told: dict[str, Any]) -> None:
             sorted(rows, key=lambda row: -abs(row["loses"]))[:_SHOWN],
             (words["unit"], "loses", "part", *rerouted),
         )
-
-
-def _patched(states: Patched) -> dict[str, Any]:
-    names = states.task.label_names or ("output",)
-    of, rather_than = (names[label] for label in states.contrast) if states.contrast else ("output", None)
-    columns = ["layer", "position", "token", "from", "change", "part of the gap"]
-    frame = states.to_frame()
-    rows = records(frame[columns + ["layers rerouted"] * (states.rerouted is not None)])
-    for row in rows:
-        logits = states.logits[row["layer"], row["position"]]
-        row["logits"] = dict(zip(names, map(float, logits), strict=True))
-    return {
-        "into": 1,
-        "from": 2,
-        "of": of,
-        "rather_than": rather_than,
-        "own": states.start,
-        "other": states.start + states.gap,
-        "left_out": list(states.left_out),
-        "states": rows,
-    }
-
-
-def _print_patched(states: Patched, rows: list[dict[str, Any]]) -> None:
-    furthest = set(enumerate(states.strongest()))
-    print_table(
-        f"{states.measured}: {states.start:+.2f} in text 1, {states.start + states.gap:+.2f} in text 2; the state of "
-        "text 2 that moves text 1 furthest, per layer that it enters",
-        [row for row in rows if (row["layer"], row["position"]) in furthest],
-        ("layer", "position", "token", "from", "change", "part_of_the_gap"),
-    )
-    if states.left_out:
-        stdout.print(f"not patched, since text 1 has no place for them: {', '.join(states.left_out)}")

@@ -40,7 +40,7 @@ def finetune(
     The same command continues a killed run.
     """
     from shrp.checkpoints import checkpoint
-    from shrp.checkpoints.base import load_base, name_of, of_another_task
+    from shrp.checkpoints.base import load_base, name_of
     from shrp.checkpoints.info import CheckpointInfo, evaluated_length, history_text
     from shrp.checkpoints.saving import refuse_existing
     from shrp.model.config import ShrpConfig
@@ -77,8 +77,6 @@ def finetune(
         last = {"metric": found.metric, "validation_score": found.score, "validation_interval": found.ends()}
         last |= {"validation_n": found.n}
     else:
-        if not trained and (why := of_another_task(base, data.task)):
-            stderr.print(why)
         about = {"phase": "fine-tuning the teacher", "progress": training_progress()}
         model, info, history = train(how, model, info, tokenizer, data, validation, out, **about)
         extra = {checkpoint.HISTORY: history_text(history)}

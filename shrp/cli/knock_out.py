@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
@@ -88,10 +87,9 @@ def _together(
     from shrp.evaluation.evaluate import evaluate
 
     of = (loaded.model, loaded.tokenizer, source)
-    with progress_on("evaluating") as show:
+    with progress_on("evaluating", len(source)) as show:
         before = evaluate(*of, max_length=length)
-        show_it = partial(show, description="without " + ", ".join(f"{a}.{b}" for a, b in cells))
-        found = knock_out_effect(*of, before, cells, max_length=length, progress=show_it)
+        found = knock_out_effect(*of, before, cells, max_length=length, progress=show)
     change, ends = found.score_change()
     return {
         "experts": [f"{layer}.{number}" for layer, number in found.experts],

@@ -49,20 +49,15 @@ def _provenance(made_from: str, data: TextData, length: int, versions: dict[str,
     return {"checkpoint_fingerprint": made_from, **about, "max_length": length, "versions": versions}
 
 
-def stored_rows(loaded: Checkpoint, data: TextData, length: int) -> list[Mapping[str, Any]]:
-    """The scores that a checkpoint carries of these data, with texts cut as now."""
+def teacher_score(loaded: Checkpoint, data: TextData, length: int) -> float | None:
+    """The dense teacher's score on these data, which the checkpoint carries, with texts cut as now; None if unknown."""
     from shrp.checkpoints.score_rows import rows_as_now
     from shrp.data.batching import token_counts
 
     def longest() -> int:
         return max(token_counts(loaded.tokenizer, data.texts), default=0)
 
-    return rows_as_now(loaded.info, data, longest, length)
-
-
-def teacher_score(loaded: Checkpoint, data: TextData, length: int) -> float | None:
-    """The dense teacher's score on these data; None if unknown."""
-    rows = stored_rows(loaded, data, length)
+    rows = rows_as_now(loaded.info, data, longest, length)
     return next((row.get("score") for row in rows if row["kind"] == "teacher"), None)
 
 
@@ -115,10 +110,8 @@ class Subject:
         return batch_logits(model, collate(tokenizer, encoded, range(len(texts))))
 
     def teacher(self, source: TextData) -> float | None:
-        """The dense teacher's score on these examples; None if unknown."""
-        if self.export:
-            return self.export.teacher_score(source)
-        return teacher_score(self.checkpoint, source, self.length)
+        """The dense teacher's score on these examples; None if unknown, as an export's is."""
+        return None if self.export else teacher_score(self.checkpoint, source, self.length)
 
     def size(self) -> dict[str, Any]:
         """Parameters and FLOPs as shares of the dense model's, and the size of the file of weights."""

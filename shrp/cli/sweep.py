@@ -27,8 +27,7 @@ def sweep(
         Allocation, Option(help="The same in every layer, or spread by usage.")
     ] = "per_layer",
     selection: Annotated[
-        Literal["usage", "gate_norm", "ablation", "fitted", "recorded"],
-        Option(help="What experts are chosen by; recorded: usage in training."),
+        Literal["usage", "gate_norm", "ablation", "fitted"], Option(help="What experts are chosen by.")
     ] = "usage",
     draws: Annotated[int, Option(min=0, max=100, help="Random selections per size.")] = 3,
     held_out: Annotated[bool, Option("--held-out", help="Choose on one half, score on the other.")] = False,
@@ -37,13 +36,10 @@ def sweep(
     json: AsJson = False,
 ) -> None:
     """Score a routed checkpoint's prunings of all sizes next to random selections."""
-    from shrp.checkpoints.info import usage_in
     from shrp.cli.subjects import opened, provenance
     from shrp.data.text_data import FEWEST, halves, in_halves
     from shrp.pruning.sweep import LOSSES, cheapest_within, points, scored
 
-    if held_out and selection == "recorded":
-        raise PlanError("--held-out has no effect on recorded usage; leave one of them out.")
     check_free(out, "--out")
     loaded, source, length = opened(checkpoint, data)
     check_can_prune(loaded, calibrate)
@@ -54,10 +50,6 @@ def sweep(
     ranked, on = in_halves(source, *halves(source)) if held_out else (source, source)
     report_cut(loaded.model.config, loaded.tokenizer, (source,), length)
     stats = measured_usage(loaded, ranked, selection, length, 0)
-    chosen_on = ranked.name
-    if selection == "recorded":
-        stats = replace(stats, recorded=usage_in(loaded.info))
-        chosen_on = loaded.info.training.get("validation_data")
     combination = "fitted" if selection == "fitted" else "usage"
     wanted = points(stats, allocation, selection=selection, combination=combination, draws=range(draws))
     how = {"max_length": length, "calibrate": calibrate}
@@ -72,7 +64,7 @@ def sweep(
         "selection": selection,
         "combination": combination,
         "allocation": allocation,
-        "chosen_on": chosen_on,
+        "chosen_on": ranked.name,
         "calibrated": calibrate,
         "routed": {
             "metric": routed.metric,

@@ -16,7 +16,6 @@ from shrp.data.text_data import TextData
 from shrp.errors import DataError
 
 if TYPE_CHECKING:  # torch is slow to import, and --help needs none
-    from shrp.checkpoints.checkpoint import Checkpoint
     from shrp.checkpoints.info import CheckpointInfo
     from shrp.evaluation.evaluation import Evaluation
 
@@ -68,7 +67,7 @@ def trim_vocabulary(
     shares = [cost(one).relative_to(dense_cost(one))["model_params"] for one in (source.model, model)]
     result: dict[str, Any] = {"out": str(out), "model_params_before": shares[0], "model_params": shares[1]}
     result |= facts
-    rows = _teacher_rows(source, length, scored)
+    rows = [dict(row) for row in source.info.scores if row.get("kind") == "teacher"]
     if scored is not None:
         before = evaluate(source.model, source.tokenizer, scored, max_length=length)
         after = evaluate(model, tokenizer, scored, max_length=length)
@@ -115,20 +114,6 @@ def _texts(file: Path | None, task: Task, columns: list[str] | None) -> TextData
         return from_table(read_table(file), file.name, task, columns, None, skip_incomplete=True)
     lines = file.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     return TextData(TEXTS, file.name, tuple((line,) for line in lines if line.strip()))
-
-
-def _teacher_rows(source: Checkpoint, length: int, scored: TextData | None) -> list[dict[str, Any]]:
-    """The teacher's stored scores. With the smaller vocabulary a text may exceed the cut that the teacher did not
-    reach, so rows that hold at today's cut record it.
-    """
-    from shrp.cli.subjects import stored_rows
-    from shrp.data.sources import probe_for
-
-    rows = [dict(row) for row in source.info.scores if row.get("kind") == "teacher"]
-    for data in filter(None, (scored, *probe_for(source.info.task))):
-        same = [dict(row) for row in stored_rows(source, data, length)]
-        rows = [row | {"max_length": length} if row in same else row for row in rows]
-    return rows
 
 
 def _score_row(

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from typer import Option
 
 from shrp.cli.options import AsJson, Data, Routed, check_free, report_cut
-from shrp.cli.output import print_json, print_table, progress_on, records, stderr, write_csv
+from shrp.cli.output import print_json, print_table, progress_on, stderr, write_csv
 from shrp.errors import DataError
 
 
@@ -18,15 +18,12 @@ def usage(
     data: Data,
     by: Annotated[str | None, Option(help="Also by class, answer, outcome, slice or length.")] = None,
     drivers: Annotated[bool, Option("--drivers", help="Also what drives routing.")] = False,
-    permuted: Annotated[bool, Option("--permuted", help="Also scores with permuted routes.")] = False,
-    output_norms: Annotated[bool, Option("--output-norms", help="Also gate x output norm.")] = False,
     routes: Annotated[Path | None, Option(help="Write every example's experts to this CSV file.")] = None,
     json: AsJson = False,
 ) -> None:
     """Count which experts the routers choose: shares, entropy, margins, warnings."""
     import numpy as np
 
-    from shrp.analysis.routes import shuffle_routes
     from shrp.analysis.specialisation import specialisation, specialisation_frame
     from shrp.analysis.usage import measure_usage, route_table
     from shrp.cli.subjects import opened, provenance
@@ -41,7 +38,7 @@ def usage(
         raise DataError(why)
     of = (loaded.model, loaded.tokenizer, source)
     with progress_on("routing", len(source)) as show:
-        stats = measure_usage(*of, max_length=length, output_norms=output_norms, progress=show)
+        stats = measure_usage(*of, max_length=length, progress=show)
     report_cut(loaded.model.config, loaded.tokenizer, (source,), length)
     answers = to_predictions(source.task, stats.logits[:, label_columns(loaded.model, source.task)])
     lengths = token_counts(loaded.tokenizer, source.texts)
@@ -65,12 +62,6 @@ def usage(
         with progress_on("permutation test") as show:
             found = specialisation(stats, source, read, answers, progress=show)
         result["drivers"] = specialisation_frame(found).to_dict("records") if found else []
-    if permuted:
-        with progress_on("permuting routes", len(source)) as show:
-            scored = shuffle_routes(*of, stats, max_length=length, progress=show)
-        result["permuted"] = records(scored.frame, "change")
-    if output_norms:
-        result["gate_norm"] = stats.gate_norm()
     if json:
         print_json(result | {"provenance": provenance(loaded, source, length)})
     else:
@@ -80,17 +71,11 @@ def usage(
 def _print(result: dict[str, Any]) -> None:
     print_table(f"{result['data']}: n = {result['n']:,}, counted in {result['unit']}", result["layers"])
     for name, group in result.get("by", {}).items():
-        print_table(f"Top-1 share, {name}, n = {group['n']:,}", _by_expert(group["shares"], ".0%"))
-    print_table("gate x output norm, mean over examples", _by_expert(result.get("gate_norm", {}), ".4f"))
+        print_table(f"Top-1 share, {name}, n = {group['n']:,}", _by_expert(group["shares"]))
     print_table(
         "what drives routing: share of the choice that a grouping explains beyond chance, and beyond length",
         result.get("drivers", []),
         ("by", "layer", "explained", "q", "beyond_length", "q_beyond"),
-    )
-    print_table(
-        "routes permuted among examples, per layer and in all layers; mixture: no routes",
-        result.get("permuted", []),
-        ("layer", "draws", "moved", "score", "change", "flipped"),
     )
     if result["too_few"]:
         stderr.print(
@@ -100,9 +85,9 @@ def _print(result: dict[str, Any]) -> None:
         stderr.print(f"{warning['kind']}: {warning['text']}")
 
 
-def _by_expert(values: dict[int, Any], form: str) -> list[dict[str, Any]]:
+def _by_expert(values: dict[int, Any]) -> list[dict[str, Any]]:
     """One row a layer, one column an expert."""
     return [
-        {"layer": layer} | {f"e{e}": f"{value:{form}}" for e, value in enumerate(row)}
+        {"layer": layer} | {f"e{e}": f"{value:.0%}" for e, value in enumerate(row)}
         for layer, row in values.items()
     ]

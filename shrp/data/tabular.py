@@ -151,9 +151,8 @@ def _delimiter(path: Path, encoding: str) -> str:
 def read_table(path: str | Path, most_rows: int | None = None, most_fields: int = MAX_FIELDS) -> pd.DataFrame:
     """Read a table; how it is written is detected (`detect`).
 
-    The cells of a CSV or TSV file are strings as they stand ("NA" and "007" too). A blank line between rows is skipped if
-    there are several columns; with one column it is a row with a blank cell. In TSV files, as in GLUE's, quotation marks
-    have no meaning.
+    The cells of a CSV or TSV file are strings as they stand ("NA" and "007" too); blank lines are skipped. In TSV files,
+    as in GLUE's, quotation marks have no meaning.
 
     Args:
         most_rows: of a CSV or TSV file, read no more rows.
@@ -211,14 +210,10 @@ def _read_delimited(path: Path, how: Format, most_rows: int | None, most_fields:
     }
     names = pd.read_csv(path, header=None, nrows=1, **options).iloc[0]
     check_names(names, path.name)
-    blank = 0
-    if len(names) == 1:  # a blank line is a row then
-        header, blank = _blank_ends(path, how)
-        options |= {"header": header, "skip_blank_lines": False}
-    frame = pd.read_csv(path, nrows=None if most_rows is None else most_rows + blank, **options)
+    frame = pd.read_csv(path, nrows=most_rows, **options)
     if not isinstance(frame.index, pd.RangeIndex):  # pandas made the first column an index
         raise ValueError(f"its rows have more fields than its header; {_UNQUOTED}")
-    return frame.iloc[: len(frame) - blank]
+    return frame
 
 
 def _check_line_ends(path: Path, how: Format) -> None:
@@ -240,18 +235,6 @@ def _check_line_ends(path: Path, how: Format) -> None:
         except csv.Error as error:
             if "new-line" in str(error):
                 raise DataError(f"'{path.name}', line {reader.line_num:,}, {wrong}.") from error
-
-
-def _blank_ends(path: Path, how: Format) -> tuple[int, int]:
-    """How many lines are blank before a table's header, and after its last row; `""` is a row."""
-    space = " \t\n".replace(how.delimiter, "")  # what pandas takes for blank
-    before, after = None, 0
-    with open(path, encoding=how.encoding) as file:
-        for number, line in enumerate(file):
-            after += 1
-            if line.strip(space):
-                before, after = number if before is None else before, 0
-    return before or 0, after
 
 
 def header_size(path: str | Path) -> int:

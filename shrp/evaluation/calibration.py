@@ -23,7 +23,7 @@ from shrp.errors import DataError, PlanError
 from shrp.evaluation.evaluation import Evaluation, summarise
 from shrp.evaluation.metrics import EQUAL, merge_equal
 from shrp.evaluation.paired import shared_rows
-from shrp.evaluation.statistics import NO_INTERVAL, NO_WIDTH, at_once, bootstrap, of_draws, of_mean, wilson
+from shrp.evaluation.statistics import NO_INTERVAL, at_once, bootstrap, of_draws, wilson
 
 if TYPE_CHECKING:  # slow to import
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -56,18 +56,6 @@ class Ece:
         return self.value > self.chance_most
 
 
-@dataclass(frozen=True)
-class Difference:
-    """Calibration of two models on the examples that both have seen: first minus second, with paired 95% intervals."""
-
-    first: Ece
-    second: Ece
-    ece: float
-    ece_interval: tuple[float, float]
-    brier: float
-    brier_interval: tuple[float, float]
-
-
 def reliability(evaluation: Evaluation, bins: int = BINS) -> pd.DataFrame:
     """The reliability diagram, with at most `bins` bins of about equally many examples.
 
@@ -90,36 +78,31 @@ def reliability(evaluation: Evaluation, bins: int = BINS) -> pd.DataFrame:
 
 
 def ece(evaluation: Evaluation, bins: int = BINS) -> Ece:
-    """The expected calibration error over the bins of `reliability` (Guo et al. 2017)."""
-    return _with_draws(evaluation, bins)[0]
+    """The expected calibration error over the bins of `reliability` (Guo et al. 2017).
+
+    In the bootstrap each example stays in its bin.
+    """
+    confidence, right = _confidence(evaluation)
+    placed, n = _bins(confidence, bins), len(confidence)
+    if not n:
+        return Ece(float("nan"), NO_INTERVAL, float("nan"), float("nan"))
+    gaps = right - confidence
+    draws = bootstrap(lambda rows: _errors(gaps[rows], placed[rows]), n, resamples=RESAMPLES, seed=0)
+    drawn = np.random.default_rng(1).random
+    calibrated = np.concatenate(
+        [_errors((drawn((size, n)) < confidence) - confidence, placed) for size in at_once(RESAMPLES, n)]
+    )
+    value, most = float(_errors(gaps[None], placed)[0]), float(np.percentile(calibrated, 95))
+    return Ece(value, _unbiased(value, draws, value > most), float(calibrated.mean()), most)
 
 
 def brier(evaluation: Evaluation) -> float:
     """The Brier score (Brier 1950), summed over classes: 0 at best, 2 at worst; nan without examples."""
-    errors = _squared_errors(evaluation)
+    _confidence(evaluation)  # raises where there are no labelled classes
+    errors = ((evaluation.probabilities - np.eye(evaluation.task.num_labels)[evaluation.labels]) ** 2).sum(1)
     return float(errors.mean()) if len(errors) else float("nan")
 
 
-def difference(a: Evaluation, b: Evaluation, bins: int = BINS) -> Difference:
-    """Calibration error and Brier score of `a` minus those of `b`, on the examples that both have seen.
-
-    The interval of the errors' difference combines both intervals and the correlation of their bootstrap draws (Zou and
-    Donner 2008), as the bias differs between the two. That of the Brier scores is Student's.
-
-    Raises:
-        DataError: the evaluations are not on the same data, or have no labels, or these are numbers.
-    """
-    a, b = shared(a, b)
-    (first, ours), (second, theirs) = (_with_draws(one, bins) for one in (a, b))
-    errors = _squared_errors(a) - _squared_errors(b)
-    return Difference(
-        first,
-        second,
-        first.value - second.value,
-        _paired_interval(first, second, ours, theirs),
-        float(errors.mean()) if len(errors) else float("nan"),
-        _within(of_mean(errors), 2.0),
-    )
 
 
 def shared(a: Evaluation, b: Evaluation) -> tuple[Evaluation, Evaluation]:
@@ -131,12 +114,6 @@ def _confidence(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
     """Confidence, float64 `(n,)`, and whether the prediction is right, bool `(n,)`."""
     right = evaluation.correct  # raises where there are no labelled classes
     return evaluation.probabilities.astype(np.float64).max(1, initial=0.0), right
-
-
-def _squared_errors(evaluation: Evaluation) -> np.ndarray:
-    """Squared errors of the probabilities of each example, summed over classes, `(n,)`."""
-    _confidence(evaluation)
-    return ((evaluation.probabilities - np.eye(evaluation.task.num_labels)[evaluation.labels]) ** 2).sum(1)
 
 
 def _accuracy(right: np.ndarray) -> tuple[float, float, float]:
@@ -167,22 +144,6 @@ def _errors(gaps: np.ndarray, bins: np.ndarray) -> np.ndarray:
     return np.abs(sums).sum(1) / n
 
 
-def _with_draws(evaluation: Evaluation, bins: int) -> tuple[Ece, np.ndarray]:
-    """The error, and those of bootstrap samples `(RESAMPLES,)`; each example stays in its bin."""
-    confidence, right = _confidence(evaluation)
-    placed, n = _bins(confidence, bins), len(confidence)
-    if not n:
-        return Ece(float("nan"), NO_INTERVAL, float("nan"), float("nan")), np.zeros(0)
-    gaps = right - confidence
-    draws = bootstrap(lambda rows: _errors(gaps[rows], placed[rows]), n, resamples=RESAMPLES, seed=0)
-    drawn = np.random.default_rng(1).random
-    calibrated = np.concatenate(
-        [_errors((drawn((size, n)) < confidence) - confidence, placed) for size in at_once(RESAMPLES, n)]
-    )
-    value, most = float(_errors(gaps[None], placed)[0]), float(np.percentile(calibrated, 95))
-    return Ece(value, _unbiased(value, draws, value > most), float(calibrated.mean()), most), draws
-
-
 def _unbiased(value: float, draws: np.ndarray, beyond_chance: bool) -> tuple[float, float]:
     """The basic bootstrap's interval, which removes the bias at the low end; the high end stays conservative."""
     low, high = of_draws(draws)
@@ -191,31 +152,6 @@ def _unbiased(value: float, draws: np.ndarray, beyond_chance: bool) -> tuple[flo
     upper = max(2 * value - low, value + (high - low) / 2)
     lower = float(np.clip(2 * value - high, 0, value)) if beyond_chance else 0.0
     return lower, min(1.0, upper)
-
-
-def _paired_interval(a: Ece, b: Ece, ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
-    """Zou and Donner's interval of the difference of two errors."""
-    if not np.isfinite([*a.interval, *b.interval]).all() or np.ptp(ours - theirs) <= NO_WIDTH:
-        return NO_INTERVAL
-    together = float(np.corrcoef(ours, theirs)[0, 1])
-    value = a.value - b.value
-    return _within((value - _reach(b, a, together), value + _reach(a, b, together)), 1.0)
-
-
-def _within(interval: tuple[float, float], most: float) -> tuple[float, float]:
-    low, high = (float(np.clip(end, -most, most)) for end in interval)
-    return low, high
-
-
-def _reach(up: Ece, down: Ece, together: float) -> float:
-    """How far the difference may go if one error is greater and the other smaller.
-
-    An error within chance is biased, not unlucky, so its part is added without the correlation.
-    """
-    rise, fall = up.interval[1] - up.value, down.value - down.interval[0]
-    if not down.beyond_chance:
-        return rise + fall
-    return float(np.sqrt(max(0.0, rise**2 + fall**2 - 2 * together * rise * fall)))
 
 
 def answer_shares(logits: np.ndarray) -> np.ndarray:

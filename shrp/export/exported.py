@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from shrp.checkpoints.score_rows import cut_alike
 from shrp.checkpoints.tokenizer_files import check_content
 from shrp.data.batching import check_writable
 from shrp.data.tasks import Task
@@ -50,8 +49,6 @@ class Exported:
         num_experts: Experts of a converted layer, of which the plan keeps some.
         costs: Its parameters and FLOPs as shares of the dense model's (`shrp.evaluation.costs`), which int8 leaves as
             they are.
-        teacher: What is known of the dense teacher's scores (`shrp.checkpoints.score_rows.teacher_rows`); none in
-            older exports.
     """
 
     path: Path
@@ -63,7 +60,6 @@ class Exported:
     plan: PruningPlan | None
     num_experts: int
     costs: Mapping[str, float]
-    teacher: tuple[Mapping[str, Any], ...]
     _fields: dict[str, str]
     _tokenizer: Tokenizer
     _session: Any
@@ -128,17 +124,6 @@ class Exported:
         whole.no_padding()
         return whole
 
-    def teacher_score(self, data: TextData) -> float | None:
-        """The dense teacher's score on these inputs, cut as the export cuts them; None where that is not known."""
-
-        def longest() -> int:
-            return max(self.lengths(data.texts), default=0)
-
-        here = (row for row in self.teacher if row.get("data_fingerprint") == data.source_fingerprint)
-        return next(
-            (row["score"] for row in here if cut_alike(row["max_length"], self.max_length, longest)), None
-        )
-
     def evaluate_stream(self, data: TextData, *, batch_size: int = 32) -> Iterator[Evaluation]:
         """As `shrp.evaluation.evaluate.evaluate_stream`, and in the same batches, on which int8's logits depend a little.
 
@@ -185,10 +170,6 @@ def load_export(folder: Path) -> Exported:
         costs = {str(name): float(share) for name, share in config["cost"].items()}
         told = (int(config["max_length"]), str(config["precision"]), str(config["made_from"]))
         heads = int(config["num_experts"])
-        known = tuple(
-            dict(row) | {"score": float(row["score"]), "max_length": int(row["max_length"])}
-            for row in config.get("teacher", ())
-        )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, ShrpError) as error:
         raise ExportError(
             f"{folder / CONFIG} is not as this version writes it ({first_line(error)}); export the checkpoint again."
@@ -206,7 +187,7 @@ def load_export(folder: Path) -> Exported:
         ) from error
     except Exception as error:  # both packages raise exceptions of many kinds for a broken file
         raise ExportError(f"{folder} can't be loaded: {first_line(error)}") from error
-    return Exported(folder, task, labels, *told, plan, heads, costs, known, fields, tokenizer, graph)
+    return Exported(folder, task, labels, *told, plan, heads, costs, fields, tokenizer, graph)
 
 
 def _as_read(texts: Texts) -> list[str | tuple[str, ...]]:

@@ -23,7 +23,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.checkpoints.info import CONFIG, EXPORT, GRAPH, CheckpointInfo
 from shrp.checkpoints.saving import entries, named, put_in_place
-from shrp.checkpoints.score_rows import teacher_rows
 from shrp.data.batching import MODEL_INPUTS, longest_input
 from shrp.data.sources import load_probe
 from shrp.data.tasks import Task
@@ -203,7 +202,6 @@ def export_folder(
                 "num_experts": num_experts_of(model),
                 "cost": cost(model).relative_to(dense_cost(model)),
                 "made_from": made_from,
-                "teacher": teacher_rows(info),
                 "check": {k: v for k, v in report.to_dict().items() if k not in ("path", "inputs", "int8")},
             }
             settings = hub_tokenizer(tokenizer, longest, report.inputs)

@@ -16,7 +16,7 @@ import torch
 from transformers import PreTrainedModel
 
 from shrp.checkpoints import checkpoint, reference
-from shrp.checkpoints.base import base_config, load_base, name_of, of_another_task
+from shrp.checkpoints.base import base_config, load_base, name_of
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.checkpoints.info import CheckpointInfo, evaluated_length, history_text, joined, usage_in
 from shrp.checkpoints.saving import entries, round_as_stored
@@ -31,7 +31,7 @@ from shrp.pruning.plan import make_plan
 from shrp.training.config import Recipe, TrainConfig
 from shrp.training.loop import Trained, train
 from shrp.training.progress import Progress, Status
-from shrp.training.runs import alone_in, finish, holds_a_run, run_folder, weights_digest
+from shrp.training.runs import alone_in, finish, holds_a_run, run_folder
 from shrp.training.text import graft, load_conversion
 
 TEACHER = TrainConfig(stage2_epochs=3, learning_rate=5e-5)
@@ -100,7 +100,7 @@ class RecipeRun:
         found = self._score("dense teacher", "teacher", self.teacher.model)
         _warn_of_a_bad_teacher(found[0], "" if self.teacher.history else self.base)
         for data, one in zip(self.sets, found, strict=True):
-            outputs = reference.from_evaluation(one, weights_digest(self.teacher.model), self.cut)
+            outputs = reference.from_evaluation(one)
             if outputs.logits.nbytes <= reference.SET_BYTES:
                 self.references[data.source_fingerprint] = outputs
         made = self._converted(source)
@@ -151,8 +151,6 @@ class RecipeRun:
         model, self.tokenizer, trained = load_base(self.base, task, config.seed, self.head_labels)
         info = CheckpointInfo(ShrpConfig(()), task, base_model=self.base_name)
         if not trained:
-            if other := of_another_task(self.base, task):
-                _LOG.warning(other)
             return self._stage("teacher", config, model, info, None, "fine-tuning the teacher")
         if self.recipe.teacher is not None:
             raise TrainingError(

@@ -19,12 +19,10 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from shrp.checkpoints import checkpoint
 from shrp.checkpoints.base import base_config
 from shrp.checkpoints.checkpoint import Checkpoint
-from shrp.checkpoints.info import usage_in
 from shrp.data.batching import longest_input
 from shrp.data.tasks import TEXTS
 from shrp.errors import PlanError, TrainingError
 from shrp.families.families import encoder_layers
-from shrp.model.config import ShrpConfig
 from shrp.model.convert import convert_layer, expert_layers, layer_kinds
 from shrp.training.config import TextConfig
 from shrp.training.examples import Examples
@@ -169,40 +167,3 @@ def load_conversion(folder: str | os.PathLike, base: str, base_name: str) -> Che
             f"if they are the same, or it was fine-tuned from that, give --base-name {made.base_model}."
         )
     return found
-
-
-def task_usage(
-    folder: str | os.PathLike, config: ShrpConfig, num_experts: int, base_name: str
-) -> tuple[str, dict[int, list[float]]]:
-    """A task's name, and layer -> Top-1 shares `(H,)` of its routed checkpoint.
-
-    Args:
-        folder: the checkpoint's.
-        config, num_experts, base_name: of the encoder that is pruned by them, which must be the checkpoint's too.
-
-    Raises:
-        CheckpointError: as `shrp.load`.
-        PlanError: it is not a task's, not routed, has no usage, or was converted otherwise or from another base.
-    """
-    path = Path(folder)
-    info = checkpoint.read_config(path)[1]
-    if info.task.name == TEXTS.name:
-        raise PlanError(
-            f"{path} has seen no task; give what `train --converted` made of it, or leave --usage-of out."
-        )
-    if info.plan is not None:
-        raise PlanError(f"{path} is pruned already; give the routed checkpoint that it was made of.")
-    for what, theirs, ours in (
-        ("base", info.base_model, base_name),
-        ("converted layers", list(info.config.layers), list(config.layers)),
-        ("routing", info.config.routing, config.routing),
-        ("Top-k", info.config.top_k, config.top_k),
-    ):
-        if theirs != ours:
-            raise PlanError(
-                f"{path} has {what} {theirs}, and the encoder to prune {ours}; give one of the same."
-            )
-    usage = usage_in(info)
-    if sorted(usage) != sorted(config.layers) or {len(share) for share in usage.values()} != {num_experts}:
-        raise PlanError(f"{path} does not have the usage of {num_experts} experts in each converted layer.")
-    return info.task.name, usage

@@ -42,7 +42,6 @@ def test_the_card_has_scores_controls_costs_and_limits(folder):
     text = loaded.card("mine", "MIT")
     assert text.startswith("# mine\n")
     assert "| trained on | train.csv, n = 1,200 |" in text
-    assert "random experts, 2 a layer” (0.7400)" in text
     share = plan_cost(
         loaded.model, make_plan({1: [0.7, 0.1, 0.1, 0.1], 2: [0.1, 0.1, 0.7, 0.1]}, per_layer=2), 128
     )
@@ -75,15 +74,11 @@ def test_facts_of_a_training_are_those_that_are_stored():
     config = {"conversion_size": 8, "final_size": 16, "shrp": {"layers": [1, 2]}, "seed": 0}
     made = {"config": config, "texts": 40, "sources": ["a.csv", "b.csv"]}
     assert not training_facts({})
-    assert not converted({"texts": 40})
     facts = dict(
         training_facts({"converted": made, "train_data": "c.csv", "config": {"balance": 0.1, "seed": 4}})
     )
     assert facts == {"layers": converted(made), "trained on": "c.csv, n = 0", "seed": "4"}
     assert "a.csv" in facts["layers"]
-    rows = [{"texts": 500, "converted_layer": 2}, {"texts": 4000}, {}]
-    assert "4,500" in dict(training_facts({}, rows))["layers"]
-    assert not training_facts({}, rows[1:])  # fine-tuned on texts, not converted
     tuned = {"pruning": {}, "recovery": {"final_size": 4000}, "recovery_sources": ["e.csv"]}
     assert dict(training_facts(tuned)) == {"after pruning": "fine-tuned on 4,000 unlabelled texts (of e.csv)"}
     after = {

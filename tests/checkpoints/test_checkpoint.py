@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from shrp.checkpoints import checkpoint, saving
 from shrp.checkpoints.base import load_base
-from shrp.checkpoints.card import picked
+from shrp.checkpoints.card import training_facts
 from shrp.checkpoints.info import CheckpointInfo, discover
 from shrp.data.tasks import TASKS, TEXTS
 from shrp.data.text_data import TextData
@@ -512,8 +512,8 @@ def test_a_checkpoint_is_pruned_saved_and_read_again(
     assert [row["kind"] for row in small.info.scores] == ["teacher"]
     assert small.info.training["pruned_from"] == loaded.fingerprint
     counted = loaded.prune(make_plan(loaded.usage(tiny_data()).shares(), per_layer=2), tiny_data())
-    assert picked(counted.info.training, counted.info.plan).endswith("measured on made 0 (n = 40)")
-    assert "made 0" not in picked(small.info.training, small.info.plan)
+    facts = [dict(training_facts(one.info.training, one.info.plan))["experts"] for one in (counted, small)]
+    assert ["made 0 (n = 40)" in text for text in facts] == [True, False]
     assert small.fingerprint != loaded.fingerprint
     again = checkpoint.load(checkpoint.save(small.model, small.tokenizer, small.info, tmp_path / "small"))
     assert again.evaluate(tiny_data()).score == small.evaluate(tiny_data()).score

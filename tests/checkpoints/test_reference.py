@@ -34,16 +34,16 @@ def routed(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
     return checkpoint.save(tiny_routed(), tiny_tokenizer, info, tmp_path / "routed")
 
 
-def outputs(n=30, seed=0, teacher="t"):
-    return Reference("made", np.random.default_rng(seed).normal(size=(n, 2)).astype(np.float32), teacher)
+def outputs(n=30, seed=0):
+    return Reference("made", np.random.default_rng(seed).normal(size=(n, 2)).astype(np.float32))
 
 
 def test_an_evaluation_comes_back_as_it_was(tmp_path, tiny_model, tiny_tokenizer, data):
     model = tiny_model(seed=3)
     *_, streamed = evaluate_stream(model, tiny_tokenizer, data)
-    reference.write(tmp_path, {data.fingerprint: reference.from_evaluation(streamed, "abc", 64)})
+    reference.write(tmp_path, {data.fingerprint: reference.from_evaluation(streamed)})
     (found,) = reference.read(tmp_path, SST2).values()
-    assert (found.data, found.teacher, found.cut) == (data.name, "abc", 64)
+    assert found.data == data.name
     again, direct = found.evaluation(data), evaluate(model, tiny_tokenizer, data)
     np.testing.assert_allclose(again.logits, direct.logits, atol=1e-5)
     assert (again.score, again.interval) == (direct.score, direct.interval)
@@ -52,7 +52,7 @@ def test_an_evaluation_comes_back_as_it_was(tmp_path, tiny_model, tiny_tokenizer
 
 
 def test_equal_outputs_give_equal_bytes_and_no_text_of_the_data(tmp_path, data, tiny_model, tiny_tokenizer):
-    said = reference.from_evaluation(evaluate(tiny_model(seed=3), tiny_tokenizer, data), "t")
+    said = reference.from_evaluation(evaluate(tiny_model(seed=3), tiny_tokenizer, data))
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         reference.write(tmp_path / name, {data.fingerprint: said, "other": outputs(5, 1)})

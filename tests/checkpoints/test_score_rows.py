@@ -8,9 +8,8 @@ import pytest
 
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.checkpoints.info import CheckpointInfo
-from shrp.checkpoints.score_rows import row_cost, rows_as_now, with_shares
+from shrp.checkpoints.score_rows import row_cost, rows_as_now, score_frame, with_shares
 from shrp.evaluation.costs import cost, dense_cost
-from shrp.evaluation.verdicts import score_frame
 from shrp.model.config import ShrpConfig
 from shrp.pruning.plan import allocate, first_experts
 from shrp.pruning.prune import prune

@@ -93,8 +93,6 @@ def test_interrupting_is_exit_code_130(shrp, place, monkeypatch):
         (("knock-out", "routed", "--expert", "1.1", "--heads"), "--expert"),
         (("knock-out", "routed", "--by", "author"), "class, slice or length"),
         (("explain", "routed", "--text", " "), "no example"),
-        (("explain", "routed", "--text", "w1", "--output", "good"), "negative, positive"),
-        (("explain", "routed", "--text", "w1", "--patched"), "two texts"),
         (("sweep", "static1", "--data", "data.csv"), "routed"),
         (("sweep", "routed", "--data", "unlabelled.csv"), "labels"),
         (("compare", "routed"), "two models"),

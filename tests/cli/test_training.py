@@ -62,7 +62,7 @@ def test_from_a_base_to_a_teacher_a_routed_and_a_fine_tuned_checkpoint(shrp, pla
     assert "fine-tuning after pruning" in err
 
 
-def test_convert_then_prune_on_text(shrp, place, config, tmp_path):
+def test_convert(shrp, place, config, tmp_path):
     sizes = {"conversion_size": 16, "final_size": 16, "max_length": 16}
     texts = ("--base", place / "encoder", "--texts", place / "train.csv", "--text-column", "sentence")
     code, out, err = shrp(
@@ -70,12 +70,6 @@ def test_convert_then_prune_on_text(shrp, place, config, tmp_path):
     )
     assert code == 0, err
     assert json.loads(out)["layers"] == [1, 2]
-    further = config(training=sizes, further_size=16)
-    code, out, err = shrp(
-        "convert", *texts, "--converted", tmp_path / "a", "--per-layer", 1, "--out", tmp_path / "b", *further
-    )
-    assert code == 0, err
-    assert checkpoint.load(tmp_path / "b").info.plan.budget == 2
 
 
 def test_finetune_without_epochs_takes_a_model_as_it_is(
@@ -152,7 +146,6 @@ def test_prune_with_a_calibrated_threshold(shrp, place, known, tmp_path):
         (("train", "--base", "nowhere", "FILES"), "nowhere"),
         (("finetune", "--base", "nowhere", "FILES"), "nowhere"),
         (("finetune", "--base", "encoder", "FILES", "--epochs", 0), "trained head"),
-        (("convert", "--base", "encoder", "--texts", "data.csv", "--usage-of", "routed"), "--per-layer"),
         (("convert", "--base", "encoder", "--texts", "none.csv"), "none.csv"),
     ],
 )

@@ -292,19 +292,6 @@ def test_scores_of_a_table_are_found_whether_its_slices_are_read_or_not(tmp_path
     assert probe.source_fingerprint == probe.fingerprint
 
 
-@pytest.mark.parametrize("name", ["mine.csv", "mine.tsv"])
-@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_a_blank_line_between_rows_of_one_column_is_a_row(tmp_path, name, end):
-    path = write(
-        tmp_path / name, end.join(["\ufeff", " ", "sentence", "one", "", "three", "  ", "five", "", " ", ""])
-    )
-    cells = ["one", "", "three", "  ", "five"]  # what comes before the header and after the last row is none
-    assert tabular.read_table(path)["sentence"].tolist() == cells
-    with pytest.raises(IncompleteError):
-        load_file(path, "sst2")
-    assert load_file(path, "sst2", skip_incomplete=True).texts == (("one",), ("three",), ("five",))
-
-
 def test_the_first_of_each_ten_numbers_are_one_of_each_tenth():
     labels = np.random.default_rng(1).exponential(size=1000)
     order = made(labels, TASKS_TEXT_REGRESSION).stratified_order()

@@ -141,7 +141,7 @@ def test_what_draws_from_json_imports_no_torch():
         "evaluation.metrics",
     ]
     modules += [
-        f"evaluation.{name}" for name in ("evaluation", "statistics", "paired", "calibration", "verdicts")
+        f"evaluation.{name}" for name in ("evaluation", "statistics", "paired", "calibration")
     ]
     code = f"import sys, {', '.join(f'shrp.{name}' for name in modules)}; print(sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

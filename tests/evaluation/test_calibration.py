@@ -8,7 +8,7 @@ import pytest
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
-from shrp.evaluation.calibration import brier, difference, ece, reliability
+from shrp.evaluation.calibration import brier, ece, reliability
 from shrp.evaluation.evaluate import summarise
 from shrp.evaluation.statistics import wilson
 
@@ -93,31 +93,12 @@ def test_intervals_stay_in_range(n, right):
     sure = of_shares(rng.uniform(0.97, 0.99, n), np.arange(n) < right)
     found = ece(sure)
     assert 0 <= found.interval[0] <= found.value <= found.interval[1] <= 1
-    beside = difference(sure, of_shares(rng.uniform(0.5, 0.9, n), np.arange(n) < right))
-    for ends, most in ((beside.ece_interval, 1), (beside.brier_interval, 2)):
-        assert -most <= ends[0] <= ends[1] <= most
-
-
-def test_differences_are_paired():
-    calibrated, sure = made(500), made(500, sharper=3)
-    found = difference(sure, calibrated)
-    assert (found.first, found.second) == (ece(sure), ece(calibrated))
-    assert found.ece == pytest.approx(found.first.value - found.second.value)
-    assert found.ece_interval[0] > 0
-    assert found.brier == pytest.approx(brier(sure) - brier(calibrated), rel=1e-4)
-    assert 0 < found.brier_interval[0] < found.brier < found.brier_interval[1]
-    back = difference(calibrated, sure)
-    assert back.ece == -found.ece
-    np.testing.assert_allclose(back.ece_interval, [-end for end in found.ece_interval[::-1]])
-    same = difference(sure, made(500, sharper=3))
-    assert (same.ece, same.brier) == (0, 0)
-    assert np.isnan([*same.ece_interval, *same.brier_interval]).all()
 
 
 def test_numbers_and_data_without_labels_have_no_calibration():
     without = evaluation(np.zeros((4, 2)), None)
     numbers = evaluation(np.zeros((4, 1)), np.arange(4.0), TASKS["stsb"])
     for one in (without, numbers):
-        for of in (reliability, ece, brier, lambda same: difference(same, same)):
+        for of in (reliability, ece, brier):
             with pytest.raises(DataError):
                 of(one)

@@ -69,31 +69,6 @@ def test_it_knows_what_it_is(place, static):
     assert len(export.fingerprint) == 64
 
 
-def test_it_carries_its_teachers_scores(tmp_path, static, tiny_tokenizer, tiny_info, tiny_data):
-    """Of the inputs that they were measured on, as long as the export cuts them alike."""
-    data = tiny_data(60, 1)
-    row = {
-        "model": "dense teacher",
-        "kind": "teacher",
-        "data": data.name,
-        "metric": "accuracy",
-        "score": 0.75,
-    }
-    row |= {"n": 60, "interval": [0.6, 0.9], "data_fingerprint": data.source_fingerprint, "max_length": 16}
-    info = tiny_info(plan=PLAN)
-    odd = [row | {"data_fingerprint": "other", "score": score} for score in (float("nan"), None)]
-    info = replace(info, scores=(row, row | {"kind": "static", "score": 0.5}, *odd))
-    export_folder(static, tiny_tokenizer, info, tmp_path / "with", made_from="abc", check=False)
-    export = load_export(tmp_path / "with")
-    assert len(export.teacher) == 1
-    longest = max(export.lengths(data.texts))
-    assert replace(export, max_length=16).teacher_score(data) == 0.75
-    assert replace(export, max_length=longest - 1).teacher_score(data) is None
-    assert export.teacher_score(tiny_data(60, 2)) is None
-    reconfigure(tmp_path / "with", teacher=...)  # as exports of before are
-    assert load_export(tmp_path / "with").teacher_score(data) is None
-
-
 def test_it_is_not_taken_for_a_checkpoint(place):
     assert list(discover(place)) == ["static"]
 
@@ -237,5 +212,4 @@ def test_the_command_line_compares_it_with_its_checkpoint(shrp, place):
     assert rows["exported"]["change"] == 0
     assert told["flipped"] == {}
     assert rows["exported"]["encoder_params"] == pytest.approx(rows["static"]["encoder_params"])
-    assert [row["jaccard"] for row in told["kept"]] == [1, 1, 1]
     assert told["provenance"][str(place / "exported")]["checkpoint_fingerprint"] == "abc"

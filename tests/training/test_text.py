@@ -10,7 +10,7 @@ import torch
 from shrp.checkpoints import checkpoint
 from shrp.checkpoints.info import CheckpointInfo, history_text
 from shrp.data.tasks import TASKS, TEXTS
-from shrp.errors import PlanError, ShrpError, TrainingError
+from shrp.errors import TrainingError
 from shrp.families.families import encoder_layers
 from shrp.model.config import ShrpConfig
 from shrp.model.convert import expert_layers, layer_kinds
@@ -22,7 +22,7 @@ from shrp.training.config import Recipe, TextConfig, TrainConfig
 from shrp.training.losses import hidden_loss
 from shrp.training.progress import Progress
 from shrp.training.recipe import Datasets, RecipeRun
-from shrp.training.text import graft, task_usage, train_on_text, usage_on_text
+from shrp.training.text import graft, train_on_text, usage_on_text
 
 SIZES = {"conversion_size": 40, "final_size": 80, "batch_size": 8}
 SIZES |= {"learning_rate": 1e-3, "new_learning_rate": 3e-3}
@@ -289,32 +289,3 @@ def test_only_what_fits_is_gone_on_from(place, tiny_data, tiny_model, tiny_token
     found = checkpoint.load(place / "routed")
     checkpoint.save(found.model, found.tokenizer, replace(found.info, task=TASKS["sst2"]), place / "of-task")
     refused("is of the task sst2", "of-task")
-
-
-def test_a_tasks_usage_is_taken_only_where_it_fits(place, tiny_model):
-    routed = checkpoint.load(place / "routed")
-    usage = {"1": [0.4, 0.3, 0.2, 0.1], "2": [0.25] * 4}
-    info = replace(routed.info, task=TASKS["sst2"], usage=usage)
-
-    def asked(name, **changes):
-        folder = checkpoint.save(
-            routed.model, routed.tokenizer, replace(info, **changes), place / name.replace(" ", "-")
-        )
-        return task_usage(folder, ShrpConfig((1, 2)), 4, "tiny")
-
-    assert asked("task") == ("sst2", {int(layer): share for layer, share in usage.items()})
-    config = info.config
-    for name, changes, match in (
-        ("texts", {"task": TEXTS}, "has seen no task"),
-        ("foreign", {"base_model": "another"}, "has base another, and the encoder to prune tiny"),
-        ("part", {"usage": {"1": [0.25] * 4}}, "usage of 4 experts in each converted layer"),
-    ):
-        with pytest.raises(ShrpError, match=match):
-            asked(name, **changes)
-    static = checkpoint.load(place / "static")
-    pruned = replace(info, plan=static.info.plan)
-    folder = checkpoint.save(static.model, static.tokenizer, pruned, place / "pruned")
-    with pytest.raises(PlanError, match="is pruned already"):
-        task_usage(folder, config, 4, "tiny")
-    with pytest.raises(PlanError, match="does not record how its experts were used"):
-        usage_on_text([])

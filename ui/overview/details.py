@@ -11,12 +11,11 @@ import streamlit as st
 
 from shrp.analysis.usage import CLIFF_SHARE, UsageStats, history_warnings
 from shrp.checkpoints.card import as_html, training_facts
-from shrp.checkpoints.score_rows import with_shares
+from shrp.checkpoints.score_rows import score_frame, with_shares
 from shrp.errors import ShrpError
 from shrp.evaluation.costs import TOKENS, cost, dense_cost
 from shrp.evaluation.evaluation import Evaluation
 from shrp.evaluation.metrics import confusion
-from shrp.evaluation.verdicts import HOW_COMPARED, score_frame, summary, uncompared, verdicts
 from ui import data_sources, loaders, measurements, state
 from ui.downloads import chart
 from ui.floor import floor_of, not_above
@@ -133,7 +132,7 @@ def _warnings(selection: state.Selection, stats: UsageStats) -> None:
 
 
 def scores(selection: state.Selection) -> None:
-    """The stored scores of one data set, SHRP's models among the controls, with a sentence on the controls.
+    """The stored scores of one data set, SHRP's models among the controls.
 
     Another checkpoint opens on its own first data set.
     """
@@ -151,11 +150,6 @@ def scores(selection: state.Selection) -> None:
     part = frame[frame["data"] == picked].reset_index(drop=True)
     alt = f"Scores with intervals: {score_figures.score_alt(part)}"
     chart(score_figures.score_dots(part), part, "scores", f"{name}-scores-{picked}", alt)
-    found = verdicts(part, score_text)
-    behind = bool(found) and all(v.outcome == "trails" for v in found) and not uncompared(found, part)
-    lines = [*(f"- {escape(readable(v.text))}" for v in found), "", readable(HOW_COMPARED)]
-    said, how = escape(readable(summary(found, part))), "\n".join(lines)
-    st.caption(f":material/{'check_circle' if behind else 'balance'}: {said}", help=how if found else None)
     if not (known := part[part["constant"].notna()]).empty:
         first = known.iloc[0]
         models = [(f"“{escape(readable(row.model))}”", row.score) for row in known.itertuples()]
@@ -203,7 +197,7 @@ def training(selection: state.Selection) -> None:
     history: list[Mapping[str, Any]] = loaders.read_history(selection.name)
     for one in history_warnings(history):
         st.warning(f"**{one.kind.capitalize()}**: {escape(one.text)}", icon=":material/warning:")
-    if facts := training_facts(info.training, history, info.plan):
+    if facts := training_facts(info.training, info.plan):
         rows = [f"| {escape(what)} | {escape(value)} |" for what, value in facts]
         st.markdown("\n".join(["| setting | value |", "|---|---|", *rows]))  # (a data frame cuts long values)
     else:
