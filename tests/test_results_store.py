@@ -3,10 +3,8 @@
 import json
 import os
 import stat
-import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,6 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from shrp import results_store
 from shrp.analysis.usage import UsageStats
 from shrp.data.tasks import get_task
 from shrp.data.text_data import TextData
@@ -172,16 +169,6 @@ def test_a_damaged_or_foreign_file_counts_as_none_and_is_replaced(store, damage)
     np.testing.assert_array_equal(store.evaluation(CHECKPOINT, data, PLAN).logits, logits)
 
 
-def test_a_file_of_another_result_under_this_name_counts_as_none(store):
-    data = made()
-    store.keep_evaluation(CHECKPOINT, data, PLAN, evaluated(data)[0])
-    (first,) = files(store)
-    store.keep_evaluation(CHECKPOINT, data, "q" * 16, evaluated(data, seed=5)[0])
-    other = next(file for file in files(store) if file != first)
-    first.write_bytes(other.read_bytes())
-    assert store.evaluation(CHECKPOINT, data, PLAN) is None
-
-
 def test_what_was_used_longest_ago_goes_first(tmp_path):
     data = made()
     evaluation, _ = evaluated(data)
@@ -213,42 +200,6 @@ def test_what_cannot_be_kept_breaks_nothing(tmp_path):
     assert list(small.folder.iterdir()) == []
 
 
-def test_threads_and_processes_may_write_the_same(store):
-    data = made()
-    evaluation, logits = evaluated(data)
-    script = (
-        "import sys; sys.path.insert(0, sys.argv[2])\n"
-        "from tests.test_results_store import *\n"
-        "data = made(); store = ResultsStore(sys.argv[1])\n"
-        "print('ready', flush=True)\n"
-        "for i in range(15): store.keep_evaluation(CHECKPOINT, data, PLAN, evaluated(data)[0])\n"
-        "print('problem:', store.problem)\n"
-    )
-    root = Path(__file__).parent.parent
-    other = subprocess.Popen(
-        [sys.executable, "-c", script, str(store.folder.parent), str(root)],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=root,
-    )
-
-    def work(_):
-        store.keep_evaluation(CHECKPOINT, data, PLAN, evaluation)
-        return store.evaluation(CHECKPOINT, data, PLAN)
-
-    assert other.stdout.readline() == "ready\n"  # it takes seconds to start
-    found = []
-    with ThreadPoolExecutor(4) as pool:
-        while other.poll() is None or not found:
-            found += pool.map(work, range(40))
-    assert other.communicate()[0].strip() == "problem:"  # and none
-    assert other.returncode == 0
-    assert not store.problem
-    for one in found:  # never a half-written one
-        np.testing.assert_array_equal(one.logits, logits)
-    assert [file.name for file in store.folder.iterdir()] == [files(store)[0].name]
-
-
 def test_the_variable_names_the_folder(monkeypatch, tmp_path):
     monkeypatch.setenv(CACHE, str(tmp_path / "here"))
     assert cache_folder() == tmp_path / "here"
@@ -267,15 +218,6 @@ def test_the_variable_names_the_folder(monkeypatch, tmp_path):
 
     monkeypatch.setattr(Path, "home", homeless)
     assert cache_folder() is None
-
-
-def test_a_score_by_another_definition_counts_as_none(store, monkeypatch):
-    data = made()
-    store.keep_evaluation(CHECKPOINT, data, PLAN, evaluated(data)[0])
-    assert store.evaluation(CHECKPOINT, data, PLAN) is not None
-    other = summarise(data, np.arange(len(data)), -evaluated(data)[1], False)
-    monkeypatch.setattr(results_store, "summarise", lambda *_: other)
-    assert store.evaluation(CHECKPOINT, data, PLAN) is None
 
 
 @pytest.mark.parametrize("place", ["results", "cache"])

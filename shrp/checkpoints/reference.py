@@ -38,10 +38,14 @@ class Reference:
     Attributes:
         data: The data set's name.
         logits: float32 `(n, num_labels)` in the data set's order, columns in the order of the task's labels.
+        teacher: The fingerprint of the teacher's checkpoint; empty where it had none.
+        cut: Tokens at which its texts were cut; 0 where an earlier version did not say.
     """
 
     data: str
     logits: np.ndarray
+    teacher: str = ""
+    cut: int = 0
 
     def evaluation(self, data: TextData) -> Evaluation:
         """The teacher's evaluation on `data`, whose fingerprint must be the one that this is kept under.
@@ -58,8 +62,8 @@ class Reference:
         return summarise(data, np.arange(len(data)), self.logits, True)
 
 
-def from_evaluation(evaluation: Evaluation) -> Reference:
-    """The reference that a dense teacher's evaluation is.
+def from_evaluation(evaluation: Evaluation, teacher: str = "", cut: int = 0) -> Reference:
+    """The reference that a dense teacher's evaluation is, with texts cut at `cut` tokens.
 
     Raises:
         DataError: the evaluation is not of all examples.
@@ -69,7 +73,7 @@ def from_evaluation(evaluation: Evaluation) -> Reference:
             f"Only {evaluation.n} of {evaluation.total} examples of '{evaluation.data}' are evaluated; "
             "a reference needs all of them."
         )
-    return Reference(evaluation.data, evaluation.logits.astype(np.float32))
+    return Reference(evaluation.data, evaluation.logits.astype(np.float32), teacher, cut)
 
 
 def write(folder: str | os.PathLike, references: Mapping[str, Reference]) -> Path:
@@ -85,7 +89,7 @@ def write(folder: str | os.PathLike, references: Mapping[str, Reference]) -> Pat
     if not all(np.isfinite(one.logits).all() for one in references.values()):
         raise CheckpointError("a teacher's outputs are not all finite numbers; they can't be a reference.")
     tensors = {key: np.ascontiguousarray(one.logits, dtype=np.float32) for key, one in references.items()}
-    about = {key: {"data": one.data} for key, one in references.items()}
+    about = {key: {"data": one.data, "teacher": one.teacher, "cut": one.cut} for key, one in references.items()}
     about = {"format_version": FORMAT_VERSION, "references": about}
     # One entry: safetensors has no order for several.
     content = save(tensors, metadata={"shrp": json.dumps(about, sort_keys=True)})
@@ -115,8 +119,12 @@ def read(folder: str | os.PathLike, task: Task) -> dict[str, Reference]:
             tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118, it is no dict
         if about["format_version"] != FORMAT_VERSION:
             raise CheckpointError(f"{file} is of version {about['format_version']!r}, not {FORMAT_VERSION}.")
-        names = about["references"]
-        found = {key: Reference(str(names[key]["data"]), logits) for key, logits in tensors.items()}
+        found = {}
+        for key, logits in tensors.items():
+            known = about["references"][key]
+            cut = known.get("cut", 0)
+            cut = cut if isinstance(cut, int) and cut > 0 else 0
+            found[key] = Reference(str(known["data"]), logits, str(known["teacher"]), cut)
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} is truncated or not a safetensors file: {error}.") from error
     except (KeyError, TypeError, AttributeError) as error:

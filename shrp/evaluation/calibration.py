@@ -103,8 +103,6 @@ def brier(evaluation: Evaluation) -> float:
     return float(errors.mean()) if len(errors) else float("nan")
 
 
-
-
 def shared(a: Evaluation, b: Evaluation) -> tuple[Evaluation, Evaluation]:
     """Both evaluations on the examples that both have seen; their scores are not recomputed."""
     return tuple(one.only(rows) for one, rows in zip((a, b), shared_rows(a, b), strict=True))

@@ -131,7 +131,7 @@ def convert_quickly(
             score_row("routed", "routed", [other], one.score),
         )
         info = replace(info, usage=usage, scores=tuple(row | about for row in rows))
-        outputs = reference.from_evaluation(one)
+        outputs = reference.from_evaluation(one, dense.fingerprint, cut)
         teacher = (
             {validation.source_fingerprint: outputs} if outputs.logits.nbytes <= reference.SET_BYTES else {}
         )

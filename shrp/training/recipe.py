@@ -31,7 +31,7 @@ from shrp.pruning.plan import make_plan
 from shrp.training.config import Recipe, TrainConfig
 from shrp.training.loop import Trained, train
 from shrp.training.progress import Progress, Status
-from shrp.training.runs import alone_in, finish, holds_a_run, run_folder
+from shrp.training.runs import alone_in, finish, holds_a_run, run_folder, weights_digest
 from shrp.training.text import graft, load_conversion
 
 TEACHER = TrainConfig(stage2_epochs=3, learning_rate=5e-5)
@@ -100,7 +100,7 @@ class RecipeRun:
         found = self._score("dense teacher", "teacher", self.teacher.model)
         _warn_of_a_bad_teacher(found[0], "" if self.teacher.history else self.base)
         for data, one in zip(self.sets, found, strict=True):
-            outputs = reference.from_evaluation(one)
+            outputs = reference.from_evaluation(one, weights_digest(self.teacher.model), self.cut)
             if outputs.logits.nbytes <= reference.SET_BYTES:
                 self.references[data.source_fingerprint] = outputs
         made = self._converted(source)

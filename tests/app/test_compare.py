@@ -91,7 +91,7 @@ def test_both_sides_are_as_they_are_until_a_person_asks(open_page, tiny_checkpoi
 def test_without_another_checkpoint_b_is_the_dense_teacher(open_page, tiny_checkpoint, tiny_model):
     loaded = checkpoints.load(tiny_checkpoint)
     dense = evaluate(tiny_model(seed=3), loaded.tokenizer, SST2)
-    reference.write(tiny_checkpoint, {SST2.fingerprint: reference.from_evaluation(dense)})
+    reference.write(tiny_checkpoint, {SST2.fingerprint: reference.from_evaluation(dense, "t")})
     at = open_page("compare", tiny_checkpoint)
     assert at.selectbox(key="b").value == SIDE_TEACHER
     assert_compares(at, of(tiny_checkpoint), dense)

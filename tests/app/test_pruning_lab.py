@@ -343,7 +343,7 @@ def test_the_dense_teacher_is_compared_where_it_is_known(
     open_page, tiny_checkpoint, loaded, tiny_model, pruned_by
 ):
     dense = evaluate(tiny_model(seed=3), loaded.tokenizer, SST2)
-    reference.write(tiny_checkpoint, {SST2.fingerprint: reference.from_evaluation(dense)})
+    reference.write(tiny_checkpoint, {SST2.fingerprint: reference.from_evaluation(dense, "t")})
     at = open_page("pruning_lab", tiny_checkpoint, budget=3, lab_tab=view.CHANGED, against="dense teacher")
     assert not at.exception
     found = pruned_by(budget=3)

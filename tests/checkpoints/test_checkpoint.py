@@ -20,7 +20,7 @@ from shrp.checkpoints.card import training_facts
 from shrp.checkpoints.info import CheckpointInfo, discover
 from shrp.data.tasks import TASKS, TEXTS
 from shrp.data.text_data import TextData
-from shrp.errors import CheckpointError, DataError, PlanError, TrainingError
+from shrp.errors import CheckpointError, DataError, PlanError
 from shrp.evaluation.evaluate import evaluate
 from shrp.model.config import ShrpConfig
 from shrp.model.convert import layer_kinds
@@ -357,17 +357,6 @@ def test_a_conversion_on_texts_has_a_head_of_any_kind(tmp_path, tiny_routed, tin
     assert checkpoint.load(folder).model.config.num_labels == 2
 
 
-def test_a_base_whose_tokenizer_has_more_tokens_is_refused_before_anything_is_trained(
-    tmp_path, tiny_model, tiny_tokenizer
-):
-    tokenizer = copy.deepcopy(tiny_tokenizer)
-    tokenizer.add_tokens(["new"])
-    tiny_model().save_pretrained(tmp_path / "base")
-    tokenizer.save_pretrained(tmp_path / "base")
-    with pytest.raises(TrainingError, match="tokens were added without a row for them"):
-        load_base(str(tmp_path / "base"), TASKS["sst2"])
-
-
 @pytest.mark.parametrize("token", ["w3", None])
 def test_a_tokenizer_with_an_id_beyond_the_embeddings(saved, token):
     """It has as few tokens as the model embeds, but a larger number for one, here no common one."""
@@ -436,25 +425,6 @@ def test_a_checkpoint_that_changes_while_it_is_read(saved, tmp_path, monkeypatch
     monkeypatch.undo()
     if what == "replaced":
         assert checkpoint.load(saved).info.base_model == "another"
-
-
-def test_a_checkpoint_is_there_still_when_its_replacement_is_interrupted(saved, tmp_path, monkeypatch):
-    shutil.copytree(saved, tmp_path / "next")
-    real, calls = os.replace, []
-
-    def replace(source, target):
-        calls.append(target)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return real(source, target)
-
-    monkeypatch.setattr(saving.os, "replace", replace)
-    with pytest.raises(KeyboardInterrupt):
-        saving.put_in_place(tmp_path / "next", saved)
-    monkeypatch.undo()
-    assert checkpoint.load(saved).fingerprint
-    assert (tmp_path / "next").is_dir()
-    assert len(list(saved.parent.glob(".saved.old*"))) == 0
 
 
 def test_discover_lists_good_and_broken_ones(saved, tiny_model):

@@ -7,17 +7,13 @@ import math
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from shrp.checkpoints import checkpoint
 from shrp.checkpoints.info import CheckpointInfo, discover, usage_in
-from shrp.data.sources import PROBES, load_glue, load_probe
+from shrp.data.sources import PROBES, load_probe
 from shrp.data.tasks import TASKS
 from shrp.evaluation.evaluate import evaluate
-from shrp.model.gates import use_gates
-from shrp.pruning.plan import make_plan
-from shrp.pruning.prune import prune
 
 ROOT = Path(__file__).parents[2] / "checkpoints"
 FOLDERS = (
@@ -122,42 +118,6 @@ def test_it_scores_on_the_probe_set_as_recorded(folder, load):
     assert recorded["n"] == found.n
     # Scored at another batch size, in another process: an answer or two may change.
     assert found.score == pytest.approx(recorded["score"], abs=4 / found.n)
-
-
-@shipped
-@with_glue
-def test_it_is_well_above_chance_on_glue(folder, load):
-    loaded = load(folder)
-    task = loaded.info.task
-    if task.name not in TASKS:
-        pytest.skip(f"{task.name} is no GLUE task")
-    whole = load_glue(task.name, "validation")
-    data = whole.subset(range(min(ROWS, len(whole))))
-    found = evaluate(loaded.model, loaded.tokenizer, data, max_length=128)
-    assert found.n == len(data)
-    if task.is_regression or task.metric == "matthews":
-        assert found.score > 0.2  # chance is 0
-        assert found.interval[0] > 0
-    else:
-        accuracy = found.metrics["accuracy"]
-        majority = np.bincount(data.labels).max() / len(data)
-        error = math.sqrt(majority * (1 - majority) / len(data))
-        assert accuracy > majority + error, "hardly better than always naming the commonest class"
-
-
-@shipped
-@with_glue
-def test_its_pruned_model_equals_its_constant_gates(folder, load):
-    loaded = load(folder)
-    if loaded.is_static or not loaded.info.config.layers or loaded.info.task.name not in TASKS:
-        pytest.skip("not a routed checkpoint of a GLUE task")
-    data = load_glue(loaded.info.task.name, "validation").subset(range(16))
-    plan = make_plan(usage_in(loaded.info), per_layer=2)
-    with use_gates(plan.gates(loaded.model.config.num_attention_heads)):
-        expected = evaluate(loaded.model, loaded.tokenizer, data).logits
-    static = prune(loaded.model, plan, share_weights=True)
-    found = evaluate(static, loaded.tokenizer, data).logits
-    np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_those_that_the_readme_promises_are_there():

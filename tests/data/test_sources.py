@@ -292,14 +292,6 @@ def test_scores_of_a_table_are_found_whether_its_slices_are_read_or_not(tmp_path
     assert probe.source_fingerprint == probe.fingerprint
 
 
-def test_the_first_of_each_ten_numbers_are_one_of_each_tenth():
-    labels = np.random.default_rng(1).exponential(size=1000)
-    order = made(labels, TASKS_TEXT_REGRESSION).stratified_order()
-    tenth = np.argsort(np.argsort(labels)) // 100
-    first = np.bincount(tenth[order[:100]], minlength=10)
-    assert (np.abs(first - 10) <= 1).all()  # a plain shuffle is off by about 3
-
-
 def test_blanks_around_a_label_make_no_other_class(tmp_path):
     (tmp_path / "t.csv").write_text("text,label\na, pos\nb,pos \nc,neg\n")
     made = load_file(tmp_path / "t.csv")

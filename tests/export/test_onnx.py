@@ -2,14 +2,12 @@
 
 import copy
 import json
-import re
 import subprocess
 import sys
 import venv
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -22,14 +20,12 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
 from shrp.checkpoints import checkpoint
 from shrp.checkpoints.base import base_config, load_base
-from shrp.checkpoints.info import CheckpointInfo
-from shrp.data.tasks import TASKS, custom_task
+from shrp.data.tasks import TASKS
 from shrp.errors import CheckpointError, ExportError
 from shrp.export import graph
 from shrp.export import onnx as exporting
 from shrp.export.onnx import export_folder, export_onnx, hub_tokenizer
 from shrp.families.families import FAMILIES
-from shrp.model.config import ShrpConfig
 from shrp.pruning.plan import LayerPlan, PruningPlan, make_plan
 from shrp.pruning.prune import prune
 
@@ -361,40 +357,6 @@ def test_only_an_earlier_export_is_replaced(
     assert (beside / "mine.txt").read_text() == "mine"
 
 
-def test_the_command_exports_a_pruned_routed_checkpoint(
-    shrp, tiny_routed, tiny_tokenizer, tiny_info, tiny_inputs, tmp_path
-):
-    usage = {str(layer): share for layer, share in USAGE.items()}
-    routed = checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(usage=usage), tmp_path / "routed")
-    common = ("export", routed, "--out", tmp_path / "onnx")
-
-    def refused(words, *options):
-        code, out, err = shrp(*common, *options)
-        assert (code, out) == (1, "")
-        assert re.search(words, " ".join(err.split())), err
-        assert "Traceback" not in err
-        assert not (tmp_path / "onnx").exists()
-
-    refused("--per-layer")
-    refused("give one of", "--per-layer", 1, "--budget", 3)
-    refused("must be 2 .* to 8", "--budget", 9)
-    refused("be read", "--plan", tmp_path / "none.json")
-    code, out, err = shrp(*common, "--budget", 3, "--json")
-    assert code == 0, err
-    report = json.loads(out)
-    loaded = checkpoint.load(routed)
-    assert report["made_from"] == loaded.fingerprint
-    assert report["max_difference"] < 1e-4
-    model = prune(loaded.model, make_plan(USAGE, budget=3))
-    assert difference(model, tmp_path / "onnx" / "model.onnx", [tiny_inputs()]) < 1e-4
-
-    (tmp_path / "plan.json").write_text(json.dumps(PLAN.to_dict()))
-    code, _, err = shrp(*common, "--plan", tmp_path / "plan.json", "--int8")  # over the earlier export
-    assert code == 0, err
-    config = json.loads((tmp_path / "onnx" / "config.json").read_text())
-    assert (config["precision"], config["plan"]) == ("int8", PLAN.to_dict())
-
-
 @pytest.mark.parametrize("whose", ["the model's", "its graph's"])
 def test_logits_that_are_no_numbers_are_not_handed_over(static, tiny_tokenizer, tmp_path, monkeypatch, whose):
     model, trace = static(), exporting.write_graph
@@ -414,34 +376,6 @@ def test_logits_that_are_no_numbers_are_not_handed_over(static, tiny_tokenizer, 
         assert not (tmp_path / "m.onnx").exists()
 
 
-def test_labels_are_those_of_the_graphs_own_outputs(static, tiny_tokenizer, tiny_info, tmp_path):
-    model, info = static(), tiny_info(plan=PLAN)
-    first, second = info.task.label_names
-    for names, order in (([first, second], [first, second]), ([second, first], [second, first])):
-        model.config.id2label = dict(enumerate(names))
-        export_folder(model, tiny_tokenizer, info, tmp_path / names[0])
-        assert json.loads((tmp_path / names[0] / "config.json").read_text())["labels"] == order
-
-
-def test_inputs_are_cut_where_they_were_when_the_model_was_scored(
-    static, tiny_tokenizer, tiny_info, tmp_path, monkeypatch
-):
-    report = SimpleNamespace(
-        inputs=("input_ids", "attention_mask"), to_dict=dict
-    )  # the graph is not asked about
-    monkeypatch.setattr(exporting, "export_onnx", lambda *_, **__: report)
-    monkeypatch.setattr(exporting, "ExportReport", lambda **fields: fields)
-    model, tokenizer = static(max_position_embeddings=200), copy.deepcopy(tiny_tokenizer)
-    tokenizer.model_max_length = 1000
-    for trained, longest in ((64, 128), (500, 200)):  # scores cut at 128 or later
-        info = tiny_info(plan=PLAN, training={"config": {"max_length": trained}})
-        folder = tmp_path / str(trained)
-        export_folder(model, tokenizer, info, folder, check=False)
-        assert json.loads((folder / "config.json").read_text())["max_length"] == longest
-        core = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        assert len(core.encode("w1 " * 600).ids) == longest
-
-
 def test_token_types_are_compared_too(tiny_model, tiny_tokenizer, tmp_path, monkeypatch):
     """A graph whose second kind of token is another's is told from the model's."""
     tokenizer = copy.deepcopy(tiny_tokenizer)
@@ -459,23 +393,3 @@ def test_token_types_are_compared_too(tiny_model, tiny_tokenizer, tmp_path, monk
     monkeypatch.setattr(exporting, "write_graph", wrong)
     with pytest.raises(ExportError, match="differ from PyTorch's"):
         export_onnx(model, tokenizer, tmp_path / "wrong.onnx")
-
-
-@pytest.mark.parametrize(
-    ("task", "name"),
-    [
-        (TASKS["cola"], "probe/cola"),
-        (TASKS["qnli"], "probe/mrpc (63 of 312)"),
-        (custom_task("mine", ("review",), ("good", "bad")), "probe/sst2 (96 of 480)"),
-        (custom_task("cola", ("review",), ("good", "bad")), "probe/sst2 (96 of 480)"),
-    ],
-)
-def test_a_model_is_compared_on_its_own_tasks_probe_set_or_else_on_like_texts(
-    static, tiny_tokenizer, tmp_path, task, name
-):
-    data = graph.probe_of(task)
-    assert data.name == name
-    assert len(data.texts[0]) == len(task.text_columns)
-    info = CheckpointInfo(ShrpConfig(()), task, base_model="tiny")
-    report = export_folder(static(), tiny_tokenizer, info, tmp_path / "out")
-    assert (report.compared_on, report.sentences) == (name, len(data))
