@@ -42,7 +42,6 @@ from shrp.evaluation.paired import paired_difference
 from shrp.model.config import ShrpConfig
 from shrp.model.convert import expert_layers
 from shrp.pruning.live import LiveEvaluator
-from shrp.pruning.overlap import used_experts
 from shrp.pruning.plan import SELECTIONS, make_plan
 from shrp.pruning.select import GateFit, plan_from
 from studies.rows import DATA, Rows, names, numbers, read_rows, run
@@ -153,7 +152,10 @@ def topk(made: Trainings, top_k: int) -> Found:
         if plan is not None:
             change, (low, high) = paired_difference(found, whole)
             kept = {str(layer): list(one.experts) for layer, one in plan.layers}
-            used = {str(layer): list(experts) for layer, experts in used_experts(plan).items()}
+            used = {
+                str(layer): [e for e, weight in zip(one.experts, one.weights, strict=True) if weight > 0]
+                for layer, one in plan.layers
+            }
             ends = [low, high] if low == low else None  # two models with equal predictions have no interval
             row |= {"change": change, "change_interval": ends, "kept": kept, "used": used}
             price = plan_cost(routed.model, plan)

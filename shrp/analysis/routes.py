@@ -21,19 +21,18 @@ from shrp.analysis.importance import Prefix
 from shrp.analysis.usage import UsageStats
 from shrp.data.batching import read
 from shrp.data.slices import ANSWER, groups_by
-from shrp.data.text_data import TextData, units_of
+from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.evaluation.calibration import matching_shift, shifted
 from shrp.evaluation.evaluate import label_columns, summarise
 from shrp.evaluation.evaluation import Evaluation
 from shrp.evaluation.metrics import to_predictions
 from shrp.evaluation.paired import mean_difference
-from shrp.evaluation.statistics import at_once, wilson
+from shrp.evaluation.statistics import wilson
 from shrp.model.convert import expert_layers
 from shrp.model.gates import RoutingRecord, record_routing, top_k_gates, use_gates
 from shrp.model.layers import ExpertLayer
 from shrp.model.partial import run_from
-from shrp.pruning.overlap import total_variation
 
 ALL, SAME, MIXTURE = "all", "same prediction", "mixture"
 DRAWS = 5
@@ -216,59 +215,3 @@ def _among_tokens(record: RoutingRecord, mask: Tensor, partner: np.ndarray) -> d
         permuted[layer] = record.last(layer).gates.clone()
         permuted[layer][mask] = permuted[layer][mask][torch.from_numpy(partner)]
     return permuted
-
-
-def usage_distances(
-    a: UsageStats,
-    b: UsageStats,
-    *,
-    pairs: np.ndarray | None = None,
-    draws: int = 1000,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> pd.DataFrame:
-    """Total variation distances of the Top-1 shares of two models, in every layer that both route.
-
-    Expert `h` starts as head `h` of the dense layer, so experts of one number are comparable only if both models were
-    converted from the same base. `renumbered` is the least distance over all renumberings of one model's experts.
-
-    A permutation swaps each example's two choices or not; minimal pairs, rows `pairs` `(P, 2)`, are swapped as one unit.
-
-    Returns:
-        Columns layer, distance, chance (its mean under permutation), p, q (Benjamini and Hochberg 1995), renumbered;
-        a row a layer. chance, p and q are nan where one model routes inputs and the other tokens.
-
-    Raises:
-        DataError: the models have different numbers of experts, or were not measured on the same data.
-    """
-    from scipy.stats import false_discovery_control
-
-    if a.data != b.data or a.n != b.n:
-        sides = f"'{a.data}' (n = {a.n:,}) and on '{b.data}' (n = {b.n:,})"
-        raise DataError(f"Usage on {sides} can't be compared; measure both models on the same data.")
-    if a.num_experts != b.num_experts:
-        raise DataError(f"{a.num_experts} and {b.num_experts} experts a layer have no distance.")
-    layers, units = sorted(set(a.layers) & set(b.layers)), units_of(a.n, pairs)
-    shares = [(a.share(layer), b.share(layer)) for layer in layers]
-    found = np.array([total_variation(p, q) for p, q in shares])
-    chance = p_values = q_values = np.full(len(layers), np.nan)
-    if layers and a.unit == b.unit:
-        ours, theirs = (
-            np.concatenate([one.top1[layer] for layer in layers], axis=1).astype(float) for one in (a, b)
-        )
-        generator, drawn = np.random.default_rng(seed), []
-        for size in at_once(draws, a.n):
-            swapped = (generator.random((size, int(units.max()) + 1)) < 0.5)[:, units].astype(float)
-            moved = swapped @ (theirs - ours)  # (b, L * H)
-            counts = (ours.sum(0) + moved, theirs.sum(0) - moved)
-            both = [count.reshape(size, len(layers), -1) for count in counts]
-            drawn.append(total_variation(*(count / count.sum(-1, keepdims=True) for count in both)))
-            if progress is not None:
-                progress(sum(map(len, drawn)), draws)
-        drawn = np.concatenate(drawn)
-        chance = drawn.mean(0)
-        p_values = (1 + (drawn >= found - 1e-12).sum(0)) / (1 + draws)
-        q_values = false_discovery_control(p_values)
-    least = [total_variation(np.sort(p), np.sort(q)) for p, q in shares]
-    columns = {"layer": layers, "distance": found, "chance": chance, "p": p_values, "q": q_values}
-    return pd.DataFrame(columns | {"renumbered": least})

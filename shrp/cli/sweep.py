@@ -37,7 +37,7 @@ def sweep(
 ) -> None:
     """Score a routed checkpoint's prunings of all sizes next to random selections."""
     from shrp.cli.subjects import opened, provenance
-    from shrp.data.text_data import FEWEST, halves, in_halves
+    from shrp.data.text_data import FEWEST, halves
     from shrp.pruning.sweep import LOSSES, cheapest_within, points, scored
 
     check_free(out, "--out")
@@ -47,7 +47,7 @@ def sweep(
         raise DataError(f"{source.name} has no labels to score by; name the column with --label-column.")
     if held_out and len(source) < FEWEST:
         raise DataError(f"{source.name} has {len(source)} examples; --held-out needs {FEWEST} or more.")
-    ranked, on = in_halves(source, *halves(source)) if held_out else (source, source)
+    ranked, on = halves(source) if held_out else (source, source)
     report_cut(loaded.model.config, loaded.tokenizer, (source,), length)
     stats = measured_usage(loaded, ranked, selection, length, 0)
     combination = "fitted" if selection == "fitted" else "usage"

@@ -177,8 +177,8 @@ def units_of(n: int, pairs: np.ndarray | None) -> np.ndarray:
     return np.unique(units, return_inverse=True)[1]
 
 
-def halves(data: TextData) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of a half to select experts on and of a half to score on, ascending; pairs stay together."""
+def halves(data: TextData) -> tuple[TextData, TextData]:
+    """A half to select experts on and a half to score on, in the data's order; pairs stay together."""
     order, pairs = data.stratified_order(), pairs_of(data)
     first = np.arange(len(data))
     first[pairs[:, 1]] = pairs[:, 0]
@@ -190,10 +190,6 @@ def halves(data: TextData) -> tuple[np.ndarray, np.ndarray]:
         if len(chosen) >= len(order) // 2:
             break
         chosen += rows
-    return np.sort(chosen), np.setdiff1d(order, chosen)
-
-
-def in_halves(data: TextData, ranked: np.ndarray, scored: np.ndarray) -> tuple[TextData, TextData]:
-    """The half to select on and the half to score on, named as such."""
-    chosen = replace(data.subset(ranked), name=f"{data.name}, half")
-    return chosen, replace(data.subset(scored), name=f"{data.name}, other half")
+    parts = {"half": np.sort(chosen), "other half": np.setdiff1d(order, chosen)}
+    first_half, second = (replace(data.subset(rows), name=f"{data.name}, {part}") for part, rows in parts.items())
+    return first_half, second
