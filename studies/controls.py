@@ -1,12 +1,11 @@
 """The controls: what SHRP is compared with, trained by the same loop as SHRP.
 
-- Layer dropping: the layers are removed. `drop_layer`; the result is a dense model with fewer layers.
-- No router: all experts of a layer contribute equally. `no_router` sets such gates while a model trains.
-- Width pruning: the layers stay dense and lose heads and neurons (Michel et al. 2019; McCarley et al. 2019), until they
-  are as small as SHRP's. `width_pruning`; `shrp` cannot load such models.
+- Layer dropping: `drop_layer` makes a dense model with fewer layers.
+- No router: under `no_router` all experts of a layer contribute equally while a model trains.
+- Width pruning: under `width_pruning` layers stay dense and lose heads and neurons, until they are as small as SHRP's
+  (Michel et al. 2019; McCarley et al. 2019); `shrp` cannot load such models.
 
-`drop_layer` and what `width_pruning` returns are conversion steps, `convert(model, layer)`, for
-`shrp.training.loop.train`. Random experts, the fourth control, are plans (`make_plan(selection="random")`).
+Random experts, the fourth control, are plans (`make_plan(selection="random")`).
 
 Shapes: `B` inputs, `T` tokens, `d` hidden size, `ff` inner size of the feed-forward network, `H` heads of `dh`
 dimensions, of which `m` are kept.

@@ -5,13 +5,11 @@ layers, trained by the same loop on the same data with the same distillation: ra
 kept, or random ones), layer dropping, and width pruning to SHRP's size.
 
 - `paper` converts on the task, one epoch a layer.
-- `retain` converts on unlabelled text, once for all tasks and seeds, and trains on the task from there. With all but one
-  layer converted, what is pruned is fine-tuned on text first, then on the task; a task with few tokens lends augmented
-  copies of its examples. Controls are trained on the same text and the same copies.
+- `retain` converts on unlabelled text, once for all tasks and seeds. With all but one layer converted, what is pruned, and
+  controls, are fine-tuned on text before the task; a task with few tokens lends augmented copies of its examples.
 
-A control, which is not pruned after its training on the task, trains for as many epochs as SHRP does before and after
-pruning. Rows go to a JSON file as soon as they are measured; rows that exist are skipped. Trainings are kept under the
-work folder (`studies.trainings`), so a killed run goes on with the epoch that it was in.
+A control trains for as many epochs as SHRP does before and after pruning. Rows are written as soon as they are measured;
+rows that exist are skipped, and a killed run goes on with the epoch that it was in (`studies.trainings`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The trainings that studies share, each done once: one dense teacher per task, conversions on unlabelled text, controls.
 
-A training is a `shrp.training.runs.Run` in a folder of its own under `--work`, which stays there. The same call goes on
-with a run that was killed and reads back one that is finished, and refuses one that was made of other weights, data or
-options. All trainings under one work folder compute in one number format.
+Each is a `shrp.training.runs.Run` in a folder of its own under `--work`: the same call goes on with one that was killed, and
+reads back one that is finished. All under one work folder compute in one number format.
 """
 
 from __future__ import annotations

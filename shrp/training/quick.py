@@ -1,9 +1,8 @@
 """Quick conversion: upper layers of a fine-tuned classifier, by distillation on unlabelled text, in minutes.
 
-Layer by layer from the top, each converted layer starts from a least-squares fit (`shrp.model.convert.fit_expander`) and
-learns the dense model's hidden states, with the balance loss of stage 1 for its router; the dense model's soft targets
-are distilled through its own head. The layers that stay dense, and the head, are not changed, so the dense model runs
-once on each text and the lower layers never again.
+From the top, each converted layer starts from a least-squares fit and learns the dense model's hidden states, with the
+balance loss for its router, and the dense model's soft targets through its own head. All else stays as it is, so the dense
+model runs once on each text and the lower layers never again.
 """
 
 from __future__ import annotations
