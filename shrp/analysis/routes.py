@@ -1,4 +1,4 @@
-"""Routes exchanged between examples, and usage of two models compared.
+"""Routes exchanged between examples.
 
 Shapes: `L` routed layers, `H` experts, `N` examples.
 """
