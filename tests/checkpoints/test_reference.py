@@ -1,9 +1,7 @@
 """The dense teacher's outputs beside a checkpoint: round trips, what is refused, and the command that makes them."""
 
-import io
 import json
 import os
-import zipfile
 
 import numpy as np
 import pytest
@@ -12,11 +10,8 @@ from safetensors.numpy import save_file
 from shrp.checkpoints import checkpoint, reference
 from shrp.checkpoints.reference import FILE, Reference
 from shrp.data.tasks import TASKS
-from shrp.data.text_data import TextData
 from shrp.errors import CheckpointError, DataError
-from shrp.evaluation.evaluate import evaluate, evaluate_stream, summarise
-from shrp.pruning.plan import make_plan
-from ui.lab.save import checkpoint_zip
+from shrp.evaluation.evaluate import evaluate, evaluate_stream
 
 SST2 = TASKS["sst2"]
 
@@ -121,14 +116,3 @@ def test_it_travels_with_a_checkpoint_and_leaves_its_fingerprint(routed, tmp_pat
     np.testing.assert_array_equal(again.teacher["x"].logits, outputs().logits)
     bare = checkpoint.save(loaded.model, loaded.tokenizer, loaded.info, tmp_path / "bare")
     assert not (bare / FILE).exists()
-
-
-def test_a_downloaded_pruning_keeps_what_the_teacher_said(routed):
-    plan = make_plan({1: np.ones(4) / 4, 2: np.ones(4) / 4}, per_layer=1)
-    assert plan.budget == 2
-    reference.write(routed, {"x": outputs()})
-    texts = TextData(TASKS["sst2"], "mine", (("w1",), ("w2",)), None)
-    unscored = summarise(texts, np.arange(2), np.zeros((2, 2), dtype=np.float32), False)
-    packed = checkpoint_zip(checkpoint.load(routed), plan, "mine", unscored, texts, texts)
-    archive = zipfile.ZipFile(io.BytesIO(packed))
-    assert f"mine/{FILE}" in archive.namelist()
