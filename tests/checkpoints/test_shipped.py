@@ -20,7 +20,7 @@ FOLDERS = (
     sorted(p for p in ROOT.iterdir() if p.is_dir() and not p.name.startswith(".")) if ROOT.is_dir() else []
 )
 LARGEST = 60_000_000
-ROWS = 200
+ROWS = 100
 
 shipped = pytest.mark.skipif(not FOLDERS, reason="no checkpoints are shipped in checkpoints/")
 with_glue = pytest.mark.skipif(

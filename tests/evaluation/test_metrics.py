@@ -47,7 +47,7 @@ def test_bootstrap_of_confusions_equals_one_of_rows():
     low, high = interval(TASKS["cola"], labels, predictions)
     rng = np.random.default_rng(1)
     rows = rng.integers(400, size=(1000, 400))
-    scores = [sk.matthews_corrcoef(labels[r], predictions[r]) for r in rows]
+    scores = [np.corrcoef(labels[r], predictions[r])[0, 1] for r in rows]
     assert (low, high) == pytest.approx(tuple(np.quantile(scores, [0.025, 0.975])), abs=0.02)
 
 

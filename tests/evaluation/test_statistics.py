@@ -130,7 +130,8 @@ def test_of_few_values_p_counts_all_orders(n):
     x, y = rng.normal(size=n), rng.normal(size=n)
     rho, p = spearman(x, y)
     assert rho == pytest.approx(spearmanr(x, y).statistic)
-    others = np.array([spearmanr(x[list(order)], y).statistic for order in all_orders(range(n))])
+    orders = stats.zscore(stats.rankdata(x))[list(all_orders(range(n)))]
+    others = orders @ stats.zscore(stats.rankdata(y)) / n
     sides = (others >= rho - 1e-12).mean(), (others <= rho + 1e-12).mean()
     assert p == pytest.approx(min(1, 2 * min(sides)))
     same = spearman(np.arange(n), np.arange(n) ** 3)
@@ -178,8 +179,9 @@ def test_a_planted_difference_is_found_in_both_directions():
 
 
 @pytest.mark.parametrize("inside", [1.0, 0.5])
-def test_a_group_that_has_all_of_the_spread_is_not_taken_for_one_that_differs(inside):
+def test_a_group_that_has_all_of_the_spread_is_not_taken_for_one_that_differs(inside, monkeypatch):
     """Means are 0 everywhere; the group of 64 has values, the others hardly any: 5% may be found, not a third."""
+    monkeypatch.setattr(statistics, "MOST_PERMUTATIONS", 2000)
     rng = np.random.default_rng(1)
     codes = np.repeat(np.arange(8), 64)
     fires = rng.random((512, 200)) < np.where(codes == 0, inside, 0.06 * (inside < 1))[:, None]

@@ -54,14 +54,7 @@ def test_every_alternative_is_scored_as_served_and_made_once(study, tmp_path, mo
         "TF-IDF, logistic regression",
     ]
     graph = [("PyTorch", "float32"), ("ONNX Runtime", "float32"), ("ONNX Runtime", "int8")]
-    assert [forms[name] for name in forms] == [
-        graph,
-        graph[:1],
-        graph,
-        graph,
-        graph,
-        [("scikit-learn", "float64")],
-    ]
+    assert list(forms.values()) == [graph, graph[:1], graph, graph, graph, [("scikit-learn", "float64")]]
     by_form = {(row["model"], row["runtime"], row["precision"]): row for row in found}
     for row in found:
         assert (row["data"], row["n"]) == ("made", N)

@@ -121,16 +121,7 @@ class Killed(Exception):
 
 
 def test_a_killed_run_ends_as_one_that_was_not(place, trained, monkeypatch):
-    options = [
-        "--tasks",
-        "rte",
-        "--models",
-        "shrp,width,no_router",
-        "--depths",
-        "3of4",
-        "--recipes",
-        "retain",
-    ]
+    options = ("--tasks", "rte", "--models", "shrp,width,no_router", "--depths", "3of4", "--recipes", "retain")
     whole = run(place, glue, *options)
     epochs, epoch = len(trained), loop.Training._epoch
     shutil.rmtree(place / "work")
