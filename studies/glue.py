@@ -38,8 +38,8 @@ from shrp.pruning.prune import prune
 from shrp.training.config import RECIPES
 from studies import trainings
 from studies.controls import no_router
-from studies.rows import DATA, Rows, names, numbers, read_rows, run
-from studies.summary import TASKS, describe
+from studies.rows import DATA, Rows, as_json, names, numbers, read_rows, run
+from studies.summary import TASKS, describe, summary
 from studies.trainings import MAX_LENGTH, Base, Trainings
 
 MODELS = ("shrp", "random", "no_router", "dropped", "width")
@@ -264,7 +264,7 @@ class Study(Models):
 
 
 def main(
-    base: Annotated[str, typer.Option(help="The dense encoder: a hub id or a folder.")],
+    base: Annotated[str, typer.Option(help="The dense encoder: a hub id or a folder.")] = "",
     base_name: Annotated[str | None, typer.Option(help="What to call it.")] = None,
     work: Annotated[Path, typer.Option(help="Folder for the trainings.")] = Path("glue.run"),
     tasks: Annotated[str, typer.Option(help="GLUE tasks, in order.")] = ",".join(TASKS),
@@ -273,8 +273,15 @@ def main(
     depths: Annotated[str, typer.Option(help="Such as 6of12,11of12; both by default.")] = "",
     models: Annotated[str, typer.Option(help="Models of the table.")] = ",".join(MODELS),
     out: Annotated[Path, typer.Option(help="File of rows.")] = DATA / "glue.json",
+    means: Annotated[bool, typer.Option("--summary", help="Print the table's means; train nothing.")] = False,
+    json: Annotated[bool, typer.Option(help="With --summary, whose output is JSON in any case.")] = False,
 ) -> None:
     """Train what the table lacks and add its rows."""
+    if means:
+        print(as_json(summary(read_rows(out))), end="")
+        return
+    if not base:
+        raise typer.BadParameter("name the dense encoder.", param_hint="--base")
     picked = names(tasks, tuple(GLUE), "--tasks"), names(recipes, tuple(RECIPES), "--recipes")
     wanted, chosen = names(models, MODELS, "--models"), numbers(seeds, "--seeds")
     encoder, rows = Base(base, work, base_name), Rows(out, KEY)

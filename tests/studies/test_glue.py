@@ -202,3 +202,8 @@ def test_the_order_of_conversion():
     assert questions.order_of("", layers) == ()
     assert questions.distance_from_uniform([1, 0, 0, 0]) == 0.75
     assert questions.distance_from_uniform([0.25] * 4) == 0
+
+
+def test_the_summary_prints_the_means_of_the_kept_rows(capsys):
+    glue.main(means=True, json=True)
+    assert capsys.readouterr().out == (glue.DATA / "summary.json").read_text()
