@@ -69,7 +69,7 @@ def of_experts(model, tokenizer, data):
 
 def knocked_out(model, tokenizer, data):
     rows = np.arange(12)
-    found = [knock_outs(model, tokenizer, data, rows, meaning=meaning) for meaning in MEANINGS]
+    found = [knock_outs(model, tokenizer, data, rows)]
     before, prefix = evaluate(model, tokenizer, data), Prefix(model)
     for taken in ([(1, 0)], [(1, 0), (2, 3)]):
         found.append(knock_out_effect(model, tokenizer, data, before, taken, prefix=prefix))
@@ -220,7 +220,7 @@ def test_a_command_computes_where_it_is_told_to(shrp, folder, own_file, save_oth
 
 def test_texts_are_explained_where_it_is_told_to(shrp, folder):
     texts = "--text", TEXT[0], "--text", "w1 w2"
-    check(*on_both(shrp, "explain", folder, *texts, "--patched"))
+    check(*on_both(shrp, "explain", folder, *texts))
 
 
 @pytest.mark.parametrize(

@@ -161,14 +161,13 @@ def test_a_page_that_is_started_without_the_app_goes_through_it(
 
 def test_a_page_comes_back_as_it_was_left_where_its_address_lost_that(open_page, tiny_checkpoint):
     """As the browser's Back does: Streamlit has taken a page's parameters out of the address it comes back to."""
-    at = open_page("expert_usage", tiny_checkpoint, layer=1, expert=3, ranked="lowest")
+    at = open_page("expert_usage", tiny_checkpoint, layer=1, expert=3)
     at.switch_page("pages/routing.py").run()
     at.query_params.clear()
     at.switch_page("pages/expert_usage.py").run()
     assert not at.exception
     assert (at.selectbox(key="layer").value, at.selectbox(key="expert").value) == (1, 3)
-    assert at.session_state["ranked"] == "lowest"
-    wanted = {"layer": "1", "expert": "3", "ranked": "lowest"}
+    wanted = {"layer": "1", "expert": "3"}
     assert {name: at.query_params[name] for name in wanted} == wanted
 
 

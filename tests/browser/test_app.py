@@ -43,7 +43,7 @@ def test_the_first_page_has_its_verdict_at_once_and_an_address_of_its_own(app_ur
     timing("verdict of the first session", time.perf_counter() - started)
     expect(page).to_have_title(re.compile("^Overview"))
     expect(page.locator("[data-testid=stSidebar]").get_by_role("link")).to_have_count(len(PAGES))
-    page.goto(address(app_url, "overview", checkpoint=NAME, only="negation"))  # few examples, which it scores
+    page.goto(address(app_url, "overview", checkpoint=NAME))
     settled(page)
     assert page.get_by_text("Page not found").count() == 0
     to(page, "Results")
