@@ -452,7 +452,7 @@ def test_a_table_is_uploaded_used_replaced_and_removed(open_page, tiny_checkpoin
     assert data_sources.OWN_DATA not in at.session_state
     assert at.selectbox(key="source").value == "probe"
     assert at.selectbox(key="source").options == ["probe", "hub"]
-    assert not at.main.warning  # whoever removes a thing knows that it is gone
+    assert not at.main.warning  # the person who removes a thing knows that it is gone
 
 
 def test_labels_of_another_vocabulary_are_asked_about(open_page, tiny_checkpoint):
