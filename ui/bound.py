@@ -35,10 +35,15 @@ def remembered(page: str, shared: Container[str]):
     if before not in (None, page) and kept and not any(key in st.query_params for key in kept):
         st.query_params.update(kept)
         st.rerun()  # no longer a step of the browser's history, for which an address without a parameter is its default
+
+    def keep() -> None:
+        left_with[page] = {key: st.query_params.get_all(key) for key in st.query_params if key not in shared}
+
+    keep()  # at once too: a run that a click interrupts cannot read the address any more
     try:
         yield
     finally:
-        left_with[page] = {key: st.query_params.get_all(key) for key in st.query_params if key not in shared}
+        keep()
 
 
 def follow(options: Mapping[str, Sequence[Any]], starts: Mapping[str, Any]) -> None:
