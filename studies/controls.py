@@ -46,6 +46,8 @@ def drop_layer(model: PreTrainedModel, layer: int) -> None:
     if not 0 <= layer < len(layers):
         raise ShrpError(f"layer {layer} does not exist: the encoder's layers are 0 to {len(layers) - 1}.")
     del layers[layer]
+    if kinds := getattr(model.config, "layer_types", None):  # ModernBERT's local and global layers
+        model.config.layer_types = [kind for index, kind in enumerate(kinds) if index != layer]
     model.config.num_hidden_layers = len(layers)
 
 
@@ -82,7 +84,7 @@ class WidthPruned(StaticLayer):
             hidden_size=hf.hidden_size,
             head_size=hf.hidden_size // num_experts_of(model),
             heads=heads,
-            eps=encoder_layers(model)[layer].get_submodule(family.last_norm).eps,
+            eps=encoder_layers(model)[layer].get_submodule(family.norm).eps,
             dropout=getattr(hf, family.dropout),
             attention_dropout=getattr(hf, family.attention_dropout),
             family=family,
@@ -133,6 +135,10 @@ def width_pruning(experts: int, batches: Batches) -> Convert:
     @torch.no_grad()
     def convert(model: PreTrainedModel, layer: int) -> WidthPruned:
         family, layers = family_of(model), encoder_layers(model)
+        if family.pre_norm:
+            raise ShrpError(
+                f"width pruning is for post-norm layers; those of {model.config.model_type} are pre-norm."
+            )
         dense, total = layers[layer], num_experts_of(model)
         if not 1 <= experts <= total:
             raise ShrpError(f"the size must be that of 1 to {total} experts, not {experts}.")
@@ -161,7 +167,7 @@ def width_pruning(experts: int, batches: Batches) -> Convert:
             gone[kept] = False
             part.bias.copy_(whole.bias + whole.weight[:, gone] @ mean[gone].to(whole.weight.dtype))
         rest.norm.load_state_dict(parts["attention_norm"].state_dict())
-        pruned.norm.load_state_dict(parts["last_norm"].state_dict())
+        pruned.norm.load_state_dict(parts["norm"].state_dict())
         reference = next(dense.parameters())
         layers[layer] = pruned.to(reference.device, reference.dtype).train(dense.training)
         return layers[layer]
@@ -169,7 +175,7 @@ def width_pruning(experts: int, batches: Batches) -> Convert:
     return convert
 
 
-_PARTS = ("query", "key", "value", "attention_out", "attention_norm", "up", "down", "last_norm")
+_PARTS = ("query", "key", "value", "attention_out", "attention_norm", "up", "down", "norm")
 
 
 def _measured(model: PreTrainedModel, parts: Mapping[str, nn.Module], batches: Batches) -> tuple[Tensor, ...]:

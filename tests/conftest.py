@@ -42,6 +42,9 @@ LIKE_DEBERTA_V3 = {
     "type_vocab_size": 0,
 }
 """What makes a DebertaV2Config one of a small DeBERTa-v3."""
+LIKE_MODERNBERT = {"layer_types": ["full_attention", "sliding_attention", "full_attention"], "local_attention": 4}
+"""Local attention that leaves tokens out of short inputs."""
+MODERNBERT_DROPOUTS = ("embedding_dropout", "mlp_dropout", "attention_dropout", "classifier_dropout")
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = [f"w{i}" for i in range(VOCABULARY - len(SPECIAL))]
 
@@ -168,6 +171,8 @@ def tiny_model():
                 "hidden_dropout_prob": dropout,
                 "attention_probs_dropout_prob": dropout,
             }
+        if family == "modernbert":
+            shared |= LIKE_MODERNBERT | dict.fromkeys(MODERNBERT_DROPOUTS, dropout)
         if family == "electra":
             shared["embedding_size"] = 16
         if family == "deberta-v2":

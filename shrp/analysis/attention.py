@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -108,14 +109,14 @@ def layer_attention(
     module, kind, probs, top_k = encoder_layers(model)[layer], kinds[layer], None, 1
     with torch.inference_mode():
         hidden = run_layers(model, collate(tokenizer, encoded, [0], model.device), 0, layer)
-        relative = relative_positions(model, len(ids))
+        relative = relative_positions(model, len(ids), layer)
         if kind == "dense":
             weights = _dense_maps(model, layer, hidden, relative)
             heads = range(model.config.num_attention_heads)
         else:
             weights, heads = module.attention_maps(hidden, relative=relative), module.heads
         if kind == "routed":
-            probs, top_k = module.router(hidden, None)[0].float().cpu().numpy(), module.top_k
+            probs, top_k = module.route(hidden, None)[0].float().cpu().numpy(), module.top_k
     full_length = token_counts(tokenizer, [text])[0]
     about = layer, kind, tuple(heads), text, token_labels(tokenizer, ids), full_length
     maps = weights[0].float().cpu().numpy()
@@ -128,12 +129,14 @@ def _dense_maps(
     """Attention probabilities of a dense layer's heads, `(B, H, T, T)`."""
     family, heads = family_of(model), model.config.num_attention_heads
     dense = encoder_layers(model)[layer]
+    if family.pre_norm:
+        hidden_states = dense.get_submodule(family.norm)(hidden_states)
+    weight, bias = (part.unflatten(0, (3, -1))[:2].flatten(0, 1) for part in family.qkv(dense))
 
     def project(rows: Tensor) -> tuple[Tensor, Tensor]:
         """Queries and keys, `(..., S, d)` -> `(..., H, S, dh)` each."""
-        both = (dense.get_submodule(path)(rows) for path in (family.query, family.key))
-        query, key = (one.unflatten(-1, (heads, -1)).transpose(-2, -3) for one in both)
-        return query, key
+        both = F.linear(rows, weight, bias).unflatten(-1, (2, heads, -1))  # (..., S, 2, H, dh)
+        return both.movedim(-3, 0).transpose(-2, -3).unbind(0)
 
     positions = None if relative is None else relative.of_heads(None, project)
     return attention_probs(*project(hidden_states), None, positions)
@@ -227,8 +230,8 @@ def attention_roles(
         drawn.append(units[picked][(own > 0).cpu().numpy()])
         with torch.inference_mode():
             _, entering = run_from(model, batch, watch=list(layers))
-            relative = relative_positions(model, length)
             for layer, module in layers.items():
+                relative = relative_positions(model, length, layer)
                 weights = module.attention_maps(entering[layer], batch["attention_mask"], relative)
                 sums = torch.einsum("bhqk,brqk->bhr", weights.float(), places)
                 found[layer].append((sums / own[:, None, None])[own > 0].cpu().numpy())

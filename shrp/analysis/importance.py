@@ -545,7 +545,7 @@ def _uses(
     """Which examples use one of the experts, bool `(B,)`; `entering` `(B, T, d)` enters their lowest layer."""
     routed, lowest, mask = expert_layers(model), min(removed), inputs["attention_mask"].bool()
     if len(removed) == 1:
-        gates = {lowest: top_k_gates(routed[lowest].router(entering, mask), routed[lowest].top_k)}
+        gates = {lowest: top_k_gates(routed[lowest].route(entering, mask), routed[lowest].top_k)}
     else:
         with record_routing() as record:
             run_from(model, inputs, lowest, entering)

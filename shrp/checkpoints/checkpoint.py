@@ -57,7 +57,7 @@ from shrp.errors import CheckpointError, DataError, PlanError, ShrpError, first_
 from shrp.evaluation.costs import WHOLE_VOCABULARY
 from shrp.evaluation.evaluate import evaluate
 from shrp.evaluation.evaluation import Evaluation
-from shrp.families.families import encoder_layers
+from shrp.families.families import encoder_layers, family_of
 from shrp.model.convert import empty_expert_layer, expert_layers, num_experts_of
 from shrp.model.layers import StaticLayer
 from shrp.model.modules import device_named
@@ -388,6 +388,7 @@ def fill(model: PreTrainedModel, state: dict[str, torch.Tensor], weights: Path) 
     }
     model.load_state_dict(state, assign=True)
     # Buffers that are not stored (position ids) are still without storage: make them as the model would.
+    family_of(model).restore(model)
     for module in model.modules():
         for name, buffer in module.named_buffers(recurse=False):
             if buffer.is_meta:

@@ -44,8 +44,8 @@ EVALUATED_TOKENS = 128
 PREFIX, CLASS_PREFIX = "shrp-", "Shrp"
 """Of the model types of converted checkpoints (`shrp.checkpoints.hub`), and of the classes that their configs name."""
 MODEL_TYPES = (
-    *("bert", "camembert", "deberta-v2", "distilbert", "electra", "ernie", "mpnet", "roberta"),
-    "xlm-roberta",
+    *("bert", "camembert", "deberta-v2", "distilbert", "electra", "ernie", "modernbert", "mpnet"),
+    *("roberta", "xlm-roberta"),
 )
 """The model types that can be converted: the keys of `shrp.families.families.FAMILIES`, which imports torch."""
 PLAN_FILE = "a plan from a file"

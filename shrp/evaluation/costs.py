@@ -126,8 +126,12 @@ def _position_flops(config: PreTrainedConfig, tokens: int, width: int, *, dense:
     return family_of(config).position_flops(config, tokens, width, dense=dense)
 
 
-def _dense_layer(config: PreTrainedConfig, tokens: int) -> Size:
-    d, ff = config.hidden_size, getattr(config, family_of(config).feed_forward_size)
+def dense_layer(config: PreTrainedConfig, tokens: int) -> Size:
+    """A dense layer of a family, for one example of `tokens` tokens."""
+    family = family_of(config)
+    if (own := family.dense_size(config, tokens)) is not None:
+        return own
+    d, ff = config.hidden_size, getattr(config, family.feed_forward_size)
     flops = dense_layer_flops(d, ff, tokens) + _position_flops(config, tokens, d, dense=True)
     return dense_layer_params(d, ff), flops
 
@@ -138,7 +142,12 @@ def _static_layer(
     """Both are linear in `m`."""
     d, dh = config.hidden_size, config.hidden_size // config.num_attention_heads
     flops = static_layer_flops(d, dh, m, tokens, self_path, untied) + _position_flops(config, tokens, m * dh)
-    return static_layer_params(d, dh, m, self_path, untied), flops
+    return static_layer_params(d, dh, m, self_path, untied) + _of_norm(config), flops
+
+
+def _of_norm(config: PreTrainedConfig) -> int:
+    """Parameters of the LayerNorm that converted layers keep, less a BERT layer's."""
+    return family_of(config).norm_params(config) - 2 * config.hidden_size
 
 
 def _expert_layer(layer: ExpertLayer, config: PreTrainedConfig, tokens: int) -> Size:
@@ -151,7 +160,8 @@ def _expert_layer(layer: ExpertLayer, config: PreTrainedConfig, tokens: int) -> 
     computed = 1 if layer.routing == "sequence" and layer.top_k == 1 else H
     router = _product(tokens if layer.routing == "token" else 1, d, H)
     own = layer.self_path is not None
-    return expert_layer_params(d, H, own), router + _static_layer(config, computed, tokens, own)[1]
+    params = expert_layer_params(d, H, own) + _of_norm(config)
+    return params, router + _static_layer(config, computed, tokens, own)[1]
 
 
 def _layer(layer: nn.Module, config: PreTrainedConfig, tokens: int) -> Size:
@@ -159,7 +169,7 @@ def _layer(layer: nn.Module, config: PreTrainedConfig, tokens: int) -> Size:
         return _static_layer(config, layer.kept, tokens, layer.self_path, layer.untied)
     if isinstance(layer, ExpertLayer):
         return _expert_layer(layer, config, tokens)
-    return _dense_layer(config, tokens)
+    return dense_layer(config, tokens)
 
 
 # A whole model
@@ -201,6 +211,7 @@ def _total(model: PreTrainedModel, layers: Sequence[Size], tokens: int) -> Cost:
     if tokens < 1:
         raise ShrpError(f"tokens must be 1 or more, not {tokens}.")
     (params, flops), rest = (sum(part) for part in zip((0, 0), *layers, strict=True)), _rest(model, tokens)
+    params -= family_of(model).lacking_params(model.config)
     return Cost(params, params + rest[0], flops, flops + rest[1], tokens)
 
 
@@ -254,7 +265,7 @@ def narrow_cost(model: PreTrainedModel, layers: int, experts: int, tokens: int =
 
 def _partly_dense(model: PreTrainedModel, sizes: Sequence[Size], replaced: int, tokens: int) -> Cost:
     """Cost with `replaced` layers of these sizes in all, the rest dense, and the vocabulary as it is."""
-    dense = [_dense_layer(model.config, tokens)] * (len(encoder_layers(model)) - replaced)
+    dense = [dense_layer(model.config, tokens)] * (len(encoder_layers(model)) - replaced)
     return _total(model, [*dense, *sizes], tokens)
 
 

@@ -61,6 +61,10 @@ class _PlainAttention(TorchFunctionMode):
         if attn_mask is None or dropout_p or is_causal or enable_gqa:
             raise ExportError("this model's attention is not an encoder's; it can't be exported.")
         scale = query.shape[-1] ** -0.5 if scale is None else scale
+        if attn_mask.dtype == torch.bool:
+            attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(
+                ~attn_mask, torch.finfo(query.dtype).min
+            )
         return ((query * scale) @ key.transpose(-1, -2) + attn_mask).softmax(-1) @ value
 
 

@@ -22,9 +22,13 @@ class HeadPositions(ABC):
     scale: float = 1.0
     """Factor of the product of queries and keys, next to the usual `dh ** -0.5`."""
 
+    def turned(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys `(B, m, T, dh)` as they are multiplied."""
+        return query, key
+
     @abstractmethod
-    def scores(self, query: Tensor, key: Tensor) -> Tensor:
-        """The added scores, scaled, `(B or 1, m, T, T)`, for queries and keys `(B, m, T, dh)`."""
+    def scores(self, query: Tensor, key: Tensor) -> Tensor | None:
+        """The added scores, scaled, `(B or 1, m or 1, T, T)`, for what `turned` returns; None if nothing is added."""
 
     def of_first(self) -> Tensor | None:
         """What is added to the first token's scores, `(m, T)`; None if it depends on the tokens."""
@@ -122,9 +126,10 @@ def attend(
         bias = bias if bias.dtype == torch.bool else bias.to(query.dtype)
     scale = None
     if positions is not None:
+        query, key = positions.turned(query, key)
         scale, added = positions.scale * query.shape[-1] ** -0.5, positions.scores(query, key)
-        if bias is None:
-            bias = added
+        if bias is None or added is None:
+            bias = added if bias is None else bias
         elif bias.dtype == torch.bool:
             bias = added.masked_fill(~bias, torch.finfo(added.dtype).min)
         else:
@@ -136,9 +141,12 @@ def attention_probs(
     query: Tensor, key: Tensor, attention_mask: Tensor | None, positions: HeadPositions | None
 ) -> Tensor:
     """Attention probabilities `(B, H, T, T)` of queries and keys `(B, H, T, dh)`; rows are queries."""
+    if positions is not None:
+        query, key = positions.turned(query, key)
     scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
     if positions is not None:
-        scores = scores * positions.scale + positions.scores(query, key)
+        added = positions.scores(query, key)
+        scores = scores * positions.scale + (0.0 if added is None else added)
     mask = token_mask_of(attention_mask)
     if mask is not None:
         scores = scores.masked_fill(~mask[:, None, None, :], torch.finfo(scores.dtype).min)

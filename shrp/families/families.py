@@ -14,6 +14,7 @@ from shrp.errors import UnsupportedModelError
 from shrp.families.attention import RelativePositions
 from shrp.families.deberta import DebertaV2
 from shrp.families.family import BERT, Family
+from shrp.families.modernbert import ModernBert
 from shrp.families.mpnet import MPNet
 
 
@@ -28,7 +29,7 @@ class Roberta(Family):
 
 ROBERTA = Roberta()
 DISTILBERT = Family(
-    encoder="transformer",
+    layer_list="transformer.layer",
     query="attention.q_lin",
     key="attention.k_lin",
     value="attention.v_lin",
@@ -36,7 +37,7 @@ DISTILBERT = Family(
     attention_norm="sa_layer_norm",
     up="ffn.lin1",
     down="ffn.lin2",
-    last_norm="output_layer_norm",
+    norm="output_layer_norm",
     dropout="dropout",
     attention_dropout="attention_dropout",
     drops_attended=False,
@@ -52,9 +53,12 @@ FAMILIES: dict[str, Family] = {
     "electra": BERT,
     "distilbert": DISTILBERT,
     "deberta-v2": DebertaV2(),
+    "modernbert": ModernBert(),
     "mpnet": MPNet(),
 }
 """By `model_type` of a config."""
+_REFUSED = {"albert": "its layers share one set of weights, so that none can be converted or pruned alone"}
+"""Model types that can't be supported, and why."""
 
 
 def family_of(model_or_config: object) -> Family:
@@ -67,6 +71,8 @@ def family_of(model_or_config: object) -> Family:
     config = getattr(model_or_config, "config", model_or_config)
     model_type = getattr(config, "model_type", type(config).__name__)
     if model_type not in FAMILIES:
+        if model_type in _REFUSED:
+            raise UnsupportedModelError(f"{model_type!r} is not supported: {_REFUSED[model_type]}.")
         known = ", ".join(sorted(FAMILIES))
         raise UnsupportedModelError(f"{model_type!r} is not a supported model type; supported are: {known}.")
     if getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False):
@@ -83,13 +89,22 @@ def encoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     return family_of(model).layers(model)
 
 
-def relative_positions(model: PreTrainedModel, tokens: int) -> RelativePositions | None:
-    """Relative positions in a pass of `T` tokens, without gradient; None in families that have none.
+def relative_positions(model: PreTrainedModel, tokens: int, layer: int) -> RelativePositions | None:
+    """Relative positions for a layer in a pass of `T` tokens, without gradient; None in families that have none.
 
     Within a pass the encoder hands them to its layers; this is for work on single layers.
     """
-    family = family_of(model)
-    return family.compute_relative(model.base_model.get_submodule(family.encoder), tokens)
+    family = family_of(model).of_layer(model.config, layer)
+    encoder = model.base_model.get_submodule(family.layer_list.rpartition(".")[0])
+    return family.compute_relative(encoder, tokens)
+
+
+def final_norm(model: PreTrainedModel) -> nn.Module | None:
+    """The LayerNorm after the encoder's last layer, which the last of its hidden states have passed; None in post-norm
+    families.
+    """
+    path = family_of(model).final_norm
+    return model.base_model.get_submodule(path) if path else None
 
 
 def positions(config: PreTrainedConfig) -> int:

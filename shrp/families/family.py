@@ -36,10 +36,16 @@ class Family:
     up: str = "intermediate.dense"
     down: str = "output.dense"
     """The two linear maps of the feed-forward network."""
-    last_norm: str = "output.LayerNorm"
-    """The layer's last LayerNorm, where the expert layer's outer one starts."""
-    encoder: str = "encoder"
-    """Path from the base model to the module that holds the `ModuleList` named `layer`."""
+    norm: str = "output.LayerNorm"
+    """The LayerNorm that a converted layer keeps: the dense layer's last one, or with `pre_norm` the one before attention."""
+    pre_norm: bool = False
+    """Whether layers normalise what they read, and not what they return."""
+    final_norm: str = ""
+    """Path from the base model to the LayerNorm after its last layer; empty where there is none."""
+    layer_list: str = "encoder.layer"
+    """Path from the base model to the `ModuleList` of its layers."""
+    attention_type: str = ""
+    """Of one layer (`of_layer`), in encoders that ask each layer for its type of attention."""
     dropout: str = "hidden_dropout_prob"
     """Config attribute with the hidden dropout probability."""
     attention_dropout: str = "attention_probs_dropout_prob"
@@ -55,7 +61,16 @@ class Family:
 
     def layers(self, model: PreTrainedModel) -> nn.ModuleList:
         """The encoder's layers, dense, routed or static, in order."""
-        return model.base_model.get_submodule(self.encoder).layer
+        return model.base_model.get_submodule(self.layer_list)
+
+    def of_layer(self, config: PreTrainedConfig, layer: int) -> Family:
+        """The adapter of one layer, where the family's layers differ."""
+        return self
+
+    def qkv(self, dense: nn.Module) -> tuple[Tensor, Tensor]:
+        """A dense layer's queries, keys and values, heads stacked in each: weights `(3 d, d)` and biases `(3 d,)`."""
+        parts = [dense.get_submodule(path) for path in (self.query, self.key, self.value)]
+        return torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts])
 
     def check(self, config: PreTrainedConfig) -> None:
         """Raise `UnsupportedModelError` for a variant of the family whose layers cannot be replaced."""
@@ -99,6 +114,25 @@ class Family:
             dense: whether the layer is the family's own, which may compute more than it needs.
         """
         return 0
+
+    def norm_params(self, config: PreTrainedConfig) -> int:
+        """Parameters of the LayerNorm that a converted layer keeps."""
+        return 2 * config.hidden_size
+
+    def lacking_params(self, config: PreTrainedConfig) -> int:
+        """Parameters that the first layer, converted or not, lacks of what the others have."""
+        return 0
+
+    def dense_size(self, config: PreTrainedConfig, tokens: int) -> tuple[int, int] | None:
+        """Parameters of a dense layer and its FLOPs for one input; None where they are those of a BERT layer."""
+        return None
+
+    def reads_all_tokens(self, config: PreTrainedConfig) -> bool:
+        """Whether the head of a sequence classifier reads more than the first token."""
+        return False
+
+    def restore(self, model: PreTrainedModel) -> None:
+        """Compute what a model needs and files do not hold, apart from positions' ids."""
 
 
 BERT = Family()

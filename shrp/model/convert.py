@@ -26,19 +26,20 @@ def num_experts_of(model: PreTrainedModel) -> int:
 def empty_expert_layer(model: PreTrainedModel, index: int, config: ShrpConfig) -> ExpertLayer:
     """An `ExpertLayer` of the model's geometry with fresh weights."""
     family, hf = family_of(model), model.config
-    dense = family.layers(model)[index]
+    norm = family.layers(model)[index].get_submodule(family.norm)
     return ExpertLayer(
         layer=index,
         hidden_size=hf.hidden_size,
         num_experts=num_experts_of(model),
         routing=config.routing,
         top_k=config.top_k,
-        eps=dense.get_submodule(family.last_norm).eps,
+        eps=getattr(norm, "eps", 1e-5),  # ModernBERT's first layer has none
         gain=config.expander_gain,
         dropout=getattr(hf, family.dropout),
         attention_dropout=getattr(hf, family.attention_dropout),
-        family=family,
+        family=family.of_layer(hf, index),
         self_path=config.self_path,
+        norm=copy.deepcopy(norm).requires_grad_(True),
     )
 
 
@@ -46,8 +47,8 @@ def empty_expert_layer(model: PreTrainedModel, index: int, config: ShrpConfig) -
 def convert_layer(model: PreTrainedModel, index: int, config: ShrpConfig) -> ExpertLayer:
     """Replace dense layer `index` of `model` by an `ExpertLayer`, in place, and return it.
 
-    Expert `h` gets the dense head `h`'s slice of Q, K and V; the outer LayerNorm starts from the dense layer's last one;
-    Router and Expander are new, drawn from torch's global generator. `config.layers` is not read.
+    Expert `h` gets the dense head `h`'s slice of Q, K and V; the LayerNorm starts from the dense layer's last one, or in
+    pre-norm families its first; Router and Expander are new, drawn from torch's global generator. `config.layers` is not read.
 
     Raises:
         UnsupportedModelError: the model's family has no adapter.
@@ -60,13 +61,10 @@ def convert_layer(model: PreTrainedModel, index: int, config: ShrpConfig) -> Exp
     if isinstance(dense, (ExpertLayer, StaticLayer)):
         raise ShrpError(f"layer {index} is converted already; convert a layer that is still dense.")
     expert = empty_expert_layer(model, index, config)
-    shape = (expert.num_experts, expert.head_size)
-    parts = [dense.get_submodule(path) for path in (family.query, family.key, family.value)]
-    weight = torch.stack([part.weight.view(*shape, -1) for part in parts], dim=1)  # (H, 3, dh, d)
-    bias = torch.stack([part.bias.view(*shape) for part in parts], dim=1)  # (H, 3, dh)
-    expert.qkv_weight.copy_(weight.flatten(1, 2))
-    expert.qkv_bias.copy_(bias.flatten(1))
-    expert.norm.load_state_dict(dense.get_submodule(family.last_norm).state_dict())
+    weight, bias = family.qkv(dense)
+    shape = (3, expert.num_experts, expert.head_size)
+    expert.qkv_weight.copy_(weight.view(*shape, -1).transpose(0, 1).flatten(1, 2))  # (H, 3 dh, d)
+    expert.qkv_bias.copy_(bias.view(shape).transpose(0, 1).flatten(1))  # (H, 3 dh)
     reference = next(dense.parameters())
     layers[index] = expert.to(reference.device, reference.dtype).train(dense.training)
     return layers[index]
@@ -119,8 +117,8 @@ def fit_expander(
 ) -> None:
     """Fit the Expander of layer `index` to the residual update of `dense`, the layer that it replaced.
 
-    A least-squares fit. The outer LayerNorm starts from the dense layer's last one, so the target is that one's input
-    less the layer's input: the dense layer's whole residual update `r`. It is regressed on the outputs `u` of single
+    A least-squares fit. The target is the dense layer's whole residual update `r`: what enters its last LayerNorm, or in
+    pre-norm families what it returns, less the layer's input. It is regressed on the outputs `u` of single
     experts, as a router that is still near uniform may choose any of them: `r ~ A (u - E u) + E r`. The Expander can
     represent that map: `W` is a multiple of `A` with its bias in GELU's linear range, and the LayerNorm's gain and bias
     are then fitted in each dimension.
@@ -181,8 +179,12 @@ def _sample(
         caught["outputs"] = layer.expert_outputs(states, mask, relative)  # (B, H, T, dh)
         return dense(states, attention_mask, *args, **kwargs)
 
-    last_norm = dense.get_submodule(family.last_norm)
-    with last_norm.register_forward_pre_hook(lambda _, args: sums.append(args[0])):
+    if family.pre_norm:
+        hook = dense.register_forward_hook(lambda _, args, output: sums.append(output))
+    else:
+        norm = dense.get_submodule(family.norm)
+        hook = norm.register_forward_pre_hook(lambda _, args: sums.append(args[0]))
+    with hook:
         run_from(model, inputs, replacements={index: StandIn(run)})
     real = inputs["attention_mask"].bool()
     update = (torch.cat(sums, 1) - caught["input"]).float()[real]

@@ -10,6 +10,9 @@ Expander, shared by the layer's experts, takes the place of `W_o` and the feed-f
     (4)  E(u) = LayerNorm(GELU(W u + b))                     Expander, for the gated sum u = sum_h g_h o_h
     (5)  y   = LayerNorm(x + E(u))                           the layer's output
 
+In pre-norm families (ModernBERT) the LayerNorm comes first, as in their dense layers: (1), (2) and the self path read
+`LayerNorm(x)` in place of `x`, and (5) is `y = x + E(u)`.
+
 Two extensions of the paper, off unless asked for, change nothing until they are trained. The self path adds `W_s x`,
 `d -> dh`, to `u`; the experts share it, and it is 0 at the start. Through it the Expander sees the token itself, as the
 feed-forward network did. An untied Expander, of a static layer, has columns of its own for each kept expert (and for the
@@ -29,6 +32,7 @@ Shapes: `B` inputs, `T` tokens, `d` hidden size, `H` experts (the dense layer's 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -109,8 +113,17 @@ class _Experts(nn.Module):
     `dropout`, `attention_dropout`, `family`, `expander` and `norm`.
     """
 
-    def project(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of all experts, `(B, m, T, dh)` each."""
+    @property
+    def attention_type(self) -> str:
+        """What some encoders ask each layer for, to hand it the mask and the positions of that type."""
+        return self.family.attention_type
+
+    def read(self, hidden_states: Tensor) -> Tensor:
+        """What experts, router and self path see of the layer's input `x`: itself, or in pre-norm families its norm."""
+        return self.norm(hidden_states) if self.family.pre_norm else hidden_states
+
+    def project(self, read: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of all experts, `(B, m, T, dh)` each, of what `read` returns."""
         raise NotImplementedError
 
     def head_weights(self) -> tuple[Tensor, Tensor]:
@@ -127,8 +140,13 @@ class _Experts(nn.Module):
 
         The encoder passes `relative`; for a direct call, `shrp.families.families.relative_positions` computes it.
         """
+        return self._attended(self.read(hidden_states), attention_mask, relative)
+
+    def _attended(
+        self, read: Tensor, attention_mask: Tensor | None, relative: RelativePositions | None
+    ) -> Tensor:
         dropout = self.attention_dropout if self.training else 0.0
-        return attend(*self.project(hidden_states), attention_mask, positions_of(self, relative), dropout)
+        return attend(*self.project(read), attention_mask, positions_of(self, relative), dropout)
 
     def attention_maps(
         self,
@@ -137,15 +155,17 @@ class _Experts(nn.Module):
         relative: RelativePositions | None = None,
     ) -> Tensor:
         """Attention probabilities of every expert, `(B, m, T, T)`, rows are queries; args as for `expert_outputs`."""
-        query, key, _ = self.project(hidden_states)
+        query, key, _ = self.project(self.read(hidden_states))
         return attention_probs(query, key, attention_mask, positions_of(self, relative))
 
-    def _output(self, hidden_states: Tensor, mixed: Tensor) -> Tensor:
-        """Equation (5): `LayerNorm(x + E(u))` for what enters the Expander, `(B, T, dh)` or untied `(B, T, m dh)`."""
+    def output(self, hidden_states: Tensor, mixed: Tensor) -> Tensor:
+        """Equation (5) for the layer's input and what enters the Expander, `(B, T, dh)` or untied `(B, T, m dh)`."""
         update = F.dropout(self.expander(mixed), self.dropout, self.training)
         if _plain_inference() and update.dtype == hidden_states.dtype:
-            return self.norm(update.add_(hidden_states))
-        return self.norm(hidden_states + update)
+            update = update.add_(hidden_states)
+        else:
+            update = hidden_states + update
+        return update if self.family.pre_norm else self.norm(update)
 
 
 class ExpertLayer(_Experts):
@@ -168,8 +188,11 @@ class ExpertLayer(_Experts):
         attention_dropout: float = 0.0,
         family: Family = BERT,
         self_path: bool = False,
+        norm: nn.Module | None = None,
     ) -> None:
-        """Args: layer, the index in the encoder; eps, of the LayerNorms; gain, of the Expander's one at the start."""
+        """Args: layer, the index in the encoder; eps, of the LayerNorms; gain, of the Expander's one at the start; norm,
+        the other one, by default a new one.
+        """
         super().__init__()
         self.layer, self.num_experts, self.top_k, self.family = layer, num_experts, top_k, family
         self.hidden_size, self.head_size = hidden_size, hidden_size // num_experts
@@ -183,7 +206,7 @@ class ExpertLayer(_Experts):
         self.self_path = nn.Linear(hidden_size, self.head_size, bias=False) if self_path else None
         if self.self_path is not None:
             nn.init.zeros_(self.self_path.weight)
-        self.norm = nn.LayerNorm(hidden_size, eps=eps)
+        self.norm = nn.LayerNorm(hidden_size, eps=eps) if norm is None else norm
 
     @property
     def routing(self) -> Routing:
@@ -196,8 +219,9 @@ class ExpertLayer(_Experts):
         """Map `(B, T, d)` to `(B, T, d)`; called by the encoder like the dense layer that it replaces."""
         mask, relative = self.family.attention_mask(attention_mask), self.family.relative(args, kwargs)
         token_mask = token_mask_of(mask)  # (B, T), the real tokens
+        read = self.read(hidden_states)  # x, in pre-norm families LayerNorm(x)
 
-        probs = self.router(hidden_states, token_mask)  # (2): (B, H) or (B, T, H)
+        probs = self.router(read, token_mask)  # (2): (B, H) or (B, T, H)
         own = top_k_gates(probs, self.top_k)  # (3): the shape of probs
         gates = overridden(self.layer, probs, own)  # `own` itself unless an analysis replaces it
         mixing = straight_through(gates, probs) if self.training and gates is own else gates
@@ -205,22 +229,26 @@ class ExpertLayer(_Experts):
         norms = None
         if self.training or wants_output_norms() or not self._picks_one(mixing, gates is own):
             # In training all experts run: the gradient of gate h needs o_h even where the gate is 0.
-            outputs = self.expert_outputs(hidden_states, mask, relative)  # (1): (B, H, T, dh)
+            outputs = self._attended(read, mask, relative)  # (1): (B, H, T, dh)
             norms = _mean_norms(outputs, token_mask) if wants_output_norms() else None
             mixed = _weighted_sum(mixing.to(outputs.dtype), outputs)  # u = sum_h g_h o_h: (B, T, dh)
         else:  # the same u: each input has one gate of 1, the others are 0
-            mixed = self._chosen_outputs(hidden_states, mask, relative, mixing.argmax(-1))
+            mixed = self._chosen_outputs(read, mask, relative, mixing.argmax(-1))
         if self.self_path is not None:
-            mixed = mixed + self.self_path(hidden_states)
+            mixed = mixed + self.self_path(read)
 
-        output = self._output(hidden_states, mixed)  # (4) and (5): (B, T, d)
+        output = self.output(hidden_states, mixed)  # (4) and (5): (B, T, d)
         add_to_records(self.layer, output, LayerTrace(probs, gates, token_mask, norms))
         return self.family.answer(hidden_states, output, kwargs)
 
-    def project(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def route(self, hidden_states: Tensor, token_mask: Tensor | None) -> Tensor:
+        """The router's probabilities for what enters the layer, `(B, T, d)`."""
+        return self.router(self.read(hidden_states), token_mask)
+
+    def project(self, read: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of all experts, each `(B, H, T, dh)`."""
-        b, t, _ = hidden_states.shape
-        fused = F.linear(hidden_states, self.qkv_weight.flatten(0, 1), self.qkv_bias.flatten())
+        b, t, _ = read.shape
+        fused = F.linear(read, self.qkv_weight.flatten(0, 1), self.qkv_bias.flatten())
         fused = fused.view(b, t, self.num_experts, 3, self.head_size)
         return fused.permute(3, 0, 2, 1, 4).unbind(0)  # (3, B, H, T, dh)
 
@@ -277,6 +305,7 @@ class StaticLayer(_Experts):
         family: Family = BERT,
         self_path: bool = False,
         untied: bool = False,
+        norm: nn.Module | None = None,
     ) -> None:
         """Args: heads, the kept experts; untied, whether the Expander is; others as for `ExpertLayer`."""
         super().__init__()
@@ -289,22 +318,23 @@ class StaticLayer(_Experts):
         self.qkv = nn.Linear(hidden_size, (3 * self.kept + self_path) * head_size)
         width = head_size * (self.parts if untied else 1)
         self.expander = Expander(width, hidden_size, eps, gain=1.0)  # trained weights replace these
-        self.norm = nn.LayerNorm(hidden_size, eps=eps)
+        self.norm = nn.LayerNorm(hidden_size, eps=eps) if norm is None else norm
 
     @classmethod
     def like(cls, source: ExpertLayer, heads: Sequence[int], *, untied: bool = False) -> StaticLayer:
-        """A layer of the geometry of `source` for some of its experts, with fresh weights."""
+        """A layer of the geometry of `source` for some of its experts, with a copy of its norm and else fresh weights."""
         return cls(
             layer=source.layer,
             hidden_size=source.hidden_size,
             head_size=source.head_size,
             heads=heads,
-            eps=source.norm.eps,
+            eps=source.expander.norm.eps,
             dropout=source.dropout,
             attention_dropout=source.attention_dropout,
             family=source.family,
             self_path=source.self_path is not None,
             untied=untied,
+            norm=copy.deepcopy(source.norm),
         )
 
     @classmethod
@@ -328,7 +358,6 @@ class StaticLayer(_Experts):
         if untied:
             expander["dense.weight"] = expander["dense.weight"].repeat(1, layer.parts)
         layer.expander.load_state_dict(expander)
-        layer.norm.load_state_dict(source.norm.state_dict())
         return layer.train(source.training)
 
     def forward(
@@ -336,7 +365,7 @@ class StaticLayer(_Experts):
     ) -> Output:
         """Map `(B, T, d)` to `(B, T, d)`; called by the encoder like the dense layer that it replaces."""
         mask, relative = self.family.attention_mask(attention_mask), self.family.relative(args, kwargs)
-        query, key, value, own = self._products(hidden_states)
+        query, key, value, own = self._products(self.read(hidden_states))
         dropout = self.attention_dropout if self.training else 0.0
         outputs = attend(
             query, key, value, mask, positions_of(self, relative), dropout
@@ -347,18 +376,18 @@ class StaticLayer(_Experts):
         else:
             mixed = outputs.squeeze(1) if self.kept == 1 else outputs.sum(1)  # u: (B, T, dh)
             mixed = mixed if own is None else mixed + own
-        output = self._output(hidden_states, mixed)  # (4) and (5)
+        output = self.output(hidden_states, mixed)  # (4) and (5)
         add_to_records(self.layer, output)
         return self.family.answer(hidden_states, output, kwargs)
 
-    def project(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, read: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and weighted values of the kept experts, `(B, m, T, dh)` each."""
-        return self._products(hidden_states)[:3]
+        return self._products(read)[:3]
 
-    def _products(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    def _products(self, read: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """As `project`, then what the self path adds, `(B, T, dh)`, or None."""
-        b, t, _ = hidden_states.shape
-        fused, own = self.qkv(hidden_states), None
+        b, t, _ = read.shape
+        fused, own = self.qkv(read), None
         if self.self_path:
             fused, own = fused.split([3 * self.kept * self.head_size, self.head_size], -1)
         fused = fused.view(b, t, 3, self.kept, self.head_size)

@@ -21,7 +21,7 @@ def with_layers(model: PreTrainedModel, replacements: Mapping[int, nn.Module]) -
     This takes well under a millisecond, and the original, which other threads may be using, is not changed.
     """
     prefix = f"{model.base_model_prefix}." if model.base_model is not model else ""
-    path, layers = f"{prefix}{family_of(model).encoder}.layer", dict(enumerate(encoder_layers(model)))
+    path, layers = f"{prefix}{family_of(model).layer_list}", dict(enumerate(encoder_layers(model)))
     return with_modules(model, {f"{path}.{index}": layer for index, layer in (layers | replacements).items()})
 
 

@@ -68,7 +68,7 @@ def expert_outputs(
     """
     positions = positions_of(layer, relative, experts)
     weight, bias = _weights(layer, experts)  # (m, 3 dh, d), (m, 3 dh)
-    fused = F.linear(hidden_states, weight.flatten(0, 1), bias.flatten())
+    fused = F.linear(layer.read(hidden_states), weight.flatten(0, 1), bias.flatten())
     fused = fused.view(len(fused), len(experts), 3, layer.head_size)
     parts = []
     for rows, places, length in packing.groups:
@@ -98,6 +98,7 @@ def first_token_outputs(
     if positions is not None and positions.of_first() is None:
         outputs = expert_outputs(layer, experts, hidden_states, packing, relative)
         return [output[packing.firsts] for output in outputs]
+    hidden_states = layer.read(hidden_states)
     weight, bias = _weights(layer, experts)
     w_query, w_key, w_value = weight.view(len(experts), 3, layer.head_size, -1).unbind(1)  # (m, dh, d) each
     b_query, _, b_value = bias.view(len(experts), 3, 1, layer.head_size).unbind(1)  # (m, 1, dh) each
@@ -126,8 +127,8 @@ def static_output(
     for output, weight in zip(outputs[1:], weights[1:], strict=True):
         mixed.add_(output, alpha=weight)
     if layer.self_path is not None:
-        mixed.add_(layer.self_path(residual))
-    return layer.norm(layer.expander(mixed).add_(residual))
+        mixed.add_(layer.self_path(layer.read(residual)))
+    return layer.output(residual, mixed)
 
 
 def _weights(layer: ExpertLayer, experts: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,7 @@ class StandIn(nn.Module):
     def __init__(self, function: Callable[..., Output]) -> None:
         super().__init__()
         self.function = function
+        self.attention_type = ""
 
     def forward(self, hidden_states: Tensor, *args: object, **kwargs: object) -> Output:
         """Return what the function makes of `hidden_states` `(B, T, d)`."""
@@ -57,7 +58,7 @@ def run_layers(
 def first_token_logits(model: PreTrainedModel, inputs: Mapping[str, Tensor], hidden_states: Tensor) -> Tensor:
     """The task head's logits `(B, C)` from each input's first token as the top layer leaves it, `(B, d)`.
 
-    The sequence classification heads of all supported families read nothing else (a test checks each of them).
+    For heads that read nothing else, as those of most families do (`Family.reads_all_tokens`).
     """
     firsts = {name: values[:, :1] for name, values in inputs.items()}
     logits, _ = run_from(model, firsts, len(encoder_layers(model)), hidden_states.unsqueeze(1))
@@ -112,6 +113,9 @@ def run_from(
 
     for index in {*watch, *((0,) if start == 0 and hidden_states is not None else ())}:
         changed[index] = watched(index, changed.get(index, layers[index]))
+    for index, module in changed.items():
+        if isinstance(module, StandIn):  # some encoders ask each layer for it
+            module.attention_type = getattr(layers[index], "attention_type", "")
     # If the model's config asked for them, transformers would hook the layers of this short-lived clone every time.
     silent = {"output_hidden_states": False, "output_attentions": False}
     logits = with_layers(model, changed)(**inputs, **silent).logits

@@ -22,10 +22,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from shrp.data.batching import collate, encode, longest_input
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
-from shrp.evaluation.costs import dense_layer_flops, static_layer_flops
+from shrp.evaluation.costs import dense_layer, static_layer_flops
 from shrp.evaluation.evaluate import estimates, label_columns, last_of
 from shrp.evaluation.evaluation import Evaluation
-from shrp.families.families import encoder_layers, relative_positions
+from shrp.families.families import encoder_layers, family_of, relative_positions
 from shrp.model.convert import expert_layers, num_experts_of
 from shrp.model.packed import Packing, expert_outputs, first_token_outputs, static_output
 from shrp.model.partial import first_token_logits, run_from, run_layers
@@ -92,7 +92,10 @@ class LiveEvaluator:
         self.first, self.top = min(self.routed), len(encoder_layers(model)) - 1
         self.columns = label_columns(model, data.task)
         self.batches = self._split(tokenizer, batch_size, max_length)
-        self._relative = relative_positions(model, max(b.packing.mask.shape[1] for b in self.batches))
+        # The top layer, where the head reads nothing but each input's first token.
+        self.last = None if family_of(model).reads_all_tokens(model.config) else self.top
+        longest = max(b.packing.mask.shape[1] for b in self.batches)
+        self._relative = {layer: relative_positions(model, longest, layer) for layer in self.routed}
         self._kept = _Kept(memory)
         self._begun: OrderedDict[tuple, dict[int, np.ndarray]] = OrderedDict()
         self._lock = threading.Lock()
@@ -160,7 +163,7 @@ class LiveEvaluator:
         """`PruningPlan.key()` -> the FLOPs a token that the plan adds to a `sweep`, in its order, to estimate times."""
         config, tokens = self.model.config, 1
         d, dh = config.hidden_size, config.hidden_size // config.num_attention_heads
-        whole = dense_layer_flops(d, config.intermediate_size, tokens)
+        whole = dense_layer(config, tokens)[1]
         combining = static_layer_flops(d, dh, 0, tokens)
         expert = static_layer_flops(d, dh, 1, tokens) - combining
         work = self._ordered(plans)
@@ -241,14 +244,14 @@ class LiveEvaluator:
             step, layer = steps[i], self.routed[steps[i].layer]
             keep = worth_keeping is None or step.below in worth_keeping
             outputs = self._outputs(batch, step, hidden, keep)
-            residual = hidden[batch.packing.firsts] if step.layer == self.top else hidden
+            residual = hidden[batch.packing.firsts] if step.layer == self.last else hidden
             hidden = static_output(layer, outputs, step.kept.weights, residual)
             if i + 1 < len(steps):
                 above = steps[i + 1]
                 hidden = self._between(batch, step.layer + 1, above.layer, hidden)
                 if worth_keeping is None or above.below in worth_keeping:
                     self._kept.put((batch.number, above.below), hidden)
-        if steps[-1].layer == self.top:
+        if steps[-1].layer == self.last:
             return first_token_logits(self.model, batch.inputs, hidden)
         hidden = batch.packing.unpack(hidden)
         return run_from(self.model, batch.inputs, steps[-1].layer + 1, hidden)[0]
@@ -284,8 +287,8 @@ class LiveEvaluator:
     def _compute(
         self, batch: _Batch, layer: int, experts: Sequence[int], hidden: Tensor
     ) -> dict[int, Tensor]:
-        compute = first_token_outputs if layer == self.top else expert_outputs
-        outputs = compute(self.routed[layer], experts, hidden, batch.packing, self._relative)
+        compute = first_token_outputs if layer == self.last else expert_outputs
+        outputs = compute(self.routed[layer], experts, hidden, batch.packing, self._relative[layer])
         return dict(zip(experts, outputs, strict=True))
 
     def _entering(self, batch: _Batch) -> Tensor:

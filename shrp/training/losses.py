@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from shrp.analysis.usage import top1_counts
 from shrp.data.tasks import Task
-from shrp.families.families import encoder_layers, family_of
+from shrp.families.families import encoder_layers, family_of, final_norm
 from shrp.model.convert import expert_layers, layer_kinds, new_parameters
 from shrp.model.gates import RoutingRecord, record_routing
 from shrp.model.partial import run_from
@@ -85,6 +85,12 @@ def hidden_loss(outputs: Mapping[int, Tensor], teacher: tuple[Tensor, ...], toke
     return torch.stack(errors).sum()
 
 
+def as_returned(model: PreTrainedModel, outputs: Mapping[int, Tensor]) -> dict[int, Tensor]:
+    """Layers' outputs as `output_hidden_states` has them: the top layer's after the encoder's final norm, if it has one."""
+    norm, top = final_norm(model), len(encoder_layers(model)) - 1
+    return {i: norm(output) if norm is not None and i == top else output for i, output in outputs.items()}
+
+
 class Objective(Protocol):
     """What one kind of training asks of a model."""
 
@@ -135,7 +141,8 @@ class TaskLoss:
                 if self.last_alone:
                     last = {len(known.hidden_states) - 2: output.hidden_states[-1]}
         # A layer that was skipped returns its input: nothing to compare.
-        outputs = last or {i: output for i, output in record.hidden_states.items() if i >= self.start}
+        recorded = {i: output for i, output in record.hidden_states.items() if i >= self.start}
+        outputs = last or as_returned(model, recorded)
         return self.parts(batch, logits, record, outputs)
 
     def parts(
@@ -203,7 +210,7 @@ class TextLoss:
                 logits, outputs = output.logits, {self.top: output.hidden_states[-1]}
             else:
                 outputs = {self.top: model.base_model(**inputs).last_hidden_state}
-        outputs |= {i: record.hidden_states[i] for i in self.replaced}
+        outputs |= as_returned(model, {i: record.hidden_states[i] for i in self.replaced})
         error = hidden_loss(outputs, known, inputs["attention_mask"])
         balance = record.balance_loss() if self.counts else error.new_zeros(())
         soft = error.new_zeros(())
@@ -229,11 +236,12 @@ def set_trainable(model: PreTrainedModel, config: TrainConfig) -> None:
     """Set for every parameter whether it learns in a training on a task, whatever was set before."""
     model.requires_grad_(True)
     if config.freeze_embeddings:
-        for part in _below_the_layers(model):  # ELECTRA has a projection too
+        for part in _around_the_layers(model)[0]:  # ELECTRA has a projection too
             part.requires_grad_(False)
     if config.freeze_dense:
-        for name, part in model.base_model.named_children():
-            part.requires_grad_(name == "pooler")  # which is a part of the head
+        model.base_model.requires_grad_(False)
+        for part in _around_the_layers(model)[1]:  # such as a pooler, which is a part of the head
+            part.requires_grad_(True)
         for layer, kind in zip(encoder_layers(model), layer_kinds(model), strict=True):
             layer.requires_grad_(kind != "dense")
 
@@ -254,21 +262,23 @@ def same_start(model: PreTrainedModel, teacher: PreTrainedModel) -> int:
 
     Below it the model computes what the teacher computes, and goes on doing so while it trains.
     """
-    below = list(zip(_below_the_layers(model), _below_the_layers(teacher), strict=False))
+    mine, its = _around_the_layers(model)[0], _around_the_layers(teacher)[0]
+    below = list(zip(mine, its, strict=False))
     layers = list(zip(encoder_layers(model), encoder_layers(teacher), strict=False))
-    if any(map(_learns, _below_the_layers(model))) or not all(_equal(*pair) for pair in below):
+    if any(map(_learns, mine)) or not all(_equal(*pair) for pair in below):
         return 0
-    return next((i for i, (mine, its) in enumerate(layers) if _learns(mine) or not _equal(mine, its)), 0)
+    return next((i for i, (one, other) in enumerate(layers) if _learns(one) or not _equal(one, other)), 0)
 
 
 def _learns(part: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in part.parameters())
 
 
-def _below_the_layers(model: PreTrainedModel) -> list[nn.Module]:
-    """The parts of the base model before its layers: neither the encoder nor the pooler, which comes after them."""
-    after = {family_of(model).encoder.partition(".")[0], "pooler"}
-    return [part for name, part in model.base_model.named_children() if name not in after]
+def _around_the_layers(model: PreTrainedModel) -> tuple[list[nn.Module], list[nn.Module]]:
+    """The parts of the base model before the one that holds its layers, and those after it."""
+    names, parts = map(list, zip(*model.base_model.named_children(), strict=True))
+    place = names.index(family_of(model).layer_list.partition(".")[0])
+    return parts[:place], parts[place + 1 :]
 
 
 def _equal(one: nn.Module, other: nn.Module) -> bool:

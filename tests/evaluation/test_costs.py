@@ -17,6 +17,7 @@ from transformers import (
     DistilBertConfig,
     ElectraConfig,
     ErnieConfig,
+    ModernBertConfig,
     MPNetConfig,
     RobertaConfig,
     XLMRobertaConfig,
@@ -30,7 +31,7 @@ from shrp.model.convert import convert
 from shrp.model.layers import StaticLayer
 from shrp.pruning.plan import LayerPlan, PruningPlan
 from shrp.pruning.prune import prune
-from tests.conftest import LIKE_DEBERTA_V3
+from tests.conftest import LIKE_DEBERTA_V3, LIKE_MODERNBERT
 
 TOKENS = 9
 COMMON = {"vocab_size": 60, "max_position_embeddings": 20, "num_labels": 2}
@@ -50,6 +51,7 @@ CONFIGS = {
     "electra": ElectraConfig(**SIZES, embedding_size=10),
     "distilbert": DistilBertConfig(**DISTILBERT_SIZES),
     "deberta-v2": DebertaV2Config(**SIZES, **LIKE_DEBERTA_V3),
+    "modernbert": ModernBertConfig(**SIZES, pad_token_id=0, **LIKE_MODERNBERT),
     "mpnet": MPNetConfig(**SIZES),
 }
 PLAN = PruningPlan(((1, LayerPlan((2,), (1.0,))), (2, LayerPlan((0, 3), (0.5, 0.5)))))

@@ -29,39 +29,38 @@ def test_experts_are_the_dense_heads(tiny_family, tiny_attention, tiny_model, ti
     model = tiny_model(tiny_family, attn=tiny_attention)
     family, dense = family_of(model), encoder_layers(model)[1]
     value = {}
-    projections = {"distilbert": "attention.out_lin", "mpnet": "attention.attn.o"}
-    output_projection = projections.get(tiny_family, "attention.output.dense")
-    dense.get_submodule(output_projection).register_forward_pre_hook(lambda _, a: value.update(heads=a[0]))
+    dense.get_submodule(family.attention_out).register_forward_pre_hook(lambda _, a: value.update(heads=a[0]))
     seen = capture_inputs(dense)
     inputs = tiny_inputs((6, 4, 6))
     tiny_logits(model, inputs)
     expert = convert_layer(model, 1, ShrpConfig((1,)))
     real = inputs["attention_mask"].bool()
     with torch.no_grad():
-        relative = relative_positions(model, 6)
+        relative = relative_positions(model, 6, 1)
         outputs = expert.expert_outputs(seen["hidden"], real, relative)  # (B, H, T, dh)
     heads = value["heads"].view(3, 6, H, DH).transpose(1, 2)
     for h in range(H):
         torch.testing.assert_close(outputs[:, h][real], heads[:, h][real], atol=1e-5, rtol=1e-5)
         rows = slice(h * DH, (h + 1) * DH)
-        parts = [dense.get_submodule(path) for path in (family.query, family.key, family.value)]
-        assert torch.equal(expert.qkv_weight[h], torch.cat([part.weight[rows] for part in parts]))
-        assert torch.equal(expert.qkv_bias[h], torch.cat([part.bias[rows] for part in parts]))
+        weights, biases = (part.chunk(3) for part in family.qkv(dense))
+        assert torch.equal(expert.qkv_weight[h], torch.cat([weight[rows] for weight in weights]))
+        assert torch.equal(expert.qkv_bias[h], torch.cat([bias[rows] for bias in biases]))
     assert (outputs[:, 0] - outputs[:, 1]).abs().max() > 1e-2
     if relative is not None:  # and what the encoder hands its layers does the same
-        handed = family.relative(seen["args"][2:], seen["asked"])
+        handed = expert.family.relative(seen["args"][2:], seen["asked"])
         with torch.no_grad():
             assert torch.equal(expert.expert_outputs(seen["hidden"], real, handed), outputs)
             without = expert.expert_outputs(seen["hidden"], real)
         assert (outputs - without).abs().max() > 1e-2
 
 
-def test_outer_norm_starts_from_the_dense_layers_last_one(tiny_family, tiny_model):
+def test_the_norm_starts_from_the_dense_layers(tiny_family, tiny_model):
+    """From its last one; in pre-norm families from the one before attention."""
     model = tiny_model(tiny_family)
-    last = encoder_layers(model)[2].get_submodule(family_of(model).last_norm)
+    last = encoder_layers(model)[2].get_submodule(family_of(model).norm)
     expert = convert_layer(model, 2, ShrpConfig((2,), expander_gain=0.3))
     assert torch.equal(expert.norm.weight, last.weight)
-    assert torch.equal(expert.norm.bias, last.bias)
+    assert last.bias is expert.norm.bias is None or torch.equal(expert.norm.bias, last.bias)
     assert expert.norm.weight is not last.weight
     assert expert.norm.eps == last.eps
     assert torch.equal(expert.expander.norm.weight, torch.full((D,), 0.3))

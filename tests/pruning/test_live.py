@@ -74,16 +74,16 @@ def test_equals_the_rebuilt_model(family, routing, layers, self_path, tiny_route
         assert_same(found, plain[plan])
 
 
-@pytest.mark.parametrize("family", ["bert", "mpnet", "deberta-v2"])
+@pytest.mark.parametrize("family", ["bert", "mpnet", "deberta-v2", "modernbert"])
 def test_packed_outputs_are_the_layers_own(family, tiny_routed, tiny_inputs):
     mask = tiny_inputs((9, 9, 7, 5, 5, 3))["attention_mask"]
     model = tiny_routed(family)
     packing, layer = Packing.of(mask), shrp.pruning.live.expert_layers(model)[1]
-    bias = relative_positions(model, 12)
+    bias = relative_positions(model, 12, 1)
     padded = torch.randn(*mask.shape, layer.hidden_size)
     packed = packing.pack(padded)
     with torch.no_grad():
-        own = layer.expert_outputs(padded, mask, relative_positions(model, 9))  # (B, H, T, dh)
+        own = layer.expert_outputs(padded, mask, relative_positions(model, 9, 1))  # (B, H, T, dh)
         outputs = expert_outputs(layer, [0, 3], packed, packing, bias)
         firsts = first_token_outputs(layer, [0, 3], packed, packing, bias)
     for i, expert in enumerate([0, 3]):
