@@ -12,6 +12,7 @@ def listed(words: Iterable[str]) -> str:
 
 
 _METRICS = {
+    "entity_f1": "entity F1",
     "f1": "F1",
     "f1_macro": "macro F1",
     "matthews": "Matthews correlation",

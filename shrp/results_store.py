@@ -82,8 +82,8 @@ class ResultsStore:
             checkpoint: its fingerprint.
             plan: `PruningPlan.key()`, or `ROUTED`.
         """
-        shape = (len(data), data.task.num_labels)
-        found = self._read(_key("evaluation", checkpoint, data, plan), {"logits": (np.float32, shape)})
+        expected = {"logits": (np.float32, data.output_shape)}
+        found = self._read(_key("evaluation", checkpoint, data, plan), expected)
         if found is None:
             return None
         about, tensors = found
@@ -122,7 +122,7 @@ class ResultsStore:
             "top1": (np.int32, each),
             "probs": (np.float32, each),
             "margins": (np.float32, (layers, n)),
-            "logits": (np.float32, (n, data.task.num_labels)),
+            "logits": (np.float32, data.output_shape),
         } | ({"norms": (np.float32, each), "gates": (np.float64, each)} if norms else {})
         found = self._read(_key("usage with norms" if norms else "usage", checkpoint, data), shapes)
         if found is None or found[0].get("unit") not in ("inputs", "tokens"):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 NOT_KNOWN = "–"
 LONGEST_LABEL = 30
 """Characters of a name next to a chart, which leaves the plot most of the width."""
-_AS_PERCENT = ("accuracy", "f1", "f1_macro")
+_AS_PERCENT = ("accuracy", "f1", "f1_macro", "entity_f1")
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 _WORD_JOINER = "\u2060"
 # Streamlit turns `:name:` into an emoji or icon and `->`, `--`, `>=` into symbols after Markdown's own

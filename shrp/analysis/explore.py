@@ -17,9 +17,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from shrp.analysis import Progress
 from shrp.data.batching import collate, encode, longest_input, token_counts
 from shrp.data.tasks import Task
-from shrp.data.text_data import TextData
+from shrp.data.text_data import TextData, named
 from shrp.errors import DataError, PlanError
 from shrp.evaluation.evaluate import evaluate, label_columns
+from shrp.evaluation.metrics import to_predictions
 from shrp.model.convert import expert_layers
 from shrp.model.forcing import AS_ROUTED, ForcedRoute
 from shrp.model.gates import record_routing, use_gates
@@ -66,8 +67,8 @@ class Exploration:
 
     @property
     def probabilities(self) -> np.ndarray:
-        """Class probabilities `(C,)`, or the raw output for regression."""
-        return self.logits if self.task.is_regression else softmax(self.logits)
+        """Class probabilities `(C,)`, of each word `(W, C)`, or the raw output for regression."""
+        return self.logits if self.task.is_regression else softmax(self.logits, axis=-1)
 
     @property
     def prediction(self) -> int:
@@ -76,9 +77,11 @@ class Exploration:
 
     @property
     def answer(self) -> str:
-        """The prediction's name, or the number for regression."""
+        """The prediction's name, or the number for regression; of words their classes, with blanks between."""
         if self.task.is_regression:
             return f"{self.logits[0]:.3g}"
+        if self.task.on_words:
+            return named(self.task, to_predictions(self.task, self.logits[None]))[0]
         return self.task.label_names[self.prediction]
 
     def mean_probs(self, layer: int) -> np.ndarray:
@@ -311,6 +314,7 @@ def what_if(
     routed = expert_layers(model)
     if not routed:
         raise PlanError("this model has no routed layer, so no expert can be forced.")
+    task.check_of_texts("the grid of forced experts")
     columns = label_columns(model, task)
     encoded = encode(tokenizer, [text], longest_input(model, tokenizer))
     forced = []

@@ -21,9 +21,9 @@ from shrp.analysis import Progress
 from shrp.analysis.usage import by_token
 from shrp.data.batching import Batch, collate, encode, longest_input, read
 from shrp.data.tasks import Task
-from shrp.data.text_data import TextData, pairs_among, units_of
+from shrp.data.text_data import TextData, pairs_among, same, units_of
 from shrp.errors import DataError, PlanError
-from shrp.evaluation.evaluate import label_columns, summarise
+from shrp.evaluation.evaluate import Outputs, label_columns, summarise
 from shrp.evaluation.evaluation import Evaluation
 from shrp.evaluation.metrics import to_predictions, worth
 from shrp.evaluation.paired import Agreement, agreement, paired_difference
@@ -150,6 +150,7 @@ def knock_outs(
         raise DataError(f"{data.name} is empty; knocking out needs at least one example.")
     encoded = encode(tokenizer, [data.texts[i] for i in rows], longest_input(model, tokenizer, max_length))
     batch = collate(tokenizer, encoded, range(len(rows)), model.device)
+    data.task.check_of_texts("the knock-out of every expert, example by example,")
     columns = label_columns(model, data.task)
     layers, *found = knock_out_batch(model, batch, columns, heads=heads, progress=progress)
     return KnockOuts(data.task, layers, rows, *found)
@@ -416,7 +417,7 @@ class KnockOut:
         """Examples whose prediction changes; 0 for regression."""
         if self.before.task.is_regression:
             return 0
-        return int((self.before.predictions != self.after.predictions).sum())
+        return int((~same(self.before.predictions, self.after.predictions)).sum())
 
     def score_change(self) -> tuple[float, tuple[float, float]]:
         """Score without the experts minus score with them, and its paired 95% interval."""
@@ -448,7 +449,7 @@ class KnockOut:
         taken = np.isin(np.arange(len(codes)), self.affected)
         right = [np.zeros(len(codes), dtype=bool)] * 2
         if not self.before.task.is_regression:
-            right = [one.predictions == one.labels for one in (self.before, self.after)]
+            right = [one.correct for one in (self.before, self.after)]
         together = np.empty((0, 2), dtype=np.int64) if pairs is None else pairs
         p = apart_from_others(change[:, None], codes, together, progress=progress)[:, 0]
         rows = []
@@ -494,8 +495,9 @@ def knock_out_effect(
         raise DataError(f"The evaluation is of {before.n} inputs of {before.data}, not of all {data.name}.")
     before = summarise(data, before.indices, before.logits, False)  # with the slices of these data
     rows = np.arange(len(data)) if chosen is None else np.flatnonzero(chosen)
-    columns, lowest, prefix = label_columns(model, data.task), min(removed), prefix or Prefix(model, limit=0)
+    lowest, prefix = min(removed), prefix or Prefix(model, limit=0)
     logits, affected, texts = before.logits.copy(), [], [data.texts[i] for i in rows]
+    as_scored = Outputs(model, tokenizer, data, max_length)
     for places, inputs in read(model, tokenizer, texts, max_length=max_length, progress=progress):
         with torch.inference_mode():
             entering = prefix.entering(rows[places].tolist(), inputs)
@@ -507,7 +509,7 @@ def knock_out_effect(
                 with use_gates(knock_out(removed, routed[lowest].top_k)):
                     outputs, _ = run_from(model, part, lowest, entering[uses])
                 here = rows[np.asarray(places)[uses.cpu().numpy()]]
-                logits[here] = outputs.float().cpu().numpy()[:, columns]
+                logits[here] = as_scored(here, outputs.float().cpu().numpy())
                 affected.append(here)
     after = summarise(data, np.arange(len(data)), logits, False)
     found = np.sort(np.concatenate(affected)) if affected else np.empty(0, dtype=np.int64)

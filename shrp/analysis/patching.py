@@ -150,6 +150,7 @@ def patch(
         DataError: an input has not the task's number of texts, or more than `MOST` tokens; the tokenizer is a slow one; or
             the outputs are not finite.
     """
+    task.check_of_texts("patching")
     for one in (text, donor):
         if len(one) != len(task.text_columns):
             raise DataError(

@@ -114,9 +114,11 @@ def shuffle_routes(
 
     Raises:
         PlanError: the model has no routed layer.
-        DataError: the usage is not of these data and this model, or has no outputs, or there is but one example.
+        DataError: the task labels words; the usage is not of these data and this model, or has no outputs; or there is but
+            one example.
     """
     routed = _routed(model, data, stats)
+    data.task.check_of_texts("the exchange of routes")
     layers, columns, first = sorted(routed), label_columns(model, data.task), min(routed)
     answers = to_predictions(data.task, stats.logits[:, columns])
     answers = np.argmax(np.stack([*groups_by(ANSWER, data, answers).values()]), axis=0)

@@ -19,9 +19,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from shrp.analysis import Progress
 from shrp.data.batching import read
 from shrp.data.tabular import distinct
-from shrp.data.text_data import TextData
+from shrp.data.text_data import TextData, named, same
 from shrp.errors import DataError, PlanError
-from shrp.evaluation.evaluation import named
+from shrp.evaluation.evaluate import Outputs
 from shrp.model.convert import expert_layers, num_experts_of
 from shrp.model.gates import LayerTrace, record_routing
 from shrp.phrases import counted, listed
@@ -67,7 +67,7 @@ class UsageStats:
     norms: Mapping[int, np.ndarray]
     """Layer -> `(N, H)`: mean output norm of each expert; empty unless asked for."""
     logits: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
-    """`(N, C)`: the model's outputs from the same passes."""
+    """`(N, C)`, or of words `(N, W, C)`: the model's outputs from the same passes."""
     gates: Mapping[int, np.ndarray] = field(default_factory=dict)
     """Layer -> `(N, H)`: gates, averaged as `probs`; empty unless output norms were asked for."""
     ablation: Mapping[int, np.ndarray] = field(default_factory=dict)
@@ -239,11 +239,12 @@ def measure_usage(
     norms = {layer: np.zeros((n, h), dtype=np.float32) for layer in routed} if output_norms else {}
     gates = {layer: np.zeros((n, h)) for layer in norms}
     logits: np.ndarray | None = None
+    as_scored = Outputs(model, tokenizer, data, max_length)
     options = {"batch_size": batch_size, "max_length": max_length, "progress": progress}
     for rows, inputs in read(model, tokenizer, data.texts, **options):
         with torch.inference_mode(), record_routing(output_norms=output_norms) as record:
-            output = model(**inputs).logits.float().cpu().numpy()
-        logits = np.zeros((n, output.shape[1]), dtype=np.float32) if logits is None else logits
+            output = as_scored(rows, model(**inputs).logits.float().cpu().numpy(), in_order=False)
+        logits = np.zeros((n, *output.shape[1:]), dtype=np.float32) if logits is None else logits
         logits[rows] = output
         for layer in record.layers:
             trace = record.last(layer)
@@ -300,7 +301,7 @@ def route_table(
     if answers is not None:
         columns["answer"] = named(data.task, np.asarray(answers))
         if data.labels is not None and not data.task.is_regression:
-            columns["correct"] = np.asarray(answers) == data.labels
+            columns["correct"] = same(np.asarray(answers), data.labels)
     if data.slices is not None:
         columns["slice"] = list(data.slices)
     columns["tokens"] = np.asarray(lengths)

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
@@ -20,12 +21,13 @@ from transformers.utils import logging as hf_logging
 
 from shrp.checkpoints import checkpoint
 from shrp.checkpoints.checkpoint import read_as, unembedded
-from shrp.checkpoints.info import EXPORT, VOCABULARIES, WEIGHTS, has_vocabulary
+from shrp.checkpoints.info import EXPORT, VOCABULARIES, WEIGHTS, has_vocabulary, kind_of
 from shrp.checkpoints.tokenizer_files import check_content, check_made
-from shrp.data.tasks import TASKS, Task, may_be_one
+from shrp.data.tasks import TASKS, TEXT, WORDS, Task, may_be_one
 from shrp.errors import TrainingError, first_line, panics_caught
 from shrp.families.families import family_of, output_layer
 
+_AUTO = {TEXT: AutoModelForSequenceClassification, WORDS: AutoModelForTokenClassification}
 NUMBER = "number"
 """What the one output of a regression is called, where a head's outputs are named."""
 
@@ -74,12 +76,6 @@ def _no_model(base: str, error: Exception) -> TrainingError:
     )
 
 
-def is_classifier(base: str) -> bool:
-    """Whether a base comes with a classification head, of whatever task. Errors as `base_config`."""
-    names = base_config(base).architectures or ()
-    return any(name.endswith("ForSequenceClassification") for name in names)
-
-
 def load_base(
     base: str, task: Task, seed: int = 0, head_labels: Sequence[str] = ()
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, bool]:
@@ -126,6 +122,7 @@ def load_base(
         check_content(base)
         if not has_vocabulary(base):
             raise TrainingError(f"{base} has no tokenizer: {VOCABULARIES[0]} is missing.")
+    same_kind = kind_of(config.architectures) in (task.kind, None)  # no name is no reason to doubt
     names = list(head_labels) or _config_labels(config)
     config.num_labels, config.return_dict = task.num_labels, True
     config.output_attentions = config.output_hidden_states = False
@@ -137,7 +134,7 @@ def load_base(
     hf_logging.disable_progress_bar()
     torch.manual_seed(seed)
     try:
-        model, report = AutoModelForSequenceClassification.from_pretrained(
+        model, report = _AUTO[task.kind].from_pretrained(
             base,
             config=config,
             dtype=torch.float32,
@@ -164,7 +161,7 @@ def load_base(
         )
     if new and head_labels:
         raise TrainingError(f"{base} has no trained head of {task.num_labels} outputs for labels to be named.")
-    trained = bool(head_labels or ours is None) and not new and _are_of(names, task)
+    trained = bool(head_labels or ours is None) and same_kind and not new and _are_of(names, task)
     return _in_order(model.eval(), _folded(names), task) if trained else model.eval(), tokenizer, trained
 
 
@@ -191,9 +188,10 @@ def refuse_unclear(base: str, task: Task) -> None:
     """Raise `TrainingError` where a base is a classifier of as many outputs as the task, which its config calls
     something else (`LABEL_0`, another word), so that it may be the task's already, and not to be trained over.
     """
-    if not is_classifier(base) or checkpoint.info_if_ours(base) is not None:
+    config = base_config(base)
+    if kind_of(config.architectures) != task.kind or checkpoint.info_if_ours(base) is not None:
         return
-    names = _config_labels(base_config(base))
+    names = _config_labels(config)
     if len(names) == task.num_labels and not _are_of(names, task):
         raise TrainingError(
             f"{base} is a classifier, but its config does not name the labels of {task.name} for its head: it has "

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from shrp.analysis.usage import COLLAPSE_EXPERTS, effective_experts
-from shrp.checkpoints.info import PLAN_FILE, CheckpointInfo, usage_in
+from shrp.checkpoints.info import HEADS, PLAN_FILE, CheckpointInfo, usage_in
 from shrp.checkpoints.score_rows import SHARES, row_cost
 from shrp.evaluation.costs import TOKENS, dense_cost
 from shrp.evaluation.statistics import stored_interval
@@ -58,7 +58,7 @@ def card(name: str, info: CheckpointInfo, model: PreTrainedModel, licence: str =
         f'    checkpoint = shrp.load("{name}")    # the path of this folder',
         f"    checkpoint.predict([{example}])",
         *("", "Or, once `shrp` is imported:", ""),
-        f'    AutoModelForSequenceClassification.from_pretrained("{name}")',
+        f'    AutoModel{HEADS[info.task.kind]}.from_pretrained("{name}")',
         "",
     ]
     if licence:

@@ -33,6 +33,7 @@ from shrp.checkpoints.card import card
 from shrp.checkpoints.info import (
     CLASS_PREFIX,
     CONFIG,
+    HEADS,
     HISTORY,
     MADE_OF,
     PREFIX,
@@ -298,10 +299,10 @@ def without_weights(folder: Path, data: Mapping[str, Any], info: CheckpointInfo)
     """
     names = data.get("architectures")
     name = names[0] if isinstance(names, list) and len(names) == 1 and isinstance(names[0], str) else ""
-    cls = getattr(transformers, name, None) if name.endswith("ForSequenceClassification") else None
+    cls = getattr(transformers, name, None) if name.endswith(HEADS[info.task.kind]) else None
     if not (isinstance(cls, type) and issubclass(cls, PreTrainedModel)):
         raise CheckpointError(
-            f"{folder}: architectures must name one transformers class for sequence classification, not {names!r:.60}."
+            f"{folder}: architectures must name one transformers class {HEADS[info.task.kind]}, not {names!r:.60}."
         )
     for key, most in _LARGEST.items():
         value = data.get(key)

@@ -1,4 +1,5 @@
-"""Converted checkpoints for transformers' auto classes: `AutoModelForSequenceClassification` and `pipeline` load them.
+"""Converted checkpoints for transformers' auto classes (`AutoModelForSequenceClassification`, `...ForTokenClassification`)
+and `pipeline`.
 
 A converted checkpoint has a model type of its own, `shrp-bert` for a BERT. Without SHRP transformers refuses that type
 by its name; as a plain `bert` it would load, with random weights in place of the converted layers.
@@ -32,12 +33,13 @@ class _Config:
         self.model_type = model_type
 
     def _made(self) -> Any:
-        from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+        from transformers.models.auto import modeling_auto as auto
 
         from shrp.checkpoints.checkpoint import config_class
 
         made = config_class(self.model_type)
-        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.register(made, ShrpForSequenceClassification, exist_ok=True)
+        auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.register(made, ShrpForSequenceClassification, exist_ok=True)
+        auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING.register(made, ShrpForTokenClassification, exist_ok=True)
         return made
 
     def __call__(self, **values: Any) -> Any:
@@ -74,6 +76,7 @@ class ShrpForSequenceClassification:
             ValueError: an option that is not supported here.
         """
         from shrp.checkpoints.checkpoint import load
+        from shrp.checkpoints.info import CLASS_PREFIX
 
         dtype = dtype or options.pop("torch_dtype", None)
         if unknown := sorted(options.keys() - _IGNORED):
@@ -83,6 +86,8 @@ class ShrpForSequenceClassification:
         if device_map in ("auto", "balanced", "balanced_low_0", "sequential"):
             raise ValueError("device_map must name one device for a checkpoint of SHRP's, such as 'cuda'.")
         model = load(folder).model
+        if not type(model).__name__.endswith(end := cls.__name__.removeprefix(CLASS_PREFIX)):
+            raise ValueError(f"{folder} holds a {type(model).__name__}, not one {end}.")
         if config is not None and config.num_labels != model.config.num_labels:
             raise ValueError(f"{folder} has a head of {model.config.num_labels} outputs, which stays.")
         if dtype not in (None, "auto"):
@@ -97,6 +102,10 @@ class ShrpForSequenceClassification:
         raise ValueError(
             f"{type(config).__name__} describes a converted model: load its folder by `from_pretrained`."
         )
+
+
+class ShrpForTokenClassification(ShrpForSequenceClassification):
+    """The same for a model that labels words."""
 
 
 class _AfterImport:

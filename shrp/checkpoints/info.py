@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from shrp.checkpoints.stored import check_history, check_scores, check_training, check_usage
 from shrp.data.tabular import is_unicode
-from shrp.data.tasks import TASKS, Task, custom_task
+from shrp.data.tasks import TASKS, TEXT, WORD_COLUMN, WORDS, Task, custom_task
 from shrp.data.text_data import TextData
 from shrp.errors import CheckpointError, ShrpError
 from shrp.model.config import ShrpConfig
@@ -184,14 +184,24 @@ class CheckpointInfo:
             raise CheckpointError(f"the checkpoint's shrp section is incomplete: {error!r}.") from error
 
 
+HEADS = {TEXT: "ForSequenceClassification", WORDS: "ForTokenClassification"}
+"""Kind of task -> how the names of transformers' classes for it end."""
+
+
+def kind_of(heads: Any) -> str | None:
+    """The kind of task that a config's `architectures` names a trained head of; None where it names none."""
+    name = str(heads[0]) if isinstance(heads, (list, tuple)) and len(heads) == 1 else ""
+    return next((kind for kind, end in HEADS.items() if name.endswith(end)), None)
+
+
 def info_of_classifier(name: str, config: Mapping[str, Any]) -> CheckpointInfo:
     """What is known of a plain Hugging Face classifier's folder: its task is made of the labels in its `config.json`.
 
     Raises:
         CheckpointError: it has no classification head, or its labels are no list of different names.
     """
-    heads = config.get("architectures")
-    if not isinstance(heads, list) or not str(heads[:1]).endswith("ForSequenceClassification']"):
+    kind = kind_of(config.get("architectures"))
+    if kind is None:
         raise CheckpointError(
             f"{name} is a model without a trained classification head; `python -m shrp finetune` trains one."
         )
@@ -207,7 +217,9 @@ def info_of_classifier(name: str, config: Mapping[str, Any]) -> CheckpointInfo:
     folded = tuple(label.casefold() for label in labels)
     same = [task for task in TASKS.values() if task.label_names == folded]
     try:
-        if len(labels) == 1:
+        if kind == WORDS:
+            task = custom_task(name, (WORD_COLUMN,), labels, kind=WORDS)
+        elif len(labels) == 1:
             task = custom_task(name, ("text",), regression=True)
         elif len(same) == 1:
             task = same[0]

@@ -37,7 +37,8 @@ class Reference:
 
     Attributes:
         data: The data set's name.
-        logits: float32 `(n, num_labels)` in the data set's order, columns in the order of the task's labels.
+        logits: float32 `(n, num_labels)`, or of words `(n, W, num_labels)`, in the data set's order, columns in the order
+            of the task's labels.
         teacher: The fingerprint of the teacher's checkpoint; empty where it had none.
         cut: Tokens at which its texts were cut; 0 where an earlier version did not say.
     """
@@ -53,7 +54,7 @@ class Reference:
         Raises:
             DataError: the outputs are of another number of examples or classes.
         """
-        expected = (len(data), data.task.num_labels)
+        expected = data.output_shape
         if self.logits.shape != expected:
             raise DataError(
                 f"The teacher's outputs for '{self.data}' have the shape {list(self.logits.shape)}, "
@@ -86,7 +87,7 @@ def write(folder: str | os.PathLike, references: Mapping[str, Reference]) -> Pat
         CheckpointError: the folder can't be written, or `read` would refuse the file.
     """
     file = Path(folder) / FILE
-    if not all(np.isfinite(one.logits).all() for one in references.values()):
+    if not all(_sound(one.logits) for one in references.values()):
         raise CheckpointError("a teacher's outputs are not all finite numbers; they can't be a reference.")
     tensors = {key: np.ascontiguousarray(one.logits, dtype=np.float32) for key, one in references.items()}
     about = {key: {"data": one.data, "teacher": one.teacher, "cut": one.cut} for key, one in references.items()}
@@ -131,11 +132,16 @@ def read(folder: str | os.PathLike, task: Task) -> dict[str, Reference]:
         raise CheckpointError(f"{file} does not name the data of its outputs: {error!r}.") from error
     for one in found.values():
         kind, shape = one.logits.dtype, one.logits.shape
-        if kind != np.float32 or len(shape) != 2 or shape[1] != task.num_labels or not shape[0]:
+        if kind != np.float32 or len(shape) != 2 + task.on_words or shape[-1] != task.num_labels or not shape[0]:
             raise CheckpointError(
                 f"{file} does not fit the task '{task.name}': outputs for '{one.data}' are {kind} of shape {list(shape)}, "
                 f"expected float32 of shape [n, {task.num_labels}]."
             )
-        if not np.isfinite(one.logits).all():
+        if not _sound(one.logits):
             raise CheckpointError(f"{file} holds outputs for '{one.data}' that are not finite numbers.")
     return found
+
+
+def _sound(logits: np.ndarray) -> bool:
+    """Whether outputs are finite; of words, where there is one."""
+    return bool(np.isfinite(logits[~np.isnan(logits).all(-1)] if logits.ndim == 3 else logits).all())

@@ -28,7 +28,7 @@ from shrp.model.convert import layer_kinds
 from shrp.model.layers import StaticLayer
 
 _NOT_BY_ITS_CLASS = (
-    "this is a model with SHRP layers; import shrp and load it with AutoModelForSequenceClassification or shrp.load"
+    "this is a model with SHRP layers; import shrp and load it with transformers' auto class or shrp.load"
 )
 """In place of the weights' file name, which `shrp.load` does not read: the family's own class, called by its name, shows
 it in an error, where it would load random weights for the converted layers.

@@ -49,7 +49,7 @@ def evaluate(
         "retained": share_of(result.score, teacher),
         "retained_interval": share_ends(result.interval, teacher),
         "constant": result.majority_score,
-        "interval_is": "95%, Wilson" if result.metric == "accuracy" else "95%, bootstrap",
+        "interval_is": "95%, Wilson" if result.task.counts_examples else "95%, bootstrap",
         "slices": records(result.by_slice()),
         "calibration": _calibration(result),
         "costs": _costs(scored.checkpoint.model) if costs else None,
@@ -72,10 +72,10 @@ def evaluate(
 
 
 def _calibration(result: Evaluation) -> dict[str, Any] | None:
-    """Calibration errors of a classifier's probabilities; None for regression or without labels."""
+    """Calibration errors of a classifier's probabilities; None for regression, labels of words, or none."""
     from shrp.evaluation.calibration import brier, ece
 
-    if result.labels is None or result.task.is_regression:
+    if result.labels is None or result.task.is_regression or result.task.on_words:
         return None
     found = ece(result)
     return {"ece": found.value, "ece_interval": found.interval, "brier": brier(result)}

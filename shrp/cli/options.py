@@ -18,7 +18,7 @@ from shrp.cli.output import stderr
 from shrp.data.slices import only as only_slices
 from shrp.data.sources import complete_rows, from_table, load_data
 from shrp.data.tabular import read_table, text_rows
-from shrp.data.tasks import LABEL, TASKS, TEXTS, Task
+from shrp.data.tasks import LABEL, TASKS, TEXTS, UNLABELLED, Task
 from shrp.data.text_data import TextData
 from shrp.errors import ColumnError, DataError, PlanError, ShrpError, TrainingError, first_line
 
@@ -232,14 +232,14 @@ def report_data(train: TextData, validation: TextData) -> None:
     if not task.is_regression:
         counts = [f"{name} {int((train.labels == i).sum()):,}" for i, name in enumerate(task.label_names[:6])]
         more = f" and {task.num_labels - 6:,} more" * (task.num_labels > 6)
-        what = f"{task.num_labels} classes ({', '.join(counts)}{more})"
+        what = f"{task.num_labels} classes{' of words' * task.on_words} ({', '.join(counts)}{more})"
     stderr.print(
         f"{train.name}: {len(train):,} examples, {what}; validated on {validation.name} (n = {len(validation):,}) by "
         f"{task.metric}"
     )
     if train.fingerprint == validation.fingerprint:
         stderr.print("warning: training and validation data are the same, so scores mean little")
-    elif not task.is_regression and len(set(validation.labels.tolist())) < 2:
+    elif not task.is_regression and len({*validation.labels.ravel().tolist()} - {UNLABELLED}) < 2:
         stderr.print("warning: the validation data have one class only, so scores mean little")
 
 

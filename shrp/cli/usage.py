@@ -40,7 +40,7 @@ def usage(
     with progress_on("routing", len(source)) as show:
         stats = measure_usage(*of, max_length=length, progress=show)
     report_cut(loaded.model.config, loaded.tokenizer, (source,), length)
-    answers = to_predictions(source.task, stats.logits[:, label_columns(loaded.model, source.task)])
+    answers = to_predictions(source.task, stats.logits[..., label_columns(loaded.model, source.task)])
     lengths = token_counts(loaded.tokenizer, source.texts)
     read = np.minimum(lengths, longest_input(loaded.model, loaded.tokenizer, length))
     if routes is not None:

@@ -1,6 +1,7 @@
 """Tokenization, and padded batches of tensors."""
 
 import os
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -10,12 +11,15 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.data.tabular import is_unicode
+from shrp.data.tasks import UNLABELLED
 from shrp.errors import DataError
 from shrp.families.families import positions
 
 Batch = dict[str, Tensor]
 Encoded = dict[str, list[int]]
 
+LABELS = "labels"
+"""Of the tokens of an encoded example, where a training adds them."""
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 BATCHES_PER_CHUNK = 50
 
@@ -96,6 +100,31 @@ def token_spans(tokenizer, text: tuple[str, ...], max_length: int = 128) -> list
     return [None if part is None else (part, *span) for part, span in zip(parts, encoded["offset_mapping"])]
 
 
+def word_places(tokenizer, texts: Sequence[tuple[str, ...]], max_length: int = 128) -> list[np.ndarray]:
+    """Where in `encode`'s result each word of some texts begins: the place of its first token.
+
+    Words are what stands between blanks, as in a corpus whose words were joined by blanks.
+
+    Returns:
+        For each text int64 `(words,)`; -1 for a word without a token, as those beyond `max_length`.
+
+    Raises:
+        DataError: the tokenizer has no fast form, and only that knows.
+    """
+    found = []
+    for text in texts:
+        words = np.array([word.span() for word in re.finditer(r"\S+", text[0])], dtype=np.int64).reshape(-1, 2)
+        places = np.full(len(words), -1, dtype=np.int64)
+        spans = [(place, *span[1:]) for place, span in enumerate(token_spans(tokenizer, text, max_length)) if span]
+        # By its last character, as a token may begin with the blank before the word; backwards, so the first one stays.
+        for place, start, end in reversed(spans):
+            word = int(np.searchsorted(words[:, 0], end - 1, side="right")) - 1
+            if end > start and word >= 0 and end <= words[word, 1]:
+                places[word] = place
+        found.append(places)
+    return found
+
+
 def token_counts(tokenizer, texts: Sequence[tuple[str, ...]]) -> list[int]:
     """Tokens of each text or pair without truncation, special tokens included. Raises as `check_writable`."""
     check_writable(texts)
@@ -147,7 +176,7 @@ def collate(
     """
     rows = [encoded[i] for i in indices]
     width = max(len(row["input_ids"]) for row in rows)
-    fill = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}
+    fill = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id, LABELS: UNLABELLED}
     batch = {}
     for key in rows[0]:
         values = np.full((len(rows), width), fill.get(key, 0), dtype=np.int64)

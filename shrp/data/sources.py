@@ -18,8 +18,19 @@ import numpy as np
 import pandas as pd
 
 from shrp.data import tabular
-from shrp.data.tabular import is_missing, is_unicode
-from shrp.data.tasks import LABEL, TASKS, TEXTS, Task, custom_task, get_task
+from shrp.data.tabular import is_list, is_missing, is_unicode
+from shrp.data.tasks import (
+    LABEL,
+    TASKS,
+    TEXT,
+    TEXTS,
+    UNLABELLED,
+    WORD_COLUMN,
+    WORDS,
+    Task,
+    custom_task,
+    get_task,
+)
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, IncompleteError, RowError, first_line
 
@@ -28,6 +39,8 @@ DATA_DIR = "SHRP_DATA_DIR"
 TIMEOUT, RETRY = 3.0, 60.0
 """Seconds that the hub has to answer, and until a silent one is asked again."""
 NO_SLICE = "(no name)"
+TAG_COLUMNS = ("tags", "ner_tags", "pos_tags", "labels")
+"""Usual columns of lists of labels."""
 PROBES = Path(__file__).parent.parent / "probes"
 SPLITS = ("train", "validation")
 
@@ -162,7 +175,8 @@ def from_table(
     Args:
         source: the file's name, which the data get, and its stem the new task, unless that is the name of a known task.
         task: what the labels mean; None makes a task of the labels found.
-        text_columns: columns of the one or two texts; None takes the task's, or "text" without a task.
+        text_columns: columns of the one or two texts; None takes the task's, or without a task "text", or "tokens" for lists
+            of words.
         label_column: column of the labels: names, ids, or numbers. If it is "label" and there is no such column, the
             task's own (`Task.label_column`). No labels if there is neither, or it is None.
         slice_column: column of the slices, or None.
@@ -177,10 +191,12 @@ def from_table(
         if meanings or label_column not in (None, LABEL):
             raise DataError(f"'{source}' is read for its texts alone: leave label columns and meanings out.")
         label_column = None
-    texts = tuple(text_columns or (task.text_columns if task else ("text",)))
+    usual = WORD_COLUMN if WORD_COLUMN in frame.columns and "text" not in frame.columns else "text"
+    texts = tuple(text_columns or (task.text_columns if task else (usual,)))
     if label_column == LABEL and label_column not in frame.columns:
-        own = task.label_column if task else LABEL
-        label_column = own if own in frame.columns else None
+        own = (task.label_column,) if task else (LABEL,)
+        own += TAG_COLUMNS if (task.on_words if task else texts == (WORD_COLUMN,)) else ()
+        label_column = next((name for name in own if name in frame.columns), None)
     if meanings and label_column is None:
         raise DataError(
             f"'{source}' has no labels to give meanings to; name their column (label_column, --label-column); its "
@@ -194,12 +210,13 @@ def from_table(
     if task is None:
         if label_column is None:
             raise DataError(f"'{source}' has no labels to infer the task from; name a task or label column.")
-        labels = _renamed(tabular.column(frame, label_column, source), source, meanings or {})
-        rows = [row for row, label in enumerate(labels) if label is not None]
+        labels, rows, kind = _labels_and_rows(tabular.column(frame, label_column, source), source, meanings or {})
         name = Path(source).stem
         name = source if name == TEXTS.name or name in TASKS else name  # those have meanings of their own
         with _counted_in_the_whole(rows):
-            task = infer_task([labels[row] for row in rows], name, texts, source)
+            task = infer_task(labels, name, texts, source)
+        if kind == WORDS:
+            task = custom_task(name, texts, task.label_names, kind=WORDS)
         task = replace(task, label_column=label_column)
     columns = {"meanings": meanings, "pair_column": pair_column}
     data = from_frame(frame, task, source, label_column, slice_column, texts, **columns)
@@ -263,16 +280,23 @@ def from_frame(
     labels, rows = None, list(range(len(frame)))
     cells = None if label_column is None else tabular.column(frame, label_column, name)
     if cells is not None and meanings:
+        if task.on_words:
+            raise DataError(f"'{name}' has labels of words, which can't be given meanings here: rename them in the file.")
         cells = _translated(cells, task, name, meanings)
         rows = [row for row in rows if cells[row] is not None]
     kept = frame if len(rows) == len(frame) else frame.iloc[rows]
     with _counted_in_the_whole(rows):
         texts = tabular.text_rows(kept, columns, name, allow_empty)
         if cells is not None:
-            labels = parse_labels([cells[row] for row in rows], task, name)
+            parse = word_labels if task.on_words else parse_labels
+            labels = parse([cells[row] for row in rows], task, name)
         slices, pairs = (
             None if of is None else tabular.names(kept, of, name) for of in (slice_column, pair_column)
         )
+    if task.on_words and labels is not None:
+        words, tags = np.array([len(text.split()) for (text,) in texts]), (labels >= 0).sum(1)
+        for row in np.flatnonzero(words != tags):
+            raise RowError(name, int(rows[row]) + 1, f": {words[row]:,} words, but {tags[row]:,} labels.")
     if slices is not None:
         slices = tuple(one or NO_SLICE for one in slices)
     return TextData(task, name, texts, labels, slices, pairs)
@@ -302,6 +326,32 @@ def parse_labels(cells: Sequence[Any], task: Task, source: str) -> np.ndarray:
             how = f"{task.num_labels - 1}); on the command line --label-means gives its meaning."
             raise RowError(source, row, what + how)
     return np.array([known[key] for key in keys], dtype=np.int64)
+
+
+def word_labels(cells: Sequence[Any], task: Task, source: str) -> np.ndarray:
+    """Labels of words, int64 `(N, W)`, from lists of them or texts with blanks between; `UNLABELLED` after the last word.
+
+    Raises:
+        RowError: as `parse_labels`.
+    """
+    rows = [cell.split() if isinstance(cell, str) else [cell] if not is_list(cell) else list(cell) for cell in cells]
+    sizes = np.array([len(row) for row in rows], dtype=np.int64)
+    with _counted_in_the_whole(np.repeat(np.arange(len(rows)), sizes)):
+        flat = parse_labels([label for row in rows for label in row], task, source)
+    found = np.full((len(rows), sizes.max(initial=0)), UNLABELLED, dtype=np.int64)
+    found[np.arange(found.shape[1]) < sizes[:, None]] = flat
+    return found
+
+
+def _labels_and_rows(cells: Sequence[Any], source: str, meanings: Meanings) -> tuple[list[Any], list[int], str]:
+    """All labels of a column that are not left out, the row of each, and whether they are of texts or of words."""
+    if any(map(is_list, cells)):
+        pairs = [(label, row) for row, cell in enumerate(cells) if is_list(cell) for label in cell]
+        labels, rows = zip(*pairs) if pairs else ((), ())
+        return list(labels), list(rows), WORDS
+    labels = _renamed(cells, source, meanings)
+    rows = [row for row, label in enumerate(labels) if label is not None]
+    return [labels[row] for row in rows], rows, TEXT
 
 
 def class_ids(cells: Sequence[Any], task: Task, source: str) -> list[int]:

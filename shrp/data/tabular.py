@@ -341,13 +341,13 @@ def incomplete(frame: pd.DataFrame, texts: Sequence[str], label: str | None, sou
 def text_rows(
     frame: pd.DataFrame, names: Sequence[str], source: str, allow_empty: bool = False
 ) -> tuple[tuple[str, ...], ...]:
-    """The texts of each row, exactly as they stand.
+    """The texts of each row, exactly as they stand; of lists of words, with a blank between words.
 
     Raises:
         IncompleteError: a cell is missing or, unless `allow_empty`, empty or blank.
         RowError: a cell is not a string of valid Unicode.
     """
-    columns = [column(frame, name, source) for name in names]
+    columns = [joined(column(frame, name, source), source) for name in names]
     for name, cells in zip(names, columns):
         for row, cell in enumerate(cells, 1):
             where = f", column '{name}': "
@@ -372,12 +372,35 @@ def is_unicode(text: str) -> bool:
 
 
 def is_missing(cell: Any) -> bool:
-    """Whether a cell is None, NaN, NaT, or an empty or blank string."""
+    """Whether a cell is None, NaN, NaT, an empty list, or an empty or blank string."""
     if isinstance(cell, str):
         return not cell.strip()
+    if is_list(cell):
+        return not len(cell)
     if isinstance(cell, Decimal):
         return cell.is_nan()
     return cell is None or cell is pd.NA or cell is pd.NaT or (isinstance(cell, float) and math.isnan(cell))
+
+
+def is_list(cell: Any) -> bool:
+    """Whether a cell holds several values, as a JSON list or Parquet's."""
+    return isinstance(cell, (list, tuple, np.ndarray))
+
+
+def joined(cells: Sequence[Any], source: str) -> list[Any]:
+    """Lists of words as texts with a blank between words; other cells as they are.
+
+    Raises:
+        RowError: a word is no string, or empty, or holds a blank.
+    """
+    found = []
+    for row, cell in enumerate(cells, 1):
+        if is_list(cell):
+            if odd := [word for word in cell if not isinstance(word, str) or word.split() != [word]]:
+                raise RowError(source, row, f": a word without blanks is needed, not {odd[0]!r:.40}.")
+            cell = " ".join(cell)
+        found.append(cell)
+    return found
 
 
 def distinct(names: Iterable[str], reserved: Iterable[str]) -> list[str]:

@@ -1,20 +1,28 @@
-"""What a classification or regression task is: plain data, which a checkpoint's config holds."""
+"""What a task is (classes or numbers of texts, or classes of their words): plain data, which a checkpoint's config holds."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from shrp.errors import DataError
 
-METRICS = ("accuracy", "f1", "f1_macro", "matthews", "pearson", "spearman")
-LABEL = "label"
-"""The usual column of labels."""
+METRICS = ("accuracy", "f1", "f1_macro", "matthews", "pearson", "spearman", "entity_f1")
+WORD_METRICS = ("entity_f1", "accuracy")
+"""Of a task on words: seqeval's F1 of whole entities, and the share of words that are right."""
+TEXT, WORDS = "text", "words"
+"""What a label belongs to: a text (or a pair), or each word of a text (token classification)."""
+UNLABELLED = -100
+"""In arrays of word labels and predictions: there is none here."""
+LABEL, WORD_COLUMN = "label", "tokens"
+"""The usual columns of labels, and of lists of words."""
 REGRESSION_METRICS = ("pearson", "spearman")
+_ENTITY_TAG = re.compile(r"O$|[BIES]-.")
 
 
 @dataclass(frozen=True)
 class Task:
-    """One supervised task on a text or a pair of texts.
+    """One supervised task on a text, a pair of texts, or the words of a text.
 
     Raises:
         DataError: the parts do not fit together.
@@ -30,6 +38,8 @@ class Task:
     """From `METRICS`; "f1" is the F1 of class 1, as in GLUE."""
     label_column: str = field(default=LABEL, compare=False)
     """The column of the labels in the file that the task was inferred from."""
+    kind: str = TEXT
+    """`TEXT` or `WORDS`. Words are what stands between blanks."""
 
     def __post_init__(self) -> None:
         if len(self.text_columns) not in (1, 2):
@@ -40,7 +50,10 @@ class Task:
             )
         if len(set(self.label_names)) != len(self.label_names):
             raise DataError(f"The label names of a task must differ: {list(self.label_names)}.")
-        allowed = [m for m in METRICS if (m in REGRESSION_METRICS) == self.is_regression]
+        if self.kind not in (TEXT, WORDS) or (self.on_words and (not self.label_names or len(self.text_columns) > 1)):
+            raise DataError(f"A task labels a text, or with classes the words of one text, not {self.kind!r:.40}.")
+        allowed = [m for m in METRICS if (m in REGRESSION_METRICS) == self.is_regression and m != "entity_f1"]
+        allowed = list(WORD_METRICS) if self.on_words else allowed
         if self.metric not in self.metrics or not set(self.metrics) <= set(allowed):
             raise DataError(f"'{self.metric}' must be in {list(self.metrics)}, and those in {allowed}.")
         if "f1" in self.metrics and self.num_labels != 2:
@@ -51,20 +64,41 @@ class Task:
         """Whether the label is a number rather than a class."""
         return not self.label_names
 
+    @property
+    def on_words(self) -> bool:
+        """Whether each word has a label (token classification)."""
+        return self.kind == WORDS
+
+    @property
+    def counts_examples(self) -> bool:
+        """Whether the headline metric is the share of examples that are right."""
+        return self.metric == "accuracy" and not self.on_words
+
     def reads_as(self, other: "Task") -> bool:
-        """Whether both have as many texts and the same classes in order."""
-        return (len(self.text_columns), self.label_names) == (len(other.text_columns), other.label_names)
+        """Whether both have as many texts and the same classes in order, of texts or of words."""
+        return (len(self.text_columns), *self._outputs) == (len(other.text_columns), *other._outputs)
+
+    @property
+    def _outputs(self) -> tuple[str, tuple[str, ...]]:
+        return self.kind, self.label_names
 
     @property
     def num_labels(self) -> int:
         """Width of the model's output: the number of classes, or 1 for regression."""
         return len(self.label_names) or 1
 
+    def check_of_texts(self, what: str) -> None:
+        """Raise `DataError` if words have labels, as `what` needs one for a text."""
+        if self.on_words:
+            raise DataError(f"{what} needs one prediction for a text; '{self.name}' has one for each word.")
+
     def to_dict(self) -> dict[str, Any]:
         """The task as a JSON-able dictionary, for a checkpoint's config."""
         values = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
         if self.label_column == LABEL:
             del values["label_column"]
+        if self.kind == TEXT:
+            del values["kind"]
         return values
 
     @classmethod
@@ -78,6 +112,7 @@ class Task:
                 metric=str(values["metric"]),
                 metrics=_strings(values["metrics"]),
                 label_column=str(values.get("label_column", LABEL)),
+                kind=str(values.get("kind", TEXT)),
             )
         except (KeyError, TypeError) as error:
             raise DataError(f"not a description of a task: {error}.") from error
@@ -125,9 +160,15 @@ def get_task(name: str | Task) -> Task:
 
 
 def custom_task(
-    name: str, text_columns: Iterable[str], label_names: Iterable[str] = (), regression: bool = False
+    name: str,
+    text_columns: Iterable[str],
+    label_names: Iterable[str] = (),
+    regression: bool = False,
+    kind: str = TEXT,
 ) -> Task:
     """A task for a person's own data: accuracy and macro F1, or Pearson's and Spearman's correlation for regression.
+
+    On words, the F1 of entities where the labels are tags like `B-PER`, `I-PER` and `O`; and accuracy.
 
     Raises:
         DataError: a classification task has fewer than two classes, or a regression task has label names.
@@ -138,11 +179,15 @@ def custom_task(
     if not regression and len(labels) < 2:
         raise DataError(f"A classification task needs at least two classes, not {len(labels)}.")
     metrics = REGRESSION_METRICS if regression else ("accuracy", "f1_macro")
-    return Task(name, _strings(text_columns), labels, metrics[0], metrics)
+    if kind == WORDS:
+        entities = any(label.startswith("B-") for label in labels) and all(map(_ENTITY_TAG.match, labels))
+        metrics = WORD_METRICS if entities else ("accuracy",)
+    return Task(name, _strings(text_columns), labels, metrics[0], metrics, kind=kind)
 
 
 def may_be_one(one: Task, other: Task) -> bool:
     """Whether two tasks with the same labels may be the same: QNLI and RTE are not, files of different names may be."""
     if one.name in TASKS and other.name in TASKS:
         return one.name == other.name
-    return one.is_regression == other.is_regression and len(one.text_columns) == len(other.text_columns)
+    alike = one.is_regression == other.is_regression and one.kind == other.kind
+    return alike and len(one.text_columns) == len(other.text_columns)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from shrp.data.tabular import distinct
-from shrp.data.tasks import Task
+from shrp.data.tasks import UNLABELLED, Task
 from shrp.errors import DataError
 from shrp.phrases import counted
 
@@ -34,7 +34,8 @@ class TextData:
     texts: tuple[tuple[str, ...], ...]
     """One tuple an example, of one text or two, exactly as in the source."""
     labels: np.ndarray | None = None
-    """int64 class ids, or float64 numbers for regression, `(N,)`."""
+    """int64 class ids, or float64 numbers for regression, `(N,)`; of a task on words ids `(N, W)`, `UNLABELLED` after the
+    last word of an example."""
     slices: tuple[str, ...] | None = None
     """The phenomenon of each example, such as "negation"."""
     pairs: tuple[str, ...] | None = None
@@ -61,7 +62,12 @@ class TextData:
             if len(wrong := labels[labels != np.floor(labels)]):  # nan is unequal to itself
                 raise DataError(f"The labels of '{self.task.name}' are class ids; {wrong[0]:g} is none.")
             labels = np.asarray(self.labels, dtype=np.int64)
-            if len(labels) and not 0 <= labels.min() <= labels.max() <= top:
+            least = 0
+            if self.task.on_words:
+                least = UNLABELLED
+                if labels.ndim != 2 or ((labels >= 0) != _mask(self.word_counts, labels.shape[1])).any():
+                    raise DataError(f"Each word of '{self.task.name}' needs a label.")
+            if labels.size and not least <= labels.min() <= labels.max() <= top:
                 raise DataError(f"The class ids of '{self.task.name}' go from 0 to {top}.")
         object.__setattr__(self, "labels", labels)
 
@@ -76,6 +82,19 @@ class TextData:
             paired = sum(n == 2 for name, n in Counter(self.pairs).items() if name)
             parts.append(counted(paired, "minimal pair"))
         return f"<TextData {self.name!r}: task {self.task.name!r}, {', '.join(parts)}>"
+
+    @cached_property
+    def word_counts(self) -> np.ndarray:
+        """Words of each example's first text, int64 `(N,)`."""
+        return np.array([len(text[0].split()) for text in self.texts], dtype=np.int64)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """The shape of outputs for all examples: `(N, num_labels)`, or `(N, W, num_labels)` of a task on words."""
+        if not self.task.on_words:
+            return len(self), self.task.num_labels
+        width = int(self.word_counts.max(initial=0)) if self.labels is None else self.labels.shape[1]
+        return len(self), width, self.task.num_labels
 
     @cached_property
     def fingerprint(self) -> str:
@@ -117,7 +136,7 @@ class TextData:
         """
         generator = np.random.default_rng(seed)
         shuffled = generator.permutation(len(self))
-        if self.labels is None:
+        if self.labels is None or self.task.on_words:
             return shuffled
         strata = self.labels
         if self.task.is_regression:
@@ -138,11 +157,29 @@ class TextData:
         ours = [name for name, part in (("label", self.labels), ("slice", self.slices)) if part is not None]
         frame = pd.DataFrame(list(self.texts), columns=distinct(self.task.text_columns, ours))
         if self.labels is not None:
-            names = self.task.label_names
-            frame["label"] = [names[i] for i in self.labels] if names else self.labels
+            frame["label"] = named(self.task, self.labels)
         if self.slices is not None:
             frame["slice"] = list(self.slices)
         return frame
+
+
+def named(task: Task, values: np.ndarray) -> list[str] | np.ndarray:
+    """Classes by their names, those of words as one string; numbers as they are. A word without a class is `-`."""
+    if task.on_words:
+        ends = [int(np.flatnonzero(row >= 0).max(initial=-1)) + 1 for row in values]
+        rows = zip(values, ends, strict=True)
+        return [" ".join(task.label_names[i] if i >= 0 else "-" for i in row[:end]) for row, end in rows]
+    return values if task.is_regression else [task.label_names[i] for i in values]
+
+
+def same(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Which examples have equal labels or predictions, of all their words, bool `(N,)`."""
+    return (one == other).reshape(len(one), -1).all(1)
+
+
+def _mask(counts: np.ndarray, width: int) -> np.ndarray:
+    """The first `counts` `(N,)` of `width` places, bool `(N, width)`."""
+    return np.arange(width) < counts[:, None]
 
 
 def pairs_of(data: TextData) -> np.ndarray:
@@ -152,7 +189,7 @@ def pairs_of(data: TextData) -> np.ndarray:
         int64 `(P, 2)`, the example with the smaller label first.
     """
     groups = defaultdict(list)
-    if data.pairs is not None and data.labels is not None:
+    if data.pairs is not None and data.labels is not None and not data.task.on_words:
         for i, name in enumerate(data.pairs):
             groups[name].append(i)
     groups.pop("", None)

@@ -203,6 +203,7 @@ def matched(
     """`pruned` with its threshold calibrated to `routed` on some texts, and the shift `(C,)`; weights are shared."""
     from shrp.evaluation.evaluate import evaluate
 
+    data.task.check_of_texts("calibrating the threshold")
     outputs = [evaluate(m, tokenizer, data, max_length=max_length).logits for m in (pruned, routed)]
     shift = matching_shift(*outputs)
     return with_output_shift(pruned, data.task, shift), shift

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 import torch
 
-from shrp.data.batching import Batch, collate, encode, longest_input
+from shrp.data.batching import Batch, collate, encode, longest_input, word_places
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
@@ -42,7 +42,7 @@ def evaluate_stream(
     (gates, recordings) apply as at each `next()`.
 
     Args:
-        model: a Hugging Face sequence classifier. Its outputs are put in the order of the task's labels.
+        model: a Hugging Face classifier, of texts or of tokens. Its outputs are put in the order of the task's labels.
         max_length: tokens at which a text is cut; fewer where the model has no positions for so many.
         order: which examples, in which order, in consecutive batches. None takes all in a class-balanced random order,
             so that early estimates are fair, sorted by length within every four batches.
@@ -55,15 +55,15 @@ def evaluate_stream(
         DataError: there are no examples, or the model does not fit the task. Raised at the first `next()`.
         ValueError: `order` has repeated or impossible indices, or the batch size is below 1.
     """
-    columns, limit = label_columns(model, data.task), longest_input(model, tokenizer, max_length)
+    limit = longest_input(model, tokenizer, max_length)
 
     def prepare(texts: Texts) -> tuple[list[int], Callable[[np.ndarray], np.ndarray]]:
-        encoded = encode(tokenizer, texts, limit)
+        encoded, as_scored = encode(tokenizer, texts, limit), Outputs(model, tokenizer, data, limit, texts)
 
         def run(places: np.ndarray) -> np.ndarray:
             outputs = batch_logits(model, collate(tokenizer, encoded, places))
             to_predictions(data.task, outputs)  # Raises where the model's width is not the task's.
-            return outputs[:, columns]
+            return as_scored(places, outputs)
 
         return [len(row["input_ids"]) for row in encoded], run
 
@@ -82,7 +82,7 @@ def stream(
     Args:
         prepare: takes the texts of a few batches; returns each one's tokens and a function that takes the places of a
             batch among them, int64 `(b,)`, and returns outputs in the order of the task's labels, float32
-            `(b, num_labels)`.
+            `(b, num_labels)`, or of words `(b, W, num_labels)`.
     """
     rows = data.stratified_order() if order is None else np.asarray(order, dtype=np.int64)
     _check(rows, data, batch_size)
@@ -104,16 +104,19 @@ def estimates(
     data: TextData, n: int, batches: Iterable[tuple[np.ndarray, np.ndarray]]
 ) -> Iterator[Evaluation]:
     """An evaluation after each batch of outputs of `n` examples in all, given as rows `(b,)` and logits `(b, C)`."""
-    logits, indices = np.empty((n, data.task.num_labels), dtype=np.float32), np.empty(n, dtype=np.int64)
+    logits, indices = np.empty((n, *data.output_shape[1:]), dtype=np.float32), np.empty(n, dtype=np.int64)
     done = 0
     for rows, outputs in batches:
         end = done + len(rows)
         logits[done:end], indices[done:end], done = outputs, rows, end
-        yield summarise(data, indices[:done], logits[:done], done == n or data.task.metric == "accuracy")
+        yield summarise(data, indices[:done], logits[:done], done == n or data.task.counts_examples)
 
 
 def batch_logits(model, batch: Batch) -> np.ndarray:
-    """The model's outputs for one batch, float32 `(batch, outputs)`; its device and modes are left as they were."""
+    """The model's outputs for one batch, float32 `(batch, outputs)`, or of tokens `(batch, T, outputs)`.
+
+    Its device and modes are left as they were.
+    """
     device = next(model.parameters()).device
     # Each module's own flag is restored, as parts of a model in training may be frozen in evaluation mode. A model in
     # evaluation mode, perhaps at work in other threads, is not touched.
@@ -136,6 +139,38 @@ def _check(rows: np.ndarray, data: TextData, batch_size: int) -> None:
         raise ValueError("A batch holds at least one example.")
     if rows.min() < 0 or rows.max() >= len(data) or len(np.unique(rows)) != len(rows):
         raise ValueError(f"An order names examples 0 to {len(data) - 1}, each at most once.")
+
+
+class Outputs:
+    """Puts a model's logits in the form that a task is scored in: its order of labels and, for words, each one's first token.
+
+    Args:
+        max_length: tokens at which texts are cut.
+        texts: those that rows count; None for all of the data's.
+    """
+
+    def __init__(self, model, tokenizer, data: TextData, max_length: int, texts: Texts | None = None) -> None:
+        self.columns, self.shape = label_columns(model, data.task), data.output_shape[1:]
+        limit, self.places = longest_input(model, tokenizer, max_length), None
+        if data.task.on_words:
+            self.places = word_places(tokenizer, data.texts if texts is None else texts, limit)
+
+    def __call__(self, rows: Iterable[int], logits: np.ndarray, in_order: bool = True) -> np.ndarray:
+        """Float32 `(b, num_labels)`, or of words `(b, W, num_labels)`, nan where none is read.
+
+        Args:
+            rows: of the batch, `(b,)`.
+            logits: `(b, num_labels)`, or of tokens `(b, T, num_labels)`.
+            in_order: of the task's labels, rather than the model's.
+        """
+        logits = logits[..., self.columns] if in_order else logits
+        if self.places is None:
+            return logits
+        found = np.full((len(logits), *self.shape), np.nan, dtype=np.float32)
+        for line, row, output in zip(found, rows, logits, strict=True):
+            read = np.flatnonzero(self.places[row] >= 0)
+            line[read] = output[self.places[row][read]]
+        return found
 
 
 def label_columns(model, task: Task) -> list[int]:

@@ -11,7 +11,7 @@ from scipy.special import softmax
 
 from shrp.data.tabular import distinct
 from shrp.data.tasks import Task
-from shrp.data.text_data import TextData
+from shrp.data.text_data import TextData, named, same
 from shrp.errors import DataError
 from shrp.evaluation.metrics import interval, majority_score, score, to_predictions
 from shrp.evaluation.statistics import NO_INTERVAL, wilson
@@ -34,9 +34,10 @@ class Evaluation:
     indices: np.ndarray
     """Which examples of the data set the rows below are, ascending; int64 (n,)."""
     logits: np.ndarray
-    """The model's outputs in the order of the task's labels; float32 (n, num_labels)."""
+    """The model's outputs in the order of the task's labels; float32 (n, num_labels). Of a task on words (n, W, num_labels),
+    nan where there is no word or the model does not read so far."""
     labels: np.ndarray | None
-    """int64 ids or float64 numbers, (n,)."""
+    """int64 ids or float64 numbers, (n,); ids of words (n, W)."""
     slices: tuple[str, ...] | None
 
     def __repr__(self) -> str:  # one line: the arrays are long
@@ -62,13 +63,13 @@ class Evaluation:
 
     @property
     def predictions(self) -> np.ndarray:
-        """Class ids (int64), or numbers (float64) for regression; shape (n,)."""
+        """Class ids (int64), or numbers (float64) for regression; shape (n,), or (n, W) of a task on words."""
         return to_predictions(self.task, self.logits)
 
     @property
     def probabilities(self) -> np.ndarray:
-        """Softmax of the logits, or the raw outputs for regression; shape (n, num_labels)."""
-        return self.logits if self.task.is_regression else softmax(self.logits, axis=1)
+        """Softmax of the logits, or the raw outputs for regression; shape (..., num_labels)."""
+        return self.logits if self.task.is_regression else softmax(self.logits, axis=-1)
 
     @property
     def complete(self) -> bool:
@@ -82,14 +83,14 @@ class Evaluation:
 
     @property
     def correct(self) -> np.ndarray:
-        """Whether each prediction is right; bool (n,).
+        """Whether each prediction is right, of all its words; bool (n,).
 
         Raises:
             DataError: there are no labels, or they are numbers.
         """
         if self.labels is None or self.task.is_regression:
             raise DataError("Right and wrong need labelled classes; these data have none.")
-        return self.predictions == self.labels
+        return same(self.predictions, self.labels)
 
     def by_slice(self) -> pd.DataFrame:
         """The headline metric within each slice: columns slice, n, metric, score, low, high (95%).
@@ -108,13 +109,14 @@ class Evaluation:
     def by_class(self) -> pd.DataFrame:
         """Recall (with its 95% interval) and precision of each class; nan where a count is 0.
 
-        Columns class, n, predicted (counts), recall, low, high, precision. Empty for regression or without labels.
+        Columns class, n, predicted (counts, of words if these are labelled), recall, low, high, precision. Empty for
+        regression or without labels.
         """
         rows = []
         if self.labels is not None and not self.task.is_regression:
             predictions = self.predictions
             for index, name in enumerate(self.task.label_names):
-                truly, taken = self.labels == index, predictions == index
+                truly, taken = self.labels == index, (predictions == index) & (self.labels >= 0)
                 n, predicted, hits = int(truly.sum()), int(taken.sum()), int((truly & taken).sum())
                 recall, precision = (hits / count if count else math.nan for count in (n, predicted))
                 rows.append((name, n, predicted, recall, *wilson(hits, n), precision))
@@ -129,7 +131,8 @@ class Evaluation:
 
         Returns:
             Columns index, (texts), (label), prediction, (correct), a `p(<label>)` for each class, (slice). Classes are
-            given by name. Columns in brackets only where known; regression has no `correct` and no probabilities.
+            given by name. Columns in brackets only where known; regression has no `correct`, and neither it nor a task on
+            words has probabilities.
         """
         columns: dict[str, Any] = {}
         if self.labels is not None:
@@ -139,7 +142,8 @@ class Evaluation:
             if self.labels is not None:
                 columns["correct"] = self.correct
             probabilities = self.probabilities
-            columns |= {f"p({name})": probabilities[:, i] for i, name in enumerate(self.task.label_names)}
+            names = () if self.task.on_words else self.task.label_names
+            columns |= {f"p({name})": probabilities[:, i] for i, name in enumerate(names)}
         if self.slices is not None:
             columns["slice"] = list(self.slices)
         inputs: dict[str, Any] = {"index": self.indices}
@@ -182,7 +186,7 @@ def summarise(data: TextData, indices: np.ndarray, logits: np.ndarray, with_inte
 
     Args:
         indices: int64 `(n,)`, which examples of the data the rows are.
-        logits: float32 `(n, num_labels)`, in the order of the task's labels.
+        logits: float32 `(n, num_labels)`, or of words `(n, W, num_labels)`, in the order of the task's labels.
         with_interval: compute the interval, which takes a bootstrap unless the metric is accuracy.
     """
     task, labels, slices = data.task, data.labels, data.slices
@@ -212,11 +216,6 @@ def text_columns(
             f"'{evaluation.data}' has {evaluation.total} examples, but {len(texts)} texts were given."
         )
     return {name: [texts[i][k] for i in rows] for k, name in enumerate(names)}
-
-
-def named(task: Task, values: np.ndarray) -> list[str] | np.ndarray:
-    """Classes by their names; numbers as they are."""
-    return values if task.is_regression else [task.label_names[i] for i in values]
 
 
 def _finite(value: float) -> float | None:

@@ -1,17 +1,19 @@
 """Scores and their intervals.
 
-Every classification metric is a function of the confusion matrix, so a bootstrap draws whole confusion matrices.
+Every classification metric is a function of the confusion matrix, so a bootstrap draws whole confusion matrices. A
+metric of words is a quotient of two sums over examples, so a bootstrap draws examples, whose words depend on each other.
 
 Degenerate cases never warn: F1 and Matthews are 0 where a denominator is 0, as in scikit-learn; a correlation of a
 constant is nan; without examples every score is nan.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 from scipy.stats import rankdata
 
-from shrp.data.tasks import REGRESSION_METRICS, Task
+from shrp.data.tasks import REGRESSION_METRICS, UNLABELLED, Task
 from shrp.errors import DataError
 from shrp.evaluation.statistics import NO_INTERVAL, bootstrap, of_draws, wilson
 
@@ -20,8 +22,8 @@ def score(task: Task, labels: np.ndarray, outputs: np.ndarray) -> dict[str, floa
     """All of a task's metrics.
 
     Args:
-        labels: class ids, or numbers for regression, `(n,)`.
-        outputs: predictions `(n,)`, or logits `(n, num_labels)`.
+        labels: class ids, or numbers for regression, `(n,)`; class ids of words `(n, W)`.
+        outputs: predictions of the same shape, or logits `(..., num_labels)`.
 
     Raises:
         DataError: the shapes do not fit each other or the task.
@@ -29,8 +31,43 @@ def score(task: Task, labels: np.ndarray, outputs: np.ndarray) -> dict[str, floa
     labels, predictions = _checked(task, labels, outputs)
     if task.is_regression:
         return {name: float(CORRELATIONS[name](labels, predictions)) for name in task.metrics}
+    if task.on_words:
+        sums = {name: parts(task, name, labels, predictions).sum(0) for name in task.metrics}
+        return {name: float(quotient(name, both)) if len(labels) else np.nan for name, both in sums.items()}
     matrix = confusion(task, labels, predictions)
     return {name: float(FROM_CONFUSION[name](matrix)) for name in task.metrics}
+
+
+def parts(task: Task, metric: str, labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """Each example's part of a metric of words, `(n, 2)`: of the sum above the line and of the one below (`quotient`).
+
+    A word that the model did not read, as its text was cut, is wrong; for entities it counts as `O`.
+
+    Args:
+        labels, predictions: `(n, W)`, `UNLABELLED` where there is no word (or no prediction).
+    """
+    words = labels >= 0
+    if metric == "accuracy":
+        return np.stack([(words & (labels == predictions)).sum(1), words.sum(1)], 1)
+    sizes, found = words.sum(1), np.zeros((len(labels), 2), dtype=np.int64)
+    for i, size in enumerate(sizes):
+        true, ours = (_entities(task.label_names, row[i, :size].tobytes()) for row in (labels, predictions))
+        found[i] = 2 * len(true & ours), len(true) + len(ours)
+    return found
+
+
+@lru_cache(maxsize=50_000)  # running estimates and prunings ask for the same ones again
+def _entities(names: tuple[str, ...], ids: bytes) -> frozenset[tuple[str, int, int]]:
+    """Entities by seqeval: type, first and last word of each."""
+    from seqeval.metrics.sequence_labeling import get_entities
+
+    tags = [names[i] if i >= 0 else "O" for i in np.frombuffer(ids, np.int64)]
+    return frozenset(get_entities(tags))
+
+
+def quotient(metric: str, sums: np.ndarray) -> np.ndarray:
+    """A metric of words from sums `(..., 2)` of `parts`; the F1 of no entities is 0, as seqeval's."""
+    return _ratio(sums[..., 0], sums[..., 1], 0.0 if metric == "entity_f1" else np.nan)
 
 
 EQUAL = 1e-5
@@ -62,17 +99,27 @@ def worth(task: Task, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     regression.
 
     Args:
-        outputs: `(N, ..., C)`, in the task's order of classes.
-        labels: class ids or numbers, `(N,)`.
+        outputs: `(N, ..., C)`, in the task's order of classes; of a task on words `(N, W, C)`.
+        labels: class ids or numbers, `(N,)`; of words `(N, W)`.
 
     Returns:
-        float64 `(N, ...)`.
+        float64 `(N, ...)`; of a task on words the mean over those that were read, `(N,)`.
     """
     outputs = outputs.astype(np.float64)
+    if task.on_words:
+        known = (labels >= 0) & np.isfinite(outputs[..., 0])
+        found = np.zeros(known.shape)
+        found[known] = _margins(outputs[known], labels[known][:, None])
+        return found.sum(1) / np.maximum(known.sum(1), 1)
     places = (..., *(None,) * (outputs.ndim - 1))
     labels = np.broadcast_to(np.asarray(labels)[places], (*outputs.shape[:-1], 1))
     if task.is_regression:
         return -np.abs(outputs - labels)[..., 0]
+    return _margins(outputs, labels)
+
+
+def _margins(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Logit of the true class minus the largest other one; `outputs` `(..., C)` is changed, `labels` `(..., 1)`."""
     true = np.take_along_axis(outputs, labels, -1)[..., 0]
     np.put_along_axis(outputs, labels, -np.inf, -1)
     return true - outputs.max(-1)
@@ -83,33 +130,41 @@ def majority_score(task: Task, labels: np.ndarray) -> float:
     if task.is_regression:
         return float("nan")
     labels = np.asarray(labels)
-    return max(score(task, labels, np.full(len(labels), c))[task.metric] for c in range(task.num_labels))
+    constants = [np.where(labels == UNLABELLED, labels, c) for c in range(task.num_labels)]
+    return max(score(task, labels, constant)[task.metric] for constant in constants)
 
 
 def to_predictions(task: Task, outputs: np.ndarray) -> np.ndarray:
     """Class ids (int64) or numbers (float64), `(n,)`, from logits `(n, num_labels)` or predictions `(n,)`.
 
+    Of a task on words `(n, W)` from `(n, W, num_labels)`: `UNLABELLED` where the logits are nan, as no word was read there.
+
     Raises:
         DataError: the logits are of another width than the task, or not all finite.
     """
     outputs = np.asarray(outputs)
-    if outputs.ndim == 2:
-        if outputs.shape[1] != task.num_labels:
+    if outputs.ndim == 2 + task.on_words:
+        if outputs.shape[-1] != task.num_labels:
             raise DataError(
-                f"'{task.name}' needs {task.num_labels} output(s), but the model gives {outputs.shape[1]}."
+                f"'{task.name}' needs {task.num_labels} output(s), but the model gives {outputs.shape[-1]}."
             )
-        if not np.isfinite(outputs).all():
+        unread = np.isnan(outputs).all(-1) & task.on_words
+        if not np.isfinite(outputs[~unread]).all() or (outputs.size and unread.all()):
             raise DataError(
                 f"The model's outputs for '{task.name}' are not all finite: its weights are broken."
             )
-        outputs = outputs[:, 0] if task.is_regression else outputs.argmax(axis=1)
+        outputs = outputs[:, 0] if task.is_regression else np.where(unread, UNLABELLED, outputs.argmax(axis=-1))
     return outputs.astype(np.float64 if task.is_regression else np.int64)
 
 
 def confusion(task: Task, labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-    """Counts, int64 `(num_labels, num_labels)`: a row a true class, a column a predicted one."""
+    """Counts, int64 `(num_labels, num_labels)`: a row a true class, a column a predicted one; of words, those read."""
     size = task.num_labels
-    cells = np.bincount(np.asarray(labels) * size + np.asarray(predictions), minlength=size * size)
+    labels, predictions = np.asarray(labels), np.asarray(predictions)
+    if task.on_words:
+        read = (labels >= 0) & (predictions >= 0)
+        labels, predictions = labels[read], predictions[read]
+    cells = np.bincount(labels * size + predictions, minlength=size * size)
     return cells.reshape(size, size)
 
 
@@ -120,15 +175,31 @@ def interval(task: Task, labels: np.ndarray, outputs: np.ndarray) -> tuple[float
     equal predictions are no evidence of certainty. Args and errors as for `score`.
     """
     labels, predictions = _checked(task, labels, outputs)
-    if task.metric == "accuracy":
+    if task.counts_examples:
         return wilson(int((labels == predictions).sum()), len(labels))
     if not len(labels):
         return NO_INTERVAL
+    if task.on_words:
+        return of_draws(bootstrap_quotient(task.metric, parts(task, task.metric, labels, predictions)))
     metric = (CORRELATIONS if task.is_regression else FROM_CONFUSION)[task.metric]
     if task.is_regression:
         return of_draws(bootstrap(lambda rows: metric(labels[rows], predictions[rows]), len(labels)))
     matrix = confusion(task, labels, predictions)
     return of_draws(bootstrap(lambda counts: metric(counts.reshape(-1, *matrix.shape)), matrix.ravel()))
+
+
+def bootstrap_quotient(metric: str, *models: np.ndarray, resamples: int = 1000) -> np.ndarray:
+    """A metric of words in bootstrap samples of the examples, `(resamples,)`; of two models, the first minus the second.
+
+    Args:
+        models: `parts` of the same examples, `(n, 2)`.
+    """
+
+    def statistic(rows: np.ndarray) -> np.ndarray:
+        first, *rest = (quotient(metric, each[rows].sum(1)) for each in models)
+        return first - rest[0] if rest else first
+
+    return bootstrap(statistic, len(models[0]), resamples=resamples)
 
 
 def _checked(task: Task, labels: np.ndarray, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -139,7 +210,8 @@ def _checked(task: Task, labels: np.ndarray, outputs: np.ndarray) -> tuple[np.nd
             f"Each example needs a label: {labels.size} labels for {predictions.size} predictions."
         )
     for ids in (labels, predictions):
-        if not task.is_regression and len(ids) and not 0 <= ids.min() <= ids.max() < task.num_labels:
+        least = UNLABELLED if task.on_words else 0
+        if not task.is_regression and ids.size and not least <= ids.min() <= ids.max() < task.num_labels:
             raise DataError(f"The class ids of '{task.name}' go from 0 to {task.num_labels - 1}.")
     return labels, predictions
 

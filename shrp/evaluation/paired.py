@@ -10,10 +10,10 @@ import pandas as pd
 
 from shrp.data.tabular import distinct
 from shrp.data.tasks import TASKS, Task
-from shrp.data.text_data import TextData
+from shrp.data.text_data import TextData, named, same
 from shrp.errors import DataError
-from shrp.evaluation.evaluation import Evaluation, named, text_columns
-from shrp.evaluation.metrics import CORRELATIONS, FROM_CONFUSION, score
+from shrp.evaluation.evaluation import Evaluation, text_columns
+from shrp.evaluation.metrics import CORRELATIONS, FROM_CONFUSION, bootstrap_quotient, parts, quotient, score
 from shrp.evaluation.statistics import NO_INTERVAL, bootstrap, of_draws, paired_interval
 
 LOST, WON, STILL_WRONG = "right → wrong", "wrong → right", "wrong → other wrong"
@@ -50,7 +50,7 @@ def paired_difference(
     value = score(task, labels, ours)[a.metric] - score(task, labels, theirs)[a.metric]
     if not resamples:
         return value, NO_INTERVAL
-    if a.metric == "accuracy":
+    if task.counts_examples:
         return value, paired_interval((ours == labels).astype(float) - (theirs == labels))
     return value, of_draws(_differences(task, a.metric, labels, ours, theirs, resamples))
 
@@ -71,7 +71,7 @@ def mean_difference(draws: Sequence[Evaluation], b: Evaluation) -> tuple[float, 
     value = float(np.mean([one.score for one in draws])) - b.score
     if b.labels is None:
         return value, NO_INTERVAL
-    if b.metric == "accuracy":
+    if b.task.counts_examples:
         return value, paired_interval(np.mean([one.correct for one in draws], axis=0) - b.correct)
 
     def statistic(rows: np.ndarray) -> np.ndarray:
@@ -84,6 +84,8 @@ def _resampled(one: Evaluation, rows: np.ndarray) -> np.ndarray:
     """Headline scores `(samples,)` of rows of examples `(samples, n)`."""
     if one.task.is_regression:
         return CORRELATIONS[one.metric](one.labels[rows], one.predictions[rows])
+    if one.task.on_words:
+        return quotient(one.metric, parts(one.task, one.metric, one.labels, one.predictions)[rows].sum(1))
     size = one.task.num_labels
     cells = (one.labels * size + one.predictions)[rows] + size**2 * np.arange(len(rows))[:, None]
     counts = np.bincount(cells.ravel(), minlength=len(rows) * size**2)
@@ -142,6 +144,8 @@ def by_group(reference: Evaluation, other: Evaluation, by: str) -> pd.DataFrame:
         raise DataError("Groups are compared only once both models have seen the same examples.")
     value = "score" if by == "slice" else "recall"
     first, second = (e.by_slice() if by == "slice" else e.by_class() for e in (reference, other))
+    if by == "class" and reference.task.on_words:  # words of one example depend on each other
+        first, second = first.head(0), second.head(0)
     frame = pd.DataFrame({"group": first[by], "n": first["n"]})
     for who, part in (("reference", first), ("other", second)):
         for name, column in ((who, value), (f"{who} low", "low"), (f"{who} high", "high")):
@@ -184,7 +188,8 @@ def flip_table(reference: Evaluation, other: Evaluation, data: TextData) -> pd.D
         DataError: the evaluations are not on the same data, or those are not `data`.
     """
     task, (before, after) = reference.task, shared_rows(reference, other)
-    differ = np.abs(reference.predictions[before] - other.predictions[after]) > far_apart(reference)
+    ours, theirs = reference.predictions[before], other.predictions[after]
+    differ = ~same(ours, theirs) if task.on_words else np.abs(ours - theirs) > far_apart(reference)
     before, after = before[differ], after[differ]
     rows = reference.indices[before]
     texts = text_columns(reference, data.texts, rows, flip_text_columns(task))
@@ -193,7 +198,7 @@ def flip_table(reference: Evaluation, other: Evaluation, data: TextData) -> pd.D
         frame["label"] = named(task, reference.labels[before])
     frame["reference"] = named(task, reference.predictions[before])
     frame["other"] = named(task, other.predictions[after])
-    if not task.is_regression:
+    if not task.is_regression and not task.on_words:
         frame["class"] = frame["label"] if "label" in frame else frame["reference"]
         classes = [task.label_names.index(name) for name in frame["class"]]
         frame["p_reference"] = reference.probabilities[before, classes]
@@ -235,7 +240,7 @@ def _group_interval(
     else:
         here = np.array(a.slices, dtype=object)[rows_a] == name
     rows_a, rows_b = rows_a[here], rows_b[here]
-    if by == "class" or a.metric == "accuracy":
+    if by == "class" or a.task.counts_examples:
         return paired_interval(b.correct[rows_b].astype(float) - a.correct[rows_a])
     return paired_difference(b.only(rows_b), a.only(rows_a))[1]
 
@@ -244,6 +249,9 @@ def _differences(
     task: Task, metric: str, labels: np.ndarray, ours: np.ndarray, theirs: np.ndarray, resamples: int
 ) -> np.ndarray:
     """Differences of the metric in bootstrap samples, `(resamples,)`."""
+    if task.on_words:
+        both = (parts(task, metric, labels, one) for one in (ours, theirs))
+        return bootstrap_quotient(metric, *both, resamples=resamples)
     if task.is_regression:
         metric_of = CORRELATIONS[metric]
         return bootstrap(

@@ -21,11 +21,11 @@ import numpy as np
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.checkpoints.info import CONFIG, EXPORT, GRAPH, CheckpointInfo
+from shrp.checkpoints.info import CONFIG, EXPORT, GRAPH, HEADS, CheckpointInfo
 from shrp.checkpoints.saving import entries, named, put_in_place
 from shrp.data.batching import MODEL_INPUTS, longest_input
 from shrp.data.sources import load_probe
-from shrp.data.tasks import Task
+from shrp.data.tasks import TEXT, Task
 from shrp.data.text_data import TextData
 from shrp.errors import ExportError, first_line
 from shrp.evaluation.costs import cost, dense_cost
@@ -96,6 +96,8 @@ def export_onnx(
             int8 always does, and the report says by how much), or logits are no finite numbers.
     """
     path = Path(path)
+    if not type(model).__name__.endswith(HEADS[TEXT]):
+        raise ExportError("models that label words are not exported so far; only classifiers of texts are.")
     if expert_layers(model):
         raise ExportError(
             "the model still routes, and live routing has no ONNX form; give a pruning plan (--per-layer, --budget or "

@@ -85,7 +85,7 @@ def run_from(
         watch: layers whose inputs are wanted.
 
     Returns:
-        Logits `(B, C)`, and layer -> input `(B, T, d)` for those watched.
+        Logits `(B, C)`, or of tokens `(B, T, C)`, and layer -> input `(B, T, d)` for those watched.
 
     Raises:
         ValueError: `start` is above 0 and `hidden_states` is missing, or a layer below it is watched, which does not

@@ -23,7 +23,7 @@ from shrp.data.batching import collate, encode, longest_input
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.evaluation.costs import dense_layer, static_layer_flops
-from shrp.evaluation.evaluate import estimates, label_columns, last_of
+from shrp.evaluation.evaluate import Outputs, estimates, last_of
 from shrp.evaluation.evaluation import Evaluation
 from shrp.families.families import encoder_layers, family_of, relative_positions
 from shrp.model.convert import expert_layers, num_experts_of
@@ -90,10 +90,11 @@ class LiveEvaluator:
             raise DataError(f"'{data.name}' holds no examples to evaluate on.")
         self.model, self.data = model, data
         self.first, self.top = min(self.routed), len(encoder_layers(model)) - 1
-        self.columns = label_columns(model, data.task)
+        self.as_scored = Outputs(model, tokenizer, data, max_length)
         self.batches = self._split(tokenizer, batch_size, max_length)
         # The top layer, where the head reads nothing but each input's first token.
-        self.last = None if family_of(model).reads_all_tokens(model.config) else self.top
+        all_tokens = data.task.on_words or family_of(model).reads_all_tokens(model.config)
+        self.last = None if all_tokens else self.top
         longest = max(b.packing.mask.shape[1] for b in self.batches)
         self._relative = {layer: relative_positions(model, longest, layer) for layer in self.routed}
         self._kept = _Kept(memory)
@@ -225,14 +226,14 @@ class LiveEvaluator:
                 if batch.number not in known:
                     with torch.inference_mode():
                         known[batch.number] = self._run(batch, steps, worth_keeping).float().cpu().numpy()
-                yield batch.rows, known[batch.number][:, self.columns]
+                yield batch.rows, self.as_scored(batch.rows, known[batch.number])
 
         return estimates(self.data, len(self.data), batches())
 
     def _run(
         self, batch: _Batch, steps: list[_Step] | None, worth_keeping: Container[bytes] | None
     ) -> Tensor:
-        """Logits `(B, C)` of one batch, from the highest layer whose input is known.
+        """Logits `(B, C)` of one batch, or of its tokens, from the highest layer whose input is known.
 
         `worth_keeping` names what later plans share with this one; None keeps everything.
         """

@@ -70,6 +70,7 @@ class GateFit:
             raise PlanError("fitting gates needs a router and measured usage in every converted layer.")
         if not len(data):
             raise DataError(f"{data.name} is empty; fitting gates needs at least one text.")
+        data.task.check_of_texts("fitting gates")
         self.model, self.tokenizer, self.data, self.max_length = model, tokenizer, data, max_length
         self.layers = sorted(usage)
         self.start = torch.tensor(np.stack([usage[layer] for layer in self.layers])) + START  # (L, H)

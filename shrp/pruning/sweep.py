@@ -115,6 +115,8 @@ def scored(
     Raises:
         DataError: the data have no labels.
     """
+    if calibrate:
+        data.task.check_of_texts("calibrating the threshold")
     if data.labels is None:
         raise DataError(f"{data.name} has no labels, so no pruning of it has a score.")
     live = LiveEvaluator(model, tokenizer, data, max_length=max_length)

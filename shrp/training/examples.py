@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from shrp.data.batching import bucketed_batches, collate, encode, epoch_rows
+from shrp.data.batching import LABELS, bucketed_batches, collate, encode, epoch_rows, word_places
+from shrp.data.tasks import UNLABELLED
 from shrp.training.config import TextConfig, TrainConfig
 from shrp.training.schedule import Epoch, epoch_seed
 
@@ -21,7 +22,7 @@ class Examples:
     """Encoded training texts; which of them an epoch sees, in which batches, depends on config and epoch alone.
 
     Args:
-        labels: `(n,)`; None for unlabelled text.
+        labels: `(n,)`, or of words `(n, W)`, which the first token of each gets; None for unlabelled text.
         digest: of the texts.
         longest: tokens at which a text is cut.
     """
@@ -41,6 +42,13 @@ class Examples:
             labels.astype(np.float32) if labels is not None and labels.dtype == np.float64 else labels
         )
         self.encoded = encode(tokenizer, texts, longest)
+        self.on_words = labels is not None and labels.ndim == 2
+        if self.on_words:
+            for row, places, own in zip(self.encoded, word_places(tokenizer, texts, longest), labels, strict=True):
+                given = np.full(len(row["input_ids"]), UNLABELLED, dtype=np.int64)
+                read = np.flatnonzero(places >= 0)
+                given[places[read]] = own[read]
+                row[LABELS] = given.tolist()
         self.lengths = np.array([len(row["input_ids"]) for row in self.encoded])
 
     def size(self, epoch: Epoch) -> int:
@@ -65,7 +73,11 @@ class Examples:
     def batch(
         self, rows: Sequence[int] | np.ndarray, device: torch.device | str
     ) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Model inputs, `(B, T)` each, and labels, `(B,)`, None for unlabelled text."""
+        """Model inputs, `(B, T)` each, and labels, `(B,)` or of tokens `(B, T)`, None for unlabelled text."""
+        if self.on_words:
+            inputs = collate(self.tokenizer, self.encoded, rows, device)
+            labels = inputs.pop(LABELS)
+            return inputs, labels
         labels = None if self.labels is None else torch.from_numpy(self.labels[list(rows)]).to(device)
         return collate(self.tokenizer, self.encoded, rows, device), labels
 

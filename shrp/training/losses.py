@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from shrp.analysis.usage import top1_counts
-from shrp.data.tasks import Task
+from shrp.data.tasks import UNLABELLED, Task
 from shrp.families.families import encoder_layers, family_of, final_norm
 from shrp.model.convert import expert_layers, layer_kinds, new_parameters
 from shrp.model.gates import RoutingRecord, record_routing
@@ -31,7 +31,7 @@ class TeacherOutput:
     """The dense teacher's outputs for a batch."""
 
     logits: Tensor
-    """`(B, C)`."""
+    """`(B, C)`, or of tokens `(B, T, C)`."""
     hidden_states: tuple[Tensor, ...]
     """Embeddings' output, then each layer's, `(B, T, d)`; empty where they are not distilled."""
 
@@ -43,7 +43,7 @@ class Batch:
     inputs: dict[str, Tensor]
     """Model inputs, `(B, T)` each."""
     labels: Tensor | None
-    """`(B,)`; None for unlabelled text."""
+    """`(B,)`, or of tokens `(B, T)`, `UNLABELLED` where there is none; None for unlabelled text."""
     teacher: TeacherOutput | None
     """The teacher's outputs; None where nothing is distilled."""
     late: bool = False
@@ -154,10 +154,14 @@ class TaskLoss:
             outputs: layer of the teacher -> hidden states that are compared with it.
         """
         config, regression, teacher = self.config, self.task.is_regression, batch.teacher
-        task = task_loss(logits, batch.labels, regression)
+        labels, soft_targets = batch.labels, teacher and teacher.logits
+        if self.task.on_words:  # rows are words from here on
+            words = labels != UNLABELLED
+            logits, labels, soft_targets = logits[words], labels[words], teacher and soft_targets[words]
+        task = task_loss(logits, labels, regression)
         soft = hidden = balance = logits.new_zeros((), dtype=torch.float32)
         if teacher is not None and config.distill_logits:
-            soft = logits_loss(logits, teacher.logits, regression, config.temperature)
+            soft = logits_loss(logits, soft_targets, regression, config.temperature)
         if teacher is not None and config.distill_hidden and outputs:
             hidden = hidden_loss(outputs, teacher.hidden_states, batch.inputs["attention_mask"])
         if self.stage == 1 and config.balance > 0 and record.layers:
@@ -215,7 +219,11 @@ class TextLoss:
         balance = record.balance_loss() if self.counts else error.new_zeros(())
         soft = error.new_zeros(())
         if self.config.distill_logits:
-            soft = logits_loss(logits, batch.teacher.logits, logits.shape[-1] == 1, self.config.temperature)
+            soft_targets = batch.teacher.logits
+            if logits.dim() == 3:  # of tokens
+                real = inputs["attention_mask"].bool()
+                logits, soft_targets = logits[real], soft_targets[real]
+            soft = logits_loss(logits, soft_targets, logits.shape[-1] == 1, self.config.temperature)
         if batch.late:  # usage is that of the epoch's last quarter
             for layer in self.counts:
                 self.counts[layer] += top1_counts(record.probs(layer))

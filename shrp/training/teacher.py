@@ -40,7 +40,7 @@ class LiveTeacher:
 
     @torch.no_grad()
     def __call__(self, rows: Sequence[int], inputs: dict[str, Tensor]) -> TeacherOutput:
-        """Logits `(B, C)` and, if wanted, each layer's hidden states `(B, T, d)` for a batch."""
+        """Logits `(B, C)`, or of tokens `(B, T, C)`, and, if wanted, each layer's hidden states `(B, T, d)` for a batch."""
         output = self.model(**inputs, output_hidden_states=self.hidden)
         return TeacherOutput(output.logits, output.hidden_states or ())
 
@@ -112,6 +112,7 @@ class CachedTeacher:
                 self._run(hidden, progress)
                 write_text(file, json.dumps(self.identity))
             self.logits = np.load(self.folder / _LOGITS, allow_pickle=False)
+            self.of_tokens = len(self.logits) > len(self.rows)  # each has two tokens or more
             shape = (int(self.starts[-1]), *self.width)
             self.states = np.memmap(hidden, np.float16, "r", shape=shape) if self.hidden else None
 
@@ -125,22 +126,29 @@ class CachedTeacher:
                 cast = torch.autocast(device.type, torch.bfloat16, enabled=self.bf16)
                 with torch.inference_mode(), cast:
                     output = self.model(**inputs, output_hidden_states=self.hidden)
-                logits.append(output.logits.float().cpu().numpy())
+                found = output.logits.float()  # those of tokens are kept unpadded, too
+                logits.append((found[inputs["attention_mask"].bool()] if found.dim() == 3 else found).cpu().numpy())
                 if self.hidden:
                     states = torch.stack(output.hidden_states, 2).half()  # (B, T, L + 1, d)
                     file.write(states[inputs["attention_mask"].bool()].cpu().numpy().tobytes())
         np.save(self.folder / _LOGITS, np.concatenate(logits))
 
     def __call__(self, rows: Sequence[int], inputs: dict[str, Tensor]) -> TeacherOutput:
-        """Logits `(B, C)` and, if wanted, each layer's hidden states `(B, T, d)`, 0 where there is padding."""
+        """Logits `(B, C)`, or of tokens, and, if wanted, hidden states `(B, T, d)`, both 0 where there is padding."""
         mask, places = inputs["attention_mask"].bool(), [self.places[row] for row in rows]
-        logits = torch.from_numpy(self.logits[places]).to(mask.device)
-        if self.states is None:
-            return TeacherOutput(logits, ())
-        states = np.concatenate([self.states[self.starts[p] : self.starts[p + 1]] for p in places])
-        padded = torch.zeros(*mask.shape, *self.width, dtype=torch.float16)
-        padded[mask.cpu()] = torch.from_numpy(states)
-        return TeacherOutput(logits, padded.to(mask.device).unbind(2))
+        if self.of_tokens:
+            logits = self._padded(self.logits, places, mask)
+        else:
+            logits = torch.from_numpy(self.logits[places]).to(mask.device)
+        hidden = () if self.states is None else self._padded(self.states, places, mask).unbind(2)
+        return TeacherOutput(logits, hidden)
+
+    def _padded(self, flat: np.ndarray, places: Sequence[int], mask: Tensor) -> Tensor:
+        """What is kept of the tokens of some rows, `(B, T, ...)`."""
+        values = np.concatenate([flat[self.starts[p] : self.starts[p + 1]] for p in places])
+        padded = torch.zeros(*mask.shape, *values.shape[1:], dtype=torch.from_numpy(values).dtype)
+        padded[mask.cpu()] = torch.from_numpy(values)
+        return padded.to(mask.device)
 
 
 def open_teacher(
