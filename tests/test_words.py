@@ -69,7 +69,7 @@ def routed(tiny_routed, tiny_tokenizer):
     """A routed tagger in memory, and its tokenizer."""
     encoder = tiny_routed().base_model
     torch.manual_seed(0)
-    config = copy.deepcopy(encoder.config)
+    config, encoder.pooler = copy.deepcopy(encoder.config), None
     config.num_labels = 5
     model = AutoModelForTokenClassification.from_config(config)
     model.bert = encoder
