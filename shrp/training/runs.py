@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
@@ -132,14 +132,27 @@ class Run:
         return history
 
     def keep(self, model: PreTrainedModel, history: list[dict[str, Any]]) -> None:
-        """Replace the state by that after one more epoch, atomically."""
+        """Replace the state by that after one more epoch, atomically.
+
+        Raises:
+            TrainingError: it can't be written, as on a full disk; the state before stays.
+        """
         weights = {
             name: value.detach().cpu().clone().contiguous() for name, value in model.state_dict().items()
         }
         state = self.folder / STATE_FILE
         partial = state.with_suffix(".partial")
-        save_file(weights, partial, metadata={"history": json.dumps(history)})
-        partial.replace(state)
+        try:
+            save_file(weights, partial, metadata={"history": json.dumps(history)})
+            partial.replace(state)
+        except (OSError, SafetensorError) as error:  # a full disk, for one
+            reason = getattr(error, "strerror", None) or error
+            raise TrainingError(
+                f"the state after epoch {len(history)} cannot be written to {self.folder}: {reason}. Make room and repeat "
+                "the command: it goes on after the last epoch that was kept."
+            ) from error
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from shrp.analysis.usage import measure_usage
 from shrp.data.tasks import custom_task
@@ -19,7 +20,7 @@ from shrp.model.config import ShrpConfig
 from shrp.model.convert import convert, layer_kinds
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
-from shrp.training import device, loop, losses
+from shrp.training import device, loop, losses, runs
 from shrp.training.config import RECIPES, Recipe, TextConfig, TrainConfig, read_config
 from shrp.training.loop import train
 from shrp.training.losses import parameter_groups, same_start, set_trainable
@@ -537,3 +538,24 @@ def test_where_the_lower_layers_are_not_the_teachers_a_step_starts_at_the_bottom
     with torch.no_grad():
         model.base_model.embeddings.LayerNorm.bias += 1
     assert same_start(model, teacher) == 0
+
+
+def test_a_disk_that_is_full_keeps_the_epoch_before_and_the_run_goes_on_from_it(run, uninterrupted, monkeypatch, tmp_path):
+    real, written = runs.save_file, []
+
+    def full(weights, file, **options):
+        written.append(file)
+        if len(written) == 3:
+            file.write_bytes(b"half")
+            raise SafetensorError("I/O error: No space left on device (os error 28)")
+        real(weights, file, **options)
+
+    monkeypatch.setattr(runs, "save_file", full)
+    with pytest.raises(TrainingError, match="No space left"):
+        run()
+    assert not written[-1].exists()
+    monkeypatch.setattr(runs, "save_file", real)
+    watch = Watch()
+    resumed, _, _ = run(progress=watch)
+    assert [row["epoch"] for row in watch.rows] == [2, 3]
+    assert_equal_weights(resumed, uninterrupted[0])
