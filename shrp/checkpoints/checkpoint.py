@@ -259,7 +259,10 @@ def load(folder: str | os.PathLike, *, device: str | torch.device = "cpu") -> Ch
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             check_made(tokenizer)
     except Exception as error:  # the tokenizers library raises bare Exception for a broken file
-        raise CheckpointError(f"{folder} has no usable tokenizer: {first_line(error)}") from error
+        why = first_line(error)
+        if isinstance(error, (AttributeError, KeyError, IndexError)):  # "'str' object has no attribute 'get'"
+            why = f"a part of its settings is not what it should be ({type(error).__name__})."
+        raise CheckpointError(f"{folder} has no usable tokenizer: {why}") from error
     read_as(model, tokenizer)
     if "shrp" not in data:
         about = {**info.training, "config": {"max_length": longest_input(model, tokenizer)}}

@@ -272,6 +272,7 @@ def _read_parquet(path: Path, most_fields: int) -> pd.DataFrame:
             check_count(len(names), path.name, most_fields)
             check_names(names, path.name)
             table = file.read().replace_schema_metadata(None)
+        table.validate(full=True)  # or text that is not UTF-8 fails only where it is looked at
         frame = table.to_pandas(ignore_metadata=True, integer_object_nulls=True)
     except (KeyError, TypeError, NotImplementedError) as error:
         raise ValueError(str(error)) from error

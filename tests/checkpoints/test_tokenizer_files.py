@@ -179,3 +179,9 @@ def test_tables_that_sentencepiece_compiles_are_taken():
     compiled = base64.b64encode(model.normalizer_spec.precompiled_charsmap).decode()
     normalizer = {"type": "Precompiled", "precompiled_charsmap": compiled}
     assert check_parts({"normalizer": normalizer}) == ""
+
+
+def test_settings_of_another_type_are_refused_in_words(saved):
+    put(saved, "tokenizer_config.json", {"extra_special_tokens": "[X]"})
+    with pytest.raises(CheckpointError, match="has no usable tokenizer: a part of its settings"):
+        checkpoint.load(saved)

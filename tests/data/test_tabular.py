@@ -105,6 +105,13 @@ def test_many_columns_are_refused_before_they_are_read(tmp_path, kind):
     assert time.perf_counter() - start < 2
 
 
+def test_a_parquet_file_whose_text_is_not_utf8_is_refused(tmp_path):
+    broken = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"\xffw")])
+    pq.write_table(pa.table({"sentence": broken, "label": [1]}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="not a well-formed Parquet file"):
+        read_table(tmp_path / "a.parquet")
+
+
 @pytest.mark.parametrize(
     "noted", [b"not json", b"{}", b'{"index_columns": [{"kind": 5}]}', b'{"columns": 1}']
 )

@@ -1,0 +1,1 @@
+"""A seeded, resumable reliability campaign: `python -m tests.campaign --help`; docs/reliability.md has what it found."""
