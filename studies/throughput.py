@@ -1,4 +1,4 @@
-"""How fast is it? `python -m studies.throughput --json`: dense, routed and static models of BERT-base's shapes, timed in turns.
+"""How fast is it? `python -m studies.throughput --json`: dense, routed and static models of BERT's shapes, timed in turns.
 
 Speed depends on shapes, not on weights, so these are random. All models of a batch size and length are timed in one
 interleaved run, so that drift and other load affect all equally; ratios are of medians.
@@ -33,13 +33,14 @@ from shrp.pruning.plan import first_experts
 from shrp.pruning.prune import prune
 from studies.rows import run
 
-KEPT = {6: 2, 11: 1}
-"""Converted layers -> experts per layer of the static model."""
 SHAPES = [(batch, tokens) for tokens in (32, 128) for batch in (1, 8, 32)]
 SECONDS, LEAST, MOST = 12.0, 3, 30
 """Aim for the timed rounds of one shape, and their smallest and largest number."""
 
 _PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "numpy")
+
+LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+"""BERT-large's geometry; BERT-base's is the default."""
 
 Call = Callable[[Mapping[str, Tensor]], object]
 
@@ -50,7 +51,7 @@ def models_of(config: BertConfig) -> dict[str, PreTrainedModel]:
     dense = AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa").eval()
     install_hooks(dense)  # its layers are shared by the others
     depth, models = len(encoder_layers(dense)), {"dense": dense}
-    for count, m in KEPT.items():
+    for count, m in ((depth // 2, 2), (depth - 1, 1)):  # converted layers, and experts of each static one
         converted, name = tuple(range(depth - count, depth)), f"{count}of{depth}"
         routed = with_layers(dense, {})  # converting replaces layers of this clone only
         convert(routed, ShrpConfig(converted)).eval()
@@ -152,11 +153,13 @@ def _cpu() -> str:
 
 def main(
     quick: Annotated[bool, typer.Option("--quick", help="One batch of 8 times 32 tokens alone.")] = False,
+    large: Annotated[bool, typer.Option("--large", help="BERT-large's shapes.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Time models side by side on this machine."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    rows = measure(models_of(BertConfig(num_labels=2)), [(8, 32)] if quick else SHAPES)
+    config = BertConfig(num_labels=2, **(LARGE if large else {}))
+    rows = measure(models_of(config), [(8, 32)] if quick else SHAPES)
     if json:
         print_json({"machine": machine() | {"load_before": load}, "versions": versions(), "rows": rows})
     else:
