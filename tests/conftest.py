@@ -133,9 +133,9 @@ def traced_once(tmp_path_factory):
         yield
 
 
-@pytest.fixture(params=sorted(FAMILIES))
+@pytest.fixture(params=sorted(FAMILIES.keys() - {"camembert", "xlm-roberta", "ernie"}))
 def tiny_family(request):
-    """The name of each supported family in turn."""
+    """The name of each family in turn whose adapter or model is no other's: RoBERTa's are two more, and BERT's one."""
     return request.param
 
 

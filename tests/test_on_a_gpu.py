@@ -122,7 +122,7 @@ SEQUENCE = {
     "attention roles": attention_roles,
     "attention": lambda model, tokenizer, _: layer_attention(model, tokenizer, TEXT, 1),
 }
-TOKEN = {name: SEQUENCE[name] for name in ("words", "experts", "live")} | {
+TOKEN = {name: SEQUENCE[name] for name in ("experts", "live")} | {
     "tokens": count_tokens,
     "forced": lambda model, tokenizer, _: what_if(model, tokenizer, SST2, TEXT),
 }
@@ -166,7 +166,7 @@ def test_a_model_that_routes_tokens_is_too(tiny_routed, tiny_tokenizer, tiny_dat
     check(*compared(model, tiny_tokenizer, tiny_data(), TOKEN[measure]))
 
 
-@pytest.mark.parametrize("measure", ["evaluate", "live", "attention"])
+@pytest.mark.parametrize("measure", ["live", "attention"])
 def test_so_is_every_family(tiny_routed, tiny_family, tiny_tokenizer, tiny_data, measure):
     check(*compared(tiny_routed(tiny_family), tiny_tokenizer, tiny_data(), SEQUENCE[measure]))
 
@@ -216,11 +216,6 @@ def on_both(shrp, *args):
 def test_a_command_computes_where_it_is_told_to(shrp, folder, own_file, save_other, command):
     others = [save_other] if command == "compare" else []
     check(*on_both(shrp, command, folder, *others, "--data", own_file))
-
-
-def test_texts_are_explained_where_it_is_told_to(shrp, folder):
-    texts = "--text", TEXT[0], "--text", "w1 w2"
-    check(*on_both(shrp, "explain", folder, *texts))
 
 
 @pytest.mark.parametrize(

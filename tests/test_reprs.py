@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from shrp.analysis.usage import UsageStats, measure_usage
+from shrp.analysis.usage import measure_usage
 from shrp.checkpoints.checkpoint import Checkpoint, load, save
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
@@ -67,45 +67,22 @@ def test_what_cannot_be_measured_is_refused_as_by_the_functions(trained_longer, 
         static.usage(tiny_data())
 
 
-def test_a_checkpoint_is_shown_in_a_line(tmp_path, tiny_routed, tiny_model, tiny_info, tiny_tokenizer):
-    def shown(info, model=None):
-        return repr(Checkpoint(tmp_path / "mine", info, model or tiny_routed(), tiny_tokenizer, ""))
-
-    start = f"<Checkpoint '{tmp_path / 'mine'}': task 'sst2', "
-    assert shown(tiny_info()) == f"{start}routed in layers 1, 2>"
-    assert shown(tiny_info(layers=()), tiny_model()) == f"{start}dense>"
-    plan = make_plan({1: [0.1, 0.2, 0.3, 0.4], 2: [0.4, 0.3, 0.2, 0.1]}, budget=3)
-    assert shown(tiny_info(plan=plan)) == f"{start}static, 3 experts kept in layers 1, 2>"
-
-
-def test_data_are_shown_in_a_line(tiny_data):
-    data = tiny_data(40)
-    start = "<TextData 'made 0': task 'sst2', 40 examples, "
-    assert repr(data) == f"{start}labelled, 2 slices>"
-    assert repr(replace(data, labels=None, slices=None)) == f"{start}without labels>"
-    pairs = ("a", "b", "a", "", "c", "", "c", "d")
-    assert repr(replace(tiny_data(8, sliced=False), pairs=pairs)).endswith("labelled, 2 minimal pairs>")
-    assert "\n" not in repr(replace(data, name="two\nlines"))
-
-
-def test_usage_is_shown_in_a_line(tiny_routed, tiny_tokenizer, tiny_data):
-    stats = measure_usage(tiny_routed(), tiny_tokenizer, tiny_data(40))
-    assert (
-        repr(stats) == "<UsageStats of 'made 0': 40 inputs, routed by input in layers 1, 2 of 4 experts each>"
-    )
-    assert "routed by token" in repr(replace(stats, unit="tokens"))
-    assert repr(UsageStats("none", "inputs", {}, {}, {}, {})) == "<UsageStats of 'none': 0 inputs, no layer>"
-
-
-def test_an_evaluation_is_shown_in_a_line(tiny_routed, tiny_tokenizer, tiny_data):
+def test_each_is_shown_in_a_line(tmp_path, tiny_routed, tiny_info, tiny_tokenizer, tiny_data):
     model, data = tiny_routed(), tiny_data(40)
-    whole = evaluate(model, tiny_tokenizer, data)
-    low, high = whole.interval
-    assert repr(whole) == (
-        f"<Evaluation on 'made 0': task 'sst2', accuracy {whole.score:.3f} ({low:.3f} to {high:.3f}), 40 examples>"
-    )
+    plan = make_plan({1: [0.1, 0.2, 0.3, 0.4], 2: [0.4, 0.3, 0.2, 0.1]}, budget=3)
+    start = f"<Checkpoint '{tmp_path / 'mine'}': task 'sst2', "
+    for info, rest in (
+        ({}, "routed in layers 1, 2>"),
+        ({"plan": plan}, "static, 3 experts kept in layers 1, 2>"),
+    ):
+        assert (
+            repr(Checkpoint(tmp_path / "mine", tiny_info(**info), model, tiny_tokenizer, "")) == start + rest
+        )
+    assert repr(data) == "<TextData 'made 0': task 'sst2', 40 examples, labelled, 2 slices>"
+    assert repr(replace(data, labels=None, slices=None)).endswith("40 examples, without labels>")
+    usage = "<UsageStats of 'made 0': 40 inputs, routed by input in layers 1, 2 of 4 experts each>"
+    assert repr(measure_usage(model, tiny_tokenizer, data)) == usage
     first = next(evaluate_stream(model, tiny_tokenizer, data, batch_size=8))
-    assert repr(first).endswith(", 8 of 40 examples>")
-    unlabelled = evaluate(model, tiny_tokenizer, replace(data, labels=None))
-    assert repr(unlabelled) == "<Evaluation on 'made 0': task 'sst2', no labels, 40 examples>"
-    assert " to " not in repr(replace(whole, interval=(np.nan, np.nan)))
+    low, high = first.interval
+    score = f"accuracy {first.score:.3f} ({low:.3f} to {high:.3f}), 8 of 40 examples>"
+    assert repr(first) == f"<Evaluation on 'made 0': task 'sst2', {score}"

@@ -22,7 +22,7 @@ from shrp.pruning.live import LiveEvaluator
 from shrp.pruning.plan import make_plan
 from ui import loaders
 
-LAYERS, EXPERTS, SESSIONS, ROUNDS = (1, 2), 4, 6, 2
+LAYERS, EXPERTS, SESSIONS, ROUNDS = (1, 2), 4, 6, 1
 TEXTS = ("w1 w20 w33 w4 w50", "w7 w7 w41 w3", "w12 w30 w2 w54 w9 w18 w25")
 ATOL = 1e-5
 """Rounding: what an evaluator has kept of earlier plans decides in which order it adds."""

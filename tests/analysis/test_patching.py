@@ -43,9 +43,12 @@ def by_hand(model, tokenizer, layer, place, donor_place):
     return logits, {row: record.last(row).gates[0] != 0 for row in record.layers}
 
 
-@pytest.mark.parametrize("routing", ["sequence", "token"])
-def test_a_state_is_put_in_as_by_hand(tiny_routed, tiny_tokenizer, tiny_family, routing):
-    model = tiny_routed(tiny_family, layers=(0, 2), routing=routing)
+@pytest.mark.parametrize(
+    ("family", "routing"),
+    [("bert", "sequence"), ("bert", "token"), ("distilbert", "token"), ("mpnet", "sequence"), ("deberta-v2", "token")],
+)
+def test_a_state_is_put_in_as_by_hand(tiny_routed, tiny_tokenizer, family, routing):
+    model = tiny_routed(family, layers=(0, 2), routing=routing)
     found = patch(model, tiny_tokenizer, SST2, TEXT, DONOR)
     layers, tokens = len(encoder_layers(model)), len(found.tokens)
     assert found.logits.shape == (layers, tokens, 2)

@@ -59,8 +59,7 @@ def test_token_counts_agree_with_usage(tiny_routed, tiny_tokenizer, tiny_data):
 # ---- attention
 
 
-@pytest.mark.parametrize("layers", [(1, 2), (0, 1, 2)])
-@pytest.mark.parametrize("routing", ["sequence", "token"])
+@pytest.mark.parametrize(("routing", "layers"), [("sequence", (1, 2)), ("token", (0, 1, 2))])
 def test_attention_is_the_layers_own_on_its_real_input(tiny_routed, tiny_tokenizer, routing, layers):
     model, text = tiny_routed(routing=routing, layers=layers), ("w1 w2 nothing w4",)
     batch = collate(tiny_tokenizer, encode(tiny_tokenizer, [text]), [0])
@@ -116,8 +115,9 @@ def test_attention_of_dense_heads_is_what_transformers_returns(tiny_family, tiny
 # ---- knocking an expert out
 
 
-@pytest.mark.parametrize(("routing", "top_k"), [("sequence", 1), ("sequence", 2), ("token", 1)])
-@pytest.mark.parametrize("layers", [(1, 2), (0, 1, 2)])
+@pytest.mark.parametrize(
+    ("routing", "top_k", "layers"), [("sequence", 1, (1, 2)), ("sequence", 2, (0, 1, 2)), ("token", 1, (1, 2))]
+)
 def test_knocking_out_equals_running_everything(
     tiny_routed, tiny_tokenizer, tiny_data, routing, top_k, layers
 ):

@@ -10,7 +10,6 @@ from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from tests.app.helpers import texts_of
 from ui import closer
-from ui.lab import view
 from ui.usage import attention
 
 SST2, COLA = load_probe("sst2"), load_probe("cola")
@@ -38,16 +37,6 @@ def test_a_row_of_all_answers_leads_to_its_route_and_its_words(open_page, tiny_c
         assert links(at)[label]["text"] == list(SST2.texts[3])
         assert links(at)[label]["checkpoint"] == ["tiny"]
     assert "Row 3:" in texts_of(at)
-
-
-def test_a_flipped_prediction_leads_on_by_the_checkpoint_as_it_is(open_page, tiny_checkpoint):
-    at = open_page("pruning_lab", tiny_checkpoint, budget=2, **{view.TAB: view.CHANGED})
-    table = next(frame.value for frame in at.dataframe if "p pruned" in frame.value)
-    at = pick_row(at, "flips-", len(table) - 1)
-    assert not at.exception
-    assert links(at)[closer.ROUTE]["text"] == [table["sentence"].iloc[-1]]
-    row = SST2.texts.index((table["sentence"].iloc[-1],))
-    assert f"Row {row} (by tiny as it is):" in texts_of(at)
 
 
 def test_of_a_model_without_routers_there_is_no_route_to_look_at(open_page, tiny_static_checkpoint):

@@ -14,7 +14,6 @@ from shrp.checkpoints import reference
 from shrp.data.sources import load_probe
 from shrp.data.tasks import TASKS, TEXTS
 from shrp.data.text_data import TextData
-from shrp.evaluation.costs import cost, dense_cost, plan_cost
 from shrp.evaluation.evaluate import evaluate
 from shrp.evaluation.paired import agreement, flip_table, paired_difference
 from shrp.pruning.prune import prune
@@ -24,12 +23,11 @@ from ui import data_sources, differences, plan_url
 from ui.compare.sides import TEACHER, Choice, labelled, measure, read_alike, refusal
 from ui.pair_tabs import CHANGED, LOST, THRESHOLD
 from ui.prunings import PRUNED, SIDEBAR
-from ui.text import p_text, percent, points, points_interval, score_text
+from ui.text import p_text, points, points_interval, score_text
 
 SST2 = load_probe("sst2")
 SIDE_PRUNED, SIDE_TEACHER = labelled(SIDEBAR, PRUNED), labelled(SIDEBAR, TEACHER)
 TEST = "Paired test"
-TABS = (TEST, LOST, CHANGED, THRESHOLD)
 
 
 @pytest.fixture
@@ -124,17 +122,6 @@ def test_more_models_are_ranked_and_tested_in_pairs(open_page, tiny_checkpoint, 
     assert pairs.loc["C − A", "corrected"] == p_text(min(1.0, 3 * p))
 
 
-def test_costs_are_shares_of_dense(open_page, tiny_checkpoint):
-    at = open_page("compare", tiny_checkpoint, b=SIDE_PRUNED, b_budget=3)
-    assert not at.exception
-    model, plan = checkpoints.load(tiny_checkpoint).model, plan_from(usage(tiny_checkpoint), budget=3)
-    table = ranked(at).set_index(ranked(at)["model"].str[0])
-    for letter, price in (("A", cost(model)), ("B", plan_cost(model, plan))):
-        share = price.relative_to(dense_cost(model))
-        assert table.loc[letter, "encoder FLOPs"] == percent(share["encoder_flops"])
-        assert table.loc[letter, "all parameters"] == percent(share["model_params"])
-
-
 def test_two_prunings_have_their_own_controls(open_page, tiny_checkpoint):
     sides = {"a": SIDE_PRUNED, "a_budget": 3, "b": SIDE_PRUNED, "b_keep": "In each layer", "b_per_layer": 2}
     at = open_page("compare", tiny_checkpoint, **sides, b_select="Random (control)")
@@ -185,12 +172,6 @@ def test_the_labs_pruning_goes_to_side_b(open_page, tiny_checkpoint, params):
     assert "b_plan" not in fresh.query_params
 
 
-def test_a_plan_that_does_not_fit_is_left_out(open_page, tiny_checkpoint):
-    at = open_page("compare", tiny_checkpoint, b=SIDE_PRUNED, b_budget=3, b_plan="1d0.1.2.3")
-    assert at.main.warning
-    assert_compares(at, of(tiny_checkpoint), of(tiny_checkpoint, plan_from(usage(tiny_checkpoint), budget=3)))
-
-
 def test_a_side_that_nobody_touched_follows_the_sidebar(open_page, tiny_checkpoint, token):
     at = open_page("compare", tiny_checkpoint)
     at.selectbox(key="checkpoint").set_value("zz-token").run()
@@ -236,7 +217,7 @@ def test_regression_has_the_bootstrap_only(open_page, save_tiny, tmp_path):
     (tmp_path / "glue" / "stsb").mkdir(parents=True)
     frame.to_parquet(tmp_path / "glue" / "stsb" / "validation.parquet")
     folder = save_tiny("numbers", task="stsb", num_labels=1)
-    for tab in (TEST, LOST, CHANGED, THRESHOLD):
+    for tab in (TEST, LOST):
         pruned = {"b": SIDE_PRUNED, "b_budget": 2, "compare_tab": tab}
         at = open_page("compare", folder, data_dir=tmp_path / "glue", **pruned)
         assert not at.exception
@@ -248,7 +229,7 @@ def test_regression_has_the_bootstrap_only(open_page, save_tiny, tmp_path):
 def test_without_labels_there_are_only_disagreements(open_page, tiny_checkpoint, monkeypatch):
     bare = TextData(TASKS["sst2"], "my sentences", SST2.texts[:80])
     monkeypatch.setattr(data_sources, "load_dataset", lambda source, task: bare)
-    for tab in TABS:
+    for tab in (LOST, CHANGED):
         at = open_page("compare", tiny_checkpoint, b=SIDE_PRUNED, b_budget=2, compare_tab=tab)
         assert not at.exception
         assert not at.error

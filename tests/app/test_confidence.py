@@ -1,4 +1,4 @@
-"""The tab on probabilities, on the lab and on Compare, against figures made without the app."""
+"""The tab on probabilities, which the lab and Compare share, against figures made without the app."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from tests.app.helpers import specs, texts_of, values
 from ui.text import percent, score_text
 
 SST2 = load_probe("sst2")
-TAB, PRUNED = "Threshold and confidence", "(the one in the sidebar): pruned"
+TAB = "Threshold and confidence"
 
 
 def plainly(at):
@@ -37,17 +37,8 @@ def two(tiny_checkpoint):
     return [evaluate(model, loaded.tokenizer, SST2) for model in models]
 
 
-@pytest.mark.parametrize(
-    ("page", "names", "asked"),
-    [
-        ("pruning_lab", ("routed", "pruned"), {"budget": 2, "lab_tab": TAB}),
-        ("compare", ("A", "B"), {"b": PRUNED, "b_budget": 2, "compare_tab": TAB}),
-    ],
-)
-def test_the_lab_and_compare_say_how_far_probabilities_can_be_trusted(
-    open_page, tiny_checkpoint, two, page, names, asked, cache
-):
-    at = open_page(page, tiny_checkpoint, **asked)
+def test_the_lab_says_how_far_probabilities_can_be_trusted(open_page, tiny_checkpoint, two, cache):
+    at = open_page("pruning_lab", tiny_checkpoint, budget=2, lab_tab=TAB)
     assert not at.exception
     said = plainly(at)
     for one in two:
@@ -56,7 +47,7 @@ def test_the_lab_and_compare_say_how_far_probabilities_can_be_trusted(
         assert all(number in said for number in numbers)
     dashed, *models = figure(at)["data"]
     assert dashed["line"]["dash"] == "dash"
-    for trace, name, one in zip(models, names, two, strict=True):
+    for trace, name, one in zip(models, ("routed", "pruned"), two, strict=True):
         frame = calibration.reliability(one)
         assert trace["name"] == name
         np.testing.assert_allclose(values(trace["x"]), 100 * frame["confidence"], rtol=1e-4)

@@ -25,7 +25,7 @@ def folder(save_tiny):
     return save_tiny("pairs", task="qnli")
 
 
-@pytest.mark.parametrize("page", ["overview", "expert_usage", "routing", "pruning_lab", "compare"])
+@pytest.mark.parametrize("page", ["overview", "routing", "pruning_lab"])
 def test_the_hub_is_never_the_default(open_page, folder, asked, page):
     at = open_page(page, folder)
     assert not at.exception

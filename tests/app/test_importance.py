@@ -1,13 +1,12 @@
 """Importance on Expert usage: every expert, or every head of the dense layers, knocked out on a data set."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from shrp.analysis.importance import blocks, knock_outs
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.data.sources import load_probe
-from tests.app.helpers import specs, texts_of, upload, values
+from tests.app.helpers import specs, values
 from ui.usage import importance
 
 LINK = {"view": "Importance", "data_inputs": "32", "data_inputs_heads": "32"}
@@ -72,34 +71,3 @@ def test_a_dense_checkpoint_has_heads_and_no_dead_end(open_page, dense):
     np.testing.assert_allclose(
         values(drawn["data"][0]["z"]), found["signed"].to_numpy().reshape(3, 4), atol=1e-5
     )
-
-
-def test_a_routed_checkpoint_with_dense_layers_has_both(open_page, tiny_checkpoint):
-    at = open_page("expert_usage", tiny_checkpoint, **LINK, on_data="true")
-    assert titled(at, "Mean effect of each expert")["data"][0]["y"] == ["layer 1", "layer 2"]
-    at.segmented_control(key=importance.KIND).set_value(importance.KINDS[1]).run()
-    assert not at.exception
-    assert titled(at, "Mean effect of each head")["data"][0]["y"] == ["layer 0"]
-
-
-def test_few_examples_without_labels(open_page, dense):
-    at = open_page("expert_usage", dense, **LINK)
-    upload(at, "table", "few.csv", "".join(["sentence\n", *(f"w{i} w{i % 5}\n" for i in range(4))]).encode())
-    at.toggle(key=importance.ON).set_value(True).run()
-    assert not at.exception
-    assert not at.get("select_slider")
-    assert "lost" not in titled(at, "Mean effect of each head")["data"][0]["hovertemplate"]
-
-
-def test_regression(open_page, save_tiny, tmp_path):
-    frame = pd.DataFrame(
-        {"sentence1": [f"w{i} w2" for i in range(9)], "sentence2": "w3", "label": np.arange(9) / 2}
-    )
-    (tmp_path / "data" / "stsb").mkdir(parents=True)
-    frame.to_parquet(tmp_path / "data" / "stsb" / "validation.parquet")
-    folder = save_tiny("numbers", task="stsb", num_labels=1)
-    at = open_page("expert_usage", folder, data_dir=tmp_path / "data", **LINK)
-    assert not at.exception
-    assert not at.error
-    assert titled(at, "Mean effect of each expert")
-    assert "nan" not in texts_of(at).split()

@@ -26,7 +26,8 @@ from ui.lab.onnx import OnnxExport
 from ui.lab.save import checkpoint_zip, zipped
 from ui.store import results
 
-PLAN = make_plan({1: [0.7, 0.1, 0.1, 0.1], 2: [0.5, 0.3, 0.1, 0.1]}, counts={1: 1, 2: 2})
+PLAN = make_plan({1: [0.6, 0.2, 0.1, 0.1], 2: [0.1, 0.4, 0.3, 0.2]}, counts={1: 1, 2: 2})
+"""That of the tests of exports, so that the pruned model is traced once for all of them."""
 
 
 @pytest.fixture(autouse=True)
@@ -66,9 +67,33 @@ def tables(at):
     return [one.value for one in at.markdown if "| p50, ms |" in one.value]
 
 
-def test_a_build_is_the_pruned_models_export(tiny_checkpoint, tiny_inputs, tiny_data, tmp_path, monkeypatch):
+class InThisProcess:
+    """Stands for `subprocess.Popen` of the command line: a process of its own takes seconds to import."""
+
+    def __init__(self, command, **_):
+        self.arguments = command[3:]  # after `python -m shrp`
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def communicate(self, timeout):
+        self.returncode, output, errors = self.shrp(*self.arguments)
+        return output, errors
+
+    def kill(self):
+        pass
+
+
+def test_a_build_is_the_pruned_models_export(
+    tiny_checkpoint, tiny_inputs, tiny_data, tmp_path, monkeypatch, shrp, traced_once
+):
     """Scored and timed, next to the dense model of the same base and task."""
     loaded, ticks, data = checkpoints.load(tiny_checkpoint), [], tiny_data(40)
+    monkeypatch.setattr(InThisProcess, "shrp", staticmethod(shrp), raising=False)
+    monkeypatch.setattr(lab_onnx.subprocess, "Popen", InThisProcess)
     monkeypatch.setattr(lab_onnx, "dense_of", lambda _: tiny_checkpoint)
     made = lab_onnx.build(loaded, PLAN, "mine", data, int8=False, tick=lambda: ticks.append(1))
     assert ticks

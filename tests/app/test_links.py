@@ -107,19 +107,11 @@ def test_what_the_address_says_of_a_checkpoint_that_is_not_here_is_not_done_to_a
     assert not {"plan", "force"} & {*at.query_params}
 
 
-@pytest.mark.parametrize("page", ["pruning_lab", "overview", "routing"])
+@pytest.mark.parametrize("page", ["pruning_lab", "routing"])
 def test_what_nobody_picked_stays_out_of_the_address(open_page, tiny_checkpoint, page):
     at = open_page(page, tiny_checkpoint).run()  # again: a first run writes nothing of what it shows
     assert not at.exception
     assert not {*DEFAULTS_OUT} & {*at.query_params}
-
-
-def test_nonsense_falls_back(open_page, tiny_checkpoint):
-    nonsense = {"flip_direction": "up", "flip_label": "3", "flip_slice": "<b>", "lab_tab": "none"}
-    at = open_page("pruning_lab", tiny_checkpoint, budget=2, sweep="perhaps", edit_layer="77", **nonsense)
-    assert not at.exception
-    assert not at.error
-    assert at.selectbox(key="edit_layer").value == 1
 
 
 def asked_by(at, label):
@@ -169,31 +161,6 @@ def test_a_page_comes_back_as_it_was_left_where_its_address_lost_that(open_page,
     assert (at.selectbox(key="layer").value, at.selectbox(key="expert").value) == (1, 3)
     wanted = {"layer": "1", "expert": "3"}
     assert {name: at.query_params[name] for name in wanted} == wanted
-
-
-def test_an_address_without_a_cell_is_the_first_one_again(open_page, tiny_checkpoint):
-    """As Back is on the same page, once a cell was picked."""
-    at = open_page("expert_usage", tiny_checkpoint)
-    start = at.selectbox(key="layer").value, at.selectbox(key="expert").value
-    at.selectbox(key="layer").set_value(1).run()
-    assert at.query_params["layer"] == "1"
-    del at.query_params["layer"]
-    del at.query_params["expert"]
-    at.run()
-    assert (at.selectbox(key="layer").value, at.selectbox(key="expert").value) == start
-
-
-def test_a_value_that_can_not_be_had_is_told(open_page, tiny_checkpoint):
-    def told(at):
-        return [sum(asked in one.value for one in at.main.warning) for asked in ("99", "x")]
-
-    at = open_page("expert_usage", tiny_checkpoint, layer="99", expert="x")
-    assert not at.exception
-    assert told(at) == told(at.run()) == [1, 1]
-    for key in ("layer", "expert"):
-        box = at.selectbox(key=key)
-        box.set_value(next(option for option in map(int, box.options) if option != box.value)).run()
-    assert told(at) == [0, 0]
 
 
 def test_the_menu_greys_what_does_not_apply(open_page, tiny_checkpoint, tiny_static_checkpoint):

@@ -73,30 +73,6 @@ def zip_of(folder):
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
-def test_every_kind_of_table_is_read(tmp_path, suffix):
-    frame = pd.DataFrame({"sentence": ["a, b", "c"], "label": ["positive", "negative"]})
-    path = tmp_path / f"t.{suffix}"
-    if suffix == "parquet":
-        frame.to_parquet(path)
-    elif suffix == "jsonl":
-        path.write_text("".join(json.dumps(row) + "\n" for row in frame.to_dict("records")))
-    else:
-        frame.to_csv(path, index=False, sep="\t" if suffix == "tsv" else ",")
-    table = read_upload(f"t.{suffix}", path.read_bytes())
-    data = fit(table, SST2, guess(table, SST2))
-    assert data.texts == (("a, b",), ("c",))
-    assert data.labels.tolist() == [1, 0]
-
-
-def test_a_table_with_slices_has_the_scores_of_the_same_one_without():
-    table = read_upload("t.csv", b"sentence,slice,label\na,x,1\nb,y,0\n")
-    sliced = fit(table, SST2, Columns(("sentence",), "label", "slice"))
-    plain = fit(table, SST2, Columns(("sentence",), "label", None))
-    assert sliced.slices == ("x", "y")
-    assert sliced.source_fingerprint == plain.fingerprint != sliced.fingerprint
-
-
 def test_the_columns_that_were_chosen_come_back_with_their_task(open_page, tiny_checkpoint, save_tiny):
     save_tiny("pairs", task="mrpc")
     at = open_page("overview", tiny_checkpoint)
@@ -114,24 +90,16 @@ def test_the_columns_that_were_chosen_come_back_with_their_task(open_page, tiny_
 
 
 NUMBERED = "review,mood\nw1 w2,good\nw3,bad\nw4 w5,good\n,bad\n"
-GAPS = "sentence,label,slice\nw1 w2,positive,a\n,negative,b\nw3 w4,,c\n  ,positive,d\nw5 w6,negative,e\n"
-GAPS += "w7 w8,positive,f\n"
+GAPS = "sentence,label\nw1 w2,positive\n,negative\nw3 w4,\n  ,positive\nw5 w6,negative\n"
 
 
 def test_rows_without_a_text_or_a_label_can_be_left_out(open_page, tiny_checkpoint):
     at = open_page("overview", tiny_checkpoint)
     upload(at, "table", "gaps.csv", GAPS.encode())
-    assert not at.exception
-    data = own(at)
-    assert data.texts == (("w1 w2",), ("w5 w6",), ("w7 w8",))
-    assert data.labels.tolist() == [1, 0, 1]
-    assert data.slices == ("a", "e", "f")
+    assert (own(at).texts, own(at).labels.tolist()) == ((("w1 w2",), ("w5 w6",)), [1, 0])
     (leave_out,) = [one for one in at.checkbox if one.key.endswith("incomplete")]
     leave_out.uncheck().run()
     assert len(at.error) == 1
-    leave_out.check().run()
-    box(at, "Label column").set_value("none").run()  # a label is no longer needed
-    assert len(own(at)) == 4
 
 
 STARS = "sentence,label\n" + "".join(f"w{i} w{i % 7},{i % 5 + 1}\n" for i in range(20))
@@ -221,13 +189,11 @@ def test_a_checkpoint_is_uploaded_replaced_and_removed(
     assert "is not here" not in texts_of(at)  # the person took it away
 
 
-@pytest.mark.parametrize("given", ["an upload", "a path"])
 def test_whoever_touches_something_while_it_is_read_loses_nothing(
-    open_page, tiny_checkpoint, save_tiny, monkeypatch, cache, given
+    open_page, tiny_checkpoint, save_tiny, monkeypatch, tmp_path
 ):
     """Streamlit stops a run for the next one, wherever it is."""
-    (tiny_checkpoint.parent / "group").mkdir()
-    mine = save_tiny("mine", routing="token").rename(tiny_checkpoint.parent / "group" / "mine")
+    mine = save_tiny("mine", routing="token").rename(tmp_path / "mine")
     at = open_page("overview", tiny_checkpoint)
     opened(at)
     load, stopped = loaders.load_folder, []
@@ -239,17 +205,13 @@ def test_whoever_touches_something_while_it_is_read_loses_nothing(
         return load(folder)
 
     monkeypatch.setattr(loaders, "load_folder", stop_once)
-    if given == "a path":
-        opened(at).text_input(key="own-checkpoint-path").set_value("group/mine").run()
-    else:
-        upload(at, "zip", "mine.zip", zip_of(mine))
+    upload(at, "zip", "mine.zip", zip_of(mine))
     assert len(stopped) == 1
     at.run()
     assert not at.exception
     assert at.selectbox(key="checkpoint").value.startswith("mine")
-    if given == "an upload":  # what was unpacked first is gone
-        gc.collect()
-        assert not stopped[0].exists()
+    gc.collect()
+    assert not stopped[0].exists()  # what was unpacked first is gone
 
 
 def test_several_uploads_stay_beside_each_other_up_to_a_number(
@@ -505,33 +467,6 @@ def test_every_page_works_without_labels(open_page, tiny_checkpoint):
         assert not at.exception
         assert at.session_state["source"] == "own"
         assert "nan" not in texts_of(at).lower().split()
-
-
-def test_own_data_come_back_with_a_checkpoint_of_their_task(
-    open_page, tiny_checkpoint, save_tiny, monkeypatch
-):
-    for name, task in (("other", "cola"), ("with the hub alone", "rte")):
-        save_tiny(name, task=task)
-    sources_of = data_sources.available_sources
-    sources = lambda task: {data_sources.HUB: "hub"} if task.name == "rte" else sources_of(task)  # noqa: E731
-    monkeypatch.setattr(data_sources, "available_sources", sources)
-    at = open_page("overview", tiny_checkpoint)
-    upload(at, "table", "mine.csv", LABELLED.replace("words", "sentence").encode())
-    assert own(at).task.name == "sst2"
-    for checkpoint, pick, source in (
-        ("other", "probe", "probe"),
-        ("tiny", "own", "own"),
-        ("with the hub alone", None, None),
-        ("tiny", None, "own"),
-        ("tiny", "probe", "probe"),
-        ("with the hub alone", None, None),
-        ("tiny", None, "probe"),  # which was picked
-    ):
-        at.selectbox(key="checkpoint").set_value(checkpoint).run()
-        if pick is not None:
-            at.selectbox(key="source").set_value(pick).run()
-        assert not at.exception
-        assert at.selectbox(key="source").value == source
 
 
 def test_what_an_upload_does_not_load_leaves_nothing_behind(tiny_checkpoint, tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
 from shrp.pruning.select import plan_from
 from shrp.pruning.sweep import budgets, random_control
-from tests.app.helpers import HISTORY, SCORES, forget, specs, texts_of, values
+from tests.app.helpers import HISTORY, forget, specs, texts_of, values
 from ui import data_sources, differences, prunings
 from ui.lab import save as lab_save
 from ui.lab import selections as lab_selections
@@ -281,26 +281,6 @@ def test_a_reload_goes_on_with_a_sweep_and_another_page_loses_nothing(
     assert len(values(line["x"])) == len(budgets(2, 4))
 
 
-def test_the_work_of_a_sweep_is_that_of_its_experts(loaded, stats, monkeypatch):
-    """Time left is told by what each plan still has to compute: plans that share everything cost nothing."""
-    live = LiveEvaluator(loaded.model, loaded.tokenizer, SST2)
-    work = live.work_of([plan_from(stats, budget=number) for number in range(2, 9)])
-    computed, compute = [], LiveEvaluator._compute
-    live.prepare()
-
-    def counting(self, batch, layer, experts, hidden):
-        computed.append(len(experts))
-        return compute(self, batch, layer, experts, hidden)
-
-    monkeypatch.setattr(LiveEvaluator, "_compute", counting)
-    counts = {}
-    for plan, _ in live.sweep([plan_from(stats, budget=number) for number in range(2, 9)]):
-        counts[plan.key()] = sum(computed) / len(live.batches)
-        computed.clear()
-    assert list(counts) == list(work)  # in its order
-    assert np.corrcoef(list(work.values()), list(counts.values()))[0, 1] > 0.8
-
-
 def test_a_click_on_the_curve_sets_the_slider(monkeypatch):
     monkeypatch.setattr(
         view.st, "session_state", {"curve-1": {"selection": {"points": [{"customdata": [6]}]}}}
@@ -308,19 +288,6 @@ def test_a_click_on_the_curve_sets_the_slider(monkeypatch):
     view._take("curve-1", "budget", 2)
     assert view.st.session_state["budget"] == 6
     assert view.st.session_state["keep"] == "budget"
-
-
-def test_stored_scores_are_other_series_than_the_curve(open_page, save_tiny):
-    stored = [one for one in SCORES if one["kind"] != "routed"]
-    rows = [
-        one | {"data": SST2.name, "data_fingerprint": SST2.source_fingerprint, "n": 480} for one in stored
-    ]
-    at = open_page("pruning_lab", save_tiny("scored", scores=tuple(rows)), budget=3)
-    assert not at.exception
-    named = [t for t in the_curve(at)["data"] if t.get("name") and "marker" in t]
-    looks = {(t["marker"].get("symbol", "circle"), t["marker"]["color"]) for t in named}
-    assert {"stored: pruned", "stored: control", "pruned, usage"} < {t["name"] for t in named}
-    assert len(looks) == len(named)
 
 
 def test_what_is_lost_and_changed_is_that_of_the_two_evaluations(page, pruned_by, routed):
@@ -405,8 +372,10 @@ def test_most_of_a_loss_is_the_threshold_only_where_much_comes_back():
 def test_data_without_labels_have_no_score(open_page, tiny_checkpoint, monkeypatch, loaded):
     bare = TextData(TASKS["sst2"], "my sentences", SST2.texts[:80])
     monkeypatch.setattr(data_sources, "load_dataset", lambda source, task: bare)
+    at = open_page("pruning_lab", tiny_checkpoint, budget=2)
     for tab in view.TABS:
-        at = open_page("pruning_lab", tiny_checkpoint, budget=2, lab_tab=tab)
+        at.session_state[view.TAB] = tab
+        at.run()
         assert not at.exception
         assert not at.error
     assert "80 examples" in plainly(at)

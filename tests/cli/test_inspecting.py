@@ -1,7 +1,6 @@
 """Commands that look at a model print what the library computes."""
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +16,12 @@ from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint
 from shrp.data.batching import token_counts
 from shrp.data.slices import groups_by
+from shrp.data.sources import load_file
 from shrp.evaluation import calibration
 from shrp.evaluation.costs import cost, dense_cost
 from shrp.evaluation.evaluate import evaluate
 from shrp.evaluation.paired import agreement, by_group, flip_table, paired_difference
+from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
 from shrp.pruning.select import plan_from
 
@@ -214,28 +215,20 @@ def test_compare_many_ranks_them(shrp, place, on_data):
 
 
 def test_export_and_what_it_scores(shrp, place, tmp_path, traced_once):
-    common = ("export", place / "routed", "--per-layer", 1, "--out", tmp_path / "exported")
-    found = told(shrp, *common)
-    assert found["max_difference"] < 1e-3
-    assert (found["beside"], found["mb"]) == ([], found["bytes"] / 1e6)
-    static = told(shrp, "evaluate", place / "static1", "--data", place / "data.csv")
-    served = told(shrp, "evaluate", tmp_path / "exported", "--data", place / "data.csv")
-    assert served["score"] == static["score"]
-    beside = ("--beside", place / "dense", "--beside", tmp_path / "exported")
-    code, _, err = shrp(*common, *beside)
+    usage = {1: [0.6, 0.2, 0.1, 0.1], 2: [0.1, 0.4, 0.3, 0.2]}
+    plan = make_plan(usage, counts={1: 1, 2: 2})  # as in tests of exports, so that it is traced once for all
+    (tmp_path / "plan.json").write_text(json.dumps(plan.to_dict()))
+    common = ("export", place / "other", "--plan", tmp_path / "plan.json", "--out", tmp_path / "exported")
+    code, _, err = shrp(*common, "--beside", place / "dense")
     assert (code, "--data" in err) == (1, True)
-    shutil.copytree(tmp_path / "exported", tmp_path / "other")
-    beside = ("--beside", place / "dense", "--beside", tmp_path / "other")
-    found = told(shrp, *common, "--data", place / "data.csv", *beside)
-    assert [Path(row["model"]).name for row in found["beside"]] == ["dense", "other"]
-    dense = told(shrp, "evaluate", place / "dense", "--data", place / "data.csv")
-    assert [row["score"] for row in (found, *found["beside"])] == [
-        static["score"],
-        dense["score"],
-        static["score"],
-    ]
-    assert found["interval"] == served["interval"]
+    found = told(shrp, *common, "--data", place / "data.csv", "--beside", place / "dense")
+    assert found["max_difference"] < 1e-3
+    assert found["mb"] == found["bytes"] / 1e6
+    assert [Path(row["model"]).name for row in found["beside"]] == ["dense"]
+    other, dense = (checkpoint.load(place / name) for name in ("other", "dense"))
+    scores = [one.evaluate(load_file(place / "data.csv", "sst2")).score for one in (other.prune(plan), dense)]
+    assert [row["score"] for row in (found, *found["beside"])] == scores
     for row in (found, *found["beside"]):
-        assert row["n"] == static["n"]
+        assert row["n"] == 60
         assert 0 < row["p50_ms"] <= row["p95_ms"]
         assert min(row["texts_per_s"], row["mb"]) > 0

@@ -62,16 +62,6 @@ def test_from_a_base_to_a_teacher_a_routed_and_a_fine_tuned_checkpoint(shrp, pla
     assert "fine-tuning after pruning" in err
 
 
-def test_convert(shrp, place, config, tmp_path):
-    sizes = {"conversion_size": 16, "final_size": 16, "max_length": 16}
-    texts = ("--base", place / "encoder", "--texts", place / "train.csv", "--text-column", "sentence")
-    code, out, err = shrp(
-        "convert", *texts, "--layers", "1,2", "--out", tmp_path / "a", *config(training=sizes), "--json"
-    )
-    assert code == 0, err
-    assert json.loads(out)["layers"] == [1, 2]
-
-
 def test_finetune_without_epochs_takes_a_model_as_it_is(
     shrp, place, files, tmp_path, tiny_model, tiny_tokenizer
 ):

@@ -20,7 +20,7 @@ from shrp.data.sources import (
     load_probe,
     parse_labels,
 )
-from shrp.data.tasks import TASKS, TEXTS, Task, custom_task
+from shrp.data.tasks import TASKS, TEXTS, Task
 from shrp.data.text_data import TextData
 from shrp.errors import ColumnError, DataError, IncompleteError, RowError
 
@@ -57,9 +57,6 @@ def test_every_prefix_of_the_order_is_class_balanced():
     assert np.abs(positives - due).max() <= 2
     assert not np.array_equal(order, made(labels).stratified_order(seed=4))
     assert np.array_equal(order, made(labels).stratified_order(seed=3))
-
-
-TASKS_TEXT_REGRESSION = custom_task("r", ["text"], regression=True)
 
 
 def test_fingerprint_is_of_the_content():
@@ -273,12 +270,6 @@ def test_what_is_left_out_may_lack_a_text_or_be_no_number(tmp_path):
     path = write(tmp_path / "mine.csv", "sentence,label\na,1.5\n,skip\n,2\n")
     with pytest.raises(DataError):
         load_file(path, text_columns=("sentence",), meanings={"skip": None})
-
-
-def test_a_file_that_is_named_as_a_known_task_is_a_task_of_its_own(tmp_path):
-    path = write(tmp_path / "sst2.csv", "sentence,label\na,negative\nb,positive\n")
-    assert load_file(path, text_columns=("sentence",)).task.name == "sst2.csv"
-    assert load_file(path, "sst2").task == TASKS["sst2"]
 
 
 def test_scores_of_a_table_are_found_whether_its_slices_are_read_or_not(tmp_path):

@@ -1,5 +1,4 @@
 import warnings
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ from shrp.errors import DataError
 from shrp.evaluation.metrics import confusion, interval, ranking, score
 
 THREE = custom_task("three", ["text"], ["a", "b", "c"])
-MATTHEWS = replace(THREE, metric="matthews", metrics=("matthews",))
 
 
 @pytest.fixture(autouse=True)

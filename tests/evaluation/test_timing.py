@@ -11,8 +11,9 @@ from shrp.evaluation import timing
 from shrp.families.families import positions
 
 
-def test_model_inputs_run_at_the_greatest_length(tiny_family, tiny_model):
-    model = tiny_model(tiny_family)
+@pytest.mark.parametrize("family", ["bert", "roberta", "mpnet"])  # of other positions each
+def test_model_inputs_run_at_the_greatest_length(family, tiny_model):
+    model = tiny_model(family)
     longest, vocabulary = positions(model.config), model.config.vocab_size
     state = torch.get_rng_state()
     inputs = timing.model_inputs(model, 80, longest, seed=3)

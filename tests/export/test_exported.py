@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,23 +112,17 @@ def test_data_of_another_task_are_refused(place, tiny_data, task):
         load_export(place / "exported").evaluate(data)
 
 
-@pytest.fixture(scope="module")
-def numbers(tmp_path_factory, tiny_routed, tiny_tokenizer, tiny_info):
-    """A static model of a regression of pairs, and its export in int8."""
-    folder = tmp_path_factory.mktemp("pairs") / "exported"
-    model = prune(tiny_routed(num_labels=1, seed=2), PLAN)
-    info = replace(tiny_info(plan=PLAN), task=TASKS["stsb"])
-    export_folder(model, tiny_tokenizer, info, folder, int8=True, check=False)
-    return model, folder
-
-
-def test_pairs_and_numbers_are_scored_too_in_int8(numbers, tiny_tokenizer, tiny_data):
-    model, folder = numbers
+def test_pairs_and_numbers_are_scored_too_in_int8(tiny_model, tiny_tokenizer, tiny_info, tiny_data, tmp_path):
+    model, folder = tiny_model(num_hidden_layers=1, num_labels=1), tmp_path / "exported"
+    tokenizer = deepcopy(tiny_tokenizer)
+    tokenizer.model_input_names = ["input_ids", "attention_mask", "token_type_ids"]
+    info = replace(tiny_info(layers=()), task=TASKS["stsb"])
+    export_folder(model, tokenizer, info, folder, int8=True, check=False)
     texts = tuple((a, b) for (a,), (b,) in zip(tiny_data(40).texts, tiny_data(40, 5).texts, strict=True))
     data = TextData(TASKS["stsb"], "pairs", texts, np.linspace(0, 5, 40))
     export = load_export(folder)
     assert (export.precision, export.labels) == ("int8", ())
-    found, expected = export.evaluate(data), evaluate(model, tiny_tokenizer, data)
+    found, expected = export.evaluate(data), evaluate(model, tokenizer, data)
     assert found.logits.shape == (40, 1)
     gap = np.abs(found.logits - expected.logits).max()
     assert 0 < gap < 0.2 * np.ptp(expected.logits)

@@ -1,9 +1,7 @@
 """Gates: how they are made, recorded, overridden, and kept apart between threads."""
 
 import math
-import threading
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -191,38 +189,6 @@ def test_overrides_nest_and_a_function_may_abstain(routed, tiny_inputs, tiny_log
     with record_routing() as free:
         tiny_logits(routed, inputs)
     assert len(free.gates(1).argmax(-1).unique()) > 1
-
-
-def test_threads_sharing_a_model_see_only_their_own(routed, tiny_inputs, tiny_logits):
-    """Every thread records, forces and knocks out at once with the others, and gets what it would get alone."""
-    jobs = []
-    for seed in range(12):
-        kinds = ({}, force_experts({1: seed % H}, H), knock_out({2: seed % H}), {1: torch.full((H,), 0.25)})
-        jobs.append((tiny_inputs(seed=seed), kinds[seed % 4]))
-
-    def work(job, barrier=None):
-        inputs, source = job
-        found = []
-        with use_gates(source), record_routing(hidden_states=True) as record:
-            for _ in range(8):
-                if barrier:
-                    barrier.wait(timeout=30)
-                found.append(tiny_logits(routed, inputs))
-        return found, record
-
-    alone = [work(job) for job in jobs]
-    barrier = threading.Barrier(len(jobs))
-    with ThreadPoolExecutor(len(jobs)) as pool:
-        together = list(pool.map(lambda job: work(job, barrier), jobs))
-    for (logits, record), (expected_logits, expected) in zip(together, alone, strict=True):
-        assert len(record.traces[1]) == len(record.traces[2]) == 8
-        for a, b in zip(logits, expected_logits, strict=True):
-            torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
-        for layer in (1, 2):
-            assert torch.equal(record.gates(layer), expected.gates(layer))
-            torch.testing.assert_close(record.probs(layer), expected.probs(layer), atol=1e-6, rtol=1e-5)
-            torch.testing.assert_close(record.hidden_states[layer], expected.hidden_states[layer])
-    assert not torch.allclose(together[0][0][0], together[1][0][0], atol=1e-3)
 
 
 @pytest.mark.parametrize("routing_kind", ["sequence", "token"])

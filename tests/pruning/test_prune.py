@@ -28,8 +28,8 @@ def test_static_equals_routed_under_constant_gates(
     model = tiny_routed(tiny_family, attn=tiny_attention, routing=routing, self_path=extended)
     inputs = tiny_inputs()
     live, seen = tiny_logits(model, inputs), []
-    for budget in (2, 3, 5, 8):
-        for options in ({}, {"selection": "random", "seed": budget}, {"combination": "mean"}):
+    for budget in (2, 5, 8):
+        for options in ({}, {"selection": "random", "seed": budget, "combination": "mean"}):
             plan = replace(make_plan(USAGE, budget=budget, **options), untied=extended)
             with use_gates(plan.gates(H)):
                 expected = tiny_logits(model, inputs)
@@ -42,8 +42,8 @@ def test_static_equals_routed_under_constant_gates(
 
 
 @pytest.mark.parametrize("share", [True, False])
-def test_the_routed_model_is_left_alone(tiny_family, share, tiny_routed, tiny_inputs, tiny_logits):
-    model, inputs = tiny_routed(tiny_family), tiny_inputs()
+def test_the_routed_model_is_left_alone(share, tiny_routed, tiny_inputs, tiny_logits):
+    model, inputs = tiny_routed(), tiny_inputs()
     before, modules = state_of(model), [id(m) for m in model.modules()]
     logits = tiny_logits(model, inputs)
     pruned = prune(model, make_plan(USAGE, per_layer=2), share_weights=share)

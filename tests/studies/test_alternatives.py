@@ -14,7 +14,7 @@ N = 24
 @pytest.fixture
 def study(tmp_path, monkeypatch, tiny_model, tiny_tokenizer, tiny_data, traced_once):
     """The study on made-up files and tiny encoders, half of the layers converted, as a function of more options."""
-    for name, layers in (("base", 4), ("minilm", 2)):
+    for name, layers in (("base", 2), ("minilm", 1)):
         tiny_model(num_hidden_layers=layers).base_model.save_pretrained(tmp_path / name)
         tiny_tokenizer.save_pretrained(tmp_path / name)
     for name, seed in (("train", 0), ("validation", 1)):
@@ -23,8 +23,8 @@ def study(tmp_path, monkeypatch, tiny_model, tiny_tokenizer, tiny_data, traced_o
     monkeypatch.setattr(trainings, "TEXT_SIZES", dict.fromkeys(trainings.TEXT_SIZES, 8))
     monkeypatch.setattr(timing, "SINGLE", 5)
     monkeypatch.setattr(timing, "BATCHES", 2)
-    half = glue.Depth("2of4", ((2, 3),), (2, 4), 2, False)
-    monkeypatch.setattr(alternatives, "depths_of", lambda layers, experts: {"2of4": half})
+    half = glue.Depth("1of2", ((1,),), (2, 4), 1, False)
+    monkeypatch.setattr(alternatives, "depths_of", lambda layers, experts: {"1of2": half})
     command = alternatives.typer.Typer()
     command.command()(alternatives.main)
 
@@ -47,9 +47,9 @@ def test_every_alternative_is_scored_as_served_and_made_once(study, tmp_path, mo
         forms.setdefault(row["model"], []).append((row["runtime"], row["precision"]))
     assert list(forms) == [
         "dense",
-        "SHRP, 2 of 4 layers, routed",
-        "SHRP, 2 of 4 layers, 2 experts a layer",
-        "layer dropping, 2 layers left",
+        "SHRP, 1 of 2 layers, routed",
+        "SHRP, 1 of 2 layers, 2 experts a layer",
+        "layer dropping, 1 layer left",
         "MiniLM-L6",
         "TF-IDF, logistic regression",
     ]

@@ -125,17 +125,6 @@ def test_a_folder_for_several_runs_gives_the_same_training_as_asking_the_teacher
         assert mine == pytest.approx(theirs, rel=1e-4)  # hidden states are kept in float16
 
 
-def test_an_open_folder_can_be_read_after_another_training_fills_it_again(asked, tiny_tokenizer, tiny_model):
-    _, encoded, make = asked
-    rows = [7, 3]
-    inputs = collate(tiny_tokenizer, encoded, rows)
-    first = make()
-    before = [states.clone() for states in first(rows, inputs).hidden_states]
-    other = make(rows=range(10), model=tiny_model(seed=5))
-    assert all(torch.equal(a, b) for a, b in zip(first(rows, inputs).hidden_states, before, strict=True))
-    assert not torch.equal(other(rows, inputs).hidden_states[1], before[1])
-
-
 def test_two_threads_that_fill_one_folder_run_the_teacher_once(asked, monkeypatch):
     _, _, make = asked
     asks, real = [], CachedTeacher._run

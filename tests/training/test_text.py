@@ -77,19 +77,6 @@ def test_layers_learn_the_dense_ones_hidden_states_and_the_others_stay(converted
         assert torch.equal(value, before[name]), name
 
 
-def test_the_balance_loss_evens_usage_while_layers_are_converted(converted):
-    """The more it weighs, the lower it is itself, and the nearer usage is to even."""
-    found = {}
-    for weight in (0.0, 5.0):
-        _, _, history = converted(layers=(2,), balance=weight, conversion_size=400, final_size=8)
-        found[weight] = (
-            history[0]["balance_loss"],
-            float(np.abs(np.array(history[0]["usage"]["2"]) - 1 / 4).sum()),
-        )
-    assert found[5.0][0] < 0.5 * found[0.0][0]
-    assert found[5.0][1] < found[0.0][1]
-
-
 def test_it_goes_on_from_converted_upper_layers_and_repeats_itself(converted):
     _, upper, _ = converted((2,))
     _, whole, _ = converted((1,), start=upper)
@@ -226,7 +213,11 @@ def test_a_killed_conversion_goes_on_and_ends_as_if_it_had_not_been(converted, t
     for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(one, other)
     assert [row | {"seconds": 0} for row in rows] == [row | {"seconds": 0} for row in history]
-    assert [row["seconds"] for row in history] == [5.0, 0.0, 0.0]  # the teacher's pass is part of the first epoch
+    assert [row["seconds"] for row in history] == [
+        5.0,
+        0.0,
+        0.0,
+    ]  # the teacher's pass is part of the first epoch
     assert [row["seconds"] for row in rows] == [5.0, 0.0, 5.0]
 
 

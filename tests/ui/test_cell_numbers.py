@@ -39,31 +39,6 @@ def test_every_number_stands_out(scale, ink):
     assert both[0].textfont.color == ink
 
 
-def test_each_cell_has_its_own_number_and_an_empty_one_none():
-    z = np.array([[0.0, 1.0], [np.nan, 0.5]])
-    fig = go.Figure(
-        go.Heatmap(
-            z=z,
-            zmin=0,
-            zmax=1,
-            colorscale=SEQUENTIAL,
-            text=[["0", "<b>100</b>"], ["", "50"]],
-            texttemplate="%{text}",
-            hovertemplate="%{z}",
-            x=["a", "b"],
-        )
-    )
-    write_numbers(fig)
-    cells, black, white = fig.data
-    assert cells.hovertemplate == "%{z}"
-    assert [list(row) for row in white.text] == [["", "<b>100</b>"], ["", ""]]
-    assert [list(row) for row in black.text] == [["0", ""], ["", "50"]]
-    for numbers in (black, white):
-        assert (numbers.hoverinfo, numbers.hovertemplate, numbers.showscale) == ("skip", None, False)
-        assert list(numbers.x) == ["a", "b"]
-    np.testing.assert_array_equal(white.z, [[np.nan, 1], [np.nan, np.nan]])
-
-
 def test_shares_that_round_to_nothing_are_blank_in_a_map_of_experts():
     fig = expert_map(PruningPlan(((1, LayerPlan((0, 1, 2), (0.0, 0.004, 0.996))),)), 4, "")
     assert {text for trace in fig.data if trace.text is not None for text in np.ravel(trace.text)} == {

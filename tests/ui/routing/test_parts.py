@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from shrp.analysis.attribution import instance, tokens, trust
-from shrp.analysis.explore import Exploration, WhatIf, split_sentences
+from shrp.analysis.explore import Exploration, WhatIf
 from shrp.analysis.patching import Patched
 from shrp.data.tasks import TASKS, TEXTS
 from shrp.model.forcing import AS_ROUTED, ForcedRoute
-from ui.routing import compare, figures, sentences, table, verdict, what_if, words
+from ui.routing import compare, figures, table, verdict, what_if, words
 
 SST2, STSB, MRPC = TASKS["sst2"], TASKS["stsb"], TASKS["mrpc"]
 
@@ -80,15 +80,6 @@ def test_of_a_number_the_word_that_moves_it_most_is_named(task, named):
     assert ("3.2" in said.replace("\\", "")) == named
 
 
-def test_words_are_told_apart():
-    texts = [("firm", 0), ("is", 0), ("firm", 0), ("firm", 1)]
-    found = [instance.Word(text, part, (i,)) for i, (text, part) in enumerate(texts)]
-    names = [verdict.named(found, place, MRPC) for place in range(4)]
-    assert len({*names}) == 4
-    assert "sentence2" in names[3]
-    assert verdict.named(found, 1, SST2) == "**is**"
-
-
 # The table
 
 
@@ -104,14 +95,6 @@ def test_strips_are_coloured_within_each_layer_and_texts_are_escaped():
     assert differ  # else these two are no test of it
     assert f"{differ} of 2" in table.agreement([one, other])
     assert "all 2" in table.agreement([one, one])
-
-
-def test_one_number_in_two_layers_has_no_colour_of_its_own():
-    """Experts are not categories across layers."""
-    probs = {6: np.array([0.7, 0.1, 0.1, 0.1]), 9: np.array([0.3, 0.25, 0.25, 0.2])}
-    e = replace(exploration(), probs=probs)
-    six, nine = (table._box(e, e, layer) for layer in (6, 9))
-    assert six.split("rgb(")[1].split(")")[0] != nine.split("rgb(")[1].split(")")[0]
 
 
 @pytest.mark.parametrize(("token", "k"), [(False, 1), (False, 2), (True, 1)])
@@ -278,10 +261,3 @@ def test_cells_say_what_happens_there():
     assert third == ""
     assert list(fig.layout.xaxis.ticktext) == ["t0", "t1 (&lt;b&gt;)", "t2"]
     assert len(fig.data) == 2  # the map, and a cross where the prediction changes
-
-
-def test_example_texts_are_inputs_of_their_tasks():
-    for name, examples in sentences.EXAMPLES.items():
-        inputs, notes = split_sentences(sentences.example_text(TASKS[name], None), TASKS[name])
-        assert len(inputs) == len(examples)
-        assert not notes

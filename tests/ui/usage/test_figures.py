@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from shrp.evaluation.statistics import mix_frame
-from ui.overview.figures import cost_frame
 from ui.usage.figures import mix_bars, usage_heatmap
 from ui.usage.training import counted_on, training_frame, usage_over_training
 
@@ -71,13 +70,6 @@ def test_of_an_epoch_that_is_stored_twice_the_later_usage_is_drawn():
     assert len(frame) == 6
     assert frame.loc[(frame["epoch"] == 1) & (frame["layer"] == 2), "share"].tolist() == [0.25, 0.75]
     assert len(usage_over_training(frame, subtitle="").data) == 2
-
-
-def test_costs_give_shares_of_the_dense_model():
-    from shrp.evaluation.costs import Cost
-
-    frame = cost_frame(Cost(10, 60, 5, 7, 128), Cost(40, 80, 20, 14, 128))
-    assert frame["kept"].tolist() == [0.25, 0.75, 0.25, 0.5]
 
 
 def test_usage_over_training_says_what_it_was_counted_on():
