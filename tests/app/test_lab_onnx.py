@@ -1,8 +1,10 @@
 import io
 import json
+import subprocess
 import sys
 import zipfile
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -93,7 +95,7 @@ def test_a_build_is_the_pruned_models_export(
     """Scored and timed, next to the dense model of the same base and task."""
     loaded, ticks, data = checkpoints.load(tiny_checkpoint), [], tiny_data(40)
     monkeypatch.setattr(InThisProcess, "shrp", staticmethod(shrp), raising=False)
-    monkeypatch.setattr(lab_onnx.subprocess, "Popen", InThisProcess)
+    monkeypatch.setattr(lab_onnx, "subprocess", SimpleNamespace(**vars(subprocess) | {"Popen": InThisProcess}))
     monkeypatch.setattr(lab_onnx, "dense_of", lambda _: tiny_checkpoint)
     made = lab_onnx.build(loaded, PLAN, "mine", data, int8=False, tick=lambda: ticks.append(1))
     assert ticks
