@@ -23,7 +23,7 @@ def study(tmp_path, monkeypatch, tiny_model, tiny_tokenizer, tiny_data, traced_o
     monkeypatch.setattr(trainings, "TEXT_SIZES", dict.fromkeys(trainings.TEXT_SIZES, 8))
     monkeypatch.setattr(timing, "SINGLE", 5)
     monkeypatch.setattr(timing, "BATCHES", 2)
-    half = glue.Depth("1of2", ((1,),), (2, 4), 1, False)
+    half = glue.Depth("1of2", ((1,),), (2, 4), 2, False)
     monkeypatch.setattr(alternatives, "depths_of", lambda layers, experts: {"1of2": half})
     command = alternatives.typer.Typer()
     command.command()(alternatives.main)
