@@ -90,12 +90,13 @@ def models(static, tiny_model, tiny_routed):
         "untied roberta": lambda: prune(tiny_routed("roberta", self_path=True, **small), untied),
         "deberta-v2": lambda: prune(tiny_routed("deberta-v2", **small), replace(untied, untied=False)),
         "mpnet": lambda: prune(tiny_routed("mpnet", **small), replace(untied, untied=False)),
+        "modernbert": lambda: prune(tiny_routed("modernbert", layers=(1,)), replace(untied, untied=False)),
         "distilbert": lambda: tiny_model("distilbert", n_layers=1),
         "electra of numbers": lambda: tiny_model("electra", attn="eager", num_hidden_layers=1, num_labels=1),
     }
 
 
-KINDS = ("bert", "untied roberta", "deberta-v2", "mpnet", "distilbert", "electra of numbers")
+KINDS = ("bert", "untied roberta", "deberta-v2", "mpnet", "modernbert", "distilbert", "electra of numbers")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -52,7 +52,7 @@ def assert_same(live, plain):
     ("family", "routing", "layers", "self_path"),
     [
         *product(("bert", "mpnet"), ("sequence", "token"), [(1, 2), (0, 2), (0, 1)], [False]),
-        *((family, "sequence", (0, 2), False) for family in ("deberta-v2", "distilbert", "roberta")),
+        *((family, "sequence", (0, 2), False) for family in ("deberta-v2", "distilbert", "modernbert")),
         ("bert", "sequence", (0, 2), True),
         ("mpnet", "token", (1, 2), True),
     ],
