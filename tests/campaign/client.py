@@ -31,7 +31,8 @@ def served(root: Path, checkpoints: Path | None) -> tuple[psutil.Process, str]:
         host = f"127.0.0.1:{free.getsockname()[1]}"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SHRP_")}
     environment |= {"SHRP_CACHE": str(root / "cache"), "SHRP_JOBS": "0", "SHRP_CHECKPOINTS": str(checkpoints or "")}
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", host.partition(":")[2]]
+    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--client.showErrorDetails", "full"]
+    command += ["--server.port", host.partition(":")[2]]
     with (root / "app.log").open("w") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
     atexit.register(process.kill)
@@ -134,7 +135,7 @@ class Session:
                     seen.add(path)
                     self.drawn[path] = element = message.delta.new_element
                     if element.WhichOneof("type") == "exception":
-                        self.failed.append(f"{self.page}?{urlencode(self.query)}: {element.exception.type}")
+                        self.failed.append(f"{self.page}?{urlencode(self.query)}: {element.exception}"[:500])
             elif kind == "script_finished":
                 ended = message.script_finished
                 if ended == ForwardMsg.FINISHED_SUCCESSFULLY:

@@ -1,6 +1,7 @@
 """Trials, one after the other in a process of their own, which is ended where one hangs."""
 
 import importlib
+import math
 import multiprocessing
 import os
 import random
@@ -72,9 +73,11 @@ def _work(pipe: Connection, part: str, seed: int, done: set[int], first: int, fo
 
 
 def trials(part: str, seed: int, done: set[int], seconds: float) -> Iterator[dict[str, Any]]:
-    """Trials that are not done, until the time is up; one that hangs, or ends its process, has failed."""
-    end, number, context = time.monotonic() + seconds, -1, multiprocessing.get_context("spawn")
-    while time.monotonic() < end:
+    """Trials that are not done, for so long; one that hangs, or ends its process, has failed."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([f"tests.campaign.{module}" for module, *_ in PARTS.values()])  # imported once
+    end, number, why = math.inf, -1, "again"
+    while why and time.monotonic() < end:
         ours, theirs = context.Pipe()
         with tempfile.TemporaryDirectory(prefix="campaign-", ignore_cleanup_errors=True) as folder:
             process = context.Process(target=_work, args=(theirs, part, seed, done, number + 1, folder))
@@ -91,6 +94,7 @@ def trials(part: str, seed: int, done: set[int], seconds: float) -> Iterator[dic
                     why = f"its process ended with {process.exitcode}"
                 if isinstance(got, int):
                     number, limit, running = got, PARTS[part][2], True
+                    end = min(end, time.monotonic() + seconds)
                 elif got:
                     limit, running = START, False
                     yield got
@@ -99,3 +103,4 @@ def trials(part: str, seed: int, done: set[int], seconds: float) -> Iterator[dic
             process.kill()
         if why:
             yield outcome(part, number, why, limit)
+            end = min(end, time.monotonic() + seconds)
