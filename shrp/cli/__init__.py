@@ -7,6 +7,8 @@ fix (one sentence), 2 wrong usage, 130 interrupted.
 from __future__ import annotations
 
 import functools
+import io
+import os
 import sys
 from collections import Counter
 
@@ -63,6 +65,7 @@ def main() -> None:
     use_utf8()
     try:
         _refuse_repeated(sys.argv[1:])
+        _join_launched(sys.argv[1:])
         _command()(prog_name="python -m shrp")
     except ShrpError as error:
         _fail(str(error))
@@ -103,6 +106,24 @@ def _refuse_repeated(arguments: list[str]) -> None:
             raise OptionError(f"{option.opts[0]} is given {times} times but takes one value.")
 
 
+def _join_launched(arguments: list[str]) -> None:
+    """Join the processes of a launcher, such as torchrun, if there are several; the main one alone prints.
+
+    Raises:
+        OptionError: the command does not train.
+    """
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return
+    if not {*arguments[:1]} & {"train", "convert", "finetune"}:
+        raise OptionError("several processes were launched, and only train, convert and finetune run in several.")
+    from shrp.training import processes
+
+    processes.start()
+    if processes.rank():
+        stderr.quiet, sys.stdout = True, io.StringIO()
+
+
 def _fail(text: str) -> None:
+    stderr.quiet = False
     stderr.print(Text.assemble(("error:", "bold red"), " ", text))
     sys.exit(1)

@@ -50,6 +50,7 @@ def convert(
     from shrp.checkpoints.saving import refuse_existing
     from shrp.data.batching import longest_input, token_counts
     from shrp.data.tasks import TEXTS
+    from shrp.training.processes import from_main
     from shrp.training.runs import alone_in, finish, run_folder
     from shrp.training.text import train_on_text
 
@@ -84,7 +85,7 @@ def convert(
         training |= {"sources": [path.name for path in texts]}
         info = CheckpointInfo(how.shrp, TEXTS, base_model=called, training=training)
         extra = {checkpoint.HISTORY: history_text(history)}
-        checkpoint.save(model, tokenizer, info, out, extra_files=extra, new=True)
+        from_main(lambda: checkpoint.save(model, tokenizer, info, out, extra_files=extra, new=True))
         finish(out)
     if json:
         print_json({"out": str(out), "layers": list(how.shrp.layers), "texts": len(found), "epochs": history})

@@ -45,6 +45,7 @@ def finetune(
     from shrp.checkpoints.saving import refuse_existing
     from shrp.model.config import ShrpConfig
     from shrp.training.loop import train
+    from shrp.training.processes import from_main
     from shrp.training.runs import finish
 
     options = read_config(
@@ -72,7 +73,8 @@ def finetune(
         about = {"adopted": True, "config": {"max_length": how.max_length}}
         if head_labels:
             about["head_labels"] = list(opt.labels_of(head_labels))
-        checkpoint.save(model, tokenizer, replace(info, training=about), out, new=True)
+        info = replace(info, training=about)
+        from_main(lambda: checkpoint.save(model, tokenizer, info, out, new=True))
         found = checkpoint.load(out).evaluate(validation)
         last = {"metric": found.metric, "validation_score": found.score, "validation_interval": found.ends()}
         last |= {"validation_n": found.n}
@@ -80,7 +82,7 @@ def finetune(
         about = {"phase": "fine-tuning the teacher", "progress": training_progress()}
         model, info, history = train(how, model, info, tokenizer, data, validation, out, **about)
         extra = {checkpoint.HISTORY: history_text(history)}
-        checkpoint.save(model, tokenizer, info, out, extra_files=extra, new=True)
+        from_main(lambda: checkpoint.save(model, tokenizer, info, out, extra_files=extra, new=True))
         finish(out)
         last = history[-1]
     if json:

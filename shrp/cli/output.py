@@ -200,7 +200,15 @@ class _TrainingBar(TrainingProgress):
 
 
 def training_progress() -> TrainingProgress:
-    """What shows a training: a bar in a terminal, lines in a log, and a file where the environment names one."""
+    """What shows a training: a bar in a terminal, lines in a log, and a file where the environment names one.
+
+    Its first line says how many processes train, of which the main one alone shows anything.
+    """
+    from shrp.training import processes
+
+    if processes.rank():
+        return TrainingProgress()
+    stderr.print(f"training in {processes.count()} process{'es' * (processes.count() > 1)}")
     if file := os.environ.get(STATUS_FILE):
         return FileProgress(Path(file))
     return _TrainingBar() if stderr.is_terminal else LogProgress(stderr.print)

@@ -66,12 +66,19 @@ def real_rows(values: Tensor, token_mask: Tensor | None) -> Tensor:
     return flat if token_mask is None else flat[token_mask.flatten()]
 
 
-def balance_loss(probs: Tensor, token_mask: Tensor | None = None) -> Tensor:
+def _mean(rows: Tensor) -> Tensor:
+    return rows.mean(0)
+
+
+def balance_loss(
+    probs: Tensor, token_mask: Tensor | None = None, mean: Callable[[Tensor], Tensor] = _mean
+) -> Tensor:
     """Load-balance loss: keeps the router from collapsing onto a few experts while it is trained.
 
     Args:
         probs: `(B, H)`, or `(B, T, H)` with `token_mask` `(B, T)` marking the real tokens.
         token_mask: bool; None counts every token.
+        mean: of float32 rows `(N, H)`; another one where the batch is shared among processes.
 
     Returns:
         `KL(mean || uniform) + KL(uniform || mean)` of the batch's mean probabilities, a scalar in nats. At 0 they are
@@ -80,10 +87,10 @@ def balance_loss(probs: Tensor, token_mask: Tensor | None = None) -> Tensor:
     probs = real_rows(probs, token_mask)
     # In float32 and with a floor: under autocast a probability can round to 0, and the loss would be infinite. The
     # floor is as low as possible: a probability on it has no gradient, and a collapsed router needs one.
-    mean = probs.float().mean(0).clamp_min(torch.finfo(torch.float32).tiny)
-    uniform = 1.0 / mean.numel()
+    shares = mean(probs.float()).clamp_min(torch.finfo(torch.float32).tiny)
+    uniform = 1.0 / shares.numel()
     # Both KLs in one, with p the mean and c = 1 / H: p log(p / c) + c log(c / p) = (p - c) log(p / c)
-    return ((mean - uniform) * (mean.log() - torch.tensor(uniform).log())).sum()
+    return ((shares - uniform) * (shares.log() - torch.tensor(uniform).log())).sum()
 
 
 # --- Recording ---
@@ -139,10 +146,10 @@ class RoutingRecord:
             raise PlanError(f"layer {layer} did not route in the recorded passes; {self.layers} did.")
         return self.traces[layer]
 
-    def balance_loss(self) -> Tensor:
+    def balance_loss(self, mean: Callable[[Tensor], Tensor] = _mean) -> Tensor:
         """Sum of `balance_loss` over the layers of the latest pass; 0 if none routed."""
         last = [traces[-1] for _, traces in sorted(self.traces.items())]
-        losses = [balance_loss(trace.probs, trace.token_mask) for trace in last]
+        losses = [balance_loss(trace.probs, trace.token_mask, mean) for trace in last]
         return torch.stack(losses).sum() if losses else torch.zeros(())
 
 

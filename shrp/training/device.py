@@ -9,24 +9,23 @@ import torch
 from accelerate import Accelerator
 
 from shrp.errors import TrainingError
+from shrp.training import processes
 
 
 def training_device() -> torch.device:
-    """The one device that trains: a GPU where there is one.
+    """The device that this process trains on: a GPU where there is one.
 
     Raises:
-        TrainingError: several processes were launched.
+        TrainingError: several processes were launched, and they have not joined (`shrp.training.processes.start`).
     """
-    # Models of this size need one device; a second process would route, swap and resume on its own.
+    if processes.launched() > processes.count():
+        raise TrainingError(
+            f"{processes.launched()} processes were launched, and this runs in one: start it without a launcher "
+            "(torchrun, accelerate launch). Only train, convert and finetune run in several."
+        )
     # Not Accelerator's own mixed precision: that patches the model's forward for good, so that what is trained
     # here could not be copied or pruned, and it can be chosen only once a process.
-    accelerator = Accelerator(mixed_precision="no")
-    if accelerator.num_processes > 1:
-        raise TrainingError(
-            f"{accelerator.num_processes} processes were launched, and training runs in one: "
-            "start it without a launcher (torchrun, accelerate launch), or with one process."
-        )
-    return accelerator.device
+    return Accelerator(mixed_precision="no").device
 
 
 def resolve_precision(wanted: str) -> str:

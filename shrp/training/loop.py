@@ -34,6 +34,7 @@ from shrp.model.convert import convert_layer, expert_layers, fit_expander, layer
 from shrp.model.gates import record_routing
 from shrp.model.layers import ExpertLayer
 from shrp.model.modules import without_dropout
+from shrp.training import processes
 from shrp.training.config import TextConfig, TrainConfig
 from shrp.training.device import resolve_precision, training_device
 from shrp.training.examples import Examples
@@ -84,7 +85,7 @@ class Training:
             self.precision = run.precision
             history = run.restore(model, self.convert)
             # Before anything is taken from it: a dense layer that is replaced still runs, to fit an Expander to it.
-            model.to(self.device)
+            processes.same_weights(model.to(self.device))
             if left := list(self.config.schedule())[len(history) :]:
                 self._run(model, run, left, history)
             if self.outputs is None:
@@ -114,9 +115,11 @@ class Training:
             set_seed(epoch_seed(self.config.seed, epoch.index))
             if epoch.convert is not None:
                 self._convert(model, epoch)
+                processes.same_weights(model)
+            processes.differ_in_dropout()
             with nullcontext() if self.config.dropout else without_dropout(model):
                 row = self._epoch(model, epoch)
-            row |= self.objective.end() | self.facts(model, epoch)
+            row |= self.objective.end() | processes.from_main(lambda epoch=epoch: self.facts(model, epoch))
             row["seconds"] = round(time.perf_counter() - started, 2)
             about = {"epoch": epoch.index, "stage": epoch.stage, "converted_layer": epoch.convert}
             history.append(about | row)
@@ -148,11 +151,15 @@ class Training:
         sums = dict.fromkeys(self.objective.reported, 0.0)
         for step, rows in enumerate(batches):
             started = time.perf_counter()
-            inputs, labels = self.examples.batch(rows, self.device)
+            mine = processes.share(rows)
+            # A batch too small to share is the same on all processes: it counts once.
+            counted = step >= steps * 3 // 4 and (len(mine) < len(rows) or processes.rank() == 0)
+            inputs, labels = self.examples.batch(mine, self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                known = None if self._targets is None else self._targets(rows.tolist(), inputs)
-                parts = self.objective(model, Batch(inputs, labels, known, late=step >= steps * 3 // 4))
+                known = None if self._targets is None else self._targets(mine.tolist(), inputs)
+                parts = self.objective(model, Batch(inputs, labels, known, counted))
             parts["loss"].backward()
+            processes.sum_gradients(learning)
             torch.nn.utils.clip_grad_norm_(learning, 1.0)
             optimizer.step()
             schedule.step()
@@ -205,7 +212,7 @@ def train(
 
     Raises:
         TrainingError: `run_folder(out)` holds another training, or another process is at work there; the teacher does
-            not fit; or several processes were launched, as only one trains.
+            not fit; or several processes were launched that have not joined (`shrp.training.processes.start`).
     """
     progress = progress or Progress()
     config.shrp.check_fits(model.config.num_hidden_layers, model.config.num_attention_heads)

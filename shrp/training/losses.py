@@ -1,7 +1,7 @@
 """The training losses: on a task (its own, the teacher's, the balance of the routers), and on unlabelled text.
 
 `TaskLoss` and `TextLoss` are what the one loop (`shrp.training.loop`) differs in: which parameters learn, and the loss
-of a batch.
+of a batch. Where several processes share a batch, every loss is that of the whole batch (`shrp.training.processes`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from shrp.model.convert import expert_layers, layer_kinds, new_parameters
 from shrp.model.gates import RoutingRecord, record_routing
 from shrp.model.partial import run_from
 from shrp.training.config import TextConfig, TrainConfig
+from shrp.training.device import training_device
+from shrp.training.processes import mean, total
 from shrp.training.schedule import Epoch
 
 
@@ -46,24 +48,24 @@ class Batch:
     """`(B,)`, or of tokens `(B, T)`, `UNLABELLED` where there is none; None for unlabelled text."""
     teacher: TeacherOutput | None
     """The teacher's outputs; None where nothing is distilled."""
-    late: bool = False
-    """Whether the step is in the epoch's last quarter."""
+    counted: bool = False
+    """Whether usage counts it: the epoch's last quarter."""
 
 
 def task_loss(logits: Tensor, labels: Tensor, regression: bool) -> Tensor:
     """Cross-entropy, or squared error for regression, of `(B, C)` logits."""
     if regression:
-        return F.mse_loss(logits.float().squeeze(-1), labels.float())
-    return F.cross_entropy(logits.float(), labels)
+        return mean(F.mse_loss(logits.float().squeeze(-1), labels.float(), reduction="none"))
+    return mean(F.cross_entropy(logits.float(), labels, reduction="none"))
 
 
 def logits_loss(student: Tensor, teacher: Tensor, regression: bool, temperature: float) -> Tensor:
     """KL from the teacher's softened distribution, times T squared; squared error for regression."""
     if regression:
-        return F.mse_loss(student.float(), teacher.float())
+        return mean(F.mse_loss(student.float(), teacher.float(), reduction="none").mean(-1))
     soft = F.log_softmax(student.float() / temperature, -1)
     target = F.log_softmax(teacher.float() / temperature, -1)
-    return F.kl_div(soft, target, reduction="batchmean", log_target=True) * temperature**2
+    return mean(F.kl_div(soft, target, reduction="none", log_target=True).sum(-1)) * temperature**2
 
 
 def hidden_loss(outputs: Mapping[int, Tensor], teacher: tuple[Tensor, ...], token_mask: Tensor) -> Tensor:
@@ -77,12 +79,12 @@ def hidden_loss(outputs: Mapping[int, Tensor], teacher: tuple[Tensor, ...], toke
         token_mask: `(B, T)`, non-zero for real tokens.
     """
     real = token_mask.unsqueeze(-1).float()
-    count = real.sum() * next(iter(outputs.values())).shape[-1]
+    count = total(real.sum()) * next(iter(outputs.values())).shape[-1]
     errors = [
-        ((output.float() - teacher[layer + 1].float()).square() * real).sum() / count
+        ((output.float() - teacher[layer + 1].float()).square() * real).sum()
         for layer, output in outputs.items()
     ]
-    return torch.stack(errors).sum()
+    return (total(torch.stack(errors)) / count).sum()
 
 
 def as_returned(model: PreTrainedModel, outputs: Mapping[int, Tensor]) -> dict[int, Tensor]:
@@ -165,7 +167,7 @@ class TaskLoss:
         if teacher is not None and config.distill_hidden and outputs:
             hidden = hidden_loss(outputs, teacher.hidden_states, batch.inputs["attention_mask"])
         if self.stage == 1 and config.balance > 0 and record.layers:
-            balance = record.balance_loss()
+            balance = record.balance_loss(mean)
         share = config.distill_logits if teacher is not None else 0.0
         total = (1 - share) * task + share * soft + config.distill_hidden * hidden + config.balance * balance
         return dict(zip(self.reported, (total, task, soft, hidden, balance), strict=True))
@@ -216,7 +218,7 @@ class TextLoss:
                 outputs = {self.top: model.base_model(**inputs).last_hidden_state}
         outputs |= as_returned(model, {i: record.hidden_states[i] for i in self.replaced})
         error = hidden_loss(outputs, known, inputs["attention_mask"])
-        balance = record.balance_loss() if self.counts else error.new_zeros(())
+        balance = record.balance_loss(mean) if self.counts else error.new_zeros(())
         soft = error.new_zeros(())
         if self.config.distill_logits:
             soft_targets = batch.teacher.logits
@@ -224,7 +226,7 @@ class TextLoss:
                 real = inputs["attention_mask"].bool()
                 logits, soft_targets = logits[real], soft_targets[real]
             soft = logits_loss(logits, soft_targets, logits.shape[-1] == 1, self.config.temperature)
-        if batch.late:  # usage is that of the epoch's last quarter
+        if batch.counted:
             for layer in self.counts:
                 self.counts[layer] += top1_counts(record.probs(layer))
         total = error + self.config.balance * balance + self.config.distill_logits * soft
@@ -233,7 +235,10 @@ class TextLoss:
 
     def end(self) -> dict[str, Any]:
         """See `Objective`: the Top-1 shares `(H,)` of each layer's experts."""
-        shares = {str(layer): (count / count.sum()).round(6).tolist() for layer, count in self.counts.items()}
+        device = training_device()
+        sums = {layer: total(torch.from_numpy(n).long().to(device)) for layer, n in self.counts.items()}
+        counts = {layer: n.cpu().numpy() for layer, n in sums.items()}
+        shares = {str(layer): (count / count.sum()).round(6).tolist() for layer, count in counts.items()}
         return {"usage": shares}
 
 

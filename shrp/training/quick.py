@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
 
 from shrp.checkpoints import checkpoint, reference
 from shrp.checkpoints.checkpoint import Checkpoint
@@ -33,6 +34,7 @@ from shrp.training.device import resolve_precision, training_device
 from shrp.training.examples import Examples
 from shrp.training.loop import evaluate_with_usage
 from shrp.training.losses import Batch, TextLoss, parameter_groups
+from shrp.training.processes import from_main
 from shrp.training.progress import Progress
 from shrp.training.runs import finish, run_folder
 from shrp.training.teacher import LiveTeacher
@@ -103,6 +105,22 @@ def convert_quickly(
     )
     # Of a run that was killed, what its epochs took before counts too; the dense model's pass is part of the first.
     seconds = max(time.perf_counter() - started, sum(row["seconds"] for row in history))
+    about = {"texts": len(texts), "sources": [*sources], "seconds": round(seconds, 1)}
+    found = from_main(lambda: _scored_and_saved(dense, model, config, history, about, validation, out))
+    finish(out)
+    return {"seconds": about["seconds"], "examples": config.visited(len(texts)), **found}
+
+
+def _scored_and_saved(
+    dense: Checkpoint,
+    model: PreTrainedModel,
+    config: TextConfig,
+    history: list[dict[str, Any]],
+    about: dict[str, Any],
+    validation: TextData | None,
+    out: Path,
+) -> dict[str, Any]:
+    """Score both models where that can be done, and write the checkpoint; returns the scores and `n`."""
     model = model.cpu()
     round_as_stored(model, torch.float16)
     cut = evaluated_length(config.max_length)
@@ -110,26 +128,19 @@ def convert_quickly(
         dense.info,
         config=config.shrp,
         usage={str(layer): share for layer, share in usage_on_text(history).items()},
-        training={
-            "quick": True,
-            "config": config.to_dict(),
-            "texts": len(texts),
-            "sources": [*sources],
-            "precision": history[-1]["precision"],
-            "seconds": round(seconds, 1),
-        },
+        training={"quick": True, "config": config.to_dict(), "precision": history[-1]["precision"], **about},
     )
     found: dict[str, Any] = {"dense_score": None, "routed_score": None, "n": None}
     teacher = {}
     if validation is not None and validation.labels is not None:
         one = replace(dense, info=info).evaluate(validation)
         other, usage = evaluate_with_usage(model, dense.tokenizer, validation, cut)
-        about = {"data_fingerprint": validation.source_fingerprint, "max_length": cut}
+        data = {"data_fingerprint": validation.source_fingerprint, "max_length": cut}
         rows = (
             score_row("dense teacher", "teacher", [one], None),
             score_row("routed", "routed", [other], one.score),
         )
-        info = replace(info, usage=usage, scores=tuple(row | about for row in rows))
+        info = replace(info, usage=usage, scores=tuple(row | data for row in rows))
         outputs = reference.from_evaluation(one, dense.fingerprint, cut)
         teacher = (
             {validation.source_fingerprint: outputs} if outputs.logits.nbytes <= reference.SET_BYTES else {}
@@ -145,8 +156,7 @@ def convert_quickly(
         teacher=teacher,
         new=True,
     )
-    finish(out)
-    return {"seconds": info.training["seconds"], "examples": config.visited(len(texts)), **found}
+    return found
 
 
 def estimate(dense: Checkpoint, texts: Texts, config: TextConfig) -> float:
@@ -177,7 +187,7 @@ def estimate(dense: Checkpoint, texts: Texts, config: TextConfig) -> float:
         times["teacher"].append(time.perf_counter() - started)
         started = time.perf_counter()
         with without_dropout(model), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            loss = objective(model, Batch(inputs, None, target, False))["loss"]
+            loss = objective(model, Batch(inputs, None, target))["loss"]
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -30,6 +30,7 @@ from shrp.pruning.live import LiveEvaluator
 from shrp.pruning.plan import make_plan
 from shrp.training.config import Recipe, TrainConfig
 from shrp.training.loop import Trained, train
+from shrp.training.processes import from_main
 from shrp.training.progress import Progress, Status
 from shrp.training.runs import alone_in, finish, holds_a_run, run_folder, weights_digest
 from shrp.training.text import graft, load_conversion
@@ -97,13 +98,25 @@ class RecipeRun:
         sizes = self.recipe.sizes(base_config(self.base).num_attention_heads)
         source = self._source()
         self.teacher = self._teacher()
+        from_main(self._score_teacher)
+        made = self._converted(source)
+        info = from_main(lambda: self._finished(made, sizes, source, new))
+        finish(self.out)
+        return info
+
+    def _score_teacher(self) -> None:
+        """Score the dense teacher, and keep its outputs for the checkpoint."""
         found = self._score("dense teacher", "teacher", self.teacher.model)
         _warn_of_a_bad_teacher(found[0], "" if self.teacher.history else self.base)
         for data, one in zip(self.sets, found, strict=True):
             outputs = reference.from_evaluation(one, weights_digest(self.teacher.model), self.cut)
             if outputs.logits.nbytes <= reference.SET_BYTES:
                 self.references[data.source_fingerprint] = outputs
-        made = self._converted(source)
+
+    def _finished(
+        self, made: Trained, sizes: Sequence[int], source: Checkpoint | None, new: bool
+    ) -> CheckpointInfo:
+        """Score what was made and write the checkpoint; returns its info."""
         self._score_made(made, sizes, source)
         training = dict(made.info.training) | {"teacher": dict(self.teacher.info.training)}
         info = replace(made.info, scores=tuple(self.rows), training=training)
@@ -117,7 +130,6 @@ class RecipeRun:
             teacher=self.references,
             new=new,
         )
-        finish(self.out)
         return info
 
     def _source(self) -> Checkpoint | None:

@@ -22,6 +22,7 @@ from shrp.checkpoints.saving import check_name, entries
 from shrp.errors import ShrpError, TrainingError
 from shrp.files import write_text
 from shrp.training.config import TextConfig, TrainConfig
+from shrp.training.processes import from_main, rank
 
 RUN_FILE = "run.json"
 """What a training is (`identity_of`), and the number format that it computes in."""
@@ -46,7 +47,8 @@ def run_folder(out: str | Path) -> Path:
 
 
 def finish(out: str | Path) -> None:
-    """Delete the state of a training whose result is written."""
+    """Delete the state of a training whose result is written; of several processes all call this."""
+    from_main(lambda: None)  # which writes the result
     shutil.rmtree(run_folder(out), ignore_errors=True)
 
 
@@ -59,6 +61,8 @@ def holds_a_run(folder: Path) -> bool:
 def alone_in(folder: Path, kind: str) -> Iterator[None]:
     """Make a run's folder and hold it against other processes; a folder that stays empty is removed again.
 
+    Of several processes that train together, the main one holds it for all.
+
     Args:
         kind: of run; only a run of the same kind continues what is left there.
 
@@ -66,6 +70,9 @@ def alone_in(folder: Path, kind: str) -> Iterator[None]:
         TrainingError: another process holds it, it cannot be made, or it holds another kind of run or files that are
             not a run's, which would be deleted with it.
     """
+    if rank():
+        yield
+        return
     lock, mark = FileLock(folder / _LOCK), folder / MARK_FILE
     if entries(folder) and not mark.is_file():
         raise TrainingError(
@@ -115,28 +122,28 @@ class Run:
         """Bring a model from the training's start to its last epoch, in place.
 
         Args:
-            convert: converts a layer as the training did; the weights are then replaced.
+            convert: converts a layer as the training did; the weights are then replaced, in the main process alone.
 
         Returns:
             The history, a row an epoch; empty where no epoch was finished.
         """
         state = self.folder / STATE_FILE
-        if not state.is_file():
-            return []
-        with safe_open(state, "pt") as file:
-            history = json.loads(file.metadata()["history"])
+        history = from_main(lambda: _history(state))
         for row in history:
             if row["converted_layer"] is not None:
                 convert(model, row["converted_layer"])
-        model.load_state_dict(load_file(state))
+        if history and rank() == 0:
+            model.load_state_dict(load_file(state))
         return history
 
     def keep(self, model: PreTrainedModel, history: list[dict[str, Any]]) -> None:
-        """Replace the state by that after one more epoch, atomically.
+        """Replace the state by that after one more epoch, atomically; the main process does.
 
         Raises:
             TrainingError: it can't be written, as on a full disk; the state before stays.
         """
+        if rank():
+            return
         weights = {
             name: value.detach().cpu().clone().contiguous() for name, value in model.state_dict().items()
         }
@@ -155,6 +162,13 @@ class Run:
             partial.unlink(missing_ok=True)
 
 
+def _history(state: Path) -> list[dict[str, Any]]:
+    if not state.is_file():
+        return []
+    with safe_open(state, "pt") as file:
+        return json.loads(file.metadata()["history"])
+
+
 @contextmanager
 def open_run(folder: Path, identity: Mapping[str, Any], precision: Callable[[], str]) -> Iterator[Run]:
     """Hold a training's folder, and begin the training or continue the one that was begun there.
@@ -170,17 +184,21 @@ def open_run(folder: Path, identity: Mapping[str, Any], precision: Callable[[], 
         TrainingError: the training there is another one; or as `alone_in`.
     """
     file, state = folder / RUN_FILE, folder / STATE_FILE
+
+    def settle() -> str:
+        if state.is_file():
+            kept = json.loads(file.read_text(encoding="utf-8"))
+            _check_same(folder, kept, json.loads(json.dumps(identity)))
+        else:
+            kept = {**identity, "precision": precision()}
+            write_text(file, json.dumps(kept))
+        return kept["precision"]
+
     with alone_in(folder, "one training"):
         try:
-            if state.is_file():
-                kept = json.loads(file.read_text(encoding="utf-8"))
-                _check_same(folder, kept, json.loads(json.dumps(identity)))
-            else:
-                kept = {**identity, "precision": precision()}
-                write_text(file, json.dumps(kept))
-            yield Run(folder, kept["precision"])
+            yield Run(folder, from_main(settle))
         except ShrpError:
-            if not state.is_file():
+            if rank() == 0 and not state.is_file():
                 shutil.rmtree(folder, ignore_errors=True)
             raise
 

@@ -3,7 +3,6 @@
 import copy
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ from shrp.model.config import ShrpConfig
 from shrp.model.convert import convert, layer_kinds
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
-from shrp.training import device, loop, losses, runs
+from shrp.training import loop, losses, runs
 from shrp.training.config import RECIPES, Recipe, TextConfig, TrainConfig, read_config
 from shrp.training.loop import train
 from shrp.training.losses import parameter_groups, same_start, set_trainable
@@ -328,9 +327,8 @@ def test_a_run_that_cannot_start_leaves_nothing_in_the_way(run, monkeypatch, tmp
     (tmp_path / "file").write_text("text")
     with pytest.raises(TrainingError, match="cannot be written"):
         run(out="file/out")
-    several = SimpleNamespace(num_processes=2)
-    monkeypatch.setattr(device, "Accelerator", lambda **_: several)
-    with pytest.raises(TrainingError, match="2 processes were launched, and training runs in one"):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(TrainingError, match="2 processes were launched, and this runs in one"):
         run()
     assert not run_folder(tmp_path / "out").exists()
 

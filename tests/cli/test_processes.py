@@ -1,0 +1,74 @@
+"""Trainings in two processes, which a launcher starts: the same as in one, and begun in one."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from shrp.checkpoints import checkpoint
+from shrp.training.runs import Run, run_folder
+
+MAIN = """
+import json, sys
+from shrp import cli
+for arguments in json.loads(sys.argv[1]):
+    sys.argv[1:] = arguments
+    try:
+        cli.main()
+    except SystemExit as end:
+        if end.code:
+            raise
+"""
+
+
+def test_two_processes_go_on_with_a_run_and_end_as_one_does(shrp, place, tmp_path, monkeypatch):
+    # 46 examples in batches of 5, so shares are unequal; the last batch has one, too few to share.
+    shared = {"batch_size": 5, "max_length": 16, "precision": "fp32"}
+    task = shared | {"epoch_size": 46, "dropout": False, "stage2_epochs": 1}
+    scored = {"per_layer": [], "random_draws": 0, "full_precision": True}
+    configs = {
+        "train": {"teacher": task | {"stage2_epochs": 2}, "training": task, **scored},
+        "convert": {"training": shared | {"conversion_size": 46, "final_size": 46}},
+    }
+    files = ["--train-file", place / "train.csv", "--validation-file", place / "validation.csv", "--task", "sst2"]
+    texts = ["--texts", place / "train.csv", "--text-column", "sentence"]
+
+    def command(name, out):
+        (tmp_path / f"{name}.json").write_text(json.dumps(configs[name]))
+        options = [*(files if name == "train" else texts), "--config", tmp_path / f"{name}.json", "--layers", "1,2"]
+        return [name, "--base", place / "encoder", *options, "--out", tmp_path / f"{name}-{out}"]
+
+    for name in configs:
+        code, _, err = shrp(*command(name, "one"))
+        assert code == 0, err
+        assert "training in 1 process\n" in err
+    keep = Run.keep
+
+    def killed(*args):
+        keep(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "keep", killed)
+    for name in configs:  # after the teacher's first epoch, and the first conversion
+        assert shrp(*command(name, "two"))[0] == 130
+    launch = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "--no-python", sys.executable, "-c"]
+    both = json.dumps([command(name, "two") for name in configs], default=str)
+    ended = subprocess.run([sys.executable, "-m", *launch, MAIN, both], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.count("training in 2 processes\n") == 2
+    for name in configs:
+        one, two = (checkpoint.load(tmp_path / f"{name}-{out}") for out in ("one", "two"))
+        assert not run_folder(two.path).exists()
+        rows = [checkpoint.read_history(path) for path in (one.path, two.path)]
+        for row, other in zip(*rows, strict=True):
+            assert row["balance_loss"] > 0 or row["stage"] == 2
+            assert other["usage"] == row["usage"]
+            losses = {key: value for key, value in row.items() if key.endswith("loss")}
+            assert {key: other[key] for key in losses} == pytest.approx(losses, abs=3e-6)
+        weights = two.model.state_dict()
+        for key, value in one.model.state_dict().items():
+            if key.endswith(("key.bias", "qkv_bias")):  # the keys' make no difference, and rounding moves them
+                continue
+            torch.testing.assert_close(weights[key], value, atol=3e-5, rtol=0, msg=key)
