@@ -28,7 +28,7 @@ class ConvertOptions:
 def convert(
     base: opt.Base,
     out: opt.Out,
-    texts: Annotated[list[Path], Option(help="A file of texts; repeat for several.")],
+    texts: Annotated[list[Path], Option(help="A file of texts, or a folder or 'pattern' of shards; repeat.")],
     text_column: opt.TextColumns = None,
     layers: opt.Layers = None,
     quick: Annotated[bool, Option("--quick", help="Convert a classifier for its own task.")] = False,
@@ -70,12 +70,9 @@ def convert(
     how.shrp.check_fits(num_layers, experts)
     dense, tokenizer, _ = load_base(base, TEXTS, how.seed)
     length = min(longest_input(dense, tokenizer), how.max_length)
-    found: list[tuple[str, ...]] = []
-    for path in texts:
-        rows = opt.read_texts(path, text_column or ["text"])
-        changes = "`max_length` in --config changes that"
-        opt.report_cut_at(length, token_counts(tokenizer, rows), path.name, changes)
-        found += rows
+    found = opt.sample_texts(texts, text_column or ["text"], how)
+    counts = token_counts(tokenizer, found)
+    opt.report_cut_at(length, counts, "the texts", "`max_length` in --config changes that")
     folder = run_folder(out)
     with alone_in(folder, "convert"):
         refuse_existing(out)  # another command may have made it since
@@ -112,7 +109,7 @@ def _quick(
     how.shrp.check_fits(*opt.base_geometry(base))
     columns = own.text_column or list(dense.info.task.text_columns)
     validation = None if validation_file is None else own.read(validation_file, dense.info.task)
-    rows = [row for path in files for row in opt.read_texts(path, columns)]
+    rows = opt.sample_texts(files, columns, how)
     texts, added = opt.enough_texts(rows, validation)
     counts = token_counts(dense.tokenizer, rows)
     opt.report_cut_at(how.max_length, counts, "the texts", "`max_length` in --config changes that")

@@ -7,6 +7,7 @@ import inspect
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ if TYPE_CHECKING:  # torch is slow to import, and --help needs none
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
     from shrp.pruning.plan import PruningPlan
+    from shrp.training.config import TextConfig
 
 Routed = Annotated[Path, Argument(help="A routed SHRP checkpoint.", show_default=False)]
 Scored = Annotated[Path, Argument(help="A checkpoint or an ONNX export.", show_default=False)]
@@ -204,6 +206,20 @@ def read_texts(path: Path, columns: list[str]) -> tuple[tuple[str, ...], ...]:
     with complete_rows(frame, columns, None, path.name) as complete:
         texts = text_rows(complete, columns, path.name)
     report_left_out(len(frame), len(texts), path.name, "no text")
+    return texts
+
+
+def sample_texts(paths: list[Path], columns: list[str], config: TextConfig) -> list[tuple[str, ...]]:
+    """The texts that a training visits, of files, folders and patterns; also print what is left out."""
+    from shrp.training.corpus import sample, shards
+
+    names = ", ".join(path.name for path in paths)
+    texts, rows, complete = sample(shards(paths), columns, config.visited(sys.maxsize), config.seed)
+    if not complete:
+        raise DataError(f"of {names} no row is left: each lacks a text.")
+    report_left_out(rows, complete, names, "no text")
+    if len(texts) < complete:
+        stderr.print(f"a random {len(texts):,} of {complete:,} texts, as many as the epochs see")
     return texts
 
 

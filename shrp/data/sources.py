@@ -213,7 +213,7 @@ def from_table(
         labels, rows, kind = _labels_and_rows(tabular.column(frame, label_column, source), source, meanings or {})
         name = Path(source).stem
         name = source if name == TEXTS.name or name in TASKS else name  # those have meanings of their own
-        with _counted_in_the_whole(rows):
+        with counted_in_the_whole(rows):
             task = infer_task(labels, name, texts, source)
         if kind == WORDS:
             task = custom_task(name, texts, task.label_names, kind=WORDS)
@@ -236,12 +236,12 @@ def complete_rows(
     rows = np.flatnonzero(~tabular.incomplete(frame, texts, label_column, name))
     if not len(rows):
         raise DataError(f"of '{name}' no row is left: each lacks a text or a label.")
-    with _counted_in_the_whole(rows):
+    with counted_in_the_whole(rows):
         yield frame.iloc[rows]
 
 
 @contextmanager
-def _counted_in_the_whole(rows: Sequence[int] | np.ndarray) -> Iterator[None]:
+def counted_in_the_whole(rows: Sequence[int] | np.ndarray) -> Iterator[None]:
     """Errors inside, of these rows (places from 0) of a table, count rows as the whole table does."""
     try:
         yield
@@ -285,7 +285,7 @@ def from_frame(
         cells = _translated(cells, task, name, meanings)
         rows = [row for row in rows if cells[row] is not None]
     kept = frame if len(rows) == len(frame) else frame.iloc[rows]
-    with _counted_in_the_whole(rows):
+    with counted_in_the_whole(rows):
         texts = tabular.text_rows(kept, columns, name, allow_empty)
         if cells is not None:
             parse = word_labels if task.on_words else parse_labels
@@ -336,7 +336,7 @@ def word_labels(cells: Sequence[Any], task: Task, source: str) -> np.ndarray:
     """
     rows = [cell.split() if isinstance(cell, str) else [cell] if not is_list(cell) else list(cell) for cell in cells]
     sizes = np.array([len(row) for row in rows], dtype=np.int64)
-    with _counted_in_the_whole(np.repeat(np.arange(len(rows)), sizes)):
+    with counted_in_the_whole(np.repeat(np.arange(len(rows)), sizes)):
         flat = parse_labels([label for row in rows for label in row], task, source)
     found = np.full((len(rows), sizes.max(initial=0)), UNLABELLED, dtype=np.int64)
     found[np.arange(found.shape[1]) < sizes[:, None]] = flat

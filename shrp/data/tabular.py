@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -22,6 +22,8 @@ from shrp.errors import ColumnError, DataError, IncompleteError, RowError
 
 EXTENSIONS = (".csv", ".tsv", ".jsonl", ".parquet")
 MAX_BYTES = 200 * 2**20
+PART = 10_000
+"""Rows of a part of a table (`read_parts`)."""
 MAX_FIELDS = 2_000
 """Most columns of a table."""
 DELIMITERS = {",": "comma", ";": "semicolon", "|": "vertical bar", "\t": "tab"}
@@ -165,25 +167,57 @@ def read_table(path: str | Path, most_rows: int | None = None, most_fields: int 
         DataError: as `detect`; or the file is malformed, has too many columns, or is empty.
     """
     path = Path(path)
-    how = detect(path)
-    try:
+    how, frame = detect(path), pd.DataFrame()
+    with _in_plain_words(path.name, how.kind):
         if how.kind == "Parquet":
             frame = _read_parquet(path, most_fields)
         elif how.kind == "JSONL":
-            frame = _read_jsonl(path, how.encoding, most_fields)
+            frame = pd.DataFrame(list(_jsonl_rows(path, how.encoding, most_fields)), dtype=object)
         else:
             frame = _read_delimited(path, how, most_rows, most_fields)
-    except UnicodeDecodeError as error:
-        raise DataError(f"'{path.name}' has text that is not valid {error.encoding.upper()}.") from error
-    except pd.errors.EmptyDataError:
-        frame = pd.DataFrame()
-    except (ValueError, OSError) as error:  # those of pandas and pyarrow too
-        reason = _plain_reason(" ".join(str(error).split())[:200])
-        raise DataError(f"'{path.name}' is not a well-formed {how.kind} file: {reason}") from error
     if frame.empty:
         raise DataError(f"'{path.name}' holds no rows; at least one is needed.")
     frame.attrs["format"] = how
     return frame
+
+
+def read_parts(path: str | Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """Read some columns of a table in parts of `PART` rows: a Parquet or JSONL file may be larger than memory.
+
+    A JSONL file above `MAX_BYTES` is taken for UTF-8. Other files are one part.
+
+    Raises:
+        DataError: as `read_table`; or a column is missing.
+    """
+    path = Path(path)
+    large = path.is_file() and path.stat().st_size > MAX_BYTES
+    if path.suffix.lower() == ".parquet" and path.is_file():
+        with _in_plain_words(path.name, "Parquet"):
+            yield from _parquet_parts(path, columns)
+    elif path.suffix.lower() == ".jsonl" and path.is_file():
+        with _in_plain_words(path.name, "JSONL"):
+            rows = _jsonl_rows(path, "utf-8" if large else detect(path).encoding, MAX_FIELDS)
+            first: pd.DataFrame | None = None
+            while part := list(itertools.islice(rows, PART)):
+                frame = pd.DataFrame(part, dtype=object)
+                first = frame[:0] if first is None else first
+                yield frame.reindex(columns=first.columns.union(frame.columns, sort=False))
+    else:
+        yield read_table(path)
+
+
+@contextlib.contextmanager
+def _in_plain_words(name: str, kind: str) -> Iterator[None]:
+    """Raise what is wrong with a file as `DataError`; a file without a header is left to its reader's caller."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise DataError(f"'{name}' has text that is not valid {error.encoding.upper()}.") from error
+    except pd.errors.EmptyDataError:
+        pass
+    except (ValueError, OSError) as error:  # those of pandas and pyarrow too
+        reason = _plain_reason(" ".join(str(error).split())[:200])
+        raise DataError(f"'{name}' is not a well-formed {kind} file: {reason}") from error
 
 
 def _plain_reason(reason: str) -> str:
@@ -279,9 +313,20 @@ def _read_parquet(path: Path, most_fields: int) -> pd.DataFrame:
     return frame.drop(columns=[name for name in frame if str(name).startswith("__index_level_")])
 
 
-def _read_jsonl(path: Path, encoding: str, most_fields: int) -> pd.DataFrame:
+def _parquet_parts(path: Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        header = pd.DataFrame(columns=file.schema_arrow.names)
+        for name in columns:
+            column(header, name, path.name)
+        for part in file.iter_batches(PART, columns=list(columns)):
+            yield part.to_pandas()
+
+
+def _jsonl_rows(path: Path, encoding: str, most_fields: int) -> Iterator[dict[str, Any]]:
     # pandas' reader turns numbers with gaps into floats and does not say which line is wrong.
-    rows, names = [], set()
+    names: set[str] = set()
     with path.open(encoding="utf-8-sig" if encoding == "utf-8" else encoding) as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
@@ -294,14 +339,13 @@ def _read_jsonl(path: Path, encoding: str, most_fields: int) -> pd.DataFrame:
                 raise ValueError(f"line {number} is not JSON ({error.msg})") from error
             if not isinstance(row, dict):
                 raise ValueError(f"line {number} is not an object with named fields")
-            rows.append(row)
             names.update(row)
             if len(names) > most_fields:
                 raise DataError(f"'{path.name}' has more than {most_fields:,} fields; leave some out.")
             if _SURROGATE.search(line):
                 _check_unicode(row, path.name, number)
+            yield row
     check_names(names, path.name)
-    return pd.DataFrame(rows, dtype=object)
 
 
 def _check_unicode(row: dict[str, Any], source: str, line: int) -> None:

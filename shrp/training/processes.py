@@ -98,6 +98,14 @@ def from_main(make: Callable[[], Any]) -> Any:
     return found[0]
 
 
+def gather(value: Any) -> list[Any]:
+    """A value of each process, in their order."""
+    found = [value] * count()
+    if count() > 1:
+        dist.all_gather_object(found, value)
+    return found
+
+
 def same_weights(model: nn.Module) -> None:
     """Give a model the main process's weights."""
     if count() > 1:
