@@ -18,7 +18,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from shrp.data.tabular import csv_options
-from shrp.training.progress import EVERY, STATUS_FILE, FileProgress, LogProgress, Status, epoch_line
+from shrp.training.progress import (
+    EVERY,
+    STATUS_FILE,
+    FileProgress,
+    LogProgress,
+    Status,
+    begin_line,
+    epoch_line,
+)
 from shrp.training.progress import Progress as TrainingProgress
 
 if TYPE_CHECKING:  # slow to import, and --help needs none
@@ -187,6 +195,10 @@ class _TrainingBar(TrainingProgress):
         self._bar = _bar()
         self._task = self._bar.add_task("")
 
+    def begin(self, processes: int) -> None:
+        """Print how many processes train."""
+        stderr.print(begin_line(processes))
+
     def step(self, status: Status) -> None:
         """Advance the bar."""
         self._bar.start()  # no effect on one that runs
@@ -202,13 +214,12 @@ class _TrainingBar(TrainingProgress):
 def training_progress() -> TrainingProgress:
     """What shows a training: a bar in a terminal, lines in a log, and a file where the environment names one.
 
-    Its first line says how many processes train, of which the main one alone shows anything.
+    Of several processes the main one alone shows anything.
     """
-    from shrp.training import processes
+    from shrp.training.processes import rank
 
-    if processes.rank():
+    if rank():
         return TrainingProgress()
-    stderr.print(f"training in {processes.count()} process{'es' * (processes.count() > 1)}")
     if file := os.environ.get(STATUS_FILE):
         return FileProgress(Path(file))
     return _TrainingBar() if stderr.is_terminal else LogProgress(stderr.print)

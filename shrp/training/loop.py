@@ -107,6 +107,7 @@ class Training:
 
     def _run(self, model: PreTrainedModel, run: Run, left: list[Epoch], history: list[dict[str, Any]]) -> None:
         """Run the epochs that are left and add their rows to `history`; the first has the teacher's pass in its time."""
+        self.progress.begin(processes.count())
         started = time.perf_counter()
         self._targets = self.teacher and self._open_teacher(run, self.teacher)
         steps = sum(math.ceil(self.examples.size(one) / self.config.batch_size) for one in left)

@@ -55,6 +55,9 @@ MOST_LOSSES = 200
 class Progress:
     """A listener of a training, which by default does nothing."""
 
+    def begin(self, processes: int) -> None:
+        """Called when a training begins or goes on, with how many processes train together."""
+
     def step(self, status: Status) -> None:
         """Called after every step, and before and while something else takes long."""
 
@@ -75,6 +78,10 @@ class LogProgress(Progress):
     ) -> None:
         self.write = write or (lambda line: print(line, file=sys.stderr, flush=True))
         self.clock, self._phase, self._last = clock, "", 0.0
+
+    def begin(self, processes: int) -> None:
+        """Write how many processes train."""
+        self.write(begin_line(processes))
 
     def step(self, status: Status) -> None:
         """Write a line if the phase is new or 30 seconds have passed."""
@@ -124,6 +131,11 @@ class FileProgress(LogProgress):
         self._written = self.clock()
         about = {"status": self.status and asdict(self.status), "losses": self.losses, "history": self.history}
         write_text(self.file, json.dumps(about))
+
+
+def begin_line(processes: int) -> str:
+    """A training's first line: a launcher may have started fewer processes than one thinks."""
+    return f"training in {processes} process{'es' * (processes > 1)}"
 
 
 def epoch_line(row: dict[str, Any]) -> str:

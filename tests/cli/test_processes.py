@@ -62,7 +62,7 @@ def test_two_processes_go_on_with_a_run_and_end_as_one_does(shrp, place, tmp_pat
     both = json.dumps([command(name, "two") for name in configs], default=str)
     ended = subprocess.run([sys.executable, "-m", *launch, MAIN, both], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    assert ended.stderr.count("training in 2 processes\n") == 2
+    assert ended.stderr.count("training in 2 processes\n") == 3  # the teacher's is one
     for name in configs:
         one, two = (checkpoint.load(tmp_path / f"{name}-{out}") for out in ("one", "two"))
         assert not run_folder(two.path).exists()

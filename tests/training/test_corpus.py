@@ -15,6 +15,7 @@ def folder(tmp_path, monkeypatch):
     """90 numbered texts in three files of parts of 7 rows, the last of which are other fields'; every tenth is missing."""
     monkeypatch.setattr(tabular, "PART", 7)
     monkeypatch.setattr(corpus, "PART", 7)
+    monkeypatch.setattr(tabular, "MAX_BYTES", 10)  # of other readers
     rows = [{"text": f"w{i}" if i % 10 else None} for i in range(90)]
     pd.DataFrame(rows[:40]).to_parquet(tmp_path / "a.parquet")
     (tmp_path / "b.jsonl").write_text("\n".join(map(json.dumps, [*rows[40:60], *[{"note": "none"}] * 9])))
