@@ -10,11 +10,14 @@ kept, or random ones), layer dropping, and width pruning to SHRP's size.
 
 A control trains for as many epochs as SHRP does before and after pruning. Rows are written as soon as they are measured;
 rows that exist are skipped, and a killed run goes on with the epoch that it was in (`studies.trainings`).
+
+The table is made of `Piece`s, one after the other, or with `--ray` on a cluster (`studies.cluster`). Only the command itself
+writes rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import product
@@ -24,7 +27,9 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from transformers import PreTrainedModel
 
+from shrp.checkpoints.base import name_of
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.checkpoints.info import usage_in
 from shrp.cli.output import stderr
@@ -36,7 +41,9 @@ from shrp.pruning.live import LiveEvaluator
 from shrp.pruning.plan import PruningPlan, first_experts, make_plan
 from shrp.pruning.prune import prune
 from shrp.training.config import RECIPES
+from shrp.training.runs import Convert
 from studies import trainings
+from studies.cluster import run_pieces
 from studies.controls import no_router
 from studies.rows import DATA, Rows, as_json, names, numbers, read_rows, run
 from studies.summary import TASKS, describe, summary
@@ -110,17 +117,33 @@ class Models:
 
     def control(self, recipe: str, depth: Depth, model: str, m: int | None = None) -> Checkpoint:
         """A control, which is trained as it is from the conversion on; without a router, with `m` experts a layer."""
-        every, plan, name, part = self.made.base.experts, None, model, 3 if depth.deep else 2
-        if model == "no_router":
-            name, even = f"{model}-{m}", {layer: np.full(every, 1 / every) for layer in depth.layers}
-            plan = first_experts(dict.fromkeys(depth.layers, every))
-            if m != every:
-                part, draw = 4, self.made.seed % DRAWS
-                name += f"-draw{draw}"
-                plan = make_plan(even, per_layer=m, selection="random", seed=draw)
+        plan, name, part = self._fixed(depth, model, m)
         start = self._start(recipe, depth, model, plan, name)
         epochs = 0 if depth.texts_first(recipe) else STAGE2_EPOCHS
         return self._tuned(recipe, depth, name, start, part, epochs)
+
+    def train_encoders(self, depth: Depth, model: str) -> None:
+        """Train what a model of any task starts from with `retain`, unless it depends on the task."""
+        if model in ("shrp", "random"):  # which are pruned by the task
+            self._encoder(depth, "shrp")
+        elif model != "width":
+            for m in self._sizes(depth, model):
+                plan, name, _ = self._fixed(depth, model, m)
+                self._encoder(depth, model, plan, name)
+
+    def _sizes(self, depth: Depth, model: str) -> tuple[int | None, ...]:
+        """Experts per layer of a control's models."""
+        return (self.made.base.experts, depth.tuned) if model == "no_router" else (None,)
+
+    def _fixed(self, depth: Depth, model: str, m: int | None) -> tuple[PruningPlan | None, str, int]:
+        """A control's plan, which it has from the conversion on, its trainings' name, and their number among the parts."""
+        every, part = self.made.base.experts, 3 if depth.deep else 2
+        if model != "no_router":
+            return None, model, part
+        if m == every:
+            return first_experts(dict.fromkeys(depth.layers, every)), f"{model}-{m}", part
+        even, draw = {layer: np.full(every, 1 / every) for layer in depth.layers}, self.made.seed % DRAWS
+        return make_plan(even, per_layer=m, selection="random", seed=draw), f"{model}-{m}-draw{draw}", 4
 
     def _plan(self, routed: Checkpoint, m: int, model: str, draw: int) -> PruningPlan:
         selection = "random" if model == "random" else "usage"
@@ -132,29 +155,39 @@ class Models:
         """The model that a training on the task starts from: converted, pruned if there is a plan, and then, if the
         recipe does so at the depth, fine-tuned on text as `name`.
         """
-        made, kind = self.made, "shrp" if model == "random" else model
-        convert, by = made.conversion(kind, depth.tuned)
-        balance = 0.0 if kind == "no_router" else RECIPES[recipe]["balance"]
-        with no_router() if kind == "no_router" else nullcontext():
-            if recipe == "retain":
-                encoder = made.base.encoder(by or kind, depth.parts, convert, balance)
-            else:
-                found = made.teacher
-                for part, layers in enumerate(depth.parts):
-                    config = made.config(recipe, layers, part, stage2_epochs=0, balance=balance)
-                    done = f"{recipe}-{by or kind}-{sum(map(len, depth.parts[: part + 1]))}"
-                    found = made.train(done, config, found, convert=convert, converts_by=by)
-                    if convert is not None:  # its layers are none of SHRP's
-                        found = replace(found, info=made.teacher.info)
-        if recipe != "retain":
-            return found if plan is None else made.pruned(found, plan)
+        made = self.made
+        if recipe == "retain":
+            encoder = self._encoder(depth, model, plan, name)
+            info = replace(made.teacher.info, config=ShrpConfig(depth.layers), plan=plan, usage={})
+            return made.with_layers_of(encoder, info, _whole(depth, model, plan))
+        found, (kind, convert, by, balance, routing) = made.teacher, self._conversion(recipe, depth, model)
+        with routing:
+            for part, layers in enumerate(depth.parts):
+                config = made.config(recipe, layers, part, stage2_epochs=0, balance=balance)
+                done = f"{recipe}-{kind}-{sum(map(len, depth.parts[: part + 1]))}"
+                found = made.train(done, config, found, convert=convert, converts_by=by)
+                if convert is not None:  # its layers are none of SHRP's
+                    found = replace(found, info=made.teacher.info)
+        return found if plan is None else made.pruned(found, plan)
+
+    def _encoder(
+        self, depth: Depth, model: str, plan: PruningPlan | None = None, name: str = ""
+    ) -> PreTrainedModel:
+        """The encoder that `_start` takes with `retain`, trained on text alone."""
+        base, (kind, convert, by, balance, routing) = self.made.base, self._conversion("retain", depth, model)
+        with routing:
+            encoder = base.encoder(kind, depth.parts, convert, balance)
         if plan is not None:
             encoder = prune(encoder, plan)
-        whole = depth.deep and (model != "shrp" or plan is not None)
-        if whole:
-            encoder = made.base.further(f"{by or name}-{depth.name}", encoder)
-        info = replace(made.teacher.info, config=ShrpConfig(depth.layers), plan=plan, usage={})
-        return made.with_layers_of(encoder, info, whole)
+        return base.further(f"{by or name}-{depth.name}", encoder) if _whole(depth, model, plan) else encoder
+
+    def _conversion(self, recipe: str, depth: Depth, model: str) -> tuple[str, Convert | None, str, float, Any]:
+        """How a model is converted: its trainings' name, the function and its name, the balance loss, and the gates."""
+        kind = "shrp" if model == "random" else model
+        convert, by = self.made.conversion(kind, depth.tuned)
+        if kind == "no_router":
+            return kind, convert, by, 0.0, no_router()
+        return by or kind, convert, by, RECIPES[recipe]["balance"], nullcontext()
 
     def _rates(self, recipe: str, depth: Depth) -> dict[str, Any]:
         """What `retain` changes after the conversion."""
@@ -184,27 +217,30 @@ class Models:
         return made.train(f"{recipe}-{name}-{depth.name}-tuned", config, start, data=data)
 
 
+def _whole(depth: Depth, model: str, plan: PruningPlan | None) -> bool:
+    """Whether all of an encoder is trained on text before the task, not only the converted layers."""
+    return depth.deep and (model != "shrp" or plan is not None)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What is done by itself: rows of a task, seed, recipe and depth; a task's teacher; or encoders for all tasks."""
+
+    task: str = ""
+    """Empty for encoders."""
+    seed: int = 0
+    recipe: str = ""
+    """Empty for the teacher."""
+    depth: str = ""
+    models: tuple[str, ...] = ()
+
+
 class Study(Models):
     """The rows of one task and seed."""
 
-    def __init__(self, made: Trainings, rows: Rows) -> None:
-        super().__init__(made)
-        self.rows = rows
-
-    def add(self, recipe: str, depth: Depth, model: str) -> None:
-        """Train what is not trained yet and add the model's rows, unless all of them are there.
-
-        Raises:
-            DataError: the file has rows of the task with another teacher.
-        """
-        if all(self._key(recipe, depth, model, *one) in self.rows for one in self._expected(depth, model)):
-            return
+    def rows(self, recipe: str, depth: Depth, model: str) -> Iterator[dict[str, Any]]:
+        """Train what is not trained yet, and measure the model's rows."""
         best = self.made.best
-        theirs = [row["teacher_score"] for row in read_rows(self.rows.path) if row["task"] == self.made.task]
-        if any(abs(score - best.score) > 1e-5 for score in theirs):
-            raise DataError(
-                f"{self.rows.path} has rows of {self.made.task} with another teacher: name another --out."
-            )
         measure = self._shrp_rows if model in ("shrp", "random") else self._control_rows
         for experts, routed, tuned, found, price in measure(recipe, depth, model):
             shares = price.relative_to(self.made.dense)
@@ -217,11 +253,16 @@ class Study(Models):
                 "majority_score": best.majority_score,
             }
             kept = ("encoder_params", "encoder_flops", "model_params")
-            self.rows.add(row | {f"{name}_share": shares[name] for name in kept})
+            row |= {f"{name}_share": shares[name] for name in kept}
             stderr.print(
                 f"{self.made.task}, seed {self.made.seed}, {recipe}, {depth.name}, {describe(row)}: "
                 f"{100 * row['score'] / best.score:.1f}% of the teacher"
             )
+            yield row
+
+    def keys(self, recipe: str, depth: Depth, model: str) -> list[dict[str, Any]]:
+        """What identifies each row of a model."""
+        return [self._key(recipe, depth, model, *one) for one in self._expected(depth, model)]
 
     def _key(
         self, recipe: str, depth: Depth, model: str, experts: int | None, routed: bool, tuned: bool
@@ -237,8 +278,7 @@ class Study(Models):
             return [(every, True, False), *pruned, (depth.tuned, False, True)]
         if model == "random":
             return [*((m, False, False) for m in depth.keep if m < every), (depth.tuned, False, True)]
-        sizes = (every, depth.tuned) if model == "no_router" else (None,)
-        return [(m, False, True) for m in sizes]
+        return [(m, False, True) for m in self._sizes(depth, model)]
 
     def _shrp_rows(self, recipe: str, depth: Depth, model: str) -> Iterator[tuple[Any, ...]]:
         """The routed model, its prunings (to random experts), and the fine-tuned one."""
@@ -263,6 +303,73 @@ class Study(Models):
             yield m, routed, tuned, [self.made.evaluate(found.model)], price
 
 
+class Work:
+    """Does a piece, in whichever process this is; data and teacher stay for the next piece of the same task and seed.
+
+    Args:
+        out: the file of rows, as it is called in errors.
+        teachers: task -> the teacher's score in that file.
+    """
+
+    def __init__(self, base: Base, out: Path, teachers: Mapping[str, float]) -> None:
+        self.base, self.out, self.teachers = base, out, dict(teachers)
+        self.made: Trainings | None = None
+
+    def __call__(self, piece: Piece) -> Iterator[dict[str, Any]]:
+        """Yield the piece's rows.
+
+        Raises:
+            DataError: the file has rows of the task with another teacher.
+        """
+        if self.made is None or (self.made.task, self.made.seed) != (piece.task, piece.seed):
+            self.made = Trainings(self.base, piece.task, piece.seed)
+        study = Study(self.made)
+        if not piece.task:
+            study.train_encoders(self._depth(piece), *piece.models)
+        elif not piece.recipe:
+            _ = self.made.teacher
+        else:
+            score = self.made.best.score
+            if abs(self.teachers.get(piece.task, score) - score) > 1e-5:
+                raise DataError(
+                    f"{self.out} has rows of {piece.task} with another teacher: name another --out."
+                )
+            for model in piece.models:
+                yield from study.rows(piece.recipe, self._depth(piece), model)
+
+    def _depth(self, piece: Piece) -> Depth:
+        return depths_of(self.base.layers, self.base.experts)[piece.depth]
+
+
+def pieces_of(
+    base: Base,
+    rows: Rows,
+    tasks: Sequence[str],
+    seeds: Sequence[int],
+    recipes: Sequence[str],
+    depths: Sequence[str],
+    models: Sequence[str],
+) -> dict[Piece, list[Piece]]:
+    """The pieces that rows are lacking of, each with those before it: its teacher, and encoders for `retain`."""
+    known, pieces, last = depths_of(base.layers, base.experts), {}, {}
+    for seed, task, recipe, depth in product(seeds, tasks, recipes, depths):
+        study = Study(Trainings(base, task, seed))
+        lacking = [m for m in models if not all(key in rows for key in study.keys(recipe, known[depth], m))]
+        if not lacking:
+            continue
+        before = [Piece(task)]
+        pieces.setdefault(before[0], [])
+        for model in dict.fromkeys("shrp" if m == "random" else m for m in lacking if m != "width"):
+            if recipe == "retain":
+                draw = seed % DRAWS if model == "no_router" else 0
+                before.append(one := Piece("", draw, recipe, depth, (model,)))
+                # A model's encoders go on from one another.
+                pieces.setdefault(one, [last[model]] if model in last else [])
+                last[model] = one
+        pieces[Piece(task, seed, recipe, depth, tuple(lacking))] = before
+    return pieces
+
+
 def main(
     base: Annotated[str, typer.Option(help="The dense encoder: a hub id or a folder.")] = "",
     base_name: Annotated[str | None, typer.Option(help="What to call it.")] = None,
@@ -273,6 +380,9 @@ def main(
     depths: Annotated[str, typer.Option(help="Such as 6of12,11of12; both by default.")] = "",
     models: Annotated[str, typer.Option(help="Models of the table.")] = ",".join(MODELS),
     out: Annotated[Path, typer.Option(help="File of rows.")] = DATA / "glue.json",
+    ray: Annotated[str, typer.Option(help="Address of a Ray cluster, whose nodes share --work's file system.")] = "",
+    cpus: Annotated[float, typer.Option(help="Cores that a piece of the work takes there.")] = 1,
+    gpus: Annotated[float | None, typer.Option(help="GPUs that it takes; 1 by default if there are any.")] = None,
     means: Annotated[bool, typer.Option("--summary", help="Print the table's means; train nothing.")] = False,
     json: Annotated[bool, typer.Option(help="With --summary, whose output is JSON in any case.")] = False,
 ) -> None:
@@ -284,13 +394,17 @@ def main(
         raise typer.BadParameter("name the dense encoder.", param_hint="--base")
     picked = names(tasks, tuple(GLUE), "--tasks"), names(recipes, tuple(RECIPES), "--recipes")
     wanted, chosen = names(models, MODELS, "--models"), numbers(seeds, "--seeds")
-    encoder, rows = Base(base, work, base_name), Rows(out, KEY)
+    rows = Rows(out, KEY)
+    if ray:  # its workers have other folders of their own
+        base_name = name_of(base, base_name)
+        base, work = str(Path(base).resolve()) if Path(base).is_dir() else base, work.resolve()
+    encoder = Base(base, work, base_name, shared=bool(ray))
     known = depths_of(encoder.layers, encoder.experts)
     converted = names(depths or ",".join(known), tuple(known), "--depths")
-    for seed, task in product(chosen, picked[0]):
-        study = Study(Trainings(encoder, task, seed), rows)
-        for recipe, depth, model in product(picked[1], converted, wanted):
-            study.add(recipe, known[depth], model)
+    teachers = {row["task"]: row["teacher_score"] for row in read_rows(out)}
+    pieces = pieces_of(encoder, rows, picked[0], chosen, picked[1], converted, wanted)
+    for row in run_pieces(Work(encoder, out, teachers), pieces, ray, cpus, gpus):
+        rows.add(row)
 
 
 if __name__ == "__main__":

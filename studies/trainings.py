@@ -1,20 +1,25 @@
 """The trainings that studies share, each done once: one dense teacher per task, conversions on unlabelled text, controls.
 
 Each is a `shrp.training.runs.Run` in a folder of its own under `--work`: the same call goes on with one that was killed, and
-reads back one that is finished. All under one work folder compute in one number format.
+reads back one that is finished. A process waits while another one is at work there, which may be on another machine, if their
+file system's locks hold between machines. All under one work folder compute in one number format.
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import re
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -77,29 +82,54 @@ def corpus() -> list[tuple[str, ...]]:
     return [texts[i] for i in generator.permutation(len(texts))]
 
 
+@contextmanager
+def alone_at(place: Path) -> Iterator[None]:
+    """Wait until no other process is inside for the same file or folder."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(place.with_name(f".{place.name}.lock")):
+        yield
+
+
 class Base:
     """The dense encoder of a study, its work folder, and the encoders that are trained on unlabelled text."""
 
-    def __init__(self, base: str, work: Path, base_name: str | None = None, effort: float = 1.0) -> None:
+    def __init__(
+        self,
+        base: str,
+        work: Path,
+        base_name: str | None = None,
+        effort: float = 1.0,
+        *,
+        shared: bool = False,
+    ) -> None:
         """Raises `TrainingError` if there is no such base, without reading its weights.
 
         Args:
             effort: share of the usual steps on unlabelled text and of fine-tuning after pruning.
+            shared: whether several machines share the work folder.
         """
         config = base_config(base)
         self.base, self.work, self.name = base, work, name_of(base, base_name)
         self.sizes = {name: max(1, round(effort * size)) for name, size in TEXT_SIZES.items()}
-        self.effort = effort
+        self.effort, self.shared = effort, shared
         self.layers, self.experts = config.num_hidden_layers, config.num_attention_heads
 
     @cached_property
     def precision(self) -> str:
         """The number format of all trainings in the work folder, settled by the first of them."""
         file = self.work / "precision.txt"
-        if not file.is_file():
-            self.work.mkdir(parents=True, exist_ok=True)
-            write_text(file, resolve_precision("auto"))
-        return file.read_text(encoding="utf-8")
+        with alone_at(file):
+            if not file.is_file():
+                write_text(file, resolve_precision("auto"))
+            return file.read_text(encoding="utf-8")
+
+    @property
+    def outputs(self) -> Path:
+        """Folder for the outputs of teachers: a training replaces another's while that reads them, so not on a shared disk."""
+        if not self.shared:
+            return self.work
+        digest = hashlib.sha256(str(self.work).encode()).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"shrp-teacher-outputs-{digest}"
 
     @cached_property
     def _encoder(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -144,18 +174,19 @@ class Base:
     ) -> PreTrainedModel:
         stderr.print(f"on texts: {name}")
         base, tokenizer = self._encoder
-        return train_on_text(
-            replace(config, precision=self.precision),
-            base,
-            tokenizer,
-            self.texts,
-            self.work / "texts" / name,
-            self.work / "texts" / "teacher-outputs",
-            model=model,
-            convert=convert,
-            converts_by=converts_by if convert is not None else "",
-            progress=LogProgress(stderr.print),
-        )[0]
+        with alone_at(folder := self.work / "texts" / name):
+            return train_on_text(
+                replace(config, precision=self.precision),
+                base,
+                tokenizer,
+                self.texts,
+                folder,
+                self.outputs / "texts" / "teacher-outputs",
+                model=model,
+                convert=convert,
+                converts_by=converts_by if convert is not None else "",
+                progress=LogProgress(stderr.print),
+            )[0]
 
 
 class Trainings:
@@ -259,20 +290,21 @@ class Trainings:
         stderr.print(f"{folder.parent.name}: {folder.name}")
         # Outputs on other data have a folder of their own: it makes room for what is asked of it last.
         outputs = "teacher-outputs" if data is self.train_data else "more-teacher-outputs"
-        model, info, history = train(
-            replace(config, precision=self.base.precision),
-            start.model,
-            start.info,
-            start.tokenizer,
-            data,
-            self.validation,
-            folder,
-            teacher=teacher,
-            teacher_outputs=None if teacher is None else self.shared / outputs,
-            convert=convert,
-            converts_by=converts_by,
-            progress=LogProgress(stderr.print),
-        )
+        with alone_at(folder):
+            model, info, history = train(
+                replace(config, precision=self.base.precision),
+                start.model,
+                start.info,
+                start.tokenizer,
+                data,
+                self.validation,
+                folder,
+                teacher=teacher,
+                teacher_outputs=None if teacher is None else self.base.outputs / self.task / outputs,
+                convert=convert,
+                converts_by=converts_by,
+                progress=LogProgress(stderr.print),
+            )
         self.histories[folder.name] = history
         return Checkpoint(folder, info, model, start.tokenizer, "")
 

@@ -26,7 +26,7 @@ BATCHES_PER_CHUNK = 50
 # A fast tokenizer keeps its truncation settings, and raises "Already borrowed" when one thread changes them while
 # another encodes. Sessions of the app share a tokenizer, so they take turns.
 _ENCODING = threading.Lock()
-_AT_ONCE = 1000  # texts counted in one turn
+_AT_ONCE = 1000  # texts encoded in one turn
 
 
 def longest_input(
@@ -52,7 +52,7 @@ def encode(tokenizer, texts: Sequence[tuple[str, ...]], max_length: int = 128) -
     """Tokenize texts or pairs of texts, mixed in any way, without padding.
 
     Args:
-        tokenizer: a Hugging Face tokenizer; a fast one encodes all texts in one parallel call.
+        tokenizer: a Hugging Face tokenizer; a fast one encodes texts in parallel.
         max_length: longest sequence in tokens, special tokens included; for a model at most its `longest_input`. A pair
             is cut at its longer side.
 
@@ -70,7 +70,8 @@ def encode(tokenizer, texts: Sequence[tuple[str, ...]], max_length: int = 128) -
         raise DataError(f"An example is one text or a pair, not {max(places)} texts.")
     limit = min(max_length, tokenizer.model_max_length)
     rows: list[Encoded] = [{}] * len(texts)
-    for alike in places.values():
+    parts = (all_[i : i + _AT_ONCE] for all_ in places.values() for i in range(0, len(all_), _AT_ONCE))
+    for alike in parts:  # a tokenizer's own result takes several times the memory of what is kept of it
         columns = [list(column) for column in zip(*(texts[place] for place in alike))]
         with _ENCODING:
             encoded = tokenizer(*columns, truncation=True, max_length=limit, return_attention_mask=True)

@@ -1,0 +1,144 @@
+"""How time and memory grow with the number of examples: `python -m studies.growth --json`.
+
+Examples are the shipped probe sentences of SST-2, drawn with replacement. Each kind of work and size runs in a process of its
+own, on one thread. Time is that of the processor, so other load hardly matters. Memory is the most that the process takes
+while it works, above what it takes with model and data loaded; the data itself shares its texts, so it takes little.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import psutil
+import torch
+import typer
+from transformers import BertConfig, BertForSequenceClassification
+
+from shrp.analysis.usage import measure_usage
+from shrp.checkpoints.checkpoint import Checkpoint, load
+from shrp.cli.output import print_json, print_table, stderr
+from shrp.data.sources import load_probe
+from shrp.data.text_data import TextData
+from shrp.evaluation.evaluate import evaluate
+from shrp.model.config import ShrpConfig
+from shrp.model.convert import convert, expert_layers, num_experts_of
+from shrp.pruning.live import LiveEvaluator
+from shrp.pruning.plan import make_plan
+from studies.rows import names, numbers, run
+from studies.throughput import machine, versions
+
+CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "sst2-11of12"
+PRUNINGS = (1, 2, 4)
+"""Experts per layer of a sweep's plans."""
+
+
+def usage(made: Checkpoint, data: TextData) -> None:
+    """Measure usage."""
+    measure_usage(made.model, made.tokenizer, data)
+
+
+def evaluation(made: Checkpoint, data: TextData) -> None:
+    """Evaluate the routed model."""
+    evaluate(made.model, made.tokenizer, data)
+
+
+def sweep(made: Checkpoint, data: TextData) -> None:
+    """Score prunings of three sizes."""
+    shares = {layer: np.ones(num_experts_of(made.model)) for layer in expert_layers(made.model)}
+    plans = [make_plan(shares, per_layer=m) for m in PRUNINGS]
+    deque(LiveEvaluator(made.model, made.tokenizer, data).sweep(plans), maxlen=0)
+
+
+WORK: dict[str, Callable[[Checkpoint, TextData], None]] = {
+    "usage": usage,
+    "evaluation": evaluation,
+    "sweep": sweep,
+}
+
+
+def resampled(data: TextData, size: int) -> TextData:
+    """So many examples, drawn with replacement."""
+    rows = np.random.default_rng(0).integers(len(data), size=size)
+    texts, slices = ([values[i] for i in rows] for values in (data.texts, data.slices))
+    return TextData(data.task, f"{data.name}, {size} drawn", tuple(texts), data.labels[rows], tuple(slices))
+
+
+def tiny(made: Checkpoint) -> Checkpoint:
+    """A random model of 3 layers, 2 of them converted, with the tokenizer of a checkpoint."""
+    torch.manual_seed(0)
+    sizes = {
+        "vocab_size": len(made.tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+    }
+    model = BertForSequenceClassification(BertConfig(**sizes))
+    config = ShrpConfig((1, 2))
+    convert(model, config)
+    return replace(made, model=model.eval(), info=replace(made.info, config=config))
+
+
+def measured(kind: str, size: int, folder: Path, small: bool) -> dict[str, Any]:
+    """Time and memory of one kind of work at one size; to be called in a fresh process."""
+    torch.set_num_threads(1)
+    made = load(folder)
+    made = tiny(made) if small else made
+    probe = load_probe(made.info.task.name)
+    WORK[kind](made, resampled(probe, 64))  # what is imported or kept at first use does not count
+    data = resampled(probe, size)
+    before, started = psutil.Process().memory_info().rss, time.process_time()
+    WORK[kind](made, data)
+    seconds = time.process_time() - started
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = max(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+    return {
+        "work": kind,
+        "model": "random, 2 of 3 layers" if small else folder.name,
+        "n": size,
+        "cpu_seconds": seconds,
+        "us_per_example": 1e6 * seconds / size,
+        "memory_mib": (peak - before) / 2**20,
+        "bytes_per_example": (peak - before) / size,
+    }
+
+
+def main(
+    sizes: Annotated[str, typer.Option(help="Numbers of examples, ascending.")] = "1000,10000,100000",
+    work: Annotated[str, typer.Option(help="What is measured.")] = ",".join(WORK),
+    checkpoint: Annotated[
+        Path, typer.Option(help="A routed checkpoint of a task with probe sentences.")
+    ] = CHECKPOINT,
+    small: Annotated[
+        bool, typer.Option("--tiny", help="A tiny random model with its tokenizer instead.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Measure time and peak memory at each size; `ratio` is the time per example over that at the first size."""
+    rows: list[dict[str, Any]] = []
+    for kind in names(work, tuple(WORK), "--work"):
+        first = None
+        for size in numbers(sizes, "--sizes"):
+            stderr.print(f"{kind}, {size:,} examples")
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as child:
+                row = child.submit(measured, kind, size, checkpoint, small).result()
+            first = first or row["us_per_example"]
+            rows.append(row | {"ratio": row["us_per_example"] / first})
+    if json:
+        print_json({"machine": machine(), "versions": versions(), "rows": rows})
+    else:
+        print_table("growth with the number of examples", rows)
+
+
+if __name__ == "__main__":
+    run(main)
