@@ -408,4 +408,6 @@ def main(
 
 
 if __name__ == "__main__":
-    run(main)
+    from studies import glue  # what the main module defines cannot be sent to a cluster's workers
+
+    run(glue.main)

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -38,6 +39,8 @@ from studies.rows import names, numbers, run
 from studies.throughput import machine, versions
 
 CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "sst2-11of12"
+PRELOADED = ["shrp.analysis.usage", "shrp.pruning.live", "transformers.models.bert.modeling_bert"]
+"""Imported once for all processes."""
 PRUNINGS = (1, 2, 4)
 """Experts per layer of a sweep's plans."""
 
@@ -97,6 +100,8 @@ def measured(kind: str, size: int, folder: Path, small: bool) -> dict[str, Any]:
     probe = load_probe(made.info.task.name)
     WORK[kind](made, resampled(probe, 64))  # what is imported or kept at first use does not count
     data = resampled(probe, size)
+    with suppress(OSError):  # elsewhere than on Linux loading a large checkpoint may count
+        Path("/proc/self/clear_refs").write_text("5")  # forgets the most memory taken so far
     before, started = psutil.Process().memory_info().rss, time.process_time()
     WORK[kind](made, data)
     seconds = time.process_time() - started
@@ -126,11 +131,13 @@ def main(
 ) -> None:
     """Measure time and peak memory at each size; `ratio` is the time per example over that at the first size."""
     rows: list[dict[str, Any]] = []
+    fresh = get_context("forkserver")
+    fresh.set_forkserver_preload(PRELOADED)
     for kind in names(work, tuple(WORK), "--work"):
         first = None
         for size in numbers(sizes, "--sizes"):
             stderr.print(f"{kind}, {size:,} examples")
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as child:
+            with ProcessPoolExecutor(1, mp_context=fresh) as child:
                 row = child.submit(measured, kind, size, checkpoint, small).result()
             first = first or row["us_per_example"]
             rows.append(row | {"ratio": row["us_per_example"] / first})

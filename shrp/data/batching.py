@@ -27,6 +27,7 @@ BATCHES_PER_CHUNK = 50
 # another encodes. Sessions of the app share a tokenizer, so they take turns.
 _ENCODING = threading.Lock()
 _AT_ONCE = 1000  # texts encoded in one turn
+_ENCODED = 20_000  # texts that `read` keeps encoded: 20 to 150 MB
 
 
 def longest_input(
@@ -226,13 +227,19 @@ def read(
     max_length: int = 128,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[tuple[list[int], Batch]]:
-    """Yield batches of examples of similar length: their rows, and the inputs on the model's device."""
-    encoded, done = encode(tokenizer, texts, longest_input(model, tokenizer, max_length)), 0
-    for rows in bucketed_batches([len(row["input_ids"]) for row in encoded], batch_size):
-        yield rows, collate(tokenizer, encoded, rows, model.device)
-        done += len(rows)
-        if progress is not None:
-            progress(done, len(texts))
+    """Yield batches of examples of similar length: their rows, and the inputs on the model's device.
+
+    Of more than `_ENCODED` examples, so many are in memory as tokens at a time.
+    """
+    check_writable(texts)  # all of them, before anything is computed
+    limit, done = longest_input(model, tokenizer, max_length), 0
+    for start in range(0, len(texts), _ENCODED):
+        encoded = encode(tokenizer, texts[start : start + _ENCODED], limit)
+        for places in bucketed_batches([len(row["input_ids"]) for row in encoded], batch_size):
+            yield [start + place for place in places], collate(tokenizer, encoded, places, model.device)
+            done += len(places)
+            if progress is not None:
+                progress(done, len(texts))
 
 
 def epoch_rows(total: int, size: int, start: int, seed: int) -> np.ndarray:

@@ -17,7 +17,8 @@ from shrp.data.batching import collate, encode, longest_input
 from shrp.data.tasks import TASKS, custom_task
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
-from shrp.evaluation.evaluate import evaluate, evaluate_stream
+from shrp.evaluation import evaluate as evaluating
+from shrp.evaluation.evaluate import estimates, evaluate, evaluate_stream
 from shrp.evaluation.evaluation import summarise
 from shrp.evaluation.statistics import wilson
 from shrp.model.config import ShrpConfig
@@ -230,6 +231,22 @@ def test_scores_are_those_of_a_plain_loop_in_any_order(tokenizer, shuffled):
         assert step.score == step.metrics["accuracy"] == correct[rows].mean()
         assert step.interval == wilson(correct[rows].sum(), step.n)
         assert step.slices == tuple(data.slices[i] for i in rows)
+
+
+def test_running_estimates_take_time_in_proportion_to_the_examples(monkeypatch):
+    sizes, data = [], sentences(3000)
+    outputs, order = np.random.default_rng(0).random((3000, 2), dtype=np.float32), data.stratified_order()
+
+    def noted(data, indices, *others):
+        sizes.append(len(indices))
+        return summarise(data, indices, *others)
+
+    monkeypatch.setattr(evaluating, "summarise", noted)
+    steps = list(estimates(data, 3000, ((rows, outputs[rows]) for rows in np.split(order, 1000))))
+    assert len(steps) == 1000
+    assert sum(sizes) < 60 * 3000
+    assert all(0 <= 3 * i - step.n <= 0.02 * step.n for i, step in enumerate(steps, 1))
+    assert (steps[-1].logits == outputs).all()
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,8 @@ def work_in(place):
 
 
 @pytest.fixture
-def cluster():
+def cluster(monkeypatch):
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "120")  # a node has 30 s, too few on busy cores
     testing = pytest.importorskip("ray.cluster_utils")
     node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
     found = testing.Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})

@@ -16,6 +16,7 @@ from shrp.errors import DataError, TrainingError
 from shrp.training import loop
 from studies import glue, questions, trainings
 from studies.glue import KEY, MODELS
+from studies.rows import Rows
 
 ROWS, LAYERS, HEADS = 24, 4, 4
 
@@ -112,6 +113,25 @@ def check_budgets(configs):
     half = {name.split("-")[1]: one for name, one in facts.items() if name.endswith("2of4-tuned")}
     longer = (1 + glue.STAGE2_EPOCHS, 0.5, 1.0, ROWS)
     assert half == dict.fromkeys(("shrp", "random"), (1, *longer[1:])) | dict.fromkeys(MODELS[2:], longer)
+
+
+def test_pieces_come_after_what_they_share_and_only_where_rows_are_lacking(place):
+    base, rows = trainings.Base(str(place / "encoder"), place / "work"), Rows(place / "rows.json", KEY)
+    wanted = (["rte", "cola"], [0, 1], ["retain", "paper"], ["2of4", "3of4"], MODELS)
+    pieces = glue.pieces_of(base, rows, *wanted)
+    order = list(pieces)
+    assert all(order.index(one) < order.index(piece) for piece, before in pieces.items() for one in before)
+    encoders = {(*piece.models, piece.depth, piece.seed) for piece in pieces if not piece.task}
+    names = [("shrp", 0), ("dropped", 0), ("no_router", 0), ("no_router", 1)]
+    assert encoders == {(name, depth, draw) for name, draw in names for depth in ("2of4", "3of4")}
+    table = [piece for piece in pieces if piece.task and piece.recipe]
+    assert len(table) == 2 * 2 * 2 * 2
+    for piece in table:
+        assert [one for one in pieces[piece] if one.task] == [glue.Piece(piece.task)]
+        assert len(pieces[piece]) == (4 if piece.recipe == "retain" else 1)
+    rows.add(*glue.Study(trainings.Trainings(base, "rte", 1)).keys("paper", glue.depths_of(4, 4)["3of4"], "shrp"))
+    again = [piece for piece in glue.pieces_of(base, rows, *wanted) if piece not in pieces]
+    assert again == [glue.Piece("rte", 1, "paper", "3of4", MODELS[1:])]
 
 
 class Killed(Exception):
