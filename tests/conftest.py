@@ -29,8 +29,6 @@ from shrp.model.convert import convert, expert_layers
 from shrp.model.gates import record_routing
 from shrp.training import device
 
-TIMED = "time: "
-"""Begins the names of a test's properties that are times in seconds."""
 HIDDEN, HEADS, LAYERS, VOCABULARY, POSITIONS = 24, 4, 3, 60, 40
 LIKE_DEBERTA_V3 = {
     "relative_attention": True,
@@ -69,16 +67,6 @@ def pytest_xdist_make_scheduler(config, log):
 
     config.option.loadscopereorder = False
     return LoadFileScheduling(config, log)
-
-
-def pytest_terminal_summary(terminalreporter):
-    """Print the times that tests have noted, with or without -s."""
-    reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
-    noted = [pair for report in reports if report.when == "call" for pair in report.user_properties]
-    if found := [(what.removeprefix(TIMED), seconds) for what, seconds in noted if what.startswith(TIMED)]:
-        terminalreporter.section("times in the browser")
-        for what, seconds in found:
-            terminalreporter.write_line(f"{seconds:8.2f} s  {what}")
 
 
 def pytest_collection_finish():

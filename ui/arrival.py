@@ -39,10 +39,10 @@ def arrive(kinds: Mapping[str, Callable[[str], Any]]) -> None:
     asked = st.query_params.get(PARAM)
     if asked is None:
         return
-    del st.query_params[PARAM]
     for key, text in parse_qsl(asked):
         if key in kinds:
             try:
                 st.session_state[key] = kinds[key](text)
             except ValueError:
                 continue
+    del st.query_params[PARAM]  # last, as a click may interrupt this

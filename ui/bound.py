@@ -10,8 +10,10 @@ import math
 from collections.abc import Container, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import parse_qs
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from ui import not_here
 
@@ -36,14 +38,16 @@ def remembered(page: str, shared: Container[str]):
         st.query_params.update(kept)
         st.rerun()  # no longer a step of the browser's history, for which an address without a parameter is its default
 
-    def keep() -> None:
-        left_with[page] = {key: st.query_params.get_all(key) for key in st.query_params if key not in shared}
-
-    keep()  # at once too: a run that a click interrupts cannot read the address any more
+    left_with[page] = {key: st.query_params.get_all(key) for key in st.query_params if key not in shared}
+    context = get_script_run_ctx()
+    asked = context.query_string
     try:
         yield
     finally:
-        keep()
+        # Not from `st.query_params`, which a run that another page's interrupts can't read any more.
+        if context.query_string != asked:
+            written = parse_qs(context.query_string, keep_blank_values=True)
+            left_with[page] = {key: values for key, values in written.items() if key not in shared}
 
 
 def follow(options: Mapping[str, Sequence[Any]], starts: Mapping[str, Any]) -> None:

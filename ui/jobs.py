@@ -25,7 +25,7 @@ from ui.text import duration, escape, is_percentage, metric_name, score_text
 
 SWITCH = "SHRP_JOBS"
 """Variable of the environment that switches jobs on or off whatever address the app has."""
-EVERY = 2.0
+EVERY = 1.0
 """Seconds between two looks at jobs that have not ended."""
 _ENDED = ("done", "failed", "cancelled")
 _PER_WEIGHT = 4

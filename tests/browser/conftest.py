@@ -15,8 +15,7 @@ import pytest
 from filelock import FileLock
 
 from shrp.checkpoints.checkpoint import load
-from tests.browser.steps import FAST
-from tests.conftest import TIMED
+from tests.browser.steps import FAST, WATCHED, address, settled
 
 ROOT = Path(__file__).parent.parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -31,7 +30,7 @@ def _free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def app_url(tmp_path_factory):
+def app_url(tmp_path_factory, profile):
     """The app on the shipped checkpoints, the probe sets and GLUE, where SHRP_DATA_DIR names it, without results.
 
     All processes of a run share one: who comes first starts it, who leaves last stops it.
@@ -45,10 +44,7 @@ def app_url(tmp_path_factory):
     lock, running, guest = FileLock(folder / "lock"), folder / "running.json", guests / str(os.getpid())
     with lock:
         if not running.exists():
-            left_out = ("SHRP_CHECKPOINTS", "SHRP_DATA_ROOTS")
-            environment = {name: value for name, value in os.environ.items() if name not in left_out}
-            environment["SHRP_CACHE"] = str(folder / "results")
-            process, url = _started(environment, folder / "streamlit.log")
+            process, url = _started(folder / "results", folder / "streamlit.log", profile)
             running.write_text(json.dumps({"pid": process.pid, "url": url}))
         guest.touch()
         app = json.loads(running.read_text())
@@ -64,11 +60,9 @@ def app_url(tmp_path_factory):
 
 
 @pytest.fixture
-def own_app(tmp_path):
+def own_app(tmp_path, profile):
     """An app of the test's own, without results, jobs or models of others: its address."""
-    left_out = ("SHRP_CHECKPOINTS", "SHRP_DATA_ROOTS")
-    environment = {name: value for name, value in os.environ.items() if name not in left_out}
-    process, url = _started(environment | {"SHRP_CACHE": str(tmp_path / "cache")}, tmp_path / "streamlit.log")
+    process, url = _started(tmp_path / "cache", tmp_path / "streamlit.log", profile)
     yield url
     process.terminate()
     process.wait()
@@ -83,15 +77,19 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _started(environment: dict[str, str], log: Path) -> tuple[subprocess.Popen, str]:
-    """The app's process and its address, once it answers; on another port where another program took the first."""
+def _started(cache: Path, log: Path, profile) -> tuple[subprocess.Popen, str]:
+    """The app's process and its address, once it has imported all that a page needs; on another port where another
+    program took the first.
+    """
+    left_out = ("SHRP_CHECKPOINTS", "SHRP_DATA_ROOTS")
+    environment = {name: value for name, value in os.environ.items() if name not in left_out}
     for _ in range(3):
         url = f"http://127.0.0.1:{(port := _free_port())}"
         with log.open("w") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)],
                 cwd=ROOT,
-                env=environment,
+                env=environment | {"SHRP_CACHE": str(cache)},
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -102,6 +100,10 @@ def _started(environment: dict[str, str], log: Path) -> tuple[subprocess.Popen, 
                 pass
             else:
                 if process.poll() is None:
+                    tab = profile.new_page()
+                    tab.goto(address(url, "routing"))
+                    settled(tab)
+                    tab.close()
                     return process, url
             if process.poll() is not None:
                 break
@@ -135,66 +137,32 @@ def browser():
         browser.close()
 
 
-def _patient(page):
-    page.set_default_timeout(TIMEOUT_MS)
-    page.set_default_navigation_timeout(TIMEOUT_MS)
-    return page
-
-
-@pytest.fixture
-def new_page(browser):
-    """A factory of sessions, each with a browser profile of its own: nothing is shared but the server."""
-    contexts = []
-
-    def build(**options):
-        context = browser.new_context(**{"viewport": {"width": 1400, "height": 1100}} | options)
-        contexts.append(context)
-        return _patient(context.new_page())
-
-    yield build
-    for context in contexts:
-        context.close()
-
-
-@pytest.fixture(scope="session")
-def _wide(browser):
-    """One profile for tests of a single person, so that each need not fetch the same scripts again."""
+def _profile(browser):
     context = browser.new_context(viewport={"width": 1400, "height": 1100})
-    yield context
-    context.close()
+    context.add_init_script(WATCHED)
+    context.set_default_timeout(TIMEOUT_MS)
+    return context
 
 
 @pytest.fixture(scope="session")
-def _narrow(browser):
-    """The same of a narrow window."""
-    context = browser.new_context(viewport={"width": 1200, "height": 900})
+def profile(browser):
+    """One profile for all tests, so that each need not fetch the same scripts again."""
+    context = _profile(browser)
     yield context
     context.close()
 
 
 @pytest.fixture
-def new_tab(_narrow):
-    """A factory of sessions in a narrow window; they share a browser's cache."""
-    tabs = []
-
-    def build():
-        tabs.append(_patient(_narrow.new_page()))
-        return tabs[-1]
-
-    yield build
-    for tab in tabs:
-        tab.close()
-
-
-@pytest.fixture
-def page(_wide):
+def page(profile):
     """A fresh session; what a browser keeps is that of the sessions before."""
-    tab = _patient(_wide.new_page())
+    tab = profile.new_page()
     yield tab
     tab.close()
 
 
 @pytest.fixture
-def timing(record_property):
-    """`timing(what, seconds)`: printed at the end, not asserted: a machine's speed says nothing of the code."""
-    return lambda what, seconds: record_property(f"{TIMED}{what}", seconds)
+def other_page(browser):
+    """A session with a profile of its own: nothing is shared but the server."""
+    context = _profile(browser)
+    yield context.new_page()
+    context.close()
