@@ -31,9 +31,19 @@ def button(place, name):
 
 
 def choose(page, label, option):
-    page.get_by_role("combobox", name=label).click()
-    page.get_by_role("option", name=option, exact=True).click()
-    settled(page)
+    from playwright.sync_api import TimeoutError
+
+    box = page.get_by_role("combobox", name=label)
+    wanted = page.get_by_role("option", name=option, exact=True)
+    for _ in range(20):
+        if not wanted.count():
+            box.click()  # which closes a list that is open, so it is waited for
+        try:
+            wanted.click(timeout=3_000)
+            return settled(page)
+        except TimeoutError:  # a dialog that still scrolls has closed the list
+            pass
+    raise AssertionError(f"{label!r} offers no {option!r}")
 
 
 def started_and_opened(page):
