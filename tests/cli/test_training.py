@@ -7,12 +7,10 @@ import pytest
 import torch
 
 from shrp.checkpoints import checkpoint
-from shrp.errors import TrainingError
 from shrp.evaluation.calibration import answer_shares
 from shrp.evaluation.evaluate import evaluate
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
-from shrp.training.runs import alone_in, run_folder
 
 
 @pytest.fixture
@@ -192,27 +190,3 @@ def test_a_pruned_model_is_fine_tuned_without_labels(shrp, place, known, config,
     used = made.info.training["recovery"]
     assert [used[name] for name in ("temperature", "weight_decay", "distill_logits")] == [3.0, 0.02, 1.0]
     assert "| after pruning | fine-tuned on 4,000 unlabelled texts (of unlabelled.csv) |" in made.card("made")
-
-
-def test_shipped_sentences_that_a_pruned_model_was_tuned_on_do_not_score_it(
-    shrp, place, config, failed, tmp_path, monkeypatch
-):
-    run = ("prune", place / "routed", "--per-layer", 1, "--texts", place / "unlabelled.csv", "--fine-tune", 1)
-    failed(shrp(*run, "--out", tmp_path / "x", *config(training={"freeze_dense": True})), "freeze_dense")
-    save = checkpoint.save
-
-    def held(*args, **options):
-        with (
-            pytest.raises(TrainingError, match="another process"),
-            alone_in(run_folder(tmp_path / "out"), "prune"),
-        ):
-            pass
-        return save(*args, **options)
-
-    monkeypatch.setattr(checkpoint, "save", held)
-    code, out, err = shrp(*run, "--out", tmp_path / "out", "--json")
-    assert code == 0, err
-    assert json.loads(out)["scores"] == []
-    assert not run_folder(tmp_path / "out").exists()
-    made = checkpoint.load(tmp_path / "out").info.training
-    assert made["recovery_sources"] == ["unlabelled.csv", "probe/sst2", "probe/cola"]

@@ -28,29 +28,6 @@ def test_model_inputs_run_at_the_greatest_length(family, tiny_model):
         timing.model_inputs(model, 1, longest + 1)
 
 
-def test_latency_interleaves_and_gives_quartiles():
-    calls, modes = [], set()
-
-    def recorded(name):
-        def run():
-            calls.append(name)
-            modes.add(torch.is_inference_mode_enabled())
-
-        return run
-
-    frame = timing.latency({name: recorded(name) for name in "abc"}, repeats=5, warmup=2)
-    assert list(frame.columns) == ["name", "median_ms", "low_ms", "high_ms", "p95_ms", "repeats"]
-    assert frame["name"].tolist() == ["a", "b", "c"]
-    assert (frame["repeats"] == 5).all()
-    assert (frame["low_ms"] >= 0).all()
-    assert (frame["low_ms"] <= frame["median_ms"]).all()
-    assert (frame["median_ms"] <= frame["high_ms"]).all()
-    rounds = [calls[i : i + 3] for i in range(0, len(calls), 3)]
-    assert len(rounds) == 7
-    assert all(sorted(one) == ["a", "b", "c"] for one in rounds)
-    assert modes == {True}
-
-
 def test_latency_gives_milliseconds_without_the_warm_up(monkeypatch):
     """By a clock that stands still but for what is timed: rounds of 50 and 60 s (warm-up), then 1 to 5 s."""
     clock, seconds = SimpleNamespace(now=0.0), {name: iter([50, 60, 4, 1, 5, 2, 3]) for name in "ab"}

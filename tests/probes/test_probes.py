@@ -52,17 +52,6 @@ def test_cola_is_minimal_pairs_in_a_row():
         assert good["slice"] == bad["slice"]
 
 
-def test_a_cola_pair_differs_in_a_few_words_only():
-    by_pair = defaultdict(list)
-    for row in rows("cola"):
-        assert 4 <= len(row["sentence"].split()) <= 20
-        by_pair[row["pair"]].append(Counter(words(row["sentence"])))
-    for good, bad in by_pair.values():
-        # Words that only one of the two has: an empty difference is another order of the same words.
-        assert max((good - bad).total(), (bad - good).total()) <= 4, (good, bad)
-        assert 2 * (good & bad).total() >= good.total(), (good, bad)
-
-
 def overlap(pair):
     """Distinct words that both sentences have, as a share of those that either has."""
     first, second = (set(words(sentence)) for sentence in pair)

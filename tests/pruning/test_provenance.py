@@ -3,14 +3,12 @@
 import json
 
 import pytest
-import torch
 
 from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint
 from shrp.checkpoints.card import training_facts
 from shrp.checkpoints.score_rows import score_row
 from shrp.data.sources import load_file, load_probe
-from shrp.evaluation import evaluate as evaluation
 from shrp.evaluation.evaluate import evaluate
 
 CALIBRATED = "static, 2 in all, threshold calibrated"
@@ -103,21 +101,3 @@ def test_what_is_written_is_scored_on_the_data_at_hand(shrp, place, tmp_path, op
     assert f"| {control}{label} | {row['score']:.4f} |" in text
     if name.startswith("probe"):  # on the validation data there is the teacher's row alone
         assert "Only the dense teacher was scored on these data, not this model." in text
-
-
-def test_the_score_is_of_the_weights_as_they_are_stored(shrp, place, tmp_path, monkeypatch):
-    """A tiny model's answers hardly ever turn on the rounding to float16, so its weights are looked at."""
-    scored, real = [], evaluation.evaluate_stream
-
-    def seen(model, *args, **options):
-        scored.append({name: value.clone() for name, value in model.state_dict().items()})
-        return real(model, *args, **options)
-
-    monkeypatch.setattr(evaluation, "evaluate_stream", seen)
-    (place / "full.yaml").write_text("full_precision: true\n")
-    for name, options in (("half", ()), ("full", ("--config", place / "full.yaml"))):
-        loaded, _, _ = pruned_to(shrp, place, tmp_path / name, "--per-layer", 1, *options)
-        stored = loaded.model.state_dict()
-        assert all(torch.equal(value, stored[name]) for name, value in scored[-1].items())
-    first, second = scored
-    assert not all(torch.equal(value, second[name]) for name, value in first.items())

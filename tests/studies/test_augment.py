@@ -73,17 +73,3 @@ def test_exchanged_words_keep_capitals_and_all_that_is_between_words(tokenizer, 
     capital = {text for (text,) in augmented(texts(("Tea",)), 20, tokenizer, embeddings).texts[1:]}
     assert capital <= {"Rum", "Fox", "Dog", "Cat"}
     assert "Rum" in capital
-
-
-def test_disturbed_texts_are_changed_a_little_from_words_of_the_data(tokenizer, embeddings, monkeypatch):
-    monkeypatch.setattr(augment, "DISTURBED", 1.0)
-    data = texts(("one two three four",), ("",), ("alone",))
-    more = augmented(data, 200, tokenizer, embeddings)
-    known = {"one", "two", "three", "four", "alone"}
-    changed = [text for (text,) in more.texts[3::3]]
-    assert {word for text in changed for word in text.split()} <= known
-    lengths = {len(text.split()) for text in changed}
-    assert {3, 4, 5} <= lengths <= {2, 3, 4, 5, 6, 7, 8}
-    assert sum(text != "one two three four" for text in changed) > 150
-    assert {text for (text,) in more.texts[4::3]} == {""}  # nothing to disturb
-    assert all(text for (text,) in more.texts[5::3])

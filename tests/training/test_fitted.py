@@ -1,13 +1,11 @@
 """Expanders that start fitted to the dense layer."""
 
-from contextlib import nullcontext
 
 import pytest
 import torch
 
 from shrp.data.batching import collate, encode
 from shrp.families.families import encoder_layers
-from shrp.model import convert as conversion
 from shrp.model.config import ShrpConfig
 from shrp.model.convert import _sample, convert_layer, fit_expander
 from shrp.training import loop
@@ -54,31 +52,6 @@ def fitted_layer(model, batches, index=2):
     layer = convert_layer(model, index, ShrpConfig((index,)))
     fit_expander(model, index, dense, batches)
     return layer, dense
-
-
-@pytest.mark.parametrize("fails", [False, True])
-def test_a_fit_leaves_the_dense_layer_to_others_that_run_it_at_the_same_time(
-    fails, tiny_model, batches, monkeypatch
-):
-    alone, _ = fitted_layer(tiny_model(), batches)
-    model, real = tiny_model().train(), conversion.run_from
-    dense = encoder_layers(model)[2]
-
-    def running(*args, **options):
-        assert dense.training
-        dense(torch.zeros(1, 3, dense.output.dense.out_features))  # of another thread
-        if fails:
-            raise RuntimeError("on purpose")
-        return real(*args, **options)
-
-    monkeypatch.setattr(conversion, "run_from", running)
-    with pytest.raises(RuntimeError) if fails else nullcontext():
-        layer, _ = fitted_layer(model, batches)
-        for one, other in zip(layer.expander.parameters(), alone.expander.parameters(), strict=True):
-            torch.testing.assert_close(one, other)
-    assert model.training
-    assert dense.training
-    assert not any(module._forward_pre_hooks for module in dense.modules())
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "mpnet"])

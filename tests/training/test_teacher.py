@@ -1,8 +1,6 @@
 """The teacher's kept outputs equal its own, and training on them equals training on the teacher."""
 
 import copy
-import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -123,19 +121,3 @@ def test_a_folder_for_several_runs_gives_the_same_training_as_asking_the_teacher
     for name in ("loss", "distill_logits_loss", "distill_hidden_loss"):
         mine, theirs = ([row[name] for row in rows] for rows in (kept[0], asked))
         assert mine == pytest.approx(theirs, rel=1e-4)  # hidden states are kept in float16
-
-
-def test_two_threads_that_fill_one_folder_run_the_teacher_once(asked, monkeypatch):
-    _, _, make = asked
-    asks, real = [], CachedTeacher._run
-
-    def slow(self, *args):
-        asks.append(None)
-        time.sleep(0.2)
-        real(self, *args)
-
-    monkeypatch.setattr(CachedTeacher, "_run", slow)
-    with ThreadPoolExecutor(2) as pool:
-        made = list(pool.map(lambda _: make(), range(2)))
-    assert len(asks) == 1
-    assert np.array_equal(made[0].logits, made[1].logits)

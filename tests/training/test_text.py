@@ -17,7 +17,7 @@ from shrp.model.convert import expert_layers, layer_kinds
 from shrp.model.gates import record_routing
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
-from shrp.training import loop, losses
+from shrp.training import loop
 from shrp.training.config import Recipe, TextConfig, TrainConfig
 from shrp.training.losses import hidden_loss
 from shrp.training.progress import Progress
@@ -155,35 +155,6 @@ def test_a_pruned_encoder_is_fine_tuned_and_the_one_given_stays(converted, tiny_
     taken = graft(base, trained).state_dict()
     for name, value in trained.state_dict().items():
         assert ".layer." not in name or torch.equal(value, taken[name]), name
-
-
-def test_a_conversion_is_reported_without_dropout_and_counts_usage_of_the_last_quarter(
-    converted, monkeypatch
-):
-    dropped, seen, counted = [], [], []
-    ran, count = losses.run_from, losses.top1_counts
-
-    class Watch(Progress):
-        def step(self, status):
-            if status.stage:
-                seen.append((status.phase, status.step, status.steps, status.epoch, status.epochs))
-                assert status.seconds_left >= 0
-
-    def running(model, *args):
-        dropped.append({getattr(module, "dropout", None) for module in expert_layers(model).values()})
-        return ran(model, *args)
-
-    monkeypatch.setattr(losses, "run_from", running)
-    monkeypatch.setattr(losses, "top1_counts", lambda probs: counted.append(count(probs)) or counted[-1])
-    sizes = {"batch_size": 2, "conversion_size": 8, "final_size": 64}
-    _, model, history = converted((2,), progress=Watch(), **sizes)
-    assert [step[1:] for step in seen[:4]] == [(step, 4, 1, 2) for step in range(1, 5)]
-    assert [step[1:] for step in seen[4:]] == [(step, 32, 2, 2) for step in range(1, 33)]
-    assert dropped == [{0.0}] * 36
-    assert expert_layers(model)[2].dropout == 0.1  # as before
-    assert len(counted) == 1 + 8
-    last = np.sum(counted[1:], axis=0)
-    assert history[-1]["usage"]["2"] == pytest.approx(last / last.sum(), abs=1e-6)
 
 
 def test_a_killed_conversion_goes_on_and_ends_as_if_it_had_not_been(converted, tmp_path, monkeypatch):
