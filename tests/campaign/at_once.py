@@ -25,7 +25,11 @@ MANY, EACH, ACTIONS = 20, 2, 5
 """Threads or sessions at once; what each thread computes, and what each session does."""
 MOVES, WARM_UP = 100, 60
 """Of the slider, where the memory is measured."""
-_HEADLINE = re.compile(r"(\d+) of \d+ experts: (.*) \(95% CI (.*?)\)")
+_SHOWN = (
+    r"Checkpoint (\S+), task",
+    r"Scored on (\S+) \(n =",
+    r"(\d+) of \d+ experts: (.*) \(95% CI (.*?)\)",
+)
 
 
 @lru_cache(maxsize=2)
@@ -50,33 +54,39 @@ def threads(world: World, rng: random.Random) -> list[str]:
 
 
 @lru_cache(maxsize=256)
-def _expected(folder: Path, table: Path | None, budget: int) -> tuple[str, ...]:
-    """The lab's headline by the library: experts, the difference from the routed model, and its interval."""
+def _expected(folder: Path, table: Path | None, budget: int) -> tuple[str, str]:
+    """The lab's headline by the library: the difference from the routed model, and its interval."""
     loaded, data = load(folder), load_file(table, "sst2") if table else load_probe("sst2")
     usage = loaded.usage(data).shares()
     pruned = loaded.prune(make_plan(usage, budget=budget)).evaluate(data)
     change, bounds = paired_difference(pruned, loaded.evaluate(data))
-    return str(budget), below_or_above(change, "accuracy", "the routed model"), points_interval(bounds, "accuracy")
+    return below_or_above(change, "accuracy", "the routed model"), points_interval(bounds, "accuracy")
 
 
-def _headline(session: Session) -> tuple[str, ...]:
+def _shown(session: Session) -> tuple[str, str, int, tuple[str, str]]:
+    """What the lab says that it shows: checkpoint, data and experts; and its headline."""
     assert not session.failed, session.failed
     texts = [one.markdown.body for one in session.drawn.values() if one.WhichOneof("type") == "markdown"]
-    found = [match for text in texts if (match := _HEADLINE.match(text.replace("\\", "").replace("**", "")))]
-    assert len(found) == 1, f"{len(found)} headlines on {session.where}: {[text[:80] for text in texts]}"
-    return found[0].groups()
+    text = "\n".join(texts).replace("\\", "").replace("**", "")
+    found = [re.findall(pattern, text) for pattern in _SHOWN]
+    assert [len(one) for one in found] == [1, 1, 1], f"{found} on {session.page}: {text[:500]}"
+    ((name,), (data,), ((budget, *headline),)) = found
+    return name, data, int(budget), tuple(headline)
 
 
 def sessions(world: World, rng: random.Random) -> list[str]:
-    """Sessions that move the slider, also while it computes, switch models, upload tables, look elsewhere and go Back."""
-    _, host = served(world.root, world.root / "checkpoints")
-    tables = [world.root / "train.csv", world.root / "validation.csv"]
+    """Sessions that move the slider, also while it computes, switch models, upload tables, look elsewhere and go Back.
 
-    def visit(own: random.Random) -> list[tuple[Any, tuple[str, ...]]]:
-        session, found, table = Session(host), [], None
-        model, lowest, most = own.choice(("sequence", "token")), len(LAYERS), len(LAYERS) * EXPERTS
-        budget = own.randint(lowest, most)
-        session.go("pruning_lab", checkpoint=model, source="probe", budget=str(budget))
+    Each headline must be the library's for the checkpoint, the data and the experts that the page names, and those are the
+    ones that were set last. After Back, what the page then names counts: the address is the browser's, which is not here.
+    """
+    _, host = served(world.root, world.root / "checkpoints")
+    tables = {name: world.root / name for name in ("train.csv", "validation.csv")}
+
+    def visit(own: random.Random) -> list[tuple[str, str, int, tuple[str, str]]]:
+        session, found, lowest, most = Session(host), [], len(LAYERS), len(LAYERS) * EXPERTS
+        name, data, budget = own.choice(("sequence", "token")), "probe/sst2", own.randint(lowest, most)
+        session.go("pruning_lab", checkpoint=name, source="probe", budget=str(budget))
         for _ in range(ACTIONS):
             act = own.choice(("move", "drag", "switch", "away", "upload"))
             if act in ("move", "drag"):
@@ -87,26 +97,26 @@ def sessions(world: World, rng: random.Random) -> list[str]:
                 session.move(budget := own.randint(lowest, most))
                 session.run()
             elif act == "switch":
-                session.pick("Checkpoint", "checkpoint", model := own.choice(("sequence", "token")))
+                session.pick("Checkpoint", "checkpoint", name := own.choice(("sequence", "token")))
                 session.run()
-            elif act == "upload" and table is None:
-                table = own.choice(tables)
+            elif act == "upload" and data not in tables:
                 session.run(click="Use your own")
-                session.upload("A table", table.name, table.read_bytes())
+                session.upload("A table", data := own.choice(list(tables)), tables[data].read_bytes())
                 session.run(click="Look at it")
             else:
                 query = dict(session.query)
-                shared = {key: query[key] for key in ("checkpoint", "source", "own") if key in query}
-                session.go(own.choice(("overview", "routing")), **shared)
-                session.go("pruning_lab", back=True, **query)
-            found.append(((world.folder(model), table, budget), _headline(session)))
+                session.go(own.choice(("overview", "routing")), checkpoint=name)
+                session.go("pruning_lab", back=True, **query | {"checkpoint": name})
+                _, data, budget, _ = _shown(session)
+            found.append(_shown(session))
+            assert found[-1][:3] == (name, data, budget), f"{found[-1]}, after {act} to {name}, {data}, {budget}"
         session.socket.close()
         return found
 
     with ThreadPoolExecutor(MANY) as pool:
         drawn = [random.Random(rng.getrandbits(32)) for _ in range(MANY)]
         found = [one for visited in pool.map(visit, drawn) for one in visited]
-    wrong = [f"{what}: {said}, not {_expected(*what)}" for what, said in found if said != _expected(*what)]
+    wrong = [one for one in found if one[3] != _expected(world.folder(one[0]), tables.get(one[1]), one[2])]
     assert not wrong, f"{len(wrong)} of {len(found)} headlines are not the library's: {wrong[:3]}"
     return [RIGHT] * len(found)
 

@@ -23,7 +23,7 @@ PARTS = {
     "odd_plan": ("damage", 1, 20),
     "tables": ("generated", 2, 60),
     "texts": ("generated", 2, 60),
-    "addresses": ("generated", 3, 60),
+    "addresses": ("generated", 3, 240),
     "killed": ("killed", 3, 240),
     "disk": ("killed", 3, 240),
     "job": ("killed", 3, 900),
