@@ -50,6 +50,14 @@ def main() -> None:
     e = found[number - 1]
     sentence_table(found, number - 1, selection.name, checkpoint.info.max_length)
     one, without, grid, wanted = None, None, None, True
+    if checkpoint.info.task.on_words:
+        with place:
+            verdict(headline(e, None, None, routed=routed))
+        st.caption(
+            "What-if, words, experts and the comparison of sentences need one prediction for a text; this model labels words."
+        )
+        tabs(selection, found, number, None, wanted=False)
+        return
     with place:
         try:
             one = results.explained(checkpoint, e.text)
@@ -105,8 +113,12 @@ def tabs(
         ATTENTION: lambda: attention.section(selection, e.text, number),
         COMPARE: lambda: compare.section(selection, found, number),
     }
+    if e.task.on_words:
+        name = f"{selection.name}-{number}"
+        draw = {ROUTE: lambda: what_if.token_routes(e, e, name)} if e.by_token else {}
+        draw |= {ATTENTION: lambda: attention.section(selection, e.text, number)}
     if not selection.is_routed:
-        draw.pop(ROUTE)
+        draw.pop(ROUTE, None)
         why = "none of its layers is converted to experts"
         if plan is not None:
             why = "it is pruned, and every sentence takes the same experts"
@@ -114,7 +126,7 @@ def tabs(
             why = "all experts of a layer have the same weight"
         st.caption(f"This model has no routers: {why}.")
     if not layers and plan is None:
-        draw.pop(EXPERTS)
+        draw.pop(EXPERTS, None)
     say_unknown(TAB, "tab", draw)
     fall_back(TAB, draw, next(iter(draw)))
     drawn = st.tabs([*draw], key=TAB, bind="query-params", on_change="rerun")

@@ -8,6 +8,8 @@ kept, or random ones), layer dropping, and width pruning to SHRP's size.
 - `retain` converts on unlabelled text, once for all tasks and seeds. With all but one layer converted, what is pruned, and
   controls, are fine-tuned on text before the task; a task with few tokens lends augmented copies of its examples.
 
+Tasks of one's own, such as token classification, are read from `--data FOLDER`.
+
 A control trains for as many epochs as SHRP does before and after pruning. Rows are written as soon as they are measured;
 rows that exist are skipped, and a killed run goes on with the epoch that it was in (`studies.trainings`).
 
@@ -205,7 +207,8 @@ class Models:
         if name == "dropped":  # there are no other layers to train
             values["freeze_dense"] = False
         size, tokens = len(made.train_data), made.tokens
-        if depth.texts_first(recipe) and tokens < FEW:
+        few = tokens < FEW and not made.train_data.task.on_words  # a copy has other words
+        if depth.texts_first(recipe) and few:
             data = made.augmented(max(1, round(made.base.effort * COPIES)))
             tokens = round(tokens * len(data) / size)
             size, values["distill_logits"] = len(data), 1.0  # a copy has no known label
@@ -379,6 +382,7 @@ def main(
     recipes: Annotated[str, typer.Option(help="retain, paper, or both.")] = "retain,paper",
     depths: Annotated[str, typer.Option(help="Such as 6of12,11of12; both by default.")] = "",
     models: Annotated[str, typer.Option(help="Models of the table.")] = ",".join(MODELS),
+    data: Annotated[Path | None, typer.Option(help="Folder of TASK_train.parquet and TASK_validation.parquet.")] = None,
     out: Annotated[Path, typer.Option(help="File of rows.")] = DATA / "glue.json",
     ray: Annotated[str, typer.Option(help="Address of a Ray cluster, whose nodes share --work's file system.")] = "",
     cpus: Annotated[float, typer.Option(help="Cores that a piece of the work takes there.")] = 1,
@@ -392,13 +396,17 @@ def main(
         return
     if not base:
         raise typer.BadParameter("name the dense encoder.", param_hint="--base")
-    picked = names(tasks, tuple(GLUE), "--tasks"), names(recipes, tuple(RECIPES), "--recipes")
+    if data is not None and out == DATA / "glue.json":
+        raise typer.BadParameter("rows of other tasks need a file of their own.", param_hint="--out")
+    own = tuple(map(str.strip, tasks.split(",")))
+    picked = names(tasks, own if data else tuple(GLUE), "--tasks"), names(recipes, tuple(RECIPES), "--recipes")
     wanted, chosen = names(models, MODELS, "--models"), numbers(seeds, "--seeds")
     rows = Rows(out, KEY)
     if ray:  # its workers have other folders of their own
         base_name = name_of(base, base_name)
         base, work = str(Path(base).resolve()) if Path(base).is_dir() else base, work.resolve()
-    encoder = Base(base, work, base_name, shared=bool(ray))
+        data = None if data is None else data.resolve()
+    encoder = Base(base, work, base_name, shared=bool(ray), data=data)
     known = depths_of(encoder.layers, encoder.experts)
     converted = names(depths or ",".join(known), tuple(known), "--depths")
     teachers = {row["task"]: row["teacher_score"] for row in read_rows(out)}

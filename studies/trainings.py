@@ -28,7 +28,7 @@ from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.cli.output import stderr
 from shrp.data.batching import bucketed_batches, collate, encode, longest_input
-from shrp.data.sources import load_data
+from shrp.data.sources import load_data, load_file
 from shrp.data.tasks import TEXTS
 from shrp.data.text_data import TextData
 from shrp.errors import TrainingError
@@ -101,17 +101,19 @@ class Base:
         effort: float = 1.0,
         *,
         shared: bool = False,
+        data: Path | None = None,
     ) -> None:
         """Raises `TrainingError` if there is no such base, without reading its weights.
 
         Args:
             effort: share of the usual steps on unlabelled text and of fine-tuning after pruning.
             shared: whether several machines share the work folder.
+            data: a folder of tasks of one's own, `<task>_train.parquet` and `<task>_validation.parquet`; None for GLUE's.
         """
         config = base_config(base)
         self.base, self.work, self.name = base, work, name_of(base, base_name)
         self.sizes = {name: max(1, round(effort * size)) for name, size in TEXT_SIZES.items()}
-        self.effort, self.shared = effort, shared
+        self.effort, self.shared, self.data = effort, shared, data
         self.layers, self.experts = config.num_hidden_layers, config.num_attention_heads
 
     @cached_property
@@ -208,12 +210,15 @@ class Trainings:
     @cached_property
     def train_data(self) -> TextData:
         """The task's training split."""
-        return load_data("glue", self.task, "train")
+        folder = self.base.data
+        return load_file(folder / f"{self.task}_train.parquet") if folder else load_data("glue", self.task, "train")
 
     @cached_property
     def validation(self) -> TextData:
         """The task's validation split, which all scores are on."""
-        return load_data("glue", self.task)
+        if self.base.data is None:
+            return load_data("glue", self.task)
+        return load_file(self.base.data / f"{self.task}_validation.parquet", self.train_data.task)
 
     @cached_property
     def teacher(self) -> Checkpoint:

@@ -25,6 +25,7 @@ from shrp.evaluation.paired import agreement, flip_table, mean_difference, paire
 from shrp.pruning.live import LiveEvaluator
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
+from studies.trainings import Base, Trainings
 
 TAGS = ("B-LOC", "B-PER", "I-LOC", "I-PER", "O")
 TASK = custom_task("ner", ("tokens",), TAGS, kind=WORDS)
@@ -243,6 +244,15 @@ def test_from_files_to_a_pruned_checkpoint_by_the_command_line(files, token_mode
     model = AutoModelForTokenClassification.from_pretrained(pruned)
     tags = pipeline("token-classification", model=model, tokenizer=loaded.tokenizer, ignore_labels=[])("w1 w2 w40")
     assert [one["entity"] for one in tags] == table["prediction"][0].split()
+
+
+def test_studies_read_tasks_of_ones_own(token_model, tmp_path):
+    for split, rows in (("train", made(120)), ("validation", made(50, 1))):
+        pd.DataFrame(rows).to_parquet(tmp_path / f"ner_{split}.parquet")
+    of = Trainings(Base(str(token_model), tmp_path / "work", data=tmp_path), "ner")
+    assert (len(of.train_data), len(of.validation)) == (120, 50)
+    assert of.train_data.task == of.validation.task
+    assert of.validation.task.on_words
 
 
 def test_a_head_of_texts_is_none_of_words(tiny_model, tiny_tokenizer, tmp_path, routed):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from shrp.data.text_data import TextData
+from shrp.data.text_data import TextData, same
 from shrp.evaluation.calibration import matching_shift, shifted
 from shrp.evaluation.evaluation import Evaluation
 from shrp.evaluation.paired import Agreement, agreement, by_group, paired_difference
@@ -81,7 +81,7 @@ class Test:
     difference: float
     bounds: tuple[float, float]
     counts: Agreement | None
-    """None for regression."""
+    """None for regression, and for labels of words."""
     n: int
     metric: str
 
@@ -97,7 +97,8 @@ def test(a: Evaluation, b: Evaluation) -> Test:
     Raises:
         DataError: they are not of the same data.
     """
-    return Test(*difference(b, a), None if a.task.is_regression else agreement(a, b), a.n, a.metric)
+    counts = None if a.task.is_regression or a.task.on_words else agreement(a, b)
+    return Test(*difference(b, a), counts, a.n, a.metric)
 
 
 def verdict_of(found: Test, a: str, b: str) -> str:
@@ -118,10 +119,10 @@ def agreement_text(other: Evaluation, reference: Evaluation, names: Sequence[str
     if other.task.is_regression:
         return ""
     _, mine, theirs = np.intersect1d(other.indices, reference.indices, return_indices=True)
-    same = int((other.predictions[mine] == reference.predictions[theirs]).sum())
+    alike = int(same(other.predictions[mine], reference.predictions[theirs]).sum())
     return (
-        f"**{capital(names[1])} predicts the same class as {names[0]} for {same:,} of {len(mine):,} examples**, "
-        f"{share_text(same, len(mine))}."
+        f"**{capital(names[1])} predicts the same as {names[0]} for {alike:,} of {len(mine):,} examples**, "
+        f"{share_text(alike, len(mine))}."
     )
 
 
@@ -141,9 +142,9 @@ def matched(other: Evaluation, reference: Evaluation, data: TextData) -> Matched
     """`other` with its threshold calibrated to the predicted class frequencies of `reference`; needs no labels.
 
     Returns:
-        None for regression, and while not all examples are evaluated.
+        None for regression, for labels of words, and while not all examples are evaluated.
     """
-    if data.task.is_regression or not (other.complete and reference.complete):
+    if data.task.is_regression or data.task.on_words or not (other.complete and reference.complete):
         return None
 
     def work() -> Matched:

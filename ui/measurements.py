@@ -134,7 +134,7 @@ def routed_evaluation(checkpoint: Checkpoint, data: TextData, stats, *, with_int
 
     if len(stats.logits) != len(data):
         return evaluation(checkpoint, data)
-    logits = stats.logits[:, label_columns(checkpoint.model, data.task)]
+    logits = stats.logits[..., label_columns(checkpoint.model, data.task)]
     to_predictions(data.task, logits)  # raises where they are not finite, also without labels
     return summarise(data, np.arange(len(data)), logits, with_interval)
 

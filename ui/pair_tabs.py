@@ -77,7 +77,7 @@ def draw(
         _lost(reference, other, data, measurements.read_lengths(read, data), names, file)
     else:
         _threshold(reference, other, data, names)
-        if data.labels is not None and not data.task.is_regression:
+        if data.labels is not None and not data.task.is_regression and not data.task.on_words:
             confidence.tab(reference, other, names, file)
 
 
@@ -96,7 +96,8 @@ def _lost(
     if data.labels is None:
         st.info(f"These data have no labels, so nothing is right or wrong. See *{CHANGED}*.")
         return
-    kinds = [SLICE] * (data.slices is not None) + [CLASS] * (not data.task.is_regression) + [LENGTH]
+    kinds = [SLICE] * (data.slices is not None) + [CLASS] * (not data.task.is_regression and not data.task.on_words)
+    kinds.append(LENGTH)
     by = always_one("By", tuple(map(capital, kinds)), GROUPS, label_visibility="collapsed").lower()
     if by == LENGTH:
         groups_of = np.empty(len(data), dtype=object)
@@ -215,7 +216,7 @@ def _changed(
     )
     if frame.empty:
         return
-    shown = _filtered(frame, data.task.is_regression)
+    shown = _filtered(frame, by_label=not data.task.is_regression and not data.task.on_words)
     if shown.empty:
         st.info("No changed prediction fits these filters; remove one.")
         return
@@ -230,10 +231,10 @@ def _named(names: tuple[str, str]) -> str:
     return f"{names[0]} (reference), {names[1]} (other)"
 
 
-def _filtered(frame: pd.DataFrame, regression: bool) -> pd.DataFrame:
+def _filtered(frame: pd.DataFrame, by_label: bool) -> pd.DataFrame:
     """The rows that the filters leave; empty filters leave all."""
     filters = {"direction": DIRECTION, "slice": SLICES, "label": CLASSES}
-    columns = [c for c in filters if c in frame and not (c == "label" and regression)]
+    columns = [c for c in filters if c in frame and (c != "label" or by_label)]
     whole = frame
     for column, place in zip(columns, st.columns(len(columns), gap="medium"), strict=True):
         options, key = sorted(whole[column].unique()), filters[column]
@@ -270,7 +271,7 @@ def _table(frame: pd.DataFrame, data: TextData, names: tuple[str, str]) -> list[
             shown["label"] = frame["label"].map(slice_name)
             widths["label"] = wide
         whose = "the label" if "label" in frame else f"the prediction of {reference}"
-        for name, column in probabilities.items():
+        for name, column in probabilities.items() if not task.on_words else ():
             shown[name] = 100 * frame[column]
             config[name] = number(format="%.1f%%", width=_P, help=f"Probability of {whose}")
     if "slice" in frame:
@@ -299,7 +300,8 @@ def _threshold(reference: Evaluation, other: Evaluation, data: TextData, names: 
     """How often both predict a class, and the score of the second with its threshold calibrated."""
     found = matched(other, reference, data)
     if found is None:
-        st.info("A regression has no threshold.")
+        what = "Labels of words have no" if data.task.on_words else "A regression has no"
+        st.info(f"{what} threshold that could be calibrated.")
         return
     a, b = answer_shares(reference.logits), answer_shares(other.logits)
     most = int(np.abs(a - b).argmax()) if data.task.num_labels > 2 else 1

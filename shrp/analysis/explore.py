@@ -84,6 +84,14 @@ class Exploration:
             return named(self.task, to_predictions(self.task, self.logits[None]))[0]
         return self.task.label_names[self.prediction]
 
+    @property
+    def labelled_words(self) -> list[tuple[str, str, float]]:
+        """Of a task on words, each word with its class and that one's probability; `-` and nan for one that is not read."""
+        classes = to_predictions(self.task, self.logits[None])[0]
+        best = self.probabilities.max(-1)
+        names = [self.task.label_names[i] if i >= 0 else "-" for i in classes]
+        return list(zip(self.text[0].split(), names, map(float, best), strict=True))
+
     def mean_probs(self, layer: int) -> np.ndarray:
         """Router probabilities `(H,)`, averaged over tokens under token routing."""
         probs = self.probs[layer]

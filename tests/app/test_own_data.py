@@ -312,7 +312,12 @@ def test_large_tables_are_refused_here_and_not_only_in_the_browser(monkeypatch, 
     for column in (texts, *kinds):
         pq.write_table(pa.table({"sentence": column}), path)
         refused("t.parquet", path.read_bytes(), "unpacks")
-    pd.DataFrame({"sentence": [["x"]]}).to_parquet(path)
+    pd.DataFrame({"tokens": [["x" * 400] * 5]}).to_parquet(path)  # lists of words are read, and counted too
+    refused("t.parquet", path.read_bytes(), "unpacks")
+    with monkeypatch.context() as patch:
+        patch.setattr(own_table, "MAX_VALUES", 4)
+        refused("t.parquet", path.read_bytes(), "values")
+    pd.DataFrame({"sentence": [[1]]}).to_parquet(path)
     refused("t.parquet", path.read_bytes(), "type")
     large = pa.array([b"\0" * 1000] * 5, pa.binary())  # a few bytes may unpack to terabytes of these
     for kind in (pa.binary(), pa.large_binary(), pa.binary(1000)):

@@ -10,6 +10,7 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -24,6 +25,8 @@ DATA_ROOTS = "SHRP_DATA_ROOTS"
 MB = 2**20
 MAX_BYTES, MAX_ROWS, MAX_COLUMNS = 20 * MB, 20_000, 200
 """Of a table: its file, its rows and columns."""
+MAX_VALUES = MAX_ROWS * MAX_COLUMNS
+"""Of a Parquet file, the words of lists among them."""
 _MAX_PARQUET = 8 * MAX_BYTES
 """Of a Parquet file's texts once they are unpacked."""
 
@@ -99,6 +102,8 @@ def read_file(path: Path) -> Table:
     _check_rows(path.name, len(frame))
     _check_count(path.name, len(frame.columns))
     tabular.check_names(list(frame.columns), path.name)
+    for name in [name for name in frame if frame[name].map(_is_words).any()]:
+        frame[name] = tabular.joined(frame[name].tolist(), path.name)
     if suffix == ".jsonl":
         nested = frame.columns[frame.map(lambda cell: isinstance(cell, (dict, list))).any()]
         if len(nested):
@@ -125,15 +130,21 @@ def _check_count(name: str, columns: int) -> None:
 def _check_parquet(path: Path) -> None:
     """Refuse a Parquet file that is small packed but huge once read, without reading it so."""
     try:
-        schema = pq.ParquetFile(path).schema_arrow
-        strings = [field.name for field in schema if _is_text(field.type)]
-        others = [field for field in schema if not (_is_text(field.type) or _is_small(field.type))]
+        file = pq.ParquetFile(path)
+        schema, leaves = file.schema_arrow, [file.schema.column(i).path for i in range(len(file.schema))]
+        words = [field for field in schema if pa.types.is_list(field.type) and _is_text(field.type.value_type)]
+        strings = [field.name for field in schema if _is_text(field.type) or field in words]
+        others = [one for one in schema if not (one.name in strings or _is_small(one.type))]
         # As dictionaries, repeated texts stay packed, so that their full size can be counted first.
-        file = pq.ParquetFile(path, read_dictionary=strings)
+        file = pq.ParquetFile(path, read_dictionary=leaves)
         _check_rows(path.name, file.metadata.num_rows)
         _check_count(path.name, len(schema.names))
         tabular.check_names(list(schema.names), path.name)
-        packed = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
+        groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+        values = sum(g.column(c).num_values for g in groups for c in range(g.num_columns))
+        if values > MAX_VALUES:
+            raise DataError(f"'{path.name}' holds {values:,} values; at most {MAX_VALUES:,} are taken; take a sample.")
+        packed = sum(group.total_byte_size for group in groups)
         known = packed > _MAX_PARQUET or others
         size = packed if known else sum(map(_text_bytes, file.read(strings).columns))
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -149,6 +160,10 @@ def _check_parquet(path: Path) -> None:
         raise DataError(
             f"'{path.name}' unpacks to {size / MB:.0f} MB; at most {most} MB are taken; take a sample."
         )
+
+
+def _is_words(cell: Any) -> bool:
+    return tabular.is_list(cell) and all(isinstance(word, str) for word in cell)
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -167,6 +182,8 @@ def _is_small(kind: pa.DataType) -> bool:
 def _text_bytes(column: pa.ChunkedArray) -> int:
     total = 0
     for chunk in column.chunks:
+        if pa.types.is_list(chunk.type):
+            chunk = chunk.flatten()
         if isinstance(chunk, pa.DictionaryArray):
             lengths = pc.binary_length(chunk.dictionary).cast(pa.int64())
             total += pc.sum(lengths.take(chunk.indices)).as_py() or 0

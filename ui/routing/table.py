@@ -77,8 +77,8 @@ def routes_html(
     task, layers = compared.task, compared.layers
     texts = any(text for _, text, _ in rows)
     answers = task.name != TEXTS.name
-    heads = [first, *["sentence"] * texts]
-    heads += (["prediction"] + ["probability"] * (not task.is_regression)) * answers
+    heads = [first, *["sentence"] * (texts and not task.on_words)]
+    heads += (["prediction"] + ["probability"] * (not task.is_regression and not task.on_words)) * answers
     span = ' rowspan="2"' if layers else ""
     head = "".join(f'<th{span} scope="col" style="{_CELL}">{name}</th>' for name in heads)
     if layers:
@@ -90,10 +90,12 @@ def routes_html(
     body = ""
     for short, text, e in rows:
         cells = [f'<td style="{_CELL};opacity:.7">{escape_html(short)}</td>']
-        if texts:
-            width = "min-width:150px;overflow-wrap:anywhere"
+        width = "min-width:150px;overflow-wrap:anywhere"
+        if texts and not task.on_words:
             cells.append(f'<td dir="auto" style="{_CELL};{width}">{escape_html(text)}</td>')
-        if answers:
+        if task.on_words:
+            cells.append(f'<td dir="auto" style="{_CELL};{width}">{marked(e)}</td>')
+        elif answers:
             cells.append(f'<td style="{_CELL}"><b>{escape_html(e.answer)}</b></td>')
             if not task.is_regression:
                 cells.append(f'<td style="{_CELL}">{percent(float(e.probabilities[e.prediction]))}</td>')
@@ -104,6 +106,21 @@ def routes_html(
         '<table class="routes" style="border-collapse:separate;border-spacing:1px;font-size:.9rem;width:100%">'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+
+
+def marked(e: Exploration) -> str:
+    """A sentence as HTML, each word that has another class than `O` marked with it; the darker, the surer."""
+    parts = []
+    for word, name, share in e.labelled_words:
+        text = escape_html(word)
+        if name == "-":
+            text = f'<span title="not read" style="opacity:.5">{text}</span>'
+        elif name != "O":
+            look = f"background:rgba({','.join(map(str, SAME))},{0.35 * share:.2f});border-radius:3px;padding:0 2px"
+            label = f'<small style="opacity:.8"> {escape_html(name)}</small>'
+            text = f'<span title="{escape_html(name)} {percent(share)}" style="{look}"><b>{text}</b>{label}</span>'
+        parts.append(text)
+    return " ".join(parts)
 
 
 def taken(e: Exploration, layer: int) -> frozenset[int]:
@@ -132,7 +149,7 @@ def _box(e: Exploration, compared: Exploration, layer: int) -> str:
 def frame(found: Sequence[Exploration]) -> pd.DataFrame:
     """One row a sentence: its texts, prediction, class probabilities, expert of each layer, tokens read."""
     task = found[0].task
-    classes = [f"p({name})" for name in task.label_names]
+    classes = [] if task.on_words else [f"p({name})" for name in task.label_names]
     experts = [f"expert in layer {layer}" for layer in found[0].layers]
     texts = distinct(task.text_columns, ["sentence no.", "prediction", "tokens", *classes, *experts])
     rows = []

@@ -11,10 +11,13 @@ from shrp.analysis.attribution.instance import Word
 from shrp.analysis.attribution.tokens import Without
 from shrp.analysis.explore import Exploration, WhatIf
 from shrp.data.tasks import TEXTS, Task
+from shrp.phrases import counted
 from ui.text import escape, percent, shorten, signed
 
 _LONGEST = 60
 """Characters of a word, or a longer piece, that are shown."""
+_TAGS = 5
+"""Tagged words that are named at most."""
 _LITTLE = 0.005
 """Below this a change of a logit is written as none."""
 
@@ -42,6 +45,8 @@ def headline(e: Exploration, without: Without | None, grid: WhatIf | None, *, ro
     if e.task.name == TEXTS.name:
         parts = ["This model has no task yet, so it predicts nothing"]
         return ". ".join(parts + ([f"The route: {_most(grid, 0)}"] if grid else [])) + "."
+    if e.task.on_words:
+        return _labels(e)
     answer = escape(e.answer)
     parts, missing = [f"Prediction **{answer}**"], []
     if not e.task.is_regression:
@@ -58,6 +63,25 @@ def headline(e: Exploration, without: Without | None, grid: WhatIf | None, *, ro
         missing = " and ".join(missing)
         parts.append(f"which {missing} matters most takes longer on a text of this length: see below")
     return "; ".join(parts) + "."
+
+
+def _labels(e: Exploration) -> str:
+    """How many words are tagged, the first of them, and the word whose label is least sure."""
+    read = [one for one in e.labelled_words if one[1] != "-"]
+    said = [f"**{counted(len(read), 'word')}** labelled"]
+    if "O" in e.task.label_names:
+        tagged = [one for one in read if one[1] != "O"]
+        said = [f"**{len(tagged)} of {counted(len(read), 'word')}** tagged" + ": " * bool(tagged)]
+        said[0] += ", ".join(map(_label, tagged[:_TAGS]))
+        said[0] += f" and {len(tagged) - _TAGS} more" * (len(tagged) > _TAGS)
+    if read:
+        said.append(f"least sure of {_label(min(read, key=lambda one: one[2]))}")
+    return "; ".join(said) + "."
+
+
+def _label(one: tuple[str, str, float]) -> str:
+    word, name, share = one
+    return f"**{escape(shorten(word, _LONGEST))}** ({escape(name)}, {percent(share)})"
 
 
 def _word(e: Exploration, without: Without) -> str:

@@ -116,7 +116,7 @@ def section(selection: Selection, e: Exploration, number: int, *, wanted: bool) 
                     "The grid takes longer on a text of this length: switch on *Compute everything* above."
                 )
             if e.by_token:
-                _tokens(after, e, name)
+                token_routes(after, e, name)
     except ShrpError as error:
         show_error(error)
         return
@@ -264,7 +264,7 @@ def _hover(grid: WhatIf, e: Exploration, row: int, expert: int, output: int) -> 
     )
 
 
-def _tokens(after: Exploration, before: Exploration, name: str) -> None:
+def token_routes(after: Exploration, before: Exploration, name: str) -> None:
     """Each token's expert, where every token routes by itself."""
     alt = f"Heatmap of the expert that each of {len(after.tokens)} tokens takes in each layer"
     chart(token_map(after), after.to_frame, "tokens", f"{name}-tokens", alt)
