@@ -23,7 +23,7 @@ from shrp.training import loop, losses, runs
 from shrp.training.config import RECIPES, Recipe, TextConfig, TrainConfig, read_config
 from shrp.training.loop import train
 from shrp.training.losses import parameter_groups, same_start, set_trainable
-from shrp.training.progress import LogProgress, Status, duration
+from shrp.training.progress import LogProgress, Progress, Status, duration
 from shrp.training.runs import finish, run_folder
 from shrp.training.schedule import Epoch
 
@@ -44,7 +44,7 @@ class Killed(BaseException):
     """Stands for the end of the process: nothing of ours may catch it."""
 
 
-class Watch:
+class Watch(Progress):
     """A `Progress` that counts, and kills the run at a step or after an epoch."""
 
     def __init__(self, at_step=None, after_epoch=None):

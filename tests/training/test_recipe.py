@@ -192,7 +192,7 @@ def test_a_process_that_ends_leaves_the_folder_of_the_next_one_alone(tmp_path):
     assert not folder.exists()
 
 
-class KillAfter:
+class KillAfter(Progress):
     """Ends the run at the n-th epoch of all its stages together, or in the middle of it."""
 
     def __init__(self, epochs, mid=False):
