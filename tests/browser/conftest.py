@@ -19,7 +19,7 @@ from tests.browser.steps import FAST, WATCHED, address, settled
 
 ROOT = Path(__file__).parent.parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-TIMEOUT_MS = 120_000
+TIMEOUT_MS = 240_000
 """Far more than anything takes on an idle machine, so that a busy one fails nothing."""
 
 

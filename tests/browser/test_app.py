@@ -21,7 +21,7 @@ from tests.browser.steps import (
     wait_for_query,
 )
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(600, func_only=True)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(1200, func_only=True)]
 
 
 def test_the_first_page_has_its_verdict_at_once_and_an_address_of_its_own(app_url, page):

@@ -9,7 +9,7 @@ from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
 from tests.browser.steps import POLL, address, settled, to, wait_for_query
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(600, func_only=True)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(1200, func_only=True)]
 _STATE = """
 window.state = () => {
   const text = (selector) => document.querySelector(selector)?.innerText ?? "";

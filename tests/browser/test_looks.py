@@ -4,7 +4,7 @@ import pytest
 
 from tests.browser.steps import NAME, PAGES, POLL, address, settled
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(600, func_only=True)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(1200, func_only=True)]
 QUERIES = {
     "expert_usage": {"profile": "Knock-out", "layer": 9, "expert": 11},
     "compare": {"b": NAME},

@@ -17,7 +17,7 @@ from tests.browser.steps import (
     wait_for_query,
 )
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(600, func_only=True)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(1200, func_only=True)]
 GRID = ".st-key-what-if .js-plotly-plot"
 
 
