@@ -56,7 +56,7 @@ class Session:
         self.states: dict[str, dict[str, Any]] = {}
         self.drawn: dict[tuple[int, ...], Any] = {}
         address = f"ws://{host}/_stcore/stream"
-        self.socket = connect(address, subprotocols=["streamlit"], max_size=None, open_timeout=ANSWER)
+        self.socket = connect(address, subprotocols=["streamlit"], max_size=None, open_timeout=ANSWER, ping_interval=None)
 
     def go(self, page: str, *, back: bool = False, **query: str) -> None:
         """Open a page's address, as by a link or, `back`, the browser's button."""
