@@ -142,7 +142,7 @@ def addresses(world: World, rng: random.Random) -> list[str]:
         assert not at.exception, f"{where}: {[one.message for one in at.exception]}"
         assert at.title, f"{where} has no title"
         slider = [one for one in at.slider if one.key == "budget"]
-        if slider and query.get("budget", "") in map(str, range(slider[0].min, slider[0].max + 1)):
+        if slider and query.get("budget", "") in map(str, range(int(slider[0].min), int(slider[0].max) + 1)):
             assert slider[0].value == int(query["budget"]), where
         return next((sentence(one.value.splitlines()[0]) for one in at.error), RIGHT)
 
