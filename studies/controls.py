@@ -1,6 +1,7 @@
 """The controls: what SHRP is compared with, trained by the same loop as SHRP.
 
 - Layer dropping: `drop_layer` makes a dense model with fewer layers.
+- Self path alone: `self_path_alone` makes layers that see each token by itself, without attention.
 - No router: under `no_router` all experts of a layer contribute equally while a model trains.
 - Width pruning: under `width_pruning` layers stay dense and lose heads and neurons, until they are as small as SHRP's
   (Michel et al. 2019; McCarley et al. 2019); `shrp` cannot load such models.
@@ -26,7 +27,8 @@ from shrp.errors import ShrpError
 from shrp.evaluation.costs import size_like
 from shrp.families.families import encoder_layers, family_of
 from shrp.families.family import Output
-from shrp.model.convert import num_experts_of
+from shrp.model.config import ShrpConfig
+from shrp.model.convert import convert_layer, num_experts_of
 from shrp.model.gates import add_to_records, use_gates
 from shrp.model.layers import StaticLayer
 from shrp.training.runs import Convert
@@ -59,6 +61,32 @@ def no_router() -> Iterator[None]:
     """Give all experts of every layer equal weight in the passes made inside; train without the balance loss."""
     with use_gates(lambda layer, probs, gates: torch.full_like(probs, 1 / probs.shape[-1])):
         yield
+
+
+# --- Self path alone ---
+
+
+class SelfPathAlone(StaticLayer):
+    """A layer without attention: its Expander sees each token's `W_s x`, and nothing of the others."""
+
+    def forward(
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, *args: object, **kwargs: object
+    ) -> Output:
+        """Map `(B, T, d)` to `(B, T, d)`."""
+        output = self.output(hidden_states, self.qkv(self.read(hidden_states)))
+        add_to_records(self.layer, output)
+        return self.family.answer(hidden_states, output, kwargs)
+
+
+def self_path_alone(model: PreTrainedModel, layer: int) -> SelfPathAlone:
+    """A conversion step: a layer with the self path and the Expander alone, which starts nearly as a dropped layer."""
+    convert_layer(model, layer, ShrpConfig((layer,), self_path=True))
+    layers = encoder_layers(model)
+    source = layers[layer]
+    made = SelfPathAlone.like(source, ())
+    made.expander.load_state_dict(source.expander.state_dict())
+    layers[layer] = made.to(source.qkv_weight.device, source.qkv_weight.dtype).train(source.training)
+    return layers[layer]
 
 
 # --- Width pruning ---

@@ -115,14 +115,14 @@ class Models:
             start = self._start(recipe, depth, model, plan, f"{model}-{made.task}-s{made.seed}")
         else:
             start = made.pruned(routed, plan)
-        return self._tuned(recipe, depth, f"{model}-{depth.tuned}", start, part=4)
+        return self.on_the_task(recipe, depth, f"{model}-{depth.tuned}", start, part=4)
 
     def control(self, recipe: str, depth: Depth, model: str, m: int | None = None) -> Checkpoint:
         """A control, which is trained as it is from the conversion on; without a router, with `m` experts a layer."""
         plan, name, part = self._fixed(depth, model, m)
         start = self._start(recipe, depth, model, plan, name)
         epochs = 0 if depth.texts_first(recipe) else STAGE2_EPOCHS
-        return self._tuned(recipe, depth, name, start, part, epochs)
+        return self.on_the_task(recipe, depth, name, start, part, epochs)
 
     def train_encoders(self, depth: Depth, model: str) -> None:
         """Train what a model of any task starts from with `retain`, unless it depends on the task."""
@@ -199,7 +199,7 @@ class Models:
             return {"learning_rate": 4e-4, "new_learning_rate": 3e-3, "freeze_dense": False}
         return {"freeze_dense": True}
 
-    def _tuned(
+    def on_the_task(
         self, recipe: str, depth: Depth, name: str, start: Checkpoint, part: int, epochs: int = 0
     ) -> Checkpoint:
         """Fine-tune a pruned model, or a control, on the task. A control also gets the epochs that SHRP had before."""

@@ -5,6 +5,8 @@ Trained from `--base`, with the options of a recipe changed:
 - `ablation`: what is each part of a recipe worth? All layers but the first are converted on the task, and one expert per
   layer is kept.
 - `balance`: what does the balance loss do? The upper half of the layers is converted with several weights of it.
+- `extensions`: do the self path and the untied Expander help? Models of about equal size, converted and fine-tuned on
+  text and then on the task; scored on a part of the training split that trained none of them.
 - `topk`: does routing with more experts survive pruning? The same with Top-1, Top-3 and Top-5.
 
 On GLUE's validation data, of routed checkpoints, which are not changed:
@@ -43,9 +45,13 @@ from shrp.model.config import ShrpConfig
 from shrp.model.convert import expert_layers
 from shrp.pruning.live import LiveEvaluator
 from shrp.pruning.plan import SELECTIONS, make_plan
+from shrp.pruning.prune import prune
 from shrp.pruning.select import GateFit, plan_from
+from shrp.training.text import usage_on_text
+from studies.controls import self_path_alone
+from studies.glue import Depth, Models
 from studies.rows import DATA, Rows, names, numbers, read_rows, run
-from studies.trainings import MAX_LENGTH, Base, Trainings, slug
+from studies.trainings import MAX_LENGTH, Base, Trainings, Tuning, slug
 
 Found = Iterator[dict[str, Any]]
 SMALL = {"conversion_size": 1000, "epoch_size": 8000, "stage2_epochs": 2, "freeze_dense": True}
@@ -70,6 +76,17 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "retain, double learning rates": ("retain", {"learning_rate": 2e-4, "new_learning_rate": 2e-3}),
 }
 """Name of a variant -> its recipe, and the options that differ from it."""
+EXTENSIONS: dict[str, tuple[int, int, bool, bool]] = {
+    "1 expert": (2, 1, False, False),
+    "1 expert, self path": (2, 1, True, False),
+    "self path alone": (2, 0, True, False),
+    "4 experts": (3, 4, False, False),
+    "4 experts, untied": (3, 4, False, True),
+    "3 experts, untied, self path": (3, 3, True, True),
+}
+"""Name of a variant -> parts of the encoder that are converted (2: all layers but the first; 3: all), experts per layer,
+self path, untied Expander.
+"""
 WEIGHTS = (0.0, 0.01, 0.1, 1.0)
 TOP_K, BUDGETS = (1, 3, 5), (12, 24, 48)
 SIZES, DRAWS = (1, 2, 4), 3
@@ -105,6 +122,44 @@ def ablation(made: Trainings, variant: str) -> Found:
         row = {"depth": f"{len(layers)}of{made.base.layers}", "model": kind, "experts_per_layer": experts}
         row |= {"fine_tuned_after_pruning": model is tuned, "metric": one.metric, "n": one.n}
         yield row | {"teacher_score": made.best.score, "score": one.score, "interval": one.ends()}
+
+
+def extensions(made: Trainings, variant: str) -> Found:
+    """The row of a static model, fine-tuned after pruning."""
+    made, base = Tuning(made.base, made.task, made.seed), made.base
+    parts, per_layer, self_path, untied = EXTENSIONS[variant]
+    middle = base.layers // 2
+    parts = (range(middle, base.layers), range(1, middle), range(1))[:parts]
+    depth = Depth(f"{sum(map(len, parts))}of{base.layers}", tuple(map(tuple, parts)), (), per_layer, True)
+    kind = ("self-path" if self_path else "shrp") if per_layer else "self-path-alone"
+    encoder = base.encoder(kind, depth.parts, None if per_layer else self_path_alone, self_path=self_path)
+    plan = None
+    if per_layer:
+        usage = usage_on_text(base.histories[f"{kind}-{len(depth.layers)}"])
+        plan = replace(make_plan(usage, per_layer=per_layer), untied=untied)
+        encoder = prune(encoder, plan)
+    encoder = base.further(slug(variant), encoder)
+    shrp = ShrpConfig(depth.layers, self_path=self_path)
+    start = made.with_layers_of(encoder, replace(made.teacher.info, config=shrp, plan=plan, usage={}), True)
+    tuned = Models(made).on_the_task("retain", depth, slug(variant), start, part=4)
+    found, best = made.evaluate(tuned.model), made.evaluate(made.teacher.model)
+    price = cost(tuned.model).relative_to(made.dense)
+    yield {
+        "depth": depth.name,
+        "experts_per_layer": per_layer,
+        "self_path": self_path,
+        "untied": untied,
+        "metric": found.metric,
+        "n": found.n,
+        "teacher_score": best.score,
+        "majority_score": best.majority_score,
+        "score": found.score,
+        "interval": found.ends(),
+        "hidden_error": base.hidden_error(encoder, made.validation.texts),
+        "effort": base.effort,
+        "encoder_params_share": price["encoder_params"],
+        "encoder_flops_share": price["encoder_flops"],
+    }
 
 
 def _upper_half(made: Trainings, name: str, top_k: int = 1, **values: Any) -> Checkpoint:
@@ -204,6 +259,7 @@ def routes(made: Checkpoint, name: str) -> Found:
 
 TRAINED: dict[str, tuple[Callable[[Trainings, Any], Found], str, Callable[[], Sequence[Any]], str, str]] = {
     "ablation": (ablation, "variant", lambda: list(VARIANTS), "cola,stsb", "0"),
+    "extensions": (extensions, "variant", lambda: list(EXTENSIONS), "cola,rte", "0"),
     "balance": (balance, "balance", lambda: WEIGHTS, "cola,mrpc", "0,1,2"),
     "topk": (topk, "top_k", lambda: TOP_K, "mrpc", "0,1,2"),
 }
@@ -211,6 +267,7 @@ TRAINED: dict[str, tuple[Callable[[Trainings, Any], Found], str, Callable[[], Se
 OF_CHECKPOINTS: dict[str, Callable[[Checkpoint, str], Found]] = {"selection": selection, "routes": routes}
 KEYS = {
     "ablation": ("task", "seed", "variant", "model", "fine_tuned_after_pruning"),
+    "extensions": ("task", "seed", "variant"),
     "balance": ("task", "seed", "balance"),
     "topk": ("task", "seed", "top_k", "budget"),
     "selection": ("checkpoint", "per_layer", "selection", "calibrated"),
@@ -219,13 +276,14 @@ KEYS = {
 
 
 def main(
-    question: Annotated[Literal["ablation", "balance", "topk", "selection", "routes"], typer.Argument()],
+    question: Annotated[Literal["ablation", "extensions", "balance", "topk", "selection", "routes"], typer.Argument()],
     checkpoints: Annotated[list[Path] | None, typer.Argument(help="Routed checkpoints of GLUE tasks.")] = None,
     base: Annotated[str, typer.Option(help="The dense encoder: a hub id or a folder.")] = "",
     base_name: Annotated[str | None, typer.Option(help="What to call it.")] = None,
     work: Annotated[Path, typer.Option(help="Folder for the trainings.")] = Path("glue.run"),
     tasks: Annotated[str, typer.Option(help="GLUE tasks, in order.")] = "",
     seeds: Annotated[str, typer.Option(help="Seeds.")] = "",
+    effort: Annotated[float, typer.Option(help="Share of the usual steps of `extensions`.")] = 1.0,
     out: Annotated[Path | None, typer.Option(help="File of rows.")] = None,
 ) -> None:
     """Measure what the file of rows lacks, and add it."""
@@ -234,7 +292,7 @@ def main(
         if not base:
             raise typer.BadParameter("name the dense encoder.", param_hint="--base")
         measure, field, values, usual, draws = TRAINED[question]
-        wanted, encoder = names(tasks or usual, tuple(TASKS), "--tasks"), Base(base, work, base_name)
+        wanted, encoder = names(tasks or usual, tuple(TASKS), "--tasks"), Base(base, work, base_name, effort)
         for task, seed, value in product(wanted, numbers(seeds or draws, "--seeds"), values()):
             about = {"task": task, "seed": seed, field: value}
             if not any(about.items() <= row.items() for row in read_rows(rows.path)):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from filelock import FileLock
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -106,7 +108,7 @@ class Base:
         """Raises `TrainingError` if there is no such base, without reading its weights.
 
         Args:
-            effort: share of the usual steps on unlabelled text and of fine-tuning after pruning.
+            effort: share of the usual texts, of the steps on them, and of fine-tuning after pruning.
             shared: whether several machines share the work folder.
             data: a folder of tasks of one's own, `<task>_train.parquet` and `<task>_validation.parquet`; None for GLUE's.
         """
@@ -115,6 +117,8 @@ class Base:
         self.sizes = {name: max(1, round(effort * size)) for name, size in TEXT_SIZES.items()}
         self.effort, self.shared, self.data = effort, shared, data
         self.layers, self.experts = config.num_hidden_layers, config.num_attention_heads
+        self.histories: dict[str, list[dict[str, Any]]] = {}
+        """Name of a training on text -> its history, a row per epoch."""
 
     @cached_property
     def precision(self) -> str:
@@ -139,8 +143,9 @@ class Base:
 
     @cached_property
     def texts(self) -> list[tuple[str, ...]]:
-        """The unlabelled texts."""
-        return corpus()
+        """The unlabelled texts; with less effort as many fewer, so that each is seen as often."""
+        found = corpus()
+        return found[: math.ceil(self.effort * len(found))]
 
     def encoder(
         self,
@@ -148,6 +153,7 @@ class Base:
         parts: Sequence[tuple[int, ...]],
         convert: Convert | None = None,
         balance: float = 0.1,
+        self_path: bool = False,
     ) -> PreTrainedModel:
         """Convert the layers of each part in turn on unlabelled text, each going on from the part before.
 
@@ -157,7 +163,7 @@ class Base:
         sizes = {size: self.sizes[size] for size in ("conversion_size", "final_size")}
         for layers in parts:
             done = tuple(sorted((*done, *layers)))
-            config = TextConfig(ShrpConfig(layers), balance=balance, **sizes)
+            config = TextConfig(ShrpConfig(layers, self_path=self_path), balance=balance, **sizes)
             model = self._on_text(f"{name}-{len(done)}", config, model, convert, name)
         return model
 
@@ -165,6 +171,18 @@ class Base:
         """Fine-tune a pruned encoder, or a control's, on unlabelled text."""
         config = TextConfig(final_size=self.sizes["further_size"], **FURTHER_RATES)
         return self._on_text(f"further-{name}", config, model, None, "")
+
+    @torch.no_grad()
+    def hidden_error(self, encoder: PreTrainedModel, texts: Sequence[tuple[str, ...]]) -> float:
+        """Mean squared difference of the last layer's output from the dense encoder's, over the texts' tokens."""
+        base, tokenizer = self._encoder
+        rows, total, n = encode(tokenizer, texts, MAX_LENGTH), 0.0, 0
+        for batch in bucketed_batches([len(row["input_ids"]) for row in rows], 32):
+            inputs = {k: v.to(base.device) for k, v in collate(tokenizer, rows, batch).items()}
+            ours, theirs = (m.base_model(**inputs).last_hidden_state.float() for m in (encoder, base))
+            real = inputs["attention_mask"].bool()
+            total, n = total + (ours - theirs)[real].square().sum().item(), n + int(real.sum())
+        return total / n / base.config.hidden_size
 
     def _on_text(
         self,
@@ -177,7 +195,7 @@ class Base:
         stderr.print(f"on texts: {name}")
         base, tokenizer = self._encoder
         with alone_at(folder := self.work / "texts" / name):
-            return train_on_text(
+            made, self.histories[name] = train_on_text(
                 replace(config, precision=self.precision),
                 base,
                 tokenizer,
@@ -188,7 +206,8 @@ class Base:
                 convert=convert,
                 converts_by=converts_by if convert is not None else "",
                 progress=LogProgress(stderr.print),
-            )[0]
+            )
+        return made
 
 
 class Trainings:
@@ -360,3 +379,27 @@ class Trainings:
         if kind == "width":
             return width_pruning(experts, self.measured()), f"width-{self.task}-{experts}"
         return None, ""
+
+
+class Tuning(Trainings):
+    """The trainings on the task's training split alone: a tenth of it, at most 1,000 examples, scores them."""
+
+    def __init__(self, base: Base, task: str, seed: int = 0) -> None:
+        super().__init__(base, task, seed)
+        self.shared, self.folder = (base.work / "tuning" / path.name for path in (self.shared, self.folder))
+
+    @cached_property
+    def _parts(self) -> tuple[TextData, TextData]:
+        whole = load_data("glue", self.task, "train")
+        order, n = whole.stratified_order(), min(1000, len(whole) // 10)
+        return whole.subset(np.sort(order[n:])), whole.subset(np.sort(order[:n]))
+
+    @cached_property
+    def train_data(self) -> TextData:
+        """What trains."""
+        return self._parts[0]
+
+    @cached_property
+    def validation(self) -> TextData:
+        """What scores."""
+        return self._parts[1]

@@ -10,7 +10,7 @@ from shrp.families.families import encoder_layers, family_of
 from shrp.model.convert import layer_kinds, new_parameters
 from shrp.pruning.plan import first_experts
 from shrp.pruning.prune import prune
-from studies.controls import drop_layer, no_router, width_pruning
+from studies.controls import drop_layer, no_router, self_path_alone, width_pruning
 
 
 def part(model, name, layer=1):
@@ -47,6 +47,21 @@ def test_without_a_router_all_experts_have_equal_weight(tiny_routed, tiny_inputs
     with no_router():
         model.train()(**inputs).logits.sum().backward()
     assert encoder_layers(model)[1].router.dense.weight.grad is None
+
+
+def test_a_self_path_alone_sees_one_token(tiny_model, tiny_inputs):
+    model, inputs = tiny_model("bert"), tiny_inputs()
+    layer = self_path_alone(model, 1)
+    states = torch.randn(2, 5, 24, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        layer.qkv.weight.normal_()
+        before = layer(states)
+        states[:, 3] += 1
+        changed = (layer(states) - before).abs().amax((0, 2))
+    assert changed[3] > 1e-3
+    assert changed[[0, 1, 2, 4]].max() == 0
+    assert cost(model).encoder_params == counted_params(encoder_layers(model))
+    assert model(**inputs).logits.isfinite().all()
 
 
 def test_what_adds_nothing_is_pruned_first(tiny_family, tiny_model, tiny_inputs, tiny_logits):

@@ -182,9 +182,11 @@ def test_the_models_of_the_table_are_those_of_its_data():
     }
 
 
-@pytest.mark.parametrize(("name", "count"), [("ablation", 2 * 3), ("topk", 4 * 3), ("balance", 2)])
+@pytest.mark.parametrize(("name", "count"), [("ablation", 2 * 3), ("extensions", 2), ("topk", 4 * 3), ("balance", 2)])
 def test_smaller_studies_write_the_fields_of_their_data_once(place, trained, name, count, monkeypatch):
     monkeypatch.setattr(questions, "VARIANTS", {v: questions.VARIANTS[v] for v in ("paper", "retain, middle first")})
+    both = ("self path alone", "3 experts, untied, self path")
+    monkeypatch.setattr(questions, "EXTENSIONS", {v: questions.EXTENSIONS[v] for v in both})
     monkeypatch.setattr(questions, "TOP_K", (1, 3))
     monkeypatch.setattr(questions, "BUDGETS", (2, 5))
     monkeypatch.setattr(questions, "WEIGHTS", (0.0, 0.5))
