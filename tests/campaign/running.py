@@ -6,10 +6,12 @@ import multiprocessing
 import os
 import random
 import shutil
+import signal
 import tempfile
 import time
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -64,6 +66,7 @@ def _work(pipe: Connection, part: str, seed: int, done: set[int], first: int, fo
     """Run trials in a process of its own; of each its number is sent, then what came out."""
     from tests.campaign.world import World
 
+    os.setsid()  # what it starts, such as a server, ends with it
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     world = World.make(Path(folder))
     for number in count(first):
@@ -98,9 +101,10 @@ def trials(part: str, seed: int, done: set[int], seconds: float) -> Iterator[dic
                 elif got:
                     limit, running = START, False
                     yield got
-            process.terminate()
-            process.join(10)
-            process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()  # where it has not begun
+            process.join()
         if why:
             yield outcome(part, number, why, limit)
             end = min(end, time.monotonic() + seconds)
