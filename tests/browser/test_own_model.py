@@ -50,9 +50,10 @@ def started_and_opened(page):
     """Start the job of the open dialog, and open what it makes."""
     button(page.get_by_role("dialog"), "Start").click()
     page.get_by_role("dialog").wait_for(state="hidden")
-    page.locator("[data-testid=stSidebar]").get_by_role("button", name="Open ").first.click(timeout=JOB_MS)
-    settled(page)
-    button(page, "Dismiss").click()
+    sidebar = page.locator("[data-testid=stSidebar]")
+    button(sidebar, "Dismiss").wait_for(timeout=JOB_MS)
+    sidebar.get_by_role("button", name="Open ").first.click()
+    button(sidebar, "Dismiss").click()
     settled(page)
 
 
