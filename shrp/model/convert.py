@@ -15,7 +15,7 @@ from shrp.families.families import encoder_layers, family_of
 from shrp.families.family import Output
 from shrp.model.config import ShrpConfig
 from shrp.model.layers import ExpertLayer, StaticLayer
-from shrp.model.partial import StandIn, run_from
+from shrp.model.partial import StandIn, run_from, skipped
 
 
 def num_experts_of(model: PreTrainedModel) -> int:
@@ -113,7 +113,10 @@ while the norm is fitted: 2 GiB."""
 
 @torch.no_grad()
 def fit_expander(
-    model: PreTrainedModel, index: int, dense: nn.Module, batches: Iterable[dict[str, Tensor]]
+    model: PreTrainedModel,
+    index: int,
+    dense: nn.Module,
+    batches: Iterable[tuple[dict[str, Tensor], Tensor | None]],
 ) -> None:
     """Fit the Expander of layer `index` to the residual update of `dense`, the layer that it replaced.
 
@@ -126,7 +129,8 @@ def fit_expander(
     Args:
         model: holds the new `ExpertLayer` at `index`; changed in place.
         dense: not changed; other models may share it and run at the same time.
-        batches: model inputs, `(B, T)` each; if they hold very many tokens, only every second or third is used.
+        batches: model inputs, `(B, T)` each, and what enters the layer, `(B, T, d)`, or None for what the model's lower
+            layers make of them; if they hold very many tokens, only every second or third is used.
     """
     layer = encoder_layers(model)[index]
     assert isinstance(layer, ExpertLayer)
@@ -135,7 +139,8 @@ def fit_expander(
     model.eval()
     try:
         samples = [
-            _sample(model, index, layer, dense, {k: v.to(device) for k, v in b.items()}) for b in batches
+            _sample(model, index, layer, dense, {k: v.to(device) for k, v in inputs.items()}, states)
+            for inputs, states in batches
         ]
     finally:
         model.train(was_training)
@@ -164,7 +169,12 @@ def fit_expander(
 
 
 def _sample(
-    model: PreTrainedModel, index: int, layer: ExpertLayer, dense: nn.Module, inputs: dict[str, Tensor]
+    model: PreTrainedModel,
+    index: int,
+    layer: ExpertLayer,
+    dense: nn.Module,
+    inputs: dict[str, Tensor],
+    states: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Real tokens' expert outputs `(H, N, dh)` and residual updates `(N, d)` of one batch, in float32.
 
@@ -179,13 +189,15 @@ def _sample(
         caught["outputs"] = layer.expert_outputs(states, mask, relative)  # (B, H, T, dh)
         return dense(states, attention_mask, *args, **kwargs)
 
+    changed = {i: skipped(family) for i in range(index, len(encoder_layers(model)))}
+    changed[index] = StandIn(run)
     if family.pre_norm:
         hook = dense.register_forward_hook(lambda _, args, output: sums.append(output))
     else:
         norm = dense.get_submodule(family.norm)
         hook = norm.register_forward_pre_hook(lambda _, args: sums.append(args[0]))
     with hook:
-        run_from(model, inputs, replacements={index: StandIn(run)})
+        run_from(model, inputs, 0 if states is None else index, states, replacements=changed)
     real = inputs["attention_mask"].bool()
     update = (torch.cat(sums, 1) - caught["input"]).float()[real]
     return caught["outputs"].float().permute(1, 0, 2, 3)[:, real], update

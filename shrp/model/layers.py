@@ -227,13 +227,20 @@ class ExpertLayer(_Experts):
         mixing = straight_through(gates, probs) if self.training and gates is own else gates
 
         norms = None
-        if self.training or wants_output_norms() or not self._picks_one(mixing, gates is own):
-            # In training all experts run: the gradient of gate h needs o_h even where the gate is 0.
+        if wants_output_norms() or not self._picks_one(gates, gates is own):
             outputs = self._attended(read, mask, relative)  # (1): (B, H, T, dh)
             norms = _mean_norms(outputs, token_mask) if wants_output_norms() else None
             mixed = _weighted_sum(mixing.to(outputs.dtype), outputs)  # u = sum_h g_h o_h: (B, T, dh)
         else:  # the same u: each input has one gate of 1, the others are 0
-            mixed = self._chosen_outputs(read, mask, relative, mixing.argmax(-1))
+            chosen = gates.argmax(-1)
+            mixed = self._chosen_outputs(read, mask, relative, chosen)
+            if mixing.requires_grad:
+                # The gradient of gate h needs o_h even where the gate is 0; none reaches o_h itself there.
+                with torch.no_grad():
+                    outputs = self._attended(read, mask, relative)
+                    each = torch.arange(len(chosen), device=chosen.device)
+                    outputs[each, chosen] = mixed.to(outputs.dtype)  # with the same dropout
+                mixed = mixed + _weighted_sum((mixing - gates).to(outputs.dtype), outputs)  # adds 0
         if self.self_path is not None:
             mixed = mixed + self.self_path(read)
 
@@ -271,16 +278,18 @@ class ExpertLayer(_Experts):
         self, x: Tensor, attention_mask: Tensor | None, relative: RelativePositions | None, chosen: Tensor
     ) -> Tensor:
         """Output of one expert for each input, computing no other: `chosen` `(B,)` -> `(B, T, dh)`."""
-        if x.is_cpu and _plain_inference():
+        if x.is_cpu and not traced():
             # One product an input, straight from the expert's weights: gathering them costs up to as much again.
+            weights, biases = self.qkv_weight.unbind(), self.qkv_bias.unbind()
             rows = zip(x, chosen.tolist(), strict=True)
-            fused = torch.stack([F.linear(row, self.qkv_weight[e], self.qkv_bias[e]) for row, e in rows])
+            fused = torch.stack([F.linear(row, weights[e], biases[e]) for row, e in rows])
         else:
             weight, bias = self.qkv_weight[chosen], self.qkv_bias[chosen]  # (B, 3 dh, d), (B, 3 dh)
             fused = torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))  # (B, T, 3 dh)
         query, key, value = fused.unsqueeze(1).split(self.head_size, dim=-1)  # (B, 1, T, dh) each
         positions = positions_of(self, relative, chosen)  # None in most families
-        return attend(query, key, value, attention_mask, positions and positions.one_each()).squeeze(1)
+        positions, dropout = positions and positions.one_each(), self.attention_dropout if self.training else 0.0
+        return attend(query, key, value, attention_mask, positions, dropout).squeeze(1)
 
 
 class StaticLayer(_Experts):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -81,8 +81,7 @@ class Examples:
         labels = None if self.labels is None else torch.from_numpy(self.labels[list(rows)]).to(device)
         return collate(self.tokenizer, self.encoded, rows, device), labels
 
-    def first(self, epoch: Epoch) -> Iterator[dict[str, Tensor]]:
-        """Model inputs of an epoch's first examples, to start a new layer from."""
+    def first(self, epoch: Epoch) -> list[np.ndarray]:
+        """An epoch's first examples in batches of about one length, to start a new layer from."""
         rows = self.rows(epoch)[:FIT_EXAMPLES]
-        for batch in bucketed_batches(self.lengths[rows], self.config.batch_size):
-            yield self.batch(rows[batch], "cpu")[0]
+        return [rows[b] for b in bucketed_batches(self.lengths[rows], self.config.batch_size)]

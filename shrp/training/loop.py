@@ -10,7 +10,7 @@ import copy
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -136,7 +136,14 @@ class Training:
         if len(layers) < len(before):  # the layer was removed
             return
         if self.config.expander_init == "least_squares" and isinstance(layers[index], ExpertLayer):
-            fit_expander(model, index, before[index], self.examples.first(epoch))
+            fit_expander(model, index, before[index], self._first(epoch))
+
+    def _first(self, epoch: Epoch) -> Iterator[tuple[dict[str, Tensor], Tensor | None]]:
+        """Inputs of an epoch's first examples; on text also what enters its layer, since below it all is the teacher's."""
+        for rows in self.examples.first(epoch):
+            inputs, _ = self.examples.batch(rows, self.device)
+            known = isinstance(self.config, TextConfig) and self._targets(rows, inputs).hidden_states
+            yield inputs, known[epoch.convert].float() if known else None
 
     def _epoch(self, model: PreTrainedModel, epoch: Epoch) -> dict[str, Any]:
         """Train over an epoch's examples; returns its mean losses."""

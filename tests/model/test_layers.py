@@ -146,7 +146,7 @@ def test_output_norms_are_means_over_real_tokens():
 @pytest.mark.parametrize("top_k", [1, 2])
 @pytest.mark.parametrize("routing", ["sequence", "token"])
 def test_training_is_straight_through_and_the_task_reaches_the_router(routing, top_k):
-    layer, x = build(routing, top_k), hidden()
+    layer, x = build(routing, top_k), hidden().requires_grad_()
     with torch.no_grad():
         expected = layer(x)
     layer.train()
@@ -158,10 +158,10 @@ def test_training_is_straight_through_and_the_task_reaches_the_router(routing, t
     by_token = gates if routing == "token" else gates.unsqueeze(1)
     mixed = (by_token.transpose(1, 2).unsqueeze(-1) * layer.expert_outputs(x)).sum(1)
     wanted = layer.norm(x + layer.expander(mixed))
-    router = tuple(layer.router.parameters())
-    by_hand = torch.autograd.grad((wanted * hidden(1)).sum(), router)
+    learning = (x, *layer.parameters())
+    by_hand = torch.autograd.grad((wanted * hidden(1)).sum(), learning)
     (output * hidden(1)).sum().backward()
-    for parameter, gradient in zip(router, by_hand, strict=True):
+    for parameter, gradient in zip(learning, by_hand, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, atol=1e-5, rtol=1e-4)
     assert layer.router.dense.weight.grad.abs().max() > 1e-3
     chosen = set(hard.flatten(0, -2).nonzero()[:, 1].tolist())

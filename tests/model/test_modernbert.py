@@ -51,7 +51,7 @@ def test_an_expander_starts_from_the_dense_layers_update(tiny_model, tiny_inputs
     dense.register_forward_hook(lambda _, args, kwargs, out: asked.update(kwargs, y=out), with_kwargs=True)
     entering = run_from(model, inputs, watch=[1])[1][1]
     wanted, expert = asked.pop("y"), convert_layer(model, 1, ShrpConfig((1,))).eval()
-    fit_expander(model, 1, dense, [inputs])
+    fit_expander(model, 1, dense, [(inputs, None)])
     with torch.no_grad():
         found = expert(entering, **asked)
     assert (found - wanted).square().mean() < 0.95 * (entering - wanted).square().mean()

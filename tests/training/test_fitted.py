@@ -30,7 +30,7 @@ def test_an_expander_is_fitted_on_the_first_256_examples_of_its_epoch_where_that
         batches = list(batches)
         assert dense is before[index]
         fit_expander(model, index, dense, batches)
-        found.append((index, sum(len(batch["input_ids"]) for batch in batches)))
+        found.append((index, sum(len(inputs["input_ids"]) for inputs, _ in batches)))
 
     monkeypatch.setattr(loop, "fit_expander", watched)
     config = TrainConfig(ShrpConfig((1, 2)), stage2_epochs=0, precision="fp32", **options)
@@ -41,9 +41,9 @@ def test_an_expander_is_fitted_on_the_first_256_examples_of_its_epoch_where_that
 
 @pytest.fixture
 def batches(tiny_tokenizer, tiny_data):
-    """Model inputs of 60 examples."""
+    """Model inputs of 60 examples, of which nothing else is known."""
     encoded = encode(tiny_tokenizer, tiny_data(60).texts)
-    return [collate(tiny_tokenizer, encoded, range(i, i + 20)) for i in (0, 20, 40)]
+    return [(collate(tiny_tokenizer, encoded, range(i, i + 20)), None) for i in (0, 20, 40)]
 
 
 def fitted_layer(model, batches, index=2):
@@ -59,7 +59,7 @@ def test_a_fitted_expander_is_near_the_best_linear_map(family, tiny_model, batch
     """It leaves little more of the dense layer's residual update than the best affine map of the experts' outputs."""
     model = tiny_model(family)
     layer, dense = fitted_layer(model, batches)
-    samples = [_sample(model, 2, layer, dense, batch) for batch in batches]
+    samples = [_sample(model, 2, layer, dense, *batch) for batch in batches]
     with torch.no_grad():
         outputs = torch.cat([one[0] for one in samples], 1)  # (H, N, dh)
         update = torch.cat([one[1] for one in samples]).expand(len(outputs), -1, -1)
@@ -69,3 +69,14 @@ def test_a_fitted_expander_is_near_the_best_linear_map(family, tiny_model, batch
         least = (known @ best - update.flatten(0, 1)).square().mean()
         at_first = (update - update.mean((0, 1))).square().mean()
     assert left < least + 0.3 * (at_first - least)
+
+
+@torch.no_grad()
+def test_a_fit_from_what_enters_the_layer_is_that_of_a_whole_pass(tiny_model, batches):
+    whole, _ = fitted_layer(tiny_model(), batches)
+    model = tiny_model()
+    states = [model.base_model(**inputs, output_hidden_states=True).hidden_states[2] for inputs, _ in batches]
+    known = [(inputs, entering) for (inputs, _), entering in zip(batches, states, strict=True)]
+    layer, _ = fitted_layer(model, known)
+    for one, other in zip(layer.expander.parameters(), whole.expander.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
