@@ -15,7 +15,7 @@ from shrp.evaluation.metrics import to_predictions
 
 BATCHES_PER_CHUNK = 4
 NEWS = 0.02
-"""Share of new examples from which on a running estimate is made anew; with batches of 32, each one is up to 1,600."""
+"""Share of new examples from which on a running estimate is computed again; with batches of 32, each one is up to 1,600."""
 Texts = Sequence[tuple[str, ...]]
 
 

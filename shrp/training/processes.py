@@ -114,6 +114,6 @@ def same_weights(model: nn.Module) -> None:
 
 
 def differ_in_dropout() -> None:
-    """Seed the random generators of the other processes anew, each differently; the main process's stay."""
+    """Seed the random generators of the other processes, each differently; the main process's stay."""
     if rank():
         torch.manual_seed(torch.initial_seed() + 1_000_003 * rank())
