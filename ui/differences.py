@@ -97,7 +97,7 @@ def test(a: Evaluation, b: Evaluation) -> Test:
     Raises:
         DataError: they are not of the same data.
     """
-    counts = None if a.task.is_regression or a.task.on_words else agreement(a, b)
+    counts = agreement(a, b) if a.task.classifies_texts else None
     return Test(*difference(b, a), counts, a.n, a.metric)
 
 
@@ -144,7 +144,7 @@ def matched(other: Evaluation, reference: Evaluation, data: TextData) -> Matched
     Returns:
         None for regression, for labels of words, and while not all examples are evaluated.
     """
-    if data.task.is_regression or data.task.on_words or not (other.complete and reference.complete):
+    if not data.task.classifies_texts or not (other.complete and reference.complete):
         return None
 
     def work() -> Matched:

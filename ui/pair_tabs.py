@@ -77,7 +77,7 @@ def draw(
         _lost(reference, other, data, measurements.read_lengths(read, data), names, file)
     else:
         _threshold(reference, other, data, names)
-        if data.labels is not None and not data.task.is_regression and not data.task.on_words:
+        if data.labels is not None and data.task.classifies_texts:
             confidence.tab(reference, other, names, file)
 
 
@@ -96,7 +96,7 @@ def _lost(
     if data.labels is None:
         st.info(f"These data have no labels, so nothing is right or wrong. See *{CHANGED}*.")
         return
-    kinds = [SLICE] * (data.slices is not None) + [CLASS] * (not data.task.is_regression and not data.task.on_words)
+    kinds = [SLICE] * (data.slices is not None) + [CLASS] * data.task.classifies_texts
     kinds.append(LENGTH)
     by = always_one("By", tuple(map(capital, kinds)), GROUPS, label_visibility="collapsed").lower()
     if by == LENGTH:
@@ -216,7 +216,7 @@ def _changed(
     )
     if frame.empty:
         return
-    shown = _filtered(frame, by_label=not data.task.is_regression and not data.task.on_words)
+    shown = _filtered(frame, by_label=data.task.classifies_texts)
     if shown.empty:
         st.info("No changed prediction fits these filters; remove one.")
         return

@@ -75,7 +75,7 @@ def _calibration(result: Evaluation) -> dict[str, Any] | None:
     """Calibration errors of a classifier's probabilities; None for regression, labels of words, or none."""
     from shrp.evaluation.calibration import brier, ece
 
-    if result.labels is None or result.task.is_regression or result.task.on_words:
+    if result.labels is None or not result.task.classifies_texts:
         return None
     found = ece(result)
     return {"ece": found.value, "ece_interval": found.interval, "brier": brier(result)}

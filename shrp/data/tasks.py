@@ -70,6 +70,11 @@ class Task:
         return self.kind == WORDS
 
     @property
+    def classifies_texts(self) -> bool:
+        """Whether each text has one class: labels are neither numbers nor of words."""
+        return not self.is_regression and not self.on_words
+
+    @property
     def counts_examples(self) -> bool:
         """Whether the headline metric is the share of examples that are right."""
         return self.metric == "accuracy" and not self.on_words

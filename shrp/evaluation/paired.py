@@ -198,7 +198,7 @@ def flip_table(reference: Evaluation, other: Evaluation, data: TextData) -> pd.D
         frame["label"] = named(task, reference.labels[before])
     frame["reference"] = named(task, reference.predictions[before])
     frame["other"] = named(task, other.predictions[after])
-    if not task.is_regression and not task.on_words:
+    if task.classifies_texts:
         frame["class"] = frame["label"] if "label" in frame else frame["reference"]
         classes = [task.label_names.index(name) for name in frame["class"]]
         frame["p_reference"] = reference.probabilities[before, classes]

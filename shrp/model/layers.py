@@ -140,13 +140,20 @@ class _Experts(nn.Module):
 
         The encoder passes `relative`; for a direct call, `shrp.families.families.relative_positions` computes it.
         """
-        return self._attended(self.read(hidden_states), attention_mask, relative)
+        return self._attended(self.project(self.read(hidden_states)), attention_mask, relative)
 
     def _attended(
-        self, read: Tensor, attention_mask: Tensor | None, relative: RelativePositions | None
+        self,
+        qkv: tuple[Tensor, Tensor, Tensor],
+        attention_mask: Tensor | None,
+        relative: RelativePositions | None,
+        chosen: Tensor | None = None,
     ) -> Tensor:
-        dropout = self.attention_dropout if self.training else 0.0
-        return attend(*self.project(read), attention_mask, positions_of(self, relative), dropout)
+        """Attention of what `project` returns; or of one expert for each input, `chosen` `(B,)`, `(B, 1, T, dh)` each."""
+        positions = positions_of(self, relative, chosen)  # None in most families
+        if positions is not None and chosen is not None:
+            positions = positions.one_each()
+        return attend(*qkv, attention_mask, positions, self.attention_dropout if self.training else 0.0)
 
     def attention_maps(
         self,
@@ -227,20 +234,12 @@ class ExpertLayer(_Experts):
         mixing = straight_through(gates, probs) if self.training and gates is own else gates
 
         norms = None
-        if wants_output_norms() or not self._picks_one(gates, gates is own):
-            outputs = self._attended(read, mask, relative)  # (1): (B, H, T, dh)
+        if self._needs_all(gates, own):
+            outputs = self._attended(self.project(read), mask, relative)  # (1): (B, H, T, dh)
+            mixed = _weighted_sum(mixing, outputs)  # u = sum_h g_h o_h: (B, T, dh)
             norms = _mean_norms(outputs, token_mask) if wants_output_norms() else None
-            mixed = _weighted_sum(mixing.to(outputs.dtype), outputs)  # u = sum_h g_h o_h: (B, T, dh)
-        else:  # the same u: each input has one gate of 1, the others are 0
-            chosen = gates.argmax(-1)
-            mixed = self._chosen_outputs(read, mask, relative, chosen)
-            if mixing.requires_grad:
-                # The gradient of gate h needs o_h even where the gate is 0; none reaches o_h itself there.
-                with torch.no_grad():
-                    outputs = self._attended(read, mask, relative)
-                    each = torch.arange(len(chosen), device=chosen.device)
-                    outputs[each, chosen] = mixed.to(outputs.dtype)  # with the same dropout
-                mixed = mixed + _weighted_sum((mixing - gates).to(outputs.dtype), outputs)  # adds 0
+        else:
+            mixed = self._output_of_chosen(read, mask, relative, gates, mixing)  # the same u: one gate is 1, the others 0
         if self.self_path is not None:
             mixed = mixed + self.self_path(read)
 
@@ -263,33 +262,44 @@ class ExpertLayer(_Experts):
         """As in the base class; `m` is `H`."""
         return self.qkv_weight, self.qkv_bias
 
-    def _picks_one(self, gates: Tensor, are_own: bool) -> bool:
-        """Whether every input has one expert with gate 1, so that no other expert need be computed.
+    def _needs_all(self, gates: Tensor, own: Tensor) -> bool:
+        """Whether the output of every expert is needed: not if each input has one gate of 1 and the others are 0.
 
         For the layer's own gates the config decides; reading their values would make an accelerator wait.
         """
-        if are_own and self.routing == "sequence" and self.top_k == 1:
+        if wants_output_norms() or gates.dim() == 3:
             return True
-        if gates.dim() != 2 or gates.requires_grad:
+        if gates is own and self.top_k == 1:
             return False
-        return bool(((gates != 0).sum(-1) == 1).all() and (gates.amax(-1) == 1).all())
+        return gates.requires_grad or not bool((gates.amax(-1) == 1).all() and (gates.count_nonzero(-1) == 1).all())
 
-    def _chosen_outputs(
-        self, x: Tensor, attention_mask: Tensor | None, relative: RelativePositions | None, chosen: Tensor
+    def _output_of_chosen(
+        self, read: Tensor, mask: Tensor | None, relative: RelativePositions | None, gates: Tensor, mixing: Tensor
     ) -> Tensor:
-        """Output of one expert for each input, computing no other: `chosen` `(B,)` -> `(B, T, dh)`."""
-        if x.is_cpu and not traced():
+        """`sum_h g_h o_h` for one-hot `gates` `(B, H)`, with the gradients of `mixing`: no backward pass of other experts."""
+        chosen = gates.argmax(-1)  # (B,)
+        qkv = self._project_chosen(read, chosen)
+        mixed = self._attended(qkv, mask, relative, chosen).squeeze(1)  # (B, T, dh)
+        if mixing.requires_grad:
+            # The gradient of gate h needs o_h even where the gate is 0; none reaches o_h itself there.
+            with torch.no_grad():
+                outputs = self._attended(self.project(read), mask, relative)
+                rows = torch.arange(len(chosen), device=chosen.device)
+                outputs[rows, chosen] = mixed.to(outputs.dtype)  # with the same dropout
+            mixed = mixed + _weighted_sum(mixing - gates, outputs)  # adds 0
+        return mixed
+
+    def _project_chosen(self, read: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `project`, of one expert for each input, `chosen` `(B,)`, computing no other: `(B, 1, T, dh)` each."""
+        if read.is_cpu and not traced():
             # One product an input, straight from the expert's weights: gathering them costs up to as much again.
             weights, biases = self.qkv_weight.unbind(), self.qkv_bias.unbind()
-            rows = zip(x, chosen.tolist(), strict=True)
+            rows = zip(read, chosen.tolist(), strict=True)
             fused = torch.stack([F.linear(row, weights[e], biases[e]) for row, e in rows])
         else:
             weight, bias = self.qkv_weight[chosen], self.qkv_bias[chosen]  # (B, 3 dh, d), (B, 3 dh)
-            fused = torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))  # (B, T, 3 dh)
-        query, key, value = fused.unsqueeze(1).split(self.head_size, dim=-1)  # (B, 1, T, dh) each
-        positions = positions_of(self, relative, chosen)  # None in most families
-        positions, dropout = positions and positions.one_each(), self.attention_dropout if self.training else 0.0
-        return attend(query, key, value, attention_mask, positions, dropout).squeeze(1)
+            fused = torch.baddbmm(bias.unsqueeze(1), read, weight.transpose(1, 2))  # (B, T, 3 dh)
+        return fused.unsqueeze(1).split(self.head_size, dim=-1)
 
 
 class StaticLayer(_Experts):
@@ -374,11 +384,8 @@ class StaticLayer(_Experts):
     ) -> Output:
         """Map `(B, T, d)` to `(B, T, d)`; called by the encoder like the dense layer that it replaces."""
         mask, relative = self.family.attention_mask(attention_mask), self.family.relative(args, kwargs)
-        query, key, value, own = self._products(self.read(hidden_states))
-        dropout = self.attention_dropout if self.training else 0.0
-        outputs = attend(
-            query, key, value, mask, positions_of(self, relative), dropout
-        )  # (1): g_h o_h, (B, m, T, dh)
+        *qkv, own = self._products(self.read(hidden_states))
+        outputs = self._attended(qkv, mask, relative)  # (1): g_h o_h, (B, m, T, dh)
         if self.untied:
             mixed = outputs.transpose(1, 2).flatten(2)  # (B, T, m dh)
             mixed = mixed if own is None else torch.cat([mixed, own], -1)
@@ -414,6 +421,7 @@ class StaticLayer(_Experts):
 
 def _weighted_sum(gates: Tensor, outputs: Tensor) -> Tensor:
     """`sum_h g_h o_h`: gates `(B, H)` or `(B, T, H)` and outputs `(B, H, T, dh)` -> `(B, T, dh)`."""
+    gates = gates.to(outputs.dtype)
     if gates.dim() == 2:
         gates = gates.unsqueeze(1)  # (B, 1, H)
     return (gates.transpose(1, 2).unsqueeze(-1) * outputs).sum(1)

@@ -41,7 +41,7 @@ def answers_frame(found: Evaluation, data: TextData) -> tuple[pd.DataFrame, list
     for place, name in enumerate(texts):
         frame.insert(1 + place, name, [text[place] for text in data.texts])
     place = frame.columns.get_loc("prediction") + 1
-    if not data.task.is_regression and not data.task.on_words:
+    if data.task.classifies_texts:
         frame.insert(place, SURE, frame[[f"p({name})" for name in data.task.label_names]].max(axis=1))
     elif data.task.is_regression and "label" in frame:
         frame.insert(place, OFF, frame["prediction"] - frame["label"])

@@ -78,7 +78,7 @@ def routes_html(
     texts = any(text for _, text, _ in rows)
     answers = task.name != TEXTS.name
     heads = [first, *["sentence"] * (texts and not task.on_words)]
-    heads += (["prediction"] + ["probability"] * (not task.is_regression and not task.on_words)) * answers
+    heads += (["prediction"] + ["probability"] * task.classifies_texts) * answers
     span = ' rowspan="2"' if layers else ""
     head = "".join(f'<th{span} scope="col" style="{_CELL}">{name}</th>' for name in heads)
     if layers:
