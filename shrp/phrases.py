@@ -12,7 +12,9 @@ def listed(words: Iterable[str]) -> str:
 
 
 _METRICS = {
+    "answer_f1": "answer F1",
     "entity_f1": "entity F1",
+    "exact_match": "exact match",
     "f1": "F1",
     "f1_macro": "macro F1",
     "matthews": "Matthews correlation",

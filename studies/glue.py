@@ -207,7 +207,7 @@ class Models:
         if name == "dropped":  # there are no other layers to train
             values["freeze_dense"] = False
         size, tokens = len(made.train_data), made.tokens
-        few = tokens < FEW and not made.train_data.task.on_words  # a copy has other words
+        few = tokens < FEW and not made.train_data.task.on_tokens  # a copy has other words
         if depth.texts_first(recipe) and few:
             data = made.augmented(max(1, round(made.base.effort * COPIES)))
             tokens = round(tokens * len(data) / size)

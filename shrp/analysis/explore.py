@@ -42,7 +42,7 @@ class Exploration:
     full_length: int
     """Tokens of the whole text, before it was cut."""
     logits: np.ndarray
-    """`(C,)`, in the order of the task's labels."""
+    """`(C,)`, in the order of the task's labels; of words `(W, C)`, of spans the characters of the best one, `(2,)`."""
     probs: Mapping[int, np.ndarray]
     """Layer -> router probabilities `(H,)`, or `(T, H)` under token routing; equal without a router."""
     unknown: int = 0
@@ -77,11 +77,14 @@ class Exploration:
 
     @property
     def answer(self) -> str:
-        """The prediction's name, or the number for regression; of words their classes, with blanks between."""
+        """The prediction's name, or the number for regression; of words their classes, with blanks between; of spans the text."""
         if self.task.is_regression:
             return f"{self.logits[0]:.3g}"
         if self.task.on_words:
             return named(self.task, to_predictions(self.task, self.logits[None]))[0]
+        if self.task.on_spans:
+            start, end = self.span
+            return self.text[1][start:end]
         return self.task.label_names[self.prediction]
 
     @property
@@ -91,6 +94,12 @@ class Exploration:
         best = self.probabilities.max(-1)
         names = [self.task.label_names[i] if i >= 0 else "-" for i in classes]
         return list(zip(self.text[0].split(), names, map(float, best), strict=True))
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Of a task on spans, the characters of the answer in the second text."""
+        start, end = map(int, self.logits)
+        return start, end
 
     def mean_probs(self, layer: int) -> np.ndarray:
         """Router probabilities `(H,)`, averaged over tokens under token routing."""

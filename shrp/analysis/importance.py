@@ -429,8 +429,7 @@ class KnockOut:
 
     def changes(self) -> np.ndarray:
         """Change of each prediction's worth, `(N,)`, negative where the experts helped; needs labels."""
-        after, before = (worth(one.task, one.logits, one.labels) for one in (self.after, self.before))
-        return after - before
+        return self.after.worth - self.before.worth
 
     def by_slice(self, pairs: np.ndarray | None = None, progress: Progress | None = None) -> pd.DataFrame:
         """One row a slice: the effect there, and whether it differs from elsewhere; empty without slices or labels.

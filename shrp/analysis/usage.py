@@ -19,11 +19,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from shrp.analysis import Progress
 from shrp.data.batching import read
 from shrp.data.tabular import distinct
-from shrp.data.text_data import TextData, named, same
+from shrp.data.text_data import TextData, named, right
 from shrp.errors import DataError, PlanError
 from shrp.evaluation.evaluate import Outputs
 from shrp.model.convert import expert_layers, num_experts_of
 from shrp.model.gates import LayerTrace, record_routing
+from shrp.model.modules import logits_of
 from shrp.phrases import counted, listed
 from shrp.pruning.plan import FittedGates
 
@@ -67,7 +68,7 @@ class UsageStats:
     norms: Mapping[int, np.ndarray]
     """Layer -> `(N, H)`: mean output norm of each expert; empty unless asked for."""
     logits: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
-    """`(N, C)`, or of words `(N, W, C)`: the model's outputs from the same passes."""
+    """`(N, C)`, or of words `(N, W, C)`: the model's outputs from the same passes, as `Outputs` gives them."""
     gates: Mapping[int, np.ndarray] = field(default_factory=dict)
     """Layer -> `(N, H)`: gates, averaged as `probs`; empty unless output norms were asked for."""
     ablation: Mapping[int, np.ndarray] = field(default_factory=dict)
@@ -243,7 +244,7 @@ def measure_usage(
     options = {"batch_size": batch_size, "max_length": max_length, "progress": progress}
     for rows, inputs in read(model, tokenizer, data.texts, **options):
         with torch.inference_mode(), record_routing(output_norms=output_norms) as record:
-            output = as_scored(rows, model(**inputs).logits.float().cpu().numpy(), in_order=False)
+            output = as_scored(rows, logits_of(model(**inputs)).float().cpu().numpy(), in_order=False)
         logits = np.zeros((n, *output.shape[1:]), dtype=np.float32) if logits is None else logits
         logits[rows] = output
         for layer in record.layers:
@@ -297,11 +298,11 @@ def route_table(
         raise DataError(f"{listed([f'{n} {what}' for what, n in sizes.items()])} don't fit each other.")
     columns: dict[str, Any] = {}
     if data.labels is not None:
-        columns["label"] = named(data.task, data.labels)
+        columns["label"] = named(data.task, data.known)
     if answers is not None:
         columns["answer"] = named(data.task, np.asarray(answers))
         if data.labels is not None and not data.task.is_regression:
-            columns["correct"] = same(np.asarray(answers), data.labels)
+            columns["correct"] = right(data.task, data.known, np.asarray(answers))
     if data.slices is not None:
         columns["slice"] = list(data.slices)
     columns["tokens"] = np.asarray(lengths)

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
+    AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     AutoTokenizer,
@@ -23,11 +24,15 @@ from shrp.checkpoints import checkpoint
 from shrp.checkpoints.checkpoint import read_as, unembedded
 from shrp.checkpoints.info import EXPORT, VOCABULARIES, WEIGHTS, has_vocabulary, kind_of
 from shrp.checkpoints.tokenizer_files import check_content, check_made
-from shrp.data.tasks import TASKS, TEXT, WORDS, Task, may_be_one
+from shrp.data.tasks import SPANS, TASKS, TEXT, WORDS, Task, may_be_one
 from shrp.errors import TrainingError, first_line, panics_caught
 from shrp.families.families import family_of, output_layer
 
-_AUTO = {TEXT: AutoModelForSequenceClassification, WORDS: AutoModelForTokenClassification}
+_AUTO = {
+    TEXT: AutoModelForSequenceClassification,
+    WORDS: AutoModelForTokenClassification,
+    SPANS: AutoModelForQuestionAnswering,
+}
 NUMBER = "number"
 """What the one output of a regression is called, where a head's outputs are named."""
 
@@ -238,10 +243,10 @@ def _are_of(names: Sequence[str], task: Task) -> bool:
     """Whether a head with these labels may be the task's: they are its own, in whatever order, or generic.
 
     Generic labels (`LABEL_0`) are taken for those of a known task, whose ids everybody shares, or of a task whose classes
-    are ids themselves; not for other custom classes, or numbers.
+    are ids themselves; not for other custom classes, or numbers. Starts and ends of answers are one task's.
     """
     theirs = _folded(names)
-    if sorted(theirs) == sorted(_folded(_outputs(task))):
+    if task.on_spans or sorted(theirs) == sorted(_folded(_outputs(task))):
         return True
     ids = bool(task.label_names) and task.label_names == tuple(map(str, range(len(task.label_names))))
     generic = task.is_regression or all(re.fullmatch(r"label_\d+", name) for name in theirs)

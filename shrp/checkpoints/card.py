@@ -52,7 +52,8 @@ def card(name: str, info: CheckpointInfo, model: PreTrainedModel, licence: str =
         lines += [*_table(("layer", "experts kept", "experts (weight)"), kept), ""]
     lines += ["## Scores", "", *_scores(info, model)]
     lines += ["## Limits", "", *(f"- {text}" for text in limits(info)), ""]
-    example = '"A text."' if len(info.task.text_columns) == 1 else '("One text.", "Another.")'
+    pair = '("A question?", "A text.")' if info.task.on_spans else '("One text.", "Another.")'
+    example = '"A text."' if len(info.task.text_columns) == 1 else pair
     lines += [
         *("## Use", "", "    import shrp"),
         f'    checkpoint = shrp.load("{name}")    # the path of this folder',

@@ -1,5 +1,5 @@
-"""Converted checkpoints for transformers' auto classes (`AutoModelForSequenceClassification`, `...ForTokenClassification`)
-and `pipeline`.
+"""Converted checkpoints for transformers' auto classes (`AutoModelForSequenceClassification`, `...ForTokenClassification`,
+`...ForQuestionAnswering`) and `pipeline`.
 
 A converted checkpoint has a model type of its own, `shrp-bert` for a BERT. Without SHRP transformers refuses that type
 by its name; as a plain `bert` it would load, with random weights in place of the converted layers.
@@ -40,6 +40,7 @@ class _Config:
         made = config_class(self.model_type)
         auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.register(made, ShrpForSequenceClassification, exist_ok=True)
         auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING.register(made, ShrpForTokenClassification, exist_ok=True)
+        auto.MODEL_FOR_QUESTION_ANSWERING_MAPPING.register(made, ShrpForQuestionAnswering, exist_ok=True)
         return made
 
     def __call__(self, **values: Any) -> Any:
@@ -106,6 +107,10 @@ class ShrpForSequenceClassification:
 
 class ShrpForTokenClassification(ShrpForSequenceClassification):
     """The same for a model that labels words."""
+
+
+class ShrpForQuestionAnswering(ShrpForSequenceClassification):
+    """The same for a model that marks answers."""
 
 
 class _AfterImport:

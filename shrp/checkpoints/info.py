@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from shrp.checkpoints.stored import check_history, check_scores, check_training, check_usage
 from shrp.data.tabular import is_unicode
-from shrp.data.tasks import TASKS, TEXT, WORD_COLUMN, WORDS, Task, custom_task
+from shrp.data.tasks import QUESTION_COLUMNS, SPANS, TASKS, TEXT, WORD_COLUMN, WORDS, Task, custom_task
 from shrp.data.text_data import TextData
 from shrp.errors import CheckpointError, ShrpError
 from shrp.model.config import ShrpConfig
@@ -184,7 +184,7 @@ class CheckpointInfo:
             raise CheckpointError(f"the checkpoint's shrp section is incomplete: {error!r}.") from error
 
 
-HEADS = {TEXT: "ForSequenceClassification", WORDS: "ForTokenClassification"}
+HEADS = {TEXT: "ForSequenceClassification", WORDS: "ForTokenClassification", SPANS: "ForQuestionAnswering"}
 """Kind of task -> how the names of transformers' classes for it end."""
 
 
@@ -217,7 +217,9 @@ def info_of_classifier(name: str, config: Mapping[str, Any]) -> CheckpointInfo:
     folded = tuple(label.casefold() for label in labels)
     same = [task for task in TASKS.values() if task.label_names == folded]
     try:
-        if kind == WORDS:
+        if kind == SPANS:
+            task = custom_task(name, QUESTION_COLUMNS, kind=SPANS)
+        elif kind == WORDS:
             task = custom_task(name, (WORD_COLUMN,), labels, kind=WORDS)
         elif len(labels) == 1:
             task = custom_task(name, ("text",), regression=True)

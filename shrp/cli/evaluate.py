@@ -61,8 +61,9 @@ def evaluate(
     if source.labels is None:
         stderr.print(f"{source.name} has no labels, so there is no score")
     else:
-        shown = ("data", "metric", "score", "n", "constant", "teacher", "retained")
-        print_table(f"{checkpoint} (constant: majority-class baseline)", [summary], shown)
+        others = {name: value for name, value in result.metrics.items() if name != result.metric and result.task.on_tokens}
+        shown = ("data", "metric", "score", *others, "n", "constant", "teacher", "retained")
+        print_table(f"{checkpoint} (constant: majority-class baseline)", [summary | others], shown)
         if result.score <= result.majority_score:
             stdout.print(f"not above the majority-class baseline ({result.majority_score:.4f})")
         print_table("calibration", [summary["calibration"]] if summary["calibration"] else [])
@@ -72,7 +73,7 @@ def evaluate(
 
 
 def _calibration(result: Evaluation) -> dict[str, Any] | None:
-    """Calibration errors of a classifier's probabilities; None for regression, labels of words, or none."""
+    """Calibration errors of a classifier's probabilities; None for regression, words, spans, or without labels."""
     from shrp.evaluation.calibration import brier, ece
 
     if result.labels is None or not result.task.classifies_texts:

@@ -71,7 +71,9 @@ def _input(loaded: Checkpoint, one: Exploration, *, words: bool) -> dict[str, An
     from shrp.model.convert import expert_layers
 
     task, routed = one.task, bool(expert_layers(loaded.model))
-    outputs = dict(zip(task.label_names or ("output",), map(float, one.probabilities), strict=True))
+    outputs = {}  # words and spans have no probabilities of the whole text
+    if not task.on_tokens:
+        outputs = dict(zip(task.label_names or ("output",), map(float, one.probabilities), strict=True))
     told: dict[str, Any] = {
         "text": list(one.text),
         "answer": float(one.logits[0]) if task.is_regression else one.answer,

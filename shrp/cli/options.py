@@ -245,7 +245,9 @@ def enough_texts(
 def report_data(train: TextData, validation: TextData) -> None:
     """Print to stderr what a training takes its data for."""
     task, what = train.task, "regression"
-    if not task.is_regression:
+    if task.on_spans:
+        what = "questions with an answer in a text"
+    elif not task.is_regression:
         counts = [f"{name} {int((train.labels == i).sum()):,}" for i, name in enumerate(task.label_names[:6])]
         more = f" and {task.num_labels - 6:,} more" * (task.num_labels > 6)
         what = f"{task.num_labels} classes{' of words' * task.on_words} ({', '.join(counts)}{more})"
@@ -255,15 +257,15 @@ def report_data(train: TextData, validation: TextData) -> None:
     )
     if train.fingerprint == validation.fingerprint:
         stderr.print("warning: training and validation data are the same, so scores mean little")
-    elif not task.is_regression and len({*validation.labels.ravel().tolist()} - {UNLABELLED}) < 2:
+    elif not task.is_regression and not task.on_spans and len({*validation.labels.ravel().tolist()} - {UNLABELLED}) < 2:
         stderr.print("warning: the validation data have one class only, so scores mean little")
 
 
 def report_cut(
     config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, sets: Iterable[TextData], max_length: int
 ) -> None:
-    """Print to stderr how many examples are longer than the model reads; nothing if none are."""
-    from shrp.data.batching import token_counts
+    """Print to stderr how many examples are longer than the model reads, and how many answers are lost; nothing if none are."""
+    from shrp.data.batching import answer_tokens, context_spans, token_counts
     from shrp.families.families import positions
 
     most = min(positions(config), tokenizer.model_max_length)
@@ -271,6 +273,11 @@ def report_cut(
     why = "--max-length changes that" if length < most else "the model reads no more"
     for data in sets:
         report_cut_at(length, token_counts(tokenizer, data.texts), data.name, why)
+        if data.task.on_spans and data.labels is not None:
+            read = zip(context_spans(tokenizer, data.texts, length), data.labels, strict=True)
+            lost = [all(answer_tokens(places, *one)[0] < 0 for one in spans if one[0] >= 0) for places, spans in read]
+            if any(lost):
+                stderr.print(f"{sum(lost):,} answers lie beyond that: nothing is learnt of them, and they count as wrong")
 
 
 def report_cut_at(length: int, counts: Iterable[int], name: str, why: str) -> None:

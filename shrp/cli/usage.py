@@ -29,8 +29,7 @@ def usage(
     from shrp.cli.subjects import opened, provenance
     from shrp.data.batching import longest_input, token_counts
     from shrp.data.slices import groups_by, lacking
-    from shrp.evaluation.evaluate import label_columns
-    from shrp.evaluation.metrics import to_predictions
+    from shrp.evaluation.evaluate import label_columns, summarise
 
     check_free(routes, "--routes")
     loaded, source, length = opened(checkpoint, data, task=False)
@@ -40,7 +39,8 @@ def usage(
     with progress_on("routing", len(source)) as show:
         stats = measure_usage(*of, max_length=length, progress=show)
     report_cut(loaded.model.config, loaded.tokenizer, (source,), length)
-    answers = to_predictions(source.task, stats.logits[..., label_columns(loaded.model, source.task)])
+    outputs = stats.logits[..., label_columns(loaded.model, source.task)]
+    answers = summarise(source, np.arange(len(source)), outputs, False).predictions
     lengths = token_counts(loaded.tokenizer, source.texts)
     read = np.minimum(lengths, longest_input(loaded.model, loaded.tokenizer, length))
     if routes is not None:

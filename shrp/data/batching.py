@@ -127,6 +127,41 @@ def word_places(tokenizer, texts: Sequence[tuple[str, ...]], max_length: int = 1
     return found
 
 
+def context_spans(tokenizer, texts: Sequence[tuple[str, ...]], max_length: int = 128) -> list[np.ndarray]:
+    """Which characters of the second of two texts each token of `encode`'s result is, without blanks around.
+
+    Returns:
+        For each pair int32 `(T, 2)`; -1 for special tokens and those of the first text.
+
+    Raises:
+        DataError: the tokenizer has no fast form, and only that knows.
+    """
+    found = []
+    for text in texts:
+        spans = token_spans(tokenizer, text, max_length)
+        places = np.full((len(spans), 2), -1, dtype=np.int32)
+        for place, span in enumerate(spans):
+            piece = "" if span is None or span[0] != 1 else text[1][span[1] : span[2]]
+            if piece.strip():
+                start = span[1] + len(piece) - len(piece.lstrip())
+                places[place] = start, start + len(piece.strip())
+        found.append(places)
+    return found
+
+
+def answer_tokens(places: np.ndarray, start: int, end: int) -> tuple[int, int]:
+    """The first and the last token of an answer's characters; `UNLABELLED` where the text is cut before its end.
+
+    Args:
+        places: of the tokens, as `context_spans`.
+    """
+    of_text = np.flatnonzero(places[:, 0] >= 0)
+    inside = of_text[(places[of_text, 0] < end) & (places[of_text, 1] > start)]
+    if not len(inside) or (inside[-1] == of_text[-1] and places[inside[-1], 1] < end):
+        return UNLABELLED, UNLABELLED
+    return int(inside[0]), int(inside[-1])
+
+
 def token_counts(tokenizer, texts: Sequence[tuple[str, ...]]) -> list[int]:
     """Tokens of each text or pair without truncation, special tokens included. Raises as `check_writable`."""
     check_writable(texts)

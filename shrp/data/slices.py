@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from shrp.data.text_data import TextData, same
+from shrp.data.text_data import TextData, right
 from shrp.errors import DataError
 
 _NAME = 150  # characters of slices in the name of their data; longer ones are cut and end in a digest
@@ -83,8 +83,8 @@ def lacking(by: str, data: TextData, answered: bool = True, measured: bool = Tru
     if by not in GROUPINGS:
         known = f"{', '.join(GROUPINGS[:-1])} or {GROUPINGS[-1]}"
         raise DataError(f"examples can be grouped by {known}, not by {by!r}.")
-    if by in (CLASS, ANSWER) and data.task.on_words:
-        return f"{data.name} has a label for each word; groups by {by} need one for each text."
+    if by in (CLASS, ANSWER) and data.task.on_tokens:
+        return f"{data.name} has no class for each text; groups by {by} need one."
     if by in (CLASS, OUTCOME) and data.labels is None:
         return f"{data.name} has no labels; groups by {by} need labelled data."
     if by == SLICE and data.slices is None:
@@ -105,8 +105,8 @@ def _masks(
     if by == OUTCOME:
         if data.task.is_regression:
             return _quarters(np.abs(np.asarray(answers) - data.labels), "off by {}")
-        right = same(np.asarray(answers), data.labels)
-        return {"right": right, "wrong": ~right}
+        found = right(data.task, data.known, np.asarray(answers))
+        return {"right": found, "wrong": ~found}
     values = data.labels if by == CLASS else np.asarray(answers)
     if data.task.is_regression:
         return _quarters(values)

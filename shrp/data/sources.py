@@ -21,6 +21,8 @@ from shrp.data import tabular
 from shrp.data.tabular import is_list, is_missing, is_unicode
 from shrp.data.tasks import (
     LABEL,
+    QUESTION_COLUMNS,
+    SPANS,
     TASKS,
     TEXT,
     TEXTS,
@@ -41,6 +43,8 @@ TIMEOUT, RETRY = 3.0, 60.0
 NO_SLICE = "(no name)"
 TAG_COLUMNS = ("tags", "ner_tags", "pos_tags", "labels")
 """Usual columns of lists of labels."""
+ANSWER_COLUMNS, ANSWER_START = ("answers", "answer", "answer_text"), "answer_start"
+"""Usual columns of answers to questions, and of the character where an answer that is one text begins."""
 PROBES = Path(__file__).parent.parent / "probes"
 SPLITS = ("train", "validation")
 
@@ -176,7 +180,7 @@ def from_table(
         source: the file's name, which the data get, and its stem the new task, unless that is the name of a known task.
         task: what the labels mean; None makes a task of the labels found.
         text_columns: columns of the one or two texts; None takes the task's, or without a task "text", or "tokens" for lists
-            of words.
+            of words, or "question" and "context".
         label_column: column of the labels: names, ids, or numbers. If it is "label" and there is no such column, the
             task's own (`Task.label_column`). No labels if there is neither, or it is None.
         slice_column: column of the slices, or None.
@@ -191,11 +195,13 @@ def from_table(
         if meanings or label_column not in (None, LABEL):
             raise DataError(f"'{source}' is read for its texts alone: leave label columns and meanings out.")
         label_column = None
-    usual = WORD_COLUMN if WORD_COLUMN in frame.columns and "text" not in frame.columns else "text"
-    texts = tuple(text_columns or (task.text_columns if task else (usual,)))
+    usual = (("text",), (WORD_COLUMN,), QUESTION_COLUMNS)
+    found = next((names for names in usual if set(names) <= set(frame.columns)), usual[0])
+    texts = tuple(text_columns or (task.text_columns if task else found))
     if label_column == LABEL and label_column not in frame.columns:
         own = (task.label_column,) if task else (LABEL,)
         own += TAG_COLUMNS if (task.on_words if task else texts == (WORD_COLUMN,)) else ()
+        own += ANSWER_COLUMNS if (task.on_spans if task else texts == QUESTION_COLUMNS) else ()
         label_column = next((name for name in own if name in frame.columns), None)
     if meanings and label_column is None:
         raise DataError(
@@ -210,13 +216,16 @@ def from_table(
     if task is None:
         if label_column is None:
             raise DataError(f"'{source}' has no labels to infer the task from; name a task or label column.")
-        labels, rows, kind = _labels_and_rows(tabular.column(frame, label_column, source), source, meanings or {})
-        name = Path(source).stem
+        cells, name = tabular.column(frame, label_column, source), Path(source).stem
         name = source if name == TEXTS.name or name in TASKS else name  # those have meanings of their own
-        with counted_in_the_whole(rows):
-            task = infer_task(labels, name, texts, source)
-        if kind == WORDS:
-            task = custom_task(name, texts, task.label_names, kind=WORDS)
+        if len(texts) == 2 and (label_column in ANSWER_COLUMNS or any(isinstance(cell, dict) for cell in cells)):
+            task = custom_task(name, texts, kind=SPANS)
+        else:
+            labels, rows, kind = _labels_and_rows(cells, source, meanings or {})
+            with counted_in_the_whole(rows):
+                task = infer_task(labels, name, texts, source)
+            if kind == WORDS:
+                task = custom_task(name, texts, task.label_names, kind=WORDS)
         task = replace(task, label_column=label_column)
     columns = {"meanings": meanings, "pair_column": pair_column}
     data = from_frame(frame, task, source, label_column, slice_column, texts, **columns)
@@ -280,14 +289,17 @@ def from_frame(
     labels, rows = None, list(range(len(frame)))
     cells = None if label_column is None else tabular.column(frame, label_column, name)
     if cells is not None and meanings:
-        if task.on_words:
-            raise DataError(f"'{name}' has labels of words, which can't be given meanings here: rename them in the file.")
+        if task.on_tokens:
+            raise DataError(f"'{name}' has no classes of texts, so its labels can't be given meanings here: edit the file.")
         cells = _translated(cells, task, name, meanings)
         rows = [row for row in rows if cells[row] is not None]
     kept = frame if len(rows) == len(frame) else frame.iloc[rows]
     with counted_in_the_whole(rows):
         texts = tabular.text_rows(kept, columns, name, allow_empty)
-        if cells is not None:
+        if cells is not None and task.on_spans:
+            starts = tabular.column(kept, ANSWER_START, name) if ANSWER_START in kept else [None] * len(kept)
+            labels = answer_spans([cells[row] for row in rows], starts, [text for _, text in texts], name)
+        elif cells is not None:
             parse = word_labels if task.on_words else parse_labels
             labels = parse([cells[row] for row in rows], task, name)
         slices, pairs = (
@@ -341,6 +353,37 @@ def word_labels(cells: Sequence[Any], task: Task, source: str) -> np.ndarray:
     found = np.full((len(rows), sizes.max(initial=0)), UNLABELLED, dtype=np.int64)
     found[np.arange(found.shape[1]) < sizes[:, None]] = flat
     return found
+
+
+def answer_spans(cells: Sequence[Any], starts: Sequence[Any], texts: Sequence[str], source: str) -> np.ndarray:
+    """Known answers as spans of characters of their texts, `(N, A, 2)`, `UNLABELLED` after the last one.
+
+    Args:
+        cells: an answer as its text; or several, as SQuAD's `{"text": [...], "answer_start": [...]}` or a list of texts.
+        starts: the first character of an answer that is a text; None for the place where the text first occurs.
+
+    Raises:
+        RowError: there is no answer, or it is not where it should be.
+    """
+    found = []
+    for row, (cell, start, text) in enumerate(zip(cells, starts, texts, strict=True), 1):
+        answers, places = (cell.get("text"), cell.get(ANSWER_START)) if isinstance(cell, dict) else (cell, start)
+        answers = list(answers) if is_list(answers) else [answers]
+        places = list(places) if is_list(places) else [places] * len(answers)
+        if not answers or len(places) != len(answers) or any(map(is_missing, answers)):
+            raise RowError(source, row, ": the question has no answer; only questions with one are read, so leave it out.")
+        spans = []
+        for answer, place in zip(answers, places, strict=True):
+            begin = text.find(str(answer)) if is_missing(place) else _whole(place)
+            if begin is None or begin < 0 or text[begin : begin + len(str(answer))] != answer:
+                at = "" if is_missing(place) else f" at character {place}"
+                raise RowError(source, row, f": the answer {answer!r:.40} does not stand in the text{at}.")
+            spans.append((begin, begin + len(answer)))
+        found.append(spans)
+    labels = np.full((len(found), max(map(len, found), default=1), 2), UNLABELLED, dtype=np.int64)
+    for line, spans in zip(labels, found, strict=True):
+        line[: len(spans)] = spans
+    return labels
 
 
 def _labels_and_rows(cells: Sequence[Any], source: str, meanings: Meanings) -> tuple[list[Any], list[int], str]:

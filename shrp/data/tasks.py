@@ -1,4 +1,4 @@
-"""What a task is (classes or numbers of texts, or classes of their words): plain data, which a checkpoint's config holds."""
+"""What a task is (classes or numbers of texts, classes of words, or answers in a text): plain data of a checkpoint's config."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -7,13 +7,18 @@ from typing import Any
 
 from shrp.errors import DataError
 
-METRICS = ("accuracy", "f1", "f1_macro", "matthews", "pearson", "spearman", "entity_f1")
+METRICS = ("accuracy", "f1", "f1_macro", "matthews", "pearson", "spearman", "entity_f1", "answer_f1", "exact_match")
 WORD_METRICS = ("entity_f1", "accuracy")
 """Of a task on words: seqeval's F1 of whole entities, and the share of words that are right."""
-TEXT, WORDS = "text", "words"
-"""What a label belongs to: a text (or a pair), or each word of a text (token classification)."""
+SPAN_METRICS = ("answer_f1", "exact_match")
+"""Of a task on spans: SQuAD's F1 of the words of an answer, and whether it is the same but for case, articles and punctuation."""
+TEXT, WORDS, SPANS = "text", "words", "spans"
+"""What a label is of: a text (or a pair), each word of a text (token classification), or a span of the second text that
+answers the first (extractive question answering)."""
 UNLABELLED = -100
-"""In arrays of word labels and predictions: there is none here."""
+"""In arrays of labels and predictions of words, and of spans: there is none here."""
+SPAN_ENDS, QUESTION_COLUMNS = ("start", "end"), ("question", "context")
+"""Outputs of a task on spans, and the usual columns of its texts."""
 LABEL, WORD_COLUMN = "label", "tokens"
 """The usual columns of labels, and of lists of words."""
 REGRESSION_METRICS = ("pearson", "spearman")
@@ -22,7 +27,7 @@ _ENTITY_TAG = re.compile(r"O$|[BIES]-.")
 
 @dataclass(frozen=True)
 class Task:
-    """One supervised task on a text, a pair of texts, or the words of a text.
+    """One supervised task on a text, a pair of texts, the words of a text, or spans that answer a question.
 
     Raises:
         DataError: the parts do not fit together.
@@ -39,7 +44,7 @@ class Task:
     label_column: str = field(default=LABEL, compare=False)
     """The column of the labels in the file that the task was inferred from."""
     kind: str = TEXT
-    """`TEXT` or `WORDS`. Words are what stands between blanks."""
+    """`TEXT`, `WORDS` or `SPANS`. Words are what stands between blanks."""
 
     def __post_init__(self) -> None:
         if len(self.text_columns) not in (1, 2):
@@ -50,10 +55,13 @@ class Task:
             )
         if len(set(self.label_names)) != len(self.label_names):
             raise DataError(f"The label names of a task must differ: {list(self.label_names)}.")
-        if self.kind not in (TEXT, WORDS) or (self.on_words and (not self.label_names or len(self.text_columns) > 1)):
+        if self.kind not in (TEXT, WORDS, SPANS) or (self.on_words and (not self.label_names or len(self.text_columns) > 1)):
             raise DataError(f"A task labels a text, or with classes the words of one text, not {self.kind!r:.40}.")
-        allowed = [m for m in METRICS if (m in REGRESSION_METRICS) == self.is_regression and m != "entity_f1"]
-        allowed = list(WORD_METRICS) if self.on_words else allowed
+        if self.on_spans and (self.label_names != SPAN_ENDS or len(self.text_columns) != 2):
+            raise DataError("A task on spans reads a question and a text, and its outputs are the answer's start and end.")
+        own = {"entity_f1", *SPAN_METRICS}
+        allowed = [m for m in METRICS if (m in REGRESSION_METRICS) == self.is_regression and m not in own]
+        allowed = list(WORD_METRICS) if self.on_words else list(SPAN_METRICS) if self.on_spans else allowed
         if self.metric not in self.metrics or not set(self.metrics) <= set(allowed):
             raise DataError(f"'{self.metric}' must be in {list(self.metrics)}, and those in {allowed}.")
         if "f1" in self.metrics and self.num_labels != 2:
@@ -70,14 +78,24 @@ class Task:
         return self.kind == WORDS
 
     @property
+    def on_spans(self) -> bool:
+        """Whether a span of the second text answers the first (extractive question answering)."""
+        return self.kind == SPANS
+
+    @property
+    def on_tokens(self) -> bool:
+        """Whether the model has an output for each token, of which words or spans are made, instead of one for the text."""
+        return self.kind != TEXT
+
+    @property
     def classifies_texts(self) -> bool:
-        """Whether each text has one class: labels are neither numbers nor of words."""
-        return not self.is_regression and not self.on_words
+        """Whether each text has one class: labels are neither numbers nor of words or spans."""
+        return not self.is_regression and not self.on_tokens
 
     @property
     def counts_examples(self) -> bool:
         """Whether the headline metric is the share of examples that are right."""
-        return self.metric == "accuracy" and not self.on_words
+        return self.metric == "accuracy" and not self.on_tokens
 
     def reads_as(self, other: "Task") -> bool:
         """Whether both have as many texts and the same classes in order, of texts or of words."""
@@ -93,9 +111,10 @@ class Task:
         return len(self.label_names) or 1
 
     def check_of_texts(self, what: str) -> None:
-        """Raise `DataError` if words have labels, as `what` needs one for a text."""
-        if self.on_words:
-            raise DataError(f"{what} needs one prediction for a text; '{self.name}' has one for each word.")
+        """Raise `DataError` if words or spans have labels, as `what` needs a class or a number for a text."""
+        if self.on_tokens:
+            has = "marks an answer in it" if self.on_spans else "has one for each word"
+            raise DataError(f"{what} needs one prediction for a text; '{self.name}' {has}.")
 
     def to_dict(self) -> dict[str, Any]:
         """The task as a JSON-able dictionary, for a checkpoint's config."""
@@ -173,12 +192,13 @@ def custom_task(
 ) -> Task:
     """A task for a person's own data: accuracy and macro F1, or Pearson's and Spearman's correlation for regression.
 
-    On words, the F1 of entities where the labels are tags like `B-PER`, `I-PER` and `O`; and accuracy.
+    On words, the F1 of entities where the labels are tags like `B-PER`, `I-PER` and `O`; and accuracy. On spans, without label
+    names, SQuAD's F1 and exact match.
 
     Raises:
         DataError: a classification task has fewer than two classes, or a regression task has label names.
     """
-    labels = _strings(label_names)
+    labels = SPAN_ENDS if kind == SPANS else _strings(label_names)
     if regression and labels:
         raise DataError("A regression task has no label names; leave them out or turn regression off.")
     if not regression and len(labels) < 2:
@@ -187,6 +207,8 @@ def custom_task(
     if kind == WORDS:
         entities = any(label.startswith("B-") for label in labels) and all(map(_ENTITY_TAG.match, labels))
         metrics = WORD_METRICS if entities else ("accuracy",)
+    if kind == SPANS:
+        metrics = SPAN_METRICS
     return Task(name, _strings(text_columns), labels, metrics[0], metrics, kind=kind)
 
 

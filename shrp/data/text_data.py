@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from shrp.data.squad import exact_match
 from shrp.data.tabular import distinct
 from shrp.data.tasks import UNLABELLED, Task
 from shrp.errors import DataError
@@ -35,7 +36,8 @@ class TextData:
     """One tuple an example, of one text or two, exactly as in the source."""
     labels: np.ndarray | None = None
     """int64 class ids, or float64 numbers for regression, `(N,)`; of a task on words ids `(N, W)`, `UNLABELLED` after the
-    last word of an example."""
+    last word of an example; of one on spans the first character of each known answer and the one after its last, `(N, A, 2)`,
+    `UNLABELLED` after the last answer."""
     slices: tuple[str, ...] | None = None
     """The phenomenon of each example, such as "negation"."""
     pairs: tuple[str, ...] | None = None
@@ -58,6 +60,12 @@ class TextData:
         if self.task.is_regression:
             if len(wrong := labels[~np.isfinite(labels)]):
                 raise DataError(f"The labels of '{self.task.name}' are numbers; {wrong[0]:g} is none.")
+        elif self.task.on_spans:
+            labels, sizes = labels.astype(np.int64), np.array([len(text) for _, text in self.texts])
+            known = labels[..., 0] != UNLABELLED
+            inside = (labels[..., 0] >= 0) & (labels[..., 0] < labels[..., 1]) & (labels[..., 1] <= sizes[:, None])
+            if not (known[:, :1].all() and inside[known].all()):
+                raise DataError(f"Each example of '{self.task.name}' needs an answer that is a part of its text.")
         else:
             if len(wrong := labels[labels != np.floor(labels)]):  # nan is unequal to itself
                 raise DataError(f"The labels of '{self.task.name}' are class ids; {wrong[0]:g} is none.")
@@ -136,7 +144,7 @@ class TextData:
         """
         generator = np.random.default_rng(seed)
         shuffled = generator.permutation(len(self))
-        if self.labels is None or self.task.on_words:
+        if self.labels is None or self.task.on_tokens:
             return shuffled
         strata = self.labels
         if self.task.is_regression:
@@ -157,14 +165,23 @@ class TextData:
         ours = [name for name, part in (("label", self.labels), ("slice", self.slices)) if part is not None]
         frame = pd.DataFrame(list(self.texts), columns=distinct(self.task.text_columns, ours))
         if self.labels is not None:
-            frame["label"] = named(self.task, self.labels)
+            frame["label"] = named(self.task, self.known)
         if self.slices is not None:
             frame["slice"] = list(self.slices)
         return frame
 
+    @property
+    def known(self) -> np.ndarray | None:
+        """The labels; of a task on spans the texts of each example's answers, tuples `(N,)`."""
+        return self.labels if self.labels is None or not self.task.on_spans else marked(self.texts, self.labels)
+
 
 def named(task: Task, values: np.ndarray) -> list[str] | np.ndarray:
-    """Classes by their names, those of words as one string; numbers as they are. A word without a class is `-`."""
+    """Classes by their names, those of words as one string; numbers and the texts of spans as they are. A word without a class
+    is `-`, and of several known answers there is one string.
+    """
+    if task.on_spans:
+        return [one if isinstance(one, str) else " | ".join(dict.fromkeys(one)) for one in values]
     if task.on_words:
         ends = [int(np.flatnonzero(row >= 0).max(initial=-1)) + 1 for row in values]
         rows = zip(values, ends, strict=True)
@@ -175,6 +192,25 @@ def named(task: Task, values: np.ndarray) -> list[str] | np.ndarray:
 def same(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Which examples have equal labels or predictions, of all their words, bool `(N,)`."""
     return (one == other).reshape(len(one), -1).all(1)
+
+
+def right(task: Task, labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """Which predictions are right, of all their words, bool `(N,)`; of spans by SQuAD's exact match.
+
+    Args:
+        labels: of classes, or `TextData.known`.
+    """
+    if task.on_spans:
+        return np.array([exact_match(*both) for both in zip(predictions, labels, strict=True)], dtype=bool)
+    return same(predictions, labels)
+
+
+def marked(texts: Sequence[tuple[str, ...]], spans: np.ndarray) -> np.ndarray:
+    """What spans of characters `(N, 2)` mark in the second texts, strings `(N,)`; of several `(N, A, 2)` tuples of strings."""
+    found = np.empty(len(spans), dtype=object)
+    for i, ((_, text), of) in enumerate(zip(texts, spans.tolist(), strict=True)):
+        found[i] = tuple(text[a:b] for a, b in of if a >= 0) if spans.ndim == 3 else text[of[0] : of[1]]
+    return found
 
 
 def _mask(counts: np.ndarray, width: int) -> np.ndarray:
@@ -189,7 +225,7 @@ def pairs_of(data: TextData) -> np.ndarray:
         int64 `(P, 2)`, the example with the smaller label first.
     """
     groups = defaultdict(list)
-    if data.pairs is not None and data.labels is not None and not data.task.on_words:
+    if data.pairs is not None and data.labels is not None and not data.task.on_tokens:
         for i, name in enumerate(data.pairs):
             groups[name].append(i)
     groups.pop("", None)

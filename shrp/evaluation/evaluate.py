@@ -6,16 +6,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 import torch
 
-from shrp.data.batching import Batch, collate, encode, longest_input, word_places
+from shrp.data.batching import Batch, collate, context_spans, encode, longest_input, word_places
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
 from shrp.evaluation.evaluation import Evaluation, summarise
 from shrp.evaluation.metrics import to_predictions
+from shrp.model.modules import logits_of
 
 BATCHES_PER_CHUNK = 4
 NEWS = 0.02
 """Share of new examples from which on a running estimate is computed again; with batches of 32, each one is up to 1,600."""
+LONGEST_ANSWER = 30
+"""Tokens of a predicted span, as is usual on SQuAD."""
 Texts = Sequence[tuple[str, ...]]
 
 
@@ -44,7 +47,8 @@ def evaluate_stream(
     (gates, recordings) apply as at each `next()`.
 
     Args:
-        model: a Hugging Face classifier, of texts or of tokens. Its outputs are put in the order of the task's labels.
+        model: a Hugging Face classifier, of texts or of tokens, or one that marks answers. Its outputs are put in the order of
+            the task's labels.
         max_length: tokens at which a text is cut; fewer where the model has no positions for so many.
         order: which examples, in which order, in consecutive batches. None takes all in a class-balanced random order,
             so that early estimates are fair, sorted by length within every four batches.
@@ -132,7 +136,7 @@ def batch_logits(model, batch: Batch) -> np.ndarray:
         module.training = False
     try:
         with torch.inference_mode():
-            logits = model(**{key: values.to(device) for key, values in batch.items()}).logits
+            logits = logits_of(model(**{key: values.to(device) for key, values in batch.items()}))
     finally:
         for module in training:
             module.training = True
@@ -149,7 +153,8 @@ def _check(rows: np.ndarray, data: TextData, batch_size: int) -> None:
 
 
 class Outputs:
-    """Puts a model's logits in the form that a task is scored in: its order of labels and, for words, each one's first token.
+    """Puts a model's logits in the form that a task is scored in: its order of labels and, for words, each one's first token,
+    for spans the best one.
 
     Args:
         max_length: tokens at which texts are cut.
@@ -161,9 +166,11 @@ class Outputs:
         limit, self.places = longest_input(model, tokenizer, max_length), None
         if data.task.on_words:
             self.places = word_places(tokenizer, data.texts if texts is None else texts, limit)
+        self.spans = context_spans(tokenizer, data.texts if texts is None else texts, limit) if data.task.on_spans else None
 
     def __call__(self, rows: Iterable[int], logits: np.ndarray, in_order: bool = True) -> np.ndarray:
-        """Float32 `(b, num_labels)`, or of words `(b, W, num_labels)`, nan where none is read.
+        """Float32 `(b, num_labels)`, or of words `(b, W, num_labels)`, nan where none is read; of spans the characters of the
+        best one, `(b, 2)`.
 
         Args:
             rows: of the batch, `(b,)`.
@@ -171,6 +178,8 @@ class Outputs:
             in_order: of the task's labels, rather than the model's.
         """
         logits = logits[..., self.columns] if in_order else logits
+        if self.spans is not None:
+            return np.array([best_span(self.spans[row], *of.T) for row, of in zip(rows, logits, strict=True)], np.float32)
         if self.places is None:
             return logits
         found = np.full((len(logits), *self.shape), np.nan, dtype=np.float32)
@@ -178,6 +187,22 @@ class Outputs:
             read = np.flatnonzero(self.places[row] >= 0)
             line[read] = output[self.places[row][read]]
         return found
+
+
+def best_span(places: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> tuple[int, int]:
+    """The characters of the span of at most `LONGEST_ANSWER` tokens with the largest sum of a start's and an end's logit.
+
+    Args:
+        places: of the tokens, as `context_spans`; without any of the text the span is empty.
+        starts, ends: logits, `(T,)` or longer.
+    """
+    (tokens,) = np.nonzero(places[:, 0] >= 0)
+    if not len(tokens):
+        return 0, 0
+    sums = starts[tokens][:, None] + ends[tokens]
+    allowed = np.tri(len(tokens), k=LONGEST_ANSWER - 1, dtype=bool) & ~np.tri(len(tokens), k=-1, dtype=bool)
+    first, last = np.divmod(np.where(allowed, sums, -np.inf).argmax(), len(tokens))
+    return places[tokens[first], 0], places[tokens[last], 1]
 
 
 def label_columns(model, task: Task) -> list[int]:

@@ -11,9 +11,9 @@ from scipy.special import softmax
 
 from shrp.data.tabular import distinct
 from shrp.data.tasks import Task
-from shrp.data.text_data import TextData, named, same
+from shrp.data.text_data import TextData, marked, named, right
 from shrp.errors import DataError
-from shrp.evaluation.metrics import interval, majority_score, score, to_predictions
+from shrp.evaluation.metrics import interval, majority_score, score, to_predictions, worth
 from shrp.evaluation.statistics import NO_INTERVAL, wilson
 from shrp.phrases import counted
 
@@ -35,10 +35,12 @@ class Evaluation:
     """Which examples of the data set the rows below are, ascending; int64 (n,)."""
     logits: np.ndarray
     """The model's outputs in the order of the task's labels; float32 (n, num_labels). Of a task on words (n, W, num_labels),
-    nan where there is no word or the model does not read so far."""
+    nan where there is no word or the model does not read so far; of one on spans the characters of the best one, (n, 2)."""
     labels: np.ndarray | None
-    """int64 ids or float64 numbers, (n,); ids of words (n, W)."""
+    """int64 ids or float64 numbers, (n,); ids of words (n, W); of spans as `TextData.known`."""
     slices: tuple[str, ...] | None
+    marked: np.ndarray | None = None
+    """The texts of predicted spans, strings (n,)."""
 
     def __repr__(self) -> str:  # one line: the arrays are long
         ends = " ({:.3f} to {:.3f})".format(*self.interval) if self.ends() else ""
@@ -63,8 +65,8 @@ class Evaluation:
 
     @property
     def predictions(self) -> np.ndarray:
-        """Class ids (int64), or numbers (float64) for regression; shape (n,), or (n, W) of a task on words."""
-        return to_predictions(self.task, self.logits)
+        """Class ids (int64), numbers (float64) for regression, or texts of spans; shape (n,), or (n, W) of a task on words."""
+        return to_predictions(self.task, self.logits) if self.marked is None else self.marked
 
     @property
     def probabilities(self) -> np.ndarray:
@@ -78,19 +80,24 @@ class Evaluation:
 
     @property
     def majority_score(self) -> float:
-        """The majority-class baseline's headline score on the examples so far; nan without labels, and for regression."""
+        """The majority-class baseline's headline score on the examples so far; nan without labels or classes."""
         return math.nan if self.labels is None else majority_score(self.task, self.labels)
 
     @property
     def correct(self) -> np.ndarray:
-        """Whether each prediction is right, of all its words; bool (n,).
+        """Whether each prediction is right, of all its words, or an exact match; bool (n,).
 
         Raises:
             DataError: there are no labels, or they are numbers.
         """
         if self.labels is None or self.task.is_regression:
             raise DataError("Right and wrong need labelled classes; these data have none.")
-        return same(self.predictions, self.labels)
+        return right(self.task, self.labels, self.predictions)
+
+    @property
+    def worth(self) -> np.ndarray:
+        """The worth of each prediction, by `shrp.evaluation.metrics.worth`; float64 (n,)."""
+        return worth(self.task, self.logits if self.marked is None else self.marked, self.labels)
 
     def by_slice(self) -> pd.DataFrame:
         """The headline metric within each slice: columns slice, n, metric, score, low, high (95%).
@@ -110,10 +117,10 @@ class Evaluation:
         """Recall (with its 95% interval) and precision of each class; nan where a count is 0.
 
         Columns class, n, predicted (counts, of words if these are labelled), recall, low, high, precision. Empty for
-        regression or without labels.
+        regression, spans or without labels.
         """
         rows = []
-        if self.labels is not None and not self.task.is_regression:
+        if self.labels is not None and not self.task.is_regression and not self.task.on_spans:
             predictions = self.predictions
             for index, name in enumerate(self.task.label_names):
                 truly, taken = self.labels == index, (predictions == index) & (self.labels >= 0)
@@ -132,7 +139,7 @@ class Evaluation:
         Returns:
             Columns index, (texts), (label), prediction, (correct), a `p(<label>)` for each class, (slice). Classes are
             given by name. Columns in brackets only where known; regression has no `correct`, and neither it nor a task on
-            words has probabilities.
+            words or spans has probabilities.
         """
         columns: dict[str, Any] = {}
         if self.labels is not None:
@@ -142,7 +149,7 @@ class Evaluation:
             if self.labels is not None:
                 columns["correct"] = self.correct
             probabilities = self.probabilities
-            names = () if self.task.on_words else self.task.label_names
+            names = () if self.task.on_tokens else self.task.label_names
             columns |= {f"p({name})": probabilities[:, i] for i, name in enumerate(names)}
         if self.slices is not None:
             columns["slice"] = list(self.slices)
@@ -161,6 +168,7 @@ class Evaluation:
             logits=self.logits[rows],
             labels=None if self.labels is None else self.labels[rows],
             slices=None if self.slices is None else tuple(self.slices[i] for i in rows),
+            marked=None if self.marked is None else self.marked[rows],
         )
 
     def ends(self) -> list[float] | None:
@@ -186,21 +194,24 @@ def summarise(data: TextData, indices: np.ndarray, logits: np.ndarray, with_inte
 
     Args:
         indices: int64 `(n,)`, which examples of the data the rows are.
-        logits: float32 `(n, num_labels)`, or of words `(n, W, num_labels)`, in the order of the task's labels.
+        logits: float32 `(n, num_labels)`, or of words `(n, W, num_labels)`, in the order of the task's labels; of spans their
+            characters.
         with_interval: compute the interval, which takes a bootstrap unless the metric is accuracy.
     """
-    task, labels, slices = data.task, data.labels, data.slices
+    task, labels, slices, found = data.task, data.known, data.slices, None
     order = np.argsort(indices, kind="stable")
     indices, logits = indices[order], logits[order]
     metrics, bounds = dict.fromkeys(task.metrics, math.nan), NO_INTERVAL
+    if task.on_spans:
+        found = marked([data.texts[i] for i in indices], to_predictions(task, logits))
     if labels is not None:
-        labels = labels[indices]
-        metrics = score(task, labels, logits)
+        labels, outputs = labels[indices], logits if found is None else found
+        metrics = score(task, labels, outputs)
         if with_interval:
-            bounds = interval(task, labels, logits)
+            bounds = interval(task, labels, outputs)
     if slices is not None:
         slices = tuple(slices[i] for i in indices)
-    return Evaluation(task, data.name, len(data), metrics, bounds, indices, logits, labels, slices)
+    return Evaluation(task, data.name, len(data), metrics, bounds, indices, logits, labels, slices, found)
 
 
 def text_columns(

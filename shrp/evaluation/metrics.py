@@ -1,7 +1,8 @@
 """Scores and their intervals.
 
 Every classification metric is a function of the confusion matrix, so a bootstrap draws whole confusion matrices. A
-metric of words is a quotient of two sums over examples, so a bootstrap draws examples, whose words depend on each other.
+metric of words or spans is a quotient of two sums over examples, so a bootstrap draws examples, whose words depend on each
+other.
 
 Degenerate cases never warn: F1 and Matthews are 0 where a denominator is 0, as in scikit-learn; a correlation of a
 constant is nan; without examples every score is nan.
@@ -13,6 +14,7 @@ from functools import lru_cache
 import numpy as np
 from scipy.stats import rankdata
 
+from shrp.data import squad
 from shrp.data.tasks import REGRESSION_METRICS, UNLABELLED, Task
 from shrp.errors import DataError
 from shrp.evaluation.statistics import NO_INTERVAL, bootstrap, of_draws, wilson
@@ -22,8 +24,9 @@ def score(task: Task, labels: np.ndarray, outputs: np.ndarray) -> dict[str, floa
     """All of a task's metrics.
 
     Args:
-        labels: class ids, or numbers for regression, `(n,)`; class ids of words `(n, W)`.
-        outputs: predictions of the same shape, or logits `(..., num_labels)`.
+        labels: class ids, or numbers for regression, `(n,)`; class ids of words `(n, W)`; of spans the texts of known answers,
+            tuples `(n,)`.
+        outputs: predictions of the same shape, or logits `(..., num_labels)`; of spans their texts, strings `(n,)`.
 
     Raises:
         DataError: the shapes do not fit each other or the task.
@@ -31,7 +34,7 @@ def score(task: Task, labels: np.ndarray, outputs: np.ndarray) -> dict[str, floa
     labels, predictions = _checked(task, labels, outputs)
     if task.is_regression:
         return {name: float(CORRELATIONS[name](labels, predictions)) for name in task.metrics}
-    if task.on_words:
+    if task.on_tokens:
         sums = {name: parts(task, name, labels, predictions).sum(0) for name in task.metrics}
         return {name: float(quotient(name, both)) if len(labels) else np.nan for name, both in sums.items()}
     matrix = confusion(task, labels, predictions)
@@ -39,13 +42,16 @@ def score(task: Task, labels: np.ndarray, outputs: np.ndarray) -> dict[str, floa
 
 
 def parts(task: Task, metric: str, labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-    """Each example's part of a metric of words, `(n, 2)`: of the sum above the line and of the one below (`quotient`).
+    """Each example's part of a metric of words or spans, `(n, 2)`: of the sum above the line and the one below (`quotient`).
 
     A word that the model did not read, as its text was cut, is wrong; for entities it counts as `O`.
 
     Args:
-        labels, predictions: `(n, W)`, `UNLABELLED` where there is no word (or no prediction).
+        labels, predictions: `(n, W)`, `UNLABELLED` where there is no word (or no prediction); of spans as for `score`.
     """
+    if task.on_spans:
+        of = squad.f1 if metric == "answer_f1" else squad.exact_match
+        return np.array([(of(*both), 1) for both in zip(predictions, labels, strict=True)], dtype=float).reshape(-1, 2)
     words = labels >= 0
     if metric == "accuracy":
         return np.stack([(words & (labels == predictions)).sum(1), words.sum(1)], 1)
@@ -66,7 +72,7 @@ def _entities(names: tuple[str, ...], ids: bytes) -> frozenset[tuple[str, int, i
 
 
 def quotient(metric: str, sums: np.ndarray) -> np.ndarray:
-    """A metric of words from sums `(..., 2)` of `parts`; the F1 of no entities is 0, as seqeval's."""
+    """A metric of words or spans from sums `(..., 2)` of `parts`; the F1 of no entities is 0, as seqeval's."""
     return _ratio(sums[..., 0], sums[..., 1], 0.0 if metric == "entity_f1" else np.nan)
 
 
@@ -96,15 +102,17 @@ def merge_equal(values: np.ndarray) -> np.ndarray:
 
 def worth(task: Task, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The margin of each prediction: the true class's logit minus the largest other one; minus the absolute error of a
-    regression.
+    regression; the F1 of a span.
 
     Args:
-        outputs: `(N, ..., C)`, in the task's order of classes; of a task on words `(N, W, C)`.
-        labels: class ids or numbers, `(N,)`; of words `(N, W)`.
+        outputs: `(N, ..., C)`, in the task's order of classes; of a task on words `(N, W, C)`; of spans their texts `(N,)`.
+        labels: class ids or numbers, `(N,)`; of words `(N, W)`; of spans as for `score`.
 
     Returns:
         float64 `(N, ...)`; of a task on words the mean over those that were read, `(N,)`.
     """
+    if task.on_spans:
+        return parts(task, "answer_f1", labels, outputs)[:, 0]
     outputs = outputs.astype(np.float64)
     if task.on_words:
         known = (labels >= 0) & np.isfinite(outputs[..., 0])
@@ -126,8 +134,8 @@ def _margins(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def majority_score(task: Task, labels: np.ndarray) -> float:
-    """The headline score of the majority-class baseline, or the best other constant prediction; nan for regression."""
-    if task.is_regression:
+    """The headline score of the majority-class baseline, or the best other constant prediction; nan without classes."""
+    if task.is_regression or task.on_spans:
         return float("nan")
     labels = np.asarray(labels)
     constants = [np.where(labels == UNLABELLED, labels, c) for c in range(task.num_labels)]
@@ -137,13 +145,16 @@ def majority_score(task: Task, labels: np.ndarray) -> float:
 def to_predictions(task: Task, outputs: np.ndarray) -> np.ndarray:
     """Class ids (int64) or numbers (float64), `(n,)`, from logits `(n, num_labels)` or predictions `(n,)`.
 
-    Of a task on words `(n, W)` from `(n, W, num_labels)`: `UNLABELLED` where the logits are nan, as no word was read there.
+    Of a task on words `(n, W)` from `(n, W, num_labels)`: `UNLABELLED` where the logits are nan, as no word was read there. Of a
+    task on spans their characters, `(n, 2)`; texts of spans are returned as they are.
 
     Raises:
         DataError: the logits are of another width than the task, or not all finite.
     """
     outputs = np.asarray(outputs)
-    if outputs.ndim == 2 + task.on_words:
+    if outputs.dtype == object:
+        return outputs
+    if task.on_spans or outputs.ndim == 2 + task.on_words:
         if outputs.shape[-1] != task.num_labels:
             raise DataError(
                 f"'{task.name}' needs {task.num_labels} output(s), but the model gives {outputs.shape[-1]}."
@@ -153,7 +164,8 @@ def to_predictions(task: Task, outputs: np.ndarray) -> np.ndarray:
             raise DataError(
                 f"The model's outputs for '{task.name}' are not all finite: its weights are broken."
             )
-        outputs = outputs[:, 0] if task.is_regression else np.where(unread, UNLABELLED, outputs.argmax(axis=-1))
+        if not task.on_spans:
+            outputs = outputs[:, 0] if task.is_regression else np.where(unread, UNLABELLED, outputs.argmax(axis=-1))
     return outputs.astype(np.float64 if task.is_regression else np.int64)
 
 
@@ -179,7 +191,7 @@ def interval(task: Task, labels: np.ndarray, outputs: np.ndarray) -> tuple[float
         return wilson(int((labels == predictions).sum()), len(labels))
     if not len(labels):
         return NO_INTERVAL
-    if task.on_words:
+    if task.on_tokens:
         return of_draws(bootstrap_quotient(task.metric, parts(task, task.metric, labels, predictions)))
     metric = (CORRELATIONS if task.is_regression else FROM_CONFUSION)[task.metric]
     if task.is_regression:
@@ -189,7 +201,7 @@ def interval(task: Task, labels: np.ndarray, outputs: np.ndarray) -> tuple[float
 
 
 def bootstrap_quotient(metric: str, *models: np.ndarray, resamples: int = 1000) -> np.ndarray:
-    """A metric of words in bootstrap samples of the examples, `(resamples,)`; of two models, the first minus the second.
+    """A metric of words or spans in bootstrap samples of the examples, `(resamples,)`; of two models, the first minus the second.
 
     Args:
         models: `parts` of the same examples, `(n, 2)`.
@@ -211,7 +223,7 @@ def _checked(task: Task, labels: np.ndarray, outputs: np.ndarray) -> tuple[np.nd
         )
     for ids in (labels, predictions):
         least = UNLABELLED if task.on_words else 0
-        if not task.is_regression and ids.size and not least <= ids.min() <= ids.max() < task.num_labels:
+        if not task.is_regression and not task.on_spans and ids.size and not least <= ids.min() <= ids.max() < task.num_labels:
             raise DataError(f"The class ids of '{task.name}' go from 0 to {task.num_labels - 1}.")
     return labels, predictions
 

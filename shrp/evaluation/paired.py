@@ -17,6 +17,7 @@ from shrp.evaluation.metrics import CORRELATIONS, FROM_CONFUSION, bootstrap_quot
 from shrp.evaluation.statistics import NO_INTERVAL, bootstrap, of_draws, paired_interval
 
 LOST, WON, STILL_WRONG = "right → wrong", "wrong → right", "wrong → other wrong"
+BOTH_RIGHT = "right → other right"  # of spans, whose case or articles may differ
 FURTHER, NEARER, AS_FAR = "further from the label", "nearer to the label", "as far from the label"
 UNLABELLED = "no label"
 _FLIP_COLUMNS = [
@@ -84,7 +85,7 @@ def _resampled(one: Evaluation, rows: np.ndarray) -> np.ndarray:
     """Headline scores `(samples,)` of rows of examples `(samples, n)`."""
     if one.task.is_regression:
         return CORRELATIONS[one.metric](one.labels[rows], one.predictions[rows])
-    if one.task.on_words:
+    if one.task.on_tokens:
         return quotient(one.metric, parts(one.task, one.metric, one.labels, one.predictions)[rows].sum(1))
     size = one.task.num_labels
     cells = (one.labels * size + one.predictions)[rows] + size**2 * np.arange(len(rows))[:, None]
@@ -189,7 +190,7 @@ def flip_table(reference: Evaluation, other: Evaluation, data: TextData) -> pd.D
     """
     task, (before, after) = reference.task, shared_rows(reference, other)
     ours, theirs = reference.predictions[before], other.predictions[after]
-    differ = ~same(ours, theirs) if task.on_words else np.abs(ours - theirs) > far_apart(reference)
+    differ = ~same(ours, theirs) if task.on_tokens else np.abs(ours - theirs) > far_apart(reference)
     before, after = before[differ], after[differ]
     rows = reference.indices[before]
     texts = text_columns(reference, data.texts, rows, flip_text_columns(task))
@@ -205,18 +206,15 @@ def flip_table(reference: Evaluation, other: Evaluation, data: TextData) -> pd.D
         frame["p_other"] = other.probabilities[after, classes]
     if data.slices is not None:
         frame["slice"] = [data.slices[i] for i in rows]
-    frame["direction"] = _directions(frame, task)
+    if reference.labels is None:
+        frame["direction"] = UNLABELLED
+    elif task.is_regression:
+        gap = np.abs(frame["other"] - frame["label"]) - np.abs(frame["reference"] - frame["label"])
+        frame["direction"] = np.select([gap > 0, gap < 0], [FURTHER, NEARER], AS_FAR)
+    else:
+        held, got = reference.correct[before], other.correct[after]
+        frame["direction"] = np.select([held & got, held, got], [BOTH_RIGHT, LOST, WON], STILL_WRONG)
     return frame
-
-
-def _directions(frame: pd.DataFrame, task: Task) -> np.ndarray | str:
-    if "label" not in frame:
-        return UNLABELLED
-    label, before, after = (frame[name].to_numpy() for name in ("label", "reference", "other"))
-    if task.is_regression:
-        gap = np.abs(after - label) - np.abs(before - label)
-        return np.select([gap > 0, gap < 0], [FURTHER, NEARER], AS_FAR)
-    return np.select([before == label, after == label], [LOST, WON], STILL_WRONG)
 
 
 def shared_rows(a: Evaluation, b: Evaluation) -> tuple[np.ndarray, np.ndarray]:
@@ -249,7 +247,7 @@ def _differences(
     task: Task, metric: str, labels: np.ndarray, ours: np.ndarray, theirs: np.ndarray, resamples: int
 ) -> np.ndarray:
     """Differences of the metric in bootstrap samples, `(resamples,)`."""
-    if task.on_words:
+    if task.on_tokens:
         both = (parts(task, metric, labels, one) for one in (ours, theirs))
         return bootstrap_quotient(metric, *both, resamples=resamples)
     if task.is_regression:

@@ -97,7 +97,7 @@ def export_onnx(
     """
     path = Path(path)
     if not type(model).__name__.endswith(HEADS[TEXT]):
-        raise ExportError("models that label words are not exported so far; only classifiers of texts are.")
+        raise ExportError("only classifiers of texts are exported so far, not models that label words or mark answers.")
     if expert_layers(model):
         raise ExportError(
             "the model still routes, and live routing has no ONNX form; give a pruning plan (--per-layer, --budget or "

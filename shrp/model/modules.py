@@ -8,11 +8,19 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
 
 from shrp.errors import ShrpError, first_line
 from shrp.families.families import encoder_layers, family_of
+
+
+def logits_of(output: ModelOutput) -> Tensor:
+    """What a model's head returns: `(B, C)`, or of tokens `(B, T, C)`; of one that marks answers starts and ends `(B, T, 2)`."""
+    if "start_logits" in output:
+        return torch.stack([output.start_logits, output.end_logits], -1)
+    return output.logits
 
 
 def with_layers(model: PreTrainedModel, replacements: Mapping[int, nn.Module]) -> PreTrainedModel:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from shrp.families.families import encoder_layers, family_of
 from shrp.families.family import Family, Output
-from shrp.model.modules import with_layers
+from shrp.model.modules import logits_of, with_layers
 
 
 class StandIn(nn.Module):
@@ -118,5 +118,5 @@ def run_from(
             module.attention_type = getattr(layers[index], "attention_type", "")
     # If the model's config asked for them, transformers would hook the layers of this short-lived clone every time.
     silent = {"output_hidden_states": False, "output_attentions": False}
-    logits = with_layers(model, changed)(**inputs, **silent).logits
+    logits = logits_of(with_layers(model, changed)(**inputs, **silent))
     return logits, {index: entered[index] for index in watch}

@@ -93,7 +93,7 @@ class LiveEvaluator:
         self.as_scored = Outputs(model, tokenizer, data, max_length)
         self.batches = self._split(tokenizer, batch_size, max_length)
         # The top layer, where the head reads nothing but each input's first token.
-        all_tokens = data.task.on_words or family_of(model).reads_all_tokens(model.config)
+        all_tokens = data.task.on_tokens or family_of(model).reads_all_tokens(model.config)
         self.last = None if all_tokens else self.top
         longest = max(b.packing.mask.shape[1] for b in self.batches)
         self._relative = {layer: relative_positions(model, longest, layer) for layer in self.routed}

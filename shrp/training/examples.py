@@ -9,7 +9,16 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from shrp.data.batching import LABELS, bucketed_batches, collate, encode, epoch_rows, word_places
+from shrp.data.batching import (
+    LABELS,
+    answer_tokens,
+    bucketed_batches,
+    collate,
+    context_spans,
+    encode,
+    epoch_rows,
+    word_places,
+)
 from shrp.data.tasks import UNLABELLED
 from shrp.training.config import TextConfig, TrainConfig
 from shrp.training.schedule import Epoch, epoch_seed
@@ -22,7 +31,8 @@ class Examples:
     """Encoded training texts; which of them an epoch sees, in which batches, depends on config and epoch alone.
 
     Args:
-        labels: `(n,)`, or of words `(n, W)`, which the first token of each gets; None for unlabelled text.
+        labels: `(n,)`, or of words `(n, W)`, which the first token of each gets, or of spans `(n, A, 2)`, the first of which is
+            the answer; None for unlabelled text.
         digest: of the texts.
         longest: tokens at which a text is cut.
     """
@@ -42,6 +52,9 @@ class Examples:
             labels.astype(np.float32) if labels is not None and labels.dtype == np.float64 else labels
         )
         self.encoded = encode(tokenizer, texts, longest)
+        if labels is not None and labels.ndim == 3:
+            found = zip(context_spans(tokenizer, texts, longest), labels[:, 0].tolist(), strict=True)
+            self.labels = np.array([answer_tokens(places, *answer) for places, answer in found])
         self.on_words = labels is not None and labels.ndim == 2
         if self.on_words:
             for row, places, own in zip(self.encoded, word_places(tokenizer, texts, longest), labels, strict=True):
@@ -73,7 +86,9 @@ class Examples:
     def batch(
         self, rows: Sequence[int] | np.ndarray, device: torch.device | str
     ) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Model inputs, `(B, T)` each, and labels, `(B,)` or of tokens `(B, T)`, None for unlabelled text."""
+        """Model inputs, `(B, T)` each, and labels, `(B,)`, of tokens `(B, T)` or the tokens of answers `(B, 2)`, None for
+        unlabelled text.
+        """
         if self.on_words:
             inputs = collate(self.tokenizer, self.encoded, rows, device)
             labels = inputs.pop(LABELS)

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from shrp.analysis.usage import top1_counts
-from shrp.data.tasks import UNLABELLED, Task
+from shrp.checkpoints.info import HEADS
+from shrp.data.tasks import SPANS, UNLABELLED, Task
 from shrp.families.families import encoder_layers, family_of, final_norm
 from shrp.model.convert import expert_layers, layer_kinds, new_parameters
 from shrp.model.gates import RoutingRecord, record_routing
+from shrp.model.modules import logits_of
 from shrp.model.partial import run_from
 from shrp.training.config import TextConfig, TrainConfig
 from shrp.training.device import training_device
@@ -45,7 +47,8 @@ class Batch:
     inputs: dict[str, Tensor]
     """Model inputs, `(B, T)` each."""
     labels: Tensor | None
-    """`(B,)`, or of tokens `(B, T)`, `UNLABELLED` where there is none; None for unlabelled text."""
+    """`(B,)`, or of tokens `(B, T)`, `UNLABELLED` where there is none; of spans the first and the last token, `(B, 2)`; None
+    for unlabelled text."""
     teacher: TeacherOutput | None
     """The teacher's outputs; None where nothing is distilled."""
     counted: bool = False
@@ -66,6 +69,11 @@ def logits_loss(student: Tensor, teacher: Tensor, regression: bool, temperature:
     soft = F.log_softmax(student.float() / temperature, -1)
     target = F.log_softmax(teacher.float() / temperature, -1)
     return mean(F.kl_div(soft, target, reduction="none", log_target=True).sum(-1)) * temperature**2
+
+
+def _over_tokens(logits: Tensor, token_mask: Tensor) -> Tensor:
+    """Logits of tokens `(B, T, 2)` as rows of one distribution over tokens each, `(2 B, T)`; padding has no share."""
+    return logits.float().masked_fill(token_mask.unsqueeze(-1) == 0, -1e4).transpose(1, 2).flatten(0, 1)
 
 
 def hidden_loss(outputs: Mapping[int, Tensor], teacher: tuple[Tensor, ...], token_mask: Tensor) -> Tensor:
@@ -139,7 +147,7 @@ class TaskLoss:
                 logits, _ = run_from(model, inputs, self.start, known.hidden_states[self.start].float())
             else:
                 output = model(**inputs, output_hidden_states=self.last_alone)
-                logits = output.logits
+                logits = logits_of(output)
                 if self.last_alone:
                     last = {len(known.hidden_states) - 2: output.hidden_states[-1]}
         # A layer that was skipped returns its input: nothing to compare.
@@ -160,6 +168,10 @@ class TaskLoss:
         if self.task.on_words:  # rows are words from here on
             words = labels != UNLABELLED
             logits, labels, soft_targets = logits[words], labels[words], teacher and soft_targets[words]
+        if self.task.on_spans:  # rows are starts and ends of answers, and classes are tokens
+            read, real = labels.flatten() != UNLABELLED, batch.inputs["attention_mask"]
+            logits, soft_targets = _over_tokens(logits, real)[read], teacher and _over_tokens(soft_targets, real)[read]
+            labels = labels.flatten()[read]
         task = task_loss(logits, labels, regression)
         soft = hidden = balance = logits.new_zeros((), dtype=torch.float32)
         if teacher is not None and config.distill_logits:
@@ -191,7 +203,7 @@ class TextLoss:
 
     def __init__(self, config: TextConfig, base: PreTrainedModel) -> None:
         self.config, self.base = config, base
-        self.top = base.config.num_hidden_layers - 1
+        self.top, self.marks = base.config.num_hidden_layers - 1, type(base).__name__.endswith(HEADS[SPANS])
 
     def begin(self, model: PreTrainedModel, epoch: Epoch) -> None:
         """See `Objective`."""
@@ -213,7 +225,7 @@ class TextLoss:
                 outputs = {}
             elif self.config.distill_logits:
                 output = model(**inputs, output_hidden_states=True)
-                logits, outputs = output.logits, {self.top: output.hidden_states[-1]}
+                logits, outputs = logits_of(output), {self.top: output.hidden_states[-1]}
             else:
                 outputs = {self.top: model.base_model(**inputs).last_hidden_state}
         outputs |= as_returned(model, {i: record.hidden_states[i] for i in self.replaced})
@@ -222,7 +234,9 @@ class TextLoss:
         soft = error.new_zeros(())
         if self.config.distill_logits:
             soft_targets = batch.teacher.logits
-            if logits.dim() == 3:  # of tokens
+            if self.marks:
+                logits, soft_targets = (_over_tokens(of, inputs["attention_mask"]) for of in (logits, soft_targets))
+            elif logits.dim() == 3:  # of tokens
                 real = inputs["attention_mask"].bool()
                 logits, soft_targets = logits[real], soft_targets[real]
             soft = logits_loss(logits, soft_targets, logits.shape[-1] == 1, self.config.temperature)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -263,7 +264,7 @@ def _warn_of_a_bad_teacher(found: Evaluation, head_of: str) -> None:
     Args:
         head_of: the base whose own head it has; empty where it was fine-tuned here.
     """
-    floor = 0.0 if found.task.is_regression else found.majority_score
+    floor = 0.0 if math.isnan(found.majority_score) else found.majority_score
     if not found.score > floor:
         asked = f" Is {head_of}'s head of this task, with the labels in this order (--head-labels)?"
         _LOG.warning(

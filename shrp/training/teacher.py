@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 
 from shrp.errors import TrainingError
 from shrp.files import write_text
+from shrp.model.modules import logits_of
 from shrp.training.examples import Examples
 from shrp.training.losses import TeacherOutput
 from shrp.training.runs import weights_digest
@@ -42,7 +43,7 @@ class LiveTeacher:
     def __call__(self, rows: Sequence[int], inputs: dict[str, Tensor]) -> TeacherOutput:
         """Logits `(B, C)`, or of tokens `(B, T, C)`, and, if wanted, each layer's hidden states `(B, T, d)` for a batch."""
         output = self.model(**inputs, output_hidden_states=self.hidden)
-        return TeacherOutput(output.logits, output.hidden_states or ())
+        return TeacherOutput(logits_of(output), output.hidden_states or ())
 
 
 class CachedTeacher:
@@ -126,7 +127,7 @@ class CachedTeacher:
                 cast = torch.autocast(device.type, torch.bfloat16, enabled=self.bf16)
                 with torch.inference_mode(), cast:
                     output = self.model(**inputs, output_hidden_states=self.hidden)
-                found = output.logits.float()  # those of tokens are kept unpadded, too
+                found = logits_of(output).float()  # those of tokens are kept unpadded, too
                 logits.append((found[inputs["attention_mask"].bool()] if found.dim() == 3 else found).cpu().numpy())
                 if self.hidden:
                     states = torch.stack(output.hidden_states, 2).half()  # (B, T, L + 1, d)
