@@ -50,11 +50,12 @@ def main() -> None:
     e = found[number - 1]
     sentence_table(found, number - 1, selection.name, checkpoint.info.max_length)
     one, without, grid, wanted = None, None, None, True
-    if checkpoint.info.task.on_words:
+    if checkpoint.info.task.on_tokens:
         with place:
             verdict(headline(e, None, None, routed=routed))
+        does = "marks an answer" if checkpoint.info.task.on_spans else "labels words"
         st.caption(
-            "What-if, words, experts and the comparison of sentences need one prediction for a text; this model labels words."
+            f"What-if, words, experts and the comparison of sentences need one prediction for a text; this model {does}."
         )
         tabs(selection, found, number, None, wanted=False)
         return
@@ -113,7 +114,7 @@ def tabs(
         ATTENTION: lambda: attention.section(selection, e.text, number),
         COMPARE: lambda: compare.section(selection, found, number),
     }
-    if e.task.on_words:
+    if e.task.on_tokens:
         name = f"{selection.name}-{number}"
         draw = {ROUTE: lambda: what_if.token_routes(e, e, name)} if e.by_token else {}
         draw |= {ATTENTION: lambda: attention.section(selection, e.text, number)}

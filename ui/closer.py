@@ -35,7 +35,8 @@ def links(data: TextData, rows: Sequence[int], *, routed: bool, whose: str = "")
         st.caption(f":material/info: {name}: cannot be typed as one line, so there is no link.")
         return
     pages = [(ROUTE, ":material/alt_route:", {})] * routed
-    pages.append((WORDS, ":material/troubleshoot:", arrival.link({INPUT: 1, TAB: WORDS_TAB})))
+    if not data.task.on_tokens:
+        pages.append((WORDS, ":material/troubleshoot:", arrival.link({INPUT: 1, TAB: WORDS_TAB})))
     with st.container(horizontal=True, gap="medium", vertical_alignment="center"):
         st.markdown(f"{name}{f' ({escape(whose)})' * bool(whose)}:", width="content")
         for label, icon, further in pages:

@@ -26,9 +26,9 @@ from ui.downloads import chart, downloads
 from ui.pickers import always_one
 from ui.state import Selection
 from ui.text import (
+    answer_width,
     axis_names,
     capital,
-    class_width,
     escape,
     escape_html,
     interval_text,
@@ -207,7 +207,7 @@ def _changed(
     data = selection.data
     frame = paired.flip_table(reference, other, data)
     far = f"differ by more than {paired.far_apart(reference):g}"
-    what = far if data.task.is_regression else "change class"
+    what = far if data.task.is_regression else "get another answer" if data.task.on_spans else "change class"
     kinds = frame["direction"].value_counts()
     listed = ", ".join(f"{n:,} {escape(kind)}" for kind, n in kinds.items() if kind != paired.UNLABELLED)
     st.markdown(
@@ -251,7 +251,7 @@ def _table(frame: pd.DataFrame, data: TextData, names: tuple[str, str]) -> list[
     arrow, number = f"{reference} → {other}", st.column_config.NumberColumn
     probabilities = {f"p {reference}": "p_reference", f"p {other}": "p_other"}
     texts = distinct(task.text_columns, ("label", "slice", reference, other, arrow, *probabilities))
-    ours, wide = paired.flip_text_columns(task), class_width(task.label_names)
+    ours, wide = paired.flip_text_columns(task), answer_width(task)
     shown = pd.DataFrame({name: frame[column] for name, column in zip(texts, ours, strict=True)})
     others = _PICKED + wide * ("label" in frame) + _CHANGE + 2 * _P + _SLICE * ("slice" in frame)
     widths = dict.fromkeys(texts, max(_LEAST, (_PAGE - others) // len(texts)))
@@ -271,7 +271,7 @@ def _table(frame: pd.DataFrame, data: TextData, names: tuple[str, str]) -> list[
             shown["label"] = frame["label"].map(slice_name)
             widths["label"] = wide
         whose = "the label" if "label" in frame else f"the prediction of {reference}"
-        for name, column in probabilities.items() if not task.on_words else ():
+        for name, column in probabilities.items() if task.classifies_texts else ():
             shown[name] = 100 * frame[column]
             config[name] = number(format="%.1f%%", width=_P, help=f"Probability of {whose}")
     if "slice" in frame:
@@ -300,8 +300,8 @@ def _threshold(reference: Evaluation, other: Evaluation, data: TextData, names: 
     """How often both predict a class, and the score of the second with its threshold calibrated."""
     found = matched(other, reference, data)
     if found is None:
-        what = "Labels of words have no" if data.task.on_words else "A regression has no"
-        st.info(f"{what} threshold that could be calibrated.")
+        what = "Numbers" if data.task.is_regression else "Answers" if data.task.on_spans else "Labels of words"
+        st.info(f"{what} have no threshold that could be calibrated.")
         return
     a, b = answer_shares(reference.logits), answer_shares(other.logits)
     most = int(np.abs(a - b).argmax()) if data.task.num_labels > 2 else 1

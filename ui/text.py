@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 NOT_KNOWN = "–"
 LONGEST_LABEL = 30
 """Characters of a name next to a chart, which leaves the plot most of the width."""
-_AS_PERCENT = ("accuracy", "f1", "f1_macro", "entity_f1")
+_AS_PERCENT = ("accuracy", "f1", "f1_macro", "entity_f1", "answer_f1", "exact_match")
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 _WORD_JOINER = "\u2060"
 # Streamlit turns `:name:` into an emoji or icon and `->`, `--`, `>=` into symbols after Markdown's own
@@ -196,12 +196,15 @@ def _finite(value: float | None) -> bool:
 
 def worth_name(task: Task) -> str:
     """What an answer's worth (`shrp.evaluation.metrics.worth`) is called."""
+    if task.on_spans:
+        return "F1 of the answer"
     return "nearness to the label" if task.is_regression else "margin of the true class"
 
 
 def worth_meaning(task: Task) -> str:
     """What it is, to follow "is"."""
     margin = "the logit of the true class less the largest other one"
+    margin = "the F1 of its words and those of the known answer" if task.on_spans else margin
     return "minus the absolute error, in the label's unit" if task.is_regression else margin
 
 
@@ -220,6 +223,11 @@ def row_height(characters: int, width: int, most: int = _HEIGHTS[-1]) -> int:
     lines = math.ceil(characters * _CHARACTER / (width - 16))
     needed = 1 if lines <= 1 else max(67, _LINE * lines + 4)
     return min(next((height for height in _HEIGHTS if height >= needed), _HEIGHTS[-1]), most)
+
+
+def answer_width(task: Task) -> int:
+    """Pixels of a column of predictions: of class names, or of answers, which are texts."""
+    return 130 if task.on_spans else class_width(task.label_names)
 
 
 def class_width(names: Iterable[str]) -> int:

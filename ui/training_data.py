@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 import streamlit as st
 
+from shrp.data.sources import ANSWER_START
 from shrp.data.tabular import EXTENSIONS, distinct
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData
@@ -114,6 +115,9 @@ def exported(files: Mapping[str, str | TextData]) -> dict[str, str]:
 
     def text(data: TextData) -> str:
         frame = replace(data, slices=None, pairs=None).to_frame()
+        if data.task.on_spans and data.labels is not None:  # where answers stand, as in SQuAD's files
+            places = [[start for start, _ in spans if start >= 0] for spans in data.labels.tolist()]
+            frame["label"] = [{"text": list(one), ANSWER_START: at} for one, at in zip(data.known, places, strict=True)]
         return frame.to_json(orient="records", lines=True, force_ascii=False)
 
     return {name: one if isinstance(one, str) else text(one) for name, one in files.items()}

@@ -270,7 +270,7 @@ def report_cut(
 
     most = min(positions(config), tokenizer.model_max_length)
     length = min(most, max_length)
-    why = "--max-length changes that" if length < most else "the model reads no more"
+    why = "--max-length, of a training `max_length` in --config, changes that" if length < most else "the model reads no more"
     for data in sets:
         report_cut_at(length, token_counts(tokenizer, data.texts), data.name, why)
         if data.task.on_spans and data.labels is not None:

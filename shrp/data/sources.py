@@ -1,5 +1,6 @@
 """Load data sets (shipped probe sets, GLUE, a person's own table) and read their labels."""
 
+import json
 import math
 import os
 import re
@@ -8,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -359,7 +360,8 @@ def answer_spans(cells: Sequence[Any], starts: Sequence[Any], texts: Sequence[st
     """Known answers as spans of characters of their texts, `(N, A, 2)`, `UNLABELLED` after the last one.
 
     Args:
-        cells: an answer as its text; or several, as SQuAD's `{"text": [...], "answer_start": [...]}` or a list of texts.
+        cells: an answer as its text; or several, as SQuAD's `{"text": [...], "answer_start": [...]}`, also as JSON, or a list of
+            texts.
         starts: the first character of an answer that is a text; None for the place where the text first occurs.
 
     Raises:
@@ -367,6 +369,9 @@ def answer_spans(cells: Sequence[Any], starts: Sequence[Any], texts: Sequence[st
     """
     found = []
     for row, (cell, start, text) in enumerate(zip(cells, starts, texts, strict=True), 1):
+        if isinstance(cell, str) and cell.startswith('{"text": ['):
+            with suppress(ValueError):
+                cell = json.loads(cell)
         answers, places = (cell.get("text"), cell.get(ANSWER_START)) if isinstance(cell, dict) else (cell, start)
         answers = list(answers) if is_list(answers) else [answers]
         places = list(places) if is_list(places) else [places] * len(answers)

@@ -107,6 +107,10 @@ def menu(checkpoint: Checkpoint, plan: PruningPlan | None, name: str, data: Text
     Args:
         plan: as for `build`.
     """
+    if data.task.on_tokens:
+        why = "Only classifiers of texts are exported to ONNX."
+        st.button("Serve it", icon=":material/deployed_code:", disabled=True, help=why)
+        return
     st.caption("ONNX, a tokenizer and `predict.py`: runs with onnxruntime and tokenizers alone.")
     precision = always_one("Weights", ("float32", "int8"), "precision")
     name, place, start = f"{name}-onnx-{precision}", st.empty(), time.monotonic()

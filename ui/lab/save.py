@@ -17,8 +17,9 @@ import torch
 
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.checkpoints.checkpoint import Checkpoint
-from shrp.checkpoints.info import history_text, pruned_training
+from shrp.checkpoints.info import HEADS, history_text, pruned_training
 from shrp.checkpoints.score_rows import pruned_row
+from shrp.data.tasks import TEXT, WORDS
 from shrp.data.text_data import TextData
 from shrp.errors import CheckpointError, ShrpError
 from shrp.evaluation.evaluation import Evaluation
@@ -32,6 +33,8 @@ from ui.state import Selection
 from ui.teacher import teacher_on
 from ui.text import escape, file_name
 
+PIPELINES = {TEXT: "text-classification", WORDS: "token-classification"}
+"""Kind of task -> transformers' pipeline for it."""
 OPENED = "opened-pruned"
 """Key of the session's state: the pruning that was opened last, and the name that it is listed by."""
 
@@ -50,9 +53,10 @@ def menu(selection: Selection, setting: Setting, plan: PruningPlan, pruned: Eval
     plan_button(plan, name)
     known_as = prunings.model_key(checkpoint, plan)
     _open_here(known_as, name, lambda folder: write_checkpoint(folder, checkpoint, *how), selection.name)
-    st.caption(
-        'Weights in float16. `pipeline("text-classification", model=folder)` opens the unpacked folder after `import shrp`.'
-    )
+    opens = f"AutoModel{HEADS[data.task.kind]}.from_pretrained(folder)"
+    if data.task.kind in PIPELINES:
+        opens = f'pipeline("{PIPELINES[data.task.kind]}", model=folder)'
+    st.caption(f"Weights in float16. `{opens}` opens the unpacked folder after `import shrp`.")
 
 
 def folder_button(make: Callable[[], bytes], name: str) -> None:

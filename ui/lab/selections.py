@@ -35,7 +35,7 @@ def section(
         st.info("These data have no labels, so no selection scores higher than another.")
         return
     known = {kind: prunings.usage_known(kind, checkpoint, data) for kind in SELECTIONS}
-    never = ("recorded", "ablation", "fitted") if data.task.on_words else ("recorded",)
+    never = ("recorded", "ablation", "fitted") if data.task.on_tokens else ("recorded",)
     missing = [kind for kind, stats in known.items() if stats is None and kind not in never]
     of = checkpoint.fingerprint, data.fingerprint
     asked = st.session_state.get(MEASURE) == of

@@ -15,7 +15,7 @@ from ui import closer
 from ui.downloads import downloads
 from ui.pickers import always_one
 from ui.state import Selection
-from ui.text import class_width, escape, row_height, share_text, shorten, slice_name
+from ui.text import answer_width, escape, row_height, share_text, shorten, slice_name
 
 WHICH, SEARCH = "answers", "answers_with"
 """Keys of the widgets, in the session's state and in the URL alike."""
@@ -113,7 +113,7 @@ def shown_rows(part: pd.DataFrame, texts: list[str]) -> pd.DataFrame:
 
 def _table(part: pd.DataFrame, texts: list[str], key: str, data: TextData) -> list[int]:
     """Draw the rows; returns which of them is picked, if one is."""
-    column, wide = st.column_config, class_width(data.task.label_names)
+    column, wide = st.column_config, answer_width(data.task)
     # What is left of a window of 1200 pixels, so that what the answers are stays in sight.
     width = 555 - 2 * wide - (95 if "slice" in part else 0)
     rows = shown_rows(part, texts)

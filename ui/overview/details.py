@@ -179,7 +179,7 @@ def expanders(selection: state.Selection, found: Evaluation | None) -> None:
         "Latency on this machine": (":material/timer:", lambda: latency.section(selection)),
         "Model card": (":material/description:", lambda: model_card(selection)),
     }
-    if found is not None and found.labels is not None and not found.task.is_regression:
+    if found is not None and found.labels is not None and not (found.task.is_regression or found.task.on_spans):
         parts = {"Confusion matrix": (":material/grid_on:", lambda: classes(found))} | parts
     for title, (icon, draw) in parts.items():
         part = st.expander(title, icon=icon, on_change="rerun", key=f"overview-{file_name(title).lower()}")

@@ -213,6 +213,8 @@ def _choose(table: Table, task: Task, ask: Ask) -> Columns:
 def _label_help(task: Task) -> str:
     if task.is_regression:
         return "Optional. Numbers."
+    if task.on_spans:
+        return "Optional. The answer as it stands in the text, or answers as in SQuAD's files."
     return escape(
         f"Optional. One of {', '.join(task.label_names)}, or their ids 0 to {task.num_labels - 1}; you are asked what "
         "other labels mean."

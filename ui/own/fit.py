@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from shrp.data import tabular
-from shrp.data.sources import complete_rows, from_frame
+from shrp.data.sources import ANSWER_COLUMNS, complete_rows, from_frame
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, RowError
@@ -53,12 +53,11 @@ def guess(table: Table, task: Task) -> Columns:
         strings.sort(key=lambda n: -sum(map(len, table.frame[n].iloc[:50])))  # stable: ties keep their order
         best = list(dict.fromkeys([*usual, *strings, *names]))[: len(texts)]
         texts = sorted(best, key=names.index)
-    own, label, piece = (
-        name if name in names and name not in texts else None for name in (task.label_column, "label", "slice")
-    )
-    label = label or own
+    usual = ("label", task.label_column, *ANSWER_COLUMNS * task.on_spans)
+    label = next((name for name in usual if name in names and name not in texts), None)
+    piece = "slice" if "slice" in names and "slice" not in texts else None
     piece = None if piece == label else piece
-    if label is None and not task.is_regression:
+    if label is None and not task.is_regression and not task.on_spans:
         left = [name for name in names if name not in (*texts, piece)]
         named = [name for name in left if _names_classes(table.frame[name], task)]
         label = named[0] if len(named) == 1 else None

@@ -47,7 +47,7 @@ def _folded(name: str) -> str:
 
 def unknown(cells: Sequence[object], task: Task, source: str) -> list[str]:
     """The labels of a column that a person can be asked about; none where it is the task's, or no column of labels."""
-    if task.on_words:  # fitting the table says what is wrong
+    if task.on_tokens:  # fitting the table says what is wrong
         return []
     try:
         found = foreign_labels(cells, task, source)
@@ -60,7 +60,7 @@ def unknown(cells: Sequence[object], task: Task, source: str) -> list[str]:
 
 def read_as(cells: Sequence[object], task: Task, source: str) -> str:
     """What labels that are the task's ids are taken for, since they don't say it; empty where they are not."""
-    ids = [] if task.on_words else class_ids(cells, task, source)
+    ids = [] if task.on_tokens else class_ids(cells, task, source)
     if not ids:
         return ""
     named = ", ".join(f"{index} is {task.label_names[index]}" for index in ids[:MAX_LABELS])

@@ -6,6 +6,7 @@ What is small as a file but huge once read is refused before it is read.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shrp.data import tabular
-from shrp.data.sources import DATA_DIR
+from shrp.data.sources import ANSWER_COLUMNS, DATA_DIR
 from shrp.errors import DataError
 
 DATA_ROOTS = "SHRP_DATA_ROOTS"
@@ -105,6 +106,8 @@ def read_file(path: Path) -> Table:
     for name in [name for name in frame if frame[name].map(_is_words).any()]:
         frame[name] = tabular.joined(frame[name].tolist(), path.name)
     if suffix == ".jsonl":
+        for name in [name for name in ANSWER_COLUMNS if name in frame]:  # as SQuAD has them
+            frame[name] = [json.dumps(cell) if isinstance(cell, dict) else cell for cell in frame[name]]
         nested = frame.columns[frame.map(lambda cell: isinstance(cell, (dict, list))).any()]
         if len(nested):
             raise DataError(

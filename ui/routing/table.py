@@ -77,7 +77,7 @@ def routes_html(
     task, layers = compared.task, compared.layers
     texts = any(text for _, text, _ in rows)
     answers = task.name != TEXTS.name
-    heads = [first, *["sentence"] * (texts and not task.on_words)]
+    heads = [first, *["sentence"] * (texts and not task.on_tokens)]
     heads += (["prediction"] + ["probability"] * task.classifies_texts) * answers
     span = ' rowspan="2"' if layers else ""
     head = "".join(f'<th{span} scope="col" style="{_CELL}">{name}</th>' for name in heads)
@@ -91,9 +91,9 @@ def routes_html(
     for short, text, e in rows:
         cells = [f'<td style="{_CELL};opacity:.7">{escape_html(short)}</td>']
         width = "min-width:150px;overflow-wrap:anywhere"
-        if texts and not task.on_words:
+        if texts and not task.on_tokens:
             cells.append(f'<td dir="auto" style="{_CELL};{width}">{escape_html(text)}</td>')
-        if task.on_words:
+        if task.on_tokens:
             cells.append(f'<td dir="auto" style="{_CELL};{width}">{marked(e)}</td>')
         elif answers:
             cells.append(f'<td style="{_CELL}"><b>{escape_html(e.answer)}</b></td>')
@@ -109,7 +109,16 @@ def routes_html(
 
 
 def marked(e: Exploration) -> str:
-    """A sentence as HTML, each word that has another class than `O` marked with it; the darker, the surer."""
+    """A sentence as HTML, each word that has another class than `O` marked with it; the darker, the surer. Or a question, and
+    the answer marked in the text around it.
+    """
+    if e.task.on_spans:
+        (question, text), (start, end) = e.text, e.span
+        before, after = text[max(start - _LONGEST, 0) : start], text[end : end + _LONGEST]
+        before, after = "…" * (start > _LONGEST) + before, after + "…" * (end + _LONGEST < len(text))
+        look = f"background:rgba({','.join(map(str, SAME))},.3);border-radius:3px;padding:0 2px"
+        answer = f'<mark style="{look};color:inherit">{escape_html(e.answer)}</mark>'
+        return f"<b>{escape_html(shorten(question, _LONGEST))}</b><br>{escape_html(before)}{answer}{escape_html(after)}"
     parts = []
     for word, name, share in e.labelled_words:
         text = escape_html(word)
@@ -149,7 +158,7 @@ def _box(e: Exploration, compared: Exploration, layer: int) -> str:
 def frame(found: Sequence[Exploration]) -> pd.DataFrame:
     """One row a sentence: its texts, prediction, class probabilities, expert of each layer, tokens read."""
     task = found[0].task
-    classes = [] if task.on_words else [f"p({name})" for name in task.label_names]
+    classes = [] if task.on_tokens else [f"p({name})" for name in task.label_names]
     experts = [f"expert in layer {layer}" for layer in found[0].layers]
     texts = distinct(task.text_columns, ["sentence no.", "prediction", "tokens", *classes, *experts])
     rows = []

@@ -47,6 +47,9 @@ def headline(e: Exploration, without: Without | None, grid: WhatIf | None, *, ro
         return ". ".join(parts + ([f"The route: {_most(grid, 0)}"] if grid else [])) + "."
     if e.task.on_words:
         return _labels(e)
+    if e.task.on_spans:
+        answer = escape(shorten(e.answer, 2 * _LONGEST))
+        return f"Answer: **{answer}**." if answer else "The question leaves no room for the text, so there is no answer."
     answer = escape(e.answer)
     parts, missing = [f"Prediction **{answer}**"], []
     if not e.task.is_regression:

@@ -205,6 +205,9 @@ def _pick(key: str, shown: pd.DataFrame) -> None:
 def _exchanged(selection: state.Selection, stats: UsageStats) -> None:
     """Draw the switch and, if it is on, the results; `stats` are those of the selection's data."""
     st.subheader("Exchanged routes: does the route matter?", anchor=False)
+    if selection.data.task.on_tokens:
+        st.info("This needs one prediction for a text.")
+        return
     if not st.toggle(
         "Measure",
         key=EXCHANGE,

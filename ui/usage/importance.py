@@ -63,6 +63,9 @@ def section(selection: state.Selection) -> None:
     dense, data, checkpoint = dense_layers(selection.checkpoint.model), selection.data, selection.checkpoint
     if not (selection.is_routed or dense) or data is None:
         return
+    if data.task.on_tokens:
+        st.info("This needs one prediction for a text. The knock-out of one expert on all examples is in its profile.")
+        return
     of = EXPERT if selection.is_routed else HEAD
     if selection.is_routed and dense:
         of = HEAD if always_one("Knock out", KINDS, KIND) == KINDS[1] else EXPERT
