@@ -1,8 +1,9 @@
 """Jobs: commands of `python -m shrp` that run one at a time in a process of their own.
 
-Each job is a folder, so any process can see how far it is. One process works: it holds the lock, runs the oldest job
-that has not ended, and then becomes the next one's. A process that is killed or interrupted leaves its job as it is, and
-`wake` starts another, whose command resumes. The folder's files:
+Each job is a folder, so any process can see how far it is. One process works: it holds the lock, imports what commands
+need, runs the oldest job that has not ended, and then becomes a fresh one, ready for the next; it leaves where none has
+come for `STAYS` seconds. A process that is killed or interrupted leaves its job as it is, and `wake` starts another,
+whose command resumes. The folder's files:
 
 - `job.json`: what it is; `log.txt`: what the command printed; `result.json`: its `--json` output;
 - `status.json`: how far it is; `starts`: a byte for each time it was started and not interrupted by SIGTERM;
@@ -11,6 +12,7 @@ that has not ended, and then becomes the next one's. A process that is killed or
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import secrets
@@ -36,10 +38,16 @@ from shrp.training.progress import STATUS_FILE
 
 MOST_STARTS = 3
 """A job whose process was killed so often has failed."""
+STAYS = 300
+"""Seconds that a process waits for a job, with some 400 MB of libraries in memory."""
 GIB = 2**30
 _MODULE = "shrp.jobs"
 _INTERRUPTED = 130
 """A command's exit code after SIGTERM (`_interrupt`)."""
+_LIBRARIES = ("shrp.cli", "shrp.training.quick", "transformers.models.bert.modeling_bert", "pydantic.fields")
+"""What takes seconds to import, and commands need."""
+_LOOKS = 0.1
+"""Seconds between two looks for a job."""
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 _JOB, _LOG, _RESULT, _STATUS = "job.json", "log.txt", "result.json", "status.json"
 _STARTS, _CANCEL, _END, _LOCK, _PID = "starts", "cancel", "end.json", ".lock", ".pid"
@@ -136,20 +144,25 @@ def jobs(root: Path) -> list[Job]:
     return [_read(folder, working) for folder in _folders(root)]
 
 
-def wake(root: Path) -> None:
-    """Start a process if a job waits, or was left by a process that was killed, and none is at work.
+def wake(root: Path, *, early: bool = False) -> None:
+    """Start a process if a job waits, or was left by a process that was killed, and there is none.
 
     Where none can be started, as on a disk that is read-only, the jobs go on waiting.
+
+    Args:
+        early: also where no job waits yet, so that the next begins at once.
     """
-    if any(not (folder / _END).exists() for folder in _folders(root)) and not _working(root):
-        with suppress(OSError), (root / "worker.log").open("ab") as log:
-            subprocess.Popen(
-                [sys.executable, "-m", _MODULE, str(root)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # so that it outlives the server, and takes no Ctrl-C of its terminal
-            )
+    if (early or _next(root)) and _working(root) is None:
+        with suppress(OSError):
+            root.mkdir(parents=True, exist_ok=True)
+            with (root / "worker.log").open("ab") as log:
+                subprocess.Popen(
+                    [sys.executable, "-m", _MODULE, str(root)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,  # so that it outlives the server, and takes no Ctrl-C of its terminal
+                )
 
 
 def cancel(job: Job) -> None:
@@ -187,14 +200,19 @@ def _folders(root: Path) -> list[Path]:
     return []
 
 
+def _next(root: Path) -> Path | None:
+    """The oldest job that has not ended."""
+    return next((one for one in _folders(root) if not (one / _END).exists()), None)
+
+
 def _working(root: Path) -> str | None:
-    """The name of the job at work, if any.
+    """The name of the job at work; empty where the process waits for one, None where there is no process.
 
     It takes no lock, as a process that starts could give up on it. A killed process leaves its `.pid`, and keeps its
     number and time of creation until its parent waits for it, but no command line.
     """
     with suppress(psutil.Error, ValueError):
-        pid, name = _text(root / _PID).split()
+        pid, _, name = _text(root / _PID).partition(" ")
         if psutil.Process(int(pid)).cmdline()[-2:] == [_MODULE, str(root)]:
             return name
     return None
@@ -231,21 +249,39 @@ def _json(file: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def work(root: Path) -> bool:
-    """Run the oldest job that has not ended, if no other process works; returns whether one has ended now."""
-    try:  # one that ends may have looked for jobs before the last was submitted
+def work(root: Path, stays: float = 0.0) -> bool:
+    """Run the oldest job that has not ended, if no other process works; returns whether one has ended now.
+
+    Args:
+        stays: seconds to wait for a job, with all imported.
+    """
+    try:  # one that leaves may have looked for jobs before the last was submitted
         held = FileLock(root / _LOCK).acquire(timeout=1)
     except Timeout:
         return False
+    pid, own = root / _PID, str(os.getpid())
     with held:
-        folder = next((one for one in _folders(root) if not (one / _END).exists()), None)
+        pid.write_text(own, encoding="utf-8")
+        if stays:
+            _import()
+        end = time.monotonic() + stays
+        while (folder := _next(root)) is None and time.monotonic() < end:
+            time.sleep(_LOOKS)
         if folder is None:
-            return False
-        (root / _PID).write_text(f"{os.getpid()} {folder.name}", encoding="utf-8")
-        if end := _run(folder):
-            write_text(folder / _END, json.dumps(end))
-        (root / _PID).unlink(missing_ok=True)
-    return end is not None
+            pid.unlink()  # whoever submits a job from now on starts a process
+            if (folder := _next(root)) is None:
+                return False
+        pid.write_text(f"{own} {folder.name}", encoding="utf-8")
+        if ended := _run(folder):
+            write_text(folder / _END, json.dumps(ended))
+        pid.write_text(own, encoding="utf-8")
+    return ended is not None
+
+
+def _import() -> None:
+    for name in _LIBRARIES:
+        with suppress(Exception):  # the command says it
+            importlib.import_module(name)
 
 
 def _run(folder: Path) -> dict[str, Any] | None:
@@ -305,5 +341,5 @@ def _interrupt(*_: object) -> None:
 if __name__ == "__main__":
     folder = sys.argv[1]
     # A fresh process for each job: none inherits another's memory or generators.
-    if work(Path(folder)):
+    if work(Path(folder), STAYS):
         os.execv(sys.executable, [sys.executable, "-m", _MODULE, folder])

@@ -42,7 +42,7 @@ def root(tmp_path):
 @pytest.fixture
 def asleep(monkeypatch):
     """No process is started: the test works itself."""
-    monkeypatch.setattr(jobs, "wake", lambda root: None)
+    monkeypatch.setattr(jobs, "wake", lambda root, **_: None)
 
 
 @pytest.fixture
@@ -196,6 +196,57 @@ def test_a_process_that_starts_waits_for_one_that_ends(asleep, commands, tmp_pat
     assert jobs.work(tmp_path)
 
 
+def test_a_process_stays_for_a_job_and_leaves_where_none_comes(asleep, commands, tmp_path, monkeypatch):
+    imported = []
+    monkeypatch.setattr(jobs, "_import", lambda: imported.append((tmp_path / ".pid").read_text()))
+    threading.Timer(0.3, lambda: jobs.submit(tmp_path, "one", ["one"], tmp_path / "out")).start()
+    assert jobs.work(tmp_path, stays=WAIT)
+    assert commands[0] == [["one", "--json"]]
+    assert (tmp_path / ".pid").read_text() == str(os.getpid())
+    assert not jobs.work(tmp_path, stays=0.01)
+    assert not (tmp_path / ".pid").exists()
+    assert imported == [str(os.getpid())] * 2
+
+
+def test_a_job_submitted_as_a_process_leaves_is_run(asleep, commands, tmp_path, monkeypatch):
+    """Who submits it starts no process as long as there is one."""
+    looks, there = jobs._next, []
+
+    def look(root):
+        there.append((root / ".pid").exists())
+        if there[-1]:
+            return None
+        return looks(root) or jobs.submit(root, "one", ["one"], tmp_path / "out").folder
+
+    monkeypatch.setattr(jobs, "_next", look)
+    assert jobs.work(tmp_path)
+    assert there == [True, False]
+    assert commands[0] == [["one", "--json"]]
+
+
+@pytest.mark.parametrize(
+    ("working", "waits", "early", "started"),
+    [
+        (None, True, False, 1),
+        (None, False, False, 0),
+        (None, False, True, 1),
+        ("", True, False, 0),
+        ("", False, True, 0),
+    ],
+)
+def test_a_process_is_started_where_there_is_none(tmp_path, monkeypatch, working, waits, early, started):
+    commands = []
+    monkeypatch.setattr(jobs, "_working", lambda root: working)
+    monkeypatch.setattr(jobs.subprocess, "Popen", lambda command, **_: commands.append(command))
+    root = tmp_path / "new"
+    if waits:
+        with monkeypatch.context() as patch:
+            patch.setattr(jobs, "wake", lambda root: None)
+            jobs.submit(root, "one", ["one"], tmp_path / "out")
+    jobs.wake(root, early=early)
+    assert [command[-2:] for command in commands] == [["shrp.jobs", str(root)]] * started
+
+
 def test_jobs_wait_where_no_process_can_be_started(asleep, tmp_path, monkeypatch):
     jobs.submit(tmp_path, "one", ["one"], tmp_path / "out")
     (tmp_path / "worker.log").mkdir()
@@ -229,7 +280,7 @@ def test_the_status_file_holds_the_last_step_some_losses_and_the_history(tmp_pat
 
 
 def test_a_killed_process_is_started_anew_and_resumes(root, tmp_path, tiny_model, tiny_tokenizer, tiny_data):
-    """With the real command line; the next job waits, and is cancelled while it runs."""
+    """With the real command line; the next job waits, and is cancelled while it runs; then the process waits."""
     base, table = tmp_path / "base", tmp_path / "train.csv"
     tiny_model().base_model.save_pretrained(base)
     tiny_tokenizer.save_pretrained(base)
@@ -253,3 +304,4 @@ def test_a_killed_process_is_started_anew_and_resumes(root, tmp_path, tiny_model
     until(lambda: now()[1].state == "cancelled")
     assert not (tmp_path / "b").exists()
     assert not list(tmp_path.glob("b.run"))
+    until(lambda: jobs._working(root) == "")

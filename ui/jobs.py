@@ -63,6 +63,11 @@ def needs(parameters: int) -> dict[str, int]:
     return {"disk": 4 * model + GIB, "memory": 6 * model + 2 * GIB}
 
 
+def prepare() -> None:
+    """Have a process import what a job needs, for a dialog that may start one."""
+    jobs.wake(root(), early=True)
+
+
 def start(
     title: str,
     arguments: Sequence[str],

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy.special import entr
-from scipy.stats import false_discovery_control
 
 from shrp.analysis import Progress
 from shrp.analysis.usage import UsageStats
@@ -254,6 +253,8 @@ def specialisation_frame(groupings: Sequence[Grouping]) -> pd.DataFrame:
     Columns by, groups, layer, explained, ceiling, p, q, beyond_length, p_beyond, q_beyond, effective_experts; q is p adjusted
     over all rows (Benjamini and Hochberg 1995), separately beyond length.
     """
+    from scipy.stats import false_discovery_control  # slow to import
+
     if not groupings:
         return pd.DataFrame()
     parts = []

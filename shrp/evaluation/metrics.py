@@ -12,7 +12,6 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
-from scipy.stats import rankdata
 
 from shrp.data import squad
 from shrp.data.tasks import REGRESSION_METRICS, UNLABELLED, Task
@@ -275,6 +274,8 @@ def _pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    from scipy.stats import rankdata  # slow to import, and most metrics need none
+
     return _pearson(rankdata(x, axis=-1), rankdata(y, axis=-1))
 
 

@@ -40,7 +40,7 @@ def asleep(monkeypatch, tmp_path):
     """Jobs wait in a folder of the test's own, and no step is measured."""
     monkeypatch.setenv("SHRP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv(jobs.SWITCH, "1")
-    monkeypatch.setattr(library, "wake", lambda root: None)
+    monkeypatch.setattr(library, "wake", lambda root, **_: None)
     monkeypatch.setattr(convert, "_estimate", lambda *_: 118.0)
 
 

@@ -538,7 +538,7 @@ def test_on_localhost_any_folder_opens_as_links_and_its_labels_can_be_named(
     assert not {"training_args.bin", "answers.csv"} & {one.name for one in kept.iterdir()}
     again = open_page("overview", tiny_checkpoint, checkpoint="mine")  # after a reload
     assert again.title[0].value == "mine"
-    monkeypatch.setattr(library, "wake", lambda root: None)
+    monkeypatch.setattr(library, "wake", lambda root, **_: None)
     job = jobs.start("Convert", ["convert", "--base", str(kept.resolve())], "made")
     opened(again).button(key="own-checkpoint-remove-mine").click().run()
     assert len(again.error) == 1  # the job needs it

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,8 @@ def own_app(tmp_path, profile):
     yield url
     process.terminate()
     process.wait()
+    with suppress(OSError, ValueError):  # the jobs' process stays for others
+        os.kill(int((tmp_path / "cache/jobs/.pid").read_text().split()[0]), signal.SIGTERM)
 
 
 def _alive(pid: int) -> bool:

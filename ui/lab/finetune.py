@@ -35,6 +35,7 @@ def button(selection: Selection, plan: PruningPlan) -> bool:
 
 @st.dialog("Fine-tune after pruning", width="medium", on_dismiss=dialog.close)
 def _dialog(selection: Selection, plan: PruningPlan) -> None:
+    jobs.prepare()
     checkpoint, task = selection.checkpoint, selection.checkpoint.info.task
     data = selection.data
     labelled = st.segmented_control("How", list(HOW), default=False, format_func=HOW.get, required=True)

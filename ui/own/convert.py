@@ -66,6 +66,7 @@ def button(selection: Selection) -> bool:
 
 @st.dialog("Convert this model", width="medium", on_dismiss=dialog.close)
 def _dialog(selection: Selection) -> None:
+    jobs.prepare()
     checkpoint, whole = selection.checkpoint, selection.data
     task, total = checkpoint.info.task, checkpoint.model.config.num_hidden_layers
     recipe = st.segmented_control(
