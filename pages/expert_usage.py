@@ -36,6 +36,7 @@ QUICK = 5_000
 STYLE = "<style>.st-key-expert-examples [data-testid=stElementToolbar] {display: none}</style>"
 
 
+@state.shows_errors
 def main() -> None:
     st.html(STYLE)
     selection = state.current("Expert usage", named=False)
@@ -43,11 +44,7 @@ def main() -> None:
     if not selection.is_routed:
         no_routers(selection)
         return
-    try:
-        stats = measurements.usage_stats(selection.checkpoint, selection.data)
-    except ShrpError as error:
-        state.show_error(error)
-        return
+    stats = measurements.usage_stats(selection.checkpoint, selection.data)
     top = stats.layers[-1]
     arrival.arrive({state.LAYER: int, state.EXPERT: int})
     state.follow_cell(stats.layers, range(stats.num_experts), (top, int(stats.share(top).argmax())))
@@ -65,11 +62,7 @@ def main() -> None:
         TRAINING: lambda: training.section(selection.name, dict(selection.checkpoint.info.training)),
         IMPORTANCE: lambda: importance.section(selection),
     }
-    tabs = st.tabs([*draw], key=TABS, bind="query-params", on_change="rerun")
-    for tab, show in zip(tabs, draw.values(), strict=True):
-        if tab.open:
-            with tab:
-                show()
+    state.lazy_tabs(draw, TABS)
     lost = without(selection, stats, cell)
     with place.container():
         verdict(headline(stats, cell, top_k, found, lost))

@@ -24,7 +24,7 @@ def headline(models: list[dict], recipe: str, depth: str) -> str:
         f"the dense model's score with {mine['encoder_params_share']:.0%} of the encoder"
     )
     leads = [row for row in data.rows("leads") if (row["recipe"], row["depth"]) == (recipe, depth)]
-    worse = [data.NAMES[row["model"]] for row in leads if row["interval"][0] > 0]
+    worse = [row["name"] for row in leads if row["interval"][0] > 0]
     if not leads:
         return text + "."
     if not worse:

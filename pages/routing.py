@@ -29,6 +29,7 @@ NARROW = """<style>
 </style>"""
 
 
+@state.shows_errors
 def main() -> None:
     st.html(NARROW)
     selection = state.current("Routing", needs_data=False)
@@ -41,11 +42,7 @@ def main() -> None:
         st.info("Type a sentence above.", icon=":material/edit:")
         return
     place, picker = st.columns([6, 1], vertical_alignment="center")
-    try:
-        found = results.explored(checkpoint, inputs)
-    except ShrpError as error:
-        state.show_error(error)
-        return
+    found = results.explored(checkpoint, inputs)
     number = pick(len(found), picker)
     e = found[number - 1]
     sentence_table(found, number - 1, selection.name, checkpoint.info.max_length)
@@ -130,14 +127,10 @@ def tabs(
         draw.pop(EXPERTS, None)
     say_unknown(TAB, "tab", draw)
     fall_back(TAB, draw, next(iter(draw)))
-    drawn = st.tabs([*draw], key=TAB, bind="query-params", on_change="rerun")
-    for name, tab in zip(draw, drawn, strict=True):
-        if tab.open:
-            with tab:
-                if one is None and name in (WORDS, EXPERTS):
-                    st.info("This sentence has no word to explain.", icon=":material/edit:")
-                else:
-                    draw[name]()
+    if one is None:
+        none = lambda: st.info("This sentence has no word to explain.", icon=":material/edit:")  # noqa: E731
+        draw |= {name: none for name in (WORDS, EXPERTS) if name in draw}
+    state.lazy_tabs(draw, TAB)
 
 
 main()

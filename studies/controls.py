@@ -28,7 +28,7 @@ from shrp.evaluation.costs import size_like
 from shrp.families.families import encoder_layers, family_of
 from shrp.families.family import Output
 from shrp.model.config import ShrpConfig
-from shrp.model.convert import convert_layer, num_experts_of
+from shrp.model.convert import convert_layer, empty_expert_layer, num_experts_of
 from shrp.model.gates import add_to_records, use_gates
 from shrp.model.layers import StaticLayer
 from shrp.training.runs import Convert
@@ -83,7 +83,7 @@ def self_path_alone(model: PreTrainedModel, layer: int) -> SelfPathAlone:
     convert_layer(model, layer, ShrpConfig((layer,), self_path=True))
     layers = encoder_layers(model)
     source = layers[layer]
-    made = SelfPathAlone.like(source, ())
+    made = SelfPathAlone(source, ())
     made.expander.load_state_dict(source.expander.state_dict())
     layers[layer] = made.to(source.qkv_weight.device, source.qkv_weight.dtype).train(source.training)
     return layers[layer]
@@ -106,22 +106,12 @@ class WidthPruned(StaticLayer):
     """A dense layer with some of its heads and neurons; `heads` are the kept ones."""
 
     def __init__(self, model: PreTrainedModel, layer: int, heads: Sequence[int], neurons: int) -> None:
-        family, hf = family_of(model), model.config
-        super().__init__(
-            layer=layer,
-            hidden_size=hf.hidden_size,
-            head_size=hf.hidden_size // num_experts_of(model),
-            heads=heads,
-            eps=encoder_layers(model)[layer].get_submodule(family.norm).eps,
-            dropout=getattr(hf, family.dropout),
-            attention_dropout=getattr(hf, family.attention_dropout),
-            family=family,
-        )
+        super().__init__(empty_expert_layer(model, layer, ShrpConfig((layer,))), heads)
         self.neurons = neurons
         # Stored with the weights: a resumed training may choose other heads before it loads these.
         self.register_buffer("kept_heads", torch.tensor(self.heads))
         self.register_load_state_dict_post_hook(_restore_heads)
-        width, act = self.kept * self.head_size, getattr(hf, family.activation)
+        width, act = self.kept * self.head_size, getattr(model.config, self.family.activation)
         self.expander = _Rest(self.hidden_size, width, neurons, self.norm.eps, act)
 
     def forward(

@@ -28,7 +28,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import typer
 
-from shrp.analysis.importance import ablation as knock_outs
+from shrp.analysis.importance import in_turn
 from shrp.analysis.routes import shuffle_routes
 from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint
@@ -226,7 +226,8 @@ def selection(made: Checkpoint, name: str) -> Found:
     routed, dense = live.evaluate(None), dense_cost(model)
     stats = measure_usage(model, tokenizer, validation, output_norms=True, max_length=length)
     gates = GateFit(model, tokenizer, training, stats.shares(), max_length=length).finish()
-    stats = replace(stats, fitted=gates, ablation=knock_outs(model, tokenizer, validation, max_length=length))
+    sizes = in_turn(model, tokenizer, validation, max_length=length).sizes()
+    stats = replace(stats, fitted=gates, ablation=sizes)
     about = {"checkpoint": name, "task": task, "depth": name.rpartition("-")[2], "metric": routed.metric}
     about |= {"n": len(validation), "routed": routed.score, "calibrated": False}
     for m, kind in product(SIZES, SELECTIONS):

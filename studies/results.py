@@ -23,13 +23,11 @@ from shrp.errors import DataError
 from shrp.files import write_text
 from shrp.phrases import metric_name
 from studies.rows import DATA, as_json, read_rows, run
-from studies.summary import NAMES, TASKS, describe, leads, summary
+from studies.summary import NAMES, SIZES, TASKS, describe, leads, summary
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "glue.md")
 LABELS = {"cola": "CoLA", "mrpc": "MRPC", "rte": "RTE", "stsb": "STS-B", "sst2": "SST-2", "qnli": "QNLI", "qqp": "QQP"}
-SIZES = {"6of12": 2, "11of12": 1}
-"""Depth -> experts per layer of the pruned model in the main table."""
 COLUMNS = [(recipe, depth) for recipe in ("retain", "paper") for depth in SIZES]
 
 Row = Mapping[str, Any]
@@ -68,21 +66,8 @@ def points(row: Row) -> str:
 
 
 def _main_rows(rows: list[dict[str, Any]], recipe: str, depth: str) -> list[dict[str, Any]]:
-    """The models of the main table: SHRP routed, pruned, fine-tuned, and the fine-tuned controls."""
-    m = SIZES[depth]
-    chosen = [row for row in rows if row["recipe"] == recipe and row["depth"] == depth]
-    return [
-        row
-        for row in chosen
-        if row["routed"]
-        or row["model"] in ("dropped", "width")
-        or row["experts_per_layer"] in ((m, 12) if row["model"] == "no_router" else (m,))
-    ]
-
-
-def _name(row: Row) -> str:
-    full = row["model"] == "no_router" and row["experts_per_layer"] == 12
-    return NAMES[row["model"]] + ", all experts kept" * full
+    """The models of the main table."""
+    return [row for row in rows if (row["recipe"], row["depth"]) == (recipe, depth) and row["compared"]]
 
 
 def headline() -> str:
@@ -92,7 +77,7 @@ def headline() -> str:
     for column in COLUMNS:
         for row in _main_rows(rows, *column):
             if row["fine_tuned_after_pruning"]:
-                found.setdefault(_name(row), {})[column] = share(row)
+                found.setdefault(row["name"], {})[column] = share(row)
             elif row["model"] == "shrp" and not row["routed"]:
                 found[plain][column] = share(row)
     return by_recipe("", found)
@@ -113,7 +98,7 @@ def against_controls() -> str:
     """SHRP's lead over each fine-tuned control."""
     cells: dict[str, dict[tuple[str, str], str]] = {}
     for row in leads(read_rows(DATA / "glue.json")):
-        cells.setdefault(_name(row), {})[row["recipe"], row["depth"]] = points(row)
+        cells.setdefault(row["name"], {})[row["recipe"], row["depth"]] = points(row)
     return by_recipe("SHRP minus", cells)
 
 

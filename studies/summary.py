@@ -23,6 +23,8 @@ NAMES = {
     "width": "width pruning",
     "dropped": "layer dropping",
 }
+SIZES = {"6of12": 2, "11of12": 1}
+"""Depth -> experts per layer of the pruned models in the main tables."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +132,9 @@ def summary(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str] = TASKS) -> 
     """The mean share over tasks of every model that was trained on all of them.
 
     Returns:
-        Rows with the fields of `KEY`, share, interval, above_majority, encoder_params_share, tasks, seeds (fewest and
-        most per task), and `by_task` (task -> share, interval, seeds, n).
+        Rows with the fields of `KEY`, name (of the model, in words), compared (whether it is in the main tables), share,
+        interval, above_majority, encoder_params_share, tasks, seeds (fewest and most per task), and `by_task` (task ->
+        share, interval, seeds, n).
     """
     if not rows:
         return []
@@ -144,6 +147,7 @@ def summary(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str] = TASKS) -> 
         row = dict(zip(KEY, key, strict=True))
         m = row["experts_per_layer"]
         row["experts_per_layer"] = None if m != m else int(m)
+        row |= {"name": _name(row), "compared": _compared(row)}
         row |= {"share": mean.value, "interval": list(mean.interval) if mean.below == mean.below else None}
         row |= {name: float(group[name].mean()) for name in ("above_majority", "encoder_params_share")}
         row |= {"tasks": list(tasks), "seeds": [int(group["seeds"].min()), int(group["seeds"].max())]}
@@ -168,7 +172,7 @@ def leads(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str] = TASKS) -> li
     """By how much SHRP's fine-tuned model leads each fine-tuned control, in shares of the teacher's score.
 
     Returns:
-        Rows recipe, depth, model, experts_per_layer, difference, interval (95%, not paired), over the same tasks.
+        Rows recipe, depth, model, experts_per_layer, name, difference, interval (95%, not paired), over the same tasks.
     """
     frame = by_task([row for row in rows if row["fine_tuned_after_pruning"] and row["task"] in tasks])
     found = []
@@ -182,12 +186,25 @@ def leads(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str] = TASKS) -> li
             lead = over_tasks([difference(mine[task], theirs[task]) for task in tasks])
             row = {"recipe": recipe, "depth": depth, "model": model}
             row["experts_per_layer"] = None if m != m else int(m)
+            row["name"] = _name(row)
             found.append(row | {"difference": lead.value, "interval": list(lead.interval)})
     return found
 
 
+def _name(row: Mapping[str, Any]) -> str:
+    """A model of the main tables in words."""
+    whole = row["model"] == "no_router" and row["experts_per_layer"] == 12
+    return NAMES[row["model"]] + ", routed" * row.get("routed", False) + ", all experts kept" * whole
+
+
+def _compared(row: Mapping[str, Any]) -> bool:
+    """Whether a model is in the main tables: SHRP routed and pruned, fine-tuned or not, and the controls of its size."""
+    sizes = (SIZES.get(row["depth"]), *(12,) * (row["model"] == "no_router"))
+    return row["routed"] or row["model"] in ("dropped", "width") or row["experts_per_layer"] in sizes
+
+
 def describe(row: Mapping[str, Any]) -> str:
-    """A model of the table in words."""
+    """A model of the table in words, with its size."""
     m = row["experts_per_layer"]
     size = ", routed" if row["routed"] else f", {m} expert{'s' * (m > 1)} a layer" if m else ""
     if row["model"] == "no_router" and m == 12:

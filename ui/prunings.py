@@ -192,17 +192,12 @@ def _key(checkpoint: Checkpoint, data: TextData) -> tuple[str, str, str]:
 
 def _ablation(checkpoint: Checkpoint, data: TextData) -> dict:
     """Layer -> effect of each expert's removal `(H,)`, measured once with a progress bar."""
-    from shrp.analysis.importance import ablation
+    from shrp.analysis.importance import in_turn
 
-    model, tokenizer, length = checkpoint.model, checkpoint.tokenizer, checkpoint.info.max_length
+    parts, length = (checkpoint.model, checkpoint.tokenizer, data), checkpoint.info.max_length
+    work = lambda progress: in_turn(*parts, max_length=length, progress=progress).sizes()  # noqa: E731
     label = f"Removing every expert in turn on {escape(data.name)}"
-    return once(
-        "ablation",
-        8,
-        _key(checkpoint, data),
-        label,
-        lambda progress: ablation(model, tokenizer, data, max_length=length, progress=progress),
-    )
+    return once("ablation", 8, _key(checkpoint, data), label, work)
 
 
 def _fitted(checkpoint: Checkpoint, data: TextData, stats: UsageStats) -> FittedGates:

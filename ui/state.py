@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
@@ -267,6 +268,28 @@ def _data(info: CheckpointInfo) -> tuple[str, TextData | None, str]:
 def show_error(error: ShrpError) -> None:
     """An error of the library's, in words, where its result would have been."""
     st.error(escape(str(error)), icon=":material/error:")
+
+
+def shows_errors(draw: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a function that draws show an error of the library's in place of the rest, and return None then."""
+
+    @wraps(draw)
+    def drawn(*args: Any, **options: Any) -> Any:
+        try:
+            return draw(*args, **options)
+        except ShrpError as error:
+            show_error(error)
+
+    return drawn
+
+
+def lazy_tabs(parts: Mapping[str, Callable[[], object]], key: str) -> None:
+    """Draw tabs by name, of which only the open one is computed, with its errors shown."""
+    tabs = st.tabs([*parts], key=key, bind="query-params", on_change="rerun")
+    for tab, draw in zip(tabs, parts.values(), strict=True):
+        if tab.open:
+            with tab:
+                shows_errors(draw)()
 
 
 def follow_cell(layers: Sequence[int], experts: Sequence[int], start: tuple[int, int]) -> None:

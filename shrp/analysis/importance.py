@@ -8,8 +8,9 @@ Shapes: `n` examples, `L` layers, `H` experts or heads a layer, `C` classes, `E 
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -40,7 +41,7 @@ MEANINGS = ("router picks the next", "zeroed")
 BLOCK = 32
 """Examples computed together."""
 ABLATED = 512
-"""Most examples for the selection by knock-out."""
+"""Examples that the selection by knock-out looks at, at most."""
 FEWEST = 5
 """An expert is tested, and a mean change has an interval, if so many examples use the expert; a minimal pair counts as one."""
 PREFIX_BYTES = 256 * 2**20
@@ -232,33 +233,40 @@ def blocks(data: TextData, n: int) -> Iterator[np.ndarray]:
     return (order[start : start + BLOCK] for start in range(0, len(order), BLOCK))
 
 
-def merge(parts: Sequence[KnockOuts]) -> KnockOuts:
-    """The results of several blocks as one."""
-    names = ("rows", "base", "knocked_out", "top1", "fires")
-    return replace(parts[0], **{n: np.concatenate([getattr(part, n) for part in parts]) for n in names})
-
-
-def ablation(
+def in_turn(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     data: TextData,
+    n: int = ABLATED,
     *,
+    heads: bool = False,
     max_length: int = 128,
     progress: Progress | None = None,
-) -> dict[int, np.ndarray]:
-    """Layer -> `KnockOuts.sizes` on the first `ABLATED` examples, for selecting experts without labels.
+    keep: Callable[[tuple[int, int], Callable[[], KnockOuts]], KnockOuts] = lambda block, make: make(),
+) -> KnockOuts:
+    """`knock_outs` on the first `n` examples or all, block by block.
+
+    Args:
+        progress: receives the examples done and all of them.
+        keep: gives a block's result, known by its number and size or made: a run that was interrupted goes on.
 
     Raises:
         PlanError, DataError: as `knock_outs`.
     """
-    parts, n = [], min(ABLATED, len(data))
+    parts, done, n = [], 0, min(n, len(data))
     for rows in blocks(data, n):
-        parts.append(knock_outs(model, tokenizer, data, rows, max_length=max_length))
-        if progress:
-            progress(sum(part.n for part in parts), n)
+
+        def show(step: int, steps: int, done: int = done, size: int = len(rows)) -> None:
+            if progress:
+                progress(done + size * step // steps, n)
+
+        how = {"heads": heads, "max_length": max_length, "progress": show}
+        parts.append(keep((len(parts), len(rows)), partial(knock_outs, model, tokenizer, data, rows, **how)))
+        done += len(rows)
     if not parts:
         raise DataError(f"{data.name} is empty; knocking out needs at least one example.")
-    return merge(parts).sizes()
+    names = ("rows", "base", "knocked_out", "top1", "fires")
+    return replace(parts[0], **{name: np.concatenate([getattr(one, name) for one in parts]) for name in names})
 
 
 def _use(record: RoutingRecord, layer: int) -> tuple[np.ndarray, np.ndarray]:

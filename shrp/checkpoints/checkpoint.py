@@ -360,7 +360,7 @@ def _shape(model: PreTrainedModel, info: CheckpointInfo) -> None:
     for index in info.config.layers:
         layer = empty_expert_layer(model, index, info.config)
         plan = info.plan
-        layers[index] = StaticLayer.like(layer, kept[index].experts, untied=plan.untied) if plan else layer
+        layers[index] = StaticLayer(layer, kept[index].experts, untied=plan.untied) if plan else layer
 
 
 def fill(model: PreTrainedModel, state: dict[str, torch.Tensor], weights: Path) -> None:

@@ -129,19 +129,9 @@ def _in_turn(
     from shrp.data.slices import groups_by
 
     shaped = importance.of_heads if heads else lambda frame: frame
-    of, parts, done = (loaded.model, loaded.tokenizer, source), [], 0
     with progress_on("knocking out", examples) as show:
-        for rows in importance.blocks(source, examples):
-
-            def inside(step: float, of: float, done: int = done, size: int = len(rows)) -> None:
-                show(done + size * step / of)
-
-            how = {"heads": heads, "max_length": length, "progress": inside}
-            parts.append(importance.knock_outs(*of, rows, **how))
-            done += len(rows)
-    if not parts:
-        raise DataError(f"{source.name} is empty; knocking out needs at least one example.")
-    found = importance.merge(parts)
+        how = {"heads": heads, "max_length": length, "progress": show}
+        found = importance.in_turn(loaded.model, loaded.tokenizer, source, examples, **how)
     result: dict[str, Any] = {"data": source.name, "n": found.n, "of": len(source)}
     result["heads" if heads else "experts"] = records(shaped(found.table(source, None)))
     if by is not None:

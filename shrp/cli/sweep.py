@@ -97,7 +97,7 @@ def measured_usage(
     loaded: Checkpoint, data: TextData, selection: str, max_length: int, seed: int
 ) -> UsageStats:
     """Measure usage on data, and what else the selection needs: output norms, knock-outs or fitted gates."""
-    from shrp.analysis.importance import ablation
+    from shrp.analysis.importance import in_turn
     from shrp.analysis.usage import measure_usage
     from shrp.pruning.select import GateFit
 
@@ -106,7 +106,7 @@ def measured_usage(
         stats = measure_usage(*of, max_length=max_length, output_norms=norms, progress=show)
     if selection == "ablation":
         with progress_on("knocking out experts") as show:
-            return replace(stats, ablation=ablation(*of, max_length=max_length, progress=show))
+            return replace(stats, ablation=in_turn(*of, max_length=max_length, progress=show).sizes())
     if selection == "fitted":
         with progress_on("fitting gates (takes minutes)") as show:
             fit = GateFit(*of, stats.shares(), max_length=max_length, seed=seed)

@@ -311,50 +311,19 @@ class StaticLayer(_Experts):
     are the self path, if there is one.
     """
 
-    def __init__(
-        self,
-        *,
-        layer: int,
-        hidden_size: int,
-        head_size: int,
-        heads: Sequence[int],
-        eps: float = 1e-12,
-        dropout: float = 0.0,
-        attention_dropout: float = 0.0,
-        family: Family = BERT,
-        self_path: bool = False,
-        untied: bool = False,
-        norm: nn.Module | None = None,
-    ) -> None:
-        """Args: heads, the kept experts; untied, whether the Expander is; others as for `ExpertLayer`."""
-        super().__init__()
-        self.layer, self.heads, self.kept, self.family = layer, tuple(heads), len(heads), family
-        self.hidden_size, self.head_size = hidden_size, head_size
-        self.dropout, self.attention_dropout = dropout, attention_dropout
-        self.self_path, self.untied = self_path, untied
-        self.parts = self.kept + self_path  # what the Expander adds up, or sees side by side
-        # All queries, all keys, all values, then the self path.
-        self.qkv = nn.Linear(hidden_size, (3 * self.kept + self_path) * head_size)
-        width = head_size * (self.parts if untied else 1)
-        self.expander = Expander(width, hidden_size, eps, gain=1.0)  # trained weights replace these
-        self.norm = nn.LayerNorm(hidden_size, eps=eps) if norm is None else norm
-
-    @classmethod
-    def like(cls, source: ExpertLayer, heads: Sequence[int], *, untied: bool = False) -> StaticLayer:
+    def __init__(self, source: ExpertLayer, heads: Sequence[int], *, untied: bool = False) -> None:
         """A layer of the geometry of `source` for some of its experts, with a copy of its norm and else fresh weights."""
-        return cls(
-            layer=source.layer,
-            hidden_size=source.hidden_size,
-            head_size=source.head_size,
-            heads=heads,
-            eps=source.expander.norm.eps,
-            dropout=source.dropout,
-            attention_dropout=source.attention_dropout,
-            family=source.family,
-            self_path=source.self_path is not None,
-            untied=untied,
-            norm=copy.deepcopy(source.norm),
-        )
+        super().__init__()
+        self.layer, self.heads, self.kept, self.family = source.layer, tuple(heads), len(heads), source.family
+        self.hidden_size, self.head_size = source.hidden_size, source.head_size
+        self.dropout, self.attention_dropout = source.dropout, source.attention_dropout
+        self.self_path, self.untied = source.self_path is not None, untied
+        self.parts = self.kept + self.self_path  # what the Expander adds up, or sees side by side
+        # All queries, all keys, all values, then the self path.
+        self.qkv = nn.Linear(self.hidden_size, (3 * self.kept + self.self_path) * self.head_size)
+        width = self.head_size * (self.parts if untied else 1)
+        self.expander = Expander(width, self.hidden_size, source.expander.norm.eps, gain=1.0)  # trained weights replace these
+        self.norm = copy.deepcopy(source.norm)
 
     @classmethod
     @torch.no_grad()
@@ -363,7 +332,7 @@ class StaticLayer(_Experts):
     ) -> StaticLayer:
         """Keep `experts` of `source`, combined with `weights` (the plan's constant gates)."""
         kept, dh, experts = len(experts), source.head_size, list(experts)
-        layer = cls.like(source, experts, untied=untied).to(source.qkv_weight.device, source.qkv_weight.dtype)
+        layer = cls(source, experts, untied=untied).to(source.qkv_weight.device, source.qkv_weight.dtype)
         # Scaled in float64, on the CPU: not every accelerator has it.
         scale = torch.ones(kept, 3, 1, dtype=torch.float64)
         scale[:, 2, 0] = torch.tensor(weights, dtype=torch.float64)  # queries and keys stay as they are

@@ -10,7 +10,7 @@ import pytest
 from shrp.analysis.attribution.instance import prepare
 from shrp.analysis.attribution.tokens import ablate_words
 from shrp.analysis.explore import explore
-from shrp.analysis.importance import blocks, knock_out_effect, knock_outs, merge, worth_by_group
+from shrp.analysis.importance import in_turn, knock_out_effect, worth_by_group
 from shrp.analysis.specialisation import specialisation, specialisation_frame
 from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint
@@ -113,8 +113,7 @@ def test_knock_out_of_each_in_turn(shrp, place, known, on_data, heads):
     options = (*(("--heads",) if heads else ()), "--by", "slice", "--examples", 32)
     found = told(shrp, "knock-out", place / "routed", *on_data, *options)
     assert (found["n"], found["of"]) == (32, 60)
-    parts = [knock_outs(loaded.model, loaded.tokenizer, data, rows, heads=heads) for rows in blocks(data, 32)]
-    merged = merge(parts)
+    merged = in_turn(loaded.model, loaded.tokenizer, data, 32, heads=heads)
     effects = [row["effect"] for row in found["heads" if heads else "experts"]]
     np.testing.assert_allclose(effects, merged.table(data, None)["effect"], atol=1e-6)
     by_slice = worth_by_group(merged, data, groups_by("slice", data))

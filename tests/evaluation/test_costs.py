@@ -28,7 +28,7 @@ from shrp.evaluation import costs as measure
 from shrp.families.families import FAMILIES, encoder_layers
 from shrp.model.config import ShrpConfig
 from shrp.model.convert import convert
-from shrp.model.layers import StaticLayer
+from shrp.model.layers import ExpertLayer, StaticLayer
 from shrp.pruning.plan import LayerPlan, PruningPlan
 from shrp.pruning.prune import prune
 from tests.conftest import LIKE_DEBERTA_V3, LIKE_MODERNBERT
@@ -98,7 +98,8 @@ def bert_base(replacements):
 
 
 def static(m):
-    return lambda index: StaticLayer(layer=index, hidden_size=768, head_size=64, heads=range(m))
+    shape = {"hidden_size": 768, "num_experts": 12, "routing": "sequence", "top_k": 1}
+    return lambda index: StaticLayer(ExpertLayer(layer=index, **shape), range(m))
 
 
 def test_reference_layers_of_bert_base():

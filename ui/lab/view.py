@@ -265,6 +265,7 @@ def _take(key: str, allocation: str, layers: int) -> None:
         st.session_state[allocation] = int(cell[0]) // (layers if allocation == "per_layer" else 1)
 
 
+@state.shows_errors
 def not_routed(selection: Selection) -> None:
     """For a checkpoint without routers: what it is, its plan and export where it is pruned, and the next step."""
     name, checkpoint, plan = selection.name, selection.checkpoint, selection.checkpoint.info.plan
@@ -285,11 +286,7 @@ def not_routed(selection: Selection) -> None:
     kept_of, place = f"{plan.budget} of {len(plan.layers) * experts} experts", st.empty()
     alt = f"Weights of the kept experts: {kept.plan_words(plan)}"
     chart(kept.expert_map(plan, experts, ""), kept.plan_frame(plan), kept.MAP, f"{name}-plan", alt)
-    try:
-        found = measurements.evaluation(checkpoint, selection.data)
-    except ShrpError as error:
-        state.show_error(error)
-        return
+    found = measurements.evaluation(checkpoint, selection.data)
     scored = with_interval(found.score, found.interval, found.metric, found.n)
     place.markdown(f"**{kept_of}**: {escape(scored)}, {escape(found.data)}.")
 

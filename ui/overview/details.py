@@ -12,7 +12,6 @@ import streamlit as st
 from shrp.analysis.usage import CLIFF_SHARE, UsageStats, history_warnings
 from shrp.checkpoints.card import as_html, training_facts
 from shrp.checkpoints.score_rows import score_frame, with_shares
-from shrp.errors import ShrpError
 from shrp.evaluation.costs import TOKENS, cost, dense_cost
 from shrp.evaluation.evaluation import Evaluation
 from shrp.evaluation.metrics import confusion
@@ -41,6 +40,7 @@ def costs(selection: state.Selection) -> None:
     chart(figures.cost_bars(frame), frame, "costs", f"{selection.name}-costs", alt)
 
 
+@state.shows_errors
 def measured(selection: state.Selection, headline: Any) -> Evaluation | None:
     """Score the model on the picked data; returns its evaluation, or None where there is none.
 
@@ -50,12 +50,8 @@ def measured(selection: state.Selection, headline: Any) -> Evaluation | None:
     if data is None:
         st.caption(f"Not scored here: {escape(selection.no_data)}")
         return None
-    try:
-        stats = measurements.usage_stats(selection.checkpoint, data) if selection.is_routed else None
-        found = measurements.evaluation(selection.checkpoint, data, stats)
-    except ShrpError as error:
-        state.show_error(error)
-        return None
+    stats = measurements.usage_stats(selection.checkpoint, data) if selection.is_routed else None
+    found = measurements.evaluation(selection.checkpoint, data, stats)
     if selection.source == data_sources.OWN:
         with headline:
             verdict(own_verdict(selection.name, found, floor_of(data)))
@@ -185,10 +181,7 @@ def expanders(selection: state.Selection, found: Evaluation | None) -> None:
         part = st.expander(title, icon=icon, on_change="rerun", key=f"overview-{file_name(title).lower()}")
         if part.open:
             with part:
-                try:
-                    draw()
-                except ShrpError as error:
-                    state.show_error(error)
+                state.shows_errors(draw)()
 
 
 def training(selection: state.Selection) -> None:

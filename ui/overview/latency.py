@@ -12,7 +12,6 @@ import torch
 
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.data.batching import longest_input
-from shrp.errors import ShrpError
 from shrp.evaluation.costs import TOKENS, cost, dense_cost
 from shrp.evaluation.timing import dense_like, latency, model_inputs
 from shrp.model.convert import layer_kinds, num_experts_of
@@ -89,6 +88,7 @@ def table(times: pd.DataFrame) -> pd.DataFrame:
 
 
 @st.fragment
+@state.shows_errors
 def section(selection: state.Selection) -> None:
     """A button that measures, with progress, and what it found; kept for all sessions. A routed model is also pruned."""
     checkpoint = selection.checkpoint
@@ -107,11 +107,7 @@ def section(selection: state.Selection) -> None:
     )
     if st.button("Measure on this machine", key="measure-latency", icon=":material/timer:"):
         results(*_STORE).drop(key)
-        try:
-            once(*_STORE, key, "Timing", partial(measure, checkpoint, plans))
-        except ShrpError as error:
-            state.show_error(error)
-            return
+        once(*_STORE, key, "Timing", partial(measure, checkpoint, plans))
     if (times := results(*_STORE).get(key)) is None:
         return
     shown, threads = table(times), torch.get_num_threads()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,6 @@ from shrp.errors import DataError
 DOCS = Path(__file__).parents[2] / "docs"
 TASKS = {"cola": "CoLA", "mrpc": "MRPC", "rte": "RTE", "stsb": "STS-B", "sst2": "SST-2", "qnli": "QNLI"}
 DEPTHS = {"6of12": "6 of 12 layers", "11of12": "11 of 12 layers"}
-PRUNED_TO = {"6of12": 2, "11of12": 1}
-"""Depth -> experts per layer of the models that are compared."""
-NAMES = {
-    "shrp": "SHRP",
-    "random": "random experts",
-    "no_router": "no router",
-    "width": "width pruning",
-    "dropped": "layer dropping",
-    "self_only": "self path only",
-}
 
 
 def rows(name: str) -> list[dict[str, Any]]:
@@ -42,36 +31,17 @@ def rows(name: str) -> list[dict[str, Any]]:
         raise DataError(f"{path.name} cannot be read; `python -m studies.results` writes it.") from error
 
 
-def name_of(row: Mapping[str, Any]) -> str:
-    """A model of the table in words."""
-    if row["routed"]:
-        return "SHRP, routed"
-    whole = row["model"] == "no_router" and row["experts_per_layer"] == 12
-    return NAMES[row["model"]] + ", all experts kept" * whole
-
-
 def compared(recipe: str, depth: str) -> list[dict[str, Any]]:
     """The models of one recipe and depth that stand next to each other, SHRP's first."""
-    m = PRUNED_TO[depth]
-    found = [row for row in rows("summary") if row["recipe"] == recipe and row["depth"] == depth]
-    sized = ("shrp", "random")
-    kept = [
-        row
-        for row in found
-        if row["routed"]
-        or row["model"] not in (*sized, "no_router")
-        or row["experts_per_layer"] in ((m,) if row["model"] in sized else (m, 12))
-    ]
-    return sorted(
-        kept, key=lambda row: (row["model"] != "shrp", -row["fine_tuned_after_pruning"], -row["share"])
-    )
+    found = [r for r in rows("summary") if (r["recipe"], r["depth"]) == (recipe, depth) and r["compared"]]
+    return sorted(found, key=lambda r: (r["model"] != "shrp", -r["fine_tuned_after_pruning"], -r["share"]))
 
 
 def table(models: list[dict[str, Any]]) -> pd.DataFrame:
     """Percent of the dense model's score by task, one row per model."""
     lines = []
     for row in models:
-        line = {"model": name_of(row), "fine-tuned after pruning": row["fine_tuned_after_pruning"]}
+        line = {"model": row["name"], "fine-tuned after pruning": row["fine_tuned_after_pruning"]}
         line |= {"mean": 100 * row["share"], "95% CI": ""}
         if row["interval"]:
             line["95% CI"] = "{:.1f}–{:.1f}".format(*(100 * end for end in row["interval"]))

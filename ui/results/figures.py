@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from ui.results.data import DEPTHS, name_of
+from ui.results.data import DEPTHS
 from ui.theme import BLUE, GREY, INK, ORANGE, whiskers
 
 AIM = 95.0
@@ -18,7 +18,7 @@ AIM = 95.0
 def points(summary: list[dict[str, Any]], published: list[dict[str, Any]], recipe: str) -> pd.DataFrame:
     """One row per model that was fine-tuned after pruning, ours of one recipe and those of the literature; in percent."""
     found = [
-        (f"{name_of(row)}, {DEPTHS[row['depth']]}", "SHRP" if row["model"] == "shrp" else "controls", row)
+        (f"{row['name']}, {DEPTHS[row['depth']]}", "SHRP" if row["model"] == "shrp" else "controls", row)
         for row in summary
         if row["recipe"] == recipe and (row["fine_tuned_after_pruning"] or row["routed"])
     ]

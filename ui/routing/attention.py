@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import streamlit as st
 
-from shrp.errors import ShrpError
 from shrp.model.convert import layer_kinds
 from ui.attention_figures import frame, heatmap, member, routed, said, strongest
 from ui.bound import fall_back, follow
 from ui.downloads import chart
 from ui.routing import results
-from ui.state import Selection, show_error
+from ui.state import Selection
 
 LAYER, HEAD, HIDE = "attention_layer", "attention_head", "hide_special"
 """Keys of the widgets, in the session's state and in the URL."""
@@ -28,11 +27,7 @@ def section(selection: Selection, text: tuple[str, ...], number: int) -> None:
     )
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
     layer = row.selectbox("Layer", layers, key=LAYER, width=110)
-    try:
-        found = results.attention(selection.checkpoint, text, layer)
-    except ShrpError as error:
-        show_error(error)
-        return
+    found = results.attention(selection.checkpoint, text, layer)
     start = found.firing[0] if found.firing else found.heads[0]
     heads = [AUTOMATIC, *found.heads]
     fall_back(HEAD, heads, AUTOMATIC)

@@ -11,7 +11,6 @@ import streamlit as st
 
 from shrp.analysis.explore import Exploration
 from shrp.analysis.patching import MOST, Patched, work
-from shrp.errors import ShrpError
 from shrp.phrases import listed
 from ui.bound import fall_back
 from ui.downloads import chart
@@ -19,7 +18,7 @@ from ui.routing import results
 from ui.routing.figures import CHANGE_BAR, HOVER, cells, grid_height, token_axes
 from ui.routing.sentences import BESIDE, say_unknown
 from ui.routing.table import agreement, routes_html
-from ui.state import Selection, show_error
+from ui.state import Selection
 from ui.text import escape, escape_html, percent, plain, shorten, signed
 from ui.theme import layout, marks
 
@@ -65,11 +64,7 @@ def section(selection: Selection, found: Sequence[Exploration], first: int) -> N
     soon = work(selection.checkpoint.model, longest) <= _SOON
     if not soon and not st.toggle("Compute it (may take minutes)", key=PATCH, bind="query-params"):
         return
-    try:
-        result = results.patched(selection.checkpoint, one.text, other.text)
-    except ShrpError as error:
-        show_error(error)
-        return
+    result = results.patched(selection.checkpoint, one.text, other.text)
     said, name = in_words(result, first, donor), f"{selection.name}-states-of-{donor}-in-{first}"
     st.markdown(said)
     alt = f"Heatmap, layers by tokens: change of {result.measured} with the hidden state of sentence {donor} put into "

@@ -7,7 +7,6 @@ import streamlit as st
 
 from shrp.analysis.attribution import experts
 from shrp.analysis.attribution.experts import METHODS, ExpertScores
-from shrp.errors import ShrpError
 from shrp.model.convert import expert_layers
 from ui.describe import kept_experts
 from ui.downloads import chart
@@ -15,7 +14,7 @@ from ui.pickers import always_one
 from ui.routing import figures, results
 from ui.routing.results import Explained
 from ui.routing.sentences import say_unknown
-from ui.state import Selection, show_error
+from ui.state import Selection
 from ui.text import escape_html
 
 METHOD = "expert_method"
@@ -41,11 +40,7 @@ def section(selection: Selection, one: Explained, number: int) -> None:
     method = always_one("Method", methods, METHOD, help=about)
     task, output = one.instance.task, one.prediction
     what = "the output" if task.is_regression else f"the logit of {task.label_names[output]}"
-    try:
-        found = results.expert_scores(one, output, method)
-    except ShrpError as error:
-        show_error(error)
-        return
+    found = results.expert_scores(one, output, method)
     rows, numbers = np.nonzero(found.fires)
     values = found.values[found.fires]
     names = [f"layer {found.layers[row]}, expert {expert}" for row, expert in zip(rows, numbers, strict=True)]

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from shrp.analysis.explore import Exploration, WhatIf, rerouted
-from shrp.errors import PlanError, ShrpError
+from shrp.errors import PlanError
 from shrp.model.forcing import AS_ROUTED, Force, ForcedRoute
 from ui import arrival, not_here
 from ui.bound import fall_back, set_param
@@ -19,7 +19,7 @@ from ui.routing.figures import CHANGE_BAR, HOVER, cells, grid_height, layer_name
 from ui.routing.sentences import say_unknown, went_back
 from ui.routing.table import routes_html
 from ui.routing.verdict import largest_move
-from ui.state import CHECKPOINT, Selection, show_error
+from ui.state import CHECKPOINT, Selection
 from ui.state import EXPERT as USAGE_EXPERT
 from ui.state import LAYER as USAGE_LAYER
 from ui.text import escape, escape_html, percent, shorten, shorten_texts, signed
@@ -104,22 +104,16 @@ def section(selection: Selection, e: Exploration, number: int, *, wanted: bool) 
     if found.notice:
         st.caption(f":material/info: {escape(found.notice)}")
     checkpoint, name = selection.checkpoint, f"{selection.name}-{number}"
-    try:
-        with above:
-            after = results.explored(checkpoint, [e.text], found.route)[0] if found.route else e
-            if found.route:
-                _compare(e, after, found.route)
-            if wanted:
-                _what_if(results.what_if_grid(checkpoint, e.text, found.route), after, found, output, name)
-            else:
-                st.info(
-                    "The grid takes longer on a text of this length: switch on *Compute everything* above."
-                )
-            if e.by_token:
-                token_routes(after, e, name)
-    except ShrpError as error:
-        show_error(error)
-        return
+    with above:
+        after = results.explored(checkpoint, [e.text], found.route)[0] if found.route else e
+        if found.route:
+            _compare(e, after, found.route)
+        if wanted:
+            _what_if(results.what_if_grid(checkpoint, e.text, found.route), after, found, output, name)
+        else:
+            st.info("The grid takes longer on a text of this length: switch on *Compute everything* above.")
+        if e.by_token:
+            token_routes(after, e, name)
     layer, expert = st.session_state[LAYER], st.session_state[EXPERT]
     label = f"What layer {layer}'s expert {expert} is used for"
     link = arrival.link({USAGE_LAYER: layer, USAGE_EXPERT: expert})

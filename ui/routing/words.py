@@ -12,7 +12,6 @@ import streamlit as st
 
 from shrp.analysis.attribution import tokens, trust
 from shrp.analysis.attribution.tokens import METHODS, WordScores
-from shrp.errors import ShrpError
 from shrp.phrases import counted, listed
 from ui.bound import fall_back
 from ui.downloads import chart, downloads
@@ -20,7 +19,7 @@ from ui.pickers import always_one, one_of
 from ui.routing import figures, results
 from ui.routing.results import Explained
 from ui.routing.sentences import say_unknown
-from ui.state import Selection, show_error
+from ui.state import Selection
 from ui.text import escape, escape_html, percent, shorten
 
 METHOD, TARGET, AGREE, TRUST = "method", "target", "agreement", "faithfulness"
@@ -44,13 +43,10 @@ def section(selection: Selection, one: Explained, number: int) -> None:
         about = "  \n".join(f"**{method}**: {text}." for method, text in _ABOUT.items())
         method = always_one("Method", METHODS[::-1], METHOD, help=about)
         output, what = _output(one)
-    try:
-        with above:
-            _words(one, output, what, method, name)
-        _agreement(one, output)
-        _faithfulness(one, output, name)
-    except ShrpError as error:
-        show_error(error)
+    with above:
+        _words(one, output, what, method, name)
+    _agreement(one, output)
+    _faithfulness(one, output, name)
 
 
 def _output(one: Explained) -> tuple[int, str]:

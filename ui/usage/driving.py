@@ -11,7 +11,6 @@ from shrp.analysis.routes import ALL, DRAWS, MIXTURE, SAME, ShuffledRoutes
 from shrp.analysis.specialisation import MOST_GROUPS, Grouping, cells_frame, specialisation_frame
 from shrp.analysis.usage import UsageStats
 from shrp.data.slices import ANSWER, CLASS, LENGTH, SLICE
-from shrp.errors import ShrpError
 from ui import state
 from ui.downloads import chart, downloads
 from ui.pickers import always_one
@@ -217,11 +216,7 @@ def _exchanged(selection: state.Selection, stats: UsageStats) -> None:
         f"once per layer, and {2 * DRAWS + 1} times more.",
     ):
         return
-    try:
-        found = results.shuffled(selection.checkpoint, selection.data, stats)
-    except ShrpError as error:
-        state.show_error(error)
-        return
+    found = results.shuffled(selection.checkpoint, selection.data, stats)
     st.markdown("\n".join(f"- {line}" for line in exchanged_said(found)))
     frame, before = found.frame, found.before
     labelled = before.labels is not None

@@ -22,7 +22,6 @@ from shrp.analysis.importance import (
 )
 from shrp.analysis.specialisation import MOST_GROUPS
 from shrp.data.slices import CLASS, LENGTH, SLICE, input_groups
-from shrp.errors import ShrpError
 from shrp.evaluation.statistics import FALSE_DISCOVERIES
 from shrp.phrases import counted
 from ui import measurements, state
@@ -78,13 +77,9 @@ def section(selection: state.Selection) -> None:
     meaning = (
         "its output is set to 0" if of == HEAD else "the router picks the next; layers above route again"
     )
-    try:
-        found = results.knocked_out_in_turn(checkpoint, data, n, of)
-        key = checkpoint.fingerprint, data.fingerprint, n, of, data.pairs
-        table = once("expert effects", 64, key, "Intervals", lambda progress: found.table(data, None))
-    except ShrpError as error:
-        state.show_error(error)
-        return
+    found = results.knocked_out_in_turn(checkpoint, data, n, of)
+    key = checkpoint.fingerprint, data.fingerprint, n, of, data.pairs
+    table = once("expert effects", 64, key, "Intervals", lambda progress: found.table(data, None))
     where = escape_html(f"n = {found.n:,} of {len(data):,} examples of {data.name}")
     name = f"{selection.name}-{of}s-{found.n}"
     _effects(table, found, f"{where}<br>{meaning}", name, of)

@@ -13,11 +13,10 @@ from shrp.analysis.usage import UsageStats
 from shrp.analysis.words import log_odds
 from shrp.data.tabular import distinct
 from shrp.data.text_data import TextData
-from shrp.errors import ShrpError
 from shrp.evaluation.statistics import FALSE_DISCOVERIES
 from ui import closer, measurements
 from ui.downloads import chart, downloads
-from ui.state import show_error
+from ui.state import lazy_tabs
 from ui.text import percent, row_height, slice_name
 from ui.usage import attention, figures, knock_out, results
 
@@ -44,14 +43,7 @@ def profile(one: results.Expert, mixes: dict[str, pd.DataFrame]) -> None:
         ATTENTION: lambda: attention.section(one, int(frame["index"].iloc[0])),
         KNOCK_OUT: lambda: knock_out.section(one),
     }
-    tabs = st.tabs([*draw], key=TABS, bind="query-params", on_change="rerun")
-    for tab, show in zip(tabs, draw.values(), strict=True):
-        if tab.open:
-            with tab:
-                try:
-                    show()
-                except ShrpError as error:
-                    show_error(error)
+    lazy_tabs(draw, TABS)
 
 
 def example_frame(stats: UsageStats, data: TextData, layer: int, expert: int) -> pd.DataFrame:

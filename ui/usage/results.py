@@ -5,11 +5,11 @@ Each function raises as the function of `shrp.analysis` that it calls.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import pandas as pd
-import streamlit as st
 
 from shrp.analysis import importance
 from shrp.analysis.attention import AttentionRoles, LayerAttention, layer_attention
@@ -24,7 +24,7 @@ from shrp.data.text_data import TextData, pairs_of
 from shrp.evaluation.statistics import mix_frame
 from shrp.model.convert import expert_layers
 from ui import measurements
-from ui.store import Progress, Remaining, kept, once, results
+from ui.store import Progress, kept, once, results
 
 
 @dataclass(frozen=True)
@@ -155,33 +155,18 @@ def _prefix(checkpoint: Checkpoint, data: TextData) -> Prefix:
 
 
 def knocked_out_in_turn(checkpoint: Checkpoint, data: TextData, n: int, of: str) -> KnockOuts:
-    """Every expert, or every head of the dense layers, knocked out in turn on `n` examples.
+    """Every expert, or every head of the dense layers, knocked out in turn on `n` examples; `of` is `expert` or `head`."""
+    parts, heads, cut = (checkpoint.model, checkpoint.tokenizer, data), of == "head", checkpoint.info.max_length
+    key = (checkpoint.fingerprint, data.source_fingerprint)
+    # Blocks are kept, for a larger `n`. Room for QQP's 1,264; with fewer, a second look would start again.
+    store = results(f"{of}s knocked out", 1300)
 
-    It runs in blocks under a progress bar; blocks that are done already cost nothing.
+    def keep(block: tuple[int, int], make: Callable[[], KnockOuts]) -> KnockOuts:
+        if (found := store.get((*key, block))) is None:
+            store.put((*key, block), found := make())
+        return found
 
-    Args:
-        of: `expert` or `head`.
-    """
-    run = partial(importance.knock_outs, heads=of == "head")
-    parts, cut = (checkpoint.model, checkpoint.tokenizer, data), checkpoint.info.max_length
-    # Room for QQP's 1,264 blocks, the largest validation data; with fewer, a second look would start again.
-    store, blocks, bar, left = results(f"{of}s knocked out", 1300), [], st.empty(), Remaining()
-    try:
-        for i, rows in enumerate(importance.blocks(data, n)):
-            key = (checkpoint.fingerprint, data.source_fingerprint, i, len(rows))
-            if (found := store.get(key)) is None:
-                done = sum(block.n for block in blocks)
+    def work(progress: Progress) -> KnockOuts:
+        return importance.in_turn(*parts, n, heads=heads, max_length=cut, progress=progress, keep=keep)
 
-                def show(steps: int, total: int, done: int = done, size: int = len(rows)) -> None:
-                    examples = done + size * steps / total
-                    share = min(examples / n, 1.0)
-                    said = f"Knocking out {of}s: {examples:,.0f} of {n:,} examples{left.said(share)}"
-                    bar.progress(share, said)
-
-                show(0, 1)
-                found = run(*parts, rows, max_length=cut, progress=show)
-                store.put(key, found)
-            blocks.append(found)
-    finally:
-        bar.empty()
-    return importance.merge(blocks)
+    return once("knocked out in turn", 16, (*key, n, of), f"Knocking out {of}s, examples", work)

@@ -11,8 +11,7 @@ import plotly.express as px
 import plotly.graph_objects as go
 import streamlit as st
 
-from shrp.errors import ShrpError
-from ui import loaders, state
+from ui import loaders
 from ui.downloads import chart
 from ui.text import escape_html
 from ui.theme import SEQUENTIAL, edged_line, layout
@@ -23,11 +22,7 @@ _PANELS = 4
 
 def section(name: str, training: Mapping[str, Any]) -> None:
     """Draw the tab of a checkpoint of that name; `training` is that of its info."""
-    try:
-        frame = training_frame(loaders.read_history(name))
-    except ShrpError as error:
-        state.show_error(error)
-        return
+    frame = training_frame(loaders.read_history(name))
     if frame.empty:
         missing = (
             "This checkpoint has no training history. `python -m shrp train` writes one (history.jsonl)."

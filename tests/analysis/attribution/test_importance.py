@@ -34,7 +34,9 @@ def test_the_table_of_a_data_set(routed, tiny_data, tiny_tokenizer):
     data = tiny_data(40)
     order = list(importance.blocks(data, 40))
     assert [len(block) for block in order] == [32, 8]
-    found = importance.merge([importance.knock_outs(routed, tiny_tokenizer, data, block) for block in order])
+    done = []
+    found = importance.in_turn(routed, tiny_tokenizer, data, progress=lambda *step: done.append(step))
+    assert done[-1] == (40, 40)
     assert found.n == 40
     assert sorted(found.rows) == list(range(40))
     table = found.table(data, None)
@@ -64,9 +66,7 @@ def test_the_table_of_a_data_set(routed, tiny_data, tiny_tokenizer):
             assert (row.effect, row.score_lost) == (0, 0)
             assert np.isnan([row.effect_per_use, row.effect_per_use_low, row.effect_per_use_high]).all()
     assert table.groupby("layer")["usage"].sum().tolist() == pytest.approx([1, 1, 1])
-    done = []
-    sizes = importance.ablation(routed, tiny_tokenizer, data, progress=lambda *step: done.append(step))
-    assert done == [(32, 40), (40, 40)]
+    sizes = found.sizes()
     for layer, rows in table.groupby("layer"):
         assert sizes[layer].tolist() == pytest.approx(rows["effect"].tolist())
 
