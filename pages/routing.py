@@ -94,14 +94,7 @@ def tabs(
     *,
     wanted: bool,
 ) -> None:
-    """The parts of the page, of which only the open one is computed.
-
-    Args:
-        found: All sentences.
-        number: The picked one, from 1.
-        one: The same in words; None where it has none.
-        wanted: Whether the what-if grid is to be computed.
-    """
+    """The parts of the page, of which only the open one is computed."""
     e, checkpoint = found[number - 1], selection.checkpoint
     layers, plan = expert_layers(checkpoint.model), checkpoint.info.plan
     draw = {

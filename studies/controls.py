@@ -140,11 +140,7 @@ def width_pruning(experts: int, batches: Batches) -> Convert:
 
     It keeps the heads and neurons whose contribution to the residual stream varies most over real tokens: the root mean
     square, about its mean, of what a head adds through the output projection and a neuron through its output weights.
-    The means of the removed ones are kept in the biases.
-
-    Args:
-        experts: of the SHRP layer whose size it gets.
-        batches: model inputs, `(B, T)` each, to measure on.
+    The means of the removed ones are kept in the biases. `experts`: of the SHRP layer whose size it gets.
 
     Raises (when it converts):
         ShrpError: a dense layer has not so many heads, or is no larger; or there is no input to measure on.

@@ -307,12 +307,7 @@ class Study(Models):
 
 
 class Work:
-    """Does a piece, in whichever process this is; data and teacher stay for the next piece of the same task and seed.
-
-    Args:
-        out: the file of rows, as it is called in errors.
-        teachers: task -> the teacher's score in that file.
-    """
+    """Does a piece, in whichever process this is; data and teacher stay for the next piece of the same task and seed."""
 
     def __init__(self, base: Base, out: Path, teachers: Mapping[str, float]) -> None:
         self.base, self.out, self.teachers = base, out, dict(teachers)

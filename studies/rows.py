@@ -36,10 +36,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 class Rows:
     """Rows of a study, keyed by some of their fields; safe for several processes that add rows at once.
-
-    Args:
-        path: The file; it is created with the first row.
-        key: Fields that identify a row. A row added later replaces one with the same key.
+    `key`: Fields that identify a row. A row added later replaces one with the same key.
     """
 
     def __init__(self, path: Path, key: Sequence[str]) -> None:

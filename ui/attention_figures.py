@@ -36,12 +36,7 @@ def routed(found: LayerAttention, expert: int) -> str:
 
 
 def said(found: LayerAttention, pattern: Pattern, hide: bool, why: str) -> str:
-    """How to read an attention map, in words.
-
-    Args:
-        hide: whether special tokens were to be left out.
-        why: what cuts a text there, in words.
-    """
+    """How to read an attention map, in words."""
     parts = ["Computed by the layer from what enters it, n = 1 input; each row sums to 100%."]
     if pattern.spread > 0:  # nan where all attention is hidden
         parts.append(

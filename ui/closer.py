@@ -18,13 +18,7 @@ ROUTE, WORDS = "its route", "which words moved the answer"
 
 
 def links(data: TextData, rows: Sequence[int], *, routed: bool, whose: str = "") -> None:
-    """Draw the links.
-
-    Args:
-        rows: numbers of the examples in the data: one, or the two of a pair.
-        routed: whether the picked checkpoint, which is looked at there, has routers.
-        whose: the model that is looked at, where the table is about another one; plain text.
-    """
+    """Draw the links. `whose`: the model that is looked at, where the table is about another one; plain text."""
     texts = [data.texts[row] for row in rows]
     asked = {URL: as_lines(texts)}
     name = f"Row{'s' * (len(rows) > 1)} {' and '.join(map(str, rows))}"

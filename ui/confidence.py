@@ -21,12 +21,7 @@ _SHARE, _BRIER = "accuracy", "brier"  # how a number is written: in percent, or 
 
 
 def tab(reference: Evaluation, other: Evaluation, names: tuple[str, str], file: str) -> None:
-    """The whole tab, on the examples that both models have seen, of a classification task with labels.
-
-    Args:
-        names: of both, plain text.
-        file: of the downloads.
-    """
+    """The whole tab, on the examples that both models have seen, of a classification task with labels."""
     one, two = calibration.shared(reference, other)
     if not one.n:
         st.info("No example has been evaluated with both models yet.")
@@ -52,11 +47,7 @@ def tab(reference: Evaluation, other: Evaluation, names: tuple[str, str], file: 
 
 
 def in_words(errors: Sequence[Ece], briers: Sequence[float], on: Evaluation, names: tuple[str, str]) -> str:
-    """Errors, what chance makes of them, and Brier scores, of both models, as Markdown.
-
-    Args:
-        on: either's evaluation on the shared examples.
-    """
+    """Errors, what chance makes of them, and Brier scores, of both models, as Markdown."""
     said = []
     for name, error, score in zip(names, errors, briers, strict=True):
         bounds = interval_text(error.interval, _SHARE)
@@ -70,13 +61,7 @@ def in_words(errors: Sequence[Ece], briers: Sequence[float], on: Evaluation, nam
 
 
 def figure(frame: pd.DataFrame, names: tuple[str, str], on: Evaluation) -> go.Figure:
-    """Accuracy against the mean confidence of a bin.
-
-    Args:
-        frame: `calibration.reliability` of both, their names in `model`.
-        names: of the reference, and of the model that is compared with it.
-        on: either's evaluation.
-    """
+    """Accuracy against the mean confidence of a bin. `frame`: `calibration.reliability` of both, their names in `model`."""
     fig, ends = go.Figure(), [100 * float(frame[["low", "accuracy"]].min().min()), 100]
     line = {"color": GREY, "width": 1.5, "dash": "dash"}
     fig.add_scatter(x=ends, y=ends, mode="lines", name="calibrated", line=line, hoverinfo="skip")

@@ -102,11 +102,7 @@ def test(a: Evaluation, b: Evaluation) -> Test:
 
 
 def verdict_of(found: Test, a: str, b: str) -> str:
-    """What a test shows, as Markdown.
-
-    Args:
-        a, b: names, as Markdown.
-    """
+    """What a test shows, as Markdown. `a`, `b`: names, as Markdown."""
     text = f"**{b}: {below_or_above(found.difference, found.metric, a)}**"
     if not math.isfinite(found.bounds[0]):
         return f"{text}; without an interval, nothing can be concluded."

@@ -29,13 +29,7 @@ def exact(evaluation: Evaluation | None) -> float:
 
 
 def not_above(floor: float, metric: str, data: str, n: int, models: Sequence[tuple[str, float]]) -> str:
-    """Which models are not above the majority-class baseline, as Markdown; empty for none.
-
-    Args:
-        floor: the baseline's score; nan where there is none.
-        data, n: the data's name, and the number of examples.
-        models: name of each, as Markdown, and its score on these data; nan where that is not known.
-    """
+    """Which models are not above the majority-class baseline, as Markdown; empty for none."""
     below = [(name, score) for name, score in models if score <= floor]
     if not below:
         return ""

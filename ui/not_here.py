@@ -22,13 +22,7 @@ def asked_for(key: str, offered: Container[str]) -> str | None:
 
 
 def note(what: str, key: str, asked: str | None, shown: str | None) -> None:
-    """Keep what was asked for and what is there instead, until something else is picked; `show` says it.
-
-    Args:
-        what: is picked, in words.
-        asked: from `asked_for`, in the run that found it.
-        shown: the picker's value; None where nothing is picked.
-    """
+    """Keep what was asked for and what is there instead, until something else is picked; `show` says it."""
     noted = st.session_state.setdefault(_NOTED, {})
     if asked is not None:
         noted[key] = what, asked, shown
@@ -57,11 +51,6 @@ def tell(key: str, what: str, fits: bool, offered: str) -> None:
     """Say that the address asks a page's widget for a value that it does not offer, until another one is picked.
 
     Call before the widget is drawn, in each run.
-
-    Args:
-        key: of the widget, and of the parameter.
-        what, offered: what it picks and offers, in words.
-        fits: whether it offers what the address asks for.
     """
     session, noted = st.session_state, st.session_state.setdefault(_OUTSIDE, {})
     asked = st.query_params.get(key)

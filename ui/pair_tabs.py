@@ -64,10 +64,7 @@ def draw(
     """Draw one of the tabs.
 
     Args:
-        name: `LOST`, `CHANGED` or `THRESHOLD`.
         selection: whose data both are evaluated on, and whose checkpoint the links look closer with.
-        names: of both, short enough for the heads of columns.
-        file: name that downloads begin with.
         read: what tells the examples' lengths in tokens.
     """
     data = selection.data
@@ -116,9 +113,7 @@ def _lost(
 
 def summary(frame: pd.DataFrame, by: str, value: str) -> str:
     """The largest loss and how many are significant, as Markdown.
-
-    Args:
-        frame: `shrp.evaluation.paired.by_group`'s result, not empty.
+    `frame`: `shrp.evaluation.paired.by_group`'s result, not empty.
     """
     metric, worst = "accuracy" if value == "recall" else value, frame.iloc[0]
     many = {SLICE: "slices", CLASS: "classes", LENGTH: "lengths"}[by]
@@ -139,13 +134,7 @@ def losses_by_group(
     frame: pd.DataFrame, by: str, value: str, models: tuple[str, str], data: str
 ) -> go.Figure:
     """On the left both models' scores, on the right the change with its paired interval; largest loss on top.
-
-    Args:
-        frame: `shrp.evaluation.paired.by_group`'s result.
-        by: `slice`, `class` or `length`.
-        value: a metric, or `recall`.
-        models: names of the reference and of the model that is compared with it.
-        data: name of the data.
+    `frame`: `shrp.evaluation.paired.by_group`'s result.
     """
     percentage = value == "recall" or is_percentage(value)
     scale, digits = (100.0, ".1f") if percentage else (1.0, ".3f")

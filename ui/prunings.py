@@ -85,11 +85,7 @@ def plan_of(setting: Setting, stats: UsageStats) -> PruningPlan:
 
 def controls(layers: int, experts: int, side: str = "") -> Setting:
     """Draw the slider and, in a popover, the choices of what it keeps; returns the setting.
-
-    Args:
-        layers: converted layers of the model.
-        experts: experts in each.
-        side: prefix of the widgets' keys, for a page with several models.
+    `side`: prefix of the widgets' keys, for a page with several models.
     """
     place = st.container()
     chosen = st.session_state.get(side + SELECTION, "usage")

@@ -67,11 +67,7 @@ def is_routed(info: CheckpointInfo) -> bool:
 
 
 def draw_menu(pages: Sequence[StreamlitPage], info: CheckpointInfo | None) -> None:
-    """Draw links to the pages; those that do not apply to the picked checkpoint are greyed, with the reason.
-
-    Args:
-        info: of the picked checkpoint; None where none can be read.
-    """
+    """Draw links to the pages; those that do not apply to the picked checkpoint are greyed, with the reason."""
     for page in pages:
         # Of a dense model Expert usage shows the importance of heads.
         pruned = info is not None and info.plan is not None and page.url_path == "expert_usage"
@@ -164,12 +160,7 @@ def through_app() -> None:
 
 
 def described(title: str = "", *, named: bool = True) -> tuple[str, CheckpointInfo]:
-    """The picked checkpoint's name and info, without torch; where none can be read, says so and stops the page.
-
-    Args:
-        title: the page's, drawn first; empty for none.
-        named: whether the checkpoint is named below it.
-    """
+    """The picked checkpoint's name and info, without torch; where none can be read, says so and stops the page."""
     through_app()
     heading = st.container()
     if title:
@@ -215,12 +206,7 @@ def current(
     named: bool = True,
     picked: tuple[str, CheckpointInfo] | None = None,
 ) -> Selection:
-    """The selection of the sidebar, loaded; where there is nothing to load, says so and stops the page.
-
-    Args:
-        title, named: as for `described`.
-        picked: what `described` returned, where the page has called it.
-    """
+    """The selection of the sidebar, loaded; where there is nothing to load, says so and stops the page."""
     name, _ = picked or described(title, named=named)
     loaders.libraries()
     try:

@@ -34,8 +34,6 @@ def choose(
     Args:
         picked: the app's picked data, where they are offered too.
         scored: what to validate on, where it has labels and is not all that is trained on.
-        key: what the widgets' keys begin with.
-        labelled: whether labels are needed; else they are left out.
 
     Returns:
         What to train on and what to validate on, if anything; None until data are given.

@@ -220,9 +220,6 @@ def explore(
 ) -> list[Exploration]:
     """Predict `texts` and record their routes, in order.
 
-    Args:
-        route: what is forced.
-
     Raises:
         DataError: more than `MAX_SENTENCES` inputs, or one without the task's number of texts.
         PlanError: a forced expert does not exist.

@@ -73,9 +73,7 @@ class KnockOuts:
 
     def effects(self, output: int | None) -> np.ndarray:
         """`(n, L, H)`: the output with the expert minus the output without it.
-
-        Args:
-            output: the class; None takes each example's predicted one. 0 for regression.
+        `output`: the class; None takes each example's predicted one. 0 for regression.
         """
         classes = self.base.argmax(1) if output is None else np.full(self.n, output)
         index = classes[:, None, None, None]
@@ -167,10 +165,7 @@ def knock_out_batch(
     progress: Progress | None = None,
 ) -> tuple[tuple[int, ...], np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """`knock_outs` of encoded examples: layers, base, knocked_out, top1 and fires, as in `KnockOuts`.
-
-    Args:
-        columns: of the logits, in the order of the task's labels.
-        meaning: of `MEANINGS`, for experts.
+    `meaning`: of `MEANINGS`, for experts.
 
     Raises:
         PlanError: as `knock_outs`, or an unknown meaning.
@@ -486,11 +481,7 @@ def knock_out_effect(
     """Knock experts out on all of the data.
 
     Only examples that use one of them run again, from the lowest of the experts' layers on.
-
-    Args:
-        before: the model's evaluation on all of the data.
-        chosen: mask `(N,)` of examples that may use one of them, to skip the others; None runs all.
-        prefix: shared by calls on the same model and data.
+    `chosen`: mask `(N,)` of examples that may use one of them, to skip the others; None runs all.
 
     Raises:
         PlanError: there is no such expert, none is named, or none would be left in a layer.

@@ -109,7 +109,6 @@ def shuffle_routes(
 
     Args:
         stats: of `data`, row by row, at the same `max_length`.
-        prefix: as for `shrp.analysis.importance.knock_out_effect`.
         draws: exchanges of all layers; one layer alone is exchanged once.
 
     Raises:

@@ -34,11 +34,7 @@ def licence_in(text: str, base: str) -> str:
 
 
 def card(name: str, info: CheckpointInfo, model: PreTrainedModel, licence: str = "") -> str:
-    """The card as Markdown; every figure in it comes from the checkpoint itself.
-
-    Args:
-        licence: of the base's weights, in words.
-    """
+    """The card as Markdown; every figure in it comes from the checkpoint itself."""
     lines = [f"# {name}", "", description(info), "", "## Training", ""]
     if facts := training_facts(info.training, info.plan):
         lines += [*_table(("setting", "value"), facts), ""]
@@ -90,11 +86,7 @@ def description(info: CheckpointInfo) -> str:
 
 
 def training_facts(training: Mapping[str, Any], plan: PruningPlan | None = None) -> list[tuple[str, str]]:
-    """What a checkpoint stores of its training, as pairs of name and value.
-
-    Args:
-        plan: of a pruned checkpoint.
-    """
+    """What a checkpoint stores of its training, as pairs of name and value."""
     on_texts = converted(training)
     facts = [("training", "elsewhere" if training.get("adopted") else ""), ("layers", on_texts)]
     facts += _trained(training, balance=not on_texts or "converted" not in training)

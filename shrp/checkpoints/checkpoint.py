@@ -366,9 +366,6 @@ def _shape(model: PreTrainedModel, info: CheckpointInfo) -> None:
 def fill(model: PreTrainedModel, state: dict[str, torch.Tensor], weights: Path) -> None:
     """Put `state` into a model without storage, as float32, after checking names and shapes.
 
-    Args:
-        weights: the file that the state is of, for errors.
-
     Raises:
         CheckpointError: a tensor is missing, or is not the model's.
     """

@@ -65,7 +65,6 @@ def score_row(
 
     Args:
         kind: `teacher`, `routed`, `static` or `control`.
-        evaluations: as for `measured`.
         teacher_score: for the retained share (`share_of`), which is left out where there is none.
     """
     row = {"model": label, "kind": kind, "data": evaluations[0].data} | measured(evaluations)
@@ -86,13 +85,7 @@ def pruned_row(
     matched: bool = False,
     recovered: bool = False,
 ) -> dict[str, Any]:
-    """A pruned model's row, as its checkpoint carries it. Random experts stay the control that they are.
-
-    Args:
-        evaluation: on `data`, cut at `max_length` tokens.
-        matched: whether its threshold is calibrated (`shrp.evaluation.calibration`).
-        recovered: whether it was fine-tuned after pruning.
-    """
+    """A pruned model's row, as its checkpoint carries it. Random experts stay the control that they are."""
     drawn = plan.selection.startswith("random")  # also with edits
     label = f"{_RANDOM if drawn else 'static'}, {plan.budget} in all"
     label += CALIBRATED * matched + FINE_TUNED * recovered
@@ -124,12 +117,7 @@ def _cut(info: CheckpointInfo, row: Mapping[str, Any]) -> int:
 
 
 def row_cost(row: Mapping[str, Any], info: CheckpointInfo, model: PreTrainedModel) -> Cost | None:
-    """Cost of one row's model, counted from the architecture; None where the row doesn't tell what its model is.
-
-    Args:
-        row: of the checkpoint's `scores`, or of `score_frame`'s table of them.
-        info, model: of the checkpoint that carries it.
-    """
+    """Cost of one row's model, counted from the architecture; None where the row doesn't tell what its model is."""
     layers, name, kind = len(info.config.layers), str(row.get("model", "")), row.get("kind")
     if kind == "teacher":
         return dense_cost(model, TOKENS)

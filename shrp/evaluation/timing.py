@@ -62,8 +62,6 @@ def latency(
     Args:
         model_fns: name -> a function without arguments. On a GPU it must wait for its work: `model(**inputs).logits.cpu()`.
         repeats: timed rounds, after `warmup` rounds that are not timed.
-        seed: of the order within rounds.
-        progress: called, outside the timed part, with calls done and in all, warm-up included.
 
     Returns:
         One row a function: `name`, `median_ms`, `low_ms` and `high_ms` (the quartiles, a call), `p95_ms`, `repeats`.

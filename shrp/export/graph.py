@@ -207,9 +207,6 @@ def compare(
 ) -> dict[str, Any]:
     """`checked`, `max_difference`, `label_agreement`, `sentences` and `compared_on` of
     `shrp.export.onnx.ExportReport`, and the size of the `largest_logit`.
-
-    Args:
-        data: what both are asked about, beside random tokens.
     """
     session, longest = open_graph(path), longest_input(model, tokenizer)
 

@@ -164,11 +164,7 @@ def export_folder(
 
     The tokenizer cuts inputs where they were cut when the model was scored (`info.max_length`) and pads batches, so
     `Tokenizer.from_file` is all it takes. Hugging Face's tools open the folder too.
-
-    Args:
-        info: of the exported model, with its plan.
-        made_from: fingerprint of the checkpoint.
-        data: whose texts, at most 500, the graph is compared on; None for a probe set.
+    `data`: whose texts, at most 500, the graph is compared on; None for a probe set.
 
     Raises:
         ExportError: as `export_onnx`; or `folder` holds something else than an earlier export.
@@ -328,12 +324,7 @@ def hub_config(model: PreTrainedModel, task: Task, labels: Sequence[str]) -> dic
 def hub_tokenizer(
     tokenizer: PreTrainedTokenizerBase, max_length: int, inputs: Sequence[str]
 ) -> dict[str, Any]:
-    """The settings of a fast tokenizer that needs nothing but `tokenizer.json`, whichever class this one is of.
-
-    Args:
-        max_length: tokens at which it cuts where it is asked to.
-        inputs: names of the graph's inputs.
-    """
+    """The settings of a fast tokenizer that needs nothing but `tokenizer.json`, whichever class this one is of."""
     special = {
         name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)
     }

@@ -113,11 +113,7 @@ def attend(
     dropout: float = 0.0,
 ) -> Tensor:
     """Attention output of heads, `softmax(q k^T / sqrt(dh) + mask) v`, all `(B, H, T, dh)`.
-
-    Args:
-        attention_mask: in any form that `token_mask_of` accepts.
-        positions: of the heads that are computed, in families with relative positions.
-        dropout: of the probabilities.
+    `attention_mask`: in any form that `token_mask_of` accepts.
     """
     bias = attention_mask
     if bias is not None:

@@ -97,11 +97,7 @@ class Family:
         return None
 
     def answer(self, hidden_states: Tensor, output: Tensor, kwargs: Mapping[str, object]) -> Output:
-        """Return a layer's output in the form that the encoder expects, and pass both on to `output_hidden_states`.
-
-        Args:
-            kwargs: keyword arguments of the layer's call.
-        """
+        """Return a layer's output in the form that the encoder expects, and pass both on to `output_hidden_states`."""
         _capture(hidden_states, output)
         return output
 

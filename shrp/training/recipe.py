@@ -51,12 +51,7 @@ class Datasets:
 
 
 class RecipeRun:
-    """One run of a recipe from a base to a finished checkpoint; call it to do all stages, or those that are left.
-
-    Args:
-        head_labels: as for `load_base`.
-        announce: receives the name of each stage.
-    """
+    """One run of a recipe from a base to a finished checkpoint; call it to do all stages, or those that are left."""
 
     def __init__(
         self,
@@ -260,9 +255,7 @@ class RecipeRun:
 
 def _warn_of_a_bad_teacher(found: Evaluation, head_of: str) -> None:
     """Warn where a teacher scores no more than the majority-class baseline.
-
-    Args:
-        head_of: the base whose own head it has; empty where it was fine-tuned here.
+    `head_of`: the base whose own head it has; empty where it was fine-tuned here.
     """
     floor = 0.0 if math.isnan(found.majority_score) else found.majority_score
     if not found.score > floor:

@@ -62,9 +62,7 @@ def alone_in(folder: Path, kind: str) -> Iterator[None]:
     """Make a run's folder and hold it against other processes; a folder that stays empty is removed again.
 
     Of several processes that train together, the main one holds it for all.
-
-    Args:
-        kind: of run; only a run of the same kind continues what is left there.
+    `kind`: of run; only a run of the same kind continues what is left there.
 
     Raises:
         TrainingError: another process holds it, it cannot be made, or it holds another kind of run or files that are
@@ -120,9 +118,7 @@ class Run:
 
     def restore(self, model: PreTrainedModel, convert: Convert) -> list[dict[str, Any]]:
         """Bring a model from the training's start to its last epoch, in place.
-
-        Args:
-            convert: converts a layer as the training did; the weights are then replaced, in the main process alone.
+        `convert`: converts a layer as the training did; the weights are then replaced, in the main process alone.
 
         Returns:
             The history, a row an epoch; empty where no epoch was finished.
@@ -174,11 +170,6 @@ def open_run(folder: Path, identity: Mapping[str, Any], precision: Callable[[], 
     """Hold a training's folder, and begin the training or continue the one that was begun there.
 
     What was killed before its first epoch is forgotten, and what fails before it leaves nothing.
-
-    Args:
-        folder: of its own (`run_folder`).
-        identity: what makes two trainings the same (`identity_of`).
-        precision: settles a new training's number format.
 
     Raises:
         TrainingError: the training there is another one; or as `alone_in`.

@@ -26,26 +26,14 @@ class Epoch:
     """What the epoch does, in words for a progress line."""
 
     def rate(self, step: int, steps: int, warmup: float) -> float:
-        """Factor of the learning rates at one of the epoch's steps.
-
-        Args:
-            step: counted from 0.
-            steps: of the epoch.
-            warmup: share of the steps over which the rate rises.
-        """
+        """Factor of the learning rates at one of the epoch's steps."""
         warm = max(1, round(warmup * steps))
         falling = self.start_factor + (self.end_factor - self.start_factor) * step / steps
         return min(1.0, (step + 1) / warm) * falling
 
 
 def conversions(layers: Sequence[int], size: int | None, phase: str) -> Iterator[Epoch]:
-    """One epoch a layer, at the full rate: stage 1.
-
-    Args:
-        layers: in the order of their conversion.
-        size: examples of each epoch.
-        phase: what comes before "converting layer 7 (3 of 6)".
-    """
+    """One epoch a layer, at the full rate: stage 1."""
     for index, layer in enumerate(layers):
         name = f"{phase}: converting layer {layer} ({index + 1} of {len(layers)})"
         yield Epoch(index, 1, layer, 1.0, 1.0, size, name)

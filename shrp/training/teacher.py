@@ -93,9 +93,6 @@ class CachedTeacher:
         Batches depend on the rows alone, so filling a folder again gives the same. One process at a time looks into it; one
         that has opened it goes on reading what it opened.
 
-        Args:
-            progress: receives the rows done, and of how many.
-
         Raises:
             TrainingError: there is no room on the disk.
         """

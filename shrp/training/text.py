@@ -116,10 +116,7 @@ def graft(
     """A copy of `dense`, such as a task's teacher, with the layers of `converted` that are not dense.
 
     The other layers are the task's own, and so is the head. Where `converted` was pruned, all of its layers were
-    fine-tuned together, so all are taken.
-
-    Args:
-        layers: the layers to take, where they are others than these.
+    fine-tuned together, so all are taken. `layers`: the layers to take, where they are others than these.
 
     Raises:
         TrainingError: the two have not the same geometry.
@@ -146,9 +143,6 @@ def check_same_geometry(converted: PreTrainedConfig, dense: PreTrainedConfig) ->
 
 def load_conversion(folder: str | os.PathLike, base: str, base_name: str) -> Checkpoint:
     """A conversion on text that was made before.
-
-    Args:
-        base, base_name: the encoder that it must be of, and its name in checkpoints.
 
     Raises:
         CheckpointError: as `shrp.load`.

@@ -101,9 +101,7 @@ def labelled(name: str, kind: str) -> str:
 
 def pick(letter: str, selection: Selection, start: str) -> Choice | None:
     """Draw a side's controls; returns what they say, or None where that cannot be compared, and says why.
-
-    Args:
-        start: the option that the side has until a person picks.
+    `start`: the option that the side has until a person picks.
     """
     known, key = options(selection), key_of(letter)
     _follow(letter, start)
@@ -136,11 +134,7 @@ def pick(letter: str, selection: Selection, start: str) -> Choice | None:
 
 
 def further(selection: Selection, taken: Sequence[str]) -> list[Choice]:
-    """Draw the picker of further checkpoints as they are; returns them.
-
-    Args:
-        taken: names of those that are sides as they are.
-    """
+    """Draw the picker of further checkpoints as they are; returns them."""
     found = loaders.discover_all()
     free = [name for name, info in found.items() if name not in taken and _fits(name, info, selection)]
     if not free:
@@ -195,11 +189,7 @@ def _edits(letter: str, layers: Sequence[int], experts: int) -> PlanEdits:
 
 
 def refusal(name: str, info: CheckpointInfo, task: Task, picked: str) -> str:
-    """Why a checkpoint cannot be compared on data of `task`, as Markdown; empty where it can.
-
-    Args:
-        picked: the sidebar's checkpoint, whose task the data are of.
-    """
+    """Why a checkpoint cannot be compared on data of `task`, as Markdown; empty where it can."""
     other = info.task
     names = {task.name, other.name}
     if TEXTS.name in names:
@@ -239,9 +229,7 @@ def read_alike(choices: Sequence[Choice], data: TextData) -> tuple[int | None, s
 
 def measure(choice: Choice, data: TextData, tokens: int | None = None) -> Side:
     """Evaluate a side on the data, with progress where nobody did before.
-
-    Args:
-        tokens: at which texts are truncated; None for the checkpoint's own length.
+    `tokens`: at which texts are truncated; None for the checkpoint's own length.
 
     Raises:
         ShrpError: it cannot be evaluated, in one sentence.

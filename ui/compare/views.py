@@ -65,11 +65,7 @@ def verdict(sides: Sequence[Side]) -> str:
 
 
 def ranked(sides: Sequence[Side], name: str) -> None:
-    """Draw all models, the best first, with the difference from it, and their costs.
-
-    Args:
-        name: of the file.
-    """
+    """Draw all models, the best first, with the difference from it, and their costs."""
     pairs = sorted(
         zip(names_of(sides), sides, strict=True),
         key=lambda pair: -np.nan_to_num(pair[1].evaluation.score, nan=-np.inf),

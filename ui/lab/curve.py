@@ -146,13 +146,8 @@ def curve(
     """Score against cost.
 
     Args:
-        frame: `frame_of`.
-        stored: `stored_frame`.
-        routed: the routed model's evaluation, where it is known.
-        title: of the selection.
         current: the experts kept now, their cost as a share of dense, and their evaluation: None before there is one,
             and perhaps of some examples only.
-        floor: the majority-class baseline's score.
     """
     metric = data.task.metric
     scale, unit = (100.0, "%") if is_percentage(metric) else (1.0, "")

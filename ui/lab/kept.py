@@ -28,12 +28,7 @@ _NEXT = {
 
 
 def section(found: Editor, plan: PruningPlan, base: PruningPlan | None, stats: UsageStats, name: str) -> None:
-    """Draw the map of the plan and the ways to edit it.
-
-    Args:
-        base: the plan without the edits, where they change it.
-        name: of the checkpoint.
-    """
+    """Draw the map of the plan and the ways to edit it. `base`: the plan without the edits, where they change it."""
     if found.notice:
         st.warning(escape(found.notice), icon=":material/block:")
     if notes := _notes(found, plan, base):
@@ -51,10 +46,7 @@ def section(found: Editor, plan: PruningPlan, base: PruningPlan | None, stats: U
 
 def kept_map(plan: PruningPlan, stats: UsageStats, edits: PlanEdits, drawing: int) -> go.Figure:
     """The weights of the kept experts, pins and drops marked, with cells that can be clicked.
-
-    Args:
-        stats: of the usage in the hover texts.
-        drawing: number of the drawing, in the `customdata` behind layer and expert.
+    `drawing`: number of the drawing, in the `customdata` behind layer and expert.
     """
     usage, experts = stats.recorded or stats.shares(), stats.num_experts
     measured = f"{escape_html(stats.data)}, n = {stats.n:,}"
@@ -95,12 +87,7 @@ def kept_map(plan: PruningPlan, stats: UsageStats, edits: PlanEdits, drawing: in
 
 
 def expert_map(plan: PruningPlan, experts: int, subtitle: str, *, legend: bool = False) -> go.Figure:
-    """The weights of a plan's experts, one row a layer; those that are not kept are grey.
-
-    Args:
-        experts: in a layer, `H`.
-        legend: whether room is left for one.
-    """
+    """The weights of a plan's experts, one row a layer; those that are not kept are grey."""
     weights = weights_of(plan, experts)
     z = np.stack(list(weights.values()))
     cells = {"x": list(range(experts)), "y": [f"layer {layer}" for layer in weights]}

@@ -59,7 +59,6 @@ def build(
 
     Args:
         plan: which experts to keep; None for a checkpoint that has no routers.
-        data: what it is scored and timed on, next to the dense model if one is listed.
         tick: called several times a second; what it raises ends the build.
 
     Raises:
@@ -102,11 +101,7 @@ def build(
 
 
 def menu(checkpoint: Checkpoint, plan: PruningPlan | None, name: str, data: TextData) -> None:
-    """Draw the offer to build an export; then its download, and how it does on the data next to the dense model.
-
-    Args:
-        plan: as for `build`.
-    """
+    """Draw the offer to build an export; then its download, and how it does on the data next to the dense model."""
     if data.task.on_tokens:
         why = "Only classifiers of texts are exported to ONNX."
         st.button("Serve it", icon=":material/deployed_code:", disabled=True, help=why)

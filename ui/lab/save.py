@@ -119,12 +119,7 @@ def write_checkpoint(
     drawn: bool = False,
 ) -> Path:
     """Write the pruned model as a checkpoint, weights in float16, with the score measured here.
-
-    Args:
-        folder: where it goes; nothing may be there yet.
-        data: what `evaluation` is of.
-        ranked_on: what the plan's experts were chosen on; None where that was the checkpoint's own usage.
-        drawn: whether the experts were drawn at random here.
+    `ranked_on`: what the plan's experts were chosen on; None where that was the checkpoint's own usage.
     """
     kept = [dict(row) for row in checkpoint.info.scores if row.get("kind") == "teacher"]
     if math.isfinite(evaluation.score):

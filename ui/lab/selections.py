@@ -76,10 +76,7 @@ def others(
     selection: Selection, setting: Setting, plan: PruningPlan, measure, known
 ) -> Iterator[tuple[str, list[PruningPlan]]]:
     """Selection -> its plans with as many experts in all, several for random draws.
-
-    Args:
-        measure: selections that may be measured now; others are left out unless known.
-        known: selection -> its usage, or None.
+    `measure`: selections that may be measured now; others are left out unless known.
     """
     base = replace(setting, edits=NO_EDITS)
     if setting.edits:  # which may have changed how many there are
@@ -115,12 +112,7 @@ def against_draws(pruned: Evaluation, draws: list[float]) -> str:
 def _row(
     name: str, found: list[Evaluation], pruned: Evaluation | None, routed: Evaluation, data: TextData
 ) -> dict[str, str]:
-    """A row of the table.
-
-    Args:
-        found: the evaluations of a selection, several for random draws.
-        pruned: the current plan's; None where the row is its own.
-    """
+    """A row of the table. `pruned`: the current plan's; None where the row is its own."""
     metric, scores = found[0].metric, [one.score for one in found]
     mean, ends, ahead = float(np.mean(scores)), found[0].interval, ""
     interval = interval_text(ends, metric)

@@ -24,12 +24,7 @@ def verdict(
     found: Evaluation, routed: Evaluation | None, dense: Evaluation | float, kept: int, total: int
 ) -> str:
     """What a plan loses, as Markdown.
-
-    Args:
-        found: of the pruned model; perhaps of some examples only.
-        routed: the routed model's, where it is known.
-        dense: the dense teacher's, or its stored score on all examples; nan where neither is known.
-        kept, total: experts.
+    `dense`: the dense teacher's, or its stored score on all examples; nan where neither is known.
     """
     head = f"**{kept} of {total} experts"
     tail = "" if found.complete else f" Estimate from {found.n:,} of {found.total:,} examples."

@@ -56,11 +56,7 @@ def choices(frame: pd.DataFrame) -> list[str]:
 
 def narrowed(frame: pd.DataFrame, which: str, search: str, texts: list[str]) -> pd.DataFrame:
     """The rows that are asked for, in the order that is.
-
-    Args:
-        which: one of `choices`.
-        search: beginnings of words in a row's texts; every one must be found, in either case.
-        texts: the columns with texts.
+    `search`: beginnings of words in a row's texts; every one must be found, in either case.
     """
     if which in (WRONG, RIGHT):
         frame = frame[frame["correct"] == (which == RIGHT)]

@@ -63,9 +63,7 @@ def score_dots(frame: pd.DataFrame) -> go.Figure:
     """Scores with their intervals on one data set, controls among SHRP's models.
 
     Lines stand at the teacher's score and, if near, at the majority-class baseline's; a model's size follows its name.
-
-    Args:
-        frame: one data set's part of `shrp.checkpoints.score_rows.with_shares`.
+    `frame`: one data set's part of `shrp.checkpoints.score_rows.with_shares`.
     """
     metric = frame["metric"].iloc[0]
     factor, unit = (100, " (%)") if is_percentage(metric) else (1, "")

@@ -35,12 +35,7 @@ def grid_height(rows: int, extra: int) -> int:
 
 
 def cells(z: np.ndarray, layers: Sequence[int], limit: float, **options: Any) -> go.Heatmap:
-    """Layers x columns of signed numbers, blue below 0 and orange above.
-
-    Args:
-        limit: End of the symmetric colour scale.
-        options: Further arguments of `go.Heatmap`.
-    """
+    """Layers x columns of signed numbers, blue below 0 and orange above."""
     look = {"showscale": False, "hoverongaps": False, "colorscale": DIVERGING, "xgap": 1, "ygap": 1}
     look |= {"zmin": -limit, "zmax": limit} | options
     return go.Heatmap(z=z, x=list(range(z.shape[1])), y=layer_names(layers), **look)
@@ -59,10 +54,7 @@ def token_axes(fig: go.Figure, names: Sequence[str], title: str = "") -> None:
 def colored_words(result: WordScores, parts: Sequence[str]) -> str:
     """The input as HTML: words that raise the output are orange with a solid line, others blue with a dotted one.
 
-    Everything typed is escaped.
-
-    Args:
-        parts: Names of the texts of a pair; of one text the name is not shown.
+    Everything typed is escaped. `parts`: Names of the texts of a pair; of one text the name is not shown.
     """
     largest = float(np.abs(result.scores).max()) or 1.0
     lines: dict[int, list[str]] = {part: [] for part in range(len(parts))}
@@ -92,13 +84,6 @@ def bars(
     errors: np.ndarray | None = None,
 ) -> tuple[go.Figure, int]:
     """Horizontal bars, the first on top: orange raises the output, blue lowers it.
-
-    Args:
-        values: `(N,)`.
-        names: Of the bars, plain text.
-        title, subtitle: HTML-safe.
-        x: What is measured, with its unit.
-        errors: Standard errors, drawn as whiskers.
 
     Returns:
         The figure, and how many bars it has: the largest ones in their own order.

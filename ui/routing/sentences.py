@@ -67,13 +67,7 @@ def went_back() -> bool:
 
 
 def say_unknown(key: str, what: str, options: Iterable[Any]) -> None:
-    """Say that the address asks a widget for what it does not offer. Call it before the widget is drawn, in each run.
-
-    Args:
-        key: Of the widget, in the session's state and in the URL.
-        what: It picks, in words.
-        options: That it offers.
-    """
+    """Say that the address asks a widget for what it does not offer. Call it before the widget is drawn, in each run."""
     names = [str(option) for option in options]
     not_here.tell(key, what, st.query_params.get(key) in (None, *names), listed(names))
 

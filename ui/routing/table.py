@@ -24,13 +24,7 @@ _CELL = "padding:3px 8px;text-align:left;vertical-align:middle"
 def sentence_table(
     found: Sequence[Exploration], picked: int, name: str, scored: int
 ) -> None:
-    """Draw the table of all sentences.
-
-    Args:
-        picked: Place of the sentence that the strips' colours compare with.
-        name: Of the checkpoint, for downloads.
-        scored: Tokens of a sentence that scores and usage read.
-    """
+    """Draw the table of all sentences."""
     rows = [
         (str(i), " / ".join(shorten(text, _LONGEST) for text in e.text), e) for i, e in enumerate(found, 1)
     ]
@@ -65,15 +59,7 @@ def routes_html(
     alt: str,
     forced: Sequence[int] = (),
 ) -> str:
-    """A table as HTML; everything typed is escaped.
-
-    Args:
-        rows: Short name, text and exploration of each row.
-        compared: The exploration that the strips' colours compare with.
-        first: Head of the first column.
-        alt: What the table is, for those who cannot see it.
-        forced: Layers that are forced, which are marked.
-    """
+    """A table as HTML; everything typed is escaped. `compared`: The exploration that the strips' colours compare with."""
     task, layers = compared.task, compared.layers
     texts = any(text for _, text, _ in rows)
     answers = task.name != TEXTS.name
@@ -172,9 +158,7 @@ def frame(found: Sequence[Exploration]) -> pd.DataFrame:
 
 def reading_notes(found: Sequence[Exploration], scored: int) -> list[str]:
     """Sentences on what the model does not read as it was typed, here or in scores.
-
-    Args:
-        scored: Tokens of a sentence that scores and usage read.
+    `scored`: Tokens of a sentence that scores and usage read.
     """
     notes = []
     if cut := [i for i, e in enumerate(found, 1) if e.truncated]:

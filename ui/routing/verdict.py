@@ -34,14 +34,7 @@ def named(words: Sequence[Word], place: int, task: Task, *more: str) -> str:
 
 
 def headline(e: Exploration, without: Without | None, grid: WhatIf | None, *, routed: bool) -> str:
-    """The verdict on one sentence, as Markdown.
-
-    Args:
-        e: The sentence as routed.
-        without: Each word left out; None where that takes too long.
-        grid: Every expert forced in turn; None likewise.
-        routed: Whether the model routes.
-    """
+    """The verdict on one sentence, as Markdown."""
     if e.task.name == TEXTS.name:
         parts = ["This model has no task yet, so it predicts nothing"]
         return ". ".join(parts + ([f"The route: {_most(grid, 0)}"] if grid else [])) + "."

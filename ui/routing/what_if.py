@@ -89,13 +89,7 @@ def _follow(force: Force) -> None:
 
 
 def section(selection: Selection, e: Exploration, number: int, *, wanted: bool) -> None:
-    """Draw the tab.
-
-    Args:
-        e: The sentence as routed.
-        number: Its number on the page.
-        wanted: Compute the grid, even if that takes long.
-    """
+    """Draw the tab."""
     experts = len(e.mean_probs(e.layers[0]))
     found = forcing(selection.checkpoint.fingerprint)
     found.meet(e, experts)
@@ -213,10 +207,7 @@ def what_if_heatmap(grid: WhatIf, e: Exploration, output: int) -> go.Figure:
     """Layers x experts: change of one logit when that expert is forced in that layer.
 
     Cells can be clicked; a click's `customdata` is layer and expert.
-
-    Args:
-        e: The sentence under the route that changes are against; its experts are outlined.
-        output: The class, or 0 for regression.
+    `e`: The sentence under the route that changes are against; its experts are outlined.
     """
     change, flips = grid.change(output), grid.flips()
     limit = max(float(np.abs(change).max()), 1e-6)

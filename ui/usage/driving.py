@@ -80,12 +80,7 @@ def _explained(selection: state.Selection, stats: UsageStats, found: list[Groupi
 
 
 def explained_marks(frame: pd.DataFrame, about: str) -> go.Figure:
-    """A row for each layer, a mark for each grouping, filled where it is significant.
-
-    Args:
-        frame: of `specialisation_frame`.
-        about: data and n, safe as HTML.
-    """
+    """A row for each layer, a mark for each grouping, filled where it is significant. `frame`: of `specialisation_frame`."""
     fig = go.Figure()
     for by, rows in frame.groupby("by", sort=False):
         symbol, color = _KINDS[by]
@@ -277,10 +272,7 @@ def _score(row: pd.Series, prefix: str, metric: str) -> str:
 
 def change_marks(frame: pd.DataFrame, metric: str | None, subtitle: str) -> go.Figure:
     """A row for each layer, for all layers and for no routes: what changes, with its interval.
-
-    Args:
-        frame: of `ShuffledRoutes.frame`.
-        metric: whose change is shown; None shows the share of answers that change.
+    `metric`: whose change is shown; None shows the share of answers that change.
     """
     names = [
         f"{_ROUTE_NAMES.get(r.layer, r.layer)}{'' if r.layer == MIXTURE else f' ({percent(r.moved, 0)})'}"

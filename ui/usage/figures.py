@@ -59,12 +59,7 @@ def usage_heatmap(
 
     Args:
         values: `(L, H)`: shares from 0 to 1; nan where nothing is known.
-        layers: the `L` layers, ascending.
-        measure: what the values are, in words, for the hover text.
-        counts: `(L, H)` of what was counted, for the hover text.
-        unit: of the counts.
         ends: `(L, H, 2)` of 95% intervals, nan for none, for the hover text.
-        selected: layer and expert to outline.
     """
     experts, names = range(values.shape[1]), [str(layer) for layer in layers]
     top = max(float(values[np.isfinite(values)].max(initial=0.0)), 2 / len(experts))
@@ -116,9 +111,7 @@ def usage_heatmap(
 
 def mix_bars(frame: pd.DataFrame, *, what: str, unit: str, total: int) -> go.Figure:
     """An expert's examples by group, each bar with a mark at the rate in all data.
-
-    Args:
-        frame: of `shrp.evaluation.statistics.mix_frame`.
+    `frame`: of `shrp.evaluation.statistics.mix_frame`.
     """
     groups = [slice_name(str(group)) for group in frame["group"]]
     hover = [
@@ -147,11 +140,7 @@ def interval_marks(
     x: pd.Series, y: Sequence[str], low: pd.Series, high: pd.Series, hover: Sequence[str], **marker: Any
 ) -> go.Figure:
     """A mark with its interval in each row, the first on top, and a dotted line at 0.
-
-    Args:
-        x, low, high: each row's value and the ends of its interval; none where these are nan.
-        y: the rows' names, HTML-safe.
-        marker: further properties of the marks.
+    `x`, `low`, `high`: each row's value and the ends of its interval; none where these are nan.
     """
     bars = whiskers(x, low, high, color=GREY)
     style = {"mode": "markers", "marker": {"size": 10} | marker, "name": "slice"}

@@ -34,13 +34,7 @@ def mixes(selection: Selection, stats: UsageStats, cell: tuple[int, int]) -> dic
 def headline(
     stats: UsageStats, cell: tuple[int, int], top_k: int, found: dict[str, pd.DataFrame], without: str
 ) -> str:
-    """The verdict on one expert, as Markdown.
-
-    Args:
-        top_k: how many experts the layer takes.
-        found: of `mixes`.
-        without: of `without_it`, or what stands there until that is known.
-    """
+    """The verdict on one expert, as Markdown. `found`: of `mixes`."""
     layer, expert = cell
     name = f"**Layer {layer}, expert {expert}**"
     took, total = stats.top1[layer][:, expert], int(stats.counts(layer).sum())
@@ -94,11 +88,7 @@ def facts(
     top_k: int,
 ) -> None:
     """Draw one expert's numbers, and the groups it takes more and less often than the other experts of its layer.
-
-    Args:
-        found: of `mixes`.
-        group: name and mask `(N,)` of a group whose share is shown too.
-        top_k: how many experts the layer takes.
+    `group`: name and mask `(N,)` of a group whose share is shown too.
     """
     layer, expert = cell
     counts, pairs = stats.counts(layer), pairs_of(data)

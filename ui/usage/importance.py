@@ -156,8 +156,6 @@ def by_group_said(sure: pd.DataFrame, frame: pd.DataFrame, worth: str, of: str =
     Args:
         sure: of `beyond_chance`.
         frame: of `worth_by_group`.
-        worth: what is lost, in words.
-        of: what was knocked out.
     """
     tested = count_tests(frame)
     if not tested:
@@ -187,11 +185,7 @@ def _signed_map(z: np.ndarray, limit: float, x: Sequence, y: Sequence, bar: str,
 
 def effect_map(table: pd.DataFrame, what: str, subtitle: str, of: str = EXPERT) -> go.Figure:
     """Layers x experts: the mean signed effect on the output; experts that are never used stay blank.
-
-    Args:
-        table: of `KnockOuts.table`.
-        what: the output, HTML-safe, as the subtitle.
-        of: `EXPERT` or `HEAD`; heads have no usage.
+    `table`: of `KnockOuts.table`.
     """
     grid = table.set_index(["layer", "expert"]).sort_index()
     shown = grid["signed"].where(grid["uses"] > 0).unstack()
@@ -222,10 +216,7 @@ def effect_map(table: pd.DataFrame, what: str, subtitle: str, of: str = EXPERT) 
 
 def where_columns(frame: pd.DataFrame, sure: pd.DataFrame) -> tuple[list[tuple[int, int]], int]:
     """The experts of a map, significant ones and then those that differ most between groups; and how many are used.
-
-    Args:
-        frame: of `shrp.analysis.importance.worth_by_group`.
-        sure: of `shrp.analysis.importance.beyond_chance`.
+    `frame`: of `shrp.analysis.importance.worth_by_group`.
     """
     groups = frame.groupby(["layer", "expert"])
     used = groups["uses"].sum().loc[lambda uses: uses > 0].index
@@ -238,12 +229,7 @@ def where_map(
     frame: pd.DataFrame, experts: Sequence[tuple[int, int]], title: str, subtitle: str, of: str = EXPERT
 ) -> go.Figure:
     """Groups x experts: what a group loses without the expert, bold where it differs significantly.
-
-    Args:
-        frame: of `shrp.analysis.importance.worth_by_group`.
-        experts: layer and number of those to show.
-        title, subtitle: safe in HTML.
-        of: as for `effect_map`.
+    `frame`: of `shrp.analysis.importance.worth_by_group`.
     """
     counts = frame.drop_duplicates("group").set_index("group")["n"]
     groups, shape = list(counts.index), (len(counts), len(experts))

@@ -32,9 +32,6 @@ def groups_of(selection: state.Selection, stats: UsageStats) -> dict[str, np.nda
 def usage_map(selection: state.Selection, stats: UsageStats, cell: tuple[int, int]) -> tuple[str, np.ndarray]:
     """Draw the heatmap and its options; call `ui.state.follow_cell` before.
 
-    Args:
-        cell: layer and expert that are outlined.
-
     Returns:
         The picked group's name, and which examples are in it `(N,)`.
     """

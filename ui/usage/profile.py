@@ -30,11 +30,7 @@ _OF = "example-of"
 
 
 def profile(one: results.Expert, mixes: dict[str, pd.DataFrame]) -> None:
-    """Draw the tabs; only the open one is computed.
-
-    Args:
-        mixes: of `ui.usage.headline.mixes`.
-    """
+    """Draw the tabs; only the open one is computed. `mixes`: of `ui.usage.headline.mixes`."""
     forget_example(one.data)
     frame = example_frame(one.stats, one.data, *one.cell)
     draw = {
@@ -68,9 +64,7 @@ def _text_names(data: TextData) -> list[str]:
 
 def examples(one: results.Expert, frame: pd.DataFrame, mixes: dict[str, pd.DataFrame]) -> None:
     """The examples of the highest router probability, and how the expert's examples split over groups.
-
-    Args:
-        frame: of `example_frame`.
+    `frame`: of `example_frame`.
     """
     data, column = one.data, st.column_config
     above = st.container(key="expert-examples")

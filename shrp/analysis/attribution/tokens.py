@@ -65,9 +65,7 @@ class WordScores:
 
 def input_x_gradient(instance: Instance, output: int) -> WordScores:
     """Embedding times gradient, summed over a word (a first-order estimate).
-
-    Args:
-        output: the class, in the order of the task's labels; 0 where there is one output.
+    `output`: the class, in the order of the task's labels; 0 where there is one output.
     """
     embeddings = instance.embeddings.clone().requires_grad_()
     with torch.enable_grad():
@@ -85,9 +83,7 @@ def integrated_gradients(
     instance: Instance, output: int, *, steps: int = STEPS, progress: Progress | None = None
 ) -> WordScores:
     """Integrated gradients on the word embeddings, from a baseline of padding tokens (arXiv 1703.01365).
-
-    Args:
-        steps: points of the Gauss-Legendre rule on the straight path.
+    `steps`: points of the Gauss-Legendre rule on the straight path.
     """
     from captum.attr import IntegratedGradients  # takes seconds to import
 

@@ -75,10 +75,6 @@ def check(
 ) -> list[Trust]:
     """Check attributions of one input, and two controls, on the same random sets of words.
 
-    Args:
-        results: attributions of `instance`.
-        steps: of integrated gradients.
-
     Returns:
         One for each attribution; then `EQUAL` (the change by replacing all words, spread evenly, of the better sign)
         and `SHUFFLED` (the mean over all permutations of all attributions).
