@@ -63,9 +63,7 @@ def positions_of(
     layer: nn.Module, relative: RelativePositions | None, experts: Sequence[int] | Tensor | None = None
 ) -> HeadPositions | None:
     """What relative positions add for the heads of an `ExpertLayer` or a `StaticLayer`; None in most families.
-
-    Args:
-        experts: some of the layer's own; a tensor `(B,)` names one for each input. None for all of them.
+    `experts`: some of the layer's own; a tensor `(B,)` names one for each input. None for all of them.
     """
     if relative is None:
         return None

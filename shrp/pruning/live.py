@@ -141,9 +141,7 @@ class LiveEvaluator:
         self, plans: Sequence[PruningPlan], pause: Callable[[], None] = lambda: None
     ) -> Iterator[tuple[PruningPlan, Evaluation]]:
         """Yield `(plan, exact evaluation)` for every plan, in the order that shares the most work.
-
-        Args:
-            pause: called after each batch; an exception that it raises abandons the work.
+        `pause`: called after each batch; an exception that it raises abandons the work.
 
         Raises:
             PlanError: a plan does not fit the model.

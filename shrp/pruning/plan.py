@@ -270,9 +270,7 @@ def allocate(
     """Layer -> how many experts it keeps.
 
     With a budget every layer gets one; the rest go to the most used experts over all layers (method.md, "allocation").
-
-    Args:
-        usage: layer -> `(H,)` scores of 0 or more, comparable across layers.
+    `usage`: layer -> `(H,)` scores of 0 or more, comparable across layers.
 
     Raises:
         PlanError: neither or both are given, or the number is out of range.

@@ -43,11 +43,7 @@ class GateFit:
 
     Iterate over it for the steps done, or let it `finish`. It may be paused, and threads that iterate at once share the
     steps. Nothing is computed before the first. `steps` is how many there are; `result` the gates once all are done.
-
-    Args:
-        usage: layer -> `(H,)` Top-1 shares, where the gates start.
-        size: texts to use, a class-balanced draw.
-        seed: of the draw and the order of batches.
+    `size`: texts to use, a class-balanced draw.
 
     Raises:
         PlanError: the model has no router, or `usage` is not of its layers.
@@ -183,9 +179,7 @@ def _distance(outputs: Tensor, target: Tensor, regression: bool) -> Tensor:
 
 def plan_from(stats: UsageStats, *, selection: str = "usage", **options: Any) -> PruningPlan:
     """`make_plan` with the usage of `stats`, and the scores or fitted gates that the selection needs.
-
-    Args:
-        selection: of `make_plan`, or `recorded`: by the usage `stats.recorded`.
+    `selection`: of `make_plan`, or `recorded`: by the usage `stats.recorded`.
 
     Raises:
         PlanError: as `make_plan`, or what the selection needs was not measured.

@@ -65,11 +65,7 @@ def points(
     sizes: Sequence[int] | None = None,
 ) -> list[Point]:
     """The prunings of a sweep, smallest first, each with random controls of its size.
-
-    Args:
-        stats: what the selection needs (`shrp.pruning.select.plan_from`).
-        draws: seeds of the random controls.
-        sizes: experts in each layer, or budgets; None for all, or those of `budgets`.
+    `sizes`: experts in each layer, or budgets; None for all, or those of `budgets`.
 
     Raises:
         PlanError: as `plan_from`, or an unknown allocation.
@@ -107,10 +103,7 @@ def scored(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[pd.DataFrame, Evaluation]:
     """`to_frame` of prunings on `data`, and the routed model's evaluation.
-
-    Args:
-        calibrate: calibrate each pruning's threshold to the routed model's class frequencies (no labels).
-        progress: receives the prunings done and all of them.
+    `calibrate`: calibrate each pruning's threshold to the routed model's class frequencies (no labels).
 
     Raises:
         DataError: the data have no labels.
@@ -174,10 +167,6 @@ def smallest_within(
     **options: Any,
 ) -> PruningPlan:
     """The plan with the fewest experts whose score on `data` is at most `loss` below the routed model's (`cheapest_within`).
-
-    Args:
-        stats: of the same data, with what the selection needs.
-        options: as for `scored`.
 
     Raises:
         PlanError: no plan is that near, or no layer has a router.

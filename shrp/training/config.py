@@ -266,7 +266,6 @@ def read_config(
 
     Args:
         path: the file, a mapping of field names to values; nested dataclasses are nested mappings. None for none.
-        cls: the dataclass, such as `TrainConfig`, `TextConfig` or `Recipe`.
         defaults: values that the file may replace, in the same form, such as one of `RECIPES`.
         overrides: values that replace the file's, such as those of flags.
 

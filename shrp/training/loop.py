@@ -210,13 +210,11 @@ def train(
     Args:
         model: a dense model, fine-tuned on the task where layers are to be converted, or a static one to fine-tune.
             It is changed in place.
-        info: what `model` is.
         teacher: the dense model to distil; by default `model` as it is at the start.
         teacher_outputs: folder for the teacher's outputs, which several trainings with this teacher and data share; by
             default it is in `run_folder(out)`.
         convert: of a control; by default `shrp.model.convert.convert_layer`. `info.config` records the schedule's layers.
         converts_by: a name for `convert`, by which a resumed training knows whether it is the same.
-        phase: what progress lines call this training.
 
     Raises:
         TrainingError: `run_folder(out)` holds another training, or another process is at work there; the teacher does

@@ -159,9 +159,7 @@ class TaskLoss:
         self, batch: Batch, logits: Tensor, record: RoutingRecord, outputs: Mapping[int, Tensor]
     ) -> dict[str, Tensor]:
         """The weighted sum, `loss`, and its parts, each a scalar, 0 where it plays no part.
-
-        Args:
-            outputs: layer of the teacher -> hidden states that are compared with it.
+        `outputs`: layer of the teacher -> hidden states that are compared with it.
         """
         config, regression, teacher = self.config, self.task.is_regression, batch.teacher
         labels, soft_targets = batch.labels, teacher and teacher.logits

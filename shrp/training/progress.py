@@ -66,12 +66,7 @@ class Progress:
 
 
 class LogProgress(Progress):
-    """Writes lines for a log: each new phase, then one at least every 30 seconds, and one an epoch.
-
-    Args:
-        write: takes a line; stderr by default.
-        clock: seconds.
-    """
+    """Writes lines for a log: each new phase, then one at least every 30 seconds, and one an epoch."""
 
     def __init__(
         self, write: Callable[[str], None] | None = None, clock: Callable[[], float] = time.monotonic
@@ -98,9 +93,7 @@ class LogProgress(Progress):
 
 class FileProgress(LogProgress):
     """Writes the log, and a JSON file that other processes read: `status`, `losses` (of some steps) and `history`.
-
-    Args:
-        file: replaced as a whole each second at most, and after each epoch.
+    `file`: replaced as a whole each second at most, and after each epoch.
     """
 
     def __init__(self, file: Path) -> None:

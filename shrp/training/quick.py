@@ -49,9 +49,7 @@ _TIMED, _MEASURED = 2, 2000
 
 def enough(texts: Texts, held_out: Texts = ()) -> tuple[list[tuple[str, ...]], list[str]]:
     """The texts, with the shipped probe sentences (or pairs) if they are fewer than `FEW`.
-
-    Args:
-        held_out: what the model will be scored on, which is not added.
+    `held_out`: what the model will be scored on, which is not added.
 
     Returns:
         The texts, those that were added last, and the names of the probe sets that these are from.
@@ -78,11 +76,8 @@ def convert_quickly(
     """Convert layers of a dense classifier and write a routed checkpoint of its task; a killed run continues.
 
     Args:
-        texts: unlabelled; single texts or pairs, as the task has them.
-        config: the layers, and how they are trained: `TextConfig(shrp=..., **QUICK)`.
         validation: examples that the dense and the routed model are scored on, where they have labels. Usage is counted on
             them where they have labels, else on the texts of the last epoch.
-        sources: names of what the texts are from, which the checkpoint records.
 
     Returns:
         `seconds` of training, the dense model's pass among them (of a run that was killed, those of the epochs that it

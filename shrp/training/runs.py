@@ -202,14 +202,7 @@ def identity_of(
     teacher: PreTrainedModel | None,
     converts_by: str = "",
 ) -> dict[str, Any]:
-    """What makes two trainings the same, JSON-able.
-
-    Args:
-        model, info: what is trained, as it is at the start; info where a checkpoint describes it.
-        digests: of the training data, then of the validation data.
-        teacher: None where nothing is distilled.
-        converts_by: the name of a conversion function other than SHRP's.
-    """
+    """What makes two trainings the same, JSON-able. `digests`: of the training data, then of the validation data."""
     start = info.to_dict() if info is not None else {}
     found = {
         "config": config.to_dict(),

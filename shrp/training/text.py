@@ -54,7 +54,6 @@ def train_on_text(
     Args:
         base: the dense encoder, with a head of any kind; it is the teacher and is not changed, but moved to the device
             that trains, where the returned model is too.
-        texts: single texts and pairs, mixed as one likes.
         teacher_outputs: folder for the teacher's outputs on all texts, which several trainings may share; by default one
             in `run_folder(out)`, for the texts that this training visits.
         model: where to start: a model of the same base, pruned, or with some upper layers converted; not changed. By
