@@ -12,10 +12,11 @@ import streamlit as st
 
 from shrp.analysis.importance import dense_layers
 from shrp.analysis.usage import UsageStats
+from shrp.checkpoints.card import kept_experts
 from shrp.errors import ShrpError
 from shrp.model.convert import expert_layers
 from ui import arrival, measurements
-from ui.describe import kept_experts, summary_line
+from ui.describe import summary_line
 from ui.own import convert
 from ui.text import escape, verdict
 from ui.usage import attention, driving, importance, profile, results, training

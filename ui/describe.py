@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import pandas as pd
-
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.pruning.plan import PruningPlan
 from ui.text import escape
@@ -17,15 +15,6 @@ def shape(config: Mapping[str, Any]) -> tuple[int, int, int, int]:
     names = ("num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size")
     of_distilbert = ("n_layers", "n_heads", "dim", "hidden_dim")
     return tuple(int(config.get(one, config.get(other, 0))) for one, other in zip(names, of_distilbert))
-
-
-def kept_experts(plan: PruningPlan) -> pd.DataFrame:
-    """What a plan keeps: a row a layer, its experts with the weights that took the router's place."""
-    rows = []
-    for layer, p in plan.layers:
-        kept = ", ".join(f"{e} ({w:.2f})" for e, w in zip(p.experts, p.weights, strict=True))
-        rows.append((layer, len(p.experts), kept))
-    return pd.DataFrame(rows, columns=["layer", "experts kept", "experts (weight)"])
 
 
 def summary_line(info: CheckpointInfo, num_layers: int, num_experts: int) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import pandas as pd
 from transformers import PreTrainedModel
 
 from shrp.analysis.usage import COLLAPSE_EXPERTS, effective_experts
 from shrp.checkpoints.info import HEADS, PLAN_FILE, CheckpointInfo, usage_in
-from shrp.checkpoints.score_rows import SHARES, row_cost
-from shrp.evaluation.costs import TOKENS, dense_cost
-from shrp.evaluation.statistics import stored_interval
+from shrp.checkpoints.score_rows import score_frame, with_shares
+from shrp.evaluation.costs import TOKENS
 from shrp.phrases import counted
 from shrp.pruning.plan import PruningPlan
 
@@ -41,11 +41,8 @@ def card(name: str, info: CheckpointInfo, model: PreTrainedModel, licence: str =
     else:
         lines += ["Nothing was stored about its training.", ""]
     if info.plan is not None:
-        kept = []
-        for layer, of in info.plan.layers:
-            weighted = ", ".join(f"{e} ({w:.2f})" for e, w in zip(of.experts, of.weights, strict=True))
-            kept.append((layer, len(of.experts), weighted))
-        lines += [*_table(("layer", "experts kept", "experts (weight)"), kept), ""]
+        kept = kept_experts(info.plan)
+        lines += [*_table(kept.columns, kept.itertuples(index=False)), ""]
     lines += ["## Scores", "", *_scores(info, model)]
     lines += ["## Limits", "", *(f"- {text}" for text in limits(info)), ""]
     pair = '("A question?", "A text.")' if info.task.on_spans else '("One text.", "Another.")'
@@ -61,6 +58,15 @@ def card(name: str, info: CheckpointInfo, model: PreTrainedModel, licence: str =
     if licence:
         lines += [_LICENCE, "", f"{_DERIVED} {info.base_model}: {licence}", ""]
     return "\n".join(lines)
+
+
+def kept_experts(plan: PruningPlan) -> pd.DataFrame:
+    """What a plan keeps: a row a layer, its experts with the weights that took the router's place."""
+    rows = []
+    for layer, p in plan.layers:
+        kept = ", ".join(f"{e} ({w:.2f})" for e, w in zip(p.experts, p.weights, strict=True))
+        rows.append((layer, len(p.experts), kept))
+    return pd.DataFrame(rows, columns=["layer", "experts kept", "experts (weight)"])
 
 
 def as_html(markdown: str) -> str:
@@ -208,23 +214,16 @@ def _scores(info: CheckpointInfo, model: PreTrainedModel) -> list[str]:
 def _score_table(
     rows: Sequence[Mapping[str, Any]], info: CheckpointInfo, model: PreTrainedModel
 ) -> list[str]:
-    dense, body = dense_cost(model, TOKENS), []
-    for row in rows:
-        low, high = stored_interval(row)
+    costs = {"encoder_params": "encoder parameters", "model_params": "model parameters", "encoder_flops": "encoder FLOPs"}
+    body = []
+    for row in with_shares(score_frame(rows), info, model).to_dict("records"):
+        low, high, shares = row["low"], row["high"], [row[name] for name in costs]
         note = "" if row["interval_is"] == "95%" else f" ({row['interval_is']})"
-        price, retained = row_cost(row, info, model), row.get("retained")
-        shares = price.relative_to(dense) if price else {}
-        body.append(
-            (
-                f"control: {row['model']}" if row["kind"] == "control" else row["model"],
-                f"{row['score']:.4f}",
-                f"{low:.4f} to {high:.4f}{note}" if low == low else "–",
-                "–" if retained is None else f"{retained:.1%}",
-                *(f"{shares[name]:.1%}" if shares else "" for name in SHARES),
-            )
-        )
-    costs = ("encoder parameters", "model parameters", "encoder FLOPs")
-    return _table(("model", rows[0]["metric"], "interval", "of teacher", *costs), body)
+        named = f"control: {row['model']}" if row["kind"] == "control" else row["model"]
+        interval = f"{low:.4f} to {high:.4f}{note}" if low == low else "–"
+        retained = "–" if pd.isna(row["retained"]) else f"{row['retained']:.1%}"
+        body.append((named, f"{row['score']:.4f}", interval, retained, *(f"{x:.1%}" if x == x else "" for x in shares)))
+    return _table(("model", rows[0]["metric"], "interval", "of teacher", *costs.values()), body)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:

@@ -13,14 +13,14 @@ from transformers import PreTrainedModel
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.checkpoints.stored import CALIBRATED, FINE_TUNED
 from shrp.data.text_data import TextData
-from shrp.evaluation.costs import TOKENS, Cost, cost, dense_cost, narrow_cost, static_cost
+from shrp.evaluation.costs import TOKENS, Cost, cost, dense_cost, static_cost
 from shrp.evaluation.evaluation import Evaluation
 from shrp.evaluation.statistics import NO_INTERVAL, stored_interval
 from shrp.pruning.plan import PruningPlan
 
-SHARES = ("encoder_params", "model_params", "encoder_flops")
-_DROPPED, _RANDOM, _NO_ROUTER, _NARROW = "layers dropped", "random experts", "no router", "heads and neurons pruned"
-"""How the names of the controls begin (docs/method.md, "Controls"); the last is width pruning."""
+SHARES = ("encoder_params", "model_params", "encoder_flops", "model_flops")
+_DROPPED, _RANDOM = "layers dropped", "random experts"
+"""How the names of the controls begin (docs/method.md, "Controls")."""
 _NEEDED = ("model", "data", "metric", "n")
 _COLUMNS = (
     *("model", "kind", "data", "metric", "score", "low", "high", "interval_is", "n"),
@@ -103,17 +103,13 @@ def rows_as_now(
         longest: gives the tokens of the data's longest text, uncut; called only where that decides.
         length: tokens at which texts are cut now; None for where the checkpoint's usage and scores cut them.
     """
-    now = length or info.max_length
-
-    def as_now(cut: int) -> bool:
-        return cut == now or longest() <= min(cut, now)
-
-    return [row for row in info.scores_on(data.source_fingerprint) if as_now(_cut(info, row))]
-
-
-def _cut(info: CheckpointInfo, row: Mapping[str, Any]) -> int:
-    # Rows of earlier versions don't say.
-    return row.get("max_length") or info.training.get("config", {}).get("max_length") or info.max_length
+    now, found = length or info.max_length, []
+    for row in info.scores_on(data.source_fingerprint):
+        # Rows of earlier versions don't say.
+        cut = row.get("max_length") or info.training.get("config", {}).get("max_length") or info.max_length
+        if cut == now or longest() <= min(cut, now):
+            found.append(row)
+    return found
 
 
 def row_cost(row: Mapping[str, Any], info: CheckpointInfo, model: PreTrainedModel) -> Cost | None:
@@ -126,11 +122,8 @@ def row_cost(row: Mapping[str, Any], info: CheckpointInfo, model: PreTrainedMode
     if name.startswith(_DROPPED):
         return dense_cost(model, TOKENS, dropped=layers)
     each, kept = (0 if pd.isna(n := row.get(key, np.nan)) else int(n) for key in ("per_layer", "budget"))
-    if name.startswith(_NARROW):
-        return narrow_cost(model, layers, each) if each else None
-    experts = layers * model.config.num_attention_heads
-    kept = kept or each * layers or experts * name.startswith(_NO_ROUTER)
-    if not 0 < layers <= kept <= experts:
+    kept = kept or each * layers
+    if not 0 < layers <= kept <= layers * model.config.num_attention_heads:
         return None
     untied = info.plan is not None and info.plan.untied
     return static_cost(model, layers, kept, TOKENS, self_path=info.config.self_path, untied=untied)
@@ -161,9 +154,7 @@ def _finite(value: Any) -> float:
 
 
 def with_shares(scores: pd.DataFrame, info: CheckpointInfo, model: PreTrainedModel) -> pd.DataFrame:
-    """`score_frame`'s table with `encoder_params`, `model_params` and `encoder_flops`: each model's as shares of the dense
-    model's; nan where that is not known.
-    """
+    """`score_frame`'s table with `SHARES`: what each model costs as shares of the dense one; nan where that is not known."""
     dense = dense_cost(model, TOKENS)
     costs = [row_cost(row, info, model) for row in scores.to_dict("records")]
     shares = [price.relative_to(dense) if price else {} for price in costs]

@@ -15,12 +15,11 @@ import plotly.graph_objects as go
 from shrp.analysis.usage import UsageStats
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.checkpoints.info import MADE_OF
-from shrp.checkpoints.score_rows import row_cost
+from shrp.checkpoints.score_rows import SHARES, score_frame, with_shares
 from shrp.data.text_data import TextData
 from shrp.errors import CheckpointError, ShrpError
 from shrp.evaluation.costs import TOKENS, dense_cost
 from shrp.evaluation.evaluation import Evaluation
-from shrp.evaluation.statistics import stored_interval
 from shrp.pruning.plan import NO_EDITS, PruningPlan
 from shrp.pruning.sweep import budgets
 from ui import loaders, measurements, prunings, theme
@@ -31,8 +30,6 @@ from ui.theme import INK, KIND_COLORS, KIND_INKS, SELECTED, whiskers
 
 OVER = "encoder_flops"
 """The cost that the curve is drawn over."""
-COSTS = (OVER, "encoder_params", "model_flops", "model_params")
-"""Costs of a row of the curve's data."""
 STORED = {
     "static": ("stored: pruned", "circle-open", theme.GREY),
     "fine-tuned": ("stored: fine-tuned", "star", theme.PURPLE),
@@ -43,7 +40,7 @@ STORED = {
 curve's.
 """
 _MOST_TUNED = 8
-_SCORED = ["score", "low", "high", "n", *COSTS]
+_SCORED = ["score", "low", "high", "n", *SHARES]
 _POINTS = {"unselected": {"marker": {"opacity": 1}}, "hovertemplate": "%{hovertext}<extra></extra>"}
 
 
@@ -76,46 +73,38 @@ def known(
 
 def frame_of(checkpoint: Checkpoint, found: Sequence[tuple[PruningPlan, Evaluation]]) -> pd.DataFrame:
     """One row a plan, the smallest first: kept, score, low, high, n, and costs as shares of dense."""
-    dense = dense_cost(checkpoint.model, TOKENS)
-    rows = [
-        {"kept": plan.budget, "score": one.score, "low": one.interval[0], "high": one.interval[1], "n": one.n}
-        | prunings.cost_of(checkpoint, plan).relative_to(dense)
-        for plan, one in found
-    ]
+    rows = [{"kept": plan.budget} | _scored(checkpoint, plan, one) for plan, one in found]
     return pd.DataFrame(rows, columns=["kept", *_SCORED]).sort_values("kept", ignore_index=True)
+
+
+def _scored(checkpoint: Checkpoint, plan: PruningPlan, one: Evaluation) -> dict[str, float]:
+    price = prunings.cost_of(checkpoint, plan).relative_to(dense_cost(checkpoint.model, TOKENS))
+    return {"score": one.score, "low": one.interval[0], "high": one.interval[1], "n": one.n} | price
 
 
 def stored_frame(checkpoint: Checkpoint, data: TextData) -> pd.DataFrame:
     """The scores that a checkpoint carries of these data, but the routed model's: model, kind, score, low, high, n,
     and costs as shares of dense. `kind` is `teacher` or one of `STORED`.
     """
-    dense, rows = dense_cost(checkpoint.model, TOKENS), []
-    for row in measurements.score_rows(checkpoint, data):
-        kind, price = str(row.get("kind", "")), row_cost(row, checkpoint.info, checkpoint.model)
-        other = row.get("metric", data.task.metric) != data.task.metric
-        if other or row.get("score") is None or kind == "routed" or price is None:
-            continue
-        low, high = stored_interval(row)
-        found = {"score": float(row["score"]), "low": low, "high": high, "n": int(row.get("n", len(data)))}
-        named = "fine-tuned" if kind == "static" and row.get("recovered") else kind
-        rows.append({"model": str(row.get("model", kind)), "kind": named} | found | price.relative_to(dense))
-    return pd.DataFrame(rows, columns=["model", "kind", *_SCORED])
+    rows = score_frame(measurements.score_rows(checkpoint, data))
+    frame = with_shares(rows, checkpoint.info, checkpoint.model)
+    frame = frame[(frame["metric"] == data.task.metric) & (frame["kind"] != "routed") & frame[OVER].notna()]
+    tuned = (frame["kind"] == "static") & frame["recovered"].astype(bool)
+    return frame.assign(kind=frame["kind"].mask(tuned, "fine-tuned"))[["model", "kind", *_SCORED]]
 
 
 def tuned_frame(checkpoint: Checkpoint, data: TextData) -> pd.DataFrame:
     """As `stored_frame`, of kind `tuned`: the listed checkpoints that were pruned from this one and fine-tuned, scored
     here on these data, the last few of them.
     """
-    dense, rows, models = dense_cost(checkpoint.model, TOKENS), [], []
+    rows, models = [], []
     for name, info in loaders.discover_all().items():
         made = {} if isinstance(info, CheckpointError) else info.training
         if made.get("pruned_from") == checkpoint.fingerprint and "recovery" in made:
             models.append((name, info))
     for name, info in models[: -_MOST_TUNED - 1 : -1]:
         if (found := _tuned(name, data)) is not None:
-            scored = {"score": found.score, "low": found.interval[0], "high": found.interval[1], "n": found.n}
-            price = prunings.cost_of(checkpoint, info.plan).relative_to(dense)
-            rows.append({"model": name, "kind": "tuned"} | scored | price)
+            rows.append({"model": name, "kind": "tuned"} | _scored(checkpoint, info.plan, found))
     return pd.DataFrame(rows, columns=["model", "kind", *_SCORED])
 
 
@@ -124,12 +113,8 @@ def _tuned(name: str, data: TextData) -> Evaluation | None:
     try:
         path = loaders.path_of(name)
         key = (str(path), loaders.stamp_of(path, MADE_OF), data.fingerprint, data.name)
-        return kept(
-            "fine-tuned models",
-            64,
-            key,
-            lambda: measurements.evaluation(loaders.load_checkpoint(name), data),
-        )
+        work = lambda: measurements.evaluation(loaders.load_checkpoint(name), data)  # noqa: E731
+        return kept("fine-tuned models", 64, key, work)
     except ShrpError:
         return None
 

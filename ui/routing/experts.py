@@ -7,8 +7,8 @@ import streamlit as st
 
 from shrp.analysis.attribution import experts
 from shrp.analysis.attribution.experts import METHODS, ExpertScores
+from shrp.checkpoints.card import kept_experts
 from shrp.model.convert import expert_layers
-from ui.describe import kept_experts
 from ui.downloads import chart
 from ui.pickers import always_one
 from ui.routing import figures, results
