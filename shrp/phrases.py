@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 def listed(words: Iterable[str]) -> str:
@@ -31,6 +31,22 @@ def metric_name(metric: str) -> str:
 def signed(value: float, digits: int = 1) -> str:
     """A number with its sign, but for what rounds to zero, which has none: `+0.3`, `-0.3`, `0.0`."""
     return f"{value:+.{digits}f}" if round(value, digits) else f"{0:.{digits}f}"
+
+
+def numbered(noun: str, numbers: Collection[int]) -> str:
+    """Numbered things: `layer 3`, `layers 3, 5`."""
+    return f"{noun}{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
+
+
+def duration(seconds: float) -> str:
+    """A time span: `42 s`, `3 min 20 s`, `1 h 5 min`."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes, rest = divmod(seconds, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"
 
 
 def counted(n: int, noun: str) -> str:

@@ -19,9 +19,10 @@ from shrp import jobs
 from shrp.errors import JobError
 from shrp.files import cache_folder
 from shrp.jobs import Job
+from shrp.phrases import duration
 from ui import theme
 from ui.own.kept import is_local
-from ui.text import duration, escape, is_percentage, metric_name, score_text
+from ui.text import escape, is_percentage, metric_name, score_text
 
 SWITCH = "SHRP_JOBS"
 """Variable of the environment that switches jobs on or off whatever address the app has."""

@@ -18,7 +18,7 @@ import pandas as pd
 import streamlit as st
 
 from shrp.files import cache_folder
-from ui.text import duration
+from shrp.phrases import duration
 
 if TYPE_CHECKING:
     from shrp.results_store import ResultsStore

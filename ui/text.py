@@ -142,17 +142,6 @@ def axis_names(names: Iterable[str]) -> list[str]:
     return list(found)
 
 
-def duration(seconds: float) -> str:
-    """A time span: `42 s`, `3 min 20 s`, `1 h 5 min`."""
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    minutes, rest = divmod(seconds, 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min"
-
-
 def escape(text: str) -> str:
     """Text for `st.markdown` and its like, shown as it stands: no markup, links, icons or formulas."""
     parts = _SHORTCODE.split(_SYMBOL.sub(_WORD_JOINER, " ".join(str(text).split())))

@@ -434,7 +434,7 @@ class KnockOut:
         """Change of each prediction's worth, `(N,)`, negative where the experts helped; needs labels."""
         return self.after.worth - self.before.worth
 
-    def by_slice(self, pairs: np.ndarray | None = None, progress: Progress | None = None) -> pd.DataFrame:
+    def by_slice(self, pairs: np.ndarray | None = None) -> pd.DataFrame:
         """One row a slice: the effect there, and whether it differs from elsewhere; empty without slices or labels.
 
         Columns slice, n, affected, `become wrong`, `become right`, change (mean of `changes`) with low, high (95%, nan by
@@ -453,7 +453,7 @@ class KnockOut:
         if not self.before.task.is_regression:
             right = [one.correct for one in (self.before, self.after)]
         together = np.empty((0, 2), dtype=np.int64) if pairs is None else pairs
-        p = apart_from_others(change[:, None], codes, together, progress=progress)[:, 0]
+        p = apart_from_others(change[:, None], codes, together)[:, 0]
         rows = []
         for name, mask in zip(names, codes == np.arange(len(names))[:, None], strict=True):
             here, ends = taken & mask, NO_INTERVAL

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from shrp.files import write_text
+from shrp.phrases import duration
 
 EVERY = 30.0
 """Seconds between two lines in a log, at most."""
@@ -144,11 +145,3 @@ def epoch_line(row: dict[str, Any]) -> str:
         score = f"{row['metric']} {row['validation_score']:.4f}"
         parts.append(f"{score} ({interval}n = {row['validation_n']:,})")
     return f"epoch {row['epoch'] + 1} (stage {row['stage']}): {', '.join(parts)}, {row['seconds']:.0f} s"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: `40 s`, `12 min`, `3 h 5 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

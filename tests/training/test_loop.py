@@ -23,7 +23,7 @@ from shrp.training import loop, losses, runs
 from shrp.training.config import RECIPES, Recipe, TextConfig, TrainConfig, read_config
 from shrp.training.loop import train
 from shrp.training.losses import parameter_groups, same_start, set_trainable
-from shrp.training.progress import LogProgress, Progress, Status, duration
+from shrp.training.progress import LogProgress, Progress, Status
 from shrp.training.runs import finish, run_folder
 from shrp.training.schedule import Epoch
 
@@ -456,7 +456,6 @@ def test_a_log_has_a_line_a_phase_and_one_every_30_seconds():
     log.step(Status("scoring", 0, 0))
     log.step(Status("scoring", 0, 0))
     assert lines[3:] == ["scoring"]
-    assert [duration(s) for s in (40.4, 700, 11_100)] == ["40 s", "12 min", "3 h 5 min"]
 
 
 def test_rates_rise_over_the_warm_up_and_move_linearly():

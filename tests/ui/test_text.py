@@ -2,12 +2,12 @@ import math
 
 import pytest
 
+from shrp.phrases import duration
 from ui.text import (
     LONGEST_LABEL,
     NOT_KNOWN,
     axis_names,
     count,
-    duration,
     escape,
     escape_html,
     file_name,
@@ -102,7 +102,7 @@ def test_one_very_long_text_does_not_blow_up_all_rows():
 
 def test_shares_and_times_as_the_app_writes_them():
     assert [percent(share) for share in (0.907, math.nan, None)] == ["90.7%", "–", "–"]
-    assert [duration(seconds) for seconds in (3900, 60)] == ["1 h 5 min", "1 min"]
+    assert [duration(seconds) for seconds in (40.4, 60, 700, 3900)] == ["40 s", "1 min", "11 min 40 s", "1 h 5 min"]
 
 
 def test_scores_carry_all_that_belongs_to_them():

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from shrp.analysis.usage import UsageStats
+from shrp.phrases import numbered
 from shrp.pruning.plan import NO_EDITS, PlanEdits, PruningPlan
 from ui.bound import fall_back
 from ui.downloads import chart, clicked
@@ -142,8 +143,7 @@ def _notes(found: Editor, plan: PruningPlan, base: PruningPlan | None) -> list[s
     """What cannot be seen on the map."""
     notes = []
     if found.edits:
-        named = ", ".join(str(layer) for layer, _ in found.edits.layers)
-        notes.append(f"Edited by hand: layer{'s' * (len(found.edits.layers) > 1)} {named}.")
+        notes.append(f"Edited by hand: {numbered('layer', [layer for layer, _ in found.edits.layers])}.")
     if base is not None and plan.budget != base.budget:
         notes.append(f"The plan keeps {plan.budget} experts instead of {base.budget}.")
     if idle := sum(weight == 0 for _, kept in plan.layers for weight in kept.weights):

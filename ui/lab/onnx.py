@@ -23,13 +23,14 @@ from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.data.text_data import TextData
 from shrp.errors import ExportError, ShrpError
+from shrp.phrases import duration
 from shrp.pruning.plan import PruningPlan
 from ui import loaders, state
 from ui.lab.save import plan_json, zipped
 from ui.own import guide
 from ui.pickers import always_one
 from ui.store import kept, results
-from ui.text import duration, escape, with_interval
+from ui.text import escape, with_interval
 
 KEPT = 3
 """Exports in memory, of up to some hundred megabytes each."""

@@ -15,6 +15,7 @@ from shrp.checkpoints.score_rows import score_frame, with_shares
 from shrp.evaluation.costs import TOKENS, cost, dense_cost
 from shrp.evaluation.evaluation import Evaluation
 from shrp.evaluation.metrics import confusion
+from shrp.phrases import numbered
 from ui import data_sources, loaders, measurements, state
 from ui.downloads import chart
 from ui.floor import floor_of, not_above
@@ -121,7 +122,7 @@ def _warnings(selection: state.Selection, stats: UsageStats) -> None:
     for one in stats.warnings():
         layers.setdefault(one.kind, set()).add(one.layer)
     for kind, of in layers.items():
-        where = f"layer{'s' * (len(of) > 1)} {', '.join(map(str, sorted(of)))}"
+        where = numbered("layer", sorted(of))
         st.caption(f":material/warning: **{kind.capitalize()}** in {where}: {_MEANING.get(kind, '')}.")
     if not layers:
         st.caption(":material/check_circle: Routing is sound here: no collapse, noisy usage or small margins.")

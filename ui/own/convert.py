@@ -12,11 +12,12 @@ import streamlit as st
 from shrp.data.text_data import TextData
 from shrp.errors import JobError, ShrpError
 from shrp.model.config import ShrpConfig
+from shrp.phrases import duration
 from shrp.training.config import QUICK, RECIPES, TextConfig
 from ui import data_sources, jobs, store, training_data
 from ui.own import checkpoints, dialog
 from ui.state import Selection
-from ui.text import duration, escape, file_name
+from ui.text import escape, file_name
 
 RECIPE_NAMES = {"quick": "quick: minutes, no labels", "full": "full: two stages, labels"}
 

@@ -12,6 +12,7 @@ from shrp.analysis.explore import Exploration
 from shrp.analysis.usage import NOISY_MARGIN
 from shrp.data.tabular import distinct
 from shrp.data.tasks import TEXTS
+from shrp.phrases import numbered
 from ui.downloads import downloads
 from ui.text import escape_html, percent, shorten
 
@@ -163,16 +164,12 @@ def reading_notes(found: Sequence[Exploration], scored: int) -> list[str]:
     notes = []
     if cut := [i for i, e in enumerate(found, 1) if e.truncated]:
         most = max(len(e.tokens) for e in found)
-        notes.append(f":material/content_cut: Only the first {most:,} tokens of {_numbers(cut)} are read.")
+        notes.append(f":material/content_cut: Only the first {most:,} tokens of {numbered('sentence', cut)} are read.")
     if longer := [i for i, e in enumerate(found, 1) if len(e.tokens) > scored]:
-        notes.append(f"Scores and usage read only the first {scored:,} tokens of {_numbers(longer)}.")
+        notes.append(f"Scores and usage read only the first {scored:,} tokens of {numbered('sentence', longer)}.")
     if unknown := [i for i, e in enumerate(found, 1) if e.unknown]:
-        notes.append(f":material/question_mark: The vocabulary lacks words of {_numbers(unknown)}.")
+        notes.append(f":material/question_mark: The vocabulary lacks words of {numbered('sentence', unknown)}.")
     return notes
-
-
-def _numbers(places: Sequence[int]) -> str:
-    return f"sentence{'s' * (len(places) > 1)} {', '.join(map(str, places))}"
 
 
 def agreement(found: Sequence[Exploration]) -> str:
@@ -183,10 +180,6 @@ def agreement(found: Sequence[Exploration]) -> str:
     if not differ:
         return f"Both take the same experts in all {len(layers)} routed layers{most}."
     near = [layer for layer in differ if min(e.margin(layer) for e in found) < NOISY_MARGIN]
-    close = f" Close calls, with router probabilities less than {percent(NOISY_MARGIN, 0)} apart: {_layers(near)}."
+    close = f" Close calls, with router probabilities less than {percent(NOISY_MARGIN, 0)} apart: {numbered('layer', near)}."
     close *= bool(near)
-    return f"The routes differ in {len(differ)} of {len(layers)} layers{most}: {_layers(differ)}.{close}"
-
-
-def _layers(numbers: Sequence[int]) -> str:
-    return f"layer{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
+    return f"The routes differ in {len(differ)} of {len(layers)} layers{most}: {numbered('layer', differ)}.{close}"

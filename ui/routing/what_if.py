@@ -11,6 +11,7 @@ import streamlit as st
 from shrp.analysis.explore import Exploration, WhatIf, rerouted
 from shrp.errors import PlanError
 from shrp.model.forcing import AS_ROUTED, Force, ForcedRoute
+from shrp.phrases import numbered
 from ui import arrival, not_here
 from ui.bound import fall_back, set_param
 from ui.downloads import chart, clicked
@@ -184,8 +185,7 @@ def _compare(before: Exploration, after: Exploration, route: ForcedRoute) -> Non
         result = f"the prediction goes from **{escape(before.answer)}** to **{escape(after.answer)}**"
     then = "No other layer changes its expert."
     if moved:
-        then = f"Because of that, layer{'s' * (len(moved) > 1)} {', '.join(map(str, moved))} "
-        then += f"route{'s' * (len(moved) == 1)} differently."
+        then = f"Because of that, {numbered('layer', moved)} route{'s' * (len(moved) == 1)} differently."
     st.markdown(f"Forced: {forced}. With that {result}. {then}")
     rows = [("as routed", "", before), ("forced", "", after)]
     st.html(routes_html(rows, before, first="route", alt="Route as routed and forced", forced=route.layers))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -204,22 +205,15 @@ def agreement(results: list[WordScores]) -> pd.DataFrame:
     """Rank correlations over words between every two attributions of one input.
 
     Returns:
-        A row a pair: `a`, `b`, `n` words, `spearman`, `kendall` (tau-b) and each one's two-sided p-value. All nan for
-        fewer than 3 words, or where one side is constant.
+        A row a pair: `a`, `b`, `n` words, `spearman` and `p` (two-sided); nan for fewer than 3 words, or where one side is
+        constant.
     """
-    from scipy.stats import kendalltau
-
     from shrp.evaluation.statistics import spearman
 
     rows = []
-    for i, a in enumerate(results):
-        for b in results[i + 1 :]:
-            row = {"a": a.method, "b": b.method, "n": len(a.words)}
-            for name, test in (("spearman", spearman), ("kendall", kendalltau)):
-                defined = len(a.words) >= 3 and np.ptp(a.scores) > 0 and np.ptp(b.scores) > 0
-                found = test(a.scores, b.scores) if defined else (np.nan, np.nan)
-                row |= {name: float(found[0]), f"{name} p": float(found[1])}
-            rows.append(row)
+    for a, b in combinations(results, 2):
+        correlation, p = spearman(a.scores, b.scores)
+        rows.append({"a": a.method, "b": b.method, "n": len(a.words), "spearman": correlation, "p": p})
     return pd.DataFrame(rows)
 
 
