@@ -59,11 +59,7 @@ def write_text(file: Path, text: str) -> None:
 
 
 def write_bytes(file: Path, content: bytes) -> None:
-    """Replace a file; a write that fails leaves it as it was.
-
-    Raises:
-        OSError: it can't be written.
-    """
+    """Replace a file; a write that fails leaves it as it was; an `OSError` if it can't be written."""
     partial, handle = _new(file, _open_new)
     try:
         with os.fdopen(handle, "wb") as written:

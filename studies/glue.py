@@ -314,11 +314,7 @@ class Work:
         self.made: Trainings | None = None
 
     def __call__(self, piece: Piece) -> Iterator[dict[str, Any]]:
-        """Yield the piece's rows.
-
-        Raises:
-            DataError: the file has rows of the task with another teacher.
-        """
+        """Yield the piece's rows; a `DataError` if the file has rows of the task with another teacher."""
         if self.made is None or (self.made.task, self.made.seed) != (piece.task, piece.seed):
             self.made = Trainings(self.base, piece.task, piece.seed)
         study = Study(self.made)

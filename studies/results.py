@@ -247,11 +247,7 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def filled(text: str) -> str:
-    """A page with all of its tables made from the data.
-
-    Raises:
-        DataError: The page asks for a table that does not exist.
-    """
+    """A page with all of its tables made from the data; a `DataError` if the page asks for a table that does not exist."""
 
     def one(found: re.Match[str]) -> str:
         name = found.group(1)

@@ -20,11 +20,7 @@ DATA = Path(__file__).parent.parent / "docs" / "data"
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Read the rows of a file; none if it does not exist.
-
-    Raises:
-        DataError: The file is not a list of rows.
-    """
+    """Read the rows of a file; none if it does not exist; a `DataError` if the file is not a list of rows."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         return [dict(row) for row in found]

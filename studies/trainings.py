@@ -252,11 +252,7 @@ class Trainings:
 
     @cached_property
     def best(self) -> Evaluation:
-        """The teacher's evaluation.
-
-        Raises:
-            TrainingError: its score is not above 0, so there are no shares of it.
-        """
+        """The teacher's evaluation; a `TrainingError` if its score is not above 0, so there are no shares of it."""
         found = self.evaluate(self.teacher.model)
         if not found.score > 0:
             raise TrainingError(f"the teacher scores {found.score:g} on {found.data}: train it for longer.")

@@ -92,11 +92,7 @@ class Test:
 
 
 def test(a: Evaluation, b: Evaluation) -> Test:
-    """Compare two evaluations on the same labelled examples.
-
-    Raises:
-        DataError: they are not of the same data.
-    """
+    """Compare two evaluations on the same labelled examples; a `DataError` if they are not of the same data."""
     counts = agreement(a, b) if a.task.classifies_texts else None
     return Test(*difference(b, a), counts, a.n, a.metric)
 

@@ -29,11 +29,7 @@ def encode(edits: PlanEdits) -> str:
 
 
 def decode(text: str) -> PlanEdits:
-    """Edits from any text; whether they fit a model is for `PlanEdits.check` to say.
-
-    Raises:
-        PlanError: the text is no plan's.
-    """
+    """Edits from any text; whether they fit a model is for `PlanEdits.check` to say; a `PlanError` if the text is no plan's."""
     if len(text) > LONGEST:
         raise PlanError(f"the plan in the address is longer than {LONGEST:,} characters.")
     layers = []

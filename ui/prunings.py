@@ -66,11 +66,7 @@ class Setting:
 
 
 def plan_of(setting: Setting, stats: UsageStats) -> PruningPlan:
-    """The plan of a setting.
-
-    Raises:
-        PlanError: the number is outside what the model allows, or the edits do not fit it.
-    """
+    """The plan of a setting; a `PlanError` if the number is outside what the model allows, or the edits do not fit it."""
     return plan_from(
         stats,
         selection=setting.selection,

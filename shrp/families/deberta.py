@@ -109,11 +109,7 @@ class DebertaV2(Family):
         return attention_mask
 
     def relative(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> RelativePositions | None:
-        """From the encoder's distances `(1, T, T)` and their embeddings `(2 span, d)`.
-
-        Raises:
-            ShrpError: they are missing.
-        """
+        """From the encoder's distances `(1, T, T)` and their embeddings `(2 span, d)`; a `ShrpError` if they are missing."""
         distances, embeddings = kwargs.get("relative_pos"), kwargs.get("rel_embeddings")
         if not (isinstance(distances, Tensor) and isinstance(embeddings, Tensor)):
             raise ShrpError("a layer of a DeBERTa encoder needs relative_pos and rel_embeddings by keyword.")

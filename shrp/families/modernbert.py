@@ -107,11 +107,7 @@ class ModernBert(Family):
         return attention_mask
 
     def relative(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> RelativePositions | None:
-        """From the encoder's cosines and sines.
-
-        Raises:
-            ShrpError: they are missing.
-        """
+        """From the encoder's cosines and sines; a `ShrpError` if they are missing."""
         angles = kwargs.get("position_embeddings")
         if not isinstance(angles, tuple):
             raise ShrpError("a layer of a ModernBERT encoder needs position_embeddings by keyword.")

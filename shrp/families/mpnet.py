@@ -65,11 +65,7 @@ class MPNet(Family):
         return 2
 
     def relative(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> RelativePositions | None:
-        """The encoder's position bias `(B, H, T, T)`, which is the same for every input.
-
-        Raises:
-            ShrpError: it is missing.
-        """
+        """The encoder's position bias `(B, H, T, T)`, which is the same for every input; a `ShrpError` if it is missing."""
         if not args or not isinstance(args[0], Tensor):
             raise ShrpError("a layer of an MPNet encoder needs the encoder's position bias after the mask.")
         return PositionBias(args[0][0])

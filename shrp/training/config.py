@@ -56,11 +56,7 @@ _RANGES = (
 
 @dataclass(frozen=True)
 class _Config:
-    """What every training is configured by.
-
-    Raises:
-        TrainingError: a value is out of its range, or two contradict each other.
-    """
+    """What every training is configured by; a `TrainingError` if a value is out of its range, or two contradict each other."""
 
     shrp: ShrpConfig = field(default_factory=lambda: ShrpConfig(()))
     """The conversion. Without layers, a dense or pruned model is fine-tuned."""
@@ -148,11 +144,7 @@ class TrainConfig(_Config):
 
     @classmethod
     def named(cls, recipe: str, **values: Any) -> TrainConfig:
-        """A config of one of `RECIPES`, with further or other values.
-
-        Raises:
-            TrainingError: there is no such recipe.
-        """
+        """A config of one of `RECIPES`, with further or other values; a `TrainingError` if there is no such recipe."""
         if recipe not in RECIPES:
             raise TrainingError(f"recipe must be one of {', '.join(RECIPES)}, not {recipe!r}.")
         return cls(**RECIPES[recipe] | values)

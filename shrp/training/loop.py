@@ -292,11 +292,7 @@ def _check_teacher(config: TrainConfig, model: PreTrainedModel, teacher: PreTrai
 
 
 def finite(loss: Tensor, epoch: int, step: int) -> float:
-    """A step's loss, `()`, as a number.
-
-    Raises:
-        TrainingError: it is not finite.
-    """
+    """A step's loss, `()`, as a number; a `TrainingError` if it is not finite."""
     value = float(loss.detach())
     if not math.isfinite(value):
         raise TrainingError(

@@ -17,11 +17,7 @@ DEPTHS = {"6of12": "6 of 12 layers", "11of12": "11 of 12 layers"}
 
 
 def rows(name: str) -> list[dict[str, Any]]:
-    """The rows of a file in docs/data; none if it is missing.
-
-    Raises:
-        DataError: The file is not a list of rows.
-    """
+    """The rows of a file in docs/data; none if it is missing; a `DataError` if the file is not a list of rows."""
     path = DOCS / "data" / f"{name}.json"
     try:
         return [dict(row) for row in json.loads(path.read_text(encoding="utf-8"))]
