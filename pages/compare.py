@@ -13,7 +13,7 @@ from ui import not_here, pair_tabs
 from ui.compare import sides as compare_sides
 from ui.compare import views
 from ui.compare.sides import AS_IS, LETTERS
-from ui.floor import exact, floor_warning
+from ui.differences import exact, floor_warning
 from ui.own import dialog
 
 TEST = "Paired test"

@@ -5,10 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from shrp.errors import ShrpError
-from ui import state
+from ui import results, state
 from ui.downloads import chart
-from ui.results import data
-from ui.results.figures import points, score_against_size
 from ui.text import verdict
 
 
@@ -20,10 +18,10 @@ def headline(models: list[dict], recipe: str, depth: str) -> str:
         return "No SHRP model of this recipe and depth has been measured on all six tasks."
     low, high = (100 * end for end in mine["interval"])
     text = (
-        f"With {data.DEPTHS[depth]} converted, SHRP keeps **{100 * mine['share']:.1f}%** (95% CI {low:.1f}–{high:.1f}) of "
+        f"With {results.DEPTHS[depth]} converted, SHRP keeps **{100 * mine['share']:.1f}%** (95% CI {low:.1f}–{high:.1f}) of "
         f"the dense model's score with {mine['encoder_params_share']:.0%} of the encoder"
     )
-    leads = [row for row in data.rows("leads") if (row["recipe"], row["depth"]) == (recipe, depth)]
+    leads = [row for row in results.rows("leads") if (row["recipe"], row["depth"]) == (recipe, depth)]
     worse = [row["name"] for row in leads if row["interval"][0] > 0]
     if not leads:
         return text + "."
@@ -38,7 +36,7 @@ def main() -> None:
     state.through_app()
     st.title("Results", anchor=False)
     try:
-        summary, published = data.rows("summary"), data.rows("published")
+        summary, published = results.rows("summary"), results.rows("published")
     except ShrpError as error:
         st.error(str(error), icon=":material/error:")
         return
@@ -59,27 +57,27 @@ def main() -> None:
         **picked,
     )
     depth = two.segmented_control(
-        "Depth", list(data.DEPTHS), format_func=data.DEPTHS.get, key="depth", default="11of12", **picked
+        "Depth", list(results.DEPTHS), format_func=results.DEPTHS.get, key="depth", default="11of12", **picked
     )
-    models = data.compared(recipe, depth)
+    models = results.compared(recipe, depth)
     with top:
         verdict(headline(models, recipe, depth))
-    frame = points(summary, published, recipe)
+    frame = results.points(summary, published, recipe)
     alt = "Mean score on six GLUE tasks against encoder parameters, both in percent of the dense model"
-    chart(score_against_size(frame), frame, "results-chart", f"glue-{recipe}", alt)
+    chart(results.score_against_size(frame), frame, "results-chart", f"glue-{recipe}", alt)
     number = st.column_config.NumberColumn(format="%.1f")
     st.dataframe(
-        data.table(models),
+        results.table(models),
         hide_index=True,
         width="stretch",
-        column_config=dict.fromkeys(("mean", *data.TASKS.values(), "encoder"), number),
+        column_config=dict.fromkeys(("mean", *results.TASKS.values(), "encoder"), number),
         alt="Percent of the dense model's score by task, SHRP and its controls",
     )
     st.caption(
         "Percent of the dense model's score, mean of six GLUE tasks; a majority-class baseline has 48 on average. Experts "
         "were chosen on the data that score them, as in the paper."
     )
-    for title, body in data.questions().items():
+    for title, body in results.questions().items():
         with st.expander(title, on_change="rerun", key=f"question-{title}") as part:
             if part.open:
                 st.markdown(body)

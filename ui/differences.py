@@ -13,9 +13,20 @@ import pandas as pd
 from shrp.data.text_data import TextData, same
 from shrp.evaluation.calibration import matching_shift, shifted
 from shrp.evaluation.evaluation import Evaluation
+from shrp.evaluation.metrics import majority_score
 from shrp.evaluation.paired import Agreement, agreement, by_group, paired_difference
+from shrp.phrases import listed
 from ui.store import kept
-from ui.text import capital, is_percentage, metric_name, points, points_interval, share_text
+from ui.text import (
+    capital,
+    escape,
+    is_percentage,
+    metric_name,
+    points,
+    points_interval,
+    score_text,
+    share_text,
+)
 
 FEW = 30
 """Groups of fewer examples are marked."""
@@ -153,3 +164,39 @@ def most_is_the_threshold(found: Matched | None, other: Evaluation, reference: E
         return False
     lost, back = reference.score - other.score, found.evaluation.score - other.score
     return back > 0.01 and back >= lost / 2 > 0 and difference(found.evaluation, other)[1][0] > 0
+
+
+# The majority-class baseline
+
+_MOST_NAMED = 4
+
+
+def floor_of(data: TextData) -> float:
+    """The majority-class baseline's headline score on all of the data; nan without labels, and of numbers."""
+    return float("nan") if data.labels is None else majority_score(data.task, data.labels)
+
+
+def exact(evaluation: Evaluation | None) -> float:
+    """A finished evaluation's score, else nan."""
+    return evaluation.score if evaluation is not None and evaluation.complete else math.nan
+
+
+def not_above(floor: float, metric: str, data: str, n: int, models: Sequence[tuple[str, float]]) -> str:
+    """Which models are not above the majority-class baseline, as Markdown; empty for none."""
+    below = [(name, score) for name, score in models if score <= floor]
+    if not below:
+        return ""
+    who = listed([f"{name} ({score_text(score, metric)})" for name, score in below])
+    if len(below) > _MOST_NAMED:
+        best = score_text(max(score for _, score in below), metric)
+        who = f"{len(below)} of {len(models)} models (the best of these has {best})"
+    return (
+        f"{capital(who)} {'is' if len(below) == 1 else 'are'} not above the majority-class baseline, whose "
+        f"{metric_name(metric)} on {escape(data)} is {score_text(floor, metric)} (n = {n:,}). Up to "
+        "that score, gains and losses say little about what a model understands."
+    )
+
+
+def floor_warning(data: TextData, models: Sequence[tuple[str, float]]) -> str:
+    """`not_above` on the picked data."""
+    return not_above(floor_of(data), data.task.metric, data.name, len(data), models)

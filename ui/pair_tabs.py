@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from zlib import crc32
 
@@ -15,16 +16,17 @@ from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.data.slices import CLASS, LENGTH, SLICE, input_groups
 from shrp.data.tabular import distinct
 from shrp.data.text_data import TextData
-from shrp.evaluation import paired
-from shrp.evaluation.calibration import answer_shares
+from shrp.evaluation import calibration, paired
+from shrp.evaluation.calibration import Ece, answer_shares
 from shrp.evaluation.evaluation import Evaluation
 from shrp.evaluation.metrics import ranking
-from ui import closer, confidence, measurements
+from ui import closer, measurements
 from ui.bound import leave_known
-from ui.differences import FEW, below_or_above, difference, groups, matched
+from ui.differences import FEW, below_or_above, content, difference, groups, matched
 from ui.downloads import chart, downloads
 from ui.pickers import always_one
 from ui.state import Selection
+from ui.store import once
 from ui.text import (
     answer_width,
     axis_names,
@@ -43,7 +45,7 @@ from ui.text import (
     share_text,
     slice_name,
 )
-from ui.theme import GREY, KIND_COLORS, KIND_SYMBOLS, layout, whiskers
+from ui.theme import DASHES, GREY, KIND_COLORS, KIND_SYMBOLS, layout, whiskers
 
 LOST, CHANGED, THRESHOLD = "Where accuracy is lost", "Changed predictions", "Threshold and confidence"
 DIRECTION, SLICES, CLASSES, GROUPS = "flip_direction", "flip_slice", "flip_label", "lost_by"
@@ -75,7 +77,7 @@ def draw(
     else:
         _threshold(reference, other, data, names)
         if data.labels is not None and data.task.classifies_texts:
-            confidence.tab(reference, other, names, file)
+            _confidence(reference, other, names, file)
 
 
 # Where accuracy is lost
@@ -311,3 +313,88 @@ def _threshold(reference: Evaluation, other: Evaluation, data: TextData, names: 
             areas = [score_text(ranking(e.labels, e.logits), "auc") for e in (other, reference)]
             text += f" ROC AUC, free of any threshold: {areas[0]} against {areas[1]}."
     st.markdown(text)
+
+
+# Confidence
+
+_SHARE, _BRIER = "accuracy", "brier"  # how a number is written: in percent, or with three digits
+
+
+def _confidence(reference: Evaluation, other: Evaluation, names: tuple[str, str], file: str) -> None:
+    """The whole tab, on the examples that both models have seen, of a classification task with labels."""
+    one, two = calibration.shared(reference, other)
+    if not one.n:
+        st.info("No example has been evaluated with both models yet.")
+        return
+    st.caption(
+        "Confidence is the probability of the predicted class. The expected calibration error is the mean difference "
+        "between accuracy and confidence; the Brier score is 0 at best and 2 at worst."
+    )
+    key, label = (content(two), content(one)), "Testing calibration"
+    found = once("calibration", 256, key, label, lambda progress: [calibration.ece(e) for e in (one, two)])
+    st.markdown(confidence_in_words(found, (calibration.brier(one), calibration.brier(two)), one, names))
+    if one.n < FEW:
+        st.caption(f":material/info: Under {FEW} examples: too few to conclude from.")
+    bins = [calibration.reliability(e).assign(model=name) for e, name in zip((one, two), names)]
+    alt = "; ".join(
+        f"{name}: "
+        + ", ".join(f"{percent(y)} at {percent(x)}" for x, y in zip(part["confidence"], part["accuracy"]))
+        for name, part in zip(names, bins)
+    )
+    frame, key = pd.concat(bins, ignore_index=True), "reliability"
+    fig = reliability_figure(frame, names, one)
+    chart(fig, frame.assign(data=one.data), key, f"{file}-{key}", f"Accuracy by confidence. {alt}.")
+
+
+def confidence_in_words(errors: Sequence[Ece], briers: Sequence[float], on: Evaluation, names: tuple[str, str]) -> str:
+    """Errors, what chance makes of them, and Brier scores, of both models, as Markdown."""
+    said = []
+    for name, error, score in zip(names, errors, briers, strict=True):
+        bounds = interval_text(error.interval, _SHARE)
+        said.append(
+            f"**{escape(name)}** {percent(error.value)} ({f'95% CI {bounds}' if bounds else 'no interval'}; "
+            f"{'above' if error.beyond_chance else 'not above'} chance: a calibrated model has "
+            f"{percent(error.by_chance)} on average, and at most {percent(error.chance_most)} in 95 of 100 cases), "
+            f"Brier score {score_text(score, _BRIER)}"
+        )
+    return f"Expected calibration error on {escape(on.data)}, n = {on.n:,}: {'; '.join(said)}; less is better."
+
+
+def reliability_figure(frame: pd.DataFrame, names: tuple[str, str], on: Evaluation) -> go.Figure:
+    """Accuracy against the mean confidence of a bin. `frame`: `calibration.reliability` of both, their names in `model`."""
+    fig, ends = go.Figure(), [100 * float(frame[["low", "accuracy"]].min().min()), 100]
+    line = {"color": GREY, "width": 1.5, "dash": "dash"}
+    fig.add_scatter(x=ends, y=ends, mode="lines", name="calibrated", line=line, hoverinfo="skip")
+    kinds = ("teacher" if "teacher" in names[0] else "routed", "static")
+    for name, kind, dash in zip(names, kinds, (DASHES[0], "dot"), strict=True):
+        part = frame[frame["model"] == name]
+        accuracy, low, high = (100 * part[c] for c in ("accuracy", "accuracy low", "accuracy high"))
+        fig.add_scatter(
+            x=100 * part["confidence"],
+            y=accuracy,
+            mode="lines+markers",
+            name=escape_html(name),
+            line={"color": KIND_COLORS[kind], "width": 1.5, "dash": dash},
+            marker={"size": 9, "symbol": KIND_SYMBOLS[kind]},
+            error_y=whiskers(accuracy, low, high),
+            hovertext=[f"{escape_html(name)}<br>{_bin_hover(row)}" for row in part.to_dict("records")],
+            hovertemplate="%{hovertext}<extra></extra>",
+        )
+    return layout(
+        fig,
+        "Is the model as often right as it is confident?",
+        subtitle=f"{escape_html(on.data)}, n = {on.n:,}, in bins of equal size; bars: 95% intervals (Wilson)<br>dashed: "
+        "calibrated; below it a model is overconfident",
+        x="mean confidence (%)",
+        y="accuracy (%)",
+        height=430,
+        legend=True,
+    )
+
+
+def _bin_hover(row: dict) -> str:
+    bounds = interval_text((row["accuracy low"], row["accuracy high"]), _SHARE)
+    return (
+        f"confidence {percent(row['low'])} to {percent(row['high'])}, mean {percent(row['confidence'])}"
+        f"<br>accuracy {percent(row['accuracy'])} (95%: {bounds})<br>n = {row['n']:,}"
+    )

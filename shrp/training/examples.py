@@ -20,8 +20,7 @@ from shrp.data.batching import (
     word_places,
 )
 from shrp.data.tasks import UNLABELLED
-from shrp.training.config import TextConfig, TrainConfig
-from shrp.training.schedule import Epoch, epoch_seed
+from shrp.training.config import Epoch, TextConfig, TrainConfig, epoch_seed
 
 FIT_EXAMPLES = 256
 """Examples that an Expander is fitted on: far more tokens than the 32 or 64 dimensions of a head."""

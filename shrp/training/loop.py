@@ -35,13 +35,12 @@ from shrp.model.gates import record_routing
 from shrp.model.layers import ExpertLayer
 from shrp.model.modules import without_dropout
 from shrp.training import processes
-from shrp.training.config import TextConfig, TrainConfig
+from shrp.training.config import Epoch, TextConfig, TrainConfig, epoch_seed
 from shrp.training.device import resolve_precision, training_device
 from shrp.training.examples import Examples
 from shrp.training.losses import Batch, Objective, TaskLoss, parameter_groups
 from shrp.training.progress import STORING, Progress, Status
 from shrp.training.runs import Convert, Run, identity_of, open_run, run_folder
-from shrp.training.schedule import Epoch, epoch_seed
 from shrp.training.teacher import CachedTeacher, LiveTeacher, open_teacher
 
 

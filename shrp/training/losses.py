@@ -24,10 +24,9 @@ from shrp.model.convert import expert_layers, layer_kinds, new_parameters
 from shrp.model.gates import RoutingRecord, record_routing
 from shrp.model.modules import logits_of
 from shrp.model.partial import run_from
-from shrp.training.config import TextConfig, TrainConfig
+from shrp.training.config import Epoch, TextConfig, TrainConfig
 from shrp.training.device import training_device
 from shrp.training.processes import mean, total
-from shrp.training.schedule import Epoch
 
 
 @dataclass(frozen=True, eq=False)

@@ -62,9 +62,9 @@ def test_few_inputs_in_two_orders_are_drawn_with_a_warning(two, cache):
     running = [summarise(SST2, part, e.logits[part], False) for e, part in ((one, rows), (other, rows[:20]))]
 
     def page(first, second):
-        from ui import confidence
+        from ui import pair_tabs
 
-        confidence.tab(first, second, ("dense teacher", "a_b"), "file")
+        pair_tabs._confidence(first, second, ("dense teacher", "a_b"), "file")
 
     at = AppTest.from_function(page, args=running, default_timeout=60).run()
     assert not at.exception

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from ui.results import data
+from ui import results as data
 
 
 @pytest.mark.parametrize(("recipe", "depth"), [("retain", "11of12"), ("paper", "6of12")])
@@ -46,10 +46,8 @@ def test_a_broken_file_is_one_sentence_and_so_are_missing_ones(open_page, tmp_pa
 
 
 def test_every_point_of_the_chart_is_a_row():
-    from ui.results.figures import points
-
     summary, published = data.rows("summary"), data.rows("published")
-    frame = points(summary, published, "retain")
+    frame = data.points(summary, published, "retain")
     assert set(frame["group"]) == {"SHRP", "controls", "literature (BERT-base)"}
     assert len(frame[frame["group"] == "literature (BERT-base)"]) == len(published)
     assert json.loads((data.DOCS / "data" / "published.json").read_text())

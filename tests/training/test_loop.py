@@ -20,12 +20,11 @@ from shrp.model.convert import convert, layer_kinds
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
 from shrp.training import loop, losses, runs
-from shrp.training.config import RECIPES, Recipe, TextConfig, TrainConfig, read_config
+from shrp.training.config import RECIPES, Epoch, Recipe, TextConfig, TrainConfig, read_config
 from shrp.training.loop import train
 from shrp.training.losses import parameter_groups, same_start, set_trainable
 from shrp.training.progress import LogProgress, Progress, Status
 from shrp.training.runs import finish, run_folder
-from shrp.training.schedule import Epoch
 
 CONFIG = TrainConfig(
     ShrpConfig((1, 2)),

@@ -9,7 +9,7 @@ import pytest
 
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
-from ui.floor import exact, floor_of, floor_warning
+from ui.differences import exact, floor_of, floor_warning
 
 MRPC = TASKS["mrpc"]
 DATA = TextData(MRPC, "d", (("a", "b"),) * 4, np.array([1, 1, 0, 0]))

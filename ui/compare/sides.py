@@ -20,9 +20,9 @@ from shrp.model.convert import expert_layers, num_experts_of
 from shrp.pruning.plan import NO_EDITS, PlanEdits
 from ui import arrival, loaders, measurements, not_here, plan_url, prunings, state
 from ui.bound import fall_back, leave_known, restate
+from ui.measurements import teacher_key, teacher_on, why_no_teacher
 from ui.prunings import PRUNED, SIDEBAR, Setting
 from ui.state import Selection
-from ui.teacher import teacher_key, teacher_on, why_no_teacher
 from ui.text import escape
 
 LETTERS = ("A", "B")

@@ -26,11 +26,11 @@ from shrp.evaluation.evaluation import Evaluation
 from shrp.pruning.plan import PruningPlan
 from shrp.pruning.prune import prune
 from ui import loaders, measurements, prunings, state
+from ui.measurements import teacher_on
 from ui.own import checkpoints as own_checkpoints
 from ui.own import guide
 from ui.prunings import Setting
 from ui.state import Selection
-from ui.teacher import teacher_on
 from ui.text import escape, file_name
 
 PIPELINES = {TEXT: "text-classification", WORDS: "token-classification"}

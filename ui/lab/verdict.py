@@ -13,7 +13,7 @@ from shrp.evaluation.costs import TOKENS, cost, dense_cost
 from shrp.evaluation.evaluation import Evaluation
 from shrp.pruning.plan import PruningPlan
 from ui import differences, prunings
-from ui.floor import floor_of
+from ui.differences import floor_of
 from ui.text import is_percentage, percent, points, points_interval
 
 LOSS = 0.01

@@ -16,16 +16,16 @@ from shrp.evaluation.costs import TOKENS, dense_cost
 from shrp.evaluation.evaluation import Evaluation
 from shrp.model.convert import expert_layers, num_experts_of
 from ui import arrival, differences, loaders, measurements, pair_tabs, plan_url, prunings, state
+from ui.differences import exact, floor_of, floor_warning
 from ui.downloads import chart, clicked
-from ui.floor import exact, floor_of, floor_warning
 from ui.lab import curve, edits, finetune, kept, onnx, save, selections, verdict
+from ui.measurements import ROUTED, TEACHER, teacher_on
 from ui.own import convert
 from ui.pair_tabs import CHANGED, LOST, THRESHOLD
 from ui.pickers import always_one
 from ui.prunings import ALLOCATION, SELECTIONS, Setting
 from ui.state import Selection
 from ui.store import Remaining, disk
-from ui.teacher import ROUTED, TEACHER, teacher_on
 from ui.text import capital, escape, with_interval
 
 SWEEP, TAB, AGAINST = "sweep", "lab_tab", "against"

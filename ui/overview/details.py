@@ -17,8 +17,8 @@ from shrp.evaluation.evaluation import Evaluation
 from shrp.evaluation.metrics import confusion
 from shrp.phrases import numbered
 from ui import data_sources, loaders, measurements, state
+from ui.differences import floor_of, not_above
 from ui.downloads import chart
-from ui.floor import floor_of, not_above
 from ui.overview import figures, latency, score_figures
 from ui.overview.first import own_rows
 from ui.overview.score_figures import readable
