@@ -8,7 +8,7 @@ import pytest
 from shrp.checkpoints import checkpoint
 from shrp.checkpoints.card import as_html, converted, training_facts
 from shrp.checkpoints.info import CARD
-from shrp.evaluation.costs import dense_cost, plan_cost, static_cost
+from shrp.evaluation.costs import dense_cost, plan_cost
 from shrp.pruning.plan import make_plan
 
 
@@ -27,7 +27,6 @@ def folder(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
         row("static, 2 a layer", "static", 0.75, per_layer=2, budget=4),
         row("random experts, 2 a layer", "control", 0.74, per_layer=2, budget=4),
         row("layers dropped, 3 epochs", "control", 0.5, epochs=3),
-        row("no router, 3 epochs", "control", 0.4, epochs=3),
         row("dense teacher", "teacher", 0.6, "probe/sst2"),
         row("routed", "routed", 0.55, "probe/sst2"),
     )
@@ -53,8 +52,6 @@ def test_the_card_has_scores_controls_costs_and_limits(folder):
     of_model = (rest + layer) / (rest + 3 * layer)
     sizes = rf"\| 33.3% \| {of_model:.1%} \| 33.3% \|"
     assert re.search(rf"\| control: layers dropped, 3 epochs \| 0.5000 .*{sizes}", text)
-    unrouted = static_cost(loaded.model, 2, 8).relative_to(dense_cost(loaded.model))["encoder_params"]
-    assert re.search(rf"\| control: no router, 3 epochs \| 0.4000 .*\| {unrouted:.1%} ", text)
     assert "Weights derive from tiny: MIT" in text
 
 
