@@ -35,7 +35,7 @@ from shrp.model.config import ShrpConfig
 from shrp.model.convert import convert, expert_layers, num_experts_of
 from shrp.pruning.live import LiveEvaluator
 from shrp.pruning.plan import make_plan
-from studies.rows import names, numbers, run
+from studies.rows import numbers, run
 from studies.throughput import machine, versions
 
 CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "sst2-11of12"
@@ -45,16 +45,6 @@ PRUNINGS = (1, 2, 4)
 """Experts per layer of a sweep's plans."""
 
 
-def usage(made: Checkpoint, data: TextData) -> None:
-    """Measure usage."""
-    measure_usage(made.model, made.tokenizer, data)
-
-
-def evaluation(made: Checkpoint, data: TextData) -> None:
-    """Evaluate the routed model."""
-    evaluate(made.model, made.tokenizer, data)
-
-
 def sweep(made: Checkpoint, data: TextData) -> None:
     """Score prunings of three sizes."""
     shares = {layer: np.ones(num_experts_of(made.model)) for layer in expert_layers(made.model)}
@@ -62,9 +52,9 @@ def sweep(made: Checkpoint, data: TextData) -> None:
     deque(LiveEvaluator(made.model, made.tokenizer, data).sweep(plans), maxlen=0)
 
 
-WORK: dict[str, Callable[[Checkpoint, TextData], None]] = {
-    "usage": usage,
-    "evaluation": evaluation,
+WORK: dict[str, Callable[[Checkpoint, TextData], object]] = {
+    "usage": lambda made, data: measure_usage(made.model, made.tokenizer, data),
+    "evaluation": lambda made, data: evaluate(made.model, made.tokenizer, data),
     "sweep": sweep,
 }
 
@@ -120,25 +110,19 @@ def measured(kind: str, size: int, folder: Path, small: bool) -> dict[str, Any]:
 
 def main(
     sizes: Annotated[str, typer.Option(help="Numbers of examples, ascending.")] = "1000,10000,100000",
-    work: Annotated[str, typer.Option(help="What is measured.")] = ",".join(WORK),
-    checkpoint: Annotated[
-        Path, typer.Option(help="A routed checkpoint of a task with probe sentences.")
-    ] = CHECKPOINT,
-    small: Annotated[
-        bool, typer.Option("--tiny", help="A tiny random model with its tokenizer instead.")
-    ] = False,
+    small: Annotated[bool, typer.Option("--tiny", help="A tiny random model instead of sst2-11of12.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Measure time and peak memory at each size; `ratio` is the time per example over that at the first size."""
     rows: list[dict[str, Any]] = []
     fresh = get_context("forkserver")
     fresh.set_forkserver_preload(PRELOADED)
-    for kind in names(work, tuple(WORK), "--work"):
+    for kind in WORK:
         first = None
         for size in numbers(sizes, "--sizes"):
             stderr.print(f"{kind}, {size:,} examples")
             with ProcessPoolExecutor(1, mp_context=fresh) as child:
-                row = child.submit(measured, kind, size, checkpoint, small).result()
+                row = child.submit(measured, kind, size, CHECKPOINT, small).result()
             first = first or row["us_per_example"]
             rows.append(row | {"ratio": row["us_per_example"] / first})
     if json:

@@ -31,7 +31,7 @@ from shrp.errors import ExportError, first_line
 from shrp.evaluation.costs import cost, dense_cost
 from shrp.evaluation.evaluate import label_columns
 from shrp.export.graph import compare, probe_of, quantise, write_graph
-from shrp.model.convert import expert_layers, layer_kinds, num_experts_of
+from shrp.model.convert import expert_layers, num_experts_of
 
 TOLERANCE = 1e-4
 """Largest difference in logits, float32 against PyTorch, with which a graph is handed over, as a part of the largest
@@ -110,7 +110,8 @@ def export_onnx(
             "or trim its vocabulary."
         )
     runtime = _onnx_packages()
-    model = _own_copy(model)
+    # Tracing swaps a module's weights for a while, in every thread.
+    model = copy.deepcopy(model).eval().cpu().float()
     names = _input_names(model, tokenizer)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -187,14 +188,12 @@ def export_folder(
             config = hub_config(model, info.task, labels) | {
                 "format": FORMAT,
                 "format_version": FORMAT_VERSION,
-                "model": _describe(model, info, int8),
                 "task": info.task.name,
                 "task_definition": info.task.to_dict(),
                 "texts": list(info.task.text_columns),
                 "labels": labels,
                 "max_length": longest,
                 "inputs": {name: _ENCODING_FIELDS[name] for name in report.inputs},
-                "output": "logits",
                 "precision": "int8" if int8 else "float32",
                 "plan": info.plan.to_dict() if info.plan else None,
                 "num_experts": num_experts_of(model),
@@ -281,27 +280,11 @@ def _onnx_packages() -> tuple[type[Exception], ...]:
     return ValidationError, OnnxExporterError, *(getattr(ort, name) for name in names)
 
 
-def _own_copy(model: PreTrainedModel) -> PreTrainedModel:
-    """A copy to trace, in float32 on the CPU: tracing swaps a module's weights for a while, in every thread."""
-    return copy.deepcopy(model).eval().cpu().float()
-
-
 def _input_names(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """What the tokenizer gives and the model takes, in a fixed order; the mask always."""
     taken = inspect.signature(model.forward).parameters
     given = {*tokenizer.model_input_names, "input_ids", "attention_mask"}
     return [name for name in MODEL_INPUTS if name in taken and name in given]
-
-
-def _describe(model: PreTrainedModel, info: CheckpointInfo, int8: bool) -> str:
-    """What the exported model is, in one line."""
-    kinds = layer_kinds(model)
-    parts = [f"{kinds.count(kind)} {kind}" for kind in ("dense", "static", "routed") if kind in kinds]
-    plan = f", {info.plan.budget} experts kept" if info.plan else ""
-    return (
-        f"{type(model).__name__} of {info.base_model or 'an unnamed base'}, layers: {', '.join(parts)}{plan}; "
-        f"{'int8' if int8 else 'float32'}"
-    )
 
 
 def hub_config(model: PreTrainedModel, task: Task, labels: Sequence[str]) -> dict[str, Any]:
