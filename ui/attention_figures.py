@@ -1,13 +1,17 @@
-"""Figures of attention in one input: a head's map as a heatmap, as a table and in words."""
+"""Attention in one input: computed once, and a head's map as a heatmap, as a table and in words."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+import streamlit as st
 
-from shrp.analysis.attention import LayerAttention, Pattern
+from shrp.analysis.attention import LayerAttention, Pattern, layer_attention
+from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.phrases import listed
+from ui.downloads import chart
+from ui.store import kept
 from ui.text import escape_html, percent, shorten
 from ui.theme import SEQUENTIAL, layout
 
@@ -16,12 +20,32 @@ _NAMED = 80
 _HOVER = "from token %{y}{0}<br>to token %{x}{1}<br>%{z:.1%} of its attention<extra></extra>"
 
 
+def attention(checkpoint: Checkpoint, text: tuple[str, ...], layer: int, max_length: int) -> LayerAttention:
+    """`layer_attention` of a text cut at so many tokens; raises as it does."""
+    parts, key = (checkpoint.model, checkpoint.tokenizer), (checkpoint.fingerprint, text, layer, max_length)
+    return kept("attention", 16, key, lambda: layer_attention(*parts, text, layer, max_length=max_length))
+
+
+def draw(found: LayerAttention, head: int, hide: bool, source: str, name: str, why: str) -> None:
+    """Draw a head's map, without special tokens if `hide`.
+
+    Args:
+        source: names the input.
+        name: beginning of the names of files.
+        why: the input was cut, if it was.
+    """
+    pattern = found.pattern(head, without_special=hide)
+    alt = f"Heatmap of the attention of layer {found.layer}'s {member(found)} {head}. {_strongest(pattern)}"
+    chart(_heatmap(found, pattern, head, source), lambda: _frame(pattern), "attention", f"{name}-attention", alt)
+    st.caption(_routed(found, head) + _said(found, pattern, hide, why))
+
+
 def member(found: LayerAttention) -> str:
     """What one of the maps is of: a `head` of a dense layer, or an `expert`."""
     return "head" if found.kind == "dense" else "expert"
 
 
-def routed(found: LayerAttention, expert: int) -> str:
+def _routed(found: LayerAttention, expert: int) -> str:
     """Whether the example, or how many of its tokens, go to the expert; ends in a space, empty without a router."""
     if found.probs is None:
         return ""
@@ -35,7 +59,7 @@ def routed(found: LayerAttention, expert: int) -> str:
     return f"Routed to expert{'s' * (found.top_k > 1)} {names}; this expert has probability {probability}. "
 
 
-def said(found: LayerAttention, pattern: Pattern, hide: bool, why: str) -> str:
+def _said(found: LayerAttention, pattern: Pattern, hide: bool, why: str) -> str:
     """How to read an attention map, in words."""
     parts = ["Computed by the layer from what enters it, n = 1 input; each row sums to 100%."]
     if pattern.spread > 0:  # nan where all attention is hidden
@@ -55,10 +79,8 @@ def said(found: LayerAttention, pattern: Pattern, hide: bool, why: str) -> str:
     return " ".join(parts)
 
 
-def heatmap(
-    found: LayerAttention, pattern: Pattern, expert: int, source: str, top: float | None = None
-) -> go.Figure:
-    """Query tokens down, key tokens across; `top` ends the colour scale, by default at this map's largest value."""
+def _heatmap(found: LayerAttention, pattern: Pattern, expert: int, source: str) -> go.Figure:
+    """Query tokens down, key tokens across; the colour scale ends at this map's largest value."""
     places = list(range(len(pattern.tokens)))
     labels = [escape_html(token) for token in pattern.tokens]
     named = len(places) <= _NAMED
@@ -71,7 +93,7 @@ def heatmap(
             y=places,
             customdata=np.dstack([queries, queries.T]) if named else None,  # the two tokens of each cell
             zmin=0,  # Plotly heeds an end of a scale only together with the other one
-            zmax=top or float(pattern.weights.max()) or 1.0,
+            zmax=float(pattern.weights.max()) or 1.0,
             colorscale=SEQUENTIAL,
             colorbar={"title": {"text": "attention"}, "tickformat": ".1~%", "thickness": 12},
             hovertemplate=_HOVER.replace("{0}", words[0]).replace("{1}", words[1]),
@@ -93,7 +115,7 @@ def heatmap(
     )
 
 
-def frame(pattern: Pattern) -> pd.DataFrame:
+def _frame(pattern: Pattern) -> pd.DataFrame:
     """One row a pair of tokens: their positions among those shown, the tokens, the attention."""
     t, tokens = len(pattern.tokens), np.array(pattern.tokens, dtype=object)
     ends = {"from": np.repeat(np.arange(t), t), "from token": np.repeat(tokens, t)}
@@ -101,7 +123,7 @@ def frame(pattern: Pattern) -> pd.DataFrame:
     return pd.DataFrame(ends | {"attention": pattern.weights.ravel()})
 
 
-def strongest(pattern: Pattern) -> str:
+def _strongest(pattern: Pattern) -> str:
     """In words, where most of the attention goes."""
     mean = pattern.weights.mean(0)
     best = int(mean.argmax())

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import streamlit as st
 
+from shrp.data.batching import longest_input
 from shrp.model.convert import layer_kinds
-from ui.attention_figures import frame, heatmap, member, routed, said, strongest
+from ui.attention_figures import attention, draw, member
 from ui.bound import fall_back, follow
-from ui.downloads import chart
-from ui.routing import results
 from ui.state import Selection
 
 LAYER, HEAD, HIDE = "attention_layer", "attention_head", "hide_special"
@@ -19,7 +18,7 @@ AUTOMATIC = "automatic"
 
 def section(selection: Selection, text: tuple[str, ...], number: int) -> None:
     """Draw the tab: the pickers and the map."""
-    model = selection.checkpoint.model
+    checkpoint, model = selection.checkpoint, selection.checkpoint.model
     layers = list(range(len(layer_kinds(model))))
     follow(
         {LAYER: layers, HEAD: [AUTOMATIC, *range(model.config.num_attention_heads)]},
@@ -27,7 +26,7 @@ def section(selection: Selection, text: tuple[str, ...], number: int) -> None:
     )
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
     layer = row.selectbox("Layer", layers, key=LAYER, width=110)
-    found = results.attention(selection.checkpoint, text, layer)
+    found = attention(checkpoint, text, layer, longest_input(model, checkpoint.tokenizer))
     start = found.firing[0] if found.firing else found.heads[0]
     heads = [AUTOMATIC, *found.heads]
     fall_back(HEAD, heads, AUTOMATIC)
@@ -42,9 +41,5 @@ def section(selection: Selection, text: tuple[str, ...], number: int) -> None:
     without = "Leaves out [CLS], [SEP] and the like, and divides each row by what remains."
     hide = row.toggle("Hide special tokens", key=HIDE, bind="query-params", help=without)
     head = start if picked == AUTOMATIC else picked
-    pattern = found.pattern(head, without_special=hide)
-    name = f"{selection.name}-{number}-attention"
-    alt = f"Heatmap of the attention of layer {layer}'s {member(found)} {head}. {strongest(pattern)}"
-    fig = heatmap(found, pattern, head, f"sentence {number}")
-    chart(fig, lambda: frame(pattern), "attention", name, alt)
-    st.caption(routed(found, head) + said(found, pattern, hide, "the most that the model reads"))
+    name, why = f"{selection.name}-{number}", "the most that the model reads"
+    draw(found, head, hide, f"sentence {number}", name, why)

@@ -13,7 +13,6 @@ import numpy as np
 import streamlit as st
 import torch
 
-from shrp.analysis.attention import LayerAttention, layer_attention
 from shrp.analysis.attribution import experts, instance, tokens, trust
 from shrp.analysis.attribution.instance import Instance, prepare
 from shrp.analysis.attribution.tokens import METHODS, WordScores
@@ -21,7 +20,6 @@ from shrp.analysis.explore import Exploration, WhatIf, explore, what_if
 from shrp.analysis.importance import check_can_pick_next
 from shrp.analysis.patching import Patched, patch
 from shrp.checkpoints.checkpoint import Checkpoint
-from shrp.data.batching import longest_input
 from shrp.errors import PlanError
 from shrp.evaluation.metrics import to_predictions
 from shrp.model.convert import expert_layers
@@ -169,11 +167,3 @@ def patched(checkpoint: Checkpoint, text: tuple[str, ...], donor: tuple[str, ...
     parts = checkpoint.model, checkpoint.tokenizer, checkpoint.info.task, text, donor
     key, label = (checkpoint.fingerprint, text, donor), "Hidden states put in"
     return once("patching", 64, key, label, lambda progress: patch(*parts, progress=progress))
-
-
-def attention(checkpoint: Checkpoint, text: tuple[str, ...], layer: int) -> LayerAttention:
-    """Attention of one layer, as far as the model can read."""
-    parts = checkpoint.model, checkpoint.tokenizer
-    key = checkpoint.fingerprint, text, layer
-    work = lambda: layer_attention(*parts, text, layer, max_length=longest_input(*parts))  # noqa: E731
-    return kept("attention", 16, key, work)

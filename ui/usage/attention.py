@@ -19,7 +19,7 @@ from shrp.analysis.attention import (
     AttentionRoles,
 )
 from shrp.analysis.usage import UsageStats
-from ui.attention_figures import frame, heatmap, routed, said, strongest
+from ui.attention_figures import attention, draw
 from ui.bound import clamp
 from ui.downloads import chart
 from ui.pickers import always_one
@@ -70,13 +70,9 @@ def _example(one: results.Expert, first: int) -> None:
     without = "Leaves out [CLS], [SEP] and the like, and rescales each row to 100%."
     hide = right.toggle("Hide special tokens", key=HIDE, bind="query-params", help=without)
     number = min(max(int(first if number is None else number), 0), len(data) - 1)
-    source = f"row {number:,} of {data.name}"
-    found = results.attention(one.checkpoint, data.texts[number], one.layer)
-    pattern = found.pattern(one.expert, without_special=hide)
-    alt = f"Heatmap of the attention of layer {one.layer}'s expert {one.expert}. {strongest(pattern)}"
-    fig = heatmap(found, pattern, one.expert, source)
-    chart(fig, lambda: frame(pattern), "attention", f"{one.name}-attention", alt)
-    st.caption(routed(found, one.expert) + said(found, pattern, hide, "as for usage and scores"))
+    cut, why = one.checkpoint.info.max_length, "as for usage and scores"
+    found = attention(one.checkpoint, data.texts[number], one.layer, cut)
+    draw(found, one.expert, hide, f"row {number:,} of {data.name}", one.name, why)
 
 
 def _roles(one: results.Expert) -> None:

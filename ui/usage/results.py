@@ -12,7 +12,7 @@ from functools import partial
 import pandas as pd
 
 from shrp.analysis import importance
-from shrp.analysis.attention import AttentionRoles, LayerAttention, layer_attention
+from shrp.analysis.attention import AttentionRoles
 from shrp.analysis.attention import attention_roles as roles_of
 from shrp.analysis.importance import KnockOut, KnockOuts, Prefix, knock_out_effect
 from shrp.analysis.routes import ShuffledRoutes, shuffle_routes
@@ -57,13 +57,6 @@ def tokens(checkpoint: Checkpoint, data: TextData) -> TokenCounts:
     key = (checkpoint.fingerprint, data.source_fingerprint)
     work = lambda progress: count_tokens(*parts, max_length=cut, progress=progress)  # noqa: E731
     return once("expert-tokens", 3, key, "Counting tokens", work)
-
-
-def attention(checkpoint: Checkpoint, text: tuple[str, ...], layer: int) -> LayerAttention:
-    """Attention of one layer in one text, cut as for usage."""
-    parts, cut = (checkpoint.model, checkpoint.tokenizer), checkpoint.info.max_length
-    key = (checkpoint.fingerprint, text, layer, cut)
-    return kept("attention", 16, key, lambda: layer_attention(*parts, text, layer, max_length=cut))
 
 
 def attention_roles(checkpoint: Checkpoint, data: TextData) -> AttentionRoles:
