@@ -203,6 +203,7 @@ def _positions(model: PreTrainedModel, name: str, tokens: int) -> int:
         return tokens
     raise UnsupportedModelError(
         f"the FLOPs of the head of {type(model).__name__} are unknown; known are bare encoders and models "
+        f"{', '.join(_ONE_POSITION + _EVERY_POSITION)}."
     )
 
 
