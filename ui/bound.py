@@ -21,6 +21,8 @@ _FOLLOWED, _PAGE, _LEFT_WITH = "address-followed", "address-page", "address-left
 """Keys of the session's state: what `follow` last saw of each parameter; the open page; and each page's parameters when it
 was left.
 """
+_RANGES = "slider-ranges"
+"""Key of the session's state: each slider's key -> its ends when it was last drawn."""
 
 
 @contextmanager
@@ -90,6 +92,22 @@ def clamp(key: str, low: int, high: int) -> None:
     value = st.session_state.get(key)
     if isinstance(value, int | float) and not low <= value <= high:
         st.session_state[key] = int(min(max(value, low), high))
+
+
+def slider(label: str, low: int, high: int, start: int, key: str) -> int:
+    """Draw a slider of whole numbers that keeps its value while its ends change; returns the value.
+
+    Of other ends it is another widget to Streamlit, which would take the value that was set by the key last, such as the
+    one of the last visit to the page, though that is neither the newest nor between the new ends.
+    """
+    clamp(key, low, high)
+    session = st.session_state
+    ranges = session.setdefault(_RANGES, {})
+    if key in session and ranges.get(key) != (low, high):
+        session[key] = session[key]
+    number = st.slider(label, low, high, start, key=key, bind="query-params")
+    ranges[key] = low, high  # not before, as a run that is interrupted draws none
+    return int(number)
 
 
 def fall_back(key: str, options: Container, start: Any) -> bool:

@@ -19,7 +19,7 @@ from shrp.evaluation.evaluation import Evaluation
 from shrp.pruning.plan import NO_EDITS, FittedGates, PlanEdits, PruningPlan
 from shrp.pruning.select import TEXTS, GateFit, plan_from
 from ui import arrival, measurements, not_here, plan_url
-from ui.bound import clamp, fall_back
+from ui.bound import fall_back, slider
 from ui.store import Remaining, disk, once, results
 from ui.text import escape
 
@@ -101,10 +101,8 @@ def controls(layers: int, experts: int, side: str = "") -> Setting:
             st.markdown(f"{what}: {low}")
             number = low
         else:
-            clamp(side + allocation, low, high)
             # The start is given in every run: the address leaves it out.
-            start = min(2 * low, high)
-            number = int(st.slider(what, low, high, start, key=side + allocation, bind="query-params"))
+            number = slider(what, low, high, min(2 * low, high), side + allocation)
     return Setting(allocation, number, selection, combination)
 
 
