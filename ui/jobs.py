@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -103,11 +102,6 @@ def reads(folder: Path) -> bool:
     """Whether a job that has not ended needs a folder."""
     found = jobs.jobs(root()) if allowed() else ()
     return any(str(folder) in job.arguments for job in found if job.state not in _ENDED)
-
-
-def in_words(arguments: Sequence[str], name: str) -> str:
-    """The command of a job that is not started yet."""
-    return shlex.join(["python", "-m", "shrp", *arguments, "--out", name])
 
 
 def draw(open_folder: Callable[[Path], None]) -> None:

@@ -63,8 +63,8 @@ def _split(data: TextData, scored: TextData | None) -> tuple[TextData, TextData 
     if data.labels is None:
         if validation is None:
             return data, None, "Without labelled data the result is not scored."
-        seen = "" if known.isdisjoint(data.texts) else ", some of it trained on without its labels"
-        return data, validation, f"Scored on {validation.name}{seen}."
+        seen = "" if known.isdisjoint(data.texts) else " Its texts are trained on too, its labels are not."
+        return data, validation, f"Scored on {validation.name}.{seen}"
     rest = [i for i, texts in enumerate(data.texts) if texts not in known]
     if validation is not None and rest:
         left = len(data) - len(rest)

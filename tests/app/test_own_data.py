@@ -357,6 +357,17 @@ def test_a_path_is_read_below_the_allowed_folders_only(tmp_path, monkeypatch):
     assert read(str(other / "t.csv")) == 12
 
 
+def test_on_localhost_alone_any_table_is_read_by_its_path(open_page, tiny_checkpoint, tmp_path, monkeypatch):
+    (tmp_path / "mine.csv").write_text(PLAIN)
+    for local in (True, False):
+        monkeypatch.setattr(own_kept, "is_local", lambda local=local: local)
+        at = opened(open_page("overview", tiny_checkpoint, data_dir=tmp_path / "none"))
+        at.text_input(key="own-data-path").set_value(str(tmp_path / "mine.csv")).run()
+        assert not at.exception
+        assert (data_sources.OWN_DATA in at.session_state) == local
+        assert bool(at.error) != local
+
+
 @pytest.mark.parametrize(
     ("rows", "columns"),
     [

@@ -48,7 +48,6 @@ def _dialog(selection: Selection, plan: PruningPlan) -> None:
     if found is None:
         return
     arguments, files = command(checkpoint.path, plan, *found, epochs)
-    st.code(jobs.in_words(arguments, name), language="bash", wrap_lines=True)
     if st.button("Start", type="primary", key="fine-tune-start", icon=":material/play_arrow:"):
         parameters = sum(one.numel() for one in checkpoint.model.parameters())
         title = f"Fine-tune {selection.name} with {plan.budget} experts"

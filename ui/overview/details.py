@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from shlex import quote
 from typing import Any
 
 import pandas as pd
@@ -129,7 +128,7 @@ def _warnings(selection: state.Selection, stats: UsageStats) -> None:
 
 
 def scores(selection: state.Selection) -> None:
-    """The stored scores of one data set, SHRP's models among the controls.
+    """The stored scores of one data set, SHRP's models among the controls; nothing where none are stored.
 
     Another checkpoint opens on its own first data set.
     """
@@ -137,8 +136,6 @@ def scores(selection: state.Selection) -> None:
     seen, st.session_state[_SHOWN] = st.session_state.get(_SHOWN, name), name
     frame = with_shares(score_frame(info.scores), info, selection.checkpoint.model)
     if frame.empty:
-        st.info("No scores are stored with this checkpoint. To score it:", icon=":material/scoreboard:")
-        st.code(f"python -m shrp evaluate {quote(str(selection.checkpoint.path))}", language="bash")
         return
     sets = list(dict.fromkeys(frame["data"]))
     picked = next((row["data"] for row in own_rows(info) if row["data"] in sets), sets[0])

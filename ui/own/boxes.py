@@ -24,6 +24,7 @@ def draw(
     limit: int,
     help: str,
     roots: Sequence[Path],
+    kind: str,
     take: Callable[[Any], object],
     *,
     anywhere: bool = False,
@@ -34,8 +35,9 @@ def draw(
         key: what the widgets' keys begin with.
         types, limit: of an upload, its extensions and most MB.
         roots: folders below which a path may lead; without any there is no box for one.
+        kind: what a path names, a `folder` or a `file`.
         take: reads an uploaded file or a path (text).
-        anywhere: whether a path may lead to any folder.
+        anywhere: whether a path may lead anywhere.
     """
     session, uploads, taken, last = (
         st.session_state,
@@ -46,8 +48,9 @@ def draw(
     with_path = bool(roots) or anywhere
     places = st.columns(2) if with_path else [st.container()]
     if with_path:
-        below = "Any folder of this machine." if anywhere else f"Below {named(roots)}."
-        path = places[0].text_input("Path on the app's machine", key=f"{key}-path", help=escape(below))
+        below = f"Any {kind} of this machine." if anywhere else f"Below {named(roots)}."
+        label_of_path = f"Path of a {kind} on the app's machine"
+        path = places[0].text_input(label_of_path, key=f"{key}-path", help=escape(below))
         if path != session.get(taken, ""):
             if path.strip():
                 take(path)

@@ -97,6 +97,7 @@ def draw() -> None:
         f"A Hugging Face classifier's or an SHRP checkpoint's files: {', '.join(archive.SUFFIXES)}; weights as "
         f"{reading.WEIGHTS} only. Nothing in it is executed. {stays}",
         _roots(),
+        "folder",
         _take,
         anywhere=is_local(),
     )

@@ -93,8 +93,6 @@ def _dialog(selection: Selection) -> None:
         st.markdown(f"**About {duration(_rounded(seconds))}** for {len(texts):,} texts on this machine.")
     except (ShrpError, RuntimeError) as error:
         st.warning(escape(f"The time can't be estimated: {error}"))
-    with st.expander("Command"):
-        st.code(jobs.in_words(arguments, name), language="bash", wrap_lines=True)
     if st.button("Start", type="primary", key="convert-start", icon=":material/play_arrow:"):
         parameters = sum(one.numel() for one in checkpoint.model.parameters())
         about = {"kind": "convert", "metric": task.metric, "of": checkpoint.fingerprint}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import streamlit as st
@@ -62,7 +63,9 @@ def draw(task: Task) -> None:
         MAX_BYTES // MB,
         f"CSV, TSV, JSONL or Parquet, at most {MAX_BYTES // MB} MB and {MAX_ROWS:,} rows. Labels are optional. {stays}",
         data_roots(),
+        "file",
         _take_new,
+        anywhere=own_kept.is_local(),
     )
     if session.get(_PROBLEM):
         st.error(escape(session[_PROBLEM]), icon=":material/error:")
@@ -224,9 +227,9 @@ def _label_help(task: Task) -> str:
 def _take_new(given: Any) -> None:
     """Read an upload or a path; it is kept for a reload of the page."""
     if isinstance(given, str):
-        if _take(lambda: read_file(boxes.find(given, data_roots(), "file", DataError))):
-            file = boxes.find(given, data_roots(), "file", DataError)
-            own_kept.keep(file.name, file.read_bytes())
+        find = partial(boxes.find, given, data_roots(), "file", DataError, anywhere=own_kept.is_local())
+        if _take(lambda: read_file(find())):
+            own_kept.keep(find().name, find().read_bytes())
     elif _take(lambda: read_upload(given.name, given.getbuffer())):
         own_kept.keep(st.session_state[_TABLE].name, given.getbuffer())
 
