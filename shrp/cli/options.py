@@ -265,7 +265,7 @@ def report_cut(
     config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, sets: Iterable[TextData], max_length: int
 ) -> None:
     """Print to stderr how many examples are longer than the model reads, and how many answers are lost; nothing if none are."""
-    from shrp.data.batching import answer_tokens, context_spans, token_counts
+    from shrp.data.batching import LONGEST_ANSWER, answer_tokens, context_spans, token_counts
     from shrp.families.families import positions
 
     most = min(positions(config), tokenizer.model_max_length)
@@ -275,9 +275,11 @@ def report_cut(
         report_cut_at(length, token_counts(tokenizer, data.texts), data.name, why)
         if data.task.on_spans and data.labels is not None:
             read = zip(context_spans(tokenizer, data.texts, length), data.labels, strict=True)
-            lost = [all(answer_tokens(places, *one)[0] < 0 for one in spans if one[0] >= 0) for places, spans in read]
-            if any(lost):
-                stderr.print(f"{sum(lost):,} answers lie beyond that: nothing is learnt of them, and they count as wrong")
+            tokens = [[answer_tokens(places, *one) for one in spans if one[0] >= 0] for places, spans in read]
+            lost = sum(not any(first >= 0 and last < first + LONGEST_ANSWER for first, last in each) for each in tokens)
+            if lost:
+                why = f"beyond the cut, or longer than {LONGEST_ANSWER} tokens"
+                stderr.print(f"{lost:,} of {len(data):,} answers of {data.name} can't be predicted: {why}")
 
 
 def report_cut_at(length: int, counts: Iterable[int], name: str, why: str) -> None:

@@ -22,6 +22,8 @@ LABELS = "labels"
 """Of the tokens of an encoded example, where a training adds them."""
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 BATCHES_PER_CHUNK = 50
+LONGEST_ANSWER = 30
+"""Most tokens of a predicted span, as is usual on SQuAD."""
 
 # A fast tokenizer keeps its truncation settings, and raises "Already borrowed" when one thread changes them while
 # another encodes. Sessions of the app share a tokenizer, so they take turns.
@@ -82,6 +84,13 @@ def encode(tokenizer, texts: Sequence[tuple[str, ...]], max_length: int = 128) -
     return rows
 
 
+def _check_fast(tokenizer: PreTrainedTokenizerBase) -> None:
+    if not tokenizer.is_fast:
+        raise DataError(
+            f"{type(tokenizer).__name__} has no fast form (tokenizer.json), and only that gives the positions of tokens."
+        )
+
+
 def token_spans(tokenizer, text: tuple[str, ...], max_length: int = 128) -> list[tuple[int, int, int] | None]:
     """Where in its text each token of `encode`'s result comes from.
 
@@ -91,10 +100,7 @@ def token_spans(tokenizer, text: tuple[str, ...], max_length: int = 128) -> list
     Raises:
         DataError: the tokenizer has no fast form, and only that knows.
     """
-    if not tokenizer.is_fast:
-        raise DataError(
-            f"{type(tokenizer).__name__} has no fast form (tokenizer.json), and only that gives the positions of tokens."
-        )
+    _check_fast(tokenizer)
     limit = min(max_length, tokenizer.model_max_length)
     with _ENCODING:
         encoded = tokenizer(*text, truncation=True, max_length=limit, return_offsets_mapping=True)
@@ -128,7 +134,7 @@ def word_places(tokenizer, texts: Sequence[tuple[str, ...]], max_length: int = 1
 
 
 def context_spans(tokenizer, texts: Sequence[tuple[str, ...]], max_length: int = 128) -> list[np.ndarray]:
-    """Which characters of the second of two texts each token of `encode`'s result is, without blanks around.
+    """Which characters of the second of two texts each token of `encode`'s result is, without blanks before it.
 
     Returns:
         For each pair int32 `(T, 2)`; -1 for special tokens and those of the first text.
@@ -136,16 +142,21 @@ def context_spans(tokenizer, texts: Sequence[tuple[str, ...]], max_length: int =
     Raises:
         DataError: the tokenizer has no fast form, and only that knows.
     """
-    found = []
-    for text in texts:
-        spans = token_spans(tokenizer, text, max_length)
-        places = np.full((len(spans), 2), -1, dtype=np.int32)
-        for place, span in enumerate(spans):
-            piece = "" if span is None or span[0] != 1 else text[1][span[1] : span[2]]
-            if piece.strip():
-                start = span[1] + len(piece) - len(piece.lstrip())
-                places[place] = start, start + len(piece.strip())
-        found.append(places)
+    _check_fast(tokenizer)
+    limit, found = min(max_length, tokenizer.model_max_length), []
+    for begin in range(0, len(texts), _AT_ONCE):
+        part = texts[begin : begin + _AT_ONCE]
+        options = {"truncation": True, "max_length": limit, "return_offsets_mapping": True}
+        with _ENCODING:
+            encoded = tokenizer(*(list(column) for column in zip(*part)), **options)
+        for i, (_, text) in enumerate(part):
+            places = np.array(encoded["offset_mapping"][i], dtype=np.int32)
+            places[[of != 1 for of in encoded.sequence_ids(i)]] = 0
+            blank = np.array([*map(str.isspace, text), False])
+            while (led := (places[:, 0] < places[:, 1]) & blank[places[:, 0]]).any():  # some tokens begin with a blank
+                places[led, 0] += 1
+            places[places[:, 0] >= places[:, 1]] = -1
+            found.append(places)
     return found
 
 

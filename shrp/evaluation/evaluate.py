@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 import torch
 
-from shrp.data.batching import Batch, collate, context_spans, encode, longest_input, word_places
+from shrp.data.batching import (
+    LONGEST_ANSWER,
+    Batch,
+    collate,
+    context_spans,
+    encode,
+    longest_input,
+    word_places,
+)
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
@@ -17,8 +25,6 @@ from shrp.model.modules import logits_of
 BATCHES_PER_CHUNK = 4
 NEWS = 0.02
 """Share of new examples from which on a running estimate is computed again; with batches of 32, each one is up to 1,600."""
-LONGEST_ANSWER = 30
-"""Tokens of a predicted span, as is usual on SQuAD."""
 Texts = Sequence[tuple[str, ...]]
 
 
