@@ -29,6 +29,8 @@ from shrp.model.modules import logits_of
 from shrp.pruning.live import LiveEvaluator
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
+from shrp.training.config import TrainConfig
+from shrp.training.examples import Examples
 
 TASK = custom_task("qa", ("question", "context"), kind=SPANS)
 PLAN = make_plan({1: np.array([0.5, 0.3, 0.1, 0.1]), 2: np.array([0.1, 0.2, 0.3, 0.4])}, per_layer=2)
@@ -114,6 +116,8 @@ def test_tokens_of_answers_and_back(tiny_tokenizer):
     assert answer_tokens(places, 2, 6) == (5, 6)
     (cut,) = context_spans(tiny_tokenizer, [text], 8)
     assert answer_tokens(cut, 7, 9) == (UNLABELLED, UNLABELLED)
+    examples = Examples(TrainConfig(), [text], np.array([[[7, 9]]]), "", tiny_tokenizer, 8)
+    assert examples.batch([0], "cpu")[1].tolist() == [[0, 0]]
     starts, ends = np.zeros((2, 9))
     ends[4], starts[7], ends[5] = 3, 1, 2
     assert best_span(places, starts, ends) == (0, 2)

@@ -71,14 +71,13 @@ def _input(loaded: Checkpoint, one: Exploration, *, words: bool) -> dict[str, An
     from shrp.model.convert import expert_layers
 
     task, routed = one.task, bool(expert_layers(loaded.model))
-    outputs = {}  # words and spans have no probabilities of the whole text
-    if not task.on_tokens:
-        outputs = dict(zip(task.label_names or ("output",), map(float, one.probabilities), strict=True))
+    names = () if task.on_tokens else task.label_names or ("output",)  # words and spans have none of the whole text
+    outputs = {name: float(one.probabilities[i]) for i, name in enumerate(names)}
     told: dict[str, Any] = {
         "text": list(one.text),
         "answer": float(one.logits[0]) if task.is_regression else one.answer,
         ("outputs" if task.is_regression else "probabilities"): outputs,
-        "logits": one.logits,
+        **({"characters": one.span} if task.on_spans else {"logits": one.logits}),
         "tokens_read": len(one.tokens),
         "tokens": one.full_length,
         "unknown_tokens": one.unknown,

@@ -53,7 +53,8 @@ class Examples:
         self.encoded = encode(tokenizer, texts, longest)
         if labels is not None and labels.ndim == 3:
             found = zip(context_spans(tokenizer, texts, longest), labels[:, 0].tolist(), strict=True)
-            self.labels = np.array([answer_tokens(places, *answer) for places, answer in found])
+            # An answer that is cut is the first token, as usual on SQuAD.
+            self.labels = np.array([answer_tokens(places, *answer) for places, answer in found]).clip(0)
         self.on_words = labels is not None and labels.ndim == 2
         if self.on_words:
             for row, places, own in zip(self.encoded, word_places(tokenizer, texts, longest), labels, strict=True):

@@ -166,9 +166,9 @@ class TaskLoss:
             words = labels != UNLABELLED
             logits, labels, soft_targets = logits[words], labels[words], teacher and soft_targets[words]
         if self.task.on_spans:  # rows are starts and ends of answers, and classes are tokens
-            read, real = labels.flatten() != UNLABELLED, batch.inputs["attention_mask"]
-            logits, soft_targets = _over_tokens(logits, real)[read], teacher and _over_tokens(soft_targets, real)[read]
-            labels = labels.flatten()[read]
+            real = batch.inputs["attention_mask"]
+            logits, soft_targets = _over_tokens(logits, real), teacher and _over_tokens(soft_targets, real)
+            labels = labels.flatten()
         task = task_loss(logits, labels, regression)
         soft = hidden = balance = logits.new_zeros((), dtype=torch.float32)
         if teacher is not None and config.distill_logits:
