@@ -40,7 +40,7 @@ name = PAGES[0][0] if page == start else page.url_path
 st.set_page_config(page_title=f"{page.title} · SHRP")  # a title set above hides those of the pages
 with remembered(name, state.SHARED):
     with st.sidebar:
-        menu, steps = st.container(gap=None), st.container()
+        menu, steps = st.container(), st.container()
         jobs.draw(pick_folder)
         info = state.draw_picker(of_data=name != PAGES[-1][0])
         with menu:

@@ -31,7 +31,7 @@ from ui.text import (
 FEW = 30
 """Groups of fewer examples are marked."""
 WIDE = 0.02
-"""An interval that reaches further than this to a side is called wide."""
+"""An interval that reaches further than this to a side is wide."""
 
 
 def difference(a: Evaluation, b: Evaluation, *, resamples: int = 2000) -> tuple[float, tuple[float, float]]:
@@ -72,17 +72,19 @@ def is_clear(bounds: tuple[float, float]) -> bool:
     return bounds[0] > 0 or bounds[1] < 0
 
 
-def how_wide(bounds: tuple[float, float], metric: str, n: int) -> str:
-    """What an interval that includes 0 does not show, as a sentence; empty for one that excludes 0."""
+def how_wide(bounds: tuple[float, float], metric: str, n: int, what: str = "") -> str:
+    """What an interval that includes 0 does not show, as a sentence; empty for one that excludes 0.
+
+    Args:
+        what: with which model the difference is, to follow "from"; empty where that is plain.
+    """
     if not all(map(math.isfinite, bounds)) or is_clear(bounds):
         return ""
-    reach = max(-bounds[0], bounds[1])
+    reach, tie = max(-bounds[0], bounds[1]), f"No significant difference{f' from {what}' * bool(what)}"
     if reach < WIDE:
-        return "No significant difference."
+        return f"{tie}."
     size = f"{math.ceil(100 * reach)} points" if is_percentage(metric) else f"{reach:.2f}"
-    return (
-        f"No significant difference, but the interval is wide: {n:,} examples cannot tell less than {size}."
-    )
+    return f"{tie}; with {n:,} examples it may still be up to {size}."
 
 
 @dataclass(frozen=True)
@@ -159,11 +161,13 @@ def matched(other: Evaluation, reference: Evaluation, data: TextData) -> Matched
 
 
 def most_is_the_threshold(found: Matched | None, other: Evaluation, reference: Evaluation) -> bool:
-    """Whether calibrating the threshold significantly brings back at least half of a loss, and over a point."""
+    """Whether calibrating the threshold significantly brings back at least half of a significant loss, and over a point."""
     if found is None or other.labels is None:
         return False
     lost, back = reference.score - other.score, found.evaluation.score - other.score
-    return back > 0.01 and back >= lost / 2 > 0 and difference(found.evaluation, other)[1][0] > 0
+    if not back > 0.01 or not back >= lost / 2 > 0:
+        return False
+    return difference(other, reference)[1][1] < 0 < difference(found.evaluation, other)[1][0]
 
 
 # The majority-class baseline

@@ -12,7 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from shrp.errors import DataError
-from ui.theme import BLUE, GREY, INK, ORANGE, whiskers
+from ui.theme import BLUE, GREY, ORANGE, whiskers
 
 DOCS = Path(__file__).parents[1] / "docs"
 TASKS = {"cola": "CoLA", "mrpc": "MRPC", "rte": "RTE", "stsb": "STS-B", "sst2": "SST-2", "qnli": "QNLI"}
@@ -104,9 +104,8 @@ def score_against_size(frame: pd.DataFrame) -> go.Figure:
     fig.add_hline(
         AIM,
         line={"color": GREY, "dash": "dot", "width": 1},
-        annotation_text="95% of the dense model",
-        annotation_font={"color": INK, "size": 11},
-        annotation_position="bottom right",
+        name="95% of the dense model",
+        showlegend=True,
     )
     fig.update_layout(
         height=330,

@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,7 +26,7 @@ from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
 from shrp.pruning.select import plan_from
 from shrp.pruning.sweep import budgets, random_control
-from tests.app.helpers import HISTORY, forget, specs, texts_of, values
+from tests.app.helpers import HISTORY, forget, row, specs, texts_of, values
 from ui import data_sources, differences, prunings
 from ui.lab import save as lab_save
 from ui.lab import selections as lab_selections
@@ -156,16 +157,16 @@ def test_estimates_come_first_and_say_so(page, monkeypatch, sent):
 @pytest.mark.parametrize(
     ("bounds", "n", "words"),
     [
-        ((-0.029, 0.013), 480, {"wide", "3"}),
+        ((-0.029, 0.013), 480, {"480", "3"}),
         ((-0.01, 0.012), 5000, {"significant"}),
         ((-0.05, -0.01), 480, set()),
     ],
 )
-def test_a_wide_interval_is_called_wide(bounds, n, words):
+def test_a_wide_interval_says_how_large_a_difference_may_be(bounds, n, words):
     text = differences.how_wide(bounds, "accuracy", n)
     assert differences.is_clear(bounds) is not bool(text)
-    assert words <= set(text.replace(":", " ").split())
-    assert ("wide" in text) is ("wide" in words)
+    assert words <= set(text.replace(".", " ").split())
+    assert ("480" in text) is ("480" in words)
 
 
 def test_other_controls_count(page, pruned_by, loaded):
@@ -248,6 +249,18 @@ def test_a_sweep_fills_the_curve_and_names_the_smallest_plan(page, pruned_by, ro
         assert "No plan of this selection is within" in said
 
 
+def test_next_to_the_smallest_plan_stands_what_such_plans_score_on_other_data(routed, pruned_by, stats):
+    plan = plan_from(stats, budget=2)
+    sizes = ((2, 0.8), (4, 0.9))
+    rows = [row("pruned", "static", score, budget=budget) for budget, score in sizes]
+    rows += [row("tuned", "static", 0.85, budget=2, recovered=True), row("routed", "routed", 0.95)]
+    rows += [one | {"data": SST2.name, "score": 0.7} for one in rows]
+    near = replace(routed, metrics=dict.fromkeys(routed.metrics, 1.0))
+    said = lab_verdict.smallest_text([(plan, near)], 1, routed, SST2, rows)
+    assert all(part in said for part in ("2 experts", "80.0%", "95.0%"))
+    assert not any(score in said for score in ("90.0%", "85.0%", "70.0%"))
+
+
 def test_a_reload_goes_on_with_a_sweep_and_another_page_loses_nothing(
     open_page, tiny_checkpoint, page, monkeypatch
 ):
@@ -316,6 +329,7 @@ def test_the_dense_teacher_is_compared_where_it_is_known(
     found = pruned_by(budget=3)
     gap = differences.below_or_above(found.score - dense.score, "accuracy", "the dense one")
     assert gap.replace(" points", "") in verdict(at)
+    assert f"({points_interval(paired_difference(found, dense)[1], 'accuracy')})" in verdict(at)
     table = next(frame.value for frame in at.dataframe if "p pruned" in frame.value)
     assert len(table) == len(flip_table(dense, found, SST2))
 
@@ -383,8 +397,10 @@ def test_data_without_labels_have_no_score(open_page, tiny_checkpoint, monkeypat
 
 def test_a_pruned_checkpoint_shows_its_plan_and_leads_on(open_page, tiny_static_checkpoint, save_tiny):
     save_tiny("routed")
+    save_tiny("of-another-task", task="cola")
     at = open_page("pruning_lab", tiny_static_checkpoint)
     assert not at.exception
+    assert [one.key for one in at.button if one.key.startswith("prune-")] == ["prune-routed"]
     (spec,) = specs(at)
     weights = values(spec["data"][1]["z"])
     assert np.isfinite(weights).sum() == 3

@@ -31,13 +31,13 @@ from ui.theme import INK, KIND_COLORS, KIND_INKS, SELECTED, whiskers
 OVER = "encoder_flops"
 """The cost that the curve is drawn over."""
 STORED = {
-    "static": ("stored: pruned", "circle-open", theme.GREY),
-    "fine-tuned": ("stored: fine-tuned", "star", theme.PURPLE),
-    "control": ("stored: control", "x", theme.ORANGE),
-    "tuned": ("fine-tuned", "square", theme.PURPLE),
+    "static": ("stored: pruned", "circle-open", theme.GREY, 15),
+    "fine-tuned": ("stored: fine-tuned", "star", theme.PURPLE, 8),
+    "control": ("stored: control", "x", theme.ORANGE, 9),
+    "tuned": ("fine-tuned", "square", theme.PURPLE, 9),
 }
-"""Series of scores that the checkpoint carries, and of models made of it: name, symbol and colour, none of them the
-curve's.
+"""Series of scores that the checkpoint carries, and of models made of it: name, symbol, colour and size in pixels. None
+has the curve's colour; each can be seen where several have one score.
 """
 _MOST_TUNED = 8
 _SCORED = ["score", "low", "high", "n", *SHARES]
@@ -127,12 +127,14 @@ def curve(
     title: str,
     current: tuple[int, float, Evaluation | None],
     floor: float = math.nan,
+    chosen_on: str = "",
 ) -> go.Figure:
     """Score against cost.
 
     Args:
         current: the experts kept now, their cost as a share of dense, and their evaluation: None before there is one,
             and perhaps of some examples only.
+        chosen_on: the data on which the experts of stored prunings were chosen, where known.
     """
     metric = data.task.metric
     scale, unit = (100.0, "%") if is_percentage(metric) else (1.0, "")
@@ -164,34 +166,40 @@ def curve(
     lines += [("dense", score) for score in dense]
     _add_lines(fig, lines, scale, unit)
     _add_current(fig, current, scale, metric)
+    about = f"{escape_html(data.name)}, n = {len(data):,}; band and bar: 95% CI"
+    if chosen_on and not stored[stored["kind"] == "static"].empty:
+        about += f"<br>stored: experts and weights from {escape_html(chosen_on)}, hence other scores"
     theme.layout(
         fig,
         f"{capital(metric_name(metric))} by cost",
-        subtitle=f"{escape_html(data.name)}, n = {len(data):,}; band and bars: 95% CI",
+        subtitle=about,
         x=f"encoder FLOPs, % of dense ({TOKENS} tokens)",
         y=metric_name(metric) + (" (%)" if unit else ""),
-        height=520,
+        height=490,
         legend=True,
         margin={"r": 76},
     )
     # The dense model's cost is far to the right and not a point.
-    shown = pd.concat([frame, stored[stored["kind"] != "teacher"]])
-    ends = [score for _, score in lines]
+    shown = stored[stored["kind"] != "teacher"]
+    ends = [*shown["score"], *(score for _, score in lines)]
     if found := current[2]:
         ends += [found.score, *found.interval]
-    _zoom(fig, [*shown[OVER], current[1]], [*shown[["score", "low", "high"]].stack(), *ends], floor, scale)
+    costs = [*frame[OVER], *shown[OVER], current[1]]
+    _zoom(fig, costs, [*frame[["score", "low", "high"]].stack(), *ends], floor, scale)
     theme.pick_by_click(fig)
     return fig
 
 
 def _add_stored(fig: go.Figure, stored: pd.DataFrame, scale: float, metric: str) -> None:
     for kind, part in stored[stored["kind"].isin(STORED)].groupby("kind"):
-        name, symbol, color = STORED[kind]
-        values, low, high = (scale * part[c].to_numpy(float) for c in ("score", "low", "high"))
-        texts = [f"{escape_html(row.model)}: {score_text(row.score, metric)}" for row in part.itertuples()]
-        bars, look = whiskers(values, low, high, thickness=0.8), {"symbol": symbol, "size": 9, "color": color}
-        at = {"x": 100 * part[OVER], "y": values, "mode": "markers", "name": name}
-        fig.add_scatter(**at, marker=look, error_y=bars, hovertext=texts, **_POINTS)
+        name, symbol, color, size = STORED[kind]
+        texts = [
+            f"{escape_html(row.model)}: {score_text(row.score, metric)} ({interval_text((row.low, row.high), metric)})"
+            for row in part.itertuples()
+        ]
+        look = {"symbol": symbol, "size": size, "color": color}
+        at = {"x": 100 * part[OVER], "y": scale * part["score"], "mode": "markers", "name": name}
+        fig.add_scatter(**at, marker=look, hovertext=texts, **_POINTS)
 
 
 def _add_lines(fig: go.Figure, lines: list[tuple[str, float]], scale: float, unit: str) -> None:
@@ -225,11 +233,8 @@ def _add_current(
     fig.add_scatter(
         x=[100 * share],
         y=[value],
-        mode="markers+text",
+        mode="markers",
         name=f"now: {kept}{estimate}",
-        text=[f"{kept}"],
-        textposition="top left",
-        textfont={"size": 14, "color": SELECTED},
         marker={
             "size": 15,
             "symbol": f"circle{'' if found.complete else '-open'}",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import streamlit as st
 
@@ -14,7 +15,7 @@ from shrp.evaluation.evaluation import Evaluation
 from shrp.pruning.plan import PruningPlan
 from ui import differences, prunings
 from ui.differences import floor_of
-from ui.text import is_percentage, percent, points, points_interval
+from ui.text import escape, is_percentage, percent, points, points_interval, score_text
 
 LOSS = 0.01
 """What the smallest plan may lose against the routed model."""
@@ -33,26 +34,37 @@ def verdict(
     if found.labels is None:
         text = differences.agreement_text(found, routed, ("the routed model", "the pruned model"))
         return f"{head}.** {text or 'No labels, so no score.'}{tail}"
-    metric = found.metric
-    change, bounds = differences.difference(found, routed, resamples=2000 if found.complete else 0)
-    text = f"{head}: {differences.below_or_above(change, metric, 'the routed model')}**"
-    if math.isfinite(bounds[0]):
-        text += f" (95% CI {points_interval(bounds, metric)})"
+    metric, resamples = found.metric, 2000 if found.complete else 0
+    change, bounds = differences.difference(found, routed, resamples=resamples)
+    text = f"{head}: {differences.below_or_above(change, metric, 'the routed model')}**{_ends(bounds, metric)}"
     if isinstance(dense, Evaluation):
-        below = differences.difference(found, dense, resamples=0)[0]
+        below, of_dense = differences.difference(found, dense, resamples=resamples)
     else:
-        below = found.score - dense if found.complete else math.nan
+        below, of_dense = found.score - dense if found.complete else math.nan, (math.nan, math.nan)
     if math.isfinite(below):
-        text += f", {differences.below_or_above(below, metric, 'the dense one').replace(' points', '', 1)}"
-    sure = differences.how_wide(bounds, metric, found.n) if found.complete else ""
+        less = differences.below_or_above(below, metric, "the dense one").replace(" points", "", 1)
+        text += f", {less}{_ends(of_dense, metric).replace('95% CI ', '')}"
+    sure = differences.how_wide(bounds, metric, found.n, "the routed model") if found.complete else ""
     return f"{text}. {sure}{tail}"
 
 
+def _ends(bounds: tuple[float, float], metric: str) -> str:
+    """An interval in brackets; empty where there is none."""
+    return f" (95% CI {points_interval(bounds, metric)})" if math.isfinite(bounds[0]) else ""
+
+
 def smallest_text(
-    known: Sequence[tuple[PruningPlan, Evaluation]], all_sizes: int, routed: Evaluation, data: TextData
+    known: Sequence[tuple[PruningPlan, Evaluation]],
+    all_sizes: int,
+    routed: Evaluation,
+    data: TextData,
+    scores: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """The fewest experts whose score is at most `LOSS` below the routed model's and above the majority class, as
-    Markdown.
+    Markdown, and how far to trust that.
+
+    Args:
+        scores: rows that are stored with the checkpoint.
     """
     within = "1 point" if is_percentage(data.task.metric) else f"{LOSS:g}"
     what = f"within {within} of the routed model"
@@ -66,7 +78,22 @@ def smallest_text(
     change, bounds = differences.difference(one, routed)
     lost = points(change, data.task.metric).removesuffix(" points")
     ends = f", {points_interval(bounds, data.task.metric)}" if math.isfinite(bounds[0]) else ""
-    return f"Smallest plan {what}: **{budget} experts** ({lost}{ends})."
+    return (
+        f"Smallest plan {what}: **{budget} experts** ({lost}{ends}). Optimistic, as the same {len(data):,} "
+        f"examples choose and score it.{_elsewhere(scores, data)}"
+    )
+
+
+def _elsewhere(scores: Sequence[Mapping[str, Any]], data: TextData) -> str:
+    """What the smallest stored pruning without fine-tuning loses on other data, as a further sentence."""
+    rows = [row for row in scores if row.get("data") != data.name and row.get("score") is not None]
+    pruned = [row for row in rows if row.get("kind") == "static" and not row.get("recovered") and row.get("budget")]
+    least = min(pruned, key=lambda row: row["budget"], default={})
+    routed = [row for row in rows if row.get("kind") == "routed" and row["data"] == least.get("data")]
+    if not routed:
+        return ""
+    score, full = (score_text(row["score"], row["metric"]) for row in (least, routed[0]))
+    return f" On {escape(least['data'])}, {least['budget']} experts have {score} instead of {full}."
 
 
 def costs(checkpoint: Checkpoint, plan: PruningPlan) -> None:

@@ -176,13 +176,21 @@ class Lab:
                 st.warning(warned, icon=":material/warning:")
             moved = differences.matched(found, self.routed, self.data)
             if differences.most_is_the_threshold(moved, found, self.routed):
-                st.caption(f":material/tune: Most of the loss is the threshold's: see *{THRESHOLD}*.")
+                st.button(
+                    "Most of this loss comes from predicting one class too often: see how to correct it",
+                    key="open-threshold",
+                    on_click=st.session_state.__setitem__,
+                    args=(TAB, THRESHOLD),
+                    type="tertiary",
+                    icon=":material/tune:",
+                )
         self._draw_smallest()
 
     def _draw_smallest(self) -> None:
         if self.data.labels is not None:
             known = curve.known(self.checkpoint, self.data, self.sizes)
-            text = verdict.smallest_text(known, len(self.sizes), self.routed, self.data)
+            scores = self.checkpoint.info.scores
+            text = verdict.smallest_text(known, len(self.sizes), self.routed, self.data, scores)
             self.show("smallest").markdown(text)
 
     def _draw_curve(self, found: Evaluation | None) -> None:
@@ -196,7 +204,8 @@ class Lab:
         frame = curve.frame_of(self.checkpoint, curve.known(self.checkpoint, self.data, self.sizes))
         share = prunings.cost_of(self.checkpoint, self.plan).relative_to(dense_cost(self.model, TOKENS))
         now, title = (self.plan.budget, share[curve.OVER], found), SELECTIONS[self.setting.selection].lower()
-        fig = curve.curve(frame, self.stored, self.routed, self.data, title, now, floor_of(self.data))
+        chosen_on = str(self.checkpoint.info.training.get("validation_data", ""))
+        fig = curve.curve(frame, self.stored, self.routed, self.data, title, now, floor_of(self.data), chosen_on)
         key, allocation = f"curve-{self.drawings}", self.setting.allocation
         with self.show("curve").container():
             chart(
@@ -271,15 +280,15 @@ def not_routed(selection: Selection) -> None:
     name, checkpoint, plan = selection.name, selection.checkpoint, selection.checkpoint.info.plan
     what = "is pruned already" if plan is not None else "has no routers"
     st.info(f"**{escape(name)}** {what}, so there is no usage to prune by.", icon=":material/info:")
-    if plan is None:
-        convert.button(selection)
-    _routed_ones(selection)
     with st.container(horizontal=True, gap="small"):
-        if plan is not None:
+        if plan is None:
+            convert.button(selection)
+        else:
             save.plan_button(plan, name)
         with st.popover("Export", icon=":material/deployed_code:"):
             save.folder_button(lambda: save.zipped(files_of(checkpoint.path), name), name)
             onnx.menu(checkpoint, None, name, selection.data)
+        _routed_ones(checkpoint.info.task.name)
     if plan is None:
         return
     experts = num_experts_of(checkpoint.model)
@@ -291,14 +300,12 @@ def not_routed(selection: Selection) -> None:
     place.markdown(f"**{kept_of}**: {escape(scored)}, {escape(found.data)}.")
 
 
-def _routed_ones(selection: Selection) -> None:
-    """Buttons that pick a routed checkpoint, or the command that makes one."""
-    known = loaders.discover_all()
-    routed = [
-        name for name, info in known.items() if isinstance(info, CheckpointInfo) and state.is_routed(info)
-    ]
+def _routed_ones(task: str) -> None:
+    """Buttons that pick a routed checkpoint of the same task."""
+    known = loaders.discover_all().items()
+    infos = {name: info for name, info in known if isinstance(info, CheckpointInfo)}
+    routed = [name for name, info in infos.items() if state.is_routed(info) and info.task.name == task]
     pick = st.session_state.__setitem__
-    with st.container(horizontal=True, gap="small"):
-        for name in routed[:3]:
-            args = (state.CHECKPOINT, name)
-            st.button(f"Prune {escape(name)}", key=f"prune-{name}", on_click=pick, args=args)
+    for name in routed[:3]:
+        args = (state.CHECKPOINT, name)
+        st.button(f"Prune {escape(name)}", key=f"prune-{name}", on_click=pick, args=args)
