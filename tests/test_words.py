@@ -199,6 +199,10 @@ def test_what_needs_one_prediction_for_a_text_says_so(routed, data, tmp_path):
     (found,) = explore(*routed, TASK, [("w1 w2 w40",)])
     assert len(found.answer.split()) == found.probabilities.shape[0] == 3
     np.testing.assert_allclose(found.probabilities.sum(-1), 1, rtol=1e-5)
+    several = explore(*routed, TASK, [("w1 w2 w40",), ("w3",), (" ".join(["w5"] * 40),)])
+    assert [len(one.labelled_words) for one in several] == [3, 1, 40]
+    assert several[0].answer == found.answer
+    assert several[2].labelled_words[-1][1] == "-"  # beyond what the model reads
     with pytest.raises(DataError):
         prepare(*routed, TASK, ("w1",))
     plan = make_plan({1: np.full(4, 0.25), 2: np.full(4, 0.25)}, per_layer=2)

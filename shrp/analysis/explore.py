@@ -246,9 +246,10 @@ def explore(
         masks = {layer: one.token_mask for layer, one in traces.items()}
         probs = {layer: _one(one.probs[place], masks[layer], place) for layer, one in traces.items()}
         gates = {layer: _one(one.gates[place], masks[layer], place) for layer, one in traces.items()}
+        words = len(text[0].split()) if task.on_words else None  # of longer texts there are more
         ids = encoded[row]["input_ids"]
         unknown, names = ids.count(tokenizer.unk_token_id), token_labels(tokenizer, ids)
-        found.append(Exploration(task, text, names, lengths[row], logits[row], probs, unknown, gates))
+        found.append(Exploration(task, text, names, lengths[row], logits[row][:words], probs, unknown, gates))
     return found
 
 

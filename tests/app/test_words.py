@@ -73,7 +73,7 @@ def test_the_lab_scores_prunings_and_says_what_it_cannot(open_page, tagger):
 
 @pytest.mark.parametrize("routing", ["sequence", "token"])
 def test_routing_marks_the_labelled_words(open_page, tagger, routing):
-    at = open_page("routing", tagger(routing), text="w1 w2 w40")
+    at = open_page("routing", tagger(routing), text="w1 w2 w40\nw3")
     assert sound(at)
     (table,) = [one.proto.body for one in at.get("html") if "<table" in one.proto.body]
     assert all(word in table for word in ("w1", "w2", "w40"))

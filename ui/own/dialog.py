@@ -99,7 +99,9 @@ def _about(name: str, info: CheckpointInfo) -> str:
     with safe_open(loaders.path_of(name) / WEIGHTS, framework="numpy") as file:  # its header alone is read
         parameters = sum(prod(file.get_slice(key).get_shape()) for key in tuple(file.keys()))
     kind = "pruned" if info.plan else "routed" if info.config.layers else "dense"
-    labels = ", ".join(task.label_names[:8]) + ", …" * (task.num_labels > 8) or "a number"
+    labels = ", ".join(task.label_names[:8]) or "a number"
+    if task.num_labels > 8:
+        labels += f" and {task.num_labels - 8:,} more"
     family = escape(str(config["model_type"]))
     return (
         f"**{escape(name)}**: {kind} {family}, {layers} layers × {heads} heads, {parameters / 1e6:.1f} M parameters. "
