@@ -100,13 +100,13 @@ def edged_line(fig: go.Figure, x: float, **place: Any) -> None:
         fig.add_vline(x, line={"color": color, "width": width}, **place)
 
 
-def marks(x: Sequence[Any], y: Sequence[Any], symbol: str, size: int = 8) -> go.Scatter:
-    """White marks on cells of a map, legible on all of its colours; the size is in pixels."""
+def marks(x: Sequence[Any], y: Sequence[Any], symbol: str) -> go.Scatter:
+    """White marks on cells of a map, legible on all of its colours."""
     return go.Scatter(
         x=x,
         y=y,
         mode="markers",
-        marker={"symbol": symbol, "size": size, "color": "white", "line": {"width": 1.2, "color": "#1b2430"}},
+        marker={"symbol": symbol, "size": 8, "color": "white", "line": {"width": 1.2, "color": "#1b2430"}},
         unselected={"marker": {"opacity": 1}},  # Streamlit dims what isn't selected
         hoverinfo="skip",
         showlegend=False,

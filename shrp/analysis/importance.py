@@ -318,7 +318,6 @@ def worth_by_group(
     data: TextData,
     groups: Mapping[str, np.ndarray],
     *,
-    seed: int = 0,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
     """What each group loses without each expert, by `shrp.evaluation.metrics.worth` of the predictions.
@@ -350,7 +349,7 @@ def worth_by_group(
     tested = np.array([len(np.unique(units[column])) >= FEWEST for column in fires.T])
     if tested.any():
         codes = members.argmax(0)
-        p[:, tested] = apart_from_others(lost[:, tested], codes, pairs, seed=seed, progress=progress)
+        p[:, tested] = apart_from_others(lost[:, tested], codes, pairs, progress=progress)
     n = members.sum(1)[:, None]
     others = np.divide(lost.sum(0) - sums, found.n - n, out=np.full(sums.shape, np.nan), where=found.n > n)
     q = np.full_like(p, np.nan)

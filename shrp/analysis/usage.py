@@ -128,13 +128,13 @@ class UsageStats:
             raise PlanError("output norms were not measured; measure usage with output_norms=True.")
         return {layer: (self.gates[layer] * self.norms[layer]).mean(0) for layer in self.layers}
 
-    def entropy(self, layer: int, rows: np.ndarray | None = None) -> float:
+    def entropy(self, layer: int) -> float:
         """Entropy of the Top-1 shares in nats, 0 to `log H`."""
-        return entropy(self.share(layer, rows))
+        return entropy(self.share(layer))
 
-    def effective_experts(self, layer: int, rows: np.ndarray | None = None) -> float:
+    def effective_experts(self, layer: int) -> float:
         """`exp(entropy)`: the number of evenly used experts with the same entropy, 1 to H."""
-        return effective_experts(self.share(layer, rows))
+        return effective_experts(self.share(layer))
 
     def summary(self, rows: np.ndarray | None = None) -> pd.DataFrame:
         """One row a layer: entropy, effective experts, top expert and its share, mean margin; nan without examples."""

@@ -34,7 +34,6 @@ LEAST = 10
 RESAMPLES = 1000
 _EDGE = 1e-3  # how far a threshold stands beyond the last margin
 _ROUNDS = 100  # over the classes, until their frequencies match; two classes take one
-_ACCURACY = ["accuracy", "accuracy low", "accuracy high"]
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,8 @@ class Ece:
         return self.value > self.chance_most
 
 
-def reliability(evaluation: Evaluation, bins: int = BINS) -> pd.DataFrame:
-    """The reliability diagram, with at most `bins` bins of about equally many examples.
+def reliability(evaluation: Evaluation) -> pd.DataFrame:
+    """The reliability diagram, with at most `BINS` bins of about equally many examples.
 
     Bins have at least `LEAST` examples; equal confidences share a bin.
 
@@ -69,21 +68,22 @@ def reliability(evaluation: Evaluation, bins: int = BINS) -> pd.DataFrame:
         DataError: there are no labels, or they are numbers.
     """
     confidence, right = _confidence(evaluation)
-    placed = _bins(confidence, bins)
-    rows = []
+    placed, rows = _bins(confidence), []
+    names = ["low", "high", "n", "confidence", "accuracy", "accuracy low", "accuracy high"]
     for one in range(placed.max(initial=-1) + 1):
         held, hits = confidence[placed == one], right[placed == one]
-        rows.append((held.min(), held.max(), len(held), held.mean(), *_accuracy(hits)))
-    return pd.DataFrame(rows, columns=["low", "high", "n", "confidence", *_ACCURACY])
+        bounds = wilson(int(hits.sum()), len(hits))
+        rows.append((held.min(), held.max(), len(held), held.mean(), float(hits.mean()), *bounds))
+    return pd.DataFrame(rows, columns=names)
 
 
-def ece(evaluation: Evaluation, bins: int = BINS) -> Ece:
+def ece(evaluation: Evaluation) -> Ece:
     """The expected calibration error over the bins of `reliability` (Guo et al. 2017).
 
     In the bootstrap each example stays in its bin.
     """
     confidence, right = _confidence(evaluation)
-    placed, n = _bins(confidence, bins), len(confidence)
+    placed, n = _bins(confidence), len(confidence)
     if not n:
         return Ece(float("nan"), NO_INTERVAL, float("nan"), float("nan"))
     gaps = right - confidence
@@ -114,19 +114,13 @@ def _confidence(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
     return evaluation.probabilities.astype(np.float64).max(1, initial=0.0), right
 
 
-def _accuracy(right: np.ndarray) -> tuple[float, float, float]:
-    return float(right.mean()), *wilson(int(right.sum()), len(right))
-
-
-def _bins(confidence: np.ndarray, bins: int) -> np.ndarray:
+def _bins(confidence: np.ndarray) -> np.ndarray:
     """The bin of each example, int64 `(n,)`, from 0 without gaps."""
-    if bins < 1:
-        raise ValueError(f"Confidence needs at least one bin, not {bins}.")
     if not (n := len(confidence)):
         return np.zeros(0, dtype=np.int64)
     _, value, counts = np.unique(merge_equal(confidence), return_inverse=True, return_counts=True)
     middle = np.cumsum(counts) - (counts + 1) / 2  # rank of equal confidences, from 0
-    place = np.floor(max(1, min(bins, n // LEAST)) * middle / n)
+    place = np.floor(max(1, min(BINS, n // LEAST)) * middle / n)
     return np.unique(place, return_inverse=True)[1][value]
 
 

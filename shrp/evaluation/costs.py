@@ -253,15 +253,13 @@ def static_cost(
     return _partly_dense(model, sizes, layers, tokens)
 
 
-def narrow_cost(model: PreTrainedModel, layers: int, experts: int, tokens: int = TOKENS) -> Cost:
+def narrow_cost(model: PreTrainedModel, layers: int, experts: int) -> Cost:
     """Cost of the same architecture with `layers` layers under width pruning to the size of so many experts."""
     d, dh = model.config.hidden_size, model.config.hidden_size // model.config.num_attention_heads
     heads, neurons = size_like(d, dh, experts)
-    flops = dense_layer_flops(d, neurons, tokens, heads * dh)
-    flops += _position_flops(model.config, tokens, heads * dh)
-    return _partly_dense(
-        model, [(dense_layer_params(d, neurons, heads * dh), flops)] * layers, layers, tokens
-    )
+    flops = dense_layer_flops(d, neurons, TOKENS, heads * dh)
+    size = dense_layer_params(d, neurons, heads * dh), flops + _position_flops(model.config, TOKENS, heads * dh)
+    return _partly_dense(model, [size] * layers, layers, TOKENS)
 
 
 def _partly_dense(model: PreTrainedModel, sizes: Sequence[Size], replaced: int, tokens: int) -> Cost:

@@ -142,7 +142,6 @@ def bootstrap(
     *,
     resamples: int = 1000,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """A statistic of bootstrap samples, `(resamples, ...)`.
 
@@ -150,16 +149,12 @@ def bootstrap(
         statistic: maps samples `(b, ...)` to a value or an array of values for each: `(b, ...)`.
         of: the number of examples `N`: a sample is `N` row numbers, `(b, N)`. Or the counts of interchangeable examples
             `(cells,)`, such as a flat confusion matrix: a sample is new counts, `(b, cells)`.
-        progress: receives the samples done and all of them.
     """
-    generator, found, done = np.random.default_rng(seed), [], 0
+    generator, found = np.random.default_rng(seed), []
     by_row, n = np.ndim(of) == 0, int(np.sum(of))
     for size in at_once(resamples, n if by_row else len(of)):
         rows = generator.integers(n, size=(size, n)) if by_row else None
         found.append(statistic(generator.multinomial(n, of / n, size=size) if rows is None else rows))
-        done += size
-        if progress is not None:
-            progress(done, resamples)
     return np.concatenate(found)
 
 
@@ -249,7 +244,6 @@ def apart_from_others(
     codes: np.ndarray,
     pairs: np.ndarray,
     *,
-    seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """Permutation test of whether the mean within each group differs from the mean of all other examples.
@@ -295,7 +289,7 @@ def apart_from_others(
     reached = np.ones_like(found)  # the observed order is one of them
     least = max(PERMUTATIONS // 5, math.ceil(2 * found.size / FALSE_DISCOVERIES))
     times, done = min(MOST_PERMUTATIONS, max(least, round(PERMUTATIONS * min(1, MANY / n)))), 0
-    for orders in permutations(codes, pairs, times, np.random.default_rng(seed)):
+    for orders in permutations(codes, pairs, times, np.random.default_rng(0)):
         reached += (welch(codes[orders]) >= found * (1 - 1e-9)).sum(0)
         done += len(orders)
         if progress:

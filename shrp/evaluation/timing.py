@@ -52,7 +52,6 @@ def latency(
     model_fns: Mapping[Hashable, Callable[[], object]],
     repeats: int = 20,
     warmup: int = 3,
-    seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Time several functions side by side, under `torch.inference_mode`.
@@ -73,7 +72,7 @@ def latency(
         raise ShrpError("there is nothing to time; give at least one function.")
     if repeats < 1 or warmup < 0:
         raise ShrpError(f"repeats must be 1 or more and warmup 0 or more, not {repeats} and {warmup}.")
-    order, shuffle = list(model_fns), random.Random(seed).shuffle
+    order, shuffle = list(model_fns), random.Random(0).shuffle
     times: dict[Hashable, list[float]] = {name: [] for name in model_fns}
     calls = len(order) * (warmup + repeats)
     with torch.inference_mode():
