@@ -136,12 +136,11 @@ class UsageStats:
         """`exp(entropy)`: the number of evenly used experts with the same entropy, 1 to H."""
         return effective_experts(self.share(layer))
 
-    def summary(self, rows: np.ndarray | None = None) -> pd.DataFrame:
+    def summary(self) -> pd.DataFrame:
         """One row a layer: entropy, effective experts, top expert and its share, mean margin; nan without examples."""
         found = []
         for layer in self.layers:
-            share = self.share(layer, rows)
-            margins = self.margins[layer] if rows is None else self.margins[layer][rows]
+            share, margins = self.share(layer), self.margins[layer]
             top = np.nan if np.isnan(share).any() else int(share.argmax())
             row = {"layer": layer, "entropy": entropy(share), "effective_experts": effective_experts(share)}
             row |= {"top_expert": top, "top_share": float(share.max())}

@@ -74,7 +74,8 @@ def train_on_text(
     kinds = layer_kinds(model or base)
     if there := [i for i in config.shrp.layers if i < len(kinds) and kinds[i] != "dense"]:
         raise TrainingError(f"layer {there[-1]} is converted already; name layers that are still dense.")
-    model, digest, progress = copy.deepcopy(model or base), texts_digest(texts), progress or Progress()
+    model, progress = copy.deepcopy(model or base), progress or Progress()
+    digest = hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()  # of the texts in their order
     longest = longest_input(base, tokenizer, config.max_length)
     training = Training(
         config=config,
@@ -90,11 +91,6 @@ def train_on_text(
     identity = identity_of(config, model, None, digest, teacher=base, converts_by=converts_by)
     history = training(model, run_folder(out), identity)
     return model.eval(), history
-
-
-def texts_digest(texts: Texts) -> str:
-    """SHA-256 (hex) over texts and their order."""
-    return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
 
 
 def usage_on_text(history: Sequence[dict[str, Any]]) -> dict[int, list[float]]:
