@@ -113,7 +113,7 @@ def score_change(
 
 def losses(checkpoint: Checkpoint, data: TextData, found: KnockOut) -> pd.DataFrame:
     """What a knock-out changes in each slice (`KnockOut.by_slice`)."""
-    work = partial(found.by_slice, pairs_of(data))
+    work = lambda progress: found.by_slice(pairs_of(data))  # noqa: E731
     key = (checkpoint.fingerprint, data.fingerprint, data.pairs, found.experts)
     return once("knock-out losses", 128, key, "Testing the change in each slice", work)
 
