@@ -11,6 +11,7 @@ import re
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +93,7 @@ def _folders() -> list[Path]:
     return [folder for folder in found if is_unicode(folder.name)]  # others can't be shown
 
 
-@st.cache_resource(max_entries=4, show_spinner=False)
+@lru_cache(maxsize=4)  # asked several times a run: Streamlit's cache would hash all of this each time
 def _discover(
     roots: tuple[Path, ...], stamps: tuple[Stamp, ...]
 ) -> dict[str, tuple[Path, CheckpointInfo | CheckpointError]]:
@@ -175,7 +176,7 @@ def config_of(name: str) -> dict[str, Any]:
     return _config(path, _stamp(path))[0]
 
 
-@st.cache_resource(max_entries=32, show_spinner=False)
+@lru_cache(maxsize=32)
 def _config(path: Path, stamp: Stamp) -> tuple[dict[str, Any], CheckpointInfo]:
     return reading.read_config(path)
 
@@ -186,6 +187,6 @@ def read_history(name: str) -> list[dict[str, Any]]:
     return _history(path, _stamp(path))
 
 
-@st.cache_resource(max_entries=8, show_spinner=False)
+@lru_cache(maxsize=8)
 def _history(path: Path, stamp: Stamp) -> list[dict[str, Any]]:
     return reading.read_history(path)
