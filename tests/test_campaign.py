@@ -15,7 +15,8 @@ def world(tmp_path_factory):
     return World.make(tmp_path_factory.mktemp("campaign"))
 
 
-TRIALS = {"damaged_checkpoint": 15, "damaged_zip": 8, "odd_plan": 40, "tables": 2, "texts": 1, "threads": 1}
+TRIALS = {"damaged_checkpoint": 15, "damaged_zip": 8, "odd_plan": 40, "tables": 1, "texts": 1}
+"""Many threads at once are in `test_two_at_once`."""
 
 
 @pytest.mark.parametrize("part", TRIALS)
@@ -28,21 +29,18 @@ def test_nothing_fails(world, part):
 def test_what_fails_is_told_and_tried_again_and_what_is_done_is_not(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("SHRP_CACHE", str(tmp_path))
     monkeypatch.setattr(sys, "argv", ["campaign", "--part", "odd_plan", "--part", "memory", "--json"])
-    asked = []
+    asked, told = [], []
 
     def trials(part, seed, done, seconds):
         asked.append((part, sorted(done)))
-        for number in range(3):
-            if number not in done:
-                failed = "hangs" if (number, len(asked)) == (1, 1) else ""
-                outcome = running.outcome(part, number, failed, 1.0)
-                yield outcome | {"right": 2 * (not failed), "notes": [part]}
+        for number in {0, 1, 2} - done:
+            fails = (number, len(asked)) == (1, 1)
+            yield running.outcome(part, number, 1.0, [] if fails else ["right", "a refusal"], "hangs" * fails)
 
     monkeypatch.setattr(running, "trials", trials)
-    told = []
     for _ in range(2):
         campaign.main()
         rows = json.loads(capsys.readouterr().out)["parts"]
-        told.append({row["part"]: (row["trials"], row["right"], row["failed"]) for row in rows if row["trials"]})
+        told.append({row["part"]: [row[name] for name in ("trials", "right", "refused", "failed")] for row in rows})
     assert asked == [("odd_plan", []), ("memory", []), ("odd_plan", [0, 2]), ("memory", [0, 1, 2])]
-    assert told == [{"odd_plan": (3, 4, 1), "memory": (3, 6, 0)}, {"odd_plan": (3, 6, 0), "memory": (3, 6, 0)}]
+    assert told == [{"odd_plan": [3, 2, 2, 1], "memory": [3, 3, 3, 0]}, {name: [3, 3, 3, 0] for name in told[0]}]

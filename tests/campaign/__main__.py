@@ -5,19 +5,11 @@ Trials that have ended well are kept in a file and left out the next time; those
 
 import argparse
 import json
-import sys
-from typing import Any
+
+import pandas as pd
 
 from shrp.files import cache_folder
 from tests.campaign import running
-
-
-def _row(name: str, trials: list[dict[str, Any]]) -> dict[str, Any]:
-    """A part's trials in numbers: a trial may stand for several results that were right or refused."""
-    failures = [f"trial {one['trial']}: {one['failed']}" for one in trials if one["failed"]]
-    found = {"part": name, "trials": len(trials)} | {n: sum(one[n] for one in trials) for n in ("right", "refused")}
-    found |= {"failed": len(failures), "slowest_s": max((one["seconds"] for one in trials), default=0.0)}
-    return found | {"failures": failures, "notes": [note for one in trials for note in one["notes"]]}
 
 
 def main() -> None:
@@ -39,19 +31,16 @@ def main() -> None:
             found[name, one["trial"]] = one
             with file.open("a") as out:
                 out.write(json.dumps(one) + "\n")
-            if one["failed"]:
-                print(f"{name} {one['trial']}: {one['failed']}", file=sys.stderr)
-    rows = [_row(name, [one for (part, _), one in found.items() if part == name]) for name in running.PARTS]
+    rows = pd.DataFrame(found.values())
+    said = [f"{one.part} {one.trial}: {line}" for one in rows.itertuples() for line in (*one.notes, one.failed) if line]
+    columns = {"trials": ("trial", "size"), "right": ("right", "sum"), "refused": ("refused", "sum")}
+    columns |= {"failed": ("failed", "sum"), "slowest_s": ("seconds", "max")}
+    table = rows.assign(failed=rows["failed"] != "").groupby("part", sort=False).agg(**columns)
     if asked.json:
-        print(json.dumps({"seed": asked.seed, "file": str(file), "parts": rows}))
-        return
-    columns = ("part", "trials", "right", "refused", "failed", "slowest_s")
-    for row in (dict(zip(columns, columns)), *rows):
-        print(f"{row['part']:<18}", *(f"{row[name]!s:>9}" for name in columns[1:]))
-    for row in rows:
-        for line in (*row["notes"], *row["failures"]):
-            print(f"{row['part']}: {line}")
-    print(f"seed {asked.seed}; kept in {file}")
+        parts = json.loads(table.reset_index().to_json(orient="records"))
+        print(json.dumps({"seed": asked.seed, "file": str(file), "parts": parts, "said": said}))
+    else:
+        print(table, *said, f"seed {asked.seed}; kept in {file}", sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,6 @@
 """The app without a browser: a server of its own, and sessions over its websocket."""
 
 import atexit
-import os
-import socket
-import subprocess
-import sys
 import time
 import urllib.request
 from functools import lru_cache
@@ -19,32 +15,18 @@ from streamlit.proto.Common_pb2 import FileUploaderState
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from websockets.sync.client import connect
 
-ROOT, ANSWER = Path(__file__).parents[2], 600
-"""The repository, and the seconds that a page may take on a busy machine."""
+from tests.processes import serve
+
+ANSWER = 600
+"""Seconds that a page may take on a busy machine."""
 
 
 @lru_cache(maxsize=2)
 def served(root: Path, checkpoints: Path | None) -> tuple[psutil.Process, str]:
     """An app on these checkpoints besides the shipped ones, and its host and port; it ends with this process."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        host = f"127.0.0.1:{free.getsockname()[1]}"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SHRP_")}
-    environment |= {"SHRP_CACHE": str(root / "cache"), "SHRP_JOBS": "0", "SHRP_CHECKPOINTS": str(checkpoints or "")}
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--client.showErrorDetails", "full"]
-    command += ["--server.port", host.partition(":")[2]]
-    with (root / "app.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+    process, url = serve(root / "cache", root / "app.log", SHRP_JOBS="0", SHRP_CHECKPOINTS=str(checkpoints or ""))
     atexit.register(process.kill)
-    end = time.monotonic() + ANSWER
-    while True:
-        try:
-            urllib.request.urlopen(f"http://{host}/_stcore/health", timeout=1).read()
-            return psutil.Process(process.pid), host
-        except OSError:
-            time.sleep(0.25)
-            if time.monotonic() > end or process.poll() is not None:
-                raise AssertionError((root / "app.log").read_text()[-500:]) from None
+    return psutil.Process(process.pid), url.removeprefix("http://")
 
 
 class Session:

@@ -112,9 +112,8 @@ def damaged_checkpoint(world: World, rng: random.Random) -> list[str]:
 def damaged_zip(world: World, rng: random.Random) -> list[str]:
     """A zip of a checkpoint with odd entries, or bytes changed; nothing is written outside its folder."""
     scratch, made = world.scratch(rng), io.BytesIO()
-    target = scratch / "in" / "unpacked"
+    target, top = scratch / "in" / "unpacked", rng.choice(("", "", "a/", "ü €/", "a/b/", "../", "/", "C:/"))
     target.mkdir(parents=True)
-    top = rng.choice(("", "", "a/", "ü €/", "a/b/", "../", "/", "C:/"))
     method = rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2))
     with zipfile.ZipFile(made, "w", method) as out:
         for file in sorted(world.folder("sequence").iterdir()):
@@ -136,7 +135,7 @@ def damaged_zip(world: World, rng: random.Random) -> list[str]:
 
 
 def odd_plan(world: World, rng: random.Random) -> list[str]:
-    """A plan file with an entry changed: pruned by it, a model computes what the plan's gates say."""
+    """A plan file with an entry or bytes changed: pruned by it, a model computes what the plan's gates say."""
     experts = {n: rng.sample(range(EXPERTS), rng.randint(1, EXPERTS)) for n in LAYERS}
     given: Any = {"layers": {str(n): {"experts": e, "weights": [1 / len(e)] * len(e)} for n, e in experts.items()}}
     text = json.dumps(change_json(given, rng) if rng.random() < 0.7 else given)

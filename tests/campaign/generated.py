@@ -17,19 +17,20 @@ from shrp.analysis.attribution.instance import prepare
 from shrp.analysis.attribution.tokens import ablate_words
 from shrp.data import tabular
 from shrp.data.sources import load_file
+from tests.browser.steps import PAGES
 from tests.campaign.damage import flip
 from tests.campaign.world import RIGHT, World, assert_same, sentence, tried
 from ui import loaders
 
-ROOT = Path(__file__).parents[2]
+APP = str(Path(__file__).parents[2] / "app.py")
 _TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=60)
 _PLAIN = st.sampled_from(["w1 w2", 'a "b" c', "x,y;z|t", "tab\tin", "line\nbreak", "cr\rin", " blank ", "é ü", "NA", "1", "nan"])
 _CELL = st.one_of(_TEXT, _TEXT, _PLAIN, _PLAIN, st.sampled_from(["", " "]))
-_NAME = st.one_of(st.sampled_from(["text", "sentence", "label", "index", "Text ", "1", ""]), _TEXT)
 _LABELS = (
     *(("good", "bad"), (0, 1), ("0", "1"), (True, False), (" a", "b "), ("é", "E", "e"), (1.0, 2.0), (0.5, 1.5, 2.5)),
     *(("1", "one"), (None, "a", "b"), (float("nan"), 1.0), ("\0", "x"), (10**18, 10**18 + 1), ([1], {}), ("", "y")),
 )
+_NAME = st.one_of(st.sampled_from(["text", "sentence", "label", "index", "Text ", "1", ""]), _TEXT)
 _TABLES = st.tuples(
     st.sampled_from((".csv", ".jsonl", ".parquet")),
     st.lists(_NAME, min_size=2, max_size=2, unique=True),
@@ -47,22 +48,16 @@ _VALUES = st.one_of(
     st.sampled_from(["<script>alert(1)</script>", "../../etc", "w1\nw2", "[]", "nan", "1e400", "w " * 3000, "usage", "1:2"]),
     st.text(st.characters(codec="utf-8"), max_size=30),
 )
-_PAGES = ("overview", "expert_usage", "routing", "pruning_lab", "compare", "results")
-_ADDRESSES = st.tuples(st.sampled_from(_PAGES), st.dictionaries(st.sampled_from(_KEYS), _VALUES, max_size=5))
+_ADDRESSES = st.tuples(st.sampled_from(PAGES), st.dictionaries(st.sampled_from(_KEYS), _VALUES, max_size=5))
 
 
 def _each(inputs: st.SearchStrategy, rng: random.Random, most: int, judge: Callable[[Any], str]) -> list[str]:
     """Judge at most so many inputs, drawn by the trial's seed; one that fails is told as it is, as shrinking takes minutes."""
     said: list[str] = []
+    phases, checks = [hypothesis.Phase.generate], list(hypothesis.HealthCheck)
 
     @hypothesis.seed(rng.getrandbits(32))
-    @hypothesis.settings(
-        max_examples=most,
-        database=None,
-        deadline=None,
-        phases=[hypothesis.Phase.generate],
-        suppress_health_check=list(hypothesis.HealthCheck),
-    )
+    @hypothesis.settings(max_examples=most, database=None, deadline=None, phases=phases, suppress_health_check=checks)
     @hypothesis.given(inputs)
     def judged(one: Any) -> None:
         try:
@@ -86,7 +81,7 @@ def _write(frame: pd.DataFrame, file: Path) -> None:
 
 
 def tables(world: World, rng: random.Random) -> list[str]:
-    """A person's table of any kind, with any names, texts and labels; sometimes with bytes changed."""
+    """20 tables of any kind, with any names, texts and labels; some with bytes changed."""
     scratch = world.scratch(rng)
 
     def judge(given: tuple[str, list[str], list[str], tuple, int]) -> str:
@@ -114,7 +109,7 @@ def tables(world: World, rng: random.Random) -> list[str]:
 
 
 def texts(world: World, rng: random.Random) -> list[str]:
-    """Texts of any characters and lengths: in a batch each is answered as it is alone."""
+    """10 lists of texts of any characters and lengths: in a batch each is answered as it is alone."""
     loaded = world.loaded
 
     def judge(given: list[str]) -> str:
@@ -129,12 +124,12 @@ def texts(world: World, rng: random.Random) -> list[str]:
 
 
 def addresses(world: World, rng: random.Random) -> list[str]:
-    """Pages opened with odd parameters: each has a title and no traceback, and the slider stands where the address says."""
+    """3 pages opened with odd parameters: each has a title and no traceback, and the slider is where the address says."""
     loaders.SHIPPED = world.root / "checkpoints"
 
     def judge(given: tuple[str, dict[str, str]]) -> str:
         page, query = given[0], {"checkpoint": "sequence", "source": "probe"} | given[1]
-        at, where = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120), f"{page}?{urlencode(query)[:300]}"
+        at, where = AppTest.from_file(APP, default_timeout=120), f"{page}?{urlencode(query)[:300]}"
         if page != "overview":
             at.switch_page(f"pages/{page}.py")
         at.query_params.update(query)

@@ -1,6 +1,8 @@
-"""Trials, one after the other in a process of their own, which is ended where one hangs."""
+"""Trials, one after the other in a process of their own, which ends where one hangs."""
 
+import faulthandler
 import importlib
+import itertools
 import math
 import multiprocessing
 import os
@@ -11,14 +13,14 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from itertools import count
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-START = 300
-"""Seconds that a part may take to begin."""
+from tests.campaign.world import RIGHT, World
+
 PARTS = {
     "damaged_checkpoint": ("damage", 3, 20),
     "damaged_zip": ("damage", 2, 20),
@@ -33,14 +35,18 @@ PARTS = {
     "sessions": ("at_once", 4, 1200),
     "memory": ("at_once", 3, 1200),
 }
-"""Trials by name: the module of the function, a share of the time, and the seconds that one may take.
-
-One of `tables`, `texts` and `addresses` has 20, 10 and 3 inputs; one of `threads` and `sessions` has all of them.
-"""
+"""Trials by name: the module of the function, a share of the time, and the seconds that one may take."""
 
 
-def judged(world: Any, part: str, seed: int, number: int) -> dict[str, Any]:
-    """Run one trial; returns what is kept of it."""
+def outcome(part: str, number: int, seconds: float, said: list[str], failed: str = "") -> dict[str, Any]:
+    """What is kept of a trial, which may stand for several results that were right or refused."""
+    right = said.count(RIGHT)
+    found = {"part": part, "trial": number, "failed": failed, "seconds": round(seconds, 2)}
+    return found | {"right": right, "refused": len(said) - right, "notes": []}
+
+
+def judged(world: World, part: str, seed: int, number: int) -> dict[str, Any]:
+    """Run one trial."""
     trial = getattr(importlib.import_module(f"tests.campaign.{PARTS[part][0]}"), part)
     began, said, failed = time.monotonic(), [], ""
     world.notes.clear()
@@ -51,60 +57,42 @@ def judged(world: Any, part: str, seed: int, number: int) -> dict[str, Any]:
         failed = f"{type(error).__name__}: {str(error)[:1500]} ({' > '.join(where)})"
     for left in world.root.glob("trial-*"):
         shutil.rmtree(left, ignore_errors=True)
-    refusals = [one.replace(str(world.root), "") for one in said if one != "right"]
-    found = outcome(part, number, failed, time.monotonic() - began)
-    found |= {"right": len(said) - len(refusals), "refused": len(refusals)}
-    return found | {"refusals": sorted(set(refusals))[:2], "notes": list(world.notes)}
+    return outcome(part, number, time.monotonic() - began, said, failed) | {"notes": list(world.notes)}
 
 
-def outcome(part: str, number: int, failed: str, seconds: float) -> dict[str, Any]:
-    found = {"part": part, "trial": number, "failed": failed, "seconds": round(seconds, 2)}
-    return found | {"right": 0, "refused": 0, "refusals": [], "notes": []}
-
-
-def _work(pipe: Connection, part: str, seed: int, done: set[int], first: int, folder: str) -> None:
-    """Run trials in a process of its own; of each its number is sent, then what came out."""
-    from tests.campaign.world import World
-
+def _begin(folder: str) -> None:
+    global _world
     os.setsid()  # what it starts, such as a server, ends with it
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    world = World.make(Path(folder))
-    for number in count(first):
-        if number not in done:
-            pipe.send(number)
-            pipe.send(judged(world, part, seed, number))
+    _world = World.make(Path(folder))
+
+
+def _trial(part: str, seed: int, number: int) -> dict[str, Any]:
+    faulthandler.dump_traceback_later(PARTS[part][2], exit=True)
+    try:
+        return judged(_world, part, seed, number)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def trials(part: str, seed: int, done: set[int], seconds: float) -> Iterator[dict[str, Any]]:
-    """Trials that are not done, for so long; one that hangs, or ends its process, has failed."""
+    """Trials that are not done, for so long, in a process; one that hangs or ends its process has failed."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([f"tests.campaign.{module}" for module, *_ in PARTS.values()])  # imported once
-    end, number, why = math.inf, -1, "again"
-    while why and time.monotonic() < end:
-        ours, theirs = context.Pipe()
-        with tempfile.TemporaryDirectory(prefix="campaign-", ignore_cleanup_errors=True) as folder:
-            process = context.Process(target=_work, args=(theirs, part, seed, done, number + 1, folder))
-            process.start()
-            theirs.close()
-            limit, why, running = START, "", False
-            while not why and (running or time.monotonic() < end):
-                got = None
-                try:
-                    got = ours.recv() if ours.poll(limit) else None
-                    why = f"no end in {limit} s" if got is None else ""
-                except EOFError:
-                    process.join()
-                    why = f"its process ended with {process.exitcode}"
-                if isinstance(got, int):
-                    number, limit, running = got, PARTS[part][2], True
-                    end = min(end, time.monotonic() + seconds)
-                elif got:
-                    limit, running = START, False
-                    yield got
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.kill()  # where it has not begun
-            process.join()
-        if why:
-            yield outcome(part, number, why, limit)
-            end = min(end, time.monotonic() + seconds)
+    numbers, end = (number for number in itertools.count() if number not in done), math.inf
+    while time.monotonic() < end:
+        with (
+            tempfile.TemporaryDirectory(prefix="campaign-", ignore_cleanup_errors=True) as folder,
+            ProcessPoolExecutor(1, context, _begin, (folder,)) as pool,
+        ):
+            leader, end = pool.submit(os.getpid).result(), min(end, time.monotonic() + seconds)
+            try:
+                while time.monotonic() < end:
+                    number, began = next(numbers), time.monotonic()
+                    yield pool.submit(_trial, part, seed, number).result()
+            except BrokenProcessPool:
+                took = time.monotonic() - began
+                yield outcome(part, number, took, [], f"its process ended after {took:.0f} s")
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(leader, signal.SIGKILL)
