@@ -1,9 +1,8 @@
 """Tiny models of every supported family, a word tokenizer and learnable data: nothing is downloaded."""
 
+import copy
 import gc
-import hashlib
 import os
-import shutil
 import sys
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers is imported: the tests need no network
@@ -14,21 +13,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import numpy as np
 import pytest
-import torch
-from filelock import FileLock
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from shrp import cli
-from shrp.checkpoints.info import CheckpointInfo
+from shrp.checkpoints.info import MODEL_TYPES, CheckpointInfo
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
-from shrp.families.families import FAMILIES
 from shrp.model.config import ShrpConfig
-from shrp.model.convert import convert, expert_layers
-from shrp.model.gates import record_routing
-from shrp.training import device
 
+# PyTorch and transformers are imported where they are used: the process that hands out the tests needs neither.
 HIDDEN, HEADS, LAYERS, VOCABULARY, POSITIONS = 24, 4, 3, 60, 40
 LIKE_DEBERTA_V3 = {
     "relative_attention": True,
@@ -50,29 +41,43 @@ WORDS = [f"w{i}" for i in range(VOCABULARY - len(SPECIAL))]
 @pytest.fixture(scope="session", autouse=True)
 def one_number_format():
     """What `auto` comes to is a short timing's, which another process on the same cores may turn."""
+    from shrp.training import device
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(device, "_measured", lambda: "fp32")
         yield
 
 
+BROWSER, LONG = "tests/browser/", ("test_jobs.py", "test_processes.py", "test_alternatives.py", "test_onnx.py")
+"""What begins first: the tests in the browser, which wait for the app more than they compute, and the files that take long."""
+
+
 def pytest_collection_modifyitems(items):
-    """Tests in the browser come last, when least else runs beside what they time."""
-    items.sort(key=lambda item: "browser" in item.keywords)
+    items.sort(key=lambda item: (not item.nodeid.startswith(BROWSER), item.path.name not in LONG))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """With `-n` a file's tests stay together, and files keep their order, the browser's last though long."""
+    """With `-n` a file's tests stay together, and so do all in the browser: while one process waits, another computes."""
     from xdist.scheduler import LoadFileScheduling
 
-    config.option.loadscopereorder = False
-    return LoadFileScheduling(config, log)
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            return BROWSER if nodeid.startswith(BROWSER) else super()._split_scope(nodeid)
+
+    config.option.loadscopereorder = False  # files keep their order
+    return Scheduling(config, log)
+
+
+def pytest_collection():
+    gc.disable()  # while all is imported
 
 
 def pytest_collection_finish():
     """Keep what has been imported out of garbage collections, of which a training run asks for one an epoch."""
-    gc.collect()
     gc.freeze()
+    gc.enable()
+    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -92,36 +97,28 @@ def _own_results(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def traced_once(tmp_path_factory):
-    """Each model is traced once in a run, which takes seconds whatever its size: another export of it, in any of the
-    run's processes, gets that graph.
-    """
+def quick_graphs():
+    """Graphs for ONNX by PyTorch's older exporter, in a twentieth of the time, for tests of what is done with a graph."""
+    import torch
+
+    from shrp.export import graph
     from shrp.export import onnx as exporting
 
-    folder, trace = tmp_path_factory.getbasetemp(), exporting.write_graph
-    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "traced"
-    folder.mkdir(exist_ok=True)
-
     def write_graph(model, names, path):
-        config = model.config
-        known = f"{model} {config.num_attention_heads} {config._attn_implementation} {names}"
-        digest = hashlib.sha256(known.encode())
-        for tensor in model.state_dict().values():
-            digest.update(tensor.numpy().tobytes())
-        graph = folder / digest.hexdigest()
-        with FileLock(f"{graph}.lock"):
-            if not graph.exists():
-                trace(model, names, path)
-                shutil.copyfile(path, f"{graph}.part")
-                os.replace(f"{graph}.part", graph)
-        shutil.copyfile(graph, path)
+        tensors = {name: torch.zeros(3, 7, dtype=torch.long) for name in names}
+        tensors["attention_mask"][:, :5] = 1
+        axes = {name: {0: "batch", 1: "tokens"} for name in names}
+        options = {"input_names": names, "output_names": ["logits"], "dynamic_axes": axes, "opset_version": 18}
+        with graph._quiet(), torch.no_grad():
+            logits = graph._Logits(model, names).eval()
+            torch.onnx.export(logits, tuple(tensors.values()), str(path), dynamo=False, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exporting, "write_graph", write_graph)
         yield
 
 
-@pytest.fixture(params=sorted(FAMILIES.keys() - {"camembert", "xlm-roberta", "ernie"}))
+@pytest.fixture(params=sorted({*MODEL_TYPES} - {"camembert", "xlm-roberta", "ernie"}))
 def tiny_family(request):
     """The name of each family in turn whose adapter or model is no other's: RoBERTa's are two more, and BERT's one."""
     return request.param
@@ -130,14 +127,36 @@ def tiny_family(request):
 @pytest.fixture(params=["eager", "sdpa"])
 def tiny_attention(request, tiny_family):
     """The name of each attention implementation in turn that transformers has for the family."""
+    from shrp.families.families import FAMILIES
+
     if request.param == "sdpa" and FAMILIES[tiny_family].attention != "sdpa":
         pytest.skip(f"transformers has no fused attention for {tiny_family}")
     return request.param
 
 
+def made_once(build):
+    """A factory's models are made once: what it returns is a copy, and the random numbers that follow are the same."""
+    import torch
+
+    made = {}
+
+    def copied(*args, **options):
+        if (asked := repr((args, sorted(options.items())))) not in made:
+            made[asked] = build(*args, **options), torch.get_rng_state()
+        model, state = made[asked]
+        torch.set_rng_state(state)
+        return copy.deepcopy(model)
+
+    return copied
+
+
 @pytest.fixture(scope="session")
 def tiny_model():
     """A factory of dense classifiers with weights large enough for outputs to differ plainly."""
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    from shrp.families.families import FAMILIES
 
     def build(family="bert", *, attn=None, seed=0, num_labels=2, dropout=0.0, **config):
         shared = {
@@ -180,12 +199,16 @@ def tiny_model():
                 model.get_input_embeddings().weight[0].normal_(std=0.3)
         return model.eval()
 
-    return build
+    return made_once(build)
 
 
 @pytest.fixture(scope="session")
 def tiny_routed(tiny_model, tiny_inputs):
     """A factory of converted classifiers whose routers are sure of themselves and differ between inputs."""
+    import torch
+
+    from shrp.model.convert import convert, expert_layers
+    from shrp.model.gates import record_routing
 
     def build(family="bert", *, layers=(1, 2), routing="sequence", top_k=1, self_path=False, **options):
         model = tiny_model(family, **options)
@@ -202,12 +225,13 @@ def tiny_routed(tiny_model, tiny_inputs):
                 layer.router.dense.bias -= record.probs(index).log().mean(0)
         return model.eval()
 
-    return build
+    return made_once(build)
 
 
 @pytest.fixture(scope="session")
 def tiny_inputs():
     """A factory of random batches, padded on the right to the longest of `lengths`."""
+    import torch
 
     def build(lengths=(9, 5, 7, 3, 9, 6), seed=0):
         generator = torch.Generator().manual_seed(seed)
@@ -221,6 +245,9 @@ def tiny_inputs():
 @pytest.fixture(scope="session")
 def tiny_tokenizer():
     """One token a word, with `[CLS]` and `[SEP]` around."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
     vocabulary = {word: i for i, word in enumerate([*SPECIAL, *WORDS])}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -268,6 +295,7 @@ def tiny_info():
 @pytest.fixture(scope="session")
 def tiny_logits():
     """`(model, inputs) -> logits`, without gradients."""
+    import torch
 
     def run(model, inputs):
         with torch.no_grad():
@@ -279,6 +307,7 @@ def tiny_logits():
 @pytest.fixture
 def shrp(monkeypatch, capsys):
     """`shrp("evaluate", folder, ...) -> (exit code, stdout, stderr)`, in this process."""
+    from shrp import cli
 
     def run(*args):
         monkeypatch.setattr(sys, "argv", ["shrp", *map(str, args)])

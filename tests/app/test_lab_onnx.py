@@ -29,7 +29,6 @@ from ui.lab.save import checkpoint_zip, zipped
 from ui.store import results
 
 PLAN = make_plan({1: [0.6, 0.2, 0.1, 0.1], 2: [0.1, 0.4, 0.3, 0.2]}, counts={1: 1, 2: 2})
-"""That of the tests of exports, so that the pruned model is traced once for all of them."""
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +89,7 @@ class InThisProcess:
 
 
 def test_a_build_is_the_pruned_models_export(
-    tiny_checkpoint, tiny_inputs, tiny_data, tmp_path, monkeypatch, shrp, traced_once
+    tiny_checkpoint, tiny_inputs, tiny_data, tmp_path, monkeypatch, shrp, quick_graphs
 ):
     """Scored and timed, next to the dense model of the same base and task."""
     loaded, ticks, data = checkpoints.load(tiny_checkpoint), [], tiny_data(40)

@@ -1,6 +1,6 @@
 """The app in a real browser, on a shipped checkpoint: what a person does, and what they must then see.
 
-The lab's scores, routing and how pages look are in files of their own, of which several run at once.
+The lab's scores, routing and how pages look are in files of their own.
 """
 
 import io

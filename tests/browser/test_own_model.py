@@ -57,9 +57,9 @@ def started_and_opened(page):
     settled(page)
 
 
-def test_a_dense_model_is_converted_pruned_fine_tuned_and_served(own_app, brought, page, tmp_path):
+def test_a_dense_model_is_converted_pruned_fine_tuned_and_served(app_url, brought, page, tmp_path):
     folder, table = brought
-    page.goto(f"{own_app}/results")  # which computes nothing that the test would wait for
+    page.goto(f"{app_url}/results")  # which computes nothing that the test would wait for
     button(page, "Use your own model or data").click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("textbox", name="Path").first.fill(str(folder))

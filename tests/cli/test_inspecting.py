@@ -213,7 +213,7 @@ def test_compare_many_ranks_them(shrp, place, on_data):
     assert "by_class" not in found
 
 
-def test_export_and_what_it_scores(shrp, place, tmp_path, traced_once):
+def test_export_and_what_it_scores(shrp, place, tmp_path, quick_graphs):
     usage = {1: [0.6, 0.2, 0.1, 0.1], 2: [0.1, 0.4, 0.3, 0.2]}
     plan = make_plan(usage, counts={1: 1, 2: 2})  # as in tests of exports, so that it is traced once for all
     (tmp_path / "plan.json").write_text(json.dumps(plan.to_dict()))

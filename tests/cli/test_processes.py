@@ -1,28 +1,30 @@
-"""Trainings in two processes, which a launcher starts: the same as in one, and begun in one."""
+"""Trainings in two processes, as a launcher starts them: the same as in one, and begun in one."""
 
 import json
-import subprocess
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
+from shrp import cli
 from shrp.checkpoints import checkpoint
 from shrp.training.runs import Run, run_folder
+from tests.processes import fork, free_port
 
-MAIN = """
-import json, sys
-from shrp import cli
-for arguments in json.loads(sys.argv[1]):
-    sys.argv[1:] = arguments
-    try:
-        cli.main()
-    except SystemExit as end:
-        if end.code:
-            raise
-"""
+
+def run(commands):
+    """One of several processes: commands one after the other, as if nothing had been trained in it yet."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    for arguments in commands:
+        sys.argv[1:] = map(str, arguments)
+        try:
+            cli.main()
+        except SystemExit as end:
+            if end.code:
+                raise
 
 
 def test_two_processes_go_on_with_a_run_and_end_as_one_does(shrp, place, tmp_path, monkeypatch):
@@ -58,11 +60,15 @@ def test_two_processes_go_on_with_a_run_and_end_as_one_does(shrp, place, tmp_pat
     monkeypatch.setattr(Run, "keep", killed)
     for name in configs:  # after the teacher's first epoch, and the first conversion
         assert shrp(*command(name, "two"))[0] == 130
-    launch = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "--no-python", sys.executable, "-c"]
-    both = json.dumps([command(name, "two") for name in configs], default=str)
-    ended = subprocess.run([sys.executable, "-m", *launch, MAIN, both], capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stderr.count("training in 2 processes\n") == 3  # the teacher's is one
+    monkeypatch.undo()
+    both, port = [command(name, "two") for name in configs], str(free_port())
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}  # as torchrun says it
+    started = [fork(lambda: run(both), tmp_path / f"{rank}.log", RANK=str(rank), **shared) for rank in range(2)]
+    for process in started:
+        process.join()
+    told = [(tmp_path / f"{rank}.log").read_text() for rank in range(2)]
+    assert [process.exitcode for process in started] == [0, 0], told
+    assert told[0].count("training in 2 processes\n") == 3  # the teacher's is one
     for name in configs:
         one, two = (checkpoint.load(tmp_path / f"{name}-{out}") for out in ("one", "two"))
         assert not run_folder(two.path).exists()

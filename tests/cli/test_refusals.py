@@ -1,5 +1,6 @@
 """Help fits a screen, errors are one sentence, nothing is destroyed, and exit codes are as documented."""
 
+import json
 import os
 import subprocess
 import sys
@@ -39,20 +40,36 @@ def test_wrong_usage_is_exit_code_2(shrp, args):
     assert not out or not args
 
 
-def test_the_module_runs_by_itself(place):
+ALONE = """
+import json, runpy, sys
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["shrp", *arguments]
+    try:
+        runpy.run_module("shrp", run_name="__main__")
+    except SystemExit as end:
+        print(f"ends with {end.code}")
+from transformers import AutoConfig
+print(type(AutoConfig.from_pretrained(sys.argv[2])).__name__)
+"""
+"""Commands one after the other in a process, as importing takes seconds; then transformers reads what the last one did."""
+
+
+def test_the_module_runs_by_itself_and_transformers_knows_its_checkpoints_from_then_on(place):
     """A real process prints any character and ends without a traceback, also where the encoding lacks some."""
-    env = os.environ | {"COLUMNS": "200", "PYTHONIOENCODING": "cp1252"}
-
-    def run(*args):
-        command = [sys.executable, "-m", "shrp", *map(str, args)]
-        root = Path(cli.__file__).parents[2]
-        return subprocess.run(command, cwd=root, env=env, capture_output=True, encoding="utf-8", check=False)
-
     text = "ʻōlelo → \U0001f600"
-    done = run("explain", place / "dense", "--no-words", "--text", text)
-    assert (done.returncode, text in done.stdout) == (0, True), done.stderr
-    wrong = run("evaluate", place / text)
-    assert (wrong.returncode, wrong.stdout, "Traceback" in wrong.stderr) == (1, "", False)
+    commands = [["evaluate", str(place / text)], ["explain", str(place / "routed"), "--no-words", "--text", text]]
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, json.dumps(commands)],
+        cwd=Path(cli.__file__).parents[2],
+        env=os.environ | {"COLUMNS": "200", "PYTHONIOENCODING": "cp1252"},
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+    refused, explained = done.stdout.split("ends with 1\n")
+    assert (refused, "error: " in done.stderr, "Traceback" in done.stderr) == ("", True, False)
+    assert text in explained
+    assert explained.splitlines()[-1] == "ShrpBertConfig"
 
 
 def test_interrupting_is_exit_code_130(shrp, place, monkeypatch):

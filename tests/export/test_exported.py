@@ -22,7 +22,7 @@ from shrp.export.onnx import export_folder
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
 
-pytestmark = pytest.mark.usefixtures("traced_once")
+pytestmark = pytest.mark.usefixtures("quick_graphs")
 PLAN = make_plan({1: [0.6, 0.2, 0.1, 0.1], 2: [0.1, 0.4, 0.3, 0.2]}, counts={1: 1, 2: 2})
 
 

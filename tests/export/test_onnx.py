@@ -28,12 +28,29 @@ from shrp.export import onnx as exporting
 from shrp.export.onnx import export_folder, export_onnx, hub_tokenizer
 from shrp.pruning.plan import LayerPlan, PruningPlan, make_plan
 from shrp.pruning.prune import prune
+from tests.conftest import LIKE_MODERNBERT
 
-pytestmark = pytest.mark.usefixtures("traced_once")
 ROOT = Path(__file__).parents[2]
 USAGE = {1: [0.6, 0.2, 0.1, 0.1], 2: [0.1, 0.4, 0.3, 0.2]}
 PLAN = make_plan(USAGE, counts={1: 1, 2: 2})
 FILES = ["config.json", "model.onnx", "predict.py", "tokenizer.json", "tokenizer_config.json"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def traced_once():
+    """Each model is traced once, which takes seconds whatever its size: another export of it gets that graph."""
+    made, trace = {}, exporting.write_graph
+
+    def write_graph(model, names, path):
+        known = f"{model} {names}", *(tensor.numpy().tobytes() for tensor in model.state_dict().values())
+        if known not in made:
+            trace(model, names, path)
+            made[known] = path.read_bytes()
+        path.write_bytes(made[known])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporting, "write_graph", write_graph)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +67,11 @@ def exported(tmp_path_factory, static, tiny_tokenizer, tiny_info):
     return folder
 
 
-def difference(model, path, batches):
+def difference(model, path, batches, types=False):
     """Largest difference in logits between a model and its graph, on any of some batches."""
     session, worst = graph.open_graph(path), 0.0
     for inputs in batches:
+        inputs = inputs | {"token_type_ids": torch.zeros_like(inputs["input_ids"])} if types else inputs
         feed = {one.name: inputs[one.name].numpy() for one in session.get_inputs()}
         with torch.no_grad():
             reference = model(**inputs).logits.numpy()
@@ -81,31 +99,41 @@ def batches(tiny_inputs):
 
 
 @pytest.fixture(scope="module")
+def with_types(tiny_tokenizer):
+    """The tokenizer, giving the types of tokens too."""
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.model_input_names = ["input_ids", "attention_mask", "token_type_ids"]
+    return tokenizer
+
+
+@pytest.fixture(scope="module")
 def models(static, tiny_model, tiny_routed):
     """Models of every kind of graph: each kind costs seconds, so that one model stands for several."""
-    untied = PruningPlan(((1, LayerPlan((0, 3), (0.5, 0.5))),), untied=True)
-    small = {"layers": (1,), "num_hidden_layers": 2}
+    kept = LayerPlan((0, 3), (0.5, 0.5))
+    alone, last = PruningPlan(((0, kept),), untied=True), PruningPlan(((1, kept),))
+    small, kinds = {"layers": (1,), "num_hidden_layers": 2}, LIKE_MODERNBERT["layer_types"][:2]
+    one = {"layers": (0,), "num_hidden_layers": 1, "self_path": True}
     return {
         "bert": static,
-        "untied roberta": lambda: prune(tiny_routed("roberta", self_path=True, **small), untied),
-        "deberta-v2": lambda: prune(tiny_routed("deberta-v2", **small), replace(untied, untied=False)),
-        "mpnet": lambda: prune(tiny_routed("mpnet", **small), replace(untied, untied=False)),
-        "modernbert": lambda: prune(tiny_routed("modernbert", layers=(1,)), replace(untied, untied=False)),
+        "untied roberta": lambda: prune(tiny_routed("roberta", **one), alone),
+        "deberta-v2": lambda: prune(tiny_routed("deberta-v2", **small), last),
+        "mpnet": lambda: prune(tiny_routed("mpnet", **small), last),
+        "modernbert": lambda: prune(tiny_routed("modernbert", layer_types=kinds, **small), last),
         "distilbert": lambda: tiny_model("distilbert", n_layers=1),
-        "electra of numbers": lambda: tiny_model("electra", attn="eager", num_hidden_layers=1, num_labels=1),
+        "electra of numbers, with types": lambda: tiny_model("electra", attn="eager", num_hidden_layers=1, num_labels=1),
     }
 
 
-KINDS = ("bert", "untied roberta", "deberta-v2", "mpnet", "modernbert", "distilbert", "electra of numbers")
+KINDS = ("bert", "untied roberta", "deberta-v2", "mpnet", "modernbert", "distilbert", "electra of numbers, with types")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_model_gives_pytorchs_logits_on_any_batch(
-    kind, models, tiny_tokenizer, tiny_inputs, tmp_path
+    kind, models, tiny_tokenizer, with_types, tiny_inputs, tmp_path
 ):
-    model = models[kind]().train()
+    model, types = models[kind]().train(), "types" in kind
     before = {name: (tensor.data_ptr(), tensor.clone()) for name, tensor in model.state_dict().items()}
-    report = export_onnx(model, tiny_tokenizer, tmp_path / "m.onnx")
+    report = export_onnx(model, with_types if types else tiny_tokenizer, tmp_path / "m.onnx")
     assert model.training  # it was left as it was
     for name, tensor in model.state_dict().items():
         assert tensor.data_ptr() == before[name][0]
@@ -113,12 +141,12 @@ def test_every_kind_of_model_gives_pytorchs_logits_on_any_batch(
     model.eval()
     assert report.path == tmp_path / "m.onnx"
     assert report.bytes == report.path.stat().st_size
-    assert report.inputs == ("input_ids", "attention_mask")
+    assert report.inputs == ("input_ids", "attention_mask", *["token_type_ids"] * types)
     assert report.max_difference < 1e-4
     assert (report.label_agreement is None) == ("numbers" in kind)
     assert report.checked == 498
     assert not report.int8
-    assert difference(model, report.path, batches(tiny_inputs)) < 1e-4
+    assert difference(model, report.path, batches(tiny_inputs), types) < 1e-4
     # A mask that did nothing would pass only where logits do not depend on it.
     inputs = tiny_inputs()
     ignored = inputs | {"attention_mask": torch.ones_like(inputs["attention_mask"])}
@@ -302,24 +330,6 @@ def test_the_script_needs_three_packages_alone(exported):
     assert needed == {"numpy", "onnxruntime", "tokenizers"}
 
 
-@pytest.fixture(scope="module")
-def with_types(tiny_tokenizer):
-    """The tokenizer, giving the types of tokens too."""
-    tokenizer = copy.deepcopy(tiny_tokenizer)
-    tokenizer.model_input_names = ["input_ids", "attention_mask", "token_type_ids"]
-    return tokenizer
-
-
-def test_the_script_takes_pairs_and_gives_numbers(tiny_model, with_types, tiny_info, tmp_path):
-    info = replace(tiny_info(layers=()), task=TASKS["stsb"])
-    model = tiny_model(num_hidden_layers=1, num_labels=1)
-    export_folder(model, with_types, info, tmp_path / "numbers", check=False)
-    ((found,),) = predicted(tmp_path / "numbers", ["w1 w2\tw3"], piped=True)
-    with torch.no_grad():
-        logits = model(**with_types("w1 w2", "w3", return_tensors="pt")).logits
-    assert float(found) == pytest.approx(float(logits), abs=1e-4)
-
-
 def test_only_an_earlier_export_is_replaced(
     exported, static, tiny_tokenizer, tiny_info, tmp_path, monkeypatch
 ):
@@ -381,7 +391,20 @@ def test_logits_that_are_no_numbers_are_not_handed_over(static, tiny_tokenizer, 
         assert not (tmp_path / "m.onnx").exists()
 
 
-def test_token_types_are_compared_too(tiny_model, with_types, tmp_path, monkeypatch):
+# Of two kinds of tokens, with graphs that are made quickly, from here to the end of the file
+
+
+def test_the_script_takes_pairs_and_gives_numbers(quick_graphs, tiny_model, with_types, tiny_info, tmp_path):
+    info = replace(tiny_info(layers=()), task=TASKS["stsb"])
+    model = tiny_model(num_hidden_layers=1, num_labels=1)
+    export_folder(model, with_types, info, tmp_path / "numbers", check=False)
+    ((found,),) = predicted(tmp_path / "numbers", ["w1 w2\tw3"], piped=True)
+    with torch.no_grad():
+        logits = model(**with_types("w1 w2", "w3", return_tensors="pt")).logits
+    assert float(found) == pytest.approx(float(logits), abs=1e-4)
+
+
+def test_token_types_are_compared_too(quick_graphs, tiny_model, with_types, tmp_path, monkeypatch):
     """A graph whose second kind of token is another's is told from the model's."""
     trace = exporting.write_graph
 

@@ -12,7 +12,7 @@ N = 24
 
 
 @pytest.fixture
-def study(tmp_path, monkeypatch, tiny_model, tiny_tokenizer, tiny_data, traced_once):
+def study(tmp_path, monkeypatch, tiny_model, tiny_tokenizer, tiny_data, quick_graphs):
     """The study on made-up files and tiny encoders, half of the layers converted, as a function of more options."""
     for name, layers in (("base", 2), ("minilm", 1)):
         tiny_model(num_hidden_layers=layers).base_model.save_pretrained(tmp_path / name)
