@@ -9,16 +9,19 @@ state.through_app()  # before what imports torch and transformers: one thread do
 # isort: split
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from shrp.analysis.importance import dense_layers
 from shrp.analysis.usage import UsageStats
 from shrp.checkpoints.card import kept_experts
+from shrp.data.text_data import TextData
 from shrp.errors import ShrpError
 from shrp.model.convert import expert_layers
+from shrp.phrases import counted
 from ui import arrival, measurements
 from ui.describe import summary_line
 from ui.own import convert
-from ui.text import escape, verdict
+from ui.text import escape, shorten_texts, slice_name, verdict
 from ui.usage import attention, driving, importance, profile, results, training
 from ui.usage import map as usage_map
 from ui.usage.headline import facts, headline, mixes, without_it
@@ -33,6 +36,8 @@ KEPT = (
 )
 # Examples up to which the headline's knock-out runs by itself.
 QUICK = 5_000
+# Slices that are shown by an example.
+MOST_SLICES = 30
 # The menu below the examples exports them, so the table needs no buttons of its own.
 STYLE = "<style>.st-key-expert-examples [data-testid=stElementToolbar] {display: none}</style>"
 
@@ -52,21 +57,15 @@ def main() -> None:
     cell = st.session_state[state.LAYER], st.session_state[state.EXPERT]
     place = st.empty()
     st.caption(f"{escape(selection.name)} on {escape(stats.data)}, n = {stats.n:,}")
-    found = mixes(selection, stats, cell)
-    top_k = expert_layers(selection.checkpoint.model)[cell[0]].top_k
-
-    with place.container(key="verdict-in-part"):
-        st.markdown(headline(stats, cell, top_k, found, "without it: *measuring …*"))
     draw = {
-        USAGE: lambda: usage(selection, stats, cell, found, top_k),
+        USAGE: lambda: usage(selection, stats, cell, place),
         DRIVING: lambda: driving.section(selection, stats),
         TRAINING: lambda: training.section(selection.name, dict(selection.checkpoint.info.training)),
         IMPORTANCE: lambda: importance.section(selection),
     }
-    state.lazy_tabs(draw, TABS)
-    lost = without(selection, stats, cell)
-    with place.container():
-        verdict(headline(stats, cell, top_k, found, lost))
+    if said := state.lazy_tabs(draw, TABS):
+        with place.container():
+            verdict(said)
 
 
 def without(selection: state.Selection, stats: UsageStats, cell: tuple[int, int]) -> str:
@@ -75,31 +74,55 @@ def without(selection: state.Selection, stats: UsageStats, cell: tuple[int, int]
         return f"without it: see {profile.KNOCK_OUT}"
     try:
         found = results.knocked_out(selection.checkpoint, selection.data, stats, cell)
-        return without_it(found, results.score_change(selection.checkpoint, selection.data, found))
+        return without_it(found, results.score_lost(selection.checkpoint, selection.data, found))
     except ShrpError:  # outputs that are no finite numbers, which the Knock-out tab says
         return "without it: no result"
 
 
-def usage(
-    selection: state.Selection, stats: UsageStats, cell: tuple[int, int], found: dict, top_k: int
-) -> None:
-    """The map, the picked expert's numbers next to it, and its profile below."""
+def usage(selection: state.Selection, stats: UsageStats, cell: tuple[int, int], place: DeltaGenerator) -> str:
+    """Draw the map, the picked expert's numbers next to it, and its profile below; returns the page's headline.
+
+    `place` is the headline's, which shows its first part until the knock-out is done.
+    """
+    found = mixes(selection, stats, cell)
+    top_k = expert_layers(selection.checkpoint.model)[cell[0]].top_k
+    with place.container(key="verdict-in-part"):
+        st.markdown(headline(stats, cell, top_k, found, "without it: *measuring …*"))
     left, right = st.columns([3, 2], gap="medium")
     with left:
         group, rows = usage_map.usage_map(selection, stats, cell)
     with right:
         picked = None if group == usage_map.ALL else (group, rows)
         facts(stats, selection.data, cell, found, picked, top_k)
+        slices(selection.data)
     name = f"{selection.name}-layer{cell[0]}-expert{cell[1]}"
     profile.profile(results.Expert(selection.checkpoint, selection.data, stats, *cell, name), found)
+    return headline(stats, cell, top_k, found, without(selection, stats, cell))
+
+
+def slices(data: TextData) -> None:
+    """An example of each slice, since their names come with the data."""
+    first = {name: i for i, name in reversed([*enumerate(data.slices or ())])}
+    if len(first) < 2:
+        return
+    with st.expander(f"What the {counted(len(first), 'slice')} are", icon=":material/help:"):
+        st.caption("A slice is a group of examples that the data name. One example of each:")
+        named = (
+            f"- **{escape(slice_name(name))}**: {escape(shorten_texts(data.texts[i], 160))}"
+            for name, i in first.items()
+        )
+        st.markdown("\n".join(sorted(named)[:MOST_SLICES]))
 
 
 def no_routers(selection: state.Selection) -> None:
     """What there is to see of a model without routers: the heads' importance, and what a pruned model keeps."""
     info, model = selection.checkpoint.info, selection.checkpoint.model
     dense = not info.config.layers
+    place = st.empty()
     if dense:
-        verdict("This model is dense: it has heads, no experts. Their importance is below.")
+        said = "This model is dense: it has heads, no experts. Below you can measure which heads matter."
+        with place.container(key="verdict-in-part"):
+            st.markdown(said)
     else:
         verdict("This model has no routers: every example uses the same experts.")
     st.markdown(summary_line(info, model.config.num_hidden_layers, model.config.num_attention_heads))
@@ -114,7 +137,10 @@ def no_routers(selection: state.Selection) -> None:
         convert.button(selection)
     if dense_layers(model):
         st.subheader("Importance of heads", anchor="data")
-        importance.section(selection)
+        measured = importance.section(selection)
+        if dense:
+            with place.container():
+                verdict(measured or said)
 
 
 main()

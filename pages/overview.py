@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from ui import data_sources, loaders, state
+from ui import arrival, data_sources, loaders, state
 from ui.overview import first
 from ui.own import guide
 from ui.text import escape, verdict
@@ -36,6 +36,7 @@ if info.plan is None and not info.config.layers:
     with actions:
         if convert.button(selection):
             st.stop()  # the dialog answers only once the page is done
+        arrival.page_link("pages/expert_usage.py", "Which heads matter", ":material/grid_on:")
 with next_to:
     details.costs(selection)
 with score:

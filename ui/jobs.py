@@ -130,8 +130,13 @@ def _draw(looked: list[list[Job]], ended: set[str], open_folder: Callable[[Path]
 
 def _one(job: Job, open_folder: Callable[[Path], None]) -> None:
     """Draw a job: how far it is or how it ended, and what can be done about it."""
-    st.markdown(f"**{escape(job.title)}**")
     key = {"key": f"job-{job.name}-act"}
+    if job.state == "cancelled":
+        with st.container(horizontal=True, gap="small", vertical_alignment="center"):
+            st.caption(f"{escape(job.title)}: cancelled", width="stretch")
+            st.button("Dismiss", on_click=jobs.forget, args=(job,), type="tertiary", **key)
+        return
+    st.markdown(f"**{escape(job.title)}**")
     if job.state == "running":
         share, said = progress(job)
         st.progress(share, escape(said))
@@ -140,8 +145,6 @@ def _one(job: Job, open_folder: Callable[[Path], None]) -> None:
         st.caption(":material/schedule: Waits for the jobs before it.")
     elif job.state == "failed":
         st.error(escape(job.error), icon=":material/error:")
-    elif job.state == "cancelled":
-        st.caption("Cancelled.")
     elif said := outcome(job):
         st.markdown(escape(said))
     with st.container(horizontal=True, gap="small"):

@@ -269,13 +269,14 @@ def shows_errors(draw: Callable[..., Any]) -> Callable[..., Any]:
     return drawn
 
 
-def lazy_tabs(parts: Mapping[str, Callable[[], object]], key: str) -> None:
-    """Draw tabs by name, of which only the open one is computed, with its errors shown."""
-    tabs = st.tabs([*parts], key=key, bind="query-params", on_change="rerun")
+def lazy_tabs(parts: Mapping[str, Callable[[], Any]], key: str) -> Any:
+    """Draw tabs by name, of which only the open one is computed, with its errors shown; returns what that returns."""
+    follow({key: [*parts]}, {key: next(iter(parts))})  # a step of the browser's history, which `bind` makes none
+    tabs = st.tabs([*parts], key=key, on_change="rerun")
     for tab, draw in zip(tabs, parts.values(), strict=True):
         if tab.open:
             with tab:
-                shows_errors(draw)()
+                return shows_errors(draw)()
 
 
 def follow_cell(layers: Sequence[int], experts: Sequence[int], start: tuple[int, int]) -> None:

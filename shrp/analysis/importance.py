@@ -206,13 +206,17 @@ def knock_out_batch(
             fires, top1 = (np.stack(values, 1) for values in zip(*used, strict=True))
         knocked_out = np.broadcast_to(base[:, None, None], (*shape, len(columns))).copy()
         size = n if heads else BLOCK
+        # A knock-out runs all layers from its own on.
+        above = [model.config.num_hidden_layers - layer for layer in layers]
+        done, total = 0, int(fires.sum((0, 2)) @ above)
         for i, layer in enumerate(layers):
             experts, inputs = np.nonzero(fires[:, i].T)  # by expert, so that a part has one head
             for start in range(0, len(inputs), size):
                 who, what = (one[start : start + size] for one in (inputs, experts))
                 knocked_out[who, i, what] = run(layer, who, what).float().cpu().numpy()[:, columns]
-            if progress:
-                progress(i + 1, len(layers))
+                done += above[i] * len(who)
+                if progress:
+                    progress(done, total)
     return tuple(layers), base, knocked_out, top1, fires
 
 

@@ -171,6 +171,7 @@ def served(subjects: Mapping[str, Subject], source: TextData) -> dict[str, dict[
     """What serving each of some models is like: `score`, `interval`, `n`, `serving_times` and the weights' size, `mb`."""
     from shrp.evaluation.timing import serving_times
 
+    stderr.print("scoring ...")
     found = {name: one.evaluate(source, f"scoring {name}") for name, one in subjects.items()}
     stderr.print("measuring latency ...")
     times = serving_times({name: one.run for name, one in subjects.items()}, source.texts)

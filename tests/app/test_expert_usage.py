@@ -91,13 +91,13 @@ def test_the_headline_has_usage_and_the_knock_out_with_its_interval(open_page, s
     before = evaluate(loaded.model, loaded.tokenizer, SST2)
     with use_gates(knock_out({2: expert})):
         after = evaluate(loaded.model, loaded.tokenizer, SST2)
-    change = points(after.score - before.score, "accuracy")
+    lost = points(before.score - after.score, "accuracy")
     said = headline(at)
     assert f"{int(stats.counts(2)[expert]):,} of {int(stats.counts(2).sum()):,}" in said
-    assert f"by {change} (95% CI" in said
+    assert f"costs {lost} of" in said
     used, flipped = int((stats.top1[2][:, expert] > 0).sum()), (after.predictions != before.predictions).sum()
-    assert [metric.value for metric in at.metric] == [change, f"{used:,}", f"{flipped:,}"]
-    slices = titled(at, "Change of the margin")["data"][0]
+    assert [metric.value for metric in at.metric] == [lost, f"{used:,}", f"{flipped:,}"]
+    slices = titled(at, "Margin of the true class lost")["data"][0]
     assert sum(int(name.split("(")[1].rstrip(")")) for name in slices["y"]) == used
     assert {name.split(" (")[0] for name in slices["y"]} == {name.replace("_", " ") for name in SST2.slices}
 

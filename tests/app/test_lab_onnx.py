@@ -96,7 +96,7 @@ def test_a_build_is_the_pruned_models_export(
     monkeypatch.setattr(InThisProcess, "shrp", staticmethod(shrp), raising=False)
     monkeypatch.setattr(lab_onnx, "subprocess", SimpleNamespace(**vars(subprocess) | {"Popen": InThisProcess}))
     monkeypatch.setattr(lab_onnx, "dense_of", lambda _: tiny_checkpoint)
-    made = lab_onnx.build(loaded, PLAN, "mine", data, int8=False, tick=lambda: ticks.append(1))
+    made = lab_onnx.build(loaded, PLAN, "mine", data, int8=False, tick=ticks.append)
     assert ticks
     report = made.report
     assert report["max_difference"] < 1e-4
@@ -148,7 +148,7 @@ def test_a_build_that_is_left_ends_its_process(tiny_checkpoint, tiny_data, monke
         lab_onnx.subprocess, "Popen", lambda *a, **k: started.append(real(*a, **k)) or started[0]
     )
 
-    def leave():
+    def leave(step):
         raise StopException  # as Streamlit ends a run
 
     with pytest.raises(StopException):
@@ -190,7 +190,7 @@ def test_the_lab_builds_on_request_and_keeps_what_it_built(open_page, tiny_check
         assert number.replace("\\", "") in table.replace("\\", "")
     assert any("118 of 120" in caption.value for caption in at.caption)
     at.slider(key="budget").set_value(4).run()  # another plan is another model
-    assert "Serve it" in labels(at, "button")
+    assert lab_onnx._OFFER in labels(at, "button")
     at.slider(key="budget").set_value(3).run()
     assert tables(at) == [table]
     at.segmented_control(key="precision").set_value("float32").run()
@@ -249,4 +249,4 @@ def test_an_error_is_shown_in_words_and_the_offer_stays(open_page, tiny_checkpoi
     assert "can't be turned into ONNX" in texts_of(at)
     assert not [label for label in labels(at, "download_button") if "ONNX" in label]
     at.run()
-    assert "Serve it" in labels(at, "button")
+    assert lab_onnx._OFFER in labels(at, "button")

@@ -87,7 +87,7 @@ def test_a_dense_model_is_converted_pruned_fine_tuned_and_served(app_url, brough
     to(page, "Pruning lab")
     settled(page)
     button(page, "Export").click()
-    button(page, "Serve it").click()
+    button(page, "Build an ONNX package").click()
     ready = page.get_by_role("button", name="ONNX folder")
     ready.wait_for(timeout=JOB_MS)
     settled(page)

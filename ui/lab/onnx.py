@@ -36,7 +36,14 @@ KEPT = 3
 """Exports in memory, of up to some hundred megabytes each."""
 BUILD = "build"
 """Held while an export is built, so that nothing else is timed meanwhile."""
+_OFFER = "Build an ONNX package"
 _ROOT, _POLL_S = Path(__file__).parents[2], 0.2
+_STEPS = {
+    "exporting": "Step 1 of 3: exporting and checking",
+    "scoring": "Step 2 of 3: scoring",
+    "measuring": "Step 3 of 3: timing",
+}
+"""Beginnings of lines that the command prints -> the step that they begin."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +61,13 @@ def build(
     data: TextData,
     *,
     int8: bool,
-    tick: Callable[[], None] = lambda: None,
+    tick: Callable[[str], None] = lambda step: None,
 ) -> OnnxExport:
     """Run `python -m shrp export` and zip what it makes, under the folder name `name`.
 
     Args:
         plan: which experts to keep; None for a checkpoint that has no routers.
-        tick: called several times a second; what it raises ends the build.
+        tick: called several times a second with the step in words; what it raises ends the build.
 
     Raises:
         ExportError: it failed; in the command's own words.
@@ -79,20 +86,30 @@ def build(
             plan_file.write_text(plan_json(plan), encoding="utf-8")
             command += ["--plan", str(plan_file)]
         environment = os.environ | {"COLUMNS": "2000"}  # the error stays on one line
-        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        with subprocess.Popen(
-            command, **pipes, cwd=_ROOT, env=environment, encoding="utf-8", errors="replace"
-        ) as process:
+        said = Path(scratch) / "said.txt"
+        with (
+            said.open("wb") as errors,
+            subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                cwd=_ROOT,
+                env=environment,
+                encoding="utf-8",
+                errors="replace",
+            ) as process,
+        ):
             try:
                 output = None
                 while output is None:
-                    tick()
+                    tick(_step(_last_line(said)))
                     with suppress(subprocess.TimeoutExpired):
-                        output, errors = process.communicate(timeout=_POLL_S)
+                        output, _ = process.communicate(timeout=_POLL_S)
             finally:
                 process.kill()  # nothing where it has ended
         if process.returncode != 0:
-            raise ExportError(_reason(errors))
+            raise ExportError(_reason(_last_line(said)))
         report = json.loads(output)
         if report["made_from"] != checkpoint.fingerprint:
             raise ExportError(
@@ -105,22 +122,27 @@ def menu(checkpoint: Checkpoint, plan: PruningPlan | None, name: str, data: Text
     """Draw the offer to build an export; then its download, and how it does on the data next to the dense model."""
     if data.task.on_tokens:
         why = "Only classifiers of texts are exported to ONNX."
-        st.button("Serve it", icon=":material/deployed_code:", disabled=True, help=why)
+        st.button(_OFFER, icon=":material/deployed_code:", disabled=True, help=why)
         return
-    st.caption("ONNX, a tokenizer and `predict.py`: runs with onnxruntime and tokenizers alone.")
+    st.caption(
+        "ONNX, a tokenizer and `predict.py`: runs with onnxruntime and tokenizers alone. Building, scoring and timing take "
+        "minutes; leaving this page stops them."
+    )
     precision = always_one("Weights", ("float32", "int8"), "precision")
-    name, place, start = f"{name}-onnx-{precision}", st.empty(), time.monotonic()
+    name, start = f"{name}-onnx-{precision}", time.monotonic()
+    place, stop = st.empty(), st.empty()
     of = None if plan is None else (plan.key(), plan.selection, plan.combination)
     key = checkpoint.fingerprint, of, name, data.fingerprint, data.name
     store = results("onnx", KEPT)
-    if store.get(key) is None and not place.button("Serve it", key="serve", icon=":material/deployed_code:"):
-        return
+    if store.get(key) is None:
+        if not place.button(_OFFER, key="serve", icon=":material/deployed_code:"):
+            return
+        stop.button(
+            "Stop", key="serve-stop", icon=":material/cancel:"
+        )  # as any click, by running the page again
 
-    def tick() -> None:
-        since = duration(time.monotonic() - start)
-        place.markdown(
-            f":material/hourglass_top: Building and measuring … {since}. Another setting or page ends it."
-        )
+    def tick(step: str = "Waiting for another build") -> None:
+        place.markdown(f":material/hourglass_top: {step} … ({duration(time.monotonic() - start)} so far)")
 
     def work() -> OnnxExport:
         with store.making(BUILD, tick):
@@ -130,8 +152,10 @@ def menu(checkpoint: Checkpoint, plan: PruningPlan | None, name: str, data: Text
         made = kept("onnx", KEPT, key, work, tick)
     except ShrpError as error:
         place.empty()
+        stop.empty()
         state.show_error(error)
         return
+    stop.empty()
     place.download_button(
         f"ONNX folder, {precision} (.zip)",
         data=made.archive,
@@ -182,9 +206,18 @@ def checked(report: Mapping[str, Any]) -> str:
     return f"p50 and p95: single texts; texts/s: batches of 32; in turns on this machine. Compared with PyTorch: {same}."
 
 
-def _reason(errors: str) -> str:
+def _last_line(file: Path) -> str:
+    lines = file.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1].strip() if lines else ""
+
+
+def _step(last: str) -> str:
+    """What the command does, by the last line that it printed."""
+    return next((step for start, step in _STEPS.items() if last.startswith(start)), "Starting")
+
+
+def _reason(last: str) -> str:
     """The sentence that the command line ended with."""
-    last = (errors.strip().splitlines() or [""])[-1].strip()
     if last.startswith("error: "):
         return last.removeprefix("error: ")
     return "the export ended unexpectedly, perhaps for lack of memory; try it on the command line."

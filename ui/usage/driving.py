@@ -49,15 +49,29 @@ _ROUTE_COLORS = {ALL: ORANGE, SAME: PURPLE, MIXTURE: GREEN}
 _ROUTE_NAMES = {ALL: "all layers", SAME: "all, same answer", MIXTURE: "no routes"}
 
 
-def section(selection: state.Selection, stats: UsageStats) -> None:
-    """Draw the tab; `stats` are those of the selection's data."""
-    if found := results.groupings(selection.checkpoint, selection.data, stats):
+def section(selection: state.Selection, stats: UsageStats) -> str:
+    """Draw the tab; `stats` are those of the selection's data. Returns the page's headline, empty where unknown."""
+    found = results.groupings(selection.checkpoint, selection.data, stats)
+    if found:
         _explained(selection, stats, found)
         _experts_by_group(selection, found)
     else:
         nothing = "These data have no groups to compare: one class, one slice, one length."
         st.info(nothing, icon=":material/category:")
     _exchanged(selection, stats)
+    return headline(specialisation_frame(found)) if found else ""
+
+
+def headline(frame: pd.DataFrame) -> str:
+    """The grouping that routing follows most, in the layer where it does, as Markdown; `frame` as for `explained_marks`."""
+    sure = frame[frame["q"] <= SURE]
+    if sure.empty:
+        return "Routing follows none of these groups beyond chance."
+    top = sure.loc[sure["explained"].idxmax()]
+    return (
+        f"Routing follows **{_MEANT[top['by']]}** most: in layer {top['layer']} it explains "
+        f"**{percent(top['explained'])}** of the choice of expert (at most {percent(top['ceiling'], 0)} possible)."
+    )
 
 
 def _explained(selection: state.Selection, stats: UsageStats, found: list[Grouping]) -> None:

@@ -47,7 +47,7 @@ def headline(
     parts = [f"{name} {takes} **{mine:,} of {total:,}** {unit}{where}"]
     if most := most_typical(found):
         group, lift = most
-        parts.append(f"{lift:.1f}× **{escape(slice_name(group))}**")
+        parts.append(f"**{escape(slice_name(group))}** {lift:.1f}× as often as average")
     return "; ".join([*parts, without]) + "."
 
 
@@ -62,17 +62,17 @@ def most_typical(found: dict[str, pd.DataFrame]) -> tuple[str, float] | None:
     return None
 
 
-def without_it(found: KnockOut, change: tuple[float, tuple[float, float]]) -> str:
-    """What the model loses without the expert, as Markdown; `change` is that of `results.score_change`."""
+def without_it(found: KnockOut, lost: tuple[float, tuple[float, float]]) -> str:
+    """What the model loses without the expert, as Markdown; `lost` is that of `results.score_lost`."""
     before = found.before
     if not len(found.affected):
         return "no example uses it, so without it nothing changes"
-    value, bounds = change
+    value, bounds = lost
     if before.labels is None or value != value:
         if before.task.is_regression:
             return f"without it {len(found.affected):,} of {before.n:,} outputs change"
         return f"without it {found.flipped:,} of {before.n:,} predictions change"
-    said = f"without it {metric_name(before.metric)} changes by **{points(value, before.metric)}**"
+    said = f"removing it costs **{points(value, before.metric)}** of {metric_name(before.metric)}"
     if bounds[0] != bounds[0]:
         return said
     same = ", no significant difference" if bounds[0] <= 0 <= bounds[1] else ""
@@ -103,7 +103,7 @@ def facts(
     ends = of_mean(stats.probs[layer][:, expert].astype(np.float64), units)
     bounds = f" (95% CI {interval_text(ends, 'accuracy')})" if np.isfinite(ends[0]) else ""
     lines.append(
-        f"**Mean router probability** {percent(stats.mean_probs(layer)[expert])}{bounds}; even "
+        f"**Mean router probability** {percent(stats.mean_probs(layer)[expert])}{bounds}; even use: "
         f"{percent(1 / stats.num_experts)}"
     )
     rank = 1 + int((counts > counts[expert]).sum())
@@ -130,7 +130,7 @@ def _differing(by: str, frame: pd.DataFrame) -> list[str]:
         if groups:
             named = ", ".join(
                 f"{escape(slice_name(str(group)))} {rows.loc[group, 'lift']:.1f}× ({percent(rows.loc[group, 'here'], 0)} "
-                f"of its, {percent(rows.loc[group, 'base'], 0)} of all)"
+                f"of its examples, {percent(rows.loc[group, 'base'], 0)} of all)"
                 for group in groups[:_NAMED]
             )
             rest = f" and {len(groups) - _NAMED} more" if len(groups) > _NAMED else ""

@@ -34,7 +34,10 @@ from ui.text import (
     capital,
     escape,
     escape_html,
+    metric_name,
     plain,
+    points,
+    points_interval,
     signed,
     slice_name,
     worth_meaning,
@@ -57,23 +60,24 @@ _MOST_COLUMNS = 14
 """Experts in a map, so that its numbers are legible at 1200 pixels; the CSV has all."""
 
 
-def section(selection: state.Selection) -> None:
-    """Draw the tab; of a model without routers and dense layers nothing."""
+def section(selection: state.Selection) -> str:
+    """Draw the tab, of a model without routers and dense layers nothing; returns the page's headline, empty where unknown."""
     dense, data, checkpoint = dense_layers(selection.checkpoint.model), selection.data, selection.checkpoint
     if not (selection.is_routed or dense) or data is None:
-        return
+        return ""
     if data.task.on_tokens:
         st.info("This needs one prediction for a text. The knock-out of one expert on all examples is in its profile.")
-        return
+        return ""
     of = EXPERT if selection.is_routed else HEAD
     if selection.is_routed and dense:
         of = HEAD if always_one("Knock out", KINDS, KIND) == KINDS[1] else EXPERT
     what = "Every expert is" if of == EXPERT else "Every head of the dense layers is"
     st.markdown(f"{what} knocked out in turn: what it does, and for which examples it matters.")
     # Experts run on opening the tab; heads, which take much longer, when asked for.
-    if of == HEAD and not st.toggle(f"Measure on {escape(data.name)}", key=ON, bind="query-params"):
-        return
     n = _pick_number(len(data), INPUTS[of], _START[of])
+    asked = f"Measure on {escape(data.name)}: takes minutes, untick to stop"
+    if of == HEAD and not st.toggle(asked, key=ON, bind="query-params"):
+        return ""
     meaning = (
         "its output is set to 0" if of == HEAD else "the router picks the next; layers above route again"
     )
@@ -84,6 +88,7 @@ def section(selection: state.Selection) -> None:
     name = f"{selection.name}-{of}s-{found.n}"
     _effects(table, found, f"{where}<br>{meaning}", name, of)
     _by_group(selection, found, key, where, name, of)
+    return _headline(table, found, of)
 
 
 def _pick_number(total: int, key: str, start: int) -> int:
@@ -99,17 +104,29 @@ def _pick_number(total: int, key: str, start: int) -> int:
 
 
 def _effects(table: pd.DataFrame, found: KnockOuts, where: str, name: str, of: str) -> None:
-    """The verdict and the map of mean effects; its file has all numbers."""
-    what = "the output" if found.task.is_regression else "the logit of the predicted class"
-    top = table.loc[table["signed"].abs().idxmax()]
-    st.markdown(
-        f"Largest mean effect on {what}: **layer {top['layer']:.0f}, {of} {top['expert']:.0f}**, {signed(top['signed'], 2)} "
-        f"(95% CI {signed(top['signed_low'], 2)} to {signed(top['signed_high'], 2)}, n = {found.n:,})."
-    )
+    """The map of mean effects; its file has all numbers."""
+    what = _output(found)
     exported = table if of == EXPERT else of_heads(table)
     alt = f"Heatmap, layers by {of}s: mean effect of each {of} on {what}."
     fig = effect_map(table, what, f"{where}{'; blank: never used' * (of == EXPERT)}", of)
     chart(fig, exported, "effect-map", f"{name}-effects", alt)
+
+
+def _output(found: KnockOuts) -> str:
+    return "the output" if found.task.is_regression else "the logit of the predicted class"
+
+
+def _headline(table: pd.DataFrame, found: KnockOuts, of: str) -> str:
+    """What costs most to remove, of the output and, with labels, of the score, as Markdown."""
+    top, metric = table.loc[table["signed"].idxmax()], found.task.metric
+    said = (
+        f"Removing **layer {top['layer']:.0f}, {of} {top['expert']:.0f}** costs most: **{signed(top['signed'], 2)}** of "
+        f"{_output(found)} (95% CI {signed(top['signed_low'], 2)} to {signed(top['signed_high'], 2)})"
+    )
+    if top["score_lost"] == top["score_lost"]:
+        ends = points_interval((top["score_lost_low"], top["score_lost_high"]), metric)
+        said += f", {points(top['score_lost'], metric)} of {metric_name(metric)} ({ends})"
+    return f"{said}; n = {found.n:,}."
 
 
 def _by_group(
@@ -145,7 +162,7 @@ def _by_group(
         f"Heatmap, groups of examples by {of}s: mean {worth} lost without the {of}. {plain(said)}",
     )
     st.caption(
-        f"{capital(worth)}: {worth_meaning(data.task)}. Positive: the {of} helps. Permutation test (Welch's t) against all "
+        f"{capital(worth)}: {worth_meaning(data.task)}. Permutation test (Welch's t) against all "
         "other examples, corrected for all cells. A minimal pair is permuted as one."
     )
 
@@ -210,8 +227,8 @@ def effect_map(table: pd.DataFrame, what: str, subtitle: str, of: str = EXPERT) 
         f"%{{customdata[1]:+.4f}})<br>mean size %{{customdata[4]:.4f}}{more}<extra></extra>",
     )
     fig.update_xaxes(tickvals=list(shown.columns))
-    height = 165 + max(4, len(z)) * 26
-    return layout(fig, f"Mean effect of each {of} on {what}", subtitle=subtitle, x=of, height=height)
+    height, axis = 165 + max(4, len(z)) * 26, f"{of} (positive: removing it costs something)"
+    return layout(fig, f"Mean effect of each {of} on {what}", subtitle=subtitle, x=axis, height=height)
 
 
 def where_columns(frame: pd.DataFrame, sure: pd.DataFrame) -> tuple[list[tuple[int, int]], int]:
@@ -263,4 +280,4 @@ def where_map(
     fig.update_xaxes(type="category", tickfont={"size": 10})
     fig.update_yaxes(type="category")
     height = 200 + max(4, len(groups)) * 26
-    return layout(fig, title, subtitle=subtitle, x=f"layer · {of}", height=height)
+    return layout(fig, title, subtitle=subtitle, x=f"layer · {of} (positive: it helps)", height=height)

@@ -42,7 +42,7 @@ def section(one: results.Expert) -> None:
     slices = results.losses(one.checkpoint, data, found)
     left, middle, right = st.columns(3, border=True)
     with left:
-        _score(found, results.score_change(one.checkpoint, data, found))
+        _score(found, results.score_lost(one.checkpoint, data, found))
     middle.metric("Examples that use it", f"{affected:,}")
     middle.caption(f"of n = {n:,}; no other output can change")
     with right:
@@ -63,8 +63,8 @@ def _score(found: KnockOut, lost: tuple[float, tuple[float, float]]) -> None:
         st.metric(capital(metric_name(metric)), "not known")
         st.caption("These data have no labels.")
         return
-    change, bounds = lost
-    st.metric(f"Change of {metric_name(metric)}", points(change, metric))
+    value, bounds = lost
+    st.metric(f"{capital(metric_name(metric))} lost without it", points(value, metric))
     interval = f"95% CI {points_interval(bounds, metric)}; " if bounds[0] == bounds[0] else ""
     before, after = (score_text(one.score, metric) for one in (found.before, found.after))
     st.caption(f"{interval}{before} with it, {after} without")
@@ -83,36 +83,36 @@ def _slices(frame: pd.DataFrame, data: TextData, name: str) -> None:
         return
     worth = worth_name(data.task)
     st.markdown(slices_said(frame, worth))
-    changes = "; ".join(f"{slice_name(r.slice)} {signed(r.change, 3)}" for r in frame.itertuples())
-    alt = f"Change of the {worth} without the expert, by slice: {changes}"
+    losses = "; ".join(f"{slice_name(r.slice)} {signed(r.lost, 3)}" for r in frame.itertuples())
+    alt = f"{capital(worth)} lost without the expert, by slice: {losses}"
     fig = slice_marks(frame, worth, data.name)
     chart(fig, frame, "knock-out-slices", f"{name}-knocked-out-by-slice", alt)
     st.caption(
-        f"{capital(worth)}: {worth_meaning(data.task)}; negative: the expert helped. Filled: differs from all other "
+        f"{capital(worth)}: {worth_meaning(data.task)}. Filled: differs from all other "
         f"examples (permutation test, q ≤ {FALSE_DISCOVERIES:g}). No interval with fewer than {FEWEST} affected."
     )
 
 
 def slices_said(frame: pd.DataFrame, worth: str) -> str:
-    """Which slices of `KnockOut.by_slice` lose significantly more, or less, than all other examples, as Markdown."""
-    sure = frame[frame["q"] <= FALSE_DISCOVERIES].sort_values("difference")
+    """Which slices of `results.losses` lose significantly more, or less, than all other examples, as Markdown."""
+    sure = frame[frame["q"] <= FALSE_DISCOVERIES].sort_values("difference", ascending=False)
     if len(frame) == 2:  # each is all the others of the other one: one finding
         sure = sure.head(1)
     if sure.empty:
-        return f"**By slice**: no slice differs significantly in the change of the {worth}."
+        return f"**By slice**: no slice differs significantly in the {worth} lost."
     named = [
-        f"**{escape(slice_name(r.slice))}** {signed(r.change, 2)} ({signed(r.elsewhere, 2)} elsewhere)"
+        f"**{escape(slice_name(r.slice))}** {signed(r.lost, 2)} ({signed(r.elsewhere, 2)} elsewhere)"
         for r in sure.itertuples()
     ]
-    return f"**By slice**, change of the {worth}: {', '.join(named)}."
+    return f"**By slice**, {worth} lost: {', '.join(named)}."
 
 
 def slice_marks(frame: pd.DataFrame, worth: str, data: str) -> go.Figure:
-    """A row for each slice of `KnockOut.by_slice`: the mean change with its interval, and the change elsewhere."""
-    frame = frame.sort_values("change", kind="stable")
+    """A row for each slice of `results.losses`: the mean loss with its interval, and the loss elsewhere."""
+    frame = frame.sort_values("lost", ascending=False, kind="stable")
     names = axis_names(f"{slice_name(r.slice)} ({r.affected:,})" for r in frame.itertuples())
     hover = [
-        f"<b>{escape_html(slice_name(r.slice))}</b>, n = {r.n:,}, {r.affected:,} affected<br>change {r.change:+.3f}"
+        f"<b>{escape_html(slice_name(r.slice))}</b>, n = {r.n:,}, {r.affected:,} affected<br>lost {r.lost:+.3f}"
         + ("" if np.isnan(r.low) else f" (95% CI {r.low:+.3f} to {r.high:+.3f})")
         + f"<br>elsewhere {r.elsewhere:+.3f}, q = {r.q:.3f}<br>{wrong:,} become wrong, {right:,} right"
         for r, wrong, right in zip(
@@ -121,12 +121,12 @@ def slice_marks(frame: pd.DataFrame, worth: str, data: str) -> go.Figure:
     ]
     symbols = ["circle" if one else "circle-open" for one in frame["q"] <= FALSE_DISCOVERIES]
     ends = frame["low"], frame["high"]
-    fig = interval_marks(frame["change"], names, *ends, hover, color=BLUE, symbol=symbols)
+    fig = interval_marks(frame["lost"], names, *ends, hover, color=BLUE, symbol=symbols)
     fig.add_scatter(x=frame["elsewhere"], y=names, name="all other examples", hoverinfo="skip", **LINE_MARKS)
     subtitle = f"{escape_html(data)}; in brackets: examples affected; whiskers: 95% CI"
     title, x, height = (
-        f"Change of the {worth} by slice",
-        f"change of the {worth}",
+        f"{capital(worth)} lost without the expert, by slice",
+        f"{worth} lost (positive: the expert helps)",
         170 + 26 * max(len(frame), 3),
     )
     return layout(fig, title, subtitle=subtitle, x=x, height=height, legend=True)

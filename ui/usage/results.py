@@ -103,17 +103,24 @@ def knocked_out(checkpoint: Checkpoint, data: TextData, stats: UsageStats, cell:
     return once("knock-out", 128, key, f"Running examples without expert {expert} of layer {layer}", work)
 
 
-def score_change(
+def score_lost(
     checkpoint: Checkpoint, data: TextData, found: KnockOut
 ) -> tuple[float, tuple[float, float]]:
-    """By how much the score changes in a knock-out, and its 95% interval; nan without labels."""
+    """What a knock-out costs of the score, negative where it gains, and the 95% interval; nan without labels."""
     key = (checkpoint.fingerprint, data.fingerprint, found.experts)
-    return kept("knock-out scores", 256, key, found.score_change)
+    change, (low, high) = kept("knock-out scores", 256, key, found.score_change)
+    return -change, (-high, -low)
 
 
 def losses(checkpoint: Checkpoint, data: TextData, found: KnockOut) -> pd.DataFrame:
-    """What a knock-out changes in each slice (`KnockOut.by_slice`)."""
-    work = lambda progress: found.by_slice(pairs_of(data))  # noqa: E731
+    """What a knock-out costs in each slice: `KnockOut.by_slice` with its signs turned, and `lost` for `change`."""
+
+    def work(_: Progress) -> pd.DataFrame:
+        frame = found.by_slice(pairs_of(data))
+        turned = {"lost": -frame["change"], "low": -frame["high"], "high": -frame["low"]}
+        turned |= {name: -frame[name] for name in ("elsewhere", "difference")}
+        return frame.rename(columns={"change": "lost"}).assign(**turned)
+
     key = (checkpoint.fingerprint, data.fingerprint, data.pairs, found.experts)
     return once("knock-out losses", 128, key, "Testing the change in each slice", work)
 
