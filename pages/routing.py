@@ -44,12 +44,12 @@ def main() -> None:
     place, picker = st.columns([6, 1], vertical_alignment="center")
     found = results.explored(checkpoint, inputs)
     number = pick(len(found), picker)
-    e = found[number - 1]
+    e, of = found[number - 1], f"Sentence {number}: " * (len(found) > 1)
     sentence_table(found, number - 1, selection.name, checkpoint.info.max_length)
     one, without, grid, wanted = None, None, None, True
     if checkpoint.info.task.on_tokens:
         with place:
-            verdict(headline(e, None, None, routed=routed))
+            verdict(of + headline(e, None, None, routed=routed))
         does = "marks an answer" if checkpoint.info.task.on_spans else "labels words"
         st.caption(
             f"What-if, words, experts and the comparison of sentences need one prediction for a text; this model {does}."
@@ -71,7 +71,7 @@ def main() -> None:
                 grid = results.what_if_grid(checkpoint, e.text)
         except ShrpError as error:
             state.show_error(error)
-        verdict(headline(e, without, grid, routed=routed))
+        verdict(of + headline(e, without, grid, routed=routed, worded=one is not None))
     tabs(selection, found, number, one, wanted=wanted or cheap)
 
 

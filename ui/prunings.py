@@ -33,8 +33,8 @@ SELECTIONS = {
     "random": "Random (control)",
 }
 COMBINATIONS = {"usage": "Usage weights", "mean": "Plain mean"}
-SIDEBAR, PRUNED = "(the one in the sidebar)", "Pruned"
-"""On Compare: a side's checkpoint, and its version."""
+PRUNED = "Pruned"
+"""On Compare: a version of a side's checkpoint."""
 ALLOCATION, SELECTION, COMBINATION = "keep", "select", "combine"
 """Keys of the controls, in the session's state and in the URL alike; a slider's is its key of `ALLOCATIONS`."""
 
@@ -106,10 +106,10 @@ def controls(layers: int, experts: int, side: str = "") -> Setting:
     return Setting(allocation, number, selection, combination)
 
 
-def link_of(setting: Setting) -> dict[str, str]:
-    """What a link asks of Compare whose side B is to be the sidebar's checkpoint pruned like this."""
+def link_of(setting: Setting, name: str) -> dict[str, str]:
+    """What a link asks of Compare whose side B is to be the checkpoint `name` pruned like this."""
     values = {
-        "b": f"{SIDEBAR}: {PRUNED.lower()}",
+        "b": f"{name}: {PRUNED.lower()}",
         f"b_{ALLOCATION}": setting.allocation,
         f"b_{setting.allocation}": setting.number,
         f"b_{SELECTION}": setting.selection,

@@ -22,11 +22,11 @@ from tests.app.helpers import specs, texts_of, values
 from ui import data_sources, differences, plan_url
 from ui.compare.sides import TEACHER, Choice, labelled, measure, read_alike, refusal
 from ui.pair_tabs import CHANGED, LOST, THRESHOLD
-from ui.prunings import PRUNED, SIDEBAR
+from ui.prunings import PRUNED
 from ui.text import p_text, points, points_interval, score_text
 
 SST2 = load_probe("sst2")
-SIDE_PRUNED, SIDE_TEACHER = labelled(SIDEBAR, PRUNED), labelled(SIDEBAR, TEACHER)
+SIDE_PRUNED, SIDE_TEACHER = labelled("tiny", PRUNED), labelled("tiny", TEACHER)
 TEST = "Paired test"
 
 
@@ -49,7 +49,7 @@ def usage(folder):
 
 
 def ranked(at):
-    return next(t.value for t in at.table if "minus the best" in t.value)
+    return next(t.value for t in at.table if "difference from the best" in t.value)
 
 
 def plainly(at):
@@ -168,7 +168,7 @@ def test_the_labs_pruning_goes_to_side_b(open_page, tiny_checkpoint, params):
         plan = plan_from(usage(tiny_checkpoint), per_layer=2, selection="random")
     fresh = open_page("compare", tiny_checkpoint, **{k: v for k, v in asked.items() if k != "checkpoint"})
     assert_compares(fresh, of(tiny_checkpoint), of(tiny_checkpoint, plan))
-    fresh.selectbox(key="b").set_value(SIDEBAR).run()
+    fresh.selectbox(key="b").set_value("tiny").run()
     assert "b_plan" not in fresh.query_params
 
 
@@ -207,7 +207,7 @@ def test_a_checkpoint_that_is_removed_meanwhile_leaves_the_sidebars(open_page, t
     at = open_page("compare", tiny_checkpoint, b="zz-token")
     shutil.rmtree(token)
     assert not at.run().exception
-    assert at.selectbox(key="b").value == SIDEBAR
+    assert at.selectbox(key="b").value == "tiny"
 
 
 def test_regression_has_the_bootstrap_only(open_page, save_tiny, tmp_path):
@@ -218,7 +218,7 @@ def test_regression_has_the_bootstrap_only(open_page, save_tiny, tmp_path):
     frame.to_parquet(tmp_path / "glue" / "stsb" / "validation.parquet")
     folder = save_tiny("numbers", task="stsb", num_labels=1)
     for tab in (TEST, LOST):
-        pruned = {"b": SIDE_PRUNED, "b_budget": 2, "compare_tab": tab}
+        pruned = {"b": labelled("numbers", PRUNED), "b_budget": 2, "compare_tab": tab}
         at = open_page("compare", folder, data_dir=tmp_path / "glue", **pruned)
         assert not at.exception
         assert not at.error

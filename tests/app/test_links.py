@@ -91,11 +91,6 @@ def test_what_an_address_asks_for_in_vain_is_told_until_something_is_picked(
     [
         ("pruning_lab", {"plan": "1n1p3"}, "The plan in the address was left out"),
         ("routing", {"text": "w1", "force": "1.2"}, "The forced route in the address was left out"),
-        (
-            "compare",
-            {"a": "(the one in the sidebar): pruned", "a_plan": "1n1p3"},
-            "The plan in the address was left out",
-        ),
     ],
 )
 def test_what_the_address_says_of_a_checkpoint_that_is_not_here_is_not_done_to_another(

@@ -69,7 +69,7 @@ def test_the_last_training_on_a_task_says_how_long_inputs_are(training, length):
 @pytest.mark.parametrize(
     ("page", "params"),
     [
-        ("compare", {"b": "(the one in the sidebar): pruned"}),
+        ("compare", {"b": "tiny: pruned"}),
         ("expert_usage", {"view": "Importance", "data_inputs": 32}),
     ],
 )

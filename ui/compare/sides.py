@@ -21,7 +21,7 @@ from shrp.pruning.plan import NO_EDITS, PlanEdits
 from ui import arrival, loaders, measurements, not_here, plan_url, prunings, state
 from ui.bound import fall_back, leave_known, restate
 from ui.measurements import teacher_key, teacher_on, why_no_teacher
-from ui.prunings import PRUNED, SIDEBAR, Setting
+from ui.prunings import PRUNED, Setting
 from ui.state import Selection
 from ui.text import escape
 
@@ -82,15 +82,15 @@ def options(selection: Selection) -> dict[str, tuple[str, str]]:
     where it routes, then its dense teacher where its outputs are stored.
     """
     everything, found = loaders.discover_all(), {}
-    for label, name in ((SIDEBAR, selection.name), *((name, name) for name in everything)):
+    for name in dict.fromkeys((selection.name, *everything)):
         info = everything[name]
-        found[label] = name, AS_IS
+        found[name] = name, AS_IS
         if not _fits(name, info, selection):
             continue
         if state.is_routed(info):
-            found[labelled(label, PRUNED)] = name, PRUNED
+            found[labelled(name, PRUNED)] = name, PRUNED
         if (loaders.path_of(name) / reference.FILE).is_file():
-            found[labelled(label, TEACHER)] = name, TEACHER
+            found[labelled(name, TEACHER)] = name, TEACHER
     return found
 
 
@@ -106,7 +106,7 @@ def pick(letter: str, selection: Selection, start: str) -> Choice | None:
     known, key = options(selection), key_of(letter)
     _follow(letter, start)
     asked = not_here.asked_for(key, known)
-    fall_back(key, known, SIDEBAR)
+    fall_back(key, known, selection.name)
     restate(key, start)
     picked = st.selectbox(
         letter,
@@ -172,9 +172,6 @@ def _edits(letter: str, layers: Sequence[int], experts: int) -> PlanEdits:
     if not (asked := st.query_params.get(key)):
         return NO_EDITS
     try:
-        sidebar = st.session_state.get(key_of(letter), SIDEBAR).startswith(SIDEBAR)
-        if not_here.was_asked_for(key_of(letter)) or (sidebar and not_here.was_asked_for(state.CHECKPOINT)):
-            raise PlanError("it is of a checkpoint that is not here.")
         edits = plan_url.decode(asked)
         edits.check(layers, experts)
     except PlanError as error:
@@ -262,9 +259,9 @@ def starts(selection: Selection) -> tuple[str, str]:
     """
     for name, info in loaders.discover_all().items():
         if name != selection.name and _fits(name, info, selection):
-            return SIDEBAR, name
+            return selection.name, name
     known = teacher_on(selection.checkpoint, selection.data) is not None
-    return SIDEBAR, labelled(SIDEBAR, TEACHER) if known else SIDEBAR
+    return selection.name, labelled(selection.name, TEACHER) if known else selection.name
 
 
 def _follow(letter: str, start: str) -> None:

@@ -81,7 +81,7 @@ def ranked(sides: Sequence[Side], name: str) -> None:
                 metric_name(metric): score_text(one.score, metric),
                 "95% CI": interval_text(one.interval, metric),
             }
-            cells |= {"minus the best": "", "McNemar": ""}
+            cells |= {"difference from the best": "", "McNemar": ""}
             if rank > 1:
                 found = differences.test(best, one)
                 row |= {
@@ -90,7 +90,7 @@ def ranked(sides: Sequence[Side], name: str) -> None:
                     "behind high": found.bounds[1],
                 }
                 row["p"] = found.p_value
-                cells |= {"minus the best": _change(found, metric), "McNemar": p_text(found.p_value)}
+                cells |= {"difference from the best": _change(found, metric), "McNemar": p_text(found.p_value)}
         rows.append(row | {"n": one.n} | side.costs)
         shown.append(cells | {title: percent(side.costs[column]) for title, column in COSTS.items()})
     st.table(pd.DataFrame(shown), hide_index=True, alt="All models, the best first")

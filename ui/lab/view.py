@@ -137,7 +137,7 @@ class Lab:
             if finetune.button(self.selection, self.plan):
                 st.stop()  # the dialog answers only once the page is done
             found = st.popover("Save or export", icon=":material/save:")
-            asked = prunings.link_of(self.setting)
+            asked = prunings.link_of(self.setting, self.selection.name)
             if len(asked.get(f"b_{plan_url.URL}", "")) <= plan_url.LONGEST:
                 arrival.page_link("pages/compare.py", "Compare", ":material/compare:", asked)
         return found

@@ -19,7 +19,7 @@ from ui import data_sources, loaders, measurements, state
 from ui.differences import floor_of, not_above
 from ui.downloads import chart
 from ui.overview import figures, latency, score_figures
-from ui.overview.first import own_rows
+from ui.overview.first import own_rows, stored_score
 from ui.overview.score_figures import readable
 from ui.pickers import one_of
 from ui.text import escape, file_name, interval_text, metric_name, percent, score_text, slice_name, verdict
@@ -47,6 +47,7 @@ def measured(selection: state.Selection, headline: Any) -> Evaluation | None:
     `headline`, the place of the page's verdict, is about a person's own data once these are scored.
     """
     data = selection.data
+    stored_score(selection.checkpoint.info, data.name if data is not None else "")
     if data is None:
         st.caption(f"Not scored here: {escape(selection.no_data)}")
         return None
@@ -59,6 +60,8 @@ def measured(selection: state.Selection, headline: Any) -> Evaluation | None:
         st.caption(f"{escape(data.name)} (n = {len(data):,}) has no labels, so there is no score.")
     else:
         _score(found, floor_of(data))
+        if selection.source == "probe":
+            st.caption("Probe sentences were written by hand, each to test one phenomenon, such as negation.")
         if warning := cliff_warning(selection, found):
             st.warning(warning, icon=":material/warning:")
     if stats is not None:

@@ -17,6 +17,13 @@ from ui.text import escape, interval_text, metric_name, percent, score_text
 _BERT_LIKE = ("bert", "camembert", "distilbert", "electra", "ernie", "roberta", "xlm-roberta")
 """Model types whose layers have the sizes that `encoder_share` counts, and nothing else."""
 
+ABOUT = (
+    "SHRP turns the attention heads of a layer into **experts**, small networks side by side. A **router** sends each text to "
+    "one of them, and the **Expander**, which they share, widens its output again. **Pruning** keeps a few experts and "
+    "removes the router, so the model becomes smaller and faster."
+)
+"""The terms of all pages."""
+
 
 def encoder_share(config: Mapping[str, Any], info: CheckpointInfo) -> float | None:
     """The encoder's parameters as a share of the dense encoder's, as `shrp.evaluation.costs` counts; None if unknown."""
@@ -75,24 +82,22 @@ def verdict_text(name: str, info: CheckpointInfo, config: Mapping[str, Any]) -> 
     return f"**{escape(name)}** keeps **{kept}** of its dense model's {metric_name(rows[0]['metric'])}{size}."
 
 
-def score_line(info: CheckpointInfo) -> str:
-    """The stored scores of the checkpoint as it is, each with its interval and data, as Markdown."""
-    said = []
-    for row in own_rows(info)[:3]:
-        bounds = interval_text(row.get("interval"), row["metric"])
-        n = f"n = {row['n']:,}" if row.get("n") else ""
-        inside = ", ".join(part for part in (f"95% CI {bounds}" if bounds else "", n) if part)
-        score = score_text(row.get("score"), row["metric"])
-        said.append(f"{metric_name(row['metric'])} {score} ({inside}) on {escape(row['data'])}")
-    return " · ".join(said)
+def stored_score(info: CheckpointInfo, but: str) -> None:
+    """Draw the score that the headline is about, unless it is of the data `but`."""
+    row = next(iter(own_rows(info)), {})
+    if info.task.name == TEXTS.name or row.get("score") is None or row["data"] == but:
+        return
+    bounds, n = interval_text(row.get("interval"), row["metric"]), row.get("n")
+    st.metric(f"{metric_name(row['metric'])} on {row['data']}", score_text(row["score"], row["metric"]))
+    inside = [f"95% CI {bounds}"] * bool(bounds) + [f"n = {n:,}" if n else ""] + ["stored with the model"]
+    st.caption(", ".join(filter(None, inside)))
 
 
 def draw(name: str, info: CheckpointInfo, config: Mapping[str, Any]) -> None:
-    """Draw what needs no model under the headline: what the checkpoint is, its stored scores, its layers."""
+    """Draw what needs no model under the headline: what SHRP is, and what the checkpoint is."""
     layers, heads, *_ = shape(config)
+    st.caption(ABOUT)
     st.caption(summary_line(info, layers, heads))
-    if info.task.name != TEXTS.name and (line := score_line(info)):
-        st.caption(line)
 
 
 def layer_map(name: str, info: CheckpointInfo, config: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from ui.downloads import chart
 from ui.routing import results
 from ui.routing.figures import CHANGE_BAR, HOVER, cells, grid_height, token_axes
 from ui.routing.sentences import BESIDE, say_unknown
-from ui.routing.table import agreement, routes_html
+from ui.routing.table import agreement
 from ui.state import Selection
 from ui.text import escape, escape_html, percent, plain, shorten, signed
 from ui.theme import layout, marks
@@ -44,17 +44,17 @@ def section(selection: Selection, found: Sequence[Exploration], first: int) -> N
     others = [number for number in range(1, len(found) + 1) if number != first]
     say_unknown(BESIDE, "sentence", others)
     fall_back(BESIDE, others, others[0])
-    label = f"Sentence {first} compared with"
-    donor = st.selectbox(label, others, key=BESIDE, bind="query-params", width=240)
-    donor = donor if donor in others else others[0]
+    donor = others[0]
+    if len(others) > 1:
+        label = f"Sentence {first} compared with"
+        donor = st.selectbox(label, others, key=BESIDE, bind="query-params", width=240)
+        donor = donor if donor in others else others[0]
     one, other = found[first - 1], found[donor - 1]
-    if selection.is_routed:
-        rows = [(str(number), "", e) for number, e in ((first, one), (donor, other))]
-        st.html(routes_html(rows, one, first="sentence", alt="Routes of the two sentences"))
-        st.caption(agreement([one, other]))
-    st.markdown(
+    finding = st.container()
+    st.caption(
         f"**Activation patching**: the hidden state of one token of sentence {donor} is put into sentence {first}, in one "
-        f"layer at a time. Where the output moves to that of sentence {donor}, the difference passes."
+        f"layer at a time. Where the output moves to that of sentence {donor}, the difference passes. "
+        + (agreement([one, other]) if selection.is_routed else "")
     )
     longest = max(len(one.tokens), len(other.tokens))
     if longest > MOST:
@@ -66,7 +66,7 @@ def section(selection: Selection, found: Sequence[Exploration], first: int) -> N
         return
     result = results.patched(selection.checkpoint, one.text, other.text)
     said, name = in_words(result, first, donor), f"{selection.name}-states-of-{donor}-in-{first}"
-    st.markdown(said)
+    finding.markdown(said)
     alt = f"Heatmap, layers by tokens: change of {result.measured} with the hidden state of sentence {donor} put into "
     alt += f"sentence {first}. {plain(said)}"
     chart(heatmap(result, first, donor), result.to_frame, "patching", name, alt)

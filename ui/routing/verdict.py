@@ -33,7 +33,7 @@ def named(words: Sequence[Word], place: int, task: Task, *more: str) -> str:
     return f"**{escape(text)}**" + (f" ({', '.join(said)})" if said else "")
 
 
-def headline(e: Exploration, without: Without | None, grid: WhatIf | None, *, routed: bool) -> str:
+def headline(e: Exploration, without: Without | None, grid: WhatIf | None, *, routed: bool, worded: bool = True) -> str:
     """The verdict on one sentence, as Markdown."""
     if e.task.name == TEXTS.name:
         parts = ["This model has no task yet, so it predicts nothing"]
@@ -49,15 +49,14 @@ def headline(e: Exploration, without: Without | None, grid: WhatIf | None, *, ro
         parts = [f"**{answer}** ({percent(float(e.probabilities[e.prediction]))})"]
     if without is not None:
         parts.append(_word(e, without))
-    else:
+    elif worded:
         missing.append("word")
     if grid is not None:
         parts.append(_most(grid, e.prediction))
     elif routed:
         missing.append("layer")
     if missing:
-        missing = " and ".join(missing)
-        parts.append(f"which {missing} matters most takes longer on a text of this length: see below")
+        parts.append(f"turn on *Compute everything* to see which {' and '.join(missing)} matters most")
     return "; ".join(parts) + "."
 
 

@@ -67,7 +67,8 @@ def _words(one: Explained, output: int, what: str, method: str, name: str) -> No
     parts = [column.replace("_", " ") for column in one.instance.task.text_columns]
     st.html(figures.colored_words(result, parts))
     st.caption(
-        f"Orange: raises {escape(what)}. Blue: lowers it. Method: {method}, {_ABOUT[method]}."
+        f"Orange, underlined: raises {escape(what)}. Blue, dotted line: lowers it. No line: little. "
+        f"Method: {method}, {_ABOUT[method]}."
         + _completeness(result)
     )
     if one.instance.unknown:
