@@ -138,10 +138,11 @@ def extensions(made: Trainings, variant: str) -> Found:
         usage = usage_on_text(base.histories[f"{kind}-{len(depth.layers)}"])
         plan = replace(make_plan(usage, per_layer=per_layer), untied=untied)
         encoder = prune(encoder, plan)
-    encoder = base.further(slug(variant), encoder)
+    encoder = base.further(name := slug(variant), encoder)
     shrp = ShrpConfig(depth.layers, self_path=self_path)
     start = made.with_layers_of(encoder, replace(made.teacher.info, config=shrp, plan=plan, usage={}), True)
-    tuned = Models(made).on_the_task("retain", depth, slug(variant), start, part=4)
+    name += f"-{base.further_size}" if base.more_texts else ""
+    tuned = Models(made).on_the_task("retain", depth, name, start, part=4)
     found, best = made.evaluate(tuned.model), made.evaluate(made.teacher.model)
     price = cost(tuned.model).relative_to(made.dense)
     yield {
@@ -268,7 +269,7 @@ TRAINED: dict[str, tuple[Callable[[Trainings, Any], Found], str, Callable[[], Se
 OF_CHECKPOINTS: dict[str, Callable[[Checkpoint, str], Found]] = {"selection": selection, "routes": routes}
 KEYS = {
     "ablation": ("task", "seed", "variant", "model", "fine_tuned_after_pruning"),
-    "extensions": ("task", "seed", "variant"),
+    "extensions": ("task", "seed", "variant", "texts"),
     "balance": ("task", "seed", "balance"),
     "topk": ("task", "seed", "top_k", "budget"),
     "selection": ("checkpoint", "per_layer", "selection", "calibrated"),
@@ -285,6 +286,9 @@ def main(
     tasks: Annotated[str, typer.Option(help="GLUE tasks, in order.")] = "",
     seeds: Annotated[str, typer.Option(help="Seeds.")] = "",
     effort: Annotated[float, typer.Option(help="Share of the usual steps of `extensions`.")] = 1.0,
+    variants: Annotated[str, typer.Option(help="Some variants, such as `1-expert`, instead of all.")] = "",
+    texts: Annotated[Path | None, typer.Option(help="Folder of more texts, for `--further`.")] = None,
+    further: Annotated[int, typer.Option(help="Distinct texts that pruned encoders of `extensions` train on.")] = 0,
     out: Annotated[Path | None, typer.Option(help="File of rows.")] = None,
 ) -> None:
     """Measure what the file of rows lacks, and add it."""
@@ -293,9 +297,16 @@ def main(
         if not base:
             raise typer.BadParameter("name the dense encoder.", param_hint="--base")
         measure, field, values, usual, draws = TRAINED[question]
-        wanted, encoder = names(tasks or usual, tuple(TASKS), "--tasks"), Base(base, work, base_name, effort)
-        for task, seed, value in product(wanted, numbers(seeds or draws, "--seeds"), values()):
+        more = (texts, further) if texts and further else None
+        encoder = Base(base, work, base_name, effort, more_texts=more)
+        wanted = names(tasks or usual, tuple(TASKS), "--tasks")
+        chosen = list(values())
+        if variants:
+            by_name = {slug(str(value)): value for value in chosen}
+            chosen = [by_name[name] for name in names(variants, tuple(by_name), "--variants")]
+        for task, seed, value in product(wanted, numbers(seeds or draws, "--seeds"), chosen):
             about = {"task": task, "seed": seed, field: value}
+            about |= {"texts": encoder.further_size} if question == "extensions" else {}
             if not any(about.items() <= row.items() for row in read_rows(rows.path)):
                 found = [about | row for row in measure(Trainings(encoder, task, seed), value)]
                 rows.add(*found)

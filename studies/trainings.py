@@ -43,6 +43,7 @@ from shrp.model.config import ShrpConfig
 from shrp.pruning.plan import PruningPlan
 from shrp.pruning.prune import prune
 from shrp.training.config import FURTHER_RATES, FURTHER_SIZE, TextConfig, TrainConfig
+from shrp.training.corpus import sample, shards
 from shrp.training.device import resolve_precision
 from shrp.training.examples import FIT_EXAMPLES
 from shrp.training.loop import train
@@ -104,18 +105,24 @@ class Base:
         *,
         shared: bool = False,
         data: Path | None = None,
+        more_texts: tuple[Path, int] | None = None,
     ) -> None:
         """Raises `TrainingError` if there is no such base, without reading its weights.
 
         Args:
             effort: share of the usual texts, of the steps on them, and of fine-tuning after pruning.
+            more_texts: a folder of Parquet or JSONL files with a column `text`, and on how many distinct texts pruned
+                encoders are fine-tuned instead: GLUE's, and as many of the folder's as are wanting.
             shared: whether several machines share the work folder.
             data: a folder of tasks of one's own, `<task>_train.parquet` and `<task>_validation.parquet`; None for GLUE's.
         """
         config = base_config(base)
         self.base, self.work, self.name = base, work, name_of(base, base_name)
         self.sizes = {name: max(1, round(effort * size)) for name, size in TEXT_SIZES.items()}
-        self.effort, self.shared, self.data = effort, shared, data
+        usual = self.sizes.pop("further_size")
+        self.further_size = more_texts[1] if more_texts else usual
+        """Texts that a pruned encoder is fine-tuned on."""
+        self.effort, self.shared, self.data, self.more_texts = effort, shared, data, more_texts
         self.layers, self.experts = config.num_hidden_layers, config.num_attention_heads
         self.histories: dict[str, list[dict[str, Any]]] = {}
         """Name of a training on text -> its history, a row per epoch."""
@@ -160,17 +167,23 @@ class Base:
         Parts that two calls of the same `name` share are trained once.
         """
         model, done = None, ()
-        sizes = {size: self.sizes[size] for size in ("conversion_size", "final_size")}
         for layers in parts:
             done = tuple(sorted((*done, *layers)))
-            config = TextConfig(ShrpConfig(layers, self_path=self_path), balance=balance, **sizes)
+            config = TextConfig(ShrpConfig(layers, self_path=self_path), balance=balance, **self.sizes)
             model = self._on_text(f"{name}-{len(done)}", config, model, convert, name)
         return model
 
     def further(self, name: str, model: PreTrainedModel) -> PreTrainedModel:
         """Fine-tune a pruned encoder, or a control's, on unlabelled text."""
-        config = TextConfig(final_size=self.sizes["further_size"], **FURTHER_RATES)
+        config = TextConfig(final_size=self.further_size, **FURTHER_RATES)
+        if self.more_texts:
+            return self._on_text(f"further-{name}-{self.further_size}", config, model, None, "", self._distinct_texts)
         return self._on_text(f"further-{name}", config, model, None, "")
+
+    @cached_property
+    def _distinct_texts(self) -> list[tuple[str, ...]]:
+        found, n = corpus(), self.further_size
+        return found[:n] + sample(shards([self.more_texts[0]]), ["text"], max(0, n - len(found)), 0)[0]
 
     @torch.no_grad()
     def hidden_error(self, encoder: PreTrainedModel, texts: Sequence[tuple[str, ...]]) -> float:
@@ -191,6 +204,7 @@ class Base:
         model: PreTrainedModel | None,
         convert: Convert | None,
         converts_by: str,
+        texts: Sequence[tuple[str, ...]] | None = None,
     ) -> PreTrainedModel:
         stderr.print(f"on texts: {name}")
         base, tokenizer = self._encoder
@@ -199,9 +213,9 @@ class Base:
                 replace(config, precision=self.precision),
                 base,
                 tokenizer,
-                self.texts,
+                self.texts if texts is None else texts,
                 folder,
-                self.outputs / "texts" / "teacher-outputs",
+                self.outputs / "texts" / "teacher-outputs" if texts is None else None,
                 model=model,
                 convert=convert,
                 converts_by=converts_by if convert is not None else "",
