@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from shrp.results_store import ResultsStore
 
 Made = TypeVar("Made")
-Progress = Callable[[int, int], None]
+Progress = Callable[[float, int], None]
 """Called with what is done and how much there is in all."""
 MOST_BYTES = 512 * 2**20
 """Of the arrays and tables that one kind of results may keep, besides the one used last."""
@@ -151,9 +151,9 @@ def once(kind: str, size: int, key: Hashable, label: str, work: Callable[[Progre
         return found
     bar, left = st.progress(0.0, text=f"{label} …"), Remaining()
 
-    def show(done: int, n: int) -> None:
+    def show(done: float, n: int) -> None:
         share = min(done / max(n, 1), 1.0)
-        bar.progress(share, f"{label}: {done:,} of {n:,}{left.said(share)}")
+        bar.progress(share, f"{label}: {done:,.0f} of {n:,}{left.said(share)}")
 
     try:
         waiting = partial(bar.progress, 0.0, f"{label}, which was begun before …")
@@ -174,7 +174,7 @@ def disk() -> ResultsStore:
     return _disk(cache_folder())
 
 
-_SETTLED, _LEAST = 3.0, 0.02
+_SETTLED, _LEAST = 3.0, 0.01
 """Seconds, and share of the work, after which the pace is known; less time left than that is not worth telling."""
 
 

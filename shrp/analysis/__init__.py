@@ -5,4 +5,4 @@ A `progress` callback is called with steps done and in all.
 
 from collections.abc import Callable
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[float, int], None]

@@ -255,9 +255,9 @@ def in_turn(
     parts, done, n = [], 0, min(n, len(data))
     for rows in blocks(data, n):
 
-        def show(step: int, steps: int, done: int = done, size: int = len(rows)) -> None:
+        def show(step: float, steps: int, done: int = done, size: int = len(rows)) -> None:
             if progress:
-                progress(done + size * step // steps, n)
+                progress(done + size * step / steps, n)
 
         how = {"heads": heads, "max_length": max_length, "progress": show}
         parts.append(keep((len(parts), len(rows)), partial(knock_outs, model, tokenizer, data, rows, **how)))

@@ -118,5 +118,5 @@ def test_the_time_left_is_told_by_the_pace_since_the_first_call(monkeypatch):
     left = Remaining()
     left.said(0.0)
     now[0] += 30
-    assert left.said(0.01) == ""  # stands still
+    assert left.said(0.005) == ""  # stands still
     assert left.said(0.1) == ", about 4 min 30 s left"
