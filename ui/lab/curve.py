@@ -175,7 +175,7 @@ def curve(
         subtitle=about,
         x=f"encoder FLOPs, % of dense ({TOKENS} tokens)",
         y=metric_name(metric) + (" (%)" if unit else ""),
-        height=490,
+        height=520,
         legend=True,
         margin={"r": 76},
     )
