@@ -190,7 +190,7 @@ def test_a_checkpoint_is_uploaded_replaced_and_removed(
 
 
 def test_whoever_touches_something_while_it_is_read_loses_nothing(
-    open_page, tiny_checkpoint, save_tiny, monkeypatch, tmp_path
+    open_page, tiny_checkpoint, save_tiny, monkeypatch, tmp_path, cache
 ):
     """Streamlit stops a run for the next one, wherever it is."""
     mine = save_tiny("mine", routing="token").rename(tmp_path / "mine")
