@@ -9,6 +9,7 @@ import threading
 import time
 from contextlib import suppress
 
+import psutil
 import pytest
 from filelock import FileLock
 
@@ -177,6 +178,7 @@ def test_what_a_killed_process_left_is_not_believed(asleep, tmp_path, monkeypatc
     of, signalled = tmp_path / "other" if state == "waiting" else tmp_path, []
     command = [sys.executable, "-c", "input()", "-m", "shrp.jobs", str(of)]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        until(lambda: psutil.Process(process.pid).cmdline() == command)  # which one that starts has not yet
         (tmp_path / ".pid").write_text(f"{process.pid} {job.name}")
         monkeypatch.setattr(os, "kill", lambda *given: signalled.append(given))
         with FileLock(tmp_path / ".lock"):

@@ -101,7 +101,8 @@ def test_of_two_people_at_once_each_sees_the_score_of_their_own_size_and_nothing
     for person in people:
         wait_for_exact(person, 22)
         settled(person)
-        before = person.evaluate(_STATE)
+        person.evaluate(_STATE)
+        before = person.wait_for_function("window.state()", polling=POLL).json_value()
     page.evaluate(_WATCH)
     for person, key in zip(people, ("PageUp", "PageDown"), strict=True):
         slider_of(person).press(key)
