@@ -268,7 +268,7 @@ def work(root: Path, stays: float = 0.0) -> bool:
         while (folder := _next(root)) is None and time.monotonic() < end:
             time.sleep(_LOOKS)
         if folder is None:
-            pid.unlink()  # whoever submits a job from now on starts a process
+            pid.unlink()  # a job submitted from now on starts a process
             if (folder := _next(root)) is None:
                 return False
         pid.write_text(f"{own} {folder.name}", encoding="utf-8")
