@@ -198,3 +198,10 @@ def test_from_files_to_a_pruned_checkpoint_by_the_command_line(tiny_model, tiny_
     loaded = library.load(tmp_path / "pruned")
     assert loaded.is_static
     assert loaded.predict([("w1 w12", "w12 w13 w14")])["prediction"][0] in "w12 w13 w14"
+
+
+def test_classes_in_a_column_of_answers_stay_classes():
+    frame = pd.DataFrame({"question": ["w1", "w2"], "context": ["w3 w4", "w5"], "answer": ["yes", "no"]})
+    found = from_table(frame, "own.csv", text_columns=("question", "context"), label_column="answer")
+    assert found.task.label_names == ("no", "yes")
+    assert not found.task.on_spans

@@ -219,7 +219,7 @@ def from_table(
             raise DataError(f"'{source}' has no labels to infer the task from; name a task or label column.")
         cells, name = tabular.column(frame, label_column, source), Path(source).stem
         name = source if name == TEXTS.name or name in TASKS else name  # those have meanings of their own
-        if len(texts) == 2 and (label_column in ANSWER_COLUMNS or any(isinstance(cell, dict) for cell in cells)):
+        if len(texts) == 2 and _are_answers(label_column, cells, tabular.column(frame, texts[1], source)):
             task = custom_task(name, texts, kind=SPANS)
         else:
             labels, rows, kind = _labels_and_rows(cells, source, meanings or {})
@@ -356,6 +356,15 @@ def word_labels(cells: Sequence[Any], task: Task, source: str) -> np.ndarray:
     return found
 
 
+def _are_answers(name: str, cells: Sequence[Any], texts: Sequence[Any]) -> bool:
+    """Whether a column holds answers that are parts of texts, not classes such as yes and no."""
+    if any(isinstance(cell, dict) for cell in cells):
+        return True
+    several = [is_list(cell) or str(cell).startswith('{"text": [') for cell in cells]
+    inside = [str(cell) in str(text) for cell, text in zip(cells, texts, strict=True)]
+    return name in ANSWER_COLUMNS and 2 * sum(map(max, several, inside)) >= len(cells)
+
+
 def answer_spans(cells: Sequence[Any], starts: Sequence[Any], texts: Sequence[str], source: str) -> np.ndarray:
     """Known answers as spans of characters of their texts, `(N, A, 2)`, `UNLABELLED` after the last one.
 
@@ -378,9 +387,9 @@ def answer_spans(cells: Sequence[Any], starts: Sequence[Any], texts: Sequence[st
         if not answers or len(places) != len(answers) or any(map(is_missing, answers)):
             raise RowError(source, row, ": the question has no answer; only questions with one are read, so leave it out.")
         spans = []
-        for answer, place in zip(answers, places, strict=True):
-            begin = text.find(str(answer)) if is_missing(place) else _whole(place)
-            if begin is None or begin < 0 or text[begin : begin + len(str(answer))] != answer:
+        for answer, place in zip(map(str, answers), places, strict=True):  # a year may be a number in JSON
+            begin = text.find(answer) if is_missing(place) else _whole(place)
+            if begin is None or begin < 0 or text[begin : begin + len(answer)] != answer:
                 at = "" if is_missing(place) else f" at character {place}"
                 raise RowError(source, row, f": the answer {answer!r:.40} does not stand in the text{at}.")
             spans.append((begin, begin + len(answer)))
