@@ -62,7 +62,7 @@ def test_a_dense_model_is_converted_pruned_fine_tuned_and_served(app_url, brough
     page.goto(f"{app_url}/results")  # which computes nothing that the test would wait for
     button(page, "Use your own model or data").click()
     dialog = page.get_by_role("dialog")
-    dialog.get_by_role("textbox", name="Path").first.fill(str(folder))
+    dialog.get_by_role("textbox", name="Path of a folder").fill(str(folder))
     page.keyboard.press("Enter")
     dialog.get_by_role("textbox", name="Names of LABEL_0").fill("bad, good")
     button(dialog, "Use these names").click()
