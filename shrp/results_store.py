@@ -61,7 +61,10 @@ def unsafe(folder: Path) -> str:
 
 class ResultsStore:
     """Results in one folder, shared by threads and processes; no method raises for what the disk does.
-    `folder`: made when a result is first kept; None, or one that others may write to, keeps nothing.
+
+    Args:
+        folder: made when a result is first kept; None, or one that others may write to, keeps nothing.
+        limit: bytes of all files together.
     """
 
     def __init__(self, folder: str | os.PathLike | None, limit: int = LIMIT_BYTES) -> None:
@@ -74,6 +77,7 @@ class ResultsStore:
 
     def evaluation(self, checkpoint: str, data: TextData, plan: str) -> Evaluation | None:
         """A kept evaluation with all of its outputs, its rows in the data's order; None where there is none.
+
         `plan`: `PruningPlan.key()`, or `ROUTED`.
         """
         expected = {"logits": (np.float32, data.output_shape)}
@@ -102,7 +106,10 @@ class ResultsStore:
     def usage(
         self, checkpoint: str, data: TextData, layers: int, experts: int, *, norms: bool = False
     ) -> UsageStats | None:
-        """Kept routing statistics; None where there are none. `norms`: those with output norms and gates."""
+        """Kept routing statistics of so many layers of so many experts; None where there are none.
+
+        `norms`: those with output norms and gates.
+        """
         n = len(data)
         each = (layers, n, experts)
         shapes = {

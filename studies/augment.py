@@ -32,6 +32,7 @@ def near_words(
     tokenizer: PreTrainedTokenizerBase, embeddings: Tensor, words: Iterable[str]
 ) -> dict[str, list[str]]:
     """For each of the words that is one token, the `NEAR` other such words that come nearest by cosine, nearest first.
+
     `embeddings`: of all tokens, `(V, d)`.
     """
 
@@ -66,6 +67,8 @@ def augmented(
     data: TextData, copies: int, tokenizer: PreTrainedTokenizerBase, embeddings: Tensor, seed: int = 0
 ) -> TextData:
     """The examples of `data`, and after them so many augmented copies of each.
+
+    `embeddings`: of the encoder whose nearest words are the replacements, `(V, d)`.
 
     Returns:
         `(copies + 1) * len(data)` examples; a copy has the label and slice of its original.

@@ -193,8 +193,11 @@ _PARTS = ("query", "key", "value", "attention_out", "attention_norm", "up", "dow
 
 
 def _measured(model: PreTrainedModel, parts: Mapping[str, nn.Module], batches: Batches) -> tuple[Tensor, ...]:
-    """Over real tokens: mean squares of what each head `(H,)` and neuron `(ff,)` adds, about its mean; the mean input of
-    the output projection `(d,)`, and the mean activation `(ff,)`.
+    """Measure what heads and neurons add, over real tokens.
+
+    Returns:
+        Mean squares of what each head `(H,)` and neuron `(ff,)` adds, about its mean; the mean input of the output
+        projection `(d,)`; the mean activation `(ff,)`.
     """
     out, down, heads = parts["attention_out"], parts["down"], num_experts_of(model)
     caught: dict[str, list[Tensor]] = {}

@@ -154,8 +154,10 @@ class Models:
     def _start(
         self, recipe: str, depth: Depth, model: str, plan: PruningPlan | None = None, name: str = ""
     ) -> Checkpoint:
-        """The model that a training on the task starts from: converted, pruned if there is a plan, and then, if the
-        recipe does so at the depth, fine-tuned on text as `name`.
+        """The model that a training on the task starts from.
+
+        It is converted, pruned if there is a plan, and then, if the recipe does so at the depth, fine-tuned on text as
+        `name`.
         """
         made = self.made
         if recipe == "retain":

@@ -32,6 +32,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 class Rows:
     """Rows of a study, keyed by some of their fields; safe for several processes that add rows at once.
+
     `key`: Fields that identify a row. A row added later replaces one with the same key.
     """
 

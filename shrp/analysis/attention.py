@@ -72,6 +72,7 @@ class LayerAttention:
 
     def pattern(self, expert: int, *, without_special: bool = False) -> Pattern:
         """One expert's attention.
+
         `without_special`: leave special tokens out and renormalise each row; a row with nothing left is 0.
         """
         weights = self.weights[self.heads.index(expert)]

@@ -73,6 +73,7 @@ class KnockOuts:
 
     def effects(self, output: int | None) -> np.ndarray:
         """`(n, L, H)`: the output with the expert minus the output without it.
+
         `output`: the class; None takes each example's predicted one. 0 for regression.
         """
         classes = self.base.argmax(1) if output is None else np.full(self.n, output)
@@ -165,6 +166,7 @@ def knock_out_batch(
     progress: Progress | None = None,
 ) -> tuple[tuple[int, ...], np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """`knock_outs` of encoded examples: layers, base, knocked_out, top1 and fires, as in `KnockOuts`.
+
     `meaning`: of `MEANINGS`, for experts.
 
     Raises:
@@ -484,6 +486,7 @@ def knock_out_effect(
     """Knock experts out on all of the data.
 
     Only examples that use one of them run again, from the lowest of the experts' layers on.
+
     `chosen`: mask `(N,)` of examples that may use one of them, to skip the others; None runs all.
 
     Raises:

@@ -102,13 +102,15 @@ def shuffle_routes(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> ShuffledRoutes:
-    """Exchange routes between examples, in one layer at a time, in all, and in all among examples with the same
-    prediction (a regression's by quartile); and replace them by one mixture of all experts, weighted by usage.
+    """Exchange routes between examples, and replace them by one mixture of all experts, weighted by usage.
 
-    Each example takes the gates of one other example. Under token routing the real tokens of a batch exchange theirs.
+    They are exchanged in one layer at a time, in all, and in all among examples with the same prediction (a
+    regression's by quartile). Each example takes the gates of one other example. Under token routing the real tokens of
+    a batch exchange theirs.
 
     Args:
         stats: of `data`, row by row, at the same `max_length`.
+        prefix: as for `shrp.analysis.importance.knock_out_effect`.
         draws: exchanges of all layers; one layer alone is exchanged once.
 
     Raises:

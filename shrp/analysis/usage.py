@@ -280,6 +280,10 @@ def route_table(
 ) -> pd.DataFrame:
     """One row an example, in the data's order; under token routing with means over its tokens.
 
+    Args:
+        answers: the routed model's predictions `(N,)`, or None.
+        lengths: of the examples, in tokens, `(N,)`.
+
     Returns:
         Columns index, the texts, (label), (answer), (correct), (slice), tokens, and for each layer `layer 6` (its Top-1
         expert, or that of most tokens), `layer 6 probability` and `layer 6 margin`.

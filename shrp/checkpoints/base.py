@@ -38,10 +38,10 @@ NUMBER = "number"
 
 
 def name_of(base: str, given: str | None = None) -> str:
-    """What checkpoints call a base, where no name is given: what it calls its own base, if it is a checkpoint of ours;
-    of a folder its own name, never where it lies; else the hub's id.
+    """What checkpoints call a base, where no name is given.
 
-    A path is known by its looks too: a run may go on after the folder is gone.
+    What it calls its own base, if it is a checkpoint of ours; of a folder its own name, never where it lies; else the
+    hub's id. A path is known by its looks too: a run may go on after the folder is gone.
     """
     if given:
         return given
@@ -182,16 +182,18 @@ def _tokenizer(base: str) -> PreTrainedTokenizerBase:
 
 
 def _is_of_encoder(model: PreTrainedModel, key: str) -> bool:
-    """Whether a tensor's name is of the encoder. A pooler is not: it reads the first token for the head, and many
-    pretrained encoders come without one.
+    """Whether a tensor's name is of the encoder.
+
+    A pooler is not: it reads the first token for the head, and many pretrained encoders come without one.
     """
     below = key.removeprefix(f"{model.base_model_prefix}.")
     return below != key and not below.startswith("pooler.")
 
 
 def refuse_unclear(base: str, task: Task) -> None:
-    """Raise `TrainingError` where a base is a classifier of as many outputs as the task, which its config calls
-    something else (`LABEL_0`, another word), so that it may be the task's already, and not to be trained over.
+    """Raise `TrainingError` where a base may be the task's classifier already, and not to be trained over.
+
+    Its config then calls as many outputs as the task has something else (`LABEL_0`, another word).
     """
     config = base_config(base)
     if kind_of(config.architectures) != task.kind or checkpoint.info_if_ours(base) is not None:

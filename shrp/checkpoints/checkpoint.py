@@ -364,7 +364,7 @@ def _shape(model: PreTrainedModel, info: CheckpointInfo) -> None:
 
 
 def fill(model: PreTrainedModel, state: dict[str, torch.Tensor], weights: Path) -> None:
-    """Put `state` into a model without storage, as float32, after checking names and shapes.
+    """Put `state`, of the file `weights`, into a model without storage, as float32, after checking names and shapes.
 
     Raises:
         CheckpointError: a tensor is missing, or is not the model's.
@@ -437,8 +437,9 @@ def unembedded(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> st
 
 
 def read_as(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Have a tokenizer leave out what the model has no embeddings of: a BERT tokenizer gives the second of two texts a
-    type that a RoBERTa, of one type, doesn't know.
+    """Have a tokenizer leave out what the model has no embeddings of.
+
+    A BERT tokenizer gives the second of two texts a type that a RoBERTa, of one type, doesn't know.
     """
     taken = inspect.signature(model.forward).parameters
     if "token_type_ids" not in taken or getattr(model.config, "type_vocab_size", 2) < 2:

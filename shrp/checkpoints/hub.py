@@ -1,8 +1,8 @@
-"""Converted checkpoints for transformers' auto classes (`AutoModelForSequenceClassification`, `...ForTokenClassification`,
-`...ForQuestionAnswering`) and `pipeline`.
+"""Converted checkpoints for transformers' `pipeline` and auto classes.
 
-A converted checkpoint has a model type of its own, `shrp-bert` for a BERT. Without SHRP transformers refuses that type
-by its name; as a plain `bert` it would load, with random weights in place of the converted layers.
+Those are `AutoModelForSequenceClassification`, `...ForTokenClassification` and `...ForQuestionAnswering`. A converted
+checkpoint has a model type of its own, `shrp-bert` for a BERT. Without SHRP transformers refuses that type by its name;
+as a plain `bert` it would load, with random weights in place of the converted layers.
 
 `import shrp` registers the types without importing transformers, which takes seconds: if it is not imported yet, a
 finder on `sys.meta_path` registers them once it is.
@@ -51,9 +51,7 @@ class _Config:
 
 
 class ShrpForSequenceClassification:
-    """What the auto class finds for a converted checkpoint: it makes the model as `shrp.load` does, of the family's own
-    class.
-    """
+    """What the auto class finds for a converted checkpoint: makes it of the family's own class, as `shrp.load` does."""
 
     @classmethod
     def from_pretrained(

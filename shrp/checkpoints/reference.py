@@ -79,6 +79,7 @@ def from_evaluation(evaluation: Evaluation, teacher: str = "", cut: int = 0) -> 
 
 def write(folder: str | os.PathLike, references: Mapping[str, Reference]) -> Path:
     """Write the file of a checkpoint folder, all of it or nothing; one that is there is replaced.
+
     `references`: data fingerprint -> the teacher's outputs.
 
     Raises:

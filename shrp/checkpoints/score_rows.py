@@ -46,8 +46,9 @@ def measured(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
 
 
 def share_of(score: float, teacher_score: float | None) -> float | None:
-    """A score divided by the teacher's; None where that is not known, or not above 0: the quotient of two negative
-    correlations would be larger for the worse one.
+    """A score divided by the teacher's; None where that is not known, or not above 0.
+
+    The quotient of two negative correlations would be larger for the worse one.
     """
     return score / teacher_score if teacher_score is not None and teacher_score > 0 else None
 

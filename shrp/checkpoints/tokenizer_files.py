@@ -67,11 +67,11 @@ _LONGEST_PIECE = 64
 
 
 def check_files(folder: str | os.PathLike) -> None:
-    """Raise where a tokenizer would read other files than its folder's own, is of a class that is not one of `CLASSES`,
-    or has a `tokenizer.json` that `check_parts` refuses; what is no JSON is left to its reader.
+    """Check a folder's tokenizer; what is no JSON is left to its reader.
 
     Raises:
-        CheckpointError: one sentence says which entry.
+        CheckpointError: it would read other files than the folder's own, is of a class that is not one of `CLASSES`, or
+            has a `tokenizer.json` that `check_parts` refuses; one sentence says which entry.
     """
     no = f"{folder} has no usable tokenizer:"
     for name in (

@@ -54,6 +54,7 @@ def use_utf8() -> None:
 
 def write_csv(frame: pd.DataFrame, file: Path | None, data: TextData | None = None) -> None:
     """Write a table whole or not at all, compressed if its name says so; a pipe is written to directly.
+
     `data`: Where the rows in the column `index` are from; their numbers in the file are written instead.
     """
     if file is None:

@@ -177,8 +177,9 @@ class TextData:
 
 
 def named(task: Task, values: np.ndarray) -> list[str] | np.ndarray:
-    """Classes by their names, those of words as one string; numbers and the texts of spans as they are. A word without a class
-    is `-`, and of several known answers there is one string.
+    """Classes by their names, those of words as one string; numbers and the texts of spans as they are.
+
+    A word without a class is `-`, and of several known answers there is one string.
     """
     if task.on_spans:
         return [one if isinstance(one, str) else " | ".join(dict.fromkeys(one)) for one in values]

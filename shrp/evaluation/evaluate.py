@@ -159,8 +159,9 @@ def _check(rows: np.ndarray, data: TextData, batch_size: int) -> None:
 
 
 class Outputs:
-    """Puts a model's logits in the form that a task is scored in: its order of labels and, for words, each one's first token,
-    for spans the best one.
+    """Puts a model's logits in the form that a task is scored in.
+
+    That is its order of labels and, for words, each one's first token, for spans the best one.
 
     Args:
         max_length: tokens at which texts are cut.
@@ -175,8 +176,7 @@ class Outputs:
         self.spans = context_spans(tokenizer, data.texts if texts is None else texts, limit) if data.task.on_spans else None
 
     def __call__(self, rows: Iterable[int], logits: np.ndarray, in_order: bool = True) -> np.ndarray:
-        """Float32 `(b, num_labels)`, or of words `(b, W, num_labels)`, nan where none is read; of spans the characters of the
-        best one, `(b, 2)`.
+        """Float32 `(b, num_labels)`; of words `(b, W, num_labels)`, nan where none is read; of spans characters, `(b, 2)`.
 
         Args:
             rows: of the batch, `(b,)`.

@@ -100,8 +100,9 @@ def merge_equal(values: np.ndarray) -> np.ndarray:
 
 
 def worth(task: Task, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The margin of each prediction: the true class's logit minus the largest other one; minus the absolute error of a
-    regression; the F1 of a span.
+    """The margin of each prediction: the true class's logit minus the largest other one.
+
+    Of a regression it is minus the absolute error, of a span its F1.
 
     Args:
         outputs: `(N, ..., C)`, in the task's order of classes; of a task on words `(N, W, C)`; of spans their texts `(N,)`.

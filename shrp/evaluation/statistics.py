@@ -215,6 +215,7 @@ def permutations(
 
     Args:
         codes: group of each example, `(N,)`.
+        pairs: minimal pairs `(P, 2)`.
         length: of each example, equal within a pair, `(N,)`.
         near: permute only among `NEIGHBOURS` examples of similar length.
 
@@ -253,6 +254,7 @@ def apart_from_others(
     Args:
         values: `(N, E)`.
         codes: group of each example, int64 `(N,)`; every group from 0 to G - 1 has an example.
+        pairs: minimal pairs `(P, 2)`.
 
     Returns:
         Two-sided p-values `(G, E)`; nan for a single group.
@@ -312,6 +314,7 @@ def mix_frame(
         mine: `(N,)`: how much of each example was routed to the expert.
         everything: `(N,)`: how much of it was routed at all.
         groups: name -> mask `(N,)`; each example is in one group.
+        pairs: minimal pairs `(P, 2)`.
 
     Returns:
         Columns group, count (of the expert's), here (its share of the expert's), low, high (interval of the share), n

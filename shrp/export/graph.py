@@ -1,8 +1,7 @@
-"""The ONNX graph of a classifier without routers, in standard operators that onnxruntime fuses: traced, quantised, and
-compared with the PyTorch model.
+"""The ONNX graph of a classifier without routers: traced, quantised, and compared with the PyTorch model.
 
-Attention is two plain products around a softmax, in most families with one additive mask for all layers; int8 is
-onnxruntime's dynamic quantisation of that graph.
+Its operators are standard ones that onnxruntime fuses. Attention is two plain products around a softmax, in most
+families with one additive mask for all layers; int8 is onnxruntime's dynamic quantisation of that graph.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ _STEP = 5  # of what no score can be had on, a fifth will do; odd, as classes al
 
 
 class _PlainAttention(TorchFunctionMode):
-    """Attention as products and a softmax, scaled beforehand: what `scaled_dot_product_attention` decomposes into
-    also looks for rows without any key, with operators between the products that no runtime fuses.
+    """Attention as products and a softmax, scaled beforehand.
 
-    A mode, so that stock layers and static ones are traced alike, and in this thread only.
+    What `scaled_dot_product_attention` decomposes into also looks for rows without any key, with operators between the
+    products that no runtime fuses. A mode, so that stock layers and static ones are traced alike, and in this thread only.
     """
 
     def __torch_function__(
@@ -205,8 +204,11 @@ def probe_of(task: Task) -> TextData:
 def compare(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, names: list[str], path: Path, data: TextData
 ) -> dict[str, Any]:
-    """`checked`, `max_difference`, `label_agreement`, `sentences` and `compared_on` of
-    `shrp.export.onnx.ExportReport`, and the size of the `largest_logit`.
+    """How a graph's outputs differ from the model's, on the texts of `data` and on random tokens.
+
+    Returns:
+        `checked`, `max_difference`, `label_agreement`, `sentences` and `compared_on` of
+        `shrp.export.onnx.ExportReport`, and the size of the `largest_logit`.
     """
     session, longest = open_graph(path), longest_input(model, tokenizer)
 

@@ -165,6 +165,7 @@ def export_folder(
 
     The tokenizer cuts inputs where they were cut when the model was scored (`info.max_length`) and pads batches, so
     `Tokenizer.from_file` is all it takes. Hugging Face's tools open the folder too.
+
     `data`: whose texts, at most 500, the graph is compared on; None for a probe set.
 
     Raises:

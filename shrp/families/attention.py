@@ -63,6 +63,7 @@ def positions_of(
     layer: nn.Module, relative: RelativePositions | None, experts: Sequence[int] | Tensor | None = None
 ) -> HeadPositions | None:
     """What relative positions add for the heads of an `ExpertLayer` or a `StaticLayer`; None in most families.
+
     `experts`: some of the layer's own; a tensor `(B,)` names one for each input. None for all of them.
     """
     if relative is None:
@@ -111,6 +112,7 @@ def attend(
     dropout: float = 0.0,
 ) -> Tensor:
     """Attention output of heads, `softmax(q k^T / sqrt(dh) + mask) v`, all `(B, H, T, dh)`.
+
     `attention_mask`: in any form that `token_mask_of` accepts.
     """
     bias = attention_mask

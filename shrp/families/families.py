@@ -100,9 +100,7 @@ def relative_positions(model: PreTrainedModel, tokens: int, layer: int) -> Relat
 
 
 def final_norm(model: PreTrainedModel) -> nn.Module | None:
-    """The LayerNorm after the encoder's last layer, which the last of its hidden states have passed; None in post-norm
-    families.
-    """
+    """The LayerNorm after the encoder's last layer, which its last hidden states have passed; None in post-norm families."""
     path = family_of(model).final_norm
     return model.base_model.get_submodule(path) if path else None
 

@@ -197,8 +197,13 @@ class ExpertLayer(_Experts):
         self_path: bool = False,
         norm: nn.Module | None = None,
     ) -> None:
-        """Args: layer, the index in the encoder; eps, of the LayerNorms; gain, of the Expander's one at the start; norm,
-        the other one, by default a new one.
+        """Make an untrained layer.
+
+        Args:
+            layer: its index in the encoder.
+            eps: of both LayerNorms.
+            gain: of the Expander's LayerNorm at the start.
+            norm: the other LayerNorm; by default a new one.
         """
         super().__init__()
         self.layer, self.num_experts, self.top_k, self.family = layer, num_experts, top_k, family

@@ -119,6 +119,7 @@ def static_output(
     layer: ExpertLayer, outputs: Sequence[Tensor], weights: Sequence[float], residual: Tensor
 ) -> Tensor:
     """What the layer's static form gives, `(N, d)`: experts' outputs `(N, dh)` each, combined with `weights`.
+
     `residual`: what entered the layer, `(N, d)`.
     """
     mixed = outputs[0] * weights[0]

@@ -141,6 +141,7 @@ class LiveEvaluator:
         self, plans: Sequence[PruningPlan], pause: Callable[[], None] = lambda: None
     ) -> Iterator[tuple[PruningPlan, Evaluation]]:
         """Yield `(plan, exact evaluation)` for every plan, in the order that shares the most work.
+
         `pause`: called after each batch; an exception that it raises abandons the work.
 
         Raises:

@@ -270,6 +270,7 @@ def allocate(
     """Layer -> how many experts it keeps.
 
     With a budget every layer gets one; the rest go to the most used experts over all layers (method.md, "allocation").
+
     `usage`: layer -> `(H,)` scores of 0 or more, comparable across layers.
 
     Raises:

@@ -43,7 +43,10 @@ class GateFit:
 
     Iterate over it for the steps done, or let it `finish`. It may be paused, and threads that iterate at once share the
     steps. Nothing is computed before the first. `steps` is how many there are; `result` the gates once all are done.
-    `size`: texts to use, a class-balanced draw.
+
+    Args:
+        usage: layer -> `(H,)` Top-1 shares, where the gates start.
+        size: texts to use, a class-balanced draw.
 
     Raises:
         PlanError: the model has no router, or `usage` is not of its layers.
@@ -179,6 +182,7 @@ def _distance(outputs: Tensor, target: Tensor, regression: bool) -> Tensor:
 
 def plan_from(stats: UsageStats, *, selection: str = "usage", **options: Any) -> PruningPlan:
     """`make_plan` with the usage of `stats`, and the scores or fitted gates that the selection needs.
+
     `selection`: of `make_plan`, or `recorded`: by the usage `stats.recorded`.
 
     Raises:

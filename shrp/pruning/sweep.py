@@ -65,6 +65,7 @@ def points(
     sizes: Sequence[int] | None = None,
 ) -> list[Point]:
     """The prunings of a sweep, smallest first, each with random controls of its size.
+
     `sizes`: experts in each layer, or budgets; None for all, or those of `budgets`.
 
     Raises:
@@ -103,6 +104,7 @@ def scored(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[pd.DataFrame, Evaluation]:
     """`to_frame` of prunings on `data`, and the routed model's evaluation.
+
     `calibrate`: calibrate each pruning's threshold to the routed model's class frequencies (no labels).
 
     Raises:
@@ -147,8 +149,9 @@ def to_frame(
 
 
 def cheapest_within(frame: pd.DataFrame, routed: Evaluation, loss: float) -> pd.Series | None:
-    """The row of `to_frame` with the fewest encoder FLOPs that scores at most `loss` below the routed model
-    and above the majority-class baseline; None if none does. Controls are left out.
+    """The row of `to_frame` with the fewest encoder FLOPs that scores at most `loss` below the routed model.
+
+    It must also be above the majority-class baseline; None if none is. Controls are left out.
     """
     near = frame[frame["seed"].isna() & (frame["score"] >= routed.score - loss - 1e-12)]
     near = near[~(near["score"] <= routed.majority_score)]

@@ -63,7 +63,7 @@ class Epoch:
     """What the epoch does, in words for a progress line."""
 
     def rate(self, step: int, steps: int, warmup: float) -> float:
-        """Factor of the learning rates at one of the epoch's steps."""
+        """Factor of the learning rates at step 0 to `steps` - 1; it rises over the share `warmup` of them."""
         warm = max(1, round(warmup * steps))
         falling = self.start_factor + (self.end_factor - self.start_factor) * step / steps
         return min(1.0, (step + 1) / warm) * falling

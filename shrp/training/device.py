@@ -29,8 +29,9 @@ def training_device() -> torch.device:
 
 
 def resolve_precision(wanted: str) -> str:
-    """`fp32` or `bf16`; `auto` takes bf16 where the training device supports it (a GPU), or where a short timing
-    shows at least a 1.3-fold speed-up (a CPU).
+    """`fp32` or `bf16`, the number format to train in.
+
+    `auto` takes bf16 where the device supports it (a GPU), or a short timing shows at least a 1.3-fold speed-up (a CPU).
     """
     return _measured() if wanted == "auto" else wanted
 

@@ -86,8 +86,9 @@ class Examples:
     def batch(
         self, rows: Sequence[int] | np.ndarray, device: torch.device | str
     ) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Model inputs, `(B, T)` each, and labels, `(B,)`, of tokens `(B, T)` or the tokens of answers `(B, 2)`, None for
-        unlabelled text.
+        """Model inputs, `(B, T)` each, and labels; None for unlabelled text.
+
+        Labels are `(B,)`, of tokens `(B, T)`, or the first and last tokens of answers `(B, 2)`.
         """
         if self.on_words:
             inputs = collate(self.tokenizer, self.encoded, rows, device)

@@ -67,7 +67,7 @@ class Progress:
 
 
 class LogProgress(Progress):
-    """Writes lines for a log: each new phase, then one at least every 30 seconds, and one an epoch."""
+    """Writes lines for a log: each new phase, then one at least every 30 seconds (of `clock`), and one an epoch."""
 
     def __init__(
         self, write: Callable[[str], None] | None = None, clock: Callable[[], float] = time.monotonic
@@ -94,6 +94,7 @@ class LogProgress(Progress):
 
 class FileProgress(LogProgress):
     """Writes the log, and a JSON file that other processes read: `status`, `losses` (of some steps) and `history`.
+
     `file`: replaced as a whole each second at most, and after each epoch.
     """
 

@@ -49,6 +49,7 @@ _TIMED, _MEASURED = 2, 2000
 
 def enough(texts: Texts, held_out: Texts = ()) -> tuple[list[tuple[str, ...]], list[str]]:
     """The texts, with the shipped probe sentences (or pairs) if they are fewer than `FEW`.
+
     `held_out`: what the model will be scored on, which is not added.
 
     Returns:

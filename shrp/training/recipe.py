@@ -255,6 +255,7 @@ class RecipeRun:
 
 def _warn_of_a_bad_teacher(found: Evaluation, head_of: str) -> None:
     """Warn where a teacher scores no more than the majority-class baseline.
+
     `head_of`: the base whose own head it has; empty where it was fine-tuned here.
     """
     floor = 0.0 if math.isnan(found.majority_score) else found.majority_score

@@ -62,6 +62,7 @@ def alone_in(folder: Path, kind: str) -> Iterator[None]:
     """Make a run's folder and hold it against other processes; a folder that stays empty is removed again.
 
     Of several processes that train together, the main one holds it for all.
+
     `kind`: of run; only a run of the same kind continues what is left there.
 
     Raises:
@@ -118,6 +119,7 @@ class Run:
 
     def restore(self, model: PreTrainedModel, convert: Convert) -> list[dict[str, Any]]:
         """Bring a model from the training's start to its last epoch, in place.
+
         `convert`: converts a layer as the training did; the weights are then replaced, in the main process alone.
 
         Returns:

@@ -52,7 +52,12 @@ class CachedTeacher:
     Hidden states are kept unpadded in float16, `(tokens of all rows, layers + 1, d)`, so a row is one stretch of
     the file. They are the targets of a squared error between LayerNorm outputs of order 1, which float16 rounds
     by less than bf16 autocast does.
-    `folder`: made if missing; one that holds the outputs of another teacher, or for other data, is filled again.
+
+    Args:
+        folder: made if missing; one that holds the outputs of another teacher, or for other data, is filled again.
+        rows: the examples `(n,)` that training will visit; only their outputs are kept.
+        hidden: whether hidden states are kept.
+        precision: `fp32` or `bf16`, which the teacher computes in.
     """
 
     def __init__(

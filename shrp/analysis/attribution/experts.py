@@ -60,6 +60,7 @@ class Coalitions:
     """One output of one input as a function of the set of its experts, with its route frozen.
 
     An expert that is left out has its gate set to 0; all other gates stay.
+
     `output`: the class, in the order of the task's labels; 0 where there is one output.
 
     Raises:

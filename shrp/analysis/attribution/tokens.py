@@ -66,6 +66,7 @@ class WordScores:
 
 def input_x_gradient(instance: Instance, output: int) -> WordScores:
     """Embedding times gradient, summed over a word (a first-order estimate).
+
     `output`: the class, in the order of the task's labels; 0 where there is one output.
     """
     embeddings = instance.embeddings.clone().requires_grad_()
@@ -84,6 +85,7 @@ def integrated_gradients(
     instance: Instance, output: int, *, steps: int = STEPS, progress: Progress | None = None
 ) -> WordScores:
     """Integrated gradients on the word embeddings, from a baseline of padding tokens (arXiv 1703.01365).
+
     `steps`: points of the Gauss-Legendre rule on the straight path.
     """
     from captum.attr import IntegratedGradients  # takes seconds to import
@@ -187,8 +189,9 @@ def ablate_words(instance: Instance, output: int) -> WordScores:
 
 
 def layers_rerouted(own: RoutingRecord, record: RoutingRecord, places: Sequence[Sequence[int]]) -> np.ndarray:
-    """In how many layers each copy of an input takes other experts, `(B,)`; under token routing, any other token than
-    those at the copy's `places`.
+    """In how many layers each copy of an input takes other experts, `(B,)`.
+
+    Under token routing: in how many any other token than those at the copy's `places` does.
     """
     counts = np.zeros(len(places), dtype=np.int64)
     for layer in record.layers:
