@@ -186,7 +186,12 @@ def exact(evaluation: Evaluation | None) -> float:
 
 
 def not_above(floor: float, metric: str, data: str, n: int, models: Sequence[tuple[str, float]]) -> str:
-    """Which models are not above the majority-class baseline, as Markdown; empty for none."""
+    """Which models are not above the majority-class baseline, as Markdown; empty for none.
+
+    Args:
+        floor: the baseline's score, a share of 1; nan where there is none.
+        models: name of each, as Markdown, and its score on the `n` examples; nan where that is not known.
+    """
     below = [(name, score) for name, score in models if score <= floor]
     if not below:
         return ""

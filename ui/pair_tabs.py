@@ -115,6 +115,7 @@ def _lost(
 
 def summary(frame: pd.DataFrame, by: str, value: str) -> str:
     """The largest loss and how many are significant, as Markdown.
+
     `frame`: `shrp.evaluation.paired.by_group`'s result, not empty.
     """
     metric, worst = "accuracy" if value == "recall" else value, frame.iloc[0]
@@ -136,6 +137,7 @@ def losses_by_group(
     frame: pd.DataFrame, by: str, value: str, models: tuple[str, str], data: str
 ) -> go.Figure:
     """On the left both models' scores, on the right the change with its paired interval; largest loss on top.
+
     `frame`: `shrp.evaluation.paired.by_group`'s result.
     """
     percentage = value == "recall" or is_percentage(value)

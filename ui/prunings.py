@@ -81,7 +81,8 @@ def plan_of(setting: Setting, stats: UsageStats) -> PruningPlan:
 
 def controls(layers: int, experts: int, side: str = "") -> Setting:
     """Draw the slider and, in a popover, the choices of what it keeps; returns the setting.
-    `side`: prefix of the widgets' keys, for a page with several models.
+
+    `layers`: how many are converted. `experts`: in each. `side`: prefix of the widgets' keys, for a page with several models.
     """
     place = st.container()
     chosen = st.session_state.get(side + SELECTION, "usage")

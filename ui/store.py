@@ -145,7 +145,8 @@ def once(kind: str, size: int, key: Hashable, label: str, work: Callable[[Progre
     """A result from memory, or made now under a progress bar; the same in every session, so never change it.
 
     The first session makes it, others wait; when a person leaves meanwhile, the next one makes it again. (A function that
-    Streamlit caches could not move a progress bar outside it.) `key`: all that the result depends on.
+    Streamlit caches could not move a progress bar outside it.) `key`: all that
+    the result depends on; `work` makes the result, never None.
     """
     if (found := results(kind, size).get(key)) is not None:
         return found

@@ -78,8 +78,9 @@ def arrive() -> None:
 
 
 def options(selection: Selection) -> dict[str, tuple[str, str]]:
-    """What a side can be: label -> checkpoint and version. The sidebar's checkpoint first, each as it is, then pruned
-    where it routes, then its dense teacher where its outputs are stored.
+    """What a side can be: label -> checkpoint and version, the sidebar's checkpoint first.
+
+    Each is there as it is, then pruned where it routes, then its dense teacher where its outputs are stored.
     """
     everything, found = loaders.discover_all(), {}
     for name in dict.fromkeys((selection.name, *everything)):
@@ -101,6 +102,7 @@ def labelled(name: str, kind: str) -> str:
 
 def pick(letter: str, selection: Selection, start: str) -> Choice | None:
     """Draw a side's controls; returns what they say, or None where that cannot be compared, and says why.
+
     `start`: the option that the side has until a person picks.
     """
     known, key = options(selection), key_of(letter)
@@ -204,8 +206,9 @@ def refusal(name: str, info: CheckpointInfo, task: Task, picked: str) -> str:
 
 
 def read_alike(choices: Sequence[Choice], data: TextData) -> tuple[int | None, str]:
-    """Tokens at which all models truncate texts, the largest of their lengths; None where each may do as it does. And
-    a caption, empty where nothing is truncated. A dense teacher's outputs are stored, and stay as they are.
+    """Tokens at which all models truncate texts, the largest of their lengths, and a caption, empty where nothing is cut.
+
+    None tokens: each may do as it does. A dense teacher's outputs are stored, and stay as they are.
     """
     checkpoints = [choice.checkpoint for choice in choices]
     own = [longest_input(one.model, one.tokenizer, one.info.max_length) for one in checkpoints]
@@ -226,6 +229,7 @@ def read_alike(choices: Sequence[Choice], data: TextData) -> tuple[int | None, s
 
 def measure(choice: Choice, data: TextData, tokens: int | None = None) -> Side:
     """Evaluate a side on the data, with progress where nobody did before.
+
     `tokens`: at which texts are truncated; None for the checkpoint's own length.
 
     Raises:
@@ -254,9 +258,7 @@ def measure(choice: Choice, data: TextData, tokens: int | None = None) -> Side:
 
 
 def starts(selection: Selection) -> tuple[str, str]:
-    """What A and B are at first, both as they are where there are two: the sidebar's checkpoint and another of its
-    task, else its dense teacher.
-    """
+    """What A and B are at first: the sidebar's checkpoint and another of its task, else its dense teacher."""
     for name, info in loaders.discover_all().items():
         if name != selection.name and _fits(name, info, selection):
             return selection.name, name

@@ -1,6 +1,4 @@
-"""The lab's curve: score against cost for all sizes of a selection, with the current point and the models it is
-compared with.
-"""
+"""The lab's curve: score against cost of all sizes, with the current point and the models it is compared with."""
 
 from __future__ import annotations
 
@@ -83,8 +81,9 @@ def _scored(checkpoint: Checkpoint, plan: PruningPlan, one: Evaluation) -> dict[
 
 
 def stored_frame(checkpoint: Checkpoint, data: TextData) -> pd.DataFrame:
-    """The scores that a checkpoint carries of these data, but the routed model's: model, kind, score, low, high, n,
-    and costs as shares of dense. `kind` is `teacher` or one of `STORED`.
+    """The scores that a checkpoint carries of these data, but the routed model's.
+
+    Columns model, kind (`teacher` or one of `STORED`), score, low, high, n, and costs as shares of dense.
     """
     rows = score_frame(measurements.score_rows(checkpoint, data))
     frame = with_shares(rows, checkpoint.info, checkpoint.model)
@@ -94,8 +93,9 @@ def stored_frame(checkpoint: Checkpoint, data: TextData) -> pd.DataFrame:
 
 
 def tuned_frame(checkpoint: Checkpoint, data: TextData) -> pd.DataFrame:
-    """As `stored_frame`, of kind `tuned`: the listed checkpoints that were pruned from this one and fine-tuned, scored
-    here on these data, the last few of them.
+    """As `stored_frame`, of kind `tuned`: checkpoints that were pruned from this one and fine-tuned, scored here.
+
+    Only the last few of those that are listed.
     """
     rows, models = [], []
     for name, info in loaders.discover_all().items():

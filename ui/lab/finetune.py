@@ -65,7 +65,8 @@ def command(
     routed: Path, plan: PruningPlan, data: TextData, validation: TextData | None, epochs: int
 ) -> tuple[list[str], dict[str, str | TextData]]:
     """The arguments of `python -m shrp`, without `--out`, and the files that they name.
-    `data`: to train on; without labels the routed model is distilled.
+
+    `data`: to train on; without labels the routed model is distilled. `validation`: labelled examples, or None.
     """
     options = json.dumps({"text_columns": training_data.columns(data)})
     files = {_PLAN: plan_json(plan), _TRAIN: data, _OPTIONS: options}

@@ -47,6 +47,7 @@ def section(found: Editor, plan: PruningPlan, base: PruningPlan | None, stats: U
 
 def kept_map(plan: PruningPlan, stats: UsageStats, edits: PlanEdits, drawing: int) -> go.Figure:
     """The weights of the kept experts, pins and drops marked, with cells that can be clicked.
+
     `drawing`: number of the drawing, in the `customdata` behind layer and expert.
     """
     usage, experts = stats.recorded or stats.shares(), stats.num_experts
@@ -88,7 +89,7 @@ def kept_map(plan: PruningPlan, stats: UsageStats, edits: PlanEdits, drawing: in
 
 
 def expert_map(plan: PruningPlan, experts: int, subtitle: str, *, legend: bool = False) -> go.Figure:
-    """The weights of a plan's experts, one row a layer; those that are not kept are grey."""
+    """The weights of a plan's experts, of `experts` in each layer, one row a layer; those that are not kept are grey."""
     weights = weights_of(plan, experts)
     z = np.stack(list(weights.values()))
     cells = {"x": list(range(experts)), "y": [f"layer {layer}" for layer in weights]}

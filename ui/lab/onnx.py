@@ -137,9 +137,8 @@ def menu(checkpoint: Checkpoint, plan: PruningPlan | None, name: str, data: Text
     if store.get(key) is None:
         if not place.button(_OFFER, key="serve", icon=":material/deployed_code:"):
             return
-        stop.button(
-            "Stop", key="serve-stop", icon=":material/cancel:"
-        )  # as any click, by running the page again
+        # It stops the build as any click does, by running the page again.
+        stop.button("Stop", key="serve-stop", icon=":material/cancel:")
 
     def tick(step: str = "Waiting for another build") -> None:
         place.markdown(f":material/hourglass_top: {step} … ({duration(time.monotonic() - start)} so far)")

@@ -119,7 +119,9 @@ def write_checkpoint(
     drawn: bool = False,
 ) -> Path:
     """Write the pruned model as a checkpoint, weights in float16, with the score measured here.
-    `ranked_on`: what the plan's experts were chosen on; None where that was the checkpoint's own usage.
+
+    `ranked_on`: what the plan's experts were chosen on; None where that was the checkpoint's own usage. `drawn`: they were
+    drawn at random here.
     """
     kept = [dict(row) for row in checkpoint.info.scores if row.get("kind") == "teacher"]
     if math.isfinite(evaluation.score):

@@ -76,6 +76,7 @@ def others(
     selection: Selection, setting: Setting, plan: PruningPlan, measure, known
 ) -> Iterator[tuple[str, list[PruningPlan]]]:
     """Selection -> its plans with as many experts in all, several for random draws.
+
     `measure`: selections that may be measured now; others are left out unless known.
     """
     base = replace(setting, edits=NO_EDITS)

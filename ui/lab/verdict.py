@@ -25,7 +25,9 @@ def verdict(
     found: Evaluation, routed: Evaluation | None, dense: Evaluation | float, kept: int, total: int
 ) -> str:
     """What a plan loses, as Markdown.
-    `dense`: the dense teacher's, or its stored score on all examples; nan where neither is known.
+
+    `routed`: None while it is not known. `dense`: the dense teacher's evaluation, or its stored score on all examples (a
+    share of 1); nan where neither is known.
     """
     head = f"**{kept} of {total} experts"
     tail = "" if found.complete else f" Estimate from {found.n:,} of {found.total:,} examples."
@@ -60,8 +62,7 @@ def smallest_text(
     data: TextData,
     scores: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """The fewest experts whose score is at most `LOSS` below the routed model's and above the majority class, as
-    Markdown, and how far to trust that.
+    """The smallest plan at most `LOSS` below the routed model and above the majority class, as Markdown.
 
     Args:
         scores: rows that are stored with the checkpoint.

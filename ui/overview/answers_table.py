@@ -56,6 +56,7 @@ def choices(frame: pd.DataFrame) -> list[str]:
 
 def narrowed(frame: pd.DataFrame, which: str, search: str, texts: list[str]) -> pd.DataFrame:
     """The rows that are asked for, in the order that is.
+
     `search`: beginnings of words in a row's texts; every one must be found, in either case.
     """
     if which in (WRONG, RIGHT):

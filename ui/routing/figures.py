@@ -35,7 +35,7 @@ def grid_height(rows: int, extra: int) -> int:
 
 
 def cells(z: np.ndarray, layers: Sequence[int], limit: float, **options: Any) -> go.Heatmap:
-    """Layers x columns of signed numbers, blue below 0 and orange above."""
+    """Layers x columns of signed numbers `z`, blue below 0 and orange above; the colour scale ends at `limit`."""
     look = {"showscale": False, "hoverongaps": False, "colorscale": DIVERGING, "xgap": 1, "ygap": 1}
     look |= {"zmin": -limit, "zmax": limit} | options
     return go.Heatmap(z=z, x=list(range(z.shape[1])), y=layer_names(layers), **look)
@@ -84,6 +84,12 @@ def bars(
     errors: np.ndarray | None = None,
 ) -> tuple[go.Figure, int]:
     """Horizontal bars, the first on top: orange raises the output, blue lowers it.
+
+    Args:
+        values: `(N,)`.
+        names: of the bars, plain text; titles are HTML-safe.
+        x: what is measured, with its unit.
+        errors: standard errors `(N,)`, drawn as whiskers.
 
     Returns:
         The figure, and how many bars it has: the largest ones in their own order.

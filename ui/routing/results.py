@@ -136,7 +136,7 @@ def trust_checks(one: Explained, output: int, found: list[WordScores]) -> list[t
 
 
 def expert_scores(one: Explained, output: int, method: str) -> experts.ExpertScores:
-    """One output's attribution to the experts that fire.
+    """One output's attribution to the experts that fire; `method` is of `shrp.analysis.attribution.experts.METHODS`.
 
     Raises:
         PlanError: The model has no expert layer, or no router that could pick the next expert.

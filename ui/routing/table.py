@@ -96,8 +96,9 @@ def routes_html(
 
 
 def marked(e: Exploration) -> str:
-    """A sentence as HTML, each word that has another class than `O` marked with it; the darker, the surer. Or a question, and
-    the answer marked in the text around it.
+    """A sentence as HTML, each word that has another class than `O` marked with it; the darker, the surer.
+
+    Or a question, and the answer marked in the text around it.
     """
     if e.task.on_spans:
         (question, text), (start, end) = e.text, e.span
@@ -159,6 +160,7 @@ def frame(found: Sequence[Exploration]) -> pd.DataFrame:
 
 def reading_notes(found: Sequence[Exploration], scored: int) -> list[str]:
     """Sentences on what the model does not read as it was typed, here or in scores.
+
     `scored`: Tokens of a sentence that scores and usage read.
     """
     notes = []

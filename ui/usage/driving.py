@@ -286,6 +286,7 @@ def _score(row: pd.Series, prefix: str, metric: str) -> str:
 
 def change_marks(frame: pd.DataFrame, metric: str | None, subtitle: str) -> go.Figure:
     """A row for each layer, for all layers and for no routes: what changes, with its interval.
+
     `metric`: whose change is shown; None shows the share of answers that change.
     """
     names = [

@@ -58,7 +58,8 @@ def usage_heatmap(
     """Layers x experts as a heatmap whose cells can be clicked; a click's `customdata` is layer and expert.
 
     Args:
-        values: `(L, H)`: shares from 0 to 1; nan where nothing is known.
+        values: `(L, H)`: shares from 0 to 1; nan where nothing is known. `layers`: the `L` layers, ascending.
+        counts: `(L, H)`, of `unit`, for the hover text.
         ends: `(L, H, 2)` of 95% intervals, nan for none, for the hover text.
     """
     experts, names = range(values.shape[1]), [str(layer) for layer in layers]
@@ -111,6 +112,7 @@ def usage_heatmap(
 
 def mix_bars(frame: pd.DataFrame, *, what: str, unit: str, total: int) -> go.Figure:
     """An expert's examples by group, each bar with a mark at the rate in all data.
+
     `frame`: of `shrp.evaluation.statistics.mix_frame`.
     """
     groups = [slice_name(str(group)) for group in frame["group"]]
@@ -140,7 +142,8 @@ def interval_marks(
     x: pd.Series, y: Sequence[str], low: pd.Series, high: pd.Series, hover: Sequence[str], **marker: Any
 ) -> go.Figure:
     """A mark with its interval in each row, the first on top, and a dotted line at 0.
-    `x`, `low`, `high`: each row's value and the ends of its interval; none where these are nan.
+
+    `x`, `low`, `high`: each row's value and the ends of its interval; none where these are nan. `y`: names, HTML-safe.
     """
     bars = whiskers(x, low, high, color=GREY)
     style = {"mode": "markers", "marker": {"size": 10} | marker, "name": "slice"}

@@ -88,6 +88,7 @@ def facts(
     top_k: int,
 ) -> None:
     """Draw one expert's numbers, and the groups it takes more and less often than the other experts of its layer.
+
     `group`: name and mask `(N,)` of a group whose share is shown too.
     """
     layer, expert = cell

@@ -202,6 +202,7 @@ def _signed_map(z: np.ndarray, limit: float, x: Sequence, y: Sequence, bar: str,
 
 def effect_map(table: pd.DataFrame, what: str, subtitle: str, of: str = EXPERT) -> go.Figure:
     """Layers x experts: the mean signed effect on the output; experts that are never used stay blank.
+
     `table`: of `KnockOuts.table`.
     """
     grid = table.set_index(["layer", "expert"]).sort_index()
@@ -233,7 +234,8 @@ def effect_map(table: pd.DataFrame, what: str, subtitle: str, of: str = EXPERT) 
 
 def where_columns(frame: pd.DataFrame, sure: pd.DataFrame) -> tuple[list[tuple[int, int]], int]:
     """The experts of a map, significant ones and then those that differ most between groups; and how many are used.
-    `frame`: of `shrp.analysis.importance.worth_by_group`.
+
+    `frame`: of `shrp.analysis.importance.worth_by_group`; `sure`: of `beyond_chance`.
     """
     groups = frame.groupby(["layer", "expert"])
     used = groups["uses"].sum().loc[lambda uses: uses > 0].index
@@ -246,7 +248,8 @@ def where_map(
     frame: pd.DataFrame, experts: Sequence[tuple[int, int]], title: str, subtitle: str, of: str = EXPERT
 ) -> go.Figure:
     """Groups x experts: what a group loses without the expert, bold where it differs significantly.
-    `frame`: of `shrp.analysis.importance.worth_by_group`.
+
+    `frame`: of `shrp.analysis.importance.worth_by_group`; `experts`: layer and number of those to show.
     """
     counts = frame.drop_duplicates("group").set_index("group")["n"]
     groups, shape = list(counts.index), (len(counts), len(experts))

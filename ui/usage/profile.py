@@ -64,6 +64,7 @@ def _text_names(data: TextData) -> list[str]:
 
 def examples(one: results.Expert, frame: pd.DataFrame, mixes: dict[str, pd.DataFrame]) -> None:
     """The examples of the highest router probability, and how the expert's examples split over groups.
+
     `frame`: of `example_frame`.
     """
     data, column = one.data, st.column_config
