@@ -18,59 +18,45 @@ from typing import TYPE_CHECKING
 
 from shrp.checkpoints.hub import register as _register
 
-if TYPE_CHECKING:  # for editors and type checkers, which run nothing; `X as X` says that a name is given on
-    from shrp.analysis.usage import UsageStats as UsageStats
-    from shrp.analysis.usage import measure_usage as measure_usage
-    from shrp.checkpoints.checkpoint import Checkpoint as Checkpoint
-    from shrp.checkpoints.checkpoint import load as load
-    from shrp.checkpoints.checkpoint import save as save
-    from shrp.checkpoints.info import CheckpointInfo as CheckpointInfo
-    from shrp.checkpoints.info import discover as discover
-    from shrp.data.sources import load_data as load_data
-    from shrp.data.sources import load_file as load_file
-    from shrp.data.sources import load_glue as load_glue
-    from shrp.data.sources import load_probe as load_probe
-    from shrp.data.tasks import Task as Task
-    from shrp.data.text_data import TextData as TextData
-    from shrp.errors import ShrpError as ShrpError
-    from shrp.evaluation.evaluation import Evaluation as Evaluation
-    from shrp.export.exported import load_export as load_export
-    from shrp.model.config import ShrpConfig as ShrpConfig
-    from shrp.model.convert import convert_layer as convert_layer
-    from shrp.model.gates import force_experts as force_experts
-    from shrp.model.gates import record_routing as record_routing
-    from shrp.model.gates import use_gates as use_gates
-    from shrp.pruning.plan import PruningPlan as PruningPlan
-    from shrp.pruning.plan import make_plan as make_plan
+if TYPE_CHECKING:  # for editors and type checkers, which run nothing
+    from shrp.analysis.usage import UsageStats, measure_usage
+    from shrp.checkpoints.checkpoint import Checkpoint, load, save
+    from shrp.checkpoints.info import CheckpointInfo, discover
+    from shrp.data.sources import load_data, load_file, load_glue, load_probe
+    from shrp.data.tasks import Task
+    from shrp.data.text_data import TextData
+    from shrp.errors import ShrpError
+    from shrp.evaluation.evaluation import Evaluation
+    from shrp.export.exported import load_export
+    from shrp.model.config import ShrpConfig
+    from shrp.model.convert import convert_layer
+    from shrp.model.gates import force_experts, record_routing, use_gates
+    from shrp.pruning.plan import PruningPlan, make_plan
 
+__all__ = [
+    "Checkpoint", "CheckpointInfo", "Evaluation", "PruningPlan", "ShrpConfig", "ShrpError", "Task",
+    "TextData", "UsageStats", "convert_layer", "discover", "force_experts", "load", "load_data",
+    "load_export", "load_file", "load_glue", "load_probe", "make_plan", "measure_usage", "record_routing",
+    "save", "use_gates",
+]
 # No name here may be that of a module or package in this folder: once that is imported, `shrp.NAME` is the module, and
 # a function of the same name would be had or not by chance.
-_HOMES = {
-    "Checkpoint": "shrp.checkpoints.checkpoint",
-    "CheckpointInfo": "shrp.checkpoints.info",
-    "Evaluation": "shrp.evaluation.evaluation",
-    "PruningPlan": "shrp.pruning.plan",
-    "ShrpConfig": "shrp.model.config",
-    "ShrpError": "shrp.errors",
-    "Task": "shrp.data.tasks",
-    "TextData": "shrp.data.text_data",
-    "UsageStats": "shrp.analysis.usage",
-    "convert_layer": "shrp.model.convert",
-    "discover": "shrp.checkpoints.info",
-    "force_experts": "shrp.model.gates",
-    "load": "shrp.checkpoints.checkpoint",
-    "load_data": "shrp.data.sources",
-    "load_export": "shrp.export.exported",
-    "load_file": "shrp.data.sources",
-    "load_glue": "shrp.data.sources",
-    "load_probe": "shrp.data.sources",
-    "make_plan": "shrp.pruning.plan",
-    "measure_usage": "shrp.analysis.usage",
-    "record_routing": "shrp.model.gates",
-    "save": "shrp.checkpoints.checkpoint",
-    "use_gates": "shrp.model.gates",
+_NAMES = {
+    "shrp.analysis.usage": "UsageStats measure_usage",
+    "shrp.checkpoints.checkpoint": "Checkpoint load save",
+    "shrp.checkpoints.info": "CheckpointInfo discover",
+    "shrp.data.sources": "load_data load_file load_glue load_probe",
+    "shrp.data.tasks": "Task",
+    "shrp.data.text_data": "TextData",
+    "shrp.errors": "ShrpError",
+    "shrp.evaluation.evaluation": "Evaluation",
+    "shrp.export.exported": "load_export",
+    "shrp.model.config": "ShrpConfig",
+    "shrp.model.convert": "convert_layer",
+    "shrp.model.gates": "force_experts record_routing use_gates",
+    "shrp.pruning.plan": "PruningPlan make_plan",
 }
-__all__ = sorted(_HOMES)
+_HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 __version__: str
 _register()
 
@@ -88,17 +74,10 @@ def __dir__() -> list[str]:
 
 
 def _version() -> str:
-    """The version of what is installed, or of the checkout that this is; `unknown` of a folder copied out of either."""
-    from importlib import metadata  # like the others, slower to import than all the rest here
+    """The version of what is installed; `unknown` of a checkout that is not."""
+    from importlib import metadata  # slower to import than all the rest here
 
     try:
         return metadata.version("shrp")
     except metadata.PackageNotFoundError:
-        import tomllib
-        from pathlib import Path
-
-        try:
-            file = Path(__file__).parent.parent / "pyproject.toml"
-            return tomllib.loads(file.read_text(encoding="utf-8"))["project"]["version"]
-        except (OSError, ValueError, KeyError):
-            return "unknown"
+        return "unknown"

@@ -18,14 +18,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.analysis import Progress
 from shrp.data.batching import read
-from shrp.data.tabular import distinct
-from shrp.data.text_data import TextData, named, right
+from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
 from shrp.evaluation.evaluate import Outputs
 from shrp.model.convert import expert_layers, num_experts_of
 from shrp.model.gates import LayerTrace, record_routing
 from shrp.model.modules import logits_of
-from shrp.phrases import counted, listed
+from shrp.phrases import counted
 from shrp.pruning.plan import FittedGates
 
 COLLAPSE_SHARE = 0.9
@@ -273,46 +272,6 @@ def _by_input(trace: LayerTrace, top_k: int) -> tuple[np.ndarray, np.ndarray, np
     means = (((values * real).sum(1) / real.sum(1)).numpy() for values in (probs, margins, gates))
     mean_probs, mean_margins, mean_gates = means
     return top1.sum(1).long().numpy(), mean_probs, mean_margins[:, 0], mean_gates
-
-
-def route_table(
-    stats: UsageStats, data: TextData, answers: Sequence[float] | None, lengths: Sequence[int]
-) -> pd.DataFrame:
-    """One row an example, in the data's order; under token routing with means over its tokens.
-
-    Args:
-        answers: the routed model's predictions `(N,)`, or None.
-        lengths: of the examples, in tokens, `(N,)`.
-
-    Returns:
-        Columns index, the texts, (label), (answer), (correct), (slice), tokens, and for each layer `layer 6` (its Top-1
-        expert, or that of most tokens), `layer 6 probability` and `layer 6 margin`.
-
-    Raises:
-        DataError: the sizes differ.
-    """
-    sizes = {"inputs with usage": stats.n, "texts": len(data), "lengths": len(lengths)}
-    sizes |= {} if answers is None else {"answers": len(answers)}
-    if len(set(sizes.values())) > 1:
-        raise DataError(f"{listed([f'{n} {what}' for what, n in sizes.items()])} don't fit each other.")
-    columns: dict[str, Any] = {}
-    if data.labels is not None:
-        columns["label"] = named(data.task, data.known)
-    if answers is not None:
-        columns["answer"] = named(data.task, np.asarray(answers))
-        if data.labels is not None and not data.task.is_regression:
-            columns["correct"] = right(data.task, data.known, np.asarray(answers))
-    if data.slices is not None:
-        columns["slice"] = list(data.slices)
-    columns["tokens"] = np.asarray(lengths)
-    for layer in stats.layers:
-        expert = stats.top1[layer].argmax(1)
-        columns[f"layer {layer}"] = expert
-        columns[f"layer {layer} probability"] = stats.probs[layer][np.arange(stats.n), expert]
-        columns[f"layer {layer} margin"] = stats.margins[layer]
-    texts = distinct(data.task.text_columns, ("index", *columns))
-    inputs = {name: [text[at] for text in data.texts] for at, name in enumerate(texts)}
-    return pd.DataFrame({"index": np.arange(stats.n)} | inputs | columns)
 
 
 def entropy(share: Sequence[float] | np.ndarray) -> float:

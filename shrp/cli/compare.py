@@ -89,7 +89,7 @@ def _pair(found: list[Evaluation], source: TextData, flips: Path | None) -> dict
 
     before, after = found
     flipped = flip_table(before, after, source)
-    write_csv(flipped, flips, source)
+    write_csv(flipped, flips)
     result: dict[str, Any] = {"flipped": flipped["direction"].value_counts().to_dict()}
     if source.task.is_regression:
         result["flipped_by_more_than"] = far_apart(before)

@@ -42,7 +42,7 @@ def evaluate(
         )
     result = scored.evaluate(source)
     scored.report_cut(source)
-    write_csv(result.to_frame(source.texts), predictions, source)
+    write_csv(result.to_frame(source.texts), predictions)
     teacher = scored.teacher(source)
     summary = result.to_dict() | {
         "teacher": teacher,

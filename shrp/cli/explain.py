@@ -23,7 +23,6 @@ _SHOWN = 20  # words of a text in a terminal; the JSON has all
 def explain(
     checkpoint: Scored,
     text: Annotated[list[str], Option(help="A text, or a pair as A ||| B. Repeat for several.")],
-    words: Annotated[bool, Option(help="Also what the logit loses without each word.")] = True,
     device: Device = "cpu",
     json: AsJson = False,
 ) -> None:
@@ -40,7 +39,7 @@ def explain(
     check_has_task(task)
     texts = [_parts(one, task) for one in text]
     found = explore(loaded.model, loaded.tokenizer, task, texts)
-    inputs = [_input(loaded, one, words=words) for one in found]
+    inputs = [_input(loaded, one) for one in found]
     cut = loaded.info.max_length
     if longer := sum(len(one.tokens) > cut for one in found):
         stderr.print(
@@ -66,7 +65,7 @@ def _parts(text: str, task: Task) -> tuple[str, ...]:
     raise DataError(f"--text '{text[:60]}' is no example of '{task.name}': give {wanted}.")
 
 
-def _input(loaded: Checkpoint, one: Exploration, *, words: bool) -> dict[str, Any]:
+def _input(loaded: Checkpoint, one: Exploration) -> dict[str, Any]:
     """What is told of one text."""
     from shrp.model.convert import expert_layers
 
@@ -89,7 +88,7 @@ def _input(loaded: Checkpoint, one: Exploration, *, words: bool) -> dict[str, An
             if "with_it" in row:
                 row["with_it"] = one.with_it(row["layer"])
     replaced_by = "pad" if loaded.tokenizer.mask_token_id is None else "mask"
-    if words and (scores := _word_scores(loaded, one)):
+    if scores := _word_scores(loaded, one):
         told["words"] = {
             "unit": scores.unit,
             "of": "output" if task.is_regression else one.answer,

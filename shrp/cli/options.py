@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 from typer import Argument, Option
 
 from shrp.cli.output import stderr
-from shrp.data.slices import only as only_slices
 from shrp.data.sources import complete_rows, from_table, load_data
 from shrp.data.tabular import read_table, text_rows
 from shrp.data.tasks import LABEL, TASKS, TEXTS, UNLABELLED, Task
@@ -54,7 +53,6 @@ PlanFile = Annotated[
 ]
 PerLayer = Annotated[int | None, Option(help="Keep so many experts in every converted layer.")]
 Budget = Annotated[int | None, Option(help="Keep so many experts in all, spread by usage.")]
-Calibrate = Annotated[bool, Option("--calibrate", help="Match class frequencies to the routed model's.")]
 Config = Annotated[Path | None, Option("--config", help="YAML or JSON file of options (docs/training.md).")]
 
 
@@ -94,14 +92,9 @@ class Examples:
     label_column: LabelColumn = LABEL
     label_means: LabelMeanings = None
     slice_column: Annotated[str | None, Option(help="Slice column of your file.")] = None
-    only: Annotated[list[str] | None, Option(help="Use this slice only; repeat for several.")] = None
 
     def load(self, task: Task) -> TextData:
         """The data, for a checkpoint of this task."""
-        data = self._whole(task)
-        return only_slices(data, self.only)[0] if self.only else data
-
-    def _whole(self, task: Task) -> TextData:
         if self.data not in ("probe", "glue"):
             return self.read(self.data, task)
         if task.name not in TASKS:

@@ -32,8 +32,6 @@ from shrp.training.progress import Progress as TrainingProgress
 if TYPE_CHECKING:  # slow to import, and --help needs none
     import pandas as pd
 
-    from shrp.data.text_data import TextData
-
 # Texts are a person's as often as ours: a slice called `[/x]` is no markup, `:x:` no emoji. Long lines are left to the
 # terminal to wrap, so that a command inside one can be copied whole.
 _PLAIN = {"markup": False, "emoji": False, "highlight": False, "soft_wrap": True}
@@ -52,15 +50,10 @@ def use_utf8() -> None:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
-def write_csv(frame: pd.DataFrame, file: Path | None, data: TextData | None = None) -> None:
-    """Write a table whole or not at all, compressed if its name says so; a pipe is written to directly.
-
-    `data`: Where the rows in the column `index` are from; their numbers in the file are written instead.
-    """
+def write_csv(frame: pd.DataFrame, file: Path | None) -> None:
+    """Write a table whole or not at all, compressed if its name says so; a pipe is written to directly."""
     if file is None:
         return
-    if data is not None:
-        frame = frame.assign(index=data.number_of(frame["index"].to_numpy()))
     if file.exists() and not file.is_file():
         frame.to_csv(file, index=False, **csv_options(frame))
         return

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from typer import Option
 
 from shrp.cli import options as opt
-from shrp.cli.output import print_json, print_scores, progress_on, stderr, training_progress
+from shrp.cli.output import print_json, print_scores, stderr, training_progress
 from shrp.cli.sweep import check_can_prune, measured_usage
 from shrp.data.tasks import TASKS, Task, may_be_one
 from shrp.data.text_data import TextData
@@ -53,8 +53,6 @@ class PruneOptions:
     """Label column of your files."""
     label_means: tuple[str, ...] = ()
     """Label mappings, such as good=positive."""
-    only: tuple[str, ...] = ()
-    """Slices that usage is measured on."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +70,12 @@ def prune(
     per_layer: opt.PerLayer = None,
     budget: opt.Budget = None,
     plan: opt.PlanFile = None,
-    max_loss: Annotated[float | None, Option(help="Keep the fewest with at most this loss (0.01).")] = None,
     selection: Annotated[
         Literal["usage", "gate_norm", "ablation", "fitted", "random", "recorded"] | None,
         Option(help="What experts are chosen by [default: usage]"),
     ] = None,
     data: Annotated[str | None, Option(help="Measure on probe, glue or a file [default: stored]")] = None,
-    calibrate: opt.Calibrate = False,
+    calibrate: Annotated[bool, Option("--calibrate", help="Match class frequencies to the routed model's.")] = False,
     fine_tune: Annotated[int, Option(min=0, help="Epochs of fine-tuning after pruning.")] = 0,
     teacher: Annotated[Path | None, Option(help="Dense checkpoint to distil while fine-tuning.")] = None,
     train_file: opt.TrainFile = None,
@@ -101,18 +98,13 @@ def prune(
     from shrp.pruning.plan import make_plan
     from shrp.pruning.prune import prune as cut
     from shrp.pruning.select import plan_from
-    from shrp.pruning.sweep import smallest_within
     from shrp.training.loop import train
     from shrp.training.runs import alone_in, finish, run_folder
     from shrp.training.text import train_on_text
 
-    sizes = {"--per-layer": per_layer, "--budget": budget, "--plan": plan, "--max-loss": max_loss}
+    sizes = {"--per-layer": per_layer, "--budget": budget, "--plan": plan}
     if sum(option is not None for option in sizes.values()) != 1:
         raise PlanError(f"give exactly one of {', '.join(sizes)}.")
-    if max_loss is not None and (selection in ("random", "recorded") or not 0 <= max_loss < math.inf):
-        raise PlanError(
-            "--max-loss is 0 or more, and measures usage, gate_norm, ablation or fitted on --data."
-        )
     if plan is not None and (selection or (data and not calibrate)):
         raise PlanError("--plan says what is kept: leave --selection and --data out.")
     if selection == "recorded" and data is not None and not calibrate:
@@ -141,8 +133,10 @@ def prune(
     )
     refuse_existing(out)  # refuse now, not after the epochs
     source = store.load(checkpoint, device=options.device)
-    check_can_prune(source, calibrate)
+    check_can_prune(source)
     task, length = source.info.task, options.max_length or source.info.max_length
+    if calibrate and task.is_regression:
+        raise PlanError("--calibrate is for classification; leave it out for a regression.")
     files = opt.Data(
         text_column=list(options.text_columns),
         label_column=options.label_column,
@@ -151,7 +145,7 @@ def prune(
     from_file = data not in (None, "probe", "glue")
     if not from_file and train_file is None and texts is None:
         files.refuse("in --config describes files of your own: give --data, --train-file or --texts.")
-    where = replace(files if from_file else opt.Data(), data=data or "probe", only=list(options.only))
+    where = replace(files if from_file else opt.Data(), data=data or "probe")
     tuning, scored_on, dense, rows, added = None, None, None, (), ()
     if fine_tune and teacher is not None:
         dense = _teacher(store.load(teacher), source)
@@ -167,7 +161,7 @@ def prune(
         scored_on = tuning[1]
     measured_on = None
     how = selection if selection not in (None, "recorded") else "usage"
-    if plan is None and selection != "recorded" and (data or max_loss is not None or how in _MEASURED):
+    if plan is None and selection != "recorded" and (data or how in _MEASURED):
         measured_on = where.load(task)
         stats = measured_usage(source, measured_on, how, length, options.seed)
     weights = {"combination": options.combination or ("fitted" if how == "fitted" else "usage")}
@@ -175,11 +169,6 @@ def prune(
     size = {"per_layer": per_layer, "budget": budget}
     if plan is not None:
         chosen = opt.read_plan(plan)
-    elif max_loss is not None:
-        of = (source.model, source.tokenizer, measured_on, stats, max_loss)
-        with progress_on("scoring prunings") as show:
-            chosen = smallest_within(*of, max_length=length, calibrate=calibrate, progress=show, **weights)
-        size["budget"] = chosen.budget
     elif measured_on is not None:
         chosen = plan_from(stats, seed=options.seed, **weights, **size)
     else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Option
 
-from shrp.cli.options import AsJson, Calibrate, Data, Routed, check_free, report_cut
+from shrp.cli.options import AsJson, Data, Routed, check_free, report_cut
 from shrp.cli.output import print_json, print_table, progress_on, records, stderr, write_csv
 from shrp.errors import DataError, PlanError
 from shrp.pruning.plan import Allocation
@@ -31,7 +31,6 @@ def sweep(
     ] = "usage",
     draws: Annotated[int, Option(min=0, max=100, help="Random selections per size.")] = 3,
     held_out: Annotated[bool, Option("--held-out", help="Choose on one half, score on the other.")] = False,
-    calibrate: Calibrate = False,
     out: Annotated[Path | None, Option(help="Write every pruning's row to this CSV file.")] = None,
     json: AsJson = False,
 ) -> None:
@@ -42,7 +41,7 @@ def sweep(
 
     check_free(out, "--out")
     loaded, source, length = opened(checkpoint, data)
-    check_can_prune(loaded, calibrate)
+    check_can_prune(loaded)
     if source.labels is None:
         raise DataError(f"{source.name} has no labels to score by; name the column with --label-column.")
     if held_out and len(source) < FEWEST:
@@ -52,9 +51,8 @@ def sweep(
     stats = measured_usage(loaded, ranked, selection, length, 0)
     combination = "fitted" if selection == "fitted" else "usage"
     wanted = points(stats, allocation, selection=selection, combination=combination, draws=range(draws))
-    how = {"max_length": length, "calibrate": calibrate}
     with progress_on("scoring prunings", len(wanted)) as show:
-        frame, routed = scored(loaded.model, loaded.tokenizer, on, wanted, progress=show, **how)
+        frame, routed = scored(loaded.model, loaded.tokenizer, on, wanted, max_length=length, progress=show)
     write_csv(frame, out)
     cheapest = []
     for loss in LOSSES:
@@ -65,7 +63,6 @@ def sweep(
         "combination": combination,
         "allocation": allocation,
         "chosen_on": ranked.name,
-        "calibrated": calibrate,
         "routed": {
             "metric": routed.metric,
             "score": routed.score,
@@ -83,14 +80,12 @@ def sweep(
         _print(result, on.name)
 
 
-def check_can_prune(loaded: Checkpoint, calibrate: bool) -> None:
-    """Raise `PlanError` for a checkpoint without routers, or for a calibrated regression."""
+def check_can_prune(loaded: Checkpoint) -> None:
+    """Raise `PlanError` for a checkpoint without routers."""
     from shrp.model.convert import expert_layers
 
     if not expert_layers(loaded.model):
         raise PlanError(f"{loaded.path} has no routed layer to prune: it is dense, or pruned already.")
-    if calibrate and loaded.info.task.is_regression:
-        raise PlanError("--calibrate is for classification; leave it out for a regression.")
 
 
 def measured_usage(
@@ -126,7 +121,7 @@ def _print(result: dict[str, Any], name: str) -> None:
         row["experts"] = f"{'* ' * row['pareto']}{row['kept']}"
         row["random"] = f"{min(drawn):.3f} to {max(drawn):.3f}" if drawn else None
     print_table(
-        f"{result['selection']} on {name}, n = {routed['n']:,}{', calibrated' * result['calibrated']}; the routed model's "
+        f"{result['selection']} on {name}, n = {routed['n']:,}; the routed model's "
         f"{routed['metric']}: {routed['score']:.4f}\nencoder params, FLOPs (128 tokens): share of the dense encoder's; random: "
         "range over draws; *: no other size scores higher with as few FLOPs",
         rows,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 from typer import Option
 
-from shrp.cli.options import AsJson, Data, Routed, check_free, report_cut
-from shrp.cli.output import print_json, print_table, progress_on, stderr, write_csv
+from shrp.cli.options import AsJson, Data, Routed, report_cut
+from shrp.cli.output import print_json, print_table, progress_on, stderr
 from shrp.errors import DataError
 
 
@@ -18,20 +17,18 @@ def usage(
     data: Data,
     by: Annotated[str | None, Option(help="Also by class, answer, outcome, slice or length.")] = None,
     drivers: Annotated[bool, Option("--drivers", help="Also what drives routing.")] = False,
-    routes: Annotated[Path | None, Option(help="Write every example's experts to this CSV file.")] = None,
     json: AsJson = False,
 ) -> None:
     """Count which experts the routers choose: shares, entropy, margins, warnings."""
     import numpy as np
 
     from shrp.analysis.specialisation import specialisation, specialisation_frame
-    from shrp.analysis.usage import measure_usage, route_table
+    from shrp.analysis.usage import measure_usage
     from shrp.cli.subjects import opened, provenance
     from shrp.data.batching import longest_input, token_counts
     from shrp.data.slices import groups_by, lacking
     from shrp.evaluation.evaluate import label_columns, summarise
 
-    check_free(routes, "--routes")
     loaded, source, length = opened(checkpoint, data, task=False)
     if by is not None and (why := lacking(by, source)):
         raise DataError(why)
@@ -43,8 +40,6 @@ def usage(
     answers = summarise(source, np.arange(len(source)), outputs, False).predictions
     lengths = token_counts(loaded.tokenizer, source.texts)
     read = np.minimum(lengths, longest_input(loaded.model, loaded.tokenizer, length))
-    if routes is not None:
-        write_csv(route_table(stats, source, answers, lengths), routes, source)
     result: dict[str, Any] = {
         "task": loaded.info.task.name,
         "data": stats.data,

@@ -1,36 +1,13 @@
-"""Some slices of the data alone, and groups of examples."""
+"""Groups of examples."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from shrp.data.text_data import TextData, right
 from shrp.errors import DataError
-
-_NAME = 150  # characters of slices in the name of their data; longer ones are cut and end in a digest
-
-
-def only(data: TextData, names: Sequence[str]) -> tuple[TextData, np.ndarray]:
-    """The examples of some slices, as data whose name says so, and their numbers in the whole, int64 `(n,)`.
-
-    Raises:
-        DataError: the data have no slices, or none of a name.
-    """
-    known = sorted(set(data.slices or ()))
-    if not known:
-        raise DataError(f"{data.name} has no slices to select from.")
-    if unknown := [name for name in names if name not in known]:
-        raise DataError(f"{data.name} has no slice '{unknown[0]}'; it has {', '.join(known)}.")
-    rows = np.flatnonzero(np.isin(np.array(data.slices, dtype=object), list(names)))
-    shown = ", ".join(name for name in known if name in names)
-    if len(shown) > _NAME:
-        shown = f"{shown[:_NAME].rstrip()}… [{hashlib.sha256(shown.encode()).hexdigest()[:6]}]"
-    return replace(data.subset(rows), name=f"{data.name}, only {shown} ({len(rows)} of {len(data)})"), rows
-
 
 CLASS, ANSWER, OUTCOME, SLICE, LENGTH = GROUPINGS = ("class", "answer", "outcome", "slice", "length")
 PARTS = 4

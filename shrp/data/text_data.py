@@ -44,8 +44,6 @@ class TextData:
     """A name for each example: two of one name are a minimal pair (`pairs_of`); "" is in none."""
     origin: "TextData | None" = None
     """The same data without the slices that a person gave."""
-    numbers: np.ndarray | None = None
-    """Of a part of other data, the number of each example in the whole, int64 `(N,)`."""
 
     def __post_init__(self) -> None:
         parts = {"labels": self.labels, "slices": self.slices, "names of pairs": self.pairs}
@@ -127,12 +125,7 @@ class TextData:
             None if self.slices is None else tuple(self.slices[i] for i in rows),
             None if self.pairs is None else tuple(self.pairs[i] for i in rows),
             None if self.origin is None else self.origin.subset(rows),
-            self.number_of(rows),
         )
-
-    def number_of(self, rows: np.ndarray) -> np.ndarray:
-        """The numbers in the whole of the examples at these places."""
-        return rows if self.numbers is None else self.numbers[rows]
 
     def stratified_order(self, seed: int = 0) -> np.ndarray:
         """A random order in which every prefix has about the whole's share of each class.

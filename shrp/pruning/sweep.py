@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from shrp.analysis.usage import UsageStats
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
-from shrp.evaluation.calibration import matching_shift, shifted
 from shrp.evaluation.costs import TOKENS, dense_cost, plan_cost
 from shrp.evaluation.evaluation import Evaluation
 from shrp.pruning.live import LiveEvaluator
@@ -100,25 +99,19 @@ def scored(
     wanted: Sequence[Point],
     *,
     max_length: int,
-    calibrate: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[pd.DataFrame, Evaluation]:
     """`to_frame` of prunings on `data`, and the routed model's evaluation.
 
-    `calibrate`: calibrate each pruning's threshold to the routed model's class frequencies (no labels).
-
     Raises:
         DataError: the data have no labels.
     """
-    if calibrate:
-        data.task.check_of_texts("calibrating the threshold")
     if data.labels is None:
         raise DataError(f"{data.name} has no labels, so no pruning of it has a score.")
     live = LiveEvaluator(model, tokenizer, data, max_length=max_length)
     routed, by_plan = live.evaluate(None), {}
     for done, (plan, found) in enumerate(live.sweep([point.plan for point in wanted]), 1):
-        shift = matching_shift(found.logits, routed.logits) if calibrate else None
-        by_plan[plan.key()] = shifted(found, data, shift) if calibrate else found
+        by_plan[plan.key()] = found
         progress(done, len(wanted))
     return to_frame(model, wanted, [by_plan[point.plan.key()] for point in wanted], routed), routed
 
@@ -156,32 +149,3 @@ def cheapest_within(frame: pd.DataFrame, routed: Evaluation, loss: float) -> pd.
     near = frame[frame["seed"].isna() & (frame["score"] >= routed.score - loss - 1e-12)]
     near = near[~(near["score"] <= routed.majority_score)]
     return None if near.empty else near.sort_values("encoder_flops", kind="stable").iloc[0]
-
-
-def smallest_within(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    data: TextData,
-    stats: UsageStats,
-    loss: float,
-    *,
-    selection: str,
-    combination: str,
-    **options: Any,
-) -> PruningPlan:
-    """The plan with the fewest experts whose score on `data` is at most `loss` below the routed model's (`cheapest_within`).
-
-    Raises:
-        PlanError: no plan is that near, or no layer has a router.
-        DataError: the data have no labels.
-    """
-    sizes = range(len(stats.layers), len(stats.layers) * stats.num_experts + 1)
-    wanted = points(stats, "budget", selection=selection, combination=combination, draws=(), sizes=sizes)
-    frame, routed = scored(model, tokenizer, data, wanted, **options)
-    row = cheapest_within(frame, routed, loss)
-    if row is None:
-        floor = f" and above the baseline's {routed.majority_score:.4f}" * (routed.majority_score == routed.majority_score)
-        raise PlanError(
-            f"no pruning scores at most {loss:g} below the routed model's {routed.score:.4f} on {data.name}{floor}."
-        )
-    return wanted[row.name].plan

@@ -59,8 +59,6 @@ def test_own_columns_labels_and_slices(shrp, place, known):
     columns = ("--text-column", "review", "--label-column", "mood", "--slice-column", "slice")
     own = told(shrp, "evaluate", place / "routed", "--data", place / "own.csv", *columns)
     assert own["score"] == evaluate(loaded.model, loaded.tokenizer, data).score
-    only = told(shrp, "evaluate", place / "routed", "--data", place / "own.csv", *columns, "--only", "short")
-    assert only["n"] == sum(name == "short" for name in data.slices)
     means = ("--label-means", "negative=positive", "--label-means", "positive=")
     swapped = told(shrp, "evaluate", place / "routed", "--data", place / "own.csv", *columns, *means)
     assert swapped["n"] == int((data.labels == 0).sum())
@@ -77,10 +75,9 @@ def test_rows_without_a_text_or_label_are_left_out_and_counted(shrp, place, tmp_
     assert "2 of 60" in err
 
 
-def test_usage(shrp, place, known, on_data, tmp_path):
+def test_usage(shrp, place, known, on_data):
     loaded, data = known
-    options = ("--by", "class", "--drivers", "--routes", tmp_path / "r.csv")
-    found = told(shrp, "usage", place / "routed", *on_data, *options)
+    found = told(shrp, "usage", place / "routed", *on_data, "--by", "class", "--drivers")
     stats = measure_usage(loaded.model, loaded.tokenizer, data)
     assert pd.DataFrame(found["experts"])["share"].tolist() == pytest.approx(
         stats.to_frame()["share"].tolist()
@@ -93,7 +90,6 @@ def test_usage(shrp, place, known, on_data, tmp_path):
     drivers = specialisation_frame(specialisation(stats, data, lengths, answers))
     explained = [row["explained"] for row in found["drivers"]]
     assert explained == pytest.approx(drivers["explained"].tolist(), abs=1e-6)
-    assert len(pd.read_csv(tmp_path / "r.csv")) == 60
     assert shrp("usage", place / "routed", *on_data, "--by", "slice")[0] == 0
 
 
@@ -138,7 +134,6 @@ def test_explain(shrp, place, known):
         instance = prepare(loaded.model, loaded.tokenizer, task, expected.text)
         scores = ablate_words(instance, expected.prediction).scores
         np.testing.assert_allclose([row["score"] for row in one["words"]["scores"]], scores, atol=1e-5)
-    assert "words" not in told(shrp, "explain", place / "dense", *asked[:2], "--no-words")["inputs"][0]
     code, out, _ = shrp("explain", place / "routed", *asked)
     assert code == 0
     assert texts[0] in out
@@ -172,7 +167,6 @@ def test_sweep_scores_models_that_are_really_built(shrp, place, known, tmp_path)
     "options",
     [
         ("--held-out",),
-        ("--calibrate",),
         ("--allocation", "budget"),
         ("--selection", "ablation"),
     ],
@@ -180,7 +174,6 @@ def test_sweep_scores_models_that_are_really_built(shrp, place, known, tmp_path)
 def test_sweep_has_other_ways(shrp, place, options):
     found = told(shrp, "sweep", place / "routed", "--data", place / "data.csv", "--draws", 0, *options)
     assert all(row["seed"] is None for row in found["prunings"])
-    assert found["calibrated"] == ("--calibrate" in options)
     assert found["routed"]["n"] == (30 if "--held-out" in options else 60)
 
 

@@ -57,7 +57,7 @@ print(type(AutoConfig.from_pretrained(sys.argv[2])).__name__)
 def test_the_module_runs_by_itself_and_transformers_knows_its_checkpoints_from_then_on(place):
     """A real process prints any character and ends without a traceback, also where the encoding lacks some."""
     text = "ʻōlelo → \U0001f600"
-    commands = [["evaluate", str(place / text)], ["explain", str(place / "routed"), "--no-words", "--text", text]]
+    commands = [["evaluate", str(place / text)], ["explain", str(place / "routed"), "--text", text]]
     done = subprocess.run(
         [sys.executable, "-c", ALONE, json.dumps(commands)],
         cwd=Path(cli.__file__).parents[2],

@@ -93,16 +93,11 @@ def test_prune(shrp, place, known, tmp_path, options, budget):
     )  # float16 weights
 
 
-def test_prune_by_plan_and_loss(shrp, place, tmp_path):
+def test_prune_by_plan(shrp, place, tmp_path):
     plan = make_plan({1: [1, 0, 0, 0], 2: [0, 0, 0, 1]}, per_layer=1)
     (tmp_path / "plan.json").write_text(json.dumps(plan.to_dict()))
     assert shrp("prune", place / "routed", "--plan", tmp_path / "plan.json", "--out", tmp_path / "a")[0] == 0
     assert checkpoint.read_config(tmp_path / "a")[1].plan == plan
-    lossy = ("--max-loss", 1, "--data", place / "data.csv", "--out", tmp_path / "c")
-    code, out, err = shrp("prune", place / "routed", *lossy, "--json")
-    assert code == 0, err
-    found = json.loads(out)["scores"][0]
-    assert found["score"] > found["constant"]
 
 
 def test_prune_with_a_calibrated_threshold(shrp, place, known, tmp_path):
@@ -122,7 +117,6 @@ def test_prune_with_a_calibrated_threshold(shrp, place, known, tmp_path):
     [
         (("prune", "routed"), "exactly one"),
         (("prune", "routed", "--budget", 9), "to 8"),
-        (("prune", "routed", "--max-loss", -1), "0 or more"),
         (("prune", "routed", "--plan", "data.csv"), "data.csv"),
         (("prune", "routed", "--per-layer", 1, "--train-file", "train.csv"), "--fine-tune"),
         (("prune", "routed", "--per-layer", 1, "--calibrate", "--fine-tune", 1), "threshold"),

@@ -1,10 +1,8 @@
 """Groups of inputs: every input is in one of each grouping, none is empty, and what is not known is not made up."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from shrp.analysis.usage import UsageStats, route_table
 from shrp.data.slices import GROUPINGS, groups_by, input_groups
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
@@ -74,40 +72,3 @@ def test_what_is_not_known_is_left_out():
         input_groups(bare, [1, 0, 1])
     with pytest.raises(DataError, match="5 lengths are not of the 4 examples of bare"):
         input_groups(bare, lengths=[1] * 5)
-
-
-def stats_of(unit, *top1):
-    rows = np.array(top1)
-    margins = np.array([0.9, 0.8, 0.7, 0.6])
-    return UsageStats("made", unit, {6: rows}, {6: rows / rows.sum(1, keepdims=True)}, {6: margins}, {})
-
-
-def test_a_table_of_routes():
-    stats = stats_of("inputs", [1, 0], [0, 1], [0, 1], [1, 0])
-    found = route_table(stats, DATA, ANSWERS, LENGTHS)
-    expected = pd.DataFrame(
-        {
-            "index": [0, 1, 2, 3],
-            "sentence": [*"abcd"],
-            "label": ["positive", "negative", "negative", "positive"],
-            "answer": ["positive", "positive", "negative", "positive"],
-            "correct": [True, False, True, True],
-            "slice": [*"xyyx"],
-            "tokens": LENGTHS,
-            "layer 6": [0, 1, 1, 0],
-            "layer 6 probability": [1.0, 1.0, 1.0, 1.0],
-            "layer 6 margin": [0.9, 0.8, 0.7, 0.6],
-        }
-    )
-    pd.testing.assert_frame_equal(found, expected)
-
-
-def test_a_table_of_token_routes_has_the_expert_of_most_tokens_and_only_what_is_known():
-    stats = stats_of("tokens", [1, 3], [4, 0], [2, 1], [0, 2])
-    bare = TextData(SST2, "bare", DATA.texts)
-    found = route_table(stats, bare, ANSWERS, LENGTHS)
-    assert [*found][:4] == ["index", "sentence", "answer", "tokens"]
-    assert found["layer 6"].tolist() == [1, 0, 0, 1]
-    assert found["layer 6 probability"].tolist() == pytest.approx([0.75, 1, 2 / 3, 1])
-    with pytest.raises(DataError, match="4 inputs with usage, 4 texts, 3 lengths and 4 answers don't fit"):
-        route_table(stats, bare, ANSWERS, [1, 2, 3])
