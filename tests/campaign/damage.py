@@ -18,17 +18,14 @@ from shrp.checkpoints import archive, checkpoint
 from shrp.checkpoints.info import discover, read_history
 from shrp.model.gates import use_gates
 from shrp.pruning.plan import PruningPlan
-from tests.campaign.world import EXPERTS, LAYERS, RIGHT, World, assert_same, logits_of, tried
+from tests.campaign.world import EXPERTS, LAYERS, RIGHT, assert_same, load, logits_of, tried
 
 ODD: tuple[Any, ...] = (
-    *(None, True, False, 0, -1, 1, 2, 3, 10**6, 10**30, 0.5, -0.0, 1e308, float("nan"), float("inf")),
-    *("", "0", "nan", "w1", "../../etc/passwd", "\ud800", "\0", "a" * 5000, "gelu", "float16"),
-    *([], {}, [[]], [None], {"": None}, [1, "a"], {"0": 1}, [0] * 3000, {str(i): i for i in range(200)}),
+    *(None, True, 0, -1, 1, 2, 10**6, 10**30, 0.5, 1e308, float("nan"), float("inf"), "", "0", "nan", "w1"),
+    *("../../etc/passwd", "\ud800", "\0", "a" * 5000, "gelu", [], {}, [[]], [None], {"": None}, [1, "a"], [0] * 3000),
 )
-_NAMES = (
-    *("../x.json", "/x.json", "x\\y.json", "a\0b.json", "config.json", "CONFIG.JSON", "x.pkl", "big.txt", "é.json"),
-    *("__MACOSX/._x", "deep/er/x.json", ".json", "a" * 300 + ".json", "dir/", *(f"{i}.txt" for i in range(60))),
-)
+_NAMES = ("../x.json", "/x.json", "a\0b.json", "config.json", "CONFIG.JSON", "x.pkl", "big.txt", "dir/", "deep/x.json")
+_NAMES += ("__MACOSX/._x", "a" * 300 + ".json", *(f"{i}.txt" for i in range(60)))
 
 
 def flip(data: bytes, rng: random.Random) -> bytes:
@@ -82,7 +79,7 @@ def _damage(folder: Path, rng: random.Random) -> None:
         file.write_bytes(flip(data, rng))
 
 
-def _judge(folder: Path, scratch: Path) -> str:
+def _judge(folder: Path, scratch: Path) -> list[str]:
     """Load a stranger's checkpoint: its weights are the file's, and what it computes is the same once it is saved again."""
     discover(folder.parent)
     tried(lambda: read_history(folder))
@@ -95,56 +92,53 @@ def _judge(folder: Path, scratch: Path) -> str:
         tried(lambda: loaded.prune(per_layer=1))
         if tried(lambda: loaded.save(scratch / "again"))[0] == RIGHT:
             assert_same(logits_of(checkpoint.load(scratch / "again")), logits_of(loaded), "saved and loaded again")
-    return said
+    return [said]
 
 
-def damaged_checkpoint(world: World, rng: random.Random) -> list[str]:
+def damaged_checkpoint(world: Path, scratch: Path, rng: random.Random) -> list[str]:
     """A checkpoint with one or two files damaged."""
-    scratch = world.scratch(rng)
     folder = scratch / "in" / "damaged"
-    shutil.copytree(world.folder(rng.choice(("sequence", "token", "static"))), folder)
+    shutil.copytree(world / "checkpoints" / rng.choice(("sequence", "token", "static")), folder)
     for _ in range(rng.choice((1, 1, 1, 2))):
         with suppress(ValueError, struct.error):  # the second time it may be no JSON any more
             _damage(folder, rng)
-    return [_judge(folder, scratch)]
+    return _judge(folder, scratch)
 
 
-def damaged_zip(world: World, rng: random.Random) -> list[str]:
+def damaged_zip(world: Path, scratch: Path, rng: random.Random) -> list[str]:
     """A zip of a checkpoint with odd entries, or bytes changed; nothing is written outside its folder."""
-    scratch, made = world.scratch(rng), io.BytesIO()
-    target, top = scratch / "in" / "unpacked", rng.choice(("", "", "a/", "ü €/", "a/b/", "../", "/", "C:/"))
+    target, made, top = scratch / "in" / "unpacked", io.BytesIO(), rng.choice(("", "a/", "ü €/", "a/b/", "../", "/"))
     target.mkdir(parents=True)
-    method = rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2))
-    with zipfile.ZipFile(made, "w", method) as out:
-        for file in sorted(world.folder("sequence").iterdir()):
+    with zipfile.ZipFile(made, "w", rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2))) as out:
+        for file in sorted((world / "checkpoints" / "sequence").iterdir()):
             out.writestr(top + file.name, file.read_bytes())
         for name in rng.sample(_NAMES, rng.choice((0, 0, 0, 1, 2, 60))):
             entry = zipfile.ZipInfo(name)
             entry.external_attr = rng.choice((0, 0, stat.S_IFLNK, stat.S_IFREG, stat.S_IFIFO)) << 16
             out.writestr(entry, b"0" * (3 * 2**20) if name == "big.txt" else b"{}", zipfile.ZIP_DEFLATED)
-        out.comment = rng.randbytes(rng.choice((0, 0, 30, 60_000)))
     data = made.getvalue()
     kept = len(data) - rng.choice((0, 0, len(data), 600))  # the directory is at the end
     data = data[:kept] + (flip(data[kept:], rng) if kept < len(data) else b"")
-    around = lambda: {*world.root.iterdir(), *scratch.iterdir(), *Path("/tmp").glob("x.json")}  # noqa: E731
+    around = lambda: {*world.iterdir(), *scratch.iterdir(), *Path("/").glob("x.json")}  # noqa: E731
     before = around()
     said, _ = tried(lambda: archive.unpack(io.BytesIO(data), target))
     assert around() == before, "written elsewhere"
     assert all(one.is_file() and not one.is_symlink() for one in target.iterdir())
-    return [_judge(target, scratch) if said == RIGHT else said]
+    return _judge(target, scratch) if said == RIGHT else [said]
 
 
-def odd_plan(world: World, rng: random.Random) -> list[str]:
+def odd_plan(world: Path, scratch: Path, rng: random.Random) -> list[str]:
     """A plan file with an entry or bytes changed: pruned by it, a model computes what the plan's gates say."""
     experts = {n: rng.sample(range(EXPERTS), rng.randint(1, EXPERTS)) for n in LAYERS}
     given: Any = {"layers": {str(n): {"experts": e, "weights": [1 / len(e)] * len(e)} for n, e in experts.items()}}
     text = json.dumps(change_json(given, rng) if rng.random() < 0.7 else given)
     text = flip(text.encode(), rng).decode("utf-8", "replace") if rng.random() < 0.2 else text
+    loaded = load(world / "checkpoints" / "sequence")
     said, plan = tried(lambda: PruningPlan.from_json(text))
-    said, pruned = tried(lambda: world.loaded.prune(plan)) if plan else (said, None)
+    said, pruned = tried(lambda: loaded.prune(plan)) if plan else (said, None)
     if pruned is not None:
         with use_gates(plan.gates(EXPERTS)):
-            expected = logits_of(world.loaded)
+            expected = logits_of(loaded)
         assert_same(logits_of(pruned), expected, "pruned, not as gated by the plan")
         assert PruningPlan.from_json(json.dumps(plan.to_dict())) == plan
     return [said]
