@@ -35,12 +35,7 @@ from tests.conftest import LIKE_DEBERTA_V3, LIKE_MODERNBERT
 
 TOKENS = 9
 COMMON = {"vocab_size": 60, "max_position_embeddings": 20, "num_labels": 2}
-SIZES = {
-    "hidden_size": 24,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "intermediate_size": 40,
-} | COMMON
+SIZES = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 40} | COMMON
 DISTILBERT_SIZES = {"dim": 24, "n_layers": 3, "n_heads": 4, "hidden_dim": 40} | COMMON
 CONFIGS = {
     "bert": BertConfig(**SIZES),
@@ -74,8 +69,6 @@ VARIANTS = {
     "token": lambda family: routed(family, routing="token"),
     "static": lambda family: prune(routed(family), PLAN),  # m = 1 and m = 2, one layer dense
     "sequence, self path": lambda family: routed(family, self_path=True),
-    "static, self path": lambda family: prune(routed(family, self_path=True), PLAN),
-    "static, untied": lambda family: prune(routed(family), replace(PLAN, untied=True)),
     "static, both": lambda family: prune(routed(family, self_path=True), replace(PLAN, untied=True)),
 }
 
@@ -118,13 +111,8 @@ def test_reference_encoder_parameters_kept_of_bert_base(layers, m, share):
     model = bert_base(dict.fromkeys(layers, static(m)))
     kept = measure.cost(model).relative_to(measure.dense_cost(model))
     assert round(kept["encoder_params"], 3) == share
+    assert round(kept["encoder_flops"], 2) == round(share, 2)
     assert kept["model_params"] > kept["encoder_params"]  # embeddings are not compressed
-
-
-def test_reference_flops_kept_of_bert_base():
-    model = bert_base(dict.fromkeys(range(1, 12), static(1)))
-    kept = measure.cost(model, tokens=128).relative_to(measure.dense_cost(model, tokens=128))
-    assert round(kept["encoder_flops"], 3) == 0.110
 
 
 def test_dense_bert_base_in_whole():

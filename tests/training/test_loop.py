@@ -10,7 +10,6 @@ import torch
 from safetensors import SafetensorError
 
 from shrp.analysis.usage import measure_usage
-from shrp.data.tasks import custom_task
 from shrp.data.text_data import TextData
 from shrp.errors import ShrpError, TrainingError
 from shrp.evaluation.evaluate import evaluate
@@ -19,7 +18,7 @@ from shrp.model.config import ShrpConfig
 from shrp.model.convert import convert, layer_kinds
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
-from shrp.training import loop, losses, runs
+from shrp.training import loop, runs
 from shrp.training.config import RECIPES, Epoch, Recipe, TextConfig, TrainConfig, read_config
 from shrp.training.loop import train
 from shrp.training.losses import parameter_groups, same_start, set_trainable
@@ -188,23 +187,6 @@ def test_distillation_uses_the_given_teacher(run, tiny_model):
 def test_a_teacher_of_another_shape_is_refused(run, tiny_model, options, words):
     with pytest.raises(TrainingError, match=f"the teacher has {words}"):
         run(teacher=tiny_model(**options))
-
-
-def test_numeric_labels_are_float32(run, tiny_model, tiny_data, monkeypatch):
-    """Not every accelerator has float64."""
-    seen, real = [], losses.task_loss
-
-    def watched(logits, labels, *rest):
-        seen.append(labels.dtype)
-        return real(logits, labels, *rest)
-
-    monkeypatch.setattr(losses, "task_loss", watched)
-    task = custom_task("grade", ("sentence",), regression=True)
-    numbers = [TextData(task, "made", tiny_data(n).texts, np.linspace(0, 1, n)) for n in (12, 6)]
-    assert numbers[0].labels.dtype == np.float64
-    config = TrainConfig(stage2_epochs=1, batch_size=4)
-    run(config, model=tiny_model(num_labels=1), train_data=numbers[0], validation=numbers[1])
-    assert set(seen) == {torch.float32}
 
 
 def test_another_conversion_can_be_given_and_everything_trains_whatever_the_model_went_through(

@@ -17,10 +17,8 @@ from shrp.model.convert import expert_layers, layer_kinds
 from shrp.model.gates import record_routing
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
-from shrp.training import loop
 from shrp.training.config import Recipe, TextConfig, TrainConfig
 from shrp.training.losses import hidden_loss
-from shrp.training.progress import Progress
 from shrp.training.recipe import Datasets, RecipeRun
 from shrp.training.text import graft, train_on_text, usage_on_text
 
@@ -155,41 +153,6 @@ def test_a_pruned_encoder_is_fine_tuned_and_the_one_given_stays(converted, tiny_
     taken = graft(base, trained).state_dict()
     for name, value in trained.state_dict().items():
         assert ".layer." not in name or torch.equal(value, taken[name]), name
-
-
-def test_a_killed_conversion_goes_on_and_ends_as_if_it_had_not_been(converted, tmp_path, monkeypatch):
-    clock, opening = [0.0], loop.open_teacher
-
-    def opened(*args, **options):
-        clock[0] += 5
-        return opening(*args, **options)
-
-    monkeypatch.setattr(loop, "open_teacher", opened)
-    monkeypatch.setattr(loop.time, "perf_counter", lambda: clock[0])
-
-    class Killed(BaseException):
-        pass
-
-    class Kill(Progress):
-        def epoch(self, row):
-            if row["epoch"] == 1:
-                raise Killed
-
-    _, whole, history = converted()
-    with pytest.raises(Killed):
-        converted(out=tmp_path / "made", progress=Kill())
-    with pytest.raises(TrainingError, match="its seed differ"):
-        converted(out=tmp_path / "made", seed=1)
-    _, resumed, rows = converted(out=tmp_path / "made")
-    for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
-        assert torch.equal(one, other)
-    assert [row | {"seconds": 0} for row in rows] == [row | {"seconds": 0} for row in history]
-    assert [row["seconds"] for row in history] == [
-        5.0,
-        0.0,
-        0.0,
-    ]  # the teacher's pass is part of the first epoch
-    assert [row["seconds"] for row in rows] == [5.0, 0.0, 5.0]
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import pytest
 from shrp.analysis import importance
 from shrp.analysis.attribution import experts, instance
 from shrp.analysis.usage import measure_usage
-from shrp.data.text_data import TextData
 from shrp.evaluation.statistics import of_mean
 from tests.analysis.attribution.helpers import SST2
 
@@ -69,14 +68,6 @@ def test_the_table_of_a_data_set(routed, tiny_data, tiny_tokenizer):
     sizes = found.sizes()
     for layer, rows in table.groupby("layer"):
         assert sizes[layer].tolist() == pytest.approx(rows["effect"].tolist())
-
-
-def test_data_without_labels_have_no_score_to_lose(routed, tiny_data, tiny_tokenizer):
-    data = tiny_data(4)
-    bare = TextData(SST2, "bare", data.texts)
-    table = importance.knock_outs(routed, tiny_tokenizer, bare, range(4)).table(bare, 1)
-    assert table["score_lost"].isna().all()
-    assert table["effect"].max() > 0
 
 
 def test_both_of_a_minimal_pair_count_as_one_in_the_intervals(routed, tiny_data, tiny_tokenizer):
