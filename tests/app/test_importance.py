@@ -1,7 +1,6 @@
 """Importance on Expert usage: every expert, or every head of the dense layers, knocked out on a data set."""
 
 import numpy as np
-import pytest
 
 from shrp.analysis.importance import blocks, knock_outs
 from shrp.checkpoints import checkpoint as checkpoints
@@ -17,12 +16,12 @@ def titled(at, start):
     return next(s for s in specs(at) if s["layout"]["title"]["text"].startswith(start))
 
 
-@pytest.fixture
-def dense(save_tiny):
-    return save_tiny("plain", layers=())
+def groups(at):
+    """Those of the chart of mean margins, without their counts."""
+    return {name.split(" (")[0] for name in titled(at, "Mean margin")["data"][0]["y"]}
 
 
-def test_every_expert_is_knocked_out(open_page, tiny_checkpoint):
+def test_every_expert_is_knocked_out_by_slice_or_class(open_page, tiny_checkpoint):
     at = open_page("expert_usage", tiny_checkpoint, **LINK)
     assert not at.exception
     assert not at.error
@@ -33,41 +32,27 @@ def test_every_expert_is_knocked_out(open_page, tiny_checkpoint):
     used = table["uses"].to_numpy().reshape(2, 4) > 0
     np.testing.assert_allclose(drawn[used], table["signed"].to_numpy().reshape(2, 4)[used], atol=1e-5)
     assert np.isnan(drawn[~used]).all()
-
-
-def test_by_group_the_slice_comes_first_and_class_is_a_choice(open_page, tiny_checkpoint):
-    at = open_page("expert_usage", tiny_checkpoint, **LINK)
     picker = at.segmented_control(key=importance.BY)
-    assert picker.options == ["class", "slice", "length"]
-    assert picker.value == "slice"
-    names = titled(at, "Mean margin")["data"][0]["y"]
-    assert {name.split(" (")[0] for name in names} <= {name.replace("_", " ") for name in SST2.slices}
+    assert (picker.options, picker.value) == (["class", "slice", "length"], "slice")
+    assert groups(at) <= {name.replace("_", " ") for name in SST2.slices}
     picker.set_value("class").run()
     assert not at.exception
-    assert {name.split(" (")[0] for name in titled(at, "Mean margin")["data"][0]["y"]} == {
-        "negative",
-        "positive",
-    }
+    assert groups(at) == {"negative", "positive"}
 
 
-def test_a_dense_checkpoint_has_heads_and_no_dead_end(open_page, dense):
+def test_a_dense_checkpoint_has_heads_and_no_dead_end(open_page, save_tiny):
+    dense = save_tiny("plain", layers=())
     at = open_page("expert_usage", dense, **LINK)
     assert not at.exception
     assert not at.get("plotly_chart")  # until it is asked for
     assert at.main.get("page_link")
-    assert not [
-        link
-        for link in at.sidebar.get("page_link")
-        if link.proto.page == "expert_usage" and link.proto.disabled
-    ]
+    links = at.sidebar.get("page_link")
+    assert not [link for link in links if link.proto.page == "expert_usage" and link.proto.disabled]
     at.toggle(key=importance.ON).set_value(True).run()
     assert not at.exception
     assert not at.error
     loaded = checkpoints.load(dense)
-    found = knock_outs(loaded.model, loaded.tokenizer, SST2, next(blocks(SST2, 32)), heads=True).table(
-        SST2, None
-    )
-    drawn = titled(at, "Mean effect of each head")
-    np.testing.assert_allclose(
-        values(drawn["data"][0]["z"]), found["signed"].to_numpy().reshape(3, 4), atol=1e-5
-    )
+    found = knock_outs(loaded.model, loaded.tokenizer, SST2, next(blocks(SST2, 32)), heads=True)
+    drawn = values(titled(at, "Mean effect of each head")["data"][0]["z"])
+    expected = found.table(SST2, None)["signed"].to_numpy().reshape(3, 4)
+    np.testing.assert_allclose(drawn, expected, atol=1e-5)

@@ -91,47 +91,26 @@ def test_the_columns_that_were_chosen_come_back_with_their_task(open_page, tiny_
 
 NUMBERED = "review,mood\nw1 w2,good\nw3,bad\nw4 w5,good\n,bad\n"
 GAPS = "sentence,label\nw1 w2,positive\n,negative\nw3 w4,\n  ,positive\nw5 w6,negative\n"
-
-
-def test_rows_without_a_text_or_a_label_can_be_left_out(open_page, tiny_checkpoint):
-    at = open_page("overview", tiny_checkpoint)
-    upload(at, "table", "gaps.csv", GAPS.encode())
-    assert (own(at).texts, own(at).labels.tolist()) == ((("w1 w2",), ("w5 w6",)), [1, 0])
-    (leave_out,) = [one for one in at.checkbox if one.key.endswith("incomplete")]
-    leave_out.uncheck().run()
-    assert len(at.error) == 1
-
-
 STARS = "sentence,label\n" + "".join(f"w{i} w{i % 7},{i % 5 + 1}\n" for i in range(20))
 
 
 @pytest.mark.parametrize(
     ("label", "meaning"),
     [
-        ("Positive", "positive"),
-        ("pos", "positive"),
-        (" NEG ", "negative"),
+        *((label, "positive") for label in ("Positive", "pos", "good")),
+        *((label, "negative") for label in (" NEG ", "Bad")),
         *((other, None) for other in ("po", "", "1", "negatively")),
-        ("good", "positive"),
-        ("Bad", "negative"),
     ],
 )
 def test_what_a_label_probably_means(label, meaning):
     assert own_labels.guess(label, SST2) == meaning
 
 
-@pytest.fixture
-def moods(save_tiny, monkeypatch, tmp_path):
-    """Folders of a checkpoint of a task of one's own, and of data."""
+def test_data_of_a_task_of_ones_own_may_lie_in_the_data_folder(open_page, save_tiny, monkeypatch, tmp_path):
     monkeypatch.setitem(TASKS, "moods", custom_task("moods", ("remark",), ("bad", "good")))
-    folder = save_tiny("custom", task="moods")
+    folder, data = save_tiny("custom", task="moods"), tmp_path / "data"
     monkeypatch.delitem(TASKS, "moods")
-    (tmp_path / "data" / "moods").mkdir(parents=True)
-    return folder, tmp_path / "data"
-
-
-def test_data_of_a_task_of_ones_own_may_lie_in_the_data_folder(open_page, moods):
-    folder, data = moods
+    (data / "moods").mkdir(parents=True)
     rows = "w1 w2 w3,good,x\nw4 w5,bad,y\n" * 4
     (data / "moods" / "validation.csv").write_text(f"remark,label,slice\n{rows}")
     at = open_page("expert_usage", folder, data_dir=data)
@@ -156,37 +135,47 @@ def test_no_tasks_name_leads_out_of_the_data_folder(name, tmp_path, monkeypatch)
     assert not data_sources.may_lie_in_folder(task)
 
 
-def test_a_checkpoint_is_uploaded_replaced_and_removed(
+def test_checkpoints_are_uploaded_replaced_and_removed_and_only_the_last_ones_stay(
     served, open_page, tiny_checkpoint, save_tiny, tmp_path, monkeypatch
 ):
     made = []
     monkeypatch.setattr(own_checkpoints, "TemporaryDirectory", noting(made))
+    monkeypatch.setattr(own_checkpoints, "MOST_HELD", 2)
     at = open_page("overview", tiny_checkpoint)
-    elsewhere = save_tiny("static elsewhere", routing="token").rename(tmp_path / "mine")
-    upload(at, "zip", "archive.zip", zip_of(elsewhere))
+    mine = save_tiny("static elsewhere", routing="token").rename(tmp_path / "mine")
+    upload(at, "zip", "archive.zip", zip_of(mine))
     assert not at.exception
     assert at.title[0].value.replace("\\", "") == "mine (yours)"
     assert at.selectbox(key="checkpoint").value == "mine (yours)"
-    assert (made[0] / "config.json").is_file()
 
-    for content in (b"no zip", zip_of(elsewhere)[:-40]):
+    for content in (b"no zip", zip_of(mine)[:-40]):
         upload(at, "zip", "bad.zip", content)
         assert len(at.error) == 1
         assert at.selectbox(key="checkpoint").value == "mine (yours)"
     assert (made[0] / "config.json").is_file()
     assert not any(path.exists() for path in made[1:])
 
-    upload(at, "zip", "again.zip", zip_of(elsewhere))
+    upload(at, "zip", "again.zip", zip_of(mine))
     assert at.selectbox(key="checkpoint").value == "mine (yours)"
     assert not made[0].exists()
-    assert made[-1].is_dir()
+    kept = [made[-1]]
+    for name in ("two", "three"):
+        assert all(path.is_dir() for path in kept)
+        mine = mine.rename(tmp_path / name)
+        upload(at, "zip", "x.zip", zip_of(mine))
+        kept.append(made[-1])
+    assert not at.exception
+    assert [path.is_dir() for path in kept] == [False, True, True]
+    names = [name for name in at.selectbox(key="checkpoint").options if "yours" in name]
+    assert names == ["two (yours)", "three (yours)"]
+    assert any("mine (yours)" in one.value.replace("\\", "") for one in at.caption)  # it is told
 
-    at.query_params["checkpoint"] = "mine (yours)"  # where the browser's address still is
-    at.button(key="own-checkpoint-remove-mine (yours)").click().run()
+    at.query_params["checkpoint"] = "three (yours)"  # where the browser's address still is
+    at.button(key="own-checkpoint-remove-three (yours)").click().run()
     assert not at.exception
     assert at.selectbox(key="checkpoint").value == "tiny"
     assert not made[-1].exists()
-    assert "is not here" not in texts_of(at)  # the person took it away
+    assert not at.main.warning  # the person took it away
 
 
 def test_whoever_touches_something_while_it_is_read_loses_nothing(
@@ -214,26 +203,7 @@ def test_whoever_touches_something_while_it_is_read_loses_nothing(
     assert not stopped[0].exists()  # what was unpacked first is gone
 
 
-def test_several_uploads_stay_beside_each_other_up_to_a_number(
-    served, open_page, tiny_checkpoint, save_tiny, monkeypatch
-):
-    made = []
-    monkeypatch.setattr(own_checkpoints, "TemporaryDirectory", noting(made))
-    at = open_page("overview", tiny_checkpoint)
-    for name in ("one", "two", "three"):
-        upload(at, "zip", "x.zip", zip_of(save_tiny(name, routing="token")))
-    names = [f"{name} (yours)" for name in ("one", "two", "three")]
-    assert [name for name in at.selectbox(key="checkpoint").options if "yours" in name] == names
-    assert all(path.is_dir() for path in made)
-    upload(at, "zip", "x.zip", zip_of(save_tiny("four", routing="token")))
-    assert not at.exception
-    assert at.selectbox(key="checkpoint").value == "four (yours)"
-    assert [path.is_dir() for path in made] == [False, True, True, True]
-    assert "one (yours)" not in at.selectbox(key="checkpoint").options
-    assert "one (yours) was let go: the last 3 stay loaded." in texts_of(at)
-
-
-def test_a_reload_brings_the_table_and_its_columns_back(open_page, tiny_checkpoint, cache):
+def test_a_reload_brings_the_table_and_its_columns_back(open_page, tiny_checkpoint, cache, monkeypatch):
     at = open_page("overview", tiny_checkpoint)
     upload(at, "table", "mine.csv", NUMBERED.encode())
     box(at, "Label column").set_value("mood").run()
@@ -247,22 +217,10 @@ def test_a_reload_brings_the_table_and_its_columns_back(open_page, tiny_checkpoi
     assert again.selectbox(key=SOURCE).value == data_sources.OWN
     opened(again).button(key="own-data-remove").click().run()
     assert own_kept.PARAM not in again.query_params
-    assert data_sources.OWN_DATA not in open_page("overview", tiny_checkpoint, **asked).session_state
-
-
-def test_an_address_names_no_other_file(open_page, tiny_checkpoint, cache):
-    for asked in ("../../etc", "0" * 16, "ABCDEF0123456789"):
-        at = open_page("overview", tiny_checkpoint, own=asked)
-        assert not at.exception
-        assert data_sources.OWN_DATA not in at.session_state
-
-
-def test_nothing_is_kept_where_others_are_served(open_page, tiny_checkpoint, cache, monkeypatch):
-    monkeypatch.setattr(own_kept, "is_local", lambda: False)
-    at = open_page("overview", tiny_checkpoint)
-    upload(at, "table", "mine.csv", PLAIN.encode())
-    assert not at.exception
-    assert own_kept.PARAM not in at.query_params
+    for name in (asked[own_kept.PARAM], "../../etc", "0" * 16):  # of a session that begins
+        monkeypatch.setattr(own_kept.st, "query_params", {own_kept.PARAM: name})
+        monkeypatch.setattr(own_kept.st, "session_state", {})
+        assert own_kept.kept_file() is None
 
 
 def test_no_table_locks_a_session(open_page, tiny_checkpoint, monkeypatch):
@@ -325,17 +283,10 @@ def test_large_tables_are_refused_here_and_not_only_in_the_browser(monkeypatch, 
         refused("t.parquet", path.read_bytes(), "type")
 
 
-@pytest.mark.parametrize(
-    ("name", "clean"),
-    [
-        ("../../etc/x.csv", "x.csv"),
-        ("C:\\me\\x.csv", "x.csv"),
-        ("a\nb\0.csv", "ab.csv"),
-        ("é" * 300 + ".csv", "é" * 50 + ".csv"),
-    ],
-)
-def test_an_uploads_name_is_cleaned(name, clean):
-    assert clean_name(name) == clean
+def test_an_uploads_name_is_cleaned():
+    assert clean_name("../../etc/x.csv") == clean_name("C:\\me\\x.csv") == "x.csv"
+    assert clean_name("a\nb\0.csv") == "ab.csv"
+    assert clean_name("é" * 300 + ".csv") == "é" * 50 + ".csv"
 
 
 def test_a_path_is_read_below_the_allowed_folders_only(tmp_path, monkeypatch):
@@ -357,15 +308,20 @@ def test_a_path_is_read_below_the_allowed_folders_only(tmp_path, monkeypatch):
     assert read(str(other / "t.csv")) == 12
 
 
-def test_on_localhost_alone_any_table_is_read_by_its_path(open_page, tiny_checkpoint, tmp_path, monkeypatch):
+@pytest.mark.parametrize("local", [True, False])
+def test_on_localhost_alone_any_table_is_read_by_its_path_and_kept(
+    open_page, tiny_checkpoint, tmp_path, monkeypatch, cache, local
+):
     (tmp_path / "mine.csv").write_text(PLAIN)
-    for local in (True, False):
-        monkeypatch.setattr(own_kept, "is_local", lambda local=local: local)
-        at = opened(open_page("overview", tiny_checkpoint, data_dir=tmp_path / "none"))
-        at.text_input(key="own-data-path").set_value(str(tmp_path / "mine.csv")).run()
-        assert not at.exception
-        assert (data_sources.OWN_DATA in at.session_state) == local
-        assert bool(at.error) != local
+    monkeypatch.setattr(own_kept, "is_local", lambda: local)
+    at = opened(open_page("overview", tiny_checkpoint, data_dir=tmp_path / "none"))
+    at.text_input(key="own-data-path").set_value(str(tmp_path / "mine.csv")).run()
+    assert not at.exception
+    assert (data_sources.OWN_DATA in at.session_state) == local
+    assert bool(at.error) != local
+    upload(at, "table", "mine.csv", PLAIN.encode())
+    assert not at.exception
+    assert (own_kept.PARAM in at.query_params) == local
 
 
 @pytest.mark.parametrize(
@@ -410,6 +366,9 @@ def test_a_table_is_uploaded_used_replaced_and_removed(open_page, tiny_checkpoin
     assert not at.exception
     assert at.selectbox(key="source").value == "own"
     assert "mine.csv" in at.markdown[0].value.replace("\\", "")
+    other = open_page("overview", tiny_checkpoint, source="own")  # another session sees nothing of it
+    assert len(other.main.warning) == 1
+    assert other.selectbox(key="source").options == ["probe", "hub"]
     assert (box(at, "Text column").value, box(at, "Label column").value) == ("words", "mood")
     box(at, "Label column").set_value("none").run()
     assert own(at).labels is None
@@ -425,6 +384,11 @@ def test_a_table_is_uploaded_used_replaced_and_removed(open_page, tiny_checkpoin
         assert len(at.error) == 1
         assert own(at) is data
         assert at.selectbox(key="source").value == "own"
+    upload(at, "table", "gaps.csv", GAPS.encode())
+    assert (own(at).texts, own(at).labels.tolist()) == ((("w1 w2",), ("w5 w6",)), [1, 0])
+    (leave_out,) = [one for one in at.checkbox if one.key.endswith("incomplete")]
+    leave_out.uncheck().run()
+    assert len(at.error) == 1
     at.button(key="own-data-remove").click().run()
     assert not at.exception
     assert data_sources.OWN_DATA not in at.session_state
@@ -467,18 +431,11 @@ def test_numbers_are_not_taken_for_the_labels_of_another_task(open_page, tiny_ch
     assert own(at).labels is None
 
 
-def test_another_session_sees_nothing_of_it(open_page, tiny_checkpoint):
-    upload(open_page("overview", tiny_checkpoint), "table", "mine.csv", PLAIN.encode())
-    other = open_page("overview", tiny_checkpoint, source="own")
-    assert len(other.main.warning) == 1
-    assert other.selectbox(key="source").options == ["probe", "hub"]
-    assert "mine.csv" not in texts_of(other)
-
-
-def test_every_page_works_without_labels(open_page, tiny_checkpoint):
+def test_pages_work_without_labels(open_page, tiny_checkpoint):
+    """The lab and Compare in tests of their own."""
     at = open_page("overview", tiny_checkpoint)
     upload(at, "table", "mine.csv", PLAIN.encode())
-    for page in ("expert_usage", "routing", "pruning_lab", "compare"):
+    for page in ("expert_usage", "routing"):
         at.switch_page(f"pages/{page}.py").run()
         assert not at.exception
         assert at.session_state["source"] == "own"

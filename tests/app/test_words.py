@@ -1,82 +1,104 @@
-"""Every page with a model that labels words: scores, usage and the lab work, and what can't be shown is said."""
+"""Every page with a model that labels words or marks answers: scores, usage, the lab, and what can't be shown is said."""
 
 import json
+from io import StringIO
 
+import pandas as pd
 import pytest
 import torch
 from transformers import AutoModelForTokenClassification
 
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.checkpoints.info import CheckpointInfo
-from shrp.data.tasks import WORDS, custom_task
+from shrp.data.sources import from_table
 from shrp.model.config import ShrpConfig
+from tests import test_spans, test_words
 from tests.app.helpers import specs, texts_of, upload
-from tests.test_words import TAGS, made
 from ui import data_sources
+from ui.overview import answers_table
 from ui.pair_tabs import CHANGED, LOST, THRESHOLD
+from ui.training_data import exported
 
 
 @pytest.fixture
-def tagger(tmp_path, tiny_routed, tiny_tokenizer):
-    """A factory of folders of routed taggers."""
+def saved(tmp_path, tiny_routed, tiny_tokenizer):
+    """A factory of folders of routed models: `saved("words")` labels words, `saved("spans")` marks answers."""
 
-    def save(routing="sequence"):
-        encoder = tiny_routed(routing=routing).base_model
-        encoder.config.num_labels, encoder.pooler = 5, None
-        torch.manual_seed(0)
-        model = AutoModelForTokenClassification.from_config(encoder.config)
-        model.bert = encoder
-        config = ShrpConfig((1, 2), routing, 1, expander_gain=1.0)
-        info = CheckpointInfo(config, custom_task("ner", ("tokens",), TAGS, kind=WORDS), base_model="a tiny one")
-        return checkpoints.save(model, tiny_tokenizer, info, tmp_path / "checkpoints" / "tagger")
+    def save(kind, routing="sequence"):
+        routed = tiny_routed(routing=routing)
+        if kind == "spans":
+            model, task = test_spans.marker(routed), test_spans.TASK
+        else:
+            encoder, task = routed.base_model, test_words.TASK
+            encoder.config.num_labels, encoder.pooler = 5, None
+            torch.manual_seed(0)
+            model = AutoModelForTokenClassification.from_config(encoder.config)
+            model.bert = encoder
+        info = CheckpointInfo(
+            ShrpConfig((1, 2), routing, 1, expander_gain=1.0), task, base_model="a tiny one"
+        )
+        return checkpoints.save(model, tiny_tokenizer, info, tmp_path / "checkpoints" / kind)
 
     return save
-
-
-def with_data(at, n=60):
-    content = "".join(json.dumps(row) + "\n" for row in made(n)).encode()
-    return upload(at, "table", "sentences.jsonl", content).button(key="own-look").click().run()
 
 
 def sound(at):
     return not at.exception and not at.error
 
 
-def test_overview_scores_a_table_of_words(open_page, tagger):
-    at = with_data(open_page("overview", tagger()))
+@pytest.mark.parametrize(
+    ("kind", "rows", "metric"),
+    [("words", test_words.made(60), "entity F1"), ("spans", test_spans.made(60), "answer F1")],
+    ids=("words", "spans"),
+)
+def test_overview_usage_and_lab_work_on_a_table(open_page, saved, kind, rows, metric):
+    content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    at = upload(open_page("overview", saved(kind)), "table", "mine.jsonl", content)
+    at = at.button(key="own-look").click().run()
     assert sound(at)
     data = at.session_state[data_sources.OWN_DATA]
-    assert data.task.on_words
+    assert data.task.on_tokens
     assert len(data) == 60
-    assert any("entity F1" in one.label for one in at.metric)
-
-
-def test_expert_usage_counts_and_knocks_out(open_page, tagger):
-    at = with_data(open_page("overview", tagger())).switch_page("pages/expert_usage.py").run()
+    assert any(metric in one.label for one in at.metric)
+    at.session_state[answers_table.WHICH] = answers_table.WRONG
+    assert sound(at.run())
+    at.switch_page("pages/expert_usage.py").run()
     assert sound(at)
     assert specs(at)
-    assert "entity F1" in texts_of(at)  # without the expert
-
-
-def test_the_lab_scores_prunings_and_says_what_it_cannot(open_page, tagger):
-    at = with_data(open_page("overview", tagger())).switch_page("pages/pruning_lab.py").run()
-    assert sound(at)
+    assert metric in texts_of(at)  # without the expert
+    for tab in ("What drives routing", "Importance"):
+        at.session_state["view"] = tab
+        assert sound(at.run())
+        assert at.info
+    at.switch_page("pages/pruning_lab.py").run()
     at.slider[0].set_value(3).run()
     assert sound(at)
-    assert "entity F1" in texts_of(at)
+    assert "3 of 8 experts" in texts_of(at)
     for tab in (LOST, CHANGED, THRESHOLD):
         at.session_state["lab_tab"] = tab
-        at.run()
-        assert sound(at)
+        assert sound(at.run())
     assert at.info  # no threshold
+    again = from_table(pd.read_json(StringIO(exported({"own": data})["own"]), lines=True), "own", data.task)
+    assert len(again) == 60
+    if kind == "spans":
+        assert again.labels.tolist() == data.labels.tolist()
 
 
 @pytest.mark.parametrize("routing", ["sequence", "token"])
-def test_routing_marks_the_labelled_words(open_page, tagger, routing):
-    at = open_page("routing", tagger(routing), text="w1 w2 w40\nw3")
+@pytest.mark.parametrize(
+    ("kind", "text", "shown"),
+    [
+        ("words", "w1 w2 w40\nw3", ("w1", "w2", "w40")),
+        ("spans", "w1 w12 ||| w11 <i> w12 w13", ("<mark",)),
+    ],
+    ids=("words", "spans"),
+)
+def test_routing_marks_words_in_the_text(open_page, saved, routing, kind, text, shown):
+    at = open_page("routing", saved(kind, routing), text=text)
     assert sound(at)
     (table,) = [one.proto.body for one in at.get("html") if "<table" in one.proto.body]
-    assert all(word in table for word in ("w1", "w2", "w40"))
+    assert all(part in table for part in shown)
+    assert "<i>" not in table
     assert [tab.label for tab in at.tabs] == ["Route and what-if"] * (routing == "token") + ["Attention"]
     if routing == "token":
         assert len(specs(at)) == 1

@@ -33,32 +33,33 @@ def test_a_name_of_a_file_means_nothing_to_a_shell(name, file):
 
 @pytest.mark.parametrize(
     ("number", "said"),
-    [
-        (872, "872"),
-        (999.6, "1000"),
-        (999_950, "1M"),
-        (33_400_000, "33.4M"),
-        (1.2e12, "1.2T"),
-        (-5740, "-5.74k"),
-    ],
+    [(872, "872"), (999.6, "1000"), (999_950, "1M"), (1.2e12, "1.2T"), (-5740, "-5.74k")],
 )
 def test_large_numbers_are_short_on_both_sides_of_a_unit(number, said):
     assert count(number) == said
 
 
-def test_intervals_of_correlations_keep_their_minus_signs_apart_from_the_dash():
-    assert interval_text((0.3, 0.41), "matthews") == "0.300–0.410"
-    assert interval_text((-0.2, -0.05), "matthews") == "−0.200 to −0.050"
-    assert interval_text((-0.0001, 0.31), "pearson") == "0.000–0.310"
-    assert interval_text((0.886, 0.924), "accuracy") == "88.6–92.4%"
-    assert score_text(-0.012, "matthews") == "−0.012"
-
-
-def test_what_rounds_to_zero_has_no_sign():
-    assert [signed(v, 1) for v in (0.04, -0.04, -0.06, 0.06)] == ["0.0", "0.0", "−0.1", "+0.1"]
-    assert signed(math.nan, 2) == NOT_KNOWN
-    assert points(-0.0004, "accuracy") == "0.0 points"
-    assert points_interval((-0.0004, 0.03), "accuracy") == "0.0 to +3.0"
+@pytest.mark.parametrize(
+    ("write", "given", "said"),
+    [
+        (interval_text, ((0.3, 0.41), "matthews"), "0.300–0.410"),
+        (interval_text, ((-0.2, -0.05), "matthews"), "−0.200 to −0.050"),  # minus signs apart from the dash
+        (interval_text, ((-0.0001, 0.31), "pearson"), "0.000–0.310"),
+        (interval_text, ((0.886, 0.924), "accuracy"), "88.6–92.4%"),
+        (score_text, (-0.012, "matthews"), "−0.012"),
+        *((signed, (v, 1), said) for v, said in ((-0.04, "0.0"), (-0.06, "−0.1"), (0.06, "+0.1"))),
+        (signed, (math.nan, 2), NOT_KNOWN),
+        (points, (-0.0004, "accuracy"), "0.0 points"),
+        (points_interval, ((-0.0004, 0.03), "accuracy"), "0.0 to +3.0"),
+        *((percent, (share,), said) for share, said in ((0.907, "90.7%"), (math.nan, "–"), (None, "–"))),
+        *((duration, (s,), said) for s, said in ((40.4, "40 s"), (700, "11 min 40 s"), (3900, "1 h 5 min"))),
+        (with_interval, (0.9, (0.886, 0.924), "accuracy", 8), "accuracy 90.0% (95% CI 88.6–92.4%, n = 8)"),
+        (with_interval, (0.58, (0.5, 0.65), "matthews"), "Matthews correlation 0.580 (95% CI 0.500–0.650)"),
+        (with_interval, (math.nan, (math.nan, math.nan), "accuracy", 5), "accuracy – (n = 5)"),
+    ],
+)
+def test_numbers_as_the_app_writes_them(write, given, said):
+    assert write(*given) == said
 
 
 def test_names_beside_a_chart_are_short_safe_and_stay_different():
@@ -87,33 +88,13 @@ def test_of_a_pair_both_texts_have_a_beginning(texts, said):
     assert len(said) <= 20
 
 
-def test_rows_are_as_high_as_the_longest_text_needs():
+def test_rows_are_as_high_as_the_longest_text_needs_up_to_a_limit():
     heights = [row_height(n, 390) for n in (20, 80, 200, 5000)]
     assert heights == sorted(heights)
     assert heights[0] == 35
     assert heights[1] > 64  # from there on texts wrap
     assert row_height(80, 235) >= heights[1]
-
-
-def test_one_very_long_text_does_not_blow_up_all_rows():
-    assert row_height(5000, 390, most=88) == 88
-    assert row_height(20, 390, most=88) == 35
-
-
-def test_shares_and_times_as_the_app_writes_them():
-    assert [percent(share) for share in (0.907, math.nan, None)] == ["90.7%", "–", "–"]
-    assert [duration(seconds) for seconds in (40.4, 60, 700, 3900)] == ["40 s", "1 min", "11 min 40 s", "1 h 5 min"]
-
-
-def test_scores_carry_all_that_belongs_to_them():
-    assert with_interval(0.907, (0.886, 0.924), "accuracy", 872) == (
-        "accuracy 90.7% (95% CI 88.6–92.4%, n = 872)"
-    )
-    assert with_interval(0.583, (0.5, 0.65), "matthews") == (
-        "Matthews correlation 0.583 (95% CI 0.500–0.650)"
-    )
-    nan = float("nan")
-    assert with_interval(nan, (nan, nan), "accuracy", 5) == "accuracy – (n = 5)"
+    assert (row_height(5000, 390, most=88), row_height(20, 390, most=88)) == (88, 35)
 
 
 def test_escaped_text_has_no_markup_left():

@@ -98,7 +98,7 @@ def shown_rows(part: pd.DataFrame, texts: list[str]) -> pd.DataFrame:
     """The columns that the page shows, of which the first after the number is the text, or both of a pair."""
     names = [name for name in _OURS if name in part]
     rows = part[["index", *names]].copy()
-    rows.insert(1, _TEXT, part[texts].agg(" / ".join, axis=1))
+    rows.insert(1, _TEXT, [" / ".join(row) for row in zip(*(part[name] for name in texts))])
     for name in {"label", "prediction", "slice"} & set(rows.select_dtypes(["object", "string"])):
         rows[name] = rows[name].map(slice_name)
     if "correct" in rows:
