@@ -1,6 +1,5 @@
 """Expert usage: what is shown is what the library finds, of the cell, the data and the groups that are picked."""
 
-import json
 import re
 
 import numpy as np
@@ -17,12 +16,12 @@ from shrp.data.batching import longest_input, token_counts
 from shrp.data.sources import load_probe
 from shrp.evaluation.evaluate import evaluate
 from shrp.model.gates import knock_out, use_gates
-from tests.app.helpers import HISTORY, specs, texts_of, values
+from tests.app.helpers import specs, texts_of, values
 from ui.text import points
 from ui.usage import attention, profile
 
 SST2 = load_probe("sst2")
-DRIVING, TRAINING = "What drives routing", "Over training"
+DRIVING = "What drives routing"
 UNKNOWN = re.compile(r"\bnan\b")
 
 
@@ -63,14 +62,9 @@ def stats(tiny_checkpoint):
     return measure_usage(loaded.model, loaded.tokenizer, SST2)
 
 
-@pytest.fixture
-def page(open_page, tiny_checkpoint):
-    at = open_page("expert_usage", tiny_checkpoint)
-    assert not at.exception
-    return at
-
-
-def test_it_opens_on_the_most_used_expert_of_the_top_layer(page, stats):
+def test_it_opens_on_the_most_used_expert_of_the_top_layer(open_page, tiny_checkpoint, stats):
+    page = open_page("expert_usage", tiny_checkpoint)
+    assert not page.exception
     assert heatmap(page) == pytest.approx(np.stack([stats.share(1), stats.share(2)]))
     assert (page.selectbox(key="layer").value, page.selectbox(key="expert").value) == (2, busiest(stats))
     points = specs(page)[0]["data"][1]
@@ -115,6 +109,10 @@ def test_a_link_opens_its_expert_used_or_not(open_page, tiny_checkpoint, stats):
         assert examples_of(at)["sentence"].tolist() == [SST2.texts[i][0] for i in order]
         drawn = [s for s in specs(at) if s["layout"]["title"]["text"].startswith("Its ")]
         assert len(drawn) == 2 * (count > 0)
+    at.session_state[profile.TABS] = profile.KNOCK_OUT  # without an expert that is not used nothing changes
+    assert not at.run().exception
+    assert not at.metric
+    assert "none of 480" in headline(at)
 
 
 def test_usage_of_a_group(open_page, tiny_checkpoint, stats):
@@ -136,7 +134,7 @@ def test_usage_of_a_group(open_page, tiny_checkpoint, stats):
             "expert": "99",
             "profile": profile.ATTENTION,
             "example": "1e999",
-            "hide_special": "perhaps",
+            "hide_special": "so",
         },
         {"view": DRIVING, "driven_by": "nonsense"},
     ],
@@ -224,21 +222,11 @@ def test_attention_of_the_first_and_a_numbered_example_and_roles(open_page, tiny
 
 
 def test_a_picked_row_is_the_example(monkeypatch):
-    session = {"table": {"selection": {"rows": [2]}}}
+    session = {"table": {"selection": {"rows": [2]}}, "none": {"selection": {"rows": []}}}
     monkeypatch.setattr(profile.st, "session_state", session)
     profile._pick("table", [5, 9, 40])
+    profile._pick("none", [1, 2, 3])
     assert session[attention.EXAMPLE] == 40
-    session["table"] = {"selection": {"rows": []}}
-    profile._pick("table", [1, 2, 3])
-    assert session[attention.EXAMPLE] == 40
-
-
-def test_an_unused_expert_changes_nothing(open_page, tiny_checkpoint, stats):
-    layer, expert = used_by(stats, 0, 0)
-    at = open_page("expert_usage", tiny_checkpoint, layer=layer, expert=expert, profile=profile.KNOCK_OUT)
-    assert not at.exception
-    assert not at.metric
-    assert "none of 480" in headline(at)
 
 
 def test_what_drives_routing_is_measured(open_page, tiny_checkpoint, stats):
@@ -264,13 +252,3 @@ def test_what_drives_routing_is_measured(open_page, tiny_checkpoint, stats):
     assert exchanged == pytest.approx(100 * frame["change"])
     share = frame.set_index("layer").loc["mixture", "share"]
     assert f"{share:.1%} of answers change" in texts_of(at)
-
-
-def test_usage_over_training_is_drawn_from_the_history(open_page, save_tiny):
-    folder = save_tiny("trained", history="".join(json.dumps(line) + "\n" for line in HISTORY))
-    at = open_page("expert_usage", folder, view=TRAINING)
-    assert not at.exception
-    assert titled(at, "Top-1 share of every expert")
-    without = open_page("expert_usage", save_tiny("no-history"), view=TRAINING)
-    assert not without.get("plotly_chart")
-    assert without.info

@@ -1,7 +1,5 @@
 """The Routing page on tiny checkpoints: it shows what the library computes."""
 
-import json
-
 import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -15,7 +13,7 @@ from shrp.model.forcing import ForcedRoute
 from tests.app.helpers import specs, targets, texts_of, values
 from ui.routing import compare, results, sentences, words
 from ui.routing import what_if as what_if_tab
-from ui.routing.sentences import ATTENTION, COMPARE, EXPERTS, LONGEST_LINK, ROUTE, WORDS
+from ui.routing.sentences import ATTENTION, COMPARE, EXPERTS, LONGEST_LINK, ROUTE, TAB, WORDS
 
 TYPED = "w1 w20 w33 w4 w50"
 
@@ -52,17 +50,12 @@ def page(open_page, tiny_checkpoint):
     return at
 
 
-def test_the_first_screen_has_the_verdict_the_table_and_one_grid(page):
+def test_the_first_screen_is_what_the_library_finds(page, tiny_checkpoint):
     assert not page.error
-    assert page.title[0].value == "Routing"
-    assert len(page.get("plotly_chart")) == 1
-    assert len(html_of(page)) == 1
+    assert len(page.get("plotly_chart")) == len(html_of(page)) == 1
     assert html_of(page)[0].count("<tr>") == 3 + 2  # three examples below two rows of heads
     assert [tab.label for tab in page.tabs] == [ROUTE, WORDS, EXPERTS, ATTENTION, COMPARE]
     assert "text" not in page.query_params
-
-
-def test_the_verdict_and_the_table_are_what_the_library_finds(page, tiny_checkpoint):
     type_in(page, f"{TYPED}\nw50 w51")
     parts = loaded(tiny_checkpoint)
     one, two = explore(*parts, [(TYPED,), ("w50 w51",)])
@@ -78,26 +71,25 @@ def test_the_verdict_and_the_table_are_what_the_library_finds(page, tiny_checkpo
         for layer in e.layers:
             assert f'title="layer {layer}: expert {e.choice(layer)},' in html_of(page)[0]
     page.selectbox(key="input").set_value(2).run()
-    assert headline(page).startswith(f"Sentence 2: **{two.answer}** ({100 * two.probabilities[two.prediction]:.1f}%)")
+    assert headline(page).startswith(
+        f"Sentence 2: **{two.answer}** ({100 * two.probabilities[two.prediction]:.1f}%)"
+    )
     assert page.query_params["text"] == f"{TYPED}\nw50 w51"
+    assert "text" in type_in(page, "w1 " * (LONGEST_LINK // 5)).query_params
+    assert "text" not in type_in(page, "w1 " * LONGEST_LINK).query_params
 
 
-@pytest.mark.parametrize("text", ["", "   \n \n\t", "\u200b \u200b\n\u200d"])
-def test_with_nothing_typed_nothing_old_stays(page, text):
-    type_in(page, text)
-    assert page.info
-    assert not page.get("plotly_chart")
-    assert not html_of(page)
+def test_with_nothing_typed_nothing_old_stays(page):
+    for text in ("   \n \n\t", "\u200b \u200b\n\u200d"):
+        type_in(page, text)
+        assert page.info
+        assert not page.get("plotly_chart")
+        assert not html_of(page)
 
 
 @pytest.mark.parametrize("tab", [ROUTE, WORDS])
 def test_odd_text_is_shown_as_text(open_page, tiny_checkpoint, tab):
-    odd = (
-        "<script>alert(1)</script>",
-        "$x^2$ *so* [b](javascript:x) :smile:",
-        "é ü 你好 🙂 \u202eabc",
-        "." * 300,
-    )
+    odd = ("<script>alert(1)</script> $x^2$ *so* [b](javascript:x) :smile:", "é 你好 🙂 \u202eabc", "." * 300)
     at = open_page("routing", tiny_checkpoint, text="\n".join(odd), tab=tab)
     for number in range(1, len(odd) + 1):
         at.selectbox(key="input").set_value(number).run()
@@ -119,11 +111,10 @@ def test_a_long_text_is_cut_answered_at_once_and_computed_on_request(open_page, 
 @pytest.mark.parametrize(
     "params",
     [
+        {"force": "1.1_" * 900, "tab": "zebra", "what_if_class": "no"},
         {"force": "9.1"},
-        {"force": "1.1_" * 900},
-        {"beside": "-1", "tab": COMPARE, "input": "99"},
-        {"tab": "zebra", "what_if_class": "no"},
         {"method": "magic", "tab": WORDS},
+        {"beside": "-1", "tab": COMPARE, "input": "99"},
         {"attention_layer": "77", "tab": ATTENTION},
         {"expert_method": "magic", "tab": EXPERTS},
     ],
@@ -150,8 +141,10 @@ def test_every_tab_of_every_kind_of_model(open_page, save_tiny, made, tabs):
     folder = save_tiny("other", **made)
     pair = made.get("task") is not None
     text = "w1 w2 ||| w3 w4 w5\nw1 w2 ||| w3" if pair else "w1 w2 w3\nw4 w5"
+    at = open_page("routing", folder, text=text)
     for tab in tabs:
-        at = open_page("routing", folder, text=text, tab=tab)
+        at.session_state[TAB] = tab
+        at.run()
         assert [tab.label for tab in at.tabs] == tabs
         assert not at.exception
         assert not at.error
@@ -203,7 +196,7 @@ def test_a_link_restores_the_route_and_the_grid_is_relative_to_it(open_page, tin
     assert not at.exception
     assert (at.selectbox(key="force_layer").value, at.selectbox(key="force_expert").value) == (2, 0)
     parts = *loaded(tiny_checkpoint), [("w1 w2",)]
-    (base,), (other,) = (explore(*parts, route=ForcedRoute.parse(route)) for route in ("1.3_2.0", "1.3_2.1"))
+    (base,), (other,) = (explore(*parts, route=ForcedRoute.parse(f"1.3_2.{n}")) for n in (0, 1))
     cells = targets(figure(at, "With another expert"))
     assert cells["customdata"] == [[layer, expert] for layer in (1, 2) for expert in range(4)]
     assert f"{other.logits[1] - base.logits[1]:+.3f}" in cells["hovertext"][5]
@@ -291,9 +284,8 @@ def test_a_long_text_is_read_in_pieces_that_are_quickly_left_out(tiny_checkpoint
 
 
 def test_where_any_layers_heads_look(open_page, tiny_checkpoint):
-    at = open_page(
-        "routing", tiny_checkpoint, text="w1 w2 w3", tab=ATTENTION, attention_layer=2, attention_head=3
-    )
+    asked = {"tab": ATTENTION, "attention_layer": 2, "attention_head": 3}
+    at = open_page("routing", tiny_checkpoint, text="w1 w2 w3", **asked)
     assert not at.exception
     model, tokenizer, _ = loaded(tiny_checkpoint)
     expected = layer_attention(model, tokenizer, ("w1 w2 w3",), 2)
@@ -319,10 +311,7 @@ def test_two_sentences_are_compared_as_the_library_does(open_page, tiny_checkpoi
     at.selectbox(key="input").set_value(2).run()
     assert not at.exception
     assert figure(at, "How far each hidden state of sentence 1 moves sentence 2")
-
-
-def test_one_sentence_alone_is_not_compared(open_page, tiny_checkpoint):
-    at = open_page("routing", tiny_checkpoint, text="w1 w2", tab=COMPARE)
+    type_in(at, "w1 w2")  # one sentence alone
     assert at.info
     assert not figure(at, "How far")
 
@@ -397,8 +386,3 @@ def test_back_brings_the_text_before_back(open_page, tiny_checkpoint, monkeypatc
     monkeypatch.setattr(sentences, "went_back", lambda: True)
     del at.query_params["text"]
     assert "\n" in at.run().text_area(key=sentences.BOX).value  # the examples
-
-
-def test_the_address_holds_a_text_as_long_as_it_may(page):
-    assert json.dumps(type_in(page, "w1 " * (LONGEST_LINK // 5)).query_params["text"])
-    assert "text" not in type_in(page, "w1 " * LONGEST_LINK).query_params
