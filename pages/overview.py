@@ -10,7 +10,7 @@ from ui.text import escape, verdict
 picked = state.described()
 name, info = picked
 st.title(escape(name), anchor=False)
-headline, actions = st.empty(), st.container(horizontal=True)
+headline, actions = st.empty(), st.container(horizontal=True, vertical_alignment="center")
 with actions:
     guide.offer(st.session_state.get(state.SOURCE))
 config = loaders.config_of(name)

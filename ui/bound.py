@@ -15,6 +15,7 @@ from urllib.parse import parse_qs
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
+from shrp.phrases import listed
 from ui import not_here
 
 _FOLLOWED, _PAGE, _LEFT_WITH = "address-followed", "address-page", "address-left-with"
@@ -65,7 +66,8 @@ def follow(options: Mapping[str, Sequence[Any]], starts: Mapping[str, Any]) -> N
     for key, offered in options.items():
         text = st.query_params.get(key)
         known = {str(option): option for option in offered}
-        not_here.tell(key, key, text in known, f"{offered[0]} to {offered[-1]}")
+        can = listed(offered) if isinstance(offered[0], str) else f"{offered[0]} to {offered[-1]}"
+        not_here.tell(key, key, text in known, can)
         if key not in session or text != seen.get(key):  # at first, by a link, by Back
             session[key] = known.get(text, starts[key])
         elif session[key] not in offered:  # of another model

@@ -84,7 +84,7 @@ def how_wide(bounds: tuple[float, float], metric: str, n: int, what: str = "") -
     if reach < WIDE:
         return f"{tie}."
     size = f"{math.ceil(100 * reach)} points" if is_percentage(metric) else f"{reach:.2f}"
-    return f"{tie}; with {n:,} examples it may still be up to {size}."
+    return f"{tie}; {n:,} examples cannot rule out one of up to {size}."
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ def score_against_size(frame: pd.DataFrame) -> go.Figure:
         margin={"l": 10, "r": 10, "t": 10, "b": 10},
         xaxis={"title": "encoder parameters, % of dense", "type": "log"},
         yaxis={"title": "score, % of dense"},
-        legend={"orientation": "h", "y": 1.12},
+        legend={"orientation": "h", "yref": "container", "yanchor": "bottom", "y": 0},
     )
     fig.update_xaxes(tickvals=[5, 10, 20, 50, 100])
     return fig

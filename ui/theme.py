@@ -36,6 +36,7 @@ STYLE = """<style>
 .js-plotly-plot .heatmaplayer text[style*="rgb(38, 39, 48)"] {fill: #000000 !important}
 [data-testid=stMultiSelectTagsContainer] [data-tag] {background-color: #1f6fb2}
 [class*=st-key-verdict] p {font-size: 1.3rem; line-height: 1.45}
+@media (min-width: 768px) and (max-width: 1200px) {[data-testid=stMainBlockContainer] {padding-left: 2rem; padding-right: 2rem}}
 [class*=st-key-chart-] {position: relative; gap: 0}
 [class*=st-key-chart-] [class*=st-key-menu-] {position: absolute; top: 0; right: 0; width: auto; z-index: 10}
 [class*=st-key-menu-] button [aria-hidden=true]:not([data-testid=stIconMaterial]) {display: none}
@@ -62,7 +63,7 @@ def whiskers(
 ) -> dict[str, Any]:
     """Error bars from values to the ends of their intervals, none where an end is nan; by default in the marks' colour."""
     value, low, high = (np.asarray(part, dtype=float) for part in (value, low, high))
-    bars = {"type": "data", "array": np.nan_to_num(high - value), "arrayminus": np.nan_to_num(value - low)}
+    bars = {"type": "data", "array": high - value, "arrayminus": value - low}
     return bars | {"thickness": thickness, "width": 4} | ({"color": color} if color else {})
 
 
@@ -150,7 +151,7 @@ def unclickable(fig: go.Figure) -> go.Figure:
     return copy
 
 
-SUBTITLE_WIDTH = 80
+SUBTITLE_WIDTH = 64
 """Characters of a subtitle that fit next to the sidebar in a window of 800 pixels."""
 
 

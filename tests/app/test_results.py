@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 
 from ui import results as data
@@ -50,4 +51,8 @@ def test_every_point_of_the_chart_is_a_row():
     frame = data.points(summary, published, "retain")
     assert set(frame["group"]) == {"SHRP", "controls", "literature (BERT-base)"}
     assert len(frame[frame["group"] == "literature (BERT-base)"]) == len(published)
+    *_, literature = data.score_against_size(frame).data
+    without = [row.get("interval") is None for row in published]
+    assert any(without)
+    assert np.isnan(literature.error_y.array).tolist() == without  # a bar of no length is a dash
     assert json.loads((data.DOCS / "data" / "published.json").read_text())

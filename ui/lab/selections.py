@@ -65,7 +65,7 @@ def section(
         if [one.key() for one in plans] == [plan.key()]:
             rows[-1][AHEAD] = "the same experts"
         frame, alt = pd.DataFrame(rows), "Scores of as many experts chosen in other ways and at random"
-        place.dataframe(frame, hide_index=True, width="content", alt=alt)
+        place.dataframe(frame, hide_index=True, alt=alt)
     if text := against_draws(pruned, draws):
         st.caption(f"{text} Each random draw keeps as many experts in each layer as the current plan.")
     frame = pd.DataFrame(rows).assign(data=pruned.data, n=pruned.n)

@@ -100,14 +100,14 @@ def score_dots(frame: pd.DataFrame) -> go.Figure:
         else:
             notes.append(f"majority-class baseline: {score_text(floor, metric)}")
     if sized.any():
-        notes.append("next to names: parameters, of the dense encoder's")
+        notes.append("after names: share of the dense encoder's parameters")
     fig.update_yaxes(categoryorder="array", categoryarray=labels[::-1])
     ns = " / ".join(f"{n:,}" for n in sorted({int(n) for n in frame["n"].dropna()}))
     spread = ", bars of averaged draws: their range" if (frame["interval_is"] != "95%").any() else ""
     return layout(
         fig,
         f"{capital(metric_name(metric))} on {escape_html(frame['data'].iloc[0])}",
-        subtitle=f"n = {ns}; bars: 95% intervals{spread}<br>{', '.join(notes)}",
+        subtitle=f"n = {ns}; bars: 95% intervals{spread}<br>{'; '.join(notes)}",
         x=f"{metric_name(metric)}{unit}",
         height=190 + 30 * max(len(frame), 3),
         legend=True,

@@ -31,7 +31,7 @@ FEW_WORDS = 10
 _ABOUT = {
     METHODS[0]: "the gradient at the input, times the embedding. Instant, but only valid for small changes",
     METHODS[1]: "gradients summed from padding to the input. The scores add up to the difference in output",
-    METHODS[2]: "how much the output drops when the word is left out. Routes are computed again",
+    METHODS[2]: "how much the output drops when the word is left out",
 }
 
 

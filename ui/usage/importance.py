@@ -75,7 +75,7 @@ def section(selection: state.Selection) -> str:
     st.markdown(f"{what} knocked out in turn: what it does, and for which examples it matters.")
     # Experts run on opening the tab; heads, which take much longer, when asked for.
     n = _pick_number(len(data), INPUTS[of], _START[of])
-    asked = f"Measure on {escape(data.name)}: takes minutes, untick to stop"
+    asked = f"Measure on {escape(data.name)}: takes minutes, turn off to stop"
     if of == HEAD and not st.toggle(asked, key=ON, bind="query-params"):
         return ""
     meaning = (

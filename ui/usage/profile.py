@@ -119,8 +119,9 @@ def _mixes(one: results.Expert, mixes: dict[str, pd.DataFrame], mine: int) -> No
             fig = figures.mix_bars(frame, what=by, unit=unit, total=mine)
             chart(fig, frame, f"mix-{by}", f"{one.name}-{by}", alt)
     st.caption(
-        f"“More often” and “less often” above: q ≤ {percent(FALSE_DISCOVERIES, 0)}, against the layer's other experts. "
-        "Fisher's exact test; for tokens and minimal pairs, a permutation test that keeps both examples of a pair together."
+        "“More often” and “less often” above: against the layer's other experts, false discovery rate q ≤ "
+        f"{percent(FALSE_DISCOVERIES, 0)}. Fisher's exact test; for tokens and minimal pairs, a permutation test that keeps "
+        "both examples of a pair together."
     )
 
 
