@@ -8,6 +8,7 @@ state.through_app()  # before what imports torch and transformers: one thread do
 
 import streamlit as st
 
+from shrp.data.tasks import TEXTS
 from shrp.errors import ShrpError
 from ui import not_here, pair_tabs
 from ui.compare import sides as compare_sides
@@ -23,6 +24,8 @@ TABS = (TEST, pair_tabs.LOST, pair_tabs.CHANGED, pair_tabs.THRESHOLD)
 def main() -> None:
     selection = state.current("Compare", named=False)
     data = selection.data
+    if data.task.name == TEXTS.name:  # which has no predictions to compare, as is said above
+        return
     compare_sides.arrive()
     missing, verdict = st.container(), st.container(key="verdict").empty()
     starts, columns = compare_sides.starts(selection), st.columns(2, gap="large")

@@ -31,7 +31,7 @@ USAGE, DRIVING, TRAINING, IMPORTANCE = "Usage", "What drives routing", "Over tra
 TABS = "view"
 # Keys of widgets in tabs, whose values Streamlit would drop while the tab is closed.
 KEPT = (
-    *(usage_map.GROUP, attention.EXAMPLE, attention.HIDE, attention.ROLE, driving.BY, driving.EXCHANGE),
+    *(usage_map.GROUP, attention.EXAMPLE, attention.HIDE, driving.BY, driving.EXCHANGE),
     *(importance.KIND, importance.ON, importance.BY, *importance.INPUTS.values()),
 )
 # Examples up to which the headline's knock-out runs by itself.
@@ -90,10 +90,9 @@ def usage(selection: state.Selection, stats: UsageStats, cell: tuple[int, int], 
         st.markdown(headline(stats, cell, top_k, found, "without it: *measuring …*"))
     left, right = st.columns([3, 2], gap="medium")
     with left:
-        group, rows = usage_map.usage_map(selection, stats, cell)
+        usage_map.usage_map(selection, stats, cell)
     with right:
-        picked = None if group == usage_map.ALL else (group, rows)
-        facts(stats, selection.data, cell, found, picked, top_k)
+        facts(stats, selection.data, cell, found, top_k)
         slices(selection.data)
     name = f"{selection.name}-layer{cell[0]}-expert{cell[1]}"
     profile.profile(results.Expert(selection.checkpoint, selection.data, stats, *cell, name), found)

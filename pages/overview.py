@@ -3,6 +3,7 @@
 import streamlit as st
 
 from ui import arrival, data_sources, loaders, state
+from ui.describe import shape, summary_line
 from ui.overview import first
 from ui.own import guide
 from ui.text import escape, verdict
@@ -19,7 +20,8 @@ if st.session_state.get(state.SOURCE) == data_sources.OWN:
 else:
     with headline:
         verdict(first.verdict_text(name, info, config))
-first.draw(name, info, config)
+st.caption(first.ABOUT)
+st.caption(summary_line(info, *shape(config)[:2]))
 left, right = st.columns(2, gap="medium")
 with left:
     first.layer_map(name, info, config)
@@ -48,4 +50,4 @@ if found is not None:
 elif selection.source == data_sources.OWN:
     with headline:
         verdict(first.verdict_text(name, info, config))
-details.expanders(selection, found)
+details.expanders(selection)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import streamlit as st
 
-from shrp.errors import ShrpError
 from ui import results, state
 from ui.downloads import chart
 from ui.text import verdict
@@ -31,15 +30,12 @@ def headline(models: list[dict], recipe: str, depth: str) -> str:
     return f"{text}; of {len(leads)} controls only {' and '.join(worse)} {verb} significantly worse."
 
 
+@state.shows_errors
 def main() -> None:
     """Draw the page."""
     state.through_app()
     st.title("Results", anchor=False)
-    try:
-        summary, published = results.rows("summary"), results.rows("published")
-    except ShrpError as error:
-        st.error(str(error), icon=":material/error:")
-        return
+    summary, published = results.rows("summary"), results.rows("published")
     if not summary:
         st.info(
             "Nothing has been measured yet: run `python -m studies.glue`, then `python -m studies.results`."

@@ -53,6 +53,12 @@ def remembered(page: str, shared: Container[str]):
             left_with[page] = {key: values for key, values in written.items() if key not in shared}
 
 
+def went_back() -> bool:
+    """Whether this run was asked for by the browser's Back or Forward button, so that the address leads."""
+    context = get_script_run_ctx()
+    return context is not None and context.is_history_navigation
+
+
 def follow(options: Mapping[str, Sequence[Any]], starts: Mapping[str, Any]) -> None:
     """Keep several boxes, which one click sets together, and the address in step, in one step of the browser's history.
 
@@ -132,10 +138,14 @@ def restate(key: str, start: Any) -> None:
         st.session_state[key] = st.session_state[key]
 
 
-def leave_known(key: str, options: Container) -> None:
-    """Take out of several picks those that are no options any more."""
-    if any(one not in options for one in st.session_state.get(key, ())):
-        st.session_state[key] = [one for one in st.session_state[key] if one in options]
+def always_one(label: str, options: Sequence[str], key: str, start: str | None = None, **more: Any) -> str:
+    """Pick one of the app's own options, at first and where the pick is no option any more `start`, else the first."""
+    start = options[0] if start is None else start
+    fall_back(key, options, start)
+    restate(key, start)
+    more |= {"default": start, "required": True, "key": key, "bind": "query-params"}
+    picked = st.segmented_control(label, options, **more)
+    return picked if picked in options else start
 
 
 def set_param(name: str, value: str | None) -> None:

@@ -134,17 +134,10 @@ def agreement_text(other: Evaluation, reference: Evaluation, names: Sequence[str
 # The threshold
 
 
-@dataclass(frozen=True, eq=False)
-class Matched:
-    """A model with its output bias shifted until it predicts each class as often as a reference does."""
-
-    shift: np.ndarray
-    """`(C,)`, in the order of the task's labels."""
-    evaluation: Evaluation
-
-
-def matched(other: Evaluation, reference: Evaluation, data: TextData) -> Matched | None:
+def matched(other: Evaluation, reference: Evaluation, data: TextData) -> Evaluation | None:
     """`other` with its threshold calibrated to the predicted class frequencies of `reference`; needs no labels.
+
+    Its output bias is shifted until it predicts each class as often as the reference does.
 
     Returns:
         None for regression, for labels of words, and while not all examples are evaluated.
@@ -152,22 +145,19 @@ def matched(other: Evaluation, reference: Evaluation, data: TextData) -> Matched
     if not data.task.classifies_texts or not (other.complete and reference.complete):
         return None
 
-    def work() -> Matched:
-        shift = matching_shift(other.logits, reference.logits)
-        return Matched(shift, shifted(other, data, shift))
-
     key = content(other), content(reference), data.fingerprint, data.name
+    work = lambda: shifted(other, data, matching_shift(other.logits, reference.logits))  # noqa: E731
     return kept("matched shares", 512, key, work)
 
 
-def most_is_the_threshold(found: Matched | None, other: Evaluation, reference: Evaluation) -> bool:
+def most_is_the_threshold(found: Evaluation | None, other: Evaluation, reference: Evaluation) -> bool:
     """Whether calibrating the threshold significantly brings back at least half of a significant loss, and over a point."""
     if found is None or other.labels is None:
         return False
-    lost, back = reference.score - other.score, found.evaluation.score - other.score
+    lost, back = reference.score - other.score, found.score - other.score
     if not back > 0.01 or not back >= lost / 2 > 0:
         return False
-    return difference(other, reference)[1][1] < 0 < difference(found.evaluation, other)[1][0]
+    return difference(other, reference)[1][1] < 0 < difference(found, other)[1][0]
 
 
 # The majority-class baseline

@@ -11,7 +11,7 @@ import streamlit as st
 
 from shrp.data.tabular import csv_options
 from ui.text import escape_html, file_name
-from ui.theme import BACKGROUND, BLACK, FOREGROUND, WHITE, unclickable
+from ui.theme import BACKGROUND, BLACK, FOREGROUND, WHITE
 
 Frame = pd.DataFrame | Callable[[], pd.DataFrame]
 """A table, or a function that makes it when it is asked for."""
@@ -79,25 +79,17 @@ def downloads(frame: Frame, key: str, name: str, *, fig: go.Figure | None = None
             st.caption("PNG: the camera of the chart. SVG: the camera in the HTML file.")
 
 
-def standalone(fig: go.Figure, alt: str = "", name: str = "") -> bytes:
-    """A figure as one HTML file that needs no network and no app, with its name above it and its words (`alt`) below."""
-    copy = unclickable(fig).update_layout(
-        template="plotly_white", paper_bgcolor="white", plot_bgcolor="white"
-    )
-    saved = {"format": "svg", "filename": file_name(name or "chart")}
-    config = {"displaylogo": False, "toImageButtonOptions": saved}
-    chart_html = copy.to_html(full_html=False, include_plotlyjs=True, config=config)
-    chart_html = chart_html.replace(BACKGROUND, WHITE).replace(FOREGROUND, BLACK)
-    note = f"<p>{escape_html(alt)}</p>" if alt else ""
-    head = f"<h1>{escape_html(name)}</h1>" if name else ""
+def standalone(fig: go.Figure, alt: str, name: str) -> bytes:
+    """A figure as one HTML file that needs no network and no app, with its words (`alt`) below."""
+    copy = go.Figure(fig).update_layout(template="plotly_white", paper_bgcolor="white", plot_bgcolor="white")
+    saved = {"format": "svg", "filename": file_name(name)}
+    made = copy.to_html(full_html=False, config={"displaylogo": False, "toImageButtonOptions": saved})
+    made = made.replace(BACKGROUND, WHITE).replace(FOREGROUND, BLACK)
+    title, words = escape_html(name), escape_html(alt)
     return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape_html(name or 'chart')} · SHRP</title>"
-        "<style>body{font-family:sans-serif;max-width:1200px;margin:2rem auto;padding:0 1rem}"
-        "h1{font-size:1rem;font-weight:normal}</style></head>"
-        f'<body><main>{head}<div role="img" aria-label="{escape_html(alt or name or "chart")}">{chart_html}</div>'
-        f"{note}</main></body></html>"
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title} · SHRP</title></head>'
+        f'<body style="font-family:sans-serif"><main><div role="img" aria-label="{words}">{made}</div>'
+        f"<p>{words}</p></main></body></html>"
     ).encode()
 
 

@@ -5,23 +5,19 @@ They run commands on the app's machine, so a server that others reach has them o
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import plotly.graph_objects as go
 import streamlit as st
 
 from shrp import jobs
 from shrp.errors import JobError
 from shrp.files import cache_folder
 from shrp.jobs import Job
-from shrp.phrases import duration
-from ui import theme
 from ui.own.kept import is_local
-from ui.text import escape, is_percentage, metric_name, score_text
+from ui.text import about, escape, metric_name, score_text
 
 SWITCH = "SHRP_JOBS"
 """Variable of the environment that switches jobs on or off whatever address the app has."""
@@ -68,12 +64,7 @@ def prepare() -> None:
     jobs.wake(root(), early=True)
 
 
-def start(
-    title: str,
-    arguments: Sequence[str],
-    name: str,
-    **options: Any,
-) -> Job:
+def start(title: str, arguments: Sequence[str], name: str, **options: Any) -> Job:
     """Start a job that makes the checkpoint `models() / name`, or let it wait for those before it.
 
     Args:
@@ -178,7 +169,7 @@ def progress(job: Job) -> tuple[float, str]:
     if status["stage"] == 0 and status["steps"]:
         said += f", {of_epoch:.0%}"
     if (left := status["seconds_left"]) is not None:
-        said += f", about {duration(5 * math.ceil(left / 5))} left"
+        said += f", {about(left)} left"
     return share, said[:1].upper() + said[1:]
 
 
@@ -200,25 +191,8 @@ def _curve(job: Job) -> None:
     losses, rows = job.status.get("losses", []), job.status.get("history", [])
     scored = [row for row in rows if row.get("validation_score") is not None]
     if len(losses) > 1:
-        _line("Loss by step", list(range(len(losses))), losses, f"job-{job.name}-loss")
+        st.metric("Loss by step", f"{losses[-1]:.4g}", chart_data=losses)
     if scored:
-        metric, of = scored[0]["metric"], [row["epoch"] + 1 for row in scored]
-        scale = 100 if is_percentage(metric) else 1
-        title = f"Validation {metric_name(metric)}{' (%)' * (scale == 100)} by epoch"
-        _line(title, of, [scale * row["validation_score"] for row in scored], f"job-{job.name}-score")
-
-
-def _line(title: str, x: list[int], y: list[float], key: str) -> None:
-    fig = go.Figure(
-        go.Scatter(x=x, y=y, mode="lines+markers" if len(x) < 20 else "lines", line_color=theme.BLUE)
-    )
-    fig.update_layout(
-        height=110,
-        margin={"l": 0, "r": 0, "t": 20, "b": 0},
-        title={"text": title, "font": {"size": 12}, "x": 0, "y": 0.98},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-    )
-    fig.update_xaxes(visible=False)
-    fig.update_yaxes(nticks=3, automargin=True)
-    st.plotly_chart(fig, key=key, config={"displayModeBar": False}, alt=f"{title}: last {y[-1]:.4g}")
+        metric, scores = scored[0]["metric"], [row["validation_score"] for row in scored]
+        title = f"Validation {metric_name(metric)} by epoch"
+        st.metric(title, score_text(scores[-1], metric), chart_data=scores if len(scores) > 1 else None)

@@ -21,7 +21,7 @@ from shrp.checkpoints import info as reading
 from shrp.checkpoints.info import CheckpointInfo, discover
 from shrp.data.tabular import is_unicode
 from shrp.errors import CheckpointError
-from ui import jobs, store
+from ui import jobs
 
 if TYPE_CHECKING:  # else torch and transformers, which take seconds to import
     from shrp.checkpoints.checkpoint import Checkpoint
@@ -156,9 +156,7 @@ def load_folder(path: Path) -> Checkpoint:
 
 
 def forget(path: Path) -> None:
-    """Let go of a model that only one session could reach, and of what was made of it, before its folder is deleted."""
-    with suppress(OSError):  # its files may be gone already
-        store.forget(reading.fingerprint(path))
+    """Let go of a model that only one session could reach, before its folder is deleted."""
     _load.clear(path, _stamp(path))
 
 
@@ -183,10 +181,4 @@ def _config(path: Path, stamp: Stamp) -> tuple[dict[str, Any], CheckpointInfo]:
 
 def read_history(name: str) -> list[dict[str, Any]]:
     """The epochs of a checkpoint's training, oldest first, empty where none were kept; a CheckpointError if unreadable."""
-    path = path_of(name)
-    return _history(path, _stamp(path))
-
-
-@lru_cache(maxsize=8)
-def _history(path: Path, stamp: Stamp) -> list[dict[str, Any]]:
-    return reading.read_history(path)
+    return reading.read_history(path_of(name))

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import streamlit as st
 
 from shrp.data.text_data import TextData
 from shrp.errors import DataError
@@ -36,7 +35,10 @@ def score_rows(checkpoint: Checkpoint, data: TextData) -> list[Mapping[str, Any]
 
 def token_lengths(checkpoint: Checkpoint, data: TextData) -> np.ndarray:
     """Tokens of each example `(N,)`, not truncated."""
-    return _lengths(checkpoint, data, checkpoint.fingerprint, data.source_fingerprint)
+    from shrp.data.batching import token_counts
+
+    key = (checkpoint.fingerprint, data.source_fingerprint)
+    return kept("lengths", 48, key, lambda: np.array(token_counts(checkpoint.tokenizer, data.texts)))
 
 
 def read_lengths(checkpoint: Checkpoint, data: TextData) -> np.ndarray:
@@ -48,13 +50,6 @@ def _longest(checkpoint: Checkpoint) -> int:
     from shrp.data.batching import longest_input
 
     return longest_input(checkpoint.model, checkpoint.tokenizer, checkpoint.info.max_length)
-
-
-@st.cache_data(max_entries=48, show_spinner="Counting tokens …")
-def _lengths(_checkpoint: Checkpoint, _data: TextData, fingerprint: str, data_fingerprint: str):
-    from shrp.data.batching import token_counts
-
-    return np.array(token_counts(_checkpoint.tokenizer, _data.texts))
 
 
 def usage_stats(checkpoint: Checkpoint, data: TextData, *, norms: bool = False):
@@ -214,10 +209,6 @@ def why_no_teacher(checkpoint: Checkpoint, data: TextData) -> str:
 
 
 def _truncated_elsewhere(checkpoint: Checkpoint, data: TextData) -> bool:
-    """Whether the teacher read more or fewer tokens of these data. For older files its stored score tells."""
-    if cut := checkpoint.teacher[data.source_fingerprint].cut:
-        now = checkpoint.info.max_length
-        return cut != now and int(token_lengths(checkpoint, data).max()) > min(cut, now)
-    scored = {row["kind"] for row in checkpoint.info.scores_on(data.source_fingerprint)}
-    now = {row["kind"] for row in score_rows(checkpoint, data)}
-    return "teacher" in scored - now
+    """Whether the teacher read more or fewer tokens of these data."""
+    cut, now = checkpoint.teacher[data.source_fingerprint].cut, checkpoint.info.max_length
+    return cut not in (0, now) and int(token_lengths(checkpoint, data).max()) > min(cut, now)

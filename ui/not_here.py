@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
-
 import streamlit as st
 
 from ui.text import escape, shorten
 
-_NOTED, _OUTSIDE = "not-here", "not-offered"
-"""Keys of what was asked for in vain: picker -> what it picks, what was asked for, what was shown then."""
+_NOTED = "not-here"
+"""Key of what was asked for in vain: picker -> what it picks, what was asked for, what was shown then."""
 
 
-def asked_for(key: str, offered: Container[str]) -> str | None:
-    """What the address asks for in vain; call before the picker is drawn, since that mends the address.
+def note(key: str, what: str, fits: bool) -> bool:
+    """Note that the address asks a picker for what it does not offer, until something else is picked.
 
-    Only what a session starts with counts: what is gone later the person has removed.
+    Call before it is drawn, in each run: drawing mends the address. Only what a session starts with counts, since what is
+    gone later the person has removed.
+
+    Returns:
+        Whether that is to be said.
     """
+    session, noted = st.session_state, st.session_state.setdefault(_NOTED, {})
     asked = st.query_params.get(key)
-    return asked if asked and key not in st.session_state and asked not in offered else None
-
-
-def note(what: str, key: str, asked: str | None, shown: str | None) -> None:
-    """Keep what was asked for and what is there instead, until something else is picked; `show` says it."""
-    noted = st.session_state.setdefault(_NOTED, {})
-    if asked is not None:
-        noted[key] = what, asked, shown
-    elif key in noted and noted[key][2] != shown:
-        del noted[key]
+    if asked and not fits and key not in session:
+        noted[key] = what, asked, None
+    elif key in noted:
+        what, asked, shown = noted.pop(key)
+        if shown in (None, session.get(key)):
+            noted[key] = what, asked, session.get(key)
+    return key in noted
 
 
 def was_asked_for(key: str) -> bool:
@@ -38,7 +38,10 @@ def was_asked_for(key: str) -> bool:
 def show(*keys: str) -> None:
     """Say what the address asks these pickers for in vain: a page of something else is easily taken for it."""
     noted = st.session_state.get(_NOTED, {})
-    for what, asked, shown in (noted[key] for key in keys if key in noted):
+    for key in filter(noted.get, keys):
+        what, asked, _ = noted[key]
+        shown = st.session_state.get(key)
+        noted[key] = what, asked, shown
         instead = "Nothing is picked instead" if shown is None else f"**{escape(shown)}** is shown instead"
         st.warning(
             f"The address asks for the {what} **{escape(shorten(asked))}**, which is not here; what is "
@@ -48,21 +51,10 @@ def show(*keys: str) -> None:
 
 
 def tell(key: str, what: str, fits: bool, offered: str) -> None:
-    """Say that the address asks a page's widget for a value that it does not offer, until another one is picked.
-
-    Call before the widget is drawn, in each run.
-    """
-    session, noted = st.session_state, st.session_state.setdefault(_OUTSIDE, {})
-    asked = st.query_params.get(key)
-    if asked and not fits and key not in session:
-        noted[key] = asked, None
-    elif key in noted:
-        asked, shown = noted.pop(key)
-        if shown in (None, session.get(key)):
-            noted[key] = asked, session.get(key)
-    if key in noted:
+    """As `note`, and say it, with what is offered."""
+    if note(key, what, fits):
+        asked = st.session_state[_NOTED][key][1]
         st.warning(
-            f"The address asks for {what} **{escape(shorten(noted[key][0], 30))}**, which can't be had here: "
-            f"{offered} can.",
+            f"The address asks for {what} **{escape(shorten(asked, 30))}**, which can't be had here: {offered} can.",
             icon=":material/link_off:",
         )

@@ -21,14 +21,13 @@ from shrp.evaluation.calibration import Ece, answer_shares
 from shrp.evaluation.evaluation import Evaluation
 from shrp.evaluation.metrics import ranking
 from ui import closer, measurements
-from ui.bound import leave_known
+from ui.bound import always_one
 from ui.differences import FEW, below_or_above, content, difference, groups, matched
 from ui.downloads import chart, downloads
-from ui.pickers import always_one
 from ui.state import Selection
 from ui.store import once
 from ui.text import (
-    answer_width,
+    TWO_LINES,
     axis_names,
     capital,
     escape,
@@ -40,18 +39,16 @@ from ui.text import (
     plain,
     points,
     points_interval,
-    row_height,
     score_text,
     share_text,
     slice_name,
+    text_width,
 )
 from ui.theme import DASHES, GREY, KIND_COLORS, KIND_SYMBOLS, layout, whiskers
 
 LOST, CHANGED, THRESHOLD = "Where accuracy is lost", "Changed predictions", "Threshold and confidence"
-DIRECTION, SLICES, CLASSES, GROUPS = "flip_direction", "flip_slice", "flip_label", "lost_by"
-"""Keys of the filters of changed predictions, and of the grouping of losses."""
-_PAGE = 740  # pixels that a table has in a window of 1200
-_PICKED, _CHANGE, _P, _SLICE, _LEAST = 35, 132, 75, 95, 120  # of its columns, and of a text's at least
+GROUPS = "lost_by"
+"""Key of the grouping of losses, in the session's state and in the URL."""
 
 
 def draw(
@@ -196,7 +193,7 @@ def losses_by_group(
 def _changed(
     reference: Evaluation, other: Evaluation, selection: Selection, names: tuple[str, str], file: str
 ) -> None:
-    """The examples that two models predict differently: filters, a table, links to look closer, a download."""
+    """The examples that two models predict differently: a table, links to look closer, a download."""
     data = selection.data
     frame = paired.flip_table(reference, other, data)
     far = f"differ by more than {paired.far_apart(reference):g}"
@@ -209,14 +206,10 @@ def _changed(
     )
     if frame.empty:
         return
-    shown = _filtered(frame, by_label=data.task.classifies_texts)
-    if shown.empty:
-        st.info("No changed prediction fits these filters; remove one.")
-        return
-    if rows := _table(shown, data, names):
-        picked = shown["index"].iloc[rows].tolist()
+    if rows := _table(frame, data, names):
+        picked = frame["index"].iloc[rows].tolist()
         closer.links(data, picked, routed=selection.is_routed, whose=f"by {selection.name} as it is")
-    downloads(shown.assign(models=_named(names)), "flips", f"{file}-changed")
+    downloads(frame.assign(models=_named(names)), "flips", f"{file}-changed")
 
 
 def _named(names: tuple[str, str]) -> str:
@@ -224,33 +217,15 @@ def _named(names: tuple[str, str]) -> str:
     return f"{names[0]} (reference), {names[1]} (other)"
 
 
-def _filtered(frame: pd.DataFrame, by_label: bool) -> pd.DataFrame:
-    """The rows that the filters leave; empty filters leave all."""
-    filters = {"direction": DIRECTION, "slice": SLICES, "label": CLASSES}
-    columns = [c for c in filters if c in frame and (c != "label" or by_label)]
-    whole = frame
-    for column, place in zip(columns, st.columns(len(columns), gap="medium"), strict=True):
-        options, key = sorted(whole[column].unique()), filters[column]
-        leave_known(key, options)
-        box = {"key": key, "bind": "query-params", "placeholder": "All"}
-        if picked := place.multiselect(column.capitalize(), options, **box):
-            frame = frame[frame[column].isin(picked)]
-    return frame
-
-
 def _table(frame: pd.DataFrame, data: TextData, names: tuple[str, str]) -> list[int]:
-    """Draw the table; returns the place of the picked row, if one is. Texts wrap, so nothing is cut."""
+    """Draw the table, whose toolbar searches it; returns the place of the picked row, if one is."""
     task, (reference, other) = data.task, names
     arrow, number = f"{reference} → {other}", st.column_config.NumberColumn
     probabilities = {f"p {reference}": "p_reference", f"p {other}": "p_other"}
-    texts = distinct(task.text_columns, ("label", "slice", reference, other, arrow, *probabilities))
-    ours, wide = paired.flip_text_columns(task), answer_width(task)
+    taken = ("label", "direction", "slice", reference, other, arrow, *probabilities)
+    texts, ours = distinct(task.text_columns, taken), paired.flip_text_columns(task)
     shown = pd.DataFrame({name: frame[column] for name, column in zip(texts, ours, strict=True)})
-    others = _PICKED + wide * ("label" in frame) + _CHANGE + 2 * _P + _SLICE * ("slice" in frame)
-    widths = dict.fromkeys(texts, max(_LEAST, (_PAGE - others) // len(texts)))
-    widths |= {arrow: _CHANGE, "slice": _SLICE}
-    height = row_height(max(shown[name].str.len().max() for name in texts), widths[texts[0]])
-    config = {}
+    config = dict.fromkeys(texts, st.column_config.TextColumn(width=text_width(task)))
     if "label" in frame:
         shown["label"] = frame["label"]
     if task.is_regression:
@@ -259,17 +234,16 @@ def _table(frame: pd.DataFrame, data: TextData, names: tuple[str, str]) -> list[
     else:
         # Names of classes break into lines at spaces alone.
         shown[arrow] = (frame["reference"] + " → " + frame["other"]).map(slice_name)
-        height = max(height, row_height(int(shown[arrow].str.len().max()), _CHANGE))
         if "label" in frame:
             shown["label"] = frame["label"].map(slice_name)
-            widths["label"] = wide
         whose = "the label" if "label" in frame else f"the prediction of {reference}"
         for name, column in probabilities.items() if task.classifies_texts else ():
             shown[name] = 100 * frame[column]
-            config[name] = number(format="%.1f%%", width=_P, help=f"Probability of {whose}")
+            config[name] = number(format="%.1f%%", width="small", help=f"Probability of {whose}")
+    if data.labels is not None:
+        shown["direction"] = frame["direction"]
     if "slice" in frame:
         shown["slice"] = frame["slice"].map(slice_name)
-    config |= {name: st.column_config.TextColumn(width=width) for name, width in widths.items()}
     # A picked row belongs to this list alone.
     of = f"{data.fingerprint}-{reference}-{other}-{crc32(frame['index'].to_numpy().tobytes())}"
     event = st.dataframe(
@@ -279,8 +253,8 @@ def _table(frame: pd.DataFrame, data: TextData, names: tuple[str, str]) -> list[
         selection_mode="single-row",
         hide_index=True,
         column_config=config,
-        row_height=height,
-        height=min(560, 40 + height * len(shown)),
+        row_height=TWO_LINES,
+        height=min(560, 40 + TWO_LINES * len(shown)),
         alt=f"Examples that {reference} and {other} predict differently",
     )
     return [row for row in event.selection.rows if row < len(frame)]
@@ -303,12 +277,11 @@ def _threshold(reference: Evaluation, other: Evaluation, data: TextData, names: 
         f"{percent(b[most])} of the examples, {escape(names[0])} for {percent(a[most])}."
     )
     if data.labels is not None:
-        one, metric = found.evaluation, other.metric
-        bounds = interval_text(one.interval, metric)
-        change, ends = difference(one, reference)
+        metric, bounds = other.metric, interval_text(found.interval, other.metric)
+        change, ends = difference(found, reference)
         text += (
             f" With the threshold calibrated (predicted class frequencies matched, no labels used): {metric_name(metric)} "
-            f"{score_text(one.score, metric)}{f' (95% CI {bounds})' * bool(bounds)}, "
+            f"{score_text(found.score, metric)}{f' (95% CI {bounds})' * bool(bounds)}, "
             f"{below_or_above(change, metric, escape(names[0]))} (95% CI {points_interval(ends, metric)})."
         )
         if data.task.num_labels == 2:
@@ -379,8 +352,7 @@ def reliability_figure(frame: pd.DataFrame, names: tuple[str, str], on: Evaluati
             line={"color": KIND_COLORS[kind], "width": 1.5, "dash": dash},
             marker={"size": 9, "symbol": KIND_SYMBOLS[kind]},
             error_y=whiskers(accuracy, low, high),
-            hovertext=[f"{escape_html(name)}<br>{_bin_hover(row)}" for row in part.to_dict("records")],
-            hovertemplate="%{hovertext}<extra></extra>",
+            hovertemplate=f"{escape_html(name)}<br>confidence %{{x:.1f}}%, accuracy %{{y:.1f}}%<extra></extra>",
         )
     return layout(
         fig,
@@ -391,12 +363,4 @@ def reliability_figure(frame: pd.DataFrame, names: tuple[str, str], on: Evaluati
         y="accuracy (%)",
         height=430,
         legend=True,
-    )
-
-
-def _bin_hover(row: dict) -> str:
-    bounds = interval_text((row["accuracy low"], row["accuracy high"]), _SHARE)
-    return (
-        f"confidence {percent(row['low'])} to {percent(row['high'])}, mean {percent(row['confidence'])}"
-        f"<br>accuracy {percent(row['accuracy'])} (95%: {bounds})<br>n = {row['n']:,}"
     )

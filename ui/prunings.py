@@ -20,7 +20,7 @@ from shrp.pruning.plan import NO_EDITS, FittedGates, PlanEdits, PruningPlan
 from shrp.pruning.select import TEXTS, GateFit, plan_from
 from ui import arrival, measurements, not_here, plan_url
 from ui.bound import fall_back, slider
-from ui.store import Remaining, disk, once, results
+from ui.store import Progress, disk, once, results
 from ui.text import escape
 
 ALLOCATIONS = {"budget": "In all layers together", "per_layer": "In each layer"}
@@ -32,10 +32,9 @@ SELECTIONS = {
     "fitted": "Fitted gates",
     "random": "Random (control)",
 }
-COMBINATIONS = {"usage": "Usage weights", "mean": "Plain mean"}
 PRUNED = "Pruned"
 """On Compare: a version of a side's checkpoint."""
-ALLOCATION, SELECTION, COMBINATION = "keep", "select", "combine"
+ALLOCATION, SELECTION = "keep", "select"
 """Keys of the controls, in the session's state and in the URL alike; a slider's is its key of `ALLOCATIONS`."""
 
 
@@ -48,8 +47,6 @@ class Setting:
     number: int = 0
     selection: str = "usage"
     """One of `SELECTIONS`."""
-    combination: str = "usage"
-    """One of `COMBINATIONS`; fitted gates bring their own weights."""
     edits: PlanEdits = NO_EDITS
     """Changes by hand."""
 
@@ -58,8 +55,6 @@ class Setting:
         """The setting in words."""
         how = "in all" if self.allocation == "budget" else "per layer"
         parts = [f"{self.number} {how}", self.selection.replace("_", " × ")]
-        if self.combination == "mean" and self.selection != "fitted":
-            parts.append("plain mean")
         if self.edits:
             parts.append("edited")
         return ", ".join(parts)
@@ -70,7 +65,7 @@ def plan_of(setting: Setting, stats: UsageStats) -> PruningPlan:
     return plan_from(
         stats,
         selection=setting.selection,
-        combination="fitted" if setting.selection == "fitted" else setting.combination,
+        combination="fitted" if setting.selection == "fitted" else "usage",
         edits=setting.edits,
         **{setting.allocation: setting.number},
     )
@@ -90,9 +85,6 @@ def controls(layers: int, experts: int, side: str = "") -> Setting:
         allocation = _choice(place, "The slider counts experts", ALLOCATIONS, side + ALLOCATION)
         selection = _choice(place, "Experts are chosen by", SELECTIONS, side + SELECTION)
         st.caption(_ABOUT[selection])
-        combination = "usage"
-        if selection != "fitted":
-            combination = _choice(place, "Weights of the kept experts", COMBINATIONS, side + COMBINATION)
     with place:
         if allocation == "budget":
             low, high, what = layers, layers * experts, f"Experts kept, of {layers * experts}"
@@ -104,7 +96,7 @@ def controls(layers: int, experts: int, side: str = "") -> Setting:
         else:
             # The start is given in every run: the address leaves it out.
             number = slider(what, low, high, min(2 * low, high), side + allocation)
-    return Setting(allocation, number, selection, combination)
+    return Setting(allocation, number, selection)
 
 
 def link_of(setting: Setting, name: str) -> dict[str, str]:
@@ -114,11 +106,9 @@ def link_of(setting: Setting, name: str) -> dict[str, str]:
         f"b_{ALLOCATION}": setting.allocation,
         f"b_{setting.allocation}": setting.number,
         f"b_{SELECTION}": setting.selection,
-        f"b_{COMBINATION}": setting.combination,
     }
     # In the address itself widgets stand as they look.
-    labels = {ALLOCATION: ALLOCATIONS, SELECTION: SELECTIONS, COMBINATION: COMBINATIONS}
-    looks = {f"b_{key}": names.get(values[f"b_{key}"], "") for key, names in labels.items()}
+    looks = {f"b_{ALLOCATION}": ALLOCATIONS[setting.allocation], f"b_{SELECTION}": SELECTIONS[setting.selection]}
     edits = plan_url.encode(setting.edits)
     return arrival.link(values) | looks | ({f"b_{plan_url.URL}": edits} if edits else {})
 
@@ -163,20 +153,6 @@ def usage_for(selection: str, checkpoint: Checkpoint, data: TextData) -> UsageSt
     return replace(stats, fitted=_fitted(checkpoint, data, stats)) if selection == "fitted" else stats
 
 
-_MEASURED = {"gate_norm": "usage with norms", "ablation": "ablation", "fitted": "fitted gates"}
-"""Where the results are kept of selections that need more than the usage."""
-
-
-def usage_known(selection: str, checkpoint: Checkpoint, data: TextData) -> UsageStats | None:
-    """What `usage_for` returns, or None where something must be measured first."""
-    store = _MEASURED.get(selection)
-    if store is not None and results(store, 8).get(_key(checkpoint, data)) is None:
-        return None
-    if selection == "recorded" and not checkpoint.info.usage:
-        return None
-    return usage_for(selection, checkpoint, data)
-
-
 def _key(checkpoint: Checkpoint, data: TextData) -> tuple[str, str, str]:
     return checkpoint.fingerprint, data.source_fingerprint, data.name
 
@@ -193,34 +169,28 @@ def _ablation(checkpoint: Checkpoint, data: TextData) -> dict:
 
 def _fitted(checkpoint: Checkpoint, data: TextData, stats: UsageStats) -> FittedGates:
     """Gates fitted on the data, once, with a progress bar. A fit that was interrupted is continued."""
-    store, key = results("fitted gates", 8), _key(checkpoint, data)
-    if (found := store.get(key)) is not None:
-        return found
-    found = disk().fitted(checkpoint.fingerprint, data, len(stats.layers), stats.num_experts)
-    if found is None:
-        texts = min(TEXTS, len(data))
-        label = f"Fitting gates on {texts:,} texts of {escape(data.name)}, for all sizes at once"
-        model, tokenizer, length = checkpoint.model, checkpoint.tokenizer, checkpoint.info.max_length
+    key, running = _key(checkpoint, data), results("running fits", 2)
+    model, tokenizer, length = checkpoint.model, checkpoint.tokenizer, checkpoint.info.max_length
+
+    def work(progress: Progress) -> FittedGates:
+        found = disk().fitted(checkpoint.fingerprint, data, len(stats.layers), stats.num_experts)
+        if found is not None:
+            return found
         # The slider interrupts this run, and the next run continues the same fit, as do other sessions.
-        running = results("running fits", 2)
         fit = running.get_or_make(
             key, lambda: GateFit(model, tokenizer, data, stats.shares(), max_length=length)
         )
-        bar, left = st.progress(0.0, text=label), Remaining()
-        try:
-            for done in fit:
-                share = done / fit.steps
-                bar.progress(share, f"{label}: step {done:,} of {fit.steps:,}{left.said(share)}")
-        finally:
-            bar.empty()
-        if (found := fit.result) is None:  # an error ended it, and was shown
-            running.drop(key)
-            return _fitted(checkpoint, data, stats)
-        disk().keep_fitted(checkpoint.fingerprint, data, found)
-        store.put(key, found)  # before the fit is dropped, or another session would begin a new one
+        for done in fit:
+            progress(done, fit.steps)
         running.drop(key)
-    store.put(key, found)
-    return found
+        if fit.result is None:  # an error had ended it, and was shown
+            return work(progress)
+        disk().keep_fitted(checkpoint.fingerprint, data, fit.result)
+        return fit.result
+
+    texts = min(TEXTS, len(data))
+    label = f"Fitting gates on {texts:,} texts of {escape(data.name)}, for all sizes at once: steps"
+    return once("fitted gates", 8, key, label, work)
 
 
 # Evaluations

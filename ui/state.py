@@ -95,7 +95,7 @@ def draw_picker(*, of_data: bool) -> CheckpointInfo | None:
     if st.session_state.get(CHECKPOINT, names[0]) not in found:  # one that was removed
         # Not deleted: a session without a checkpoint is one that begins (`not_here`).
         st.session_state[CHECKPOINT] = names[0]
-    asked = not_here.asked_for(CHECKPOINT, found)
+    not_here.note(CHECKPOINT, "checkpoint", st.query_params.get(CHECKPOINT) in found)
     name = st.selectbox(
         "Checkpoint",
         names,
@@ -103,7 +103,6 @@ def draw_picker(*, of_data: bool) -> CheckpointInfo | None:
         bind="query-params",
         help="Folders under checkpoints/ and those that SHRP_CHECKPOINTS names, and your own.",
     )
-    not_here.note("checkpoint", CHECKPOINT, asked, name)
     info = found.get(name)
     if not isinstance(info, CheckpointInfo):
         dialog.button()
@@ -129,7 +128,7 @@ def _pick_source(task: Task) -> None:
         st.session_state[SOURCE], st.session_state[_LEFT] = left, None
     elif (kept := st.session_state.get(SOURCE, start)) not in sources and kept != start:
         st.session_state[SOURCE], st.session_state[_LEFT] = start, left or kept  # to come back to
-    asked = not_here.asked_for(SOURCE, sources)
+    not_here.note(SOURCE, "data source", st.query_params.get(SOURCE) in sources)
     source = st.selectbox(
         "Data",
         list(sources),
@@ -141,7 +140,6 @@ def _pick_source(task: Task) -> None:
         help="What usage, scores and prunings are measured on. The variable SHRP_DATA_DIR may name a folder "
         "with <task>/validation.parquet, of a task of your own also .csv, .tsv or .jsonl.",
     )
-    not_here.note("data source", SOURCE, asked, source)
     st.caption(sources.get(source, ""))
 
 
@@ -237,14 +235,10 @@ def _data(info: CheckpointInfo) -> tuple[str, TextData | None, str]:
         source = data_sources.default_source(sources)
     try:
         if source is None:
-            ways = ["pick the hub in the sidebar, which needs a network once"] * (data_sources.HUB in sources)
-            ways.append("give your own in the sidebar")
-            if data_sources.may_lie_in_folder(info.task):
-                kind = ".parquet" if data_sources.is_known(info.task) else " (.csv, .tsv, .jsonl or .parquet)"
-                file = f"{info.task.name}/validation{kind}"
-                ways.append(f"start the app with SHRP_DATA_DIR naming a folder that holds {file}")
+            hub = " pick the hub in the sidebar, which needs a network once," * (data_sources.HUB in sources)
             raise DataError(
-                f"There are no data at hand for the task '{info.task.name}': {', or '.join(ways)}."
+                f"There are no data at hand for the task '{info.task.name}':{hub} give your own in the sidebar, or start "
+                "the app with SHRP_DATA_DIR naming a folder of data."
             )
         return source, data_sources.load_dataset(source, info.task), ""
     except DataError as error:

@@ -18,7 +18,7 @@ import pandas as pd
 import streamlit as st
 
 from shrp.files import cache_folder
-from shrp.phrases import duration
+from ui.text import about
 
 if TYPE_CHECKING:
     from shrp.results_store import ResultsStore
@@ -28,9 +28,6 @@ Progress = Callable[[float, int], None]
 """Called with what is done and how much there is in all."""
 MOST_BYTES = 512 * 2**20
 """Of the arrays and tables that one kind of results may keep, besides the one used last."""
-HOLD_MODELS = ("live evaluators", "prefixes", "attribution inputs", "running fits")
-"""The kinds of results that hold a checkpoint's model, or what enters its layers."""
-_stores: dict[str, ResultStore] = {}
 
 
 class ResultStore:
@@ -87,18 +84,6 @@ class ResultStore:
         with self._lock:
             self._kept.pop(key, None)
 
-    def drop_all_of(self, fingerprint: str) -> None:
-        """Drop all results whose key holds a checkpoint's fingerprint, or one that begins with it (of fewer tokens read)."""
-        with self._lock:
-            for key in [key for key in self._kept if _has(key, fingerprint)]:
-                del self._kept[key]
-
-
-def _has(key: Hashable, part: str) -> bool:
-    if isinstance(key, tuple):
-        return any(_has(one, part) for one in key)
-    return isinstance(key, str) and key.startswith(part)
-
 
 def bytes_of(value: Any) -> int:
     """Bytes of the arrays, tables and texts in a result, as far as they lie in containers and dataclasses."""
@@ -117,15 +102,7 @@ def bytes_of(value: Any) -> int:
 @st.cache_resource(show_spinner=False)
 def results(kind: str, size: int = 256) -> ResultStore:
     """The store of one kind of results, the same in every session."""
-    _stores[kind] = made = ResultStore(size)
-    return made
-
-
-def forget(fingerprint: str) -> None:
-    """Drop what holds the model of a checkpoint that its session has removed; scores are kept."""
-    for kind in HOLD_MODELS:
-        if (store := _stores.get(kind)) is not None:
-            store.drop_all_of(fingerprint)
+    return ResultStore(size)
 
 
 def kept(
@@ -196,5 +173,4 @@ class Remaining:
         rest = spent * (1 - share) / gained
         if rest < _SETTLED:
             return ""
-        step = 5 if rest < 60 else 30  # what changes all the time can't be read
-        return f", about {duration(step * max(1, round(rest / step)))} left"
+        return f", {about(rest)} left"

@@ -125,6 +125,12 @@ def count(number: float) -> str:
     return f"{number:.0f}"
 
 
+def about(seconds: float) -> str:
+    """A length of time that is an estimate, rounded so that it can be read while it changes: `about 2 min`."""
+    step = 5 if seconds < 60 else 30
+    return f"about {phrases.duration(step * max(1, round(seconds / step)))}"
+
+
 def capital(text: str) -> str:
     """Text that begins with a capital letter, the rest as it is: `Macro F1`."""
     return text[:1].upper() + text[1:]
@@ -197,29 +203,10 @@ def worth_meaning(task: Task) -> str:
     return "minus the absolute error, in the label's unit" if task.is_regression else margin
 
 
-# How wide the columns of a table of texts are, and how high its rows, so that all can be read there
-
-_CHARACTER, _LINE = 6.2, 21  # pixels of an average character, and of a line
-# One line; above 64 pixels Streamlit wraps texts, here up to eight lines.
-_HEIGHTS = (35, 67, 88, 109, 130, 151, 172)
+TWO_LINES = 67
+"""Pixels of a row in which Streamlit wraps texts; a cell shows all of a longer one once it is opened."""
 
 
-def row_height(characters: int, width: int, most: int = _HEIGHTS[-1]) -> int:
-    """Pixels of a table's rows whose longest text has so many characters, in a column of this width.
-
-    All rows are equally high, so a very long text is cut at `most`; its cell shows all of it once opened.
-    """
-    lines = math.ceil(characters * _CHARACTER / (width - 16))
-    needed = 1 if lines <= 1 else max(67, _LINE * lines + 4)
-    return min(next((height for height in _HEIGHTS if height >= needed), _HEIGHTS[-1]), most)
-
-
-def answer_width(task: Task) -> int:
-    """Pixels of a column of predictions: of class names, or of answers, which are texts."""
-    return 130 if task.on_spans else class_width(task.label_names)
-
-
-def class_width(names: Iterable[str]) -> int:
-    """Pixels of a column of class names, which break into lines only at spaces; underscores are shown as such."""
-    words = (word for name in names for word in re.split(r"[_\s]", name))
-    return max(70, min(130, 30 + 7 * max(map(len, words), default=0)))
+def text_width(task: Task) -> str:
+    """Width of a text's column, where a table has one for each text of an example."""
+    return "large" if len(task.text_columns) == 1 else "medium"

@@ -6,7 +6,6 @@ tones are legible on white and near-black. Backgrounds are transparent and fonts
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -27,7 +26,7 @@ DIVERGING = [[0.0, "#1f5fa8"], [0.25, "#7fb0dc"], [0.5, "#efece6"], [0.75, "#f0a
 BLUE, ORANGE, GREEN, PURPLE, SKY = "#2b7bba", "#cc7410", "#139a78", "#b86aa0", "#56b4e9"
 GREY, MUTED = "#8a8f98", "rgba(138,143,152,0.35)"
 SELECTED = "#ff2d78"
-"""Marks what is chosen. In a map it has a white edge (`outline`, `edged_line`): without red and green it looks like the
+"""Marks what is chosen. In a map it has a white edge (`outline`): without red and green it looks like the
 middle of one."""
 INK = "#767b85"
 """Grey for words in a chart, as far from white as from near-black."""
@@ -67,22 +66,6 @@ def whiskers(
     return bars | {"thickness": thickness, "width": 4} | ({"color": color} if color else {})
 
 
-def add_floor(fig: go.Figure, score: float, unit: str) -> None:
-    """A dotted line at the majority-class baseline's score, as on the axis; `unit` is `%`, or empty for a metric's own."""
-    fig.add_hline(
-        score,
-        line={"color": GREY, "width": 1.5, "dash": "dot"},
-        annotation_text=floor_label(score, unit),
-        annotation_position="bottom left",
-        annotation_font={"size": 11, "color": INK},
-    )
-
-
-def floor_label(score: float, unit: str) -> str:
-    """The majority-class baseline's score, as `add_floor` writes it."""
-    return f"majority-class baseline: {score:.{1 if unit else 3}f}{unit}"
-
-
 def pick_by_click(fig: go.Figure) -> None:
     """Set a map up for clicks: a drag draws no box, and the mark under the pointer is hovered, however large."""
     fig.update_layout(hovermode="closest", hoverdistance=-1, dragmode=False)
@@ -93,12 +76,6 @@ def outline(fig: go.Figure, x: tuple[float, float], y: tuple[float, float], **pl
     ends = {"type": "rect", "x0": x[0], "x1": x[1], "y0": y[0], "y1": y[1]} | place
     for color, width in (("white", 6), (SELECTED, 3)):
         fig.add_shape(**ends, line={"color": color, "width": width})
-
-
-def edged_line(fig: go.Figure, x: float, **place: Any) -> None:
-    """A vertical line in a map, told from all colours by its white edges; `place` goes to `add_vline`."""
-    for color, width in (("white", 4.5), (SELECTED, 1.5)):
-        fig.add_vline(x, line={"color": color, "width": width}, **place)
 
 
 def marks(x: Sequence[Any], y: Sequence[Any], symbol: str) -> go.Scatter:
@@ -137,18 +114,6 @@ def click_targets(
         hovertemplate="%{hovertext}<extra></extra>",
         showlegend=False,
     )
-
-
-_CLICK = re.compile(r"<br><i>click[^<]*</i>")
-
-
-def unclickable(fig: go.Figure) -> go.Figure:
-    """A copy for a file, where nothing opens: hover texts without what a click does."""
-    copy = go.Figure(fig)
-    for trace in copy.select_traces({"type": "scatter"}):
-        if isinstance(trace.hovertext, tuple | list):
-            trace.hovertext = [_CLICK.sub("", str(text)) for text in trace.hovertext]
-    return copy
 
 
 SUBTITLE_WIDTH = 64

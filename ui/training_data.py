@@ -1,29 +1,65 @@
-"""The data that a job trains on: the picked ones, or a file given here."""
+"""What the dialogs that start a job share: its name, the data that it trains on (the picked ones, or a file), its start."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import streamlit as st
 
+from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.data.sources import ANSWER_START
 from shrp.data.tabular import EXTENSIONS, distinct
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData
-from shrp.errors import DataError
+from shrp.errors import DataError, JobError
+from ui import jobs
 from ui.own import data as own_data
+from ui.own import dialog
 from ui.own import labels as own_labels
 from ui.own.fit import complete, fit, guess
 from ui.own.table import read_upload
-from ui.text import escape
+from ui.store import kept
+from ui.text import escape, file_name
 
 PICKED, FILE = "picked", "file"
 _KEPT_BACK = 5
 """One in so many examples is kept for validation where there are no other labelled ones."""
-Made = TypeVar("Made")
+
+
+def ask_name(start: str) -> str:
+    """Ask what the job's checkpoint is called, by default `start` as far as that is free."""
+    free = jobs.free_name(file_name(start))
+    return file_name(st.text_input("Name", placeholder=free) or free).strip(".")
+
+
+def start(
+    title: str,
+    name: str,
+    arguments: Sequence[str],
+    files: Mapping[str, str | TextData],
+    checkpoint: Checkpoint,
+    about: Mapping[str, Any] | None = None,
+) -> None:
+    """Draw the button that starts a job and closes the dialog.
+
+    Args:
+        arguments, files: of `python -m shrp`, without `--out`, and what they name.
+        checkpoint: whose size says what memory and room on the disk it takes.
+        about: what the job's list is to know.
+    """
+    if not st.button("Start", type="primary", key="job-start", icon=":material/play_arrow:"):
+        return
+    parameters = sum(one.numel() for one in checkpoint.model.parameters())
+    try:
+        jobs.start(title, arguments, name, about=about, files=exported(files), **jobs.needs(parameters))
+    except JobError as error:
+        st.error(escape(str(error)), icon=":material/error:")
+        return
+    dialog.close()
+    st.rerun()
 
 
 def choose(
@@ -83,7 +119,7 @@ def _file(task: Task, key: str, labelled: bool) -> TextData | None:
     given = st.file_uploader("A table of texts", [one[1:] for one in EXTENSIONS], key=f"{key}-file")
     if given is None:
         return None
-    table = _last(f"{key}-table", given.file_id, lambda: read_upload(given.name, given.getbuffer()))
+    table = kept("training tables", 2, given.file_id, lambda: read_upload(given.name, given.getbuffer()))
     columns = replace(guess(table, task), slice=None, skip_incomplete=True)
     if not labelled:
         columns = replace(columns, label=None)
@@ -97,15 +133,7 @@ def _file(task: Task, key: str, labelled: bool) -> TextData | None:
         if meanings is None:
             return None
         columns = replace(columns, meanings=meanings)
-    return _last(f"{key}-fitted", (given.file_id, task, columns), lambda: fit(table, task, columns))
-
-
-def _last(name: str, key: Hashable, make: Callable[[], Made]) -> Made:
-    """What the session made of this key last, or makes now."""
-    kept = st.session_state.get(name)
-    if kept is None or kept[0] != key:
-        st.session_state[name] = kept = key, make()
-    return kept[1]
+    return kept("training data", 2, (given.file_id, task, columns), lambda: fit(table, task, columns))
 
 
 def exported(files: Mapping[str, str | TextData]) -> dict[str, str]:

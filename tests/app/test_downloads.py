@@ -82,7 +82,6 @@ def read_all(at, offered, wanted):
         ("pruning_lab", {"budget": 3}, ("kept-map", "curve-1")),
         ("pruning_lab", {"budget": 3, "lab_tab": "Where accuracy is lost"}, ("by-slice",)),
         ("pruning_lab", {"budget": 3, "lab_tab": "Changed predictions"}, ("flips",)),
-        ("pruning_lab", {"budget": 3, "lab_tab": "Selections compared"}, ("beside",)),
         (
             "expert_usage",
             {"view": "Importance", "data_inputs": 32},
@@ -99,7 +98,7 @@ def read_all(at, offered, wanted):
             ("usage-map", "mix-class", "mix-slice", "top-inputs"),
         ),
         ("expert_usage", CELL | {"profile": profile.WORDS}, ("words",)),
-        ("expert_usage", CELL | {"profile": profile.ATTENTION}, ("attention", "roles", "role-map")),
+        ("expert_usage", CELL | {"profile": profile.ATTENTION}, ("attention", "roles")),
         ("expert_usage", CELL | {"profile": profile.KNOCK_OUT}, ("knock-out-slices",)),
         (
             "expert_usage",

@@ -119,8 +119,6 @@ def test_usage_of_a_group(open_page, tiny_checkpoint, stats):
     at = open_page("expert_usage", tiny_checkpoint, group="class: positive")
     positive = SST2.labels == 1
     assert heatmap(at) == pytest.approx(np.stack([stats.share(i, positive) for i in (1, 2)]))
-    here = stats.counts(2, positive)[busiest(stats)] / 240
-    assert f"**class: positive** {here:.1%}" in texts_of(at)
     options = {name.partition(":")[0] for name in at.selectbox(key="group").options}
     assert options == {"all examples", "class", "answer", "outcome", "slice", "length"}
 
@@ -196,7 +194,7 @@ def test_words_of_an_expert(open_page, tiny_checkpoint, tiny_token_checkpoint, s
 
 def test_attention_of_the_first_and_a_numbered_example_and_roles(open_page, tiny_checkpoint, stats):
     loaded = checkpoints.load(tiny_checkpoint)
-    link = {"layer": 2, "expert": 1, "profile": profile.ATTENTION, "role": "itself"}
+    link = {"layer": 2, "expert": 1, "profile": profile.ATTENTION}
     at = open_page("expert_usage", tiny_checkpoint, **link)
 
     def shown(text, hide=False):
@@ -212,9 +210,6 @@ def test_attention_of_the_first_and_a_numbered_example_and_roles(open_page, tiny
     assert [trace["name"] for trace in bars["data"]] == list(found.roles)
     shares = np.stack([values(trace["x"]) for trace in bars["data"]], axis=1)
     assert shares == pytest.approx(100 * found.mean(2), abs=1e-3)
-    place = found.roles.index("itself")
-    over = values(titled(at, "Attention to: itself")["data"][0]["z"])
-    assert over == pytest.approx(np.stack([found.mean(i)[:, place] for i in (1, 2)]))
     at.number_input(key="example").set_value(7).run()
     shown(SST2.texts[7])
     at = open_page("expert_usage", tiny_checkpoint, **link, example=7, hide_special="true")

@@ -79,11 +79,11 @@ def test_a_running_job_shows_how_far_it_is_and_can_be_cancelled(asleep, open_pag
     at = open_page("overview", dense)
     assert not at.exception
     running = next(one for one in library.jobs(jobs.root()) if one.state == "running")
-    assert jobs.progress(running) == (0.375, "Converting layer 2, about 1 min 5 s left")
+    assert jobs.progress(running) == (0.375, "Converting layer 2, about 1 min left")
     (bar,) = at.sidebar.get("progress")
     assert bar.proto.value == 37
-    charts = [json.loads(one.proto.spec)["data"][0]["y"] for one in at.sidebar.get("plotly_chart")]
-    assert charts == [[0.9, 0.7, 0.5], [60.0, 80.0]]
+    curves = [(list(one.proto.chart_data), one.value) for one in at.sidebar.metric]
+    assert curves == [([0.9, 0.7, 0.5], "0.5"), ([0.6, 0.8], "80.0%")]
     assert job.command in [code.value for code in at.sidebar.code]
     monkeypatch.setattr(library.os, "kill", lambda *_: None)
     press(at, f"job-{job.name}-act")
@@ -150,8 +150,8 @@ def test_only_this_machine_has_jobs_unless_they_are_switched(monkeypatch, addres
 def test_a_dense_model_is_converted_by_a_job(asleep, open_page, dense):
     at = press(open_page("pruning_lab", dense, source="probe"), "convert")
     at.slider[-1].set_value(2)
-    at = press(at.run(), "convert-start")  # a run of the whole app, as when a job ends, does not close it
-    assert button(at, "convert-start") is None
+    at = press(at.run(), "job-start")  # a run of the whole app, as when a job ends, does not close it
+    assert button(at, "job-start") is None
     job = only_job()
     given = accepted(job)
     assert (job.out, given["layers"], given["quick"]) == (jobs.models() / "dense-2of3", "upper:2", True)
@@ -167,7 +167,7 @@ def test_a_full_conversion_takes_labelled_data_and_its_options(asleep, open_page
     at = press(open_page("overview", dense, source="probe"), "convert")
     at = at.segmented_control[-1].set_value("full").run()
     at.number_input[0].set_value(3)
-    press(at, "convert-start")
+    press(at, "job-start")
     given = accepted(only_job())
     counts = [len(pd.read_json(given[name], lines=True)) for name in ("train_file", "validation_file")]
     assert counts == [384, 96]
@@ -194,8 +194,8 @@ def test_a_plan_is_fine_tuned_by_a_job(asleep, open_page, tiny_checkpoint, monke
     if file:
         at = at.segmented_control[-1].set_value(True).run()
         at = at.file_uploader[-1].set_value(("train.csv", file, "text/csv")).run()
-    at = press(at.run(), "fine-tune-start")
-    assert button(at, "fine-tune-start") is None
+    at = press(at.run(), "job-start")
+    assert button(at, "job-start") is None
     assert made == ["read_upload", "fit"] * bool(file) + ["exported"]
     job = only_job()
     given = accepted(job)

@@ -119,12 +119,11 @@ def test_a_link_restores_edits_and_a_bad_one_is_left_out(open_page, tiny_checkpo
 
 
 def test_back_restores_the_edits_of_the_address(page, tiny_checkpoint, monkeypatch):
-    monkeypatch.setattr(lab_edits, "_IN_FLIGHT", 60.0)
     at = click(page, 2, 3)
     at.query_params.pop("plan")
     at.run()  # as a request does that was on its way before the click
     assert plan_in(at) == "2p3"
-    monkeypatch.setattr(lab_edits, "_IN_FLIGHT", 0.0)
+    monkeypatch.setattr(lab_edits, "went_back", lambda: True)
     at.query_params.pop("plan")  # as Back does
     at.run()
     assert_shows(at, *direct(tiny_checkpoint, budget=4))

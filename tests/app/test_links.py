@@ -6,14 +6,12 @@ import pytest
 from streamlit.runtime.pages_manager import PagesManager
 from streamlit.runtime.scriptrunner import script_runner
 
-from shrp.evaluation.paired import LOST
 from tests.app.helpers import texts_of
 from ui import arrival, pair_tabs
 from ui.lab import view
 
 DEFAULTS_OUT = (
-    *(pair_tabs.DIRECTION, pair_tabs.SLICES, pair_tabs.CLASSES, pair_tabs.GROUPS),
-    *(view.TAB, view.SWEEP, view.AGAINST, "budget", "select", "keep", "combine"),
+    *(pair_tabs.GROUPS, view.TAB, view.SWEEP, view.AGAINST, "budget", "select", "keep"),
     *("edit_layer", "force_layer", "force_expert"),
 )
 
@@ -45,14 +43,9 @@ def test_a_link_to_an_expert_leads_there_whatever_was_picked_before(open_page, t
         at.switch_page("pages/routing.py").run()
 
 
-def test_the_labs_filters_tabs_and_controls(open_page, tiny_checkpoint):
-    asked = {"budget": 2, "flip_direction": LOST, "flip_label": "negative", view.TAB: view.CHANGED}
-    at = open_page("pruning_lab", tiny_checkpoint, **asked)
+def test_the_labs_tabs_and_controls(open_page, tiny_checkpoint):
+    at = open_page("pruning_lab", tiny_checkpoint, **{"budget": 2, view.TAB: view.CHANGED})
     assert not at.exception
-    assert at.multiselect(key=pair_tabs.DIRECTION).value == [LOST]
-    assert at.multiselect(key=pair_tabs.CLASSES).value == ["negative"]
-    left = next(d.value for d in at.dataframe if "p pruned" in d.value)
-    assert set(left["label"]) == {"negative"}
     assert at.session_state[view.TAB] == view.CHANGED
     at = open_page("pruning_lab", tiny_checkpoint, budget=2, edit_layer=2)
     assert at.selectbox(key="edit_layer").value == 2

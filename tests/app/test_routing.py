@@ -349,10 +349,10 @@ def test_typed_text_goes_along_or_waits_for_its_task():
 
     at = AppTest.from_function(script, default_timeout=120).run()
     examples = at.text_area[0].value
-    assert switch("cola") not in ("", examples)  # nothing was typed yet
+    assert switch("cola") != examples  # nothing was typed yet
     at.text_area[0].set_value("Mine is this one.").run()
     assert switch("sst2") == "Mine is this one."  # single sentences both
-    assert "|" in switch("mrpc")
+    assert switch("mrpc") == ""
     at.text_area[0].set_value("One of two. ||| Two of two.").run()
     assert switch("cola") == "Mine is this one."
     assert switch("mrpc") == "One of two. ||| Two of two."

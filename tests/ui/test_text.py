@@ -15,7 +15,6 @@ from ui.text import (
     percent,
     points,
     points_interval,
-    row_height,
     score_text,
     shorten_texts,
     signed,
@@ -86,15 +85,6 @@ def test_names_beside_a_chart_are_short_safe_and_stay_different():
 def test_of_a_pair_both_texts_have_a_beginning(texts, said):
     assert shorten_texts(texts, 20) == said
     assert len(said) <= 20
-
-
-def test_rows_are_as_high_as_the_longest_text_needs_up_to_a_limit():
-    heights = [row_height(n, 390) for n in (20, 80, 200, 5000)]
-    assert heights == sorted(heights)
-    assert heights[0] == 35
-    assert heights[1] > 64  # from there on texts wrap
-    assert row_height(80, 235) >= heights[1]
-    assert (row_height(5000, 390, most=88), row_height(20, 390, most=88)) == (88, 35)
 
 
 def test_escaped_text_has_no_markup_left():

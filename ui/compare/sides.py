@@ -17,9 +17,10 @@ from shrp.errors import CheckpointError, PlanError
 from shrp.evaluation.costs import TOKENS, cost, dense_cost
 from shrp.evaluation.evaluation import Evaluation
 from shrp.model.convert import expert_layers, num_experts_of
+from shrp.phrases import numbered
 from shrp.pruning.plan import NO_EDITS, PlanEdits
 from ui import arrival, loaders, measurements, not_here, plan_url, prunings, state
-from ui.bound import fall_back, leave_known, restate
+from ui.bound import fall_back, restate
 from ui.measurements import teacher_key, teacher_on, why_no_teacher
 from ui.prunings import PRUNED, Setting
 from ui.state import Selection
@@ -72,7 +73,7 @@ def key_of(letter: str, what: str = "") -> str:
 
 def arrive() -> None:
     """Set side B to what a link from the pruning lab asks for; call before the controls are drawn."""
-    kinds = dict.fromkeys(("", prunings.ALLOCATION, prunings.SELECTION, prunings.COMBINATION), str)
+    kinds = dict.fromkeys(("", prunings.ALLOCATION, prunings.SELECTION), str)
     kinds |= dict.fromkeys(prunings.ALLOCATIONS, int)
     arrival.arrive({key_of("B", key): kind for key, kind in kinds.items()})
 
@@ -80,14 +81,15 @@ def arrive() -> None:
 def options(selection: Selection) -> dict[str, tuple[str, str]]:
     """What a side can be: label -> checkpoint and version, the sidebar's checkpoint first.
 
-    Each is there as it is, then pruned where it routes, then its dense teacher where its outputs are stored.
+    Each of the data's task is there as it is, then pruned where it routes, then its dense teacher where its outputs
+    are stored.
     """
     everything, found = loaders.discover_all(), {}
     for name in dict.fromkeys((selection.name, *everything)):
         info = everything[name]
-        found[name] = name, AS_IS
-        if not _fits(name, info, selection):
+        if not fits(info, selection.checkpoint.info.task):
             continue
+        found[name] = name, AS_IS
         if state.is_routed(info):
             found[labelled(name, PRUNED)] = name, PRUNED
         if (loaders.path_of(name) / reference.FILE).is_file():
@@ -107,7 +109,7 @@ def pick(letter: str, selection: Selection, start: str) -> Choice | None:
     """
     known, key = options(selection), key_of(letter)
     _follow(letter, start)
-    asked = not_here.asked_for(key, known)
+    not_here.note(key, f"model of side {letter}", st.query_params.get(key) in known)
     fall_back(key, known, selection.name)
     restate(key, start)
     picked = st.selectbox(
@@ -117,10 +119,10 @@ def pick(letter: str, selection: Selection, start: str) -> Choice | None:
         key=key,
         bind="query-params",
         on_change=lambda: st.query_params.pop(key_of(letter, plan_url.URL), None),
+        help="Models for the task of the picked data.",
     )
-    not_here.note(f"model of side {letter}", key, asked, picked)
     name, kind = known.get(picked, (selection.name, AS_IS))
-    checkpoint = _loaded(name, loaders.discover_all().get(name), selection)
+    checkpoint = _loaded(name)
     if checkpoint is None:
         return None
     if kind == TEACHER and teacher_on(checkpoint, selection.data) is None:
@@ -138,30 +140,30 @@ def pick(letter: str, selection: Selection, start: str) -> Choice | None:
 def further(selection: Selection, taken: Sequence[str]) -> list[Choice]:
     """Draw the picker of further checkpoints as they are; returns them."""
     found = loaders.discover_all()
-    free = [name for name, info in found.items() if name not in taken and _fits(name, info, selection)]
+    task = selection.checkpoint.info.task
+    free = [name for name, info in found.items() if name not in taken and fits(info, task)]
     if not free:
         return []
-    leave_known(MORE, free)
+    if MORE in st.session_state:
+        st.session_state[MORE] = [name for name in st.session_state[MORE] if name in free]
     with st.popover("More models", icon=":material/add:"):
         names = st.multiselect("As they are", free, key=MORE, bind="query-params", placeholder="none")
-    loaded = [(name, _loaded(name, found[name], selection)) for name in names]
+    loaded = [(name, _loaded(name)) for name in names]
     return [Choice(name, checkpoint) for name, checkpoint in loaded if checkpoint is not None]
 
 
-def _fits(name: str, info: object, selection: Selection) -> bool:
-    """Whether a checkpoint can be compared on the selection's data."""
-    task = selection.checkpoint.info.task
-    return isinstance(info, CheckpointInfo) and not refusal(name, info, task, selection.name)
+def fits(info: object, task: Task) -> bool:
+    """Whether what is known of a checkpoint says that it can be compared on data of a task."""
+    if not isinstance(info, CheckpointInfo) or TEXTS.name in (task.name, info.task.name):
+        return False
+    # Of GLUE's tasks two may have the same classes; one's own are named after files, and two files may be of one.
+    named_apart = task.name != info.task.name and {task.name, info.task.name} <= set(TASKS)
+    return info.task.reads_as(task) and not named_apart
 
 
-def _loaded(name: str, info: object, selection: Selection) -> Checkpoint | None:
-    """The checkpoint, or None where it cannot be compared, and why."""
+def _loaded(name: str) -> Checkpoint | None:
+    """The checkpoint, or None where it cannot be loaded, and why."""
     try:
-        if isinstance(info, CheckpointError):
-            raise CheckpointError(str(info))  # a new one: the found one is shared
-        if problem := refusal(name, info, selection.checkpoint.info.task, selection.name):
-            st.warning(problem, icon=":material/block:")
-            return None
         return loaders.load_checkpoint(name)
     except CheckpointError as error:
         st.error(f"**{escape(name)}** cannot be loaded: {escape(str(error))}", icon=":material/error:")
@@ -179,30 +181,8 @@ def _edits(letter: str, layers: Sequence[int], experts: int) -> PlanEdits:
     except PlanError as error:
         st.warning(f"The plan in the address was left out: {escape(str(error))}", icon=":material/block:")
         return NO_EDITS
-    with st.container(horizontal=True, gap="small", vertical_alignment="center"):
-        named = ", ".join(str(layer) for layer, _ in edits.layers)
-        st.caption(f"Edited by hand in layers {named}.", width="content")
-        remove = {"on_click": st.query_params.pop, "args": (key, None)}
-        st.button("Remove edits", key=f"{key}-remove", type="tertiary", **remove)
+    st.caption(f"Edited by hand in {numbered('layer', [layer for layer, _ in edits.layers])}.")
     return edits
-
-
-def refusal(name: str, info: CheckpointInfo, task: Task, picked: str) -> str:
-    """Why a checkpoint cannot be compared on data of `task`, as Markdown; empty where it can."""
-    other = info.task
-    names = {task.name, other.name}
-    if TEXTS.name in names:
-        whose = escape(name if other.name == TEXTS.name else picked)
-        return f"**{whose}** was converted on unlabelled text and has no task yet, so it predicts nothing."
-    # Of GLUE's tasks two may have the same classes; one's own are named after files, and two files may be of one.
-    named_apart = len(names) == 2 and names <= set(TASKS)
-    if other.reads_as(task) and not named_apart:
-        return ""
-    labels = "" if named_apart else " with other classes or texts"
-    return (
-        f"**{escape(name)}** is for the task {escape(other.name)}{labels}, **{escape(picked)}** in the sidebar and its "
-        f"data are for {escape(task.name)}. Pick two checkpoints of one task."
-    )
 
 
 def read_alike(choices: Sequence[Choice], data: TextData) -> tuple[int | None, str]:
@@ -237,10 +217,8 @@ def measure(choice: Choice, data: TextData, tokens: int | None = None) -> Side:
     """
     checkpoint = choice.checkpoint
     dense, read = dense_cost(checkpoint.model, TOKENS), choice.checkpoint
-    if tokens not in (
-        None,
-        checkpoint.info.max_length,
-    ):  # under another fingerprint, so that results are not mixed
+    if tokens not in (None, checkpoint.info.max_length):
+        # Under another fingerprint, so that results are not mixed.
         info = replace(checkpoint.info, reads=tokens)
         read = replace(checkpoint, info=info, fingerprint=f"{checkpoint.fingerprint}-at-{tokens}")
     if choice.kind == TEACHER:
@@ -260,7 +238,7 @@ def measure(choice: Choice, data: TextData, tokens: int | None = None) -> Side:
 def starts(selection: Selection) -> tuple[str, str]:
     """What A and B are at first: the sidebar's checkpoint and another of its task, else its dense teacher."""
     for name, info in loaders.discover_all().items():
-        if name != selection.name and _fits(name, info, selection):
+        if name != selection.name and fits(info, selection.checkpoint.info.task):
             return selection.name, name
     known = teacher_on(selection.checkpoint, selection.data) is not None
     return selection.name, labelled(selection.name, TEACHER) if known else selection.name

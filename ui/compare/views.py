@@ -13,7 +13,6 @@ from shrp.data.text_data import TextData
 from shrp.evaluation.costs import TOKENS
 from ui import differences
 from ui.compare.sides import LETTERS, Side
-from ui.differences import Test
 from ui.downloads import downloads
 from ui.text import (
     ALPHA,
@@ -84,13 +83,11 @@ def ranked(sides: Sequence[Side], name: str) -> None:
             cells |= {"difference from the best": "", "McNemar": ""}
             if rank > 1:
                 found = differences.test(best, one)
-                row |= {
-                    "behind": found.difference,
-                    "behind low": found.bounds[0],
-                    "behind high": found.bounds[1],
-                }
-                row["p"] = found.p_value
-                cells |= {"difference from the best": _change(found, metric), "McNemar": p_text(found.p_value)}
+                low, high = found.bounds
+                row |= {"behind": found.difference, "behind low": low, "behind high": high, "p": found.p_value}
+                ends = f" ({points_interval(found.bounds, metric)})" if np.isfinite(found.bounds[0]) else ""
+                cells["difference from the best"] = points(found.difference, metric) + ends
+                cells["McNemar"] = p_text(found.p_value)
         rows.append(row | {"n": one.n} | side.costs)
         shown.append(cells | {title: percent(side.costs[column]) for title, column in COSTS.items()})
     st.table(pd.DataFrame(shown), hide_index=True, alt="All models, the best first")
@@ -98,12 +95,6 @@ def ranked(sides: Sequence[Side], name: str) -> None:
         f"n = {best.n:,}. Costs are shares of each model's own dense architecture, at {TOKENS} tokens."
     )
     downloads(pd.DataFrame(rows).assign(data=best.data, metric=metric), "ranked", f"{name}-ranked")
-
-
-def _change(found: Test, metric: str) -> str:
-    """A difference with its interval, where it has one."""
-    ends = f" ({points_interval(found.bounds, metric)})" if np.isfinite(found.bounds[0]) else ""
-    return points(found.difference, metric) + ends
 
 
 def tests(sides: Sequence[Side], data: TextData) -> None:

@@ -42,10 +42,8 @@ _SCORED = ["score", "low", "high", "n", *SHARES]
 _POINTS = {"unselected": {"marker": {"opacity": 1}}, "hovertemplate": "%{hovertext}<extra></extra>"}
 
 
-def sizes(
-    checkpoint: Checkpoint, data: TextData, setting: Setting, stats: UsageStats
-) -> list[PruningPlan]:
-    """All plans that a sweep evaluates with the selection and combination of a setting, without its edits."""
+def sizes(checkpoint: Checkpoint, data: TextData, setting: Setting, stats: UsageStats) -> list[PruningPlan]:
+    """All plans that a sweep evaluates with the selection of a setting, without its edits."""
     how = replace(setting, number=0, edits=NO_EDITS)
 
     def make() -> list[PruningPlan]:
@@ -155,7 +153,6 @@ def curve(
         hovertext=[
             f"{row.kept} experts: {score_text(row.score, metric)} ({interval_text((row.low, row.high), metric)})<br>"
             f"encoder: {percent(row.encoder_flops)} of the FLOPs, {percent(row.encoder_params)} of the parameters"
-            "<br><i>click to set the slider</i>"
             for row in frame.itertuples()
         ],
         **_POINTS,
@@ -257,11 +254,13 @@ def _zoom(fig: go.Figure, costs: list[float], scores: list[float], floor: float,
         return
     low, high = y.min(), y.max()
     span, floor, unit = max(high - low, 0.02 * scale), scale * floor, "%" if scale > 1 else ""
-    if math.isfinite(floor) and low - floor <= span / 2:
-        theme.add_floor(fig, floor, unit)
-        low, high = min(low, floor), max(high, floor)
-    elif math.isfinite(floor):
-        corner = {"x": 0, "y": 0, "xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "bottom"}
-        text = f"↓ {theme.floor_label(floor, unit)}"
-        fig.add_annotation(text=text, font={"size": 11, "color": INK}, showarrow=False, **corner)
+    if math.isfinite(floor):
+        near = low - floor <= span / 2
+        text = f"majority-class baseline: {floor:.{1 if unit else 3}f}{unit}"
+        corner = {"x": 0, "xref": "paper", "xanchor": "left", "font": {"size": 11, "color": INK}}
+        corner |= {"y": floor, "yanchor": "top"} if near else {"y": 0, "yref": "paper", "yanchor": "bottom"}
+        fig.add_annotation(text=text if near else f"↓ {text}", showarrow=False, **corner)
+        if near:
+            fig.add_hline(floor, line={"color": theme.GREY, "width": 1.5, "dash": "dot"})
+            low, high = min(low, floor), max(high, floor)
     fig.update_yaxes(range=[low - 0.08 * span, high + 0.08 * span])

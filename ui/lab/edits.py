@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import streamlit as st
 
-from shrp.analysis.usage import UsageStats
 from shrp.errors import PlanError
-from shrp.pruning.plan import NO_EDITS, PlanEdits, PruningPlan
-from ui import not_here, plan_url, prunings
-from ui.bound import set_param
-from ui.prunings import Setting
+from shrp.pruning.plan import NO_EDITS, PlanEdits
+from ui import not_here, plan_url
+from ui.bound import set_param, went_back
 from ui.state import CHECKPOINT
 
-_STATE, _IN_FLIGHT = "lab-edits", 1.0
+_STATE = "lab-edits"
 
 
 @dataclass
@@ -32,10 +29,6 @@ class Editor:
     """Counts changes: the map and the boxes are drawn again for each."""
     clicked: tuple[int, int, int] | None = None
     """Layer, expert and `serial` of the latest click: a slow browser may report it once more."""
-    url: str = ""
-    """The URL's parameter as last written or read here."""
-    written: float = -1e9
-    """When it was written."""
 
     def apply(self, edits: PlanEdits) -> None:
         """Make these the edits, if they fit; else `notice` has the reason."""
@@ -74,20 +67,10 @@ class Editor:
     def to_url(self) -> None:
         """Put the edits into the page's address, if they are short enough for one."""
         text = plan_url.encode(self.edits)
-        self.url = text if len(text) <= plan_url.LONGEST else ""
-        self.written = time.monotonic()
-        set_param(plan_url.URL, self.url or None)
+        set_param(plan_url.URL, text if text and len(text) <= plan_url.LONGEST else None)
 
-    def follow(self, asked: str) -> None:
-        """Take over what the address has, where a person has changed it: by Back, by a link, or by typing.
-
-        A request that was on its way while an edit changed the address still carries the old one, and must not undo
-        the edit.
-        """
-        if asked == self.url or time.monotonic() - self.written < _IN_FLIGHT:
-            self.to_url()
-            return
-        self.url = asked
+    def take(self, asked: str) -> None:
+        """Take over the edits in the address, unless they do not fit."""
         try:
             if asked and not_here.was_asked_for(CHECKPOINT):
                 raise PlanError("it is of a checkpoint that is not here.")
@@ -98,34 +81,18 @@ class Editor:
         else:
             if edits != self.edits:
                 self.apply(edits)
-        self.to_url()
 
 
 def editor(fingerprint: str, layers: Sequence[int], experts: int) -> Editor:
-    """This session's editor of a checkpoint's plans, in step with the address.
+    """This session's editor of a checkpoint's plans.
 
-    The address is of the checkpoint that was looked at last: when another one is picked, its own edits come back.
+    The address leads at the start of a session and after Back or Forward. Otherwise the session leads: a request that
+    was under way while the address changed still carries the old one, and another checkpoint's edits come back with it.
     """
+    first = _STATE not in st.session_state
     known: dict[str, Editor] = st.session_state.setdefault(_STATE, {})
-    first, before = not known, st.session_state.get(f"{_STATE}-of")
     found = known.setdefault(fingerprint, Editor(tuple(layers), experts))
-    st.session_state[f"{_STATE}-of"] = fingerprint
-    if first or before == fingerprint:
-        found.follow(st.query_params.get(plan_url.URL, ""))
-    else:
-        found.to_url()
+    if first or went_back():
+        found.take(st.query_params.get(plan_url.URL, ""))
+    found.to_url()
     return found
-
-
-def edited(
-    setting: Setting, stats: UsageStats, found: Editor
-) -> tuple[Setting, PruningPlan, PruningPlan | None]:
-    """The setting with the edits, its plan, and the plan without them, where they change anything of it.
-
-    Raises:
-        PlanError: the number is outside what the model allows, or the edits do not fit it.
-    """
-    base = prunings.plan_of(setting, stats)
-    changed = replace(setting, edits=found.edits)
-    plan = prunings.plan_of(changed, stats)
-    return (setting, base, None) if plan.key() == base.key() else (changed, plan, base)

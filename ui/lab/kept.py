@@ -21,18 +21,13 @@ from ui.theme import MUTED, SELECTED, SEQUENTIAL, click_targets, layout, pick_by
 
 MAP, LAYER = "kept-map", "edit_layer"
 PINNED, DROPPED, COUNT = "edit-pinned", "edit-dropped", "edit-count"
-_NEXT = {
-    "free": "click to pin it: always kept",
-    "pinned": "pinned; click to drop it: never kept",
-    "dropped": "dropped by hand; click to leave it to the plan",
-}
 
 
-def section(found: Editor, plan: PruningPlan, base: PruningPlan | None, stats: UsageStats, name: str) -> None:
-    """Draw the map of the plan and the ways to edit it. `base`: the plan without the edits, where they change it."""
+def section(found: Editor, plan: PruningPlan, stats: UsageStats, name: str) -> None:
+    """Draw the map of the plan and the ways to edit it."""
     if found.notice:
         st.warning(escape(found.notice), icon=":material/block:")
-    if notes := _notes(found, plan, base):
+    if notes := _notes(found, plan):
         st.caption(" ".join(notes))
     fig = kept_map(plan, stats, found.edits, found.serial)
     alt, same = f"Weights of the kept experts: {plan_words(plan)}", "The boxes do the same."
@@ -53,7 +48,7 @@ def kept_map(plan: PruningPlan, stats: UsageStats, edits: PlanEdits, drawing: in
     usage, experts = stats.recorded or stats.shares(), stats.num_experts
     measured = f"{escape_html(stats.data)}, n = {stats.n:,}"
     measured = "stored with the checkpoint" if stats.recorded else measured
-    under = f"<br>usage: {measured}; click a cell to pin or drop it"
+    under = f"<br>usage: {measured}; click a cell to pin, drop or free it"
     fig, weights = expert_map(plan, experts, under, legend=True), weights_of(plan, experts)
     layers = list(weights)
     for name, symbol, size, chosen in (
@@ -77,12 +72,11 @@ def kept_map(plan: PruningPlan, stats: UsageStats, edits: PlanEdits, drawing: in
     for layer, row in weights.items():
         edit = edits.of(layer)
         for expert, weight in enumerate(row):
-            now = "pinned" if expert in edit.pinned else "dropped" if expert in edit.dropped else "free"
+            by_hand = ", pinned" if expert in edit.pinned else ", dropped by hand" * (expert in edit.dropped)
             kept = "not kept" if np.isnan(weight) else f"kept, weight {percent(weight)}"
             share = percent(float(usage[layer][expert]))
             cells.append((layer, expert, drawing))
-            about = f"layer {layer}, expert {expert}: {kept}<br>usage {share}"
-            texts.append(f"{about}<br><i>click: {_NEXT[now]}</i>")
+            texts.append(f"layer {layer}, expert {expert}: {kept}{by_hand}<br>usage {share}")
     fig.add_trace(click_targets([e for _, e, _ in cells], [f"layer {at}" for at, *_ in cells], cells, texts))
     pick_by_click(fig)
     return fig
@@ -140,13 +134,11 @@ def plan_words(plan: PruningPlan) -> str:
     )
 
 
-def _notes(found: Editor, plan: PruningPlan, base: PruningPlan | None) -> list[str]:
+def _notes(found: Editor, plan: PruningPlan) -> list[str]:
     """What cannot be seen on the map."""
     notes = []
     if found.edits:
         notes.append(f"Edited by hand: {numbered('layer', [layer for layer, _ in found.edits.layers])}.")
-    if base is not None and plan.budget != base.budget:
-        notes.append(f"The plan keeps {plan.budget} experts instead of {base.budget}.")
     if idle := sum(weight == 0 for _, kept in plan.layers for weight in kept.weights):
         notes.append(
             f"{idle} of the {plan.budget} kept experts have weight 0, as no example uses them: "

@@ -26,9 +26,9 @@ from shrp.errors import ExportError, ShrpError
 from shrp.phrases import duration
 from shrp.pruning.plan import PruningPlan
 from ui import loaders, state
+from ui.bound import always_one
 from ui.lab.save import plan_json, zipped
 from ui.own import guide
-from ui.pickers import always_one
 from ui.store import kept, results
 from ui.text import escape, with_interval
 
@@ -109,12 +109,12 @@ def build(
             finally:
                 process.kill()  # nothing where it has ended
         if process.returncode != 0:
-            raise ExportError(_reason(_last_line(said)))
+            unknown = "the export ended unexpectedly, perhaps for lack of memory; try it on the command line."
+            _, error, reason = _last_line(said).partition("error: ")
+            raise ExportError(reason if error else unknown)
         report = json.loads(output)
         if report["made_from"] != checkpoint.fingerprint:
-            raise ExportError(
-                "the checkpoint was replaced on disk meanwhile; reload the page and build again."
-            )
+            raise ExportError("the checkpoint was replaced on disk meanwhile; reload the page and build again.")
         return OnnxExport(zipped(folder.iterdir(), name), report)
 
 
@@ -186,11 +186,8 @@ def figures(report: Mapping[str, Any], name: str) -> str:
     lines = ["| | score | p50, ms | p95, ms | texts/s | MB |", "|---|---|---|---|---|---|"]
     beside = [row | {"model": f"{Path(row['model']).name}, PyTorch"} for row in report["beside"]]
     for row in ({"model": name} | report, *beside):
-        score = (
-            "–"
-            if row["score"] is None
-            else with_interval(row["score"], row["interval"], row["metric"], row["n"])
-        )
+        known = row["score"] is not None
+        score = with_interval(row["score"], row["interval"], row["metric"], row["n"]) if known else "–"
         times = f"{row['p50_ms']:.1f} | {row['p95_ms']:.1f} | {row['texts_per_s']:,.0f} | {row['mb']:.1f}"
         lines.append(f"| {escape(row['model'])} | {escape(score)} | {times} |")
     return "\n".join(lines)
@@ -213,10 +210,3 @@ def _last_line(file: Path) -> str:
 def _step(last: str) -> str:
     """What the command does, by the last line that it printed."""
     return next((step for start, step in _STEPS.items() if last.startswith(start)), "Starting")
-
-
-def _reason(last: str) -> str:
-    """The sentence that the command line ended with."""
-    if last.startswith("error: "):
-        return last.removeprefix("error: ")
-    return "the export ended unexpectedly, perhaps for lack of memory; try it on the command line."

@@ -1,4 +1,4 @@
-"""What a person takes away from the lab: the pruned checkpoint and its plan."""
+"""What the lab does with a plan: save the pruned checkpoint, and start its fine-tuning as a job."""
 
 from __future__ import annotations
 
@@ -21,22 +21,20 @@ from shrp.checkpoints.info import HEADS, history_text, pruned_training
 from shrp.checkpoints.score_rows import pruned_row
 from shrp.data.tasks import TEXT, WORDS
 from shrp.data.text_data import TextData
-from shrp.errors import CheckpointError, ShrpError
+from shrp.errors import CheckpointError
 from shrp.evaluation.evaluation import Evaluation
 from shrp.pruning.plan import PruningPlan
 from shrp.pruning.prune import prune
-from ui import loaders, measurements, prunings, state
+from ui import jobs, measurements, prunings, state, training_data
 from ui.measurements import teacher_on
 from ui.own import checkpoints as own_checkpoints
-from ui.own import guide
+from ui.own import dialog, guide
 from ui.prunings import Setting
 from ui.state import Selection
-from ui.text import escape, file_name
+from ui.text import file_name
 
 PIPELINES = {TEXT: "text-classification", WORDS: "token-classification"}
 """Kind of task -> transformers' pipeline for it."""
-OPENED = "opened-pruned"
-"""Key of the session's state: the pruning that was opened last, and the name that it is listed by."""
 
 
 def name_of(selection: Selection, plan: PruningPlan) -> str:
@@ -44,6 +42,7 @@ def name_of(selection: Selection, plan: PruningPlan) -> str:
     return f"{selection.name}-pruned-{plan.budget}"
 
 
+@state.shows_errors
 def menu(selection: Selection, setting: Setting, plan: PruningPlan, pruned: Evaluation) -> None:
     """Draw the ways to save the pruned model."""
     checkpoint, data, name = selection.checkpoint, selection.data, name_of(selection, plan)
@@ -51,8 +50,12 @@ def menu(selection: Selection, setting: Setting, plan: PruningPlan, pruned: Eval
     how = plan, pruned, data, ranked_on, setting.selection == "random"
     folder_button(lambda: checkpoint_zip(name, checkpoint, *how), name)
     plan_button(plan, name)
-    known_as = prunings.model_key(checkpoint, plan)
-    _open_here(known_as, name, lambda folder: write_checkpoint(folder, checkpoint, *how), selection.name)
+    if st.button("Open as a checkpoint", key="open-pruned", icon=":material/folder_open:"):
+        known_as = prunings.model_key(checkpoint, plan)
+        write = lambda folder: write_checkpoint(folder, checkpoint, *how)  # noqa: E731
+        with st.spinner("Making the checkpoint …"):
+            own_checkpoints.pick(own_checkpoints.make(known_as, name, write, selection.name))
+        st.rerun()  # the sidebar lists it, and it is picked there
     opens = f"AutoModel{HEADS[data.task.kind]}.from_pretrained(folder)"
     if data.task.kind in PIPELINES:
         opens = f'pipeline("{PIPELINES[data.task.kind]}", model=folder)'
@@ -88,25 +91,6 @@ def plan_button(plan: PruningPlan, name: str) -> None:
 def plan_json(plan: PruningPlan) -> str:
     """A plan as the text of that file."""
     return json.dumps(plan.to_dict(), indent=2) + "\n"
-
-
-def _open_here(known_as: str, name: str, write, of: str) -> None:
-    """Put the pruned model among the sidebar's checkpoints, so that the other pages can look at it."""
-    if st.button("Open on the other pages", key="open-pruned", icon=":material/folder_open:"):
-        try:
-            with st.spinner("Making the checkpoint …"):
-                listed = own_checkpoints.make(known_as, name, write, of)
-        except ShrpError as error:
-            state.show_error(error)
-            return
-        st.session_state[OPENED] = {known_as: listed}
-        st.rerun()  # the sidebar lists it
-    listed = st.session_state.get(OPENED, {}).get(known_as)
-    if listed in loaders.discover_all() and st.button(
-        f"Go on with {escape(listed)}", key="pick-pruned", icon=":material/arrow_forward:"
-    ):
-        own_checkpoints.pick(listed)
-        st.rerun()
 
 
 def write_checkpoint(
@@ -163,3 +147,50 @@ def zipped(files: Iterable[Path], name: str) -> bytes:
         for file in sorted(files):
             archive.write(file, f"{name}/{file.name}")
     return buffer.getvalue()
+
+
+# Fine-tuning after pruning
+
+HOW = {False: "without labels: as the routed model", True: "with labels"}
+_PLAN, _TRAIN, _SCORED, _OPTIONS = "plan.json", "train.jsonl", "validation.jsonl", "options.json"
+
+
+def fine_tune_button(selection: Selection, plan: PruningPlan) -> bool:
+    """Draw the button that opens the dialog, or says why not, and the dialog where it is open; returns whether it is."""
+    icon, help = ":material/model_training:", "Brings back much of a loss; the result is a point of the curve."
+    opens = dialog.opener("Fine-tune this", dialog.FINE_TUNE, selection.name, icon, help)
+    if opens:
+        _fine_tune_dialog(selection, plan)
+    return opens
+
+
+@st.dialog("Fine-tune after pruning", width="medium", on_dismiss=dialog.close)
+def _fine_tune_dialog(selection: Selection, plan: PruningPlan) -> None:
+    jobs.prepare()
+    checkpoint, data = selection.checkpoint, selection.data
+    labelled = st.segmented_control("How", list(HOW), default=False, format_func=HOW.get, required=True)
+    epochs = st.number_input("Epochs", 1, 100, 3)
+    name = training_data.ask_name(f"{name_of(selection, plan)}-finetuned")
+    key = f"fine-tune-{'labels' if labelled else 'texts'}"
+    # The curve scores it on the picked data, which would say nothing had it learnt their labels.
+    found = training_data.choose(data.task, None if labelled else data, data, key, labelled=labelled)
+    if found is not None:
+        title = f"Fine-tune {selection.name} with {plan.budget} experts"
+        training_data.start(title, name, *fine_tune_command(checkpoint.path, plan, *found, epochs), checkpoint)
+
+
+def fine_tune_command(
+    routed: Path, plan: PruningPlan, data: TextData, validation: TextData | None, epochs: int
+) -> tuple[list[str], dict[str, str | TextData]]:
+    """The arguments of `python -m shrp`, without `--out`, and the files that they name.
+
+    `data`: to train on; without labels the routed model is distilled. `validation`: labelled examples, or None.
+    """
+    options = json.dumps({"text_columns": training_data.columns(data)})
+    files = {_PLAN: plan_json(plan), _TRAIN: data, _OPTIONS: options}
+    found = ["prune", str(routed.resolve()), "--plan", _PLAN, "--fine-tune", str(epochs), "--config", _OPTIONS]
+    found += ["--texts" if data.labels is None else "--train-file", _TRAIN]
+    if validation is not None:
+        files[_SCORED] = validation
+        found += ["--validation-file", _SCORED]
+    return found, files

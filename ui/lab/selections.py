@@ -15,7 +15,6 @@ from shrp.evaluation.evaluation import Evaluation
 from shrp.pruning.plan import NO_EDITS, PruningPlan
 from shrp.pruning.sweep import random_control
 from ui import differences, prunings
-from ui.downloads import downloads
 from ui.prunings import SELECTIONS, Setting
 from ui.state import Selection
 from ui.store import Remaining
@@ -23,34 +22,24 @@ from ui.text import interval_text, metric_name, points, points_interval, score_t
 
 DRAWS = (0, 1, 2)
 """Seeds of the random control."""
-MEASURE, AHEAD = "measure-selections", "current plan ahead by"
+ORDER = ("usage", "recorded", "random", "gate_norm", "ablation", "fitted")
+"""Of `SELECTIONS`, those that take longest last."""
+AHEAD, FIT = "current plan ahead by", "fit_gates"
+"""A column, and the key of the switch in the session's state and in the URL."""
 
 
 def section(
     selection: Selection, setting: Setting, plan: PruningPlan, pruned: Evaluation, routed: Evaluation
 ) -> None:
-    """A row a selection with its score, and how far the current plan is ahead of it."""
+    """A row a selection with its score, and how far the current plan is ahead of it; what is missing is measured."""
     data, checkpoint = selection.data, selection.checkpoint
     if data.labels is None:
         st.info("These data have no labels, so no selection scores higher than another.")
         return
-    known = {kind: prunings.usage_known(kind, checkpoint, data) for kind in SELECTIONS}
-    never = ("recorded", "ablation", "fitted") if data.task.on_tokens else ("recorded",)
-    missing = [kind for kind, stats in known.items() if stats is None and kind not in never]
-    of = checkpoint.fingerprint, data.fingerprint
-    asked = st.session_state.get(MEASURE) == of
-    if missing and not asked:
-        names = ", ".join(SELECTIONS[kind].lower() for kind in missing)
-        st.button(
-            f"Measure {names} too",
-            icon=":material/timer:",
-            key="measure-all",
-            on_click=st.session_state.__setitem__,
-            args=(MEASURE, of),
-        )
+    fits = not data.task.on_tokens and st.toggle("Fit gates too (takes minutes)", key=FIT, bind="query-params")
     place, draws = st.empty(), []
     rows = [_row(f"{SELECTIONS[setting.selection]} (now)", [pruned], None, routed, data)]
-    for kind, plans in others(selection, setting, plan, missing if asked else (), known):
+    for kind, plans in others(selection, setting, plan, but=() if fits else ("fitted",)):
         bar, left = st.empty(), Remaining()
 
         def show(share: float, bar=bar, left=left, kind=kind) -> None:
@@ -64,37 +53,33 @@ def section(
             draws = [one.score for one in found]
         if [one.key() for one in plans] == [plan.key()]:
             rows[-1][AHEAD] = "the same experts"
-        frame, alt = pd.DataFrame(rows), "Scores of as many experts chosen in other ways and at random"
-        place.dataframe(frame, hide_index=True, alt=alt)
+        alt = "Scores of as many experts chosen in other ways and at random"
+        place.dataframe(pd.DataFrame(rows), hide_index=True, alt=alt)
     if text := against_draws(pruned, draws):
         st.caption(f"{text} Each random draw keeps as many experts in each layer as the current plan.")
-    frame = pd.DataFrame(rows).assign(data=pruned.data, n=pruned.n)
-    downloads(frame, "beside", f"{selection.name}-selections")
 
 
 def others(
-    selection: Selection, setting: Setting, plan: PruningPlan, measure, known
+    selection: Selection, setting: Setting, plan: PruningPlan, but: tuple[str, ...]
 ) -> Iterator[tuple[str, list[PruningPlan]]]:
-    """Selection -> its plans with as many experts in all, several for random draws.
-
-    `measure`: selections that may be measured now; others are left out unless known.
-    """
+    """Selection, `but` for these, -> its plans with as many experts in all, several for random draws."""
+    checkpoint, data = selection.checkpoint, selection.data
     base = replace(setting, edits=NO_EDITS)
     if setting.edits:  # which may have changed how many there are
         base = replace(base, allocation="budget", number=plan.budget)
-    for kind in SELECTIONS:
+    for kind in ORDER:
         if kind == setting.selection and kind != "random" and not setting.edits:
             continue
-        stats = known[kind]
-        if stats is None:
-            if kind not in measure:
-                continue
-            stats = prunings.usage_for(kind, selection.checkpoint, selection.data)
+        # Ablation needs one prediction for a text.
+        unknown = {"recorded": not checkpoint.info.usage, "ablation": data.task.on_tokens}
+        if kind in but or unknown.get(kind):
+            continue
+        stats = prunings.usage_for(kind, checkpoint, data)
         if kind != "random":
             yield kind, [prunings.plan_of(replace(base, selection=kind), stats)]
             continue
         recorded = setting.selection == "recorded"
-        usage = usage_in(selection.checkpoint.info) if recorded else known["usage"].shares()
+        usage = usage_in(checkpoint.info) if recorded else stats.shares()
         drawn = [random_control(plan, usage, seed=seed) for seed in DRAWS]
         drawn = [one for one in drawn if one.key() != plan.key()] if setting.selection == "random" else drawn
         if drawn:
@@ -128,5 +113,5 @@ def _row(
     moved = [differences.matched(one, routed, data) for one in found]
     if None in moved:
         return row
-    mean = float(np.mean([one.evaluation.score for one in moved]))
+    mean = float(np.mean([one.score for one in moved]))
     return row | {"threshold calibrated": score_text(mean, metric)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 
 import pandas as pd
 import streamlit as st
@@ -16,13 +17,13 @@ from shrp.evaluation.costs import TOKENS, dense_cost
 from shrp.evaluation.evaluation import Evaluation
 from shrp.model.convert import expert_layers, num_experts_of
 from ui import arrival, differences, loaders, measurements, pair_tabs, plan_url, prunings, state
+from ui.bound import always_one
 from ui.differences import exact, floor_of, floor_warning
 from ui.downloads import chart, clicked
-from ui.lab import curve, edits, finetune, kept, onnx, save, selections, verdict
+from ui.lab import curve, edits, kept, onnx, save, selections, verdict
 from ui.measurements import ROUTED, TEACHER, teacher_on
 from ui.own import convert
 from ui.pair_tabs import CHANGED, LOST, THRESHOLD
-from ui.pickers import always_one
 from ui.prunings import ALLOCATION, SELECTIONS, Setting
 from ui.state import Selection
 from ui.store import Remaining, disk
@@ -92,7 +93,8 @@ class Lab:
         with self.show("busy"):
             self.stats = prunings.usage_for(self.setting.selection, self.checkpoint, self.data)
         editor = edits.editor(self.checkpoint.fingerprint, self.layers, self.experts)
-        self.setting, self.plan, base = edits.edited(self.setting, self.stats, editor)
+        self.setting = replace(self.setting, edits=editor.edits)
+        self.plan = prunings.plan_of(self.setting, self.stats)
         self._estimating(self.plan.budget)
         with self.costs:
             verdict.costs(self.checkpoint, self.plan)
@@ -100,7 +102,7 @@ class Lab:
         self.sizes = curve.sizes(self.checkpoint, self.data, self.setting, self.stats)
         if self.tab == KEPT:
             with self.below:
-                kept.section(editor, self.plan, base, self.stats, self.selection.name)
+                kept.section(editor, self.plan, self.stats, self.selection.name)
         menu = self._actions()
         pruned = self._evaluate()
         self._draw_verdict(pruned)
@@ -110,12 +112,12 @@ class Lab:
             self.stored = pd.concat([self.stored, tuned]) if len(tuned) else self.stored
         self._draw_curve(pruned)
         self.show("grey").markdown(_FRESH, unsafe_allow_html=True)
-        with self.below:
-            self._fill_tab(pruned)
         with menu:
             save.menu(self.selection, self.setting, self.plan, pruned)
             name = save.name_of(self.selection, self.plan)
             onnx.menu(self.checkpoint, self.plan, name, self.data)
+        with self.below:
+            self._fill_tab(pruned)
         if self.sweep:
             self._sweep(pruned)
         if disk().problem:
@@ -134,7 +136,7 @@ class Lab:
     def _actions(self) -> DeltaGenerator:
         """Draw the row of actions; returns the place of what needs the exact evaluation."""
         with self.actions, st.container(horizontal=True, gap="small", vertical_alignment="center"):
-            if finetune.button(self.selection, self.plan):
+            if save.fine_tune_button(self.selection, self.plan):
                 st.stop()  # the dialog answers only once the page is done
             found = st.popover("Save or export", icon=":material/save:")
             asked = prunings.link_of(self.setting, self.selection.name)

@@ -12,10 +12,10 @@ from shrp.data.tabular import distinct
 from shrp.data.text_data import TextData
 from shrp.evaluation.evaluation import Evaluation
 from ui import closer
+from ui.bound import always_one
 from ui.downloads import downloads
-from ui.pickers import always_one
 from ui.state import Selection
-from ui.text import answer_width, escape, row_height, share_text, shorten, slice_name
+from ui.text import TWO_LINES, escape, share_text, shorten, slice_name
 
 WHICH, SEARCH = "answers", "answers_with"
 """Keys of the widgets, in the session's state and in the URL alike."""
@@ -110,24 +110,19 @@ def shown_rows(part: pd.DataFrame, texts: list[str]) -> pd.DataFrame:
 
 def _table(part: pd.DataFrame, texts: list[str], key: str, data: TextData) -> list[int]:
     """Draw the rows; returns which of them is picked, if one is."""
-    column, wide = st.column_config, answer_width(data.task)
-    # What is left of a window of 1200 pixels, so that what the answers are stays in sight.
-    width = 555 - 2 * wide - (95 if "slice" in part else 0)
-    rows = shown_rows(part, texts)
-    # Few long texts shall not blow up all rows: they are whole in their cells, once these are opened.
-    high = row_height(int(np.quantile(rows[_TEXT].str.len(), 0.9)), width, most=130)
+    column, wide = st.column_config, "medium" if data.task.on_spans else "small"
     event = st.dataframe(
-        rows,
+        shown_rows(part, texts),
         key=f"answers-{key}",
         on_select="rerun",
         selection_mode="single-row",
         hide_index=True,
         width="stretch",
-        height=38 + min(high * len(part), 420),
-        row_height=high,
+        height=38 + min(TWO_LINES * len(part), 420),
+        row_height=TWO_LINES,
         column_config={
             "index": column.NumberColumn("no.", width=44, help=f"Row of {escape(data.name)}, from 0"),
-            _TEXT: column.TextColumn(" / ".join(data.task.text_columns), width=width),
+            _TEXT: column.TextColumn(" / ".join(data.task.text_columns), width="large"),
             "label": column.Column(width=wide),
             "prediction": column.Column("answer", width=wide),
             "correct": column.TextColumn("right", width=48),

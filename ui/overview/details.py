@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 from shrp.analysis.usage import CLIFF_SHARE, UsageStats, history_warnings
@@ -13,16 +12,14 @@ from shrp.checkpoints.card import as_html, training_facts
 from shrp.checkpoints.score_rows import score_frame, with_shares
 from shrp.evaluation.costs import TOKENS, cost, dense_cost
 from shrp.evaluation.evaluation import Evaluation
-from shrp.evaluation.metrics import confusion
 from shrp.phrases import numbered
 from ui import data_sources, loaders, measurements, state
 from ui.differences import floor_of, not_above
 from ui.downloads import chart
 from ui.overview import figures, latency, score_figures
-from ui.overview.first import own_rows, stored_score
+from ui.overview.first import own_rows, score_box, stored_score
 from ui.overview.score_figures import readable
-from ui.pickers import one_of
-from ui.text import escape, file_name, interval_text, metric_name, percent, score_text, slice_name, verdict
+from ui.text import escape, file_name, interval_text, metric_name, percent, score_text, verdict
 
 _DATA, _SHOWN = "scored_on", "scores_shown_of"
 _MEANING = {
@@ -85,12 +82,10 @@ def own_verdict(name: str, found: Evaluation, floor: float) -> str:
 
 def _score(found: Evaluation, floor: float) -> None:
     baseline = f"majority-class baseline {score_text(floor, found.metric)}" if floor == floor else ""
-    bounds = interval_text(found.interval, found.metric)
-    inside = f"95% CI {bounds}, " * bool(bounds) + f"n = {found.n:,}"
     others = [f"{metric_name(m)} {score_text(v, m)}" for m, v in found.metrics.items() if m != found.metric]
     how = "Measured now, on the data that are picked in the sidebar."
-    st.metric(f"{metric_name(found.metric)} on {found.data}", score_text(found.score, found.metric), help=how)
-    st.caption("; ".join(filter(None, [inside, baseline, ", ".join(others)])))
+    parts = found.metric, found.data, found.score, found.interval, found.n
+    score_box(*parts, baseline, ", ".join(others), help=how)
 
 
 def cliff_warning(selection: state.Selection, found: Evaluation) -> str:
@@ -143,7 +138,9 @@ def scores(selection: state.Selection) -> None:
     sets = list(dict.fromkeys(frame["data"]))
     picked = next((row["data"] for row in own_rows(info) if row["data"] in sets), sets[0])
     if len(sets) > 1:
-        picked = one_of("Stored scores on", sets, key=_DATA, default=picked, reset=seen != name)
+        if seen != name:
+            st.session_state[_DATA] = picked
+        picked = st.selectbox("Stored scores on", sets, sets.index(picked), key=_DATA, bind="query-params")
     part = frame[frame["data"] == picked].reset_index(drop=True)
     alt = f"Scores with intervals: {score_figures.score_alt(part)}"
     chart(score_figures.score_dots(part), part, "scores", f"{name}-scores-{picked}", alt)
@@ -154,30 +151,13 @@ def scores(selection: state.Selection) -> None:
             st.caption(f":material/horizontal_rule: {warning}")
 
 
-def classes(found: Evaluation) -> None:
-    """Which class is predicted for which, in numbers."""
-    names = [slice_name(name) for name in found.task.label_names]
-    matrix, by_class = confusion(found.task, found.labels, found.predictions), found.by_class()
-    frame = pd.DataFrame(
-        {"class": names} | {f"predicted {name}": matrix[:, i] for i, name in enumerate(names)}
-    )
-    frame["recall"] = [
-        f"{percent(row.recall)} ({interval_text((row.low, row.high), 'accuracy')})" if row.n else ""
-        for row in by_class.itertuples()
-    ]
-    frame["precision"] = [percent(row.precision) if row.predicted else "" for row in by_class.itertuples()]
-    st.dataframe(frame, hide_index=True, width="content", alt="Confusion matrix with recall and precision")
-
-
-def expanders(selection: state.Selection, found: Evaluation | None) -> None:
+def expanders(selection: state.Selection) -> None:
     """The parts that are computed once they are opened."""
     parts = {
         "How it was trained": (":material/school:", lambda: training(selection)),
         "Latency on this machine": (":material/timer:", lambda: latency.section(selection)),
         "Model card": (":material/description:", lambda: model_card(selection)),
     }
-    if found is not None and found.labels is not None and not (found.task.is_regression or found.task.on_spans):
-        parts = {"Confusion matrix": (":material/grid_on:", lambda: classes(found))} | parts
     for title, (icon, draw) in parts.items():
         part = st.expander(title, icon=icon, on_change="rerun", key=f"overview-{file_name(title).lower()}")
         if part.open:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import streamlit as st
 
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.data.tasks import TEXTS
-from ui.describe import shape, summary_line
+from ui.describe import shape
 from ui.downloads import chart
 from ui.overview import figures
 from ui.text import escape, interval_text, metric_name, percent, score_text
@@ -82,22 +82,23 @@ def verdict_text(name: str, info: CheckpointInfo, config: Mapping[str, Any]) -> 
     return f"**{escape(name)}** keeps **{kept}** of its dense model's {metric_name(rows[0]['metric'])}{size}."
 
 
+def score_box(
+    metric: str, data: str, score: float, interval: Sequence[float], n: int | None, *more: str, **options: str
+) -> None:
+    """Draw a score (a share of 1) with its interval and what else there is to say; `options` are those of `st.metric`."""
+    bounds = interval_text(interval, metric)
+    st.metric(f"{metric_name(metric)} on {data}", score_text(score, metric), **options)
+    inside = [f"95% CI {bounds}" * bool(bounds), f"n = {n:,}" if n else ""]
+    st.caption("; ".join(filter(None, (", ".join(filter(None, inside)), *more))))
+
+
 def stored_score(info: CheckpointInfo, but: str) -> None:
     """Draw the score that the headline is about, unless it is of the data `but`."""
     row = next(iter(own_rows(info)), {})
     if info.task.name == TEXTS.name or row.get("score") is None or row["data"] == but:
         return
-    bounds, n = interval_text(row.get("interval"), row["metric"]), row.get("n")
-    st.metric(f"{metric_name(row['metric'])} on {row['data']}", score_text(row["score"], row["metric"]))
-    inside = [f"95% CI {bounds}"] * bool(bounds) + [f"n = {n:,}" if n else ""] + ["stored with the model"]
-    st.caption(", ".join(filter(None, inside)))
-
-
-def draw(name: str, info: CheckpointInfo, config: Mapping[str, Any]) -> None:
-    """Draw what needs no model under the headline: what SHRP is, and what the checkpoint is."""
-    layers, heads, *_ = shape(config)
-    st.caption(ABOUT)
-    st.caption(summary_line(info, layers, heads))
+    parts = row["metric"], row["data"], row["score"], row.get("interval"), row.get("n")
+    score_box(*parts, "stored with the model")
 
 
 def layer_map(name: str, info: CheckpointInfo, config: Mapping[str, Any]) -> None:

@@ -73,7 +73,7 @@ def own_name(checkpoint: Checkpoint) -> str:
 
 
 def table(times: pd.DataFrame) -> pd.DataFrame:
-    """`measure`'s frame as people read it, with the speed against dense and the limit that FLOPs set to it."""
+    """`measure`'s frame as people read it, with the speed against dense."""
     base = times[times["name"] == DENSE].set_index("batch")["median_ms"]
     found = times[["name", "batch", "tokens"]].rename(columns={"name": "model"})
     found["median, ms"] = times["median_ms"].round(1)
@@ -83,7 +83,6 @@ def table(times: pd.DataFrame) -> pd.DataFrame:
     found["examples a second"] = (1e3 * times["batch"] / times["median_ms"]).round(1)
     found["speed against dense"] = (times["batch"].map(base) / times["median_ms"]).round(2)
     found["FLOPs, % of dense"] = (100 * times["flop_share"]).round(1)
-    found["limit by FLOPs"] = (1 / times["flop_share"]).round(2)
     return found
 
 
@@ -114,6 +113,6 @@ def section(selection: state.Selection) -> None:
     st.dataframe(shown, hide_index=True, width="content", alt="Latencies by model and batch")
     downloads(shown.assign(threads=threads, torch=torch.__version__), "latency", f"{selection.name}-latency")
     st.caption(
-        f"{counted(threads, 'thread')}. Speed: dense median ÷ this model's, at the same batch size. Limit: dense "
-        "FLOPs ÷ this model's (whole model, without the embedding look-up), the largest speed-up from less work."
+        f"{counted(threads, 'thread')}. Speed: dense median ÷ this model's, at the same batch size. FLOPs: of the whole "
+        "model, without the embedding look-up."
     )

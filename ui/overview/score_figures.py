@@ -130,15 +130,9 @@ def _score_hover(row: Any) -> str:
         lines.append(f"{escape_html(row.interval_is)}{' interval' * row.interval_is.endswith('%')}: {bounds}")
     if not pd.isna(row.n):
         lines.append(f"n = {int(row.n):,}")
-    shares = {
-        "the teacher's score": row.retained,
-        "the dense encoder's parameters": row.encoder_params,
-        "the dense model's parameters": row.model_params,
-        "the dense encoder's FLOPs": row.encoder_flops,
-    }
-    return "<br>".join(
-        lines + [f"{percent(share)} of {what}" for what, share in shares.items() if not pd.isna(share)]
-    )
+    if not pd.isna(row.retained):
+        lines.append(f"{percent(row.retained)} of the teacher's score")
+    return "<br>".join(lines)
 
 
 def history_frame(history: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

@@ -39,10 +39,8 @@ def draw(
         take: reads an uploaded file or a path (text).
         anywhere: whether a path may lead anywhere.
     """
-    session, uploads, taken, last = (
-        st.session_state,
-        *(f"{key}-{of}" for of in ("uploads", "path-taken", "file")),
-    )
+    session = st.session_state
+    uploads, taken, last = (f"{key}-{of}" for of in ("uploads", "path-taken", "file"))
     # Not by `on_change`: touching anything while it is read would end that for good.
     number = session.setdefault(uploads, 0)
     with_path = bool(roots) or anywhere

@@ -84,11 +84,6 @@ def draw(task: Task) -> None:
     )
 
 
-def is_new() -> bool:
-    """Whether a table was given that is to be picked."""
-    return bool(st.session_state.get(NEW))
-
-
 def restore(task: Task) -> None:
     """Make the session's table its own data (`data_sources.OWN_DATA`) of a task, by the choices of the dialog.
 
@@ -144,9 +139,7 @@ def _fitted(table: Table, task: Task, ask: Ask) -> list[str]:
         try:
             data = fit(table, task, key[-1])
         except DataError as error:
-            raise DataError(
-                f"{error} Choose other columns, or repair the file and upload it again."
-            ) from error
+            raise DataError(f"{error} Choose other columns, or repair the file and upload it again.") from error
         session[NEW] = session.get(NEW) or session.get(_FITTED, key[:0])[:1] != key[:1]
         session[data_sources.OWN_DATA], session[_FITTED] = data, key
     if not meanings and (ids := own_labels.read_as(labels, task, table.name)):
@@ -240,11 +233,9 @@ def _take(read: Callable[[], Table]) -> bool:
     try:
         session[_TABLE], session[_PROBLEM] = read(), ""
     except (DataError, OSError) as error:
-        said = (
-            str(error)
-            if isinstance(error, DataError)
-            else f"The file can't be read: {error.strerror or error}"
-        )
+        said = str(error)
+        if isinstance(error, OSError):
+            said = f"The file can't be read: {error.strerror or error}"
         before = session.get(data_sources.OWN_DATA)
         stays = f" '{before.name}' stays in use." if before is not None else ""
         session[_PROBLEM] = f"{said.removesuffix('.')}.{stays}"

@@ -35,6 +35,14 @@ def is_open(*which: str) -> bool:
     return st.session_state.get(_OPEN) == (which or (OWN,))
 
 
+def opener(label: str, which: str, name: str, icon: str, help: str, **look: str) -> bool:
+    """Draw the button that opens a model's dialog, or says why no job can be started; returns whether that is open."""
+    why = checkpoints.why_no_job(name)
+    does = {"on_click": show, "args": (which, name), "disabled": bool(why), "help": why or help}
+    st.button(label, key=which, icon=icon, **does, **look)
+    return is_open(which, name) and not why
+
+
 def close() -> None:
     """Close the dialog that is open, from the next run on."""
     st.session_state[_OPEN] = None
@@ -44,7 +52,8 @@ def convert(name: str) -> None:
     """Go to Overview and have the dialog that converts a dense model open there."""
     checkpoints.pick(name)
     show(CONVERT, name)
-    st.session_state[data.NEW] = st.session_state.get("source") == data_sources.OWN or data.is_new()
+    if st.session_state.get("source") == data_sources.OWN:
+        st.session_state[data.NEW] = True
     # Without parameters, as those of widgets that are drawn can't be cleared.
     st.switch_page("pages/overview.py", query_params={})
 

@@ -85,11 +85,8 @@ def fit(table: Table, task: Task, columns: Columns) -> TextData:
             "One column can't be a text, the label and the slice at once; choose different ones."
         )
     if columns.slice is not None:
-        values = table.frame[columns.slice].unique()
-        longest, of = (
-            max(len(str(cell)) for cell in values),
-            f"Column '{columns.slice}' of '{table.name}' has",
-        )
+        values, of = table.frame[columns.slice].unique(), f"Column '{columns.slice}' of '{table.name}' has"
+        longest = max(len(str(cell)) for cell in values)
         if len(values) > MAX_SLICES:
             raise DataError(
                 f"{of} {len(values):,} different values, and slices at most {MAX_SLICES}; choose another column."
@@ -101,23 +98,13 @@ def fit(table: Table, task: Task, columns: Columns) -> TextData:
     parts = columns.texts, columns.label, table.name
     whole = complete_rows(table.frame, *parts) if columns.skip_incomplete else nullcontext(table.frame)
     with whole as frame:
-        data = from_frame(
-            frame,
-            task,
-            table.name,
-            columns.label,
-            columns.slice,
-            columns.texts,
-            meanings=dict(columns.meanings),
-        )
+        parts = table.name, columns.label, columns.slice, columns.texts
+        data = from_frame(frame, task, *parts, meanings=dict(columns.meanings))
         for row, texts in enumerate(data.texts, 1):
             if (longest := max(map(len, texts))) > MAX_CHARACTERS:
-                said = (
-                    f": a text has {longest:,} characters; at most {MAX_CHARACTERS:,} are taken, so cut it."
-                )
+                said = f": a text has {longest:,} characters; at most {MAX_CHARACTERS:,} are taken, so cut it."
                 raise RowError(table.name, row, said)
-    if (
-        data.slices is not None
-    ):  # scores and teachers of these examples are found whatever they are grouped by
+    if data.slices is not None:
+        # Scores and teachers of these examples are found whatever they are grouped by.
         data = replace(data, origin=replace(data, slices=None))
     return data

@@ -95,13 +95,13 @@ def read_file(path: Path) -> Table:
     elif suffix == ".jsonl":  # each line becomes objects many times its size
         # As text, which is how it is read: a carriage return ends a line there.
         with path.open(encoding="utf-8", errors="replace") as file:
-            _check_rows(path.name, sum(1 for line in file if line.strip()))
+            _check(path.name, sum(1 for line in file if line.strip()), MAX_ROWS, "rows")
     elif suffix in (".csv", ".tsv"):  # a column costs far more than its few characters
-        _check_count(path.name, tabular.header_size(path))
+        _check(path.name, tabular.header_size(path), MAX_COLUMNS, "columns")
     frame = tabular.read_table(path, most_rows=MAX_ROWS + 1, most_fields=MAX_COLUMNS)
     frame.columns = [str(name) for name in frame.columns]
-    _check_rows(path.name, len(frame))
-    _check_count(path.name, len(frame.columns))
+    _check(path.name, len(frame), MAX_ROWS, "rows")
+    _check(path.name, len(frame.columns), MAX_COLUMNS, "columns")
     tabular.check_names(list(frame.columns), path.name)
     for name in [name for name in frame if frame[name].map(_is_words).any()]:
         frame[name] = tabular.joined(frame[name].tolist(), path.name)
@@ -116,18 +116,9 @@ def read_file(path: Path) -> Table:
     return Table(path.name, frame, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
-def _check_rows(name: str, rows: int) -> None:
-    if rows > MAX_ROWS:
-        raise DataError(
-            f"'{name}' has more than {MAX_ROWS:,} rows, the most that are taken here; take a sample."
-        )
-
-
-def _check_count(name: str, columns: int) -> None:
-    if columns > MAX_COLUMNS:
-        raise DataError(
-            f"'{name}' has {columns:,} columns; at most {MAX_COLUMNS} are taken, so leave some out."
-        )
+def _check(name: str, number: int, most: int, what: str) -> None:
+    if number > most:
+        raise DataError(f"'{name}' has more than {most:,} {what}, the most that are taken here; leave some out.")
 
 
 def _check_parquet(path: Path) -> None:
@@ -140,13 +131,12 @@ def _check_parquet(path: Path) -> None:
         others = [one for one in schema if not (one.name in strings or _is_small(one.type))]
         # As dictionaries, repeated texts stay packed, so that their full size can be counted first.
         file = pq.ParquetFile(path, read_dictionary=leaves)
-        _check_rows(path.name, file.metadata.num_rows)
-        _check_count(path.name, len(schema.names))
+        _check(path.name, file.metadata.num_rows, MAX_ROWS, "rows")
+        _check(path.name, len(schema.names), MAX_COLUMNS, "columns")
         tabular.check_names(list(schema.names), path.name)
         groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
         values = sum(g.column(c).num_values for g in groups for c in range(g.num_columns))
-        if values > MAX_VALUES:
-            raise DataError(f"'{path.name}' holds {values:,} values; at most {MAX_VALUES:,} are taken; take a sample.")
+        _check(path.name, values, MAX_VALUES, "values")
         packed = sum(group.total_byte_size for group in groups)
         known = packed > _MAX_PARQUET or others
         size = packed if known else sum(map(_text_bytes, file.read(strings).columns))

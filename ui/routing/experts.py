@@ -9,11 +9,11 @@ from shrp.analysis.attribution import experts
 from shrp.analysis.attribution.experts import METHODS, ExpertScores
 from shrp.checkpoints.card import kept_experts
 from shrp.model.convert import expert_layers
+from ui.bound import always_one
 from ui.downloads import chart
-from ui.pickers import always_one
 from ui.routing import figures, results
 from ui.routing.results import Explained
-from ui.routing.sentences import say_unknown
+from ui.routing.sentences import output_name, say_unknown
 from ui.state import Selection
 from ui.text import escape_html
 
@@ -38,8 +38,8 @@ def section(selection: Selection, one: Explained, number: int) -> None:
     say_unknown(METHOD, "method", methods)
     about = "  \n".join(f"**{name}**: {_ABOUT[name]}" for name in methods)
     method = always_one("Method", methods, METHOD, help=about)
-    task, output = one.instance.task, one.prediction
-    what = "the output" if task.is_regression else f"the logit of {task.label_names[output]}"
+    output = one.prediction
+    what = output_name(one.instance.task, output)
     found = results.expert_scores(one, output, method)
     rows, numbers = np.nonzero(found.fires)
     values = found.values[found.fires]

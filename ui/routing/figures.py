@@ -12,8 +12,6 @@ from shrp.analysis.attribution.tokens import WordScores
 from ui.text import escape_html, shorten
 from ui.theme import BLUE, DIVERGING, GREY, ORANGE, layout
 
-NAME = 20
-"""Characters of a token or word on an axis."""
 _WINDOW = 40
 """Tokens shown at first, so that cells and names have room. A longer text is moved by dragging."""
 _LESS, _MORE, _STRONGEST = (43, 123, 186), (224, 130, 20), 0.55

@@ -7,14 +7,13 @@ from typing import Any
 from urllib.parse import quote
 
 import streamlit as st
-from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from shrp.analysis.explore import PAIR_SEPARATOR, split_sentences
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData
 from shrp.phrases import listed
 from ui import not_here
-from ui.bound import set_param
+from ui.bound import fall_back, set_param, went_back
 from ui.text import escape
 
 URL = "text"
@@ -30,21 +29,12 @@ LONGEST_LINK = 4_000
 BOX = "sentences"
 _DRAFTS, _SEEN = "sentences-typed", "sentences-link"
 
-EXAMPLES = {
-    "sst2": (
-        ("The film is a joy from start to finish.",),
-        ("The film is anything but a joy from start to finish.",),
-        ("The trailer is dreadful, but the film itself is a joy.",),
-    ),
-    "cola": (
-        ("The boy who lives next door plays the violin.",),
-        ("The boy who live next door play the violin.",),
-    ),
-    "mrpc": (
-        ("The firm said sales rose four per cent last year.", "Sales grew by 4% last year, the firm said."),
-        ("The firm said sales rose four per cent last year.", "The firm said sales fell last year."),
-    ),
-}
+EXAMPLES = (
+    ("The film is a joy from start to finish.",),
+    ("The film is anything but a joy from start to finish.",),
+    ("The trailer is dreadful, but the film itself is a joy.",),
+)
+"""Of the task `sst2`."""
 
 
 def as_lines(inputs) -> str:
@@ -53,23 +43,32 @@ def as_lines(inputs) -> str:
 
 
 def example_text(task: Task, data: TextData | None) -> str:
-    """What the box starts with: examples for the task, else the first examples of the data."""
-    known = EXAMPLES.get(task.name, ())
-    if known and len(known[0]) == len(task.text_columns):
-        return as_lines(known)
+    """What the box starts with: three examples, but for sentiment the first ones of the data."""
+    if task.name == "sst2" and len(task.text_columns) == 1:
+        return as_lines(EXAMPLES)
     return as_lines(data.texts[:3]) if data is not None else ""
-
-
-def went_back() -> bool:
-    """Whether this run was asked for by the browser's Back or Forward button, so that the address leads."""
-    context = get_script_run_ctx()
-    return context is not None and context.is_history_navigation
 
 
 def say_unknown(key: str, what: str, options: Iterable[Any]) -> None:
     """Say that the address asks a widget for what it does not offer. Call it before the widget is drawn, in each run."""
     names = [str(option) for option in options]
     not_here.tell(key, what, st.query_params.get(key) in (None, *names), listed(names))
+
+
+def class_box(task: Task, key: str, predicted: int) -> int:
+    """Draw the box of the class whose logit is shown, the predicted one unless picked; returns it, 0 for regression."""
+    if task.is_regression:
+        return 0
+    names, start = task.label_names, f"{task.label_names[predicted]} (predicted)"
+    say_unknown(key, "class", names)
+    fall_back(key, (None, *names), None)
+    name = st.selectbox("Logit of", names, None, key=key, bind="query-params", placeholder=start, width=190)
+    return names.index(name) if name in names else predicted
+
+
+def output_name(task: Task, output: int) -> str:
+    """What is explained, as plain text: an output of the model."""
+    return "the output" if task.is_regression else f"the logit of {task.label_names[output]}"
 
 
 def sentence_box(task: Task, data: TextData | None) -> tuple[list[tuple[str, ...]], list[str]]:

@@ -22,9 +22,7 @@ _LONGEST = 160
 _CELL = "padding:3px 8px;text-align:left;vertical-align:middle"
 
 
-def sentence_table(
-    found: Sequence[Exploration], picked: int, name: str, scored: int
-) -> None:
+def sentence_table(found: Sequence[Exploration], picked: int, name: str, scored: int) -> None:
     """Draw the table of all sentences."""
     rows = [
         (str(i), " / ".join(shorten(text, _LONGEST) for text in e.text), e) for i, e in enumerate(found, 1)

@@ -12,7 +12,7 @@ from shrp.analysis.attribution.tokens import Without
 from shrp.analysis.explore import Exploration, WhatIf
 from shrp.data.tasks import TEXTS, Task
 from shrp.phrases import counted
-from ui.text import escape, percent, shorten, signed
+from ui.text import escape, percent, shorten
 
 _LONGEST = 60
 """Characters of a word, or a longer piece, that are shown."""
@@ -37,7 +37,7 @@ def headline(e: Exploration, without: Without | None, grid: WhatIf | None, *, ro
     """The verdict on one sentence, as Markdown."""
     if e.task.name == TEXTS.name:
         parts = ["This model has no task yet, so it predicts nothing"]
-        return ". ".join(parts + ([f"The route: {_most(grid, 0)}"] if grid else [])) + "."
+        return ". ".join(parts + ([f"The route: {most(grid, 0)}"] if grid else [])) + "."
     if e.task.on_words:
         return _labels(e)
     if e.task.on_spans:
@@ -52,7 +52,7 @@ def headline(e: Exploration, without: Without | None, grid: WhatIf | None, *, ro
     elif worded:
         missing.append("word")
     if grid is not None:
-        parts.append(_most(grid, e.prediction))
+        parts.append(most(grid, e.prediction))
     elif routed:
         missing.append("layer")
     if missing:
@@ -95,7 +95,7 @@ def _word(e: Exploration, without: Without) -> str:
     return f"no {instance.unit} alone changes that, {word} matters most ({left} without it)"
 
 
-def _most(grid: WhatIf, output: int) -> str:
+def most(grid: WhatIf, output: int) -> str:
     """Which layer's choice moves the output most."""
     change = grid.change(output)
     row, expert = np.unravel_index(int(np.abs(change).argmax()), change.shape)
@@ -106,15 +106,3 @@ def _most(grid: WhatIf, output: int) -> str:
         other = grid.task.label_names[int(grid.logits[row, expert].argmax())]
         return f"{most}, where expert {expert} would give **{escape(other)}**"
     return most
-
-
-def largest_move(grid: WhatIf, output: int) -> str:
-    """What forcing one expert does at most, and how many change the prediction, in words."""
-    change = grid.change(output)
-    row, expert = np.unravel_index(int(np.abs(change).argmax()), change.shape)
-    what = "logit" if grid.task.label_names else "output"
-    largest = f"{signed(float(change[row, expert]), 2)}, by expert {expert} in layer {grid.layers[row]}"
-    said = f"Largest change of the {what}: {largest}."
-    if grid.task.label_names:
-        said += f" {int(grid.flips().sum())} of {grid.flips().size} experts would change the prediction (✕)."
-    return said

@@ -13,17 +13,17 @@ from shrp.errors import PlanError
 from shrp.model.forcing import AS_ROUTED, Force, ForcedRoute
 from shrp.phrases import numbered
 from ui import arrival, not_here
-from ui.bound import fall_back, set_param
+from ui.bound import fall_back, set_param, went_back
 from ui.downloads import chart, clicked
 from ui.routing import results
 from ui.routing.figures import CHANGE_BAR, HOVER, cells, grid_height, layer_names, token_axes
-from ui.routing.sentences import say_unknown, went_back
+from ui.routing.sentences import class_box, output_name
 from ui.routing.table import routes_html
-from ui.routing.verdict import largest_move
+from ui.routing.verdict import most
 from ui.state import CHECKPOINT, Selection
 from ui.state import EXPERT as USAGE_EXPERT
 from ui.state import LAYER as USAGE_LAYER
-from ui.text import escape, escape_html, percent, shorten, shorten_texts, signed
+from ui.text import escape, escape_html, percent, plain, shorten, shorten_texts, signed
 from ui.theme import SELECTED, click_targets, layout, marks, outline, pick_by_click
 
 URL, CLASS = "force", "what_if_class"
@@ -117,22 +117,8 @@ def section(selection: Selection, e: Exploration, number: int, *, wanted: bool) 
 
 def _controls(found: Forcing, e: Exploration, experts: int) -> int:
     """The one row of controls. Returns the class."""
-    task, row = e.task, st.container(horizontal=True, vertical_alignment="bottom", gap="small")
-    with row:
-        output = e.prediction
-        if task.label_names:
-            say_unknown(CLASS, "class", task.label_names)
-            fall_back(CLASS, (None, *task.label_names), None)
-            name = st.selectbox(
-                "Logit of",
-                task.label_names,
-                index=None,
-                key=CLASS,
-                bind="query-params",
-                placeholder=f"{e.answer} (predicted)",
-                width=190,
-            )
-            output = task.label_names.index(name) if name in task.label_names else output
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        output = class_box(e.task, CLASS, e.prediction)
         start = e.layers[-1]
         fall_back(LAYER, e.layers, start)
         fall_back(EXPERT, range(experts), e.choice(start))
@@ -163,17 +149,15 @@ def click_cell(found: Forcing) -> None:
 
 
 def _what_if(grid: WhatIf, after: Exploration, found: Forcing, output: int, name: str) -> None:
-    said = largest_move(grid, output)
     chart(
         what_if_heatmap(grid, after, output),
         grid.to_frame,
         GRID,
         f"{name}-what-if",
-        f"Heatmap, layers by experts: change of the output with that expert forced. {said}",
+        f"Heatmap, layers by experts: change of the output with that expert forced. {plain(most(grid, output))}.",
         hint="The CSV has the same numbers. The boxes above force an expert without the mouse.",
         on_select=lambda: click_cell(found),
     )
-    st.caption(said)
 
 
 def _compare(before: Exploration, after: Exploration, route: ForcedRoute) -> None:
@@ -220,7 +204,6 @@ def what_if_heatmap(grid: WhatIf, e: Exploration, output: int) -> go.Figure:
     if len(rows):
         fig.add_trace(marks(columns + 0.36, layer_names([grid.layers[row] for row in rows]), "x"))
     texts = [_hover(grid, e, row, expert, output) for row, expert in np.ndindex(change.shape)]
-    what = f"logit of {escape_html(grid.task.label_names[output])}" if grid.task.label_names else "output"
     signs = ["outlined: taken", *["✕: other prediction"] * bool(len(rows)), *["◆: forced"] * bool(grid.route)]
     experts = range(change.shape[1])
     cells_of = [(layer, expert) for layer in grid.layers for expert in experts]
@@ -229,7 +212,8 @@ def what_if_heatmap(grid: WhatIf, e: Exploration, output: int) -> go.Figure:
     pick_by_click(fig)
     subtitle = f"{escape_html(shorten_texts(e.text, 60))}<br>change from the present route; {'; '.join(signs)}; click to force"
     height = grid_height(len(e.layers), 165)
-    layout(fig, f"With another expert: {what}", subtitle=subtitle, x="expert", height=height)
+    title = f"With another expert: {escape_html(output_name(grid.task, output))}"
+    layout(fig, title, subtitle=subtitle, x="expert", height=height)
     bare = {"showgrid": False, "zeroline": False, "fixedrange": True}
     step = 1 if len(experts) <= _MOST_WRITTEN else 2
     fig.update_xaxes(tickvals=list(experts[::step]), tickangle=0, **bare)
@@ -241,11 +225,10 @@ def _hover(grid: WhatIf, e: Exploration, row: int, expert: int, output: int) -> 
     flips = ""
     if grid.flips()[row, expert]:
         flips = f"<br><b>prediction: {escape_html(grid.task.label_names[int(grid.logits[row, expert].argmax())])}</b>"
-    is_forced = Force(layer, expert) in grid.route.forces
     change = logit - float(grid.base[output])
     return (
         f"<b>Layer {layer}, expert {expert}</b><br>change {change:+.3f}, to {logit:.3f}{flips}<br>router probability "
-        f"{percent(float(e.mean_probs(layer)[expert]))}<br><i>click to {'release' if is_forced else 'force'} it</i>"
+        f"{percent(float(e.mean_probs(layer)[expert]))}"
     )
 
 

@@ -7,18 +7,16 @@ from math import isnan
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 
 from shrp.analysis.attribution import tokens, trust
 from shrp.analysis.attribution.tokens import METHODS, WordScores
 from shrp.phrases import counted, listed
-from ui.bound import fall_back
-from ui.downloads import chart, downloads
-from ui.pickers import always_one, one_of
+from ui.bound import always_one
+from ui.downloads import chart
 from ui.routing import figures, results
 from ui.routing.results import Explained
-from ui.routing.sentences import say_unknown
+from ui.routing.sentences import class_box, output_name, say_unknown
 from ui.state import Selection
 from ui.text import escape, escape_html, percent, shorten
 
@@ -38,27 +36,16 @@ _ABOUT = {
 def section(selection: Selection, one: Explained, number: int) -> None:
     """Draw the tab for a sentence in words, and its number on the page."""
     name, one, above = f"{selection.name}-{number}", one.in_pieces(), st.container()
+    task = one.instance.task
     with st.expander("Options", icon=":material/tune:"):
         say_unknown(METHOD, "method", METHODS)
         about = "  \n".join(f"**{method}**: {text}." for method, text in _ABOUT.items())
         method = always_one("Method", METHODS[::-1], METHOD, help=about)
-        output, what = _output(one)
+        output = class_box(task, TARGET, one.prediction)
     with above:
-        _words(one, output, what, method, name)
+        _words(one, output, output_name(task, output), method, name)
     _agreement(one, output)
-    _faithfulness(one, output, name)
-
-
-def _output(one: Explained) -> tuple[int, str]:
-    """The control for the class: the output that is explained, and its name as plain text."""
-    task, output = one.instance.task, one.prediction
-    if task.is_regression:
-        return 0, "the output"
-    say_unknown(TARGET, "class", task.label_names)
-    fall_back(TARGET, (None, *task.label_names), None)
-    name = one_of("Class (default: predicted)", task.label_names, key=TARGET)
-    output = task.label_names.index(name) if name in task.label_names else output
-    return output, f"the logit of {task.label_names[output]}"
+    _faithfulness(one, output)
 
 
 def _words(one: Explained, output: int, what: str, method: str, name: str) -> None:
@@ -118,7 +105,7 @@ def _agreement(one: Explained, output: int) -> None:
         st.caption(f"Rank correlation over {counted(n, one.instance.unit)}: 1 is the same order.{few}")
 
 
-def _faithfulness(one: Explained, output: int, name: str) -> None:
+def _faithfulness(one: Explained, output: int) -> None:
     """Infidelity and sensitivity of all methods with two controls, computed once the expander is opened."""
     title = "Are the scores faithful to the model?"
     part = st.expander(title, key=TRUST, on_change="rerun", icon=":material/verified:")
@@ -130,22 +117,18 @@ def _faithfulness(one: Explained, output: int, name: str) -> None:
         unit = one.instance.unit
         st.markdown(faithful_in_words(checks, unit))
         frame = trust.to_frame(checks)
-        shown = pd.DataFrame(
-            {
-                "method": frame["method"],
-                "predicted": 100 * frame["explained"],
-                "permuted": 100 * frame["shuffled"],
-                f"beats, of {trust.DRAWS}": [
-                    None if isnan(c.shuffled) or c.few else c.beaten for c in checks
-                ],
-                "infidelity": frame["infidelity"],
-                "sensitivity": frame["sensitivity"],
-            }
-        )
-        formats = _formats("%.0f%%", "predicted", "permuted") | _formats("%.3f", "infidelity")
-        formats |= _formats("%.2f", "sensitivity")
-        st.dataframe(shown, hide_index=True, placeholder="–", column_config=formats)
-        downloads(frame, "trust-table", f"{name}-trust")
+        frame["beaten"] = frame["beaten"].where(frame["shuffled"].notna() & ~frame["few"])
+        number = st.column_config.NumberColumn
+        columns = {
+            "method": "method",
+            "explained": number("predicted", format="percent"),
+            "shuffled": number("permuted", format="percent"),
+            "beaten": number(f"beats, of {trust.DRAWS}"),
+            "infidelity": number(format="%.3f"),
+            "sensitivity": number(format="%.2f"),
+        }
+        shown = {"column_order": [*columns], "column_config": columns}
+        st.dataframe(frame, hide_index=True, placeholder="–", **shown)
         st.caption(
             f"**predicted**: share of the output's squared change that the scores predict when random sets of {unit}s "
             f"are replaced (n = {trust.SAMPLES} sets, best scale). **permuted**: the same scores on other {unit}s. "

@@ -22,16 +22,13 @@ from shrp.analysis.usage import UsageStats
 from ui.attention_figures import attention, draw
 from ui.bound import clamp
 from ui.downloads import chart
-from ui.pickers import always_one
-from ui.state import pick_cell
 from ui.text import escape, escape_html, percent
 from ui.theme import BLUE, GREEN, GREY, MUTED, ORANGE, PURPLE, SKY, layout
 from ui.usage import results
-from ui.usage.figures import HOVER, counted_in, usage_heatmap
+from ui.usage.figures import HOVER, counted_in
 
-EXAMPLE, HIDE, ROLE = "example", "hide_special", "role"
+EXAMPLE, HIDE = "example", "hide_special"
 """Keys in the session's state and in the URL; `example` is the number of the example that is shown."""
-_MAP = "role-map"
 _COLORS = {
     FIRST: MUTED,
     SEPARATORS: GREY,
@@ -86,25 +83,6 @@ def _roles(one: results.Expert) -> None:
     st.caption(
         "Mean over examples and text tokens. Every expert is run on its layer's input, whether it is routed there or "
         "not. Much attention to separators can mean that a head does nothing there (Clark et al. 2019)."
-    )
-    start = MATCHING if MATCHING in found.roles else found.roles[-1]
-    role = always_one("All layers: attention to", found.roles, ROLE, start)
-    place = found.roles.index(role)
-    chart(
-        usage_heatmap(
-            np.stack([found.mean(layer)[:, place] for layer in found.layers]),
-            found.layers,
-            title=f"Attention to: {role}",
-            subtitle=f"% of an expert's attention; {of}",
-            measure=f"attention to {role}",
-            ends=np.stack([found.interval(layer)[:, place] for layer in found.layers]),
-            selected=one.cell,
-        ),
-        table,
-        _MAP,
-        f"{one.name}-attention-to-{role.replace(' ', '-')}",
-        f"Heatmap of the share of attention that goes to: {role}, by layer and expert.",
-        on_select=lambda: pick_cell(_MAP),
     )
 
 

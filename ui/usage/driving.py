@@ -12,10 +12,9 @@ from shrp.analysis.specialisation import MOST_GROUPS, Grouping, cells_frame, spe
 from shrp.analysis.usage import UsageStats
 from shrp.data.slices import ANSWER, CLASS, LENGTH, SLICE
 from ui import state
+from ui.bound import always_one
 from ui.downloads import chart, downloads
-from ui.pickers import always_one
 from ui.text import (
-    capital,
     escape_html,
     is_percentage,
     metric_name,
@@ -51,15 +50,15 @@ _ROUTE_NAMES = {ALL: "all layers", SAME: "all, same answer", MIXTURE: "no routes
 
 def section(selection: state.Selection, stats: UsageStats) -> str:
     """Draw the tab; `stats` are those of the selection's data. Returns the page's headline, empty where unknown."""
-    found = results.groupings(selection.checkpoint, selection.data, stats)
+    found, said = results.groupings(selection.checkpoint, selection.data, stats), ""
     if found:
-        _explained(selection, stats, found)
+        said = _explained(selection, stats, found)
         _experts_by_group(selection, found)
     else:
         nothing = "These data have no groups to compare: one class, one slice, one length."
         st.info(nothing, icon=":material/category:")
     _exchanged(selection, stats)
-    return headline(specialisation_frame(found)) if found else ""
+    return said
 
 
 def headline(frame: pd.DataFrame) -> str:
@@ -74,13 +73,13 @@ def headline(frame: pd.DataFrame) -> str:
     )
 
 
-def _explained(selection: state.Selection, stats: UsageStats, found: list[Grouping]) -> None:
+def _explained(selection: state.Selection, stats: UsageStats, found: list[Grouping]) -> str:
+    """Draw how much of the choice of expert each grouping explains; returns the headline."""
     frame = specialisation_frame(found)
-    lines = said(frame)
-    st.markdown("\n".join(f"- {line}" for line in lines))
+    said = headline(frame)
     if not frame["explained"].isna().all():
         fig = explained_marks(frame, f"{escape_html(stats.data)}, n = {stats.n:,}")
-        alt = "Mutual information of groups and routes, layer by layer. " + " ".join(map(plain, lines))
+        alt = f"Mutual information of groups and routes, layer by layer. {plain(said)}"
         chart(fig, frame, "drives-routing", f"{selection.name}-drives-routing", alt)
     with st.expander("How is this computed?", icon=":material/help:"):
         st.markdown(
@@ -91,6 +90,7 @@ def _explained(selection: state.Selection, stats: UsageStats, found: list[Groupi
             "left out. Both examples of a minimal pair are permuted together. An association between expert and answer "
             "does not show which causes the other."
         )
+    return said
 
 
 def explained_marks(frame: pd.DataFrame, about: str) -> go.Figure:
@@ -137,30 +137,6 @@ def _hover(row) -> str:
     if not np.isnan(row.beyond_length):
         text += f"<br>at similar length: {percent(row.beyond_length)}, q = {row.q_beyond:.2g}"
     return f"{text}<br>{row.effective_experts:.1f} effective experts"
-
-
-def said(frame: pd.DataFrame) -> list[str]:
-    """A line of Markdown for each grouping: in how many layers it is significant, and where it explains most."""
-    lines = []
-    for by, rows in frame.groupby("by", sort=False):
-        known = rows[rows["explained"].notna()]
-        of = f"**{capital(_MEANT[by])}** ({rows['groups'].iloc[0]} groups)"
-        if known.empty:
-            same = (rows["effective_experts"] < _ONE).all()
-            lines.append(f"{of}: no result, {'each layer uses one expert' if same else 'groups too small'}.")
-            continue
-        layers, equal = (known[known[q] <= SURE] for q in ("q", "q_beyond"))
-        text = f"{of}: significant in {len(layers)} of {len(known)} layers"
-        if known["beyond_length"].notna().any():
-            text += f", at similar length in {len(equal)}"
-        if len(layers):
-            top = layers.loc[layers["explained"].idxmax()]
-            text += (
-                f"; most in layer {top['layer']}, {percent(top['explained'])} of the choice (at most "
-                f"{percent(top['ceiling'], 0)} possible)"
-            )
-        lines.append(f"{text}.")
-    return lines
 
 
 def _experts_by_group(selection: state.Selection, found: list[Grouping]) -> None:

@@ -1,30 +1,16 @@
-"""Figures of expert usage: layers x experts, one expert's examples by group, and rows of marks with intervals."""
+"""Figures of expert usage: one expert's examples by group, and rows of marks with intervals."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from ui.text import axis_names, escape_html, percent, slice_name
-from ui.theme import (
-    BLUE,
-    GREY,
-    ORANGE,
-    SEQUENTIAL,
-    click_targets,
-    layout,
-    outline,
-    pick_by_click,
-    whiskers,
-)
+from ui.theme import BLUE, GREY, ORANGE, layout, whiskers
 
-LABELLED = 16
-"""Experts up to which a map's cells have room for their numbers."""
 HOVER = {"hovertemplate": "%{hovertext}<extra></extra>"}
 LINE_MARKS = {
     "mode": "markers",
@@ -41,73 +27,6 @@ def cells_height(layers: int) -> int:
 def counted_in(unit: str) -> str:
     """What a `UsageStats` of that unit counts, in words: `tokens` where every token is routed by itself."""
     return "tokens" if unit == "tokens" else "examples"
-
-
-def usage_heatmap(
-    values: np.ndarray,
-    layers: Sequence[int],
-    *,
-    title: str,
-    subtitle: str,
-    measure: str,
-    counts: np.ndarray | None = None,
-    unit: str = "examples",
-    ends: np.ndarray | None = None,
-    selected: tuple[int, int] | None = None,
-) -> go.Figure:
-    """Layers x experts as a heatmap whose cells can be clicked; a click's `customdata` is layer and expert.
-
-    Args:
-        values: `(L, H)`: shares from 0 to 1; nan where nothing is known. `layers`: the `L` layers, ascending.
-        counts: `(L, H)`, of `unit`, for the hover text.
-        ends: `(L, H, 2)` of 95% intervals, nan for none, for the hover text.
-    """
-    experts, names = range(values.shape[1]), [str(layer) for layer in layers]
-    top = max(float(values[np.isfinite(values)].max(initial=0.0)), 2 / len(experts))
-    show = len(experts) <= LABELLED
-    # Percent, as the subtitle says; without the sign twelve cells fit in a narrow window. Zeros stay blank.
-    text = [[str(round(100 * v) or "") if v == v else "" for v in row] for row in values.tolist()]
-    fig = go.Figure(
-        go.Heatmap(
-            z=values,
-            x=list(experts),
-            y=names,
-            text=text if show else None,
-            texttemplate="%{text}" if show else None,
-            xgap=2,
-            ygap=2,
-            hoverinfo="skip",
-            showscale=not show,  # the numbers say it, and need the room in a narrow window
-            colorbar={"title": {"text": escape_html(measure), "side": "right"}, "tickformat": ".0%"},
-            colorscale=SEQUENTIAL,
-            zmin=0,
-            zmax=top,
-        )
-    )
-    points, hover = [(layer, expert) for layer in layers for expert in experts], []
-    for (layer, expert), (i, e) in zip(points, np.ndindex(values.shape), strict=True):
-        said, value = f"<b>Layer {layer}, expert {expert}</b><br>{escape_html(measure)}: ", values[i, e]
-        if math.isnan(value):
-            said += "not known"
-        else:
-            said += percent(value)
-            low, high = (np.nan, np.nan) if ends is None else ends[i, e]
-            said += "" if np.isnan(low) else f"<br>95% CI: {percent(low)} to {percent(high)}"
-            said += "" if counts is None else f"<br>{int(counts[i, e]):,} {unit} (Top-1)"
-        hover.append(f"{said}<br><i>click to open this expert</i>")
-    rows = [str(layer) for layer, _ in points]
-    fig.add_trace(click_targets([expert for _, expert in points], rows, points, hover, size=30))
-    if selected and selected[0] in layers:
-        row = list(layers).index(selected[0])
-        outline(fig, (selected[1] - 0.5, selected[1] + 0.5), (row - 0.5, row + 0.5))
-    pick_by_click(fig)
-    # Without a range of their own the axes leave room for whole marks around the outer cells.
-    bare = {"showgrid": False, "zeroline": False}
-    fig.update_xaxes(tickvals=list(experts), tickangle=0, range=[-0.6, len(experts) - 0.4], **bare)
-    # The lowest layer on top, as wherever layers are rows: an example is read downwards.
-    fig.update_yaxes(type="category", range=[len(names) - 0.4, -0.6], **bare)
-    height = cells_height(len(names))
-    return layout(fig, title, subtitle=subtitle, x="expert", y="layer", height=height, legend=False)
 
 
 def mix_bars(frame: pd.DataFrame, *, what: str, unit: str, total: int) -> go.Figure:

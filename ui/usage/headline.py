@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 import streamlit as st
 
@@ -10,7 +9,7 @@ from shrp.analysis.importance import KnockOut
 from shrp.analysis.usage import UsageStats
 from shrp.data.slices import ANSWER, CLASS, LENGTH, SLICE
 from shrp.data.text_data import TextData, pairs_of, units_of
-from shrp.evaluation.statistics import differing, of_mean, share_interval
+from shrp.evaluation.statistics import differing, share_interval
 from ui import measurements
 from ui.state import Selection
 from ui.text import escape, interval_text, metric_name, percent, points, points_interval, slice_name
@@ -84,29 +83,20 @@ def facts(
     data: TextData,
     cell: tuple[int, int],
     found: dict[str, pd.DataFrame],
-    group: tuple[str, np.ndarray] | None,
     top_k: int,
 ) -> None:
-    """Draw one expert's numbers, and the groups it takes more and less often than the other experts of its layer.
-
-    `group`: name and mask `(N,)` of a group whose share is shown too.
-    """
+    """Draw one expert's numbers, and the groups it takes more and less often than the other experts of its layer."""
     layer, expert = cell
-    counts, pairs = stats.counts(layer), pairs_of(data)
-    mine, unit, units = int(counts[expert]), counted_in(stats.unit), units_of(stats.n, pairs)
-    took, of_all, lines = stats.top1[layer][:, expert], stats.top1[layer].sum(1), []
+    counts, units = stats.counts(layer), units_of(stats.n, pairs_of(data))
+    took, of_all = stats.top1[layer][:, expert], stats.top1[layer].sum(1)
+    mine, total = int(took.sum()), int(of_all.sum())
     st.subheader(f"Layer {layer}, expert {expert}", anchor=False)
-    for name, rows in [("Top-1 share", slice(None)), *([group] if group else [])]:
-        here, among = int(took[rows].sum()), int(of_all[rows].sum())
-        bounds = interval_text(share_interval(took[rows], units[rows], of_all[rows]), "accuracy")
-        share = f"{percent(here / among)} (95% CI {bounds}, n = {among:,} {unit})" if among else "no examples"
-        lines.append(f"**{escape(name)}** {share}")
-    ends = of_mean(stats.probs[layer][:, expert].astype(np.float64), units)
-    bounds = f" (95% CI {interval_text(ends, 'accuracy')})" if np.isfinite(ends[0]) else ""
-    lines.append(
-        f"**Mean router probability** {percent(stats.mean_probs(layer)[expert])}{bounds}; even use: "
-        f"{percent(1 / stats.num_experts)}"
-    )
+    bounds = interval_text(share_interval(took, units, of_all), "accuracy")
+    lines = [
+        f"**Top-1 share** {percent(mine / total)} (95% CI {bounds}, n = {total:,} {counted_in(stats.unit)})",
+        f"**Mean router probability** {percent(stats.mean_probs(layer)[expert])}; even use: "
+        f"{percent(1 / stats.num_experts)}",
+    ]
     rank = 1 + int((counts > counts[expert]).sum())
     lines.append(
         (f"**Rank** {rank} of {stats.num_experts} by share; " if mine else "")

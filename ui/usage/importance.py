@@ -25,9 +25,8 @@ from shrp.data.slices import CLASS, LENGTH, SLICE, input_groups
 from shrp.evaluation.statistics import FALSE_DISCOVERIES
 from shrp.phrases import counted
 from ui import measurements, state
-from ui.bound import fall_back
+from ui.bound import always_one, fall_back
 from ui.downloads import chart
-from ui.pickers import always_one
 from ui.store import once
 from ui.text import (
     axis_names,
@@ -86,7 +85,10 @@ def section(selection: state.Selection) -> str:
     table = once("expert effects", 64, key, "Intervals", lambda progress: found.table(data, None))
     where = escape_html(f"n = {found.n:,} of {len(data):,} examples of {data.name}")
     name = f"{selection.name}-{of}s-{found.n}"
-    _effects(table, found, f"{where}<br>{meaning}", name, of)
+    what, blank = _output(found), "; blank: never used" * (of == EXPERT)
+    fig = effect_map(table, what, f"{where}<br>{meaning}{blank}", of)
+    alt = f"Heatmap, layers by {of}s: mean effect of each {of} on {what}."
+    chart(fig, table if of == EXPERT else of_heads(table), "effect-map", f"{name}-effects", alt)
     _by_group(selection, found, key, where, name, of)
     return _headline(table, found, of)
 
@@ -101,15 +103,6 @@ def _pick_number(total: int, key: str, start: int) -> int:
     fall_back(key, sizes, start)
     n = st.select_slider("Examples", sizes, value=start, key=key, bind="query-params")
     return n if n in sizes else start
-
-
-def _effects(table: pd.DataFrame, found: KnockOuts, where: str, name: str, of: str) -> None:
-    """The map of mean effects; its file has all numbers."""
-    what = _output(found)
-    exported = table if of == EXPERT else of_heads(table)
-    alt = f"Heatmap, layers by {of}s: mean effect of each {of} on {what}."
-    fig = effect_map(table, what, f"{where}{'; blank: never used' * (of == EXPERT)}", of)
-    chart(fig, exported, "effect-map", f"{name}-effects", alt)
 
 
 def _output(found: KnockOuts) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 
 from shrp.analysis.usage import UsageStats
@@ -11,12 +14,15 @@ from ui import measurements, state
 from ui.bound import fall_back
 from ui.downloads import chart
 from ui.text import escape_html, percent, slice_name
-from ui.usage import figures
+from ui.theme import SEQUENTIAL, click_targets, layout, outline, pick_by_click
+from ui.usage.figures import cells_height, counted_in
 
 ALL = "all examples"
 GROUP = "group"
 """Key of the widget, in the session's state and in the URL."""
 _MAP = "usage-map"
+_LABELLED = 16
+"""Experts up to which a map's cells have room for their numbers."""
 
 
 def groups_of(selection: state.Selection, stats: UsageStats) -> dict[str, np.ndarray]:
@@ -29,47 +35,90 @@ def groups_of(selection: state.Selection, stats: UsageStats) -> dict[str, np.nda
     return found
 
 
-def usage_map(selection: state.Selection, stats: UsageStats, cell: tuple[int, int]) -> tuple[str, np.ndarray]:
-    """Draw the heatmap and its options; call `ui.state.follow_cell` before.
-
-    Returns:
-        The picked group's name, and which examples are in it `(N,)`.
-    """
+def usage_map(selection: state.Selection, stats: UsageStats, cell: tuple[int, int]) -> None:
+    """Draw the heatmap and its options; call `ui.state.follow_cell` before."""
     groups = groups_of(selection, stats)
     fall_back(GROUP, groups, ALL)
     with st.popover("Expert, examples", icon=":material/tune:"):
         st.selectbox("Layer", stats.layers, key=state.LAYER)
         st.selectbox("Expert", range(stats.num_experts), key=state.EXPERT)
         group = st.selectbox("Examples", list(groups), key=GROUP, bind="query-params")
-    rows, title = groups[group], "Top-1 share"
+    rows = groups[group]
     values = np.stack([stats.share(layer, rows) for layer in stats.layers])
     counts = np.stack([stats.counts(layer, rows) for layer in stats.layers])
     n, data = int(rows.sum()), escape_html(stats.data)
     tokens = f" ({int(counts[0].sum()):,} tokens)" if stats.unit == "tokens" else ""
     even = percent(1 / stats.num_experts)
-    subtitle = f"%, {data}, {escape_html(group)}, n = {n:,}{tokens}; even use: {even}"
+    subtitle = f"%, {data}, {escape_html(group)}, n = {n:,}{tokens}; even use: {even}; click to open"
     chart(
-        figures.usage_heatmap(
-            values,
-            stats.layers,
-            title=title,
-            subtitle=subtitle,
-            measure=title,
-            counts=counts,
-            unit=figures.counted_in(stats.unit),
-            selected=cell,
-        ),
-        lambda: map_frame(stats, values, counts, title).assign(data=stats.data, group=group, n=n),
+        usage_heatmap(values, counts, stats.layers, subtitle, counted_in(stats.unit), cell),
+        lambda: map_frame(stats, values, counts).assign(data=stats.data, group=group, n=n),
         key=_MAP,
         name=f"{selection.name}-usage",
-        alt=f"{title} of {stats.num_experts} experts in layers {stats.layers[0]} to {stats.layers[-1]}.",
+        alt=f"Top-1 share of {stats.num_experts} experts in layers {stats.layers[0]} to {stats.layers[-1]}.",
         hint="The CSV holds the same numbers. The button above the chart has boxes for layer and expert.",
         on_select=lambda: state.pick_cell(_MAP),
     )
-    return group, rows
 
 
-def map_frame(stats: UsageStats, values: np.ndarray, counts: np.ndarray, name: str) -> pd.DataFrame:
-    """A row for each layer and expert: layer, expert, the value `(L, H)` under `name`, and count `(L, H)`."""
+def map_frame(stats: UsageStats, shares: np.ndarray, counts: np.ndarray) -> pd.DataFrame:
+    """A row for each layer and expert: layer, expert, its share and count, of `(L, H)` each."""
     cells = pd.MultiIndex.from_product([stats.layers, range(stats.num_experts)], names=["layer", "expert"])
-    return cells.to_frame(index=False).assign(**{name: values.ravel(), "count": counts.ravel()})
+    return cells.to_frame(index=False).assign(**{"Top-1 share": shares.ravel(), "count": counts.ravel()})
+
+
+def usage_heatmap(
+    shares: np.ndarray,
+    counts: np.ndarray,
+    layers: Sequence[int],
+    subtitle: str,
+    unit: str,
+    selected: tuple[int, int],
+) -> go.Figure:
+    """Layers x experts as a heatmap whose cells can be clicked; a click's `customdata` is layer and expert.
+
+    Args:
+        shares, counts: `(L, H)`: shares from 0 to 1, nan where nothing is known, and how many of `unit` they are.
+        layers: the `L` layers, ascending.
+        selected: layer and expert that are outlined.
+    """
+    experts, names = range(shares.shape[1]), [str(layer) for layer in layers]
+    top = max(float(shares[np.isfinite(shares)].max(initial=0.0)), 2 / len(experts))
+    show = len(experts) <= _LABELLED
+    # Percent, as the subtitle says; without the sign twelve cells fit in a narrow window. Zeros stay blank.
+    text = [[str(round(100 * v) or "") if v == v else "" for v in row] for row in shares.tolist()]
+    fig = go.Figure(
+        go.Heatmap(
+            z=shares,
+            x=list(experts),
+            y=names,
+            text=text if show else None,
+            texttemplate="%{text}" if show else None,
+            xgap=2,
+            ygap=2,
+            hoverinfo="skip",
+            showscale=not show,  # the numbers say it, and need the room in a narrow window
+            colorbar={"title": {"text": "Top-1 share", "side": "right"}, "tickformat": ".0%"},
+            colorscale=SEQUENTIAL,
+            zmin=0,
+            zmax=top,
+        )
+    )
+    cells = [(layer, expert) for layer in layers for expert in experts]
+    hover = [
+        f"<b>Layer {layer}, expert {expert}</b><br>Top-1 share: "
+        + (f"{percent(share)}<br>{int(count):,} {unit}" if share == share else "not known")
+        for (layer, expert), share, count in zip(cells, shares.flat, counts.flat, strict=True)
+    ]
+    rows = [str(layer) for layer, _ in cells]
+    fig.add_trace(click_targets([expert for _, expert in cells], rows, cells, hover, size=30))
+    row = list(layers).index(selected[0])
+    outline(fig, (selected[1] - 0.5, selected[1] + 0.5), (row - 0.5, row + 0.5))
+    pick_by_click(fig)
+    # Without a range of their own the axes leave room for whole marks around the outer cells.
+    bare = {"showgrid": False, "zeroline": False}
+    fig.update_xaxes(tickvals=list(experts), tickangle=0, range=[-0.6, len(experts) - 0.4], **bare)
+    # The lowest layer on top, as wherever layers are rows: an example is read downwards.
+    fig.update_yaxes(type="category", range=[len(names) - 0.4, -0.6], **bare)
+    height = cells_height(len(names))
+    return layout(fig, "Top-1 share", subtitle=subtitle, x="expert", y="layer", height=height, legend=False)

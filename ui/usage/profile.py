@@ -14,10 +14,10 @@ from shrp.analysis.words import log_odds
 from shrp.data.tabular import distinct
 from shrp.data.text_data import TextData
 from shrp.evaluation.statistics import FALSE_DISCOVERIES
-from ui import closer, measurements
+from ui import closer
 from ui.downloads import chart, downloads
 from ui.state import lazy_tabs
-from ui.text import percent, row_height, slice_name
+from ui.text import TWO_LINES, percent, slice_name, text_width
 from ui.usage import attention, figures, knock_out, results
 
 EXAMPLES, WORDS, ATTENTION, KNOCK_OUT = "Examples", "Words", "Attention and its roles", "Knock-out"
@@ -73,7 +73,6 @@ def examples(one: results.Expert, frame: pd.DataFrame, mixes: dict[str, pd.DataF
     shown = frame.head(SHOWN)
     key = f"inputs-{one.layer}-{one.expert}-{data.fingerprint}"
     texts, top = _text_names(data), float(frame["router probability"].max())
-    width = 420 if len(texts) == 1 else 220
     named = ("slice",) if data.task.is_regression else ("label", "slice")
     above.dataframe(
         shown.assign(**{name: shown[name].map(slice_name) for name in named if name in shown}),
@@ -82,10 +81,10 @@ def examples(one: results.Expert, frame: pd.DataFrame, mixes: dict[str, pd.DataF
         selection_mode="single-row",
         hide_index=True,
         height="content",
-        row_height=row_height(max(shown[name].str.len().max() for name in texts), width, most=67),
+        row_height=TWO_LINES,
         column_config={
             "index": column.NumberColumn("row", width=50, help="Number of the example, from 0"),
-            **{name: column.TextColumn(width=width) for name in texts},
+            **{name: column.TextColumn(width=text_width(data.task)) for name in texts},
             "router probability": column.ProgressColumn(
                 format="%.3f", min_value=0, max_value=top or 1.0, width=125
             ),
@@ -140,7 +139,7 @@ def _pick(key: str, numbers: Sequence[int]) -> None:
 
 def words(one: results.Expert) -> None:
     """Two tables: terms that are frequent in what is routed here, and rare, against the layer's other experts."""
-    what, notes, above = "token" if one.stats.unit == "tokens" else "word", [], st.container()
+    what, note, above = "token" if one.stats.unit == "tokens" else "word", "", st.container()
     left, right = st.columns([5, 1], vertical_alignment="bottom")
     if what == "token":
         counted = results.tokens(one.checkpoint, one.data)
@@ -157,9 +156,6 @@ def words(one: results.Expert) -> None:
         few = mine.sum() < FEW_EXAMPLES
         group = f"{found.here:,} words in {int(mine.sum()):,} examples routed here, "
         group += f"{found.elsewhere:,} in {int((~mine).sum()):,} others"
-        unread, cut = measurements.cut_inputs(one.checkpoint, one.data)
-        if unread:
-            notes.append(f"{unread:,} examples are longer than the {cut} tokens that the router reads.")
     if not found.here or not found.elsewhere or found.frame.empty:
         why = "is routed here" if not found.here else "is routed elsewhere"
         if found.here and found.elsewhere:
@@ -174,12 +170,11 @@ def words(one: results.Expert) -> None:
         for column, title, part in zip(above.columns(2, gap="large"), titles, tops, strict=True):
             with column:
                 _terms(part, title, what)
-        notes.insert(
-            0,
-            f"{group}. {len(found.frame):,} {what}s occur at least {MIN_COUNT} times. z: log-odds ratio over its standard error "
-            f"(Monroe et al. 2008); it ranks {what}s and is no test.",
+        note = (
+            f"{group}. {len(found.frame):,} {what}s occur at least {MIN_COUNT} times. z: log-odds ratio over its standard "
+            f"error (Monroe et al. 2008); it ranks {what}s and is no test."
         )
-    left.caption(" ".join(notes))
+    left.caption(note)
     with right:
         downloads(found.frame, "words", f"{one.name}-{what}s")
 

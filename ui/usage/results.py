@@ -103,9 +103,7 @@ def knocked_out(checkpoint: Checkpoint, data: TextData, stats: UsageStats, cell:
     return once("knock-out", 128, key, f"Running examples without expert {expert} of layer {layer}", work)
 
 
-def score_lost(
-    checkpoint: Checkpoint, data: TextData, found: KnockOut
-) -> tuple[float, tuple[float, float]]:
+def score_lost(checkpoint: Checkpoint, data: TextData, found: KnockOut) -> tuple[float, tuple[float, float]]:
     """What a knock-out costs of the score, negative where it gains, and the 95% interval; nan without labels."""
     key = (checkpoint.fingerprint, data.fingerprint, found.experts)
     change, (low, high) = kept("knock-out scores", 256, key, found.score_change)

@@ -14,7 +14,7 @@ import streamlit as st
 from ui import loaders
 from ui.downloads import chart
 from ui.text import escape_html
-from ui.theme import SEQUENTIAL, edged_line, layout
+from ui.theme import SELECTED, SEQUENTIAL, layout
 
 _PANELS = 4
 """Small multiples a row."""
@@ -87,8 +87,10 @@ def usage_over_training(frame: pd.DataFrame, *, subtitle: str) -> go.Figure:
         labels={"x": "epoch", "y": "expert", "color": "Top-1 share"},
     )
     fig.for_each_annotation(lambda note: note.update(text=f"layer {layers[int(note.text.split('=')[1])]}"))
-    for boundary in _stage_boundary(frame):
-        edged_line(fig, boundary)
+    later = frame.loc[frame["stage"] == 2, "epoch"]
+    if len(later) and (frame["stage"] == 1).any():
+        for color, width in (("white", 4.5), (SELECTED, 1.5)):  # told from all colours by its white edges
+            fig.add_vline(float(later.min()) - 0.5, line={"color": color, "width": width})
     rows = math.ceil(len(layers) / _PANELS)
     margin = {"t": 113}  # two lines of a subtitle, and the panels' titles
     title = "Top-1 share of every expert, epoch by epoch"
@@ -96,9 +98,3 @@ def usage_over_training(frame: pd.DataFrame, *, subtitle: str) -> go.Figure:
     fig.update_layout(coloraxis_colorbar={"tickformat": ".0%", "thickness": 12})
     fig.update_xaxes(dtick=1, showgrid=False, zeroline=False)
     return fig.update_yaxes(showgrid=False, zeroline=False)
-
-
-def _stage_boundary(frame: pd.DataFrame) -> list[float]:
-    """Where stage 2 begins, if both stages are there."""
-    later = frame.loc[frame["stage"] == 2, "epoch"]
-    return [float(later.min()) - 0.5] if len(later) and (frame["stage"] == 1).any() else []

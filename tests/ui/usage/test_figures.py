@@ -2,19 +2,22 @@ import numpy as np
 import pytest
 
 from shrp.evaluation.statistics import mix_frame
-from ui.usage.figures import mix_bars, usage_heatmap
+from ui.usage.figures import mix_bars
+from ui.usage.map import usage_heatmap
 from ui.usage.training import counted_on, training_frame, usage_over_training
 
 VALUES = np.array([[0.5, 0.3, 0.2], [0.0, 1.0, np.nan]])
 
 
-def draw(**options):
-    return usage_heatmap(VALUES, (4, 7), title="Top-1 share", subtitle="n = 9", measure="share", **options)
+COUNTS = np.array([[5, 3, 2], [0, 9, 0]])
+
+
+def draw(values=VALUES, layers=(4, 7), selected=(7, 1)):
+    return usage_heatmap(values, COUNTS[: len(values)], layers, "n = 9", "examples", selected)
 
 
 def test_an_invisible_marker_lies_over_every_cell():
-    fig = draw(counts=np.array([[5, 3, 2], [0, 9, 0]]))
-    heat, points, *_ = fig.data
+    heat, points, *_ = draw().data
     assert heat.hoverinfo == "skip"
     assert points.marker.opacity == points.unselected.marker.opacity == 0
     assert [tuple(cell) for cell in points.customdata] == [(la, e) for la in (4, 7) for e in range(3)]
@@ -25,17 +28,15 @@ def test_an_invisible_marker_lies_over_every_cell():
 
 
 def test_the_chosen_cell_is_outlined():
-    edge, box = draw(selected=(7, 1)).layout.shapes
+    edge, box = draw().layout.shapes
     assert (box.x0, box.x1, box.y0, box.y1) == (edge.x0, edge.x1, edge.y0, edge.y1) == (0.5, 1.5, 0.5, 1.5)
     assert edge.line.color == "white"  # around it: red alone is lost without red and green
     assert edge.line.width > box.line.width
-    assert not draw(selected=(5, 1)).layout.shapes  # a layer that is not there
 
 
 def test_all_nan_and_all_zero_maps_can_be_drawn():
-    for values in (np.full((1, 4), np.nan), np.zeros((1, 4))):
-        heat = usage_heatmap(values, (0,), title="t", subtitle="s", measure="m").data[0]
-        assert heat.zmax > 0
+    for values in (np.full((1, 3), np.nan), np.zeros((1, 3))):
+        assert draw(values, (0,), (0, 1)).data[0].zmax > 0
 
 
 def test_mixes_compare_with_the_base_rate():
