@@ -109,9 +109,8 @@ def build(
             finally:
                 process.kill()  # nothing where it has ended
         if process.returncode != 0:
-            unknown = "the export ended unexpectedly, perhaps for lack of memory; try it on the command line."
-            _, error, reason = _last_line(said).partition("error: ")
-            raise ExportError(reason if error else unknown)
+            unknown, last = "the export ended unexpectedly, perhaps for lack of memory; try the command line.", _last_line(said)
+            raise ExportError(last.removeprefix("error: ") if last.startswith("error: ") else unknown)
         report = json.loads(output)
         if report["made_from"] != checkpoint.fingerprint:
             raise ExportError("the checkpoint was replaced on disk meanwhile; reload the page and build again.")
