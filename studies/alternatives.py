@@ -27,10 +27,10 @@ from shrp.checkpoints import checkpoint
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.cli.options import AsJson, TrainingData, grouped
 from shrp.cli.output import print_json, print_table, stderr
-from shrp.data.batching import collate, encode, longest_input
+from shrp.cli.subjects import Subject
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, ExportError
-from shrp.evaluation.evaluate import Texts, batch_logits, evaluate
+from shrp.evaluation.evaluate import Texts, evaluate
 from shrp.evaluation.evaluation import Evaluation, summarise
 from shrp.evaluation.paired import paired_difference
 from shrp.evaluation.timing import serving_times
@@ -108,14 +108,9 @@ def transformers(made: Trainings, minilm: Trainings) -> Iterator[tuple[str, Chec
 def served(name: str, made: Checkpoint, data: TextData, out: Path) -> Iterator[Served]:
     """A checkpoint in each form that it can be served in, scored; what `out` holds already is not exported again."""
     model, tokenizer, folder = made.model.cpu().eval(), made.tokenizer, out / slug(name)
-    longest = longest_input(model, tokenizer, MAX_LENGTH)
-
-    def answer(texts: Texts) -> np.ndarray:
-        return batch_logits(model, collate(tokenizer, encode(tokenizer, texts, longest), range(len(texts))))
-
     path = checkpoint.save(model, tokenizer, made.info, folder / "pytorch")
     found = evaluate(model, tokenizer, data, max_length=MAX_LENGTH)
-    yield Served(name, "PyTorch", "float32", path, found, answer)
+    yield Served(name, "PyTorch", "float32", path, found, Subject(made, None, MAX_LENGTH).run)
     if expert_layers(model):
         return
     digest = weights_digest(model)

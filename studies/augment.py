@@ -16,7 +16,6 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from shrp.data.text_data import TextData
-from shrp.errors import DataError
 
 NEAR = 10
 """Replacements considered for a word."""
@@ -72,12 +71,7 @@ def augmented(
 
     Returns:
         `(copies + 1) * len(data)` examples; a copy has the label and slice of its original.
-
-    Raises:
-        DataError: fewer than one copy.
     """
-    if copies < 1:
-        raise DataError(f"ask for one augmented copy or more, not {copies}.")
     words = [word for text in data.texts for part in text for word in _WORD.findall(part)]
     change = _Change(data, near_words(tokenizer, embeddings, words), np.random.default_rng(seed))
     texts = [*data.texts, *(tuple(map(change, text)) for _ in range(copies) for text in data.texts)]

@@ -39,14 +39,8 @@ Batches = Sequence[dict[str, Tensor]]
 
 
 def drop_layer(model: PreTrainedModel, layer: int) -> None:
-    """Remove an encoder layer, in place. Layers above it move down, so remove from the top.
-
-    Raises:
-        ShrpError: there is no such layer.
-    """
+    """Remove an encoder layer, in place. Layers above it move down, so remove from the top."""
     layers = encoder_layers(model)
-    if not 0 <= layer < len(layers):
-        raise ShrpError(f"layer {layer} does not exist: the encoder's layers are 0 to {len(layers) - 1}.")
     del layers[layer]
     if kinds := getattr(model.config, "layer_types", None):  # ModernBERT's local and global layers
         model.config.layer_types = [kind for index, kind in enumerate(kinds) if index != layer]
@@ -143,7 +137,7 @@ def width_pruning(experts: int, batches: Batches) -> Convert:
     The means of the removed ones are kept in the biases. `experts`: of the SHRP layer whose size it gets.
 
     Raises (when it converts):
-        ShrpError: a dense layer has not so many heads, or is no larger; or there is no input to measure on.
+        ShrpError: the family is pre-norm, or a dense layer is no larger.
     """
 
     @torch.no_grad()
@@ -154,8 +148,6 @@ def width_pruning(experts: int, batches: Batches) -> Convert:
                 f"width pruning is for post-norm layers; those of {model.config.model_type} are pre-norm."
             )
         dense, total = layers[layer], num_experts_of(model)
-        if not 1 <= experts <= total:
-            raise ShrpError(f"the size must be that of 1 to {total} experts, not {experts}.")
         m, n = size_like(model.config.hidden_size, model.config.hidden_size // total, experts)
         if n > (most := getattr(model.config, family.feed_forward_size)):
             raise ShrpError(
@@ -229,8 +221,6 @@ def _measured(model: PreTrainedModel, parts: Mapping[str, nn.Module], batches: B
         model.train(was_training)
         for hook in hooks:
             hook.remove()
-    if not tokens:
-        raise ShrpError("give at least one input to measure heads and neurons on.")
     means = {name: value / tokens for name, value in sums.items()}
     mean = means["mixed"].view(heads, -1)
     spread = means["products"] - mean[:, :, None] * mean[:, None, :]  # (H, dh, dh)

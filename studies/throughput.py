@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, BertConfig, DistilBertConfig, PreTrainedModel
 
 from shrp.cli.output import print_json, print_table, stderr
-from shrp.evaluation.costs import counted_flops
+from shrp.evaluation.costs import cost
 from shrp.evaluation.timing import latency, model_inputs
 from shrp.export.graph import open_graph, quantise, write_graph
 from shrp.families.families import encoder_layers
@@ -105,7 +105,7 @@ def measure(models: Mapping[str, PreTrainedModel], shapes: list[tuple[int, int]]
         for batch, tokens in shapes:
             stderr.print(f"batch {batch}, {tokens} tokens, {len(runs)} models")
             inputs = model_inputs(models["dense"], batch, tokens)
-            flops = {name: counted_flops(model, tokens) for name, model in models.items()}
+            flops = {name: cost(model, tokens).model_flops for name, model in models.items()}
             fns = {key: partial(call, inputs) for key, call in runs.items()}
             once = latency(fns, repeats=1)["median_ms"].sum() / 1000
             rounds = max(LEAST, min(MOST, int(SECONDS / once)))

@@ -262,7 +262,7 @@ class Trainings:
         common = {"freeze_embeddings": True, "max_length": MAX_LENGTH}
         config = TrainConfig(stage2_epochs=self.epochs, learning_rate=rate, **common)
         start = Checkpoint(self.shared / "teacher", info, model, tokenizer, "")
-        return start if has_head else self._trained(start.path, config, start, self.train_data, None)
+        return start if has_head else self.train("teacher", config, start, distil=False)
 
     @cached_property
     def best(self) -> Evaluation:
@@ -299,35 +299,25 @@ class Trainings:
         data: TextData | None = None,
         convert: Convert | None = None,
         converts_by: str = "",
+        distil: bool = True,
     ) -> Checkpoint:
         """Train a copy of `start` with the task's teacher, go on with it, or read it back; `name` is its folder's.
+
+        `distil`: with the teacher; without it, as itself, for all seeds.
 
         Returns:
             The trained model and its info. The path names the training; no checkpoint is saved there.
         """
-        start = replace(start, model=copy.deepcopy(start.model))
+        folder = (self.folder if distil else self.shared) / name
         data = self.train_data if data is None else data
-        return self._trained(
-            self.folder / name, config, start, data, self.teacher.model, convert, converts_by
-        )
-
-    def _trained(
-        self,
-        folder: Path,
-        config: TrainConfig,
-        start: Checkpoint,
-        data: TextData,
-        teacher: PreTrainedModel | None,
-        convert: Convert | None = None,
-        converts_by: str = "",
-    ) -> Checkpoint:
+        teacher = self.teacher.model if distil else None
         stderr.print(f"{folder.parent.name}: {folder.name}")
         # Outputs on other data have a folder of their own: it makes room for what is asked of it last.
         outputs = "teacher-outputs" if data is self.train_data else "more-teacher-outputs"
         with alone_at(folder):
             model, info, history = train(
                 replace(config, precision=self.base.precision),
-                start.model,
+                copy.deepcopy(start.model),
                 start.info,
                 start.tokenizer,
                 data,

@@ -31,6 +31,8 @@ LIKE_DEBERTA_V3 = {
     "type_vocab_size": 0,
 }
 """What makes a DebertaV2Config one of a small DeBERTa-v3."""
+EAGER = ("deberta-v2", "mpnet")
+"""Families whose attention transformers computes without a fused kernel."""
 LIKE_MODERNBERT = {"layer_types": ["full_attention", "sliding_attention", "full_attention"], "local_attention": 4}
 """Local attention that leaves tokens out of short inputs."""
 MODERNBERT_DROPOUTS = ("embedding_dropout", "mlp_dropout", "attention_dropout", "classifier_dropout")
@@ -127,9 +129,7 @@ def tiny_family(request):
 @pytest.fixture(params=["eager", "sdpa"])
 def tiny_attention(request, tiny_family):
     """The name of each attention implementation in turn that transformers has for the family."""
-    from shrp.families.families import FAMILIES
-
-    if request.param == "sdpa" and FAMILIES[tiny_family].attention != "sdpa":
+    if request.param == "sdpa" and tiny_family in EAGER:
         pytest.skip(f"transformers has no fused attention for {tiny_family}")
     return request.param
 
@@ -155,8 +155,6 @@ def tiny_model():
     """A factory of dense classifiers with weights large enough for outputs to differ plainly."""
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification
-
-    from shrp.families.families import FAMILIES
 
     def build(family="bert", *, attn=None, seed=0, num_labels=2, dropout=0.0, **config):
         shared = {
@@ -187,7 +185,7 @@ def tiny_model():
         torch.manual_seed(seed)
         model = AutoModelForSequenceClassification.from_config(
             AutoConfig.for_model(family, **shared | config),
-            attn_implementation=attn or FAMILIES[family].attention,
+            attn_implementation=attn or ("eager" if family in EAGER else "sdpa"),
         )
         # Biases start at 0 and LayerNorms at the identity, where a forgotten copy would go unseen.
         with torch.no_grad():
@@ -329,3 +327,23 @@ def eager_switching():
     sys.setswitchinterval(1e-5)
     yield
     sys.setswitchinterval(usual)
+
+
+def counted_flops(model, tokens):
+    """FLOPs of the matrix products of a real forward pass on one random example, by torch's counter."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+    from shrp.evaluation.timing import model_inputs
+
+    counter = FlopCounterMode(
+        display=False,  # torch's counter passes over the fused attention kernel for CPUs
+        custom_mapping={
+            torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
+                lambda query, key, value, *_, **__: sdpa_flop_count(query, key, value)
+            )
+        },
+    )
+    with torch.no_grad(), counter:
+        model(**model_inputs(model, 1, tokens))
+    return counter.get_total_flops()

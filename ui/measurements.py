@@ -155,7 +155,7 @@ def answers(checkpoint: Checkpoint, data: TextData, stats) -> np.ndarray | None:
 
 
 def live_evaluator(checkpoint: Checkpoint, data: TextData):
-    """The `LiveEvaluator` of a checkpoint on the data, whatever its slices."""
+    """The `LiveEvaluator` of a checkpoint on the data."""
 
     def work():
         from shrp.pruning.live import LiveEvaluator
@@ -164,7 +164,7 @@ def live_evaluator(checkpoint: Checkpoint, data: TextData):
         return LiveEvaluator(checkpoint.model, checkpoint.tokenizer, data, max_length=length)
 
     # Two, as each may hold hundreds of megabytes.
-    return kept("live evaluators", 2, (checkpoint.fingerprint, data.source_fingerprint), work).on(data)
+    return kept("live evaluators", 2, (checkpoint.fingerprint, data.fingerprint), work)
 
 
 # The dense teacher, whose outputs on known data a checkpoint may carry

@@ -96,12 +96,9 @@ def layer_attention(
     """Attention in one layer when the model reads `text`; the layers above don't run.
 
     Raises:
-        PlanError: there is no such layer.
         DataError: the tokenizer can't read the text.
     """
     kinds = layer_kinds(model)
-    if layer not in range(len(kinds)):
-        raise PlanError(f"there is no layer {layer}: they are 0 to {len(kinds) - 1}.")
     encoded = encode(tokenizer, [text], longest_input(model, tokenizer, max_length))
     ids = encoded[0]["input_ids"]
     module, kind, probs, top_k = encoder_layers(model)[layer], kinds[layer], None, 1

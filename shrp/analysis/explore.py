@@ -226,16 +226,14 @@ def explore(
     """
     if len(texts) > MAX_SENTENCES:
         raise DataError(f"At most {MAX_SENTENCES} inputs can be explored at once, not {len(texts)}.")
-    if any(len(text) != len(task.text_columns) for text in texts):
-        raise DataError(f"An input of '{task.name}' has {len(task.text_columns)} text(s).")
     if not texts:
         return []
+    data = TextData(task, "typed", tuple(texts))
     limit = longest_input(model, tokenizer)
     encoded = encode(tokenizer, texts, limit)
     lengths = token_counts(tokenizer, texts)
     # Batches by length need less padding.
     order = sorted(range(len(texts)), key=lambda i: len(encoded[i]["input_ids"]))
-    data = TextData(task, "typed", tuple(texts))
     options = {"batch_size": batch_size, "max_length": limit, "order": np.array(order)}
     with use_gates(route.gates), record_routing() as record:
         logits = evaluate(model, tokenizer, data, **options).logits

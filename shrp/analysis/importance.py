@@ -89,30 +89,23 @@ class KnockOuts:
     def table(self, data: TextData, output: int | None) -> pd.DataFrame:
         """One row an expert, with 95% intervals; minimal pairs count as one unit except in `score_lost`.
 
-        `signed` is the mean effect on the output, `effect` its mean size, `effect_per_use` the same over the `uses` examples
-        that the expert fires for, `score_lost` the drop of the task's metric, `flips` the number of changed predictions.
+        `uses` counts the examples that the expert fires for, `signed` is the mean effect on the output, `effect` its mean
+        size, `score_lost` the drop of the task's metric, `flips` the number of changed predictions.
         """
         effects, counts = self.effects(output).astype(np.float64), self.top1.sum(0)
         usage = counts / counts.sum(-1, keepdims=True)
-        predictions, everyone = to_predictions(self.task, self.base), np.ones(self.n, dtype=bool)
+        predictions = to_predictions(self.task, self.base)
         units = units_of(self.n, pairs_among(data, self.rows))
         whole = None if data.labels is None else summarise(data, self.rows, self.base, False)
         records = []
         for i, expert in np.ndindex(usage.shape):
-            found, mine = effects[:, i, expert], self.fires[:, i, expert]
-            changed, sizes = self.knocked_out[:, i, expert], np.abs(found)
+            found, changed = effects[:, i, expert], self.knocked_out[:, i, expert]
             record = {"layer": self.layers[i], "expert": expert}
-            record |= {"usage": usage[i, expert], "uses": int(mine.sum())}
-            measures = (
-                ("signed", found, everyone),
-                ("effect", sizes, everyone),
-                ("effect_per_use", sizes, mine),
-            )
-            for name, values, rows in measures:
-                low, high = of_mean(values[rows], units[rows])
+            record |= {"usage": usage[i, expert], "uses": int(self.fires[:, i, expert].sum())}
+            for name, values in (("signed", found), ("effect", np.abs(found))):
+                low, high = of_mean(values, units)
                 low = low if name == "signed" else max(low, 0.0)  # nan stays
-                mean = values[rows].mean() if rows.any() else np.nan
-                record |= {name: mean, f"{name}_low": low, f"{name}_high": high}
+                record |= {name: values.mean(), f"{name}_low": low, f"{name}_high": high}
             lost, ends = np.nan, NO_INTERVAL
             if whole is not None:
                 without_it = summarise(data, self.rows, changed, False)
@@ -139,15 +132,12 @@ def knock_outs(
     A head's output is set to 0 and routers above route again; it fires for every example.
 
     Args:
-        rows: which examples, such as one of `blocks`; they run as one batch.
+        rows: which examples, one or more, such as one of `blocks`; they run as one batch.
 
     Raises:
         PlanError: the model has no such layer, or nothing to pick next.
-        DataError: there are no examples.
     """
     rows = np.asarray(rows, dtype=np.int64)
-    if not len(rows):
-        raise DataError(f"{data.name} is empty; knocking out needs at least one example.")
     encoded = encode(tokenizer, [data.texts[i] for i in rows], longest_input(model, tokenizer, max_length))
     batch = collate(tokenizer, encoded, range(len(rows)), model.device)
     data.task.check_of_texts("the knock-out of every expert, example by example,")
@@ -252,7 +242,8 @@ def in_turn(
         keep: gives a block's result, known by its number and size or made: a run that was interrupted goes on.
 
     Raises:
-        PlanError, DataError: as `knock_outs`.
+        PlanError: as `knock_outs`.
+        DataError: there are no examples.
     """
     parts, done, n = [], 0, min(n, len(data))
     for rows in blocks(data, n):
@@ -275,10 +266,6 @@ def _use(record: RoutingRecord, layer: int) -> tuple[np.ndarray, np.ndarray]:
     probs, gates, real = by_token(record.last(layer))
     first = torch.nn.functional.one_hot(probs.argmax(-1), probs.shape[-1]) * real
     return ((gates != 0) & (real > 0)).any(1).numpy(), first.sum(1).numpy()
-
-
-_OF_USE = ("usage", "uses", "effect_per_use", "effect_per_use_low", "effect_per_use_high")
-"""Columns that have no meaning for heads, which every example uses."""
 
 
 class _WithoutHead(nn.Module):
@@ -315,8 +302,8 @@ def without_head(model: PreTrainedModel, layer: int, head: int) -> nn.Module:
 
 
 def of_heads(frame: pd.DataFrame) -> pd.DataFrame:
-    """A table of heads: column `head` for `expert`, and no columns of usage."""
-    return frame.rename(columns={"expert": "head"}).drop(columns=list(_OF_USE), errors="ignore")
+    """A table of heads, which every example uses: column `head` for `expert`, and no columns of usage."""
+    return frame.rename(columns={"expert": "head"}).drop(columns=["usage", "uses"], errors="ignore")
 
 
 def worth_by_group(

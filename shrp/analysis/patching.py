@@ -13,7 +13,6 @@ from difflib import SequenceMatcher
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.analysis import Progress
@@ -27,7 +26,7 @@ from shrp.evaluation.evaluate import label_columns
 from shrp.evaluation.metrics import to_predictions
 from shrp.families.families import encoder_layers
 from shrp.model.convert import expert_layers
-from shrp.model.gates import RoutingRecord, record_routing
+from shrp.model.gates import record_routing
 from shrp.model.partial import run_from
 
 MOST = 128
@@ -147,15 +146,9 @@ def patch(
     Tokens are aligned text by text: by place if both texts have as many; else by the longest matching runs.
 
     Raises:
-        DataError: an input has not the task's number of texts, or more than `MOST` tokens; the tokenizer is a slow one; or
-            the outputs are not finite.
+        DataError: an input has more than `MOST` tokens; the tokenizer is a slow one; or the outputs are not finite.
     """
     task.check_of_texts("patching")
-    for one in (text, donor):
-        if len(one) != len(task.text_columns):
-            raise DataError(
-                f"An input of '{task.name}' has {len(task.text_columns)} text(s), not {len(one)}."
-            )
     limit = min(MOST + 1, longest_input(model, tokenizer))
     encoded = encode(tokenizer, [text, donor], limit)
     ids = [one["input_ids"] for one in encoded]
@@ -184,8 +177,12 @@ def patch(
             size = max(1, TOKENS_AT_ONCE // tokens)
             for begin in range(0, len(changed), size):
                 some = changed[begin : begin + size]
-                found, record = _with_states(model, inputs, layer, mine, new[partner[some]], some)
-                logits[layer, some] = found[:, columns].float().cpu().numpy()
+                rows = mine.repeat(len(some), 1, 1)  # copies of the input, each with one state replaced
+                rows[torch.arange(len(some)), some] = new[partner[some]]
+                many = {name: values.expand(len(some), -1) for name, values in inputs.items()}
+                with record_routing() as record:
+                    patched, _ = run_from(model, many, layer, rows)
+                logits[layer, some] = patched[:, columns].float().cpu().numpy()
                 rerouted[layer, some] = layers_rerouted(routes, record, [(place,) for place in some])
                 if progress:
                     done = layer * len(places) + len(same) + begin + len(some)
@@ -220,20 +217,3 @@ def aligned(
             for place, other in zip(mine[slice(*ends[:2])], others[slice(*ends[2:])]):
                 partner[place] = other
     return partner
-
-
-def _with_states(
-    model: PreTrainedModel,
-    inputs: dict[str, Tensor],
-    layer: int,
-    hidden_states: Tensor,
-    states: Tensor,
-    places: list[int],
-) -> tuple[Tensor, RoutingRecord]:
-    """Logits and routes of copies of an input, each with one of the `hidden_states` `(T, d)` replaced, by `states` `(B, d)`."""
-    rows = hidden_states.repeat(len(places), 1, 1)
-    rows[torch.arange(len(places)), places] = states
-    many = {name: values.expand(len(places), -1) for name, values in inputs.items()}
-    with record_routing() as record:
-        logits, _ = run_from(model, many, layer, rows)
-    return logits, record

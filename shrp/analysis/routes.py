@@ -61,32 +61,30 @@ class ShuffledRoutes:
         Columns layer (its number, or one of these three), draws, moved, score, change with low and high (95%,
         paired; nan without labels), matched, matched_change, matched_low and matched_high (the same, calibrated; nan
         for regression), flipped (examples whose predicted class changes), share (of all) with share_low and
-        share_high. With several draws these are means, and the columns in _min and _max the draws' range.
+        share_high. With several draws these are means; flipped_max is the largest.
         """
         return pd.DataFrame([self._row(layer) for layer in self.after])
 
     def _row(self, layer: int | str) -> dict[str, Any]:
         after, n = self.after[layer], self.before.n
         row = {"layer": layer, "draws": len(after), "moved": self.moved.get(layer, np.nan)}
-        row |= self._change(after, ("score", "change", "low", "high", "change_min", "change_max"))
-        names = ("matched", "matched_change", "matched_low", "matched_high", "matched_min", "matched_max")
+        row |= self._change(after, ("score", "change", "low", "high"))
+        names = ("matched", "matched_change", "matched_low", "matched_high")
         row |= self._change(self.matched.get(layer, ()), names)
-        names = ("flipped", "flipped_min", "flipped_max", "share", "share_low", "share_high")
+        names = ("flipped", "flipped_max", "share", "share_low", "share_high")
         if self.before.task.is_regression:
             return row | dict.fromkeys(names, np.nan)
         flipped = [int((one.predictions != self.before.predictions).sum()) for one in after]
         mean = float(np.mean(flipped))
-        counts = mean, min(flipped), max(flipped), mean / n, *wilson(mean, n)
+        counts = mean, max(flipped), mean / n, *wilson(mean, n)
         return row | dict(zip(names, counts, strict=True))
 
     def _change(self, draws: Sequence[Evaluation], names: tuple[str, ...]) -> dict[str, float]:
-        """Score, change, its interval's ends, and the draws' smallest and largest change, by these names."""
+        """Score, change, and its interval's ends, by these names."""
         if not draws:
             return dict.fromkeys(names, np.nan)
         change, ends = mean_difference(draws, self.before)
-        changes = [one.score - self.before.score for one in draws]
-        score = float(np.mean([one.score for one in draws]))
-        return dict(zip(names, (score, change, *ends, min(changes), max(changes)), strict=True))
+        return dict(zip(names, (float(np.mean([one.score for one in draws])), change, *ends), strict=True))
 
 
 def shuffle_routes(
@@ -115,8 +113,7 @@ def shuffle_routes(
 
     Raises:
         PlanError: the model has no routed layer.
-        DataError: the task labels words; the usage is not of these data and this model, or has no outputs; or there is but
-            one example.
+        DataError: the task labels words; the usage is not of these data; or there is but one example.
     """
     routed = _routed(model, data, stats)
     data.task.check_of_texts("the exchange of routes")
@@ -176,16 +173,12 @@ def shuffle_routes(
 
 
 def _routed(model: PreTrainedModel, data: TextData, stats: UsageStats) -> dict[int, ExpertLayer]:
-    """The routed layers; raises unless `stats` is of them and of these data."""
+    """The routed layers; raises unless `stats` is of these data."""
     routed = expert_layers(model)
     if not routed:
         raise PlanError("this model has no routed layer, so there are no routes to exchange.")
-    if set(stats.layers) != set(routed):
-        raise DataError(f"the usage is of layers {stats.layers}, and the model routes in {sorted(routed)}.")
     if stats.n != len(data):
         raise DataError(f"the usage is of {stats.n} inputs of {stats.data}, not of these {len(data)}.")
-    if len(stats.logits) != len(data):
-        raise DataError("the usage has no outputs; measure it again.")
     if len(data) < 2:
         raise DataError("a single input has no other one to exchange its route with; give at least two.")
     return routed

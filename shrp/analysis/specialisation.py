@@ -20,7 +20,6 @@ from shrp.analysis import Progress
 from shrp.analysis.usage import UsageStats
 from shrp.data.slices import ANSWER, CLASS, LENGTH, SLICE, input_groups
 from shrp.data.text_data import TextData, pairs_of, units_of
-from shrp.errors import DataError
 from shrp.evaluation.statistics import permutations
 
 GROUPINGS = (CLASS, ANSWER, SLICE, LENGTH)
@@ -104,14 +103,17 @@ def specialisation(
         answers: the routed model's predictions `(N,)`; None leaves that grouping out.
 
     Raises:
-        DataError: the sizes differ.
+        DataError: answers or lengths are of other examples.
     """
-    if not stats.n == len(data) == len(lengths):
-        raise DataError(f"usage of {stats.n}, {len(data)} inputs and {len(lengths)} lengths don't fit.")
     pairs = pairs_of(data)
     length = np.asarray(lengths, dtype=np.float64)
     length[pairs] = length[pairs].mean(1, keepdims=True)
-    found = _groupings(data, length, answers)
+    known = input_groups(data, answers, length, GROUPINGS)
+    found = {
+        by: (tuple(groups), np.argmax(np.stack([*groups.values()]), axis=0))
+        for by, groups in known.items()
+        if 2 <= len(groups) <= MOST_GROUPS
+    }
     draws = max(draws // 5, round(draws * min(1, MANY / max(stats.n, 1))))
     step, steps = 0, draws * sum(1 if by == LENGTH else 2 for by in found)
 
@@ -123,18 +125,6 @@ def specialisation(
 
     test = _Test(stats, pairs, length, draws, np.random.default_rng(seed), tick)
     return [test.of(by, names, codes) for by, (names, codes) in found.items()]
-
-
-def _groupings(
-    data: TextData, length: np.ndarray, answers: Sequence[float] | None
-) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
-    """Grouping -> the groups' names, and each example's group `(N,)`."""
-    known, found = input_groups(data, answers, length, GROUPINGS), {}
-    for by in GROUPINGS:
-        groups = known.get(by, {})
-        if 2 <= len(groups) <= MOST_GROUPS:
-            found[by] = tuple(groups), np.argmax(np.stack([*groups.values()]), axis=0)
-    return found
 
 
 class _Test:

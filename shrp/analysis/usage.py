@@ -127,10 +127,6 @@ class UsageStats:
             raise PlanError("output norms were not measured; measure usage with output_norms=True.")
         return {layer: (self.gates[layer] * self.norms[layer]).mean(0) for layer in self.layers}
 
-    def entropy(self, layer: int) -> float:
-        """Entropy of the Top-1 shares in nats, 0 to `log H`."""
-        return entropy(self.share(layer))
-
     def effective_experts(self, layer: int) -> float:
         """`exp(entropy)`: the number of evenly used experts with the same entropy, 1 to H."""
         return effective_experts(self.share(layer))
@@ -157,7 +153,7 @@ class UsageStats:
     @property
     def too_few(self) -> int:
         """The number of examples needed to judge usage if there are fewer, else 0."""
-        needed = _to_judge(self.num_experts)
+        needed = max(JUDGED, 4 * self.num_experts)
         return needed if self.n < needed else 0
 
     def warnings(self) -> list[UsageWarning]:
@@ -165,7 +161,7 @@ class UsageStats:
         found = []
         for layer in [] if self.too_few else self.layers:
             effective, margin = self.effective_experts(layer), float(self.margins[layer].mean())
-            part = self.entropy(layer) / np.log(self.num_experts)
+            part = entropy(self.share(layer)) / np.log(self.num_experts)
             signs = {
                 "collapse": effective < COLLAPSE_EXPERTS
                 and f" uses {effective:.1f} effective experts (below {COLLAPSE_EXPERTS}): routing has collapsed.",
@@ -180,10 +176,6 @@ class UsageStats:
         return found
 
 
-def _to_judge(num_experts: int) -> int:
-    return max(JUDGED, 4 * num_experts)
-
-
 def history_warnings(history: Sequence[Mapping[str, Any]]) -> list[UsageWarning]:
     """The first collapse of each layer during stage 1; none where usage was counted on too few examples."""
     found: dict[int, UsageWarning] = {}
@@ -194,7 +186,7 @@ def history_warnings(history: Sequence[Mapping[str, Any]]) -> list[UsageWarning]
         counted = row["texts"] / 4 if "texts" in row else row.get("validation_n", math.inf)
         for name, share in row.get("usage", {}).items():
             layer, top = int(name), max(share)
-            if top > COLLAPSE_SHARE and layer not in found and counted >= _to_judge(len(share)):
+            if top > COLLAPSE_SHARE and layer not in found and counted >= max(JUDGED, 4 * len(share)):
                 on = ", on unlabelled texts" if "texts" in row else ""
                 text = f"layer {layer}: expert {int(np.argmax(share))} took {top:.0%} already in stage 1 "
                 text += f"(epoch {row['epoch']}{on}; above {COLLAPSE_SHARE:.0%})."

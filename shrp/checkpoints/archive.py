@@ -13,7 +13,6 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,19 +26,12 @@ _ENCRYPTED = 0x1
 _END, _ZIP64 = b"PK\x05\x06", b"PK\x06\x07"
 _END_SIZE, _ZIP64_SIZE, _LONGEST_COMMENT = 22, 20, 0xFFFF
 _ALONE = "zip only the checkpoint's folder."
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What an archive may hold, sizes in bytes after unpacking."""
-
-    files: int = 40
-    """Entries, including folders and files that stay in the archive."""
-    total: int = 1024 * MB
-    text: int = 64 * MB
-    """Of one file other than weights."""
-    ratio: float = 100.0
-    """Unpacked over packed size of one file larger than 1 MB; trained weights are near 1, JSON under 20."""
+MOST_FILES = 40
+"""Entries of an archive, including folders and files that stay in it."""
+TOTAL, TEXT = 1024 * MB, 64 * MB
+"""Most bytes after unpacking, of all files and of one other than weights."""
+RATIO = 100.0
+"""Unpacked over packed size of one file larger than 1 MB; trained weights are near 1, JSON under 20."""
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -48,7 +40,7 @@ def files_of(folder: Path) -> list[Path]:
     return sorted(one for one in files if one.suffix.lower() in SUFFIXES)
 
 
-def unpack(archive: BinaryIO, folder: Path, limits: Limits = Limits()) -> str:
+def unpack(archive: BinaryIO, folder: Path) -> str:
     """Unpack the one checkpoint in a zip file.
 
     Its files may stand at the top or in one folder. Files of other kinds than `SUFFIXES` stay in the archive: what
@@ -66,11 +58,11 @@ def unpack(archive: BinaryIO, folder: Path, limits: Limits = Limits()) -> str:
         CheckpointError: not a zip file, or one that is refused; one sentence says why. `folder` may then hold some of
             the files.
     """
-    _check_directory(archive, limits)
+    _check_directory(archive)
     try:
         with zipfile.ZipFile(archive) as opened:
-            _check_count(len(opened.infolist()), limits)  # the directory's end may name fewer
-            files, top = _checked(opened.infolist(), limits)
+            _check_count(len(opened.infolist()))  # the directory's end may name fewer
+            files, top = _checked(opened.infolist())
             needed = sum(entry.file_size for entry in files.values())
             _require(
                 shutil.disk_usage(folder).free >= needed + 64 * MB,
@@ -95,7 +87,7 @@ def _require(met: bool, otherwise: str) -> None:
         raise CheckpointError(otherwise)
 
 
-def _check_directory(archive: BinaryIO, limits: Limits) -> None:
+def _check_directory(archive: BinaryIO) -> None:
     """Refuse a directory of too many entries before `zipfile` makes an object of each."""
     size = archive.seek(0, 2)
     archive.seek(max(0, size - _END_SIZE - _LONGEST_COMMENT - _ZIP64_SIZE))
@@ -113,20 +105,18 @@ def _check_directory(archive: BinaryIO, limits: Limits) -> None:
     )
     (count,) = struct.unpack_from("<H", tail, place + 10)
     (directory,) = struct.unpack_from("<I", tail, place + 12)
-    _check_count(count, limits)
+    _check_count(count)
     _require(
-        directory <= limits.files * MB // 4,  # an entry has at most 3 * 64 kB of names
-        f"the archive's directory takes {_mb(directory)}, more than {limits.files} entries need; {_ALONE}",
+        directory <= MOST_FILES * MB // 4,  # an entry has at most 3 * 64 kB of names
+        f"the archive's directory takes {_mb(directory)}, more than {MOST_FILES} entries need; {_ALONE}",
     )
 
 
-def _check_count(count: int, limits: Limits) -> None:
-    _require(
-        count <= limits.files, f"the archive holds {count:,} entries, more than {limits.files}; {_ALONE}"
-    )
+def _check_count(count: int) -> None:
+    _require(count <= MOST_FILES, f"the archive holds {count:,} entries, more than {MOST_FILES}; {_ALONE}")
 
 
-def _checked(entries: Iterable[zipfile.ZipInfo], limits: Limits) -> tuple[dict[str, zipfile.ZipInfo], str]:
+def _checked(entries: Iterable[zipfile.ZipInfo]) -> tuple[dict[str, zipfile.ZipInfo], str]:
     """The files to unpack, by the name that they are written under, and the folder they share."""
     files: dict[str, zipfile.ZipInfo] = {}
     tops, total = set(), 0
@@ -143,14 +133,14 @@ def _checked(entries: Iterable[zipfile.ZipInfo], limits: Limits) -> tuple[dict[s
             _FILE_NAME.fullmatch(name) is not None,
             f"the file name {shown} is not a checkpoint's; names have letters A to Z, digits, '.', '-' and '_'.",
         )
-        limit = limits.total if name.endswith(".safetensors") else min(limits.text, limits.total)
+        limit = TOTAL if name.endswith(".safetensors") else min(TEXT, TOTAL)
         _require(
             entry.file_size <= limit,
             f"{shown} unpacks to {_mb(entry.file_size)}; the limit for such a file is at most {_mb(limit)}.",
         )
         packed = max(entry.compress_size, 1)
         _require(
-            entry.file_size <= max(MB, limits.ratio * packed),
+            entry.file_size <= max(MB, RATIO * packed),
             f"{shown} is packed {entry.file_size / packed:,.0f} to 1, as no checkpoint's file is; it was not unpacked.",
         )
         _require(
@@ -160,7 +150,7 @@ def _checked(entries: Iterable[zipfile.ZipInfo], limits: Limits) -> tuple[dict[s
         files[name] = entry
         tops.add(above[0] if above else "")
         total += entry.file_size
-        _require(total <= limits.total, f"the archive unpacks to more than {_mb(limits.total)}, the limit.")
+        _require(total <= TOTAL, f"the archive unpacks to more than {_mb(TOTAL)}, the limit.")
     _require(len(tops) <= 1, f"the archive holds files of several folders; {_ALONE}")
     for needed in (CONFIG, WEIGHTS):
         _require(

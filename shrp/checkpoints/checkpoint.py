@@ -117,7 +117,6 @@ class Checkpoint:
 
         Raises:
             DataError: there are no examples, or the data are of another task.
-            ValueError: an `order` or a batch size that can't be.
         """
         ours, theirs = self.info.task, data.task
         if not ours.reads_as(theirs):

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +17,22 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from shrp.checkpoints.stored import check_history, check_scores, check_training, check_usage
 from shrp.data.tabular import is_unicode
-from shrp.data.tasks import QUESTION_COLUMNS, SPANS, TASKS, TEXT, WORD_COLUMN, WORDS, Task, custom_task
+from shrp.data.tasks import (
+    METRICS,
+    QUESTION_COLUMNS,
+    SPANS,
+    TASKS,
+    TEXT,
+    WORD_COLUMN,
+    WORDS,
+    Task,
+    custom_task,
+)
 from shrp.data.text_data import TextData
 from shrp.errors import CheckpointError, ShrpError
 from shrp.model.config import ShrpConfig
+from shrp.phrases import listed
 from shrp.pruning.plan import PruningPlan
 
 CONFIG, WEIGHTS, HISTORY, GRAPH = "config.json", "model.safetensors", "history.jsonl", "model.onnx"
@@ -99,18 +111,6 @@ def pruned_training(
     n = min([len(counted_on), *(most for name, most in parts.items() if plan.selection.startswith(name))])
     chosen = {"data": counted_on.name, "n": n, "data_fingerprint": counted_on.source_fingerprint}
     return made | {"chosen_on": chosen}
-
-
-def shares_of(data: TextData | None, shift: Sequence[float] | None) -> dict[str, Any]:
-    """What `training` records of a shifted output bias (`shrp.evaluation.calibration`); nothing if it was not.
-
-    Args:
-        data: on which the class frequencies were matched.
-        shift: `(C,)`, in the order of the task's labels.
-    """
-    if data is None or shift is None:
-        return {}
-    return {"shares_matched": {"data": data.name, "n": len(data), "shift": [float(part) for part in shift]}}
 
 
 @dataclass(frozen=True)
@@ -370,3 +370,185 @@ def joined(*histories: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Histories of runs that went on from each other, their epochs numbered through."""
     rows = [row for history in histories for row in history]
     return [row | {"epoch": index} for index, row in enumerate(rows)]
+
+
+# Checks of what is stored: a field that is there must be of its type; a null one counts as missing.
+
+_NUMBER = (int, float)
+FINE_TUNED, CALIBRATED = ", fine-tuned", ", threshold calibrated"
+"""Ends of a scored model's name."""
+
+
+def _each(names: str, kind: Any) -> dict[str, Any]:
+    return dict.fromkeys(names.split(), kind)
+
+
+# A field's type: one or several classes, a list of one of them, or the fields of an object.
+_CONFIG = {
+    **_each("epoch_size conversion_size final_size stage2_epochs seed batch_size max_length", int),
+    **_each("learning_rate new_learning_rate distill_logits distill_hidden balance temperature", _NUMBER),
+    **_each("weight_decay warmup", _NUMBER),
+    **_each("freeze_embeddings freeze_dense dropout", bool),
+    **_each("expander_init precision", str),
+    "shrp": {"layers": [int]},
+    "order": [int],
+}
+_ON_TEXTS = {
+    **_each("sources recovery_sources", [str]),
+    **_each("usage_of selection", str),
+    **_each("config recovery", _CONFIG),
+    "earlier": {},
+    "texts": int,
+}
+_WHOLE = {
+    "chosen_on": {**_each("data data_fingerprint", str), "n": int},
+    "shares_matched": {"data": str, "n": int, "shift": list},
+    "vocabulary": {**_each("kept size common counted_n", int), "counted_on": str},
+}
+"""Objects of a training that have all of their fields, if they are there."""
+_ON_TASK = {
+    **_each("train_data validation_data precision recipe", str),
+    **_each("train_examples epochs", int),
+    "seconds": _NUMBER,
+    "config": _CONFIG,
+}
+_TRAINING = {
+    **_ON_TEXTS,
+    **_WHOLE,
+    **_ON_TASK,
+    "teacher": {},
+    "chosen_by": str,
+    "converted": _ON_TEXTS,
+    "pruning": {
+        **_each("selection combination plan_file counted_on", str),
+        **_each("budget per_layer seed counted_n", int),
+    },
+    "recovery": _CONFIG | _ON_TASK,  # on texts, or on the task
+}
+_SCORE = {
+    **_each("kind model data metric data_fingerprint interval_is", str),
+    **_each("score retained constant", _NUMBER),
+    **_each("n per_layer budget epochs max_length", int),
+    "interval": [_NUMBER],
+}
+_EPOCH = {
+    **_each("epoch stage converted_layer validation_n texts", int),
+    **_each("validation_score seconds loss task_loss balance_loss", _NUMBER),
+    **_each("distill_logits_loss distill_hidden_loss", _NUMBER),
+    "metric": str,
+    "validation_interval": [_NUMBER],
+    "usage": {},
+}
+
+
+def check_training(training: Mapping[str, Any]) -> dict[str, Any]:
+    """The summary of a training, without what is null, there and in the conversion on texts that it names.
+
+    Raises:
+        CheckpointError: a field is of another type than it should be, or is no finite number.
+    """
+    known = _known(training)
+    _check("training", known, _TRAINING)
+    for name, fields in _WHOLE.items():
+        if name in known and not fields.keys() <= _known(known[name]).keys():
+            raise _wrong("training", name, known[name])
+    if "converted" in known:
+        known["converted"] = _known(known["converted"])
+    made = known.get("converted", known)
+    if "texts" in made and not {"final_size", "train_data"} & _known(made.get("recovery", {"final_size": 0})).keys():
+        raise _wrong("training", "recovery", made["recovery"])
+    return known
+
+
+def check_scores(rows: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """Rows of scores, without what is null.
+
+    Raises:
+        CheckpointError: a row is no object with a kind, or a field is of another type than it should be, or the metric
+            is unknown.
+    """
+    return tuple(_check_row("row of scores", row, _SCORE, ("kind",)) for row in rows)
+
+
+def check_usage(usage: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Layer -> Top-1 share of each expert.
+
+    Raises:
+        CheckpointError: a key is no layer, or a value no list of shares; all lists must be equally long, and not empty.
+    """
+    if not isinstance(usage, Mapping):
+        raise CheckpointError("the checkpoint's usage must be an object of layers.")
+    for layer, shares in usage.items():
+        numbers = isinstance(shares, list) and shares and all(_is(share, _NUMBER) for share in shares)
+        if not (str(layer).isdecimal() and numbers and all(0 <= share < math.inf for share in shares)):
+            raise CheckpointError(f"the checkpoint's usage of layer {layer!r} must be a list of shares.")
+    if len({len(shares) for shares in usage.values()}) > 1:
+        raise CheckpointError("the checkpoint's usage has layers with different numbers of experts.")
+    return dict(usage)
+
+
+def check_history(rows: Sequence[Any]) -> list[dict[str, Any]]:
+    """Rows of a history, without what is null but for `converted_layer`, where it means that none was converted.
+
+    Raises:
+        CheckpointError: a row is no object with an epoch and a stage, or has a validation score but not its metric and
+            validation_n, or a field is of another type than it should be.
+    """
+    found = []
+    for row in rows:
+        scored = isinstance(row, Mapping) and row.get("validation_score") is not None
+        needed = ("epoch", "stage", *("metric", "validation_n") * scored)
+        known = _check_row("row of the history", row, _EPOCH, needed, "converted_layer")
+        check_usage(known.get("usage", {}))
+        found.append(known)
+    return found
+
+
+def _check_row(
+    what: str, row: Any, fields: Mapping[str, Any], needed: Sequence[str], *kept: str
+) -> dict[str, Any]:
+    known = _known(row, *kept) if isinstance(row, Mapping) else {}
+    if lacking := [name for name in needed if name not in known]:
+        raise CheckpointError(f"each {what} in the checkpoint must have {listed(lacking)}.")
+    _check(what, known, fields, finite=False)
+    for name in ("interval", "validation_interval"):
+        if len(known.get(name, (0, 0))) != 2:
+            raise _wrong(what, name, known[name])
+    if known.get("metric", METRICS[0]) not in METRICS:
+        raise CheckpointError(
+            f"the checkpoint's {what} has the metric {known['metric']!r:.40}; those known here are {', '.join(METRICS)}."
+        )
+    return known
+
+
+def _known(found: Mapping[str, Any], *kept: str) -> dict[str, Any]:
+    """What is not null, or is to be kept even so."""
+    return {name: value for name, value in found.items() if value is not None or name in kept}
+
+
+def _check(what: str, found: Mapping[str, Any], fields: Mapping[str, Any], *, finite: bool = True) -> None:
+    """Raise `CheckpointError` where one of these fields is there and of another type."""
+    for name, kind in fields.items():
+        value = found.get(name)
+        if value is None:
+            continue
+        if isinstance(kind, dict):
+            right = isinstance(value, Mapping)
+            if right:
+                _check(f"{what}'s {name}", value, kind, finite=finite)
+        elif isinstance(kind, list):
+            right = isinstance(value, list) and all(_is(one, kind[0]) for one in value)
+        else:
+            right = _is(value, kind) and not (finite and isinstance(value, float) and not math.isfinite(value))
+        if not right:
+            raise _wrong(what, name, value)
+
+
+def _is(value: Any, kind: Any) -> bool:
+    if isinstance(value, int) and abs(value) > sys.float_info.max:  # which no float can hold
+        return False
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _wrong(what: str, name: str, value: Any) -> CheckpointError:
+    return CheckpointError(f"in the checkpoint, {name!r} of its {what} can't be {value!r:.60}.")

@@ -64,16 +64,7 @@ class Reference:
 
 
 def from_evaluation(evaluation: Evaluation, teacher: str = "", cut: int = 0) -> Reference:
-    """The reference that a dense teacher's evaluation is, with texts cut at `cut` tokens.
-
-    Raises:
-        DataError: the evaluation is not of all examples.
-    """
-    if not evaluation.complete:
-        raise DataError(
-            f"Only {evaluation.n} of {evaluation.total} examples of '{evaluation.data}' are evaluated; "
-            "a reference needs all of them."
-        )
+    """The reference that a dense teacher's evaluation of all examples is, with texts cut at `cut` tokens."""
     return Reference(evaluation.data, evaluation.logits.astype(np.float32), teacher, cut)
 
 

@@ -10,12 +10,11 @@ import numpy as np
 import pandas as pd
 from transformers import PreTrainedModel
 
-from shrp.checkpoints.info import CheckpointInfo
-from shrp.checkpoints.stored import CALIBRATED, FINE_TUNED
+from shrp.checkpoints.info import CALIBRATED, FINE_TUNED, CheckpointInfo
 from shrp.data.text_data import TextData
 from shrp.evaluation.costs import TOKENS, Cost, cost, dense_cost, static_cost
 from shrp.evaluation.evaluation import Evaluation
-from shrp.evaluation.statistics import NO_INTERVAL, stored_interval
+from shrp.evaluation.statistics import stored_interval
 from shrp.pruning.plan import PruningPlan
 
 SHARES = ("encoder_params", "model_params", "encoder_flops", "model_flops")
@@ -53,19 +52,21 @@ def share_of(score: float, teacher_score: float | None) -> float | None:
     return score / teacher_score if teacher_score is not None and teacher_score > 0 else None
 
 
-def share_ends(interval: tuple[float, float], teacher_score: float | None) -> tuple[float, float]:
-    """The interval of `share_of`, with the teacher's score as exact; (nan, nan) where either is missing."""
-    low, high = (share_of(end, teacher_score) for end in interval)
-    return NO_INTERVAL if low is None or high is None else (low, high)
-
-
 def score_row(
-    label: str, kind: str, evaluations: Sequence[Evaluation], teacher_score: float | None
+    label: str,
+    kind: str,
+    evaluations: Sequence[Evaluation],
+    teacher_score: float | None,
+    data: TextData,
+    max_length: int,
 ) -> dict[str, Any]:
     """One row of a checkpoint's scores, with the majority-class baseline (`constant`) where it is defined.
 
+    A data set may change under its name: with its fingerprint, readers compare scores only where the content is the same.
+
     Args:
         kind: `teacher`, `routed`, `static` or `control`.
+        max_length: tokens at which texts were cut.
         teacher_score: for the retained share (`share_of`), which is left out where there is none.
     """
     row = {"model": label, "kind": kind, "data": evaluations[0].data} | measured(evaluations)
@@ -73,7 +74,7 @@ def score_row(
         row["retained"] = retained
     if not math.isnan(constant := evaluations[0].majority_score):
         row["constant"] = constant
-    return row
+    return row | {"data_fingerprint": data.source_fingerprint, "max_length": max_length}
 
 
 def pruned_row(
@@ -90,9 +91,8 @@ def pruned_row(
     drawn = plan.selection.startswith("random")  # also with edits
     label = f"{_RANDOM if drawn else 'static'}, {plan.budget} in all"
     label += CALIBRATED * matched + FINE_TUNED * recovered
-    row = score_row(label, "control" if drawn else "static", [evaluation], teacher_score)
-    about = {"data_fingerprint": data.source_fingerprint, "max_length": max_length, "budget": plan.budget}
-    return row | about | ({"recovered": True} if recovered else {})
+    row = score_row(label, "control" if drawn else "static", [evaluation], teacher_score, data, max_length)
+    return row | {"budget": plan.budget} | ({"recovered": True} if recovered else {})
 
 
 def rows_as_now(

@@ -28,7 +28,7 @@ def evaluate(
     json: AsJson = False,
 ) -> None:
     """Score a checkpoint, or an ONNX export as it is served, with a 95% interval, by slice too."""
-    from shrp.checkpoints.score_rows import share_ends, share_of
+    from shrp.checkpoints.score_rows import share_of
     from shrp.cli.subjects import subject
 
     check_free(predictions, "--predictions")
@@ -47,7 +47,7 @@ def evaluate(
     summary = result.to_dict() | {
         "teacher": teacher,
         "retained": share_of(result.score, teacher),
-        "retained_interval": share_ends(result.interval, teacher),
+        "retained_interval": [share_of(end, teacher) for end in result.interval],
         "constant": result.majority_score,
         "interval_is": "95%, Wilson" if result.task.counts_examples else "95%, bootstrap",
         "slices": records(result.by_slice()),

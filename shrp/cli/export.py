@@ -54,7 +54,7 @@ def export(
     from shrp.checkpoints.checkpoint import load
     from shrp.checkpoints.info import usage_in
     from shrp.cli.subjects import served, subject
-    from shrp.export.onnx import check_free, export_folder
+    from shrp.export.onnx import MODEL, check_free, export_folder
     from shrp.model.convert import expert_layers
     from shrp.pruning.plan import make_plan
     from shrp.pruning.prune import prune
@@ -87,18 +87,15 @@ def export(
     )
     measured = {} if data is None else served({str(out): subject(out, Data()), **others}, data)
     if json:
-        own = measured.pop(str(out), {"mb": report.bytes / 1e6})
+        own = measured.pop(str(out), {"mb": report["bytes"] / 1e6})
         rows = [{"model": name} | row for name, row in measured.items()]
         about = {"out": str(out), "made_from": source.fingerprint, "beside": rows}
-        print_json(report.to_dict() | about | own)
+        print_json(report | about | own)
         return
-    stderr.print(f"wrote {out}: {report.path.name} of {report.bytes / 1e6:.1f} MB")
-    stderr.print(
-        f"logits differ from PyTorch's float32 by at most {report.max_difference:.2g} on {report.checked} examples"
-    )
-    if report.label_agreement is not None:
-        stderr.print(
-            f"same label on {report.label_agreement:.1%} of {report.sentences} of {report.compared_on}"
-        )
+    stderr.print(f"wrote {out}: {MODEL} of {report['bytes'] / 1e6:.1f} MB")
+    difference, checked = report["max_difference"], report["checked"]
+    stderr.print(f"logits differ from PyTorch's float32 by at most {difference:.2g} on {checked} examples")
+    if (agreement := report["label_agreement"]) is not None:
+        stderr.print(f"same label on {agreement:.1%} of {report['sentences']} of {report['compared_on']}")
     rows = [{"model": name} | row for name, row in measured.items()]
     print_table("as served (p50 and p95: single texts; texts/s: batches of 32)", rows)

@@ -35,7 +35,7 @@ def knock_out(
 
     A change is the value without them minus the value with them: negative where they help.
     """
-    from shrp.analysis.importance import check_has_heads, dense_layers, removed_by_layer
+    from shrp.analysis.importance import check_has_heads, removed_by_layer
     from shrp.cli.subjects import opened, provenance
     from shrp.data.slices import CLASS, LENGTH, SLICE, lacking
     from shrp.model.convert import expert_layers
@@ -50,8 +50,7 @@ def knock_out(
     if heads:
         check_has_heads(loaded.model)
     elif not (routed := expert_layers(loaded.model)):
-        hint = "; give --heads for its dense layers" * bool(dense_layers(loaded.model))
-        raise PlanError(f"this model has no routed layer, so there is no expert to knock out{hint}.")
+        raise PlanError("this model has no routed layer, so there is no expert to knock out; --heads is for dense ones.")
     if cells:
         removed_by_layer(cells, routed)  # refuse now, not after all data were run
     if by is not None:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 from typer import Argument, Option
 
 from shrp.cli.output import stderr
-from shrp.data.sources import complete_rows, from_table, load_data
-from shrp.data.tabular import read_table, text_rows
+from shrp.data.sources import from_table, load_data
+from shrp.data.tabular import read_table
 from shrp.data.tasks import LABEL, TASKS, TEXTS, UNLABELLED, Task
 from shrp.data.text_data import TextData
 from shrp.errors import ColumnError, DataError, PlanError, ShrpError, TrainingError, first_line
@@ -193,21 +193,15 @@ def label_meanings(options: Iterable[str] | None) -> dict[str, str | None] | Non
     return found or None
 
 
-def read_texts(path: Path, columns: list[str]) -> tuple[tuple[str, ...], ...]:
-    """The texts of a file; rows without one are left out and counted."""
-    frame = read_table(path)
-    with complete_rows(frame, columns, None, path.name) as complete:
-        texts = text_rows(complete, columns, path.name)
-    report_left_out(len(frame), len(texts), path.name, "no text")
-    return texts
-
-
-def sample_texts(paths: list[Path], columns: list[str], config: TextConfig) -> list[tuple[str, ...]]:
-    """The texts that a training visits, of files, folders and patterns; also print what is left out."""
+def sample_texts(
+    paths: list[Path], columns: list[str], config: TextConfig | None = None
+) -> list[tuple[str, ...]]:
+    """The texts that a training visits, or all, of files, folders and patterns; also print what is left out."""
     from shrp.training.corpus import sample, shards
 
     names = ", ".join(path.name for path in paths)
-    texts, rows, complete = sample(shards(paths), columns, config.visited(sys.maxsize), config.seed)
+    most, seed = (config.visited(sys.maxsize), config.seed) if config else (sys.maxsize, 0)
+    texts, rows, complete = sample(shards(paths), columns, most, seed)
     if not complete:
         raise DataError(f"of {names} no row is left: each lacks a text.")
     report_left_out(rows, complete, names, "no text")

@@ -71,7 +71,7 @@ def prune(
     budget: opt.Budget = None,
     plan: opt.PlanFile = None,
     selection: Annotated[
-        Literal["usage", "gate_norm", "ablation", "fitted", "random", "recorded"] | None,
+        Literal["usage", "gate_norm", "ablation", "fitted", "random"] | None,
         Option(help="What experts are chosen by [default: usage]"),
     ] = None,
     data: Annotated[str | None, Option(help="Measure on probe, glue or a file [default: stored]")] = None,
@@ -92,7 +92,7 @@ def prune(
     import torch
 
     import shrp.checkpoints.checkpoint as store
-    from shrp.checkpoints.info import history_text, joined, pruned_training, shares_of, usage_in
+    from shrp.checkpoints.info import history_text, joined, pruned_training, usage_in
     from shrp.checkpoints.saving import refuse_existing, round_as_stored
     from shrp.evaluation.calibration import matched
     from shrp.pruning.plan import make_plan
@@ -107,8 +107,6 @@ def prune(
         raise PlanError(f"give exactly one of {', '.join(sizes)}.")
     if plan is not None and (selection or (data and not calibrate)):
         raise PlanError("--plan says what is kept: leave --selection and --data out.")
-    if selection == "recorded" and data is not None and not calibrate:
-        raise PlanError("--selection recorded uses the checkpoint's own usage: leave --data out.")
     tuning_with = {"--teacher": teacher, "--train-file": train_file, "--texts": texts}
     tuning_with["--validation-file"] = validation_file
     for name, given in tuning_with.items():
@@ -150,7 +148,7 @@ def prune(
     if fine_tune and teacher is not None:
         dense = _teacher(store.load(teacher), source)
     if texts is not None:
-        rows = opt.read_texts(texts, list(options.text_columns or task.text_columns))
+        rows = opt.sample_texts([texts], list(options.text_columns or task.text_columns))
         scored_on = None if validation_file is None else files.read(validation_file, task)
         rows, added = opt.enough_texts(rows, scored_on)
     elif fine_tune:  # before anything is measured, since the data may not fit
@@ -160,8 +158,8 @@ def prune(
             _check_same_labels(task, found.task, found.name)
         scored_on = tuning[1]
     measured_on = None
-    how = selection if selection not in (None, "recorded") else "usage"
-    if plan is None and selection != "recorded" and (data or how in _MEASURED):
+    how = selection or "usage"
+    if plan is None and (data or how in _MEASURED):
         measured_on = where.load(task)
         stats = measured_usage(source, measured_on, how, length, options.seed)
     weights = {"combination": options.combination or ("fitted" if how == "fitted" else "usage")}
@@ -176,13 +174,14 @@ def prune(
     chosen = replace(chosen, untied=options.untied or chosen.untied)
     asked = {"counted_on": measured_on, "file": plan, "seed": options.seed} | size
     training = pruned_training(source.info.training, source.fingerprint, chosen, **asked)
-    model, like, shift = cut(source.model, chosen), None, None
+    model, like, calibrated = cut(source.model, chosen), None, {}
     dtype = None if options.full_precision else torch.float16
     if calibrate:
         round_as_stored(model, dtype)  # a threshold may be nearer to an example than rounding moves that
         like = measured_on or where.load(task)
         model, shift = matched(model, source.model, source.tokenizer, like, length)
-        training |= shares_of(like, shift)
+        calibrated = {"shares_matched": {"data": like.name, "n": len(like), "shift": shift.tolist()}}
+        training |= calibrated
     teachers = tuple(row for row in source.info.scores if row["kind"] == "teacher")
     info = replace(source.info, plan=chosen, usage={}, training=training, scores=teachers)
     history = store.read_history(checkpoint)
@@ -223,7 +222,7 @@ def prune(
             finish(out)
     if json:
         made = {"out": str(out), "pruned_from": source.fingerprint, "experts_kept": chosen.budget}
-        print_json(made | {"plan": chosen.to_dict(), "scores": scores} | shares_of(like, shift))
+        print_json(made | {"plan": chosen.to_dict(), "scores": scores} | calibrated)
         return
     print_scores(str(out), scores)
     if measured_on is not None and scores and chosen.selection != "random":

@@ -37,7 +37,7 @@ def sweep(
     """Score a routed checkpoint's prunings of all sizes next to random selections."""
     from shrp.cli.subjects import opened, provenance
     from shrp.data.text_data import FEWEST, halves
-    from shrp.pruning.sweep import LOSSES, cheapest_within, points, scored
+    from shrp.pruning.sweep import LOSSES, cheapest_within, scored
 
     check_free(out, "--out")
     loaded, source, length = opened(checkpoint, data)
@@ -49,10 +49,9 @@ def sweep(
     ranked, on = halves(source) if held_out else (source, source)
     report_cut(loaded.model.config, loaded.tokenizer, (source,), length)
     stats = measured_usage(loaded, ranked, selection, length, 0)
-    combination = "fitted" if selection == "fitted" else "usage"
-    wanted = points(stats, allocation, selection=selection, combination=combination, draws=range(draws))
-    with progress_on("scoring prunings", len(wanted)) as show:
-        frame, routed = scored(loaded.model, loaded.tokenizer, on, wanted, max_length=length, progress=show)
+    how = {"selection": selection, "draws": draws, "max_length": length}
+    with progress_on("scoring prunings") as show:
+        frame, routed = scored(loaded.model, loaded.tokenizer, on, stats, allocation, **how, progress=show)
     write_csv(frame, out)
     cheapest = []
     for loss in LOSSES:
@@ -60,7 +59,6 @@ def sweep(
         cheapest.append({"loss": loss} | ({"kept": None} if row is None else records(row.to_frame().T)[0]))
     result = {
         "selection": selection,
-        "combination": combination,
         "allocation": allocation,
         "chosen_on": ranked.name,
         "routed": {

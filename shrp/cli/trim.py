@@ -28,7 +28,6 @@ def trim_vocabulary(
     texts: Annotated[
         Path | None, Option(help="Texts like those to be read, a table or .txt [default: GLUE's]")
     ] = None,
-    min_count: Annotated[int, Option(min=1, help="Keep tokens that occur so often in these texts.")] = 1,
     common: Annotated[int, Option(min=0, help="Also keep the vocabulary's first words, so many.")] = 0,
     json: AsJson = False,
 ) -> None:
@@ -46,7 +45,7 @@ def trim_vocabulary(
     from shrp.evaluation.costs import cost, dense_cost
     from shrp.evaluation.evaluate import evaluate
     from shrp.evaluation.paired import flip_table, paired_difference
-    from shrp.pruning.vocabulary import vocabulary_facts, vocabulary_of, with_vocabulary
+    from shrp.pruning.vocabulary import vocabulary_of, with_vocabulary
 
     refuse_existing(out)
     source = store.load(checkpoint, device=data.device)
@@ -60,10 +59,11 @@ def trim_vocabulary(
         scored = data.load(task)
     else:
         stderr.print(f"no probe sentences are shipped for {task.name}, so nothing is scored: give --data")
-    chosen = vocabulary_of(source.tokenizer, like.texts, min_count=min_count, common=common)
+    chosen = vocabulary_of(source.tokenizer, like.texts, common)
     model, tokenizer = with_vocabulary(source.model, source.tokenizer, chosen)
     round_as_stored(model, torch.float16)
-    facts = vocabulary_facts(chosen, like, min_count=min_count, common=common)
+    facts = {"kept": len(chosen.kept), "size": chosen.size, "common": common}
+    facts |= {"counted_on": like.name, "counted_n": len(like)}
     shares = [cost(one).relative_to(dense_cost(one))["model_params"] for one in (source.model, model)]
     result: dict[str, Any] = {"out": str(out), "model_params_before": shares[0], "model_params": shares[1]}
     result |= facts
@@ -127,5 +127,4 @@ def _score_row(
         return []
     kind, size = ("routed", {}) if info.plan is None else ("static", {"budget": info.plan.budget})
     label = f"{kind}{f', {info.plan.budget} in all' if info.plan else ''}, vocabulary trimmed"
-    row = score_row(label, kind, [found], teacher)
-    return [row | {"data_fingerprint": data.source_fingerprint, "max_length": length} | size]
+    return [score_row(label, kind, [found], teacher, data, length) | size]

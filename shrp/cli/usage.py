@@ -66,7 +66,9 @@ def usage(
 def _print(result: dict[str, Any]) -> None:
     print_table(f"{result['data']}: n = {result['n']:,}, counted in {result['unit']}", result["layers"])
     for name, group in result.get("by", {}).items():
-        print_table(f"Top-1 share, {name}, n = {group['n']:,}", _by_expert(group["shares"]))
+        shares = [{f"e{e}": f"{value:.0%}" for e, value in enumerate(row)} for row in group["shares"].values()]
+        rows = [{"layer": layer} | row for layer, row in zip(group["shares"], shares, strict=True)]
+        print_table(f"Top-1 share, {name}, n = {group['n']:,}", rows)
     print_table(
         "what drives routing: share of the choice that a grouping explains beyond chance, and beyond length",
         result.get("drivers", []),
@@ -78,11 +80,3 @@ def _print(result: dict[str, Any]) -> None:
         )
     for warning in result["warnings"]:
         stderr.print(f"{warning['kind']}: {warning['text']}")
-
-
-def _by_expert(values: dict[int, Any]) -> list[dict[str, Any]]:
-    """One row a layer, one column an expert."""
-    return [
-        {"layer": layer} | {f"e{e}": f"{value:.0%}" for e, value in enumerate(row)}
-        for layer, row in values.items()
-    ]

@@ -8,7 +8,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from decimal import Decimal
@@ -61,21 +61,9 @@ _MOST_FRACTIONS = 20
 """Different numbers, some not whole, above which labels are numbers rather than names of classes."""
 
 
-def load_data(source: str | Path, task: str | Task | None, split: str = "validation", **columns) -> TextData:
-    """Load "probe", "glue" (whose `split` is "train" or "validation"), or a table by its path.
-
-    Args:
-        task: a GLUE task's name, or a `Task`; None only with a path.
-        columns: as for `from_table`; only with a path.
-
-    Raises:
-        DataError: as the loaders below.
-    """
-    if source not in ("probe", "glue"):
-        return load_file(source, task, **columns)
+def load_data(source: str, task: str | Task, split: str = "validation") -> TextData:
+    """Load the data of a GLUE task, "probe" or "glue" (whose `split` is "train" or "validation"); errors as below."""
     name = task.name if isinstance(task, Task) else task
-    if name is None:
-        raise DataError(f"The source '{source}' needs a task: {', '.join(TASKS)}.")
     return load_probe(name) if source == "probe" else load_glue(name, split)
 
 
@@ -172,7 +160,6 @@ def from_table(
     label_column: str | None = LABEL,
     slice_column: str | None = None,
     meanings: Meanings | None = None,
-    pair_column: str | None = None,
     skip_incomplete: bool = False,
 ) -> TextData:
     """The data in a table that `tabular.read_table` has read.
@@ -185,7 +172,7 @@ def from_table(
         label_column: column of the labels: names, ids, or numbers. If it is "label" and there is no such column, the
             task's own (`Task.label_column`). No labels if there is neither, or it is None.
         slice_column: column of the slices, or None.
-        meanings, pair_column: as for `from_frame`; without a task the meanings are the classes of the new one.
+        meanings: as for `from_frame`; without a task they are the classes of the new one.
         skip_incomplete: leave out rows that lack a text or a label, instead of an error.
 
     Raises:
@@ -211,9 +198,7 @@ def from_table(
         )
     if skip_incomplete:
         with complete_rows(frame, texts, label_column, source) as complete:
-            return from_table(
-                complete, source, task, texts, label_column, slice_column, meanings, pair_column
-            )
+            return from_table(complete, source, task, texts, label_column, slice_column, meanings)
     if task is None:
         if label_column is None:
             raise DataError(f"'{source}' has no labels to infer the task from; name a task or label column.")
@@ -228,8 +213,7 @@ def from_table(
             if kind == WORDS:
                 task = custom_task(name, texts, task.label_names, kind=WORDS)
         task = replace(task, label_column=label_column)
-    columns = {"meanings": meanings, "pair_column": pair_column}
-    data = from_frame(frame, task, source, label_column, slice_column, texts, **columns)
+    data = from_frame(frame, task, source, label_column, slice_column, texts, meanings=meanings)
     # Scores are found whether slices are read or not.
     return data if data.slices is None else replace(data, origin=replace(data, slices=None))
 
@@ -332,10 +316,11 @@ def parse_labels(cells: Sequence[Any], task: Task, source: str) -> np.ndarray:
             raise RowError(source, row + 1, f": the label of '{task.name}' is a number, not '{keys[row]}'.")
         return np.array(numbers, dtype=np.float64)
     names, ids = _names(task), {str(index): index for index in range(task.num_labels)}
+    shown = ", ".join([*names][:20]) + f" and {len(names) - 20} more" * (len(names) > 20)
     known = ids if names.keys().isdisjoint(keys) else names
     for row, key in enumerate(keys, 1):
         if key not in known:
-            what = f": the label '{key:.40}' is not among those of '{task.name}': {_some(names)} (or their ids, 0 to "
+            what = f": the label '{key:.40}' is not among those of '{task.name}': {shown} (or their ids, 0 to "
             how = f"{task.num_labels - 1}); on the command line --label-means gives its meaning."
             raise RowError(source, row, what + how)
     return np.array([known[key] for key in keys], dtype=np.int64)
@@ -454,12 +439,6 @@ def infer_task(cells: Sequence[Any], name: str, text_columns: Sequence[str], sou
 
 def _names(task: Task) -> dict[str, int]:
     return {name.strip(): index for index, name in enumerate(task.label_names)}
-
-
-def _some(names: Iterable[str], most: int = 20) -> str:
-    """The first names of a list that may be long."""
-    listed = list(names)
-    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
 
 
 def _translated(cells: Sequence[Any], task: Task, source: str, meanings: Meanings) -> list[str | None]:

@@ -99,11 +99,8 @@ class Task:
 
     def reads_as(self, other: "Task") -> bool:
         """Whether both have as many texts and the same classes in order, of texts or of words."""
-        return (len(self.text_columns), *self._outputs) == (len(other.text_columns), *other._outputs)
-
-    @property
-    def _outputs(self) -> tuple[str, tuple[str, ...]]:
-        return self.kind, self.label_names
+        ours, theirs = ((len(one.text_columns), one.kind, one.label_names) for one in (self, other))
+        return ours == theirs
 
     @property
     def num_labels(self) -> int:
@@ -196,11 +193,9 @@ def custom_task(
     names, SQuAD's F1 and exact match.
 
     Raises:
-        DataError: a classification task has fewer than two classes, or a regression task has label names.
+        DataError: a classification task has fewer than two classes.
     """
     labels = SPAN_ENDS if kind == SPANS else _strings(label_names)
-    if regression and labels:
-        raise DataError("A regression task has no label names; leave them out or turn regression off.")
     if not regression and len(labels) < 2:
         raise DataError(f"A classification task needs at least two classes, not {len(labels)}.")
     metrics = REGRESSION_METRICS if regression else ("accuracy", "f1_macro")

@@ -71,7 +71,7 @@ class TextData:
             least = 0
             if self.task.on_words:
                 least = UNLABELLED
-                if labels.ndim != 2 or ((labels >= 0) != _mask(self.word_counts, labels.shape[1])).any():
+                if labels.ndim != 2 or ((labels >= 0) != (np.arange(labels.shape[1]) < self.word_counts[:, None])).any():
                     raise DataError(f"Each word of '{self.task.name}' needs a label.")
             if labels.size and not least <= labels.min() <= labels.max() <= top:
                 raise DataError(f"The class ids of '{self.task.name}' go from 0 to {top}.")
@@ -205,11 +205,6 @@ def marked(texts: Sequence[tuple[str, ...]], spans: np.ndarray) -> np.ndarray:
     for i, ((_, text), of) in enumerate(zip(texts, spans.tolist(), strict=True)):
         found[i] = tuple(text[a:b] for a, b in of if a >= 0) if spans.ndim == 3 else text[of[0] : of[1]]
     return found
-
-
-def _mask(counts: np.ndarray, width: int) -> np.ndarray:
-    """The first `counts` `(N,)` of `width` places, bool `(N, width)`."""
-    return np.arange(width) < counts[:, None]
 
 
 def pairs_of(data: TextData) -> np.ndarray:

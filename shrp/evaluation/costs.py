@@ -1,4 +1,4 @@
-"""What a model costs: parameters and FLOPs, by formula and by count.
+"""What a model costs: parameters and FLOPs, by formula.
 
 A `Cost` always gives the encoder (the encoder layers, without embeddings and head) and the whole model, as a share
 depends on its denominator (method.md, "Denominators").
@@ -16,13 +16,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from shrp.errors import ShrpError, UnsupportedModelError
-from shrp.evaluation.timing import model_inputs
+from shrp.errors import UnsupportedModelError
 from shrp.families.families import encoder_layers, family_of
 from shrp.model.layers import ExpertLayer, StaticLayer
 from shrp.pruning.plan import PruningPlan
@@ -36,24 +33,17 @@ WHOLE_VOCABULARY = "whole_vocab_size"
 
 @dataclass(frozen=True)
 class Cost:
-    """Parameters of a model, and FLOPs for one example of `tokens` tokens."""
+    """Parameters of a model, and FLOPs for one example."""
 
     encoder_params: int
     model_params: int  # with embeddings and head; a shared tensor counts once
     encoder_flops: int
     model_flops: int
-    tokens: int
 
     def relative_to(self, other: Cost) -> dict[str, float]:
-        """Each figure as a share of `other`'s; nan where that is 0.
-
-        Raises:
-            ShrpError: the costs are for examples of different lengths.
-        """
-        if self.tokens != other.tokens:
-            raise ShrpError(f"costs for {self.tokens} and for {other.tokens} tokens cannot be compared.")
+        """Each figure as a share of `other`'s, of an example of the same length; nan where that is 0."""
         mine, base = asdict(self), asdict(other)
-        return {key: mine[key] / base[key] if base[key] else math.nan for key in mine if key != "tokens"}
+        return {key: mine[key] / base[key] if base[key] else math.nan for key in mine}
 
 
 # One layer
@@ -209,11 +199,9 @@ def _positions(model: PreTrainedModel, name: str, tokens: int) -> int:
 
 def _total(model: PreTrainedModel, layers: Sequence[Size], tokens: int) -> Cost:
     """Cost of a model with these layers."""
-    if tokens < 1:
-        raise ShrpError(f"tokens must be 1 or more, not {tokens}.")
     (params, flops), rest = (sum(part) for part in zip((0, 0), *layers, strict=True)), _rest(model, tokens)
     params -= family_of(model).lacking_params(model.config)
-    return Cost(params, params + rest[0], flops, flops + rest[1], tokens)
+    return Cost(params, params + rest[0], flops, flops + rest[1])
 
 
 def cost(model: PreTrainedModel, tokens: int = TOKENS) -> Cost:
@@ -221,7 +209,6 @@ def cost(model: PreTrainedModel, tokens: int = TOKENS) -> Cost:
 
     Raises:
         UnsupportedModelError: no adapter for its family, or a head of unknown cost.
-        ShrpError: `tokens` is below 1.
     """
     return _total(model, [_layer(layer, model.config, tokens) for layer in encoder_layers(model)], tokens)
 
@@ -282,26 +269,3 @@ def plan_cost(model: PreTrainedModel, plan: PruningPlan, tokens: int = TOKENS) -
 def counted_params(model: nn.Module) -> int:
     """Parameters of a module; a shared tensor counts once."""
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def counted_flops(model: PreTrainedModel, tokens: int = TOKENS) -> int:
-    """FLOPs of the matrix products of a real forward pass on one random example of `tokens` tokens; checks `cost`.
-
-    Not thread-safe: torch's counter hooks every module in the process while it runs.
-
-    Raises:
-        ShrpError: the model is in training mode, where a routed layer computes all experts.
-    """
-    if model.training:
-        raise ShrpError("FLOPs are counted at inference; call model.eval() first.")
-    counter = FlopCounterMode(
-        display=False,  # torch's counter passes over the fused attention kernel for CPUs
-        custom_mapping={
-            torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
-                lambda query, key, value, *_, **__: sdpa_flop_count(query, key, value)
-            )
-        },
-    )
-    with torch.no_grad(), counter:
-        model(**model_inputs(model, 1, tokens))
-    return counter.get_total_flops()

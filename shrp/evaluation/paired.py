@@ -138,8 +138,6 @@ def by_group(reference: Evaluation, other: Evaluation, by: str) -> pd.DataFrame:
     Raises:
         DataError: the evaluations are not of the same examples.
     """
-    if by not in ("slice", "class"):
-        raise ValueError(f"Groups are slices or classes, not '{by}'.")
     rows_a, rows_b = shared_rows(reference, other)
     if len(rows_a) != reference.n or len(rows_b) != other.n:
         raise DataError("Groups are compared only once both models have seen the same examples.")

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 from scipy.special import stdtrit
 
 from shrp.data.text_data import units_of
@@ -23,8 +22,6 @@ NO_WIDTH = 1e-9
 """Ends of an interval closer than this differ by rounding alone."""
 FALSE_DISCOVERIES = 0.05
 """Expected share of false positives among the groups reported as different."""
-ORDERS = 9999
-"""Permutations for Spearman's p-value; all of them for up to seven values."""
 PERMUTATIONS, MANY = 5000, 5000
 """Permutations of a group test: fewer above `MANY` examples (down to a fifth), more where many values are tested."""
 MOST_PERMUTATIONS = 20_000
@@ -35,7 +32,6 @@ NEIGHBOURS = 8
 _Z = NormalDist().inv_cdf(0.975)
 _CELLS = 2_000_000  # numbers that a block of resamples holds at once: 16 MB
 _ROUNDING = 1e-9
-_T_FROM = 30  # values from which Student's t and the permutation test agree
 
 
 # Intervals
@@ -171,32 +167,6 @@ def of_draws(draws: np.ndarray) -> tuple[float, float]:
 
 
 # Tests
-
-
-def spearman(x: ArrayLike, y: ArrayLike) -> tuple[float, float]:
-    """Spearman's correlation and its two-sided p-value, by permutation for few values.
-
-    Student's t, the usual approximation, gives p = 0 for three values in the same order, though one order in six is. Both
-    are nan for fewer than three values, or where one side is constant.
-    """
-    from scipy.stats import permutation_test, rankdata, spearmanr
-
-    a, b = (rankdata(values) - (np.size(values) + 1) / 2 for values in (x, y))
-    size = np.sqrt((a @ a) * (b @ b))
-    if len(a) < 3 or size == 0:
-        return np.nan, np.nan
-    if len(a) > _T_FROM:
-        known = spearmanr(x, y)
-        return float(known.statistic), float(known.pvalue)
-    found = permutation_test(
-        (a,),
-        lambda ranks, axis: (ranks * b).sum(axis) / size,
-        permutation_type="pairings",
-        vectorized=True,
-        n_resamples=ORDERS,
-        rng=np.random.default_rng(0),
-    )
-    return float(found.statistic), float(found.pvalue)
 
 
 def permutations(

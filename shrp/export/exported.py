@@ -90,28 +90,16 @@ class Exported:
             name: np.array([getattr(one, field) for one in encoded], dtype=np.int64)
             for name, field in self._fields.items()
         }
-        found = self.run(inputs)
+        try:
+            (found,) = self._session.run(["logits"], inputs)
+        except Exception as error:  # onnxruntime's have no common ancestor of their own
+            raise ExportError(f"{self.path / MODEL} can't be run: {first_line(error)}") from error
         if found.shape != (len(texts), self.task.num_labels):
             raise ExportError(
                 f"{self.path / MODEL} gives outputs of shape {found.shape} for {len(texts)} inputs and "
                 f"{self.task.num_labels} labels; export the checkpoint again."
             )
         return found[:, [self.labels.index(name) for name in self.task.label_names] or [0]]
-
-    def run(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The graph's outputs, in its own order; float32 `(batch, num_labels)`.
-
-        Args:
-            inputs: `input_ids`, `attention_mask`, ..., int64, each `(batch, tokens)`.
-
-        Raises:
-            ExportError: the graph can't be run on them.
-        """
-        try:
-            (found,) = self._session.run(["logits"], dict(inputs))
-        except Exception as error:  # onnxruntime's have no common ancestor of their own
-            raise ExportError(f"{self.path / MODEL} can't be run: {first_line(error)}") from error
-        return found
 
     def lengths(self, texts: Texts) -> list[int]:
         """Tokens of each text or pair if nothing were cut, special tokens included."""

@@ -208,7 +208,7 @@ def compare(
 
     Returns:
         `checked`, `max_difference`, `label_agreement`, `sentences` and `compared_on` of
-        `shrp.export.onnx.ExportReport`, and the size of the `largest_logit`.
+        `shrp.export.onnx.export_onnx`, and the size of the `largest_logit`.
     """
     session, longest = open_graph(path), longest_input(model, tokenizer)
 

@@ -13,7 +13,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.checkpoints.info import CONFIG, EXPORT, GRAPH, HEADS, CheckpointInfo
-from shrp.checkpoints.saving import entries, named, put_in_place
+from shrp.checkpoints.saving import entries, is_free, named, put_in_place
 from shrp.data.batching import MODEL_INPUTS, longest_input
 from shrp.data.sources import load_probe
 from shrp.data.tasks import TEXT, Task
@@ -48,31 +47,6 @@ _COMPARED = 500
 _ENCODING_FIELDS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
 
 
-@dataclass(frozen=True)
-class ExportReport:
-    """What was written and how it compares with the PyTorch model in float32."""
-
-    path: Path
-    bytes: int
-    int8: bool
-    inputs: tuple[str, ...]
-    """Names of the graph's inputs, int64 `(batch, tokens)` each; its output is `logits`."""
-    checked: int = 0
-    """Inputs compared, in batches of several sizes and lengths, padded and not; 0 where nothing was."""
-    max_difference: float | None = None
-    """Largest absolute difference in logits over them."""
-    label_agreement: float | None = None
-    """Share of `sentences` with the same highest logit; None for regression."""
-    sentences: int = 0
-    """Texts, or pairs of them, among the inputs compared; the others are random tokens."""
-    compared_on: str = ""
-    """The name of what they are from."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as JSON-able data."""
-        return asdict(self) | {"path": str(self.path), "inputs": list(self.inputs)}
-
-
 def export_onnx(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -81,19 +55,25 @@ def export_onnx(
     int8: bool = False,
     check: bool = True,
     data: TextData | None = None,
-) -> ExportReport:
+) -> dict[str, Any]:
     """Write a dense or static classifier to the ONNX file `path`; `model` is left as it was.
 
     With `int8`, weights are stored as int8 (a scale a column; 7 bits of it where this processor overflows on 8), and
     activations are quantised as they come, with one scale a batch: logits then depend a little on what else is in it.
 
     Args:
-        check: compare with PyTorch on `ExportReport.checked` inputs.
+        check: compare with PyTorch in float32, in batches of several sizes and lengths, padded and not.
         data: whose texts they are compared on; None for sentences of the probe set of sst2.
+
+    Returns:
+        `path`, `bytes`, `int8` and `inputs` (names of the graph's inputs, int64 `(batch, tokens)` each; its output is
+        `logits`). If it was compared, `checked` (inputs), `max_difference` (of logits, absolute), `sentences` (texts or
+        pairs among these inputs; the others are random tokens), `compared_on` (the name of what they are from) and
+        `label_agreement` (share of them with the same highest logit; None for regression).
 
     Raises:
         ExportError: the model still routes, the graph can't be made or written, it differs from PyTorch (in float32:
-            int8 always does, and the report says by how much), or logits are no finite numbers.
+            int8 always does), or logits are no finite numbers.
     """
     path = Path(path)
     if not type(model).__name__.endswith(HEADS[TEXT]):
@@ -141,13 +121,7 @@ def export_onnx(
         raise ExportError(f"{path} cannot be written: {error.strerror or error}.") from error
     except (*runtime, RuntimeError) as error:
         raise ExportError(f"this model can't be turned into ONNX: {first_line(error)}") from error
-    return ExportReport(
-        path=path,
-        bytes=path.stat().st_size,
-        int8=int8,
-        inputs=tuple(names),
-        **found,
-    )
+    return {"path": str(path), "bytes": path.stat().st_size, "int8": int8, "inputs": names} | found
 
 
 def export_folder(
@@ -160,13 +134,13 @@ def export_folder(
     int8: bool = False,
     check: bool = True,
     data: TextData | None = None,
-) -> ExportReport:
+) -> dict[str, Any]:
     """Write all that serving needs: graph, tokenizer, a small `config.json` that says what they are, and `predict.py`.
 
     The tokenizer cuts inputs where they were cut when the model was scored (`info.max_length`) and pads batches, so
     `Tokenizer.from_file` is all it takes. Hugging Face's tools open the folder too.
 
-    `data`: whose texts, at most 500, the graph is compared on; None for a probe set.
+    `data`: whose texts, at most 500, the graph is compared on; None for a probe set. Returns as `export_onnx`.
 
     Raises:
         ExportError: as `export_onnx`; or `folder` holds something else than an earlier export.
@@ -185,7 +159,10 @@ def export_folder(
             data = data or probe_of(info.task)
             report = export_onnx(model, tokenizer, partial / MODEL, int8=int8, check=check, data=data)
             backend.save(str(partial / TOKENIZER))
-            labels = _labels(model, info)
+            # What each of the graph's outputs stands for: the model's order, which need not be the task's.
+            names = info.task.label_names
+            columns = label_columns(model, info.task)[: len(names)]
+            labels = [name for _, name in sorted(zip(columns, names, strict=True))]
             config = hub_config(model, info.task, labels) | {
                 "format": FORMAT,
                 "format_version": FORMAT_VERSION,
@@ -194,15 +171,15 @@ def export_folder(
                 "texts": list(info.task.text_columns),
                 "labels": labels,
                 "max_length": longest,
-                "inputs": {name: _ENCODING_FIELDS[name] for name in report.inputs},
+                "inputs": {name: _ENCODING_FIELDS[name] for name in report["inputs"]},
                 "precision": "int8" if int8 else "float32",
                 "plan": info.plan.to_dict() if info.plan else None,
                 "num_experts": num_experts_of(model),
                 "cost": cost(model).relative_to(dense_cost(model)),
                 "made_from": made_from,
-                "check": {k: v for k, v in report.to_dict().items() if k not in ("path", "inputs", "int8")},
+                "check": {k: v for k, v in report.items() if k not in ("path", "inputs", "int8")},
             }
-            settings = hub_tokenizer(tokenizer, longest, report.inputs)
+            settings = hub_tokenizer(tokenizer, longest, report["inputs"])
             for name, content in ((CONFIG, config), (TOKENIZER_CONFIG, settings)):
                 text = json.dumps(content, indent=2, allow_nan=False)
                 (partial / name).write_text(f"{text}\n", encoding="utf-8")
@@ -211,14 +188,7 @@ def export_folder(
             put_in_place(partial, folder)
     except OSError as error:
         raise ExportError(f"{folder} cannot be written: {error.strerror or error}.") from error
-    return ExportReport(**{**vars(report), "path": folder / MODEL})
-
-
-def _labels(model: PreTrainedModel, info: CheckpointInfo) -> list[str]:
-    """What each of the graph's outputs stands for: the model's order, which need not be the task's."""
-    names = info.task.label_names
-    columns = label_columns(model, info.task)[: len(names)]
-    return [name for _, name in sorted(zip(columns, names, strict=True))]
+    return report | {"path": str(folder / MODEL)}
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -231,10 +201,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def check_free(folder: Path) -> None:
-    """Raise `ExportError` unless `folder` has a name and is new, empty, or an earlier export and nothing else."""
-    if folder.name in ("", ".."):
-        raise ExportError(f"'{folder}' is no name for an export; name a folder of its own.")
-    if not folder.exists() or (folder.is_dir() and not entries(folder)):
+    """Raise `ExportError` unless `folder` is new, empty, or an earlier export and nothing else; also as `is_free`."""
+    if is_free(folder):
         return
     if not read_config(folder) or not {file.name for file in entries(folder)} <= FILES:
         raise ExportError(

@@ -78,7 +78,6 @@ class DebertaV2(Family):
     query: str = "attention.self.query_proj"
     key: str = "attention.self.key_proj"
     value: str = "attention.self.value_proj"
-    attention: str = "eager"
 
     def check(self, config: PreTrainedConfig) -> None:
         """As in `Family`: no convolution, both position terms, and heads that project distances as they do tokens."""

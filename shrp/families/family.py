@@ -56,8 +56,6 @@ class Family:
     """Config attribute with the name of the feed-forward network's activation."""
     feed_forward_size: str = "intermediate_size"
     """Config attribute with its inner size."""
-    attention: str = "sdpa"
-    """Transformers' attention implementation for dense layers: the fused one where there is one."""
 
     def layers(self, model: PreTrainedModel) -> nn.ModuleList:
         """The encoder's layers, dense, routed or static, in order."""

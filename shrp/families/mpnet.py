@@ -58,7 +58,6 @@ class MPNet(Family):
     value: str = "attention.attn.v"
     attention_out: str = "attention.attn.o"
     attention_norm: str = "attention.LayerNorm"
-    attention: str = "eager"
 
     def first_position(self, config: PreTrainedConfig) -> int:
         """After a padding id of 1, which MPNet's code fixes whatever the config says."""

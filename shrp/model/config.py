@@ -63,11 +63,9 @@ class ShrpConfig:
         """Read what `to_dict` wrote; other keys are ignored.
 
         Raises:
-            ShrpError: a value is out of range, or the file is of a study's control, as older versions wrote them.
+            ShrpError: a value is out of range.
             KeyError: there are no layers.
         """
-        if (control := data.get("control", "none")) != "none":
-            raise ShrpError(f"it is a control of a study ({control}), which only that study can load.")
         known = {
             name: data[name] for name in ("routing", "top_k", "expander_gain", "self_path") if name in data
         }

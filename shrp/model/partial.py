@@ -82,19 +82,11 @@ def run_from(
         hidden_states: what enters layer `start`, `(B, T, d)`, or `(1, T, d)` for the same in every row; for 0 the
             embeddings of `inputs`, unless given.
         replacements: layer -> the module to run instead.
-        watch: layers whose inputs are wanted.
+        watch: layers from `start` on whose inputs are wanted.
 
     Returns:
         Logits `(B, C)`, or of tokens `(B, T, C)`, and layer -> input `(B, T, d)` for those watched.
-
-    Raises:
-        ValueError: `start` is above 0 and `hidden_states` is missing, or a layer below it is watched, which does not
-            run.
     """
-    if start > 0 and hidden_states is None:
-        raise ValueError("hidden_states must say what enters the start layer.")
-    if below := [index for index in watch if index < start]:
-        raise ValueError(f"layer {below[0]} does not run from layer {start} on, so nothing enters it.")
     family, layers = family_of(model), encoder_layers(model)
     changed: dict[int, nn.Module] = {index: skipped(family) for index in range(start - 1)}
     if start > 0:

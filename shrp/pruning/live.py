@@ -7,7 +7,6 @@ so the first batch gives an estimate.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import threading
 from collections import Counter, OrderedDict
@@ -100,14 +99,6 @@ class LiveEvaluator:
         self._kept = _Kept(memory)
         self._begun: OrderedDict[tuple, dict[int, np.ndarray]] = OrderedDict()
         self._lock = threading.Lock()
-
-    def on(self, data: TextData) -> LiveEvaluator:
-        """An evaluator of the same examples in other slices, which shares all work with this one; else a `DataError`."""
-        if data.source_fingerprint != self.data.source_fingerprint:
-            raise DataError(f"'{data.name}' are other examples than '{self.data.name}'.")
-        same = copy.copy(self)
-        same.data = data
-        return same
 
     def _split(self, tokenizer: PreTrainedTokenizerBase, batch_size: int, max_length: int) -> list[_Batch]:
         """A first stratified batch; then all others, sorted by length, in a random order of batches."""

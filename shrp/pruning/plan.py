@@ -11,7 +11,7 @@ import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -227,8 +227,6 @@ class PlanEdits:
     layers: tuple[tuple[int, LayerEdit], ...] = ()
 
     def __post_init__(self) -> None:
-        if len({layer for layer, _ in self.layers}) != len(self.layers):
-            raise PlanError("the edits name a layer twice; name each layer once.")
         changed = [(layer, edit) for layer, edit in self.layers if edit != LayerEdit()]
         object.__setattr__(self, "layers", tuple(sorted(changed, key=lambda item: item[0])))
 
@@ -305,15 +303,8 @@ def first_experts(counts: Mapping[int, int]) -> PruningPlan:
     return PruningPlan(tuple((layer, kept[count]) for layer, count in counts.items()), combination="mean")
 
 
-class Usage(Protocol):
-    """Measured usage (`shrp.analysis.usage.UsageStats`)."""
-
-    def shares(self) -> Mapping[int, np.ndarray]:
-        """Layer -> `(H,)` Top-1 shares."""
-
-
 def make_plan(
-    usage: Mapping[int, np.ndarray] | Usage,
+    usage: Mapping[int, np.ndarray],
     *,
     per_layer: int | None = None,
     budget: int | None = None,
@@ -328,7 +319,7 @@ def make_plan(
     """Make a plan from measured usage.
 
     Args:
-        usage: layer -> `(H,)` Top-1 shares, or measured usage; gives the weights and the default ranking.
+        usage: layer -> `(H,)` Top-1 shares (`UsageStats.shares()`); gives the weights and the default ranking.
         per_layer: the same number of experts in every layer.
         budget: experts in all, spread by usage, or as the fitted gates are.
         counts: layer -> number, instead of `per_layer` or `budget`.
@@ -347,8 +338,6 @@ def make_plan(
         raise PlanError(f"combination must be one of {', '.join(COMBINATIONS)}, not {combination!r}.")
     if seed < 0:
         raise PlanError(f"a seed is 0 or more, not {seed}.")
-    if not isinstance(usage, Mapping):
-        usage = usage.shares()
     if not usage:
         raise PlanError("the model has no routed layer to prune; pick a routed checkpoint.")
     usage = {int(layer): share for layer, share in usage.items()}

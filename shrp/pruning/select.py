@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from shrp.analysis.usage import UsageStats
 from shrp.data.batching import bucketed_batches, collate, encode, longest_input
 from shrp.data.text_data import TextData
-from shrp.errors import DataError, PlanError
+from shrp.errors import PlanError
 from shrp.model.convert import expert_layers
 from shrp.model.gates import use_gates
 from shrp.model.partial import run_from, run_layers
@@ -50,7 +50,6 @@ class GateFit:
 
     Raises:
         PlanError: the model has no router, or `usage` is not of its layers.
-        DataError: the data are empty.
     """
 
     def __init__(
@@ -67,8 +66,6 @@ class GateFit:
         routed = expert_layers(model)
         if not routed or sorted(usage) != sorted(routed):
             raise PlanError("fitting gates needs a router and measured usage in every converted layer.")
-        if not len(data):
-            raise DataError(f"{data.name} is empty; fitting gates needs at least one text.")
         data.task.check_of_texts("fitting gates")
         self.model, self.tokenizer, self.data, self.max_length = model, tokenizer, data, max_length
         self.layers = sorted(usage)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -12,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.analysis.usage import UsageStats
 from shrp.data.text_data import TextData
-from shrp.errors import DataError, PlanError
+from shrp.errors import DataError
 from shrp.evaluation.costs import TOKENS, dense_cost, plan_cost
 from shrp.evaluation.evaluation import Evaluation
 from shrp.pruning.live import LiveEvaluator
@@ -43,49 +41,6 @@ def pareto_best(costs: Sequence[float], scores: Sequence[float]) -> list[int]:
     return kept
 
 
-@dataclass(frozen=True)
-class Point:
-    """One pruning of a sweep."""
-
-    plan: PruningPlan
-    per_layer: int | None
-    """Experts in every layer; None where a budget was spread."""
-    seed: int | None = None
-    """Of a random control; None for the selection itself."""
-
-
-def points(
-    stats: UsageStats,
-    allocation: Allocation = "per_layer",
-    *,
-    selection: str = "usage",
-    combination: str = "usage",
-    draws: Sequence[int] = (0, 1, 2),
-    sizes: Sequence[int] | None = None,
-) -> list[Point]:
-    """The prunings of a sweep, smallest first, each with random controls of its size.
-
-    `sizes`: experts in each layer, or budgets; None for all, or those of `budgets`.
-
-    Raises:
-        PlanError: as `plan_from`, or an unknown allocation.
-    """
-    if allocation not in get_args(Allocation):
-        raise PlanError(f"allocation is one of {', '.join(get_args(Allocation))}, not {allocation!r}.")
-    layers, experts = len(stats.layers), stats.num_experts
-    each = allocation == "per_layer"
-    usage = stats.recorded if selection == "recorded" else stats.shares()
-    found = []
-    for size in sizes or (range(1, experts + 1) if each else budgets(layers, experts)):
-        amount = {"per_layer" if each else "budget": size}
-        plan = plan_from(stats, selection=selection, combination=combination, **amount)
-        one = Point(plan, size if each else None)
-        found.append(one)
-        if plan.budget < layers * experts:
-            found += [replace(one, plan=random_control(plan, usage, seed=seed), seed=seed) for seed in draws]
-    return found
-
-
 def random_control(plan: PruningPlan, usage: Mapping[int, np.ndarray], *, seed: int = 0) -> PruningPlan:
     """As many random experts in each layer as a plan keeps, weighted by their mean if the plan's are, else by usage."""
     weights = "mean" if plan.combination == "mean" else "usage"
@@ -96,53 +51,63 @@ def scored(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     data: TextData,
-    wanted: Sequence[Point],
+    stats: UsageStats,
+    allocation: Allocation = "per_layer",
     *,
+    selection: str = "usage",
+    draws: int = 3,
     max_length: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[pd.DataFrame, Evaluation]:
-    """`to_frame` of prunings on `data`, and the routed model's evaluation.
+    """Score prunings of all sizes on `data`, smallest first, each with random controls of its size.
+
+    Args:
+        stats: what the selection needs (`plan_from`), of these data or of others.
+        draws: random controls of each size.
+
+    Returns:
+        A row a pruning, and the routed model's evaluation. Columns kept (experts in all), per_layer, selection, seed (of
+        a control), metric, score, low, high (95%), n, of_routed (share of the routed model's score, nan unless that is
+        above 0), encoder_params, model_params, encoder_flops, model_flops (shares of the dense model's, for 128 tokens)
+        and pareto (Pareto-optimal among those without a seed).
 
     Raises:
+        PlanError: as `plan_from`.
         DataError: the data have no labels.
     """
     if data.labels is None:
         raise DataError(f"{data.name} has no labels, so no pruning of it has a score.")
+    layers, experts, each = len(stats.layers), stats.num_experts, allocation == "per_layer"
+    combination = "fitted" if selection == "fitted" else "usage"
+    wanted: list[tuple[PruningPlan, int | None, int | None]] = []  # a plan, experts per layer, seed
+    for size in range(1, experts + 1) if each else budgets(layers, experts):
+        amount = {"per_layer" if each else "budget": size}
+        plan, per_layer = plan_from(stats, selection=selection, combination=combination, **amount), size if each else None
+        wanted.append((plan, per_layer, None))
+        if plan.budget < layers * experts:
+            controls = (random_control(plan, stats.shares(), seed=seed) for seed in range(draws))
+            wanted += [(control, per_layer, seed) for seed, control in enumerate(controls)]
     live = LiveEvaluator(model, tokenizer, data, max_length=max_length)
     routed, by_plan = live.evaluate(None), {}
-    for done, (plan, found) in enumerate(live.sweep([point.plan for point in wanted]), 1):
+    for done, (plan, found) in enumerate(live.sweep([plan for plan, *_ in wanted]), 1):
         by_plan[plan.key()] = found
         progress(done, len(wanted))
-    return to_frame(model, wanted, [by_plan[point.plan.key()] for point in wanted], routed), routed
-
-
-def to_frame(
-    model: PreTrainedModel, wanted: Sequence[Point], found: Sequence[Evaluation], routed: Evaluation
-) -> pd.DataFrame:
-    """One row a pruning.
-
-    Returns:
-        Columns kept (experts in all), per_layer, selection, seed, metric, score, low, high (95%), n, of_routed (share of the
-        routed model's score, nan unless that is above 0), encoder_params, model_params, encoder_flops, model_flops (shares of
-        the dense model's, for 128 tokens) and pareto (Pareto-optimal among those without a seed).
-    """
-    dense = dense_cost(model, TOKENS)
-    rows = []
-    for point, evaluation in zip(wanted, found, strict=True):
-        low, high = evaluation.interval
-        row = {"kept": point.plan.budget, "per_layer": point.per_layer, "selection": point.plan.selection}
-        row |= {"seed": point.seed, "metric": evaluation.metric, "score": evaluation.score}
-        row |= {"low": low, "high": high, "n": evaluation.n}
-        row["of_routed"] = evaluation.score / routed.score if routed.score > 0 else np.nan
-        rows.append(row | plan_cost(model, point.plan, TOKENS).relative_to(dense))
+    dense, rows = dense_cost(model, TOKENS), []
+    for plan, per_layer, seed in wanted:
+        found = by_plan[plan.key()]
+        low, high = found.interval
+        row = {"kept": plan.budget, "per_layer": per_layer, "selection": plan.selection, "seed": seed}
+        row |= {"metric": found.metric, "score": found.score, "low": low, "high": high, "n": found.n}
+        row["of_routed"] = found.score / routed.score if routed.score > 0 else np.nan
+        rows.append(row | plan_cost(model, plan, TOKENS).relative_to(dense))
     frame = pd.DataFrame(rows).astype({"per_layer": "Int64", "seed": "Int64"})
     own = frame.index[frame["seed"].isna()]
     best = own[pareto_best(frame.loc[own, "encoder_flops"], frame.loc[own, "score"])]
-    return frame.assign(pareto=frame.index.isin(best))
+    return frame.assign(pareto=frame.index.isin(best)), routed
 
 
 def cheapest_within(frame: pd.DataFrame, routed: Evaluation, loss: float) -> pd.Series | None:
-    """The row of `to_frame` with the fewest encoder FLOPs that scores at most `loss` below the routed model.
+    """The row of `scored` with the fewest encoder FLOPs that scores at most `loss` below the routed model.
 
     It must also be above the majority-class baseline; None if none is. Controls are left out.
     """

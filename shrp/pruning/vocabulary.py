@@ -21,7 +21,6 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.data.batching import piece_counts, save_tokenizer
-from shrp.data.text_data import TextData
 from shrp.errors import DataError, UnsupportedModelError
 from shrp.evaluation.costs import WHOLE_VOCABULARY
 
@@ -48,24 +47,17 @@ class Vocabulary:
 
 
 def vocabulary_of(
-    tokenizer: PreTrainedTokenizerBase,
-    texts: Sequence[tuple[str, ...]],
-    *,
-    min_count: int = 1,
-    common: int = 0,
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[tuple[str, ...]], common: int = 0
 ) -> Vocabulary:
     """The tokens that representative texts, such as a task's training data, need.
 
-    Kept are pieces that occur at least `min_count` times, the first `common` longer pieces of the vocabulary (BERT's is
+    Kept are the pieces that occur, the first `common` longer pieces of the vocabulary (BERT's is
     sorted by frequency), special tokens, and the single characters of ASCII and of the texts.
 
     Raises:
         UnsupportedModelError: the tokenizer is not WordPiece.
         DataError: there are no texts.
-        ValueError: `min_count` is below 1, or `common` below 0.
     """
-    if min_count < 1 or common < 0:
-        raise ValueError("min_count must be 1 or more, and common 0 or more.")
     model = _wordpiece(_core(tokenizer))
     prefix = model["continuing_subword_prefix"]
     if not texts:
@@ -73,7 +65,7 @@ def vocabulary_of(
     pieces = tokenizer.get_vocab()
     size = 1 + max(pieces.values())
     counts = piece_counts(tokenizer, texts, size)
-    keep = counts >= min_count
+    keep = counts > 0
     special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
     special |= {pieces.get(model["unk_token"])} - {None}
     longer = [
@@ -92,20 +84,6 @@ def vocabulary_of(
         keep[index] |= piece.removeprefix(prefix) in characters
     keep[sorted(special)] = True
     return Vocabulary(np.flatnonzero(keep), size)
-
-
-def vocabulary_facts(
-    vocabulary: Vocabulary, counted_on: TextData, *, min_count: int, common: int
-) -> dict[str, Any]:
-    """The record `training["vocabulary"]` of a checkpoint; arguments as for `vocabulary_of`."""
-    return {
-        "kept": len(vocabulary.kept),
-        "size": vocabulary.size,
-        "min_count": min_count,
-        "common": common,
-        "counted_on": counted_on.name,
-        "counted_n": len(counted_on),
-    }
 
 
 def with_vocabulary(

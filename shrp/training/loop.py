@@ -41,7 +41,7 @@ from shrp.training.examples import Examples
 from shrp.training.losses import Batch, Objective, TaskLoss, parameter_groups
 from shrp.training.progress import STORING, Progress, Status
 from shrp.training.runs import Convert, Run, identity_of, open_run, run_folder
-from shrp.training.teacher import CachedTeacher, LiveTeacher, open_teacher
+from shrp.training.teacher import open_teacher
 
 
 class Trained(NamedTuple):
@@ -92,23 +92,20 @@ class Training:
                     shutil.rmtree(folder / own, ignore_errors=True)
         return history
 
-    def _open_teacher(self, run: Run, teacher: PreTrainedModel) -> LiveTeacher | CachedTeacher:
-        """The teacher's outputs on the examples that this training visits, or on all that several may visit."""
-        return open_teacher(
+    def _run(self, model: PreTrainedModel, run: Run, left: list[Epoch], history: list[dict[str, Any]]) -> None:
+        """Run the epochs that are left and add their rows to `history`; the first has the teacher's pass in its time."""
+        self.progress.begin(processes.count())
+        started = time.perf_counter()
+        self._targets = self.teacher and open_teacher(
             self.outputs or run.folder / "teacher",
-            teacher.to(self.device),
+            self.teacher.to(self.device),
             self.examples,
+            # Those that this training visits, or all that several may visit.
             self.examples.visited() if self.outputs is None else np.arange(len(self.examples.encoded)),
             self.config.needs_hidden,
             run.precision,
             lambda done, of: self.progress.step(Status(STORING, done, of)),
         )
-
-    def _run(self, model: PreTrainedModel, run: Run, left: list[Epoch], history: list[dict[str, Any]]) -> None:
-        """Run the epochs that are left and add their rows to `history`; the first has the teacher's pass in its time."""
-        self.progress.begin(processes.count())
-        started = time.perf_counter()
-        self._targets = self.teacher and self._open_teacher(run, self.teacher)
         steps = sum(math.ceil(self.examples.size(one) / self.config.batch_size) for one in left)
         self._left, self._taken, self._done, self._epochs = steps, 0.0, 0, len(history) + len(left)
         for epoch in left:

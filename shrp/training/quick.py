@@ -131,12 +131,11 @@ def _scored_and_saved(
     if validation is not None and validation.labels is not None:
         one = replace(dense, info=info).evaluate(validation)
         other, usage = evaluate_with_usage(model, dense.tokenizer, validation, cut)
-        data = {"data_fingerprint": validation.source_fingerprint, "max_length": cut}
         rows = (
-            score_row("dense teacher", "teacher", [one], None),
-            score_row("routed", "routed", [other], one.score),
+            score_row("dense teacher", "teacher", [one], None, validation, cut),
+            score_row("routed", "routed", [other], one.score, validation, cut),
         )
-        info = replace(info, usage=usage, scores=tuple(row | data for row in rows))
+        info = replace(info, usage=usage, scores=rows)
         outputs = reference.from_evaluation(one, dense.fingerprint, cut)
         teacher = (
             {validation.source_fingerprint: outputs} if outputs.logits.nbytes <= reference.SET_BYTES else {}

@@ -247,10 +247,8 @@ class RecipeRun:
             facts = {**facts, "budget": facts["per_layer"] * len(self.recipe.training.shrp.layers)}
         for data, evaluations in zip(self.sets, found, strict=True):
             teacher = [r["score"] for r in self.rows if (r["kind"], r["data"]) == ("teacher", data.name)]
-            row = score_row(label, kind, evaluations, teacher[0] if teacher else None)
-            # A data set may change under its name: readers compare scores only where the content is the same.
-            about = {"data_fingerprint": data.source_fingerprint, "max_length": self.cut}
-            self.rows.append({**row, **about, **facts})
+            row = score_row(label, kind, evaluations, teacher[0] if teacher else None, data, self.cut)
+            self.rows.append({**row, **facts})
 
 
 def _warn_of_a_bad_teacher(found: Evaluation, head_of: str) -> None:

@@ -1,6 +1,5 @@
 """Routes exchanged among examples: usage stays, and outputs are those of the gates taken."""
 
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -74,10 +73,9 @@ def test_what_is_told_of_it(exchanged):
         changes = [after.score - found.before.score for after in draws]
         assert row["score"] == pytest.approx(np.mean([after.score for after in draws]))
         assert row["change"] == pytest.approx(np.mean(changes))
-        assert [row["change_min"], row["change_max"]] == pytest.approx([min(changes), max(changes)])
         flipped = [(after.predictions != found.before.predictions).sum() for after in draws]
         assert row["flipped"] == np.mean(flipped)
-        assert [row["flipped_min"], row["flipped_max"]] == [min(flipped), max(flipped)]
+        assert row["flipped_max"] == max(flipped)
         assert 0 <= row["share_low"] <= row["share"] == row["flipped"] / 40 <= row["share_high"] <= 1
         scores = []
         for after in draws:
@@ -99,17 +97,13 @@ def test_the_mixture_is_the_pruned_model_that_keeps_all(exchanged, tiny_tokenize
     assert mixture.logits[pruned.indices] == pytest.approx(pruned.logits, abs=1e-5)
 
 
-def test_it_needs_routes_and_usage_of_the_same_inputs(
-    exchanged, tiny_model, tiny_routed, tiny_tokenizer, tiny_data
-):
+def test_it_needs_routes_and_usage_of_the_same_inputs(exchanged, tiny_model, tiny_tokenizer, tiny_data):
     model, data, stats, _ = exchanged()
     alone = measure_usage(model, tiny_tokenizer, tiny_data(1))
     for of, on, usage, error in (
         (tiny_model(), data, stats, PlanError),
         (model, tiny_data(1), alone, DataError),
-        (tiny_routed("bert", layers=(1,)).eval(), data, stats, DataError),
         (model, tiny_data(8), stats, DataError),
-        (model, data, replace(stats, logits=np.empty((0, 0))), DataError),
     ):
         with pytest.raises(error):
             shuffle_routes(of, tiny_tokenizer, on, usage)

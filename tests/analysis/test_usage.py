@@ -13,6 +13,7 @@ from shrp.analysis.usage import (
     NOISY_ENTROPY,
     NOISY_MARGIN,
     UsageStats,
+    entropy,
     history_warnings,
     measure_usage,
 )
@@ -87,7 +88,7 @@ def test_warnings_at_their_thresholds():
     )
     assert few.effective_experts(5) < COLLAPSE_EXPERTS < more.effective_experts(5)
     # Flat usage is noisy: 40 : 30 : 20 : 10 has 92% of the possible entropy, 50 : 30 : 15 : 5 has 82%.
-    assert flat.entropy(5) > NOISY_ENTROPY * np.log(4) > uneven.entropy(5)
+    assert entropy(flat.share(5)) > NOISY_ENTROPY * np.log(4) > entropy(uneven.share(5))
     assert [kinds(one) for one in (few, more, flat, uneven)] == [["collapse"], [], ["noisy"], []]
     assert kinds(stats_of(spread(50, 30, 15, 5), margin=NOISY_MARGIN - 0.01)) == ["small margins"]
     assert kinds(stats_of(spread(40, 30, 20, 10), margin=0.0)) == ["noisy", "small margins"]

@@ -129,7 +129,7 @@ def test_files_about_heads_are_of_heads(open_page, folder, offered):
         _, data = offered[f"{key}-csv"]
         header = pd.read_csv(io.StringIO(data().decode("utf-8-sig"))).columns
         assert "head" in header
-        assert not {"expert", "usage", "uses", "effect_per_use"} & {*header}
+        assert not {"expert", "usage", "uses"} & {*header}
 
 
 def test_what_is_narrowed_down_is_what_its_file_holds(open_page, folder, offered):

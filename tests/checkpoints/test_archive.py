@@ -9,7 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from shrp.checkpoints.archive import MB, Limits, unpack
+from shrp.checkpoints import archive as unpacking
+from shrp.checkpoints.archive import MB, unpack
 from shrp.errors import CheckpointError
 
 FILES = {"config.json": b"{}", "model.safetensors": bytes(range(256)) * 8, "history.jsonl": b"{}\n"}
@@ -25,8 +26,11 @@ def zipped(files, method=zipfile.ZIP_DEFLATED):
 
 
 def refusal(archive, folder, **limits):
-    with pytest.raises(CheckpointError) as caught:
-        unpack(archive, folder, Limits(**limits))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, limit in limits.items():
+            patch.setattr(unpacking, name, limit)
+        with pytest.raises(CheckpointError) as caught:
+            unpack(archive, folder)
     return str(caught.value)
 
 
@@ -95,10 +99,10 @@ def test_an_archive_of_something_else(tmp_path, missing):
 def test_a_bomb_is_seen_from_its_directory(tmp_path):
     bomb = zipped(FILES | {"model.safetensors": bytes(8 * MB)})
     assert "to 1, as no checkpoint's" in refusal(bomb, tmp_path)
-    assert "at most 7 MB" in refusal(bomb, tmp_path, ratio=1e9, total=7 * MB)
+    assert "at most 7 MB" in refusal(bomb, tmp_path, RATIO=1e9, TOTAL=7 * MB)
     assert not list(tmp_path.iterdir())
     text = zipped(FILES | {"vocab.txt": bytes(2 * MB)}, zipfile.ZIP_STORED)
-    assert "at most 1 MB" in refusal(text, tmp_path, text=MB)
+    assert "at most 1 MB" in refusal(text, tmp_path, TEXT=MB)
 
 
 def test_a_size_that_lies_is_found_while_unpacking(tmp_path):

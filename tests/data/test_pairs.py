@@ -1,9 +1,12 @@
 """Which examples are minimal pairs, and the units that intervals resample."""
 
+from functools import partial
+
 import numpy as np
+import pandas as pd
 import pytest
 
-from shrp.data.sources import load_file
+from shrp.data.sources import from_frame
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData, pairs_of, units_of
 from shrp.errors import DataError
@@ -33,13 +36,13 @@ def test_units_are_pairs_and_all_other_inputs():
     assert units_of(3, None).tolist() == units_of(3, np.empty((0, 2), int)).tolist() == [0, 1, 2]
 
 
-def test_pairs_are_read_from_a_file_and_change_no_fingerprint(tmp_path):
-    path = tmp_path / "mine.csv"
-    path.write_text("sentence,label,twin\na,negative,1\nb,positive,1\nc,positive,\nd,so so,2\n")
-    means = {"so so": None}
-    data = load_file(path, "sst2", meanings=means, pair_column="twin")
+def test_pairs_are_read_from_a_table_and_change_no_fingerprint():
+    frame = pd.DataFrame({"sentence": [*"abcd"], "label": ["negative", "positive", "positive", "so so"]})
+    frame["twin"] = ["1", "1", "", "2"]
+    read = partial(from_frame, frame, SST2, "made", "label", None, meanings={"so so": None})
+    data = read(pair_column="twin")
     assert data.pairs == ("1", "1", "")
     assert pairs_of(data).tolist() == [[0, 1]]
-    assert data.fingerprint == load_file(path, "sst2", meanings=means).fingerprint
+    assert data.fingerprint == read().fingerprint
     with pytest.raises(DataError):
-        load_file(path, "sst2", meanings=means, pair_column="pair")
+        read(pair_column="pair")

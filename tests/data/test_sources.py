@@ -338,7 +338,7 @@ def test_texts_stay_as_they_are(tmp_path, suffix):
         frame.to_json(path, orient="records", lines=True)
     else:
         {"csv": frame.to_csv, "parquet": frame.to_parquet}[suffix](path, index=False)
-    data = load_data(path, "sst2")
+    data = load_file(path, "sst2")
     assert ([text for (text,) in data.texts], data.name) == (texts, path.name)
     assert data.labels.tolist() == [0, 1] * 4
 

@@ -250,15 +250,9 @@ def test_running_estimates_take_time_in_proportion_to_the_examples(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("labels", "options", "kind"),
-    [
-        (3, {}, DataError),
-        (2, {"empty": True}, DataError),
-        (2, {"order": [1, 1]}, ValueError),
-        (2, {"batch_size": 0}, ValueError),
-    ],
+    ("labels", "rows"),
+    [(3, range(20)), (2, [])],
 )
-def test_misfits_are_refused(tokenizer, labels, options, kind):
-    data = sentences(20).subset([]) if options.pop("empty", False) else sentences(20)
-    with pytest.raises(kind):
-        evaluate(build(labels), tokenizer, data, **options)
+def test_misfits_are_refused(tokenizer, labels, rows):
+    with pytest.raises(DataError):
+        evaluate(build(labels), tokenizer, sentences(20).subset(rows))

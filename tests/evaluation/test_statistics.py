@@ -1,10 +1,8 @@
-import math
-from itertools import permutations as all_orders
 
 import numpy as np
 import pytest
 from scipy import stats
-from scipy.stats import false_discovery_control, hypergeom, spearmanr
+from scipy.stats import false_discovery_control, hypergeom
 
 from shrp.evaluation import statistics
 from shrp.evaluation.statistics import (
@@ -17,7 +15,6 @@ from shrp.evaluation.statistics import (
     paired_interval,
     permutations,
     share_interval,
-    spearman,
     stored_interval,
     wilson,
 )
@@ -115,26 +112,6 @@ def test_a_bootstrap_of_counts_and_one_of_rows_agree():
     assert of_draws(rows) == pytest.approx(wilson(60, 200), abs=0.01)
     assert np.isnan(of_draws(np.ones(5))).all()
     assert np.isnan(of_draws(np.full(5, np.nan))).all()
-
-
-@pytest.mark.parametrize("n", [3, 4, 5, 7])
-def test_of_few_values_p_counts_all_orders(n):
-    rng = np.random.default_rng(n)
-    x, y = rng.normal(size=n), rng.normal(size=n)
-    rho, p = spearman(x, y)
-    assert rho == pytest.approx(spearmanr(x, y).statistic)
-    orders = stats.zscore(stats.rankdata(x))[list(all_orders(range(n)))]
-    others = orders @ stats.zscore(stats.rankdata(y)) / n
-    sides = (others >= rho - 1e-12).mean(), (others <= rho + 1e-12).mean()
-    assert p == pytest.approx(min(1, 2 * min(sides)))
-    same = spearman(np.arange(n), np.arange(n) ** 3)
-    assert same == pytest.approx((1, 2 / math.factorial(n)))
-
-
-def test_ties_share_their_ranks_and_what_cannot_be_ordered_has_none():
-    assert spearman([1, 1, 2, 3], [2, 2, 5, 9])[0] == pytest.approx(1)
-    for x, y in (([1, 2], [1, 2]), ([1, 1, 1], [1, 2, 3]), ([], [])):
-        assert np.isnan(spearman(x, y)).all()
 
 
 @pytest.mark.parametrize("near", [False, True])

@@ -19,7 +19,7 @@ from shrp.model.config import ShrpConfig
 from shrp.model.convert import convert
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
-from tests.conftest import LIKE_DEBERTA_V3
+from tests.conftest import LIKE_DEBERTA_V3, counted_flops
 
 SST2 = TASKS["sst2"]
 H, SPAN = 4, LIKE_DEBERTA_V3["position_buckets"]
@@ -92,7 +92,7 @@ def test_variants_that_can_be_converted_cost_what_runs(other, tiny_model):
         if kind == "routed":
             convert(model, ShrpConfig((1, 2))).eval()
         for tokens in (3, 9):
-            assert measure.cost(model, tokens).model_flops == measure.counted_flops(model, tokens)
+            assert measure.cost(model, tokens).model_flops == counted_flops(model, tokens)
 
 
 @pytest.fixture(scope="module")

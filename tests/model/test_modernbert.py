@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from shrp.errors import ShrpError, UnsupportedModelError
-from shrp.evaluation.costs import cost, counted_flops, counted_params
+from shrp.evaluation.costs import cost, counted_params
 from shrp.evaluation.evaluate import evaluate
 from shrp.families.families import encoder_layers, family_of, relative_positions
 from shrp.model.config import ShrpConfig
@@ -14,6 +14,7 @@ from shrp.model.partial import run_from
 from shrp.pruning.live import LiveEvaluator
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
+from tests.conftest import counted_flops
 
 USAGE = {1: np.array([0.1, 0.6, 0.0, 0.3]), 2: np.array([0.2, 0.15, 0.4, 0.25])}
 

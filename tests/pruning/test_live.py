@@ -1,6 +1,5 @@
 """Incremental re-evaluation gives what a rebuilt, whole model gives."""
 
-from dataclasses import replace
 from itertools import pairwise, product
 
 import numpy as np
@@ -9,7 +8,7 @@ import torch
 
 import shrp.pruning.live
 from shrp.analysis.usage import measure_usage
-from shrp.errors import DataError, PlanError
+from shrp.errors import PlanError
 from shrp.evaluation.evaluate import evaluate
 from shrp.families.families import relative_positions
 from shrp.model.packed import Packing, expert_outputs, first_token_outputs
@@ -142,20 +141,6 @@ def test_only_what_is_new_is_computed(routed, tiny_tokenizer, data, computed):
     computed.clear()
     live.evaluate(plan_of([0], [1]))
     assert set(computed) == {(2, (1,))}
-
-
-def test_other_slices_of_the_same_inputs_share_all_work(routed, tiny_tokenizer, data, tiny_data, computed):
-    live, plan = LiveEvaluator(routed, tiny_tokenizer, data), plan_of([0], [1])
-    before = live.evaluate(plan)
-    computed.clear()
-    sliced = replace(data, slices=tuple("ab" * (len(data) // 2)), origin=data)
-    found = live.on(sliced).evaluate(plan)
-    assert not computed
-    assert set(found.slices) == set(sliced.slices) != set(before.slices or ())
-    assert (found.score, found.data) == (before.score, sliced.name)
-    np.testing.assert_array_equal(found.logits, before.logits)
-    with pytest.raises(DataError, match="other examples"):
-        live.on(tiny_data(20))
 
 
 def test_a_sweep_computes_what_plans_share_once(routed, tiny_tokenizer, data, computed):

@@ -88,8 +88,7 @@ def test_what_is_written_is_scored_on_the_data_at_hand(shrp, place, tmp_path, op
     [row] = own_rows(loaded)
     # What was written, so after float16 too.
     found = evaluate(loaded.model, loaded.tokenizer, data, max_length=loaded.info.max_length)
-    expected = score_row(label, kind, [found], 0.8)
-    expected |= {"data_fingerprint": data.fingerprint, "max_length": 128, "budget": loaded.info.plan.budget}
+    expected = score_row(label, kind, [found], 0.8, data, 128) | {"budget": loaded.info.plan.budget}
     expected |= {"recovered": True} if "--fine-tune" in options else {}
     assert row == expected
     assert printed["scores"] == [row]

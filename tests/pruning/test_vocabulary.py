@@ -112,9 +112,6 @@ def test_what_can_not_be_trimmed_is_refused(tokenizer, tiny_tokenizer):
     slow = SimpleNamespace()  # has no core of the fast kind
     with pytest.raises(UnsupportedModelError, match="without a fast form"):
         vocabulary_of(slow, TEXTS)
-    for wrong in ({"min_count": 0}, {"common": -1}):
-        with pytest.raises(ValueError, match="min_count"):
-            vocabulary_of(tokenizer, TEXTS, **wrong)
 
 
 @pytest.fixture
@@ -143,7 +140,7 @@ def test_the_command_writes_a_checkpoint_and_reports_what_changed(shrp, saved):
     kept = len(after.tokenizer)
     assert (told["kept"], told["size"]) == (kept, len(PIECES))
     assert after.info.training["vocabulary"] == {
-        **{"kept": kept, "size": len(PIECES), "min_count": 1, "common": 0},
+        **{"kept": kept, "size": len(PIECES), "common": 0},
         **{"counted_on": "texts.csv", "counted_n": 3},
     }
     assert told["missing"] == pytest.approx(2 / 10)

@@ -7,7 +7,7 @@ from shrp.checkpoints import checkpoint
 from shrp.errors import CheckpointError, ShrpError
 from shrp.evaluation.costs import cost, counted_params, size_like
 from shrp.families.families import encoder_layers, family_of
-from shrp.model.convert import layer_kinds, new_parameters
+from shrp.model.convert import new_parameters
 from shrp.pruning.plan import first_experts
 from shrp.pruning.prune import prune
 from studies.controls import drop_layer, no_router, self_path_alone, width_pruning
@@ -33,8 +33,6 @@ def test_a_dropped_layer_leaves_a_shorter_dense_model(
     assert cost(model).encoder_params == counted_params(encoder_layers(model))
     folder = checkpoint.save(model, tiny_tokenizer, tiny_info(layers=()), tmp_path / "dropped")
     assert torch.equal(tiny_logits(checkpoint.load(folder).model, inputs), tiny_logits(model, inputs))
-    with pytest.raises(ShrpError):
-        drop_layer(model, 1)
 
 
 def test_without_a_router_all_experts_have_equal_weight(tiny_routed, tiny_inputs, tiny_logits):
@@ -118,12 +116,6 @@ def test_neither_padding_nor_chunks_change_what_is_kept(tiny_model, tiny_inputs,
 
 def test_what_cannot_be_pruned_is_refused(tiny_model, tiny_inputs, tiny_info, tiny_tokenizer, tmp_path):
     model = tiny_model()
-    for experts in (0, 5):
-        with pytest.raises(ShrpError):
-            pruned(model, tiny_inputs(), experts)
-    with pytest.raises(ShrpError):
-        width_pruning(2, [])(model, 1)
-    assert layer_kinds(model) == ["dense"] * 3
     model.config.intermediate_size = 2
     with pytest.raises(ShrpError):
         pruned(model, tiny_inputs(), 4)

@@ -99,7 +99,7 @@ def cost_frame(cost: Cost, dense: Cost) -> pd.DataFrame:
         for of, part in (("encoder", "encoder"), ("whole model", "model")):
             rows.append((what, of, getattr(cost, f"{part}_{name}"), getattr(dense, f"{part}_{name}")))
     frame = pd.DataFrame(rows, columns=["what", "denominator", "value", "dense"])
-    return frame.assign(kept=frame["value"] / frame["dense"], tokens=cost.tokens)
+    return frame.assign(kept=frame["value"] / frame["dense"])
 
 
 def cost_alt(frame: pd.DataFrame) -> str:

@@ -96,10 +96,9 @@ def _agreement(one: Explained, output: int) -> None:
         frame = tokens.to_frame(found).drop(columns="text")
         height = min(390, 38 + 35 * len(frame))
         st.dataframe(frame, hide_index=True, column_config=_formats("%+.3f", *METHODS), height=height)
-        names = {"a": "method", "b": "and", "spearman": "Spearman ρ", "p": "p"}
-        pairs = tokens.agreement(found)[[*names]].rename(columns=names)
-        formats = _formats("%.2f", "Spearman ρ") | _formats("%.3f", "p")
-        st.dataframe(pairs, hide_index=True, column_config=formats)
+        names = {"a": "method", "b": "and", "spearman": "Spearman ρ"}
+        pairs = tokens.agreement(found).rename(columns=names)
+        st.dataframe(pairs, hide_index=True, column_config=_formats("%.2f", "Spearman ρ"))
         n = len(found[0].words)
         few = " With so few, high values are often chance." * (n < FEW_WORDS)
         st.caption(f"Rank correlation over {counted(n, one.instance.unit)}: 1 is the same order.{few}")

@@ -17,7 +17,6 @@ from torch import Tensor
 from shrp.analysis import Progress
 from shrp.analysis.attribution.instance import Instance
 from shrp.analysis.importance import MEANINGS, knock_out_batch
-from shrp.errors import PlanError
 from shrp.model.convert import expert_layers
 from shrp.model.gates import record_routing, use_gates
 from shrp.model.partial import run_from
@@ -57,22 +56,16 @@ class ExpertScores:
 
 
 class Coalitions:
-    """One output of one input as a function of the set of its experts, with its route frozen.
+    """One output of one input as a function of the set of its experts, with its route frozen; of a routed model.
 
     An expert that is left out has its gate set to 0; all other gates stay.
 
     `output`: the class, in the order of the task's labels; 0 where there is one output.
-
-    Raises:
-        PlanError: the model has no expert layer.
     """
 
     def __init__(self, instance: Instance, output: int) -> None:
-        routed = expert_layers(instance.model)
-        if not routed:
-            raise PlanError("this model has no routed layer, so there are no experts to attribute to.")
         self.instance, self.output = instance, output
-        self.layers = tuple(routed)
+        self.layers = tuple(expert_layers(instance.model))
         with torch.inference_mode(), record_routing() as record:
             logits, entering = run_from(instance.model, instance.inputs, watch=list(self.layers))
         self.entering = entering

@@ -122,13 +122,11 @@ def prepare(
     """Encode one input, cut at the model's limit, and group its tokens into words.
 
     Raises:
-        DataError: the task labels words; the input has no word, or not the task's number of texts; it holds the padding token
-            and the model counts positions without it; or the tokenizer is a slow one.
+        DataError: the task labels words; the input has no word; it holds the padding token and the model counts positions
+            without it; or the tokenizer is a slow one.
     """
     task.check_of_texts("attribution to words and experts")
     text = tuple(text)
-    if len(text) != len(task.text_columns):
-        raise DataError(f"An input of '{task.name}' has {len(task.text_columns)} text(s), not {len(text)}.")
     limit = longest_input(model, tokenizer)
     encoded = encode(tokenizer, [text], limit)
     ids = encoded[0]["input_ids"]

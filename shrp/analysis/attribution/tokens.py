@@ -205,19 +205,13 @@ def layers_rerouted(own: RoutingRecord, record: RoutingRecord, places: Sequence[
 
 
 def agreement(results: list[WordScores]) -> pd.DataFrame:
-    """Rank correlations over words between every two attributions of one input.
+    """Rank correlations over words between every two attributions of one input, a row each: `a`, `b` and `spearman`.
 
-    Returns:
-        A row a pair: `a`, `b`, `n` words, `spearman` and `p` (two-sided); nan for fewer than 3 words, or where one side is
-        constant.
+    nan where one side is constant.
     """
-    from shrp.evaluation.statistics import spearman
-
-    rows = []
-    for a, b in combinations(results, 2):
-        correlation, p = spearman(a.scores, b.scores)
-        rows.append({"a": a.method, "b": b.method, "n": len(a.words), "spearman": correlation, "p": p})
-    return pd.DataFrame(rows)
+    known = pd.DataFrame({one.method: one.scores for one in results}).corr("spearman")
+    pairs = [(a, b, known.loc[a, b]) for a, b in combinations(known.columns, 2)]
+    return pd.DataFrame(pairs, columns=["a", "b", "spearman"])
 
 
 def to_frame(results: list[WordScores]) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from shrp.checkpoints import checkpoint, stored
+from shrp.checkpoints import checkpoint, info
 from shrp.errors import CheckpointError
 
 SHIPPED = Path(__file__).parents[2] / "checkpoints"
@@ -42,12 +42,12 @@ SHARES = [0.5, 0.25, 0.25, 0.0]
 )
 def test_a_training_of_the_wrong_types_is_refused(training):
     with pytest.raises(CheckpointError, match=r"in the checkpoint, '\w+' of its training"):
-        stored.check_training(training)
+        info.check_training(training)
 
 
 def test_null_is_not_known():
-    assert stored.check_training({"train_examples": None, "epochs": 3}) == {"epochs": 3}
-    assert stored.check_scores([{"kind": "routed", "n": None, "interval_is": None}]) == ({"kind": "routed"},)
+    assert info.check_training({"train_examples": None, "epochs": 3}) == {"epochs": 3}
+    assert info.check_scores([{"kind": "routed", "n": None, "interval_is": None}]) == ({"kind": "routed"},)
 
 
 WRONG_SCORES = (
@@ -70,10 +70,10 @@ WRONG_EPOCHS = (
 @pytest.mark.parametrize(
     ("check", "wrong"),
     [
-        *((stored.check_scores, [row]) for row in (7, {"model": "static"})),
-        *((stored.check_scores, [{"kind": "static"} | row]) for row in WRONG_SCORES),
-        *((stored.check_usage, usage) for usage in WRONG_USAGE),
-        *((stored.check_history, [row]) for row in WRONG_EPOCHS),
+        *((info.check_scores, [row]) for row in (7, {"model": "static"})),
+        *((info.check_scores, [{"kind": "static"} | row]) for row in WRONG_SCORES),
+        *((info.check_usage, usage) for usage in WRONG_USAGE),
+        *((info.check_history, [row]) for row in WRONG_EPOCHS),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
@@ -91,13 +91,13 @@ def test_a_history_keeps_all_but_what_is_not_known():
         "usage": None,
         "theirs": 1,
     }
-    assert stored.check_history([row]) == [{"epoch": 0, "stage": 2, "converted_layer": None, "theirs": 1}]
+    assert info.check_history([row]) == [{"epoch": 0, "stage": 2, "converted_layer": None, "theirs": 1}]
 
 
 def test_the_shipped_trainings_are_read_as_they_are():
     for file in SHIPPED.glob("*/config.json"):
         training = json.loads(file.read_text(encoding="utf-8"))["shrp"]["training"]
-        assert stored.check_training(training) == training
+        assert info.check_training(training) == training
 
 
 @pytest.mark.parametrize("file", sorted(SHIPPED.glob("*/history.jsonl")), ids=lambda file: file.parent.name)
