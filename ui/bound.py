@@ -72,7 +72,8 @@ def follow(options: Mapping[str, Sequence[Any]], starts: Mapping[str, Any]) -> N
     for key, offered in options.items():
         text = st.query_params.get(key)
         known = {str(option): option for option in offered}
-        can = listed(offered) if isinstance(offered[0], str) else f"{offered[0]} to {offered[-1]}"
+        named = all(isinstance(option, str) for option in offered)
+        can = listed(offered) if named else f"{offered[0]} to {offered[-1]}"
         not_here.tell(key, key, text in known, can)
         if key not in session or text != seen.get(key):  # at first, by a link, by Back
             session[key] = known.get(text, starts[key])
