@@ -25,8 +25,9 @@ PLAN = make_plan({1: [0.7, 0.1, 0.1, 0.1], 2: [0.5, 0.3, 0.1, 0.1]}, per_layer=1
 def test_every_page_opens(open_page, save_tiny, pruned):
     further = {"recovery": {"final_size": 60_000}} if pruned else {}
     folder = save_tiny("on-texts", plan=PLAN if pruned else None, training=CONVERSION | further, **OF)
+    at = open_page("overview", folder)
     for page in ("overview", "expert_usage", "routing", "pruning_lab", "compare"):
-        at = open_page(page, folder)
+        at.switch_page(f"pages/{page}.py").run()
         assert not at.exception
         assert not at.error
         assert any(box.icon == ":material/school:" for box in at.info)

@@ -141,5 +141,3 @@ def test_what_is_narrowed_down_is_what_its_file_holds(open_page, folder, offered
     assert rows["index"].tolist() == shown["index"].tolist()
     assert not rows["correct"].any()
     assert 0 < len(rows) < 480
-
-

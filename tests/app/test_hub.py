@@ -33,18 +33,11 @@ def test_the_hub_is_never_the_default(open_page, folder, asked, page):
     assert at.selectbox(key="source").value is None
     assert not asked
     if page != "routing":  # which shows nothing of data
-        assert "pick the hub in the sidebar" in texts_of(at)
         assert "SHRP_DATA_DIR" in texts_of(at)
-
-
-def test_a_picked_hub_is_asked_and_why_it_fails_is_shown(open_page, folder, asked):
-    at = open_page("expert_usage", folder)
-    at.selectbox(key="source").set_value("hub").run()
-    linked = open_page("overview", folder, source="hub")
-    assert asked == ["qnli", "qnli"]
-    for one in (at, linked):
-        assert not one.exception
-        assert "the hub does not answer" in texts_of(one)
+        at.selectbox(key="source").set_value("hub").run()
+        assert asked == ["qnli"]
+        assert not at.exception
+        assert "the hub does not answer" in texts_of(at)
 
 
 def test_own_data_come_before_it_and_a_task_with_other_data_at_its_own(

@@ -34,9 +34,8 @@ def cuts(monkeypatch):
 def trained_shorter(save_tiny, monkeypatch):
     """A factory of checkpoints that learned from inputs shorter than the model can read."""
     monkeypatch.setattr(checkpoint_info, "EVALUATED_TOKENS", 6)
-    return lambda routing="sequence": save_tiny(
-        "tiny", routing=routing, training={"config": {"max_length": TRAINED}}
-    )
+    training = {"config": {"max_length": TRAINED}}
+    return lambda routing="sequence": save_tiny("tiny", routing=routing, training=training)
 
 
 def test_the_sidebar_says_how_many_examples_are_read_in_part(open_page, trained_shorter):
@@ -45,9 +44,7 @@ def test_the_sidebar_says_how_many_examples_are_read_in_part(open_page, trained_
     longer = sum(count > TRAINED for count in counts)
     assert 0 < longer < 480
     said = [caption.value.replace("\\", "") for caption in open_page("overview", folder).sidebar.caption]
-    assert any(
-        f"{longer} of 480 examples of probe/sst2 are longer than {TRAINED} tokens" in one for one in said
-    )
+    assert any(f"{longer} of 480 " in one and f"{TRAINED} tokens" in one for one in said)
 
 
 @pytest.mark.parametrize(
@@ -68,10 +65,7 @@ def test_the_last_training_on_a_task_says_how_long_inputs_are(training, length):
 
 @pytest.mark.parametrize(
     ("page", "params"),
-    [
-        ("compare", {"b": "tiny: pruned"}),
-        ("expert_usage", {"view": "Importance", "data_inputs": 32}),
-    ],
+    [("compare", {"b": "tiny: pruned"}), ("expert_usage", {"view": "Importance", "data_inputs": 32})],
 )
 def test_a_checkpoint_is_measured_on_inputs_as_long_as_it_learned_from(
     open_page, trained_shorter, cache, cuts, page, params

@@ -5,7 +5,6 @@ from html.parser import HTMLParser
 
 import pandas as pd
 import plotly.graph_objects as go
-import pytest
 from plotly.offline import get_plotlyjs
 
 from ui.downloads import _csv, standalone
@@ -19,13 +18,12 @@ class Elements(HTMLParser):
 
     def __init__(self, html):
         super().__init__()
-        self.tags, self.text, self.open, self.ids = [], [], [], []
+        self.tags, self.text, self.open = [], [], []
         self.feed(html)
         self.close()
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
-        self.ids += [value for name, value in attrs if name == "id"]
         if tag not in VOID:
             self.open.append(tag)
 
@@ -38,12 +36,8 @@ class Elements(HTMLParser):
             self.text.append(data)
 
 
-@pytest.fixture
-def fig():
-    return go.Figure(go.Bar(x=["left", "right"], y=[12.5, 37.25])).update_layout(paper_bgcolor="black")
-
-
-def test_a_downloaded_chart_holds_its_data_and_all_that_draws_it_and_fetches_nothing(fig):
+def test_a_downloaded_chart_holds_its_data_and_all_that_draws_it_and_fetches_nothing():
+    fig = go.Figure(go.Bar(x=["left", "right"], y=[12.5, 37.25])).update_layout(paper_bgcolor="black")
     file = standalone(fig, "Two bars.", "sst2-6of12-usage").decode()
     own, found = file.replace(get_plotlyjs(), ""), Elements(file)
     assert len(own) < len(file) / 100
@@ -61,28 +55,20 @@ def test_a_downloaded_chart_holds_its_data_and_all_that_draws_it_and_fetches_not
     assert not [word for word in ("http:", "https:", "src=", "@import", "url(", "import(") if word in own]
 
 
-def test_the_words_of_a_downloaded_chart_are_escaped(fig):
-    file = standalone(fig, EVIL, "evil").decode()
+def test_the_words_and_labels_of_a_downloaded_chart_are_escaped():
+    file = standalone(go.Figure(go.Bar(x=[EVIL], y=[1])), EVIL, "evil").decode()
     found = Elements(file)
     assert not found.open
     assert EVIL not in file
     assert "".join(found.text).count(EVIL) == 1
     assert not [attrs for _, attrs in found.tags if any(name.startswith("on") for name in attrs)]
-
-
-def test_labels_of_a_downloaded_chart_do_not_end_the_script_that_draws_it():
-    file = standalone(go.Figure(go.Bar(x=[EVIL], y=[1])), "A bar.", "evil").decode()
-    found = Elements(file)
-    assert not found.open
     assert [tag for tag, _ in found.tags].count("script") == 3  # Plotly's settings, Plotly, the chart
-    assert "alert" not in "".join(found.text)
 
 
 def test_a_csv_gives_back_what_went_in_with_names_and_without_row_numbers():
     texts = ["plain", 'a "quote", a comma', "two\nlines", "ü 😀 <b>", " space "]
-    frame = pd.DataFrame(
-        {"text, of mine": texts, "score": [0.5, -1.0, 0.0, 0.25, 3.0]}, index=[7, 3, 9, 1, 2]
-    )
+    columns = {"text, of mine": texts, "score": [0.5, -1.0, 0.0, 0.25, 3.0]}
+    frame = pd.DataFrame(columns, index=[7, 3, 9, 1, 2])
     file = _csv(frame)
     read = pd.read_csv(io.BytesIO(file), keep_default_na=False)
     assert read.to_dict("list") == frame.to_dict("list")

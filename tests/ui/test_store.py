@@ -80,15 +80,13 @@ def test_an_error_leaves_nothing_and_the_next_one_makes_it():
 
     def work(progress):
         calls.append(1)
-        progress(1, 2)
         if len(calls) == 1:
             raise InterruptedError
         return "made"
 
     with pytest.raises(InterruptedError):
         store.once("test", 3, "key", "Doing", work)
-    assert store.once("test", 3, "key", "Doing", work) == "made"
-    assert store.once("test", 3, "key", "Doing", work) == "made"
+    assert [store.once("test", 3, "key", "Doing", work) for _ in range(2)] == ["made"] * 2
     assert len(calls) == 2
 
 

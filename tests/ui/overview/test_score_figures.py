@@ -3,19 +3,6 @@ import pytest
 from ui.overview.score_figures import history_alt, history_frame, readable, training_history
 
 
-def epoch(metric, score, interval):
-    return {
-        "epoch": 0,
-        "stage": 1,
-        "converted_layer": 2,
-        "loss": 0.5,
-        "metric": metric,
-        "validation_score": score,
-        "validation_interval": interval,
-        "validation_n": 872,
-    }
-
-
 @pytest.mark.parametrize(
     ("metric", "score", "interval", "said"),
     [
@@ -25,7 +12,9 @@ def epoch(metric, score, interval):
     ],
 )
 def test_an_epochs_hover_has_the_digits_of_its_metric(metric, score, interval, said):
-    fig = training_history(history_frame([epoch(metric, score, interval)]), data="glue/x validation")
+    epoch = {"epoch": 0, "stage": 1, "converted_layer": 2, "loss": 0.5, "metric": metric}
+    scored = {"validation_score": score, "validation_interval": interval, "validation_n": 872}
+    fig = training_history(history_frame([epoch | scored]), data="glue/x validation")
     assert fig.data[0].hovertext == (f"epoch 0, stage 1, layer 2 converted<br>{said}",)
 
 

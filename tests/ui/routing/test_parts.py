@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from shrp.analysis.attribution import instance, tokens, trust
+from shrp.analysis.attribution import instance, tokens
 from shrp.analysis.explore import Exploration, WhatIf
 from shrp.analysis.patching import Patched
 from shrp.data.tasks import TASKS, TEXTS
 from shrp.model.forcing import AS_ROUTED, ForcedRoute
-from ui.routing import compare, figures, table, verdict, what_if, words
+from ui.routing import compare, figures, table, verdict, what_if
 
 SST2, STSB, MRPC = TASKS["sst2"], TASKS["stsb"], TASKS["mrpc"]
 
@@ -61,15 +61,10 @@ def test_the_verdict_names_the_word_and_the_layer_that_decide():
     changed = verdict.headline(e, None, grid({(0, 3): -4.0}), routed=True)
     assert "expert 3" in changed  # in layer 6 it gives another prediction
     assert "**negative**" in changed
-
-
-def test_a_word_that_changes_nothing_by_itself_is_not_said_to_do_so():
-    e = replace(exploration(), logits=np.array([0.0, 2.0]))
     said = verdict.headline(e, without([[0.0, 1.0], [0.0, 1.9]]), None, routed=False)
-    assert "**negative**" not in said
-    assert "73.1%" in said  # what is left without it
+    assert "**negative**" not in said  # no word changes it by itself
+    assert "73.1%" in said  # what is left without one
     assert "layer" not in said
-    assert "layer" in verdict.headline(e, None, None, routed=True)  # which takes longer, it says
 
 
 @pytest.mark.parametrize(("task", "named"), [(STSB, True), (TEXTS, False)])
@@ -109,16 +104,15 @@ def test_a_strip_names_all_experts_that_an_input_takes(token, k):
 
 
 def test_what_is_not_read_is_said():
-    def made(read, full):
-        return Exploration(SST2, ("t",), ("a",) * read, full, np.zeros(2), {})
+    def notes(*sizes, trained):
+        made = [Exploration(SST2, ("t",), ("a",) * read, full, np.zeros(2), {}) for read, full in sizes]
+        return table.reading_notes(made, trained)
 
-    assert table.reading_notes([made(128, 128)], 128) == []
-    (longer,) = table.reading_notes([made(10, 10), made(129, 129)], 128)
-    assert "128" in longer
-    assert "sentence 2" in longer
-    cut, _ = table.reading_notes([made(512, 900), made(512, 513)], 200)
-    assert "512" in cut
-    assert "sentences 1, 2" in cut
+    assert notes((128, 128), trained=128) == []
+    (longer,) = notes((10, 10), (129, 129), trained=128)
+    assert all(number in longer for number in ("128", "sentence 2"))
+    cut, _ = notes((512, 900), (512, 513), trained=200)
+    assert all(number in cut for number in ("512", "sentences 1, 2"))
 
 
 # What if
@@ -137,8 +131,6 @@ def test_the_what_if_map_is_symmetric_and_blank_where_nothing_changes():
     assert [tuple(cell) for cell in cells] == [(layer, expert) for layer in (6, 9) for expert in range(4)]
     forced = what_if.what_if_heatmap(grid({(0, 1): -2.0}, route=ForcedRoute.parse("6.2")), e, 1)
     assert any(trace.type == "scatter" and trace.marker.symbol == "diamond" for trace in forced.data)
-    number = WhatIf(STSB, (6, 9), np.array([1.0]), np.ones((2, 4, 1)))
-    assert "logit" not in what_if.what_if_heatmap(number, exploration(task=STSB), 0).to_json()
 
 
 def test_the_token_map_colours_within_a_layer_and_moves_through_long_texts():
@@ -201,22 +193,6 @@ def test_colored_words_are_escaped_and_signed():
     assert html.count("dotted") == html.count("solid") == 1
     assert html.index("premise") < html.index("&lt;b&gt;") < html.index("hypothesis") < html.index("good")
     assert html.count('dir="auto"') == 4  # each text, and each name, runs as its own words do
-
-
-def check(method, explained, beaten=trust.DRAWS, low=0.1, behind=0.2):
-    made = trust.Trust(method, 0.1, explained, 0.2, beaten, 0.1, behind_low=behind)
-    return replace(made, above_equal_low=low)
-
-
-def test_scores_that_beat_no_control_are_said_to():
-    controls = [check("alike", 0.3), check("shuffled", 0.2)]
-    good = words.faithful_in_words([check("a", 0.9), check("b", 0.6), *controls])
-    assert "badge" not in good
-    weak = words.faithful_in_words([check("a", 0.9), check("b", 0.6, beaten=3), *controls])
-    assert "badge[" in weak
-    assert weak.endswith(" b]")
-    level = words.faithful_in_words([check("a", 0.9), check("b", 0.8, behind=-0.1), *controls])
-    assert len(level) > len(good)
 
 
 # Two sentences
