@@ -61,17 +61,12 @@ def browser():
         browser.close()
 
 
-def _profile(browser):
-    context = browser.new_context(viewport={"width": 1400, "height": 1100})
-    context.add_init_script(WATCHED)
-    context.set_default_timeout(TIMEOUT_MS)
-    return context
-
-
 @pytest.fixture(scope="session")
 def profile(browser):
     """One profile for all tests, so that each need not fetch the same scripts again."""
-    context = _profile(browser)
+    context = browser.new_context(viewport={"width": 1400, "height": 1100})
+    context.add_init_script(WATCHED)
+    context.set_default_timeout(TIMEOUT_MS)
     yield context
     context.close()
 
@@ -85,8 +80,8 @@ def page(profile):
 
 
 @pytest.fixture
-def other_page(browser):
-    """A session with a profile of its own: nothing is shared but the server."""
-    context = _profile(browser)
-    yield context.new_page()
-    context.close()
+def other_page(profile):
+    """Another session at the same time."""
+    tab = profile.new_page()
+    yield tab
+    tab.close()

@@ -91,6 +91,7 @@ def give(page, box, name, content):
     if not dialog.count():
         page.get_by_role("button", name="Use your own model or data").click()
     file = {"name": name, "mimeType": "application/octet-stream", "buffer": content}
+    settled(page)  # or the first box there could be the other one
     dialog.locator("input[type=file]").nth(box).set_input_files(file)
     return dialog
 

@@ -1,7 +1,5 @@
 """The Routing page in a real browser: a forced expert by mouse and keyboard, what is typed, and Back."""
 
-import re
-
 import pytest
 
 from shrp.analysis.explore import explore
@@ -16,23 +14,9 @@ from tests.browser.steps import (
     to,
     wait_for_query,
 )
+from ui.routing.figures import layer_names
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(1200, func_only=True)]
-GRID = ".st-key-what-if .js-plotly-plot"
-
-
-def cell_of(page, layer, expert):
-    """A cell's place in the grid's own terms."""
-    page.locator(GRID).wait_for()
-    settled(page)
-    axes = page.evaluate(
-        f"""() => {{ const {{xaxis, yaxis}} = document.querySelector("{GRID}")._fullLayout;
-        return [xaxis, yaxis].map((a) => a.type == "category" ? a._categories : null); }}"""
-    )
-    return [
-        str(number) if names is None else next(n for n in names if re.search(rf"\b{number}$", str(n)))
-        for names, number in zip(axes, (expert, layer), strict=True)
-    ]
 
 
 def test_what_is_typed_is_answered_as_text_and_there_again_after_another_page_and_after_back(app_url, page):
@@ -70,7 +54,7 @@ def test_an_expert_is_forced_by_a_click_or_the_keyboard_alone_and_back_releases_
     expert = next(e for e in range(12) if e != before.choice(8))
     route = ForcedRoute((Force(8, expert),))
     page.goto(address(app_url, "routing", text=SENTENCE))
-    click_cell(page, "what-if", *cell_of(page, 8, expert))
+    click_cell(page, "what-if", str(expert), *layer_names([8]))
     wait_for_query(page, force=route.text)
     page.locator("table.routes").nth(1).wait_for()
     settled(page)
