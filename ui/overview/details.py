@@ -32,7 +32,7 @@ _MEANING = {
 def costs(selection: state.Selection) -> None:
     """What is left of the dense model's parameters and FLOPs, as one figure."""
     model = selection.checkpoint.model
-    frame = figures.cost_frame(cost(model, TOKENS), dense_cost(model, TOKENS))
+    frame = figures.cost_frame(cost(model, TOKENS), dense_cost(model, TOKENS), TOKENS)
     alt = f"Share of the dense model: {figures.cost_alt(frame)}"
     chart(figures.cost_bars(frame), frame, "costs", f"{selection.name}-costs", alt)
 

@@ -92,14 +92,14 @@ def _block_text(row: Any, num_experts: int, validation: str) -> str:
     return "<br>".join(known)
 
 
-def cost_frame(cost: Cost, dense: Cost) -> pd.DataFrame:
-    """Four figures against the dense model: columns what, denominator, value, dense, kept (a share of 1)."""
+def cost_frame(cost: Cost, dense: Cost, tokens: int) -> pd.DataFrame:
+    """Four figures against the dense model: columns what, denominator, value, dense, kept (a share of 1), tokens."""
     rows = []
     for what, name in (("parameters", "params"), ("FLOPs", "flops")):
         for of, part in (("encoder", "encoder"), ("whole model", "model")):
             rows.append((what, of, getattr(cost, f"{part}_{name}"), getattr(dense, f"{part}_{name}")))
     frame = pd.DataFrame(rows, columns=["what", "denominator", "value", "dense"])
-    return frame.assign(kept=frame["value"] / frame["dense"])
+    return frame.assign(kept=frame["value"] / frame["dense"], tokens=tokens)
 
 
 def cost_alt(frame: pd.DataFrame) -> str:
