@@ -82,24 +82,12 @@ def read_all(at, offered, wanted):
         ("pruning_lab", {"budget": 3}, ("kept-map", "curve-1")),
         ("pruning_lab", {"budget": 3, "lab_tab": "Where accuracy is lost"}, ("by-slice",)),
         ("pruning_lab", {"budget": 3, "lab_tab": "Changed predictions"}, ("flips",)),
-        (
-            "expert_usage",
-            {"view": "Importance", "data_inputs": 32},
-            ("effect-map", "where-map"),
-        ),
-        (
-            "compare",
-            {"b": "tiny-token", "compare_tab": "Where accuracy is lost"},
-            ("ranked", "by-slice"),
-        ),
-        (
-            "expert_usage",
-            CELL | {"profile": profile.EXAMPLES},
-            ("usage-map", "mix-class", "mix-slice", "top-inputs"),
-        ),
+        ("compare", {"b": "tiny-token", "compare_tab": "Where accuracy is lost"}, ("ranked", "by-slice")),
+        ("expert_usage", CELL, ("usage-map", "mix-class", "mix-slice", "top-inputs")),
         ("expert_usage", CELL | {"profile": profile.WORDS}, ("words",)),
         ("expert_usage", CELL | {"profile": profile.ATTENTION}, ("attention", "roles")),
         ("expert_usage", CELL | {"profile": profile.KNOCK_OUT}, ("knock-out-slices",)),
+        ("expert_usage", {"view": "Importance", "data_inputs": 32}, ("effect-map", "where-map")),
         (
             "expert_usage",
             {"view": "What drives routing", "exchange": "true"},

@@ -339,9 +339,7 @@ def test_better_than_chance_is_better_than_all_draws(draws, better):
 def test_the_threshold_is_calibrated_to_the_routed_model(page, pruned_by, routed):
     at = page(lab_tab=view.THRESHOLD)
     found = differences.matched(pruned_by(budget=3), routed, SST2)
-    np.testing.assert_allclose(
-        answer_shares(found.logits), answer_shares(routed.logits), atol=0.02
-    )
+    np.testing.assert_allclose(answer_shares(found.logits), answer_shares(routed.logits), atol=0.02)
     assert score_text(found.score, "accuracy") in plainly(at)
 
 

@@ -87,10 +87,7 @@ def test_overview_usage_and_lab_work_on_a_table(open_page, saved, kind, rows, me
 @pytest.mark.parametrize("routing", ["sequence", "token"])
 @pytest.mark.parametrize(
     ("kind", "text", "shown"),
-    [
-        ("words", "w1 w2 w40\nw3", ("w1", "w2", "w40")),
-        ("spans", "w1 w12 ||| w11 <i> w12 w13", ("<mark",)),
-    ],
+    [("words", "w1 w2 w40\nw3", ("w1", "w2", "w40")), ("spans", "w1 w12 ||| w11 <i> w12 w13", ("<mark",))],
     ids=("words", "spans"),
 )
 def test_routing_marks_words_in_the_text(open_page, saved, routing, kind, text, shown):

@@ -4,16 +4,7 @@ import pytest
 
 from shrp.analysis.explore import explore
 from shrp.model.forcing import Force, ForcedRoute
-from tests.browser.steps import (
-    SENTENCE,
-    TYPED,
-    address,
-    click_cell,
-    settled,
-    tab_to,
-    to,
-    wait_for_query,
-)
+from tests.browser.steps import SENTENCE, TYPED, address, click_cell, settled, tab_to, to, wait_for_query
 from ui.routing.figures import layer_names
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(1200, func_only=True)]

@@ -33,11 +33,9 @@ def done(at, what, value):
 @pytest.mark.parametrize(
     ("steps", "shown"),
     [
-        ([("kept", 12), ("model", 8)], 8),
         ([("kept", 12), ("away", True), ("model", 8), ("away", False)], 8),
         # The value that the visit before ended with is not the newest any more.
         ([("kept", 12), ("away", True), ("away", False), ("kept", START), ("model", 8)], START),
-        ([("kept", 12), ("away", True), ("away", False), ("kept", START), ("model", 20)], START),
         ([("kept", 12), ("away", True), ("away", False), ("kept", 6), ("model", 8)], 6),
         ([("kept", 12), ("model", 20), ("kept", 18), ("model", 12), ("kept", 3), ("model", 8)], 3),
     ],

@@ -29,10 +29,8 @@ def test_models_that_are_not_above_it_are_named(tiny_data):
     assert floor_warning(data, [("the pruned model", exact(estimate))]) == ""
     assert floor_warning(data, [("the pruned model", exact(found))])
     said = floor_warning(data, [("the pruned model", low), ("the routed one", high), ("the teacher", low)])
-    assert said.startswith("The pruned model (")
-    assert ") and the teacher (" in said
-    assert "not above the majority-class baseline" in said
-    assert f"(n = {len(data)})" in said
+    assert all(part in said for part in ("The pruned model (", "the teacher (", f"(n = {len(data)})"))
+    assert "the routed one" not in said
     many = [(name, low - i / 100) for i, name in enumerate("abcde")] + [("f", high)]
-    assert floor_warning(data, many).startswith("5 of 6 models (the best of these has ")
+    assert floor_warning(data, many).startswith("5 of 6 models")
     assert "The pruned model" not in floor_warning(replace(data, labels=None), [("the pruned model", low)])
