@@ -69,7 +69,8 @@ def read_all(at, offered, wanted):
     assert not at.exception
     assert not at.error
     assert {f"{key}-csv" for key in wanted} <= set(offered)
-    assert sum(mime == "text/html" for mime, _ in offered.values()) == len(at.get("plotly_chart"))
+    # On a slow machine a run draws the curve several times, each with a key of its own.
+    assert {f"{chart.key}-html" for chart in at.get("plotly_chart")} <= set(offered)
     for mime, data in offered.values():
         READ[mime](data() if callable(data) else data)
 
