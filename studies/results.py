@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import combinations
 from pathlib import Path
 from statistics import mean
@@ -70,9 +70,15 @@ def _main_rows(rows: list[dict[str, Any]], recipe: str, depth: str) -> list[dict
     return [row for row in rows if (row["recipe"], row["depth"]) == (recipe, depth) and row["compared"]]
 
 
+@cache
+def _of_glue(made: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The `summary` or the `leads` of the GLUE study, which several tables need."""
+    return made(read_rows(DATA / "glue.json"))
+
+
 def headline() -> str:
     """The README's table: `retain` and `paper`, fine-tuned after pruning, SHRP next to every control."""
-    rows, plain = summary(read_rows(DATA / "glue.json")), "SHRP, not fine-tuned after pruning"
+    rows, plain = _of_glue(summary), "SHRP, not fine-tuned after pruning"
     found: dict[str, dict[tuple[str, str], str]] = {NAMES["shrp"]: {}, plain: {}}
     for column in COLUMNS:
         for row in _main_rows(rows, *column):
@@ -85,7 +91,7 @@ def headline() -> str:
 
 def glue(recipe: str, depth: str) -> str:
     """One part of the GLUE table: percent of the teacher's score by task."""
-    rows = _main_rows(summary(read_rows(DATA / "glue.json")), recipe, depth)
+    rows = _main_rows(_of_glue(summary), recipe, depth)
     lines = []
     for row in rows:
         tasks = [f"{100 * row['by_task'][task]['share']:.1f}" for task in TASKS]
@@ -97,14 +103,14 @@ def glue(recipe: str, depth: str) -> str:
 def against_controls() -> str:
     """SHRP's lead over each fine-tuned control."""
     cells: dict[str, dict[tuple[str, str], str]] = {}
-    for row in leads(read_rows(DATA / "glue.json")):
+    for row in _of_glue(leads):
         cells.setdefault(row["name"], {})[row["recipe"], row["depth"]] = points(row)
     return by_recipe("SHRP minus", cells)
 
 
 def like_for_like() -> str:
     """Our figures without fine-tuning after pruning next to the paper's, and with it."""
-    rows = summary(read_rows(DATA / "glue.json"))
+    rows = _of_glue(summary)
     paper = {row["name"]: row for row in read_rows(DATA / "published.json")}
 
     def ours(depth: str, tuned: bool) -> list[str]:
@@ -263,8 +269,7 @@ def main(
 ) -> None:
     """Fill the tables of README.md, docs/results.md and docs/glue.md, and write docs/data/summary.json and leads.json."""
     wanted = {page: filled(page.read_text(encoding="utf-8")) for page in PAGES}
-    rows = read_rows(DATA / "glue.json")
-    wanted |= {DATA / "summary.json": as_json(summary(rows)), DATA / "leads.json": as_json(leads(rows))}
+    wanted |= {DATA / f"{made.__name__}.json": as_json(_of_glue(made)) for made in (summary, leads)}
     old = [p for p, text in wanted.items() if not p.exists() or p.read_text(encoding="utf-8") != text]
     if check and old:
         raise DataError(f"{', '.join(path.name for path in old)} out of date: run python -m studies.results.")

@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -119,16 +118,14 @@ def test_the_one_output_of_a_regression_can_be_named(place, tmp_path, tiny_model
     made = checkpoint.load(tmp_path / "adopted").info
     assert (made.task, made.training["head_labels"]) == (rated, ["number"])
     assert load_base(str(tmp_path / "adopted"), rated, head_labels=("number",))[2]
-    with pytest.raises(TrainingError, match="--head-labels number; if not"):
+    with pytest.raises(TrainingError, match="--head-labels number"):
         refuse_unclear(saved(tiny_model(num_labels=1), tiny_tokenizer, tmp_path / "named", "score"), rated)
     model, _, trained = load_base(base, rated, head_labels=("number",))
-    assert trained
-    assert model.config.problem_type == "regression"
-    with pytest.raises(TrainingError, match="are not those of rated: number"):
-        load_base(base, rated, head_labels=("stars",))
+    assert (trained, model.config.problem_type) == (True, "regression")
     two = saved(tiny_model(), tiny_tokenizer, tmp_path / "two", "bad", "good")
-    with pytest.raises(TrainingError, match="has no trained head of 1 outputs"):
-        load_base(two, rated, head_labels=("number",))
+    for folder, names in ((base, ("stars",)), (two, ("number",))):
+        with pytest.raises(TrainingError, match=r"number|1 outputs"):
+            load_base(folder, rated, head_labels=names)
 
 
 def test_pickled_weights_are_told_from_no_model(tmp_path, tiny_model, tiny_tokenizer):
@@ -141,14 +138,6 @@ def test_pickled_weights_are_told_from_no_model(tmp_path, tiny_model, tiny_token
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(TrainingError, match="truncated or not a safetensors file"):
         load_base(base, MOODS)
-
-
-@pytest.mark.parametrize("names", [("awful", "great"), ("poor", "poor and more")])
-def test_labels_of_own_training_files_may_mean_a_class(place, names):
-    plain = load_file(place / "train.csv")
-    found = load_file(place / "train.csv", meanings=dict(zip(("bad", "good"), names)))
-    assert found.task.label_names == names
-    assert np.array_equal(found.labels, plain.labels)
 
 
 def test_labels_that_differ_by_their_case_alone_are_not_put_in_order(tmp_path, tiny_model, tiny_tokenizer):

@@ -77,16 +77,14 @@ def test_an_install_has_every_file_of_the_package():
 
 def test_importing_the_package_alone_does_not_import_torch():
     code = "import sys, shrp; sys.exit('torch' in sys.modules)"
-    root = Path(shrp.__file__).parents[1]
-    assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 def test_the_python_of_the_readme_runs(monkeypatch, capsys, tmp_path):
-    root = Path(shrp.__file__).parents[1]
-    text = (root / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
     section = text[text.index("## Python") : text.index("## Layout")]
     code = "\n".join(line[4:] for line in section.splitlines() if line.startswith("    "))
-    (tmp_path / "checkpoints").symlink_to(root / "checkpoints")  # it names a shipped one, and saves one
+    (tmp_path / "checkpoints").symlink_to(ROOT / "checkpoints")  # it names a shipped one, and saves one
     monkeypatch.chdir(tmp_path)
     some = load_probe("sst2").subset(range(0, 480, 10))  # all of them take a minute where others are at work
     monkeypatch.setattr("shrp.data.sources.load_probe", {"sst2": some}.__getitem__)
@@ -97,12 +95,10 @@ def test_the_python_of_the_readme_runs(monkeypatch, capsys, tmp_path):
     assert "tensor(" in said
 
 
-@pytest.mark.parametrize(
-    "page", ["app.py", *(f"pages/{path.name}" for path in sorted(ROOT.glob("pages/*.py")))]
-)
+@pytest.mark.parametrize("page", [ROOT / "app.py", *sorted(ROOT.glob("pages/*.py"))], ids=lambda page: page.name)
 def test_no_page_has_a_string_that_streamlit_would_draw(page):
     """Streamlit draws what stands alone on a line of a page, a string that documents a constant as well."""
-    _, *body = ast.parse((ROOT / page).read_text(encoding="utf-8")).body
+    _, *body = ast.parse(page.read_text(encoding="utf-8")).body
     bare = [node for node in body if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)]
     assert not [node.lineno for node in bare]
 
@@ -111,10 +107,8 @@ def test_no_page_has_a_string_that_streamlit_would_draw(page):
 def imports():
     """Module -> the modules of the project that it imports, in functions and for type checkers too."""
     files = [ROOT / "app.py", *(file for name in BELOW for file in (ROOT / name).rglob("*.py"))]
-    names = {
-        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
-        for file in files
-    }
+    parts = [file.relative_to(ROOT).with_suffix("").parts for file in files]
+    names = {".".join(part).removesuffix(".__init__"): file for part, file in zip(parts, files)}
     found = {}
     for name, file in names.items():
         nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))

@@ -142,9 +142,7 @@ DAMAGES = {
     "truncated": lambda file: file.write_bytes(file.read_bytes()[:-40]),
     "text": lambda file: file.write_text("not safetensors"),
     "altered score": rescore,
-    "other tensors": lambda file: save_file(
-        {"x": np.zeros(3)}, file, metadata={"shrp": json.dumps({"key": {}})}
-    ),
+    "other tensors": lambda file: save_file({"x": np.zeros(3)}, file, metadata={"shrp": '{"key": {}}'}),
     "no metadata": lambda file: save_file({"logits": np.zeros((60, 2), dtype=np.float32)}, file),
     "deep metadata": lambda file: save_file({"x": np.zeros(3)}, file, metadata={"shrp": "[" * 100_000}),
     "huge": lambda file: os.truncate(file, 2**31),

@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 
 from shrp.files import cache_folder
-from tests.campaign import damage, inputs, sessions, trainings
+from tests.campaign import damage, inputs, trainings
 from tests.campaign.world import RIGHT, make
 from tests.processes import fork
 
@@ -33,7 +33,6 @@ PARTS = {
     "texts": (inputs.texts, 2, 60),
     "killed": (trainings.killed, 3, 240),
     "disk": (trainings.disk, 3, 240),
-    "sessions": (sessions.sessions, 4, 1200),
 }
 """By name: `(world, scratch, rng) -> outcomes` of a trial, a share of the time, and the seconds that one may take."""
 
@@ -63,7 +62,7 @@ def trials(part: str, seed: int, done: set[int], seconds: float) -> Iterator[dic
             file, most = root / f"{number}.json", PARTS[part][2]
 
             def run(number: int = number, file: Path = file) -> None:
-                os.setsid()  # what it starts, such as a server, ends with it
+                os.setsid()  # what it starts ends with it
                 file.write_text(json.dumps(outcome(root, part, seed, number)))
 
             process = fork(run, root / "stderr")

@@ -108,11 +108,7 @@ def test_it_travels_with_a_checkpoint_and_leaves_its_fingerprint(routed, tmp_pat
     reference.write(routed, {"x": outputs()})
     loaded = checkpoint.load(routed)
     assert loaded.fingerprint == before.fingerprint
-    again = checkpoint.load(
-        checkpoint.save(
-            loaded.model, loaded.tokenizer, loaded.info, tmp_path / "again", teacher=loaded.teacher
-        )
-    )
+    parts = loaded.model, loaded.tokenizer, loaded.info
+    again = checkpoint.load(checkpoint.save(*parts, tmp_path / "again", teacher=loaded.teacher))
     np.testing.assert_array_equal(again.teacher["x"].logits, outputs().logits)
-    bare = checkpoint.save(loaded.model, loaded.tokenizer, loaded.info, tmp_path / "bare")
-    assert not (bare / FILE).exists()
+    assert not (checkpoint.save(*parts, tmp_path / "bare") / FILE).exists()

@@ -12,9 +12,7 @@ from shrp.data.tasks import TASKS
 from shrp.evaluation.evaluate import evaluate
 
 ROOT = Path(__file__).parents[2] / "checkpoints"
-FOLDERS = (
-    sorted(p for p in ROOT.iterdir() if p.is_dir() and not p.name.startswith(".")) if ROOT.is_dir() else []
-)
+FOLDERS = sorted(path.parent for path in ROOT.glob("[!.]*/config.json"))
 LARGEST = 60_000_000
 QUICK = {"sst2-11of12", "sst2-11of12-recovered"}
 """Those that are scored on all of a probe set; the others, of six dense layers or more, on every fourth example."""

@@ -71,9 +71,7 @@ def test_no_other_class_is_asked_to_read_the_folder(saved, name, asked):
     if name == "config.json":
         put(saved, "tokenizer_config.json", {"tokenizer_class": None})
     put(saved, name, {"tokenizer_class": asked})
-    with pytest.raises(
-        CheckpointError, match=r"asks for the class .*, which is not among those that are read"
-    ):
+    with pytest.raises(CheckpointError, match="asks for the class"):
         checkpoint.load(saved)
 
 
@@ -108,16 +106,14 @@ def test_a_tokenizer_that_no_checkpoint_could_have_is_refused_before_training(sa
 
 def table(units, texts=b"a\0"):
     """A table of characters, as a file has it, of a trie of so many units."""
-    return base64.b64encode(
-        (4 * len(units)).to_bytes(4, "little") + struct.pack(f"<{len(units)}I", *units) + texts
-    )
+    return base64.b64encode(struct.pack(f"<{1 + len(units)}I", 4 * len(units), *units) + texts)
 
 
 BOMB = {"type": "Replace", "pattern": {"String": "."}, "content": "a" * 200}
 NORMALIZERS = (
     *(
-        {"type": "Precompiled", "precompiled_charsmap": one if isinstance(one, str) else one.decode()}
-        for one in ("AAAA", table([300 << 10] * 256), table([0] * 256, b"a" * 500 + b"\0"))
+        {"type": "Precompiled", "precompiled_charsmap": one.decode()}
+        for one in (b"AAAA", table([300 << 10] * 256), table([0] * 256, b"a" * 500 + b"\0"))
     ),
     {"type": "Sequence", "normalizers": [BOMB] * 3},
     {"type": "Sequence", "normalizers": [{"type": "NFKD"}] * 2},

@@ -1,6 +1,7 @@
 """Commands that look at a model print what the library computes."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -41,9 +42,7 @@ def test_evaluate(shrp, place, known, on_data, tmp_path):
     assert found["score"] == expected.score
     assert found["interval"] == pytest.approx(list(expected.interval))
     assert (found["teacher"], found["retained"]) == (0.75, pytest.approx(expected.score / 0.75))
-    assert {row["slice"]: row["n"] for row in found["slices"]} == pd.Series(
-        data.slices
-    ).value_counts().to_dict()
+    assert {row["slice"]: row["n"] for row in found["slices"]} == Counter(data.slices)
     assert found["calibration"]["ece"] == pytest.approx(calibration.ece(expected).value, abs=1e-6)
     assert found["calibration"]["brier"] == pytest.approx(calibration.brier(expected), abs=1e-6)
     ours, dense = cost(loaded.model), dense_cost(loaded.model)
@@ -79,9 +78,8 @@ def test_usage(shrp, place, known, on_data):
     loaded, data = known
     found = told(shrp, "usage", place / "routed", *on_data, "--by", "class", "--drivers")
     stats = measure_usage(loaded.model, loaded.tokenizer, data)
-    assert pd.DataFrame(found["experts"])["share"].tolist() == pytest.approx(
-        stats.to_frame()["share"].tolist()
-    )
+    shares = [row["share"] for row in found["experts"]]
+    assert shares == pytest.approx(stats.to_frame()["share"].tolist())
     group = found["by"]["positive"]
     assert group["n"] == int((data.labels == 1).sum())
     np.testing.assert_allclose(group["shares"]["1"], stats.shares(data.labels == 1)[1])
@@ -123,14 +121,11 @@ def test_explain(shrp, place, known):
     task, texts = loaded.info.task, ("w1 w2 w3", "w9 w4")
     asked = ("--text", texts[0], "--text", texts[1])
     found = told(shrp, "explain", place / "routed", *asked)
-    for one, expected in zip(
-        found["inputs"], explore(loaded.model, loaded.tokenizer, task, [(t,) for t in texts]), strict=True
-    ):
+    wanted = explore(loaded.model, loaded.tokenizer, task, [(t,) for t in texts])
+    for one, expected in zip(found["inputs"], wanted, strict=True):
         assert one["answer"] == expected.answer
         assert list(one["probabilities"].values()) == pytest.approx(expected.probabilities.tolist())
-        assert [row["expert"] for row in one["route"]] == [
-            expected.choice(layer) for layer in expected.layers
-        ]
+        assert [row["expert"] for row in one["route"]] == [expected.choice(layer) for layer in expected.layers]
         instance = prepare(loaded.model, loaded.tokenizer, task, expected.text)
         scores = ablate_words(instance, expected.prediction).scores
         np.testing.assert_allclose([row["score"] for row in one["words"]["scores"]], scores, atol=1e-5)
@@ -148,19 +143,13 @@ def test_sweep_scores_models_that_are_really_built(shrp, place, known, tmp_path)
     for row in found["prunings"]:
         kind = "usage" if row["seed"] is None else "random"
         plan = plan_from(stats, selection=kind, per_layer=row["per_layer"], seed=row["seed"] or 0)
-        assert row["score"] == pytest.approx(
-            evaluate(prune(loaded.model, plan), loaded.tokenizer, data).score
-        )
+        rebuilt = evaluate(prune(loaded.model, plan), loaded.tokenizer, data)
+        assert row["score"] == pytest.approx(rebuilt.score)
     assert len(pd.read_csv(tmp_path / "sweep.csv")) == 7
     for one in found["cheapest"]:
-        near = [
-            row
-            for row in found["prunings"]
-            if row["seed"] is None
-            and row["score"] >= found["routed"]["score"] - one["loss"] - 1e-12
-            and row["score"] > found["routed"]["constant"]
-        ]
-        assert one["kept"] == (min(row["kept"] for row in near) if near else None)
+        least = max(found["routed"]["score"] - one["loss"] - 1e-12, found["routed"]["constant"] + 1e-12)
+        near = [row["kept"] for row in found["prunings"] if row["seed"] is None and row["score"] >= least]
+        assert one["kept"] == min(near, default=None)
 
 
 @pytest.mark.parametrize(
@@ -192,9 +181,8 @@ def test_compare_two(shrp, place, known, on_data, tmp_path):
     for by in ("class", "slice"):
         frame = by_group(before, after, by)
         assert [row["change"] for row in found[f"by_{by}"]] == pytest.approx(frame["change"].tolist())
-    assert (
-        pd.read_csv(tmp_path / "f.csv")["index"].tolist() == flip_table(before, after, data)["index"].tolist()
-    )
+    flips = flip_table(before, after, data)
+    assert pd.read_csv(tmp_path / "f.csv")["index"].tolist() == flips["index"].tolist()
     assert shrp("compare", place / "routed", place / "other", *on_data)[0] == 0
 
 

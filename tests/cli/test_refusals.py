@@ -30,10 +30,7 @@ def test_help_fits_a_screen(shrp, name):
     assert f"python -m shrp {name} " in out
 
 
-@pytest.mark.parametrize(
-    "args",
-    [(), ("nonsense",), ("evaluate",), ("evaluate", "routed", "--max-length", 1)],
-)
+@pytest.mark.parametrize("args", [(), ("nonsense",), ("evaluate",), ("evaluate", "routed", "--max-length", 1)])
 def test_wrong_usage_is_exit_code_2(shrp, args):
     code, out, _ = shrp(*args)
     assert code == 2
@@ -42,16 +39,21 @@ def test_wrong_usage_is_exit_code_2(shrp, args):
 
 ALONE = """
 import json, runpy, sys
-for arguments in json.loads(sys.argv[1]):
+from transformers import AutoConfig
+commands, folder = json.loads(sys.argv[1]), sys.argv[2]
+try:
+    AutoConfig.from_pretrained(folder)
+except ValueError as error:
+    print("without shrp:", "shrp-bert" in str(error))
+for arguments in commands:
     sys.argv = ["shrp", *arguments]
     try:
         runpy.run_module("shrp", run_name="__main__")
     except SystemExit as end:
         print(f"ends with {end.code}")
-from transformers import AutoConfig
-print(type(AutoConfig.from_pretrained(sys.argv[2])).__name__)
+print(type(AutoConfig.from_pretrained(folder)).__name__)
 """
-"""Commands one after the other in a process, as importing takes seconds; then transformers reads what the last one did."""
+"""Commands one after the other in a process, as importing takes seconds; transformers reads a checkpoint before and after."""
 
 
 def test_the_module_runs_by_itself_and_transformers_knows_its_checkpoints_from_then_on(place):
@@ -59,7 +61,7 @@ def test_the_module_runs_by_itself_and_transformers_knows_its_checkpoints_from_t
     text = "ʻōlelo → \U0001f600"
     commands = [["evaluate", str(place / text)], ["explain", str(place / "routed"), "--text", text]]
     done = subprocess.run(
-        [sys.executable, "-c", ALONE, json.dumps(commands)],
+        [sys.executable, "-c", ALONE, json.dumps(commands), str(place / "routed")],
         cwd=Path(cli.__file__).parents[2],
         env=os.environ | {"COLUMNS": "200", "PYTHONIOENCODING": "cp1252"},
         capture_output=True,
@@ -67,7 +69,7 @@ def test_the_module_runs_by_itself_and_transformers_knows_its_checkpoints_from_t
         check=True,
     )
     refused, explained = done.stdout.split("ends with 1\n")
-    assert (refused, "error: " in done.stderr, "Traceback" in done.stderr) == ("", True, False)
+    assert (refused, "error: " in done.stderr, "Traceback" in done.stderr) == ("without shrp: True\n", True, False)
     assert text in explained
     assert explained.splitlines()[-1] == "ShrpBertConfig"
 

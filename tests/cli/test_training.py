@@ -50,9 +50,8 @@ def test_from_a_base_to_a_teacher_a_routed_and_a_fine_tuned_checkpoint(shrp, pla
     assert routed.info.config.layers == (1, 2)
     assert "stage 1: converting layer 2" in err
     pruned = ("prune", tmp_path / "routed", "--per-layer", 1, "--out", tmp_path / "pruned", "--fine-tune", 1)
-    code, out, err = shrp(
-        *pruned, "--teacher", tmp_path / "teacher", *files[:4], *config(training=quick), "--json"
-    )
+    pruned += ("--teacher", tmp_path / "teacher", *files[:4], *config(training=quick), "--json")
+    code, out, err = shrp(*pruned)
     assert code == 0, err
     made = checkpoint.load(tmp_path / "pruned")
     assert made.is_static
@@ -88,9 +87,7 @@ def test_prune(shrp, place, known, tmp_path, options, budget):
     assert told["scores"][0]["data"] == "probe/sst2"
     loaded, data = known
     expected = evaluate(prune(loaded.model, made.info.plan), loaded.tokenizer, data).score
-    assert evaluate(made.model, made.tokenizer, data).score == pytest.approx(
-        expected, abs=0.02
-    )  # float16 weights
+    assert evaluate(made.model, made.tokenizer, data).score == pytest.approx(expected, abs=0.02)  # float16 weights
 
 
 def test_prune_by_plan(shrp, place, tmp_path):
@@ -106,9 +103,7 @@ def test_prune_with_a_calibrated_threshold(shrp, place, known, tmp_path):
     code, _out, err = shrp("prune", place / "routed", *options, "--json")
     assert code == 0, err
     made = checkpoint.load(tmp_path / "out")
-    shares = [
-        answer_shares(evaluate(one.model, one.tokenizer, data).logits).tolist() for one in (made, loaded)
-    ]
+    shares = [answer_shares(one.evaluate(data).logits).tolist() for one in (made, loaded)]
     assert shares[0] == pytest.approx(shares[1], abs=2 / 60)
 
 
@@ -165,12 +160,10 @@ def test_a_pruned_model_is_fine_tuned_without_labels(shrp, place, known, config,
     routed, data = known
     unlabelled = tmp_path / "unlabelled.csv"
     tiny_data(500, 3).to_frame()[["sentence"]].to_csv(unlabelled, index=False)
+    training = {"learning_rate": 1e-3, "precision": "fp32", "temperature": 3.0, "weight_decay": 0.02}
     code, out, err = shrp(
         *("prune", place / "routed", "--per-layer", 2, "--texts", unlabelled, "--fine-tune", 8),
-        *("--validation-file", place / "data.csv", "--out", tmp_path / "out", "--json"),
-        *config(
-            training={"learning_rate": 1e-3, "precision": "fp32", "temperature": 3.0, "weight_decay": 0.02}
-        ),
+        *("--validation-file", place / "data.csv", "--out", tmp_path / "out", "--json", *config(training=training)),
     )
     assert code == 0, err
     made, before = checkpoint.load(tmp_path / "out"), checkpoint.load(place / "static2")

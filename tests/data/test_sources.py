@@ -3,8 +3,8 @@ import sys
 import types
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 
-import datasets
 import numpy as np
 import pandas as pd
 import pytest
@@ -36,15 +36,6 @@ def write(path, content):
     return path
 
 
-@pytest.fixture
-def glue_folder(tmp_path, monkeypatch):
-    (tmp_path / "sst2").mkdir()
-    frame = pd.DataFrame({"sentence": ["good , really ", "null"], "label": [1, 0], "idx": [0, 1]})
-    frame.to_parquet(tmp_path / "sst2" / "validation.parquet")
-    monkeypatch.setenv(sources.DATA_DIR, str(tmp_path))
-    return tmp_path
-
-
 # Text data
 
 
@@ -70,42 +61,29 @@ def test_fingerprint_is_of_the_content():
 # GLUE and probes
 
 
-def test_glue_from_a_folder_keeps_texts_exactly(glue_folder):
+def test_glue_from_a_folder_keeps_texts_exactly(tmp_path, monkeypatch):
+    (tmp_path / "sst2").mkdir()
+    frame = pd.DataFrame({"sentence": ["good , really ", "null"], "label": [1, 0], "idx": [0, 1]})
+    frame.to_parquet(tmp_path / "sst2" / "validation.parquet")
+    monkeypatch.setenv(sources.DATA_DIR, str(tmp_path))
     data = load_data("glue", SST2)
     assert data.texts == (("good , really ",), ("null",))
-    assert data.labels.tolist() == [1, 0]
-    assert data.name == "glue/sst2 validation"
-    with pytest.raises(DataError):
-        load_glue("sst2", "train")
-    with pytest.raises(DataError):
-        load_glue("sst2", "test")
-    with pytest.raises(DataError):
-        load_data("glue", "nope")
-
-
-def test_without_a_network_the_error_is_plain_and_nobody_waits_for_it(monkeypatch):
-    offline = []
-
-    def load_dataset(*args, **options):
-        offline.append(datasets.config.HF_HUB_OFFLINE)
-        raise ConnectionError("offline")
-
-    monkeypatch.delenv(sources.DATA_DIR, raising=False)
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("datasets.load_dataset", load_dataset)
-    monkeypatch.setattr(sources, "_reachable", lambda url: False)
-    with pytest.raises(DataError):
-        load_glue("sst2")
-    assert offline == [True]  # the hub is not asked once more
+    assert (data.labels.tolist(), data.name) == ([1, 0], "glue/sst2 validation")
+    for task, split in (("sst2", "train"), ("sst2", "test"), ("nope", "validation")):
+        with pytest.raises(DataError):
+            load_glue(task, split)
 
 
 @pytest.mark.parametrize(("online", "offline_seen"), [(True, False), (False, True)])
 def test_hub_is_asked_for_the_matched_split_and_its_mode_restored(monkeypatch, online, offline_seen):
+    """Without a network it is asked for what it has on this disk, so that nobody waits."""
     calls = []
     config = types.SimpleNamespace(HF_HUB_OFFLINE=False, HF_ENDPOINT="x")
 
     def load_dataset(*args, split):
         calls.append((*args, split, config.HF_HUB_OFFLINE))
+        if args[1] == "rte":
+            raise ConnectionError("offline")
         frame = pd.DataFrame({"premise": ["a"], "hypothesis": [""], "label": [2]})
         return types.SimpleNamespace(to_pandas=lambda: frame)
 
@@ -117,6 +95,8 @@ def test_hub_is_asked_for_the_matched_split_and_its_mode_restored(monkeypatch, o
     assert calls == [("nyu-mll/glue", "mnli", "validation_matched", offline_seen)]
     assert config.HF_HUB_OFFLINE is False
     assert data.texts == (("a", ""),)  # GLUE has a few empty texts of its own.
+    with pytest.raises(DataError):
+        load_glue("rte")
 
 
 def test_probes(tmp_path, monkeypatch):
@@ -127,10 +107,9 @@ def test_probes(tmp_path, monkeypatch):
     data = load_data("probe", "sst2")
     assert (data.texts, data.labels.tolist(), data.slices) == ((("Not bad.",),), [1], ("negation",))
     assert data.name == "probe/sst2"
-    with pytest.raises(DataError):
-        load_probe("../sst2")
-    with pytest.raises(DataError):
-        load_data("probe", None)
+    for task in ("../sst2", None):
+        with pytest.raises(DataError):
+            load_data("probe", task)
 
 
 # Files
@@ -191,9 +170,7 @@ def test_what_can_be_no_label_is_refused(cell):
 @pytest.mark.parametrize("odd", ["nan", "N/A", "None", "inf", "?"])
 def test_what_says_that_it_is_missing_makes_no_classes_of_numbers(odd):
     for numbers in (["0.5", "1.25", "3"], ["1", "2", "3"]):
-        with pytest.raises(
-            DataError, match=r"row 4: the label .* is no number, as others are.*--label-means"
-        ):
+        with pytest.raises(DataError, match=r"row 4.*--label-means"):
             infer_task([*numbers, odd], "own", ["text"], "a.csv")
     assert infer_task(["good", odd], "own", ["text"], "a.csv").num_labels == 2  # no number is among them
 
@@ -330,14 +307,10 @@ def test_a_silent_hub_is_not_asked_again_at_once(monkeypatch):
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
 def test_texts_stay_as_they_are(tmp_path, suffix):
     texts = ["null", "NA", "nan", "007", ' "quoted", with comma ', "line\nbreak", "1e5", "ü\u2028😀"]
-    frame, path = (
-        pd.DataFrame({"sentence": texts, "label": ["negative", "positive"] * 4}),
-        tmp_path / f"mine.{suffix}",
-    )
-    if suffix == "jsonl":
-        frame.to_json(path, orient="records", lines=True)
-    else:
-        {"csv": frame.to_csv, "parquet": frame.to_parquet}[suffix](path, index=False)
+    frame = pd.DataFrame({"sentence": texts, "label": ["negative", "positive"] * 4})
+    path, jsonl = tmp_path / f"mine.{suffix}", partial(frame.to_json, orient="records", lines=True)
+    write = {"csv": partial(frame.to_csv, index=False), "parquet": frame.to_parquet, "jsonl": jsonl}[suffix]
+    write(path)
     data = load_file(path, "sst2")
     assert ([text for (text,) in data.texts], data.name) == (texts, path.name)
     assert data.labels.tolist() == [0, 1] * 4
@@ -361,12 +334,10 @@ def test_decimals_of_a_parquet_file_are_whole_where_they_are(tmp_path):
         ("a.csv", "", DataError),
         ("a.csv", "sentence,label\n", DataError),
         ("a.jsonl", "\n\n", DataError),
-        ("a.csv", "sentence,label\nx,1\n  ,1\n", IncompleteError),
         ("a.csv", "sentence,label\nx,happy\n", RowError),
         ("a.csv", "sentence,label\nx,1\ny,2\n", RowError),
         ("a.csv", "sentence,label\nx,1\ny,\n", IncompleteError),
         ("a.csv", "sentence,label\nx,y,1\nz,w,0\n", DataError),
-        ("a.csv", "sentence,label\nx,1\ny,z,1\n", DataError),
         ("a.jsonl", '{"sentence": "x"}\n{"sentence": ', DataError),
         ("a.jsonl", "[1, 2]\n", DataError),
         ("a.jsonl", '{"sentence": "x"}\n{"sentence": null}', IncompleteError),

@@ -1,7 +1,6 @@
 """Files that people bring: encodings, delimiters, and what must be refused early and in one bounded sentence."""
 
 import json
-import time
 
 import pandas as pd
 import pyarrow as pa
@@ -32,11 +31,8 @@ def test_encoding_and_delimiter_are_detected(tmp_path, encoding, delimiter):
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "utf-16"])
 @pytest.mark.parametrize("text", ["naïve", "5 °C", "à la carte"])
 def test_json_and_tab_separated_files_are_read_in_any_of_them(tmp_path, encoding, text):
-    lines = {
-        "a.jsonl": json.dumps({"text": text, "label": 1}, ensure_ascii=False),
-        "a.tsv": f"text\tlabel\n{text}\t1",
-    }
-    for name, content in lines.items():
+    row = json.dumps({"text": text, "label": 1}, ensure_ascii=False)
+    for name, content in (("a.jsonl", row), ("a.tsv", f"text\tlabel\n{text}\t1")):
         (tmp_path / name).write_bytes(f"{content}\n".encode(encoding))
         assert read_table(tmp_path / name)["text"].tolist() == [text]
 
@@ -92,16 +88,17 @@ def test_a_carriage_return_inside_of_a_text_splits_no_row(tmp_path, name):
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "parquet"])
-def test_many_columns_are_refused_before_they_are_read(tmp_path, kind):
+def test_many_columns_are_refused_before_they_are_read(tmp_path, monkeypatch, kind):
     names, file = [f"c{i}" for i in range(20_000)], tmp_path / f"wide.{kind}"
     if kind == "parquet":
         pq.write_table(pa.table({name: ["x"] for name in names[: MAX_FIELDS + 1]}), file)
     else:
         file.write_text("\n".join([("\t" if kind == "tsv" else ",").join(names)] * 20))
-    start = time.perf_counter()
+    for reader in ("read_csv", "read_table"):
+        monkeypatch.setattr(pd, reader, None)
+    monkeypatch.setattr(pq, "read_table", None)
     with pytest.raises(DataError, match=f"{MAX_FIELDS:,}"):
         read_table(file)
-    assert time.perf_counter() - start < 2
 
 
 def test_a_parquet_file_whose_text_is_not_utf8_is_refused(tmp_path):
@@ -125,9 +122,8 @@ def test_errors_are_one_bounded_line(tmp_path):
         assert len(str(error)) <= MOST
         assert str(error).isprintable()
     file = tmp_path / "a.csv"
-    file.write_text(
-        ",".join(f"{'name' * 20}{i}" for i in range(MAX_FIELDS)) + "\n" + "," * (MAX_FIELDS - 1) + "\n"
-    )
+    names = ",".join(f"{'name' * 20}{i}" for i in range(MAX_FIELDS))
+    file.write_text(f"{names}\n{',' * (MAX_FIELDS - 1)}\n")
     with pytest.raises(DataError) as error:
         load_file(file, "sst2")
     assert len(str(error.value)) <= MOST

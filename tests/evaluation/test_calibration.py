@@ -48,19 +48,21 @@ def test_numbers_by_hand():
 
 
 def test_a_calibrated_model_is_not_beyond_chance_and_an_overconfident_one_is():
-    calibrated = [ece(made(500, seed=seed)) for seed in range(20)]
-    assert sum(one.beyond_chance for one in calibrated) <= 3  # one of twenty, on average
+    calibrated = [ece(made(500, seed=seed)) for seed in range(10)]
+    assert sum(one.beyond_chance for one in calibrated) <= 2  # one of twenty, on average
     assert np.mean([one.value for one in calibrated]) == pytest.approx(calibrated[0].by_chance, rel=0.25)
     assert all(one.interval[0] == 0 for one in calibrated if not one.beyond_chance)
-    sure = [ece(made(500, sharper=3, seed=seed)) for seed in range(20)]
+    sure = [ece(made(500, sharper=3, seed=seed)) for seed in range(10)]
     exact = ece_value(made(200_000, sharper=3, seed=99))
     assert exact > 0.05
+    few = [ece(made(n, sharper=9)) for n in (4, 12, 30)]  # of few inputs intervals stay in range too
+    for one in (*sure, *few):
+        assert 0 <= one.interval[0] <= one.value <= one.interval[1] <= 1
     for one in sure:
         assert one.beyond_chance
         assert one.interval[0] > 0
-        assert one.interval[0] <= one.value <= one.interval[1]
         assert one.by_chance < one.chance_most < one.value
-    assert sum(one.interval[0] <= exact <= one.interval[1] for one in sure) >= 16
+    assert sum(one.interval[0] <= exact <= one.interval[1] for one in sure) >= 8
 
 
 def ece_value(one):
@@ -81,15 +83,6 @@ def test_bins_have_equal_numbers_and_never_split_ties():
     assert (frame["low"].to_numpy()[1:] > frame["high"].to_numpy()[:-1]).all()
     noisy = replace(tied, logits=tied.logits + np.random.default_rng(0).normal(0, 3e-7, (300, 2)))
     assert reliability(noisy)["n"].tolist() == frame["n"].tolist()  # equal but for the last digits
-
-
-@pytest.mark.parametrize(("n", "right"), [(4, 1), (8, 1), (12, 2), (30, 3)])
-def test_intervals_stay_in_range(n, right):
-    """Of few inputs, sure and mostly wrong."""
-    rng = np.random.default_rng(n)
-    sure = of_shares(rng.uniform(0.97, 0.99, n), np.arange(n) < right)
-    found = ece(sure)
-    assert 0 <= found.interval[0] <= found.value <= found.interval[1] <= 1
 
 
 def test_numbers_and_data_without_labels_have_no_calibration():

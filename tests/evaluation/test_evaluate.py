@@ -1,12 +1,13 @@
+import copy
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from scipy.special import softmax
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+from transformers import BertConfig, BertForSequenceClassification
 
 from shrp.analysis.attention import layer_attention
 from shrp.analysis.importance import knock_out_effect, knock_outs
@@ -25,29 +26,21 @@ from shrp.model.config import ShrpConfig
 from shrp.pruning.live import LiveEvaluator
 from shrp.training.config import TrainConfig
 from shrp.training.loop import train
-
-WORDS = [f"w{i}" for i in range(40)]
+from tests.conftest import VOCABULARY, WORDS
 
 
 @pytest.fixture(scope="module")
-def tokenizer():
-    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
-    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-    )
+def tokenizer(tiny_tokenizer):
+    found = copy.deepcopy(tiny_tokenizer)
+    found.model_input_names, found.model_max_length = ["input_ids", "token_type_ids", "attention_mask"], 10**30
+    return found
 
 
 def build(num_labels=2, seed=0, **config):
     torch.manual_seed(seed)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     model = BertForSequenceClassification(
-        BertConfig(vocab_size=44, num_labels=num_labels, initializer_range=1.0, **sizes, **config)
+        BertConfig(vocab_size=VOCABULARY, num_labels=num_labels, initializer_range=1.0, **sizes, **config)
     )
     return model.eval()
 
@@ -65,10 +58,10 @@ def sentences(n=150, seed=0, task=TASKS["sst2"], labelled=True, sliced=False):
 
 def test_encode_and_collate(tokenizer):
     encoded = encode(tokenizer, [("w1 w2",), ("w3",), ("w1 " * 300,)], max_length=10)
-    assert encoded[0]["input_ids"] == [2, 5, 6, 3]
+    assert encoded[0]["input_ids"] == [2, 6, 7, 3]
     assert len(encoded[2]["input_ids"]) == 10
     batch = collate(tokenizer, encoded, [1, 0])
-    assert batch["input_ids"].tolist() == [[2, 7, 3, 0], [2, 5, 6, 3]]
+    assert batch["input_ids"].tolist() == [[2, 8, 3, 0], [2, 6, 7, 3]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
     pair = encode(tokenizer, [("w1", "w2 w3")])
     assert pair[0]["token_type_ids"] == [0, 0, 0, 1, 1, 1]
@@ -86,7 +79,7 @@ def test_padding_is_on_the_right_whatever_the_tokenizer_says(tokenizer, monkeypa
     expected = evaluate(model, tokenizer, data, batch_size=1).logits
     monkeypatch.setattr(tokenizer, "padding_side", "left")
     batch = collate(tokenizer, encode(tokenizer, [("w1 w2",), ("w3",)]), [1, 0])
-    assert batch["input_ids"].tolist() == [[2, 7, 3, 0], [2, 5, 6, 3]]
+    assert batch["input_ids"].tolist() == [[2, 8, 3, 0], [2, 6, 7, 3]]
     np.testing.assert_allclose(evaluate(model, tokenizer, data, batch_size=8).logits, expected, atol=1e-5)
 
 
@@ -166,22 +159,16 @@ def test_one_model_and_its_tokenizer_serve_several_threads(tokenizer, eager_swit
     model, data = build(), sentences(60)
     alone = {length: evaluate(model, tokenizer, data, max_length=length).logits for length in (128, 8)}
     assert not np.allclose(alone[128], alone[8], atol=1e-2)  # or a mix-up would not be seen
-    lengths, results = (128, 8, 128, 8), []
-    together = threading.Barrier(len(lengths))
+    together = threading.Barrier(4)
 
     def work(length):
         for _ in range(5):
             together.wait(60)
-            results.append((length, evaluate(model, tokenizer, data, max_length=length)))
+            found = evaluate(model, tokenizer, data, max_length=length)
+            np.testing.assert_allclose(found.logits, alone[length], atol=1e-5, rtol=1e-5)
 
-    threads = [threading.Thread(target=work, args=(length,)) for length in lengths]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(length for length, _ in results) == [8] * 10 + [128] * 10
-    for length, result in results:
-        np.testing.assert_allclose(result.logits, alone[length], atol=1e-5, rtol=1e-5)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, (128, 8, 128, 8)))
 
 
 def fixed(predictions, labels, slices):

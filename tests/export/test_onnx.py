@@ -278,17 +278,6 @@ def test_an_export_is_no_base_to_train_from(exported):
             load(str(exported), TASKS["sst2"])
 
 
-def test_the_exported_tokenizer_pads_truncates_and_leaves_the_original_alone(exported, tiny_tokenizer):
-    core = Tokenizer.from_file(str(exported / "tokenizer.json"))
-    short, long = core.encode_batch(["w1 w2", " ".join(["w3"] * 50)])
-    assert len(short.ids) == len(long.ids) == 32
-    assert sum(short.attention_mask) == 4
-    assert short.ids[:4] == tiny_tokenizer("w1 w2")["input_ids"]
-    before = tiny_tokenizer.backend_tokenizer.to_str()
-    exporting.serving_tokenizer(tiny_tokenizer, 20)
-    assert tiny_tokenizer.backend_tokenizer.to_str() == before
-
-
 BLOCKED = "import sys, runpy\nfor name in ('torch', 'transformers', 'shrp', 'onnx', 'scipy'): sys.modules[name] = None\n"
 
 
@@ -363,20 +352,3 @@ def test_the_script_takes_pairs_and_gives_numbers(quick_graphs, tiny_model, with
     with torch.no_grad():
         logits = model(**with_types("w1 w2", "w3", return_tensors="pt")).logits
     assert float(found) == pytest.approx(float(logits), abs=1e-4)
-
-
-def test_token_types_are_compared_too(quick_graphs, tiny_model, with_types, tmp_path, monkeypatch):
-    """A graph whose second kind of token is another's is told from the model's."""
-    trace = exporting.write_graph
-
-    def wrong(model, names, path):
-        trace(model, names, path)
-        change(path, "token_type_embeddings.weight", lambda weight: weight * np.float32([[1], [-3]]))
-
-    model = tiny_model(num_hidden_layers=1, num_labels=1)
-    report = export_onnx(model, with_types, tmp_path / "m.onnx")
-    assert "token_type_ids" in report["inputs"]
-    assert report["max_difference"] < 1e-4
-    monkeypatch.setattr(exporting, "write_graph", wrong)
-    with pytest.raises(ExportError, match="differ from PyTorch's"):
-        export_onnx(model, with_types, tmp_path / "wrong.onnx")

@@ -127,9 +127,8 @@ def test_attention_maps_reproduce_the_experts_outputs():
     assert maps.shape == (B, H, T, T)
     torch.testing.assert_close(maps.sum(-1), torch.ones(B, H, T))
     assert maps.masked_select(~mask.expand_as(maps)).abs().max() == 0
-    torch.testing.assert_close(
-        maps @ layer.project(x)[2], layer.expert_outputs(x, mask), atol=1e-5, rtol=1e-5
-    )
+    outputs = layer.expert_outputs(x, mask)
+    torch.testing.assert_close(maps @ layer.project(x)[2], outputs, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()

@@ -29,14 +29,12 @@ def test_a_converted_layer_adds_to_its_input(layer, tiny_model, tiny_inputs):
     entering = run_from(model, inputs, watch=[layer])[1][layer]
     expert = convert_layer(model, layer, ShrpConfig((layer,))).eval()
     relative = relative_positions(model, entering.shape[1], layer)
-    assert (relative.window, expert.attention_type) == (
-        (2, "sliding_attention") if layer == 1 else (None, "full_attention")
-    )
+    kind = (2, "sliding_attention") if layer == 1 else (None, "full_attention")
+    assert (relative.window, expert.attention_type) == kind
     with torch.no_grad():
         outputs = expert.expert_outputs(entering, real, relative)
-        torch.testing.assert_close(
-            outputs.transpose(1, 2).flatten(2)[real], heads[0][real], atol=1e-5, rtol=1e-5
-        )
+        mine = outputs.transpose(1, 2).flatten(2)
+        torch.testing.assert_close(mine[real], heads[0][real], atol=1e-5, rtol=1e-5)
         chosen = expert.route(entering, real).argmax(-1)
         update = expert.expander(outputs[torch.arange(len(chosen)), chosen])
         angles = (relative.cos, relative.sin)

@@ -50,8 +50,8 @@ def assert_same(live, plain):
 @pytest.mark.parametrize(
     ("family", "routing", "layers", "self_path"),
     [
-        *product(("bert", "mpnet"), ("sequence", "token"), [(1, 2), (0, 2), (0, 1)], [False]),
-        *((family, "sequence", (0, 2), False) for family in ("deberta-v2", "distilbert", "modernbert")),
+        *product(("bert",), ("sequence", "token"), [(1, 2), (0, 2), (0, 1)], [False]),
+        *((family, "sequence", (0, 2), False) for family in ("mpnet", "deberta-v2", "distilbert", "modernbert")),
         ("bert", "sequence", (0, 2), True),
         ("mpnet", "token", (1, 2), True),
     ],
@@ -191,9 +191,7 @@ def test_memory_is_bounded_and_too_little_of_it_harmless(memory, routed, usage, 
 
 
 def test_plan_for_other_layers_is_refused(routed, tiny_tokenizer, data):
-    plan = make_plan({0: np.ones(4) / 4}, per_layer=1)
-    live = LiveEvaluator(routed, tiny_tokenizer, data)
-    with pytest.raises(PlanError, match=r"converted layers are \[1, 2\]"):
-        live.evaluate(plan)
-    with pytest.raises(PlanError, match=r"converted layers are \[1, 2\]"):
-        next(live.sweep([plan]))
+    plan, live = make_plan({0: np.ones(4) / 4}, per_layer=1), LiveEvaluator(routed, tiny_tokenizer, data)
+    for act in (lambda: live.evaluate(plan), lambda: next(live.sweep([plan]))):
+        with pytest.raises(PlanError, match=r"converted layers are \[1, 2\]"):
+            act()

@@ -44,10 +44,6 @@ def test_what_is_not_a_file_of_rows_is_refused(tmp_path, content):
 def test_options_are_read_or_refused():
     assert names("cola, rte", ("cola", "rte"), "--tasks") == ["cola", "rte"]
     assert numbers("0,2", "--seeds") == [0, 2]
-    for wrong in (
-        lambda: names("sst3", ("sst2",), "--tasks"),
-        lambda: names("", ("a",), "-a"),
-        lambda: numbers("x", "-b"),
-    ):
+    for read, *wrong in ((names, "sst3", ("sst2",), "--tasks"), (names, "", ("a",), "-a"), (numbers, "x", "-b")):
         with pytest.raises(typer.BadParameter):
-            wrong()
+            read(*wrong)

@@ -8,7 +8,7 @@ from scipy import stats
 
 from shrp.errors import DataError
 from studies import results
-from studies.summary import Mean, describe, difference, leads, over_tasks, over_trainings, summary
+from studies.summary import Mean, difference, leads, over_tasks, over_trainings, summary
 
 TASKS = ("a", "b")
 
@@ -57,11 +57,6 @@ def test_the_summary_needs_all_tasks_and_counts_seeds():
     assert summary([], TASKS) == []
 
 
-def test_draws_without_fine_tuning_have_no_interval():
-    (found,) = summary([row(task, 0.4, model="random", tuned=False, interval=None) for task in TASKS], TASKS)
-    assert found["interval"] is None
-
-
 def test_leads_are_over_fine_tuned_controls_alone():
     rows = [row(task, 0.8) for task in TASKS]
     rows += [row(task, 0.4, model="dropped", m=None) for task in TASKS]
@@ -70,12 +65,6 @@ def test_leads_are_over_fine_tuned_controls_alone():
     assert (found["model"], found["experts_per_layer"]) == ("dropped", None)
     assert found["difference"] == pytest.approx(0.5)
     assert found["interval"][0] < 0.5 < found["interval"][1]
-
-
-def test_models_have_names():
-    assert describe(row("a", 1, m=2)) == "SHRP, 2 experts a layer"
-    assert describe(row("a", 1, routed=True, m=12)) == "SHRP, routed"
-    assert describe(row("a", 1, model="no_router", m=12)) == "no router, all experts"
 
 
 def test_pages_are_up_to_date():

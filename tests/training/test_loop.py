@@ -3,6 +3,7 @@
 import copy
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -25,17 +26,8 @@ from shrp.training.losses import parameter_groups, same_start, set_trainable
 from shrp.training.progress import LogProgress, Progress, Status
 from shrp.training.runs import finish, run_folder
 
-CONFIG = TrainConfig(
-    ShrpConfig((1, 2)),
-    stage2_epochs=2,
-    batch_size=8,
-    learning_rate=1e-3,
-    new_learning_rate=3e-3,
-    distill_logits=0.5,
-    distill_hidden=1.0,
-    precision="fp32",
-    seed=3,
-)
+RATES = {"learning_rate": 1e-3, "new_learning_rate": 3e-3, "distill_logits": 0.5, "distill_hidden": 1.0}
+CONFIG = TrainConfig(ShrpConfig((1, 2)), stage2_epochs=2, batch_size=8, precision="fp32", seed=3, **RATES)
 
 
 class Killed(BaseException):
@@ -64,26 +56,27 @@ class Watch(Progress):
             raise Killed
 
 
-@pytest.fixture
-def run(tiny_model, tiny_tokenizer, tiny_data, tiny_info, tmp_path):
-    """`(config, ...) -> model, info, history` of a run from the same dense model, with dropout."""
-    data, validation = tiny_data(40), tiny_data(20, seed=1)
+@pytest.fixture(scope="module")
+def run_in(tiny_model, tiny_tokenizer, tiny_data, tiny_info):
+    """`(folder, config, ...) -> model, info, history` of a run from the same dense model, with dropout."""
 
-    def go(config=CONFIG, out="out", model=None, info=None, **options):
+    def go(folder, config=CONFIG, out="out", model=None, info=None, **options):
         model = model if model is not None else tiny_model(dropout=0.1)
-        info = info or tiny_info(layers=())
-        options = {"train_data": data, "validation": validation} | options
-        return train(config, model, info, tiny_tokenizer, out=tmp_path / out, **options)
+        options = {"train_data": tiny_data(40), "validation": tiny_data(20, seed=1)} | options
+        return train(config, model, info or tiny_info(layers=()), tiny_tokenizer, out=folder / out, **options)
 
     return go
 
 
+@pytest.fixture
+def run(run_in, tmp_path):
+    return partial(run_in, tmp_path)
+
+
 @pytest.fixture(scope="module")
-def uninterrupted(tiny_model, tiny_tokenizer, tiny_data, tiny_info, tmp_path_factory):
+def uninterrupted(run_in, tmp_path_factory):
     """Model, info and history of `run()`, which no test changes."""
-    data, validation = tiny_data(40), tiny_data(20, seed=1)
-    options = {"train_data": data, "validation": validation, "out": tmp_path_factory.mktemp("whole") / "out"}
-    return train(CONFIG, tiny_model(dropout=0.1), tiny_info(layers=()), tiny_tokenizer, **options)
+    return run_in(tmp_path_factory.mktemp("whole"))
 
 
 def assert_equal_weights(a, b):
@@ -178,11 +171,7 @@ def test_distillation_uses_the_given_teacher(run, tiny_model):
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"num_labels": 3}, "3 outputs"),
-        ({"hidden_size": 32}, "32 dimensions"),
-    ],
+    ("options", "words"), [({"num_labels": 3}, "3 outputs"), ({"hidden_size": 32}, "32 dimensions")]
 )
 def test_a_teacher_of_another_shape_is_refused(run, tiny_model, options, words):
     with pytest.raises(TrainingError, match=f"the teacher has {words}"):
@@ -256,9 +245,7 @@ def test_fine_tuning_after_pruning_resumes_as_well(run, tiny_model, tiny_routed,
 
     whole, info, history = go("whole")
     assert layer_kinds(whole) == ["dense", "static", "static"]
-    assert info.plan == plan
-    assert info.config.layers == (1, 2)
-    assert info.usage == {}
+    assert (info.plan, info.config.layers, info.usage) == (plan, (1, 2), {})
     assert all(row["balance_loss"] == 0 and row["usage"] == {} for row in history)
     with pytest.raises(Killed):
         go("killed", progress=Watch(at_step=(1, 2)))
@@ -343,14 +330,11 @@ def test_runs_that_cannot_start(run, tiny_routed, tiny_data):
     ("fields", "words"),
     [
         ({"order": (1,)}, r"each of the layers \[1, 2\] once"),
-        ({"order": (1, 1)}, "once"),
         ({"precision": "fp8"}, "auto, fp32, bf16"),
         ({"batch_size": 0}, "batch_size must be 1 or more"),
         ({"learning_rate": float("nan")}, "learning_rate must be a number above 0"),
-        ({"learning_rate": float("inf")}, "learning_rate must be a number above 0"),
         ({"balance": -1}, "balance must be a number from 0 on"),
         ({"distill_logits": 1.5}, "between 0 and 1"),
-        ({"seed": -1}, "seed must be between 0 and 4294967295, not -1"),
         ({"seed": 2**32}, "seed must be between 0"),
         ({"epoch_size": 0}, "epoch_size must be 1 or more"),
         ({"shrp": ShrpConfig(()), "stage2_epochs": 0}, "nothing to do"),
@@ -372,18 +356,12 @@ def test_config_round_trip_and_schedule():
 @pytest.mark.parametrize("kind", ["yaml", "json"])
 def test_options_come_from_a_file_between_defaults_and_flags(tmp_path, kind):
     file = tmp_path / f"options.{kind}"
-    values = {
-        "training": {"learning_rate": "2e-4", "shrp": {"layers": [2, 1]}, "dropout": True},
-        "per_layer": [1],
-    }
-    text = json.dumps(values)
+    training = {"learning_rate": "2e-4", "shrp": {"layers": [2, 1]}, "dropout": True}
+    text = json.dumps({"training": training, "per_layer": [1]})
     file.write_text(text if kind == "json" else text.replace('"2e-4"', "2e-4"))
-    made = read_config(
-        file,
-        Recipe,
-        defaults={"training": RECIPES["retain"], "random_draws": 2},
-        overrides={"training": {"seed": 4}, "per_layer": (1, 2)},
-    )
+    defaults = {"training": RECIPES["retain"], "random_draws": 2}
+    overrides = {"training": {"seed": 4}, "per_layer": (1, 2)}
+    made = read_config(file, Recipe, defaults=defaults, overrides=overrides)
     wanted = RECIPES["retain"] | {"learning_rate": 2e-4, "dropout": True, "seed": 4}
     assert made == Recipe(TrainConfig(ShrpConfig((1, 2)), **wanted), per_layer=(1, 2), random_draws=2)
     assert read_config(None, TextConfig, overrides={"final_size": 9}) == TextConfig(final_size=9)
@@ -398,7 +376,6 @@ def test_options_come_from_a_file_between_defaults_and_flags(tmp_path, kind):
         ("dropout: 1", "true or false"),
         ("order: 3", "a list"),
         ("shrp: 3", "a mapping"),
-        ("learning_rate: fast", "a number"),
         ("learning_rate: -1", "above 0"),
         ("- 1", "must map options"),
         ("a: [", "not a YAML or JSON file"),
@@ -463,11 +440,8 @@ def test_with_dense_layers_frozen_only_the_converted_ones_and_the_head_learn(run
     dense = tiny_model(dropout=0.1)
     before = {name: value.clone() for name, value in dense.state_dict().items()}
     model, _, _ = run(replace(CONFIG, freeze_dense=True), model=copy.deepcopy(dense))
-    learnt = {
-        name
-        for name, value in model.state_dict().items()
-        if name in before and not torch.equal(value, before[name])
-    }
+    after = model.state_dict()
+    learnt = {name for name in before.keys() & after.keys() if not torch.equal(after[name], before[name])}
     assert learnt
     assert all(".layer.1." in name or ".layer.2." in name or "layer." not in name for name in learnt)
     assert not any("embeddings" in name or ".layer.0." in name for name in learnt)

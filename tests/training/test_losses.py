@@ -93,12 +93,8 @@ def test_total_is_the_weighted_sum():
     balance = sum(balance_loss(record.last(layer).probs) for layer in (1, 2))
     assert balance > 0.01
     torch.testing.assert_close(found["loss"], 0.6 * task + 0.4 * soft + 2.0 * hidden + 0.3 * balance)
-    for name, value in (
-        ("task", task),
-        ("distill_logits", soft),
-        ("distill_hidden", hidden),
-        ("balance", balance),
-    ):
+    wanted = {"task": task, "distill_logits": soft, "distill_hidden": hidden, "balance": balance}
+    for name, value in wanted.items():
         torch.testing.assert_close(found[f"{name}_loss"], value)
 
 

@@ -29,9 +29,8 @@ def place(tmp_path_factory, tiny_model, tiny_tokenizer, tiny_data, tiny_info):
     for name, n in (("own", 64), ("texts", FEW)):
         tiny_data(n, 0).to_frame().drop(columns="slice").to_csv(folder / f"{name}.csv", index=False)
     (folder / "teacher.json").write_text('{"training": {"learning_rate": 0.003, "precision": "fp32"}}')
-    (folder / "fast.json").write_text(
-        '{"training": {"conversion_size": 500, "final_size": 10000, "precision": "fp32"}}'
-    )
+    fast = {"conversion_size": 500, "final_size": 10000, "precision": "fp32"}
+    (folder / "fast.json").write_text(json.dumps({"training": fast}))
     return folder
 
 
@@ -41,10 +40,8 @@ def test_a_quick_conversion_is_a_scored_routed_checkpoint_of_the_same_task(place
     fast = ("--config", place / "teacher.json", "--epochs", "4")
     assert shrp("finetune", "--base", place / "base", *task, *fast, "--out", tmp_path / "dense")[0] == 0
     quick = ("--texts", place / "texts.csv", *texts, "--validation-file", own, "--quick", "--layers", "1,2")
-    config = ("--config", place / "fast.json")
-    code, out, _ = shrp(
-        "convert", "--base", tmp_path / "dense", *quick, *config, "--out", tmp_path / "out", "--json"
-    )
+    quick += ("--config", place / "fast.json", "--out", tmp_path / "out", "--json")
+    code, out, _ = shrp("convert", "--base", tmp_path / "dense", *quick)
     assert code == 0
     found = json.loads(out)
     dense, routed = checkpoint.load(tmp_path / "dense"), checkpoint.load(tmp_path / "out")

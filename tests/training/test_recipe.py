@@ -24,16 +24,9 @@ from shrp.training.recipe import Datasets, RecipeRun, _warn_of_a_bad_teacher
 from shrp.training.runs import MARK_FILE, alone_in, finish, run_folder
 
 SHARED = {"batch_size": 8, "precision": "fp32", "seed": 2}
+RATES = {"learning_rate": 1e-3, "new_learning_rate": 3e-3, "distill_logits": 0.5, "distill_hidden": 1.0}
 RECIPE = Recipe(
-    TrainConfig(
-        ShrpConfig((1, 2)),
-        stage2_epochs=1,
-        learning_rate=1e-3,
-        new_learning_rate=3e-3,
-        distill_logits=0.5,
-        distill_hidden=1.0,
-        **SHARED,
-    ),
+    TrainConfig(ShrpConfig((1, 2)), stage2_epochs=1, **RATES, **SHARED),
     teacher=TrainConfig(stage2_epochs=2, learning_rate=3e-3, **SHARED),
     per_layer=(1, 2, 4),
     random_draws=2,
@@ -111,15 +104,9 @@ def test_the_teacher_s_outputs_on_the_scored_data_stay_with_the_checkpoint(place
 
 def test_every_model_has_a_row_for_every_data_set(finished):
     info, _ = finished
-    expected = {
-        "dense teacher": "teacher",
-        "routed": "routed",
-        "static, 1 a layer": "static",
-        "static, 2 a layer": "static",
-        "static, 4 a layer": "static",
-        "random experts, 1 a layer": "control",
-        "random experts, 2 a layer": "control",  # 4 of 4 leaves nothing to draw
-    }
+    expected = {"dense teacher": "teacher", "routed": "routed"}
+    expected |= {f"static, {m} a layer": "static" for m in (1, 2, 4)}
+    expected |= {f"random experts, {m} a layer": "control" for m in (1, 2)}  # 4 of 4 leaves nothing to draw
     for data, n in (("validation.csv", 24), ("extra.csv", 12)):
         rows = rows_of(info, data)
         assert {name: row["kind"] for name, row in rows.items()} == expected
@@ -301,9 +288,7 @@ def test_sizes_that_a_base_does_not_have(place):
     with pytest.raises(PlanError, match="1 to 4 experts per layer, not 8"):
         replace(RECIPE, per_layer=(8,)).sizes(4)
     with pytest.raises(PlanError, match="not 5"):  # before a teacher is trained
-        RecipeRun(
-            replace(RECIPE, per_layer=(1, 5)), str(place / "encoder"), datasets(place), place / "too many"
-        )()
+        runner(place, "too many", replace(RECIPE, per_layer=(1, 5)))()
     assert not run_folder(place / "too many").exists()
 
 

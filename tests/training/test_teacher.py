@@ -1,7 +1,5 @@
 """The teacher's kept outputs equal its own, and training on them equals training on the teacher."""
 
-import copy
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -88,28 +86,12 @@ def test_a_disk_without_room_for_the_outputs_is_refused(asked, monkeypatch):
 def test_a_folder_for_several_runs_gives_the_same_training_as_asking_the_teacher(
     tiny_model, tiny_tokenizer, tiny_data, tiny_info, tmp_path, monkeypatch
 ):
-    config = TrainConfig(
-        ShrpConfig((2,)),
-        stage2_epochs=1,
-        distill_hidden=1.0,
-        distill_logits=0.5,
-        conversion_size=8,
-        precision="fp32",
-    )
-    teacher = tiny_model()
+    losses = {"distill_hidden": 1.0, "distill_logits": 0.5, "learning_rate": 3e-5}
+    config = TrainConfig(ShrpConfig((2,)), stage2_epochs=1, conversion_size=8, precision="fp32", **losses)
 
     def history(name, **options):
-        _, _, rows = train(
-            replace(config, learning_rate=3e-5),
-            copy.deepcopy(teacher),
-            tiny_info(layers=()),
-            tiny_tokenizer,
-            tiny_data(24),
-            tiny_data(8, seed=1),
-            tmp_path / name,
-            **options,
-        )
-        return rows
+        given = tiny_model(), tiny_info(layers=()), tiny_tokenizer, tiny_data(24), tiny_data(8, seed=1)
+        return train(config, *given, tmp_path / name, **options)[2]
 
     kept = [history(name, teacher_outputs=tmp_path / "outputs") for name in ("a", "b")]
     history("own")

@@ -119,11 +119,8 @@ def hidden_states(model, inputs):
     """Outputs of the converted layers of a model and of its last one, for real tokens."""
     with torch.no_grad(), record_routing(hidden_states=True) as record:
         top = model.base_model(**inputs).last_hidden_state
-    last = model.config.num_hidden_layers - 1
-    return {
-        layer: states[inputs["attention_mask"].bool()]
-        for layer, states in {**record.hidden_states, last: top}.items()
-    }
+    states, real = record.hidden_states | {model.config.num_hidden_layers - 1: top}, inputs["attention_mask"].bool()
+    return {layer: outputs[real] for layer, outputs in states.items()}
 
 
 @pytest.mark.parametrize("layers", [(1, 2), (0, 1)])  # the top layer among them, or still dense
@@ -140,13 +137,8 @@ def test_a_pruned_encoder_is_fine_tuned_and_the_one_given_stays(converted, tiny_
     with torch.no_grad():
         wanted = base.base_model(**inputs, output_hidden_states=True).hidden_states[1:]
     real = inputs["attention_mask"].bool()
-    before, after = (
-        {
-            layer: (states - wanted[layer][real]).square().mean()
-            for layer, states in hidden_states(one, inputs).items()
-        }
-        for one in (model, trained)
-    )
+    pairs = [hidden_states(one, inputs).items() for one in (model, trained)]
+    before, after = ({layer: (states - wanted[layer][real]).square().mean() for layer, states in one} for one in pairs)
     assert after.keys() == {*layers, 2}
     assert after[2] < 0.9 * before[2]
     assert 0.8 * sum(after.values()) < rows[0]["distill_hidden_loss"] < 1.2 * sum(before.values())
