@@ -125,7 +125,7 @@ def menu(checkpoint: Checkpoint, plan: PruningPlan | None, name: str, data: Text
         return
     st.caption(
         "ONNX, a tokenizer and `predict.py`: runs with onnxruntime and tokenizers alone. Building, scoring and timing take "
-        "minutes; leaving this page stops them."
+        "minutes; changing anything on the page, or leaving it, stops them."
     )
     precision = always_one("Weights", ("float32", "int8"), "precision")
     name, start = f"{name}-onnx-{precision}", time.monotonic()

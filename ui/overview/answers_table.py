@@ -110,7 +110,7 @@ def shown_rows(part: pd.DataFrame, texts: list[str]) -> pd.DataFrame:
 
 def _table(part: pd.DataFrame, texts: list[str], key: str, data: TextData) -> list[int]:
     """Draw the rows; returns which of them is picked, if one is."""
-    column, wide = st.column_config, "medium" if data.task.on_spans else "small"
+    column, wide = st.column_config, "medium" if data.task.on_tokens else "small"
     event = st.dataframe(
         shown_rows(part, texts),
         key=f"answers-{key}",
@@ -121,7 +121,7 @@ def _table(part: pd.DataFrame, texts: list[str], key: str, data: TextData) -> li
         height=38 + min(TWO_LINES * len(part), 420),
         row_height=TWO_LINES,
         column_config={
-            "index": column.NumberColumn("no.", width=44, help=f"Row of {escape(data.name)}, from 0"),
+            "index": column.NumberColumn("row", width=44, help=f"Row of {escape(data.name)}, from 0"),
             _TEXT: column.TextColumn(" / ".join(data.task.text_columns), width="large"),
             "label": column.Column(width=wide),
             "prediction": column.Column("answer", width=wide),
