@@ -297,6 +297,8 @@ def main(
         if not base:
             raise typer.BadParameter("name the dense encoder.", param_hint="--base")
         measure, field, values, usual, draws = TRAINED[question]
+        if bool(texts) != bool(further):
+            raise typer.BadParameter("give --texts and --further together.", param_hint="--further")
         more = (texts, further) if texts and further else None
         encoder = Base(base, work, base_name, effort, more_texts=more)
         wanted = names(tasks or usual, tuple(TASKS), "--tasks")

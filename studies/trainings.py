@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,14 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
+@cache
+def split(task: str) -> tuple[TextData, TextData]:
+    """A task's training split: what trains, and what tuning is scored on, a tenth of it, at most 1,000 examples."""
+    whole = load_data("glue", task, "train")
+    order, n = whole.stratified_order(), min(1000, len(whole) // 10)
+    return whole.subset(np.sort(order[n:])), whole.subset(np.sort(order[:n]))
+
+
 def corpus() -> list[tuple[str, ...]]:
     """Single texts and pairs in random order, the same at each call.
 
@@ -80,9 +88,15 @@ def corpus() -> list[tuple[str, ...]]:
     generator = np.random.default_rng(0)
     texts: list[tuple[str, ...]] = []
     for task in SOURCES:
-        found = load_data("glue", task, "train").texts
+        found = split(task)[0].texts
         texts += [found[i] for i in generator.permutation(len(found))[:MOST]]
-    return [texts[i] for i in generator.permutation(len(texts))]
+    return not_scored([texts[i] for i in generator.permutation(len(texts))])
+
+
+def not_scored(texts: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Those without a text that tuning is scored on, in any task."""
+    scored = {text for task in SOURCES for texts in split(task)[1].texts for text in texts}
+    return [one for one in texts if scored.isdisjoint(one)]
 
 
 @contextmanager
@@ -183,7 +197,7 @@ class Base:
     @cached_property
     def _distinct_texts(self) -> list[tuple[str, ...]]:
         found, n = corpus(), self.further_size
-        return found[:n] + sample(shards([self.more_texts[0]]), ["text"], max(0, n - len(found)), 0)[0]
+        return found[:n] + not_scored(sample(shards([self.more_texts[0]]), ["text"], max(0, n - len(found)), 0)[0])
 
     @torch.no_grad()
     def hidden_error(self, encoder: PreTrainedModel, texts: Sequence[tuple[str, ...]]) -> float:
@@ -390,9 +404,7 @@ class Tuning(Trainings):
 
     @cached_property
     def _parts(self) -> tuple[TextData, TextData]:
-        whole = load_data("glue", self.task, "train")
-        order, n = whole.stratified_order(), min(1000, len(whole) // 10)
-        return whole.subset(np.sort(order[n:])), whole.subset(np.sort(order[:n]))
+        return split(self.task)
 
     @cached_property
     def train_data(self) -> TextData:

@@ -75,7 +75,9 @@ def _over_tokens(logits: Tensor, token_mask: Tensor) -> Tensor:
     return logits.float().masked_fill(token_mask.unsqueeze(-1) == 0, -1e4).transpose(1, 2).flatten(0, 1)
 
 
-def hidden_loss(outputs: Mapping[int, Tensor], teacher: tuple[Tensor, ...], token_mask: Tensor) -> Tensor:
+def hidden_loss(
+    outputs: Mapping[int, Tensor], teacher: tuple[Tensor, ...], token_mask: Tensor, *, relative: bool = False
+) -> Tensor:
     """Sum over converted layers of the mean squared error to the teacher's same layer, real tokens only.
 
     A sum, so that the pull on a layer does not weaken as more layers are converted.
@@ -84,14 +86,21 @@ def hidden_loss(outputs: Mapping[int, Tensor], teacher: tuple[Tensor, ...], toke
         outputs: layer -> `(B, T, d)`.
         teacher: the teacher's hidden states; index `l + 1` is layer `l`'s output.
         token_mask: `(B, T)`, non-zero for real tokens.
+        relative: divide each layer's error by the variance of the teacher's states over the batch's tokens, so that
+            the loss is 1 for the mean state, however large an encoder's states are.
     """
     real = token_mask.unsqueeze(-1).float()
-    count = total(real.sum()) * next(iter(outputs.values())).shape[-1]
-    errors = [
-        ((output.float() - teacher[layer + 1].float()).square() * real).sum()
-        for layer, output in outputs.items()
-    ]
-    return (total(torch.stack(errors)) / count).sum()
+    tokens = total(real.sum())
+    errors = []
+    for layer, output in outputs.items():
+        wanted = teacher[layer + 1].float()
+        error = total(((output.float() - wanted).square() * real).sum())
+        scale = tokens * output.shape[-1]
+        if relative:
+            centred = wanted - total((wanted * real).sum((0, 1))) / tokens
+            scale = total((centred.square() * real).sum()).clamp_min(1e-6)
+        errors.append(error / scale)
+    return torch.stack(errors).sum()
 
 
 def as_returned(model: PreTrainedModel, outputs: Mapping[int, Tensor]) -> dict[int, Tensor]:
@@ -226,7 +235,7 @@ class TextLoss:
             else:
                 outputs = {self.top: model.base_model(**inputs).last_hidden_state}
         outputs |= as_returned(model, {i: record.hidden_states[i] for i in self.replaced})
-        error = hidden_loss(outputs, known, inputs["attention_mask"])
+        error = hidden_loss(outputs, known, inputs["attention_mask"], relative=True)
         balance = record.balance_loss(mean) if self.counts else error.new_zeros(())
         soft = error.new_zeros(())
         if self.config.distill_logits:

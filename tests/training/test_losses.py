@@ -65,6 +65,17 @@ def test_hidden_loss_counts_real_tokens_and_adds_layers():
     assert torch.equal(hidden_loss(changed, teacher, mask), hidden_loss(outputs, teacher, mask))
 
 
+def test_relative_hidden_loss_is_1_for_the_mean_state_of_an_encoder_of_any_scale():
+    generator, mask = torch.Generator().manual_seed(0), torch.tensor([[1, 1, 0], [1, 1, 1]])
+    teacher = tuple(torch.randn(2, 3, 4, generator=generator) + 5 for _ in range(3))
+    means = {i: teacher[i + 1][mask.bool()].mean(0).expand(2, 3, 4) for i in (0, 1)}
+    assert hidden_loss(means, teacher, mask, relative=True).item() == pytest.approx(2, rel=1e-5)
+    smaller = {i: output / 10 for i, output in means.items()}
+    found = hidden_loss(smaller, tuple(states / 10 for states in teacher), mask, relative=True)
+    assert found.item() == pytest.approx(2, rel=1e-5)
+    assert hidden_loss({0: teacher[1]}, teacher, mask, relative=True).item() == 0
+
+
 def parts(config, stage, teacher=True, layers=(1,)):
     generator = torch.Generator().manual_seed(1)
     record = RoutingRecord()
