@@ -211,13 +211,13 @@ class Models:
         size, tokens = len(made.train_data), made.tokens
         few = tokens < FEW and not made.train_data.task.on_tokens  # a copy has other words
         if depth.texts_first(recipe) and few:
-            data = made.augmented(max(1, round(made.base.effort * COPIES)))
+            data = made.augmented(max(1, round(made.base.task_effort * COPIES)))
             tokens = round(tokens * len(data) / size)
             size, values["distill_logits"] = len(data), 1.0  # a copy has no known label
         examples = TUNED_EXAMPLES if depth.deep else 0
         if depth.texts_first(recipe):
             examples = max(examples, TUNED_TOKENS * size / tokens)
-        epochs += max(1, round(made.base.effort * examples / min(size, trainings.EPOCH_SIZE)))
+        epochs += max(1, round(made.base.task_effort * examples / min(size, trainings.EPOCH_SIZE)))
         config = made.config(recipe, part=part, stage2_epochs=epochs, **values)
         return made.train(f"{recipe}-{name}-{depth.name}-tuned", config, start, data=data)
 

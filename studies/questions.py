@@ -6,7 +6,8 @@ Trained from `--base`, with the options of a recipe changed:
   layer is kept.
 - `balance`: what does the balance loss do? The upper half of the layers is converted with several weights of it.
 - `extensions`: do the self path and the untied Expander help? Models of about equal size, converted and fine-tuned on
-  text and then on the task; scored on a part of the training split that trained none of them.
+  text and then on the task; scored on a part of the training split that trained none of them, or (`--final`) on the
+  validation data.
 - `topk`: does routing with more experts survive pruning? The same with Top-1, Top-3 and Top-5.
 
 On GLUE's validation data, of routed checkpoints, which are not changed:
@@ -126,7 +127,7 @@ def ablation(made: Trainings, variant: str) -> Found:
 
 def extensions(made: Trainings, variant: str) -> Found:
     """The row of a static model, fine-tuned after pruning."""
-    made, base = Tuning(made.base, made.task, made.seed), made.base
+    base = made.base
     parts, per_layer, self_path, untied = EXTENSIONS[variant]
     middle = base.layers // 2
     parts = (range(middle, base.layers), range(1, middle), range(1))[:parts]
@@ -142,6 +143,7 @@ def extensions(made: Trainings, variant: str) -> Found:
     shrp = ShrpConfig(depth.layers, self_path=self_path)
     start = made.with_layers_of(encoder, replace(made.teacher.info, config=shrp, plan=plan, usage={}), True)
     name += f"-{base.further_size}" if base.more_texts else ""
+    name += f"-{base.task_effort:g}" if base.task_effort != base.effort else ""
     tuned = Models(made).on_the_task("retain", depth, name, start, part=4)
     found, best = made.evaluate(tuned.model), made.evaluate(made.teacher.model)
     price = cost(tuned.model).relative_to(made.dense)
@@ -158,6 +160,7 @@ def extensions(made: Trainings, variant: str) -> Found:
         "interval": found.ends(),
         "hidden_error": base.hidden_error(encoder, made.validation.texts),
         "effort": base.effort,
+        "task_effort": base.task_effort,
         "encoder_params_share": price["encoder_params"],
         "encoder_flops_share": price["encoder_flops"],
     }
@@ -269,7 +272,7 @@ TRAINED: dict[str, tuple[Callable[[Trainings, Any], Found], str, Callable[[], Se
 OF_CHECKPOINTS: dict[str, Callable[[Checkpoint, str], Found]] = {"selection": selection, "routes": routes}
 KEYS = {
     "ablation": ("task", "seed", "variant", "model", "fine_tuned_after_pruning"),
-    "extensions": ("task", "seed", "variant", "texts"),
+    "extensions": ("task", "seed", "variant", "texts", "task_effort", "scored_on"),
     "balance": ("task", "seed", "balance"),
     "topk": ("task", "seed", "top_k", "budget"),
     "selection": ("checkpoint", "per_layer", "selection", "calibrated"),
@@ -285,7 +288,9 @@ def main(
     work: Annotated[Path, typer.Option(help="Folder for the trainings.")] = Path("glue.run"),
     tasks: Annotated[str, typer.Option(help="GLUE tasks, in order.")] = "",
     seeds: Annotated[str, typer.Option(help="Seeds.")] = "",
-    effort: Annotated[float, typer.Option(help="Share of the usual steps of `extensions`.")] = 1.0,
+    effort: Annotated[float, typer.Option(help="Share of the usual texts of `extensions`.")] = 1.0,
+    task_effort: Annotated[float | None, typer.Option(help="Share of the usual steps on the task [--effort].")] = None,
+    final: Annotated[bool, typer.Option(help="Score `extensions` on the validation data.")] = False,
     variants: Annotated[str, typer.Option(help="Some variants, such as `1-expert`, instead of all.")] = "",
     texts: Annotated[Path | None, typer.Option(help="Folder of more texts, for `--further`.")] = None,
     further: Annotated[int, typer.Option(help="Distinct texts that pruned encoders of `extensions` train on.")] = 0,
@@ -300,7 +305,8 @@ def main(
         if bool(texts) != bool(further):
             raise typer.BadParameter("give --texts and --further together.", param_hint="--further")
         more = (texts, further) if texts and further else None
-        encoder = Base(base, work, base_name, effort, more_texts=more)
+        encoder = Base(base, work, base_name, effort, task_effort=task_effort, more_texts=more)
+        trainings = Tuning if question == "extensions" and not final else Trainings
         wanted = names(tasks or usual, tuple(TASKS), "--tasks")
         chosen = list(values())
         if variants:
@@ -308,9 +314,11 @@ def main(
             chosen = [by_name[name] for name in names(variants, tuple(by_name), "--variants")]
         for task, seed, value in product(wanted, numbers(seeds or draws, "--seeds"), chosen):
             about = {"task": task, "seed": seed, field: value}
-            about |= {"texts": encoder.further_size} if question == "extensions" else {}
+            if question == "extensions":
+                about |= {"texts": encoder.further_size, "task_effort": encoder.task_effort}
+                about |= {"scored_on": "validation" if final else "tuning"}
             if not any(about.items() <= row.items() for row in read_rows(rows.path)):
-                found = [about | row for row in measure(Trainings(encoder, task, seed), value)]
+                found = [about | row for row in measure(trainings(encoder, task, seed), value)]
                 rows.add(*found)
                 stderr.print(f"{task}, seed {seed}, {field} {value}: {len(found)} rows")
         return

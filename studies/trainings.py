@@ -117,6 +117,7 @@ class Base:
         base_name: str | None = None,
         effort: float = 1.0,
         *,
+        task_effort: float | None = None,
         shared: bool = False,
         data: Path | None = None,
         more_texts: tuple[Path, int] | None = None,
@@ -124,7 +125,8 @@ class Base:
         """Raises `TrainingError` if there is no such base, without reading its weights.
 
         Args:
-            effort: share of the usual texts, of the steps on them, and of fine-tuning after pruning.
+            effort: share of the usual texts and of the steps on them.
+            task_effort: share of the usual steps on a task after pruning, and of its augmented copies; by default `effort`.
             more_texts: a folder of Parquet or JSONL files with a column `text`, and on how many distinct texts pruned
                 encoders are fine-tuned instead: GLUE's, and as many of the folder's as are wanting.
             shared: whether several machines share the work folder.
@@ -137,6 +139,7 @@ class Base:
         self.further_size = more_texts[1] if more_texts else usual
         """Texts that a pruned encoder is fine-tuned on."""
         self.effort, self.shared, self.data, self.more_texts = effort, shared, data, more_texts
+        self.task_effort = effort if task_effort is None else task_effort
         self.layers, self.experts = config.num_hidden_layers, config.num_attention_heads
         self.histories: dict[str, list[dict[str, Any]]] = {}
         """Name of a training on text -> its history, a row per epoch."""
