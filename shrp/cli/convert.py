@@ -12,7 +12,7 @@ from shrp.cli import options as opt
 from shrp.cli.output import print_json, stderr, training_progress
 from shrp.data.tasks import LABEL
 from shrp.errors import PlanError
-from shrp.training.config import QUICK, TextConfig, read_config
+from shrp.training.config import QUICK, WIDE_RATES, TextConfig, read_config
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def convert(
     continues a killed run.
     """
     from shrp.checkpoints import checkpoint
-    from shrp.checkpoints.base import load_base, name_of
+    from shrp.checkpoints.base import base_config, load_base, name_of
     from shrp.checkpoints.info import CheckpointInfo, history_text
     from shrp.checkpoints.saving import refuse_existing
     from shrp.data.batching import longest_input, token_counts
@@ -57,7 +57,8 @@ def convert(
     refuse_existing(out)  # refuse now, not after the epochs
     num_layers, experts = opt.base_geometry(base)
     shrp: dict[str, Any] = {"layers": list(opt.layer_list(layers, num_layers))}
-    defaults = {"training": QUICK if quick else {}}
+    rates = WIDE_RATES if base_config(base).hidden_size > 512 else {}
+    defaults = {"training": (QUICK if quick else {}) | rates}
     options = read_config(config, ConvertOptions, defaults=defaults, overrides={"training": {"shrp": shrp}})
     if quick:
         own = opt.Data(text_column=text_column, label_column=label_column, label_means=label_means)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -124,7 +125,8 @@ def fit_expander(
     pre-norm families what it returns, less the layer's input. It is regressed on the outputs `u` of single
     experts, as a router that is still near uniform may choose any of them: `r ~ A (u - E u) + E r`. The Expander can
     represent that map: `W` is a multiple of `A` with its bias in GELU's linear range, and the LayerNorm's gain and bias
-    are then fitted in each dimension.
+    are then fitted in each dimension. So are, in post-norm families, those of the layer's own LayerNorm, to what the dense
+    layer returns: without most of `r` what enters it is smaller, and it would enlarge the input's share.
 
     Args:
         model: holds the new `ExpertLayer` at `index`; changed in place.
@@ -146,7 +148,7 @@ def fit_expander(
         model.train(was_training)
     every = math.ceil(sum(len(s[1]) for s in samples) * layer.num_experts * layer.hidden_size / _MOST)
     outputs = torch.cat([s[0] for s in samples], 1)[:, ::every]  # (H, N, dh), every such token in order
-    update = torch.cat([s[1] for s in samples])[::every]  # (N, d)
+    update, states = (torch.cat([s[i] for s in samples])[::every] for i in (1, 2))  # (N, d)
     mean_u, mean_r = outputs.mean((0, 1)), update.mean(0)
     u = outputs - mean_u
     spread = torch.einsum("hni,hnj->ij", u, u) / u.shape[0] / u.shape[1]
@@ -157,15 +159,32 @@ def fit_expander(
     expander = layer.expander
     expander.dense.weight.copy_(scale * weight)
     expander.dense.bias.copy_(_LINEAR - scale * weight @ mean_u)
-    expander.norm.weight.fill_(1.0)
-    expander.norm.bias.zero_()
-    normal = expander(outputs)  # (H, N, d)
-    mean = normal.mean((0, 1))
-    centred = normal.sub_(mean)  # in place, as below: each of these takes as much as `_MOST` says
-    spread = centred.square().mean((0, 1))
-    gain = centred.mul_(update - mean_r).mean((0, 1)) / spread.clamp_min(1e-6)
-    expander.norm.weight.copy_(gain)
-    expander.norm.bias.copy_(mean_r - gain * mean)
+    made = _fit_norm(expander.norm, F.gelu(expander.dense(outputs)), update)
+    if not layer.family.pre_norm:
+        wanted = layer.norm(states + update)  # of the dense layer, whose norm it still is
+        _fit_norm(layer.norm, made.add_(states), wanted)
+
+
+def _fit_norm(norm: nn.Module, inner: Tensor, target: Tensor) -> Tensor:
+    """Fit a LayerNorm's gain and bias in each dimension, by least squares.
+
+    Args:
+        inner: what enters it, `(H, N, d)`.
+        target: what it should return, `(N, d)`, the same for all experts.
+
+    Returns:
+        What it then returns, `(H, N, d)`.
+    """
+    norm.weight.fill_(1.0)
+    norm.bias.zero_()
+    outputs, mean_target = norm(inner), target.mean(0)
+    mean = outputs.mean((0, 1))
+    outputs.sub_(mean)  # in place, as below: each of these takes as much as `_MOST` says
+    spread = outputs.square().mean((0, 1)).clamp_min(1e-6)
+    gain = torch.einsum("hnd,nd->d", outputs, target - mean_target) / len(outputs) / len(target) / spread
+    norm.weight.copy_(gain)
+    norm.bias.copy_(mean_target - gain * mean)
+    return outputs.mul_(gain).add_(mean_target)
 
 
 def _sample(
@@ -175,8 +194,9 @@ def _sample(
     dense: nn.Module,
     inputs: dict[str, Tensor],
     states: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """Real tokens' expert outputs `(H, N, dh)` and residual updates `(N, d)` of one batch, in float32.
+) -> tuple[Tensor, ...]:
+    """Of one batch's real tokens, in float32: expert outputs `(H, N, dh)`; the dense layer's residual updates and
+    inputs, `(N, d)` each.
 
     `dense` gets a hook, so it must be no other model's.
     """
@@ -199,5 +219,6 @@ def _sample(
     with hook:
         run_from(model, inputs, 0 if states is None else index, states, replacements=changed)
     real = inputs["attention_mask"].bool()
-    update = (torch.cat(sums, 1) - caught["input"]).float()[real]
-    return caught["outputs"].float().permute(1, 0, 2, 3)[:, real], update
+    states = caught["input"].float()[real]
+    update = torch.cat(sums, 1).float()[real] - states
+    return caught["outputs"].float().permute(1, 0, 2, 3)[:, real], update, states

@@ -138,10 +138,13 @@ def test_a_pruned_encoder_is_fine_tuned_and_the_one_given_stays(converted, tiny_
         wanted = base.base_model(**inputs, output_hidden_states=True).hidden_states[1:]
     real = inputs["attention_mask"].bool()
     pairs = [hidden_states(one, inputs).items() for one in (model, trained)]
-    before, after = ({layer: (states - wanted[layer][real]).square().mean() for layer, states in one} for one in pairs)
+    before, after = (
+        {i: (states - wanted[i][real]).square().mean() / wanted[i][real].var(0, correction=0).mean() for i, states in one}
+        for one in pairs
+    )
     assert after.keys() == {*layers, 2}
     assert after[2] < 0.9 * before[2]
-    assert 0.8 * sum(after.values()) < rows[0]["distill_hidden_loss"] < 1.2 * sum(before.values())
+    assert 0.8 * sum(after.values()) < rows[0]["distill_hidden_loss"] < 1.5 * sum(before.values())  # on other texts
     taken = graft(base, trained).state_dict()
     for name, value in trained.state_dict().items():
         assert ".layer." not in name or torch.equal(value, taken[name]), name

@@ -104,8 +104,9 @@ def _estimate(selection: Selection, texts: TextData, layers: int, full: dict[str
 
     dense, n = selection.checkpoint, len(texts)
     total = dense.model.config.num_hidden_layers
-    sizes = QUICK if full is None else {"conversion_size": n, "final_size": max(full["stage2_epochs"] * n, 1)}
-    config = TextConfig(shrp=ShrpConfig(tuple(range(total - layers, total))), **(QUICK | sizes))
+    sizes = {} if full is None else {"conversion_size": n, "final_size": max(full["stage2_epochs"] * n, 1)}
+    shrp = ShrpConfig(tuple(range(total - layers, total)), **QUICK["shrp"])
+    config = TextConfig(**(QUICK | sizes | {"shrp": shrp}))
     given = texts.texts if full is not None else enough(texts.texts)[0]
     key = (dense.fingerprint, texts.fingerprint, config)
     seconds = store.kept("estimates", 64, key, lambda: estimate(dense, given, config))
