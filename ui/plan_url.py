@@ -32,14 +32,13 @@ def decode(text: str) -> PlanEdits:
     """Edits from any text; whether they fit a model is for `PlanEdits.check` to say; a `PlanError` if the text is no plan's."""
     if len(text) > LONGEST:
         raise PlanError(f"the plan in the address is longer than {LONGEST:,} characters.")
-    layers = []
+    layers: dict[int, LayerEdit] = {}
     for part in text.split("_"):
-        if (found := _PART.fullmatch(part)) is None:
+        if (found := _PART.fullmatch(part)) is None or int(found["layer"]) in layers:
             raise PlanError("the plan in the address can't be read; it looks like 6n4p0.3_11d7.")
         count = None if found["count"] is None else int(found["count"])
-        edit = LayerEdit(count, _indices(found["pinned"]), _indices(found["dropped"]))
-        layers.append((int(found["layer"]), edit))
-    return PlanEdits(tuple(layers))
+        layers[int(found["layer"])] = LayerEdit(count, _indices(found["pinned"]), _indices(found["dropped"]))
+    return PlanEdits(tuple(layers.items()))
 
 
 def _encode(edit: LayerEdit) -> str:
