@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 
 from shrp.files import cache_folder
-from tests.campaign import damage, inputs, trainings
+from tests.campaign import at_once, damage, inputs, trainings
 from tests.campaign.world import RIGHT, make
 from tests.processes import fork
 
@@ -31,8 +31,13 @@ PARTS = {
     "odd_plan": (damage.odd_plan, 1, 20),
     "tables": (inputs.tables, 2, 60),
     "texts": (inputs.texts, 2, 60),
+    "addresses": (inputs.addresses, 3, 240),
     "killed": (trainings.killed, 3, 240),
     "disk": (trainings.disk, 3, 240),
+    "job": (trainings.job, 3, 900),
+    "threads": (at_once.threads, 2, 120),
+    "sessions": (at_once.sessions, 4, 1200),
+    "memory": (at_once.memory, 4, 7200),
 }
 """By name: `(world, scratch, rng) -> outcomes` of a trial, a share of the time, and the seconds that one may take."""
 
@@ -47,8 +52,9 @@ def outcome(root: Path, part: str, seed: int, number: int) -> dict[str, Any]:
         where = (f"{Path(one.filename).name}:{one.lineno}" for one in traceback.extract_tb(error.__traceback__))
         failed = f"{type(error).__name__}: {str(error)[:1500]} ({' > '.join(where)})"
     shutil.rmtree(scratch, ignore_errors=True)
-    right = said.count(RIGHT)
+    right = sum(one.startswith(RIGHT) for one in said)
     found = {"part": part, "trial": number, "right": right, "refused": len(said) - right, "failed": failed}
+    found["measured"] = "".join(one.removeprefix(RIGHT) for one in said if one.startswith(RIGHT))
     return found | {"seconds": round(time.monotonic() - began, 2)}
 
 
@@ -94,7 +100,7 @@ def main() -> None:
             with file.open("a") as out:
                 out.write(json.dumps(one) + "\n")
     rows = pd.DataFrame(found.values())
-    said = [f"{one.part} {one.trial}: {one.failed}" for one in rows.itertuples() if one.failed]
+    said = [f"{one['part']} {one['trial']}: {told}" for one in found.values() if (told := one["failed"] or one.get("measured"))]
     columns = {"trials": ("trial", "size"), "right": ("right", "sum"), "refused": ("refused", "sum")}
     columns |= {"failed": ("failed", "sum"), "slowest_s": ("seconds", "max")}
     table = rows.assign(failed=rows["failed"] != "").groupby("part", sort=False).agg(**columns)

@@ -1,4 +1,4 @@
-"""Tables and texts of odd characters: what is read is what was written, or one sentence says why not."""
+"""Tables, texts and addresses of odd characters: what is read is what was written, or one sentence says why not."""
 
 import json
 import random
@@ -6,20 +6,34 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pandas as pd
+from streamlit.testing.v1 import AppTest
 
 from shrp.analysis.attribution.instance import prepare
 from shrp.analysis.attribution.tokens import ablate_words
 from shrp.data import tabular
 from shrp.data.sources import load_file
+from tests.browser.steps import PAGES
 from tests.campaign.damage import flip
-from tests.campaign.world import RIGHT, assert_same, load, tried
+from tests.campaign.world import RIGHT, assert_same, load, sentence, tried
+from tests.processes import ROOT
+from ui import loaders
 
 _PLAIN = ("w1 w2", 'a "b" c', "x,y;z|t", "tab\tin", "line\nbreak", "cr\rin", " blank ", "e\u0301 ü", "NA", "1", "nan", " ", "")
 _LABELS = (
     *(("good", "bad"), (0, 1), (True, False), (" a", "b "), ("é", "E", "e"), (1.0, 2.0), (0.5, 1.5, 2.5), ("1", "one")),
     *((None, "a", "b"), (float("nan"), 1.0), ("\0", "x"), (10**18, 10**18 + 1), ([1], {}), ("", "y")),
+)
+_KEYS = (
+    *("checkpoint", "source", "layer", "expert", "budget", "per_layer", "keep", "select", "combine", "plan", "b", "b_plan"),
+    *("text", "input", "beside", "tab", "force", "what_if_class", "method", "target", "head", "attention_layer", "lab_tab"),
+    *("against", "sweep", "guide", "own", "driven_by", "exchange", "knock_out", "example", "patch", "more", "answers"),
+)
+_VALUES = (
+    *("sequence", "static", "probe", "hub", "own", "true", "0", "1", "3", "-1", "999", "99:99,zz", "1n2p0_2d1", "1:2"),
+    *("<script>alert(1)</script>", "../../etc", "w1\nw2", "[]", "nan", "1e400", "w " * 3000, "usage", ""),
 )
 
 
@@ -95,3 +109,27 @@ def texts(world: Path, scratch: Path, rng: random.Random) -> list[str]:
 
     drawn = [[_cell(rng) * rng.choice((1, 1, 40)) for _ in range(rng.randint(1, 6))] for _ in range(10)]
     return [_judged(judge, given) for given in drawn]
+
+
+def addresses(world: Path, scratch: Path, rng: random.Random) -> list[str]:
+    """3 pages opened with odd parameters: each has a title and no traceback, and the slider is where the address says."""
+    loaders.SHIPPED = world / "checkpoints"
+
+    def judge(page: str, query: dict[str, str]) -> str:
+        at, where = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120), f"{page}?{urlencode(query)[:300]}"
+        if page != "overview":
+            at.switch_page(f"pages/{page}.py")
+        at.query_params.update(query)
+        at.run()
+        assert not at.exception, f"{where}: {[one.message for one in at.exception]}"
+        assert at.title, f"{where} has no title"
+        slider = [one for one in at.slider if one.key == "budget"]
+        if slider and query.get("budget", "") in map(str, range(int(slider[0].min), int(slider[0].max) + 1)):
+            assert slider[0].value == int(query["budget"]), where
+        return next((sentence(one.value.splitlines()[0]) for one in at.error), RIGHT)
+
+    said = []
+    for _ in range(3):
+        odd = {key: rng.choice((_text(rng), rng.choice(_VALUES))) for key in rng.sample(_KEYS, rng.randint(0, 5))}
+        said.append(_judged(judge, rng.choice(PAGES), {"checkpoint": "sequence", "source": "probe"} | odd))
+    return said

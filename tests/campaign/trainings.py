@@ -1,4 +1,4 @@
-"""Trainings that are killed, and disks that are full or read-only: the same result in the end, nothing lost."""
+"""Trainings and jobs that are killed, and disks that are full or read-only: the same result in the end, nothing lost."""
 
 import ctypes
 import json
@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
-from shrp import cli
+from shrp import cli, jobs
 from tests.campaign.world import RIGHT, sentence
 from tests.processes import fork
 
@@ -125,3 +126,27 @@ def disk(world: Path, scratch: Path, rng: random.Random) -> list[str]:
     assert code == 0, told
     _check_end(world, command, folder / "out")
     return [said]
+
+
+def job(world: Path, scratch: Path, rng: random.Random) -> list[str]:
+    """A job whose process is killed once or twice at any time: started again, it ends with the same weights."""
+    (_, seconds), out, root = _undisturbed(world, "finetune"), scratch / "made" / "out", scratch / "jobs"
+    found = jobs.submit(root, "one", _arguments(world, "finetune", out)[:-1], out)
+    pid, kills = root / ".pid", rng.randint(1, jobs.MOST_STARTS - 1)
+
+    def kill() -> None:
+        with suppress(OSError, ValueError, IndexError):  # it has just begun or ended
+            os.kill(int(pid.read_text().split()[0]), signal.SIGKILL)
+
+    while found.state in ("waiting", "running"):
+        if kills and pid.exists():
+            time.sleep(rng.uniform(0, 4 * seconds))  # it imports first, which `seconds` leave out
+            kill()
+            kills -= 1
+        time.sleep(0.2)
+        jobs.wake(root)
+        (found,) = jobs.jobs(root)
+    kill()  # it would wait for another job
+    assert found.state == "done", f"{found.state}: {found.error}"
+    _check_end(world, "finetune", out)
+    return [RIGHT]
