@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import streamlit as st
@@ -21,12 +21,12 @@ from ui.own import dialog
 from ui.own import labels as own_labels
 from ui.own.fit import complete, fit, guess
 from ui.own.table import read_upload
-from ui.store import kept
 from ui.text import escape, file_name
 
 PICKED, FILE = "picked", "file"
 _KEPT_BACK = 5
 """One in so many examples is kept for validation where there are no other labelled ones."""
+Made = TypeVar("Made")
 
 
 def ask_name(start: str) -> str:
@@ -119,7 +119,7 @@ def _file(task: Task, key: str, labelled: bool) -> TextData | None:
     given = st.file_uploader("A table of texts", [one[1:] for one in EXTENSIONS], key=f"{key}-file")
     if given is None:
         return None
-    table = kept("training tables", 2, given.file_id, lambda: read_upload(given.name, given.getbuffer()))
+    table = _last(f"{key}-table", given.file_id, lambda: read_upload(given.name, given.getbuffer()))
     columns = replace(guess(table, task), slice=None, skip_incomplete=True)
     if not labelled:
         columns = replace(columns, label=None)
@@ -133,7 +133,7 @@ def _file(task: Task, key: str, labelled: bool) -> TextData | None:
         if meanings is None:
             return None
         columns = replace(columns, meanings=meanings)
-    return kept("training data", 2, (given.file_id, task, columns), lambda: fit(table, task, columns))
+    return _last(f"{key}-fitted", (given.file_id, task, columns), lambda: fit(table, task, columns))
 
 
 def exported(files: Mapping[str, str | TextData]) -> dict[str, str]:
@@ -152,3 +152,11 @@ def exported(files: Mapping[str, str | TextData]) -> dict[str, str]:
 def columns(data: TextData) -> list[str]:
     """The names of the text columns of exported data."""
     return distinct(data.task.text_columns, () if data.labels is None else ("label",))
+
+
+def _last(name: str, key: Hashable, make: Callable[[], Made]) -> Made:
+    """What the session made of this key last, or makes now; it ends with the session, as what a person gives must."""
+    known = st.session_state.get(name)
+    if known is None or known[0] != key:
+        st.session_state[name] = known = key, make()
+    return known[1]

@@ -63,6 +63,8 @@ _MOST_FRACTIONS = 20
 
 def load_data(source: str, task: str | Task, split: str = "validation") -> TextData:
     """Load the data of a GLUE task, "probe" or "glue" (whose `split` is "train" or "validation"); errors as below."""
+    if source not in ("probe", "glue"):
+        raise DataError(f"The source is 'probe' or 'glue', not '{source}'; load_file reads a file.")
     name = task.name if isinstance(task, Task) else task
     return load_probe(name) if source == "probe" else load_glue(name, split)
 

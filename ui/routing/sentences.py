@@ -43,7 +43,7 @@ def as_lines(inputs) -> str:
 
 
 def example_text(task: Task, data: TextData | None) -> str:
-    """What the box starts with: three examples, but for sentiment the first ones of the data."""
+    """What the box starts with: for sentiment three examples written here, else the first three of the data."""
     if task.name == "sst2" and len(task.text_columns) == 1:
         return as_lines(EXAMPLES)
     return as_lines(data.texts[:3]) if data is not None else ""
