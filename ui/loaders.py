@@ -21,7 +21,7 @@ from shrp.checkpoints import info as reading
 from shrp.checkpoints.info import CheckpointInfo, discover
 from shrp.data.tabular import is_unicode
 from shrp.errors import CheckpointError
-from ui import jobs
+from ui import jobs, store
 
 if TYPE_CHECKING:  # else torch and transformers, which take seconds to import
     from shrp.checkpoints.checkpoint import Checkpoint
@@ -156,7 +156,9 @@ def load_folder(path: Path) -> Checkpoint:
 
 
 def forget(path: Path) -> None:
-    """Let go of a model that only one session could reach, before its folder is deleted."""
+    """Let go of a model that only one session could reach, and of what was made of it, before its folder is deleted."""
+    with suppress(OSError):  # its files may be gone already
+        store.forget(reading.fingerprint(path))
     _load.clear(path, _stamp(path))
 
 

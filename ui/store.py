@@ -28,6 +28,9 @@ Progress = Callable[[float, int], None]
 """Called with what is done and how much there is in all."""
 MOST_BYTES = 512 * 2**20
 """Of the arrays and tables that one kind of results may keep, besides the one used last."""
+HOLD_MODELS = ("live evaluators", "prefixes", "attribution inputs", "running fits")
+"""The kinds of results that hold a checkpoint's model, or what enters its layers."""
+_stores: dict[str, ResultStore] = {}
 
 
 class ResultStore:
@@ -84,6 +87,18 @@ class ResultStore:
         with self._lock:
             self._kept.pop(key, None)
 
+    def drop_all_of(self, fingerprint: str) -> None:
+        """Drop all results whose key holds a checkpoint's fingerprint, or one that begins with it (of fewer tokens read)."""
+        with self._lock:
+            for key in [key for key in self._kept if _has(key, fingerprint)]:
+                del self._kept[key]
+
+
+def _has(key: Hashable, part: str) -> bool:
+    if isinstance(key, tuple):
+        return any(_has(one, part) for one in key)
+    return isinstance(key, str) and key.startswith(part)
+
 
 def bytes_of(value: Any) -> int:
     """Bytes of the arrays, tables and texts in a result, as far as they lie in containers and dataclasses."""
@@ -102,7 +117,15 @@ def bytes_of(value: Any) -> int:
 @st.cache_resource(show_spinner=False)
 def results(kind: str, size: int = 256) -> ResultStore:
     """The store of one kind of results, the same in every session."""
-    return ResultStore(size)
+    _stores[kind] = made = ResultStore(size)
+    return made
+
+
+def forget(fingerprint: str) -> None:
+    """Drop what holds the model of a checkpoint that its session has removed; scores are kept."""
+    for kind in HOLD_MODELS:
+        if (store := _stores.get(kind)) is not None:
+            store.drop_all_of(fingerprint)
 
 
 def kept(
@@ -122,8 +145,8 @@ def once(kind: str, size: int, key: Hashable, label: str, work: Callable[[Progre
     """A result from memory, or made now under a progress bar; the same in every session, so never change it.
 
     The first session makes it, others wait; when a person leaves meanwhile, the next one makes it again. (A function that
-    Streamlit caches could not move a progress bar outside it.) `key`: all that
-    the result depends on; `work` makes the result, never None.
+    Streamlit caches could not move a progress bar outside it.) `key`: all that the result depends on; `work` makes the
+    result, never None.
     """
     if (found := results(kind, size).get(key)) is not None:
         return found

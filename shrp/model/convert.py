@@ -178,9 +178,8 @@ def _fit_norm(norm: nn.Module, inner: Tensor, target: Tensor) -> Tensor:
     norm.weight.fill_(1.0)
     norm.bias.zero_()
     outputs, mean_target = norm(inner), target.mean(0)
-    mean = outputs.mean((0, 1))
+    mean, spread = outputs.mean((0, 1)), outputs.var((0, 1), correction=0).clamp_min(1e-6)
     outputs.sub_(mean)  # in place, as below: each of these takes as much as `_MOST` says
-    spread = outputs.square().mean((0, 1)).clamp_min(1e-6)
     gain = torch.einsum("hnd,nd->d", outputs, target - mean_target) / len(outputs) / len(target) / spread
     norm.weight.copy_(gain)
     norm.bias.copy_(mean_target - gain * mean)

@@ -314,7 +314,7 @@ def test_the_dense_teacher_is_compared_where_it_is_known(
 
 def test_selections_of_the_same_size_are_compared(page, pruned_by, stats, loaded, monkeypatch):
     monkeypatch.setattr(select, "STEPS", 24)
-    at = page(lab_tab=view.COMPARED, fit_gates="true")
+    at = page(lab_tab=view.COMPARED, all_selections="true")
     table = next(frame.value for frame in at.dataframe if "selection" in frame.value)
     scores = dict(zip(table["selection"], table["accuracy"], strict=True))
     plan = plan_from(stats, budget=3)

@@ -27,7 +27,7 @@ _LABELS = (
     *((None, "a", "b"), (float("nan"), 1.0), ("\0", "x"), (10**18, 10**18 + 1), ([1], {}), ("", "y")),
 )
 _KEYS = (
-    *("checkpoint", "source", "layer", "expert", "budget", "per_layer", "keep", "select", "combine", "plan", "b", "b_plan"),
+    *("checkpoint", "source", "layer", "expert", "budget", "per_layer", "keep", "select", "plan", "b", "b_plan"),
     *("text", "input", "beside", "tab", "force", "what_if_class", "method", "target", "head", "attention_layer", "lab_tab"),
     *("against", "sweep", "guide", "own", "driven_by", "exchange", "knock_out", "example", "patch", "more", "answers"),
 )

@@ -90,6 +90,15 @@ def test_an_error_leaves_nothing_and_the_next_one_makes_it():
     assert len(calls) == 2
 
 
+def test_all_results_of_a_fingerprint_are_let_go_of():
+    store = ResultStore(8)
+    gone, left = {("a", "data"), ("b", ("a", 1)), "a", ("a-at-64", 1)}, {("b", "data"), ("ba",), 3}
+    for key in gone | left:
+        store.put(key, np.zeros(2))
+    store.drop_all_of("a")
+    assert {key for key in gone | left if store.get(key) is not None} == left
+
+
 def test_the_time_left_is_told_by_the_pace_since_the_first_call(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(store.time, "monotonic", lambda: now[0])

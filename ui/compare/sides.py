@@ -109,7 +109,7 @@ def pick(letter: str, selection: Selection, start: str) -> Choice | None:
     """
     known, key = options(selection), key_of(letter)
     _follow(letter, start)
-    not_here.note(key, f"model of side {letter}", st.query_params.get(key) in known)
+    not_here.note(key, f"model for this task on side {letter}", st.query_params.get(key) in known)
     fall_back(key, known, selection.name)
     restate(key, start)
     picked = st.selectbox(

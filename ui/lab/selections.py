@@ -24,8 +24,10 @@ DRAWS = (0, 1, 2)
 """Seeds of the random control."""
 ORDER = ("usage", "recorded", "random", "gate_norm", "ablation", "fitted")
 """Of `SELECTIONS`, those that take longest last."""
-AHEAD, FIT = "current plan ahead by", "fit_gates"
+AHEAD, ALL = "current plan ahead by", "all_selections"
 """A column, and the key of the switch in the session's state and in the URL."""
+SLOW = ("ablation", "fitted")
+"""Those that take every expert of every layer, and are measured only when asked for."""
 
 
 def section(
@@ -36,10 +38,13 @@ def section(
     if data.labels is None:
         st.info("These data have no labels, so no selection scores higher than another.")
         return
-    fits = not data.task.on_tokens and st.toggle("Fit gates too (takes minutes)", key=FIT, bind="query-params")
+    # Both need one prediction for a text.
+    all_of = not data.task.on_tokens and st.toggle(
+        "Ablation and fitted gates too (takes minutes)", key=ALL, bind="query-params"
+    )
     place, draws = st.empty(), []
     rows = [_row(f"{SELECTIONS[setting.selection]} (now)", [pruned], None, routed, data)]
-    for kind, plans in others(selection, setting, plan, but=() if fits else ("fitted",)):
+    for kind, plans in others(selection, setting, plan, but=() if all_of else SLOW):
         bar, left = st.empty(), Remaining()
 
         def show(share: float, bar=bar, left=left, kind=kind) -> None:
@@ -70,9 +75,7 @@ def others(
     for kind in ORDER:
         if kind == setting.selection and kind != "random" and not setting.edits:
             continue
-        # Ablation needs one prediction for a text.
-        unknown = {"recorded": not checkpoint.info.usage, "ablation": data.task.on_tokens}
-        if kind in but or unknown.get(kind):
+        if kind in but or (kind == "recorded" and not checkpoint.info.usage):
             continue
         stats = prunings.usage_for(kind, checkpoint, data)
         if kind != "random":
