@@ -84,8 +84,9 @@ def test_a_link_restores_the_lab_and_back_does_too(app_url, page):
     assert value_of(slider_of(page)) == 3
     slider_of(page).press("ArrowRight")
     wait_for_query(page, per_layer=4)
-    page.locator(".st-key-verdict", has_text="44 of ").wait_for()  # the app has taken the move
-    to(page, "Compare")  # while it may still compute
+    wait_for_exact(page, 44)
+    settled(page)
+    to(page, "Compare")
     settled(page)
     page.go_back()
     wait_for_exact(page, 44)
