@@ -406,15 +406,11 @@ class Tuning(Trainings):
         self.shared, self.folder = (base.work / "tuning" / path.name for path in (self.shared, self.folder))
 
     @cached_property
-    def _parts(self) -> tuple[TextData, TextData]:
-        return split(self.task)
-
-    @cached_property
     def train_data(self) -> TextData:
         """What trains."""
-        return self._parts[0]
+        return split(self.task)[0]
 
     @cached_property
     def validation(self) -> TextData:
         """What scores."""
-        return self._parts[1]
+        return split(self.task)[1]

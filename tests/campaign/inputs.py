@@ -48,7 +48,7 @@ def _cell(rng: random.Random) -> str:
 
 
 def _judged(judge: Callable[..., str], *given: Any) -> str:
-    """What a judge says of an input, or its error with the input, which the seed alone does not show."""
+    """What a judge returns for an input, or its error with the input, which the seed alone does not show."""
     try:
         return judge(*given)
     except Exception as error:

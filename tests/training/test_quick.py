@@ -46,7 +46,7 @@ def test_a_quick_conversion_is_a_scored_routed_checkpoint_of_the_same_task(place
     found = json.loads(out)
     dense, routed = checkpoint.load(tmp_path / "dense"), checkpoint.load(tmp_path / "out")
     data = load_file(own, dense.info.task)
-    assert routed.info.config.layers == (1, 2)
+    assert routed.info.config == ShrpConfig((1, 2), self_path=True)
     assert routed.info.task == dense.info.task
     assert found["examples"] == FEW
     assert found["n"] == 64
@@ -92,6 +92,18 @@ def test_only_the_texts_that_are_trained_on_are_run_and_counted(place, tmp_path,
     assert estimate(dense, texts, config) == pytest.approx((32 + 1.5 * 8 + 16) / 32)
     assert all(one == (True, {0.0}) for one in measured)
     assert all(torch.equal(value, before[name]) for name, value in dense.model.state_dict().items())
+
+
+@pytest.mark.parametrize(("width", "rates"), [(512, (2e-4, 1e-3)), (516, (4e-5, 2e-4))])
+def test_wide_encoders_are_converted_at_lower_rates(place, shrp, tiny_model, tiny_tokenizer, tmp_path, width, rates):
+    tiny_model(hidden_size=width).base_model.save_pretrained(tmp_path / "base")
+    tiny_tokenizer.save_pretrained(tmp_path / "base")
+    (tmp_path / "config.json").write_text('{"training": {"conversion_size": 8, "final_size": 8}}')
+    run = ("--texts", place / "own.csv", "--text-column", "sentence", "--layers", "2", "--config", tmp_path / "config.json")
+    code, _, err = shrp("convert", "--base", tmp_path / "base", *run, "--out", tmp_path / "out")
+    assert code == 0, err
+    config = checkpoint.load(tmp_path / "out").info.training["config"]
+    assert (config["learning_rate"], config["new_learning_rate"]) == rates
 
 
 def test_few_texts_are_completed_by_shipped_sentences_which_are_named(place, shrp, tmp_path, monkeypatch):
