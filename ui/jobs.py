@@ -6,18 +6,19 @@ They run commands on the app's machine, so a server that others reach has them o
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
 from shrp import jobs
+from shrp.checkpoints.info import WEIGHTS
 from shrp.errors import JobError
 from shrp.files import cache_folder
 from shrp.jobs import Job
 from ui.own.kept import is_local
-from ui.text import about, escape, metric_name, score_text
+from ui.text import about, capital, escape, metric_name, score_text
 
 SWITCH = "SHRP_JOBS"
 """Variable of the environment that switches jobs on or off whatever address the app has."""
@@ -89,6 +90,12 @@ def free_name(name: str) -> str:
     return free
 
 
+def latest(about: Mapping[str, Any]) -> Job | None:
+    """The last job with this `about` that was not cancelled; only where jobs are `allowed`."""
+    found = reversed(jobs.jobs(root()))
+    return next((job for job in found if job.about == about and job.state != "cancelled"), None)
+
+
 def reads(folder: Path) -> bool:
     """Whether a job that has not ended needs a folder."""
     found = jobs.jobs(root()) if allowed() else ()
@@ -139,7 +146,7 @@ def _one(job: Job, open_folder: Callable[[Path], None]) -> None:
     elif said := outcome(job):
         st.markdown(escape(said))
     with st.container(horizontal=True, gap="small"):
-        made = job.state == "done" and job.out.is_dir()
+        made = job.state == "done" and (job.out / WEIGHTS).is_file()  # which an export has not
         # By a callback: "Dismiss" may take the job off the list before the run.
         opened = {"on_click": open_folder, "args": (job.out,), "key": f"job-{job.name}-open"}
         if made and st.button(f"Open {escape(job.out.name)}", type="primary", **opened):
@@ -162,7 +169,8 @@ def progress(job: Job) -> tuple[float, str]:
     """How much of a running job is done (0 to 1), and what it does with the time left, in words."""
     status = job.status.get("status") or {}
     if not status:
-        return 0.0, "Starting …"
+        lines = job.log.splitlines()
+        return 0.0, capital(lines[-1]) if lines else "Starting …"
     of_epoch = status["step"] / status["steps"] if status["steps"] else 0.0
     share = min((status["epoch"] - 1 + of_epoch) / status["epochs"], 1.0) if status["stage"] else 0.0
     said = status["phase"]
@@ -170,12 +178,15 @@ def progress(job: Job) -> tuple[float, str]:
         said += f", {of_epoch:.0%}"
     if (left := status["seconds_left"]) is not None:
         said += f", {about(left)} left"
-    return share, said[:1].upper() + said[1:]
+    return share, capital(said)
 
 
 def outcome(job: Job) -> str:
     """What a job that is done came to, in words; empty where nothing was scored."""
     found, metric = job.result, job.about.get("metric", "")
+    if "p50_ms" in found:
+        score = f"{capital(metric_name(metric))} {score_text(found['score'], metric)}"
+        return f"{score}, p50 {found['p50_ms']:.1f} ms, {found['mb']:.1f} MB"
     if found.get("n"):
         scores = (score_text(found[name], metric) for name in ("routed_score", "dense_score"))
         return "Routed {}, dense {}".format(*scores) + f" ({metric_name(metric)}, n = {found['n']:,})"

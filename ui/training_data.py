@@ -42,6 +42,8 @@ def start(
     files: Mapping[str, str | TextData],
     checkpoint: Checkpoint,
     about: Mapping[str, Any] | None = None,
+    label: str = "Start",
+    key: str = "job-start",
 ) -> None:
     """Draw the button that starts a job and closes the dialog.
 
@@ -49,8 +51,9 @@ def start(
         arguments, files: of `python -m shrp`, without `--out`, and what they name.
         checkpoint: whose size says what memory and room on the disk it takes.
         about: what the job's list is to know.
+        label, key: the button's.
     """
-    if not st.button("Start", type="primary", key="job-start", icon=":material/play_arrow:"):
+    if not st.button(label, type="primary", key=key, icon=":material/play_arrow:"):
         return
     parameters = sum(one.numel() for one in checkpoint.model.parameters())
     try:

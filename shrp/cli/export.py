@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 from typer import Option
@@ -53,6 +54,7 @@ def export(
     """
     from shrp.checkpoints.checkpoint import load
     from shrp.checkpoints.info import usage_in
+    from shrp.checkpoints.saving import put_in_place
     from shrp.cli.subjects import served, subject
     from shrp.export.onnx import MODEL, check_free, export_folder
     from shrp.model.convert import expert_layers
@@ -82,10 +84,14 @@ def export(
     data = None if on.data is None else on.load(info.task)
     others = {str(folder): subject(folder, Data()) for folder in beside or ()}
     stderr.print("exporting and checking ...")
-    report = export_folder(
-        model, source.tokenizer, info, out, int8=int8, made_from=source.fingerprint, data=data
-    )
-    measured = {} if data is None else served({str(out): subject(out, Data()), **others}, data)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
+        made = Path(scratch) / out.name
+        how = {"int8": int8, "made_from": source.fingerprint, "data": data}
+        report = export_folder(model, source.tokenizer, info, made, **how) | {"path": str(out / MODEL)}
+        measured = {} if data is None else served({str(out): subject(made, Data()), **others}, data)
+        check_free(out)  # something may have been put there since
+        put_in_place(made, out)  # last, so that an interrupted export leaves nothing
     if json:
         own = measured.pop(str(out), {"mb": report["bytes"] / 1e6})
         rows = [{"model": name} | row for name, row in measured.items()]

@@ -7,6 +7,7 @@ import pytest
 from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest, local_script_runner
 
+from shrp import jobs as library
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.data.tasks import TASKS
@@ -14,7 +15,8 @@ from shrp.model.config import ShrpConfig
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
 from tests.app.helpers import forget
-from ui import loaders
+from ui import jobs, loaders
+from ui.own import convert
 
 ROOT = Path(__file__).parent.parent.parent
 LAYERS = (1, 2)
@@ -105,6 +107,15 @@ def cache(monkeypatch, tmp_path):
     forget()
     yield tmp_path / "cache" / "results"
     forget()
+
+
+@pytest.fixture
+def asleep(monkeypatch, tmp_path):
+    """Jobs wait in a folder of the test's own, and no step is measured."""
+    monkeypatch.setenv("SHRP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv(jobs.SWITCH, "1")
+    monkeypatch.setattr(library, "wake", lambda root, **_: None)
+    monkeypatch.setattr(convert, "_estimate", lambda *_: 118.0)
 
 
 @pytest.fixture

@@ -1,9 +1,13 @@
 import base64
 import json
+import shlex
 
 import numpy as np
 from streamlit.proto.WidgetStates_pb2 import WidgetState
 
+from shrp import cli
+from shrp import jobs as library
+from ui import jobs
 from ui import store as stores
 
 
@@ -78,22 +82,29 @@ HISTORY = [
         (2, 2, None, {"1": [0.7, 0.1, 0.1, 0.1], "2": [0.97, 0.01, 0.01, 0.01]}),
     )
 ]
-ONNX_REPORT = {
-    "bytes": 23_600_000,
-    "max_difference": 0.6312,
-    "checked": 138,
-    "int8": True,
-    "label_agreement": 118 / 120,
-    "sentences": 120,
-    "compared_on": "probe/sst2 (120 of 480)",
-    **{"metric": "accuracy", "score": 0.9171, "interval": [0.9, 0.93], "n": 480, "mb": 23.6},
-    **{"p50_ms": 4.21, "p95_ms": 6.5, "texts_per_s": 1234.0},
-    "beside": [
-        {"model": "/x/dense", "metric": "accuracy", "score": None, "interval": None, "n": 480, "mb": 44.0}
-        | {"p50_ms": 8.1, "p95_ms": 9.0, "texts_per_s": 400.0}
-    ],
-}
-"""What `python -m shrp export --json` prints."""
+
+def button(at, key):
+    return next((one for one in at.button if one.key == key), None)
+
+
+def press(at, *keys):
+    """Press buttons at once."""
+    for key in keys:
+        button(at, key).click()
+    at = at.run()
+    assert not at.exception
+    return at
+
+
+def accepted(job):
+    """What the real parser makes of a job's command: the values of its options."""
+    name, *given = shlex.split(job.command)[3:]
+    return cli._command().commands[name].make_context(name, given).params
+
+
+def only_job():
+    (job,) = library.jobs(jobs.root())
+    return job
 
 
 def opened(at):

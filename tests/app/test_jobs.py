@@ -1,13 +1,11 @@
 """Jobs in the app: the sidebar's list, and the dialog that converts a dense model. No process is started."""
 
 import json
-import shlex
 from functools import partial
 
 import pandas as pd
 import pytest
 
-from shrp import cli
 from shrp import jobs as library
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.cli.options import read_plan
@@ -16,23 +14,13 @@ from shrp.data.sources import load_probe
 from shrp.data.tasks import TASKS
 from shrp.pruning.plan import make_plan
 from shrp.training.config import read_config
-from tests.app.helpers import specs, texts_of, values
+from tests.app.helpers import accepted, button, only_job, press, specs, texts_of, values
 from ui import jobs, training_data
 from ui.lab import curve, view
-from ui.own import convert
 
 STATUS = {"phase": "converting layer 2", "step": 5, "steps": 10, "epoch": 2, "epochs": 4, "stage": 1}
 STATUS |= {"loss": 0.5, "seconds_left": 61.0}
 SCORED = [{"epoch": n, "metric": "accuracy", "validation_score": score} for n, score in enumerate((0.6, 0.8))]
-
-
-@pytest.fixture
-def asleep(monkeypatch, tmp_path):
-    """Jobs wait in a folder of the test's own, and no step is measured."""
-    monkeypatch.setenv("SHRP_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv(jobs.SWITCH, "1")
-    monkeypatch.setattr(library, "wake", lambda root, **_: None)
-    monkeypatch.setattr(convert, "_estimate", lambda *_: 118.0)
 
 
 @pytest.fixture
@@ -44,30 +32,6 @@ def submitted(name="made", **files):
     job = jobs.start(f"Make {name}", ["convert", "--quick"], name, about={"metric": "accuracy"})
     for file, content in files.items():
         (job.folder / f"{file}.json").write_text(json.dumps(content))
-    return job
-
-
-def button(at, key):
-    return next((one for one in at.button if one.key == key), None)
-
-
-def press(at, *keys):
-    """Press buttons at once."""
-    for key in keys:
-        button(at, key).click()
-    at = at.run()
-    assert not at.exception
-    return at
-
-
-def accepted(job):
-    """What the real parser makes of a job's command: the values of its options."""
-    name, *given = shlex.split(job.command)[3:]
-    return cli._command().commands[name].make_context(name, given).params
-
-
-def only_job():
-    (job,) = library.jobs(jobs.root())
     return job
 
 

@@ -1,104 +1,132 @@
 import io
 import json
-import subprocess
-import sys
 import zipfile
 from dataclasses import replace
-from types import SimpleNamespace
 
+import pandas as pd
 import pytest
-from streamlit.runtime.scriptrunner import StopException
 from transformers import pipeline
 
+from shrp import jobs as library
 from shrp.checkpoints import checkpoint as checkpoints
+from shrp.cli.options import read_plan
+from shrp.data.sources import load_probe
 from shrp.data.tasks import TASKS
 from shrp.errors import ExportError
 from shrp.evaluation.evaluate import evaluate
 from shrp.model.config import ShrpConfig
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
-from tests.app.helpers import ONNX_REPORT as REPORT
-from tests.app.helpers import texts_of
+from tests.app.helpers import accepted, button, only_job, press, texts_of
+from ui import jobs
 from ui.lab import onnx as lab_onnx
-from ui.lab.onnx import OnnxExport
 from ui.lab.save import checkpoint_zip
-from ui.store import results
 
 PLAN = make_plan({1: [0.6, 0.2, 0.1, 0.1], 2: [0.1, 0.4, 0.3, 0.2]}, counts={1: 1, 2: 2})
+REPORT = {
+    **{"max_difference": 0.6312, "label_agreement": 118 / 120, "sentences": 120},
+    **{"metric": "accuracy", "score": 0.9171, "interval": [0.9, 0.93], "n": 480, "mb": 23.6},
+    **{"p50_ms": 4.21, "p95_ms": 6.5, "texts_per_s": 1234.0},
+    "beside": [
+        {"model": "/x/dense", "metric": "accuracy", "score": None, "interval": None, "n": 480, "mb": 44.0}
+        | {"p50_ms": 8.1, "p95_ms": 9.0, "texts_per_s": 400.0}
+    ],
+}
 
 
-@pytest.fixture(autouse=True)
-def nothing_built_yet():
-    results.clear()
-    yield
-    results.clear()
-
-
-@pytest.fixture
-def builds(monkeypatch):
-    """Instead of the build, of a minute: a list of what was asked for."""
-    asked = []
-
-    def build(checkpoint, plan, name, data, *, int8, tick):
-        asked.append((plan and plan.budget, name, data.name, int8))
-        tick()
-        return OnnxExport(b"zip", REPORT | {"int8": int8})
-
-    monkeypatch.setattr(lab_onnx, "build", build)
-    return asked
-
-
-def labels(at, kind):
-    return [element.proto.label for element in at.get(kind)]
+def downloads(at):
+    return [one.proto.label for one in at.get("download_button")]
 
 
 def tables(at):
-    return [one.value for one in at.markdown if "| p50, ms |" in one.value]
+    return [one.value.replace("\\", "") for one in at.markdown if "| p50, ms |" in one.value]
 
 
-class InThisProcess:
-    """Stands for `subprocess.Popen` of the command line: a process of its own takes seconds to import."""
-
-    def __init__(self, command, **_):
-        self.arguments = command[3:]  # after `python -m shrp`
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def communicate(self, timeout):
-        self.returncode, output, errors = self.shrp(*self.arguments)
-        return output, errors
-
-    def kill(self):
-        pass
+def end(job, state="done", **result):
+    """A job as it is when its process has ended so."""
+    (job.folder / "end.json").write_text(json.dumps({"state": state, "error": "a reason"}))
+    (job.folder / "result.json").write_text(json.dumps(result))
+    job.out.mkdir(parents=True, exist_ok=True)
 
 
-def test_a_build_is_the_pruned_models_export(
-    tiny_checkpoint, tiny_data, tmp_path, monkeypatch, shrp, quick_graphs
+def test_a_plan_is_exported_by_a_job_whose_result_the_lab_shows(
+    asleep, open_page, tiny_checkpoint, save_tiny, shrp, quick_graphs
 ):
-    """Scored and timed, next to the dense model of the same base and task."""
-    loaded, ticks, data = checkpoints.load(tiny_checkpoint), [], tiny_data(40)
-    monkeypatch.setattr(InThisProcess, "shrp", staticmethod(shrp), raising=False)
-    monkeypatch.setattr(
-        lab_onnx, "subprocess", SimpleNamespace(**vars(subprocess) | {"Popen": InThisProcess})
-    )
-    monkeypatch.setattr(lab_onnx, "dense_of", lambda _: tiny_checkpoint)
-    made = lab_onnx.build(loaded, PLAN, "mine", data, int8=False, tick=ticks.append)
-    assert ticks
-    report = made.report
-    assert report["max_difference"] < 1e-4
-    assert (report["sentences"], report["label_agreement"]) == (40, 1)
-    zipfile.ZipFile(io.BytesIO(made.archive)).extractall(tmp_path)
-    assert json.loads((tmp_path / "mine" / "config.json").read_text())["plan"] == PLAN.to_dict()
-    same = evaluate(prune(loaded.model, PLAN), loaded.tokenizer, data)
-    assert (report["score"], report["n"]) == (same.score, 40)
-    (beside,) = report["beside"]
-    assert beside["score"] == evaluate(loaded.model, loaded.tokenizer, data).score
-    assert report["mb"] == (tmp_path / "mine" / "model.onnx").stat().st_size / 1e6
-    assert lab_onnx.figures(report, "ONNX").count("\n") == 3
+    dense = save_tiny("dense", layers=())
+    at = press(open_page("pruning_lab", tiny_checkpoint, source="probe", budget=3), "serve")
+    job, given = only_job(), accepted(only_job())
+    assert button(at, "serve") is None  # while it waits
+    assert (job.out, given["int8"]) == (jobs.models() / "tiny-pruned-3-onnx-float32", False)
+    assert (given["checkpoint"], given["beside"]) == (tiny_checkpoint.resolve(), [dense.resolve()])
+    plan, scored = read_plan(given["plan"]), pd.read_json(given["data"], lines=True)
+    assert plan.budget == 3
+    assert list(scored.columns) == ["sentence", "label"]
+    code, printed, _ = shrp(*job.arguments, "--json")
+    report = json.loads(printed)
+    end(job, **report)
+    loaded, probe = checkpoints.load(tiny_checkpoint), load_probe("sst2")
+    assert (code, report["label_agreement"]) == (0, 1)
+    assert report["score"] == evaluate(prune(loaded.model, plan), loaded.tokenizer, probe).score
+    made = zipfile.ZipFile(io.BytesIO(lab_onnx.zipped(job.out.iterdir(), "mine")))
+    assert json.loads(made.read("mine/config.json"))["plan"] == plan.to_dict()
+    at = open_page("pruning_lab", tiny_checkpoint, source="probe", budget=3)  # as after a reload
+    assert not at.exception
+    assert "ONNX folder, float32 (.zip)" in downloads(at)
+    (table,) = tables(at)
+    assert table.count("\n") == 3
+    assert f"{report['score']:.1%}" in table
+    assert f"p50 {report['p50_ms']:.1f} ms" in texts_of(at.sidebar)
+    assert button(at, f"job-{job.name}-open") is None  # it is no checkpoint
+
+
+def test_an_export_is_of_one_plan_one_precision_and_one_checkpoint(asleep, open_page, tiny_checkpoint):
+    at = open_page("pruning_lab", tiny_checkpoint, source="probe", budget="3")
+    at.segmented_control(key="precision").set_value("int8").run()
+    job = only_job() if press(at, "serve") else None
+    assert accepted(job)["int8"]
+    end(job, made_from=checkpoints.load(tiny_checkpoint).fingerprint, **REPORT)
+    (table,) = tables(at.run())
+    for number in ("91.7%", "4.2", "6.5", "1,234", "23.6", "8.1"):
+        assert number in table
+    assert any("118 of 120" in caption.value for caption in at.caption)
+    at.slider(key="budget").set_value(4).run()
+    assert not tables(at)
+    assert button(at, "serve")
+    at.slider(key="budget").set_value(3).run()
+    assert tables(at) == [table]
+    assert not tables(at.segmented_control(key="precision").set_value("float32").run())
+    at.segmented_control(key="precision").set_value("int8")
+    end(job, made_from="what was there before", **REPORT)
+    assert not tables(at.run())
+    end(job, made_from=checkpoints.load(tiny_checkpoint).fingerprint, **REPORT)
+    job.out.rmdir()
+    assert not tables(at.run())
+
+
+@pytest.mark.parametrize("ended", ["failed", "cancelled"])
+def test_an_export_that_came_to_nothing_is_offered_again(asleep, open_page, tiny_checkpoint, ended):
+    at = press(open_page("pruning_lab", tiny_checkpoint, source="probe"), "serve")
+    end(only_job(), ended)
+    assert ("a reason" in [one.value for one in at.run().sidebar.error]) == (ended == "failed")
+    press(at, "serve")
+    assert [job.state for job in library.jobs(jobs.root())] == [ended, "waiting"]
+
+
+@pytest.mark.parametrize("kind", ["tiny-static", "dense"])
+def test_what_has_no_routers_is_exported_as_it_is(asleep, open_page, tiny_static_checkpoint, save_tiny, kind):
+    dense = save_tiny("dense", layers=())
+    at = press(open_page("pruning_lab", tiny_static_checkpoint.with_name(kind), source="probe"), "serve")
+    given = accepted(only_job())
+    assert (given["checkpoint"].name, given["plan"], given["beside"]) == (kind, None, [dense.resolve()])
+    assert "Hugging Face folder (.zip)" in downloads(at)
+
+
+def test_where_jobs_are_off_the_command_is_shown(asleep, open_page, tiny_checkpoint, monkeypatch):
+    monkeypatch.setenv(jobs.SWITCH, "0")
+    at = open_page("pruning_lab", tiny_checkpoint, source="probe")
+    assert button(at, "serve") is None
+    (command,) = [one.value for one in at.code if "shrp export" in one.value]
+    assert f"{tiny_checkpoint.resolve()} --plan plan.json --data data.jsonl" in command
 
 
 def test_the_dense_model_is_that_of_the_same_base_and_task(tiny_checkpoint, monkeypatch):
@@ -119,74 +147,6 @@ def test_the_dense_model_is_that_of_the_same_base_and_task(tiny_checkpoint, monk
     assert lab_onnx.dense_of(loaded) is None
 
 
-def test_a_build_that_is_left_ends_its_process(tiny_checkpoint, tiny_data, monkeypatch):
-    started = []
-    real = lab_onnx.subprocess.Popen
-    monkeypatch.setattr(
-        lab_onnx.subprocess, "Popen", lambda *a, **k: started.append(real(*a, **k)) or started[0]
-    )
-
-    def leave(step):
-        raise StopException  # as Streamlit ends a run
-
-    with pytest.raises(StopException):
-        lab_onnx.build(checkpoints.load(tiny_checkpoint), PLAN, "mine", tiny_data(40), int8=False, tick=leave)
-    assert started[0].poll() is not None
-
-
-@pytest.mark.parametrize(
-    ("program", "reason"),
-    [
-        ("raise ValueError('a defect')", "ended unexpectedly"),
-        ('print(\'{"made_from": "another"}\')', "replaced on disk"),
-    ],
-)
-def test_a_build_that_crashes_or_of_another_checkpoint(
-    tiny_checkpoint, tiny_data, monkeypatch, tmp_path, program, reason
-):
-    other = tmp_path / "other"
-    other.write_text(f"#!{sys.executable}\n{program}\n")
-    other.chmod(0o755)
-    monkeypatch.setattr(lab_onnx.sys, "executable", str(other))
-    with pytest.raises(ExportError, match=reason) as raised:
-        lab_onnx.build(checkpoints.load(tiny_checkpoint), PLAN, "mine", tiny_data(40), int8=False)
-    assert "a defect" not in str(raised.value)
-
-
-def test_the_lab_builds_on_request_and_keeps_what_it_built(open_page, tiny_checkpoint, builds):
-    at = open_page("pruning_lab", tiny_checkpoint, budget="3")
-    assert not at.exception
-    assert not builds
-    at.segmented_control(key="precision").set_value("int8").run()
-    assert not builds
-    at.button(key="serve").click().run()
-    assert not at.exception
-    assert builds == [(3, "tiny-pruned-3-onnx-int8", "probe/sst2", True)]
-    assert "ONNX folder, int8 (.zip)" in labels(at, "download_button")
-    (table,) = tables(at)
-    for number in ("91.7%", "4.2", "6.5", "1,234", "23.6", "8.1"):
-        assert number in table.replace("\\", "")
-    assert any("118 of 120" in caption.value for caption in at.caption)
-    at.slider(key="budget").set_value(4).run()  # another plan is another model
-    assert lab_onnx._OFFER in labels(at, "button")
-    at.slider(key="budget").set_value(3).run()
-    assert tables(at) == [table]
-    at.segmented_control(key="precision").set_value("float32").run()
-    assert not tables(at)
-    at.button(key="serve").click().run()
-    assert builds[1:] == [(3, "tiny-pruned-3-onnx-float32", "probe/sst2", False)]
-
-
-@pytest.mark.parametrize("kind", ["tiny-static", "dense"])
-def test_what_has_no_routers_is_exported_as_it_is(open_page, tiny_static_checkpoint, save_tiny, builds, kind):
-    save_tiny("dense", layers=())
-    at = open_page("pruning_lab", tiny_static_checkpoint.with_name(kind))
-    at.button(key="serve").click().run()
-    assert not at.exception
-    assert builds == [(None, f"{kind}-onnx-float32", "probe/sst2", False)]
-    assert {"Hugging Face folder (.zip)", "ONNX folder, float32 (.zip)"} <= set(labels(at, "download_button"))
-
-
 def test_the_hugging_face_folder_opens_in_a_pipeline(tiny_checkpoint, tiny_data, tmp_path):
     loaded, data = checkpoints.load(tiny_checkpoint), tiny_data(40)
     loaded.model.config.id2label = {0: "negative", 1: "positive"}
@@ -197,29 +157,3 @@ def test_the_hugging_face_folder_opens_in_a_pipeline(tiny_checkpoint, tiny_data,
     found = pipeline("text-classification", model=str(tmp_path / "mine"))(texts)
     expected = checkpoints.load(tmp_path / "mine").predict(texts)["prediction"]
     assert [row["label"] for row in found] == expected.tolist()
-
-
-@pytest.mark.parametrize("plan", [None, PLAN])
-def test_what_has_no_routers_is_built_without_a_plan(tiny_static_checkpoint, tiny_data, monkeypatch, plan):
-    def start(command, **_):
-        assert ("--plan" in command) == (plan is not None)
-        assert str(loaded.path) in command
-        raise ExportError("enough seen")
-
-    monkeypatch.setattr(lab_onnx.subprocess, "Popen", start)
-    loaded = checkpoints.load(tiny_static_checkpoint)
-    with pytest.raises(ExportError, match="enough seen"):
-        lab_onnx.build(loaded, plan, "mine", tiny_data(40), int8=False)
-
-
-def test_an_error_is_shown_and_the_offer_stays(open_page, tiny_checkpoint, monkeypatch):
-    def fail(*_, **__):
-        raise ExportError("a reason")
-
-    monkeypatch.setattr(lab_onnx, "build", fail)
-    at = open_page("pruning_lab", tiny_checkpoint)
-    at.button(key="serve").click().run()
-    assert not at.exception
-    assert "a reason" in texts_of(at)
-    assert not [label for label in labels(at, "download_button") if "ONNX" in label]
-    assert lab_onnx._OFFER in labels(at.run(), "button")

@@ -1,6 +1,7 @@
 """Commands that look at a model print what the library computes."""
 
 import json
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from shrp.analysis.importance import in_turn, knock_out_effect, worth_by_group
 from shrp.analysis.specialisation import specialisation, specialisation_frame
 from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint
+from shrp.cli import subjects
 from shrp.data.batching import token_counts
 from shrp.data.slices import groups_by
 from shrp.data.sources import load_file
@@ -194,14 +196,19 @@ def test_compare_many_ranks_them(shrp, place, on_data):
     assert "by_class" not in found
 
 
-def test_export_and_what_it_scores(shrp, place, tmp_path, quick_graphs):
+def test_export_and_what_it_scores(shrp, place, tmp_path, quick_graphs, monkeypatch):
     usage = {1: [0.6, 0.2, 0.1, 0.1], 2: [0.1, 0.4, 0.3, 0.2]}
     plan = make_plan(usage, counts={1: 1, 2: 2})  # as in tests of exports, so that it is traced once for all
     (tmp_path / "plan.json").write_text(json.dumps(plan.to_dict()))
     common = ("export", place / "other", "--plan", tmp_path / "plan.json", "--out", tmp_path / "exported")
     code, _, err = shrp(*common, "--beside", place / "dense")
     assert (code, "--data" in err) == (1, True)
-    found = told(shrp, *common, "--data", place / "data.csv", "--beside", place / "dense")
+    measured = (*common, "--data", place / "data.csv", "--beside", place / "dense")
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(subjects, "served", lambda *_: signal.raise_signal(signal.SIGINT))
+        assert shrp(*measured)[0] == 130
+    assert [file.name for file in tmp_path.iterdir()] == ["plan.json"]
+    found = told(shrp, *measured)
     assert found["max_difference"] < 1e-3
     assert found["mb"] == found["bytes"] / 1e6
     assert [Path(row["model"]).name for row in found["beside"]] == ["dense"]

@@ -114,8 +114,7 @@ class Lab:
         self.show("grey").markdown(_FRESH, unsafe_allow_html=True)
         with menu:
             save.menu(self.selection, self.setting, self.plan, pruned)
-            name = save.name_of(self.selection, self.plan)
-            onnx.menu(self.checkpoint, self.plan, name, self.data)
+            onnx.menu(self.selection, self.plan, save.name_of(self.selection, self.plan))
         with self.below:
             self._fill_tab(pruned)
         if self.sweep:
@@ -289,7 +288,7 @@ def not_routed(selection: Selection) -> None:
             save.plan_button(plan, name)
         with st.popover("Export", icon=":material/deployed_code:"):
             save.folder_button(lambda: save.zipped(files_of(checkpoint.path), name), name)
-            onnx.menu(checkpoint, None, name, selection.data)
+            onnx.menu(selection, None, name)
         _routed_ones(checkpoint.info.task.name)
     if plan is None:
         return
