@@ -38,13 +38,10 @@ KEPT = (
 QUICK = 5_000
 # Slices that are shown by an example.
 MOST_SLICES = 30
-# The menu below the examples exports them, so the table needs no buttons of its own.
-STYLE = "<style>.st-key-expert-examples [data-testid=stElementToolbar] {display: none}</style>"
 
 
 @state.shows_errors
 def main() -> None:
-    st.html(STYLE)
     selection = state.current("Expert usage", named=False)
     st.session_state.update({key: st.session_state[key] for key in KEPT if key in st.session_state})
     if not selection.is_routed:

@@ -61,17 +61,15 @@ def main() -> None:
     frame = results.points(summary, published, recipe)
     alt = "Mean score on six GLUE tasks against encoder parameters, both in percent of the dense model"
     chart(results.score_against_size(frame), frame, "results-chart", f"glue-{recipe}", alt)
-    number = st.column_config.NumberColumn(format="%.1f")
+    table = results.table(models)
     st.dataframe(
-        results.table(models),
+        table.style.format(lambda v: f"{v:.1f}".replace("-", "−"), subset=table.select_dtypes("number").columns),
         hide_index=True,
-        width="stretch",
-        column_config=dict.fromkeys(("mean", *results.TASKS.values(), "encoder"), number),
         alt="Percent of the dense model's score by task, SHRP and its controls",
     )
     st.caption(
-        "Percent of the dense model's score, mean of six GLUE tasks; a majority-class baseline has 48 on average. Experts "
-        "were chosen on the data that score them, as in the paper."
+        "Percent of the dense model's score, and of its encoder's parameters. A majority-class baseline has 48 on average. "
+        "Experts were chosen on the data that score them, as in the paper."
     )
     for title, body in results.questions().items():
         with st.expander(title, on_change="rerun", key=f"question-{title}") as part:

@@ -357,8 +357,8 @@ def reliability_figure(frame: pd.DataFrame, names: tuple[str, str], on: Evaluati
     return layout(
         fig,
         "Is the model as often right as it is confident?",
-        subtitle=f"{escape_html(on.data)}, n = {on.n:,}, in bins of equal size; bars: 95% intervals (Wilson)<br>dashed: "
-        "calibrated; below it a model is overconfident",
+        subtitle=f"{escape_html(on.data)}, n = {on.n:,}, in bins of equal size; bars: 95% CI (Wilson)<br>dashed: calibrated; "
+        "below it a model is overconfident",
         x="mean confidence (%)",
         y="accuracy (%)",
         height=430,

@@ -14,6 +14,9 @@ from shrp import phrases
 from shrp.phrases import metric_name
 
 if TYPE_CHECKING:
+    import pandas as pd
+    from pandas.io.formats.style import Styler
+
     from shrp.data.tasks import Task
 
 NOT_KNOWN = "–"
@@ -62,6 +65,11 @@ def score_text(score: float | None, metric: str) -> str:
 def signed(value: float, digits: int) -> str:
     """A number with its sign, `+0.3` or `−0.3`, but for what rounds to zero, which has none; a dash for nan."""
     return phrases.signed(value, digits).replace("-", "−") if math.isfinite(value) else NOT_KNOWN
+
+
+def with_signs(frame: pd.DataFrame, columns: Sequence[str], digits: int) -> Styler:
+    """A table for `st.dataframe` with `signed` numbers in these columns, which still sort as numbers."""
+    return frame.style.format(lambda value: signed(value, digits), subset=[*columns])
 
 
 def interval_text(interval: Sequence[float] | None, metric: str) -> str:

@@ -116,8 +116,8 @@ def click_targets(
     )
 
 
-SUBTITLE_WIDTH = 64
-"""Characters of a subtitle that fit next to the sidebar in a window of 800 pixels."""
+SUBTITLE_WIDTH = 70
+"""Characters of a subtitle that fit on a phone."""
 
 
 def layout(

@@ -322,9 +322,8 @@ def parse_labels(cells: Sequence[Any], task: Task, source: str) -> np.ndarray:
     known = ids if names.keys().isdisjoint(keys) else names
     for row, key in enumerate(keys, 1):
         if key not in known:
-            what = f": the label '{key:.40}' is not among those of '{task.name}': {shown} (or their ids, 0 to "
-            how = f"{task.num_labels - 1}); on the command line --label-means gives its meaning."
-            raise RowError(source, row, what + how)
+            what = f": the label '{key:.40}' is not among those of '{task.name}': {shown}"
+            raise RowError(source, row, f"{what} (or their ids, 0 to {task.num_labels - 1}); say which of them it means.")
     return np.array([known[key] for key in keys], dtype=np.int64)
 
 
@@ -431,7 +430,7 @@ def infer_task(cells: Sequence[Any], name: str, text_columns: Sequence[str], sou
         if len(odd) < len(keys) and (missing or (fractions and len(keys) - len(odd) > _MOST_FRACTIONS)):
             row = next(row for row, key in enumerate(rows, 1) if key in odd)
             what = f": the label '{rows[row - 1]:.40}' is no number, as others are; repair it or leave the row out."
-            how = " If it is a class, give it another name (--label-means)." if missing else ""
+            how = " If it is a class, give it another name." if missing else ""
             raise RowError(source, row, what + how)
         return custom_task(name, text_columns, keys)
     if fractions:

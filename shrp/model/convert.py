@@ -194,8 +194,7 @@ def _sample(
     inputs: dict[str, Tensor],
     states: Tensor | None,
 ) -> tuple[Tensor, ...]:
-    """Of one batch's real tokens, in float32: expert outputs `(H, N, dh)`; the dense layer's residual updates and
-    inputs, `(N, d)` each.
+    """Expert outputs `(H, N, dh)` and the dense layer's updates and inputs, `(N, d)`, of a batch's real tokens; float32.
 
     `dense` gets a hook, so it must be no other model's.
     """

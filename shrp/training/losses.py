@@ -167,6 +167,7 @@ class TaskLoss:
         self, batch: Batch, logits: Tensor, record: RoutingRecord, outputs: Mapping[int, Tensor]
     ) -> dict[str, Tensor]:
         """The weighted sum, `loss`, and its parts, each a scalar, 0 where it plays no part.
+
         `outputs`: layer of the teacher -> hidden states that are compared with it.
         """
         config, regression, teacher = self.config, self.task.is_regression, batch.teacher
@@ -280,9 +281,7 @@ def set_trainable(model: PreTrainedModel, config: TrainConfig) -> None:
 
 
 def replaced_layers(model: PreTrainedModel, base: PreTrainedModel) -> dict[int, nn.Module]:
-    """The layers with parameters, by index, that are of another type than the base's layer in their place; none where
-    the two have not the same number of layers.
-    """
+    """The layers with parameters, by index, that are of another type than the base's; none where the numbers differ."""
     ours, theirs = encoder_layers(model), encoder_layers(base)
     if len(ours) != len(theirs):
         return {}

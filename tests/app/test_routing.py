@@ -67,7 +67,7 @@ def test_the_first_screen_is_what_the_library_finds(page, tiny_checkpoint):
     change = np.abs(what_if(*parts, (TYPED,)).change(one.prediction))
     assert f"layer {one.layers[int(change.max(1).argmax())]}" in said
     for e in (one, two):
-        assert f">{100 * e.probabilities[e.prediction]:.1f}%<" in html_of(page)[0]
+        assert f" {100 * e.probabilities[e.prediction]:.1f}%<" in html_of(page)[0]
         for layer in e.layers:
             assert f'title="layer {layer}: expert {e.choice(layer)},' in html_of(page)[0]
     page.selectbox(key="input").set_value(2).run()

@@ -170,7 +170,7 @@ def test_what_can_be_no_label_is_refused(cell):
 @pytest.mark.parametrize("odd", ["nan", "N/A", "None", "inf", "?"])
 def test_what_says_that_it_is_missing_makes_no_classes_of_numbers(odd):
     for numbers in (["0.5", "1.25", "3"], ["1", "2", "3"]):
-        with pytest.raises(DataError, match=r"row 4.*--label-means"):
+        with pytest.raises(DataError, match="row 4"):
             infer_task([*numbers, odd], "own", ["text"], "a.csv")
     assert infer_task(["good", odd], "own", ["text"], "a.csv").num_labels == 2  # no number is among them
 

@@ -165,7 +165,7 @@ def curve(
     _add_current(fig, current, scale, metric)
     about = f"{escape_html(data.name)}, n = {len(data):,}; band and bar: 95% CI"
     if chosen_on and not stored[stored["kind"] == "static"].empty:
-        about += f"<br>stored: experts and weights from {escape_html(chosen_on)}, hence other scores"
+        about += f"<br>stored: experts chosen and weighted on {escape_html(chosen_on)}"
     theme.layout(
         fig,
         f"{capital(metric_name(metric))} by cost",

@@ -159,7 +159,7 @@ def _boxes(found: Editor) -> None:
     for label, key in (("Pinned", PINNED), ("Dropped", DROPPED)):
         mark = partial(_marked, found, layer, key)
         st.multiselect(label, range(found.experts), key=key, placeholder="none", on_change=mark)
-    box = {"key": COUNT, "placeholder": "as the slider"}
+    box = {"key": COUNT, "placeholder": "auto"}
     box["on_change"] = lambda: found.set_count(layer, st.session_state[COUNT])
     st.number_input("Experts in this layer", 1, found.experts, None, **box)
 

@@ -70,7 +70,7 @@ def smallest_text(
     within = "1 point" if is_percentage(data.task.metric) else f"{LOSS:g}"
     what = f"within {within} of the routed model"
     if len(known) < all_sizes:
-        return f"Turn on *All sizes* to find the smallest plan {what}; {len(known)} of {all_sizes} are evaluated."
+        return f"Turn on *All sizes* to find the smallest plan {what} ({len(known)} of {all_sizes} sizes evaluated)."
     least, floor = routed.score - LOSS - 1e-12, floor_of(data)
     near = [(plan.budget, one) for plan, one in known if one.score >= least and not one.score <= floor]
     if not near:
@@ -101,10 +101,10 @@ def costs(checkpoint: Checkpoint, plan: PruningPlan) -> None:
     """Draw what a plan costs, which needs no model run."""
     dense = dense_cost(checkpoint.model, TOKENS)
     share = prunings.cost_of(checkpoint, plan).relative_to(dense)
-    routed = cost(checkpoint.model, TOKENS).relative_to(dense)["encoder_flops"]
+    routed = cost(checkpoint.model, TOKENS).relative_to(dense)
     st.markdown(
         "| % of dense | FLOPs | parameters |\n|---|---|---|\n"
         f"| **encoder** | **{percent(share['encoder_flops'])}** | **{percent(share['encoder_params'])}** |\n"
         f"| whole model | {percent(share['model_flops'])} | {percent(share['model_params'])} |\n"
-        f"| routed encoder | {percent(routed)} | – |"
+        f"| routed encoder | {percent(routed['encoder_flops'])} | {percent(routed['encoder_params'])} |"
     )

@@ -15,7 +15,7 @@ from ui import closer
 from ui.bound import always_one
 from ui.downloads import downloads
 from ui.state import Selection
-from ui.text import TWO_LINES, escape, share_text, shorten, slice_name
+from ui.text import TWO_LINES, escape, share_text, shorten, slice_name, with_signs
 
 WHICH, SEARCH = "answers", "answers_with"
 """Keys of the widgets, in the session's state and in the URL alike."""
@@ -112,12 +112,11 @@ def _table(part: pd.DataFrame, texts: list[str], key: str, data: TextData) -> li
     """Draw the rows; returns which of them is picked, if one is."""
     column, wide = st.column_config, "medium" if data.task.on_tokens else "small"
     event = st.dataframe(
-        shown_rows(part, texts),
+        with_signs(shown_rows(part, texts), [OFF] if OFF in part else [], 2),
         key=f"answers-{key}",
         on_select="rerun",
         selection_mode="single-row",
         hide_index=True,
-        width="stretch",
         height=38 + min(TWO_LINES * len(part), 420),
         row_height=TWO_LINES,
         column_config={
@@ -127,7 +126,7 @@ def _table(part: pd.DataFrame, texts: list[str], key: str, data: TextData) -> li
             "prediction": column.Column("answer", width=wide),
             "correct": column.TextColumn("right", width=48),
             SURE: column.NumberColumn("p", width=58, format="%.1f%%", help="The model's, of its answer"),
-            OFF: column.NumberColumn(width=70, format="%+.2f", help="The answer less the label"),
+            OFF: column.NumberColumn(width=70, help="The answer less the label"),
             "slice": column.TextColumn(width=95),
         },
         alt="Examples with their labels and the model's answers",

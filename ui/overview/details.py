@@ -57,8 +57,6 @@ def measured(selection: state.Selection, headline: Any) -> Evaluation | None:
         st.caption(f"{escape(data.name)} (n = {len(data):,}) has no labels, so there is no score.")
     else:
         _score(found, floor_of(data))
-        if selection.source == "probe":
-            st.caption("Probe sentences were written by hand, each to test one phenomenon, such as negation.")
         if warning := cliff_warning(selection, found):
             st.warning(warning, icon=":material/warning:")
     if stats is not None:

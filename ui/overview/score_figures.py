@@ -99,15 +99,15 @@ def score_dots(frame: pd.DataFrame) -> go.Figure:
             notes.append("dashed: majority-class baseline")
         else:
             notes.append(f"majority-class baseline: {score_text(floor, metric)}")
-    if sized.any():
-        notes.append("after names: share of the dense encoder's parameters")
     fig.update_yaxes(categoryorder="array", categoryarray=labels[::-1])
     ns = " / ".join(f"{n:,}" for n in sorted({int(n) for n in frame["n"].dropna()}))
     spread = ", bars of averaged draws: their range" if (frame["interval_is"] != "95%").any() else ""
+    about = f"n = {ns}; bars: 95% intervals{spread}<br>{'; '.join(notes)}"
+    about += "<br>after names: share of the dense encoder's parameters" * bool(sized.any())
     return layout(
         fig,
         f"{capital(metric_name(metric))} on {escape_html(frame['data'].iloc[0])}",
-        subtitle=f"n = {ns}; bars: 95% intervals{spread}<br>{'; '.join(notes)}",
+        subtitle=about,
         x=f"{metric_name(metric)}{unit}",
         height=190 + 30 * max(len(frame), 3),
         legend=True,

@@ -79,7 +79,7 @@ def _short(found: Patched) -> str:
     if found.contrast is None:
         return "output"
     first, second = (escape_html(shorten(found.task.label_names[label], 24)) for label in found.contrast)
-    return f"logits, {first} less {second}"
+    return f"logit of {first} less {second}"
 
 
 def heatmap(found: Patched, into: int, donor: int) -> go.Figure:
@@ -96,8 +96,8 @@ def heatmap(found: Patched, into: int, donor: int) -> go.Figure:
     gaps = sum(name is None for name in found.donors)
     notes = ["✕ another prediction"] * bool(len(rows))
     notes += [f"blank: sentence {donor} has no token there ({gaps} of {tokens})"] * bool(gaps)
-    subtitle = f"{_short(found)}: {signed(found.start, 3)} (sentence {into}), "
-    subtitle += f"{signed(found.start + found.gap, 3)} (sentence {donor})<br>{'; '.join(notes)}"
+    subtitle = f"{_short(found)}: {signed(found.start, 3)} in {into}, "
+    subtitle += f"{signed(found.start + found.gap, 3)} in {donor}<br>{'; '.join(notes)}"
     title = f"How far each hidden state of sentence {donor} moves sentence {into}"
     layout(fig, title, subtitle=subtitle, height=grid_height(layers, 230))
     token_axes(fig, names, f"token of sentence {into} (of sentence {donor} where another)")

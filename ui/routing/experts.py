@@ -15,7 +15,7 @@ from ui.routing import figures, results
 from ui.routing.results import Explained
 from ui.routing.sentences import output_name, say_unknown
 from ui.state import Selection
-from ui.text import escape_html
+from ui.text import escape_html, signed
 
 METHOD = "expert_method"
 """Key of the widget, in the session's state and in the URL."""
@@ -53,7 +53,7 @@ def section(selection: Selection, one: Explained, number: int) -> None:
         None if found.errors is None else found.errors[found.fires],
     )
     best = int(np.abs(values).argmax())
-    alt = f"Bars of {shown} experts. Largest: {names[best]} {values[best]:+.3f}."
+    alt = f"Bars of {shown} experts. Largest: {names[best]} {signed(values[best], 3)}."
     chart(fig, found.to_frame(), "expert-bars", f"{selection.name}-{number}-experts", alt)
     st.caption(f"**{method}**: {_ABOUT[method]}{shapley_note(found)}")
 

@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from shrp.analysis.attribution.tokens import WordScores
-from ui.text import escape_html, shorten
+from ui.text import escape_html, shorten, signed
 from ui.theme import BLUE, DIVERGING, GREY, ORANGE, layout
 
 _WINDOW = 40
@@ -62,7 +62,7 @@ def colored_words(result: WordScores, parts: Sequence[str]) -> str:
         line = "solid" if score > 0 else "dotted"
         under = f"border-bottom:2px {line} rgb({red},{green},{blue});" if part >= 0.1 else ""
         lines[word.part].append(
-            f'<span title="{escape_html(word.text)}: {score:+.3f}" style="background:rgba({red},{green},{blue},'
+            f'<span title="{escape_html(word.text)}: {signed(score, 3)}" style="background:rgba({red},{green},{blue},'
             f'{_STRONGEST * part:.3f});{under}border-radius:3px;padding:1px 3px">{escape_html(word.text)}</span>'
         )
     body = ""

@@ -19,7 +19,7 @@ from ui.text import escape_html, percent, shorten
 SAME, OTHER = (31, 95, 168), (196, 90, 0)
 """Blue: the expert that the picked sentence takes in that layer. Orange: another one. Mixed with white by share."""
 _LONGEST = 160
-_CELL = "padding:3px 8px;text-align:left;vertical-align:middle"
+_CELL = "padding:3px 5px;text-align:left;vertical-align:middle"
 
 
 def sentence_table(found: Sequence[Exploration], picked: int, name: str, scored: int) -> None:
@@ -63,7 +63,7 @@ def routes_html(
     texts = any(text for _, text, _ in rows)
     answers = task.name != TEXTS.name
     heads = [first, *["sentence"] * (texts and not task.on_tokens)]
-    heads += (["prediction"] + ["probability"] * task.classifies_texts) * answers
+    heads += ["prediction"] * answers
     span = ' rowspan="2"' if layers else ""
     head = "".join(f'<th{span} scope="col" style="{_CELL}">{name}</th>' for name in heads)
     if layers:
@@ -75,15 +75,14 @@ def routes_html(
     body = ""
     for short, text, e in rows:
         cells = [f'<td style="{_CELL};opacity:.7">{escape_html(short)}</td>']
-        width = "min-width:150px;overflow-wrap:anywhere"
+        width = "min-width:100px;overflow-wrap:anywhere"
         if texts and not task.on_tokens:
             cells.append(f'<td dir="auto" style="{_CELL};{width}">{escape_html(text)}</td>')
         if task.on_tokens:
             cells.append(f'<td dir="auto" style="{_CELL};{width}">{marked(e)}</td>')
         elif answers:
-            cells.append(f'<td style="{_CELL}"><b>{escape_html(e.answer)}</b></td>')
-            if not task.is_regression:
-                cells.append(f'<td style="{_CELL}">{percent(float(e.probabilities[e.prediction]))}</td>')
+            sure = "" if task.is_regression else percent(float(e.probabilities[e.prediction]))
+            cells.append(f'<td style="{_CELL}"><b>{escape_html(e.answer)}</b> {sure}</td>')
         cells += [_box(e, compared, layer) for layer in layers]
         body += f"<tr>{''.join(cells)}</tr>"
     return (
@@ -137,7 +136,7 @@ def _box(e: Exploration, compared: Exploration, layer: int) -> str:
     return (
         f'<td title="layer {layer}: expert {experts}, {percent(share)} {unit}" style="background:rgb'
         f"({red},{green},{blue});color:{ink};font-weight:{400 if same else 700};text-align:center;"
-        f'min-width:26px;padding:3px 4px;border-radius:3px">{experts}</td>'
+        f'min-width:24px;padding:3px 2px;border-radius:3px">{experts}</td>'
     )
 
 

@@ -23,7 +23,7 @@ from ui.routing.verdict import most
 from ui.state import CHECKPOINT, Selection
 from ui.state import EXPERT as USAGE_EXPERT
 from ui.state import LAYER as USAGE_LAYER
-from ui.text import escape, escape_html, percent, plain, shorten, shorten_texts, signed
+from ui.text import escape, escape_html, percent, plain, score_text, shorten, shorten_texts, signed
 from ui.theme import SELECTED, click_targets, layout, marks, outline, pick_by_click
 
 URL, CLASS = "force", "what_if_class"
@@ -227,8 +227,8 @@ def _hover(grid: WhatIf, e: Exploration, row: int, expert: int, output: int) -> 
         flips = f"<br><b>prediction: {escape_html(grid.task.label_names[int(grid.logits[row, expert].argmax())])}</b>"
     change = logit - float(grid.base[output])
     return (
-        f"<b>Layer {layer}, expert {expert}</b><br>change {change:+.3f}, to {logit:.3f}{flips}<br>router probability "
-        f"{percent(float(e.mean_probs(layer)[expert]))}"
+        f"<b>Layer {layer}, expert {expert}</b><br>change {signed(change, 3)}, to {score_text(logit, 'logit')}{flips}<br>"
+        f"router probability {percent(float(e.mean_probs(layer)[expert]))}"
     )
 
 

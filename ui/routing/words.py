@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isnan
-from typing import Any
 
 import numpy as np
 import streamlit as st
@@ -18,7 +17,7 @@ from ui.routing import figures, results
 from ui.routing.results import Explained
 from ui.routing.sentences import class_box, output_name, say_unknown
 from ui.state import Selection
-from ui.text import escape, escape_html, percent, shorten
+from ui.text import escape, escape_html, percent, shorten, signed, with_signs
 
 METHOD, TARGET, AGREE, TRUST = "method", "target", "agreement", "faithfulness"
 """Keys of the widgets, in the session's state and in the URL."""
@@ -67,7 +66,7 @@ def _words(one: Explained, output: int, what: str, method: str, name: str) -> No
     about = f"n = {counted(len(labels), unit)}; {method}"
     fig, shown = figures.bars(result.scores, labels, title, about, "change of the output")
     best = int(np.abs(result.scores).argmax())
-    alt = f"Bars of {shown} {unit}s. Largest: {result.words[best].text} {result.scores[best]:+.3f}."
+    alt = f"Bars of {shown} {unit}s. Largest: {result.words[best].text} {signed(result.scores[best], 3)}."
     chart(fig, tokens.to_frame([result]), "word-bars", f"{name}-words", alt)
 
 
@@ -76,14 +75,10 @@ def _completeness(result: WordScores) -> str:
     if result.reference is None:
         return ""
     difference = result.full - result.reference
-    said = f" Sum {result.total:+.3f}, expected {difference:+.3f} ({percent(result.error_part)} off)."
+    said = f" Sum {signed(result.total, 3)}, expected {signed(difference, 3)} ({percent(result.error_part)} off)."
     if result.error_part > tokens.LARGE_ERROR:
         said += " **Do not trust these scores**: the sum is too far off."
     return said
-
-
-def _formats(numbers: str, *columns: str) -> dict[str, Any]:
-    return {name: st.column_config.NumberColumn(format=numbers) for name in columns}
 
 
 def _agreement(one: Explained, output: int) -> None:
@@ -95,10 +90,10 @@ def _agreement(one: Explained, output: int) -> None:
         found = [results.word_scores(one, output, method) for method in METHODS]
         frame = tokens.to_frame(found).drop(columns="text")
         height = min(390, 38 + 35 * len(frame))
-        st.dataframe(frame, hide_index=True, column_config=_formats("%+.3f", *METHODS), height=height)
+        st.dataframe(with_signs(frame, METHODS, 3), hide_index=True, height=height)
         names = {"a": "method", "b": "and", "spearman": "Spearman ρ"}
         pairs = tokens.agreement(found).rename(columns=names)
-        st.dataframe(pairs, hide_index=True, column_config=_formats("%.2f", "Spearman ρ"))
+        st.dataframe(with_signs(pairs, ["Spearman ρ"], 2), hide_index=True)
         n = len(found[0].words)
         few = " With so few, high values are often chance." * (n < FEW_WORDS)
         st.caption(f"Rank correlation over {counted(n, one.instance.unit)}: 1 is the same order.{few}")

@@ -24,6 +24,7 @@ from ui.text import (
     points,
     points_interval,
     score_text,
+    signed,
     slice_name,
 )
 from ui.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, layout
@@ -162,7 +163,7 @@ def _experts_by_group(selection: state.Selection, found: list[Grouping]) -> None
             "share": percent(r.share),
             "count": f"{r.count_:,} of {r.n:,}",
             "share of all": percent(r.of_all),
-            "difference, points": f"{100 * r.difference:+.1f}",
+            "difference, points": signed(100 * r.difference, 1),
             "p": p_text(r.p).removeprefix("p ").removeprefix("= "),
         }
         for r in shown.rename(columns={"count": "count_"}).itertuples()

@@ -100,8 +100,7 @@ def facts(
     rank = 1 + int((counts > counts[expert]).sum())
     lines.append(
         (f"**Rank** {rank} of {stats.num_experts} by share; " if mine else "")
-        + f"the layer uses {stats.effective_experts(layer):.1f} effective experts, mean router margin "
-        f"{float(stats.margins[layer].mean()):.2f}"
+        + f"the layer uses {stats.effective_experts(layer):.1f} experts in effect"
     )
     if top_k > 1:
         lines.append(f"**Top-{top_k}**: shares count first choices; the expert also computes for others")

@@ -255,8 +255,8 @@ def where_map(
     text = [f"<b>{one}</b>" if sure else one for one, sure in zip(written, bold, strict=True)]
     hover = [
         f"<b>{escape_html(slice_name(group))}</b>, n = {r.n:,}<br>layer {layer}, {of} {expert}<br>"
-        f"lost without it: {r.lost:+.4f}"
-        + ("" if r.elsewhere != r.elsewhere else f", elsewhere {r.elsewhere:+.4f}")
+        f"lost without it: {signed(r.lost, 4)}"
+        + ("" if r.elsewhere != r.elsewhere else f", elsewhere {signed(r.elsewhere, 4)}")
         + f"<br>used by {r.uses:,} of these examples" * (of == EXPERT)
         + ("" if r.q != r.q else f"<br>q = {r.q:.3f}")
         for (group, layer, expert), r in zip(at, shown.itertuples(), strict=True)

@@ -112,9 +112,9 @@ def slice_marks(frame: pd.DataFrame, worth: str, data: str) -> go.Figure:
     frame = frame.sort_values("lost", ascending=False, kind="stable")
     names = axis_names(f"{slice_name(r.slice)} ({r.affected:,})" for r in frame.itertuples())
     hover = [
-        f"<b>{escape_html(slice_name(r.slice))}</b>, n = {r.n:,}, {r.affected:,} affected<br>lost {r.lost:+.3f}"
-        + ("" if np.isnan(r.low) else f" (95% CI {r.low:+.3f} to {r.high:+.3f})")
-        + f"<br>elsewhere {r.elsewhere:+.3f}, q = {r.q:.3f}<br>{wrong:,} become wrong, {right:,} right"
+        f"<b>{escape_html(slice_name(r.slice))}</b>, n = {r.n:,}, {r.affected:,} affected<br>lost {signed(r.lost, 3)}"
+        + ("" if np.isnan(r.low) else f" (95% CI {signed(r.low, 3)} to {signed(r.high, 3)})")
+        + f"<br>elsewhere {signed(r.elsewhere, 3)}, q = {r.q:.3f}<br>{wrong:,} become wrong, {right:,} right"
         for r, wrong, right in zip(
             frame.itertuples(), frame["become wrong"], frame["become right"], strict=True
         )

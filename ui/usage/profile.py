@@ -17,7 +17,7 @@ from shrp.evaluation.statistics import FALSE_DISCOVERIES
 from ui import closer
 from ui.downloads import chart, downloads
 from ui.state import lazy_tabs
-from ui.text import TWO_LINES, percent, slice_name, text_width
+from ui.text import TWO_LINES, percent, slice_name, text_width, with_signs
 from ui.usage import attention, figures, knock_out, results
 
 EXAMPLES, WORDS, ATTENTION, KNOCK_OUT = "Examples", "Words", "Attention and its roles", "Knock-out"
@@ -68,7 +68,7 @@ def examples(one: results.Expert, frame: pd.DataFrame, mixes: dict[str, pd.DataF
     `frame`: of `example_frame`.
     """
     data, column = one.data, st.column_config
-    above = st.container(key="expert-examples")
+    above = st.container()
     left, right = st.columns([6, 1], vertical_alignment="center")
     shown = frame.head(SHOWN)
     key = f"inputs-{one.layer}-{one.expert}-{data.fingerprint}"
@@ -188,13 +188,13 @@ def _terms(frame: pd.DataFrame, title: str, what: str) -> None:
         "elsewhere": "Occurrences in what the layer's other experts take",
     }
     st.dataframe(
-        frame.rename(columns={"term": what}),
+        with_signs(frame.rename(columns={"term": what}), ["z"], 1),
         hide_index=True,
         height="content",
         column_order=[what, "z", *help_of],
         column_config={
             what: st.column_config.TextColumn(width=90),
-            "z": number(format="%+.1f", width=48, help="The log-odds ratio over its standard error"),
+            "z": number(width=48, help="The log-odds ratio over its standard error"),
             **{name: number(width=76, help=text) for name, text in help_of.items()},
         },
         alt=f"{title} of this expert, with log-odds and counts",

@@ -11,6 +11,8 @@ import plotly.express as px
 import plotly.graph_objects as go
 import streamlit as st
 
+from shrp.analysis.usage import effective_experts
+from shrp.phrases import counted
 from ui import loaders
 from ui.downloads import chart
 from ui.text import escape_html
@@ -20,21 +22,28 @@ _PANELS = 4
 """Small multiples a row."""
 
 
-def section(name: str, training: Mapping[str, Any]) -> None:
-    """Draw the tab of a checkpoint of that name; `training` is that of its info."""
+def section(name: str, training: Mapping[str, Any]) -> str:
+    """Draw the tab of a checkpoint of that name; `training` is that of its info. Returns the page's headline."""
     frame = training_frame(loaders.read_history(name))
     if frame.empty:
-        missing = (
-            "This checkpoint has no training history. `python -m shrp train` writes one (history.jsonl)."
-        )
+        missing = "This checkpoint has no training history; `python -m shrp train` writes one."
         st.info(missing, icon=":material/history:")
-        return
-    counted = counted_on(frame, escape_html(str(training.get("validation_data", "validation data"))))
+        return ""
+    about = counted_on(frame, escape_html(str(training.get("validation_data", "validation data"))))
     if training.get("config", {}).get("balance", 1) != 0:
         st.markdown("Stage 1 converts the layers with a balance loss, which evens usage. Stage 2 drops it.")
-    fig = usage_over_training(frame, subtitle=f"{counted}; line: stage 2 begins")
+    fig = usage_over_training(frame, subtitle=f"{about}; line: stage 2")
     alt = "Top-1 share of every expert after each epoch, a panel for each layer."
     chart(fig, frame, "usage-history", f"{name}-usage-over-training", alt)
+    return headline(frame)
+
+
+def headline(frame: pd.DataFrame) -> str:
+    """How many experts a layer uses in effect at its conversion and at the end, as Markdown; `frame`: `training_frame`'s."""
+    used = frame.groupby(["layer", "epoch"])["share"].agg(effective_experts).groupby("layer")
+    last, first, layers = used.last().mean(), used.first().mean(), counted(used.ngroups, "layer")
+    of = f"of {frame['expert'].max() + 1} experts in effect"
+    return f"A layer uses **{last:.1f}** {of} at the end of training, **{first:.1f}** at its conversion (mean of {layers})."
 
 
 def training_frame(history: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

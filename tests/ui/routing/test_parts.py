@@ -189,7 +189,7 @@ def test_colored_words_are_escaped_and_signed():
     scores = tokens.WordScores("word ablation", made, np.array([-2.0, 1.0, 0.01]), 0.0)
     html = figures.colored_words(scores, ("premise", "hypothesis"))
     assert "<b>" not in html
-    assert "&lt;b&gt;&amp;: -2.000" in html
+    assert "&lt;b&gt;&amp;: −2.000" in html
     assert html.count("dotted") == html.count("solid") == 1
     assert html.index("premise") < html.index("&lt;b&gt;") < html.index("hypothesis") < html.index("good")
     assert html.count('dir="auto"') == 4  # each text, and each name, runs as its own words do
