@@ -41,7 +41,7 @@ from shrp.model.config import ShrpConfig
 from shrp.model.convert import expert_layers
 from shrp.phrases import counted
 from shrp.training.runs import weights_digest
-from studies.glue import Models, depths_of
+from studies.glue import Depth, Models, depths_of
 from studies.rows import as_json, run
 from studies.throughput import machine, versions
 from studies.trainings import MAX_LENGTH, Base, Trainings, slug
@@ -87,8 +87,14 @@ def trainings_of(
     return made
 
 
-def transformers(made: Trainings, minilm: Trainings) -> Iterator[tuple[str, Checkpoint]]:
-    """Train all models but TF-IDF's, or read them back; yields a name and a checkpoint for each."""
+def transformers(
+    made: Trainings, minilm: Trainings, encoder: Path | None = None
+) -> Iterator[tuple[str, Checkpoint]]:
+    """Train all models but TF-IDF's, or read them back; yields a name and a checkpoint for each.
+
+    Args:
+        encoder: a pruned checkpoint that was trained on text (`studies.questions extensions` keeps some).
+    """
     yield "dense", made.teacher
     models, layers = Models(made), made.base.layers
     for depth in depths_of(layers, made.base.experts).values():
@@ -101,6 +107,13 @@ def transformers(made: Trainings, minilm: Trainings) -> Iterator[tuple[str, Chec
         left = counted(layers - len(depth.layers), "layer")
         dense = replace(dropped.info, config=ShrpConfig(()), plan=None)
         yield f"layer dropping, {left} left", replace(dropped, info=dense)
+    if encoder is not None:
+        source = checkpoint.load(encoder)
+        on, m = source.info.config.layers, source.info.plan.budget // len(source.info.config.layers)
+        depth = Depth(f"{len(on)}of{layers}", (on,), (m,), m, True)
+        start = replace(made.teacher.info, config=source.info.config, plan=source.info.plan, usage={})
+        tuned = models.on_the_task(RECIPE, depth, "encoder", made.with_layers_of(source.model, start, True), part=4)
+        yield f"SHRP, {len(on)} of {layers} layers, {counted(m, 'expert')} a layer, trained on more text", tuned
     minilm.epochs = MINILM_EPOCHS
     yield MINILM, minilm.teacher
 
@@ -187,6 +200,7 @@ def main(
     minilm: Annotated[str, typer.Option(help="MiniLM-L6: a hub id or a folder.")],
     out: Annotated[Path, typer.Option(help="Folder for trainings and served models.")],
     task_name: Annotated[str | None, typer.Option(help="What to call the data of your own files.")] = None,
+    encoder: Annotated[Path | None, typer.Option(help="A pruned checkpoint that was trained on text, as well.")] = None,
     effort: Annotated[
         float, typer.Option(min=0.001, max=1, help="Share of the steps of `retain` to train for.")
     ] = 1.0,
@@ -202,7 +216,7 @@ def main(
     made = trainings_of(base, out / "base", train, validation, effort)
     others = trainings_of(minilm, out / "minilm", train, validation)
     models = []
-    for name, found in transformers(made, others):
+    for name, found in transformers(made, others, encoder):
         for one in served(name, found, validation, out / "served"):
             stderr.print(f"{one.name}: {one.found.metric} {one.found.score:.4f}, {one.megabytes:.1f} MB")
             models.append(one)

@@ -34,11 +34,11 @@ from shrp.analysis.routes import shuffle_routes
 from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint
 from shrp.checkpoints.checkpoint import Checkpoint
-from shrp.checkpoints.info import usage_in
+from shrp.checkpoints.info import CheckpointInfo, usage_in
 from shrp.checkpoints.score_rows import share_of
 from shrp.cli.output import progress_on, records, stderr
 from shrp.data.sources import load_data
-from shrp.data.tasks import TASKS
+from shrp.data.tasks import TASKS, TEXTS
 from shrp.errors import PlanError
 from shrp.evaluation.costs import cost, dense_cost, plan_cost
 from shrp.evaluation.paired import paired_difference
@@ -141,6 +141,8 @@ def extensions(made: Trainings, variant: str) -> Found:
         encoder = prune(encoder, plan)
     encoder = base.further(name := slug(variant), encoder)
     shrp = ShrpConfig(depth.layers, self_path=self_path)
+    if plan is not None:
+        base.keep(name, encoder, CheckpointInfo(shrp, TEXTS, base_model=base.name, plan=plan))
     start = made.with_layers_of(encoder, replace(made.teacher.info, config=shrp, plan=plan, usage={}), True)
     name += f"-{base.further_size}" if base.more_texts else ""
     name += f"-{base.task_effort:g}" if base.task_effort != base.effort else ""

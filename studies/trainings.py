@@ -25,6 +25,7 @@ from filelock import FileLock
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from shrp.checkpoints import checkpoint
 from shrp.checkpoints.base import base_config, load_base, name_of
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.checkpoints.info import CheckpointInfo
@@ -196,6 +197,12 @@ class Base:
         if self.more_texts:
             return self._on_text(f"further-{name}-{self.further_size}", config, model, None, "", self._distinct_texts)
         return self._on_text(f"further-{name}", config, model, None, "")
+
+    def keep(self, name: str, encoder: PreTrainedModel, info: CheckpointInfo) -> None:
+        """Save a fine-tuned encoder below the work folder, for `shrp train --converted` and `studies.alternatives`."""
+        about = {"texts": self.further_size, "effort": self.effort}
+        folder = self.work / "encoders" / f"{name}-{self.further_size}"
+        checkpoint.save(encoder, self._encoder[1], replace(info, training=about), folder)
 
     @cached_property
     def _distinct_texts(self) -> list[tuple[str, ...]]:

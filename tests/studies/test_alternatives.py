@@ -1,11 +1,16 @@
 """What else answers the task, end to end on tiny encoders: rows, and what a second call does again."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
 
+from shrp.checkpoints import checkpoint
+from shrp.data.tasks import TEXTS
 from shrp.evaluation import timing
+from shrp.pruning.plan import make_plan
+from shrp.pruning.prune import prune
 from studies import alternatives, glue, results, rows, trainings
 
 N = 24
@@ -40,15 +45,22 @@ def study(tmp_path, monkeypatch, tiny_model, tiny_tokenizer, tiny_data, quick_gr
     return run
 
 
-def test_every_alternative_is_scored_as_served_and_made_once(study, tmp_path, monkeypatch):
-    found = study()
+def test_every_alternative_is_scored_as_served_and_made_once(
+    study, tmp_path, monkeypatch, tiny_model, tiny_routed, tiny_info, tiny_tokenizer
+):
+    layers = {"layers": (0, 1), "self_path": True}
+    plan = replace(make_plan({0: [1, 0, 0, 0], 1: [0, 1, 0, 0]}, per_layer=1), untied=True)
+    encoder = prune(tiny_routed(num_hidden_layers=2, **layers), plan)
+    checkpoint.save(encoder, tiny_tokenizer, replace(tiny_info(**layers, plan=plan), task=TEXTS), tmp_path / "encoder")
+    found = study("--encoder", tmp_path / "encoder")
     forms = {}
     for row in found:
         forms.setdefault(row["model"], []).append((row["runtime"], row["precision"]))
     shrp = ["SHRP, 1 of 2 layers, routed", "SHRP, 1 of 2 layers, 2 experts a layer"]
-    assert list(forms) == ["dense", *shrp, "layer dropping, 1 layer left", "MiniLM-L6", "TF-IDF, logistic regression"]
+    others = ["layer dropping, 1 layer left", "SHRP, 2 of 2 layers, 1 expert a layer, trained on more text", "MiniLM-L6"]
+    assert list(forms) == ["dense", *shrp, *others, "TF-IDF, logistic regression"]
     graph = [("PyTorch", "float32"), ("ONNX Runtime", "float32"), ("ONNX Runtime", "int8")]
-    assert list(forms.values()) == [graph, graph[:1], graph, graph, graph, [("scikit-learn", "float64")]]
+    assert list(forms.values()) == [graph, graph[:1], graph, graph, graph, graph, [("scikit-learn", "float64")]]
     by_form = {(row["model"], row["runtime"], row["precision"]): row for row in found}
     for row in found:
         assert (row["data"], row["n"]) == ("made", N)
@@ -75,7 +87,7 @@ def test_every_alternative_is_scored_as_served_and_made_once(study, tmp_path, mo
 
     monkeypatch.setattr(alternatives, "export_folder", exported)
     monkeypatch.setattr("shrp.training.loop.Training._epoch", refuse)
-    assert [row["score"] for row in study()] == [row["score"] for row in found]
+    assert [row["score"] for row in study("--encoder", tmp_path / "encoder")] == [row["score"] for row in found]
     assert made == [folder]  # the broken one
 
 

@@ -14,6 +14,7 @@ from shrp.checkpoints import checkpoint
 from shrp.data.tasks import TASKS
 from shrp.errors import DataError, TrainingError
 from shrp.training import loop
+from shrp.training.text import load_conversion
 from studies import glue, questions, trainings
 from studies.glue import KEY, MODELS
 from studies.rows import Rows
@@ -193,6 +194,10 @@ def test_smaller_studies_write_the_fields_of_their_data_once(place, trained, nam
     epochs = len(trained)
     assert run(place, questions, name, "--tasks", "rte", "--seeds", seeds) == rows
     assert len(trained) == epochs
+    if name == "extensions":
+        (folder,) = (place / "work" / "encoders").iterdir()
+        kept = load_conversion(folder, str(place / "encoder"), "encoder")
+        assert (kept.info.plan.untied, kept.info.config.self_path, kept.info.plan.budget) == (True, True, 3 * LAYERS)
     if name == "balance":
         assert all(0 <= row["distance_stage2"] <= 0.75 for row in rows)
         assert all(row["largest_share_stage1"] >= 0.25 for row in rows)
