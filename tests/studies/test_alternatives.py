@@ -26,6 +26,8 @@ def study(tmp_path, monkeypatch, tiny_model, tiny_tokenizer, tiny_data, quick_gr
         frame = tiny_data(N, seed).to_frame()
         frame.to_csv(tmp_path / f"{name}.csv", index=False)
     monkeypatch.setattr(trainings, "TEXT_SIZES", dict.fromkeys(trainings.TEXT_SIZES, 8))
+    for name, value in {"TUNED_EXAMPLES": N, "TUNED_TOKENS": 0, "COPIES": 1}.items():
+        monkeypatch.setattr(glue, name, value)
     monkeypatch.setattr(timing, "SINGLE", 5)
     monkeypatch.setattr(timing, "BATCHES", 2)
     half = glue.Depth("1of2", ((1,),), (2, 4), 2, False)
