@@ -1,7 +1,7 @@
 """Jobs: commands of `python -m shrp` that run one at a time in a process of their own.
 
 Each job is a folder, so any process can see how far it is. One process works: it holds the lock, imports what commands
-need, runs the oldest job that has not ended, and then becomes a fresh one, ready for the next; it leaves where none has
+need, and runs one job after the other, the oldest that has not ended, each in a copy of itself; it leaves where none has
 come for `STAYS` seconds. A process that is killed or interrupted leaves its job as it is, and `wake` starts another,
 whose command resumes. The folder's files:
 
@@ -249,11 +249,12 @@ def _json(file: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def work(root: Path, stays: float = 0.0) -> bool:
+def work(root: Path, stays: float = 0.0, *, copied: bool = False) -> bool:
     """Run the oldest job that has not ended, if no other process works; returns whether one has ended now.
 
     Args:
         stays: seconds to wait for a job, with all imported.
+        copied: whether to run it in a copy of this process, so that none inherits another's memory or generators.
     """
     try:  # one that leaves may have looked for jobs before the last was submitted
         held = FileLock(root / _LOCK).acquire(timeout=1)
@@ -271,10 +272,29 @@ def work(root: Path, stays: float = 0.0) -> bool:
             pid.unlink()  # a job submitted from now on starts a process
             if (folder := _next(root)) is None:
                 return False
-        pid.write_text(f"{own} {folder.name}", encoding="utf-8")
-        if ended := _run(folder):
-            write_text(folder / _END, json.dumps(ended))
-        pid.write_text(own, encoding="utf-8")
+        if ended := _copy_ends(folder) if copied else _ends(folder):
+            pid.write_text(own, encoding="utf-8")
+        else:
+            pid.unlink()  # this process leaves
+    return ended
+
+
+def _copy_ends(folder: Path) -> bool:
+    """As `_ends`, in a copy of this process, which has its lock, too, should this one be killed."""
+    if (copy := os.fork()) == 0:
+        ended = False
+        try:
+            ended = _ends(folder)
+        finally:
+            os._exit(not ended)
+    return os.waitpid(copy, 0)[1] == 0
+
+
+def _ends(folder: Path) -> bool:
+    """Run a job's command in this process, the one at work; returns whether it has ended, as its folder then says."""
+    (folder.parent / _PID).write_text(f"{os.getpid()} {folder.name}", encoding="utf-8")
+    if ended := _run(folder):
+        write_text(folder / _END, json.dumps(ended))
     return ended is not None
 
 
@@ -339,7 +359,6 @@ def _interrupt(*_: object) -> None:
 
 
 if __name__ == "__main__":
-    folder = sys.argv[1]
-    # A fresh process for each job: none inherits another's memory or generators.
-    if work(Path(folder), STAYS):
-        os.execv(sys.executable, [sys.executable, "-m", _MODULE, folder])
+    while work(Path(sys.argv[1]), STAYS, copied=sys.platform == "linux"):
+        if sys.platform != "linux":  # where a copy of a process that has imported PyTorch may not run
+            os.execv(sys.executable, [sys.executable, "-m", _MODULE, sys.argv[1]])

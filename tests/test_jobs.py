@@ -18,7 +18,7 @@ from shrp.errors import JobError
 from shrp.training.progress import FileProgress, Status
 from shrp.training.runs import run_folder
 
-WAIT = 90
+WAIT = 280
 """Seconds."""
 
 
@@ -202,6 +202,21 @@ def test_a_process_stays_for_a_job_and_leaves_where_none_comes(asleep, commands,
     assert imported == [str(os.getpid())] * 2
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each job has a process of its own")
+def test_a_job_runs_in_a_copy_of_the_process_at_work(asleep, commands, tmp_path):
+    given, does = commands
+    does["one"] = lambda: os.kill(os.getpid(), signal.SIGKILL)
+    job = jobs.submit(tmp_path, "one", ["one"], tmp_path / "out")
+    assert not jobs.work(tmp_path, copied=True)  # it leaves, and the job waits for the next
+    assert not (tmp_path / ".pid").exists()
+    does["one"] = lambda: print(json.dumps({"pid": os.getpid()}))
+    assert jobs.work(tmp_path, copied=True)
+    assert (tmp_path / ".pid").read_text() == str(os.getpid())
+    (job,) = jobs.jobs(tmp_path)
+    assert (job.state, given) == ("done", [])
+    assert job.result["pid"] != os.getpid()
+
+
 def test_a_job_submitted_as_a_process_leaves_is_run(asleep, commands, tmp_path, monkeypatch):
     """Who submits it starts no process as long as there is one."""
     looks, there = jobs._next, []
@@ -267,6 +282,7 @@ def test_the_status_file_holds_the_last_step_some_losses_and_the_history(tmp_pat
     assert [row["loss"] for row in found["history"]] == [1.0]
 
 
+@pytest.mark.timeout(900)
 def test_a_killed_process_is_started_anew_and_resumes(root, tmp_path, tiny_model, tiny_tokenizer, tiny_data):
     """With the real command line; the next job waits, and is cancelled while it runs; then the process waits."""
     base, table = tmp_path / "base", tmp_path / "train.csv"
