@@ -65,11 +65,12 @@ def main() -> None:
     st.dataframe(
         table.style.format(lambda v: f"{v:.1f}".replace("-", "−"), subset=table.select_dtypes("number").columns),
         hide_index=True,
+        column_config={"fine-tuned after pruning": st.column_config.CheckboxColumn("fine-tuned")},
         alt="Percent of the dense model's score by task, SHRP and its controls",
     )
     st.caption(
-        "Percent of the dense model's score, and of its encoder's parameters. A majority-class baseline has 48 on average. "
-        "Experts were chosen on the data that score them, as in the paper."
+        "Percent of the dense model's score, and of its encoder's parameters; fine-tuned: after pruning. A majority-class "
+        "baseline has 48 on average. Experts were chosen on the data that score them, as in the paper."
     )
     for title, body in results.questions().items():
         with st.expander(title, on_change="rerun", key=f"question-{title}") as part:

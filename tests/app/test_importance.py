@@ -28,7 +28,7 @@ def test_every_expert_is_knocked_out_by_slice_or_class(open_page, tiny_checkpoin
     loaded = checkpoints.load(tiny_checkpoint)
     found = knock_outs(loaded.model, loaded.tokenizer, SST2, next(blocks(SST2, 32)))
     table = found.table(SST2, None)
-    drawn = values(titled(at, "Mean effect of each expert")["data"][0]["z"])
+    drawn = values(titled(at, "Mean effect")["data"][0]["z"])
     used = table["uses"].to_numpy().reshape(2, 4) > 0
     np.testing.assert_allclose(drawn[used], table["signed"].to_numpy().reshape(2, 4)[used], atol=1e-5)
     assert np.isnan(drawn[~used]).all()
@@ -53,6 +53,6 @@ def test_a_dense_checkpoint_has_heads_and_no_dead_end(open_page, save_tiny):
     assert not at.error
     loaded = checkpoints.load(dense)
     found = knock_outs(loaded.model, loaded.tokenizer, SST2, next(blocks(SST2, 32)), heads=True)
-    drawn = values(titled(at, "Mean effect of each head")["data"][0]["z"])
+    drawn = values(titled(at, "Mean effect")["data"][0]["z"])
     expected = found.table(SST2, None)["signed"].to_numpy().reshape(3, 4)
     np.testing.assert_allclose(drawn, expected, atol=1e-5)

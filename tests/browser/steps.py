@@ -6,8 +6,6 @@ from urllib.parse import quote_plus, urlencode
 NAME, FAST = "sst2-6of12", "sst2-11of12"
 """The checkpoint that is opened first, and one that computes several times as fast."""
 SENTENCE = "I would gladly sit through it all again tomorrow."
-TYPED = "[data-testid=stMain] textarea"
-"""The box for sentences; the sidebar has another one, of slices."""
 POLL = 100
 """Milliseconds between two looks at a page; else it would be asked at every frame, and drawn for that."""
 PAGES = ("overview", "expert_usage", "routing", "pruning_lab", "compare", "results")

@@ -82,7 +82,7 @@ def refused(page, box, name, content):
     assert "Error" not in said
 
 
-MODEL, TABLE = 0, 1
+MODEL, TABLE = "or a zip of its folder", "A table of sentences"
 
 
 def give(page, box, name, content):
@@ -91,8 +91,8 @@ def give(page, box, name, content):
     if not dialog.count():
         page.get_by_role("button", name="Use your own model or data").click()
     file = {"name": name, "mimeType": "application/octet-stream", "buffer": content}
-    settled(page)  # or the first box there could be the other one
-    dialog.locator("input[type=file]").nth(box).set_input_files(file)
+    settled(page)
+    dialog.locator("[data-testid=stFileUploader]", has_text=box).locator("input").set_input_files(file)
     return dialog
 
 

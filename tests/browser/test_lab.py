@@ -59,7 +59,7 @@ def score_of(shipped, probe):
 
 
 def slider_of(page):
-    slider = page.get_by_role("slider").first
+    slider = page.get_by_role("slider", name="Experts kept")
     slider.wait_for()
     return slider
 

@@ -68,7 +68,7 @@ def test_a_dense_model_is_converted_pruned_fine_tuned_and_served(app_url, brough
     button(dialog, "Use these names").click()
     dialog.get_by_text("Labels: bad, good").wait_for()
     settled(page)
-    dialog.locator("input[type=file]").nth(1).set_input_files(table)
+    dialog.locator("[data-testid=stFileUploader]", has_text="A table").locator("input").set_input_files(table)
     page.get_by_role("combobox", name="'great' means").wait_for()
     settled(page)
     for label, meaning in MEANINGS.items():

@@ -4,7 +4,7 @@ import pytest
 
 from shrp.analysis.explore import explore
 from shrp.model.forcing import Force, ForcedRoute
-from tests.browser.steps import SENTENCE, TYPED, address, click_cell, settled, tab_to, to, wait_for_query
+from tests.browser.steps import SENTENCE, address, click_cell, settled, tab_to, to, wait_for_query
 from ui.routing.figures import layer_names
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(1200, func_only=True)]
@@ -15,18 +15,19 @@ def test_what_is_typed_is_answered_as_text_and_there_again_after_another_page_an
     from playwright.sync_api import expect
 
     text = f"{SENTENCE}\n<b>dull</b> 🙂"
+    typed = page.get_by_role("textbox", name="One sentence a line")
 
     def still_there():
-        expect(page.locator(TYPED).first).to_have_value(text)
+        expect(typed).to_have_value(text)
         page.locator("table.routes td", has_text="dull").first.wait_for()
         settled(page)
-        expect(page.get_by_label("Sentence", exact=True).first).to_have_value("2")
+        expect(page.get_by_role("combobox", name="Sentence", exact=True)).to_have_value("2")
         wait_for_query(page, input=2)
         assert page.locator("b", has_text="dull").count() == 0
 
     page.goto(address(app_url, "routing", input=2))
     settled(page)  # or the examples, which the first run puts in, could come after what is typed
-    page.locator(TYPED).first.fill(text)
+    typed.fill(text)
     page.get_by_role("button", name="Run", exact=True).click()
     still_there()
     to(page, "Results")
@@ -47,10 +48,10 @@ def test_an_expert_is_forced_by_a_click_or_the_keyboard_alone_and_back_releases_
     page.goto(address(app_url, "routing", text=SENTENCE))
     click_cell(page, "what-if", str(expert), *layer_names([8]))
     wait_for_query(page, force=route.text)
-    page.locator("table.routes").nth(1).wait_for()
+    page.get_by_role("region", name="Route as routed and forced").wait_for()
     settled(page)
-    assert page.get_by_label("Layer", exact=True).first.input_value() == "8"  # the pickers follow
-    assert page.get_by_label("Expert", exact=True).first.input_value() == str(expert)
+    assert page.get_by_role("combobox", name="Layer", exact=True).input_value() == "8"  # the pickers follow
+    assert page.get_by_role("combobox", name="Expert", exact=True).input_value() == str(expert)
     for there in (False, True, False):
         page.go_forward() if there else page.go_back()
         page.wait_for_url(lambda url, there=there: ("force=" in url) == there)

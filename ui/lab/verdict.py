@@ -70,7 +70,7 @@ def smallest_text(
     within = "1 point" if is_percentage(data.task.metric) else f"{LOSS:g}"
     what = f"within {within} of the routed model"
     if len(known) < all_sizes:
-        return f"Turn on *All sizes* to find the smallest plan {what} ({len(known)} of {all_sizes} sizes evaluated)."
+        return f"*All sizes* finds the smallest plan {what}."
     least, floor = routed.score - LOSS - 1e-12, floor_of(data)
     near = [(plan.budget, one) for plan, one in known if one.score >= least and not one.score <= floor]
     if not near:

@@ -98,7 +98,7 @@ def heatmap(found: Patched, into: int, donor: int) -> go.Figure:
     notes += [f"blank: sentence {donor} has no token there ({gaps} of {tokens})"] * bool(gaps)
     subtitle = f"{_short(found)}: {signed(found.start, 3)} in {into}, "
     subtitle += f"{signed(found.start + found.gap, 3)} in {donor}<br>{'; '.join(notes)}"
-    title = f"How far each hidden state of sentence {donor} moves sentence {into}"
+    title = f"How far states of sentence {donor} move sentence {into}"
     layout(fig, title, subtitle=subtitle, height=grid_height(layers, 230))
     token_axes(fig, names, f"token of sentence {into} (of sentence {donor} where another)")
     return fig

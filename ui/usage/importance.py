@@ -146,7 +146,7 @@ def _by_group(
     st.markdown(said)
     drawn, used = where_columns(frame, sure)
     part = "" if len(drawn) == used else f"; {len(drawn)} of {used} {of}s, significant ones first"
-    title = f"Mean {worth} lost without each {of}, by {by}"
+    title = f"Mean {worth} lost, by {by}"
     chart(
         where_map(frame, drawn, title, f"{where}; bold: q ≤ {FALSE_DISCOVERIES:g}{part}", of),
         frame if of == EXPERT else of_heads(frame),
@@ -222,7 +222,7 @@ def effect_map(table: pd.DataFrame, what: str, subtitle: str, of: str = EXPERT) 
     )
     fig.update_xaxes(tickvals=list(shown.columns))
     height, axis = 165 + max(4, len(z)) * 26, f"{of} (positive: removing it costs something)"
-    return layout(fig, f"Mean effect of each {of} on {what}", subtitle=subtitle, x=axis, height=height)
+    return layout(fig, f"Mean effect on {what}", subtitle=subtitle, x=axis, height=height)
 
 
 def where_columns(frame: pd.DataFrame, sure: pd.DataFrame) -> tuple[list[tuple[int, int]], int]:

@@ -124,6 +124,6 @@ def slice_marks(frame: pd.DataFrame, worth: str, data: str) -> go.Figure:
     fig = interval_marks(frame["lost"], names, *ends, hover, color=BLUE, symbol=symbols)
     fig.add_scatter(x=frame["elsewhere"], y=names, name="all other examples", hoverinfo="skip", **LINE_MARKS)
     subtitle = f"{escape_html(data)}; in brackets: examples affected; whiskers: 95% CI"
-    title, x = f"{capital(worth)} lost without the expert, by slice", f"{worth} lost (positive: the expert helps)"
+    title, x = f"{capital(worth)} lost, by slice", f"{worth} lost (positive: the expert helps)"
     height = 170 + 26 * max(len(frame), 3)
     return layout(fig, title, subtitle=subtitle, x=x, height=height, legend=True)

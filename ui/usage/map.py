@@ -49,7 +49,7 @@ def usage_map(selection: state.Selection, stats: UsageStats, cell: tuple[int, in
     n, data = int(rows.sum()), escape_html(stats.data)
     tokens = f" ({int(counts[0].sum()):,} tokens)" if stats.unit == "tokens" else ""
     even = percent(1 / stats.num_experts)
-    subtitle = f"%, {data}, {escape_html(group)}, n = {n:,}{tokens}; even use: {even}; click to open"
+    subtitle = f"{data}, {escape_html(group)}, n = {n:,}{tokens}; even use: {even}; click to open"
     chart(
         usage_heatmap(values, counts, stats.layers, subtitle, counted_in(stats.unit), cell),
         lambda: map_frame(stats, values, counts).assign(data=stats.data, group=group, n=n),
@@ -85,7 +85,7 @@ def usage_heatmap(
     experts, names = range(shares.shape[1]), [str(layer) for layer in layers]
     top = max(float(shares[np.isfinite(shares)].max(initial=0.0)), 2 / len(experts))
     show = len(experts) <= _LABELLED
-    # Percent, as the subtitle says; without the sign twelve cells fit in a narrow window. Zeros stay blank.
+    # Percent, as the title says; without the sign twelve cells fit in a narrow window. Zeros stay blank.
     text = [[str(round(100 * v) or "") if v == v else "" for v in row] for row in shares.tolist()]
     fig = go.Figure(
         go.Heatmap(
@@ -121,4 +121,4 @@ def usage_heatmap(
     # The lowest layer on top, as wherever layers are rows: an example is read downwards.
     fig.update_yaxes(type="category", range=[len(names) - 0.4, -0.6], **bare)
     height = cells_height(len(names))
-    return layout(fig, "Top-1 share", subtitle=subtitle, x="expert", y="layer", height=height, legend=False)
+    return layout(fig, "Top-1 share (%)", subtitle=subtitle, x="expert", y="layer", height=height, legend=False)
