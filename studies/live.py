@@ -93,7 +93,8 @@ def _measure(checkpoint: Checkpoint, data: TextData) -> dict[str, Any]:
         plan = next(plans)
         times["exact"].append(_timed(lambda plan=plan: live.evaluate(plan)))
         times["plain"].append(_timed(lambda plan=plan: plain(plan)))
-    live.forget()
+    live = LiveEvaluator(model, tokenizer, data)  # of which nothing is known yet
+    live.prepare()
     swept = sweep_plans(usage)
     times["sweep"] = [_timed(lambda: deque(live.sweep(swept), maxlen=0))]
     medians = {name: float(np.median(values)) for name, values in times.items()}

@@ -182,11 +182,6 @@ class LiveEvaluator:
             for batch in self.batches:
                 self._entering(batch)
 
-    def forget(self) -> None:
-        """Drop what earlier plans left, but not what every plan starts from."""
-        self._kept.clear()
-        self._begun = OrderedDict()
-
     def _ordered(self, plans: Sequence[PruningPlan]) -> list[tuple[list[_Step], PruningPlan]]:
         """Plans with their steps, so that those with equal lower layers are neighbours."""
         work = [(self._steps(plan), plan) for plan in plans]
@@ -333,8 +328,3 @@ class _Kept:
             while self.size > self.limit and self.entries:
                 self.size -= self.entries.popitem(last=False)[1].nbytes
             return key in self.entries or key in self.fixed
-
-    def clear(self) -> None:
-        with self.lock:
-            self.entries.clear()
-            self.size = self.fixed_size

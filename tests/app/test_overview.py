@@ -1,3 +1,4 @@
+import gc
 import json
 import os
 import subprocess
@@ -71,17 +72,10 @@ def test_the_encoders_share_from_the_config_alone_is_that_of_the_model(
         assert first.encoder_share(config, info) == pytest.approx(exact, rel=1e-12)
 
 
-def test_a_checkpoint_without_scores_is_measured(open_page, tiny_checkpoint):
-    at = open_page("overview", tiny_checkpoint)
-    assert not at.exception
-    loaded = checkpoints.load(tiny_checkpoint)
-    found = evaluate(loaded.model, loaded.tokenizer, load_probe("sst2"))
-    assert at.metric[0].value == percent(found.score)
-
-
-def test_a_score_far_below_the_teachers_is_a_cliff(open_page, save_tiny):
-    loaded = checkpoints.load(save_tiny("plain"))
+def test_a_checkpoint_without_scores_is_measured_and_far_below_its_teacher_it_is_a_cliff(open_page, save_tiny):
+    loaded = checkpoints.load(plain := save_tiny("plain"))
     own = evaluate(loaded.model, loaded.tokenizer, load_probe("sst2"))
+    assert open_page("overview", plain).metric[0].value == percent(own.score)
     here = {"data": "probe/sst2", "n": 480, "data_fingerprint": load_probe("sst2").source_fingerprint}
     for name, best, warned in (("far", 1.0, True), ("near", own.score, False)):
         at = open_page("overview", save_tiny(name, scores=(row("dense teacher", "teacher", best, **here),)))
@@ -184,3 +178,10 @@ print([m for m in ("torch", "transformers", "sklearn", "captum") if m in sys.mod
 def test_no_session_imports_torch_by_itself():
     told = subprocess.run([sys.executable, "-c", ALONE], cwd=ROOT, capture_output=True, text=True, check=True)
     assert told.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_imports_are_left_out_when_garbage_is_collected():
+    gc.unfreeze()
+    loaders._importing.clear()
+    loaders.libraries()
+    assert len(gc.get_objects()) < gc.get_freeze_count()

@@ -1,5 +1,6 @@
 """The pruning lab on tiny checkpoints, against figures made without it."""
 
+import gc
 import io
 import zipfile
 from dataclasses import replace
@@ -111,10 +112,16 @@ def now(at):
     return values(trace["x"])[0], values(trace["y"])[0]
 
 
+def runs_in_memory():
+    gc.collect()
+    return sum(type(one) is view.Lab for one in gc.get_objects())
+
+
 def test_the_verdict_follows_the_slider_with_the_paired_difference_from_the_routed_model(
     page, pruned_by, routed
 ):
     at = page(budget=6)
+    before = runs_in_memory()
     for budget in (3, 2, 5):
         at.slider(key="budget").set_value(budget).run()
         found = pruned_by(budget=budget)
@@ -123,6 +130,7 @@ def test_the_verdict_follows_the_slider_with_the_paired_difference_from_the_rout
         assert differences.below_or_above(change, "accuracy", "the routed model") in verdict(at)
         assert f"(95% CI {points_interval(bounds, 'accuracy')})" in verdict(at)
         assert now(at)[1] == pytest.approx(100 * found.score)
+    assert runs_in_memory() <= before
 
 
 @pytest.mark.parametrize("tab", [view.KEPT, view.LOST])

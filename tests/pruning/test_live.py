@@ -137,10 +137,6 @@ def test_only_what_is_new_is_computed(routed, tiny_tokenizer, data, computed):
         computed.clear()
         live.evaluate(plan)
         assert set(computed) == new
-    live.forget()
-    computed.clear()
-    live.evaluate(plan_of([0], [1]))
-    assert set(computed) == {(2, (1,))}
 
 
 def test_a_sweep_computes_what_plans_share_once(routed, tiny_tokenizer, data, computed):
@@ -184,8 +180,7 @@ def test_memory_is_bounded_and_too_little_of_it_harmless(memory, routed, usage, 
     live.prepare()
     for plan in all_budgets(usage):
         assert_same(live.evaluate(plan), evaluate(prune(routed, plan), tiny_tokenizer, data))
-        assert live._kept.size <= memory
-        assert live._kept.size == kept_bytes(live)
+        assert live._kept.size == kept_bytes(live) <= memory
     for _ in live.sweep(all_budgets(usage)):
         assert live._kept.size == kept_bytes(live) <= memory
 

@@ -207,7 +207,8 @@ class Lab:
         now, title = (self.plan.budget, share[curve.OVER], found), SELECTIONS[self.setting.selection].lower()
         chosen_on = str(self.checkpoint.info.training.get("validation_data", ""))
         fig = curve.curve(frame, self.stored, self.routed, self.data, title, now, floor_of(self.data), chosen_on)
-        key, allocation = f"curve-{self.drawings}", self.setting.allocation
+        # Streamlit keeps a chart's callback as long as its session: one that knew `self` would keep this run of the page.
+        key, allocation, layers = f"curve-{self.drawings}", self.setting.allocation, len(self.layers)
         with self.show("curve").container():
             chart(
                 fig,
@@ -215,7 +216,7 @@ class Lab:
                 key,
                 f"{self.selection.name}-curve",
                 f"Score against cost of {len(frame)} sizes; the current one keeps {self.plan.budget} experts.",
-                lambda: _take(key, allocation, len(self.layers)),
+                lambda: _take(key, allocation, layers),
                 "The slider does the same.",
             )
 
