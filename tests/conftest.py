@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import json
 import os
 import sys
 
@@ -263,6 +264,21 @@ def tiny_tokenizer():
 
 
 @pytest.fixture(scope="session")
+def save_model(tiny_tokenizer):
+    """`save_model(model, folder, *labels) -> str(folder)`: as transformers saves a model, with these names of its outputs."""
+
+    def save(model, folder, *labels):
+        if labels:
+            model.config.id2label = dict(enumerate(labels))
+            model.config.label2id = {name: i for i, name in enumerate(labels)}
+        model.save_pretrained(folder)
+        tiny_tokenizer.save_pretrained(folder)
+        return str(folder)
+
+    return save
+
+
+@pytest.fixture(scope="session")
 def tiny_data():
     """A factory of SST-2-shaped data whose label is whether low or high words are the more frequent."""
 
@@ -316,6 +332,18 @@ def shrp(monkeypatch, capsys):
         except SystemExit as left:
             code = left.code or 0
         return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def told(shrp):
+    """`told("evaluate", folder, ...)`: the JSON object that a command prints."""
+
+    def run(*args):
+        code, out, err = shrp(*args, "--json")
+        assert code == 0, err
+        return json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
     return run
 

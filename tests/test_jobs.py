@@ -283,13 +283,11 @@ def test_the_status_file_holds_the_last_step_some_losses_and_the_history(tmp_pat
 
 
 @pytest.mark.timeout(900)
-def test_a_killed_process_is_started_anew_and_resumes(root, tmp_path, tiny_model, tiny_tokenizer, tiny_data):
+def test_a_killed_process_is_started_anew_and_resumes(root, tmp_path, tiny_model, save_model, tiny_data):
     """With the real command line; the next job waits, and is cancelled while it runs; then the process waits."""
-    base, table = tmp_path / "base", tmp_path / "train.csv"
-    tiny_model().base_model.save_pretrained(base)
-    tiny_tokenizer.save_pretrained(base)
+    base, table = save_model(tiny_model().base_model, tmp_path / "base"), tmp_path / "train.csv"
     tiny_data(48, 0).to_frame().drop(columns="slice").to_csv(table, index=False)
-    arguments = ["finetune", "--base", str(base), "--train-file", str(table), "--validation-file", str(table)]
+    arguments = ["finetune", "--base", base, "--train-file", str(table), "--validation-file", str(table)]
     arguments += ["--text-column", "sentence"]
     out = tmp_path / "out"
     jobs.submit(root, "one", [*arguments, "--epochs", "12", "--out", str(out)], out)

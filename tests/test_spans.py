@@ -164,37 +164,30 @@ def test_every_family_marks_answers(tiny_family, tiny_model, tiny_tokenizer, dat
     torch.testing.assert_close(logits_of(again(**inputs)), logits_of(model(**inputs)))
 
 
-def test_from_files_to_a_pruned_checkpoint_by_the_command_line(tiny_model, tiny_tokenizer, shrp, tmp_path):
+def test_from_files_to_a_pruned_checkpoint_by_the_command_line(tiny_model, save_model, told, tmp_path):
     base, dense, config = tmp_path / "base", tmp_path / "dense", tmp_path / "options.json"
-    tiny_model().base_model.save_pretrained(base)
-    tiny_tokenizer.save_pretrained(base)
+    save_model(tiny_model().base_model, base)
     for name, rows in (("train", made(96)), ("validation", made(50, 1))):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     brief = {"stage2_epochs": 1, "batch_size": 16, "max_length": 24, "learning_rate": 3e-3}
     config.write_text(json.dumps({"training": brief}))
     files = ("--train-file", tmp_path / "train.jsonl", "--validation-file", tmp_path / "validation.jsonl")
-    data = ("--data", tmp_path / "validation.jsonl", "--json")
-
-    def done(*command):
-        code, stdout, stderr = shrp(*command)
-        assert code == 0, stderr
-        return json.loads(stdout)
-
-    found = done("finetune", "--base", base, "--out", dense, *files, "--config", config, "--json")
+    data = ("--data", tmp_path / "validation.jsonl")
+    found = told("finetune", "--base", base, "--out", dense, *files, "--config", config)
     assert found["metric"] == "answer_f1"
     assert load_base(str(dense), TASK)[2]  # the teacher as it is
-    rows = done("train", "--base", dense, "--out", tmp_path / "routed", *files, "--layers", "1-2", "--config", config, "--json")
+    rows = told("train", "--base", dense, "--out", tmp_path / "routed", *files, "--layers", "1-2", "--config", config)
     routed = next(row for row in rows["scores"] if row["kind"] == "routed")
     assert found["validation_score"] == pytest.approx(rows["scores"][0]["score"])
-    found = done("evaluate", tmp_path / "routed", *data)
+    found = told("evaluate", tmp_path / "routed", *data)
     assert found["metrics"]["answer_f1"] == pytest.approx(routed["score"], abs=1e-6)
-    assert done("usage", tmp_path / "routed", *data, "--by", "outcome")["n"] == 50
-    done("prune", tmp_path / "routed", "--per-layer", 2, "--out", tmp_path / "pruned", *data)
-    done("compare", tmp_path / "pruned", tmp_path / "routed", *data)
+    assert told("usage", tmp_path / "routed", *data, "--by", "outcome")["n"] == 50
+    told("prune", tmp_path / "routed", "--per-layer", 2, "--out", tmp_path / "pruned", *data)
+    told("compare", tmp_path / "pruned", tmp_path / "routed", *data)
     quick = tmp_path / "quick.json"
     quick.write_text(json.dumps({"training": {"conversion_size": 32, "final_size": 32, "batch_size": 16, "max_length": 24}}))
     texts = ("--texts", tmp_path / "train.jsonl", "--layers", "2", "--config", quick, *files[2:])
-    assert done("convert", "--quick", "--base", dense, "--out", tmp_path / "quick", *texts, "--json")["n"] == 50
+    assert told("convert", "--quick", "--base", dense, "--out", tmp_path / "quick", *texts)["n"] == 50
     loaded = library.load(tmp_path / "pruned")
     assert loaded.is_static
     assert loaded.predict([("w1 w12", "w12 w13 w14")])["prediction"][0] in "w12 w13 w14"

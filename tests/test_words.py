@@ -57,12 +57,9 @@ def data(files):
 
 
 @pytest.fixture(scope="module")
-def token_model(tiny_model, tiny_tokenizer, tmp_path_factory):
+def token_model(tiny_model, save_model, tmp_path_factory):
     """The folder of a tiny dense encoder without a trained head."""
-    folder = tmp_path_factory.mktemp("base")
-    tiny_model().base_model.save_pretrained(folder)
-    tiny_tokenizer.save_pretrained(folder)
-    return folder
+    return save_model(tiny_model().base_model, tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")
@@ -203,31 +200,26 @@ def test_what_needs_one_prediction_for_a_text_says_so(routed, data, tmp_path):
         export_onnx(prune(routed[0], plan), routed[1], tmp_path / "model.onnx")
 
 
-def test_from_files_to_a_pruned_checkpoint_by_the_command_line(files, token_model, shrp, tmp_path):
+def test_from_files_to_a_pruned_checkpoint_by_the_command_line(files, token_model, told, tmp_path):
     out, config = tmp_path / "routed", tmp_path / "options.json"
     brief = {"stage2_epochs": 1, "batch_size": 16, "max_length": 24}
     config.write_text(json.dumps({"training": brief, "teacher": {"stage2_epochs": 2}, "random_draws": 1}))
     train, validation, pruned = files / "train.parquet", files / "validation.jsonl", tmp_path / "pruned"
     given = ("--train-file", train, "--validation-file", validation, "--layers", "1-2", "--config", config)
 
-    def done(*command):
-        code, stdout, stderr = shrp(*command, "--json")
-        assert code == 0, stderr
-        return json.loads(stdout)
-
-    rows = done("train", "--base", token_model, "--out", out, *given)["scores"]
+    rows = told("train", "--base", token_model, "--out", out, *given)["scores"]
     assert {row["metric"] for row in rows} == {"entity_f1"}
     assert all(row["n"] == 50 for row in rows)
     assert rows[0]["kind"] == "teacher"
     data = ("--data", validation)
-    found = done("evaluate", out, *data)
+    found = told("evaluate", out, *data)
     routed = next(row for row in rows if row["kind"] == "routed")
     assert found["score"] == pytest.approx(routed["score"], abs=1e-6)
     assert found["teacher"] == rows[0]["score"]
-    assert done("usage", out, *data, "--by", "outcome")["n"] == 50
-    done("sweep", out, *data)
-    done("prune", out, "--per-layer", 2, "--out", pruned, *data)
-    done("compare", pruned, out, *data)
+    assert told("usage", out, *data, "--by", "outcome")["n"] == 50
+    told("sweep", out, *data)
+    told("prune", out, "--per-layer", 2, "--out", pruned, *data)
+    told("compare", pruned, out, *data)
 
     loaded = library.load(pruned)
     assert loaded.is_static
@@ -242,22 +234,15 @@ def test_from_files_to_a_pruned_checkpoint_by_the_command_line(files, token_mode
 def test_studies_read_tasks_of_ones_own(token_model, tmp_path):
     for split, rows in (("train", made(120)), ("validation", made(50, 1))):
         pd.DataFrame(rows).to_parquet(tmp_path / f"ner_{split}.parquet")
-    of = Trainings(Base(str(token_model), tmp_path / "work", data=tmp_path), "ner")
+    of = Trainings(Base(token_model, tmp_path / "work", data=tmp_path), "ner")
     assert (len(of.train_data), len(of.validation)) == (120, 50)
     assert of.train_data.task == of.validation.task
     assert of.validation.task.on_words
 
 
-def test_a_head_of_texts_is_none_of_words(tiny_model, tiny_tokenizer, tmp_path, routed):
-    model = tiny_model(num_labels=5)
-    model.config.id2label = dict(enumerate(TAGS))
-    model.config.label2id = {tag: i for i, tag in enumerate(TAGS)}
-    model.save_pretrained(tmp_path / "texts")
-    tiny_tokenizer.save_pretrained(tmp_path / "texts")
-    assert not load_base(str(tmp_path / "texts"), TASK)[2]
+def test_a_head_of_texts_is_none_of_words(tiny_model, save_model, tmp_path):
+    tagger, _, trained = load_base(save_model(tiny_model(num_labels=5), tmp_path / "texts", *TAGS), TASK)
+    assert not trained
     # A tagger of another library's is known by its config, and keeps its head.
-    tagger, tokenizer, _ = load_base(str(tmp_path / "texts"), TASK)
-    tagger.save_pretrained(tmp_path / "tagger")
-    tokenizer.save_pretrained(tmp_path / "tagger")
-    assert load_base(str(tmp_path / "tagger"), TASK)[2]
+    assert load_base(save_model(tagger, tmp_path / "tagger"), TASK)[2]
     assert checkpoint.load(tmp_path / "tagger").info.task.kind == WORDS

@@ -43,12 +43,6 @@ def test_a_link_to_an_expert_leads_there_whatever_was_picked_before(open_page, t
         at.switch_page("pages/routing.py").run()
 
 
-def test_the_labs_tabs_and_controls(open_page, tiny_checkpoint):
-    at = open_page("pruning_lab", tiny_checkpoint, **{"budget": 2, view.TAB: view.CHANGED})
-    assert not at.exception
-    assert at.session_state[view.TAB] == view.CHANGED
-
-
 def test_what_an_address_asks_for_in_vain_is_told_until_something_is_picked(
     open_page, tiny_checkpoint, save_tiny
 ):

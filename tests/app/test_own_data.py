@@ -482,11 +482,10 @@ def test_a_checkpoint_below_an_allowed_root_is_opened_by_its_path(
 
 
 def test_on_localhost_any_folder_opens_as_links_and_its_labels_can_be_named(
-    open_page, tiny_checkpoint, tiny_model, tiny_tokenizer, tmp_path, cache, monkeypatch
+    open_page, tiny_checkpoint, tiny_model, save_model, tmp_path, cache, monkeypatch
 ):
     mine = tmp_path / "mine"
-    tiny_model(seed=4).save_pretrained(mine)
-    tiny_tokenizer.save_pretrained(mine)
+    save_model(tiny_model(seed=4), mine)
     for name in ("training_args.bin", "answers.csv"):
         (mine / name).touch()
     config = mine / "config.json"

@@ -18,6 +18,7 @@ from shrp.checkpoints.info import history_text, usage_in
 from shrp.data.sources import load_probe
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
+from shrp.evaluation import calibration
 from shrp.evaluation.calibration import answer_shares
 from shrp.evaluation.evaluate import evaluate, summarise
 from shrp.evaluation.paired import flip_table, paired_difference
@@ -33,7 +34,7 @@ from ui.lab import save as lab_save
 from ui.lab import selections as lab_selections
 from ui.lab import verdict as lab_verdict
 from ui.lab import view
-from ui.text import points, points_interval, score_text
+from ui.text import percent, points, points_interval, score_text
 
 SST2 = load_probe("sst2")
 
@@ -344,11 +345,18 @@ def test_better_than_chance_is_better_than_all_draws(draws, better):
     assert not lab_selections.against_draws(SimpleNamespace(score=0.5), [])
 
 
-def test_the_threshold_is_calibrated_to_the_routed_model(page, pruned_by, routed):
+def test_the_threshold_is_calibrated_to_the_routed_model_and_both_models_confidence_is_told(page, pruned_by, routed):
     at = page(lab_tab=view.THRESHOLD)
     found = differences.matched(pruned_by(budget=3), routed, SST2)
     np.testing.assert_allclose(answer_shares(found.logits), answer_shares(routed.logits), atol=0.02)
     assert score_text(found.score, "accuracy") in plainly(at)
+    (chart,) = [spec for spec in specs(at) if "confident" in spec["layout"]["title"]["text"]]
+    for trace, one in zip(chart["data"][1:], (routed, pruned_by(budget=3)), strict=True):
+        error, frame = calibration.ece(one), calibration.reliability(one)
+        numbers = percent(error.value), percent(error.by_chance), score_text(calibration.brier(one), "brier")
+        assert all(number in plainly(at) for number in numbers)
+        np.testing.assert_allclose(values(trace["x"]), 100 * frame["confidence"], rtol=1e-4)
+        np.testing.assert_allclose(values(trace["y"]), 100 * frame["accuracy"])
 
 
 def test_most_of_a_loss_is_the_threshold_only_where_much_comes_back():

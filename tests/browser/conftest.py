@@ -17,7 +17,7 @@ TIMEOUT_MS = 240_000
 
 
 @pytest.fixture(scope="session")
-def app_url(tmp_path_factory, profile):
+def app_url(tmp_path_factory, tab):
     """The app on the shipped checkpoints, the probe sets and GLUE, where SHRP_DATA_DIR names it, without results; once it
     has imported all that a page needs.
     """
@@ -26,10 +26,8 @@ def app_url(tmp_path_factory, profile):
     folder = tmp_path_factory.mktemp("app")
     process, url = serve(folder / "cache", folder / "streamlit.log")
     try:
-        tab = profile.new_page()
         tab.goto(address(url, "routing"))
         settled(tab)
-        tab.close()
         yield url
     finally:
         process.terminate()
@@ -62,26 +60,30 @@ def browser():
 
 
 @pytest.fixture(scope="session")
-def profile(browser):
-    """One profile for all tests, so that each need not fetch the same scripts again."""
-    context = browser.new_context(viewport={"width": 1400, "height": 1100})
+def tab(browser):
+    """One tab for all tests: a new one costs more than what a test does in it, and compiles all scripts anew."""
+    context = browser.new_context()
     context.add_init_script(WATCHED)
     context.set_default_timeout(TIMEOUT_MS)
-    yield context
+    yield context.new_page()
     context.close()
 
 
 @pytest.fixture
-def page(profile):
-    """A fresh session; what a browser keeps is that of the sessions before."""
-    tab = profile.new_page()
+def page(tab):
+    """The tab as it was at first, but for what the browser has read: what is opened in it is a session of its own."""
+    tab.set_viewport_size({"width": 1400, "height": 1100})
+    tab.emulate_media(color_scheme="light")
+    tab.mouse.move(0, 0)
     yield tab
-    tab.close()
+    tab.evaluate("localStorage.clear(); sessionStorage.clear()")
+    tab.context.clear_cookies()
+    tab.goto("about:blank")
 
 
 @pytest.fixture
-def other_page(profile):
+def other_page(tab):
     """Another session at the same time."""
-    tab = profile.new_page()
-    yield tab
-    tab.close()
+    other = tab.context.new_page()
+    yield other
+    other.close()

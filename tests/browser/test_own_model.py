@@ -15,11 +15,9 @@ JOB_MS = 400_000
 
 
 @pytest.fixture
-def brought(tmp_path, tiny_model, tiny_tokenizer, tiny_data):
+def brought(tmp_path, tiny_model, save_model, tiny_data):
     """A folder of a dense classifier whose labels have no names, and a table whose labels have others."""
-    folder = tmp_path / "mine"
-    tiny_model(seed=4).save_pretrained(folder)
-    tiny_tokenizer.save_pretrained(folder)
+    folder = save_model(tiny_model(seed=4), tmp_path / "mine")
     frame = tiny_data(48).to_frame()
     frame["label"] = frame["label"].map({"positive": "great", "negative": "awful"})
     frame[["sentence", "label"]].to_csv(tmp_path / "mine.csv", index=False)
@@ -62,7 +60,7 @@ def test_a_dense_model_is_converted_pruned_fine_tuned_and_served(app_url, brough
     page.goto(f"{app_url}/results")  # which computes nothing that the test would wait for
     button(page, "Use your own model or data").click()
     dialog = page.get_by_role("dialog")
-    dialog.get_by_role("textbox", name="Path of a folder").fill(str(folder))
+    dialog.get_by_role("textbox", name="Path of a folder").fill(folder)
     page.keyboard.press("Enter")
     dialog.get_by_role("textbox", name="Names of LABEL_0").fill("bad, good")
     button(dialog, "Use these names").click()

@@ -17,20 +17,16 @@ MOODS = custom_task("moods", ("review",), ("negative", "positive"))
 
 
 @pytest.fixture
-def base(tmp_path, tiny_model, tiny_tokenizer):
+def base(tmp_path, tiny_model, tiny_tokenizer, save_model):
     """`base(*labels, **options)`: the folder of a classifier, of ours where a `task` is given."""
 
     def make(*labels, task=None, **options):
         folder = tmp_path / f"base-{len(list(tmp_path.iterdir()))}"
-        if labels:
-            options["id2label"] = dict(enumerate(labels))
-            options["label2id"] = {name: i for i, name in enumerate(labels)}
         model = tiny_model(seed=4, **options)
         if task is not None:
             checkpoint.save(model, tiny_tokenizer, CheckpointInfo(ShrpConfig(()), task), folder)
         else:
-            model.save_pretrained(folder)
-            tiny_tokenizer.save_pretrained(folder)
+            save_model(model, folder, *labels)
         return folder
 
     return make

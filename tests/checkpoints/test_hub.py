@@ -55,12 +55,11 @@ def test_the_auto_class_gives_the_logits_of_load(folder, tiny_inputs, tiny_logit
 
 @pytest.mark.parametrize("family", ["bert", "deberta-v2", "distilbert"])
 def test_what_transformers_saves_of_it_loads_again(
-    family, tmp_path, tiny_routed, tiny_tokenizer, tiny_info, tiny_inputs, tiny_logits
+    family, tmp_path, tiny_routed, tiny_tokenizer, save_model, tiny_info, tiny_inputs, tiny_logits
 ):
     first = checkpoint.save(tiny_routed(family), tiny_tokenizer, tiny_info(), tmp_path / "first")
     model = checkpoint.load(first).model
-    model.save_pretrained(tmp_path / "again")
-    tiny_tokenizer.save_pretrained(tmp_path / "again")
+    save_model(model, tmp_path / "again")
     again = AutoModelForSequenceClassification.from_pretrained(tmp_path / "again")
     assert torch.equal(tiny_logits(again, tiny_inputs()), tiny_logits(model, tiny_inputs()))
     assert checkpoint.load(tmp_path / "again").info == checkpoint.load(first).info
@@ -88,16 +87,12 @@ def test_the_familys_own_class_does_not_load_random_layers(folder):
 
 
 @pytest.fixture
-def plain(tmp_path, tiny_model, tiny_tokenizer):
+def plain(tmp_path, tiny_model, save_model):
     """A factory of folders as `save_pretrained` writes them."""
 
     def build(labels=(), **options):
         model = tiny_model(num_labels=len(labels) or 2, **options)
-        if labels:
-            model.config.id2label = dict(enumerate(labels))
-            model.config.label2id = {name: i for i, name in enumerate(labels)}
-        model.save_pretrained(tmp_path / "plain")
-        tiny_tokenizer.save_pretrained(tmp_path / "plain")
+        save_model(model, tmp_path / "plain", *labels)
         return tmp_path / "plain", model
 
     return build

@@ -16,7 +16,7 @@ from shrp.pruning.prune import prune
 
 
 @pytest.fixture(scope="session")
-def place(tmp_path_factory, tiny_model, tiny_routed, tiny_tokenizer, tiny_data, tiny_info):
+def place(tmp_path_factory, tiny_model, tiny_routed, tiny_tokenizer, save_model, tiny_data, tiny_info):
     """A routed, a static and a dense checkpoint, a base encoder, and CSV files.
 
     The labels of `data.csv` are the routed model's answers, but for every sixth: so its prunings beat a majority-class
@@ -51,8 +51,7 @@ def place(tmp_path_factory, tiny_model, tiny_routed, tiny_tokenizer, tiny_data, 
         plan = make_plan(usage, per_layer=m)
         checkpoint.save(prune(routed, plan), tiny_tokenizer, tiny_info(plan=plan), root / f"static{m}")
     checkpoint.save(tiny_model(), tiny_tokenizer, tiny_info(layers=()), root / "dense")
-    tiny_model(dropout=0.1).base_model.save_pretrained(root / "encoder")
-    tiny_tokenizer.save_pretrained(root / "encoder")
+    save_model(tiny_model(dropout=0.1).base_model, root / "encoder")
     return root
 
 

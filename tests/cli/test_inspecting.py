@@ -29,16 +29,9 @@ from shrp.pruning.prune import prune
 from shrp.pruning.select import plan_from
 
 
-def told(shrp, *args):
-    """The JSON object that a command prints."""
-    code, out, err = shrp(*args, "--json")
-    assert code == 0, err
-    return json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-
-
-def test_evaluate(shrp, place, known, on_data, tmp_path):
+def test_evaluate(told, place, known, on_data, tmp_path):
     loaded, data = known
-    found = told(shrp, "evaluate", place / "routed", *on_data, "--predictions", tmp_path / "p.csv", "--costs")
+    found = told("evaluate", place / "routed", *on_data, "--predictions", tmp_path / "p.csv", "--costs")
     expected = evaluate(loaded.model, loaded.tokenizer, data)
     assert (found["metric"], found["n"]) == ("accuracy", 60)
     assert found["score"] == expected.score
@@ -55,13 +48,13 @@ def test_evaluate(shrp, place, known, on_data, tmp_path):
     assert frame["sentence"].tolist() == [text for (text,) in data.texts]
 
 
-def test_own_columns_labels_and_slices(shrp, place, known):
+def test_own_columns_labels_and_slices(told, place, known):
     loaded, data = known
     columns = ("--text-column", "review", "--label-column", "mood", "--slice-column", "slice")
-    own = told(shrp, "evaluate", place / "routed", "--data", place / "own.csv", *columns)
+    own = told("evaluate", place / "routed", "--data", place / "own.csv", *columns)
     assert own["score"] == evaluate(loaded.model, loaded.tokenizer, data).score
     means = ("--label-means", "negative=positive", "--label-means", "positive=")
-    swapped = told(shrp, "evaluate", place / "routed", "--data", place / "own.csv", *columns, *means)
+    swapped = told("evaluate", place / "routed", "--data", place / "own.csv", *columns, *means)
     assert swapped["n"] == int((data.labels == 0).sum())
 
 
@@ -76,9 +69,9 @@ def test_rows_without_a_text_or_label_are_left_out_and_counted(shrp, place, tmp_
     assert "2 of 60" in err
 
 
-def test_usage(shrp, place, known, on_data):
+def test_usage(shrp, told, place, known, on_data):
     loaded, data = known
-    found = told(shrp, "usage", place / "routed", *on_data, "--by", "class", "--drivers")
+    found = told("usage", place / "routed", *on_data, "--by", "class", "--drivers")
     stats = measure_usage(loaded.model, loaded.tokenizer, data)
     shares = [row["share"] for row in found["experts"]]
     assert shares == pytest.approx(stats.to_frame()["share"].tolist())
@@ -93,9 +86,9 @@ def test_usage(shrp, place, known, on_data):
     assert shrp("usage", place / "routed", *on_data, "--by", "slice")[0] == 0
 
 
-def test_knock_out_of_experts_together(shrp, place, known, on_data):
+def test_knock_out_of_experts_together(shrp, told, place, known, on_data):
     loaded, data = known
-    found = told(shrp, "knock-out", place / "routed", *on_data, "--expert", "2.1", "--expert", "1.0")
+    found = told("knock-out", place / "routed", *on_data, "--expert", "2.1", "--expert", "1.0")
     before = evaluate(loaded.model, loaded.tokenizer, data)
     both = knock_out_effect(loaded.model, loaded.tokenizer, data, before, [(2, 1), (1, 0)])
     assert found["affected"] == len(both.affected)
@@ -104,10 +97,10 @@ def test_knock_out_of_experts_together(shrp, place, known, on_data):
 
 
 @pytest.mark.parametrize("heads", [False, True])
-def test_knock_out_of_each_in_turn(shrp, place, known, on_data, heads):
+def test_knock_out_of_each_in_turn(shrp, told, place, known, on_data, heads):
     loaded, data = known
     options = (*(("--heads",) if heads else ()), "--by", "slice", "--examples", 32)
-    found = told(shrp, "knock-out", place / "routed", *on_data, *options)
+    found = told("knock-out", place / "routed", *on_data, *options)
     assert (found["n"], found["of"]) == (32, 60)
     merged = in_turn(loaded.model, loaded.tokenizer, data, 32, heads=heads)
     effects = [row["effect"] for row in found["heads" if heads else "experts"]]
@@ -118,11 +111,11 @@ def test_knock_out_of_each_in_turn(shrp, place, known, on_data, heads):
     assert shrp("knock-out", place / "routed", *on_data, *options)[0] == 0
 
 
-def test_explain(shrp, place, known):
+def test_explain(shrp, told, place, known):
     loaded, _ = known
     task, texts = loaded.info.task, ("w1 w2 w3", "w9 w4")
     asked = ("--text", texts[0], "--text", texts[1])
-    found = told(shrp, "explain", place / "routed", *asked)
+    found = told("explain", place / "routed", *asked)
     wanted = explore(loaded.model, loaded.tokenizer, task, [(t,) for t in texts])
     for one, expected in zip(found["inputs"], wanted, strict=True):
         assert one["answer"] == expected.answer
@@ -136,10 +129,10 @@ def test_explain(shrp, place, known):
     assert texts[0] in out
 
 
-def test_sweep_scores_models_that_are_really_built(shrp, place, known, tmp_path):
+def test_sweep_scores_models_that_are_really_built(told, place, known, tmp_path):
     loaded, data = known
     options = ("--data", place / "data.csv", "--draws", 1, "--out", tmp_path / "sweep.csv")
-    found = told(shrp, "sweep", place / "routed", *options)
+    found = told("sweep", place / "routed", *options)
     stats = measure_usage(loaded.model, loaded.tokenizer, data)
     assert [row["kept"] for row in found["prunings"]] == [2, 2, 4, 4, 6, 6, 8]
     for row in found["prunings"]:
@@ -162,15 +155,15 @@ def test_sweep_scores_models_that_are_really_built(shrp, place, known, tmp_path)
         ("--selection", "ablation"),
     ],
 )
-def test_sweep_has_other_ways(shrp, place, options):
-    found = told(shrp, "sweep", place / "routed", "--data", place / "data.csv", "--draws", 0, *options)
+def test_sweep_has_other_ways(told, place, options):
+    found = told("sweep", place / "routed", "--data", place / "data.csv", "--draws", 0, *options)
     assert all(row["seed"] is None for row in found["prunings"])
     assert found["routed"]["n"] == (30 if "--held-out" in options else 60)
 
 
-def test_compare_two(shrp, place, known, on_data, tmp_path):
+def test_compare_two(shrp, told, place, known, on_data, tmp_path):
     loaded, data = known
-    found = told(shrp, "compare", place / "routed", place / "other", *on_data, "--flips", tmp_path / "f.csv")
+    found = told("compare", place / "routed", place / "other", *on_data, "--flips", tmp_path / "f.csv")
     other = checkpoint.load(place / "other")
     before, after = (evaluate(one.model, one.tokenizer, data) for one in (loaded, other))
     change, ends = paired_difference(after, before)
@@ -188,15 +181,15 @@ def test_compare_two(shrp, place, known, on_data, tmp_path):
     assert shrp("compare", place / "routed", place / "other", *on_data)[0] == 0
 
 
-def test_compare_many_ranks_them(shrp, place, on_data):
+def test_compare_many_ranks_them(told, place, on_data):
     names = ("routed", "other", "static1", "dense")
-    found = told(shrp, "compare", *(place / name for name in names), *on_data)
+    found = told("compare", *(place / name for name in names), *on_data)
     scores = [row["score"] for row in found["models"]]
     assert scores == sorted(scores, reverse=True)
     assert "by_class" not in found
 
 
-def test_export_and_what_it_scores(shrp, place, tmp_path, quick_graphs, monkeypatch):
+def test_export_and_what_it_scores(shrp, told, place, tmp_path, quick_graphs, monkeypatch):
     usage = {1: [0.6, 0.2, 0.1, 0.1], 2: [0.1, 0.4, 0.3, 0.2]}
     plan = make_plan(usage, counts={1: 1, 2: 2})  # as in tests of exports, so that it is traced once for all
     (tmp_path / "plan.json").write_text(json.dumps(plan.to_dict()))
@@ -208,7 +201,7 @@ def test_export_and_what_it_scores(shrp, place, tmp_path, quick_graphs, monkeypa
         interrupted.setattr(subjects, "served", lambda *_: signal.raise_signal(signal.SIGINT))
         assert shrp(*measured)[0] == 130
     assert [file.name for file in tmp_path.iterdir()] == ["plan.json"]
-    found = told(shrp, *measured)
+    found = told(*measured)
     assert found["max_difference"] < 1e-3
     assert found["mb"] == found["bytes"] / 1e6
     assert [Path(row["model"]).name for row in found["beside"]] == ["dense"]

@@ -31,20 +31,17 @@ def config(tmp_path):
     return write
 
 
-def test_from_a_base_to_a_teacher_a_routed_and_a_fine_tuned_checkpoint(shrp, place, files, config, tmp_path):
+def test_from_a_base_to_a_teacher_a_routed_and_a_fine_tuned_checkpoint(shrp, told, place, files, config, tmp_path):
     quick = {"max_length": 16, "batch_size": 16, "learning_rate": 1e-3}
     teach = ("finetune", "--base", place / "encoder", *files, "--epochs", 1, "--out", tmp_path / "teacher")
-    code, out, err = shrp(*teach, *config(training=quick), "--json")
-    assert code == 0, err
-    assert json.loads(out)["validation_n"] == 24
+    assert told(*teach, *config(training=quick))["validation_n"] == 24
     teacher = checkpoint.load(tmp_path / "teacher")
     assert teacher.info.training["config"]["batch_size"] == 16
     options = config(training=quick | {"stage2_epochs": 1}, per_layer=[1], random_draws=1)
     train = ("train", "--base", tmp_path / "teacher", *files, "--layers", "1,2", *options)
     code, out, err = shrp(*train, "--out", tmp_path / "routed", "--json")
     assert code == 0, err
-    told = json.loads(out)
-    kinds = [(row["model"], row["kind"]) for row in told["scores"]]
+    kinds = [(row["model"], row["kind"]) for row in json.loads(out)["scores"]]
     assert {kind for _, kind in kinds} >= {"teacher", "routed", "static"}
     routed = checkpoint.load(tmp_path / "routed")
     assert routed.info.config.layers == (1, 2)
@@ -59,49 +56,32 @@ def test_from_a_base_to_a_teacher_a_routed_and_a_fine_tuned_checkpoint(shrp, pla
     assert "fine-tuning after pruning" in err
 
 
-def test_finetune_without_epochs_takes_a_model_as_it_is(
-    shrp, place, files, tmp_path, tiny_model, tiny_tokenizer
-):
-    model = tiny_model()
-    model.config.id2label = {0: "negative", 1: "positive"}
-    model.config.label2id = {"negative": 0, "positive": 1}
-    model.save_pretrained(tmp_path / "own")
-    tiny_tokenizer.save_pretrained(tmp_path / "own")
-    take = ("finetune", "--base", tmp_path / "own", *files[2:], "--epochs", 0, "--out", tmp_path / "dense")
-    code, _out, err = shrp(*take, "--json")
-    assert code == 0, err
-    weights = checkpoint.load(tmp_path / "dense").model.state_dict()
-    assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
-
-
 @pytest.mark.parametrize(
     ("options", "budget"),
     [(("--per-layer", 1), 2), (("--budget", 3), 3), (("--selection", "gate_norm", "--per-layer", 2), 4)],
 )
-def test_prune(shrp, place, known, tmp_path, options, budget):
-    code, out, err = shrp("prune", place / "routed", *options, "--out", tmp_path / "out", "--json")
-    assert code == 0, err
-    told, made = json.loads(out), checkpoint.load(tmp_path / "out")
-    assert (told["experts_kept"], made.info.plan.budget) == (budget, budget)
-    assert made.info.plan.to_dict() == told["plan"]
-    assert told["scores"][0]["data"] == "probe/sst2"
+def test_prune(told, place, known, tmp_path, options, budget):
+    found = told("prune", place / "routed", *options, "--out", tmp_path / "out")
+    made = checkpoint.load(tmp_path / "out")
+    assert (found["experts_kept"], made.info.plan.budget) == (budget, budget)
+    assert made.info.plan.to_dict() == found["plan"]
+    assert found["scores"][0]["data"] == "probe/sst2"
     loaded, data = known
     expected = evaluate(prune(loaded.model, made.info.plan), loaded.tokenizer, data).score
     assert evaluate(made.model, made.tokenizer, data).score == pytest.approx(expected, abs=0.02)  # float16 weights
 
 
-def test_prune_by_plan(shrp, place, tmp_path):
+def test_prune_by_plan(told, place, tmp_path):
     plan = make_plan({1: [1, 0, 0, 0], 2: [0, 0, 0, 1]}, per_layer=1)
     (tmp_path / "plan.json").write_text(json.dumps(plan.to_dict()))
-    assert shrp("prune", place / "routed", "--plan", tmp_path / "plan.json", "--out", tmp_path / "a")[0] == 0
+    told("prune", place / "routed", "--plan", tmp_path / "plan.json", "--out", tmp_path / "a")
     assert checkpoint.read_config(tmp_path / "a")[1].plan == plan
 
 
-def test_prune_with_a_calibrated_threshold(shrp, place, known, tmp_path):
+def test_prune_with_a_calibrated_threshold(told, place, known, tmp_path):
     loaded, data = known
     options = ("--per-layer", 1, "--data", place / "data.csv", "--calibrate", "--out", tmp_path / "out")
-    code, _out, err = shrp("prune", place / "routed", *options, "--json")
-    assert code == 0, err
+    told("prune", place / "routed", *options)
     made = checkpoint.load(tmp_path / "out")
     shares = [answer_shares(one.evaluate(data).logits).tolist() for one in (made, loaded)]
     assert shares[0] == pytest.approx(shares[1], abs=2 / 60)
@@ -156,18 +136,16 @@ def test_labels_of_another_task_are_refused(shrp, place, failed, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-def test_a_pruned_model_is_fine_tuned_without_labels(shrp, place, known, config, tmp_path, tiny_data):
+def test_a_pruned_model_is_fine_tuned_without_labels(told, place, known, config, tmp_path, tiny_data):
     routed, data = known
     unlabelled = tmp_path / "unlabelled.csv"
     tiny_data(500, 3).to_frame()[["sentence"]].to_csv(unlabelled, index=False)
     training = {"learning_rate": 1e-3, "precision": "fp32", "temperature": 3.0, "weight_decay": 0.02}
-    code, out, err = shrp(
+    rows = told(
         *("prune", place / "routed", "--per-layer", 2, "--texts", unlabelled, "--fine-tune", 8),
-        *("--validation-file", place / "data.csv", "--out", tmp_path / "out", "--json", *config(training=training)),
-    )
-    assert code == 0, err
+        *("--validation-file", place / "data.csv", "--out", tmp_path / "out", *config(training=training)),
+    )["scores"]
     made, before = checkpoint.load(tmp_path / "out"), checkpoint.load(place / "static2")
-    rows = json.loads(out)["scores"]
     assert [(row["score"], row["recovered"]) for row in rows] == [(made.evaluate(data).score, True)]
     wanted = routed.evaluate(data).logits
     far = [abs(one.evaluate(data).logits - wanted).mean() for one in (before, made)]

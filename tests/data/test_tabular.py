@@ -1,5 +1,6 @@
 """Files that people bring: encodings, delimiters, and what must be refused early and in one bounded sentence."""
 
+import io
 import json
 
 import pandas as pd
@@ -8,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from shrp.data.sources import load_file
-from shrp.data.tabular import MAX_FIELDS, Format, detect, read_table
+from shrp.data.tabular import MAX_FIELDS, Format, csv_options, detect, distinct, read_table
 from shrp.data.tasks import TASKS
 from shrp.errors import MOST, DataError, RowError, ShrpError
 
@@ -131,3 +132,24 @@ def test_errors_are_one_bounded_line(tmp_path):
     with pytest.raises(DataError) as error:
         type(TASKS["sst2"])("own", ("text",), (*wide, wide[0]), "accuracy", ("accuracy",))
     assert len(str(error.value)) <= MOST
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["sentence"], ["sentence"]),
+        (["input"], ["input (text)"]),
+        (["input", "input (text)"], ["input (text)", "input (text) (text)"]),
+        (["a", "a", "a"], ["a", "a (text)", "a (text 2)"]),
+    ],
+)
+def test_names_are_told_apart_from_reserved_ones_and_each_other(names, found):
+    assert distinct(names, ("input", "index")) == found
+
+
+@pytest.mark.parametrize("text", ["a\rb", 'a\r\nb,"c"', "a\nb", "plain"])
+def test_any_text_comes_back_from_a_csv(text):
+    frame = pd.DataFrame({"text": [text, "x"], "label": ["y", "z"], "n": [1, 2]})
+    written = frame.to_csv(index=False, **csv_options(frame))
+    assert pd.read_csv(io.StringIO(written, newline="")).equals(frame)
+    assert written.startswith('"') == ("\r" in text)

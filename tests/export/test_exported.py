@@ -170,30 +170,24 @@ def test_a_graph_of_other_inputs_or_outputs_says_so(copy, change, said):
         load_export(copy).logits([("a text",)])
 
 
-def test_the_command_line_scores_it_and_compares_it_with_its_checkpoint(shrp, place, tmp_path):
-    told = {}
+def test_the_command_line_scores_it_and_compares_it_with_its_checkpoint(told, place, tmp_path):
+    data, found = ("--data", place / "data.csv"), {}
     for name in ("static", "exported"):
-        file = tmp_path / f"{name}.csv"
-        arguments = ("--data", place / "data.csv", "--slice-column", "slice", "--predictions", file, "--json")
-        code, out, err = shrp("evaluate", place / name, *arguments)
-        assert code == 0, err
-        told[name] = json.loads(out)
+        further = ("--slice-column", "slice", "--predictions", tmp_path / f"{name}.csv")
+        found[name] = told("evaluate", place / name, *data, *further)
     for key in ("score", "interval", "n", "metrics"):
-        assert told["exported"][key] == pytest.approx(told["static"][key], nan_ok=True)
-    assert told["exported"]["slices"] == told["static"]["slices"]
-    answers = [pd.read_csv(tmp_path / f"{name}.csv")["prediction"].tolist() for name in told]
+        assert found["exported"][key] == pytest.approx(found["static"][key], nan_ok=True)
+    assert found["exported"]["slices"] == found["static"]["slices"]
+    answers = [pd.read_csv(tmp_path / f"{name}.csv")["prediction"].tolist() for name in found]
     assert answers[0] == answers[1]
-    came = told["exported"]["provenance"]
+    came = found["exported"]["provenance"]
     assert (came["checkpoint_fingerprint"], came["precision"]) == ("abc", "float32")
     assert came["graph_fingerprint"] == load_export(place / "exported").fingerprint
-    assert came["max_length"] == told["static"]["provenance"]["max_length"]
+    assert came["max_length"] == found["static"]["provenance"]["max_length"]
     assert list(came["versions"]) == ["onnxruntime", "tokenizers"]
-    compared = "compare", place / "static", place / "exported", "--data", place / "data.csv", "--json"
-    code, out, err = shrp(*compared)
-    assert code == 0, err
-    told = json.loads(out)
-    rows = {Path(row["checkpoint"]).name: row for row in told["models"]}
+    compared = told("compare", place / "static", place / "exported", *data)
+    rows = {Path(row["checkpoint"]).name: row for row in compared["models"]}
     assert rows["exported"]["change"] == 0
-    assert told["flipped"] == {}
+    assert compared["flipped"] == {}
     assert rows["exported"]["encoder_params"] == pytest.approx(rows["static"]["encoder_params"])
-    assert told["provenance"][str(place / "exported")]["checkpoint_fingerprint"] == "abc"
+    assert compared["provenance"][str(place / "exported")]["checkpoint_fingerprint"] == "abc"

@@ -17,11 +17,10 @@ N = 24
 
 
 @pytest.fixture
-def study(tmp_path, monkeypatch, tiny_model, tiny_tokenizer, tiny_data, quick_graphs):
+def study(tmp_path, monkeypatch, tiny_model, save_model, tiny_data, quick_graphs):
     """The study on made-up files and tiny encoders, half of the layers converted, as a function of more options."""
     for name, layers in (("base", 2), ("minilm", 1)):
-        tiny_model(num_hidden_layers=layers).base_model.save_pretrained(tmp_path / name)
-        tiny_tokenizer.save_pretrained(tmp_path / name)
+        save_model(tiny_model(num_hidden_layers=layers).base_model, tmp_path / name)
     for name, seed in (("train", 0), ("validation", 1)):
         frame = tiny_data(N, seed).to_frame()
         frame.to_csv(tmp_path / f"{name}.csv", index=False)

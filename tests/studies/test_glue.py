@@ -23,11 +23,9 @@ ROWS, LAYERS, HEADS = 24, 4, 4
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch, tiny_model, tiny_tokenizer, tiny_data):
+def place(tmp_path, monkeypatch, tiny_model, save_model, tiny_data):
     """An encoder of 4 layers and 4 heads, data in GLUE's columns, and trainings of a few steps."""
-    encoder = tiny_model(num_hidden_layers=LAYERS)
-    encoder.base_model.save_pretrained(tmp_path / "encoder")
-    tiny_tokenizer.save_pretrained(tmp_path / "encoder")
+    save_model(tiny_model(num_hidden_layers=LAYERS).base_model, tmp_path / "encoder")
     monkeypatch.setattr(trainings, "SOURCES", ("rte", "cola"))
     for name in trainings.SOURCES:
         task = TASKS[name]

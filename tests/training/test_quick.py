@@ -20,11 +20,10 @@ from shrp.training.quick import FEW, convert_quickly, enough, estimate
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, tiny_model, tiny_tokenizer, tiny_data, tiny_info):
+def place(tmp_path_factory, tiny_model, tiny_tokenizer, save_model, tiny_data, tiny_info):
     """An untrained dense checkpoint, a base, and tables with labels."""
     folder = tmp_path_factory.mktemp("quick")
-    tiny_model(dropout=0.1).base_model.save_pretrained(folder / "base")
-    tiny_tokenizer.save_pretrained(folder / "base")
+    save_model(tiny_model(dropout=0.1).base_model, folder / "base")
     checkpoint.save(tiny_model(seed=3, dropout=0.1), tiny_tokenizer, tiny_info(layers=()), folder / "dense")
     for name, n in (("own", 64), ("texts", FEW)):
         tiny_data(n, 0).to_frame().drop(columns="slice").to_csv(folder / f"{name}.csv", index=False)
@@ -34,16 +33,14 @@ def place(tmp_path_factory, tiny_model, tiny_tokenizer, tiny_data, tiny_info):
     return folder
 
 
-def test_a_quick_conversion_is_a_scored_routed_checkpoint_of_the_same_task(place, shrp, tmp_path):
+def test_a_quick_conversion_is_a_scored_routed_checkpoint_of_the_same_task(place, shrp, told, tmp_path):
     texts, own = ("--text-column", "sentence"), place / "own.csv"
     task = ("--train-file", place / "texts.csv", "--validation-file", own, *texts)
     fast = ("--config", place / "teacher.json", "--epochs", "4")
     assert shrp("finetune", "--base", place / "base", *task, *fast, "--out", tmp_path / "dense")[0] == 0
     quick = ("--texts", place / "texts.csv", *texts, "--validation-file", own, "--quick", "--layers", "1,2")
-    quick += ("--config", place / "fast.json", "--out", tmp_path / "out", "--json")
-    code, out, _ = shrp("convert", "--base", tmp_path / "dense", *quick)
-    assert code == 0
-    found = json.loads(out)
+    quick += ("--config", place / "fast.json", "--out", tmp_path / "out")
+    found = told("convert", "--base", tmp_path / "dense", *quick)
     dense, routed = checkpoint.load(tmp_path / "dense"), checkpoint.load(tmp_path / "out")
     data = load_file(own, dense.info.task)
     assert routed.info.config == ShrpConfig((1, 2), self_path=True)
@@ -95,18 +92,16 @@ def test_only_the_texts_that_are_trained_on_are_run_and_counted(place, tmp_path,
 
 
 @pytest.mark.parametrize(("width", "rates"), [(512, (2e-4, 1e-3)), (516, (4e-5, 2e-4))])
-def test_wide_encoders_are_converted_at_lower_rates(place, shrp, tiny_model, tiny_tokenizer, tmp_path, width, rates):
-    tiny_model(hidden_size=width).base_model.save_pretrained(tmp_path / "base")
-    tiny_tokenizer.save_pretrained(tmp_path / "base")
+def test_wide_encoders_are_converted_at_lower_rates(place, told, tiny_model, save_model, tmp_path, width, rates):
+    save_model(tiny_model(hidden_size=width).base_model, tmp_path / "base")
     (tmp_path / "config.json").write_text('{"training": {"conversion_size": 8, "final_size": 8}}')
     run = ("--texts", place / "own.csv", "--text-column", "sentence", "--layers", "2", "--config", tmp_path / "config.json")
-    code, _, err = shrp("convert", "--base", tmp_path / "base", *run, "--out", tmp_path / "out")
-    assert code == 0, err
+    told("convert", "--base", tmp_path / "base", *run, "--out", tmp_path / "out")
     config = checkpoint.load(tmp_path / "out").info.training["config"]
     assert (config["learning_rate"], config["new_learning_rate"]) == rates
 
 
-def test_few_texts_are_completed_by_shipped_sentences_which_are_named(place, shrp, tmp_path, monkeypatch):
+def test_few_texts_are_completed_by_shipped_sentences_which_are_named(place, shrp, told, tmp_path, monkeypatch):
     many = [("w1", f"w{i}") for i in range(FEW)]
     assert enough(many) == (many, [])
     found, sources = enough(many[1:], load_probe("mrpc").texts[:10])
@@ -123,12 +118,9 @@ def test_few_texts_are_completed_by_shipped_sentences_which_are_named(place, shr
     made = tmp_path / "out"
     assert checkpoint.load(made).info.training["sources"] == ["own.csv", "probe/sst2", "probe/cola"]
     # Pruned, it is not scored on the sentences that it was trained on; fine-tuned on labels it can be loaded.
-    code, out, err = shrp("prune", made, "--per-layer", 1, "--out", tmp_path / "pruned", "--json")
-    assert code == 0, err
-    assert json.loads(out)["scores"] == []
+    assert told("prune", made, "--per-layer", 1, "--out", tmp_path / "pruned")["scores"] == []
     own = ("--train-file", place / "own.csv", "--validation-file", place / "own.csv", "--fine-tune", 1)
-    code, _, err = shrp("prune", made, "--per-layer", 1, *own, "--out", tmp_path / "tuned")
-    assert code == 0, err
+    told("prune", made, "--per-layer", 1, *own, "--out", tmp_path / "tuned")
     assert "converted on" in checkpoint.load(tmp_path / "tuned").card("tuned")
 
     @contextmanager

@@ -42,11 +42,10 @@ class Killed(BaseException):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, tiny_model, tiny_tokenizer, tiny_data):
+def place(tmp_path_factory, tiny_model, save_model, tiny_data):
     """A folder with an encoder without a head, and CSV files."""
     root = tmp_path_factory.mktemp("recipe")
-    tiny_model(dropout=0.1).base_model.save_pretrained(root / "encoder")
-    tiny_tokenizer.save_pretrained(root / "encoder")
+    save_model(tiny_model(dropout=0.1).base_model, root / "encoder")
     for name, n, seed in (("train", 48, 0), ("validation", 24, 1), ("extra", 12, 2)):
         frame = tiny_data(n, seed).to_frame().rename(columns={"sentence": "text"})
         frame.to_csv(root / f"{name}.csv", index=False)
@@ -213,7 +212,7 @@ def test_a_killed_run_resumes_to_the_same_end(place, finished, epochs, mid):
     assert not run_folder(place / out).exists()
 
 
-def test_a_resumed_run_of_other_options_data_or_base_is_refused(place, tiny_model, tiny_tokenizer):
+def test_a_resumed_run_of_other_options_data_or_base_is_refused(place, tiny_model, save_model):
     with pytest.raises(Killed):
         runner(place, "other", progress=KillAfter(4))()  # the teacher is done
 
@@ -235,30 +234,19 @@ def test_a_resumed_run_of_other_options_data_or_base_is_refused(place, tiny_mode
         other = replace(sets, **{part: replace(data, labels=1 - data.labels)})  # under the same name
         refused(rf"teacher.run is of another run \(its {part} differ\)", data=other)
     refused("its base model differ", options={"base_name": "another"})
-    tiny_model(seed=9).base_model.save_pretrained(place / "another-encoder")
-    tiny_tokenizer.save_pretrained(place / "another-encoder")
-    refused(r"teacher.run is of another run \(its weights differ\)", base=str(place / "another-encoder"))
+    another = save_model(tiny_model(seed=9).base_model, place / "another-encoder")
+    refused(r"teacher.run is of another run \(its weights differ\)", base=another)
 
 
-@pytest.fixture(scope="module")
-def classifier(place, tiny_model, tiny_tokenizer):
-    """A folder of a classifier with the task's labels in capitals."""
-    names = {"id2label": {0: "NEGATIVE", 1: "POSITIVE"}, "label2id": {"NEGATIVE": 0, "POSITIVE": 1}}
-    tiny_model(seed=4, **names).save_pretrained(place / "classifier")
-    tiny_tokenizer.save_pretrained(place / "classifier")
-    return place / "classifier"
-
-
-def test_a_base_with_a_trained_head_is_its_own_teacher(
-    place, tiny_model, tiny_tokenizer, finished, classifier
-):
+def test_a_base_with_a_trained_head_is_its_own_teacher(place, tiny_model, tiny_tokenizer, save_model):
+    classifier = save_model(tiny_model(seed=4), place / "classifier", "NEGATIVE", "POSITIVE")
     recipe = replace(RECIPE, per_layer=(), teacher=None)
     stages = []
-    run = RecipeRun(recipe, str(classifier), datasets(place), place / "own", announce=stages.append)
+    run = RecipeRun(recipe, classifier, datasets(place), place / "own", announce=stages.append)
     info = run()
     assert stages == [f"teacher, which is {classifier} with its own head", "routed"]
     with pytest.raises(TrainingError, match="leave `teacher` out"):
-        RecipeRun(RECIPE, str(classifier), datasets(place), place / "tuned")()
+        RecipeRun(RECIPE, classifier, datasets(place), place / "tuned")()
     assert not run_folder(place / "tuned").exists()
     score = evaluate(tiny_model(seed=4), tiny_tokenizer, datasets(place).validation).score
     assert rows_of(info)["dense teacher"]["score"] == score

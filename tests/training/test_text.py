@@ -151,11 +151,10 @@ def test_a_pruned_encoder_is_fine_tuned_and_the_one_given_stays(converted, tiny_
 
 
 @pytest.fixture
-def place(converted, tmp_path, tiny_tokenizer):
+def place(converted, tmp_path, tiny_tokenizer, save_model):
     """A folder with the base, `encoder`, its conversion, `routed`, and that pruned, `static`."""
     base, model, history = converted()
-    base.base_model.save_pretrained(tmp_path / "encoder")
-    tiny_tokenizer.save_pretrained(tmp_path / "encoder")
+    save_model(base.base_model, tmp_path / "encoder")
     about = {"texts": 40, "config": TextConfig(ShrpConfig((1, 2)), **SIZES).to_dict()}
     info = CheckpointInfo(ShrpConfig((1, 2)), TEXTS, base_model="tiny", training=about)
     extra = {checkpoint.HISTORY: history_text(history)}
@@ -195,7 +194,7 @@ def test_a_run_goes_on_from_a_conversion_in_stage_2(place, tiny_data, name):
     assert kinds == wanted
 
 
-def test_only_what_fits_is_gone_on_from(place, tiny_data, tiny_model, tiny_tokenizer):
+def test_only_what_fits_is_gone_on_from(place, tiny_data, tiny_model, save_model):
     def refused(match, name="routed", **options):
         with pytest.raises(TrainingError, match=match):
             go_on(place, tiny_data, name, **options)()
@@ -203,8 +202,7 @@ def test_only_what_fits_is_gone_on_from(place, tiny_data, tiny_model, tiny_token
 
     refused("made of tiny, and the base here is called another", base_name="another")
     refused("give it an epoch or more", epochs=0)
-    tiny_model(hidden_size=40).base_model.save_pretrained(place / "wide")
-    tiny_tokenizer.save_pretrained(place / "wide")
+    save_model(tiny_model(hidden_size=40).base_model, place / "wide")
     refused("has 24 hidden dimensions and the dense one 40", base="wide")
     found = checkpoint.load(place / "routed")
     checkpoint.save(found.model, found.tokenizer, replace(found.info, task=TASKS["sst2"]), place / "of-task")

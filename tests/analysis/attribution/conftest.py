@@ -1,7 +1,12 @@
+"""What the attribution tests share."""
+
 import pytest
 
 from shrp.analysis.attribution import instance
-from tests.analysis.attribution.helpers import SST2, TEXT
+from shrp.data.tasks import TASKS
+
+SST2, MRPC, STSB = TASKS["sst2"], TASKS["mrpc"], TASKS["stsb"]
+TEXT = ("w1 w20 w33, w4 w50 w17",)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 from shrp.analysis.attribution import experts
 from shrp.model.convert import expert_layers
 from shrp.model.gates import knock_out, play_back, record_routing, use_gates
-from tests.analysis.attribution.helpers import TEXT
+from tests.analysis.attribution.conftest import TEXT
 
 
 def by_hand(model, one, output, gone):

@@ -6,7 +6,7 @@ import pytest
 from shrp.analysis import importance
 from shrp.analysis.attribution import experts, instance
 from shrp.analysis.usage import measure_usage
-from tests.analysis.attribution.helpers import SST2
+from tests.analysis.attribution.conftest import SST2
 
 
 @pytest.mark.parametrize("name", ["routed", "token_routed"])

@@ -7,7 +7,7 @@ from shrp.analysis.importance import FEWEST, KnockOuts, beyond_chance, worth_by_
 from shrp.data.slices import SLICE, groups_by
 from shrp.data.text_data import TextData
 from shrp.evaluation.metrics import worth
-from tests.analysis.attribution.helpers import SST2
+from tests.analysis.attribution.conftest import SST2
 
 N = 120
 

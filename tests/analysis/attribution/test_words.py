@@ -3,10 +3,11 @@ import pytest
 import torch
 
 from shrp.analysis.attribution import experts, instance, tokens
+from shrp.analysis.attribution.instance import in_pieces
 from shrp.data.batching import collate, encode
 from shrp.evaluation.evaluate import batch_logits
 from shrp.model.gates import record_routing, use_gates
-from tests.analysis.attribution.helpers import STSB, TEXT, direct
+from tests.analysis.attribution.conftest import MRPC, STSB, TEXT
 
 
 def test_every_token_of_a_text_belongs_to_one_word(made, routed):
@@ -40,6 +41,17 @@ def test_marks_and_joiners_do_not_end_a_word(text, words):
     found, _ = instance._words((text,), list(range(len(spans))), spans, None)
     assert len(found) == words
     assert "".join(word.text for word in found) == "".join(text.split())
+
+
+def test_a_long_text_is_explained_in_pieces_of_equal_numbers_of_words(made, routed):
+    one = made(routed, ("w1 w2, w3 w4 w5 w6",))
+    assert in_pieces(one, 7) is one
+    pieces = in_pieces(one, 3)
+    assert [piece.text for piece in pieces.words] == ["w1 w2,", "w3 w4 w5", "w6"]
+    assert pieces.unit == "piece"
+    assert pieces.word_positions == one.word_positions  # no token is lost, and none is moved
+    pair = in_pieces(made(routed, ("w1 w2 w3", "w4 w5"), MRPC), 2)
+    assert [(piece.part, piece.text) for piece in pair.words] == [(0, "w1 w2 w3"), (1, "w4 w5")]
 
 
 # Words: attributions
@@ -117,7 +129,17 @@ def test_regression_and_labels_in_another_order(made, tiny_routed, tiny_tokenize
     try:
         found = tokens.ablate_words(made(swapped), 0)
         coalitions = experts.Coalitions(made(swapped), 0)
-        assert found.full == pytest.approx(direct(swapped, tiny_tokenizer)[1], abs=1e-5)
+        batch = collate(tiny_tokenizer, encode(tiny_tokenizer, [TEXT]), [0])
+        assert found.full == pytest.approx(batch_logits(swapped, batch)[0, 1], abs=1e-5)
         assert coalitions.full == pytest.approx(found.full, abs=1e-5)
     finally:
         swapped.config.id2label = {0: "LABEL_0", 1: "LABEL_1"}
+
+
+def test_gradients_of_a_piece_are_the_sum_of_its_words(made, routed):
+    one = made(routed, ("w1 w2, w3 w4 w5 w6",))
+    pieces = in_pieces(one, 4)
+    for method in (tokens.input_x_gradient, tokens.integrated_gradients):
+        by_word, by_piece = method(one, 0), method(pieces, 0)
+        np.testing.assert_allclose(by_piece.scores, np.add.reduceat(by_word.scores, [0, 2, 4, 6]), atol=1e-6)
+        assert by_piece.full == pytest.approx(by_word.full)
