@@ -88,11 +88,12 @@ def address(app_url, name, **query):
 def settled(page):
     """Wait until all that the page has asked for is computed and shown, and check that nothing broke."""
     page.wait_for_function("() => window.settled()", polling=POLL)
-    no_traceback(page)
+    nothing_broke(page)
 
 
-def no_traceback(page):
+def nothing_broke(page):
     assert page.locator("[data-testid=stException]").count() == 0
+    assert page.get_by_text("Page not found").count() == 0
 
 
 def to(page, name):
