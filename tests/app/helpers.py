@@ -18,8 +18,17 @@ def texts_of(at):
     return "\n".join(str(part) for part in parts).replace("\\", "")
 
 
+def plainly(at):
+    return texts_of(at).replace("**", "")
+
+
 def specs(at):
     return [json.loads(chart.proto.spec) for chart in at.get("plotly_chart")]
+
+
+def figure(at, part):
+    """The page's first chart with this in its title."""
+    return next((spec for spec in specs(at) if part in spec["layout"]["title"]["text"]), None)
 
 
 def targets(spec):

@@ -18,7 +18,7 @@ from shrp.evaluation.evaluate import evaluate
 from shrp.evaluation.paired import agreement, flip_table, paired_difference
 from shrp.pruning.prune import prune
 from shrp.pruning.select import plan_from
-from tests.app.helpers import specs, texts_of, values
+from tests.app.helpers import figure, plainly, values
 from ui import data_sources, differences, plan_url
 from ui.compare.sides import TEACHER, Choice, fits, labelled, measure, read_alike
 from ui.pair_tabs import CHANGED, LOST, THRESHOLD
@@ -50,10 +50,6 @@ def usage(folder):
 
 def ranked(at):
     return next(t.value for t in at.table if "difference from the best" in t.value)
-
-
-def plainly(at):
-    return texts_of(at).replace("**", "")
 
 
 def assert_compares(at, a, b):
@@ -139,7 +135,7 @@ def test_tabs_are_of_the_two_sides(open_page, tiny_checkpoint, token):
     table = next(frame.value for frame in at.dataframe if "p A" in frame.value)
     assert len(table) == len(flip_table(a, b, SST2))
     at = open_page("compare", tiny_checkpoint, compare_tab=LOST, lost_by="Class")
-    spec = next(s for s in specs(at) if s["layout"]["title"]["text"].endswith("by class"))
+    spec = figure(at, "by class")
     changes = np.concatenate([values(t["x"]) for t in spec["data"] if t["name"].startswith("change")])
     np.testing.assert_allclose(np.sort(changes), np.sort(100 * differences.by_group(a, b, "class")["change"]))
     at = open_page("compare", tiny_checkpoint, compare_tab=THRESHOLD)

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from shrp.analysis.attention import attention_roles, layer_attention
+from shrp.analysis.importance import blocks, knock_outs
 from shrp.analysis.routes import shuffle_routes
 from shrp.analysis.specialisation import cells_frame, specialisation
 from shrp.analysis.usage import measure_usage
@@ -16,9 +17,10 @@ from shrp.data.batching import longest_input, token_counts
 from shrp.data.sources import load_probe
 from shrp.evaluation.evaluate import evaluate
 from shrp.model.gates import knock_out, use_gates
-from tests.app.helpers import specs, texts_of, values
+from tests.app.helpers import figure, specs, texts_of, values
 from ui.text import points
 from ui.usage import attention, profile
+from ui.usage import importance as importance_tab
 
 SST2 = load_probe("sst2")
 DRIVING = "What drives routing"
@@ -28,10 +30,6 @@ UNKNOWN = re.compile(r"\bnan\b")
 def examples_of(at):
     """The table of the examples nearest to an expert."""
     return next(frame.value for frame in at.dataframe if "router probability" in frame.value)
-
-
-def titled(at, start):
-    return next(spec for spec in specs(at) if spec["layout"]["title"]["text"].startswith(start))
 
 
 def heatmap(at):
@@ -91,7 +89,7 @@ def test_the_headline_has_usage_and_the_knock_out_with_its_interval(open_page, s
     assert f"costs {lost} of" in said
     used, flipped = int((stats.top1[2][:, expert] > 0).sum()), (after.predictions != before.predictions).sum()
     assert [metric.value for metric in at.metric] == [lost, f"{used:,}", f"{flipped:,}"]
-    slices = titled(at, "Margin of the true class lost")["data"][0]
+    slices = figure(at, "Margin of the true class lost")["data"][0]
     assert sum(int(name.split("(")[1].rstrip(")")) for name in slices["y"]) == used
     assert {name.split(" (")[0] for name in slices["y"]} == {name.replace("_", " ") for name in SST2.slices}
 
@@ -164,7 +162,7 @@ def test_pairs_with_numeric_labels_from_a_data_folder(open_page, save_tiny, tmp_
     assert not at.error
     assert examples_of(at)["sentence1"].str.startswith("w").all()
     assert not UNKNOWN.search(headline(at).lower())
-    drawn = titled(at, "Its examples by class")["data"][0]["y"]
+    drawn = figure(at, "Its examples by class")["data"][0]["y"]
     assert len(drawn) == 4  # numbers are grouped by quartiles
     at = open_page("expert_usage", folder, data_dir=tmp_path / "glue", view=DRIVING, exchange="true")
     assert not at.exception
@@ -200,13 +198,13 @@ def test_attention_of_the_first_and_a_numbered_example_and_roles(open_page, tiny
     def shown(text, hide=False):
         assert not at.exception
         found = layer_attention(loaded.model, loaded.tokenizer, text, 2).pattern(1, without_special=hide)
-        spec = titled(at, "Attention of layer 2")
+        spec = figure(at, "Attention of layer 2")
         np.testing.assert_allclose(values(spec["data"][0]["z"]), found.weights, atol=1e-5)
         assert len(spec["layout"]["xaxis"]["ticktext"]) == len(found.tokens)
 
     shown(SST2.texts[int(np.argmax(stats.probs[2][:, 1]))])
     found = attention_roles(loaded.model, loaded.tokenizer, SST2)
-    bars = titled(at, "Where the attention of layer 2's experts goes")
+    bars = figure(at, "Where the attention of layer 2's experts goes")
     assert [trace["name"] for trace in bars["data"]] == list(found.roles)
     shares = np.stack([values(trace["x"]) for trace in bars["data"]], axis=1)
     assert shares == pytest.approx(100 * found.mean(2), abs=1e-3)
@@ -231,7 +229,7 @@ def test_what_drives_routing_is_measured(open_page, tiny_checkpoint, stats):
     found = specialisation(stats, SST2, lengths, stats.logits.argmax(1))
     at = open_page("expert_usage", tiny_checkpoint, view=DRIVING, driven_by="length")
     assert not at.exception
-    marks = [one for one in titled(at, "Mutual information")["data"] if one.get("hovertext")]
+    marks = [one for one in figure(at, "Mutual information")["data"] if one.get("hovertext")]
     for mark, one in zip(marks, found, strict=True):
         assert values(mark["x"]) == pytest.approx(100 * one.explained)
     sure = cells_frame(found[-1]).query("p <= 0.05")
@@ -243,7 +241,55 @@ def test_what_drives_routing_is_measured(open_page, tiny_checkpoint, stats):
     at.toggle(key="exchange").set_value(True).run()
     assert not at.exception
     frame = shuffle_routes(loaded.model, loaded.tokenizer, SST2, stats).frame
-    exchanged = values(titled(at, "Change of accuracy")["data"][0]["x"])
+    exchanged = values(figure(at, "Change of accuracy")["data"][0]["x"])
     assert exchanged == pytest.approx(100 * frame["change"])
     share = frame.set_index("layer").loc["mixture", "share"]
     assert f"{share:.1%} of answers change" in texts_of(at)
+
+
+# Importance: every expert, or every head of the dense layers, knocked out on a data set
+
+
+IMPORTANCE = {"view": "Importance", "data_inputs": "32", "data_inputs_heads": "32"}
+
+
+def groups(at):
+    """Those of the chart of mean margins, without their counts."""
+    return {name.split(" (")[0] for name in figure(at, "Mean margin")["data"][0]["y"]}
+
+
+def test_every_expert_is_knocked_out_by_slice_or_class(open_page, tiny_checkpoint):
+    at = open_page("expert_usage", tiny_checkpoint, **IMPORTANCE)
+    assert not at.exception
+    assert not at.error
+    loaded = checkpoints.load(tiny_checkpoint)
+    found = knock_outs(loaded.model, loaded.tokenizer, SST2, next(blocks(SST2, 32)))
+    table = found.table(SST2, None)
+    drawn = values(figure(at, "Mean effect")["data"][0]["z"])
+    used = table["uses"].to_numpy().reshape(2, 4) > 0
+    np.testing.assert_allclose(drawn[used], table["signed"].to_numpy().reshape(2, 4)[used], atol=1e-5)
+    assert np.isnan(drawn[~used]).all()
+    picker = at.segmented_control(key=importance_tab.BY)
+    assert (picker.options, picker.value) == (["class", "slice", "length"], "slice")
+    assert groups(at) <= {name.replace("_", " ") for name in SST2.slices}
+    picker.set_value("class").run()
+    assert not at.exception
+    assert groups(at) == {"negative", "positive"}
+
+
+def test_a_dense_checkpoint_has_heads_and_no_dead_end(open_page, save_tiny):
+    dense = save_tiny("plain", layers=())
+    at = open_page("expert_usage", dense, **IMPORTANCE)
+    assert not at.exception
+    assert not at.get("plotly_chart")  # until it is asked for
+    assert at.main.get("page_link")
+    links = at.sidebar.get("page_link")
+    assert not [link for link in links if link.proto.page == "expert_usage" and link.proto.disabled]
+    at.toggle(key=importance_tab.ON).set_value(True).run()
+    assert not at.exception
+    assert not at.error
+    loaded = checkpoints.load(dense)
+    found = knock_outs(loaded.model, loaded.tokenizer, SST2, next(blocks(SST2, 32)), heads=True)
+    drawn = values(figure(at, "Mean effect")["data"][0]["z"])
+    expected = found.table(SST2, None)["signed"].to_numpy().reshape(3, 4)
+    np.testing.assert_allclose(drawn, expected, atol=1e-5)

@@ -11,7 +11,7 @@ from shrp.evaluation.evaluate import evaluate
 from shrp.pruning.plan import LayerEdit, PlanEdits
 from shrp.pruning.prune import prune
 from shrp.pruning.select import plan_from
-from tests.app.helpers import report, specs, targets, values
+from tests.app.helpers import figure, report, targets, values
 from ui.lab import edits as lab_edits
 from ui.lab.edits import Editor
 
@@ -29,26 +29,21 @@ def direct(folder, edits=(), **options):
     return plan, evaluate(prune(loaded.model, plan), loaded.tokenizer, data)
 
 
-def the_map(at):
-    return next(s for s in specs(at) if s["layout"]["title"]["text"].startswith("Kept experts"))
-
-
 def assert_shows(at, plan, evaluation):
     assert not at.exception
     assert not at.error
     (said,) = (one.value for one in at.markdown if "experts: " in one.value)
     assert said.replace("*", "").startswith(f"{plan.budget} of 8 experts")
-    cells = targets(the_map(at))
+    cells = targets(figure(at, "Kept experts"))
     pairs = zip(cells["customdata"], cells["hovertext"], strict=True)
     kept = [cell[:2] for cell, text in pairs if ": kept" in text]
     assert kept == [[layer, expert] for layer, p in plan.layers for expert in p.experts]
-    curve = next(s for s in specs(at) if s["layout"]["title"]["text"].endswith("by cost"))
-    (point,) = (t for t in curve["data"] if t.get("name", "").startswith("now"))
+    (point,) = (t for t in figure(at, "by cost")["data"] if t.get("name", "").startswith("now"))
     assert values(point["y"])[0] == pytest.approx(100 * evaluation.score)
 
 
 def click(at, layer, expert):
-    cells = targets(the_map(at))["customdata"]
+    cells = targets(figure(at, "Kept experts"))["customdata"]
     cell = next(cell for cell in cells if cell[:2] == [layer, expert])
     point = {"customdata": dict(zip("012", cell, strict=True)), "curve_number": 4, "point_index": 0}
     selection = {"points": [point], "point_indices": [0], "box": [], "lasso": []}
@@ -58,7 +53,7 @@ def click(at, layer, expert):
 
 def marks(at):
     """What the map's legend names, with the number of cells marked so."""
-    traces = [t for t in the_map(at)["data"] if t.get("name")]
+    traces = [t for t in figure(at, "Kept experts")["data"] if t.get("name")]
     return {t["name"]: sum(x is not None for x in t["x"]) for t in traces}
 
 

@@ -28,7 +28,7 @@ from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
 from shrp.pruning.select import plan_from
 from shrp.pruning.sweep import budgets, random_control
-from tests.app.helpers import HISTORY, forget, row, specs, texts_of, values
+from tests.app.helpers import HISTORY, figure, forget, plainly, row, specs, texts_of, values
 from ui import data_sources, differences, prunings
 from ui.lab import save as lab_save
 from ui.lab import selections as lab_selections
@@ -88,18 +88,10 @@ def sent(monkeypatch):
     return found
 
 
-def plainly(at):
-    return texts_of(at).replace("**", "")
-
-
 def verdict(at):
     """The page's headline."""
     (said,) = (one.value for one in at.markdown if "experts" in one.value and "of 8" in one.value)
     return said.replace("**", "").replace("\\", "")
-
-
-def the_curve(at):
-    return next(s for s in specs(at) if s["layout"]["title"]["text"].endswith("by cost"))
 
 
 def changed(at):
@@ -109,7 +101,7 @@ def changed(at):
 
 def now(at):
     """The current point of the curve: cost, score."""
-    (trace,) = (t for t in the_curve(at)["data"] if t.get("name", "").startswith("now"))
+    (trace,) = (t for t in figure(at, "by cost")["data"] if t.get("name", "").startswith("now"))
     return values(trace["x"])[0], values(trace["y"])[0]
 
 
@@ -234,11 +226,11 @@ def test_a_value_that_the_address_asks_for_in_vain_is_said(page, asked):
 
 def test_a_sweep_fills_the_curve_and_names_the_smallest_plan(page, pruned_by, routed, stats):
     at = page()
-    assert len(values(the_curve(at)["data"][0]["x"])) == 1
+    assert len(values(figure(at, "by cost")["data"][0]["x"])) == 1
     at.toggle(key="sweep").set_value(True).run()
     assert not at.exception
     expected = [pruned_by(budget=number) for number in budgets(2, 4)]
-    (line,) = (t for t in the_curve(at)["data"] if t.get("name") == "pruned, usage")
+    (line,) = (t for t in figure(at, "by cost")["data"] if t.get("name") == "pruned, usage")
     np.testing.assert_allclose(values(line["y"]), [100 * one.score for one in expected])
     known = [(plan_from(stats, budget=number), one) for number, one in zip(budgets(2, 4), expected)]
     assert lab_verdict.smallest_text(known, len(known), routed, SST2) in texts_of(at)
@@ -282,7 +274,7 @@ def test_a_reload_goes_on_with_a_sweep_and_another_page_loses_nothing(page, monk
     monkeypatch.setattr(LiveEvaluator, "sweep", rest)
     other = page(sweep="true")  # its address is all that it has
     assert len(done) == len(set(done)) >= len(budgets(2, 4)) - 1
-    (line,) = (t for t in the_curve(other)["data"] if t.get("name") == "pruned, usage")
+    (line,) = (t for t in figure(other, "by cost")["data"] if t.get("name") == "pruned, usage")
     assert len(values(line["x"])) == len(budgets(2, 4))
 
 
@@ -302,7 +294,7 @@ def test_what_is_lost_and_changed_is_that_of_the_two_evaluations(page, pruned_by
         assert changed(at)[column].tolist() == expected[column].tolist()
     at = page(lab_tab=view.LOST)
     groups = differences.by_group(routed, found, "slice")
-    spec = next(s for s in specs(at) if s["layout"]["title"]["text"].endswith("by slice"))
+    spec = figure(at, "by slice")
     changes = np.concatenate([values(t["x"]) for t in spec["data"] if t["name"].startswith("change")])
     np.testing.assert_allclose(np.sort(changes), np.sort(100 * groups["change"]), atol=1e-6)
 
@@ -350,8 +342,7 @@ def test_the_threshold_is_calibrated_to_the_routed_model_and_both_models_confide
     found = differences.matched(pruned_by(budget=3), routed, SST2)
     np.testing.assert_allclose(answer_shares(found.logits), answer_shares(routed.logits), atol=0.02)
     assert score_text(found.score, "accuracy") in plainly(at)
-    (chart,) = [spec for spec in specs(at) if "confident" in spec["layout"]["title"]["text"]]
-    for trace, one in zip(chart["data"][1:], (routed, pruned_by(budget=3)), strict=True):
+    for trace, one in zip(figure(at, "confident")["data"][1:], (routed, pruned_by(budget=3)), strict=True):
         error, frame = calibration.ece(one), calibration.reliability(one)
         numbers = percent(error.value), percent(error.by_chance), score_text(calibration.brier(one), "brier")
         assert all(number in plainly(at) for number in numbers)

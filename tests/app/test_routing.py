@@ -10,7 +10,7 @@ from shrp.analysis.explore import explore, what_if
 from shrp.analysis.patching import patch
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.model.forcing import ForcedRoute
-from tests.app.helpers import specs, targets, texts_of, values
+from tests.app.helpers import figure, targets, texts_of, values
 from ui.routing import compare, results, sentences, words
 from ui.routing import what_if as what_if_tab
 from ui.routing.sentences import ATTENTION, COMPARE, EXPERTS, LONGEST_LINK, ROUTE, TAB, WORDS
@@ -32,10 +32,6 @@ def html_of(at):
 def headline(at):
     """The first text of the main part that has a probability or a number in bold."""
     return next(one.value for one in at.main.markdown if "**" in one.value)
-
-
-def figure(at, start):
-    return next((s for s in specs(at) if s["layout"]["title"]["text"].startswith(start)), None)
 
 
 def loaded(folder):
