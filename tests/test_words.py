@@ -1,6 +1,5 @@
 """Token classification from a file to a pruned checkpoint: labels of words, metrics, training, loading, refusals."""
 
-import copy
 import json
 
 import numpy as np
@@ -62,16 +61,19 @@ def token_model(tiny_model, save_model, tmp_path_factory):
     return save_model(tiny_model().base_model, tmp_path_factory.mktemp("base"))
 
 
+def tagger(classifier):
+    """A model that labels words with a classifier's encoder, pooler left out."""
+    torch.manual_seed(0)
+    encoder = classifier.base_model
+    encoder.config.num_labels, encoder.pooler = len(TAGS), None
+    model = AutoModelForTokenClassification.from_config(encoder.config)
+    model.bert = encoder
+    return model.eval()
+
+
 @pytest.fixture(scope="module")
 def routed(tiny_routed, tiny_tokenizer):
-    """A routed tagger in memory, and its tokenizer."""
-    encoder = tiny_routed().base_model
-    torch.manual_seed(0)
-    config, encoder.pooler = copy.deepcopy(encoder.config), None
-    config.num_labels = 5
-    model = AutoModelForTokenClassification.from_config(config)
-    model.bert = encoder
-    return model.eval(), tiny_tokenizer
+    return tagger(tiny_routed()), tiny_tokenizer
 
 
 def test_a_file_of_words_and_tags_is_a_task_on_words(files):
@@ -181,7 +183,7 @@ def test_a_knock_out_changes_only_who_used_the_expert(routed, data):
     assert (found.changes()[others] == 0).all()
 
 
-def test_what_needs_one_prediction_for_a_text_says_so(routed, data, tmp_path):
+def test_what_needs_one_prediction_for_a_text_says_so(routed, tmp_path):
     from shrp.analysis.attribution.instance import prepare
     from shrp.analysis.explore import explore
     from shrp.export.onnx import export_onnx
@@ -241,8 +243,8 @@ def test_studies_read_tasks_of_ones_own(token_model, tmp_path):
 
 
 def test_a_head_of_texts_is_none_of_words(tiny_model, save_model, tmp_path):
-    tagger, _, trained = load_base(save_model(tiny_model(num_labels=5), tmp_path / "texts", *TAGS), TASK)
+    marker, _, trained = load_base(save_model(tiny_model(num_labels=5), tmp_path / "texts", *TAGS), TASK)
     assert not trained
     # A tagger of another library's is known by its config, and keeps its head.
-    assert load_base(save_model(tagger, tmp_path / "tagger"), TASK)[2]
+    assert load_base(save_model(marker, tmp_path / "tagger"), TASK)[2]
     assert checkpoint.load(tmp_path / "tagger").info.task.kind == WORDS

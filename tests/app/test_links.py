@@ -35,7 +35,6 @@ def test_a_link_to_an_expert_leads_there_whatever_was_picked_before(open_page, t
         at.query_params.clear()
         at.query_params.update(query)
         at.switch_page("pages/expert_usage.py").run()
-        assert not at.exception
         assert (at.selectbox(key="layer").value, at.selectbox(key="expert").value) == wanted
         assert "open" not in at.query_params
         assert "budget" not in at.session_state
@@ -51,7 +50,6 @@ def test_what_an_address_asks_for_in_vain_is_told_until_something_is_picked(
 
     save_tiny("other")
     at = open_page("overview", tiny_checkpoint, checkpoint="mine (yours)", source="own")
-    assert not at.exception
     of_model, of_data = said(at)
     assert "mine (yours)" in of_model
     assert "other" in of_model
@@ -61,7 +59,6 @@ def test_what_an_address_asks_for_in_vain_is_told_until_something_is_picked(
     at.selectbox(key="checkpoint").set_value("tiny").run()
     assert said(at) == [of_data]
     sides = open_page("compare", tiny_checkpoint, a="mine (yours)", b="other")
-    assert not sides.exception
     (told,) = said(sides)
     assert "mine (yours)" in told
 
@@ -73,7 +70,6 @@ def test_what_the_address_says_of_a_checkpoint_that_is_not_here_is_not_done_to_a
     open_page, tiny_checkpoint, page, params
 ):
     at = open_page(page, tiny_checkpoint, **{"checkpoint": "mine (yours)"} | params)
-    assert not at.exception
     assert at.main.warning
     assert "left out" in texts_of(at)
     assert not {"plan", "force"} & {*at.query_params}
@@ -82,7 +78,6 @@ def test_what_the_address_says_of_a_checkpoint_that_is_not_here_is_not_done_to_a
 @pytest.mark.parametrize("page", ["pruning_lab", "routing"])
 def test_what_nobody_picked_stays_out_of_the_address(open_page, tiny_checkpoint, page):
     at = open_page(page, tiny_checkpoint).run()  # again: a first run writes nothing of what it shows
-    assert not at.exception
     assert not {*DEFAULTS_OUT} & {*at.query_params}
 
 
@@ -97,7 +92,6 @@ def test_a_link_in_a_new_tab_has_the_checkpoint_and_the_data(open_page, tiny_che
     label = "What layer 2"
     assert {"checkpoint": "another", "source": "probe"}.items() <= asked_by(at, label).items()
     fresh = open_page("expert_usage", tiny_checkpoint, **asked_by(at, label))
-    assert not fresh.exception
     assert fresh.selectbox(key="checkpoint").value == "another"
     assert fresh.selectbox(key="layer").value == 2
 
@@ -118,7 +112,6 @@ def test_a_page_that_is_started_without_the_app_goes_through_it(
     monkeypatch.setattr(PagesManager, "uses_pages_directory", True)
     at = open_page(page, tiny_checkpoint)
     assert started
-    assert not at.exception
     assert at.sidebar.selectbox(key="checkpoint").value == tiny_checkpoint.name
     assert len(at.title) == 1
 
@@ -129,7 +122,6 @@ def test_a_page_comes_back_as_it_was_left_where_its_address_lost_that(open_page,
     at.switch_page("pages/routing.py").run()
     at.query_params.clear()
     at.switch_page("pages/expert_usage.py").run()
-    assert not at.exception
     assert (at.selectbox(key="layer").value, at.selectbox(key="expert").value) == (1, 3)
     wanted = {"layer": "1", "expert": "3"}
     assert {name: at.query_params[name] for name in wanted} == wanted

@@ -67,12 +67,7 @@ def routed(loaded):
 
 @pytest.fixture
 def page(open_page, tiny_checkpoint, cache):
-    def visit(**params):
-        at = open_page("pruning_lab", tiny_checkpoint, **{"budget": 3} | params)
-        assert not at.exception
-        return at
-
-    return visit
+    return lambda **params: open_page("pruning_lab", tiny_checkpoint, **{"budget": 3} | params)
 
 
 @pytest.fixture
@@ -140,7 +135,6 @@ def test_nothing_stale_is_left_while_the_model_runs(page, monkeypatch, sent, tab
     monkeypatch.setattr(LiveEvaluator, "stream", watched)
     sent.clear()
     at.slider(key="budget").set_value(7).run()
-    assert not at.exception
     (before,) = seen
     texts = [text for kind, text in before if kind == "markdown"]
     assert any("7 of 8 experts: estimating" in text for text in texts)
@@ -187,7 +181,6 @@ def test_recorded_usage_is_that_of_the_checkpoint(open_page, save_tiny, page):
     usage = {"1": [0.1, 0.6, 0.2, 0.1], "2": [0.3, 0.1, 0.5, 0.1]}
     folder = save_tiny("recorded", usage=usage)
     at = open_page("pruning_lab", folder, budget=3, select="Recorded usage")
-    assert not at.exception
     loaded = checkpoints.load(folder)
     plan = make_plan(usage_in(loaded.info), budget=3)
     assert now(at)[1] == pytest.approx(100 * scored(loaded, plan).score)
@@ -200,9 +193,8 @@ def test_fitted_gates_are_fitted_once(cache, page, monkeypatch):
     at = page(select="Fitted gates")
     monkeypatch.setattr(prunings, "GateFit", lambda *_, **__: pytest.fail("it is fitted again"))
     at.slider(key="budget").set_value(5).run()
-    assert not at.exception
     forget()  # as a restart does; the disk has it
-    assert not at.run().exception
+    at.run()
 
 
 @pytest.mark.parametrize(
@@ -228,7 +220,6 @@ def test_a_sweep_fills_the_curve_and_names_the_smallest_plan(page, pruned_by, ro
     at = page()
     assert len(values(figure(at, "by cost")["data"][0]["x"])) == 1
     at.toggle(key="sweep").set_value(True).run()
-    assert not at.exception
     expected = [pruned_by(budget=number) for number in budgets(2, 4)]
     (line,) = (t for t in figure(at, "by cost")["data"] if t.get("name") == "pruned, usage")
     np.testing.assert_allclose(values(line["y"]), [100 * one.score for one in expected])
@@ -236,7 +227,7 @@ def test_a_sweep_fills_the_curve_and_names_the_smallest_plan(page, pruned_by, ro
     assert lab_verdict.smallest_text(known, len(known), routed, SST2) in texts_of(at)
 
 
-def test_next_to_the_smallest_plan_stands_what_such_plans_score_on_other_data(routed, pruned_by, stats):
+def test_next_to_the_smallest_plan_stands_what_such_plans_score_on_other_data(routed, stats):
     plan = plan_from(stats, budget=2)
     sizes = ((2, 0.8), (4, 0.9))
     rows = [row("pruned", "static", score, budget=budget) for budget, score in sizes]
@@ -305,7 +296,6 @@ def test_the_dense_teacher_is_compared_where_it_is_known(
     dense = evaluate(tiny_model(seed=3), loaded.tokenizer, SST2)
     reference.write(tiny_checkpoint, {SST2.fingerprint: reference.from_evaluation(dense, "t")})
     at = open_page("pruning_lab", tiny_checkpoint, budget=3, lab_tab=view.CHANGED, against="dense teacher")
-    assert not at.exception
     found = pruned_by(budget=3)
     gap = differences.below_or_above(found.score - dense.score, "accuracy", "the dense one")
     assert gap.replace(" points", "") in verdict(at)
@@ -323,7 +313,6 @@ def test_selections_of_the_same_size_are_compared(page, pruned_by, stats, loaded
     found = [scored(loaded, one).score for one in drawn]
     assert scores["Usage (now)"] == score_text(pruned_by(budget=3).score, "accuracy")
     assert scores["Random (control), mean of 3"] == score_text(float(np.mean(found)), "accuracy")
-    assert not at.exception
     assert {"Ablation", "Fitted gates", "Gate × norm"} <= set(table["selection"])
 
 
@@ -363,14 +352,13 @@ def test_most_of_a_loss_is_the_threshold_only_where_much_comes_back():
         assert differences.most_is_the_threshold(found, other, routed) is most
 
 
-def test_data_without_labels_have_no_score(open_page, tiny_checkpoint, monkeypatch, loaded):
+def test_data_without_labels_have_no_score(open_page, tiny_checkpoint, monkeypatch):
     bare = TextData(TASKS["sst2"], "my sentences", SST2.texts[:80])
     monkeypatch.setattr(data_sources, "load_dataset", lambda source, task: bare)
     at = open_page("pruning_lab", tiny_checkpoint, budget=2)
     for tab in view.TABS:
         at.session_state[view.TAB] = tab
         at.run()
-        assert not at.exception
         assert not at.error
     assert "80 examples" in plainly(at)
 
@@ -379,7 +367,6 @@ def test_a_pruned_checkpoint_shows_its_plan_and_leads_on(open_page, tiny_static_
     save_tiny("routed")
     save_tiny("of-another-task", task="cola")
     at = open_page("pruning_lab", tiny_static_checkpoint)
-    assert not at.exception
     assert [one.key for one in at.button if one.key.startswith("prune-")] == ["prune-routed"]
     (spec,) = specs(at)
     weights = values(spec["data"][1]["z"])
@@ -389,14 +376,13 @@ def test_a_pruned_checkpoint_shows_its_plan_and_leads_on(open_page, tiny_static_
     assert at.slider(key="budget").value == 4
 
 
-def test_outputs_that_are_no_numbers_are_told_in_words(open_page, save_tiny, monkeypatch):
+def test_outputs_that_are_no_numbers_are_told_in_words(open_page, save_tiny):
     folder = save_tiny("broken")
     loaded = checkpoints.load(folder)
     with np.errstate(all="ignore"):
         loaded.model.classifier.weight.data.fill_(float("nan"))
         checkpoints.save(loaded.model, loaded.tokenizer, loaded.info, folder.parent / "nan")
     at = open_page("pruning_lab", folder.parent / "nan", budget=3)
-    assert not at.exception
     assert at.error
     assert not any("estimating" in one.value for one in at.markdown)
 
@@ -425,5 +411,4 @@ def test_the_zip_is_a_checkpoint_with_the_measured_score(save_tiny, tmp_path):
 def test_a_pruning_is_opened_as_a_checkpoint(page):
     at = page()
     at.button(key="open-pruned").click().run()
-    assert not at.exception
     assert at.selectbox(key="checkpoint").value == "tiny-pruned-3 (yours)"

@@ -89,7 +89,7 @@ def test_a_row_of_scores_that_lacks_something_is_left_out(tmp_path, tiny_routed,
     assert "No scores were stored with it." in checkpoint.load(folder).card("bare")
 
 
-def test_saving_writes_it_and_keeps_a_licence(folder, tmp_path):
+def test_saving_writes_it_and_keeps_a_licence(folder):
     loaded, file = checkpoint.load(folder), folder / CARD
     assert file.read_text() == loaded.card("mine")
     file.write_text(loaded.card("mine", "MIT"))

@@ -107,6 +107,10 @@ def test_info_keeps_everything(tmp_path, tiny_routed, tiny_tokenizer, tiny_info)
     (folder / "history.jsonl").write_text("{broken")
     with pytest.raises(CheckpointError, match=r"history\.jsonl"):
         checkpoint.read_history(folder)
+    checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(), folder)  # an earlier one is replaced whole
+    assert checkpoint.load(folder).info == tiny_info()
+    assert not (folder / "history.jsonl").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 @pytest.mark.parametrize("moment", ["weights", "tokenizer", "extra", "swap", "first swap"])
@@ -146,19 +150,6 @@ def test_a_failure_midway_leaves_the_old_one_whole(
     assert [path.name for path in saved.parent.iterdir()] == ["saved"]
     assert torch.equal(
         tiny_logits(checkpoint.load(saved).model, tiny_inputs()), tiny_logits(tiny_routed(), tiny_inputs())
-    )
-
-
-def test_an_existing_checkpoint_is_replaced_whole(
-    saved, tiny_routed, tiny_tokenizer, tiny_info, tiny_inputs, tiny_logits
-):
-    (saved / "history.jsonl").write_text("{}\n")
-    model = tiny_routed(seed=5)
-    checkpoint.save(model, tiny_tokenizer, tiny_info(), saved)
-    assert not (saved / "history.jsonl").exists()  # nothing of the old one is left
-    assert [path.name for path in saved.parent.iterdir()] == ["saved"]
-    assert torch.equal(
-        tiny_logits(checkpoint.load(saved).model, tiny_inputs()), tiny_logits(model, tiny_inputs())
     )
 
 

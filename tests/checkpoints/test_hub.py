@@ -1,7 +1,6 @@
 """Checkpoints load the Hugging Face way; plain classifiers open as they are."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,7 +19,6 @@ from shrp.families.families import FAMILIES
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
 
-ROOT = Path(__file__).parents[2]
 USAGE = {1: [0.1, 0.6, 0.0, 0.3], 2: [0.2, 0.15, 0.4, 0.25]}
 
 

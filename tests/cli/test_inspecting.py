@@ -147,14 +147,7 @@ def test_sweep_scores_models_that_are_really_built(told, place, known, tmp_path)
         assert one["kept"] == min(near, default=None)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        ("--held-out",),
-        ("--allocation", "budget"),
-        ("--selection", "ablation"),
-    ],
-)
+@pytest.mark.parametrize("options", [("--held-out",), ("--allocation", "budget"), ("--selection", "ablation")])
 def test_sweep_has_other_ways(told, place, options):
     found = told("sweep", place / "routed", "--data", place / "data.csv", "--draws", 0, *options)
     assert all(row["seed"] is None for row in found["prunings"])

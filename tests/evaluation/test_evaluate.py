@@ -236,10 +236,7 @@ def test_running_estimates_take_time_in_proportion_to_the_examples(monkeypatch):
     assert (steps[-1].logits == outputs).all()
 
 
-@pytest.mark.parametrize(
-    ("labels", "rows"),
-    [(3, range(20)), (2, [])],
-)
+@pytest.mark.parametrize(("labels", "rows"), [(3, range(20)), (2, [])])
 def test_misfits_are_refused(tokenizer, labels, rows):
     with pytest.raises(DataError):
         evaluate(build(labels), tokenizer, sentences(20).subset(rows))

@@ -32,7 +32,7 @@ def routed(tiny_routed):
 
 @pytest.mark.parametrize("kind", ["dense", "routed", "static"])
 @pytest.mark.parametrize("words", [1, 25])  # distances nearer than the span, and far beyond it
-def test_attention_maps_are_the_dense_heads(kind, words, tiny_model, tiny_tokenizer, tiny_inputs):
+def test_attention_maps_are_the_dense_heads(kind, words, tiny_model, tiny_tokenizer):
     model, text = tiny_model("deberta-v2"), (" ".join(f"w{i % 7}" for i in range(words)),)
     batch = collate(tiny_tokenizer, encode(tiny_tokenizer, [text]), [0])
     assert (batch["input_ids"].shape[1] > SPAN) == (words > 1)

@@ -39,13 +39,11 @@ class Watch(Progress):
 
     def __init__(self, at_step=None, after_epoch=None):
         self.at_step, self.after_epoch = at_step, after_epoch
-        self.steps, self.rows, self.phases = [], [], []
+        self.steps, self.rows = [], []
 
     def step(self, status):
         if not status.stage:
             return
-        if status.step == 1:
-            self.phases.append(status.phase)
         self.steps.append((status.epoch - 1, status.step, status.steps, status.loss))
         if self.steps[-1][:2] == self.at_step:
             raise Killed
@@ -136,7 +134,7 @@ def test_recorded_usage_is_how_often_experts_are_first_among_validation_inputs_o
     assert info.usage == {"2": pytest.approx(counted, abs=1e-6)}
 
 
-def test_the_plain_recipe_learns_the_task(run, tiny_model, tiny_data, tiny_tokenizer):
+def test_the_plain_recipe_learns_the_task(run, tiny_model):
     """Dense fine-tuning learns the labels, and frozen embeddings do not change."""
     config = TrainConfig(stage2_epochs=4, batch_size=4, learning_rate=3e-3, freeze_embeddings=True, seed=1)
     dense = tiny_model(seed=8)
@@ -460,7 +458,7 @@ def test_where_the_lower_layers_are_not_the_teachers_a_step_starts_at_the_bottom
     assert same_start(model, teacher) == 0
 
 
-def test_a_disk_that_is_full_keeps_the_epoch_before_and_the_run_goes_on_from_it(run, uninterrupted, monkeypatch, tmp_path):
+def test_a_disk_that_is_full_keeps_the_epoch_before_and_the_run_goes_on_from_it(run, uninterrupted, monkeypatch):
     real, written = runs.save_file, []
 
     def full(weights, file, **options):
