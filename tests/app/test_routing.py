@@ -251,17 +251,6 @@ def test_experts_are_scored_as_the_library_does(open_page, tiny_checkpoint, meth
     np.testing.assert_allclose(values(bars["x"]), expected.values[expected.fires], atol=1e-5)
 
 
-def test_a_long_text_is_read_in_pieces_that_are_quickly_left_out(tiny_checkpoint, monkeypatch):
-    one = results.Explained(None, instance.prepare(*loaded(tiny_checkpoint), ("w1 w2 w3 w4 w5 w6",)), None)
-    for most in (6, 3, 2):
-        monkeypatch.setattr(results, "QUICK", most * len(one.instance.tokens))
-        assert one.quick
-        assert len(one.in_pieces().instance.words) == most
-    monkeypatch.setattr(results, "QUICK", 1)
-    assert not one.quick
-    assert len(one.in_pieces().instance.words) == 6
-
-
 # Attention, and two sentences
 
 

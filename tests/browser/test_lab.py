@@ -25,14 +25,14 @@ window.state = () => {
   };
 }
 """
-# Notes all that is shown from now on, 50 times a second.
+# Notes all that is shown from now on, 20 times a second.
 _WATCH = """
 () => {
   window.seen = [];
   setInterval(() => {
     const now = state();
     if (now && !seen.some((one) => JSON.stringify(one) === JSON.stringify(now))) seen.push(now);
-  }, 20);
+  }, 50);
 }
 """
 # The last that was noted is of the slider's count all over.

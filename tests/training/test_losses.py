@@ -109,14 +109,6 @@ def test_total_is_the_weighted_sum():
         torch.testing.assert_close(found[f"{name}_loss"], value)
 
 
-def test_balance_is_for_stage_1_only():
-    config = TrainConfig(CONVERSION, balance=0.3)
-    assert parts(config, 1)[0]["balance_loss"] > 0
-    assert parts(config, 2)[0]["balance_loss"] == 0
-    assert parts(TrainConfig(CONVERSION, balance=0.0), 1)[0]["balance_loss"] == 0
-    assert parts(config, 1, layers=())[0]["balance_loss"] == 0
-
-
 def test_without_a_teacher_the_task_loss_keeps_its_full_weight():
     config = TrainConfig(CONVERSION, balance=0.0, distill_logits=0.9, distill_hidden=2.0)
     found = parts(config, 1, teacher=False)[0]

@@ -22,6 +22,7 @@ from shrp.training.config import Recipe, TrainConfig
 from shrp.training.progress import Progress
 from shrp.training.recipe import Datasets, RecipeRun, _warn_of_a_bad_teacher
 from shrp.training.runs import MARK_FILE, alone_in, finish, run_folder
+from tests.training.test_loop import Killed
 
 SHARED = {"batch_size": 8, "precision": "fp32", "seed": 2}
 RATES = {"learning_rate": 1e-3, "new_learning_rate": 3e-3, "distill_logits": 0.5, "distill_hidden": 1.0}
@@ -32,13 +33,7 @@ RECIPE = Recipe(
     random_draws=2,
     base_name="tiny",
 )
-
-
 SHORT = replace(RECIPE, per_layer=(1,), random_draws=0)
-
-
-class Killed(BaseException):
-    """Stands for the end of the process."""
 
 
 @pytest.fixture(scope="module")
