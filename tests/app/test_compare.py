@@ -12,7 +12,7 @@ from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.checkpoints import reference
 from shrp.data.sources import load_probe
-from shrp.data.tasks import TASKS, TEXTS
+from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from shrp.evaluation.evaluate import evaluate
 from shrp.evaluation.paired import agreement, flip_table, paired_difference
@@ -20,7 +20,7 @@ from shrp.pruning.prune import prune
 from shrp.pruning.select import plan_from
 from tests.app.helpers import plainly
 from ui import data_sources, differences, plan_url
-from ui.compare.sides import TEACHER, Choice, fits, labelled, measure, read_alike
+from ui.compare.sides import TEACHER, Choice, labelled, measure, read_alike
 from ui.pair_tabs import CHANGED, LOST
 from ui.prunings import PRUNED
 from ui.text import p_text, points, points_interval, score_text
@@ -218,10 +218,3 @@ def test_all_sides_read_as_much_of_an_example(save_tiny, cache):
     expected = evaluate(loaded.model, loaded.tokenizer, data, max_length=16)
     for choice in (short, long):
         np.testing.assert_allclose(measure(choice, data, 16).evaluation.logits, expected.logits, atol=1e-5)
-
-
-def test_what_can_be_compared(save_tiny):
-    sst2 = checkpoints.read_config(save_tiny("one"))[1]
-    assert fits(sst2, TASKS["sst2"])
-    assert not fits(sst2, TASKS["cola"])
-    assert not fits(replace(sst2, task=TEXTS), TASKS["sst2"])

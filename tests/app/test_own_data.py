@@ -548,3 +548,51 @@ def test_there_is_no_guide_without_jobs(open_page, save_tiny, monkeypatch):
     monkeypatch.setattr(jobs, "cache_folder", lambda: None)
     at = open_page("overview", save_tiny(guide.EXAMPLE, layers=()), guide="on")
     assert not [one for one in at.button if one.key.startswith("guide-")]
+
+
+# A task whose only known data are on the hub: nothing is loaded over the network until a person asks for it
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What was loaded from the hub, which does not answer."""
+    names = []
+
+    def load(task):
+        names.append(task)
+        raise DataError("the hub does not answer")
+
+    monkeypatch.setattr(data_sources, "load_glue", load)
+    return names
+
+
+@pytest.fixture
+def of_the_hub(save_tiny):
+    return save_tiny("pairs", task="qnli")
+
+
+@pytest.mark.parametrize("page", ["overview", "routing", "pruning_lab"])
+def test_the_hub_is_never_the_default(open_page, of_the_hub, asked, page):
+    at = open_page(page, of_the_hub)
+    assert at.selectbox(key="source").options == ["hub"]
+    assert at.selectbox(key="source").value is None
+    assert not asked
+    if page != "routing":  # which shows nothing of data
+        assert "SHRP_DATA_DIR" in texts_of(at)
+        at.selectbox(key="source").set_value("hub").run()
+        assert asked == ["qnli"]
+        assert "the hub does not answer" in texts_of(at)
+
+
+def test_own_data_come_before_it_and_a_task_with_other_data_at_its_own(
+    open_page, of_the_hub, tiny_checkpoint, asked
+):
+    at = open_page("overview", of_the_hub)
+    upload(at, "table", "mine.csv", b"question,sentence\nw1 w2,w3\nw4,w5 w6\n")
+    assert at.selectbox(key="source").options == ["own", "hub"]
+    assert at.selectbox(key="source").value == "own"
+    at.button(key="own-data-remove").click().run()
+    for checkpoint, source in (("tiny", "probe"), ("pairs", None)):
+        at.selectbox(key="checkpoint").set_value(checkpoint).run()
+        assert at.selectbox(key="source").value == source
+    assert not asked

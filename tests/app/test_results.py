@@ -1,6 +1,5 @@
 """The Results page: its verdict follows the picked recipe and depth, its table and questions are those of docs."""
 
-import json
 import re
 
 import numpy as np
@@ -53,4 +52,3 @@ def test_every_point_of_the_chart_is_a_row():
     without = [row.get("interval") is None for row in published]
     assert any(without)
     assert np.isnan(literature.error_y.array).tolist() == without  # a bar of no length is a dash
-    assert json.loads((data.DOCS / "data" / "published.json").read_text())

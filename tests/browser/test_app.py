@@ -99,14 +99,6 @@ def give(page, box, name, content):
     return dialog
 
 
-def zipped(files):
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as file:
-        for name, content in files.items():
-            file.writestr(name, content)
-    return archive.getvalue()
-
-
 def test_uploads_are_used_or_refused_in_words_and_a_reload_keeps_them(app_url, page):
     page.goto(address(app_url, "overview"))
     table = "sentence,label\nA joy,positive\nA bore,negative\nFine work,positive\nAwful,negative\n"
@@ -120,7 +112,11 @@ def test_uploads_are_used_or_refused_in_words_and_a_reload_keeps_them(app_url, p
     verdict.wait_for()
     refused(page, TABLE, "broken.jsonl", b'{"text": "a"\n{]')
     mine.wait_for()  # what was in use stays in use
-    refused(page, MODEL, "pickled.zip", zipped({"config.json": "{}", "pytorch_model.bin": "\x80\x04."}))
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as pickled:
+        pickled.writestr("config.json", "{}")
+        pickled.writestr("pytorch_model.bin", "\x80\x04.")
+    refused(page, MODEL, "pickled.zip", archive.getvalue())
     wait_for_query(page, checkpoint=FAST)
     # Behind the dialog the page may wait for it to close.
     dialog.get_by_role("button", name="Close").click()

@@ -84,18 +84,6 @@ def test_a_history_keeps_all_but_what_is_not_known():
     assert info.check_scores([{"kind": "routed", "n": None, "interval_is": None}]) == ({"kind": "routed"},)
 
 
-def test_the_shipped_trainings_are_read_as_they_are():
-    for file in SHIPPED.glob("*/config.json"):
-        training = json.loads(file.read_text(encoding="utf-8"))["shrp"]["training"]
-        assert info.check_training(training) == training
-
-
-@pytest.mark.parametrize("file", sorted(SHIPPED.glob("*/history.jsonl")), ids=lambda file: file.parent.name)
-def test_the_shipped_histories_are_read_as_they_are(file):
-    lines = file.read_text(encoding="utf-8").splitlines()
-    assert checkpoint.read_history(file.parent) == [json.loads(line) for line in lines]
-
-
 def test_shares_of_other_experts_than_the_model_has_are_refused(
     tmp_path, tiny_routed, tiny_tokenizer, tiny_info
 ):

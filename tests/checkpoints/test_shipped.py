@@ -1,5 +1,6 @@
 """The checkpoints that are shipped: small enough, loadable, and as good as they say on the probe sets."""
 
+import json
 import math
 from pathlib import Path
 
@@ -76,13 +77,15 @@ def test_rows_of_scores_name_all_kinds_with_their_uncertainty(folder):
 def test_it_loads_and_carries_what_pruning_needs(folder, load):
     loaded = load(folder)
     assert loaded.info.base_model
-    assert loaded.info.training
+    stored = json.loads((folder / "config.json").read_text())
+    assert loaded.info.training == stored["shrp"]["training"] != {}
     assert not str(loaded.info.base_model).startswith(("/", "~"))  # no path of somebody's machine
     if not loaded.is_static and loaded.info.config.layers:
         usage = usage_in(loaded.info)
         assert sorted(usage) == list(loaded.info.config.layers)
         assert all(sum(share) == pytest.approx(1, abs=1e-3) for share in usage.values())
-        assert checkpoint.read_history(folder)
+    lines = (folder / "history.jsonl").read_text().splitlines()
+    assert checkpoint.read_history(folder) == [json.loads(line) for line in lines] != []
 
 
 @shipped

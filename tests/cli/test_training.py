@@ -9,7 +9,6 @@ import torch
 from shrp.checkpoints import checkpoint
 from shrp.evaluation.calibration import answer_shares
 from shrp.evaluation.evaluate import evaluate
-from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
 
 
@@ -69,13 +68,6 @@ def test_prune(told, place, known, tmp_path, options, budget):
     loaded, data = known
     expected = evaluate(prune(loaded.model, made.info.plan), loaded.tokenizer, data).score
     assert evaluate(made.model, made.tokenizer, data).score == pytest.approx(expected, abs=0.02)  # float16 weights
-
-
-def test_prune_by_plan(told, place, tmp_path):
-    plan = make_plan({1: [1, 0, 0, 0], 2: [0, 0, 0, 1]}, per_layer=1)
-    (tmp_path / "plan.json").write_text(json.dumps(plan.to_dict()))
-    told("prune", place / "routed", "--plan", tmp_path / "plan.json", "--out", tmp_path / "a")
-    assert checkpoint.read_config(tmp_path / "a")[1].plan == plan
 
 
 def test_prune_with_a_calibrated_threshold(told, place, known, tmp_path):

@@ -41,10 +41,6 @@ def pruned_to(shrp, place, out, *options, source="routed"):
     return checkpoint.load(out), json.loads(printed), " ".join(err.split())
 
 
-def own_rows(loaded):
-    return [row for row in loaded.info.scores if row["kind"] != "teacher"]
-
-
 def told(info):
     return dict(training_facts(info.training, plan=info.plan))
 
@@ -57,6 +53,7 @@ def test_how_experts_were_chosen_is_recorded(shrp, place, tmp_path):
     plan = found.info.plan
     (tmp_path / "mine.json").write_text(json.dumps(plan.to_dict()))
     given, _, _ = pruned_to(shrp, place, tmp_path / "given", "--plan", tmp_path / "mine.json")
+    assert given.info.plan == plan
     assert "(mine.json)" in told(given.info)["experts"]
     assert "pruned to" in told(given.info)
     odd = tmp_path / "\udcff.json"  # a name that is not Unicode, as Linux allows
@@ -81,7 +78,7 @@ def test_what_is_written_is_scored_on_the_data_at_hand(shrp, place, tmp_path, op
     options = [place / "validation.csv" if option == "mine" else option for option in options]
     loaded, printed, err = pruned_to(shrp, place, tmp_path / "out", *options)
     data = load_probe("sst2") if name.startswith("probe") else load_file(place / name, "sst2")
-    [row] = own_rows(loaded)
+    [row] = [one for one in loaded.info.scores if one["kind"] != "teacher"]
     # What was written, so after float16 too.
     found = evaluate(loaded.model, loaded.tokenizer, data, max_length=loaded.info.max_length)
     expected = score_row(label, kind, [found], 0.8, data, 128) | {"budget": loaded.info.plan.budget}

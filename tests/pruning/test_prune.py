@@ -16,10 +16,6 @@ H = 4
 USAGE = {1: np.array([0.1, 0.6, 0.0, 0.3]), 2: np.array([0.2, 0.15, 0.4, 0.25])}
 
 
-def state_of(model):
-    return {name: value.clone() for name, value in model.state_dict().items()}
-
-
 @pytest.mark.parametrize("extended", [False, True], ids=["paper", "extended"])
 @pytest.mark.parametrize("routing", ["sequence", "token"])
 def test_static_equals_routed_under_constant_gates(
@@ -44,7 +40,8 @@ def test_static_equals_routed_under_constant_gates(
 @pytest.mark.parametrize("share", [True, False])
 def test_the_routed_model_is_left_alone(share, tiny_routed, tiny_inputs, tiny_logits):
     model, inputs = tiny_routed(), tiny_inputs()
-    before, modules = state_of(model), [id(m) for m in model.modules()]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    modules = [id(m) for m in model.modules()]
     logits = tiny_logits(model, inputs)
     pruned = prune(model, make_plan(USAGE, per_layer=2), share_weights=share)
     assert layer_kinds(model) == ["dense", "routed", "routed"]

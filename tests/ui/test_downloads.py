@@ -1,13 +1,11 @@
 """What a chart's downloads hold: a page that needs no network, and the data as they are."""
 
-import io
 from html.parser import HTMLParser
 
-import pandas as pd
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from ui.downloads import _csv, standalone
+from ui.downloads import standalone
 
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)> & "quoted"'
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -63,13 +61,3 @@ def test_the_words_and_labels_of_a_downloaded_chart_are_escaped():
     assert "".join(found.text).count(EVIL) == 1
     assert not [attrs for _, attrs in found.tags if any(name.startswith("on") for name in attrs)]
     assert [tag for tag, _ in found.tags].count("script") == 3  # Plotly's settings, Plotly, the chart
-
-
-def test_a_csv_gives_back_what_went_in_with_names_and_without_row_numbers():
-    texts = ["plain", 'a "quote", a comma', "two\nlines", "ü 😀 <b>", " space "]
-    columns = {"text, of mine": texts, "score": [0.5, -1.0, 0.0, 0.25, 3.0]}
-    frame = pd.DataFrame(columns, index=[7, 3, 9, 1, 2])
-    file = _csv(frame)
-    read = pd.read_csv(io.BytesIO(file), keep_default_na=False)
-    assert read.to_dict("list") == frame.to_dict("list")
-    assert file.decode("utf-8").startswith('"text, of mine",score\n')

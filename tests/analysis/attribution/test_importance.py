@@ -1,11 +1,21 @@
+"""Experts and heads knocked out on a data set: as by hand, by slice, and what their intervals count."""
+
+import copy
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from shrp.analysis import importance
 from shrp.analysis.attribution import experts, instance
 from shrp.analysis.usage import measure_usage
+from shrp.data.batching import collate, encode
+from shrp.data.slices import SLICE, groups_by
+from shrp.data.text_data import TextData
+from shrp.evaluation.evaluate import label_columns
+from shrp.evaluation.metrics import worth
+from shrp.families.families import encoder_layers, family_of
 from tests.analysis.attribution.conftest import SST2
 
 
@@ -84,3 +94,107 @@ def test_both_of_a_minimal_pair_count_as_one_in_the_intervals(routed, tiny_data,
     known = alone["signed_low"].notna()
     widths = [(one["signed_high"] - one["signed_low"])[known] for one in (found, alone)]
     assert (widths[0] > 1.3 * widths[1]).all()
+
+
+# Heads of dense layers: one that is knocked out adds nothing, and nothing else changes but what follows from it
+
+HEADS, SIZE = 4, 6
+
+
+def outputs(model, tokenizer, data, rows):
+    batch = collate(tokenizer, encode(tokenizer, [data.texts[i] for i in rows]), range(len(rows)))
+    with torch.no_grad():
+        return model(**batch).logits.numpy()[:, label_columns(model, data.task)]
+
+
+def without_head(model, layer, head):
+    """A copy of the model whose `W_o` has zeros where the head's output is read."""
+    found = copy.deepcopy(model)
+    projection = encoder_layers(found)[layer].get_submodule(family_of(found).attention_out)
+    with torch.no_grad():
+        projection.weight[:, SIZE * head : SIZE * (head + 1)] = 0.0
+    return found
+
+
+def test_a_head_is_zeroed_as_by_zeros_in_the_output_projection(
+    tiny_family, tiny_attention, tiny_model, tiny_data, tiny_tokenizer
+):
+    model, data, rows = tiny_model(tiny_family, attn=tiny_attention), tiny_data(8), np.array([5, 0, 3, 6])
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    modules, done = [id(module) for module in model.modules()], []
+    found = importance.knock_outs(
+        model, tiny_tokenizer, data, rows, progress=lambda *step: done.append(step), heads=True
+    )
+    assert found.layers == (0, 1, 2)
+    assert found.knocked_out.shape == (4, 3, HEADS, 2)
+    np.testing.assert_allclose(found.base, outputs(model, tiny_tokenizer, data, rows), atol=1e-5)
+    for layer in range(3):
+        for head in range(HEADS):
+            expected = outputs(without_head(model, layer, head), tiny_tokenizer, data, rows)
+            np.testing.assert_allclose(found.knocked_out[:, layer, head], expected, atol=1e-5)
+    assert np.abs(found.effects(1)).mean((0,)).min() > 1e-3  # each one of them does something
+    assert found.fires.all()
+    assert (found.top1 == 1).all()
+    steps = np.cumsum([len(rows) * above for above in (3, 2, 1) for _ in range(HEADS)])  # layers that run
+    assert done == [(step, steps[-1]) for step in steps]
+    assert [id(module) for module in model.modules()] == modules
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+# Where each expert matters: planted effects are found, others are not, and rare experts are not tested
+
+N = 120
+
+
+def data_of(labels, slices, pairs=None):
+    texts = tuple((f"w{i}",) for i in range(len(labels)))
+    return TextData(SST2, "some", texts, labels, tuple(slices), pairs=pairs)
+
+
+def effects(labels, change, fires):
+    """Knock-outs of a layer of experts whose change of the true class's logit `(N, H)` is given."""
+    n, experts = change.shape
+    outputs = np.zeros((n, SST2.num_labels), dtype=np.float32)
+    knocked = np.broadcast_to(outputs[:, None, None], (n, 1, experts, SST2.num_labels)).copy()
+    for expert in range(experts):
+        knocked[np.arange(n), 0, expert, labels] -= change[:, expert]
+    return importance.KnockOuts(SST2, (3,), np.arange(n), outputs, knocked, fires[:, None], fires[:, None])
+
+
+@pytest.fixture
+def planted():
+    """An expert that helps in slice a alone, one that helps everywhere, one that does nothing, and one hardly used."""
+    rng = np.random.default_rng(0)
+    labels, slices = rng.integers(2, size=N), ["a"] * 30 + ["b"] * 50 + ["c"] * 40
+    change = np.zeros((N, 4), dtype=np.float32)
+    fires = rng.random((N, 4)) < 0.5
+    fires[:, 3] = np.arange(N) < importance.FEWEST - 1
+    noise = rng.normal(0, 0.1, (N, 4)).astype(np.float32)
+    change[:30, 0] = 1.0
+    change[:, 1] = 0.5
+    change[:, 3] = 2.0
+    data = data_of(labels, slices)
+    return data, effects(labels, (change + noise) * fires, fires)
+
+
+def test_what_an_expert_is_worth_to_each_slice(planted):
+    data, found = planted
+    done = []
+    frame = importance.worth_by_group(
+        found, data, groups_by(SLICE, data), progress=lambda *step: done.append(step)
+    ).set_index(["expert", "group"])
+    assert len(frame) == 12
+    assert done[-1][0] == done[-1][1] >= 2000
+    lost = worth(SST2, found.base, data.labels)[:, None] - worth(SST2, found.knocked_out[:, 0], data.labels)
+    for expert, group, rows in ((0, "a", slice(0, 30)), (1, "c", slice(80, 120))):
+        cell, others = frame.loc[expert, group], np.delete(lost[:, expert], rows)
+        assert cell["lost"] == pytest.approx(lost[rows, expert].mean())
+        assert cell["elsewhere"] == pytest.approx(others.mean())
+        assert cell["difference"] == pytest.approx(lost[rows, expert].mean() - others.mean())
+        assert cell["uses"] == found.fires[rows, 0, expert].sum()
+        assert cell["n"] == rows.stop - rows.start
+    assert frame.loc[3, ["p", "q"]].isna().all(axis=None)  # too few inputs to tell
+    sure = importance.beyond_chance(frame.reset_index())
+    assert sure[["expert", "group"]].to_numpy()[0].tolist() == [0, "a"]
+    assert set(sure["expert"]) == {0}  # an expert that helps everywhere is not significant
+    assert (frame["q"].dropna() >= frame["p"].dropna() - 1e-12).all()
