@@ -5,6 +5,7 @@ A checkpoint that is trained again is loaded again, and sessions that look at th
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib
 import os
@@ -36,10 +37,16 @@ SHIPPED = Path(__file__).parent.parent / "checkpoints"
 _FILES = (*reading.MADE_OF, reading.HISTORY, "teacher.safetensors")
 _LIBRARIES = ("shrp.checkpoints.checkpoint", "shrp.results_store", "transformers.models.bert.modeling_bert")
 """What takes seconds to import, and all pages need that run a model."""
+_MMAP_THRESHOLD = -3
+"""A parameter of glibc's `mallopt`: the bytes from which a block is mapped by itself, and unmapped when it is freed."""
 
 
 @st.cache_resource(show_spinner=False)
 def _importing() -> threading.Thread:
+    # Each run of a page is a thread, and glibc keeps what threads have freed: hundreds of megabytes of tensors.
+    with suppress(AttributeError, TypeError):  # another C library
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, 128 * 2**10)
+
     def work() -> None:
         for name in _LIBRARIES:
             with suppress(ImportError):  # said where it is needed
