@@ -1,6 +1,5 @@
 """Expert usage: what is shown is what the library finds, of the cell, the data and the groups that are picked."""
 
-import re
 
 import numpy as np
 import pandas as pd
@@ -24,7 +23,6 @@ from ui.usage import importance as importance_tab
 
 SST2 = load_probe("sst2")
 DRIVING = "What drives routing"
-UNKNOWN = re.compile(r"\bnan\b")
 
 
 def examples_of(at):
@@ -149,7 +147,7 @@ def test_pairs_with_numeric_labels_from_a_data_folder(open_page, save_tiny, tmp_
     at = open_page("expert_usage", folder, data_dir=tmp_path / "glue", profile=profile.EXAMPLES)
     assert not at.error
     assert examples_of(at)["sentence1"].str.startswith("w").all()
-    assert not UNKNOWN.search(headline(at).lower())
+    assert "nan" not in headline(at).lower().split()
     drawn = figure(at, "Its examples by class")["data"][0]["y"]
     assert len(drawn) == 4  # numbers are grouped by quartiles
     at = open_page("expert_usage", folder, data_dir=tmp_path / "glue", view=DRIVING, exchange="true")

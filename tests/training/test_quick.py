@@ -137,10 +137,3 @@ def test_few_texts_are_completed_by_shipped_sentences_which_are_named(place, shr
     code, _, err = shrp(*run, "--out", tmp_path / "late")
     assert code == 1
     assert "exists already" in err
-
-
-def test_only_quick_validates(place, shrp, tmp_path):
-    files = "--texts", place / "own.csv", "--validation-file", "own.csv"
-    code, _, err = shrp("convert", "--base", place / "dense", *files, "--out", tmp_path / "o")
-    assert code == 1
-    assert "--quick" in err
