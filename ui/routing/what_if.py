@@ -210,7 +210,7 @@ def what_if_heatmap(grid: WhatIf, e: Exploration, output: int) -> go.Figure:
     x, y = [expert for _, expert in cells_of], layer_names([layer for layer, _ in cells_of])
     fig.add_trace(click_targets(x, y, cells_of, texts))
     pick_by_click(fig)
-    subtitle = f"{escape_html(shorten_texts(e.text, 60))}<br>change from the present route; {'; '.join(signs)}; click to force"
+    subtitle = f"{escape_html(shorten_texts(e.text, 60))}<br>change from this route; {'; '.join(signs)}; click to force"
     height = grid_height(len(e.layers), 165)
     title = f"With another expert: {escape_html(output_name(grid.task, output))}"
     layout(fig, title, subtitle=subtitle, x="expert", height=height)
