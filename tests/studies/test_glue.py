@@ -193,8 +193,7 @@ def test_smaller_studies_write_the_fields_of_their_data_once(place, trained, nam
     assert run(place, questions, name, "--tasks", "rte", "--seeds", seeds) == rows
     assert len(trained) == epochs
     if name == "extensions":
-        (folder,) = (place / "work" / "encoders").iterdir()
-        kept = load_conversion(folder, str(place / "encoder"), "encoder")
+        kept = load_conversion(next((place / "work" / "encoders").iterdir()), str(place / "encoder"), "encoder")
         assert (kept.info.plan.untied, kept.info.config.self_path, kept.info.plan.budget) == (True, True, 3 * LAYERS)
     if name == "balance":
         assert all(0 <= row["distance_stage2"] <= 0.75 for row in rows)
