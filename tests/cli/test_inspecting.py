@@ -1,9 +1,9 @@
 """Commands that look at a model print what the library computes."""
 
 import json
-import signal
 from collections import Counter
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -191,7 +191,7 @@ def test_export_and_what_it_scores(shrp, told, place, tmp_path, quick_graphs, mo
     assert (code, "--data" in err) == (1, True)
     measured = (*common, "--data", place / "data.csv", "--beside", place / "dense")
     with monkeypatch.context() as interrupted:
-        interrupted.setattr(subjects, "served", lambda *_: signal.raise_signal(signal.SIGINT))
+        interrupted.setattr(subjects, "served", Mock(side_effect=KeyboardInterrupt))
         assert shrp(*measured)[0] == 130
     assert [file.name for file in tmp_path.iterdir()] == ["plan.json"]
     found = told(*measured)
