@@ -44,7 +44,7 @@ with remembered(name, state.SHARED):
         jobs.draw(pick_folder)
         info = state.draw_picker(of_data=name != PAGES[-1][0])
         with menu:
-            state.draw_menu([page if page == start else pages[0], *pages[1:]], info)
+            state.draw_menu([page if page == start else pages[0], *pages[1:]], page, info)
         with steps:
             guide.draw(name)
     # A dialog answers only once the page is done; one that was not, as it was measuring, can wait for it to close.

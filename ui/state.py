@@ -66,13 +66,17 @@ def is_routed(info: CheckpointInfo) -> bool:
     return info.plan is None and bool(info.config.layers)
 
 
-def draw_menu(pages: Sequence[StreamlitPage], info: CheckpointInfo | None) -> None:
-    """Draw links to the pages; those that do not apply to the picked checkpoint are greyed, with the reason."""
+def draw_menu(pages: Sequence[StreamlitPage], here: StreamlitPage, info: CheckpointInfo | None) -> None:
+    """Draw links to the pages; those that do not apply to the picked checkpoint are greyed, with the reason.
+
+    The link of the open page, `here`, keeps the address: without it, a click on it would lose the picks.
+    """
+    address = {key: st.query_params.get_all(key) for key in st.query_params}
     for page in pages:
         # Of a dense model Expert usage shows the importance of heads.
         pruned = info is not None and info.plan is not None and page.url_path == "expert_usage"
         why = "This model is pruned: it has no routers." if pruned else ""
-        st.page_link(page, disabled=bool(why), help=why or None)
+        st.page_link(page, disabled=bool(why), help=why or None, query_params=address if page == here else None)
 
 
 def draw_picker(*, of_data: bool) -> CheckpointInfo | None:

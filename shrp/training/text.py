@@ -153,6 +153,6 @@ def load_conversion(folder: str | os.PathLike, base: str, base_name: str) -> Che
     if made.base_model != base_name:
         raise TrainingError(
             f"{found.path} was made of {made.base_model}, and the base here is called {base_name}; "
-            f"if they are the same, or it was fine-tuned from that, give --base-name {made.base_model}."
+            f"if they are the same, or it was fine-tuned from that, set `base_name: {made.base_model}` in --config."
         )
     return found

@@ -126,7 +126,7 @@ def test_where_jobs_are_off_the_command_is_shown(asleep, open_page, tiny_checkpo
     at = open_page("pruning_lab", tiny_checkpoint, source="probe")
     assert button(at, "serve") is None
     (command,) = [one.value for one in at.code if "shrp export" in one.value]
-    assert f"{tiny_checkpoint.resolve()} --plan plan.json --data data.jsonl" in command
+    assert f"export {tiny_checkpoint.name} --plan plan.json --data data.jsonl" in command
 
 
 def test_the_dense_model_is_that_of_the_same_base_and_task(tiny_checkpoint, monkeypatch):

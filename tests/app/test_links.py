@@ -139,6 +139,9 @@ def test_the_menu_greys_what_does_not_apply(open_page, tiny_checkpoint, tiny_sta
 
     assert greyed(tiny_checkpoint) == set()
     assert greyed(tiny_static_checkpoint) == {"expert_usage"}
+    at = open_page("routing", tiny_checkpoint)
+    at.query_params["sentence"] = "2"
+    assert links(at.run())["Routing"]["sentence"] == ["2"]  # a click on the open page loses nothing
 
 
 # From a row of a table to the pages that look closer at its input

@@ -61,7 +61,7 @@ def browser():
 
 @pytest.fixture(scope="session")
 def tab(browser):
-    """One tab for all tests: a new one costs more than what a test does in it, and compiles all scripts anew."""
+    """One tab for all tests: a new one costs more than what a test does in it, and compiles all scripts again."""
     context = browser.new_context()
     context.add_init_script(WATCHED)
     context.set_default_timeout(TIMEOUT_MS)

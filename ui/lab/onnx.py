@@ -55,8 +55,9 @@ def menu(selection: Selection, plan: PruningPlan | None, name: str) -> None:
     name = f"{name}-onnx-{precision}"
     arguments, files = command(checkpoint, plan, data, int8=precision == "int8")
     if why := own_checkpoints.why_no_job(selection.name):
-        st.caption(f"{why} This command does it; copy the files that it names and change their paths.")
-        whole = shlex.join(["python", "-m", "shrp", *arguments, "--out", name])
+        st.caption(f"{why} This command does it where the files that it names are.")
+        named = (Path(one).name if Path(one).is_absolute() else one for one in arguments)  # no paths of the server
+        whole = shlex.join(["python", "-m", "shrp", *named, "--out", name])
         st.code(whole, language="bash", wrap_lines=True)
         return
     of = [checkpoint.fingerprint, files.get(_PLAN), precision, data.fingerprint]
