@@ -37,15 +37,15 @@ SHIPPED = Path(__file__).parent.parent / "checkpoints"
 _FILES = (*reading.MADE_OF, reading.HISTORY, "teacher.safetensors")
 _LIBRARIES = ("shrp.checkpoints.checkpoint", "shrp.results_store", "transformers.models.bert.modeling_bert")
 """What takes seconds to import, and all pages need that run a model."""
-_MMAP_THRESHOLD = -3
-"""A parameter of glibc's `mallopt`: the bytes from which a block is mapped by itself, and unmapped when it is freed."""
+_ARENA_MAX = -8
+"""A parameter of glibc's `mallopt`: the most pools of memory, which threads share."""
 
 
 @st.cache_resource(show_spinner=False)
 def _importing() -> threading.Thread:
-    # Each run of a page is a thread, and glibc keeps what threads have freed: hundreds of megabytes of tensors.
+    # Each run of a page is a thread. With pools of their own, these would keep the tensors that others have freed.
     with suppress(AttributeError, TypeError):  # another C library
-        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, 128 * 2**10)
+        ctypes.CDLL(None).mallopt(_ARENA_MAX, 1)
 
     def work() -> None:
         for name in _LIBRARIES:

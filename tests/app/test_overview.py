@@ -1,4 +1,3 @@
-import ctypes
 import gc
 import json
 import os
@@ -7,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from shrp.checkpoints import checkpoint as checkpoints
@@ -168,19 +166,43 @@ for page in ("compare", "expert_usage", "overview", "pruning_lab", "routing", "r
 print([m for m in ("torch", "transformers", "sklearn", "captum") if m in sys.modules])
 """
 """What is drawn first, then each page as Streamlit starts it without the app, which waits for the libraries."""
+POOLS = """
+import ctypes, threading
+from ui import loaders
+loaders._LIBRARIES = ()
+loaders._importing().join()
+libc = ctypes.CDLL(None)
+libc.fopen.restype = libc.malloc.restype = ctypes.c_void_p
+def pools():
+    libc.malloc_info(0, file := ctypes.c_void_p(libc.fopen(b"pools", b"w")))
+    libc.fclose(file)
+    return open("pools").read().count("<heap ")
+before, together = pools(), threading.Barrier(8)
+threads = [threading.Thread(target=lambda: (libc.malloc(1000), together.wait())) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(pools() - before)
+"""
+"""By how many glibc's pools of memory grow with eight threads at once."""
+
+
+def printed(program, folder=ROOT):
+    run = [sys.executable, "-c", program]
+    told = subprocess.run(run, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True)
+    return told.stdout.strip().splitlines()[-1]
 
 
 def test_no_session_imports_torch_by_itself():
-    told = subprocess.run([sys.executable, "-c", ALONE], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert told.stdout.strip().splitlines()[-1] == "[]"
+    assert printed(ALONE) == "[]"
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
-def test_imports_are_left_out_when_garbage_is_collected_and_large_blocks_go_back_to_the_system():
+def test_threads_get_no_pools_of_memory_of_their_own(tmp_path):
+    assert printed(POOLS, tmp_path) == "0"
+
+
+def test_imports_are_left_out_when_garbage_is_collected():
     gc.unfreeze()
     loaders._importing.clear()
     loaders.libraries()
     assert len(gc.get_objects()) < gc.get_freeze_count()
-    np.empty(2**24, np.uint8)  # freed at once, after which glibc by itself keeps blocks of up to this size
-    blocks = [np.empty(2**20, np.uint8) for _ in range(2**10)]  # more than is free, and never written to
-    assert ctypes.c_size_t.from_address(blocks[-1].ctypes.data - 8).value & 2  # mapped by itself
