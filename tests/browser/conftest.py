@@ -79,11 +79,3 @@ def page(tab):
     tab.evaluate("localStorage.clear(); sessionStorage.clear()")
     tab.context.clear_cookies()
     tab.goto("about:blank")
-
-
-@pytest.fixture
-def other_page(tab):
-    """Another session at the same time."""
-    other = tab.context.new_page()
-    yield other
-    other.close()

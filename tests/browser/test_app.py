@@ -45,16 +45,14 @@ def test_the_first_page_has_its_verdict_at_once_and_back_returns_to_it(app_url, 
     nothing_broke(page)
 
 
-def test_a_click_on_a_heatmap_cell_updates_the_profile_in_view_and_back_returns_to_it(
-    app_url, page, other_page
-):
+def test_a_click_on_a_heatmap_cell_updates_the_profile_in_view_and_back_returns_to_it(app_url, page):
     """A click is one step of the history, and what a page was left with is there again, also before all is measured."""
     from playwright.sync_api import expect
 
-    def said(tab):
-        tab.get_by_role("heading", name="Layer 10, expert 1").wait_for()
-        settled(tab)
-        return tab.locator(".st-key-verdict").inner_text()
+    def said():
+        page.get_by_role("heading", name="Layer 10, expert 1").wait_for()
+        settled(page)
+        return page.locator(".st-key-verdict").inner_text()
 
     page.set_viewport_size({"width": 1440, "height": 900})
     page.goto(address(app_url, "expert_usage"))
@@ -69,11 +67,11 @@ def test_a_click_on_a_heatmap_cell_updates_the_profile_in_view_and_back_returns_
     settled(page)
     page.go_back()
     wait_for_query(page, layer=10, expert=1)
-    shown = said(page)
+    shown = said()
     assert shown.startswith("Layer 10, expert 1")
     assert "95% CI" in shown  # the knock-out, without a further click
-    other_page.goto(page.url)
-    assert said(other_page) == shown
+    page.reload()  # a session of its own
+    assert said() == shown
 
 
 def refused(page, box, name, content):

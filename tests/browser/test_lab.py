@@ -7,7 +7,8 @@ from shrp.data.sources import load_probe
 from shrp.evaluation.evaluate import evaluate
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
-from tests.browser.steps import POLL, address, settled, to, wait_for_query
+from tests.browser.steps import FAST, POLL, address, settled, to, wait_for_query
+from tests.campaign.at_once import Session
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(1200, func_only=True)]
 _STATE = """
@@ -42,13 +43,9 @@ _DRAWN = """
 
 
 @pytest.fixture(scope="module")
-def probe():
-    return load_probe("sst2")
-
-
-@pytest.fixture(scope="module")
-def score_of(shipped, probe):
+def score_of(shipped):
     """`score_of(budget)`: the library's own score of the rebuilt, pruned model, as the lab writes it."""
+    probe = load_probe("sst2")
     usage = measure_usage(shipped.model, shipped.tokenizer, probe).shares()
 
     def score(budget):
@@ -93,30 +90,28 @@ def test_a_link_restores_the_lab_and_back_does_too(app_url, page):
     assert value_of(slider_of(page)) == 4
 
 
-def test_of_two_people_at_once_each_sees_the_score_of_their_own_size_and_nothing_stale(
-    app_url, page, other_page, score_of
-):
+def test_of_two_people_at_once_each_sees_the_score_of_their_own_size_and_nothing_stale(app_url, page, score_of):
     """At every moment the verdict is of the slider's count, or the page has not been redrawn at all; costs likewise."""
-    people = page, other_page
-    for person in people:
-        person.goto(address(app_url, "pruning_lab"))
-    for person in people:
-        wait_for_exact(person, 22)
-        settled(person)
-        person.evaluate(_STATE)
-        before = person.wait_for_function("window.state()", polling=POLL).json_value()
+    other, data = Session(app_url), "probe/sst2"
+    other.go("pruning_lab", checkpoint=FAST, source="probe")
+    other.read((FAST, data, 22))
+    page.goto(address(app_url, "pruning_lab"))
+    wait_for_exact(page, 22)
+    settled(page)
+    page.evaluate(_STATE)
+    before = page.wait_for_function("window.state()", polling=POLL).json_value()
     page.evaluate(_WATCH)
-    for person, key in zip(people, ("PageUp", "PageDown"), strict=True):
-        slider_of(person).press(key)
-    shown = []
-    for person in people:
-        person.wait_for_function("(window.state()?.slider ?? 22) !== 22", polling=POLL)
-        budget = value_of(slider_of(person))
-        wait_for_exact(person, budget)
-        settled(person)
-        shown.append(score_of(budget))
-        assert shown[-1] in person.locator(".st-key-lab-needs-score-score").inner_text()
-    assert shown[0] != shown[1]  # or a mix-up would not be seen
+    slider_of(page).press("PageUp")
+    other.move(14)
+    page.wait_for_function("(window.state()?.slider ?? 22) !== 22", polling=POLL)
+    budget = value_of(slider_of(page))
+    wait_for_exact(page, budget)
+    settled(page)
+    other.read((FAST, data, 14))
+    other.socket.close()
+    assert score_of(budget) != score_of(14)  # or a mix-up would not be seen
+    assert score_of(budget) in page.locator(".st-key-lab-needs-score-score").inner_text()
+    assert score_of(14) in str(other.drawn.values())
     page.wait_for_function(_DRAWN, polling=POLL)
     redrawn = [one for one in page.evaluate("window.seen") if one["verdict"] != before["verdict"]]
     assert redrawn
