@@ -192,7 +192,7 @@ def test_regression_has_the_bootstrap_only(open_page, save_tiny, tmp_path):
         pruned = {"b": labelled("numbers", PRUNED), "b_budget": 2, "compare_tab": tab}
         at = open_page("compare", folder, data_dir=tmp_path / "glue", **pruned)
         assert not at.error
-        assert ranked(at)["McNemar"].tolist() == ["", ""]
+        assert "McNemar" not in ranked(at)
         assert len(at.table) == 1  # nobody is right or wrong
 
 

@@ -90,7 +90,10 @@ def ranked(sides: Sequence[Side], name: str) -> None:
                 cells["McNemar"] = p_text(found.p_value)
         rows.append(row | {"n": one.n} | side.costs)
         shown.append(cells | {title: percent(side.costs[column]) for title, column in COSTS.items()})
-    st.table(pd.DataFrame(shown), hide_index=True, alt="All models, the best first")
+    table = pd.DataFrame(shown)
+    if metric != "accuracy":  # of which McNemar's test is
+        table = table.drop(columns="McNemar", errors="ignore")
+    st.table(table, hide_index=True, alt="All models, the best first")
     st.caption(
         f"n = {best.n:,}. Costs are shares of each model's own dense architecture, at {TOKENS} tokens."
     )
@@ -123,7 +126,7 @@ def tests(sides: Sequence[Side], data: TextData) -> None:
         frame = pd.DataFrame(cells, index=["A right", "A wrong"], columns=["B right", "B wrong"])
         st.table(frame.map(lambda n: f"{n:,} ({percent(n / counts.n)})"), width="content")
         st.caption(
-            f"McNemar's exact test: {p_text(counts.p_value)}, on the {counts.only_a + counts.only_b:,} of "
+            f"McNemar's exact test of accuracy: {p_text(counts.p_value)}, on the {counts.only_a + counts.only_b:,} of "
             f"{counts.n:,} examples that only one model predicts correctly."
         )
     st.caption("A model picked because it scored best here is flattered by these data: confirm it on others.")

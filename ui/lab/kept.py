@@ -141,7 +141,7 @@ def _notes(found: Editor, plan: PruningPlan) -> list[str]:
         notes.append(f"Edited by hand: {numbered('layer', [layer for layer, _ in found.edits.layers])}.")
     if idle := sum(weight == 0 for _, kept in plan.layers for weight in kept.weights):
         notes.append(
-            f"{idle} of the {plan.budget} kept experts have weight 0, as no example uses them: "
+            f"Of the {plan.budget} kept experts, no example uses {idle}: weight 0, so the other "
             f"{plan.budget - idle} give the same predictions."
         )
     if len(encode(found.edits)) > LONGEST:
