@@ -143,6 +143,19 @@ def ablation() -> str:
     return table(["task", "recipe", "routed", "pruned", "fine-tuned"], lines)
 
 
+def extensions() -> str:
+    """The extensions on validation data: percent of the teacher's score by task."""
+    found: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in read_rows(DATA / "extensions.json"):
+        if row["scored_on"] == "validation":
+            of = row["teacher_score"]
+            about = row["depth"].replace("of", " of "), row["variant"], f"{row['texts']:,}"
+            shares = {"share": row["score"] / of, "interval": [end / of for end in row["interval"]]}
+            found.setdefault((*about, f"{row['encoder_params_share']:.1%}"), {})[row["task"]] = share(shares)
+    lines = ([*about, *(cells.get(task, "") for task in TASKS)] for about, cells in found.items())
+    return table(["layers", "model", "texts", "encoder", *(LABELS[task] for task in TASKS)], lines)
+
+
 def selection() -> str:
     """Score by what experts are selected by, percent of the routed model's."""
     kinds = ("usage", "gate_norm", "ablation", "fitted", "random")
@@ -243,6 +256,7 @@ TABLES: dict[str, Callable[[], str]] = {
     **{f"glue {recipe} {depth}": partial(glue, recipe, depth) for recipe, depth in COLUMNS},
     "controls": against_controls,
     "ablation": ablation,
+    "extensions": extensions,
     "selection": selection,
     "routes": routes,
     "topk": topk,
