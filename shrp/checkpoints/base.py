@@ -203,8 +203,8 @@ def refuse_unclear(base: str, task: Task) -> None:
         raise TrainingError(
             f"{base} is a classifier, but its config does not name the labels of {task.name} for its head: it has "
             f"{', '.join(names):.200}, the task {', '.join(task.label_names) or 'numbers':.200}. If it is, name its outputs "
-            f"in their order, for example --head-labels {','.join(_outputs(task))}; if not, say for how long to fine-tune a "
-            "teacher from it, --teacher-epochs 3."
+            f"in their order, for example --head-labels {','.join(_outputs(task))}; if not, say in --config how to fine-tune a "
+            "teacher from it, such as `teacher: {stage2_epochs: 3, learning_rate: 5.0e-5}`."
         )
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Option
+from typer import Argument, Option
 
-from shrp.cli.options import AsJson, Data, Scored, check_free
+from shrp.cli.options import AsJson, Data, check_free
 from shrp.cli.output import print_json, print_table, records, stderr, stdout, write_csv
 from shrp.errors import DataError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # torch is slow to import, and --help needs none
 
 
 def evaluate(
-    checkpoint: Scored,
+    checkpoint: Annotated[Path, Argument(help="A checkpoint or an ONNX export.", show_default=False)],
     *,
     data: Data,
     predictions: Annotated[Path | None, Option(help="Write every prediction to this CSV file.")] = None,

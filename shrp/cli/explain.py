@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from shrp.cli.options import AsJson, Device, Scored, check_has_task
+from shrp.cli.options import AsJson, Device, Loaded, check_has_task
 from shrp.cli.output import print_json, print_table, records, stderr, stdout
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData
@@ -21,7 +21,7 @@ _SHOWN = 20  # words of a text in a terminal; the JSON has all
 
 
 def explain(
-    checkpoint: Scored,
+    checkpoint: Loaded,
     text: Annotated[list[str], Option(help="A text, or a pair as A ||| B. Repeat for several.")],
     device: Device = "cpu",
     json: AsJson = False,

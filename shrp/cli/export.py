@@ -14,9 +14,9 @@ from shrp.cli.options import (
     Budget,
     Data,
     Examples,
+    Loaded,
     PerLayer,
     PlanFile,
-    Scored,
     check_has_task,
     read_plan,
 )
@@ -34,7 +34,7 @@ class Measured(Examples):
 
 
 def export(
-    checkpoint: Scored,
+    checkpoint: Loaded,
     out: Annotated[Path, Option(help="Folder of the export.")],
     *,
     per_layer: PerLayer = None,

@@ -30,8 +30,10 @@ def finetune(
     files: opt.TrainingData,
     task_name: Annotated[str | None, Option(help="Name of your task [default: the file's]")] = None,
     head_labels: opt.HeadLabels = None,
-    epochs: Annotated[int, Option(min=0, help="Epochs; 0 takes a trained model as it is.")] = 3,
-    seed: Annotated[int, Option(help="Seed of everything random.")] = 0,
+    epochs: Annotated[
+        int | None, Option(min=0, help="Epochs; 0 takes a trained model as it is. [default: 3]")
+    ] = None,
+    seed: Annotated[int | None, Option(help="Seed of everything random. [default: 0]")] = None,
     config: opt.Config = None,
     json: opt.AsJson = False,
 ) -> None:
@@ -48,11 +50,12 @@ def finetune(
     from shrp.training.processes import from_main
     from shrp.training.runs import finish
 
+    given = {"stage2_epochs": epochs or None, "seed": seed}
     options = read_config(
         config,
         FinetuneOptions,
-        defaults={"training": {"learning_rate": 5e-5}},
-        overrides={"training": {"stage2_epochs": max(epochs, 1), "seed": seed}},
+        defaults={"training": {"learning_rate": 5e-5, "stage2_epochs": 3}},
+        overrides={"training": {name: value for name, value in given.items() if value is not None}},
     )
     how = options.training
     refuse_existing(out)  # refuse now, not after the epochs

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from shrp.cli.options import AsJson, Data, Scored, report_cut
+from shrp.cli.options import AsJson, Data, Loaded, report_cut
 from shrp.cli.output import print_json, print_table, progress_on, records, stderr
 from shrp.errors import DataError, PlanError
 
@@ -20,7 +20,7 @@ _MARGIN = "margin of the true class (for regression, minus the error)"
 
 
 def knock_out(
-    checkpoint: Scored,
+    checkpoint: Loaded,
     *,
     data: Data,
     expert: Annotated[

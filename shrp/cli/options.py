@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # torch is slow to import, and --help needs none
     from shrp.training.config import TextConfig
 
 Routed = Annotated[Path, Argument(help="A routed SHRP checkpoint.", show_default=False)]
-Scored = Annotated[Path, Argument(help="A checkpoint or an ONNX export.", show_default=False)]
+Loaded = Annotated[Path, Argument(help="A checkpoint.", show_default=False)]
 TextColumns = Annotated[
     list[str] | None, Option("--text-column", help="Text column of your file; twice for sentence pairs.")
 ]

@@ -52,6 +52,8 @@ def train(
         if layers is not None:
             raise PlanError(f"leave --layers out: {converted} has its layers already.")
         made, given["converted"] = read_checkpoint(converted)[1].config, str(converted)
+        if not made.layers:
+            raise PlanError(f"{converted} has no converted layers: give what `convert` made of this base.")
         shrp = {"layers": list(made.layers), "routing": made.routing, "top_k": made.top_k}
     given["training"] = {"shrp": shrp}
     options = read_config(config, TrainOptions, defaults={"training": RECIPES[recipe]}, overrides=given)

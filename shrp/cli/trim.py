@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from shrp.cli.options import AsJson, Data, Out, Scored
+from shrp.cli.options import AsJson, Data, Loaded, Out
 from shrp.cli.output import print_json, print_table, stderr, stdout
 from shrp.data.tasks import TASKS, TEXTS, Task
 from shrp.data.text_data import TextData
@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # torch is slow to import, and --help needs none
 
 
 def trim_vocabulary(
-    checkpoint: Scored,
+    checkpoint: Loaded,
     out: Out,
     *,
     data: Data,

@@ -313,7 +313,7 @@ def read_config(
             raise TrainingError(f"{path} is not a YAML or JSON file: {why}.") from error
     where = "the options" if path is None else path.name
     if not isinstance(given, Mapping):
-        raise TrainingError(f"{where} must map options to values, such as `learning_rate: 0.0001`.")
+        raise TrainingError(f"{where} must map options to values, such as `training: {{seed: 1}}`.")
     return _build(cls, _merged(_merged(defaults, given), overrides), where)
 
 
@@ -334,7 +334,8 @@ def _build(cls: type, data: Any, where: str) -> Any:
     values = {}
     for name, value in data.items():
         if name not in names:
-            near = difflib.get_close_matches(str(name), names, 1, 0.0)[0]
+            inner = {one.name for one in fields(hints["training"])} if "training" in names else ()
+            near = "training: " + name if name in inner else difflib.get_close_matches(str(name), names, 1, 0.0)[0]
             raise TrainingError(f"{where} has no option {str(name)!r:.60}; did you mean {near!r}?")
         values[name] = _value(hints[name], value, f"{where}: {name}")
     try:

@@ -32,10 +32,10 @@ def config(tmp_path):
 
 def test_from_a_base_to_a_teacher_a_routed_and_a_fine_tuned_checkpoint(shrp, told, place, files, config, tmp_path):
     quick = {"max_length": 16, "batch_size": 16, "learning_rate": 1e-3}
-    teach = ("finetune", "--base", place / "encoder", *files, "--epochs", 1, "--out", tmp_path / "teacher")
-    assert told(*teach, *config(training=quick))["validation_n"] == 24
+    teach = ("finetune", "--base", place / "encoder", *files, "--out", tmp_path / "teacher")
+    assert told(*teach, *config(training=quick | {"stage2_epochs": 1, "seed": 7}))["epoch"] == 0
     teacher = checkpoint.load(tmp_path / "teacher")
-    assert teacher.info.training["config"]["batch_size"] == 16
+    assert [teacher.info.training["config"][name] for name in ("batch_size", "seed")] == [16, 7]
     options = config(training=quick | {"stage2_epochs": 1}, per_layer=[1], random_draws=1)
     train = ("train", "--base", tmp_path / "teacher", *files, "--layers", "1,2", *options)
     code, out, err = shrp(*train, "--out", tmp_path / "routed", "--json")
@@ -92,6 +92,7 @@ def test_prune_with_a_calibrated_threshold(told, place, known, tmp_path):
         (("train", "--base", "encoder"), "--task"),
         (("train", "--base", "encoder", "--train-file", "train.csv"), "both"),
         (("train", "--base", "encoder", "FILES", "--layers", "6-11"), "0 to 2"),
+        (("train", "--base", "encoder", "FILES", "--converted", "dense"), "`convert`"),
         (("train", "--base", "nowhere", "FILES"), "nowhere"),
         (("finetune", "--base", "nowhere", "FILES"), "nowhere"),
         (("finetune", "--base", "encoder", "FILES", "--epochs", 0), "trained head"),
