@@ -120,7 +120,7 @@ class ResultsStore:
             "logits": (np.float32, data.output_shape),
         } | ({"norms": (np.float32, each), "gates": (np.float64, each)} if norms else {})
         found = self._read(_key("usage with norms" if norms else "usage", checkpoint, data), shapes)
-        if found is None or found[0].get("unit") not in ("inputs", "tokens"):
+        if found is None or found[0].get("unit") not in ("examples", "tokens"):
             return None
         about, tensors = found
         names, tensors["top1"] = tensors["layers"].tolist(), tensors["top1"].astype(np.int64)

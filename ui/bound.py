@@ -41,14 +41,15 @@ def remembered(page: str, shared: Container[str]):
         st.query_params.update(kept)
         st.rerun()  # no longer a step of the browser's history, for which an address without a parameter is its default
 
-    left_with[page] = {key: st.query_params.get_all(key) for key in st.query_params if key not in shared}
+    mine = left_with[page] = {key: st.query_params.get_all(key) for key in st.query_params if key not in shared}
     context = get_script_run_ctx()
     asked = context.query_string
     try:
         yield
     finally:
-        # Not from `st.query_params`, which a run that another page's interrupts can't read any more.
-        if context.query_string != asked:
+        # Not from `st.query_params`, which a run that another page's interrupts can't read any more. A later run of this page
+        # may have begun before this one, which it interrupts, gets here.
+        if context.query_string != asked and left_with[page] is mine:
             written = parse_qs(context.query_string, keep_blank_values=True)
             left_with[page] = {key: values for key, values in written.items() if key not in shared}
 

@@ -57,7 +57,7 @@ class UsageStats:
 
     data: str
     unit: str
-    """What is counted: `inputs` under sequence routing, `tokens` (real ones) under token routing."""
+    """What is counted: `examples` under sequence routing, `tokens` (real ones) under token routing."""
     top1: Mapping[int, np.ndarray]
     """Layer -> `(N, H)`: how often each expert is an example's Top-1 (one-hot, or counts of its tokens)."""
     probs: Mapping[int, np.ndarray]
@@ -243,7 +243,7 @@ def measure_usage(
             top1[layer][rows], probs[layer][rows], margins[layer][rows] = found[:3]
             if output_norms:
                 norms[layer][rows], gates[layer][rows] = trace.output_norms.cpu().numpy(), found[3]
-    unit = "tokens" if next(iter(routed.values())).routing == "token" else "inputs"
+    unit = "tokens" if next(iter(routed.values())).routing == "token" else "examples"
     return UsageStats(data.name, unit, top1, probs, margins, norms, logits, gates)
 
 

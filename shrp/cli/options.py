@@ -313,7 +313,8 @@ def read_plan(path: Path) -> PruningPlan:
     except OSError as error:
         raise PlanError(f"{file} cannot be read: {error.strerror or error}.") from error
     except (ShrpError, ValueError, AttributeError, RecursionError) as error:
-        raise PlanError(f"{file} holds no plan: {first_line(error)}") from error
+        why = "it is not JSON." if isinstance(error, json.JSONDecodeError) else first_line(error)
+        raise PlanError(f"{file} holds no plan: {why}") from error
 
 
 def base_geometry(base: str) -> tuple[int, int]:

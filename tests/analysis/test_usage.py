@@ -31,7 +31,7 @@ def stats_of(top1, margin=0.5, **fields):
     top1 = np.asarray(top1)
     probs = top1 / top1.sum(1, keepdims=True)
     margins = np.full(len(top1), margin, dtype=np.float32)
-    return UsageStats("made", "inputs", {5: top1}, {5: probs}, {5: margins}, {}, **fields)
+    return UsageStats("made", "examples", {5: top1}, {5: probs}, {5: margins}, {}, **fields)
 
 
 def spread(*counts):
@@ -70,7 +70,7 @@ def test_measured_equals_a_plain_loop(routing, batch_size, tiny_routed, tiny_tok
         assert (top1[layer].sum(0) > 0).sum() > 1  # otherwise this would show little
     lengths = [len(row["input_ids"]) for row in encoded]
     assert stats.counts(1).sum() == (sum(lengths) if routing == "token" else 30)
-    assert stats.unit == ("tokens" if routing == "token" else "inputs")
+    assert stats.unit == ("tokens" if routing == "token" else "examples")
     assert (stats.n, stats.layers, stats.num_experts) == (30, [1, 2], H)
     assert progress[-1] == (30, 30)
     assert len(progress) == -(-30 // batch_size)

@@ -1,8 +1,12 @@
 """A slider whose ends change under its key, as they do from model to model."""
 
+from types import SimpleNamespace
+
 import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
+
+from ui import bound
 
 START = 4
 
@@ -54,3 +58,25 @@ def test_it_keeps_the_newest_value_within_its_ends(monkeypatch, steps, shown, in
         done(at, *steps[-1])
     assert not at.exception
     assert at.session_state["shown"] == at.slider(key="kept").value == shown
+
+
+class Address(dict):
+    def get_all(self, key):
+        return [self[key]]
+
+
+def test_an_interrupted_run_that_ends_late_brings_no_older_address_back(monkeypatch):
+    session = {}
+
+    def begin(number):
+        address, context = Address(n=number), SimpleNamespace(query_string="")
+        monkeypatch.setattr(bound, "st", SimpleNamespace(session_state=session, query_params=address))
+        monkeypatch.setattr(bound, "get_script_run_ctx", lambda: context)
+        (run := bound.remembered("lab", ())).__enter__()
+        return run, context
+
+    (first, asked), (second, _) = begin("3"), begin("4")
+    asked.query_string = "n=3"  # written by Streamlit
+    for run in (first, second):
+        run.__exit__(None, None, None)
+    assert session[bound._LEFT_WITH]["lab"] == {"n": ["4"]}

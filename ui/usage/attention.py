@@ -25,7 +25,7 @@ from ui.downloads import chart
 from ui.text import escape, escape_html, percent
 from ui.theme import BLUE, GREEN, GREY, MUTED, ORANGE, PURPLE, SKY, layout
 from ui.usage import results
-from ui.usage.figures import HOVER, counted_in
+from ui.usage.figures import HOVER
 
 EXAMPLE, HIDE = "example", "hide_special"
 """Keys in the session's state and in the URL; `example` is the number of the example that is shown."""
@@ -120,7 +120,7 @@ def role_bars(found: AttentionRoles, stats: UsageStats, layer: int, expert: int,
     layout(
         fig,
         f"Where the attention of layer {layer}'s experts goes",
-        subtitle=f"{of}; in brackets: Top-1 share of all {counted_in(stats.unit)}",
+        subtitle=f"{of}; in brackets: Top-1 share of all {stats.unit}",
         x="share of attention",
         y="expert",
         height=210 + 24 * max(len(mean), 4),

@@ -24,11 +24,6 @@ def cells_height(layers: int) -> int:
     return 150 + 30 * max(layers, 3)
 
 
-def counted_in(unit: str) -> str:
-    """What a `UsageStats` of that unit counts, in words: `tokens` where every token is routed by itself."""
-    return "tokens" if unit == "tokens" else "examples"
-
-
 def mix_bars(frame: pd.DataFrame, *, what: str, unit: str, total: int) -> go.Figure:
     """An expert's examples by group, each bar with a mark at the rate in all data.
 

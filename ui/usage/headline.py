@@ -14,7 +14,6 @@ from ui import measurements
 from ui.state import Selection
 from ui.text import escape, interval_text, metric_name, percent, points, points_interval, slice_name
 from ui.usage import results
-from ui.usage.figures import counted_in
 
 GROUPINGS = (SLICE, CLASS, ANSWER, LENGTH)
 """An expert's examples are compared with all others by the first two of these that there are."""
@@ -37,7 +36,7 @@ def headline(
     layer, expert = cell
     name = f"**Layer {layer}, expert {expert}**"
     took, total = stats.top1[layer][:, expert], int(stats.counts(layer).sum())
-    mine, unit = int(took.sum()), counted_in(stats.unit)
+    mine, unit = int(took.sum()), stats.unit
     if not mine:
         never = "takes none" if top_k == 1 else "is the first choice for none"
         return f"{name} {never} of {total:,} {unit}; {without}."
@@ -93,7 +92,7 @@ def facts(
     st.subheader(f"Layer {layer}, expert {expert}", anchor=False)
     bounds = interval_text(share_interval(took, units, of_all), "accuracy")
     lines = [
-        f"**Top-1 share** {percent(mine / total)} (95% CI {bounds}, n = {total:,} {counted_in(stats.unit)})",
+        f"**Top-1 share** {percent(mine / total)} (95% CI {bounds}, n = {total:,} {stats.unit})",
         f"**Mean router probability** {percent(stats.mean_probs(layer)[expert])}; even use: "
         f"{percent(1 / stats.num_experts)}",
     ]

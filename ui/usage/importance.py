@@ -112,9 +112,10 @@ def _output(found: KnockOuts) -> str:
 def _headline(table: pd.DataFrame, found: KnockOuts, of: str) -> str:
     """What costs most to remove, of the output and, with labels, of the score, as Markdown."""
     top, metric = table.loc[table["signed"].idxmax()], found.task.metric
+    same = ", no significant difference" * bool(top["signed_low"] <= 0)
     said = (
         f"Removing **layer {top['layer']:.0f}, {of} {top['expert']:.0f}** costs most: **{signed(top['signed'], 2)}** of "
-        f"{_output(found)} (95% CI {signed(top['signed_low'], 2)} to {signed(top['signed_high'], 2)})"
+        f"{_output(found)} (95% CI {signed(top['signed_low'], 2)} to {signed(top['signed_high'], 2)}{same})"
     )
     if top["score_lost"] == top["score_lost"]:
         ends = points_interval((top["score_lost_low"], top["score_lost_high"]), metric)

@@ -15,7 +15,7 @@ from ui.bound import fall_back
 from ui.downloads import chart
 from ui.text import escape_html, percent, slice_name
 from ui.theme import SEQUENTIAL, click_targets, layout, outline, pick_by_click
-from ui.usage.figures import cells_height, counted_in
+from ui.usage.figures import cells_height
 
 ALL = "all examples"
 GROUP = "group"
@@ -51,7 +51,7 @@ def usage_map(selection: state.Selection, stats: UsageStats, cell: tuple[int, in
     even = percent(1 / stats.num_experts)
     subtitle = f"{data}, {escape_html(group)}, n = {n:,}{tokens}; even use: {even}; click to open"
     chart(
-        usage_heatmap(values, counts, stats.layers, subtitle, counted_in(stats.unit), cell),
+        usage_heatmap(values, counts, stats.layers, subtitle, stats.unit, cell),
         lambda: map_frame(stats, values, counts).assign(data=stats.data, group=group, n=n),
         key=_MAP,
         name=f"{selection.name}-usage",

@@ -109,7 +109,7 @@ def examples(one: results.Expert, frame: pd.DataFrame, mixes: dict[str, pd.DataF
 
 
 def _mixes(one: results.Expert, mixes: dict[str, pd.DataFrame], mine: int) -> None:
-    unit = figures.counted_in(one.stats.unit)
+    unit = one.stats.unit
     for column, (by, frame) in zip(st.columns(len(mixes), gap="large"), mixes.items(), strict=True):
         alt = f"Share of this expert's {unit} by {by}, base rate in brackets: " + "; ".join(
             f"{slice_name(str(r.group))} {percent(r.here)} ({percent(r.base)})" for r in frame.itertuples()
