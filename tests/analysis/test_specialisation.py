@@ -11,7 +11,7 @@ from shrp.data.text_data import TextData
 N, H = 240, 4
 
 
-def of(experts, *, labels=None, slices=None, pairs=None, unit="inputs"):
+def of(experts, *, labels=None, slices=None, pairs=None, unit="examples"):
     """Usage and data: `experts` is the choice of each input `(N,)`, or a table of its tokens' `(N, H)`, in layer 3."""
     experts = np.asarray(experts)
     top1 = np.eye(H, dtype=np.int64)[experts] if experts.ndim == 1 else experts
