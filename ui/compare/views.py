@@ -80,20 +80,18 @@ def ranked(sides: Sequence[Side], name: str) -> None:
                 metric_name(metric): score_text(one.score, metric),
                 "95% CI": interval_text(one.interval, metric),
             }
-            cells |= {"difference from the best": "", "McNemar": ""}
+            cells |= dict.fromkeys(["difference from the best", *["McNemar"] * (metric == "accuracy")], "")
             if rank > 1:
                 found = differences.test(best, one)
                 low, high = found.bounds
                 row |= {"behind": found.difference, "behind low": low, "behind high": high, "p": found.p_value}
                 ends = f" ({points_interval(found.bounds, metric)})" if np.isfinite(found.bounds[0]) else ""
                 cells["difference from the best"] = points(found.difference, metric) + ends
-                cells["McNemar"] = p_text(found.p_value)
+                if metric == "accuracy":  # of which McNemar's test is
+                    cells["McNemar"] = p_text(found.p_value)
         rows.append(row | {"n": one.n} | side.costs)
         shown.append(cells | {title: percent(side.costs[column]) for title, column in COSTS.items()})
-    table = pd.DataFrame(shown)
-    if metric != "accuracy":  # of which McNemar's test is
-        table = table.drop(columns="McNemar", errors="ignore")
-    st.table(table, hide_index=True, alt="All models, the best first")
+    st.table(pd.DataFrame(shown), hide_index=True, alt="All models, the best first")
     st.caption(
         f"n = {best.n:,}. Costs are shares of each model's own dense architecture, at {TOKENS} tokens."
     )
