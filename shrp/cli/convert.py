@@ -60,12 +60,13 @@ def convert(
     rates = WIDE_RATES if base_config(base).hidden_size > 512 else {}
     defaults = {"training": (QUICK if quick else {}) | rates}
     options = read_config(config, ConvertOptions, defaults=defaults, overrides={"training": {"shrp": shrp}})
+    own = opt.Data(label_column=label_column, label_means=label_means)
     if quick:
-        own = opt.Data(text_column=text_column, label_column=label_column, label_means=label_means)
-        _quick(base, out, texts, options, own, validation_file, json)
+        _quick(base, out, texts, options, replace(own, text_column=text_column), validation_file, json)
         return
     if validation_file is not None:
         raise PlanError("--validation-file is for --quick: a conversion without it has no task.")
+    own.refuse("is for --quick: a conversion without it needs no labels.")
     called = name_of(base, options.base_name)
     how = options.training
     how.shrp.check_fits(num_layers, experts)
@@ -110,6 +111,8 @@ def _quick(
     how.shrp.check_fits(*opt.base_geometry(base))
     columns = own.text_column or list(dense.info.task.text_columns)
     validation = None if validation_file is None else own.read(validation_file, dense.info.task)
+    if validation is not None and validation.labels is None:
+        stderr.print(f"{validation.name} has no column '{own.label_column}': the model is not scored")
     rows = opt.sample_texts(files, columns, how)
     texts, added = opt.enough_texts(rows, validation)
     counts = token_counts(dense.tokenizer, rows)

@@ -34,15 +34,13 @@ class PruneOptions:
     """What the `--config` file of `prune` may set."""
 
     training: TrainConfig
-    """Fine-tuning after pruning: rates, sizes, seed."""
+    """Fine-tuning after pruning: rates, sizes, seed. Scores, too, are of texts cut at its `max_length`."""
     combination: str | None = None
     """Weights of the kept experts: usage, mean or fitted; by default as selected."""
     seed: int = 0
     """Seed of a random selection and of fitted gates."""
     untied: bool = False
     """Whether each kept expert gets columns of its own in the Expander: the same model, with more to fine-tune."""
-    max_length: int | None = None
-    """Cut texts at so many tokens; by default as the checkpoint says."""
     device: str = "cpu"
     """Where usage is measured and scores are computed."""
     full_precision: bool = False
@@ -93,6 +91,7 @@ def prune(
 
     import shrp.checkpoints.checkpoint as store
     from shrp.checkpoints.info import history_text, joined, pruned_training, usage_in
+    from shrp.checkpoints.info import read_config as read_info
     from shrp.checkpoints.saving import refuse_existing, round_as_stored
     from shrp.evaluation.calibration import matched
     from shrp.pruning.plan import make_plan
@@ -117,6 +116,7 @@ def prune(
     if calibrate and fine_tune:
         raise PlanError("give --calibrate or --fine-tune: fine-tuning finds the threshold itself.")
     defaults, overrides = {"learning_rate": 1e-4, "new_learning_rate": 1e-3, "balance": 0.0}, {"shrp": {"layers": []}}
+    defaults["max_length"] = read_info(checkpoint)[1].max_length
     if texts is not None:
         defaults |= {"distill_logits": 1.0}
     else:
@@ -132,7 +132,7 @@ def prune(
     refuse_existing(out)  # refuse now, not after the epochs
     source = store.load(checkpoint, device=options.device)
     check_can_prune(source)
-    task, length = source.info.task, options.max_length or source.info.max_length
+    task, length = source.info.task, options.training.max_length
     if calibrate and task.is_regression:
         raise PlanError("--calibrate is for classification; leave it out for a regression.")
     files = opt.Data(
@@ -191,7 +191,7 @@ def prune(
         if tuning is not None:
             opt.report_data(*tuning)
             model, tuned, more = train(
-                replace(options.training, max_length=length),
+                options.training,
                 model,
                 info,
                 source.tokenizer,
@@ -204,7 +204,7 @@ def prune(
             info = replace(tuned, training=dict(info.training) | {"recovery": dict(tuned.training)})
             history = joined(history, more)
         elif texts is not None:
-            how = replace(options.training, max_length=length, final_size=fine_tune * len(rows))
+            how = replace(options.training, final_size=fine_tune * len(rows))
             of = (dense or source.model, source.tokenizer, rows, run_folder(out) / "pruned")
             model, more = train_on_text(how, *of, model=model, progress=training_progress())
             model = model.cpu()

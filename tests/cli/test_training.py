@@ -98,6 +98,7 @@ def test_prune_with_a_calibrated_threshold(told, place, known, tmp_path):
         (("finetune", "--base", "encoder", "FILES", "--epochs", 0), "trained head"),
         (("convert", "--base", "encoder", "--texts", "none.csv"), "none.csv"),
         (("convert", "--base", "dense", "--texts", "own.csv", "--validation-file", "own.csv"), "--quick"),
+        (("convert", "--base", "dense", "--texts", "own.csv", "--label-column", "mood"), "--quick"),
     ],
 )
 def test_what_cannot_be_done_is_refused(shrp, place, monkeypatch, failed, files, tmp_path, args, words):

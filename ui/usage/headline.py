@@ -66,6 +66,8 @@ def without_it(found: KnockOut, lost: tuple[float, tuple[float, float]]) -> str:
     if not len(found.affected):
         return "no example uses it, so without it nothing changes"
     value, bounds = lost
+    if not before.task.is_regression and not found.flipped:
+        return "without it no prediction changes"
     if before.labels is None or value != value:
         if before.task.is_regression:
             return f"without it {len(found.affected):,} of {before.n:,} outputs change"
