@@ -80,7 +80,7 @@ def test_padding_is_on_the_right_whatever_the_tokenizer_says(tokenizer, monkeypa
     monkeypatch.setattr(tokenizer, "padding_side", "left")
     batch = collate(tokenizer, encode(tokenizer, [("w1 w2",), ("w3",)]), [1, 0])
     assert batch["input_ids"].tolist() == [[2, 8, 3, 0], [2, 6, 7, 3]]
-    np.testing.assert_allclose(evaluate(model, tokenizer, data, batch_size=8).logits, expected, atol=1e-5)
+    np.testing.assert_allclose(evaluate(model, tokenizer, data, batch_size=8).logits, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_every_pass_over_data_cuts_at_the_models_positions(
