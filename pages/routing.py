@@ -34,17 +34,18 @@ def main() -> None:
     st.html(NARROW)
     selection = state.current("Routing", needs_data=False)
     checkpoint, routed = selection.checkpoint, selection.is_routed
+    kind = sentences.kind_of(checkpoint.info.task)
     arrival.arrive({INPUT: int, sentences.BESIDE: int, TAB: str})
     inputs, notes = sentences.sentence_box(checkpoint.info.task, selection.data)
     for note in notes:
         st.caption(f":material/info: {escape(note)}")
     if not inputs:
-        st.info("Type a sentence above.", icon=":material/edit:")
+        st.info(f"Type a {kind} above.", icon=":material/edit:")
         return
     place, picker = st.columns([6, 1], vertical_alignment="center")
     found = results.explored(checkpoint, inputs)
-    number = pick(len(found), picker)
-    e, of = found[number - 1], f"Sentence {number}: " * (len(found) > 1)
+    number = pick(len(found), picker, kind)
+    e, of = found[number - 1], f"{kind.capitalize()} {number}: " * (len(found) > 1)
     sentence_table(found, number - 1, selection.name, checkpoint.info.max_length)
     one, without, grid, wanted = None, None, None, True
     if checkpoint.info.task.on_tokens:
@@ -52,7 +53,7 @@ def main() -> None:
             verdict(of + headline(e, None, None, routed=routed))
         does = "marks an answer" if checkpoint.info.task.on_spans else "labels words"
         st.caption(
-            f"What-if, words, experts and the comparison of sentences need one prediction for a text; this model {does}."
+            f"What-if, words, experts and the comparison of two need one prediction for a text; this model {does}."
         )
         tabs(selection, found, number, None, wanted=False)
         return
@@ -75,14 +76,14 @@ def main() -> None:
     tabs(selection, found, number, one, wanted=wanted or cheap)
 
 
-def pick(count: int, place) -> int:
-    """The number of the picked sentence; the control is there only for several."""
+def pick(count: int, place, kind: str) -> int:
+    """The number of the picked sentence or pair; the control is there only for several."""
     numbers = list(range(1, count + 1))
-    say_unknown(INPUT, "sentence", numbers)
+    say_unknown(INPUT, kind, numbers)
     if count == 1:
         return 1
     fall_back(INPUT, numbers, 1)
-    number = place.selectbox("Sentence", numbers, key=INPUT, bind="query-params")
+    number = place.selectbox(kind.capitalize(), numbers, key=INPUT, bind="query-params")
     return number if number in numbers else 1
 
 
@@ -112,7 +113,7 @@ def tabs(
         draw.pop(ROUTE, None)
         why = "none of its layers is converted to experts"
         if plan is not None:
-            why = "it is pruned, and every sentence takes the same experts"
+            why = "it is pruned, and every text takes the same experts"
         elif layers:
             why = "all experts of a layer have the same weight"
         st.caption(f"This model has no routers: {why}.")
@@ -121,7 +122,7 @@ def tabs(
     say_unknown(TAB, "tab", draw)
     fall_back(TAB, draw, next(iter(draw)))
     if one is None:
-        none = lambda: st.info("This sentence has no word to explain.", icon=":material/edit:")  # noqa: E731
+        none = lambda: st.info("There is no word to explain.", icon=":material/edit:")  # noqa: E731
         draw |= {name: none for name in (WORDS, EXPERTS) if name in draw}
     state.lazy_tabs(draw, TAB)
 

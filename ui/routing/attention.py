@@ -8,6 +8,7 @@ from shrp.data.batching import longest_input
 from shrp.model.convert import layer_kinds
 from ui.attention_figures import attention, draw, member
 from ui.bound import fall_back, follow
+from ui.routing.sentences import kind_of
 from ui.state import Selection
 
 LAYER, HEAD, HIDE = "attention_layer", "attention_head", "hide_special"
@@ -42,4 +43,4 @@ def section(selection: Selection, text: tuple[str, ...], number: int) -> None:
     hide = row.toggle("Hide special tokens", key=HIDE, bind="query-params", help=without)
     head = start if picked == AUTOMATIC else picked
     name, why = f"{selection.name}-{number}", "the most that the model reads"
-    draw(found, head, hide, f"sentence {number}", name, why)
+    draw(found, head, hide, f"{kind_of(checkpoint.info.task)} {number}", name, why)

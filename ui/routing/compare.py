@@ -1,4 +1,4 @@
-"""Two sentences compared: where their routes differ, and where their difference passes through the model."""
+"""Two inputs compared: where their routes differ, and where their difference passes through the model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ui.bound import fall_back
 from ui.downloads import chart
 from ui.routing import results
 from ui.routing.figures import CHANGE_BAR, HOVER, cells, grid_height, token_axes
-from ui.routing.sentences import BESIDE, say_unknown
+from ui.routing.sentences import BESIDE, kind_of, say_unknown
 from ui.routing.table import agreement
 from ui.state import Selection
 from ui.text import escape, escape_html, percent, plain, shorten, signed
@@ -31,34 +31,35 @@ _NAME = 16
 _SOME = 0.1
 """Share of the way to the other output from which on a state is named."""
 _STRETCHES = 5
-"""Runs of layers that a sentence names."""
+"""Runs of layers that the text names."""
 _NAMED = 8
 """Tokens that it names."""
 
 
 def section(selection: Selection, found: Sequence[Exploration], first: int) -> None:
-    """Draw the tab for all sentences, of which `first` is the number of the picked one, from 1."""
+    """Draw the tab for all inputs, of which `first` is the number of the picked one, from 1."""
+    kind = kind_of(selection.checkpoint.info.task)
     if len(found) < 2:
-        st.info("Type a second sentence above, on its own line, to compare the two.", icon=":material/add:")
+        st.info(f"Type a second {kind} above, on its own line, to compare the two.", icon=":material/add:")
         return
     others = [number for number in range(1, len(found) + 1) if number != first]
-    say_unknown(BESIDE, "sentence", others)
+    say_unknown(BESIDE, kind, others)
     fall_back(BESIDE, others, others[0])
     donor = others[0]
     if len(others) > 1:
-        label = f"Sentence {first} compared with"
+        label = f"{kind.capitalize()} {first} compared with"
         donor = st.selectbox(label, others, key=BESIDE, bind="query-params", width=240)
         donor = donor if donor in others else others[0]
     one, other = found[first - 1], found[donor - 1]
     finding = st.container()
     st.caption(
-        f"**Activation patching**: the hidden state of one token of sentence {donor} is put into sentence {first}, in one "
-        f"layer at a time. Where the output moves to that of sentence {donor}, the difference passes. "
+        f"**Activation patching**: the hidden state of one token of {kind} {donor} is put into {kind} {first}, in one "
+        f"layer at a time. Where the output moves to that of {kind} {donor}, the difference passes. "
         + (agreement([one, other]) if selection.is_routed else "")
     )
     longest = max(len(one.tokens), len(other.tokens))
     if longest > MOST:
-        too_long = f"Possible for up to {MOST} tokens; the longer sentence has {longest:,}."
+        too_long = f"Possible for up to {MOST} tokens; the longer {kind} has {longest:,}."
         st.info(too_long, icon=":material/grid_off:")
         return
     soon = work(selection.checkpoint.model, longest) <= _SOON
@@ -67,8 +68,8 @@ def section(selection: Selection, found: Sequence[Exploration], first: int) -> N
     result = results.patched(selection.checkpoint, one.text, other.text)
     said, name = in_words(result, first, donor), f"{selection.name}-states-of-{donor}-in-{first}"
     finding.markdown(said)
-    alt = f"Heatmap, layers by tokens: change of {result.measured} with the hidden state of sentence {donor} put into "
-    alt += f"sentence {first}. {plain(said)}"
+    alt = f"Heatmap, layers by tokens: change of {result.measured} with the hidden state of {kind} {donor} put into "
+    alt += f"{kind} {first}. {plain(said)}"
     chart(heatmap(result, first, donor), result.to_frame, "patching", name, alt)
     if result.left_out:
         st.caption(left_out(result, first, donor))
@@ -93,14 +94,15 @@ def heatmap(found: Patched, into: int, donor: int) -> go.Figure:
     rows, columns = np.nonzero(flips)
     if len(rows):
         fig.add_trace(marks(columns, [f"layer {row}" for row in rows], "x"))
+    kind = kind_of(found.task)
     gaps = sum(name is None for name in found.donors)
     notes = ["✕ another prediction"] * bool(len(rows))
-    notes += [f"blank: sentence {donor} has no token there ({gaps} of {tokens})"] * bool(gaps)
+    notes += [f"blank: {kind} {donor} has no token there ({gaps} of {tokens})"] * bool(gaps)
     subtitle = f"{_short(found)}: {signed(found.start, 3)} in {into}, "
     subtitle += f"{signed(found.start + found.gap, 3)} in {donor}<br>{'; '.join(notes)}"
-    title = f"How far states of sentence {donor} move sentence {into}"
+    title = f"How far states of {kind} {donor} move {kind} {into}"
     layout(fig, title, subtitle=subtitle, height=grid_height(layers, 230))
-    token_axes(fig, names, f"token of sentence {into} (of sentence {donor} where another)")
+    token_axes(fig, names, f"token of {kind} {into} (of {kind} {donor} where another)")
     return fig
 
 
@@ -153,8 +155,8 @@ def in_words(found: Patched, into: int, donor: int) -> str:
     named = [place if part >= _SOME else None for place, part in zip(best, parts, strict=True)]
     if not any(place is not None for place in named):
         return (
-            f"No single state moves {lead} even {percent(_SOME, 0)} of the way to sentence {donor}. The difference is "
-            "spread over several tokens, or in tokens that could not be put in."
+            f"No single state moves {lead} even {percent(_SOME, 0)} of the way to {kind_of(found.task)} {donor}. The difference "
+            "is spread over several tokens, or in tokens that could not be put in."
         )
     runs = [list(run) for _, run in groupby(range(len(named)), key=named.__getitem__)]
     told = []
@@ -179,9 +181,10 @@ def _state(found: Patched, place: int, *more: str) -> str:
 
 def left_out(found: Patched, into: int, donor: int) -> str:
     """Which of the donor's tokens were put in nowhere, as Markdown."""
+    kind = kind_of(found.task)
     names = listed(f"**{escape(shorten(token, _NAME))}**" for token in found.left_out[:_NAMED])
     more = f" and {len(found.left_out) - _NAMED:,} more" if len(found.left_out) > _NAMED else ""
     return (
-        f":material/info: Not put in, because sentence {into} has no place for them: {names}{more} of sentence {donor}. "
+        f":material/info: Not put in, because {kind} {into} has no place for them: {names}{more} of {kind} {donor}. "
         "Compare the other way round to see tokens without a counterpart."
     )

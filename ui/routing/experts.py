@@ -13,7 +13,7 @@ from ui.bound import always_one
 from ui.downloads import chart
 from ui.routing import figures, results
 from ui.routing.results import Explained
-from ui.routing.sentences import output_name, say_unknown
+from ui.routing.sentences import kind_of, output_name, say_unknown
 from ui.state import Selection
 from ui.text import escape_html, signed
 
@@ -31,7 +31,7 @@ _ABOUT = dict(zip(METHODS, _TEXTS, strict=True))
 def section(selection: Selection, one: Explained, number: int) -> None:
     """Draw the tab: bars of one method, or what a pruned model keeps."""
     if not expert_layers(one.instance.model):
-        st.caption("All sentences take the same experts, one product a layer, so none can be left out.")
+        st.caption("All texts take the same experts, one product a layer, so none can be left out.")
         st.dataframe(kept_experts(selection.checkpoint.info.plan), hide_index=True, width="content")
         return
     methods = [name for name in METHODS if name != METHODS[1] or results.can_pick_next(selection.checkpoint)]
@@ -48,7 +48,7 @@ def section(selection: Selection, one: Explained, number: int) -> None:
         values,
         names,
         f"What each expert adds to {escape_html(what)}",
-        f"{len(values)} of {found.fires.size} experts compute for this sentence; {method}",
+        f"{len(values)} of {found.fires.size} experts compute for this {kind_of(one.instance.task)}; {method}",
         "change of the output",
         None if found.errors is None else found.errors[found.fires],
     )

@@ -22,7 +22,7 @@ INPUT, BESIDE = "input", "beside"
 TAB = "tab"
 """Key of the page's tabs, likewise; these are their names."""
 ROUTE, WORDS, EXPERTS = "Route and what-if", "Words", "Experts"
-ATTENTION, COMPARE = "Attention", "Compare two sentences"
+ATTENTION, COMPARE = "Attention", "Comparison"
 MAX_CHARACTERS = 200_000
 LONGEST_LINK = 4_000
 """Characters of the URL that the text may take. Servers and chat programs cut or refuse longer addresses."""
@@ -69,6 +69,11 @@ def class_box(task: Task, key: str, predicted: int) -> int:
 def output_name(task: Task, output: int) -> str:
     """What is explained, as plain text: an output of the model."""
     return "the output" if task.is_regression else f"the logit of {task.label_names[output]}"
+
+
+def kind_of(task: Task) -> str:
+    """What one typed input of a task is called."""
+    return "pair" if len(task.text_columns) == 2 else "sentence"
 
 
 def sentence_box(task: Task, data: TextData | None) -> tuple[list[tuple[str, ...]], list[str]]:

@@ -14,6 +14,7 @@ from shrp.data.tabular import distinct
 from shrp.data.tasks import TEXTS
 from shrp.phrases import numbered
 from ui.downloads import downloads
+from ui.routing.sentences import kind_of
 from ui.text import escape_html, percent, shorten
 
 SAME, OTHER = (31, 95, 168), (196, 90, 0)
@@ -30,7 +31,7 @@ def sentence_table(found: Sequence[Exploration], picked: int, name: str, scored:
     st.html(routes_html(rows, found[picked], first="", alt="Sentences with predictions and routes"))
     notes = reading_notes(found, scored)
     if found[0].layers:
-        notes.insert(0, legend(found[0], of=f"sentence {picked + 1}" * (len(found) > 1)))
+        notes.insert(0, legend(found[0], of=f"{kind_of(found[0].task)} {picked + 1}" * (len(found) > 1)))
     row = st.container(horizontal=True, vertical_alignment="top")
     with row:
         st.caption(" ".join(notes) or " ", width="stretch")
@@ -62,7 +63,7 @@ def routes_html(
     task, layers = compared.task, compared.layers
     texts = any(text for _, text, _ in rows)
     answers = task.name != TEXTS.name
-    heads = [first, *["sentence"] * (texts and not task.on_tokens)]
+    heads = [first, *[kind_of(task)] * (texts and not task.on_tokens)]
     heads += ["prediction"] * answers
     span = ' rowspan="2"' if layers else ""
     head = "".join(f'<th{span} scope="col" style="{_CELL}">{name}</th>' for name in heads)
@@ -145,10 +146,10 @@ def frame(found: Sequence[Exploration]) -> pd.DataFrame:
     task = found[0].task
     classes = [] if task.on_tokens else [f"p({name})" for name in task.label_names]
     experts = [f"expert in layer {layer}" for layer in found[0].layers]
-    texts = distinct(task.text_columns, ["sentence no.", "prediction", "tokens", *classes, *experts])
+    texts = distinct(task.text_columns, [number := f"{kind_of(task)} no.", "prediction", "tokens", *classes, *experts])
     rows = []
     for i, e in enumerate(found, 1):
-        row = {"sentence no.": i} | dict(zip(texts, e.text, strict=True)) | {"prediction": e.answer}
+        row = {number: i} | dict(zip(texts, e.text, strict=True)) | {"prediction": e.answer}
         row |= dict(zip(classes, e.probabilities.tolist(), strict=False)) if classes else {}
         row |= {name: e.choice(layer) for name, layer in zip(experts, e.layers, strict=True)}
         rows.append(row | {"tokens": len(e.tokens)})
@@ -160,19 +161,19 @@ def reading_notes(found: Sequence[Exploration], scored: int) -> list[str]:
 
     `scored`: Tokens of a sentence that scores and usage read.
     """
-    notes = []
+    notes, kind = [], kind_of(found[0].task)
     if cut := [i for i, e in enumerate(found, 1) if e.truncated]:
         most = max(len(e.tokens) for e in found)
-        notes.append(f":material/content_cut: Only the first {most:,} tokens of {numbered('sentence', cut)} are read.")
+        notes.append(f":material/content_cut: Only the first {most:,} tokens of {numbered(kind, cut)} are read.")
     if longer := [i for i, e in enumerate(found, 1) if len(e.tokens) > scored]:
-        notes.append(f"Scores and usage read only the first {scored:,} tokens of {numbered('sentence', longer)}.")
+        notes.append(f"Scores and usage read only the first {scored:,} tokens of {numbered(kind, longer)}.")
     if unknown := [i for i, e in enumerate(found, 1) if e.unknown]:
-        notes.append(f":material/question_mark: The vocabulary lacks words of {numbered('sentence', unknown)}.")
+        notes.append(f":material/question_mark: The vocabulary lacks words of {numbered(kind, unknown)}.")
     return notes
 
 
 def agreement(found: Sequence[Exploration]) -> str:
-    """In which layers the routes of two sentences differ, and where that was close, in words."""
+    """In which layers the routes of two inputs differ, and where that was close, in words."""
     layers = found[0].layers
     differ = [layer for layer in layers if len({taken(e, layer) for e in found}) > 1]
     most = " (by the expert that most tokens take)" * found[0].by_token
