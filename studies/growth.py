@@ -69,14 +69,8 @@ def resampled(data: TextData, size: int) -> TextData:
 def tiny(made: Checkpoint) -> Checkpoint:
     """A random model of 3 layers, 2 of them converted, with the tokenizer of a checkpoint."""
     torch.manual_seed(0)
-    sizes = {
-        "vocab_size": len(made.tokenizer),
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-    }
-    model = BertForSequenceClassification(BertConfig(**sizes))
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
+    model = BertForSequenceClassification(BertConfig(vocab_size=len(made.tokenizer), **sizes))
     config = ShrpConfig((1, 2))
     convert(model, config)
     return replace(made, model=model.eval(), info=replace(made.info, config=config))
@@ -97,15 +91,9 @@ def measured(kind: str, size: int, folder: Path, small: bool) -> dict[str, Any]:
     seconds = time.process_time() - started
     unit = 1 if sys.platform == "darwin" else 1024
     peak = max(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
-    return {
-        "work": kind,
-        "model": "random, 2 of 3 layers" if small else folder.name,
-        "n": size,
-        "cpu_seconds": seconds,
-        "us_per_example": 1e6 * seconds / size,
-        "memory_mib": (peak - before) / 2**20,
-        "bytes_per_example": (peak - before) / size,
-    }
+    row = {"work": kind, "model": "random, 2 of 3 layers" if small else folder.name, "n": size}
+    row |= {"cpu_seconds": seconds, "us_per_example": 1e6 * seconds / size}
+    return row | {"memory_mib": (peak - before) / 2**20, "bytes_per_example": (peak - before) / size}
 
 
 def main(

@@ -13,7 +13,8 @@ Trained from `--base`, with the options of a recipe changed:
 On GLUE's validation data, of routed checkpoints, which are not changed:
 
 - `selection`: what should experts be selected by? Prunings without fine-tuning; usage, norms and knock-outs are measured
-  on the data that score them, as in the paper, and gates are fitted on texts of the training split.
+  on the data that score them, as in the paper, and gates are fitted on texts of the training split. Do usage and knock-outs
+  rank the experts that are used alike?
 - `routes`: does it matter which route an example takes? Routes are permuted, or replaced by a mixture of all experts.
 """
 
@@ -28,6 +29,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import typer
+from scipy.stats import spearmanr
 
 from shrp.analysis.importance import in_turn
 from shrp.analysis.routes import shuffle_routes
@@ -71,9 +73,6 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "retain without its hidden states": ("retain", {"distill_hidden": 0.0}),
     "retain with dropout": ("retain", {"dropout": True}),
     "retain, dense layers frozen": ("retain", {"freeze_dense": True}),
-    "retain, bottom-up": ("retain", {"order": "bottom-up"}),
-    "retain, middle first": ("retain", {"order": "middle first"}),
-    "retain, Expander at random with gain 1": ("retain", {"expander_init": "random", "expander_gain": 1.0}),
     "retain, double learning rates": ("retain", {"learning_rate": 2e-4, "new_learning_rate": 2e-3}),
 }
 """Name of a variant -> its recipe, and the options that differ from it."""
@@ -94,31 +93,17 @@ SIZES, DRAWS = (1, 2, 4), 3
 """Experts per layer that `selection` keeps, and random draws that it averages."""
 
 
-def order_of(how: str, layers: tuple[int, ...]) -> tuple[int, ...]:
-    """The order of conversion: empty for from the top down, `bottom-up`, or `middle first`."""
-    middle = layers[len(layers) // 2]
-    if how == "middle first":
-        return tuple(sorted(layers, key=lambda layer: (abs(layer - middle), layer)))
-    return layers if how == "bottom-up" else ()
-
-
 def ablation(made: Trainings, variant: str) -> Found:
     """The rows of a variant: routed, pruned to one expert per layer, fine-tuned after pruning."""
     recipe, changes = VARIANTS[variant]
-    values, layers = dict(changes), tuple(range(1, made.base.layers))
-    order = order_of(values.pop("order", ""), layers)
-    shrp = ShrpConfig(layers, expander_gain=values.pop("expander_gain", ShrpConfig(()).expander_gain))
+    layers = tuple(range(1, made.base.layers))
     name = f"ablation-{slug(variant)}"
-    config = made.config(recipe, part=0, shrp=shrp, order=order, **values | DEEP)
+    config = made.config(recipe, part=0, shrp=ShrpConfig(layers), **changes | DEEP)
     routed = made.train(name, config, made.teacher)
     pruned = made.pruned(routed, make_plan(usage_in(routed.info), per_layer=1))
     later = {"balance": 0.0, "stage2_epochs": 2, "expander_init": "random"}
-    tuned = made.train(f"{name}-tuned", made.config(recipe, part=0, **values | later), pruned)
-    for model, kind, experts in (
-        (routed, "routed", made.base.experts),
-        (pruned, "static", 1),
-        (tuned, "static", 1),
-    ):
+    tuned = made.train(f"{name}-tuned", made.config(recipe, part=0, **changes | later), pruned)
+    for model, kind, experts in ((routed, "routed", made.base.experts), (pruned, "static", 1), (tuned, "static", 1)):
         one = made.evaluate(model.model)
         row = {"depth": f"{len(layers)}of{made.base.layers}", "model": kind, "experts_per_layer": experts}
         row |= {"fine_tuned_after_pruning": model is tuned, "metric": one.metric, "n": one.n}
@@ -234,8 +219,12 @@ def selection(made: Checkpoint, name: str) -> Found:
     gates = GateFit(model, tokenizer, training, stats.shares(), max_length=length).finish()
     sizes = in_turn(model, tokenizer, validation, max_length=length).sizes()
     stats = replace(stats, fitted=gates, ablation=sizes)
+    used = [(share[share > 0], sizes[layer][share > 0]) for layer, share in stats.shares().items()]
+    ranked = [float(spearmanr(*one).statistic) for one in used if len(one[0]) > 2]
     about = {"checkpoint": name, "task": task, "depth": name.rpartition("-")[2], "metric": routed.metric}
-    about |= {"n": len(validation), "routed": routed.score, "calibrated": False}
+    about |= {"n": len(validation), "routed": routed.score, "calibrated": False, "layers": len(used)}
+    about |= {"rank_correlation": mean(ranked) if ranked else None}
+    about |= {"same_first": sum(int(share.argmax() == size.argmax()) for share, size in used)}
     for m, kind in product(SIZES, SELECTIONS):
         how = {"selection": kind, "combination": "fitted" if kind == "fitted" else "usage"}
         seeds = range(DRAWS if kind == "random" else 1)

@@ -156,14 +156,27 @@ def extensions() -> str:
     return table(["layers", "model", "texts", "encoder", *(LABELS[task] for task in TASKS)], lines)
 
 
+def entities() -> str:
+    """Named entities: percent of the teacher's score by depth."""
+    cells: dict[str, dict[str, str]] = {}
+    for row in read_rows(DATA / "conll2003.json"):
+        of, tuned = row["teacher_score"], ", fine-tuned" * row["fine_tuned_after_pruning"]
+        shares = {"share": row["score"] / of, "interval": row["interval"] and [end / of for end in row["interval"]]}
+        cells.setdefault(describe(row) + tuned, {})[row["depth"]] = share(shares)
+    return crossed("model", {depth: f"{depth.replace('of', ' of ')} layers" for depth in SIZES}, cells)
+
+
 def selection() -> str:
-    """Score by what experts are selected by, percent of the routed model's."""
-    kinds = ("usage", "gate_norm", "ablation", "fitted", "random")
+    """Score by what experts are selected by, percent of the routed model's; and how alike usage and knock-outs rank."""
+    kinds = ("usage", "gate_norm", "ablation", "fitted", "random", "rank correlation", "same first")
     cells: dict[tuple[str, int], dict[str, str]] = {}
     for row in read_rows(DATA / "selection.json"):
         if not row["calibrated"] and row["per_layer"] == SIZES[row["checkpoint"].rpartition("-")[2]]:
             key = row["checkpoint"], row["per_layer"]
-            cells.setdefault(key, {})[row["selection"]] = f"{100 * row['score'] / row['routed']:.1f}"
+            found = cells.setdefault(key, {})
+            found[row["selection"]] = f"{100 * row['score'] / row['routed']:.1f}"
+            if row["same_first"] is not None:
+                found |= {kinds[-2]: f"{row['rank_correlation']:.2f}", kinds[-1]: f"{row['same_first']} of {row['layers']}"}
     lines = ([name, str(m), *(found.get(k, "") for k in kinds)] for (name, m), found in sorted(cells.items()))
     return table(["checkpoint", "experts a layer", *(kind.replace("_", " x ") for kind in kinds)], lines)
 
@@ -257,6 +270,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "controls": against_controls,
     "ablation": ablation,
     "extensions": extensions,
+    "entities": entities,
     "selection": selection,
     "routes": routes,
     "topk": topk,

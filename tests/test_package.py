@@ -88,14 +88,6 @@ def test_the_python_of_the_readme_runs(monkeypatch, capsys, tmp_path):
     assert "tensor(" in said
 
 
-@pytest.mark.parametrize("page", [ROOT / "app.py", *sorted(ROOT.glob("pages/*.py"))], ids=lambda page: page.name)
-def test_no_page_has_a_string_that_streamlit_would_draw(page):
-    """Streamlit draws what stands alone on a line of a page, a string that documents a constant as well."""
-    _, *body = ast.parse(page.read_text(encoding="utf-8")).body
-    bare = [node for node in body if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)]
-    assert not [node.lineno for node in bare]
-
-
 @pytest.fixture(scope="module")
 def imports():
     """Module -> the modules of the project that it imports, in functions and for type checkers too."""

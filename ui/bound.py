@@ -35,13 +35,13 @@ def remembered(page: str, shared: Container[str]):
     """
     session = st.session_state
     before, session[_PAGE] = session.get(_PAGE), page
-    left_with = session.setdefault(_LEFT_WITH, {})
-    kept = left_with.get(page, {})
+    left = session.setdefault(_LEFT_WITH, {})
+    kept = left_with(page)
     if before not in (None, page) and kept and not any(key in st.query_params for key in kept):
         st.query_params.update(kept)
         st.rerun()  # no longer a step of the browser's history, for which an address without a parameter is its default
 
-    mine = left_with[page] = {key: st.query_params.get_all(key) for key in st.query_params if key not in shared}
+    mine = left[page] = {key: st.query_params.get_all(key) for key in st.query_params if key not in shared}
     context = get_script_run_ctx()
     asked = context.query_string
     try:
@@ -49,9 +49,14 @@ def remembered(page: str, shared: Container[str]):
     finally:
         # Not from `st.query_params`, which a run that another page's interrupts can't read any more. A later run of this page
         # may have begun before this one, which it interrupts, gets here.
-        if context.query_string != asked and left_with[page] is mine:
+        if context.query_string != asked and left[page] is mine:
             written = parse_qs(context.query_string, keep_blank_values=True)
-            left_with[page] = {key: values for key, values in written.items() if key not in shared}
+            left[page] = {key: values for key, values in written.items() if key not in shared}
+
+
+def left_with(page: str) -> dict[str, list[str]]:
+    """The parameters that a page's address had when it was left."""
+    return st.session_state.get(_LEFT_WITH, {}).get(page, {})
 
 
 def went_back() -> bool:

@@ -20,7 +20,6 @@ from ui.store import kept
 from ui.text import (
     capital,
     escape,
-    is_percentage,
     metric_name,
     points,
     points_interval,
@@ -30,8 +29,6 @@ from ui.text import (
 
 FEW = 30
 """Groups of fewer examples are marked."""
-WIDE = 0.02
-"""An interval that reaches further than this to a side is wide."""
 
 
 def difference(a: Evaluation, b: Evaluation, *, resamples: int = 2000) -> tuple[float, tuple[float, float]]:
@@ -72,19 +69,10 @@ def is_clear(bounds: tuple[float, float]) -> bool:
     return bounds[0] > 0 or bounds[1] < 0
 
 
-def how_wide(bounds: tuple[float, float], metric: str, n: int, what: str = "") -> str:
-    """What an interval that includes 0 does not show, as a sentence; empty for one that excludes 0.
-
-    Args:
-        what: with which model the difference is, to follow "from"; empty where that is plain.
-    """
-    if not all(map(math.isfinite, bounds)) or is_clear(bounds):
-        return ""
-    reach, tie = max(-bounds[0], bounds[1]), f"No significant difference{f' from {what}' * bool(what)}"
-    if reach < WIDE:
-        return f"{tie}."
-    size = f"{math.ceil(100 * reach)} points" if is_percentage(metric) else f"{reach:.2f}"
-    return f"{tie}; {n:,} examples cannot rule out one of up to {size}."
+def no_difference(bounds: tuple[float, float], what: str = "") -> str:
+    """A sentence for an interval that includes 0, of the difference (from `what`); empty for another one."""
+    known = all(map(math.isfinite, bounds)) and not is_clear(bounds)
+    return f" No significant difference{f' from {what}' * bool(what)}." * known
 
 
 @dataclass(frozen=True)
@@ -116,7 +104,7 @@ def verdict_of(found: Test, a: str, b: str) -> str:
     if not math.isfinite(found.bounds[0]):
         return f"{text}; without an interval, nothing can be concluded."
     text += f" (95% CI {points_interval(found.bounds, found.metric)}, n = {found.n:,})."
-    return f"{text} {how_wide(found.bounds, found.metric, found.n)}".strip()
+    return f"{text}{no_difference(found.bounds)}"
 
 
 def agreement_text(other: Evaluation, reference: Evaluation, names: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from shrp.errors import JobError
 from shrp.files import cache_folder
 from shrp.jobs import Job
 from ui.own.kept import is_local
-from ui.text import about, capital, escape, metric_name, score_text
+from ui.text import about, capital, escape, metric_name, score_text, with_interval
 
 SWITCH = "SHRP_JOBS"
 """Variable of the environment that switches jobs on or off whatever address the app has."""
@@ -140,7 +140,7 @@ def _one(job: Job, open_folder: Callable[[Path], None]) -> None:
         st.progress(share, escape(said))
         _curve(job)
     elif job.state == "waiting":
-        st.caption(":material/schedule: Waits for the jobs before it.")
+        st.caption(":material/schedule: Waits to start.")
     elif job.state == "failed":
         st.error(escape(job.error), icon=":material/error:")
     elif said := outcome(job):
@@ -185,7 +185,7 @@ def outcome(job: Job) -> str:
     """What a job that is done came to, in words; empty where nothing was scored."""
     found, metric = job.result, job.about.get("metric", "")
     if "p50_ms" in found:
-        score = f"{capital(metric_name(metric))} {score_text(found['score'], metric)}"
+        score = capital(with_interval(found["score"], found["interval"], metric, found["n"]))
         return f"{score}, p50 {found['p50_ms']:.1f} ms, {found['mb']:.1f} MB"
     if found.get("n"):
         scores = (score_text(found[name], metric) for name in ("routed_score", "dense_score"))

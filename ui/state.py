@@ -17,7 +17,7 @@ from shrp.data.tasks import TEXTS, Task
 from shrp.data.text_data import TextData
 from shrp.errors import CheckpointError, DataError, ShrpError
 from ui import data_sources, loaders, measurements, not_here
-from ui.bound import follow
+from ui.bound import follow, left_with
 from ui.downloads import clicked
 from ui.own import checkpoints as own_checkpoints
 from ui.own import data as own_data
@@ -69,14 +69,16 @@ def is_routed(info: CheckpointInfo) -> bool:
 def draw_menu(pages: Sequence[StreamlitPage], here: StreamlitPage, info: CheckpointInfo | None) -> None:
     """Draw links to the pages; those that do not apply to the picked checkpoint are greyed, with the reason.
 
-    The link of the open page, `here`, keeps the address: without it, a click on it would lose the picks.
+    Each leads to its page as it was left: put back later, parameters would be another step of the browser's history. That
+    of the open page, `here`, keeps the address.
     """
     address = {key: st.query_params.get_all(key) for key in st.query_params}
     for page in pages:
         # Of a dense model Expert usage shows the importance of heads.
         pruned = info is not None and info.plan is not None and page.url_path == "expert_usage"
         why = "This model is pruned: it has no routers." if pruned else ""
-        st.page_link(page, disabled=bool(why), help=why or None, query_params=address if page == here else None)
+        leads = address if page == here else left_with(page.url_path)
+        st.page_link(page, disabled=bool(why), help=why or None, query_params=leads)
 
 
 def draw_picker(*, of_data: bool) -> CheckpointInfo | None:

@@ -33,7 +33,8 @@ def knock_out(
 ) -> None:
     """Remove experts or heads and compare predictions: the router picks the next expert; a head's output becomes 0.
 
-    A change is the value without them minus the value with them: negative where they help.
+    A change is the value without them minus the value with them: negative where they help. What is lost (`signed`,
+    `score_lost`) is positive there.
     """
     from shrp.analysis.importance import check_has_heads, removed_by_layer
     from shrp.cli.subjects import opened, provenance

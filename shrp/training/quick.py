@@ -35,7 +35,7 @@ from shrp.training.examples import Examples
 from shrp.training.loop import evaluate_with_usage
 from shrp.training.losses import Batch, TextLoss, parameter_groups
 from shrp.training.processes import from_main
-from shrp.training.progress import Progress
+from shrp.training.progress import Progress, Status
 from shrp.training.runs import finish, run_folder
 from shrp.training.teacher import LiveTeacher
 from shrp.training.text import Texts, train_on_text, usage_on_text
@@ -102,6 +102,10 @@ def convert_quickly(
     # Of a run that was killed, what its epochs took before counts too; the dense model's pass is part of the first.
     seconds = max(time.perf_counter() - started, sum(row["seconds"] for row in history))
     about = {"texts": len(texts), "sources": [*sources], "seconds": round(seconds, 1)}
+    if "vocabulary" in dense.info.training:
+        about["vocabulary"] = dense.info.training["vocabulary"]
+    if progress is not None:
+        progress.step(Status("scoring on the validation data", 0, 0))
     found = from_main(lambda: _scored_and_saved(dense, model, config, history, about, validation, out))
     finish(out)
     return {"seconds": about["seconds"], "examples": config.visited(len(texts)), **found}

@@ -178,7 +178,7 @@ def test_the_models_of_the_table_are_those_of_its_data():
 
 @pytest.mark.parametrize(("name", "count"), [("ablation", 2 * 3), ("extensions", 2), ("topk", 4 * 3), ("balance", 2)])
 def test_smaller_studies_write_the_fields_of_their_data_once(place, trained, name, count, monkeypatch):
-    monkeypatch.setattr(questions, "VARIANTS", {v: questions.VARIANTS[v] for v in ("paper", "retain, middle first")})
+    monkeypatch.setattr(questions, "VARIANTS", {v: questions.VARIANTS[v] for v in ("paper", "retain without its hidden states")})
     both = ("self path alone", "3 experts, untied, self path")
     monkeypatch.setattr(questions, "EXTENSIONS", {v: questions.EXTENSIONS[v] for v in both})
     monkeypatch.setattr(questions, "TOP_K", (1, 3))
@@ -212,11 +212,7 @@ def test_studies_of_checkpoints(place, name, count, monkeypatch, tiny_routed, ti
     assert len(rows) == count
 
 
-def test_the_order_of_conversion():
-    layers = tuple(range(1, 12))
-    assert questions.order_of("middle first", layers)[:5] == (6, 5, 7, 4, 8)
-    assert questions.order_of("bottom-up", layers) == layers
-    assert questions.order_of("", layers) == ()
+def test_the_distance_from_uniform():
     assert questions.distance_from_uniform([1, 0, 0, 0]) == 0.75
     assert questions.distance_from_uniform([0.25] * 4) == 0
 

@@ -126,10 +126,13 @@ def curve(
     current: tuple[int, float, Evaluation | None],
     floor: float = math.nan,
     chosen_on: str = "",
+    *,
+    whole: bool,
 ) -> go.Figure:
     """Score against cost.
 
     Args:
+        whole: whether the frame has all sizes, which a line may join.
         current: the experts kept now, their cost as a share of dense, and their evaluation: None before there is one,
             and perhaps of some examples only.
         chosen_on: the data on which the experts of stored prunings were chosen, where known.
@@ -138,14 +141,15 @@ def curve(
     scale, unit = (100.0, "%") if is_percentage(metric) else (1.0, "")
     fig = go.Figure()
     x, (score, low, high) = 100 * frame[OVER], (scale * frame[c] for c in ("score", "low", "high"))
-    if len(frame) > 2:
+    if whole:
         band = {"x": np.concatenate([x, x[::-1]]), "y": np.concatenate([high, low[::-1]]), "mode": "lines"}
         band |= {"fill": "toself", "fillcolor": "rgba(19,154,120,0.13)", "line": {"width": 0}}
         fig.add_scatter(**band, hoverinfo="skip", showlegend=False)
     fig.add_scatter(
         x=x,
         y=score,
-        mode="lines+markers",
+        mode="lines+markers" if whole else "markers",
+        error_y=None if whole else whiskers(score, low, high),
         name=f"pruned, {title}",
         line={"color": KIND_COLORS["static"], "width": 1.5},
         marker={"size": 7, "color": KIND_COLORS["static"]},

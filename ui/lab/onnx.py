@@ -111,7 +111,7 @@ def figures(report: Mapping[str, Any], name: str) -> str:
 
 def checked(report: Mapping[str, Any]) -> str:
     """How the export was measured and compared, in two sentences."""
-    same = f"logits within {report['max_difference']:.1g}"
+    same = f"logits within {report['max_difference']:.2g}"
     if report["label_agreement"] is not None:
         agreeing = round(report["label_agreement"] * report["sentences"])
         same = f"the same prediction for {agreeing:,} of {report['sentences']:,} examples, {same}"

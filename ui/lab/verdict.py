@@ -46,8 +46,10 @@ def verdict(
     if math.isfinite(below):
         less = differences.below_or_above(below, metric, "the dense one").replace(" points", "", 1)
         text += f", {less}{_ends(of_dense, metric).replace('95% CI ', '')}"
-    sure = differences.how_wide(bounds, metric, found.n, "the routed model") if found.complete else ""
-    return f"{text}. {sure}{tail}"
+    sure = differences.no_difference(bounds, "the routed model") * found.complete
+    if found.complete and differences.is_clear(of_dense):
+        sure += f" Significantly {'below' if below < 0 else 'above'} the dense one."
+    return f"{text}.{sure}{tail}"
 
 
 def _ends(bounds: tuple[float, float], metric: str) -> str:

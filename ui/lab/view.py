@@ -203,10 +203,11 @@ class Lab:
             return
         self.drawings += 1  # two charts of one run need different keys, even in the same place
         frame = curve.frame_of(self.checkpoint, curve.known(self.checkpoint, self.data, self.sizes))
+        scored = {"floor": floor_of(self.data), "whole": len(frame) == len(self.sizes)}
         share = prunings.cost_of(self.checkpoint, self.plan).relative_to(dense_cost(self.model, TOKENS))
         now, title = (self.plan.budget, share[curve.OVER], found), SELECTIONS[self.setting.selection].lower()
         chosen_on = str(self.checkpoint.info.training.get("validation_data", ""))
-        fig = curve.curve(frame, self.stored, self.routed, self.data, title, now, floor_of(self.data), chosen_on)
+        fig = curve.curve(frame, self.stored, self.routed, self.data, title, now, chosen_on=chosen_on, **scored)
         # Streamlit keeps a chart's callback as long as its session: one that knew `self` would keep this run of the page.
         key, allocation, layers = f"curve-{self.drawings}", self.setting.allocation, len(self.layers)
         with self.show("curve").container():

@@ -20,7 +20,7 @@ _BERT_LIKE = ("bert", "camembert", "distilbert", "electra", "ernie", "roberta", 
 ABOUT = (
     "SHRP turns the attention heads of a layer into **experts**, small networks side by side. A **router** sends each text to "
     "one of them, and the **Expander**, which they share, widens its output again. **Pruning** keeps a few experts and "
-    "removes the router, so the model becomes smaller and faster."
+    "removes the router, which leaves a model smaller and faster than the dense one."
 )
 """The terms of all pages."""
 
@@ -79,7 +79,8 @@ def verdict_text(name: str, info: CheckpointInfo, config: Mapping[str, Any]) -> 
     if not kept:
         score = score_text(rows[0]["score"], rows[0]["metric"])
         return f"**{escape(name)}** has {metric_name(rows[0]['metric'])} {score}{size}."
-    return f"**{escape(name)}** keeps **{kept}** of its dense model's {metric_name(rows[0]['metric'])}{size}."
+    of = f"{metric_name(rows[0]['metric'])} on {escape(rows[0]['data'])}"
+    return f"**{escape(name)}** keeps **{kept}** of its dense model's {of}{size}."
 
 
 def score_box(

@@ -45,11 +45,15 @@ def _dialog(selection: Selection) -> None:
     full = _options() if recipe == "full" else None
     if found is None:
         return
+    from shrp.training.quick import enough
+
     texts, validation = found
     try:
         with st.spinner("Measuring a training step …"):
             seconds = _estimate(selection, texts, layers, full)
-        st.markdown(f"**{capital(about(seconds))}** for {len(texts):,} texts on this machine.")
+        shipped = 0 if full else len(enough(texts.texts)[0]) - len(texts)
+        more = f" and {shipped:,} shipped sentences" * bool(shipped)
+        st.markdown(f"**{capital(about(seconds))}** for {len(texts):,} texts{more} on this machine.")
     except (ShrpError, RuntimeError) as error:
         st.warning(escape(f"The time can't be estimated: {error}"))
     title = f"Convert {selection.name}: {layers} of {total} layers"

@@ -17,7 +17,7 @@ import streamlit as st
 from shrp.data import tabular
 from shrp.data.tasks import Task
 from shrp.errors import DataError
-from shrp.phrases import counted
+from shrp.phrases import counted, listed
 from ui import data_sources, jobs
 from ui.own import boxes
 from ui.own import kept as own_kept
@@ -105,6 +105,8 @@ def _apply(table: Table, task: Task, ask: Ask) -> list[str]:
     except DataError as error:
         before = st.session_state.get(data_sources.OWN_DATA)
         stays = "" if before is None or before.task != task else f" Until then '{before.name}' stays in use."
+        if before is not None and before.name == table.name:
+            stays = " Until then it is used as it was."
         st.error(escape(f"{error}{stays}"), icon=":material/error:")
     except Exception as error:  # of content that nobody thought of
         _LOG.exception("a person's own table")
@@ -132,7 +134,7 @@ def _fitted(table: Table, task: Task, ask: Ask) -> list[str]:
     meanings = own_labels.choose(unknown, task, key, ask) if unknown else ()
     if meanings is None:
         raise DataError(
-            f"'{table.name}' is not in use yet: choose what each label means as one of {task.name}, or no label column."
+            f"'{table.name}' has other labels: choose what each means ({listed(task.label_names[:8])}), or no label column."
         )
     key = _same(table), task, replace(columns, meanings=meanings)
     if session.get(_FITTED) != key:

@@ -105,4 +105,4 @@ def most(grid: WhatIf, output: int) -> str:
     if grid.flips()[row, expert]:
         other = grid.task.label_names[int(grid.logits[row, expert].argmax())]
         return f"{most}, where expert {expert} would give **{escape(other)}**"
-    return most
+    return most if grid.flips().any() else f"{most}, though no other choice would change the prediction"

@@ -118,8 +118,9 @@ def _headline(table: pd.DataFrame, found: KnockOuts, of: str) -> str:
         f"{_output(found)} (95% CI {signed(top['signed_low'], 2)} to {signed(top['signed_high'], 2)}{same})"
     )
     if top["score_lost"] == top["score_lost"]:
-        ends = points_interval((top["score_lost_low"], top["score_lost_high"]), metric)
-        said += f", {points(top['score_lost'], metric)} of {metric_name(metric)} ({ends})"
+        low, high = top["score_lost_low"], top["score_lost_high"]
+        ends = f" ({points_interval((low, high), metric)})" * bool(low == low)
+        said += f", {points(top['score_lost'], metric)} of {metric_name(metric)}{ends}"
     return f"{said}; n = {found.n:,}."
 
 
@@ -144,6 +145,7 @@ def _by_group(
     frame = once("worth by group", 16, (key, by), "Permuting groups", lambda p: work(progress=p))
     worth, sure = worth_name(data.task), beyond_chance(frame)
     said = by_group_said(sure, frame, worth, of)
+    said += f" This is of {found.n:,} of {len(data):,} examples; all of them may show otherwise." * (found.n < len(data))
     st.markdown(said)
     drawn, used = where_columns(frame, sure)
     part = "" if len(drawn) == used else f"; {len(drawn)} of {used} {of}s, significant ones first"

@@ -86,7 +86,7 @@ def usage_heatmap(
     top = max(float(shares[np.isfinite(shares)].max(initial=0.0)), 2 / len(experts))
     show = len(experts) <= _LABELLED
     # Percent, as the title says; without the sign twelve cells fit in a narrow window. Zeros stay blank.
-    text = [[str(round(100 * v) or "") if v == v else "" for v in row] for row in shares.tolist()]
+    text = [[str(round(100 * v) or "<1") if v == v and v else "" for v in row] for row in shares.tolist()]
     fig = go.Figure(
         go.Heatmap(
             z=shares,
