@@ -180,8 +180,10 @@ class CheckpointInfo:
             )
         except ShrpError as error:
             raise CheckpointError(f"the checkpoint's shrp section is not valid: {error}") from error
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise CheckpointError(f"the checkpoint's shrp section is incomplete: {error!r}.") from error
+        except KeyError as error:
+            raise CheckpointError(f"the checkpoint's shrp section has no entry {error}.") from error
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise CheckpointError("the checkpoint's shrp section has an entry of another form than is written.") from error
 
 
 HEADS = {TEXT: "ForSequenceClassification", WORDS: "ForTokenClassification", SPANS: "ForQuestionAnswering"}

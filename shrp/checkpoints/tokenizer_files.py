@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from shrp.data.tabular import is_unicode
 from shrp.errors import CheckpointError, ShrpError
 
 TOKENIZER = "tokenizer.json"
@@ -74,10 +75,7 @@ def check_files(folder: str | os.PathLike) -> None:
             has a `tokenizer.json` that `check_parts` refuses; one sentence says which entry.
     """
     no = f"{folder} has no usable tokenizer:"
-    for name in (
-        "tokenizer_config.json",
-        "config.json",
-    ):  # the first that names one counts, as for transformers
+    for name in ("tokenizer_config.json", "config.json"):  # the first that names one counts, as for transformers
         found = _read(folder, name)
         if not isinstance(found, Mapping) or not (named := found.get("tokenizer_class")):
             continue
@@ -87,7 +85,9 @@ def check_files(folder: str | os.PathLike) -> None:
             )
         break
     for name in SETTINGS:
-        for key, value in _entries(_read(folder, name)):
+        if not is_unicode(json.dumps(found := _read(folder, name), ensure_ascii=False)):
+            raise CheckpointError(f"{no} {name} has an entry with half of a surrogate pair, which can't be written; take it out.")
+        for key, value in _entries(found):
             reads = key in _READ or (key.endswith(_READ_BY_ENDING) and key not in _HARMLESS)
             if reads and value not in (None, "", {}, [], *_DICTIONARIES):
                 raise CheckpointError(

@@ -59,9 +59,8 @@ class Session:
 
     def __init__(self, url: str) -> None:
         self.url, self.id, self.page, self.query, self.states, self.drawn = url, "", "", {}, {}, {}
-        address = f"ws{url.removeprefix('http')}/_stcore/stream"
-        opened = connect(address, subprotocols=["streamlit"], max_size=None, open_timeout=ANSWER, ping_interval=None)
-        self.socket = opened.__enter__()
+        options = {"subprotocols": ["streamlit"], "max_size": None, "open_timeout": ANSWER, "ping_interval": None}
+        self.socket = connect(f"ws{url.removeprefix('http')}/_stcore/stream", **options).__enter__()
 
     def go(self, page: str, *, back: bool = False, **query: str) -> None:
         """Ask for a page's address, as by a link or, `back`, by the browser's button."""

@@ -245,8 +245,9 @@ def test_code_beside_the_config_is_not_run(saved, monkeypatch):
 )
 def test_sections_that_cannot_be_read(saved, section):
     edit(saved, lambda data: data["shrp"].update(section))
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError) as raised:
         checkpoint.load(saved)
+    assert "Error(" not in str(raised.value)  # Python's words
     assert isinstance(discover(saved.parent)[saved.name], CheckpointError)
     assert checkpoint.info_if_ours(saved) is None
 

@@ -45,6 +45,7 @@ def put(folder, name, entries):
         lambda path: {"tokenizer_class": "BertTokenizer", "vocab": path, "unk_token": ""},
         lambda path: {"tokenizer_class": "MPNetTokenizer", "vocab_file": path},
         lambda path: {"init_inputs": [path]},
+        lambda path: {"mask_token": "\ud800"},  # which could not be written again
         lambda path: {"tokenizer_file": path},
         lambda path: {"merges": path},
         lambda path: {"gguf_file": path},
