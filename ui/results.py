@@ -94,19 +94,16 @@ def score_against_size(frame: pd.DataFrame) -> go.Figure:
         fig.add_scatter(
             x=part["encoder"],
             y=part["share"],
-            mode="markers",
+            mode="markers+text",
+            text=["SHRP paper" * model.startswith("SHRP paper") for model in part["model"]],
+            textposition="bottom right",
             name=name,
             marker=looks[name],
             customdata=part[["model"]],
             error_y=whiskers(part["share"], part["low"], part["high"], thickness=1),
             hovertemplate="%{customdata[0]}<br>%{y:.1f}% kept with %{x:.1f}% of the encoder<extra></extra>",
         )
-    fig.add_hline(
-        AIM,
-        line={"color": GREY, "dash": "dot", "width": 1},
-        name="95% of the dense model",
-        showlegend=True,
-    )
+    fig.add_hline(AIM, line={"color": GREY, "dash": "dot", "width": 1}, name="95% of the dense model", showlegend=True)
     fig.update_layout(
         height=330,
         margin={"l": 10, "r": 10, "t": 10, "b": 10},

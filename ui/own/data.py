@@ -28,7 +28,7 @@ from ui.text import escape
 
 NEW = "own-data-new"
 """Key of the session's state: whether the session's own data are of a table not used before, and so are to be picked."""
-_TABLE, _FITTED, _PROBLEM = "own-table", "own-table-fitted", "own-data-problem"
+_TABLE, _FITTED, PROBLEM = "own-table", "own-table-fitted", "own-data-problem"
 _FIRST = "own-table-first"
 """The table and the task that it was first fitted to: labels that are mere numbers are taken to be of that task."""
 _LOG = logging.getLogger(__name__)
@@ -67,8 +67,8 @@ def draw(task: Task) -> None:
         _take_new,
         anywhere=own_kept.is_local(),
     )
-    if session.get(_PROBLEM):
-        st.error(escape(session[_PROBLEM]), icon=":material/error:")
+    if session.get(PROBLEM):
+        st.error(escape(session[PROBLEM]), icon=":material/error:")
     if (table := session.get(_TABLE)) is None:
         st.caption("With labels there are scores; without, usage, routes and changed predictions.")
         return
@@ -233,21 +233,21 @@ def _take(read: Callable[[], Table]) -> bool:
     """Put what was read in the place of the table before it, unless it was an error; returns whether it was read."""
     session = st.session_state
     try:
-        session[_TABLE], session[_PROBLEM] = read(), ""
+        session[_TABLE], session[PROBLEM] = read(), ""
     except (DataError, OSError) as error:
         said = str(error)
         if isinstance(error, OSError):
             said = f"The file can't be read: {error.strerror or error}"
         before = session.get(data_sources.OWN_DATA)
         stays = f" '{before.name}' stays in use." if before is not None else ""
-        session[_PROBLEM] = f"{said.removesuffix('.')}.{stays}"
+        session[PROBLEM] = f"{said.removesuffix('.')}.{stays}"
         return False
     return True
 
 
 def remove() -> None:
     """Forget the session's own table and its data."""
-    for key in (_TABLE, _FITTED, _FIRST, _PROBLEM, data_sources.OWN_DATA):
+    for key in (_TABLE, _FITTED, _FIRST, PROBLEM, data_sources.OWN_DATA):
         st.session_state.pop(key, None)
     own_kept.forget()
     own_kept.set_param(own_kept.PARAM, None)

@@ -27,6 +27,8 @@ def button(key: str = "own-open") -> None:
 
 def show(*which: str) -> None:
     """Have a dialog, this one unless named, open from the next run on in the place of any other, until it is closed."""
+    for problem in (checkpoints.PROBLEM, data.PROBLEM):  # of the last time
+        st.session_state.pop(problem, None)
     st.session_state[_OPEN] = which or (OWN,)
 
 
@@ -89,7 +91,8 @@ def _dialog() -> None:
     data.draw(info.task)
     st.subheader("3. What next?", anchor=False)
     with st.container(horizontal=True):
-        if st.button("Look at it", type="primary", key="own-look", icon=":material/visibility:"):
+        look = {"icon": ":material/visibility:", "disabled": bool(session.get(checkpoints.PROBLEM))}
+        if st.button("Look at it", type="primary", key="own-look", **look):
             close()
             st.rerun()
         dense = info.plan is None and not info.config.layers
