@@ -20,6 +20,7 @@ from shrp.model.convert import expert_layers
 from shrp.phrases import counted
 from ui import arrival, measurements
 from ui.describe import summary_line
+from ui.differences import floor_of
 from ui.own import convert
 from ui.text import escape, shorten_texts, slice_name, verdict
 from ui.usage import attention, driving, importance, profile, results, training
@@ -71,7 +72,9 @@ def without(selection: state.Selection, stats: UsageStats, cell: tuple[int, int]
         return f"without it: see {profile.KNOCK_OUT}"
     try:
         found = results.knocked_out(selection.checkpoint, selection.data, stats, cell)
-        return without_it(found, results.score_lost(selection.checkpoint, selection.data, found))
+        said = without_it(found, results.score_lost(selection.checkpoint, selection.data, found))
+        low = bool(found.before.score <= floor_of(selection.data))
+        return said + "; the model itself does not beat the majority class" * low
     except ShrpError:  # outputs that are no finite numbers, which the Knock-out tab says
         return "without it: no result"
 

@@ -17,15 +17,7 @@ from shrp.evaluation.metrics import majority_score
 from shrp.evaluation.paired import Agreement, agreement, by_group, paired_difference
 from shrp.phrases import listed
 from ui.store import kept
-from ui.text import (
-    capital,
-    escape,
-    metric_name,
-    points,
-    points_interval,
-    score_text,
-    share_text,
-)
+from ui.text import capital, escape, metric_name, points, points_interval, score_text, share_text
 
 FEW = 30
 """Groups of fewer examples are marked."""
