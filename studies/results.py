@@ -162,7 +162,9 @@ def entities() -> str:
     for row in read_rows(DATA / "conll2003.json"):
         of, tuned = row["teacher_score"], ", fine-tuned" * row["fine_tuned_after_pruning"]
         shares = {"share": row["score"] / of, "interval": row["interval"] and [end / of for end in row["interval"]]}
-        cells.setdefault(describe(row) + tuned, {})[row["depth"]] = share(shares)
+        if row["routed"] or row["experts_per_layer"] in (None, SIZES[row["depth"]]):
+            name = NAMES[row["model"]] + ", routed" * row["routed"] + tuned
+            cells.setdefault(name, {})[row["depth"]] = f"{share(shares)} with {row['encoder_params_share']:.1%}"
     return crossed("model", {depth: f"{depth.replace('of', ' of ')} layers" for depth in SIZES}, cells)
 
 

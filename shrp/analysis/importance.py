@@ -101,7 +101,7 @@ class KnockOuts:
         for i, expert in np.ndindex(usage.shape):
             found, changed = effects[:, i, expert], self.knocked_out[:, i, expert]
             record = {"layer": self.layers[i], "expert": expert}
-            record |= {"usage": usage[i, expert], "uses": int(self.fires[:, i, expert].sum())}
+            record |= {"usage": float(usage[i, expert]), "uses": int(self.fires[:, i, expert].sum())}
             for name, values in (("signed", found), ("effect", np.abs(found))):
                 low, high = of_mean(values, units)
                 low = low if name == "signed" else max(low, 0.0)  # nan stays

@@ -35,7 +35,7 @@ _ACCENTS = 0.4  # most accents among the letters of words that have any
 _SIGNS = set("‘’“”‚„–—…€£¥¢°«»‹›¿¡§©®™·•²³¹½¼¾µ±´¨¸ˆ˜\xa0\xad")
 _BARE_CR = re.compile(rb"\r(?!\n)")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-_UNQUOTED = "is a text that holds the delimiter not quoted?"
+_UNQUOTED = "put quotation marks around a text that holds the delimiter"
 
 
 @dataclass(frozen=True)

@@ -108,5 +108,5 @@ def costs(checkpoint: Checkpoint, plan: PruningPlan) -> None:
         "| % of dense | FLOPs | parameters |\n|---|---|---|\n"
         f"| **encoder** | **{percent(share['encoder_flops'])}** | **{percent(share['encoder_params'])}** |\n"
         f"| whole model | {percent(share['model_flops'])} | {percent(share['model_params'])} |\n"
-        f"| routed encoder | {percent(routed['encoder_flops'])} | {percent(routed['encoder_params'])} |"
+        f"| encoder, routed | {percent(routed['encoder_flops'])} | {percent(routed['encoder_params'])} |"
     )
