@@ -74,7 +74,7 @@ def without(selection: state.Selection, stats: UsageStats, cell: tuple[int, int]
         found = results.knocked_out(selection.checkpoint, selection.data, stats, cell)
         said = without_it(found, results.score_lost(selection.checkpoint, selection.data, found))
         low = bool(found.before.score <= floor_of(selection.data))
-        return said + "; the model itself does not beat the majority class" * low
+        return said + "; the model itself is not above the majority-class baseline" * low
     except ShrpError:  # outputs that are no finite numbers, which the Knock-out tab says
         return "without it: no result"
 

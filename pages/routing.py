@@ -53,7 +53,7 @@ def main() -> None:
             verdict(of + headline(e, None, None, routed=routed))
         does = "marks an answer" if checkpoint.info.task.on_spans else "labels words"
         st.caption(
-            f"What-if, words, experts and the comparison of two need one prediction for a text; this model {does}."
+            f"What-if, words, experts and comparison need one prediction for each text; this model {does}."
         )
         tabs(selection, found, number, None, wanted=False)
         return

@@ -220,7 +220,7 @@ def selection(made: Checkpoint, name: str) -> Found:
     sizes = in_turn(model, tokenizer, validation, max_length=length).sizes()
     stats = replace(stats, fitted=gates, ablation=sizes)
     used = [(share[share > 0], sizes[layer][share > 0]) for layer, share in stats.shares().items()]
-    ranked = [float(spearmanr(*one).statistic) for one in used if len(one[0]) > 2]
+    ranked = [float(spearmanr(*one).statistic) for one in used if len(one[0]) > 2 and np.ptp(one[1])]
     about = {"checkpoint": name, "task": task, "depth": name.rpartition("-")[2], "metric": routed.metric}
     about |= {"n": len(validation), "routed": routed.score, "calibrated": False, "layers": len(used)}
     about |= {"rank_correlation": mean(ranked) if ranked else None}

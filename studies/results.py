@@ -177,7 +177,7 @@ def selection() -> str:
             key = row["checkpoint"], row["per_layer"]
             found = cells.setdefault(key, {})
             found[row["selection"]] = f"{100 * row['score'] / row['routed']:.1f}"
-            if row["same_first"] is not None:
+            if row["rank_correlation"] is not None:
                 found |= {kinds[-2]: f"{row['rank_correlation']:.2f}", kinds[-1]: f"{row['same_first']} of {row['layers']}"}
     lines = ([name, str(m), *(found.get(k, "") for k in kinds)] for (name, m), found in sorted(cells.items()))
     return table(["checkpoint", "experts a layer", *(kind.replace("_", " x ") for kind in kinds)], lines)

@@ -202,7 +202,7 @@ def _curve(job: Job) -> None:
     losses, rows = job.status.get("losses", []), job.status.get("history", [])
     scored = [row for row in rows if row.get("validation_score") is not None]
     if len(losses) > 1:
-        about = "It rises where another layer is converted, and falls between."
+        about = "It rises where another layer is converted." if job.about.get("kind") == "convert" else None
         st.metric("Loss by step", f"{losses[-1]:.4g}", chart_data=losses, help=about)
     if scored:
         metric, scores = scored[0]["metric"], [row["validation_score"] for row in scored]

@@ -70,14 +70,15 @@ def draw_menu(pages: Sequence[StreamlitPage], here: StreamlitPage, info: Checkpo
     """Draw links to the pages; those that do not apply to the picked checkpoint are greyed, with the reason.
 
     Each leads to its page as it was left: put back later, parameters would be another step of the browser's history. That
-    of the open page, `here`, keeps the address.
+    of the open page, `here`, keeps the address. Streamlit adds the parameters of widgets on all pages.
     """
     address = {key: st.query_params.get_all(key) for key in st.query_params}
+    stays = {key: address[key] for key in (guide.PARAM, own_kept.PARAM) if key in address}
     for page in pages:
         # Of a dense model Expert usage shows the importance of heads.
         pruned = info is not None and info.plan is not None and page.url_path == "expert_usage"
         why = "This model is pruned: it has no routers." if pruned else ""
-        leads = address if page == here else left_with(page.url_path)
+        leads = address if page == here else stays | left_with(page.url_path)
         st.page_link(page, disabled=bool(why), help=why or None, query_params=leads)
 
 

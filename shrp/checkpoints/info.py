@@ -183,7 +183,7 @@ class CheckpointInfo:
         except KeyError as error:
             raise CheckpointError(f"the checkpoint's shrp section has no entry {error}.") from error
         except (TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise CheckpointError("the checkpoint's shrp section has an entry of another form than is written.") from error
+            raise CheckpointError("the checkpoint's shrp section has an entry of the wrong type or out of range.") from error
 
 
 HEADS = {TEXT: "ForSequenceClassification", WORDS: "ForTokenClassification", SPANS: "ForQuestionAnswering"}

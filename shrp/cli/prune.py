@@ -34,7 +34,7 @@ class PruneOptions:
     """What the `--config` file of `prune` may set."""
 
     training: TrainConfig
-    """Fine-tuning after pruning: rates, sizes, seed. Scores, too, are of texts cut at its `max_length`."""
+    """Fine-tuning after pruning: rates, sizes, seed, and `max_length`, by which texts are cut for usage and scores, too."""
     combination: str | None = None
     """Weights of the kept experts: usage, mean or fitted; by default as selected."""
     seed: int = 0
@@ -90,7 +90,7 @@ def prune(
     import torch
 
     import shrp.checkpoints.checkpoint as store
-    from shrp.checkpoints.info import history_text, joined, pruned_training, usage_in
+    from shrp.checkpoints.info import evaluated_length, history_text, joined, pruned_training, usage_in
     from shrp.checkpoints.info import read_config as read_info
     from shrp.checkpoints.saving import refuse_existing, round_as_stored
     from shrp.evaluation.calibration import matched
@@ -132,7 +132,7 @@ def prune(
     refuse_existing(out)  # refuse now, not after the epochs
     source = store.load(checkpoint, device=options.device)
     check_can_prune(source)
-    task, length = source.info.task, options.training.max_length
+    task, length = source.info.task, evaluated_length(options.training.max_length)
     if calibrate and task.is_regression:
         raise PlanError("--calibrate is for classification; leave it out for a regression.")
     files = opt.Data(

@@ -102,9 +102,8 @@ def convert_quickly(
     # Of a run that was killed, what its epochs took before counts too; the dense model's pass is part of the first.
     seconds = max(time.perf_counter() - started, sum(row["seconds"] for row in history))
     about = {"texts": len(texts), "sources": [*sources], "seconds": round(seconds, 1)}
-    if "vocabulary" in dense.info.training:
-        about["vocabulary"] = dense.info.training["vocabulary"]
-    if progress is not None:
+    about |= {name: value for name, value in dense.info.training.items() if name == "vocabulary"}
+    if progress is not None and validation is not None:
         progress.step(Status("scoring on the validation data", 0, 0))
     found = from_main(lambda: _scored_and_saved(dense, model, config, history, about, validation, out))
     finish(out)

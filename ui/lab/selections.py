@@ -94,8 +94,8 @@ def against_draws(pruned: Evaluation, draws: list[float]) -> str:
     if not draws or not np.isfinite([pruned.score, *draws]).all():
         return ""
     above = sum(pruned.score > score for score in draws)
-    better = "too few to test it" if above == len(draws) else "not better than chance"
-    return f"Beats {above} of {len(draws)} random selections: {better}."
+    shown = ", too few for a test" if above == len(draws) else ": not better than chance"
+    return f"Beats {above} of {len(draws)} random selections{shown}."
 
 
 def _row(

@@ -40,7 +40,7 @@ _BROUGHT = ".brought"
 """An empty file in a folder of the app's models that a person has brought."""
 _UNNAMED = re.compile(r"LABEL_\d+")
 """A label that `config.json` has no name for."""
-_HELD, _LET_GO, PROBLEM = (f"own-checkpoint-{part}" for part in ("held", "let-go", "problem"))
+_HELD, _LET_GO, PROBLEM, BUSY = (f"own-checkpoint-{part}" for part in ("held", "let-go", "problem", "busy"))
 
 
 class Held(NamedTuple):
@@ -101,8 +101,8 @@ def draw() -> None:
         _take,
         anywhere=is_local(),
     )
-    if session.get(PROBLEM):
-        st.error(escape(session[PROBLEM]), icon=":material/error:")
+    for problem in filter(None, (session.get(PROBLEM), session.get(BUSY))):
+        st.error(escape(problem), icon=":material/error:")
     if gone := session.get(_LET_GO):
         st.caption(f"{escape(', '.join(gone))} was let go: the last {MOST_HELD} stay loaded.")
 
@@ -316,7 +316,7 @@ def why_no_job(name: str) -> str:
 
 def _removed(name: str) -> None:
     used = name in loaders.discover_all() and jobs.reads(loaders.path_of(name))
-    st.session_state[PROBLEM] = f"A job needs '{name}': cancel the job, or wait for its end." if used else ""
+    st.session_state[BUSY] = f"A job needs '{name}': cancel the job, or wait for its end." if used else ""
     if used:
         return
     remove(name)

@@ -51,8 +51,8 @@ def _dialog(selection: Selection) -> None:
     try:
         with st.spinner("Measuring a training step …"):
             seconds = _estimate(selection, texts, layers, full)
-        shipped = 0 if full else len(enough(texts.texts)[0]) - len(texts)
-        more = f" and {shipped:,} shipped sentences" * bool(shipped)
+        given = texts.texts if full else enough(texts.texts, validation.texts if validation else ())[0]
+        more = f" and {len(given) - len(texts):,} shipped ones" * (len(given) > len(texts))
         st.markdown(f"**{capital(about(seconds))}** for {len(texts):,} texts{more} on this machine.")
     except (ShrpError, RuntimeError) as error:
         st.warning(escape(f"The time can't be estimated: {error}"))

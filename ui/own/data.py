@@ -17,7 +17,7 @@ import streamlit as st
 from shrp.data import tabular
 from shrp.data.tasks import Task
 from shrp.errors import DataError
-from shrp.phrases import counted, listed
+from shrp.phrases import counted
 from ui import data_sources, jobs
 from ui.own import boxes
 from ui.own import kept as own_kept
@@ -104,9 +104,10 @@ def _apply(table: Table, task: Task, ask: Ask) -> list[str]:
         return _fitted(table, task, ask)
     except DataError as error:
         before = st.session_state.get(data_sources.OWN_DATA)
-        stays = "" if before is None or before.task != task else f" Until then '{before.name}' stays in use."
-        if before is not None and before.name == table.name:
-            stays = " Until then it is used as it was."
+        stays = ""
+        if before is not None and before.task == task:
+            one = "it is used as it was" if before.name == table.name else f"'{before.name}' stays in use"
+            stays = f" Until then {one}."
         st.error(escape(f"{error}{stays}"), icon=":material/error:")
     except Exception as error:  # of content that nobody thought of
         _LOG.exception("a person's own table")
@@ -134,7 +135,7 @@ def _fitted(table: Table, task: Task, ask: Ask) -> list[str]:
     meanings = own_labels.choose(unknown, task, key, ask) if unknown else ()
     if meanings is None:
         raise DataError(
-            f"'{table.name}' has other labels: choose what each means ({listed(task.label_names[:8])}), or no label column."
+            f"'{table.name}' has labels that {task.name} lacks: choose what each means, or no label column."
         )
     key = _same(table), task, replace(columns, meanings=meanings)
     if session.get(_FITTED) != key:

@@ -27,8 +27,6 @@ def button(key: str = "own-open") -> None:
 
 def show(*which: str) -> None:
     """Have a dialog, this one unless named, open from the next run on in the place of any other, until it is closed."""
-    for problem in (checkpoints.PROBLEM, data.PROBLEM):  # of the last time
-        st.session_state.pop(problem, None)
     st.session_state[_OPEN] = which or (OWN,)
 
 
@@ -48,6 +46,8 @@ def opener(label: str, which: str, name: str, icon: str, help: str, **look: str)
 def close() -> None:
     """Close the dialog that is open, from the next run on."""
     st.session_state[_OPEN] = None
+    for problem in (checkpoints.PROBLEM, checkpoints.BUSY, data.PROBLEM):  # which have been seen
+        st.session_state.pop(problem, None)
 
 
 def convert(name: str) -> None:
@@ -91,11 +91,11 @@ def _dialog() -> None:
     data.draw(info.task)
     st.subheader("3. What next?", anchor=False)
     with st.container(horizontal=True):
-        look = {"icon": ":material/visibility:", "disabled": bool(session.get(checkpoints.PROBLEM))}
-        if st.button("Look at it", type="primary", key="own-look", **look):
+        failed = bool(session.get(checkpoints.PROBLEM))  # then it is not the model that was asked for
+        if st.button("Look at it", type="primary", key="own-look", icon=":material/visibility:", disabled=failed):
             close()
             st.rerun()
-        dense = info.plan is None and not info.config.layers
+        dense = not failed and info.plan is None and not info.config.layers
         if (
             dense
             and not checkpoints.why_no_job(name)

@@ -166,7 +166,7 @@ def reading_notes(found: Sequence[Exploration], scored: int) -> list[str]:
         most = max(len(e.tokens) for e in found)
         notes.append(f":material/content_cut: Only the first {most:,} tokens of {numbered(kind, cut)} are read.")
     if longer := [i for i, e in enumerate(found, 1) if len(e.tokens) > scored]:
-        notes.append(f"Here {numbered(kind, longer)} is read further than on other pages, which stop at {scored:,} tokens.")
+        notes.append(f"Other pages read only the first {scored:,} tokens of {numbered(kind, longer)}.")
     if unknown := [i for i, e in enumerate(found, 1) if e.unknown]:
         notes.append(f":material/question_mark: The vocabulary lacks words of {numbered(kind, unknown)}.")
     return notes

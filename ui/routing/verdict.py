@@ -105,4 +105,5 @@ def most(grid: WhatIf, output: int) -> str:
     if grid.flips()[row, expert]:
         other = grid.task.label_names[int(grid.logits[row, expert].argmax())]
         return f"{most}, where expert {expert} would give **{escape(other)}**"
-    return most if grid.flips().any() else f"{most}, though no other choice would change the prediction"
+    some = grid.task.is_regression or grid.flips().any()
+    return most if some else f"{most}, though no other choice would change the prediction"

@@ -145,7 +145,7 @@ def _by_group(
     frame = once("worth by group", 16, (key, by), "Permuting groups", lambda p: work(progress=p))
     worth, sure = worth_name(data.task), beyond_chance(frame)
     said = by_group_said(sure, frame, worth, of)
-    said += f" This is of {found.n:,} of {len(data):,} examples; all of them may show otherwise." * (found.n < len(data))
+    said += f" Measured on {found.n:,} of {len(data):,} examples; all of them may give another result." * (found.n < len(data))
     st.markdown(said)
     drawn, used = where_columns(frame, sure)
     part = "" if len(drawn) == used else f"; {len(drawn)} of {used} {of}s, significant ones first"
