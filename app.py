@@ -43,10 +43,10 @@ with remembered(name, state.SHARED):
         menu, steps = st.container(), st.container()
         jobs.draw(pick_folder)
         info = state.draw_picker(of_data=name != PAGES[-1][0])
-        with menu:
-            state.draw_menu([page if page == start else pages[0], *pages[1:]], page, info)
         with steps:
             guide.draw(name)
+        with menu:  # last, as its links carry what is in the address by then
+            state.draw_menu([page if page == start else pages[0], *pages[1:]], page, info)
     # A dialog answers only once the page is done; one that was not, as it was measuring, can wait for it to close.
     if st.session_state.pop(DONE, None) != name and dialog.is_open():
         st.stop()

@@ -70,6 +70,9 @@ def test_a_click_on_a_heatmap_cell_updates_the_profile_in_view_and_back_returns_
     shown = said()
     assert shown.startswith("Layer 10, expert 1")
     assert "95% CI" in shown  # the knock-out, without a further click
+    to(page, "Results")
+    to(page, "Expert usage")  # one step as well
+    assert (said(), page.evaluate("history.length")) == (shown, start + 3)
     page.reload()  # a session of its own
     assert said() == shown
 
