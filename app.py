@@ -5,7 +5,7 @@ from pathlib import Path
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from ui import jobs, loaders, state
+from ui import jobs, state
 from ui.bound import remembered
 from ui.own import dialog, guide
 from ui.own.checkpoints import pick_folder
@@ -18,8 +18,6 @@ PAGES = (
     ("compare", "Compare", ":material/compare:"),
     ("results", "Results", ":material/science:"),
 )
-# Pages that draw something without torch.
-LIGHT = ("overview", "results")
 # Key of the session's state: the page whose last run came to its end.
 DONE = "page-done"
 FOLDER = Path(__file__).parent / "pages"
@@ -50,7 +48,5 @@ with remembered(name, state.SHARED):
     # A dialog answers only once the page is done; one that was not, as it was measuring, can wait for it to close.
     if st.session_state.pop(DONE, None) != name and dialog.is_open():
         st.stop()
-    if name not in LIGHT:
-        loaders.libraries()
     page.run()
     st.session_state[DONE] = name

@@ -2,7 +2,8 @@
 
 from ui import state
 
-state.through_app()  # before what imports torch and transformers: one thread does that for all sessions
+# Before what imports torch and transformers: one thread does that for all sessions.
+selection = state.current("Compare", named=False)
 
 # isort: split
 
@@ -21,8 +22,7 @@ TEST = "Paired test"
 TABS = (TEST, pair_tabs.LOST, pair_tabs.CHANGED, pair_tabs.THRESHOLD)
 
 
-def main() -> None:
-    selection = state.current("Compare", named=False)
+def main(selection: state.Selection) -> None:
     data = selection.data
     if data.task.name == TEXTS.name:  # which has no predictions to compare, as is said above
         return
@@ -74,4 +74,4 @@ def main() -> None:
             pair_tabs.draw(name, a.evaluation, b.evaluation, selection, LETTERS, file, a.read)
 
 
-main()
+main(selection)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ui import state
 
-state.through_app()  # before what imports torch and transformers: one thread does that for all sessions
+# Before what imports torch and transformers: one thread does that for all sessions.
+selection = state.current("Expert usage", named=False)
 
 # isort: split
 
@@ -42,8 +43,7 @@ MOST_SLICES = 30
 
 
 @state.shows_errors
-def main() -> None:
-    selection = state.current("Expert usage", named=False)
+def main(selection: state.Selection) -> None:
     st.session_state.update({key: st.session_state[key] for key in KEPT if key in st.session_state})
     if not selection.is_routed:
         no_routers(selection)
@@ -142,4 +142,4 @@ def no_routers(selection: state.Selection) -> None:
                 verdict(measured or said)
 
 
-main()
+main(selection)

@@ -2,13 +2,13 @@
 
 from ui import state
 
-state.through_app()  # before what imports torch and transformers: one thread does that for all sessions
+# Before what imports torch and transformers: one thread does that for all sessions.
+selection = state.current("Pruning lab")
 
 # isort: split
 
 from ui.lab import view
 
-selection = state.current("Pruning lab")
 if selection.is_routed:
     # Not a fragment: Streamlit stops a whole run as soon as the slider moves, so nothing queues.
     view.Lab(selection).draw()

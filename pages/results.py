@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import streamlit as st
 
-from ui import results, state
+from shrp.phrases import listed
+from ui import not_here, results, state
 from ui.downloads import chart
 from ui.text import verdict
+
+RECIPES = ["retain", "paper"]
 
 
 def headline(models: list[dict], recipe: str, depth: str) -> str:
@@ -42,11 +45,13 @@ def main() -> None:
         )
         return
     top = st.container()
+    for key, offered in (("recipe", RECIPES), ("depth", [*results.DEPTHS.values()])):
+        not_here.tell(key, key, st.query_params.get(key) in (None, *offered), listed(offered))
     one, two = st.columns(2)
     picked = {"required": True, "bind": "query-params"}
     recipe = one.segmented_control(
         "Recipe",
-        ["retain", "paper"],
+        RECIPES,
         key="recipe",
         help="retain: ours, distilled and first converted on unlabelled text. paper: our reading of the published recipe.",
         default="retain",

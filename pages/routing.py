@@ -1,44 +1,45 @@
 """Routing: what the model predicts for typed sentences, which experts they take, and what that depends on."""
 
-from ui import state
+import streamlit as st
 
-state.through_app()  # before what imports torch and transformers: one thread does that for all sessions
+from ui import arrival, state
+from ui.routing import sentences
+from ui.text import escape
+
+# On a phone, cells have no room for their numbers. A tap shows them.
+st.html("""<style>
+@media (max-width: 700px) {
+  :is(.st-key-what-if, .st-key-tokens) .heatmaplayer text {display: none}
+}
+</style>""")
+picked = state.described("Routing")
+arrival.arrive({sentences.INPUT: int, sentences.BESIDE: int, sentences.TAB: str})
+inputs, notes = sentences.sentence_box(picked[1].task, state.read(picked[1])[1])
+for note in notes:
+    st.caption(f":material/info: {escape(note)}")
+# Before what imports torch and transformers: one thread does that for all sessions.
+selection = state.current(needs_data=False, picked=picked)
 
 # isort: split
-
-import streamlit as st
 
 from shrp.analysis.explore import Exploration
 from shrp.errors import DataError, ShrpError
 from shrp.model.convert import expert_layers
-from ui import arrival
 from ui.bound import fall_back
-from ui.routing import attention, compare, experts, results, sentences, what_if, words
+from ui.routing import attention, compare, experts, results, what_if, words
 from ui.routing.sentences import ATTENTION, COMPARE, EXPERTS, INPUT, ROUTE, TAB, WORDS, say_unknown
 from ui.routing.table import sentence_table
 from ui.routing.verdict import headline
-from ui.text import escape, verdict
+from ui.text import verdict
 
 # Key of the switch for long texts, in the session's state and in the URL.
 ALL = "everything"
-# On a phone, cells have no room for their numbers. A tap shows them.
-NARROW = """<style>
-@media (max-width: 700px) {
-  :is(.st-key-what-if, .st-key-tokens) .heatmaplayer text {display: none}
-}
-</style>"""
 
 
 @state.shows_errors
-def main() -> None:
-    st.html(NARROW)
-    selection = state.current("Routing", needs_data=False)
+def main(selection: state.Selection, inputs: list[tuple[str, ...]]) -> None:
     checkpoint, routed = selection.checkpoint, selection.is_routed
     kind = sentences.kind_of(checkpoint.info.task)
-    arrival.arrive({INPUT: int, sentences.BESIDE: int, TAB: str})
-    inputs, notes = sentences.sentence_box(checkpoint.info.task, selection.data)
-    for note in notes:
-        st.caption(f":material/info: {escape(note)}")
     if not inputs:
         st.info(f"Type a {kind} above.", icon=":material/edit:")
         return
@@ -127,4 +128,4 @@ def tabs(
     state.lazy_tabs(draw, TAB)
 
 
-main()
+main(selection, inputs)

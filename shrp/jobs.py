@@ -194,9 +194,7 @@ def forget(job: Job) -> None:
 
 def _folders(root: Path) -> list[Path]:
     with suppress(OSError):
-        return sorted(
-            one for one in root.iterdir() if (one / _JOB).is_file() and not one.name.startswith(".")
-        )
+        return sorted(one for one in root.iterdir() if (one / _JOB).is_file() and not one.name.startswith("."))
     return []
 
 

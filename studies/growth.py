@@ -7,6 +7,7 @@ while it works, above what it takes with model and data loaded; the data itself 
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 import time
@@ -17,18 +18,22 @@ from contextlib import suppress
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import numpy as np
+import pandas as pd
 import psutil
 import torch
 import typer
+from streamlit.testing.v1 import AppTest
 from transformers import BertConfig, BertForSequenceClassification
 
 from shrp.analysis.usage import measure_usage
 from shrp.checkpoints.checkpoint import Checkpoint, load
+from shrp.checkpoints.saving import save
 from shrp.cli.output import print_json, print_table, stderr
-from shrp.data.sources import load_probe
+from shrp.data.sources import DATA_DIR, load_probe
 from shrp.data.text_data import TextData
 from shrp.evaluation.evaluate import evaluate
 from shrp.model.config import ShrpConfig
@@ -38,7 +43,8 @@ from shrp.pruning.plan import make_plan
 from studies.rows import numbers, run
 from studies.throughput import machine, versions
 
-CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "sst2-11of12"
+ROOT = Path(__file__).parent.parent
+APP, CHECKPOINT = ROOT / "app.py", ROOT / "checkpoints" / "sst2-11of12"
 PRELOADED = ["shrp.analysis.usage", "shrp.pruning.live", "transformers.models.bert.modeling_bert"]
 """Imported once for all processes."""
 PRUNINGS = (1, 2, 4)
@@ -52,10 +58,27 @@ def sweep(made: Checkpoint, data: TextData) -> None:
     deque(LiveEvaluator(made.model, made.tokenizer, data).sweep(plans), maxlen=0)
 
 
+def app(made: Checkpoint, data: TextData) -> None:
+    """Open the app's pages that measure, one after the other, with the data as those of its data folder."""
+    with TemporaryDirectory() as folder:
+        (place := Path(folder, data.task.name)).mkdir()
+        texts = [text for (text,) in data.texts]
+        pd.DataFrame({"sentence": texts, "label": data.labels}).to_parquet(place / "validation.parquet")
+        save(made.model, made.tokenizer, made.info, Path(folder, "checkpoints", "model"))
+        os.environ |= {DATA_DIR: folder, "SHRP_CHECKPOINTS": f"{folder}/checkpoints", "SHRP_CACHE": f"{folder}/cache"}
+        opened = AppTest.from_file(APP, default_timeout=36_000)
+        opened.query_params |= {"checkpoint": "model", "source": "glue"}
+        for page in ("expert_usage", "pruning_lab", "compare"):
+            opened.switch_page(f"pages/{page}.py").run()
+            if opened.exception or opened.error:
+                raise RuntimeError(f"{page}: {[one.value for one in (*opened.exception, *opened.error)]}")
+
+
 WORK: dict[str, Callable[[Checkpoint, TextData], object]] = {
     "usage": lambda made, data: measure_usage(made.model, made.tokenizer, data),
     "evaluation": lambda made, data: evaluate(made.model, made.tokenizer, data),
     "sweep": sweep,
+    "app": app,
 }
 
 
@@ -73,7 +96,7 @@ def tiny(made: Checkpoint) -> Checkpoint:
     model = BertForSequenceClassification(BertConfig(vocab_size=len(made.tokenizer), **sizes))
     config = ShrpConfig((1, 2))
     convert(model, config)
-    return replace(made, model=model.eval(), info=replace(made.info, config=config))
+    return replace(made, model=model.eval(), info=replace(made.info, config=config, usage={}, scores=()))
 
 
 def measured(kind: str, size: int, folder: Path, small: bool) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from urllib.parse import quote
 
 import streamlit as st
 
-from shrp.analysis.explore import split_sentences
 from shrp.data.text_data import TextData
+from shrp.data.typed import split_sentences
 from ui import arrival
 from ui.routing.sentences import INPUT, LONGEST_LINK, TAB, URL, as_lines
 from ui.routing.sentences import WORDS as WORDS_TAB

@@ -130,9 +130,7 @@ def summary(frame: pd.DataFrame, by: str, value: str) -> str:
     )
 
 
-def losses_by_group(
-    frame: pd.DataFrame, by: str, value: str, models: tuple[str, str], data: str
-) -> go.Figure:
+def losses_by_group(frame: pd.DataFrame, by: str, value: str, models: tuple[str, str], data: str) -> go.Figure:
     """On the left both models' scores, on the right the change with its paired interval; largest loss on top.
 
     `frame`: `shrp.evaluation.paired.by_group`'s result.

@@ -218,7 +218,7 @@ def current(
         loaded = loaders.load_checkpoint(name)
     except CheckpointError as error:
         _say_broken(name, error)
-    source, data, why = st.session_state.get(_READ) or _data(loaded.info)
+    source, data, why = read(loaded.info)
     if data is None and needs_data:
         st.warning(escape(why), icon=":material/database_off:")
         dialog.button("own-open-page")
@@ -234,8 +234,12 @@ def current(
     return Selection(name, loaded, source, data)
 
 
-def _data(info: CheckpointInfo) -> tuple[str, TextData | None, str]:
+def read(info: CheckpointInfo) -> tuple[str, TextData | None, str]:
     """The picked source, all of its data, and why there are none."""
+    return st.session_state.get(_READ) or _data(info)
+
+
+def _data(info: CheckpointInfo) -> tuple[str, TextData | None, str]:
     sources = data_sources.available_sources(info.task)
     source = st.session_state.get(SOURCE)
     if source not in sources:

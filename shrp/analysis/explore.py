@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from unicodedata import category
 
 import numpy as np
 import pandas as pd
@@ -18,6 +17,7 @@ from shrp.analysis import Progress
 from shrp.data.batching import collate, encode, longest_input, token_counts
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData, named
+from shrp.data.typed import MAX_SENTENCES
 from shrp.errors import DataError, PlanError
 from shrp.evaluation.evaluate import evaluate, label_columns
 from shrp.evaluation.metrics import to_predictions
@@ -26,8 +26,6 @@ from shrp.model.forcing import AS_ROUTED, ForcedRoute
 from shrp.model.gates import record_routing, use_gates
 from shrp.model.partial import run_from
 
-MAX_SENTENCES = 32
-PAIR_SEPARATOR = "|||"
 _WORD_STARTS = ("Ġ", "▁")  # byte-level BPE and SentencePiece mark a word's start; WordPiece marks the rest
 
 
@@ -176,37 +174,6 @@ class Exploration:
                     row |= {"position": place, "token": self.tokens[place]}
                 rows.append(row | {"expert": expert, "probability": value, "chosen": taken[place] == expert})
         return pd.DataFrame(rows)
-
-
-def _visible(line: str) -> bool:
-    """Whether a line has a visible character."""
-    return any(not character.isspace() and category(character) != "Cf" for character in line)
-
-
-def split_sentences(typed: str, task: Task) -> tuple[list[tuple[str, ...]], list[str]]:
-    """Inputs from a text area: one a line, the two texts of a pair with `|||` between them.
-
-    Returns:
-        At most `MAX_SENTENCES` inputs, and sentences on what was left out.
-    """
-    size, inputs, notes, incomplete = len(task.text_columns), [], [], []
-    lines = [(number, line.strip()) for number, line in enumerate(typed.splitlines(), 1) if _visible(line)]
-    for number, line in lines:
-        parts = tuple(part.strip() for part in line.split(PAIR_SEPARATOR)) if size == 2 else (line,)
-        if len(parts) == size and all(map(_visible, parts)):
-            inputs.append(parts)
-        else:
-            incomplete.append(str(number))
-    if incomplete:
-        which = f"line {incomplete[0]}" if len(incomplete) == 1 else f"lines {', '.join(incomplete[:8])}"
-        first, second = task.text_columns
-        notes.append(
-            f"Left out {which}{' and more' if len(incomplete) > 8 else ''}: an input of this task is "
-            f"a {first} and a {second} on one line, with {PAIR_SEPARATOR} between them."
-        )
-    if len(inputs) > MAX_SENTENCES:
-        notes.append(f"Only the first {MAX_SENTENCES} of {len(inputs)} inputs are shown.")
-    return inputs[:MAX_SENTENCES], notes
 
 
 def explore(

@@ -211,9 +211,7 @@ def _scores(info: CheckpointInfo, model: PreTrainedModel) -> list[str]:
     return lines
 
 
-def _score_table(
-    rows: Sequence[Mapping[str, Any]], info: CheckpointInfo, model: PreTrainedModel
-) -> list[str]:
+def _score_table(rows: Sequence[Mapping[str, Any]], info: CheckpointInfo, model: PreTrainedModel) -> list[str]:
     costs = {"encoder_params": "encoder parameters", "model_params": "model parameters", "encoder_flops": "encoder FLOPs"}
     body = []
     for row in with_shares(score_frame(rows), info, model).to_dict("records"):

@@ -56,7 +56,7 @@ def explain(
 
 def _parts(text: str, task: Task) -> tuple[str, ...]:
     """The texts of one example; raise `DataError` if there are too few or too many."""
-    from shrp.analysis.explore import PAIR_SEPARATOR, split_sentences
+    from shrp.data.typed import PAIR_SEPARATOR, split_sentences
 
     inputs, _ = split_sentences(" ".join(text.split()), task)
     if inputs:

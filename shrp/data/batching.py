@@ -258,9 +258,7 @@ def bucketed_batches(
     generator = np.random.default_rng(shuffle_seed)
     order = generator.permutation(len(lengths))
     chunk = batch_size * BATCHES_PER_CHUNK
-    batches = [
-        batch for start in range(0, len(order), chunk) for batch in split(order[start : start + chunk])
-    ]
+    batches = [batch for start in range(0, len(order), chunk) for batch in split(order[start : start + chunk])]
     return [batches[i] for i in generator.permutation(len(batches))]
 
 

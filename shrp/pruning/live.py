@@ -215,9 +215,7 @@ class LiveEvaluator:
 
         return estimates(self.data, len(self.data), batches())
 
-    def _run(
-        self, batch: _Batch, steps: list[_Step] | None, worth_keeping: Container[bytes] | None
-    ) -> Tensor:
+    def _run(self, batch: _Batch, steps: list[_Step] | None, worth_keeping: Container[bytes] | None) -> Tensor:
         """Logits `(B, C)` of one batch, or of its tokens, from the highest layer whose input is known.
 
         `worth_keeping` names what later plans share with this one; None keeps everything.
@@ -270,9 +268,7 @@ class LiveEvaluator:
                     self._kept.put((batch.number, step.below, expert), output)
         return list(outputs.values())
 
-    def _compute(
-        self, batch: _Batch, layer: int, experts: Sequence[int], hidden: Tensor
-    ) -> dict[int, Tensor]:
+    def _compute(self, batch: _Batch, layer: int, experts: Sequence[int], hidden: Tensor) -> dict[int, Tensor]:
         compute = first_token_outputs if layer == self.last else expert_outputs
         outputs = compute(self.routed[layer], experts, hidden, batch.packing, self._relative[layer])
         return dict(zip(experts, outputs, strict=True))

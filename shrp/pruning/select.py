@@ -189,6 +189,4 @@ def plan_from(stats: UsageStats, *, selection: str = "usage", **options: Any) ->
         return make_plan(stats.recorded, **options)
     scores = {"gate_norm": stats.gate_norm, "ablation": lambda: stats.ablation or None}.get(selection)
     fitted = stats.fitted if selection == "fitted" else None
-    return make_plan(
-        stats.shares(), scores=scores and scores(), fitted=fitted, selection=selection, **options
-    )
+    return make_plan(stats.shares(), scores=scores and scores(), fitted=fitted, selection=selection, **options)

@@ -227,9 +227,7 @@ def measure(choice: Choice, data: TextData, tokens: int | None = None) -> Side:
         key, found = prunings.model_key(read), measurements.evaluation(read, data)
         price = cost(checkpoint.model, TOKENS)
     else:
-        plan = prunings.plan_of(
-            choice.setting, prunings.usage_for(choice.setting.selection, checkpoint, data)
-        )
+        plan = prunings.plan_of(choice.setting, prunings.usage_for(choice.setting.selection, checkpoint, data))
         key, found = prunings.model_key(read, plan), prunings.evaluated(read, data, plan)
         price = prunings.cost_of(checkpoint, plan)
     return Side(choice, key, found, price.relative_to(dense), read)

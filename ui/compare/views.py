@@ -92,9 +92,7 @@ def ranked(sides: Sequence[Side], name: str) -> None:
         rows.append(row | {"n": one.n} | side.costs)
         shown.append(cells | {title: percent(side.costs[column]) for title, column in COSTS.items()})
     st.table(pd.DataFrame(shown), hide_index=True, alt="All models, the best first")
-    st.caption(
-        f"n = {best.n:,}. Costs are shares of each model's own dense architecture, at {TOKENS} tokens."
-    )
+    st.caption(f"n = {best.n:,}. Costs are shares of each model's own dense architecture, at {TOKENS} tokens.")
     downloads(pd.DataFrame(rows).assign(data=best.data, metric=metric), "ranked", f"{name}-ranked")
 
 

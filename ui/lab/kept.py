@@ -129,9 +129,7 @@ def plan_frame(plan: PruningPlan) -> pd.DataFrame:
 
 def plan_words(plan: PruningPlan) -> str:
     """The kept experts in words, for those who cannot see a map."""
-    return "; ".join(
-        f"layer {layer} keeps {', '.join(map(str, kept.experts))}" for layer, kept in plan.layers
-    )
+    return "; ".join(f"layer {layer} keeps {', '.join(map(str, kept.experts))}" for layer, kept in plan.layers)
 
 
 def _notes(found: Editor, plan: PruningPlan) -> list[str]:

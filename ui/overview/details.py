@@ -95,9 +95,7 @@ def cliff_warning(selection: state.Selection, found: Evaluation) -> str:
     best = next((row["score"] for row in rows if row["kind"] == "teacher" and row.get("score")), 0.0)
     high = found.interval[1] if found.interval[1] == found.interval[1] else found.score
     floor = floor_of(selection.data)
-    if not best > 0 or not (
-        high < CLIFF_SHARE * best - 1e-9 or (found.score <= floor < best and high < best)
-    ):
+    if not best > 0 or not (high < CLIFF_SHARE * best - 1e-9 or (found.score <= floor < best and high < best)):
         return ""
     return (
         f"**Accuracy cliff** on {escape(found.data)}: {percent(found.score / best)} of the dense model's "

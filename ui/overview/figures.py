@@ -110,9 +110,7 @@ def cost_alt(frame: pd.DataFrame) -> str:
 def cost_bars(frame: pd.DataFrame) -> go.Figure:
     """How much of the dense model is left, by denominator."""
     names = [f"{row.what}, {row.denominator}" for row in frame.itertuples()]
-    texts = [
-        f"{percent(row.kept)}  ·  {count(row.value)} of {count(row.dense)}" for row in frame.itertuples()
-    ]
+    texts = [f"{percent(row.kept)}  ·  {count(row.value)} of {count(row.dense)}" for row in frame.itertuples()]
     fig, bar = go.Figure(), {"y": names, "orientation": "h", "width": 0.46}
     fig.add_bar(
         **bar,

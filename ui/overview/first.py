@@ -55,9 +55,7 @@ def own_rows(info: CheckpointInfo) -> list[Mapping[str, Any]]:
 
 def kept_of_dense(info: CheckpointInfo, row: Mapping[str, Any]) -> str:
     """`99.4% (97.2–101.2)`: a stored score, with its interval, over the dense teacher's on the same data."""
-    dense = (
-        one for one in info.scores if one.get("kind") == "teacher" and one.get("data") == row.get("data")
-    )
+    dense = (one for one in info.scores if one.get("kind") == "teacher" and one.get("data") == row.get("data"))
     teacher = next(dense, None)
     if teacher is None or not teacher.get("score") or not info.config.layers:
         return ""

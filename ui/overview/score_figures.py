@@ -182,9 +182,7 @@ def training_history(frame: pd.DataFrame, *, data: str, teacher_score: float | N
     for stage, part in frame.groupby("stage"):
         first, last = part["epoch"].min(), part["epoch"].max()
         fill = MUTED if stage == 1 else "rgba(0,0,0,0)"
-        fig.add_vrect(
-            x0=first - 0.5, x1=last + 0.5, fillcolor=fill, opacity=0.35, line_width=0, layer="below"
-        )
+        fig.add_vrect(x0=first - 0.5, x1=last + 0.5, fillcolor=fill, opacity=0.35, line_width=0, layer="below")
         place = {"x": (first + last) / 2, "y": 1, "yref": "y domain", "yanchor": "bottom"}
         fig.add_annotation(text=f"stage {stage}", showarrow=False, **place)
     ticks = [

@@ -79,9 +79,7 @@ def draw(task: Task) -> None:
     for said in _apply(table, task, drawn):
         st.caption(said)
     # Whatever is wrong with the table: a session must be able to get rid of it.
-    st.button(
-        f"Remove {escape(table.name)}", key="own-data-remove", on_click=remove, icon=":material/delete:"
-    )
+    st.button(f"Remove {escape(table.name)}", key="own-data-remove", on_click=remove, icon=":material/delete:")
 
 
 def restore(task: Task) -> None:

@@ -81,9 +81,7 @@ def fit(table: Table, task: Task, columns: Columns) -> TextData:
         )
     used = [*columns.texts, *filter(None, (columns.label, columns.slice))]
     if len(set(used)) != len(used):
-        raise DataError(
-            "One column can't be a text, the label and the slice at once; choose different ones."
-        )
+        raise DataError("One column can't be a text, the label and the slice at once; choose different ones.")
     if columns.slice is not None:
         values, of = table.frame[columns.slice].unique(), f"Column '{columns.slice}' of '{table.name}' has"
         longest = max(len(str(cell)) for cell in values)

@@ -8,9 +8,9 @@ from urllib.parse import quote
 
 import streamlit as st
 
-from shrp.analysis.explore import PAIR_SEPARATOR, split_sentences
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData
+from shrp.data.typed import PAIR_SEPARATOR, split_sentences
 from shrp.phrases import listed
 from ui import not_here
 from ui.bound import fall_back, set_param, went_back

@@ -292,6 +292,4 @@ def change_marks(frame: pd.DataFrame, metric: str | None, subtitle: str) -> go.F
     what = f"Change of {metric_name(metric)}" if metric else "Answers that change"
     unit = metric_name(metric) if metric and times == 1 else "points" if metric else "% of examples"
     height = cells_height(len(frame))
-    return layout(
-        fig, what, subtitle=subtitle, x=unit, y="layer (choices moved)", height=height, legend=False
-    )
+    return layout(fig, what, subtitle=subtitle, x=unit, y="layer (choices moved)", height=height, legend=False)

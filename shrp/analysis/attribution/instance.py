@@ -135,9 +135,7 @@ def prepare(
     if not words:
         raise DataError("There is no word in this input to attribute anything to; type at least one.")
     if tokenizer.pad_token_id in ids and model.config.model_type in POSITIONS_WITHOUT_PADDING:
-        raise DataError(
-            f"The text holds the padding token {tokenizer.pad_token}; remove it to explain words."
-        )
+        raise DataError(f"The text holds the padding token {tokenizer.pad_token}; remove it to explain words.")
     table = model.get_input_embeddings().weight.detach()
     special = {"pad": tokenizer.pad_token_id, "mask": tokenizer.mask_token_id}
     inputs = collate(tokenizer, encoded, [0], model.device)
