@@ -194,9 +194,7 @@ def rows_of(models: Sequence[Served], data: TextData) -> list[dict[str, Any]]:
 @grouped
 def main(
     data: TrainingData,
-    base: Annotated[
-        str, typer.Option(help="A dense classifier of the task, or an encoder: hub id or folder.")
-    ],
+    base: Annotated[str, typer.Option(help="A dense classifier of the task, or an encoder: hub id or folder.")],
     minilm: Annotated[str, typer.Option(help="MiniLM-L6: a hub id or a folder.")],
     out: Annotated[Path, typer.Option(help="Folder for trainings and served models.")],
     task_name: Annotated[str | None, typer.Option(help="What to call the data of your own files.")] = None,

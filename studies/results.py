@@ -156,16 +156,17 @@ def extensions() -> str:
     return table(["layers", "model", "texts", "encoder", *(LABELS[task] for task in TASKS)], lines)
 
 
-def entities() -> str:
-    """Named entities: percent of the teacher's score by depth."""
+def by_depth(task: str) -> str:
+    """Percent of the teacher's score by depth, of a task with a file of its own."""
     cells: dict[str, dict[str, str]] = {}
-    for row in read_rows(DATA / "conll2003.json"):
+    for row in read_rows(DATA / f"{task}.json"):
         of, tuned = row["teacher_score"], ", fine-tuned" * row["fine_tuned_after_pruning"]
         shares = {"share": row["score"] / of, "interval": row["interval"] and [end / of for end in row["interval"]]}
         if row["routed"] or row["experts_per_layer"] in (None, SIZES[row["depth"]]):
             name = NAMES[row["model"]] + ", routed" * row["routed"] + tuned
             cells.setdefault(name, {})[row["depth"]] = f"{share(shares)} with {row['encoder_params_share']:.1%}"
-    return crossed("model", {depth: f"{depth.replace('of', ' of ')} layers" for depth in SIZES}, cells)
+    depths = [depth for depth in SIZES if any(depth in found for found in cells.values())]
+    return crossed("model", {depth: f"{depth.replace('of', ' of ')} layers" for depth in depths}, cells)
 
 
 def selection() -> str:
@@ -272,7 +273,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "controls": against_controls,
     "ablation": ablation,
     "extensions": extensions,
-    "entities": entities,
+    "entities": partial(by_depth, "conll2003"),
+    "answers": partial(by_depth, "qamr"),
     "selection": selection,
     "routes": routes,
     "topk": topk,

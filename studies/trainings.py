@@ -375,6 +375,8 @@ class Trainings:
                 drop_layer(model, layer)
             for i, layer in enumerate(theirs):
                 encoder_layers(model)[i] = copy.deepcopy(layer).to(model.device)
+            for module in model.modules():  # transformers' hooks, which read hidden states, went with the old layers
+                vars(module).pop("_output_capturing_hooks_installed", None)
         return Checkpoint(self.folder, info, model, self.teacher.tokenizer, "")
 
     def augmented(self, copies: int) -> TextData:

@@ -131,6 +131,4 @@ def _print(result: dict[str, Any], name: str) -> None:
             found = f"{row['kept']} experts ({row['score']:.4f}, {row['encoder_params']:.1%} of the encoder)"
         stderr.print(f"at most {row['loss']} below the routed model's {routed['metric']}: {found}")
     if result["chosen_on"] == name:
-        stderr.print(
-            "experts were chosen on the data that score them, which flatters a little; see --held-out"
-        )
+        stderr.print("experts were chosen on the data that score them, which flatters a little; see --held-out")

@@ -50,9 +50,7 @@ def trim_vocabulary(
     refuse_existing(out)
     source = store.load(checkpoint, device=data.device)
     if "vocabulary" in source.info.training:
-        raise DataError(
-            f"the vocabulary of {checkpoint} is trimmed already; trim the checkpoint it came from."
-        )
+        raise DataError(f"the vocabulary of {checkpoint} is trimmed already; trim the checkpoint it came from.")
     task, length = source.info.task, data.max_length or source.info.max_length
     like, scored = _texts(texts, task, data.text_column), None
     if data.data != "probe" or probe_for(task):
