@@ -118,9 +118,7 @@ def test_attention_of_dense_heads_is_what_transformers_returns(tiny_family, tiny
 @pytest.mark.parametrize(
     ("routing", "top_k", "layers"), [("sequence", 1, (1, 2)), ("sequence", 2, (0, 1, 2)), ("token", 1, (1, 2))]
 )
-def test_knocking_out_equals_running_everything(
-    tiny_routed, tiny_tokenizer, tiny_data, routing, top_k, layers
-):
+def test_knocking_out_equals_running_everything(tiny_routed, tiny_tokenizer, tiny_data, routing, top_k, layers):
     model, data = tiny_routed(routing=routing, top_k=top_k, layers=layers), tiny_data(40)
     before = evaluate(model, tiny_tokenizer, data)
     stats = measure_usage(model, tiny_tokenizer, data)

@@ -55,9 +55,7 @@ def test_what_is_not_there_is_found_about_once_in_20_times():
     for _ in range(100):
         slices = rng.integers(5, size=N)
         stats, data = of(rng.choice(H, size=N, p=[0.5, 0.3, 0.15, 0.05]), slices=named(slices))
-        one = by_name(stats, data, rng.integers(3, 40, size=N), draws=99, seed=int(rng.integers(1000)))[
-            "slice"
-        ]
+        one = by_name(stats, data, rng.integers(3, 40, size=N), draws=99, seed=int(rng.integers(1000)))["slice"]
         p.append(one.p[0])
         within.append(one.within_p[0])
         cells.append(np.nanmin(one.cells))

@@ -44,9 +44,7 @@ def spread(*counts):
 def test_measured_equals_a_plain_loop(routing, batch_size, tiny_routed, tiny_tokenizer, tiny_data):
     model, data = tiny_routed(routing=routing), tiny_data(30)
     progress, options = [], {"batch_size": batch_size, "output_norms": True}
-    stats = measure_usage(
-        model, tiny_tokenizer, data, progress=lambda *step: progress.append(step), **options
-    )
+    stats = measure_usage(model, tiny_tokenizer, data, progress=lambda *step: progress.append(step), **options)
     top1 = {layer: np.zeros((30, H)) for layer in (1, 2)}
     encoded = encode(tiny_tokenizer, data.texts)
     for i in range(30):

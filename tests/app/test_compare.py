@@ -157,9 +157,7 @@ def test_the_labs_pruning_goes_to_side_b(open_page, tiny_checkpoint, params, opt
     assert "b_plan" not in fresh.query_params
 
 
-def test_a_pruned_checkpoint_can_be_compared_but_not_pruned(
-    open_page, tiny_checkpoint, tiny_static_checkpoint
-):
+def test_a_pruned_checkpoint_can_be_compared_but_not_pruned(open_page, tiny_checkpoint, tiny_static_checkpoint):
     at = open_page("compare", tiny_checkpoint, b="tiny-static")
     assert_compares(at, of(tiny_checkpoint), of(tiny_static_checkpoint))
     options = at.selectbox(key="b").options

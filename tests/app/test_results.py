@@ -17,9 +17,7 @@ def test_the_verdict_and_the_table_are_of_what_is_picked(open_page, recipe, dept
     share = f"{100 * mine['share']:.1f}%"
     assert any(re.search(rf"\*\*{re.escape(share)}\*\*", one.value) for one in at.markdown)
     (frame,) = [one.value for one in at.dataframe if "model" in one.value]
-    assert frame["mean"].max() == pytest.approx(
-        max(100 * row["share"] for row in data.compared(recipe, depth))
-    )
+    assert frame["mean"].max() == pytest.approx(max(100 * row["share"] for row in data.compared(recipe, depth)))
     assert frame["model"].tolist()[0] == "SHRP"
 
 

@@ -19,9 +19,7 @@ ABOVE = {
 """Pages whose first screen holds the answer: the parts that are all on it."""
 HEIGHT = 900
 ROLES = ("slider", "combobox", "tab", "radio", "switch")
-CONTROLS = "button, a[href], input, select, textarea, summary, " + ", ".join(
-    f"[role={role}]" for role in ROLES
-)
+CONTROLS = "button, a[href], input, select, textarea, summary, " + ", ".join(f"[role={role}]" for role in ROLES)
 _MEASURE = """
 (controls) => {
   // Of the main part: words, height in pixels, controls on the first screen.

@@ -109,9 +109,7 @@ def test_a_parquet_file_whose_text_is_not_utf8_is_refused(tmp_path):
         read_table(tmp_path / "a.parquet")
 
 
-@pytest.mark.parametrize(
-    "noted", [b"not json", b"{}", b'{"index_columns": [{"kind": 5}]}', b'{"columns": 1}']
-)
+@pytest.mark.parametrize("noted", [b"not json", b"{}", b'{"index_columns": [{"kind": 5}]}', b'{"columns": 1}'])
 def test_what_pandas_noted_in_a_parquet_file_is_not_read(tmp_path, noted):
     table = pa.table({"sentence": ["a", "b"], "label": [1, 0]}).replace_schema_metadata({b"pandas": noted})
     pq.write_table(table, tmp_path / "a.parquet")

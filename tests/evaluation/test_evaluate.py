@@ -83,9 +83,7 @@ def test_padding_is_on_the_right_whatever_the_tokenizer_says(tokenizer, monkeypa
     np.testing.assert_allclose(evaluate(model, tokenizer, data, batch_size=8).logits, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_every_pass_over_data_cuts_at_the_models_positions(
-    tiny_routed, tiny_tokenizer, monkeypatch, tmp_path
-):
+def test_every_pass_over_data_cuts_at_the_models_positions(tiny_routed, tiny_tokenizer, monkeypatch, tmp_path):
     monkeypatch.setattr(tiny_tokenizer, "model_max_length", 10**30)
     texts = tuple((" ".join(f"w{i % 50}" for i in range(n)),) for n in (120, 3, 60, 4))
     data = TextData(TASKS["sst2"], "made", texts, np.arange(4) % 2)
@@ -149,9 +147,7 @@ def test_a_model_in_training_is_left_as_it_was(tokenizer):
     assert not torch.is_inference_mode_enabled()
     assert (torch.ones(1, requires_grad=True) * 2).requires_grad
     stream.close()
-    np.testing.assert_allclose(
-        evaluate(model, tokenizer, data).logits, reference.logits, atol=1e-5, rtol=1e-5
-    )
+    np.testing.assert_allclose(evaluate(model, tokenizer, data).logits, reference.logits, atol=1e-5, rtol=1e-5)
     assert [module.training for module in model.modules()] == before
 
 

@@ -1,5 +1,7 @@
 """The controls that the studies train: layer dropping, no router, width pruning."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from shrp.model.convert import new_parameters
 from shrp.pruning.plan import first_experts
 from shrp.pruning.prune import prune
 from studies.controls import drop_layer, no_router, self_path_alone, width_pruning
+from studies.trainings import Trainings
 
 
 def part(model, name, layer=1):
@@ -33,6 +36,15 @@ def test_a_dropped_layer_leaves_a_shorter_dense_model(
     assert cost(model).encoder_params == counted_params(encoder_layers(model))
     folder = checkpoint.save(model, tiny_tokenizer, tiny_info(layers=()), tmp_path / "dropped")
     assert torch.equal(tiny_logits(checkpoint.load(folder).model, inputs), tiny_logits(model, inputs))
+
+
+def test_a_teacher_that_lost_a_layer_has_hidden_states(tiny_model, tiny_inputs, tiny_info, tmp_path):
+    teacher, shorter, inputs = tiny_model(), tiny_model(), tiny_inputs()
+    teacher(**inputs, output_hidden_states=True)  # after which transformers takes copies of it for prepared
+    drop_layer(shorter, 2)
+    made = SimpleNamespace(teacher=SimpleNamespace(model=teacher, tokenizer=None), folder=tmp_path)
+    found = Trainings.with_layers_of(made, shorter, tiny_info(layers=()), whole=True).model
+    assert len(found(**inputs, output_hidden_states=True).hidden_states) == 3
 
 
 def test_without_a_router_all_experts_have_equal_weight(tiny_routed, tiny_inputs, tiny_logits):

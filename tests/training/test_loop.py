@@ -88,9 +88,7 @@ def without_times(history):
     return [{key: value for key, value in row.items() if key != "seconds"} for row in history]
 
 
-def test_stage_1_converts_a_layer_an_epoch_and_the_history_records_it(
-    run, tiny_data, tiny_tokenizer, tmp_path
-):
+def test_stage_1_converts_a_layer_an_epoch_and_the_history_records_it(run, tiny_data, tiny_tokenizer, tmp_path):
     watch = Watch()
     model, info, history = run(progress=watch)
     rows = [(row["epoch"], row["stage"], row["converted_layer"]) for row in history]
