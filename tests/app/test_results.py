@@ -21,6 +21,11 @@ def test_the_verdict_and_the_table_are_of_what_is_picked(open_page, recipe, dept
     assert frame["model"].tolist()[0] == "SHRP"
 
 
+def test_an_address_that_asks_for_another_depth_is_told(open_page):
+    assert "zzz" in open_page("results", depth="zzz", recipe="paper").warning[0].value
+    assert not open_page("results", depth=data.DEPTHS["6of12"]).warning
+
+
 def test_its_questions_are_the_sections_of_the_results(open_page):
     at = open_page("results")
     titles = [one.label for one in at.expander]
