@@ -4,7 +4,7 @@ import streamlit as st
 
 from ui import arrival, state
 from ui.routing import sentences
-from ui.text import escape
+from ui.text import escape, verdict
 
 # On a phone, cells have no room for their numbers. A tap shows them.
 st.html("""<style>
@@ -30,7 +30,6 @@ from ui.routing import attention, compare, experts, results, what_if, words
 from ui.routing.sentences import ATTENTION, COMPARE, EXPERTS, INPUT, ROUTE, TAB, WORDS, say_unknown
 from ui.routing.table import sentence_table
 from ui.routing.verdict import headline
-from ui.text import verdict
 
 # Key of the switch for long texts, in the session's state and in the URL.
 ALL = "everything"

@@ -225,7 +225,11 @@ def current(
         st.stop()
     if data is None:
         return Selection(name, loaded, source, None, why)
-    cut, length = measurements.cut_inputs(loaded, data)
+    try:
+        cut, length = measurements.cut_inputs(loaded, data)
+    except DataError as error:  # a text that no tokenizer reads
+        show_error(error)
+        st.stop()
     if cut:
         st.sidebar.caption(
             f":material/content_cut: {cut:,} of {len(data):,} examples of {escape(data.name)} "
