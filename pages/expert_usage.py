@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from ui import state
+import streamlit as st
 
+from ui import loaders, state
+
+picked = state.described("Expert usage", named=False)
+meanwhile = st.empty()
+if loaders.importing() and picked[1].usage and state.is_routed(picked[1]):
+    from ui.usage import map as usage_map  # pandas and plotly, after the title
+
+    with meanwhile.container():
+        usage_map.stored_map(*picked)
 # Before what imports torch and transformers: one thread does that for all sessions.
-selection = state.current("Expert usage", named=False)
+selection = state.current(picked=picked)
 
 # isort: split
 
-import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from shrp.analysis.importance import dense_layers
@@ -49,6 +57,7 @@ def main(selection: state.Selection) -> None:
         no_routers(selection)
         return
     stats = measurements.usage_stats(selection.checkpoint, selection.data)
+    meanwhile.empty()
     top = stats.layers[-1]
     arrival.arrive({state.LAYER: int, state.EXPERT: int})
     state.follow_cell(stats.layers, range(stats.num_experts), (top, int(stats.share(top).argmax())))

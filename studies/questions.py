@@ -247,7 +247,7 @@ def routes(made: Checkpoint, name: str) -> Found:
     with progress_on(f"permuting routes of {name}") as show:
         found = shuffle_routes(made.model, made.tokenizer, data, stats, progress=show, **options)
     about = {"checkpoint": name, "metric": made.info.task.metric, "n": len(data), "routed": found.before.score}
-    fields = ("layer", "draws", "score", "change", "change_interval", "matched_change", "matched_interval")
+    fields = ("layer", "draws", "score", "change", "change_interval")
     for row in records(found.frame, "change"):
         if row["layer"] not in stats.layers:
             yield about | {field: row.get(field) for field in (*fields, "moved", "flipped")}

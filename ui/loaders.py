@@ -10,6 +10,7 @@ import gc
 import importlib
 import os
 import re
+import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -58,6 +59,11 @@ def _importing() -> threading.Thread:
     thread = threading.Thread(target=work, daemon=True, name="imports")
     thread.start()
     return thread
+
+
+def importing() -> bool:
+    """Whether torch and transformers are still to be imported, as on a server's first visit."""
+    return _LIBRARIES[-1] not in sys.modules
 
 
 def libraries() -> None:

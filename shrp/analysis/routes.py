@@ -5,7 +5,7 @@ Shapes: `L` routed layers, `H` experts, `N` examples.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -23,7 +23,6 @@ from shrp.data.batching import read
 from shrp.data.slices import ANSWER, groups_by
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
-from shrp.evaluation.calibration import matching_shift, shifted
 from shrp.evaluation.evaluate import label_columns, summarise
 from shrp.evaluation.evaluation import Evaluation
 from shrp.evaluation.metrics import to_predictions
@@ -49,8 +48,6 @@ class ShuffledRoutes:
     after: Mapping[int | str, tuple[Evaluation, ...]]
     """The draws of each kind: routes exchanged in one layer (its number), in `ALL` layers, in all among examples
     with the `SAME` prediction; and the `MIXTURE` of all experts by usage."""
-    matched: Mapping[int | str, tuple[Evaluation, ...]]
-    """The same with the threshold calibrated; empty for regression."""
     moved: Mapping[int | str, float]
     """Share of the choices that fall on another expert."""
 
@@ -59,18 +56,16 @@ class ShuffledRoutes:
         """One row a kind; computed once, in a few seconds.
 
         Columns layer (its number, or one of these three), draws, moved, score, change with low and high (95%,
-        paired; nan without labels), matched, matched_change, matched_low and matched_high (the same, calibrated; nan
-        for regression), flipped (examples whose predicted class changes), share (of all) with share_low and
-        share_high. With several draws these are means; flipped_max is the largest.
+        paired; nan without labels), flipped (examples whose predicted class changes), share (of all) with share_low
+        and share_high. With several draws these are means; flipped_max is the largest.
         """
         return pd.DataFrame([self._row(layer) for layer in self.after])
 
     def _row(self, layer: int | str) -> dict[str, Any]:
         after, n = self.after[layer], self.before.n
+        change, (low, high) = mean_difference(after, self.before)
         row = {"layer": layer, "draws": len(after), "moved": self.moved.get(layer, np.nan)}
-        row |= self._change(after, ("score", "change", "low", "high"))
-        names = ("matched", "matched_change", "matched_low", "matched_high")
-        row |= self._change(self.matched.get(layer, ()), names)
+        row |= {"score": float(np.mean([one.score for one in after])), "change": change, "low": low, "high": high}
         names = ("flipped", "flipped_max", "share", "share_low", "share_high")
         if self.before.task.is_regression:
             return row | dict.fromkeys(names, np.nan)
@@ -78,13 +73,6 @@ class ShuffledRoutes:
         mean = float(np.mean(flipped))
         counts = mean, max(flipped), mean / n, *wilson(mean, n)
         return row | dict(zip(names, counts, strict=True))
-
-    def _change(self, draws: Sequence[Evaluation], names: tuple[str, ...]) -> dict[str, float]:
-        """Score, change, and its interval's ends, by these names."""
-        if not draws:
-            return dict.fromkeys(names, np.nan)
-        change, ends = mean_difference(draws, self.before)
-        return dict(zip(names, (float(np.mean([one.score for one in draws])), change, *ends), strict=True))
 
 
 def shuffle_routes(
@@ -160,16 +148,13 @@ def shuffle_routes(
                 if case in counts:
                     counts[case] += _moved(record, taken, mask)
     found = {case: summarise(data, np.arange(len(data)), given, False) for case, given in logits.items()}
-    before, after, matched, moved = found.pop(None), {}, {}, {}
+    before, after, moved = found.pop(None), {}, {}
     for kind, _ in cases:
         after[kind] = tuple(one for case, one in found.items() if case[0] == kind)
-        if not data.task.is_regression:
-            shifts = [matching_shift(one.logits, before.logits) for one in after[kind]]
-            matched[kind] = tuple(shifted(one, data, by) for one, by in zip(after[kind], shifts))
         elsewhere, choices = sum((pair for case, pair in counts.items() if case[0] == kind), np.zeros(2))
         if choices:
             moved[kind] = float(elsewhere / choices)
-    return ShuffledRoutes(before, after, matched, moved)
+    return ShuffledRoutes(before, after, moved)
 
 
 def _routed(model: PreTrainedModel, data: TextData, stats: UsageStats) -> dict[int, ExpertLayer]:

@@ -17,12 +17,15 @@ from shrp.data.sources import load_probe
 from shrp.evaluation.evaluate import evaluate
 from shrp.model.gates import knock_out, use_gates
 from tests.app.helpers import figure, specs, texts_of, values
+from ui import loaders
 from ui.text import points
 from ui.usage import attention, profile
 from ui.usage import importance as importance_tab
+from ui.usage import map as usage_map
 
 SST2 = load_probe("sst2")
 DRIVING = "What drives routing"
+DRAW = usage_map.usage_heatmap
 
 
 def examples_of(at):
@@ -67,6 +70,18 @@ def test_it_opens_on_the_most_used_expert_of_the_top_layer(open_page, tiny_check
     assert page.session_state["view"] == "Usage"
     assert page.session_state[profile.TABS] == profile.EXAMPLES
     assert "training" not in texts_of(page).lower()  # closed tabs are not computed
+
+
+def test_a_first_visit_opens_with_the_usage_that_the_checkpoint_carries(open_page, save_tiny, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(loaders, "importing", lambda: True)
+    monkeypatch.setattr(usage_map, "usage_heatmap", lambda *given: drawn.append(given) or DRAW(*given))
+    folder = save_tiny("carries", usage={"1": [0.1, 0.9, 0.0, 0.0], "2": [0.0, 0.2, 0.7, 0.1]})
+    page = open_page("expert_usage", folder)
+    stored, measured = drawn
+    assert stored[0].tolist() == [[0.1, 0.9, 0.0, 0.0], [0.0, 0.2, 0.7, 0.1]]
+    assert stored[2:3] + stored[-1:] == ([1, 2], (2, 2))
+    assert heatmap(page) == pytest.approx(measured[0])  # the measured one stands in its place
 
 
 @pytest.mark.parametrize("routing", ["sequence", "token"])

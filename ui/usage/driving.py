@@ -216,8 +216,7 @@ def _exchanged(selection: state.Selection, stats: UsageStats) -> None:
         chart(fig, frame, "exchanged", f"{selection.name}-exchanged-routes", alt)
     st.caption(
         "Numbered rows: routes exchanged in that layer only; the layers above route again. In brackets: choices that "
-        f"move to another expert. “All” rows are means of {frame['draws'].max()} draws. Hollow: threshold calibrated "
-        "(predicted class frequencies matched). Nothing is fine-tuned."
+        f"move to another expert. “All” rows are means of {frame['draws'].max()} draws. Nothing is fine-tuned."
         + " Tokens of a batch exchange their routes, also within a text."
         * (stats.unit == "tokens")
     )
@@ -240,25 +239,17 @@ def _changes(found: ShuffledRoutes, row: pd.Series) -> str:
     if row["flipped_max"] == 0 and not before.task.is_regression:
         return f"no answer of n = {before.n:,} changes."
     if before.labels is not None:
-        parts.append(f"{metric_name(before.metric)} {_score(row, '', before.metric)}")
-        if pd.notna(row["matched"]):
-            parts.append(f"threshold calibrated {_score(row, 'matched_', before.metric)}")
+        metric, low, high = before.metric, row["low"], row["high"]
+        bounds = f", 95% CI {points_interval((low, high), metric)}" if low == low else ""
+        same = ", no significant difference" if low <= 0 <= high else ""
+        score = f"{metric_name(metric)} {score_text(row['score'], metric)}"
+        parts.append(f"{score} ({points(row['change'], metric)}{bounds}{same})")
     if not before.task.is_regression:
         low, high = 100 * row["share_low"], 100 * row["share_high"]
         parts.append(
             f"{percent(row['share'])} of answers change (95% CI {low:.1f}–{high:.1f}%, n = {before.n:,})"
         )
     return f"{'; '.join(parts) or 'outputs change'}."
-
-
-def _score(row: pd.Series, prefix: str, metric: str) -> str:
-    """A score with its change and what the interval shows."""
-    low, high = row[f"{prefix}low"], row[f"{prefix}high"]
-    text = f"{score_text(row['matched' if prefix else 'score'], metric)} ({points(row[f'{prefix}change'], metric)}"
-    if low != low:
-        return f"{text})"
-    verdict = ", no significant difference" if low <= 0 <= high else ""
-    return f"{text}, 95% CI {points_interval((low, high), metric)}{verdict})"
 
 
 def change_marks(frame: pd.DataFrame, metric: str | None, subtitle: str) -> go.Figure:
@@ -281,14 +272,6 @@ def change_marks(frame: pd.DataFrame, metric: str | None, subtitle: str) -> go.F
         for name, r in zip(names, frame.itertuples(), strict=True)
     ]
     fig = interval_marks(values, names, low, high, hover, color=colors)
-    if metric and frame["matched"].notna().any():
-        fig.add_scatter(
-            x=times * frame["matched_change"],
-            y=names,
-            mode="markers",
-            marker={"color": colors, "size": 9, "symbol": "circle-open"},
-            hovertemplate="threshold calibrated: %{x:+.1f}<extra></extra>",
-        )
     what = f"Change of {metric_name(metric)}" if metric else "Answers that change"
     unit = metric_name(metric) if metric and times == 1 else "points" if metric else "% of examples"
     height = cells_height(len(frame))

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from shrp.analysis.usage import UsageStats
+from shrp.checkpoints.info import CheckpointInfo, usage_in
 from ui import measurements, state
 from ui.bound import fall_back
 from ui.downloads import chart
-from ui.text import escape_html, percent, slice_name
+from ui.text import escape, escape_html, percent, slice_name
 from ui.theme import SEQUENTIAL, click_targets, layout, outline, pick_by_click
 from ui.usage.figures import cells_height
+
+if TYPE_CHECKING:
+    from shrp.analysis.usage import UsageStats
 
 ALL = "all examples"
 GROUP = "group"
@@ -33,6 +37,21 @@ def groups_of(selection: state.Selection, stats: UsageStats) -> dict[str, np.nda
             label = f"{by}: {slice_name(str(name))}"
             found[f"{by}: {name}" if label in found else label] = mask  # `a_b` and `a b` are two slices
     return found
+
+
+def stored_map(name: str, info: CheckpointInfo) -> None:
+    """Draw the usage that a routed checkpoint carries, which needs no torch, until that of the picked data is measured."""
+    usage = usage_in(info)
+    shares, layers = np.array([*usage.values()]), [*usage]
+    top, on = int(shares[-1].argmax()), str(info.training.get("validation_data", "its validation data"))
+    with st.container(key="verdict-stored"):
+        share = percent(shares[-1, top], 0)
+        st.markdown(f"**Layer {layers[-1]}, expert {top}** takes **{share}** of {escape(on)}; *measuring the picked data …*")
+    alt = f"Top-1 share of {shares.shape[1]} experts in layers {layers[0]} to {layers[-1]}."
+    about = f"{escape_html(on)}, stored with the model; even use: {percent(1 / shares.shape[1])}"
+    fig = usage_heatmap(shares, None, layers, about, "", (layers[-1], top))
+    frame = pd.DataFrame(shares, pd.Index(layers, name="layer")).reset_index()
+    chart(fig, frame, "stored-usage", f"{name}-stored-usage", alt)
 
 
 def usage_map(selection: state.Selection, stats: UsageStats, cell: tuple[int, int]) -> None:
@@ -69,7 +88,7 @@ def map_frame(stats: UsageStats, shares: np.ndarray, counts: np.ndarray) -> pd.D
 
 def usage_heatmap(
     shares: np.ndarray,
-    counts: np.ndarray,
+    counts: np.ndarray | None,
     layers: Sequence[int],
     subtitle: str,
     unit: str,
@@ -78,7 +97,7 @@ def usage_heatmap(
     """Layers x experts as a heatmap whose cells can be clicked; a click's `customdata` is layer and expert.
 
     Args:
-        shares, counts: `(L, H)`: shares from 0 to 1, nan where nothing is known, and how many of `unit` they are.
+        shares, counts: `(L, H)`: shares from 0 to 1, nan where nothing is known, and how many of `unit` they are, if known.
         layers: the `L` layers, ascending.
         selected: layer and expert that are outlined.
     """
@@ -105,10 +124,10 @@ def usage_heatmap(
         )
     )
     cells = [(layer, expert) for layer in layers for expert in experts]
+    many = [""] * len(cells) if counts is None else [f"<br>{int(count):,} {unit}" for count in counts.flat]
     hover = [
-        f"<b>Layer {layer}, expert {expert}</b><br>Top-1 share: "
-        + (f"{percent(share)}<br>{int(count):,} {unit}" if share == share else "not known")
-        for (layer, expert), share, count in zip(cells, shares.flat, counts.flat, strict=True)
+        f"<b>Layer {layer}, expert {expert}</b><br>Top-1 share: " + (percent(share) + of if share == share else "not known")
+        for (layer, expert), share, of in zip(cells, shares.flat, many, strict=True)
     ]
     rows = [str(layer) for layer, _ in cells]
     fig.add_trace(click_targets([expert for _, expert in cells], rows, cells, hover, size=30))
