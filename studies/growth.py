@@ -64,10 +64,12 @@ def app(made: Checkpoint, data: TextData) -> None:
         (place := Path(folder, data.task.name)).mkdir()
         texts = [text for (text,) in data.texts]
         pd.DataFrame({"sentence": texts, "label": data.labels}).to_parquet(place / "validation.parquet")
-        save(made.model, made.tokenizer, made.info, Path(folder, "checkpoints", "model"))
+        for name in ("model", "other"):
+            save(made.model, made.tokenizer, made.info, Path(folder, "checkpoints", name))
         os.environ |= {DATA_DIR: folder, "SHRP_CHECKPOINTS": f"{folder}/checkpoints", "SHRP_CACHE": f"{folder}/cache"}
         opened = AppTest.from_file(APP, default_timeout=36_000)
-        opened.query_params |= {"checkpoint": "model", "source": "glue"}
+        # By itself Compare takes a shipped checkpoint, which is larger.
+        opened.query_params |= {"checkpoint": "model", "source": "glue", "b": "other"}
         for page in ("expert_usage", "pruning_lab", "compare"):
             opened.switch_page(f"pages/{page}.py").run()
             if opened.exception or opened.error:

@@ -8,6 +8,8 @@ Trained from `--base`, with the options of a recipe changed:
 - `extensions`: do the self path and the untied Expander help? Models of about equal size, converted and fine-tuned on
   text and then on the task; scored on a part of the training split that trained none of them, or (`--final`) on the
   validation data.
+- `schedule`: is one layer an epoch better than all at once, and the balance loss in stage 1 than in both? The same by the
+  `paper` recipe.
 - `topk`: does routing with more experts survive pruning? The same with Top-1, Top-3 and Top-5.
 
 On GLUE's validation data, of routed checkpoints, which are not changed:
@@ -21,7 +23,7 @@ On GLUE's validation data, of routed checkpoints, which are not changed:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import product
 from pathlib import Path
 from statistics import mean
@@ -50,6 +52,7 @@ from shrp.pruning.live import LiveEvaluator
 from shrp.pruning.plan import SELECTIONS, make_plan
 from shrp.pruning.prune import prune
 from shrp.pruning.select import GateFit, plan_from
+from shrp.training.config import Epoch, TrainConfig
 from shrp.training.text import usage_on_text
 from studies.controls import self_path_alone
 from studies.glue import Depth, Models
@@ -153,19 +156,52 @@ def extensions(made: Trainings, variant: str) -> Found:
     }
 
 
-def _upper_half(made: Trainings, name: str, top_k: int = 1, **values: Any) -> Checkpoint:
+def _upper_half(made: Trainings, recipe: str = "retain", top_k: int = 1, **values: Any) -> TrainConfig:
     layers = tuple(range(made.base.layers // 2, made.base.layers))
-    config = made.config("retain", part=0, shrp=ShrpConfig(layers, top_k=top_k), **SMALL, **values)
-    return made.train(name, config, made.teacher)
+    return made.config(recipe, part=0, shrp=ShrpConfig(layers, top_k=top_k), **SMALL | values)
+
+
+class _AllAtOnce(TrainConfig):
+    def schedule(self) -> Iterator[Epoch]:
+        """All layers converted within as many steps; then the usual epochs."""
+        usual = [*super().schedule()]
+        epochs = [replace(epoch, size=self.batch_size) for epoch in usual if epoch.convert is not None]
+        epochs += [replace(epoch, convert=None) for epoch in usual]
+        return (replace(epoch, index=index) for index, epoch in enumerate(epochs))
+
+
+class _AlwaysBalanced(TrainConfig):
+    def schedule(self) -> Iterator[Epoch]:
+        """The usual epochs, all with stage 1's loss."""
+        return (replace(epoch, stage=1) for epoch in super().schedule())
+
+
+SCHEDULES = {
+    "one layer an epoch": TrainConfig,
+    "all layers at once": _AllAtOnce,
+    "balance loss in both stages": _AlwaysBalanced,
+}
 
 
 def balance(made: Trainings, weight: float) -> Found:
-    """The row of a weight: how evenly experts are used after each stage; scores routed and pruned."""
-    routed, per_layer = _upper_half(made, name := f"balance-{weight:g}", balance=weight), 2
+    """The row of a weight of the balance loss."""
+    yield _stages(made, f"balance-{weight:g}", _upper_half(made, balance=weight))
+
+
+def schedule(made: Trainings, schedule: str) -> Found:
+    """The row of a schedule."""
+    usual = _upper_half(made, "paper", freeze_dense=False)
+    config = SCHEDULES[schedule](**{field.name: getattr(usual, field.name) for field in fields(usual)})
+    yield _stages(made, f"schedule-{slug(schedule)}", config)
+
+
+def _stages(made: Trainings, name: str, config: TrainConfig) -> dict[str, Any]:
+    """How evenly experts are used after each stage; scores routed and pruned."""
+    routed, per_layer = made.train(name, config, made.teacher), 2
     plan, found = make_plan(usage_in(routed.info), per_layer=per_layer), made.evaluate(routed.model)
-    history = made.histories[name]
-    first, second = ([[*row["usage"].values()] for row in history if row["stage"] == s] for s in (1, 2))
-    yield {
+    usage = [[*row["usage"].values()] for row in made.histories[name]]
+    first, second = usage[: -config.stage2_epochs], usage[-config.stage2_epochs :]
+    return {
         "metric": found.metric,
         "n": found.n,
         "teacher_score": made.best.score,
@@ -186,7 +222,7 @@ def distance_from_uniform(share: Sequence[float]) -> float:
 
 def topk(made: Trainings, top_k: int) -> Found:
     """The rows of one k: routed, then pruned to each budget, with the experts that are kept."""
-    routed = _upper_half(made, f"topk-{top_k}", top_k)
+    routed = made.train(f"topk-{top_k}", _upper_half(made, top_k=top_k), made.teacher)
     live = LiveEvaluator(routed.model, routed.tokenizer, made.validation, max_length=MAX_LENGTH)
     whole, usage = live.evaluate(None), usage_in(routed.info)
     for budget in (None, *BUDGETS):
@@ -257,6 +293,7 @@ TRAINED: dict[str, tuple[Callable[[Trainings, Any], Found], str, Callable[[], Se
     "ablation": (ablation, "variant", lambda: list(VARIANTS), "cola,stsb", "0"),
     "extensions": (extensions, "variant", lambda: list(EXTENSIONS), "cola,rte", "0"),
     "balance": (balance, "balance", lambda: WEIGHTS, "cola,mrpc", "0,1,2"),
+    "schedule": (schedule, "schedule", lambda: list(SCHEDULES), "cola,mrpc", "0,1,2"),
     "topk": (topk, "top_k", lambda: TOP_K, "mrpc", "0,1,2"),
 }
 """What measures, the field that it varies, its values, and the tasks and seeds by default."""
@@ -265,6 +302,7 @@ KEYS = {
     "ablation": ("task", "seed", "variant", "model", "fine_tuned_after_pruning"),
     "extensions": ("task", "seed", "variant", "texts", "task_effort", "scored_on"),
     "balance": ("task", "seed", "balance"),
+    "schedule": ("task", "seed", "schedule"),
     "topk": ("task", "seed", "top_k", "budget"),
     "selection": ("checkpoint", "per_layer", "selection", "calibrated"),
     "routes": ("checkpoint", "layer"),
@@ -272,7 +310,9 @@ KEYS = {
 
 
 def main(
-    question: Annotated[Literal["ablation", "extensions", "balance", "topk", "selection", "routes"], typer.Argument()],
+    question: Annotated[
+        Literal["ablation", "extensions", "balance", "schedule", "topk", "selection", "routes"], typer.Argument()
+    ],
     checkpoints: Annotated[list[Path] | None, typer.Argument(help="Routed checkpoints of GLUE tasks.")] = None,
     base: Annotated[str, typer.Option(help="The dense encoder: a hub id or a folder.")] = "",
     base_name: Annotated[str | None, typer.Option(help="What to call it.")] = None,

@@ -214,16 +214,16 @@ def _overlap(kept: list[Mapping[str, Sequence[int]]]) -> float:
     return mean(len(a & b) / len(a | b) for a, b in combinations(sets, 2))
 
 
-def balance() -> str:
-    """What the balance loss does to shares and scores."""
-    frame, lines = pd.DataFrame(read_rows(DATA / "balance.json")), []
-    for (task, weight), mine in frame.groupby(["task", "balance"], sort=False):
+def stages(varied: str, head: str) -> str:
+    """Shares after both stages, and scores, by the weight of the balance loss or by the schedule."""
+    frame, lines = pd.DataFrame(read_rows(DATA / f"{varied}.json")), []
+    for (task, value), mine in frame.groupby(["task", varied], sort=False):
         largest = f"{mine['largest_share_stage1'].max():.0%}"
         distances = [f"{mine[name].mean():.2f}" for name in ("distance_stage1", "distance_stage2")]
         scores = [f"{mine[name].mean():.3f}" for name in ("routed_score", "static_score")]
-        lines.append([LABELS[task], f"{weight:g}", largest, *distances, *scores])
+        lines.append([LABELS[task], value if isinstance(value, str) else f"{value:g}", largest, *distances, *scores])
     distance = ["distance from uniform, stage 1", "stage 2"]
-    return table(["task", "weight", "largest share in stage 1", *distance, "routed", "pruned"], lines)
+    return table(["task", head, "largest share in stage 1", *distance, "routed", "pruned"], lines)
 
 
 def throughput() -> str:
@@ -278,7 +278,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "selection": selection,
     "routes": routes,
     "topk": topk,
-    "balance": balance,
+    "balance": partial(stages, "balance", "weight"),
+    "schedule": partial(stages, "schedule", "schedule"),
     "throughput": throughput,
     "alternatives": alternatives,
 }

@@ -147,7 +147,7 @@ def test_two_models_are_compared_question_by_question(routed, data):
     counts = measure_usage(*routed, data).top1[2].sum(0)
     found = knock_out_effect(*routed, data, before, [(2, int(counts.argmax()))])
     assert len(found.affected) == counts.max()
-    assert found.changes().mean() == pytest.approx(found.after.score - found.before.score)
+    assert (found.after.worth - found.before.worth).mean() == pytest.approx(found.after.score - found.before.score)
 
 
 def test_every_family_marks_answers(tiny_family, tiny_model, tiny_tokenizer, data, tmp_path):

@@ -19,7 +19,6 @@ from shrp.data.text_data import TextData
 from shrp.evaluation import calibration, paired
 from shrp.evaluation.calibration import Ece, answer_shares
 from shrp.evaluation.evaluation import Evaluation
-from shrp.evaluation.metrics import ranking
 from ui import closer, measurements
 from ui.bound import always_one
 from ui.differences import FEW, below_or_above, content, difference, groups, matched
@@ -282,9 +281,6 @@ def _threshold(reference: Evaluation, other: Evaluation, data: TextData, names: 
             f"{score_text(found.score, metric)}{f' (95% CI {bounds})' * bool(bounds)}, "
             f"{below_or_above(change, metric, escape(names[0]))} (95% CI {points_interval(ends, metric)})."
         )
-        if data.task.num_labels == 2:
-            areas = [score_text(ranking(e.labels, e.logits), "auc") for e in (other, reference)]
-            text += f" ROC AUC, free of any threshold: {areas[0]} against {areas[1]}."
     st.markdown(text)
 
 

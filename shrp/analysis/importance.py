@@ -27,7 +27,7 @@ from shrp.errors import DataError, PlanError
 from shrp.evaluation.evaluate import Outputs, label_columns, summarise
 from shrp.evaluation.evaluation import Evaluation
 from shrp.evaluation.metrics import to_predictions, worth
-from shrp.evaluation.paired import Agreement, agreement, paired_difference
+from shrp.evaluation.paired import paired_difference
 from shrp.evaluation.statistics import FALSE_DISCOVERIES, NO_INTERVAL, apart_from_others, of_mean
 from shrp.families.families import encoder_layers, family_of
 from shrp.model.convert import expert_layers, layer_kinds, num_experts_of
@@ -418,42 +418,29 @@ class KnockOut:
         """Score without the experts minus score with them, and its paired 95% interval."""
         return paired_difference(self.after, self.before, resamples=RESAMPLES)
 
-    def agreement(self) -> Agreement:
-        """Which of `after` and `before` is right where; needs labelled classes."""
-        return agreement(self.after, self.before)
-
-    def changes(self) -> np.ndarray:
-        """Change of each prediction's worth, `(N,)`, negative where the experts helped; needs labels."""
-        return self.after.worth - self.before.worth
-
     def by_slice(self, pairs: np.ndarray | None = None) -> pd.DataFrame:
-        """One row a slice: the effect there, and whether it differs from elsewhere; empty without slices or labels.
+        """One row a slice: what it loses, and whether others lose another amount; empty without slices or labels.
 
-        Columns slice, n, affected, `become wrong`, `become right`, change (mean of `changes`) with low, high (95%, nan by
-        `FEWEST`), elsewhere (mean over all others), difference, p (permutation test) and q (Benjamini and Hochberg 1995).
+        Columns slice, n, affected, lost (mean worth, positive where the experts help) with low, high (95%, nan by `FEWEST`),
+        elsewhere (mean over all others), difference, p (permutation test) and q (Benjamini and Hochberg 1995).
         """
-        columns = ["slice", "n", "affected", "become wrong", "become right"]
-        columns += ["change", "low", "high", "elsewhere", "difference", "p"]
+        columns = ["slice", "n", "affected", "lost", "low", "high", "elsewhere", "difference", "p"]
         if self.before.slices is None or self.before.labels is None:
             return pd.DataFrame(columns=[*columns, "q"])
         from scipy.stats import false_discovery_control
 
         names, codes = np.unique(np.array(self.before.slices, dtype=str), return_inverse=True)
-        change, units = self.changes(), units_of(len(codes), pairs)
+        lost, units = self.before.worth - self.after.worth, units_of(len(codes), pairs)
         taken = np.isin(np.arange(len(codes)), self.affected)
-        right = [np.zeros(len(codes), dtype=bool)] * 2
-        if not self.before.task.is_regression:
-            right = [one.correct for one in (self.before, self.after)]
         together = np.empty((0, 2), dtype=np.int64) if pairs is None else pairs
-        p = apart_from_others(change[:, None], codes, together)[:, 0]
+        p = apart_from_others(lost[:, None], codes, together)[:, 0]
         rows = []
         for name, mask in zip(names, codes == np.arange(len(names))[:, None], strict=True):
             here, ends = taken & mask, NO_INTERVAL
             if len(np.unique(units[here])) >= FEWEST:
-                ends = of_mean(change[mask], units[mask])
-            turned = [(right[a] & ~right[b] & mask).sum() for a, b in ((0, 1), (1, 0))]
-            mine, others = change[mask].mean(), change[~mask].mean() if (~mask).any() else np.nan
-            rows.append([name, mask.sum(), here.sum(), *turned, mine, *ends, others, mine - others])
+                ends = of_mean(lost[mask], units[mask])
+            mine, others = lost[mask].mean(), lost[~mask].mean() if (~mask).any() else np.nan
+            rows.append([name, mask.sum(), here.sum(), mine, *ends, others, mine - others])
         frame = pd.DataFrame(rows, columns=columns[:-1]).assign(p=p)
         return frame.assign(q=false_discovery_control(p) if len(names) > 1 else np.nan)
 

@@ -57,7 +57,7 @@ class ShuffledRoutes:
 
         Columns layer (its number, or one of these three), draws, moved, score, change with low and high (95%,
         paired; nan without labels), flipped (examples whose predicted class changes), share (of all) with share_low
-        and share_high. With several draws these are means; flipped_max is the largest.
+        and share_high. With several draws these are means.
         """
         return pd.DataFrame([self._row(layer) for layer in self.after])
 
@@ -66,13 +66,11 @@ class ShuffledRoutes:
         change, (low, high) = mean_difference(after, self.before)
         row = {"layer": layer, "draws": len(after), "moved": self.moved.get(layer, np.nan)}
         row |= {"score": float(np.mean([one.score for one in after])), "change": change, "low": low, "high": high}
-        names = ("flipped", "flipped_max", "share", "share_low", "share_high")
+        names = ("flipped", "share", "share_low", "share_high")
         if self.before.task.is_regression:
             return row | dict.fromkeys(names, np.nan)
-        flipped = [int((one.predictions != self.before.predictions).sum()) for one in after]
-        mean = float(np.mean(flipped))
-        counts = mean, max(flipped), mean / n, *wilson(mean, n)
-        return row | dict(zip(names, counts, strict=True))
+        flipped = float(np.mean([(one.predictions != self.before.predictions).sum() for one in after]))
+        return row | dict(zip(names, (flipped, flipped / n, *wilson(flipped, n)), strict=True))
 
 
 def shuffle_routes(

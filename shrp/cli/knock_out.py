@@ -102,7 +102,7 @@ def _together(
         "change": change,
         "change_interval": ends,
         "flipped": None if source.task.is_regression else found.flipped,
-        "slices": records(found.by_slice(pairs_of(source)), "change"),
+        "slices": records(found.by_slice(pairs_of(source)), "lost"),
     }
 
 
@@ -114,8 +114,8 @@ def _print_together(found: dict[str, Any]) -> None:
     if found["score"] == found["score"]:
         print_table(title, [found], ("metric", "score", "without", "change", "flipped"))
     if len(found["slices"]) > 1:
-        shown = ("slice", "n", "affected", "change", "elsewhere", "difference", "q")
-        print_table(f"by slice: change of the {_MARGIN}", found["slices"], shown)
+        shown = ("slice", "n", "affected", "lost", "elsewhere", "difference", "q")
+        print_table(f"by slice: lost {_MARGIN}", found["slices"], shown)
 
 
 def _in_turn(

@@ -79,16 +79,6 @@ EQUAL = 1e-5
 """Outputs that differ by less are equal: batching changes them by about as much."""
 
 
-def ranking(labels: np.ndarray, logits: np.ndarray) -> float:
-    """Area under the ROC curve of logits `(N, 2)`, 0.5 by chance; nan if `labels` `(N,)` lack a class."""
-    from sklearn.metrics import roc_auc_score
-
-    if len(np.unique(labels)) < 2:
-        return float("nan")
-    margins = logits[:, 1].astype(np.float64) - logits[:, 0]
-    return float(roc_auc_score(labels, merge_equal(margins)))
-
-
 def merge_equal(values: np.ndarray) -> np.ndarray:
     """Each value `(N,)`, or the smallest value that it equals up to `EQUAL`."""
     found, first = values.copy(), -np.inf

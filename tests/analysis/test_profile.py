@@ -150,20 +150,17 @@ def test_the_loss_in_a_slice_is_held_against_all_other_inputs(tiny_routed, tiny_
     assert sorted(frame.index) == ["long", "short"]
     assert frame["n"].sum() == 60
     assert frame["affected"].sum() == len(found.affected)
-    counts = found.agreement()
-    assert frame["become wrong"].sum() == counts.only_b
-    assert frame["become right"].sum() == counts.only_a
     sign = np.where(data.labels == 1, 1, -1)
     margins = [(one.logits[:, 1] - one.logits[:, 0]) * sign for one in (found.before, found.after)]
-    change, short = margins[1] - margins[0], np.array(data.slices) == "short"
-    row, means = frame.loc["short"], (change[short].mean(), change[~short].mean())
-    assert row[["change", "elsewhere"]].tolist() == pytest.approx(means, abs=1e-6)
-    assert row["low"] < row["change"] < row["high"]
+    lost, short = margins[0] - margins[1], np.array(data.slices) == "short"
+    row, means = frame.loc["short"], (lost[short].mean(), lost[~short].mean())
+    assert row[["lost", "elsewhere"]].tolist() == pytest.approx(means, abs=1e-6)
+    assert row["low"] < row["lost"] < row["high"]
     assert frame["p"].nunique() == frame["q"].nunique() == 1  # of two slices, each is the other's rest
     planted = replace(found, after=replace(found.after, logits=before.logits.copy()))
     planted.after.logits[short, data.labels[short]] -= np.linspace(1, 2, short.sum(), dtype=np.float32)
     rows = planted.by_slice().set_index("slice")
-    assert rows.loc["short", "change"] == pytest.approx(-1.5, abs=1e-5)
+    assert rows.loc["short", "lost"] == pytest.approx(1.5, abs=1e-5)
     assert rows.loc["short", "q"] < 0.001
     assert replace(found, before=replace(before, slices=None)).by_slice().empty
     one = replace(before, slices=("all",) * 60)

@@ -12,7 +12,7 @@ import torch
 
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.data.batching import longest_input
-from shrp.evaluation.costs import TOKENS, cost, dense_cost
+from shrp.evaluation.costs import TOKENS
 from shrp.evaluation.timing import dense_like, latency, model_inputs
 from shrp.model.convert import layer_kinds, num_experts_of
 from shrp.phrases import counted, listed
@@ -40,8 +40,7 @@ def measure(
     Sessions that ask at once are timed one after the other.
 
     Returns:
-        One row a model and batch size: `shrp.evaluation.timing.latency`'s columns, `batch`, `tokens`, and `flop_share`, the
-        model's FLOPs over the dense model's, whole models.
+        One row a model and batch size: `shrp.evaluation.timing.latency`'s columns, `batch` and `tokens`.
 
     Raises:
         ShrpError: a plan does not fit.
@@ -50,8 +49,6 @@ def measure(
     tokens = min(TOKENS, longest_input(model, checkpoint.tokenizer))
     models = {DENSE: dense_like(model), own_name(checkpoint): model}
     models |= {name: prune(model, plan, share_weights=True).eval() for name, plan in plans.items()}
-    dense = dense_cost(model, tokens)
-    shares = {name: cost(one, tokens).relative_to(dense)["model_flops"] for name, one in models.items()}
     each, frames = len(models) * (REPEATS + WARMUP), []
     with _ONE_AT_A_TIME:
         for number, batch in enumerate(BATCHES):
@@ -63,7 +60,7 @@ def measure(
                 warmup=WARMUP,
                 progress=lambda done, _, before=before: progress(before + done, len(BATCHES) * each),
             )
-            frames.append(times.assign(batch=batch, tokens=tokens, flop_share=times["name"].map(shares)))
+            frames.append(times.assign(batch=batch, tokens=tokens))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -82,7 +79,6 @@ def table(times: pd.DataFrame) -> pd.DataFrame:
     ]
     found["examples a second"] = (1e3 * times["batch"] / times["median_ms"]).round(1)
     found["speed against dense"] = (times["batch"].map(base) / times["median_ms"]).round(2)
-    found["FLOPs, % of dense"] = (100 * times["flop_share"]).round(1)
     return found
 
 
@@ -112,7 +108,4 @@ def section(selection: state.Selection) -> None:
     shown, threads = table(times), torch.get_num_threads()
     st.dataframe(shown, hide_index=True, width="content", alt="Latencies by model and batch")
     downloads(shown.assign(threads=threads, torch=torch.__version__), "latency", f"{selection.name}-latency")
-    st.caption(
-        f"{counted(threads, 'thread')}. Speed: dense median ÷ this model's, at the same batch size. FLOPs: of the whole "
-        "model, without the embedding look-up."
-    )
+    st.caption(f"{counted(threads, 'thread')}. Speed: dense median ÷ this model's, at the same batch size.")

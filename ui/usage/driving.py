@@ -236,8 +236,6 @@ def exchanged_said(found: ShuffledRoutes) -> list[str]:
 def _changes(found: ShuffledRoutes, row: pd.Series) -> str:
     """What one row of the frame changes, in words."""
     before, parts = found.before, []
-    if row["flipped_max"] == 0 and not before.task.is_regression:
-        return f"no answer of n = {before.n:,} changes."
     if before.labels is not None:
         metric, low, high = before.metric, row["low"], row["high"]
         bounds = f", 95% CI {points_interval((low, high), metric)}" if low == low else ""

@@ -9,6 +9,7 @@ import streamlit as st
 
 from shrp.analysis.importance import FEWEST, KnockOut
 from shrp.data.text_data import TextData, pairs_of
+from shrp.evaluation.paired import agreement
 from shrp.evaluation.statistics import FALSE_DISCOVERIES
 from ui.downloads import chart
 from ui.text import (
@@ -73,7 +74,7 @@ def _score(found: KnockOut, lost: tuple[float, tuple[float, float]]) -> None:
 def _sides(found: KnockOut) -> str:
     if found.before.labels is None or found.before.task.is_regression:
         return ""
-    counts = found.agreement()
+    counts = agreement(found.after, found.before)
     return f"; {counts.only_b:,} become wrong, {counts.only_a:,} right"
 
 
@@ -114,10 +115,8 @@ def slice_marks(frame: pd.DataFrame, worth: str, data: str) -> go.Figure:
     hover = [
         f"<b>{escape_html(slice_name(r.slice))}</b>, n = {r.n:,}, {r.affected:,} affected<br>lost {signed(r.lost, 3)}"
         + ("" if np.isnan(r.low) else f" (95% CI {signed(r.low, 3)} to {signed(r.high, 3)})")
-        + f"<br>elsewhere {signed(r.elsewhere, 3)}, q = {r.q:.3f}<br>{wrong:,} become wrong, {right:,} right"
-        for r, wrong, right in zip(
-            frame.itertuples(), frame["become wrong"], frame["become right"], strict=True
-        )
+        + f"<br>elsewhere {signed(r.elsewhere, 3)}, q = {r.q:.3f}"
+        for r in frame.itertuples()
     ]
     symbols = ["circle" if one else "circle-open" for one in frame["q"] <= FALSE_DISCOVERIES]
     ends = frame["low"], frame["high"]

@@ -111,16 +111,10 @@ def score_lost(checkpoint: Checkpoint, data: TextData, found: KnockOut) -> tuple
 
 
 def losses(checkpoint: Checkpoint, data: TextData, found: KnockOut) -> pd.DataFrame:
-    """What a knock-out costs in each slice: `KnockOut.by_slice` with its signs turned, and `lost` for `change`."""
-
-    def work(_: Progress) -> pd.DataFrame:
-        frame = found.by_slice(pairs_of(data))
-        turned = {"lost": -frame["change"], "low": -frame["high"], "high": -frame["low"]}
-        turned |= {name: -frame[name] for name in ("elsewhere", "difference")}
-        return frame.rename(columns={"change": "lost"}).assign(**turned)
-
+    """What a knock-out costs in each slice: `KnockOut.by_slice`."""
     key = (checkpoint.fingerprint, data.fingerprint, data.pairs, found.experts)
-    return once("knock-out losses", 128, key, "Testing the change in each slice", work)
+    label = "Testing the change in each slice"
+    return once("knock-out losses", 128, key, label, lambda _: found.by_slice(pairs_of(data)))
 
 
 def groupings(checkpoint: Checkpoint, data: TextData, stats: UsageStats) -> list[Grouping]:
