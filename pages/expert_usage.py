@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import streamlit as st
 
-from ui import loaders, state
+from ui import loaders, measurements, state
 
 picked = state.described("Expert usage", named=False)
 meanwhile = st.empty()
 if loaders.importing() and picked[1].usage and state.is_routed(picked[1]):
-    from ui.usage import map as usage_map  # pandas and plotly, after the title
+    from ui.usage import map as usage_map
 
     with meanwhile.container():
         usage_map.stored_map(*picked)
-# Before what imports torch and transformers: one thread does that for all sessions.
-selection = state.current(picked=picked)
+try:
+    # Before what imports torch and transformers: one thread does that for all sessions.
+    selection, stats = state.current(picked=picked), None
+    if selection.is_routed:
+        stats = state.shows_errors(measurements.usage_stats)(selection.checkpoint, selection.data)
+finally:
+    meanwhile.empty()
 
 # isort: split
 
@@ -27,7 +32,7 @@ from shrp.data.text_data import TextData
 from shrp.errors import ShrpError
 from shrp.model.convert import expert_layers
 from shrp.phrases import counted
-from ui import arrival, measurements
+from ui import arrival
 from ui.describe import summary_line
 from ui.differences import floor_of
 from ui.own import convert
@@ -51,13 +56,11 @@ MOST_SLICES = 30
 
 
 @state.shows_errors
-def main(selection: state.Selection) -> None:
+def main(selection: state.Selection, stats: UsageStats) -> None:
     st.session_state.update({key: st.session_state[key] for key in KEPT if key in st.session_state})
     if not selection.is_routed:
         no_routers(selection)
         return
-    stats = measurements.usage_stats(selection.checkpoint, selection.data)
-    meanwhile.empty()
     top = stats.layers[-1]
     arrival.arrive({state.LAYER: int, state.EXPERT: int})
     state.follow_cell(stats.layers, range(stats.num_experts), (top, int(stats.share(top).argmax())))
@@ -151,4 +154,5 @@ def no_routers(selection: state.Selection) -> None:
                 verdict(measured or said)
 
 
-main(selection)
+if stats is not None or not selection.is_routed:  # else the page has said why
+    main(selection, stats)

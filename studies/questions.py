@@ -8,8 +8,7 @@ Trained from `--base`, with the options of a recipe changed:
 - `extensions`: do the self path and the untied Expander help? Models of about equal size, converted and fine-tuned on
   text and then on the task; scored on a part of the training split that trained none of them, or (`--final`) on the
   validation data.
-- `schedule`: is one layer an epoch better than all at once, and the balance loss in stage 1 than in both? The same by the
-  `paper` recipe.
+- `schedule`: is one layer an epoch better than all at once, and the balance loss in stage 1 alone than in both? By `paper`.
 - `topk`: does routing with more experts survive pruning? The same with Top-1, Top-3 and Top-5.
 
 On GLUE's validation data, of routed checkpoints, which are not changed:
@@ -163,7 +162,7 @@ def _upper_half(made: Trainings, recipe: str = "retain", top_k: int = 1, **value
 
 class _AllAtOnce(TrainConfig):
     def schedule(self) -> Iterator[Epoch]:
-        """All layers converted within as many steps; then the usual epochs."""
+        """All layers converted, one a batch; then the usual epochs."""
         usual = [*super().schedule()]
         epochs = [replace(epoch, size=self.batch_size) for epoch in usual if epoch.convert is not None]
         epochs += [replace(epoch, convert=None) for epoch in usual]
@@ -176,11 +175,7 @@ class _AlwaysBalanced(TrainConfig):
         return (replace(epoch, stage=1) for epoch in super().schedule())
 
 
-SCHEDULES = {
-    "one layer an epoch": TrainConfig,
-    "all layers at once": _AllAtOnce,
-    "balance loss in both stages": _AlwaysBalanced,
-}
+SCHEDULES = {"one layer an epoch": TrainConfig, "all layers at once": _AllAtOnce, "balance loss in both stages": _AlwaysBalanced}
 
 
 def balance(made: Trainings, weight: float) -> Found:
@@ -200,7 +195,7 @@ def _stages(made: Trainings, name: str, config: TrainConfig) -> dict[str, Any]:
     routed, per_layer = made.train(name, config, made.teacher), 2
     plan, found = make_plan(usage_in(routed.info), per_layer=per_layer), made.evaluate(routed.model)
     usage = [[*row["usage"].values()] for row in made.histories[name]]
-    first, second = usage[: -config.stage2_epochs], usage[-config.stage2_epochs :]
+    first, second = usage[: -config.stage2_epochs][-len(config.shrp.layers) :], usage[-1]
     return {
         "metric": found.metric,
         "n": found.n,
@@ -210,7 +205,7 @@ def _stages(made: Trainings, name: str, config: TrainConfig) -> dict[str, Any]:
         "experts_per_layer": per_layer,
         "largest_share_stage1": max(max(share) for epoch in first for share in epoch),
         "distance_stage1": mean(map(distance_from_uniform, first[-1])),
-        "distance_stage2": mean(map(distance_from_uniform, second[-1])),
+        "distance_stage2": mean(map(distance_from_uniform, second)),
     }
 
 

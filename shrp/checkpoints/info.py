@@ -482,7 +482,7 @@ def check_usage(usage: Mapping[str, Any]) -> dict[str, list[float]]:
         raise CheckpointError("the checkpoint's usage must be an object of layers.")
     for layer, shares in usage.items():
         numbers = isinstance(shares, list) and shares and all(_is(share, _NUMBER) for share in shares)
-        if not (str(layer).isdecimal() and numbers and all(0 <= share < math.inf for share in shares)):
+        if not (str(layer).isdecimal() and numbers and all(0 <= share <= 1.001 for share in shares)):
             raise CheckpointError(f"the checkpoint's usage of layer {layer!r} must be a list of shares.")
     if len({len(shares) for shares in usage.values()}) > 1:
         raise CheckpointError("the checkpoint's usage has layers with different numbers of experts.")

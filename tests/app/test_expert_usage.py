@@ -76,7 +76,7 @@ def test_a_first_visit_opens_with_the_usage_that_the_checkpoint_carries(open_pag
     drawn = []
     monkeypatch.setattr(loaders, "importing", lambda: True)
     monkeypatch.setattr(usage_map, "usage_heatmap", lambda *given: drawn.append(given) or DRAW(*given))
-    folder = save_tiny("carries", usage={"1": [0.1, 0.9, 0.0, 0.0], "2": [0.0, 0.2, 0.7, 0.1]})
+    folder = save_tiny("carries", usage={"2": [0.0, 0.2, 0.7, 0.1], "1": [0.1, 0.9, 0.0, 0.0]})
     page = open_page("expert_usage", folder)
     stored, measured = drawn
     assert stored[0].tolist() == [[0.1, 0.9, 0.0, 0.0], [0.0, 0.2, 0.7, 0.1]]

@@ -210,8 +210,7 @@ def _exchanged(selection: state.Selection, stats: UsageStats) -> None:
         metric = before.metric if labelled else None
         fig = change_marks(frame, metric, f"{escape_html(stats.data)}, n = {before.n:,}; whiskers: 95% CI")
         alt = "Change by layer: " + "; ".join(
-            f"{r.layer} {points(r.change, metric) if metric else percent(r.share)}"
-            for r in frame.itertuples()
+            f"{r.layer} {points(r.change, metric) if metric else percent(r.share)}" for r in frame.itertuples()
         )
         chart(fig, frame, "exchanged", f"{selection.name}-exchanged-routes", alt)
     st.caption(

@@ -41,12 +41,12 @@ def groups_of(selection: state.Selection, stats: UsageStats) -> dict[str, np.nda
 
 def stored_map(name: str, info: CheckpointInfo) -> None:
     """Draw the usage that a routed checkpoint carries, which needs no torch, until that of the picked data is measured."""
-    usage = usage_in(info)
-    shares, layers = np.array([*usage.values()]), [*usage]
-    top, on = int(shares[-1].argmax()), str(info.training.get("validation_data", "its validation data"))
+    usage, unit = dict(sorted(usage_in(info).items())), "tokens of " * (info.config.routing == "token")
+    shares, layers = np.array([*usage.values()], dtype=float), [*usage]
+    top, on = int(shares[-1].argmax()), str(info.training.get("validation_data", "the data that it was counted on"))
+    takes = f"{'takes' if info.config.top_k == 1 else 'is the first choice for'} **{percent(shares[-1, top], 0)}** of"
     with st.container(key="verdict-stored"):
-        share = percent(shares[-1, top], 0)
-        st.markdown(f"**Layer {layers[-1]}, expert {top}** takes **{share}** of {escape(on)}; *measuring the picked data …*")
+        st.markdown(f"**Layer {layers[-1]}, expert {top}** {takes} {unit}{escape(on)}; *measuring the picked data …*")
     alt = f"Top-1 share of {shares.shape[1]} experts in layers {layers[0]} to {layers[-1]}."
     about = f"{escape_html(on)}, stored with the model; even use: {percent(1 / shares.shape[1])}"
     fig = usage_heatmap(shares, None, layers, about, "", (layers[-1], top))
