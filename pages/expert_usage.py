@@ -13,13 +13,11 @@ if loaders.importing() and picked[1].usage and state.is_routed(picked[1]):
 
     with meanwhile.container():
         usage_map.stored_map(*picked)
-try:
-    # Before what imports torch and transformers: one thread does that for all sessions.
-    selection, stats = state.current(picked=picked), None
-    if selection.is_routed:
-        stats = state.shows_errors(measurements.usage_stats)(selection.checkpoint, selection.data)
-finally:
-    meanwhile.empty()
+# Before what imports torch and transformers: one thread does that for all sessions.
+selection, stats = state.current(picked=picked), None
+if selection.is_routed:
+    stats = state.shows_errors(measurements.usage_stats)(selection.checkpoint, selection.data)
+meanwhile.empty()
 
 # isort: split
 

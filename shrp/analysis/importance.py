@@ -421,7 +421,7 @@ class KnockOut:
     def by_slice(self, pairs: np.ndarray | None = None) -> pd.DataFrame:
         """One row a slice: what it loses, and whether others lose another amount; empty without slices or labels.
 
-        Columns slice, n, affected, lost (mean worth, positive where the experts help) with low, high (95%, nan by `FEWEST`),
+        Columns slice, n, affected, lost (mean worth, positive: the experts help) with low, high (95%, nan by `FEWEST`),
         elsewhere (mean over all others), difference, p (permutation test) and q (Benjamini and Hochberg 1995).
         """
         columns = ["slice", "n", "affected", "lost", "low", "high", "elsewhere", "difference", "p"]

@@ -115,7 +115,7 @@ def _print_together(found: dict[str, Any]) -> None:
         print_table(title, [found], ("metric", "score", "without", "change", "flipped"))
     if len(found["slices"]) > 1:
         shown = ("slice", "n", "affected", "lost", "elsewhere", "difference", "q")
-        print_table(f"by slice: lost {_MARGIN}", found["slices"], shown)
+        print_table(f"by slice: {_MARGIN} lost", found["slices"], shown)
 
 
 def _in_turn(

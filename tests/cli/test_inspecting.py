@@ -93,6 +93,7 @@ def test_knock_out_of_experts_together(shrp, told, place, known, on_data):
     both = knock_out_effect(loaded.model, loaded.tokenizer, data, before, [(2, 1), (1, 0)])
     assert found["affected"] == len(both.affected)
     assert (found["score"], found["without"]) == (before.score, both.after.score)
+    assert [row["lost"] for row in found["slices"]] == pytest.approx(both.by_slice()["lost"].tolist(), abs=1e-6)
     assert shrp("knock-out", place / "routed", *on_data, "--expert", "2.1", "--expert", "1.0")[0] == 0
 
 

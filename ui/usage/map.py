@@ -46,9 +46,9 @@ def stored_map(name: str, info: CheckpointInfo) -> None:
     top, on = int(shares[-1].argmax()), str(info.training.get("validation_data", "the data that it was counted on"))
     takes = f"{'takes' if info.config.top_k == 1 else 'is the first choice for'} **{percent(shares[-1, top], 0)}** of"
     with st.container(key="verdict-stored"):
-        st.markdown(f"**Layer {layers[-1]}, expert {top}** {takes} {unit}{escape(on)}; *measuring the picked data …*")
+        st.markdown(f"**Layer {layers[-1]}, expert {top}** {takes} {unit}{escape(on)}, as stored with the model.")
     alt = f"Top-1 share of {shares.shape[1]} experts in layers {layers[0]} to {layers[-1]}."
-    about = f"{escape_html(on)}, stored with the model; even use: {percent(1 / shares.shape[1])}"
+    about = f"{escape_html(on)}; even use: {percent(1 / shares.shape[1])}"
     fig = usage_heatmap(shares, None, layers, about, "", (layers[-1], top))
     frame = pd.DataFrame(shares, pd.Index(layers, name="layer")).reset_index()
     chart(fig, frame, "stored-usage", f"{name}-stored-usage", alt)
