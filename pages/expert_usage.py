@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import streamlit as st
 
-from ui import loaders, measurements, state
+from ui import measurements, state
 
+# Key of the session's state: the checkpoint that the page was last of, whose usage is measured by then.
+MEASURED = "usage-measured"
 picked = state.described("Expert usage", named=False)
 meanwhile = st.empty()
-if loaders.importing() and picked[1].usage and state.is_routed(picked[1]):
+if st.session_state.get(MEASURED) != picked[0] and picked[1].usage and state.is_routed(picked[1]):
     from ui.usage import map as usage_map
 
     with meanwhile.container():
@@ -17,6 +19,7 @@ if loaders.importing() and picked[1].usage and state.is_routed(picked[1]):
 selection, stats = state.current(picked=picked), None
 if selection.is_routed:
     stats = state.shows_errors(measurements.usage_stats)(selection.checkpoint, selection.data)
+    st.session_state[MEASURED] = picked[0]
 meanwhile.empty()
 
 # isort: split
@@ -136,9 +139,8 @@ def no_routers(selection: state.Selection) -> None:
         verdict("This model has no routers: every example uses the same experts.")
     st.markdown(summary_line(info, model.config.num_hidden_layers, model.config.num_attention_heads))
     if info.plan is not None:
-        widths = {name: {"width": "small"} for name in ("layer", "experts kept")}
         alt = "Kept experts and weights of every static layer"
-        st.dataframe(kept_experts(info.plan), hide_index=True, column_config=widths, alt=alt)
+        st.dataframe(kept_experts(info.plan), hide_index=True, width="content", alt=alt)
     with st.container(horizontal=True):
         arrival.page_link("pages/routing.py", "Words and attention of a sentence", ":material/alt_route:")
         arrival.page_link("pages/compare.py", "Compare with a routed model", ":material/compare:")

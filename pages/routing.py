@@ -97,7 +97,7 @@ def tabs(
 ) -> None:
     """The parts of the page, of which only the open one is computed."""
     e, checkpoint = found[number - 1], selection.checkpoint
-    layers, plan = expert_layers(checkpoint.model), checkpoint.info.plan
+    layers = expert_layers(checkpoint.model)
     draw = {
         ROUTE: lambda: what_if.section(selection, e, number, wanted=wanted),
         WORDS: lambda: words.section(selection, one, number),
@@ -112,12 +112,12 @@ def tabs(
     if not selection.is_routed:
         draw.pop(ROUTE, None)
         why = "none of its layers is converted to experts"
-        if plan is not None:
+        if checkpoint.info.plan:
             why = "it is pruned, and every text takes the same experts"
         elif layers:
             why = "all experts of a layer have the same weight"
         st.caption(f"This model has no routers: {why}.")
-    if not layers and plan is None:
+    if not layers:
         draw.pop(EXPERTS, None)
     say_unknown(TAB, "tab", draw)
     fall_back(TAB, draw, next(iter(draw)))

@@ -10,10 +10,9 @@ import gc
 import importlib
 import os
 import re
-import sys
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,9 +60,11 @@ def _importing() -> threading.Thread:
     return thread
 
 
-def importing() -> bool:
-    """Whether torch and transformers are still to be imported, as on a server's first visit."""
-    return _LIBRARIES[-1] not in sys.modules
+@asynccontextmanager
+async def lifespan(_: st.App) -> AsyncIterator[None]:
+    """What a server does from its start: it imports what takes seconds, while the browser opens."""
+    _importing()
+    yield
 
 
 def libraries() -> None:

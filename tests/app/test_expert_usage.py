@@ -17,7 +17,6 @@ from shrp.data.sources import load_probe
 from shrp.evaluation.evaluate import evaluate
 from shrp.model.gates import knock_out, use_gates
 from tests.app.helpers import figure, specs, texts_of, values
-from ui import loaders
 from ui.text import points
 from ui.usage import attention, profile
 from ui.usage import importance as importance_tab
@@ -74,7 +73,6 @@ def test_it_opens_on_the_most_used_expert_of_the_top_layer(open_page, tiny_check
 
 def test_a_first_visit_opens_with_the_usage_that_the_checkpoint_carries(open_page, save_tiny, monkeypatch):
     drawn = []
-    monkeypatch.setattr(loaders, "importing", lambda: True)
     monkeypatch.setattr(usage_map, "usage_heatmap", lambda *given: drawn.append(given) or DRAW(*given))
     folder = save_tiny("carries", usage={"2": [0.0, 0.2, 0.7, 0.1], "1": [0.1, 0.9, 0.0, 0.0]})
     page = open_page("expert_usage", folder)

@@ -7,8 +7,6 @@ import streamlit as st
 
 from shrp.analysis.attribution import experts
 from shrp.analysis.attribution.experts import METHODS, ExpertScores
-from shrp.checkpoints.card import kept_experts
-from shrp.model.convert import expert_layers
 from ui.bound import always_one
 from ui.downloads import chart
 from ui.routing import figures, results
@@ -29,11 +27,7 @@ _ABOUT = dict(zip(METHODS, _TEXTS, strict=True))
 
 
 def section(selection: Selection, one: Explained, number: int) -> None:
-    """Draw the tab: bars of one method, or what a pruned model keeps."""
-    if not expert_layers(one.instance.model):
-        st.caption("All texts take the same experts, one product a layer, so none can be left out.")
-        st.dataframe(kept_experts(selection.checkpoint.info.plan), hide_index=True, width="content")
-        return
+    """Draw the tab: bars of one method."""
     methods = [name for name in METHODS if name != METHODS[1] or results.can_pick_next(selection.checkpoint)]
     say_unknown(METHOD, "method", methods)
     about = "  \n".join(f"**{name}**: {_ABOUT[name]}" for name in methods)
