@@ -40,6 +40,7 @@ from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.checkpoints.info import CheckpointInfo, usage_in
 from shrp.checkpoints.score_rows import share_of
 from shrp.cli.output import progress_on, records, stderr
+from shrp.cli.subjects import teacher_score
 from shrp.data.sources import load_data
 from shrp.data.tasks import TASKS, TEXTS
 from shrp.errors import PlanError
@@ -253,7 +254,8 @@ def selection(made: Checkpoint, name: str) -> Found:
     used = [(share[share > 0], sizes[layer][share > 0]) for layer, share in stats.shares().items()]
     ranked = [float(spearmanr(*one).statistic) for one in used if len(one[0]) > 2 and np.ptp(one[1])]
     about = {"checkpoint": name, "task": task, "depth": name.rpartition("-")[2], "metric": routed.metric}
-    about |= {"n": len(validation), "routed": routed.score, "calibrated": False, "layers": len(used)}
+    about |= {"teacher_score": teacher_score(made, validation, length), "layers": len(used)}
+    about |= {"n": len(validation), "routed": routed.score}
     about |= {"rank_correlation": mean(ranked) if ranked else None}
     about |= {"same_first": sum(int(share.argmax() == size.argmax()) for share, size in used)}
     for m, kind in product(SIZES, SELECTIONS):
@@ -299,7 +301,7 @@ KEYS = {
     "balance": ("task", "seed", "balance"),
     "schedule": ("task", "seed", "schedule"),
     "topk": ("task", "seed", "top_k", "budget"),
-    "selection": ("checkpoint", "per_layer", "selection", "calibrated"),
+    "selection": ("checkpoint", "per_layer", "selection"),
     "routes": ("checkpoint", "layer"),
 }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from statistics import mean
 from typing import Annotated, Any
@@ -22,6 +22,7 @@ from shrp.cli.output import stderr
 from shrp.errors import DataError
 from shrp.files import write_text
 from shrp.phrases import metric_name
+from shrp.pruning.plan import SELECTIONS
 from studies.rows import DATA, as_json, read_rows, run
 from studies.summary import NAMES, SIZES, TASKS, describe, leads, summary
 
@@ -111,7 +112,7 @@ def against_controls() -> str:
 def like_for_like() -> str:
     """Our figures without fine-tuning after pruning next to the paper's, and with it."""
     rows = _of_glue(summary)
-    paper = {row["name"]: row for row in read_rows(DATA / "published.json")}
+    paper, fitted = {row["name"]: row for row in read_rows(DATA / "published.json")}, _selected()
 
     def ours(depth: str, tuned: bool) -> list[str]:
         wanted = {"depth": depth, "model": "shrp", "routed": False}
@@ -124,6 +125,7 @@ def like_for_like() -> str:
         words = f"{depth.replace('of', ' of ')} layers"
         theirs = f"{100 * paper[f'SHRP paper, {words}']['share']:.1f}"
         lines.append([f"{words}, no fine-tuning", theirs, *ours(depth, False)])
+        lines.append([f"{words}, only gates fitted", "", "", f"{fitted[depth, 'fitted']['mean']:.1f}"])
         lines.append([f"{words}, fine-tuned after pruning", "", *ours(depth, True)])
     return table(["", "the paper (BERT-base)", "`paper` recipe", "`retain` recipe"], lines)
 
@@ -169,19 +171,24 @@ def by_depth(task: str) -> str:
     return crossed("model", {depth: f"{depth.replace('of', ' of ')} layers" for depth in depths}, cells)
 
 
-def selection() -> str:
-    """Score by what experts are selected by, percent of the routed model's; and how alike usage and knock-outs rank."""
-    kinds = ("usage", "gate_norm", "ablation", "fitted", "random", "rank correlation", "same first")
-    cells: dict[tuple[str, int], dict[str, str]] = {}
+def _selected() -> dict[tuple[str, str], dict[str, float]]:
+    """Depth, and what experts are selected by or `routed` -> percent of the teacher's score by task, and their mean."""
+    found: dict[tuple[str, str], dict[str, float]] = {}
     for row in read_rows(DATA / "selection.json"):
-        if not row["calibrated"] and row["per_layer"] == SIZES[row["checkpoint"].rpartition("-")[2]]:
-            key = row["checkpoint"], row["per_layer"]
-            found = cells.setdefault(key, {})
-            found[row["selection"]] = f"{100 * row['score'] / row['routed']:.1f}"
-            if row["rank_correlation"] is not None:
-                found |= {kinds[-2]: f"{row['rank_correlation']:.2f}", kinds[-1]: f"{row['same_first']} of {row['layers']}"}
-    lines = ([name, str(m), *(found.get(k, "") for k in kinds)] for (name, m), found in sorted(cells.items()))
-    return table(["checkpoint", "experts a layer", *(kind.replace("_", " x ") for kind in kinds)], lines)
+        if row["per_layer"] == SIZES[row["depth"]]:
+            for kind, score in (("routed", row["routed"]), (row["selection"], row["score"])):
+                found.setdefault((row["depth"], kind), {})[row["task"]] = 100 * score / row["teacher_score"]
+    return {key: one | ({"mean": mean(one.values())} if len(one) == len(TASKS) else {}) for key, one in found.items()}
+
+
+def selection() -> str:
+    """Percent of the teacher's score by what experts are selected by."""
+    found, cells = _selected(), {}
+    for depth, kind in product(SIZES, ("routed", *SELECTIONS)):
+        if len(shares := found[depth, kind]) > 1:
+            shown = {task: f"{percent:.1f}" for task, percent in shares.items()}
+            cells[f"{depth.replace('of', ' of ')}, {kind.replace('_', ' x ')}"] = shown
+    return crossed("experts selected by", {task: LABELS[task] for task in TASKS} | {"mean": "mean"}, cells)
 
 
 def routes() -> str:

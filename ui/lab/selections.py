@@ -10,7 +10,6 @@ import pandas as pd
 import streamlit as st
 
 from shrp.checkpoints.info import usage_in
-from shrp.data.text_data import TextData
 from shrp.evaluation.evaluation import Evaluation
 from shrp.pruning.plan import NO_EDITS, PruningPlan
 from shrp.pruning.sweep import random_control
@@ -30,9 +29,7 @@ SLOW = ("ablation", "fitted")
 """Those that take every expert of every layer, and are measured only when asked for."""
 
 
-def section(
-    selection: Selection, setting: Setting, plan: PruningPlan, pruned: Evaluation, routed: Evaluation
-) -> None:
+def section(selection: Selection, setting: Setting, plan: PruningPlan, pruned: Evaluation) -> None:
     """A row a selection with its score, and how far the current plan is ahead of it; what is missing is measured."""
     data, checkpoint = selection.data, selection.checkpoint
     if data.labels is None:
@@ -43,7 +40,7 @@ def section(
         "Ablation and fitted gates too (takes minutes)", key=ALL, bind="query-params"
     )
     place, draws = st.empty(), []
-    rows = [_row(f"{SELECTIONS[setting.selection]} (now)", [pruned], None, routed, data)]
+    rows = [_row(f"{SELECTIONS[setting.selection]} (now)", [pruned], None)]
     for kind, plans in others(selection, setting, plan, but=() if all_of else SLOW):
         bar, left = st.empty(), Remaining()
 
@@ -53,7 +50,7 @@ def section(
         prunings.evaluate_all(checkpoint, data, plans, show)
         bar.empty()
         found = [prunings.recall(checkpoint, data, one) for one in plans]
-        rows.append(_row(SELECTIONS[kind], found, pruned, routed, data))
+        rows.append(_row(SELECTIONS[kind], found, pruned))
         if kind == "random":
             draws = [one.score for one in found]
         if [one.key() for one in plans] == [plan.key()]:
@@ -98,9 +95,7 @@ def against_draws(pruned: Evaluation, draws: list[float]) -> str:
     return f"Beats {above} of {len(draws)} random selections{shown}."
 
 
-def _row(
-    name: str, found: list[Evaluation], pruned: Evaluation | None, routed: Evaluation, data: TextData
-) -> dict[str, str]:
+def _row(name: str, found: list[Evaluation], pruned: Evaluation | None) -> dict[str, str]:
     """A row of the table. `pruned`: the current plan's; None where the row is its own."""
     metric, scores = found[0].metric, [one.score for one in found]
     mean, ends, ahead = float(np.mean(scores)), found[0].interval, ""
@@ -112,9 +107,4 @@ def _row(
     elif pruned is not None:
         value, ends = differences.difference(pruned, found[0])
         ahead = points(value, metric) + (f" ({points_interval(ends, metric)})" if ends[0] == ends[0] else "")
-    row = {"selection": name, metric_name(metric): score_text(mean, metric), "95% CI": interval, AHEAD: ahead}
-    moved = [differences.matched(one, routed, data) for one in found]
-    if None in moved:
-        return row
-    mean = float(np.mean([one.score for one in moved]))
-    return row | {"threshold calibrated": score_text(mean, metric)}
+    return {"selection": name, metric_name(metric): score_text(mean, metric), "95% CI": interval, AHEAD: ahead}

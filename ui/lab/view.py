@@ -224,7 +224,7 @@ class Lab:
     def _fill_tab(self, pruned: Evaluation) -> None:
         """Draw the open tab, where it needs the model."""
         if self.tab == COMPARED:
-            selections.section(self.selection, self.setting, self.plan, pruned, self.routed)
+            selections.section(self.selection, self.setting, self.plan, pruned)
         elif self.tab != KEPT:
             against, name = self.routed, "routed"
             if self.teacher is not None:
