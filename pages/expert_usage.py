@@ -6,7 +6,7 @@ import streamlit as st
 
 from ui import measurements, state
 
-# Key of the session's state: the checkpoint that the page was last of, whose usage is measured by then.
+# Key of the session's state: the checkpoint whose usage was measured last.
 MEASURED = "usage-measured"
 picked = state.described("Expert usage", named=False)
 meanwhile = st.empty()

@@ -175,7 +175,7 @@ def _selected() -> dict[tuple[str, str], dict[str, float]]:
     """Depth, and what experts are selected by or `routed` -> percent of the teacher's score by task, and their mean."""
     found: dict[tuple[str, str], dict[str, float]] = {}
     for row in read_rows(DATA / "selection.json"):
-        if row["per_layer"] == SIZES[row["depth"]]:
+        if row["per_layer"] == SIZES[row["depth"]] and row["teacher_score"]:
             for kind, score in (("routed", row["routed"]), (row["selection"], row["score"])):
                 found.setdefault((row["depth"], kind), {})[row["task"]] = 100 * score / row["teacher_score"]
     return {key: one | ({"mean": mean(one.values())} if len(one) == len(TASKS) else {}) for key, one in found.items()}
