@@ -6,11 +6,11 @@ import streamlit as st
 
 from ui import measurements, state
 
-# Key of the session's state: the checkpoint whose usage was measured last.
+# Key of the session's state: whether this page has measured anything, so that an old map stands where the new one will.
 MEASURED = "usage-measured"
 picked = state.described("Expert usage", named=False)
 meanwhile = st.empty()
-if st.session_state.get(MEASURED) != picked[0] and picked[1].usage and state.is_routed(picked[1]):
+if MEASURED not in st.session_state and picked[1].usage and state.is_routed(picked[1]):
     from ui.usage import map as usage_map
 
     with meanwhile.container():
@@ -19,7 +19,7 @@ if st.session_state.get(MEASURED) != picked[0] and picked[1].usage and state.is_
 selection, stats = state.current(picked=picked), None
 if selection.is_routed:
     stats = state.shows_errors(measurements.usage_stats)(selection.checkpoint, selection.data)
-    st.session_state[MEASURED] = picked[0]
+    st.session_state[MEASURED] = True
 meanwhile.empty()
 
 # isort: split
