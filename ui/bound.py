@@ -81,16 +81,17 @@ def follow(options: Mapping[str, Sequence[Any]], starts: Mapping[str, Any]) -> N
         named = all(isinstance(option, str) for option in offered)
         can = listed(offered) if named else f"{offered[0]} to {offered[-1]}"
         not_here.tell(key, key, text in known, can)
+        unpicked = text is None and session.get(key) == seen.get((key, "start"))
         if key not in session or text != seen.get(key):  # at first, by a link, by Back
             session[key] = known.get(text, starts[key])
-        elif session[key] not in offered:  # of another model
+        elif unpicked or session[key] not in offered:  # of another model
             session[key] = starts[key]
     texts = {key: str(session[key]) for key in options}
     if any(key in st.query_params or session[key] != starts[key] for key in options) and any(
         st.query_params.get(key) != text for key, text in texts.items()
     ):
         st.query_params.update(texts)
-    seen |= {key: st.query_params.get(key) for key in options}
+    seen |= {key: st.query_params.get(key) for key in options} | {(key, "start"): starts[key] for key in options}
 
 
 def clamp(key: str, low: int, high: int) -> None:

@@ -60,14 +60,15 @@ def stats(tiny_checkpoint):
     return measure_usage(loaded.model, loaded.tokenizer, SST2)
 
 
-def test_it_opens_on_the_most_used_expert_of_the_top_layer(open_page, tiny_checkpoint, stats):
-    page = open_page("expert_usage", tiny_checkpoint)
+def test_it_opens_on_each_models_most_used_expert_of_the_top_layer(open_page, tiny_checkpoint, save_tiny, stats):
+    save_tiny("other", layers=(1,))
+    page = open_page("expert_usage", tiny_checkpoint, checkpoint="other")
+    page.selectbox(key="checkpoint").set_value("tiny").run()
     assert heatmap(page) == pytest.approx(np.stack([stats.share(1), stats.share(2)]))
     assert (page.selectbox(key="layer").value, page.selectbox(key="expert").value) == (2, busiest(stats))
     points = specs(page)[0]["data"][1]
     assert points["customdata"] == [[layer, expert] for layer in (1, 2) for expert in range(4)]
-    assert page.session_state["view"] == "Usage"
-    assert page.session_state[profile.TABS] == profile.EXAMPLES
+    assert (page.session_state["view"], page.session_state[profile.TABS]) == ("Usage", profile.EXAMPLES)
     assert "training" not in texts_of(page).lower()  # closed tabs are not computed
 
 
