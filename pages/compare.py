@@ -26,7 +26,6 @@ def main(selection: state.Selection) -> None:
     data = selection.data
     if data.task.name == TEXTS.name:  # which has no predictions to compare, as is said above
         return
-    compare_sides.arrive()
     missing, verdict = st.container(), st.container(key="verdict").empty()
     starts, columns = compare_sides.starts(selection), st.columns(2, gap="large")
     choices = []

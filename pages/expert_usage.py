@@ -6,7 +6,7 @@ import streamlit as st
 
 from ui import measurements, state
 
-# Key of the session's state: whether this page has measured anything, so that an old map stands where the new one will.
+# Key of the session's state: it is there once this page has measured usage; from then on the last map stays meanwhile.
 MEASURED = "usage-measured"
 picked = state.described("Expert usage", named=False)
 meanwhile = st.empty()
@@ -63,7 +63,6 @@ def main(selection: state.Selection, stats: UsageStats) -> None:
         no_routers(selection)
         return
     top = stats.layers[-1]
-    arrival.arrive({state.LAYER: int, state.EXPERT: int})
     state.follow_cell(stats.layers, range(stats.num_experts), (top, int(stats.share(top).argmax())))
     cell = st.session_state[state.LAYER], st.session_state[state.EXPERT]
     place = st.empty()

@@ -21,7 +21,7 @@ def headline(models: list[dict], recipe: str, depth: str) -> str:
     low, high = (100 * end for end in mine["interval"])
     text = (
         f"With {results.DEPTHS[depth]} converted, SHRP keeps **{100 * mine['share']:.1f}%** (95% CI {low:.1f}–{high:.1f}) of "
-        f"the dense model's score with {mine['encoder_params_share']:.0%} of the encoder"
+        f"the dense model's score with {mine['encoder_params_share']:.1%} of the encoder"
     )
     leads = [row for row in results.rows("leads") if (row["recipe"], row["depth"]) == (recipe, depth)]
     worse = [row["name"] for row in leads if row["interval"][0] > 0]

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from ui import arrival, state
+from ui import state
 from ui.routing import sentences
 from ui.text import escape, verdict
 
@@ -13,7 +13,6 @@ st.html("""<style>
 }
 </style>""")
 picked = state.described("Routing")
-arrival.arrive({sentences.INPUT: int, sentences.BESIDE: int, sentences.TAB: str})
 inputs, notes = sentences.sentence_box(picked[1].task, state.read(picked[1])[1])
 for note in notes:
     st.caption(f":material/info: {escape(note)}")
@@ -119,7 +118,6 @@ def tabs(
         st.caption(f"This model has no routers: {why}.")
     if not layers:
         draw.pop(EXPERTS, None)
-    say_unknown(TAB, "tab", draw)
     fall_back(TAB, draw, next(iter(draw)))
     if one is None:
         none = lambda: st.info("There is no word to explain.", icon=":material/edit:")  # noqa: E731

@@ -24,7 +24,7 @@ from shrp.files import write_text
 from shrp.phrases import metric_name
 from shrp.pruning.plan import SELECTIONS
 from studies.rows import DATA, as_json, read_rows, run
-from studies.summary import NAMES, SIZES, TASKS, describe, leads, summary
+from studies.summary import NAMES, SIZES, TASKS, Mean, describe, leads, over_tasks, over_trainings, summary
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "glue.md")
@@ -125,7 +125,7 @@ def like_for_like() -> str:
         words = f"{depth.replace('of', ' of ')} layers"
         theirs = f"{100 * paper[f'SHRP paper, {words}']['share']:.1f}"
         lines.append([f"{words}, no fine-tuning", theirs, *ours(depth, False)])
-        lines.append([f"{words}, only gates fitted", "", "", f"{fitted[depth, 'fitted']['mean']:.1f}"])
+        lines.append([f"{words}, only gates fitted", "", "", fitted[depth, "fitted"]["mean"]])
         lines.append([f"{words}, fine-tuned after pruning", "", *ours(depth, True)])
     return table(["", "the paper (BERT-base)", "`paper` recipe", "`retain` recipe"], lines)
 
@@ -171,23 +171,30 @@ def by_depth(task: str) -> str:
     return crossed("model", {depth: f"{depth.replace('of', ' of ')} layers" for depth in depths}, cells)
 
 
-def _selected() -> dict[tuple[str, str], dict[str, float]]:
+def _selected() -> dict[tuple[str, str], dict[str, str]]:
     """Depth, and what experts are selected by or `routed` -> percent of the teacher's score by task, and their mean."""
-    found: dict[tuple[str, str], dict[str, float]] = {}
+    found: dict[tuple[str, str], dict[str, Mean]] = {}
     for row in read_rows(DATA / "selection.json"):
         if row["per_layer"] == SIZES[row["depth"]] and row["teacher_score"]:
-            for kind, score in (("routed", row["routed"]), (row["selection"], row["score"])):
-                found.setdefault((row["depth"], kind), {})[row["task"]] = 100 * score / row["teacher_score"]
-    return {key: one | ({"mean": mean(one.values())} if len(one) == len(TASKS) else {}) for key, one in found.items()}
+            of = row["teacher_score"]
+            for kind, score, ends in (("routed", row["routed"], None), (row["selection"], row["score"], row["interval"])):
+                kept = over_trainings([score / of], [ends and [end / of for end in ends]])
+                found.setdefault((row["depth"], kind), {})[row["task"]] = kept
+    shown = {key: {task: f"{100 * kept.value:.1f}" for task, kept in one.items()} for key, one in found.items()}
+    for key, one in found.items():
+        if len(one) == len(TASKS):
+            kept = over_tasks(list(one.values()))
+            ends = None if key[1] in ("routed", "random") else kept.interval
+            shown[key]["mean"] = share({"share": kept.value, "interval": ends})
+    return shown
 
 
 def selection() -> str:
     """Percent of the teacher's score by what experts are selected by."""
     found, cells = _selected(), {}
     for depth, kind in product(SIZES, ("routed", *SELECTIONS)):
-        if len(shares := found[depth, kind]) > 1:
-            shown = {task: f"{percent:.1f}" for task, percent in shares.items()}
-            cells[f"{depth.replace('of', ' of ')}, {kind.replace('_', ' x ')}"] = shown
+        if len(found[depth, kind]) > 1:
+            cells[f"{depth.replace('of', ' of ')}, {kind.replace('_', ' x ')}"] = found[depth, kind]
     return crossed("experts selected by", {task: LABELS[task] for task in TASKS} | {"mean": "mean"}, cells)
 
 

@@ -41,6 +41,9 @@ def remembered(page: str, shared: Container[str]):
         st.query_params.update(kept)
         st.rerun()  # no longer a step of the browser's history, for which an address without a parameter is its default
 
+    if before not in (None, page):  # by a link: what its address leaves out is as at first
+        for key in kept:
+            session.pop(key, None)
     mine = left[page] = {key: st.query_params.get_all(key) for key in st.query_params if key not in shared}
     context = get_script_run_ctx()
     asked = context.query_string

@@ -10,7 +10,7 @@ import streamlit as st
 from shrp.data.text_data import TextData
 from shrp.data.typed import split_sentences
 from ui import arrival
-from ui.routing.sentences import INPUT, LONGEST_LINK, TAB, URL, as_lines
+from ui.routing.sentences import LONGEST_LINK, TAB, URL, as_lines
 from ui.routing.sentences import WORDS as WORDS_TAB
 from ui.text import escape
 
@@ -30,7 +30,7 @@ def links(data: TextData, rows: Sequence[int], *, routed: bool, whose: str = "")
         return
     pages = [(ROUTE, ":material/alt_route:", {})] * routed
     if not data.task.on_tokens:
-        pages.append((WORDS, ":material/troubleshoot:", arrival.link({INPUT: 1, TAB: WORDS_TAB})))
+        pages.append((WORDS, ":material/troubleshoot:", {TAB: WORDS_TAB}))
     with st.container(horizontal=True, gap="medium", vertical_alignment="center"):
         st.markdown(f"{name}{f' ({escape(whose)})' * bool(whose)}:", width="content")
         for label, icon, further in pages:

@@ -44,8 +44,7 @@ def show(*keys: str) -> None:
         noted[key] = what, asked, shown
         instead = "Nothing is picked instead" if shown is None else f"**{escape(shown)}** is shown instead"
         st.warning(
-            f"The address asks for **{escape(shorten(asked))}**, and there is no such {what} here; what is "
-            f"uploaded belongs to one session alone. {instead}.",
+            f"The address asks for **{escape(shorten(asked))}**, and there is no such {what} here. {instead}.",
             icon=":material/link_off:",
         )
 

@@ -18,7 +18,7 @@ from shrp.evaluation.costs import TOKENS, Cost, plan_cost
 from shrp.evaluation.evaluation import Evaluation
 from shrp.pruning.plan import NO_EDITS, FittedGates, PlanEdits, PruningPlan
 from shrp.pruning.select import TEXTS, GateFit, plan_from
-from ui import arrival, measurements, not_here, plan_url
+from ui import measurements, not_here, plan_url
 from ui.bound import fall_back, slider
 from ui.store import Progress, disk, once, results
 from ui.text import escape
@@ -100,17 +100,11 @@ def controls(layers: int, experts: int, side: str = "") -> Setting:
 
 
 def link_of(setting: Setting, name: str) -> dict[str, str]:
-    """What a link asks of Compare whose side B is to be the checkpoint `name` pruned like this."""
-    values = {
-        "b": f"{name}: {PRUNED.lower()}",
-        f"b_{ALLOCATION}": setting.allocation,
-        f"b_{setting.allocation}": setting.number,
-        f"b_{SELECTION}": setting.selection,
-    }
-    # In the address itself widgets stand as they look.
-    looks = {f"b_{ALLOCATION}": ALLOCATIONS[setting.allocation], f"b_{SELECTION}": SELECTIONS[setting.selection]}
-    edits = plan_url.encode(setting.edits)
-    return arrival.link(values) | looks | ({f"b_{plan_url.URL}": edits} if edits else {})
+    """What a link from the lab asks of Compare whose side B is to be the checkpoint `name` pruned like this."""
+    # The lab's own address has what is not a default. More would be taken out, each by a step of the browser's history.
+    keys, edits = (ALLOCATION, setting.allocation, SELECTION), plan_url.encode(setting.edits)
+    asked = {f"b_{key}": st.query_params[key] for key in keys if key in st.query_params}
+    return {"b": f"{name}: {PRUNED.lower()}"} | asked | ({f"b_{plan_url.URL}": edits} if edits else {})
 
 
 _ABOUT = {

@@ -96,7 +96,7 @@ def score_against_size(frame: pd.DataFrame) -> go.Figure:
             y=part["share"],
             mode="markers+text",
             text=["SHRP paper" * model.startswith("SHRP paper") for model in part["model"]],
-            textposition="bottom right",
+            textposition="bottom center",
             name=name,
             marker=looks[name],
             customdata=part[["model"]],

@@ -11,7 +11,7 @@ from shrp.data.sources import load_probe
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from tests.app.helpers import texts_of
-from ui import arrival, closer, pair_tabs
+from ui import closer, pair_tabs
 from ui.lab import view
 from ui.usage import attention
 
@@ -32,24 +32,29 @@ def test_a_link_to_an_expert_leads_there_whatever_was_picked_before(open_page, t
     other = (start[1] + 2) % 4
     for query, wanted in (
         (asked, (2, int(asked["expert"]))),
-        (arrival.link({"layer": start[0], "expert": start[1]}), start),
-        (arrival.link({"layer": 1, "expert": other}), (1, other)),
-        ({"open": "layer=99&expert=9&budget=3&nonsense"}, start),
-        ({"open": "layer=x"}, (1, start[1])),  # as it was
+        ({"layer": str(start[0]), "expert": str(start[1])}, start),
+        ({"layer": "1", "expert": str(other)}, (1, other)),
+        ({"layer": "99", "expert": "x"}, start),
     ):
         at.query_params.clear()
         at.query_params.update(query)
         at.switch_page("pages/expert_usage.py").run()
         assert (at.selectbox(key="layer").value, at.selectbox(key="expert").value) == wanted
-        assert "open" not in at.query_params
-        assert "budget" not in at.session_state
         at.selectbox(key="layer").set_value(1).run()
         at.switch_page("pages/routing.py").run()
 
 
-def test_what_an_address_asks_for_in_vain_is_told_until_something_is_picked(
-    open_page, tiny_checkpoint, save_tiny
-):
+def test_what_a_link_leaves_out_is_as_at_first(open_page, tiny_checkpoint):
+    at = open_page("compare", tiny_checkpoint, b="tiny: pruned", b_budget=5, b_select="Random (control)")
+    at.switch_page("pages/pruning_lab.py").run()
+    (query,) = {one.proto.query_string for one in at.main.get("page_link") if one.proto.label == "Compare"}
+    at.query_params.clear()
+    at.query_params.update({key: values[0] for key, values in parse_qs(query).items()})
+    at.switch_page("pages/compare.py").run()
+    assert (at.slider(key="b_budget").value, at.session_state["b_select"]) == (4, "usage")
+
+
+def test_what_an_address_asks_for_in_vain_is_told_until_something_is_picked(open_page, tiny_checkpoint, save_tiny):
     def said(at):
         return [one.value.replace("\\", "").replace("**", "") for one in at.main.warning]
 
@@ -102,9 +107,7 @@ def test_a_link_in_a_new_tab_has_the_checkpoint_and_the_data(open_page, tiny_che
 
 
 @pytest.mark.parametrize(("page", "first"), [("routing", True), ("results", False)])
-def test_a_page_that_is_started_without_the_app_goes_through_it(
-    monkeypatch, open_page, tiny_checkpoint, page, first
-):
+def test_a_page_that_is_started_without_the_app_goes_through_it(monkeypatch, open_page, tiny_checkpoint, page, first):
     """The first visit after a start, to a page's address, and one that begins before that has run `st.navigation`."""
     alone, started = script_runner._mpa_v1, []
 
@@ -162,9 +165,7 @@ def links(at):
     return {one.proto.label: parse_qs(one.proto.query_string) for one in at.get("page_link")}
 
 
-def test_a_row_of_all_answers_leads_to_its_route_and_its_words(
-    open_page, tiny_checkpoint, tiny_static_checkpoint
-):
+def test_a_row_of_all_answers_leads_to_its_route_and_its_words(open_page, tiny_checkpoint, tiny_static_checkpoint):
     at = open_page("overview", tiny_checkpoint)
     assert closer.ROUTE not in links(at)
     at = pick_row(at, "answers-all", 3)

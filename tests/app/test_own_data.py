@@ -173,7 +173,7 @@ def test_checkpoints_are_uploaded_replaced_and_removed_and_only_the_last_ones_st
     assert not at.main.warning  # the person took it away
 
 
-def test_whoever_touches_something_while_it_is_read_loses_nothing(
+def test_a_click_while_a_file_is_read_loses_nothing(
     open_page, tiny_checkpoint, save_tiny, monkeypatch, tmp_path, cache
 ):
     """Streamlit stops a run for the next one, wherever it is."""
@@ -383,6 +383,14 @@ def test_a_table_is_uploaded_used_replaced_and_removed(open_page, tiny_checkpoin
     assert not at.main.warning  # the person who removes a thing knows that it is gone
 
 
+def test_a_first_row_that_is_no_header_is_told(open_page, tiny_checkpoint):
+    at = open_page("overview", tiny_checkpoint)
+    rows = "a fine film,positive\na dull film,negative\nanother fine one,positive\n"
+    for header, told in (("", True), ("text,mood\n", False)):
+        upload(at, "table", "mine.csv", (header + rows).encode())
+        assert ("'positive' is a label" in texts_of(at)) is told
+
+
 def test_labels_of_another_vocabulary_are_asked_about(open_page, tiny_checkpoint):
     at = open_page("overview", tiny_checkpoint)
     upload(at, "table", "mine.csv", LABELLED.encode())
@@ -440,9 +448,7 @@ def test_what_an_upload_does_not_load_leaves_nothing_behind(tiny_checkpoint, tmp
         own_checkpoints.open_upload("x.zip", io.BytesIO(zip_of(tiny_checkpoint)))
 
 
-def test_a_checkpoint_below_an_allowed_root_is_opened_by_its_path(
-    served, open_page, tiny_checkpoint, save_tiny, tmp_path
-):
+def test_a_checkpoint_below_an_allowed_root_is_opened_by_its_path(served, open_page, tiny_checkpoint, save_tiny, tmp_path):
     (tiny_checkpoint.parent / "group").mkdir()
     deep = save_tiny("deep").rename(tiny_checkpoint.parent / "group" / "deep")
     outside = save_tiny("outside").rename(tmp_path / "outside")
@@ -510,9 +516,7 @@ def test_a_folder_that_can_not_be_kept_leaves_nothing_behind_and_stays(tiny_chec
     assert sorted(tiny_checkpoint.iterdir()) == before
 
 
-def test_no_job_is_started_on_a_model_that_goes_with_its_session(
-    served, open_page, save_tiny, cache, monkeypatch
-):
+def test_no_job_is_started_on_a_model_that_goes_with_its_session(served, open_page, save_tiny, cache, monkeypatch):
     dense = save_tiny("dense", layers=())
     monkeypatch.setenv(jobs.SWITCH, "1")
     at = open_page("overview", dense)
@@ -584,9 +588,7 @@ def test_the_hub_is_never_the_default(open_page, of_the_hub, asked, page):
         assert "the hub does not answer" in texts_of(at)
 
 
-def test_own_data_come_before_it_and_a_task_with_other_data_at_its_own(
-    open_page, of_the_hub, tiny_checkpoint, asked
-):
+def test_own_data_come_before_it_and_a_task_with_other_data_at_its_own(open_page, of_the_hub, tiny_checkpoint, asked):
     at = open_page("overview", of_the_hub)
     upload(at, "table", "mine.csv", b"question,sentence\nw1 w2,w3\nw4,w5 w6\n")
     assert at.selectbox(key="source").options == ["own", "hub"]

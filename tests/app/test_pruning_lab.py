@@ -105,9 +105,7 @@ def runs_in_memory():
     return sum(type(one) is view.Lab for one in gc.get_objects())
 
 
-def test_the_verdict_follows_the_slider_with_the_paired_difference_from_the_routed_model(
-    page, pruned_by, routed
-):
+def test_the_verdict_follows_the_slider_with_the_paired_difference_from_the_routed_model(page, pruned_by, routed):
     at = page(budget=6)
     before = runs_in_memory()
     for budget in (3, 2, 5):
@@ -284,9 +282,7 @@ def test_what_is_lost_and_changed_is_that_of_the_two_evaluations(page, pruned_by
     np.testing.assert_allclose(np.sort(changes), np.sort(100 * groups["change"]), atol=1e-6)
 
 
-def test_the_dense_teacher_is_compared_where_it_is_known(
-    open_page, tiny_checkpoint, loaded, tiny_model, pruned_by
-):
+def test_the_dense_teacher_is_compared_where_it_is_known(open_page, tiny_checkpoint, loaded, tiny_model, pruned_by):
     dense = evaluate(tiny_model(seed=3), loaded.tokenizer, SST2)
     reference.write(tiny_checkpoint, {SST2.fingerprint: reference.from_evaluation(dense, "t")})
     at = open_page("pruning_lab", tiny_checkpoint, budget=3, lab_tab=view.CHANGED, against="dense teacher")

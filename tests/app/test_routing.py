@@ -284,9 +284,7 @@ def test_two_sentences_are_compared_as_the_library_does(open_page, tiny_checkpoi
 
 
 @pytest.mark.parametrize(("limit", "value", "offered"), [("_SOON", 1, True), ("MOST", 4, False)])
-def test_long_sentences_are_compared_on_request_or_refused(
-    open_page, tiny_checkpoint, monkeypatch, limit, value, offered
-):
+def test_long_sentences_are_compared_on_request_or_refused(open_page, tiny_checkpoint, monkeypatch, limit, value, offered):
     monkeypatch.setattr(compare, limit, value)
     at = open_page("routing", tiny_checkpoint, text="w5 w6 w7\nw5 w6 w8", tab=COMPARE)
     assert not figure(at, "How far")

@@ -61,9 +61,7 @@ ROUND_TRIPS += [(family, "extended") for family in sorted(FAMILIES)]
 
 
 @pytest.mark.parametrize(("family", "kind"), ROUND_TRIPS)
-def test_round_trip(
-    family, kind, tmp_path, tiny_model, tiny_routed, tiny_info, tiny_tokenizer, tiny_inputs, tiny_logits
-):
+def test_round_trip(family, kind, tmp_path, tiny_model, tiny_routed, tiny_info, tiny_tokenizer, tiny_inputs, tiny_logits):
     options = {"token": {"routing": "token"}, "top2": {"top_k": 2}, "extended": {"self_path": True}}.get(kind, {})
     info = tiny_info(**options)
     model = tiny_routed(family, **options)
@@ -153,9 +151,7 @@ def test_a_failure_midway_leaves_the_old_one_whole(
     )
 
 
-def test_what_is_to_be_new_replaces_nothing_that_came_meanwhile(
-    saved, tmp_path, tiny_routed, tiny_tokenizer, tiny_info
-):
+def test_what_is_to_be_new_replaces_nothing_that_came_meanwhile(saved, tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
     before = checkpoint.fingerprint(saved)
     with pytest.raises(CheckpointError, match="exists already; choose another folder"):
         checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(), saved, new=True)
@@ -341,9 +337,7 @@ def test_a_tokenizer_with_an_id_beyond_the_embeddings(saved, token):
     assert "has a tokenizer of 10,000 tokens" in refusal(saved)
 
 
-def test_a_tokenizer_gives_no_types_that_the_model_does_not_know(
-    tmp_path, tiny_model, tiny_tokenizer, tiny_info
-):
+def test_a_tokenizer_gives_no_types_that_the_model_does_not_know(tmp_path, tiny_model, tiny_tokenizer, tiny_info):
     """A BERT tokenizer beside a RoBERTa: the second text's type has no embedding there."""
     tokenizer = copy.deepcopy(tiny_tokenizer)
     tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
@@ -423,9 +417,7 @@ def test_fingerprint_follows_the_bytes(saved, tmp_path):
     assert checkpoint.fingerprint(copy) == seen[-1]
 
 
-def test_a_checkpoint_is_pruned_saved_and_read_again(
-    tiny_routed, tiny_tokenizer, tiny_info, tiny_data, tmp_path
-):
+def test_a_checkpoint_is_pruned_saved_and_read_again(tiny_routed, tiny_tokenizer, tiny_info, tiny_data, tmp_path):
     rows = tuple({"model": kind, "kind": kind, "score": 0.9} for kind in ("teacher", "routed"))
     usage = {str(layer): share.tolist() for layer, share in USAGE.items()}
     info = tiny_info(usage=usage, scores=rows)
@@ -455,9 +447,7 @@ def test_a_checkpoint_is_pruned_saved_and_read_again(
     assert np.array_equal(loaded.evaluate(tiny_data()).logits, before)  # its weights are its own
 
 
-def test_an_info_that_does_not_describe_the_model_is_not_saved(
-    tiny_routed, tiny_model, tiny_tokenizer, tiny_info, tmp_path
-):
+def test_an_info_that_does_not_describe_the_model_is_not_saved(tiny_routed, tiny_model, tiny_tokenizer, tiny_info, tmp_path):
     plan = make_plan(USAGE, per_layer=2)
     pruned = prune(tiny_routed(), plan)
     for model, info, said in (
@@ -471,9 +461,7 @@ def test_an_info_that_does_not_describe_the_model_is_not_saved(
         assert not (tmp_path / "wrong").exists()
 
 
-def test_answers_to_texts_are_those_of_an_evaluation(
-    tiny_routed, tiny_tokenizer, tiny_info, tiny_data, tmp_path
-):
+def test_answers_to_texts_are_those_of_an_evaluation(tiny_routed, tiny_tokenizer, tiny_info, tiny_data, tmp_path):
     loaded = checkpoint.load(checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(), tmp_path / "one"))
     data = tiny_data()
     frame = loaded.predict([text for (text,) in data.texts])

@@ -105,9 +105,7 @@ def plain(tmp_path, tiny_model, save_model):
         (("score",), "plain", ()),
     ],
 )
-def test_a_plain_classifier_opens_with_the_task_of_its_labels(
-    plain, labels, task, names, tiny_inputs, tiny_logits
-):
+def test_a_plain_classifier_opens_with_the_task_of_its_labels(plain, labels, task, names, tiny_inputs, tiny_logits):
     folder, model = plain(labels)
     loaded = checkpoint.load(folder)
     assert (loaded.info.task.name, loaded.info.task.label_names) == (task, names)

@@ -84,9 +84,7 @@ def test_a_history_keeps_all_but_what_is_not_known():
     assert info.check_scores([{"kind": "routed", "n": None, "interval_is": None}]) == ({"kind": "routed"},)
 
 
-def test_shares_of_other_experts_than_the_model_has_are_refused(
-    tmp_path, tiny_routed, tiny_tokenizer, tiny_info
-):
+def test_shares_of_other_experts_than_the_model_has_are_refused(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
     info = tiny_info(usage={"1": SHARES, "2": SHARES})
     folder = checkpoint.save(tiny_routed(), tiny_tokenizer, info, tmp_path / "c")
     assert checkpoint.load(folder).info.usage["1"] == SHARES

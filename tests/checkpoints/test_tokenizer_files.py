@@ -146,9 +146,7 @@ PADDING = {"direction": "Right", "pad_id": 0, "pad_type_id": 0, "pad_token": "[P
     ],
     ids=lambda value: str(value)[:60],
 )
-def test_parts_that_could_blow_up_or_panic_are_refused_before_a_tokenizer_is_made(
-    saved, part, value, monkeypatch
-):
+def test_parts_that_could_blow_up_or_panic_are_refused_before_a_tokenizer_is_made(saved, part, value, monkeypatch):
     file = saved / "tokenizer.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {part: value}))
     monkeypatch.setattr("shrp.checkpoints.checkpoint.AutoTokenizer", None)

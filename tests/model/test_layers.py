@@ -173,9 +173,7 @@ def test_training_is_straight_through_and_the_task_reaches_the_router(routing, t
 @pytest.mark.parametrize("static", [False, True])
 @pytest.mark.parametrize(("update", "attention"), [(0.5, 0.0), (0.0, 0.5), (0.0, 0.0)])
 @torch.no_grad()
-def test_dropout_of_the_update_and_of_attention_act_each_alone_and_in_training_only(
-    routing, update, attention, static
-):
+def test_dropout_of_the_update_and_of_attention_act_each_alone_and_in_training_only(routing, update, attention, static):
     layer, x = build(routing, dropout=update, attention_dropout=attention).train(), hidden()
     if static:  # which drops as the layer that it came from
         layer = StaticLayer.from_expert_layer(layer, [0, 2], [0.5, 0.5])

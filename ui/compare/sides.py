@@ -19,7 +19,7 @@ from shrp.evaluation.evaluation import Evaluation
 from shrp.model.convert import expert_layers, num_experts_of
 from shrp.phrases import numbered
 from shrp.pruning.plan import NO_EDITS, PlanEdits
-from ui import arrival, loaders, measurements, not_here, plan_url, prunings, state
+from ui import loaders, measurements, not_here, plan_url, prunings, state
 from ui.bound import fall_back, restate
 from ui.measurements import teacher_key, teacher_on, why_no_teacher
 from ui.prunings import PRUNED, Setting
@@ -69,13 +69,6 @@ class Side:
 def key_of(letter: str, what: str = "") -> str:
     """The key of a side's widget, in the session and in the URL: `a` is what A is, `a_budget` how it is pruned."""
     return f"{letter.lower()}_{what}" if what else letter.lower()
-
-
-def arrive() -> None:
-    """Set side B to what a link from the pruning lab asks for; call before the controls are drawn."""
-    kinds = dict.fromkeys(("", prunings.ALLOCATION, prunings.SELECTION), str)
-    kinds |= dict.fromkeys(prunings.ALLOCATIONS, int)
-    arrival.arrive({key_of("B", key): kind for key, kind in kinds.items()})
 
 
 def options(selection: Selection) -> dict[str, tuple[str, str]]:

@@ -97,6 +97,8 @@ class Lab:
         self.plan = prunings.plan_of(self.setting, self.stats)
         self._estimating(self.plan.budget)
         with self.costs:
+            if editor.edits:
+                st.caption(f":material/edit: {self.plan.budget} experts with what is edited by hand.")
             verdict.costs(self.checkpoint, self.plan)
             st.caption(_measured_on(self.selection, self.setting))
         self.sizes = curve.sizes(self.checkpoint, self.data, self.setting, self.stats)

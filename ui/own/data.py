@@ -146,6 +146,11 @@ def _fitted(table: Table, task: Task, ask: Ask) -> list[str]:
     if not meanings and (ids := own_labels.read_as(labels, task, table.name)):
         said.append(f":material/info: Labels are read as class ids: {escape(ids)}.")
     data = session[data_sources.OWN_DATA]
+    if columns.label in labels:
+        said.append(
+            f":material/warning: The first row names the columns, and '{escape(columns.label)}' is a label too: if the file "
+            "has no such row, add one."
+        )
     if left := rows - len(data):
         said.append(f"{left:,} of {rows:,} rows {'is' if left == 1 else 'are'} left out.")
     return said

@@ -85,14 +85,14 @@ def _word(e: Exploration, without: Without) -> str:
     word = named(instance.words, place, e.task)
     if e.task.is_regression:
         value = float(without.outputs[place, 0])
-        return f"without {word} it would be {value:.3g}"
+        return f"with {word} masked it would be {value:.3g}"
     if without.margins[place] < 0:
         other = int(without.outputs[place].argmax())
-        return f"without {word} it would be **{escape(e.task.label_names[other])}**"
+        return f"with {word} masked it would be **{escape(e.task.label_names[other])}**"
     left = percent(float(softmax(without.outputs[place])[e.prediction]))
     if len(instance.words) == 1:
-        return f"without its one {instance.unit} it stays {escape(e.answer)} ({left})"
-    return f"no {instance.unit} alone changes that, {word} matters most ({left} without it)"
+        return f"with its one {instance.unit} masked it stays {escape(e.answer)} ({left})"
+    return f"no {instance.unit} alone changes that, {word} matters most ({left} with it masked)"
 
 
 def most(grid: WhatIf, output: int) -> str:

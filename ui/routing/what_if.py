@@ -111,8 +111,8 @@ def section(selection: Selection, e: Exploration, number: int, *, wanted: bool) 
             token_routes(after, e, name)
     layer, expert = st.session_state[LAYER], st.session_state[EXPERT]
     label = f"What layer {layer}'s expert {expert} is used for"
-    link = arrival.link({USAGE_LAYER: layer, USAGE_EXPERT: expert})
-    arrival.page_link("pages/expert_usage.py", label, ":material/grid_on:", link)
+    asked = {USAGE_LAYER: layer, USAGE_EXPERT: expert}
+    arrival.page_link("pages/expert_usage.py", label, ":material/grid_on:", asked)
 
 
 def _controls(found: Forcing, e: Exploration, experts: int) -> int:

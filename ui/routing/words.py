@@ -28,7 +28,7 @@ FEW_WORDS = 10
 _ABOUT = {
     METHODS[0]: "the gradient at the input, times the embedding. Instant, but only valid for small changes",
     METHODS[1]: "gradients summed from padding to the input. The scores add up to the difference in output",
-    METHODS[2]: "how much the output drops when the word is left out",
+    METHODS[2]: "how much the output drops when a mask token (or padding) takes the place of the word",
 }
 
 

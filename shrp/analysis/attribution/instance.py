@@ -74,7 +74,7 @@ class Instance:
 
     @property
     def usual(self) -> str:
-        """What stands for a word that is left out: the `mask` token, or the `pad` token where there is none."""
+        """What takes the place of a masked word: the `mask` token, or the `pad` token where there is none."""
         return "mask" if "mask" in self.replacements else "pad"
 
     def baseline(self, replacement: str) -> Tensor:
