@@ -28,20 +28,23 @@ def button(place, name):
     return place.get_by_role("button", name=name, exact=True).first
 
 
-def choose(page, label, option):
+def click_in(opener, wanted):
+    """Click what a list or menu offers; it is opened again where a page that is still being drawn has closed it."""
     from playwright.sync_api import TimeoutError
 
-    box = page.get_by_role("combobox", name=label)
-    wanted = page.get_by_role("option", name=option, exact=True)
     for _ in range(20):
         if not wanted.count():
-            box.click()  # which closes a list that is open, so it is waited for
+            opener.click()  # which closes what is open, so that is waited for
         try:
-            wanted.click(timeout=3_000)
-            return settled(page)
-        except TimeoutError:  # a dialog that still scrolls has closed the list
+            return wanted.click(timeout=5_000)
+        except TimeoutError:
             pass
-    raise AssertionError(f"{label!r} offers no {option!r}")
+    raise AssertionError(f"{opener} offers no {wanted}")
+
+
+def choose(page, label, option):
+    click_in(page.get_by_role("combobox", name=label), page.get_by_role("option", name=option, exact=True))
+    settled(page)
 
 
 def started_and_opened(page):
@@ -84,16 +87,13 @@ def test_a_dense_model_is_converted_pruned_fine_tuned_and_served(app_url, brough
 
     to(page, "Pruning lab")
     settled(page)
-    button(page, "Export").click()
-    button(page, "Build an ONNX package").click()
+    click_in(button(page, "Export"), button(page, "Build an ONNX package"))
     button(page.locator("[data-testid=stSidebar]"), "Dismiss").wait_for(timeout=JOB_MS)
     to(page, "Results")
     to(page, "Pruning lab")
     settled(page)
-    button(page, "Export").click()
-    ready = page.get_by_role("button", name="ONNX folder")
     with page.expect_download() as waiting:
-        ready.click()
+        click_in(button(page, "Export"), page.get_by_role("button", name="ONNX folder"))
     archive, served = tmp_path / "served.zip", tmp_path / "served"
     waiting.value.save_as(archive)
     zipfile.ZipFile(archive).extractall(served)
