@@ -145,61 +145,48 @@ def ablation() -> str:
     return table(["task", "recipe", "routed", "pruned", "fine-tuned"], lines)
 
 
-def _kept(rows: Sequence[Row]) -> Mean:
-    """The share of the teacher's score that a model keeps on a task, over its trainings."""
-    ends = [row["interval"] and [end / row["teacher_score"] for end in row["interval"]] for row in rows]
-    return over_trainings([row["score"] / row["teacher_score"] for row in rows], ends)
-
-
-def _by_task(found: Mapping[str, Sequence[Row]]) -> dict[str, str]:
-    """Percent of the teacher's score by task and, where all tasks are there, their mean with its interval."""
-    kept = {task: _kept(rows) for task, rows in found.items()}
-    cells = {task: f"{100 * one.value:.1f}" for task, one in kept.items()}
-    if len(kept) == len(TASKS):
-        mean, known = over_tasks(list(kept.values())), any(row["interval"] for rows in found.values() for row in rows)
-        cells["mean"] = share({"share": mean.value, "interval": mean.interval if known else None})
-    return cells
-
-
 def extensions() -> str:
     """The extensions on validation data: percent of the teacher's score by task."""
-    found: dict[tuple[str, ...], dict[str, list[Row]]] = {}
+    found: dict[tuple[str, ...], dict[str, str]] = {}
     for row in read_rows(DATA / "extensions.json"):
         if row["scored_on"] == "validation":
+            of = row["teacher_score"]
             about = row["depth"].replace("of", " of "), row["variant"], f"{row['texts']:,}"
-            cells = found.setdefault((*about, f"{row['encoder_params_share']:.1%}"), {})
-            cells.setdefault(row["task"], []).append(row)
-    lines = []
-    for about, cells in found.items():
-        shares = _by_task(cells)
-        lines.append([*about, *(shares.get(task, "") for task in (*TASKS, "mean"))])
-    return table(["layers", "model", "texts", "encoder", *(LABELS[task] for task in TASKS), "mean"], lines)
+            shares = {"share": row["score"] / of, "interval": [end / of for end in row["interval"]]}
+            found.setdefault((*about, f"{row['encoder_params_share']:.1%}"), {})[row["task"]] = share(shares)
+    lines = ([*about, *(cells.get(task, "") for task in TASKS)] for about, cells in found.items())
+    return table(["layers", "model", "texts", "encoder", *(LABELS[task] for task in TASKS)], lines)
 
 
 def by_depth(task: str) -> str:
     """Percent of the teacher's score by depth, of a task with a file of its own."""
     cells: dict[str, dict[str, str]] = {}
     for row in read_rows(DATA / f"{task}.json"):
+        of, tuned = row["teacher_score"], ", fine-tuned" * row["fine_tuned_after_pruning"]
+        shares = {"share": row["score"] / of, "interval": row["interval"] and [end / of for end in row["interval"]]}
         if row["routed"] or row["experts_per_layer"] in (None, SIZES[row["depth"]]):
-            kept = _kept([row])
-            shares = share({"share": kept.value, "interval": row["interval"] and kept.interval})
-            name = NAMES[row["model"]] + ", routed" * row["routed"] + ", fine-tuned" * row["fine_tuned_after_pruning"]
-            cells.setdefault(name, {})[row["depth"]] = f"{shares} with {row['encoder_params_share']:.1%}"
+            name = NAMES[row["model"]] + ", routed" * row["routed"] + tuned
+            cells.setdefault(name, {})[row["depth"]] = f"{share(shares)} with {row['encoder_params_share']:.1%}"
     depths = [depth for depth in SIZES if any(depth in found for found in cells.values())]
     return crossed("model", {depth: f"{depth.replace('of', ' of ')} layers" for depth in depths}, cells)
 
 
 def _selected() -> dict[tuple[str, str], dict[str, str]]:
     """Depth, and what experts are selected by or `routed` -> percent of the teacher's score by task, and their mean."""
-    found: dict[tuple[str, str], dict[str, list[Row]]] = {}
+    found: dict[tuple[str, str], dict[str, Mean]] = {}
     for row in read_rows(DATA / "selection.json"):
         if row["per_layer"] == SIZES[row["depth"]] and row["teacher_score"]:
-            of = found.setdefault((row["depth"], row["selection"]), {})
-            # Draws have a range, not an interval.
-            of[row["task"]] = [row | {"interval": None} if row["selection"] == "random" else row]
-            routed = row | {"score": row["routed"], "interval": None}
-            found.setdefault((row["depth"], "routed"), {})[row["task"]] = [routed]
-    return {key: _by_task(one) for key, one in found.items()}
+            of = row["teacher_score"]
+            for kind, score, ends in (("routed", row["routed"], None), (row["selection"], row["score"], row["interval"])):
+                kept = over_trainings([score / of], [ends and [end / of for end in ends]])
+                found.setdefault((row["depth"], kind), {})[row["task"]] = kept
+    shown = {key: {task: f"{100 * kept.value:.1f}" for task, kept in one.items()} for key, one in found.items()}
+    for key, one in found.items():
+        if len(one) == len(TASKS):
+            kept = over_tasks(list(one.values()))
+            ends = None if key[1] in ("routed", "random") else kept.interval
+            shown[key]["mean"] = share({"share": kept.value, "interval": ends})
+    return shown
 
 
 def selection() -> str:
