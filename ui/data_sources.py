@@ -84,12 +84,9 @@ def _file_of(source: str, task_name: str) -> Path | None:
 
 
 def load_dataset(source: str, task: Task) -> TextData:
-    """The data of a source for a task; a DataError says in one sentence why they cannot be read."""
+    """The data of one of `available_sources`; a DataError says in one sentence why they cannot be read."""
     if source == OWN:
-        mine: TextData | None = st.session_state.get(OWN_DATA)
-        if mine is None or mine.task.name != task.name:
-            raise DataError(f"No data of your own were given for the task '{task.name}' in this session.")
-        return mine
+        return st.session_state[OWN_DATA]
     file = _left_for(task) if source == FOLDER else _file_of(source, task.name)
     if source == FOLDER and file is None:
         raise DataError(f"The data of '{task.name}' are not in the data folder any more.")
@@ -104,10 +101,8 @@ def _dataset(source: str, _task: Task, about_task: str, file: str, stamp: Stamp)
         return load_probe(_task.name)
     if source in ("glue", HUB):
         return load_glue(_task.name)
-    if source == FOLDER:  # under the limits of an upload
-        try:
-            table = read_file(Path(file))
-        except OSError as error:
-            raise DataError(f"'{Path(file).name}' can't be read: {error.strerror or error}.") from error
-        return fit(table, _task, replace(guess(table, _task), texts=_task.text_columns))
-    raise DataError(f"There is no data source '{source}'; the sources are probe, glue, hub, folder and own.")
+    try:  # under the limits of an upload
+        table = read_file(Path(file))
+    except OSError as error:
+        raise DataError(f"'{Path(file).name}' can't be read: {error.strerror or error}.") from error
+    return fit(table, _task, replace(guess(table, _task), texts=_task.text_columns))

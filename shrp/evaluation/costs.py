@@ -20,6 +20,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from shrp.errors import UnsupportedModelError
+from shrp.evaluation.layer_params import dense_layer_params, expert_layer_params, static_layer_params
 from shrp.families.families import encoder_layers, family_of
 from shrp.model.layers import ExpertLayer, StaticLayer
 from shrp.pruning.plan import PruningPlan
@@ -49,11 +50,6 @@ class Cost:
 # One layer
 
 
-def _linear(inputs: int, outputs: int) -> int:
-    """Parameters of a linear map with bias."""
-    return inputs * outputs + outputs
-
-
 def _product(rows: int, inputs: int, outputs: int) -> int:
     """FLOPs of `(rows, inputs) @ (inputs, outputs)`."""
     return 2 * rows * inputs * outputs
@@ -64,22 +60,10 @@ def _attention(tokens: int, size: int) -> int:
     return _product(tokens, size, tokens) + _product(tokens, tokens, size)
 
 
-def dense_layer_params(d: int, neurons: int, width: int | None = None) -> int:
-    """Parameters of a BERT-style layer: Q, K, V, `W_o`, the two-layer FFN and two LayerNorms; `width` of all heads."""
-    width = d if width is None else width
-    return 3 * _linear(d, width) + _linear(width, d) + _linear(d, neurons) + _linear(neurons, d) + 2 * 2 * d
-
-
 def dense_layer_flops(d: int, neurons: int, tokens: int, width: int | None = None) -> int:
     """FLOPs of a BERT-style layer for one example of `tokens` tokens."""
     width = d if width is None else width
     return 4 * _product(tokens, d, width) + _attention(tokens, width) + 2 * _product(tokens, d, neurons)
-
-
-def static_layer_params(d: int, dh: int, m: int, self_path: bool = False, untied: bool = False) -> int:
-    """Parameters of a `StaticLayer`: Q, K, V of `m` experts, the self path, the Expander, two LayerNorms."""
-    width = (m + self_path if untied else 1) * dh
-    return _linear(d, (3 * m + self_path) * dh) + _linear(width, d) + 2 * 2 * d
 
 
 def static_layer_flops(
@@ -88,12 +72,6 @@ def static_layer_flops(
     """FLOPs of a `StaticLayer`. Unless it is untied, the Expander is one product with the sum of the `m` outputs."""
     width = (m + self_path if untied else 1) * dh
     return _product(tokens, d, (3 * m + self_path) * dh) + _attention(tokens, m * dh) + _product(tokens, width, d)
-
-
-def expert_layer_params(d: int, H: int, self_path: bool = False) -> int:
-    """Parameters of an `ExpertLayer`: all `H` experts, the self path and the router."""
-    own = d * (d // H) if self_path else 0  # without a bias, which a static layer's product has
-    return static_layer_params(d, d // H, H) + own + _linear(d, H)
 
 
 def size_like(d: int, dh: int, experts: int) -> tuple[int, int]:

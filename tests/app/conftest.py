@@ -79,10 +79,12 @@ def save_tiny(tmp_path, tiny_routed, tiny_tokenizer):
         task="sst2",
         num_labels=2,
         layers=LAYERS,
+        self_path=False,
         **info,
     ):
-        model = tiny_routed("bert", layers=layers, routing=routing, top_k=top_k, num_labels=num_labels)
-        config = ShrpConfig(layers, routing, top_k=top_k, expander_gain=1.0)
+        how = {"routing": routing, "top_k": top_k, "self_path": self_path}
+        model = tiny_routed("bert", layers=layers, num_labels=num_labels, **how)
+        config = ShrpConfig(layers, expander_gain=1.0, **how)
         if plan is not None:
             model = prune(model, plan)
         return checkpoints.save(

@@ -186,10 +186,13 @@ def test_regression_has_the_bootstrap_only(open_page, save_tiny, tmp_path):
     (tmp_path / "glue" / "stsb").mkdir(parents=True)
     frame.to_parquet(tmp_path / "glue" / "stsb" / "validation.parquet")
     folder = save_tiny("numbers", task="stsb", num_labels=1)
-    for tab in (TEST, LOST):
+    save_tiny("others", task="stsb", num_labels=1, top_k=2)
+    for tab, more in ((TEST, {}), (TEST, {"more": "others"}), (LOST, {})):
         pruned = {"b": labelled("numbers", PRUNED), "b_budget": 2, "compare_tab": tab}
-        at = open_page("compare", folder, data_dir=tmp_path / "glue", **pruned)
+        at = open_page("compare", folder, data_dir=tmp_path / "glue", **pruned, **more)
         assert not at.error
+        pairs = [frame.value for frame in at.dataframe if "pair" in frame.value]
+        assert [frame[["McNemar", "corrected"]].to_numpy().tolist() for frame in pairs] == [[["", ""]] * 3] * len(more)
         assert "McNemar" not in ranked(at)
         assert len(at.table) == 1  # nobody is right or wrong
 

@@ -3,6 +3,7 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,9 +63,14 @@ def test_the_headline_is_what_is_kept_of_the_dense_model_at_what_size(open_page,
 
 
 def test_the_encoders_share_from_the_config_alone_is_that_of_the_model(
-    tiny_checkpoint, tiny_token_checkpoint, tiny_static_checkpoint
+    tiny_checkpoint, tiny_token_checkpoint, tiny_static_checkpoint, save_tiny
 ):
-    for folder in (tiny_checkpoint, tiny_token_checkpoint, tiny_static_checkpoint):
+    plan = checkpoints.read_config(tiny_static_checkpoint)[1].plan
+    own = [
+        save_tiny(f"self-path-{i}", self_path=True, plan=one)
+        for i, one in enumerate((None, plan, replace(plan, untied=True)))
+    ]
+    for folder in (tiny_checkpoint, tiny_token_checkpoint, tiny_static_checkpoint, *own):
         model, (config, info) = checkpoints.load(folder).model, checkpoints.read_config(folder)
         exact = cost(model, TOKENS).relative_to(dense_cost(model, TOKENS))["encoder_params"]
         assert first.encoder_share(config, info) == pytest.approx(exact, rel=1e-12)

@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from shrp.evaluation import costs as measure
+from shrp.evaluation.layer_params import dense_layer_params, expert_layer_params, static_layer_params
 from shrp.families.families import encoder_layers
 from shrp.model.config import ShrpConfig
 from shrp.model.convert import convert
@@ -95,13 +96,13 @@ def static(m):
 
 
 def test_reference_layers_of_bert_base():
-    assert round(measure.dense_layer_params(768, 3072) / 1e6, 3) == 7.088
-    params = {m: measure.static_layer_params(768, 64, m) for m in (1, 2, 4, 12)}
+    assert round(dense_layer_params(768, 3072) / 1e6, 3) == 7.088
+    params = {m: static_layer_params(768, 64, m) for m in (1, 2, 4, 12)}
     assert params == {1: 200_640, 2: 348_288, 4: 643_584, 12: 1_824_768}
     # method.md's figures lack one of the two LayerNorms (2 x 768) that its steps 4 and 5 describe.
     one_norm_less = {m: round((count - 2 * 768) / 1e6, 3) for m, count in params.items()}
     assert one_norm_less == {1: 0.199, 2: 0.347, 4: 0.642, 12: 1.823}
-    router = measure.expert_layer_params(768, 12) - params[12]
+    router = expert_layer_params(768, 12) - params[12]
     assert router == 768 * 12 + 12
 
 

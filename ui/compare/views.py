@@ -24,6 +24,7 @@ from ui.text import (
     points,
     points_interval,
     score_text,
+    with_interval,
 )
 
 COSTS = {
@@ -48,7 +49,7 @@ def verdict(sides: Sequence[Side]) -> str:
     if len(sides) == 2:
         test = differences.test(a, b)
         return differences.verdict_of(test, escape(sides[0].choice.text), escape(sides[1].choice.text))
-    best, *others = sorted(sides, key=lambda side: -side.evaluation.score)
+    best, *others = sorted(sides, key=_rank)
     found = [differences.test(best.evaluation, side.evaluation) for side in others]
     # Where McNemar's test is not of the metric, the interval tells.
     apart = sum(
@@ -57,18 +58,19 @@ def verdict(sides: Sequence[Side]) -> str:
     )
     one = best.evaluation
     return (
-        f"**{escape(best.choice.text)} scores highest**: {metric_name(one.metric)} {score_text(one.score, one.metric)} "
-        f"(95% CI {interval_text(one.interval, one.metric)}, n = {one.n:,}). {apart} of {len(others)} others score "
-        f"significantly lower (corrected for {len(others)} tests)."
+        f"**{escape(best.choice.text)} scores highest**: {with_interval(one.score, one.interval, one.metric, one.n)}. "
+        f"{apart} of {len(others)} others score significantly lower (corrected for {len(others)} tests)."
     )
+
+
+def _rank(side: Side) -> float:
+    """What models are sorted by, the best first; one without a score, such as constant answers' correlation, is last."""
+    return -float(np.nan_to_num(side.evaluation.score, nan=-np.inf))
 
 
 def ranked(sides: Sequence[Side], name: str) -> None:
     """Draw all models, the best first, with the difference from it, and their costs."""
-    pairs = sorted(
-        zip(names_of(sides), sides, strict=True),
-        key=lambda pair: -np.nan_to_num(pair[1].evaluation.score, nan=-np.inf),
-    )
+    pairs = sorted(zip(names_of(sides), sides, strict=True), key=lambda pair: _rank(pair[1]))
     best, rows, shown = pairs[0][1].evaluation, [], []
     metric = best.metric
     for rank, (model, side) in enumerate(pairs, 1):
@@ -112,7 +114,7 @@ def tests(sides: Sequence[Side], data: TextData) -> None:
                     "difference": points(found.difference, found.metric),
                     "95% CI": points_interval(found.bounds, found.metric),
                     "McNemar": p_text(found.p_value),
-                    "corrected": p_text(min(1.0, found.p_value * len(pairs))),
+                    "corrected": p_text(found.p_value * len(pairs)),
                 }
             )
         st.dataframe(pd.DataFrame(rows), hide_index=True, width="content", alt="Paired tests of all pairs")

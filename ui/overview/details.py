@@ -19,7 +19,7 @@ from ui.downloads import chart
 from ui.overview import figures, latency, score_figures
 from ui.overview.first import own_rows, score_box, stored_score
 from ui.overview.score_figures import readable
-from ui.text import escape, file_name, interval_text, metric_name, percent, score_text, verdict
+from ui.text import escape, file_name, metric_name, percent, score_text, verdict, with_interval
 
 _DATA, _SHOWN = "scored_on", "scores_shown_of"
 _MEANING = {
@@ -73,8 +73,8 @@ def own_verdict(name: str, found: Evaluation, floor: float) -> str:
         f"; the majority-class baseline has {score_text(floor, found.metric)}" if floor == floor else ""
     )
     return (
-        f"**{escape(name)}** has {metric_name(found.metric)} **{score_text(found.score, found.metric)}** "
-        f"(95% CI {interval_text(found.interval, found.metric)}, n = {found.n:,}) on **{data}**{baseline}."
+        f"**{escape(name)}** has **{with_interval(found.score, found.interval, found.metric, found.n)}** on "
+        f"**{data}**{baseline}."
     )
 
 

@@ -9,6 +9,7 @@ import streamlit as st
 
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.data.tasks import TEXTS
+from shrp.evaluation.layer_params import dense_layer_params, expert_layer_params, static_layer_params
 from ui.describe import shape
 from ui.downloads import chart
 from ui.overview import figures
@@ -31,17 +32,14 @@ def encoder_share(config: Mapping[str, Any], info: CheckpointInfo) -> float | No
     if config.get("model_type") not in _BERT_LIKE or not (layers and heads):
         return None
 
-    def linear(inputs: int, outputs: int) -> int:
-        return inputs * outputs + outputs
-
-    def expert_layer(kept: int, router: bool) -> int:
-        own = linear(size, 3 * kept * (size // heads)) + linear(size // heads, size) + 4 * size
-        return own + linear(size, heads) * router
-
-    dense = 4 * linear(size, size) + linear(size, inner) + linear(inner, size) + 4 * size
-    kept = info.plan.keep_counts() if info.plan else {}
-    converted = [expert_layer(kept.get(layer, heads), router=not info.plan) for layer in info.config.layers]
-    return (sum(converted) + (layers - len(converted)) * dense) / (layers * dense)
+    plan, own = info.plan, info.config.self_path
+    if plan is None:
+        converted = len(info.config.layers) * expert_layer_params(size, heads, own)
+    else:
+        kept = plan.keep_counts().values()
+        converted = sum(static_layer_params(size, size // heads, m, own, plan.untied) for m in kept)
+    dense = dense_layer_params(size, inner)
+    return (converted + (layers - len(info.config.layers)) * dense) / (layers * dense)
 
 
 def own_rows(info: CheckpointInfo) -> list[Mapping[str, Any]]:
