@@ -24,13 +24,18 @@ def headline(models: list[dict], recipe: str, depth: str) -> str:
         f"the dense model's score with {mine['encoder_params_share']:.1%} of the encoder"
     )
     leads = [row for row in results.rows("leads") if (row["recipe"], row["depth"]) == (recipe, depth)]
-    worse = [row["name"] for row in leads if row["interval"][0] > 0]
     if not leads:
         return text + "."
-    if not worse:
-        return text + "; no control differs significantly."
-    verb = "is" if len(worse) == 1 else "are"
-    return f"{text}; of {len(leads)} controls only {' and '.join(worse)} {verb} significantly worse."
+    apart = {
+        "worse": [row["name"] for row in leads if row["interval"][0] > 0],
+        "better": [row["name"] for row in leads if row["interval"][1] < 0],
+    }
+    said = (
+        f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} significantly {how}"
+        for how, names in apart.items()
+        if names
+    )
+    return f"{text}; of {len(leads)} controls {' and '.join(said) or 'none is significantly better or worse'}."
 
 
 @state.shows_errors

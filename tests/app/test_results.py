@@ -21,6 +21,16 @@ def test_the_verdict_and_the_table_are_of_what_is_picked(open_page, recipe, dept
     assert frame["model"].tolist()[0] == "SHRP"
 
 
+def test_the_verdict_names_controls_that_are_ahead(open_page, monkeypatch):
+    kept = {name: data.rows(name) for name in ("summary", "leads", "published")}
+    kept["leads"] = [row | {"interval": [-0.2, -0.1]} for row in kept["leads"]]
+    monkeypatch.setattr(data, "rows", kept.__getitem__)
+    at = open_page("results", recipe="retain", depth=data.DEPTHS["11of12"])
+    (said,) = [one.value for one in at.markdown if "significantly" in one.value]
+    assert all(row["name"] in said for row in kept["leads"] if (row["recipe"], row["depth"]) == ("retain", "11of12"))
+    assert ("better" in said, "worse" in said) == (True, False)
+
+
 def test_an_address_that_asks_for_another_depth_is_told(open_page):
     assert "zzz" in open_page("results", depth="zzz", recipe="paper").warning[0].value
     assert not open_page("results", depth=data.DEPTHS["6of12"]).warning
