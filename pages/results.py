@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import streamlit as st
 
-from shrp.phrases import listed
 from ui import not_here, results, state
 from ui.downloads import chart
 from ui.text import verdict
@@ -51,7 +50,7 @@ def main() -> None:
         return
     top = st.container()
     for key, offered in (("recipe", RECIPES), ("depth", [*results.DEPTHS.values()])):
-        not_here.tell(key, key, st.query_params.get(key) in (None, *offered), listed(offered))
+        not_here.tell_unknown(key, key, offered)
     one, two = st.columns(2)
     picked = {"required": True, "bind": "query-params"}
     recipe = one.segmented_control(

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from ui import state
+from ui import not_here, state
 from ui.routing import sentences
 from ui.text import escape, verdict
 
@@ -26,7 +26,7 @@ from shrp.errors import DataError, ShrpError
 from shrp.model.convert import expert_layers
 from ui.bound import fall_back
 from ui.routing import attention, compare, experts, results, what_if, words
-from ui.routing.sentences import ATTENTION, COMPARE, EXPERTS, INPUT, ROUTE, TAB, WORDS, say_unknown
+from ui.routing.sentences import ATTENTION, COMPARE, EXPERTS, INPUT, ROUTE, TAB, WORDS
 from ui.routing.table import sentence_table
 from ui.routing.verdict import headline
 
@@ -78,7 +78,7 @@ def main(selection: state.Selection, inputs: list[tuple[str, ...]]) -> None:
 def pick(count: int, place, kind: str) -> int:
     """The number of the picked sentence or pair; the control is there only for several."""
     numbers = list(range(1, count + 1))
-    say_unknown(INPUT, kind, numbers)
+    not_here.tell_unknown(INPUT, kind, numbers)
     if count == 1:
         return 1
     fall_back(INPUT, numbers, 1)

@@ -8,6 +8,8 @@ Trained from `--base`, with the options of a recipe changed:
 - `extensions`: do the self path and the untied Expander help? Models of about equal size, converted and fine-tuned on
   text and then on the task; scored on a part of the training split that trained none of them, or (`--final`) on the
   validation data.
+- `longer`: does training the routed model for as long as pruned ones are fine-tuned, on text, the task, or both, help what is
+  pruned without fine-tuning? All layers but the first are converted by `retain`.
 - `schedule`: is one layer an epoch better than all at once, and the balance loss in stage 1 alone than in both? By `paper`.
 - `topk`: does routing with more experts survive pruning? The same with Top-1, Top-3 and Top-5.
 
@@ -55,7 +57,7 @@ from shrp.pruning.select import GateFit, plan_from
 from shrp.training.config import Epoch, TrainConfig
 from shrp.training.text import usage_on_text
 from studies.controls import self_path_alone
-from studies.glue import Depth, Models
+from studies.glue import STAGE2_EPOCHS, Depth, Models, depths_of
 from studies.rows import DATA, Rows, names, numbers, read_rows, run
 from studies.trainings import MAX_LENGTH, Base, Trainings, Tuning, slug
 
@@ -156,6 +158,22 @@ def extensions(made: Trainings, variant: str) -> Found:
     }
 
 
+def longer(made: Trainings, more_on: str) -> Found:
+    """The rows of `selection`, without knock-outs, of a routed model that is trained for longer before it is pruned."""
+    base, models = made.base, Models(made)
+    depth = depths_of(base.layers, base.experts)[f"{base.layers - 1}of{base.layers}"]
+    on_text, encoder = "text" in more_on, base.encoder("shrp", depth.parts)
+    if on_text:
+        encoder = base.further(f"shrp-routed-{depth.name}", encoder)
+    info = replace(made.teacher.info, config=ShrpConfig(depth.layers), usage={})
+    start = made.with_layers_of(encoder, info, on_text)
+    name = "shrp-routed" if on_text else "shrp-routed-task"
+    routed = models.on_the_task("retain", depth, name, start, part=3, epochs=STAGE2_EPOCHS)
+    about = {"texts": base.further_size if on_text else 0, "teacher_score": made.best.score}
+    for row in selection(routed, f"{made.task}-{depth.name}", ("usage", "gate_norm", "fitted", "random")):
+        yield row | about
+
+
 def _upper_half(made: Trainings, recipe: str = "retain", top_k: int = 1, **values: Any) -> TrainConfig:
     layers = tuple(range(made.base.layers // 2, made.base.layers))
     return made.config(recipe, part=0, shrp=ShrpConfig(layers, top_k=top_k), **SMALL | values)
@@ -241,7 +259,7 @@ def topk(made: Trainings, top_k: int) -> Found:
         yield row | {"retained": share_of(found.score, made.best.score)}
 
 
-def selection(made: Checkpoint, name: str) -> Found:
+def selection(made: Checkpoint, name: str, selections: Sequence[str] = SELECTIONS) -> Found:
     """The score of every selection at every size."""
     model, tokenizer, task, length = made.model, made.tokenizer, made.info.task.name, made.info.max_length
     validation, training = load_data("glue", task), load_data("glue", task, "train")
@@ -249,16 +267,18 @@ def selection(made: Checkpoint, name: str) -> Found:
     routed, dense = live.evaluate(None), dense_cost(model)
     stats = measure_usage(model, tokenizer, validation, output_norms=True, max_length=length)
     gates = GateFit(model, tokenizer, training, stats.shares(), max_length=length).finish()
-    sizes = in_turn(model, tokenizer, validation, max_length=length).sizes()
+    sizes, shares = None, stats.shares()
+    if "ablation" in selections:
+        sizes = in_turn(model, tokenizer, validation, max_length=length).sizes()
     stats = replace(stats, fitted=gates, ablation=sizes)
-    used = [(share[share > 0], sizes[layer][share > 0]) for layer, share in stats.shares().items()]
+    used = [(share[share > 0], sizes[layer][share > 0]) for layer, share in shares.items()] if sizes else []
     ranked = [float(spearmanr(*one).statistic) for one in used if len(one[0]) > 2 and np.ptp(one[1])]
     about = {"checkpoint": name, "task": task, "depth": name.rpartition("-")[2], "metric": routed.metric}
-    about |= {"teacher_score": teacher_score(made, validation, length), "layers": len(used)}
+    about |= {"teacher_score": teacher_score(made, validation, length), "layers": len(shares)}
     about |= {"n": len(validation), "routed": routed.score}
     about |= {"rank_correlation": mean(ranked) if ranked else None}
-    about |= {"same_first": sum(int(share.argmax() == size.argmax()) for share, size in used)}
-    for m, kind in product(SIZES, SELECTIONS):
+    about |= {"same_first": sum(int(share.argmax() == size.argmax()) for share, size in used) if sizes else None}
+    for m, kind in product(SIZES, selections):
         how = {"selection": kind, "combination": "fitted" if kind == "fitted" else "usage"}
         seeds = range(DRAWS if kind == "random" else 1)
         plans = [plan_from(stats, per_layer=m, seed=seed, **how) for seed in seeds]
@@ -292,6 +312,7 @@ TRAINED: dict[str, tuple[Callable[[Trainings, Any], Found], str, Callable[[], Se
     "balance": (balance, "balance", lambda: WEIGHTS, "cola,mrpc", "0,1,2"),
     "schedule": (schedule, "schedule", lambda: list(SCHEDULES), "cola,mrpc", "0,1,2"),
     "topk": (topk, "top_k", lambda: TOP_K, "mrpc", "0,1,2"),
+    "longer": (longer, "more_on", lambda: ("text and task", "task"), "cola,mrpc,rte,stsb,sst2,qnli", "0"),
 }
 """What measures, the field that it varies, its values, and the tasks and seeds by default."""
 OF_CHECKPOINTS: dict[str, Callable[[Checkpoint, str], Found]] = {"selection": selection, "routes": routes}
@@ -301,6 +322,7 @@ KEYS = {
     "balance": ("task", "seed", "balance"),
     "schedule": ("task", "seed", "schedule"),
     "topk": ("task", "seed", "top_k", "budget"),
+    "longer": ("task", "seed", "more_on", "per_layer", "selection"),
     "selection": ("checkpoint", "per_layer", "selection"),
     "routes": ("checkpoint", "layer"),
 }
@@ -308,7 +330,7 @@ KEYS = {
 
 def main(
     question: Annotated[
-        Literal["ablation", "extensions", "balance", "schedule", "topk", "selection", "routes"], typer.Argument()
+        Literal["ablation", "extensions", "balance", "longer", "schedule", "topk", "selection", "routes"], typer.Argument()
     ],
     checkpoints: Annotated[list[Path] | None, typer.Argument(help="Routed checkpoints of GLUE tasks.")] = None,
     base: Annotated[str, typer.Option(help="The dense encoder: a hub id or a folder.")] = "",

@@ -29,6 +29,8 @@ from studies.summary import NAMES, SIZES, TASKS, Mean, describe, leads, over_tas
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "glue.md")
 LABELS = {"cola": "CoLA", "mrpc": "MRPC", "rte": "RTE", "stsb": "STS-B", "sst2": "SST-2", "qnli": "QNLI", "qqp": "QQP"}
+LONGER = ", trained for longer"
+"""What a depth's name ends in for the models of docs/data/longer.json."""
 COLUMNS = [(recipe, depth) for recipe in ("retain", "paper") for depth in SIZES]
 
 Row = Mapping[str, Any]
@@ -126,6 +128,8 @@ def like_for_like() -> str:
         theirs = f"{100 * paper[f'SHRP paper, {words}']['share']:.1f}"
         lines.append([f"{words}, no fine-tuning", theirs, *ours(depth, False)])
         lines.append([f"{words}, only gates fitted", "", "", fitted[depth, "fitted"]["mean"]])
+        if longer := fitted.get((depth + LONGER, "fitted"), {}).get("mean"):
+            lines.append([f"{words}{LONGER}, only gates fitted", "", "", longer])
         lines.append([f"{words}, fine-tuned after pruning", "", *ours(depth, True)])
     return table(["", "the paper (BERT-base)", "`paper` recipe", "`retain` recipe"], lines)
 
@@ -172,14 +176,14 @@ def by_depth(task: str) -> str:
 
 
 def _selected() -> dict[tuple[str, str], dict[str, str]]:
-    """Depth, and what experts are selected by or `routed` -> percent of the teacher's score by task, and their mean."""
+    """Depth (and `LONGER`), and what experts are selected by or `routed` -> percent of the teacher's score by task, and mean."""
     found: dict[tuple[str, str], dict[str, Mean]] = {}
-    for row in read_rows(DATA / "selection.json"):
+    for row in read_rows(DATA / "selection.json") + read_rows(DATA / "longer.json"):
         if row["per_layer"] == SIZES[row["depth"]] and row["teacher_score"]:
-            of = row["teacher_score"]
+            of, depth = row["teacher_score"], row["depth"] + LONGER * ("more_on" in row)
             for kind, score, ends in (("routed", row["routed"], None), (row["selection"], row["score"], row["interval"])):
                 kept = over_trainings([score / of], [ends and [end / of for end in ends]])
-                found.setdefault((row["depth"], kind), {})[row["task"]] = kept
+                found.setdefault((depth, kind), {})[row["task"]] = kept
     shown = {key: {task: f"{100 * kept.value:.1f}" for task, kept in one.items()} for key, one in found.items()}
     for key, one in found.items():
         if len(one) == len(TASKS):
@@ -192,8 +196,8 @@ def _selected() -> dict[tuple[str, str], dict[str, str]]:
 def selection() -> str:
     """Percent of the teacher's score by what experts are selected by."""
     found, cells = _selected(), {}
-    for depth, kind in product(SIZES, ("routed", *SELECTIONS)):
-        if len(found[depth, kind]) > 1:
+    for depth, kind in product((*SIZES, "11of12" + LONGER), ("routed", *SELECTIONS)):
+        if len(found.get((depth, kind), {})) > 1:
             cells[f"{depth.replace('of', ' of ')}, {kind.replace('_', ' x ')}"] = found[depth, kind]
     return crossed("experts selected by", {task: LABELS[task] for task in TASKS} | {"mean": "mean"}, cells)
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import streamlit as st
 
+from shrp.phrases import listed
 from ui.text import escape, shorten
 
 _NOTED = "not-here"
@@ -47,6 +51,12 @@ def show(*keys: str) -> None:
             f"The address asks for **{escape(shorten(asked))}**, and there is no such {what} here. {instead}.",
             icon=":material/link_off:",
         )
+
+
+def tell_unknown(key: str, what: str, options: Iterable[Any]) -> None:
+    """As `tell`, of a widget that offers some options. Call it before the widget is drawn, in each run."""
+    names = [str(option) for option in options]
+    tell(key, what, st.query_params.get(key) in (None, *names), listed(names))
 
 
 def tell(key: str, what: str, fits: bool, offered: str) -> None:

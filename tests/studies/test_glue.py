@@ -176,7 +176,7 @@ def test_the_models_of_the_table_are_those_of_its_data():
     assert known == {"6of12": ((2, 4, 8, 12), 6), "11of12": ((1, 2), 11)}
 
 
-COUNTS = {"ablation": 6, "extensions": 2, "topk": 12, "balance": 2, "schedule": 3}
+COUNTS = {"ablation": 6, "extensions": 2, "topk": 12, "balance": 2, "schedule": 3, "longer": 16}
 
 
 @pytest.mark.parametrize(("name", "count"), COUNTS.items())
@@ -184,6 +184,7 @@ def test_smaller_studies_write_the_fields_of_their_data_once(place, trained, nam
     monkeypatch.setattr(questions, "VARIANTS", {v: questions.VARIANTS[v] for v in ("paper", "retain without its hidden states")})
     both = ("self path alone", "3 experts, untied, self path")
     monkeypatch.setattr(questions, "EXTENSIONS", {v: questions.EXTENSIONS[v] for v in both})
+    monkeypatch.setattr(questions, "SIZES", (1, 2))
     monkeypatch.setattr(questions, "TOP_K", (1, 3))
     monkeypatch.setattr(questions, "BUDGETS", (2, 5))
     monkeypatch.setattr(questions, "WEIGHTS", (0.0, 0.5))

@@ -12,11 +12,12 @@ import streamlit as st
 from shrp.analysis.explore import Exploration
 from shrp.analysis.patching import MOST, Patched, work
 from shrp.phrases import listed
+from ui import not_here
 from ui.bound import fall_back
 from ui.downloads import chart
 from ui.routing import results
 from ui.routing.figures import CHANGE_BAR, HOVER, cells, grid_height, token_axes
-from ui.routing.sentences import BESIDE, kind_of, say_unknown
+from ui.routing.sentences import BESIDE, kind_of
 from ui.routing.table import agreement
 from ui.state import Selection
 from ui.text import escape, escape_html, percent, plain, shorten, signed
@@ -43,7 +44,7 @@ def section(selection: Selection, found: Sequence[Exploration], first: int) -> N
         st.info(f"Type a second {kind} above, on its own line, to compare the two.", icon=":material/add:")
         return
     others = [number for number in range(1, len(found) + 1) if number != first]
-    say_unknown(BESIDE, kind, others)
+    not_here.tell_unknown(BESIDE, kind, others)
     fall_back(BESIDE, others, others[0])
     donor = others[0]
     if len(others) > 1:

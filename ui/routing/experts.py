@@ -11,7 +11,7 @@ from ui.bound import always_one
 from ui.downloads import chart
 from ui.routing import figures, results
 from ui.routing.results import Explained
-from ui.routing.sentences import kind_of, output_name, say_unknown
+from ui.routing.sentences import kind_of, output_name
 from ui.state import Selection
 from ui.text import escape_html, signed
 
@@ -29,7 +29,6 @@ _ABOUT = dict(zip(METHODS, _TEXTS, strict=True))
 def section(selection: Selection, one: Explained, number: int) -> None:
     """Draw the tab: bars of one method."""
     methods = [name for name in METHODS if name != METHODS[1] or results.can_pick_next(selection.checkpoint)]
-    say_unknown(METHOD, "method", methods)
     about = "  \n".join(f"**{name}**: {_ABOUT[name]}" for name in methods)
     method = always_one("Method", methods, METHOD, help=about)
     output = one.prediction

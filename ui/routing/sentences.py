@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
 from urllib.parse import quote
 
 import streamlit as st
@@ -11,7 +9,6 @@ import streamlit as st
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData
 from shrp.data.typed import PAIR_SEPARATOR, split_sentences
-from shrp.phrases import listed
 from ui import not_here
 from ui.bound import fall_back, set_param, went_back
 from ui.text import escape
@@ -49,18 +46,12 @@ def example_text(task: Task, data: TextData | None) -> str:
     return as_lines(data.texts[:3]) if data is not None else ""
 
 
-def say_unknown(key: str, what: str, options: Iterable[Any]) -> None:
-    """Say that the address asks a widget for what it does not offer. Call it before the widget is drawn, in each run."""
-    names = [str(option) for option in options]
-    not_here.tell(key, what, st.query_params.get(key) in (None, *names), listed(names))
-
-
 def class_box(task: Task, key: str, predicted: int) -> int:
     """Draw the box of the class whose logit is shown, the predicted one unless picked; returns it, 0 for regression."""
     if task.is_regression:
         return 0
     names, start = task.label_names, f"{task.label_names[predicted]} (predicted)"
-    say_unknown(key, "class", names)
+    not_here.tell_unknown(key, "class", names)
     fall_back(key, (None, *names), None)
     name = st.selectbox("Logit of", names, None, key=key, bind="query-params", placeholder=start, width=190)
     return names.index(name) if name in names else predicted

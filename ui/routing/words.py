@@ -15,7 +15,7 @@ from ui.bound import always_one
 from ui.downloads import chart
 from ui.routing import figures, results
 from ui.routing.results import Explained
-from ui.routing.sentences import class_box, output_name, say_unknown
+from ui.routing.sentences import class_box, output_name
 from ui.state import Selection
 from ui.text import escape, escape_html, percent, shorten, signed, with_signs
 
@@ -37,7 +37,6 @@ def section(selection: Selection, one: Explained, number: int) -> None:
     name, one, above = f"{selection.name}-{number}", one.in_pieces(), st.container()
     task = one.instance.task
     with st.expander("Options", icon=":material/tune:"):
-        say_unknown(METHOD, "method", METHODS)
         about = "  \n".join(f"**{method}**: {text}." for method, text in _ABOUT.items())
         method = always_one("Method", METHODS[::-1], METHOD, help=about)
         output = class_box(task, TARGET, one.prediction)
