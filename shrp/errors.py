@@ -83,10 +83,6 @@ class RowError(DataError):
         return type(self)(self.source, row, self.wrong)
 
 
-class IncompleteError(RowError):
-    """A row lacks a text or a label; loaders can leave such rows out."""
-
-
 class OptionError(ShrpError):
     """A command's options don't go together."""
 

@@ -106,7 +106,7 @@ def specialisation(
         DataError: answers or lengths are of other examples.
     """
     pairs = pairs_of(data)
-    length = np.asarray(lengths, dtype=np.float64)
+    length = np.array(lengths, dtype=np.float64)  # a copy
     length[pairs] = length[pairs].mean(1, keepdims=True)
     known = input_groups(data, answers, length, GROUPINGS)
     found = {

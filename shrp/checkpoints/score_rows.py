@@ -27,23 +27,6 @@ _COLUMNS = (
 )
 
 
-def measured(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
-    """Metric, score, n and interval, None where there is none.
-
-    Args:
-        evaluations: one, or several draws of the same thing, whose scores are averaged; the interval of an average is
-            its lowest and highest draw, and `interval_is` says so.
-    """
-    scores, first = [e.score for e in evaluations], evaluations[0]
-    return {
-        "metric": first.metric,
-        "score": sum(scores) / len(scores),
-        "n": first.n,
-        "interval": first.ends() if len(scores) == 1 else [min(scores), max(scores)],
-        "interval_is": "95%" if len(scores) == 1 else f"range of {len(scores)} draws",
-    }
-
-
 def share_of(score: float, teacher_score: float | None) -> float | None:
     """A score divided by the teacher's; None where that is not known, or not above 0.
 
@@ -66,13 +49,19 @@ def score_row(
 
     Args:
         kind: `teacher`, `routed`, `static` or `control`.
+        evaluations: one, or several draws of the same thing, whose scores are averaged; the interval of an average is
+            its lowest and highest draw, and `interval_is` says so.
         max_length: tokens at which texts were cut.
         teacher_score: for the retained share (`share_of`), which is left out where there is none.
     """
-    row = {"model": label, "kind": kind, "data": evaluations[0].data} | measured(evaluations)
+    scores, first = [one.score for one in evaluations], evaluations[0]
+    row = {"model": label, "kind": kind, "data": first.data, "metric": first.metric}
+    row |= {"score": sum(scores) / len(scores), "n": first.n}
+    row["interval"] = first.ends() if len(scores) == 1 else [min(scores), max(scores)]
+    row["interval_is"] = "95%" if len(scores) == 1 else f"range of {len(scores)} draws"
     if (retained := share_of(row["score"], teacher_score)) is not None:
         row["retained"] = retained
-    if not math.isnan(constant := evaluations[0].majority_score):
+    if not math.isnan(constant := first.majority_score):
         row["constant"] = constant
     return row | {"data_fingerprint": data.source_fingerprint, "max_length": max_length}
 

@@ -35,7 +35,7 @@ from shrp.data.tasks import (
     get_task,
 )
 from shrp.data.text_data import TextData
-from shrp.errors import DataError, IncompleteError, RowError, first_line
+from shrp.errors import DataError, RowError, first_line
 
 DATA_DIR = "SHRP_DATA_DIR"
 """Environment variable: a folder of GLUE's Parquet files, read instead of the hub."""
@@ -491,7 +491,7 @@ def _keys(cells: Sequence[Any], source: str) -> list[str]:
     for row, cell in enumerate(cells, 1):
         if is_missing(cell):
             what = ": the label is missing; fill it in, or leave out the row or the column"
-            raise IncompleteError(source, row, f"{what} (rows count from 1, without a header).")
+            raise RowError(source, row, f"{what} (rows count from 1, without a header).")
         infinite = isinstance(cell, (float, Decimal)) and math.isinf(cell)
         if isinstance(cell, (dict, list, np.ndarray)) or infinite:
             raise RowError(source, row, f": a label is a word or a number, not {cell!r:.40}.")

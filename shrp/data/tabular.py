@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from shrp.errors import ColumnError, DataError, IncompleteError, RowError
+from shrp.errors import ColumnError, DataError, RowError
 
 EXTENSIONS = (".csv", ".tsv", ".jsonl", ".parquet")
 MAX_BYTES = 200 * 2**20
@@ -389,8 +389,7 @@ def text_rows(
     """The texts of each row, exactly as they stand; of lists of words, with a blank between words.
 
     Raises:
-        IncompleteError: a cell is missing or, unless `allow_empty`, empty or blank.
-        RowError: a cell is not a string of valid Unicode.
+        RowError: a cell is missing, or not a string of valid Unicode, or unless `allow_empty` empty or blank.
     """
     columns = [joined(column(frame, name, source), source) for name in names]
     for name, cells in zip(names, columns):
@@ -398,7 +397,7 @@ def text_rows(
             where = f", column '{name}': "
             if is_missing(cell) and not (allow_empty and isinstance(cell, str)):
                 what = "empty" if isinstance(cell, str) else "missing"
-                raise IncompleteError(source, row, f"{where}the text is {what}; fill it in or drop the row.")
+                raise RowError(source, row, f"{where}the text is {what}; fill it in or drop the row.")
             if not isinstance(cell, str):
                 what = f"a text is needed, not {cell!r:.40}; is it the right column?"
                 raise RowError(source, row, where + what)

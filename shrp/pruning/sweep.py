@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -27,18 +27,6 @@ def budgets(layers: int, experts: int) -> list[int]:
     low, high = layers, layers * experts
     step = -(-(high - low) // (_MOST_BUDGETS - 1)) or 1
     return sorted({*range(low, high + 1, step), high})
-
-
-def pareto_best(costs: Sequence[float], scores: Sequence[float]) -> list[int]:
-    """Indices of the Pareto-optimal points (low cost, high score), cheapest first; equal points are all included."""
-    costs, scores = np.asarray(costs, dtype=float), np.asarray(scores, dtype=float)
-    kept: list[int] = []
-    best, price = -np.inf, -np.inf
-    for i in np.lexsort((-scores, costs)):  # stable
-        if scores[i] > best or (scores[i] == best and costs[i] == price):
-            kept.append(int(i))
-            best, price = scores[i], costs[i]
-    return kept
 
 
 def random_control(plan: PruningPlan, usage: Mapping[int, np.ndarray], *, seed: int = 0) -> PruningPlan:
@@ -101,9 +89,9 @@ def scored(
         row["of_routed"] = found.score / routed.score if routed.score > 0 else np.nan
         rows.append(row | plan_cost(model, plan, TOKENS).relative_to(dense))
     frame = pd.DataFrame(rows).astype({"per_layer": "Int64", "seed": "Int64"})
-    own = frame.index[frame["seed"].isna()]
-    best = own[pareto_best(frame.loc[own, "encoder_flops"], frame.loc[own, "score"])]
-    return frame.assign(pareto=frame.index.isin(best)), routed
+    own = frame.loc[frame["seed"].isna(), "score"].fillna(-np.inf)  # each costs more than the one before
+    best = own > own.cummax().shift(fill_value=-np.inf)
+    return frame.assign(pareto=best.reindex(frame.index, fill_value=False)), routed
 
 
 def cheapest_within(frame: pd.DataFrame, routed: Evaluation, loss: float) -> pd.Series | None:

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from shrp.checkpoints import checkpoint, reference
 from shrp.checkpoints.base import base_config, load_base, name_of
 from shrp.checkpoints.checkpoint import Checkpoint
-from shrp.checkpoints.info import CheckpointInfo, evaluated_length, history_text, joined, usage_in
+from shrp.checkpoints.info import FINE_TUNED, CheckpointInfo, evaluated_length, history_text, joined, usage_in
 from shrp.checkpoints.saving import entries, round_as_stored
 from shrp.checkpoints.score_rows import score_row
 from shrp.data.text_data import TextData
@@ -96,7 +96,7 @@ class RecipeRun:
         self.teacher = self._teacher()
         from_main(self._score_teacher)
         made = self._converted(source)
-        info = from_main(lambda: self._finished(made, sizes, source, new))
+        info = from_main(lambda: self._finished(made, sizes, new))
         finish(self.out)
         return info
 
@@ -109,11 +109,9 @@ class RecipeRun:
             if outputs.logits.nbytes <= reference.SET_BYTES:
                 self.references[data.source_fingerprint] = outputs
 
-    def _finished(
-        self, made: Trained, sizes: Sequence[int], source: Checkpoint | None, new: bool
-    ) -> CheckpointInfo:
+    def _finished(self, made: Trained, sizes: Sequence[int], new: bool) -> CheckpointInfo:
         """Score what was made and write the checkpoint; returns its info."""
-        self._score_made(made, sizes, source)
+        self._score_made(made, sizes)
         training = dict(made.info.training) | {"teacher": dict(self.teacher.info.training)}
         info = replace(made.info, scores=tuple(self.rows), training=training)
         checkpoint.save(
@@ -216,16 +214,14 @@ class RecipeRun:
         self._add(label, kind, [[one] for one in found], facts)
         return found
 
-    def _score_made(self, made: Trained, sizes: Sequence[int], source: Checkpoint | None) -> None:
+    def _score_made(self, made: Trained, sizes: Sequence[int]) -> None:
         """Score the routed model and its prunings, next to random experts; or the pruned model."""
         model, plan = copy.deepcopy(made.model), made.info.plan
         round_as_stored(model, self.dtype)
         if plan is not None:
             counts = set(plan.keep_counts().values())
             kept = f"{counts.pop()} a layer" if len(counts) == 1 else f"{plan.budget} in all"
-            by_task = source.info.training.get("usage_of")
-            how = "fine-tuned on text and the task" if by_task else "pruned on text"
-            self._score(f"static, {kept}, {how}", "static", model, budget=plan.budget, recovered=True)
+            self._score(f"static, {kept}{FINE_TUNED}", "static", model, budget=plan.budget, recovered=True)
             return
         self._score("routed", "routed", model)
         usage = usage_in(made.info)

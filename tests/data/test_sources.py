@@ -22,7 +22,7 @@ from shrp.data.sources import (
 )
 from shrp.data.tasks import TASKS, TEXTS, Task
 from shrp.data.text_data import TextData
-from shrp.errors import ColumnError, DataError, IncompleteError, RowError
+from shrp.errors import ColumnError, DataError, RowError
 
 SST2 = TASKS["sst2"]
 
@@ -336,11 +336,11 @@ def test_decimals_of_a_parquet_file_are_whole_where_they_are(tmp_path):
         ("a.jsonl", "\n\n", DataError),
         ("a.csv", "sentence,label\nx,happy\n", RowError),
         ("a.csv", "sentence,label\nx,1\ny,2\n", RowError),
-        ("a.csv", "sentence,label\nx,1\ny,\n", IncompleteError),
+        ("a.csv", "sentence,label\nx,1\ny,\n", RowError),
         ("a.csv", "sentence,label\nx,y,1\nz,w,0\n", DataError),
         ("a.jsonl", '{"sentence": "x"}\n{"sentence": ', DataError),
         ("a.jsonl", "[1, 2]\n", DataError),
-        ("a.jsonl", '{"sentence": "x"}\n{"sentence": null}', IncompleteError),
+        ("a.jsonl", '{"sentence": "x"}\n{"sentence": null}', RowError),
         ("a.jsonl", '{"sentence": 5}', RowError),
         ("a.parquet", "not parquet", DataError),
         ("a.xlsx", "x", DataError),
@@ -402,7 +402,7 @@ def test_incomplete_rows_are_left_out_where_asked(tmp_path):
     unlabelled = load_file(path, "sst2", label_column=None, skip_incomplete=True)
     assert unlabelled.texts == (("one",), ("three",), ("five",))
     for task in ("sst2", None):
-        with pytest.raises(IncompleteError):
+        with pytest.raises(RowError):
             load_file(path, task, ["sentence"])
     with pytest.raises(DataError):
         load_file(write(path, "sentence,label\n,positive\na,\n"), "sst2", skip_incomplete=True)
