@@ -30,7 +30,7 @@ from shrp.checkpoints.base import base_config, load_base, name_of
 from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.cli.output import stderr
-from shrp.data.batching import bucketed_batches, collate, encode, longest_input
+from shrp.data.batching import encode, longest_input, read
 from shrp.data.sources import load_data, load_file
 from shrp.data.tasks import TEXTS
 from shrp.data.text_data import TextData
@@ -213,9 +213,8 @@ class Base:
     def hidden_error(self, encoder: PreTrainedModel, texts: Sequence[tuple[str, ...]]) -> float:
         """Mean squared difference of the last layer's output from the dense encoder's, over the texts' tokens."""
         base, tokenizer = self._encoder
-        rows, total, n = encode(tokenizer, texts, MAX_LENGTH), 0.0, 0
-        for batch in bucketed_batches([len(row["input_ids"]) for row in rows], 32):
-            inputs = {k: v.to(base.device) for k, v in collate(tokenizer, rows, batch).items()}
+        total, n = 0.0, 0
+        for _, inputs in read(base, tokenizer, texts, batch_size=32, max_length=MAX_LENGTH):
             ours, theirs = (m.base_model(**inputs).last_hidden_state.float() for m in (encoder, base))
             real = inputs["attention_mask"].bool()
             total, n = total + (ours - theirs)[real].square().sum().item(), n + int(real.sum())
@@ -389,11 +388,8 @@ class Trainings:
     def measured(self) -> list[dict[str, Tensor]]:
         """Batches of the task's training texts, on which width pruning chooses heads and neurons."""
         rows = np.random.default_rng(0).permutation(len(self.train_data))[:FIT_EXAMPLES]
-        tokenizer = self.teacher.tokenizer
-        longest = longest_input(self.teacher.model, tokenizer, MAX_LENGTH)
-        encoded = encode(tokenizer, [self.train_data.texts[row] for row in rows], longest)
-        batches = bucketed_batches([len(row["input_ids"]) for row in encoded], 32)
-        return [collate(tokenizer, encoded, batch) for batch in batches]
+        texts, sizes = [self.train_data.texts[row] for row in rows], {"batch_size": 32, "max_length": MAX_LENGTH}
+        return [inputs for _, inputs in read(self.teacher.model, self.teacher.tokenizer, texts, **sizes)]
 
     def conversion(self, kind: str, experts: int) -> tuple[Convert | None, str]:
         """How a model of the table converts a layer, and a name for that; None for SHRP's own conversion.

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.analysis.usage import UsageStats
-from shrp.data.batching import bucketed_batches, collate, encode, longest_input
+from shrp.data.batching import read
 from shrp.data.text_data import TextData
 from shrp.errors import PlanError
 from shrp.model.convert import expert_layers
@@ -107,10 +107,8 @@ class GateFit:
 
     def _batches(self) -> Iterator[_Batch]:
         """Inputs, what enters the lowest routed layer, and the routed model's outputs."""
-        longest = longest_input(self.model, self.tokenizer, self.max_length)
-        encoded = encode(self.tokenizer, [self.data.texts[i] for i in self.rows], longest)
-        for places in bucketed_batches([len(row["input_ids"]) for row in encoded], BATCH):
-            inputs = collate(self.tokenizer, encoded, places, self.model.device)
+        texts, sizes = [self.data.texts[i] for i in self.rows], {"batch_size": BATCH, "max_length": self.max_length}
+        for _, inputs in read(self.model, self.tokenizer, texts, **sizes):
             with torch.no_grad():
                 entering = run_layers(self.model, inputs, 0, self.layers[0])
                 target, _ = run_from(self.model, inputs, self.layers[0], entering)
