@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from shrp.phrases import listed
 from ui import not_here, results, state
 from ui.downloads import chart
 from ui.text import verdict
@@ -29,12 +30,13 @@ def headline(models: list[dict], recipe: str, depth: str) -> str:
         "worse": [row["name"] for row in leads if row["interval"][0] > 0],
         "better": [row["name"] for row in leads if row["interval"][1] < 0],
     }
-    said = (
-        f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} significantly {how}"
+    said = " and ".join(
+        f"{listed(names)} {'is' if len(names) == 1 else 'are'} significantly {how}"
         for how, names in apart.items()
         if names
     )
-    return f"{text}; of {len(leads)} controls {' and '.join(said) or 'none is significantly better or worse'}."
+    said = f"only {said}" if said else "none is significantly better or worse"
+    return f"{text}; of {len(leads)} controls {said}."
 
 
 @state.shows_errors
