@@ -22,7 +22,6 @@ from shrp.cli.output import stderr
 from shrp.errors import DataError
 from shrp.files import write_text
 from shrp.phrases import metric_name
-from shrp.pruning.plan import SELECTIONS
 from studies.rows import DATA, as_json, read_rows, run
 from studies.summary import NAMES, SIZES, TASKS, Mean, describe, leads, over_tasks, over_trainings, summary
 
@@ -114,7 +113,7 @@ def against_controls() -> str:
 def like_for_like() -> str:
     """Our figures without fine-tuning after pruning next to the paper's, and with it."""
     rows = _of_glue(summary)
-    paper, fitted = {row["name"]: row for row in read_rows(DATA / "published.json")}, _selected()
+    paper, selected = {row["name"]: row for row in read_rows(DATA / "published.json")}, _selected()
 
     def ours(depth: str, tuned: bool) -> list[str]:
         wanted = {"depth": depth, "model": "shrp", "routed": False}
@@ -127,26 +126,24 @@ def like_for_like() -> str:
         words = f"{depth.replace('of', ' of ')} layers"
         theirs = f"{100 * paper[f'SHRP paper, {words}']['share']:.1f}"
         lines.append([f"{words}, no fine-tuning", theirs, *ours(depth, False)])
-        lines.append([f"{words}, only gates fitted", "", "", fitted[depth, "fitted"]["mean"]])
-        if longer := fitted.get((depth + LONGER, "fitted"), {}).get("mean"):
-            lines.append([f"{words}{LONGER}, only gates fitted", "", "", longer])
+        lines.append([f"{words}, only gates fitted", "", "", selected[depth, "fitted"]["mean"]])
+        for kind, how in (("usage", "no fine-tuning"), ("fitted", "only gates fitted")):
+            if longer := selected.get((depth + LONGER, kind), {}).get("mean"):
+                lines.append([f"{words}{LONGER}, {how}", "", "", longer])
         lines.append([f"{words}, fine-tuned after pruning", "", *ours(depth, True)])
     return table(["", "the paper (BERT-base)", "`paper` recipe", "`retain` recipe"], lines)
 
 
 def ablation() -> str:
     """What each part of the recipe is worth."""
-    found: dict[tuple[str, str], dict[str, str]] = {}
+    cells: dict[str, dict[tuple[str, str], str]] = {}
     for row in read_rows(DATA / "ablation.json"):
-        pruned = "tuned" if row["fine_tuned_after_pruning"] else "pruned"
+        pruned = "fine-tuned" if row["fine_tuned_after_pruning"] else "pruned"
         stage = "routed" if row["model"] == "routed" else pruned
         score = f"{100 * row['score'] / row['teacher_score']:.1f}"
-        found.setdefault((row["task"], row["variant"]), {})[stage] = score
-    lines = (
-        [LABELS[task], variant, *(stages[stage] for stage in ("routed", "pruned", "tuned"))]
-        for (task, variant), stages in found.items()
-    )
-    return table(["task", "recipe", "routed", "pruned", "fine-tuned"], lines)
+        cells.setdefault(row["variant"], {})[row["task"], stage] = score
+    columns = product(("cola", "stsb"), ("routed", "pruned", "fine-tuned"))
+    return crossed("recipe", {(task, stage): f"{LABELS[task]}, {stage}" for task, stage in columns}, cells)
 
 
 def extensions() -> str:
@@ -196,9 +193,9 @@ def _selected() -> dict[tuple[str, str], dict[str, str]]:
 def selection() -> str:
     """Percent of the teacher's score by what experts are selected by."""
     found, cells = _selected(), {}
-    for depth, kind in product((*SIZES, "11of12" + LONGER), ("routed", *SELECTIONS)):
+    for depth, kind in product((*SIZES, "11of12" + LONGER), ("routed", "usage", "fitted", "random")):
         if len(found.get((depth, kind), {})) > 1:
-            cells[f"{depth.replace('of', ' of ')}, {kind.replace('_', ' x ')}"] = found[depth, kind]
+            cells[f"{depth.replace('of', ' of ')}, {kind}"] = found[depth, kind]
     return crossed("experts selected by", {task: LABELS[task] for task in TASKS} | {"mean": "mean"}, cells)
 
 
