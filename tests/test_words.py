@@ -223,8 +223,7 @@ def test_from_files_to_a_pruned_checkpoint_by_the_command_line(files, token_mode
     told("compare", pruned, out, *data)
 
     loaded = library.load(pruned)
-    assert loaded.is_static
-    assert loaded.info.task.kind == WORDS
+    assert (loaded.is_static, loaded.info.task.kind) == (True, WORDS)
     table = loaded.predict(["w1 w2 w40"])
     assert len(table["prediction"][0].split()) == 3
     model = AutoModelForTokenClassification.from_pretrained(pruned)
@@ -237,8 +236,7 @@ def test_studies_read_tasks_of_ones_own(token_model, tmp_path):
         pd.DataFrame(rows).to_parquet(tmp_path / f"ner_{split}.parquet")
     of = Trainings(Base(token_model, tmp_path / "work", data=tmp_path), "ner")
     assert (len(of.train_data), len(of.validation)) == (120, 50)
-    assert of.train_data.task == of.validation.task
-    assert of.validation.task.on_words
+    assert (of.train_data.task, of.train_data.task.on_words) == (of.validation.task, True)
 
 
 def test_a_head_of_texts_is_none_of_words(tiny_model, save_model, tmp_path):

@@ -92,6 +92,11 @@ HISTORY = [
     )
 ]
 
+def headline(at):
+    """The page's first paragraph, without marks."""
+    return at.main.markdown[0].value.replace("*", "").replace("\\", "")
+
+
 def button(at, key):
     return next((one for one in at.button if one.key == key), None)
 

@@ -16,7 +16,7 @@ from shrp.data.batching import longest_input, token_counts
 from shrp.data.sources import load_probe
 from shrp.evaluation.evaluate import evaluate
 from shrp.model.gates import knock_out, use_gates
-from tests.app.helpers import figure, specs, texts_of, values
+from tests.app.helpers import figure, headline, specs, texts_of, values
 from ui.text import points
 from ui.usage import attention, profile
 from ui.usage import importance as importance_tab
@@ -34,11 +34,6 @@ def examples_of(at):
 
 def heatmap(at):
     return values(specs(at)[0]["data"][0]["z"])
-
-
-def headline(at):
-    """The page's first paragraph, without marks."""
-    return at.main.markdown[0].value.replace("*", "").replace("\\", "")
 
 
 def busiest(stats, layer=2):

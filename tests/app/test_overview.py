@@ -12,7 +12,7 @@ from shrp.checkpoints import checkpoint as checkpoints
 from shrp.data.sources import load_probe
 from shrp.evaluation.costs import TOKENS, cost, dense_cost
 from shrp.evaluation.evaluate import evaluate
-from tests.app.helpers import HISTORY, SCORES, row, texts_of, upload
+from tests.app.helpers import HISTORY, SCORES, headline, row, texts_of, upload
 from ui import loaders, state
 from ui.overview import first
 from ui.text import percent
@@ -39,10 +39,6 @@ def full(save_tiny):
     )
 
 
-def headline(at):
-    return at.markdown[0].value.replace("\\", "")
-
-
 def opened(at, part):
     at.session_state[part] = True
     return at.run()
@@ -66,10 +62,8 @@ def test_the_encoders_share_from_the_config_alone_is_that_of_the_model(
     tiny_checkpoint, tiny_token_checkpoint, tiny_static_checkpoint, save_tiny
 ):
     plan = checkpoints.read_config(tiny_static_checkpoint)[1].plan
-    own = [
-        save_tiny(f"self-path-{i}", self_path=True, plan=one)
-        for i, one in enumerate((None, plan, replace(plan, untied=True)))
-    ]
+    plans = enumerate((None, plan, replace(plan, untied=True)))
+    own = [save_tiny(f"self-path-{i}", self_path=True, plan=one) for i, one in plans]
     for folder in (tiny_checkpoint, tiny_token_checkpoint, tiny_static_checkpoint, *own):
         model, (config, info) = checkpoints.load(folder).model, checkpoints.read_config(folder)
         exact = cost(model, TOKENS).relative_to(dense_cost(model, TOKENS))["encoder_params"]

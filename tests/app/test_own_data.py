@@ -526,7 +526,7 @@ def test_no_job_is_started_on_a_model_that_goes_with_its_session(served, open_pa
     assert at.button(key="convert").disabled
 
 
-def test_the_guide_leads_from_step_to_step(open_page, save_tiny, cache):
+def test_the_guide_leads_from_step_to_step_and_needs_jobs(open_page, save_tiny, cache, monkeypatch):
     example = save_tiny(guide.EXAMPLE, layers=())
     at = open_page("overview", example)
     at.button(key="guide-begin").click().run()
@@ -546,11 +546,8 @@ def test_the_guide_leads_from_step_to_step(open_page, save_tiny, cache):
     at.switch_page("pages/routing.py").run()  # which was left with the guide on
     assert guide.PARAM not in at.query_params
     assert "guide-end" not in [one.key for one in at.button]
-
-
-def test_there_is_no_guide_without_jobs(open_page, save_tiny, monkeypatch):
-    monkeypatch.setattr(jobs, "cache_folder", lambda: None)
-    at = open_page("overview", save_tiny(guide.EXAMPLE, layers=()), guide="on")
+    monkeypatch.setattr(jobs, "cache_folder", lambda: None)  # so there are no jobs
+    at = open_page("overview", example, guide="on")
     assert not [one for one in at.button if one.key.startswith("guide-")]
 
 

@@ -297,21 +297,25 @@ def test_long_sentences_are_compared_on_request_or_refused(open_page, tiny_check
 # The box
 
 
+def box():
+    import streamlit as st
+
+    from shrp.data.tasks import TASKS, custom_task
+    from shrp.data.text_data import TextData
+    from ui.routing.sentences import sentence_box
+
+    name = st.session_state.get("task", "sst2")
+    task, texts = custom_task("mine", ["text"], ["a", "b"]), ((f"One of {name}.",), (f"Two of {name}.",))
+    sentence_box(*(TASKS[name], None) if name in TASKS else (task, TextData(task, name, texts)))
+
+
 def test_typed_text_goes_along_or_waits_for_its_task():
-    def script():
-        import streamlit as st
-
-        from shrp.data.tasks import TASKS
-        from ui.routing.sentences import sentence_box
-
-        sentence_box(TASKS[st.session_state.get("task", "sst2")], None)
-
     def switch(task):
         at.session_state["task"] = task
         at.run()
         return at.text_area[0].value
 
-    at = AppTest.from_function(script, default_timeout=120).run()
+    at = AppTest.from_function(box, default_timeout=120).run()
     examples = at.text_area[0].value
     assert switch("cola") != examples  # nothing was typed yet
     at.text_area[0].set_value("Mine is this one.").run()
@@ -323,23 +327,13 @@ def test_typed_text_goes_along_or_waits_for_its_task():
 
 
 def test_the_datas_first_examples_are_those_of_the_data_until_something_is_typed():
-    def script():
-        import streamlit as st
-
-        from shrp.data.tasks import custom_task
-        from shrp.data.text_data import TextData
-        from ui.routing.sentences import sentence_box
-
-        task, name = custom_task("mine", ["text"], ["a", "b"]), st.session_state.get("name", "first")
-        sentence_box(task, TextData(task, name, ((f"One of {name}.",), (f"Two of {name}.",))))
-
-    at = AppTest.from_function(script, default_timeout=120).run()
-    assert at.text_area[0].value == "One of first.\nTwo of first."
-    at.session_state["name"] = "second"
-    assert at.run().text_area[0].value == "One of second.\nTwo of second."
+    at = AppTest.from_function(box, default_timeout=120)
+    for name in ("first", "second"):
+        at.session_state["task"] = name
+        assert at.run().text_area[0].value == f"One of {name}.\nTwo of {name}."
     assert "text" not in at.query_params
     at.text_area[0].set_value("Mine is this one.").run()
-    at.session_state["name"] = "third"
+    at.session_state["task"] = "third"
     assert at.run().text_area[0].value == "Mine is this one."
 
 

@@ -200,6 +200,7 @@ def test_smaller_studies_write_the_fields_of_their_data_once(place, trained, nam
         kept = load_conversion(next((place / "work" / "encoders").iterdir()), str(place / "encoder"), "encoder")
         assert (kept.info.plan.untied, kept.info.config.self_path, kept.info.plan.budget) == (True, True, 3 * LAYERS)
     if name in ("balance", "schedule"):
+        assert [questions.distance_from_uniform(share) for share in ([1, 0, 0, 0], [0.25] * 4)] == [0.75, 0]
         assert all(0 <= row["distance_stage2"] <= 0.75 for row in rows)
         assert all(row["largest_share_stage1"] >= 0.25 for row in rows)
 
@@ -214,11 +215,6 @@ def test_studies_of_checkpoints(place, name, count, monkeypatch, tiny_routed, ti
     assert {frozenset(row) for row in rows} == {frozenset(row) for row in shipped}
     assert {row["checkpoint"] for row in rows} == {"rte-2of3"}
     assert len(rows) == count
-
-
-def test_the_distance_from_uniform():
-    assert questions.distance_from_uniform([1, 0, 0, 0]) == 0.75
-    assert questions.distance_from_uniform([0.25] * 4) == 0
 
 
 def test_the_summary_prints_the_means_of_the_kept_rows(capsys):
