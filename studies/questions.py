@@ -8,8 +8,8 @@ Trained from `--base`, with the options of a recipe changed:
 - `extensions`: do the self path and the untied Expander help? Models of about equal size, converted and fine-tuned on
   text and then on the task; scored on a part of the training split that trained none of them, or (`--final`) on the
   validation data.
-- `longer`: does training the routed model for as long as pruned ones are fine-tuned, on text, the task, or both, help what is
-  pruned without fine-tuning? All layers but the first are converted by `retain`.
+- `longer`: does it help what is pruned without fine-tuning to train the routed model on the task, or on text and the task,
+  for as long as pruned ones are fine-tuned? All layers but the first are converted by `retain`.
 - `schedule`: is one layer an epoch better than all at once, and the balance loss in stage 1 alone than in both? By `paper`.
 - `topk`: does routing with more experts survive pruning? The same with Top-1, Top-3 and Top-5.
 
@@ -159,7 +159,7 @@ def extensions(made: Trainings, variant: str) -> Found:
 
 
 def longer(made: Trainings, more_on: str) -> Found:
-    """The rows of `selection`, without knock-outs, of a routed model that is trained for longer before it is pruned."""
+    """The rows of `selection`, without knock-outs, of a routed model that trains for longer, `more_on` the task or also text."""
     base, models = made.base, Models(made)
     depth = depths_of(base.layers, base.experts)[f"{base.layers - 1}of{base.layers}"]
     on_text, encoder = "text" in more_on, base.encoder("shrp", depth.parts)
