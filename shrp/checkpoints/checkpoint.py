@@ -36,6 +36,7 @@ from shrp.checkpoints.info import (
     HEADS,
     HISTORY,
     MADE_OF,
+    MORE_WEIGHTS,
     PREFIX,
     VOCABULARIES,
     WEIGHTS,
@@ -247,6 +248,8 @@ def load(folder: str | os.PathLike, *, device: str | torch.device = "cpu") -> Ch
     model = without_weights(folder, data, info)
     try:
         state = load_file(weights)
+        if (more := folder / MORE_WEIGHTS).is_file():
+            state |= load_file(more)
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{weights} is truncated or not a safetensors file: {error}.") from error
     fill(model, state, weights)

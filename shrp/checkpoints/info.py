@@ -37,6 +37,8 @@ from shrp.pruning.plan import PruningPlan
 
 CONFIG, WEIGHTS, HISTORY, GRAPH = "config.json", "model.safetensors", "history.jsonl", "model.onnx"
 """Files of a checkpoint; an export has a graph in place of weights (`shrp.export.onnx`)."""
+MORE_WEIGHTS = "model-2.safetensors"
+"""The second half of the weights, of a checkpoint that was saved in halves."""
 CARD = "README.md"
 """The model card (`shrp.checkpoints.card`), which saving writes."""
 EXPORT = "shrp-onnx"
@@ -45,7 +47,7 @@ VOCABULARIES = (
     *("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model", "spm.model"),
 )
 MADE_OF = (
-    *(CONFIG, WEIGHTS, *VOCABULARIES),
+    *(CONFIG, WEIGHTS, MORE_WEIGHTS, *VOCABULARIES),
     *("merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
 )
 """The files that decide a checkpoint's outputs for a text, of which it has some."""
@@ -322,13 +324,26 @@ def discover(root: str | os.PathLike) -> dict[str, CheckpointInfo | CheckpointEr
             continue
         try:
             _, found[folder.name] = read_config(folder)
-            with safe_open(folder / WEIGHTS, framework="numpy") as file:  # whether it is whole: reads its header
-                file.keys()
+            shapes_in(folder)
         except CheckpointError as error:
             found[folder.name] = error
         except (SafetensorError, OSError) as error:
             found[folder.name] = CheckpointError(f"{folder / WEIGHTS} is missing or truncated: {error}.")
     return found
+
+
+def shapes_in(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor, from the headers of the files of weights.
+
+    Raises:
+        SafetensorError, OSError: one is missing or truncated.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name in (WEIGHTS, MORE_WEIGHTS):
+        if name == WEIGHTS or (folder / name).is_file():
+            with safe_open(folder / name, framework="numpy") as file:
+                shapes |= {key: tuple(file.get_slice(key).get_shape()) for key in tuple(file.keys())}
+    return shapes
 
 
 def has_vocabulary(folder: str | os.PathLike) -> bool:

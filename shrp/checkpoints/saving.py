@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -18,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.checkpoints import reference
 from shrp.checkpoints.card import card, licence_in
-from shrp.checkpoints.info import CARD, CLASS_PREFIX, CONFIG, PREFIX, WEIGHTS, CheckpointInfo
+from shrp.checkpoints.info import CARD, CLASS_PREFIX, CONFIG, MORE_WEIGHTS, PREFIX, WEIGHTS, CheckpointInfo
 from shrp.checkpoints.reference import Reference
 from shrp.data.batching import save_tokenizer
 from shrp.errors import CheckpointError
@@ -45,6 +46,7 @@ def save(
     extra_files: Mapping[str, str] | None = None,
     teacher: Mapping[str, Reference] | None = None,
     new: bool = False,
+    halves: bool = False,
 ) -> Path:
     """Write a checkpoint folder, all of it or nothing; a checkpoint that is there is replaced, unless `new`.
 
@@ -53,6 +55,7 @@ def save(
         extra_files: further text files, name -> content (`history.jsonl`, a model card in place of the usual one).
         teacher: the dense teacher's outputs by data fingerprint, as a small file next to the weights.
         new: refuse to replace anything, also what another process has just written there.
+        halves: write the weights as two files of about the same size, for where large ones are not taken.
 
     Raises:
         CheckpointError: `folder` is something else than a checkpoint, or can't be written, or `info` does not describe
@@ -71,14 +74,13 @@ def save(
             name: (value.to(dtype) if dtype and value.is_floating_point() else value).contiguous()
             for name, value in model.state_dict().items()
         }
-        save_file(state, partial / WEIGHTS, metadata={"format": "pt"})
+        _write_weights(state, partial, halves)
         config = model.config.to_diff_dict() | {
             **named(model, converted=bool(info.config.layers)),
             "dtype": str(dtype or next(model.parameters()).dtype).removeprefix("torch."),
             "shrp": info.to_dict(),
         }
         (partial / CONFIG).write_text(json.dumps(config, indent=2, default=str) + "\n", encoding="utf-8")
-        as_others(partial / WEIGHTS)  # safetensors makes it private
         save_tokenizer(tokenizer, partial)
         for name, content in (extra_files or {}).items():
             (partial / name).write_text(content, encoding="utf-8")
@@ -93,6 +95,16 @@ def save(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+def _write_weights(state: dict[str, torch.Tensor], folder: Path, halves: bool) -> None:
+    sizes = np.cumsum([value.nbytes for value in state.values()])
+    first = int(np.searchsorted(sizes, sizes[-1] / 2)) if halves else len(state)
+    items = list(state.items())
+    for name, part in ((WEIGHTS, items[:first]), (MORE_WEIGHTS, items[first:])):
+        if part:
+            save_file(dict(part), folder / name, metadata={"format": "pt"})
+            as_others(folder / name)  # safetensors makes it private
 
 
 def _write_card(model: PreTrainedModel, info: CheckpointInfo, partial: Path, folder: Path) -> None:

@@ -115,13 +115,14 @@ class Subject:
 
     def size(self) -> dict[str, Any]:
         """Parameters and FLOPs as shares of the dense model's, and the size of the file of weights."""
-        from shrp.checkpoints.info import WEIGHTS
+        from shrp.checkpoints.info import MORE_WEIGHTS, WEIGHTS
         from shrp.evaluation.costs import cost, dense_cost
 
         if self.export:
             return {**self.export.costs, "bytes": self.export.bytes}
         shares = cost(self.checkpoint.model).relative_to(dense_cost(self.checkpoint.model))
-        return {**shares, "bytes": (self.checkpoint.path / WEIGHTS).stat().st_size}
+        files = (self.checkpoint.path / name for name in (WEIGHTS, MORE_WEIGHTS))
+        return {**shares, "bytes": sum(file.stat().st_size for file in files if file.is_file())}
 
     def report_cut(self, source: TextData) -> None:
         """Print how many examples the model reads only in part."""

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from shrp.checkpoints import checkpoint, saving
 from shrp.checkpoints.base import load_base
 from shrp.checkpoints.card import training_facts
-from shrp.checkpoints.info import CheckpointInfo, discover
+from shrp.checkpoints.info import CheckpointInfo, discover, shapes_in
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
 from shrp.errors import CheckpointError, DataError, PlanError
@@ -185,6 +185,21 @@ def test_truncated_weights(saved, kept):
     found = discover(saved.parent)["saved"]
     assert isinstance(found, CheckpointError)
     assert "truncated" in str(found)
+
+
+def test_weights_in_halves(saved, tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
+    whole, folder = checkpoint.load(saved), tmp_path / "halves"
+    checkpoint.save(whole.model, tiny_tokenizer, whole.info, folder, halves=True)
+    files = [folder / name for name in ("model.safetensors", "model-2.safetensors")]
+    assert max(file.stat().st_size for file in files) < 0.75 * sum(file.stat().st_size for file in files)
+    assert shapes_in(folder) == shapes_in(saved)
+    state = checkpoint.load(folder).model.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in whole.model.state_dict().items())
+    before = checkpoint.fingerprint(folder)
+    files[1].write_bytes(files[1].read_bytes()[:-1])
+    assert checkpoint.fingerprint(folder) != before
+    assert "truncated" in refusal(folder)
+    assert isinstance(discover(tmp_path)["halves"], CheckpointError)
 
 
 def test_a_pickle_in_the_folder_is_never_opened(saved):

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from math import prod
 
 import streamlit as st
-from safetensors import safe_open
 
-from shrp.checkpoints.info import WEIGHTS, CheckpointInfo
+from shrp.checkpoints.info import CheckpointInfo, shapes_in
 from shrp.errors import CheckpointError
 from ui import data_sources, loaders
 from ui.describe import shape
@@ -108,8 +107,7 @@ def _about(name: str, info: CheckpointInfo) -> str:
     """What a model is, as a line of Markdown."""
     config, task = loaders.config_of(name), info.task
     layers, heads, *_ = shape(config)
-    with safe_open(loaders.path_of(name) / WEIGHTS, framework="numpy") as file:  # its header alone is read
-        parameters = sum(prod(file.get_slice(key).get_shape()) for key in tuple(file.keys()))
+    parameters = sum(map(prod, shapes_in(loaders.path_of(name)).values()))
     kind = "pruned" if info.plan else "routed" if info.config.layers else "dense"
     labels = ", ".join(task.label_names[:8]) or "a number"
     if task.num_labels > 8:
