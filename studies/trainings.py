@@ -43,7 +43,7 @@ from shrp.files import write_text
 from shrp.model.config import ShrpConfig
 from shrp.pruning.plan import PruningPlan
 from shrp.pruning.prune import prune
-from shrp.training.config import FURTHER_RATES, FURTHER_SIZE, TextConfig, TrainConfig
+from shrp.training.config import FURTHER_RATES, FURTHER_SIZE, WIDE_RATES, TextConfig, TrainConfig
 from shrp.training.corpus import sample, shards
 from shrp.training.device import resolve_precision
 from shrp.training.examples import FIT_EXAMPLES
@@ -142,6 +142,8 @@ class Base:
         self.effort, self.shared, self.data, self.more_texts = effort, shared, data, more_texts
         self.task_effort = effort if task_effort is None else task_effort
         self.layers, self.experts = config.num_hidden_layers, config.num_attention_heads
+        self.text_rates, self.pace = (WIDE_RATES, 0.5) if config.hidden_size > 512 else ({}, 1.0)
+        """Learning rates of conversions on text, and a factor of others: wide encoders do not settle at small ones'."""
         self.histories: dict[str, list[dict[str, Any]]] = {}
         """Name of a training on text -> its history, a row per epoch."""
 
@@ -187,13 +189,13 @@ class Base:
         model, done = None, ()
         for layers in parts:
             done = tuple(sorted((*done, *layers)))
-            config = TextConfig(ShrpConfig(layers, self_path=self_path), balance=balance, **self.sizes)
+            config = TextConfig(ShrpConfig(layers, self_path=self_path), balance=balance, **self.sizes, **self.text_rates)
             model = self._on_text(f"{name}-{len(done)}", config, model, convert, name)
         return model
 
     def further(self, name: str, model: PreTrainedModel) -> PreTrainedModel:
         """Fine-tune a pruned encoder, or a control's, on unlabelled text."""
-        config = TextConfig(final_size=self.further_size, **FURTHER_RATES)
+        config = TextConfig(final_size=self.further_size, **{name: self.pace * rate for name, rate in FURTHER_RATES.items()})
         if self.more_texts:
             return self._on_text(f"further-{name}-{self.further_size}", config, model, None, "", self._distinct_texts)
         return self._on_text(f"further-{name}", config, model, None, "")
@@ -281,9 +283,8 @@ class Trainings:
         """The dense teacher: the base with its own head, where that is of the task already."""
         model, tokenizer, has_head = load_base(self.base.base, self.train_data.task)
         info = CheckpointInfo(ShrpConfig(()), self.train_data.task, base_model=self.base.name)
-        rate = 1e-4 if model.config.hidden_size <= 512 else 5e-5  # small encoders learn faster
         common = {"freeze_embeddings": True, "max_length": MAX_LENGTH}
-        config = TrainConfig(stage2_epochs=self.epochs, learning_rate=rate, **common)
+        config = TrainConfig(stage2_epochs=self.epochs, learning_rate=1e-4 * self.base.pace, **common)
         start = Checkpoint(self.shared / "teacher", info, model, tokenizer, "")
         return start if has_head else self.train("teacher", config, start, distil=False)
 
@@ -311,7 +312,9 @@ class Trainings:
         """A config of a recipe. Each part of a pipeline has a seed of its own, so it visits other examples."""
         common = {"freeze_embeddings": True, "epoch_size": EPOCH_SIZE, "max_length": MAX_LENGTH}
         own = {"shrp": ShrpConfig(tuple(layers)), "seed": 10 * self.seed + part}
-        return TrainConfig.named(recipe, **common | own | values)
+        config = TrainConfig.named(recipe, **common | own | values)
+        rates = {name: getattr(config, name) * self.base.pace for name in ("learning_rate", "new_learning_rate")}
+        return replace(config, **rates)
 
     def train(
         self,
