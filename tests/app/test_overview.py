@@ -59,13 +59,15 @@ def test_the_headline_is_what_is_kept_of_the_dense_model_at_what_size(open_page,
 
 
 def test_the_encoders_share_from_the_config_alone_is_that_of_the_model(
-    tiny_checkpoint, tiny_token_checkpoint, tiny_static_checkpoint, save_tiny
+    tiny_checkpoint, tiny_token_checkpoint, tiny_static_checkpoint, save_tiny, tiny_routed, tiny_info
 ):
     plan = checkpoints.read_config(tiny_static_checkpoint)[1].plan
     plans = enumerate((None, plan, replace(plan, untied=True)))
     own = [save_tiny(f"self-path-{i}", self_path=True, plan=one) for i, one in plans]
+    found = [(model := tiny_routed(kind), model.config.to_dict(), tiny_info()) for kind in ("mpnet", "electra")]
     for folder in (tiny_checkpoint, tiny_token_checkpoint, tiny_static_checkpoint, *own):
-        model, (config, info) = checkpoints.load(folder).model, checkpoints.read_config(folder)
+        found.append((checkpoints.load(folder).model, *checkpoints.read_config(folder)))
+    for model, config, info in found:
         exact = cost(model, TOKENS).relative_to(dense_cost(model, TOKENS))["encoder_params"]
         assert first.encoder_share(config, info) == pytest.approx(exact, rel=1e-12)
 

@@ -3,8 +3,8 @@
 import re
 from urllib.parse import quote_plus, urlencode
 
-NAME, FAST = "sst2-6of12", "sst2-11of12"
-"""The checkpoint that is opened first, and one that computes several times as fast."""
+NAME, FAST = "sst2-base-6of12", "sst2-11of12"
+"""The checkpoint that is opened first, and one that computes many times as fast."""
 SENTENCE = "I would gladly sit through it all again tomorrow."
 POLL = 100
 """Milliseconds between two looks at a page; else it would be asked at every frame, and drawn for that."""

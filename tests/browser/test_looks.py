@@ -2,12 +2,12 @@
 
 import pytest
 
-from tests.browser.steps import NAME, PAGES, POLL, address, settled
+from tests.browser.steps import PAGES, POLL, address, settled
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(1200, func_only=True)]
 QUERIES = {
     "expert_usage": {"profile": "Knock-out", "layer": 9, "expert": 11},
-    "compare": {"b": NAME},
+    "compare": {"b": "sst2-6of12"},
 }
 """What shows more of a page than its plain address."""
 CURVE = ".st-key-lab-needs-score-curve .js-plotly-plot"

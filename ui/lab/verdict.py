@@ -83,20 +83,20 @@ def smallest_text(
     ends = f", {points_interval(bounds, data.task.metric)}" if math.isfinite(bounds[0]) else ""
     return (
         f"Smallest plan {what}: **{budget} experts** ({lost}{ends}). Optimistic, as the same {len(data):,} "
-        f"examples choose and score it.{_elsewhere(scores, data)}"
+        f"examples choose and score it.{_elsewhere(scores, data, budget)}"
     )
 
 
-def _elsewhere(scores: Sequence[Mapping[str, Any]], data: TextData) -> str:
-    """What the smallest stored pruning without fine-tuning loses on other data, as a further sentence."""
+def _elsewhere(scores: Sequence[Mapping[str, Any]], data: TextData, budget: int) -> str:
+    """What the stored pruning of about that size, without fine-tuning, loses on other data, as a further sentence."""
     rows = [row for row in scores if row.get("data") != data.name and row.get("score") is not None]
     pruned = [row for row in rows if row.get("kind") == "static" and not row.get("recovered") and row.get("budget")]
-    least = min(pruned, key=lambda row: row["budget"], default={})
-    routed = [row for row in rows if row.get("kind") == "routed" and row["data"] == least.get("data")]
+    near = min(pruned, key=lambda row: abs(row["budget"] - budget), default={})
+    routed = [row for row in rows if row.get("kind") == "routed" and row["data"] == near.get("data")]
     if not routed:
         return ""
-    score, full = (score_text(row["score"], row["metric"]) for row in (least, routed[0]))
-    return f" On {escape(least['data'])}, {least['budget']} experts have {score} instead of {full}."
+    score, full = (score_text(row["score"], row["metric"]) for row in (near, routed[0]))
+    return f" On {escape(near['data'])}, {near['budget']} experts have {score} instead of {full}."
 
 
 def costs(checkpoint: Checkpoint, plan: PruningPlan) -> None:

@@ -15,7 +15,7 @@ from ui.downloads import chart
 from ui.overview import figures
 from ui.text import escape, interval_text, metric_name, percent, score_text
 
-_BERT_LIKE = ("bert", "camembert", "distilbert", "electra", "ernie", "roberta", "xlm-roberta")
+_BERT_LIKE = ("bert", "camembert", "distilbert", "electra", "ernie", "mpnet", "roberta", "xlm-roberta")
 """Model types whose layers have the sizes that `encoder_share` counts, and nothing else."""
 
 ABOUT = (
