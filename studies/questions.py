@@ -377,7 +377,8 @@ def main(
     for made in map(checkpoint.load, checkpoints):
         if not (routed := expert_layers(made.model)):
             raise PlanError(f"{made.path} has no routed layer; name routed checkpoints.")
-        name = f"{made.info.task.name}-{len(routed)}of{made.model.config.num_hidden_layers}"
+        depth = f"-{len(routed)}of{made.model.config.num_hidden_layers}"
+        name = made.path.name if made.path.name.endswith(depth) else made.info.task.name + depth
         for row in OF_CHECKPOINTS[question](made, name):
             rows.add(row)
             stderr.print(f"{name}: {row.get('selection', row.get('layer'))} {row['score']:.4f}")

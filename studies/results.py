@@ -290,6 +290,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "extensions": extensions,
     "entities": partial(by_depth, "conll2003"),
     "answers": partial(by_depth, "qamr"),
+    "base size": partial(by_depth, "base"),
     "selection": selection,
     "routes": routes,
     "topk": topk,
