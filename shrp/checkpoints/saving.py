@@ -99,7 +99,7 @@ def save(
 
 def _write_weights(state: dict[str, torch.Tensor], folder: Path, halves: bool) -> None:
     sizes = np.cumsum([value.nbytes for value in state.values()])
-    first = int(np.searchsorted(sizes, sizes[-1] / 2)) if halves else len(state)
+    first = 1 + int(np.searchsorted(sizes, sizes[-1] / 2)) if halves else len(state)
     items = list(state.items())
     for name, part in ((WEIGHTS, items[:first]), (MORE_WEIGHTS, items[first:])):
         if part:
