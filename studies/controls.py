@@ -14,6 +14,7 @@ dimensions, of which `m` are kept.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -29,7 +30,7 @@ from shrp.families.families import encoder_layers, family_of
 from shrp.families.family import Output
 from shrp.model.config import ShrpConfig
 from shrp.model.convert import convert_layer, empty_expert_layer, num_experts_of
-from shrp.model.gates import add_to_records, use_gates
+from shrp.model.gates import add_to_records, straight_through, use_gates
 from shrp.model.layers import StaticLayer
 from shrp.training.runs import Convert
 
@@ -54,6 +55,23 @@ def drop_layer(model: PreTrainedModel, layer: int) -> None:
 def no_router() -> Iterator[None]:
     """Give all experts of every layer equal weight in the passes made inside; train without the balance loss."""
     with use_gates(lambda layer, probs, gates: torch.full_like(probs, 1 / probs.shape[-1])):
+        yield
+
+
+# --- A mixture of experts that becomes a choice ---
+
+
+@contextmanager
+def annealed(steps: float) -> Iterator[None]:
+    """Mix all experts by their probabilities at first, and route ever more, until after `steps` training steps all is routed."""
+    taken: Counter[int] = Counter()
+
+    def mixed(layer: int, probs: Tensor, gates: Tensor) -> Tensor | None:
+        share = max(0.0, 1 - taken[layer] / steps)
+        taken[layer] += torch.is_grad_enabled()
+        return share * probs + (1 - share) * straight_through(gates, probs) if share else None
+
+    with use_gates(mixed):
         yield
 
 

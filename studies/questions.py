@@ -10,6 +10,8 @@ Trained from `--base`, with the options of a recipe changed:
   validation data.
 - `longer`: does it help what is pruned without fine-tuning to train the routed model on the task, or on text and the task,
   for as long as pruned ones are fine-tuned? All layers but the first are converted by `retain`.
+- `routing`: does routing pay at equal FLOPs? Routers of inputs and of tokens, also annealed from a mixture of all experts,
+  next to one fixed expert and to all experts, trained alike on text and then on the task. All layers but the first.
 - `schedule`: is one layer an epoch better than all at once, and the balance loss in stage 1 alone than in both? By `paper`.
 - `topk`: does routing with more experts survive pruning? The same with Top-1, Top-3 and Top-5.
 
@@ -23,14 +25,18 @@ On GLUE's validation data, of routed checkpoints, which are not changed:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import fields, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import torch
 import typer
 from scipy.stats import spearmanr
 
@@ -48,15 +54,16 @@ from shrp.data.tasks import TASKS, TEXTS
 from shrp.errors import PlanError
 from shrp.evaluation.costs import cost, dense_cost, plan_cost
 from shrp.evaluation.paired import paired_difference
-from shrp.model.config import ShrpConfig
+from shrp.model.config import Routing, ShrpConfig
 from shrp.model.convert import expert_layers
+from shrp.model.gates import use_gates
 from shrp.pruning.live import LiveEvaluator
-from shrp.pruning.plan import SELECTIONS, make_plan
+from shrp.pruning.plan import SELECTIONS, first_experts, make_plan
 from shrp.pruning.prune import prune
 from shrp.pruning.select import GateFit, plan_from
-from shrp.training.config import Epoch, TrainConfig
+from shrp.training.config import Epoch, TextConfig, TrainConfig
 from shrp.training.text import usage_on_text
-from studies.controls import self_path_alone
+from studies.controls import annealed, no_router, self_path_alone
 from studies.glue import STAGE2_EPOCHS, Depth, Models, depths_of
 from studies.rows import DATA, Rows, names, numbers, read_rows, run
 from studies.trainings import MAX_LENGTH, Base, Trainings, Tuning, slug
@@ -92,6 +99,15 @@ EXTENSIONS: dict[str, tuple[int, int, bool, bool]] = {
 """Name of a variant -> parts of the encoder that are converted (2: all layers but the first; 3: all), experts per layer,
 self path, untied Expander.
 """
+ROUTINGS: dict[str, tuple[Routing, Literal["routed", "annealed", "1 expert", "all experts"]]] = {
+    "one fixed expert": ("sequence", "1 expert"),
+    "an expert for each input": ("sequence", "routed"),
+    "an expert for each token": ("token", "routed"),
+    "an expert for each input, annealed": ("sequence", "annealed"),
+    "an expert for each token, annealed": ("token", "annealed"),
+    "all experts, no router": ("sequence", "all experts"),
+}
+"""Name of a variant -> what chooses an expert, and how the gates are made of that."""
 WEIGHTS = (0.0, 0.01, 0.1, 1.0)
 TOP_K, BUDGETS = (1, 3, 5), (12, 24, 48)
 SIZES, DRAWS = (1, 2, 4), 3
@@ -172,6 +188,49 @@ def longer(made: Trainings, more_on: str) -> Found:
     about = {"texts": base.further_size if on_text else 0, "teacher_score": made.best.score}
     for row in selection(routed, f"{made.task}-{depth.name}", ("usage", "gate_norm", "fitted", "random")):
         yield row | about
+
+
+def routing(made: Trainings, variant: str) -> Found:
+    """The row of a variant, whose layers keep all experts, used or not: the converted ones alone learn on text."""
+    base, (unit, kind) = made.base, ROUTINGS[variant]
+    depth = depths_of(base.layers, base.experts)[f"{base.layers - 1}of{base.layers}"]
+    steps = base.further_size // TextConfig().batch_size // 2
+    on_conversion, on_text, on_task = {
+        "routed": (nullcontext, nullcontext, nullcontext),
+        "annealed": (partial(annealed, math.inf), partial(annealed, steps), nullcontext),
+        "1 expert": (nullcontext, lambda: use_gates(fixed), lambda: use_gates(fixed)),
+        "all experts": (no_router, no_router, no_router),
+    }[kind]
+    name = {"annealed": f"annealed-{unit}", "all experts": "no_router"}.get(kind, "shrp" if unit == "sequence" else unit)
+    with on_conversion():
+        encoder = base.encoder(name, depth.parts, balance=0.0 if kind == "all experts" else 0.1, routing=unit)
+    plan = make_plan(usage_on_text(base.histories[f"{name}-{len(depth.layers)}"]), per_layer=1)
+    fixed = {layer: torch.eye(base.experts)[one.experts[0]] for layer, one in plan.layers}
+    with on_text():
+        encoder = base.further(name := f"routing-{slug(variant)}", encoder)
+    info = replace(made.teacher.info, config=ShrpConfig(depth.layers, routing=unit), usage={})
+    with on_task():
+        error = base.hidden_error(encoder, made.validation.texts)
+        start = made.with_layers_of(encoder, info, False)
+        tuned = Models(made).on_the_task("retain", depth, name, start, part=3).model
+        found = made.evaluate(tuned)
+    used = {"1 expert": 1, "all experts": base.experts}.get(kind)
+    price = plan_cost(tuned, first_experts(dict.fromkeys(depth.layers, used))) if used else cost(tuned)
+    shares = price.relative_to(made.dense)
+    yield {
+        "depth": depth.name,
+        "metric": found.metric,
+        "n": found.n,
+        "teacher_score": made.best.score,
+        "majority_score": made.best.majority_score,
+        "score": found.score,
+        "interval": found.ends(),
+        "hidden_error": error,
+        "effort": base.effort,
+        "task_effort": base.task_effort,
+        "encoder_params_share": shares["encoder_params"],
+        "encoder_flops_share": shares["encoder_flops"],
+    }
 
 
 def _upper_half(made: Trainings, recipe: str = "retain", top_k: int = 1, **values: Any) -> TrainConfig:
@@ -309,6 +368,7 @@ def routes(made: Checkpoint, name: str) -> Found:
 TRAINED: dict[str, tuple[Callable[[Trainings, Any], Found], str, Callable[[], Sequence[Any]], str, str]] = {
     "ablation": (ablation, "variant", lambda: list(VARIANTS), "cola,stsb", "0"),
     "extensions": (extensions, "variant", lambda: list(EXTENSIONS), "cola,rte", "0"),
+    "routing": (routing, "routing", lambda: list(ROUTINGS), "cola,stsb", "0"),
     "balance": (balance, "balance", lambda: WEIGHTS, "cola,mrpc", "0,1,2"),
     "schedule": (schedule, "schedule", lambda: list(SCHEDULES), "cola,mrpc", "0,1,2"),
     "topk": (topk, "top_k", lambda: TOP_K, "mrpc", "0,1,2"),
@@ -319,6 +379,7 @@ OF_CHECKPOINTS: dict[str, Callable[[Checkpoint, str], Found]] = {"selection": se
 KEYS = {
     "ablation": ("task", "seed", "variant", "model", "fine_tuned_after_pruning"),
     "extensions": ("task", "seed", "variant", "texts", "task_effort", "scored_on"),
+    "routing": ("task", "seed", "routing"),
     "balance": ("task", "seed", "balance"),
     "schedule": ("task", "seed", "schedule"),
     "topk": ("task", "seed", "top_k", "budget"),
@@ -330,7 +391,8 @@ KEYS = {
 
 def main(
     question: Annotated[
-        Literal["ablation", "extensions", "balance", "longer", "schedule", "topk", "selection", "routes"], typer.Argument()
+        Literal["ablation", "extensions", "routing", "balance", "longer", "schedule", "topk", "selection", "routes"],
+        typer.Argument(),
     ],
     checkpoints: Annotated[list[Path] | None, typer.Argument(help="Routed checkpoints of GLUE tasks.")] = None,
     base: Annotated[str, typer.Option(help="The dense encoder: a hub id or a folder.")] = "",

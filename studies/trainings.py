@@ -180,16 +180,16 @@ class Base:
         parts: Sequence[tuple[int, ...]],
         convert: Convert | None = None,
         balance: float = 0.1,
-        self_path: bool = False,
+        **options: Any,
     ) -> PreTrainedModel:
         """Convert the layers of each part in turn on unlabelled text, each going on from the part before.
 
-        Parts that two calls of the same `name` share are trained once.
+        `options` are of `ShrpConfig`. Parts that two calls of the same `name` share are trained once.
         """
         model, done = None, ()
         for layers in parts:
             done = tuple(sorted((*done, *layers)))
-            config = TextConfig(ShrpConfig(layers, self_path=self_path), balance=balance, **self.sizes, **self.text_rates)
+            config = TextConfig(ShrpConfig(layers, **options), balance=balance, **self.sizes, **self.text_rates)
             model = self._on_text(f"{name}-{len(done)}", config, model, convert, name)
         return model
 

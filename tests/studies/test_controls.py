@@ -10,9 +10,10 @@ from shrp.errors import CheckpointError, ShrpError
 from shrp.evaluation.costs import cost, counted_params, size_like
 from shrp.families.families import encoder_layers, family_of
 from shrp.model.convert import new_parameters
+from shrp.model.gates import use_gates
 from shrp.pruning.plan import first_experts
 from shrp.pruning.prune import prune
-from studies.controls import drop_layer, no_router, self_path_alone, width_pruning
+from studies.controls import annealed, drop_layer, no_router, self_path_alone, width_pruning
 from studies.trainings import Trainings
 
 
@@ -57,6 +58,24 @@ def test_without_a_router_all_experts_have_equal_weight(tiny_routed, tiny_inputs
     with no_router():
         model.train()(**inputs).logits.sum().backward()
     assert encoder_layers(model)[1].router.dense.weight.grad is None
+
+
+@pytest.mark.parametrize("routing", ["sequence", "token"])
+def test_a_mixture_becomes_a_choice(routing, tiny_routed, tiny_inputs, tiny_logits):
+    model, inputs = tiny_routed(routing=routing), tiny_inputs()
+    chosen = tiny_logits(model, inputs)
+    with use_gates(lambda layer, probs, gates: probs):
+        mixture = tiny_logits(model, inputs)
+    with annealed(2):
+        found = []
+        for _ in range(3):
+            found.append(tiny_logits(model, inputs))  # which takes no step
+            model.train()(**inputs).logits.sum().backward()
+            model.eval()
+    torch.testing.assert_close(found[0], mixture)
+    torch.testing.assert_close(found[2], chosen)
+    assert not any(torch.allclose(found[1], one, atol=1e-4) for one in (mixture, chosen))
+    assert encoder_layers(model)[1].router.dense.weight.grad.abs().sum() > 0
 
 
 def test_a_self_path_alone_sees_one_token(tiny_model, tiny_inputs):
