@@ -39,6 +39,7 @@ import numpy as np
 import torch
 import typer
 from scipy.stats import spearmanr
+from transformers import PreTrainedModel
 
 from shrp.analysis.importance import in_turn
 from shrp.analysis.routes import shuffle_routes
@@ -52,7 +53,7 @@ from shrp.cli.subjects import teacher_score
 from shrp.data.sources import load_data
 from shrp.data.tasks import TASKS, TEXTS
 from shrp.errors import PlanError
-from shrp.evaluation.costs import cost, dense_cost, plan_cost
+from shrp.evaluation.costs import Cost, cost, dense_cost, plan_cost
 from shrp.evaluation.paired import paired_difference
 from shrp.model.config import Routing, ShrpConfig
 from shrp.model.convert import expert_layers
@@ -153,24 +154,28 @@ def extensions(made: Trainings, variant: str) -> Found:
     name += f"-{base.further_size}" if base.more_texts else ""
     name += f"-{base.task_effort:g}" if base.task_effort != base.effort else ""
     tuned = Models(made).on_the_task("retain", depth, name, start, part=4)
-    found, best = made.evaluate(tuned.model), made.evaluate(made.teacher.model)
-    price = cost(tuned.model).relative_to(made.dense)
-    yield {
+    about = {"experts_per_layer": per_layer, "self_path": self_path, "untied": untied}
+    yield about | _on_task_and_text(made, depth, tuned.model, encoder, cost(tuned.model))
+
+
+def _on_task_and_text(
+    made: Trainings, depth: Depth, tuned: PreTrainedModel, encoder: PreTrainedModel, price: Cost
+) -> dict[str, Any]:
+    """The score of a model, how far its `encoder` was from the dense one before it learnt the task, and its cost."""
+    found, shares = made.evaluate(tuned), price.relative_to(made.dense)
+    return {
         "depth": depth.name,
-        "experts_per_layer": per_layer,
-        "self_path": self_path,
-        "untied": untied,
         "metric": found.metric,
         "n": found.n,
-        "teacher_score": best.score,
-        "majority_score": best.majority_score,
+        "teacher_score": made.best.score,
+        "majority_score": made.best.majority_score,
         "score": found.score,
         "interval": found.ends(),
-        "hidden_error": base.hidden_error(encoder, made.validation.texts),
-        "effort": base.effort,
-        "task_effort": base.task_effort,
-        "encoder_params_share": price["encoder_params"],
-        "encoder_flops_share": price["encoder_flops"],
+        "hidden_error": made.base.hidden_error(encoder, made.validation.texts),
+        "effort": made.base.effort,
+        "task_effort": made.base.task_effort,
+        "encoder_params_share": shares["encoder_params"],
+        "encoder_flops_share": shares["encoder_flops"],
     }
 
 
@@ -209,28 +214,13 @@ def routing(made: Trainings, variant: str) -> Found:
     with on_text():
         encoder = base.further(name := f"routing-{slug(variant)}", encoder)
     info = replace(made.teacher.info, config=ShrpConfig(depth.layers, routing=unit), usage={})
-    with on_task():
-        error = base.hidden_error(encoder, made.validation.texts)
-        start = made.with_layers_of(encoder, info, False)
-        tuned = Models(made).on_the_task("retain", depth, name, start, part=3).model
-        found = made.evaluate(tuned)
+    start = made.with_layers_of(encoder, info, False)
     used = {"1 expert": 1, "all experts": base.experts}.get(kind)
-    price = plan_cost(tuned, first_experts(dict.fromkeys(depth.layers, used))) if used else cost(tuned)
-    shares = price.relative_to(made.dense)
-    yield {
-        "depth": depth.name,
-        "metric": found.metric,
-        "n": found.n,
-        "teacher_score": made.best.score,
-        "majority_score": made.best.majority_score,
-        "score": found.score,
-        "interval": found.ends(),
-        "hidden_error": error,
-        "effort": base.effort,
-        "task_effort": base.task_effort,
-        "encoder_params_share": shares["encoder_params"],
-        "encoder_flops_share": shares["encoder_flops"],
-    }
+    with on_task():
+        tuned = Models(made).on_the_task("retain", depth, name, start, part=3).model
+        price = plan_cost(tuned, first_experts(dict.fromkeys(depth.layers, used))) if used else cost(tuned)
+        row = _on_task_and_text(made, depth, tuned, encoder, price)
+    yield row
 
 
 def _upper_half(made: Trainings, recipe: str = "retain", top_k: int = 1, **values: Any) -> TrainConfig:
