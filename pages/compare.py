@@ -3,7 +3,7 @@
 from ui import state
 
 # Before what imports torch and transformers: one thread does that for all sessions.
-selection = state.current("Compare", named=False)
+selection = state.current(state.described("Compare", named=False))
 
 # isort: split
 
@@ -64,13 +64,13 @@ def main(selection: state.Selection) -> None:
     a, b = sides[:2]
     file = f"{a.choice.name}-vs-{b.choice.name}"
     views.ranked(sides, file)
-    tabs = zip(TABS, st.tabs(TABS, key="compare_tab", on_change="rerun", bind="query-params"), strict=True)
-    name, place = next((name, tab) for name, tab in tabs if tab.open)
+    name, place = state.open_tab(TABS, "compare_tab")
     with place:
         if name == TEST:
             views.tests(sides, data)
         else:
-            pair_tabs.draw(name, a.evaluation, b.evaluation, selection, LETTERS, file, a.read)
+            looks = a.choice.look, b.choice.look
+            pair_tabs.draw(name, a.evaluation, b.evaluation, selection, LETTERS, looks, file, a.read)
 
 
 main(selection)

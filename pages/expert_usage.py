@@ -16,7 +16,7 @@ if MEASURED not in st.session_state and picked[1].usage and state.is_routed(pick
     with meanwhile.container():
         usage_map.stored_map(*picked)
 # Before what imports torch and transformers: one thread does that for all sessions.
-selection, stats = state.current(picked=picked), None
+selection, stats = state.current(picked), None
 if selection.is_routed:
     stats = state.shows_errors(measurements.usage_stats)(selection.checkpoint, selection.data)
     st.session_state[MEASURED] = True
@@ -33,7 +33,6 @@ from shrp.data.text_data import TextData
 from shrp.errors import ShrpError
 from shrp.model.convert import expert_layers
 from shrp.phrases import counted
-from ui import arrival
 from ui.describe import summary_line
 from ui.differences import floor_of
 from ui.own import convert
@@ -141,8 +140,8 @@ def no_routers(selection: state.Selection) -> None:
         alt = "Kept experts and weights of every static layer"
         st.dataframe(kept_experts(info.plan), hide_index=True, width="content", alt=alt)
     with st.container(horizontal=True):
-        arrival.page_link("pages/routing.py", "Words and attention of a sentence", ":material/alt_route:")
-        arrival.page_link("pages/compare.py", "Compare with a routed model", ":material/compare:")
+        state.page_link("pages/routing.py", "Words and attention of a sentence", ":material/alt_route:")
+        state.page_link("pages/compare.py", "Compare with a routed model", ":material/compare:")
     if dense:
         convert.button(selection)
     if dense_layers(model):

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from ui import arrival, data_sources, loaders, state
+from ui import data_sources, loaders, state
 from ui.describe import shape, summary_line
 from ui.overview import first
 from ui.own import guide
@@ -29,7 +29,7 @@ with right:
     next_to = st.container()
 score, stored = st.columns([2, 3], gap="large")
 
-selection = state.current(needs_data=False, picked=picked)
+selection = state.current(picked, needs_data=False)
 from ui.overview import answers_table, details  # torch is imported by now, in one thread for all sessions
 
 if info.plan is None and not info.config.layers:
@@ -38,7 +38,7 @@ if info.plan is None and not info.config.layers:
     with actions:
         if convert.button(selection):
             st.stop()  # the dialog answers only once the page is done
-        arrival.page_link("pages/expert_usage.py", "Which heads matter", ":material/grid_on:")
+        state.page_link("pages/expert_usage.py", "Which heads matter", ":material/grid_on:")
 with next_to:
     details.costs(selection)
 with score:

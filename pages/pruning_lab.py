@@ -3,7 +3,7 @@
 from ui import state
 
 # Before what imports torch and transformers: one thread does that for all sessions.
-selection = state.current("Pruning lab")
+selection = state.current(state.described("Pruning lab"))
 
 # isort: split
 

@@ -17,7 +17,7 @@ inputs, notes = sentences.sentence_box(picked[1].task, state.read(picked[1])[1])
 for note in notes:
     st.caption(f":material/info: {escape(note)}")
 # Before what imports torch and transformers: one thread does that for all sessions.
-selection = state.current(needs_data=False, picked=picked)
+selection = state.current(picked, needs_data=False)
 
 # isort: split
 

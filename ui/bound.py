@@ -83,7 +83,7 @@ def follow(options: Mapping[str, Sequence[Any]], starts: Mapping[str, Any]) -> N
         known = {str(option): option for option in offered}
         named = all(isinstance(option, str) for option in offered)
         can = listed(offered) if named else f"{offered[0]} to {offered[-1]}"
-        not_here.tell(key, key, text in known, can)
+        not_here.tell(key, key.replace("_", " "), text in known, can)
         unpicked = text is None and session.get(key) == seen.get((key, "start"))
         if key not in session or text != seen.get(key):  # at first, by a link, by Back
             session[key] = known.get(text, starts[key])

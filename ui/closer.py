@@ -9,7 +9,7 @@ import streamlit as st
 
 from shrp.data.text_data import TextData
 from shrp.data.typed import split_sentences
-from ui import arrival
+from ui import state
 from ui.routing.sentences import LONGEST_LINK, TAB, URL, as_lines
 from ui.routing.sentences import WORDS as WORDS_TAB
 from ui.text import escape
@@ -34,4 +34,4 @@ def links(data: TextData, rows: Sequence[int], *, routed: bool, whose: str = "")
     with st.container(horizontal=True, gap="medium", vertical_alignment="center"):
         st.markdown(f"{name}{f' ({escape(whose)})' * bool(whose)}:", width="content")
         for label, icon, further in pages:
-            arrival.page_link("pages/routing.py", label, icon, asked | further)
+            state.page_link("pages/routing.py", label, icon, asked | further)

@@ -51,22 +51,13 @@ def is_known(task: Task) -> bool:
     return known is not None and known.label_names == task.label_names
 
 
-def may_lie_in_folder(task: Task) -> bool:
-    """Whether data of a task can lie in the data folder: GLUE's, and those of a custom task whose name is a folder's.
-
-    The name comes with a checkpoint, from anywhere, and must not lead elsewhere.
-    """
-    name = task.name
-    own = name not in (*TASKS, "", "..") and Path(name).name == name and name.isprintable()
-    return own or is_known(task)
-
-
 def _left_for(task: Task) -> Path | None:
     """The validation data that lie in the data folder for a custom task; None where there are none."""
-    folder = os.environ.get(DATA_DIR)
-    if not folder or is_known(task) or not may_lie_in_folder(task):
+    folder, name = os.environ.get(DATA_DIR), task.name
+    # The name comes with a checkpoint, from anywhere, and must not lead elsewhere.
+    if not folder or name in (*TASKS, "", "..") or Path(name).name != name or not name.isprintable():
         return None
-    files = (Path(folder) / task.name / f"validation{suffix}" for suffix in EXTENSIONS)
+    files = (Path(folder) / name / f"validation{suffix}" for suffix in EXTENSIONS)
     return next(filter(os.path.isfile, files), None)
 
 

@@ -14,17 +14,20 @@ _NOTED = "not-here"
 """Key of what was asked for in vain: picker -> what it picks, what was asked for, what was shown then."""
 
 
-def note(key: str, what: str, fits: bool) -> bool:
+def note(key: str, what: str, fits: bool, asked: str | None = None) -> bool:
     """Note that the address asks a picker for what it does not offer, until something else is picked.
 
     Call before it is drawn, in each run: drawing mends the address. Only what a session starts with counts, since what is
     gone later the person has removed.
 
+    Args:
+        asked: what is asked for, where that is not all that the address has.
+
     Returns:
         Whether that is to be said.
     """
     session, noted = st.session_state, st.session_state.setdefault(_NOTED, {})
-    asked = st.query_params.get(key)
+    asked = asked or st.query_params.get(key)
     if asked and not fits and key not in session:
         noted[key] = what, asked, None
     elif key in noted:
@@ -56,12 +59,13 @@ def show(*keys: str) -> None:
 def tell_unknown(key: str, what: str, options: Iterable[Any]) -> None:
     """As `tell`, of a widget that offers some options. Call it before the widget is drawn, in each run."""
     names = [str(option) for option in options]
-    tell(key, what, st.query_params.get(key) in (None, *names), listed(names))
+    unknown = [asked for asked in st.query_params.get_all(key) if asked not in names]
+    tell(key, what, not unknown, listed(names) or "nothing", listed(unknown))
 
 
-def tell(key: str, what: str, fits: bool, offered: str) -> None:
+def tell(key: str, what: str, fits: bool, offered: str, asked: str | None = None) -> None:
     """As `note`, and say it, with what is offered."""
-    if note(key, what, fits):
+    if note(key, what, fits, asked):
         asked = st.session_state[_NOTED][key][1]
         st.warning(
             f"The address asks for {what} **{escape(shorten(asked, 30))}**, which can't be had here: {offered} can.",

@@ -43,7 +43,7 @@ from ui.text import (
     slice_name,
     text_width,
 )
-from ui.theme import DASHES, GREY, KIND_COLORS, KIND_SYMBOLS, layout, whiskers
+from ui.theme import GREY, KIND_COLORS, KIND_SYMBOLS, layout, whiskers
 
 LOST, CHANGED, THRESHOLD = "Where accuracy is lost", "Changed predictions", "Threshold and confidence"
 GROUPS = "lost_by"
@@ -56,12 +56,14 @@ def draw(
     other: Evaluation,
     selection: Selection,
     names: tuple[str, str],
+    looks: tuple[str, str],
     file: str,
     read: Checkpoint,
 ) -> None:
     """Draw one of the tabs.
 
     Args:
+        looks: of both, a kind of scored models (`ui.theme.KIND_COLORS`).
         selection: whose data both are evaluated on, and whose checkpoint the links look closer with.
         read: what tells the examples' lengths in tokens.
     """
@@ -69,11 +71,20 @@ def draw(
     if name == CHANGED:
         _changed(reference, other, selection, names, file)
     elif name == LOST:
-        _lost(reference, other, data, measurements.read_lengths(read, data), names, file)
+        _lost(reference, other, data, measurements.read_lengths(read, data), names, looks, file)
     else:
         _threshold(reference, other, data, names)
         if data.labels is not None and data.task.classifies_texts:
-            _confidence(reference, other, names, file)
+            _confidence(reference, other, names, looks, file)
+
+
+def marks(looks: tuple[str, str]) -> list[dict[str, str]]:
+    """Colour and symbol of both models; the second is hollow where both are of one kind."""
+    hollow = "", "-open" * (looks[0] == looks[1])
+    return [
+        {"color": KIND_COLORS[kind], "symbol": KIND_SYMBOLS[kind] + how}
+        for kind, how in zip(looks, hollow, strict=True)
+    ]
 
 
 # Where accuracy is lost
@@ -85,6 +96,7 @@ def _lost(
     data: TextData,
     lengths: np.ndarray,
     names: tuple[str, str],
+    looks: tuple[str, str],
     file: str,
 ) -> None:
     """Losses within slices, classes or lengths, one grouping at a time: a sentence and a figure."""
@@ -103,7 +115,7 @@ def _lost(
     value = "recall" if by == CLASS else other.metric
     text = summary(frame, by, value)
     st.markdown(text)
-    fig = losses_by_group(frame, by, value, names, other.data)
+    fig = losses_by_group(frame, by, value, names, looks, other.data)
     alt = f"{metric_name(value)} of {names[0]} and {names[1]} in each {by}. {plain(text)}"
     table = frame.assign(by=by, few=frame["n"] < FEW, measure=value, data=other.data, models=_named(names))
     chart(fig, table, f"by-{by}", f"{file}-by-{by}", alt)
@@ -129,7 +141,9 @@ def summary(frame: pd.DataFrame, by: str, value: str) -> str:
     )
 
 
-def losses_by_group(frame: pd.DataFrame, by: str, value: str, models: tuple[str, str], data: str) -> go.Figure:
+def losses_by_group(
+    frame: pd.DataFrame, by: str, value: str, models: tuple[str, str], looks: tuple[str, str], data: str
+) -> go.Figure:
     """On the left both models' scores, on the right the change with its paired interval; largest loss on top.
 
     `frame`: `shrp.evaluation.paired.by_group`'s result.
@@ -145,27 +159,24 @@ def losses_by_group(frame: pd.DataFrame, by: str, value: str, models: tuple[str,
     places = np.arange(len(frame))
     fig = make_subplots(cols=2, shared_yaxes=True, column_widths=[0.55, 0.45], horizontal_spacing=0.04)
 
-    def dots(rows, column, who, symbol, color, shift=0.0, sign="", col=1) -> None:
+    def dots(rows, column, who, mark, shift=0.0, sign="", col=1) -> None:
         """A series of some rows of the frame, given by their places."""
-        v, low, high = (
-            scale * frame[c].to_numpy(float)[rows] for c in (column, f"{column} low", f"{column} high")
-        )
+        v, low, high = (scale * frame[c].to_numpy(float)[rows] for c in (column, f"{column} low", f"{column} high"))
         hover = [
             f"{names[i]}<br>{escape_html(who)}: {x:{sign}{digits}}"
             + (f" (95% {a:{digits}} to {b:{digits}})" if a == a else "")
             for i, x, a, b in zip(rows, v, low, high, strict=True)
         ]
-        look = {"symbol": symbol, "color": color, "size": 9}
         at = {"x": v, "y": rows + shift, "mode": "markers", "name": who, "row": 1, "col": col}
         bars = whiskers(v, low, high)
-        fig.add_scatter(**at, marker=look, error_x=bars, text=hover, hovertemplate="%{text}<extra></extra>")
+        fig.add_scatter(**at, marker=mark | {"size": 9}, error_x=bars, text=hover, hovertemplate="%{text}<extra></extra>")
 
-    first, pruned = "teacher" if "teacher" in models[0] else "routed", KIND_COLORS["static"]
-    dots(places, "reference", models[0], KIND_SYMBOLS[first], KIND_COLORS[first], -0.14)
-    dots(places, "other", models[1], KIND_SYMBOLS["static"], pruned, 0.14)
+    first, second = marks(looks)
+    dots(places, "reference", models[0], first, -0.14)
+    dots(places, "other", models[1], second, 0.14)
     clear = ((frame["change low"] > 0) | (frame["change high"] < 0)).to_numpy()
-    dots(places[clear], "change", "change, significant", "square", pruned, sign="+", col=2)
-    dots(places[~clear], "change", "change, not significant", "square-open", pruned, sign="+", col=2)
+    dots(places[clear], "change", "change, significant", second | {"symbol": "square"}, sign="+", col=2)
+    dots(places[~clear], "change", "change, not significant", second | {"symbol": "square-open"}, sign="+", col=2)
     fig.add_vline(0, line={"color": GREY, "width": 1, "dash": "dash"}, row=1, col=2)
     few = f"; ⚠: under {FEW} examples" if (frame["n"] < FEW).any() else ""
     n = f"n = {int(frame['n'].sum()):,} examples"
@@ -289,7 +300,9 @@ def _threshold(reference: Evaluation, other: Evaluation, data: TextData, names: 
 _SHARE, _BRIER = "accuracy", "brier"  # how a number is written: in percent, or with three digits
 
 
-def _confidence(reference: Evaluation, other: Evaluation, names: tuple[str, str], file: str) -> None:
+def _confidence(
+    reference: Evaluation, other: Evaluation, names: tuple[str, str], looks: tuple[str, str], file: str
+) -> None:
     """The whole tab, on the examples that both models have seen, of a classification task with labels."""
     one, two = calibration.shared(reference, other)
     if not one.n:
@@ -311,7 +324,7 @@ def _confidence(reference: Evaluation, other: Evaluation, names: tuple[str, str]
         for name, part in zip(names, bins)
     )
     frame, key = pd.concat(bins, ignore_index=True), "reliability"
-    fig = reliability_figure(frame, names, one)
+    fig = reliability_figure(frame, names, looks, one)
     chart(fig, frame.assign(data=one.data), key, f"{file}-{key}", f"Accuracy by confidence. {alt}.")
 
 
@@ -329,13 +342,14 @@ def confidence_in_words(errors: Sequence[Ece], briers: Sequence[float], on: Eval
     return f"Expected calibration error on {escape(on.data)}, n = {on.n:,}: {'; '.join(said)}; less is better."
 
 
-def reliability_figure(frame: pd.DataFrame, names: tuple[str, str], on: Evaluation) -> go.Figure:
+def reliability_figure(
+    frame: pd.DataFrame, names: tuple[str, str], looks: tuple[str, str], on: Evaluation
+) -> go.Figure:
     """Accuracy against the mean confidence of a bin. `frame`: `calibration.reliability` of both, their names in `model`."""
     fig, ends = go.Figure(), [100 * float(frame[["low", "accuracy"]].min().min()), 100]
     line = {"color": GREY, "width": 1.5, "dash": "dash"}
     fig.add_scatter(x=ends, y=ends, mode="lines", name="calibrated", line=line, hoverinfo="skip")
-    kinds = ("teacher" if "teacher" in names[0] else "routed", "static")
-    for name, kind, dash in zip(names, kinds, (DASHES[0], "dot"), strict=True):
+    for name, mark, dash in zip(names, marks(looks), ("solid", "dot"), strict=True):
         part = frame[frame["model"] == name]
         accuracy, low, high = (100 * part[c] for c in ("accuracy", "accuracy low", "accuracy high"))
         fig.add_scatter(
@@ -343,8 +357,8 @@ def reliability_figure(frame: pd.DataFrame, names: tuple[str, str], on: Evaluati
             y=accuracy,
             mode="lines+markers",
             name=escape_html(name),
-            line={"color": KIND_COLORS[kind], "width": 1.5, "dash": dash},
-            marker={"size": 9, "symbol": KIND_SYMBOLS[kind]},
+            line={"color": mark["color"], "width": 1.5, "dash": dash},
+            marker=mark | {"size": 9},
             error_y=whiskers(accuracy, low, high),
             hovertemplate=f"{escape_html(name)}<br>confidence %{{x:.1f}}%, accuracy %{{y:.1f}}%<extra></extra>",
         )

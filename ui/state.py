@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 from streamlit.navigation.page import StreamlitPage
 from streamlit.runtime.pages_manager import PagesManager
 
@@ -204,15 +205,9 @@ def _say_broken(name: str, error: CheckpointError) -> None:
     st.stop()
 
 
-def current(
-    title: str = "",
-    *,
-    needs_data: bool = True,
-    named: bool = True,
-    picked: tuple[str, CheckpointInfo] | None = None,
-) -> Selection:
-    """The selection of the sidebar, loaded; where there is nothing to load, says so and stops the page."""
-    name, _ = picked or described(title, named=named)
+def current(picked: tuple[str, CheckpointInfo], *, needs_data: bool = True) -> Selection:
+    """What is `described`, loaded, with the data; where there is nothing to load, says so and stops the page."""
+    name, _ = picked
     loaders.libraries()
     try:
         loaded = loaders.load_checkpoint(name)
@@ -278,14 +273,29 @@ def shows_errors(draw: Callable[..., Any]) -> Callable[..., Any]:
     return drawn
 
 
+def open_tab(names: Sequence[str], key: str) -> tuple[str, DeltaGenerator]:
+    """Draw tabs; returns the name and the place of the open one."""
+    follow({key: names}, {key: names[0]})  # a step of the browser's history, which `bind` makes none
+    tabs = zip(names, st.tabs(names, key=key, on_change="rerun"), strict=True)
+    return next((name, tab) for name, tab in tabs if tab.open)
+
+
 def lazy_tabs(parts: Mapping[str, Callable[[], Any]], key: str) -> Any:
     """Draw tabs by name, of which only the open one is computed, with its errors shown; returns what that returns."""
-    follow({key: [*parts]}, {key: next(iter(parts))})  # a step of the browser's history, which `bind` makes none
-    tabs = st.tabs([*parts], key=key, on_change="rerun")
-    for tab, draw in zip(tabs, parts.values(), strict=True):
-        if tab.open:
-            with tab:
-                return shows_errors(draw)()
+    name, place = open_tab([*parts], key)
+    with place:
+        return shows_errors(parts[name])()
+
+
+def page_link(page: str, label: str, icon: str | None = None, asked: Mapping[str, Any] | None = None) -> None:
+    """Draw a link to a page of the app, with the parameters that it asks for and the sidebar's picks.
+
+    It may begin a session, in a new tab. What a widget of the page has at first is best left out: it would be taken out, by a
+    step of the browser's history.
+    """
+    picked = {key: st.session_state.get(key) for key in (CHECKPOINT, SOURCE)}
+    params = {key: value for key, value in picked.items() if value} | {key: str(one) for key, one in (asked or {}).items()}
+    st.page_link(page, label=label, icon=icon, query_params=params, width="content")
 
 
 def follow_cell(layers: Sequence[int], experts: Sequence[int], start: tuple[int, int]) -> None:

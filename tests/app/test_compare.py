@@ -18,7 +18,7 @@ from shrp.evaluation.evaluate import evaluate
 from shrp.evaluation.paired import agreement, flip_table, paired_difference
 from shrp.pruning.prune import prune
 from shrp.pruning.select import plan_from
-from tests.app.helpers import plainly
+from tests.app.helpers import figure, plainly
 from ui import data_sources, differences, plan_url
 from ui.compare.sides import TEACHER, Choice, labelled, measure, read_alike
 from ui.pair_tabs import CHANGED, LOST
@@ -130,6 +130,9 @@ def test_tabs_are_of_the_two_sides(open_page, tiny_checkpoint, token):
     at = open_page("compare", tiny_checkpoint, compare_tab=CHANGED)
     table = next(frame.value for frame in at.dataframe if "p A" in frame.value)
     assert len(table) == len(flip_table(a, b, SST2))
+    for sides, looks in (({}, ("circle", "circle-open")), ({"a": SIDE_PRUNED, "a_budget": 3}, ("square", "circle"))):
+        drawn = figure(open_page("compare", tiny_checkpoint, compare_tab=LOST, **sides), "Accuracy by")["data"]
+        assert tuple(series["marker"]["symbol"] for series in drawn[:2]) == looks  # by what a side is
 
 
 def link_of(at):

@@ -68,9 +68,9 @@ def test_what_an_address_asks_for_in_vain_is_told_until_something_is_picked(open
     assert len(said(at.run())) == 2
     at.selectbox(key="checkpoint").set_value("tiny").run()
     assert said(at) == [of_data]
-    sides = open_page("compare", tiny_checkpoint, a="mine (yours)", b="other")
-    (told,) = said(sides)
-    assert "mine (yours)" in told
+    asked = {"a": "mine (yours)", "b": "tiny: pruned", "more": "gone", "compare_tab": "Nowhere"}
+    told = "\n".join(said(open_page("compare", tiny_checkpoint, **asked)))
+    assert all(name in told for name in ("mine (yours)", "gone", "Nowhere"))
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_a_row_of_all_answers_leads_to_its_route_and_its_words(open_page, tiny_c
 def test_what_no_address_can_hold_has_no_link(monkeypatch, text, why):
     said = []
     monkeypatch.setattr(closer.st, "caption", said.append)
-    monkeypatch.setattr(closer.arrival, "page_link", lambda *_: pytest.fail("linked"))
+    monkeypatch.setattr(closer.state, "page_link", lambda *_: pytest.fail("linked"))
     data = TextData(TASKS["mrpc"], "pairs", ((text, "another"), ("fine", "too")), np.array([0, 1]))
     closer.links(data, [0], routed=True)
     assert why in said[0]

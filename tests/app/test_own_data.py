@@ -130,7 +130,6 @@ def test_no_tasks_name_leads_out_of_the_data_folder(name, tmp_path, monkeypatch)
     monkeypatch.setenv("SHRP_DATA_DIR", str(tmp_path / "data"))
     task = replace(custom_task("moods", ("sentence",), ("bad", "good")), name=name)
     assert data_sources.available_sources(task) == {}
-    assert not data_sources.may_lie_in_folder(task)
 
 
 def test_checkpoints_are_uploaded_replaced_and_removed_and_only_the_last_ones_stay(

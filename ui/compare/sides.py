@@ -51,6 +51,14 @@ class Choice:
             return f"dense teacher of {self.name}"
         return self.name if self.setting is None else f"{self.name} pruned ({self.setting.text})"
 
+    @property
+    def look(self) -> str:
+        """The kind of scored models (`ui.theme.KIND_COLORS`) as which charts draw the side."""
+        info = self.checkpoint.info
+        if self.kind == TEACHER or not info.config.layers:
+            return "teacher"
+        return "routed" if self.kind == AS_IS and info.plan is None else "static"
+
 
 @dataclass(frozen=True, eq=False)
 class Side:
@@ -135,6 +143,7 @@ def further(selection: Selection, taken: Sequence[str]) -> list[Choice]:
     found = loaders.discover_all()
     task = selection.checkpoint.info.task
     free = [name for name, info in found.items() if name not in taken and fits(info, task)]
+    not_here.tell_unknown(MORE, "model", free)
     if not free:
         return []
     if MORE in st.session_state:

@@ -16,7 +16,7 @@ from shrp.errors import ShrpError
 from shrp.evaluation.costs import TOKENS, dense_cost
 from shrp.evaluation.evaluation import Evaluation
 from shrp.model.convert import expert_layers, num_experts_of
-from ui import arrival, differences, loaders, measurements, pair_tabs, plan_url, prunings, state
+from ui import differences, loaders, measurements, pair_tabs, plan_url, prunings, state
 from ui.bound import always_one
 from ui.differences import exact, floor_of, floor_warning
 from ui.downloads import chart, clicked
@@ -62,8 +62,7 @@ class Lab:
             self.sweep = labelled and st.toggle("All sizes", key=SWEEP, bind="query-params")
             self.places["busy"], self.costs = st.container(), st.container()
             self.places["score"] = st.container(key="lab-needs-score-score")
-        tabs = zip(TABS, st.tabs(TABS, key=TAB, on_change="rerun", bind="query-params"), strict=True)
-        self.tab, place = next((name, tab) for name, tab in tabs if tab.open)
+        self.tab, place = state.open_tab(TABS, TAB)
         self.below = place.container(key="lab-kept" if self.tab == KEPT else "lab-needs-score-tab")
         self.places["grey"] = st.container()
         self.stale()
@@ -142,7 +141,7 @@ class Lab:
             found = st.popover("Save or export", icon=":material/save:")
             asked = prunings.link_of(self.setting, self.selection.name)
             if len(asked.get(f"b_{plan_url.URL}", "")) <= plan_url.LONGEST:
-                arrival.page_link("pages/compare.py", "Compare", ":material/compare:", asked)
+                state.page_link("pages/compare.py", "Compare", ":material/compare:", asked)
         return found
 
     def _evaluate(self) -> Evaluation:
@@ -235,8 +234,8 @@ class Lab:
             elif self.checkpoint.problem:
                 st.warning(escape(self.checkpoint.problem), icon=":material/warning:")
             file = f"{self.selection.name}-{self.plan.budget}"
-            names = name, "pruned"
-            pair_tabs.draw(self.tab, against, pruned, self.selection, names, file, self.checkpoint)
+            names, looks = (name, "pruned"), (name, "static")
+            pair_tabs.draw(self.tab, against, pruned, self.selection, names, looks, file, self.checkpoint)
 
     def _sweep(self, pruned: Evaluation) -> None:
         """Evaluate all sizes, drawing the curve as it fills in. A moved slider interrupts it and the next run goes on."""

@@ -12,7 +12,7 @@ from shrp.analysis.explore import Exploration, WhatIf, rerouted
 from shrp.errors import PlanError
 from shrp.model.forcing import AS_ROUTED, Force, ForcedRoute
 from shrp.phrases import numbered
-from ui import arrival, not_here
+from ui import not_here, state
 from ui.bound import fall_back, set_param, went_back
 from ui.downloads import chart, clicked
 from ui.routing import results
@@ -21,8 +21,6 @@ from ui.routing.sentences import class_box, output_name
 from ui.routing.table import routes_html
 from ui.routing.verdict import most
 from ui.state import CHECKPOINT, Selection
-from ui.state import EXPERT as USAGE_EXPERT
-from ui.state import LAYER as USAGE_LAYER
 from ui.text import escape, escape_html, percent, plain, score_text, shorten, shorten_texts, signed
 from ui.theme import SELECTED, click_targets, layout, marks, outline, pick_by_click
 
@@ -111,8 +109,8 @@ def section(selection: Selection, e: Exploration, number: int, *, wanted: bool) 
             token_routes(after, e, name)
     layer, expert = st.session_state[LAYER], st.session_state[EXPERT]
     label = f"What layer {layer}'s expert {expert} is used for"
-    asked = {USAGE_LAYER: layer, USAGE_EXPERT: expert}
-    arrival.page_link("pages/expert_usage.py", label, ":material/grid_on:", asked)
+    asked = {state.LAYER: layer, state.EXPERT: expert}
+    state.page_link("pages/expert_usage.py", label, ":material/grid_on:", asked)
 
 
 def _controls(found: Forcing, e: Exploration, experts: int) -> int:
