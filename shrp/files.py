@@ -6,9 +6,9 @@ import os
 import secrets
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 CACHE = "SHRP_CACHE"
 """Variable of the environment that names the folder; without it, the platform's usual place for caches."""
@@ -30,18 +30,9 @@ def cache_folder() -> Path | None:
     return (Path(named) if os.path.isabs(named) else home / ".cache") / "shrp"
 
 
-def _new(beside: Path, make: Callable[[Path], Any]) -> tuple[Path, Any]:
-    """A hidden place of its own beside another, and what making it returned."""
-    while True:
-        path = beside.with_name(f".{beside.name}.{secrets.token_hex(4)}")
-        try:
-            return path, make(path)
-        except FileExistsError:
-            continue
-
-
-def _open_new(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)  # less what the umask says
+def _hidden(beside: Path) -> Path:
+    """A hidden name next to a place, which nothing else has, with the same ending."""
+    return beside.with_name(f".{secrets.token_hex(8)}.{beside.name}")
 
 
 def new_folder(beside: Path) -> Path:
@@ -50,7 +41,20 @@ def new_folder(beside: Path) -> Path:
     Raises:
         OSError: it can't be made.
     """
-    return _new(beside, os.mkdir)[0]
+    folder = _hidden(beside)
+    folder.mkdir()
+    return folder
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """A new place for a file, to be written inside, which then takes the place of `file`; a failure leaves that as it was."""
+    partial = _hidden(file)
+    try:
+        yield partial
+        os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_text(file: Path, text: str) -> None:
@@ -60,20 +64,15 @@ def write_text(file: Path, text: str) -> None:
 
 def write_bytes(file: Path, content: bytes) -> None:
     """Replace a file; a write that fails leaves it as it was; an `OSError` if it can't be written."""
-    partial, handle = _new(file, _open_new)
-    try:
-        with os.fdopen(handle, "wb") as written:
-            written.write(content)
-        os.replace(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(file) as partial:
+        partial.write_bytes(content)
 
 
 def as_others(file: Path) -> None:
     """Give a file, which some library made for its owner alone, the permissions of any new file."""
-    other, handle = _new(file, _open_new)
+    other = _hidden(file)
+    other.touch()
     try:
-        file.chmod(stat.S_IMODE(os.fstat(handle).st_mode))
+        file.chmod(stat.S_IMODE(other.stat().st_mode))
     finally:
-        os.close(handle)
         other.unlink()

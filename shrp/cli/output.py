@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from shrp.data.tabular import csv_options
+from shrp.files import replacing
 from shrp.training.progress import (
     EVERY,
     STATUS_FILE,
@@ -57,13 +58,8 @@ def write_csv(frame: pd.DataFrame, file: Path | None) -> None:
     if file.exists() and not file.is_file():
         frame.to_csv(file, index=False, **csv_options(frame))
         return
-    target = file.resolve()  # a link stays one
-    partial = target.with_name(f".{os.getpid()}.partial.{target.name}")
-    try:
+    with replacing(file.resolve()) as partial:  # a link stays one
         frame.to_csv(partial, index=False, **csv_options(frame))
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
     stderr.print(f"wrote {file}")
 
 

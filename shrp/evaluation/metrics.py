@@ -181,27 +181,27 @@ def interval(task: Task, labels: np.ndarray, outputs: np.ndarray) -> tuple[float
         return wilson(int((labels == predictions).sum()), len(labels))
     if not len(labels):
         return NO_INTERVAL
-    if task.on_tokens:
-        return of_draws(bootstrap_quotient(task.metric, parts(task, task.metric, labels, predictions)))
-    metric = (CORRELATIONS if task.is_regression else FROM_CONFUSION)[task.metric]
-    if task.is_regression:
-        return of_draws(bootstrap(lambda rows: metric(labels[rows], predictions[rows]), len(labels)))
-    matrix = confusion(task, labels, predictions)
+    if not task.classifies_texts:
+        return of_draws(bootstrap(of_samples(task, labels, predictions), len(labels)))
+    metric, matrix = FROM_CONFUSION[task.metric], confusion(task, labels, predictions)
     return of_draws(bootstrap(lambda counts: metric(counts.reshape(-1, *matrix.shape)), matrix.ravel()))
 
 
-def bootstrap_quotient(metric: str, *models: np.ndarray, resamples: int = 1000) -> np.ndarray:
-    """A metric of words or spans in bootstrap samples of the examples, `(resamples,)`; of two models, the first minus the second.
+def of_samples(task: Task, labels: np.ndarray, predictions: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """The headline metric as a function of samples: row numbers of examples, `(b, N)`, to scores, `(b,)`."""
+    if task.is_regression:
+        return lambda rows: CORRELATIONS[task.metric](labels[rows], predictions[rows])
+    if task.on_tokens:
+        each = parts(task, task.metric, labels, predictions)
+        return lambda rows: quotient(task.metric, each[rows].sum(1))
+    size = task.num_labels
 
-    Args:
-        models: `parts` of the same examples, `(n, 2)`.
-    """
+    def from_confusion(rows: np.ndarray) -> np.ndarray:
+        cells = (labels * size + predictions)[rows] + size**2 * np.arange(len(rows))[:, None]
+        counts = np.bincount(cells.ravel(), minlength=len(rows) * size**2)
+        return FROM_CONFUSION[task.metric](counts.reshape(len(rows), size, size).astype(float))
 
-    def statistic(rows: np.ndarray) -> np.ndarray:
-        first, *rest = (quotient(metric, each[rows].sum(1)) for each in models)
-        return first - rest[0] if rest else first
-
-    return bootstrap(statistic, len(models[0]), resamples=resamples)
+    return from_confusion
 
 
 def _checked(task: Task, labels: np.ndarray, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

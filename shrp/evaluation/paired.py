@@ -13,7 +13,7 @@ from shrp.data.tasks import TASKS, Task
 from shrp.data.text_data import TextData, named, same
 from shrp.errors import DataError
 from shrp.evaluation.evaluation import Evaluation, text_columns
-from shrp.evaluation.metrics import CORRELATIONS, FROM_CONFUSION, bootstrap_quotient, parts, quotient, score
+from shrp.evaluation.metrics import FROM_CONFUSION, of_samples, score
 from shrp.evaluation.statistics import NO_INTERVAL, bootstrap, of_draws, paired_interval
 
 LOST, WON, STILL_WRONG = "right → wrong", "wrong → right", "wrong → other wrong"
@@ -53,7 +53,7 @@ def paired_difference(
         return value, NO_INTERVAL
     if task.counts_examples:
         return value, paired_interval((ours == labels).astype(float) - (theirs == labels))
-    return value, of_draws(_differences(task, a.metric, labels, ours, theirs, resamples))
+    return value, of_draws(_differences(task, labels, ours, theirs, resamples))
 
 
 def mean_difference(draws: Sequence[Evaluation], b: Evaluation) -> tuple[float, tuple[float, float]]:
@@ -74,23 +74,12 @@ def mean_difference(draws: Sequence[Evaluation], b: Evaluation) -> tuple[float, 
         return value, NO_INTERVAL
     if b.task.counts_examples:
         return value, paired_interval(np.mean([one.correct for one in draws], axis=0) - b.correct)
+    theirs, *ours = (of_samples(one.task, one.labels, one.predictions) for one in (b, *draws))
 
     def statistic(rows: np.ndarray) -> np.ndarray:
-        return np.mean([_resampled(one, rows) for one in draws], axis=0) - _resampled(b, rows)
+        return np.mean([one(rows) for one in ours], axis=0) - theirs(rows)
 
     return value, of_draws(bootstrap(statistic, len(b.labels), resamples=_MEANS_RESAMPLES))
-
-
-def _resampled(one: Evaluation, rows: np.ndarray) -> np.ndarray:
-    """Headline scores `(samples,)` of rows of examples `(samples, n)`."""
-    if one.task.is_regression:
-        return CORRELATIONS[one.metric](one.labels[rows], one.predictions[rows])
-    if one.task.on_tokens:
-        return quotient(one.metric, parts(one.task, one.metric, one.labels, one.predictions)[rows].sum(1))
-    size = one.task.num_labels
-    cells = (one.labels * size + one.predictions)[rows] + size**2 * np.arange(len(rows))[:, None]
-    counts = np.bincount(cells.ravel(), minlength=len(rows) * size**2)
-    return FROM_CONFUSION[one.metric](counts.reshape(len(rows), size, size).astype(float))
 
 
 @dataclass(frozen=True)
@@ -242,19 +231,12 @@ def _group_interval(
 
 
 def _differences(
-    task: Task, metric: str, labels: np.ndarray, ours: np.ndarray, theirs: np.ndarray, resamples: int
+    task: Task, labels: np.ndarray, ours: np.ndarray, theirs: np.ndarray, resamples: int
 ) -> np.ndarray:
-    """Differences of the metric in bootstrap samples, `(resamples,)`."""
-    if task.on_tokens:
-        both = (parts(task, metric, labels, one) for one in (ours, theirs))
-        return bootstrap_quotient(metric, *both, resamples=resamples)
-    if task.is_regression:
-        metric_of = CORRELATIONS[metric]
-        return bootstrap(
-            lambda rows: metric_of(labels[rows], ours[rows]) - metric_of(labels[rows], theirs[rows]),
-            len(labels),
-            resamples=resamples,
-        )
+    """Differences of the headline metric in bootstrap samples, `(resamples,)`."""
+    if not task.classifies_texts:
+        first, second = (of_samples(task, labels, one) for one in (ours, theirs))
+        return bootstrap(lambda rows: first(rows) - second(rows), len(labels), resamples=resamples)
     # A classification metric depends on the counts of (label, ours, theirs) alone.
     size = task.num_labels
     cells, counts = np.unique((labels * size + ours) * size + theirs, return_counts=True)
@@ -263,6 +245,6 @@ def _differences(
     def scores(drawn: np.ndarray, predicted: np.ndarray) -> np.ndarray:
         into = np.zeros((len(cells), size * size))
         into[np.arange(len(cells)), label * size + predicted] = 1
-        return FROM_CONFUSION[metric]((drawn @ into).reshape(-1, size, size))
+        return FROM_CONFUSION[task.metric]((drawn @ into).reshape(-1, size, size))
 
     return bootstrap(lambda drawn: scores(drawn, ours) - scores(drawn, theirs), counts, resamples=resamples)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Hashable, Iterator, Sequence
 from dataclasses import astuple, dataclass, field
 
 import numpy as np
@@ -21,7 +21,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from shrp.data.batching import collate, encode, longest_input
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
-from shrp.evaluation.costs import dense_layer, static_layer_flops
 from shrp.evaluation.evaluate import Outputs, estimates, last_of
 from shrp.evaluation.evaluation import Evaluation
 from shrp.families.families import encoder_layers, family_of, relative_positions
@@ -34,7 +33,7 @@ FIRST_ESTIMATE = 64
 """Examples of the first batch."""
 _MOST_BEGUN = 4  # plans whose outputs are kept, batch by batch
 _LAYER = 3
-"""Cost of a layer besides its experts and the Expander, in experts (measured)."""
+"""Cost of a layer besides its experts, in experts (measured); a dense layer costs about four times as many as it has."""
 MEMORY_BYTES = 768 * 2**20
 """Bytes of one evaluator's kept results; the least recently used are dropped."""
 
@@ -150,30 +149,19 @@ class LiveEvaluator:
                 done = steps, last
             yield plan, done[1]
 
-    def work_of(self, plans: Sequence[PruningPlan]) -> dict[str, float]:
-        """`PruningPlan.key()` -> the FLOPs a token that the plan adds to a `sweep`, in its order, to estimate times."""
-        config, tokens = self.model.config, 1
-        d, dh = config.hidden_size, config.hidden_size // config.num_attention_heads
-        whole = dense_layer(config, tokens)[1]
-        combining = static_layer_flops(d, dh, 0, tokens)
-        expert = static_layer_flops(d, dh, 1, tokens) - combining
-        work = self._ordered(plans)
-        uses = Counter(step.below for steps, _ in work for step in steps)
-        computed, entered, found, before = set(), {b""}, {}, None
-        for steps, plan in work:
-            uses.subtract(step.below for step in steps)
-            start = max(i for i, step in enumerate(steps) if step.below in entered)
-            amount = 0.0 if steps == before else whole * (self.top - steps[-1].layer)
-            for i, step in enumerate(steps[start:] if steps != before else (), start):
-                missing = {(step.below, e) for e in step.kept.experts} - computed if step.below else set()
-                amount += combining + expert * (_LAYER + len(missing))
-                if i + 1 < len(steps):
-                    amount += whole * (steps[i + 1].layer - step.layer - 1)
-                    if uses[steps[i + 1].below]:
-                        entered.add(steps[i + 1].below)
-                if uses[step.below]:
-                    computed |= missing
-            found[plan.key()], before = amount, steps
+    def work_of(self, plans: Sequence[PruningPlan]) -> dict[str, int]:
+        """`PruningPlan.key()` -> about what the plan adds to the work of a `sweep`, in experts, to estimate times."""
+        experts = num_experts_of(self.model)
+        known: set[Hashable] = {(b"", expert) for expert in range(experts)}  # as `_entering` computes them
+        found = {}
+        for steps, plan in self._ordered(plans):
+            found[plan.key()] = 0
+            above = [*((step.layer, step.below) for step in steps[1:]), (self.top + 1, tuple(steps))]
+            for step, (layer, result) in zip(steps, above, strict=True):
+                if result not in known:
+                    outputs = {(step.below, expert) for expert in step.kept.experts} - known
+                    found[plan.key()] += len(outputs) + _LAYER + (layer - step.layer - 1) * 4 * experts
+                    known |= outputs | {result}
         return found
 
     def prepare(self) -> None:
