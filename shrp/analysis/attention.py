@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.special import entr
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -37,8 +38,7 @@ class Pattern:
     def spread(self) -> float:
         """Effective number of tokens attended to, 1 to `T`: mean exp(entropy) of the rows; nan if all are 0."""
         rows = self.weights[self.weights.sum(1) > 0].astype(np.float64)
-        logs = np.log(rows, out=np.zeros_like(rows), where=rows > 0)
-        return float(np.exp(-(rows * logs).sum(1)).mean()) if len(rows) else float("nan")
+        return float(np.exp(entr(rows).sum(1)).mean()) if len(rows) else float("nan")
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,12 +14,12 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.analysis import Progress
-from shrp.data.batching import collate, encode, longest_input, token_counts
+from shrp.data.batching import collate, encode, longest_input, read, token_counts
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData, named
 from shrp.data.typed import MAX_SENTENCES
 from shrp.errors import DataError, PlanError
-from shrp.evaluation.evaluate import evaluate, label_columns
+from shrp.evaluation.evaluate import Outputs, batch_logits, label_columns
 from shrp.evaluation.metrics import to_predictions
 from shrp.model.convert import expert_layers
 from shrp.model.forcing import AS_ROUTED, ForcedRoute
@@ -195,27 +195,22 @@ def explore(
         raise DataError(f"At most {MAX_SENTENCES} inputs can be explored at once, not {len(texts)}.")
     if not texts:
         return []
-    data = TextData(task, "typed", tuple(texts))
-    limit = longest_input(model, tokenizer)
-    encoded = encode(tokenizer, texts, limit)
-    lengths = token_counts(tokenizer, texts)
-    # Batches by length need less padding.
-    order = sorted(range(len(texts)), key=lambda i: len(encoded[i]["input_ids"]))
-    options = {"batch_size": batch_size, "max_length": limit, "order": np.array(order)}
-    with use_gates(route.gates), record_routing() as record:
-        logits = evaluate(model, tokenizer, data, **options).logits
-    found = []
-    for row, text in enumerate(texts):
-        batch, place = divmod(order.index(row), batch_size)
-        traces = {layer: record.traces[layer][batch] for layer in record.layers}
-        masks = {layer: one.token_mask for layer, one in traces.items()}
-        probs = {layer: _one(one.probs[place], masks[layer], place) for layer, one in traces.items()}
-        gates = {layer: _one(one.gates[place], masks[layer], place) for layer, one in traces.items()}
-        words = len(text[0].split()) if task.on_words else None  # of longer texts there are more
-        ids = encoded[row]["input_ids"]
-        unknown, names = ids.count(tokenizer.unk_token_id), token_labels(tokenizer, ids)
-        found.append(Exploration(task, text, names, lengths[row], logits[row][:words], probs, unknown, gates))
-    return found
+    limit, lengths = longest_input(model, tokenizer), token_counts(tokenizer, texts)
+    as_scored = Outputs(model, tokenizer, TextData(task, "typed", tuple(texts)), limit)
+    found: dict[int, Exploration] = {}
+    for rows, inputs in read(model, tokenizer, texts, batch_size=batch_size, max_length=limit):
+        with use_gates(route.gates), record_routing() as record:
+            outputs = batch_logits(model, inputs)
+        to_predictions(task, outputs)  # raises where the model's width is not the task's
+        logits, traces = as_scored(rows, outputs), {layer: record.last(layer) for layer in record.layers}
+        for place, row in enumerate(rows):
+            probs = {layer: _one(one.probs[place], one.token_mask, place) for layer, one in traces.items()}
+            gates = {layer: _one(one.gates[place], one.token_mask, place) for layer, one in traces.items()}
+            words = len(texts[row][0].split()) if task.on_words else None  # of longer texts there are more
+            ids = inputs["input_ids"][place][inputs["attention_mask"][place].bool()].tolist()
+            known = task, texts[row], token_labels(tokenizer, ids), lengths[row], logits[place][:words]
+            found[row] = Exploration(*known, probs, ids.count(tokenizer.unk_token_id), gates)
+    return [found[row] for row in range(len(texts))]
 
 
 def _one(values: Tensor, token_mask: Tensor | None, place: int) -> np.ndarray:

@@ -106,9 +106,7 @@ def _pair(found: list[Evaluation], source: TextData, flips: Path | None) -> dict
 
 def _side_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """`records` whose columns are named after the sides as results call them."""
-    sides = {"reference": "first", "other": "second", "a": "first", "b": "second"}
-    ends = {f"{old}_{end}": f"{new}_{end}" for old, new in sides.items() for end in ("low", "high")}
-    return records(frame.rename(columns=sides | ends))
+    return records(frame.rename(columns=lambda name: name.replace("reference", "first").replace("other", "second")))
 
 
 def _print(result: dict[str, Any], n: int, first: str) -> None:

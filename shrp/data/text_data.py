@@ -241,17 +241,12 @@ def units_of(n: int, pairs: np.ndarray | None) -> np.ndarray:
 
 def halves(data: TextData) -> tuple[TextData, TextData]:
     """A half to select experts on and a half to score on, in the data's order; pairs stay together."""
-    order, pairs = data.stratified_order(), pairs_of(data)
-    first = np.arange(len(data))
-    first[pairs[:, 1]] = pairs[:, 0]
-    together: dict[int, list[int]] = {}
-    for i in order:
-        together.setdefault(int(first[i]), []).append(int(i))
-    chosen: list[int] = []
-    for rows in together.values():
-        if len(chosen) >= len(order) // 2:
-            break
-        chosen += rows
-    parts = {"half": np.sort(chosen), "other half": np.setdiff1d(order, chosen)}
-    first_half, second = (replace(data.subset(rows), name=f"{data.name}, {part}") for part, rows in parts.items())
-    return first_half, second
+    units = units_of(len(data), pairs_of(data))
+    drawn = pd.unique(units[data.stratified_order()])
+    before = np.cumsum(np.bincount(units)[drawn]) - np.bincount(units)[drawn]  # examples in the units drawn before
+    chosen = np.isin(units, drawn[before < len(data) // 2])
+    parts = {"half": chosen, "other half": ~chosen}
+    first, second = (
+        replace(data.subset(np.flatnonzero(rows)), name=f"{data.name}, {part}") for part, rows in parts.items()
+    )
+    return first, second

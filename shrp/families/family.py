@@ -74,7 +74,7 @@ class Family:
         """Raise `UnsupportedModelError` for a variant of the family whose layers cannot be replaced."""
 
     def first_position(self, config: PreTrainedConfig) -> int:
-        """The position of an input's first token."""
+        """The position of an input's first token; above 0 where positions count past padding tokens, by their ids."""
         return 0
 
     def attention_mask(self, attention_mask: Tensor | None) -> Tensor | None:

@@ -86,14 +86,8 @@ def expert_layers(model: PreTrainedModel) -> dict[int, ExpertLayer]:
 
 def layer_kinds(model: PreTrainedModel) -> list[str]:
     """`dense`, `routed` or `static` for each encoder layer, in order."""
-    return [
-        "routed"
-        if isinstance(layer, ExpertLayer)
-        else "static"
-        if isinstance(layer, StaticLayer)
-        else "dense"
-        for layer in encoder_layers(model)
-    ]
+    kinds = {"routed": ExpertLayer, "static": StaticLayer, "dense": nn.Module}
+    return [next(kind for kind, cls in kinds.items() if isinstance(one, cls)) for one in encoder_layers(model)]
 
 
 def new_parameters(model: PreTrainedModel) -> set[str]:

@@ -171,7 +171,8 @@ def test_compare_two(shrp, told, place, known, on_data, tmp_path):
     assert found["mcnemar_p"] == pytest.approx(agreement(before, after).p_value)
     for by in ("class", "slice"):
         frame = by_group(before, after, by)
-        assert [row["change"] for row in found[f"by_{by}"]] == pytest.approx(frame["change"].tolist())
+        sides = [(row["change"], *row["first_interval"], row["second"]) for row in found[f"by_{by}"]]
+        np.testing.assert_allclose(sides, frame[["change", "reference low", "reference high", "other"]])
     flips = flip_table(before, after, data)
     assert pd.read_csv(tmp_path / "f.csv")["index"].tolist() == flips["index"].tolist()
     assert shrp("compare", place / "routed", place / "other", *on_data)[0] == 0

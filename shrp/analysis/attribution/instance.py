@@ -18,6 +18,7 @@ from shrp.data.batching import collate, encode, longest_input, token_spans
 from shrp.data.tasks import Task
 from shrp.errors import DataError
 from shrp.evaluation.evaluate import label_columns
+from shrp.families.families import family_of
 from shrp.model.gates import play_back, record_routing
 
 TOKENS_AT_ONCE = 1024
@@ -28,9 +29,6 @@ _LETTERS = run_of(rf"[^\W{ONE_A_CHARACTER}]")
 _WORD = regex.compile(
     rf"[{ONE_A_CHARACTER}]\p{{M}}*|{_LETTERS}(?:['’\-]{_LETTERS})*|[^\w\s](?:[^\w\s]|[\p{{M}}\u200d])*"
 )
-
-POSITIONS_WITHOUT_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
-"""Model types whose positions count past padding tokens, by their ids."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +132,7 @@ def prepare(
     words, unknown = _words(text, ids, token_spans(tokenizer, text, limit), tokenizer.unk_token_id)
     if not words:
         raise DataError("There is no word in this input to attribute anything to; type at least one.")
-    if tokenizer.pad_token_id in ids and model.config.model_type in POSITIONS_WITHOUT_PADDING:
+    if tokenizer.pad_token_id in ids and family_of(model).first_position(model.config):
         raise DataError(f"The text holds the padding token {tokenizer.pad_token}; remove it to explain words.")
     table = model.get_input_embeddings().weight.detach()
     special = {"pad": tokenizer.pad_token_id, "mask": tokenizer.mask_token_id}
