@@ -69,8 +69,8 @@ def main(selection: state.Selection) -> None:
         if name == TEST:
             views.tests(sides, data)
         else:
-            looks = a.choice.look, b.choice.look
-            pair_tabs.draw(name, a.evaluation, b.evaluation, selection, LETTERS, looks, file, a.read)
+            models = dict(zip(LETTERS, (a.choice.look, b.choice.look), strict=True))
+            pair_tabs.draw(name, a.evaluation, b.evaluation, selection, models, file, a.read)
 
 
 main(selection)

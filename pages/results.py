@@ -5,7 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from shrp.phrases import listed
-from ui import not_here, results, state
+from ui import results, state
+from ui.bound import always_one
 from ui.downloads import chart
 from ui.text import verdict
 
@@ -51,21 +52,12 @@ def main() -> None:
         )
         return
     top = st.container()
-    for key, offered in (("recipe", RECIPES), ("depth", [*results.DEPTHS.values()])):
-        not_here.tell_unknown(key, key, offered)
     one, two = st.columns(2)
-    picked = {"required": True, "bind": "query-params"}
-    recipe = one.segmented_control(
-        "Recipe",
-        RECIPES,
-        key="recipe",
-        help="retain: ours, distilled and first converted on unlabelled text. paper: our reading of the published recipe.",
-        default="retain",
-        **picked,
-    )
-    depth = two.segmented_control(
-        "Depth", list(results.DEPTHS), format_func=results.DEPTHS.get, key="depth", default="11of12", **picked
-    )
+    with one:
+        about = "retain: ours, distilled and first converted on unlabelled text. paper: our reading of the published recipe."
+        recipe = always_one("Recipe", RECIPES, "recipe", help=about)
+    with two:
+        depth = always_one("Depth", list(results.DEPTHS), "depth", "11of12", format_func=results.DEPTHS.get)
     models = results.compared(recipe, depth)
     with top:
         verdict(headline(models, recipe, depth))

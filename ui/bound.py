@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Container, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
 import streamlit as st
@@ -18,6 +18,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 from shrp.phrases import listed
 from ui import not_here
 
+Kept = TypeVar("Kept")
 _FOLLOWED, _PAGE, _LEFT_WITH = "address-followed", "address-page", "address-left-with"
 """Keys of the session's state: what `follow` last saw of each parameter; the open page; and each page's parameters when it
 was left.
@@ -66,6 +67,16 @@ def went_back() -> bool:
     """Whether this run was asked for by the browser's Back or Forward button, so that the address leads."""
     context = get_script_run_ctx()
     return context is not None and context.is_history_navigation
+
+
+def of_checkpoint(key: str, fingerprint: str, start: Kept) -> tuple[Kept, bool]:
+    """What the session keeps under `key` for a checkpoint, at first `start`, and whether the address leads.
+
+    It does at the start of a session and after Back or Forward. Otherwise the session leads: a request that was under way
+    while the address changed still carries the old one, and what belongs to another checkpoint comes back with it.
+    """
+    leads = key not in st.session_state or went_back()
+    return st.session_state.setdefault(key, {}).setdefault(fingerprint, start), leads
 
 
 def follow(options: Mapping[str, Sequence[Any]], starts: Mapping[str, Any]) -> None:
@@ -151,7 +162,7 @@ def restate(key: str, start: Any) -> None:
 
 def always_one(label: str, options: Sequence[str], key: str, start: str | None = None, **more: Any) -> str:
     """Pick one of the app's own options, at first and where the pick is no option any more `start`, else the first."""
-    not_here.tell_unknown(key, "the choice", options)
+    not_here.tell_unknown(key, "the choice", map(more.get("format_func", str), options))
     start = options[0] if start is None else start
     fall_back(key, options, start)
     restate(key, start)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from zlib import crc32
 
@@ -55,36 +55,32 @@ def draw(
     reference: Evaluation,
     other: Evaluation,
     selection: Selection,
-    names: tuple[str, str],
-    looks: tuple[str, str],
+    models: Mapping[str, str],
     file: str,
     read: Checkpoint,
 ) -> None:
     """Draw one of the tabs.
 
     Args:
-        looks: of both, a kind of scored models (`ui.theme.KIND_COLORS`).
         selection: whose data both are evaluated on, and whose checkpoint the links look closer with.
+        models: name of both -> its kind among scored models (`ui.theme.KIND_COLORS`).
         read: what tells the examples' lengths in tokens.
     """
-    data = selection.data
+    data, names = selection.data, tuple(models)
     if name == CHANGED:
         _changed(reference, other, selection, names, file)
     elif name == LOST:
-        _lost(reference, other, data, measurements.read_lengths(read, data), names, looks, file)
+        _lost(reference, other, data, measurements.read_lengths(read, data), models, file)
     else:
         _threshold(reference, other, data, names)
         if data.labels is not None and data.task.classifies_texts:
-            _confidence(reference, other, names, looks, file)
+            _confidence(reference, other, models, file)
 
 
-def marks(looks: tuple[str, str]) -> list[dict[str, str]]:
+def marks(models: Mapping[str, str]) -> list[dict[str, str]]:
     """Colour and symbol of both models; the second is hollow where both are of one kind."""
-    hollow = "", "-open" * (looks[0] == looks[1])
-    return [
-        {"color": KIND_COLORS[kind], "symbol": KIND_SYMBOLS[kind] + how}
-        for kind, how in zip(looks, hollow, strict=True)
-    ]
+    first, second = ({"color": KIND_COLORS[kind], "symbol": KIND_SYMBOLS[kind]} for kind in models.values())
+    return [first, second | {"symbol": second["symbol"] + "-open" * (first == second)}]
 
 
 # Where accuracy is lost
@@ -95,14 +91,14 @@ def _lost(
     other: Evaluation,
     data: TextData,
     lengths: np.ndarray,
-    names: tuple[str, str],
-    looks: tuple[str, str],
+    models: Mapping[str, str],
     file: str,
 ) -> None:
     """Losses within slices, classes or lengths, one grouping at a time: a sentence and a figure."""
     if data.labels is None:
         st.info(f"These data have no labels, so nothing is right or wrong. See *{CHANGED}*.")
         return
+    names = tuple(models)
     kinds = [SLICE] * (data.slices is not None) + [CLASS] * data.task.classifies_texts
     kinds.append(LENGTH)
     by = always_one("By", tuple(map(capital, kinds)), GROUPS, label_visibility="collapsed").lower()
@@ -115,7 +111,7 @@ def _lost(
     value = "recall" if by == CLASS else other.metric
     text = summary(frame, by, value)
     st.markdown(text)
-    fig = losses_by_group(frame, by, value, names, looks, other.data)
+    fig = losses_by_group(frame, by, value, models, other.data)
     alt = f"{metric_name(value)} of {names[0]} and {names[1]} in each {by}. {plain(text)}"
     table = frame.assign(by=by, few=frame["n"] < FEW, measure=value, data=other.data, models=_named(names))
     chart(fig, table, f"by-{by}", f"{file}-by-{by}", alt)
@@ -141,9 +137,7 @@ def summary(frame: pd.DataFrame, by: str, value: str) -> str:
     )
 
 
-def losses_by_group(
-    frame: pd.DataFrame, by: str, value: str, models: tuple[str, str], looks: tuple[str, str], data: str
-) -> go.Figure:
+def losses_by_group(frame: pd.DataFrame, by: str, value: str, models: Mapping[str, str], data: str) -> go.Figure:
     """On the left both models' scores, on the right the change with its paired interval; largest loss on top.
 
     `frame`: `shrp.evaluation.paired.by_group`'s result.
@@ -171,9 +165,9 @@ def losses_by_group(
         bars = whiskers(v, low, high)
         fig.add_scatter(**at, marker=mark | {"size": 9}, error_x=bars, text=hover, hovertemplate="%{text}<extra></extra>")
 
-    first, second = marks(looks)
-    dots(places, "reference", models[0], first, -0.14)
-    dots(places, "other", models[1], second, 0.14)
+    (one, other), (first, second) = models, marks(models)
+    dots(places, "reference", one, first, -0.14)
+    dots(places, "other", other, second, 0.14)
     clear = ((frame["change low"] > 0) | (frame["change high"] < 0)).to_numpy()
     dots(places[clear], "change", "change, significant", second | {"symbol": "square"}, sign="+", col=2)
     dots(places[~clear], "change", "change, not significant", second | {"symbol": "square-open"}, sign="+", col=2)
@@ -300,11 +294,9 @@ def _threshold(reference: Evaluation, other: Evaluation, data: TextData, names: 
 _SHARE, _BRIER = "accuracy", "brier"  # how a number is written: in percent, or with three digits
 
 
-def _confidence(
-    reference: Evaluation, other: Evaluation, names: tuple[str, str], looks: tuple[str, str], file: str
-) -> None:
+def _confidence(reference: Evaluation, other: Evaluation, models: Mapping[str, str], file: str) -> None:
     """The whole tab, on the examples that both models have seen, of a classification task with labels."""
-    one, two = calibration.shared(reference, other)
+    names, (one, two) = tuple(models), calibration.shared(reference, other)
     if not one.n:
         st.info("No example has been evaluated with both models yet.")
         return
@@ -324,7 +316,7 @@ def _confidence(
         for name, part in zip(names, bins)
     )
     frame, key = pd.concat(bins, ignore_index=True), "reliability"
-    fig = reliability_figure(frame, names, looks, one)
+    fig = reliability_figure(frame, models, one)
     chart(fig, frame.assign(data=one.data), key, f"{file}-{key}", f"Accuracy by confidence. {alt}.")
 
 
@@ -342,14 +334,12 @@ def confidence_in_words(errors: Sequence[Ece], briers: Sequence[float], on: Eval
     return f"Expected calibration error on {escape(on.data)}, n = {on.n:,}: {'; '.join(said)}; less is better."
 
 
-def reliability_figure(
-    frame: pd.DataFrame, names: tuple[str, str], looks: tuple[str, str], on: Evaluation
-) -> go.Figure:
+def reliability_figure(frame: pd.DataFrame, models: Mapping[str, str], on: Evaluation) -> go.Figure:
     """Accuracy against the mean confidence of a bin. `frame`: `calibration.reliability` of both, their names in `model`."""
     fig, ends = go.Figure(), [100 * float(frame[["low", "accuracy"]].min().min()), 100]
     line = {"color": GREY, "width": 1.5, "dash": "dash"}
     fig.add_scatter(x=ends, y=ends, mode="lines", name="calibrated", line=line, hoverinfo="skip")
-    for name, mark, dash in zip(names, marks(looks), ("solid", "dot"), strict=True):
+    for name, mark, dash in zip(models, marks(models), ("solid", "dot"), strict=True):
         part = frame[frame["model"] == name]
         accuracy, low, high = (100 * part[c] for c in ("accuracy", "accuracy low", "accuracy high"))
         fig.add_scatter(

@@ -20,7 +20,7 @@ from shrp.pruning.plan import NO_EDITS, FittedGates, PlanEdits, PruningPlan
 from shrp.pruning.select import TEXTS, GateFit, plan_from
 from ui import measurements, not_here, plan_url
 from ui.bound import fall_back, slider
-from ui.store import Progress, disk, once, results
+from ui.store import Progress, disk, kept, once, results
 from ui.text import escape
 
 ALLOCATIONS = {"budget": "In all layers together", "per_layer": "In each layer"}
@@ -119,10 +119,8 @@ _ABOUT = {
 
 def _choice(place: DeltaGenerator, label: str, options: dict[str, str], key: str) -> str:
     """Draw a picker; where the address asks for something else, say it in a place that is always visible."""
-    looks = list(options.values())
     with place:
-        fits = st.query_params.get(key) in looks
-        not_here.tell(key, label.lower(), fits, f"{', '.join(looks[:-1])} or {looks[-1]}")
+        not_here.tell_unknown(key, label.lower(), options.values())
     fall_back(key, options, next(iter(options)))
     return st.selectbox(label, list(options), key=key, format_func=options.get, bind="query-params")
 
@@ -163,7 +161,7 @@ def _ablation(checkpoint: Checkpoint, data: TextData) -> dict:
 
 def _fitted(checkpoint: Checkpoint, data: TextData, stats: UsageStats) -> FittedGates:
     """Gates fitted on the data, once, with a progress bar. A fit that was interrupted is continued."""
-    key, running = _key(checkpoint, data), results("running fits", 2)
+    key = _key(checkpoint, data)
     model, tokenizer, length = checkpoint.model, checkpoint.tokenizer, checkpoint.info.max_length
 
     def work(progress: Progress) -> FittedGates:
@@ -171,12 +169,11 @@ def _fitted(checkpoint: Checkpoint, data: TextData, stats: UsageStats) -> Fitted
         if found is not None:
             return found
         # The slider interrupts this run, and the next run continues the same fit, as do other sessions.
-        fit = running.get_or_make(
-            key, lambda: GateFit(model, tokenizer, data, stats.shares(), max_length=length)
-        )
+        make = lambda: GateFit(model, tokenizer, data, stats.shares(), max_length=length)  # noqa: E731
+        fit = kept("running fits", 2, key, make)
         for done in fit:
             progress(done, fit.steps)
-        running.drop(key)
+        results("running fits", 2).drop(key)
         if fit.result is None:  # an error had ended it, and was shown
             return work(progress)
         disk().keep_fitted(checkpoint.fingerprint, data, fit.result)
@@ -198,7 +195,7 @@ def model_key(checkpoint: Checkpoint, plan: PruningPlan | None = None) -> str:
 def cost_of(checkpoint: Checkpoint, plan: PruningPlan) -> Cost:
     """`plan_cost`, kept: it depends on how many experts each layer keeps."""
     key = (checkpoint.fingerprint, tuple(plan.keep_counts().items()))
-    return results("plan costs", 4096).get_or_make(key, lambda: plan_cost(checkpoint.model, plan, TOKENS))
+    return kept("plan costs", 4096, key, lambda: plan_cost(checkpoint.model, plan, TOKENS))
 
 
 def _plan_key(checkpoint: Checkpoint, data: TextData, plan: PruningPlan) -> tuple[str, ...]:

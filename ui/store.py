@@ -68,19 +68,13 @@ class ResultStore:
 
     def put(self, key: Hashable, value: Any) -> None:
         """Keep a result; the one unused for longest goes when there are too many."""
-        self.get_or_make(key, lambda: value, again=True)
-
-    def get_or_make(self, key: Hashable, make: Callable[[], Any], *, again: bool = False) -> Any:
-        """The result kept under `key`, or else, or `again`, what `make` makes, quickly, kept from now on."""
         with self._lock:
-            kept = self._kept.pop(key, None)
-            value = make() if again or kept is None else kept[0]
-            self._kept[key] = kept if kept is not None and kept[0] is value else (value, bytes_of(value))
+            self._kept.pop(key, None)
+            self._kept[key] = value, bytes_of(value)
             while len(self._kept) > self.size or (
                 len(self._kept) > 1 and sum(size for _, size in self._kept.values()) > self.most_bytes
             ):
                 self._kept.popitem(last=False)
-            return value
 
     def drop(self, key: Hashable) -> None:
         """Keep no result under `key` any more."""

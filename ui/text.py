@@ -45,7 +45,8 @@ def slice_name(name: str) -> str:
 
 def percent(share: float | None, digits: int = 1) -> str:
     """A share of 1 as a percentage: `percent(0.907)` is `90.7%`; a dash where it is not known."""
-    return f"{100 * share:.{digits}f}%" if _finite(share) else NOT_KNOWN
+    # What rounds to zero has no sign.
+    return f"{round(100 * share, digits) + 0.0:.{digits}f}%" if _finite(share) else NOT_KNOWN
 
 
 def is_percentage(metric: str) -> bool:

@@ -71,20 +71,20 @@ def pick_by_click(fig: go.Figure) -> None:
     fig.update_layout(hovermode="closest", hoverdistance=-1, dragmode=False)
 
 
-def outline(fig: go.Figure, x: tuple[float, float], y: tuple[float, float], **place: Any) -> None:
-    """A frame around what is chosen in a map, told from all colours by its white edge; `place` goes to `add_shape`."""
-    ends = {"type": "rect", "x0": x[0], "x1": x[1], "y0": y[0], "y1": y[1]} | place
+def outline(fig: go.Figure, column: int, row: int) -> None:
+    """A frame around the chosen cell of a map, told from all colours by its white edge."""
+    ends = {"type": "rect", "x0": column - 0.5, "x1": column + 0.5, "y0": row - 0.5, "y1": row + 0.5}
     for color, width in (("white", 6), (SELECTED, 3)):
         fig.add_shape(**ends, line={"color": color, "width": width})
 
 
-def marks(x: Sequence[Any], y: Sequence[Any], symbol: str) -> go.Scatter:
-    """White marks on cells of a map, legible on all of its colours."""
+def crosses(x: Sequence[Any], y: Sequence[Any]) -> go.Scatter:
+    """White crosses on cells of a map, legible on all of its colours."""
     return go.Scatter(
         x=x,
         y=y,
         mode="markers",
-        marker={"symbol": symbol, "size": 8, "color": "white", "line": {"width": 1.2, "color": "#1b2430"}},
+        marker={"symbol": "x", "size": 8, "color": "white", "line": {"width": 1.2, "color": "#1b2430"}},
         unselected={"marker": {"opacity": 1}},  # Streamlit dims what isn't selected
         hoverinfo="skip",
         showlegend=False,

@@ -132,7 +132,7 @@ def _file(task: Task, key: str, labelled: bool) -> TextData | None:
         labels = complete(table, columns)[columns.label].tolist()
         unknown = own_labels.unknown(labels, task, table.name)
         name = f"{key}-{table.fingerprint[:16]}"
-        meanings = own_labels.choose(unknown, task, name, own_data.drawn) if unknown else ()
+        meanings = own_labels.choose(unknown, task, name, own_data.drawn)
         if meanings is None:
             return None
         columns = replace(columns, meanings=meanings)

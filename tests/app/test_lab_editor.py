@@ -12,6 +12,7 @@ from shrp.pruning.plan import LayerEdit, PlanEdits
 from shrp.pruning.prune import prune
 from shrp.pruning.select import plan_from
 from tests.app.helpers import figure, report, targets, values
+from ui import bound
 from ui.lab import edits as lab_edits
 from ui.lab.edits import Editor
 
@@ -115,7 +116,7 @@ def test_back_restores_the_edits_of_the_address(page, tiny_checkpoint, monkeypat
     at.query_params.pop("plan")
     at.run()  # as a request does that was on its way before the click
     assert plan_in(at) == "2p3"
-    monkeypatch.setattr(lab_edits, "went_back", lambda: True)
+    monkeypatch.setattr(bound, "went_back", lambda: True)
     at.query_params.pop("plan")  # as Back does
     at.run()
     assert_shows(at, *direct(tiny_checkpoint, budget=4))
@@ -141,13 +142,13 @@ def editor(monkeypatch):
 
 
 def test_a_refused_change_leaves_the_last_good_state(editor):
-    editor.mark(1, [0], [])
+    editor.change(1, LayerEdit(pinned=(0,)))
     good = editor.edits
-    for layer, pinned, dropped in ((1, [9], []), (1, [], [0, 1, 2, 3]), (7, [0], [])):
-        editor.mark(layer, pinned, dropped)
+    for layer, edit in ((1, LayerEdit(pinned=(9,))), (1, LayerEdit(dropped=(0, 1, 2, 3))), (7, LayerEdit(pinned=(0,)))):
+        editor.change(layer, edit)
         assert editor.notice
         assert editor.edits == good
-    editor.mark(1, [], [])
+    editor.change(1, LayerEdit())
     assert not editor.notice
     assert not editor.edits
 

@@ -11,8 +11,8 @@ from shrp.analysis.patching import patch
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.model.forcing import ForcedRoute
 from tests.app.helpers import figure, targets, texts_of, values
+from ui import bound
 from ui.routing import compare, results, sentences, words
-from ui.routing import what_if as what_if_tab
 from ui.routing.sentences import ATTENTION, COMPARE, EXPERTS, LONGEST_LINK, ROUTE, TAB, WORDS
 
 TYPED = "w1 w20 w33 w4 w50"
@@ -193,7 +193,7 @@ def test_back_takes_a_forced_route_back(open_page, tiny_checkpoint, monkeypatch)
     at.query_params["force"] = ""  # what a request that was under way still carries
     at.run()
     assert at.query_params["force"] in ("1.2", ["1.2"])
-    monkeypatch.setattr(what_if_tab, "went_back", lambda: True)
+    monkeypatch.setattr(bound, "went_back", lambda: True)
     del at.query_params["force"]
     at.run()
     assert len(html_of(at)) == 1

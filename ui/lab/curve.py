@@ -52,7 +52,7 @@ def sizes(checkpoint: Checkpoint, data: TextData, setting: Setting, stats: Usage
         numbers = range(1, experts + 1) if each else budgets(len(stats.layers), experts)
         return [prunings.plan_of(replace(how, number=number), stats) for number in numbers]
 
-    return results("sweep sizes", 32).get_or_make((checkpoint.fingerprint, data.fingerprint, data.name, how), make)
+    return kept("sweep sizes", 32, (checkpoint.fingerprint, data.fingerprint, data.name, how), make)
 
 
 def known(

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import streamlit as st
 
 from shrp.errors import PlanError
-from shrp.pruning.plan import NO_EDITS, PlanEdits
+from shrp.pruning.plan import NO_EDITS, LayerEdit, PlanEdits
 from ui import not_here, plan_url
-from ui.bound import set_param, went_back
+from ui.bound import of_checkpoint, set_param
 from ui.state import CHECKPOINT
 
 _STATE = "lab-edits"
@@ -54,15 +54,11 @@ class Editor:
         """
         if layer in self.layers and (layer, expert, drawing) != self.clicked:
             self.clicked = layer, expert, drawing
-            self.apply(self.edits.with_layer(layer, self.edits.of(layer).cycled(expert)))
+            self.change(layer, self.edits.of(layer).cycled(expert))
 
-    def mark(self, layer: int, pinned: Sequence[int], dropped: Sequence[int]) -> None:
-        """Pin and drop experts of a layer, in place of those before."""
-        self.apply(self.edits.with_layer(layer, self.edits.of(layer).marked(pinned, dropped)))
-
-    def set_count(self, layer: int, count: int | None) -> None:
-        """Set how many experts a layer keeps; None leaves it to the slider."""
-        self.apply(self.edits.with_layer(layer, self.edits.of(layer).with_count(count)))
+    def change(self, layer: int, edit: LayerEdit) -> None:
+        """Make this the edit of a layer."""
+        self.apply(self.edits.with_layer(layer, edit))
 
     def to_url(self) -> None:
         """Put the edits into the page's address, if they are short enough for one."""
@@ -84,15 +80,9 @@ class Editor:
 
 
 def editor(fingerprint: str, layers: Sequence[int], experts: int) -> Editor:
-    """This session's editor of a checkpoint's plans.
-
-    The address leads at the start of a session and after Back or Forward. Otherwise the session leads: a request that
-    was under way while the address changed still carries the old one, and another checkpoint's edits come back with it.
-    """
-    first = _STATE not in st.session_state
-    known: dict[str, Editor] = st.session_state.setdefault(_STATE, {})
-    found = known.setdefault(fingerprint, Editor(tuple(layers), experts))
-    if first or went_back():
+    """This session's editor of a checkpoint's plans."""
+    found, address_leads = of_checkpoint(_STATE, fingerprint, Editor(tuple(layers), experts))
+    if address_leads:
         found.take(st.query_params.get(plan_url.URL, ""))
     found.to_url()
     return found

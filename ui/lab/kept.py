@@ -158,7 +158,7 @@ def _boxes(found: Editor) -> None:
         mark = partial(_marked, found, layer, key)
         st.multiselect(label, range(found.experts), key=key, placeholder="none", on_change=mark)
     box = {"key": COUNT, "placeholder": "auto"}
-    box["on_change"] = lambda: found.set_count(layer, st.session_state[COUNT])
+    box["on_change"] = lambda: found.change(layer, found.edits.of(layer).with_count(st.session_state[COUNT]))
     st.number_input("Experts in this layer", 1, found.experts, None, **box)
 
 
@@ -174,4 +174,4 @@ def _marked(found: Editor, layer: int, key: str) -> None:
         dropped -= pinned
     else:
         pinned -= dropped
-    found.mark(layer, sorted(pinned), sorted(dropped))
+    found.change(layer, found.edits.of(layer).marked(pinned, dropped))

@@ -234,8 +234,8 @@ class Lab:
             elif self.checkpoint.problem:
                 st.warning(escape(self.checkpoint.problem), icon=":material/warning:")
             file = f"{self.selection.name}-{self.plan.budget}"
-            names, looks = (name, "pruned"), (name, "static")
-            pair_tabs.draw(self.tab, against, pruned, self.selection, names, looks, file, self.checkpoint)
+            models = {name: name, "pruned": "static"}
+            pair_tabs.draw(self.tab, against, pruned, self.selection, models, file, self.checkpoint)
 
     def _sweep(self, pruned: Evaluation) -> None:
         """Evaluate all sizes, drawing the curve as it fills in. A moved slider interrupts it and the next run goes on."""

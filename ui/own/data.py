@@ -130,7 +130,7 @@ def _fitted(table: Table, task: Task, ask: Ask) -> list[str]:
     unknown = own_labels.unknown(labels, task, table.name)
     # The key holds the column too, so that another one's boxes start at their own guesses.
     key = f"{_key(table, task)}-{columns.label}"
-    meanings = own_labels.choose(unknown, task, key, ask) if unknown else ()
+    meanings = own_labels.choose(unknown, task, key, ask)
     if meanings is None:
         raise DataError(
             f"'{table.name}' has labels that {task.name} lacks: choose what each means, or no label column."

@@ -16,12 +16,12 @@ from ui import not_here
 from ui.bound import fall_back
 from ui.downloads import chart
 from ui.routing import results
-from ui.routing.figures import CHANGE_BAR, HOVER, cells, grid_height, token_axes
+from ui.routing.figures import CHANGE_BAR, HOVER, cells, grid_height, layer_names, token_axes
 from ui.routing.sentences import BESIDE, kind_of
 from ui.routing.table import agreement
 from ui.state import Selection
 from ui.text import escape, escape_html, percent, plain, shorten, signed
-from ui.theme import layout, marks
+from ui.theme import crosses, layout
 
 PATCH = "patch"
 """Key of the widget, in the session's state and in the URL."""
@@ -94,7 +94,7 @@ def heatmap(found: Patched, into: int, donor: int) -> go.Figure:
     fig = go.Figure(cells(moved, range(layers), limit, customdata=hover, **HOVER, **CHANGE_BAR))
     rows, columns = np.nonzero(flips)
     if len(rows):
-        fig.add_trace(marks(columns, [f"layer {row}" for row in rows], "x"))
+        fig.add_trace(crosses(columns, layer_names(rows)))
     kind = kind_of(found.task)
     gaps = sum(name is None for name in found.donors)
     notes = ["✕ another prediction"] * bool(len(rows))
@@ -139,7 +139,7 @@ def _hover(found: Patched, mine: Sequence[str], donors: Sequence[str], donor: in
 
 
 def _of_the_way(part: float) -> str:
-    return f"{percent(round(part, 2) + 0.0, 0)} of the way"  # + 0.0 turns -0.0 into 0.0
+    return f"{percent(part, 0)} of the way"
 
 
 def in_words(found: Patched, into: int, donor: int) -> str:

@@ -42,7 +42,6 @@ def section(selection: Selection, one: Explained, number: int) -> None:
         names,
         f"What each expert adds to {escape_html(what)}",
         f"{len(values)} of {found.fires.size} experts compute for this {kind_of(one.instance.task)}; {method}",
-        "change of the output",
         None if found.errors is None else found.errors[found.fires],
     )
     best = int(np.abs(values).argmax())

@@ -78,15 +78,13 @@ def bars(
     names: Sequence[str],
     title: str,
     subtitle: str,
-    x: str,
     errors: np.ndarray | None = None,
 ) -> tuple[go.Figure, int]:
-    """Horizontal bars, the first on top: orange raises the output, blue lowers it.
+    """Horizontal bars of changes of the output, the first on top: orange raises it, blue lowers it.
 
     Args:
         values: `(N,)`.
         names: of the bars, plain text; titles are HTML-safe.
-        x: what is measured, with its unit.
         errors: standard errors `(N,)`, drawn as whiskers.
 
     Returns:
@@ -102,6 +100,6 @@ def bars(
     )
     ticks = {"tickvals": list(range(len(labels))), "ticktext": labels, "range": [len(labels) - 0.4, -0.6]}
     fig.update_yaxes(**ticks, showgrid=False, zeroline=False)
-    fig.update_xaxes(zeroline=True, zerolinecolor=GREY, zerolinewidth=1, nticks=6, title_text=x)
+    fig.update_xaxes(zeroline=True, zerolinecolor=GREY, zerolinewidth=1, nticks=6, title_text="change of the output")
     layout(fig, title, subtitle=subtitle, height=130 + _LINE * max(len(labels), 3), legend=False)
     return fig, len(shown)

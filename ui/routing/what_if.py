@@ -13,7 +13,7 @@ from shrp.errors import PlanError
 from shrp.model.forcing import AS_ROUTED, Force, ForcedRoute
 from shrp.phrases import numbered
 from ui import not_here, state
-from ui.bound import fall_back, set_param, went_back
+from ui.bound import fall_back, of_checkpoint, set_param
 from ui.downloads import chart, clicked
 from ui.routing import results
 from ui.routing.figures import CHANGE_BAR, HOVER, cells, grid_height, layer_names, token_axes
@@ -22,7 +22,7 @@ from ui.routing.table import routes_html
 from ui.routing.verdict import most
 from ui.state import CHECKPOINT, Selection
 from ui.text import escape, escape_html, percent, plain, score_text, shorten, shorten_texts, signed
-from ui.theme import SELECTED, click_targets, layout, marks, outline, pick_by_click
+from ui.theme import SELECTED, click_targets, crosses, layout, outline, pick_by_click
 
 URL, CLASS = "force", "what_if_class"
 """Names in the URL: the forced route, and the class whose logit is shown."""
@@ -62,15 +62,10 @@ class Forcing:
 
 
 def forcing(fingerprint: str) -> Forcing:
-    """This session's forced route for a checkpoint.
-
-    The address leads at the start of a session and after Back or Forward. Otherwise the session leads: a request that
-    was under way while the address changed still carries the old one.
-    """
-    first = _STATE not in st.session_state
-    found = st.session_state.setdefault(_STATE, {}).setdefault(fingerprint, Forcing())
+    """This session's forced route for a checkpoint."""
+    found, address_leads = of_checkpoint(_STATE, fingerprint, Forcing())
     link = st.query_params.get(URL, "")
-    if (first or went_back()) and link != found.route.text:
+    if address_leads and link != found.route.text:
         try:
             if not_here.was_asked_for(CHECKPOINT):
                 raise PlanError("it is of a checkpoint that is not here.")
@@ -177,7 +172,7 @@ def _mark(fig: go.Figure, e: Exploration, route: ForcedRoute) -> None:
     """Outline the experts that are taken, and mark those that are forced."""
     for row, layer in enumerate(e.layers):
         for expert in [e.choice(layer)] if e.by_token else np.flatnonzero(e.fires(layer)[0]):
-            outline(fig, (expert - 0.5, expert + 0.5), (row - 0.5, row + 0.5))
+            outline(fig, expert, row)
     if route:
         mark = {"symbol": "diamond", "size": 8, "color": SELECTED, "line": {"width": 1.5, "color": "white"}}
         seen = {"hoverinfo": "skip", "showlegend": False, "unselected": {"marker": {"opacity": 1}}}
@@ -200,7 +195,7 @@ def what_if_heatmap(grid: WhatIf, e: Exploration, output: int) -> go.Figure:
     _mark(fig, e, grid.route)
     rows, columns = np.nonzero(flips)
     if len(rows):
-        fig.add_trace(marks(columns + 0.36, layer_names([grid.layers[row] for row in rows]), "x"))
+        fig.add_trace(crosses(columns + 0.36, layer_names([grid.layers[row] for row in rows])))
     texts = [_hover(grid, e, row, expert, output) for row, expert in np.ndindex(change.shape)]
     signs = ["outlined: taken", *["✕: other prediction"] * bool(len(rows)), *["◆: forced"] * bool(grid.route)]
     experts = range(change.shape[1])

@@ -63,7 +63,7 @@ def _words(one: Explained, output: int, what: str, method: str, name: str) -> No
     labels = [f"{place}. {word.text}" for place, word in enumerate(result.words, 1)]
     title = f"What each {unit} adds to {escape_html(what)}"
     about = f"n = {counted(len(labels), unit)}; {method}"
-    fig, shown = figures.bars(result.scores, labels, title, about, "change of the output")
+    fig, shown = figures.bars(result.scores, labels, title, about)
     best = int(np.abs(result.scores).argmax())
     alt = f"Bars of {shown} {unit}s. Largest: {result.words[best].text} {signed(result.scores[best], 3)}."
     chart(fig, tokens.to_frame([result]), "word-bars", f"{name}-words", alt)
@@ -136,8 +136,8 @@ def faithful_in_words(checks: Sequence[trust.Trust], unit: str = "word") -> str:
     if isnan(real[0].explained):
         return f"Replacing {unit}s changes nothing, so there is nothing to test."
     best = max(real, key=lambda check: check.explained)
-    said = f"**{best.method.capitalize()}** predicts most: {_share(best.explained)} of what replaced {unit}s change. "
-    said += f"One equal score for every {unit} predicts {_share(equal.explained)}."
+    said = f"**{best.method.capitalize()}** predicts most: {percent(best.explained, 0)} of what replaced {unit}s change. "
+    said += f"One equal score for every {unit} predicts {percent(equal.explained, 0)}."
     level = [check.method for check in real if check.behind_low <= 0]
     if level:
         said += f" No significant difference from it: {listed(level)}."
@@ -147,7 +147,3 @@ def faithful_in_words(checks: Sequence[trust.Trust], unit: str = "word") -> str:
     if weak:
         said += f" :orange-badge[Not better than a control: {', '.join(weak)}]"
     return said
-
-
-def _share(part: float) -> str:
-    return percent(round(part, 3) + 0.0, 0)  # + 0.0 turns -0.0 into 0.0

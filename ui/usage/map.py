@@ -131,8 +131,7 @@ def usage_heatmap(
     ]
     rows = [str(layer) for layer, _ in cells]
     fig.add_trace(click_targets([expert for _, expert in cells], rows, cells, hover, size=30))
-    row = list(layers).index(selected[0])
-    outline(fig, (selected[1] - 0.5, selected[1] + 0.5), (row - 0.5, row + 0.5))
+    outline(fig, selected[1], list(layers).index(selected[0]))
     pick_by_click(fig)
     # Without a range of their own the axes leave room for whole marks around the outer cells.
     bare = {"showgrid": False, "zeroline": False}
