@@ -69,7 +69,7 @@ def main(selection: state.Selection, stats: UsageStats) -> None:
     draw = {
         USAGE: lambda: usage(selection, stats, cell, place),
         DRIVING: lambda: driving.section(selection, stats),
-        TRAINING: lambda: training.section(selection.name, dict(selection.checkpoint.info.training)),
+        TRAINING: lambda: training.section(selection),
         IMPORTANCE: lambda: importance.section(selection),
     }
     if said := state.lazy_tabs(draw, TABS):

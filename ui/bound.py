@@ -130,6 +130,9 @@ def slider(label: str, low: int, high: int, start: int, key: str) -> int:
     Of other ends it is another widget to Streamlit, which would take the value that was set by the key last, such as the
     one of the last visit to the page, though that is neither the newest nor between the new ends.
     """
+    if low == high:  # a slider needs two ends
+        st.markdown(f"{label}: {low}")
+        return low
     clamp(key, low, high)
     session = st.session_state
     ranges = session.setdefault(_RANGES, {})

@@ -17,6 +17,13 @@ def shape(config: Mapping[str, Any]) -> tuple[int, int, int, int]:
     return tuple(int(config.get(one, config.get(other, 0))) for one, other in zip(names, of_distilbert))
 
 
+def kind_of(info: CheckpointInfo) -> str:
+    """A checkpoint's kind among scored models (`ui.theme.KIND_COLORS`)."""
+    if info.plan is not None:
+        return "control" if info.plan.selection.startswith("random") else "static"
+    return "routed" if info.config.layers else "teacher"
+
+
 def summary_line(info: CheckpointInfo, num_layers: int, num_experts: int) -> str:
     """What a checkpoint is, as one line of Markdown."""
     config, parts = info.config, []

@@ -197,8 +197,3 @@ def config_of(name: str) -> dict[str, Any]:
 @lru_cache(maxsize=32)
 def _config(path: Path, stamp: Stamp) -> tuple[dict[str, Any], CheckpointInfo]:
     return reading.read_config(path)
-
-
-def read_history(name: str) -> list[dict[str, Any]]:
-    """The epochs of a checkpoint's training, oldest first, empty where none were kept; a CheckpointError if unreadable."""
-    return reading.read_history(path_of(name))

@@ -20,12 +20,6 @@ if TYPE_CHECKING:
     from shrp.evaluation.evaluation import Evaluation
 
 
-def cut_inputs(checkpoint: Checkpoint, data: TextData) -> tuple[int, int]:
-    """How many examples usage and scores truncate, and at how many tokens."""
-    length = _longest(checkpoint)
-    return int((token_lengths(checkpoint, data) > length).sum()), length
-
-
 def score_rows(checkpoint: Checkpoint, data: TextData) -> list[Mapping[str, Any]]:
     """The rows of scores that a checkpoint carries of these data, measured with texts cut where they are cut here."""
     from shrp.checkpoints.score_rows import rows_as_now
@@ -43,10 +37,11 @@ def token_lengths(checkpoint: Checkpoint, data: TextData) -> np.ndarray:
 
 def read_lengths(checkpoint: Checkpoint, data: TextData) -> np.ndarray:
     """Tokens of each example that usage and scores read `(N,)`: what a model can tell lengths by."""
-    return np.minimum(token_lengths(checkpoint, data), _longest(checkpoint))
+    return np.minimum(token_lengths(checkpoint, data), longest(checkpoint))
 
 
-def _longest(checkpoint: Checkpoint) -> int:
+def longest(checkpoint: Checkpoint) -> int:
+    """Tokens at which usage and scores truncate an example."""
     from shrp.data.batching import longest_input
 
     return longest_input(checkpoint.model, checkpoint.tokenizer, checkpoint.info.max_length)

@@ -90,12 +90,8 @@ def controls(layers: int, experts: int, side: str = "") -> Setting:
             low, high, what = layers, layers * experts, f"Experts kept, of {layers * experts}"
         else:
             low, high, what = 1, experts, f"Experts kept in each layer, of {experts}"
-        if low == high:  # a slider needs two ends
-            st.markdown(f"{what}: {low}")
-            number = low
-        else:
-            # The start is given in every run: the address leaves it out.
-            number = slider(what, low, high, min(2 * low, high), side + allocation)
+        # The start is given in every run: the address leaves it out.
+        number = slider(what, low, high, min(2 * low, high), side + allocation)
     return Setting(allocation, number, selection)
 
 

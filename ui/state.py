@@ -19,6 +19,7 @@ from shrp.data.text_data import TextData
 from shrp.errors import CheckpointError, DataError, ShrpError
 from ui import data_sources, loaders, measurements, not_here
 from ui.bound import follow, left_with
+from ui.describe import kind_of
 from ui.downloads import clicked
 from ui.own import checkpoints as own_checkpoints
 from ui.own import data as own_data
@@ -64,7 +65,7 @@ class Selection:
 
 def is_routed(info: CheckpointInfo) -> bool:
     """Whether a checkpoint has routers: not pruned and not dense."""
-    return info.plan is None and bool(info.config.layers)
+    return kind_of(info) == "routed"
 
 
 def draw_menu(pages: Sequence[StreamlitPage], here: StreamlitPage, info: CheckpointInfo | None) -> None:
@@ -221,7 +222,8 @@ def current(picked: tuple[str, CheckpointInfo], *, needs_data: bool = True) -> S
     if data is None:
         return Selection(name, loaded, source, None, why)
     try:
-        cut, length = measurements.cut_inputs(loaded, data)
+        length = measurements.longest(loaded)
+        cut = int((measurements.token_lengths(loaded, data) > length).sum())
     except DataError as error:  # a text that no tokenizer reads
         show_error(error)
         st.stop()

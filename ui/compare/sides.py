@@ -21,6 +21,7 @@ from shrp.phrases import numbered
 from shrp.pruning.plan import NO_EDITS, PlanEdits
 from ui import loaders, measurements, not_here, plan_url, prunings, state
 from ui.bound import fall_back, restate
+from ui.describe import kind_of
 from ui.measurements import teacher_key, teacher_on, why_no_teacher
 from ui.prunings import PRUNED, Setting
 from ui.state import Selection
@@ -54,10 +55,7 @@ class Choice:
     @property
     def look(self) -> str:
         """The kind of scored models (`ui.theme.KIND_COLORS`) as which charts draw the side."""
-        info = self.checkpoint.info
-        if self.kind == TEACHER or not info.config.layers:
-            return "teacher"
-        return "routed" if self.kind == AS_IS and info.plan is None else "static"
+        return {TEACHER: "teacher", PRUNED: "static"}.get(self.kind) or kind_of(self.checkpoint.info)
 
 
 @dataclass(frozen=True, eq=False)

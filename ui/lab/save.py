@@ -47,7 +47,7 @@ def menu(selection: Selection, setting: Setting, plan: PruningPlan, pruned: Eval
     """Draw the ways to save the pruned model."""
     checkpoint, data, name = selection.checkpoint, selection.data, name_of(selection, plan)
     ranked_on = None if setting.selection == "recorded" else data
-    how = plan, pruned, data, ranked_on, setting.selection == "random"
+    how = plan, pruned, data, ranked_on
     folder_button(lambda: checkpoint_zip(name, checkpoint, *how), name)
     plan_button(plan, name)
     if st.button("Open as a checkpoint", key="open-pruned", icon=":material/folder_open:"):
@@ -100,12 +100,10 @@ def write_checkpoint(
     evaluation: Evaluation,
     data: TextData,
     ranked_on: TextData | None,
-    drawn: bool = False,
 ) -> Path:
     """Write the pruned model as a checkpoint, weights in float16, with the score measured here.
 
-    `ranked_on`: what the plan's experts were chosen on; None where that was the checkpoint's own usage. `drawn`: they were
-    drawn at random here.
+    `ranked_on`: what the plan's experts were chosen on; None where that was the checkpoint's own usage.
     """
     kept = [dict(row) for row in checkpoint.info.scores if row.get("kind") == "teacher"]
     if math.isfinite(evaluation.score):
@@ -115,8 +113,8 @@ def write_checkpoint(
             rows = measurements.score_rows(checkpoint, data)
             dense = next((row.get("score") for row in rows if row.get("kind") == "teacher"), None)
         kept.append(pruned_row(plan, evaluation, dense, data, checkpoint.info.max_length))
-    of, seed = (checkpoint.info.training, checkpoint.fingerprint), 0 if drawn else None
-    training = pruned_training(*of, plan, counted_on=ranked_on, seed=seed)
+    seed = 0 if plan.selection.startswith("random") else None
+    training = pruned_training(checkpoint.info.training, checkpoint.fingerprint, plan, counted_on=ranked_on, seed=seed)
     try:
         same = checkpoints.fingerprint(checkpoint.path) == checkpoint.fingerprint  # not trained again since
         history = checkpoints.read_history(checkpoint.path) if same else []
@@ -134,10 +132,10 @@ def write_checkpoint(
     )
 
 
-def checkpoint_zip(name: str, *what: Any, **how: Any) -> bytes:
+def checkpoint_zip(name: str, *what: Any) -> bytes:
     """The folder of `write_checkpoint`, named `name`, as a zip archive; further arguments are that one's."""
     with tempfile.TemporaryDirectory() as scratch:
-        return zipped(write_checkpoint(Path(scratch) / name, *what, **how).iterdir(), name)
+        return zipped(write_checkpoint(Path(scratch) / name, *what).iterdir(), name)
 
 
 def zipped(files: Iterable[Path], name: str) -> bytes:

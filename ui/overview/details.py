@@ -9,11 +9,12 @@ import streamlit as st
 
 from shrp.analysis.usage import CLIFF_SHARE, UsageStats, history_warnings
 from shrp.checkpoints.card import as_html, training_facts
+from shrp.checkpoints.info import read_history
 from shrp.checkpoints.score_rows import score_frame, with_shares
 from shrp.evaluation.costs import TOKENS, cost, dense_cost
 from shrp.evaluation.evaluation import Evaluation
 from shrp.phrases import numbered
-from ui import data_sources, loaders, measurements, state
+from ui import data_sources, measurements, state
 from ui.differences import floor_of, not_above
 from ui.downloads import chart
 from ui.overview import figures, latency, score_figures
@@ -164,7 +165,7 @@ def expanders(selection: state.Selection) -> None:
 def training(selection: state.Selection) -> None:
     """Settings, and the history epoch by epoch."""
     info = selection.checkpoint.info
-    history: list[Mapping[str, Any]] = loaders.read_history(selection.name)
+    history: list[Mapping[str, Any]] = read_history(selection.checkpoint.path)
     for one in history_warnings(history):
         st.warning(f"**{one.kind.capitalize()}**: {escape(one.text)}", icon=":material/warning:")
     if facts := training_facts(info.training, info.plan):

@@ -10,7 +10,7 @@ import streamlit as st
 from shrp.checkpoints.info import CheckpointInfo
 from shrp.data.tasks import TEXTS
 from shrp.evaluation.layer_params import dense_layer_params, expert_layer_params, static_layer_params
-from ui.describe import shape
+from ui.describe import kind_of, shape
 from ui.downloads import chart
 from ui.overview import figures
 from ui.text import escape, interval_text, metric_name, percent, score_text
@@ -44,11 +44,8 @@ def encoder_share(config: Mapping[str, Any], info: CheckpointInfo) -> float | No
 
 def own_rows(info: CheckpointInfo) -> list[Mapping[str, Any]]:
     """The stored scores of the checkpoint as it is."""
-    plan, rows = info.plan, info.scores
-    if plan is None:
-        return [row for row in rows if row.get("kind") == ("routed" if info.config.layers else "teacher")]
-    kind = "control" if plan.selection.startswith("random") else "static"
-    return [row for row in rows if row.get("kind") == kind and row.get("budget") == plan.budget]
+    rows = [row for row in info.scores if row.get("kind") == kind_of(info)]
+    return [row for row in rows if info.plan is None or row.get("budget") == info.plan.budget]
 
 
 def kept_of_dense(info: CheckpointInfo, row: Mapping[str, Any]) -> str:

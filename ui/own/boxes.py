@@ -9,6 +9,7 @@ from typing import Any
 import streamlit as st
 
 from shrp.errors import ShrpError
+from ui.own.kept import is_local
 from ui.text import escape
 
 
@@ -26,23 +27,21 @@ def draw(
     roots: Sequence[Path],
     kind: str,
     take: Callable[[Any], object],
-    *,
-    anywhere: bool = False,
 ) -> None:
     """Draw the boxes side by side and read what is given there, once.
 
     Args:
         key: what the widgets' keys begin with.
         types, limit: of an upload, its extensions and most MB.
-        roots: folders below which a path may lead; without any there is no box for one.
+        roots: folders below which a path may lead on a server; without any it has no box for one.
         kind: what a path names, a `folder` or a `file`.
         take: reads an uploaded file or a path (text).
-        anywhere: whether a path may lead anywhere.
     """
     session = st.session_state
     uploads, taken, last = (f"{key}-{of}" for of in ("uploads", "path-taken", "file"))
     # Not by `on_change`: touching anything while it is read would end that for good.
     number = session.setdefault(uploads, 0)
+    anywhere = is_local()
     with_path = bool(roots) or anywhere
     places = st.columns(2) if with_path else [st.container()]
     if with_path:

@@ -99,7 +99,6 @@ def draw() -> None:
         _roots(),
         "folder",
         _take,
-        anywhere=is_local(),
     )
     for problem in filter(None, (session.get(PROBLEM), session.get(BUSY))):
         st.error(escape(problem), icon=":material/error:")

@@ -65,7 +65,6 @@ def draw(task: Task) -> None:
         data_roots(),
         "file",
         _take_new,
-        anywhere=own_kept.is_local(),
     )
     if session.get(PROBLEM):
         st.error(escape(session[PROBLEM]), icon=":material/error:")

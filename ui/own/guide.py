@@ -10,6 +10,7 @@ from shrp.checkpoints.info import CheckpointInfo
 from shrp.errors import CheckpointError
 from ui import data_sources, jobs, loaders
 from ui.bound import set_param
+from ui.describe import kind_of
 from ui.own import checkpoints, dialog
 
 EXAMPLE = "sst2-dense"
@@ -101,6 +102,6 @@ def _made(found: Mapping[str, CheckpointInfo | CheckpointError], example: Checkp
             continue
         if (info.base_model, info.task) != (example.base_model, example.task):
             continue
-        if "recovery" in info.training if tuned else bool(info.config.layers) and info.plan is None:
+        if "recovery" in info.training if tuned else kind_of(info) == "routed":
             return name
     return None

@@ -34,9 +34,8 @@ def is_local() -> bool:
 
 
 def _folder() -> Path | None:
-    if not is_local():
-        return None
-    return None if (found := cache_folder()) is None else found / "own-data"
+    found = cache_folder() if is_local() else None
+    return None if found is None else found / "own-data"
 
 
 def keep(file_name: str, content: bytes | memoryview) -> None:

@@ -12,9 +12,10 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from shrp.analysis.usage import effective_experts
+from shrp.checkpoints.info import read_history
 from shrp.phrases import counted
-from ui import loaders
 from ui.downloads import chart
+from ui.state import Selection
 from ui.text import escape_html
 from ui.theme import SELECTED, SEQUENTIAL, layout
 
@@ -22,9 +23,10 @@ _PANELS = 4
 """Small multiples a row."""
 
 
-def section(name: str, training: Mapping[str, Any]) -> str:
-    """Draw the tab of a checkpoint of that name; `training` is that of its info. Returns the page's headline."""
-    frame = training_frame(loaders.read_history(name))
+def section(selection: Selection) -> str:
+    """Draw the tab; returns the page's headline."""
+    checkpoint, training = selection.checkpoint, selection.checkpoint.info.training
+    frame = training_frame(read_history(checkpoint.path))
     if frame.empty:
         missing = "This checkpoint has no training history; `python -m shrp train` writes one."
         st.info(missing, icon=":material/history:")
@@ -34,7 +36,7 @@ def section(name: str, training: Mapping[str, Any]) -> str:
         st.markdown("Stage 1 converts the layers with a balance loss, which evens usage. Stage 2 drops it.")
     fig = usage_over_training(frame, subtitle=f"{about}; line: stage 2")
     alt = "Top-1 share of every expert after each epoch, a panel for each layer."
-    chart(fig, frame, "usage-history", f"{name}-usage-over-training", alt)
+    chart(fig, frame, "usage-history", f"{selection.name}-usage-over-training", alt)
     return headline(frame)
 
 
