@@ -7,6 +7,7 @@ Shapes: `n` examples, `L` layers, `H` experts or heads a layer, `C` classes, `E 
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -268,21 +269,6 @@ def _use(record: RoutingRecord, layer: int) -> tuple[np.ndarray, np.ndarray]:
     return ((gates != 0) & (real > 0)).any(1).numpy(), first.sum(1).numpy()
 
 
-class _WithoutHead(nn.Module):
-    """A layer's output projection that reads zeros where one head's output is."""
-
-    def __init__(self, projection: nn.Linear, head: int, heads: int) -> None:
-        super().__init__()
-        size = projection.in_features // heads
-        self.projection, self.zeroed = projection, slice(head * size, (head + 1) * size)
-
-    def forward(self, outputs: Tensor) -> Tensor:
-        """All heads' outputs side by side, `(B, T, d)`, to what they add, `(B, T, d)`."""
-        outputs = outputs.clone()
-        outputs[..., self.zeroed] = 0.0
-        return self.projection(outputs)
-
-
 def dense_layers(model: PreTrainedModel) -> list[int]:
     """Dense layers, ascending: those whose heads can be knocked out."""
     return [index for index, kind in enumerate(layer_kinds(model)) if kind == "dense"]
@@ -294,11 +280,14 @@ def check_has_heads(model: PreTrainedModel) -> None:
         raise PlanError("this model has no dense layer, so there is no head of one to knock out.")
 
 
+@torch.no_grad()
 def without_head(model: PreTrainedModel, layer: int, head: int) -> nn.Module:
-    """A copy of dense layer `layer`, sharing its weights, with the output of one head set to 0."""
+    """A copy of dense layer `layer`, sharing its other weights, whose output projection reads one head's output as 0."""
     path, dense = family_of(model).attention_out, encoder_layers(model)[layer]
-    part = _WithoutHead(dense.get_submodule(path), head, num_experts_of(model))
-    return with_modules(dense, {path: part})
+    projection = copy.deepcopy(dense.get_submodule(path))
+    size = projection.in_features // num_experts_of(model)
+    projection.weight[:, head * size : (head + 1) * size] = 0.0
+    return with_modules(dense, {path: projection})
 
 
 def of_heads(frame: pd.DataFrame) -> pd.DataFrame:

@@ -83,7 +83,6 @@ def shuffle_routes(
     batch_size: int = 64,
     max_length: int = 128,
     draws: int = DRAWS,
-    seed: int = 0,
     progress: Progress | None = None,
 ) -> ShuffledRoutes:
     """Exchange routes between examples, and replace them by one mixture of all experts, weighted by usage.
@@ -107,8 +106,8 @@ def shuffle_routes(
     answers = to_predictions(data.task, stats.logits[:, columns])
     answers = np.argmax(np.stack([*groups_by(ANSWER, data, answers).values()]), axis=0)
     groups = {ALL: np.zeros_like(answers), SAME: answers}
-    generators = {(ALL, draw): np.random.default_rng(seed + draw) for draw in range(draws)}
-    generators |= {(SAME, draw): np.random.default_rng([seed + draw, 1]) for draw in range(draws)}
+    generators = {(ALL, draw): np.random.default_rng(draw) for draw in range(draws)}
+    generators |= {(SAME, draw): np.random.default_rng([draw, 1]) for draw in range(draws)}
     by_token, partners = stats.unit == "tokens", {}
     if not by_token:
         partners = {case: _partners(groups[case[0]], each) for case, each in generators.items()}

@@ -92,9 +92,7 @@ def _check_directory(archive: BinaryIO) -> None:
     size = archive.seek(0, 2)
     archive.seek(max(0, size - _END_SIZE - _LONGEST_COMMENT - _ZIP64_SIZE))
     tail = archive.read()
-    place = len(tail) - _END_SIZE
-    if not (place >= 0 and tail[place:].startswith(_END) and tail.endswith(b"\0\0")):  # else it has a comment
-        place = tail.rfind(_END)
+    place = tail.rfind(_END)
     _require(
         place >= 0 and len(tail) - place >= _END_SIZE,
         "the file is not a zip archive, or was cut off; send a zip of the checkpoint's folder.",

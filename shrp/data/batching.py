@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.data.tabular import is_unicode
 from shrp.data.tasks import UNLABELLED
@@ -84,11 +84,15 @@ def encode(tokenizer, texts: Sequence[tuple[str, ...]], max_length: int = 128) -
     return rows
 
 
-def _check_fast(tokenizer: PreTrainedTokenizerBase) -> None:
+def _with_offsets(tokenizer: PreTrainedTokenizerBase, *columns: str | list[str], max_length: int) -> BatchEncoding:
+    """As `encode` would, with the characters of each token."""
     if not tokenizer.is_fast:
         raise DataError(
             f"{type(tokenizer).__name__} has no fast form (tokenizer.json), and only that gives the positions of tokens."
         )
+    limit = min(max_length, tokenizer.model_max_length)
+    with _ENCODING:
+        return tokenizer(*columns, truncation=True, max_length=limit, return_offsets_mapping=True)
 
 
 def token_spans(tokenizer, text: tuple[str, ...], max_length: int = 128) -> list[tuple[int, int, int] | None]:
@@ -100,10 +104,7 @@ def token_spans(tokenizer, text: tuple[str, ...], max_length: int = 128) -> list
     Raises:
         DataError: the tokenizer has no fast form, and only that knows.
     """
-    _check_fast(tokenizer)
-    limit = min(max_length, tokenizer.model_max_length)
-    with _ENCODING:
-        encoded = tokenizer(*text, truncation=True, max_length=limit, return_offsets_mapping=True)
+    encoded = _with_offsets(tokenizer, *text, max_length=max_length)
     parts = encoded.sequence_ids(0)
     return [None if part is None else (part, *span) for part, span in zip(parts, encoded["offset_mapping"])]
 
@@ -142,13 +143,10 @@ def context_spans(tokenizer, texts: Sequence[tuple[str, ...]], max_length: int =
     Raises:
         DataError: the tokenizer has no fast form, and only that knows.
     """
-    _check_fast(tokenizer)
-    limit, found = min(max_length, tokenizer.model_max_length), []
+    found = []
     for begin in range(0, len(texts), _AT_ONCE):
         part = texts[begin : begin + _AT_ONCE]
-        options = {"truncation": True, "max_length": limit, "return_offsets_mapping": True}
-        with _ENCODING:
-            encoded = tokenizer(*(list(column) for column in zip(*part)), **options)
+        encoded = _with_offsets(tokenizer, *map(list, zip(*part)), max_length=max_length)
         for i, (_, text) in enumerate(part):
             places = np.array(encoded["offset_mapping"][i], dtype=np.int32)
             places[[of != 1 for of in encoded.sequence_ids(i)]] = 0

@@ -6,12 +6,10 @@ import contextlib
 import csv
 import itertools
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -421,9 +419,7 @@ def is_missing(cell: Any) -> bool:
         return not cell.strip()
     if is_list(cell):
         return not len(cell)
-    if isinstance(cell, Decimal):
-        return cell.is_nan()
-    return cell is None or cell is pd.NA or cell is pd.NaT or (isinstance(cell, float) and math.isnan(cell))
+    return bool(pd.isna(cell))
 
 
 def is_list(cell: Any) -> bool:

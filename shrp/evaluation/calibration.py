@@ -87,7 +87,7 @@ def ece(evaluation: Evaluation) -> Ece:
     if not n:
         return Ece(float("nan"), NO_INTERVAL, float("nan"), float("nan"))
     gaps = right - confidence
-    draws = bootstrap(lambda rows: _errors(gaps[rows], placed[rows]), n, resamples=RESAMPLES, seed=0)
+    draws = bootstrap(lambda rows: _errors(gaps[rows], placed[rows]), n, resamples=RESAMPLES)
     drawn = np.random.default_rng(1).random
     calibrated = np.concatenate(
         [_errors((drawn((size, n)) < confidence) - confidence, placed) for size in at_once(RESAMPLES, n)]

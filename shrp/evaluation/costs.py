@@ -89,18 +89,13 @@ Size = tuple[int, int]
 """Parameters and FLOPs."""
 
 
-def _position_flops(config: PreTrainedConfig, tokens: int, width: int, *, dense: bool = False) -> int:
-    """FLOPs of relative positions in a layer with heads of `width` features in all."""
-    return family_of(config).position_flops(config, tokens, width, dense=dense)
-
-
 def dense_layer(config: PreTrainedConfig, tokens: int) -> Size:
     """A dense layer of a family, for one example of `tokens` tokens."""
     family = family_of(config)
     if (own := family.dense_size(config, tokens)) is not None:
         return own
     d, ff = config.hidden_size, getattr(config, family.feed_forward_size)
-    flops = dense_layer_flops(d, ff, tokens) + _position_flops(config, tokens, d, dense=True)
+    flops = dense_layer_flops(d, ff, tokens) + family.position_flops(config, tokens, d, dense=True)
     return dense_layer_params(d, ff), flops
 
 
@@ -109,7 +104,8 @@ def _static_layer(
 ) -> Size:
     """Both are linear in `m`."""
     d, dh = config.hidden_size, config.hidden_size // config.num_attention_heads
-    flops = static_layer_flops(d, dh, m, tokens, self_path, untied) + _position_flops(config, tokens, m * dh)
+    flops = static_layer_flops(d, dh, m, tokens, self_path, untied)
+    flops += family_of(config).position_flops(config, tokens, m * dh)
     return static_layer_params(d, dh, m, self_path, untied) + _of_norm(config), flops
 
 
@@ -223,7 +219,8 @@ def narrow_cost(model: PreTrainedModel, layers: int, experts: int) -> Cost:
     d, dh = model.config.hidden_size, model.config.hidden_size // model.config.num_attention_heads
     heads, neurons = size_like(d, dh, experts)
     flops = dense_layer_flops(d, neurons, TOKENS, heads * dh)
-    size = dense_layer_params(d, neurons, heads * dh), flops + _position_flops(model.config, TOKENS, heads * dh)
+    flops += family_of(model).position_flops(model.config, TOKENS, heads * dh)
+    size = dense_layer_params(d, neurons, heads * dh), flops
     return _partly_dense(model, [size] * layers, layers, TOKENS)
 
 

@@ -137,7 +137,6 @@ def bootstrap(
     of: int | np.ndarray,
     *,
     resamples: int = 1000,
-    seed: int = 0,
 ) -> np.ndarray:
     """A statistic of bootstrap samples, `(resamples, ...)`.
 
@@ -146,7 +145,7 @@ def bootstrap(
         of: the number of examples `N`: a sample is `N` row numbers, `(b, N)`. Or the counts of interchangeable examples
             `(cells,)`, such as a flat confusion matrix: a sample is new counts, `(b, cells)`.
     """
-    generator, found = np.random.default_rng(seed), []
+    generator, found = np.random.default_rng(0), []
     by_row, n = np.ndim(of) == 0, int(np.sum(of))
     for size in at_once(resamples, n if by_row else len(of)):
         rows = generator.integers(n, size=(size, n)) if by_row else None

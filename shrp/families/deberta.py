@@ -132,7 +132,7 @@ class DebertaV2(Family):
         refuse_attention_maps(kwargs)
         return super().answer(hidden_states, output, kwargs), None
 
-    def position_flops(self, config: PreTrainedConfig, tokens: int, width: int, *, dense: bool) -> int:
+    def position_flops(self, config: PreTrainedConfig, tokens: int, width: int, *, dense: bool = False) -> int:
         """As in `Family`: distances are projected to queries and keys, and meet every token's key and query.
 
         The family's own layers do so with all distances that there are, ours with those that the input can have.

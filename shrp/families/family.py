@@ -99,7 +99,7 @@ class Family:
         _capture(hidden_states, output)
         return output
 
-    def position_flops(self, config: PreTrainedConfig, tokens: int, width: int, *, dense: bool) -> int:
+    def position_flops(self, config: PreTrainedConfig, tokens: int, width: int, *, dense: bool = False) -> int:
         """FLOPs of the matrix products that relative positions take in one layer, for one input.
 
         Args:
