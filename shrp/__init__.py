@@ -2,7 +2,7 @@
 
 What is where, roughly from what knows least to what knows most:
 
-- `errors`, `phrases`, `files`: errors that a person reads, names and figures in sentences, atomic writes.
+- `errors`, `phrases`, `progress`, `files`: errors that a person reads, names and figures in sentences, atomic writes.
 - `model`, `families`: the method itself (`layers`, `gates`, `convert`), and one adapter per family of encoders.
 - `data`, `evaluation`: tasks, texts and batches; scores, paired comparisons, intervals, costs and time.
 - `pruning`, `analysis`: plans and their selection, live re-evaluation; usage, knock-outs, patching, attention, attribution.

@@ -12,7 +12,6 @@ from scipy.special import entr
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.analysis import Progress
 from shrp.analysis.explore import token_labels
 from shrp.data.batching import collate, encode, longest_input, read, special_mask, token_counts, token_spans
 from shrp.data.text_data import TextData, pairs_among, units_of
@@ -22,6 +21,7 @@ from shrp.families.attention import RelativePositions, attention_probs
 from shrp.families.families import encoder_layers, family_of, relative_positions
 from shrp.model.convert import layer_kinds
 from shrp.model.partial import run_from, run_layers
+from shrp.progress import Progress, silent
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +192,7 @@ def attention_roles(
     *,
     inputs: int = INPUTS,
     max_length: int = 128,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> AttentionRoles:
     """Measure where each expert attends to, on at most `inputs` examples, of each class some.
 

@@ -13,7 +13,6 @@ from tokenizers.decoders import ByteLevel
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.analysis import Progress
 from shrp.data.batching import collate, encode, longest_input, read, token_counts
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData, named
@@ -25,6 +24,7 @@ from shrp.model.convert import expert_layers
 from shrp.model.forcing import AS_ROUTED, ForcedRoute
 from shrp.model.gates import record_routing, use_gates
 from shrp.model.partial import run_from
+from shrp.progress import Progress, silent
 
 _WORD_STARTS = ("Ġ", "▁")  # byte-level BPE and SentencePiece mark a word's start; WordPiece marks the rest
 
@@ -274,7 +274,7 @@ def what_if(
     text: tuple[str, ...],
     *,
     route: ForcedRoute = AS_ROUTED,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> WhatIf:
     """Force every expert of every routed layer in turn, each as `route.forced(layer, expert)`.
 
@@ -300,8 +300,7 @@ def what_if(
             with use_gates({layer: torch.eye(module.num_experts)}):  # row `e` takes expert `e`
                 logits, _ = run_from(model, batch, layer, entering[layer])
             forced.append(logits.float().cpu().numpy()[:, columns])
-            if progress:
-                progress(done, len(routed))
+            progress(done, len(routed))
     return WhatIf(task, tuple(routed), base.float().cpu().numpy()[0, columns], np.stack(forced), route)
 
 

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.analysis import Progress
 from shrp.analysis.usage import by_token
 from shrp.data.batching import Batch, collate, encode, longest_input, read
 from shrp.data.tasks import Task
@@ -36,6 +35,7 @@ from shrp.model.gates import RoutingRecord, knock_out, record_routing, top_k_gat
 from shrp.model.layers import ExpertLayer
 from shrp.model.modules import with_modules
 from shrp.model.partial import run_from, run_layers
+from shrp.progress import Progress, silent
 
 MEANINGS = ("router picks the next", "zeroed")
 """An expert is knocked out by letting its router pick another, or by setting its gate to 0 with all other gates frozen."""
@@ -126,7 +126,7 @@ def knock_outs(
     *,
     heads: bool = False,
     max_length: int = 128,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> KnockOuts:
     """Knock out every expert of every routed layer, or every head of every dense layer, in turn, on some examples.
 
@@ -154,7 +154,7 @@ def knock_out_batch(
     *,
     heads: bool = False,
     meaning: str = MEANINGS[0],
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> tuple[tuple[int, ...], np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """`knock_outs` of encoded examples: layers, base, knocked_out, top1 and fires, as in `KnockOuts`.
 
@@ -208,8 +208,7 @@ def knock_out_batch(
                 who, what = (one[start : start + size] for one in (inputs, experts))
                 knocked_out[who, i, what] = run(layer, who, what).float().cpu().numpy()[:, columns]
                 done += above[i] * len(who)
-                if progress:
-                    progress(done, total)
+                progress(done, total)
     return tuple(layers), base, knocked_out, top1, fires
 
 
@@ -233,7 +232,7 @@ def in_turn(
     *,
     heads: bool = False,
     max_length: int = 128,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     keep: Callable[[tuple[int, int], Callable[[], KnockOuts]], KnockOuts] = lambda block, make: make(),
 ) -> KnockOuts:
     """`knock_outs` on the first `n` examples or all, block by block.
@@ -250,8 +249,7 @@ def in_turn(
     for rows in blocks(data, n):
 
         def show(step: float, steps: int, done: int = done, size: int = len(rows)) -> None:
-            if progress:
-                progress(done + size * step / steps, n)
+            progress(done + size * step / steps, n)
 
         how = {"heads": heads, "max_length": max_length, "progress": show}
         parts.append(keep((len(parts), len(rows)), partial(knock_outs, model, tokenizer, data, rows, **how)))
@@ -300,7 +298,7 @@ def worth_by_group(
     data: TextData,
     groups: Mapping[str, np.ndarray],
     *,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> pd.DataFrame:
     """What each group loses without each expert, by `shrp.evaluation.metrics.worth` of the predictions.
 
@@ -444,7 +442,7 @@ def knock_out_effect(
     chosen: np.ndarray | None = None,
     prefix: Prefix | None = None,
     max_length: int = 128,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> KnockOut:
     """Knock experts out on all of the data.
 

@@ -15,7 +15,6 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.analysis import Progress
 from shrp.analysis.attribution.instance import TOKENS_AT_ONCE
 from shrp.analysis.attribution.tokens import layers_rerouted
 from shrp.analysis.explore import token_labels
@@ -28,6 +27,7 @@ from shrp.families.families import encoder_layers
 from shrp.model.convert import expert_layers
 from shrp.model.gates import record_routing
 from shrp.model.partial import run_from
+from shrp.progress import Progress, silent
 
 MOST = 128
 """Most tokens of an input."""
@@ -139,7 +139,7 @@ def patch(
     text: tuple[str, ...],
     donor: tuple[str, ...],
     *,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Patched:
     """Put each hidden state of `donor` into `text`, one at a time.
 
@@ -184,9 +184,8 @@ def patch(
                     patched, _ = run_from(model, many, layer, rows)
                 logits[layer, some] = patched[:, columns].float().cpu().numpy()
                 rerouted[layer, some] = layers_rerouted(routes, record, [(place,) for place in some])
-                if progress:
-                    done = layer * len(places) + len(same) + begin + len(some)
-                    progress(done, len(layers) * len(places))
+                done = layer * len(places) + len(same) + begin + len(some)
+                progress(done, len(layers) * len(places))
     found = tuple(None if place < 0 else donor_tokens[place] for place in partner)
     left_out = tuple(name for place, name in enumerate(donor_tokens) if place not in partner)
     moved, about = rerouted if expert_layers(model) else None, (task, token_labels(tokenizer, ids[0]))

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.analysis import Progress
 from shrp.analysis.importance import Prefix
 from shrp.analysis.usage import UsageStats
 from shrp.data.batching import read
@@ -32,6 +31,7 @@ from shrp.model.convert import expert_layers
 from shrp.model.gates import RoutingRecord, record_routing, top_k_gates, use_gates
 from shrp.model.layers import ExpertLayer
 from shrp.model.partial import run_from
+from shrp.progress import Progress, silent
 
 ALL, SAME, MIXTURE = "all", "same prediction", "mixture"
 DRAWS = 5
@@ -83,7 +83,7 @@ def shuffle_routes(
     batch_size: int = 64,
     max_length: int = 128,
     draws: int = DRAWS,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> ShuffledRoutes:
     """Exchange routes between examples, and replace them by one mixture of all experts, weighted by usage.
 

@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 from scipy.special import entr
 
-from shrp.analysis import Progress
 from shrp.analysis.usage import UsageStats
 from shrp.data.slices import ANSWER, CLASS, LENGTH, SLICE, input_groups
 from shrp.data.text_data import TextData, pairs_of, units_of
 from shrp.evaluation.statistics import permutations
+from shrp.progress import Progress, silent
 
 GROUPINGS = (CLASS, ANSWER, SLICE, LENGTH)
 MOST_GROUPS = 60
@@ -94,7 +94,7 @@ def specialisation(
     *,
     draws: int = PERMUTATIONS,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> list[Grouping]:
     """Each of `GROUPINGS` that splits the data into 2 to `MOST_GROUPS` groups; numbers are split into quartiles.
 
@@ -120,7 +120,7 @@ def specialisation(
     def tick(done: int) -> None:
         nonlocal step
         step += done
-        if progress and step // _BLOCK > (step - done) // _BLOCK:
+        if step // _BLOCK > (step - done) // _BLOCK:
             progress(step, steps)
 
     test = _Test(stats, pairs, length, draws, np.random.default_rng(seed), tick)

@@ -16,7 +16,6 @@ import torch
 from scipy.special import entr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.analysis import Progress
 from shrp.data.batching import read
 from shrp.data.text_data import TextData
 from shrp.errors import DataError, PlanError
@@ -25,6 +24,7 @@ from shrp.model.convert import expert_layers, num_experts_of
 from shrp.model.gates import LayerTrace, record_routing
 from shrp.model.modules import logits_of
 from shrp.phrases import counted
+from shrp.progress import Progress, silent
 from shrp.pruning.plan import FittedGates
 
 COLLAPSE_SHARE = 0.9
@@ -207,7 +207,7 @@ def measure_usage(
     batch_size: int = 32,
     max_length: int = 128,
     output_norms: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> UsageStats:
     """Run a routed model over `data` and record its routing.
 

@@ -17,12 +17,12 @@ import torch
 from scipy.sparse import csr_array
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shrp.analysis import Progress
 from shrp.analysis.explore import token_labels
 from shrp.data.batching import read, special_mask
 from shrp.data.text_data import TextData
 from shrp.model.convert import expert_layers, num_experts_of
 from shrp.model.gates import record_routing
+from shrp.progress import Progress, silent
 
 PRIOR_TERMS = 500
 """Strength of the prior, in terms drawn at the overall rates."""
@@ -86,7 +86,7 @@ def count_tokens(
     data: TextData,
     *,
     max_length: int = 128,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> TokenCounts:
     """Count which tokens take which expert of a token-routed model, in every layer."""
     found, taken = [], {layer: [] for layer in expert_layers(model)}

@@ -3,7 +3,7 @@
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from shrp.data.tabular import is_unicode
 from shrp.data.tasks import UNLABELLED
 from shrp.errors import DataError
 from shrp.families.families import positions
+from shrp.progress import Progress, silent
 
 Batch = dict[str, Tensor]
 Encoded = dict[str, list[int]]
@@ -267,7 +268,7 @@ def read(
     *,
     batch_size: int = 64,
     max_length: int = 128,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> Iterator[tuple[list[int], Batch]]:
     """Yield batches of examples of similar length: their rows, and the inputs on the model's device.
 
@@ -280,8 +281,7 @@ def read(
         for places in bucketed_batches([len(row["input_ids"]) for row in encoded], batch_size):
             yield [start + place for place in places], collate(tokenizer, encoded, places, model.device)
             done += len(places)
-            if progress is not None:
-                progress(done, len(texts))
+            progress(done, len(texts))
 
 
 def epoch_rows(total: int, size: int, start: int, seed: int) -> np.ndarray:

@@ -16,6 +16,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from shrp.data.text_data import units_of
+from shrp.progress import Progress, silent
 
 NO_INTERVAL = (float("nan"), float("nan"))
 NO_WIDTH = 1e-9
@@ -214,7 +215,7 @@ def apart_from_others(
     codes: np.ndarray,
     pairs: np.ndarray,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> np.ndarray:
     """Permutation test of whether the mean within each group differs from the mean of all other examples.
 
@@ -263,8 +264,7 @@ def apart_from_others(
     for orders in permutations(codes, pairs, times, np.random.default_rng(0)):
         reached += (welch(codes[orders]) >= found * (1 - 1e-9)).sum(0)
         done += len(orders)
-        if progress:
-            progress(done, times)
+        progress(done, times)
     return reached / (times + 1)
 
 

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from shrp.errors import ShrpError
 from shrp.families.families import positions
+from shrp.progress import Progress, silent
 
 SINGLE, BATCHES, BATCH = 100, 7, 32
 """Of `serving_times`: single texts, and batches of so many."""
@@ -49,7 +50,7 @@ def latency(
     model_fns: Mapping[Hashable, Callable[[], object]],
     repeats: int = 20,
     warmup: int = 3,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> pd.DataFrame:
     """Time several functions side by side, under `torch.inference_mode`.
 
@@ -73,8 +74,7 @@ def latency(
                 model_fns[name]()
                 if round_ >= warmup:
                     times[name].append((time.perf_counter() - start) * 1e3)
-                if progress is not None:
-                    progress(round_ * len(order) + number, calls)
+                progress(round_ * len(order) + number, calls)
     rows = [(name, *np.percentile(ms, [50, 25, 75, 95]), repeats) for name, ms in times.items()]
     return pd.DataFrame(rows, columns=["name", "median_ms", "low_ms", "high_ms", "p95_ms", "repeats"])
 

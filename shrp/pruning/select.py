@@ -7,7 +7,7 @@ weights stay fixed. The expert with the smallest gate is removed repeatedly, whi
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from shrp.errors import PlanError
 from shrp.model.convert import expert_layers
 from shrp.model.gates import use_gates
 from shrp.model.partial import run_from, run_layers
+from shrp.progress import Progress, silent
 from shrp.pruning.plan import FittedGates, PruningPlan, make_plan
 
 TEXTS = 512
@@ -85,11 +86,10 @@ class GateFit:
                 self._done = done = self._done + 1
             yield done
 
-    def finish(self, progress: Callable[[int, int], None] | None = None) -> FittedGates:
+    def finish(self, progress: Progress = silent) -> FittedGates:
         """Do all remaining steps; `progress` receives the steps done and all of them."""
         for done in self:
-            if progress:
-                progress(done, self.steps)
+            progress(done, self.steps)
         if self.result is None:
             raise PlanError("an error ended this fit of gates; begin another one.")
         return self.result

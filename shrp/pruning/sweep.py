@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from shrp.data.text_data import TextData
 from shrp.errors import DataError
 from shrp.evaluation.costs import TOKENS, dense_cost, plan_cost
 from shrp.evaluation.evaluation import Evaluation
+from shrp.progress import Progress, silent
 from shrp.pruning.live import LiveEvaluator
 from shrp.pruning.plan import Allocation, PruningPlan, make_plan
 from shrp.pruning.select import plan_from
@@ -45,7 +46,7 @@ def scored(
     selection: str = "usage",
     draws: int = 3,
     max_length: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = silent,
 ) -> tuple[pd.DataFrame, Evaluation]:
     """Score prunings of all sizes on `data`, smallest first, each with random controls of its size.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from shrp.errors import TrainingError
 from shrp.files import write_text
 from shrp.model.modules import logits_of
+from shrp.progress import Progress, silent
 from shrp.training.examples import Examples
 from shrp.training.losses import TeacherOutput
 from shrp.training.runs import weights_digest
@@ -87,7 +88,7 @@ class CachedTeacher:
             "precision": precision,
         }
 
-    def fill(self, progress: Callable[[int, int], None] | None = None) -> None:
+    def fill(self, progress: Progress = silent) -> None:
         """Run the teacher on every row, unless the folder holds its outputs already.
 
         Batches depend on the rows alone, so filling a folder again gives the same. One process at a time looks into it; one
@@ -114,12 +115,11 @@ class CachedTeacher:
             shape = (int(self.starts[-1]), *self.width)
             self.states = np.memmap(hidden, np.float16, "r", shape=shape) if self.hidden else None
 
-    def _run(self, hidden: Path, progress: Callable[[int, int], None] | None) -> None:
+    def _run(self, hidden: Path, progress: Progress) -> None:
         logits, device = [], next(self.model.parameters()).device
         with hidden.open("wb") as file:
             for done in range(0, len(self.rows), _BATCH):
-                if progress:
-                    progress(done, len(self.rows))
+                progress(done, len(self.rows))
                 inputs, _ = self.examples.batch(self.rows[done : done + _BATCH], device)
                 cast = torch.autocast(device.type, torch.bfloat16, enabled=self.bf16)
                 with torch.inference_mode(), cast:
@@ -156,7 +156,7 @@ def open_teacher(
     rows: np.ndarray,
     hidden: bool,
     precision: str,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> LiveTeacher | CachedTeacher:
     """The teacher, run once on each row, or in every step where its hidden states take more than `CACHE_BYTES`.
 

@@ -41,7 +41,7 @@ def routed(tiny_routed):
     return sharpened(tiny_routed("bert"))
 
 
-def fit(model, tokenizer, data, progress=None, **options):
+def fit(model, tokenizer, data, progress=lambda *at: None, **options):
     stats = measure_usage(model, tokenizer, data)
     return stats, GateFit(model, tokenizer, data, stats.shares(), **options).finish(progress)
 

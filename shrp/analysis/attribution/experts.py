@@ -14,12 +14,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from shrp.analysis import Progress
 from shrp.analysis.attribution.instance import Instance
 from shrp.analysis.importance import MEANINGS, knock_out_batch
 from shrp.model.convert import expert_layers
 from shrp.model.gates import record_routing, use_gates
 from shrp.model.partial import run_from
+from shrp.progress import Progress, silent
 
 METHODS = (*MEANINGS[::-1], "Shapley value")
 BUDGETS = (64, 256, 1024, 4096)
@@ -86,7 +86,7 @@ class Coalitions:
         grid[self.fires] = values
         return grid
 
-    def values(self, present: np.ndarray, progress: Progress | None = None) -> np.ndarray:
+    def values(self, present: np.ndarray, progress: Progress = silent) -> np.ndarray:
         """The output `(R,)` for each coalition, bool `(R, K)`."""
         different, place = np.unique(np.asarray(present, dtype=bool), axis=0, return_inverse=True)
         first, found = self.layers[0], []
@@ -103,8 +103,7 @@ class Coalitions:
                     entering = self.entering[first].expand(size, -1, -1)
                     logits, _ = run_from(self.instance.model, copies, first, entering)
                 found.append(self.of(logits))
-                if progress:
-                    progress(chunk.stop, len(different))
+                progress(chunk.stop, len(different))
         return np.concatenate(found)[place.reshape(-1)]
 
 
@@ -117,7 +116,7 @@ def knock_out_scores(instance: Instance, output: int, method: str) -> ExpertScor
 
 
 def shapley_values(
-    coalitions: Coalitions, *, budget: int = 256, progress: Progress | None = None
+    coalitions: Coalitions, *, budget: int = 256, progress: Progress = silent
 ) -> ExpertScores:
     """Shapley values of the experts that fire, with the route frozen.
 

@@ -15,10 +15,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from shrp.analysis import Progress
 from shrp.analysis.attribution.instance import Instance, Word
 from shrp.model.convert import expert_layers
 from shrp.model.gates import RoutingRecord, record_routing, use_gates
+from shrp.progress import Progress, silent
 
 METHODS = ("input × gradient", "integrated gradients", "word ablation")
 STEPS, MOST_STEPS = 32, 200
@@ -82,7 +82,7 @@ def input_x_gradient(instance: Instance, output: int) -> WordScores:
 
 
 def integrated_gradients(
-    instance: Instance, output: int, *, steps: int = STEPS, progress: Progress | None = None
+    instance: Instance, output: int, *, steps: int = STEPS, progress: Progress = silent
 ) -> WordScores:
     """Integrated gradients on the word embeddings, from a baseline of padding tokens (arXiv 1703.01365).
 
@@ -96,8 +96,7 @@ def integrated_gradients(
         nonlocal done
         values = instance.outputs(embeddings)[:, output]
         done += len(embeddings)
-        if progress:
-            progress(min(done, steps), steps)
+        progress(min(done, steps), steps)
         return values
 
     baseline = instance.baseline("pad")
@@ -112,7 +111,7 @@ def integrated_gradients(
     return WordScores(METHODS[1], instance.words, scores, full, reference, steps=steps, unit=instance.unit)
 
 
-def converged_gradients(instance: Instance, output: int, progress: Progress | None = None) -> WordScores:
+def converged_gradients(instance: Instance, output: int, progress: Progress = silent) -> WordScores:
     """`integrated_gradients`, with `STEPS` doubled up to `MOST_STEPS` while the error exceeds `LARGE_ERROR`."""
     steps = STEPS
     while True:
@@ -157,7 +156,7 @@ class Without:
         return int(self.margins.argmin())
 
 
-def without_each_word(instance: Instance, progress: Progress | None = None) -> Without:
+def without_each_word(instance: Instance, progress: Progress = silent) -> Without:
     """Replace each word by the `Instance.usual` token in turn; the model routes each copy again.
 
     Raises:
@@ -176,8 +175,7 @@ def without_each_word(instance: Instance, progress: Progress | None = None) -> W
             with record_routing() as record:
                 changed.append(instance.outputs(rows))
             rerouted.append(layers_rerouted(own, record, [word.positions for word in words]))
-            if progress:
-                progress(batch.stop, len(instance.words))
+            progress(batch.stop, len(instance.words))
     outputs = torch.cat(changed).cpu().double().numpy()
     moved = np.concatenate(rerouted) if expert_layers(instance.model) else None
     return Without(instance, full.cpu().double().numpy(), outputs, moved)

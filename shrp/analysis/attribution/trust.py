@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from shrp.analysis import Progress
 from shrp.analysis.attribution.instance import Instance
 from shrp.analysis.attribution.tokens import (
     METHODS,
@@ -23,6 +22,7 @@ from shrp.analysis.attribution.tokens import (
     integrated_gradients,
 )
 from shrp.evaluation.statistics import bootstrap
+from shrp.progress import Progress, silent
 
 EQUAL, SHUFFLED = "equal scores (control)", "shuffled (control)"
 DRAWS = 20
@@ -71,7 +71,7 @@ def check(
     *,
     steps: int = 32,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> list[Trust]:
     """Check attributions of one input, and two controls, on the same random sets of words.
 
@@ -86,8 +86,7 @@ def check(
         def counted(moved: Instance) -> np.ndarray:
             nonlocal done
             found, done = explain(moved), done + 1
-            if progress:
-                progress(done, total)
+            progress(done, total)
             return found
 
         return _sensitivity(instance, counted, seed)
