@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from ui import not_here, state
+from ui import state
 from ui.routing import sentences
 from ui.text import escape, verdict
 
@@ -24,7 +24,7 @@ selection = state.current(picked, needs_data=False)
 from shrp.analysis.explore import Exploration
 from shrp.errors import DataError, ShrpError
 from shrp.model.convert import expert_layers
-from ui.bound import fall_back
+from ui.bound import one_of_several
 from ui.routing import attention, compare, experts, results, what_if, words
 from ui.routing.sentences import ATTENTION, COMPARE, EXPERTS, INPUT, ROUTE, TAB, WORDS
 from ui.routing.table import sentence_table
@@ -43,7 +43,8 @@ def main(selection: state.Selection, inputs: list[tuple[str, ...]]) -> None:
         return
     place, picker = st.columns([6, 1], vertical_alignment="center")
     found = results.explored(checkpoint, inputs)
-    number = pick(len(found), picker, kind)
+    with picker:
+        number = one_of_several(kind.capitalize(), range(1, len(found) + 1), INPUT, kind)
     e, of = found[number - 1], f"{kind.capitalize()} {number}: " * (len(found) > 1)
     sentence_table(found, number - 1, selection.name, checkpoint.info.max_length)
     one, without, grid, wanted = None, None, None, True
@@ -73,17 +74,6 @@ def main(selection: state.Selection, inputs: list[tuple[str, ...]]) -> None:
             state.show_error(error)
         verdict(of + headline(e, without, grid, routed=routed, worded=one is not None))
     tabs(selection, found, number, one, wanted=wanted or cheap)
-
-
-def pick(count: int, place, kind: str) -> int:
-    """The number of the picked sentence or pair; the control is there only for several."""
-    numbers = list(range(1, count + 1))
-    not_here.tell_unknown(INPUT, kind, numbers)
-    if count == 1:
-        return 1
-    fall_back(INPUT, numbers, 1)
-    number = place.selectbox(kind.capitalize(), numbers, key=INPUT, bind="query-params")
-    return number if number in numbers else 1
 
 
 def tabs(
@@ -118,7 +108,6 @@ def tabs(
         st.caption(f"This model has no routers: {why}.")
     if not layers:
         draw.pop(EXPERTS, None)
-    fall_back(TAB, draw, next(iter(draw)))
     if one is None:
         none = lambda: st.info("There is no word to explain.", icon=":material/edit:")  # noqa: E731
         draw |= {name: none for name in (WORDS, EXPERTS) if name in draw}

@@ -174,6 +174,16 @@ def always_one(label: str, options: Sequence[str], key: str, start: str | None =
     return picked if picked in options else start
 
 
+def one_of_several(label: str, options: Sequence[int], key: str, what: str, **more: Any) -> int:
+    """Pick the number of a `what`, at first the first; there is a box only for several."""
+    not_here.tell_unknown(key, what, options)
+    if len(options) == 1:
+        return options[0]
+    fall_back(key, options, options[0])
+    picked = st.selectbox(label, options, key=key, bind="query-params", **more)
+    return picked if picked in options else options[0]
+
+
 def set_param(name: str, value: str | None) -> None:
     """Have the page's address hold a value that no widget is bound to; None takes it out."""
     if st.query_params.get(name) == value:

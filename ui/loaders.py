@@ -111,11 +111,12 @@ def _folders() -> list[Path]:
     return [folder for folder in found if is_unicode(folder.name)]  # others can't be shown
 
 
+Entries = dict[str, tuple[Path, CheckpointInfo | CheckpointError]]
+
+
 @lru_cache(maxsize=4)  # asked several times a run: Streamlit's cache would hash all of this each time
-def _discover(
-    roots: tuple[Path, ...], stamps: tuple[Stamp, ...]
-) -> dict[str, tuple[Path, CheckpointInfo | CheckpointError]]:
-    found: dict[str, tuple[Path, CheckpointInfo | CheckpointError]] = {}
+def _discover(roots: tuple[Path, ...], stamps: tuple[Stamp, ...]) -> Entries:
+    found: Entries = {}
     for root in roots:
         for name, info in sorted(discover(root).items(), key=lambda entry: _counting(entry[0])):
             key, number = name, 2
@@ -130,7 +131,7 @@ def _counting(name: str) -> list[str | int]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
-def _entries() -> dict[str, tuple[Path, CheckpointInfo | CheckpointError]]:
+def _entries() -> Entries:
     roots = tuple(dict.fromkeys(root.resolve() for root in checkpoint_roots()))
     found = _discover(roots, tuple((*_stamp(folder), (str(folder), 0, 0)) for folder in _folders()))
     own: dict[str, Path] = st.session_state.get(OWN_CHECKPOINTS, {})

@@ -65,10 +65,8 @@ def usage_stats(checkpoint: Checkpoint, data: TextData, *, norms: bool = False):
         layers, experts = len(expert_layers(model)), num_experts_of(model)
         stats = disk().usage(checkpoint.fingerprint, data, layers, experts, norms=norms)
         if stats is None:
-            length = info.max_length
-            stats = measure_usage(
-                model, tokenizer, data, max_length=length, output_norms=norms, progress=progress
-            )
+            options = {"max_length": info.max_length, "output_norms": norms}
+            stats = measure_usage(model, tokenizer, data, **options, progress=progress)
             disk().keep_usage(checkpoint.fingerprint, data, stats)
         return stats
 

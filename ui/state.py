@@ -289,6 +289,14 @@ def lazy_tabs(parts: Mapping[str, Callable[[], Any]], key: str) -> Any:
         return shows_errors(parts[name])()
 
 
+def lazy_expander(title: str, draw: Callable[[], Any], key: str, icon: str) -> None:
+    """Draw an expander whose content is computed once it is opened, with its errors shown."""
+    part = st.expander(title, key=key, icon=icon, on_change="rerun")
+    if part.open:
+        with part:
+            shows_errors(draw)()
+
+
 def page_link(page: str, label: str, icon: str | None = None, asked: Mapping[str, Any] | None = None) -> None:
     """Draw a link to a page of the app, with the parameters that it asks for and the sidebar's picks.
 

@@ -156,10 +156,7 @@ def expanders(selection: state.Selection) -> None:
         "Model card": (":material/description:", lambda: model_card(selection)),
     }
     for title, (icon, draw) in parts.items():
-        part = st.expander(title, icon=icon, on_change="rerun", key=f"overview-{file_name(title).lower()}")
-        if part.open:
-            with part:
-                state.shows_errors(draw)()
+        state.lazy_expander(title, draw, f"overview-{file_name(title).lower()}", icon)
 
 
 def training(selection: state.Selection) -> None:

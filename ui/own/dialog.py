@@ -10,7 +10,7 @@ import streamlit as st
 from shrp.checkpoints.info import CheckpointInfo, shapes_in
 from shrp.errors import CheckpointError
 from ui import data_sources, loaders
-from ui.describe import shape
+from ui.describe import kind_of, shape
 from ui.own import checkpoints, data
 from ui.text import escape
 
@@ -94,12 +94,8 @@ def _dialog() -> None:
         if st.button("Look at it", type="primary", key="own-look", icon=":material/visibility:", disabled=failed):
             close()
             st.rerun()
-        dense = not failed and info.plan is None and not info.config.layers
-        if (
-            dense
-            and not checkpoints.why_no_job(name)
-            and st.button("Convert it", key="own-convert-it", icon=":material/alt_route:")
-        ):
+        can = not failed and kind_of(info) == "teacher" and not checkpoints.why_no_job(name)
+        if can and st.button("Convert it", key="own-convert-it", icon=":material/alt_route:"):
             convert(name)
 
 

@@ -12,8 +12,7 @@ import streamlit as st
 from shrp.analysis.explore import Exploration
 from shrp.analysis.patching import MOST, Patched, work
 from shrp.phrases import listed
-from ui import not_here
-from ui.bound import fall_back
+from ui.bound import one_of_several
 from ui.downloads import chart
 from ui.routing import results
 from ui.routing.figures import CHANGE_BAR, HOVER, cells, grid_height, layer_names, token_axes
@@ -44,13 +43,7 @@ def section(selection: Selection, found: Sequence[Exploration], first: int) -> N
         st.info(f"Type a second {kind} above, on its own line, to compare the two.", icon=":material/add:")
         return
     others = [number for number in range(1, len(found) + 1) if number != first]
-    not_here.tell_unknown(BESIDE, kind, others)
-    fall_back(BESIDE, others, others[0])
-    donor = others[0]
-    if len(others) > 1:
-        label = f"{kind.capitalize()} {first} compared with"
-        donor = st.selectbox(label, others, key=BESIDE, bind="query-params", width=240)
-        donor = donor if donor in others else others[0]
+    donor = one_of_several(f"{kind.capitalize()} {first} compared with", others, BESIDE, kind, width=240)
     one, other = found[first - 1], found[donor - 1]
     finding = st.container()
     st.caption(

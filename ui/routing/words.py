@@ -11,6 +11,7 @@ import streamlit as st
 from shrp.analysis.attribution import tokens, trust
 from shrp.analysis.attribution.tokens import METHODS, WordScores
 from shrp.phrases import counted, listed
+from ui import state
 from ui.bound import always_one
 from ui.downloads import chart
 from ui.routing import figures, results
@@ -42,8 +43,8 @@ def section(selection: Selection, one: Explained, number: int) -> None:
         output = class_box(task, TARGET, one.prediction)
     with above:
         _words(one, output, output_name(task, output), method, name)
-    _agreement(one, output)
-    _faithfulness(one, output)
+    state.lazy_expander("Do the methods agree?", lambda: _agreement(one, output), AGREE, ":material/balance:")
+    state.lazy_expander("Are the scores faithful to the model?", lambda: _faithfulness(one, output), TRUST, ":material/verified:")
 
 
 def _words(one: Explained, output: int, what: str, method: str, name: str) -> None:
@@ -81,53 +82,44 @@ def _completeness(result: WordScores) -> str:
 
 
 def _agreement(one: Explained, output: int) -> None:
-    """All methods next to each other, computed once the expander is opened."""
-    part = st.expander("Do the methods agree?", key=AGREE, on_change="rerun", icon=":material/balance:")
-    if not part.open:
-        return
-    with part:
-        found = [results.word_scores(one, output, method) for method in METHODS]
-        frame = tokens.to_frame(found).drop(columns="text")
-        height = min(390, 38 + 35 * len(frame))
-        st.dataframe(with_signs(frame, METHODS, 3), hide_index=True, height=height)
-        names = {"a": "method", "b": "and", "spearman": "Spearman ρ"}
-        pairs = tokens.agreement(found).rename(columns=names)
-        st.dataframe(with_signs(pairs, ["Spearman ρ"], 2), hide_index=True)
-        n = len(found[0].words)
-        few = " With so few, high values are often chance." * (n < FEW_WORDS)
-        st.caption(f"Rank correlation over {counted(n, one.instance.unit)}: 1 is the same order.{few}")
+    """All methods next to each other."""
+    found = [results.word_scores(one, output, method) for method in METHODS]
+    frame = tokens.to_frame(found).drop(columns="text")
+    height = min(390, 38 + 35 * len(frame))
+    st.dataframe(with_signs(frame, METHODS, 3), hide_index=True, height=height)
+    names = {"a": "method", "b": "and", "spearman": "Spearman ρ"}
+    pairs = tokens.agreement(found).rename(columns=names)
+    st.dataframe(with_signs(pairs, ["Spearman ρ"], 2), hide_index=True)
+    n = len(found[0].words)
+    few = " With so few, high values are often chance." * (n < FEW_WORDS)
+    st.caption(f"Rank correlation over {counted(n, one.instance.unit)}: 1 is the same order.{few}")
 
 
 def _faithfulness(one: Explained, output: int) -> None:
-    """Infidelity and sensitivity of all methods with two controls, computed once the expander is opened."""
-    title = "Are the scores faithful to the model?"
-    part = st.expander(title, key=TRUST, on_change="rerun", icon=":material/verified:")
-    if not part.open:
-        return
-    with part:
-        found = [results.word_scores(one, output, method) for method in METHODS]
-        checks = results.trust_checks(one, output, found)
-        unit = one.instance.unit
-        st.markdown(faithful_in_words(checks, unit))
-        frame = trust.to_frame(checks)
-        frame["beaten"] = frame["beaten"].where(frame["shuffled"].notna() & ~frame["few"])
-        number = st.column_config.NumberColumn
-        columns = {
-            "method": "method",
-            "explained": number("predicted", format="percent"),
-            "shuffled": number("permuted", format="percent"),
-            "beaten": number(f"beats, of {trust.DRAWS}"),
-            "infidelity": number(format="%.3f"),
-            "sensitivity": number(format="%.2f"),
-        }
-        shown = {"column_order": [*columns], "column_config": columns}
-        st.dataframe(frame, hide_index=True, placeholder="–", **shown)
-        st.caption(
-            f"**predicted**: share of the output's squared change that the scores predict when random sets of {unit}s "
-            f"are replaced (n = {trust.SAMPLES} sets, best scale). **permuted**: the same scores on other {unit}s. "
-            "**sensitivity**: largest relative change of the scores under small noise, 0 is stable. Ablation changes "
-            "the text itself, as this test does, which favours it."
-        )
+    """Infidelity and sensitivity of all methods with two controls."""
+    found = [results.word_scores(one, output, method) for method in METHODS]
+    checks = results.trust_checks(one, output, found)
+    unit = one.instance.unit
+    st.markdown(faithful_in_words(checks, unit))
+    frame = trust.to_frame(checks)
+    frame["beaten"] = frame["beaten"].where(frame["shuffled"].notna() & ~frame["few"])
+    number = st.column_config.NumberColumn
+    columns = {
+        "method": "method",
+        "explained": number("predicted", format="percent"),
+        "shuffled": number("permuted", format="percent"),
+        "beaten": number(f"beats, of {trust.DRAWS}"),
+        "infidelity": number(format="%.3f"),
+        "sensitivity": number(format="%.2f"),
+    }
+    shown = {"column_order": [*columns], "column_config": columns}
+    st.dataframe(frame, hide_index=True, placeholder="–", **shown)
+    st.caption(
+        f"**predicted**: share of the output's squared change that the scores predict when random sets of {unit}s "
+        f"are replaced (n = {trust.SAMPLES} sets, best scale). **permuted**: the same scores on other {unit}s. "
+        "**sensitivity**: largest relative change of the scores under small noise, 0 is stable. Ablation changes "
+        "the text itself, as this test does, which favours it."
+    )
 
 
 def faithful_in_words(checks: Sequence[trust.Trust], unit: str = "word") -> str:
