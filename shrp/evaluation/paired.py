@@ -127,8 +127,7 @@ def by_group(reference: Evaluation, other: Evaluation, by: str) -> pd.DataFrame:
     Raises:
         DataError: the evaluations are not of the same examples.
     """
-    rows_a, rows_b = shared_rows(reference, other)
-    if len(rows_a) != reference.n or len(rows_b) != other.n:
+    if len(shared_rows(reference, other)[0]) != max(reference.n, other.n):
         raise DataError("Groups are compared only once both models have seen the same examples.")
     value = "score" if by == "slice" else "recall"
     first, second = (e.by_slice() if by == "slice" else e.by_class() for e in (reference, other))
@@ -139,7 +138,7 @@ def by_group(reference: Evaluation, other: Evaluation, by: str) -> pd.DataFrame:
         for name, column in ((who, value), (f"{who} low", "low"), (f"{who} high", "high")):
             frame[name] = part[column].to_numpy(dtype=float)
     frame["change"] = frame["other"] - frame["reference"]
-    bounds = [_group_interval(reference, other, by, name, rows_a, rows_b) for name in frame["group"]]
+    bounds = [_group_interval(reference, other, by, name) for name in frame["group"]]
     frame["change low"], frame["change high"] = zip(*bounds, strict=True) if bounds else ((), ())
     return frame.sort_values("change", kind="stable").reset_index(drop=True)
 
@@ -216,18 +215,13 @@ def shared_rows(a: Evaluation, b: Evaluation) -> tuple[np.ndarray, np.ndarray]:
     return rows_a, rows_b
 
 
-def _group_interval(
-    a: Evaluation, b: Evaluation, by: str, name: str, rows_a: np.ndarray, rows_b: np.ndarray
-) -> tuple[float, float]:
-    """Interval of (b - a) within one group."""
-    if by == "class":
-        here = a.labels[rows_a] == a.task.label_names.index(name)
-    else:
-        here = np.array(a.slices, dtype=object)[rows_a] == name
-    rows_a, rows_b = rows_a[here], rows_b[here]
+def _group_interval(a: Evaluation, b: Evaluation, by: str, name: str) -> tuple[float, float]:
+    """Interval of (b - a) within one group; both are of the same examples."""
+    groups = [a.task.label_names[i] for i in a.labels] if by == "class" else a.slices
+    here = np.array(groups, dtype=object) == name
     if by == "class" or a.task.counts_examples:
-        return paired_interval(b.correct[rows_b].astype(float) - a.correct[rows_a])
-    return paired_difference(b.only(rows_b), a.only(rows_a))[1]
+        return paired_interval(b.correct[here].astype(float) - a.correct[here])
+    return paired_difference(b.only(here), a.only(here))[1]
 
 
 def _differences(

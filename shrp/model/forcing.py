@@ -12,8 +12,6 @@ from torch import Tensor
 
 from shrp.errors import PlanError
 
-LONGEST = 2_000
-"""Characters of a route's text that are read; far more than the layers of any model need."""
 _PART = re.compile(r"(\d{1,4})\.(\d{1,4})", re.ASCII)
 
 
@@ -74,8 +72,6 @@ class ForcedRoute:
         Raises:
             PlanError: the text is no route's.
         """
-        if len(text) > LONGEST:
-            raise PlanError(f"the forced route is longer than {LONGEST:,} characters.")
         forces = {}
         for part in text.split("_") if text else ():
             if (found := _PART.fullmatch(part)) is None:
