@@ -143,15 +143,13 @@ def slider(label: str, low: int, high: int, start: int, key: str) -> int:
     return int(number)
 
 
-def fall_back(key: str, options: Container, start: Any) -> bool:
-    """Bring a box whose value is no option any more to `start`; returns whether it did.
+def fall_back(key: str, options: Container, start: Any) -> None:
+    """Bring a box whose value is no option any more to `start`.
 
     Were the value only removed, the browser would go on showing it.
     """
     if key in st.session_state and st.session_state[key] not in options:
         st.session_state[key] = start
-        return True
-    return False
 
 
 def restate(key: str, start: Any) -> None:

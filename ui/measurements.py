@@ -153,8 +153,7 @@ def live_evaluator(checkpoint: Checkpoint, data: TextData):
     def work():
         from shrp.pruning.live import LiveEvaluator
 
-        length = checkpoint.info.max_length
-        return LiveEvaluator(checkpoint.model, checkpoint.tokenizer, data, max_length=length)
+        return LiveEvaluator(checkpoint.model, checkpoint.tokenizer, data, max_length=checkpoint.info.max_length)
 
     # Two, as each may hold hundreds of megabytes.
     return kept("live evaluators", 2, (checkpoint.fingerprint, data.fingerprint), work)

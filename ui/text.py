@@ -90,14 +90,11 @@ def share_text(hits: int, n: int) -> str:
     return f"{percent(hits / n)} (95% CI {interval_text(wilson(hits, n), 'accuracy')})"
 
 
-def with_interval(
-    score: float | None, interval: Sequence[float] | None, metric: str, n: int | None = None
-) -> str:
+def with_interval(score: float | None, interval: Sequence[float] | None, metric: str, n: int) -> str:
     """A score with all that belongs to it: `accuracy 90.7% (95% CI 88.6–92.4%, n = 872)`."""
     bounds = interval_text(interval, metric)
-    parts = [f"95% CI {bounds}"] * bool(bounds) + ([] if n is None else [f"n = {n:,}"])
-    tail = f" ({', '.join(parts)})" if parts else ""
-    return f"{metric_name(metric)} {score_text(score, metric)}{tail}"
+    ends = f"95% CI {bounds}, " * bool(bounds)
+    return f"{metric_name(metric)} {score_text(score, metric)} ({ends}n = {n:,})"
 
 
 def points(difference: float, metric: str) -> str:

@@ -92,18 +92,19 @@ def crosses(x: Sequence[Any], y: Sequence[Any]) -> go.Scatter:
 
 
 def click_targets(
-    x: Sequence[Any], y: Sequence[Any], cells: Sequence[Sequence[Any]], texts: Sequence[str], size: int = 24
+    cells: Sequence[Sequence[int]], texts: Sequence[str], row: str = "layer {}", size: int = 24
 ) -> go.Scatter:
-    """Invisible markers over a heatmap's cells, which by themselves report no clicks.
+    """Invisible markers over the cells of a map of layers by experts, which by themselves report no clicks.
 
     Args:
-        cells: `customdata` of each marker.
+        cells: `customdata` of each marker: its layer, its expert, and more.
         texts: hover text of each.
+        row: how the map names a layer.
         size: in pixels.
     """
     return go.Scatter(
-        x=x,
-        y=y,
+        x=[expert for _, expert, *_ in cells],
+        y=[row.format(layer) for layer, *_ in cells],
         mode="markers",
         marker={"symbol": "square", "size": size, "opacity": 0, "color": GREY},
         # Streamlit dims what isn't selected, which would make the markers of the others visible.

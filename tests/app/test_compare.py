@@ -126,10 +126,9 @@ def test_two_prunings_have_their_own_controls(open_page, tiny_checkpoint):
 
 
 def test_tabs_are_of_the_two_sides(open_page, tiny_checkpoint, token):
-    a, b = of(tiny_checkpoint), of(token)
     at = open_page("compare", tiny_checkpoint, compare_tab=CHANGED)
     table = next(frame.value for frame in at.dataframe if "p A" in frame.value)
-    assert len(table) == len(flip_table(a, b, SST2))
+    assert len(table) == len(flip_table(of(tiny_checkpoint), of(token), SST2))
     for sides, looks in (({}, ("circle", "circle-open")), ({"a": SIDE_PRUNED, "a_budget": 3}, ("square", "circle"))):
         drawn = figure(open_page("compare", tiny_checkpoint, compare_tab=LOST, **sides), "Accuracy by")["data"]
         assert tuple(series["marker"]["symbol"] for series in drawn[:2]) == looks  # by what a side is

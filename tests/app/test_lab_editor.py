@@ -14,7 +14,6 @@ from shrp.pruning.select import plan_from
 from tests.app.helpers import figure, report, targets, values
 from ui import bound
 from ui.lab import edits as lab_edits
-from ui.lab.edits import Editor
 
 
 @functools.cache
@@ -138,7 +137,7 @@ def test_edits_belong_to_their_checkpoint(page, save_tiny):
 @pytest.fixture
 def editor(monkeypatch):
     monkeypatch.setattr(lab_edits, "set_param", lambda *_: None)
-    return Editor((1, 2), 4)
+    return lab_edits.Editor((1, 2), 4)
 
 
 def test_a_refused_change_leaves_the_last_good_state(editor):

@@ -393,8 +393,7 @@ def test_the_zip_is_a_checkpoint_with_the_measured_score(save_tiny, tmp_path):
     np.testing.assert_allclose(evaluate(read.model, read.tokenizer, SST2).logits, found.logits, atol=0.02)
     assert read.info.training["chosen_on"]["n"] == 480
     assert len(checkpoints.read_history(tmp_path / "mine")) == len(HISTORY)
-    drawn = replace(plan, selection="random")
-    folder = lab_save.write_checkpoint(tmp_path / "r", loaded, drawn, found, SST2, SST2)
+    folder = lab_save.write_checkpoint(tmp_path / "r", loaded, replace(plan, selection="random"), found, SST2, SST2)
     assert checkpoints.load(folder).info.scores[-1]["kind"] == "control"  # of random experts
 
 

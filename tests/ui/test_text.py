@@ -53,7 +53,7 @@ def test_large_numbers_are_short_on_both_sides_of_a_unit(number, said):
         *((percent, (share,), said) for share, said in ((0.907, "90.7%"), (math.nan, "–"), (None, "–"))),
         *((duration, (s,), said) for s, said in ((40.4, "40 s"), (700, "11 min 40 s"), (3900, "1 h 5 min"))),
         (with_interval, (0.9, (0.886, 0.924), "accuracy", 8), "accuracy 90.0% (95% CI 88.6–92.4%, n = 8)"),
-        (with_interval, (0.58, (0.5, 0.65), "matthews"), "Matthews correlation 0.580 (95% CI 0.500–0.650)"),
+        (with_interval, (0.58, (0.5, 0.65), "matthews", 8), "Matthews correlation 0.580 (95% CI 0.500–0.650, n = 8)"),
         (with_interval, (math.nan, (math.nan, math.nan), "accuracy", 5), "accuracy – (n = 5)"),
     ],
 )

@@ -77,7 +77,7 @@ def kept_map(plan: PruningPlan, stats: UsageStats, edits: PlanEdits, drawing: in
             share = percent(float(usage[layer][expert]))
             cells.append((layer, expert, drawing))
             texts.append(f"layer {layer}, expert {expert}: {kept}{by_hand}<br>usage {share}")
-    fig.add_trace(click_targets([e for _, e, _ in cells], [f"layer {at}" for at, *_ in cells], cells, texts))
+    fig.add_trace(click_targets(cells, texts))
     pick_by_click(fig)
     return fig
 

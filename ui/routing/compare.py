@@ -53,8 +53,7 @@ def section(selection: Selection, found: Sequence[Exploration], first: int) -> N
     )
     longest = max(len(one.tokens), len(other.tokens))
     if longest > MOST:
-        too_long = f"Possible for up to {MOST} tokens; the longer {kind} has {longest:,}."
-        st.info(too_long, icon=":material/grid_off:")
+        st.info(f"Possible for up to {MOST} tokens; the longer {kind} has {longest:,}.", icon=":material/grid_off:")
         return
     soon = work(selection.checkpoint.model, longest) <= _SOON
     if not soon and not st.toggle("Compute it (may take minutes)", key=PATCH, bind="query-params"):

@@ -199,9 +199,7 @@ def what_if_heatmap(grid: WhatIf, e: Exploration, output: int) -> go.Figure:
     texts = [_hover(grid, e, row, expert, output) for row, expert in np.ndindex(change.shape)]
     signs = ["outlined: taken", *["✕: other prediction"] * bool(len(rows)), *["◆: forced"] * bool(grid.route)]
     experts = range(change.shape[1])
-    cells_of = [(layer, expert) for layer in grid.layers for expert in experts]
-    x, y = [expert for _, expert in cells_of], layer_names([layer for layer, _ in cells_of])
-    fig.add_trace(click_targets(x, y, cells_of, texts))
+    fig.add_trace(click_targets([(layer, expert) for layer in grid.layers for expert in experts], texts))
     pick_by_click(fig)
     subtitle = f"{escape_html(shorten_texts(e.text, 60))}<br>change from this route; {'; '.join(signs)}; click to force"
     height = grid_height(len(e.layers), 165)

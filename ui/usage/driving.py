@@ -56,8 +56,7 @@ def section(selection: state.Selection, stats: UsageStats) -> str:
         said = _explained(selection, stats, found)
         _experts_by_group(selection, found)
     else:
-        nothing = "These data have no groups to compare: one class, one slice, one length."
-        st.info(nothing, icon=":material/category:")
+        st.info("These data have no groups to compare: one class, one slice, one length.", icon=":material/category:")
     _exchanged(selection, stats)
     return said
 

@@ -37,8 +37,7 @@ def section(one: results.Expert) -> None:
     found = results.knocked_out(one.checkpoint, data, one.stats, one.cell)
     n, affected = found.before.n, len(found.affected)
     if not affected:
-        unused = "No example uses this expert, so without it every output is the same."
-        st.info(unused, icon=":material/bedtime:")
+        st.info("No example uses this expert, so without it every output is the same.", icon=":material/bedtime:")
         return
     slices = results.losses(one.checkpoint, data, found)
     left, middle, right = st.columns(3, border=True)

@@ -129,8 +129,7 @@ def usage_heatmap(
         f"<b>Layer {layer}, expert {expert}</b><br>Top-1 share: " + (percent(share) + of if share == share else "not known")
         for (layer, expert), share, of in zip(cells, shares.flat, many, strict=True)
     ]
-    rows = [str(layer) for layer, _ in cells]
-    fig.add_trace(click_targets([expert for _, expert in cells], rows, cells, hover, size=30))
+    fig.add_trace(click_targets(cells, hover, row="{}", size=30))
     outline(fig, selected[1], list(layers).index(selected[0]))
     pick_by_click(fig)
     # Without a range of their own the axes leave room for whole marks around the outer cells.
