@@ -72,10 +72,7 @@ def unpack(archive: BinaryIO, folder: Path) -> str:
                 _write(opened, entry, folder / name)
     except OSError as error:
         raise CheckpointError(f"the archive can't be unpacked: {error.strerror or error}.") from error
-    except (
-        *(zipfile.BadZipFile, zlib.error, EOFError, struct.error),
-        *(NotImplementedError, RuntimeError, ValueError),
-    ) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, NotImplementedError, RuntimeError, ValueError) as error:
         raise CheckpointError(
             f"the archive is damaged ({first_line(error)}); make it again as a plain zip file."
         ) from error

@@ -71,9 +71,8 @@ __all__ = ["CONFIG", "HISTORY", "WEIGHTS", "Checkpoint", "fingerprint", "info_if
 __all__ += ["read_history", "save"]
 
 _NOT_PASSED_ON = (
-    *("shrp", "auto_map", "transformers_weights", "dtype", "attn_implementation", "_attn_implementation"),
-    *("quantization_config", "return_dict", "output_attentions", "output_hidden_states"),
-    "chunk_size_feed_forward",
+    "shrp", "auto_map", "transformers_weights", "dtype", "attn_implementation", "_attn_implementation",
+    "quantization_config", "return_dict", "output_attentions", "output_hidden_states", "chunk_size_feed_forward",
 )
 """Entries of a config that would make transformers fetch or run code, return other outputs, or fail at some lengths."""
 _LARGEST = {

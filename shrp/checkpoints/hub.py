@@ -16,13 +16,10 @@ from pathlib import Path
 from typing import Any
 
 _AUTO = "transformers.models.auto.configuration_auto"
-_IGNORED = frozenset(
-    {
-        *("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token"),
-        *("trust_remote_code", "use_safetensors", "low_cpu_mem_usage", "adapter_kwargs", "code_revision"),
-        *("_commit_hash", "_from_auto", "_from_pipeline"),
-    }
-)
+_IGNORED = {
+    "cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token", "trust_remote_code",
+    "use_safetensors", "low_cpu_mem_usage", "adapter_kwargs", "code_revision", "_commit_hash", "_from_auto", "_from_pipeline",
+}
 """Options of transformers that change nothing for a folder of safetensors."""
 
 

@@ -43,12 +43,10 @@ CARD = "README.md"
 """The model card (`shrp.checkpoints.card`), which saving writes."""
 EXPORT = "shrp-onnx"
 """The `format` of an export's config."""
-VOCABULARIES = (
-    *("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model", "spm.model"),
-)
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model", "spm.model")
 MADE_OF = (
-    *(CONFIG, WEIGHTS, MORE_WEIGHTS, *VOCABULARIES),
-    *("merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    CONFIG, WEIGHTS, MORE_WEIGHTS, *VOCABULARIES, "merges.txt", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json",
 )
 """The files that decide a checkpoint's outputs for a text, of which it has some."""
 _MAX_JSON_BYTES = 20 * 2**20
@@ -58,8 +56,7 @@ EVALUATED_TOKENS = 128
 PREFIX, CLASS_PREFIX = "shrp-", "Shrp"
 """Of the model types of converted checkpoints (`shrp.checkpoints.hub`), and of the classes that their configs name."""
 MODEL_TYPES = (
-    *("bert", "camembert", "deberta-v2", "distilbert", "electra", "ernie", "modernbert", "mpnet"),
-    *("roberta", "xlm-roberta"),
+    "bert", "camembert", "deberta-v2", "distilbert", "electra", "ernie", "modernbert", "mpnet", "roberta", "xlm-roberta",
 )
 """The model types that can be converted: the keys of `shrp.families.families.FAMILIES`, which imports torch."""
 PLAN_FILE = "a plan from a file"

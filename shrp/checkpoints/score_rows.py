@@ -22,8 +22,8 @@ _DROPPED, _RANDOM = "layers dropped", "random experts"
 """How the names of the controls begin (docs/method.md, "Controls")."""
 _NEEDED = ("model", "data", "metric", "n")
 _COLUMNS = (
-    *("model", "kind", "data", "metric", "score", "low", "high", "interval_is", "n"),
-    *("retained", "constant", "per_layer", "budget", "recovered", "seeds"),
+    "model", "kind", "data", "metric", "score", "low", "high", "interval_is", "n", "retained", "constant", "per_layer",
+    "budget", "recovered", "seeds",
 )
 
 

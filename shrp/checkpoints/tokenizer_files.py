@@ -25,9 +25,8 @@ TOKENIZER = "tokenizer.json"
 SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
 """The files whose entries become arguments of a tokenizer's class."""
 _OF_FAMILIES = (
-    *("Bert", "Roberta", "XLMRoberta", "Camembert", "Electra", "DistilBert", "MPNet", "DebertaV2"),
-    *("Herbert", "Phobert", "Bertweet", "BertJapanese"),
-    *("GPT2", "T5", "DPRContextEncoder", "DPRQuestionEncoder"),  # of some RoBERTa and BERT encoders
+    "Bert", "Roberta", "XLMRoberta", "Camembert", "Electra", "DistilBert", "MPNet", "DebertaV2", "Herbert", "Phobert",
+    "Bertweet", "BertJapanese", "GPT2", "T5", "DPRContextEncoder", "DPRQuestionEncoder",  # the last four of some RoBERTa and BERT
 )
 _MEND = "save its tokenizer.json, loaded as PreTrainedTokenizerFast, over it by `save_pretrained`"
 CLASSES = frozenset(
@@ -44,17 +43,14 @@ _DICTIONARIES = ({"mecab_dic": "ipadic"}, {"mecab_dic": "unidic"}, {"mecab_dic":
 
 _PARTS = {
     "normalizer": {
-        *("BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Nmt", "Precompiled", "Prepend"),
-        *("Replace", "Strip", "StripAccents"),
+        "BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Nmt", "Precompiled", "Prepend", "Replace", "Strip",
+        "StripAccents",
     },
     "pre_tokenizer": {
-        *("BertPreTokenizer", "ByteLevel", "Digits", "Metaspace", "Punctuation", "Whitespace"),
-        "WhitespaceSplit",
+        "BertPreTokenizer", "ByteLevel", "Digits", "Metaspace", "Punctuation", "Whitespace", "WhitespaceSplit",
     },
     "post_processor": {"BertProcessing", "ByteLevel", "RobertaProcessing", "TemplateProcessing"},
-    "decoder": {
-        *("BPEDecoder", "ByteFallback", "ByteLevel", "Fuse", "Metaspace", "Replace", "Strip", "WordPiece"),
-    },
+    "decoder": {"BPEDecoder", "ByteFallback", "ByteLevel", "Fuse", "Metaspace", "Replace", "Strip", "WordPiece"},
     "model": {"BPE", "Unigram", "WordLevel", "WordPiece"},
 }
 """The parts of a tokenizer, and the types of each that tokenizers of the supported families have."""

@@ -9,23 +9,13 @@ from typing import Annotated
 
 from typer import Option
 
-from shrp.cli.options import (
-    AsJson,
-    Budget,
-    Data,
-    Examples,
-    Loaded,
-    PerLayer,
-    PlanFile,
-    check_has_task,
-    read_plan,
-)
+from shrp.cli import options as opt
 from shrp.cli.output import print_json, print_table, stderr
 from shrp.errors import DataError, ExportError, PlanError
 
 
 @dataclass(frozen=True)
-class Measured(Examples):
+class Measured(opt.Examples):
     """The data that an export is scored and timed on, if any."""
 
     data: Annotated[
@@ -34,18 +24,18 @@ class Measured(Examples):
 
 
 def export(
-    checkpoint: Loaded,
+    checkpoint: opt.Loaded,
     out: Annotated[Path, Option(help="Folder of the export.")],
     *,
-    per_layer: PerLayer = None,
-    budget: Budget = None,
-    plan: PlanFile = None,
+    per_layer: opt.PerLayer = None,
+    budget: opt.Budget = None,
+    plan: opt.PlanFile = None,
     int8: Annotated[bool, Option("--int8", help="int8 weights: smaller, often faster.")] = False,
     on: Measured,
     beside: Annotated[
         list[Path] | None, Option(help="A model to measure next to it, such as the dense one; repeat.")
     ] = None,
-    json: AsJson = False,
+    json: opt.AsJson = False,
 ) -> None:
     """Export a static or dense checkpoint to ONNX; a routed one with the experts to keep.
 
@@ -70,26 +60,26 @@ def export(
             raise DataError("--beside needs examples to measure on; give --data.")
     check_free(out)  # refuse before the work
     source = load(checkpoint)
-    check_has_task(source.info.task)
+    opt.check_has_task(source.info.task)
     model, info, size = source.model, source.info, {"per_layer": per_layer, "budget": budget}
     if expert_layers(model):
         if not given:
             raise ExportError(
                 "live routing has no ONNX form: say what to keep (--per-layer, --budget or --plan)."
             )
-        chosen = make_plan(usage_in(info), **size) if plan is None else read_plan(plan)
+        chosen = make_plan(usage_in(info), **size) if plan is None else opt.read_plan(plan)
         model, info = prune(model, chosen, share_weights=True), replace(info, plan=chosen)
     elif given:
         raise PlanError(f"{checkpoint} has no routers left to prune; export it without a plan.")
     data = None if on.data is None else on.load(info.task)
-    others = {str(folder): subject(folder, Data()) for folder in beside or ()}
+    others = {str(folder): subject(folder, opt.Data()) for folder in beside or ()}
     stderr.print("exporting and checking ...")
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
         made = Path(scratch) / out.name
         how = {"int8": int8, "made_from": source.fingerprint, "data": data}
         report = export_folder(model, source.tokenizer, info, made, **how) | {"path": str(out / MODEL)}
-        measured = {} if data is None else served({str(out): subject(made, Data()), **others}, data)
+        measured = {} if data is None else served({str(out): subject(made, opt.Data()), **others}, data)
         check_free(out)  # something may have been put there since
         put_in_place(made, out)  # last, so that an interrupted export leaves nothing
     if json:

@@ -20,10 +20,7 @@ LOST, WON, STILL_WRONG = "right → wrong", "wrong → right", "wrong → other 
 BOTH_RIGHT = "right → other right"  # of spans, whose case or articles may differ
 FURTHER, NEARER, AS_FAR = "further from the label", "nearer to the label", "as far from the label"
 UNLABELLED = "no label"
-_FLIP_COLUMNS = [
-    *("index", "label", "slice", "direction", "class", "reference", "other", "p_reference", "p_other")
-]
-
+_FLIP_COLUMNS = ["index", "label", "slice", "direction", "class", "reference", "other", "p_reference", "p_other"]
 _MEANS_RESAMPLES = 1000
 _FURTHER = 0.1
 """Predicted numbers differ if they are further apart than this share of the labels' range."""
