@@ -31,7 +31,6 @@ from shrp.analysis.usage import UsageStats
 from shrp.checkpoints.card import kept_experts
 from shrp.data.text_data import TextData
 from shrp.errors import ShrpError
-from shrp.model.convert import expert_layers
 from shrp.phrases import counted
 from ui.describe import summary_line
 from ui.differences import floor_of
@@ -77,14 +76,14 @@ def main(selection: state.Selection, stats: UsageStats) -> None:
             verdict(said)
 
 
-def without(selection: state.Selection, stats: UsageStats, cell: tuple[int, int]) -> str:
+def without(one: results.Expert) -> str:
     """What the model loses without an expert, in words; last, as everything else is quicker."""
-    if (stats.top1[cell[0]][:, cell[1]] > 0).sum() > QUICK:
+    if (one.stats.top1[one.layer][:, one.expert] > 0).sum() > QUICK:
         return f"without it: see {profile.KNOCK_OUT}"
     try:
-        found = results.knocked_out(selection.checkpoint, selection.data, stats, cell)
-        said = without_it(found, results.score_lost(selection.checkpoint, selection.data, found))
-        low = bool(found.before.score <= floor_of(selection.data))
+        found = results.knocked_out(one)
+        said = without_it(found, results.score_lost(one.checkpoint, one.data, found))
+        low = bool(found.before.score <= floor_of(one.data))
         return said + "; the model itself is not above the majority-class baseline" * low
     except ShrpError:  # outputs that are no finite numbers, which the Knock-out tab says
         return "without it: no result"
@@ -95,19 +94,19 @@ def usage(selection: state.Selection, stats: UsageStats, cell: tuple[int, int], 
 
     `place` is the headline's, which shows its first part until the knock-out is done.
     """
-    found = mixes(selection, stats, cell)
-    top_k = expert_layers(selection.checkpoint.model)[cell[0]].top_k
+    name = f"{selection.name}-layer{cell[0]}-expert{cell[1]}"
+    one = results.Expert(selection.checkpoint, selection.data, stats, *cell, name)
+    found = mixes(one)
     with place.container(key="verdict-in-part"):
-        st.markdown(headline(stats, cell, top_k, found, "without it: *measuring …*"))
+        st.markdown(headline(one, found, "without it: *measuring …*"))
     left, right = st.columns([3, 2], gap="medium")
     with left:
         usage_map.usage_map(selection, stats, cell)
     with right:
-        facts(stats, selection.data, cell, found, top_k)
+        facts(one, found)
         slices(selection.data)
-    name = f"{selection.name}-layer{cell[0]}-expert{cell[1]}"
-    profile.profile(results.Expert(selection.checkpoint, selection.data, stats, *cell, name), found)
-    return headline(stats, cell, top_k, found, without(selection, stats, cell))
+    profile.profile(one, found)
+    return headline(one, found, without(one))
 
 
 def slices(data: TextData) -> None:

@@ -6,12 +6,10 @@ import pandas as pd
 import streamlit as st
 
 from shrp.analysis.importance import KnockOut
-from shrp.analysis.usage import UsageStats
 from shrp.data.slices import ANSWER, CLASS, LENGTH, SLICE
-from shrp.data.text_data import TextData, pairs_of, units_of
+from shrp.data.text_data import pairs_of, units_of
 from shrp.evaluation.statistics import differing, share_interval
 from ui import measurements
-from ui.state import Selection
 from ui.text import escape, interval_text, metric_name, percent, points, points_interval, slice_name
 from ui.usage import results
 
@@ -21,26 +19,23 @@ _NAMED = 4
 """Groups that are named at most on each side."""
 
 
-def mixes(selection: Selection, stats: UsageStats, cell: tuple[int, int]) -> dict[str, pd.DataFrame]:
+def mixes(one: results.Expert) -> dict[str, pd.DataFrame]:
     """Grouping -> how one expert's examples split over its groups (`shrp.evaluation.statistics.mix_frame`)."""
-    checkpoint, data = selection.checkpoint, selection.data
-    known = measurements.groups(checkpoint, data, stats)
+    known = measurements.groups(one.checkpoint, one.data, one.stats)
     drawn = [by for by in GROUPINGS if by in known][:2]
-    return {by: results.mix(checkpoint, data, stats, *cell, by) for by in drawn}
+    return {by: results.mix(one, by) for by in drawn}
 
 
-def headline(
-    stats: UsageStats, cell: tuple[int, int], top_k: int, found: dict[str, pd.DataFrame], without: str
-) -> str:
+def headline(one: results.Expert, found: dict[str, pd.DataFrame], without: str) -> str:
     """The verdict on one expert, as Markdown. `found`: of `mixes`."""
-    layer, expert = cell
+    stats, layer, expert = one.stats, one.layer, one.expert
     name = f"**Layer {layer}, expert {expert}**"
     took, total = stats.top1[layer][:, expert], int(stats.counts(layer).sum())
     mine, unit = int(took.sum()), stats.unit
     if not mine:
-        never = "takes none" if top_k == 1 else "is the first choice for none"
+        never = "takes none" if one.top_k == 1 else "is the first choice for none"
         return f"{name} {never} of {total:,} {unit}; {without}."
-    takes = "takes" if top_k == 1 else "is the first choice for"
+    takes = "takes" if one.top_k == 1 else "is the first choice for"
     where = f" (in {int((took > 0).sum()):,} of {stats.n:,} examples)" if stats.unit == "tokens" else ""
     parts = [f"{name} {takes} **{mine:,} of {total:,}** {unit}{where}"]
     if most := most_typical(found):
@@ -79,16 +74,10 @@ def without_it(found: KnockOut, lost: tuple[float, tuple[float, float]]) -> str:
     return f"{said} (95% CI {points_interval(bounds, before.metric)}{same})"
 
 
-def facts(
-    stats: UsageStats,
-    data: TextData,
-    cell: tuple[int, int],
-    found: dict[str, pd.DataFrame],
-    top_k: int,
-) -> None:
+def facts(one: results.Expert, found: dict[str, pd.DataFrame]) -> None:
     """Draw one expert's numbers, and the groups it takes more and less often than the other experts of its layer."""
-    layer, expert = cell
-    counts, units = stats.counts(layer), units_of(stats.n, pairs_of(data))
+    stats, layer, expert = one.stats, one.layer, one.expert
+    counts, units = stats.counts(layer), units_of(stats.n, pairs_of(one.data))
     took, of_all = stats.top1[layer][:, expert], stats.top1[layer].sum(1)
     mine, total = int(took.sum()), int(of_all.sum())
     st.subheader(f"Layer {layer}, expert {expert}", anchor=False)
@@ -103,8 +92,8 @@ def facts(
         (f"**Rank** {rank} of {stats.num_experts} by share; " if mine else "")
         + f"the layer uses {stats.effective_experts(layer):.1f} experts in effect"
     )
-    if top_k > 1:
-        lines.append(f"**Top-{top_k}**: shares count first choices; the expert also computes for others")
+    if one.top_k > 1:
+        lines.append(f"**Top-{one.top_k}**: shares count first choices; the expert also computes for others")
     for by, frame in found.items():
         lines += _differing(by, frame) if mine else []
     st.markdown("\n".join(f"- {line}" for line in lines))

@@ -34,7 +34,7 @@ from ui.usage.figures import LINE_MARKS, interval_marks
 def section(one: results.Expert) -> None:
     """Draw the evidence of one knock-out. Raises ShrpError."""
     data = one.data
-    found = results.knocked_out(one.checkpoint, data, one.stats, one.cell)
+    found = results.knocked_out(one)
     n, affected = found.before.n, len(found.affected)
     if not affected:
         st.info("No example uses this expert, so without it every output is the same.", icon=":material/bedtime:")

@@ -44,6 +44,11 @@ class Expert:
         """Layer and number."""
         return self.layer, self.expert
 
+    @property
+    def top_k(self) -> int:
+        """Experts of the layer that an example, or a token, takes."""
+        return expert_layers(self.checkpoint.model)[self.layer].top_k
+
 
 def words(data: TextData) -> WordCounts:
     """Words of every example."""
@@ -67,40 +72,37 @@ def attention_roles(checkpoint: Checkpoint, data: TextData) -> AttentionRoles:
     return once("attention-roles", 6, key, "Measuring where every expert attends to", work)
 
 
-def mix(
-    checkpoint: Checkpoint, data: TextData, stats: UsageStats, layer: int, expert: int, by: str
-) -> pd.DataFrame:
+def mix(one: Expert, by: str) -> pd.DataFrame:
     """The expert's examples by a grouping of `measurements.groups` (`shrp.evaluation.statistics.mix_frame`)."""
 
     def work(_: Progress) -> pd.DataFrame:
-        top1 = stats.top1[layer]
-        groups = measurements.groups(checkpoint, data, stats)[by]
-        return mix_frame(top1[:, expert], top1.sum(1), groups, pairs=pairs_of(data))
+        top1 = one.stats.top1[one.layer]
+        groups = measurements.groups(one.checkpoint, one.data, one.stats)[by]
+        return mix_frame(top1[:, one.expert], top1.sum(1), groups, pairs=pairs_of(one.data))
 
-    key = (checkpoint.fingerprint, data.fingerprint, data.pairs, layer, expert, by)
+    key = (one.checkpoint.fingerprint, one.data.fingerprint, one.data.pairs, one.cell, by)
     return once("mixes", 256, key, "Comparing its examples with all others", work)
 
 
-def knocked_out(checkpoint: Checkpoint, data: TextData, stats: UsageStats, cell: tuple[int, int]) -> KnockOut:
+def knocked_out(one: Expert) -> KnockOut:
     """The model without one expert, on all of the data."""
-    layer, expert = cell
+    checkpoint, data, stats = one.checkpoint, one.data, one.stats
 
     def work(progress: Progress) -> KnockOut:
-        single = expert_layers(checkpoint.model)[layer].top_k == 1
         return knock_out_effect(
             checkpoint.model,
             checkpoint.tokenizer,
             data,
             measurements.routed_evaluation(checkpoint, data, stats, with_interval=False),
-            (cell,),
-            chosen=stats.top1[layer][:, expert] > 0 if single else None,
+            (one.cell,),
+            chosen=stats.top1[one.layer][:, one.expert] > 0 if one.top_k == 1 else None,
             prefix=_prefix(checkpoint, data),
             max_length=checkpoint.info.max_length,
             progress=progress,
         )
 
-    key = (checkpoint.fingerprint, data.fingerprint, cell)
-    return once("knock-out", 128, key, f"Running examples without expert {expert} of layer {layer}", work)
+    key = (checkpoint.fingerprint, data.fingerprint, one.cell)
+    return once("knock-out", 128, key, f"Running examples without expert {one.expert} of layer {one.layer}", work)
 
 
 def score_lost(checkpoint: Checkpoint, data: TextData, found: KnockOut) -> tuple[float, tuple[float, float]]:
