@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from mimetypes import guess_type
 from typing import Any
 
 import pandas as pd
@@ -58,25 +59,21 @@ def clicked(key: str) -> list[Any]:
 def downloads(frame: Frame, key: str, name: str, *, fig: go.Figure | None = None, alt: str = "") -> None:
     """The "..." menu of data and, if there is one, their chart; files are made on the click only."""
     stem = file_name(name)
-    button = {"on_click": "ignore", "type": "tertiary", "icon": ":material/download:"}
     with (
         st.container(key=f"menu-{key}", horizontal=True, horizontal_alignment="right"),
         st.popover("Export", icon=":material/more_horiz:", type="tertiary"),
     ):
-        st.download_button(
-            "CSV, the data", lambda: _csv(frame), f"{stem}.csv", "text/csv", key=f"{key}-csv", **button
-        )
+        file_button("CSV, the data", lambda: _csv(frame), f"{stem}.csv", f"{key}-csv", type="tertiary")
         if fig is not None:
-            st.download_button(
-                "HTML, interactive",
-                lambda: standalone(fig, alt, name),
-                f"{stem}.html",
-                "text/html",
-                key=f"{key}-html",
-                help="One file of about 5 MB that works without a network",
-                **button,
-            )
+            look = {"type": "tertiary", "help": "One file of about 5 MB that works without a network"}
+            file_button("HTML, interactive", lambda: standalone(fig, alt, name), f"{stem}.html", f"{key}-html", **look)
             st.caption("PNG: the camera of the chart. SVG: the camera in the HTML file.")
+
+
+def file_button(label: str, made: Any, file: str, key: str, icon: str = ":material/download:", **options: Any) -> None:
+    """Draw a button that downloads a file; `made`: its content, or a function that makes it on the click."""
+    options = {"on_click": "ignore"} | options
+    st.download_button(label, made, file, guess_type(file)[0], key=key, icon=icon, **options)
 
 
 def standalone(fig: go.Figure, alt: str, name: str) -> bytes:

@@ -15,6 +15,7 @@ from shrp.data.text_data import TextData
 from shrp.pruning.plan import PruningPlan
 from ui import jobs, loaders, training_data
 from ui.bound import always_one
+from ui.downloads import file_button
 from ui.lab.save import plan_json, zipped
 from ui.own import checkpoints as own_checkpoints
 from ui.own import guide
@@ -71,15 +72,9 @@ def menu(selection: Selection, plan: PruningPlan | None, name: str) -> None:
         free, start = jobs.free_name(file_name(name)), (_OFFER, "serve")
         training_data.start(f"Export {name}", free, arguments, files, checkpoint, about, *start)
         return
-    st.download_button(
-        f"ONNX folder, {precision} (.zip)",
-        data=lambda: zipped(job.out.iterdir(), name),
-        file_name=f"{name}.zip",
-        mime="application/zip",
-        key="download-onnx",
-        on_click="ignore",
-        icon=":material/deployed_code:",
-    )
+    make = lambda: zipped(job.out.iterdir(), name)  # noqa: E731
+    label, icon = f"ONNX folder, {precision} (.zip)", ":material/deployed_code:"
+    file_button(label, make, f"{name}.zip", "download-onnx", icon)
     guide.mark(guide.EXPORT)
     st.markdown(figures(job.result, f"ONNX, {precision}"))
     st.caption(f"{checked(job.result)} The folder: {escape(str(job.out))}")

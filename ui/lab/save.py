@@ -26,6 +26,7 @@ from shrp.evaluation.evaluation import Evaluation
 from shrp.pruning.plan import PruningPlan
 from shrp.pruning.prune import prune
 from ui import jobs, measurements, prunings, state, training_data
+from ui.downloads import file_button
 from ui.measurements import teacher_on
 from ui.own import checkpoints as own_checkpoints
 from ui.own import dialog, guide
@@ -64,28 +65,15 @@ def menu(selection: Selection, setting: Setting, plan: PruningPlan, pruned: Eval
 
 def folder_button(make: Callable[[], bytes], name: str) -> None:
     """Draw the download of a checkpoint's folder, which is zipped when it is asked for."""
-    st.download_button(
-        "Hugging Face folder (.zip)",
-        data=make,
-        file_name=f"{file_name(name)}.zip",
-        mime="application/zip",
-        key="download-checkpoint",
-        on_click=(lambda: guide.mark(guide.EXPORT)) if st.session_state.get(guide.PARAM) else "ignore",
-        icon=":material/archive:",
-    )
+    guided = {"on_click": lambda: guide.mark(guide.EXPORT)} if st.session_state.get(guide.PARAM) else {}
+    file, key = f"{file_name(name)}.zip", "download-checkpoint"
+    file_button("Hugging Face folder (.zip)", make, file, key, ":material/archive:", **guided)
 
 
 def plan_button(plan: PruningPlan, name: str) -> None:
     """Draw the download of a plan as the file that `python -m shrp prune --plan` reads."""
-    st.download_button(
-        "Plan (.json)",
-        data=plan_json(plan),
-        file_name=f"{file_name(name)}-plan.json",
-        mime="application/json",
-        key="download-plan",
-        on_click="ignore",
-        icon=":material/description:",
-    )
+    file = f"{file_name(name)}-plan.json"
+    file_button("Plan (.json)", plan_json(plan), file, "download-plan", ":material/description:")
 
 
 def plan_json(plan: PruningPlan) -> str:

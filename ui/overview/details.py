@@ -16,7 +16,7 @@ from shrp.evaluation.evaluation import Evaluation
 from shrp.phrases import numbered
 from ui import data_sources, measurements, state
 from ui.differences import floor_of, not_above
-from ui.downloads import chart
+from ui.downloads import chart, file_button
 from ui.overview import figures, latency, score_figures
 from ui.overview.first import own_rows, score_box, stored_score
 from ui.overview.score_figures import readable
@@ -186,7 +186,6 @@ def model_card(selection: state.Selection) -> None:
     text, stem = selection.checkpoint.card(selection.name), f"{file_name(selection.name)}-card"
     with st.container(horizontal=True):
         for kind, suffix, made in (("Markdown", "md", lambda: text), ("HTML", "html", lambda: as_html(text))):
-            options = {"key": f"card-{kind.lower()}", "on_click": "ignore", "icon": ":material/download:"}
-            st.download_button(kind, made, f"{stem}.{suffix}", f"text/{kind.lower()}", **options)
+            file_button(kind, made, f"{stem}.{suffix}", f"card-{kind.lower()}")
     with st.container(height=480):
         st.markdown(text.replace("\n# ", "\n### "))
