@@ -118,12 +118,7 @@ class Checkpoint:
         Raises:
             DataError: there are no examples, or the data are of another task.
         """
-        ours, theirs = self.info.task, data.task
-        if not ours.reads_as(theirs):
-            raise DataError(
-                f"{data.name} is data of {theirs.name}, and the model is for {ours.name}: their texts or their classes "
-                "are others."
-            )
+        data.check_is_for(self.info.task, "the model")
         return evaluate(self.model, self.tokenizer, data, **{"max_length": self.info.max_length} | options)
 
     def predict(self, texts: Sequence[str] | Sequence[tuple[str, str]], **options: Any) -> pd.DataFrame:

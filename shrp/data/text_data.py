@@ -114,6 +114,12 @@ class TextData:
         """The fingerprint without the slices that a person gave: for outputs and scores, which do not depend on them."""
         return self.fingerprint if self.origin is None else self.origin.fingerprint
 
+    def check_is_for(self, task: Task, model: str) -> None:
+        """Raise `DataError` unless a model for this task reads as many texts and has the same classes."""
+        if not task.reads_as(self.task):
+            what = f"{self.name} is data of {self.task.name}, and {model} is for {task.name}"
+            raise DataError(f"{what}: their texts or their classes are others.")
+
     def subset(self, indices: Sequence[int] | np.ndarray) -> "TextData":
         """The examples of these indices, in this order; its name says how many of how many."""
         rows = np.asarray(indices, dtype=np.int64)

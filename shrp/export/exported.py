@@ -119,11 +119,7 @@ class Exported:
             DataError: there are no inputs, or they are data of another task: other texts or classes.
             ExportError: the graph can't be run on them.
         """
-        if not self.task.reads_as(data.task):
-            raise DataError(
-                f"{data.name} is data of {data.task.name}, and {self.path} answers {self.task.name}: their texts or "
-                "their classes are others."
-            )
+        data.check_is_for(self.task, str(self.path))
 
         def prepare(texts: Texts) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
             lengths = np.minimum(self.lengths(texts), self.max_length)

@@ -41,7 +41,7 @@ from shrp.training.examples import Examples
 from shrp.training.losses import Batch, Objective, TaskLoss, parameter_groups
 from shrp.training.progress import STORING, Progress, Status
 from shrp.training.runs import Convert, Run, identity_of, open_run, run_folder
-from shrp.training.teacher import open_teacher
+from shrp.training.teacher import CachedTeacher
 
 
 class Trained(NamedTuple):
@@ -77,7 +77,7 @@ class Training:
         """Train a model in place, or continue what `folder` holds; returns the history, a row an epoch.
 
         Raises:
-            TrainingError: the loss is not finite; or as `open_run` and `open_teacher`.
+            TrainingError: the loss is not finite; or as `open_run` and `CachedTeacher.fill`.
         """
         self.device = training_device()
         with open_run(folder, identity, lambda: resolve_precision(self.precision)) as run:
@@ -96,7 +96,7 @@ class Training:
         """Run the epochs that are left and add their rows to `history`; the first has the teacher's pass in its time."""
         self.progress.begin(processes.count())
         started = time.perf_counter()
-        self._targets = self.teacher and open_teacher(
+        self._targets = self.teacher and CachedTeacher(
             self.outputs or run.folder / "teacher",
             self.teacher.to(self.device),
             self.examples,
@@ -104,8 +104,7 @@ class Training:
             self.examples.visited() if self.outputs is None else np.arange(len(self.examples.encoded)),
             self.config.needs_hidden,
             run.precision,
-            lambda done, of: self.progress.step(Status(STORING, done, of)),
-        )
+        ).or_live(lambda done, of: self.progress.step(Status(STORING, done, of)))
         steps = sum(math.ceil(self.examples.size(one) / self.config.batch_size) for one in left)
         self._left, self._taken, self._done, self._epochs = steps, 0.0, 0, len(history) + len(left)
         for epoch in left:

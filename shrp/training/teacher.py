@@ -55,7 +55,8 @@ class CachedTeacher:
     by less than bf16 autocast does.
 
     Args:
-        folder: made if missing; one that holds the outputs of another teacher, or for other data, is filled again.
+        folder: made if missing, and its twin `<folder>-logits` without hidden states; one that holds the outputs of another
+            teacher, or for other data, is filled again.
         rows: the examples `(n,)` that training will visit; only their outputs are kept.
         hidden: whether hidden states are kept.
         precision: `fp32` or `bf16`, which the teacher computes in.
@@ -70,7 +71,8 @@ class CachedTeacher:
         hidden: bool,
         precision: str = "fp32",
     ) -> None:
-        self.folder, self.model, self.examples = folder, model.eval(), examples
+        self.folder = folder if hidden else folder.with_name(f"{folder.name}-logits")
+        self.model, self.examples = model.eval(), examples
         self.hidden, self.bf16 = hidden, precision == "bf16"
         rows = np.unique(rows)
         # By length, as they are computed, so that the file is written from start to end.
@@ -87,6 +89,13 @@ class CachedTeacher:
             "hidden": hidden,
             "precision": precision,
         }
+
+    def or_live(self, progress: Progress = silent) -> LiveTeacher | CachedTeacher:
+        """The teacher, run once on each row (`fill`), or in every step where its hidden states exceed `CACHE_BYTES`."""
+        if self.bytes > CACHE_BYTES:
+            return LiveTeacher(self.model, self.hidden)
+        self.fill(progress)
+        return self
 
     def fill(self, progress: Progress = silent) -> None:
         """Run the teacher on every row, unless the folder holds its outputs already.
@@ -147,24 +156,3 @@ class CachedTeacher:
         padded = torch.zeros(*mask.shape, *values.shape[1:], dtype=torch.from_numpy(values).dtype)
         padded[mask.cpu()] = torch.from_numpy(values)
         return padded.to(mask.device)
-
-
-def open_teacher(
-    folder: Path,
-    model: PreTrainedModel,
-    examples: Examples,
-    rows: np.ndarray,
-    hidden: bool,
-    precision: str,
-    progress: Progress = silent,
-) -> LiveTeacher | CachedTeacher:
-    """The teacher, run once on each row, or in every step where its hidden states take more than `CACHE_BYTES`.
-
-    Args as for `CachedTeacher` and its `fill`; outputs without hidden states are in the folder's twin, `<folder>-logits`.
-    """
-    folder = folder if hidden else folder.with_name(f"{folder.name}-logits")
-    cached = CachedTeacher(folder, model, examples, rows, hidden, precision)
-    if cached.bytes > CACHE_BYTES:
-        return LiveTeacher(model, hidden)
-    cached.fill(progress)
-    return cached

@@ -100,7 +100,7 @@ def test_long_texts_are_cut_where_the_export_was_made_to(place, static, tiny_tok
 def test_data_of_another_task_are_refused(place, tiny_data, task):
     texts = tuple(text * len(task.text_columns) for text in tiny_data(4).texts)
     data = TextData(task, "others", texts, np.array([0, 1, 0, 1]))
-    with pytest.raises(DataError, match=f"is data of {task.name}, and .* answers sst2"):
+    with pytest.raises(DataError, match=f"is data of {task.name}, and .* is for sst2"):
         load_export(place / "exported").evaluate(data)
 
 
