@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import stat
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 CACHE = "SHRP_CACHE"
 """Variable of the environment that names the folder; without it, the platform's usual place for caches."""
@@ -66,6 +68,15 @@ def write_bytes(file: Path, content: bytes) -> None:
     """Replace a file; a write that fails leaves it as it was; an `OSError` if it can't be written."""
     with replacing(file) as partial:
         partial.write_bytes(content)
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """The object that a JSON file holds; empty where there is none, or it can't be read."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):  # not JSON, no UTF-8, or nested too deeply
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def as_others(file: Path) -> None:

@@ -33,7 +33,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from shrp.errors import JobError
-from shrp.files import write_text
+from shrp.files import read_object, write_text
 from shrp.training.progress import STATUS_FILE
 
 MOST_STARTS = 3
@@ -178,7 +178,7 @@ def cancel(job: Job) -> None:
 
 def forget(job: Job) -> None:
     """Take a job that has ended off the list; what it made stays, and the state that one that failed left is deleted."""
-    if not (end := _json(job.folder / _END)):
+    if not (end := read_object(job.folder / _END)):
         return
     try:  # first: half deleted it would seem to wait, and of two that forget it one goes on
         gone = job.folder.rename(job.folder.with_name(f".{job.name}"))
@@ -217,7 +217,7 @@ def _working(root: Path) -> str | None:
 
 
 def _read(folder: Path, working: str | None) -> Job:
-    made, end = _json(folder / _JOB), _json(folder / _END)
+    made, end = read_object(folder / _JOB), read_object(folder / _END)
     state = end.get("state") or ("running" if working == folder.name else "waiting")
     return Job(
         folder,
@@ -227,8 +227,8 @@ def _read(folder: Path, working: str | None) -> Job:
         made.get("about", {}),
         state,
         end.get("error", ""),
-        _json(folder / _STATUS),
-        _json(folder / _RESULT),
+        read_object(folder / _STATUS),
+        read_object(folder / _RESULT),
     )
 
 
@@ -237,14 +237,6 @@ def _text(file: Path) -> str:
         return file.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(_text(file) or "{}")
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def work(root: Path, stays: float = 0.0, *, copied: bool = False) -> bool:

@@ -24,7 +24,7 @@ from shrp.checkpoints.reference import Reference
 from shrp.data.batching import save_tokenizer
 from shrp.errors import CheckpointError
 from shrp.families.families import encoder_layers
-from shrp.files import as_others, new_folder
+from shrp.files import as_others, new_folder, read_object
 from shrp.model.convert import layer_kinds
 from shrp.model.layers import StaticLayer
 
@@ -175,13 +175,7 @@ def is_free(folder: Path) -> bool:
 
 def refuse_foreign(folder: Path) -> None:
     """Raise `CheckpointError` where saving to `folder` would destroy something else than a checkpoint of SHRP's."""
-    if is_free(folder):
-        return
-    try:
-        ours = "shrp" in json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError, RecursionError):
-        ours = False
-    if not ours:
+    if not is_free(folder) and "shrp" not in read_object(folder / CONFIG):
         raise CheckpointError(
             f"{folder} exists and is not a checkpoint of SHRP's; choose a new or an empty folder."
         )

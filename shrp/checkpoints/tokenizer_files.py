@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from shrp.data.tabular import is_unicode
 from shrp.errors import CheckpointError, ShrpError
+from shrp.files import read_object
 
 TOKENIZER = "tokenizer.json"
 SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
@@ -72,8 +73,7 @@ def check_files(folder: str | os.PathLike) -> None:
     """
     no = f"{folder} has no usable tokenizer:"
     for name in ("tokenizer_config.json", "config.json"):  # the first that names one counts, as for transformers
-        found = _read(folder, name)
-        if not isinstance(found, Mapping) or not (named := found.get("tokenizer_class")):
+        if not (named := read_object(Path(folder) / name).get("tokenizer_class")):
             continue
         if named not in list(CLASSES):  # a list: the value may not be hashable
             raise CheckpointError(
@@ -81,7 +81,7 @@ def check_files(folder: str | os.PathLike) -> None:
             )
         break
     for name in SETTINGS:
-        if not is_unicode(json.dumps(found := _read(folder, name), ensure_ascii=False)):
+        if not is_unicode(json.dumps(found := read_object(Path(folder) / name), ensure_ascii=False)):
             raise CheckpointError(f"{no} {name} has an entry with half of a surrogate pair, which can't be written; take it out.")
         for key, value in _entries(found):
             reads = key in _READ or (key.endswith(_READ_BY_ENDING) and key not in _HARMLESS)
@@ -95,8 +95,7 @@ def check_files(folder: str | os.PathLike) -> None:
 
 def check_content(folder: str | os.PathLike) -> None:
     """Raise `CheckpointError` where `check_parts` refuses a folder's `tokenizer.json`."""
-    parts = _read(folder, TOKENIZER)
-    if isinstance(parts, dict) and (wrong := check_parts(parts)):
+    if wrong := check_parts(read_object(Path(folder) / TOKENIZER)):
         raise CheckpointError(f"{folder} has no usable tokenizer: {TOKENIZER} {wrong}.")
 
 
@@ -237,13 +236,6 @@ def _check_table(table: bytes) -> None:
         children = np.unique(children[(units[children] & 0x800000FF) == labels])
         reached = children[~seen[children]]
         seen[reached] = True
-
-
-def _read(folder: str | os.PathLike, name: str) -> Any:
-    try:
-        return json.loads((Path(folder) / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
 
 
 def _entries(found: Any) -> Iterator[tuple[str, Any]]:

@@ -30,6 +30,7 @@ from shrp.errors import ExportError, first_line
 from shrp.evaluation.costs import cost, dense_cost
 from shrp.evaluation.evaluate import label_columns
 from shrp.export.graph import compare, probe_of, quantise, write_graph
+from shrp.files import read_object
 from shrp.model.convert import expert_layers, num_experts_of
 
 TOLERANCE = 1e-4
@@ -193,11 +194,8 @@ def export_folder(
 
 def read_config(folder: Path) -> dict[str, Any]:
     """An export's `config.json`; empty where the folder holds no export."""
-    try:
-        found = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) and found.get("format") == FORMAT else {}
+    found = read_object(folder / CONFIG)
+    return found if found.get("format") == FORMAT else {}
 
 
 def check_free(folder: Path) -> None:
