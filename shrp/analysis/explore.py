@@ -26,6 +26,7 @@ from shrp.model.gates import record_routing, use_gates
 from shrp.model.partial import run_from
 from shrp.progress import Progress, silent
 
+_BATCH = 8
 _WORD_STARTS = ("Ġ", "▁")  # byte-level BPE and SentencePiece mark a word's start; WordPiece marks the rest
 
 
@@ -183,7 +184,6 @@ def explore(
     texts: Sequence[tuple[str, ...]],
     *,
     route: ForcedRoute = AS_ROUTED,
-    batch_size: int = 8,
 ) -> list[Exploration]:
     """Predict `texts` and record their routes, in order.
 
@@ -198,7 +198,7 @@ def explore(
     limit, lengths = longest_input(model, tokenizer), token_counts(tokenizer, texts)
     as_scored = Outputs(model, tokenizer, TextData(task, "typed", tuple(texts)), limit)
     found: dict[int, Exploration] = {}
-    for rows, inputs in read(model, tokenizer, texts, batch_size=batch_size, max_length=limit):
+    for rows, inputs in read(model, tokenizer, texts, batch_size=_BATCH, max_length=limit):
         with use_gates(route.gates), record_routing() as record:
             outputs = batch_logits(model, inputs)
         to_predictions(task, outputs)  # raises where the model's width is not the task's

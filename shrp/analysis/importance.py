@@ -371,16 +371,13 @@ class Prefix:
             part = {name: values[missing] for name, values in inputs.items()}
             for i, states in zip(missing, run_layers(self.model, part, 0, self.first), strict=True):
                 known[i] = states[mask[i]]  # a copy, so the whole batch is not kept alive
-                self._keep(rows[i], known[i])
+                with self._lock:
+                    if rows[i] not in self._kept and self.size + known[i].nbytes <= self.limit:
+                        self._kept[rows[i]] = known[i]
+                        self.size += known[i].nbytes
         hidden = known[0].new_zeros(*mask.shape, known[0].shape[-1])
         hidden[mask] = torch.cat(known)
         return hidden
-
-    def _keep(self, row: int, states: Tensor) -> None:
-        with self._lock:
-            if row not in self._kept and self.size + states.nbytes <= self.limit:
-                self._kept[row] = states
-                self.size += states.nbytes
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,7 +29,7 @@ def texts(n, words=12, seed=0):
 @pytest.mark.parametrize("routing", ["sequence", "token"])
 def test_a_batch_equals_single_inputs_and_the_model_itself(build, tiny_tokenizer, routing):
     model, inputs = build(routing), texts(11)
-    together = explore(model, tiny_tokenizer, SST2, inputs, batch_size=4)
+    together = explore(model, tiny_tokenizer, SST2, inputs)
     for text, found in zip(inputs, together, strict=True):
         (alone,) = explore(model, tiny_tokenizer, SST2, [text])
         direct = batch_logits(model, collate(tiny_tokenizer, encode(tiny_tokenizer, [text]), [0]))[0]
