@@ -2,6 +2,7 @@
 
 import os
 import stat
+from unittest.mock import Mock
 
 import pytest
 
@@ -13,11 +14,7 @@ def test_a_text_takes_the_place_of_what_was_there_or_changes_nothing(tmp_path, m
     write_text(file, "één")
     write_text(file, "two")
     assert file.read_text(encoding="utf-8") == "two"
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(os, "replace", Mock(side_effect=OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space left"):
         write_text(file, "three")
     assert [path.name for path in tmp_path.iterdir()] == ["card.md"]

@@ -6,6 +6,7 @@ import stat
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -202,11 +203,7 @@ def test_the_variable_names_the_folder(monkeypatch, tmp_path):
     assert cache_folder() == tmp_path / ".cache" / "shrp"
     monkeypatch.setattr(sys, "platform", "darwin")
     assert cache_folder() == tmp_path / "Library" / "Caches" / "shrp"
-
-    def homeless():
-        raise RuntimeError("no home")
-
-    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.setattr(Path, "home", Mock(side_effect=RuntimeError("no home")))
     assert cache_folder() is None
 
 

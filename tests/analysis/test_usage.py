@@ -40,14 +40,15 @@ def spread(*counts):
 
 
 @pytest.mark.parametrize("routing", ["sequence", "token"])
-@pytest.mark.parametrize("batch_size", [1, 7])
-def test_measured_equals_a_plain_loop(routing, batch_size, tiny_routed, tiny_tokenizer, tiny_data):
-    model, data = tiny_routed(routing=routing), tiny_data(30)
+@pytest.mark.parametrize(("batch_size", "top_k"), [(1, 1), (7, 1), (4, 2), (4, 4)])
+def test_measured_equals_a_plain_loop(routing, batch_size, top_k, tiny_routed, tiny_tokenizer, tiny_data):
+    model, data = tiny_routed(routing=routing, top_k=top_k), tiny_data(30)
     progress, options = [], {"batch_size": batch_size, "output_norms": True}
     stats = measure_usage(model, tiny_tokenizer, data, progress=lambda *step: progress.append(step), **options)
     top1 = {layer: np.zeros((30, H)) for layer in (1, 2)}
     encoded = encode(tiny_tokenizer, data.texts)
-    for i in range(30):
+    for i, text in enumerate(data.texts):
+        (explored,) = explore(model, tiny_tokenizer, data.task, [text])
         with torch.no_grad(), record_routing(output_norms=True) as record:
             logits = model(**collate(tiny_tokenizer, encoded, [i])).logits[0]
         np.testing.assert_allclose(stats.logits[i], logits, atol=1e-5, rtol=1e-5)
@@ -57,8 +58,12 @@ def test_measured_equals_a_plain_loop(routing, batch_size, tiny_routed, tiny_tok
             for row in rows:
                 top1[layer][i, row.argmax()] += 1
             np.testing.assert_allclose(stats.probs[layer][i], rows.mean(0), atol=1e-5, rtol=1e-5)
-            margin = (ordered[:, 0] - ordered[:, 1]).mean()
-            assert stats.margins[layer][i] == pytest.approx(margin.item(), abs=1e-5)
+            # Of the last that is taken over the first that is not.
+            after = ordered[:, top_k] if top_k < H else torch.zeros(len(ordered))
+            margin = (ordered[:, top_k - 1] - after).mean().item()
+            assert stats.margins[layer][i] == pytest.approx(margin, abs=1e-5)
+            assert explored.margin(layer) == pytest.approx(margin, abs=1e-5)
+            assert explored.several(layer) == top_k
             norms = record.last(layer).output_norms[0]
             np.testing.assert_allclose(stats.norms[layer][i], norms, atol=1e-5, rtol=1e-4)
     for layer in (1, 2):
@@ -135,23 +140,3 @@ def test_gate_norm_and_plans_made_from_stats(tiny_routed, tiny_tokenizer, tiny_d
         np.testing.assert_allclose(scores[layer], by_hand, rtol=1e-5)
     plan = dict(plan_from(stats, per_layer=1, selection="gate_norm").layers)
     assert plan[1].experts == (int(scores[1].argmax()),)
-
-
-@pytest.mark.parametrize("routing", ["sequence", "token"])
-@pytest.mark.parametrize("top_k", [2, 4])
-def test_the_margin_is_of_the_last_that_is_taken_over_the_first_that_is_not(
-    routing, top_k, tiny_routed, tiny_tokenizer, tiny_data
-):
-    model, data = tiny_routed(routing=routing, top_k=top_k), tiny_data(9)
-    stats = measure_usage(model, tiny_tokenizer, data, batch_size=4)
-    for i, text in enumerate(data.texts):
-        (found,) = explore(model, tiny_tokenizer, data.task, [text])
-        with torch.no_grad(), record_routing() as record:
-            model(**collate(tiny_tokenizer, encode(tiny_tokenizer, [text]), [0]))
-        for layer in (1, 2):
-            ordered = record.probs(layer).sort(-1, descending=True).values
-            after = ordered[:, top_k] if top_k < H else torch.zeros(len(ordered))
-            margin = float((ordered[:, top_k - 1] - after).mean())
-            assert stats.margins[layer][i] == pytest.approx(margin, abs=1e-5)
-            assert found.margin(layer) == pytest.approx(margin, abs=1e-5)
-            assert found.several(layer) == top_k

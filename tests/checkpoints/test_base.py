@@ -32,10 +32,11 @@ def base(tmp_path, tiny_model, tiny_tokenizer, save_model):
     return make
 
 
-def test_a_head_is_taken_for_the_tasks_by_its_labels(base):
-    def trained(folder, task):
-        return load_base(str(folder), task)[2]
+def trained(folder, task):
+    return load_base(str(folder), task)[2]
 
+
+def test_a_head_is_taken_for_the_tasks_by_its_labels(base):
     assert trained(base("NEGATIVE", "POSITIVE"), MOODS)
     assert not trained(base("bad", "good"), MOODS)
     # Labels that stand for any do not name somebody's own classes, or numbers.
@@ -48,9 +49,6 @@ def test_a_head_is_taken_for_the_tasks_by_its_labels(base):
 
 
 def test_a_teacher_of_one_file_is_one_of_another_but_not_of_another_task_of_glue(base):
-    def trained(folder, task):
-        return load_base(str(folder), task)[2]
-
     of_file, of_qnli = base(task=MOODS), base(task=TASKS["qnli"])
     assert trained(of_file, replace(MOODS, name="more"))  # a file's task is named after the file
     assert not trained(of_file, replace(MOODS, label_names=("no", "yes")))
@@ -61,8 +59,8 @@ def test_a_teacher_of_one_file_is_one_of_another_but_not_of_another_task_of_glue
 
 def test_another_tasks_head_is_replaced_by_one_of_the_task(base):
     for folder in (base("bad", "good"), base(task=replace(MOODS, label_names=("bad", "good")))):
-        model, _, trained = load_base(str(folder), MOODS)
-        assert not trained
+        model, _, kept = load_base(str(folder), MOODS)
+        assert not kept
         assert model.config.id2label == {0: "negative", 1: "positive"}
 
 

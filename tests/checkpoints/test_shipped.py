@@ -18,27 +18,16 @@ LARGEST = 95_000_000
 QUICK = {"sst2-11of12", "sst2-11of12-recovered"}
 """Those that are scored on all of a probe set; the others, of six dense layers or more, on every fourth example."""
 
-shipped = pytest.mark.skipif(not FOLDERS, reason="no checkpoints are shipped in checkpoints/")
-
 
 @pytest.fixture(scope="module", params=FOLDERS, ids=lambda folder: folder.name)
 def folder(request):
-    """Of each checkpoint in turn; the tests of one come one after another."""
+    """Of each checkpoint in turn; the tests of one come one after another, and are skipped where none is shipped."""
     return request.param
 
 
 @pytest.fixture(scope="module")
-def load():
-    """Loads each checkpoint once."""
-    kept = {}
-
-    def get(folder):
-        if folder not in kept:
-            kept.clear()
-            kept[folder] = checkpoint.load(folder)
-        return kept[folder]
-
-    return get
+def loaded(folder):
+    return checkpoint.load(folder)
 
 
 def on_probe(loaded):
@@ -49,7 +38,6 @@ def on_probe(loaded):
     return probe, loaded.info.scores_on(probe.fingerprint)
 
 
-@shipped
 def test_files_are_small_and_safe(folder):
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert all(path.stat().st_size < LARGEST for path in files)
@@ -58,7 +46,6 @@ def test_files_are_small_and_safe(folder):
     assert not any(path.is_symlink() for path in folder.rglob("*"))
 
 
-@shipped
 def test_rows_of_scores_name_all_kinds_with_their_uncertainty(folder):
     _, info = checkpoint.read_config(folder)
     if info.config.layers:
@@ -73,9 +60,7 @@ def test_rows_of_scores_name_all_kinds_with_their_uncertainty(folder):
         assert row["metric"] == info.task.metric
 
 
-@shipped
-def test_it_loads_and_carries_what_pruning_needs(folder, load):
-    loaded = load(folder)
+def test_it_loads_and_carries_what_pruning_needs(folder, loaded):
     assert loaded.info.base_model
     stored = json.loads((folder / "config.json").read_text())
     assert loaded.info.training == stored["shrp"]["training"] != {}
@@ -88,9 +73,7 @@ def test_it_loads_and_carries_what_pruning_needs(folder, load):
     assert checkpoint.read_history(folder) == [json.loads(line) for line in lines] != []
 
 
-@shipped
-def test_the_teachers_outputs_on_the_probe_set_score_as_recorded(folder, load):
-    loaded = load(folder)
+def test_the_teachers_outputs_on_the_probe_set_score_as_recorded(folder, loaded):
     probe, rows = on_probe(loaded)
     assert not loaded.problem
     if not loaded.info.config.layers:
@@ -103,9 +86,7 @@ def test_the_teachers_outputs_on_the_probe_set_score_as_recorded(folder, load):
         assert set(loaded.teacher) == {row["data_fingerprint"] for row in loaded.info.scores}
 
 
-@shipped
-def test_it_scores_on_the_probe_set_as_recorded(folder, load):
-    loaded = load(folder)
+def test_it_scores_on_the_probe_set_as_recorded(folder, loaded):
     probe, rows = on_probe(loaded)
     kind = "static" if loaded.is_static else "routed" if loaded.info.config.layers else "teacher"
     (recorded,) = [row for row in rows if row["kind"] == kind and (kind != "static" or row.get("recovered"))]

@@ -1,6 +1,7 @@
 """Incremental re-evaluation gives what a rebuilt, whole model gives."""
 
 from itertools import pairwise, product
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -155,19 +156,13 @@ def test_a_sweep_computes_what_plans_share_once(routed, tiny_tokenizer, data, co
 
 def test_a_sweep_can_be_abandoned_within_a_plan(routed, usage, tiny_tokenizer, data):
     live = LiveEvaluator(routed, tiny_tokenizer, data)
-    pauses = []
-
-    def pause():
-        pauses.append(1)
-        if len(pauses) == len(live.batches) + 1:
-            raise InterruptedError
-
     assert len(live.batches) > 1
+    pause = Mock(side_effect=[None] * len(live.batches) + [InterruptedError])
     results = live.sweep(all_budgets(usage), pause)
     assert next(results)[1].complete
     with pytest.raises(InterruptedError):
         next(results)
-    assert len(pauses) == len(live.batches) + 1
+    assert pause.call_count == len(live.batches) + 1
 
 
 def kept_bytes(live):

@@ -4,6 +4,7 @@ import gc
 import threading
 import time
 from dataclasses import dataclass
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -61,11 +62,7 @@ def test_large_results_leave_room_for_fewer():
 
 
 def test_who_waits_may_leave_and_other_keys_are_free():
-    kept = ResultStore(4)
-
-    def leave():
-        raise InterruptedError
-
+    kept, leave = ResultStore(4), Mock(side_effect=InterruptedError)
     with kept.making("one", lambda: None):
         with kept.making("other", leave):
             pass
@@ -76,18 +73,11 @@ def test_who_waits_may_leave_and_other_keys_are_free():
 
 
 def test_an_error_leaves_nothing_and_the_next_one_makes_it():
-    calls = []
-
-    def work(progress):
-        calls.append(1)
-        if len(calls) == 1:
-            raise InterruptedError
-        return "made"
-
+    work = Mock(side_effect=[InterruptedError, "made"])
     with pytest.raises(InterruptedError):
         store.once("test", 3, "key", "Doing", work)
     assert [store.once("test", 3, "key", "Doing", work) for _ in range(2)] == ["made"] * 2
-    assert len(calls) == 2
+    assert work.call_count == 2
 
 
 def test_all_results_of_a_fingerprint_are_let_go_of():
