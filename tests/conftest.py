@@ -264,6 +264,14 @@ def tiny_tokenizer():
 
 
 @pytest.fixture(scope="session")
+def with_types(tiny_tokenizer):
+    """The tokenizer, giving the types of tokens too."""
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.model_input_names = ["input_ids", "attention_mask", "token_type_ids"]
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
 def save_model(tiny_tokenizer):
     """`save_model(model, folder, *labels) -> str(folder)`: as transformers saves a model, with these names of its outputs."""
 
@@ -304,6 +312,15 @@ def tiny_info():
         return CheckpointInfo(config, TASKS["sst2"], base_model="tiny", **fields)
 
     return build
+
+
+@pytest.fixture
+def saved(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
+    """The folder `saved` of a routed checkpoint."""
+    from shrp.checkpoints import checkpoint
+
+    info = tiny_info(usage={"1": [0.1, 0.6, 0.0, 0.3], "2": [0.2, 0.15, 0.4, 0.25]})
+    return checkpoint.save(tiny_routed(), tiny_tokenizer, info, tmp_path / "saved")
 
 
 @pytest.fixture(scope="session")
@@ -355,6 +372,12 @@ def eager_switching():
     sys.setswitchinterval(1e-5)
     yield
     sys.setswitchinterval(usual)
+
+
+def edit_json(file, **changes):
+    """Change entries of a JSON file, which may not be there yet; `...` takes one out."""
+    entries = (json.loads(file.read_text()) if file.exists() else {}) | changes
+    file.write_text(json.dumps({name: value for name, value in entries.items() if value is not ...}))
 
 
 def counted_flops(model, tokens):

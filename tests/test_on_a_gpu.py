@@ -2,6 +2,7 @@
 
 import json
 from contextlib import nullcontext
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -158,11 +159,6 @@ def check(here, there):
         np.testing.assert_allclose(other, one, rtol=1e-3, atol=1e-4, err_msg=name)
 
 
-@pytest.fixture
-def folder(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
-    return save(tiny_routed(), tiny_tokenizer, tiny_info(), tmp_path / "tiny")
-
-
 def on_both(shrp, *args):
     """A command's JSON on the CPU and on the device, without the devices in its provenance, which are checked."""
     found = []
@@ -178,10 +174,10 @@ def on_both(shrp, *args):
     return found
 
 
-def test_a_command_computes_where_it_is_told_to(shrp, folder, tiny_routed, tiny_tokenizer, tiny_info, tiny_data, tmp_path):
+def test_a_command_computes_where_it_is_told_to(shrp, saved, tiny_routed, tiny_tokenizer, tiny_info, tiny_data, tmp_path):
     tiny_data().to_frame().to_csv(tmp_path / "own.csv", index=False)
     other = save(tiny_routed(seed=5), tiny_tokenizer, tiny_info(), tmp_path / "other")
-    for command in (("evaluate", folder), ("compare", folder, other)):
+    for command in (("evaluate", saved), ("compare", saved, other)):
         check(*on_both(shrp, *command, "--data", tmp_path / "own.csv"))
 
 
@@ -195,19 +191,16 @@ def test_a_command_computes_where_it_is_told_to(shrp, folder, tiny_routed, tiny_
     ],
     ids=str,
 )
-def test_a_full_memory_is_one_sentence(shrp, folder, monkeypatch, error):
-    def full(*_, **__):
-        raise error
-
-    monkeypatch.setattr(checkpoint, "load", full)
-    code, _, err = shrp("evaluate", folder)
+def test_a_full_memory_is_one_sentence(shrp, saved, monkeypatch, error):
+    monkeypatch.setattr(checkpoint, "load", Mock(side_effect=error))
+    code, _, err = shrp("evaluate", saved)
     assert (code, "Traceback" in err, "memory is full" in " ".join(err.split())) == (1, False, True)
     assert str(error)[:20] in " ".join(err.split())
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "abacus", "meta", "hpu"])
-def test_a_device_that_is_not_there_gets_a_sentence(shrp, folder, tmp_path, name):
-    code, _, err = shrp("evaluate", folder, "--device", name)
+def test_a_device_that_is_not_there_gets_a_sentence(shrp, saved, tmp_path, name):
+    code, _, err = shrp("evaluate", saved, "--device", name)
     assert (code, f"'{name}'" in err, "Traceback" in err) == (1, True, False)
     (tmp_path / CONFIG).write_text(json.dumps({"format": FORMAT}))  # an export takes none
     code, _, err = shrp("evaluate", tmp_path, "--device", name)

@@ -47,16 +47,21 @@ def made(n=40, seed=0):
     return rows
 
 
-def marker(classifier, seed=0):
-    """A model that marks answers with a classifier's encoder, pooler left out."""
-    torch.manual_seed(seed)
+def with_head(classifier, auto, outputs):
+    """A model of another kind with a classifier's encoder, pooler left out."""
+    torch.manual_seed(0)
     config, encoder = classifier.config, classifier.base_model
-    config.num_labels = 2
-    model = AutoModelForQuestionAnswering.from_config(config, attn_implementation=config._attn_implementation)
+    config.num_labels = outputs
+    model = auto.from_config(config, attn_implementation=config._attn_implementation)
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None
     setattr(model, model.base_model_prefix, encoder)
     return model.eval()
+
+
+def marker(classifier):
+    """A model that marks answers with a classifier's encoder."""
+    return with_head(classifier, AutoModelForQuestionAnswering, 2)
 
 
 @pytest.fixture(scope="module")

@@ -30,13 +30,6 @@ ATOL = 1e-5
 """Rounding: what an evaluator has kept of earlier plans decides in which order it adds."""
 
 
-@pytest.fixture(params=["sequence", "token"])
-def folder(request, tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
-    model = tiny_routed(layers=LAYERS, routing=request.param)
-    info = tiny_info(layers=LAYERS, routing=request.param)
-    return checkpoints.save(model, tiny_tokenizer, info, tmp_path / "tiny")
-
-
 def make_jobs(checkpoint, data, inputs):
     """What sessions do: name -> function of no arguments, whose result is the same each time that it is called."""
     model, tokenizer, task = checkpoint.model, checkpoint.tokenizer, checkpoint.info.task
@@ -89,7 +82,12 @@ def differences(found, alone):
     return [name for name in found if not (same[name] and near(found[name], alone[name]))]
 
 
-def test_sessions_at_once_do_not_mix(folder, tiny_data, tiny_inputs, eager_switching):
+@pytest.mark.parametrize("routing", ["sequence", "token"])
+def test_sessions_at_once_do_not_mix(
+    routing, tmp_path, tiny_routed, tiny_tokenizer, tiny_info, tiny_data, tiny_inputs, eager_switching
+):
+    model, info = (make(layers=LAYERS, routing=routing) for make in (tiny_routed, tiny_info))
+    folder = checkpoints.save(model, tiny_tokenizer, info, tmp_path / "tiny")
     checkpoint = loaders.load_folder(folder)
     jobs = make_jobs(checkpoint, tiny_data(90), tiny_inputs())
     alone = {name: list(arrays(job())) for name, job in jobs.items()}

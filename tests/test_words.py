@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from seqeval.metrics import f1_score
 from transformers import AutoModelForTokenClassification, pipeline
 
@@ -25,6 +24,7 @@ from shrp.pruning.live import LiveEvaluator
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
 from studies.trainings import Base, Trainings
+from tests.test_spans import with_head
 
 TAGS = ("B-LOC", "B-PER", "I-LOC", "I-PER", "O")
 TASK = custom_task("ner", ("tokens",), TAGS, kind=WORDS)
@@ -62,13 +62,8 @@ def token_model(tiny_model, save_model, tmp_path_factory):
 
 
 def tagger(classifier):
-    """A model that labels words with a classifier's encoder, pooler left out."""
-    torch.manual_seed(0)
-    encoder = classifier.base_model
-    encoder.config.num_labels, encoder.pooler = len(TAGS), None
-    model = AutoModelForTokenClassification.from_config(encoder.config)
-    model.bert = encoder
-    return model.eval()
+    """A model that labels words with a classifier's encoder."""
+    return with_head(classifier, AutoModelForTokenClassification, len(TAGS))
 
 
 @pytest.fixture(scope="module")

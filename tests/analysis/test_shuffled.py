@@ -1,6 +1,5 @@
 """Routes exchanged among examples: usage stays, and outputs are those of the gates taken."""
 
-
 import numpy as np
 import pytest
 import torch

@@ -79,17 +79,6 @@ def test_what_length_explains_is_not_explained_beyond_it():
     assert np.isnan(found["length"].within_p).all()
 
 
-def routes_of_pairs(rng, half=N // 2, alike=0.85):
-    """Experts of the inputs of pairs `(2 * half,)`, in most the same."""
-    experts = np.repeat(rng.integers(H, size=half), 2)
-    other = rng.random(2 * half) > alike
-    return np.where(other, rng.integers(H, size=2 * half), experts)
-
-
-def pair_names(n):
-    return tuple(f"pair {i // 2}" for i in range(n))
-
-
 @pytest.mark.parametrize("together", [1.0, 0.9, 0.7])
 def test_minimal_pairs_are_permuted_as_one_unit(together):
     """Whether a pair's inputs are in one group in all cases or in most: routes have nothing to do with it."""
@@ -97,7 +86,9 @@ def test_minimal_pairs_are_permuted_as_one_unit(together):
     for _ in range(50):
         answers = np.repeat(rng.integers(2, size=N // 2), 2)
         answers = np.where(rng.random(N) < (1 - together), 1 - answers, answers)
-        stats, data = of(routes_of_pairs(rng), pairs=pair_names(N))
+        experts = np.repeat(rng.integers(H, size=N // 2), 2)
+        experts = np.where(rng.random(N) > 0.85, rng.integers(H, size=N), experts)  # mostly the pair's
+        stats, data = of(experts, pairs=tuple(f"pair {i // 2}" for i in range(N)))
         paired.append(by_name(stats, data, answers=answers, draws=99)["answer"].p[0])
         if together == 1:
             alone = TextData(data.task, data.name, data.texts, data.labels)

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from dataclasses import replace
+from unittest.mock import DEFAULT, Mock
 
 import numpy as np
 import pandas as pd
@@ -27,23 +28,15 @@ from shrp.model.config import ShrpConfig
 from shrp.model.convert import layer_kinds
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
+from tests.conftest import edit_json
 
 USAGE = {1: np.array([0.1, 0.6, 0.0, 0.3]), 2: np.array([0.2, 0.15, 0.4, 0.25])}
 
 
-@pytest.fixture
-def saved(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
-    """A routed checkpoint's folder."""
-    info = tiny_info(usage={"1": [0.1, 0.6, 0.0, 0.3], "2": [0.2, 0.15, 0.4, 0.25]})
-    return checkpoint.save(tiny_routed(), tiny_tokenizer, info, tmp_path / "saved")
-
-
-def edit(folder, change):
-    """Change a checkpoint's `config.json` through `change(data)`."""
-    file = folder / "config.json"
-    data = json.loads(file.read_text())
-    data = change(data) or data
-    file.write_text(json.dumps(data))
+def edit(folder, **section):
+    """Change entries of what a checkpoint's config says of SHRP."""
+    config = json.loads((folder / "config.json").read_text())
+    edit_json(folder / "config.json", shrp=config["shrp"] | section)
 
 
 def refusal(folder):
@@ -116,29 +109,17 @@ def test_a_failure_midway_leaves_the_old_one_whole(
     saved, moment, monkeypatch, tiny_routed, tiny_tokenizer, tiny_info, tiny_inputs, tiny_logits
 ):
     bytes_before = {path.name: path.read_bytes() for path in saved.iterdir()}
-
-    def fail(*_args, **_kwargs):
-        raise OSError(28, "No space left on device")
-
-    def fail_in_rust(*_args, **_kwargs):
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-
-    extra, real, calls = {}, os.replace, []
-
-    def replace(source, target):
-        calls.append(target)
-        if len(calls) == {"first swap": 1, "swap": 2}[moment]:
-            fail()
-        real(source, target)
-
+    extra, full = {}, OSError(28, "No space left on device")
+    in_rust = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    swaps = {"first swap": [full], "swap": [DEFAULT, full]}
     if moment == "weights":
-        monkeypatch.setattr(saving, "save_file", fail_in_rust)
+        monkeypatch.setattr(saving, "save_file", Mock(side_effect=in_rust))
     elif moment == "tokenizer":
-        monkeypatch.setattr(type(tiny_tokenizer), "save_pretrained", fail)
+        monkeypatch.setattr(type(tiny_tokenizer), "save_pretrained", Mock(side_effect=full))
     elif moment == "extra":
         extra = {"no/such/place": "text"}
     else:
-        monkeypatch.setattr(saving.os, "replace", replace)
+        monkeypatch.setattr(saving.os, "replace", Mock(wraps=os.replace, side_effect=[*swaps[moment], *[DEFAULT] * 9]))
     with pytest.raises(
         CheckpointError, match=r"saved cannot be written: .*No (space left on device|such file)"
     ):
@@ -232,12 +213,11 @@ def test_code_beside_the_config_is_not_run(saved, monkeypatch):
         "AutoModelForSequenceClassification": "evil.EvilModel",
         "AutoTokenizer": ["evil.EvilTokenizer", "evil.EvilTokenizer"],
     }
-    edit(saved, lambda data: data.update(auto_map=places))
+    edit_json(saved / "config.json", auto_map=places)
     modules = set(sys.modules)
     checkpoint.load(saved)
     assert not (saved / "ran").exists()
-    file = saved / "tokenizer_config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"auto_map": places}))
+    edit_json(saved / "tokenizer_config.json", auto_map=places)
     checkpoint.load(saved)  # it is ignored there as well
     assert not (saved / "ran").exists()
     assert not any("evil" in name for name in set(sys.modules) - modules)
@@ -255,7 +235,7 @@ def test_code_beside_the_config_is_not_run(saved, monkeypatch):
     ids=str,
 )
 def test_sections_that_cannot_be_read(saved, section):
-    edit(saved, lambda data: data["shrp"].update(section))
+    edit(saved, **section)
     with pytest.raises(CheckpointError) as raised:
         checkpoint.load(saved)
     assert "Error(" not in str(raised.value)  # Python's words
@@ -298,8 +278,8 @@ NAMES = ["NoSuchModel", "GPT2LMHeadModel", "BertConfig", "PreTrainedModel", "Ber
     ids=str,
 )
 def test_configs_that_do_not_describe_the_model(saved, top, section, words):
-    edit(saved, lambda data: data.update(top))
-    edit(saved, lambda data: data["shrp"].update(section))
+    edit_json(saved / "config.json", **top)
+    edit(saved, **section)
     assert words in refusal(saved)
 
 
@@ -352,20 +332,18 @@ def test_a_tokenizer_with_an_id_beyond_the_embeddings(saved, token):
     assert "has a tokenizer of 10,000 tokens" in refusal(saved)
 
 
-def test_a_tokenizer_gives_no_types_that_the_model_does_not_know(tmp_path, tiny_model, tiny_tokenizer, tiny_info):
+def test_a_tokenizer_gives_no_types_that_the_model_does_not_know(tmp_path, tiny_model, with_types, tiny_info):
     """A BERT tokenizer beside a RoBERTa: the second text's type has no embedding there."""
-    tokenizer = copy.deepcopy(tiny_tokenizer)
-    tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
-    assert 1 in tokenizer("w1", "w2")["token_type_ids"]
+    assert 1 in with_types("w1", "w2")["token_type_ids"]
     dense = tiny_model("roberta", type_vocab_size=1)
     info = replace(tiny_info(layers=()), task=TASKS["mrpc"])
-    folder = checkpoint.save(dense, tokenizer, info, tmp_path / "pairs")
+    folder = checkpoint.save(dense, with_types, info, tmp_path / "pairs")
     loaded = checkpoint.load(folder)
     assert "token_type_ids" not in loaded.tokenizer.model_input_names
     data = TextData(TASKS["mrpc"], "made", (("w1 w2", "w3"), ("w4", "w5 w6")), np.array([0, 1]))
     assert np.isfinite(evaluate(loaded.model, loaded.tokenizer, data).logits).all()
     dense.save_pretrained(tmp_path / "base")
-    tokenizer.save_pretrained(tmp_path / "base")
+    with_types.save_pretrained(tmp_path / "base")
     model, its, _ = load_base(str(tmp_path / "base"), TASKS["mrpc"])
     assert np.isfinite(evaluate(model, its, data).logits).all()
 
@@ -390,7 +368,7 @@ def test_a_checkpoint_that_changes_while_it_is_read(saved, tmp_path, monkeypatch
             shutil.rmtree(saved)
             return {}
         shutil.copytree(saved, tmp_path / "next")
-        edit(tmp_path / "next", lambda data: data["shrp"].update(base_model="another"))
+        edit(tmp_path / "next", base_model="another")
         saving.put_in_place(tmp_path / "next", saved)
         return real(*args)
 
@@ -476,9 +454,8 @@ def test_an_info_that_does_not_describe_the_model_is_not_saved(tiny_routed, tiny
         assert not (tmp_path / "wrong").exists()
 
 
-def test_answers_to_texts_are_those_of_an_evaluation(tiny_routed, tiny_tokenizer, tiny_info, tiny_data, tmp_path):
-    loaded = checkpoint.load(checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(), tmp_path / "one"))
-    data = tiny_data()
+def test_answers_to_texts_are_those_of_an_evaluation(saved, tiny_data):
+    loaded, data = checkpoint.load(saved), tiny_data()
     frame = loaded.predict([text for (text,) in data.texts])
     assert list(frame) == ["sentence", "prediction", "p(negative)", "p(positive)"]
     found = loaded.evaluate(data)
@@ -496,10 +473,7 @@ def test_answers_to_texts_are_those_of_an_evaluation(tiny_routed, tiny_tokenizer
             loaded.predict(texts)
 
 
-def test_data_of_another_task_are_refused(tiny_routed, tiny_tokenizer, tiny_info, tmp_path):
-    loaded = checkpoint.load(checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(), tmp_path / "one"))
-    for name in ("cola", "mrpc", "stsb"):
-        task = TASKS[name]
-        data = TextData(task, "other", (("a",) * len(task.text_columns),), np.array([0]))
-        with pytest.raises(DataError, match=f"data of {name}, and the model is for sst2"):
-            loaded.evaluate(data)
+def test_data_of_another_task_are_refused(saved):
+    data = TextData(TASKS["cola"], "other", (("a",),), np.array([0]))
+    with pytest.raises(DataError, match="data of cola, and the model is for sst2"):
+        checkpoint.load(saved).evaluate(data)

@@ -1,7 +1,5 @@
 """Checkpoints load the Hugging Face way; plain classifiers open as they are."""
 
-import json
-
 import pytest
 import torch
 from transformers import (
@@ -18,6 +16,7 @@ from shrp.errors import CheckpointError
 from shrp.families.families import FAMILIES
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
+from tests.conftest import edit_json
 
 USAGE = {1: [0.1, 0.6, 0.0, 0.3], 2: [0.2, 0.15, 0.4, 0.25]}
 
@@ -66,8 +65,9 @@ def test_what_transformers_saves_of_it_loads_again(
 def test_a_pipeline_classifies(folder):
     loaded = checkpoint.load(folder)
     (found,) = pipeline("text-classification", model=str(folder))("w1 w2 w3")
-    row = loaded.predict(["w1 w2 w3"]).iloc[0]
-    assert found["score"] == pytest.approx(max(row[f"p({name})"] for name in loaded.info.task.label_names))
+    row, names = loaded.predict(["w1 w2 w3"]).iloc[0], loaded.info.task.label_names
+    assert found["label"] == loaded.model.config.id2label[names.index(row["prediction"])]
+    assert found["score"] == pytest.approx(max(row[f"p({name})"] for name in names))
 
 
 def test_no_other_auto_class_and_no_unknown_option_is_taken(folders):
@@ -128,7 +128,6 @@ def test_a_plain_classifier_opens_with_the_task_of_its_labels(plain, labels, tas
 )
 def test_a_plain_model_that_is_no_classifier_is_refused(plain, change):
     folder, _ = plain()
-    file = folder / "config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    edit_json(folder / "config.json", **change)
     with pytest.raises(CheckpointError):
         checkpoint.load(folder)

@@ -1,14 +1,12 @@
 """What a checkpoint's config.json states is checked when it is read, so that no page that shows it fails."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 from shrp.checkpoints import checkpoint, info
 from shrp.errors import CheckpointError
 
-SHIPPED = Path(__file__).parents[2] / "checkpoints"
 SHARES = [0.5, 0.25, 0.25, 0.0]
 
 

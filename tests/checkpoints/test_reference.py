@@ -21,13 +21,6 @@ def data(tiny_data):
     return tiny_data(30)
 
 
-@pytest.fixture
-def routed(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
-    """A routed checkpoint's folder."""
-    info = tiny_info(usage={"1": [0.7, 0.1, 0.1, 0.1], "2": [0.7, 0.1, 0.1, 0.1]})
-    return checkpoint.save(tiny_routed(), tiny_tokenizer, info, tmp_path / "routed")
-
-
 def outputs(n=30, seed=0, teacher="t"):
     return Reference("made", np.random.default_rng(seed).normal(size=(n, 2)).astype(np.float32), teacher)
 
@@ -84,29 +77,29 @@ GOOD = np.zeros((4, 2), np.float32)
         ({"y": GOOD}, {"shrp": ABOUT}, "does not name the data"),
     ],
 )
-def test_a_broken_file_is_a_problem_of_the_checkpoint_not_its_end(routed, tensors, metadata, words):
-    save_file(tensors, routed / FILE, metadata=metadata)
+def test_a_broken_file_is_a_problem_of_the_checkpoint_not_its_end(saved, tensors, metadata, words):
+    save_file(tensors, saved / FILE, metadata=metadata)
     with pytest.raises(CheckpointError, match=words):
-        reference.read(routed, SST2)
-    loaded = checkpoint.load(routed)
+        reference.read(saved, SST2)
+    loaded = checkpoint.load(saved)
     assert loaded.teacher == {}
     assert FILE in loaded.problem
     assert "\n" not in loaded.problem
 
 
-def test_truncated_and_huge_files(routed, monkeypatch):
-    reference.write(routed, {"x": outputs()})
-    (routed / FILE).write_bytes((routed / FILE).read_bytes()[:-7])
-    assert "truncated" in checkpoint.load(routed).problem
+def test_truncated_and_huge_files(saved, monkeypatch):
+    reference.write(saved, {"x": outputs()})
+    (saved / FILE).write_bytes((saved / FILE).read_bytes()[:-7])
+    assert "truncated" in checkpoint.load(saved).problem
     monkeypatch.setattr(reference, "MAX_BYTES", 50)
-    assert "larger than" in checkpoint.load(routed).problem
+    assert "larger than" in checkpoint.load(saved).problem
 
 
-def test_it_travels_with_a_checkpoint_and_leaves_its_fingerprint(routed, tmp_path):
-    before = checkpoint.load(routed)
+def test_it_travels_with_a_checkpoint_and_leaves_its_fingerprint(saved, tmp_path):
+    before = checkpoint.load(saved)
     assert (before.teacher, before.problem) == ({}, "")
-    reference.write(routed, {"x": outputs()})
-    loaded = checkpoint.load(routed)
+    reference.write(saved, {"x": outputs()})
+    loaded = checkpoint.load(saved)
     assert loaded.fingerprint == before.fingerprint
     parts = loaded.model, loaded.tokenizer, loaded.info
     again = checkpoint.load(checkpoint.save(*parts, tmp_path / "again", teacher=loaded.teacher))

@@ -1,7 +1,6 @@
 """A checkpoint's tokenizer reads the files of its own folder alone, whatever its settings ask for."""
 
 import base64
-import json
 import struct
 
 import pytest
@@ -14,29 +13,9 @@ from shrp.checkpoints.tokenizer_files import check_files, check_made, check_part
 from shrp.data.tasks import TASKS
 from shrp.errors import CheckpointError, ShrpError
 from shrp.families.families import FAMILIES
+from tests.conftest import edit_json
 
 SECRET = "correct-horse"
-
-
-@pytest.fixture
-def saved(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
-    """A routed checkpoint's folder."""
-    return checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(), tmp_path / "saved")
-
-
-@pytest.fixture
-def secret(tmp_path):
-    """A file of the machine's that is none of the checkpoint's."""
-    path = tmp_path / "secret.env"
-    path.write_text(f"{SECRET}\n\n[UNK]\n")
-    return path
-
-
-def put(folder, name, entries):
-    """Write further settings into a file of a tokenizer's."""
-    file = folder / name
-    known = json.loads(file.read_text()) if file.exists() else {}
-    file.write_text(json.dumps(known | entries))
 
 
 @pytest.mark.parametrize(
@@ -55,9 +34,11 @@ def put(folder, name, entries):
         lambda path: {"extra": [{"sp_model_kwargs": {"model_file": path}}]},
     ],
 )
-def test_no_other_file_is_read_as_a_vocabulary(saved, secret, entries):
+def test_no_other_file_is_read_as_a_vocabulary(saved, tmp_path, entries):
+    secret = tmp_path / "secret.env"  # of the machine's
+    secret.write_text(f"{SECRET}\n\n[UNK]\n")
     for name in ("special_tokens_map.json", "tokenizer_config.json"):  # which is read first
-        put(saved, name, entries(str(secret)))
+        edit_json(saved / name, **entries(str(secret)))
         with pytest.raises(CheckpointError) as raised:
             checkpoint.load(saved)
         assert f"{name} has an entry" in str(raised.value)
@@ -70,16 +51,16 @@ def test_no_other_file_is_read_as_a_vocabulary(saved, secret, entries):
 )
 def test_no_other_class_is_asked_to_read_the_folder(saved, name, asked):
     if name == "config.json":
-        put(saved, "tokenizer_config.json", {"tokenizer_class": None})
-    put(saved, name, {"tokenizer_class": asked})
+        edit_json(saved / "tokenizer_config.json", tokenizer_class=None)
+    edit_json(saved / name, tokenizer_class=asked)
     with pytest.raises(CheckpointError, match="asks for the class"):
         checkpoint.load(saved)
 
 
 def test_an_installed_dictionary_is_no_path(saved):
-    put(saved, "tokenizer_config.json", {"mecab_kwargs": {"mecab_dic": "unidic_lite"}})
+    edit_json(saved / "tokenizer_config.json", mecab_kwargs={"mecab_dic": "unidic_lite"})
     assert len(checkpoint.load(saved).predict(["a b"])) == 1
-    put(saved, "tokenizer_config.json", {"mecab_kwargs": {"mecab_dic": "ipadic", "mecab_option": "-d /etc"}})
+    edit_json(saved / "tokenizer_config.json", mecab_kwargs={"mecab_dic": "ipadic", "mecab_option": "-d /etc"})
     with pytest.raises(CheckpointError, match="mecab_kwargs"):
         checkpoint.load(saved)
 
@@ -91,9 +72,9 @@ TAKEN |= {"PreTrainedTokenizerFast", "GPT2TokenizerFast", *(TOKENIZER_MAPPING_NA
 
 def test_tokenizers_of_the_families_are_taken(saved):
     """As transformers wrote their names before version 5, and as it has them by the model's type now."""
-    put(saved, "config.json", {"tokenizer_class": "SomebodysTokenizer"})  # which then doesn't count
+    edit_json(saved / "config.json", tokenizer_class="SomebodysTokenizer")  # which then doesn't count
     for name in TAKEN:
-        put(saved, "tokenizer_config.json", {"tokenizer_class": name})
+        edit_json(saved / "tokenizer_config.json", tokenizer_class=name)
         check_files(saved)
 
 
@@ -147,8 +128,7 @@ PADDING = {"direction": "Right", "pad_id": 0, "pad_type_id": 0, "pad_token": "[P
     ids=lambda value: str(value)[:60],
 )
 def test_parts_that_could_blow_up_or_panic_are_refused_before_a_tokenizer_is_made(saved, part, value, monkeypatch):
-    file = saved / "tokenizer.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {part: value}))
+    edit_json(saved / "tokenizer.json", **{part: value})
     monkeypatch.setattr("shrp.checkpoints.checkpoint.AutoTokenizer", None)
     with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
         checkpoint.load(saved)
@@ -159,9 +139,7 @@ def test_parts_that_could_blow_up_or_panic_are_refused_before_a_tokenizer_is_mad
 def test_a_panic_is_an_error_like_others(saved, monkeypatch):
     """Of a part that no check knows, as where the library changes."""
     monkeypatch.setattr("shrp.checkpoints.tokenizer_files.check_parts", lambda found: "")
-    file = saved / "tokenizer.json"
-    broken = {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}
-    file.write_text(json.dumps(json.loads(file.read_text()) | broken))
+    edit_json(saved / "tokenizer.json", normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"})
     with pytest.raises(CheckpointError):
         checkpoint.load(saved)
 
@@ -177,6 +155,6 @@ def test_tables_that_sentencepiece_compiles_are_taken():
 
 
 def test_settings_of_another_type_are_refused_in_words(saved):
-    put(saved, "tokenizer_config.json", {"tokenizer_class": None, "extra_special_tokens": "[X]"})
+    edit_json(saved / "tokenizer_config.json", tokenizer_class=None, extra_special_tokens="[X]")
     with pytest.raises(CheckpointError, match="has no usable tokenizer: a part of its settings"):
         checkpoint.load(saved)

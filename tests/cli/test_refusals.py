@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from typer.main import get_command
@@ -75,10 +76,7 @@ def test_the_module_runs_by_itself_and_transformers_knows_its_checkpoints_from_t
 
 
 def test_interrupting_is_exit_code_130(shrp, place, monkeypatch):
-    def interrupt(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(checkpoint, "load", interrupt)
+    monkeypatch.setattr(checkpoint, "load", Mock(side_effect=KeyboardInterrupt))
     assert shrp("evaluate", place / "routed")[:2] == (130, "")
 
 
@@ -132,11 +130,7 @@ def test_layer_lists():
 def test_a_table_is_written_whole_or_not_at_all(tmp_path, monkeypatch, tiny_data):
     frame = tiny_data(3).to_frame()
     (tmp_path / "old.csv").write_text("kept")
-
-    def fail(*_, **__):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(type(frame), "to_csv", fail)
+    monkeypatch.setattr(type(frame), "to_csv", Mock(side_effect=OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         write_csv(frame, tmp_path / "old.csv")
     assert (tmp_path / "old.csv").read_text() == "kept"

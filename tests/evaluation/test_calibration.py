@@ -64,7 +64,8 @@ def test_a_calibrated_model_is_not_beyond_chance_and_an_overconfident_one_is():
     assert np.mean([one.value for one in calibrated]) == pytest.approx(calibrated[0].by_chance, rel=0.25)
     assert all(one.interval[0] == 0 for one in calibrated if not one.beyond_chance)
     sure = [ece(made(500, sharper=3, seed=seed)) for seed in range(10)]
-    exact = ece_value(made(200_000, sharper=3, seed=99))
+    frame = reliability(made(200_000, sharper=3, seed=99))
+    exact = (frame["n"] * (frame["accuracy"] - frame["confidence"]).abs()).sum() / 200_000
     assert exact > 0.05
     few = [ece(made(n, sharper=9)) for n in (4, 12, 30)]  # of few inputs intervals stay in range too
     for one in (*sure, *few):
@@ -74,12 +75,6 @@ def test_a_calibrated_model_is_not_beyond_chance_and_an_overconfident_one_is():
         assert one.interval[0] > 0
         assert one.by_chance < one.chance_most < one.value
     assert sum(one.interval[0] <= exact <= one.interval[1] for one in sure) >= 8
-
-
-def ece_value(one):
-    """The error, made of the bins of the reliability diagram."""
-    frame = reliability(one)
-    return (frame["n"] * (frame["accuracy"] - frame["confidence"]).abs()).sum() / one.n
 
 
 def test_bins_have_equal_numbers_and_never_split_ties():

@@ -2,6 +2,7 @@ import copy
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -167,21 +168,17 @@ def test_one_model_and_its_tokenizer_serve_several_threads(tokenizer, eager_swit
         list(pool.map(work, (128, 8, 128, 8)))
 
 
-def fixed(predictions, labels, slices):
-    texts = tuple((f"t{i}",) for i in range(len(labels)))
-    data = TextData(TASKS["sst2"], "made", texts, np.array(labels), slices)
-    return summarise(data, np.arange(len(labels)), np.eye(2, dtype=np.float32)[predictions] * 2, True)
-
-
 def test_tables():
-    result = fixed([0, 1, 1, 1], [0, 0, 1, 1], slices=("a", "b", "b", "b"))
+    texts = (("t0",), ("t1",), ("t2",), ("t3",))
+    data = TextData(TASKS["sst2"], "made", texts, np.array([0, 0, 1, 1]), ("a", "b", "b", "b"))
+    result = summarise(data, np.arange(4), np.eye(2, dtype=np.float32)[[0, 1, 1, 1]] * 2, True)
     assert result.by_slice()[["slice", "n", "score"]].values.tolist() == [["a", 1, 1.0], ["b", 3, 2 / 3]]
     low, high = wilson(2, 3)
     assert result.by_slice().loc[1, ["low", "high"]].tolist() == [low, high]
     classes = result.by_class().set_index("class")
     assert classes.loc["negative", ["n", "predicted", "recall", "precision"]].tolist() == [2, 1, 0.5, 1.0]
     assert classes.loc["positive", ["n", "predicted", "recall", "precision"]].tolist() == [2, 3, 1.0, 2 / 3]
-    frame = result.to_frame([("t0",), ("t1",), ("t2",), ("t3",)])
+    frame = result.to_frame(texts)
     assert frame.loc[1].to_dict() == {
         "index": 1, "sentence": "t1", "label": "negative", "prediction": "positive", "correct": False,
         "p(negative)": pytest.approx(0.1192, abs=1e-4), "p(positive)": pytest.approx(0.8808, abs=1e-4),
@@ -217,17 +214,12 @@ def test_scores_are_those_of_a_plain_loop_in_any_order(tokenizer, shuffled):
 
 
 def test_running_estimates_take_time_in_proportion_to_the_examples(monkeypatch):
-    sizes, data = [], sentences(3000)
+    data, summaries = sentences(3000), Mock(wraps=summarise)
     outputs, order = np.random.default_rng(0).random((3000, 2), dtype=np.float32), data.stratified_order()
-
-    def noted(data, indices, *others):
-        sizes.append(len(indices))
-        return summarise(data, indices, *others)
-
-    monkeypatch.setattr(evaluating, "summarise", noted)
+    monkeypatch.setattr(evaluating, "summarise", summaries)
     steps = list(estimates(data, 3000, ((rows, outputs[rows]) for rows in np.split(order, 1000))))
     assert len(steps) == 1000
-    assert sum(sizes) < 60 * 3000
+    assert sum(len(call.args[1]) for call in summaries.call_args_list) < 60 * 3000
     assert all(0 <= 3 * i - step.n <= 0.02 * step.n for i, step in enumerate(steps, 1))
     assert (steps[-1].logits == outputs).all()
 

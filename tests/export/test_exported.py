@@ -1,8 +1,6 @@
 """Exports are scored by what they answer: as PyTorch's float32, in the task's order of labels, with the same cut."""
 
-import json
 import shutil
-from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from shrp.export.exported import is_export, load_export
 from shrp.export.onnx import export_folder
 from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
+from tests.conftest import edit_json
 
 pytestmark = pytest.mark.usefixtures("quick_graphs")
 PLAN = make_plan({1: [0.6, 0.2, 0.1, 0.1], 2: [0.1, 0.4, 0.3, 0.2]}, counts={1: 1, 2: 2})
@@ -49,12 +48,6 @@ def place(tmp_path_factory, static, tiny_tokenizer, tiny_info, tiny_data):
 def copy(place, tmp_path):
     """A copy of the export, to break."""
     return shutil.copytree(place / "exported", tmp_path / "copy")
-
-
-def reconfigure(folder, **changes):
-    file = folder / "config.json"
-    config = {**json.loads(file.read_text()), **changes}
-    file.write_text(json.dumps({key: value for key, value in config.items() if value is not ...}))
 
 
 def test_it_knows_what_it_is(place, static):
@@ -104,17 +97,15 @@ def test_data_of_another_task_are_refused(place, tiny_data, task):
         load_export(place / "exported").evaluate(data)
 
 
-def test_pairs_and_numbers_are_scored_too_in_int8(tiny_model, tiny_tokenizer, tiny_info, tiny_data, tmp_path):
+def test_pairs_and_numbers_are_scored_too_in_int8(tiny_model, with_types, tiny_info, tiny_data, tmp_path):
     model, folder = tiny_model(num_hidden_layers=1, num_labels=1), tmp_path / "exported"
-    tokenizer = deepcopy(tiny_tokenizer)
-    tokenizer.model_input_names = ["input_ids", "attention_mask", "token_type_ids"]
     info = replace(tiny_info(layers=()), task=TASKS["stsb"])
-    export_folder(model, tokenizer, info, folder, int8=True, check=False)
+    export_folder(model, with_types, info, folder, int8=True, check=False)
     texts = tuple((a, b) for (a,), (b,) in zip(tiny_data(40).texts, tiny_data(40, 5).texts, strict=True))
     data = TextData(TASKS["stsb"], "pairs", texts, np.linspace(0, 5, 40))
     export = load_export(folder)
     assert (export.precision, export.labels) == ("int8", ())
-    found, expected = export.evaluate(data), evaluate(model, tokenizer, data)
+    found, expected = export.evaluate(data), evaluate(model, with_types, data)
     assert found.logits.shape == (40, 1)
     gap = np.abs(found.logits - expected.logits).max()
     assert 0 < gap < 0.2 * np.ptp(expected.logits)
@@ -141,7 +132,7 @@ def test_no_examples_and_texts_of_another_number_are_refused(place, tiny_data):
     ],
 )
 def test_a_config_that_does_not_fit_says_why(copy, change, said):
-    reconfigure(copy, **change)
+    edit_json(copy / "config.json", **change)
     with pytest.raises(ExportError, match=said):
         load_export(copy)
 
@@ -165,7 +156,7 @@ THREE = custom_task("moods", ("sentence",), ("bad", "fair", "good"))
     ],
 )
 def test_a_graph_of_other_inputs_or_outputs_says_so(copy, change, said):
-    reconfigure(copy, **change)
+    edit_json(copy / "config.json", **change)
     with pytest.raises(ExportError, match=said):
         load_export(copy).logits([("a text",)])
 

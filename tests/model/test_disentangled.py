@@ -30,7 +30,7 @@ def routed(tiny_routed):
     return tiny_routed("deberta-v2")
 
 
-@pytest.mark.parametrize("kind", ["dense", "routed", "static"])
+@pytest.mark.parametrize("kind", ["routed", "static"])
 @pytest.mark.parametrize("words", [1, 25])  # distances nearer than the span, and far beyond it
 def test_attention_maps_are_the_dense_heads(kind, words, tiny_model, tiny_tokenizer):
     model, text = tiny_model("deberta-v2"), (" ".join(f"w{i % 7}" for i in range(words)),)
@@ -38,8 +38,7 @@ def test_attention_maps_are_the_dense_heads(kind, words, tiny_model, tiny_tokeni
     assert (batch["input_ids"].shape[1] > SPAN) == (words > 1)
     with torch.no_grad():
         heads = model(**batch, output_attentions=True).attentions[1][0]
-    if kind != "dense":
-        convert(model, ShrpConfig((1,)))
+    convert(model, ShrpConfig((1,)))
     if kind == "static":
         model = prune(model, make_plan({1: [0.1, 0.2, 0.3, 0.4]}, per_layer=2))
     shown = layer_attention(model, tiny_tokenizer, text, 1)
@@ -95,12 +94,11 @@ def test_variants_that_can_be_converted_cost_what_runs(other, tiny_model):
             assert measure.cost(model, tokens).model_flops == counted_flops(model, tokens)
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory, tiny_model):
-    """A folder as DeBERTa-v3 comes: a vocabulary of sentencepiece, and no tokenizer.json."""
+def test_a_vocabulary_of_sentencepiece_is_read_kept_and_explained(tiny_model, tmp_path, tiny_info):
+    """Of a folder as DeBERTa-v3 comes, without tokenizer.json."""
     from sentencepiece import SentencePieceTrainer
 
-    folder, written = tmp_path_factory.mktemp("deberta"), io.BytesIO()
+    written = io.BytesIO()
     SentencePieceTrainer.train(
         sentence_iterator=iter(
             ["the plot never drags", "a good film is a triumph", "the ending is a mess"] * 50
@@ -112,14 +110,11 @@ def base(tmp_path_factory, tiny_model):
         **{"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3},
         **{"pad_piece": "[PAD]", "bos_piece": "[CLS]", "eos_piece": "[SEP]", "unk_piece": "[UNK]"},
     )
-    (folder / "spm.model").write_bytes(written.getvalue())
-    (folder / "tokenizer_config.json").write_text('{"do_lower_case": false, "vocab_type": "spm"}')
-    tiny_model("deberta-v2", vocab_size=80).save_pretrained(folder)
-    return folder
-
-
-def test_a_vocabulary_of_sentencepiece_is_read_kept_and_explained(base, tmp_path, tiny_info):
-    model, tokenizer, _ = load_base(str(base), SST2)
+    tiny_model("deberta-v2", vocab_size=80).save_pretrained(tmp_path / "base")
+    (tmp_path / "base" / "spm.model").write_bytes(written.getvalue())
+    settings = '{"do_lower_case": false, "vocab_type": "spm"}'
+    (tmp_path / "base" / "tokenizer_config.json").write_text(settings)
+    model, tokenizer, _ = load_base(str(tmp_path / "base"), SST2)
     text = ("the plot never drags",)
     expected = tokenizer(*text)["input_ids"]
     assert [tokenizer.convert_ids_to_tokens(expected)[i] for i in (0, -1)] == ["[CLS]", "[SEP]"]

@@ -30,13 +30,6 @@ def short(monkeypatch):
 
 
 @pytest.fixture
-def each_layer_alone(monkeypatch):
-    """Fits of so many experts in each layer, and none of so many in all, which take the most steps."""
-    removals = GateFit._removals
-    monkeypatch.setattr(GateFit, "_removals", lambda self, each: removals(self, each) if each else 0)
-
-
-@pytest.fixture
 def routed(tiny_routed):
     return sharpened(tiny_routed("bert"))
 
@@ -86,9 +79,11 @@ def test_a_fit_that_was_left_goes_on_and_ends_with_the_same_gates(short, routed,
 
 
 def test_fitted_gates_reproduce_the_routed_model_better_than_even_ones(
-    each_layer_alone, tiny_routed, tiny_tokenizer, tiny_data
+    monkeypatch, tiny_routed, tiny_tokenizer, tiny_data
 ):
-    data, found = tiny_data(40), []
+    data, found, removals = tiny_data(40), [], GateFit._removals
+    # None of so many experts in all, which take the most steps.
+    monkeypatch.setattr(GateFit, "_removals", lambda self, each: removals(self, each) if each else 0)
     for seed in range(2):  # of one model alone, how its numbers round may turn the choice of the last expert
         routed = sharpened(tiny_routed("bert", seed=seed))
         stats, gates = fit(routed, tiny_tokenizer, data)

@@ -1,7 +1,6 @@
 """A trimmed vocabulary tokenizes the texts it was trimmed for as before; other words split into smaller pieces."""
 
 import copy
-import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -104,9 +103,7 @@ def test_what_can_not_be_trimmed_is_refused(tokenizer, tiny_tokenizer):
         vocabulary_of(slow, TEXTS)
 
 
-@pytest.fixture
-def saved(tmp_path, tokenizer, tiny_routed, tiny_info):
-    """A folder with a routed checkpoint, and files of texts and of data."""
+def test_the_command_writes_a_checkpoint_and_reports_what_changed(told, tmp_path, tokenizer, tiny_routed, tiny_info):
     usage = {1: [0.6, 0.2, 0.1, 0.1], 2: [0.1, 0.4, 0.3, 0.2]}
     model = tiny_routed(vocab_size=len(PIECES), pad_token_id=0)
     checkpoint.save(model, tokenizer, tiny_info(usage=usage), tmp_path / "routed")
@@ -114,30 +111,20 @@ def saved(tmp_path, tokenizer, tiny_routed, tiny_info):
     texts = ["the film never drags", "the snow", "joy", "the rare film"]
     frame = pd.DataFrame({"sentence": texts, "label": ["negative", "positive"] * 2})
     frame.to_csv(tmp_path / "data.csv", index=False)
-    return tmp_path
-
-
-def trim(shrp, folder, *options, source="routed"):
-    texts = ("--texts", folder / "texts.csv")
-    return shrp("trim-vocabulary", folder / source, *texts, "--data", folder / "data.csv", *options)
-
-
-def test_the_command_writes_a_checkpoint_and_reports_what_changed(shrp, saved):
-    code, out, err = trim(shrp, saved, "--out", saved / "small", "--json")
-    assert code == 0, err
-    told = json.loads(out)
-    before, after = checkpoint.load(saved / "routed"), checkpoint.load(saved / "small")
+    files = ("--texts", tmp_path / "texts.csv", "--data", tmp_path / "data.csv", "--out", tmp_path / "small")
+    found = told("trim-vocabulary", tmp_path / "routed", *files)
+    before, after = checkpoint.load(tmp_path / "routed"), checkpoint.load(tmp_path / "small")
     kept = len(after.tokenizer)
-    assert (told["kept"], told["size"]) == (kept, len(PIECES))
+    assert (found["kept"], found["size"]) == (kept, len(PIECES))
     counted = {"kept": kept, "size": len(PIECES), "common": 0}
     assert after.info.training["vocabulary"] == counted | {"counted_on": "texts.csv", "counted_n": 3}
-    assert told["missing"] == pytest.approx(2 / 10)
+    assert found["missing"] == pytest.approx(2 / 10)
     shares = [cost(one.model).relative_to(dense_cost(one.model))["model_params"] for one in (before, after)]
-    assert [told["model_params_before"], told["model_params"]] == pytest.approx(shares)
+    assert [found["model_params_before"], found["model_params"]] == pytest.approx(shares)
     assert shares[1] < shares[0]
     data = TextData(TASKS["sst2"], "known", TEXTS, np.array([0, 1, 0]))
     outputs = [one.evaluate(data).logits for one in (before, after)]
     np.testing.assert_allclose(*outputs, atol=0.01)  # float16
     (row,) = after.info.scores
-    assert (row["kind"], row["score"]) == ("routed", told["score"])
+    assert (row["kind"], row["score"]) == ("routed", found["score"])
     assert after.info.usage == before.info.usage

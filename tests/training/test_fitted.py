@@ -1,6 +1,5 @@
 """Expanders that start fitted to the dense layer."""
 
-
 import pytest
 import torch
 

@@ -129,11 +129,8 @@ def test_few_texts_are_completed_by_shipped_sentences_which_are_named(place, shr
         (tmp_path / "late" / "notes.txt").write_text("mine")
         yield
 
-    def never(*args, **options):
-        raise AssertionError("trained for nothing")
-
     monkeypatch.setattr(runs, "alone_in", late)
-    monkeypatch.setattr(quick, "convert_quickly", never)
+    monkeypatch.setattr(quick, "convert_quickly", lambda *_, **__: pytest.fail("trained for nothing"))
     code, _, err = shrp(*run, "--out", tmp_path / "late")
     assert code == 1
     assert "exists already" in err

@@ -146,11 +146,6 @@ def test_a_head_is_zeroed_as_by_zeros_in_the_output_projection(
 N = 120
 
 
-def data_of(labels, slices, pairs=None):
-    texts = tuple((f"w{i}",) for i in range(len(labels)))
-    return TextData(SST2, "some", texts, labels, tuple(slices), pairs=pairs)
-
-
 def effects(labels, change, fires):
     """Knock-outs of a layer of experts whose change of the true class's logit `(N, H)` is given."""
     n, experts = change.shape
@@ -161,9 +156,8 @@ def effects(labels, change, fires):
     return importance.KnockOuts(SST2, (3,), np.arange(n), outputs, knocked, fires[:, None], fires[:, None])
 
 
-@pytest.fixture
-def planted():
-    """An expert that helps in slice a alone, one that helps everywhere, one that does nothing, and one hardly used."""
+def test_what_an_expert_is_worth_to_each_slice():
+    """Experts: one helps in slice a alone, one helps everywhere, one does nothing, and one is hardly used."""
     rng = np.random.default_rng(0)
     labels, slices = rng.integers(2, size=N), ["a"] * 30 + ["b"] * 50 + ["c"] * 40
     change = np.zeros((N, 4), dtype=np.float32)
@@ -173,13 +167,8 @@ def planted():
     change[:30, 0] = 1.0
     change[:, 1] = 0.5
     change[:, 3] = 2.0
-    data = data_of(labels, slices)
-    return data, effects(labels, (change + noise) * fires, fires)
-
-
-def test_what_an_expert_is_worth_to_each_slice(planted):
-    data, found = planted
-    done = []
+    data = TextData(SST2, "some", tuple((f"w{i}",) for i in range(N)), labels, tuple(slices))
+    found, done = effects(labels, (change + noise) * fires, fires), []
     frame = importance.worth_by_group(
         found, data, groups_by(SLICE, data), progress=lambda *step: done.append(step)
     ).set_index(["expert", "group"])

@@ -13,7 +13,7 @@ from shrp.data.tasks import TASKS, TEXTS
 from shrp.model.forcing import AS_ROUTED, ForcedRoute
 from ui.routing import compare, figures, table, verdict, what_if
 
-SST2, STSB, MRPC = TASKS["sst2"], TASKS["stsb"], TASKS["mrpc"]
+SST2, STSB = TASKS["sst2"], TASKS["stsb"]
 
 
 def exploration(text="a <b>bold</b> film", token=False, seed=0, task=SST2, layers=(6, 9)):
