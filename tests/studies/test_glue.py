@@ -4,6 +4,7 @@ import json
 import shutil
 from contextlib import nullcontext
 from dataclasses import replace
+from unittest.mock import create_autospec
 
 import numpy as np
 import pandas as pd
@@ -18,8 +19,10 @@ from shrp.training.text import load_conversion
 from studies import glue, questions, trainings
 from studies.glue import KEY, MODELS
 from studies.rows import Rows
+from tests.training.test_loop import Killed
 
-ROWS, LAYERS, HEADS = 24, 4, 4
+ROWS, LAYERS = 40, 4
+"""Examples of a split, of which a tenth, two of each class, scores what is tuned; and layers of the encoder."""
 
 
 @pytest.fixture
@@ -54,15 +57,10 @@ def run(place, study, *options, out="rows.json"):
 
 @pytest.fixture
 def trained(monkeypatch):
-    """Epochs that have been trained so far."""
-    epochs, whole = [], loop.Training._epoch
-
-    def counted(self, model, epoch):
-        epochs.append(epoch)
-        return whole(self, model, epoch)
-
+    """Counts the epochs that are trained."""
+    counted = create_autospec(loop.Training._epoch, side_effect=loop.Training._epoch)
     monkeypatch.setattr(loop.Training, "_epoch", counted)
-    return epochs
+    return counted
 
 
 def test_every_model_has_its_rows_and_a_second_call_trains_nothing(place, trained, monkeypatch):
@@ -91,11 +89,11 @@ def test_every_model_has_its_rows_and_a_second_call_trains_nothing(place, traine
         assert sizes["width"] == pytest.approx(sizes["shrp"], rel=0.05)
         assert sizes["dropped"] == {"2of4": 0.5, "3of4": 0.25}[depth]
     check_budgets(configs)
-    epochs = len(trained)
+    epochs = trained.call_count
     assert run(place, glue, *options) == rows
     (place / "rows.json").unlink()
     assert run(place, glue, *options) == rows
-    assert len(trained) == epochs
+    assert trained.call_count == epochs
 
 
 def check_budgets(configs):
@@ -131,20 +129,16 @@ def test_pieces_come_after_what_they_share_and_only_where_rows_are_lacking(place
     assert again == [glue.Piece("rte", 1, "paper", "3of4", MODELS[1:])]
 
 
-class Killed(Exception):
-    pass
-
-
 def test_a_killed_run_ends_as_one_that_was_not(place, trained, monkeypatch):
     options = ("--tasks", "rte", "--models", "shrp,width,no_router", "--depths", "3of4", "--recipes", "retain")
     whole = run(place, glue, *options)
-    epochs, epoch = len(trained), loop.Training._epoch
+    epochs, epoch = trained.call_count, loop.Training._epoch
     shutil.rmtree(place / "work")
-    trained.clear()
+    trained.reset_mock()
     for limit in (2, 7, 100):
 
         def fails(self, model, one, limit=limit):
-            if len(trained) >= limit:
+            if trained.call_count >= limit:
                 raise Killed
             return epoch(self, model, one)
 
@@ -152,7 +146,7 @@ def test_a_killed_run_ends_as_one_that_was_not(place, trained, monkeypatch):
         with pytest.raises(Killed) if limit < 100 else nullcontext():
             again = run(place, glue, *options, out="again.json")
     assert again == whole
-    assert len(trained) == epochs  # no epoch was trained twice
+    assert trained.call_count == epochs  # no epoch was trained twice
 
 
 def test_rows_of_another_teacher_and_changed_data_are_refused(place):
@@ -193,9 +187,9 @@ def test_smaller_studies_write_the_fields_of_their_data_once(place, trained, nam
     shipped = json.loads((glue.DATA / f"{name}.json").read_text())
     assert {frozenset(row) for row in rows} == {frozenset(row) for row in shipped}
     assert len(rows) == count
-    epochs = len(trained)
+    epochs = trained.call_count
     assert run(place, questions, name, "--tasks", "rte", "--seeds", seeds) == rows
-    assert len(trained) == epochs
+    assert trained.call_count == epochs
     if name == "extensions":
         kept = load_conversion(next((place / "work" / "encoders").iterdir()), str(place / "encoder"), "encoder")
         assert (kept.info.plan.untied, kept.info.config.self_path, kept.info.plan.budget) == (True, True, 3 * LAYERS)
