@@ -8,8 +8,10 @@ from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest, local_script_runner
 
 from shrp import jobs as library
+from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.checkpoints.info import CheckpointInfo
+from shrp.data.sources import load_probe
 from shrp.data.tasks import TASKS
 from shrp.model.config import ShrpConfig
 from shrp.pruning.plan import make_plan
@@ -102,6 +104,17 @@ def save_tiny(tmp_path, tiny_routed, tiny_tokenizer):
 def tiny_checkpoint(save_tiny):
     """Folder of a routed checkpoint for SST-2: layers 1 and 2 of 3, 4 experts each, an input picks one."""
     return save_tiny("tiny")
+
+
+@pytest.fixture
+def loaded(tiny_checkpoint):
+    return checkpoints.load(tiny_checkpoint)
+
+
+@pytest.fixture
+def stats(loaded):
+    """Its usage on the probe set."""
+    return measure_usage(loaded.model, loaded.tokenizer, load_probe("sst2"))
 
 
 @pytest.fixture

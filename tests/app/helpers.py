@@ -1,6 +1,7 @@
 import base64
 import json
 import shlex
+from urllib.parse import parse_qs
 
 import numpy as np
 from streamlit.proto.WidgetStates_pb2 import WidgetState
@@ -42,6 +43,12 @@ def values(array):
         found = np.frombuffer(base64.b64decode(array["bdata"]), dtype=array["dtype"])
         return found.reshape([int(n) for n in str(array.get("shape", found.size)).split(",")])
     return np.array(array, dtype=float)
+
+
+def links(block):
+    """What each link of a page, or of a part of it, asks of its page, by label."""
+    asked = {one.proto.label: parse_qs(one.proto.query_string) for one in block.get("page_link")}
+    return {label: {key: found[0] for key, found in query.items()} for label, query in asked.items()}
 
 
 def forget():

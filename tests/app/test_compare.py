@@ -2,7 +2,6 @@
 
 import shutil
 from dataclasses import replace
-from urllib.parse import parse_qs
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,7 @@ from shrp.evaluation.evaluate import evaluate
 from shrp.evaluation.paired import agreement, flip_table, paired_difference
 from shrp.pruning.prune import prune
 from shrp.pruning.select import plan_from
-from tests.app.helpers import figure, plainly
+from tests.app.helpers import figure, links, plainly
 from ui import data_sources, differences, plan_url
 from ui.compare.sides import TEACHER, Choice, labelled, measure, read_alike
 from ui.pair_tabs import CHANGED, LOST
@@ -134,11 +133,6 @@ def test_tabs_are_of_the_two_sides(open_page, tiny_checkpoint, token):
         assert tuple(series["marker"]["symbol"] for series in drawn[:2]) == looks  # by what a side is
 
 
-def link_of(at):
-    (query,) = {one.proto.query_string for one in at.main.get("page_link") if one.proto.label == "Compare"}
-    return {key: found[0] for key, found in parse_qs(query).items()}
-
-
 @pytest.mark.parametrize(
     ("params", "options"),
     [
@@ -152,7 +146,7 @@ def link_of(at):
 )
 def test_the_labs_pruning_goes_to_side_b(open_page, tiny_checkpoint, params, options):
     at = open_page("pruning_lab", tiny_checkpoint, **params)
-    asked, plan = link_of(at), plan_from(usage(tiny_checkpoint), **options)
+    asked, plan = links(at.main)["Compare"], plan_from(usage(tiny_checkpoint), **options)
     fresh = open_page("compare", tiny_checkpoint, **{k: v for k, v in asked.items() if k != "checkpoint"})
     assert_compares(fresh, of(tiny_checkpoint), of(tiny_checkpoint, plan))
     fresh.selectbox(key="b").set_value("tiny").run()

@@ -1,6 +1,5 @@
 """Expert usage: what is shown is what the library finds, of the cell, the data and the groups that are picked."""
 
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -47,12 +46,6 @@ def used_by(stats, fewest, most):
             if fewest <= (stats.top1[layer][:, expert] > 0).sum() <= most:
                 return layer, expert
     pytest.fail("no such expert")
-
-
-@pytest.fixture
-def stats(tiny_checkpoint):
-    loaded = checkpoints.load(tiny_checkpoint)
-    return measure_usage(loaded.model, loaded.tokenizer, SST2)
 
 
 def test_it_opens_on_each_models_most_used_expert_of_the_top_layer(open_page, tiny_checkpoint, save_tiny, stats):
@@ -182,8 +175,7 @@ def test_words_of_an_expert(open_page, tiny_checkpoint, tiny_token_checkpoint, s
     assert [table for table in at.dataframe if "token" in table.value]
 
 
-def test_attention_of_the_first_and_a_numbered_example_and_roles(open_page, tiny_checkpoint, stats):
-    loaded = checkpoints.load(tiny_checkpoint)
+def test_attention_of_the_first_and_a_numbered_example_and_roles(open_page, tiny_checkpoint, stats, loaded):
     link = {"layer": 2, "expert": 1, "profile": profile.ATTENTION}
     at = open_page("expert_usage", tiny_checkpoint, **link)
 
@@ -213,8 +205,7 @@ def test_a_picked_row_is_the_example(monkeypatch):
     assert session[attention.EXAMPLE] == 40
 
 
-def test_what_drives_routing_is_measured(open_page, tiny_checkpoint, stats):
-    loaded = checkpoints.load(tiny_checkpoint)
+def test_what_drives_routing_is_measured(open_page, tiny_checkpoint, stats, loaded):
     longest = longest_input(loaded.model, loaded.tokenizer)  # the tiny model reads no further
     lengths = np.minimum(token_counts(loaded.tokenizer, SST2.texts), longest)
     found = specialisation(stats, SST2, lengths, stats.logits.argmax(1))
@@ -247,10 +238,9 @@ def groups(at):
     return {name.split(" (")[0] for name in figure(at, "Mean margin")["data"][0]["y"]}
 
 
-def test_every_expert_is_knocked_out_by_slice_or_class(open_page, tiny_checkpoint):
+def test_every_expert_is_knocked_out_by_slice_or_class(open_page, tiny_checkpoint, loaded):
     at = open_page("expert_usage", tiny_checkpoint, **IMPORTANCE)
     assert not at.error
-    loaded = checkpoints.load(tiny_checkpoint)
     found = knock_outs(loaded.model, loaded.tokenizer, SST2, next(blocks(SST2, 32)))
     table = found.table(SST2, None)
     drawn = values(figure(at, "Mean effect")["data"][0]["z"])

@@ -2,6 +2,7 @@
 
 import json
 from functools import partial
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
@@ -174,10 +175,7 @@ def test_a_plan_is_fine_tuned_by_a_job(asleep, open_page, tiny_checkpoint, monke
 
 
 def test_training_data_that_can_not_be_read_are_refused(asleep, open_page, dense, monkeypatch):
-    def unreadable(*_):
-        raise OSError("no disk")
-
-    monkeypatch.setattr(training_data, "read_upload", unreadable)
+    monkeypatch.setattr(training_data, "read_upload", Mock(side_effect=OSError("no disk")))
     at = press(open_page("overview", dense, source="probe"), "convert")
     at = at.selectbox(key="convert-quick-source").set_value(training_data.FILE).run()
     at = at.file_uploader[-1].set_value(("texts.csv", b"sentence\na\n", "text/csv")).run()

@@ -1,7 +1,5 @@
 """Links: what one brings back of a page's widgets, and those from a row of a table to pages that look closer."""
 
-from urllib.parse import parse_qs
-
 import numpy as np
 import pytest
 from streamlit.runtime.pages_manager import PagesManager
@@ -10,7 +8,7 @@ from streamlit.runtime.scriptrunner import script_runner
 from shrp.data.sources import load_probe
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
-from tests.app.helpers import texts_of
+from tests.app.helpers import links, texts_of
 from ui import closer, pair_tabs
 from ui.lab import view
 from ui.usage import attention
@@ -27,8 +25,7 @@ def test_a_link_to_an_expert_leads_there_whatever_was_picked_before(open_page, t
     at.selectbox(key="layer").set_value(1).run()
     at.selectbox(key="expert").set_value((start[1] + 1) % 4).run()
     at.switch_page("pages/routing.py").run()
-    query = next(link.proto.query_string for link in at.get("page_link") if link.proto.page == "expert_usage")
-    asked = {key: values[0] for key, values in parse_qs(query).items()}
+    (asked,) = (query for label, query in links(at.main).items() if label.startswith("What layer 2"))
     other = (start[1] + 2) % 4
     for query, wanted in (
         (asked, (2, int(asked["expert"]))),
@@ -47,9 +44,9 @@ def test_a_link_to_an_expert_leads_there_whatever_was_picked_before(open_page, t
 def test_what_a_link_leaves_out_is_as_at_first(open_page, tiny_checkpoint):
     at = open_page("compare", tiny_checkpoint, b="tiny: pruned", b_budget=5, b_select="Random (control)")
     at.switch_page("pages/pruning_lab.py").run()
-    (query,) = {one.proto.query_string for one in at.main.get("page_link") if one.proto.label == "Compare"}
+    asked = links(at.main)["Compare"]
     at.query_params.clear()
-    at.query_params.update({key: values[0] for key, values in parse_qs(query).items()})
+    at.query_params.update(asked)
     at.switch_page("pages/compare.py").run()
     assert (at.slider(key="b_budget").value, at.session_state["b_select"]) == (4, "usage")
 
@@ -91,17 +88,12 @@ def test_what_nobody_picked_stays_out_of_the_address(open_page, tiny_checkpoint,
     assert not {*DEFAULTS_OUT} & {*at.query_params}
 
 
-def asked_by(at, label):
-    (query,) = {one.proto.query_string for one in at.get("page_link") if one.proto.label.startswith(label)}
-    return {key: values[0] for key, values in parse_qs(query).items()}
-
-
 def test_a_link_in_a_new_tab_has_the_checkpoint_and_the_data(open_page, tiny_checkpoint, save_tiny):
     save_tiny("another")
     at = open_page("routing", tiny_checkpoint, checkpoint="another", text="w1 w2\nw3 w4", input=2)
-    label = "What layer 2"
-    assert {"checkpoint": "another", "source": "probe"}.items() <= asked_by(at, label).items()
-    fresh = open_page("expert_usage", tiny_checkpoint, **asked_by(at, label))
+    (asked,) = (query for label, query in links(at).items() if label.startswith("What layer 2"))
+    assert {"checkpoint": "another", "source": "probe"}.items() <= asked.items()
+    fresh = open_page("expert_usage", tiny_checkpoint, **asked)
     assert fresh.selectbox(key="checkpoint").value == "another"
     assert fresh.selectbox(key="layer").value == 2
 
@@ -137,14 +129,14 @@ def test_a_page_comes_back_as_it_was_left_where_its_address_lost_that(open_page,
 
 def test_the_menu_greys_what_does_not_apply(open_page, tiny_checkpoint, tiny_static_checkpoint):
     def greyed(folder):
-        links = open_page("routing", folder).sidebar.get("page_link")
-        return {link.proto.page for link in links if link.proto.disabled}
+        menu = open_page("routing", folder).sidebar.get("page_link")
+        return {link.proto.page for link in menu if link.proto.disabled}
 
     assert greyed(tiny_checkpoint) == set()
     assert greyed(tiny_static_checkpoint) == {"expert_usage"}
     at = open_page("routing", tiny_checkpoint)
     at.query_params["sentence"] = "2"
-    assert links(at.run())["Routing"]["sentence"] == ["2"]  # a click on the open page loses nothing
+    assert links(at.run())["Routing"]["sentence"] == "2"  # a click on the open page loses nothing
 
 
 # From a row of a table to the pages that look closer at its input
@@ -160,18 +152,13 @@ def pick_row(at, start, row):
     return at.run()
 
 
-def links(at):
-    """What each link asks of its page, by label."""
-    return {one.proto.label: parse_qs(one.proto.query_string) for one in at.get("page_link")}
-
-
 def test_a_row_of_all_answers_leads_to_its_route_and_its_words(open_page, tiny_checkpoint, tiny_static_checkpoint):
     at = open_page("overview", tiny_checkpoint)
     assert closer.ROUTE not in links(at)
     at = pick_row(at, "answers-all", 3)
     for label in (closer.ROUTE, closer.WORDS):
-        assert links(at)[label]["text"] == list(SST2.texts[3])
-        assert links(at)[label]["checkpoint"] == ["tiny"]
+        assert links(at)[label]["text"] == SST2.texts[3][0]
+        assert links(at)[label]["checkpoint"] == "tiny"
     at.selectbox(key="checkpoint").set_value("tiny-static").run()
     at = pick_row(at, "answers-all", 0)
     assert closer.WORDS in links(at)
@@ -198,7 +185,7 @@ def test_an_experts_input_leads_on_while_it_is_in_the_table(open_page, tiny_chec
     at = pick_row(at, "inputs-", 2)  # its callback runs in a browser alone
     at.session_state[attention.EXAMPLE] = number
     at.run()
-    assert links(at)[closer.ROUTE]["text"] == list(SST2.texts[number])
+    assert links(at)[closer.ROUTE]["text"] == SST2.texts[number][0]
     other = int(np.setdiff1d(np.arange(len(SST2)), table["index"])[0])
     at.session_state[attention.EXAMPLE] = other
     assert closer.ROUTE not in links(at.run())

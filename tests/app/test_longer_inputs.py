@@ -12,8 +12,8 @@ from shrp.model.config import ShrpConfig
 from shrp.pruning import select
 from ui.usage import profile
 
-TRAINED, READS = 12, 32
-"""Tokens that the checkpoint learned from, and that its model can read."""
+TRAINED = 12
+"""Tokens that the checkpoint learned from, fewer than its model can read."""
 
 
 @pytest.fixture

@@ -1,4 +1,3 @@
-import json
 import os
 import platform
 import subprocess
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from shrp.checkpoints import checkpoint as checkpoints
+from shrp.checkpoints.info import history_text
 from shrp.data.sources import load_probe
 from shrp.evaluation.costs import TOKENS, cost, dense_cost
 from shrp.evaluation.evaluate import evaluate
@@ -21,10 +21,6 @@ ROOT = Path(__file__).parent.parent.parent
 TRAINING, CARD, LATENCY = (
     f"overview-{part}" for part in ("how-it-was-trained", "model-card", "latency-on-this-machine")
 )
-
-
-def history_text(rows):
-    return "".join(json.dumps(line) + "\n" for line in rows)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import tempfile
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pandas as pd
 import pyarrow as pa
@@ -46,17 +47,6 @@ def box(at, label):
 
 def own(at):
     return at.session_state[data_sources.OWN_DATA]
-
-
-def noting(made):
-    """A `TemporaryDirectory` that notes its path."""
-
-    class Noting(tempfile.TemporaryDirectory):
-        def __init__(self, **options):
-            super().__init__(**options)
-            made.append(Path(self.name))
-
-    return Noting
 
 
 @pytest.fixture
@@ -136,7 +126,13 @@ def test_checkpoints_are_uploaded_replaced_and_removed_and_only_the_last_ones_st
     served, open_page, tiny_checkpoint, save_tiny, tmp_path, monkeypatch
 ):
     made = []
-    monkeypatch.setattr(own_checkpoints, "TemporaryDirectory", noting(made))
+
+    def noted(**options):
+        folder = tempfile.TemporaryDirectory(**options)
+        made.append(Path(folder.name))
+        return folder
+
+    monkeypatch.setattr(own_checkpoints, "TemporaryDirectory", noted)
     monkeypatch.setattr(own_checkpoints, "MOST_HELD", 2)
     at = open_page("overview", tiny_checkpoint)
     mine = save_tiny("static elsewhere", routing="token").rename(tmp_path / "mine")
@@ -216,12 +212,8 @@ def test_a_reload_brings_the_table_and_its_columns_back(open_page, tiny_checkpoi
 
 def test_no_table_locks_a_session(open_page, tiny_checkpoint, monkeypatch):
     """Whatever goes wrong with its content, it can be removed, and the page goes on."""
-
-    def fail(*_):
-        raise UnicodeEncodeError("utf-8", "\ud83d", 0, 1, "surrogates not allowed")
-
-    at = open_page("overview", tiny_checkpoint)
-    monkeypatch.setattr(own_data, "complete", fail)
+    at, error = open_page("overview", tiny_checkpoint), UnicodeEncodeError("utf-8", "\ud83d", 0, 1, "not allowed")
+    monkeypatch.setattr(own_data, "complete", Mock(side_effect=error))
     upload(at, "table", "mine.csv", PLAIN.encode())
     assert len(at.error) == 1
     at.button(key="own-data-remove").click().run()
@@ -555,15 +547,10 @@ def test_the_guide_leads_from_step_to_step_and_needs_jobs(open_page, save_tiny, 
 
 @pytest.fixture
 def asked(monkeypatch):
-    """What was loaded from the hub, which does not answer."""
-    names = []
-
-    def load(task):
-        names.append(task)
-        raise DataError("the hub does not answer")
-
+    """What loads from the hub, which does not answer."""
+    load = Mock(side_effect=DataError("the hub does not answer"))
     monkeypatch.setattr(data_sources, "load_glue", load)
-    return names
+    return load
 
 
 @pytest.fixture
@@ -576,11 +563,11 @@ def test_the_hub_is_never_the_default(open_page, of_the_hub, asked, page):
     at = open_page(page, of_the_hub)
     assert at.selectbox(key="source").options == ["hub"]
     assert at.selectbox(key="source").value is None
-    assert not asked
+    assert not asked.called
     if page != "routing":  # which shows nothing of data
         assert "SHRP_DATA_DIR" in texts_of(at)
         at.selectbox(key="source").set_value("hub").run()
-        assert asked == ["qnli"]
+        asked.assert_called_once_with("qnli")
         assert "the hub does not answer" in texts_of(at)
 
 
@@ -593,4 +580,4 @@ def test_own_data_come_before_it_and_a_task_with_other_data_at_its_own(open_page
     for checkpoint, source in (("tiny", "probe"), ("pairs", None)):
         at.selectbox(key="checkpoint").set_value(checkpoint).run()
         assert at.selectbox(key="source").value == source
-    assert not asked
+    assert not asked.called

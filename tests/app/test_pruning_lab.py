@@ -39,16 +39,6 @@ from ui.text import percent, points, points_interval, score_text
 SST2 = load_probe("sst2")
 
 
-@pytest.fixture
-def loaded(tiny_checkpoint):
-    return checkpoints.load(tiny_checkpoint)
-
-
-@pytest.fixture
-def stats(loaded):
-    return measure_usage(loaded.model, loaded.tokenizer, SST2)
-
-
 def scored(loaded, plan):
     """The library's own evaluation of a pruning."""
     return evaluate(prune(loaded.model, plan), loaded.tokenizer, SST2)

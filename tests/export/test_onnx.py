@@ -1,6 +1,5 @@
 """ONNX exports: the same logits as PyTorch, whatever the batch, and a folder that serves without torch."""
 
-import copy
 import json
 import shutil
 import subprocess
@@ -101,14 +100,6 @@ def batches(tiny_inputs):
     for seed, lengths in enumerate([(2,), (31,), (6, 6), (9, 5, 7, 3, 9, 6), (30, 2, 11), (1, 1)]):
         yield tiny_inputs(lengths, seed)
     yield {name: tensor.flip(1) for name, tensor in tiny_inputs((8, 3, 5), 9).items()}
-
-
-@pytest.fixture(scope="module")
-def with_types(tiny_tokenizer):
-    """The tokenizer, giving the types of tokens too."""
-    tokenizer = copy.deepcopy(tiny_tokenizer)
-    tokenizer.model_input_names = ["input_ids", "attention_mask", "token_type_ids"]
-    return tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -294,22 +285,15 @@ def predicted(folder, texts, piped=False):
     return [line.split("\t") for line in done.stdout.splitlines()]
 
 
-@pytest.fixture(scope="module")
-def expected(static, tiny_tokenizer, info, tiny_data, tmp_path_factory):
-    """Texts, and label and probability of each by `shrp.load`."""
-    folder = tmp_path_factory.mktemp("saved") / "static"
-    loaded = checkpoint.load(checkpoint.save(static(), tiny_tokenizer, info, folder))
+def test_the_script_serves_an_export_without_torch(exported, static, tiny_tokenizer, info, tiny_data, tmp_path):
+    loaded = checkpoint.load(checkpoint.save(static(), tiny_tokenizer, info, tmp_path / "static"))
     texts = [text for (text,) in tiny_data(20).texts] + [" ".join(["w3"] * 50)]
-    found = loaded.predict(texts)
-    assert found["prediction"].nunique() == 2
-    return texts, [(row["prediction"], row[f"p({row['prediction']})"]) for _, row in found.iterrows()]
-
-
-def test_the_script_serves_an_export_without_torch(exported, expected):
-    texts, right = expected
+    right = loaded.predict(texts)
+    assert right["prediction"].nunique() == 2
     found = predicted(exported, texts)  # with the standard library, numpy, onnxruntime and tokenizers alone
-    assert [label for label, _ in found] == [label for label, _ in right]
-    assert [float(share) for _, share in found] == pytest.approx([share for _, share in right], abs=1e-4)
+    assert [label for label, _ in found] == right["prediction"].tolist()
+    shares = [row[f"p({row['prediction']})"] for _, row in right.iterrows()]
+    assert [float(share) for _, share in found] == pytest.approx(shares, abs=1e-4)
 
 
 def test_only_an_earlier_export_is_replaced(exported, static, tiny_tokenizer, info, tmp_path, monkeypatch):
