@@ -199,7 +199,7 @@ def routing(made: Trainings, variant: str) -> Found:
     """The row of a variant, whose layers keep all experts, used or not: the converted ones alone learn on text."""
     base, (unit, kind) = made.base, ROUTINGS[variant]
     depth = depths_of(base.layers, base.experts)[f"{base.layers - 1}of{base.layers}"]
-    steps = base.further_size // TextConfig().batch_size // 2
+    steps = max(1, base.further_size // TextConfig().batch_size // 2)
     on_conversion, on_text, on_task = {
         "routed": (nullcontext, nullcontext, nullcontext),
         "annealed": (partial(annealed, math.inf), partial(annealed, steps), nullcontext),

@@ -159,6 +159,18 @@ def extensions() -> str:
     return table(["layers", "model", "texts", "encoder", *(LABELS[task] for task in TASKS)], lines)
 
 
+def routing() -> str:
+    """What choosing experts adds at equal FLOPs."""
+    lines = []
+    for row in read_rows(DATA / "routing.json"):
+        of = row["teacher_score"]
+        shares = {"share": row["score"] / of, "interval": [end / of for end in row["interval"]]}
+        sizes = (f"{row[name]:.1%}" for name in ("encoder_flops_share", "encoder_params_share"))
+        lines.append([row["routing"], *sizes, f"{row['hidden_error']:.4f}", share(shares)])
+    lines.sort(key=lambda line: line[3])
+    return table(["in each layer", "FLOPs", "parameters", "error of the hidden states", "CoLA"], lines)
+
+
 def by_depth(task: str) -> str:
     """Percent of the teacher's score by depth, of a task with a file of its own."""
     cells: dict[str, dict[str, str]] = {}
@@ -288,6 +300,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "controls": against_controls,
     "ablation": ablation,
     "extensions": extensions,
+    "routing": routing,
     "entities": partial(by_depth, "conll2003"),
     "answers": partial(by_depth, "qamr"),
     "base size": partial(by_depth, "base"),

@@ -170,7 +170,7 @@ def test_the_models_of_the_table_are_those_of_its_data():
     assert known == {"6of12": ((2, 4, 8, 12), 6), "11of12": ((1, 2), 11)}
 
 
-COUNTS = {"ablation": 6, "extensions": 2, "topk": 12, "balance": 2, "schedule": 3, "longer": 16}
+COUNTS = {"ablation": 6, "extensions": 2, "routing": 6, "topk": 12, "balance": 2, "schedule": 3, "longer": 16}
 
 
 @pytest.mark.parametrize(("name", "count"), COUNTS.items())
