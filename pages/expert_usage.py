@@ -63,15 +63,19 @@ def main(selection: state.Selection, stats: UsageStats) -> None:
     top = stats.layers[-1]
     state.follow_cell(stats.layers, range(stats.num_experts), (top, int(stats.share(top).argmax())))
     cell = st.session_state[state.LAYER], st.session_state[state.EXPERT]
-    place = st.empty()
-    st.caption(f"{escape(selection.name)} on {escape(stats.data)}, n = {stats.n:,}")
+    place, about = st.empty(), st.empty()
     draw = {
         USAGE: lambda: usage(selection, stats, cell, place),
         DRIVING: lambda: driving.section(selection, stats),
         TRAINING: lambda: training.section(selection),
         IMPORTANCE: lambda: importance.section(selection),
     }
-    if said := state.lazy_tabs(draw, TABS):
+    tab, below = state.open_tab([*draw], TABS)
+    if tab != TRAINING:  # which is about other data
+        about.caption(f"{escape(selection.name)} on {escape(stats.data)}, n = {stats.n:,}")
+    with below:
+        said = state.shows_errors(draw[tab])()
+    if said:
         with place.container():
             verdict(said)
 

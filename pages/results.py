@@ -21,8 +21,8 @@ def headline(models: list[dict], recipe: str, depth: str) -> str:
         return "No SHRP model of this recipe and depth has been measured on all six tasks."
     low, high = (100 * end for end in mine["interval"])
     text = (
-        f"With {results.DEPTHS[depth]} converted, SHRP keeps **{100 * mine['share']:.1f}%** (95% CI {low:.1f}–{high:.1f}) of "
-        f"the dense model's score with {mine['encoder_params_share']:.1%} of the encoder"
+        f"With {results.DEPTHS[depth]} converted, pruned and fine-tuned, SHRP keeps **{100 * mine['share']:.1f}%** "
+        f"(95% CI {low:.1f}–{high:.1f}) of the dense model's score with {mine['encoder_params_share']:.1%} of the encoder"
     )
     leads = [row for row in results.rows("leads") if (row["recipe"], row["depth"]) == (recipe, depth)]
     if not leads:
@@ -68,12 +68,12 @@ def main() -> None:
     st.dataframe(
         table.style.format(lambda v: f"{v:.1f}".replace("-", "−"), subset=table.select_dtypes("number").columns),
         hide_index=True,
-        column_config={"fine-tuned after pruning": st.column_config.CheckboxColumn("fine-tuned")},
         alt="Percent of the dense model's score by task, SHRP and its controls",
     )
     st.caption(
-        "Percent of the dense model's score, and of its encoder's parameters; fine-tuned: after pruning. A majority-class "
-        "baseline has 48 on average. Experts were chosen on the data that score them, as in the paper."
+        "Percent of the dense model's score, and of its encoder's parameters; fine-tuned after pruning, unless a name says "
+        "otherwise. A majority-class baseline has 48 on average. Experts were chosen on the data that score them, as in the "
+        "paper."
     )
     for title, body in results.questions().items():
         with st.expander(title, on_change="rerun", key=f"question-{title}") as part:

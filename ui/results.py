@@ -40,8 +40,8 @@ def table(models: list[dict[str, Any]]) -> pd.DataFrame:
     """Percent of the dense model's score by task, one row per model."""
     lines = []
     for row in models:
-        line = {"model": row["name"], "fine-tuned after pruning": row["fine_tuned_after_pruning"]}
-        line |= {"mean": 100 * row["share"], "95% CI": ""}
+        plain = ", not fine-tuned" * (not row["fine_tuned_after_pruning"] and not row["routed"])
+        line = {"model": row["name"] + plain, "mean": 100 * row["share"], "95% CI": ""}
         if row["interval"]:
             line["95% CI"] = "{:.1f}–{:.1f}".format(*(100 * end for end in row["interval"]))
         of = row["by_task"]
@@ -56,7 +56,7 @@ def questions() -> dict[str, str]:
         text = (DOCS / "results.md").read_text(encoding="utf-8")
     except OSError:
         return {}
-    text = re.sub(r"<!--.*?-->\n?", "", text)
+    text = re.sub(r"<!--.*?-->", "", text)
     # Links into the repository lead nowhere here.
     text = re.sub(r"\[([^\]]*)\]\((?!https?:)[^)]*\)", r"\1", text)
     parts = re.split(r"^## (.+)$", text, flags=re.MULTILINE)
@@ -72,7 +72,7 @@ def points(summary: list[dict[str, Any]], published: list[dict[str, Any]], recip
     found = [
         (f"{row['name']}, {DEPTHS[row['depth']]}", "SHRP" if row["model"] == "shrp" else "controls", row)
         for row in summary
-        if row["recipe"] == recipe and (row["fine_tuned_after_pruning"] or row["routed"])
+        if row["recipe"] == recipe and row["fine_tuned_after_pruning"]
     ]
     found += [(row["name"], "literature (BERT-base)", row) for row in published]
     rows = []
@@ -95,7 +95,7 @@ def score_against_size(frame: pd.DataFrame) -> go.Figure:
             x=part["encoder"],
             y=part["share"],
             mode="markers+text",
-            text=["SHRP paper" * model.startswith("SHRP paper") for model in part["model"]],
+            text=["SHRP paper, not fine-tuned" * model.startswith("SHRP paper") for model in part["model"]],
             textposition="bottom center",
             name=name,
             marker=looks[name],

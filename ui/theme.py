@@ -34,6 +34,7 @@ STYLE = """<style>
 .js-plotly-plot text[style*="rgb(128, 132, 149)"] {fill: #555867 !important}
 .js-plotly-plot .heatmaplayer text[style*="rgb(38, 39, 48)"] {fill: #000000 !important}
 [data-testid=stMultiSelectTagsContainer] [data-tag] {background-color: #1f6fb2}
+[data-testid=stMarkdownContainer] table {display: block; max-width: 100%; overflow-x: auto}
 [class*=st-key-verdict] p {font-size: 1.3rem; line-height: 1.45}
 @media (min-width: 768px) and (max-width: 1200px) {[data-testid=stMainBlockContainer] {padding-left: 2rem; padding-right: 2rem}}
 [class*=st-key-chart-] {position: relative; gap: 0}

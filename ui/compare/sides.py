@@ -14,7 +14,7 @@ from shrp.data.batching import longest_input
 from shrp.data.tasks import TASKS, TEXTS, Task
 from shrp.data.text_data import TextData
 from shrp.errors import CheckpointError, PlanError
-from shrp.evaluation.costs import TOKENS, cost, dense_cost
+from shrp.evaluation.costs import TOKENS, Cost, cost, dense_cost
 from shrp.evaluation.evaluation import Evaluation
 from shrp.model.convert import expert_layers, num_experts_of
 from shrp.phrases import numbered
@@ -66,8 +66,9 @@ class Side:
     key: str
     """The same for the same model."""
     evaluation: Evaluation
-    costs: dict[str, float]
-    """As shares of the same architecture with every layer dense."""
+    price: Cost
+    dense: Cost
+    """Of the same architecture with every layer dense."""
     read: Checkpoint
     """The choice's, with texts truncated where they were for the comparison."""
 
@@ -230,7 +231,7 @@ def measure(choice: Choice, data: TextData, tokens: int | None = None) -> Side:
         plan = prunings.plan_of(choice.setting, prunings.usage_for(choice.setting.selection, checkpoint, data))
         key, found = prunings.model_key(read, plan), prunings.evaluated(read, data, plan)
         price = prunings.cost_of(checkpoint, plan)
-    return Side(choice, key, found, price.relative_to(dense), read)
+    return Side(choice, key, found, price, dense, read)
 
 
 def starts(selection: Selection) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from ui.compare.sides import LETTERS, Side
 from ui.downloads import downloads
 from ui.text import (
     ALPHA,
+    count,
     escape,
     interval_text,
     metric_name,
@@ -91,10 +92,11 @@ def ranked(sides: Sequence[Side], name: str) -> None:
                 cells["difference from the best"] = points(found.difference, metric) + ends
                 if metric == "accuracy":  # of which McNemar's test is
                     cells["McNemar"] = p_text(found.p_value)
-        rows.append(row | {"n": one.n} | side.costs)
-        shown.append(cells | {title: percent(side.costs[column]) for title, column in COSTS.items()})
+        costs = side.price.relative_to(side.dense)
+        rows.append(row | {"n": one.n} | costs)
+        shown.append(cells | {title: f"{percent(costs[of])} · {count(getattr(side.price, of))}" for title, of in COSTS.items()})
     st.table(pd.DataFrame(shown), hide_index=True, alt="All models, the best first")
-    st.caption(f"n = {best.n:,}. Costs are shares of each model's own dense architecture, at {TOKENS} tokens.")
+    st.caption(f"n = {best.n:,}. Costs: share of the model's own dense architecture, and in all, at {TOKENS} tokens.")
     downloads(pd.DataFrame(rows).assign(data=best.data, metric=metric), "ranked", f"{name}-ranked")
 
 

@@ -31,7 +31,7 @@ OVER = "encoder_flops"
 STORED = {
     "static": ("stored: pruned", "circle-open", theme.GREY, 15),
     "fine-tuned": ("stored: fine-tuned", "star", theme.PURPLE, 8),
-    "control": ("stored: control", "x", theme.ORANGE, 9),
+    "control": ("stored: random", "x", theme.ORANGE, 9),
     "tuned": ("fine-tuned", "square", theme.PURPLE, 9),
 }
 """Series of scores that the checkpoint carries, and of models made of it: name, symbol, colour and size in pixels. None

@@ -12,6 +12,7 @@ from shrp.checkpoints.checkpoint import Checkpoint
 from shrp.data.text_data import TextData
 from shrp.evaluation.costs import TOKENS, cost, dense_cost
 from shrp.evaluation.evaluation import Evaluation
+from shrp.phrases import counted
 from shrp.pruning.plan import PruningPlan
 from ui import differences, prunings
 from ui.differences import floor_of
@@ -96,7 +97,8 @@ def _elsewhere(scores: Sequence[Mapping[str, Any]], data: TextData, budget: int)
     if not routed:
         return ""
     score, full = (score_text(row["score"], row["metric"]) for row in (near, routed[0]))
-    return f" On {escape(near['data'])}, {near['budget']} experts have {score} instead of {full}."
+    each = f"{counted(near['per_layer'], 'expert')} in each layer" if "per_layer" in near else f"{near['budget']} experts"
+    return f" Stored with the model, on {escape(near['data'])}: {score} with {each}, {full} routed."
 
 
 def costs(checkpoint: Checkpoint, plan: PruningPlan) -> None:

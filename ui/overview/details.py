@@ -9,7 +9,7 @@ import streamlit as st
 
 from shrp.analysis.usage import CLIFF_SHARE, UsageStats, history_warnings
 from shrp.checkpoints.card import as_html, training_facts
-from shrp.checkpoints.info import read_history
+from shrp.checkpoints.info import CheckpointInfo, read_history
 from shrp.checkpoints.score_rows import score_frame, with_shares
 from shrp.evaluation.costs import TOKENS, cost, dense_cost
 from shrp.evaluation.evaluation import Evaluation
@@ -18,7 +18,7 @@ from ui import data_sources, measurements, state
 from ui.differences import floor_of, not_above
 from ui.downloads import chart, file_button
 from ui.overview import figures, latency, score_figures
-from ui.overview.first import own_rows, score_box, stored_score
+from ui.overview.first import kept_of_dense, own_rows, score_box, stored_score
 from ui.overview.score_figures import readable
 from ui.text import escape, file_name, metric_name, percent, score_text, verdict, with_interval
 
@@ -57,7 +57,7 @@ def measured(selection: state.Selection, headline: Any) -> Evaluation | None:
     if data.labels is None:
         st.caption(f"{escape(data.name)} (n = {len(data):,}) has no labels, so there is no score.")
     else:
-        _score(found, floor_of(data))
+        _score(found, floor_of(data), selection.checkpoint.info)
         if warning := cliff_warning(selection, found):
             st.warning(warning, icon=":material/warning:")
     if stats is not None:
@@ -79,12 +79,14 @@ def own_verdict(name: str, found: Evaluation, floor: float) -> str:
     )
 
 
-def _score(found: Evaluation, floor: float) -> None:
+def _score(found: Evaluation, floor: float, info: CheckpointInfo) -> None:
     baseline = f"majority-class baseline {score_text(floor, found.metric)}" if floor == floor else ""
+    kept = kept_of_dense(info, {"data": found.data, "score": found.score, "interval": found.interval})
+    share = f"{kept} of the dense model's" * bool(kept)
     others = [f"{metric_name(m)} {score_text(v, m)}" for m, v in found.metrics.items() if m != found.metric]
     how = "Measured now, on the data that are picked in the sidebar."
     parts = found.metric, found.data, found.score, found.interval, found.n
-    score_box(*parts, baseline, ", ".join(others), help=how)
+    score_box(*parts, share, baseline, ", ".join(others), help=how)
 
 
 def cliff_warning(selection: state.Selection, found: Evaluation) -> str:

@@ -65,12 +65,11 @@ def guess(table: Table, task: Task) -> Columns:
 
 
 def _names_classes(column: pd.Series, task: Task) -> bool:
-    """Whether every cell is the name of one of the task's classes, or one for each word."""
-    names = [name.strip() for name in task.label_names]
+    """Whether every cell names one of the task's classes, if in other words, or one for each word."""
     if task.on_words:
-        return len(column) > 0 and all(set(str(cell).split()) <= set(names) for cell in column)
-    plain = column.map(lambda cell: cell.strip() if isinstance(cell, str) else cell)
-    return len(column) > 0 and bool(plain.isin(names).all())
+        names = {name.strip() for name in task.label_names}
+        return len(column) > 0 and all(set(str(cell).split()) <= names for cell in column)
+    return len(column) > 0 and all(isinstance(one, str) and own_labels.guess(one.strip(), task) for one in column.unique())
 
 
 def fit(table: Table, task: Task, columns: Columns) -> TextData:

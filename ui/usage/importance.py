@@ -86,7 +86,7 @@ def section(selection: state.Selection) -> str:
     table = once("expert effects", 64, key, "Intervals", lambda progress: found.table(data, None))
     where = escape_html(f"n = {found.n:,} of {len(data):,} examples of {data.name}")
     name = f"{selection.name}-{of}s-{found.n}"
-    what, blank = _output(found), "; blank: never used" * (of == EXPERT)
+    what, blank = _output(found), "; blank: used by none of these" * (of == EXPERT)
     fig = effect_map(table, what, f"{where}<br>{meaning}{blank}", of)
     alt = f"Heatmap, layers by {of}s: mean effect of each {of} on {what}."
     chart(fig, table if of == EXPERT else of_heads(table), "effect-map", f"{name}-effects", alt)

@@ -72,7 +72,7 @@ def examples(one: results.Expert, frame: pd.DataFrame, mixes: dict[str, pd.DataF
     left, right = st.columns([6, 1], vertical_alignment="center")
     shown = frame.head(SHOWN)
     key = f"inputs-{one.layer}-{one.expert}-{data.fingerprint}"
-    texts, top = _text_names(data), float(frame["router probability"].max())
+    texts = _text_names(data)
     named = ("slice",) if data.task.is_regression else ("label", "slice")
     above.dataframe(
         shown.assign(**{name: shown[name].map(slice_name) for name in named if name in shown}),
@@ -85,9 +85,7 @@ def examples(one: results.Expert, frame: pd.DataFrame, mixes: dict[str, pd.DataF
         column_config={
             "index": column.NumberColumn("row", width=50, help="Number of the example, from 0"),
             **{name: column.TextColumn(width=text_width(data.task)) for name in texts},
-            "router probability": column.ProgressColumn(
-                format="%.3f", min_value=0, max_value=top or 1.0, width=125
-            ),
+            "router probability": column.ProgressColumn(format="%.3f", min_value=0, max_value=1, width=125),
             "label": column.Column(width=82),
             "slice": column.TextColumn(width=110),
             "chosen": column.CheckboxColumn(help="Whether this expert is the example's Top-1"),
