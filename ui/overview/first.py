@@ -21,7 +21,7 @@ _BERT_LIKE = ("bert", "camembert", "distilbert", "electra", "ernie", "mpnet", "r
 ABOUT = (
     "SHRP turns the attention heads of a layer into **experts**, small networks side by side. A **router** sends each text to "
     "one of them, and the **Expander**, which they share, widens its output again. **Pruning** keeps a few experts and "
-    "removes the router, which leaves a smaller model without a choice to make."
+    "removes the router: what is left is smaller than the dense model, and the same for every text."
 )
 """The terms of all pages."""
 

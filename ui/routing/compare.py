@@ -162,7 +162,7 @@ def in_words(found: Patched, into: int, donor: int) -> str:
         most = _of_the_way(max(float(parts[layer]) for layer in run))
         told.append(f"{where}: {_state(found, place, 'up to ' * (len(run) > 1) + most)}")
     more = f"; {len(runs)} stretches in all" if len(runs) > _STRETCHES else ""
-    return f"State that moves {lead} furthest, by layer that it enters: {'; '.join(told)}{more}."
+    return f"Put in from the other, this moves {lead} most, by layer: {'; '.join(told)}{more}."
 
 
 def _state(found: Patched, place: int, *more: str) -> str:
