@@ -27,7 +27,7 @@ def offer(source: str | None) -> None:
     own = source == data_sources.OWN or checkpoints.is_own(session.get("checkpoint", ""))
     if own or session.get(PARAM) or not isinstance(found.get(EXAMPLE), CheckpointInfo) or not jobs.allowed():
         return
-    st.button("Try it with an example", key="guide-begin", on_click=_begin, icon=":material/school:")
+    st.button("Convert an example model", key="guide-begin", on_click=_begin, icon=":material/school:")
 
 
 def _begin() -> None:
