@@ -72,7 +72,9 @@ def main(selection: state.Selection, stats: UsageStats) -> None:
     }
     tab, below = state.open_tab([*draw], TABS)
     if tab != TRAINING:  # which is about other data
-        about.caption(f"{escape(selection.name)} on {escape(stats.data)}, n = {stats.n:,}")
+        shares = [*stats.shares().values()]
+        used = f"{sum(int((share > 0).sum()) for share in shares)} of {counted(sum(map(len, shares)), 'expert')} are used"
+        about.caption(f"{escape(selection.name)} on {escape(stats.data)}, n = {stats.n:,}: {used}")
     with below:
         said = state.shows_errors(draw[tab])()
     if said:

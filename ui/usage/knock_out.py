@@ -95,7 +95,7 @@ def _slices(frame: pd.DataFrame, data: TextData, name: str) -> None:
 
 def slices_said(frame: pd.DataFrame, worth: str) -> str:
     """Which slices of `results.losses` lose significantly more, or less, than all other examples, as Markdown."""
-    sure = frame[frame["q"] <= FALSE_DISCOVERIES].sort_values("difference", ascending=False)
+    sure = frame[_differs(frame)].sort_values("difference", ascending=False)
     if len(frame) == 2:  # each is all the others of the other one: one finding
         sure = sure.head(1)
     if sure.empty:
@@ -105,6 +105,11 @@ def slices_said(frame: pd.DataFrame, worth: str) -> str:
         for r in sure.itertuples()
     ]
     return f"**By slice**, {worth} lost: {', '.join(named)}."
+
+
+def _differs(frame: pd.DataFrame) -> pd.Series:
+    """Of which slices it is to be said that they differ: not of those that never use the expert."""
+    return (frame["q"] <= FALSE_DISCOVERIES) & (frame["affected"] > 0)
 
 
 def slice_marks(frame: pd.DataFrame, worth: str, data: str) -> go.Figure:
@@ -117,7 +122,7 @@ def slice_marks(frame: pd.DataFrame, worth: str, data: str) -> go.Figure:
         + f"<br>elsewhere {signed(r.elsewhere, 3)}, q = {r.q:.3f}"
         for r in frame.itertuples()
     ]
-    symbols = ["circle" if one else "circle-open" for one in frame["q"] <= FALSE_DISCOVERIES]
+    symbols = ["circle" if one else "circle-open" for one in _differs(frame)]
     ends = frame["low"], frame["high"]
     fig = interval_marks(frame["lost"], names, *ends, hover, color=BLUE, symbol=symbols)
     fig.add_scatter(x=frame["elsewhere"], y=names, name="all other examples", hoverinfo="skip", **LINE_MARKS)
