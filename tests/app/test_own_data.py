@@ -307,6 +307,7 @@ def test_on_localhost_alone_any_table_is_read_by_its_path_and_kept(
     ("rows", "columns"),
     [
         ("review,mood\nSo good.,positive\nSo bad.,negative\n", (("review",), "mood", None)),
+        ("review,mood\nSo good.,pos\nSo bad.,NEG\n", (("review",), "mood", None)),
         ("review,mood\nSo good.,positive\nSo bad.,mixed\n", (("review",), None, None)),  # not a class
         ("review,a,b\nSo good.,positive,negative\nBad.,negative,negative\n", (("review",), None, None)),
         ("review,mood,label\nSo good.,positive,1\nSo bad.,negative,0\n", (("review",), "label", None)),

@@ -41,6 +41,8 @@ def test_its_questions_are_the_sections_of_the_results(open_page):
     assert set(data.questions()) <= set(titles)
     text = (data.DOCS / "results.md").read_text()
     assert all(f"## {title}\n" in text for title in data.questions())
+    apart = [re.findall(r"(?:^\|.*\n)+", f"{body}\n", re.MULTILINE) for body in data.questions().values()]
+    assert sum(map(len, apart)) == text.count("<!-- table")  # none runs into the next one
 
 
 @pytest.mark.parametrize("broken", [True, False])
