@@ -163,7 +163,7 @@ def restate(key: str, start: Any) -> None:
 
 def always_one(label: str, options: Sequence[str], key: str, start: str | None = None, **more: Any) -> str:
     """Pick one of the app's own options, at first and where the pick is no option any more `start`, else the first."""
-    not_here.tell_unknown(key, "the choice", map(more.get("format_func", str), options))
+    not_here.tell_unknown(key, key.replace("_", " "), map(more.get("format_func", str), options))
     start = options[0] if start is None else start
     fall_back(key, options, start)
     restate(key, start)
