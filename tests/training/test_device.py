@@ -14,17 +14,17 @@ MEASURED = precision._measured  # of which other tests have a stand-in
 @pytest.fixture
 def machine(monkeypatch):
     """`machine(device, bf16, *seconds)`: the training device, whether it supports bf16, and how long each timing takes;
-    returns the clock's times that nobody has asked for yet.
+    returns the timings that nobody has asked for yet.
     """
     monkeypatch.setattr(precision, "_measured", MEASURED)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # a GPU that does not train does not decide
 
     def build(device, bf16=False, *seconds):
-        times = [time for end in seconds for time in (0.0, end)]
+        times = [[2 * time, time] for time in seconds]
         supports = lambda including_emulation=True: bf16 or including_emulation  # noqa: E731
         monkeypatch.setattr(precision, "training_device", lambda: torch.device(device))
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", supports)
-        monkeypatch.setattr(precision, "time", SimpleNamespace(perf_counter=lambda: times.pop(0)))
+        monkeypatch.setattr(precision, "timeit", SimpleNamespace(repeat=lambda *_, **__: times.pop(0)))
         return times
 
     MEASURED.cache_clear()
