@@ -7,7 +7,7 @@ the start that a page gives. Call these before the widget is drawn.
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
@@ -143,11 +143,13 @@ def slider(label: str, low: int, high: int, start: int, key: str) -> int:
     return int(number)
 
 
-def fall_back(key: str, options: Container, start: Any) -> None:
-    """Bring a box whose value is no option any more to `start`.
+def fall_back(key: str, options: Collection, start: Any, what: str = "") -> None:
+    """Bring a box whose value is no option any more to `start`; says so where the address asks for another `what`.
 
     Were the value only removed, the browser would go on showing it.
     """
+    if what:
+        not_here.tell_unknown(key, what, (option for option in options if option is not None))
     if key in st.session_state and st.session_state[key] not in options:
         st.session_state[key] = start
 
@@ -174,10 +176,9 @@ def always_one(label: str, options: Sequence[str], key: str, start: str | None =
 
 def one_of_several(label: str, options: Sequence[int], key: str, what: str, **more: Any) -> int:
     """Pick the number of a `what`, at first the first; there is a box only for several."""
-    not_here.tell_unknown(key, what, options)
+    fall_back(key, options, options[0], what)
     if len(options) == 1:
         return options[0]
-    fall_back(key, options, options[0])
     picked = st.selectbox(label, options, key=key, bind="query-params", **more)
     return picked if picked in options else options[0]
 

@@ -10,6 +10,7 @@ import streamlit as st
 from shrp.phrases import listed
 from ui.text import escape, shorten
 
+_MOST_LISTED = 12
 _NOTED = "not-here"
 """Key of what was asked for in vain: picker -> what it picks, what was asked for, what was shown then."""
 
@@ -60,7 +61,8 @@ def tell_unknown(key: str, what: str, options: Iterable[Any]) -> None:
     """As `tell`, of a widget that offers some options. Call it before the widget is drawn, in each run."""
     names = [str(option) for option in options]
     unknown = [asked for asked in st.query_params.get_all(key) if asked not in names]
-    tell(key, what, not unknown, listed(names) or "nothing", listed(unknown))
+    offered = names if len(names) <= _MOST_LISTED else [*names[:_MOST_LISTED], "others"]
+    tell(key, what, not unknown, listed(offered) or "nothing", listed(unknown))
 
 
 def tell(key: str, what: str, fits: bool, offered: str, asked: str | None = None) -> None:

@@ -15,7 +15,6 @@ from shrp.pruning.plan import NO_EDITS, PlanEdits, PruningPlan
 from ui.bound import fall_back
 from ui.downloads import chart, clicked
 from ui.lab.edits import Editor
-from ui.not_here import tell_unknown
 from ui.plan_url import LONGEST, encode
 from ui.text import escape, escape_html, percent
 from ui.theme import MUTED, SELECTED, SEQUENTIAL, click_targets, layout, pick_by_click
@@ -150,8 +149,7 @@ def _notes(found: Editor, plan: PruningPlan) -> list[str]:
 
 def _boxes(found: Editor) -> None:
     """Pins, drops and the count of one layer at a time, without the map."""
-    tell_unknown(LAYER, "layer", found.layers)
-    fall_back(LAYER, found.layers, found.layers[0])
+    fall_back(LAYER, found.layers, found.layers[0], "layer")
     layer = st.selectbox("Layer", found.layers, key=LAYER, bind="query-params")
     edit = found.edits.of(layer)
     st.session_state[PINNED], st.session_state[DROPPED] = list(edit.pinned), list(edit.dropped)

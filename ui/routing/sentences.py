@@ -9,7 +9,6 @@ import streamlit as st
 from shrp.data.tasks import Task
 from shrp.data.text_data import TextData
 from shrp.data.typed import PAIR_SEPARATOR, split_sentences
-from ui import not_here
 from ui.bound import fall_back, set_param, went_back
 from ui.text import escape
 
@@ -51,8 +50,7 @@ def class_box(task: Task, key: str, predicted: int) -> int:
     if task.is_regression:
         return 0
     names, start = task.label_names, f"{task.label_names[predicted]} (predicted)"
-    not_here.tell_unknown(key, "class", names)
-    fall_back(key, (None, *names), None)
+    fall_back(key, (None, *names), None, "class")
     name = st.selectbox("Logit of", names, None, key=key, bind="query-params", placeholder=start, width=190)
     return names.index(name) if name in names else predicted
 

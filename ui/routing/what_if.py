@@ -87,10 +87,10 @@ def section(selection: Selection, e: Exploration, number: int, *, wanted: bool) 
     experts = len(e.mean_probs(e.layers[0]))
     found = forcing(selection.checkpoint.fingerprint)
     found.meet(e, experts)
+    if found.notice:
+        st.warning(escape(found.notice), icon=":material/link_off:")
     above = st.container()  # the grid comes first; what it shows is what the row below it holds
     output = _controls(found, e, experts)
-    if found.notice:
-        st.caption(f":material/info: {escape(found.notice)}")
     checkpoint, name = selection.checkpoint, f"{selection.name}-{number}"
     with above:
         after = results.explored(checkpoint, [e.text], found.route)[0] if found.route else e

@@ -27,7 +27,6 @@ from shrp.phrases import counted
 from ui import measurements, state
 from ui.bound import always_one, fall_back
 from ui.downloads import chart
-from ui.not_here import tell_unknown
 from ui.store import once
 from ui.text import (
     axis_names,
@@ -101,8 +100,7 @@ def _pick_number(total: int, key: str, start: int) -> int:
     if len(sizes) == 1:  # a slider needs two ends
         st.markdown(f"On all {counted(total, 'example')}")
         return total
-    tell_unknown(key, "the number of examples", sizes)
-    fall_back(key, sizes, start)
+    fall_back(key, sizes, start, "the number of examples")
     n = st.select_slider("Examples", sizes, value=start, key=key, bind="query-params")
     return n if n in sizes else start
 

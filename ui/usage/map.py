@@ -57,7 +57,7 @@ def stored_map(name: str, info: CheckpointInfo) -> None:
 def usage_map(selection: state.Selection, stats: UsageStats, cell: tuple[int, int]) -> None:
     """Draw the heatmap and its options; call `ui.state.follow_cell` before."""
     groups = groups_of(selection, stats)
-    fall_back(GROUP, groups, ALL)
+    fall_back(GROUP, groups, ALL, "the examples")
     with st.popover("Expert, examples", icon=":material/tune:"):
         st.selectbox("Layer", stats.layers, key=state.LAYER)
         st.selectbox("Expert", range(stats.num_experts), key=state.EXPERT)
