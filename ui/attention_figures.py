@@ -99,8 +99,7 @@ def _heatmap(found: LayerAttention, pattern: Pattern, expert: int, source: str) 
             hovertemplate=_HOVER.replace("{0}", words[0]).replace("{1}", words[1]),
         )
     )
-    fig.update_xaxes(showgrid=False, zeroline=False)
-    fig.update_yaxes(autorange="reversed", showgrid=False, zeroline=False)
+    fig.update_yaxes(autorange="reversed")
     if named:
         ticks = {"tickmode": "array", "tickvals": places, "ticktext": labels, "tickfont": {"size": 10}}
         fig.update_xaxes(**ticks, tickangle=-60)

@@ -43,7 +43,7 @@ from ui.text import (
     slice_name,
     text_width,
 )
-from ui.theme import GREY, KIND_COLORS, KIND_SYMBOLS, layout, whiskers
+from ui.theme import GREY, HOVER, KIND_COLORS, KIND_SYMBOLS, layout, whiskers
 
 LOST, CHANGED, THRESHOLD = "Where accuracy is lost", "Changed predictions", "Threshold and confidence"
 GROUPS = "lost_by"
@@ -163,7 +163,7 @@ def losses_by_group(frame: pd.DataFrame, by: str, value: str, models: Mapping[st
         ]
         at = {"x": v, "y": rows + shift, "mode": "markers", "name": who, "row": 1, "col": col}
         bars = whiskers(v, low, high)
-        fig.add_scatter(**at, marker=mark | {"size": 9}, error_x=bars, text=hover, hovertemplate="%{text}<extra></extra>")
+        fig.add_scatter(**at, marker=mark | {"size": 9}, error_x=bars, hovertext=hover, **HOVER)
 
     (one, other), (first, second) = models, marks(models)
     dots(places, "reference", one, first, -0.14)

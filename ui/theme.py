@@ -46,6 +46,8 @@ STYLE = """<style>
 """On white, Streamlit's grey for the scales and small print of charts is too faint to read; its dark theme's is not. So
 is white on the dark theme's blue, of what is picked of a list. A chart's menu lies over its upper right corner.
 """
+HOVER = {"hovertemplate": "%{hovertext}<extra></extra>"}
+"""Of a trace with a text for each mark."""
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x")
 """Lines and marks of a chart's series, so that colour is not the only sign."""
@@ -113,9 +115,24 @@ def click_targets(
         unselected={"marker": {"opacity": 0}},
         customdata=cells,
         hovertext=texts,
-        hovertemplate="%{hovertext}<extra></extra>",
         showlegend=False,
+        **HOVER,
     )
+
+
+def signed_cells(
+    z: np.ndarray, x: Sequence[Any], y: Sequence[str], limit: float, *, bar: str = "", **options: Any
+) -> go.Heatmap:
+    """Cells of a map of signed numbers, blue below 0 and orange above; `bar` is the title of the colours' scale, if shown.
+
+    Args:
+        z: `(R, C)`, nan where a cell is blank.
+        x, y: names of the columns and rows, HTML-safe.
+        limit: where the scale ends on both sides.
+    """
+    ends = {"zmin": -limit, "zmax": limit, "colorscale": DIVERGING}
+    scale = {"showscale": bool(bar), "colorbar": {"title": {"text": bar}, "thickness": 12}}
+    return go.Heatmap(z=z, x=list(x), y=list(y), xgap=1, ygap=1, hoverongaps=False, **ends, **scale, **options)
 
 
 SUBTITLE_WIDTH = 70
@@ -133,7 +150,7 @@ def layout(
     legend: bool | None = None,
     margin: dict[str, int] | None = None,
 ) -> go.Figure:
-    """Give a figure its titles, size and margins, and its cells legible numbers; returns it, changed in place.
+    """Give a figure its titles, size and margins, a map no grid and legible numbers; returns it, changed in place.
 
     Args:
         title: what the chart shows, HTML-safe as all texts here.
@@ -143,6 +160,9 @@ def layout(
         legend: show it below the plot; None leaves that to Plotly.
     """
     write_numbers(fig)
+    if any(trace.type == "heatmap" for trace in fig.data):
+        fig.update_xaxes(showgrid=False, zeroline=False)
+        fig.update_yaxes(showgrid=False, zeroline=False)
     # A chart cuts what does not fit; within a word a cut may fall into an HTML entity.
     wrap = textwrap.TextWrapper(SUBTITLE_WIDTH, break_long_words=False, break_on_hyphens=False)
     lines = [part for line in subtitle.split("<br>") for part in wrap.wrap(line)]

@@ -39,7 +39,7 @@ has the curve's colour; each can be seen where several have one score.
 """
 _MOST_TUNED = 8
 _SCORED = ["score", "low", "high", "n", *SHARES]
-_POINTS = {"unselected": {"marker": {"opacity": 1}}, "hovertemplate": "%{hovertext}<extra></extra>"}
+_POINTS = {"unselected": {"marker": {"opacity": 1}}} | theme.HOVER
 
 
 def sizes(checkpoint: Checkpoint, data: TextData, setting: Setting, stats: UsageStats) -> list[PruningPlan]:

@@ -106,10 +106,8 @@ def expert_map(plan: PruningPlan, experts: int, subtitle: str, *, legend: bool =
     title, kept = "Kept experts and their weights", f"{plan.budget} of {len(z) * experts} experts"
     subtitle = f"{kept}; grey: not kept{subtitle}"
     layout(fig, title, subtitle=subtitle, x="expert", height=height, legend=legend, margin=margin)
-    grid = {"showgrid": False, "zeroline": False}
-    fig.update_xaxes(tickmode="array", tickvals=cells["x"], range=[-0.5, experts - 0.5], **grid)
-    fig.update_yaxes(type="category", range=[len(z) - 0.5, -0.5], **grid)
-    return fig
+    fig.update_xaxes(tickmode="array", tickvals=cells["x"], range=[-0.5, experts - 0.5])
+    return fig.update_yaxes(type="category", range=[len(z) - 0.5, -0.5])
 
 
 def weights_of(plan: PruningPlan, experts: int) -> dict[int, np.ndarray]:

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from shrp.checkpoints.info import CheckpointInfo
 from ui.text import count, escape_html, percent
-from ui.theme import BLUE, GREEN, GREY, MUTED, layout
+from ui.theme import BLUE, GREEN, GREY, HOVER, MUTED, layout
 
 if TYPE_CHECKING:
     from shrp.evaluation.costs import Cost
@@ -57,7 +57,7 @@ def layer_strip(frame: pd.DataFrame, num_experts: int, *, validation: str = "val
             name=legend,
             marker={"color": fill, "line": {"color": outline, "width": 1}, "cornerradius": 2},
             hovertext=[_block_text(row, num_experts, validation) for row in part.itertuples()],
-            hovertemplate="%{hovertext}<extra></extra>",
+            **HOVER,
         )
     fig.update_layout(barmode="overlay")
     last = int(frame["layer"].max())

@@ -18,6 +18,7 @@ from ui.theme import (
     DASHES,
     GREEN,
     GREY,
+    HOVER,
     KIND_COLORS,
     KIND_SYMBOLS,
     MUTED,
@@ -85,7 +86,7 @@ def score_dots(frame: pd.DataFrame) -> go.Figure:
             marker={"size": 11, "color": KIND_COLORS[kind], "symbol": KIND_SYMBOLS[kind]},
             error_x=whiskers(score, low, high, thickness=1.6),
             hovertext=[_score_hover(row) for row in part.itertuples()],
-            hovertemplate="%{hovertext}<extra></extra>",
+            **HOVER,
         )
     notes = []
     if not (teacher := frame.loc[frame["kind"] == "teacher", "score"]).empty:
@@ -213,9 +214,9 @@ def _validation(fig: go.Figure, frame: pd.DataFrame, teacher_score: float | None
         name=f"validation {metric_name(metric)}",
         line={"color": BLUE, "width": 2},
         hovertext=[_epoch_hover(row, metric) for row in frame.itertuples()],
-        hovertemplate="%{hovertext}<extra></extra>",
         row=1,
         col=1,
+        **HOVER,
     )
     if teacher_score is not None:
         fig.add_hline(factor * teacher_score, line={"dash": "dot", "color": GREY, "width": 1.5}, row=1, col=1)

@@ -15,12 +15,12 @@ from shrp.phrases import listed
 from ui.bound import one_of_several
 from ui.downloads import chart
 from ui.routing import results
-from ui.routing.figures import CHANGE_BAR, HOVER, cells, grid_height, layer_names, token_axes
+from ui.routing.figures import grid_height, layer_names, token_axes
 from ui.routing.sentences import BESIDE, kind_of
 from ui.routing.table import agreement
 from ui.state import Selection
 from ui.text import escape, escape_html, percent, plain, shorten, signed
-from ui.theme import crosses, layout
+from ui.theme import HOVER, crosses, layout, signed_cells
 
 PATCH = "patch"
 """Key of the widget, in the session's state and in the URL."""
@@ -83,7 +83,8 @@ def heatmap(found: Patched, into: int, donor: int) -> go.Figure:
     names, mine, donors = _names(found)
     limit = max(abs(found.gap), float(np.nanmax(np.abs(moved), initial=0.0)), 1e-6)
     hover = _hover(found, mine, donors, donor)
-    fig = go.Figure(cells(moved, range(layers), limit, customdata=hover, **HOVER, **CHANGE_BAR))
+    rows = layer_names(range(layers))
+    fig = go.Figure(signed_cells(moved, range(tokens), rows, limit, bar="change", hovertext=hover, **HOVER))
     rows, columns = np.nonzero(flips)
     if len(rows):
         fig.add_trace(crosses(columns, layer_names(rows)))

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
 from shrp.analysis.attribution.tokens import WordScores
 from ui.text import escape_html, shorten, signed
-from ui.theme import BLUE, DIVERGING, GREY, ORANGE, layout
+from ui.theme import BLUE, GREY, ORANGE, layout
 
 _WINDOW = 40
 """Tokens shown at first, so that cells and names have room. A longer text is moved by dragging."""
 _LESS, _MORE, _STRONGEST = (43, 123, 186), (224, 130, 20), 0.55
 """Of words: see-through, so that either theme's text stays legible."""
 _LINE, _MOST_BARS = 23, 40
-HOVER = {"hovertemplate": "%{customdata}<extra></extra>"}
-CHANGE_BAR = {"showscale": True, "colorbar": {"title": {"text": "change"}, "thickness": 12}}
-"""Further arguments of `cells`."""
 
 
 def layer_names(layers: Sequence[int]) -> list[str]:
@@ -32,18 +28,11 @@ def grid_height(rows: int, extra: int) -> int:
     return extra + max(4, rows) * 26
 
 
-def cells(z: np.ndarray, layers: Sequence[int], limit: float, **options: Any) -> go.Heatmap:
-    """Layers x columns of signed numbers `z`, blue below 0 and orange above; the colour scale ends at `limit`."""
-    look = {"showscale": False, "hoverongaps": False, "colorscale": DIVERGING, "xgap": 1, "ygap": 1}
-    look |= {"zmin": -limit, "zmax": limit} | options
-    return go.Heatmap(z=z, x=list(range(z.shape[1])), y=layer_names(layers), **look)
-
-
 def token_axes(fig: go.Figure, names: Sequence[str], title: str = "") -> None:
     """Name the columns of a map of layers by tokens, HTML-safe; one of many tokens can be moved."""
     ticks = {"tickvals": list(range(len(names))), "ticktext": list(names), "tickangle": -60}
-    fig.update_xaxes(**ticks, showgrid=False, zeroline=False, title=title)
-    fig.update_yaxes(autorange="reversed", showgrid=False, fixedrange=True)
+    fig.update_xaxes(**ticks, title=title)
+    fig.update_yaxes(autorange="reversed", fixedrange=True)
     if len(names) > _WINDOW:
         fig.update_xaxes(range=[-0.5, _WINDOW - 0.5], title=f"{title} drag to move".strip())
         fig.update_layout(dragmode="pan")

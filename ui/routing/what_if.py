@@ -16,13 +16,13 @@ from ui import not_here, state
 from ui.bound import fall_back, of_checkpoint, set_param
 from ui.downloads import chart, clicked
 from ui.routing import results
-from ui.routing.figures import CHANGE_BAR, HOVER, cells, grid_height, layer_names, token_axes
+from ui.routing.figures import grid_height, layer_names, token_axes
 from ui.routing.sentences import class_box, output_name
 from ui.routing.table import routes_html
 from ui.routing.verdict import most
 from ui.state import CHECKPOINT, Selection
 from ui.text import escape, escape_html, percent, plain, score_text, shorten, shorten_texts, signed
-from ui.theme import SELECTED, click_targets, crosses, layout, outline, pick_by_click
+from ui.theme import HOVER, SELECTED, click_targets, crosses, layout, outline, pick_by_click, signed_cells
 
 URL, CLASS = "force", "what_if_class"
 """Names in the URL: the forced route, and the class whose logit is shown."""
@@ -191,24 +191,23 @@ def what_if_heatmap(grid: WhatIf, e: Exploration, output: int) -> go.Figure:
     digits = 1 if limit >= 1 else 2
     text = np.vectorize(lambda value: signed(value, digits) if value else "")(np.round(change, digits))
     numbers = {"text": text, "texttemplate": "%{text}"} if change.shape[1] <= _MOST_WRITTEN else {}
-    fig = go.Figure(cells(change, grid.layers, limit, hoverinfo="skip", **CHANGE_BAR, **numbers))
+    experts, names = range(change.shape[1]), layer_names(grid.layers)
+    fig = go.Figure(signed_cells(change, experts, names, limit, bar="change", hoverinfo="skip", **numbers))
     _mark(fig, e, grid.route)
     rows, columns = np.nonzero(flips)
     if len(rows):
         fig.add_trace(crosses(columns + 0.36, layer_names([grid.layers[row] for row in rows])))
     texts = [_hover(grid, e, row, expert, output) for row, expert in np.ndindex(change.shape)]
     signs = ["outlined: taken", *["✕: other prediction"] * bool(len(rows)), *["◆: forced"] * bool(grid.route)]
-    experts = range(change.shape[1])
     fig.add_trace(click_targets([(layer, expert) for layer in grid.layers for expert in experts], texts))
     pick_by_click(fig)
     subtitle = f"{escape_html(shorten_texts(e.text, 60))}<br>change from this route; {'; '.join(signs)}; click to force"
     height = grid_height(len(e.layers), 165)
     title = f"With another expert: {escape_html(output_name(grid.task, output))}"
     layout(fig, title, subtitle=subtitle, x="expert", height=height)
-    bare = {"showgrid": False, "zeroline": False, "fixedrange": True}
     step = 1 if len(experts) <= _MOST_WRITTEN else 2
-    fig.update_xaxes(tickvals=list(experts[::step]), tickangle=0, **bare)
-    return fig.update_yaxes(autorange="reversed", title="", **bare)
+    fig.update_xaxes(tickvals=list(experts[::step]), tickangle=0, fixedrange=True)
+    return fig.update_yaxes(autorange="reversed", fixedrange=True)
 
 
 def _hover(grid: WhatIf, e: Exploration, row: int, expert: int, output: int) -> str:
@@ -245,7 +244,8 @@ def token_map(e: Exploration) -> go.Figure:
         hover[row, place] += percent(float(share[row, place]))
     written = {"text": taken.astype(str), "texttemplate": "%{text}"} if len(names) <= 160 else {}
     z = np.where(taken == most, -share, share)
-    fig = go.Figure(cells(z, e.layers, 1.0, customdata=hover, **HOVER, **written))
+    columns, rows = range(len(names)), layer_names(e.layers)
+    fig = go.Figure(signed_cells(z, columns, rows, 1.0, hovertext=hover, **HOVER, **written))
     subtitle = "blue: the expert that most tokens of the layer take; orange: another; darker: more probable"
     layout(fig, "Expert of every token", subtitle=subtitle, height=grid_height(len(e.layers), 190))
     token_axes(fig, names)

@@ -23,9 +23,8 @@ from ui.attention_figures import attention, draw
 from ui.bound import clamp
 from ui.downloads import chart
 from ui.text import escape, escape_html, percent
-from ui.theme import BLUE, GREEN, GREY, MUTED, ORANGE, PURPLE, SKY, layout
+from ui.theme import BLUE, GREEN, GREY, HOVER, MUTED, ORANGE, PURPLE, SKY, layout
 from ui.usage import results
-from ui.usage.figures import HOVER
 
 EXAMPLE, HIDE = "example", "hide_special"
 """Keys in the session's state and in the URL; `example` is the number of the example that is shown."""

@@ -27,9 +27,9 @@ from ui.text import (
     signed,
     slice_name,
 )
-from ui.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, layout
+from ui.theme import BLUE, GREEN, GREY, HOVER, ORANGE, PURPLE, layout
 from ui.usage import results
-from ui.usage.figures import HOVER, cells_height, interval_marks
+from ui.usage.figures import cells_height, interval_marks
 
 BY, EXCHANGE = "driven_by", "exchange"
 """Keys of the picked grouping and of the switch for exchanged routes, in the session's state and in the URL."""

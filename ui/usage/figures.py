@@ -9,9 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ui.text import axis_names, escape_html, percent, slice_name
-from ui.theme import BLUE, GREY, ORANGE, layout, whiskers
+from ui.theme import BLUE, GREY, HOVER, ORANGE, layout, whiskers
 
-HOVER = {"hovertemplate": "%{hovertext}<extra></extra>"}
 LINE_MARKS = {
     "mode": "markers",
     "marker": {"symbol": "line-ns", "size": 18, "line": {"color": ORANGE, "width": 3}},

@@ -42,7 +42,7 @@ from ui.text import (
     worth_meaning,
     worth_name,
 )
-from ui.theme import DIVERGING, layout
+from ui.theme import HOVER, layout, signed_cells
 from ui.usage import results
 
 EXPERT, HEAD = "expert", "head"
@@ -185,17 +185,6 @@ def by_group_said(sure: pd.DataFrame, frame: pd.DataFrame, worth: str, of: str =
     return f"**{len(sure):,} of {tested:,}** {what} differ significantly in the {worth} lost: {named}{more}."
 
 
-def _signed_map(z: np.ndarray, limit: float, x: Sequence, y: Sequence, bar: str, **cells) -> go.Figure:
-    """A heatmap of signed numbers, its first row on top."""
-    ends = {"zmin": -limit, "zmax": limit, "colorscale": DIVERGING}
-    bar = {"title": {"text": bar}, "thickness": 12}
-    fig = go.Figure(
-        go.Heatmap(z=z, x=x, y=y, xgap=1, ygap=1, hoverongaps=False, colorbar=bar, **ends, **cells)
-    )
-    fig.update_xaxes(tickangle=0, showgrid=False, zeroline=False)
-    return fig.update_yaxes(showgrid=False, zeroline=False, autorange="reversed")
-
-
 def effect_map(table: pd.DataFrame, what: str, subtitle: str, of: str = EXPERT) -> go.Figure:
     """Layers x experts: the mean signed effect on the output; experts that are never used stay blank.
 
@@ -211,19 +200,20 @@ def effect_map(table: pd.DataFrame, what: str, subtitle: str, of: str = EXPERT) 
     if table["score_lost"].notna().any():
         columns += ["score_lost", "score_lost_low", "score_lost_high"]
         more += "<br>score lost %{customdata[5]:+.4f} (95% CI %{customdata[6]:+.4f} to %{customdata[7]:+.4f})"
-    fig = _signed_map(
+    cells = signed_cells(
         z,
-        limit,
-        list(shown.columns),
+        shown.columns,
         [f"layer {layer}" for layer in shown.index],
-        "mean effect",
+        limit,
+        bar="mean effect",
         customdata=np.dstack([grid[column].unstack().to_numpy() for column in columns]),
         text=[["" if np.isnan(v) else signed(v, digits) for v in row] for row in z],
         texttemplate="%{text}" if z.shape[1] <= 16 else None,
         hovertemplate=f"%{{y}}, {of} %{{x}}<br>mean effect %{{z:+.4f}} (95% CI %{{customdata[0]:+.4f}} to "
         f"%{{customdata[1]:+.4f}})<br>mean size %{{customdata[4]:.4f}}{more}<extra></extra>",
     )
-    fig.update_xaxes(tickvals=list(shown.columns))
+    fig = go.Figure(cells).update_xaxes(tickvals=list(shown.columns), tickangle=0)
+    fig.update_yaxes(autorange="reversed")
     height, axis = 165 + max(4, len(z)) * 26, f"{of} (positive: removing it costs something)"
     return layout(fig, f"Mean effect on {what}", subtitle=subtitle, x=axis, height=height)
 
@@ -265,18 +255,18 @@ def where_map(
         for (group, layer, expert), r in zip(at, shown.itertuples(), strict=True)
     ]
     names = zip(axis_names(map(slice_name, groups)), counts, strict=True)
-    fig = _signed_map(
+    cells = signed_cells(
         shown["lost"].to_numpy().reshape(shape),
-        limit,
         [f"{layer}·{expert}" for layer, expert in experts],
         [f"{name} ({n:,})" for name, n in names],
-        "lost",
+        limit,
+        bar="lost",
         text=np.array(text, dtype=object).reshape(shape),
         texttemplate="%{text}",
         hovertext=np.array(hover, dtype=object).reshape(shape),
-        hovertemplate="%{hovertext}<extra></extra>",
+        **HOVER,
     )
-    fig.update_xaxes(type="category", tickfont={"size": 10})
-    fig.update_yaxes(type="category")
+    fig = go.Figure(cells).update_xaxes(type="category", tickangle=0, tickfont={"size": 10})
+    fig.update_yaxes(type="category", autorange="reversed")
     height = 200 + max(4, len(groups)) * 26
     return layout(fig, title, subtitle=subtitle, x=f"layer · {of} (positive: it helps)", height=height)

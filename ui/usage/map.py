@@ -133,9 +133,8 @@ def usage_heatmap(
     outline(fig, selected[1], list(layers).index(selected[0]))
     pick_by_click(fig)
     # Without a range of their own the axes leave room for whole marks around the outer cells.
-    bare = {"showgrid": False, "zeroline": False}
-    fig.update_xaxes(tickvals=list(experts), tickangle=0, range=[-0.6, len(experts) - 0.4], **bare)
+    fig.update_xaxes(tickvals=list(experts), tickangle=0, range=[-0.6, len(experts) - 0.4])
     # The lowest layer on top, as wherever layers are rows: an example is read downwards.
-    fig.update_yaxes(type="category", range=[len(names) - 0.4, -0.6], **bare)
+    fig.update_yaxes(type="category", range=[len(names) - 0.4, -0.6])
     height = cells_height(len(names))
     return layout(fig, "Top-1 share (%)", subtitle=subtitle, x="expert", y="layer", height=height, legend=False)

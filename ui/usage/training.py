@@ -107,5 +107,4 @@ def usage_over_training(frame: pd.DataFrame, *, subtitle: str) -> go.Figure:
     title = "Top-1 share of every expert, epoch by epoch"
     layout(fig, title, subtitle=subtitle, height=158 + 190 * rows, margin=margin)
     fig.update_layout(coloraxis_colorbar={"tickformat": ".0%", "thickness": 12})
-    fig.update_xaxes(dtick=1, showgrid=False, zeroline=False)
-    return fig.update_yaxes(showgrid=False, zeroline=False)
+    return fig.update_xaxes(dtick=1)

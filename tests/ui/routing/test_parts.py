@@ -220,7 +220,7 @@ def test_runs_of_layers_are_named_by_the_token_that_moves_most():
     assert "**t" not in none
     close = patched([1.0], [1.01], [[[1.5], [0.2]]], STSB)
     assert "−0.800" in compare.in_words(close, 1, 2)
-    assert "%" not in compare.heatmap(close, 1, 2).data[0].customdata[0][0]
+    assert "%" not in compare.heatmap(close, 1, 2).data[0].hovertext[0][0]
 
 
 def test_cells_say_what_happens_there():
@@ -229,7 +229,7 @@ def test_cells_say_what_happens_there():
         [-2.0, 0.0], [2.0, 0.0], layers, donors=("t0", "<b>", None), rerouted=np.array([[3, 0, 0]])
     )
     fig = compare.heatmap(found, 1, 2)
-    first, second, third = fig.data[0].customdata[0]
+    first, second, third = fig.data[0].hovertext[0]
     assert "+2.500, to +0.500 (62%" in first
     assert "negative" in first
     assert first.endswith("3")
