@@ -25,7 +25,8 @@ from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
 
 from shrp.errors import ShrpError
-from shrp.evaluation.costs import size_like
+from shrp.evaluation.costs import TOKENS, Cost, dense_layer_flops, partly_dense
+from shrp.evaluation.layer_params import dense_layer_params, static_layer_params
 from shrp.families.families import encoder_layers, family_of
 from shrp.families.family import Output
 from shrp.model.config import ShrpConfig
@@ -145,6 +146,27 @@ class WidthPruned(StaticLayer):
 
 def _restore_heads(layer: WidthPruned, incompatible: object) -> None:
     layer.heads = tuple(layer.kept_heads.tolist())
+
+
+def size_like(d: int, dh: int, experts: int) -> tuple[int, int]:
+    """Heads and neurons of a layer under width pruning, with no more parameters than a static layer of so many experts.
+
+    Half as many heads as experts, since each head has its own output projection, and as many neurons as then fit; at
+    least one of each.
+    """
+    heads = max(1, experts // 2)
+    left = static_layer_params(d, dh, experts) - dense_layer_params(d, 0, heads * dh)
+    return heads, max(1, left // (2 * d + 1))
+
+
+def narrow_cost(model: PreTrainedModel, layers: int, experts: int) -> Cost:
+    """Cost of the same architecture with `layers` layers under width pruning to the size of so many experts."""
+    d, dh = model.config.hidden_size, model.config.hidden_size // model.config.num_attention_heads
+    heads, neurons = size_like(d, dh, experts)
+    flops = dense_layer_flops(d, neurons, TOKENS, heads * dh)
+    flops += family_of(model).position_flops(model.config, TOKENS, heads * dh)
+    size = dense_layer_params(d, neurons, heads * dh), flops
+    return partly_dense(model, [size] * layers, layers, TOKENS)
 
 
 def width_pruning(experts: int, batches: Batches) -> Convert:

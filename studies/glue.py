@@ -37,7 +37,7 @@ from shrp.checkpoints.info import usage_in
 from shrp.cli.output import stderr
 from shrp.data.tasks import TASKS as GLUE
 from shrp.errors import DataError
-from shrp.evaluation.costs import cost, narrow_cost, plan_cost
+from shrp.evaluation.costs import cost, plan_cost
 from shrp.model.config import ShrpConfig
 from shrp.pruning.live import LiveEvaluator
 from shrp.pruning.plan import PruningPlan, first_experts, make_plan
@@ -46,7 +46,7 @@ from shrp.training.config import RECIPES
 from shrp.training.runs import Convert
 from studies import trainings
 from studies.cluster import run_pieces
-from studies.controls import no_router
+from studies.controls import narrow_cost, no_router
 from studies.rows import DATA, Rows, as_json, names, numbers, read_rows, run
 from studies.summary import TASKS, describe, summary
 from studies.trainings import MAX_LENGTH, Base, Trainings

@@ -43,7 +43,7 @@ from shrp.files import write_text
 from shrp.model.config import ShrpConfig
 from shrp.pruning.plan import PruningPlan
 from shrp.pruning.prune import prune
-from shrp.training.config import FURTHER_RATES, FURTHER_SIZE, WIDE_RATES, TextConfig, TrainConfig
+from shrp.training.config import WIDE_RATES, TextConfig, TrainConfig
 from shrp.training.corpus import sample, shards
 from shrp.training.device import resolve_precision
 from shrp.training.examples import FIT_EXAMPLES
@@ -63,8 +63,10 @@ SOURCES = ("mrpc", "rte", "stsb", "qnli", "mnli", "qqp", "cola", "sst2")
 """Tasks whose training texts, without labels, encoders are converted on."""
 MOST = 12_000
 """Texts of each source, at most, so that the largest do not crowd out the others."""
-TEXT_SIZES = {"conversion_size": 2500, "final_size": 20_000, "further_size": FURTHER_SIZE}
+TEXT_SIZES = {"conversion_size": 2500, "final_size": 20_000, "further_size": 60_000}
 """Texts per converted layer, of the epoch after the last one, and of fine-tuning after pruning."""
+FURTHER_RATES = {"learning_rate": 5e-4, "new_learning_rate": 2e-3}
+"""Learning rates of fine-tuning on text after pruning: a pruned layer is small, and its steps are many."""
 
 
 def slug(name: str) -> str:

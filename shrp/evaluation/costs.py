@@ -74,17 +74,6 @@ def static_layer_flops(
     return _product(tokens, d, (3 * m + self_path) * dh) + _attention(tokens, m * dh) + _product(tokens, width, d)
 
 
-def size_like(d: int, dh: int, experts: int) -> tuple[int, int]:
-    """Heads and neurons of a layer under width pruning, with no more parameters than a static layer of so many experts.
-
-    Half as many heads as experts, since each head has its own output projection, and as many neurons as then fit; at
-    least one of each.
-    """
-    heads = max(1, experts // 2)
-    left = static_layer_params(d, dh, experts) - dense_layer_params(d, 0, heads * dh)
-    return heads, max(1, left // (2 * d + 1))
-
-
 Size = tuple[int, int]
 """Parameters and FLOPs."""
 
@@ -192,7 +181,7 @@ def dense_cost(model: PreTrainedModel, tokens: int = TOKENS, *, dropped: int = 0
 
     `dropped` layers are left out.
     """
-    found = _partly_dense(model, [], dropped, tokens)
+    found = partly_dense(model, [], dropped, tokens)
     embeddings = model.get_input_embeddings()
     whole = getattr(model.config, WHOLE_VOCABULARY, None) or embeddings.num_embeddings
     taken = (whole - embeddings.num_embeddings) * embeddings.embedding_dim
@@ -211,20 +200,10 @@ def static_cost(
     """Cost of the same architecture with `layers` layers static, of `kept` experts in all, however these are spread."""
     each = [0] * (layers - 1) + [kept]  # linear in m
     sizes = [_static_layer(model.config, m, tokens, self_path, untied) for m in each]
-    return _partly_dense(model, sizes, layers, tokens)
+    return partly_dense(model, sizes, layers, tokens)
 
 
-def narrow_cost(model: PreTrainedModel, layers: int, experts: int) -> Cost:
-    """Cost of the same architecture with `layers` layers under width pruning to the size of so many experts."""
-    d, dh = model.config.hidden_size, model.config.hidden_size // model.config.num_attention_heads
-    heads, neurons = size_like(d, dh, experts)
-    flops = dense_layer_flops(d, neurons, TOKENS, heads * dh)
-    flops += family_of(model).position_flops(model.config, TOKENS, heads * dh)
-    size = dense_layer_params(d, neurons, heads * dh), flops
-    return _partly_dense(model, [size] * layers, layers, TOKENS)
-
-
-def _partly_dense(model: PreTrainedModel, sizes: Sequence[Size], replaced: int, tokens: int) -> Cost:
+def partly_dense(model: PreTrainedModel, sizes: Sequence[Size], replaced: int, tokens: int) -> Cost:
     """Cost with `replaced` layers of these sizes in all, the rest dense, and the vocabulary as it is."""
     dense = [dense_layer(model.config, tokens)] * (len(encoder_layers(model)) - replaced)
     return _total(model, [*dense, *sizes], tokens)

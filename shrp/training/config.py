@@ -40,14 +40,10 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
 }
 """The two named recipes: values of `TrainConfig` that differ between them."""
-FURTHER_RATES = {"learning_rate": 5e-4, "new_learning_rate": 2e-3}
-"""Learning rates of `TextConfig` after pruning: a pruned layer is small, and its steps are many."""
 WIDE_RATES = {"learning_rate": 4e-5, "new_learning_rate": 2e-4}
 """Those of a conversion on text of encoders wider than 512, which do not settle at a small one's."""
 PER_LAYER = (1, 2, 4, 8, 12)
 """Experts per layer at which a recipe scores pruned models by default."""
-FURTHER_SIZE = 60_000
-"""Texts that a pruned encoder is fine-tuned on by default."""
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ import torch
 
 from shrp.checkpoints import checkpoint
 from shrp.errors import CheckpointError, ShrpError
-from shrp.evaluation.costs import cost, counted_params, size_like
+from shrp.evaluation.costs import cost, counted_params
 from shrp.families.families import encoder_layers, family_of
 from shrp.model.convert import new_parameters
 from shrp.model.gates import use_gates
 from shrp.pruning.plan import first_experts
 from shrp.pruning.prune import prune
-from studies.controls import annealed, drop_layer, no_router, self_path_alone, width_pruning
+from studies.controls import annealed, drop_layer, no_router, self_path_alone, size_like, width_pruning
 from studies.trainings import Trainings
 
 
