@@ -170,7 +170,7 @@ class Checkpoint:
             if not expert_layers(self.model):  # a plan may prune layers without a router, too
                 raise PlanError("no layer of this model has a router, so there is no usage to prune by; give a plan.")
             plan = make_plan(usage_in(self.info), per_layer=per_layer, budget=budget)
-        kept = tuple(row for row in self.info.scores if row.get("kind") == "teacher")
+        kept = tuple(row for row in self.info.scores if row["kind"] == "teacher")
         training = pruned_training(self.info.training, self.fingerprint, plan, counted_on=counted_on)
         return replace(
             self,

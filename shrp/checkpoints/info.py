@@ -478,10 +478,11 @@ def check_scores(rows: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], 
     """Rows of scores, without what is null.
 
     Raises:
-        CheckpointError: a row is no object with a kind, or a field is of another type than it should be, or the metric
-            is unknown.
+        CheckpointError: a row is no object with a kind, model, data, metric and n, or a field is of another type than it
+            should be, or the metric is unknown.
     """
-    return tuple(_check_row("row of scores", row, _SCORE, ("kind",)) for row in rows)
+    needed = ("kind", "model", "data", "metric", "n")
+    return tuple(_check_row("row of scores", row, _SCORE, needed) for row in rows)
 
 
 def check_usage(usage: Mapping[str, Any]) -> dict[str, list[float]]:

@@ -20,7 +20,6 @@ from shrp.pruning.plan import PruningPlan
 SHARES = ("encoder_params", "model_params", "encoder_flops", "model_flops")
 _DROPPED, _RANDOM = "layers dropped", "random experts"
 """How the names of the controls begin (docs/method.md, "Controls")."""
-_NEEDED = ("model", "data", "metric", "n")
 _COLUMNS = (
     "model", "kind", "data", "metric", "score", "low", "high", "interval_is", "n", "retained", "constant", "per_layer",
     "budget", "recovered", "seeds",
@@ -104,7 +103,7 @@ def rows_as_now(
 
 def row_cost(row: Mapping[str, Any], info: CheckpointInfo, model: PreTrainedModel) -> Cost | None:
     """Cost of one row's model, counted from the architecture; None where the row doesn't tell what its model is."""
-    layers, name, kind = len(info.config.layers), str(row.get("model", "")), row.get("kind")
+    layers, name, kind = len(info.config.layers), row["model"], row["kind"]
     if kind == "teacher":
         return dense_cost(model, TOKENS)
     if kind == "routed":  # a static checkpoint does not have the routed model that it came from
@@ -122,11 +121,11 @@ def row_cost(row: Mapping[str, Any], info: CheckpointInfo, model: PreTrainedMode
 def score_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """A checkpoint's `scores`, with the interval as `low` and `high`, nan where there is none.
 
-    Rows without a finite score, model, data, metric or n are left out.
+    Rows without a finite score are left out.
     """
     found = []
     for row in rows:
-        if math.isnan(_finite(row.get("score"))) or any(row.get(name) is None for name in _NEEDED):
+        if math.isnan(_finite(row.get("score"))):
             continue
         low, high = stored_interval(row)
         known = {name: row.get(name) for name in _COLUMNS} | {"constant": _finite(row.get("constant"))}

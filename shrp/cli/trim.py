@@ -65,7 +65,7 @@ def trim_vocabulary(
     shares = [cost(one).relative_to(dense_cost(one))["model_params"] for one in (source.model, model)]
     result: dict[str, Any] = {"out": str(out), "model_params_before": shares[0], "model_params": shares[1]}
     result |= facts
-    rows = [dict(row) for row in source.info.scores if row.get("kind") == "teacher"]
+    rows = [dict(row) for row in source.info.scores if row["kind"] == "teacher"]
     if scored is not None:
         before = evaluate(source.model, source.tokenizer, scored, max_length=length)
         after = evaluate(model, tokenizer, scored, max_length=length)

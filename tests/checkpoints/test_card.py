@@ -83,8 +83,8 @@ def test_a_collapsed_layer_is_among_the_limits(folder):
     assert "Layer 2 uses" not in text
 
 
-def test_a_row_of_scores_that_lacks_something_is_left_out(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
-    scores = ({"kind": "routed"}, {"kind": "static", "model": "static", "score": 0.5})
+def test_a_row_of_scores_without_a_score_is_left_out(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
+    scores = ({"kind": "routed", "model": "routed", "data": "made", "metric": "accuracy", "n": 4},)
     folder = checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(scores=scores), tmp_path / "bare")
     assert "No scores were stored with it." in checkpoint.load(folder).card("bare")
 

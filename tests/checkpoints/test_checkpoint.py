@@ -49,6 +49,7 @@ def refusal(folder):
     return text
 
 
+ROW = {"data": "made", "metric": "accuracy", "n": 7}
 ROUND_TRIPS = [("bert", kind) for kind in ("dense", "routed", "token", "top2", "static")]
 ROUND_TRIPS += [(family, "extended") for family in sorted(FAMILIES)]
 
@@ -85,7 +86,7 @@ def test_round_trip(family, kind, tmp_path, tiny_model, tiny_routed, tiny_info, 
 
 
 def test_info_keeps_everything(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
-    rows = ({"model": "routed", "kind": "routed", "score": 0.5, "n": 7, "interval": [0.1, 0.9]},)
+    rows = (ROW | {"model": "routed", "kind": "routed", "score": 0.5, "interval": [0.1, 0.9]},)
     info = tiny_info(training={"epochs": 3}, scores=rows, usage={"1": [0.5, 0.5, 0, 0]})
     lines = {"history.jsonl": '{"epoch": 0, "stage": 2}\n\n'}
     folder = checkpoint.save(tiny_routed(), tiny_tokenizer, info, tmp_path / "a", extra_files=lines)
@@ -411,7 +412,7 @@ def test_fingerprint_follows_the_bytes(saved, tmp_path):
 
 
 def test_a_checkpoint_is_pruned_saved_and_read_again(tiny_routed, tiny_tokenizer, tiny_info, tiny_data, tmp_path):
-    rows = tuple({"model": kind, "kind": kind, "score": 0.9} for kind in ("teacher", "routed"))
+    rows = tuple(ROW | {"model": kind, "kind": kind, "score": 0.9} for kind in ("teacher", "routed"))
     usage = {str(layer): share.tolist() for layer, share in USAGE.items()}
     info = tiny_info(usage=usage, scores=rows)
     loaded = checkpoint.load(checkpoint.save(tiny_routed(), tiny_tokenizer, info, tmp_path / "routed"))

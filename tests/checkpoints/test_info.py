@@ -43,6 +43,7 @@ def test_a_training_of_the_wrong_types_is_refused(training):
         info.check_training(training)
 
 
+SCORE = {"kind": "static", "model": "static", "data": "made", "metric": "accuracy", "n": 4}
 WRONG_SCORES = (
     *({"score": "high"}, {"interval": 0.5}, {"interval": [0.5]}, {"interval": [0.5, "more"]}, {"data": ["glue"]}),
     *({"metric": "<b>"}, {"score": 10**400}),
@@ -63,8 +64,8 @@ WRONG_EPOCHS = (
 @pytest.mark.parametrize(
     ("check", "wrong"),
     [
-        *((info.check_scores, [row]) for row in (7, {"model": "static"})),
-        *((info.check_scores, [{"kind": "static"} | row]) for row in WRONG_SCORES),
+        *((info.check_scores, [row]) for row in (7, *(SCORE | {name: None} for name in SCORE))),
+        *((info.check_scores, [SCORE | row]) for row in WRONG_SCORES),
         *((info.check_usage, usage) for usage in WRONG_USAGE),
         *((info.check_history, [row]) for row in WRONG_EPOCHS),
     ],
@@ -79,7 +80,7 @@ def test_a_history_keeps_all_but_what_is_not_known():
     row = {"epoch": 0, "stage": 2, "converted_layer": None, "theirs": 1}
     assert info.check_history([row | {"validation_score": None, "usage": None}]) == [row]
     assert info.check_training({"train_examples": None, "epochs": 3}) == {"epochs": 3}
-    assert info.check_scores([{"kind": "routed", "n": None, "interval_is": None}]) == ({"kind": "routed"},)
+    assert info.check_scores([SCORE | {"score": None, "interval_is": None}]) == (SCORE,)
 
 
 def test_shares_of_other_experts_than_the_model_has_are_refused(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):

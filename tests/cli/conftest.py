@@ -40,7 +40,7 @@ def place(tmp_path_factory, tiny_model, tiny_routed, tiny_tokenizer, save_model,
     usage = measure_usage(routed, tiny_tokenizer, known[0]).shares()
     scores = tuple(
         {"model": "dense teacher", "kind": "teacher", "data": one.name, "data_fingerprint": one.fingerprint}
-        | {"score": 0.75, "n": 60}
+        | {"metric": "accuracy", "score": 0.75, "n": 60}
         for one in known
     )
     info = tiny_info(usage={str(k): v.tolist() for k, v in usage.items()}, scores=scores)

@@ -93,13 +93,13 @@ def write_checkpoint(
 
     `ranked_on`: what the plan's experts were chosen on; None where that was the checkpoint's own usage.
     """
-    kept = [dict(row) for row in checkpoint.info.scores if row.get("kind") == "teacher"]
+    kept = [dict(row) for row in checkpoint.info.scores if row["kind"] == "teacher"]
     if math.isfinite(evaluation.score):
         if (teacher := teacher_on(checkpoint, data)) is not None:
             dense = teacher.score
         else:
             rows = measurements.score_rows(checkpoint, data)
-            dense = next((row.get("score") for row in rows if row.get("kind") == "teacher"), None)
+            dense = next((row.get("score") for row in rows if row["kind"] == "teacher"), None)
         kept.append(pruned_row(plan, evaluation, dense, data, checkpoint.info.max_length))
     seed = 0 if plan.selection.startswith("random") else None
     training = pruned_training(checkpoint.info.training, checkpoint.fingerprint, plan, counted_on=ranked_on, seed=seed)

@@ -90,10 +90,10 @@ def smallest_text(
 
 def _elsewhere(scores: Sequence[Mapping[str, Any]], data: TextData, budget: int) -> str:
     """What the stored pruning of about that size, without fine-tuning, loses on other data, as a further sentence."""
-    rows = [row for row in scores if row.get("data") != data.name and row.get("score") is not None]
-    pruned = [row for row in rows if row.get("kind") == "static" and not row.get("recovered") and row.get("budget")]
+    rows = [row for row in scores if row["data"] != data.name and row.get("score") is not None]
+    pruned = [row for row in rows if row["kind"] == "static" and not row.get("recovered") and row.get("budget")]
     near = min(pruned, key=lambda row: abs(row["budget"] - budget), default={})
-    routed = [row for row in rows if row.get("kind") == "routed" and row["data"] == near.get("data")]
+    routed = [row for row in rows if row["kind"] == "routed" and row["data"] == near.get("data")]
     if not routed:
         return ""
     score, full = (score_text(row["score"], row["metric"]) for row in (near, routed[0]))

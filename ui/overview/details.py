@@ -176,7 +176,7 @@ def training(selection: state.Selection) -> None:
         st.caption("No training history (history.jsonl) was stored with this checkpoint.")
         return
     data = str(info.training.get("validation_data", "validation data"))
-    of_teacher = [row for row in info.scores if (row.get("kind"), row.get("data")) == ("teacher", data)]
+    of_teacher = [row for row in info.scores if (row["kind"], row["data"]) == ("teacher", data)]
     teacher = of_teacher[0].get("score") if of_teacher else None
     frame = score_figures.history_frame(history)
     fig = score_figures.training_history(frame, data=data, teacher_score=teacher)

@@ -44,13 +44,13 @@ def encoder_share(config: Mapping[str, Any], info: CheckpointInfo) -> float | No
 
 def own_rows(info: CheckpointInfo) -> list[Mapping[str, Any]]:
     """The stored scores of the checkpoint as it is."""
-    rows = [row for row in info.scores if row.get("kind") == kind_of(info)]
+    rows = [row for row in info.scores if row["kind"] == kind_of(info)]
     return [row for row in rows if info.plan is None or row.get("budget") == info.plan.budget]
 
 
 def kept_of_dense(info: CheckpointInfo, row: Mapping[str, Any]) -> str:
     """`99.4% (97.2–101.2)`: a stored score, with its interval, over the dense teacher's on the same data."""
-    dense = (one for one in info.scores if one.get("kind") == "teacher" and one.get("data") == row.get("data"))
+    dense = (one for one in info.scores if one["kind"] == "teacher" and one["data"] == row["data"])
     teacher = next(dense, None)
     if teacher is None or not teacher.get("score") or not info.config.layers:
         return ""
@@ -91,7 +91,7 @@ def stored_score(info: CheckpointInfo, but: str) -> None:
     row = next(iter(own_rows(info)), {})
     if info.task.name == TEXTS.name or row.get("score") is None or row["data"] == but:
         return
-    parts = row["metric"], row["data"], row["score"], row.get("interval"), row.get("n")
+    parts = row["metric"], row["data"], row["score"], row.get("interval"), row["n"]
     score_box(*parts, "stored with the model")
 
 
