@@ -160,15 +160,17 @@ def extensions() -> str:
 
 
 def routing() -> str:
-    """What choosing experts adds at equal FLOPs."""
-    lines = []
-    for row in read_rows(DATA / "routing.json"):
-        of = row["teacher_score"]
+    """What choosing experts adds at equal FLOPs; the least error first."""
+    found: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in sorted(read_rows(DATA / "routing.json"), key=lambda row: (row["task"], row["hidden_error"])):
+        of, task = row["teacher_score"], LABELS[row["task"]]
         shares = {"share": row["score"] / of, "interval": [end / of for end in row["interval"]]}
         sizes = (f"{row[name]:.1%}" for name in ("encoder_flops_share", "encoder_params_share"))
-        lines.append([row["routing"], *sizes, f"{row['hidden_error']:.4f}", share(shares)])
-    lines.sort(key=lambda line: line[3])
-    return table(["in each layer", "FLOPs", "parameters", "error of the hidden states", "CoLA"], lines)
+        cells = {f"error, {task}": f"{row['hidden_error']:.3f}", task: share(shares)}
+        found.setdefault((row["routing"], *sizes), {}).update(cells)
+    columns = [f"{what}{LABELS[task]}" for task in ("cola", "stsb") for what in ("error, ", "")]
+    lines = ([*about, *(cells.get(column, "") for column in columns)] for about, cells in found.items())
+    return table(["in each layer", "FLOPs", "parameters", *columns], lines)
 
 
 def by_depth(task: str) -> str:
