@@ -42,7 +42,9 @@ def content(one: Evaluation) -> tuple[Hashable, ...]:
     digest = hashlib.sha1(one.logits.tobytes(), usedforsecurity=False)
     digest.update(one.indices.tobytes())
     if one.labels is not None:
-        digest.update(one.labels.tobytes())
+        labels = one.labels
+        # Answers of questions are objects, whose bytes are addresses.
+        digest.update(repr(labels.tolist()).encode() if labels.dtype == object else labels.tobytes())
     if one.slices is not None:
         digest.update("\0".join(("", *one.slices)).encode())
     return one.task, one.data, one.total, one.metric, digest.hexdigest()

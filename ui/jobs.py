@@ -194,7 +194,7 @@ def outcome(job: Job) -> str:
     if not rows:
         return ""
     row = next((row for row in rows if row["kind"] == "routed"), rows[-1])
-    return f"{metric_name(row['metric'])} {score_text(row['score'], row['metric'])} (n = {row['n']:,})".capitalize()
+    return capital(f"{metric_name(row['metric'])} {score_text(row['score'], row['metric'])} (n = {row['n']:,})")
 
 
 def _curve(job: Job) -> None:

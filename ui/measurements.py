@@ -5,6 +5,7 @@ All of it is measured once and shared by sessions that look at the same checkpoi
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -156,7 +157,7 @@ def live_evaluator(checkpoint: Checkpoint, data: TextData):
         return LiveEvaluator(checkpoint.model, checkpoint.tokenizer, data, max_length=checkpoint.info.max_length)
 
     # Two, as each may hold hundreds of megabytes.
-    return kept("live evaluators", 2, (checkpoint.fingerprint, data.fingerprint), work)
+    return kept("live evaluators", 2, (checkpoint.fingerprint, data.fingerprint, data.name), work)
 
 
 # The dense teacher, whose outputs on known data a checkpoint may carry
@@ -180,8 +181,9 @@ def teacher_on(checkpoint: Checkpoint, data: TextData) -> Evaluation | None:
     known = checkpoint.teacher.get(data.source_fingerprint)
     if known is None or _truncated_elsewhere(checkpoint, data):
         return None
-    # The outputs may be replaced without the weights, so the object itself is part of the key.
-    key = (checkpoint.fingerprint, data.fingerprint, data.name, id(known.logits))
+    # The outputs may be replaced without the weights, so they are part of the key.
+    outputs = hashlib.sha1(known.logits.tobytes(), usedforsecurity=False).hexdigest()
+    key = (checkpoint.fingerprint, data.fingerprint, data.name, outputs)
     try:
         return kept("teacher", 16, key, lambda: known.evaluation(data))
     except DataError:

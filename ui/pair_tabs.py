@@ -281,10 +281,11 @@ def _threshold(reference: Evaluation, other: Evaluation, data: TextData, names: 
     if data.labels is not None:
         metric, bounds = other.metric, interval_text(found.interval, other.metric)
         change, ends = difference(found, reference)
+        between = points_interval(ends, metric)
         text += (
             f" With the threshold calibrated (predicted class frequencies matched, no labels used): {metric_name(metric)} "
             f"{score_text(found.score, metric)}{f' (95% CI {bounds})' * bool(bounds)}, "
-            f"{below_or_above(change, metric, escape(names[0]))} (95% CI {points_interval(ends, metric)})."
+            f"{below_or_above(change, metric, escape(names[0]))}{f' (95% CI {between})' * bool(np.isfinite(ends[0]))}."
         )
     st.markdown(text)
 

@@ -1,4 +1,4 @@
-"""How a routed model uses its experts on a data set (method.md, "Usage and pruning" and "Failure signatures").
+"""How a routed model uses its experts on a data set (docs/method.md, "Usage and pruning").
 
 Everything is kept by example, so the usage of a group of examples is a sum over rows.
 """
@@ -71,7 +71,7 @@ class UsageStats:
     gates: Mapping[int, np.ndarray] = field(default_factory=dict)
     """Layer -> `(N, H)`: gates, averaged as `probs`; empty unless output norms were asked for."""
     ablation: Mapping[int, np.ndarray] = field(default_factory=dict)
-    """Layer -> `(H,)`: effect of each knock-out (`shrp.analysis.importance.ablation`), if asked for."""
+    """Layer -> `(H,)`: effect of each knock-out (`shrp.analysis.importance.KnockOuts`), if asked for."""
     recorded: Mapping[int, np.ndarray] = field(default_factory=dict)
     """Layer -> `(H,)`: Top-1 shares on other data, such as a checkpoint's training data, if asked for."""
     fitted: FittedGates | None = None

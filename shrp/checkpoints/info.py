@@ -151,8 +151,9 @@ class CheckpointInfo:
         """Tokens at which usage and scores cut an input: where its training did, if that is later than usual."""
         if self.reads is not None:
             return self.reads
-        last = self.training.get("recovery", {}).get("config")  # after pruning, if it was on a task
-        return evaluated_length((last or self.training.get("config", {})).get("max_length"))
+        recovery = self.training.get("recovery", {})  # after pruning: on a task with a config of its own, on texts without
+        first = self.training.get("config", {}).get("max_length")
+        return evaluated_length(recovery.get("config", recovery).get("max_length", first))
 
     def scores_on(self, fingerprint: str) -> list[Mapping[str, Any]]:
         """The rows measured on data of this content, whatever it was called there."""
@@ -183,6 +184,11 @@ class CheckpointInfo:
             raise CheckpointError(f"the checkpoint's shrp section has no entry {error}.") from error
         except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise CheckpointError("the checkpoint's shrp section has an entry of the wrong type or out of range.") from error
+
+
+def teacher_score(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """The dense teacher's score in rows of one data set; None where they do not have it."""
+    return next((row.get("score") for row in rows if row["kind"] == "teacher"), None)
 
 
 HEADS = {TEXT: "ForSequenceClassification", WORDS: "ForTokenClassification", SPANS: "ForQuestionAnswering"}

@@ -71,7 +71,7 @@ def convert(
     how = options.training
     how.shrp.check_fits(num_layers, experts)
     dense, tokenizer, _ = load_base(base, TEXTS, how.seed)
-    length = min(longest_input(dense, tokenizer), how.max_length)
+    length = longest_input(dense, tokenizer, how.max_length)
     found = opt.sample_texts(texts, text_column or ["text"], how)
     counts = token_counts(tokenizer, found)
     opt.report_cut_at(length, counts, "the texts", "`max_length` in --config changes that")
@@ -103,7 +103,7 @@ def _quick(
 ) -> None:
     from shrp.checkpoints.checkpoint import load
     from shrp.checkpoints.saving import refuse_existing
-    from shrp.data.batching import token_counts
+    from shrp.data.batching import longest_input, token_counts
     from shrp.training.quick import convert_quickly
     from shrp.training.runs import alone_in, run_folder
 
@@ -116,7 +116,8 @@ def _quick(
     rows = opt.sample_texts(files, columns, how)
     texts, added = opt.enough_texts(rows, validation)
     counts = token_counts(dense.tokenizer, rows)
-    opt.report_cut_at(how.max_length, counts, "the texts", "`max_length` in --config changes that")
+    length = longest_input(dense.model, dense.tokenizer, how.max_length)
+    opt.report_cut_at(length, counts, "the texts", "`max_length` in --config changes that")
     with alone_in(run_folder(out), "convert"):
         refuse_existing(out)  # another command may have made it since
         found = convert_quickly(

@@ -51,14 +51,14 @@ def _provenance(made_from: str, data: TextData, length: int, versions: dict[str,
 
 def teacher_score(loaded: Checkpoint, data: TextData, length: int) -> float | None:
     """The dense teacher's score on these data, which the checkpoint carries, with texts cut as now; None if unknown."""
+    from shrp.checkpoints import info
     from shrp.checkpoints.score_rows import rows_as_now
     from shrp.data.batching import token_counts
 
     def longest() -> int:
         return max(token_counts(loaded.tokenizer, data.texts), default=0)
 
-    rows = rows_as_now(loaded.info, data, longest, length)
-    return next((row.get("score") for row in rows if row["kind"] == "teacher"), None)
+    return info.teacher_score(rows_as_now(loaded.info, data, longest, length))
 
 
 @dataclass(frozen=True)

@@ -118,11 +118,14 @@ def _score_row(
     info: CheckpointInfo, found: Evaluation, data: TextData, teacher: float | None, length: int
 ) -> list[dict[str, Any]]:
     """The score that the checkpoint carries; none for a dense model, a random selection, or an undefined score."""
-    from shrp.checkpoints.score_rows import score_row
+    from shrp.checkpoints.score_rows import pruned_row, score_row
 
     drawn = info.plan is not None and info.plan.selection.startswith("random")
     if not info.config.layers or drawn or not math.isfinite(found.score):
         return []
-    kind, size = ("routed", {}) if info.plan is None else ("static", {"budget": info.plan.budget})
-    label = f"{kind}{f', {info.plan.budget} in all' if info.plan else ''}, vocabulary trimmed"
-    return [score_row(label, kind, [found], teacher, data, length) | size]
+    if info.plan is None:
+        row = score_row("routed", "routed", [found], teacher, data, length)
+    else:
+        made = {"matched": "shares_matched" in info.training, "recovered": "recovery" in info.training}
+        row = pruned_row(info.plan, found, teacher, data, length, **made)
+    return [row | {"model": f"{row['model']}, vocabulary trimmed"}]

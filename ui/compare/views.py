@@ -58,9 +58,10 @@ def verdict(sides: Sequence[Side]) -> str:
         for one in found
     )
     one = best.evaluation
+    corrected = "" if one.metric == "accuracy" else "not "
     return (
         f"**{escape(best.choice.text)} scores highest**: {with_interval(one.score, one.interval, one.metric, one.n)}. "
-        f"{apart} of {len(others)} others score significantly lower (corrected for {len(others)} tests)."
+        f"{apart} of {len(others)} others score significantly lower ({corrected}corrected for {len(others)} tests)."
     )
 
 

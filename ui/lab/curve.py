@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -58,13 +58,19 @@ def sizes(checkpoint: Checkpoint, data: TextData, setting: Setting, stats: Usage
 def known(
     checkpoint: Checkpoint, data: TextData, plans: Sequence[PruningPlan]
 ) -> list[tuple[PruningPlan, Evaluation]]:
-    """The plans that were evaluated before, by anyone; the disk is asked once."""
-    looked, key = results("sweeps looked up", 64), (checkpoint.fingerprint, data.fingerprint, data.name)
+    """The plans that were evaluated before, by anyone; the disk is asked once, and where memory has forgotten some."""
+
+    def found(ask: Callable[..., Evaluation | None]) -> list[tuple[PruningPlan, Evaluation]]:
+        asked = [(plan, ask(checkpoint, data, plan)) for plan in plans]
+        return [(plan, evaluation) for plan, evaluation in asked if evaluation is not None]
+
+    counts, key = results("sweep counts", 64), (checkpoint.fingerprint, data.fingerprint, data.name)
     key = (*key, tuple(plan.key() for plan in plans))
-    ask = prunings.in_memory if looked.get(key) else prunings.recall
-    looked.put(key, True)
-    found = [(plan, ask(checkpoint, data, plan)) for plan in plans]
-    return [(plan, evaluation) for plan, evaluation in found if evaluation is not None]
+    count, evaluated = counts.get(key), found(prunings.in_memory)
+    if count is None or len(evaluated) < count:
+        evaluated = found(prunings.recall)
+    counts.put(key, len(evaluated))
+    return evaluated
 
 
 def frame_of(checkpoint: Checkpoint, found: Sequence[tuple[PruningPlan, Evaluation]]) -> pd.DataFrame:

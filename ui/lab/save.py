@@ -17,7 +17,7 @@ import torch
 
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.checkpoints.checkpoint import Checkpoint
-from shrp.checkpoints.info import HEADS, history_text, pruned_training
+from shrp.checkpoints.info import HEADS, history_text, pruned_training, teacher_score
 from shrp.checkpoints.score_rows import pruned_row
 from shrp.data.tasks import TEXT, WORDS
 from shrp.data.text_data import TextData
@@ -98,8 +98,7 @@ def write_checkpoint(
         if (teacher := teacher_on(checkpoint, data)) is not None:
             dense = teacher.score
         else:
-            rows = measurements.score_rows(checkpoint, data)
-            dense = next((row.get("score") for row in rows if row["kind"] == "teacher"), None)
+            dense = teacher_score(measurements.score_rows(checkpoint, data))
         kept.append(pruned_row(plan, evaluation, dense, data, checkpoint.info.max_length))
     seed = 0 if plan.selection.startswith("random") else None
     training = pruned_training(checkpoint.info.training, checkpoint.fingerprint, plan, counted_on=ranked_on, seed=seed)

@@ -9,7 +9,7 @@ import streamlit as st
 
 from shrp.analysis.usage import CLIFF_SHARE, UsageStats, history_warnings
 from shrp.checkpoints.card import as_html, training_facts
-from shrp.checkpoints.info import CheckpointInfo, read_history
+from shrp.checkpoints.info import read_history, teacher_score
 from shrp.checkpoints.score_rows import score_frame, with_shares
 from shrp.evaluation.costs import TOKENS, cost, dense_cost
 from shrp.evaluation.evaluation import Evaluation
@@ -45,7 +45,7 @@ def measured(selection: state.Selection, headline: Any) -> Evaluation | None:
     `headline`, the place of the page's verdict, is about a person's own data once these are scored.
     """
     data = selection.data
-    stored_score(selection.checkpoint.info, data.name if data is not None else "")
+    stored_score(selection.checkpoint.info, data)
     if data is None:
         st.caption(f"Not scored here: {escape(selection.no_data)}")
         return None
@@ -57,7 +57,9 @@ def measured(selection: state.Selection, headline: Any) -> Evaluation | None:
     if data.labels is None:
         st.caption(f"{escape(data.name)} (n = {len(data):,}) has no labels, so there is no score.")
     else:
-        _score(found, floor_of(data), selection.checkpoint.info)
+        checkpoint = selection.checkpoint
+        rows = measurements.score_rows(checkpoint, data) if checkpoint.info.config.layers else ()
+        _score(found, floor_of(data), teacher_score(rows))
         if warning := cliff_warning(selection, found):
             st.warning(warning, icon=":material/warning:")
     if stats is not None:
@@ -79,9 +81,9 @@ def own_verdict(name: str, found: Evaluation, floor: float) -> str:
     )
 
 
-def _score(found: Evaluation, floor: float, info: CheckpointInfo) -> None:
+def _score(found: Evaluation, floor: float, dense: float | None) -> None:
     baseline = f"majority-class baseline {score_text(floor, found.metric)}" if floor == floor else ""
-    kept = kept_of_dense(info, {"data": found.data, "score": found.score, "interval": found.interval})
+    kept = kept_of_dense(found.score, found.interval, dense)
     share = f"{kept} of the dense model's" * bool(kept)
     others = [f"{metric_name(m)} {score_text(v, m)}" for m, v in found.metrics.items() if m != found.metric]
     how = "Measured now, on the data that are picked in the sidebar."
@@ -95,7 +97,7 @@ def cliff_warning(selection: state.Selection, found: Evaluation) -> str:
     That is an interval that ends below `CLIFF_SHARE` of the teacher's score, or below it with no gain on the baseline.
     """
     rows = measurements.score_rows(selection.checkpoint, selection.data)
-    best = next((row["score"] for row in rows if row["kind"] == "teacher" and row.get("score")), 0.0)
+    best = teacher_score(rows) or 0.0
     high = found.interval[1] if found.interval[1] == found.interval[1] else found.score
     floor = floor_of(selection.data)
     if not best > 0 or not (high < CLIFF_SHARE * best - 1e-9 or (found.score <= floor < best and high < best)):

@@ -7,8 +7,9 @@ from typing import Any
 
 import streamlit as st
 
-from shrp.checkpoints.info import CheckpointInfo
+from shrp.checkpoints.info import CheckpointInfo, teacher_score
 from shrp.data.tasks import TEXTS
+from shrp.data.text_data import TextData
 from shrp.evaluation.layer_params import dense_layer_params, expert_layer_params, static_layer_params
 from ui.describe import kind_of, shape
 from ui.downloads import chart
@@ -48,15 +49,13 @@ def own_rows(info: CheckpointInfo) -> list[Mapping[str, Any]]:
     return [row for row in rows if info.plan is None or row.get("budget") == info.plan.budget]
 
 
-def kept_of_dense(info: CheckpointInfo, row: Mapping[str, Any]) -> str:
-    """`99.4% (97.2–101.2)`: a stored score, with its interval, over the dense teacher's on the same data."""
-    dense = (one for one in info.scores if one["kind"] == "teacher" and one["data"] == row["data"])
-    teacher = next(dense, None)
-    if teacher is None or not teacher.get("score") or not info.config.layers:
+def kept_of_dense(score: float, interval: Sequence[float | None], dense: float | None) -> str:
+    """`99.4% (97.2–101.2)`: a score, with its interval, over the dense teacher's; empty where that is not above 0."""
+    if not dense or dense < 0:
         return ""
-    bounds = [end / teacher["score"] for end in row.get("interval") or () if end is not None]
+    bounds = [end / dense for end in interval if end is not None]
     told = f" ({interval_text(bounds, 'accuracy').rstrip('%')})" if len(bounds) == 2 else ""
-    return f"{percent(row['score'] / teacher['score'])}{told}"
+    return f"{percent(score / dense)}{told}"
 
 
 def verdict_text(name: str, info: CheckpointInfo, config: Mapping[str, Any]) -> str:
@@ -68,7 +67,9 @@ def verdict_text(name: str, info: CheckpointInfo, config: Mapping[str, Any]) -> 
         return f"**{escape(name)}** is a dense model: {layers} layers of {heads} heads, none converted."
     if not rows or rows[0].get("score") is None:
         return f"**{escape(name)}** has{f' {percent(share, 0)} of the encoder, and' * bool(size)} no stored score."
-    kept = kept_of_dense(info, rows[0])
+    row, of = rows[0], ("data", "data_fingerprint", "metric")
+    same = [one for one in info.scores if all(one.get(name) == row.get(name) for name in of)]
+    kept = kept_of_dense(row["score"], row.get("interval", ()), teacher_score(same))
     if not kept:
         score = score_text(rows[0]["score"], rows[0]["metric"])
         return f"**{escape(name)}** has {metric_name(rows[0]['metric'])} {score}{size}."
@@ -86,10 +87,12 @@ def score_box(
     st.caption("; ".join(filter(None, (", ".join(filter(None, inside)), *more))))
 
 
-def stored_score(info: CheckpointInfo, but: str) -> None:
+def stored_score(info: CheckpointInfo, but: TextData | None) -> None:
     """Draw the score that the headline is about, unless it is of the data `but`."""
     row = next(iter(own_rows(info)), {})
-    if info.task.name == TEXTS.name or row.get("score") is None or row["data"] == but:
+    if info.task.name == TEXTS.name or row.get("score") is None:
+        return
+    if but is not None and (row["data"], row.get("data_fingerprint")) == (but.name, but.source_fingerprint):
         return
     parts = row["metric"], row["data"], row["score"], row.get("interval"), row["n"]
     score_box(*parts, "stored with the model")

@@ -81,8 +81,8 @@ def _label(one: tuple[str, str, float]) -> str:
 
 def _word(e: Exploration, without: Without) -> str:
     """What the decisive word does."""
-    instance, place = without.instance, without.decisive
-    word = named(instance.words, place, e.task)
+    place = without.decisive
+    word = named(without.words, place, e.task)
     if e.task.is_regression:
         value = float(without.outputs[place, 0])
         return f"with {word} masked it would be {value:.3g}"
@@ -90,9 +90,9 @@ def _word(e: Exploration, without: Without) -> str:
         other = int(without.outputs[place].argmax())
         return f"with {word} masked it would be **{escape(e.task.label_names[other])}**"
     left = percent(float(softmax(without.outputs[place])[e.prediction]))
-    if len(instance.words) == 1:
-        return f"with its one {instance.unit} masked it stays {escape(e.answer)} ({left})"
-    return f"no {instance.unit} alone changes that, {word} matters most ({left} with it masked)"
+    if len(without.words) == 1:
+        return f"with its one {without.unit} masked it stays {escape(e.answer)} ({left})"
+    return f"no {without.unit} alone changes that, {word} matters most ({left} with it masked)"
 
 
 def most(grid: WhatIf, output: int) -> str:

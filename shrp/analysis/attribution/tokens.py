@@ -125,7 +125,9 @@ def converged_gradients(instance: Instance, output: int, progress: Progress = si
 class Without:
     """The outputs of one input with each of its `W` words replaced in turn."""
 
-    instance: Instance
+    words: tuple[Word, ...]
+    unit: str
+    """What `words` are, as of the instance."""
     full: np.ndarray
     """Outputs `(C,)` of the input itself."""
     outputs: np.ndarray
@@ -136,8 +138,8 @@ class Without:
     def scores(self, output: int) -> WordScores:
         """The drop of one output without each word."""
         drop = self.full[output] - self.outputs[:, output]
-        about = METHODS[2], self.instance.words, drop, float(self.full[output])
-        return WordScores(*about, rerouted=self.rerouted, unit=self.instance.unit)
+        about = METHODS[2], self.words, drop, float(self.full[output])
+        return WordScores(*about, rerouted=self.rerouted, unit=self.unit)
 
     @property
     def margins(self) -> np.ndarray:
@@ -178,7 +180,7 @@ def without_each_word(instance: Instance, progress: Progress = silent) -> Withou
             progress(batch.stop, len(instance.words))
     outputs = torch.cat(changed).cpu().double().numpy()
     moved = np.concatenate(rerouted) if expert_layers(instance.model) else None
-    return Without(instance, full.cpu().double().numpy(), outputs, moved)
+    return Without(instance.words, instance.unit, full.cpu().double().numpy(), outputs, moved)
 
 
 def ablate_words(instance: Instance, output: int) -> WordScores:

@@ -1,7 +1,6 @@
 """What the Routing page says and draws, of results that are made by hand."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -39,11 +38,9 @@ def grid(change, base=(0.0, 1.0), task=SST2, route=AS_ROUTED):
     return WhatIf(task, (6, 9), np.array(base), logits, route)
 
 
-def without(outputs, texts=("good", "film"), full=(0.0, 2.0), task=SST2):
+def without(outputs, texts=("good", "film"), full=(0.0, 2.0)):
     made = tuple(instance.Word(text, 0, (i,), (5 * i, 5 * i + 4)) for i, text in enumerate(texts))
-    return tokens.Without(
-        SimpleNamespace(words=made, unit="word", task=task), np.array(full), np.array(outputs), None
-    )
+    return tokens.Without(made, "word", np.array(full), np.array(outputs), None)
 
 
 # The verdict
@@ -70,7 +67,7 @@ def test_the_verdict_names_the_word_and_the_layer_that_decide():
 @pytest.mark.parametrize(("task", "named"), [(STSB, True), (TEXTS, False)])
 def test_of_a_number_the_word_that_moves_it_most_is_named(task, named):
     e = replace(exploration(task=STSB), task=task, logits=np.array([3.2]))
-    said = verdict.headline(e, without([[3.1], [0.4]], full=[3.2], task=task), None, routed=False)
+    said = verdict.headline(e, without([[3.1], [0.4]], full=[3.2]), None, routed=False)
     assert ("**film**" in said) == named
     assert ("3.2" in said.replace("\\", "")) == named
 
