@@ -151,9 +151,8 @@ class CheckpointInfo:
         """Tokens at which usage and scores cut an input: where its training did, if that is later than usual."""
         if self.reads is not None:
             return self.reads
-        recovery = self.training.get("recovery", {})  # after pruning: on a task with a config of its own, on texts without
-        first = self.training.get("config", {}).get("max_length")
-        return evaluated_length(recovery.get("config", recovery).get("max_length", first))
+        last = self.training.get("recovery", {}).get("config")  # after pruning, if it was on a task
+        return evaluated_length((last or self.training.get("config", {})).get("max_length"))
 
     def scores_on(self, fingerprint: str) -> list[Mapping[str, Any]]:
         """The rows measured on data of this content, whatever it was called there."""
