@@ -8,6 +8,7 @@ selection = state.current(state.described("Compare", named=False))
 # isort: split
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from shrp.data.tasks import TEXTS
 from shrp.errors import ShrpError
@@ -37,6 +38,9 @@ def main(selection: state.Selection) -> None:
     if None in choices:
         return
     choices += compare_sides.further(selection, [one.name for one in choices if one.kind == AS_IS])
+    if len({(one.name, one.kind, one.setting) for one in choices}) < len(choices):
+        _same(verdict, len(choices))
+        return
     tokens, about_lengths = compare_sides.read_alike(choices, data)
     verdict.markdown("**Evaluating …**")
     busy = st.empty()
@@ -49,9 +53,7 @@ def main(selection: state.Selection) -> None:
         return
     busy.empty()
     if len({side.key for side in sides}) < len(sides):
-        verdict.empty()
-        st.info("Two of these are the same model; change one of them.", icon=":material/equal:")
-        dialog.button("own-open-page")
+        _same(verdict, len(sides))
         return
     with verdict.container():
         st.markdown(views.verdict(sides))
@@ -71,6 +73,14 @@ def main(selection: state.Selection) -> None:
         else:
             models = dict(zip(LETTERS, (a.choice.look, b.choice.look), strict=True))
             pair_tabs.draw(name, a.evaluation, b.evaluation, selection, models, file, a.read)
+
+
+def _same(verdict: DeltaGenerator, models: int) -> None:
+    """Say that there is nothing to compare."""
+    verdict.empty()
+    which = "A and B" if models == 2 else "Two of these"
+    st.info(f"{which} are the same model; change one of them.", icon=":material/equal:")
+    dialog.button("own-open-page")
 
 
 main(selection)

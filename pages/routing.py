@@ -6,12 +6,6 @@ from ui import state
 from ui.routing import sentences
 from ui.text import escape, verdict
 
-# On a phone, cells have no room for their numbers. A tap shows them.
-st.html("""<style>
-@media (max-width: 700px) {
-  :is(.st-key-what-if, .st-key-tokens) .heatmaplayer text {display: none}
-}
-</style>""")
 picked = state.described("Routing")
 inputs, notes = sentences.sentence_box(picked[1].task, state.read(picked[1])[1])
 for note in notes:

@@ -35,7 +35,7 @@ def decode(text: str) -> PlanEdits:
     layers: dict[int, LayerEdit] = {}
     for part in text.split("_"):
         if (found := _PART.fullmatch(part)) is None or int(found["layer"]) in layers:
-            raise PlanError("the plan in the address can't be read; it looks like 6n4p0.3_11d7.")
+            raise PlanError("the plan in the address can't be read; one is written like 6n4p0.3_11d7.")
         count = None if found["count"] is None else int(found["count"])
         layers[int(found["layer"])] = LayerEdit(count, _indices(found["pinned"]), _indices(found["dropped"]))
     return PlanEdits(tuple(layers.items()))

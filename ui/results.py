@@ -65,6 +65,7 @@ def questions() -> dict[str, str]:
 
 AIM = 95.0
 """Percent of the dense model's score at which a line is drawn."""
+LITERATURE, PAPER = "literature (BERT-base)", "SHRP paper (BERT-base, not fine-tuned)"
 
 
 def points(summary: list[dict[str, Any]], published: list[dict[str, Any]], recipe: str) -> pd.DataFrame:
@@ -74,7 +75,9 @@ def points(summary: list[dict[str, Any]], published: list[dict[str, Any]], recip
         for row in summary
         if row["recipe"] == recipe and row["fine_tuned_after_pruning"]
     ]
-    found += [(row["name"], "literature (BERT-base)", row) for row in published]
+    found += [
+        (row["name"], PAPER if row["name"].startswith("SHRP paper") else LITERATURE, row) for row in published
+    ]
     rows = []
     for name, group, row in found:
         numbers = (row["encoder_params_share"], row["share"], *(row.get("interval") or (math.nan, math.nan)))
@@ -87,16 +90,15 @@ def score_against_size(frame: pd.DataFrame) -> go.Figure:
     looks = {
         "SHRP": {"color": BLUE, "symbol": "circle", "size": 12},
         "controls": {"color": ORANGE, "symbol": "x", "size": 9},
-        "literature (BERT-base)": {"color": GREY, "symbol": "diamond-open", "size": 10},
+        LITERATURE: {"color": GREY, "symbol": "diamond-open", "size": 10},
+        PAPER: {"color": GREY, "symbol": "diamond", "size": 10},
     }
     fig = go.Figure()
     for name, part in frame.groupby("group", sort=False):
         fig.add_scatter(
             x=part["encoder"],
             y=part["share"],
-            mode="markers+text",
-            text=["SHRP paper, not fine-tuned" * model.startswith("SHRP paper") for model in part["model"]],
-            textposition="bottom center",
+            mode="markers",
             name=name,
             marker=looks[name],
             customdata=part[["model"]],

@@ -42,9 +42,14 @@ STYLE = """<style>
 [class*=st-key-menu-] button [aria-hidden=true]:not([data-testid=stIconMaterial]) {display: none}
 [class*=st-key-menu-] button [data-testid=stMarkdownContainer] {position: absolute; opacity: 0; width: 1px; overflow: hidden}
 [class*=st-key-chart-] .modebar {right: 2.75rem !important}
+.modebar-group {background: none !important}
+@media (max-width: 700px) {
+  :is(.st-key-what-if, .st-key-tokens, .st-key-effect-map, .st-key-where-map) .heatmaplayer text {display: none}
+}
 </style>"""
 """On white, Streamlit's grey for the scales and small print of charts is too faint to read; its dark theme's is not. So
-is white on the dark theme's blue, of what is picked of a list. A chart's menu lies over its upper right corner.
+is white on the dark theme's blue, of what is picked of a list. A chart's menu lies over its upper right corner. On a phone
+the cells of four maps have no room for their numbers, which a tap shows.
 """
 HOVER = {"hovertemplate": "%{hovertext}<extra></extra>"}
 """Of a trace with a text for each mark."""

@@ -28,7 +28,6 @@ DELIMITERS = {",": "comma", ";": "semicolon", "|": "vertical bar", "\t": "tab"}
 _BOMS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 _NAMES = {"utf-8": "UTF-8", "utf-8-sig": "UTF-8", "utf-16": "UTF-16", "cp1252": "Windows-1252 (Latin-1)"}
 _FIRST_ROWS = 50  # compared to find the delimiter
-_SAMPLE = 2**16  # bytes by which an encoding is detected
 _ACCENTS = 0.4  # most accents among the letters of words that have any
 _SIGNS = set("‘’“”‚„–—…€£¥¢°«»‹›¿¡§©®™·•²³¹½¼¾µ±´¨¸ˆ˜\xa0\xad")
 _BARE_CR = re.compile(rb"\r(?!\n)")
@@ -98,11 +97,7 @@ def _encoding(path: Path) -> str:
         raise DataError(f"'{path.name}' is UTF-8 but for line {line:,}; repair the characters there.")
     if _is_western(data):
         return "cp1252"
-    from charset_normalizer import from_bytes
-
-    best = from_bytes(b"\n".join(one for one in data.splitlines() if not one.isascii())[:_SAMPLE]).best()
-    maybe = f" (perhaps {best.encoding})" if best is not None else ""
-    raise DataError(f"'{path.name}' is not in UTF-8 and its encoding is not clear{maybe}; save it as UTF-8.")
+    raise DataError(f"'{path.name}' is not in UTF-8 and its encoding is not clear; save it as UTF-8.")
 
 
 def _is_western(data: bytes) -> bool:

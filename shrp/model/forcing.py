@@ -75,7 +75,7 @@ class ForcedRoute:
         forces = {}
         for part in text.split("_") if text else ():
             if (found := _PART.fullmatch(part)) is None:
-                raise PlanError("the forced route can't be read; it looks like 6.3_8.1.")
+                raise PlanError("the forced route can't be read; one is written like 6.3_8.1.")
             layer, expert = map(int, found.groups())
             forces[layer] = Force(layer, expert)
         return _route(forces.values())

@@ -59,7 +59,7 @@ def test_a_broken_file_is_one_sentence_and_so_are_missing_ones(open_page, tmp_pa
 def test_every_point_of_the_chart_is_a_row():
     summary, published = data.rows("summary"), data.rows("published")
     frame = data.points(summary, published, "retain")
-    assert set(frame["group"]) == {"SHRP", "controls", "literature (BERT-base)"}
+    assert set(frame["group"]) == {"SHRP", "controls", data.LITERATURE, data.PAPER}
     assert len(frame[frame["group"] == "literature (BERT-base)"]) == len(published)
     *_, literature = data.score_against_size(frame).data
     without = [row.get("interval") is None for row in published]

@@ -156,7 +156,7 @@ def test_every_number_stands_out(scale, ink):
     assert both[0].textfont.color == ink
 
 
-def test_shares_that_round_to_nothing_are_blank_in_a_map_of_experts():
+def test_every_kept_expert_of_a_map_has_a_number():
     fig = expert_map(PruningPlan(((1, LayerPlan((0, 1, 2), (0.0, 0.004, 0.996))),)), 4, "")
     written = {text for trace in fig.data if trace.text is not None for text in np.ravel(trace.text)}
-    assert written == {"", "100"}
+    assert written == {"", "0", "<1", "100"}

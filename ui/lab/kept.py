@@ -96,8 +96,8 @@ def expert_map(plan: PruningPlan, experts: int, subtitle: str, *, legend: bool =
         zmin=0,
         zmax=100,
         colorscale=SEQUENTIAL,
-        # What rounds to 0% has no number.
-        text=np.vectorize(lambda v: f"{v:.0f}" if v > 0.5 else "", otypes=[object])(np.nan_to_num(100 * z)),
+        # Also 0: on a dark page a small weight looks like no more than grey.
+        text=[["" if np.isnan(v) else "<1" if 0 < v < 0.005 else f"{100 * v:.0f}" for v in row] for row in z],
         texttemplate="%{text}" if experts <= 16 else None,
         colorbar={"title": {"text": "weight (%)"}, "thickness": 12},
         **cells,
@@ -162,6 +162,7 @@ def _boxes(found: Editor) -> None:
 
 def _clicked(found: Editor) -> None:
     if cell := clicked(MAP):
+        st.session_state[LAYER] = int(cell[0])
         found.click(*map(int, cell))
 
 

@@ -97,7 +97,7 @@ class Lab:
         self._estimating(self.plan.budget)
         with self.costs:
             if editor.edits:
-                st.caption(f":material/edit: {self.plan.budget} experts with what is edited by hand.")
+                st.caption(f":material/edit: {self.plan.budget} experts, with your edits.")
             verdict.costs(self.checkpoint, self.plan)
             st.caption(_measured_on(self.selection, self.setting))
         self.sizes = curve.sizes(self.checkpoint, self.data, self.setting, self.stats)

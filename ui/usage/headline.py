@@ -59,7 +59,7 @@ def without_it(found: KnockOut, lost: tuple[float, tuple[float, float]]) -> str:
     """What the model loses without the expert, as Markdown; `lost` is that of `results.score_lost`."""
     before = found.before
     if not len(found.affected):
-        return "no example uses it, so without it nothing changes"
+        return "without it nothing changes"
     value, bounds = lost
     if not before.task.is_regression and not found.flipped:
         return "without it no prediction changes"
@@ -67,7 +67,7 @@ def without_it(found: KnockOut, lost: tuple[float, tuple[float, float]]) -> str:
         if before.task.is_regression:
             return f"without it {len(found.affected):,} of {before.n:,} outputs change"
         return f"without it {found.flipped:,} of {before.n:,} predictions change"
-    said = f"removing it costs **{points(value, before.metric)}** of {metric_name(before.metric)}"
+    said = f"removing it costs **{points(value, before.metric).removeprefix('+')}** of {metric_name(before.metric)}"
     if bounds[0] != bounds[0]:
         return said
     same = ", no significant difference" if bounds[0] <= 0 <= bounds[1] else ""
@@ -95,22 +95,22 @@ def facts(one: results.Expert, found: dict[str, pd.DataFrame]) -> None:
     if one.top_k > 1:
         lines.append(f"**Top-{one.top_k}**: shares count first choices; the expert also computes for others")
     for by, frame in found.items():
-        lines += _differing(by, frame) if mine else []
+        lines += _differing(by, frame, stats.unit) if mine else []
     st.markdown("\n".join(f"- {line}" for line in lines))
     if not mine:
         unused = "No example is routed to this expert. Its examples are those that come closest."
         st.info(unused, icon=":material/bedtime:")
 
 
-def _differing(by: str, frame: pd.DataFrame) -> list[str]:
-    """The groups of one grouping that differ significantly, as lines of Markdown."""
+def _differing(by: str, frame: pd.DataFrame, unit: str) -> list[str]:
+    """The groups of one grouping that differ significantly, as lines of Markdown; `unit` is what is routed."""
     rows = frame.set_index("group")
     lines = []
     for word, groups in zip(("More", "Less"), differing(frame), strict=True):
-        if groups:
+        if groups and not (lines and len(frame) == 2):  # of two groups the other one follows
             named = ", ".join(
                 f"{escape(slice_name(str(group)))} {rows.loc[group, 'lift']:.1f}× ({percent(rows.loc[group, 'here'], 0)} "
-                f"of its examples, {percent(rows.loc[group, 'base'], 0)} of all)"
+                f"of its {unit}, {percent(rows.loc[group, 'base'], 0)} of all)"
                 for group in groups[:_NAMED]
             )
             rest = f" and {len(groups) - _NAMED} more" if len(groups) > _NAMED else ""

@@ -34,6 +34,7 @@ from ui.text import (
     escape,
     escape_html,
     metric_name,
+    percent,
     plain,
     points,
     points_interval,
@@ -70,8 +71,6 @@ def section(selection: state.Selection) -> str:
     of = EXPERT if selection.is_routed else HEAD
     if selection.is_routed and dense:
         of = HEAD if always_one("Knock out", KINDS, KIND) == KINDS[1] else EXPERT
-    what = "Every expert is" if of == EXPERT else "Every head of the dense layers is"
-    st.markdown(f"{what} knocked out in turn: what it does, and for which examples it matters.")
     # Experts run on opening the tab; heads, which take much longer, when asked for.
     n = _pick_number(len(data), INPUTS[of], _START[of])
     asked = f"Measure on {escape(data.name)}: takes minutes, turn off to stop"
@@ -86,7 +85,8 @@ def section(selection: state.Selection) -> str:
     where = escape_html(f"n = {found.n:,} of {len(data):,} examples of {data.name}")
     name = f"{selection.name}-{of}s-{found.n}"
     what, blank = _output(found), "; blank: used by none of these" * (of == EXPERT)
-    fig = effect_map(table, what, f"{where}<br>{meaning}{blank}", of)
+    logit = "<br>logit: a class's output before the softmax" * (not found.task.is_regression)
+    fig = effect_map(table, what, f"{where}<br>{meaning}{blank}{logit}", of, found.task.metric)
     alt = f"Heatmap, layers by {of}s: mean effect of each {of} on {what}."
     chart(fig, table if of == EXPERT else of_heads(table), "effect-map", f"{name}-effects", alt)
     _by_group(selection, found, key, where, name, of)
@@ -113,14 +113,15 @@ def _headline(table: pd.DataFrame, found: KnockOuts, of: str) -> str:
     """What costs most to remove, of the output and, with labels, of the score, as Markdown."""
     top, metric = table.loc[table["signed"].where(table["uses"] > 0).idxmax()], found.task.metric
     same = ", no significant difference" * bool(top["signed_low"] <= 0 <= top["signed_high"])
+    size = signed(top["signed"], 2).removeprefix("+")
     said = (
-        f"Removing **layer {top['layer']:.0f}, {of} {top['expert']:.0f}** costs most: **{signed(top['signed'], 2)}** of "
+        f"Removing **layer {top['layer']:.0f}, {of} {top['expert']:.0f}** costs most: **{size}** of "
         f"{_output(found)} (95% CI {signed(top['signed_low'], 2)} to {signed(top['signed_high'], 2)}{same})"
     )
     if top["score_lost"] == top["score_lost"]:
         low, high = top["score_lost_low"], top["score_lost_high"]
         ends = f" ({points_interval((low, high), metric)})" * bool(low == low)
-        said += f", {points(top['score_lost'], metric)} of {metric_name(metric)}{ends}"
+        said += f", {points(top['score_lost'], metric).removeprefix('+')} of {metric_name(metric)}{ends}"
     return f"{said}; n = {found.n:,}."
 
 
@@ -151,7 +152,7 @@ def _by_group(
     part = "" if len(drawn) == used else f"; {len(drawn)} of {used} {of}s, significant ones first"
     title = f"Mean {worth} lost, by {by}"
     chart(
-        where_map(frame, drawn, title, f"{where}; bold: q ≤ {FALSE_DISCOVERIES:g}{part}", of),
+        where_map(frame, drawn, title, f"{where}; bold: q ≤ {FALSE_DISCOVERIES:g}; blank: not used{part}", of),
         frame if of == EXPERT else of_heads(frame),
         "where-map",
         f"{name}-by-{by}",
@@ -185,37 +186,48 @@ def by_group_said(sure: pd.DataFrame, frame: pd.DataFrame, worth: str, of: str =
     return f"**{len(sure):,} of {tested:,}** {what} differ significantly in the {worth} lost: {named}{more}."
 
 
-def effect_map(table: pd.DataFrame, what: str, subtitle: str, of: str = EXPERT) -> go.Figure:
+def effect_map(
+    table: pd.DataFrame, what: str, subtitle: str, of: str = EXPERT, metric: str = "accuracy"
+) -> go.Figure:
     """Layers x experts: the mean signed effect on the output; experts that are never used stay blank.
 
-    `table`: of `KnockOuts.table`.
+    `table`: of `KnockOuts.table`; `metric`: of its lost score.
     """
     grid = table.set_index(["layer", "expert"]).sort_index()
     shown = grid["signed"].where(grid["uses"] > 0).unstack()
     z = shown.to_numpy()
     limit = float(np.nanmax(np.abs(z), initial=0.0)) or 1.0
     digits = max(2, 1 - math.floor(math.log10(limit)))  # small effects need more of them to differ
-    columns = ["signed_low", "signed_high", "usage", "uses", "effect"]
-    more = "<br>used by %{customdata[3]:,} examples, usage %{customdata[2]:.1%}" if of == EXPERT else ""
-    if table["score_lost"].notna().any():
-        columns += ["score_lost", "score_lost_low", "score_lost_high"]
-        more += "<br>score lost %{customdata[5]:+.4f} (95% CI %{customdata[6]:+.4f} to %{customdata[7]:+.4f})"
+    hover = grid.apply(_effect_hover, axis=1, of=of, metric=metric).unstack()
     cells = signed_cells(
         z,
         shown.columns,
         [f"layer {layer}" for layer in shown.index],
         limit,
         bar="mean effect",
-        customdata=np.dstack([grid[column].unstack().to_numpy() for column in columns]),
+        hovertext=hover.to_numpy(),
         text=[["" if np.isnan(v) else signed(v, digits) for v in row] for row in z],
         texttemplate="%{text}" if z.shape[1] <= 16 else None,
-        hovertemplate=f"%{{y}}, {of} %{{x}}<br>mean effect %{{z:+.4f}} (95% CI %{{customdata[0]:+.4f}} to "
-        f"%{{customdata[1]:+.4f}})<br>mean size %{{customdata[4]:.4f}}{more}<extra></extra>",
+        **HOVER,
     )
     fig = go.Figure(cells).update_xaxes(tickvals=list(shown.columns), tickangle=0)
     fig.update_yaxes(autorange="reversed")
     height, axis = 165 + max(4, len(z)) * 26, f"{of} (positive: removing it costs something)"
     return layout(fig, f"Mean effect on {what}", subtitle=subtitle, x=axis, height=height)
+
+
+def _effect_hover(row: pd.Series, *, of: str, metric: str) -> str:
+    """What a cell of `effect_map` says under the mouse."""
+    layer, expert = row.name
+    low, high = signed(row["signed_low"], 4), signed(row["signed_high"], 4)
+    lines = [f"<b>layer {layer}, {of} {expert}</b>", f"mean effect {signed(row['signed'], 4)} (95% CI {low} to {high})"]
+    lines.append(f"mean size {row['effect']:.4f}")
+    if of == EXPERT:
+        lines.append(f"used by {row['uses']:,.0f} examples, usage {percent(row['usage'])}")
+    if row["score_lost"] == row["score_lost"]:
+        ends = points_interval((row["score_lost_low"], row["score_lost_high"]), metric)
+        lines.append(f"{points(row['score_lost'], metric)} of {metric_name(metric)} lost (95% CI {ends})")
+    return "<br>".join(lines)
 
 
 def where_columns(frame: pd.DataFrame, sure: pd.DataFrame) -> tuple[list[tuple[int, int]], int]:
@@ -256,7 +268,7 @@ def where_map(
     ]
     names = zip(axis_names(map(slice_name, groups)), counts, strict=True)
     cells = signed_cells(
-        shown["lost"].to_numpy().reshape(shape),
+        shown["lost"].where(shown["uses"] > 0).to_numpy().reshape(shape),
         [f"{layer}·{expert}" for layer, expert in experts],
         [f"{name} ({n:,})" for name, n in names],
         limit,

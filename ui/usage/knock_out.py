@@ -74,7 +74,7 @@ def _sides(found: KnockOut) -> str:
     if found.before.labels is None or found.before.task.is_regression:
         return ""
     counts = agreement(found.after, found.before)
-    return f"; {counts.only_b:,} become wrong, {counts.only_a:,} right"
+    return f"; {counts.only_b:,} now wrong, {counts.only_a:,} now right"
 
 
 def _slices(frame: pd.DataFrame, data: TextData, name: str) -> None:

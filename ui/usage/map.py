@@ -68,7 +68,8 @@ def usage_map(selection: state.Selection, stats: UsageStats, cell: tuple[int, in
     n, data = int(rows.sum()), escape_html(stats.data)
     tokens = f" ({int(counts[0].sum()):,} tokens)" if stats.unit == "tokens" else ""
     even = percent(1 / stats.num_experts)
-    subtitle = f"{data}, {escape_html(group)}, n = {n:,}{tokens}; even use: {even}; click to open"
+    blank = "; blank: not used" * bool((counts == 0).any())
+    subtitle = f"{data}, {escape_html(group)}, n = {n:,}{tokens}; even use: {even}{blank}; click to open"
     chart(
         usage_heatmap(values, counts, stats.layers, subtitle, stats.unit, cell),
         lambda: map_frame(stats, values, counts).assign(data=stats.data, group=group, n=n),

@@ -17,7 +17,7 @@ from shrp.phrases import counted
 from ui.downloads import chart
 from ui.state import Selection
 from ui.text import escape_html
-from ui.theme import SELECTED, SEQUENTIAL, layout
+from ui.theme import MUTED, SELECTED, SEQUENTIAL, layout
 
 _PANELS = 4
 """Small multiples a row."""
@@ -34,7 +34,7 @@ def section(selection: Selection) -> str:
     about = counted_on(frame, escape_html(str(training.get("validation_data", "validation data"))))
     if training.get("config", {}).get("balance", 1) != 0:
         st.markdown("Stage 1 converts the layers with a balance loss, which evens usage. Stage 2 drops it.")
-    fig = usage_over_training(frame, subtitle=f"{about}; line: stage 2")
+    fig = usage_over_training(frame, subtitle=f"{about}; grey: not converted yet; line: stage 2")
     alt = "Top-1 share of every expert after each epoch, a panel for each layer."
     chart(fig, frame, "usage-history", f"{selection.name}-usage-over-training", alt)
     return headline(frame)
@@ -97,6 +97,8 @@ def usage_over_training(frame: pd.DataFrame, *, subtitle: str) -> go.Figure:
         color_continuous_scale=SEQUENTIAL,
         labels={"x": "epoch", "y": "expert", "color": "Top-1 share"},
     )
+    for trace, layer in zip(fig.data, layers, strict=True):
+        trace.update(hovertemplate=f"Layer {layer}, expert %{{y}}, epoch %{{x}}: %{{z:.0%}}<extra></extra>", hoverongaps=False)
     fig.for_each_annotation(lambda note: note.update(text=f"layer {layers[int(note.text.split('=')[1])]}"))
     later = frame.loc[frame["stage"] == 2, "epoch"]
     if len(later) and (frame["stage"] == 1).any():
@@ -107,4 +109,5 @@ def usage_over_training(frame: pd.DataFrame, *, subtitle: str) -> go.Figure:
     title = "Top-1 share of every expert, epoch by epoch"
     layout(fig, title, subtitle=subtitle, height=158 + 190 * rows, margin=margin)
     fig.update_layout(coloraxis_colorbar={"tickformat": ".0%", "thickness": 12})
+    fig.update_layout(plot_bgcolor=MUTED)
     return fig.update_xaxes(dtick=1)
