@@ -69,7 +69,7 @@ LITERATURE, PAPER = "literature (BERT-base)", "SHRP paper (BERT-base, not fine-t
 
 
 def points(summary: list[dict[str, Any]], published: list[dict[str, Any]], recipe: str) -> pd.DataFrame:
-    """One row per model that was fine-tuned after pruning, ours of one recipe and those of the literature; in percent."""
+    """One row per model: ours of one recipe, fine-tuned after pruning, and the published ones; in percent."""
     found = [
         (f"{row['name']}, {DEPTHS[row['depth']]}", "SHRP" if row["model"] == "shrp" else "controls", row)
         for row in summary
