@@ -19,7 +19,7 @@ from ui.state import Selection
 from ui.text import escape_html
 from ui.theme import MUTED, SELECTED, SEQUENTIAL, layout
 
-_PANELS = 4
+_PANELS = 3
 """Small multiples a row."""
 
 
@@ -85,12 +85,15 @@ def usage_over_training(frame: pd.DataFrame, *, subtitle: str) -> go.Figure:
     table = frame.pivot(index=["layer", "expert"], columns="epoch", values="share")
     layers, experts = list(table.index.unique("layer")), list(range(int(frame["expert"].max()) + 1))
     table = table.reindex(pd.MultiIndex.from_product([layers, experts]))
+    columns = min(_PANELS, len(layers))
+    rows = math.ceil(len(layers) / columns)
     fig = px.imshow(
         table.to_numpy().reshape(len(layers), len(experts), -1),
         x=table.columns.tolist(),
         y=experts,
         facet_col=0,
-        facet_col_wrap=min(_PANELS, len(layers)),
+        facet_col_wrap=columns,
+        facet_row_spacing=0.15 / rows,
         aspect="auto",
         origin="lower",
         zmin=0,
@@ -104,10 +107,11 @@ def usage_over_training(frame: pd.DataFrame, *, subtitle: str) -> go.Figure:
     if len(later) and (frame["stage"] == 1).any():
         for color, width in (("white", 4.5), (SELECTED, 1.5)):  # told from all colours by its white edges
             fig.add_vline(float(later.min()) - 0.5, line={"color": color, "width": width})
-    rows = math.ceil(len(layers) / _PANELS)
-    margin = {"t": 113}  # two lines of a subtitle, and the panels' titles
+    margin = {"t": 113, "pad": 0}  # two lines of a subtitle, and the panels' titles
     title = "Top-1 share of every expert, epoch by epoch"
-    layout(fig, title, subtitle=subtitle, height=158 + 190 * rows, margin=margin)
-    fig.update_layout(coloraxis_colorbar={"tickformat": ".0%", "thickness": 12})
-    fig.update_layout(plot_bgcolor=MUTED)
-    return fig.update_xaxes(dtick=1)
+    layout(fig, title, subtitle=subtitle, height=158 + 150 * rows, margin=margin)
+    fig.update_layout(coloraxis_colorbar={"tickformat": ".0%", "thickness": 12, "title": None}, plot_bgcolor=MUTED)
+    fig.update_yaxes(range=[-0.5, len(experts) - 0.5])
+    for column in range(len(layers) % columns or columns, columns):  # no panel below; rows count from the bottom
+        fig.update_xaxes(title="epoch", showticklabels=True, row=2, col=column + 1)
+    return fig.update_xaxes(dtick=max(1, len(table.columns) // 4), range=[table.columns.min() - 0.5, table.columns.max() + 0.5])
