@@ -84,7 +84,7 @@ def _encoding(path: Path) -> str:
         if data.startswith(mark):
             return encoding
     if b"\0" in data:
-        raise DataError(f"'{path.name}' is not text, or UTF-16 without a byte order mark; save it as UTF-8.")
+        raise DataError(f"'{path.name}' is not a text file, or is UTF-16 without a byte order mark; save the table as UTF-8.")
     try:
         data.decode("utf-8")
     except UnicodeDecodeError as error:

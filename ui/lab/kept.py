@@ -30,7 +30,7 @@ def section(found: Editor, plan: PruningPlan, stats: UsageStats, name: str) -> N
     if notes := _notes(found, plan):
         st.caption(" ".join(notes))
     fig = kept_map(plan, stats, found.edits, found.serial)
-    alt, same = f"Weights of the kept experts: {plan_words(plan)}", "The boxes do the same."
+    alt, same = f"Weights of the kept experts: {kept_in_words(plan)}", "The boxes do the same."
     left, right = st.columns([3, 1], gap="medium")
     with left:
         chart(fig, plan_frame(plan), MAP, f"{name}-plan", alt, partial(_clicked, found), same)
@@ -125,7 +125,7 @@ def plan_frame(plan: PruningPlan) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["layer", "expert", "weight"])
 
 
-def plan_words(plan: PruningPlan) -> str:
+def kept_in_words(plan: PruningPlan) -> str:
     """The kept experts in words, for those who cannot see a map."""
     return "; ".join(f"layer {layer} keeps {', '.join(map(str, kept.experts))}" for layer, kept in plan.layers)
 

@@ -193,7 +193,8 @@ class Lab:
             known = curve.known(self.checkpoint, self.data, self.sizes)
             scores = self.checkpoint.info.scores
             text = verdict.smallest_text(known, len(self.sizes), self.routed, self.data, scores)
-            self.show("smallest").markdown(text)
+            edited = " Your edits are left out there." if self.setting.edits else ""
+            self.show("smallest").markdown(text + edited)
 
     def _draw_curve(self, found: Evaluation | None) -> None:
         """Draw the curve as far as it is known, with the current point."""
@@ -297,7 +298,7 @@ def not_routed(selection: Selection) -> None:
         return
     experts = num_experts_of(checkpoint.model)
     kept_of, place = f"{plan.budget} of {len(plan.layers) * experts} experts", st.empty()
-    alt = f"Weights of the kept experts: {kept.plan_words(plan)}"
+    alt = f"Weights of the kept experts: {kept.kept_in_words(plan)}"
     chart(kept.expert_map(plan, experts, ""), kept.plan_frame(plan), kept.MAP, f"{name}-plan", alt)
     found = measurements.evaluation(checkpoint, selection.data)
     scored = with_interval(found.score, found.interval, found.metric, found.n)

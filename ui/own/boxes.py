@@ -86,12 +86,15 @@ def find(
         inside = [path for root in roots if (path := (root / text).resolve()).is_relative_to(root)]
         inside += [Path(text).expanduser().resolve()] * anywhere
         found = next((path for path in inside if wanted(path)), None)
+        other = any(path.exists() for path in inside)
     except PermissionError as denied:
         raise error(f"'{text:.200}' can't be read: {denied.strerror}.") from denied
     except (OSError, ValueError, RuntimeError):  # too long, a NUL, a loop of links
-        inside, found = [], None
+        inside, found, other = [], None, False
     if not inside:
         raise error(f"'{text:.200}' is not under {named(roots)}: put it there, or upload it.")
+    if found is None and other:
+        raise error(f"'{text:.200}' is not a {kind}; give the path of one.")
     if found is None:
         raise error(f"There is no {kind} '{text:.200}'{'' if anywhere else f' under {named(roots)}'}.")
     return found
