@@ -193,13 +193,16 @@ def test_regression_has_the_bootstrap_only(open_page, save_tiny, tmp_path):
         assert len(at.table) == 1  # nobody is right or wrong
 
 
-def test_without_labels_there_are_only_disagreements(open_page, tiny_checkpoint, monkeypatch):
+def test_without_labels_there_are_only_disagreements(open_page, tiny_checkpoint, save_tiny, monkeypatch):
     bare = TextData(TASKS["sst2"], "my sentences", SST2.texts[:80])
     monkeypatch.setattr(data_sources, "load_dataset", lambda source, task: bare)
     for tab in (LOST, CHANGED):
         at = open_page("compare", tiny_checkpoint, b=SIDE_PRUNED, b_budget=2, compare_tab=tab)
         assert not at.error
         assert "of 80 examples" in plainly(at)
+    save_tiny("zzz", top_k=2)
+    at = open_page("compare", tiny_checkpoint, b=SIDE_PRUNED, b_budget=2, more="zzz")
+    assert plainly(at).count("of 80 examples") == 2  # B and C, each against A
 
 
 def test_all_sides_read_as_much_of_an_example(save_tiny, cache):

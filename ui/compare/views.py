@@ -12,7 +12,7 @@ import streamlit as st
 from shrp.data.text_data import TextData
 from shrp.evaluation.costs import TOKENS
 from ui import differences
-from ui.compare.sides import LETTERS, Side
+from ui.compare.sides import Side
 from ui.downloads import downloads
 from ui.text import (
     ALPHA,
@@ -44,9 +44,10 @@ def verdict(sides: Sequence[Side]) -> str:
     """Which model is better, as Markdown."""
     a, b = sides[0].evaluation, sides[1].evaluation
     if a.labels is None:
-        names = [f"{letter} ({escape(s.choice.text)})" for letter, s in zip(LETTERS, sides)]
-        text = differences.agreement_text(b, a, names)
-        return text or "These data have no labels, so no model is better on them."
+        first, *further = [f"{chr(ord('A') + i)} ({escape(side.choice.text)})" for i, side in enumerate(sides)]
+        pairs = zip(further, sides[1:], strict=True)
+        texts = [differences.agreement_text(side.evaluation, a, (first, name)) for name, side in pairs]
+        return " ".join(filter(None, texts)) or "These data have no labels, so no model is better on them."
     if len(sides) == 2:
         test = differences.test(a, b)
         return differences.verdict_of(test, escape(sides[0].choice.text), escape(sides[1].choice.text))
