@@ -62,11 +62,11 @@ def page(open_page, tiny_checkpoint, cache):
 
 @pytest.fixture
 def sent(monkeypatch):
-    """Kind and text of all that pages send to the browser, in order."""
+    """Kind and text, of a table its data, of all that pages send to the browser, in order."""
     found, enqueue = [], DeltaGenerator._enqueue
 
     def noting(self, kind, proto, *args, **options):
-        found.append((kind, getattr(proto, "body", "")))
+        found.append((kind, str(proto.arrow_data) if kind == "table" else getattr(proto, "body", "")))
         return enqueue(self, kind, proto, *args, **options)
 
     monkeypatch.setattr(DeltaGenerator, "_enqueue", noting)
@@ -113,7 +113,7 @@ def test_the_verdict_follows_the_slider_with_the_paired_difference_from_the_rout
 def test_nothing_stale_is_left_while_the_model_runs(page, monkeypatch, sent, tab):
     """What is on the page when the first batch runs: the new count and costs, no score, the rest grey."""
     at = page(lab_tab=tab)
-    costs = [one.value for one in at.markdown if "FLOPs" in one.value]
+    tables = [shown for shown in sent if shown[0] == "table"]
     seen, stream = [], LiveEvaluator.stream
 
     def watched(self, plan):
@@ -126,7 +126,7 @@ def test_nothing_stale_is_left_while_the_model_runs(page, monkeypatch, sent, tab
     (before,) = seen
     texts = [text for kind, text in before if kind == "markdown"]
     assert any("7 of 8 experts: estimating" in text for text in texts)
-    assert any("FLOPs" in text and text not in costs for text in texts)
+    assert [shown for shown in before if shown[0] == "table" and shown not in tables]  # the costs
     assert any("opacity: 0" in text and "lab-needs-score" in text for text in texts)
     assert not any("the routed model" in text for text in texts)
     # The curve is grey, not blank, until it is drawn again; so are all tabs that need the model.

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from shrp.checkpoints.checkpoint import Checkpoint
@@ -106,9 +107,10 @@ def costs(checkpoint: Checkpoint, plan: PruningPlan) -> None:
     dense = dense_cost(checkpoint.model, TOKENS)
     share = prunings.cost_of(checkpoint, plan).relative_to(dense)
     routed = cost(checkpoint.model, TOKENS).relative_to(dense)
-    st.markdown(
-        "| % of dense | FLOPs | parameters |\n|---|---|---|\n"
-        f"| **encoder** | **{percent(share['encoder_flops'])}** | **{percent(share['encoder_params'])}** |\n"
-        f"| whole model | {percent(share['model_flops'])} | {percent(share['model_params'])} |\n"
-        f"| encoder, routed | {percent(routed['encoder_flops'])} | {percent(routed['encoder_params'])} |"
-    )
+    before = f"encoder, routed (Top-{checkpoint.info.config.top_k})"
+    parts = {"encoder": (share, "encoder"), "whole model": (share, "model"), before: (routed, "encoder")}
+    rows = [
+        {"% of dense": name, "FLOPs": percent(of[f"{part}_flops"]), "parameters": percent(of[f"{part}_params"])}
+        for name, (of, part) in parts.items()
+    ]
+    st.table(pd.DataFrame(rows), hide_index=True, alt="What the pruned model costs")
