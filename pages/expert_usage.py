@@ -80,6 +80,8 @@ def main(selection: state.Selection, stats: UsageStats) -> None:
     if said:
         with place.container():
             verdict(said)
+    else:  # nothing is measured any more, after an error
+        place.empty()
 
 
 def without(one: results.Expert) -> str:

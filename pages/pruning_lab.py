@@ -1,4 +1,4 @@
-"""Pruning lab: set how many experts are kept, see at once what that costs and loses, and take the result away."""
+"""Pruning lab: set how many experts are kept, see at once what that costs and loses, and export it."""
 
 from ui import state
 

@@ -8,21 +8,21 @@ from shrp.phrases import listed
 from ui import results, state
 from ui.bound import always_one
 from ui.downloads import chart
-from ui.text import verdict
+from ui.text import interval_text, verdict
 
 RECIPES = ["retain", "paper"]
 
 
 def headline(models: list[dict], recipe: str, depth: str) -> str:
-    """The verdict: what SHRP keeps, and whether the best control of its size differs."""
+    """The verdict: what SHRP keeps, and which controls differ significantly."""
     wanted = {"model": "shrp", "routed": False, "fine_tuned_after_pruning": True}
     mine = next((row for row in models if wanted.items() <= row.items()), None)
     if mine is None:
         return "No SHRP model of this recipe and depth has been measured on all six tasks."
-    low, high = (100 * end for end in mine["interval"])
+    ends = interval_text(mine["interval"], "accuracy")
     text = (
         f"With {results.DEPTHS[depth]} converted, pruned and fine-tuned, SHRP keeps **{100 * mine['share']:.1f}%** "
-        f"(95% CI {low:.1f}–{high:.1f}) of the dense model's score with {mine['encoder_params_share']:.1%} of the encoder"
+        f"(95% CI {ends}) of the dense model's score with {mine['encoder_params_share']:.1%} of the encoder"
     )
     leads = [row for row in results.rows("leads") if (row["recipe"], row["depth"]) == (recipe, depth)]
     if not leads:

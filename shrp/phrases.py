@@ -40,13 +40,9 @@ def numbered(noun: str, numbers: Collection[int]) -> str:
 
 def duration(seconds: float) -> str:
     """A time span: `42 s`, `3 min 20 s`, `1 h 5 min`."""
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    minutes, rest = divmod(seconds, 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min"
+    minutes, seconds = divmod(round(seconds), 60)
+    parts = {"min": minutes, "s": seconds} if minutes < 60 else {"h": minutes // 60, "min": minutes % 60}
+    return " ".join(f"{number} {unit}" for unit, number in parts.items() if number) or "0 s"
 
 
 def counted(n: int, noun: str) -> str:

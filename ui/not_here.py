@@ -70,6 +70,6 @@ def tell(key: str, what: str, fits: bool, offered: str, asked: str | None = None
     if note(key, what, fits, asked):
         asked = st.session_state[_NOTED][key][1]
         st.warning(
-            f"The address asks for {what} **{escape(shorten(asked, 30))}**, which can't be had here: {offered} can.",
+            f"The address asks for {what} **{escape(shorten(asked, 30))}**, which is not available here. Available: {offered}.",
             icon=":material/link_off:",
         )

@@ -35,7 +35,7 @@ SELECTIONS = {
 PRUNED = "Pruned"
 """On Compare: a version of a side's checkpoint."""
 ALLOCATION, SELECTION = "keep", "select"
-"""Keys of the controls, in the session's state and in the URL alike; a slider's is its key of `ALLOCATIONS`."""
+"""Keys of the controls, in the session's state and in the URL; a slider's is its key of `ALLOCATIONS`."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Setting:
     def text(self) -> str:
         """The setting in words."""
         how = "in all" if self.allocation == "budget" else "per layer"
-        parts = [f"{self.number} {how}", self.selection.replace("_", " × ")]
+        parts = [f"{self.number} {how}", SELECTIONS[self.selection].lower()]
         if self.edits:
             parts.append("edited")
         return ", ".join(parts)
@@ -80,8 +80,10 @@ def controls(layers: int, experts: int, side: str = "") -> Setting:
     `layers`: how many are converted. `experts`: in each. `side`: prefix of the widgets' keys, for a page with several models.
     """
     place = st.container()
-    chosen = st.session_state.get(side + SELECTION, "usage")
-    with st.popover(f"Chosen by: {SELECTIONS.get(chosen, chosen).lower()}", icon=":material/tune:"):
+    # In a session's first run the widget in the popover has no value yet, only the address has.
+    asked = {words: name for name, words in SELECTIONS.items()}.get(st.query_params.get(side + SELECTION, ""))
+    chosen = st.session_state.get(side + SELECTION, asked or "usage")
+    with st.popover(f"Chosen by: {SELECTIONS[chosen].lower()}", icon=":material/tune:"):
         allocation = _choice(place, "The slider counts experts", ALLOCATIONS, side + ALLOCATION)
         selection = _choice(place, "Experts are chosen by", SELECTIONS, side + SELECTION)
         st.caption(_ABOUT[selection])

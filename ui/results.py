@@ -12,6 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from shrp.errors import DataError
+from ui.text import interval_text
 from ui.theme import BLUE, GREY, ORANGE, whiskers
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -43,7 +44,7 @@ def table(models: list[dict[str, Any]]) -> pd.DataFrame:
         plain = ", not fine-tuned" * (not row["fine_tuned_after_pruning"] and not row["routed"])
         line = {"model": row["name"] + plain, "mean": 100 * row["share"], "95% CI": ""}
         if row["interval"]:
-            line["95% CI"] = "{:.1f}–{:.1f}".format(*(100 * end for end in row["interval"]))
+            line["95% CI"] = interval_text(row["interval"], "accuracy").removesuffix("%")
         of = row["by_task"]
         line |= {words: 100 * of[task]["share"] for task, words in TASKS.items() if task in of}
         lines.append(line | {"encoder": 100 * row["encoder_params_share"]})

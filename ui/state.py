@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from shrp.checkpoints.checkpoint import Checkpoint
 
 CHECKPOINT, SOURCE, LAYER, EXPERT = "checkpoint", "source", "layer", "expert"
-"""Keys of the widgets, in the session's state and in the URL alike; `SHARED` are parameters of all pages."""
+"""Keys of the widgets, in the session's state and in the URL; `SHARED` are parameters of all pages."""
 SHARED = (CHECKPOINT, SOURCE, guide.PARAM, own_kept.PARAM)
 START = "sst2-base-6of12"
 """The checkpoint that the app opens with, where it is there: the README's tour starts with it."""

@@ -46,7 +46,7 @@ def slice_name(name: str) -> str:
 def percent(share: float | None, digits: int = 1) -> str:
     """A share of 1 as a percentage: `percent(0.907)` is `90.7%`; a dash where it is not known."""
     # What rounds to zero has no sign.
-    return f"{round(100 * share, digits) + 0.0:.{digits}f}%" if _finite(share) else NOT_KNOWN
+    return f"{round(100 * share, digits) + 0.0:.{digits}f}%".replace("-", "−") if _finite(share) else NOT_KNOWN
 
 
 def is_percentage(metric: str) -> bool:
@@ -77,10 +77,10 @@ def interval_text(interval: Sequence[float] | None, metric: str) -> str:
     """A 95% interval: `88.6–92.4%`, or `−0.012 to 0.310`; empty where there is none."""
     if not interval or len(interval) != 2 or not all(_finite(end) for end in interval):
         return ""
-    if is_percentage(metric):
-        return f"{100 * interval[0]:.1f}–{100 * interval[1]:.1f}%"
     low, high = (score_text(end, metric) for end in interval)
-    return f"{low}–{high}" if "−" not in low + high else f"{low} to {high}"
+    if is_percentage(metric):
+        low = low.removesuffix("%")
+    return f"{low} to {high}" if "−" in low + high else f"{low}–{high}"
 
 
 def share_text(hits: int, n: int) -> str:
@@ -181,7 +181,7 @@ def shorten(text: str, limit: int = 90) -> str:
     return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
 
 
-def shorten_texts(texts: Sequence[str], limit: int = 90) -> str:
+def shorten_texts(texts: Sequence[str], limit: int) -> str:
     """An input in one line, of a pair both texts: each has its beginning there, however long the other is."""
     texts = [" ".join(str(text).split()) for text in texts]
     left, parts = limit - 3 * (len(texts) - 1), [""] * len(texts)

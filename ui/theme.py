@@ -148,10 +148,10 @@ def layout(
     fig: go.Figure,
     title: str,
     *,
-    subtitle: str = "",
+    subtitle: str,
     x: str = "",
     y: str = "",
-    height: int = 380,
+    height: int,
     legend: bool | None = None,
     margin: dict[str, int] | None = None,
 ) -> go.Figure:

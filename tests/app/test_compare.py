@@ -188,8 +188,8 @@ def test_regression_has_the_bootstrap_only(open_page, save_tiny, tmp_path):
         at = open_page("compare", folder, data_dir=tmp_path / "glue", **pruned, **more)
         assert not at.error
         pairs = [frame.value for frame in at.dataframe if "pair" in frame.value]
-        assert [frame[["McNemar", "corrected"]].to_numpy().tolist() for frame in pairs] == [[["", ""]] * 3] * len(more)
-        assert "McNemar" not in ranked(at)
+        assert [len(frame) for frame in pairs] == [3] * len(more)
+        assert all("McNemar" not in frame for frame in [*pairs, ranked(at)])
         assert len(at.table) == 1  # nobody is right or wrong
 
 

@@ -173,6 +173,7 @@ def test_recorded_usage_is_that_of_the_checkpoint(open_page, save_tiny, page):
 def test_fitted_gates_are_fitted_once(cache, page, monkeypatch):
     monkeypatch.setattr(select, "STEPS", 24)
     at = page(select="Fitted gates")
+    assert "Chosen by: fitted gates" in [one.proto.popover.label for one in at.get("popover")]
     monkeypatch.setattr(prunings, "GateFit", lambda *_, **__: pytest.fail("it is fitted again"))
     at.slider(key="budget").set_value(5).run()
     forget()  # as a restart does; the disk has it
@@ -206,7 +207,7 @@ def test_a_sweep_fills_the_curve_and_names_the_smallest_plan(page, pruned_by, ro
     (line,) = (t for t in figure(at, "by cost")["data"] if t.get("name") == "pruned, usage")
     np.testing.assert_allclose(values(line["y"]), [100 * one.score for one in expected])
     known = [(plan_from(stats, budget=number), one) for number, one in zip(budgets(2, 4), expected)]
-    assert lab_verdict.smallest_text(known, len(known), routed, SST2) in texts_of(at)
+    assert lab_verdict.smallest_text(known, len(known), routed, SST2, ()) in texts_of(at)
 
 
 def test_next_to_the_smallest_plan_stands_what_such_plans_score_on_other_data(routed, stats):

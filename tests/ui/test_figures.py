@@ -98,7 +98,7 @@ def test_usage_over_training_says_what_it_was_counted_on():
 def test_an_epochs_hover_has_the_digits_of_its_metric(metric, score, interval, said):
     epoch = {"epoch": 0, "stage": 1, "converted_layer": 2, "loss": 0.5, "metric": metric}
     scored = {"validation_score": score, "validation_interval": interval, "validation_n": 872}
-    fig = training_history(history_frame([epoch | scored]), data="glue/x validation")
+    fig = training_history(history_frame([epoch | scored]), data="glue/x validation", teacher_score=None)
     assert fig.data[0].hovertext == (f"epoch 0, stage 1, layer 2 converted<br>{said}",)
 
 
@@ -106,14 +106,14 @@ def test_an_epochs_hover_has_the_digits_of_its_metric(metric, score, interval, s
 def test_a_history_is_drawn_with_the_scores_that_it_has(unscored):
     scored = {"epoch": 0, "stage": 2, "metric": "f1", "validation_score": 0.5, "validation_n": 872}
     history = [scored, *unscored]
-    fig = training_history(history_frame(history), data="glue/x validation")
+    fig = training_history(history_frame(history), data="glue/x validation", teacher_score=None)
     assert "n = 872" in fig.layout.title.text + str(fig.layout.title.subtitle.text)
     assert history_alt(history).endswith("epochs; the last score is 50.0%.")
 
 
 def test_epochs_of_which_nothing_else_is_known_are_drawn():
     history = [{"epoch": 0, "stage": 1}, {"epoch": 1, "stage": 2}]
-    fig = training_history(history_frame(history), data="mine")
+    fig = training_history(history_frame(history), data="mine", teacher_score=None)
     assert [note.text for note in fig.layout.annotations] == ["stage 1", "stage 2"]
     assert "without a validation score" in history_alt(history)
 

@@ -45,6 +45,7 @@ def test_large_numbers_are_short_on_both_sides_of_a_unit(number, said):
         (interval_text, ((-0.2, -0.05), "matthews"), "−0.200 to −0.050"),  # minus signs apart from the dash
         (interval_text, ((-0.0001, 0.31), "pearson"), "0.000–0.310"),
         (interval_text, ((0.886, 0.924), "accuracy"), "88.6–92.4%"),
+        (interval_text, ((-0.02, 0.05), "f1"), "−2.0 to 5.0%"),
         (score_text, (-0.012, "matthews"), "−0.012"),
         *((signed, (v, 1), said) for v, said in ((-0.04, "0.0"), (-0.06, "−0.1"), (0.06, "+0.1"))),
         (signed, (math.nan, 2), NOT_KNOWN),

@@ -59,7 +59,7 @@ def verdict(sides: Sequence[Side]) -> str:
         for one in found
     )
     one = best.evaluation
-    corrected = "" if one.metric == "accuracy" else "not "
+    corrected = "" if one.task.counts_examples else "not "
     return (
         f"**{escape(best.choice.text)} scores highest**: {with_interval(one.score, one.interval, one.metric, one.n)}. "
         f"{apart} of {len(others)} others score significantly lower ({corrected}corrected for {len(others)} tests)."
@@ -85,14 +85,14 @@ def ranked(sides: Sequence[Side], name: str) -> None:
                 metric_name(metric): score_text(one.score, metric),
                 "95% CI": interval_text(one.interval, metric),
             }
-            cells |= dict.fromkeys(["difference from the best", *["McNemar"] * (metric == "accuracy")], "")
+            cells |= dict.fromkeys(["difference from the best", *["McNemar"] * one.task.counts_examples], "")
             if rank > 1:
                 found = differences.test(best, one)
                 low, high = found.bounds
                 row |= {"behind": found.difference, "behind low": low, "behind high": high, "p": found.p_value}
                 ends = f" ({points_interval(found.bounds, metric)})" if np.isfinite(found.bounds[0]) else ""
                 cells["difference from the best"] = points(found.difference, metric) + ends
-                if metric == "accuracy":  # of which McNemar's test is
+                if one.task.counts_examples:  # of which McNemar's test is
                     cells["McNemar"] = p_text(found.p_value)
         costs = side.price.relative_to(side.dense)
         rows.append(row | {"n": one.n} | costs)
@@ -112,15 +112,14 @@ def tests(sides: Sequence[Side], data: TextData) -> None:
         rows = []
         for (first, a), (second, b) in pairs:
             found = differences.test(a.evaluation, b.evaluation)
-            rows.append(
-                {
-                    "pair": f"{second[0]} − {first[0]}",
-                    "difference": points(found.difference, found.metric),
-                    "95% CI": points_interval(found.bounds, found.metric),
-                    "McNemar": p_text(found.p_value),
-                    "corrected": p_text(found.p_value * len(pairs)),
-                }
-            )
+            row = {
+                "pair": f"{second[0]} − {first[0]}",
+                "difference": points(found.difference, found.metric),
+                "95% CI": points_interval(found.bounds, found.metric),
+            }
+            if data.task.counts_examples:
+                row |= {"McNemar": p_text(found.p_value), "corrected": p_text(found.p_value * len(pairs))}
+            rows.append(row)
         st.dataframe(pd.DataFrame(rows), hide_index=True, width="content", alt="Paired tests of all pairs")
     counts = differences.test(sides[0].evaluation, sides[1].evaluation).counts
     if counts is not None:
@@ -131,4 +130,4 @@ def tests(sides: Sequence[Side], data: TextData) -> None:
             f"McNemar's exact test of accuracy: {p_text(counts.p_value)}, on the {counts.only_a + counts.only_b:,} of "
             f"{counts.n:,} examples that only one model predicts correctly."
         )
-    st.caption("A model picked because it scored best here is flattered by these data: confirm it on others.")
+    st.caption("If you pick the best model here, its score is too optimistic: confirm it on other data.")

@@ -64,7 +64,7 @@ def smallest_text(
     all_sizes: int,
     routed: Evaluation,
     data: TextData,
-    scores: Sequence[Mapping[str, Any]] = (),
+    scores: Sequence[Mapping[str, Any]],
 ) -> str:
     """The smallest plan at most `LOSS` below the routed model and above the majority class, as Markdown.
 

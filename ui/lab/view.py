@@ -30,7 +30,7 @@ from ui.store import Remaining, disk
 from ui.text import capital, escape, with_interval
 
 SWEEP, TAB, AGAINST = "sweep", "lab_tab", "against"
-"""Keys of widgets, in the session's state and in the URL alike."""
+"""Keys of widgets, in the session's state and in the URL."""
 KEPT, COMPARED = "Kept experts", "Selections compared"
 TABS = (KEPT, LOST, CHANGED, COMPARED, THRESHOLD)
 REDRAW = 1.0  # seconds between two drawings of the curve while it fills in; of the verdict a quarter of that

@@ -18,7 +18,7 @@ from ui.state import Selection
 from ui.text import TWO_LINES, escape, share_text, shorten, slice_name, with_signs
 
 WHICH, SEARCH = "answers", "answers_with"
-"""Keys of the widgets, in the session's state and in the URL alike."""
+"""Keys of the widgets, in the session's state and in the URL."""
 ALL, WRONG, RIGHT, UNSURE, FARTHEST = "all", "wrong", "right", "least sure first", "farthest off first"
 MOST = 1000
 """Rows that the table shows: a browser is slow with many more, and nobody reads them."""
@@ -123,13 +123,13 @@ def _table(part: pd.DataFrame, texts: list[str], key: str, data: TextData) -> li
             "index": column.NumberColumn("row", width=44, help=f"Row of {escape(data.name)}, from 0"),
             _TEXT: column.TextColumn(" / ".join(data.task.text_columns), width="large"),
             "label": column.Column(width=wide),
-            "prediction": column.Column("answer", width=wide),
-            "correct": column.TextColumn("right", width=48),
-            SURE: column.NumberColumn("p", width=58, format="%.1f%%", help="The model's, of its answer"),
-            OFF: column.NumberColumn(width=70, help="The answer less the label"),
+            "prediction": column.Column("prediction", width=wide),
+            "correct": column.TextColumn("correct", width=58),
+            SURE: column.NumberColumn("p", width=58, format="%.1f%%", help="The probability of the predicted class"),
+            OFF: column.NumberColumn(width=70, help="The prediction less the label"),
             "slice": column.TextColumn(width=95),
         },
-        alt="Examples with their labels and the model's answers",
+        alt="Examples with their labels and the model's predictions",
     )
     return [row for row in event.selection.rows if row < len(part)]
 
@@ -138,7 +138,7 @@ def said(shown: pd.DataFrame, frame: pd.DataFrame, data: str) -> str:
     """How many rows are shown, and how often the model is right in them, as Markdown."""
     text = f"{len(shown):,} of n = {len(frame):,} examples of {escape(data)}"
     if len(shown) and "correct" in shown and 0 < shown["correct"].mean() < 1:
-        text += f", {share_text(int(shown['correct'].sum()), len(shown))} of them answered right"
+        text += f", {share_text(int(shown['correct'].sum()), len(shown))} of them predicted correctly"
     if len(shown) > MOST:
         text += f"; the first {MOST:,} are listed, the CSV has them all"
     return f"{text}. Pick a row to look closer at it." if len(shown) else f"{text}."

@@ -71,7 +71,7 @@ def own_verdict(name: str, found: Evaluation, floor: float) -> str:
     """The headline about a person's own data, as Markdown."""
     data = escape(found.data)
     if found.labels is None:
-        return f"**{escape(name)}** has answered the {found.n:,} examples of **{data}**; without labels nothing is scored."
+        return f"**{escape(name)}** has predicted {found.n:,} examples of **{data}**. They have no labels, so there is no score."
     baseline = (
         f"; the majority-class baseline has {score_text(floor, found.metric)}" if floor == floor else ""
     )

@@ -41,7 +41,7 @@ def layer_frame(info: CheckpointInfo, num_layers: int, num_experts: int) -> pd.D
     return pd.DataFrame(rows, columns=["layer", "state", "expert", "share", "weight"])
 
 
-def layer_strip(frame: pd.DataFrame, num_experts: int, *, validation: str = "validation data") -> go.Figure:
+def layer_strip(frame: pd.DataFrame, num_experts: int, *, validation: str) -> go.Figure:
     """The encoder from its input (left) to its output: one column a layer, one block an expert."""
     fig = go.Figure()
     for state, (legend, fill, outline) in _STATES.items():

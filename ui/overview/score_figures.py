@@ -155,7 +155,7 @@ def history_alt(history: Sequence[Mapping[str, Any]]) -> str:
     return f"Validation score and losses over {len(history)} epochs; the last score is {said}."
 
 
-def training_history(frame: pd.DataFrame, *, data: str, teacher_score: float | None = None) -> go.Figure:
+def training_history(frame: pd.DataFrame, *, data: str, teacher_score: float | None) -> go.Figure:
     """Validation score with its interval, if there is one, and below it the losses, by epoch; the stages are marked."""
     scored = "validation_score" in frame
     below = 2 if scored else 1

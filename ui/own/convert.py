@@ -48,10 +48,10 @@ def _dialog(selection: Selection) -> None:
     from shrp.training.quick import enough
 
     texts, validation = found
+    given = texts.texts if full else enough(texts.texts, validation.texts if validation else ())[0]
     try:
         with st.spinner("Measuring a training step …"):
-            seconds = _estimate(selection, texts, layers, full)
-        given = texts.texts if full else enough(texts.texts, validation.texts if validation else ())[0]
+            seconds = _estimate(selection, texts, given, layers, full)
         more = f" and {len(given) - len(texts):,} shipped ones" * (len(given) > len(texts))
         st.markdown(f"**{capital(about(seconds))}** for {len(texts):,} texts{more} on this machine.")
     except (ShrpError, RuntimeError) as error:
@@ -102,17 +102,18 @@ def command(
     return ["train", *shared, *named, "--train-file", "train.jsonl", "--config", "options.json"], files
 
 
-def _estimate(selection: Selection, texts: TextData, layers: int, full: dict[str, Any] | None) -> float:
-    """Seconds of training, from measured steps, which are kept."""
-    from shrp.training.quick import enough, estimate
+def _estimate(
+    selection: Selection, texts: TextData, given: list[tuple[str, ...]], layers: int, full: dict[str, Any] | None
+) -> float:
+    """Seconds of training on `given`, the texts and what was added, from measured steps, which are kept."""
+    from shrp.training.quick import estimate
 
     dense, n = selection.checkpoint, len(texts)
     total = dense.model.config.num_hidden_layers
     sizes = {} if full is None else {"conversion_size": n, "final_size": max(full["stage2_epochs"] * n, 1)}
     shrp = ShrpConfig(tuple(range(total - layers, total)), **QUICK["shrp"])
     config = TextConfig(**(QUICK | sizes | {"shrp": shrp}))
-    given = texts.texts if full is not None else enough(texts.texts)[0]
-    key = (dense.fingerprint, texts.fingerprint, config)
+    key = (dense.fingerprint, texts.fingerprint, len(given), config)
     seconds = store.kept("estimates", 64, key, lambda: estimate(dense, given, config))
     # The layers below take no part in the measured steps.
     return seconds * total / layers if full is not None and not full["freeze_dense"] else seconds

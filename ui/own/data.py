@@ -19,6 +19,7 @@ from shrp.data.tasks import Task
 from shrp.errors import DataError
 from shrp.phrases import counted
 from ui import data_sources, jobs
+from ui.bound import set_param
 from ui.own import boxes
 from ui.own import kept as own_kept
 from ui.own import labels as own_labels
@@ -253,5 +254,5 @@ def remove() -> None:
     for key in (_TABLE, _FITTED, _FIRST, PROBLEM, data_sources.OWN_DATA):
         st.session_state.pop(key, None)
     own_kept.forget()
-    own_kept.set_param(own_kept.PARAM, None)
+    set_param(own_kept.PARAM, None)
     boxes.empty("own-data")

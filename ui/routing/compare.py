@@ -59,7 +59,7 @@ def section(selection: Selection, found: Sequence[Exploration], first: int) -> N
     if not soon and not st.toggle("Compute it (may take minutes)", key=PATCH, bind="query-params"):
         return
     result = results.patched(selection.checkpoint, one.text, other.text)
-    said, name = in_words(result, first, donor), f"{selection.name}-states-of-{donor}-in-{first}"
+    said, name = in_words(result, donor), f"{selection.name}-states-of-{donor}-in-{first}"
     finding.markdown(said)
     alt = f"Heatmap, layers by tokens: change of {result.measured} with the hidden state of {kind} {donor} put into "
     alt += f"{kind} {first}. {plain(said)}"
@@ -82,7 +82,7 @@ def heatmap(found: Patched, into: int, donor: int) -> go.Figure:
     layers, tokens = moved.shape
     names, mine, donors = _names(found)
     limit = max(abs(found.gap), float(np.nanmax(np.abs(moved), initial=0.0)), 1e-6)
-    hover = _hover(found, mine, donors, donor)
+    hover = _hover(found, mine, donors)
     rows = layer_names(range(layers))
     fig = go.Figure(signed_cells(moved, range(tokens), rows, limit, bar="change", hovertext=hover, **HOVER))
     rows, columns = np.nonzero(flips)
@@ -111,7 +111,7 @@ def _names(found: Patched) -> tuple[list[str], list[str], list[str]]:
     return names, mine, donors
 
 
-def _hover(found: Patched, mine: Sequence[str], donors: Sequence[str], donor: int) -> np.ndarray:
+def _hover(found: Patched, mine: Sequence[str], donors: Sequence[str]) -> np.ndarray:
     """What each cell says, `(L, T)`; nothing where no state is put in. Tokens are HTML-safe."""
     moved, parts, flips = found.moved, found.parts, found.flips
     texts = np.full(moved.shape, "", dtype=object)
@@ -135,7 +135,7 @@ def _of_the_way(part: float) -> str:
     return f"{percent(part, 0)} of the way"
 
 
-def in_words(found: Patched, into: int, donor: int) -> str:
+def in_words(found: Patched, donor: int) -> str:
     """At which token the difference passes, layer by layer, as Markdown."""
     best, lead = found.strongest(), escape(found.measured)
     parts = found.parts[range(len(best)), best]

@@ -122,7 +122,7 @@ def _faithfulness(one: Explained, output: int) -> None:
     )
 
 
-def faithful_in_words(checks: Sequence[trust.Trust], unit: str = "word") -> str:
+def faithful_in_words(checks: Sequence[trust.Trust], unit: str) -> str:
     """What the test found, as Markdown: the best method, those not significantly worse, and the control."""
     *real, equal, _ = checks
     if isnan(real[0].explained):

@@ -164,7 +164,7 @@ def _by_group(
     )
 
 
-def by_group_said(sure: pd.DataFrame, frame: pd.DataFrame, worth: str, of: str = EXPERT) -> str:
+def by_group_said(sure: pd.DataFrame, frame: pd.DataFrame, worth: str, of: str) -> str:
     """What is significant, in Markdown.
 
     Args:
@@ -187,7 +187,7 @@ def by_group_said(sure: pd.DataFrame, frame: pd.DataFrame, worth: str, of: str =
 
 
 def effect_map(
-    table: pd.DataFrame, what: str, subtitle: str, of: str = EXPERT, metric: str = "accuracy"
+    table: pd.DataFrame, what: str, subtitle: str, of: str, metric: str
 ) -> go.Figure:
     """Layers x experts: the mean signed effect on the output; experts that are never used stay blank.
 
@@ -243,7 +243,7 @@ def where_columns(frame: pd.DataFrame, sure: pd.DataFrame) -> tuple[list[tuple[i
 
 
 def where_map(
-    frame: pd.DataFrame, experts: Sequence[tuple[int, int]], title: str, subtitle: str, of: str = EXPERT
+    frame: pd.DataFrame, experts: Sequence[tuple[int, int]], title: str, subtitle: str, of: str
 ) -> go.Figure:
     """Groups x experts: what a group loses without the expert, bold where it differs significantly.
 

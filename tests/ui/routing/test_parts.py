@@ -208,15 +208,15 @@ def lead(*moved):
 
 def test_runs_of_layers_are_named_by_the_token_that_moves_most():
     layers = [lead(0, 4, 0), lead(0, 3, 1), lead(0.1, 0.2, 0.1), lead(2, 0.5, 0)]
-    said = compare.in_words(patched([-2.0, 0.0], [2.0, 0.0], layers, donors=("t0", "x", "t2")), 1, 2)
+    said = compare.in_words(patched([-2.0, 0.0], [2.0, 0.0], layers, donors=("t0", "x", "t2")), 2)
     assert "layers 0 to 1: at **t1**" in said
     assert "**x**" in said
     assert "layer 2: none" in said
     assert "layer 3: at **t0** (token 0, 50%" in said
-    none = compare.in_words(patched([-2.0, 0.0], [2.0, 0.0], [lead(0.1, -3)]), 1, 2)
+    none = compare.in_words(patched([-2.0, 0.0], [2.0, 0.0], [lead(0.1, -3)]), 2)
     assert "**t" not in none
     close = patched([1.0], [1.01], [[[1.5], [0.2]]], STSB)
-    assert "−0.800" in compare.in_words(close, 1, 2)
+    assert "−0.800" in compare.in_words(close, 2)
     assert "%" not in compare.heatmap(close, 1, 2).data[0].hovertext[0][0]
 
 
