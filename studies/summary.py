@@ -128,7 +128,7 @@ def by_task(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def summary(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str] = TASKS) -> list[dict[str, Any]]:
+def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The mean share over tasks of every model that was trained on all of them.
 
     Returns:
@@ -140,9 +140,9 @@ def summary(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str] = TASKS) -> 
         return []
     found = []
     for key, group in by_task(rows).groupby(list(KEY), dropna=False, sort=False):
-        if not set(tasks) <= set(group["task"]):
+        if not set(TASKS) <= set(group["task"]):
             continue
-        group = group.set_index("task").loc[list(tasks)]
+        group = group.set_index("task").loc[list(TASKS)]
         mean = over_tasks(group["mean"].tolist())
         row = dict(zip(KEY, key, strict=True))
         m = row["experts_per_layer"]
@@ -150,7 +150,7 @@ def summary(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str] = TASKS) -> 
         row |= {"name": _name(row), "compared": _compared(row)}
         row |= {"share": mean.value, "interval": list(mean.interval) if mean.below == mean.below else None}
         row |= {name: float(group[name].mean()) for name in ("above_majority", "encoder_params_share")}
-        row |= {"tasks": list(tasks), "seeds": [int(group["seeds"].min()), int(group["seeds"].max())]}
+        row |= {"tasks": list(TASKS), "seeds": [int(group["seeds"].min()), int(group["seeds"].max())]}
         row["by_task"] = {
             one.Index: {
                 "share": one.share,
@@ -168,22 +168,22 @@ def summary(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str] = TASKS) -> 
     )
 
 
-def leads(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str] = TASKS) -> list[dict[str, Any]]:
+def leads(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """By how much SHRP's fine-tuned model leads each fine-tuned control, in shares of the teacher's score.
 
     Returns:
         Rows recipe, depth, model, experts_per_layer, name, difference, interval (95%, not paired), over the same tasks.
     """
-    frame = by_task([row for row in rows if row["fine_tuned_after_pruning"] and row["task"] in tasks])
+    frame = by_task([row for row in rows if row["fine_tuned_after_pruning"] and row["task"] in TASKS])
     found = []
     for (recipe, depth), group in frame.groupby(["recipe", "depth"], sort=True):
         mine = group[group["model"] == "shrp"].set_index("task")["mean"]
         controls = group[group["model"] != "shrp"]
         for (model, m), control in controls.groupby(["model", "experts_per_layer"], dropna=False, sort=False):
             theirs = control.set_index("task")["mean"]
-            if not set(tasks) <= set(mine.index) & set(theirs.index):
+            if not set(TASKS) <= set(mine.index) & set(theirs.index):
                 continue
-            lead = over_tasks([difference(mine[task], theirs[task]) for task in tasks])
+            lead = over_tasks([difference(mine[task], theirs[task]) for task in TASKS])
             row = {"recipe": recipe, "depth": depth, "model": model}
             row["experts_per_layer"] = None if m != m else int(m)
             row["name"] = _name(row)

@@ -211,7 +211,9 @@ class Base:
     @cached_property
     def _distinct_texts(self) -> list[tuple[str, ...]]:
         found, n = corpus(), self.further_size
-        return found[:n] + not_scored(sample(shards([self.more_texts[0]]), ["text"], max(0, n - len(found)), 0)[0])
+        if n <= len(found):
+            return found[:n]
+        return found + not_scored(sample(shards([self.more_texts[0]]), ["text"], n - len(found), 0)[0])
 
     @torch.no_grad()
     def hidden_error(self, encoder: PreTrainedModel, texts: Sequence[tuple[str, ...]]) -> float:

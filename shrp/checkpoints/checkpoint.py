@@ -183,7 +183,7 @@ class Checkpoint:
         """Write it, with its teacher's outputs, where it has some: `shrp.save` of its model, tokenizer and info.
 
         Args:
-            options: of `shrp.save` (`dtype=torch.float16` for half the size, `extra_files`).
+            options: of `shrp.save` (`dtype=torch.float16` for half the size, `history`).
 
         Raises:
             CheckpointError: as `shrp.save`.

@@ -380,7 +380,7 @@ def read_history(folder: str | os.PathLike) -> list[dict[str, Any]]:
     return check_history(rows)
 
 
-def history_text(history: list[dict[str, Any]]) -> str:
+def history_text(history: Sequence[Mapping[str, Any]]) -> str:
     """The history as JSON lines."""
     return "".join(json.dumps(row) + "\n" for row in history)
 

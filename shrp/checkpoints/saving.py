@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shrp.checkpoints import reference
 from shrp.checkpoints.card import card, licence_in
-from shrp.checkpoints.info import CARD, CLASS_PREFIX, CONFIG, MORE_WEIGHTS, PREFIX, WEIGHTS, CheckpointInfo
+from shrp.checkpoints.info import (
+    CARD,
+    CLASS_PREFIX,
+    CONFIG,
+    HISTORY,
+    MORE_WEIGHTS,
+    PREFIX,
+    WEIGHTS,
+    CheckpointInfo,
+    history_text,
+)
 from shrp.checkpoints.reference import Reference
 from shrp.data.batching import save_tokenizer
 from shrp.errors import CheckpointError
@@ -43,7 +53,7 @@ def save(
     folder: str | os.PathLike,
     *,
     dtype: torch.dtype | None = None,
-    extra_files: Mapping[str, str] | None = None,
+    history: Sequence[Mapping[str, Any]] = (),
     teacher: Mapping[str, Reference] | None = None,
     new: bool = False,
     halves: bool = False,
@@ -52,7 +62,7 @@ def save(
 
     Args:
         dtype: store floating-point weights in this type, for example `torch.float16`; None keeps theirs.
-        extra_files: further text files, name -> content (`history.jsonl`, a model card in place of the usual one).
+        history: the training's epochs, for `history.jsonl`; none writes no file.
         teacher: the dense teacher's outputs by data fingerprint, as a small file next to the weights.
         new: refuse to replace anything, also what another process has just written there.
         halves: write the weights as two files of about the same size, for where large ones are not taken.
@@ -82,12 +92,11 @@ def save(
         }
         (partial / CONFIG).write_text(json.dumps(config, indent=2, default=str) + "\n", encoding="utf-8")
         save_tokenizer(tokenizer, partial)
-        for name, content in (extra_files or {}).items():
-            (partial / name).write_text(content, encoding="utf-8")
+        if history:
+            (partial / HISTORY).write_text(history_text(history), encoding="utf-8")
         if teacher:
             reference.write(partial, teacher)
-        if not (partial / CARD).exists():
-            _write_card(model, info, partial, folder)
+        _write_card(model, info, partial, folder)
         put_in_place(partial, folder, new=new)
     except (OSError, SafetensorError) as error:  # a full disk, for one
         reason = getattr(error, "strerror", None) or error

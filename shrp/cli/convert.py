@@ -46,7 +46,7 @@ def convert(
     """
     from shrp.checkpoints import checkpoint
     from shrp.checkpoints.base import base_config, load_base, name_of
-    from shrp.checkpoints.info import CheckpointInfo, history_text
+    from shrp.checkpoints.info import CheckpointInfo
     from shrp.checkpoints.saving import refuse_existing
     from shrp.data.batching import longest_input, token_counts
     from shrp.data.tasks import TEXTS
@@ -61,6 +61,7 @@ def convert(
     defaults = {"training": (QUICK if quick else {}) | rates}
     options = read_config(config, ConvertOptions, defaults=defaults, overrides={"training": {"shrp": shrp}})
     own = opt.Data(label_column=label_column, label_means=label_means)
+    options.training.shrp.check_fits(num_layers, experts)
     if quick:
         _quick(base, out, texts, options, replace(own, text_column=text_column), validation_file, json)
         return
@@ -69,7 +70,6 @@ def convert(
     own.refuse("is for --quick: a conversion without it needs no labels.")
     called = name_of(base, options.base_name)
     how = options.training
-    how.shrp.check_fits(num_layers, experts)
     dense, tokenizer, _ = load_base(base, TEXTS, how.seed)
     length = longest_input(dense, tokenizer, how.max_length)
     found = opt.sample_texts(texts, text_column or ["text"], how)
@@ -83,8 +83,7 @@ def convert(
         training = {"config": how.to_dict(), "texts": len(found), "precision": history[-1]["precision"]}
         training |= {"sources": [path.name for path in texts]}
         info = CheckpointInfo(how.shrp, TEXTS, base_model=called, training=training)
-        extra = {checkpoint.HISTORY: history_text(history)}
-        from_main(lambda: checkpoint.save(model, tokenizer, info, out, extra_files=extra, new=True))
+        from_main(lambda: checkpoint.save(model, tokenizer, info, out, history=history, new=True))
         finish(out)
     if json:
         print_json({"out": str(out), "layers": list(how.shrp.layers), "texts": len(found), "epochs": history})
@@ -108,7 +107,6 @@ def _quick(
     from shrp.training.runs import alone_in, run_folder
 
     how, dense = options.training, load(base)
-    how.shrp.check_fits(*opt.base_geometry(base))
     columns = own.text_column or list(dense.info.task.text_columns)
     validation = None if validation_file is None else own.read(validation_file, dense.info.task)
     if validation is not None and validation.labels is None:

@@ -73,6 +73,8 @@ def export(
         raise PlanError(f"{checkpoint} has no routers left to prune; export it without a plan.")
     data = None if on.data is None else on.load(info.task)
     others = {str(folder): subject(folder, opt.Data()) for folder in beside or ()}
+    for name, other in others.items():
+        data.check_is_for(other.info.task, name)
     stderr.print("exporting and checking ...")
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:

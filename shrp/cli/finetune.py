@@ -43,7 +43,7 @@ def finetune(
     """
     from shrp.checkpoints import checkpoint
     from shrp.checkpoints.base import load_base, name_of
-    from shrp.checkpoints.info import CheckpointInfo, evaluated_length, history_text
+    from shrp.checkpoints.info import CheckpointInfo, evaluated_length
     from shrp.checkpoints.saving import refuse_existing
     from shrp.model.config import ShrpConfig
     from shrp.training.loop import train
@@ -55,7 +55,7 @@ def finetune(
         config,
         FinetuneOptions,
         defaults={"training": {"learning_rate": 5e-5, "stage2_epochs": 3}},
-        overrides={"training": {name: value for name, value in given.items() if value is not None}},
+        overrides={"training": {"shrp": {"layers": []}} | {n: v for n, v in given.items() if v is not None}},
     )
     how = options.training
     refuse_existing(out)  # refuse now, not after the epochs
@@ -69,9 +69,10 @@ def finetune(
             "--head-labels."
         )
     info = CheckpointInfo(ShrpConfig(()), data.task, base_model=name_of(base, options.base_name))
-    opt.report_data(data, validation)
-    opt.report_cut(model.config, tokenizer, (data,), how.max_length)
-    opt.report_cut(model.config, tokenizer, (validation,), evaluated_length(how.max_length))
+    if epochs != 0:
+        opt.report_data(data, validation)
+        opt.report_cut(model.config, tokenizer, data, how.max_length)
+    opt.report_cut(model.config, tokenizer, validation, evaluated_length(how.max_length))
     if epochs == 0:
         about = {"adopted": True, "config": {"max_length": how.max_length}}
         if head_labels:
@@ -84,8 +85,7 @@ def finetune(
     else:
         about = {"phase": "fine-tuning the teacher", "progress": training_progress()}
         model, info, history = train(how, model, info, tokenizer, data, validation, out, **about)
-        extra = {checkpoint.HISTORY: history_text(history)}
-        from_main(lambda: checkpoint.save(model, tokenizer, info, out, extra_files=extra, new=True))
+        from_main(lambda: checkpoint.save(model, tokenizer, info, out, history=history, new=True))
         finish(out)
         last = history[-1]
     if json:

@@ -58,7 +58,7 @@ def knock_out(
         why = lacking(by, source)
         if why or source.labels is None:
             raise DataError(why or f"{source.name} has no labels to compare by.")
-    report_cut(loaded.model.config, loaded.tokenizer, (source,), length)
+    report_cut(loaded.model.config, loaded.tokenizer, source, length)
     if cells:
         found = _together(loaded, source, list(dict.fromkeys(cells)), length)
     else:
@@ -122,10 +122,8 @@ def _in_turn(
     loaded: Checkpoint, source: TextData, by: str | None, examples: int, length: int, *, heads: bool
 ) -> dict[str, Any]:
     """The effect of every expert or head, and for whom it matters."""
-    import numpy as np
-
     from shrp.analysis import importance
-    from shrp.data.batching import longest_input, token_counts
+    from shrp.cli.subjects import tokens_read
     from shrp.data.slices import groups_by
 
     shaped = importance.of_heads if heads else lambda frame: frame
@@ -135,9 +133,7 @@ def _in_turn(
     result: dict[str, Any] = {"data": source.name, "n": found.n, "of": len(source)}
     result["heads" if heads else "experts"] = records(shaped(found.table(source, None)))
     if by is not None:
-        lengths = token_counts(loaded.tokenizer, source.texts)
-        read = np.minimum(lengths, longest_input(loaded.model, loaded.tokenizer, length))
-        groups = groups_by(by, source, lengths=read)
+        groups = groups_by(by, source, lengths=tokens_read(loaded, source, length))
         with progress_on("permutation test") as show:
             frame = importance.worth_by_group(found, source, groups, progress=show)
         result |= {"by": by, "groups": records(shaped(frame)), "tested": importance.count_tests(frame)}

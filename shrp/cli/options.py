@@ -98,9 +98,7 @@ class Examples:
         if self.data not in ("probe", "glue"):
             return self.read(self.data, task)
         if task.name not in TASKS:
-            raise DataError(
-                f"'{task.name}' is a task of your own, so no data for it are shipped: give --data FILE."
-            )
+            raise DataError(f"no data for the task '{task.name}' are shipped: give --data FILE.")
         self.refuse(f"describes a file of your own; the columns of {self.data} are known.")
         data = load_data(self.data, task, "validation")
         if data.task.label_names != task.label_names:
@@ -154,13 +152,13 @@ class TrainingData:
         """Training and validation data; the task of own files is named after the training file by default."""
         own = Data(text_column=self.text_column, label_column=self.label_column, label_means=self.label_means)
         if (self.train_file is None) != (self.validation_file is None):
-            raise DataError("give both --train-file and --validation-file, or neither and a GLUE --task.")
+            raise DataError("give both --train-file and --validation-file, or neither, for a GLUE task.")
         if self.train_file is None:
             own.refuse("describes files of your own; GLUE's columns are known.")
-            if self.task is None or (isinstance(self.task, Task) and self.task.name not in TASKS):
-                raise DataError(
-                    f"give a GLUE --task ({', '.join(TASKS)}) or --train-file and --validation-file."
-                )
+            if isinstance(self.task, Task) and self.task.name not in TASKS:
+                raise DataError("give --train-file and --validation-file.")
+            if self.task is None:
+                raise DataError(f"give a GLUE --task ({', '.join(TASKS)}) or --train-file and --validation-file.")
             return load_data("glue", self.task, "train"), load_data("glue", self.task, "validation")
         train = own.read(self.train_file, self.task)
         if task_name is not None:
@@ -249,7 +247,7 @@ def report_data(train: TextData, validation: TextData) -> None:
 
 
 def report_cut(
-    config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, sets: Iterable[TextData], max_length: int
+    config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, data: TextData, max_length: int
 ) -> None:
     """Print to stderr how many examples are longer than the model reads, and how many answers are lost; nothing if none are."""
     from shrp.data.batching import LONGEST_ANSWER, answer_tokens, context_spans, token_counts
@@ -257,16 +255,16 @@ def report_cut(
 
     most = min(positions(config), tokenizer.model_max_length)
     length = min(most, max_length)
-    why = "--max-length, of a training `max_length` in --config, changes that" if length < most else "the model reads no more"
-    for data in sets:
-        report_cut_at(length, token_counts(tokenizer, data.texts), data.name, why)
-        if data.task.on_spans and data.labels is not None:
-            read = zip(context_spans(tokenizer, data.texts, length), data.labels, strict=True)
-            tokens = [[answer_tokens(places, *one) for one in spans if one[0] >= 0] for places, spans in read]
-            lost = sum(not any(first >= 0 and last < first + LONGEST_ANSWER for first, last in each) for each in tokens)
-            if lost:
-                why = f"beyond the cut, or longer than {LONGEST_ANSWER} tokens"
-                stderr.print(f"{lost:,} of {len(data):,} answers of {data.name} can't be predicted: {why}")
+    cut = "change it by --max-length, or for a training by `max_length` in --config"
+    why = cut if length < most else "the model reads no more"
+    report_cut_at(length, token_counts(tokenizer, data.texts), data.name, why)
+    if data.task.on_spans and data.labels is not None:
+        read = zip(context_spans(tokenizer, data.texts, length), data.labels, strict=True)
+        tokens = [[answer_tokens(places, *one) for one in spans if one[0] >= 0] for places, spans in read]
+        lost = sum(not any(first >= 0 and last < first + LONGEST_ANSWER for first, last in each) for each in tokens)
+        if lost:
+            why = f"beyond the cut, or longer than {LONGEST_ANSWER} tokens"
+            stderr.print(f"{lost:,} of {len(data):,} answers of {data.name} can't be predicted: {why}")
 
 
 def report_cut_at(length: int, counts: Iterable[int], name: str, why: str) -> None:

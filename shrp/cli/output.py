@@ -39,7 +39,7 @@ _PLAIN = {"markup": False, "emoji": False, "highlight": False, "soft_wrap": True
 stdout = Console(**_PLAIN)
 stderr = Console(stderr=True, **_PLAIN)
 _PIPED = 200  # width of a table, in characters, where there is no terminal
-_SHARES = ("retained", "share", "of_routed", "encoder_params", "model_params", "encoder_flops", "model_flops")
+_SHARES = ("retained", "share", "encoder_params", "model_params", "encoder_flops")
 _CHANGES = ("change", "loses")
 _END = re.compile(r"(?:(.+)[ _])?(low|high)")
 

@@ -90,7 +90,7 @@ def prune(
     import torch
 
     import shrp.checkpoints.checkpoint as store
-    from shrp.checkpoints.info import evaluated_length, history_text, joined, pruned_training, usage_in
+    from shrp.checkpoints.info import evaluated_length, joined, pruned_training, usage_in
     from shrp.checkpoints.info import read_config as read_info
     from shrp.checkpoints.saving import refuse_existing, round_as_stored
     from shrp.evaluation.calibration import matched
@@ -215,8 +215,7 @@ def prune(
         seen = [*training.get("sources", ()), *training.get("recovery_sources", ())]
         scores = _scores(model, source, chosen, known, length, seen, matched=calibrate, recovered=fine_tune > 0)
         info = replace(info, scores=(*info.scores, *scores))
-        extra = {store.HISTORY: history_text(history)} if history else {}
-        kept = {"dtype": dtype, "extra_files": extra, "teacher": source.teacher}
+        kept = {"dtype": dtype, "history": history, "teacher": source.teacher}
         store.save(model, source.tokenizer, info, out, new=True, **kept)
         if fine_tune:
             finish(out)
@@ -257,23 +256,25 @@ def _scores(
     from shrp.evaluation.evaluate import evaluate
 
     rows, probes = [], tuple(name for name in seen if name.startswith("probe/"))
-    try:
-        sets = list({data.fingerprint: data for data in known}.values())
-        if not sets and source.info.task.name in TASKS:
+    sets = list({data.fingerprint: data for data in known}.values())
+    if not sets and source.info.task.name in TASKS:
+        try:
             sets = [opt.Data().load(source.info.task)]
-        for data in sets:
+        except ShrpError as error:
+            stderr.print(f"not scored: {first_line(error).rstrip('.')}; `evaluate` scores it on data of yours")
+    for data in sets:
+        try:
             if data.name.startswith(probes):
-                stderr.print(f"not scored on {data.name}, whose sentences the model was trained on")
-                continue
+                raise DataError("the model was trained on these sentences")
             if data.labels is None:
-                raise DataError(f"{data.name} has no labels")
+                raise DataError("they have no labels")
             found = evaluate(model, source.tokenizer, data, max_length=length)
             if not math.isfinite(found.score):
-                raise DataError(f"{found.metric} is undefined on {data.name}")
+                raise DataError(f"{found.metric} is undefined")
             best = teacher_score(source, data, length)
             rows.append(pruned_row(plan, found, best, data, length, **made))
-    except (ShrpError, ValueError, RuntimeError) as error:  # out of memory, for one
-        stderr.print(f"not scored: {first_line(error).rstrip('.')}; `evaluate` scores it on data of yours")
+        except (ShrpError, ValueError, RuntimeError) as error:  # out of memory, for one
+            stderr.print(f"not scored on {data.name}: {first_line(error)}")
     return rows
 
 

@@ -61,6 +61,16 @@ def teacher_score(loaded: Checkpoint, data: TextData, length: int) -> float | No
     return info.teacher_score(rows_as_now(loaded.info, data, longest, length))
 
 
+def tokens_read(loaded: Checkpoint, data: TextData, length: int) -> np.ndarray:
+    """Tokens `(N,)` that the model reads of each example, special tokens included."""
+    import numpy as np
+
+    from shrp.data.batching import longest_input, token_counts
+
+    counts = token_counts(loaded.tokenizer, data.texts)
+    return np.minimum(counts, longest_input(loaded.model, loaded.tokenizer, length))
+
+
 @dataclass(frozen=True)
 class Subject:
     """A checkpoint, run by PyTorch, or an export, run by onnxruntime: one of the two."""
@@ -130,7 +140,7 @@ class Subject:
             lengths = self.export.lengths(source.texts)
             report_cut_at(self.length, lengths, source.name, "the export was made so")
         else:
-            report_cut(self.checkpoint.model.config, self.checkpoint.tokenizer, (source,), self.length)
+            report_cut(self.checkpoint.model.config, self.checkpoint.tokenizer, source, self.length)
 
     def provenance(self, source: TextData) -> dict[str, Any]:
         """What a result was computed from."""

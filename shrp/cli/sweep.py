@@ -47,7 +47,7 @@ def sweep(
     if held_out and len(source) < FEWEST:
         raise DataError(f"{source.name} has {len(source)} examples; --held-out needs {FEWEST} or more.")
     ranked, on = halves(source) if held_out else (source, source)
-    report_cut(loaded.model.config, loaded.tokenizer, (source,), length)
+    report_cut(loaded.model.config, loaded.tokenizer, source, length)
     stats = measured_usage(loaded, ranked, selection, length, 0)
     how = {"selection": selection, "draws": draws, "max_length": length}
     with progress_on("scoring prunings") as show:

@@ -76,8 +76,8 @@ def train(
     if not out.exists() and not run_folder(out).exists():  # a continued run has said it
         opt.report_data(data, validation)
         reads = base_config(base), load_base(base, data.task)[1]
-        opt.report_cut(*reads, (data,), how.max_length)
-        opt.report_cut(*reads, (validation,), evaluated_length(how.max_length))
+        opt.report_cut(*reads, data, how.max_length)
+        opt.report_cut(*reads, validation, evaluated_length(how.max_length))
     info = run()
     if json:
         print_json({"out": str(out), "task": info.task.name, "scores": list(info.scores)})

@@ -38,7 +38,6 @@ def trim_vocabulary(
     import torch
 
     import shrp.checkpoints.checkpoint as store
-    from shrp.checkpoints.info import history_text
     from shrp.checkpoints.saving import refuse_existing, round_as_stored
     from shrp.cli.subjects import teacher_score
     from shrp.data.sources import probe_for
@@ -79,8 +78,7 @@ def trim_vocabulary(
     training = dict(source.info.training) | {"vocabulary": facts, "trimmed_from": source.fingerprint}
     info = replace(source.info, training=training, scores=tuple(rows))
     history = store.read_history(checkpoint)
-    extra = {store.HISTORY: history_text(history)} if history else {}
-    how = {"dtype": torch.float16, "new": True, "extra_files": extra, "teacher": source.teacher}
+    how = {"dtype": torch.float16, "new": True, "history": history, "teacher": source.teacher}
     store.save(model, tokenizer, info, out, **how)
     if json:
         print_json(result)
@@ -106,7 +104,7 @@ def _texts(file: Path | None, task: Task, columns: list[str] | None) -> TextData
 
     if file is None:
         if task.name not in TASKS:
-            raise DataError(f"'{task.name}' is a task of your own: give its texts with --texts.")
+            raise DataError(f"no texts for the task '{task.name}' are shipped: give --texts FILE.")
         return load_glue(task.name, "train")
     if file.suffix.lower() != ".txt":
         return from_table(read_table(file), file.name, task, columns, None, skip_incomplete=True)

@@ -24,8 +24,7 @@ def usage(
 
     from shrp.analysis.specialisation import specialisation, specialisation_frame
     from shrp.analysis.usage import measure_usage
-    from shrp.cli.subjects import opened, provenance
-    from shrp.data.batching import longest_input, token_counts
+    from shrp.cli.subjects import opened, provenance, tokens_read
     from shrp.data.slices import groups_by, lacking
     from shrp.evaluation.evaluate import label_columns, summarise
 
@@ -35,11 +34,10 @@ def usage(
     of = (loaded.model, loaded.tokenizer, source)
     with progress_on("routing", len(source)) as show:
         stats = measure_usage(*of, max_length=length, progress=show)
-    report_cut(loaded.model.config, loaded.tokenizer, (source,), length)
+    report_cut(loaded.model.config, loaded.tokenizer, source, length)
     outputs = stats.logits[..., label_columns(loaded.model, source.task)]
     answers = summarise(source, np.arange(len(source)), outputs, False).predictions
-    lengths = token_counts(loaded.tokenizer, source.texts)
-    read = np.minimum(lengths, longest_input(loaded.model, loaded.tokenizer, length))
+    read = tokens_read(loaded, source, length)
     result: dict[str, Any] = {
         "task": loaded.info.task.name,
         "data": stats.data,

@@ -310,6 +310,7 @@ def _parquet_parts(path: Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
+        check_names(file.schema_arrow.names, path.name)
         header = pd.DataFrame(columns=file.schema_arrow.names)
         for name in columns:
             column(header, name, path.name)

@@ -127,7 +127,7 @@ def _layer(layer: nn.Module, config: PreTrainedConfig, tokens: int) -> Size:
 
 # A whole model
 
-_ONE_POSITION = ("ForSequenceClassification", "ForMultipleChoice")
+_ONE_POSITION = "ForSequenceClassification"
 _EVERY_POSITION = ("ForTokenClassification", "ForQuestionAnswering", "ForMaskedLM")
 
 
@@ -156,7 +156,7 @@ def _positions(model: PreTrainedModel, name: str, tokens: int) -> int:
         return tokens
     raise UnsupportedModelError(
         f"the FLOPs of the head of {type(model).__name__} are unknown; known are bare encoders and models "
-        f"{', '.join(_ONE_POSITION + _EVERY_POSITION)}."
+        f"{', '.join([_ONE_POSITION, *_EVERY_POSITION])}."
     )
 
 

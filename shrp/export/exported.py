@@ -112,7 +112,7 @@ class Exported:
         whole.no_padding()
         return whole
 
-    def evaluate_stream(self, data: TextData, *, batch_size: int = 32) -> Iterator[Evaluation]:
+    def evaluate_stream(self, data: TextData) -> Iterator[Evaluation]:
         """As `shrp.evaluation.evaluate.evaluate_stream`, and in the same batches, on which int8's logits depend a little.
 
         Raises:
@@ -125,11 +125,11 @@ class Exported:
             lengths = np.minimum(self.lengths(texts), self.max_length)
             return lengths, lambda places: self.logits([texts[i] for i in places])
 
-        yield from stream(data, prepare, batch_size=batch_size)
+        yield from stream(data, prepare, batch_size=32)
 
-    def evaluate(self, data: TextData, *, batch_size: int = 32) -> Evaluation:
+    def evaluate(self, data: TextData) -> Evaluation:
         """Score the export on all inputs."""
-        return last_of(self.evaluate_stream(data, batch_size=batch_size))
+        return last_of(self.evaluate_stream(data))
 
 
 def load_export(folder: Path) -> Exported:

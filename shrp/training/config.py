@@ -314,7 +314,9 @@ def read_config(
 
 
 def _merged(one: Any, other: Any) -> Any:
-    """`one` with the values of `other`, mapping by mapping."""
+    """`one` with the values of `other`, mapping by mapping; an empty key of a file replaces no mapping."""
+    if other is None and isinstance(one, Mapping):
+        return one
     if not (isinstance(one, Mapping) and isinstance(other, Mapping)):
         return other
     return {**one, **{key: _merged(one.get(key), value) for key, value in other.items()}}
@@ -322,8 +324,6 @@ def _merged(one: Any, other: Any) -> Any:
 
 def _build(cls: type, data: Any, where: str) -> Any:
     """A dataclass from a mapping of its fields, values checked by their annotations."""
-    if isinstance(data, cls):
-        return data
     if not isinstance(data, Mapping):
         raise TrainingError(f"{where}: expected a mapping of options to values, not {data!r:.60}.")
     hints, names = get_type_hints(cls), [one.name for one in fields(cls)]

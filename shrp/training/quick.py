@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from shrp.checkpoints import checkpoint, reference
 from shrp.checkpoints.checkpoint import Checkpoint
-from shrp.checkpoints.info import evaluated_length, history_text
+from shrp.checkpoints.info import evaluated_length
 from shrp.checkpoints.saving import round_as_stored
 from shrp.checkpoints.score_rows import score_row
 from shrp.data.batching import longest_input
@@ -53,7 +53,7 @@ def enough(texts: Texts, held_out: Texts = ()) -> tuple[list[tuple[str, ...]], l
     `held_out`: what the model will be scored on, which is not added.
 
     Returns:
-        The texts, those that were added last, and the names of the probe sets that these are from.
+        The texts, the added ones last; and the names of the probe sets that those are from.
     """
     found, sources, known = list(texts), [], {*texts, *held_out}
     for task in _PROBES[len(found[0])] if 0 < len(found) < FEW else ():
@@ -150,7 +150,7 @@ def _scored_and_saved(
         info,
         out,
         dtype=torch.float16,
-        extra_files={checkpoint.HISTORY: history_text(history)},
+        history=history,
         teacher=teacher,
         new=True,
     )

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from shrp.checkpoints import checkpoint, reference
 from shrp.checkpoints.base import base_config, load_base, name_of
 from shrp.checkpoints.checkpoint import Checkpoint
-from shrp.checkpoints.info import FINE_TUNED, CheckpointInfo, evaluated_length, history_text, joined, usage_in
+from shrp.checkpoints.info import FINE_TUNED, CheckpointInfo, evaluated_length, joined, usage_in
 from shrp.checkpoints.saving import entries, round_as_stored
 from shrp.checkpoints.score_rows import score_row
 from shrp.data.text_data import TextData
@@ -120,7 +120,7 @@ class RecipeRun:
             info,
             self.out,
             dtype=self.dtype,
-            extra_files={checkpoint.HISTORY: history_text(made.history)},
+            history=made.history,
             teacher=self.references,
             new=new,
         )

@@ -77,7 +77,7 @@ def save_tiny(tmp_path, tiny_routed, tiny_tokenizer):
         routing="sequence",
         top_k=1,
         plan=None,
-        history=None,
+        history=(),
         task="sst2",
         num_labels=2,
         layers=LAYERS,
@@ -94,7 +94,7 @@ def save_tiny(tmp_path, tiny_routed, tiny_tokenizer):
             tiny_tokenizer,
             CheckpointInfo(config, TASKS.get(task, task), plan=plan, base_model="a tiny one", **info),
             tmp_path / "checkpoints" / name,
-            extra_files={} if history is None else {checkpoints.HISTORY: history},
+            history=history,
         )
 
     return save

@@ -29,7 +29,7 @@ def full(save_tiny):
     return save_tiny(
         "full",
         scores=SCORES,
-        history=history_text(HISTORY),
+        history=HISTORY,
         usage=HISTORY[-1]["usage"],
         training={"validation_data": "glue/sst2 validation", "epochs": 3, "config": {"learning_rate": 3e-5}},
     )

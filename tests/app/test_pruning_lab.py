@@ -14,7 +14,7 @@ from streamlit.runtime.scriptrunner import StopException
 from shrp.analysis.usage import measure_usage
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.checkpoints import reference
-from shrp.checkpoints.info import history_text, usage_in
+from shrp.checkpoints.info import usage_in
 from shrp.data.sources import load_probe
 from shrp.data.tasks import TASKS
 from shrp.data.text_data import TextData
@@ -372,7 +372,7 @@ def test_outputs_that_are_no_numbers_are_told_in_words(open_page, save_tiny):
 
 
 def test_the_zip_is_a_checkpoint_with_the_measured_score(save_tiny, tmp_path):
-    loaded = checkpoints.load(save_tiny("trained", history=history_text(HISTORY)))
+    loaded = checkpoints.load(save_tiny("trained", history=HISTORY))
     plan = plan_from(measure_usage(loaded.model, loaded.tokenizer, SST2), budget=3)
     found = scored(loaded, plan)
     archive = lab_save.checkpoint_zip("mine", loaded, plan, found, SST2, SST2)

@@ -95,8 +95,6 @@ def test_saving_writes_it_and_keeps_a_licence(folder):
     file.write_text(loaded.card("mine", "MIT"))
     loaded.save(folder)
     assert file.read_text() == loaded.card("mine", "MIT")
-    loaded.save(folder, extra_files={CARD: "given"})
-    assert file.read_text() == "given"
 
 
 def test_as_a_page_it_has_tables_and_no_markup_of_a_strangers():

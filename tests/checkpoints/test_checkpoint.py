@@ -88,11 +88,11 @@ def test_round_trip(family, kind, tmp_path, tiny_model, tiny_routed, tiny_info, 
 def test_info_keeps_everything(tmp_path, tiny_routed, tiny_tokenizer, tiny_info):
     rows = (ROW | {"model": "routed", "kind": "routed", "score": 0.5, "interval": [0.1, 0.9]},)
     info = tiny_info(training={"epochs": 3}, scores=rows, usage={"1": [0.5, 0.5, 0, 0]})
-    lines = {"history.jsonl": '{"epoch": 0, "stage": 2}\n\n'}
-    folder = checkpoint.save(tiny_routed(), tiny_tokenizer, info, tmp_path / "a", extra_files=lines)
+    epochs = [{"epoch": 0, "stage": 2}]
+    folder = checkpoint.save(tiny_routed(), tiny_tokenizer, info, tmp_path / "a", history=epochs)
     assert checkpoint.read_config(folder)[1] == info
     assert checkpoint.info_if_ours(folder) == info
-    assert checkpoint.read_history(folder) == [{"epoch": 0, "stage": 2}]
+    assert checkpoint.read_history(folder) == epochs
     data = json.loads((folder / "config.json").read_text())
     assert data["architectures"] == ["ShrpBertForSequenceClassification"]
     assert data["shrp"]["format_version"] == 1
@@ -105,26 +105,26 @@ def test_info_keeps_everything(tmp_path, tiny_routed, tiny_tokenizer, tiny_info)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-@pytest.mark.parametrize("moment", ["weights", "tokenizer", "extra", "swap", "first swap"])
+@pytest.mark.parametrize("moment", ["weights", "tokenizer", "history", "swap", "first swap"])
 def test_a_failure_midway_leaves_the_old_one_whole(
     saved, moment, monkeypatch, tiny_routed, tiny_tokenizer, tiny_info, tiny_inputs, tiny_logits
 ):
     bytes_before = {path.name: path.read_bytes() for path in saved.iterdir()}
-    extra, full = {}, OSError(28, "No space left on device")
+    full = OSError(28, "No space left on device")
     in_rust = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
     swaps = {"first swap": [full], "swap": [DEFAULT, full]}
     if moment == "weights":
         monkeypatch.setattr(saving, "save_file", Mock(side_effect=in_rust))
     elif moment == "tokenizer":
         monkeypatch.setattr(type(tiny_tokenizer), "save_pretrained", Mock(side_effect=full))
-    elif moment == "extra":
-        extra = {"no/such/place": "text"}
+    elif moment == "history":
+        monkeypatch.setattr(saving, "history_text", Mock(side_effect=full))
     else:
         monkeypatch.setattr(saving.os, "replace", Mock(wraps=os.replace, side_effect=[*swaps[moment], *[DEFAULT] * 9]))
     with pytest.raises(
         CheckpointError, match=r"saved cannot be written: .*No (space left on device|such file)"
     ):
-        checkpoint.save(tiny_routed(seed=5), tiny_tokenizer, tiny_info(), saved, extra_files=extra)
+        checkpoint.save(tiny_routed(seed=5), tiny_tokenizer, tiny_info(), saved, history=[{"epoch": 0}])
     monkeypatch.undo()
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == bytes_before
     assert [path.name for path in saved.parent.iterdir()] == ["saved"]
@@ -295,7 +295,7 @@ NAME = "bert.encoder.layer.1.qkv_bias"
         (lambda state: state.update({NAME: state[NAME][:2].clone()}), NAME),
         (lambda state: state.update({NAME: state[NAME].to(torch.int8)}), f"{NAME} is of torch.int8"),
     ],
-    ids=["missing", "extra", "shape", "quantised"],
+    ids=["missing", "history", "shape", "quantised"],
 )
 def test_tensors_that_do_not_fit(saved, change, words):
     state = load_file(saved / "model.safetensors")

@@ -44,8 +44,7 @@ def place(tmp_path_factory, tiny_model, tiny_routed, tiny_tokenizer, save_model,
         for one in known
     )
     info = tiny_info(usage={str(k): v.tolist() for k, v in usage.items()}, scores=scores)
-    history = {"extra_files": {"history.jsonl": '{"epoch": 0, "stage": 2}\n'}}
-    checkpoint.save(routed, tiny_tokenizer, info, root / "routed", **history)
+    checkpoint.save(routed, tiny_tokenizer, info, root / "routed", history=[{"epoch": 0, "stage": 2}])
     checkpoint.save(tiny_routed(), tiny_tokenizer, tiny_info(), root / "other")
     for m in (1, 2):
         plan = make_plan(usage, per_layer=m)

@@ -1,7 +1,9 @@
 """Commands that look at a model print what the library computes."""
 
 import json
+import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -20,6 +22,7 @@ from shrp.cli import subjects
 from shrp.data.batching import token_counts
 from shrp.data.slices import groups_by
 from shrp.data.sources import load_file
+from shrp.data.tasks import TASKS
 from shrp.evaluation import calibration
 from shrp.evaluation.costs import cost, dense_cost
 from shrp.evaluation.evaluate import evaluate
@@ -186,13 +189,19 @@ def test_compare_many_ranks_them(told, place, on_data):
     assert "by_class" not in found
 
 
-def test_export_and_what_it_scores(shrp, told, place, tmp_path, quick_graphs, monkeypatch):
+def test_export_and_what_it_scores(
+    shrp, told, failed, place, tmp_path, quick_graphs, monkeypatch, tiny_model, tiny_info, tiny_tokenizer
+):
     usage = {1: [0.6, 0.2, 0.1, 0.1], 2: [0.1, 0.4, 0.3, 0.2]}
     plan = make_plan(usage, counts={1: 1, 2: 2})  # as in tests of exports, so that it is traced once for all
     (tmp_path / "plan.json").write_text(json.dumps(plan.to_dict()))
     common = ("export", place / "other", "--plan", tmp_path / "plan.json", "--out", tmp_path / "exported")
     code, _, err = shrp(*common, "--beside", place / "dense")
     assert (code, "--data" in err) == (1, True)
+    info = replace(tiny_info(layers=()), task=TASKS["cola"])
+    checkpoint.save(tiny_model(), tiny_tokenizer, info, tmp_path / "grammar")
+    failed(shrp(*common, "--data", place / "data.csv", "--beside", tmp_path / "grammar"), "grammar")
+    shutil.rmtree(tmp_path / "grammar")
     measured = (*common, "--data", place / "data.csv", "--beside", place / "dense")
     with monkeypatch.context() as interrupted:
         interrupted.setattr(subjects, "served", Mock(side_effect=KeyboardInterrupt))

@@ -46,11 +46,14 @@ def test_from_a_base_to_a_teacher_a_routed_and_a_fine_tuned_checkpoint(shrp, tol
     assert routed.info.config.layers == (1, 2)
     assert "stage 1: converting layer 2" in err
     pruned = ("prune", tmp_path / "routed", "--per-layer", 1, "--out", tmp_path / "pruned", "--fine-tune", 1)
+    pruned += ("--data", place / "unlabelled.csv")
     pruned += ("--teacher", tmp_path / "teacher", *files[:4], *config(training=quick), "--json")
     code, out, err = shrp(*pruned)
     assert code == 0, err
     made = checkpoint.load(tmp_path / "pruned")
     assert made.is_static
+    assert [row["data"] for row in json.loads(out)["scores"]] == ["validation.csv"]
+    assert "unlabelled.csv: they have no labels" in err
     assert made.info.training["recovery"]["config"]["distill_logits"] == 0.5
     assert "fine-tuning after pruning" in err
 

@@ -13,6 +13,11 @@ from studies.summary import Mean, difference, leads, over_tasks, over_trainings,
 TASKS = ("a", "b")
 
 
+@pytest.fixture
+def two_tasks(monkeypatch):
+    monkeypatch.setattr("studies.summary.TASKS", TASKS)
+
+
 def row(task, score, *, model="shrp", seed=0, m=1, tuned=True, floor=0.5, interval=0.1, routed=False):
     found = {"task": task, "recipe": "retain", "depth": "11of12", "model": model}
     found |= {"seed": seed, "routed": routed}
@@ -45,23 +50,23 @@ def test_a_mean_over_tasks_has_independent_errors():
     assert apart.interval == pytest.approx((0.15, 0.25))
 
 
-def test_the_summary_needs_all_tasks_and_counts_seeds():
+def test_the_summary_needs_all_tasks_and_counts_seeds(two_tasks):
     rows = [row("a", 0.8), row("a", 0.72, seed=1), row("b", 0.4), row("a", 0.8, model="dropped", m=None)]
-    (found,) = summary(rows, TASKS)
+    (found,) = summary(rows)
     assert found["model"] == "shrp"
     assert found["share"] == pytest.approx((0.95 + 0.5) / 2)
     assert found["seeds"] == [1, 2]
     assert found["by_task"]["a"]["score"] == pytest.approx(0.76)
     above = ((0.3 / 0.3 + 0.22 / 0.3) / 2 + (-0.1 / 0.3)) / 2
     assert found["above_majority"] == pytest.approx(above)
-    assert summary([], TASKS) == []
+    assert summary([]) == []
 
 
-def test_leads_are_over_fine_tuned_controls_alone():
+def test_leads_are_over_fine_tuned_controls_alone(two_tasks):
     rows = [row(task, 0.8) for task in TASKS]
     rows += [row(task, 0.4, model="dropped", m=None) for task in TASKS]
     rows += [row(task, 0.4, model="random", tuned=False) for task in TASKS]
-    (found,) = leads(rows, TASKS)
+    (found,) = leads(rows)
     assert (found["model"], found["experts_per_layer"]) == ("dropped", None)
     assert found["difference"] == pytest.approx(0.5)
     assert found["interval"][0] < 0.5 < found["interval"][1]

@@ -3,6 +3,8 @@
 import json
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from shrp.data import tabular
@@ -46,5 +48,8 @@ def test_a_corpus_that_cannot_be_read_is_named(folder):
     for name in ("a.parquet", "b.jsonl"):
         with pytest.raises(DataError, match=f"'{name}' has no column 'review'; its columns are text"):
             corpus.sample([folder / name], ["review"], 5, 0)
+    pq.write_table(pa.Table.from_arrays([["a"], ["b"]], names=["text", "text"]), folder / "e.parquet")
+    with pytest.raises(DataError, match=r"'e\.parquet' has two columns named 'text'"):
+        corpus.sample([folder / "e.parquet"], ["text"], 5, 0)
     with pytest.raises(DataError, match="no Parquet or JSONL files"):
         corpus.shards([folder / "*.parquets"])

@@ -358,6 +358,10 @@ def test_options_come_from_a_file_between_defaults_and_flags(tmp_path, kind):
     wanted = RECIPES["retain"] | {"learning_rate": 2e-4, "dropout": True, "seed": 4}
     assert made == Recipe(TrainConfig(ShrpConfig((1, 2)), **wanted), per_layer=(1, 2), random_draws=2)
     assert read_config(None, TextConfig, overrides={"final_size": 9}) == TextConfig(final_size=9)
+    file.write_text('{"training": null}' if kind == "json" else "training:\n")
+    overrides["training"] |= {"shrp": {"layers": [1]}}
+    made = read_config(file, Recipe, defaults=defaults, overrides=overrides)
+    assert made.training.learning_rate == RECIPES["retain"]["learning_rate"]
 
 
 @pytest.mark.parametrize(

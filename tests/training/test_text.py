@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from shrp.checkpoints import checkpoint
-from shrp.checkpoints.info import CheckpointInfo, history_text
+from shrp.checkpoints.info import CheckpointInfo
 from shrp.data.tasks import TASKS, TEXTS
 from shrp.errors import TrainingError
 from shrp.families.families import encoder_layers
@@ -155,11 +155,10 @@ def place(converted, tmp_path, tiny_tokenizer, save_model):
     save_model(base.base_model, tmp_path / "encoder")
     about = {"texts": 40, "config": TextConfig(ShrpConfig((1, 2)), **SIZES).to_dict()}
     info = CheckpointInfo(ShrpConfig((1, 2)), TEXTS, base_model="tiny", training=about)
-    extra = {checkpoint.HISTORY: history_text(history)}
-    checkpoint.save(model, tiny_tokenizer, info, tmp_path / "routed", extra_files=extra)
+    checkpoint.save(model, tiny_tokenizer, info, tmp_path / "routed", history=history)
     plan = make_plan(usage_on_text(history), per_layer=1)
     made = replace(info, plan=plan)
-    checkpoint.save(prune(model, plan), tiny_tokenizer, made, tmp_path / "static", extra_files=extra)
+    checkpoint.save(prune(model, plan), tiny_tokenizer, made, tmp_path / "static", history=history)
     return tmp_path
 
 

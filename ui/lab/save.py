@@ -17,7 +17,7 @@ import torch
 
 from shrp.checkpoints import checkpoint as checkpoints
 from shrp.checkpoints.checkpoint import Checkpoint
-from shrp.checkpoints.info import HEADS, history_text, pruned_training, teacher_score
+from shrp.checkpoints.info import HEADS, pruned_training, teacher_score
 from shrp.checkpoints.score_rows import pruned_row
 from shrp.data.tasks import TEXT, WORDS
 from shrp.data.text_data import TextData
@@ -114,7 +114,7 @@ def write_checkpoint(
         info,
         folder,
         dtype=torch.float16,
-        extra_files={checkpoints.HISTORY: history_text(history)} if history else {},
+        history=history,
         teacher=checkpoint.teacher,
     )
 
