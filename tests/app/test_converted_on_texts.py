@@ -1,7 +1,5 @@
 """The pages on an encoder that `shrp convert` makes: it learned on unlabelled text and has seen no task."""
 
-import json
-
 import pytest
 
 from shrp.data.tasks import TEXTS
@@ -17,7 +15,7 @@ HISTORY = [
     | {"balance_loss": 0.1, "usage": {"2": [0.97, 0.01, 0.01, 0.01]}, "seconds": 3.0}
     for epoch, layer in enumerate((2, 1, None))
 ]
-OF = {"task": TEXTS, "history": "".join(json.dumps(line) + "\n" for line in HISTORY)}
+OF = {"task": TEXTS, "history": HISTORY}
 PLAN = make_plan({1: [0.7, 0.1, 0.1, 0.1], 2: [0.5, 0.3, 0.1, 0.1]}, per_layer=1)
 
 

@@ -32,7 +32,7 @@ def offered(monkeypatch):
 @pytest.fixture
 def folder(save_tiny, tiny_token_checkpoint):
     """A checkpoint with all that can be drawn of one, and another beside it."""
-    return save_tiny("full", scores=SCORES, history="".join(json.dumps(line) + "\n" for line in HISTORY))
+    return save_tiny("full", scores=SCORES, history=HISTORY)
 
 
 def read_csv(content):

@@ -1,11 +1,7 @@
 """Editing the slider's plan by hand: clicks, boxes, and the page's address."""
 
-import functools
-
 import pytest
 
-from shrp.analysis.usage import measure_usage
-from shrp.checkpoints import checkpoint as checkpoints
 from shrp.data.sources import load_probe
 from shrp.evaluation.evaluate import evaluate
 from shrp.pruning.plan import LayerEdit, PlanEdits
@@ -16,17 +12,15 @@ from ui import bound
 from ui.lab import edits as lab_edits
 
 
-@functools.cache
-def loaded_with_usage(folder):
-    loaded = checkpoints.load(folder)
-    return loaded, measure_usage(loaded.model, loaded.tokenizer, load_probe("sst2"))
+@pytest.fixture
+def direct(loaded, stats):
+    """`direct(edits, **options)`: the plan and evaluation that the page must show, made without it."""
 
+    def made(edits=(), **options):
+        plan = plan_from(stats, edits=PlanEdits(tuple(dict(edits).items())), **options)
+        return plan, evaluate(prune(loaded.model, plan), loaded.tokenizer, load_probe("sst2"))
 
-def direct(folder, edits=(), **options):
-    """The plan and evaluation that the page must show, made without it."""
-    (loaded, stats), data = loaded_with_usage(folder), load_probe("sst2")
-    plan = plan_from(stats, edits=PlanEdits(tuple(dict(edits).items())), **options)
-    return plan, evaluate(prune(loaded.model, plan), loaded.tokenizer, data)
+    return made
 
 
 def assert_shows(at, plan, evaluation):
@@ -67,50 +61,50 @@ def page(open_page, tiny_checkpoint):
     return open_page("pruning_lab", tiny_checkpoint, budget="4")
 
 
-def test_clicks_pin_drop_and_free_an_expert_at_every_slider_position(page, tiny_checkpoint):
-    base, _ = direct(tiny_checkpoint, budget=4)
+def test_clicks_pin_drop_and_free_an_expert_at_every_slider_position(page, direct):
+    base, _ = direct(budget=4)
     other = next(e for e in range(4) if e not in dict(base.layers)[2].experts)
     at = click(page, 2, other)
     assert marks(at) == {"pinned": 1, "dropped": 0}
     assert plan_in(at) == f"2p{other}"
-    assert_shows(at, *direct(tiny_checkpoint, {2: LayerEdit(pinned=(other,))}, budget=4))
+    assert_shows(at, *direct({2: LayerEdit(pinned=(other,))}, budget=4))
     at.slider(key="budget").set_value(5).run()
-    assert_shows(at, *direct(tiny_checkpoint, {2: LayerEdit(pinned=(other,))}, budget=5))
+    assert_shows(at, *direct({2: LayerEdit(pinned=(other,))}, budget=5))
     at = click(at, 2, other)
     assert marks(at) == {"pinned": 0, "dropped": 1}
-    assert_shows(at, *direct(tiny_checkpoint, {2: LayerEdit(dropped=(other,))}, budget=5))
+    assert_shows(at, *direct({2: LayerEdit(dropped=(other,))}, budget=5))
     at = click(at, 2, other)
     assert (marks(at), plan_in(at)) == ({"pinned": 0, "dropped": 0}, "")
     at = click(click(at, 1, 0), 2, 3)
     assert plan_in(at) == "1p0_2p3"
     at.button(key="edit-reset").click().run()
     assert plan_in(at) == ""
-    assert_shows(at, *direct(tiny_checkpoint, budget=5))
+    assert_shows(at, *direct(budget=5))
 
 
-def test_boxes_do_the_same_as_clicks(page, tiny_checkpoint):
+def test_boxes_do_the_same_as_clicks(page, direct):
     at = page
     at.selectbox(key="edit_layer").set_value(2).run()
     at.multiselect(key="edit-pinned").set_value([0, 1]).run()
     at.multiselect(key="edit-dropped").set_value([1, 3]).run()  # the box that was changed wins
     at.number_input(key="edit-count").set_value(2).run()
-    assert_shows(at, *direct(tiny_checkpoint, {2: LayerEdit(2, (0,), (1, 3))}, budget=4))
+    assert_shows(at, *direct({2: LayerEdit(2, (0,), (1, 3))}, budget=4))
     at.number_input(key="edit-count").set_value(4).run()  # more than are left
     assert at.main.warning
     assert plan_in(at) == "2n2p0d1.3"
 
 
-def test_a_link_restores_edits_and_a_bad_one_is_left_out(open_page, tiny_checkpoint):
+def test_a_link_restores_edits_and_a_bad_one_is_left_out(open_page, tiny_checkpoint, direct):
     at = open_page("pruning_lab", tiny_checkpoint, budget=4, plan="2p3d0")
-    assert_shows(at, *direct(tiny_checkpoint, {2: LayerEdit(pinned=(3,), dropped=(0,))}, budget=4))
+    assert_shows(at, *direct({2: LayerEdit(pinned=(3,), dropped=(0,))}, budget=4))
     for bad in ("9p0", "<b>"):  # not of this model, and no plan
         at = open_page("pruning_lab", tiny_checkpoint, budget=4, plan=bad)
         assert at.main.warning
         assert plan_in(at) == ""
-        assert_shows(at, *direct(tiny_checkpoint, budget=4))
+        assert_shows(at, *direct(budget=4))
 
 
-def test_back_restores_the_edits_of_the_address(page, tiny_checkpoint, monkeypatch):
+def test_back_restores_the_edits_of_the_address(page, direct, monkeypatch):
     at = click(page, 2, 3)
     at.query_params.pop("plan")
     at.run()  # as a request does that was on its way before the click
@@ -118,10 +112,10 @@ def test_back_restores_the_edits_of_the_address(page, tiny_checkpoint, monkeypat
     monkeypatch.setattr(bound, "went_back", lambda: True)
     at.query_params.pop("plan")  # as Back does
     at.run()
-    assert_shows(at, *direct(tiny_checkpoint, budget=4))
+    assert_shows(at, *direct(budget=4))
     at.query_params["plan"] = "2p3"  # and forward
     at.run()
-    assert_shows(at, *direct(tiny_checkpoint, {2: LayerEdit(pinned=(3,))}, budget=4))
+    assert_shows(at, *direct({2: LayerEdit(pinned=(3,))}, budget=4))
 
 
 def test_edits_belong_to_their_checkpoint(page, save_tiny):

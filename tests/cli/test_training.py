@@ -8,8 +8,6 @@ import torch
 
 from shrp.checkpoints import checkpoint
 from shrp.evaluation.calibration import answer_shares
-from shrp.evaluation.evaluate import evaluate
-from shrp.pruning.prune import prune
 
 
 @pytest.fixture
@@ -56,21 +54,6 @@ def test_from_a_base_to_a_teacher_a_routed_and_a_fine_tuned_checkpoint(shrp, tol
     assert "unlabelled.csv: they have no labels" in err
     assert made.info.training["recovery"]["config"]["distill_logits"] == 0.5
     assert "fine-tuning after pruning" in err
-
-
-@pytest.mark.parametrize(
-    ("options", "budget"),
-    [(("--per-layer", 1), 2), (("--budget", 3), 3), (("--selection", "gate_norm", "--per-layer", 2), 4)],
-)
-def test_prune(told, place, known, tmp_path, options, budget):
-    found = told("prune", place / "routed", *options, "--out", tmp_path / "out")
-    made = checkpoint.load(tmp_path / "out")
-    assert (found["experts_kept"], made.info.plan.budget) == (budget, budget)
-    assert made.info.plan.to_dict() == found["plan"]
-    assert found["scores"][0]["data"] == "probe/sst2"
-    loaded, data = known
-    expected = evaluate(prune(loaded.model, made.info.plan), loaded.tokenizer, data).score
-    assert evaluate(made.model, made.tokenizer, data).score == pytest.approx(expected, abs=0.02)  # float16 weights
 
 
 def test_prune_with_a_calibrated_threshold(told, place, known, tmp_path):

@@ -12,65 +12,32 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     BertConfig,
-    CamembertConfig,
-    DebertaV2Config,
-    DistilBertConfig,
-    ElectraConfig,
-    ErnieConfig,
-    ModernBertConfig,
-    MPNetConfig,
-    RobertaConfig,
-    XLMRobertaConfig,
 )
 
 from shrp.evaluation import costs as measure
 from shrp.evaluation.layer_params import dense_layer_params, expert_layer_params, static_layer_params
 from shrp.families.families import encoder_layers
-from shrp.model.config import ShrpConfig
-from shrp.model.convert import convert
 from shrp.model.layers import ExpertLayer, StaticLayer
 from shrp.pruning.plan import LayerPlan, PruningPlan
 from shrp.pruning.prune import prune
-from tests.conftest import EAGER, LIKE_DEBERTA_V3, LIKE_MODERNBERT, counted_flops
+from tests.conftest import counted_flops
 
 TOKENS = 9
-COMMON = {"vocab_size": 60, "max_position_embeddings": 20, "num_labels": 2}
-SIZES = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 40} | COMMON
-DISTILBERT_SIZES = {"dim": 24, "n_layers": 3, "n_heads": 4, "hidden_dim": 40} | COMMON
-CONFIGS = {
-    "bert": BertConfig(**SIZES),
-    "roberta": RobertaConfig(**SIZES),
-    "xlm-roberta": XLMRobertaConfig(**SIZES),
-    "camembert": CamembertConfig(**SIZES),
-    "ernie": ErnieConfig(**SIZES),
-    "electra": ElectraConfig(**SIZES, embedding_size=10),
-    "distilbert": DistilBertConfig(**DISTILBERT_SIZES),
-    "deberta-v2": DebertaV2Config(**SIZES, **LIKE_DEBERTA_V3),
-    "modernbert": ModernBertConfig(**SIZES, pad_token_id=0, **LIKE_MODERNBERT),
-    "mpnet": MPNetConfig(**SIZES),
-}
 PLAN = PruningPlan(((1, LayerPlan((2,), (1.0,))), (2, LayerPlan((0, 3), (0.5, 0.5)))))
 
 
-def classifier(family="bert", auto=AutoModelForSequenceClassification, attention=None):
-    torch.manual_seed(0)
-    attention = attention or ("eager" if family in EAGER else "sdpa")
-    return auto.from_config(CONFIGS[family], attn_implementation=attention).eval()
-
-
-def routed(family="bert", **options):
-    return convert(classifier(family), ShrpConfig((1, 2), **options)).eval()
-
-
-VARIANTS = {
-    "dense": classifier,
-    "sequence": routed,
-    "sequence-top2": lambda family: routed(family, top_k=2),
-    "token": lambda family: routed(family, routing="token"),
-    "static": lambda family: prune(routed(family), PLAN),  # m = 1 and m = 2, one layer dense
-    "sequence, self path": lambda family: routed(family, self_path=True),
-    "static, both": lambda family: prune(routed(family, self_path=True), replace(PLAN, untied=True)),
-}
+@pytest.fixture
+def variants(tiny_model, tiny_routed):
+    """Models of each kind, by name: `variants["dense"](family)`."""
+    return {
+        "dense": tiny_model,
+        "sequence": tiny_routed,
+        "sequence-top2": lambda family: tiny_routed(family, top_k=2),
+        "token": lambda family: tiny_routed(family, routing="token"),
+        "static": lambda family: prune(tiny_routed(family), PLAN),
+        "sequence, self path": lambda family: tiny_routed(family, self_path=True),
+        "static, both": lambda family: prune(tiny_routed(family, self_path=True), replace(PLAN, untied=True)),
+    }
 
 
 def assert_counted(model, tokens=TOKENS):
@@ -125,32 +92,30 @@ def test_dense_bert_base_in_whole():
     assert cost.model_flops == 2 * (products + 768**2 + 768 * 2)
 
 
-@pytest.mark.parametrize("family", CONFIGS)
-def test_formula_equals_what_runs(family):
-    for variant in VARIANTS if family == "bert" else ("dense", "token", "static, both"):
-        assert_counted(VARIANTS[variant](family))
+def test_formula_equals_what_runs(variants, tiny_family):
+    for variant in variants if tiny_family == "bert" else ("dense", "token", "static, both"):
+        assert_counted(variants[variant](tiny_family))
 
 
 @pytest.mark.parametrize(
     "auto", [AutoModel, AutoModelForTokenClassification, AutoModelForQuestionAnswering, AutoModelForMaskedLM]
 )
 @pytest.mark.parametrize("family", ["bert", "electra", "distilbert", "mpnet"])
-def test_other_heads_and_bare_encoders(family, auto):
-    assert_counted(classifier(family, auto))
+def test_other_heads_and_bare_encoders(tiny_model, family, auto):
+    assert_counted(auto.from_config(tiny_model(family).config).eval())
 
 
-@pytest.mark.parametrize("family", CONFIGS)
-def test_dense_cost_of_a_converted_model_is_that_of_the_original(family):
-    original = measure.cost(classifier(family), TOKENS)
+def test_dense_cost_of_a_converted_model_is_that_of_the_original(variants, tiny_family):
+    original = measure.cost(variants["dense"](tiny_family), TOKENS)
     for variant in ("sequence", "static, both"):
-        assert measure.dense_cost(VARIANTS[variant](family), TOKENS) == original
+        assert measure.dense_cost(variants[variant](tiny_family), TOKENS) == original
 
 
 @pytest.mark.parametrize("family", ["bert", "deberta-v2", "mpnet"])
 @pytest.mark.parametrize("routing", ["sequence", "token"])
-def test_plan_cost_is_that_of_the_pruned_model(family, routing):
+def test_plan_cost_is_that_of_the_pruned_model(tiny_routed, family, routing):
     for plan in (PLAN, replace(PLAN, untied=True)):
-        model = routed(family, routing=routing, self_path=plan.untied)
+        model = tiny_routed(family, routing=routing, self_path=plan.untied)
         assert measure.plan_cost(model, plan, TOKENS) == measure.cost(prune(model, plan), TOKENS)
 
 

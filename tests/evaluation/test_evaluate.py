@@ -1,4 +1,3 @@
-import copy
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import softmax
-from transformers import BertConfig, BertForSequenceClassification
 
 from shrp.analysis.attention import layer_attention
 from shrp.analysis.importance import knock_out_effect, knock_outs
@@ -27,23 +25,12 @@ from shrp.model.config import ShrpConfig
 from shrp.pruning.live import LiveEvaluator
 from shrp.training.config import TrainConfig
 from shrp.training.loop import train
-from tests.conftest import VOCABULARY, WORDS
+from tests.conftest import WORDS
 
 
-@pytest.fixture(scope="module")
-def tokenizer(tiny_tokenizer):
-    found = copy.deepcopy(tiny_tokenizer)
-    found.model_input_names, found.model_max_length = ["input_ids", "token_type_ids", "attention_mask"], 10**30
-    return found
-
-
-def build(num_labels=2, seed=0, **config):
-    torch.manual_seed(seed)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    model = BertForSequenceClassification(
-        BertConfig(vocab_size=VOCABULARY, num_labels=num_labels, initializer_range=1.0, **sizes, **config)
-    )
-    return model.eval()
+@pytest.fixture
+def build(tiny_model):
+    return lambda num_labels=2, **options: tiny_model(num_labels=num_labels, num_hidden_layers=1, **options)
 
 
 def sentences(n=150, seed=0, task=TASKS["sst2"], labelled=True, sliced=False):
@@ -57,31 +44,31 @@ def sentences(n=150, seed=0, task=TASKS["sst2"], labelled=True, sliced=False):
     return TextData(task, "made", texts, labels if labelled else None, slices)
 
 
-def test_encode_and_collate(tokenizer):
-    encoded = encode(tokenizer, [("w1 w2",), ("w3",), ("w1 " * 300,)], max_length=10)
+def test_encode_and_collate(build, with_types):
+    encoded = encode(with_types, [("w1 w2",), ("w3",), ("w1 " * 300,)], max_length=10)
     assert encoded[0]["input_ids"] == [2, 6, 7, 3]
     assert len(encoded[2]["input_ids"]) == 10
-    batch = collate(tokenizer, encoded, [1, 0])
+    batch = collate(with_types, encoded, [1, 0])
     assert batch["input_ids"].tolist() == [[2, 8, 3, 0], [2, 6, 7, 3]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
-    pair = encode(tokenizer, [("w1", "w2 w3")])
+    pair = encode(with_types, [("w1", "w2 w3")])
     assert pair[0]["token_type_ids"] == [0, 0, 0, 1, 1, 1]
-    assert collate(tokenizer, pair, [0])["token_type_ids"].dtype == torch.int64
-    assert encode(tokenizer, []) == []
-    assert encode(tokenizer, [("w1",), ("w1", "w2 w3"), ("w3",)]) == [
-        encode(tokenizer, [text])[0] for text in (("w1",), ("w1", "w2 w3"), ("w3",))
+    assert collate(with_types, pair, [0])["token_type_ids"].dtype == torch.int64
+    assert encode(with_types, []) == []
+    assert encode(with_types, [("w1",), ("w1", "w2 w3"), ("w3",)]) == [
+        encode(with_types, [text])[0] for text in (("w1",), ("w1", "w2 w3"), ("w3",))
     ]
     with pytest.raises(DataError):
-        encode(tokenizer, [("w1",), ("w1", "w2", "w3")])
+        encode(with_types, [("w1",), ("w1", "w2", "w3")])
 
 
-def test_padding_is_on_the_right_whatever_the_tokenizer_says(tokenizer, monkeypatch):
+def test_padding_is_on_the_right_whatever_the_tokenizer_says(build, with_types, monkeypatch):
     data, model = sentences(40), build()
-    expected = evaluate(model, tokenizer, data, batch_size=1).logits
-    monkeypatch.setattr(tokenizer, "padding_side", "left")
-    batch = collate(tokenizer, encode(tokenizer, [("w1 w2",), ("w3",)]), [1, 0])
+    expected = evaluate(model, with_types, data, batch_size=1).logits
+    monkeypatch.setattr(with_types, "padding_side", "left")
+    batch = collate(with_types, encode(with_types, [("w1 w2",), ("w3",)]), [1, 0])
     assert batch["input_ids"].tolist() == [[2, 8, 3, 0], [2, 6, 7, 3]]
-    np.testing.assert_allclose(evaluate(model, tokenizer, data, batch_size=8).logits, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(evaluate(model, with_types, data, batch_size=8).logits, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_every_pass_over_data_cuts_at_the_models_positions(tiny_routed, tiny_tokenizer, monkeypatch, tmp_path):
@@ -104,9 +91,9 @@ def test_every_pass_over_data_cuts_at_the_models_positions(tiny_routed, tiny_tok
     train(config, model, info, tiny_tokenizer, data, data, tmp_path / "out")
 
 
-def test_pairs_and_regression(tokenizer):
+def test_pairs_and_regression(build, with_types):
     data = sentences(40, task=TASKS["stsb"])
-    result = evaluate(build(num_labels=1), tokenizer, data)
+    result = evaluate(build(num_labels=1), with_types, data)
     assert result.score == pytest.approx(np.corrcoef(data.labels, result.predictions)[0, 1])
     assert np.array_equal(result.probabilities, result.logits)
     assert result.by_class().empty
@@ -116,8 +103,8 @@ def test_pairs_and_regression(tokenizer):
         _ = result.correct
 
 
-def test_without_labels_there_are_predictions_but_no_score(tokenizer):
-    result = evaluate(build(), tokenizer, sentences(20, labelled=False))
+def test_without_labels_there_are_predictions_but_no_score(build, with_types):
+    result = evaluate(build(), with_types, sentences(20, labelled=False))
     assert np.isnan([result.score, *result.interval, *result.metrics.values()]).all()
     assert len(result.predictions) == 20
     assert list(result.to_frame()) == ["index", "prediction", "p(negative)", "p(positive)"]
@@ -126,42 +113,42 @@ def test_without_labels_there_are_predictions_but_no_score(tokenizer):
     assert result.by_class().empty
 
 
-def test_a_models_own_label_order_is_respected(tokenizer):
+def test_a_models_own_label_order_is_respected(build, with_types):
     task = custom_task("nli", ["text"], ["entailment", "neutral", "contradiction"])
     data = sentences(30, task=task)
     plain = build(3)
     named = build(3, id2label={0: "CONTRADICTION", 1: "ENTAILMENT", 2: "NEUTRAL"})
     named.load_state_dict(plain.state_dict())
-    usual, turned = evaluate(plain, tokenizer, data), evaluate(named, tokenizer, data)
+    usual, turned = evaluate(plain, with_types, data), evaluate(named, with_types, data)
     np.testing.assert_allclose(turned.logits, usual.logits[:, [1, 2, 0]], atol=1e-6)
 
 
-def test_a_model_in_training_is_left_as_it_was(tokenizer):
+def test_a_model_in_training_is_left_as_it_was(build, with_types):
     model, data = build(), sentences(40)
-    reference = evaluate(model, tokenizer, data)
+    reference = evaluate(model, with_types, data)
     model.train()
     model.bert.embeddings.eval()
     before = [module.training for module in model.modules()]
-    stream = evaluate_stream(model, tokenizer, data, batch_size=8)
+    stream = evaluate_stream(model, with_types, data, batch_size=8)
     next(stream)
     assert [module.training for module in model.modules()] == before
     assert not torch.is_inference_mode_enabled()
     assert (torch.ones(1, requires_grad=True) * 2).requires_grad
     stream.close()
-    np.testing.assert_allclose(evaluate(model, tokenizer, data).logits, reference.logits, atol=1e-5, rtol=1e-5)
+    np.testing.assert_allclose(evaluate(model, with_types, data).logits, reference.logits, atol=1e-5, rtol=1e-5)
     assert [module.training for module in model.modules()] == before
 
 
-def test_one_model_and_its_tokenizer_serve_several_threads(tokenizer, eager_switching):
+def test_one_model_and_its_tokenizer_serve_several_threads(build, with_types, eager_switching):
     model, data = build(), sentences(60)
-    alone = {length: evaluate(model, tokenizer, data, max_length=length).logits for length in (128, 8)}
+    alone = {length: evaluate(model, with_types, data, max_length=length).logits for length in (128, 8)}
     assert not np.allclose(alone[128], alone[8], atol=1e-2)  # or a mix-up would not be seen
     together = threading.Barrier(4)
 
     def work(length):
         for _ in range(5):
             together.wait(60)
-            found = evaluate(model, tokenizer, data, max_length=length)
+            found = evaluate(model, with_types, data, max_length=length)
             np.testing.assert_allclose(found.logits, alone[length], atol=1e-5, rtol=1e-5)
 
     with ThreadPoolExecutor(4) as pool:
@@ -193,15 +180,15 @@ def test_tables():
 
 
 @pytest.mark.parametrize("shuffled", [False, True])
-def test_scores_are_those_of_a_plain_loop_in_any_order(tokenizer, shuffled):
+def test_scores_are_those_of_a_plain_loop_in_any_order(build, with_types, shuffled):
     model, data = build(), sentences(40, sliced=True)
     with torch.no_grad():
         expected = np.concatenate(
-            [model(**tokenizer(text, return_tensors="pt")).logits.numpy() for (text,) in data.texts]
+            [model(**with_types(text, return_tensors="pt")).logits.numpy() for (text,) in data.texts]
         )
     correct = expected.argmax(1) == data.labels
     order = np.random.default_rng(5).permutation(40) if shuffled else None
-    steps = list(evaluate_stream(model, tokenizer, data, batch_size=16, order=order))
+    steps = list(evaluate_stream(model, with_types, data, batch_size=16, order=order))
     assert [(step.n, step.complete) for step in steps] == [(16, False), (32, False), (40, True)]
     for step in steps:
         rows = step.indices
@@ -225,6 +212,6 @@ def test_running_estimates_take_time_in_proportion_to_the_examples(monkeypatch):
 
 
 @pytest.mark.parametrize(("labels", "rows"), [(3, range(20)), (2, [])])
-def test_misfits_are_refused(tokenizer, labels, rows):
+def test_misfits_are_refused(build, with_types, labels, rows):
     with pytest.raises(DataError):
-        evaluate(build(labels), tokenizer, sentences(20).subset(rows))
+        evaluate(build(labels), with_types, sentences(20).subset(rows))

@@ -12,32 +12,21 @@ from shrp.model.convert import convert, convert_layer, expert_layers, layer_kind
 D, H, DH = 24, 4, 6
 
 
-def capture_inputs(module):
-    """What `module` was last called with; a hook, as the model here is the test's own."""
-    seen = {}
-
-    def keep(_, args, kwargs):
-        seen["hidden"] = kwargs.get("hidden_states", args[0] if args else None)
-        seen["args"], seen["asked"] = args, kwargs
-
-    module.register_forward_pre_hook(keep, with_kwargs=True)
-    return seen
-
-
 def test_experts_are_the_dense_heads(tiny_family, tiny_attention, tiny_model, tiny_inputs, tiny_logits):
     """An expert's output equals the dense layer's own attention output for that head, before `W_o`."""
     model = tiny_model(tiny_family, attn=tiny_attention)
     family, dense = family_of(model), encoder_layers(model)[1]
     value = {}
     dense.get_submodule(family.attention_out).register_forward_pre_hook(lambda _, a: value.update(heads=a[0]))
-    seen = capture_inputs(dense)
+    seen = {}
+    dense.register_forward_pre_hook(lambda _, args, kwargs: seen.update(args=args, asked=kwargs), with_kwargs=True)
     inputs = tiny_inputs((6, 4, 6))
     tiny_logits(model, inputs)
     expert = convert_layer(model, 1, ShrpConfig((1,)))
-    real = inputs["attention_mask"].bool()
+    real, hidden = inputs["attention_mask"].bool(), seen["asked"].get("hidden_states", *seen["args"][:1])
     with torch.no_grad():
         relative = relative_positions(model, 6, 1)
-        outputs = expert.expert_outputs(seen["hidden"], real, relative)  # (B, H, T, dh)
+        outputs = expert.expert_outputs(hidden, real, relative)  # (B, H, T, dh)
     heads = value["heads"].view(3, 6, H, DH).transpose(1, 2)
     for h in range(H):
         torch.testing.assert_close(outputs[:, h][real], heads[:, h][real], atol=1e-5, rtol=1e-5)
@@ -49,8 +38,8 @@ def test_experts_are_the_dense_heads(tiny_family, tiny_attention, tiny_model, ti
     if relative is not None:  # and what the encoder hands its layers does the same
         handed = expert.family.relative(seen["args"][2:], seen["asked"])
         with torch.no_grad():
-            assert torch.equal(expert.expert_outputs(seen["hidden"], real, handed), outputs)
-            without = expert.expert_outputs(seen["hidden"], real)
+            assert torch.equal(expert.expert_outputs(hidden, real, handed), outputs)
+            without = expert.expert_outputs(hidden, real)
         assert (outputs - without).abs().max() > 1e-2
 
 

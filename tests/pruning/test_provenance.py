@@ -85,6 +85,8 @@ def test_what_is_written_is_scored_on_the_data_at_hand(shrp, place, tmp_path, op
     expected |= {"recovered": True} if "--fine-tune" in options else {}
     assert row == expected
     assert printed["scores"] == [row]
+    assert printed["plan"] == loaded.info.plan.to_dict()
+    assert printed["experts_kept"] == options[1]
     assert "not scored" not in err
     chosen = loaded.info.training.get("chosen_on", {"data_fingerprint": None})
     assert (chosen["data_fingerprint"] == row["data_fingerprint"]) == ("--data" in options)

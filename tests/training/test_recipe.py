@@ -19,10 +19,9 @@ from shrp.pruning.plan import make_plan
 from shrp.pruning.prune import prune
 from shrp.training import loop
 from shrp.training.config import Recipe, TrainConfig
-from shrp.training.progress import Progress
 from shrp.training.recipe import Datasets, RecipeRun, _warn_of_a_bad_teacher
 from shrp.training.runs import MARK_FILE, alone_in, finish, run_folder
-from tests.training.test_loop import Killed
+from tests.training.test_loop import Killed, Watch
 
 SHARED = {"batch_size": 8, "precision": "fp32", "seed": 2}
 RATES = {"learning_rate": 1e-3, "new_learning_rate": 3e-3, "distill_logits": 0.5, "distill_hidden": 1.0}
@@ -136,7 +135,7 @@ def test_a_killed_run_is_no_other_commands(place, tiny_model, tiny_tokenizer, ti
     """What another command has done in a folder would be deleted with a run's own."""
     folder, sets = run_folder(place / "busy"), datasets(place)
     with pytest.raises(Killed):
-        runner(place, "busy", SHORT, progress=KillAfter(4, mid=True))()
+        runner(place, "busy", SHORT, progress=Watch(at_step=(2, 3)))()
     kept = sorted(path.relative_to(folder) for path in folder.rglob("*"))
 
     def fine_tune(out, **options):
@@ -149,7 +148,7 @@ def test_a_killed_run_is_no_other_commands(place, tiny_model, tiny_tokenizer, ti
     assert sorted(path.relative_to(folder) for path in folder.rglob("*")) == kept
     assert runner(place, "busy", SHORT)().scores
     with pytest.raises(Killed):
-        fine_tune("lone", progress=KillAfter(1))
+        fine_tune("lone", progress=Watch(after_epoch=0))
     with pytest.raises(TrainingError, match="unfinished run of another command"):
         runner(place, "lone")()
     assert (run_folder(place / "lone") / "state.safetensors").is_file()
@@ -173,43 +172,26 @@ def test_a_process_that_ends_leaves_the_folder_of_the_next_one_alone(tmp_path):
     assert not folder.exists()
 
 
-class KillAfter(Progress):
-    """Ends the run at the n-th epoch of all its stages together, or in the middle of it."""
-
-    def __init__(self, epochs, mid=False):
-        self.left, self.mid = epochs, mid
-
-    def step(self, status):
-        if self.mid and self.left == 1 and status.stage and status.step == 3:
-            raise Killed
-
-    def epoch(self, row):
-        self.left -= 1
-        if self.left == 0:
-            raise Killed
-
-
-@pytest.mark.parametrize(("epochs", "mid"), [(1, False), (4, True)])
-def test_a_killed_run_resumes_to_the_same_end(place, finished, epochs, mid):
-    out = f"killed-{epochs}"
+@pytest.mark.parametrize(("done", "kill"), [(1, {"after_epoch": 0}), (4, {"at_step": (2, 3)})], ids=str)
+def test_a_killed_run_resumes_to_the_same_end(place, finished, done, kill):
+    out = f"killed-{done}"
     with pytest.raises(Killed):
-        runner(place, out, progress=KillAfter(epochs, mid))()
+        runner(place, out, progress=Watch(**kill))()
     assert run_folder(place / out).is_dir()
     torch.manual_seed(31)
-    rows, watch = [], Progress()
-    watch.epoch = rows.append
+    watch = Watch()
     info = runner(place, out, progress=watch)()
     assert info.scores == finished[0].scores
     a, b = (checkpoint.load(place / name).model.state_dict() for name in ("whole", out))
     assert all(torch.equal(a[name], b[name]) for name in a)
     # Finished epochs are not run again: 2 of the teacher, 3 routed.
-    assert len(rows) == 2 + 3 - (epochs - mid)
+    assert len(watch.rows) == 2 + 3 - done
     assert not run_folder(place / out).exists()
 
 
 def test_a_resumed_run_of_other_options_data_or_base_is_refused(place, tiny_model, save_model):
     with pytest.raises(Killed):
-        runner(place, "other", progress=KillAfter(4))()  # the teacher is done
+        runner(place, "other", progress=Watch(at_step=(2, 3)))()  # the teacher is done
 
     def refused(match, recipe=RECIPE, options=(), **changed):
         run = runner(place, "other", replace(recipe, **dict(options)))
