@@ -37,9 +37,11 @@ Cells = Mapping[Any, str]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """A Markdown table; numbers below 0 have a minus sign, and those that round to 0 have no sign."""
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    unsigned = re.sub(r"(?<=[ (])[-+](?=0\.0+\b)", "", "\n".join(lines))
+    return re.sub(r"(?<=[ (])-(?=\d)", "−", unsigned)
 
 
 def crossed(first: str, columns: Mapping[Any, str], cells: Mapping[str, Cells]) -> str:

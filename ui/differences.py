@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,16 @@ from shrp.evaluation.metrics import majority_score
 from shrp.evaluation.paired import Agreement, agreement, by_group, paired_difference
 from shrp.phrases import listed
 from ui.store import kept
-from ui.text import capital, escape, metric_name, points, points_interval, score_text, share_text
+from ui.text import (
+    capital,
+    escape,
+    is_percentage,
+    metric_name,
+    points,
+    points_interval,
+    score_text,
+    share_text,
+)
 
 FEW = 30
 """Groups of fewer examples are marked."""
@@ -50,10 +59,17 @@ def content(one: Evaluation) -> tuple[Hashable, ...]:
     return one.task, one.data, one.total, one.metric, digest.hexdigest()
 
 
-def below_or_above(change: float, metric: str, what: str) -> str:
-    """`0.8 points below the routed model`, or `the same score as ...`."""
+def below_or_above(change: float, metric: str, what: str, *, named: bool = True) -> str:
+    """`0.8 points below the routed model`, `Matthews correlation 0.110 below ...`, or `the same accuracy as ...`.
+
+    `named`: with the unit, or the metric where it has none.
+    """
     size = points(abs(change), metric).removeprefix("+")
-    if not any(digit in size for digit in "123456789"):
+    if not named:
+        size = size.removesuffix(" points")
+    elif not is_percentage(metric):
+        size = f"{metric_name(metric)} {size}"
+    if not any(digit in points(change, metric) for digit in "123456789"):
         return f"the same {metric_name(metric)} as {what}"
     return f"{size} {'below' if change < 0 else 'above'} {what}"
 
@@ -63,10 +79,21 @@ def is_clear(bounds: tuple[float, float]) -> bool:
     return bounds[0] > 0 or bounds[1] < 0
 
 
-def no_difference(bounds: tuple[float, float], what: str = "") -> str:
-    """A sentence for an interval that includes 0, of the difference (from `what`); empty for another one."""
+def no_difference(bounds: tuple[float, float]) -> str:
+    """A sentence for an interval of a difference that includes 0; empty for another one."""
     known = all(map(math.isfinite, bounds)) and not is_clear(bounds)
-    return f" No significant difference{f' from {what}' * bool(what)}." * known
+    return " No significant difference." * known
+
+
+def significance(found: Mapping[str, tuple[float, float]]) -> str:
+    """A sentence for each way in which a score differs from others; `found`: name -> interval of the difference."""
+    ways: dict[str, list[str]] = {}
+    for name, bounds in found.items():
+        if is_clear(bounds):
+            ways.setdefault(f"Significantly {'below' if bounds[1] < 0 else 'above'}", []).append(name)
+        elif math.isfinite(bounds[0]):
+            ways.setdefault("No significant difference from", []).append(name)
+    return "".join(f" {way} {listed(names)}." for way, names in ways.items())
 
 
 @dataclass(frozen=True)

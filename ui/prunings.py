@@ -84,8 +84,8 @@ def controls(layers: int, experts: int, side: str = "") -> Setting:
     asked = {words: name for name, words in SELECTIONS.items()}.get(st.query_params.get(side + SELECTION, ""))
     chosen = st.session_state.get(side + SELECTION, asked or "usage")
     with st.popover(f"Chosen by: {SELECTIONS[chosen].lower()}", icon=":material/tune:"):
-        allocation = _choice(place, "The slider counts experts", ALLOCATIONS, side + ALLOCATION)
-        selection = _choice(place, "Experts are chosen by", SELECTIONS, side + SELECTION)
+        allocation = _choice(place, "The slider counts experts", ALLOCATIONS, side + ALLOCATION, "experts counted")
+        selection = _choice(place, "Experts are chosen by", SELECTIONS, side + SELECTION, "experts chosen by")
         st.caption(_ABOUT[selection])
     with place:
         if allocation == "budget":
@@ -115,10 +115,10 @@ _ABOUT = {
 }
 
 
-def _choice(place: DeltaGenerator, label: str, options: dict[str, str], key: str) -> str:
+def _choice(place: DeltaGenerator, label: str, options: dict[str, str], key: str, what: str) -> str:
     """Draw a picker; where the address asks for something else, say it in a place that is always visible."""
     with place:
-        not_here.tell_unknown(key, label.lower(), options.values())
+        not_here.tell_unknown(key, what, options.values())
     fall_back(key, options, next(iter(options)))
     return st.selectbox(label, list(options), key=key, format_func=options.get, bind="query-params")
 

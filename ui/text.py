@@ -23,6 +23,13 @@ NOT_KNOWN = "–"
 LONGEST_LABEL = 30
 """Characters of a name next to a chart, which leaves the plot most of the width."""
 _AS_PERCENT = ("accuracy", "f1", "f1_macro", "entity_f1", "answer_f1", "exact_match")
+_WORDS = {
+    r", recovered\b": ", fine-tuned",
+    r"\bstatic(?=, \d| model)": "pruned",
+    r"\blayers dropped\b": "layer dropping",
+    r"\bnot trained on texts\b": "without unlabelled text",
+}
+"""Labels of stored scores -> the app's words."""
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 _WORD_JOINER = "\u2060"
 # Streamlit turns `:name:` into an emoji or icon and `->`, `--`, `>=` into symbols after Markdown's own
@@ -36,6 +43,13 @@ def verdict(text: str) -> None:
     """Draw a page's headline, Markdown: its answer in one sentence, in larger type."""
     with st.container(key="verdict"):
         st.markdown(text)
+
+
+def readable(text: str) -> str:
+    """Labels of stored scores, alone or in a sentence, in the app's words."""
+    for label, words in _WORDS.items():
+        text = re.sub(label, words, text)
+    return text
 
 
 def slice_name(name: str) -> str:

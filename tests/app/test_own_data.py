@@ -520,7 +520,11 @@ def test_no_job_is_started_on_a_model_that_goes_with_its_session(served, open_pa
 
 def test_the_guide_leads_from_step_to_step_and_needs_jobs(open_page, save_tiny, cache, monkeypatch):
     example = save_tiny(guide.EXAMPLE, layers=())
-    at = open_page("overview", example)
+    at = open_page("overview", save_tiny("mine"))
+    at.button(key="guide-begin").click().run()
+    assert at.selectbox(key="checkpoint").value == guide.EXAMPLE
+    at.button(key="guide-end").click().run()
+    assert at.selectbox(key="checkpoint").value == "mine"
     at.button(key="guide-begin").click().run()
     assert [at.button(key=f"guide-{n}").disabled for n in range(1, 6)] == [False, *[True] * 4]
     made = save_tiny("made")

@@ -143,11 +143,6 @@ def test_estimates_come_first_and_say_so(page, monkeypatch, sent):
     assert "Estimate" not in verdict(at)
 
 
-@pytest.mark.parametrize(("bounds", "said"), [((-0.03, 0.01), True), ((-0.05, -0.01), False), ((np.nan, np.nan), False)])
-def test_an_interval_that_includes_0_is_no_significant_difference(bounds, said):
-    assert ("the routed model" in differences.no_difference(bounds, "the routed model")) is said
-
-
 def test_other_controls_count(page, pruned_by, loaded):
     at = page()
     at.selectbox(key="keep").set_value("per_layer").run()

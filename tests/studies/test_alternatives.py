@@ -96,4 +96,4 @@ def test_the_table_is_made_of_the_rows(tmp_path, monkeypatch):
     about, _, table = results.alternatives().partition("\n\n")
     assert about == "made, n = 24; a machine, 1 thread; SHRP has 20% of the steps of `retain`."
     cells = [cell.strip() for cell in table.splitlines()[-1].strip("|").split("|")]
-    assert cells[2:] == ["50.0 (25.0–75.0)", "-10.0 (-20.0 to +10.0)", "12.3", "1.0", "2.0", "1,234"]
+    assert cells[2:] == ["50.0 (25.0–75.0)", "−10.0 (−20.0 to +10.0)", "12.3", "1.0", "2.0", "1,234"]

@@ -82,3 +82,15 @@ def test_models_that_are_not_above_it_are_named(tiny_data):
     many = [(name, low - i / 100) for i, name in enumerate("abcde")] + [("f", high)]
     assert floor_warning(data, many).startswith("5 of 6 models")
     assert "The pruned model" not in floor_warning(replace(data, labels=None), [("the pruned model", low)])
+
+
+@pytest.mark.parametrize(
+    ("bounds", "said"),
+    [
+        ({"A": (-0.03, 0.01), "B": (math.nan, math.nan)}, "No significant difference from A."),
+        ({"A": (-0.05, -0.01), "B": (-0.09, -0.02)}, "Significantly below A and B."),
+        ({"A": (0.01, 0.05), "B": (-0.01, 0.02)}, "Significantly above A. No significant difference from B."),
+    ],
+)
+def test_every_known_difference_is_significant_or_not(bounds, said):
+    assert differences.significance(bounds).strip() == said

@@ -148,7 +148,7 @@ def further(selection: Selection, taken: Sequence[str]) -> list[Choice]:
     if MORE in st.session_state:
         st.session_state[MORE] = [name for name in st.session_state[MORE] if name in free]
     with st.popover("More models", icon=":material/add:"):
-        names = st.multiselect("As they are", free, key=MORE, bind="query-params", placeholder="none")
+        names = st.multiselect("More checkpoints, not pruned further", free, key=MORE, bind="query-params", placeholder="none")
     loaded = [(name, _loaded(name)) for name in names]
     return [Choice(name, checkpoint) for name, checkpoint in loaded if checkpoint is not None]
 

@@ -23,7 +23,16 @@ from shrp.pruning.sweep import budgets
 from ui import loaders, measurements, prunings, theme
 from ui.prunings import Setting
 from ui.store import kept, results
-from ui.text import capital, escape_html, interval_text, is_percentage, metric_name, percent, score_text
+from ui.text import (
+    capital,
+    escape_html,
+    interval_text,
+    is_percentage,
+    metric_name,
+    percent,
+    readable,
+    score_text,
+)
 from ui.theme import INK, KIND_COLORS, KIND_INKS, SELECTED, whiskers
 
 OVER = "encoder_flops"
@@ -31,7 +40,7 @@ OVER = "encoder_flops"
 STORED = {
     "static": ("stored: pruned", "circle-open", theme.GREY, 15),
     "fine-tuned": ("stored: fine-tuned", "star", theme.PURPLE, 8),
-    "control": ("stored: random", "x", theme.ORANGE, 9),
+    "control": ("stored: control", "x", theme.ORANGE, 9),
     "tuned": ("fine-tuned", "square", theme.PURPLE, 9),
 }
 """Series of scores that the checkpoint carries, and of models made of it: name, symbol, colour and size in pixels. None
@@ -173,7 +182,7 @@ def curve(
     lines += [("dense", score) for score in dense]
     _add_lines(fig, lines, scale, unit)
     _add_current(fig, current, scale, metric)
-    about = f"{escape_html(data.name)}, n = {len(data):,}; band and bar: 95% CI"
+    about = f"{escape_html(data.name)}, n = {len(data):,}; {'band and bar' if whole else 'bar'}: 95% CI"
     if chosen_on and not stored[stored["kind"] == "static"].empty:
         about += f"<br>stored: experts chosen and weighted on {escape_html(chosen_on)}"
     theme.layout(
@@ -201,7 +210,7 @@ def _add_stored(fig: go.Figure, stored: pd.DataFrame, scale: float, metric: str)
     for kind, part in stored[stored["kind"].isin(STORED)].groupby("kind"):
         name, symbol, color, size = STORED[kind]
         texts = [
-            f"{escape_html(row.model)}: {score_text(row.score, metric)} ({interval_text((row.low, row.high), metric)})"
+            f"{escape_html(readable(row.model))}: {score_text(row.score, metric)} ({interval_text((row.low, row.high), metric)})"
             for row in part.itertuples()
         ]
         look = {"symbol": symbol, "size": size, "color": color}

@@ -136,7 +136,7 @@ def zipped(files: Iterable[Path], name: str) -> bytes:
 
 # Fine-tuning after pruning
 
-HOW = {False: "without labels: as the routed model", True: "with labels"}
+HOW = {False: "without labels: to predict as the routed model", True: "with labels"}
 _PLAN, _TRAIN, _SCORED, _OPTIONS = "plan.json", "train.jsonl", "validation.jsonl", "options.json"
 
 

@@ -23,7 +23,7 @@ DRAWS = (0, 1, 2)
 """Seeds of the random control."""
 ORDER = ("usage", "recorded", "random", "gate_norm", "ablation", "fitted")
 """Of `SELECTIONS`, those that take longest last."""
-AHEAD, ALL = "current plan ahead by", "all_selections"
+AHEAD, ALL = "current plan minus this", "all_selections"
 """A column, and the key of the switch in the session's state and in the URL."""
 SLOW = ("ablation", "fitted")
 """Those that take every expert of every layer, and are measured only when asked for."""

@@ -46,12 +46,10 @@ def verdict(
     else:
         below, of_dense = found.score - dense if found.complete else math.nan, (math.nan, math.nan)
     if math.isfinite(below):
-        less = differences.below_or_above(below, metric, "the dense one").replace(" points", "", 1)
+        less = differences.below_or_above(below, metric, "the dense one", named=False)
         text += f", {less}{_ends(of_dense, metric).replace('95% CI ', '')}"
-    sure = differences.no_difference(bounds, "the routed model") * found.complete
-    if found.complete and differences.is_clear(of_dense):
-        sure += f" Significantly {'below' if below < 0 else 'above'} the dense one."
-    return f"{text}.{sure}{tail}"
+    sure = differences.significance({"the routed model": bounds, "the dense one": of_dense})
+    return f"{text}.{sure * found.complete}{tail}"
 
 
 def _ends(bounds: tuple[float, float], metric: str) -> str:

@@ -19,8 +19,7 @@ from ui.differences import floor_of, not_above
 from ui.downloads import chart, file_button
 from ui.overview import figures, latency, score_figures
 from ui.overview.first import kept_of_dense, own_rows, score_box, stored_score
-from ui.overview.score_figures import readable
-from ui.text import escape, file_name, metric_name, percent, score_text, verdict, with_interval
+from ui.text import escape, file_name, metric_name, percent, readable, score_text, verdict, with_interval
 
 _DATA, _SHOWN = "scored_on", "scores_shown_of"
 _MEANING = {

@@ -50,11 +50,11 @@ def own_rows(info: CheckpointInfo) -> list[Mapping[str, Any]]:
 
 
 def kept_of_dense(score: float, interval: Sequence[float | None], dense: float | None) -> str:
-    """`99.4% (97.2–101.2)`: a score, with its interval, over the dense teacher's; empty where that is not above 0."""
+    """`99.4% (95% CI 97.2–101.2%)`: a score, with its interval, over the dense teacher's; empty where that is not above 0."""
     if not dense or dense < 0:
         return ""
     bounds = [end / dense for end in interval if end is not None]
-    told = f" ({interval_text(bounds, 'accuracy').rstrip('%')})" if len(bounds) == 2 else ""
+    told = f" (95% CI {interval_text(bounds, 'accuracy')})" if len(bounds) == 2 else ""
     return f"{percent(score / dense)}{told}"
 
 

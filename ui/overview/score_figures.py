@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,16 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from shrp.evaluation.statistics import stored_interval
-from ui.text import capital, escape_html, interval_text, is_percentage, metric_name, percent, score_text
+from ui.text import (
+    capital,
+    escape_html,
+    interval_text,
+    is_percentage,
+    metric_name,
+    percent,
+    readable,
+    score_text,
+)
 from ui.theme import (
     BLUE,
     DASHES,
@@ -42,22 +50,6 @@ _LOSSES = {
     "distill_hidden_loss": ("distillation, hidden states", GREEN),
     "balance_loss": ("load balance", PURPLE),
 }
-
-
-_WORDS = {
-    r", recovered\b": ", fine-tuned",
-    r"\bstatic(?=, \d| model)": "pruned",
-    r"\blayers dropped\b": "layer dropping",
-    r"\bnot trained on texts\b": "without unlabelled text",
-}
-"""Labels of stored scores -> the app's words."""
-
-
-def readable(text: str) -> str:
-    """Labels of stored scores, alone or in a sentence, in the app's words."""
-    for label, words in _WORDS.items():
-        text = re.sub(label, words, text)
-    return text
 
 
 def score_dots(frame: pd.DataFrame) -> go.Figure:

@@ -18,6 +18,8 @@ EXAMPLE = "sst2-dense"
 PARAM = "guide"
 """Parameter of the address, and key of the session's state: what was done, where nothing on the disk tells it."""
 EXPORT = "export"
+_BEFORE = "guide-before"
+"""Key of the session's state: the checkpoint that was picked when it began, which comes back if nothing was made."""
 _SEPARATOR = "."
 
 
@@ -31,13 +33,19 @@ def offer(source: str | None) -> None:
 
 
 def _begin() -> None:
-    st.session_state[PARAM] = "on"
-    st.session_state["source"] = "probe"
+    session = st.session_state
+    session[_BEFORE] = session.get("checkpoint")
+    session[PARAM] = "on"
+    session["source"] = "probe"
     checkpoints.pick(EXAMPLE)
 
 
 def _end() -> None:
-    st.session_state[PARAM] = ""  # not deleted, as an older address begins it where there is none
+    session = st.session_state
+    session[PARAM] = ""  # not deleted, as an older address begins it where there is none
+    before = session.pop(_BEFORE, None)
+    if session.get("checkpoint") == EXAMPLE and before in loaders.discover_all():
+        checkpoints.pick(before)
 
 
 def mark(step: str) -> None:
@@ -75,7 +83,7 @@ def draw(page: str) -> None:
         ("Export it", "pruning_lab", tuned or routed, EXPORT in marked),
     )
     with st.container(border=True, key="guide", gap="xsmall"):
-        st.markdown("**Example: from dense to served**")
+        st.markdown("**Example: from a dense model to an export**")
         for number, (label, to, model, done) in enumerate(steps, 1):
             icon = f":material/{'check_circle' if done else 'radio_button_unchecked'}:"
             why = None if model else "Convert the example first."

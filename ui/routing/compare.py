@@ -163,7 +163,7 @@ def in_words(found: Patched, donor: int) -> str:
         most = _of_the_way(max(float(parts[layer]) for layer in run))
         told.append(f"{where}: {_state(found, place, 'up to ' * (len(run) > 1) + most)}")
     more = f"; {len(runs)} stretches in all" if len(runs) > _STRETCHES else ""
-    return f"Put in from the other, this moves {lead} most, by layer: {'; '.join(told)}{more}."
+    return f"The state of {kind_of(found.task)} {donor} that moves {lead} most, by layer: {'; '.join(told)}{more}."
 
 
 def _state(found: Patched, place: int, *more: str) -> str:

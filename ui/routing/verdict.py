@@ -92,6 +92,8 @@ def _word(e: Exploration, without: Without) -> str:
     left = percent(float(softmax(without.outputs[place])[e.prediction]))
     if len(without.words) == 1:
         return f"with its one {without.unit} masked it stays {escape(e.answer)} ({left})"
+    if not without.weakened:
+        return f"masking any one {without.unit} leaves the model at least as sure"
     return f"no {without.unit} alone changes that, {word} matters most ({left} with it masked)"
 
 

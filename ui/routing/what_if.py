@@ -198,7 +198,8 @@ def what_if_heatmap(grid: WhatIf, e: Exploration, output: int) -> go.Figure:
     if len(rows):
         fig.add_trace(crosses(columns + 0.36, layer_names([grid.layers[row] for row in rows])))
     texts = [_hover(grid, e, row, expert, output) for row, expert in np.ndindex(change.shape)]
-    signs = ["outlined: taken", *["✕: other prediction"] * bool(len(rows)), *["◆: forced"] * bool(grid.route)]
+    signs = {"outlined: taken": True, "blank: rounds to 0": numbers, "✕: other prediction": len(rows), "◆: forced": grid.route}
+    signs = [sign for sign, there in signs.items() if there]
     fig.add_trace(click_targets([(layer, expert) for layer in grid.layers for expert in experts], texts))
     pick_by_click(fig)
     subtitle = f"{escape_html(shorten_texts(e.text, 60))}<br>change from this route; {'; '.join(signs)}; click to force"

@@ -62,14 +62,15 @@ def section(selection: state.Selection, stats: UsageStats) -> str:
 
 
 def headline(frame: pd.DataFrame) -> str:
-    """The grouping that routing follows most, in the layer where it does, as Markdown; `frame` as for `explained_marks`."""
+    """The grouping that explains most of the choice of expert, and where, as Markdown; `frame` as for `explained_marks`."""
     sure = frame[frame["q"] <= SURE]
     if sure.empty:
-        return "Routing follows none of these groups beyond chance."
+        return "The choice of expert goes together with none of these groups beyond chance."
     top = sure.loc[sure["explained"].idxmax()]
     return (
-        f"Routing follows **{_MEANT[top['by']]}** most: in layer {top['layer']} it explains "
-        f"**{percent(top['explained'])}** of the choice of expert (at most {percent(top['ceiling'], 0)} possible)."
+        f"Expert and **{_MEANT[top['by']]}** go together most: in layer {top['layer']} it explains "
+        f"**{percent(top['explained'])}** of the choice of expert (at most {percent(top['ceiling'], 0)} is possible with "
+        f"{top['groups']:.0f} groups)."
     )
 
 
@@ -226,7 +227,7 @@ def exchanged_said(found: ShuffledRoutes) -> list[str]:
     same = "in the same quartile" if found.before.task.is_regression else "with the same answer"
     return [
         f"**No routes** (mixture of all experts): {_changes(found, rows.loc[MIXTURE])}",
-        f"**Wrong routes**: {_changes(found, rows.loc[ALL])}",
+        f"**Routes of other examples**, in all layers: {_changes(found, rows.loc[ALL])}",
         f"**Routes of examples {same}**: {_changes(found, rows.loc[SAME])}",
     ]
 

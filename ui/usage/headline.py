@@ -90,7 +90,7 @@ def facts(one: results.Expert, found: dict[str, pd.DataFrame]) -> None:
     rank = 1 + int((counts > counts[expert]).sum())
     lines.append(
         (f"**Rank** {rank} of {stats.num_experts} by share; " if mine else "")
-        + f"the layer uses {stats.effective_experts(layer):.1f} experts in effect"
+        + f"the layer effectively uses {stats.effective_experts(layer):.1f} experts"
     )
     if one.top_k > 1:
         lines.append(f"**Top-{one.top_k}**: shares count first choices; the expert also computes for others")

@@ -115,13 +115,14 @@ def _headline(table: pd.DataFrame, found: KnockOuts, of: str) -> str:
     same = ", no significant difference" * bool(top["signed_low"] <= 0 <= top["signed_high"])
     size = signed(top["signed"], 2).removeprefix("+")
     said = (
-        f"Removing **layer {top['layer']:.0f}, {of} {top['expert']:.0f}** costs most: **{size}** of "
-        f"{_output(found)} (95% CI {signed(top['signed_low'], 2)} to {signed(top['signed_high'], 2)}{same})"
+        f"Removing **layer {top['layer']:.0f}, {of} {top['expert']:.0f}** costs most: {_output(found)} "
+        f"falls by **{size}** (95% CI {signed(top['signed_low'], 2)} to {signed(top['signed_high'], 2)}{same})"
     )
     if top["score_lost"] == top["score_lost"]:
         low, high = top["score_lost_low"], top["score_lost_high"]
-        ends = f" ({points_interval((low, high), metric)})" * bool(low == low)
-        said += f", {points(top['score_lost'], metric).removeprefix('+')} of {metric_name(metric)}{ends}"
+        same = ", no significant difference" * bool(low <= 0 <= high)
+        ends = f" ({points_interval((low, high), metric)}{same})" * bool(low == low)
+        said += f", {metric_name(metric)} by {points(top['score_lost'], metric).removeprefix('+')}{ends}"
     return f"{said}; n = {found.n:,}."
 
 

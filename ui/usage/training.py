@@ -41,11 +41,12 @@ def section(selection: Selection) -> str:
 
 
 def headline(frame: pd.DataFrame) -> str:
-    """How many experts a layer uses in effect at its conversion and at the end, as Markdown; `frame`: `training_frame`'s."""
+    """How many experts a layer effectively uses at its conversion and at the end, as Markdown; `frame`: `training_frame`'s."""
     used = frame.groupby(["layer", "epoch"])["share"].agg(effective_experts).groupby("layer")
     last, first, layers = used.last().mean(), used.first().mean(), counted(used.ngroups, "layer")
-    of = f"of {frame['expert'].max() + 1} experts in effect"
-    return f"A layer uses **{last:.1f}** {of} at the end of training, **{first:.1f}** at its conversion (mean of {layers})."
+    of = f"of {frame['expert'].max() + 1} experts"
+    now, then = f"**{last:.1f}** {of} at the end of training", f"**{first:.1f}** at its conversion"
+    return f"A layer effectively uses {now}, {then} (mean of {layers})."
 
 
 def training_frame(history: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

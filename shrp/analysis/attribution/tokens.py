@@ -149,8 +149,16 @@ class Without:
         """
         if len(self.full) == 1:
             return -np.abs(self.outputs[:, 0] - self.full[0])
+        return self._margin(self.outputs)
+
+    @property
+    def weakened(self) -> bool:
+        """Whether the model is less sure of its prediction without some word; of a regression, always."""
+        return len(self.full) == 1 or bool(self.margins.min() < self._margin(self.full[None])[0])
+
+    def _margin(self, outputs: np.ndarray) -> np.ndarray:
         own = int(self.full.argmax())
-        return self.outputs[:, own] - np.delete(self.outputs, own, 1).max(1)
+        return outputs[:, own] - np.delete(outputs, own, 1).max(1)
 
     @property
     def decisive(self) -> int:

@@ -55,6 +55,9 @@ def test_the_verdict_names_the_word_and_the_layer_that_decide():
     assert "**good**" in said
     assert "**negative**" in said
     assert "layer 9" in said
+    surer = without([[0.0, 2.1], [0.0, 2.4]])
+    assert not surer.weakened
+    assert "**good**" not in verdict.headline(e, surer, None, routed=False)
     changed = verdict.headline(e, None, grid({(0, 3): -4.0}), routed=True)
     assert "expert 3" in changed  # in layer 6 it gives another prediction
     assert "**negative**" in changed
