@@ -149,16 +149,21 @@ def ablation() -> str:
 
 
 def extensions() -> str:
-    """The extensions on validation data: percent of the teacher's score by task."""
-    found: dict[tuple[str, ...], dict[str, str]] = {}
+    """The extensions on validation data: percent of the teacher's score by task, and the mean where all are known."""
+    found: dict[tuple[str, ...], dict[str, Mean]] = {}
     for row in read_rows(DATA / "extensions.json"):
         if row["scored_on"] == "validation":
             of = row["teacher_score"]
             about = row["depth"].replace("of", " of "), row["variant"], f"{row['texts']:,}"
-            shares = {"share": row["score"] / of, "interval": [end / of for end in row["interval"]]}
-            found.setdefault((*about, f"{row['encoder_params_share']:.1%}"), {})[row["task"]] = share(shares)
-    lines = ([*about, *(cells.get(task, "") for task in TASKS)] for about, cells in found.items())
-    return table(["layers", "model", "texts", "encoder", *(LABELS[task] for task in TASKS)], lines)
+            kept = over_trainings([row["score"] / of], [[end / of for end in row["interval"]]])
+            found.setdefault((*about, f"{row['encoder_params_share']:.1%}"), {})[row["task"]] = kept
+    lines = []
+    for about, of in found.items():
+        if len(of) == len(TASKS):
+            of["mean"] = over_tasks([*of.values()])
+        cells = {name: share({"share": mean.value, "interval": mean.interval}) for name, mean in of.items()}
+        lines.append([*about, *(cells.get(name, "") for name in (*TASKS, "mean"))])
+    return table(["layers", "model", "texts", "encoder", *(LABELS[task] for task in TASKS), "mean"], lines)
 
 
 def routing() -> str:
