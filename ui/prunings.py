@@ -84,8 +84,8 @@ def controls(layers: int, experts: int, side: str = "") -> Setting:
     asked = {words: name for name, words in SELECTIONS.items()}.get(st.query_params.get(side + SELECTION, ""))
     chosen = st.session_state.get(side + SELECTION, asked or "usage")
     with st.popover(f"Chosen by: {SELECTIONS[chosen].lower()}", icon=":material/tune:"):
-        allocation = _choice(place, "The slider counts experts", ALLOCATIONS, side + ALLOCATION, "experts counted")
-        selection = _choice(place, "Experts are chosen by", SELECTIONS, side + SELECTION, "experts chosen by")
+        allocation = _choice(place, "The slider counts experts", ALLOCATIONS, side + ALLOCATION, "the setting")
+        selection = _choice(place, "Experts are chosen by", SELECTIONS, side + SELECTION, "the selection")
         st.caption(_ABOUT[selection])
     with place:
         if allocation == "budget":

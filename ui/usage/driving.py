@@ -68,7 +68,7 @@ def headline(frame: pd.DataFrame) -> str:
         return "The choice of expert goes together with none of these groups beyond chance."
     top = sure.loc[sure["explained"].idxmax()]
     return (
-        f"Expert and **{_MEANT[top['by']]}** go together most: in layer {top['layer']} it explains "
+        f"Expert and **{_MEANT[top['by']]}** go together most: in layer {top['layer']} the {top['by']} explains "
         f"**{percent(top['explained'])}** of the choice of expert (at most {percent(top['ceiling'], 0)} is possible with "
         f"{top['groups']:.0f} groups)."
     )
