@@ -285,8 +285,7 @@ def _threshold(reference: Evaluation, other: Evaluation, data: TextData, names: 
         text += (
             f" With the threshold calibrated (predicted class frequencies matched, no labels used): {metric_name(metric)} "
             f"{score_text(found.score, metric)}{f' (95% CI {bounds})' * bool(bounds)}, "
-            f"{below_or_above(change, metric, escape(names[0]), named=False)}"
-            f"{f' (95% CI {between})' * bool(np.isfinite(ends[0]))}."
+            f"{below_or_above(change, metric, escape(names[0]))}{f' (95% CI {between})' * bool(np.isfinite(ends[0]))}."
         )
     st.markdown(text)
 
