@@ -150,18 +150,19 @@ def ablation() -> str:
 
 def extensions() -> str:
     """The extensions on validation data: percent of the teacher's score by task, and the mean where all are known."""
-    found: dict[tuple[str, ...], dict[str, Mean]] = {}
+    found: dict[tuple[str, ...], dict[str, list[tuple[float, list[float]]]]] = {}
     for row in read_rows(DATA / "extensions.json"):
         if row["scored_on"] == "validation":
             of = row["teacher_score"]
             about = row["depth"].replace("of", " of "), row["variant"], f"{row['texts']:,}"
-            kept = over_trainings([row["score"] / of], [[end / of for end in row["interval"]]])
-            found.setdefault((*about, f"{row['encoder_params_share']:.1%}"), {})[row["task"]] = kept
+            tasks = found.setdefault((*about, f"{row['encoder_params_share']:.1%}"), {})
+            tasks.setdefault(row["task"], []).append((row["score"] / of, [end / of for end in row["interval"]]))
     lines = []
-    for about, of in found.items():
-        if len(of) == len(TASKS):
-            of["mean"] = over_tasks([*of.values()])
-        cells = {name: share({"share": mean.value, "interval": mean.interval}) for name, mean in of.items()}
+    for about, scores in found.items():
+        means = {task: over_trainings(*zip(*several, strict=True)) for task, several in scores.items()}
+        if len(means) == len(TASKS):
+            means["mean"] = over_tasks([*means.values()])
+        cells = {name: share({"share": mean.value, "interval": mean.interval}) for name, mean in means.items()}
         lines.append([*about, *(cells.get(name, "") for name in (*TASKS, "mean"))])
     return table(["layers", "model", "texts", "encoder", *(LABELS[task] for task in TASKS), "mean"], lines)
 
