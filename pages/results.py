@@ -63,7 +63,7 @@ def main() -> None:
         verdict(headline(models, recipe, depth))
     frame = results.points(summary, published, recipe)
     alt = "Mean score on six GLUE tasks against encoder parameters, both in percent of the dense model"
-    chart(results.score_against_size(frame), frame, "results-chart", f"glue-{recipe}", alt)
+    chart(results.score_against_size(frame, depth), frame, "results-chart", f"glue-{recipe}", alt)
     table = results.table(models)
     st.dataframe(
         table.style.format(lambda v: f"{v:.1f}".replace("-", "−"), subset=table.select_dtypes("number").columns),

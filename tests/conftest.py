@@ -8,9 +8,8 @@ import sys
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers is imported: the tests need no network
 os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # what is trained is asked for outputs there
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # In what tests start too: the processes share the cores already.
-    os.environ["OMP_NUM_THREADS"] = "1"
+# In what tests start too: they share the cores already, and a process with threads cannot be forked.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pytest

@@ -82,12 +82,12 @@ def points(summary: list[dict[str, Any]], published: list[dict[str, Any]], recip
     rows = []
     for name, group, row in found:
         numbers = (row["encoder_params_share"], row["share"], *(row.get("interval") or (math.nan, math.nan)))
-        rows.append((name, group, *(100 * number for number in numbers)))
-    return pd.DataFrame(rows, columns=["model", "group", "encoder", "share", "low", "high"])
+        rows.append((name, group, row.get("depth"), *(100 * number for number in numbers)))
+    return pd.DataFrame(rows, columns=["model", "group", "depth", "encoder", "share", "low", "high"])
 
 
-def score_against_size(frame: pd.DataFrame) -> go.Figure:
-    """Mean share of the dense model's score over the encoder's parameters."""
+def score_against_size(frame: pd.DataFrame, depth: str) -> go.Figure:
+    """Mean share of the dense model's score over the encoder's parameters; our models of other depths are pale."""
     looks = {
         "SHRP": {"color": BLUE, "symbol": "circle", "size": 12},
         "controls": {"color": ORANGE, "symbol": "x", "size": 9},
@@ -101,7 +101,7 @@ def score_against_size(frame: pd.DataFrame) -> go.Figure:
             y=part["share"],
             mode="markers",
             name=name,
-            marker=looks[name],
+            marker=looks[name] | {"opacity": part["depth"].isin([depth, None]).map({True: 1, False: 0.3})},
             customdata=part[["model"]],
             error_y=whiskers(part["share"], part["low"], part["high"], thickness=1),
             hovertemplate="%{customdata[0]}<br>%{y:.1f}% kept with %{x:.1f}% of the encoder<extra></extra>",

@@ -62,7 +62,9 @@ def test_every_point_of_the_chart_is_a_row():
     assert set(frame["group"]) == {"SHRP", "controls", data.LITERATURE, data.PAPER}
     others = frame[frame["group"].isin([data.LITERATURE, data.PAPER])]
     assert sorted(others["model"]) == sorted(row["name"] for row in published)
-    drawn = {trace.name: trace for trace in data.score_against_size(frame).data}
+    drawn = {trace.name: trace for trace in data.score_against_size(frame, "11of12").data}
+    ours = frame[frame["group"] == "controls"]
+    assert (drawn["controls"].marker.opacity == 1).tolist() == (ours["depth"] == "11of12").tolist()
     for group, part in others.groupby("group"):
         # A bar of no length would be a dash.
         assert np.isnan(drawn[group].error_y.array).tolist() == part["low"].isna().tolist()
